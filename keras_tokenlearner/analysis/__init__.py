@@ -1,0 +1,3 @@
+"""What a model costs and what it looks at."""
+
+from keras_tokenlearner.analysis.costs import Cost, ModelCosts, costs, count

@@ -1,0 +1,17 @@
+"""The names a user types: the catalogue of models and a function for every family."""
+
+from keras_tokenlearner.applications.catalog import CATALOG, CatalogEntry
+from keras_tokenlearner.applications.create import create_model, list_models
+from keras_tokenlearner.applications.image import (
+    TokenLearnerB16,
+    TokenLearnerB32,
+    TokenLearnerL8,
+    TokenLearnerL10,
+    TokenLearnerL14,
+    TokenLearnerL16,
+    TokenLearnerS32,
+    ViTB16,
+    ViTB32,
+    ViTL16,
+    ViTS32,
+)

@@ -1,0 +1,84 @@
+"""The one table of named models. A new variant is a new row."""
+
+from dataclasses import dataclass
+
+from keras_tokenlearner.models import VisionTransformerConfig
+
+# Hidden size, heads and blocks of the sizes: S, B and L from section 3.1 of the paper and the ViT
+# that it follows; nano and pico are ours, for laptops and for tests.
+SIZES = {
+    "pico": {"hidden_size": 32, "num_heads": 2, "num_layers": 2},
+    "nano": {"hidden_size": 96, "num_heads": 3, "num_layers": 6},
+    "S": {"hidden_size": 384, "num_heads": 6, "num_layers": 12},
+    "B": {"hidden_size": 768, "num_heads": 12, "num_layers": 12},
+    "L": {"hidden_size": 1024, "num_heads": 16, "num_layers": 24},
+}
+
+
+@dataclass(frozen=True)
+class CatalogEntry:
+    """A named model: its config and the input that it is built for by default."""
+
+    config: VisionTransformerConfig
+    input_shape: tuple
+
+
+def _vit(size, patch, input_shape, **changes):
+    patch_size = (patch, patch) if len(input_shape) == 3 else (2, patch, patch)
+    arguments = {**SIZES[size], "patch_size": patch_size, **changes}
+    return CatalogEntry(VisionTransformerConfig(**arguments), input_shape)
+
+
+def _learner(size, patch, input_shape, num_tokens, at, **changes):
+    arguments = {"reducer": "token_learner", "num_tokens": num_tokens, "at": at, **changes}
+    return _vit(size, patch, input_shape, **arguments)
+
+
+_28 = (28, 28, 1)
+_32 = (32, 32, 3)
+_384 = (384, 384, 3)
+_512 = (512, 512, 3)
+_VIDEO = (32, 224, 224, 3)
+_FUSER = {"fuser": "token_fuser"}
+
+# Names read: family, size and patch, blocks where they differ from the size's, tokens "at" place.
+CATALOG = {
+    "vit_pico8": _vit("pico", 8, _32),
+    "vit_nano4": _vit("nano", 4, _28),
+    "vit_s32": _vit("S", 32, _384),
+    "vit_b32": _vit("B", 32, _384),
+    "vit_b16": _vit("B", 16, _384),
+    "vit_l16": _vit("L", 16, _512),
+    "tokenlearner_pico8_4at1": _learner("pico", 8, _32, 4, 1),
+    "tokenlearner_pico8_4at1_fuser": _learner("pico", 8, _32, 4, 1, **_FUSER),
+    "tokenlearner_nano4_8at3": _learner("nano", 4, _28, 8, 3),
+    "tokenlearner_s32_8at6": _learner("S", 32, _384, 8, 6),
+    "tokenlearner_s32_22_8at11": _learner("S", 32, _384, 8, 11, num_layers=22),
+    "tokenlearner_b32_8at6": _learner("B", 32, _384, 8, 6),
+    "tokenlearner_b32_20_8at10": _learner("B", 32, _384, 8, 10, num_layers=20),
+    "tokenlearner_b16_8at6": _learner("B", 16, _384, 8, 6),
+    "tokenlearner_b16_8at6_fuser": _learner("B", 16, _384, 8, 6, **_FUSER),
+    "tokenlearner_b16_16at6": _learner("B", 16, _384, 16, 6),
+    "tokenlearner_b16_16at6_fuser": _learner("B", 16, _384, 16, 6, **_FUSER),
+    "tokenlearner_b16_21_8at10": _learner("B", 16, _384, 8, 10, num_layers=21),
+    "tokenlearner_b16_21_16at10": _learner("B", 16, _384, 16, 10, num_layers=21),
+    "tokenlearner_l16_16at12": _learner("L", 16, _512, 16, 12),
+    "tokenlearner_l16_16at12_fuser": _learner("L", 16, _512, 16, 12, **_FUSER),
+    "tokenlearner_l16_8at18": _learner("L", 16, _512, 8, 18),
+    "tokenlearner_l16_8at18_fuser": _learner("L", 16, _512, 8, 18, **_FUSER),
+    "tokenlearner_l16_30_8at18": _learner("L", 16, _512, 8, 18, num_layers=30),
+    "tokenlearner_l16_35_16at12": _learner("L", 16, _512, 16, 12, num_layers=35),
+    "tokenlearner_l14_35_16at18": _learner("L", 14, _512, 16, 18, num_layers=35),
+    "tokenlearner_l10_35_16at18": _learner("L", 10, _512, 16, 18, num_layers=35),
+    "tokenlearner_l10_35_16at18_fuser": _learner("L", 10, _512, 16, 18, num_layers=35, **_FUSER),
+    "tokenlearner_l8_35_16at18": _learner("L", 8, _512, 16, 18, num_layers=35),
+    "vivit_l16": _vit("L", 16, _VIDEO, class_token=True),
+    "vivit_l16_320": _vit("L", 16, (32, 320, 320, 3), class_token=True),
+    "tokenlearner_vivit_l16_16at12": _learner("L", 16, _VIDEO, 16, 12),
+    "tokenlearner_vivit_l16_30_8at18": _learner("L", 16, _VIDEO, 8, 18, num_layers=30),
+    "tokenlearner_vivit_l14_35_16at18": _learner("L", 14, _VIDEO, 16, 18, num_layers=35),
+    "tokenlearner_vivit_l10_35_16at18": _learner("L", 10, _VIDEO, 16, 18, num_layers=35),
+    "tokenlearner_vivit_l10_35_16at18_fuser": _learner(
+        "L", 10, _VIDEO, 16, 18, num_layers=35, **_FUSER
+    ),
+}

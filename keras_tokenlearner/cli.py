@@ -1,0 +1,91 @@
+"""The command line: one verb a command, each a few lines over the package."""
+
+import csv
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+try:
+    import typer
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        "keras-tokenlearner: the command line needs the extra `cli`; "
+        "run: pip install 'keras-tokenlearner[cli]'"
+    ) from error
+
+app = typer.Typer(
+    name="keras-tokenlearner",
+    help="TokenLearner for Keras 3: vision transformers that learn a handful of tokens.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Format(StrEnum):
+    """How a table is printed."""
+
+    table = "table"
+    csv = "csv"
+
+
+@app.command()
+def models(pattern: Annotated[str, typer.Argument(help="Names to list, with * and ?.")] = "*"):
+    """List the named models, with the input that each is built for and the weights that ship."""
+    from keras_tokenlearner.applications import CATALOG, list_models
+    from keras_tokenlearner.weights import store
+
+    for name in list_models(pattern):
+        shape = "x".join(str(size) for size in CATALOG[name].input_shape)
+        print(f"{name:40}{shape:>14}  {' '.join(store.names(name))}".rstrip())
+
+
+@app.command()
+def costs(
+    model: Annotated[str | None, typer.Argument(help="Name of a model.")] = None,
+    paper: Annotated[bool, typer.Option(help="Count every row that the paper prints.")] = False,
+    format: Annotated[Format, typer.Option(help="How to print the paper's rows.")] = Format.table,
+):
+    """Count multiply-adds, the paper's GFLOPs and parameters from the built graph of a model."""
+    if paper:
+        _print_paper_costs(format)
+    elif model:
+        from keras_tokenlearner import costs, create_model
+
+        print(costs(create_model(model)))
+    else:
+        raise typer.BadParameter("name a model (keras-tokenlearner models), or pass --paper")
+
+
+def _print_paper_costs(format):
+    from keras_tokenlearner.analysis.paper_costs import COLUMNS, paper_costs
+
+    if format is Format.csv:
+        writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+    else:
+        print(f"{'table':6}{'row':40}{'printed':>9}{'ours':>9}{'differ':>8}{'M params':>10}  note")
+    for row in paper_costs():
+        if format is Format.csv:
+            writer.writerow(row)
+            sys.stdout.flush()
+            continue
+        printed, ours = row["paper_gflops"], row["gflops"]
+        differ = f"{100 * (float(ours) / float(printed) - 1):+.1f}%" if printed else ""
+        print(
+            f"{row['table']:6}{row['row']:40}{printed:>9}{ours:>9}{differ:>8}"
+            f"{row['mparams']:>10}  {row['note']}",
+            flush=True,
+        )
+
+
+def main():
+    """Run the command line; a bad argument ends it with one line, not a traceback."""
+    try:
+        app()
+    except ValueError as error:
+        raise SystemExit(f"keras-tokenlearner: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

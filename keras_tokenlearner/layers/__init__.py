@@ -1,0 +1,18 @@
+"""The paper's equations as Keras layers, and what a vision transformer needs around them."""
+
+from keras_tokenlearner.layers.fuser_alternatives import Reproject, Unpool
+from keras_tokenlearner.layers.layer_scale import LayerScale
+from keras_tokenlearner.layers.mlp import MLP
+from keras_tokenlearner.layers.patches import PatchEmbedding, TubeletEmbedding
+from keras_tokenlearner.layers.positions import PositionEmbedding
+from keras_tokenlearner.layers.prefix_tokens import PrefixTokens
+from keras_tokenlearner.layers.token_alternatives import (
+    DirectTokens,
+    FixedGrid,
+    PooledTokens,
+    SpatialPooling,
+)
+from keras_tokenlearner.layers.token_fuser import TokenFuser
+from keras_tokenlearner.layers.token_learner import TokenLearner
+from keras_tokenlearner.layers.transformer import TransformerBlock
+from keras_tokenlearner.layers.vector_attention import VectorAttention

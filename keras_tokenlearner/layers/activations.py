@@ -1,0 +1,41 @@
+"""Activations by name, with the form of gelu always said."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+def gelu_tanh(x):
+    """Gelu by its tanh approximation: the form of the JAX ViT, ViViT and TokenLearner."""
+    return keras.activations.gelu(x, approximate=True)
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+def quick_gelu(x):
+    """Gelu by a sigmoid, `x * sigmoid(1.702 * x)`: the form of CLIP."""
+    return x * keras.ops.sigmoid(1.702 * x)
+
+
+_OWN = {"gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
+
+
+def get(identifier):
+    """Return the activation that `identifier` names, as `keras.activations.get` does.
+
+    Args:
+        identifier: `"gelu_tanh"`, `"quick_gelu"`, a name or config that Keras knows (there
+            `"gelu"` is the exact erf form), a callable, or `None` for the identity.
+
+    Raises:
+        ValueError: If nothing has that name.
+    """
+    if isinstance(identifier, str) and identifier in _OWN:
+        return _OWN[identifier]
+    return keras.activations.get(identifier)
+
+
+def serialize(activation):
+    """Return the name or config of an activation, such that `get` gives it back."""
+    for name, function in _OWN.items():
+        if activation is function:
+            return name
+    return keras.activations.serialize(activation)

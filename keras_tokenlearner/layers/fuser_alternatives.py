@@ -1,0 +1,166 @@
+"""What the paper compares the TokenFuser with (Figure 7): unpooling and re-projection."""
+
+import keras
+from keras import layers, ops
+
+from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.checks import (
+    check_channels,
+    check_channels_last,
+    check_heads,
+    check_int,
+    check_positive,
+)
+from keras_tokenlearner.layers.grids import (
+    check_grid,
+    flatten_grid,
+    resolve_grid,
+    restore_grid,
+    to_frames,
+)
+from keras_tokenlearner.layers.mlp import MLP
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class Unpool(layers.Layer):
+    """Writes processed tokens back through the maps they were learned with.
+
+    `X_t[n] <- sum_s maps[n, s] Y_t[s] + X_t[n]`: the TokenFuser with the TokenLearner's maps in
+    place of weights of its own. It has no weights. The residual is part of the layer.
+
+    Args:
+        grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        tokens: Tensor of shape (B, T * S, C), the processed tokens, frame after frame.
+        maps: Tensor of the shape of `inputs` with S in place of C, from
+            `TokenLearner(...)(inputs, return_maps=True)`.
+        inputs: Tensor X of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`.
+
+    Returns:
+        Tensor of the shape of `inputs`.
+
+    Raises:
+        ValueError: If the inputs do not fit the grid.
+
+    Example:
+
+    >>> images = keras.random.normal((2, 14, 14, 32))
+    >>> maps = keras.random.uniform((2, 14, 14, 8))
+    >>> tokens = keras.random.normal((2, 8, 32))
+    >>> tuple(Unpool()(tokens, maps, images).shape)
+    (2, 14, 14, 32)
+    """
+
+    def __init__(self, grid=None, **kwargs):
+        super().__init__(**kwargs)
+        check_channels_last("Unpool")
+        self.grid = check_grid("Unpool", grid)
+
+    def build(self, tokens_shape, maps_shape, inputs_shape):
+        resolve_grid("Unpool", inputs_shape, self.grid)
+        if tuple(maps_shape[:-1]) != tuple(inputs_shape[:-1]):
+            raise ValueError(
+                "Unpool: maps must have the shape of the inputs but for the channels. "
+                f"Received: maps of shape {tuple(maps_shape)}, inputs of {tuple(inputs_shape)}"
+            )
+
+    def call(self, tokens, maps, inputs):
+        grid = resolve_grid("Unpool", inputs.shape, self.grid)
+        weights = flatten_grid(to_frames(maps, grid))  # (B * T, H * W, S)
+        tokens = ops.reshape(tokens, (-1, maps.shape[-1], tokens.shape[-1]))  # (B * T, S, C)
+        return inputs + restore_grid(ops.matmul(weights, tokens), inputs)
+
+    def compute_output_shape(self, tokens_shape, maps_shape, inputs_shape):
+        return inputs_shape
+
+    def get_config(self):
+        return {**super().get_config(), "grid": self.grid}
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class Reproject(layers.Layer):
+    """Writes processed tokens back by one more transformer layer, from positions to tokens.
+
+    `X <- X + Attention(LayerNorm(X), LayerNorm(Y))`, then `X <- X + MLP(LayerNorm(X))`: every
+    position asks, all tokens answer. Unlike the TokenFuser it reads tokens of all frames, and
+    costs an MLP at every position.
+
+    Args:
+        num_heads: Integer, heads of the attention; it must divide the channels.
+        mlp_dim: Integer, hidden units of the MLP. Defaults to four times the channels.
+        activation: Name or callable, of the MLP.
+        epsilon: Float, of the LayerNorms.
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        tokens: Tensor of shape (B, S, C), the processed tokens Y.
+        inputs: Tensor X of shape (B, ..., C), of any rank from three.
+
+    Returns:
+        Tensor of the shape of `inputs`.
+
+    Raises:
+        ValueError: If an argument is out of range or the heads do not divide the channels.
+
+    Example:
+
+    >>> images = keras.random.normal((2, 14, 14, 32))
+    >>> tokens = keras.random.normal((2, 8, 32))
+    >>> tuple(Reproject(num_heads=4)(tokens, images).shape)
+    (2, 14, 14, 32)
+
+    Source: after Wu et al., "Visual Transformers", 2020.
+    """
+
+    def __init__(self, num_heads, mlp_dim=None, activation="gelu_tanh", epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = check_int("Reproject", "num_heads", num_heads)
+        self.mlp_dim = None if mlp_dim is None else check_int("Reproject", "mlp_dim", mlp_dim)
+        self.activation = activations.get(activation)
+        self.epsilon = check_positive("Reproject", "epsilon", epsilon)
+
+    def build(self, tokens_shape, inputs_shape):
+        channels = check_channels("Reproject", inputs_shape)
+        shape = (None, None, channels)
+        self.tokens_norm, self.inputs_norm, self.mlp_norm = (
+            layers.LayerNormalization(
+                epsilon=self.epsilon, dtype=self.dtype_policy, name=f"{name}_norm"
+            )
+            for name in ("tokens", "inputs", "mlp")
+        )
+        for norm in (self.tokens_norm, self.inputs_norm, self.mlp_norm):
+            norm.build(shape)
+        self.attention = layers.MultiHeadAttention(
+            self.num_heads,
+            key_dim=check_heads("Reproject", self.num_heads, channels),
+            dtype=self.dtype_policy,
+            name="attention",
+        )
+        self.attention.build(shape, shape)
+        self.mlp = MLP(
+            self.mlp_dim or 4 * channels,
+            activation=self.activation,
+            dtype=self.dtype_policy,
+            name="mlp",
+        )
+        self.mlp.build(shape)
+
+    def call(self, tokens, inputs):
+        x = flatten_grid(inputs)
+        x = x + self.attention(self.inputs_norm(x), self.tokens_norm(tokens))
+        x = x + self.mlp(self.mlp_norm(x))
+        return restore_grid(x, inputs)
+
+    def compute_output_shape(self, tokens_shape, inputs_shape):
+        return inputs_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "activation": activations.serialize(self.activation),
+            "epsilon": self.epsilon,
+        }

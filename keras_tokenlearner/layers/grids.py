@@ -1,0 +1,106 @@
+"""The grid of tokens behind a tensor: how (B, N, C), (B, H, W, C) and (B, T, H, W, C) correspond.
+
+Tokens are always in row-major order, frame after frame: token `(t * H + h) * W + w` of a sequence
+stands at `(t, h, w)` of its grid.
+"""
+
+import math
+
+from keras import ops
+
+from keras_tokenlearner.layers.checks import check_ints
+
+
+def check_grid(owner, grid):
+    """Return `grid` as `(H, W)`, `(T, H, W)` or `None`, or raise `ValueError`."""
+    return None if grid is None else check_ints(owner, "grid", grid, lengths=(2, 3))
+
+
+def resolve_grid(owner, shape, grid):
+    """Return `(T, H, W)` of a tensor, with `None` for a size that is not known.
+
+    Args:
+        owner: Name of the caller, for error messages.
+        shape: Shape of the tensor: (B, N, C), (B, H, W, C) or (B, T, H, W, C).
+        grid: `(H, W)` or `(T, H, W)` of a sequence. With `(H, W)` a sequence may hold any whole
+            number of frames. `None` for tensors that carry their grid in their shape.
+
+    Raises:
+        ValueError: If the rank is another, the channels are unknown, a sequence has no grid, or
+            grid and shape disagree.
+    """
+    rank = len(shape)
+    if rank not in (3, 4, 5):
+        raise ValueError(
+            f"{owner}: inputs must have shape (B, N, C), (B, H, W, C) or (B, T, H, W, C). "
+            f"Received: shape={tuple(shape)}"
+        )
+    if shape[-1] is None:
+        raise ValueError(
+            f"{owner}: the last axis of the inputs, the channels, must be known. "
+            f"Received: shape={tuple(shape)}"
+        )
+    if rank > 3:
+        found = (1, *shape[1:3]) if rank == 4 else tuple(shape[1:4])
+        if grid is not None and not _agree(found[-len(grid) :], grid):
+            raise ValueError(
+                f"{owner}: `grid` disagrees with the inputs; leave it out for inputs of rank "
+                f"{rank}. Received: grid={grid} with shape={tuple(shape)}"
+            )
+        return found
+    if grid is None:
+        raise ValueError(
+            f"{owner}: inputs of shape (B, N, C) need `grid=(H, W)` (or `(T, H, W)`), since a "
+            f"sequence does not say how it was laid out. Received: shape={tuple(shape)}, grid=None"
+        )
+    length, per_grid = shape[1], math.prod(grid)
+    if length is not None and (length % per_grid or (len(grid) == 3 and length != per_grid)):
+        raise ValueError(
+            f"{owner}: `grid` must account for all tokens of the inputs. "
+            f"Received: grid={grid}, which is {per_grid} tokens, with shape={tuple(shape)}"
+        )
+    if len(grid) == 3:
+        return grid
+    return (None if length is None else length // per_grid, *grid)
+
+
+def to_volume(x, grid):
+    """Reshape a tensor to (B, T, H, W, C); `grid` is what `resolve_grid` gave for its shape."""
+    if len(x.shape) == 5:
+        return x
+    if len(x.shape) == 4:
+        return ops.expand_dims(x, 1)
+    frames, height, width = grid
+    frames = ops.shape(x)[1] // (height * width) if frames is None else frames
+    return ops.reshape(x, (-1, frames, height, width, x.shape[-1]))
+
+
+def to_frames(x, grid):
+    """Reshape a tensor to one image a frame, (B * T, H, W, C)."""
+    if len(x.shape) == 4:
+        return x
+    height, width = grid[1:] if len(x.shape) == 3 else ops.shape(x)[2:4]
+    return ops.reshape(x, (-1, height, width, x.shape[-1]))
+
+
+def flatten_grid(x):
+    """Reshape (B, ..., C) to (B, N, C)."""
+    if len(x.shape) == 3:
+        return x
+    return ops.reshape(x, (ops.shape(x)[0], _product(ops.shape(x)[1:-1]), x.shape[-1]))
+
+
+def restore_grid(x, like):
+    """Reshape a tensor of as many tokens to the leading shape of `like`, keeping its channels."""
+    return ops.reshape(x, (*ops.shape(like)[:-1], x.shape[-1]))
+
+
+def _product(sizes):
+    product = 1
+    for size in sizes:
+        product = product * size
+    return product
+
+
+def _agree(found, expected):
+    return all(size is None or size == wanted for size, wanted in zip(found, expected, strict=True))

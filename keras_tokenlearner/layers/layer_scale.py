@@ -1,0 +1,49 @@
+import keras
+from keras import layers
+
+from keras_tokenlearner.layers.checks import check_channels, check_positive
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class LayerScale(layers.Layer):
+    """Multiplies each channel by a learned factor, `y[..., c] = gamma[c] x[..., c]`.
+
+    Args:
+        initial_value: Float, where every factor starts. Small values (1e-5) ease the training of
+            deep transformers, and are what DINOv2 starts from.
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of shape (..., C).
+
+    Returns:
+        Tensor of the shape of the inputs.
+
+    Example:
+
+    >>> x = keras.random.normal((2, 5, 16))
+    >>> tuple(LayerScale(1e-5)(x).shape)
+    (2, 5, 16)
+
+    Source: Touvron et al., "Going deeper with Image Transformers", 2021.
+    """
+
+    def __init__(self, initial_value=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.initial_value = check_positive("LayerScale", "initial_value", initial_value)
+
+    def build(self, inputs_shape):
+        self.gamma = self.add_weight(
+            shape=(check_channels("LayerScale", inputs_shape),),
+            initializer=keras.initializers.Constant(self.initial_value),
+            name="gamma",
+        )
+
+    def call(self, inputs):
+        return inputs * self.gamma
+
+    def compute_output_shape(self, inputs_shape):
+        return inputs_shape
+
+    def get_config(self):
+        return {**super().get_config(), "initial_value": self.initial_value}

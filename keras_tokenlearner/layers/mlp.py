@@ -1,0 +1,83 @@
+import keras
+from keras import layers
+
+from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.checks import check_channels, check_int, check_rate
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class MLP(layers.Layer):
+    """Two dense layers with an activation between, over the last axis.
+
+    `y = W2 activation(W1 x + b1) + b2`, with dropout after each dense layer. It is the MLP of the
+    transformer block, of the TokenLearner's and the TokenFuser's later versions, and of the
+    generators that the paper compares with.
+
+    Args:
+        hidden_dim: Integer, units of the first dense layer.
+        output_dim: Integer, units of the second. Defaults to the channels of the inputs.
+        activation: Name or callable. Defaults to `"gelu_tanh"`, the form of the JAX reference.
+        dropout: Float in [0, 1), the rate after each dense layer.
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of shape (..., C).
+        training: Boolean, whether to drop.
+
+    Returns:
+        Tensor of shape (..., output_dim).
+
+    Raises:
+        ValueError: If a size is not a positive integer or a rate is outside [0, 1).
+
+    Example:
+
+    >>> x = keras.random.normal((2, 5, 16))
+    >>> MLP(hidden_dim=64)(x).shape[-1]
+    16
+    """
+
+    def __init__(self, hidden_dim, output_dim=None, activation="gelu_tanh", dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_dim = check_int("MLP", "hidden_dim", hidden_dim)
+        self.output_dim = output_dim
+        if output_dim is not None:
+            self.output_dim = check_int("MLP", "output_dim", output_dim)
+        self.activation = activations.get(activation)
+        self.dropout = check_rate("MLP", "dropout", dropout)
+
+    def build(self, inputs_shape):
+        channels = check_channels("MLP", inputs_shape)
+        dense = {
+            "kernel_initializer": "glorot_uniform",
+            "bias_initializer": keras.initializers.RandomNormal(stddev=1e-6),
+            "dtype": self.dtype_policy,
+        }
+        self.hidden = layers.Dense(self.hidden_dim, name="hidden", **dense)
+        self.hidden.build(inputs_shape)
+        self.hidden_dropout = layers.Dropout(
+            self.dropout, dtype=self.dtype_policy, name="hidden_dropout"
+        )
+        hidden_shape = (*inputs_shape[:-1], self.hidden_dim)
+        self.output_dense = layers.Dense(self.output_dim or channels, name="output", **dense)
+        self.output_dense.build(hidden_shape)
+        self.output_dropout = layers.Dropout(
+            self.dropout, dtype=self.dtype_policy, name="output_dropout"
+        )
+
+    def call(self, inputs, training=None):
+        x = self.activation(self.hidden(inputs))
+        x = self.hidden_dropout(x, training=training)
+        return self.output_dropout(self.output_dense(x), training=training)
+
+    def compute_output_shape(self, inputs_shape):
+        return (*inputs_shape[:-1], self.output_dim or inputs_shape[-1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "output_dim": self.output_dim,
+            "activation": activations.serialize(self.activation),
+            "dropout": self.dropout,
+        }

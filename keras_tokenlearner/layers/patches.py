@@ -1,0 +1,127 @@
+import keras
+from keras import layers
+
+from keras_tokenlearner.layers.checks import check_channels_last, check_int, check_ints
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class PatchEmbedding(layers.Layer):
+    """Cuts images into patches and projects each to a token, keeping their grid.
+
+    A convolution whose stride is its kernel; rows and columns that do not fill a patch are left
+    out (512 pixels in patches of 14 give 36).
+
+    Args:
+        hidden_size: Integer, channels of the tokens (C).
+        patch_size: `(height, width)` of a patch in pixels. Defaults to `(16, 16)`.
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Images, a tensor of shape (B, height, width, channels).
+
+    Returns:
+        Tensor of shape (B, H, W, C), with `H = height // patch_size[0]`.
+
+    Raises:
+        ValueError: If an argument is out of range or an image is smaller than a patch.
+
+    Example:
+
+    >>> images = keras.random.normal((2, 64, 96, 3))
+    >>> tuple(PatchEmbedding(32, (16, 16))(images).shape)
+    (2, 4, 6, 32)
+
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021.
+    """
+
+    _axes = ("height", "width")
+    _convolution = layers.Conv2D
+
+    def __init__(self, hidden_size, patch_size=(16, 16), **kwargs):
+        super().__init__(**kwargs)
+        owner = type(self).__name__
+        check_channels_last(owner)
+        self.hidden_size = check_int(owner, "hidden_size", hidden_size)
+        self.patch_size = check_ints(owner, "patch_size", patch_size, lengths=(len(self._axes),))
+
+    def build(self, inputs_shape):
+        self._check(inputs_shape)
+        self.projection = self._convolution(
+            self.hidden_size,
+            self.patch_size,
+            strides=self.patch_size,
+            padding="valid",
+            data_format="channels_last",
+            kernel_initializer="lecun_normal",
+            dtype=self.dtype_policy,
+            name="projection",
+        )
+        self.projection.build(inputs_shape)
+
+    def _check(self, shape):
+        owner, axes = type(self).__name__, ", ".join(self._axes)
+        if len(shape) != len(self._axes) + 2 or shape[-1] is None:
+            raise ValueError(
+                f"{owner}: inputs must have shape (B, {axes}, channels), with known channels. "
+                f"Received: shape={tuple(shape)}"
+            )
+        sizes = zip(shape[1:-1], self.patch_size, strict=True)
+        if any(size is not None and size < patch for size, patch in sizes):
+            raise ValueError(
+                f"{owner}: inputs must be at least as large as one patch along ({axes}). "
+                f"Received: shape={tuple(shape)} with patch_size={self.patch_size}"
+            )
+
+    def call(self, inputs):
+        return self.projection(inputs)
+
+    def compute_output_shape(self, inputs_shape):
+        self._check(inputs_shape)
+        grid = (
+            None if size is None else size // patch
+            for size, patch in zip(inputs_shape[1:-1], self.patch_size, strict=True)
+        )
+        return (inputs_shape[0], *grid, self.hidden_size)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden_size": self.hidden_size,
+            "patch_size": self.patch_size,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class TubeletEmbedding(PatchEmbedding):
+    """Cuts videos into tubelets, patches of several frames, and projects each to a token.
+
+    A 3-D convolution whose stride is its kernel; what does not fill a tubelet is left out.
+
+    Args:
+        hidden_size: Integer, channels of the tokens (C).
+        patch_size: `(frames, height, width)` of a tubelet. Defaults to `(2, 16, 16)`.
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Videos, a tensor of shape (B, frames, height, width, channels).
+
+    Returns:
+        Tensor of shape (B, T, H, W, C), with `T = frames // patch_size[0]`.
+
+    Raises:
+        ValueError: If an argument is out of range or a video is smaller than a tubelet.
+
+    Example:
+
+    >>> videos = keras.random.normal((2, 8, 64, 96, 3))
+    >>> tuple(TubeletEmbedding(32, (2, 16, 16))(videos).shape)
+    (2, 4, 4, 6, 32)
+
+    Source: Arnab et al., "ViViT: A Video Vision Transformer", 2021.
+    """
+
+    _axes = ("frames", "height", "width")
+    _convolution = layers.Conv3D
+
+    def __init__(self, hidden_size, patch_size=(2, 16, 16), **kwargs):
+        super().__init__(hidden_size, patch_size, **kwargs)

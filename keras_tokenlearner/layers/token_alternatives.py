@@ -1,0 +1,276 @@
+"""What the paper compares the TokenLearner with: four other ways to a few tokens a frame.
+
+Each takes what a `TokenLearner` takes, (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`,
+and gives (B, T * S, C), frame after frame, so that it can stand in its place.
+"""
+
+import keras
+from keras import layers, ops
+
+from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.checks import check_channels_last, check_int, check_ints
+from keras_tokenlearner.layers.grids import check_grid, flatten_grid, resolve_grid, to_frames
+from keras_tokenlearner.layers.mlp import MLP
+
+
+class FrameTokenizer(layers.Layer):
+    """Base of layers that map every frame, (B * T, H, W, C), to S tokens, (B * T, S, C).
+
+    Subclasses implement `build_frames(height, width, channels)`, `tokenize(frames)` and
+    `tokens_per_frame(height, width)`.
+
+    Args:
+        grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+    """
+
+    def __init__(self, grid=None, **kwargs):
+        super().__init__(**kwargs)
+        check_channels_last(type(self).__name__)
+        self.grid = check_grid(type(self).__name__, grid)
+
+    def _resolve(self, shape):
+        frames, height, width = resolve_grid(type(self).__name__, shape, self.grid)
+        if height is None or width is None:
+            raise ValueError(
+                f"{type(self).__name__}: height and width of the inputs must be known. "
+                f"Received: shape={tuple(shape)}"
+            )
+        return frames, height, width
+
+    def build(self, inputs_shape):
+        _, height, width = self._resolve(inputs_shape)
+        self.build_frames(height, width, inputs_shape[-1])
+
+    def call(self, inputs):
+        tokens = self.tokenize(to_frames(inputs, self._resolve(inputs.shape)))
+        return ops.reshape(tokens, (ops.shape(inputs)[0], -1, inputs.shape[-1]))
+
+    def compute_output_shape(self, inputs_shape):
+        frames, height, width = self._resolve(inputs_shape)
+        count = self.tokens_per_frame(height, width)
+        return (inputs_shape[0], None if frames is None else frames * count, inputs_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "grid": self.grid}
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class SpatialPooling(FrameTokenizer):
+    """Reduces the tokens of each frame by average pooling of their grid (Table 5 of the paper).
+
+    Args:
+        pool_size: `(height, width)` of the window, in tokens; also its stride. Rows and columns
+            that do not fill a window are left out.
+        grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`.
+
+    Returns:
+        Tensor of shape (B, T * S, C), with S = (H // pool height) * (W // pool width).
+
+    Raises:
+        ValueError: If an argument is out of range or a frame is smaller than the window.
+
+    Example:
+
+    >>> images = keras.random.normal((2, 14, 14, 32))
+    >>> tuple(SpatialPooling((7, 7))(images).shape)
+    (2, 4, 32)
+    """
+
+    def __init__(self, pool_size=(2, 2), grid=None, **kwargs):
+        super().__init__(grid, **kwargs)
+        self.pool_size = check_ints("SpatialPooling", "pool_size", pool_size, lengths=(2,))
+
+    def build_frames(self, height, width, channels):
+        if not self.tokens_per_frame(height, width):
+            raise ValueError(
+                "SpatialPooling: `pool_size` must fit into a frame. "
+                f"Received: pool_size={self.pool_size} for a grid of {(height, width)}"
+            )
+        self.pool = layers.AveragePooling2D(
+            self.pool_size, data_format="channels_last", dtype=self.dtype_policy, name="pool"
+        )
+
+    def tokenize(self, frames):
+        return flatten_grid(self.pool(frames))
+
+    def tokens_per_frame(self, height, width):
+        return (height // self.pool_size[0]) * (width // self.pool_size[1])
+
+    def get_config(self):
+        return {**super().get_config(), "pool_size": self.pool_size}
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class FixedGrid(FrameTokenizer):
+    """Splits each frame into a fixed grid of cells, each averaged to a token (section 6.3).
+
+    Rows and columns of cells are the factors of `num_tokens` whose cells are closest to square.
+
+    Args:
+        num_tokens: Integer, cells of each frame (S).
+        grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`.
+
+    Returns:
+        Tensor of shape (B, T * S, C), cells in row-major order.
+
+    Raises:
+        ValueError: If no factors of `num_tokens` fit into the grid.
+
+    Example:
+
+    >>> images = keras.random.normal((2, 14, 14, 32))
+    >>> tuple(FixedGrid(8)(images).shape)
+    (2, 8, 32)
+    """
+
+    def __init__(self, num_tokens=8, grid=None, **kwargs):
+        super().__init__(grid, **kwargs)
+        self.num_tokens = check_int("FixedGrid", "num_tokens", num_tokens)
+
+    def build_frames(self, height, width, channels):
+        cells = [
+            (rows, self.num_tokens // rows)
+            for rows in range(1, self.num_tokens + 1)
+            if self.num_tokens % rows == 0 and rows <= height and self.num_tokens // rows <= width
+        ]
+        if not cells:
+            raise ValueError(
+                "FixedGrid: `num_tokens` must be a product of rows and columns that fit into a "
+                f"frame. Received: num_tokens={self.num_tokens} for a grid of {(height, width)}"
+            )
+
+        def elongation(size):
+            ratio = (height / size[0]) / (width / size[1])
+            return max(ratio, 1 / ratio)
+
+        self.pool = layers.AdaptiveAveragePooling2D(
+            min(cells, key=elongation),
+            data_format="channels_last",
+            dtype=self.dtype_policy,
+            name="pool",
+        )
+
+    def tokenize(self, frames):
+        return flatten_grid(self.pool(frames))
+
+    def tokens_per_frame(self, height, width):
+        return self.num_tokens
+
+    def get_config(self):
+        return {**super().get_config(), "num_tokens": self.num_tokens}
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class DirectTokens(FrameTokenizer):
+    """Generates the tokens of each frame by one dense layer over all of it (section 6.3).
+
+    `z = W vec(X_t) + b`, from H * W * C values to S * C: its weights grow with the grid.
+
+    Args:
+        num_tokens: Integer, tokens of each frame (S).
+        grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`.
+
+    Returns:
+        Tensor of shape (B, T * S, C).
+
+    Raises:
+        ValueError: If an argument is out of range or the inputs do not fit the grid.
+
+    Example:
+
+    >>> images = keras.random.normal((2, 4, 4, 16))
+    >>> tuple(DirectTokens(8)(images).shape)
+    (2, 8, 16)
+    """
+
+    def __init__(self, num_tokens=8, grid=None, **kwargs):
+        super().__init__(grid, **kwargs)
+        self.num_tokens = check_int("DirectTokens", "num_tokens", num_tokens)
+
+    def build_frames(self, height, width, channels):
+        self.dense = layers.Dense(self.num_tokens * channels, dtype=self.dtype_policy, name="dense")
+        self.dense.build((None, height * width * channels))
+
+    def tokenize(self, frames):
+        return self.dense(ops.reshape(frames, (ops.shape(frames)[0], -1)))
+
+    def tokens_per_frame(self, height, width):
+        return self.num_tokens
+
+    def get_config(self):
+        return {**super().get_config(), "num_tokens": self.num_tokens}
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class PooledTokens(FrameTokenizer):
+    """Averages each frame to one vector and generates its tokens by an MLP (section 6.3).
+
+    `z = MLP(mean_n X_t[n])`, from C values to S * C, which sees no place in the frame.
+
+    Args:
+        num_tokens: Integer, tokens of each frame (S).
+        grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
+        hidden_dim: Integer, hidden units of the MLP. Defaults to the channels.
+        activation: Name or callable, of the MLP.
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`.
+
+    Returns:
+        Tensor of shape (B, T * S, C).
+
+    Raises:
+        ValueError: If an argument is out of range or the inputs do not fit the grid.
+
+    Example:
+
+    >>> images = keras.random.normal((2, 14, 14, 32))
+    >>> tuple(PooledTokens(8)(images).shape)
+    (2, 8, 32)
+    """
+
+    def __init__(self, num_tokens=8, grid=None, hidden_dim=None, activation="gelu_tanh", **kwargs):
+        super().__init__(grid, **kwargs)
+        self.num_tokens = check_int("PooledTokens", "num_tokens", num_tokens)
+        self.hidden_dim = hidden_dim
+        if hidden_dim is not None:
+            self.hidden_dim = check_int("PooledTokens", "hidden_dim", hidden_dim)
+        self.activation = activations.get(activation)
+
+    def build_frames(self, height, width, channels):
+        self.mlp = MLP(
+            self.hidden_dim or channels,
+            self.num_tokens * channels,
+            activation=self.activation,
+            dtype=self.dtype_policy,
+            name="mlp",
+        )
+        self.mlp.build((None, channels))
+
+    def tokenize(self, frames):
+        return self.mlp(ops.mean(frames, axis=(1, 2)))
+
+    def tokens_per_frame(self, height, width):
+        return self.num_tokens
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_tokens": self.num_tokens,
+            "hidden_dim": self.hidden_dim,
+            "activation": activations.serialize(self.activation),
+        }

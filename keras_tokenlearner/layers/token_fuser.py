@@ -1,0 +1,192 @@
+import keras
+from keras import layers, ops
+
+from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.checks import (
+    check_channels_last,
+    check_choice,
+    check_int,
+    check_positive,
+    check_rate,
+)
+from keras_tokenlearner.layers.grids import (
+    check_grid,
+    flatten_grid,
+    resolve_grid,
+    restore_grid,
+    to_frames,
+)
+from keras_tokenlearner.layers.mlp import MLP
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class TokenFuser(layers.Layer):
+    """Mixes processed tokens and writes them back to every position they were learned from.
+
+    A linear layer over the token axis mixes the tokens Y, `Y <- M Y`, for every channel alike.
+    Then (Eq. 2 of the paper), frame by frame,
+
+    `X_t <- B_w Y_t + X_t` with `B_w = sigmoid(beta(X_t))` of shape (H * W, S)
+
+    so that every position chooses its own blend of the frame's S tokens. The residual X is part of
+    the layer.
+
+    The paper describes M over all S * T tokens, one linear layer as beta and no norms:
+    `mixing="global", use_norm=False`. The released code, whose costs the paper prints, mixes the S
+    tokens of each frame and normalises around the mixing and before beta; that is the default
+    here. Its later version has an MLP as beta: `beta="mlp"`. The mixing kernel starts at zero,
+    which makes the layer the identity before training; gradients are large at first when norms are
+    used, so clip their global norm (the authors: at 1.0).
+
+    Args:
+        mixing: `"frame"` mixes the tokens of each frame, `"global"` those of all frames.
+        beta: `"linear"` or `"mlp"`, the form of beta: one linear layer, or
+            C -> `bottleneck_dim` -> S.
+        use_norm: Boolean, whether to normalise the tokens before and after mixing, and X before
+            beta.
+        grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
+        bottleneck_dim: Integer, hidden units of beta as an MLP.
+        activation: Name or callable, the activation of beta as an MLP.
+        dropout: Float in [0, 1), applied to what is added to X.
+        epsilon: Float, of the LayerNorms.
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        tokens: Tensor of shape (B, T * S, C), the processed tokens Y, frame after frame.
+        inputs: Tensor X of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`: what
+            the tokens were learned from.
+        training: Boolean, whether to drop.
+
+    Returns:
+        Tensor of the shape of `inputs`.
+
+    Raises:
+        ValueError: If an argument is out of range, or tokens and inputs do not fit each other.
+
+    Example:
+
+    >>> images = keras.random.normal((2, 14, 14, 32))
+    >>> tokens = keras.random.normal((2, 8, 32))
+    >>> tuple(TokenFuser()(tokens, images).shape)
+    (2, 14, 14, 32)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 2.2.
+    """
+
+    def __init__(
+        self,
+        mixing="frame",
+        beta="linear",
+        use_norm=True,
+        grid=None,
+        bottleneck_dim=64,
+        activation="gelu_tanh",
+        dropout=0.0,
+        epsilon=1e-6,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_channels_last("TokenFuser")
+        self.mixing = check_choice("TokenFuser", "mixing", mixing, ("frame", "global"))
+        self.beta = check_choice("TokenFuser", "beta", beta, ("linear", "mlp"))
+        self.use_norm = bool(use_norm)
+        self.grid = check_grid("TokenFuser", grid)
+        self.bottleneck_dim = check_int("TokenFuser", "bottleneck_dim", bottleneck_dim)
+        self.activation = activations.get(activation)
+        self.dropout = check_rate("TokenFuser", "dropout", dropout)
+        self.epsilon = check_positive("TokenFuser", "epsilon", epsilon)
+
+    def build(self, tokens_shape, inputs_shape):
+        count = self._tokens_per_frame(tokens_shape, inputs_shape)
+        channels = inputs_shape[-1]
+        mixed = count if self.mixing == "frame" else tokens_shape[1]
+        self.mix = layers.Dense(
+            mixed, kernel_initializer="zeros", dtype=self.dtype_policy, name="mix"
+        )
+        self.mix.build((None, channels, mixed))
+        if self.use_norm:
+            self.norm_before, self.norm_after, self.norm_inputs = (
+                layers.LayerNormalization(
+                    epsilon=self.epsilon, dtype=self.dtype_policy, name=f"norm_{place}"
+                )
+                for place in ("before", "after", "inputs")
+            )
+            for norm in (self.norm_before, self.norm_after, self.norm_inputs):
+                norm.build((None, None, channels))
+        if self.beta == "mlp":
+            self.blend = MLP(
+                self.bottleneck_dim,
+                count,
+                activation=self.activation,
+                dropout=self.dropout,
+                dtype=self.dtype_policy,
+                name="blend",
+            )
+        else:
+            self.blend = layers.Dense(
+                count,
+                use_bias=False,
+                kernel_initializer="lecun_normal",
+                dtype=self.dtype_policy,
+                name="blend",
+            )
+        self.blend.build((None, None, channels))
+        self.drop = layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
+
+    def call(self, tokens, inputs, training=None):
+        grid = resolve_grid("TokenFuser", inputs.shape, self.grid)
+        count = self._tokens_per_frame(tokens.shape, inputs.shape)
+        frame_shape = (-1, count, tokens.shape[-1])
+        if self.mixing == "frame":
+            tokens = ops.reshape(tokens, frame_shape)
+        tokens = ops.reshape(self._mix(tokens), frame_shape)
+        x = flatten_grid(to_frames(inputs, grid))  # (B * T, H * W, C)
+        x = self.norm_inputs(x) if self.use_norm else x
+        weights = ops.sigmoid(self.blend(x))  # (B * T, H * W, S)
+        fused = self.drop(ops.matmul(weights, tokens), training=training)
+        return inputs + restore_grid(fused, inputs)
+
+    def _mix(self, tokens):
+        """Apply the linear layer over the token axis."""
+        x = self.norm_before(tokens) if self.use_norm else tokens
+        x = ops.transpose(self.mix(ops.transpose(x, (0, 2, 1))), (0, 2, 1))
+        return self.norm_after(x) if self.use_norm else x
+
+    def _tokens_per_frame(self, tokens_shape, inputs_shape):
+        """Return S, once the two shapes are known to belong together."""
+        frames = resolve_grid("TokenFuser", inputs_shape, self.grid)[0]
+        shapes = f"Received: tokens of shape {tuple(tokens_shape)}, inputs of {tuple(inputs_shape)}"
+        if len(tokens_shape) != 3 or tokens_shape[-1] != inputs_shape[-1]:
+            raise ValueError(
+                "TokenFuser: tokens must have shape (B, T * S, C) with the channels of the inputs. "
+                + shapes
+            )
+        if frames is None or tokens_shape[1] is None:
+            if self.built and self.mixing == "frame":
+                return self.mix.units
+            raise ValueError(
+                "TokenFuser: the number of frames and of tokens must be known. " + shapes
+            )
+        if tokens_shape[1] % frames:
+            raise ValueError(
+                "TokenFuser: the tokens must be as many for every frame, frame after frame. "
+                f"{shapes}, which has {frames} frames"
+            )
+        return tokens_shape[1] // frames
+
+    def compute_output_shape(self, tokens_shape, inputs_shape):
+        return inputs_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "mixing": self.mixing,
+            "beta": self.beta,
+            "use_norm": self.use_norm,
+            "grid": self.grid,
+            "bottleneck_dim": self.bottleneck_dim,
+            "activation": activations.serialize(self.activation),
+            "dropout": self.dropout,
+            "epsilon": self.epsilon,
+        }

@@ -1,0 +1,172 @@
+import keras
+from keras import layers
+
+from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.checks import (
+    check_channels,
+    check_choice,
+    check_heads,
+    check_int,
+    check_positive,
+    check_rate,
+)
+from keras_tokenlearner.layers.layer_scale import LayerScale
+from keras_tokenlearner.layers.mlp import MLP
+from keras_tokenlearner.layers.vector_attention import VectorAttention
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class TransformerBlock(layers.Layer):
+    """A pre-norm transformer layer: attention over the tokens, then an MLP over the channels.
+
+    `x <- x + Attention(LayerNorm(x))`, then `x <- x + MLP(LayerNorm(x))`.
+
+    Args:
+        num_heads: Integer, heads of the dot-product attention; it must divide the channels. Vector
+            attention has a head for each channel and leaves it unread.
+        mlp_dim: Integer, hidden units of the MLP. Defaults to four times the channels.
+        attention: `"dot_product"` for `keras.layers.MultiHeadAttention`, `"vector"` for
+            `VectorAttention`.
+        dropout: Float in [0, 1), after the attention and after each dense layer of the MLP.
+        attention_dropout: Float in [0, 1), on the attention weights of `"dot_product"`.
+        stochastic_depth: Float in [0, 1), the rate at which an example skips a branch in training.
+        layer_scale: Float or `None`, where the factors of a `LayerScale` after each branch start.
+        activation: Name or callable, of the MLP. Defaults to `"gelu_tanh"`, as in the JAX ViT.
+        epsilon: Float, of the LayerNorms.
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of shape (B, N, C).
+        attention_mask: Boolean tensor of shape (B, N, N), `True` where a token (second axis) may
+            see a token (third axis).
+        training: Boolean, whether to drop.
+
+    Returns:
+        Tensor of shape (B, N, C).
+
+    Raises:
+        ValueError: If an argument is out of range or the heads do not divide the channels.
+
+    Example:
+
+    >>> tokens = keras.random.normal((2, 8, 32))
+    >>> tuple(TransformerBlock(num_heads=4)(tokens).shape)
+    (2, 8, 32)
+
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021; stochastic depth: Huang et
+    al., "Deep Networks with Stochastic Depth", 2016.
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        mlp_dim=None,
+        attention="dot_product",
+        dropout=0.0,
+        attention_dropout=0.0,
+        stochastic_depth=0.0,
+        layer_scale=None,
+        activation="gelu_tanh",
+        epsilon=1e-6,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        owner = "TransformerBlock"
+        self.num_heads = check_int(owner, "num_heads", num_heads)
+        self.mlp_dim = None if mlp_dim is None else check_int(owner, "mlp_dim", mlp_dim)
+        self.attention = check_choice(owner, "attention", attention, ("dot_product", "vector"))
+        self.dropout = check_rate(owner, "dropout", dropout)
+        self.attention_dropout = check_rate(owner, "attention_dropout", attention_dropout)
+        self.stochastic_depth = check_rate(owner, "stochastic_depth", stochastic_depth)
+        self.layer_scale = (
+            None if layer_scale is None else check_positive(owner, "layer_scale", layer_scale)
+        )
+        self.activation = activations.get(activation)
+        self.epsilon = check_positive(owner, "epsilon", epsilon)
+
+    def build(self, inputs_shape):
+        channels = check_channels("TransformerBlock", inputs_shape, rank=3)
+        self.attention_norm = self._child(
+            layers.LayerNormalization, inputs_shape, "attention_norm", epsilon=self.epsilon
+        )
+        if self.attention == "vector":
+            self.mixer = VectorAttention(channels, dtype=self.dtype_policy, name="mixer")
+        else:
+            self.mixer = layers.MultiHeadAttention(
+                self.num_heads,
+                key_dim=check_heads("TransformerBlock", self.num_heads, channels),
+                dropout=self.attention_dropout,
+                kernel_initializer="glorot_uniform",
+                dtype=self.dtype_policy,
+                name="mixer",
+            )
+        self.mixer.build(inputs_shape, inputs_shape)
+        self.mixer_dropout = self._child(
+            layers.Dropout, inputs_shape, "mixer_dropout", rate=self.dropout
+        )
+        self.mlp_norm = self._child(
+            layers.LayerNormalization, inputs_shape, "mlp_norm", epsilon=self.epsilon
+        )
+        self.mlp = self._child(
+            MLP,
+            inputs_shape,
+            "mlp",
+            hidden_dim=self.mlp_dim or 4 * channels,
+            activation=self.activation,
+            dropout=self.dropout,
+        )
+        self.mixer_branch = self._branch(inputs_shape, "mixer")
+        self.mlp_branch = self._branch(inputs_shape, "mlp")
+
+    def _branch(self, shape, name):
+        """Return what stands between a branch and its sum: LayerScale, stochastic depth."""
+        branch = []
+        if self.layer_scale is not None:
+            branch.append(
+                self._child(LayerScale, shape, f"{name}_scale", initial_value=self.layer_scale)
+            )
+        if self.stochastic_depth:
+            branch.append(
+                self._child(
+                    layers.Dropout,
+                    shape,
+                    f"{name}_stochastic_depth",
+                    rate=self.stochastic_depth,
+                    noise_shape=(None, 1, 1),
+                )
+            )
+        return branch
+
+    def _child(self, kind, shape, name, **arguments):
+        child = kind(dtype=self.dtype_policy, name=name, **arguments)
+        child.build(shape)
+        return child
+
+    def call(self, inputs, attention_mask=None, training=None):
+        x = self.attention_norm(inputs)
+        x = self.mixer(x, x, attention_mask=attention_mask, training=training)
+        x = self.mixer_dropout(x, training=training)
+        for layer in self.mixer_branch:
+            x = layer(x)
+        inputs = inputs + x
+        x = self.mlp(self.mlp_norm(inputs), training=training)
+        for layer in self.mlp_branch:
+            x = layer(x)
+        return inputs + x
+
+    def compute_output_shape(self, inputs_shape):
+        return inputs_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "attention": self.attention,
+            "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "stochastic_depth": self.stochastic_depth,
+            "layer_scale": self.layer_scale,
+            "activation": activations.serialize(self.activation),
+            "epsilon": self.epsilon,
+        }

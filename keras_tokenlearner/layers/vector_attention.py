@@ -1,0 +1,139 @@
+import keras
+from keras import layers, ops
+
+from keras_tokenlearner.layers.checks import check_channels, check_int
+
+_QUERIES_AT_ONCE = 16  # bounds the largest tensor to (B, 16, N, C)
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class VectorAttention(layers.Layer):
+    """Attention with weights of its own for every channel, the paper's Vector Transformer.
+
+    For every token `z_i` (Eq. 3 of the paper)
+
+    `y_i = sum_j softmax_j(gamma(f_q(z_i) * f_k(z_j))) * f_v(z_j)`
+
+    with linear `f_q`, `f_k`, `f_v`, products by channel, and the softmax over j for every channel
+    apart. Nothing is summed before the softmax, hence no `1 / sqrt(d)`. `gamma` is a projection
+    where the channels of keys and values differ, and nothing otherwise: the layer is then
+    multi-head attention with one channel a head and scale one. There is no output projection.
+    `gamma` has no bias, which would cancel in the softmax.
+
+    The direct form holds a tensor of N x N x C; here queries are taken a few at a time and
+    recomputed for the gradient, so that memory grows with N x C.
+
+    Args:
+        key_dim: Integer, channels of queries and keys. Defaults to those of the inputs.
+        value_dim: Integer, channels of values and of the outputs. Defaults to `key_dim`.
+        gamma: Boolean, whether to project the products before the softmax. Defaults to whether
+            `value_dim` differs from `key_dim`, which requires it.
+        use_bias: Boolean, whether `f_q`, `f_k` and `f_v` have biases.
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        query: Tensor of shape (B, N, C).
+        value: Tensor of shape (B, M, C), the tokens to attend to. Defaults to `query`.
+        attention_mask: Boolean tensor of shape (B, N, M) or (1, N, M), `True` where a query may
+            see a token.
+
+    Returns:
+        Tensor of shape (B, N, value_dim).
+
+    Raises:
+        ValueError: If a size is not a positive integer, or `gamma=False` with channels that differ.
+
+    Example:
+
+    >>> tokens = keras.random.normal((2, 8, 32))
+    >>> tuple(VectorAttention()(tokens).shape)
+    (2, 8, 32)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, appendix A.1, after Zhao et al., "Exploring Self-attention for Image Recognition", 2020.
+    """
+
+    def __init__(self, key_dim=None, value_dim=None, gamma=None, use_bias=True, **kwargs):
+        super().__init__(**kwargs)
+        owner = "VectorAttention"
+        self.key_dim = None if key_dim is None else check_int(owner, "key_dim", key_dim)
+        self.value_dim = None if value_dim is None else check_int(owner, "value_dim", value_dim)
+        self.gamma = None if gamma is None else bool(gamma)
+        self.use_bias = bool(use_bias)
+
+    def build(self, query_shape, value_shape=None):
+        value_shape = value_shape or query_shape
+        channels = check_channels("VectorAttention", query_shape, rank=3)
+        check_channels("VectorAttention", value_shape, rank=3)
+        key_dim = self.key_dim or channels
+        value_dim = self.value_dim or key_dim
+        if self.gamma is False and key_dim != value_dim:
+            raise ValueError(
+                "VectorAttention: keys and values of different channels need gamma; leave it at "
+                f"`None`. Received: gamma=False, key_dim={key_dim}, value_dim={value_dim}"
+            )
+        self.query_dense = self._dense(key_dim, query_shape, "query")
+        self.key_dense = self._dense(key_dim, value_shape, "key")
+        self.value_dense = self._dense(value_dim, value_shape, "value")
+        self.gamma_dense = None
+        if self.gamma or key_dim != value_dim:
+            shape = (None, None, None, key_dim)
+            self.gamma_dense = self._dense(value_dim, shape, "gamma", use_bias=False)
+
+    def _dense(self, units, shape, name, use_bias=None):
+        dense = layers.Dense(
+            units,
+            use_bias=self.use_bias if use_bias is None else use_bias,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        dense.build(shape)
+        return dense
+
+    def call(self, query, value=None, attention_mask=None):
+        value = query if value is None else value
+        q, k, v = self.query_dense(query), self.key_dense(value), self.value_dense(value)
+        length = ops.shape(q)[1]
+        if attention_mask is not None:
+            shape = (ops.shape(q)[0], length, ops.shape(k)[1])
+            attention_mask = ops.broadcast_to(ops.cast(attention_mask, "bool"), shape)
+        attend = keras.remat(self._attend)
+
+        def step(chunk):
+            return attend(chunk[0], k, v, *chunk[1:])
+
+        chunks = [_split(x) for x in (q, attention_mask) if x is not None]
+        y = ops.map(step, tuple(chunks))  # (chunks, B, 16, C)
+        y = ops.reshape(ops.moveaxis(y, 0, 1), (ops.shape(q)[0], -1, v.shape[-1]))
+        return y[:, :length]
+
+    def _attend(self, q, k, v, mask=None):
+        """Attend from a few queries, (B, n, C), to all (B, M, C) tokens, in the direct form."""
+        logits = ops.expand_dims(q, 2) * ops.expand_dims(k, 1)  # (B, n, M, C)
+        if self.gamma_dense is not None:
+            logits = self.gamma_dense(logits)
+        logits = ops.cast(logits, "float32")
+        if mask is not None:
+            logits = ops.where(ops.expand_dims(mask, -1), logits, -1e9)
+        weights = ops.cast(ops.softmax(logits, axis=2), v.dtype)
+        return ops.sum(weights * ops.expand_dims(v, 1), axis=2)
+
+    def compute_output_shape(self, query_shape, value_shape=None):
+        return (*query_shape[:-1], self.value_dim or self.key_dim or query_shape[-1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "key_dim": self.key_dim,
+            "value_dim": self.value_dim,
+            "gamma": self.gamma,
+            "use_bias": self.use_bias,
+        }
+
+
+def _split(x):
+    """Cut (B, N, C) into (chunks, B, 16, C), with zeros where N does not divide."""
+    pad = -ops.shape(x)[1] % _QUERIES_AT_ONCE
+    x = ops.pad(x, [[0, 0], [0, pad], [0, 0]])
+    shape = (ops.shape(x)[0], -1, _QUERIES_AT_ONCE, ops.shape(x)[2])
+    return ops.moveaxis(ops.reshape(x, shape), 1, 0)

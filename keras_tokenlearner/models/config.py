@@ -1,0 +1,156 @@
+from dataclasses import dataclass
+
+from keras_tokenlearner.layers.checks import (
+    check_choice,
+    check_heads,
+    check_int,
+    check_ints,
+    check_positive,
+    check_rate,
+)
+
+REDUCERS = ("token_learner", "spatial_pooling", "fixed_grid", "direct_tokens", "pooled_tokens")
+FUSERS = ("token_fuser", "unpool", "reproject")
+
+
+@dataclass(frozen=True)
+class VisionTransformerConfig:
+    """Everything that decides the graph of a vision transformer, for images and for videos.
+
+    Without a `reducer` it is ViT, or ViViT where the patches have three axes. With one it is the
+    paper's model (a): from block `at` on, the blocks run on the reduced tokens. With a `fuser` it
+    is model (b): every block from `at` on stands between a reducer and a fuser of its own.
+
+    Attributes:
+        hidden_size: Channels of a token (C).
+        num_layers: Transformer blocks.
+        num_heads: Heads of each block; they must divide `hidden_size`.
+        patch_size: `(height, width)` in pixels, or `(frames, height, width)` for videos.
+        mlp_dim: Hidden units of the blocks' MLPs; `None` for four times `hidden_size`.
+        reducer: `None`, `"token_learner"`, or one of what the paper compares it with:
+            `"spatial_pooling"`, `"fixed_grid"`, `"direct_tokens"`, `"pooled_tokens"`.
+        num_tokens: Tokens that the reducer leaves of each frame (S), but for spatial pooling.
+        pool_size: `(height, width)` of the window of spatial pooling, in tokens.
+        at: Full-token blocks before the reducer, 0 to `num_layers`; `None` for half of them.
+        token_attention: `"conv"` or `"mlp"`, the TokenLearner's form of attention.
+        token_pooling: `"mean"` or `"sum"`, the TokenLearner's pooling.
+        over: `"frame"` or `"space_time"`, what the TokenLearner learns its maps over.
+        fuser: `None`, `"token_fuser"`, or one of what the paper compares it with: `"unpool"`,
+            which needs the TokenLearner's maps, and `"reproject"`.
+        class_token: Whether a class token is learned and read by the head, instead of the average.
+        register_tokens: How many register tokens are learned besides.
+        block_attention: `"dot_product"` or `"vector"`.
+        dropout: Rate after the embedding, the attentions and the MLPs.
+        attention_dropout: Rate on attention weights.
+        stochastic_depth: Rate of the last block; it grows linearly from 0 at the first.
+        layer_scale: Where LayerScale factors start, or `None` for no LayerScale.
+        activation: Of the MLPs and between the TokenLearner's convolutions.
+        epsilon: Of every LayerNorm.
+
+    Raises:
+        ValueError: If a value is out of range or two of them contradict each other.
+    """
+
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    patch_size: tuple
+    mlp_dim: int | None = None
+    reducer: str | None = None
+    num_tokens: int = 8
+    pool_size: tuple = (2, 2)
+    at: int | None = None
+    token_attention: str = "conv"
+    token_pooling: str = "mean"
+    over: str = "frame"
+    fuser: str | None = None
+    class_token: bool = False
+    register_tokens: int = 0
+    block_attention: str = "dot_product"
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    layer_scale: float | None = None
+    activation: str = "gelu_tanh"
+    epsilon: float = 1e-6
+
+    def __post_init__(self):
+        owner = "VisionTransformerConfig"
+        for name in ("hidden_size", "num_layers", "num_heads", "num_tokens"):
+            check_int(owner, name, getattr(self, name))
+        check_int(owner, "register_tokens", self.register_tokens, minimum=0)
+        for name, lengths in (("patch_size", (2, 3)), ("pool_size", (2,))):
+            value = check_ints(owner, name, getattr(self, name), lengths)
+            object.__setattr__(self, name, value)  # a list, as JSON has it, becomes a tuple
+        for name in ("dropout", "attention_dropout", "stochastic_depth"):
+            check_rate(owner, name, getattr(self, name))
+        check_choice(owner, "reducer", self.reducer, (None, *REDUCERS))
+        check_choice(owner, "fuser", self.fuser, (None, *FUSERS))
+        check_choice(owner, "token_attention", self.token_attention, ("conv", "mlp"))
+        check_choice(owner, "token_pooling", self.token_pooling, ("mean", "sum"))
+        check_choice(owner, "over", self.over, ("frame", "space_time"))
+        check_choice(owner, "block_attention", self.block_attention, ("dot_product", "vector"))
+        if self.mlp_dim is not None:
+            check_int(owner, "mlp_dim", self.mlp_dim)
+        check_heads(owner, self.num_heads, self.hidden_size)
+        check_positive(owner, "epsilon", self.epsilon)
+        if self.layer_scale is not None:
+            check_positive(owner, "layer_scale", self.layer_scale)
+        self._check_place(owner)
+        self._check_fuser(owner)
+        if self.over == "space_time" and len(self.patch_size) == 2:
+            raise ValueError(
+                f"{owner}: over='space_time' is for videos, whose `patch_size` has three sizes. "
+                f"Received: patch_size={self.patch_size}"
+            )
+
+    def _check_place(self, owner):
+        if self.at is None:
+            return
+        check_int(owner, "at", self.at, minimum=0)
+        if self.reducer is None:
+            raise ValueError(
+                f"{owner}: `at` is the place of a reducer, and there is none; pass "
+                f"reducer='token_learner' or leave `at` out. Received: at={self.at}"
+            )
+        if self.at > self.num_layers:
+            raise ValueError(
+                f"{owner}: `at` must be a place in the depth, 0 to num_layers={self.num_layers}. "
+                f"Received: at={self.at}"
+            )
+
+    def _check_fuser(self, owner):
+        if self.fuser is None:
+            return
+        if self.reducer is None:
+            raise ValueError(
+                f"{owner}: a fuser puts back what a reducer took; pass reducer='token_learner'. "
+                f"Received: fuser={self.fuser!r}, reducer=None"
+            )
+        if self.fuser == "unpool" and (self.reducer, self.over) != ("token_learner", "frame"):
+            raise ValueError(
+                f"{owner}: fuser='unpool' reads the maps of a TokenLearner over frames. "
+                f"Received: reducer={self.reducer!r}, over={self.over!r}"
+            )
+        if self.fuser == "token_fuser" and self.over == "space_time":
+            raise ValueError(
+                f"{owner}: the TokenFuser works frame by frame, and tokens learned over space-time "
+                "belong to none; pass fuser='reproject'. Received: over='space_time'"
+            )
+        if self.place == self.num_layers:
+            raise ValueError(
+                f"{owner}: a fuser needs a block after `at`, 0 to {self.num_layers - 1}. "
+                f"Received: at={self.at}"
+            )
+
+    @property
+    def place(self):
+        """Full-token blocks before the reducer, or all of them where there is none."""
+        if self.reducer is None:
+            return self.num_layers
+        return self.num_layers // 2 if self.at is None else self.at
+
+    @property
+    def num_prefix_tokens(self):
+        """Tokens before those of the patches: class token and registers."""
+        return int(self.class_token) + self.register_tokens

@@ -1,0 +1,230 @@
+import math
+
+import keras
+from keras import layers
+
+from keras_tokenlearner.layers import (
+    DirectTokens,
+    FixedGrid,
+    PatchEmbedding,
+    PooledTokens,
+    PositionEmbedding,
+    PrefixTokens,
+    Reproject,
+    SpatialPooling,
+    TokenFuser,
+    TokenLearner,
+    TransformerBlock,
+    TubeletEmbedding,
+    Unpool,
+)
+from keras_tokenlearner.layers.checks import check_channels_last, check_choice, check_int
+
+
+def vision_transformer(
+    config,
+    input_shape=None,
+    input_tensor=None,
+    include_top=True,
+    include_preprocessing=True,
+    pooling=None,
+    classes=1000,
+    classifier_activation="softmax",
+    name=None,
+):
+    """Build a ViT or ViViT, with or without TokenLearner, as a functional `keras.Model`.
+
+    The graph is embedding, positions, blocks, LayerNorm, head, with a reducer and fusers where the
+    config has them (Figure 3 of the paper). Positions are added once, before the first block.
+
+    Args:
+        config: A `VisionTransformerConfig`.
+        input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for
+            patches of three axes. Not needed with an `input_tensor`.
+        input_tensor: Keras tensor to build on, in place of an input of its own.
+        include_top: Boolean, whether the classifier is part of the model.
+        include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
+            to [-1, 1] itself.
+        pooling: Without top: `None` for the tokens, (B, tokens, C), `"avg"`, `"max"`, or
+            `"token"`, the class token. The top reads the class token where the config has one,
+            the average of the tokens otherwise.
+        classes: Integer, classes of the top.
+        classifier_activation: Activation of the top; `None` gives logits.
+        name: Name of the model.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        ValueError: If input, patches and config do not fit each other.
+
+    Example:
+
+    >>> config = VisionTransformerConfig(
+    ...     hidden_size=32, num_layers=2, num_heads=2, patch_size=(8, 8), reducer="token_learner"
+    ... )
+    >>> model = vision_transformer(config, input_shape=(64, 96, 3), classes=10)
+    >>> model.output_shape
+    (None, 10)
+    """
+    inputs = _inputs(config, input_shape, input_tensor)
+    check_choice("vision_transformer", "pooling", pooling, (None, "avg", "max", "token"))
+    if pooling == "token" and not config.class_token:
+        raise ValueError(
+            "vision_transformer: pooling='token' reads the class token, and the config has none; "
+            "pass class_token=True or another pooling. Received: pooling='token'"
+        )
+    x = inputs
+    if include_preprocessing:
+        x = layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(x)
+    x, grid = _embed(config, x)
+    for index in range(config.num_layers):
+        block = _block(config, index)
+        if index < config.place:
+            x = block(x)
+        elif config.fuser:
+            x = _reduce_and_fuse(config, grid, index, block, x)
+        else:
+            x = _around_prefix(config, _reducer(config, grid), x) if index == config.place else x
+            x = block(x)
+    if config.reducer and config.place == config.num_layers:
+        x = _around_prefix(config, _reducer(config, grid), x)
+    x = layers.LayerNormalization(epsilon=config.epsilon, name="norm")(x)
+    if include_top:
+        check_int("vision_transformer", "classes", classes)
+        x = _pool(config, x, "token" if config.class_token else "avg")
+        x = layers.Dense(classes, kernel_initializer="zeros", name="head")(x)
+        x = layers.Activation(classifier_activation, dtype="float32", name="predictions")(x)
+    elif pooling:
+        x = _pool(config, x, pooling)
+    if input_tensor is not None:
+        inputs = keras.utils.get_source_inputs(input_tensor)
+    return keras.Model(inputs, x, name=name)
+
+
+def _inputs(config, input_shape, input_tensor):
+    """Return the tensor to build on, once its shape is known to suit the patches."""
+    check_channels_last("vision_transformer")
+    if input_tensor is not None:
+        shape = tuple(input_tensor.shape[1:])
+    elif input_shape is not None:
+        shape = tuple(input_shape)
+    else:
+        raise ValueError(
+            "vision_transformer: pass `input_shape` or `input_tensor`. Received neither"
+        )
+    axes = ("frames", "height", "width")[-len(config.patch_size) :]
+    if len(shape) != len(axes) + 1 or None in shape:
+        raise ValueError(
+            f"vision_transformer: inputs must be ({', '.join(axes)}, channels), all known, for "
+            f"patches of {config.patch_size}. Received: input_shape={shape}"
+        )
+    for axis, size, patch in zip(axes, shape, config.patch_size, strict=False):
+        if size < patch:
+            raise ValueError(
+                f"vision_transformer: {axis} must be at least one patch, {patch}. "
+                f"Received: input_shape={shape} with patch_size={config.patch_size}"
+            )
+    return keras.Input(shape, name="inputs") if input_tensor is None else input_tensor
+
+
+def _embed(config, x):
+    """Return the tokens (B, P + N, C) of pixels and the grid of the patches."""
+    embedding = PatchEmbedding if len(config.patch_size) == 2 else TubeletEmbedding
+    x = embedding(config.hidden_size, config.patch_size, name="embedding")(x)
+    grid = x.shape[1:-1]
+    x = PositionEmbedding(name="positions")(x)
+    x = layers.Reshape((math.prod(grid), config.hidden_size), name="tokens")(x)
+    if config.register_tokens:
+        x = PrefixTokens(config.register_tokens, name="register_tokens")(x)
+    if config.class_token:
+        x = PrefixTokens(name="class_token")(x)
+    return layers.Dropout(config.dropout, name="dropout")(x), grid
+
+
+def _block(config, index):
+    depth = index / max(config.num_layers - 1, 1)
+    return TransformerBlock(
+        config.num_heads,
+        mlp_dim=config.mlp_dim,
+        attention=config.block_attention,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+        stochastic_depth=config.stochastic_depth * depth,
+        layer_scale=config.layer_scale,
+        activation=config.activation,
+        epsilon=config.epsilon,
+        name=f"block_{index}",
+    )
+
+
+def _reducer(config, grid, index=None):
+    """Return the layer that leaves few tokens of (B, N, C)."""
+    name = config.reducer if index is None else f"{config.reducer}_{index}"
+    if config.reducer == "token_learner":
+        return TokenLearner(
+            config.num_tokens,
+            attention=config.token_attention,
+            pooling=config.token_pooling,
+            over=config.over,
+            grid=grid,
+            activation=config.activation,
+            epsilon=config.epsilon,
+            name=name,
+        )
+    if config.reducer == "spatial_pooling":
+        return SpatialPooling(config.pool_size, grid=grid, name=name)
+    kind = {
+        "fixed_grid": FixedGrid,
+        "direct_tokens": DirectTokens,
+        "pooled_tokens": PooledTokens,
+    }[config.reducer]
+    return kind(config.num_tokens, grid=grid, name=name)
+
+
+def _reduce_and_fuse(config, grid, index, block, x):
+    """Run a block on reduced tokens and write them back: one layer of model (b)."""
+    prefix = config.num_prefix_tokens
+    patches = x[:, prefix:] if prefix else x
+    reducer, name = _reducer(config, grid, index), f"{config.fuser}_{index}"
+    if config.fuser == "unpool":
+        tokens, maps = reducer(patches, return_maps=True)
+    else:
+        tokens = reducer(patches)
+    if prefix:
+        tokens = layers.Concatenate(axis=1, name=f"join_{index}")([x[:, :prefix], tokens])
+    tokens = block(tokens)
+    mixed = tokens[:, prefix:] if prefix else tokens
+    if config.fuser == "unpool":
+        fused = Unpool(grid=grid, name=name)(mixed, maps, patches)
+    elif config.fuser == "reproject":
+        fused = Reproject(
+            config.num_heads,
+            mlp_dim=config.mlp_dim,
+            activation=config.activation,
+            epsilon=config.epsilon,
+            name=name,
+        )(mixed, patches)
+    else:
+        fused = TokenFuser(grid=grid, dropout=config.dropout, epsilon=config.epsilon, name=name)(
+            mixed, patches
+        )
+    if prefix:
+        fused = layers.Concatenate(axis=1, name=f"rejoin_{index}")([tokens[:, :prefix], fused])
+    return fused
+
+
+def _around_prefix(config, layer, x):
+    """Apply a layer to the tokens of the patches, leaving class token and registers alone."""
+    prefix = config.num_prefix_tokens
+    if not prefix:
+        return layer(x)
+    return layers.Concatenate(axis=1, name="join")([x[:, :prefix], layer(x[:, prefix:])])
+
+
+def _pool(config, x, pooling):
+    if pooling == "token":
+        return x[:, 0]
+    patches = x[:, config.num_prefix_tokens :] if config.num_prefix_tokens else x
+    kind = layers.GlobalAveragePooling1D if pooling == "avg" else layers.GlobalMaxPooling1D
+    return kind(data_format="channels_last", name="pooling")(patches)

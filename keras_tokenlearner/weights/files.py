@@ -1,0 +1,117 @@
+"""Weights from and to `.weights.h5` files, with what Keras leaves unchecked."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+
+def save_weights(model, path):
+    """Save the weights of a model, and beside them their sha256 for `load_weights` to check.
+
+    Args:
+        model: A `keras.Model`.
+        path: Path that ends in `.weights.h5`. The hash goes to the same path plus `.sha256`, in
+            the format of the `sha256sum` command.
+
+    Returns:
+        The sha256, as 64 hexadecimal digits.
+    """
+    path = _checked_name("save_weights", path)
+    model.save_weights(path)
+    digest = sha256(path)
+    _hash_file(path).write_text(f"{digest}  {path.name}\n")
+    return digest
+
+
+def load_weights(model, path, expected_sha256=None):
+    """Load a `.weights.h5` file into a model of the same architecture, whole or not at all.
+
+    Positions of another grid are resized. A model without top takes the file of one with top.
+    Damaged bytes inside such a file load without an error in Keras: they are found if the sha256
+    is known, from `expected_sha256` or a file beside it that `save_weights` or `sha256sum` made.
+
+    Args:
+        model: A built `keras.Model`.
+        path: Path that ends in `.weights.h5`.
+        expected_sha256: The sha256 that the file must have; by default the one in `PATH.sha256`,
+            where there is such a file.
+
+    Raises:
+        ValueError: If the file is missing, damaged, or of another architecture or number of
+            classes. The model is then as it was.
+    """
+    path = _checked_name("load_weights", path)
+    if not path.is_file():
+        raise ValueError(f"load_weights: there is no such file. Received: path={str(path)!r}")
+    if expected_sha256 is None and _hash_file(path).is_file():
+        expected_sha256 = _hash_file(path).read_text().split()[0]
+    if expected_sha256 is not None and sha256(path) != expected_sha256:
+        raise ValueError(
+            f"load_weights: {path} is damaged or was changed; fetch or save it again. "
+            f"Its sha256 is {sha256(path)}, expected was {expected_sha256}"
+        )
+    _check_layout(model, path)
+    before = model.get_weights()
+    try:
+        model.load_weights(path)
+        if not all(np.isfinite(array).all() for array in model.get_weights()):
+            raise ValueError("it holds values that are not finite, so it is damaged")
+    except (ValueError, OSError, KeyError) as error:
+        model.set_weights(before)
+        reason = str(error).split("value=[")[0]
+        raise ValueError(
+            f"load_weights: {path} does not fit the model {model.name!r}, which is unchanged: "
+            f"{reason}"
+        ) from error
+
+
+def sha256(path):
+    """Return the sha256 of a file, as 64 hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _hash_file(path):
+    return path.with_name(path.name + ".sha256")
+
+
+def _checked_name(owner, path):
+    if not str(path).endswith(".weights.h5"):
+        raise ValueError(
+            f"{owner}: a path must end in '.weights.h5'; a whole model, '.keras', is for "
+            f"keras.models.load_model. Received: path={str(path)!r}"
+        )
+    return Path(path)
+
+
+def _check_layout(model, path):
+    """Compare what the file holds with what the model has, before the model is touched."""
+    import h5py  # a dependency of Keras, which reads these files with it
+
+    shapes = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset) and "seed_generator" not in name:
+            shapes[name] = item.shape
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(visit)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"load_weights: {path} is damaged or no HDF5 file: {error}") from error
+    has_head = any(layer.name == "head" for layer in model.layers)
+    kernel = shapes.get("layers/dense/vars/0")
+    if has_head and kernel:
+        classes = model.get_layer("head").kernel.shape[-1]
+        if kernel[-1] != classes:
+            raise ValueError(
+                f"load_weights: {path} was saved with {kernel[-1]} classes, the model has "
+                f"{classes}; build it with classes={kernel[-1]} or include_top=False"
+            )
+    spare = 2 if kernel and not has_head else 0
+    if len(shapes) - spare != len(model.weights):
+        raise ValueError(
+            f"load_weights: {path} holds {len(shapes)} arrays and the model {model.name!r} has "
+            f"{len(model.weights)}: they are of different architectures"
+        )

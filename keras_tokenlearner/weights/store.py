@@ -1,0 +1,55 @@
+"""The one table of named weights. They ship inside the package, so that names work offline."""
+
+from dataclasses import dataclass
+from importlib import resources
+
+from keras_tokenlearner.layers.checks import check_choice
+from keras_tokenlearner.weights.files import load_weights
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """A row of the store.
+
+    Attributes:
+        model: Name in the catalogue of the model that they are for.
+        file: Name of the file that ships.
+        sha256: Of the file.
+        size: Of the file, in bytes.
+        classes: Of the classifier.
+        class_names: What the classes are called, in order.
+        licence: Of the weights, and of the data that they were trained on.
+        metric: What they reach, and on what.
+        command: The command that made them.
+    """
+
+    model: str
+    file: str
+    sha256: str
+    size: int
+    classes: int
+    class_names: tuple
+    licence: str
+    metric: str
+    command: str
+
+
+STORE = {}
+
+
+def names(model):
+    """Return the names of the weights that ship for a model of the catalogue."""
+    return [name for stored_model, name in STORE if stored_model == model]
+
+
+def find(model, name):
+    """Return the row of the weights called `name` for a model of the catalogue, or raise."""
+    check_choice(f"create_model({model!r})", "weights", name, names(model))
+    return STORE[model, name]
+
+
+def load_stored(model, stored):
+    """Load a row of the store into a model."""
+    file = resources.files("keras_tokenlearner.weights") / "files" / stored.file
+    with resources.as_file(file) as path:
+        load_weights(model, path, expected_sha256=stored.sha256)
