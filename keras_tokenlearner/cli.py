@@ -50,11 +50,21 @@ def costs(
     if paper:
         _print_paper_costs(format)
     elif model:
-        from keras_tokenlearner import costs, create_model
+        from keras_tokenlearner.analysis import catalog_costs
 
-        print(costs(create_model(model)))
+        print(catalog_costs(model))
     else:
         raise typer.BadParameter("name a model (keras-tokenlearner models), or pass --paper")
+
+
+@app.command()
+def quickstart(
+    output: Annotated[str, typer.Option(help="Folder for what the tour makes.")] = "quickstart",
+):
+    """Take the tour: a trained model, its tokens, fine-tuning, a SavedModel; about 2 minutes."""
+    from keras_tokenlearner.quickstart import quickstart
+
+    quickstart(output)
 
 
 def _print_paper_costs(format):
@@ -83,7 +93,7 @@ def main():
     """Run the command line; a bad argument ends it with one line, not a traceback."""
     try:
         app()
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise SystemExit(f"keras-tokenlearner: {error}") from error
 
 

@@ -68,7 +68,7 @@ class ModelCosts:
         for name, cost in (*self.layers.items(), ("total", self.total)):
             if cost != Cost():
                 lines.append(f"{name:{width}}  {cost.macs / 1e6:10.2f}  {cost.params:12,}")
-        return "\n".join([*lines, f"as the paper counts: {self.paper_gflops:.2f} GFLOPs"])
+        return "\n".join([*lines, f"as the paper counts: {self.paper_gflops:.4g} GFLOPs"])
 
 
 def costs(model):

@@ -27,19 +27,17 @@ class FashionMnistRecipe:
         label_smoothing: Of the cross-entropy.
         clip_norm: Largest global norm of the gradients.
         shift: Largest random shift, in pixels.
-        erase: Share of the images of which a random rectangle is erased.
         seed: Of weights, order and augmentation.
     """
 
-    epochs: int = 25
-    batch_size: int = 128
+    epochs: int = 20
+    batch_size: int = 64
     learning_rate: float = 1e-3
-    warmup_epochs: int = 2
+    warmup_epochs: int = 1
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     clip_norm: float = 1.0
     shift: int = 2
-    erase: float = 0.25
     seed: int = 0
 
     def augmentation(self):
@@ -50,13 +48,6 @@ class FashionMnistRecipe:
                 keras.layers.RandomFlip("horizontal", seed=self.seed),
                 keras.layers.RandomTranslation(
                     shift, shift, fill_mode="constant", interpolation="nearest", seed=self.seed
-                ),
-                keras.layers.RandomErasing(
-                    factor=self.erase,
-                    scale=(0.02, 0.2),
-                    fill_value=0,
-                    value_range=(0, 255),
-                    seed=self.seed,
                 ),
             ]
         )

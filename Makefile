@@ -1,0 +1,69 @@
+# Two commands for a fresh clone: `make quickstart` and `make test`. Each makes its own environment
+# under .venv/ with pip, and uses it again the next time. Variables: PYTHON, the interpreter to
+# make environments with; TORCH, what pip is asked for where PyTorch is wanted; BACKENDS.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BACKENDS ?= tensorflow jax torch
+PIP_FLAGS ?= --quiet --disable-pip-version-check
+
+# Quiet logs; torch with spinning threads on busy cores is many times slower than with passive ones.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DELETE_ON_ERROR:
+.PHONY: quickstart test test-without-tensorflow lint clean help check-python
+
+help:
+	@echo "make quickstart               the tour: a trained model, its tokens, fine-tuning, a SavedModel"
+	@echo "make test                     the tests, on each of: $(BACKENDS)"
+	@echo "make test-without-tensorflow  models build and train on jax and torch alone"
+	@echo "make lint                     ruff"
+	@echo "make clean                    remove the environments and what the quickstart made"
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed. Install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "Python's venv module is missing. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+
+# Makes the environment that $@ stands in: $(1) is what pip installs first, $(2) what after it.
+define install
+	@echo "Making the environment $(@D) (a few minutes, once) ..."
+	@$(PYTHON) -m venv --clear $(@D)
+	@for wanted in $(1) $(2); do $(@D)/bin/python -m pip install $(PIP_FLAGS) $$wanted || { \
+	  echo "pip could not install $$wanted: see its message above, check the network, and run make again."; \
+	  exit 1; }; done
+	@touch $@
+endef
+
+# PyTorch comes first, so that what TORCH names is what the package finds.
+QUICKSTART := --editable=.[tensorflow,cli,plot]
+TEST := --editable=.[tensorflow,jax,torch,dev]
+NO_TENSORFLOW := --editable=.[jax,torch,dev]
+
+.venv/quickstart/ready: pyproject.toml | check-python
+	$(call install,$(QUICKSTART))
+
+.venv/test/ready: pyproject.toml | check-python
+	$(call install,$(TORCH),$(TEST))
+
+.venv/no-tensorflow/ready: pyproject.toml | check-python
+	$(call install,$(TORCH),$(NO_TENSORFLOW))
+
+quickstart: .venv/quickstart/ready
+	@KERAS_BACKEND=tensorflow .venv/quickstart/bin/keras-tokenlearner quickstart
+
+test: .venv/test/ready
+	@set -e; for backend in $(BACKENDS); do echo "== tests on $$backend"; \
+	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest tests; done
+
+test-without-tensorflow: .venv/no-tensorflow/ready
+	@set -e; for backend in jax torch; do echo "== without TensorFlow, on $$backend"; \
+	  KERAS_BACKEND=$$backend .venv/no-tensorflow/bin/python -m pytest tests/test_without_tensorflow.py; done
+
+lint: .venv/test/ready
+	@.venv/test/bin/ruff check . && .venv/test/bin/ruff format --check .
+
+clean:
+	rm -rf .venv quickstart

@@ -1,0 +1,47 @@
+import keras
+import numpy as np
+
+from keras_tokenlearner.layers import TokenLearner
+
+
+def token_maps(model, images, layer=None, batch_size=32):
+    """Return the maps that a model's TokenLearner weighs the positions of images with.
+
+    Args:
+        model: A functional `keras.Model` with a `TokenLearner`, of the catalogue or loaded.
+        images: Array of what the model takes, (B, ...).
+        layer: Name of the `TokenLearner`. Defaults to the first; in a model with fusers, where
+            every block has its own, later ones see positions that are mixed already.
+        batch_size: Integer, images at a time.
+
+    Returns:
+        Array of shape (B, H, W, S), or (B, T, H, W, S) for videos, of type float32: map s of
+        image b is `maps[b, ..., s]`.
+
+    Raises:
+        ValueError: If the model has no `TokenLearner`, or none of that name.
+
+    Example:
+
+    >>> model = create_model("tokenlearner_pico8_4at1", classes=10)
+    >>> token_maps(model, np.zeros((2, 32, 32, 3))).shape
+    (2, 4, 4, 4)
+
+    Source: Figure 10 of the paper.
+    """
+    learners = {x.name: x for x in model.layers if isinstance(x, TokenLearner)}
+    if not learners or (layer is not None and layer not in learners):
+        raise ValueError(
+            f"token_maps: `layer` must be a TokenLearner of the model; it has {list(learners)}. "
+            f"Received: layer={layer!r}, model {model.name!r}"
+        )
+    learner = learners[layer] if layer else next(iter(learners.values()))
+    inputs = keras.Model(model.inputs, learner.input).predict(
+        np.asarray(images), batch_size=batch_size, verbose=0
+    )
+    found = []
+    for start in range(0, len(inputs), batch_size):
+        _, maps = learner(inputs[start : start + batch_size], return_maps=True)
+        found.append(keras.ops.convert_to_numpy(keras.ops.cast(maps, "float32")))
+    maps = np.concatenate(found)
+    return maps.reshape(len(maps), *(learner.grid or maps.shape[1:-1]), maps.shape[-1])

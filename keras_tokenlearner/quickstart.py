@@ -1,0 +1,120 @@
+"""What the package does, in a few minutes on a laptop, with images and weights that ship.
+
+A pretrained model is built by name, scored, fine-tuned to images that it has never seen the like
+of, looked into, exported as a SavedModel and served by a process without Keras.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_tokenlearner.analysis import catalog_costs, costs, draw_token_maps, token_maps
+from keras_tokenlearner.applications import create_model
+from keras_tokenlearner.data import load_fashion_mnist
+from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
+from keras_tokenlearner.extras import require
+
+MODEL, PLAIN_MODEL, WEIGHTS = "tokenlearner_nano4_8at3", "vit_nano4", "fashion_mnist"
+
+# Answers a request as a server would: TensorFlow alone reads the SavedModel.
+_SERVER = """
+import sys
+sys.modules["keras"] = None  # an import of Keras would fail
+import numpy as np
+import tensorflow as tf
+
+model = tf.saved_model.load(sys.argv[1])
+images = np.load(sys.argv[2])
+np.save(sys.argv[3], model.serve(images).numpy())
+"""
+
+
+def quickstart(output="quickstart", epochs=2):
+    """Run the tour, and write what it makes into a folder.
+
+    Args:
+        output: Folder for the picture `tokens.png` and the SavedModel `saved_model/1`.
+        epochs: Integer, passes of the fine-tuning over 5,000 images.
+
+    Returns:
+        A dictionary of what was measured: `accuracy`, `turned_before`, `turned_after` and
+        `served_difference`, the largest between the model's answers and the served ones.
+
+    Raises:
+        ImportError: If TensorFlow, for the SavedModel, or matplotlib is not installed.
+    """
+    require("matplotlib", "plot")
+    require("tensorflow", "tensorflow")
+    output = Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(0)
+
+    _say(1, f"A TokenLearner model with trained weights, on {keras.backend.backend()}")
+    model = create_model(MODEL, weights=WEIGHTS)
+    cost, plain = costs(model), catalog_costs(PLAIN_MODEL, classes=10)
+    print(
+        f"{MODEL}: {cost.params:,} weights, {cost.macs / 1e6:.1f} million multiply-adds an image,"
+    )
+    print(f"{cost.macs / plain.macs:.0%} of {PLAIN_MODEL}, the same model without learned tokens.")
+    model.compile(
+        keras.optimizers.AdamW(5e-4), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    (train_images, train_labels), (images, labels) = load_fashion_mnist()
+    accuracy = _accuracy(model, images, labels)
+    print(f"It is right on {accuracy:.1%} of {len(images):,} photographs that it never saw.")
+
+    _say(2, "What its eight tokens look at")
+    chosen = [int(np.flatnonzero(labels == c)[3]) for c in (0, 1, 3, 5, 7, 8, 9)]
+    draw_token_maps(
+        images[chosen],
+        token_maps(model, images[chosen]),
+        titles=[CLASS_NAMES[labels[index]] for index in chosen],
+        path=output / "tokens.png",
+    )
+    print(f"See {output / 'tokens.png'}")
+
+    _say(3, "Fine-tuning with fit(), to photographs that lie on their side")
+    turned_train, turned = (np.rot90(x, axes=(1, 2)) for x in (train_images, images))
+    before = _accuracy(model, turned, labels)
+    print(f"Before: right on {before:.1%} of them.")
+    model.fit(turned_train, train_labels, batch_size=64, epochs=epochs)
+    after = _accuracy(model, turned, labels)
+    print(f"After:  right on {after:.1%}.")
+
+    _say(4, "A SavedModel, served without Keras")
+    folder = output / "saved_model" / "1"
+    model.export(folder, format="tf_saved_model", verbose=False)
+    requests = turned[:32].astype("float32")
+    difference = _served_difference(folder, requests, model.predict(requests, verbose=0), output)
+    print(f"{folder}: a process with TensorFlow alone answers {len(requests)} images as the model")
+    print(f"does, to {difference:.1e}.")
+    return {
+        "accuracy": accuracy,
+        "turned_before": before,
+        "turned_after": after,
+        "served_difference": difference,
+    }
+
+
+def _say(number, title):
+    print(f"\n{number}/4  {title}\n{'-' * (len(title) + 5)}", flush=True)
+
+
+def _accuracy(model, images, labels):
+    return float(model.evaluate(images, labels, batch_size=200, verbose=0)[1])
+
+
+def _served_difference(folder, requests, expected, output):
+    """Return how far the answers of another process are from the expected ones, at the most."""
+    asked, answered = output / "requests.npy", output / "answers.npy"
+    np.save(asked, requests)
+    subprocess.run(
+        [sys.executable, "-c", _SERVER, str(folder), str(asked), str(answered)], check=True
+    )
+    difference = float(np.abs(np.load(answered) - expected).max())
+    if difference > 1e-4:
+        raise RuntimeError(f"The served answers differ from the model's by {difference:.1e}")
+    return difference

@@ -1,0 +1,121 @@
+"""Costs against the printed tables and against counts by hand."""
+
+import keras
+import pytest
+
+from keras_tokenlearner import costs
+from keras_tokenlearner import layers as own
+from keras_tokenlearner.analysis import catalog_costs, count, paper_costs
+from keras_tokenlearner.analysis.paper_costs import COLUMNS
+
+ROWS = list(paper_costs())
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['table']}-{row['row']}")
+def test_paper_row(row):
+    assert tuple(row) == COLUMNS
+    printed, ours = row["paper_gflops"], float(row["gflops"])
+    if row["table"] == "3":
+        # The paper prints parameters with a head of 18,291 classes.
+        with_jft_head = float(row["mparams"]) + 1024 * (18291 - 1000) / 1e6
+        assert with_jft_head == pytest.approx(float(row["paper_mparams"]), rel=0.01)
+    elif "inconsistency" in row["note"] or "printed value" in row["note"]:
+        assert ours != pytest.approx(float(printed), rel=0.01)
+    elif len(printed.replace(".", "")) == 2:
+        assert f"{ours:.1f}" == printed
+    else:
+        assert ours == pytest.approx(float(printed), rel=0.005)
+
+
+def test_every_catalogue_row_of_the_paper_is_there():
+    assert len(ROWS) == 33
+    assert {row["table"] for row in ROWS} == {"1", "2", "3", "4", "6", "8"}
+
+
+@pytest.mark.parametrize(
+    ("name", "mparams"),
+    [
+        ("vit_s32", 22.9),
+        ("vit_b32", 88.3),
+        ("vit_b16", 86.9),
+        ("vit_l16", 305.2),
+        ("tokenlearner_b16_21_8at10", 150.7),
+        ("tokenlearner_l16_35_16at12", 443.9),
+        ("tokenlearner_l10_35_16at18_fuser", 447.9),
+    ],
+)
+def test_parameters(name, mparams):
+    assert catalog_costs(name).params / 1e6 == pytest.approx(mparams, abs=0.06)
+
+
+def test_block_by_hand():
+    tokens, width, heads, hidden = 10, 32, 4, 128
+    block = own.TransformerBlock(heads, hidden)
+    block.build((None, tokens, width))
+    macs = 4 * tokens * width**2 + 2 * tokens**2 * width + 2 * tokens * width * hidden
+    cheap = (
+        2 * 7 * tokens * width  # two norms
+        + 4 * tokens * width  # biases of query, key, value and output
+        + tokens * width  # the scale of the query
+        + 4 * heads * tokens**2  # softmax
+        + tokens * (hidden + width)  # biases of the MLP
+        + 8 * tokens * hidden  # gelu
+        + 2 * tokens * width  # residuals
+    )
+    cost = count(block, (tokens, width))
+    assert (cost.macs, cost.elementwise) == (macs, cheap)
+    assert cost.paper_flops == macs + cheap / 2
+
+
+def test_taps_outside_the_image_are_not_counted():
+    conv = keras.layers.Conv2D(4, 3, padding="same", use_bias=False)
+    conv.build((None, 5, 7, 2))
+    cost = count(conv, (5, 7, 2))
+    inside = (3 * 5 - 2) * (3 * 7 - 2) * 2 * 4
+    assert cost.macs == inside
+    assert cost.macs + cost.padding_macs == 5 * 7 * 9 * 2 * 4
+
+
+def test_token_learner_by_hand():
+    layer = own.TokenLearner(4, num_convs=1)
+    layer.build((None, 5, 7, 8))
+    cost = count(layer, (5, 7, 8))
+    assert cost.macs == (3 * 5 - 2) * (3 * 7 - 2) * 8 * 4 + 5 * 7 * 4 * 8
+    assert cost.elementwise == 7 * 5 * 7 * 8 + 4 * 5 * 7 * 4
+
+
+def test_parameters_equal_those_of_the_built_model():
+    import keras_tokenlearner
+
+    model = keras_tokenlearner.create_model("tokenlearner_pico8_4at1_fuser", classes=10)
+    found = costs(model)
+    assert found.params == model.count_params()
+    assert set(found.layers) == {layer.name for layer in model.layers[1:]}
+    assert "block_1" in str(found)
+
+
+def test_layers_without_a_rule_are_refused():
+    class Odd(keras.layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(1,))
+
+        def call(self, x):
+            return x * self.w
+
+    inputs = keras.Input((4,))
+    with pytest.raises(ValueError, match="no rule for Odd; add one with"):
+        costs(keras.Model(inputs, Odd(name="odd")(inputs)))
+
+
+def test_unknown_sizes_are_refused():
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    with pytest.raises(ValueError, match="all sizes but the batch must be known"):
+        costs(model)
+
+
+def test_nested_models_are_walked():
+    inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="d")], name="inner")
+    inputs = keras.Input((8,))
+    outer = keras.Model(inputs, inner(inputs))
+    assert costs(outer).layers["inner/d"].macs == 32

@@ -1,0 +1,153 @@
+"""What a user types: names, arguments, and what a wrong one is answered with."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+import keras_tokenlearner
+from keras_tokenlearner import applications, create_model, list_models
+from keras_tokenlearner.weights import save_weights
+
+FAMILIES = [
+    "ViTS32",
+    "ViTB32",
+    "ViTB16",
+    "ViTL16",
+    "TokenLearnerS32",
+    "TokenLearnerB32",
+    "TokenLearnerB16",
+    "TokenLearnerL16",
+    "TokenLearnerL14",
+    "TokenLearnerL10",
+    "TokenLearnerL8",
+]
+PICO = "tokenlearner_pico8_4at1"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family(family):
+    function = getattr(applications, family)
+    assert list(inspect.signature(function).parameters)[:9] == [
+        "include_top",
+        "include_preprocessing",
+        "weights",
+        "input_tensor",
+        "input_shape",
+        "pooling",
+        "classes",
+        "classifier_activation",
+        "name",
+    ]
+    learns = family.startswith("Token")
+    small = {"num_layers": 2, "hidden_size": 64, "num_heads": 2} | ({"at": 1} if learns else {})
+    model = function(input_shape=(64, 96, 3), classes=7, **small)
+    assert model.output_shape == (None, 7)
+    assert (
+        any(isinstance(x, keras_tokenlearner.layers.TokenLearner) for x in model.layers) is learns
+    )
+    assert function.__name__ == family and "Args:" in function.__doc__
+
+
+def test_list_models():
+    assert list_models("vit_b*") == ["vit_b32", "vit_b16"]
+    assert len(list_models()) == len(applications.CATALOG)
+    assert list_models("nothing*") == []
+
+
+def test_preprocessing_inside_and_outside_agree():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
+    inside = create_model(PICO, include_top=False, pooling="avg")
+    outside = create_model(PICO, include_top=False, pooling="avg", include_preprocessing=False)
+    outside.set_weights(inside.get_weights())
+    np.testing.assert_allclose(
+        inside.predict(pixels, verbose=0),
+        outside.predict(pixels / 127.5 - 1, verbose=0),
+        atol=1e-5,
+    )
+
+
+def test_features():
+    tokens = create_model(PICO, include_top=False)
+    assert tokens.output_shape == (None, 4, 32)
+    average = create_model(PICO, include_top=False, pooling="avg")
+    largest = create_model(PICO, include_top=False, pooling="max")
+    for model in (average, largest):
+        model.set_weights(tokens.get_weights())
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
+    found = tokens.predict(pixels, verbose=0)
+    np.testing.assert_allclose(average.predict(pixels, verbose=0), found.mean(1), atol=1e-5)
+    np.testing.assert_allclose(largest.predict(pixels, verbose=0), found.max(1), atol=1e-5)
+    with_class_token = create_model(PICO, include_top=False, pooling="token", class_token=True)
+    assert with_class_token.output_shape == (None, 32)
+
+
+def test_input_tensor():
+    inputs = keras.Input((40, 56, 3))
+    model = create_model(PICO, input_tensor=keras.layers.RandomFlip()(inputs), classes=3)
+    assert model.inputs[0] is inputs
+    assert model.output_shape == (None, 3)
+
+
+def test_logits():
+    model = create_model(PICO, classes=3, classifier_activation=None)
+    probabilities = create_model(PICO, classes=3)
+    weights = [np.random.default_rng(0).normal(size=w.shape) for w in model.get_weights()]
+    model.set_weights(weights)
+    probabilities.set_weights(weights)
+    pixels = np.full((1, 32, 32, 3), 100.0)
+    logits = model.predict(pixels, verbose=0)
+    expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    np.testing.assert_allclose(probabilities.predict(pixels, verbose=0), expected, atol=1e-5)
+
+
+def test_weights_of_another_resolution_and_without_top(tmp_path):
+    path = tmp_path / "pico.weights.h5"
+    model = create_model(PICO, classes=10)
+    save_weights(model, path)
+    wide = create_model(PICO, weights=path, classes=10, input_shape=(32, 64, 3))
+    assert wide.get_layer("positions").table.shape == (4, 8, 32)
+    corners = np.ix_([0, 3], [0, 7])
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(wide.get_layer("positions").table)[corners],
+        keras.ops.convert_to_numpy(model.get_layer("positions").table)[np.ix_([0, 3], [0, 3])],
+        atol=1e-6,
+    )
+    headless = create_model(PICO, weights=str(path), include_top=False)
+    for ours, theirs in zip(headless.get_weights(), model.get_weights(), strict=False):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "tokenlearner_b16_8at7"}, "Did you mean 'tokenlearner_b16_8at6'"),
+        ({"model": PICO, "num_token": 4}, "Did you mean 'num_tokens'"),
+        ({"model": PICO, "num_tokens": 0}, "`num_tokens` must be an integer of at least 1"),
+        ({"model": PICO, "num_tokens": 2.5}, "Received: num_tokens=2.5"),
+        ({"model": PICO, "at": 3}, "`at` must be a place in the depth, 0 to num_layers=2"),
+        ({"model": PICO, "at": -1}, "`at` must be an integer of at least 0"),
+        ({"model": "vit_pico8", "at": 1}, "reducer='token_learner'"),
+        ({"model": PICO, "fuser": "fuser"}, "`fuser` must be one of"),
+        ({"model": PICO, "input_shape": (4, 32, 3)}, "height must be at least one patch, 8"),
+        ({"model": PICO, "input_shape": (32, 32)}, "inputs must be"),
+        ({"model": PICO, "input_shape": (None, 32, 3)}, "all known"),
+        ({"model": PICO, "classes": 0}, "`classes` must be an integer of at least 1"),
+        ({"model": PICO, "pooling": "mean", "include_top": False}, "`pooling` must be one of"),
+        ({"model": PICO, "pooling": "token", "include_top": False}, "class_token=True"),
+        ({"model": PICO, "weights": "imagenet"}, "Received: weights='imagenet'"),
+        ({"model": PICO, "weights": "gone.weights.h5"}, "there is no such file"),
+        ({"model": PICO, "num_heads": 3}, "`num_heads` must divide"),
+    ],
+)
+def test_bad_input(arguments, message):
+    with pytest.raises(ValueError) as caught:
+        create_model(**arguments)
+    assert message in str(caught.value)
+
+
+def test_channels_first_is_refused():
+    keras.config.set_image_data_format("channels_first")
+    with pytest.raises(ValueError, match="channels_last"):
+        create_model(PICO)

@@ -1,0 +1,76 @@
+"""Fashion-MNIST from the sample that ships and from the original files."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from keras_tokenlearner.data import ImageBatches, load_fashion_mnist
+
+
+def test_sample_is_balanced():
+    (train_images, train_labels), (test_images, test_labels) = load_fashion_mnist()
+    assert train_images.shape == (5000, 28, 28, 1) and train_images.dtype == np.uint8
+    assert test_images.shape == (2000, 28, 28, 1) and test_images.dtype == np.uint8
+    assert np.bincount(train_labels).tolist() == [500] * 10
+    assert np.bincount(test_labels).tolist() == [200] * 10
+    assert train_images.max() == 255 and train_images.min() == 0
+
+
+def _write(path, array, magic):
+    header = np.array([magic, *array.shape], ">u4").tobytes()
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    random = np.random.default_rng(0)
+    for split, count in (("train", 6), ("t10k", 4)):
+        images = random.integers(0, 256, (count, 28, 28)).astype(np.uint8)
+        _write(tmp_path / f"{split}-images-idx3-ubyte.gz", images, 0x803)
+        labels = np.arange(count, dtype=np.uint8)
+        _write(tmp_path / f"{split}-labels-idx1-ubyte.gz", labels, 0x801)
+    return tmp_path
+
+
+def test_folder_of_original_files(folder):
+    (train_images, train_labels), (test_images, test_labels) = load_fashion_mnist(folder)
+    assert train_images.shape == (6, 28, 28, 1) and test_images.shape == (4, 28, 28, 1)
+    assert train_labels.tolist() == list(range(6)) and test_labels.tolist() == list(range(4))
+    expected = np.random.default_rng(0).integers(0, 256, (6, 28, 28))
+    np.testing.assert_array_equal(train_images[..., 0], expected)
+
+
+def test_missing_file_is_named(folder):
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte.gz among them. Received: source="):
+        load_fashion_mnist(folder)
+
+
+@pytest.mark.parametrize("keep", [10, -10])
+def test_damaged_file_is_named(folder, keep):
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz is damaged"):
+        load_fashion_mnist(folder)
+
+
+def test_wrong_size_inside_is_found(folder):
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
+    with pytest.raises(ValueError, match="its size is not what it says"):
+        load_fashion_mnist(folder)
+
+
+def test_batches_cover_an_epoch_once_in_a_new_order():
+    images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
+    batches = ImageBatches(images, np.arange(10), classes=10, batch_size=5, seed=1)
+    epochs = []
+    for _ in range(2):
+        x, y = zip(*(batches[index] for index in range(len(batches))), strict=True)
+        order = np.concatenate(x).ravel()
+        np.testing.assert_array_equal(order, np.concatenate(y).argmax(-1))
+        epochs.append(order.tolist())
+        batches.on_epoch_end()
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
+    assert epochs[0] != epochs[1]

@@ -1,0 +1,50 @@
+"""What importing the package brings with it."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import pytest
+
+BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+
+
+def test_no_backend_but_the_user_s_is_imported():
+    others = [module for name, module in BACKENDS.items() if name != keras.backend.backend()]
+    program = f"import sys, keras_tokenlearner; print([m for m in {others} if m in sys.modules])"
+    bare = f"import sys, keras; print([m for m in {others} if m in sys.modules])"
+    ours, theirs = (
+        subprocess.run(
+            [sys.executable, "-c", source],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ,
+        ).stdout.splitlines()[-1]
+        for source in (program, bare)
+    )
+    assert ours == theirs
+
+
+def test_optional_libraries_are_not_imported():
+    program = (
+        "import sys, keras; before = set(sys.modules); import keras_tokenlearner;"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before};"
+        "print(sorted(new & {'matplotlib', 'typer', 'tensorflow_datasets', 'PIL', 'scipy'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("private", ["keras.src", "tf_keras"])
+def test_only_public_keras_is_used(private):
+    from pathlib import Path
+
+    import keras_tokenlearner
+
+    sources = list(Path(keras_tokenlearner.__file__).parent.rglob("*.py"))
+    assert len(sources) > 20
+    assert [str(path) for path in sources if private in path.read_text()] == []
