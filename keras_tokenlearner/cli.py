@@ -3,6 +3,7 @@
 import csv
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 try:
@@ -55,6 +56,27 @@ def costs(
         print(catalog_costs(model))
     else:
         raise typer.BadParameter("name a model (keras-tokenlearner models), or pass --paper")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A .keras file, or the name of a model.")],
+    path: Annotated[str, typer.Argument(help="Folder of the versions of the served model.")],
+    weights: Annotated[str | None, typer.Option(help="Of a named model: a name or path.")] = None,
+    labels: Annotated[str | None, typer.Option(help="File with a class name a line.")] = None,
+    top_k: Annotated[int, typer.Option(help="How many of the likeliest classes to answer.")] = 5,
+):
+    """Write a SavedModel that takes encoded images, or pixels of any size."""
+    import keras
+
+    from keras_tokenlearner import create_model, export
+
+    if model.endswith(".keras"):
+        built = keras.saving.load_model(model, compile=False)
+    else:
+        built = create_model(model, weights=weights)
+    names = Path(labels).read_text().splitlines() if labels else None
+    print(export(built, path, labels=names, top_k=top_k))
 
 
 @app.command()

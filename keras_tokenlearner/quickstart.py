@@ -16,6 +16,7 @@ from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import load_fashion_mnist
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
 from keras_tokenlearner.extras import require
+from keras_tokenlearner.serving import export
 
 MODEL, PLAIN_MODEL, WEIGHTS = "tokenlearner_nano4_8at3", "vit_nano4", "fashion_mnist"
 
@@ -27,8 +28,9 @@ import numpy as np
 import tensorflow as tf
 
 model = tf.saved_model.load(sys.argv[1])
-images = np.load(sys.argv[2])
-np.save(sys.argv[3], model.serve(images).numpy())
+answers = model.images(np.load(sys.argv[2]))
+np.save(sys.argv[3], answers["probabilities"].numpy())
+print("The server says:", ", ".join(x.decode() for x in answers["top_labels"].numpy()[:6, 0]))
 """
 
 
@@ -36,7 +38,7 @@ def quickstart(output="quickstart", epochs=2):
     """Run the tour, and write what it makes into a folder.
 
     Args:
-        output: Folder for the picture `tokens.png` and the SavedModel `saved_model/1`.
+        output: Folder for the picture `tokens.png` and the SavedModel `served/1`.
         epochs: Integer, passes of the fine-tuning over 5,000 images.
 
     Returns:
@@ -85,12 +87,13 @@ def quickstart(output="quickstart", epochs=2):
     print(f"After:  right on {after:.1%}.")
 
     _say(4, "A SavedModel, served without Keras")
-    folder = output / "saved_model" / "1"
-    model.export(folder, format="tf_saved_model", verbose=False)
-    requests = turned[:32].astype("float32")
-    difference = _served_difference(folder, requests, model.predict(requests, verbose=0), output)
-    print(f"{folder}: a process with TensorFlow alone answers {len(requests)} images as the model")
-    print(f"does, to {difference:.1e}.")
+    folder = export(model, output / "served", labels=CLASS_NAMES)
+    requests = turned[:32]
+    answers = model.predict(requests.astype("float32"), verbose=0)
+    difference = _served_difference(folder, requests, answers, output)
+    print("The labels say:", ", ".join(CLASS_NAMES[label] for label in labels[:6]))
+    print(f"{folder}: TensorFlow alone answers {len(requests)} images as the model does,")
+    print(f"to {difference:.1e}.")
     return {
         "accuracy": accuracy,
         "turned_before": before,

@@ -4,10 +4,11 @@ import csv
 import io
 import re
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from keras_tokenlearner import cli, list_models
+from keras_tokenlearner import cli, create_model, list_models
 
 
 def run(*arguments):
@@ -43,3 +44,21 @@ def test_errors_are_one_line(arguments, monkeypatch):
     monkeypatch.setattr("sys.argv", ["keras-tokenlearner", *arguments])
     with pytest.raises(SystemExit, match="Did you mean .*'vit_b16'"):
         cli.main()
+
+
+def test_export_a_saved_model(tmp_path):
+    tensorflow = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+    model = create_model("vit_pico8", classes=2)
+    model.save(tmp_path / "model.keras")
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    done = run(
+        "export",
+        str(tmp_path / "model.keras"),
+        str(tmp_path / "served"),
+        "--labels",
+        str(tmp_path / "labels.txt"),
+    )
+    assert done.stdout.strip() == str(tmp_path / "served" / "1")
+    served = tensorflow.saved_model.load(str(tmp_path / "served" / "1"))
+    answer = served.images(np.zeros((1, 32, 32, 3), "uint8"))
+    assert sorted(answer["top_labels"].numpy()[0].tolist()) == [b"cat", b"dog"]

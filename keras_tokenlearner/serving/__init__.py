@@ -1,0 +1,3 @@
+"""From a trained model to a server."""
+
+from keras_tokenlearner.serving.export import export

@@ -1,0 +1,65 @@
+"""What a served model takes and gives: TensorFlow functions around an exported model."""
+
+from keras_tokenlearner.data import resizing
+from keras_tokenlearner.extras import require
+
+
+def pixel_function(model_function, input_shape, answer):
+    """Return a function of uint8 images of any height and width, (B, height, width, channels)."""
+    tf = require("tensorflow", "tensorflow")
+    height, width, channels = input_shape
+    fit = resizing(height, width)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, channels), tf.uint8, "images")])
+    def images(images):
+        return answer(model_function(fit(tf.cast(images, tf.float32))))
+
+    return images
+
+
+def encoded_function(model_function, input_shape, answer):
+    """Return a function of the bytes of JPEG, PNG, GIF, BMP or WebP files, (B,)."""
+    tf = require("tensorflow", "tensorflow")
+    height, width, channels = input_shape
+    fit = resizing(height, width)
+
+    def decode(content):
+        is_webp = tf.strings.regex_full_match(tf.strings.substr(content, 0, 12), "RIFF\\C{4}WEBP")
+        image = tf.cond(
+            is_webp,
+            lambda: tf.image.decode_webp(content, channels=3)[0],
+            lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
+        )
+        image = tf.ensure_shape(image, (None, None, 3))
+        if channels == 1:
+            image = tf.image.rgb_to_grayscale(image)
+        return tf.ensure_shape(fit(tf.cast(image, tf.float32)), input_shape)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "encoded")])
+    def encoded(encoded):
+        return answer(model_function(tf.map_fn(decode, encoded, fn_output_signature=tf.float32)))
+
+    return encoded
+
+
+def classifier_answer(activation, labels, top_k):
+    """Return a function from the outputs of a classifier to a dictionary for the client."""
+    tf = require("tensorflow", "tensorflow")
+    names = None if labels is None else tf.constant(labels)
+
+    def answer(outputs):
+        probabilities = tf.nn.softmax(outputs) if activation == "linear" else outputs
+        top_probabilities, top_classes = tf.math.top_k(probabilities, top_k)
+        found = {
+            "probabilities": probabilities,
+            "top_classes": top_classes,
+            "top_probabilities": top_probabilities,
+        }
+        return found if names is None else {**found, "top_labels": tf.gather(names, top_classes)}
+
+    return answer
+
+
+def feature_answer(outputs):
+    """Return the outputs of a model without top as a dictionary for the client."""
+    return {"features": outputs}

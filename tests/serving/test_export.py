@@ -1,0 +1,137 @@
+"""Exported models against the model that they came from, in a process without Keras."""
+
+import io
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model, export
+from keras_tokenlearner.data import resizing
+from keras_tokenlearner.serving.export import METADATA
+
+tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+
+LABELS = [f"class {index}" for index in range(7)]
+
+CLIENT = """
+import sys
+sys.modules["keras"] = None
+import numpy as np
+import tensorflow as tf
+
+model = tf.saved_model.load(sys.argv[1])
+arrays = np.load(sys.argv[2])
+files = tf.constant([open(path, "rb").read() for path in sys.argv[4:]])
+answers = {f"images/{k}": v for k, v in model.images(arrays["images"]).items()}
+answers |= {f"encoded/{k}": v for k, v in model.signatures["serving_default"](files).items()}
+answers["serve"] = model.serve(arrays["floats"])
+np.savez(sys.argv[3], **{k: v.numpy().astype(str if v.dtype == tf.string else None)
+                         for k, v in answers.items()})
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model with random weights, what it was exported to, and what a client got from that."""
+    folder = tmp_path_factory.mktemp("served")
+    keras.utils.set_random_seed(0)
+    model = create_model("tokenlearner_pico8_4at1", classes=7, input_shape=(32, 48, 3), dropout=0.1)
+    random = np.random.default_rng(0)
+    model.set_weights([random.normal(0, 0.2, w.shape) for w in model.get_weights()])
+    path = export(model, folder / "pico", labels=LABELS, top_k=3)
+    images = random.integers(0, 256, (3, 70, 50, 3)).astype("uint8")
+    floats = random.uniform(0, 255, (2, 32, 48, 3)).astype("float32")
+    np.savez(folder / "requests.npz", images=images, floats=floats)
+    files = [folder / "a.png", folder / "b.jpg"]
+    files[0].write_bytes(tf.io.encode_png(images[0]).numpy())
+    files[1].write_bytes(tf.io.encode_jpeg(images[1, :40]).numpy())
+    subprocess.run(
+        [sys.executable, "-c", CLIENT, path, folder / "requests.npz", folder / "out.npz", *files],
+        check=True,
+    )
+    with np.load(folder / "out.npz") as answers:
+        return model, path, images, floats, files, dict(answers)
+
+
+def _expected(model, images):
+    fitted = resizing(32, 48)(images.astype("float32"))
+    return model.predict(keras.ops.convert_to_numpy(fitted), verbose=0)
+
+
+def test_layout(exported):
+    _, path, *_ = exported
+    assert path.name == "1" and (path / "saved_model.pb").is_file()
+    metadata = json.loads((path / METADATA).read_text())
+    assert metadata["labels"] == LABELS and metadata["input_shape"] == [32, 48, 3]
+    assert [found.name for found in path.parent.iterdir()] == ["1"]
+
+
+def test_float_features(exported):
+    model, _, _, floats, _, answers = exported
+    np.testing.assert_allclose(answers["serve"], model.predict(floats, verbose=0), atol=1e-5)
+
+
+def test_pixels_of_another_size_are_fitted_as_in_training(exported):
+    model, _, images, _, _, answers = exported
+    expected = _expected(model, images)
+    np.testing.assert_allclose(answers["images/probabilities"], expected, atol=1e-5)
+    best = np.argsort(-expected, axis=1)[:, :3]
+    np.testing.assert_array_equal(answers["images/top_classes"], best)
+    np.testing.assert_allclose(
+        answers["images/top_probabilities"], np.take_along_axis(expected, best, 1), atol=1e-5
+    )
+    assert answers["images/top_labels"].tolist() == [[LABELS[k] for k in row] for row in best]
+
+
+def test_files_of_different_sizes_in_one_batch(exported):
+    model, _, images, _, files, answers = exported
+    decoded = tf.io.decode_jpeg(files[1].read_bytes()).numpy()
+    expected = np.concatenate([_expected(model, images[:1]), _expected(model, decoded[None])])
+    np.testing.assert_allclose(answers["encoded/probabilities"], expected, atol=1e-5)
+
+
+def test_webp(exported):
+    image_module = pytest.importorskip("PIL.Image", reason="writes the WebP file")
+    model, path, images, *_ = exported
+    stream = io.BytesIO()
+    image_module.fromarray(images[2]).save(stream, "WEBP", lossless=True)
+    served = tf.saved_model.load(str(path))
+    answer = served.encoded([stream.getvalue()])
+    expected = _expected(model, images[2:])
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+
+
+def test_the_next_export_is_the_next_version(exported, tmp_path):
+    if keras.backend.backend() == "torch":
+        pytest.skip("the same code as elsewhere, and slow: each export starts a process")
+    features = create_model("vit_pico8", include_top=False, pooling="avg", input_shape=(32, 32, 1))
+    assert export(features, tmp_path).name == "1"
+    path = export(features, tmp_path)
+    assert path.name == "2"
+    grey = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 1)).astype("uint8")
+    served = tf.saved_model.load(str(path))
+    content = tf.io.encode_png(grey[0])
+    expected = features.predict(grey.astype("float32"), verbose=0)
+    np.testing.assert_allclose(served.encoded([content])["features"], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("build", "arguments", "message"),
+    [
+        (lambda: create_model("vit_pico8", classes=7), {"labels": LABELS[1:]}, "each of the 7"),
+        (lambda: create_model("vit_pico8", classes=7), {"top_k": 0}, "`top_k` must be an integer"),
+        (
+            lambda: keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]),
+            {},
+            "the model must take one image",
+        ),
+    ],
+)
+def test_bad_input(build, arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export(build(), tmp_path / "model", **arguments)
+    assert list(tmp_path.iterdir()) == []
