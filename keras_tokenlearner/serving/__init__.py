@@ -1,3 +1,4 @@
 """From a trained model to a server."""
 
 from keras_tokenlearner.serving.export import export
+from keras_tokenlearner.serving.predict import predict

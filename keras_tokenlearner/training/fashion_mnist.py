@@ -30,14 +30,14 @@ class FashionMnistRecipe:
         seed: Of weights, order and augmentation.
     """
 
-    epochs: int = 20
-    batch_size: int = 64
-    learning_rate: float = 1e-3
+    epochs: int = 18
+    batch_size: int = 128
+    learning_rate: float = 2e-3
     warmup_epochs: int = 1
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     clip_norm: float = 1.0
-    shift: int = 2
+    shift: int = 1
     seed: int = 0
 
     def augmentation(self):

@@ -1,0 +1,108 @@
+import numpy as np
+
+from keras_tokenlearner.layers.checks import check_int
+
+_CONSTANT = 100.0  # value of the feature that stands for the bias, large so that l2 spares it
+
+
+def few_shot(model, datasets, shots=(1, 5, 10, 25), l2=2.0**10, batch_size=32, seed=0):
+    """Score the features of a frozen model by least squares on a few images of each class.
+
+    The protocol of section 3.4 of the paper: for every data set and number of shots, features of
+    that many training images a class are mapped to one target a class, -1 or +1, by ridge
+    regression; a test image is of the class whose prediction is the largest.
+
+    Args:
+        model: A `keras.Model` that gives features, (B, C), such as one with `include_top=False,
+            pooling="avg"`.
+        datasets: Dictionary from names to `((train_images, train_labels), (test_images,
+            test_labels))`, in what the model takes.
+        shots: Training images of each class; a tuple of integers.
+        l2: Float, weight of the penalty.
+        batch_size: Integer, images at a time.
+        seed: Integer, of the choice of the images.
+
+    Returns:
+        Dictionary from each name, and from `"average"`, to a dictionary from shots to accuracy in
+        [0, 1].
+
+    Raises:
+        ValueError: If a class has fewer training images than shots.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Activation("linear")])
+    >>> data = np.eye(4), np.arange(4)
+    >>> few_shot(model, {"toy": (data, data)}, shots=(1,))["average"]
+    {1: 1.0}
+    """
+    results = {}
+    for name, ((train_images, train_labels), (test_images, test_labels)) in datasets.items():
+        train, test = (
+            model.predict(images, batch_size=batch_size, verbose=0)
+            for images in (train_images, test_images)
+        )
+        results[name] = {
+            count: few_shot_accuracy(train, train_labels, test, test_labels, count, l2, seed)
+            for count in shots
+        }
+    average = {count: float(np.mean([row[count] for row in results.values()])) for count in shots}
+    return {**results, "average": average}
+
+
+def few_shot_accuracy(
+    train_features, train_labels, test_features, test_labels, shots, l2=2.0**10, seed=0
+):
+    """Return the accuracy of ridge regression on `shots` features of each class.
+
+    Features are standardised with the mean and deviation of those that are trained on, and a
+    constant of 100 stands in for the bias. `W = (X'X + l2 I)^-1 X'Y`, or the dual form where there
+    are fewer examples than features.
+
+    Args:
+        train_features: Array of shape (n, C).
+        train_labels: Integer array of shape (n,).
+        test_features: Array of shape (m, C).
+        test_labels: Integer array of shape (m,).
+        shots: Integer, training examples of each class.
+        l2: Float, weight of the penalty.
+        seed: Integer, of the choice of the examples.
+
+    Returns:
+        The accuracy, in [0, 1].
+
+    Raises:
+        ValueError: If a class has fewer training examples than shots.
+    """
+    check_int("few_shot_accuracy", "shots", shots)
+    classes, train_labels = np.unique(train_labels, return_inverse=True)
+    chosen = _choose(train_labels, shots, seed)
+    x, y = np.asarray(train_features, "float64")[chosen], train_labels[chosen]
+    mean, deviation = x.mean(0), x.std(0) + 1e-5
+    x = _with_constant((x - mean) / deviation)
+    targets = 2.0 * np.eye(len(classes))[y] - 1.0
+    if len(x) < x.shape[1]:
+        weights = x.T @ np.linalg.solve(x @ x.T + l2 * np.eye(len(x)), targets)
+    else:
+        weights = np.linalg.solve(x.T @ x + l2 * np.eye(x.shape[1]), x.T @ targets)
+    test = _with_constant((np.asarray(test_features, "float64") - mean) / deviation)
+    predicted = classes[(test @ weights).argmax(1)]
+    return float(np.mean(predicted == np.asarray(test_labels)))
+
+
+def _choose(labels, shots, seed):
+    random = np.random.default_rng(seed)
+    chosen = []
+    for label in range(labels.max() + 1):
+        places = np.flatnonzero(labels == label)
+        if len(places) < shots:
+            raise ValueError(
+                "few_shot_accuracy: `shots` must not exceed the training examples of a class. "
+                f"Received: shots={shots}, and a class with {len(places)}"
+            )
+        chosen.append(random.choice(places, shots, replace=False))
+    return np.concatenate(chosen)
+
+
+def _with_constant(x):
+    return np.concatenate([x, np.full((len(x), 1), _CONSTANT)], axis=1)

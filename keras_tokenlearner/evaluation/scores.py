@@ -1,0 +1,154 @@
+"""Scores of predictions that Keras does not have, in numpy; each takes arrays of all examples."""
+
+import numpy as np
+
+
+def top_k_accuracy(labels, scores, k=1):
+    """Return the share of examples whose label is among the k largest scores.
+
+    Args:
+        labels: Integer array of shape (n,).
+        scores: Array of shape (n, classes).
+        k: Integer.
+
+    Example:
+
+    >>> top_k_accuracy(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]))
+    0.5
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    own = np.take_along_axis(scores, labels[:, None], axis=1)
+    return float(np.mean((scores > own).sum(1) < k))
+
+
+def mean_class_accuracy(labels, scores):
+    """Return the accuracy of each class, averaged over the classes that have examples.
+
+    Args:
+        labels: Integer array of shape (n,).
+        scores: Array of shape (n, classes).
+
+    Example:
+
+    >>> mean_class_accuracy(np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 0, 0]])
+    0.5
+    """
+    labels = np.asarray(labels)
+    right = np.asarray(scores).argmax(1) == labels
+    return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+
+
+def real_accuracy(label_lists, scores):
+    """Return the accuracy by reassessed labels (ReaL), of which an image has any number.
+
+    An image is right if its largest score is for one of its labels. Images without any label are
+    left out.
+
+    Args:
+        label_lists: A list of labels for each image.
+        scores: Array of shape (n, classes).
+
+    Raises:
+        ValueError: If there are not as many lists as scores, or no image has a label.
+
+    Example:
+
+    >>> real_accuracy([[0, 1], [], [2]], np.eye(3)[[1, 0, 0]])
+    0.5
+
+    Source: Beyer et al., "Are we done with ImageNet?", 2020.
+    """
+    if len(label_lists) != len(scores):
+        raise ValueError(
+            "real_accuracy: there must be a list of labels for every image. "
+            f"Received: {len(label_lists)} lists, {len(scores)} scores"
+        )
+    best = np.asarray(scores).argmax(1)
+    right = [best[i] in labels for i, labels in enumerate(label_lists) if len(labels)]
+    if not right:
+        raise ValueError("real_accuracy: no image has a label, so there is nothing to average")
+    return float(np.mean(right))
+
+
+def mean_average_precision(targets, scores):
+    """Return the average precision of each class, averaged over classes with positives.
+
+    Non-interpolated: the mean, over the positives of a class, of the precision among the examples
+    that score at least as high; examples of equal score count together.
+
+    Args:
+        targets: Array of 0 and 1, of shape (n, classes); an example may have several classes.
+        scores: Array of shape (n, classes).
+
+    Returns:
+        `(mean, skipped)`: the mean average precision, in [0, 1], and how many classes had no
+        positive and were left out.
+
+    Raises:
+        ValueError: If the shapes differ or no class has a positive.
+
+    Example:
+
+    >>> targets = np.array([[1, 0], [0, 0], [1, 0]])
+    >>> mean_average_precision(targets, np.array([[3, 0], [2, 0], [1, 0]]))
+    (0.8333333333333333, 1)
+
+    Source: the evaluation of Charades.
+    """
+    targets, scores = np.asarray(targets), np.asarray(scores)
+    if targets.shape != scores.shape:
+        raise ValueError(
+            "mean_average_precision: targets and scores must have one shape. "
+            f"Received: {targets.shape} and {scores.shape}"
+        )
+    has_positives = targets.any(0)
+    if not has_positives.any():
+        raise ValueError("mean_average_precision: no class has a positive example")
+    found = [_average_precision(targets[:, c], scores[:, c]) for c in np.flatnonzero(has_positives)]
+    return float(np.mean(found)), int((~has_positives).sum())
+
+
+def _average_precision(targets, scores):
+    order = np.argsort(-scores, kind="stable")
+    targets, scores = targets[order] > 0, scores[order]
+    last_of_tie = np.append(scores[1:] != scores[:-1], True)
+    positives = np.cumsum(targets)[last_of_tie]
+    precision = positives / (np.flatnonzero(last_of_tie) + 1)
+    gained = np.diff(positives, prepend=0)
+    return float((precision * gained).sum() / positives[-1])
+
+
+def merge(groups, scores, how="mean"):
+    """Merge the scores of the views, or of the segments, of each example.
+
+    Give logits for the paper's multi-view testing, 4 clips x 3 crops averaged. For the segments
+    of one long video the paper says only "merging": mean or max.
+
+    Args:
+        groups: Array of shape (views,) that says which example each view is of.
+        scores: Array of shape (views, classes).
+        how: `"mean"` or `"max"`.
+
+    Returns:
+        `(examples, merged)`: the sorted values of `groups`, and an array of shape
+        (examples, classes).
+
+    Raises:
+        ValueError: If `how` is another, or views and scores are not as many.
+
+    Example:
+
+    >>> merge(["a", "b", "a"], np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]))[1].tolist()
+    [[2.0, 3.0], [2.0, 3.0]]
+    """
+    functions = {"mean": np.mean, "max": np.max}
+    if how not in functions:
+        raise ValueError(f"merge: `how` must be 'mean' or 'max'. Received: how={how!r}")
+    groups, scores = np.asarray(groups), np.asarray(scores)
+    if len(groups) != len(scores):
+        raise ValueError(
+            f"merge: each view needs its group. Received: {len(groups)} groups, {len(scores)} views"
+        )
+    examples, inverse = np.unique(groups, return_inverse=True)
+    merged = [functions[how](scores[inverse == index], axis=0) for index in range(len(examples))]
+    return examples, np.stack(merged)

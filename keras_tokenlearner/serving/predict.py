@@ -1,0 +1,118 @@
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_tokenlearner.applications import create_model
+from keras_tokenlearner.data import resizing
+from keras_tokenlearner.extras import require
+from keras_tokenlearner.serving.export import METADATA
+from keras_tokenlearner.weights import store
+
+
+def predict(source, files, weights=None, top_k=5):
+    """Classify image files with a model of any kind.
+
+    Args:
+        source: The folder of an exported model (its newest version is taken) or of one version of
+            it, the path of a `.keras` file, or a name in the catalogue.
+        files: Paths of JPEG, PNG, GIF, BMP or WebP files.
+        weights: Of a named model: what `create_model` takes. Defaults to the first that ship.
+        top_k: Integer, how many of the likeliest classes to give.
+
+    Returns:
+        A dictionary for each file: `file`, and `classes`, a list of the likeliest, each with
+        `class`, `label` (where labels are known) and `probability`.
+
+    Raises:
+        ValueError: If there is no such model, a file is missing or no image, or the model is no
+            classifier.
+        ImportError: If a library that is needed is not installed; the message names the extra.
+    """
+    for file in files:
+        if not Path(file).is_file():
+            raise ValueError(f"predict: there is no such file. Received: {str(file)!r}")
+    folder = _version(Path(source))
+    if folder is not None:
+        probabilities, labels = _exported(folder, files)
+    else:
+        model, labels = load_classifier(source, weights)
+        images = np.stack([read_image(file, model.input_shape[1:]) for file in files])
+        probabilities = model.predict(images, verbose=0)
+    return [
+        {"file": str(file), "classes": _best(row, labels, top_k)}
+        for file, row in zip(files, probabilities, strict=True)
+    ]
+
+
+def load_classifier(source, weights=None):
+    """Return the model of a `.keras` file or of a name in the catalogue, and its labels or `None`.
+
+    Args:
+        source: Path or name.
+        weights: Of a named model: what `create_model` takes. Defaults to the first that ship.
+    """
+    if str(source).endswith(".keras"):
+        model, labels = keras.saving.load_model(source, compile=False), None
+    else:
+        if weights is None:
+            weights = next(iter(store.names(source)), None)
+        model = create_model(source, weights=weights)
+        named = weights in store.names(source)
+        labels = store.find(source, weights).class_names if named else None
+    if len(model.output_shape) != 2 or len(model.input_shape) != 4:
+        raise ValueError(
+            "predict: the model must be a classifier of images. Received: "
+            f"{model.name!r} from {model.input_shape} to {model.output_shape}"
+        )
+    return model, labels
+
+
+def read_image(file, input_shape):
+    """Return an image file as float pixels (height, width, channels), fitted as in training."""
+    pillow = require("PIL.Image", "image")
+    height, width, channels = input_shape
+    try:
+        with pillow.open(file) as image:
+            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), "float32")
+    except (OSError, pillow.DecompressionBombError) as error:
+        raise ValueError(f"predict: {file} is no image that can be read: {error}") from error
+    pixels = pixels.reshape(*pixels.shape[:2], channels)
+    return keras.ops.convert_to_numpy(resizing(height, width)(pixels))
+
+
+def _version(path):
+    """Return the folder of the newest version of an exported model, or `None`."""
+    if (path / "saved_model.pb").is_file():
+        return path
+    if not path.is_dir():
+        return None
+    versions = [found for found in path.iterdir() if found.name.isdigit()]
+    return max(versions, key=lambda found: int(found.name), default=None)
+
+
+def _exported(folder, files):
+    tf = require("tensorflow", "tensorflow")
+    served = tf.saved_model.load(str(folder))
+    try:
+        answer = served.encoded(tf.constant([Path(file).read_bytes() for file in files]))
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(
+            f"predict: a file is no image that can be read: {error.message}"
+        ) from error
+    if "probabilities" not in answer:
+        raise ValueError(f"predict: the model must be a classifier. Received: {str(folder)!r}")
+    metadata = folder / METADATA
+    labels = json.loads(metadata.read_text())["labels"] if metadata.is_file() else None
+    return answer["probabilities"].numpy(), labels
+
+
+def _best(probabilities, labels, top_k):
+    found = []
+    for index in np.argsort(-probabilities)[:top_k]:
+        row = {"class": int(index)}
+        if labels is not None:
+            row["label"] = labels[index]
+        found.append({**row, "probability": float(probabilities[index])})
+    return found

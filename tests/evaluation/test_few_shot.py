@@ -1,0 +1,59 @@
+"""Few-shot least squares against an independent solver."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner.evaluation import few_shot, few_shot_accuracy
+
+
+def _features(count, size, seed):
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(99).normal(size=(4, size))
+    labels = np.arange(count) % 4
+    return centres[labels] + 1.5 * random.normal(size=(count, size)), labels
+
+
+@pytest.mark.parametrize(("size", "shots"), [(6, 10), (60, 5)])
+def test_against_lstsq(size, shots):
+    """Ridge is least squares with sqrt(l2) I and zeros below; both forms, primal and dual."""
+    train, train_labels = _features(4 * shots, size, 0)  # all of them are chosen
+    test, test_labels = _features(100, size, 1)
+    l2 = 2.0**6
+    x = (train - train.mean(0)) / (train.std(0) + 1e-5)
+    x = np.c_[x, np.full(len(x), 100.0)]
+    targets = np.where(np.arange(4) == train_labels[:, None], 1.0, -1.0)
+    stacked = np.r_[x, np.sqrt(l2) * np.eye(size + 1)]
+    weights = np.linalg.lstsq(stacked, np.r_[targets, np.zeros((size + 1, 4))], rcond=None)[0]
+    scores = np.c_[(test - train.mean(0)) / (train.std(0) + 1e-5), np.full(100, 100.0)] @ weights
+    expected = np.mean(scores.argmax(1) == test_labels)
+    found = few_shot_accuracy(train, train_labels, test, test_labels, shots, l2)
+    assert found == pytest.approx(expected)
+    assert 0.3 < found < 1  # chance is 0.25
+
+
+def test_several_sets_at_once():
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Activation("linear")])
+    data = {
+        name: (_features(80, 6, seed), _features(40, 6, seed + 1)) for seed, name in enumerate("ab")
+    }
+    found = few_shot(model, data, shots=(1, 5))
+    assert set(found) == {"a", "b", "average"}
+    for shots in (1, 5):
+        assert found["average"][shots] == pytest.approx((found["a"][shots] + found["b"][shots]) / 2)
+    (train, train_labels), (test, test_labels) = data["a"]
+    expected = few_shot_accuracy(train, train_labels, test, test_labels, 5)
+    assert found["a"][5] == pytest.approx(expected, abs=0.03)
+
+
+def test_labels_need_not_count_from_zero():
+    train, labels = _features(40, 6, 0)
+    test, test_labels = _features(40, 6, 1)
+    plain = few_shot_accuracy(train, labels, test, test_labels, 5)
+    assert few_shot_accuracy(train, labels * 7 + 3, test, test_labels * 7 + 3, 5) == plain
+
+
+def test_too_few_examples():
+    train, labels = _features(40, 6, 0)
+    with pytest.raises(ValueError, match="a class with 10"):
+        few_shot_accuracy(train, labels, train, labels, 11)

@@ -1,0 +1,78 @@
+"""Scores against cases by hand and against scikit-learn."""
+
+import numpy as np
+import pytest
+
+from keras_tokenlearner.evaluation import (
+    mean_average_precision,
+    mean_class_accuracy,
+    merge,
+    real_accuracy,
+    top_k_accuracy,
+)
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_top_k_against_sorting():
+    labels, scores = RANDOM.integers(0, 9, 50), RANDOM.normal(size=(50, 9))
+    for k in (1, 5):
+        best = np.argsort(-scores, axis=1)[:, :k]
+        assert top_k_accuracy(labels, scores, k) == np.mean((best == labels[:, None]).any(1))
+
+
+def test_mean_class_accuracy_by_hand():
+    labels = np.array([0, 0, 0, 0, 1, 2, 2])
+    scores = np.eye(4)[[0, 0, 0, 1, 1, 2, 0]]
+    assert mean_class_accuracy(labels, scores) == pytest.approx((3 / 4 + 1 + 1 / 2) / 3)
+
+
+def test_real_by_hand():
+    scores = np.eye(3)[[0, 1, 2, 1]]
+    assert real_accuracy([[0, 2], [2], [], [1]], scores) == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="a list of labels for every image"):
+        real_accuracy([[0]], scores)
+    with pytest.raises(ValueError, match="no image has a label"):
+        real_accuracy([[], []], scores[:2])
+
+
+def test_average_precision_by_hand():
+    # Positives stand first, third and fourth: (1/1 + 2/3 + 3/4) / 3.
+    targets, scores = np.array([[1], [0], [1], [1], [0]]), -np.arange(5.0)[:, None]
+    mean, skipped = mean_average_precision(targets, scores)
+    assert (mean, skipped) == (pytest.approx((1 + 2 / 3 + 3 / 4) / 3), 0)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_average_precision_against_scikit_learn(ties):
+    metrics = pytest.importorskip("sklearn.metrics", reason="pip install scikit-learn")
+    targets = (RANDOM.random((200, 12)) < 0.15).astype(int)
+    targets[:, 3] = 0
+    scores = RANDOM.normal(size=targets.shape)
+    if ties:
+        scores = np.round(scores)
+    mean, skipped = mean_average_precision(targets, scores)
+    expected = [
+        metrics.average_precision_score(targets[:, c], scores[:, c]) for c in range(12) if c != 3
+    ]
+    assert mean == pytest.approx(np.mean(expected), abs=1e-12)
+    assert skipped == 1
+
+
+def test_average_precision_of_nothing():
+    with pytest.raises(ValueError, match="no class has a positive"):
+        mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="one shape"):
+        mean_average_precision(np.zeros((3, 2)), np.zeros((3, 3)))
+
+
+def test_merge():
+    scores = np.array([[0.0, 4.0], [1.0, 1.0], [2.0, 0.0]])
+    names, mean = merge(["b", "a", "b"], scores)
+    assert names.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(mean, [[1.0, 1.0], [1.0, 2.0]])
+    np.testing.assert_array_equal(merge(["b", "a", "b"], scores, "max")[1], [[1, 1], [2, 4]])
+    with pytest.raises(ValueError, match="Received: how='sum'"):
+        merge([0, 0, 0], scores, "sum")
+    with pytest.raises(ValueError, match="each view needs its group"):
+        merge([0], scores)
