@@ -60,6 +60,22 @@ def costs(
 
 
 @app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as fashion_mnist.")],
+    settings: Annotated[list[str], typer.Option("--set", help="field=value of the recipe.")] = (),
+    output: Annotated[str, typer.Option(help="Folder for weights and results.")] = "trained",
+):
+    """Train a model by a recipe; started again, it goes on where it was broken off."""
+    from keras_tokenlearner.layers.checks import check_choice
+    from keras_tokenlearner.training import RECIPES, with_settings
+
+    check_choice("train", "recipe", recipe, list(RECIPES))
+    kind, function = RECIPES[recipe]
+    accuracy = function(with_settings(kind(), settings), output)
+    print(f"test accuracy {accuracy:.2%}; weights and results are in {output}")
+
+
+@app.command()
 def export(
     model: Annotated[str, typer.Argument(help="A .keras file, or the name of a model.")],
     path: Annotated[str, typer.Argument(help="Folder of the versions of the served model.")],

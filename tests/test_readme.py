@@ -33,11 +33,13 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
 
 def test_the_table_of_models_is_that_of_the_catalogue():
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \| ([\d.]+) \| ([\d.]+) \|", README, re.MULTILINE)
-    assert {row[0] for row in rows} == {name for name in CATALOG if "vivit" not in name}
+    assert {row[0] for row in rows} == {
+        name for name, entry in CATALOG.items() if len(entry.input_shape) == 3
+    }
     for name, shape, gflops, mparams in rows:
         found = catalog_costs(name)
         assert shape == "x".join(str(size) for size in CATALOG[name].input_shape)
-        assert f"{found.paper_gflops:.3g}" == gflops
+        assert float(gflops) == pytest.approx(found.paper_gflops, rel=0.005)
         assert float(mparams) == pytest.approx(found.params / 1e6, abs=0.06)
 
 

@@ -1,5 +1,6 @@
 """What a model costs and what it looks at."""
 
+from keras_tokenlearner.analysis import cost_rules
 from keras_tokenlearner.analysis.costs import Cost, ModelCosts, costs, count
 from keras_tokenlearner.analysis.maps import token_maps
 from keras_tokenlearner.analysis.paper_costs import catalog_costs, paper_costs

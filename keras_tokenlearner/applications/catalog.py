@@ -2,24 +2,47 @@
 
 from dataclasses import dataclass
 
-from keras_tokenlearner.models import VisionTransformerConfig
+from keras_tokenlearner.models import VisionTransformerConfig, X2Plus1DConfig
 
 # Hidden size, heads and blocks of the sizes: S, B and L from section 3.1 of the paper and the ViT
 # that it follows; nano and pico are ours, for laptops and for tests.
 SIZES = {
     "pico": {"hidden_size": 32, "num_heads": 2, "num_layers": 2},
-    "nano": {"hidden_size": 96, "num_heads": 3, "num_layers": 6},
+    "nano": {
+        "hidden_size": 96,
+        "num_heads": 3,
+        "num_layers": 6,
+        "stem": "convolutions",
+        "positions": "sincos",
+    },
     "S": {"hidden_size": 384, "num_heads": 6, "num_layers": 12},
     "B": {"hidden_size": 768, "num_heads": 12, "num_layers": 12},
     "L": {"hidden_size": 1024, "num_heads": 16, "num_layers": 24},
 }
 
 
+# Sizes of X(2+1)D: M is X3D-M's, the default of its config; pico is ours.
+X2PLUS1D_SIZES = {
+    "pico": {
+        "stem_channels": 8,
+        "stage_channels": (8, 16),
+        "inner_channels": (16, 32),
+        "stage_units": (1, 3),
+        "head_channels": 64,
+        "num_tokens": 4,
+        "num_heads": 4,
+        "key_dim": 16,
+        "replaced": (1, 2),
+    },
+    "m": {},
+}
+
+
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A named model: its config and the input that it is built for by default."""
+    """A named model: its config, whose type selects the builder, and its default input."""
 
-    config: VisionTransformerConfig
+    config: VisionTransformerConfig | X2Plus1DConfig
     input_shape: tuple
 
 
@@ -34,14 +57,21 @@ def _learner(size, patch, input_shape, num_tokens, at, **changes):
     return _vit(size, patch, input_shape, **arguments)
 
 
+def _x2plus1d(size, input_shape, unit="conv2d+conv1d"):
+    return CatalogEntry(X2Plus1DConfig(**X2PLUS1D_SIZES[size], unit=unit), input_shape)
+
+
 _28 = (28, 28, 1)
 _32 = (32, 32, 3)
 _384 = (384, 384, 3)
 _512 = (512, 512, 3)
 _VIDEO = (32, 224, 224, 3)
 _FUSER = {"fuser": "token_fuser"}
+_CLIP = (8, 32, 32, 3)
+_64_FRAMES = (64, 256, 256, 3)
 
-# Names read: family, size and patch, blocks where they differ from the size's, tokens "at" place.
+# Names read: family, size and patch, blocks where they differ from the size's, tokens "at" place;
+# of X(2+1)D: family, size, what is in its last units unless it is the paper's final module.
 CATALOG = {
     "vit_pico8": _vit("pico", 8, _32),
     "vit_nano4": _vit("nano", 4, _28),
@@ -81,4 +111,10 @@ CATALOG = {
     "tokenlearner_vivit_l10_35_16at18_fuser": _learner(
         "L", 10, _VIDEO, 16, 18, num_layers=35, **_FUSER
     ),
+    "x2plus1d_pico": _x2plus1d("pico", _CLIP),
+    "x2plus1d_m": _x2plus1d("m", _64_FRAMES),
+    "x2plus1d_m_spatial_temporal": _x2plus1d("m", _64_FRAMES, "spatial+temporal"),
+    "tokenlearner_x2plus1d_pico": _x2plus1d("pico", _CLIP, "conv2d+tokenlearner"),
+    "tokenlearner_x2plus1d_m": _x2plus1d("m", _64_FRAMES, "conv2d+tokenlearner"),
+    "tokenlearner_x2plus1d_m_without_conv2d": _x2plus1d("m", _64_FRAMES, "tokenlearner"),
 }

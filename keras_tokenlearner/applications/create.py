@@ -1,10 +1,18 @@
 import dataclasses
 import fnmatch
+import warnings
 
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.layers.checks import check_choice
-from keras_tokenlearner.models import vision_transformer
-from keras_tokenlearner.weights import load_weights, store
+from keras_tokenlearner.models import (
+    VisionTransformerConfig,
+    X2Plus1DConfig,
+    vision_transformer,
+    x2plus1d,
+)
+from keras_tokenlearner.weights import load_weights, store, transfer
+
+BUILDERS = {VisionTransformerConfig: vision_transformer, X2Plus1DConfig: x2plus1d}
 
 
 def list_models(pattern="*", weights=False):
@@ -43,17 +51,22 @@ def create_model(
         include_top: Boolean, whether the classifier is part of the model.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
             itself. Without, it takes pixels in [-1, 1].
-        weights: `None` for random weights, the name of weights that ship, or the path of a
-            `.weights.h5` file. Positions are resized to the model's grid.
+        weights: `None` for random weights, the name of weights that ship, the path of a
+            `.weights.h5` file, or `"source:path"` for a file of another library, such as
+            `"augreg:B_16.npz"`; `keras_tokenlearner.weights.load` lists the sources and says
+            more. The source then decides what `source_config` says, unless `changes` do.
+            Positions are resized to the model's grid.
         input_tensor: Keras tensor to build on.
-        input_shape: `(height, width, channels)`. Defaults to that of the catalogue; the weights
-            of another resolution fit.
-        pooling: Without top: `None` for the tokens, `"avg"`, `"max"`, or `"token"`.
+        input_shape: `(height, width, channels)`, with frames before them for videos. Defaults to
+            that of the catalogue; the weights of another resolution fit.
+        pooling: Without top: `None` for the tokens, `"avg"`, `"max"`, or, for a transformer,
+            `"token"`.
         classes: Integer, classes of the top. Defaults to those of the named weights, or 1000.
         classifier_activation: Activation of the top; `None` gives logits.
         name: Name of the model. Defaults to the catalogue's.
-        **changes: Fields of `keras_tokenlearner.models.VisionTransformerConfig` to change, such
-            as `num_tokens`, `at`, `fuser` or `dropout`.
+        **changes: Fields of the model's config to change:
+            `keras_tokenlearner.models.VisionTransformerConfig`, such as `num_tokens`, `at`,
+            `fuser` or `dropout`, or for X(2+1)D `keras_tokenlearner.models.X2Plus1DConfig`.
 
     Returns:
         A functional `keras.Model`.
@@ -73,18 +86,30 @@ def create_model(
     for change in changes:
         check_choice(f"create_model({model!r})", "argument", change, fields)
     # What is neither a path nor a name is refused before a large model is built.
-    is_file = weights is not None and str(weights).endswith(".weights.h5")
-    stored = None if weights is None or is_file else store.find(model, weights)
-    if classes is None:
-        classes = stored.classes if stored else 1000
-    if stored and include_top and classes != stored.classes:
+    source, foreign = transfer.parse(weights)
+    is_file = not source and weights is not None and str(weights).endswith(".weights.h5")
+    if source and not isinstance(entry.config, VisionTransformerConfig):
         raise ValueError(
-            f"create_model({model!r}): weights={weights!r} are for {stored.classes} classes; leave "
+            f"create_model({model!r}): sources hold weights of transformers, and this is none; "
+            f"pass None or a path that ends in .weights.h5. Received: weights={weights!r}"
+        )
+    stored = None if weights is None or is_file or source else store.find(model, weights)
+    of_weights = None
+    if stored:
+        of_weights = stored.classes
+    elif source:
+        of_weights = transfer.source_classes(source, foreign)
+        changes = transfer.source_config(source, foreign) | changes
+    if classes is None:
+        classes = of_weights or 1000
+    if of_weights and include_top and classes != of_weights:
+        raise ValueError(
+            f"create_model({model!r}): weights={weights!r} are for {of_weights} classes; leave "
             f"`classes` out or pass include_top=False. Received: classes={classes}"
         )
     if input_shape is None and input_tensor is None:
         input_shape = entry.input_shape
-    built = vision_transformer(
+    built = BUILDERS[type(entry.config)](
         dataclasses.replace(entry.config, **changes),
         input_shape=input_shape,
         input_tensor=input_tensor,
@@ -99,4 +124,8 @@ def create_model(
         store.load_stored(built, stored)
     elif is_file:
         load_weights(built, weights)
+    elif source:
+        report = transfer.load(built, source, foreign)
+        if report.left:
+            warnings.warn(str(report), stacklevel=2)
     return built

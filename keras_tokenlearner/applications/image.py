@@ -9,8 +9,10 @@ _DOCSTRING = """Build `{model}` of the catalogue, {input_shape} by default.
         include_top: Boolean, whether the classifier is part of the model.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
             itself. Without, it takes pixels in [-1, 1].
-        weights: `None` for random weights, the name of weights that ship, or the path of a
-            `.weights.h5` file. No ImageNet weights were ever published for TokenLearner.
+        weights: `None` for random weights, the name of weights that ship, the path of a
+            `.weights.h5` file, or `"source:path"` for a file of another library, as
+            `keras_tokenlearner.weights.load` takes it. No ImageNet weights were ever published for
+            TokenLearner.
         input_tensor: Keras tensor to build on.
         input_shape: `(height, width, channels)`, of any resolution and aspect.
         pooling: Without top: `None` for the tokens, `"avg"`, `"max"`, or `"token"`, the class

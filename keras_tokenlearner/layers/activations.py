@@ -1,5 +1,7 @@
 """Activations by name, with the form of gelu always said."""
 
+import difflib
+
 import keras
 
 
@@ -18,19 +20,28 @@ def quick_gelu(x):
 _OWN = {"gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
 
 
-def get(identifier):
+def get(identifier, owner="activations"):
     """Return the activation that `identifier` names, as `keras.activations.get` does.
 
     Args:
         identifier: `"gelu_tanh"`, `"quick_gelu"`, a name or config that Keras knows (there
             `"gelu"` is the exact erf form), a callable, or `None` for the identity.
+        owner: Name of the caller, for the error message.
 
     Raises:
         ValueError: If nothing has that name.
     """
     if isinstance(identifier, str) and identifier in _OWN:
         return _OWN[identifier]
-    return keras.activations.get(identifier)
+    try:
+        return keras.activations.get(identifier)
+    except ValueError as error:
+        near = difflib.get_close_matches(str(identifier), [*_OWN, *dir(keras.activations)], n=3)
+        hint = f" Did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
+        raise ValueError(
+            f"{owner}: `activation` must be a callable, a name of keras.activations, or one of "
+            f"{list(_OWN)}. Received: activation={identifier!r}.{hint}"
+        ) from error
 
 
 def serialize(activation):

@@ -59,11 +59,19 @@ class Unpool(layers.Layer):
         self.grid = check_grid("Unpool", grid)
 
     def build(self, tokens_shape, maps_shape, inputs_shape):
-        resolve_grid("Unpool", inputs_shape, self.grid)
+        frames = resolve_grid("Unpool", inputs_shape, self.grid)[0]
         if tuple(maps_shape[:-1]) != tuple(inputs_shape[:-1]):
             raise ValueError(
                 "Unpool: maps must have the shape of the inputs but for the channels. "
                 f"Received: maps of shape {tuple(maps_shape)}, inputs of {tuple(inputs_shape)}"
+            )
+        length, channels = tokens_shape[1:]
+        unknown = frames is None or length is None
+        if channels != inputs_shape[-1] or not (unknown or length == frames * maps_shape[-1]):
+            raise ValueError(
+                "Unpool: tokens must have shape (B, T * S, C), with the S of the maps and the C of "
+                f"the inputs. Received: tokens of shape {tuple(tokens_shape)}, maps of "
+                f"{tuple(maps_shape)}, inputs of {tuple(inputs_shape)}"
             )
 
     def call(self, tokens, maps, inputs):
@@ -118,11 +126,16 @@ class Reproject(layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = check_int("Reproject", "num_heads", num_heads)
         self.mlp_dim = None if mlp_dim is None else check_int("Reproject", "mlp_dim", mlp_dim)
-        self.activation = activations.get(activation)
+        self.activation = activations.get(activation, "Reproject")
         self.epsilon = check_positive("Reproject", "epsilon", epsilon)
 
     def build(self, tokens_shape, inputs_shape):
         channels = check_channels("Reproject", inputs_shape)
+        if len(tokens_shape) != 3 or tokens_shape[-1] != channels:
+            raise ValueError(
+                "Reproject: tokens must have shape (B, S, C) with the channels of the inputs. "
+                f"Received: tokens of shape {tuple(tokens_shape)}, inputs of {tuple(inputs_shape)}"
+            )
         shape = (None, None, channels)
         self.tokens_norm, self.inputs_norm, self.mlp_norm = (
             layers.LayerNormalization(

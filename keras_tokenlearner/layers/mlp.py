@@ -43,7 +43,7 @@ class MLP(layers.Layer):
         self.output_dim = output_dim
         if output_dim is not None:
             self.output_dim = check_int("MLP", "output_dim", output_dim)
-        self.activation = activations.get(activation)
+        self.activation = activations.get(activation, "MLP")
         self.dropout = check_rate("MLP", "dropout", dropout)
 
     def build(self, inputs_shape):

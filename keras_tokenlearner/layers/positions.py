@@ -2,7 +2,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_tokenlearner.layers.checks import check_channels_last
+from keras_tokenlearner.layers.checks import check_channels_last, check_choice
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -14,6 +14,8 @@ class PositionEmbedding(layers.Layer):
     loaded, so that a model of any resolution starts from the weights of another.
 
     Args:
+        initializer: Where the table starts: `"normal"`, N(0, 0.02) as in ViT, or `"sincos"`,
+            sines and cosines of each axis, from which small models learn faster.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
@@ -23,7 +25,8 @@ class PositionEmbedding(layers.Layer):
         Tensor of the shape of the inputs.
 
     Raises:
-        ValueError: If the size of the grid is not known when the layer is built.
+        ValueError: If `initializer` is another, or the size of the grid is not known when the
+            layer is built.
 
     Example:
 
@@ -31,8 +34,15 @@ class PositionEmbedding(layers.Layer):
     >>> tuple(PositionEmbedding()(x).shape)
     (2, 4, 6, 32)
 
-    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021.
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021; sines and cosines in two
+    dimensions: Beyer et al., "Better plain ViT baselines for ImageNet-1k", 2022.
     """
+
+    def __init__(self, initializer="normal", **kwargs):
+        super().__init__(**kwargs)
+        self.initializer = check_choice(
+            "PositionEmbedding", "initializer", initializer, ("normal", "sincos")
+        )
 
     def build(self, inputs_shape):
         check_channels_last("PositionEmbedding")
@@ -41,11 +51,11 @@ class PositionEmbedding(layers.Layer):
                 "PositionEmbedding: inputs must have shape (B, H, W, C) or (B, T, H, W, C) with "
                 f"all but B known. Received: shape={tuple(inputs_shape)}"
             )
-        self.table = self.add_weight(
-            shape=inputs_shape[1:],
-            initializer=keras.initializers.RandomNormal(stddev=0.02),
-            name="table",
-        )
+        if self.initializer == "normal":
+            initializer = keras.initializers.RandomNormal(stddev=0.02)
+        else:
+            initializer = sincos_positions
+        self.table = self.add_weight(shape=inputs_shape[1:], initializer=initializer, name="table")
 
     def call(self, inputs):
         return inputs + self.table
@@ -58,6 +68,45 @@ class PositionEmbedding(layers.Layer):
 
     def load_own_variables(self, store):
         self.table.assign(resize_positions(np.array(store["table"]), self.table.shape[:-1]))
+
+    def get_config(self):
+        return {**super().get_config(), "initializer": self.initializer}
+
+
+def sincos_positions(shape, dtype=None):
+    """Return a table of sines and cosines of each axis of a grid, in frequencies of their own.
+
+    Args:
+        shape: `(H, W, C)` or `(T, H, W, C)`. Each axis has an equal share of the channels; what
+            does not divide is zero.
+        dtype: Type of the table.
+
+    Returns:
+        Tensor of that shape.
+
+    Raises:
+        ValueError: If there are fewer channels than a sine and a cosine for each axis.
+
+    Example:
+
+    >>> tuple(sincos_positions((4, 6, 32)).shape)
+    (4, 6, 32)
+    """
+    *grid, channels = shape
+    count = channels // (2 * len(grid))  # frequencies of each axis
+    if not count:
+        raise ValueError(
+            f"PositionEmbedding: initializer='sincos' needs {2 * len(grid)} channels or more. "
+            f"Received: shape={tuple(shape)}"
+        )
+    frequencies = 1e4 ** (-np.arange(count) / count)
+    table = np.zeros(shape)
+    for axis, size in enumerate(grid):
+        angles = np.arange(size)[:, None] * frequencies
+        waves = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+        waves = waves.reshape([size if index == axis else 1 for index in range(len(grid))] + [-1])
+        table[..., axis * 2 * count : (axis + 1) * 2 * count] = waves
+    return keras.ops.convert_to_tensor(table, dtype)
 
 
 def resize_positions(table, grid):

@@ -5,6 +5,7 @@ and gives (B, T * S, C), frame after frame, so that it can stand in its place.
 """
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from keras_tokenlearner.layers import activations
@@ -110,6 +111,7 @@ class FixedGrid(FrameTokenizer):
     """Splits each frame into a fixed grid of cells, each averaged to a token (section 6.3).
 
     Rows and columns of cells are the factors of `num_tokens` whose cells are closest to square.
+    Where they do not divide the frame, neighbouring cells share a row or a column.
 
     Args:
         num_tokens: Integer, cells of each frame (S).
@@ -152,21 +154,29 @@ class FixedGrid(FrameTokenizer):
             ratio = (height / size[0]) / (width / size[1])
             return max(ratio, 1 / ratio)
 
-        self.pool = layers.AdaptiveAveragePooling2D(
-            min(cells, key=elongation),
-            data_format="channels_last",
-            dtype=self.dtype_policy,
-            name="pool",
-        )
+        rows, columns = min(cells, key=elongation)
+        self.cells = np.kron(_averages(rows, height), _averages(columns, width))  # (S, H * W)
 
     def tokenize(self, frames):
-        return flatten_grid(self.pool(frames))
+        return ops.matmul(ops.cast(self.cells, frames.dtype), flatten_grid(frames))
 
     def tokens_per_frame(self, height, width):
         return self.num_tokens
 
     def get_config(self):
         return {**super().get_config(), "num_tokens": self.num_tokens}
+
+
+def _averages(cells, size):
+    """Return a matrix (cells, size) that averages places, with borders rounded outwards.
+
+    Not `layers.AdaptiveAveragePooling2D`, which on JAX gives NaN for some sizes (7 of 14).
+    """
+    matrix = np.zeros((cells, size), "float32")
+    for cell in range(cells):
+        window = slice(cell * size // cells, -(-(cell + 1) * size // cells))
+        matrix[cell, window] = 1 / (window.stop - window.start)
+    return matrix
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -249,7 +259,7 @@ class PooledTokens(FrameTokenizer):
         self.hidden_dim = hidden_dim
         if hidden_dim is not None:
             self.hidden_dim = check_int("PooledTokens", "hidden_dim", hidden_dim)
-        self.activation = activations.get(activation)
+        self.activation = activations.get(activation, "PooledTokens")
 
     def build_frames(self, height, width, channels):
         self.mlp = MLP(

@@ -93,7 +93,7 @@ class TokenFuser(layers.Layer):
         self.use_norm = bool(use_norm)
         self.grid = check_grid("TokenFuser", grid)
         self.bottleneck_dim = check_int("TokenFuser", "bottleneck_dim", bottleneck_dim)
-        self.activation = activations.get(activation)
+        self.activation = activations.get(activation, "TokenFuser")
         self.dropout = check_rate("TokenFuser", "dropout", dropout)
         self.epsilon = check_positive("TokenFuser", "epsilon", epsilon)
 

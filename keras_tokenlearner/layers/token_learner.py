@@ -36,7 +36,7 @@ class TokenLearner(layers.Layer):
     Two forms of `alpha` exist. `"conv"`, the paper's: LayerNorm, `num_convs` convolutions of
     `kernel_size` without bias, C -> S -> ... -> S, gelu between them, sigmoid. `"mlp"`, the
     authors' later one: LayerNorm, an MLP over the channels C -> `bottleneck_dim` -> S, softmax
-    over the positions.
+    over the positions. The paper's text has no LayerNorm: `use_norm=False` is its literal reading.
 
     Args:
         num_tokens: Integer, tokens to learn from each frame (S). Defaults to 8.
@@ -55,6 +55,7 @@ class TokenLearner(layers.Layer):
         activation: Name or callable, the activation inside `alpha`.
         dropout: Float in [0, 1), the dropout rate of `"mlp"`.
         epsilon: Float, of the LayerNorm.
+        use_norm: Boolean, whether `alpha` starts with a LayerNorm.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
@@ -95,6 +96,7 @@ class TokenLearner(layers.Layer):
         activation="gelu_tanh",
         dropout=0.0,
         epsilon=1e-6,
+        use_norm=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -107,17 +109,19 @@ class TokenLearner(layers.Layer):
         self.num_convs = check_int("TokenLearner", "num_convs", num_convs)
         self.kernel_size = check_int("TokenLearner", "kernel_size", kernel_size)
         self.bottleneck_dim = check_int("TokenLearner", "bottleneck_dim", bottleneck_dim)
-        self.activation = activations.get(activation)
+        self.activation = activations.get(activation, "TokenLearner")
         self.dropout = check_rate("TokenLearner", "dropout", dropout)
         self.epsilon = check_positive("TokenLearner", "epsilon", epsilon)
+        self.use_norm = bool(use_norm)
 
     def build(self, inputs_shape):
         resolve_grid("TokenLearner", inputs_shape, self.grid)
         channels = inputs_shape[-1]
-        self.norm = layers.LayerNormalization(
-            epsilon=self.epsilon, dtype=self.dtype_policy, name="norm"
-        )
-        self.norm.build((None, None, channels))
+        if self.use_norm:
+            self.norm = layers.LayerNormalization(
+                epsilon=self.epsilon, dtype=self.dtype_policy, name="norm"
+            )
+            self.norm.build((None, None, channels))
         if self.attention == "mlp":
             self.mlp = MLP(
                 self.bottleneck_dim,
@@ -161,7 +165,7 @@ class TokenLearner(layers.Layer):
 
     def _attend(self, pixels, training):
         """Return the maps of (B, ..., C) pixels, (B, ..., S)."""
-        x = self.norm(pixels)
+        x = self.norm(pixels) if self.use_norm else pixels
         if self.attention == "conv":
             for conv in self.convs:
                 x = conv(x)
@@ -198,4 +202,5 @@ class TokenLearner(layers.Layer):
             "activation": activations.serialize(self.activation),
             "dropout": self.dropout,
             "epsilon": self.epsilon,
+            "use_norm": self.use_norm,
         }

@@ -81,7 +81,7 @@ class TransformerBlock(layers.Layer):
         self.layer_scale = (
             None if layer_scale is None else check_positive(owner, "layer_scale", layer_scale)
         )
-        self.activation = activations.get(activation)
+        self.activation = activations.get(activation, "TransformerBlock")
         self.epsilon = check_positive(owner, "epsilon", epsilon)
 
     def build(self, inputs_shape):

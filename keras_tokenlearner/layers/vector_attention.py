@@ -75,48 +75,31 @@ class VectorAttention(layers.Layer):
         self.query_dense = self._dense(key_dim, query_shape, "query")
         self.key_dense = self._dense(key_dim, value_shape, "key")
         self.value_dense = self._dense(value_dim, value_shape, "value")
-        self.gamma_dense = None
+        self.gamma_kernel = None
         if self.gamma or key_dim != value_dim:
-            shape = (None, None, None, key_dim)
-            self.gamma_dense = self._dense(value_dim, shape, "gamma", use_bias=False)
+            self.gamma_kernel = self.add_weight(
+                shape=(key_dim, value_dim), initializer="glorot_uniform", name="gamma"
+            )
 
-    def _dense(self, units, shape, name, use_bias=None):
-        dense = layers.Dense(
-            units,
-            use_bias=self.use_bias if use_bias is None else use_bias,
-            dtype=self.dtype_policy,
-            name=name,
-        )
+    def _dense(self, units, shape, name):
+        dense = layers.Dense(units, use_bias=self.use_bias, dtype=self.dtype_policy, name=name)
         dense.build(shape)
         return dense
 
     def call(self, query, value=None, attention_mask=None):
         value = query if value is None else value
         q, k, v = self.query_dense(query), self.key_dense(value), self.value_dense(value)
-        length = ops.shape(q)[1]
+        batch, length = ops.shape(q)[:2]
+        chunks, shared = {"q": _split(q)}, {"k": k, "v": v}
         if attention_mask is not None:
-            shape = (ops.shape(q)[0], length, ops.shape(k)[1])
-            attention_mask = ops.broadcast_to(ops.cast(attention_mask, "bool"), shape)
-        attend = keras.remat(self._attend)
-
-        def step(chunk):
-            return attend(chunk[0], k, v, *chunk[1:])
-
-        chunks = [_split(x) for x in (q, attention_mask) if x is not None]
-        y = ops.map(step, tuple(chunks))  # (chunks, B, 16, C)
-        y = ops.reshape(ops.moveaxis(y, 0, 1), (ops.shape(q)[0], -1, v.shape[-1]))
+            shape = (batch, length, ops.shape(k)[1])
+            chunks["mask"] = _split(ops.broadcast_to(ops.cast(attention_mask, "bool"), shape))
+        if self.gamma_kernel is not None:
+            shared["gamma"] = ops.convert_to_tensor(self.gamma_kernel)
+        attend = keras.remat(_attend)  # of arguments only: TensorFlow cannot recompute captures
+        y = ops.map(lambda chunk: attend({**chunk, **shared}), chunks)  # (chunks, B, 16, C)
+        y = ops.reshape(ops.moveaxis(y, 0, 1), (batch, -1, v.shape[-1]))
         return y[:, :length]
-
-    def _attend(self, q, k, v, mask=None):
-        """Attend from a few queries, (B, n, C), to all (B, M, C) tokens, in the direct form."""
-        logits = ops.expand_dims(q, 2) * ops.expand_dims(k, 1)  # (B, n, M, C)
-        if self.gamma_dense is not None:
-            logits = self.gamma_dense(logits)
-        logits = ops.cast(logits, "float32")
-        if mask is not None:
-            logits = ops.where(ops.expand_dims(mask, -1), logits, -1e9)
-        weights = ops.cast(ops.softmax(logits, axis=2), v.dtype)
-        return ops.sum(weights * ops.expand_dims(v, 1), axis=2)
 
     def compute_output_shape(self, query_shape, value_shape=None):
         return (*query_shape[:-1], self.value_dim or self.key_dim or query_shape[-1])
@@ -129,6 +112,18 @@ class VectorAttention(layers.Layer):
             "gamma": self.gamma,
             "use_bias": self.use_bias,
         }
+
+
+def _attend(x):
+    """Attend from a few queries, (B, n, C), to all (B, M, C) tokens, in the direct form."""
+    logits = ops.expand_dims(x["q"], 2) * ops.expand_dims(x["k"], 1)  # (B, n, M, C)
+    if "gamma" in x:
+        logits = ops.matmul(logits, x["gamma"])
+    logits = ops.cast(logits, "float32")
+    if "mask" in x:
+        logits = ops.where(ops.expand_dims(x["mask"], -1), logits, -1e9)
+    weights = ops.cast(ops.softmax(logits, axis=2), x["v"].dtype)
+    return ops.sum(weights * ops.expand_dims(x["v"], 1), axis=2)
 
 
 def _split(x):

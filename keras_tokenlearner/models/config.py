@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 
+from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.checks import (
     check_choice,
     check_heads,
@@ -37,8 +38,13 @@ class VisionTransformerConfig:
         over: `"frame"` or `"space_time"`, what the TokenLearner learns its maps over.
         fuser: `None`, `"token_fuser"`, or one of what the paper compares it with: `"unpool"`,
             which needs the TokenLearner's maps, and `"reproject"`.
+        fuser_beta: `"linear"` or `"mlp"`, the TokenFuser's beta: the paper's, or the authors'
+            later one.
+        stem: `"patches"`, or `"convolutions"` for a `ConvStem` in their place.
+        positions: `"normal"` or `"sincos"`, where the table of positions starts.
         class_token: Whether a class token is learned and read by the head, instead of the average.
         register_tokens: How many register tokens are learned besides.
+        pre_norm: Whether a LayerNorm stands before the first block, as in CLIP.
         block_attention: `"dot_product"` or `"vector"`.
         dropout: Rate after the embedding, the attentions and the MLPs.
         attention_dropout: Rate on attention weights.
@@ -64,8 +70,12 @@ class VisionTransformerConfig:
     token_pooling: str = "mean"
     over: str = "frame"
     fuser: str | None = None
+    fuser_beta: str = "linear"
+    stem: str = "patches"
+    positions: str = "normal"
     class_token: bool = False
     register_tokens: int = 0
+    pre_norm: bool = False
     block_attention: str = "dot_product"
     dropout: float = 0.0
     attention_dropout: float = 0.0
@@ -89,15 +99,24 @@ class VisionTransformerConfig:
         check_choice(owner, "token_attention", self.token_attention, ("conv", "mlp"))
         check_choice(owner, "token_pooling", self.token_pooling, ("mean", "sum"))
         check_choice(owner, "over", self.over, ("frame", "space_time"))
+        check_choice(owner, "fuser_beta", self.fuser_beta, ("linear", "mlp"))
+        check_choice(owner, "stem", self.stem, ("patches", "convolutions"))
+        check_choice(owner, "positions", self.positions, ("normal", "sincos"))
         check_choice(owner, "block_attention", self.block_attention, ("dot_product", "vector"))
         if self.mlp_dim is not None:
             check_int(owner, "mlp_dim", self.mlp_dim)
         check_heads(owner, self.num_heads, self.hidden_size)
         check_positive(owner, "epsilon", self.epsilon)
+        activations.get(self.activation, owner)
         if self.layer_scale is not None:
             check_positive(owner, "layer_scale", self.layer_scale)
         self._check_place(owner)
         self._check_fuser(owner)
+        if self.stem == "convolutions" and len(set(self.patch_size)) + len(self.patch_size) != 3:
+            raise ValueError(
+                f"{owner}: stem='convolutions' is for images, with square patches. "
+                f"Received: patch_size={self.patch_size}"
+            )
         if self.over == "space_time" and len(self.patch_size) == 2:
             raise ValueError(
                 f"{owner}: over='space_time' is for videos, whose `patch_size` has three sizes. "

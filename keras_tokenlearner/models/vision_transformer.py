@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from keras_tokenlearner.layers import (
+    ConvStem,
     DirectTokens,
     FixedGrid,
     PatchEmbedding,
@@ -78,6 +79,8 @@ def vision_transformer(
     if include_preprocessing:
         x = layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(x)
     x, grid = _embed(config, x)
+    if config.pre_norm:
+        x = layers.LayerNormalization(epsilon=config.epsilon, name="pre_norm")(x)
     for index in range(config.num_layers):
         block = _block(config, index)
         if index < config.place:
@@ -130,10 +133,14 @@ def _inputs(config, input_shape, input_tensor):
 
 def _embed(config, x):
     """Return the tokens (B, P + N, C) of pixels and the grid of the patches."""
-    embedding = PatchEmbedding if len(config.patch_size) == 2 else TubeletEmbedding
-    x = embedding(config.hidden_size, config.patch_size, name="embedding")(x)
+    if config.stem == "convolutions":
+        patch, activation = config.patch_size[0], config.activation
+        x = ConvStem(config.hidden_size, patch, activation, name="embedding")(x)
+    else:
+        embedding = PatchEmbedding if len(config.patch_size) == 2 else TubeletEmbedding
+        x = embedding(config.hidden_size, config.patch_size, name="embedding")(x)
     grid = x.shape[1:-1]
-    x = PositionEmbedding(name="positions")(x)
+    x = PositionEmbedding(config.positions, name="positions")(x)
     x = layers.Reshape((math.prod(grid), config.hidden_size), name="tokens")(x)
     if config.register_tokens:
         x = PrefixTokens(config.register_tokens, name="register_tokens")(x)
@@ -206,9 +213,14 @@ def _reduce_and_fuse(config, grid, index, block, x):
             name=name,
         )(mixed, patches)
     else:
-        fused = TokenFuser(grid=grid, dropout=config.dropout, epsilon=config.epsilon, name=name)(
-            mixed, patches
-        )
+        fused = TokenFuser(
+            beta=config.fuser_beta,
+            grid=grid,
+            activation=config.activation,
+            dropout=config.dropout,
+            epsilon=config.epsilon,
+            name=name,
+        )(mixed, patches)
     if prefix:
         fused = layers.Concatenate(axis=1, name=f"rejoin_{index}")([tokens[:, :prefix], fused])
     return fused

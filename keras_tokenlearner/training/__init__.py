@@ -1,1 +1,8 @@
-"""Recipes: how the models that we report were trained."""
+"""Recipes: how the models that we report were trained, each a frozen dataclass with a command."""
+
+from keras_tokenlearner.training import fashion_mnist
+from keras_tokenlearner.training.fashion_mnist import FashionMnistRecipe
+from keras_tokenlearner.training.settings import with_settings
+
+# Names on the command line, each with its recipe and the function that trains by it.
+RECIPES = {"fashion_mnist": (FashionMnistRecipe, fashion_mnist.train)}

@@ -92,7 +92,9 @@ def _check_layout(model, path):
     shapes = {}
 
     def visit(name, item):
-        if isinstance(item, h5py.Dataset) and "seed_generator" not in name:
+        # A compiled model's file also holds its optimizer, beside "layers", and dropout's seeds.
+        of_layer = name.startswith("layers/") and "seed_generator" not in name
+        if of_layer and isinstance(item, h5py.Dataset):
             shapes[name] = item.shape
 
     try:

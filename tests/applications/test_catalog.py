@@ -7,7 +7,7 @@ import pytest
 
 from keras_tokenlearner import create_model, layers
 from keras_tokenlearner.applications import CATALOG
-from tests.applications.cases import CATALOG_CASES, LARGE, SMALL
+from tests.applications.cases import CATALOG_CASES, LARGE, SMALL, TRANSFORMERS, X2PLUS1D
 from tests.conformance import MODEL_CHECKS
 
 
@@ -20,7 +20,6 @@ def test_small_model(case, check):
 @pytest.mark.parametrize("name", LARGE)
 def test_large_model_symbolically(name):
     entry = CATALOG[name]
-    config = entry.config
     with keras.StatelessScope(initialize_variables=False):
         model = create_model(name, classes=11)
         assert model.name == name
@@ -31,16 +30,26 @@ def test_large_model_symbolically(name):
         assert again.count_params() == model.count_params()
         assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
 
-        height, width = (12 * size for size in config.patch_size[-2:])
-        rectangle = (*entry.input_shape[:-3], height, 2 * width, 3)
-        tokens = create_model(name, include_top=False, input_shape=rectangle)
-    steps = 1 if len(config.patch_size) == 2 else entry.input_shape[0] // config.patch_size[0]
+        rectangle, expected = rectangle_and_features(name)
+        features = create_model(name, include_top=False, input_shape=rectangle)
+    assert features.output_shape == expected
+
+
+def rectangle_and_features(name):
+    """Return the shape of an input that is no square, and of the features that it gives."""
+    config, shape = CATALOG[name].config, CATALOG[name].input_shape
+    if name in X2PLUS1D:
+        step = 2 ** (1 + len(config.stage_units))
+        rectangle = (shape[0], 3 * step, 4 * step + 1, 3)
+        return rectangle, (None, shape[0], 3, 5, config.inner_channels[-1])
+    height, width = (12 * size for size in config.patch_size[-2:])
+    steps = 1 if len(config.patch_size) == 2 else shape[0] // config.patch_size[0]
     reduced = config.reducer is not None and config.fuser is None
     count = steps * (config.num_tokens if reduced else 12 * 24) + config.num_prefix_tokens
-    assert tokens.output_shape == (None, count, config.hidden_size)
+    return (*shape[:-3], height, 2 * width, 3), (None, count, config.hidden_size)
 
 
-@pytest.mark.parametrize("name", list(CATALOG))
+@pytest.mark.parametrize("name", TRANSFORMERS)
 def test_name_says_what_the_model_is(name):
     config = CATALOG[name].config
     parts = name.split("_")
@@ -55,8 +64,37 @@ def test_name_says_what_the_model_is(name):
     assert depths in ([], [config.num_layers])
 
 
+@pytest.mark.parametrize("name", X2PLUS1D)
+def test_name_says_what_the_video_network_is(name):
+    config = CATALOG[name].config
+    learns = name.startswith("tokenlearner_")
+    assert ("tokenlearner" in config.parts) is learns
+    _, _, rest = name.partition("x2plus1d_")
+    size, _, unit = rest.partition("_")
+    assert sum(config.stage_units) == {"pico": 4, "m": 26}[size]
+    assert (
+        config.unit
+        == {
+            "": "conv2d+tokenlearner" if learns else "conv2d+conv1d",
+            "spatial_temporal": "spatial+temporal",
+            "without_conv2d": "tokenlearner",
+        }[unit]
+    )
+
+
+@pytest.mark.parametrize("name", sorted({*SMALL} & {*X2PLUS1D}))
+def test_which_units_of_the_video_network_learn_tokens(name):
+    config = CATALOG[name].config
+    model = create_model(name, classes=2)
+    learners = [x.name for x in model.layers if isinstance(x, layers.TokenLearner)]
+    last = len(config.stage_units) - 1
+    units = config.replaced_units if "tokenlearner" in config.parts else ()
+    assert learners == [f"stage_{last}_unit_{unit}_1_tokenlearner" for unit in units]
+    assert len([x for x in model.layers if isinstance(x, layers.TokenFuser)]) == len(units)
+
+
 def test_the_place_and_number_of_reducers():
-    for name in SMALL:
+    for name in set(SMALL) - set(X2PLUS1D):
         config = CATALOG[name].config
         model = create_model(name, classes=2)
         learners = [x for x in model.layers if isinstance(x, layers.TokenLearner)]

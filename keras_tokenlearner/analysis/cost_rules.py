@@ -1,0 +1,253 @@
+"""What each layer costs: the rules of `keras_tokenlearner.analysis.costs`."""
+
+from math import prod
+
+import keras
+from keras import layers
+
+from keras_tokenlearner import layers as own
+from keras_tokenlearner.analysis.costs import Cost, count
+
+
+def _each(number, shape):
+    return Cost(elementwise=number * prod(shape))
+
+
+def _softmax(shape):
+    return Cost(elementwise=4 * prod(shape), softmax=prod(shape))
+
+
+def _activation(function, shape):
+    if function in (None, keras.activations.linear):
+        return Cost()
+    name = getattr(function, "__name__", "")
+    if name == "softmax":
+        return _softmax(shape)
+    return _each({"relu": 1, "quick_gelu": 5}.get(name, 8 if "gelu" in name else 4), shape)
+
+
+@count.register
+def _(layer: layers.Rescaling, shape):
+    return _each(2, shape)
+
+
+@count.register
+def _(layer: layers.LayerNormalization, shape):
+    return _each(7, shape)
+
+
+@count.register
+def _(layer: layers.BatchNormalization, shape):
+    return _each(2, shape)
+
+
+@count.register
+def _(layer: layers.ReLU, shape):
+    return _each(1, shape)
+
+
+@count.register
+def _(layer: layers.Activation, shape):
+    return _activation(layer.activation, shape)
+
+
+@count.register
+def _(layer: layers.Add, *shapes):
+    return _each(len(shapes) - 1, layer.compute_output_shape([(None, *s) for s in shapes])[1:])
+
+
+@count.register
+def _(layer: layers.Dense, shape):
+    output = (*shape[:-1], layer.units)
+    bias = _each(1, output) if layer.use_bias else Cost()
+    return Cost(prod(shape) * layer.units) + bias + _activation(layer.activation, output)
+
+
+@count.register(layers.Conv2D)
+@count.register(layers.Conv3D)
+def _(layer, shape):
+    output = layer.compute_output_shape((None, *shape))[1:]
+    per_tap = shape[-1] * layer.filters // layer.groups
+    taps = prod(output[:-1]) * prod(layer.kernel_size) * per_tap
+    inside = per_tap
+    sizes = zip(shape[:-1], output[:-1], layer.kernel_size, layer.strides, strict=True)
+    for size, positions, kernel, stride in sizes:
+        inside *= _taps_inside(size, positions, kernel, stride)
+    bias = _each(1, output) if layer.use_bias else Cost()
+    return Cost(inside, taps - inside) + bias + _activation(layer.activation, output)
+
+
+def _taps_inside(size, positions, kernel, stride):
+    """Count the taps of a 1-D convolution that fall inside the input."""
+    padding = max((positions - 1) * stride + kernel - size, 0) // 2
+    starts = range(-padding, positions * stride - padding, stride)
+    return sum(min(start + kernel, size) - max(start, 0) for start in starts)
+
+
+@count.register
+def _(layer: layers.MultiHeadAttention, query, value=None, key=None):
+    value = value or query
+    (length, width), (others, _) = query, value
+    query_dim, value_dim = layer.key_dim * layer.num_heads, layer.value_dim * layer.num_heads
+    projections = Cost(length * width * query_dim + others * value[-1] * (query_dim + value_dim))
+    products = Cost(length * others * (query_dim + value_dim))
+    output = Cost(length * value_dim * width)
+    cheap = _each(1, (length, query_dim)) + _softmax((layer.num_heads, length, others))
+    if layer.use_bias:
+        cheap += Cost(elementwise=length * (query_dim + width) + others * (query_dim + value_dim))
+    return projections + products + output + cheap
+
+
+@count.register
+def _(layer: own.PositionEmbedding, shape):
+    return _each(1, shape)
+
+
+@count.register
+def _(layer: own.PrefixTokens, shape):
+    return Cost()
+
+
+@count.register
+def _(layer: own.LayerScale, shape):
+    return _each(1, shape)
+
+
+@count.register
+def _(layer: own.PatchEmbedding, shape):
+    return count(layer.projection, shape)
+
+
+@count.register
+def _(layer: own.ConvStem, shape):
+    total = Cost()
+    for conv in layer.convs:
+        total += count(conv, shape)
+        shape = conv.compute_output_shape((None, *shape))[1:]
+    return total
+
+
+@count.register
+def _(layer: own.MLP, shape):
+    hidden = (*shape[:-1], layer.hidden_dim)
+    return (
+        count(layer.hidden, shape)
+        + _activation(layer.activation, hidden)
+        + count(layer.output_dense, hidden)
+    )
+
+
+@count.register
+def _(layer: own.VectorAttention, query, value=None):
+    value = value or query
+    pairs, channels = query[0] * value[0], layer.value_dense.units
+    logits = _each(1, (pairs, layer.key_dense.units))
+    if layer.gamma_kernel is not None:
+        logits += Cost(pairs * layer.key_dense.units * channels)
+    return (
+        count(layer.query_dense, query)
+        + count(layer.key_dense, value)
+        + count(layer.value_dense, value)
+        + logits
+        + _softmax((pairs, channels))
+        + Cost(pairs * channels)
+    )
+
+
+@count.register
+def _(layer: own.SelfAttention, shape):
+    length, pairs = shape[0], shape[0] ** 2
+    queries, values = layer.query_dense, layer.value_dense
+    dense = (queries, layer.key_dense, values)
+    return (
+        sum((count(part, shape) for part in dense), Cost())
+        + _each(1, (length, queries.units))
+        + Cost(pairs * (queries.units + values.units))
+        + _softmax((layer.num_heads, pairs))
+    )
+
+
+@count.register
+def _(layer: own.SpaceTimeAttention, shape):
+    frames, height, width, channels = shape
+    positions = height * width
+    repeats, length = {
+        "spatial": (frames, positions),
+        "temporal": (positions, frames),
+        "joint": (1, frames * positions),
+    }[layer.over]
+    return sum([count(layer.attend, (length, channels))] * repeats, Cost())
+
+
+@count.register
+def _(layer: own.PriorAttention, shape):
+    length, channels = shape
+    return count(layer.value_dense, shape) + Cost(length**2 * channels) + _softmax((length, length))
+
+
+@count.register
+def _(layer: own.MixerBlock, shape):
+    return (
+        count(layer.token_norm, shape)
+        + count(layer.token_mlp, shape[::-1])
+        + count(layer.channel_norm, shape)
+        + count(layer.channel_mlp, shape)
+        + _each(2, shape)
+    )
+
+
+@count.register
+def _(layer: own.TransformerBlock, shape):
+    branches = [*layer.mixer_branch, *layer.mlp_branch]
+    return (
+        count(layer.attention_norm, shape)
+        + count(layer.mixer, shape)
+        + count(layer.mlp_norm, shape)
+        + count(layer.mlp, shape)
+        + sum((count(part, shape) for part in branches), Cost())
+        + _each(2, shape)
+    )
+
+
+@count.register
+def _(layer: own.TokenLearner, shape):
+    frames, height, width = _grid(layer, shape)
+    channels, count_tokens = shape[-1], layer.num_tokens
+    if layer.over == "frame":
+        pixels, repeats = (height, width), frames
+    else:
+        pixels, repeats = (frames, height, width), 1
+    maps = (*pixels, count_tokens)
+    if layer.attention == "mlp":
+        attend = count(layer.mlp, (*pixels, channels)) + _softmax(maps)
+    else:
+        attend = Cost()
+        for index, conv in enumerate(layer.convs):
+            attend += count(conv, (*pixels, count_tokens if index else channels))
+    if layer.use_norm:
+        attend += count(layer.norm, (*pixels, channels))
+    return sum([attend + Cost(prod(maps) * channels)] * repeats, Cost())
+
+
+@count.register
+def _(layer: own.TokenFuser, tokens, inputs):
+    frames, height, width = _grid(layer, inputs)
+    channels, per_frame = inputs[-1], tokens[0] // frames
+    mixed = per_frame if layer.mixing == "frame" else tokens[0]
+    total = count(layer.mix, (tokens[0] // mixed, channels, mixed))
+    if layer.use_norm:
+        total += count(layer.norm_before, tokens) + count(layer.norm_after, tokens)
+        total += count(layer.norm_inputs, inputs)
+    positions = frames * height * width
+    weights = (positions, per_frame)
+    total += count(layer.blend, (positions, channels)) + _each(4, weights)
+    return total + Cost(positions * per_frame * channels) + _each(1, inputs)
+
+
+def _grid(layer, shape):
+    """Return (T, H, W) of one example."""
+    if layer.grid is not None and len(layer.grid) == 3:
+        return layer.grid
+    if len(shape) == 2:
+        return (shape[0] // prod(layer.grid), *layer.grid)
+    return shape[:-1] if len(shape) == 4 else (1, *shape[:-1])

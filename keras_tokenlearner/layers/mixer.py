@@ -1,0 +1,98 @@
+import keras
+from keras import layers, ops
+
+from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.checks import check_int, check_positive
+from keras_tokenlearner.layers.mlp import MLP
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class MixerBlock(layers.Layer):
+    """A block of MLP-Mixer: an MLP over the tokens, then an MLP over the channels (Table 12).
+
+    `u = x + MLP(LayerNorm(x)^T)^T`, for every channel alike, then `y = u + MLP(LayerNorm(u))`, for
+    every token alike.
+
+    The paper names MLP-Mixer without sizes. The costs that it prints fit one block over one token
+    a frame, with as many hidden units as channels; hidden units of the MLP over tokens, 32 or 64
+    to the printed digits, are 64 here.
+
+    Args:
+        token_dim: Integer, hidden units of the MLP over the tokens.
+        channel_dim: Integer, hidden units of the MLP over the channels. Defaults to the channels.
+        activation: Name or callable, of the MLPs.
+        epsilon: Float, of the LayerNorms.
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of shape (B, N, C), with known N: the weights over the tokens depend on it.
+
+    Returns:
+        Tensor of the shape of the inputs.
+
+    Raises:
+        ValueError: If an argument is out of range, or N or C is not known.
+
+    Example:
+
+    >>> frames = keras.random.normal((2, 16, 32))
+    >>> tuple(MixerBlock()(frames).shape)
+    (2, 16, 32)
+
+    Source: Tolstikhin et al., "MLP-Mixer: An all-MLP Architecture for Vision", 2021.
+    """
+
+    def __init__(
+        self, token_dim=64, channel_dim=None, activation="gelu_tanh", epsilon=1e-6, **kwargs
+    ):
+        super().__init__(**kwargs)
+        self.token_dim = check_int("MixerBlock", "token_dim", token_dim)
+        self.channel_dim = channel_dim
+        if channel_dim is not None:
+            self.channel_dim = check_int("MixerBlock", "channel_dim", channel_dim)
+        self.activation = activations.get(activation, "MixerBlock")
+        self.epsilon = check_positive("MixerBlock", "epsilon", epsilon)
+
+    def build(self, inputs_shape):
+        if len(inputs_shape) != 3 or None in inputs_shape[1:]:
+            raise ValueError(
+                "MixerBlock: inputs must have shape (B, N, C) with known N and C. "
+                f"Received: shape={tuple(inputs_shape)}"
+            )
+        _, length, channels = inputs_shape
+        self.token_norm, self.channel_norm = (
+            layers.LayerNormalization(
+                epsilon=self.epsilon, dtype=self.dtype_policy, name=f"{over}_norm"
+            )
+            for over in ("token", "channel")
+        )
+        self.token_norm.build(inputs_shape)
+        self.channel_norm.build(inputs_shape)
+        self.token_mlp = MLP(
+            self.token_dim, activation=self.activation, dtype=self.dtype_policy, name="token_mlp"
+        )
+        self.token_mlp.build((None, channels, length))
+        self.channel_mlp = MLP(
+            self.channel_dim or channels,
+            activation=self.activation,
+            dtype=self.dtype_policy,
+            name="channel_mlp",
+        )
+        self.channel_mlp.build(inputs_shape)
+
+    def call(self, inputs):
+        x = ops.transpose(self.token_norm(inputs), (0, 2, 1))  # (B, C, N)
+        x = inputs + ops.transpose(self.token_mlp(x), (0, 2, 1))
+        return x + self.channel_mlp(self.channel_norm(x))
+
+    def compute_output_shape(self, inputs_shape):
+        return inputs_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "token_dim": self.token_dim,
+            "channel_dim": self.channel_dim,
+            "activation": activations.serialize(self.activation),
+            "epsilon": self.epsilon,
+        }

@@ -1,0 +1,96 @@
+import math
+
+import keras
+from keras import layers, ops
+
+from keras_tokenlearner.layers.checks import check_channels, check_heads, check_int
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class SelfAttention(layers.Layer):
+    """Multi-head self-attention of the paper's bottleneck modules: no bias, no output projection.
+
+    `y_i = sum_j softmax_j(q_i . k_j / sqrt(d)) v_j` for every head, with q, k and v linear in the
+    tokens and d the width of a head's queries; the heads' outputs are joined. It is lighter than
+    `keras.layers.MultiHeadAttention`: the 1x1x1 convolutions around a bottleneck module project
+    already. Its sizes, 8 heads and queries narrower than values, are those that reproduce the
+    costs which the paper prints; the text gives the number of heads alone.
+
+    Args:
+        num_heads: Integer, heads; it must divide `key_dim` and `value_dim`.
+        key_dim: Integer, channels of the queries and of the keys, all heads together.
+        value_dim: Integer, channels of the values and of the outputs. Defaults to the channels of
+            the inputs.
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of shape (B, N, C).
+
+    Returns:
+        Tensor of shape (B, N, value_dim).
+
+    Raises:
+        ValueError: If an argument is no positive integer, or the heads do not divide the channels.
+
+    Example:
+
+    >>> tokens = keras.random.normal((2, 16, 32))
+    >>> tuple(SelfAttention(num_heads=4, key_dim=8)(tokens).shape)
+    (2, 16, 32)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 6.3, after Srinivas et al., "Bottleneck Transformers for Visual Recognition",
+    2021.
+    """
+
+    def __init__(self, num_heads=8, key_dim=128, value_dim=None, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = check_int("SelfAttention", "num_heads", num_heads)
+        self.key_dim = check_int("SelfAttention", "key_dim", key_dim)
+        check_heads("SelfAttention", self.num_heads, self.key_dim)
+        self.value_dim = value_dim
+        if value_dim is not None:
+            self.value_dim = check_int("SelfAttention", "value_dim", value_dim)
+
+    def build(self, inputs_shape):
+        channels = check_channels("SelfAttention", inputs_shape, rank=3)
+        value_dim = self.value_dim or channels
+        check_heads("SelfAttention", self.num_heads, value_dim)
+        self.query_dense = self._dense(self.key_dim, inputs_shape, "query")
+        self.key_dense = self._dense(self.key_dim, inputs_shape, "key")
+        self.value_dense = self._dense(value_dim, inputs_shape, "value")
+
+    def _dense(self, units, shape, name):
+        dense = layers.Dense(
+            units,
+            use_bias=False,
+            kernel_initializer="glorot_uniform",
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        dense.build(shape)
+        return dense
+
+    def call(self, inputs):
+        q = self._split_heads(self.query_dense(inputs))  # (B, N, heads, d)
+        k = self._split_heads(self.key_dense(inputs))
+        v = self._split_heads(self.value_dense(inputs))
+        logits = ops.einsum("bihd,bjhd->bhij", q, k) / math.sqrt(q.shape[-1])
+        weights = ops.cast(ops.softmax(ops.cast(logits, "float32"), axis=-1), v.dtype)
+        y = ops.einsum("bhij,bjhd->bihd", weights, v)
+        return ops.reshape(y, (*ops.shape(inputs)[:2], self.value_dense.units))
+
+    def _split_heads(self, x):
+        shape = (*ops.shape(x)[:2], self.num_heads, x.shape[-1] // self.num_heads)
+        return ops.reshape(x, shape)
+
+    def compute_output_shape(self, inputs_shape):
+        return (*inputs_shape[:-1], self.value_dim or inputs_shape[-1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "key_dim": self.key_dim,
+            "value_dim": self.value_dim,
+        }

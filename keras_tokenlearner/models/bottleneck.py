@@ -1,0 +1,129 @@
+"""The modules of Figure 9: what stands between the two 1x1x1 convolutions of a bottleneck unit."""
+
+import keras
+from keras import layers
+
+from keras_tokenlearner.layers import (
+    FixedGrid,
+    MixerBlock,
+    PriorAttention,
+    SelfAttention,
+    SpaceTimeAttention,
+    TokenFuser,
+    TokenLearner,
+    VectorAttention,
+)
+from keras_tokenlearner.layers.checks import check_channels_last, check_ints
+
+
+def bottleneck_module(config, input_shape=(64, 8, 8, 432), name="module"):
+    """Build the module of a config's `unit` alone, as Tables 11 and 12 measure it.
+
+    A module maps a video, (B, T, H, W, C), to one of the same shape; its parts run in order:
+
+    | part | what it is |
+    |---|---|
+    | `conv2d` | 3x3 convolution of each frame, dense, no bias |
+    | `conv1d` | convolution over 3 frames, dense, no bias |
+    | `spatial`, `temporal`, `joint` | `SpaceTimeAttention` with multi-head attention |
+    | `temporal_vector` | the same over time, with vector attention |
+    | `mlpmixer` | frame averages, `MixerBlock`, broadcast |
+    | `tokenlearner` | `TokenLearner`, attention between its tokens, `TokenFuser` |
+    | `broadcast` | frame averages, attention between them, broadcast |
+    | `prior_broadcast` | frame averages, `PriorAttention`, broadcast |
+    | `fuser` | frame averages, attention between them, `TokenFuser` |
+
+    "Broadcast" adds what became of a frame's average to each of its positions.
+
+    The modules of the paper are, Table 11: `joint`, `conv2d+joint`, `tokenlearner`,
+    `conv2d+tokenlearner`; Table 12: `conv2d+conv1d`, `conv2d+mlpmixer`, `conv2d+temporal`,
+    `spatial+temporal`, `conv2d+spatial+temporal`, `spatial+tokenlearner`; Table 13, in its order:
+    `conv2d+temporal`, `conv2d+temporal_vector`, `conv2d+prior_broadcast`, `conv2d+broadcast`,
+    `conv2d+fuser`, and `conv2d+tokenlearner` with either `attention`.
+
+    What the paper leaves open, and what is done here:
+
+    * The `tokenlearner` part is the text to the letter: `alpha` is one 3x3 convolution without
+      LayerNorm, queries, keys and values have as many channels as the input and no bias, M mixes
+      the tokens of all frames, and no norm stands around it. (M has a bias here, 512 weights, and
+      starts at zero, which makes the part the identity.) It has 0.857M weights where the tables
+      print 0.81M: their figure cannot be had from the text.
+    * Table 13 has names only. Its rows without TokenLearner need other tokens: "standard
+      transformer" and "vector transformer" are attention over time at every place, since the
+      first has the accuracy of Table 12's "Conv2D + Temporal transformer"; "broadcasting" and
+      "TokenFuser" without TokenLearner take the average of each frame as its one token.
+    * MLP-Mixer works on the averages of the frames, which fits the printed cost.
+
+    Args:
+        config: An `X2Plus1DConfig`, of which `unit`, `attention`, `num_tokens`, `num_heads` and
+            `key_dim` count.
+        input_shape: `(frames, height, width, channels)`; the default is what the paper measures.
+        name: Name of the model.
+
+    Returns:
+        A functional `keras.Model` without batch normalisation or activation: in a network they
+        follow every part.
+
+    Raises:
+        ValueError: If the input is no video of known sizes, or the heads do not divide its
+            channels.
+
+    Example:
+
+    >>> from keras_tokenlearner.models import X2Plus1DConfig
+    >>> module = bottleneck_module(X2Plus1DConfig(unit="conv2d+conv1d"), (4, 8, 8, 16))
+    >>> module.output_shape
+    (None, 4, 8, 8, 16)
+    """
+    check_channels_last("bottleneck_module")
+    inputs = keras.Input(check_ints("bottleneck_module", "input_shape", input_shape, lengths=(4,)))
+    x = inputs
+    for index, part in enumerate(config.parts):
+        x = add_part(config, part, x, f"{index}_{part}")
+    return keras.Model(inputs, x, name=name)
+
+
+def convolution(x, channels, kernel_size, name, strides=1):
+    """Add a 3-D convolution without bias that keeps the size, but for its strides."""
+    return layers.Conv3D(
+        channels,
+        kernel_size,
+        strides=strides,
+        padding="same",
+        data_format="channels_last",
+        use_bias=False,
+        kernel_initializer=keras.initializers.VarianceScaling(
+            2.0, mode="fan_out", distribution="untruncated_normal"
+        ),
+        name=name,
+    )(x)
+
+
+def add_part(config, part, x, name, strides=1):
+    """Add one part of a module to a graph; `strides` is for `conv2d`, which alone has any."""
+    channels = x.shape[-1]
+    if part == "conv2d":
+        return convolution(x, channels, (1, 3, 3), name, strides=strides)
+    if part == "conv1d":
+        return convolution(x, channels, (3, 1, 1), name)
+    heads = {"num_heads": config.num_heads, "key_dim": config.key_dim}
+    if part in ("spatial", "temporal", "joint"):
+        return SpaceTimeAttention(part, **heads, name=name)(x)
+    if part == "temporal_vector":
+        return SpaceTimeAttention("temporal", attention="vector", name=name)(x)
+    if part == "tokenlearner":
+        tokens = TokenLearner(config.num_tokens, num_convs=1, use_norm=False, name=name)(x)
+    else:
+        tokens = FixedGrid(num_tokens=1, name=f"{name}_averages")(x)  # (B, T, C)
+    if part == "mlpmixer":
+        tokens = MixerBlock(name=name)(tokens)
+    elif part == "prior_broadcast":
+        tokens = PriorAttention(name=f"{name}_attention")(tokens)
+    elif config.attention == "vector":
+        tokens = VectorAttention(use_bias=False, name=f"{name}_attention")(tokens)
+    else:
+        tokens = SelfAttention(**heads, name=f"{name}_attention")(tokens)
+    if part in ("tokenlearner", "fuser"):
+        return TokenFuser(mixing="global", use_norm=False, name=f"{name}_fuser")(tokens, x)
+    tokens = layers.Reshape((-1, 1, 1, channels), name=f"{name}_frames")(tokens)
+    return layers.Add(name=f"{name}_sum")([x, tokens])

@@ -1,0 +1,148 @@
+from dataclasses import dataclass
+
+from keras_tokenlearner.layers.checks import (
+    check_choice,
+    check_heads,
+    check_int,
+    check_positive,
+    check_rate,
+)
+
+PARTS = (
+    "conv2d",
+    "conv1d",
+    "spatial",
+    "temporal",
+    "temporal_vector",
+    "joint",
+    "mlpmixer",
+    "tokenlearner",
+    "broadcast",
+    "prior_broadcast",
+    "fuser",
+)
+
+
+@dataclass(frozen=True)
+class X2Plus1DConfig:
+    """Everything that decides the graph of an X(2+1)D network and of its bottleneck modules.
+
+    The defaults are X(2+1)D-M, the sizes of X3D-M. With another `unit` some units of the last
+    stage have that module in place of the two convolutions (Figure 9 of the paper).
+
+    Attributes:
+        unit: The module of the replaced units: parts joined by `"+"`, which
+            `keras_tokenlearner.models.bottleneck_module` explains, such as
+            `"conv2d+tokenlearner"`, the paper's final one.
+        replaced: Which units of the last stage have it, counted from 0; `None` for the last
+            three. The paper does not say which, but its costs fit three of seven.
+        attention: `"vector"` or `"multi_head"`, between the tokens of the parts `tokenlearner`,
+            `broadcast` and `fuser`.
+        num_tokens: Tokens of each frame (S) of `tokenlearner`.
+        num_heads: Heads of multi-head attention; they must divide `key_dim` and the channels
+            inside the units of the last stage.
+        key_dim: Channels of its queries, all heads together.
+        stem_channels: Channels after the stem.
+        stage_channels: Channels that the units of each stage give.
+        inner_channels: Channels inside them, between the 1x1x1 convolutions.
+        stage_units: Units of each stage.
+        head_channels: Channels of the layer between the average and the classifier.
+        dropout: Rate before the classifier.
+        epsilon: Of every batch normalisation.
+        momentum: Of every batch normalisation.
+
+    Raises:
+        ValueError: If a value is out of range or two of them contradict each other.
+
+    Example:
+
+    >>> X2Plus1DConfig(unit="conv2d+tokenlearner").replaced_units
+    (4, 5, 6)
+    """
+
+    unit: str = "conv2d+conv1d"
+    replaced: tuple | None = None
+    attention: str = "vector"
+    num_tokens: int = 8
+    num_heads: int = 8
+    key_dim: int = 128
+    stem_channels: int = 24
+    stage_channels: tuple = (24, 48, 96, 192)
+    inner_channels: tuple = (54, 108, 216, 432)
+    stage_units: tuple = (3, 5, 11, 7)
+    head_channels: int = 2048
+    dropout: float = 0.5
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+
+    def __post_init__(self):
+        owner = "X2Plus1DConfig"
+        for name in ("num_tokens", "num_heads", "key_dim", "stem_channels", "head_channels"):
+            check_int(owner, name, getattr(self, name))
+        for name in ("stage_channels", "inner_channels", "stage_units"):
+            self._check_sizes(owner, name)
+        check_choice(owner, "attention", self.attention, ("vector", "multi_head"))
+        for name in ("dropout", "momentum"):
+            check_rate(owner, name, getattr(self, name))
+        check_positive(owner, "epsilon", self.epsilon)
+        self._check_unit(owner)
+        self._check_replaced(owner)
+        if self._has_heads:
+            check_heads(owner, self.num_heads, self.key_dim)
+            check_heads(owner, self.num_heads, self.inner_channels[-1])
+
+    def _check_sizes(self, owner, name):
+        """Check that there is a size for each stage; a list, as JSON has it, becomes a tuple."""
+        value = getattr(self, name)
+        if not isinstance(value, (tuple, list)) or not value:
+            raise ValueError(
+                f"{owner}: `{name}` must be a tuple with an integer for each stage. "
+                f"Received: {name}={value!r}"
+            )
+        value = tuple(check_int(owner, name, size) for size in value)
+        if len(value) != len(self.stage_channels):
+            raise ValueError(
+                f"{owner}: `{name}` must have a size for each of the {len(self.stage_channels)} "
+                f"stages of `stage_channels`. Received: {name}={value}"
+            )
+        object.__setattr__(self, name, value)
+
+    def _check_unit(self, owner):
+        if not isinstance(self.unit, str):
+            raise ValueError(
+                f"{owner}: `unit` must be parts joined by '+', such as 'conv2d+tokenlearner'. "
+                f"Received: unit={self.unit!r}"
+            )
+        for part in self.parts:
+            check_choice(owner, "unit", part, PARTS)
+
+    def _check_replaced(self, owner):
+        if self.replaced is None:
+            return
+        units = range(self.stage_units[-1])
+        is_list = isinstance(self.replaced, (tuple, list))
+        if is_list:
+            value = tuple(check_int(owner, "replaced", unit, minimum=0) for unit in self.replaced)
+            object.__setattr__(self, "replaced", value)
+        if not is_list or len(set(value) & set(units)) != len(value):
+            raise ValueError(
+                f"{owner}: `replaced` must be a tuple of different units of the last stage, "
+                f"0 to {units[-1]}. Received: replaced={self.replaced!r}"
+            )
+
+    @property
+    def _has_heads(self):
+        over_tokens = {"tokenlearner", "broadcast", "fuser"} & set(self.parts)
+        by_name = {"spatial", "temporal", "joint"} & set(self.parts)
+        return bool(by_name or (over_tokens and self.attention == "multi_head"))
+
+    @property
+    def parts(self):
+        """The names of the parts of `unit`, in order."""
+        return tuple(self.unit.split("+"))
+
+    @property
+    def replaced_units(self):
+        """The units of the last stage that have the module `unit`, counted from 0."""
+        units = self.stage_units[-1]
+        return tuple(range(units))[-3:] if self.replaced is None else self.replaced

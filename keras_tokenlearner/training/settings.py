@@ -1,0 +1,36 @@
+import dataclasses
+
+from keras_tokenlearner.layers.checks import check_choice
+
+
+def with_settings(recipe, settings):
+    """Return a recipe with fields set from texts, as they come from a command line.
+
+    Args:
+        recipe: A frozen dataclass whose fields are `str`, `int` or `float`.
+        settings: Texts of the form `"field=value"`.
+
+    Returns:
+        A recipe of the same class.
+
+    Raises:
+        ValueError: If there is no such field, or the value is of another type.
+
+    Example:
+
+    >>> with_settings(FashionMnistRecipe(), ["epochs=3"]).epochs
+    3
+    """
+    fields = {field.name: field.type for field in dataclasses.fields(recipe)}
+    changes = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        check_choice(type(recipe).__name__, "field", name, list(fields))
+        try:
+            changes[name] = fields[name](text)
+        except ValueError as error:
+            raise ValueError(
+                f"{type(recipe).__name__}: {name} must be of type {fields[name].__name__}, as in "
+                f"{name}={getattr(recipe, name)}. Received: {setting!r}"
+            ) from error
+    return dataclasses.replace(recipe, **changes)

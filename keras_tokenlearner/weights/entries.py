@@ -1,0 +1,88 @@
+import numpy as np
+
+_LISTED = 6
+
+
+class Entries:
+    """What a checkpoint holds, by the names of its source, and which of it was taken.
+
+    Checkpoints keep the same network under various prefixes ("params/", "vit.", "module."). The
+    prefix is what stands before the source's `anchor`, a name that every file of it has; names
+    behind it are given without, others in full.
+
+    Args:
+        owner: String, who asks, for error messages.
+        checkpoint: A `Checkpoint`.
+        anchors: Names, one of which the checkpoint must hold once.
+
+    Raises:
+        ValueError: If the checkpoint holds no anchor, or several.
+    """
+
+    def __init__(self, owner, checkpoint, anchors):
+        self.owner = owner
+        self.prefix = self._find_prefix(checkpoint, anchors)
+        self._full = {name.removeprefix(self.prefix): name for name in checkpoint}
+        self._checkpoint = checkpoint
+        self._taken = set()
+        # What stands outside of the prefix is of other networks: it need not be understood.
+        self.outside = {name for name in checkpoint if not name.startswith(self.prefix)}
+
+    def _find_prefix(self, checkpoint, anchors):
+        found = {
+            name.removesuffix(anchor)
+            for name in checkpoint
+            for anchor in anchors
+            if name.endswith(anchor) and (name == anchor or name[-len(anchor) - 1] in "./")
+        }
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            raise ValueError(
+                f"{self.owner}: {checkpoint.origin} holds several networks, under "
+                f"{sorted(found)}; pass a mapping with the entries of one"
+            )
+        raise ValueError(
+            f"{self.owner}: {checkpoint.origin} is of another architecture or source: it has no "
+            f"entry {' or '.join(anchors)}. It holds {listed(sorted(checkpoint)) or 'nothing'}"
+        )
+
+    def __contains__(self, name):
+        return name in self._full
+
+    def __iter__(self):
+        return iter(self._full)
+
+    def full_name(self, name):
+        """Return the name that an entry has in the checkpoint."""
+        return self._full[name]
+
+    def take(self, name):
+        """Return an entry as float32 and count it as used, or raise if it is no number."""
+        full = self._full[name]
+        array = self._checkpoint[full]
+        if array is not None and array.dtype == np.dtype("V2"):
+            # numpy has no bfloat16 and stores it as two bytes, the upper half of a float32.
+            array = (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+        is_float = array is not None and (array.dtype.kind == "f" or array.dtype.name == "bfloat16")
+        if not is_float:
+            kind = "no array" if array is None else f"an array of {array.dtype}"
+            raise ValueError(f"{self.owner}: {full} must be an array of floats, and is {kind}")
+        if array.ndim == 0 or array.size == 0:
+            raise ValueError(f"{self.owner}: {full} has shape {array.shape} and holds no weights")
+        array = array.astype(np.float32, copy=False)
+        if not np.isfinite(array).all():
+            raise ValueError(f"{self.owner}: {full} holds values that are not finite")
+        self._taken.add(name)
+        return array
+
+    def unused(self):
+        """Return the names, without prefix, that were not taken."""
+        return [name for name in self._full if name not in self._taken]
+
+
+def listed(names, most=_LISTED):
+    """Return names in one line, the first few of them where they are many."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(str(name) for name in names[:most]) + more

@@ -1,0 +1,90 @@
+"""ViT of keras-hub: from its models, and from the `.weights.h5` files of its presets."""
+
+import re
+
+from keras_tokenlearner.weights.source import HALF, Named, Source
+
+_BLOCK = r"vit_encoder/transformer_block_(\d+)"
+_PATTERNS = (
+    (r"vit_patching_and_embedding/class_token", "class_token/tokens"),
+    (r"vit_patching_and_embedding/patch_embedding/(\w+)", r"embedding/projection/\1"),
+    (r"vit_patching_and_embedding/position_embedding/embeddings", "positions/table"),
+    (rf"{_BLOCK}/ln_1/(\w+)", r"block_\1/attention_norm/\2"),
+    (rf"{_BLOCK}/mha/(\w+)/(\w+)", r"block_\1/mixer/\2/\3"),
+    (rf"{_BLOCK}/ln_2/(\w+)", r"block_\1/mlp_norm/\2"),
+    (rf"{_BLOCK}/mlp/dense_1/(\w+)", r"block_\1/mlp/hidden/\2"),
+    (rf"{_BLOCK}/mlp/dense_2/(\w+)", r"block_\1/mlp/output/\2"),
+    (r"vit_encoder/ln/(\w+)", r"norm/\1"),
+    (r"predictions/(\w+)", r"head/\1"),
+)
+# Files name layers by class and attribute, and number the variables of a layer.
+_FILE = "layers/vi_t_encoder/encoder_layers/vi_t_encoder_block"
+_FILE_PATTERNS = (
+    (r"layers/vi_t_patching_and_embedding/vars/0", "vit_patching_and_embedding/class_token"),
+    (
+        r"layers/vi_t_patching_and_embedding/patch_embedding/vars/(\d)",
+        r"vit_patching_and_embedding/patch_embedding/\1",
+    ),
+    (
+        r"layers/vi_t_patching_and_embedding/position_embedding/vars/0",
+        "vit_patching_and_embedding/position_embedding/embeddings",
+    ),
+    (rf"{_FILE}/(.*)", rf"{_FILE}_0/\1"),  # the first has no number
+    (rf"{_FILE}_(\d+)/layer_norm_(\d)/vars/(\d)", r"vit_encoder/transformer_block_\1/ln_\2/\3"),
+    (
+        rf"{_FILE}_(\d+)/mha/(query|key|value)_dense/vars/(\d)",
+        r"vit_encoder/transformer_block_\1/mha/\2/\3",
+    ),
+    (
+        rf"{_FILE}_(\d+)/mha/output_dense/vars/(\d)",
+        r"vit_encoder/transformer_block_\1/mha/attention_output/\2",
+    ),
+    (rf"{_FILE}_(\d+)/mlp/(dense_\d)/vars/(\d)", r"vit_encoder/transformer_block_\1/mlp/\2/\3"),
+    (r"layers/vi_t_encoder/layer_norm/vars/(\d)", r"vit_encoder/ln/\1"),
+)
+
+
+def convert(entries, heads):
+    del heads  # the kernels have them as an axis
+    in_file = any(name.startswith("layers/vi_t_encoder/") for name in entries)
+    first = 0 if in_file else 1  # of the numbers of the blocks
+    head = "layers/dense_1" if "layers/dense_1/vars/0" in entries else "layers/dense"
+    arrays = {}
+    for name in list(entries):
+        path = _rename(name.replace(f"{head}/vars", "predictions"), _FILE_PATTERNS)
+        path = _rename(path, _PATTERNS)
+        if path == name:
+            continue
+        path = re.sub(r"^block_(\d+)", lambda found: f"block_{int(found[1]) - first}", path)
+        layer, _, leaf = path.rpartition("/")
+        if leaf in ("0", "1"):
+            leaves = ("gamma", "beta") if layer.endswith("norm") else ("kernel", "bias")
+            path = f"{layer}/{leaves[int(leaf)]}"
+        array, origin = entries.take(name), entries.full_name(name)
+        if path in ("class_token/tokens", "positions/table"):
+            array = array.reshape(-1, array.shape[-1])
+        arrays[path] = Named(array, origin)
+    return arrays
+
+
+def _rename(name, patterns):
+    """Return the name after every pattern that it matches in turn."""
+    for pattern, ours in patterns:
+        found = re.fullmatch(pattern, name)
+        if found:
+            name = found.expand(ours)
+    return name
+
+
+KERAS_HUB = Source(
+    convert,
+    anchors=(
+        "vit_patching_and_embedding/patch_embedding/kernel",
+        "layers/vi_t_patching_and_embedding/patch_embedding/vars/0",
+    ),
+    config={"activation": "gelu", "epsilon": 1e-6},
+    resize="bilinear",
+    normalization=HALF,
+    ignored=("optimizer/",),
+    head_only=("pre_logits/", "layers/dense/"),
+)

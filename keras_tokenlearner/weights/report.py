@@ -1,0 +1,58 @@
+from dataclasses import dataclass
+
+from keras_tokenlearner.weights.entries import listed
+
+_UNTRAINED = (
+    "These layers start untrained, and the blocks behind them meet tokens that they have not seen: "
+    "fine-tune or distill. The TokenLearner's authors found that plain weights alone do not help."
+)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load` did. `print` it.
+
+    Attributes:
+        model: Name of the model.
+        source: Name of the source.
+        origin: Where the weights came from: a path, or "a mapping".
+        loaded: Paths of variables to the names of the entries that they came from.
+        resized: Paths of variables to what was done to their shape.
+        adapted: Paths of variables to what else was done to their values.
+        left: Paths of the variables that kept what they had.
+        reset: Paths of the variables that were initialised anew.
+        unused: Names of the entries that found no place.
+        added: Names of the layers that a plain ViT lacks and the file did not fill.
+        differences: What the model has otherwise than the source, where that was allowed.
+    """
+
+    model: str
+    source: str
+    origin: str
+    loaded: dict
+    resized: dict
+    adapted: dict
+    left: tuple
+    reset: tuple
+    unused: tuple
+    added: tuple
+    differences: tuple
+
+    def __str__(self):
+        total = len(self.loaded) + len(self.left) + len(self.reset)
+        lines = [
+            f"{self.source} weights from {self.origin} in the model {self.model!r}: "
+            f"{len(self.loaded)} of {total} variables loaded"
+        ]
+        for title, rows in (("resized", self.resized), ("adapted", self.adapted)):
+            for what in dict.fromkeys(rows.values()):
+                paths = [path for path in rows if rows[path] == what]
+                lines.append(f"  {title:8} {listed(paths)}: {what}")
+        for title in ("left", "reset", "unused"):
+            names = getattr(self, title)
+            if names:
+                lines.append(f"  {title:8} {len(names)}: {listed(names)}")
+        lines += [f"  differs  {what}" for what in self.differences]
+        if self.added:
+            lines.append(f"  note     {listed(self.added)}: {_UNTRAINED}")
+        return "\n".join(lines)

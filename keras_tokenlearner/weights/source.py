@@ -1,0 +1,46 @@
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+# Means and standard deviations of pixels in [0, 1]; the first gives pixels in [-1, 1].
+HALF = (0.5, 0.5)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+NORMALIZATIONS = {"half": HALF, "imagenet": IMAGENET, "clip": CLIP}
+ZEROS = "zeros"  # the origin of a bias that the file's layer does not have
+
+
+class Named(NamedTuple):
+    """An array in the shape of our variable, and the name of the entry that it came from."""
+
+    array: np.ndarray
+    origin: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """How the checkpoints of one source become weights of ours.
+
+    Attributes:
+        convert: Function of `Entries` and the number of heads. It returns the paths of our
+            variables to `Named` arrays in their shapes, but for what depends on the model:
+            "positions/table" is (N, C), with the rows of class token and registers where the file
+            has them, and the j-th TokenLearner and TokenFuser are "token_learner_{j}" and
+            "token_fuser_{j}".
+        anchors: Names of entries, one of which every checkpoint of the source has.
+        config: Fields of `VisionTransformerConfig` that the source decides.
+        resize: How the source resizes positions, a name of `weights.resize`.
+        normalization: Mean and standard deviation, of pixels in [0, 1], that its models expect.
+        ignored: Starts of the names of entries that have no place in our models and are not missed.
+        head_only: Starts of the names of entries that stand between the features and the head.
+    """
+
+    convert: Callable
+    anchors: tuple
+    config: dict = field(default_factory=dict)
+    resize: str = "bicubic_antialias"
+    normalization: tuple = HALF
+    ignored: tuple = ()
+    head_only: tuple = ()

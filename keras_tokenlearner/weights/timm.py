@@ -1,0 +1,128 @@
+"""ViT and DeiT of timm, from its names and to them."""
+
+import numpy as np
+
+from keras_tokenlearner.weights.layout import Layout
+from keras_tokenlearner.weights.source import ZEROS, Named, Source
+from keras_tokenlearner.weights.torch_layers import count_blocks, from_torch, to_torch
+
+BLOCK = "blocks.{i}."
+NAMES = {
+    "embedding/projection": ("conv", "patch_embed.proj"),
+    "pre_norm": ("norm", "norm_pre"),
+    "block_{i}/attention_norm": ("norm", "blocks.{i}.norm1"),
+    "block_{i}/mixer/attention_output": ("heads_out", "blocks.{i}.attn.proj"),
+    "block_{i}/mixer_scale/gamma": ("raw", "blocks.{i}.ls1.gamma"),
+    "block_{i}/mlp_norm": ("norm", "blocks.{i}.norm2"),
+    "block_{i}/mlp/hidden": ("linear", "blocks.{i}.mlp.fc1"),
+    "block_{i}/mlp/output": ("linear", "blocks.{i}.mlp.fc2"),
+    "block_{i}/mlp_scale/gamma": ("raw", "blocks.{i}.ls2.gamma"),
+    "norm": ("norm", "norm"),
+    "head": ("linear", "head"),
+}
+CONFIG = {"activation": "gelu", "epsilon": 1e-6}
+_PARTS = ("query", "key", "value")
+
+
+def convert(entries, heads, registers="reg_token"):
+    """Convert timm's entries; `registers` is what the source calls its register tokens."""
+    arrays = from_torch(entries, NAMES, BLOCK, heads)
+    for i in range(count_blocks(entries, BLOCK)):
+        arrays |= _split_qkv(entries, f"blocks.{i}.attn.qkv", f"block_{i}/mixer", heads)
+    tokens = {"class_token": "cls_token", "register_tokens": registers}
+    for ours, theirs in tokens.items():
+        if theirs in entries:
+            arrays[f"{ours}/tokens"] = _rows(entries, theirs)
+    if "pos_embed" in entries:
+        arrays["positions/table"] = _rows(entries, "pos_embed")
+    return arrays
+
+
+def _rows(entries, name):
+    array = entries.take(name)
+    return Named(array.reshape(-1, array.shape[-1]), entries.full_name(name))
+
+
+def _split_qkv(entries, theirs, ours, heads):
+    """Split a linear layer that computes query, key and value at once, (3 * H * D, C)."""
+    if f"{theirs}.weight" not in entries:
+        return {}
+    weight, origin = entries.take(f"{theirs}.weight"), entries.full_name(f"{theirs}.weight")
+    if weight.ndim != 2 or weight.shape[0] % (3 * heads):
+        raise ValueError(
+            f"{entries.owner}: {origin} has shape {weight.shape}, which does not divide into "
+            f"query, key and value of the {heads} heads of the model"
+        )
+    channels = weight.shape[1]
+    kernels = weight.reshape(3, heads, -1, channels).transpose(0, 3, 1, 2)  # (3, C, H, D)
+    biases, bias_origin = np.zeros(kernels.shape[:1] + kernels.shape[2:], np.float32), ZEROS
+    if f"{theirs}.bias" in entries:
+        bias, bias_origin = entries.take(f"{theirs}.bias"), entries.full_name(f"{theirs}.bias")
+        if bias.size != biases.size:
+            raise ValueError(
+                f"{entries.owner}: {bias_origin} has shape {bias.shape} and {origin} has shape "
+                f"{weight.shape}, which do not belong together"
+            )
+        biases = bias.reshape(biases.shape)
+    arrays = {}
+    for part, kernel, bias in zip(_PARTS, kernels, biases, strict=True):
+        arrays[f"{ours}/{part}/kernel"] = Named(kernel, origin)
+        arrays[f"{ours}/{part}/bias"] = Named(bias, bias_origin)
+    return arrays
+
+
+def to_timm(model):
+    """Return the weights of a plain ViT of ours by the names of timm's `VisionTransformer`.
+
+    timm's model must have the same sizes, exact gelu where ours has it, `norm_layer` with our
+    epsilon, and `fc_norm=False` where we average the tokens. Pixels are in [-1, 1], timm's mean and
+    std of 0.5. With register tokens, timm's model must be built with `no_embed_class=True`.
+
+    Args:
+        model: A `keras.Model` that `vision_transformer` or `create_model` built.
+
+    Returns:
+        A dictionary of names to numpy arrays: save it with `safetensors.numpy.save_file`, or load
+        it with `load_state_dict` after `torch.from_numpy` of each.
+
+    Raises:
+        ValueError: If timm has no such model: with a TokenLearner, of videos, with vector
+            attention, or with a LayerNorm before the blocks (timm's has no bias before it).
+
+    Example:
+
+    >>> from keras_tokenlearner import create_model
+    >>> entries = to_timm(create_model("vit_pico8", classes=10))
+    >>> entries["pos_embed"].shape, entries["blocks.0.attn.qkv.weight"].shape
+    ((1, 16, 32), (96, 32))
+    """
+    layout = Layout("to_timm", model)
+    arrays = layout.arrays()
+    unknown = [layer.name for layer in layout.added]
+    unknown += [name for name in ("pre_norm",) if f"{name}/gamma" in arrays]
+    if unknown or len(layout.grid) != 2 or "block_0/mixer/query/kernel" not in arrays:
+        raise ValueError(
+            "to_timm: only image models of plain dot-product blocks have a place in timm. "
+            f"Received: a model with grid={layout.grid} and layers {unknown}"
+        )
+    entries = to_torch(arrays, NAMES, layout.num_blocks)
+    for i in range(layout.num_blocks):
+        names = [f"block_{i}/mixer/{part}" for part in _PARTS]
+        channels = arrays[f"{names[0]}/kernel"].shape[0]
+        kernels = [arrays[f"{name}/kernel"].reshape(channels, -1).T for name in names]
+        biases = [arrays[f"{name}/bias"].reshape(-1) for name in names]
+        entries[f"blocks.{i}.attn.qkv.weight"] = np.concatenate(kernels)
+        entries[f"blocks.{i}.attn.qkv.bias"] = np.concatenate(biases)
+    table = arrays["positions/table"]
+    positions = table.reshape(1, -1, table.shape[-1])
+    if "class_token/tokens" in arrays:
+        entries["cls_token"] = arrays["class_token/tokens"][None]
+        if "register_tokens/tokens" not in arrays:
+            positions = np.concatenate([np.zeros_like(positions[:, :1]), positions], axis=1)
+    if "register_tokens/tokens" in arrays:
+        entries["reg_token"] = arrays["register_tokens/tokens"][None]
+    entries["pos_embed"] = positions
+    return {name: np.ascontiguousarray(array) for name, array in entries.items()}
+
+
+TIMM = Source(convert, anchors=("patch_embed.proj.weight",), config=CONFIG)

@@ -1,0 +1,393 @@
+"""What every layer and every model must hold to, on the backend that `KERAS_BACKEND` selects.
+
+A layer or a model is a *case*; adding one is adding a case to `tests/layers/cases.py` or
+`tests/models/cases.py`. The checks are plain functions of a case, for tests to parametrise over:
+`LAYER_CASES x (LAYER_CHECKS + MODEL_CHECKS)`, `MODEL_CASES x MODEL_CHECKS`.
+
+That backends agree is checked through `tests/data/conformance_outputs.npz`, which holds a few
+outputs of every case, made on one backend by
+
+    KERAS_BACKEND=jax python -m tests.conformance --write
+"""
+
+import argparse
+import inspect
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+OUTPUTS_FILE = Path(__file__).parent / "data" / "conformance_outputs.npz"
+SAMPLES = 24  # numbers kept of each output
+
+
+@dataclass(frozen=True)
+class ModelCase:
+    """A model to check.
+
+    Attributes:
+        name: Unique, the key of its outputs in the file.
+        build: Function without arguments that returns a new `keras.Model`.
+        still: Endings of the paths of weights that no training step can change, with the reason.
+        pixels: Whether inputs are drawn from [0, 255] instead of N(0, 1).
+        float32: Names of layers that stay float32 under mixed precision.
+    """
+
+    name: str
+    build: Callable
+    still: dict = field(default_factory=dict)
+    pixels: bool = True
+    float32: tuple = ("predictions",)
+
+
+@dataclass(frozen=True)
+class LayerCase:
+    """A layer to check.
+
+    Attributes:
+        name: Unique, the key of its outputs in the file.
+        layer: Class of the layer.
+        kwargs: Arguments of its constructor; prefer values that are not the defaults.
+        shapes: Shape of each input, without the batch.
+        dynamic: Shapes with `None` for what may be unknown when the layer is built.
+        other: Other shapes that fit `dynamic`, or `None` where the layer must refuse `dynamic`.
+        call: Keyword arguments of its call.
+        still: Endings of the paths of weights that no training step can change, with the reason.
+    """
+
+    name: str
+    layer: type
+    kwargs: dict
+    shapes: tuple
+    dynamic: tuple
+    other: tuple | None = None
+    call: dict = field(default_factory=dict)
+    still: dict = field(default_factory=dict)
+    pixels = False
+    float32 = ()
+
+    def make(self, **changes):
+        return self.layer(**{**self.kwargs, "name": "layer", **changes})
+
+    def build(self, shapes=None):
+        inputs = [keras.Input(shape) for shape in shapes or self.shapes]
+        return keras.Model(inputs, self.make()(*inputs, **self.call))
+
+
+def array(shape, seed):
+    """Return numbers from N(0, 1) that are the same everywhere."""
+    return np.random.RandomState(seed).standard_normal(shape).astype("float32")
+
+
+def arrays(shapes, batch=2, pixels=False):
+    """Return an input for each shape."""
+    values = [array((batch, *shape), seed=1000 + seed) for seed, shape in enumerate(shapes)]
+    return [np.clip(128 + 64 * value, 0, 255) for value in values] if pixels else values
+
+
+def model_arrays(case, model, batch=2):
+    """Return inputs for the model of a case."""
+    return arrays([tensor.shape[1:] for tensor in model.inputs], batch, case.pixels)
+
+
+def assign_weights(layer):
+    """Give every weight random values, so that none blocks a gradient and outputs are O(1).
+
+    Variances that a batch normalisation keeps are positive, as those of batches are.
+    """
+    for seed, weight in enumerate(layer.weights):
+        fan_in = np.prod(weight.shape[:-1]) if len(weight.shape) > 1 else 4
+        values = array(weight.shape, seed) / np.sqrt(fan_in)
+        weight.assign(values**2 + 0.5 if weight.path.endswith("moving_variance") else values)
+
+
+def to_numpy(outputs):
+    """Return a list of float32 arrays of a tensor or a structure of tensors."""
+    tensors = keras.tree.flatten(outputs)
+    return [ops.convert_to_numpy(ops.cast(tensor, "float32")) for tensor in tensors]
+
+
+def assert_close(found, expected, atol=1e-5, message=""):
+    """Assert that two structures hold the same arrays, within `atol` of O(1) numbers."""
+    found, expected = to_numpy(found), to_numpy(expected)
+    assert len(found) == len(expected), message
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=atol, atol=atol, err_msg=message)
+
+
+def sublayers(layer):
+    """Return all layers that a layer holds, at any depth, in attributes, lists and dicts."""
+    found = {}
+
+    def visit(value):
+        if isinstance(value, keras.Layer):
+            if id(value) not in found:
+                found[id(value)] = value
+                visit(vars(value))
+        elif isinstance(value, dict):
+            for item in value.values():
+                visit(item)
+        elif isinstance(value, (list, tuple, set)):
+            for item in value:
+                visit(item)
+
+    visit(vars(layer))
+    found.pop(id(layer), None)
+    return list(found.values())
+
+
+def built_model(case):
+    """Return the model of a case with weights from `assign_weights`."""
+    model = case.build()
+    assign_weights(model)
+    return model
+
+
+def call(model, inputs):
+    """Return the outputs of a model, computed eagerly."""
+    return model(inputs if len(inputs) > 1 else inputs[0])
+
+
+def predict(model, inputs):
+    """Return the outputs of a model, computed as the backend's graph or compiled program."""
+    return model.predict(inputs if len(inputs) > 1 else inputs[0], verbose=0)
+
+
+# Checks of layers
+
+
+def check_config(case):
+    """Every argument is in the config, which survives JSON and makes an equal layer."""
+    layer = case.make()
+    config = layer.get_config()
+    for name in constructor_arguments(case.layer):
+        assert name in config, f"{case.layer.__name__}.get_config() lacks {name}"
+    for name, value in case.kwargs.items():
+        assert config[name] == value, f"{name} was {value!r}, the config has {config[name]!r}"
+    assert case.layer.from_config(config).get_config() == config
+    from_json = case.layer.from_config(json.loads(json.dumps(config)))
+    assert from_json.get_config() == config
+    saved = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
+    assert keras.saving.deserialize_keras_object(saved).get_config() == config
+
+
+def constructor_arguments(kind):
+    """Return the names of a layer's arguments, through `**kwargs` to the parents."""
+    names = {"name", "dtype", "trainable"}
+    for parent in kind.__mro__:
+        if parent is keras.Layer:
+            break
+        if "__init__" in vars(parent):
+            parameters = inspect.signature(parent.__init__).parameters.values()
+            names |= {p.name for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
+            if all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in parameters):
+                break
+    return names - {"self"}
+
+
+def check_build(case):
+    """`build` creates what a call creates, and builds every child."""
+    built, called = case.make(), case.make()
+    built.build(*[(None, *shape) for shape in case.shapes])
+    called(*arrays(case.shapes), **case.call)
+    found, expected = (
+        [(weight.path, tuple(weight.shape)) for weight in layer.weights]
+        for layer in (built, called)
+    )
+    assert found == expected
+    for child in sublayers(built):
+        assert child.built, f"{case.layer.__name__}.build() leaves {child.name} unbuilt"
+
+
+def check_shapes(case):
+    """The shape and type of a symbolic call are those of an eager one."""
+    layer = case.make()
+    inputs = [keras.KerasTensor((None, *shape)) for shape in case.shapes]
+    symbolic = keras.tree.flatten(layer(*inputs, **case.call))
+    eager = keras.tree.flatten(layer(*arrays(case.shapes, batch=3), **case.call))
+    assert len(symbolic) == len(eager)
+    for one, other in zip(symbolic, eager, strict=True):
+        assert tuple(one.shape) == (None, *other.shape[1:])
+        assert other.shape[0] == 3
+        assert keras.backend.standardize_dtype(one.dtype) == "float32"
+        assert keras.backend.standardize_dtype(other.dtype) == "float32"
+    computed = layer.compute_output_shape(*[(None, *shape) for shape in case.shapes])
+    assert tuple(computed) == tuple(symbolic[0].shape)
+
+
+def check_dynamic_shapes(case):
+    """One model of unknown sizes takes different ones, or the layer says what must be known."""
+    if case.other is None:
+        with pytest.raises(ValueError, match=f"{case.layer.__name__}: .*known"):
+            case.build(case.dynamic)
+        return
+    model = case.build(case.dynamic)
+    assign_weights(model)
+    for shapes in (case.shapes, case.other):
+        layer, inputs = case.make(), arrays(shapes)
+        layer.build(*[(None, *shape) for shape in shapes])
+        layer.set_weights(model.get_weights())
+        assert_close(predict(model, inputs), layer(*inputs, **case.call), message=str(shapes))
+
+
+def check_layer_precision(case):
+    """A policy given to a layer reaches every sublayer."""
+    layer, reference = case.make(dtype="mixed_bfloat16"), case.make()
+    for one in (layer, reference):
+        one.build(*[(None, *shape) for shape in case.shapes])
+    assign_weights(reference)
+    layer.set_weights(reference.get_weights())
+    assert_bfloat16(layer, exceptions=())
+    inputs = arrays(case.shapes)
+    found, expected = layer(*inputs, **case.call), reference(*inputs, **case.call)
+    for tensor in keras.tree.flatten(found):
+        assert keras.backend.standardize_dtype(tensor.dtype) == "bfloat16"
+    assert_rough(found, expected)
+
+
+def assert_bfloat16(layer, exceptions):
+    """Assert that all layers compute in bfloat16 on float32 weights."""
+    for child in [layer, *sublayers(layer)]:
+        if child.name not in exceptions:
+            assert child.compute_dtype == "bfloat16", f"{child.name}: {child.compute_dtype}"
+    for weight in layer.weights:
+        assert keras.backend.standardize_dtype(weight.dtype) == "float32", weight.path
+
+
+def assert_rough(found, expected):
+    """Assert that bfloat16 outputs are near float32 ones, by the root of the mean square."""
+    for one, other in zip(to_numpy(found), to_numpy(expected), strict=True):
+        error = np.sqrt(np.mean((one - other) ** 2))
+        assert error <= 0.03 * np.sqrt(np.mean(other**2)) + 1e-3
+
+
+# Checks of models, and of layers inside a model
+
+
+def check_model_config(case):
+    """The config of a model survives JSON and makes an equal model."""
+    model = case.build()
+    text = json.dumps(keras.saving.serialize_keras_object(model))
+    again = keras.saving.deserialize_keras_object(json.loads(text))
+    assert json.dumps(keras.saving.serialize_keras_object(again)) == text
+    assert again.count_params() == model.count_params()
+
+
+def check_batches(case):
+    """Any batch size runs, and an example's output does not depend on its batch."""
+    model = built_model(case)
+    inputs = model_arrays(case, model, batch=3)
+    together = keras.tree.flatten(predict(model, inputs))
+    alone = keras.tree.flatten(predict(model, [value[:1] for value in inputs]))
+    for one, other, symbolic in zip(together, alone, model.outputs, strict=True):
+        assert one.shape == (3, *symbolic.shape[1:])
+        assert other.shape == (1, *symbolic.shape[1:])
+        assert_close(one[:1], other)
+        assert np.isfinite(one).all()
+
+
+def check_precision(case):
+    """Under a global policy of mixed precision all layers follow it."""
+    model = built_model(case)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    mixed = case.build()
+    keras.config.set_dtype_policy("float32")
+    mixed.set_weights(model.get_weights())
+    assert_bfloat16(mixed, case.float32)
+    inputs = model_arrays(case, model)
+    assert_rough(predict(mixed, inputs), call(model, inputs))
+
+
+def check_training_step(case):
+    """One step of Adam changes every trainable weight."""
+    model = built_model(case)
+    inputs = model_arrays(case, model, batch=4)
+    targets = [array((4, *tensor.shape[1:]), seed) for seed, tensor in enumerate(model.outputs)]
+    before = {weight.path: ops.convert_to_numpy(weight).copy() for weight in model.weights}
+    model.compile(keras.optimizers.Adam(1e-2), loss=["mse"] * len(targets))
+    history = model.fit(
+        inputs if len(inputs) > 1 else inputs[0],
+        targets if len(targets) > 1 else targets[0],
+        batch_size=4,
+        verbose=0,
+    )
+    assert np.isfinite(history.history["loss"]).all()
+    for ending in case.still:
+        assert any(path.endswith(ending) for path in before), f"no weight ends with {ending}"
+    for weight in model.trainable_weights:
+        after = ops.convert_to_numpy(weight)
+        assert np.isfinite(after).all(), weight.path
+        if not any(weight.path.endswith(ending) for ending in case.still):
+            assert not np.array_equal(after, before[weight.path]), f"{weight.path} did not change"
+
+
+def check_saving(case):
+    """`.keras` and `.weights.h5` files bring back the outputs."""
+    model = built_model(case)
+    inputs = model_arrays(case, model)
+    expected = call(model, inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(f"{folder}/model.keras")
+        model.save_weights(f"{folder}/model.weights.h5")
+        loaded = keras.saving.load_model(f"{folder}/model.keras")
+        again = case.build()
+        again.load_weights(f"{folder}/model.weights.h5")
+    assert_close(call(loaded, inputs), expected, atol=1e-6)
+    assert_close(call(again, inputs), expected, atol=1e-6)
+
+
+def check_backends_agree(case):
+    """The outputs are those in the file, which another backend may have made."""
+    with np.load(OUTPUTS_FILE) as file:
+        assert case.name in file, f"{case.name} is new: run `python -m tests.conformance --write`"
+        assert_close(sample_outputs(case), file[case.name])
+
+
+def sample_outputs(case):
+    """Return some numbers of the outputs of a case, with weights and inputs from seeds."""
+    model = built_model(case)
+    outputs = to_numpy(call(model, model_arrays(case, model)))
+    places = [np.linspace(0, value.size - 1, SAMPLES).astype(int) for value in outputs]
+    return np.stack([v.ravel()[place] for v, place in zip(outputs, places, strict=True)])
+
+
+LAYER_CHECKS = (
+    check_config,
+    check_build,
+    check_shapes,
+    check_dynamic_shapes,
+    check_layer_precision,
+)
+MODEL_CHECKS = (
+    check_model_config,
+    check_batches,
+    check_precision,
+    check_training_step,
+    check_saving,
+    check_backends_agree,
+)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="make the file of outputs anew")
+    if not parser.parse_args().write:
+        parser.error("nothing to do; pass --write")
+    from tests.applications.cases import CATALOG_CASES
+    from tests.layers.cases import LAYER_CASES
+    from tests.models.cases import MODEL_CASES
+
+    cases = (*LAYER_CASES, *MODEL_CASES, *CATALOG_CASES)
+    outputs = {case.name: sample_outputs(case) for case in cases}
+    np.savez_compressed(OUTPUTS_FILE, **outputs)
+    print(f"{OUTPUTS_FILE}: {len(outputs)} cases")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_tokenlearner.layers import activations
+from tests.layers import helpers
+from tests.layers.helpers import close, refused
+
+X = np.linspace(-4, 4, 33).astype("float32")
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("gelu_tanh", helpers.gelu_tanh(X)),
+        ("gelu", [0.5 * x * (1 + math.erf(x / math.sqrt(2))) for x in X]),
+        ("quick_gelu", X / (1 + np.exp(-1.702 * X))),
+        ("relu", np.maximum(X, 0)),
+        (None, X),
+    ],
+)
+def test_forms(name, expected):
+    activation = activations.get(name)
+    close(ops.convert_to_numpy(activation(ops.convert_to_tensor(X))), expected)
+
+
+@pytest.mark.parametrize("name", ["gelu_tanh", "quick_gelu", "gelu", "relu"])
+def test_names_survive(name):
+    assert activations.serialize(activations.get(name)) == name
+    assert activations.get(activations.get(name)) is activations.get(name)
+
+
+def test_own_activations_are_registered_with_keras():
+    for name in ("gelu_tanh", "quick_gelu"):
+        layer = keras.layers.Dense(2, activation=activations.get(name))
+        again = keras.layers.Dense.from_config(layer.get_config())
+        assert again.activation is activations.get(name)
+
+
+def test_refuses_names_that_nothing_has():
+    words = ["MLP: `activation`", "activation='gelu_tan'", "Did you mean", "'gelu_tanh'"]
+    refused(lambda: activations.get("gelu_tan", "MLP"), *words)

@@ -1,0 +1,32 @@
+"""Every public layer against `tests/conformance.py`."""
+
+import inspect
+
+import keras
+import pytest
+
+from keras_tokenlearner import layers
+from tests.conformance import LAYER_CHECKS, MODEL_CHECKS, check_precision
+from tests.layers.cases import LAYER_CASES
+
+# A layer's own policy is checked, which the global one amounts to.
+CHECKS = (*LAYER_CHECKS, *(check for check in MODEL_CHECKS if check is not check_precision))
+
+
+def test_every_public_layer_has_a_case():
+    public = {
+        kind
+        for kind in vars(layers).values()
+        if inspect.isclass(kind) and issubclass(kind, keras.Layer)
+    }
+    assert public == {case.layer for case in LAYER_CASES}
+
+
+def test_names_of_cases_are_unique():
+    assert len({case.name for case in LAYER_CASES}) == len(LAYER_CASES)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case.name)
+def test_layer(case, check):
+    check(case)

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from keras_tokenlearner.layers import grids
+from tests.conformance import array, to_numpy
+from tests.layers.helpers import refused
+
+
+@pytest.mark.parametrize(
+    "shape, grid, expected",
+    [
+        ((2, 4, 6, 8), None, (1, 4, 6)),
+        ((2, 3, 4, 6, 8), None, (3, 4, 6)),
+        ((2, None, None, 8), None, (1, None, None)),
+        ((2, 4, 6, 8), (4, 6), (1, 4, 6)),
+        ((2, None, 6, 8), (4, 6), (1, None, 6)),
+        ((2, 3, 4, 6, 8), (3, 4, 6), (3, 4, 6)),
+        ((2, 24, 8), (4, 6), (1, 4, 6)),
+        ((2, 72, 8), (4, 6), (3, 4, 6)),
+        ((2, 72, 8), (3, 4, 6), (3, 4, 6)),
+        ((2, None, 8), (4, 6), (None, 4, 6)),
+        ((2, None, 8), (3, 4, 6), (3, 4, 6)),
+    ],
+)
+def test_resolves_the_grid(shape, grid, expected):
+    assert grids.resolve_grid("Owner", shape, grid) == expected
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 8), (3, 4, 6, 8)])
+def test_reshapes_and_back(shape):
+    x = array((2, *shape), 0)
+    frames, height, width = grid = grids.resolve_grid("Owner", x.shape, None)
+    volume = to_numpy(grids.to_volume(x, grid))[0]
+    images = to_numpy(grids.to_frames(x, grid))[0]
+    tokens = to_numpy(grids.flatten_grid(x))[0]
+    assert volume.shape == (2, frames, height, width, 8)
+    for b, t, h, w in np.ndindex(2, frames, height, width):
+        expected = x[b, t, h, w] if len(shape) == 4 else x[b, h, w]
+        np.testing.assert_array_equal(volume[b, t, h, w], expected)
+        np.testing.assert_array_equal(images[b * frames + t, h, w], expected)
+        np.testing.assert_array_equal(tokens[b, (t * height + h) * width + w], expected)
+    np.testing.assert_array_equal(to_numpy(grids.restore_grid(tokens, x))[0], x)
+    np.testing.assert_array_equal(to_numpy(grids.to_volume(tokens, grid))[0], volume)
+    np.testing.assert_array_equal(to_numpy(grids.to_frames(tokens, grid))[0], images)
+
+
+@pytest.mark.parametrize(
+    "shape, grid, words",
+    [
+        ((2, 4, 5, 8), (4, 6), ["grid=(4, 6)", "shape=(2, 4, 5, 8)"]),
+        ((2, 4, 6, 8), (2, 4, 6), ["grid=(2, 4, 6)", "leave it out"]),
+        ((2, 23, 8), (4, 6), ["account for all tokens", "24 tokens"]),
+        ((2, 48, 8), (1, 4, 6), ["account for all tokens", "grid=(1, 4, 6)"]),
+        ((2, 48, 8), None, ["need `grid=(H, W)`"]),
+        ((8,), None, ["shape=(8,)"]),
+    ],
+)
+def test_refuses_what_does_not_fit(shape, grid, words):
+    refused(lambda: grids.resolve_grid("Owner", shape, grid), "Owner: ", "Received: ", *words)

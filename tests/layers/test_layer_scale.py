@@ -1,0 +1,26 @@
+import pytest
+
+from keras_tokenlearner.layers import LayerScale
+from tests.conformance import array
+from tests.layers.helpers import close, random_layer, refused, run
+
+
+@pytest.mark.parametrize("shape", [(2, 8), (2, 5, 8), (2, 4, 6, 8)])
+def test_multiplies_each_channel(shape):
+    x = array(shape, 0)
+    layer = LayerScale(0.25)
+    close(run(layer, x), 0.25 * x)
+    layer = random_layer(LayerScale(), shape)
+    close(run(layer, x), x * layer.get_weights()[0])
+    assert layer.count_params() == 8
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "1e-5", True, None])
+def test_refuses_values(value):
+    refused(
+        lambda: LayerScale(value), "LayerScale", f"initial_value={value!r}", "number above zero"
+    )
+
+
+def test_refuses_unknown_channels():
+    refused(lambda: LayerScale().build((2, 5, None)), "LayerScale", "known", "(2, 5, None)")

@@ -1,0 +1,171 @@
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner.layers import TokenLearner
+from tests.conformance import array
+from tests.layers import helpers
+from tests.layers.helpers import close, random_layer, refused, run
+
+
+def equation_1(x, weights, attention="conv", pooling="mean"):
+    """Return tokens and maps as the paper writes them, token by token; x is (B, ..., C)."""
+    gamma, beta, *alpha = weights
+    maps, axes = helpers.layer_norm(x, gamma, beta), tuple(range(1, x.ndim - 1))
+    if attention == "conv":
+        for kernel in alpha[:-1]:
+            maps = helpers.gelu_tanh(helpers.convolution(maps, kernel))
+        maps = helpers.sigmoid(helpers.convolution(maps, alpha[-1]))
+    else:
+        logits = helpers.mlp(maps, *alpha)
+        maps = helpers.softmax(logits.reshape(len(x), -1, logits.shape[-1]), 1)
+        maps = maps.reshape(logits.shape)
+    pool = np.mean if (attention, pooling) == ("conv", "mean") else np.sum
+    tokens = [pool(maps[..., s : s + 1] * x, axis=axes) for s in range(maps.shape[-1])]
+    return np.stack(tokens, axis=1), maps
+
+
+FORMS = ({}, {"pooling": "sum"}, {"num_convs": 1, "kernel_size": 5}, {"attention": "mlp"})
+
+
+def oracle(x, layer):
+    return equation_1(x, layer.get_weights(), layer.attention, layer.pooling)
+
+
+@pytest.mark.parametrize(
+    "name, arguments",
+    [("v10_sum", {"pooling": "sum"}), ("v10_mean", {}), ("v11", {"attention": "mlp"})],
+)
+def test_agrees_with_the_authors_code(name, arguments):
+    reference = helpers.Reference(name)
+    norm = reference("LayerNorm_0/scale", "LayerNorm_0/bias")
+    if name == "v11":
+        alpha = reference(
+            *(f"token_masking/Dense_{i}/{part}" for i in (0, 1) for part in ("kernel", "bias"))
+        )
+    else:
+        alpha = reference(*(f"Conv_{i}/kernel" for i in range(4)))
+    layer = TokenLearner(4, **arguments)
+    layer.build(reference.inputs[0].shape)
+    layer.set_weights(norm + alpha)
+    close(run(layer, *reference.inputs), reference.output)
+
+
+@pytest.mark.parametrize("arguments", FORMS, ids=str)
+def test_equation_1_on_images(arguments):
+    x = array((2, 4, 6, 8), 0)
+    layer = random_layer(TokenLearner(3, **arguments), x.shape)
+    tokens, maps = run(layer, x, return_maps=True)
+    expected_tokens, expected_maps = oracle(x, layer)
+    close(tokens, expected_tokens)
+    close(maps, expected_maps)
+    assert tokens.shape == (2, 3, 8) and maps.shape == (2, 4, 6, 3)
+
+
+@pytest.mark.parametrize("arguments", FORMS, ids=str)
+@pytest.mark.parametrize("grid", [(4, 6), (2, 4, 6)])
+def test_videos_give_the_tokens_of_every_frame_in_order(arguments, grid):
+    x = array((2, 2, 4, 6, 8), 0)
+    layer = random_layer(TokenLearner(3, **arguments), x.shape)
+    tokens, maps = run(layer, x, return_maps=True)
+    assert tokens.shape == (2, 6, 8) and maps.shape == (2, 2, 4, 6, 3)
+    for frame in range(2):
+        expected_tokens, expected_maps = oracle(x[:, frame], layer)
+        close(tokens[:, 3 * frame : 3 * frame + 3], expected_tokens)
+        close(maps[:, frame], expected_maps)
+    sequence = random_layer(TokenLearner(3, grid=grid, **arguments), (2, 48, 8))
+    sequence_tokens, sequence_maps = run(sequence, x.reshape(2, 48, 8), return_maps=True)
+    close(sequence_tokens, tokens)
+    close(sequence_maps, maps.reshape(2, 48, 3))
+
+
+@pytest.mark.parametrize("arguments", FORMS, ids=str)
+@pytest.mark.parametrize("shape", [(2, 4, 6, 8), (4, 6, 8)])
+def test_space_time_learns_over_the_whole_volume(arguments, shape):
+    x = array((2, *shape), 0)
+    layer = random_layer(TokenLearner(3, over="space_time", **arguments), x.shape)
+    tokens, maps = run(layer, x, return_maps=True)
+    volume = x if len(shape) == 4 else x[:, None]
+    expected_tokens, expected_maps = oracle(volume, layer)
+    close(tokens, expected_tokens)
+    close(maps, expected_maps.reshape(maps.shape))
+    assert tokens.shape == (2, 3, 8) and maps.shape == (2, *shape[:-1], 3)
+
+
+def test_sum_is_mean_times_the_number_of_positions():
+    x = array((2, 4, 6, 8), 0)
+    mean, total = (
+        run(random_layer(TokenLearner(3, pooling=pooling), x.shape), x)
+        for pooling in ("mean", "sum")
+    )
+    close(total, 24 * mean, atol=1e-4)
+
+
+def test_maps_weight_the_input_as_it_came():
+    x = array((1, 4, 6, 8), 0)
+    layer = random_layer(TokenLearner(3), x.shape)
+    close(run(layer, 100 * x), 100 * run(layer, x), atol=1e-3)  # the norm hides the scale
+
+
+def test_dropout_acts_in_training_alone():
+    x = array((2, 4, 6, 8), 0)
+    layer = random_layer(TokenLearner(3, attention="mlp", dropout=0.5), x.shape)
+    close(run(layer, x, training=False), oracle(x, layer)[0])
+    assert np.abs(run(layer, x, training=True) - run(layer, x)).max() > 1e-2
+
+
+@pytest.mark.parametrize("attention", ["conv", "mlp"])
+def test_never_builds_the_product_of_maps_and_pixels(attention):
+    x = array((2, 8, 10, 32), 0)
+    layer = random_layer(TokenLearner(8, attention, bottleneck_dim=4), x.shape)
+    product = 2 * 8 * 80 * 32
+    assert helpers.largest_intermediate(layer, x) < product / 4
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"num_tokens": 0}, ["num_tokens=0", "at least 1"]),
+        ({"num_tokens": "8"}, ["num_tokens='8'", "integer"]),
+        ({"num_tokens": True}, ["num_tokens=True", "integer"]),
+        ({"num_tokens": 2.5}, ["num_tokens=2.5", "integer"]),
+        ({"attention": "convs"}, ["attention='convs'", "Did you mean 'conv'?", "'mlp'"]),
+        ({"pooling": "average"}, ["pooling='average'", "'mean'", "'sum'"]),
+        ({"over": "space-time"}, ["over='space-time'", "Did you mean 'space_time'?"]),
+        ({"grid": 14}, ["grid=14", "tuple of 2 or 3 integers"]),
+        ({"grid": (14,)}, ["grid=(14,)", "tuple of 2 or 3 integers"]),
+        ({"grid": (14, 0)}, ["grid=0", "at least 1"]),
+        ({"num_convs": 0}, ["num_convs=0"]),
+        ({"kernel_size": (3, 3)}, ["kernel_size=(3, 3)", "integer"]),
+        ({"bottleneck_dim": -1}, ["bottleneck_dim=-1"]),
+        ({"dropout": 1.0}, ["dropout=1.0", "[0, 1)"]),
+        ({"dropout": True}, ["dropout=True", "[0, 1)"]),
+        ({"epsilon": 0}, ["epsilon=0", "above zero"]),
+        ({"activation": "gelu_tan"}, ["activation='gelu_tan'", "Did you mean 'gelu_tanh'"]),
+    ],
+    ids=str,
+)
+def test_refuses_arguments(arguments, words):
+    refused(lambda: TokenLearner(**arguments), "TokenLearner", "Received: ", *words)
+
+
+@pytest.mark.parametrize(
+    "grid, shape, words",
+    [
+        (None, (2, 48, 8), ["grid=None", "need `grid=(H, W)`", "(2, 48, 8)"]),
+        ((4, 5), (2, 48, 8), ["grid=(4, 5)", "20 tokens", "(2, 48, 8)"]),
+        ((3, 4, 6), (2, 48, 8), ["grid=(3, 4, 6)", "72 tokens", "(2, 48, 8)"]),
+        ((4, 6), (2, 6, 4, 8), ["grid=(4, 6)", "leave it out", "(2, 6, 4, 8)"]),
+        (None, (2, 8), ["(B, H, W, C)", "shape=(2, 8)"]),
+        (None, (2, 4, 6, None), ["channels, must be known", "(2, 4, 6, None)"]),
+    ],
+    ids=str,
+)
+def test_refuses_shapes(grid, shape, words):
+    layer = TokenLearner(3, grid=grid)
+    refused(lambda: layer.build(shape), "TokenLearner", "Received: ", *words)
+
+
+def test_refuses_channels_first():
+    keras.config.set_image_data_format("channels_first")
+    refused(TokenLearner, "TokenLearner: only channels_last", "set_image_data_format")

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+
+from keras_tokenlearner.layers import TransformerBlock
+from tests.conformance import array
+from tests.layers import helpers
+from tests.layers.helpers import close, random_layer, refused, run
+
+
+def test_agrees_with_the_authors_code():
+    reference = helpers.Reference("block")
+    norms = [reference(f"LayerNorm_{index}/scale", f"LayerNorm_{index}/bias") for index in (0, 1)]
+    attention = reference(
+        *(
+            f"MultiHeadDotProductAttention_0/{name}/{part}"
+            for name in ("query", "key", "value", "out")
+            for part in ("kernel", "bias")
+        )
+    )
+    mlp = reference(
+        *(f"MlpBlock_0/Dense_{i}/{part}" for i in (0, 1) for part in ("kernel", "bias"))
+    )
+    layer = TransformerBlock(num_heads=2, mlp_dim=32)
+    layer.build(reference.inputs[0].shape)
+    layer.set_weights(norms[0] + attention + norms[1] + mlp)
+    close(run(layer, *reference.inputs), reference.output)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_equations(masked):
+    x = array((2, 5, 8), 0)
+    mask = (array((2, 5, 5), 1) > -0.5) | np.eye(5, dtype=bool) if masked else None
+    layer = random_layer(TransformerBlock(num_heads=2), x.shape)
+    expected = helpers.transformer_block(x, layer.get_weights(), mask)
+    close(run(layer, x, attention_mask=mask), expected)
+    assert layer.mlp.hidden_dim == 32
+
+
+@pytest.mark.parametrize("attention", ["dot_product", "vector"])
+def test_a_token_does_not_see_what_is_masked(attention):
+    x = array((2, 5, 8), 0)
+    changed = np.concatenate([x[:, :3], array((2, 2, 8), 1)], axis=1)
+    causal = np.tril(np.ones((2, 5, 5), dtype=bool))
+    layer = random_layer(TransformerBlock(num_heads=2, attention=attention), x.shape)
+    first, second = (run(layer, value, attention_mask=causal) for value in (x, changed))
+    close(first[:, :3], second[:, :3])
+    assert np.abs(first[:, 3:] - second[:, 3:]).max() > 0.1
+    assert np.abs(run(layer, x)[:, 0] - run(layer, changed)[:, 0]).max() > 1e-3
+
+
+def test_layer_scale_multiplies_each_branch():
+    x = array((2, 5, 8), 0)
+    plain = random_layer(TransformerBlock(num_heads=2), x.shape)
+    scaled = TransformerBlock(num_heads=2, layer_scale=0.3)
+    scaled.build(x.shape)
+    scaled.attention_norm.set_weights(plain.attention_norm.get_weights())
+    scaled.mlp_norm.set_weights(plain.mlp_norm.get_weights())
+    for branch in ("mixer", "mlp"):
+        weights = getattr(plain, branch).get_weights()
+        getattr(scaled, branch).set_weights(weights)
+        weights[-2:] = [0.3 * weights[-2], 0.3 * weights[-1]]  # the last linear layer's
+        getattr(plain, branch).set_weights(weights)
+    close(run(scaled, x), run(plain, x))
+
+
+def test_stochastic_depth_drops_whole_examples_in_training():
+    x = array((64, 5, 8), 0)
+    layer = random_layer(TransformerBlock(num_heads=2, stochastic_depth=0.5), x.shape)
+    layer.mixer.set_weights([0 * weight for weight in layer.mixer.get_weights()])
+    branch = run(layer, x) - x
+    trained = run(layer, x, training=True) - x
+    dropped = np.abs(trained).max((1, 2)) < 1e-6
+    assert 0.2 < dropped.mean() < 0.8
+    close(trained[~dropped], 2 * branch[~dropped], atol=1e-4)
+
+
+def test_stochastic_depth_and_dropout_leave_inference_alone():
+    x = array((2, 5, 8), 0)
+    rates = {"stochastic_depth": 0.5, "dropout": 0.5, "attention_dropout": 0.5}
+    plain = random_layer(TransformerBlock(num_heads=2), x.shape)
+    dropping = random_layer(TransformerBlock(num_heads=2, **rates), x.shape)
+    close(run(dropping, x, training=False), run(plain, x))
+    assert np.abs(run(dropping, x, training=True) - run(plain, x)).max() > 1e-2
+
+
+@pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
+def test_each_dropout_acts_in_training(rate):
+    x = array((2, 5, 8), 0)
+    layer = random_layer(TransformerBlock(num_heads=2, **{rate: 0.5}), x.shape)
+    assert np.abs(run(layer, x, training=True) - run(layer, x)).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"num_heads": 0}, ["num_heads=0", "at least 1"]),
+        ({"mlp_dim": 0}, ["mlp_dim=0", "at least 1"]),
+        ({"attention": "vectors"}, ["attention='vectors'", "Did you mean 'vector'?"]),
+        ({"dropout": 1.5}, ["dropout=1.5", "[0, 1)"]),
+        ({"attention_dropout": "0"}, ["attention_dropout='0'", "[0, 1)"]),
+        ({"stochastic_depth": -1}, ["stochastic_depth=-1", "[0, 1)"]),
+        ({"layer_scale": -1e-5}, ["layer_scale=-1e-05", "above zero"]),
+        ({"epsilon": None}, ["epsilon=None", "above zero"]),
+    ],
+    ids=str,
+)
+def test_refuses_arguments(arguments, words):
+    arguments = {"num_heads": 2, **arguments}
+    refused(lambda: TransformerBlock(**arguments), "TransformerBlock", "Received: ", *words)
+
+
+@pytest.mark.parametrize(
+    "shape, words",
+    [
+        ((2, 5, 8), ["`num_heads` must divide", "num_heads=3", "8 channels"]),
+        ((2, 4, 6, 9), ["(B, N, C)", "(2, 4, 6, 9)"]),
+        ((2, 5, None), ["known", "(2, 5, None)"]),
+    ],
+    ids=str,
+)
+def test_refuses_shapes(shape, words):
+    layer = TransformerBlock(num_heads=3)
+    refused(lambda: layer.build(shape), "TransformerBlock", "Received: ", *words)

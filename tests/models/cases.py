@@ -1,0 +1,132 @@
+"""A case for every form of every config, at sizes that build in a second."""
+
+from keras_tokenlearner.models import (
+    VisionTransformerConfig,
+    X2Plus1DConfig,
+    bottleneck_module,
+    vision_transformer,
+    x2plus1d,
+)
+from tests.conformance import ModelCase
+
+_SOFTMAX = "a constant along the axis of a softmax cancels in it"
+_IMAGE = {
+    "input_shape": (16, 24, 3),
+    "hidden_size": 16,
+    "num_layers": 2,
+    "num_heads": 2,
+    "patch_size": (4, 6),
+    "mlp_dim": 24,
+}
+_VIDEO = {**_IMAGE, "input_shape": (5, 16, 24, 3), "patch_size": (2, 4, 6)}
+X2PLUS1D = {
+    "input_shape": (3, 10, 12, 3),
+    "stem_channels": 6,
+    "stage_channels": (8, 10),
+    "inner_channels": (12, 16),
+    "stage_units": (1, 2),
+    "head_channels": 18,
+    "num_tokens": 3,
+    "num_heads": 2,
+    "key_dim": 6,
+    "replaced": (1,),
+}
+_TOP = {"input_shape", "include_top", "include_preprocessing", "pooling", "classifier_activation"}
+
+
+def transformer(**arguments):
+    """Return the model of arguments for the config and for `vision_transformer` alike."""
+    top = {name: arguments.pop(name) for name in _TOP & arguments.keys()}
+    return vision_transformer(VisionTransformerConfig(**arguments), classes=5, **top)
+
+
+def video_network(unit="conv2d+conv1d", **changes):
+    """Return the X(2+1)D of arguments for the config and for `x2plus1d` alike."""
+    arguments = {**X2PLUS1D, **changes}
+    top = {name: arguments.pop(name) for name in _TOP & arguments.keys()}
+    return x2plus1d(X2Plus1DConfig(unit, **arguments), classes=5, **top)
+
+
+def module(unit, **changes):
+    """Return the bottleneck module of a unit."""
+    config = X2Plus1DConfig(unit, num_tokens=3, num_heads=2, key_dim=6, **changes)
+    return bottleneck_module(config, (3, 4, 5, 8))
+
+
+def _network(name, unit="conv2d+conv1d", **changes):
+    return ModelCase(name, lambda: video_network(unit, **changes))
+
+
+def _module(name, unit, **changes):
+    return ModelCase(name, lambda: module(unit, **changes), pixels=False)
+
+
+def _case(name, base=_IMAGE, still=(), pixels=True, **changes):
+    arguments = {**base, **changes}
+    if arguments.get("reducer") == "token_learner":
+        arguments.setdefault("num_tokens", 3)
+    endings = dict.fromkeys(("key/bias", *still), _SOFTMAX)
+    return ModelCase(name, lambda: transformer(**arguments), endings, pixels)
+
+
+def _learner(name, base=_IMAGE, **changes):
+    return _case(name, base, reducer="token_learner", **changes)
+
+
+MODEL_CASES = (
+    _case("vit"),
+    _case("vit_tokens", include_top=False, include_preprocessing=False, pixels=False),
+    _case("vit_logits", classifier_activation=None, activation="gelu"),
+    # Model (a), and what its reducer is compared with
+    _learner("model_a_first", at=0),
+    _learner("model_a_middle"),
+    _learner("model_a_last", at=2, token_pooling="sum"),
+    _learner("model_a_mlp", token_attention="mlp", still=("token_learner/mlp/output/bias",)),
+    _case("spatial_pooling", reducer="spatial_pooling", pool_size=(2, 3)),
+    _case("fixed_grid_model", reducer="fixed_grid", num_tokens=6),
+    _case("direct_tokens_model", reducer="direct_tokens", num_tokens=3),
+    _case("pooled_tokens_model", reducer="pooled_tokens", num_tokens=3, include_top=False),
+    # Model (b), and what its fuser is compared with
+    _learner("model_b", fuser="token_fuser", at=0),
+    _learner("model_b_mlp", fuser="token_fuser", fuser_beta="mlp"),
+    _learner("model_b_unpool", fuser="unpool"),
+    _learner("model_b_reproject", fuser="reproject"),
+    # What blocks may have besides
+    _case("vit_pre_norm", pre_norm=True, class_token=True, positions="sincos"),
+    _learner(
+        "regularised",
+        class_token=True,
+        register_tokens=2,
+        layer_scale=0.1,
+        stochastic_depth=0.1,
+        dropout=0.1,
+        attention_dropout=0.1,
+    ),
+    _learner(
+        "model_b_prefix",
+        fuser="token_fuser",
+        class_token=True,
+        register_tokens=1,
+        include_top=False,
+        pooling="avg",
+    ),
+    _learner("vector_attention", block_attention="vector", include_top=False, pooling="max"),
+    # Videos
+    _case("vivit", _VIDEO),
+    _learner("video_a", _VIDEO),
+    _learner("video_space_time", _VIDEO, over="space_time"),
+    _learner("video_b", _VIDEO, fuser="token_fuser", at=0),
+    _learner("video_b_unpool", _VIDEO, fuser="unpool"),
+    _learner("video_space_time_reproject", _VIDEO, over="space_time", fuser="reproject"),
+    # X(2+1)D and its bottleneck modules
+    _network("x2plus1d"),
+    _network("x2plus1d_tokenlearner", "conv2d+tokenlearner", classifier_activation=None),
+    _network("x2plus1d_first_unit", "tokenlearner", replaced=(0, 1), attention="multi_head"),
+    _network("x2plus1d_features", "spatial+temporal", include_top=False),
+    _network("x2plus1d_average", "conv2d+joint", include_top=False, pooling="avg"),
+    _module("module_temporal_vector", "conv2d+temporal_vector"),
+    _module("module_mixer", "conv2d+mlpmixer"),
+    _module("module_broadcast", "broadcast"),
+    _module("module_prior_broadcast", "prior_broadcast"),
+    _module("module_fuser", "fuser", attention="multi_head"),
+)

@@ -1,0 +1,99 @@
+import json
+from dataclasses import FrozenInstanceError, asdict, fields
+
+import pytest
+
+from keras_tokenlearner.models import VisionTransformerConfig
+from tests.layers.helpers import refused
+
+SMALL = {"hidden_size": 16, "num_layers": 4, "num_heads": 2, "patch_size": (4, 4)}
+LEARNER = {"reducer": "token_learner"}
+VIDEO = {"patch_size": (2, 4, 4)}
+
+
+def config(**changes):
+    return VisionTransformerConfig(**{**SMALL, **changes})
+
+
+def test_survives_json():
+    first = config(**LEARNER, **VIDEO, pool_size=[2, 3])
+    second = VisionTransformerConfig(**json.loads(json.dumps(asdict(first))))
+    assert second == first and hash(second) == hash(first)
+    assert second.patch_size == (2, 4, 4) and second.pool_size == (2, 3)
+
+
+def test_is_frozen():
+    with pytest.raises(FrozenInstanceError):
+        config().num_layers = 5
+    assert config().num_layers == 4
+
+
+def test_every_field_is_documented():
+    undocumented = [
+        field.name
+        for field in fields(VisionTransformerConfig)
+        if f"\n        {field.name}: " not in VisionTransformerConfig.__doc__
+    ]
+    assert undocumented == []
+
+
+@pytest.mark.parametrize(
+    "changes, place",
+    [({}, 4), (LEARNER, 2), ({**LEARNER, "at": 0}, 0), ({**LEARNER, "at": 4}, 4)],
+)
+def test_place(changes, place):
+    assert config(**changes).place == place
+
+
+@pytest.mark.parametrize(
+    "class_token, registers, count", [(False, 0, 0), (True, 0, 1), (True, 4, 5)]
+)
+def test_prefix_tokens(class_token, registers, count):
+    assert config(class_token=class_token, register_tokens=registers).num_prefix_tokens == count
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"hidden_size": 0}, ["hidden_size=0", "at least 1"]),
+        ({"num_layers": "12"}, ["num_layers='12'"]),
+        ({"num_heads": True}, ["num_heads=True"]),
+        ({"num_heads": 3}, ["`num_heads` must divide", "num_heads=3", "16 channels"]),
+        ({"num_tokens": 2.5}, ["num_tokens=2.5"]),
+        ({"mlp_dim": 0}, ["mlp_dim=0"]),
+        ({"register_tokens": -1}, ["register_tokens=-1", "at least 0"]),
+        ({"patch_size": 4}, ["patch_size=4", "tuple of 2 or 3 integers"]),
+        ({"patch_size": (4, 0)}, ["patch_size=0"]),
+        ({"pool_size": (2, 2, 2)}, ["pool_size=(2, 2, 2)"]),
+        ({"dropout": 1}, ["dropout=1", "[0, 1)"]),
+        ({"stochastic_depth": -0.1}, ["stochastic_depth=-0.1"]),
+        ({"layer_scale": 0}, ["layer_scale=0", "above zero"]),
+        ({"epsilon": 0}, ["epsilon=0", "above zero"]),
+        ({"activation": "gelu_tan"}, ["activation='gelu_tan'", "'gelu_tanh'"]),
+        ({"reducer": "tokenlearner"}, ["reducer='tokenlearner'", "Did you mean 'token_learner'"]),
+        ({**LEARNER, "fuser": "fuser"}, ["fuser='fuser'", "'token_fuser'"]),
+        ({**LEARNER, "fuser_beta": "mpl"}, ["fuser_beta='mpl'", "'mlp'"]),
+        ({"positions": "sin"}, ["positions='sin'", "'sincos'"]),
+        ({**LEARNER, "token_attention": "dense"}, ["token_attention='dense'"]),
+        ({**LEARNER, "token_pooling": "max"}, ["token_pooling='max'"]),
+        ({"block_attention": "vec"}, ["block_attention='vec'"]),
+        ({"at": 2}, ["at=2", "pass reducer='token_learner'"]),
+        ({**LEARNER, "at": 5}, ["at=5", "0 to num_layers=4"]),
+        ({**LEARNER, "at": -1}, ["at=-1"]),
+        ({"fuser": "token_fuser"}, ["fuser='token_fuser'", "pass reducer='token_learner'"]),
+        ({**LEARNER, "at": 4, "fuser": "token_fuser"}, ["at=4", "0 to 3"]),
+        ({"reducer": "fixed_grid", "fuser": "unpool"}, ["fuser='unpool'", "reducer='fixed_grid'"]),
+        ({**LEARNER, "over": "space_time"}, ["over='space_time'", "patch_size=(4, 4)"]),
+        (
+            {**LEARNER, **VIDEO, "over": "space_time", "fuser": "unpool"},
+            ["fuser='unpool'", "over='space_time'"],
+        ),
+        (
+            {**LEARNER, **VIDEO, "over": "space_time", "fuser": "token_fuser"},
+            ["over='space_time'", "pass fuser='reproject'"],
+        ),
+    ],
+    ids=str,
+)
+def test_refuses(changes, words):
+    refused(lambda: config(**changes), "VisionTransformerConfig: ", "Received: ", *words)

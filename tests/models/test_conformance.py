@@ -1,0 +1,18 @@
+"""Models of every form of the config against `tests/conformance.py`."""
+
+import pytest
+
+from tests.conformance import MODEL_CHECKS
+from tests.layers.cases import LAYER_CASES
+from tests.models.cases import MODEL_CASES
+
+
+def test_names_of_cases_are_unique():
+    names = [case.name for case in (*LAYER_CASES, *MODEL_CASES)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("check", MODEL_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("case", MODEL_CASES, ids=lambda case: case.name)
+def test_model(case, check):
+    check(case)

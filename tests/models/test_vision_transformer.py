@@ -1,0 +1,230 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
+from tests.conformance import array, assign_weights
+from tests.layers import helpers
+from tests.layers.helpers import close, refused, run
+from tests.models.cases import transformer
+
+IMAGE = {
+    "input_shape": (16, 24, 3),
+    "hidden_size": 16,
+    "num_layers": 4,
+    "num_heads": 2,
+    "patch_size": (4, 6),
+}
+VIDEO = {**IMAGE, "input_shape": (5, 16, 24, 3), "patch_size": (2, 4, 6)}
+LEARNER = {"reducer": "token_learner", "num_tokens": 3}
+
+
+def lengths(model):
+    """Return how many tokens each block gives."""
+    blocks = [layer for layer in model.layers if layer.name.startswith("block_")]
+    return [block.output.shape[1] for block in blocks]
+
+
+def test_plain_vit_is_the_equations():
+    model = transformer(**IMAGE)
+    assign_weights(model)
+    pixels = np.clip(128 + 64 * array((2, 16, 24, 3), 0), 0, 255)
+    weights = {layer.name: layer.get_weights() for layer in model.layers}
+    kernel, bias = weights["embedding"]
+    patches = (pixels / 127.5 - 1).reshape(2, 4, 4, 4, 6, 3).transpose(0, 1, 3, 2, 4, 5)
+    x = patches.reshape(2, 4, 4, -1) @ kernel.reshape(-1, 16) + bias + weights["positions"][0]
+    x = x.reshape(2, 16, 16)
+    for index in range(4):
+        x = helpers.transformer_block(x, weights[f"block_{index}"])
+    x = helpers.layer_norm(x, *weights["norm"]).mean(1)
+    kernel, bias = weights["head"]
+    close(run(model, pixels), helpers.softmax(x @ kernel + bias, -1))
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({}, [16, 16, 16, 16]),
+        ({**LEARNER, "at": 0}, [3, 3, 3, 3]),
+        ({**LEARNER}, [16, 16, 3, 3]),
+        ({**LEARNER, "at": 4}, [16, 16, 16, 16]),
+        ({**LEARNER, "at": 1, "class_token": True, "register_tokens": 2}, [19, 6, 6, 6]),
+        ({"reducer": "spatial_pooling", "pool_size": (2, 4)}, [16, 16, 2, 2]),
+        ({"reducer": "fixed_grid", "num_tokens": 4}, [16, 16, 4, 4]),
+        ({"reducer": "direct_tokens", "num_tokens": 4}, [16, 16, 4, 4]),
+        ({"reducer": "pooled_tokens", "num_tokens": 4}, [16, 16, 4, 4]),
+        ({**LEARNER, "fuser": "token_fuser"}, [16, 16, 3, 3]),
+        ({**LEARNER, "fuser": "reproject", "class_token": True}, [17, 17, 4, 4]),
+    ],
+    ids=str,
+)
+def test_tokens_of_each_block(changes, expected):
+    assert lengths(transformer(**IMAGE, **changes)) == expected
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ({}, [32, 32, 32, 32]),
+        (LEARNER, [32, 32, 6, 6]),
+        ({**LEARNER, "over": "space_time"}, [32, 32, 3, 3]),
+        ({**LEARNER, "fuser": "token_fuser", "at": 1}, [32, 6, 6, 6]),
+    ],
+    ids=str,
+)
+def test_tokens_of_each_block_on_videos(changes, expected):
+    assert lengths(transformer(**VIDEO, **changes)) == expected
+
+
+@pytest.mark.parametrize(
+    "changes, length",
+    [
+        ({}, 16),
+        (LEARNER, 3),
+        ({**LEARNER, "at": 4}, 3),
+        ({**LEARNER, "fuser": "token_fuser"}, 16),
+        ({**LEARNER, "fuser": "unpool", "class_token": True}, 17),
+    ],
+    ids=str,
+)
+def test_without_top_gives_the_tokens(changes, length):
+    model = transformer(**IMAGE, **changes, include_top=False)
+    assert model.output_shape == (None, length, 16)
+
+
+def test_model_b_is_the_plain_model_at_the_start_but_for_its_last_blocks():
+    """Fusers start as the identity, so that nothing of the blocks between is written back."""
+    pixels = 255 * np.abs(array((2, 16, 24, 3), 0)) / 4
+    fused = transformer(**IMAGE, **LEARNER, fuser="token_fuser", at=1, include_top=False)
+    plain = transformer(**{**IMAGE, "num_layers": 1}, include_top=False)
+    for layer in plain.layers:
+        layer.set_weights(fused.get_layer(layer.name).get_weights())
+    close(run(fused, pixels), run(plain, pixels))
+
+
+def test_every_fused_block_has_weights_of_its_own():
+    model = transformer(**IMAGE, **LEARNER, fuser="token_fuser", at=1)
+    names = {layer.name for layer in model.layers}
+    for index in (1, 2, 3):
+        assert {f"token_learner_{index}", f"block_{index}", f"token_fuser_{index}"} <= names
+    assert "token_learner_0" not in names
+
+
+def test_config_reaches_the_layers():
+    model = transformer(
+        **IMAGE,
+        **LEARNER,
+        mlp_dim=24,
+        token_attention="mlp",
+        token_pooling="sum",
+        stochastic_depth=0.3,
+        dropout=0.1,
+        attention_dropout=0.2,
+        layer_scale=0.5,
+        activation="quick_gelu",
+        epsilon=1e-5,
+        positions="sincos",
+    )
+    block, learner = (model.get_layer(name).get_config() for name in ("block_3", "token_learner"))
+    expected = {"mlp_dim": 24, "dropout": 0.1, "attention_dropout": 0.2, "layer_scale": 0.5}
+    assert {name: block[name] for name in expected} == expected
+    for layer in (block, learner):
+        assert (layer["activation"], layer["epsilon"]) == ("quick_gelu", 1e-5)
+    assert (learner["attention"], learner["pooling"], learner["grid"]) == ("mlp", "sum", (4, 4))
+    depths = [model.get_layer(f"block_{i}").stochastic_depth for i in range(4)]
+    close(depths, [0, 0.1, 0.2, 0.3])
+    assert model.get_layer("norm").epsilon == 1e-5
+    assert model.get_layer("positions").initializer == "sincos"
+
+
+@pytest.mark.parametrize("pooling", ["avg", "max", "token"])
+def test_pooling(pooling):
+    arguments = {**IMAGE, "class_token": True, "register_tokens": 2, "include_top": False}
+    pooled, tokens = transformer(**arguments, pooling=pooling), transformer(**arguments)
+    assign_weights(pooled)
+    tokens.set_weights(pooled.get_weights())
+    x = array((2, 16, 24, 3), 0)
+    values = run(tokens, x)
+    expected = {"avg": values[:, 3:].mean(1), "max": values[:, 3:].max(1), "token": values[:, 0]}
+    close(run(pooled, x), expected[pooling])
+
+
+@pytest.mark.parametrize("class_token", [False, True])
+def test_the_top_reads_the_class_token_or_the_average(class_token):
+    arguments = {**IMAGE, "class_token": class_token, "classifier_activation": None}
+    model, tokens = transformer(**arguments), transformer(**arguments, include_top=False)
+    assign_weights(model)
+    tokens.set_weights(model.get_weights()[:-2])
+    x = array((2, 16, 24, 3), 0)
+    values, (kernel, bias) = run(tokens, x), model.get_layer("head").get_weights()
+    features = values[:, 0] if class_token else values.mean(1)
+    close(run(model, x), features @ kernel + bias)
+
+
+def test_preprocessing_scales_pixels_to_minus_one_and_one():
+    with_it, without = (
+        transformer(**IMAGE, include_preprocessing=include) for include in (True, False)
+    )
+    assign_weights(with_it)
+    without.set_weights(with_it.get_weights())
+    pixels = np.random.RandomState(0).randint(0, 256, (2, 16, 24, 3)).astype("uint8")
+    close(run(with_it, pixels), run(without, pixels / np.float32(127.5) - 1))
+
+
+def test_starts_from_equal_probabilities():
+    found = run(transformer(**IMAGE, **LEARNER), 255 * np.abs(array((2, 16, 24, 3), 0)))
+    close(found, np.full((2, 5), 0.2))
+
+
+def test_builds_on_a_tensor():
+    inputs = keras.Input((32, 48, 3))
+    small = keras.layers.Resizing(16, 24, data_format="channels_last")(inputs)
+    arguments = {name: value for name, value in IMAGE.items() if name != "input_shape"}
+    model = vision_transformer(
+        VisionTransformerConfig(**arguments), input_tensor=small, classes=5, name="on_tensor"
+    )
+    assert model.input_shape == (None, 32, 48, 3)
+    assert model.output_shape == (None, 5)
+    assert model.name == "on_tensor"
+    assert np.isfinite(run(model, array((2, 32, 48, 3), 0))).all()
+
+
+def test_predictions_stay_float32_in_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = transformer(**IMAGE)
+    assert keras.backend.standardize_dtype(model(ops.zeros((1, 16, 24, 3))).dtype) == "float32"
+    assert model.get_layer("head").compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"input_shape": None}, ["`input_shape` or `input_tensor`"]),
+        ({"input_shape": (16, 24)}, ["(height, width, channels)", "input_shape=(16, 24)"]),
+        ({"input_shape": (None, 24, 3)}, ["all known", "input_shape=(None, 24, 3)"]),
+        ({"input_shape": (5, 16, 24, 3)}, ["patches of (4, 6)", "(5, 16, 24, 3)"]),
+        ({"input_shape": (3, 24, 3)}, ["height must be at least one patch, 4", "(3, 24, 3)"]),
+        ({"input_shape": (16, 5, 3)}, ["width must be at least one patch, 6"]),
+        ({"include_top": False, "pooling": "mean"}, ["pooling='mean'", "'avg'"]),
+        ({"include_top": False, "pooling": "token"}, ["pooling='token'", "class_token=True"]),
+    ],
+    ids=str,
+)
+def test_refuses(changes, words):
+    refused(lambda: transformer(**{**IMAGE, **changes}), "vision_transformer: ", "Received", *words)
+
+
+@pytest.mark.parametrize("classes", [0, "10", True, 2.5, None])
+def test_refuses_classes(classes):
+    config = VisionTransformerConfig(16, 1, 2, (4, 4))
+    refused(
+        lambda: vision_transformer(config, (8, 8, 3), classes=classes),
+        "vision_transformer: `classes`",
+        f"Received: classes={classes!r}",
+    )
+
+
+def test_refuses_channels_first():
+    keras.config.set_image_data_format("channels_first")
+    refused(lambda: transformer(**IMAGE), "vision_transformer: only channels_last")

@@ -1,0 +1,92 @@
+"""The recipe behind the shipped weights, on a few images."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.data import load_fashion_mnist
+from keras_tokenlearner.training import FashionMnistRecipe, fashion_mnist, with_settings
+from keras_tokenlearner.weights import load_weights
+
+
+@pytest.fixture
+def few(monkeypatch):
+    (x, y), (test_x, test_y) = load_fashion_mnist()
+    data = (x[:320], y[:320]), (test_x[:100], test_y[:100])
+    monkeypatch.setattr(fashion_mnist, "load_fashion_mnist", lambda source: data)
+    return data
+
+
+def test_training_learns_and_leaves_what_it_says(few, tmp_path):
+    recipe = FashionMnistRecipe(epochs=4, batch_size=32, learning_rate=3e-3)
+    accuracy = fashion_mnist.train(recipe, tmp_path)
+    result = json.loads((tmp_path / f"{recipe.model}.json").read_text())
+    assert accuracy == result["test_accuracy"] > 0.25
+    assert result["recipe"]["learning_rate"] == 3e-3
+    model = create_model(recipe.model, classes=10)
+    load_weights(model, tmp_path / f"{recipe.model}.weights.h5", result["sha256"])
+    images, labels = few[1]
+    right = model.predict(images, verbose=0).argmax(1) == labels
+    assert np.mean(right) == pytest.approx(accuracy, abs=0.011)
+
+
+def test_a_broken_run_goes_on(few, tmp_path, monkeypatch):
+    recipe = FashionMnistRecipe(model="vit_nano4", epochs=2, batch_size=64)
+
+    class Breaks(keras.callbacks.BackupAndRestore):
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.callbacks, "BackupAndRestore", Breaks)
+        with pytest.raises(KeyboardInterrupt):
+            fashion_mnist.train(recipe, tmp_path)
+    fits = []
+    original = keras.Model.fit
+
+    def fit(self, *arguments, **keywords):
+        history = original(self, *arguments, **keywords)
+        fits.append(history.epoch)
+        return history
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    fashion_mnist.train(recipe, tmp_path)
+    assert fits == [[1]]
+
+
+def test_weight_decay_spares_biases_norms_and_positions():
+    optimizer = FashionMnistRecipe().optimizer(10)
+    model = create_model("tokenlearner_nano4_8at3", classes=10)
+    before = [w.copy() for w in model.get_weights()]
+    optimizer.learning_rate = 1.0
+    optimizer.apply(
+        [keras.ops.zeros(w.shape) for w in model.trainable_weights], model.trainable_weights
+    )
+    for weight, old in zip(model.weights, before, strict=True):
+        decayed = not np.array_equal(keras.ops.convert_to_numpy(weight), old)
+        spared = weight.path.split("/")[-1] in ("bias", "gamma", "beta", "table")
+        assert decayed is not (spared or not old.any()), weight.path
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("epoch=3", "Did you mean 'epochs'"),
+        ("epochs=three", "epochs must be of type int, as in epochs=18. Received: 'epochs=three'"),
+    ],
+)
+def test_bad_settings(setting, message):
+    with pytest.raises(ValueError) as caught:
+        with_settings(FashionMnistRecipe(), [setting])
+    assert message in str(caught.value)
+
+
+def test_settings():
+    recipe = with_settings(
+        FashionMnistRecipe(), ["epochs=3", "learning_rate=0.5", "model=vit_nano4"]
+    )
+    assert (recipe.epochs, recipe.learning_rate, recipe.model) == (3, 0.5, "vit_nano4")

@@ -1,0 +1,107 @@
+"""Checkpoints of the JAX ViT, under all names that it went by."""
+
+import re
+
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.weights import load
+from tests.weights.foreign import augreg_entries, build, close, outputs, pixels
+from tests.weights.numpy_vit import forward
+
+
+def newer(entries):
+    numbers = {"Attention_1": "Attention_0", "LayerNorm_2": "LayerNorm_1", "Block_3": "Block_0"}
+    return {
+        re.sub("|".join(numbers), lambda found: numbers[found[0]], name): array
+        for name, array in entries.items()
+    }
+
+
+def prefixed(prefix):
+    return lambda entries: {f"{prefix}{name}": array for name, array in entries.items()}
+
+
+def nested(entries):
+    tree = {}
+    for name, array in entries.items():
+        *parents, leaf = name.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = array
+    return {"params": tree, "step": 7}
+
+
+def big_vision(entries):
+    """Stacked blocks, positions at the top without the class token's, bfloat16 as void."""
+    entries, blocks = newer(entries), {}
+    positions = entries.pop("Transformer/posembed_input/pos_embedding")
+    entries["cls"] = entries["cls"] + positions[:, :1]
+    entries["pos_embedding"] = positions[:, 1:]
+    for name in sorted(name for name in entries if "encoderblock_" in name):
+        blocks.setdefault(re.sub(r"_\d", "", name, count=1), []).append(entries.pop(name))
+    entries |= {name: np.stack(arrays) for name, arrays in blocks.items()}
+    text = {"txt/Encoder_0/kernel": np.zeros(3), "t": np.zeros(1)}
+    return prefixed("params/")(prefixed("img/")(entries) | text)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        dict,
+        newer,
+        prefixed("opt/target/"),
+        prefixed("params/"),
+        prefixed("params/img/"),
+        nested,
+        big_vision,
+    ],
+    ids=["plain", "newer", "opt", "params", "img", "nested", "big_vision"],
+)
+def test_every_naming_gives_the_same_logits(form):
+    entries, images = augreg_entries(), pixels()
+    model = build("augreg", form(entries))
+    report = load(model, "augreg", form(entries))
+    close(outputs(model, images), forward(entries, images / 127.5 - 1))
+    assert len(report.loaded) == len(model.weights) and not report.left
+    assert set(report.unused) <= {"step", "params/txt/Encoder_0/kernel", "params/t"}
+
+
+def test_npz_by_name_of_the_source(tmp_path):
+    np.savez(tmp_path / "vit.npz", **augreg_entries(class_token=False))
+    model = create_model(
+        "vit_pico8", weights=f"augreg:{tmp_path}/vit.npz", mlp_dim=48, classifier_activation=None
+    )
+    images = pixels()
+    expected = forward(augreg_entries(class_token=False), images / 127.5 - 1, class_token=False)
+    close(outputs(model, images), expected)
+    with pytest.raises(ValueError, match="are for 5 classes"):
+        create_model("vit_pico8", weights=f"augreg:{tmp_path}/vit.npz", mlp_dim=48, classes=3)
+
+
+def test_a_model_that_averages_drops_the_class_token():
+    entries, images = augreg_entries(), pixels()
+    model = build("augreg", entries, class_token=False)
+    report = load(model, "augreg", entries)
+    bare = entries | {
+        "Transformer/posembed_input/pos_embedding": entries[
+            "Transformer/posembed_input/pos_embedding"
+        ][:, 1:]
+    }
+    close(outputs(model, images), forward(bare, images / 127.5 - 1, class_token=False))
+    assert report.unused == ("cls",)
+
+
+def test_bfloat16_as_numpy_stores_it():
+    entries = augreg_entries()
+    halves = {name: (a.view(np.uint32) >> 16).astype(np.uint16) for name, a in entries.items()}
+    stored = {name: array.view("V2") for name, array in halves.items()}
+    model = build("augreg", entries)
+    load(model, "augreg", stored)
+    kernel = np.asarray(model.get_layer("head").get_weights()[0])
+    assert np.abs(kernel - entries["head/kernel"]).max() < 0.01
+    np.testing.assert_array_equal(
+        kernel.view(np.uint32) >> 16, halves["head/kernel"].astype(np.uint32)
+    )

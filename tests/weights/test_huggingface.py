@@ -1,0 +1,100 @@
+"""ViT, DINOv2 and CLIP of Hugging Face transformers, against that library itself."""
+
+import pytest
+
+from keras_tokenlearner.weights import load
+from keras_tokenlearner.weights.source import CLIP, HALF, IMAGENET
+from tests.weights.foreign import build, close, fill, normalised, outputs, peer, pixels
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
+IMAGES = [(32, 32), (64, 24)]
+
+
+def theirs(name, **changes):
+    """Return a tiny model of transformers, with random weights."""
+    transformers = peer("transformers")
+    config = name.split("For")[0].removesuffix("Model") + "Config"
+    sizes = SIZES | ({} if "Dinov2" in name else {"intermediate_size": 48}) | changes
+    return fill(getattr(transformers, name)(getattr(transformers, config)(**sizes)))
+
+
+def forms(module, tmp_path):
+    """Yield a model as it is in memory, and the two files that it may come in."""
+    import torch
+
+    peer("safetensors")
+    module.save_pretrained(tmp_path)
+    torch.save(module.state_dict(), tmp_path / "model.bin")
+    return module, tmp_path / "model.safetensors", tmp_path / "model.bin"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_vit(image, tmp_path):
+    module = theirs("ViTForImageClassification", num_labels=5)
+    images = pixels(image)
+    expected = module(normalised(images), interpolate_pos_encoding=True).logits.detach().numpy()
+    for form in forms(module, tmp_path):
+        model = build("huggingface_vit", form, image=image)
+        report = load(model, "huggingface_vit", form)
+        assert not report.left and not report.unused
+        close(outputs(model, images), expected)
+
+
+def test_vit_without_head_has_a_pooler():
+    module = theirs("ViTModel")
+    model = build("huggingface_vit", module, include_top=False)
+    report = load(model, "huggingface_vit", module)
+    assert report.unused == ("pooler.dense.weight", "pooler.dense.bias")
+    images = pixels()
+    expected = module(normalised(images, *HALF)).last_hidden_state.detach().numpy()
+    close(outputs(model, images), expected)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("registers", [0, 3])
+def test_dinov2(image, registers, tmp_path):
+    name = "Dinov2WithRegistersModel" if registers else "Dinov2Model"
+    changes = {"num_register_tokens": registers} if registers else {}
+    module = theirs(name, mlp_ratio=2, **changes)
+    images = pixels(image)
+    expected = module(normalised(images, *IMAGENET)).last_hidden_state.detach().numpy()
+    for form in forms(module, tmp_path):
+        source = "huggingface_dinov2"
+        model = build(source, form, image=image, include_top=False, mlp_dim=64)
+        report = load(model, source, form, resize=None if registers else "bicubic")
+        assert report.unused == ("embeddings.mask_token",) and not report.left
+        close(outputs(model, images), expected)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_clip(image, tmp_path):
+    module = theirs("CLIPVisionModel")
+    images = pixels(image)
+    found = module(normalised(images, *CLIP), interpolate_pos_encoding=True)
+    for form in forms(module, tmp_path):
+        model = build("huggingface_clip", form, image=image, include_top=False)
+        report = load(model, "huggingface_clip", form)
+        assert not report.left and not report.unused
+        close(outputs(model, images)[:, 0], found.pooler_output.detach().numpy())
+
+
+def test_clip_among_its_other_towers():
+    transformers = peer("transformers")
+    config = transformers.CLIPConfig(
+        vision_config=SIZES | {"intermediate_size": 48},
+        text_config={"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+        | {"num_attention_heads": 1, "vocab_size": 99},
+    )
+    module = fill(transformers.CLIPModel(config))
+    model = build("huggingface_clip", module, include_top=False)
+    report = load(model, "huggingface_clip", module)
+    assert not report.left and "visual_projection.weight" in report.unused
+    images = pixels()
+    found = module.vision_model(normalised(images, *CLIP)).pooler_output
+    close(outputs(model, images)[:, 0], found.detach().numpy())

@@ -1,0 +1,125 @@
+"""Trees of scenic's TokenLearner models, against outputs of the authors' own layers."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner.weights import load, source_config
+from tests.weights.foreign import build, refused
+
+REFERENCE = dict(np.load(Path(__file__).parents[1] / "data" / "reference_layers.npz"))
+SIZES = {"hidden_size": 16, "mlp_dim": 32, "num_tokens": 4, "reducer": "token_learner", "at": 1}
+IMAGE = (48, 48)  # a grid of 6 x 6
+
+
+def part(name, prefix):
+    start = f"{name}|p|"
+    return {
+        f"{prefix}/{key.removeprefix(start)}": array
+        for key, array in REFERENCE.items()
+        if key.startswith(start)
+    }
+
+
+def tree(*extras):
+    """Return a scenic checkpoint: two blocks, and the modules of `extras`."""
+    rng = np.random.default_rng(0)
+    entries = {
+        "embedding/kernel": (8, 8, 3, 16),
+        "embedding/bias": (16,),
+        "Transformer/posembed_input/pos_embedding": (1, 36, 16),
+        "Transformer/encoder_norm/scale": (16,),
+        "Transformer/encoder_norm/bias": (16,),
+        "output_projection/kernel": (16, 5),
+        "output_projection/bias": (5,),
+    }
+    entries = {name: rng.normal(0, 0.2, shape) for name, shape in entries.items()}
+    for i in range(2):
+        entries |= part("block", f"Transformer/encoderblock_{i}")
+    for extra in extras:
+        entries |= extra
+    return {"params": entries}
+
+
+def run(model, name, *inputs):
+    return keras.ops.convert_to_numpy(model.get_layer(name)(*inputs))
+
+
+@pytest.mark.parametrize("name", ["v10_sum", "v11"])
+def test_model_a(name):
+    module = "TokenLearnerModule_0" if name == "v10_sum" else "TokenLearnerModuleV11_0"
+    entries = tree(part(name, f"Transformer/{module}"))
+    model = build("scenic", entries, image=IMAGE, **SIZES)
+    report = load(model, "scenic", entries)
+    assert not report.left and not report.unused and not report.added
+    for layer in ("block_0", "block_1"):
+        block = run(model, layer, REFERENCE["block|in0"])
+        np.testing.assert_allclose(block, REFERENCE["block|out"], atol=1e-5)
+    tokens = run(model, "token_learner", REFERENCE[f"{name}|in0"])
+    np.testing.assert_allclose(tokens, REFERENCE[f"{name}|out"], atol=1e-5)
+
+
+def test_model_b_with_the_later_fuser():
+    modules = [part("v11", f"Transformer/TokenLearnerModuleV11_{j}") for j in range(2)]
+    fusers = [part("fuser", f"Transformer/TokenFuser_{j}") for j in range(2)]
+    fusers[1] = {name: array + 1 for name, array in fusers[1].items()}
+    entries = tree(*modules, *fusers)
+    config = source_config("scenic", entries)
+    assert config["fuser_beta"] == "mlp" and config["token_attention"] == "mlp"
+    model = build("scenic", entries, image=IMAGE, **(SIZES | {"at": 0}), fuser="token_fuser")
+    report = load(model, "scenic", entries)
+    assert not report.left and not report.unused
+    tokens, inputs = REFERENCE["fuser|in0"], REFERENCE["fuser|in1"]
+    fused = run(model, "token_fuser_0", tokens, inputs) - inputs
+    np.testing.assert_allclose(fused, REFERENCE["fuser|out"], atol=1e-5)
+    bias = model.get_layer("token_fuser_1").mix.bias
+    np.testing.assert_array_equal(
+        keras.ops.convert_to_numpy(bias), REFERENCE["fuser|p|Dense_0/bias"] + 1
+    )
+
+
+def test_model_b_with_the_first_fuser():
+    fuser = part("fuser", "Transformer/TokenFuser_0")
+    fuser = {name: array for name, array in fuser.items() if "token_masking" not in name}
+    kernel = np.random.default_rng(3).normal(size=(1, 1, 16, 4))
+    fuser["Transformer/TokenFuser_0/Conv_0/kernel"] = kernel
+    entries = tree(part("v10_sum", "Transformer/TokenLearnerModule_0"), fuser)
+    model = build("scenic", entries, image=IMAGE, **SIZES, fuser="token_fuser")
+    assert not load(model, "scenic", entries).left
+    loaded = keras.ops.convert_to_numpy(model.get_layer("token_fuser_1").blend.kernel)
+    np.testing.assert_allclose(loaded, kernel[0, 0].astype("float32"))
+
+
+def test_vivit():
+    entries = tree()["params"]
+    rng = np.random.default_rng(4)
+    entries["embedding/kernel"] = rng.normal(size=(2, 8, 8, 3, 16))
+    entries["Transformer/posembed_input/pos_embedding"] = rng.normal(size=(1, 1 + 3 * 36, 16))
+    entries["cls"] = rng.normal(size=(1, 1, 16))
+    sizes = {"hidden_size": 16, "mlp_dim": 32, "patch_size": (2, 8, 8)}
+    model = build("scenic", entries, image=(6, *IMAGE), **sizes)
+    assert not load(model, "scenic", entries).left
+    table = model.get_layer("positions").get_weights()[0]
+    positions = entries["Transformer/posembed_input/pos_embedding"][0].astype("float32")
+    np.testing.assert_array_equal(table.reshape(-1, 16), positions[1:])
+    longer = build("scenic", entries, image=(8, *IMAGE), **sizes)
+    refused("pass it as `grid`", longer, "scenic", entries)
+    report = load(longer, "scenic", entries, grid=(3, 6, 6))
+    assert report.resized == {"positions/table": "3x6x6 to 4x6x6, bilinear"}
+
+
+def test_the_released_pooling_is_a_sum():
+    entries = tree(part("v10_sum", "Transformer/TokenLearnerModule_0"))
+    model = build("scenic", entries, image=IMAGE, **SIZES, token_pooling="mean")
+    refused("token_pooling is 'mean' and must be 'sum'", model, "scenic", entries)
+
+
+def test_a_head_behind_pre_logits():
+    entries = tree()
+    entries["params"]["pre_logits/kernel"] = np.zeros((16, 16))
+    plain = SIZES | {"reducer": None, "at": None}
+    model = build("scenic", entries, image=IMAGE, **plain)
+    refused("stands behind layers that this model lacks", model, "scenic", entries)
+    assert load(model, "scenic", entries, head="drop").left == ("head/kernel", "head/bias")

@@ -1,0 +1,108 @@
+"""ViT, DeiT and DINOv2 of timm, against timm itself, and out to timm again."""
+
+import numpy as np
+import pytest
+
+from keras_tokenlearner.weights import load, to_timm
+from keras_tokenlearner.weights.source import IMAGENET
+from tests.weights.foreign import build, close, fill, normalised, outputs, peer, pixels, refused
+
+FORMS = {
+    "vit": {},
+    "average": {"global_pool": "avg", "class_token": False, "fc_norm": False},
+    "deit3": {"no_embed_class": True, "init_values": 0.1},
+    "registers": {"reg_tokens": 3, "no_embed_class": True},
+    "registers_with_positions": {"reg_tokens": 3},
+    "no_bias": {"qkv_bias": False},
+    "pre_norm": {"pre_norm": True},
+}
+
+
+def theirs(image=32, **changes):
+    timm = peer("timm")
+    sizes = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 1.5}
+    arguments = sizes | {"num_classes": 5, "dynamic_img_size": True} | changes
+    return fill(timm.models.vision_transformer.VisionTransformer(img_size=image, **arguments))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("image", [(32, 32), (64, 24)])
+def test_logits_are_timm_s(form, image):
+    module = theirs(**FORMS[form])
+    model = build("timm", module, image=image)
+    report = load(model, "timm", module, normalization="imagenet")
+    assert not report.left and not report.unused
+    images = pixels(image)
+    expected = module(normalised(images, *IMAGENET)).detach().numpy()
+    close(outputs(model, images), expected)
+    if form in ("no_bias", "pre_norm"):
+        assert "zeros, since the file's layer has no bias" in str(report)
+
+
+@pytest.mark.parametrize("form", ["vit", "average", "deit3", "registers"])
+def test_out_to_timm(form):
+    import torch
+
+    module = theirs(**FORMS[form])
+    model = build("timm", module)
+    entries = to_timm(model)
+    if form == "deit3":
+        entries["pos_embed"] = entries["pos_embed"][:, 1:]  # where timm gives it no position
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in entries.items()})
+    images = pixels()
+    close(outputs(model, images), module(normalised(images)).detach().numpy())
+
+
+def test_round_trip():
+    """Without timm: out and in again gives the model back."""
+    changes = {"class_token": True, "register_tokens": 2, "layer_scale": 0.1}
+    model, other = build("timm", **changes), build("timm", **changes)
+    other.set_weights([0 * array for array in other.get_weights()])
+    entries = to_timm(model)
+    report = load(other, "timm", entries)
+    assert not report.left and not report.unused and not report.adapted
+    for ours, loaded in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, loaded)
+
+
+@pytest.mark.parametrize("changes", [{"reducer": "token_learner"}, {"pre_norm": True}])
+def test_what_timm_has_no_place_for(changes):
+    with pytest.raises(ValueError, match="have a place in timm"):
+        to_timm(build("timm", **changes))
+
+
+def test_heads_that_do_not_divide():
+    entries = to_timm(build("timm"))
+    model = build("timm", num_heads=4)
+    entries["blocks.1.attn.qkv.weight"] = np.zeros((90, 32), np.float32)
+    refused("does not divide into query, key and value", model, "timm", entries)
+
+
+def test_a_bias_that_is_missing():
+    entries = to_timm(build("timm"))
+    del entries["blocks.1.mlp.fc2.bias"]
+    refused("Not in the file: block_1/mlp/output/bias", build("timm"), "timm", entries)
+
+
+def test_a_norm_after_pooling_is_not_ours():
+    entries = to_timm(build("timm"))
+    for part in ("weight", "bias"):
+        entries[f"fc_norm.{part}"] = entries.pop(f"norm.{part}")
+    refused("Without a place in the model: fc_norm.weight", build("timm"), "timm", entries)
+
+
+@pytest.mark.parametrize("image", [(32, 32), (48, 24)])
+def test_dinov2_by_meta_s_names(image):
+    module = theirs(reg_tokens=4, no_embed_class=True, init_values=0.1, num_classes=0)
+    entries = {name: value.numpy() for name, value in module.state_dict().items()}
+    position = np.random.default_rng(5).normal(size=(1, 1, 32)).astype("float32")
+    entries["register_tokens"] = entries.pop("reg_token")
+    entries["cls_token"] = entries["cls_token"] - position
+    entries["pos_embed"] = np.concatenate([position, entries["pos_embed"]], 1)
+    entries["mask_token"] = np.zeros((1, 32), np.float32)
+    model = build("dinov2", entries, image=image, include_top=False)
+    report = load(model, "dinov2", entries)
+    assert report.unused == ("mask_token",) and not report.left
+    images = pixels(image)
+    expected = module.forward_features(normalised(images, *IMAGENET)).detach().numpy()
+    close(outputs(model, images), expected)

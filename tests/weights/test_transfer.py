@@ -1,0 +1,180 @@
+"""What all sources share: the report, heads, grids, frames, pixels, and refusals."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.weights import load, source_config
+from keras_tokenlearner.weights.resize import resize_table
+from tests.weights.foreign import augreg_entries, build, close, outputs, pixels, refused
+
+ENTRIES = augreg_entries()
+
+
+def test_the_report_can_be_read():
+    changes = {"reducer": "token_learner", "at": 1}
+    model = build("augreg", ENTRIES, image=(48, 32), class_token=False, **changes)
+    text = str(load(model, "augreg", ENTRIES | {}, head="drop"))
+    assert text.splitlines()[0].endswith("37 of 45 variables loaded")
+    assert "resized  positions/table: 4x4 to 6x4, bilinear" in text
+    assert "left     8: token_learner/norm/gamma" in text
+    assert "unused   3: head/kernel, head/bias, cls" in text
+    assert "token_learner: These layers start untrained" in text
+
+
+def test_heads():
+    entries = augreg_entries(classes=7)
+    model = build("augreg", entries)
+    message = r"head/kernel of the model has shape \(32, 5\), head/kernel of the file gives"
+    refused(message, model, "augreg", entries)
+    before = model.get_layer("head").get_weights()
+    report = load(model, "augreg", entries, head="drop")
+    np.testing.assert_array_equal(model.get_layer("head").get_weights()[0], before[0])
+    assert report.left == ("head/kernel", "head/bias") and report.unused == report.left
+    report = load(model, "augreg", entries, head="reset")
+    assert report.reset == ("head/kernel", "head/bias") and not report.left
+    assert not np.any(model.get_layer("head").get_weights()[0])
+    half = {name: array for name, array in ENTRIES.items() if name != "head/bias"}
+    refused("Not in the file: head/bias", model, "augreg", half)
+    features = build("augreg", entries, include_top=False)
+    assert load(features, "augreg", entries).unused == ("head/kernel", "head/bias")
+
+
+def test_a_grid_that_is_not_clear():
+    entries = augreg_entries(grid=(2, 6))
+    model = build("augreg", entries)
+    refused("has 13 positions, and it is not clear on what grid", model, "augreg", entries)
+    report = load(model, "augreg", entries, grid=(2, 6))
+    assert report.resized == {"positions/table": "2x6 to 4x4, bilinear"}
+    rectangle = build("augreg", entries, image=(16, 48))
+    assert not load(rectangle, "augreg", entries).resized
+
+
+@pytest.mark.parametrize("method", ["central_frame", "inflate"])
+def test_images_into_videos(method):
+    """A still video gives the features of its image, but for the central frame alone."""
+    changes = {"reducer": "token_learner", "num_tokens": 4, "at": 1, "class_token": False}
+    flat = build("augreg", ENTRIES, **changes)
+    video = build("augreg", ENTRIES, image=(4, 32, 32), **changes, patch_size=(2, 8, 8))
+    load(flat, "augreg", ENTRIES)
+    report = load(video, "augreg", ENTRIES, embedding=method)
+    assert report.resized["positions/table"] == "4x4 to 2x4x4, bilinear"
+    assert report.resized["embedding/projection/kernel"] == f"an image's to 2 frames, {method}"
+    image = pixels()
+    stack = np.repeat(image[:, None], 4, 1)
+    if method == "central_frame":
+        stack[:, ::2] = 0  # what the central frame of a tubelet of two is not
+    parts = [
+        keras.Model(model.inputs[0], model.get_layer("tokens").output) for model in (flat, video)
+    ]
+    tokens, of_video = outputs(parts[0], image), outputs(parts[1], stack)
+    close(of_video, np.concatenate([tokens, tokens], 1))
+
+
+def test_normalisation_moves_into_the_embedding():
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    model, other = build("augreg", ENTRIES), build("augreg", ENTRIES)
+    report = load(model, "augreg", ENTRIES, normalization=(mean, std))
+    assert "takes pixels in [-1, 1] in place of mean 0.400, 0.500, 0.600" in str(report)
+    load(other, "augreg", ENTRIES)
+    images = pixels()
+    shifted = ((images / 255 - mean) / std + 1) * 127.5
+    close(outputs(model, images), outputs(other, shifted.astype("float32")))
+    for value, message in (
+        (((0.5, 0.5), (1, 1)), "must be the means"),
+        ((0.5, 0.5, 0.5), "or a pair of mean"),
+        ("imagenets", "Did you mean 'imagenet'"),
+    ):
+        refused(message, model, "augreg", ENTRIES, normalization=value)
+
+
+def test_another_architecture():
+    for changes, message in (
+        ({"num_layers": 3}, "Not in the file: block_2/attention_norm/gamma"),
+        ({"num_layers": 1}, "Without a place in the model: Transformer/encoderblock_1"),
+        ({"hidden_size": 64}, r"has shape \(8, 8, 3, 64\), embedding/kernel of the file gives"),
+        ({"patch_size": (16, 16)}, "shapes differ"),
+        ({"register_tokens": 2}, "Not in the file: register_tokens/tokens"),
+        ({"layer_scale": 0.1}, "Not in the file: block_0/mixer_scale/gamma"),
+        ({"pre_norm": True}, "Not in the file: pre_norm/gamma"),
+        ({"block_attention": "vector"}, "shapes differ"),
+    ):
+        refused(message, build("augreg", ENTRIES, **changes), "augreg", ENTRIES)
+    refused("has no entry patch_embed.proj.weight", build("timm"), "timm", ENTRIES)
+    deeper = build("augreg", ENTRIES, num_layers=3)
+    report = load(deeper, "augreg", ENTRIES, partial=True)
+    assert len(report.left) == 16 and report.left[0] == "block_2/attention_norm/gamma"
+
+
+def test_unknown_entries_are_not_passed_over():
+    entries = ENTRIES | {"Transformer/encoderblock_0/gate/kernel": np.ones(3)}
+    model = build("augreg", ENTRIES)
+    refused(
+        "Without a place in the model: Transformer/encoderblock_0/gate", model, "augreg", entries
+    )
+    report = load(model, "augreg", entries, partial=True)
+    assert report.unused == ("Transformer/encoderblock_0/gate/kernel",)
+
+
+def test_other_settings():
+    model = build("augreg", ENTRIES, activation="gelu", epsilon=1e-3)
+    message = "activation is 'gelu' and must be 'gelu_tanh'; epsilon is 0.001 and must be 1e-06"
+    refused(message, model, "augreg", ENTRIES)
+    report = load(model, "augreg", ENTRIES, check_settings=False)
+    assert len(report.differences) == 2 and "differs  epsilon is 0.001" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("head/bias", np.array([1.0, np.nan, 1, 1, 1]), "values that are not finite"),
+        ("head/bias", np.array(["a", "b"]), "must be an array of floats"),
+        ("head/bias", np.arange(5), "must be an array of floats, and is an array of int64"),
+        ("head/bias", None, "is no array"),
+        ("head/bias", np.array([{}, 1], dtype=object), "array of Python objects"),
+        ("head/bias", np.float32(1), "holds no weights"),
+        ("head/bias", np.zeros(0), "holds no weights"),
+        ("cls", np.zeros((1, 1, 8)), "which do not belong together"),
+        ("copy/embedding/kernel", np.zeros(3), "holds several networks"),
+    ],
+)
+def test_bad_entries(name, value, message):
+    refused(message, build("augreg", ENTRIES), "augreg", ENTRIES | {name: value})
+
+
+def test_what_is_no_model_or_source_of_ours():
+    model = build("augreg", ENTRIES)
+    refused("Did you mean 'augreg'", model, "augre", ENTRIES)
+    refused("`head` must be one of", model, "augreg", ENTRIES, head="keeps")
+    with pytest.raises(ValueError, match="must be one that create_model"):
+        load(keras.Sequential([keras.layers.Dense(3)]), "augreg", ENTRIES)
+
+
+def test_source_config():
+    assert source_config("augreg") == {"activation": "gelu_tanh", "epsilon": 1e-6}
+    config = source_config("augreg", ENTRIES)
+    assert config["class_token"] and not config["pre_norm"]
+
+
+def test_create_model_warns_of_what_is_left(tmp_path):
+    np.savez(tmp_path / "vit.npz", **augreg_entries())
+    weights = f"augreg:{tmp_path}/vit.npz"
+    with pytest.warns(UserWarning, match="start untrained"):
+        model = create_model("tokenlearner_pico8_4at1", weights=weights, mlp_dim=48)
+    assert model.output_shape == (None, 5)
+    assert "class_token" in [layer.name for layer in model.layers]
+
+
+@pytest.mark.parametrize("method", ["bicubic", "bicubic_antialias"])
+@pytest.mark.parametrize("grid", [(3, 5), (16, 9), (7, 7), (1, 30)])
+def test_bicubic_is_that_of_pytorch(method, grid):
+    torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
+    table = np.random.default_rng(0).normal(size=(7, 11, 4)).astype("float32")
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(table.transpose(2, 0, 1))[None],
+        size=grid,
+        mode="bicubic",
+        antialias=method == "bicubic_antialias",
+    )[0].permute(1, 2, 0)
+    np.testing.assert_allclose(resize_table(table, grid, method), expected, atol=1e-5)
