@@ -1,0 +1,60 @@
+import keras
+import numpy as np
+
+
+def fit_clip(clip, height, width, place=0.5):
+    """Resize a clip until it covers a size, and cut that size out of it.
+
+    Args:
+        clip: Array of shape (T, height, width, 3).
+        height: Integer, of the result, in pixels.
+        width: Integer, of the result, in pixels.
+        place: Float, where along the longer side to cut: 0 for its start, 0.5 for its middle, 1
+            for its end. The three crops of multi-view testing are 0, 0.5 and 1.
+
+    Returns:
+        Array of type float32 and shape (T, height, width, 3).
+    """
+    scale = max(height / clip.shape[1], width / clip.shape[2])
+    size = tuple(
+        max(round(n * scale), m) for n, m in zip(clip.shape[1:3], (height, width), strict=True)
+    )
+    clip = _resize(clip, size)
+    top, left = (round((n - m) * place) for n, m in zip(size, (height, width), strict=True))
+    return clip[:, top : top + height, left : left + width]
+
+
+def augment_clip(clip, height, width, random, scale=(0.5, 1.0), flip=True, colour=0.2):
+    """Vary a clip, in the same way on all its frames.
+
+    Args:
+        clip: Array of shape (T, height, width, 3), pixels in [0, 255].
+        height: Integer, of the result, in pixels.
+        width: Integer, of the result, in pixels.
+        random: A `numpy.random.Generator`.
+        scale: Smallest and largest share of the largest possible crop's area to cut out.
+        flip: Boolean, whether to mirror every other clip.
+        colour: Float, by how much brightness and contrast vary at the most.
+
+    Returns:
+        Array of type float32 and shape (T, height, width, 3).
+    """
+    largest = min(clip.shape[1] / height, clip.shape[2] / width)
+    side = largest * np.sqrt(random.uniform(*scale))
+    size = max(round(height * side), 1), max(round(width * side), 1)
+    top, left = (random.integers(n - m + 1) for n, m in zip(clip.shape[1:3], size, strict=True))
+    clip = _resize(clip[:, top : top + size[0], left : left + size[1]], (height, width))
+    if flip and random.random() < 0.5:
+        clip = clip[:, :, ::-1]
+    brightness, contrast = random.uniform(1 - colour, 1 + colour, 2)
+    mean = clip.mean()
+    return np.clip(((clip - mean) * contrast + mean) * brightness, 0, 255).astype("float32")
+
+
+def _resize(clip, size):
+    if clip.shape[1:3] == size:
+        return clip.astype("float32")
+    clip = keras.ops.image.resize(
+        clip.astype("float32"), size, antialias=True, data_format="channels_last"
+    )
+    return keras.ops.convert_to_numpy(clip)

@@ -1,0 +1,69 @@
+"""Which moments of a video a clip is made of; all functions give seconds from its first frame."""
+
+import numpy as np
+
+
+def random_clip(duration, frames, step, random):
+    """Return the times of a clip at a random place.
+
+    Args:
+        duration: Of the video, in seconds.
+        frames: Integer, frames of the clip (T).
+        step: Seconds between two of them: the stride over the frame rate.
+        random: A `numpy.random.Generator`.
+
+    Returns:
+        Array of shape (frames,). In a video shorter than the clip, times stop at its end, so that
+        the last frame is repeated.
+    """
+    start = random.uniform(0, max(duration - frames * step, 0))
+    return _times([start], duration, frames, step)[0]
+
+
+def uniform_clips(duration, frames, step, count):
+    """Return the times of clips at even places, from the first moment to the last.
+
+    Args:
+        duration: Of the video, in seconds.
+        frames: Integer, frames of each clip (T).
+        step: Seconds between two of them.
+        count: Integer, clips; the paper tests with 4. A single one is in the middle.
+
+    Returns:
+        Array of shape (count, frames).
+
+    Example:
+
+    >>> uniform_clips(duration=10, frames=4, step=1, count=3)[:, 0].tolist()
+    [0.0, 3.0, 6.0]
+    """
+    spare = max(duration - frames * step, 0)
+    starts = np.linspace(0, spare, count) if count > 1 else [spare / 2]
+    return _times(starts, duration, frames, step)
+
+
+def segments(duration, frames, step):
+    """Return the times of consecutive clips that cover a whole video, the last one to its end.
+
+    Args:
+        duration: Of the video, in seconds.
+        frames: Integer, frames of each clip (T); 64 for Charades.
+        step: Seconds between two of them; 1/6 or 1/12 for Charades.
+
+    Returns:
+        Array of shape (clips, frames).
+
+    Example:
+
+    >>> segments(duration=10, frames=4, step=1).tolist()
+    [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0], [6.0, 7.0, 8.0, 9.0]]
+    """
+    span = frames * step
+    count = max(int(np.ceil(duration / span - 1e-9)), 1)
+    starts = np.minimum(np.arange(count) * span, max(duration - span, 0))
+    return _times(starts, duration, frames, step)
+
+
+def _times(starts, duration, frames, step):
+    times = np.asarray(starts, "float64")[:, None] + np.arange(frames) * step
+    return np.minimum(times, max(duration - 1e-3, 0))

@@ -1,0 +1,165 @@
+import bisect
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_tokenlearner.extras import require
+
+
+class VideoError(ValueError):
+    """A video file that cannot be used; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file says of itself.
+
+    Attributes:
+        duration: From the first frame to the end of the last, in seconds.
+        frame_rate: Frames a second, on average.
+        height: Of a frame as it is shown, in pixels.
+        width: Of a frame as it is shown, in pixels.
+    """
+
+    duration: float
+    frame_rate: float
+    height: int
+    width: int
+
+
+def probe(path):
+    """Return the `VideoInfo` of a file; only its first frame is decoded.
+
+    Args:
+        path: Path of a video file of any kind that FFmpeg reads.
+
+    Raises:
+        VideoError: If the file is missing, damaged, or has no video in it.
+        ImportError: If PyAV, the extra `video`, is not installed.
+    """
+    with _Reader(path) as reader:
+        first = reader.frame_at(0.0)
+        return VideoInfo(reader.duration, reader.frame_rate, *first.shape[:2])
+
+
+def read_frames(path, times):
+    """Decode the frames that are shown at given times, and as few others as may be.
+
+    Times, not numbers of frames, so that videos of variable rate are right too. Between two times
+    the reader jumps to a later keyframe where there is one. Frames are turned as the file says
+    they are shown.
+
+    Args:
+        path: Path of a video file.
+        times: Sequence of seconds from the first frame, in any order. Times after the last frame,
+            but within the duration of the video, give the last frame.
+
+    Returns:
+        Array of type uint8 and shape (len(times), height, width, 3).
+
+    Raises:
+        VideoError: If the file is missing, damaged, without video, or ends long before one of the
+            times.
+        ImportError: If PyAV, the extra `video`, is not installed.
+    """
+    times = np.asarray(times, "float64")
+    order = np.argsort(times, kind="stable")
+    frames = [None] * len(times)
+    with _Reader(path) as reader:
+        for place in order:
+            frames[place] = reader.frame_at(float(times[place]))
+    if len({frame.shape for frame in frames}) > 1:
+        raise VideoError(f"{path}: its frames are not all of one size")
+    return np.stack(frames)
+
+
+class _Reader:
+    """Reads forward through the first video stream of a file."""
+
+    def __init__(self, path):
+        self.av = require("av", "video")
+        self.path = path
+        self.failure = None
+
+    def __enter__(self):
+        try:
+            self.container = self.av.open(str(self.path))
+        except (self.av.FFmpegError, OSError, ValueError) as error:
+            raise VideoError(f"{self.path}: cannot be opened: {error}") from error
+        if not self.container.streams.video:
+            self.container.close()
+            raise VideoError(f"{self.path}: there is no video in it")
+        self.stream = self.container.streams.video[0]
+        self.stream.thread_type = "AUTO"
+        self.start = float((self.stream.start_time or 0) * self.stream.time_base)
+        self.frame_rate = float(self.stream.average_rate or self.stream.guessed_rate or 25)
+        self.duration = self._duration()
+        self.keyframes = sorted(
+            float(entry.timestamp * self.stream.time_base) - self.start
+            for entry in self.stream.index_entries
+            if entry.is_keyframe
+        )
+        self.decoded = self._decode()
+        self.current, self.next, self.image = None, None, None
+        return self
+
+    def __exit__(self, *_):
+        self.container.close()
+
+    def _duration(self):
+        if self.stream.duration:
+            return float(self.stream.duration * self.stream.time_base)
+        if self.container.duration:
+            return self.container.duration / self.av.time_base - self.start
+        ends = [  # some formats do not say: read the packets, without decoding them
+            float((packet.pts + (packet.duration or 0)) * self.stream.time_base)
+            for packet in self.container.demux(self.stream)
+            if packet.pts is not None
+        ]
+        self.container.seek(0)
+        return max(ends, default=0.0) - self.start
+
+    def _decode(self):
+        """Yield frames with their times, until the file ends or breaks."""
+        try:
+            for frame in self.container.decode(self.stream):
+                if frame.time is not None:
+                    yield frame.time - self.start, frame
+        except (self.av.FFmpegError, EOFError) as error:
+            self.failure = error
+
+    def frame_at(self, time):
+        """Return the frame that is shown at a time, no earlier than the last one asked for."""
+        time += 1e-6  # times of frames are not exact in floating point
+        self._jump(time)
+        if self.next is None:
+            self.next = next(self.decoded, None)
+        while self.next is not None and (self.current is None or self.next[0] <= time):
+            self.current, self.image = self.next, None
+            self.next = next(self.decoded, None)
+        if self.current is None:
+            raise VideoError(f"{self.path}: no frame can be decoded{self._reason()}")
+        late = time - self.current[0]
+        if self.next is None and late > max(2.5 / self.frame_rate, 0.25):
+            raise VideoError(
+                f"{self.path}: ends {late:.1f} s before {time:.1f} s, although it says that it has "
+                f"{self.duration:.1f} s{self._reason()}"
+            )
+        if self.image is None:
+            frame = self.current[1]
+            self.image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+        return self.image
+
+    def _jump(self, time):
+        """Skip to the last keyframe before a time, if that is ahead of what is decoded next."""
+        place = bisect.bisect_right(self.keyframes, time) - 1
+        ahead = self.next[0] if self.next is not None else -1.0
+        if place <= 0 or self.keyframes[place] <= ahead + 1 / self.frame_rate:
+            return
+        offset = (self.keyframes[place] + self.start) / self.stream.time_base
+        self.container.seek(round(offset), stream=self.stream)
+        self.decoded = self._decode()
+        self.next = None
+
+    def _reason(self):
+        return "" if self.failure is None else f": {self.failure}"

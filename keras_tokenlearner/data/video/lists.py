@@ -1,0 +1,135 @@
+"""Lists of labelled videos: which files a data set has and what is in them."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+
+
+@dataclass(frozen=True)
+class VideoList:
+    """Labelled videos.
+
+    Attributes:
+        files: Paths, as a tuple of texts.
+        labels: Integer array of shape (n,), or array of 0 and 1 of shape (n, classes) where a video
+            may have several.
+        class_names: What the classes are called, in order.
+    """
+
+    files: tuple
+    labels: np.ndarray
+    class_names: tuple
+
+    def __post_init__(self):
+        if len(self.files) != len(self.labels):
+            raise ValueError(
+                "VideoList: every file needs its label. "
+                f"Received: {len(self.files)} files, {len(self.labels)} labels"
+            )
+
+    def __len__(self):
+        return len(self.files)
+
+    def take(self, places):
+        """Return a list of the videos at some places."""
+        return VideoList(
+            tuple(self.files[i] for i in places), self.labels[places], self.class_names
+        )
+
+
+def from_folder(path):
+    """List a folder with a folder of videos for every class.
+
+    Args:
+        path: Path of the folder.
+
+    Returns:
+        A `VideoList`, in the order of the names.
+
+    Raises:
+        ValueError: If there are no such folders, or no videos in them.
+    """
+    folders = sorted(found for found in Path(path).glob("*") if found.is_dir())
+    files, labels = [], []
+    for label, folder in enumerate(folders):
+        found = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+        files += [str(file) for file in found]
+        labels += [label] * len(found)
+    if not files:
+        raise ValueError(
+            "from_folder: there must be a folder of videos for every class. "
+            f"Received: path={str(path)!r}, with {len(folders)} folders and no videos in them"
+        )
+    return VideoList(tuple(files), np.array(labels), tuple(folder.name for folder in folders))
+
+
+def from_csv(path, root=None, file_column="file", label_column="label"):
+    """List the videos of a CSV file with a header, as Kinetics has.
+
+    Args:
+        path: Path of the CSV file.
+        root: Folder that the names in it are relative to. Defaults to that of the CSV file.
+        file_column: Name of the column with the names of the files.
+        label_column: Name of the column with the labels, of any kind; they are sorted.
+
+    Returns:
+        A `VideoList`.
+
+    Raises:
+        ValueError: If a column is missing.
+    """
+    rows = _rows("from_csv", path, (file_column, label_column))
+    root = Path(path).parent if root is None else Path(root)
+    class_names = sorted({row[label_column] for row in rows})
+    return VideoList(
+        tuple(str(root / row[file_column]) for row in rows),
+        np.array([class_names.index(row[label_column]) for row in rows]),
+        tuple(class_names),
+    )
+
+
+def from_charades(path, root):
+    """List the videos of a CSV file of Charades, each with all its actions.
+
+    The column `actions` holds `"c092 11.90 21.20;c147 0.00 12.60"`: an action, from a second to a
+    second. A video is labelled with every action in it, as in the v1 classification setting.
+
+    Args:
+        path: Path of `Charades_v1_train.csv` or `Charades_v1_test.csv`.
+        root: Folder of the videos, `ID.mp4`.
+
+    Returns:
+        A `VideoList` with labels of shape (n, 157).
+
+    Raises:
+        ValueError: If a column is missing or an action is none of c000 to c156.
+    """
+    rows = _rows("from_charades", path, ("id", "actions"))
+    labels = np.zeros((len(rows), 157), "float32")
+    for row, label in zip(rows, labels, strict=True):
+        for action in filter(None, row["actions"].split(";")):
+            name = action.split()[0]
+            if not (name[:1] == "c" and name[1:].isdigit() and int(name[1:]) < 157):
+                raise ValueError(
+                    "from_charades: actions must be c000 to c156. "
+                    f"Received: {action!r} of video {row['id']!r}"
+                )
+            label[int(name[1:])] = 1
+    files = tuple(str(Path(root) / f"{row['id']}.mp4") for row in rows)
+    return VideoList(files, labels, tuple(f"c{number:03}" for number in range(157)))
+
+
+def _rows(owner, path, columns):
+    with open(path, newline="") as stream:
+        reader = csv.DictReader(stream)
+        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(
+                f"{owner}: {path} must have the columns {columns}. "
+                f"Received: columns {reader.fieldnames}"
+            )
+        return list(reader)

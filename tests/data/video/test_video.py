@@ -1,0 +1,279 @@
+"""Video files that the tests write themselves, read back: right frames, and no silent failure."""
+
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from keras_tokenlearner.data import video
+from keras_tokenlearner.data.video import VideoBatches, VideoError, probe, read_frames
+
+av = pytest.importorskip("av", reason="pip install 'keras-tokenlearner[video]'")
+
+
+def write(path, levels, rate=10, size=(32, 48), times=None, gop=12):
+    """Write a video of grey frames, brighter on the left half; `times` are ticks of 1/100 s."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.height, stream.width = size
+        stream.pix_fmt, stream.bit_rate, stream.gop_size = "yuv420p", 4_000_000, gop
+        if times is not None:
+            stream.codec_context.time_base = Fraction(1, 100)
+        for index, level in enumerate(levels):
+            pixels = np.full((*size, 3), level, "uint8")
+            pixels[:, : size[1] // 2] += 30
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = times[index], Fraction(1, 100)
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
+def levels_of(frames):
+    """Return the grey level of the right half of each frame, to the nearest 5."""
+    means = frames[:, :, frames.shape[2] * 3 // 4 :].mean((1, 2, 3))
+    return (np.round(means / 5) * 5).astype(int).tolist()
+
+
+@pytest.fixture
+def ramp(tmp_path):
+    """Forty frames at 10 a second, each 5 brighter, with a keyframe each 12."""
+    return write(tmp_path / "ramp.mp4", range(0, 200, 5))
+
+
+def test_probe(ramp):
+    info = probe(ramp)
+    assert (info.height, info.width, info.frame_rate) == (32, 48, 10)
+    assert info.duration == pytest.approx(4.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([0.0, 0.1, 0.2], [0, 5, 10]),
+        ([0.05, 0.19], [0, 5]),  # what is shown then
+        ([3.9, 0.0, 2.5], [195, 0, 125]),  # any order, over keyframes
+        ([1.3, 1.3, 1.4], [65, 65, 70]),
+        ([3.99], [195]),
+    ],
+)
+def test_the_frames_that_are_shown_at_these_times(ramp, times, expected):
+    frames = read_frames(ramp, times)
+    assert frames.shape == (len(times), 32, 48, 3) and frames.dtype == np.uint8
+    assert levels_of(frames) == expected
+
+
+def test_far_frames_are_reached_without_decoding_what_is_between(tmp_path, monkeypatch):
+    path = write(tmp_path / "long.mp4", [5 * (i % 40) for i in range(400)])
+    decoded = []
+    original = video.decoding._Reader._decode
+
+    def counting(self):
+        for item in original(self):
+            decoded.append(item[0])
+            yield item
+
+    monkeypatch.setattr(video.decoding._Reader, "_decode", counting)
+    assert levels_of(read_frames(path, [0.0, 20.5, 39.0])) == [0, 25, 150]
+    assert len(decoded) < 60
+
+
+def test_variable_rate(tmp_path):
+    path = write(tmp_path / "vfr.mp4", [0, 50, 100, 150], times=[0, 10, 200, 210])
+    assert levels_of(read_frames(path, [0.0, 0.05, 0.1, 1.0, 1.95, 2.0, 2.1])) == [
+        0, 0, 50, 50, 50, 100, 150,
+    ]  # fmt: skip
+
+
+def test_rotated(tmp_path):
+    upright = write(tmp_path / "upright.mp4", [100, 100])
+    content = upright.read_bytes()
+    one = (1 << 16).to_bytes(4, "big")
+    plain = one + bytes(12) + one + bytes(12) + (1 << 30).to_bytes(4, "big")
+    minus = (-(1 << 16)).to_bytes(4, "big", signed=True)
+    turned = bytes(4) + one + bytes(4) + minus + bytes(16) + (1 << 30).to_bytes(4, "big")
+    track = content.index(b"tkhd")
+    place = content.index(plain, track)
+    rotated = tmp_path / "rotated.mp4"
+    rotated.write_bytes(content[:place] + turned + content[place + 36 :])
+    info, frame = probe(rotated), read_frames(rotated, [0.0])[0]
+    assert (info.height, info.width) == (48, 32)
+    # The file asks for a quarter turn clockwise: what was left is up.
+    expected = np.rot90(read_frames(upright, [0.0])[0], -1)
+    np.testing.assert_array_equal(frame, expected)
+    assert frame[:20].mean() > frame[-20:].mean() + 20
+
+
+def test_one_frame(tmp_path):
+    path = write(tmp_path / "one.mp4", [70])
+    assert levels_of(read_frames(path, [0.0, 0.0])) == [70, 70]
+    clip, _ = VideoBatches(
+        video.VideoList((str(path),), np.array([0]), ("a",)), (4, 16, 16, 3), 1, training=False
+    )[0]
+    assert clip.shape == (1, 4, 16, 16, 3) and clip.mean() > 60
+
+
+def _audio(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), "float32"), "fltp", "mono")
+        frame.rate = 8000
+        for packet in [*stream.encode(frame), *stream.encode()]:
+            container.mux(packet)
+
+
+@pytest.fixture
+def broken(tmp_path, ramp):
+    """Files that no clip can come from, each with a piece of the reason."""
+    content = ramp.read_bytes()
+    header = content.index(b"mdat") + 4
+    files = {
+        "empty.mp4": (b"", "cannot be opened"),
+        "text.mp4": (b"no video" * 100, "cannot be opened"),
+        "headless.mp4": (content[: len(content) // 2], "cannot be opened"),
+        "noise.mp4": (
+            content[:header] + bytes(len(content[header : content.index(b"moov") - 4]))
+            + content[content.index(b"moov") - 4 :],
+            "no frame can be decoded|ends",
+        ),
+    }  # fmt: skip
+    made = {}
+    for name, (data, reason) in files.items():
+        (tmp_path / name).write_bytes(data)
+        made[tmp_path / name] = reason
+    _audio(tmp_path / "audio.mp4")
+    return {**made, tmp_path / "audio.mp4": "no video in it", tmp_path / "gone.mp4": "cannot be"}
+
+
+def test_broken_files_say_why(broken):
+    for path, reason in broken.items():
+        with pytest.raises(VideoError, match=reason) as caught:
+            read_frames(path, [0.0, 1.0])
+        assert str(path) in str(caught.value)
+
+
+def test_a_file_that_ends_early_says_so(tmp_path):
+    path = tmp_path / "cut.avi"
+    write(path, [100] * 200, gop=1)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 3])
+    with pytest.raises(VideoError, match=r"cut\.avi: "):
+        read_frames(path, [0.0, 19.0])
+
+
+def test_clip_times():
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        times = video.random_clip(10, 8, 0.5, random)
+        assert times[0] >= 0 and times[-1] < 10
+        np.testing.assert_allclose(np.diff(times), 0.5)
+    short = video.random_clip(1.0, 8, 0.5, random)
+    np.testing.assert_allclose(short, [0, 0.5, *[0.999] * 6])
+    np.testing.assert_allclose(video.uniform_clips(9, 2, 0.5, 1), [[4.0, 4.5]])
+    covered = video.segments(10, 4, 1)
+    assert sorted({int(t) for t in covered.ravel()}) == list(range(10))
+    assert video.segments(3, 4, 1).shape == (1, 4)
+
+
+def test_fitting_and_augmenting_treat_all_frames_alike():
+    frame = np.random.default_rng(0).integers(0, 256, (40, 60, 3))
+    clip = np.stack([frame] * 5).astype("uint8")
+    for seed in range(4):
+        found = video.augment_clip(clip, 16, 24, np.random.default_rng(seed))
+        assert found.shape == (5, 16, 24, 3)
+        for other in found[1:]:
+            np.testing.assert_allclose(other, found[0], atol=1e-4)
+    first, second = (video.augment_clip(clip, 16, 24, np.random.default_rng(s)) for s in (0, 1))
+    assert np.abs(first - second).max() > 1
+    left, right = (video.fit_clip(clip, 40, 40, place) for place in (0, 1))
+    np.testing.assert_allclose(left, clip[:, :, :40])
+    np.testing.assert_allclose(right, clip[:, :, 20:])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for label, name in enumerate(("dark", "light")):
+        (tmp_path / "videos" / name).mkdir(parents=True)
+        for index in range(3):
+            write(tmp_path / "videos" / name / f"{index}.mp4", [40 + 120 * label] * 12)
+    return tmp_path / "videos"
+
+
+def test_lists(folder, tmp_path):
+    found = video.from_folder(folder)
+    assert found.class_names == ("dark", "light") and found.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    (folder / "list.csv").write_text("file,label\nlight/0.mp4,b\ndark/1.mp4,a\n")
+    rows = video.from_csv(folder / "list.csv")
+    assert rows.labels.tolist() == [1, 0] and rows.files[0] == str(folder / "light/0.mp4")
+    (tmp_path / "charades.csv").write_text('id,actions\nAB,"c092 1.0 2.0;c001 0 3"\nCD,\n')
+    actions = video.from_charades(tmp_path / "charades.csv", "videos")
+    assert np.flatnonzero(actions.labels[0]).tolist() == [1, 92] and not actions.labels[1].any()
+    assert actions.files == ("videos/AB.mp4", "videos/CD.mp4")
+    with pytest.raises(ValueError, match="must have the columns"):
+        video.from_csv(folder / "list.csv", file_column="path")
+    with pytest.raises(ValueError, match="a folder of videos for every class"):
+        video.from_folder(tmp_path / "videos" / "dark")
+
+
+def test_batches_skip_name_and_count_broken_files(folder, broken):
+    files = video.from_folder(folder)
+    bad = next(iter(broken))
+    videos = video.VideoList((*files.files, str(bad)), np.append(files.labels, 0), ("d", "l"))
+    batches = VideoBatches(videos, (3, 16, 16, 3), batch_size=4, training=False)
+    with pytest.warns(UserWarning, match=f"skipped: {bad}"):
+        clips, labels = zip(*(batches[index] for index in range(len(batches))), strict=True)
+    assert [len(clip) for clip in clips] == [4, 3]
+    assert list(batches.skipped) == [str(bad)] and "cannot be opened" in batches.skipped[str(bad)]
+    for clip, label in zip(np.concatenate(clips), np.concatenate(labels), strict=True):
+        assert (clip[:, :, 10:].mean() > 100) == label  # never a black clip under a label
+    strict = VideoBatches(videos, (3, 16, 16, 3), 4, training=False, on_error="raise")
+    with pytest.raises(VideoError, match="cannot be opened"):
+        [strict[index] for index in range(len(strict))]
+    only_bad = video.VideoList((str(bad),), np.array([0]), ("d", "l"))
+    with pytest.warns(UserWarning), pytest.raises(VideoError, match="no video of a batch"):
+        VideoBatches(only_bad, (3, 16, 16, 3), 4)[0]
+
+
+def test_batches_are_the_same_for_a_seed_and_new_each_epoch(folder):
+    videos = video.from_folder(folder)
+    one, other = (VideoBatches(videos, (3, 16, 16, 3), 4, seed=5) for _ in range(2))
+    np.testing.assert_array_equal(other[1][0], other[1][0])
+    for index in (1, 0):  # in any order
+        np.testing.assert_array_equal(one[index][0], other[index][0])
+    before = one[0][0]
+    one.on_epoch_end()
+    assert np.abs(one[0][0] - before).max() > 1
+
+
+def test_a_video_model_learns_from_a_folder(folder):
+    import keras
+
+    from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
+
+    config = VisionTransformerConfig(
+        hidden_size=16, num_layers=2, num_heads=2, patch_size=(2, 8, 8), reducer="token_learner",
+        num_tokens=2, positions="sincos",
+    )  # fmt: skip
+    model = vision_transformer(config, input_shape=(4, 16, 16, 3), classes=2)
+    model.compile(
+        keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
+    videos = video.from_folder(folder)
+    model.fit(VideoBatches(videos, (4, 16, 16, 3), 3, workers=2), epochs=8, verbose=0)
+    test = VideoBatches(videos, (4, 16, 16, 3), 3, training=False)
+    assert model.evaluate(test, verbose=0)[1] == 1.0
+
+
+def test_without_pyav_the_extra_is_named(ramp):
+    program = (
+        "import sys; sys.modules['av'] = None\n"
+        "from keras_tokenlearner.data.video import probe\n"
+        f"probe({str(ramp)!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "keras-tokenlearner[video]" in done.stderr
