@@ -8,6 +8,7 @@ import pytest
 
 from keras_tokenlearner.analysis import catalog_costs
 from keras_tokenlearner.applications import CATALOG
+from tests.data.video.files import write
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -16,7 +17,11 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     """On a small part of the data."""
     pytest.importorskip("tensorflow", reason="the README exports a SavedModel")
+    pytest.importorskip("av", reason="the README reads videos")
     monkeypatch.chdir(tmp_path)
+    for name in ("videos/a", "videos/b"):
+        (tmp_path / name).mkdir(parents=True)
+        write(tmp_path / name / "clip.mp4", [0, 50, 100])
     import keras_tokenlearner.data
 
     (x, y), (test_x, test_y) = keras_tokenlearner.data.load_fashion_mnist()
@@ -28,7 +33,8 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     assert "'accuracy': " in capsys.readouterr().out
     assert (tmp_path / "served/1/saved_model.pb").is_file()
     assert names["features"].output_shape == (None, 384)
-    assert names["model"].output_shape == (None, 8, 256)
+    assert names["tokens"].shape == (None, 8, 256)
+    assert len(names["videos"]) == 2
 
 
 def test_the_table_of_models_is_that_of_the_catalogue():

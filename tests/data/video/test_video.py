@@ -2,36 +2,15 @@
 
 import subprocess
 import sys
-from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from keras_tokenlearner.data import video
 from keras_tokenlearner.data.video import VideoBatches, VideoError, probe, read_frames
+from tests.data.video.files import write
 
 av = pytest.importorskip("av", reason="pip install 'keras-tokenlearner[video]'")
-
-
-def write(path, levels, rate=10, size=(32, 48), times=None, gop=12):
-    """Write a video of grey frames, brighter on the left half; `times` are ticks of 1/100 s."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=rate)
-        stream.height, stream.width = size
-        stream.pix_fmt, stream.bit_rate, stream.gop_size = "yuv420p", 4_000_000, gop
-        if times is not None:
-            stream.codec_context.time_base = Fraction(1, 100)
-        for index, level in enumerate(levels):
-            pixels = np.full((*size, 3), level, "uint8")
-            pixels[:, : size[1] // 2] += 30
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            if times is not None:
-                frame.pts, frame.time_base = times[index], Fraction(1, 100)
-            for packet in stream.encode(frame):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
-    return path
 
 
 def levels_of(frames):

@@ -1,0 +1,60 @@
+"""The weights that ship: whole, and with the same outputs on every backend.
+
+`tests/data/shipped_outputs.npz` holds outputs of one backend for the first images of the sample,
+made by `KERAS_BACKEND=tensorflow python -m tests.weights.test_store`.
+"""
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model, list_models
+from keras_tokenlearner.data import load_fashion_mnist
+from keras_tokenlearner.weights import STORE
+from keras_tokenlearner.weights.files import sha256
+
+OUTPUTS_FILE = Path(__file__).parents[1] / "data" / "shipped_outputs.npz"
+ROWS = list(STORE.items())
+
+
+def outputs(model, name):
+    images = load_fashion_mnist()[1][0][:24].astype("float32")
+    return create_model(model, weights=name).predict(images, verbose=0)
+
+
+@pytest.mark.parametrize(("key", "row"), ROWS, ids=lambda value: str(value)[:60])
+def test_row(key, row):
+    path = resources.files("keras_tokenlearner.weights") / "files" / row.file
+    assert key[0] == row.model and row.model in list_models(weights=True)
+    assert sha256(path) == row.sha256
+    assert path.stat().st_size == row.size <= 4 * 2**20
+    assert len(row.class_names) == row.classes
+    assert row.licence and row.metric and row.command
+
+
+@pytest.mark.parametrize("key", [key for key, _ in ROWS], ids="-".join)
+def test_outputs_are_the_same_on_every_backend(key):
+    with np.load(OUTPUTS_FILE) as file:
+        np.testing.assert_allclose(outputs(*key), file["-".join(key)], atol=1e-5)
+
+
+def test_another_number_of_classes_is_refused():
+    with pytest.raises(ValueError, match="are for 10 classes; leave `classes` out"):
+        create_model("tokenlearner_nano4_8at3", weights="fashion_mnist", classes=5)
+
+
+def test_without_top_any_size():
+    model = create_model(
+        "tokenlearner_nano4_8at3",
+        weights="fashion_mnist",
+        include_top=False,
+        input_shape=(40, 36, 1),
+    )
+    assert model.output_shape == (None, 8, 96)
+    assert np.isfinite(model.predict(np.zeros((1, 40, 36, 1)), verbose=0)).all()
+
+
+if __name__ == "__main__":
+    np.savez_compressed(OUTPUTS_FILE, **{"-".join(key): outputs(*key) for key, _ in ROWS})
