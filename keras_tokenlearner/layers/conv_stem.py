@@ -2,7 +2,7 @@ import keras
 from keras import layers
 
 from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.checks import check_channels_last, check_int
+from keras_tokenlearner.layers.checks import check_channels, check_channels_last, check_int
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -27,7 +27,7 @@ class ConvStem(layers.Layer):
         Tensor of shape (B, H, W, C), with H the height over `patch_size`, rounded up.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range or the inputs are no images.
 
     Example:
 
@@ -41,6 +41,7 @@ class ConvStem(layers.Layer):
 
     def __init__(self, hidden_size, patch_size=16, activation="gelu_tanh", **kwargs):
         super().__init__(**kwargs)
+        check_channels_last("ConvStem")
         self.hidden_size = check_int("ConvStem", "hidden_size", hidden_size)
         self.patch_size = check_int("ConvStem", "patch_size", patch_size, minimum=2)
         if patch_size & (patch_size - 1):
@@ -50,10 +51,9 @@ class ConvStem(layers.Layer):
         self.activation = activations.get(activation, "ConvStem")
 
     def build(self, inputs_shape):
-        check_channels_last("ConvStem")
         count = self.patch_size.bit_length() - 1
         self.convs = []
-        shape = (None, None, None, inputs_shape[-1])
+        shape = (None, None, None, check_channels("ConvStem", inputs_shape, rank=4))
         for index in range(count + 1):
             last = index == count
             conv = layers.Conv2D(

@@ -165,6 +165,8 @@ class TokenFuser(layers.Layer):
         if frames is None or tokens_shape[1] is None:
             if self.built and self.mixing == "frame":
                 return self.mix.units
+            if self.built and frames is not None:
+                return self.mix.units // frames
             raise ValueError(
                 "TokenFuser: the number of frames and of tokens must be known. " + shapes
             )

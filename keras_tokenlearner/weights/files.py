@@ -111,8 +111,9 @@ def _check_layout(model, path):
                 f"load_weights: {path} was saved with {kernel[-1]} classes, the model has "
                 f"{classes}; build it with classes={kernel[-1]} or include_top=False"
             )
-    spare = 2 if kernel and not has_head else 0
-    if len(shapes) - spare != len(model.weights):
+    # The classifier's kernel and bias, and in X(2+1)D the kernel of the layer before it.
+    spare = (2, 3) if kernel and not has_head else (0,)
+    if len(shapes) - len(model.weights) not in spare:
         raise ValueError(
             f"load_weights: {path} holds {len(shapes)} arrays and the model {model.name!r} has "
             f"{len(model.weights)}: they are of different architectures"

@@ -24,6 +24,7 @@ FAMILIES = [
     "TokenLearnerL8",
 ]
 PICO = "tokenlearner_pico8_4at1"
+PICO_VIDEO = "tokenlearner_x2plus1d_pico"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -119,6 +120,27 @@ def test_weights_of_another_resolution_and_without_top(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_weights_of_a_video_network(tmp_path):
+    """Into another resolution and without top; not into another number of frames."""
+    path = tmp_path / "pico.weights.h5"
+    model = create_model(PICO_VIDEO, classes=10)
+    save_weights(model, path)
+    wide = create_model(PICO_VIDEO, weights=path, classes=10, input_shape=(8, 32, 64, 3))
+    headless = create_model(PICO_VIDEO, weights=path, include_top=False)
+    for other, count in ((wide, 0), (headless, 3)):
+        assert len(other.weights) == len(model.weights) - count
+        for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=False):
+            np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match="does not fit the model"):
+        create_model(PICO_VIDEO, weights=path, classes=10, input_shape=(4, 32, 32, 3))
+
+
+def test_changes_of_a_video_network():
+    model = create_model(PICO_VIDEO, unit="joint", replaced=(2,), input_shape=(4, 16, 24, 3))
+    assert model.get_layer("stage_1_unit_2_0_joint").over == "joint"
+    assert model.output_shape == (None, 1000)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -139,6 +161,10 @@ def test_weights_of_another_resolution_and_without_top(tmp_path):
         ({"model": PICO, "weights": "imagenet"}, "Received: weights='imagenet'"),
         ({"model": PICO, "weights": "gone.weights.h5"}, "there is no such file"),
         ({"model": PICO, "num_heads": 3}, "`num_heads` must divide"),
+        ({"model": PICO_VIDEO, "at": 1}, "argument='at'"),
+        ({"model": PICO_VIDEO, "unit": "conv2d+tokenlearn"}, "Did you mean 'tokenlearner'"),
+        ({"model": PICO_VIDEO, "input_shape": (32, 32, 3)}, "(frames, height, width, channels)"),
+        ({"model": PICO_VIDEO, "weights": "augreg:B_16.npz"}, "sources hold weights of transform"),
     ],
 )
 def test_bad_input(arguments, message):

@@ -323,6 +323,14 @@ LAYER_CASES = (
         dynamic=((None, None, None, 3),),
         other=((2, 9, 6, 3),),
     ),
+    _case(
+        "stem",
+        layers.ConvStem,
+        {"hidden_size": 8, "patch_size": 4, "activation": "relu"},
+        (10, 13, 3),
+        dynamic=((None, None, 3),),
+        other=((8, 7, 3),),
+    ),
     _case("positions", layers.PositionEmbedding, {}, (4, 6, 8), **_UNKNOWN_IMAGE),
     _case(
         "positions_video",

@@ -1,10 +1,12 @@
 """The convolutional stem against convolutions in numpy."""
 
+import keras
 import numpy as np
 import pytest
 
 from keras_tokenlearner.layers import ConvStem
 from tests.conformance import array, assign_weights, to_numpy
+from tests.layers.helpers import refused
 
 
 def _conv(x, kernel, bias, stride):
@@ -48,3 +50,14 @@ def test_channels_double_up_to_half():
 def test_bad_patch_size(patch_size):
     with pytest.raises(ValueError, match=f"ConvStem: `patch_size` must .* patch_size={patch_size}"):
         ConvStem(8, patch_size)
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 3), (2, 8, 8, None)])
+def test_refuses_shapes(shape):
+    words = ["ConvStem: inputs", "(B, H, W, C)", f"Received: shape={shape}"]
+    refused(lambda: ConvStem(8).build(shape), *words)
+
+
+def test_refuses_channels_first():
+    keras.config.set_image_data_format("channels_first")
+    refused(lambda: ConvStem(8), "ConvStem: only channels_last", "set_image_data_format")
