@@ -1,15 +1,18 @@
 # Two commands for a fresh clone: `make quickstart` and `make test`. Each makes its own environment
 # under .venv/ with pip, and uses it again the next time. Variables: PYTHON, the interpreter to
-# make environments with; TORCH, what pip is asked for where PyTorch is wanted; BACKENDS.
+# make environments with; TORCH, what pip is asked for where PyTorch is wanted; BACKENDS, what to
+# test; PYTEST_FLAGS, such as `-n 0 -k costs`.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BACKENDS ?= tensorflow jax torch
+PYTEST_FLAGS ?= -n auto
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-# Quiet logs; torch with spinning threads on busy cores is many times slower than with passive ones.
+# Quiet logs; and one thread a process in the tests, of which there is one for each core: torch with
+# spinning threads on busy cores is many times slower.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-export OMP_WAIT_POLICY ?= PASSIVE
+test test-without-tensorflow: export OMP_NUM_THREADS ?= 1
 
 .DELETE_ON_ERROR:
 .PHONY: quickstart test test-without-tensorflow lint clean help check-python
@@ -56,7 +59,7 @@ quickstart: .venv/quickstart/ready
 
 test: .venv/test/ready
 	@set -e; for backend in $(BACKENDS); do echo "== tests on $$backend"; \
-	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest tests; done
+	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest $(PYTEST_FLAGS); done
 
 test-without-tensorflow: .venv/no-tensorflow/ready
 	@set -e; for backend in jax torch; do echo "== without TensorFlow, on $$backend"; \

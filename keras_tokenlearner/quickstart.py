@@ -82,7 +82,9 @@ def quickstart(output="quickstart", epochs=2):
     turned_train, turned = (np.rot90(x, axes=(1, 2)) for x in (train_images, images))
     before = _accuracy(model, turned, labels)
     print(f"Before: right on {before:.1%} of them.")
-    model.fit(turned_train, train_labels, batch_size=64, epochs=epochs)
+    # A bar that moves where there is a screen, a line an epoch elsewhere.
+    verbose = 1 if sys.stdout.isatty() else 2
+    model.fit(turned_train, train_labels, batch_size=64, epochs=epochs, verbose=verbose)
     after = _accuracy(model, turned, labels)
     print(f"After:  right on {after:.1%}.")
 

@@ -34,7 +34,30 @@ class StoredWeights:
     command: str
 
 
-STORE = {}
+STORE = {
+    ("tokenlearner_nano4_8at3", "fashion_mnist"): StoredWeights(
+        model="tokenlearner_nano4_8at3",
+        file="tokenlearner_nano4_8at3_fashion_mnist.weights.h5",
+        sha256="00c91dee586648a48ff682947dcde2905e10948f4523f46f567be6ab1f2913af",
+        size=3080256,
+        classes=10,
+        class_names=(
+            "T-shirt",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+        licence="Apache-2.0, trained on Fashion-MNIST (MIT)",
+        metric="90.82% of the 10,000 test images, after 21 of 30 epochs",
+        command="keras-tokenlearner train fashion_mnist --set source=FOLDER",
+    ),
+}
 
 
 def names(model):
