@@ -62,10 +62,10 @@ def test_weight_decay_spares_biases_norms_and_positions():
     optimizer = FashionMnistRecipe().optimizer(10)
     model = create_model("tokenlearner_nano4_8at3", classes=10)
     before = [w.copy() for w in model.get_weights()]
-    optimizer.learning_rate = 1.0
-    optimizer.apply(
-        [keras.ops.zeros(w.shape) for w in model.trainable_weights], model.trainable_weights
-    )
+    optimizer.build(model.trainable_weights)
+    optimizer.iterations.assign(10)  # the end of the warm-up
+    gradients = [keras.ops.zeros(weight.shape) for weight in model.trainable_weights]
+    optimizer.apply(gradients, model.trainable_weights)
     for weight, old in zip(model.weights, before, strict=True):
         decayed = not np.array_equal(keras.ops.convert_to_numpy(weight), old)
         spared = weight.path.split("/")[-1] in ("bias", "gamma", "beta", "table")
@@ -76,7 +76,7 @@ def test_weight_decay_spares_biases_norms_and_positions():
     ("setting", "message"),
     [
         ("epoch=3", "Did you mean 'epochs'"),
-        ("epochs=three", "epochs must be of type int, as in epochs=18. Received: 'epochs=three'"),
+        ("epochs=three", "epochs must be of type int, as in epochs=30. Received: 'epochs=three'"),
     ],
 )
 def test_bad_settings(setting, message):
