@@ -23,7 +23,7 @@ def clean_state():
     yield
     keras.config.set_dtype_policy(policy)
     keras.config.set_image_data_format(image_format)
-    if keras.backend.backend() == "jax" and next(_COUNT) % 100 == 0:
+    if keras.backend.backend() == "jax" and next(_COUNT) % 150 == 0:
         import jax
 
         jax.clear_caches()  # compiled programs of all tests would fill gigabytes

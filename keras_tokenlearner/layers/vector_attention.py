@@ -93,10 +93,11 @@ class VectorAttention(layers.Layer):
         chunks, shared = {"q": _split(q)}, {"k": k, "v": v}
         if attention_mask is not None:
             shape = (batch, length, ops.shape(k)[1])
-            chunks["mask"] = _split(ops.broadcast_to(ops.cast(attention_mask, "bool"), shape))
+            mask = ops.cast(ops.cast(attention_mask, "bool"), q.dtype)
+            chunks["mask"] = _split(ops.broadcast_to(mask, shape))
         if self.gamma_kernel is not None:
             shared["gamma"] = ops.convert_to_tensor(self.gamma_kernel)
-        attend = keras.remat(_attend)  # of arguments only: TensorFlow cannot recompute captures
+        attend = keras.remat(_attend)  # on TensorFlow of floating arguments alone, no captures
         y = ops.map(lambda chunk: attend({**chunk, **shared}), chunks)  # (chunks, B, 16, C)
         y = ops.reshape(ops.moveaxis(y, 0, 1), (batch, -1, v.shape[-1]))
         return y[:, :length]
@@ -121,7 +122,7 @@ def _attend(x):
         logits = ops.matmul(logits, x["gamma"])
     logits = ops.cast(logits, "float32")
     if "mask" in x:
-        logits = ops.where(ops.expand_dims(x["mask"], -1), logits, -1e9)
+        logits = ops.where(ops.expand_dims(x["mask"], -1) > 0, logits, -1e9)
     weights = ops.cast(ops.softmax(logits, axis=2), x["v"].dtype)
     return ops.sum(weights * ops.expand_dims(x["v"], 1), axis=2)
 
