@@ -2,3 +2,4 @@
 
 from keras_tokenlearner.serving.export import export
 from keras_tokenlearner.serving.predict import predict
+from keras_tokenlearner.serving.serve import serve

@@ -73,6 +73,20 @@ def export(model, path, labels=None, top_k=5):
         return Path(shutil.move(written, version))
 
 
+def newest_version(path):
+    """Return the folder of the newest version of an exported model, or `None`.
+
+    Args:
+        path: `pathlib.Path` of the folder of the versions, or of one version.
+    """
+    if (path / "saved_model.pb").is_file():
+        return path
+    if not path.is_dir():
+        return None
+    versions = [found for found in path.iterdir() if found.name.isdigit()]
+    return max(versions, key=lambda found: int(found.name), default=None)
+
+
 def _input_shape(model):
     shape = model.input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or shape[-1] > 3:

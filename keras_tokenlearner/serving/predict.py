@@ -7,7 +7,7 @@ import numpy as np
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import resizing
 from keras_tokenlearner.extras import require
-from keras_tokenlearner.serving.export import METADATA
+from keras_tokenlearner.serving.export import METADATA, newest_version
 from keras_tokenlearner.weights import store
 
 
@@ -33,7 +33,7 @@ def predict(source, files, weights=None, top_k=5):
     for file in files:
         if not Path(file).is_file():
             raise ValueError(f"predict: there is no such file. Received: {str(file)!r}")
-    folder = _version(Path(source))
+    folder = newest_version(Path(source))
     if folder is not None:
         probabilities, labels = _exported(folder, files)
     else:
@@ -80,16 +80,6 @@ def read_image(file, input_shape):
         raise ValueError(f"predict: {file} is no image that can be read: {error}") from error
     pixels = pixels.reshape(*pixels.shape[:2], channels)
     return keras.ops.convert_to_numpy(resizing(height, width)(pixels))
-
-
-def _version(path):
-    """Return the folder of the newest version of an exported model, or `None`."""
-    if (path / "saved_model.pb").is_file():
-        return path
-    if not path.is_dir():
-        return None
-    versions = [found for found in path.iterdir() if found.name.isdigit()]
-    return max(versions, key=lambda found: int(found.name), default=None)
 
 
 def _exported(folder, files):

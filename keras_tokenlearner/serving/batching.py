@@ -1,0 +1,88 @@
+import asyncio
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+
+class Batcher:
+    """Answers rows that come one by one in batches, one batch at a time.
+
+    While the model works on a batch, rows that come wait, and go together next. So nothing waits
+    where there is nothing to wait for, and the busier the server, the larger its batches. A batch
+    that fails is tried again row by row, so that a bad row fails alone.
+
+    Args:
+        function: Called in a thread of its own as `function(key, rows)`; gives an answer for each
+            of the rows.
+        max_rows: Integer, rows of the largest batch.
+        max_weight: Number, the largest sum of the weights of the rows of a batch. A row that alone
+            is heavier makes a batch of its own.
+
+    Example:
+
+    >>> batcher = Batcher(lambda key, rows: [key * row for row in rows])
+    >>> asyncio.run(batcher.answer(2, 21))
+    42
+    """
+
+    def __init__(self, function, max_rows=32, max_weight=float("inf")):
+        self.function = function
+        self.max_rows = max_rows
+        self.max_weight = max_weight
+        self.waiting = deque()
+        self.worker = None
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+
+    async def answer(self, key, row, weight=1):
+        """Return the answer to a row.
+
+        Args:
+            key: Of the rows that may share a batch.
+            row: What `function` takes a list of.
+            weight: Number, what the row counts towards `max_weight`.
+
+        Raises:
+            Exception: What `function` raised for this row.
+        """
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append((key, row, weight, future))
+        if self.worker is None or self.worker.done():
+            self.worker = asyncio.create_task(self._work())
+        return await future
+
+    async def _work(self):
+        while self.waiting:
+            key, rows, futures = self._next()
+            if await self._try(key, rows, futures):
+                continue
+            for row, future in zip(rows, futures, strict=True):
+                await self._try(key, [row], [future])
+
+    async def _try(self, key, rows, futures):
+        """Answer rows; return whether that is the end of it."""
+        loop = asyncio.get_running_loop()
+        try:
+            answers = await loop.run_in_executor(self.thread, self.function, key, rows)
+        except Exception as error:  # noqa: BLE001, it is the caller's
+            if len(rows) > 1:
+                return False
+            if not futures[0].done():
+                futures[0].set_exception(error)
+            return True
+        for future, answer in zip(futures, answers, strict=True):
+            if not future.done():  # a client that left has cancelled it
+                future.set_result(answer)
+        return True
+
+    def _next(self):
+        """Take the rows of a batch from those that wait, the first of them included."""
+        key, taken, left, total = self.waiting[0][0], [], deque(), 0
+        for item in self.waiting:
+            full = len(taken) == self.max_rows or (taken and total + item[2] > self.max_weight)
+            if item[0] != key or full:
+                left.append(item)
+            else:
+                taken.append(item)
+                total += item[2]
+        self.waiting = left
+        _, rows, _, futures = zip(*taken, strict=True)
+        return key, list(rows), futures

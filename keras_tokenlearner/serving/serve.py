@@ -1,0 +1,92 @@
+import asyncio
+
+from keras_tokenlearner.extras import require
+from keras_tokenlearner.serving import payloads
+from keras_tokenlearner.serving.batching import Batcher
+from keras_tokenlearner.serving.kserve_server import run
+from keras_tokenlearner.serving.served_model import ServedModel
+
+
+def serve(path, host="127.0.0.1", port=8080, grpc_port=8081, name=None, max_batch=32):
+    """Serve an exported model with KServe, until the process is told to stop.
+
+    Over HTTP it speaks V1, which is the REST schema of TensorFlow Serving, and V2, the Open
+    Inference Protocol; over gRPC V2. Rows of requests that come at the same time share a batch. A
+    request that the model cannot take gets a 4xx (over gRPC `INVALID_ARGUMENT`) with the reason.
+
+    Args:
+        path: Folder of the versions of an exported model, of which the newest is served, or of one
+            version.
+        host: Address to listen on. The default is open to this machine alone.
+        port: Integer, of HTTP.
+        grpc_port: Integer, of gRPC; `None` for none.
+        name: Of the model in URLs. Defaults to the name of the folder of the versions.
+        max_batch: Integer, the most rows that the model gets at a time.
+
+    Raises:
+        ValueError: If there is no exported model.
+        ImportError: If a library that is needed is not installed; the message names the extra.
+
+    Example:
+
+    ```python
+    keras_tokenlearner.export(model, "served/flowers")
+    keras_tokenlearner.serving.serve("served/flowers")
+    # POST http://127.0.0.1:8080/v1/models/flowers:predict
+    # {"instances": [{"b64": "..."}]}
+    ```
+
+    Source: the two inference protocols of KServe.
+    """
+    require("kserve", "serve")
+    model = ServedModel(path)
+    name = name or (model.folder.parent if model.folder.name.isdigit() else model.folder).name
+    asyncio.run(run(_endpoint(name, model, max_batch), host, port, grpc_port))
+
+
+def _endpoint(name, model, max_batch):
+    """Return the `kserve.Model` that answers with a `ServedModel`."""
+    import kserve
+    from kserve.errors import InvalidInput
+
+    batcher = Batcher(model.answer, max_batch, max_weight=model.max_pixels)
+
+    async def answers(read, request):
+        try:
+            signature, rows = await asyncio.to_thread(read, request, model)
+            tasks = (
+                batcher.answer(model.batch_key(signature, row), row, model.weight(row))
+                for row in rows
+            )
+            return await asyncio.gather(*tasks)
+        except ValueError as error:
+            raise InvalidInput(str(error)) from error
+
+    class Endpoint(kserve.Model):
+        async def predict(self, payload, headers=None, response_headers=None):
+            if not isinstance(payload, kserve.InferRequest):
+                return payloads.v1_answer(await answers(payloads.v1_request, payload))
+            found = payloads.v2_answer(await answers(payloads.v2_request, payload))
+            outputs = [kserve.InferOutput(key, list(x.shape), kind, x) for key, kind, x in found]
+            if payload.from_grpc:
+                for output in outputs:
+                    output.set_data_from_numpy(output.data, binary_data=True)
+            return kserve.InferResponse(
+                payload.id or "",
+                name,
+                outputs,
+                use_binary_outputs=payload.use_binary_outputs,
+                requested_outputs=payload.request_outputs,
+            )
+
+        def get_input_types(self):
+            return payloads.v2_tensors(
+                {key: spec for inputs in model.inputs.values() for key, spec in inputs.items()}
+            )
+
+        def get_output_types(self):
+            return payloads.v2_tensors(model.outputs)
+
+    endpoint = Endpoint(name)
+    endpoint.load()
+    return endpoint

@@ -1,0 +1,186 @@
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from keras_tokenlearner.extras import require
+from keras_tokenlearner.serving.export import METADATA, newest_version
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+
+
+class ServedModel:
+    """An exported model that checks what it is asked, before any pixel is decoded.
+
+    A request is a list of rows. A row is a dictionary from the inputs of a signature to the arrays
+    of one example.
+
+    Args:
+        path: Folder of the versions of an exported model, of which the newest is taken, or of one
+            version.
+        max_pixels: Integer, pixels of the largest image that is accepted.
+        max_rows: Integer, rows of the largest request that is accepted.
+
+    Raises:
+        ValueError: If there is no exported model.
+        ImportError: If TensorFlow, the extra `tensorflow`, is not installed.
+    """
+
+    def __init__(self, path, max_pixels=32_000_000, max_rows=256):
+        tf = require("tensorflow", "tensorflow")
+        self.folder = newest_version(Path(path))
+        if self.folder is None:
+            raise ValueError(
+                "serve: `path` must be the folder of an exported model; make one with "
+                f"`keras-tokenlearner export`. Received: path={str(path)!r}"
+            )
+        self.max_pixels = max_pixels
+        self.max_rows = max_rows
+        self.model = tf.saved_model.load(str(self.folder))
+        self.inputs = {
+            name: function.structured_input_signature[1]
+            for name, function in self.model.signatures.items()
+        }
+        self.outputs = self.model.signatures["serving_default"].structured_outputs
+        metadata = self.folder / METADATA
+        self.metadata = json.loads(metadata.read_text()) if metadata.is_file() else {}
+
+    def check_signature(self, name):
+        """Return the inputs of a signature, a dictionary from names to `tf.TensorSpec`."""
+        if not isinstance(name, str) or name not in self.inputs:
+            raise ValueError(f"signature_name must be one of {list(self.inputs)}; got {name!r}")
+        return self.inputs[name]
+
+    def signature_of(self, names):
+        """Return the name of the signature that takes the inputs of these names."""
+        for signature, inputs in self.inputs.items():
+            if set(inputs) == set(names):
+                return signature
+        known = [list(inputs) for inputs in self.inputs.values()]
+        raise ValueError(f"the inputs must be one of {known}; got {list(names)}")
+
+    def check_count(self, count):
+        """Raise `ValueError` if a request has no rows, or too many."""
+        if not 1 <= count <= self.max_rows:
+            raise ValueError(f"a request must have 1 to {self.max_rows} rows; got {count}")
+
+    def check_row(self, signature, row):
+        """Return a row with every value as an array of the right type and shape.
+
+        Args:
+            signature: Name of a signature.
+            row: Dictionary from the names of its inputs to arrays, nested lists or bytes.
+
+        Raises:
+            ValueError: If the model cannot take the row; the message says why.
+        """
+        inputs = self.check_signature(signature)
+        if set(row) != set(inputs):
+            raise ValueError(f"signature {signature!r} takes {list(inputs)}; got {list(row)}")
+        return {name: self._check(name, spec, row[name]) for name, spec in inputs.items()}
+
+    def weight(self, row):
+        """Return how many pixels a row has, those of encoded images included."""
+        return sum(
+            sum(_pixels(content) for content in value.flat) if value.dtype == object else value.size
+            for value in row.values()
+        )
+
+    def batch_key(self, signature, row):
+        """Return what rows must have in common to share a batch."""
+        return signature, tuple(value.shape for value in row.values())
+
+    def answer(self, key, rows):
+        """Return a dictionary of arrays for each of the rows.
+
+        Args:
+            key: What `batch_key` gave for all of them.
+            rows: List of what `check_row` gave.
+
+        Raises:
+            ValueError: If an image is damaged.
+        """
+        tf = require("tensorflow", "tensorflow")
+        batch = {name: tf.constant(np.stack([row[name] for row in rows])) for name in rows[0]}
+        try:
+            answer = self.model.signatures[key[0]](**batch)
+        except tf.errors.InvalidArgumentError as error:
+            reason = error.message.split("\n\t")[0].splitlines()[-1]  # above it, where in the graph
+            raise ValueError(f"an image cannot be decoded: {reason}") from error
+        arrays = {name: value.numpy() for name, value in answer.items()}
+        return [{name: value[i] for name, value in arrays.items()} for i in range(len(rows))]
+
+    def _check(self, name, spec, value):
+        array = _array(name, spec, value)
+        shape = spec.shape[1:]
+        if not shape.is_compatible_with(array.shape) or 0 in array.shape:
+            wanted = tuple("any" if size is None else size for size in shape)
+            raise ValueError(f"{name!r} must have shape {wanted} each; got {array.shape}")
+        if spec.dtype == "string":
+            for content in array.flat:
+                self._check_encoded(name, content)
+            return array
+        return _check_numbers(name, spec.dtype.as_numpy_dtype, array)
+
+    def _check_encoded(self, name, content):
+        if not isinstance(content, bytes):
+            raise ValueError(
+                f"{name!r} must be the bytes of image files, in JSON as base64; "
+                f"got {type(content).__name__}"
+            )
+        pixels = _pixels(content)
+        if pixels > self.max_pixels:
+            raise ValueError(
+                f"{name!r} must have at most {self.max_pixels} pixels, resize it before; "
+                f"got {pixels}"
+            )
+
+
+def _pixels(content):
+    """Return how many pixels the bytes of an image file would decode to, from its header."""
+    pillow = require("PIL.Image", "serve")
+    try:
+        with pillow.open(io.BytesIO(content), formats=FORMATS) as image:
+            # Of files with many frames only the first is decoded, but for WebP.
+            frames = image.n_frames if image.format == "WEBP" else 1
+            return image.width * image.height * frames
+    except pillow.DecompressionBombError as error:
+        raise ValueError(f"an image is too large: {error}") from error
+    except Exception as error:  # noqa: BLE001, damaged headers raise anything
+        raise ValueError(
+            f"an image must be one of {', '.join(FORMATS)}; got {len(content)} bytes of none"
+        ) from error
+
+
+def _array(name, spec, value):
+    """Return a value, or nested lists of values, as an array."""
+    if spec.dtype == "string":
+        array = np.empty(np.shape(value) if isinstance(value, (list, np.ndarray)) else (), object)
+        array[...] = value
+        return array
+    try:
+        return np.asarray(value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{name!r} must be rows of equal length: {error}") from error
+
+
+def _check_numbers(name, dtype, array):
+    """Return numbers as an array of a type, if they have a place in it."""
+    if dtype == np.uint8:
+        if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
+            raise ValueError(f"{name!r} must be integers from 0 to 255; got {_said(array)}")
+        return array.astype(dtype)
+    if array.dtype.kind in "iuf":
+        with np.errstate(over="ignore"):
+            converted = array.astype(dtype)
+        if np.isfinite(converted).all():
+            return converted
+    raise ValueError(f"{name!r} must be finite {np.dtype(dtype)} numbers; got {_said(array)}")
+
+
+def _said(array):
+    """Return the type of an array, and the range of its numbers."""
+    if array.dtype.kind not in "iuf":
+        return f"type {array.dtype}"
+    return f"{array.dtype} from {array.min()} to {array.max()}"

@@ -1,0 +1,79 @@
+"""Rows that come together go together, and a bad one fails alone."""
+
+import asyncio
+import threading
+
+import pytest
+
+from keras_tokenlearner.serving.batching import Batcher
+
+
+class Doubler:
+    """Doubles numbers; refuses negative ones; the first batch waits until it is let go."""
+
+    def __init__(self):
+        self.go = threading.Event()
+        self.batches = []
+
+    def __call__(self, key, rows):
+        self.go.wait(10)
+        self.batches.append((key, rows))
+        if any(row < 0 for row in rows):
+            raise ValueError("negative")
+        return [2 * row for row in rows]
+
+
+def run(rows, **arguments):
+    """Answer (key, row, weight)s that come at once; return the answers and the batches."""
+    double = Doubler()
+
+    async def ask():
+        batcher = Batcher(double, **arguments)
+        first = asyncio.create_task(batcher.answer("first", 0))
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(batcher.answer(*row)) for row in rows]
+        await asyncio.sleep(0)
+        double.go.set()
+        await first
+        return await asyncio.gather(*others, return_exceptions=True)
+
+    return asyncio.run(ask()), double.batches[1:]
+
+
+def test_rows_that_wait_share_a_batch():
+    answers, batches = run([("a", n) for n in range(5)], max_rows=3)
+    assert answers == [0, 2, 4, 6, 8]
+    assert batches == [("a", [0, 1, 2]), ("a", [3, 4])]
+
+
+def test_rows_of_other_keys_go_apart():
+    answers, batches = run([("a", 1), ("b", 2), ("a", 3)])
+    assert answers == [2, 4, 6]
+    assert batches == [("a", [1, 3]), ("b", [2])]
+
+
+def test_a_batch_is_not_too_heavy():
+    answers, batches = run([("a", 1, 9), ("a", 2, 4), ("a", 3, 4), ("a", 4, 4)], max_weight=8)
+    assert answers == [2, 4, 6, 8]
+    assert [rows for _, rows in batches] == [[1], [2, 3], [4]]
+
+
+def test_a_bad_row_fails_alone():
+    answers, _ = run([("a", 1), ("a", -1), ("a", 2)])
+    assert (answers[0], answers[2]) == (2, 4)
+    with pytest.raises(ValueError, match="negative"):
+        raise answers[1]
+
+
+def test_clients_that_left_do_not_stop_it():
+    double = Doubler()
+
+    async def ask():
+        batcher = Batcher(double)
+        tasks = [asyncio.create_task(batcher.answer("a", n)) for n in (1, 2)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        double.go.set()
+        return await tasks[1]
+
+    assert asyncio.run(ask()) == 4
