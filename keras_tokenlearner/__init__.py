@@ -3,8 +3,17 @@
 Layers are in `keras_tokenlearner.layers`, named models in `keras_tokenlearner.applications`.
 """
 
-from keras_tokenlearner import analysis, applications, layers, models, serving, weights
+from keras_tokenlearner import (
+    analysis,
+    applications,
+    layers,
+    models,
+    serving,
+    training,
+    weights,
+)
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.applications import create_model, list_models
 from keras_tokenlearner.serving import export
+from keras_tokenlearner.training import distill, retrofit
 from keras_tokenlearner.version import __version__

@@ -5,21 +5,14 @@ from keras import layers
 
 from keras_tokenlearner.layers import (
     ConvStem,
-    DirectTokens,
-    FixedGrid,
     PatchEmbedding,
-    PooledTokens,
     PositionEmbedding,
     PrefixTokens,
-    Reproject,
-    SpatialPooling,
-    TokenFuser,
-    TokenLearner,
     TransformerBlock,
     TubeletEmbedding,
-    Unpool,
 )
 from keras_tokenlearner.layers.checks import check_channels_last, check_choice, check_int
+from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
 
 
 def vision_transformer(
@@ -86,12 +79,12 @@ def vision_transformer(
         if index < config.place:
             x = block(x)
         elif config.fuser:
-            x = _reduce_and_fuse(config, grid, index, block, x)
+            x = reduce_and_fuse(config, grid, index, block, x)
         else:
-            x = _around_prefix(config, _reducer(config, grid), x) if index == config.place else x
+            x = reduce_tokens(config, grid, x) if index == config.place else x
             x = block(x)
     if config.reducer and config.place == config.num_layers:
-        x = _around_prefix(config, _reducer(config, grid), x)
+        x = reduce_tokens(config, grid, x)
     x = layers.LayerNormalization(epsilon=config.epsilon, name="norm")(x)
     if include_top:
         check_int("vision_transformer", "classes", classes)
@@ -163,75 +156,6 @@ def _block(config, index):
         epsilon=config.epsilon,
         name=f"block_{index}",
     )
-
-
-def _reducer(config, grid, index=None):
-    """Return the layer that leaves few tokens of (B, N, C)."""
-    name = config.reducer if index is None else f"{config.reducer}_{index}"
-    if config.reducer == "token_learner":
-        return TokenLearner(
-            config.num_tokens,
-            attention=config.token_attention,
-            pooling=config.token_pooling,
-            over=config.over,
-            grid=grid,
-            activation=config.activation,
-            epsilon=config.epsilon,
-            name=name,
-        )
-    if config.reducer == "spatial_pooling":
-        return SpatialPooling(config.pool_size, grid=grid, name=name)
-    kind = {
-        "fixed_grid": FixedGrid,
-        "direct_tokens": DirectTokens,
-        "pooled_tokens": PooledTokens,
-    }[config.reducer]
-    return kind(config.num_tokens, grid=grid, name=name)
-
-
-def _reduce_and_fuse(config, grid, index, block, x):
-    """Run a block on reduced tokens and write them back: one layer of model (b)."""
-    prefix = config.num_prefix_tokens
-    patches = x[:, prefix:] if prefix else x
-    reducer, name = _reducer(config, grid, index), f"{config.fuser}_{index}"
-    if config.fuser == "unpool":
-        tokens, maps = reducer(patches, return_maps=True)
-    else:
-        tokens = reducer(patches)
-    if prefix:
-        tokens = layers.Concatenate(axis=1, name=f"join_{index}")([x[:, :prefix], tokens])
-    tokens = block(tokens)
-    mixed = tokens[:, prefix:] if prefix else tokens
-    if config.fuser == "unpool":
-        fused = Unpool(grid=grid, name=name)(mixed, maps, patches)
-    elif config.fuser == "reproject":
-        fused = Reproject(
-            config.num_heads,
-            mlp_dim=config.mlp_dim,
-            activation=config.activation,
-            epsilon=config.epsilon,
-            name=name,
-        )(mixed, patches)
-    else:
-        fused = TokenFuser(
-            beta=config.fuser_beta,
-            grid=grid,
-            activation=config.activation,
-            dropout=config.dropout,
-            epsilon=config.epsilon,
-            name=name,
-        )(mixed, patches)
-    if prefix:
-        fused = layers.Concatenate(axis=1, name=f"rejoin_{index}")([tokens[:, :prefix], fused])
-    return fused
-
-
-def _around_prefix(config, layer, x):
-    """Apply a layer to the tokens of the patches, leaving class token and registers alone."""
-    prefix = config.num_prefix_tokens
-    if not prefix:
-        return layer(x)
-    return layers.Concatenate(axis=1, name="join")([x[:, :prefix], layer(x[:, prefix:])])
 
 
 def _pool(config, x, pooling):

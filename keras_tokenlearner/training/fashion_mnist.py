@@ -8,6 +8,7 @@ import keras
 
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import ImageBatches, load_fashion_mnist
+from keras_tokenlearner.training.optimizers import adamw
 from keras_tokenlearner.weights import save_weights
 
 
@@ -35,9 +36,9 @@ class FashionMnistRecipe:
 
     model: str = "tokenlearner_nano4_8at3"
     source: str = "sample"
-    epochs: int = 30
-    batch_size: int = 128
-    learning_rate: float = 2e-3
+    epochs: int = 28
+    batch_size: int = 64
+    learning_rate: float = 1e-3
     warmup_epochs: int = 1
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
@@ -59,18 +60,13 @@ class FashionMnistRecipe:
 
     def optimizer(self, steps_per_epoch):
         """Return AdamW with warm-up and cosine decay over the whole run."""
-        warmup = self.warmup_epochs * steps_per_epoch
-        schedule = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0,
-            decay_steps=self.epochs * steps_per_epoch - warmup,
-            warmup_target=self.learning_rate,
-            warmup_steps=warmup,
+        return adamw(
+            self.learning_rate,
+            self.epochs * steps_per_epoch,
+            self.warmup_epochs * steps_per_epoch,
+            self.weight_decay,
+            self.clip_norm,
         )
-        optimizer = keras.optimizers.AdamW(
-            schedule, weight_decay=self.weight_decay, global_clipnorm=self.clip_norm
-        )
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "table"])
-        return optimizer
 
 
 def train(recipe, output):

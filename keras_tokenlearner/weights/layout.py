@@ -18,6 +18,8 @@ class Layout:
         variables: The weights of the model, by path.
         num_blocks: Integer.
         heads: Integer, of every block.
+        hidden_size: Integer, channels of a token.
+        num_prefix_tokens: Integer, class token and registers.
         grid: `(H, W)` or `(T, H, W)` of the positions.
         added: The layers that a plain ViT lacks: reducers and fusers.
     """
@@ -35,7 +37,13 @@ class Layout:
         self.num_blocks = sum(name.startswith("block_") for name in names)
         self.block = model.get_layer("block_0")
         self.heads = self.block.num_heads
-        self.grid = tuple(model.get_layer("positions").table.shape[:-1])
+        *self.grid, self.hidden_size = model.get_layer("positions").table.shape
+        self.grid = tuple(self.grid)
+        self.num_prefix_tokens = sum(
+            model.get_layer(name).num_tokens
+            for name in ("class_token", "register_tokens")
+            if name in names
+        )
         self.added = [
             layer
             for layer in model.layers

@@ -15,26 +15,26 @@ from keras_tokenlearner.weights import load_weights
 @pytest.fixture
 def few(monkeypatch):
     (x, y), (test_x, test_y) = load_fashion_mnist()
-    data = (x[:320], y[:320]), (test_x[:100], test_y[:100])
+    data = (x[:640], y[:640]), (test_x[:200], test_y[:200])
     monkeypatch.setattr(fashion_mnist, "load_fashion_mnist", lambda source: data)
     return data
 
 
 def test_training_learns_and_leaves_what_it_says(few, tmp_path):
-    recipe = FashionMnistRecipe(epochs=4, batch_size=32, learning_rate=3e-3)
+    recipe = FashionMnistRecipe(epochs=6, batch_size=32, learning_rate=2e-3)
     accuracy = fashion_mnist.train(recipe, tmp_path)
     result = json.loads((tmp_path / f"{recipe.model}.json").read_text())
     assert accuracy == result["test_accuracy"] > 0.25
-    assert result["recipe"]["learning_rate"] == 3e-3
+    assert result["recipe"]["learning_rate"] == 2e-3
     model = create_model(recipe.model, classes=10)
     load_weights(model, tmp_path / f"{recipe.model}.weights.h5", result["sha256"])
     images, labels = few[1]
     right = model.predict(images, verbose=0).argmax(1) == labels
-    assert np.mean(right) == pytest.approx(accuracy, abs=0.011)
+    assert np.mean(right) == pytest.approx(accuracy, abs=0.006)
 
 
 def test_a_broken_run_goes_on(few, tmp_path, monkeypatch):
-    recipe = FashionMnistRecipe(model="vit_nano4", epochs=2, batch_size=64)
+    recipe = FashionMnistRecipe(model="vit_nano4", epochs=2, batch_size=128)
 
     class Breaks(keras.callbacks.BackupAndRestore):
         def on_epoch_end(self, epoch, logs=None):
@@ -76,7 +76,7 @@ def test_weight_decay_spares_biases_norms_and_positions():
     ("setting", "message"),
     [
         ("epoch=3", "Did you mean 'epochs'"),
-        ("epochs=three", "epochs must be of type int, as in epochs=30. Received: 'epochs=three'"),
+        ("epochs=three", "epochs must be of type int, as in epochs=28. Received: 'epochs=three'"),
     ],
 )
 def test_bad_settings(setting, message):

@@ -1,0 +1,83 @@
+"""Where models (a) and (b) of Figure 3 differ from ViT: fewer tokens, and all of them again."""
+
+from keras import layers
+
+from keras_tokenlearner.layers import (
+    DirectTokens,
+    FixedGrid,
+    PooledTokens,
+    Reproject,
+    SpatialPooling,
+    TokenFuser,
+    TokenLearner,
+    Unpool,
+)
+
+
+def reduce_tokens(config, grid, x):
+    """Reduce the tokens of the patches, as model (a) does once; prefix tokens stay as they are."""
+    reducer, prefix = _reducer(config, grid), config.num_prefix_tokens
+    if not prefix:
+        return reducer(x)
+    return layers.Concatenate(axis=1, name="join")([x[:, :prefix], reducer(x[:, prefix:])])
+
+
+def reduce_and_fuse(config, grid, index, block, x):
+    """Run block `index` on reduced tokens and write them back: one layer of model (b)."""
+    prefix = config.num_prefix_tokens
+    patches = x[:, prefix:] if prefix else x
+    reducer, name = _reducer(config, grid, index), f"{config.fuser}_{index}"
+    if config.fuser == "unpool":
+        tokens, maps = reducer(patches, return_maps=True)
+    else:
+        tokens = reducer(patches)
+    if prefix:
+        tokens = layers.Concatenate(axis=1, name=f"join_{index}")([x[:, :prefix], tokens])
+    tokens = block(tokens)
+    mixed = tokens[:, prefix:] if prefix else tokens
+    if config.fuser == "unpool":
+        fused = Unpool(grid=grid, name=name)(mixed, maps, patches)
+    elif config.fuser == "reproject":
+        fused = Reproject(
+            config.num_heads,
+            mlp_dim=config.mlp_dim,
+            activation=config.activation,
+            epsilon=config.epsilon,
+            name=name,
+        )(mixed, patches)
+    else:
+        fused = TokenFuser(
+            beta=config.fuser_beta,
+            grid=grid,
+            activation=config.activation,
+            dropout=config.dropout,
+            epsilon=config.epsilon,
+            name=name,
+        )(mixed, patches)
+    if prefix:
+        fused = layers.Concatenate(axis=1, name=f"rejoin_{index}")([tokens[:, :prefix], fused])
+    return fused
+
+
+def _reducer(config, grid, index=None):
+    """Return the layer that leaves few tokens of (B, N, C)."""
+    name = config.reducer if index is None else f"{config.reducer}_{index}"
+    if config.reducer == "token_learner":
+        return TokenLearner(
+            config.num_tokens,
+            attention=config.token_attention,
+            pooling=config.token_pooling,
+            over=config.over,
+            grid=grid,
+            activation=config.activation,
+            epsilon=config.epsilon,
+            name=name,
+        )
+    if config.reducer == "spatial_pooling":
+        return SpatialPooling(config.pool_size, grid=grid, name=name)
+    kind = {
+        "fixed_grid": FixedGrid,
+        "direct_tokens": DirectTokens,
+        "pooled_tokens": PooledTokens,
+    }[config.reducer]
+    return kind(config.num_tokens, grid=grid, name=name)

@@ -1,0 +1,220 @@
+import keras
+import numpy as np
+
+from keras_tokenlearner.layers import TokenLearner
+from keras_tokenlearner.layers.checks import check_int, check_positive
+from keras_tokenlearner.training.optimizers import adamw
+
+
+def distill(
+    student,
+    teacher,
+    images,
+    labels=None,
+    epochs=8,
+    batch_size=64,
+    learning_rate=3e-4,
+    temperature=2.0,
+    feature_weight=1.0,
+    label_weight=0.5,
+    train_all=False,
+    callbacks=None,
+    verbose="auto",
+    seed=0,
+):
+    """Train a student with learned tokens to answer as its teacher does.
+
+    The loss is `(1 - label_weight) (KL(teacher, student) + feature_weight MSE(features)) +
+    label_weight CE(labels)`, by `keras.distillation`: the logits softened by the temperature, the
+    features those that the head reads. Without labels only the first part is left, and of models
+    without top only the features.
+
+    The teacher runs over the images once. The blocks before the first TokenLearner stay as they
+    are, and what they give is kept too, in float16, so that an epoch costs the upper part of the
+    student alone. That takes 2 tokens C bytes of memory an image.
+
+    Args:
+        student: What `retrofit` made of the teacher, trained in place.
+        teacher: The plain model. It stays as it is.
+        images: Array of what the models take, (n, ...).
+        labels: Integer array of shape (n,), or `None`.
+        epochs: Integer, passes over the images.
+        batch_size: Integer.
+        learning_rate: Float, the highest of AdamW's, after a tenth of the steps; cosine to zero.
+        temperature: Float, of the logits.
+        feature_weight: Float, of the features beside the logits.
+        label_weight: Float in [0, 1], of the labels.
+        train_all: Boolean, whether to train the blocks before the TokenLearner as well.
+        callbacks: List of `keras.callbacks.Callback`, for `fit`.
+        verbose: As for `fit`.
+        seed: Integer, of the order of the images.
+
+    Returns:
+        The `keras.callbacks.History` of the fit.
+
+    Raises:
+        ValueError: If the student has no TokenLearner, the models do not fit each other, or an
+            argument is out of range.
+
+    Example:
+
+    >>> images, labels = np.random.rand(8, 32, 32, 3) * 255, np.arange(8)
+    >>> teacher = create_model("vit_pico8", classes=10)
+    >>> student = retrofit(teacher, at=1, num_tokens=4)
+    >>> history = distill(student, teacher, images, labels, epochs=2, batch_size=4, verbose=0)
+    >>> len(history.history["distillation_loss"])
+    2
+
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, for the logits.
+    """
+    first = _before_tokens(student)
+    _check_data(student, teacher, images, labels)
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        check_int("distill", name, value)
+    check_positive("distill", "temperature", temperature)
+    if not 0 <= label_weight <= 1:
+        raise ValueError(
+            f"distill: `label_weight` must be in [0, 1]. Received: label_weight={label_weight}"
+        )
+    answers = _remember(keras.Model(teacher.input, _answers(teacher)), images, "float32", verbose)
+    if train_all:
+        first, inputs = student.input, images
+    else:
+        inputs = _remember(keras.Model(student.input, first), images, "float16", verbose)
+    batches = _Batches(inputs, answers, labels, batch_size, seed)
+    trained = keras.Model(first, _answers(student))
+    classes = student.output_shape[-1] if _has_head(student) else 0
+    distiller = _distiller(
+        trained,
+        classes,
+        temperature,
+        feature_weight,
+        0.0 if labels is None else label_weight,
+    )
+    steps = epochs * len(batches)
+    distiller.compile(
+        adamw(learning_rate, steps, warmup_steps=steps // 10),
+        loss=lambda y, answers: keras.losses.sparse_categorical_crossentropy(
+            y, answers[:, :classes], from_logits=True
+        ),
+    )
+    return distiller.fit(batches, epochs=epochs, callbacks=callbacks, verbose=verbose)
+
+
+class _Batches(keras.utils.PyDataset):
+    """Shuffled batches of inputs and the teacher's answers, both kept in memory, and labels."""
+
+    def __init__(self, inputs, answers, labels, batch_size, seed):
+        super().__init__()
+        self.inputs, self.answers, self.labels = inputs, answers, labels
+        self.batch_size = min(batch_size, len(inputs))
+        self.random = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self):
+        return len(self.inputs) // self.batch_size
+
+    def __getitem__(self, index):
+        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        x = (self.inputs[chosen].astype("float32"), self.answers[chosen])
+        return (x,) if self.labels is None else (x, self.labels[chosen])
+
+    def on_epoch_end(self):
+        self.order = self.random.permutation(len(self.inputs))
+
+
+class _OfLogits(keras.distillation.LogitsDistillation):
+    """On the first entries of answers, which are logits."""
+
+    def __init__(self, classes, temperature):
+        # As an instance: by its name Keras 3.15 takes the loss of raw logits, without a softmax.
+        super().__init__(temperature, keras.losses.KLDivergence())
+        self.classes = classes
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        logits = (outputs[:, : self.classes] for outputs in (teacher_outputs, student_outputs))
+        return super().compute_loss(*logits, **kwargs)
+
+
+class _OfFeatures(keras.distillation.FeatureDistillation):
+    """On the other entries, which are features."""
+
+    def __init__(self, classes):
+        super().__init__("mse")
+        self.classes = classes
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        features = (outputs[:, self.classes :] for outputs in (teacher_outputs, student_outputs))
+        return super().compute_loss(*features, **kwargs)
+
+
+def _distiller(trained, classes, temperature, feature_weight, label_weight):
+    """Return a distiller whose teacher is the answers that come with each batch."""
+    x = keras.Input(trained.input_shape[1:], name="x")
+    answers = keras.Input(trained.output_shape[1:], name="answers")
+    losses, weights = [_OfFeatures(classes)], [feature_weight]
+    if classes:
+        losses, weights = [*losses, _OfLogits(classes, temperature)], [*weights, 1.0]
+    return keras.distillation.Distiller(
+        teacher=keras.Model([x, answers], keras.layers.Identity()(answers)),
+        student=keras.Model([x, answers], trained(x)),
+        distillation_losses=losses,
+        distillation_loss_weights=weights,
+        student_loss_weight=label_weight,
+    )
+
+
+def _has_head(model):
+    return any(layer.name == "head" for layer in model.layers)
+
+
+def _answers(model):
+    """Return the tensor of a model's logits, where it has a head, and the features behind them."""
+    if not _has_head(model):
+        return keras.layers.Identity(dtype="float32")(model.output)
+    head = model.get_layer("head")
+    return keras.layers.Concatenate(dtype="float32")([head.output, head.input])
+
+
+def _before_tokens(student):
+    """Return the tensor that goes into the first TokenLearner, prefix tokens included."""
+    names = [layer.name for layer in student.layers]
+    learners = [layer.name for layer in student.layers if isinstance(layer, TokenLearner)]
+    if not learners:
+        raise ValueError(
+            "distill: the student must have a TokenLearner, as those of retrofit have. "
+            f"Received: model {student.name!r}"
+        )
+    before = names[: names.index(learners[0])]
+    trunk = [n for n in before if n in ("dropout", "pre_norm") or n.startswith("block_")]
+    return student.get_layer(trunk[-1]).output
+
+
+def _check_data(student, teacher, images, labels):
+    if teacher.input_shape != student.input_shape or teacher.output_shape != student.output_shape:
+        raise ValueError(
+            "distill: student and teacher must take and give the same shapes. Received: student "
+            f"{student.input_shape} to {student.output_shape}, teacher {teacher.input_shape} to "
+            f"{teacher.output_shape}"
+        )
+    if len(student.output_shape) != 2:
+        raise ValueError(
+            "distill: the models must have a top, or pooling, so that they give (B, C). Received: "
+            f"outputs of shape {student.output_shape}"
+        )
+    if labels is not None and (not _has_head(student) or np.shape(labels) != (len(images),)):
+        raise ValueError(
+            "distill: `labels` must be integers, one for each image, for models with a top. "
+            f"Received: labels of shape {np.shape(labels)} for {len(images)} images"
+        )
+
+
+def _remember(model, images, dtype, verbose, batch_size=64):
+    """Return the outputs of a model as one array, made batch by batch, in a small type."""
+    outputs = np.empty((len(images), *model.output_shape[1:]), dtype)
+    progress = keras.utils.Progbar(len(images), verbose=1 if verbose == "auto" else verbose)
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        outputs[start : start + len(batch)] = model.predict_on_batch(batch)
+        progress.add(len(batch))
+    return outputs

@@ -1,0 +1,120 @@
+"""A student trained to answer as its teacher: the loss by hand, what changes, what it reaches."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model, distill, retrofit
+from tests.training.test_retrofit import pixels, teacher
+
+IMAGES = pixels(24, 32, 32, 3).astype("uint8")
+LABELS = np.arange(24) % 10
+NUMPY = keras.ops.convert_to_numpy
+
+
+def log_softmax(x):
+    x = x - x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def answers(model):
+    """Return logits and features, by layers, not by the graph."""
+    inner = keras.Model(model.input, model.get_layer("head").input)
+    features = NUMPY(inner(IMAGES.astype("float32")))
+    kernel, bias = model.get_layer("head").get_weights()
+    return features @ kernel + bias, features
+
+
+def test_the_loss_by_hand():
+    model = teacher()
+    student = retrofit(model, at=1, num_tokens=4)
+    (logits, features), (student_logits, student_features) = answers(model), answers(student)
+    soft, student_soft = log_softmax(logits / 3), log_softmax(student_logits / 3)
+    divergence = 9 * (np.exp(soft) * (soft - student_soft)).sum(-1).mean()
+    error = np.square(features - student_features).mean()
+    entropy = -log_softmax(student_logits)[np.arange(24), LABELS].mean()
+    history = distill(
+        student,
+        model,
+        IMAGES,
+        LABELS,
+        epochs=1,
+        batch_size=24,
+        learning_rate=1e-12,
+        temperature=3.0,
+        feature_weight=0.7,
+        label_weight=0.2,
+        verbose=0,
+    ).history
+    np.testing.assert_allclose(history["student_loss"], entropy, rtol=5e-3)
+    np.testing.assert_allclose(history["distillation_loss"], divergence + 0.7 * error, rtol=5e-3)
+    np.testing.assert_allclose(
+        history["loss"], 0.8 * (divergence + 0.7 * error) + 0.2 * entropy, rtol=5e-3
+    )
+
+
+@pytest.mark.parametrize("train_all", [False, True])
+def test_the_student_comes_nearer_and_the_rest_stays(train_all):
+    model = teacher(class_token=True)
+    student = retrofit(model, at=1, num_tokens=4)
+    before = {weight.path: NUMPY(weight) for weight in student.weights}
+    of_teacher = model.get_weights()
+    distance = np.square(answers(model)[0] - answers(student)[0]).mean()
+    distill(
+        student,
+        model,
+        IMAGES,
+        epochs=20,
+        batch_size=8,
+        learning_rate=3e-3,
+        train_all=train_all,
+        verbose=0,
+    )
+    assert np.square(answers(model)[0] - answers(student)[0]).mean() < 0.7 * distance
+    for array, old in zip(model.get_weights(), of_teacher, strict=True):
+        np.testing.assert_array_equal(array, old)
+    for weight in student.weights:
+        lower = weight.path.split("/")[0] in ("embedding", "positions", "class_token", "block_0")
+        changed = not np.array_equal(NUMPY(weight), before[weight.path])
+        unused = weight.path == "head/bias" and not train_all
+        assert changed is (train_all or not lower) or unused, weight.path
+
+
+def test_models_without_top_and_the_same_seed():
+    model = teacher(include_top=False, pooling="avg")
+    losses = []
+    for _ in range(2):
+        keras.utils.set_random_seed(0)
+        student = retrofit(model, at=1, num_tokens=4, images=IMAGES)
+        history = distill(student, model, IMAGES, epochs=3, batch_size=8, verbose=0, seed=3)
+        losses.append(history.history["loss"])
+    assert losses[0][-1] < losses[0][0]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"student": "plain"}, "the student must have a TokenLearner"),
+        ({"teacher": "other"}, "must take and give the same shapes. Received: student (None, 32"),
+        ({"labels": LABELS[:5]}, "labels of shape (5,) for 24 images"),
+        ({"label_weight": 1.5}, "`label_weight` must be in [0, 1]. Received: label_weight=1.5"),
+        ({"epochs": 0}, "`epochs` must be an integer of at least 1. Received: epochs=0"),
+        ({"temperature": 0.0}, "`temperature` must be"),
+    ],
+)
+def test_bad_arguments(changes, message):
+    model = teacher()
+    models = {"plain": model, "other": create_model("vit_pico8", classes=7)}
+    arguments = {"student": retrofit(model, at=1), "teacher": model, "images": IMAGES, **changes}
+    for role in ("student", "teacher"):
+        arguments[role] = models.get(changes.get(role), arguments[role])
+    with pytest.raises(ValueError) as caught:
+        distill(**arguments)
+    assert message in str(caught.value)
+
+
+def test_a_model_without_top_and_pooling():
+    model = teacher(include_top=False)
+    with pytest.raises(ValueError, match="same shapes|must have a top, or pooling"):
+        distill(retrofit(model, at=1), model, IMAGES)
