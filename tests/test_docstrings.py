@@ -1,4 +1,4 @@
-"""The examples in the docstrings of layers and models run and give what they say."""
+"""The examples in the docstrings run and give what they say."""
 
 import doctest
 import importlib
@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_tokenlearner
 from keras_tokenlearner import layers, models
 
 
@@ -22,8 +23,7 @@ def _documented():
     """Return public classes and functions, where they are defined."""
     return {
         f"{module.__name__}.{name}": value
-        for package in (layers, models)
-        for module in _modules(package)
+        for module in _modules(keras_tokenlearner)
         for name, value in vars(module).items()
         if not name.startswith("_")
         and (inspect.isclass(value) or inspect.isfunction(value))
@@ -33,6 +33,7 @@ def _documented():
 
 def _examples(value):
     names = {"keras": keras, "np": np, **vars(layers), **vars(models)}
+    names |= vars(keras_tokenlearner)
     names |= vars(inspect.getmodule(value))
     finder = doctest.DocTestFinder(recurse=False)
     return [test for test in finder.find(value, value.__name__, globs=names) if test.examples]

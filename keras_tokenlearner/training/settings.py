@@ -18,6 +18,7 @@ def with_settings(recipe, settings):
 
     Example:
 
+    >>> from keras_tokenlearner.training import FashionMnistRecipe
     >>> with_settings(FashionMnistRecipe(), ["epochs=3"]).epochs
     3
     """

@@ -7,6 +7,7 @@ CONFIG = {"activation": "gelu_tanh", "epsilon": 1e-6}
 
 
 def convert(entries, heads):
+    """Convert the entries of an AugReg or Vision Transformer `.npz`."""
     del heads  # the kernels have them as an axis
     return from_flax(entries)
 

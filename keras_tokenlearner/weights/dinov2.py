@@ -5,6 +5,7 @@ from keras_tokenlearner.weights.source import IMAGENET, Source
 
 
 def convert(entries, heads):
+    """Convert Meta's entries, which are timm's but for their registers."""
     registers = "register_tokens" if "register_tokens" in entries else "reg_token"
     return timm.convert(entries, heads, registers=registers)
 

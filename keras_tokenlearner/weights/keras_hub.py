@@ -45,6 +45,7 @@ _FILE_PATTERNS = (
 
 
 def convert(entries, heads):
+    """Convert the entries of a keras-hub backbone or classifier."""
     del heads  # the kernels have them as an axis
     in_file = any(name.startswith("layers/vi_t_encoder/") for name in entries)
     first = 0 if in_file else 1  # of the numbers of the blocks
