@@ -29,13 +29,7 @@ def token_maps(model, images, layer=None, batch_size=32):
 
     Source: Figure 10 of the paper.
     """
-    learners = {x.name: x for x in model.layers if isinstance(x, TokenLearner)}
-    if not learners or (layer is not None and layer not in learners):
-        raise ValueError(
-            f"token_maps: `layer` must be a TokenLearner of the model; it has {list(learners)}. "
-            f"Received: layer={layer!r}, model {model.name!r}"
-        )
-    learner = learners[layer] if layer else next(iter(learners.values()))
+    learner = _learner("token_maps", model, layer)
     inputs = keras.Model(model.inputs, learner.input).predict(
         np.asarray(images), batch_size=batch_size, verbose=0
     )
@@ -45,3 +39,50 @@ def token_maps(model, images, layer=None, batch_size=32):
         found.append(keras.ops.convert_to_numpy(keras.ops.cast(maps, "float32")))
     maps = np.concatenate(found)
     return maps.reshape(len(maps), *(learner.grid or maps.shape[1:-1]), maps.shape[-1])
+
+
+def with_token_maps(model, layer=None):
+    """Return a copy of a model that gives its outputs and the maps of its TokenLearner.
+
+    Args:
+        model: A functional `keras.Model` with a `TokenLearner`.
+        layer: Name of the `TokenLearner`. Defaults to the first.
+
+    Returns:
+        A `keras.Model` with copies of the weights. Its outputs are a dictionary: `outputs`, and
+        `token_maps` of shape (B, H, W, S), or (B, T, H, W, S) for videos.
+
+    Raises:
+        ValueError: If the model has no `TokenLearner`, or none of that name.
+
+    Example:
+
+    >>> model = create_model("tokenlearner_pico8_4at1", classes=10)
+    >>> tuple(with_token_maps(model)(np.zeros((2, 32, 32, 3)))["token_maps"].shape)
+    (2, 4, 4, 4)
+    """
+    learner = _learner("with_token_maps", model, layer)
+    found = []
+
+    def call(layer, *inputs, **arguments):
+        if layer.name != learner.name:
+            return layer(*inputs, **arguments)
+        tokens, maps = layer(*inputs, **arguments, return_maps=True)
+        found.append(maps)
+        return tokens
+
+    copy = keras.models.clone_model(model, call_function=call)
+    copy.set_weights(model.get_weights())
+    shape = (*(learner.grid or learner.input.shape[1:-1]), learner.num_tokens)
+    maps = keras.layers.Reshape(shape, dtype="float32", name="token_maps")(found[0])
+    return keras.Model(copy.inputs, {"outputs": copy.output, "token_maps": maps}, name=model.name)
+
+
+def _learner(owner, model, layer):
+    learners = {x.name: x for x in model.layers if isinstance(x, TokenLearner)}
+    if not learners or (layer is not None and layer not in learners):
+        raise ValueError(
+            f"{owner}: `layer` must be a TokenLearner of the model; it has {list(learners)}. "
+            f"Received: layer={layer!r}, model {model.name!r}"
+        )
+    return learners[layer] if layer else next(iter(learners.values()))

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shutil
@@ -7,67 +8,96 @@ import tempfile
 from pathlib import Path
 
 import keras
+import numpy as np
 
+from keras_tokenlearner.analysis import with_token_maps
 from keras_tokenlearner.extras import require
-from keras_tokenlearner.layers.checks import check_int
-from keras_tokenlearner.serving import signatures
+from keras_tokenlearner.layers.checks import check_int, check_positive
+from keras_tokenlearner.serving.signatures import (
+    answer_with_maps,
+    classifier_answer,
+    feature_answer,
+    image_signatures,
+)
+from keras_tokenlearner.serving.video_signatures import video_signatures
 from keras_tokenlearner.version import __version__
 
 METADATA = Path("assets.extra") / "keras_tokenlearner.json"
+# What is done to pixels before the model, by the rank of an example.
+PREPROCESSING = {
+    3: "the largest central part of the aspect, resized bilinearly with antialiasing; [0, 255]",
+    4: "resized bilinearly with antialiasing until it covers, its middle cut out; [0, 255]",
+}
 
 
-def export(model, path, labels=None, top_k=5):
-    """Export an image model as a SavedModel that takes what clients have.
+def export(model, path, labels=None, top_k=5, maps=False, frame_step=None, provenance=None):
+    """Export a model of images or videos as a SavedModel that takes what clients have.
 
     The model must take pixels in [0, 255], as those with `include_preprocessing=True` do. Decoding,
     resizing and cropping become part of the SavedModel, which needs neither Keras nor this package
-    to run. Its signatures:
+    to run. Its signatures, for images:
 
     * `serving_default` and `encoded`: bytes of JPEG, PNG, GIF, BMP or WebP files, (B,);
     * `images`: uint8 pixels of any height and width, (B, height, width, channels);
     * `serve`: float pixels of the model's own size, (B, height, width, channels), answered with
-      the plain outputs of the model.
+      the plain outputs of the model;
 
-    The first two answer a classifier's `probabilities`, `top_classes`, `top_probabilities` and,
+    and for videos:
+
+    * `serving_default` and `encoded`: bytes of the frames as image files, (B, frames), and
+    * `clips`: uint8 pixels of any size, (B, frames, height, width, channels), of both of which as
+      many frames as the model takes are chosen evenly;
+    * `clips_at_rate`, with a `frame_step`: the same with a `frame_rate`, (B,), of which frames are
+      chosen as far apart as in training, from the middle;
+    * `serve`: float pixels of the model's own size.
+
+    All but `serve` answer a classifier's `probabilities`, `top_classes`, `top_probabilities` and,
     with labels, `top_labels`; a model without top answers `features`.
 
     Keras writes SavedModels from TensorFlow and JAX. From torch the model goes through a `.keras`
     file to another process on TensorFlow, which gives the same answers to 1e-5.
 
     Args:
-        model: A functional `keras.Model` with one image as input.
+        model: A functional `keras.Model` with one image or video as input.
         path: Folder of the versions of this model, as servers watch it; the SavedModel becomes
             its next version, `path/1` at first. It appears there whole.
         labels: Names of the classes, in their order.
         top_k: Integer, how many of the likeliest classes to answer.
+        maps: Boolean, whether to answer also `token_maps` of the first TokenLearner, (B, H, W, S),
+            or (B, T, H, W, S) for videos.
+        frame_step: Of a model of videos: seconds between two frames of the clips that it was
+            trained with, which is the stride of `VideoBatches` over its frame rate.
+        provenance: Dictionary of what JSON holds: where the weights come from.
 
     Returns:
-        The `pathlib.Path` of the version that was written. Labels, input shape and versions are
-        beside the model in `assets.extra/keras_tokenlearner.json`.
+        The `pathlib.Path` of the version that was written. Labels, input shape, preprocessing,
+        provenance, a hash of the weights and versions are beside the model in
+        `assets.extra/keras_tokenlearner.json`.
 
     Raises:
-        ValueError: If the model does not take one image of known size, or the labels are not as
-            many as the classes.
+        ValueError: If the model does not take one image or video of known size, the labels are not
+            as many as the classes, or maps are wanted of a model without TokenLearner.
         ImportError: If TensorFlow, the extra `tensorflow`, is not installed.
+
+    Example:
+
+    ```python
+    model = keras_tokenlearner.create_model("tokenlearner_b16_8at6", classes=2)
+    keras_tokenlearner.export(model, "served/pets", labels=["cat", "dog"], maps=True)
+    ```
 
     Source: the layout of TensorFlow Serving.
     """
     require("tensorflow", "tensorflow")
-    input_shape = _input_shape(model)
-    check_int("export", "top_k", top_k)
-    if labels is not None and len(labels) != model.output_shape[-1]:
-        raise ValueError(
-            f"export: `labels` must name each of the {model.output_shape[-1]} classes. "
-            f"Received: {len(labels)} labels"
-        )
+    options = _checked(model, labels, top_k, maps, frame_step, provenance)
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path, prefix=".writing-") as folder:
         written = Path(folder) / "model"
         if keras.backend.backend() in ("tensorflow", "jax"):
-            _write(model, written, input_shape, labels, top_k)
+            _write(model, written, **options)
         else:
-            _write_in_another_process(model, written, labels, top_k)
+            _write_in_another_process(model, written, options)
         versions = [int(found.name) for found in path.iterdir() if found.name.isdigit()]
         version = path / str(max(versions, default=0) + 1)
         return Path(shutil.move(written, version))
@@ -87,43 +117,74 @@ def newest_version(path):
     return max(versions, key=lambda found: int(found.name), default=None)
 
 
-def _input_shape(model):
+def _checked(model, labels, top_k, maps, frame_step, provenance):
+    """Return the options of `_write`, which JSON can hold."""
     shape = model.input_shape
-    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:] or shape[-1] > 3:
+    known = isinstance(shape, tuple) and len(shape) in (4, 5) and None not in shape[1:]
+    if not known or shape[-1] not in (1, 3):
         raise ValueError(
-            "export: the model must take one image, (B, height, width, 1 or 3), of known size; "
-            "for another model use its own `export` method. "
-            f"Received: model {model.name!r} with inputs of shape {shape}"
+            "export: the model must take one image, (B, height, width, 1 or 3), or one video, "
+            "(B, frames, height, width, 1 or 3), of known size; for another model use its own "
+            f"`export` method. Received: model {model.name!r} with inputs of shape {shape}"
         )
-    return shape[1:]
+    check_int("export", "top_k", top_k)
+    if labels is not None and len(labels) != model.output_shape[-1]:
+        raise ValueError(
+            f"export: `labels` must name each of the {model.output_shape[-1]} classes. "
+            f"Received: {len(labels)} labels"
+        )
+    if frame_step is not None:
+        check_positive("export", "frame_step", frame_step)
+        if len(shape) != 5:
+            raise ValueError(
+                "export: `frame_step` is for models of videos; leave it out. "
+                f"Received: frame_step={frame_step!r}, inputs of shape {shape}"
+            )
+    if maps:
+        with_token_maps(model)  # raises `ValueError` where there are none
+    try:
+        json.dumps(provenance)
+    except TypeError as error:
+        raise ValueError(
+            f"export: `provenance` must be what JSON holds: {error}. Received: {provenance!r}"
+        ) from error
+    return {
+        "labels": None if labels is None else list(labels),
+        "top_k": top_k,
+        "maps": bool(maps),
+        "frame_step": frame_step,
+        "provenance": provenance,
+    }
 
 
-def _write(model, folder, input_shape, labels, top_k):
+def _write(model, folder, labels, top_k, maps, frame_step, provenance):
     """Write the SavedModel of a model on TensorFlow or JAX."""
     archive = keras.export.ExportArchive()
     arguments = {}
     if keras.backend.backend() == "jax":
         # Without this the model would serve only on the kind of device that exported it.
         arguments["jax2tf_kwargs"] = {"native_serialization_platforms": ("cpu", "cuda", "tpu")}
+    input_shape = model.input_shape[1:]
     specification = keras.InputSpec(shape=(None, *input_shape), dtype="float32")
-    function = archive.track_and_add_endpoint("serve", model, [specification], **arguments)
-    answer = signatures.feature_answer
-    last = model.layers[-1]
-    if last.name == "predictions":
-        activation = keras.activations.serialize(last.activation)
-        top_k = min(top_k, model.output_shape[-1])
-        answer = signatures.classifier_answer(activation, labels, top_k)
-    images = signatures.pixel_function(function, input_shape, answer)
-    encoded = signatures.encoded_function(function, input_shape, answer)
-    archive.add_endpoint("images", images)
-    archive.add_endpoint("encoded", encoded)
-    archive.add_endpoint("serving_default", encoded)
+    served = with_token_maps(model) if maps else model
+    function = archive.track_and_add_endpoint("serve", served, [specification], **arguments)
+    answer = _answer(model, labels, top_k, maps)
+    if len(input_shape) == 3:
+        found = image_signatures(function, input_shape, answer)
+    else:
+        found = video_signatures(function, input_shape, answer, frame_step)
+    for name, signature in found.items():
+        archive.add_endpoint(name, signature)
     archive.write_out(folder, verbose=False)
     (folder / METADATA).parent.mkdir()
     metadata = {
         "model": model.name,
         "input_shape": list(input_shape),
-        "labels": None if labels is None else list(labels),
+        "labels": labels,
+        "preprocessing": PREPROCESSING[len(input_shape)],
+        "frame_step": frame_step,
+        "provenance": provenance,
+        "weights_sha256": _digest(model),
         "keras_tokenlearner": __version__,
         "keras": keras.version(),
         "backend": keras.backend.backend(),
@@ -131,13 +192,29 @@ def _write(model, folder, input_shape, labels, top_k):
     (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
 
 
-def _write_in_another_process(model, folder, labels, top_k):
+def _answer(model, labels, top_k, maps):
+    """Return the function from what the model gives to what the client gets."""
+    answer, last = feature_answer, model.layers[-1]
+    if last.name == "predictions":
+        activation = keras.activations.serialize(last.activation)
+        answer = classifier_answer(activation, labels, min(top_k, model.output_shape[-1]))
+    return answer_with_maps(answer) if maps else answer
+
+
+def _digest(model):
+    """Return the sha256 of the weights of a model, whatever file they came from."""
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _write_in_another_process(model, folder, options):
     """Write the SavedModel of a model on torch, in a process on TensorFlow."""
     saved = folder.with_name("model.keras")
     model.save(saved)
-    arguments = json.dumps({"labels": labels and list(labels), "top_k": top_k})
     done = subprocess.run(
-        [sys.executable, "-m", __spec__.name, str(saved), str(folder), arguments],
+        [sys.executable, "-m", __spec__.name, str(saved), str(folder), json.dumps(options)],
         env={**os.environ, "KERAS_BACKEND": "tensorflow"},
         capture_output=True,
         text=True,
@@ -148,4 +225,4 @@ def _write_in_another_process(model, folder, labels, top_k):
 
 if __name__ == "__main__":
     _model = keras.saving.load_model(sys.argv[1], compile=False)
-    _write(_model, Path(sys.argv[2]), _input_shape(_model), **json.loads(sys.argv[3]))
+    _write(_model, Path(sys.argv[2]), **json.loads(sys.argv[3]))

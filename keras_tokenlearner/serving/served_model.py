@@ -99,7 +99,7 @@ class ServedModel:
             rows: List of what `check_row` gave.
 
         Raises:
-            ValueError: If an image is damaged.
+            ValueError: If an image is damaged, or a value out of its range.
         """
         tf = require("tensorflow", "tensorflow")
         batch = {name: tf.constant(np.stack([row[name] for row in rows])) for name in rows[0]}
@@ -107,7 +107,7 @@ class ServedModel:
             answer = self.model.signatures[key[0]](**batch)
         except tf.errors.InvalidArgumentError as error:
             reason = error.message.split("\n\t")[0].splitlines()[-1]  # above it, where in the graph
-            raise ValueError(f"an image cannot be decoded: {reason}") from error
+            raise ValueError(f"a row cannot be decoded: {reason}") from error
         arrays = {name: value.numpy() for name, value in answer.items()}
         return [{name: value[i] for name, value in arrays.items()} for i in range(len(rows))]
 

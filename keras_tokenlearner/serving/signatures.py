@@ -4,8 +4,14 @@ from keras_tokenlearner.data import resizing
 from keras_tokenlearner.extras import require
 
 
-def pixel_function(model_function, input_shape, answer):
-    """Return a function of uint8 images of any height and width, (B, height, width, channels)."""
+def image_signatures(model_function, input_shape, answer):
+    """Return the signatures of a model of images, a dictionary from names to functions.
+
+    Args:
+        model_function: From float pixels (B, height, width, channels) to outputs.
+        input_shape: `(height, width, channels)` of the model.
+        answer: From outputs to the dictionary that the client gets.
+    """
     tf = require("tensorflow", "tensorflow")
     height, width, channels = input_shape
     fit = resizing(height, width)
@@ -14,32 +20,29 @@ def pixel_function(model_function, input_shape, answer):
     def images(images):
         return answer(model_function(fit(tf.cast(images, tf.float32))))
 
-    return images
-
-
-def encoded_function(model_function, input_shape, answer):
-    """Return a function of the bytes of JPEG, PNG, GIF, BMP or WebP files, (B,)."""
-    tf = require("tensorflow", "tensorflow")
-    height, width, channels = input_shape
-    fit = resizing(height, width)
-
     def decode(content):
-        is_webp = tf.strings.regex_full_match(tf.strings.substr(content, 0, 12), "RIFF\\C{4}WEBP")
-        image = tf.cond(
-            is_webp,
-            lambda: tf.image.decode_webp(content, channels=3)[0],
-            lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
+        return tf.ensure_shape(
+            fit(tf.cast(decode_image(content, channels), tf.float32)), input_shape
         )
-        image = tf.ensure_shape(image, (None, None, 3))
-        if channels == 1:
-            image = tf.image.rgb_to_grayscale(image)
-        return tf.ensure_shape(fit(tf.cast(image, tf.float32)), input_shape)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "encoded")])
     def encoded(encoded):
         return answer(model_function(tf.map_fn(decode, encoded, fn_output_signature=tf.float32)))
 
-    return encoded
+    return {"images": images, "encoded": encoded, "serving_default": encoded}
+
+
+def decode_image(content, channels):
+    """Return the bytes of a JPEG, PNG, GIF, BMP or WebP file as uint8 pixels."""
+    tf = require("tensorflow", "tensorflow")
+    is_webp = tf.strings.regex_full_match(tf.strings.substr(content, 0, 12), "RIFF\\C{4}WEBP")
+    image = tf.cond(
+        is_webp,
+        lambda: tf.image.decode_webp(content, channels=3)[0],
+        lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
+    )
+    image = tf.ensure_shape(image, (None, None, 3))
+    return tf.image.rgb_to_grayscale(image) if channels == 1 else image
 
 
 def classifier_answer(activation, labels, top_k):
@@ -63,3 +66,8 @@ def classifier_answer(activation, labels, top_k):
 def feature_answer(outputs):
     """Return the outputs of a model without top as a dictionary for the client."""
     return {"features": outputs}
+
+
+def answer_with_maps(answer):
+    """Return a function from what `with_token_maps` gives to a dictionary for the client."""
+    return lambda found: {**answer(found["outputs"]), "token_maps": found["token_maps"]}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_tokenlearner
-from keras_tokenlearner.analysis import draw_token_maps, token_maps
+from keras_tokenlearner.analysis import draw_token_maps, token_maps, with_token_maps
 
 MODEL = "tokenlearner_pico8_4at1"
 
@@ -51,6 +51,15 @@ def test_a_model_without_learned_tokens_is_refused(images):
     model = keras_tokenlearner.create_model("vit_pico8", classes=10, input_shape=(32, 48, 3))
     with pytest.raises(ValueError, match="must be a TokenLearner of the model"):
         token_maps(model, images)
+
+
+@pytest.mark.parametrize("name", [MODEL, f"{MODEL}_fuser", "tokenlearner_x2plus1d_pico"])
+def test_a_model_that_gives_its_maps_too(name):
+    model = keras_tokenlearner.create_model(name, classes=3)
+    inputs = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
+    found = with_token_maps(model).predict(inputs, verbose=0)
+    np.testing.assert_allclose(found["outputs"], model.predict(inputs, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(found["token_maps"], token_maps(model, inputs), atol=1e-6)
 
 
 def test_picture(model, images, tmp_path):

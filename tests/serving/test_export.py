@@ -1,5 +1,6 @@
 """Exported models against the model that they came from, in a process without Keras."""
 
+import hashlib
 import io
 import json
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import create_model, export
+from keras_tokenlearner.analysis import token_maps
 from keras_tokenlearner.data import resizing
 from keras_tokenlearner.serving.export import METADATA
 
@@ -57,8 +59,8 @@ def exported(tmp_path_factory):
         return model, path, images, floats, files, dict(answers)
 
 
-def _expected(model, images):
-    fitted = resizing(32, 48)(images.astype("float32"))
+def _expected(model, images, width=48):
+    fitted = resizing(32, width)(images.astype("float32"))
     return model.predict(keras.ops.convert_to_numpy(fitted), verbose=0)
 
 
@@ -129,9 +131,33 @@ def test_the_next_export_is_the_next_version(exported, tmp_path):
             {},
             "the model must take one image",
         ),
+        (lambda: create_model("vit_pico8", classes=7), {"maps": True}, "must be a TokenLearner"),
+        (lambda: create_model("vit_pico8", classes=7), {"provenance": {1j}}, "what JSON holds"),
     ],
 )
 def test_bad_input(build, arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export(build(), tmp_path / "model", **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_maps_and_provenance(tmp_path):
+    model = create_model("tokenlearner_pico8_4at1", classes=7)
+    source = {"weights": "ours", "licence": "Apache-2.0"}
+    path = export(model, tmp_path, maps=True, provenance=source)
+    metadata = json.loads((path / METADATA).read_text())
+    assert metadata["provenance"] == source and "resized" in metadata["preprocessing"]
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
+    served = tf.saved_model.load(str(path))
+    answer = served.images(images)
+    maps = token_maps(model, images.astype("float32"))
+    assert maps.shape == (2, 4, 4, 4)
+    np.testing.assert_allclose(answer["token_maps"], maps, atol=1e-5)
+    np.testing.assert_allclose(answer["probabilities"], _expected(model, images, 32), atol=1e-5)
+
+
+def test_the_hash_of_the_weights_is_that_of_their_values(exported):
+    model, path, *_ = exported
+    values = b"".join(w.tobytes() for w in model.get_weights())
+    found = json.loads((path / METADATA).read_text())["weights_sha256"]
+    assert found == hashlib.sha256(values).hexdigest()

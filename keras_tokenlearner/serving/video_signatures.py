@@ -1,0 +1,111 @@
+"""What a served model of videos takes: TensorFlow functions around an exported model."""
+
+from keras_tokenlearner.extras import require
+from keras_tokenlearner.serving.signatures import decode_image
+
+
+def video_signatures(model_function, input_shape, answer, frame_step=None):
+    """Return the signatures of a model of videos, a dictionary from names to functions.
+
+    Args:
+        model_function: From float pixels (B, frames, height, width, channels) to outputs.
+        input_shape: `(frames, height, width, channels)` of the model.
+        answer: From outputs to the dictionary that the client gets.
+        frame_step: Seconds between two frames of the model's clips; with it there is a signature
+            that takes the frame rate.
+    """
+    tf = require("tensorflow", "tensorflow")
+    frames, height, width, channels = input_shape
+    clips_spec = tf.TensorSpec((None, None, None, None, channels), tf.uint8, "clips")
+
+    def answer_chosen(clips, places):
+        chosen = tf.gather(clips, places, axis=1, batch_dims=places.shape.rank - 1)
+        return answer(model_function(fit_frames(chosen, frames, height, width)))
+
+    @tf.function(input_signature=[clips_spec])
+    def clips(clips):
+        return answer_chosen(clips, even_places(tf.shape(clips)[1], frames))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None), tf.string, "encoded")])
+    def encoded(encoded):
+        encoded = tf.gather(encoded, even_places(tf.shape(encoded)[1], frames), axis=1)
+
+        def decode(contents):
+            clip = tf.map_fn(
+                lambda content: decode_image(content, channels),
+                contents,
+                fn_output_signature=tf.TensorSpec((None, None, channels), tf.uint8),
+            )
+            return fit_frames(clip[None], frames, height, width)[0]
+
+        return answer(model_function(tf.map_fn(decode, encoded, fn_output_signature=tf.float32)))
+
+    found = {"clips": clips, "encoded": encoded, "serving_default": encoded}
+    if frame_step is None:
+        return found
+
+    @tf.function(input_signature=[clips_spec, tf.TensorSpec((None,), tf.float32, "frame_rate")])
+    def clips_at_rate(clips, frame_rate):
+        return answer_chosen(
+            clips, places_at_rate(tf.shape(clips)[1], frames, frame_rate, frame_step)
+        )
+
+    return {**found, "clips_at_rate": clips_at_rate}
+
+
+def even_places(length, frames):
+    """Return which frames of a clip to take, evenly from the first to the last, (frames,)."""
+    tf = require("tensorflow", "tensorflow")
+    return tf.range(frames) * length // frames
+
+
+def places_at_rate(length, frames, frame_rate, step):
+    """Return which frames to take of clips of known frame rates, from their middles.
+
+    They are those of `uniform_clips` with a count of one.
+
+    Args:
+        length: Frames of the clips.
+        frames: Integer, frames to take (T).
+        frame_rate: Tensor of frames a second, (B,).
+        step: Seconds between two frames to take.
+
+    Returns:
+        Tensor of type int32 and shape (B, frames). In clips that are too short, the last frame is
+        repeated.
+    """
+    tf = require("tensorflow", "tensorflow")
+    positive = tf.debugging.assert_positive(frame_rate, "`frame_rate` must be above zero")
+    with tf.control_dependencies([positive] if positive is not None else []):
+        rate = tf.cast(frame_rate, tf.float64)[:, None]
+    duration = tf.cast(length, tf.float64) / rate
+    start = tf.maximum(duration - frames * step, 0.0) / 2
+    times = start + tf.range(frames, dtype=tf.float64) * step
+    times = tf.minimum(times, tf.maximum(duration - 1e-3, 0.0))
+    places = tf.cast(tf.floor((times + 1e-6) * rate), tf.int32)
+    return tf.clip_by_value(places, 0, length - 1)
+
+
+def fit_frames(clips, frames, height, width):
+    """Resize clips until they cover a size, and cut it from their middles, as `fit_clip` does.
+
+    Args:
+        clips: Tensor of shape (B, frames, any height, any width, channels).
+        frames: Integer (T).
+        height: Integer, of the result.
+        width: Integer, of the result.
+
+    Returns:
+        Tensor of type float32 and shape (B, frames, height, width, channels).
+    """
+    tf = require("tensorflow", "tensorflow")
+    channels = clips.shape[-1]
+    shape = tf.shape(clips)
+    wanted = tf.constant((height, width), tf.float64)
+    size = tf.cast(shape[2:4], tf.float64)
+    size = tf.maximum(tf.round(size * tf.reduce_max(wanted / size)), wanted)
+    top, left = tf.unstack(tf.cast(tf.round((size - wanted) * 0.5), tf.int32))
+    pixels = tf.reshape(tf.cast(clips, tf.float32), (-1, shape[2], shape[3], channels))
+    pixels = tf.image.resize(pixels, tf.cast(size, tf.int32), antialias=True)
+    pixels = pixels[:, top : top + height, left : left + width]
+    return tf.reshape(pixels, (-1, frames, height, width, channels))

@@ -1,0 +1,121 @@
+"""Exported models of videos against the package's own clips."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model, export
+from keras_tokenlearner.analysis import token_maps
+from keras_tokenlearner.data import video
+from keras_tokenlearner.serving.served_model import ServedModel
+from tests.data.video.files import write
+
+tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+
+STEP = 2 / 10  # every other frame at 10 frames a second
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model of videos with random weights, and what it was exported to."""
+    keras.utils.set_random_seed(0)
+    model = create_model("tokenlearner_x2plus1d_pico", classes=3)
+    random = np.random.default_rng(0)
+    model.set_weights([w + random.normal(0, 0.1, w.shape) ** 2 for w in model.get_weights()])
+    path = export(model, tmp_path_factory.mktemp("video"), maps=True, frame_step=STEP)
+    return model, tf.saved_model.load(str(path)), path
+
+
+def expected(model, clips):
+    """Return what the model says of clips of the right length."""
+    _, _, height, width, _ = model.input_shape
+    return model.predict(np.stack([video.fit_clip(x, height, width) for x in clips]), verbose=0)
+
+
+def test_the_clip_of_a_file(exported, tmp_path):
+    """All frames and their rate give what `VideoBatches` decodes from the file itself."""
+    pytest.importorskip("av", reason="reads videos")
+    model, served, _ = exported
+    (tmp_path / "a").mkdir()
+    file = write(tmp_path / "a" / "clip.mp4", RANDOM.integers(0, 220, 40), rate=10, size=(48, 64))
+    videos = video.from_folder(tmp_path)
+    batches = video.VideoBatches(
+        videos, model.input_shape[1:], batch_size=1, stride=2, frame_rate=10, training=False
+    )
+    right = model.predict(batches[0][0], verbose=0)
+    frames = video.read_frames(file, np.arange(40) / 10)
+    answer = served.clips_at_rate(frames[None], tf.constant([10.0]))
+    np.testing.assert_allclose(answer["probabilities"], right, atol=1e-3)
+
+
+@pytest.mark.parametrize("length", [1, 5, 17, 64, 90])
+@pytest.mark.parametrize("rate", [10.0, 12.5, 24.0, 29.97])
+def test_frames_at_a_rate_are_those_of_uniform_clips(length, rate):
+    from keras_tokenlearner.serving.video_signatures import places_at_rate
+
+    found = places_at_rate(length, 8, tf.constant([rate]), STEP).numpy()[0]
+    rate = float(np.float32(rate))
+    times = video.uniform_clips(length / rate, 8, STEP, count=1)[0]
+    starts = np.arange(length) / rate
+    shown = np.searchsorted(starts, times + 1e-6, side="right") - 1
+    np.testing.assert_array_equal(found, shown)
+
+
+@pytest.mark.parametrize("length", [1, 5, 17, 64, 90])
+def test_even_frames_are_those_of_a_clip_as_long_as_the_video(length):
+    from keras_tokenlearner.serving.video_signatures import even_places
+
+    times = video.uniform_clips(length, 8, length / 8, count=1)[0]
+    np.testing.assert_array_equal(even_places(length, 8), np.floor(times + 1e-6))
+
+
+def test_clips_of_any_size_and_length(exported):
+    model, served, _ = exported
+    frames, height, width, _ = model.input_shape[1:]
+    for length, size in ((frames, (height, width)), (2 * frames, (50, 33)), (3, (20, 90))):
+        clips = RANDOM.integers(0, 256, (2, length, *size, 3)).astype("uint8")
+        chosen = clips[:, np.arange(frames) * length // frames]
+        answer = served.clips(clips)
+        # Antialiased resizing differs a little between backends.
+        np.testing.assert_allclose(answer["probabilities"], expected(model, chosen), atol=1e-3)
+
+
+def test_encoded_frames(exported):
+    model, served, _ = exported
+    frames = model.input_shape[1]
+    clip = RANDOM.integers(0, 256, (2 * frames, 40, 30, 3)).astype("uint8")
+    encoded = [[tf.io.encode_png(frame).numpy() for frame in clip]]
+    answer = served.signatures["serving_default"](tf.constant(encoded))
+    np.testing.assert_allclose(answer["probabilities"], expected(model, [clip[::2]]), atol=1e-3)
+
+
+def test_maps(exported):
+    model, served, _ = exported
+    clips = RANDOM.integers(0, 256, (2, *model.input_shape[1:])).astype("uint8")
+    maps = token_maps(model, clips.astype("float32"))
+    np.testing.assert_allclose(served.clips(clips)["token_maps"], maps, atol=1e-4)
+    plain = served.serve(clips.astype("float32"))
+    np.testing.assert_allclose(plain["outputs"], expected(model, clips), atol=1e-4)
+
+
+def test_rows_of_a_request(exported):
+    _, _, path = exported
+    model = ServedModel(path)
+    clip = RANDOM.integers(0, 256, (20, 30, 40, 3)).astype("uint8")
+    row = model.check_row("clips_at_rate", {"clips": clip.tolist(), "frame_rate": 25})
+    key = model.batch_key("clips_at_rate", row)
+    answers = model.answer(key, [row, row])
+    np.testing.assert_allclose(answers[0]["probabilities"], answers[1]["probabilities"])
+    frames = [tf.io.encode_png(frame).numpy() for frame in clip[:4]]
+    row = model.check_row("encoded", {"encoded": frames})
+    assert model.weight(row) == 4 * 30 * 40
+    assert model.answer(model.batch_key("encoded", row), [row])[0]["probabilities"].shape == (3,)
+    row = model.check_row("clips_at_rate", {"clips": clip, "frame_rate": 0})
+    with pytest.raises(ValueError, match="`frame_rate` must be above zero"):
+        model.answer(key, [row])
+
+
+def test_a_frame_step_is_for_videos(tmp_path):
+    with pytest.raises(ValueError, match="`frame_step` is for models of videos"):
+        export(create_model("vit_pico8", classes=2), tmp_path / "model", frame_step=0.1)
