@@ -1,9 +1,9 @@
-"""The one table of named weights. They ship inside the package, so that names work offline."""
+"""The one table of named weights. Those of the package work without a network."""
 
 from dataclasses import dataclass
-from importlib import resources
 
 from keras_tokenlearner.layers.checks import check_choice
+from keras_tokenlearner.weights.download import fetch
 from keras_tokenlearner.weights.files import load_weights
 
 
@@ -13,7 +13,7 @@ class StoredWeights:
 
     Attributes:
         model: Name in the catalogue of the model that they are for.
-        file: Name of the file that ships.
+        uri: Where the `.weights.h5` file is: `package:NAME` for one that ships, or an address.
         sha256: Of the file.
         size: Of the file, in bytes.
         classes: Of the classifier.
@@ -24,7 +24,7 @@ class StoredWeights:
     """
 
     model: str
-    file: str
+    uri: str
     sha256: str
     size: int
     classes: int
@@ -37,7 +37,7 @@ class StoredWeights:
 STORE = {
     ("tokenlearner_nano4_8at3", "fashion_mnist"): StoredWeights(
         model="tokenlearner_nano4_8at3",
-        file="tokenlearner_nano4_8at3_fashion_mnist.weights.h5",
+        uri="package:tokenlearner_nano4_8at3_fashion_mnist.weights.h5",
         sha256="00c91dee586648a48ff682947dcde2905e10948f4523f46f567be6ab1f2913af",
         size=3080256,
         classes=10,
@@ -72,7 +72,5 @@ def find(model, name):
 
 
 def load_stored(model, stored):
-    """Load a row of the store into a model."""
-    file = resources.files("keras_tokenlearner.weights") / "files" / stored.file
-    with resources.as_file(file) as path:
-        load_weights(model, path, expected_sha256=stored.sha256)
+    """Load a row of the store into a model, from the package, the cache or the network."""
+    load_weights(model, fetch(stored.uri, stored.sha256), expected_sha256=stored.sha256)

@@ -4,7 +4,6 @@
 made by `KERAS_BACKEND=tensorflow python -m tests.weights.test_store`.
 """
 
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from keras_tokenlearner import create_model, list_models
 from keras_tokenlearner.data import load_fashion_mnist
 from keras_tokenlearner.weights import STORE
+from keras_tokenlearner.weights.download import fetch
 from keras_tokenlearner.weights.files import sha256
 
 OUTPUTS_FILE = Path(__file__).parents[1] / "data" / "shipped_outputs.npz"
@@ -26,7 +26,7 @@ def outputs(model, name):
 
 @pytest.mark.parametrize(("key", "row"), ROWS, ids=lambda value: str(value)[:60])
 def test_row(key, row):
-    path = resources.files("keras_tokenlearner.weights") / "files" / row.file
+    path = fetch(row.uri, row.sha256)
     assert key[0] == row.model and row.model in list_models(weights=True)
     assert sha256(path) == row.sha256
     assert path.stat().st_size == row.size <= 4 * 2**20

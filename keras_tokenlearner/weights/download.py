@@ -1,0 +1,53 @@
+"""Files by their address: those that ship with the package, and those of the network."""
+
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import keras
+
+
+def fetch(uri, expected_sha256, cache_dir=None):
+    """Return the local path of a file, downloaded if it is not in Keras's cache yet.
+
+    What was broken off or damaged on its way is never taken: the next call begins anew. A file that
+    lies in the cache with the right hash is taken without the network.
+
+    Args:
+        uri: `"package:NAME"` for a file that ships with the package, or an address that
+            `keras.utils.get_file` takes.
+        expected_sha256: What the file must have, as 64 hexadecimal digits.
+        cache_dir: Folder in place of Keras's own, `~/.keras` or `$KERAS_HOME`.
+
+    Returns:
+        A `pathlib.Path`.
+
+    Raises:
+        ValueError: If what came is not the file that was expected.
+        ConnectionError: If nothing came, or not all of it.
+    """
+    scheme, _, name = uri.partition(":")
+    if scheme == "package":
+        return Path(str(resources.files("keras_tokenlearner.weights") / "files" / name))
+    # The hash in the name keeps files apart that are published under one.
+    name = f"{expected_sha256[:8]}-{PurePosixPath(urlsplit(uri).path).name}"
+    try:
+        path = keras.utils.get_file(
+            name,
+            origin=uri,
+            cache_dir=cache_dir,
+            cache_subdir="models/keras_tokenlearner",
+            file_hash=expected_sha256,
+            hash_algorithm="sha256",
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{uri} is not the file that was expected, of sha256 {expected_sha256}; it came damaged, "
+            "or was changed there. Try again, and report it if it stays so"
+        ) from error
+    except Exception as error:  # what Keras raises has no class of its own
+        raise ConnectionError(
+            f"{uri} could not be downloaded and is not in the cache; check the network and try "
+            f"again: {error}"
+        ) from error
+    return Path(path)

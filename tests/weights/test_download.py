@@ -1,0 +1,96 @@
+"""Downloads, from a server on loopback that behaves and misbehaves."""
+
+import dataclasses
+import hashlib
+import http.server
+import threading
+
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.weights import STORE, save_weights, store
+from keras_tokenlearner.weights.download import fetch
+
+CONTENT = np.random.default_rng(0).bytes(100_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.requests.append(self.path)
+        content, how = self.server.content, self.server.how
+        if how == "refused":
+            self.send_error(403)
+            return
+        if how == "wrong":
+            content = content[:-1] + b"?"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if how == "truncated" else content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.content, server.how, server.requests = CONTENT, "right", []
+        server.uri = f"http://127.0.0.1:{server.server_port}/a/b.weights.h5"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_it_comes_once(server, tmp_path):
+    for _ in range(2):
+        path = fetch(server.uri, SHA256, tmp_path)
+        assert path.read_bytes() == CONTENT
+    assert path.is_relative_to(tmp_path) and path.name == f"{SHA256[:8]}-b.weights.h5"
+    assert server.requests == ["/a/b.weights.h5"]
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("wrong", ValueError, "not the file that was expected, of sha256 " + SHA256),
+        ("truncated", ConnectionError, "could not be downloaded"),
+        ("refused", ConnectionError, "403"),
+    ],
+)
+def test_what_goes_wrong_is_mended_by_the_next_call(server, tmp_path, how, error, message):
+    server.how = how
+    with pytest.raises(error, match=message):
+        fetch(server.uri, SHA256, tmp_path)
+    server.how = "right"
+    assert fetch(server.uri, SHA256, tmp_path).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
+def test_offline(server, tmp_path):
+    path = fetch(server.uri, SHA256, tmp_path)
+    gone = "http://127.0.0.1:9/a/b.weights.h5"  # nothing listens on the discard port
+    assert fetch(gone, SHA256, tmp_path) == path
+    path.write_bytes(b"damaged since")
+    with pytest.raises(ConnectionError, match="not in the cache; check the network"):
+        fetch(gone, SHA256, tmp_path)
+    assert fetch(server.uri, SHA256, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_named_model_from_an_address(server, tmp_path, monkeypatch):
+    model = create_model("vit_pico8", classes=10, input_shape=(28, 28, 1))
+    model.get_layer("head").bias.assign(np.arange(10.0))
+    digest = save_weights(model, tmp_path / "mine.weights.h5")
+    server.content = (tmp_path / "mine.weights.h5").read_bytes()
+    row = dataclasses.replace(
+        next(iter(STORE.values())), model="vit_pico8", uri=server.uri, sha256=digest
+    )
+    monkeypatch.setitem(STORE, ("vit_pico8", "mine"), row)
+    monkeypatch.setattr(store, "fetch", lambda *arguments: fetch(*arguments, tmp_path))
+    loaded = create_model("vit_pico8", weights="mine", input_shape=(28, 28, 1))
+    for array, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, expected)
