@@ -42,7 +42,7 @@ def fetch(uri, expected_sha256, cache_dir=None):
         )
     except ValueError as error:
         raise ValueError(
-            f"{uri} is not the file that was expected, of sha256 {expected_sha256}; it came damaged, "
+            f"{uri} is not the file that was expected, of sha256 {expected_sha256}; it is damaged "
             "or was changed there. Try again, and report it if it stays so"
         ) from error
     except Exception as error:  # what Keras raises has no class of its own
