@@ -2,8 +2,10 @@
 
 import csv
 import io
+import json
 import re
 
+import keras
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -44,6 +46,24 @@ def test_errors_are_one_line(arguments, monkeypatch):
     monkeypatch.setattr("sys.argv", ["keras-tokenlearner", *arguments])
     with pytest.raises(SystemExit, match="Did you mean .*'vit_b16'"):
         cli.main()
+
+
+def test_distill(tmp_path, monkeypatch):
+    images, labels = np.zeros((40, 32, 32, 3), "uint8"), np.arange(40) % 10
+    images += np.arange(40, dtype="uint8")[:, None, None, None] * 6
+    splits = (images, labels), (images, labels)
+    monkeypatch.setattr("keras_tokenlearner.data.load_named", lambda data, shape: splits)
+    create_model("vit_pico8", classes=10).save(tmp_path / "mine.keras")
+    arguments = ["distill", str(tmp_path / "mine.keras"), str(tmp_path / "fast.keras"), "--at", "1"]
+    done = run(*arguments, "--num-tokens", "4", "--epochs", "1", "--json")
+    teacher, student = json.loads(done.stdout)
+    assert (teacher["model"], student["model"]) == ("vit_pico8", "vit_pico8_4at1")
+    assert student["gmacs"] < 0.8 * teacher["gmacs"]
+    loaded = keras.saving.load_model(tmp_path / "fast.keras")
+    right = loaded.predict(images, verbose=0).argmax(1) == labels
+    assert np.mean(right) == pytest.approx(student["accuracy"])
+    done = run(*arguments[:2], str(tmp_path / "fast.h5"), "--at", "1")
+    assert "must end in .keras" in str(done.exception)
 
 
 def test_export_a_saved_model(tmp_path):

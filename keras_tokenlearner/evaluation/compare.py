@@ -1,0 +1,69 @@
+import statistics
+import time
+
+import numpy as np
+
+from keras_tokenlearner.analysis import costs
+from keras_tokenlearner.evaluation.scores import top_k_accuracy
+
+
+def compare(models, images, labels, batch_size=32, repeats=5):
+    """Say what models cost, how fast they are on this machine, and how often they are right.
+
+    Speed is measured on one batch that is compiled and warm: the models take turns, so that a
+    machine that slows down slows all of them down, and the median of the turns counts.
+
+    Args:
+        models: List of classifiers, `keras.Model`s that take the images.
+        images: Array, (n, ...), with at least one batch.
+        labels: Integer array of shape (n,).
+        batch_size: Integer, of the measurement and of the scoring.
+        repeats: Integer, turns of each model.
+
+    Returns:
+        A dictionary for each model: `model`, its name; `accuracy`, in [0, 1]; `gmacs`, thousands
+        of millions of multiply-adds an image; `mparams`; `images_per_second`.
+
+    Raises:
+        ValueError: If there are fewer images than one batch, or not as many labels.
+
+    Example:
+
+    >>> teacher = create_model("vit_pico8", classes=10)
+    >>> student = retrofit(teacher, at=1, num_tokens=4)
+    >>> rows = compare([teacher, student], np.zeros((32, 32, 32, 3)), np.zeros(32, int), repeats=1)
+    >>> [row["model"] for row in rows], rows[0]["gmacs"] > rows[1]["gmacs"]
+    (['vit_pico8', 'vit_pico8_4at1'], True)
+    """
+    if not batch_size <= len(images) == len(labels):
+        raise ValueError(
+            "compare: there must be a label for each image and at least one batch of them. "
+            f"Received: {len(images)} images, {len(labels)} labels, batch_size={batch_size}"
+        )
+    speeds = _images_per_second(models, images[:batch_size], repeats)
+    rows = []
+    for model, speed in zip(models, speeds, strict=True):
+        counted = costs(model)
+        batches = range(0, len(images), batch_size)
+        scores = [model.predict_on_batch(images[i : i + batch_size]) for i in batches]
+        rows.append(
+            {
+                "model": model.name,
+                "accuracy": top_k_accuracy(labels, np.concatenate(scores)),
+                "gmacs": counted.macs / 1e9,
+                "mparams": counted.params / 1e6,
+                "images_per_second": speed,
+            }
+        )
+    return rows
+
+
+def _images_per_second(models, batch, repeats):
+    times = [[] for _ in models]
+    for turn in range(-1, repeats):  # the first compiles
+        for model, measured in zip(models, times, strict=True):
+            start = time.perf_counter()
+            model.predict_on_batch(batch)
+            if turn >= 0:
+                measured.append(time.perf_counter() - start)
+    return [len(batch) / statistics.median(measured) for measured in times]
