@@ -1,8 +1,8 @@
 import keras
 import numpy as np
 
-from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.layers.checks import check_int, check_positive
+from keras_tokenlearner.models.config import REDUCERS
 from keras_tokenlearner.training.optimizers import adamw
 
 
@@ -177,17 +177,17 @@ def _answers(model):
 
 
 def _before_tokens(student):
-    """Return the tensor that goes into the first TokenLearner, prefix tokens included."""
-    names = [layer.name for layer in student.layers]
-    learners = [layer.name for layer in student.layers if isinstance(layer, TokenLearner)]
-    if not learners:
-        raise ValueError(
-            "distill: the student must have a TokenLearner, as those of retrofit have. "
-            f"Received: model {student.name!r}"
-        )
-    before = names[: names.index(learners[0])]
-    trunk = [n for n in before if n in ("dropout", "pre_norm") or n.startswith("block_")]
-    return student.get_layer(trunk[-1]).output
+    """Return the tensor that goes into the first reducer, prefix tokens included."""
+    trunk = None
+    for layer in student.layers:
+        if layer.name.startswith(REDUCERS):
+            return student.get_layer(trunk).output
+        if layer.name in ("dropout", "pre_norm") or layer.name.startswith("block_"):
+            trunk = layer.name
+    raise ValueError(
+        "distill: the student must have a TokenLearner, or what stands in its place, as those of "
+        f"retrofit have. Received: model {student.name!r}"
+    )
 
 
 def _check_data(student, teacher, images, labels):

@@ -8,7 +8,16 @@ from keras_tokenlearner.training.token_start import start_from_clusters
 from keras_tokenlearner.weights.layout import Layout
 
 
-def retrofit(model, at, num_tokens=8, fuser=False, attention="mlp", images=None, name=None):
+def retrofit(
+    model,
+    at,
+    num_tokens=8,
+    fuser=False,
+    attention="mlp",
+    images=None,
+    reducer="token_learner",
+    name=None,
+):
     """Fit learned tokens into a ViT that exists: the student of `distill`.
 
     The new model is the old one, weights, head and preprocessing included, with a TokenLearner
@@ -30,6 +39,8 @@ def retrofit(model, at, num_tokens=8, fuser=False, attention="mlp", images=None,
         attention: `"mlp"`, the authors' later maps, or `"conv"`, the paper's.
         images: Array of a few hundred images, as the model takes them, to start from; for
             `attention="mlp"`. It needs scikit-learn, the extra `distill`.
+        reducer: `"token_learner"`, or one of what the paper compares it with in its place, as
+            `keras_tokenlearner.models.VisionTransformerConfig` has them.
         name: Name of the new model. Defaults to that of `model` with `_8at6` behind it.
 
     Returns:
@@ -62,7 +73,7 @@ def retrofit(model, at, num_tokens=8, fuser=False, attention="mlp", images=None,
         num_heads=layout.heads,
         patch_size=(1,) * len(layout.grid),
         mlp_dim=layout.block.mlp_dim,
-        reducer="token_learner",
+        reducer=reducer,
         num_tokens=num_tokens,
         at=at,
         token_attention=attention,

@@ -30,6 +30,11 @@ def start_from_clusters(model, images):
     """
     cluster = require("sklearn.cluster", "distill")
     learners = [layer for layer in model.layers if isinstance(layer, TokenLearner)]
+    if not learners:
+        raise ValueError(
+            "retrofit: `images` are for a TokenLearner to start from. Received: images with "
+            f"another reducer, in {model.name!r}"
+        )
     for learner in learners:
         if learner.attention != "mlp" or 2 * learner.num_tokens > learner.bottleneck_dim:
             raise ValueError(

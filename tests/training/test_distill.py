@@ -80,6 +80,15 @@ def test_the_student_comes_nearer_and_the_rest_stays(train_all):
         assert changed is (train_all or not lower) or unused, weight.path
 
 
+@pytest.mark.parametrize("reducer", ["fixed_grid", "spatial_pooling"])
+def test_what_stands_in_the_place_of_token_learner(reducer):
+    model = teacher()
+    student = retrofit(model, at=1, num_tokens=4, reducer=reducer)
+    assert student.get_layer("block_1").output.shape == (None, 4, 32)
+    history = distill(student, model, IMAGES, epochs=4, batch_size=8, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+
+
 def test_models_without_top_and_the_same_seed():
     model = teacher(include_top=False, pooling="avg")
     losses = []

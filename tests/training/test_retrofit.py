@@ -120,6 +120,10 @@ def test_a_video_model():
         ({"at": 1, "num_tokens": 0}, "`num_tokens` must be"),
         ({"at": 1, "attention": "mpl"}, "Did you mean 'mlp'"),
         ({"at": 1, "attention": "conv", "images": pixels(2, 32, 32, 3)}, "need attention='mlp'"),
+        (
+            {"at": 1, "reducer": "fixed_grid", "images": pixels(2, 32, 32, 3)},
+            "`images` are for a TokenLearner",
+        ),
         ({"at": 1, "num_tokens": 33, "images": pixels(2, 32, 32, 3)}, "num_tokens=33"),
     ],
 )
