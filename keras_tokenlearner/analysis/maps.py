@@ -75,7 +75,7 @@ def with_token_maps(model, layer=None):
     copy.set_weights(model.get_weights())
     shape = (*(learner.grid or learner.input.shape[1:-1]), learner.num_tokens)
     maps = keras.layers.Reshape(shape, dtype="float32", name="token_maps")(found[0])
-    return keras.Model(copy.inputs, {"outputs": copy.output, "token_maps": maps}, name=model.name)
+    return keras.Model(copy.input, {"outputs": copy.output, "token_maps": maps}, name=model.name)
 
 
 def _learner(owner, model, layer):

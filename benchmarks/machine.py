@@ -1,0 +1,27 @@
+"""Where a measurement was made."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+
+
+def command():
+    """Return the command line of this process, as a person would type it."""
+    return " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+
+
+def machine(*libraries):
+    """Return the processor, its cores, Python and versions of libraries, in one line."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    found = [f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"]
+    found.append(f"Python {platform.python_version()}")
+    for library in libraries:
+        try:
+            found.append(f"{library} {importlib.metadata.version(library)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{library} not installed")
+    return ", ".join(found)

@@ -1,0 +1,33 @@
+"""The table of formats: what works is compared, what fails says why."""
+
+import csv
+
+import keras
+import pytest
+
+from benchmarks import formats
+
+BACKEND = keras.backend.backend()
+
+
+def rows(capsys, *arguments):
+    formats.main(["tokenlearner_pico8_4at1", "--repeats", "1", "--backends", BACKEND, *arguments])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("# ") and f"keras {keras.__version__}" in lines[1]
+    return list(csv.DictReader(lines[2:]))
+
+
+def test_what_works(capsys):
+    same, quantized = rows(capsys, "--formats", "keras", "int8")
+    assert [(row["works"], row["batch"]) for row in (same, quantized)] == [("yes", "any")] * 2
+    assert float(same["max_difference"]) < 1e-5 < float(quantized["max_difference"]) < 0.3
+    assert int(quantized["bytes"]) < int(same["bytes"])
+    assert float(same["ms_1"]) > 0 and float(same["ms_32"]) > 0
+    assert "embedding/projection/kernel" in quantized["note"]
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="there it works")
+def test_what_does_not(capsys):
+    (row,) = rows(capsys, "--formats", "torch")
+    assert (row["works"], row["bytes"]) == ("no", "")
+    assert "requires PyTorch backend" in row["note"]
