@@ -4,6 +4,7 @@ import numpy as np
 from keras_tokenlearner.layers.checks import check_int, check_positive
 from keras_tokenlearner.models.config import REDUCERS
 from keras_tokenlearner.training.optimizers import adamw
+from keras_tokenlearner.training.remember import remember
 
 
 def distill(
@@ -18,6 +19,7 @@ def distill(
     feature_weight=1.0,
     label_weight=0.5,
     train_all=False,
+    cache=None,
     callbacks=None,
     verbose="auto",
     seed=0,
@@ -31,7 +33,7 @@ def distill(
 
     The teacher runs over the images once. The blocks before the first TokenLearner stay as they
     are, and what they give is kept too, in float16, so that an epoch costs the upper part of the
-    student alone. That takes 2 tokens C bytes of memory an image.
+    student alone. That takes `2 * tokens * C` bytes an image, of memory or, with a `cache`, of disk.
 
     Args:
         student: What `retrofit` made of the teacher, trained in place.
@@ -45,6 +47,8 @@ def distill(
         feature_weight: Float, of the features beside the logits.
         label_weight: Float in [0, 1], of the labels.
         train_all: Boolean, whether to train the blocks before the TokenLearner as well.
+        cache: Folder to keep there what the teacher and the blocks before the TokenLearner give, for
+            other students of the same teacher and images.
         callbacks: List of `keras.callbacks.Callback`, for `fit`.
         verbose: As for `fit`.
         seed: Integer, of the order of the images.
@@ -76,11 +80,13 @@ def distill(
         raise ValueError(
             f"distill: `label_weight` must be in [0, 1]. Received: label_weight={label_weight}"
         )
-    answers = _remember(keras.Model(teacher.input, _answers(teacher)), images, "float32", verbose)
+    of_teacher = keras.Model(teacher.input, _answers(teacher))
+    answers = remember(of_teacher, images, "float32", verbose, cache)
     if train_all:
         first, inputs = student.input, images
     else:
-        inputs = _remember(keras.Model(student.input, first), images, "float16", verbose)
+        before = keras.Model(student.input, first)
+        inputs = remember(before, images, "float16", verbose, cache)
     batches = _Batches(inputs, answers, labels, batch_size, seed)
     trained = keras.Model(first, _answers(student))
     classes = student.output_shape[-1] if _has_head(student) else 0
@@ -207,14 +213,3 @@ def _check_data(student, teacher, images, labels):
             "distill: `labels` must be integers, one for each image, for models with a top. "
             f"Received: labels of shape {np.shape(labels)} for {len(images)} images"
         )
-
-
-def _remember(model, images, dtype, verbose, batch_size=64):
-    """Return the outputs of a model as one array, made batch by batch, in a small type."""
-    outputs = np.empty((len(images), *model.output_shape[1:]), dtype)
-    progress = keras.utils.Progbar(len(images), verbose=1 if verbose == "auto" else verbose)
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        outputs[start : start + len(batch)] = model.predict_on_batch(batch)
-        progress.add(len(batch))
-    return outputs

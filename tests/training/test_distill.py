@@ -80,6 +80,35 @@ def test_the_student_comes_nearer_and_the_rest_stays(train_all):
         assert changed is (train_all or not lower) or unused, weight.path
 
 
+def test_a_cache_is_used_again_and_only_for_the_same(tmp_path, monkeypatch):
+    model, calls = teacher(), []
+    original = keras.Model.predict_on_batch
+    monkeypatch.setattr(
+        keras.Model, "predict_on_batch", lambda self, x: calls.append(len(x)) or original(self, x)
+    )
+    losses = []
+    for num_tokens, images, expected in (
+        (4, IMAGES, [24, 24]),  # the teacher, and what it has before block 1
+        (4, IMAGES, []),
+        (2, IMAGES, []),
+        (4, IMAGES[:12], [12, 12]),
+    ):
+        keras.utils.set_random_seed(0)
+        student = retrofit(model, at=1, num_tokens=num_tokens)
+        calls.clear()
+        history = distill(
+            student, model, images, epochs=1, batch_size=12, cache=tmp_path, verbose=0
+        )
+        assert calls == expected
+        losses.append(history.history["loss"][0])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    model.get_layer("head").bias.assign(np.arange(10.0))
+    calls.clear()
+    distill(student, model, IMAGES, epochs=1, cache=tmp_path, verbose=0)
+    assert calls == [24]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npy"}
+
+
 @pytest.mark.parametrize("reducer", ["fixed_grid", "spatial_pooling"])
 def test_what_stands_in_the_place_of_token_learner(reducer):
     model = teacher()
