@@ -33,7 +33,7 @@ def distill(
 
     The teacher runs over the images once. The blocks before the first TokenLearner stay as they
     are, and what they give is kept too, in float16, so that an epoch costs the upper part of the
-    student alone. That takes `2 * tokens * C` bytes an image, of memory or, with a `cache`, of disk.
+    student alone. That takes `2 * tokens * C` bytes an image, of memory or, with `cache`, of disk.
 
     Args:
         student: What `retrofit` made of the teacher, trained in place.
@@ -47,8 +47,8 @@ def distill(
         feature_weight: Float, of the features beside the logits.
         label_weight: Float in [0, 1], of the labels.
         train_all: Boolean, whether to train the blocks before the TokenLearner as well.
-        cache: Folder to keep there what the teacher and the blocks before the TokenLearner give, for
-            other students of the same teacher and images.
+        cache: Folder to keep what the teacher and the blocks before the TokenLearner give, for other
+            students of the same teacher and images.
         callbacks: List of `keras.callbacks.Callback`, for `fit`.
         verbose: As for `fit`.
         seed: Integer, of the order of the images.
