@@ -1,0 +1,149 @@
+"""An exported model under load: throughput, latency, and whether any answer is wrong.
+
+Run on a machine that has nothing else to do, with an exported model of images:
+
+    pip install -e ".[cli,serve,tensorflow]"
+    keras-tokenlearner export tokenlearner_nano4_8at3 served/clothes
+    python -m benchmarks.load served/clothes --seconds 60 > load.csv
+
+The server is a process of its own, on the loopback. Every client sends V1 requests of one PNG, the
+next as soon as it has the answer. An answer is wrong if it is none, or if its probabilities differ
+by more than 1e-4 from those that the SavedModel gives for the image alone.
+"""
+
+import argparse
+import base64
+import contextlib
+import csv
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+
+from benchmarks.machine import command, machine
+from keras_tokenlearner.serving.served_model import ServedModel
+
+COLUMNS = ("clients", "max_batch", "requests", "per_second", "p50_ms", "p99_ms", "wrong")
+
+
+def main(arguments=None):
+    """Print a row for each number of clients."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", help="an exported model of images")
+    parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--max-batch", type=int, default=32, help="1 is without batching")
+    options = parser.parse_args(arguments)
+    questions = _questions(options.path)
+    print(f"# {command()}\n# {machine('keras', 'tensorflow', 'kserve')}")
+    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    with _server(options.path, options.max_batch) as port:
+        _ask(port, questions, time.perf_counter() + 1)  # the first requests are slower
+        for clients in options.clients:
+            row = _load(port, questions, clients, options.seconds)
+            writer.writerow({"clients": clients, "max_batch": options.max_batch, **row})
+            sys.stdout.flush()
+
+
+def _questions(path):
+    """Return requests with the right answers."""
+    import tensorflow as tf
+
+    model = ServedModel(path)
+    random = np.random.default_rng(0)
+    channels = 1 if model.metadata.get("input_shape", [3])[-1] == 1 else 3
+    found = []
+    for _ in range(16):
+        image = random.integers(0, 256, (64, 64, channels)).astype("uint8")
+        content = tf.io.encode_png(image).numpy()
+        row = model.check_row("encoded", {"encoded": content})
+        answer = model.answer(model.batch_key("encoded", row), [row])[0]
+        body = {"instances": [{"b64": base64.b64encode(content).decode()}]}
+        found.append((json.dumps(body), answer["probabilities"]))
+    return found
+
+
+@contextlib.contextmanager
+def _server(path, max_batch):
+    """Serve a model while the context lasts; gives the port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [path, "--port", port, "--grpc-port", 0, "--name", "model"]
+    arguments += ["--max-batch", max_batch]
+    program = [sys.executable, "-m", "keras_tokenlearner.cli", "serve", *map(str, arguments)]
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not _is_ready(port):
+            if process.poll() is not None:
+                raise SystemExit(f"the server ended with {process.returncode}: {program}")
+            time.sleep(0.2)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _is_ready(port):
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+
+
+def _load(port, questions, clients, seconds):
+    """Return what many clients see at once."""
+    start = time.perf_counter()
+    results = [None] * clients
+
+    def run(place):
+        shifted = questions[place % len(questions) :] + questions[: place % len(questions)]
+        results[place] = _ask(port, shifted, start + seconds)
+
+    threads = [threading.Thread(target=run, args=[place]) for place in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    passed = time.perf_counter() - start
+    times = 1e3 * np.concatenate([times for times, _ in results])
+    return {
+        "requests": len(times),
+        "per_second": f"{len(times) / passed:.1f}",
+        "p50_ms": f"{np.percentile(times, 50):.1f}",
+        "p99_ms": f"{np.percentile(times, 99):.1f}",
+        "wrong": sum(wrong for _, wrong in results),
+    }
+
+
+def _ask(port, questions, end):
+    """Ask one question after the other until the end; return seconds each, and wrong answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    headers = {"Content-Type": "application/json"}
+    times, wrong = [], 0
+    while True:
+        for body, right in questions:
+            start = time.perf_counter()
+            if start > end:
+                return times, wrong
+            try:
+                connection.request("POST", "/v1/models/model:predict", body, headers)
+                answer = json.loads(connection.getresponse().read())
+                found = answer["predictions"][0]["probabilities"]
+                wrong += not np.allclose(found, right, atol=1e-4)
+            except (OSError, http.client.HTTPException, ValueError, LookupError):
+                wrong += 1
+                connection.close()
+            times.append(time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()
