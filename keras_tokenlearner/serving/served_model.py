@@ -102,7 +102,8 @@ class ServedModel:
             ValueError: If an image is damaged, or a value out of its range.
         """
         tf = require("tensorflow", "tensorflow")
-        batch = {name: tf.constant(np.stack([row[name] for row in rows])) for name in rows[0]}
+        padded = rows + rows[:1] * self._padding(len(rows))
+        batch = {name: tf.constant(np.stack([row[name] for row in padded])) for name in rows[0]}
         try:
             answer = self.model.signatures[key[0]](**batch)
         except tf.errors.InvalidArgumentError as error:
@@ -110,6 +111,14 @@ class ServedModel:
             raise ValueError(f"a row cannot be decoded: {reason}") from error
         arrays = {name: value.numpy() for name, value in answer.items()}
         return [{name: value[i] for name, value in arrays.items()} for i in range(len(rows))]
+
+    def _padding(self, count):
+        """Return how many rows to add to a batch.
+
+        What JAX wrote is compiled for each size of batch that comes: let there be few, 1, 2, 4, 8.
+        """
+        by_jax = self.metadata.get("backend") == "jax"
+        return 2 ** (count - 1).bit_length() - count if by_jax else 0
 
     def _check(self, name, spec, value):
         array = _array(name, spec, value)

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import struct
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -338,6 +339,24 @@ def test_an_image_of_many_frames_counts_them_all(served, tmp_path):
     model = ServedModel(export(model, tmp_path / "pico"), max_pixels=3 * 64 * 64 - 1)
     with pytest.raises(ValueError, match="at most 12287 pixels, resize it before; got 12288"):
         model.check_row("encoded", {"encoded": stream.getvalue()})
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_rows_together_are_answered_as_alone(served, tmp_path, backend):
+    """Batches for what JAX wrote are filled up to sizes that are compiled already."""
+    model = ServedModel(export(served[0], tmp_path / "pico"))
+    model.metadata["backend"] = backend
+    sizes = []
+    run = model.model.signatures["images"]
+    model.model = SimpleNamespace(
+        signatures={"images": lambda images: [sizes.append(len(images)), run(images)][1]}
+    )
+    images = RANDOM.integers(0, 256, (5, 32, 32, 3)).astype("uint8")
+    rows = [model.check_row("images", {"images": image}) for image in images]
+    answers = model.answer(model.batch_key("images", rows[0]), rows)
+    assert (len(answers), sizes) == (5, [8 if backend == "jax" else 5])
+    right = served[0].predict(images.astype("float32"), verbose=0)
+    np.testing.assert_allclose([x["probabilities"] for x in answers], right, atol=1e-5)
 
 
 def test_there_must_be_a_model(tmp_path):
