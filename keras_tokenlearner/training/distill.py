@@ -47,7 +47,7 @@ def distill(
         feature_weight: Float, of the features beside the logits.
         label_weight: Float in [0, 1], of the labels.
         train_all: Boolean, whether to train the blocks before the TokenLearner as well.
-        cache: Folder to keep what the teacher and the blocks before the TokenLearner give, for other
+        cache: Folder to keep what the teacher and the blocks before the TokenLearner give, for more
             students of the same teacher and images.
         callbacks: List of `keras.callbacks.Callback`, for `fit`.
         verbose: As for `fit`.
