@@ -15,8 +15,9 @@ def image_signatures(model_function, input_shape, answer):
     tf = require("tensorflow", "tensorflow")
     height, width, channels = input_shape
     fit = resizing(height, width)
+    pixels = tf.TensorSpec((None, None, None, channels), tf.uint8, "images")
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, channels), tf.uint8, "images")])
+    @tf.function(autograph=False, input_signature=[pixels])
     def images(images):
         return answer(model_function(fit(tf.cast(images, tf.float32))))
 
@@ -25,7 +26,7 @@ def image_signatures(model_function, input_shape, answer):
             fit(tf.cast(decode_image(content, channels), tf.float32)), input_shape
         )
 
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "encoded")])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, "encoded")])
     def encoded(encoded):
         return answer(model_function(tf.map_fn(decode, encoded, fn_output_signature=tf.float32)))
 

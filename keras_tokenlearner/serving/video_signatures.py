@@ -17,16 +17,19 @@ def video_signatures(model_function, input_shape, answer, frame_step=None):
     tf = require("tensorflow", "tensorflow")
     frames, height, width, channels = input_shape
     clips_spec = tf.TensorSpec((None, None, None, None, channels), tf.uint8, "clips")
+    rate_spec = tf.TensorSpec((None,), tf.float32, "frame_rate")
 
     def answer_chosen(clips, places):
         chosen = tf.gather(clips, places, axis=1, batch_dims=places.shape.rank - 1)
         return answer(model_function(fit_frames(chosen, frames, height, width)))
 
-    @tf.function(input_signature=[clips_spec])
+    @tf.function(autograph=False, input_signature=[clips_spec])
     def clips(clips):
         return answer_chosen(clips, even_places(tf.shape(clips)[1], frames))
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None), tf.string, "encoded")])
+    @tf.function(
+        autograph=False, input_signature=[tf.TensorSpec((None, None), tf.string, "encoded")]
+    )
     def encoded(encoded):
         encoded = tf.gather(encoded, even_places(tf.shape(encoded)[1], frames), axis=1)
 
@@ -44,7 +47,7 @@ def video_signatures(model_function, input_shape, answer, frame_step=None):
     if frame_step is None:
         return found
 
-    @tf.function(input_signature=[clips_spec, tf.TensorSpec((None,), tf.float32, "frame_rate")])
+    @tf.function(autograph=False, input_signature=[clips_spec, rate_spec])
     def clips_at_rate(clips, frame_rate):
         return answer_chosen(
             clips, places_at_rate(tf.shape(clips)[1], frames, frame_rate, frame_step)
