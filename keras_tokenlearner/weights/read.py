@@ -1,6 +1,7 @@
 """Files of strangers as flat dictionaries of arrays. They are data: nothing in them is executed."""
 
 import collections.abc
+import json
 from pathlib import Path
 
 import keras
@@ -8,6 +9,7 @@ import numpy as np
 
 from keras_tokenlearner.extras import require
 from keras_tokenlearner.weights.archives import check_torch_zip, read_npz
+from keras_tokenlearner.weights.msgpack_files import read_msgpack
 
 _READERS = {}
 _DEPTH = 32
@@ -28,8 +30,8 @@ def read(path_or_mapping):
     """Return the arrays of a checkpoint as a `Checkpoint`.
 
     Args:
-        path_or_mapping: Path of a `.npz`, `.safetensors`, `.h5` or PyTorch (`.pt`, `.pth`, `.bin`)
-            file; a mapping of names to arrays, nested or flat (the levels are joined by "/"); or a
+        path_or_mapping: Path of a `.npz`, `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`) or
+            Flax (`.msgpack`) file; of the `.index.json` of one in several parts; a mapping of names to arrays, nested or flat (the levels are joined by "/"); or a
             model, of PyTorch or Keras.
 
     Raises:
@@ -115,6 +117,20 @@ def _read_torch(path):
     return _flatten(content)
 
 
+def _read_parts(path):
+    """Read the files beside an index, which has the file of each entry."""
+    try:
+        names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"read: {path} is damaged or no index of parts: {error!r}") from error
+    entries = {}
+    for name in names:
+        if Path(name).name != name or name.endswith(".json"):
+            raise ValueError(f"read: {path} is refused: {name!r} is no file beside it")
+        entries |= read(path.with_name(name))
+    return entries
+
+
 def _read_h5(path):
     import h5py  # a dependency of Keras, which writes these files with it
 
@@ -141,6 +157,12 @@ def _read_h5(path):
 
 
 _READERS.update(
-    {".npz": read_npz, ".safetensors": _read_safetensors, ".h5": _read_h5}
+    {
+        ".npz": read_npz,
+        ".safetensors": _read_safetensors,
+        ".h5": _read_h5,
+        ".json": _read_parts,
+        ".msgpack": lambda path: _flatten(read_msgpack(path)),
+    }
     | dict.fromkeys((".pt", ".pth", ".bin"), _read_torch)
 )

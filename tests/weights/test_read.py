@@ -186,3 +186,81 @@ def test_h5(tmp_path):
     (tmp_path / "d.h5").write_bytes((tmp_path / "a.h5").read_bytes()[:500])
     with pytest.raises(ValueError, match="damaged or no HDF5 file"):
         read(tmp_path / "d.h5")
+
+
+def flax_file(path, tree):
+    """Write a tree in the layout of Flax: extension 1 is (shape, name of the type, bytes)."""
+    msgpack = pytest.importorskip("msgpack", reason="reads Flax files: pip install msgpack")
+
+    def extension(array):
+        content = (array.shape, array.dtype.name, array.tobytes())
+        return msgpack.ExtType(1, msgpack.packb(content, use_bin_type=True))
+
+    path.write_bytes(msgpack.packb(tree, default=extension, use_bin_type=True))
+    return path
+
+
+def test_flax_files(tmp_path):
+    whole = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    tree = {
+        "params": {"Dense_0": {"kernel": whole[0], "bias": whole[1, 0]}},
+        "step": 7,
+        "large": {
+            "__msgpack_chunked_array__": True,
+            "shape": {"0": 2, "1": 3, "2": 4},
+            "chunks": {"0": whole.ravel()[:10], "1": whole.ravel()[10:]},
+        },
+    }
+    entries = read(flax_file(tmp_path / "a.msgpack", tree))
+    assert set(entries) == {"params/Dense_0/kernel", "params/Dense_0/bias", "step", "large"}
+    np.testing.assert_array_equal(entries["params/Dense_0/kernel"], whole[0])
+    np.testing.assert_array_equal(entries["large"], whole)
+    assert entries["step"] is None
+
+
+def test_flax_itself(tmp_path):
+    serialization = pytest.importorskip(
+        "flax.serialization", reason="compares with flax: pip install flax"
+    )
+    import jax.numpy as jnp
+
+    array = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    tree = {"a": {"b": array}, "c": jnp.asarray(array, "bfloat16"), "d": np.float32(2)}
+    (tmp_path / "a.msgpack").write_bytes(serialization.msgpack_serialize(tree))
+    entries = read(tmp_path / "a.msgpack")
+    np.testing.assert_array_equal(entries["a/b"], array)
+    np.testing.assert_array_equal(entries["c"], np.asarray(tree["c"], "float32"))
+    assert entries["d"] == 2
+
+
+def test_bad_flax_files(tmp_path):
+    path = flax_file(tmp_path / "a.msgpack", {"a": np.zeros((4, 4))})
+    content = path.read_bytes()
+    lies = content.replace(b"\x92\x04\x04", b"\x92\x04\x7f")
+    objects = content.replace(b"\xa7float64", b"\xa7object0")
+    assert content not in (lies, objects)
+    for broken in (content[:-5], b"", b"\x01", b"\xff" * 40, b"\x81" * 5000, lies, objects):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="damaged or no Flax checkpoint"):
+            read(path)
+
+
+def test_files_in_parts(tmp_path):
+    npz(tmp_path / "one.npz", a=np.arange(3))
+    npz(tmp_path / "two.npz", b=np.arange(4))
+    index = tmp_path / "model.npz.index.json"
+    index.write_text('{"weight_map": {"a": "one.npz", "b": "two.npz"}}')
+    entries = read(index)
+    assert set(entries) == {"a", "b"} and entries.origin == str(index)
+    np.testing.assert_array_equal(entries["b"], np.arange(4))
+    for text, message in (
+        ('{"weight_map": {"a": "../one.npz"}}', "'../one.npz' is no file beside it"),
+        ('{"weight_map": {"a": "model.npz.index.json"}}', "is no file beside it"),
+        ('{"weight_map": {"a": "three.npz"}}', "there is no such file"),
+        ('{"weight_map": 3}', "no index of parts"),
+        ("[" * 100_000, "no index of parts"),
+        ("{}", "no index of parts"),
+    ):
+        index.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read(index)
