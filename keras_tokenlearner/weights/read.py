@@ -31,8 +31,9 @@ def read(path_or_mapping):
 
     Args:
         path_or_mapping: Path of a `.npz`, `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`) or
-            Flax (`.msgpack`) file; of the `.index.json` of one in several parts; a mapping of names to arrays, nested or flat (the levels are joined by "/"); or a
-            model, of PyTorch or Keras.
+            Flax (`.msgpack`) file, or of the `.index.json` of one in several parts; a mapping of
+            names to arrays, nested or flat (the levels are joined by "/"); or a model, of PyTorch
+            or Keras.
 
     Raises:
         ValueError: If the file is missing, damaged or of another kind, or holds anything but plain
