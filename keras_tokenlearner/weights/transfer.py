@@ -53,8 +53,9 @@ def load(
             settings that `source_config` gives.
         source: `"augreg"`, `"scenic"`, `"timm"`, `"dinov2"`, `"huggingface_vit"`,
             `"huggingface_dinov2"`, `"huggingface_clip"` (the vision tower) or `"keras_hub"`.
-        path_or_mapping: Path of a `.npz`, `.safetensors`, `.h5` or PyTorch file, a mapping of names
-            to arrays, nested or flat, or a model of the source.
+        path_or_mapping: Path of a `.npz`, `.safetensors`, `.h5`, PyTorch or Flax (`.msgpack`) file,
+            or of the `.index.json` of one in parts; a mapping of names to arrays, nested or flat;
+            or a model of the source.
         head: `"keep"` loads the file's classifier, where it has one, `"drop"` leaves the model's
             as it is, `"reset"` initialises it anew, for other classes.
         grid: `(H, W)` or `(T, H, W)` of the file's positions; by default a square.
