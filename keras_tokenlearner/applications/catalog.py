@@ -81,7 +81,7 @@ CATALOG = {
     "vit_l16": _vit("L", 16, _512),
     "tokenlearner_pico8_4at1": _learner("pico", 8, _32, 4, 1),
     "tokenlearner_pico8_4at1_fuser": _learner("pico", 8, _32, 4, 1, **_FUSER),
-    "tokenlearner_nano4_8at3": _learner("nano", 4, _28, 8, 3),
+    "tokenlearner_nano4_8at3": _learner("nano", 4, _28, 8, 3, token_attention="mlp"),
     "tokenlearner_s32_8at6": _learner("S", 32, _384, 8, 6),
     "tokenlearner_s32_22_8at11": _learner("S", 32, _384, 8, 11, num_layers=22),
     "tokenlearner_b32_8at6": _learner("B", 32, _384, 8, 6),
