@@ -63,5 +63,5 @@ def test_shipped_weights_score_what_the_readme_says():
     model = create_model("tokenlearner_nano4_8at3", weights="fashion_mnist")
     _, (images, labels) = load_fashion_mnist()
     right = model.predict(images, batch_size=200, verbose=0).argmax(-1) == labels
-    said = float(re.search(r"on the sample.s 2,000 test images: ([\d.]+)%", README).group(1))
+    said = float(re.search(r"on the sample's 2,000 test images: ([\d.]+)%", README).group(1))
     assert 100 * np.mean(right) == pytest.approx(said, abs=0.11)
