@@ -80,19 +80,19 @@ def distill(
         raise ValueError(
             f"distill: `label_weight` must be in [0, 1]. Received: label_weight={label_weight}"
         )
-    of_teacher = keras.Model(teacher.input, _answers(teacher))
-    answers = remember(of_teacher, images, "float32", verbose, cache)
+    of_teacher = keras.Model(teacher.input, _features(teacher))
+    features = remember(of_teacher, images, "float32", verbose, cache)
     if train_all:
         first, inputs = student.input, images
     else:
         before = keras.Model(student.input, first)
         inputs = remember(before, images, "float16", verbose, cache)
-    batches = _Batches(inputs, answers, labels, batch_size, seed)
+    batches = _Batches(inputs, features, labels, batch_size, seed)
     trained = keras.Model(first, _answers(student))
     classes = student.output_shape[-1] if _has_head(student) else 0
     distiller = _distiller(
         trained,
-        classes,
+        teacher.get_layer("head") if classes else None,
         temperature,
         feature_weight,
         0.0 if labels is None else label_weight,
@@ -108,11 +108,11 @@ def distill(
 
 
 class _Batches(keras.utils.PyDataset):
-    """Shuffled batches of inputs and the teacher's answers, both kept in memory, and labels."""
+    """Shuffled batches of inputs and the teacher's features, which are remembered, and labels."""
 
-    def __init__(self, inputs, answers, labels, batch_size, seed):
+    def __init__(self, inputs, features, labels, batch_size, seed):
         super().__init__()
-        self.inputs, self.answers, self.labels = inputs, answers, labels
+        self.inputs, self.features, self.labels = inputs, features, labels
         self.batch_size = min(batch_size, len(inputs))
         self.random = np.random.default_rng(seed)
         self.on_epoch_end()
@@ -122,7 +122,7 @@ class _Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        x = (self.inputs[chosen].astype("float32"), self.answers[chosen])
+        x = (self.inputs[chosen].astype("float32"), self.features[chosen])
         return (x,) if self.labels is None else (x, self.labels[chosen])
 
     def on_epoch_end(self):
@@ -154,16 +154,22 @@ class _OfFeatures(keras.distillation.FeatureDistillation):
         return super().compute_loss(*features, **kwargs)
 
 
-def _distiller(trained, classes, temperature, feature_weight, label_weight):
-    """Return a distiller whose teacher is the answers that come with each batch."""
+def _distiller(trained, head, temperature, feature_weight, label_weight):
+    """Return a distiller whose teacher is a head, on the features that come with each batch."""
     x = keras.Input(trained.input_shape[1:], name="x")
-    answers = keras.Input(trained.output_shape[1:], name="answers")
+    classes = head.units if head else 0
+    features = keras.Input((trained.output_shape[-1] - classes,), name="features")
     losses, weights = [_OfFeatures(classes)], [feature_weight]
-    if classes:
+    if head:
+        copy = keras.layers.Dense.from_config(head.get_config())  # the teacher's stays trainable
+        answers = keras.layers.Concatenate(dtype="float32")([copy(features), features])
+        copy.set_weights(head.get_weights())
         losses, weights = [*losses, _OfLogits(classes, temperature)], [*weights, 1.0]
+    else:
+        answers = keras.layers.Identity(dtype="float32")(features)
     return keras.distillation.Distiller(
-        teacher=keras.Model([x, answers], keras.layers.Identity()(answers)),
-        student=keras.Model([x, answers], trained(x)),
+        teacher=keras.Model([x, features], answers),
+        student=keras.Model([x, features], trained(x)),
         distillation_losses=losses,
         distillation_loss_weights=weights,
         student_loss_weight=label_weight,
@@ -172,6 +178,11 @@ def _distiller(trained, classes, temperature, feature_weight, label_weight):
 
 def _has_head(model):
     return any(layer.name == "head" for layer in model.layers)
+
+
+def _features(model):
+    """Return the tensor that a model's head reads, or what the model gives without a head."""
+    return model.get_layer("head").input if _has_head(model) else model.output
 
 
 def _answers(model):
