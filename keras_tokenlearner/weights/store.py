@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES as FASHION_MNIST
 from keras_tokenlearner.layers.checks import check_choice
 from keras_tokenlearner.weights.download import fetch
 from keras_tokenlearner.weights.files import load_weights
@@ -41,18 +42,7 @@ STORE = {
         sha256="2ebbc13fc8f5a85ac67e8184d99e9239134198ec12b0fd3664475c47384e501b",
         size=3072480,
         classes=10,
-        class_names=(
-            "T-shirt",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
+        class_names=FASHION_MNIST,
         licence="Apache-2.0, trained on Fashion-MNIST (MIT)",
         metric="91.15% of the 10,000 test images",
         command="keras-tokenlearner train fashion_mnist --set source=FOLDER",
