@@ -3,7 +3,7 @@
 Run on a machine that has nothing else to do, with an exported model of images:
 
     pip install -e ".[cli,serve,tensorflow]"
-    keras-tokenlearner export tokenlearner_nano4_8at3 served/clothes
+    keras-tokenlearner export tokenlearner_nano4_8at2 served/clothes
     python -m benchmarks.load served/clothes --seconds 60 > load.csv
 
 The server is a process of its own, on the loopback. Every client sends V1 requests of one PNG, the

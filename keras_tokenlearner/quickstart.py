@@ -18,7 +18,7 @@ from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
 from keras_tokenlearner.extras import require
 from keras_tokenlearner.serving import export
 
-MODEL, PLAIN_MODEL, WEIGHTS = "tokenlearner_nano4_8at3", "vit_nano4", "fashion_mnist"
+MODEL, PLAIN_MODEL, WEIGHTS = "tokenlearner_nano4_8at2", "vit_nano4", "fashion_mnist"
 
 # Answers a request as a server would: TensorFlow alone reads the SavedModel.
 _SERVER = """

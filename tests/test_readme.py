@@ -60,7 +60,7 @@ def test_shipped_weights_score_what_the_readme_says():
     from keras_tokenlearner import create_model
     from keras_tokenlearner.data import load_fashion_mnist
 
-    model = create_model("tokenlearner_nano4_8at3", weights="fashion_mnist")
+    model = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
     _, (images, labels) = load_fashion_mnist()
     right = model.predict(images, batch_size=200, verbose=0).argmax(-1) == labels
     said = float(re.search(r"on the sample's 2,000 test images: ([\d.]+)%", README).group(1))

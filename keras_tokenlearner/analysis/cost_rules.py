@@ -121,10 +121,11 @@ def _(layer: own.PatchEmbedding, shape):
 @count.register
 def _(layer: own.ConvStem, shape):
     total = Cost()
-    for conv in layer.convs:
+    for conv, norm in zip(layer.conv_layers, layer.norm_layers, strict=True):
         total += count(conv, shape)
         shape = conv.compute_output_shape((None, *shape))[1:]
-    return total
+        total += count(norm, shape) + _activation(layer.activation, shape)
+    return total + count(layer.projection, shape)
 
 
 @count.register

@@ -26,6 +26,15 @@ def check_ints(owner, name, value, lengths, minimum=1):
     return tuple(check_int(owner, name, item, minimum) for item in value)
 
 
+def check_pairs(owner, name, value):
+    """Return `value` as a tuple of one or more pairs of integers."""
+    if not isinstance(value, (tuple, list)) or not value:
+        raise ValueError(
+            f"{owner}: `{name}` must be a tuple of pairs of integers. Received: {name}={value!r}"
+        )
+    return tuple(check_ints(owner, name, pair, lengths=(2,)) for pair in value)
+
+
 def check_rate(owner, name, value):
     """Return `value` as a `float` in [0, 1), or raise `ValueError`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:

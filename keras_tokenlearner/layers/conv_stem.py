@@ -1,30 +1,39 @@
+import math
+
 import keras
 from keras import layers
 
 from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.checks import check_channels, check_channels_last, check_int
+from keras_tokenlearner.layers.checks import (
+    check_channels,
+    check_channels_last,
+    check_int,
+    check_pairs,
+    check_positive,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class ConvStem(layers.Layer):
     """Turns images into tokens by a few small convolutions, in place of one of large patches.
 
-    Convolutions of 3 x 3 and stride 2, each followed by an activation and with twice the channels
-    of the one before, until a token stands for `patch_size` pixels and has C / 2 channels; then a
-    projection to C by a 1 x 1 convolution.
+    Convolutions of 3 x 3, each followed by a LayerNorm over the channels and an activation; then a
+    projection to C by a 1 x 1 convolution. A token stands for as many pixels as the strides
+    multiply to.
     Transformers learn faster behind such a stem, above all from few images.
 
     Args:
         hidden_size: Integer, channels of the tokens (C).
-        patch_size: Integer, a power of two from 2: pixels of an image for each token and axis.
-        activation: Name or callable, after each convolution but the projection.
+        convs: Tuple of `(filters, stride)`, one for each 3 x 3 convolution.
+        activation: Name or callable, after each of them.
+        epsilon: Float, of the LayerNorms.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
         inputs: Images, a tensor of shape (B, height, width, channels).
 
     Returns:
-        Tensor of shape (B, H, W, C), with H the height over `patch_size`, rounded up.
+        Tensor of shape (B, H, W, C), with H the height over the strides, rounded up.
 
     Raises:
         ValueError: If an argument is out of range or the inputs are no images.
@@ -32,59 +41,66 @@ class ConvStem(layers.Layer):
     Example:
 
     >>> images = keras.random.normal((2, 64, 96, 3))
-    >>> tuple(ConvStem(32, 16)(images).shape)
+    >>> stem = ConvStem(32, convs=((8, 2), (16, 2), (16, 1), (32, 4)))
+    >>> tuple(stem(images).shape)
     (2, 4, 6, 32)
 
     Source: Xiao et al., "Early Convolutions Help Transformers See Better", 2021; there with batch
-    normalisation after each convolution.
+    normalisation and ReLU after each convolution.
     """
 
-    def __init__(self, hidden_size, patch_size=16, activation="gelu_tanh", **kwargs):
+    def __init__(self, hidden_size, convs, activation="gelu_tanh", epsilon=1e-6, **kwargs):
         super().__init__(**kwargs)
         check_channels_last("ConvStem")
         self.hidden_size = check_int("ConvStem", "hidden_size", hidden_size)
-        self.patch_size = check_int("ConvStem", "patch_size", patch_size, minimum=2)
-        if patch_size & (patch_size - 1):
-            raise ValueError(
-                f"ConvStem: `patch_size` must be a power of two. Received: patch_size={patch_size}"
-            )
+        self.convs = check_pairs("ConvStem", "convs", convs)
         self.activation = activations.get(activation, "ConvStem")
+        self.epsilon = check_positive("ConvStem", "epsilon", epsilon)
 
     def build(self, inputs_shape):
-        count = self.patch_size.bit_length() - 1
-        self.convs = []
         shape = (None, None, None, check_channels("ConvStem", inputs_shape, rank=4))
-        for index in range(count + 1):
-            last = index == count
-            conv = layers.Conv2D(
-                self.hidden_size if last else max(self.hidden_size >> (count - index), 1),
-                1 if last else 3,
-                strides=1 if last else 2,
-                padding="same",
-                activation=None if last else self.activation,
-                kernel_initializer="lecun_normal",
-                data_format="channels_last",
-                dtype=self.dtype_policy,
-                name=f"conv_{index}",
+        self.conv_layers, self.norm_layers = [], []
+        for index, (filters, stride) in enumerate(self.convs):
+            conv = self._conv(filters, 3, stride, name=f"conv_{index}", use_bias=False)
+            norm = layers.LayerNormalization(
+                epsilon=self.epsilon, dtype=self.dtype_policy, name=f"norm_{index}"
             )
             conv.build(shape)
-            shape = (None, None, None, conv.filters)
-            self.convs.append(conv)
+            shape = (*shape[:3], filters)
+            norm.build(shape)
+            self.conv_layers.append(conv)
+            self.norm_layers.append(norm)
+        self.projection = self._conv(self.hidden_size, 1, 1, name="projection")
+        self.projection.build(shape)
+
+    def _conv(self, filters, size, stride, **kwargs):
+        return layers.Conv2D(
+            filters,
+            size,
+            strides=stride,
+            padding="same",
+            kernel_initializer="lecun_normal",
+            data_format="channels_last",
+            dtype=self.dtype_policy,
+            **kwargs,
+        )
 
     def call(self, inputs):
         x = inputs
-        for conv in self.convs:
-            x = conv(x)
-        return x
+        for conv, norm in zip(self.conv_layers, self.norm_layers, strict=True):
+            x = self.activation(norm(conv(x)))
+        return self.projection(x)
 
     def compute_output_shape(self, inputs_shape):
-        grid = (None if size is None else -(-size // self.patch_size) for size in inputs_shape[1:3])
+        pixels = math.prod(stride for _, stride in self.convs)
+        grid = (None if size is None else -(-size // pixels) for size in inputs_shape[1:3])
         return (inputs_shape[0], *grid, self.hidden_size)
 
     def get_config(self):
         return {
             **super().get_config(),
             "hidden_size": self.hidden_size,
-            "patch_size": self.patch_size,
+            "convs": self.convs,
             "activation": activations.serialize(self.activation),
+            "epsilon": self.epsilon,
         }

@@ -1,3 +1,4 @@
+import math
 from dataclasses import dataclass
 
 from keras_tokenlearner.layers import activations
@@ -6,6 +7,7 @@ from keras_tokenlearner.layers.checks import (
     check_heads,
     check_int,
     check_ints,
+    check_pairs,
     check_positive,
     check_rate,
 )
@@ -40,7 +42,8 @@ class VisionTransformerConfig:
             which needs the TokenLearner's maps, and `"reproject"`.
         fuser_beta: `"linear"` or `"mlp"`, the TokenFuser's beta: the paper's, or the authors'
             later one.
-        stem: `"patches"`, or `"convolutions"` for a `ConvStem` in their place.
+        stem: `None`, or the `convs` of a `ConvStem` in the place of the patch embedding, whose
+            strides multiply to the patch size.
         positions: `"normal"` or `"sincos"`, where the table of positions starts.
         class_token: Whether a class token is learned and read by the head, instead of the average.
         register_tokens: How many register tokens are learned besides.
@@ -71,7 +74,7 @@ class VisionTransformerConfig:
     over: str = "frame"
     fuser: str | None = None
     fuser_beta: str = "linear"
-    stem: str = "patches"
+    stem: tuple | None = None
     positions: str = "normal"
     class_token: bool = False
     register_tokens: int = 0
@@ -100,7 +103,6 @@ class VisionTransformerConfig:
         check_choice(owner, "token_pooling", self.token_pooling, ("mean", "sum"))
         check_choice(owner, "over", self.over, ("frame", "space_time"))
         check_choice(owner, "fuser_beta", self.fuser_beta, ("linear", "mlp"))
-        check_choice(owner, "stem", self.stem, ("patches", "convolutions"))
         check_choice(owner, "positions", self.positions, ("normal", "sincos"))
         check_choice(owner, "block_attention", self.block_attention, ("dot_product", "vector"))
         if self.mlp_dim is not None:
@@ -112,15 +114,23 @@ class VisionTransformerConfig:
             check_positive(owner, "layer_scale", self.layer_scale)
         self._check_place(owner)
         self._check_fuser(owner)
-        if self.stem == "convolutions" and len(set(self.patch_size)) + len(self.patch_size) != 3:
-            raise ValueError(
-                f"{owner}: stem='convolutions' is for images, with square patches. "
-                f"Received: patch_size={self.patch_size}"
-            )
+        self._check_stem(owner)
         if self.over == "space_time" and len(self.patch_size) == 2:
             raise ValueError(
                 f"{owner}: over='space_time' is for videos, whose `patch_size` has three sizes. "
                 f"Received: patch_size={self.patch_size}"
+            )
+
+    def _check_stem(self, owner):
+        if self.stem is None:
+            return
+        stem = check_pairs(owner, "stem", self.stem)
+        object.__setattr__(self, "stem", stem)
+        pixels = math.prod(stride for _, stride in stem)
+        if self.patch_size != (pixels, pixels):
+            raise ValueError(
+                f"{owner}: the strides of `stem` must multiply to `patch_size`, here "
+                f"{(pixels, pixels)}. Received: stem={stem}, patch_size={self.patch_size}"
             )
 
     def _check_place(self, owner):

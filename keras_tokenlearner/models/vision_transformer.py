@@ -126,9 +126,10 @@ def _inputs(config, input_shape, input_tensor):
 
 def _embed(config, x):
     """Return the tokens (B, P + N, C) of pixels and the grid of the patches."""
-    if config.stem == "convolutions":
-        patch, activation = config.patch_size[0], config.activation
-        x = ConvStem(config.hidden_size, patch, activation, name="embedding")(x)
+    if config.stem is not None:
+        x = ConvStem(
+            config.hidden_size, config.stem, config.activation, config.epsilon, name="embedding"
+        )(x)
     else:
         embedding = PatchEmbedding if len(config.patch_size) == 2 else TubeletEmbedding
         x = embedding(config.hidden_size, config.patch_size, name="embedding")(x)

@@ -36,9 +36,9 @@ class StoredWeights:
 
 
 STORE = {
-    ("tokenlearner_nano4_8at3", "fashion_mnist"): StoredWeights(
-        model="tokenlearner_nano4_8at3",
-        uri="package:tokenlearner_nano4_8at3_fashion_mnist.weights.h5",
+    ("tokenlearner_nano4_8at2", "fashion_mnist"): StoredWeights(
+        model="tokenlearner_nano4_8at2",
+        uri="package:tokenlearner_nano4_8at2_fashion_mnist.weights.h5",
         sha256="2ebbc13fc8f5a85ac67e8184d99e9239134198ec12b0fd3664475c47384e501b",
         size=3072480,
         classes=10,

@@ -60,7 +60,7 @@ def test_a_broken_run_goes_on(few, tmp_path, monkeypatch):
 
 def test_weight_decay_spares_biases_norms_and_positions():
     optimizer = FashionMnistRecipe().optimizer(10)
-    model = create_model("tokenlearner_nano4_8at3", classes=10)
+    model = create_model("tokenlearner_nano4_8at2", classes=10)
     before = [w.copy() for w in model.get_weights()]
     optimizer.build(model.trainable_weights)
     optimizer.iterations.assign(10)  # the end of the warm-up

@@ -42,12 +42,12 @@ def test_outputs_are_the_same_on_every_backend(key):
 
 def test_another_number_of_classes_is_refused():
     with pytest.raises(ValueError, match="are for 10 classes; leave `classes` out"):
-        create_model("tokenlearner_nano4_8at3", weights="fashion_mnist", classes=5)
+        create_model("tokenlearner_nano4_8at2", weights="fashion_mnist", classes=5)
 
 
 def test_without_top_any_size():
     model = create_model(
-        "tokenlearner_nano4_8at3",
+        "tokenlearner_nano4_8at2",
         weights="fashion_mnist",
         include_top=False,
         input_shape=(40, 36, 1),
