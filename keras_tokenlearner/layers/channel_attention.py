@@ -1,0 +1,85 @@
+"""Attention of every channel apart: exact, in memory linear in the tokens."""
+
+import keras
+from keras import ops
+
+_ROWS = 8  # at once: the largest tensor is (B, C, 8, N)
+
+
+def channel_attention(q, k, v):
+    """Return `y_ic = sum_j softmax_j(q_ic * k_jc) * v_jc`, of shape (B, N, C).
+
+    Multi-head attention with one channel a head and scale one. PyTorch has a fused kernel for it on
+    CPUs. Elsewhere rows of the N x M weights are made a few at a time, and made anew from the sums
+    of the softmax for the gradient, which has a closed form: one exponential for each weight in
+    either direction.
+
+    Args:
+        q: Queries, a tensor of shape (B, N, C).
+        k: Keys, a tensor of shape (B, M, C).
+        v: Values, a tensor of shape (B, M, C).
+    """
+    dtype = v.dtype
+    q, k, v = (ops.cast(x, "float32") for x in (q, k, v))
+    attend = _fused if _has_fused_kernel(q) else _attend
+    return ops.cast(attend(q, k, v), dtype)
+
+
+def _has_fused_kernel(q):
+    return keras.backend.backend() == "torch" and q.device.type == "cpu"
+
+
+def _fused(q, k, v):
+    heads = (ops.expand_dims(x, -1) for x in (q, k, v))  # (B, N, C, 1): one channel a head
+    return ops.dot_product_attention(*heads, scale=1.0)[..., 0]
+
+
+@ops.custom_gradient
+def _attend(q, k, v):
+    q, k, v = (_swap(x) for x in (q, k, v))  # (B, C, N)
+    # The largest logit of a row belongs to the largest or to the smallest key.
+    largest = ops.max(k, axis=-1, keepdims=True)
+    top = ops.maximum(q * largest, q * ops.min(k, axis=-1, keepdims=True))
+    keys = ops.expand_dims(k, 2)
+
+    def weighted_sums(x):
+        query, top = x
+        return ops.matmul(ops.exp(query * keys - top), sums_of)
+
+    sums_of = ops.stack([ops.ones_like(v), v, k, v * k], axis=-1)  # (B, C, M, 4)
+    total, y, mean_k, mean_vk = _by_rows(weighted_sums, (q, top))
+    y, mean_k, mean_vk = y / total, mean_k / total, mean_vk / total
+    log_total = top + ops.log(total)
+
+    def gradient(*args, upstream=None):
+        dy = _swap(args[0] if upstream is None else upstream)
+        queries, log_totals = ops.expand_dims(q, 2), ops.expand_dims(log_total, 2)
+        sums_of = ops.stack([dy, dy * q, dy * q * y], axis=-1)  # (B, C, N, 3)
+
+        def weighted_sums(x):
+            (key,) = x
+            return ops.matmul(ops.exp(key * queries - log_totals), sums_of)
+
+        dv, sum_dyq, sum_dyqy = _by_rows(weighted_sums, (k,))
+        dq, dk = dy * (mean_vk - y * mean_k), v * sum_dyq - sum_dyqy
+        return _swap(dq), _swap(dk), _swap(dv)
+
+    return _swap(y), gradient
+
+
+def _swap(x):
+    return ops.transpose(x, (0, 2, 1))
+
+
+def _by_rows(function, tensors):
+    """Map over a few rows of the last axis at once: (B, C, N) each, to (B, C, N) for each sum."""
+    batch, channels, length = ops.shape(tensors[0])
+
+    def split(x):
+        x = ops.pad(x, [[0, 0], [0, 0], [0, -length % _ROWS]])
+        return ops.moveaxis(ops.reshape(x, (batch, channels, -1, _ROWS, 1)), 2, 0)
+
+    sums = ops.map(function, tuple(split(x) for x in tensors))  # (chunks, B, C, rows, sums)
+    count = sums.shape[-1]
+    sums = ops.reshape(ops.moveaxis(sums, 0, 2), (batch, channels, -1, count))
+    return [sums[:, :, :length, index] for index in range(count)]
