@@ -15,3 +15,11 @@ from keras_tokenlearner.applications.image import (
     ViTL16,
     ViTS32,
 )
+from keras_tokenlearner.applications.video import (
+    TokenLearnerViViTL10,
+    TokenLearnerViViTL14,
+    TokenLearnerViViTL16,
+    TokenLearnerX2Plus1DM,
+    ViViTL16,
+    X2Plus1DM,
+)

@@ -10,7 +10,7 @@ import keras_tokenlearner
 from keras_tokenlearner import applications, create_model, list_models
 from keras_tokenlearner.weights import save_weights
 
-FAMILIES = [
+IMAGE = [
     "ViTS32",
     "ViTB32",
     "ViTB16",
@@ -23,11 +23,21 @@ FAMILIES = [
     "TokenLearnerL10",
     "TokenLearnerL8",
 ]
+VIDEO = [
+    "ViViTL16",
+    "TokenLearnerViViTL16",
+    "TokenLearnerViViTL14",
+    "TokenLearnerViViTL10",
+    "X2Plus1DM",
+    "TokenLearnerX2Plus1DM",
+]
+SMALL = {"num_layers": 2, "hidden_size": 64, "num_heads": 2}
+SMALL_X2PLUS1D = {"stage_channels": (4, 8), "inner_channels": (8, 16), "stage_units": (1, 3)}
 PICO = "tokenlearner_pico8_4at1"
 PICO_VIDEO = "tokenlearner_x2plus1d_pico"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", IMAGE + VIDEO)
 def test_family(family):
     function = getattr(applications, family)
     assert list(inspect.signature(function).parameters)[:9] == [
@@ -42,8 +52,9 @@ def test_family(family):
         "name",
     ]
     learns = family.startswith("Token")
-    small = {"num_layers": 2, "hidden_size": 64, "num_heads": 2} | ({"at": 1} if learns else {})
-    model = function(input_shape=(64, 96, 3), classes=7, **small)
+    small = SMALL | ({"at": 1} if learns else {})
+    small = SMALL_X2PLUS1D if "X2" in family else small
+    model = function(input_shape=(*(4,) * (family in VIDEO), 64, 96, 3), classes=7, **small)
     assert model.output_shape == (None, 7)
     assert (
         any(isinstance(x, keras_tokenlearner.layers.TokenLearner) for x in model.layers) is learns
