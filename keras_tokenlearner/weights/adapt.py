@@ -83,6 +83,8 @@ def fold_positions(owner, arrays, layout, grid):
     if POSITIONS not in arrays:
         return {}
     table, origin = arrays[POSITIONS]
+    if table.ndim > 2:  # it has its grid
+        return {}
     grid = None if grid is None else check_ints(owner, "grid", grid, lengths=(2, 3))
     tokens = [name for name in ("class_token", "register_tokens") if f"{name}/tokens" in arrays]
     counts = [len(arrays[f"{name}/tokens"].array) for name in tokens]

@@ -38,6 +38,7 @@ SCENIC = Source(
     convert,
     anchors=("embedding/kernel",),
     config=CONFIG,
+    conv_learner={"token_pooling": "sum"},  # as the released code does
     resize="bilinear",
     normalization=HALF,
     head_only=("pre_logits/",),

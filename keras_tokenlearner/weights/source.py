@@ -27,10 +27,12 @@ class Source:
         convert: Function of `Entries` and the number of heads. It returns the paths of our
             variables to `Named` arrays in their shapes, but for what depends on the model:
             "positions/table" is (N, C), with the rows of class token and registers where the file
-            has them, and the j-th TokenLearner and TokenFuser are "token_learner_{j}" and
-            "token_fuser_{j}".
+            has them, or without them on its grid, (H, W, C) or (T, H, W, C); and the j-th
+            TokenLearner and TokenFuser are "token_learner_{j}" and "token_fuser_{j}".
         anchors: Names of entries, one of which every checkpoint of the source has.
         config: Fields of `VisionTransformerConfig` that the source decides.
+        conv_learner: Further fields that it decides where there is a TokenLearner with
+            convolutions.
         resize: How the source resizes positions, a name of `weights.resize`.
         normalization: Mean and standard deviation, of pixels in [0, 1], that its models expect.
         ignored: Starts of the names of entries that have no place in our models and are not missed.
@@ -40,6 +42,7 @@ class Source:
     convert: Callable
     anchors: tuple
     config: dict = field(default_factory=dict)
+    conv_learner: dict = field(default_factory=dict)
     resize: str = "bicubic_antialias"
     normalization: tuple = HALF
     ignored: tuple = ()

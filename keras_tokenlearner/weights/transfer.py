@@ -13,6 +13,7 @@ from keras_tokenlearner.weights.huggingface import (
 from keras_tokenlearner.weights.keras_hub import KERAS_HUB
 from keras_tokenlearner.weights.layout import Layout
 from keras_tokenlearner.weights.match import check_head, match
+from keras_tokenlearner.weights.own import OWN
 from keras_tokenlearner.weights.read import read
 from keras_tokenlearner.weights.report import LoadReport
 from keras_tokenlearner.weights.scenic import SCENIC
@@ -27,6 +28,7 @@ SOURCES = {
     "huggingface_dinov2": HUGGINGFACE_DINOV2,
     "huggingface_clip": HUGGINGFACE_CLIP,
     "keras_hub": KERAS_HUB,
+    "keras_tokenlearner": OWN,
 }
 
 
@@ -52,7 +54,8 @@ def load(
         model: A `keras.Model` that `create_model` or `vision_transformer` built, with the
             settings that `source_config` gives.
         source: `"augreg"`, `"scenic"`, `"timm"`, `"dinov2"`, `"huggingface_vit"`,
-            `"huggingface_dinov2"`, `"huggingface_clip"` (the vision tower) or `"keras_hub"`.
+            `"huggingface_dinov2"`, `"huggingface_clip"` (the vision tower), `"keras_hub"`, or
+            `"keras_tokenlearner"` for a model of ours, such as one of images for one of videos.
         path_or_mapping: Path of a `.npz`, `.safetensors`, `.h5`, PyTorch or Flax (`.msgpack`) file,
             or of the `.index.json` of one in parts; a mapping of names to arrays, nested or flat;
             or a model of the source.
@@ -96,7 +99,7 @@ def load(
     entries = Entries(owner, checkpoint, recipe.anchors)
     arrays = recipe.convert(entries, layout.heads)
     adapt.name_added(arrays, layout)
-    differences = layout.disagreements(recipe.config | _learner_config(arrays))
+    differences = layout.disagreements(recipe.config | _learner_config(arrays, recipe))
     if differences and check_settings:
         raise ValueError(
             f"{owner}: the model is set otherwise than the source's: {'; '.join(differences)}. "
@@ -161,7 +164,7 @@ def source_config(source, path_or_mapping=None):
         config["register_tokens"] = len(arrays["register_tokens/tokens"].array)
     if "block_0/mixer_scale/gamma" in arrays:
         config["layer_scale"] = 1.0
-    return config | _learner_config(arrays)
+    return config | _learner_config(arrays, recipe)
 
 
 def source_classes(source, path_or_mapping):
@@ -178,12 +181,12 @@ def parse(weights):
     return (source, read(path)) if source in SOURCES and path else (None, None)
 
 
-def _learner_config(arrays):
-    """Return what the TokenLearners of a scenic file say: the released code sums."""
+def _learner_config(arrays, recipe):
+    """Return what the TokenLearners and TokenFusers of a file say of themselves."""
     paths = {"".join(c for c in path if not c.isdigit()).strip("_") for path in arrays}
     config = {}
     if any(p.startswith("token_learner") and "/conv_/kernel" in p for p in paths):
-        config |= {"token_attention": "conv", "token_pooling": "sum"}
+        config |= {"token_attention": "conv"} | recipe.conv_learner
     elif any(p.startswith("token_learner") for p in paths):
         config |= {"token_attention": "mlp"}
     if any(p.startswith("token_fuser") for p in paths):

@@ -1,0 +1,51 @@
+"""A model of ours into another: same features, on other grids and on still clips."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.weights import load
+from tests.conformance import assign_weights
+from tests.weights.foreign import close, outputs, pixels
+
+PICO = "tokenlearner_pico8_4at1"
+
+
+@pytest.mark.parametrize("fuser", [None, "token_fuser"])
+@pytest.mark.parametrize("embedding", ["central_frame", "inflate"])
+def test_a_still_clip_has_the_features_of_its_image(fuser, embedding):
+    image_model = create_model(PICO, classes=5, fuser=fuser, num_layers=3)
+    assign_weights(image_model)
+    video = create_model(
+        PICO, classes=5, fuser=fuser, num_layers=3, input_shape=(2, 32, 32, 3), patch_size=(2, 8, 8)
+    )
+    report = load(video, "keras_tokenlearner", image_model, embedding=embedding)
+    assert not report.left and not report.unused
+    assert report.resized["positions/table"] == "4x4 to 1x4x4, bilinear"
+    images = pixels()
+    clips = np.repeat(images[:, None], 2, 1)
+    close(outputs(video, clips), outputs(image_model, images))
+
+
+def test_rectangles_and_other_classes():
+    small = create_model(PICO, classes=5, input_shape=(16, 48, 3))
+    assign_weights(small)
+    large = create_model(PICO, classes=3, input_shape=(32, 96, 3))
+    report = load(large, "keras_tokenlearner", small, head="reset")
+    assert report.resized == {"positions/table": "2x6 to 4x12, bilinear"}
+    assert report.reset == ("head/kernel", "head/bias")
+    corners = [
+        keras.ops.convert_to_numpy(model.get_layer("positions").table)[np.ix_([0, -1], [0, -1])]
+        for model in (small, large)
+    ]
+    close(*corners)
+
+
+def test_another_architecture_leaves_the_model_unchanged():
+    model, other = create_model(PICO, classes=5), create_model("vit_pico8", classes=5, num_layers=3)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="Without a place in the model: block_2"):
+        load(model, "keras_tokenlearner", other)
+    for one, two in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
