@@ -9,3 +9,4 @@ from keras_tokenlearner.evaluation.scores import (
     real_accuracy,
     top_k_accuracy,
 )
+from keras_tokenlearner.evaluation.videos import evaluate_videos, predict_videos

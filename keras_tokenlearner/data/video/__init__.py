@@ -4,4 +4,10 @@ from keras_tokenlearner.data.video.augment import augment_clip, fit_clip
 from keras_tokenlearner.data.video.batches import VideoBatches
 from keras_tokenlearner.data.video.clips import random_clip, segments, uniform_clips
 from keras_tokenlearner.data.video.decoding import VideoError, VideoInfo, probe, read_frames
-from keras_tokenlearner.data.video.lists import VideoList, from_charades, from_csv, from_folder
+from keras_tokenlearner.data.video.lists import (
+    VideoList,
+    from_avid,
+    from_charades,
+    from_csv,
+    from_folder,
+)

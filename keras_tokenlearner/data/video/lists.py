@@ -1,6 +1,7 @@
 """Lists of labelled videos: which files a data set has and what is in them."""
 
 import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,29 +68,53 @@ def from_folder(path):
     return VideoList(tuple(files), np.array(labels), tuple(folder.name for folder in folders))
 
 
-def from_csv(path, root=None, file_column="file", label_column="label"):
+def from_csv(path, root=None, file_column="file", label_column="label", class_names=None):
     """List the videos of a CSV file with a header, as Kinetics has.
 
     Args:
         path: Path of the CSV file.
         root: Folder that the names in it are relative to. Defaults to that of the CSV file.
         file_column: Name of the column with the names of the files.
-        label_column: Name of the column with the labels, of any kind; they are sorted.
+        label_column: Name of the column with the labels.
+        class_names: The labels in order, such as those of the training videos for the test
+            videos. Defaults to the labels of the file, sorted.
 
     Returns:
         A `VideoList`.
 
     Raises:
-        ValueError: If a column is missing.
+        ValueError: If a column is missing, or a label is none of `class_names`.
     """
     rows = _rows("from_csv", path, (file_column, label_column))
     root = Path(path).parent if root is None else Path(root)
-    class_names = sorted({row[label_column] for row in rows})
-    return VideoList(
-        tuple(str(root / row[file_column]) for row in rows),
-        np.array([class_names.index(row[label_column]) for row in rows]),
-        tuple(class_names),
-    )
+    files = [root / row[file_column] for row in rows]
+    return _with_names("from_csv", files, [row[label_column] for row in rows], class_names)
+
+
+def from_avid(path, root, class_names=None):
+    """List the videos of a JSON file of AViD, which holds a label for each file.
+
+    Args:
+        path: Path of `avid_train.json` or `avid_val.json`: `{"abcdefgh.mp4": "tap dancing"}`.
+        root: Folder of the videos.
+        class_names: The labels in order. Pass the training videos' for the validation videos.
+            Defaults to the labels of the file, sorted.
+
+    Returns:
+        A `VideoList`.
+
+    Raises:
+        ValueError: If the file is of another kind, or a label is none of `class_names`.
+    """
+    try:
+        labels = json.loads(Path(path).read_text())
+        files = [Path(root) / name for name in labels]
+        labels = [str(labels[name]) for name in labels]
+    except (ValueError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"from_avid: {path} must be a JSON object of files and their labels: {error}"
+        ) from error
+    return _with_names("from_avid", files, labels, class_names)
 
 
 def from_charades(path, root):
@@ -121,6 +146,22 @@ def from_charades(path, root):
             label[int(name[1:])] = 1
     files = tuple(str(Path(root) / f"{row['id']}.mp4") for row in rows)
     return VideoList(files, labels, tuple(f"c{number:03}" for number in range(157)))
+
+
+def _with_names(owner, files, labels, class_names):
+    class_names = tuple(sorted(set(labels)) if class_names is None else class_names)
+    numbers = {name: number for number, name in enumerate(class_names)}
+    unknown = sorted(set(labels) - set(numbers))
+    if unknown:
+        raise ValueError(
+            f"{owner}: every label must be one of the {len(numbers)} class_names. "
+            f"Received: {unknown[:3]}, of {len(unknown)} that are none"
+        )
+    return VideoList(
+        tuple(str(file) for file in files),
+        np.array([numbers[label] for label in labels], "int64"),
+        class_names,
+    )
 
 
 def _rows(owner, path, columns):

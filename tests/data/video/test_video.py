@@ -193,6 +193,16 @@ def test_lists(folder, tmp_path):
     actions = video.from_charades(tmp_path / "charades.csv", "videos")
     assert np.flatnonzero(actions.labels[0]).tolist() == [1, 92] and not actions.labels[1].any()
     assert actions.files == ("videos/AB.mp4", "videos/CD.mp4")
+    (tmp_path / "avid.json").write_text('{"x.mp4": "tap dancing", "y.mp4": "none"}')
+    avid = video.from_avid(tmp_path / "avid.json", "videos")
+    assert avid.class_names == ("none", "tap dancing") and avid.labels.tolist() == [1, 0]
+    assert avid.files == ("videos/x.mp4", "videos/y.mp4")
+    named = video.from_csv(folder / "list.csv", class_names=("b", "c", "a"))
+    assert named.labels.tolist() == [0, 2] and named.class_names == ("b", "c", "a")
+    with pytest.raises(ValueError, match="one of the 1 class_names. Received: .'tap dancing'"):
+        video.from_avid(tmp_path / "avid.json", "videos", class_names=["none"])
+    with pytest.raises(ValueError, match="must be a JSON object"):
+        video.from_avid(folder / "list.csv", "videos")
     with pytest.raises(ValueError, match="must have the columns"):
         video.from_csv(folder / "list.csv", file_column="path")
     with pytest.raises(ValueError, match="a folder of videos for every class"):

@@ -1,0 +1,156 @@
+import collections
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+
+from keras_tokenlearner.data import video
+from keras_tokenlearner.evaluation.scores import (
+    mean_average_precision,
+    mean_class_accuracy,
+    top_k_accuracy,
+)
+from keras_tokenlearner.layers.checks import check_choice, check_int
+
+_PLACES = {1: (0.5,), 3: (0.0, 0.5, 1.0)}  # of the crops along the longer side
+_MERGES = {"mean": np.mean, "max": np.max}
+
+
+def evaluate_videos(model, videos, **protocol):
+    """Score a model on labelled videos, each seen in several views.
+
+    Args:
+        model: A `keras.Model` that classifies clips.
+        videos: A `keras_tokenlearner.data.video.VideoList`.
+        **protocol: Of `predict_videos`.
+
+    Returns:
+        A dictionary: `videos`, how many were scored; `skipped`, how many could not be read; and
+        `top1`, `top5` and `mean_class`, in [0, 1], or `map` where a video may have several labels.
+
+    Raises:
+        ValueError: If the protocol is out of range, the model has other classes than the videos,
+            or no video can be read.
+    """
+    if model.output_shape[-1] != len(videos.class_names):
+        raise ValueError(
+            f"evaluate_videos: the model must have the {len(videos.class_names)} classes of the "
+            f"videos. Received: {model.output_shape[-1]} classes"
+        )
+    scores, read = predict_videos(model, videos, **protocol)
+    if not read.any():
+        raise ValueError("evaluate_videos: no video can be read; the warnings above say why")
+    scores, labels = scores[read], videos.labels[read]
+    row = {"videos": int(read.sum()), "skipped": int((~read).sum())}
+    if labels.ndim == 2:
+        return {**row, "map": mean_average_precision(labels, scores)[0]}
+    return {
+        **row,
+        "top1": top_k_accuracy(labels, scores),
+        "top5": top_k_accuracy(labels, scores, k=5),
+        "mean_class": mean_class_accuracy(labels, scores),
+    }
+
+
+def predict_videos(
+    model,
+    videos,
+    stride=2,
+    frame_rate=None,
+    clips=4,
+    crops=3,
+    merge="mean",
+    batch_size=4,
+    on_error="skip",
+    threads=2,
+):
+    """Return the logits of videos, merged over several views of each.
+
+    Args:
+        model: A `keras.Model` that takes clips (B, T, height, width, 3). Of one with a layer `head`
+            its outputs are merged, which are the logits before the softmax.
+        videos: A `keras_tokenlearner.data.video.VideoList`.
+        stride: Integer, frames of the video for each frame of a clip.
+        frame_rate: Frames of the video a second that `stride` counts. Defaults to each file's own.
+        clips: Integer, clips at even places of each video, the paper's 4 views in time; or
+            `"segments"` for as many consecutive ones as cover it, for long videos.
+        crops: 1 for the centre, or 3 along the longer side, the paper's.
+        merge: `"mean"` or `"max"`, over the views.
+        batch_size: Integer, views at once.
+        on_error: `"skip"` warns of a video that cannot be read, `"raise"` raises.
+        threads: Integer, that decode videos ahead.
+
+    Returns:
+        `(logits, read)`: an array of shape (videos, classes), and a boolean array of shape
+        (videos,), `False` for the videos that were skipped, whose logits are NaN.
+
+    Raises:
+        ValueError: If the protocol is out of range.
+        VideoError: If a video cannot be read and `on_error="raise"`.
+    """
+    owner = "predict_videos"
+    check_choice(owner, "crops", crops, tuple(_PLACES))
+    check_choice(owner, "merge", merge, tuple(_MERGES))
+    check_choice(owner, "on_error", on_error, ("skip", "raise"))
+    if clips != "segments":
+        check_int(owner, "clips", clips)
+    frames, height, width, _ = model.input_shape[1:]
+
+    def views(file):
+        try:
+            info = video.probe(file)
+            step = stride / (frame_rate or info.frame_rate)
+            if clips == "segments":
+                times = video.segments(info.duration, frames, step)
+            else:
+                times = video.uniform_clips(info.duration, frames, step, clips)
+            pixels = video.read_frames(file, times.ravel())
+        except video.VideoError as error:
+            return error
+        pixels = pixels.reshape(*times.shape, *pixels.shape[1:])
+        return np.stack(
+            [video.fit_clip(clip, height, width, at) for clip in pixels for at in _PLACES[crops]]
+        )
+
+    logits_model = _before_softmax(model)
+    logits = np.full((len(videos), model.output_shape[-1]), np.nan, "float32")
+    progress = keras.utils.Progbar(len(videos), unit_name="video")
+    for place, found in enumerate(_ahead(views, videos.files, threads)):
+        if isinstance(found, video.VideoError):
+            if on_error == "raise":
+                raise found
+            warnings.warn(f"skipped: {found}", stacklevel=2)
+        else:
+            of_views = _predict(logits_model, found, batch_size)
+            logits[place] = _MERGES[merge](of_views, axis=0)
+        progress.add(1)
+    return logits, ~np.isnan(logits[:, 0])
+
+
+def _before_softmax(model):
+    if any(layer.name == "head" for layer in model.layers):
+        return keras.Model(model.input, model.get_layer("head").output)
+    return model
+
+
+def _predict(model, views, batch_size):
+    """Predict in batches of one size, so that one program is compiled."""
+    found = []
+    for start in range(0, len(views), batch_size):
+        batch = views[start : start + batch_size]
+        padded = np.resize(batch, (batch_size, *batch.shape[1:]))  # repeats views
+        found.append(np.asarray(model.predict_on_batch(padded))[: len(batch)])
+    return np.concatenate(found)
+
+
+def _ahead(function, items, threads):
+    """Yield `function(item)` in order, computed in threads, a few ahead of what is asked for."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = collections.deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,92 @@
+"""Views of videos that the tests write, merged as computed by hand."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner.data import video
+from keras_tokenlearner.evaluation import evaluate_videos, predict_videos
+from tests.data.video.files import write
+
+pytest.importorskip("av", reason="pip install 'keras-tokenlearner[video]'")
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model of clips of four frames whose logits are plus and minus the mean grey level."""
+    inputs = keras.Input((4, 16, 16, 3))
+    x = keras.layers.GlobalAveragePooling3D(data_format="channels_last")(inputs)
+    head = keras.layers.Dense(2, name="head")
+    outputs = keras.layers.Softmax()(head(x))
+    head.set_weights([np.array([[1, -1]] * 3) / 3, np.zeros(2)])
+    return keras.Model(inputs, outputs)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """A brightening video of 40 frames, 10 a second, a dark one, and one that is broken."""
+    folder = tmp_path_factory.mktemp("videos")
+    files = [
+        write(folder / "ramp.mp4", range(0, 200, 5), size=(16, 16)),
+        write(folder / "dark.mp4", [20] * 40, size=(16, 16)),
+        folder / "broken.mp4",
+    ]
+    files[2].write_bytes(b"no video")
+    return video.VideoList(tuple(str(f) for f in files), np.array([0, 1, 0]), ("light", "dark"))
+
+
+def grey(frames, level=lambda frame: 5 * frame):
+    """Return the mean level of some frames: half of each is 30 brighter."""
+    return np.mean([level(frame) for frame in frames]) + 15
+
+
+@pytest.mark.parametrize(
+    "protocol, clips",
+    [
+        ({"clips": 1}, [range(16, 24, 2)]),  # from the middle
+        ({"clips": 2}, [range(0, 8, 2), range(32, 40, 2)]),
+        ({"clips": 2, "merge": "max"}, [range(32, 40, 2)]),
+        ({"clips": "segments"}, [range(k, k + 8, 2) for k in range(0, 40, 8)]),
+        ({"clips": 1, "stride": 1, "frame_rate": 5}, [range(16, 24, 2)]),
+    ],
+    ids=str,
+)
+def test_views(model, videos, protocol, clips):
+    with pytest.warns(UserWarning, match="skipped: .*broken.mp4"):
+        logits, read = predict_videos(model, videos, crops=1, **protocol)
+    expected = np.mean([grey(clip) for clip in clips])
+    assert read.tolist() == [True, True, False] and np.isnan(logits[2]).all()
+    np.testing.assert_allclose(logits[0, 0], expected, atol=2)  # the files are compressed
+    np.testing.assert_allclose(logits[1, 0], 35, atol=2)
+
+
+def test_three_crops_are_three_views_in_space(model, tmp_path):
+    wide = write(tmp_path / "wide.mp4", [40] * 10, size=(16, 48))  # its left half is brighter
+    one = video.VideoList((str(wide),), np.array([0]), ("light", "dark"))
+    found = {crops: predict_videos(model, one, crops=crops)[0][0, 0] for crops in (1, 3)}
+    np.testing.assert_allclose(found[1], 55, atol=3)
+    np.testing.assert_allclose(found[3], np.mean([70, 55, 40]), atol=3)
+    largest = predict_videos(model, one, crops=3, merge="max")[0][0, 0]
+    np.testing.assert_allclose(largest, 70, atol=3)
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_scores(model, videos):
+    row = evaluate_videos(model, videos, clips=2)
+    assert row == {"videos": 2, "skipped": 1, "top1": 0.5, "top5": 1.0, "mean_class": 0.5}
+    several = video.VideoList(videos.files, np.array([[1, 0], [0, 1], [1, 1]]), videos.class_names)
+    assert evaluate_videos(model, several, clips=1) == {"videos": 2, "skipped": 1, "map": 1.0}
+
+
+def test_refuses(model, videos):
+    with pytest.raises(video.VideoError, match=r"broken\.mp4"):
+        predict_videos(model, videos, on_error="raise")
+    for protocol in ({"crops": 2}, {"merge": "sum"}, {"clips": 0}, {"on_error": "stop"}):
+        with pytest.raises(ValueError, match="predict_videos"):
+            predict_videos(model, videos, **protocol)
+    other = video.VideoList(videos.files, videos.labels, ("a", "b", "c"))
+    with pytest.raises(ValueError, match="must have the 3 classes .* Received: 2"):
+        evaluate_videos(model, other)
+    broken = videos.take([2])
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no video can be read"):
+        evaluate_videos(model, broken)
