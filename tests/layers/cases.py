@@ -326,7 +326,7 @@ LAYER_CASES = (
     _case(
         "stem",
         layers.ConvStem,
-        {"hidden_size": 8, "patch_size": 4, "activation": "relu"},
+        {"hidden_size": 8, "convs": ((6, 2), (6, 1), (8, 2)), "activation": "relu"},
         (10, 13, 3),
         dynamic=((None, None, 3),),
         other=((8, 7, 3),),

@@ -77,7 +77,7 @@ MODEL_CASES = (
     _case("vit"),
     _case("vit_tokens", include_top=False, include_preprocessing=False, pixels=False),
     _case("vit_logits", classifier_activation=None, activation="gelu"),
-    _case("vit_stem", stem="convolutions", patch_size=(4, 4)),
+    _case("vit_stem", stem=((6, 2), (8, 1), (8, 2)), patch_size=(4, 4)),
     # Model (a), and what its reducer is compared with
     _learner("model_a_first", at=0),
     _learner("model_a_middle"),

@@ -20,6 +20,9 @@ def test_survives_json():
     second = VisionTransformerConfig(**json.loads(json.dumps(asdict(first))))
     assert second == first and hash(second) == hash(first)
     assert second.patch_size == (2, 4, 4) and second.pool_size == (2, 3)
+    first = config(stem=[[8, 2], [8, 2]])
+    second = VisionTransformerConfig(**json.loads(json.dumps(asdict(first))))
+    assert second == first and second.stem == ((8, 2), (8, 2))
 
 
 def test_is_frozen():
@@ -58,6 +61,9 @@ def test_prefix_tokens(class_token, registers, count):
         ({"hidden_size": 0}, ["hidden_size=0", "at least 1"]),
         ({"num_layers": "12"}, ["num_layers='12'"]),
         ({"num_heads": True}, ["num_heads=True"]),
+        ({"stem": "convolutions"}, ["tuple of pairs", "stem='convolutions'"]),
+        ({"stem": ((8, 2),)}, ["strides of `stem`", "(2, 2)", "patch_size=(4, 4)"]),
+        ({"stem": ((8, 4),), **VIDEO}, ["strides of `stem`", "patch_size=(2, 4, 4)"]),
         ({"num_heads": 3}, ["`num_heads` must divide", "num_heads=3", "16 channels"]),
         ({"num_tokens": 2.5}, ["num_tokens=2.5"]),
         ({"mlp_dim": 0}, ["mlp_dim=0"]),
