@@ -1,6 +1,8 @@
 """The command line: one verb a command, each a few lines over the package."""
 
 import csv
+import dataclasses
+import inspect
 import json
 import sys
 from enum import StrEnum
@@ -61,17 +63,35 @@ def costs(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as fashion_mnist.")],
+    recipe: Annotated[str | None, typer.Argument(help="Name, such as fashion_mnist.")] = None,
     settings: Annotated[list[str], typer.Option("--set", help="field=value of the recipe.")] = (),
     output: Annotated[str, typer.Option(help="Folder for weights and results.")] = "trained",
+    explain: Annotated[
+        bool, typer.Option("--list", help="List the recipes, or say all of one.")
+    ] = False,
 ):
-    """Train a model by a recipe; started again, it goes on where it was broken off."""
-    from keras_tokenlearner.layers.checks import check_choice
-    from keras_tokenlearner.training import RECIPES, with_settings
+    """Train a model by a recipe; started again, it goes on where it was broken off.
 
+    `train --list` names the recipes; `train RECIPE --list` says what one needs, what to expect of
+    it, and its fields with the values that they have.
+    """
+    from keras_tokenlearner.layers.checks import check_choice
+    from keras_tokenlearner.training import RECIPES, train, with_settings
+
+    if recipe is None and not explain:
+        raise typer.BadParameter("name a recipe (keras-tokenlearner train --list)")
+    if recipe is None:
+        for name, kind in RECIPES.items():
+            print(f"{name:20}  {inspect.getdoc(kind).splitlines()[0]}")
+        return
     check_choice("train", "recipe", recipe, list(RECIPES))
-    kind, function = RECIPES[recipe]
-    accuracy = function(with_settings(kind(), settings), output)
+    chosen = with_settings(RECIPES[recipe](), settings)
+    if explain:
+        print(inspect.getdoc(RECIPES[recipe]), end="\n\n")
+        for field, value in dataclasses.asdict(chosen).items():
+            print(f"--set {field}={value}")
+        return
+    accuracy = train(chosen, output)
     print(f"test accuracy {accuracy:.2%}; weights and results are in {output}")
 
 
@@ -128,8 +148,6 @@ def export(
     frame_step: Annotated[float | None, typer.Option(help="Of videos: seconds to a frame.")] = None,
 ):
     """Write a SavedModel that takes encoded images, or pixels of any size, or videos."""
-    import dataclasses
-
     import keras
 
     from keras_tokenlearner import create_model, export
