@@ -89,7 +89,9 @@ class ImageBatches(keras.utils.PyDataset):
             return images, labels
         seed = np.random.default_rng((self.seed, epoch, index)).integers(2**31)
         with keras.device("cpu"):
-            varied = self.augment(int(seed))({"images": images, "labels": labels}, training=True)
+            batch = {"images": images, "labels": labels}
+            batch = {key: keras.ops.convert_to_tensor(value) for key, value in batch.items()}
+            varied = self.augment(int(seed))(batch, training=True)
             return tuple(keras.ops.convert_to_numpy(varied[key]) for key in ("images", "labels"))
 
     def start(self, epoch):

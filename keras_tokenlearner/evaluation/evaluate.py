@@ -95,7 +95,8 @@ def evaluate(
         train, test = open_named(name)
         row = {"data": name}
         if set(metrics) - {"few_shot"}:
-            row |= _scores(name, test, predict(model, test), metrics, real_labels)
+            _check_classes(model, name, test)
+            row |= _scores(test, predict(model, test), metrics, real_labels)
         if "few_shot" in metrics:
             row |= _few_shot(_features(model), predict, train, test, protocol)
         rows.append(row)
@@ -105,12 +106,15 @@ def evaluate(
     return rows
 
 
-def _scores(name, images, scores, metrics, real_labels):
-    if scores.shape[1] != len(images.class_names):
+def _check_classes(model, name, images):
+    if model.output_shape[-1] != len(images.class_names):
         raise ValueError(
             f"evaluate: the model must have the {len(images.class_names)} classes of {name!r}; "
-            f"only the metric 'few_shot' does without. Received: {scores.shape[1]} classes"
+            f"only the metric 'few_shot' does without. Received: {model.output_shape[-1]} classes"
         )
+
+
+def _scores(images, scores, metrics, real_labels):
     labels = images.labels
     functions = {
         "top1": lambda: top_k_accuracy(labels, scores),
