@@ -105,7 +105,7 @@ class ArrayImages(Images):
         return len(self.images)
 
     def __getitem__(self, place):
-        return self.images[place], self.labels[place]
+        return self.images[place], int(self.labels[place])
 
 
 class FileImages(Images):
@@ -137,7 +137,7 @@ class FileImages(Images):
             raise ValueError(
                 f"FileImages: {self.files[place]} is no image that can be read: {error}"
             ) from error
-        return pixels, self.labels[place]
+        return pixels, int(self.labels[place])
 
     @functools.cached_property
     def names(self):
