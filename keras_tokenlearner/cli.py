@@ -1,7 +1,6 @@
 """The command line: one verb a command, each a few lines over the package."""
 
 import csv
-import dataclasses
 import inspect
 import json
 import sys
@@ -76,7 +75,7 @@ def train(
     it, and its fields with the values that they have.
     """
     from keras_tokenlearner.layers.checks import check_choice
-    from keras_tokenlearner.training import RECIPES, train, with_settings
+    from keras_tokenlearner.training import RECIPES, describe, train, with_settings
 
     if recipe is None and not explain:
         raise typer.BadParameter("name a recipe (keras-tokenlearner train --list)")
@@ -87,9 +86,10 @@ def train(
     check_choice("train", "recipe", recipe, list(RECIPES))
     chosen = with_settings(RECIPES[recipe](), settings)
     if explain:
-        print(inspect.getdoc(RECIPES[recipe]), end="\n\n")
-        for field, value in dataclasses.asdict(chosen).items():
-            print(f"--set {field}={value}")
+        kind = RECIPES[recipe]
+        print(inspect.getdoc(kind).partition("Attributes:\n")[0].rstrip(), end="\n\n")
+        for field, text in describe(kind).items():
+            print(f"--set {field + '=' + str(getattr(chosen, field)):34}  {text}")
         return
     accuracy = train(chosen, output)
     print(f"test accuracy {accuracy:.2%}; weights and results are in {output}")
@@ -188,6 +188,8 @@ def export(
     frame_step: Annotated[float | None, typer.Option(help="Of videos: seconds to a frame.")] = None,
 ):
     """Write a SavedModel that takes encoded images, or pixels of any size, or videos."""
+    import dataclasses
+
     import keras
 
     from keras_tokenlearner import create_model, export

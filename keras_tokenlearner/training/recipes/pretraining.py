@@ -23,6 +23,9 @@ class PretrainingRecipe(ImageNet384Recipe):
     epochs at a rate of 8e-4 for B models; it takes 4e-4 and 7 or 14 epochs for L/16. For S models
     neither paper says; we take those of B.
 
+    Attributes:
+        weight_decay: Of all but biases, norms and positions.
+
     Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, Table 3.
     """
 
