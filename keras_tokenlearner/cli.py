@@ -1,6 +1,7 @@
 """The command line: one verb a command, each a few lines over the package."""
 
 import csv
+import inspect
 import json
 import sys
 from enum import StrEnum
@@ -61,17 +62,36 @@ def costs(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as fashion_mnist.")],
+    recipe: Annotated[str | None, typer.Argument(help="Name, such as fashion_mnist.")] = None,
     settings: Annotated[list[str], typer.Option("--set", help="field=value of the recipe.")] = (),
     output: Annotated[str, typer.Option(help="Folder for weights and results.")] = "trained",
+    explain: Annotated[
+        bool, typer.Option("--list", help="List the recipes, or say all of one.")
+    ] = False,
 ):
-    """Train a model by a recipe; started again, it goes on where it was broken off."""
-    from keras_tokenlearner.layers.checks import check_choice
-    from keras_tokenlearner.training import RECIPES, with_settings
+    """Train a model by a recipe; started again, it goes on where it was broken off.
 
+    `train --list` names the recipes; `train RECIPE --list` says what one needs, what to expect of
+    it, and its fields with the values that they have.
+    """
+    from keras_tokenlearner.layers.checks import check_choice
+    from keras_tokenlearner.training import RECIPES, describe, train, with_settings
+
+    if recipe is None and not explain:
+        raise typer.BadParameter("name a recipe (keras-tokenlearner train --list)")
+    if recipe is None:
+        for name, kind in RECIPES.items():
+            print(f"{name:20}  {inspect.getdoc(kind).splitlines()[0]}")
+        return
     check_choice("train", "recipe", recipe, list(RECIPES))
-    kind, function = RECIPES[recipe]
-    accuracy = function(with_settings(kind(), settings), output)
+    chosen = with_settings(RECIPES[recipe](), settings)
+    if explain:
+        kind = RECIPES[recipe]
+        print(inspect.getdoc(kind).partition("Attributes:\n")[0].rstrip(), end="\n\n")
+        for field, text in describe(kind).items():
+            print(f"--set {field + '=' + str(getattr(chosen, field)):34}  {text}")
+        return
+    accuracy = train(chosen, output)
     print(f"test accuracy {accuracy:.2%}; weights and results are in {output}")
 
 
@@ -113,6 +133,46 @@ def distill(
             f"{row['model']:32}{row['accuracy']:8.2%}{row['gmacs']:9.3f}{row['mparams']:10.2f}"
             f"{row['images_per_second']:10.1f}"
         )
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A .keras file, or the name of a model.")],
+    data: Annotated[
+        list[str],
+        typer.Option(help="fashion_mnist, cifar10, folder:FOLDER, tfds:NAME; again for more sets."),
+    ] = (),
+    metrics: Annotated[
+        list[str], typer.Option(help="top1, top5, mean_class, real, few_shot; again for more.")
+    ] = ("top1", "top5"),
+    weights: Annotated[str | None, typer.Option(help="Of a named model: a name or path.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Of the weights of a named model.")] = None,
+    size: Annotated[int | None, typer.Option(help="Of a named model: height and width.")] = None,
+    real_labels: Annotated[str | None, typer.Option(help="Path of real.json.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 32,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+):
+    """Score a model on test images, and its features by least squares on a few training images.
+
+    Without --data, the nine data sets of the paper's few-shot experiments; several are averaged.
+    """
+    from keras_tokenlearner.applications import CATALOG
+    from keras_tokenlearner.evaluation import evaluate
+    from keras_tokenlearner.serving.predict import load_classifier
+
+    arguments = {"classes": classes} if classes else {}
+    if size and model in CATALOG:
+        arguments["input_shape"] = (size, size, CATALOG[model].input_shape[-1])
+    built, _ = load_classifier(model, weights, **arguments)
+    rows = evaluate(built, list(data), list(metrics), real_labels, batch_size=batch_size)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    columns = list(rows[0])
+    print(f"{'data':32}" + "".join(f"{name:>12}" for name in columns[1:]))
+    for row in rows:
+        values = ("-" if row[name] is None else f"{row[name]:.2%}" for name in columns[1:])
+        print(f"{row['data']:32}" + "".join(f"{value:>12}" for value in values))
 
 
 @app.command()

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_tokenlearner import cli, create_model, list_models
+from keras_tokenlearner.training import RECIPES
 
 
 def run(*arguments):
@@ -46,6 +47,16 @@ def test_errors_are_one_line(arguments, monkeypatch):
     monkeypatch.setattr("sys.argv", ["keras-tokenlearner", *arguments])
     with pytest.raises(SystemExit, match="Did you mean .*'vit_b16'"):
         cli.main()
+
+
+def test_recipes_are_explained():
+    names = [line.split()[0] for line in run("train", "--list").stdout.splitlines()]
+    assert names == list(RECIPES)
+    printed = run("train", "imagenet_384", "--set", "epochs=3", "--list").stdout
+    assert "tokenlearner_b16_8at6 83.65" in printed
+    assert re.search(r"--set epochs=3 +Passes over the training images\.\n", printed)
+    assert run("train").exit_code == 2
+    assert "Did you mean 'imagenet_384'" in str(run("train", "imagenet_385").exception)
 
 
 def test_distill(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from keras_tokenlearner.applications.catalog import CATALOG, CatalogEntry
 from keras_tokenlearner.applications.create import create_model, list_models
+from keras_tokenlearner.applications.hub import hub_backbone
 from keras_tokenlearner.applications.image import (
     TokenLearnerB16,
     TokenLearnerB32,

@@ -3,6 +3,10 @@
 from keras_tokenlearner.data import cifar10, fashion_mnist
 from keras_tokenlearner.data.batches import ImageBatches
 from keras_tokenlearner.data.cifar10 import load_cifar10
+from keras_tokenlearner.data.crops import inception_crop
 from keras_tokenlearner.data.fashion_mnist import load_fashion_mnist
-from keras_tokenlearner.data.named import load_named
-from keras_tokenlearner.data.resizing import resizing
+from keras_tokenlearner.data.images import ArrayImages, FileImages, Images, from_folder
+from keras_tokenlearner.data.named import load_named, open_named
+from keras_tokenlearner.data.real_labels import read_real_labels
+from keras_tokenlearner.data.resizing import fit_image, resizing
+from keras_tokenlearner.data.tfds import FEW_SHOT, TfdsImages

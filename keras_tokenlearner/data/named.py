@@ -1,27 +1,57 @@
-import keras
+from pathlib import Path
+
 import numpy as np
 
-from keras_tokenlearner.data.cifar10 import load_cifar10
-from keras_tokenlearner.data.fashion_mnist import load_fashion_mnist
-from keras_tokenlearner.data.resizing import resizing
+from keras_tokenlearner.data import cifar10, fashion_mnist
+from keras_tokenlearner.data.images import ArrayImages, from_folder
+from keras_tokenlearner.data.resizing import fit_image
+from keras_tokenlearner.data.tfds import load_tfds
 from keras_tokenlearner.layers.checks import check_choice
 
-LOADERS = {"cifar10": load_cifar10, "fashion_mnist": load_fashion_mnist}
 
-
-def load_named(data, input_shape=None):
-    """Load a labelled data set by its name, at the size that a model takes.
+def open_named(data):
+    """Open a labelled data set by its name.
 
     Args:
         data: `"fashion_mnist"`, the sample that ships, or `"cifar10"`, downloaded; or with a
-            source as their own functions take it, `"cifar10:FOLDER"`.
-        input_shape: `(height, width, channels)` to resize the images to.
+            source as their own functions take it, `"cifar10:FOLDER"`; `"folder:FOLDER"` for
+            folders `train` and `test` (or `val`), each with a folder of images for every class;
+            `"tfds:NAME"` for a data set that tensorflow-datasets prepared.
+
+    Returns:
+        The source of the training images and that of the test images.
+
+    Raises:
+        ValueError: If there is no such data set.
+
+    Example:
+
+    >>> train, test = open_named("fashion_mnist")
+    >>> len(train), test.class_names[0], test[0][0].shape
+    (5000, 'T-shirt', (28, 28, 1))
+    """
+    name, _, source = data.partition(":")
+    check_choice("open_named", "data", name, list(OPENERS))
+    if not source and name in ("folder", "tfds"):
+        raise ValueError(
+            f"open_named: {name!r} needs to know which, as in '{name}:WHICH'. Received: {data!r}"
+        )
+    return OPENERS[name](*[source] if source else [])
+
+
+def load_named(data, input_shape=None):
+    """Load a labelled data set that fits into memory, at the size that a model takes.
+
+    Args:
+        data: What `open_named` takes.
+        input_shape: `(height, width, channels)` to resize the images to. Defaults to that of the
+            first one.
 
     Returns:
         `(train_images, train_labels), (test_images, test_labels)`, images of type uint8.
 
     Raises:
-        ValueError: If there is no such data set, or it has another number of channels.
+        ValueError: If there is no such data set.
 
     Example:
 
@@ -29,25 +59,33 @@ def load_named(data, input_shape=None):
     >>> images.shape, images.dtype
     ((5000, 14, 14, 1), dtype('uint8'))
     """
-    name, _, source = data.partition(":")
-    check_choice("load_named", "data", name, list(LOADERS))
-    splits = LOADERS[name](source) if source else LOADERS[name]()
-    if input_shape is None:
-        return splits
-    return tuple((_resized(data, images, input_shape), labels) for images, labels in splits)
+    splits = open_named(data)
+    shape = tuple(input_shape or splits[0][0][0].shape)
+    return tuple(
+        (np.stack([fit_image(pixels, shape) for pixels, _ in images]), images.labels)
+        for images in splits
+    )
 
 
-def _resized(data, images, input_shape):
-    height, width, channels = input_shape
-    if images.shape[-1] != channels:
+def _arrays(load, class_names):
+    """Return an opener of what a function loads as arrays."""
+    return lambda *source: tuple(ArrayImages(*split, class_names) for split in load(*source))
+
+
+def _folder(path):
+    test = next((name for name in ("test", "val") if (Path(path) / name).is_dir()), "test")
+    train, test = (from_folder(Path(path) / name) for name in ("train", test))
+    if train.class_names != test.class_names:
         raise ValueError(
-            f"load_named: {data!r} has images of {images.shape[-1]} channels and the model takes "
-            f"{channels}. Received: input_shape={input_shape}"
+            "open_named: the folders of training and of test images must have the same classes. "
+            f"Received: {train.class_names} and {test.class_names}"
         )
-    if images.shape[1:] == tuple(input_shape):
-        return images
-    fit, resized = resizing(height, width), np.empty((len(images), *input_shape), "uint8")
-    for start in range(0, len(images), 500):
-        batch = keras.ops.convert_to_numpy(fit(images[start : start + 500].astype("float32")))
-        resized[start : start + 500] = np.clip(np.rint(batch), 0, 255)
-    return resized
+    return train, test
+
+
+OPENERS = {
+    "fashion_mnist": _arrays(fashion_mnist.load_fashion_mnist, fashion_mnist.CLASS_NAMES),
+    "cifar10": _arrays(cifar10.load_cifar10, cifar10.CLASS_NAMES),
+    "folder": _folder,
+    "tfds": load_tfds,
+}

@@ -1,4 +1,7 @@
 import keras
+import numpy as np
+
+from keras_tokenlearner.extras import require
 
 
 def resizing(height, width):
@@ -29,3 +32,42 @@ def resizing(height, width):
         data_format="channels_last",
         dtype="float32",
     )
+
+
+def fit_image(pixels, input_shape, box=None):
+    """Do what the layer `resizing` does to one image on the host, for pipelines.
+
+    It is Pillow's, the extra `image`, which needs no compilation for each size that there is; the
+    result is that of the layer, rounded. Grey images become coloured ones and the other way round.
+
+    Args:
+        pixels: Array of type uint8 and shape (height, width, channels).
+        input_shape: `(height, width, channels)` of the result; one channel, or three.
+        box: `(left, top, right, bottom)` of the part to keep, in pixels. Defaults to the largest
+            central part of the wanted aspect.
+
+    Returns:
+        Array of type uint8 and shape `input_shape`; the image itself if it fits already.
+
+    Example:
+
+    >>> fit_image(np.zeros((100, 200, 3), "uint8"), (32, 48, 1)).shape
+    (32, 48, 1)
+    """
+    if box is None and pixels.shape == tuple(input_shape):
+        return pixels
+    pillow = require("PIL.Image", "image")
+    height, width, channels = input_shape
+    image = pillow.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
+    image = image.convert("RGB" if channels == 3 else "L")
+    box = box or _central_box(*pixels.shape[:2], height, width)
+    fitted = image.crop(box).resize((width, height), pillow.Resampling.BILINEAR)
+    return np.asarray(fitted).reshape(input_shape)
+
+
+def _central_box(height, width, new_height, new_width):
+    """Return the largest central part with the aspect of the new size, as Keras rounds it."""
+    kept_width = max(min(width, int(height * new_width / new_height)), 1)
+    kept_height = max(min(height, int(width * new_height / new_width)), 1)
+    left, top = int((width - kept_width) / 2), int((height - kept_height) / 2)
+    return left, top, left + kept_width, top + kept_height

@@ -76,7 +76,7 @@ def few_shot_accuracy(
     """
     check_int("few_shot_accuracy", "shots", shots)
     classes, train_labels = np.unique(train_labels, return_inverse=True)
-    chosen = _choose(train_labels, shots, seed)
+    chosen = choose(train_labels, shots, seed)
     x, y = np.asarray(train_features, "float64")[chosen], train_labels[chosen]
     mean, deviation = x.mean(0), x.std(0) + 1e-5
     x = _with_constant((x - mean) / deviation)
@@ -90,7 +90,17 @@ def few_shot_accuracy(
     return float(np.mean(predicted == np.asarray(test_labels)))
 
 
-def _choose(labels, shots, seed):
+def choose(labels, shots, seed=0):
+    """Return the places of `shots` examples of each class, at random.
+
+    Args:
+        labels: Integer array of shape (n,), from 0 to the number of classes.
+        shots: Integer.
+        seed: Integer.
+
+    Raises:
+        ValueError: If a class has fewer examples than shots.
+    """
     random = np.random.default_rng(seed)
     chosen = []
     for label in range(labels.max() + 1):

@@ -46,19 +46,20 @@ def predict(source, files, weights=None, top_k=5):
     ]
 
 
-def load_classifier(source, weights=None):
+def load_classifier(source, weights=None, **arguments):
     """Return the model of a `.keras` file or of a name in the catalogue, and its labels or `None`.
 
     Args:
         source: Path or name.
         weights: Of a named model: what `create_model` takes. Defaults to the first that ship.
+        **arguments: Of a named model: others of `create_model`, such as `classes`.
     """
     if str(source).endswith(".keras"):
         model, labels = keras.saving.load_model(source, compile=False), None
     else:
         if weights is None:
             weights = next(iter(store.names(source)), None)
-        model = create_model(source, weights=weights)
+        model = create_model(source, weights=weights, **arguments)
         named = weights in store.names(source)
         labels = store.find(source, weights).class_names if named else None
     if len(model.output_shape) != 2 or len(model.input_shape) != 4:

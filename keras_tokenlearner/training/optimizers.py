@@ -62,6 +62,75 @@ def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05):
     return optimizer
 
 
+def sgd(learning_rate, steps, warmup_steps=0, clip_norm=1.0, **arguments):
+    """Return Keras's SGD as ViT is fine-tuned with it: momentum 0.9, and the schedule of `adamw`.
+
+    Args:
+        learning_rate: Float, the highest, at the end of the warm-up.
+        steps: Integer, optimiser steps of the whole run.
+        warmup_steps: Integer, how many of them warm up.
+        clip_norm: Float, the largest global norm of the gradients.
+        **arguments: For `keras.optimizers.SGD`, such as `use_ema`.
+
+    Example:
+
+    >>> sgd(0.03, steps=100).momentum
+    0.9
+    """
+    schedule = _schedule(learning_rate, steps, warmup_steps)
+    return keras.optimizers.SGD(schedule, momentum=0.9, global_clipnorm=clip_norm, **arguments)
+
+
+def adamw_linear(learning_rate, steps, warmup_steps=0, weight_decay=0.1, **arguments):
+    """Return Keras's AdamW as ViT is pre-trained with it: `adamw`, but for a linear decay.
+
+    Args:
+        learning_rate: Float, the highest, at the end of the warm-up.
+        steps: Integer, optimiser steps of the whole run.
+        warmup_steps: Integer, how many of them warm up.
+        weight_decay: Float.
+        **arguments: For `keras.optimizers.AdamW`, such as `use_ema`.
+    """
+    schedule = LinearDecay(learning_rate, steps, warmup_steps)
+    optimizer = keras.optimizers.AdamW(
+        schedule, weight_decay=weight_decay, global_clipnorm=1.0, **arguments
+    )
+    optimizer.exclude_from_weight_decay(var_names=_UNDECAYED)
+    return optimizer
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises linearly from zero, and falls linearly back to it.
+
+    Args:
+        learning_rate: Float, the highest, at the end of the warm-up.
+        steps: Integer, of the whole run.
+        warmup_steps: Integer, how many of them warm up.
+
+    Example:
+
+    >>> schedule = LinearDecay(1.0, steps=10, warmup_steps=2)
+    >>> [round(float(schedule(step)), 3) for step in (0, 1, 2, 6, 10)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+    """
+
+    def __init__(self, learning_rate, steps, warmup_steps=0):
+        self.learning_rate = learning_rate
+        self.steps = steps
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        rising = step / max(self.warmup_steps, 1)
+        falling = (self.steps - step) / max(self.steps - self.warmup_steps, 1)
+        factor = keras.ops.where(step < self.warmup_steps, rising, falling)
+        return self.learning_rate * keras.ops.maximum(factor, 0.0)
+
+    def get_config(self):
+        return {name: getattr(self, name) for name in ("learning_rate", "steps", "warmup_steps")}
+
+
 def _schedule(learning_rate, steps, warmup_steps):
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,

@@ -1,4 +1,6 @@
 import dataclasses
+import inspect
+import re
 
 from keras_tokenlearner.layers.checks import check_choice
 
@@ -35,3 +37,26 @@ def with_settings(recipe, settings):
                 f"{name}={getattr(recipe, name)}. Received: {setting!r}"
             ) from error
     return dataclasses.replace(recipe, **changes)
+
+
+def describe(kind):
+    """Return what the fields of a recipe mean, from the docstrings of its class and its bases.
+
+    Args:
+        kind: The class of a recipe.
+
+    Returns:
+        Dictionary from names of fields to texts.
+
+    Example:
+
+    >>> from keras_tokenlearner.training import Cifar10Recipe
+    >>> describe(Cifar10Recipe)["epochs"]
+    'Passes over the training images.'
+    """
+    found = {}
+    for base in reversed(kind.__mro__[:-1]):
+        section = inspect.getdoc(base).partition("\nAttributes:\n")[2]
+        entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+        found |= {name: " ".join(text.split()) for name, text in entries}
+    return found

@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from keras_tokenlearner.data import ImageBatches, load_fashion_mnist
+from keras_tokenlearner.data import load_fashion_mnist
 
 
 def test_sample_is_balanced():
@@ -60,17 +60,3 @@ def test_wrong_size_inside_is_found(folder):
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
     with pytest.raises(ValueError, match="its size is not what it says"):
         load_fashion_mnist(folder)
-
-
-def test_batches_cover_an_epoch_once_in_a_new_order():
-    images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
-    batches = ImageBatches(images, np.arange(10), classes=10, batch_size=5, seed=1)
-    epochs = []
-    for _ in range(2):
-        x, y = zip(*(batches[index] for index in range(len(batches))), strict=True)
-        order = np.concatenate(x).ravel()
-        np.testing.assert_array_equal(order, np.concatenate(y).argmax(-1))
-        epochs.append(order.tolist())
-        batches.on_epoch_end()
-    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
-    assert epochs[0] != epochs[1]

@@ -1,9 +1,19 @@
 """Data sets by name, at the size of a model."""
 
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from keras_tokenlearner.data import load_fashion_mnist, load_named, named
+from keras_tokenlearner.data import (
+    ArrayImages,
+    load_fashion_mnist,
+    load_named,
+    named,
+    open_named,
+    read_real_labels,
+)
 
 
 def test_as_they_are():
@@ -18,22 +28,52 @@ def test_resized_from_a_source(monkeypatch):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (3, 8, 8, 3)).astype("uint8")
     flat = np.full((2, 8, 8, 3), 77, "uint8")
-    loaders = {"cifar10": lambda source: ((images, source), (flat, source))}
-    monkeypatch.setattr(named, "LOADERS", loaders)
+
+    def opener(source):
+        assert source == "some/folder"
+        return ArrayImages(images, [0, 1, 1]), ArrayImages(flat, [1, 0])
+
+    monkeypatch.setitem(named.OPENERS, "cifar10", opener)
     (train, labels), (test, _) = load_named("cifar10:some/folder", (4, 4, 3))
-    assert labels == "some/folder" and train.dtype == np.uint8
+    assert labels.tolist() == [0, 1, 1] and train.dtype == np.uint8
     np.testing.assert_array_equal(test, np.full((2, 4, 4, 3), 77))
     means = images.reshape(3, 4, 2, 4, 2, 3).mean((2, 4))  # a triangle is a little wider
     assert np.abs(train - means).mean() < 25
 
 
+def test_folders(tmp_path):
+    for split in ("train", "val"):
+        for name, grey in (("cat", 1), ("dog", 2)):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (6, 5), (grey, 0, 0)).save(tmp_path / split / name / "0.png")
+    train, test = open_named(f"folder:{tmp_path}")
+    assert train.class_names == test.class_names == ("cat", "dog")
+    assert [int(pixels[0, 0, 0]) for pixels, _ in test] == [1, 2]
+    (tmp_path / "train" / "cat").rename(tmp_path / "train" / "cow")
+    with pytest.raises(ValueError, match=r"\('cow', 'dog'\) and \('cat', 'dog'\)"):
+        open_named(f"folder:{tmp_path}")
+
+
 @pytest.mark.parametrize(
-    ("data", "shape", "message"),
+    ("data", "message"),
     [
-        ("cifar", None, "Did you mean 'cifar10'"),
-        ("fashion_mnist", (32, 32, 3), "has images of 1 channels and the model takes 3"),
+        ("cifar", "Did you mean 'cifar10'"),
+        ("tfds", "as in 'tfds:WHICH'. Received: 'tfds'"),
+        ("folder:nowhere", "path='nowhere/train', with 0 folders"),
     ],
 )
-def test_refused(data, shape, message):
+def test_refused(data, message):
     with pytest.raises(ValueError, match=message):
-        load_named(data, shape)
+        open_named(data)
+
+
+def test_real_labels(tmp_path):
+    path = tmp_path / "real.json"
+    path.write_text(json.dumps([[3], [], [1, 2]]))
+    names = ["ILSVRC2012_val_00000003.JPEG", "ILSVRC2012_val_00000001.JPEG"]
+    assert read_real_labels(path, names) == [[1, 2], [3]]
+    with pytest.raises(ValueError, match="up to 3. Received: 'ILSVRC2012_val_00000004.JPEG'"):
+        read_real_labels(path, ["ILSVRC2012_val_00000004.JPEG"])
+    path.write_text("{}}")
+    with pytest.raises(ValueError, match="real.json must be a JSON list of lists of labels"):
+        read_real_labels(path, names)

@@ -1,4 +1,4 @@
-"""The recipe behind the shipped weights, on a few images."""
+"""Training by the recipes, on a few images."""
 
 import json
 
@@ -7,29 +7,28 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import create_model
-from keras_tokenlearner.data import load_fashion_mnist
-from keras_tokenlearner.training import FashionMnistRecipe, fashion_mnist, with_settings
+from keras_tokenlearner.data import ArrayImages, load_fashion_mnist, named
+from keras_tokenlearner.training import FashionMnistRecipe, train, with_settings
 from keras_tokenlearner.weights import load_weights
 
 
 @pytest.fixture
 def few(monkeypatch):
     (x, y), (test_x, test_y) = load_fashion_mnist()
-    data = (x[:640], y[:640]), (test_x[:200], test_y[:200])
-    monkeypatch.setattr(fashion_mnist, "load_fashion_mnist", lambda source: data)
+    data = ArrayImages(x[:640], y[:640]), ArrayImages(test_x[:200], test_y[:200])
+    monkeypatch.setitem(named.OPENERS, "fashion_mnist", lambda source: data)
     return data
 
 
 def test_training_learns_and_leaves_what_it_says(few, tmp_path):
     recipe = FashionMnistRecipe(epochs=6, batch_size=32, learning_rate=2e-3)
-    accuracy = fashion_mnist.train(recipe, tmp_path)
+    accuracy = train(recipe, tmp_path)
     result = json.loads((tmp_path / f"{recipe.model}.json").read_text())
     assert accuracy == result["test_accuracy"] > 0.25
     assert result["recipe"]["learning_rate"] == 2e-3
     model = create_model(recipe.model, classes=10)
     load_weights(model, tmp_path / f"{recipe.model}.weights.h5", result["sha256"])
-    images, labels = few[1]
-    right = model.predict(images, verbose=0).argmax(1) == labels
+    right = model.predict(few[1].images, verbose=0).argmax(1) == few[1].labels
     assert np.mean(right) == pytest.approx(accuracy, abs=0.006)
 
 
@@ -44,7 +43,7 @@ def test_a_broken_run_goes_on(few, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(keras.callbacks, "BackupAndRestore", Breaks)
         with pytest.raises(KeyboardInterrupt):
-            fashion_mnist.train(recipe, tmp_path)
+            train(recipe, tmp_path)
     fits = []
     original = keras.Model.fit
 
@@ -54,7 +53,7 @@ def test_a_broken_run_goes_on(few, tmp_path, monkeypatch):
         return history
 
     monkeypatch.setattr(keras.Model, "fit", fit)
-    fashion_mnist.train(recipe, tmp_path)
+    train(recipe, tmp_path)
     assert fits == [[1]]
 
 

@@ -1,0 +1,157 @@
+"""The paper's comparisons on CIFAR-10: what of its ordering holds for a small model.
+
+    python -m benchmarks.paper_comparisons FOLDER --train-images 10000 --epochs 10
+
+Figure 4 (place of the TokenLearner), Table 4 (TokenFuser), Table 5 (pooling), Figure 7 (fuser
+alternatives) and the tokenisers of section 6.3, there of videos, here of images. Each variant of
+`vit_nano4` is trained by the recipe `cifar10` from scratch with each seed. A row is written as soon
+as it is known, and what the file has already is not done again; the plot stands beside the file.
+"""
+
+import argparse
+import csv
+import dataclasses
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from benchmarks.machine import command, machine
+from keras_tokenlearner import costs, create_model
+from keras_tokenlearner.extras import require
+from keras_tokenlearner.training import Cifar10Recipe, train
+
+_LEARNER = {"reducer": "token_learner", "num_tokens": 8, "token_attention": "mlp", "at": 3}
+
+# What each variant changes in the config of `vit_nano4`, which has 6 blocks on 8 x 8 tokens.
+VARIANTS = {
+    "plain": {},
+    **{f"token_learner_at{at}": {**_LEARNER, "at": at} for at in range(6)},
+    "token_fuser": {**_LEARNER, "fuser": "token_fuser"},
+    "unpool": {**_LEARNER, "fuser": "unpool"},
+    "reproject": {**_LEARNER, "fuser": "reproject"},
+    "spatial_pooling": {"reducer": "spatial_pooling", "at": 3},
+    "fixed_grid": {"reducer": "fixed_grid", "num_tokens": 8, "at": 3},
+    "direct_tokens": {"reducer": "direct_tokens", "num_tokens": 8, "at": 3},
+    "pooled_tokens": {"reducer": "pooled_tokens", "num_tokens": 8, "at": 3},
+}
+COMPARISONS = {
+    "Figure 4: place": ("plain", *(f"token_learner_at{at}" for at in range(6))),
+    "Table 4: fuser": ("plain", "token_learner_at3", "token_fuser"),
+    "Table 5: pooling": ("plain", "token_learner_at3", "spatial_pooling"),
+    "Figure 7: fuser alternatives": ("token_fuser", "unpool", "reproject"),
+    "Section 6.3: tokenisers": (
+        "token_learner_at3",
+        "fixed_grid",
+        "direct_tokens",
+        "pooled_tokens",
+    ),
+}
+KEYS = ("variant", "seed", "train_images", "test_images", "epochs")
+COLUMNS = (*KEYS, "accuracy", "gmacs", "mparams", "train_seconds")
+
+
+@dataclass(frozen=True)
+class VariantRecipe(Cifar10Recipe):
+    """The recipe `cifar10` for a variant, on some of the images.
+
+    Attributes:
+        model: Name in the catalogue.
+        variant: Name of a variant.
+        train_images: How many of them.
+        test_images: How many of them.
+    """
+
+    model: str = "vit_nano4"
+    variant: str = "plain"
+    train_images: int = 50_000
+    test_images: int = 10_000
+
+    def open(self):
+        """Return the sources of the training and of the test images."""
+        counts = self.train_images, self.test_images
+        splits = zip(super().open(), counts, strict=True)
+        return tuple(images.take(range(min(count, len(images)))) for images, count in splits)
+
+    def build(self, classes):
+        """Return the variant, to be compiled."""
+        changes = VARIANTS[self.variant]
+        return create_model(self.model, classes=classes, input_shape=(32, 32, 3), **changes)
+
+
+def main(arguments=None):
+    """Train what is missing, and draw the plot."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", help="as keras_tokenlearner.data.load_cifar10 takes it")
+    parser.add_argument("--output", type=Path, default="benchmarks/results/paper_comparisons.csv")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--train-images", type=int, default=50_000)
+    parser.add_argument("--test-images", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=Cifar10Recipe.epochs)
+    options = parser.parse_args(arguments)
+    shared = {name: getattr(options, name) for name in ("train_images", "test_images", "epochs")}
+    for seed in options.seeds:
+        for variant in options.variants:
+            recipe = VariantRecipe(variant=variant, seed=seed, source=options.source, **shared)
+            wanted = {key: str(getattr(recipe, key)) for key in KEYS}
+            if not any(wanted.items() <= row.items() for row in _read(options.output)):
+                _append(options.output, _row(recipe))
+    _draw(_read(options.output), options.output.with_suffix(".png"))
+
+
+def _row(recipe):
+    counted = costs(recipe.build(classes=10))
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        accuracy = train(recipe, folder)
+    return {key: dataclasses.asdict(recipe)[key] for key in KEYS} | {
+        "accuracy": f"{accuracy:.4f}",
+        "gmacs": f"{counted.macs / 1e9:.5f}",
+        "mparams": f"{counted.params / 1e6:.3f}",
+        "train_seconds": round(time.perf_counter() - begun),
+    }
+
+
+def _read(path):
+    if not path.is_file():
+        return []
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return list(csv.DictReader(lines))
+
+
+def _append(path, row):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.is_file()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            file.write(f"# {command()}\n# {machine('keras', keras.backend.backend())}\n")
+            writer.writeheader()
+        writer.writerow(row)
+    print(row, flush=True)
+
+
+def _draw(rows, path):
+    """Draw accuracy over cost: a panel a comparison, a dot a seed, the name at their mean."""
+    figure = require("matplotlib.figure", "plot").Figure(figsize=(4 * len(COMPARISONS), 4))
+    panels = figure.subplots(1, len(COMPARISONS), sharey=True)
+    for panel, (title, variants) in zip(panels, COMPARISONS.items(), strict=True):
+        panel.set(title=title, xlabel="million multiply-adds")
+        for variant in variants:
+            found = [row for row in rows if row["variant"] == variant]
+            if found:
+                cost = [1e3 * float(row["gmacs"]) for row in found]
+                right = [100 * float(row["accuracy"]) for row in found]
+                panel.plot(cost, right, "o", alpha=0.5)
+                panel.annotate(variant, (np.mean(cost), np.mean(right)), fontsize=7)
+    panels[0].set_ylabel("right of the test images, in percent")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Does the pipeline keep up: images a second from JPEG files to batches, beside a model's training.
+
+    python -m benchmarks.pipeline FOLDER --model tokenlearner_b16_8at6 > pipeline.csv
+
+FOLDER holds a folder of images for every class; without one, JPEG files of 500 x 375 pixels are
+made. A row for each number of threads has what the pipeline alone gives (decoded, inception crop,
+mirrored), warm; the row `train` is the model's rate on a batch that is there already. The pipeline
+keeps up where its rate is the larger one.
+"""
+
+import argparse
+import csv
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from benchmarks.machine import command, machine
+from keras_tokenlearner import create_model
+from keras_tokenlearner.data import ImageBatches, from_folder
+from keras_tokenlearner.extras import require
+
+COLUMNS = ("what", "model", "size", "batch_size", "threads", "images_per_second")
+
+
+def main(arguments=None):
+    """Print a row for each number of threads, and one for the model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", help="images, a folder for every class")
+    parser.add_argument("--model", default="tokenlearner_b16_8at6")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batches", type=int, default=20, help="to measure")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4, 8])
+    options = parser.parse_args(arguments)
+    print(f"# {command()}\n# {machine('keras', 'pillow', keras.backend.backend())}")
+    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+
+    def write(what, threads, rate):
+        row = {"what": what, "model": options.model, "size": options.size, "threads": threads}
+        row |= {"batch_size": options.batch_size, "images_per_second": f"{rate:.1f}"}
+        writer.writerow(row)
+        sys.stdout.flush()
+
+    with tempfile.TemporaryDirectory() as made:
+        if options.folder is None:
+            _write_images(made, options.batch_size * 4)
+        images = from_folder(options.folder or made)
+        shape = (options.size, options.size, 3)
+        for threads in options.threads:
+            batches = _batches(images, shape, options.batch_size, threads)
+            write("pipeline", threads, _pipeline_rate(batches, options.batches))
+        batch = _batches(images, shape, options.batch_size, max(options.threads))[0]
+    write("train", "", _training_rate(options.model, batch, options.batches))
+
+
+def _batches(images, shape, batch_size, threads):
+    def augment(seed):
+        return keras.layers.RandomFlip("horizontal", seed=seed)
+
+    return ImageBatches(images, shape, batch_size, crop=0.05, augment=augment, threads=threads)
+
+
+def _pipeline_rate(batches, count):
+    batches[0]
+    batches.on_epoch_end()  # nothing is read ahead for the first measured batch
+    start = time.perf_counter()
+    for number in range(count):
+        index = number % len(batches)
+        if number and index == 0:
+            batches.on_epoch_end()
+        batches[index]
+    return count * batches.batch_size / (time.perf_counter() - start)
+
+
+def _training_rate(name, batch, count):
+    images, labels = batch
+    model = create_model(name, classes=labels.shape[1], input_shape=images.shape[1:])
+    model.compile("adamw", "categorical_crossentropy")
+    times = []
+    for _ in range(count + 2):
+        start = time.perf_counter()
+        float(model.train_on_batch(images, labels))
+        times.append(time.perf_counter() - start)
+    return len(images) / statistics.median(times[2:])  # the first ones compile
+
+
+def _write_images(folder, count):
+    """Write JPEG files with the detail of photographs, about 100 kB each."""
+    pillow = require("PIL.Image", "image")
+    random = np.random.default_rng(0)
+    for number in range(count):
+        path = Path(folder) / f"class_{number % 4}" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        image = np.zeros((375, 500, 3))
+        for scale in (4, 16, 64):
+            coarse = random.integers(0, 256, (375 // scale + 1, 500 // scale + 1, 3))
+            grown = pillow.fromarray(coarse.astype("uint8")).resize((500, 375))
+            image += np.asarray(grown) / 3
+        pillow.fromarray(image.astype("uint8")).save(path, quality=90)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Our models as backbones of keras-hub, the extra `hub`."""
+
+import functools
+
+import keras
+
+from keras_tokenlearner.applications.create import create_model
+from keras_tokenlearner.extras import require
+
+
+def hub_backbone(model, **arguments):
+    """Return a model of the catalogue as a backbone for `keras_hub.models.ImageClassifier`.
+
+    It gives the average of the tokens, as (B, 1, 1, C), which the classifier's own pooling leaves
+    as it is. To load a saved classifier, call this once before, which registers the class.
+
+    Args:
+        model: Name in the catalogue, of a model of images.
+        **arguments: Of `create_model`, such as `input_shape` and `weights`, of types that JSON
+            knows.
+
+    Returns:
+        A `keras_hub.models.Backbone`.
+
+    Raises:
+        ImportError: If keras-hub is not installed.
+    """
+    return _hub_backbone_class()(model, **arguments)
+
+
+@functools.cache
+def _hub_backbone_class():
+    keras_hub = require("keras_hub", "hub")
+
+    @keras.saving.register_keras_serializable(package="keras_tokenlearner")
+    class HubBackbone(keras_hub.models.Backbone):
+        def __init__(self, model, dtype=None, name=None, trainable=True, **arguments):
+            body = create_model(model, include_top=False, pooling="avg", **arguments)
+            features = keras.layers.Reshape((1, 1, body.output_shape[-1]), name="features")
+            super().__init__(
+                inputs=body.input,
+                outputs=features(body.output),
+                dtype=dtype,
+                name=name or model,
+                trainable=trainable,
+            )
+            self.model, self.arguments = model, arguments
+
+        def get_config(self):
+            without_weights = {key: x for key, x in self.arguments.items() if key != "weights"}
+            return {**super().get_config(), "model": self.model, **without_weights}
+
+    return HubBackbone

@@ -1,0 +1,36 @@
+import math
+
+
+def inception_crop(height, width, random, area=(0.05, 1.0), ratio=(3 / 4, 4 / 3)):
+    """Choose a part of an image at random, as ViT and most other models are trained.
+
+    Args:
+        height: Integer, of the image, in pixels.
+        width: Integer, of the image, in pixels.
+        random: A `numpy.random.Generator`.
+        area: Smallest and largest share of the image's area.
+        ratio: Smallest and largest width of the part in heights.
+
+    Returns:
+        `(left, top, right, bottom)` in pixels; the whole image where a hundred tries do not fit.
+
+    Example:
+
+    >>> left, top, right, bottom = inception_crop(100, 200, np.random.default_rng(0))
+    >>> 0 <= left < right <= 200 and 0 <= top < bottom <= 100
+    True
+
+    Source: Szegedy et al., "Going Deeper with Convolutions", 2014.
+    """
+    for _ in range(100):
+        pixels = random.uniform(*area) * height * width
+        aspect = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        crop_height, crop_width = (
+            round(math.sqrt(pixels / aspect)),
+            round(math.sqrt(pixels * aspect)),
+        )
+        if 0 < crop_height <= height and 0 < crop_width <= width:
+            top = int(random.integers(height - crop_height + 1))
+            left = int(random.integers(width - crop_width + 1))
+            return left, top, left + crop_width, top + crop_height
+    return 0, 0, width, height

@@ -1,0 +1,172 @@
+"""Labelled images that are read one at a time: from arrays, from files, or some of others."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from keras_tokenlearner.extras import require
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+class Images:
+    """What all sources of images have in common.
+
+    A source has a length, and `source[place]` is `(pixels, label)`: an array of type uint8 and
+    shape (height, width, channels), of any size, and an integer.
+
+    Attributes:
+        class_names: Tuple of what the classes are called, in order.
+        labels: Integer array of shape (n,).
+        names: What the images are called, as a tuple: names of files, or numbers.
+    """
+
+    class_names = ()
+
+    def __len__(self):
+        raise NotImplementedError
+
+    def __getitem__(self, place):
+        raise NotImplementedError
+
+    def __iter__(self):
+        return (self[place] for place in range(len(self)))
+
+    @functools.cached_property
+    def labels(self):
+        return np.array([label for _, label in self])
+
+    @functools.cached_property
+    def names(self):
+        return tuple(str(place) for place in range(len(self)))
+
+    def take(self, places):
+        """Return a source of the images at some places."""
+        return SomeImages(self, places)
+
+
+class SomeImages(Images):
+    """The images at some places of another source.
+
+    Args:
+        images: The other source.
+        places: Sequence of integers.
+    """
+
+    def __init__(self, images, places):
+        self.images, self.places = images, [int(place) for place in places]
+        self.class_names = images.class_names
+
+    def __len__(self):
+        return len(self.places)
+
+    def __getitem__(self, place):
+        return self.images[self.places[place]]
+
+    @functools.cached_property
+    def labels(self):
+        return self.images.labels[self.places]
+
+    @functools.cached_property
+    def names(self):
+        return tuple(self.images.names[place] for place in self.places)
+
+
+class ArrayImages(Images):
+    """Images of an array.
+
+    Args:
+        images: Array of type uint8 and shape (n, height, width, channels).
+        labels: Integer array of shape (n,).
+        class_names: What the classes are called. Defaults to their numbers.
+
+    Raises:
+        ValueError: If there are not as many images as labels.
+
+    Example:
+
+    >>> images = ArrayImages(np.zeros((3, 28, 28, 1), "uint8"), np.array([0, 2, 1]))
+    >>> len(images), images.class_names, images[1][0].shape, images[1][1]
+    (3, ('0', '1', '2'), (28, 28, 1), 2)
+    """
+
+    def __init__(self, images, labels, class_names=None):
+        if len(images) != len(labels) or np.ndim(images) != 4:
+            raise ValueError(
+                "ArrayImages: `images` must have shape (n, height, width, channels), with a label "
+                f"each. Received: images of shape {np.shape(images)}, {len(labels)} labels"
+            )
+        self.images, self.labels = images, np.asarray(labels, "int64")
+        count = self.labels.max(initial=-1) + 1
+        self.class_names = tuple(class_names or (str(label) for label in range(count)))
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, place):
+        return self.images[place], int(self.labels[place])
+
+
+class FileImages(Images):
+    """Images in files, decoded by Pillow, the extra `image`, when they are asked for.
+
+    Args:
+        files: Paths.
+        labels: Integer array of shape (n,).
+        class_names: What the classes are called.
+
+    Raises:
+        ValueError: When an image is asked for whose file is missing or damaged.
+        ImportError: If Pillow is not installed.
+    """
+
+    def __init__(self, files, labels, class_names):
+        self.files, self.labels = files, np.asarray(labels, "int64")
+        self.class_names = tuple(class_names)
+        self.pillow = require("PIL.Image", "image")
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, place):
+        try:
+            with self.pillow.open(self.files[place]) as image:
+                pixels = np.asarray(image.convert("RGB"))
+        except (OSError, SyntaxError, self.pillow.DecompressionBombError) as error:
+            raise ValueError(
+                f"FileImages: {self.files[place]} is no image that can be read: {error}"
+            ) from error
+        return pixels, int(self.labels[place])
+
+    @functools.cached_property
+    def names(self):
+        return tuple(Path(file).name for file in self.files)
+
+
+def from_folder(path):
+    """List a folder with a folder of images for every class.
+
+    Args:
+        path: Path of the folder.
+
+    Returns:
+        A `FileImages`, in the order of the names.
+
+    Raises:
+        ValueError: If there are no such folders, or no images in them.
+    """
+    folders = sorted(found for found in Path(path).glob("*") if found.is_dir())
+    found = [
+        (str(file), label)
+        for label, folder in enumerate(folders)
+        for file in sorted(folder.iterdir())
+        if file.suffix.lower() in SUFFIXES
+    ]
+    if not found:
+        raise ValueError(
+            "from_folder: there must be a folder of images for every class. "
+            f"Received: path={str(path)!r}, with {len(folders)} folders and no images in them"
+        )
+    files, labels = zip(*found, strict=True)
+    return FileImages(files, labels, [folder.name for folder in folders])

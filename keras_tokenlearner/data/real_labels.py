@@ -1,0 +1,41 @@
+import json
+import re
+from pathlib import Path
+
+_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\b")
+
+
+def read_real_labels(path, names):
+    """Return the reassessed labels (ReaL) of images of ImageNet's validation set.
+
+    Args:
+        path: Path of `real.json`, from https://github.com/google-research/reassessed-imagenet: a
+            list of labels for each validation image, in the order of their numbers.
+        names: Names of the images, such as `"ILSVRC2012_val_00000001.JPEG"`, in any order: what
+            `names` of a source gives.
+
+    Returns:
+        A list of labels for each name, for `keras_tokenlearner.evaluation.real_accuracy`.
+
+    Raises:
+        ValueError: If the file is missing or damaged, or a name has no number in it.
+
+    Source: Beyer et al., "Are we done with ImageNet?", 2020.
+    """
+    try:
+        lists = json.loads(Path(path).read_text())
+        lists = [[int(label) for label in labels] for labels in lists]
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"read_real_labels: {path} must be a JSON list of lists of labels: {error}"
+        ) from error
+    found = []
+    for name in names:
+        number = _NUMBER.search(name)
+        if not number or not 1 <= int(number.group(1)) <= len(lists):
+            raise ValueError(
+                "read_real_labels: names must be ILSVRC2012_val_00000001.JPEG and so on, up to "
+                f"{len(lists)}. Received: {name!r}"
+            )
+        found.append(lists[int(number.group(1)) - 1])
+    return found

@@ -1,0 +1,151 @@
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from keras_tokenlearner.data import FEW_SHOT, ImageBatches, open_named, read_real_labels
+from keras_tokenlearner.evaluation.few_shot import choose, few_shot_accuracy
+from keras_tokenlearner.evaluation.scores import (
+    mean_class_accuracy,
+    real_accuracy,
+    top_k_accuracy,
+)
+from keras_tokenlearner.layers.checks import check_choice
+
+METRICS = ("top1", "top5", "mean_class", "real", "few_shot")
+
+
+@dataclass(frozen=True)
+class FewShotProtocol:
+    """The few-shot experiments of section 3.4 of the paper, Figures 4 and 6.
+
+    Command: `keras-tokenlearner evaluate MODEL --size 224 --metrics few_shot`. It needs the data
+    sets prepared by tensorflow-datasets. The paper's figures print no numbers, and its models were
+    pre-trained on JFT-300M, which is not public: no number is to be expected.
+
+    The paper follows ViT: least squares with a penalty, from frozen features at 224 pixels to
+    targets of -1 and +1, 5 shots. The penalty, 1 and 10 and 25 shots, and which images are trained
+    on are those of the authors' code.
+
+    Attributes:
+        data: What `open_named` takes, each of the nine sets.
+        shots: Training images of each class.
+        l2: Weight of the penalty.
+        seed: Of the choice of the training images.
+    """
+
+    data: tuple = tuple(f"tfds:{name}" for name in FEW_SHOT)
+    shots: tuple = (1, 5, 10, 25)
+    l2: float = 2.0**10
+    seed: int = 0
+
+
+def evaluate(
+    model,
+    data=None,
+    metrics=("top1", "top5"),
+    real_labels=None,
+    protocol=None,
+    batch_size=32,
+    threads=2,
+):
+    """Score a model on the test images of one data set or of several.
+
+    Args:
+        model: A `keras.Model` that classifies images. For `few_shot` one without top, of features
+            (B, C), will do; of one with top, the features are what its layer `head` reads.
+        data: List of names as `open_named` takes them. Defaults to those of the `protocol`.
+        metrics: Some of `"top1"`, `"top5"`, `"mean_class"` (the accuracies of the classes,
+            averaged), `"real"` (ImageNet's validation images by the reassessed labels) and
+            `"few_shot"` (least squares on a few training images of each class).
+        real_labels: Path of `real.json`, for `"real"`.
+        protocol: A `FewShotProtocol`.
+        batch_size: Integer.
+        threads: Integer, of reading.
+
+    Returns:
+        A dictionary for each data set: `data`, its name; the metrics, in [0, 1], the few-shot ones
+        as `1_shot` and so on, `None` where a class has too few training images. For several data
+        sets a last one has their averages, `data` being `"average"`.
+
+    Raises:
+        ValueError: If a metric or a data set is unknown or does not suit the model.
+
+    Example:
+
+    >>> model = create_model("vit_pico8", classes=10, input_shape=(28, 28, 1))
+    >>> protocol = FewShotProtocol(shots=(1,))
+    >>> (row,) = evaluate(model, ["fashion_mnist"], ["top1", "few_shot"], protocol=protocol)
+    >>> list(row)
+    ['data', 'top1', '1_shot']
+    """
+    protocol = protocol or FewShotProtocol()
+    for metric in metrics:
+        check_choice("evaluate", "metrics", metric, METRICS)
+    if "real" in metrics and real_labels is None:
+        raise ValueError("evaluate: the metric 'real' needs `real_labels`, the path of real.json")
+
+    def predict(part, images):
+        shape = model.input_shape[1:]
+        batches = ImageBatches(images, shape, batch_size, training=False, threads=threads)
+        return part.predict(batches, verbose=0)
+
+    rows = []
+    for name in data or protocol.data:
+        train, test = open_named(name)
+        row = {"data": name}
+        if set(metrics) - {"few_shot"}:
+            _check_classes(model, name, test)
+            row |= _scores(test, predict(model, test), metrics, real_labels)
+        if "few_shot" in metrics:
+            row |= _few_shot(_features(model), predict, train, test, protocol)
+        rows.append(row)
+    if len(rows) > 1:
+        names = list(rows[0])[1:]
+        rows.append({"data": "average", **{name: _average(rows, name) for name in names}})
+    return rows
+
+
+def _check_classes(model, name, images):
+    if model.output_shape[-1] != len(images.class_names):
+        raise ValueError(
+            f"evaluate: the model must have the {len(images.class_names)} classes of {name!r}; "
+            f"only the metric 'few_shot' does without. Received: {model.output_shape[-1]} classes"
+        )
+
+
+def _scores(images, scores, metrics, real_labels):
+    labels = images.labels
+    functions = {
+        "top1": lambda: top_k_accuracy(labels, scores),
+        "top5": lambda: top_k_accuracy(labels, scores, k=5),
+        "mean_class": lambda: mean_class_accuracy(labels, scores),
+        "real": lambda: real_accuracy(read_real_labels(real_labels, images.names), scores),
+    }
+    return {metric: functions[metric]() for metric in metrics if metric in functions}
+
+
+def _features(model):
+    """Return the part of a model that gives what its head reads."""
+    if any(layer.name == "head" for layer in model.layers):
+        return keras.Model(model.input, model.get_layer("head").input)
+    return model
+
+
+def _few_shot(features, predict, train, test, protocol):
+    labels = np.unique(train.labels, return_inverse=True)[1]
+    most = min(np.bincount(labels).min(), max(protocol.shots))
+    some = train.take(choose(labels, most, protocol.seed))  # the model sees no others
+    arrays = predict(features, some), some.labels, predict(features, test), test.labels
+    found = {f"{count}_shot": None for count in protocol.shots}
+    for count in protocol.shots:
+        if count <= most:
+            accuracy = few_shot_accuracy(*arrays, count, protocol.l2, protocol.seed)
+            found[f"{count}_shot"] = accuracy
+    return found
+
+
+def _average(rows, name):
+    """Return the average over the data sets that have a value."""
+    found = [row[name] for row in rows if row[name] is not None]
+    return float(np.mean(found)) if found else None

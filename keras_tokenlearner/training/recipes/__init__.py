@@ -1,0 +1,28 @@
+"""How models are trained: a frozen dataclass for each experiment.
+
+`train` asks a recipe for its data (`open`, `batches`), its model (`build`) and its `optimizer`, and
+reads `model`, `epochs`, `label_smoothing` and `seed`; what has these is a recipe.
+"""
+
+from keras_tokenlearner.training.recipes.ablations import (
+    FuserAlternativesRecipe,
+    FuserRecipe,
+    PlaceRecipe,
+    PoolingRecipe,
+)
+from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe, ImageNet512Recipe
+from keras_tokenlearner.training.recipes.pretraining import PretrainingRecipe
+from keras_tokenlearner.training.recipes.small import Cifar10Recipe, FashionMnistRecipe
+
+# Names on the command line.
+RECIPES = {
+    "fashion_mnist": FashionMnistRecipe,
+    "cifar10": Cifar10Recipe,
+    "pretraining": PretrainingRecipe,
+    "imagenet_384": ImageNet384Recipe,
+    "imagenet_512": ImageNet512Recipe,
+    "place": PlaceRecipe,
+    "fuser": FuserRecipe,
+    "pooling": PoolingRecipe,
+    "fuser_alternatives": FuserAlternativesRecipe,
+}

@@ -1,0 +1,163 @@
+"""Fine-tuning on ImageNet, as section 3 of the paper and the ViT that it follows."""
+
+from dataclasses import dataclass
+
+import keras
+
+from keras_tokenlearner.applications import create_model
+from keras_tokenlearner.data import ImageBatches, open_named
+from keras_tokenlearner.layers.checks import check_choice
+from keras_tokenlearner.training.optimizers import sgd
+
+_CROP = 0.05  # the smallest share of an image's area, as ViT's code has it
+
+# What Keras's RematScope can do on each backend, as of Keras 3.15.
+_REMAT = {
+    "jax": ("none", "activations"),
+    "torch": ("none", "activations", "full"),
+    "tensorflow": ("none",),
+}
+
+
+@dataclass(frozen=True)
+class ImageNet384Recipe:
+    """Fine-tuning of S and B models on ImageNet at 384 pixels: Tables 1 and 4.
+
+    Command: `keras-tokenlearner train imagenet_384 --set model=NAME --set weights=FILE`. It needs
+    ImageNet prepared by tensorflow-datasets (or `data=folder:FOLDER`), weights that were
+    pre-trained, and accelerators for 512 images at a time, or `accumulate`.
+
+    To expect after pre-training on JFT-300M, which is not public, from Table 1 (top-1, in percent):
+
+        vit_s32 77.87                     tokenlearner_s32_8at6 76.13
+        vit_b32 80.69                     tokenlearner_s32_22_8at11 79.42
+        vit_b16 84.73                     tokenlearner_b32_20_8at10 82.74
+        tokenlearner_b16_8at6 83.65       tokenlearner_b16_21_8at10 85.21
+                                          tokenlearner_b16_21_16at10 85.45
+
+    The paper follows "the exact training protocols" of ViT: SGD with momentum, 20,000 steps of 512
+    images (8 epochs), cosine decay, no weight decay, global norm clipped at 1. ViT tried the rates
+    0.003, 0.01, 0.03 and 0.06 and the paper does not say which it took: we take 0.03. 500 steps of
+    warm-up and the inception crop are those of ViT's code.
+
+    Attributes:
+        model: Name in the catalogue.
+        weights: What `create_model` takes, with a head of any classes, which is not used; empty for
+            random weights.
+        data: What `open_named` takes.
+        size: Height and width of the images.
+        epochs: Passes over the training images.
+        batch_size: Images a step of the optimizer.
+        accumulate: Parts in which a batch goes through the model, their gradients averaged.
+        learning_rate: The highest, reached after the warm-up.
+        warmup_steps: Steps of linear warm-up.
+        label_smoothing: Of the cross-entropy.
+        average: Momentum of the average of the weights that is kept; 0 for none.
+        precision: Name of Keras's policy, such as `mixed_bfloat16`.
+        remat: `none`, or what is computed again in the backward pass to save memory:
+            `activations`, and on torch `full`.
+        threads: Of reading.
+        seed: Of weights, order and augmentation.
+
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, appendix B.1.1.
+    """
+
+    model: str = "tokenlearner_b16_8at6"
+    weights: str = ""
+    data: str = "tfds:imagenet2012"
+    size: int = 384
+    epochs: int = 8
+    batch_size: int = 512
+    accumulate: int = 1
+    learning_rate: float = 0.03
+    warmup_steps: int = 500
+    label_smoothing: float = 0.0
+    average: float = 0.0
+    precision: str = "float32"
+    remat: str = "none"
+    threads: int = 16
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"{type(self).__name__}: `accumulate` must divide the batch. "
+                f"Received: batch_size={self.batch_size}, accumulate={self.accumulate}"
+            )
+
+    def open(self):
+        """Return the sources of the training and of the test images."""
+        return open_named(self.data)
+
+    def build(self, classes):
+        """Return the model, to be compiled."""
+        backend = keras.backend.backend()
+        check_choice(f"{type(self).__name__} on {backend}", "remat", self.remat, _REMAT[backend])
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.precision)
+        try:
+            with keras.RematScope(mode=None if self.remat == "none" else self.remat):
+                return self._build(classes)
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    def _build(self, classes):
+        arguments = {"input_shape": (self.size, self.size, 3), **self.changes()}
+        if not self.weights:
+            return create_model(self.model, classes=classes, **arguments)
+        body = create_model(
+            self.model, include_top=False, pooling="avg", weights=self.weights, **arguments
+        )
+        logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="head")(body.output)
+        scores = keras.layers.Activation("softmax", dtype="float32", name="predictions")(logits)
+        return keras.Model(body.input, scores, name=self.model)
+
+    def changes(self):
+        """Return what differs from the config in the catalogue."""
+        return {}
+
+    def batches(self, images, input_shape, training):
+        """Return the batches of a source of images."""
+        size, augment = self.batch_size // self.accumulate, self.augmentation
+        arguments = {"crop": _CROP, "seed": self.seed, "threads": self.threads}
+        return ImageBatches(images, input_shape, size, training, augment=augment, **arguments)
+
+    def augmentation(self, seed):
+        """Return the layers that vary a batch of training images."""
+        return keras.layers.RandomFlip("horizontal", seed=seed)
+
+    def optimizer(self, steps_per_epoch):
+        """Return SGD with momentum, warm-up and cosine decay over the whole run."""
+        steps = self.epochs * steps_per_epoch // self.accumulate
+        return sgd(self.learning_rate, steps, self.warmup_steps, **self.memory())
+
+    def memory(self):
+        """Return what Keras's optimizers keep besides their own state."""
+        return {
+            "gradient_accumulation_steps": self.accumulate if self.accumulate > 1 else None,
+            "use_ema": self.average > 0,
+            "ema_momentum": self.average,
+        }
+
+
+@dataclass(frozen=True)
+class ImageNet512Recipe(ImageNet384Recipe):
+    """Fine-tuning of L models on ImageNet at 512 pixels: Tables 2, 3 and 4.
+
+    Command: `keras-tokenlearner train imagenet_512 --set model=NAME --set weights=FILE`. It needs
+    what the recipe at 384 pixels needs, and an L/8 or L/10 many times its memory: see `accumulate`,
+    `precision` and `remat`.
+
+    To expect after pre-training on JFT-300M, from Tables 2 and 3 (top-1, in percent):
+
+        vit_l16 87.35                     tokenlearner_l16_30_8at18 88.11
+        tokenlearner_l16_16at12 87.68     tokenlearner_l14_35_16at18 88.37
+        tokenlearner_l16_35_16at12 87.47  tokenlearner_l10_35_16at18 88.5 (ReaL 90.75)
+                                          tokenlearner_l8_35_16at18 88.87 (ReaL 91.05)
+
+    The averaging of weights with 0.9999 is what ViT does at 512 pixels.
+    """
+
+    model: str = "tokenlearner_l16_16at12"
+    size: int = 512
+    average: float = 0.9999

@@ -1,0 +1,44 @@
+"""Pre-training as on JFT-300M, which is not public."""
+
+from dataclasses import dataclass
+
+from keras_tokenlearner.training.optimizers import adamw_linear
+from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe
+
+
+@dataclass(frozen=True)
+class PretrainingRecipe(ImageNet384Recipe):
+    """The schedule of ViT on JFT-300M at 224 pixels, which the paper follows.
+
+    Command: `keras-tokenlearner train pretraining --set model=NAME --set data=DATA`. It needs a
+    large set of images and accelerators for 4,096 of them at a time, or `accumulate`. The paper's
+    set has 300 million and is Google's own; ImageNet stands in its place here, on which 7 epochs
+    are far too few: ViT takes 300 there, a rate of 0.003 and a weight decay of 0.3.
+
+    To expect after JFT-300M: the few-shot accuracies of Figure 6, which prints no numbers; measure
+    them with `keras-tokenlearner evaluate MODEL --weights FILE --metrics few_shot`. What we could
+    train, we did not: no number is ours.
+
+    Adam with decoupled weight decay 0.1, 10,000 steps of warm-up and linear decay are ViT's, for 7
+    epochs at a rate of 8e-4 for B models; it takes 4e-4 and 7 or 14 epochs for L/16. For S models
+    neither paper says; we take those of B.
+
+    Attributes:
+        weight_decay: Of all but biases, norms and positions.
+
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, Table 3.
+    """
+
+    size: int = 224
+    epochs: int = 7
+    batch_size: int = 4096
+    learning_rate: float = 8e-4
+    warmup_steps: int = 10_000
+    weight_decay: float = 0.1
+
+    def optimizer(self, steps_per_epoch):
+        """Return AdamW with warm-up and linear decay over the whole run."""
+        steps = self.epochs * steps_per_epoch // self.accumulate
+        return adamw_linear(
+            self.learning_rate, steps, self.warmup_steps, self.weight_decay, **self.memory()
+        )

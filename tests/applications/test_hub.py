@@ -1,0 +1,31 @@
+"""Our models as backbones of keras-hub's classifiers."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.applications import hub_backbone
+
+keras_hub = pytest.importorskip("keras_hub", reason="the extra `hub`")
+
+
+def test_image_classifier(tmp_path):
+    random = np.random.default_rng(0)
+    images, labels = random.uniform(0, 255, (8, 32, 32, 3)).astype("float32"), np.arange(8) % 3
+    backbone = hub_backbone("tokenlearner_pico8_4at1", input_shape=(32, 32, 3))
+    classifier = keras_hub.models.ImageClassifier(
+        backbone=backbone, num_classes=3, preprocessor=None, activation="softmax"
+    )
+    classifier.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    classifier.fit(images, labels, batch_size=4, epochs=1, verbose=0)
+    answers = classifier.predict(images, verbose=0)
+    assert answers.shape == (8, 3)
+
+    ours = create_model("tokenlearner_pico8_4at1", classes=3)  # the same weights give the same
+    ours.set_weights(backbone.get_weights() + classifier.get_layer("predictions").get_weights())
+    np.testing.assert_allclose(ours.predict(images, verbose=0), answers, atol=1e-5)
+
+    classifier.save(tmp_path / "classifier.keras")
+    loaded = keras.saving.load_model(tmp_path / "classifier.keras", compile=False)
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), answers, atol=1e-5)

@@ -1,0 +1,38 @@
+"""Every variant is built; one is trained on a few images, once, and drawn."""
+
+import numpy as np
+import pytest
+
+from benchmarks import paper_comparisons
+from keras_tokenlearner import costs
+from keras_tokenlearner.data import ArrayImages, named
+
+
+def test_variants_cost_what_the_comparison_is_about():
+    names = ("plain", "token_learner_at3", "token_fuser")
+    found = [costs(paper_comparisons.VariantRecipe(variant=name).build(10)) for name in names]
+    plain, learner, fuser = (cost.macs for cost in found)
+    assert learner < 0.7 * plain and learner < fuser < plain
+    compared = {name for group in paper_comparisons.COMPARISONS.values() for name in group}
+    assert compared == set(paper_comparisons.VARIANTS)
+
+
+@pytest.mark.slow
+def test_rows_and_plot(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="the extra `plot`")
+    random = np.random.default_rng(0)
+    images = ArrayImages(
+        random.integers(0, 256, (70, 32, 32, 3)).astype("uint8"), np.arange(70) % 10
+    )
+    monkeypatch.setitem(named.OPENERS, "cifar10", lambda source: (images, images))
+    options = ["folder", "--output", str(tmp_path / "rows.csv"), "--variants", "token_learner_at0"]
+    options += ["--seeds", "3", "--epochs", "2", "--train-images", "64", "--test-images", "20"]
+    paper_comparisons.main(options)
+    written = (tmp_path / "rows.csv").read_text()
+    row = written.splitlines()[-1].split(",")
+    assert row[:5] == ["token_learner_at0", "3", "64", "20", "2"]
+    assert 0 <= float(row[5]) <= 1 and float(row[6]) < 0.03
+    assert (tmp_path / "rows.png").stat().st_size > 1000
+    monkeypatch.setattr(paper_comparisons, "train", None)  # nothing is trained again
+    paper_comparisons.main(options)
+    assert (tmp_path / "rows.csv").read_text() == written

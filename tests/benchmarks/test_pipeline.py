@@ -1,0 +1,23 @@
+"""Rates of reading and of training, from files that are made."""
+
+import csv
+
+import keras
+import pytest
+
+from benchmarks import pipeline
+
+
+def test_rates(capsys):
+    pytest.importorskip("PIL", reason="the extra `image`")
+    options = ["--model", "vit_pico8", "--size", "32", "--batch-size", "4", "--batches", "3"]
+    pipeline.main([*options, "--threads", "1", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("# python -m benchmarks.") and keras.__version__ in lines[1]
+    rows = list(csv.DictReader(lines[2:]))
+    assert [(row["what"], row["threads"]) for row in rows] == [
+        ("pipeline", "1"),
+        ("pipeline", "2"),
+        ("train", ""),
+    ]
+    assert all(float(row["images_per_second"]) > 0 for row in rows)

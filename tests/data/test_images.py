@@ -1,0 +1,75 @@
+"""Sources of images: arrays, folders and tensorflow-datasets, at the size of a model."""
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_tokenlearner.data import ArrayImages, fit_image, from_folder, inception_crop, resizing
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, grey in (("b", 90), ("a", 30)):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            image = Image.new("L", (20 + number, 10), grey + number)
+            image.save(tmp_path / name / f"{number}.png")
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def test_folder(folder):
+    images = from_folder(folder)
+    assert images.class_names == ("a", "b") and images.labels.tolist() == [0, 0, 1, 1]
+    assert images.names == ("0.png", "1.png", "0.png", "1.png")
+    pixels, label = images[3]
+    np.testing.assert_array_equal(pixels, np.full((10, 21, 3), 91, "uint8"))
+    assert label == 1
+    some = images.take([2, 0])
+    assert len(some) == 2 and some.labels.tolist() == [1, 0] and some.names == ("0.png", "0.png")
+    assert [int(pixels.max()) for pixels, _ in some] == [90, 30]
+
+
+def test_bad_files_and_folders_are_named(folder):
+    (folder / "a" / "0.png").write_bytes(b"\x89PNG nothing")
+    with pytest.raises(ValueError, match=r"a/0.png is no image that can be read"):
+        from_folder(folder)[0]
+    with pytest.raises(ValueError, match="with 0 folders and no images in them"):
+        from_folder(folder / "a")
+
+
+def test_arrays_need_a_label_each():
+    with pytest.raises(ValueError, match=r"images of shape \(3, 4, 4, 1\), 2 labels"):
+        ArrayImages(np.zeros((3, 4, 4, 1), "uint8"), [0, 1])
+
+
+@pytest.mark.parametrize("size", [(173, 134, 69, 44), (28, 56, 56, 36), (155, 23, 66, 83)])
+def test_pixels_are_those_of_the_layer_that_serves(size):
+    height, width, new_height, new_width = size
+    pixels = RANDOM.integers(0, 256, (height, width, 3)).astype("uint8")
+    fitted = fit_image(pixels, (new_height, new_width, 3)).astype("float32")
+    expected = resizing(new_height, new_width)(pixels.astype("float32"))
+    assert np.abs(fitted - keras.ops.convert_to_numpy(expected)).max() <= 1.01  # rounded twice
+
+
+def test_channels_and_boxes():
+    grey = RANDOM.integers(0, 256, (8, 8, 1)).astype("uint8")
+    colour = fit_image(grey, (8, 8, 3))
+    np.testing.assert_array_equal(colour, np.repeat(grey, 3, axis=-1))
+    np.testing.assert_array_equal(fit_image(colour, (8, 8, 1)), grey)
+    np.testing.assert_array_equal(fit_image(grey, (3, 2, 1), (1, 2, 3, 5)), grey[2:5, 1:3])
+
+
+def test_inception_crops_are_in_range_and_spread():
+    boxes = np.array([inception_crop(90, 120, RANDOM, area=(0.25, 1.0)) for _ in range(500)])
+    left, top, right, bottom = boxes.T
+    assert (boxes >= 0).all() and right.max() <= 120 and bottom.max() <= 90
+    shares = (right - left) * (bottom - top) / (90 * 120)
+    assert 0.24 < shares.min() < 0.3 and 0.9 < shares.max() <= 1
+    aspects = (right - left) / (bottom - top)
+    assert 0.72 < aspects.min() < 0.8 and 1.26 < aspects.max() < 1.37
+    assert left.min() == top.min() == 0 and right.max() == 120 and bottom.max() == 90
+    assert inception_crop(1, 500, RANDOM, area=(0.9, 1.0)) == (0, 0, 500, 1)

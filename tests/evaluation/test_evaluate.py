@@ -1,0 +1,114 @@
+"""Scores of a model whose answers are known, and of features that scikit-learn scores too."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from typer.testing import CliRunner
+
+from keras_tokenlearner import cli, create_model
+from keras_tokenlearner.data import ArrayImages, named
+from keras_tokenlearner.evaluation import FewShotProtocol, evaluate
+
+RANDOM = np.random.default_rng(0)
+
+
+def source(count, classes=6, noise=60):
+    """Return images whose channels lean to one of six directions, one for each class."""
+    labels = np.arange(count) % classes
+    means = 128 + 60 * np.array([np.cos(np.arange(3) + label) for label in range(classes)])
+    pixels = means[labels][:, None, None] + RANDOM.normal(0, noise, (count, 4, 4, 3))
+    return ArrayImages(pixels.clip(0, 255).astype("uint8"), labels)
+
+
+@pytest.fixture
+def sets(monkeypatch):
+    found = {"a": (source(90), source(60)), "b": (source(60), source(30))}
+    found["few"] = (source(12), source(60))
+    monkeypatch.setitem(named.OPENERS, "tfds", found.get)
+    return found
+
+
+@pytest.fixture
+def model():
+    inputs = keras.Input((4, 4, 3))
+    features = keras.layers.Rescaling(1 / 255)(keras.layers.Flatten()(inputs))
+    outputs = keras.layers.Dense(6, activation="softmax", name="head")(features)
+    return keras.Model(inputs, outputs)
+
+
+def test_scores_are_those_of_the_answers(model, sets, tmp_path):
+    numbers = RANDOM.permutation(60)
+    sets["a"][1].names = tuple(f"ILSVRC2012_val_{number + 1:08}.JPEG" for number in numbers)
+    images, labels = sets["a"][1].images, sets["a"][1].labels
+    real = [[] for _ in range(60)]
+    for place, number in enumerate(numbers):
+        real[number] = [[], [int(labels[place])], [0, 1, 2]][place % 3]
+    (tmp_path / "real.json").write_text(json.dumps(real))
+    metrics = ["top1", "top5", "mean_class", "real"]
+    (row,) = evaluate(model, ["tfds:a"], metrics, tmp_path / "real.json", batch_size=16)
+    scores = model.predict(images, verbose=0)
+    best = scores.argmax(1)
+    assert row["top1"] == np.mean(best == labels)
+    worst = scores.argmin(1)
+    assert row["top5"] == pytest.approx(np.mean(worst != labels))
+    assert row["mean_class"] == pytest.approx(row["top1"])  # classes of one size
+    right = [best[i] in real[numbers[i]] for i in range(60) if i % 3]
+    assert row["real"] == pytest.approx(np.mean(right))
+
+
+def test_few_shot_is_that_of_an_independent_solver(model, sets):
+    protocol = FewShotProtocol(shots=(5, 10), l2=7.0)
+    rows = evaluate(model, ["tfds:a", "tfds:b"], ["few_shot"], protocol=protocol)
+    assert [row["data"] for row in rows] == ["tfds:a", "tfds:b", "average"]
+    for count in ("5_shot", "10_shot"):
+        mean = (rows[0][count] + rows[1][count]) / 2
+        assert rows[2][count] == pytest.approx(mean)
+    train, test = sets["b"]  # ten images of each class: all are taken
+    x = train.images.reshape(60, -1).astype("float64")
+    mean, deviation = x.mean(0), x.std(0) + 1e-5
+    x, z = ((v - mean) / deviation for v in (x, test.images.reshape(30, -1).astype("float64")))
+    ridge = Ridge(alpha=7.0).fit(x, 2.0 * np.eye(6)[train.labels] - 1)
+    expected = np.mean(ridge.predict(z).argmax(1) == test.labels)
+    assert rows[1]["10_shot"] == pytest.approx(expected, abs=1 / 30)
+    assert 1 / 6 < expected < 1
+
+
+def test_sets_with_too_few_images_have_no_value(model, sets):
+    protocol = FewShotProtocol(data=("tfds:few", "tfds:a"), shots=(1, 5))
+    few, a, average = evaluate(model, metrics=["few_shot"], protocol=protocol)
+    assert few["5_shot"] is None and 0 <= few["1_shot"] <= 1
+    assert average["5_shot"] == a["5_shot"]
+
+
+def test_protocol_is_that_of_the_paper():
+    data = FewShotProtocol().data
+    assert len(data) == 9 and all(name.startswith("tfds:") for name in data)
+
+
+def test_refused(model, sets):
+    with pytest.raises(ValueError, match="Did you mean .*'top1'"):
+        evaluate(model, ["tfds:a"], ["top"])
+    with pytest.raises(ValueError, match="needs `real_labels`"):
+        evaluate(model, ["tfds:a"], ["real"])
+    sets["a"][1].class_names = ("cat", "dog")
+    with pytest.raises(ValueError, match="the 2 classes of 'tfds:a'; only .* Received: 6 classes"):
+        evaluate(model, ["tfds:a"])
+
+
+def test_command_line(sets, tmp_path):
+    model = create_model("vit_pico8", classes=6, input_shape=(16, 16, 3))
+    model.save(tmp_path / "mine.keras")
+    arguments = ["evaluate", str(tmp_path / "mine.keras"), "--data", "tfds:few"]
+    done = CliRunner().invoke(cli.app, [*arguments, "--metrics", "few_shot"])
+    header, row = done.stdout.splitlines()
+    assert header.split() == ["data", "1_shot", "5_shot", "10_shot", "25_shot"]
+    assert row.split()[0] == "tfds:few" and row.split()[2:] == ["-"] * 3
+    (printed,) = json.loads(CliRunner().invoke(cli.app, [*arguments, "--json"]).stdout)
+    assert printed["data"] == "tfds:few" and printed["top5"] >= printed["top1"]
+    model.save_weights(tmp_path / "mine.weights.h5")
+    arguments = ["evaluate", "vit_pico8", *arguments[2:], "--classes", "6", "--size", "16"]
+    weights = ["--weights", str(tmp_path / "mine.weights.h5"), "--json"]
+    assert json.loads(CliRunner().invoke(cli.app, [*arguments, *weights]).stdout) == [printed]

@@ -1,0 +1,114 @@
+"""Every recipe trains a tiny model; what the paper's recipes ask of Keras is what they say."""
+
+import dataclasses
+import inspect
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.applications import CATALOG
+from keras_tokenlearner.data import ArrayImages, named
+from keras_tokenlearner.training import RECIPES, describe, train
+from keras_tokenlearner.training.optimizers import adamw_linear, sgd
+from keras_tokenlearner.weights import save_weights
+
+BACKEND = keras.backend.backend()
+JIT = BACKEND == "jax"  # eager is faster for two steps on the others
+PAPER = ("pretraining", "imagenet_384", "place", "pooling", "fuser_alternatives")  # others: no code
+
+
+def tiny(name, **changes):
+    """Return a recipe of the paper for a model that trains in a second."""
+    recipe = RECIPES[name]()
+    at = {"at": 1} if hasattr(recipe, "at") else {}
+    model = "vit_pico8" if hasattr(recipe, "reducer") else "tokenlearner_pico8_4at1"
+    small = {"model": model, "size": 32, "batch_size": 8, "epochs": 2, "threads": 1}
+    return dataclasses.replace(recipe, **{**small, "warmup_steps": 1, **at, **changes})
+
+
+@pytest.fixture
+def images(monkeypatch):
+    random = np.random.default_rng(0)
+    labels = np.arange(16) % 2
+    pixels = random.integers(0, 100, (16, 40, 48, 3)) + 100 * labels[:, None, None, None]
+    found = ArrayImages(pixels.astype("uint8"), labels, ("dark", "light"))
+    monkeypatch.setitem(named.OPENERS, "tfds", lambda source: (found, found))
+    return found
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_docstrings_say_command_and_fields(name):
+    text = inspect.getdoc(RECIPES[name])
+    assert f"keras-tokenlearner train {name}" in text
+    assert RECIPES[name]().model in CATALOG
+    fields = {field.name for field in dataclasses.fields(RECIPES[name])}
+    assert set(describe(RECIPES[name])) == fields
+    assert all(model in CATALOG for model in re.findall(r"\b(?:vit|tokenlearner)_[bsl]\d\w*", text))
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_step_by_each_recipe_of_the_paper(name, images):
+    recipe = tiny(name)
+    model = recipe.build(classes=2)
+    batches = recipe.batches(images, model.input_shape[1:], training=True)
+    model.compile(recipe.optimizer(len(batches)), "categorical_crossentropy", jit_compile=JIT)
+    before = model.get_weights()
+    assert np.isfinite(model.train_on_batch(*batches[0]))
+    assert np.isfinite(model.train_on_batch(*batches[1]))
+    assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
+    reducers = [layer.name for layer in model.layers if layer.name.startswith("spatial_pooling")]
+    assert bool(reducers) is (name == "pooling")
+
+
+def test_fine_tuning_with_all_that_saves_memory(images, tmp_path):
+    body = create_model("tokenlearner_pico8_4at1", classes=7, input_shape=(64, 64, 3))
+    save_weights(body, tmp_path / "before.weights.h5")
+    recipe = tiny(
+        "imagenet_512",
+        weights=str(tmp_path / "before.weights.h5"),
+        learning_rate=0.3,
+        epochs=8,
+        accumulate=2,
+        precision="mixed_bfloat16",
+        average=0.5,
+        remat="none" if BACKEND == "tensorflow" else "activations",
+    )
+    built = recipe.build(classes=2)
+    assert built.get_layer("block_1").compute_dtype == "bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+    kernels = [model.get_layer("block_0").get_weights()[0] for model in (built, body)]
+    np.testing.assert_array_equal(*kernels)  # what was pre-trained, for other classes and size
+    assert len(recipe.batches(images, (32, 32, 3), training=True)) == 4
+    optimizer = recipe.optimizer(4)
+    assert optimizer.gradient_accumulation_steps == 2 and optimizer.use_ema
+    assert train(recipe, tmp_path) == 1.0
+
+
+def test_optimizers_are_those_of_vit():
+    slow = sgd(0.03, steps=100, warmup_steps=10)
+    assert isinstance(slow, keras.optimizers.SGD)
+    assert (slow.momentum, slow.global_clipnorm, slow.weight_decay) == (0.9, 1.0, None)
+    schedule = slow.get_config()["learning_rate"]["config"]
+    assert (schedule["warmup_target"], schedule["warmup_steps"]) == (0.03, 10)
+    linear = adamw_linear(8e-4, steps=110, warmup_steps=10)
+    assert (linear.weight_decay, linear.global_clipnorm) == (0.1, 1.0)
+    rates = []
+    linear.build([keras.Variable(np.zeros(3))])
+    for step in (5, 10, 60, 110, 200):
+        linear.iterations.assign(step)
+        rates.append(float(linear.learning_rate))
+    np.testing.assert_allclose(rates, [4e-4, 8e-4, 4e-4, 0, 0], atol=1e-9)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(linear))
+    again.build([keras.Variable(np.zeros(3))])
+    again.iterations.assign(60)
+    assert float(again.learning_rate) == pytest.approx(4e-4)
+
+
+def test_refused():
+    with pytest.raises(ValueError, match="Received: batch_size=8, accumulate=3"):
+        tiny("imagenet_384", accumulate=3)
+    with pytest.raises(ValueError, match=f"{BACKEND}: `remat` must be one of"):
+        tiny("imagenet_384", remat="everything").build(2)
