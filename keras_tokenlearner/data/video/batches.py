@@ -1,14 +1,14 @@
 import warnings
 
-import keras
 import numpy as np
 
+from keras_tokenlearner.data.batches import Batches
 from keras_tokenlearner.data.video.augment import augment_clip, fit_clip
 from keras_tokenlearner.data.video.clips import random_clip, uniform_clips
 from keras_tokenlearner.data.video.decoding import VideoError, probe, read_frames
 
 
-class VideoBatches(keras.utils.PyDataset):
+class VideoBatches(Batches):
     """Batches of clips from video files, for `fit` on every backend.
 
     For training every video gives a clip at a random moment, augmented alike on all its frames;
@@ -18,7 +18,7 @@ class VideoBatches(keras.utils.PyDataset):
     Args:
         videos: A `VideoList`.
         input_shape: `(frames, height, width, 3)` of a clip, as the model takes it.
-        batch_size: Integer.
+        batch_size: Integer. The last batch may be smaller.
         stride: Integer, frames of the video for each frame of the clip.
         frame_rate: Frames of the video a second that `stride` counts. Defaults to each file's own.
         training: Boolean, whether to shuffle and augment.
@@ -43,28 +43,21 @@ class VideoBatches(keras.utils.PyDataset):
         seed=0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__((videos.labels,), batch_size, training, seed, partial=True, **kwargs)
         if on_error not in ("skip", "raise"):
             raise ValueError(
                 f"VideoBatches: `on_error` must be 'skip' or 'raise'. Received: {on_error!r}"
             )
         self.videos = videos
         self.input_shape = input_shape
-        self.batch_size = batch_size
         self.stride = stride
         self.frame_rate = frame_rate
         self.training = training
         self.on_error = on_error
-        self.seed = seed
-        self.epoch = 0
         self.skipped = {}
-        self._order()
-
-    def __len__(self):
-        return -(-len(self.videos) // self.batch_size)
 
     def __getitem__(self, index):
-        places = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        places = self.rows(index + self.start)
         found = [(clip, place) for place in places if (clip := self._clip(place)) is not None]
         if not found:
             reasons = "; ".join(self.skipped[self.videos.files[place]] for place in places)
@@ -73,15 +66,6 @@ class VideoBatches(keras.utils.PyDataset):
             found.append(found[len(found) % len(places) - 1])
         clips, chosen = zip(*found, strict=True)
         return np.stack(clips), self.videos.labels[list(chosen)]
-
-    def on_epoch_end(self):
-        self.epoch += 1
-        self._order()
-
-    def _order(self):
-        self.order = np.arange(len(self.videos))
-        if self.training:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(self.order)
 
     def _clip(self, place):
         """Return the clip of a video, or `None` if it cannot be read."""
