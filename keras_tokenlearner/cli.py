@@ -64,14 +64,18 @@ def train(
     recipe: Annotated[str, typer.Argument(help="Name of a recipe, such as fashion_mnist.")],
     settings: Annotated[list[str], typer.Option("--set", help="field=value of the recipe.")] = (),
     output: Annotated[str, typer.Option(help="Folder for weights and results.")] = "trained",
+    distribute: Annotated[
+        str, typer.Option(help="one_device, data_parallel, model_parallel:N, or auto.")
+    ] = "one_device",
 ):
     """Train a model by a recipe; started again, it goes on where it was broken off."""
     from keras_tokenlearner.layers.checks import check_choice
-    from keras_tokenlearner.training import RECIPES, with_settings
+    from keras_tokenlearner.training import RECIPES, distribution, with_settings
 
     check_choice("train", "recipe", recipe, list(RECIPES))
     kind, function = RECIPES[recipe]
-    accuracy = function(with_settings(kind(), settings), output)
+    with distribution.scope(distribute) as devices:
+        accuracy = function(with_settings(kind(), settings), output, devices)
     print(f"test accuracy {accuracy:.2%}; weights and results are in {output}")
 
 
@@ -237,7 +241,7 @@ def main():
     """Run the command line; a bad argument ends it with one line, not a traceback."""
     try:
         app()
-    except (ValueError, ImportError, ConnectionError) as error:
+    except (ValueError, ImportError, OSError, FloatingPointError) as error:
         raise SystemExit(f"keras-tokenlearner: {error}") from error
 
 

@@ -8,7 +8,9 @@ import keras
 
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import ImageBatches, load_fashion_mnist
+from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.optimizers import muon
+from keras_tokenlearner.training.resume import Resume
 from keras_tokenlearner.weights import save_weights
 
 
@@ -66,24 +68,27 @@ class FashionMnistRecipe:
         )
 
 
-def train(recipe, output):
+def train(recipe, output, devices=None):
     """Train a model on Fashion-MNIST, and score it on the test images.
 
-    A run that was broken off goes on from its last epoch when it is started again.
+    A run that was broken off, in whatever way, goes on from its last epoch when it is started
+    again, and ends with the same weights. Its backup is `NAME.backup.npz`, until it has ended.
 
     Args:
         recipe: A `FashionMnistRecipe`.
-        output: Folder for `NAME.weights.h5`, the weights of the last epoch, with their sha256, and
-            `NAME.json`, the recipe and the result.
+        output: Folder for `NAME.weights.h5`, the weights of the last epoch, with their sha256,
+            `NAME.json`, the recipe and the result, and `NAME.csv`, the losses of the epochs.
+        devices: What `keras_tokenlearner.training.distribution.scope` gives.
 
     Returns:
         The test accuracy, in [0, 1].
     """
+    devices = devices or Devices()
     keras.utils.set_random_seed(recipe.seed)
     (images, labels), (test_images, test_labels) = load_fashion_mnist(recipe.source)
-    batches = ImageBatches(
-        images, labels, 10, recipe.batch_size, recipe.augmentation(), seed=recipe.seed
-    )
+    with devices.alone():
+        augmentation = recipe.augmentation()
+    batches = ImageBatches(images, labels, 10, recipe.batch_size, augmentation, seed=recipe.seed)
     name = recipe.model
     model = create_model(name, classes=10)
     model.compile(
@@ -95,25 +100,37 @@ def train(recipe, output):
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     test_targets = keras.utils.to_categorical(test_labels, 10)
-    history = model.fit(
+    loggers = [keras.callbacks.CSVLogger(output / f"{name}.csv")] if devices.writes else []
+    resume = Resume(output / f"{name}.backup.npz", batches, loggers=loggers, devices=devices)
+    history = devices.fit(
+        model,
         batches,
         epochs=recipe.epochs,
+        initial_epoch=resume.initial_epoch,
         validation_data=(test_images, test_targets),
-        validation_batch_size=500,
         verbose=2,
-        callbacks=[keras.callbacks.BackupAndRestore(output / f"{name}.backup")],
+        callbacks=[resume, *loggers],
     )
-    accuracy = float(model.evaluate(test_images, test_targets, 500, verbose=0)[1])
-    trained = create_model(name, classes=10)  # without the state of the optimizer
-    trained.set_weights(model.get_weights())
-    digest = save_weights(trained, output / f"{name}.weights.h5")
+    accuracy = devices.evaluate(model, test_images, test_targets)["accuracy"]
+    weights = devices.weights(model)
+    if devices.writes:
+        with devices.alone():
+            trained = create_model(name, classes=10)  # without the state of the optimizer
+            trained.set_weights(weights)
+        _write(recipe, output, trained, history, accuracy, len(test_images))
+        resume.delete()
+    return accuracy
+
+
+def _write(recipe, output, model, history, accuracy, test_images):
+    """Write weights and result."""
+    digest = save_weights(model, output / f"{recipe.model}.weights.h5")
     result = {
         "recipe": asdict(recipe),
         "backend": keras.backend.backend(),
-        "test_images": len(test_images),
+        "test_images": test_images,
         "test_accuracy": accuracy,
         "last_train_accuracy": history.history.get("accuracy", [None])[-1],
         "sha256": digest,
     }
-    (output / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
-    return accuracy
+    (output / f"{recipe.model}.json").write_text(json.dumps(result, indent=2) + "\n")

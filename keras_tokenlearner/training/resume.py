@@ -1,5 +1,7 @@
+import contextlib
 import json
 import os
+import warnings
 from pathlib import Path
 
 import keras
@@ -14,9 +16,9 @@ class Resume(keras.callbacks.Callback):
     """Saves all that a run depends on, so that a killed one ends as if it had never been.
 
     `keras.callbacks.BackupAndRestore` keeps weights, optimizer and epoch, in two files. This keeps
-    the random states of model and backend, the metrics of a broken epoch, the place in the data
-    and the history too, in one file that appears whole or not at all. On one device the run that
-    goes on has bitwise the weights and history of one that was never killed.
+    the random states of the model, the metrics of a broken epoch, the place in the data and the
+    history too, in one file that appears whole or not at all. On one device the run that goes on
+    has bitwise the weights and history of one that was never killed.
 
     The file is written when training starts, to find out early that it can be, after every epoch,
     and every `save_freq` batches. It takes the space of weights and optimizer, while it is written
@@ -61,6 +63,8 @@ class Resume(keras.callbacks.Callback):
         self.loggers = loggers
         self.devices = devices or Devices()
         self.place = {"epoch": 0, "batch": 0, "history": []}
+        self._quiet = contextlib.ExitStack()
+        self._last = []
         self._saved = read_npz(self.path) if self.path.is_file() else None
         if self._saved:
             self.place = json.loads(str(self._saved["place"]))
@@ -89,21 +93,33 @@ class Resume(keras.callbacks.Callback):
                 f"initial_epoch=resume.initial_epoch to `fit`. Received: initial_epoch={epoch}"
             )
         self.batches.epoch, self.batches.start = epoch, self.place["batch"]
-        if self._saved:  # after Keras has set metrics and history to nothing
-            self._restore()
+        if self.batches.start:
+            self._quiet.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            self._restore()  # the metrics, which Keras has set to nothing, above all
+        if self._saved:
             self._replay()
 
+    def on_train_batch_begin(self, batch, logs=None):
+        if keras.backend.backend() == "torch":  # where Dropout has no random state of its own
+            place = (self.batches.seed, self.place["epoch"], self.batches.start + batch)
+            random = np.random.default_rng((*place, self.devices.process))
+            require("torch", "torch").manual_seed(int(random.integers(2**63)))
+
     def on_train_batch_end(self, batch, logs=None):
-        done = self.batches.start + batch + 1
-        if (
-            self.save_freq != "epoch"
-            and done % self.save_freq == 0
-            and len(self.batches) > batch + 1
-        ):
+        done, last = self.batches.start + batch + 1, batch + 1 == len(self.batches)
+        if last and self.batches.start and keras.backend.backend() == "tensorflow":
+            self._last = [(v, self.devices.to_numpy(v)) for v in self._variables()]
+        if self.save_freq != "epoch" and done % self.save_freq == 0 and not last:
             self._check(logs)
             self._save(self.place["epoch"], done)
 
+    def on_test_begin(self, logs=None):
+        self._undo()
+
     def on_epoch_end(self, epoch, logs=None):
+        self._quiet.close()
+        self._undo()
         self._check(logs)
         self.batches.start = 0
         self.place["history"].append(logs)
@@ -112,6 +128,12 @@ class Resume(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         if self._saved:  # no epoch was left
             self._replay()
+
+    def _undo(self):
+        """Undo what TensorFlow does of a step before it finds that a broken epoch has no more."""
+        for variable, value in self._last:
+            variable.assign(value)
+        self._last = []
 
     def _replay(self):
         """Tell history and loggers of the epochs before."""
@@ -124,7 +146,7 @@ class Resume(keras.callbacks.Callback):
         if not np.isfinite(logs["loss"]):
             raise FloatingPointError(
                 f"Resume: the loss is {logs['loss']} in epoch {self.place['epoch']}. The weights "
-                f"of before are in {self.path}; start anew with a lower learning rate or clipping"
+                f"of before are in {self.path}; start again with a lower learning rate or clipping"
             )
 
     def _variables(self):
@@ -151,12 +173,6 @@ class Resume(keras.callbacks.Callback):
             if value.dtype.kind == "V":  # so numpy reads bfloat16
                 value = value.view(keras.ops.convert_to_numpy(variable).dtype)
             variable.assign(value)
-        if keras.backend.backend() == "torch":
-            torch = require("torch", "torch")
-            names = [name for name in self._saved if name.startswith("torch_")]
-            states = [torch.from_numpy(self._saved[name]) for name in names]
-            torch.set_rng_state(states[0])
-            torch.cuda.set_rng_state_all(states[1:])
 
     def _save(self, epoch, batch):
         self.place.update(epoch=epoch, batch=batch)
@@ -166,10 +182,6 @@ class Resume(keras.callbacks.Callback):
             return
         arrays["place"] = json.dumps(self.place)
         arrays["paths"] = json.dumps([variable.path for variable in variables])
-        if keras.backend.backend() == "torch":
-            torch = require("torch", "torch")
-            states = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
-            arrays |= {f"torch_{index}": state.numpy() for index, state in enumerate(states)}
         unfinished = self.path.with_suffix(".unfinished")
         try:
             with open(unfinished, "wb") as stream:
@@ -178,7 +190,8 @@ class Resume(keras.callbacks.Callback):
                 os.fsync(stream.fileno())
             unfinished.replace(self.path)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
             before = f"{self.path} is that of before" if self.path.is_file() else "there is none"
             raise OSError(
                 f"Resume: the backup cannot be written, and {before}: make room or name another "

@@ -21,7 +21,10 @@ def data_parallel():
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return TensorFlowDevices(tf.distribute.TPUStrategy(resolver))
     if "TF_CONFIG" in os.environ:
-        return WorkerDevices(tf.distribute.MultiWorkerMirroredStrategy())
+        raise ValueError(
+            "distribution: Keras 3.15 fails in `fit` under MultiWorkerMirroredStrategy. For "
+            "several hosts set KERAS_BACKEND to jax or torch. Received: TF_CONFIG is set"
+        )
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return TensorFlowDevices(tf.distribute.MirroredStrategy([device.name for device in devices]))
 
@@ -43,12 +46,3 @@ class TensorFlowDevices(Devices):
 
     def scope(self):
         return self.strategy.scope()
-
-
-class WorkerDevices(TensorFlowDevices):
-    """The replicas of a strategy of several processes."""
-
-    def __init__(self, strategy):
-        super().__init__(strategy)
-        self.processes = len(strategy.cluster_resolver.cluster_spec().as_dict()["worker"])
-        self.process = strategy.cluster_resolver.task_id
