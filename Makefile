@@ -12,14 +12,15 @@ PIP_FLAGS ?= --quiet --disable-pip-version-check
 # Quiet logs; and one thread a process in the tests, of which there is one for each core: torch with
 # spinning threads on busy cores is many times slower.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-test test-without-tensorflow: export OMP_NUM_THREADS ?= 1
+test test-slow test-without-tensorflow: export OMP_NUM_THREADS ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: quickstart test test-without-tensorflow lint clean help check-python
+.PHONY: quickstart test test-slow test-without-tensorflow lint clean help check-python
 
 help:
 	@echo "make quickstart               the tour: a trained model, its tokens, fine-tuning, a SavedModel"
 	@echo "make test                     the tests, on each of: $(BACKENDS)"
+	@echo "make test-slow                thorough proofs: processes that share a training, runs that are killed"
 	@echo "make test-without-tensorflow  models build and train on jax and torch alone"
 	@echo "make lint                     ruff"
 	@echo "make clean                    remove the environments and what the quickstart made"
@@ -60,6 +61,10 @@ quickstart: .venv/quickstart/ready
 test: .venv/test/ready
 	@set -e; for backend in $(BACKENDS); do echo "== tests on $$backend"; \
 	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest $(PYTEST_FLAGS); done
+
+test-slow: .venv/test/ready
+	@set -e; for backend in $(BACKENDS); do echo "== slow tests on $$backend"; \
+	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest -m slow -n 0; done
 
 test-without-tensorflow: .venv/no-tensorflow/ready
 	@set -e; for backend in jax torch; do echo "== without TensorFlow, on $$backend"; \

@@ -1,4 +1,7 @@
-"""A short training as each process of a test runs it: `python -m ... MODE FOLDER`."""
+"""A short training as each process of a test runs it.
+
+`CPUS=N python -m tests.training.distribution.worker MODE FOLDER EPOCHS`
+"""
 
 import json
 import os
@@ -14,8 +17,9 @@ from keras_tokenlearner.training.distribution import scope
 from keras_tokenlearner.training.resume import Resume
 
 
-def run(mode, folder):
+def run(mode, folder, epochs=2):
     """Train, score and predict; leave the results of this process in the folder."""
+    keras.utils.clear_session()
     random = np.random.default_rng(0)
     x = random.integers(0, 255, (48, 32, 32, 3)).astype("float32")
     y = np.arange(48) % 10
@@ -23,7 +27,10 @@ def run(mode, folder):
         keras.utils.set_random_seed(0)
         model = create_model("tokenlearner_pico8_4at1", classes=10)
         model.compile(
-            keras.optimizers.AdamW(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"]
+            keras.optimizers.AdamW(1e-3),
+            "sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
         )
         batches = Batches((x, y), 16)
         resume = Resume(Path(folder) / "backup.npz", batches, devices=devices)
@@ -34,7 +41,7 @@ def run(mode, folder):
             validation_batch_size=16,
             callbacks=[resume],
             initial_epoch=resume.initial_epoch,
-            epochs=2,
+            epochs=int(epochs),
             verbose=0,
         )
         results = {
@@ -46,8 +53,7 @@ def run(mode, folder):
             "weights": sum(float(np.abs(array).sum()) for array in devices.weights(model)),
             "divided": [weight.path for weight in model.weights if _divided(weight)],
         }
-        rank = devices.process
-    (Path(folder) / f"{rank}.json").write_text(json.dumps(results))
+    (Path(folder) / f"{devices.process}.json").write_text(json.dumps(results))
 
 
 def _divided(weight):
