@@ -21,10 +21,7 @@ def data_parallel():
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return TensorFlowDevices(tf.distribute.TPUStrategy(resolver))
     if "TF_CONFIG" in os.environ:
-        raise ValueError(
-            "distribution: Keras 3.15 fails in `fit` under MultiWorkerMirroredStrategy. For "
-            "several hosts set KERAS_BACKEND to jax or torch. Received: TF_CONFIG is set"
-        )
+        return WorkerDevices(_Workers())
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return TensorFlowDevices(tf.distribute.MirroredStrategy([device.name for device in devices]))
 
@@ -46,3 +43,25 @@ class TensorFlowDevices(Devices):
 
     def scope(self):
         return self.strategy.scope()
+
+
+class _Workers(tf.distribute.MultiWorkerMirroredStrategy):
+    """The strategy, with what Keras 3.15 asks of it in `fit` and it does not have."""
+
+    def reduce(self, reduce_op, value, axis):
+        if isinstance(value, tuple):  # a batch, of which Keras reads the shapes
+            return tf.nest.map_structure(lambda v: self.experimental_local_results(v)[0], value)
+        return super().reduce(reduce_op, value, axis=None)  # a loss, which has no axis 0
+
+
+class WorkerDevices(TensorFlowDevices):
+    """The replicas of a strategy of several processes, which divides the batches itself."""
+
+    def __init__(self, strategy):
+        super().__init__(strategy)
+        resolver = strategy.cluster_resolver
+        self.processes = len(resolver.cluster_spec().as_dict()["worker"])
+        self.process = resolver.task_id
+
+    def _shard(self):
+        return 0, 1

@@ -14,8 +14,8 @@ def scope(mode="auto"):
     """Return a context to build and train a model in, on the devices that there are.
 
     * JAX: `keras.distribution`, `DataParallel` or `ModelParallel`, in one process or several.
-    * TensorFlow: `MirroredStrategy`, or `TPUStrategy` where `TPU_NAME` is set. Data parallel alone,
-      in one process.
+    * TensorFlow: `MirroredStrategy`; `MultiWorkerMirroredStrategy` where `TF_CONFIG` is set,
+      `TPUStrategy` where `TPU_NAME` is. Data parallel alone.
     * PyTorch: `DistributedDataParallel`, under `torchrun`. Data parallel alone.
 
     The batch size stays that of all devices together, so that the learning rate does too.

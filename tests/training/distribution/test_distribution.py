@@ -25,36 +25,49 @@ ARRANGEMENTS = {
         pytest.param("data_parallel", 2, 2, marks=pytest.mark.slow),
         pytest.param("model_parallel:2", 2, 1, marks=pytest.mark.slow),
     ],
-    "tensorflow": [("data_parallel", 1, 4)],
+    "tensorflow": [
+        ("data_parallel", 1, 4),
+        pytest.param("data_parallel", 2, 1, marks=pytest.mark.slow),
+    ],
     "torch": [("data_parallel", 2, 1)],
 }[BACKEND]
 over_arrangements = pytest.mark.parametrize(("mode", "processes", "cpus"), ARRANGEMENTS)
 
 
-def run(mode, processes, cpus, folder, epochs=2):
-    """Run the worker as so many processes; return what each of them found."""
+def free_port():
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
-        port = listener.getsockname()[1]
+        return listener.getsockname()[1]
+
+
+def cluster(processes):
+    """Return for each process the variables by which the framework finds the others."""
+    addresses = [f"localhost:{free_port()}" for _ in range(processes)]
+    for index in range(processes):
+        if BACKEND == "tensorflow":
+            task = {"type": "worker", "index": index}
+            yield {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task})}
+        else:
+            yield {
+                "KERAS_DISTRIBUTION_JOB_ADDRESSES": addresses[0],
+                "KERAS_DISTRIBUTION_NUM_PROCESSES": str(processes),
+                "KERAS_DISTRIBUTION_PROCESS_ID": str(index),
+            }
+
+
+def run(mode, processes, cpus, folder, epochs=2):
+    """Run the worker as so many processes; return what each of them found."""
     flags = f"--xla_force_host_platform_device_count={cpus} --xla_backend_optimization_level=0"
     common = {**os.environ, "XLA_FLAGS": flags, "CPUS": str(cpus)}
     command = [sys.executable, "-m", "tests.training.distribution.worker"]
     command += [mode, str(folder), str(epochs)]
-    environments = [common]
+    environments = [{}]
     if BACKEND == "torch":
         launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command[2:2] = [*launch, "-m"]
     elif processes > 1:
-        names = ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
-        environments = [
-            common
-            | {
-                f"KERAS_DISTRIBUTION_{name}": str(value)
-                for name, value in zip(names, (f"localhost:{port}", processes, index), strict=True)
-            }
-            for index in range(processes)
-        ]
-    running = [subprocess.Popen(command, env=environment) for environment in environments]
+        environments = cluster(processes)
+    running = [subprocess.Popen(command, env=common | more) for more in environments]
     assert [process.wait() for process in running] == [0] * len(running)
     return [json.loads((folder / f"{index}.json").read_text()) for index in range(processes)]
 
@@ -170,15 +183,5 @@ def test_data_parallel_without_torchrun_is_refused():
     with (
         pytest.raises(ValueError, match="start them by torchrun --nproc-per-node=N"),
         scope("data_parallel"),
-    ):
-        pass
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="of tf.distribute")
-def test_several_workers_are_refused_on_tensorflow(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1", "b:1"]}}')
-    with (
-        pytest.raises(ValueError, match="fails in `fit` under MultiWorkerMirroredStrategy"),
-        scope("auto"),
     ):
         pass
