@@ -20,7 +20,7 @@ test test-slow test-without-tensorflow: export OMP_NUM_THREADS ?= 1
 help:
 	@echo "make quickstart               the tour: a trained model, its tokens, fine-tuning, a SavedModel"
 	@echo "make test                     the tests, on each of: $(BACKENDS)"
-	@echo "make test-slow                expensive proofs, on each of: $(BACKENDS)"
+	@echo "make test-slow                thorough proofs: processes that share a training, runs that are killed"
 	@echo "make test-without-tensorflow  models build and train on jax and torch alone"
 	@echo "make lint                     ruff"
 	@echo "make clean                    remove the environments and what the quickstart made"
@@ -63,8 +63,8 @@ test: .venv/test/ready
 	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest $(PYTEST_FLAGS); done
 
 test-slow: .venv/test/ready
-	@set -e; for backend in $(BACKENDS); do echo "== expensive proofs on $$backend"; \
-	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest -m slow $(PYTEST_FLAGS); done
+	@set -e; for backend in $(BACKENDS); do echo "== slow tests on $$backend"; \
+	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest -m slow -n 0; done
 
 test-without-tensorflow: .venv/no-tensorflow/ready
 	@set -e; for backend in jax torch; do echo "== without TensorFlow, on $$backend"; \

@@ -68,6 +68,9 @@ def train(
     explain: Annotated[
         bool, typer.Option("--list", help="List the recipes, or say all of one.")
     ] = False,
+    distribute: Annotated[
+        str, typer.Option(help="one_device, data_parallel, model_parallel:N, or auto.")
+    ] = "one_device",
 ):
     """Train a model by a recipe; started again, it goes on where it was broken off.
 
@@ -75,7 +78,7 @@ def train(
     it, and its fields with the values that they have.
     """
     from keras_tokenlearner.layers.checks import check_choice
-    from keras_tokenlearner.training import RECIPES, describe, train, with_settings
+    from keras_tokenlearner.training import RECIPES, describe, distribution, train, with_settings
 
     if recipe is None and not explain:
         raise typer.BadParameter("name a recipe (keras-tokenlearner train --list)")
@@ -91,7 +94,8 @@ def train(
         for field, text in describe(kind).items():
             print(f"--set {field + '=' + str(getattr(chosen, field)):34}  {text}")
         return
-    accuracy = train(chosen, output)
+    with distribution.scope(distribute) as devices:
+        accuracy = train(chosen, output, devices)
     print(f"test accuracy {accuracy:.2%}; weights and results are in {output}")
 
 
@@ -297,7 +301,7 @@ def main():
     """Run the command line; a bad argument ends it with one line, not a traceback."""
     try:
         app()
-    except (ValueError, ImportError, ConnectionError) as error:
+    except (ValueError, ImportError, OSError, FloatingPointError) as error:
         raise SystemExit(f"keras-tokenlearner: {error}") from error
 
 

@@ -59,6 +59,11 @@ def test_recipes_are_explained():
     assert "Did you mean 'imagenet_384'" in str(run("train", "imagenet_385").exception)
 
 
+def test_train_refuses_devices_that_there_are_not():
+    done = run("train", "fashion_mnist", "--distribute", "data_paralel")
+    assert "Did you mean 'data_parallel'" in str(done.exception)
+
+
 def test_distill(tmp_path, monkeypatch):
     images, labels = np.zeros((40, 32, 32, 3), "uint8"), np.arange(40) % 10
     images += np.arange(40, dtype="uint8")[:, None, None, None] * 6

@@ -1,7 +1,7 @@
 """Pixels in."""
 
 from keras_tokenlearner.data import cifar10, fashion_mnist
-from keras_tokenlearner.data.batches import ImageBatches
+from keras_tokenlearner.data.batches import Batches, ImageBatches
 from keras_tokenlearner.data.cifar10 import load_cifar10
 from keras_tokenlearner.data.crops import inception_crop
 from keras_tokenlearner.data.fashion_mnist import load_fashion_mnist

@@ -1,3 +1,4 @@
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -7,16 +8,114 @@ from keras_tokenlearner.data.crops import inception_crop
 from keras_tokenlearner.data.resizing import fit_image
 
 
-class ImageBatches(keras.utils.PyDataset):
+class Batches(keras.utils.PyDataset):
+    """Batches of arrays that depend on seed, epoch and index alone.
+
+    So a run can go on in the middle of an epoch, and several processes can share every batch. For
+    `fit` pass `shuffle=False`: Keras would shuffle the batches once more, by no seed of theirs.
+
+    Args:
+        arrays: Tuple of arrays of n rows each, such as images and labels.
+        batch_size: Integer, rows of a batch, of all processes together.
+        shuffle: Boolean, whether each epoch has an order of its own.
+        seed: Integer.
+        partial: Boolean, whether a last batch that is not full is given or left out.
+
+    Attributes:
+        epoch: Integer, which pass over the rows this is.
+        start: Integer, batches of this epoch to pass over.
+        shard: `(part, parts)`: only this part of the rows of each batch is given.
+        alone: Function that returns a context for what this process computes for itself.
+
+    Example:
+
+    >>> batches = Batches((np.arange(10),), batch_size=4, shuffle=False)
+    >>> batches.shard = (1, 2)
+    >>> [batches[index][0].tolist() for index in range(len(batches))]
+    [[2, 3], [6, 7]]
+    """
+
+    def __init__(self, arrays, batch_size, shuffle=True, seed=0, partial=False):
+        super().__init__()
+        self.arrays = arrays
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.partial = partial
+        self.epoch, self.start, self.shard = 0, 0, (0, 1)
+        self.alone = contextlib.nullcontext
+        self._order = (None, None)
+
+    def __len__(self):
+        count, rest = divmod(len(self.arrays[0]), self.batch_size)
+        return count + (self.partial and rest > 0) - self.start
+
+    def __getitem__(self, index):
+        rows = self.rows(index + self.start)
+        return tuple(array[rows] for array in self.arrays)
+
+    def rows(self, index):
+        """Return the rows of batch `index` of the epoch, an array of integers."""
+        batch = self.order()[index * self.batch_size : (index + 1) * self.batch_size]
+        part, parts = self.shard
+        return np.array_split(batch, parts)[part]
+
+    def order(self):
+        """Return the order of all rows in this epoch."""
+        epoch, order = self._order
+        if epoch != self.epoch:
+            epoch, order = self.epoch, np.arange(len(self.arrays[0]))
+            if self.shuffle:
+                np.random.default_rng((self.seed, epoch)).shuffle(order)
+            self._order = epoch, order
+        return order
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+
+class ReadBatches(Batches):
+    """Batches of what a method `read` returns for each row, called in threads.
+
+    They read the rows of a batch side by side, and those of the next one meanwhile. The threads are
+    our own: with `workers` of `keras.utils.PyDataset`, Keras 3.15 on JAX and torch starts the
+    second epoch with a batch of the first.
+
+    Args:
+        source: What is read, with a length.
+        threads: Integer.
+        **kwargs: For `Batches`.
+    """
+
+    def __init__(self, source, threads, **kwargs):
+        super().__init__((source,), **kwargs)
+        self._pool = ThreadPoolExecutor(threads)
+        self._ahead = {}
+
+    def read(self, row, epoch):
+        """Return what a row of the source gives in an epoch."""
+        raise NotImplementedError
+
+    def found(self, index):
+        """Return what the rows of batch `index` of the epoch give, as a list."""
+        asked = self._ahead.pop(self._key(index), None) or self._ask(index)
+        more = index + 1 < len(self) + self.start
+        self._ahead = {self._key(index + 1): self._ask(index + 1)} if more else {}
+        return [one.result() for one in asked]
+
+    def _key(self, index):
+        return self.epoch, index, self.shard
+
+    def _ask(self, index):
+        return [self._pool.submit(self.read, int(row), self.epoch) for row in self.rows(index)]
+
+
+class ImageBatches(ReadBatches):
     """Batches of images for `fit`, `evaluate` and `predict` on every backend.
 
     For training, images are shuffled anew each epoch, cropped and augmented on the host. What a
     batch holds depends on the seed, the epoch and its place alone. Pass `shuffle=False` to `fit`,
     which would otherwise put the batches into another order.
-
-    Threads read the images of a batch side by side, and those of the next one meanwhile. They are
-    our own: with `workers` of `keras.utils.PyDataset`, Keras 3.15 on JAX and torch starts the
-    second epoch with a batch of the first.
 
     Args:
         images: A source, such as `ArrayImages` or what `from_folder` gives.
@@ -55,64 +154,44 @@ class ImageBatches(keras.utils.PyDataset):
         seed=0,
         threads=2,
     ):
-        super().__init__()
         if training and len(images) < batch_size:
             raise ValueError(
                 "ImageBatches: there must be a batch of images or more. "
                 f"Received: {len(images)} images, batch_size={batch_size}"
             )
+        super().__init__(
+            images,
+            threads,
+            batch_size=batch_size,
+            shuffle=training,
+            seed=seed,
+            partial=not training,
+        )
         self.images = images
         self.input_shape = tuple(input_shape)
-        self.batch_size = batch_size
-        self.training = training
         self.crop = crop if training else None
         self.augment = augment if training else None
-        self.seed = seed
         self.targets = np.eye(len(images.class_names), dtype="float32")
-        self.threads = ThreadPoolExecutor(threads)
-        self.ahead = {}
-        self.start(epoch=0)
-
-    def __len__(self):
-        if self.training:
-            return len(self.images) // self.batch_size
-        return -(-len(self.images) // self.batch_size)
 
     def __getitem__(self, index):
-        epoch = self.epoch
-        asked = self.ahead.pop((epoch, index), None) or self._ask(index)
-        self.ahead = {(epoch, index + 1): self._ask(index + 1)} if index + 1 < len(self) else {}
-        found = [one.result() for one in asked]
+        index += self.start
+        found = self.found(index)
         images = np.stack([pixels for pixels, _ in found]).astype("float32")
         labels = self.targets[[label for _, label in found]]
         if self.augment is None:
             return images, labels
-        seed = np.random.default_rng((self.seed, epoch, index)).integers(2**31)
-        with keras.device("cpu"):
+        place = (self.seed, self.epoch, index, self.shard[0])
+        seed = np.random.default_rng(place).integers(2**31)
+        with self.alone(), keras.device("cpu"):
             batch = {"images": images, "labels": labels}
             batch = {key: keras.ops.convert_to_tensor(value) for key, value in batch.items()}
             varied = self.augment(int(seed))(batch, training=True)
             return tuple(keras.ops.convert_to_numpy(varied[key]) for key in ("images", "labels"))
 
-    def start(self, epoch):
-        """Put the images into the order of an epoch."""
-        self.epoch = epoch
-        self.order = np.arange(len(self.images))
-        if self.training:
-            np.random.default_rng((self.seed, epoch)).shuffle(self.order)
-
-    def on_epoch_end(self):
-        self.start(self.epoch + 1)
-
-    def _ask(self, index):
-        """Return the futures of the images of a batch."""
-        places = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return [self.threads.submit(self._image, int(place), self.epoch) for place in places]
-
-    def _image(self, place, epoch):
-        pixels, label = self.images[place]
+    def read(self, row, epoch):
+        pixels, label = self.images[row]
         box = None
         if self.crop is not None:
-            random = np.random.default_rng((self.seed, epoch, 0, place))
+            random = np.random.default_rng((self.seed, epoch, 0, row))
             box = inception_crop(*pixels.shape[:2], random, area=(self.crop, 1.0))
         return fit_image(pixels, self.input_shape, box), label

@@ -6,22 +6,27 @@ from pathlib import Path
 
 import keras
 
+from keras_tokenlearner.training.distribution import Devices
+from keras_tokenlearner.training.resume import Resume
 from keras_tokenlearner.weights import save_weights
 
 
-def train(recipe, output):
+def train(recipe, output, devices=None):
     """Train a model by a recipe, and score it on the test data.
 
-    A run that was broken off goes on from its last epoch when it is started again.
+    A run that was broken off, in whatever way, goes on from its last epoch when it is started
+    again, and ends with the same weights. Its backup is `NAME.backup.npz`, until it has ended.
 
     Args:
         recipe: One of `RECIPES`, such as a `FashionMnistRecipe`.
-        output: Folder for `NAME.weights.h5`, the weights of the last epoch, with their sha256, and
-            `NAME.json`, the recipe and the result.
+        output: Folder for `NAME.weights.h5`, the weights of the last epoch, with their sha256,
+            `NAME.json`, the recipe and the result, and `NAME.csv`, the losses of the epochs.
+        devices: What `keras_tokenlearner.training.distribution.scope` gives.
 
     Returns:
         The test accuracy, in [0, 1].
     """
+    devices = devices or Devices()
     keras.utils.set_random_seed(recipe.seed)
     train_data, test_data = recipe.open()
     model = recipe.build(len(train_data.class_names))
@@ -35,28 +40,32 @@ def train(recipe, output):
     )
     name, output = recipe.model, Path(output)
     output.mkdir(parents=True, exist_ok=True)
-    history = model.fit(
+    loggers = [keras.callbacks.CSVLogger(output / f"{name}.csv")] if devices.writes else []
+    resume = Resume(output / f"{name}.backup.npz", batches, loggers=loggers, devices=devices)
+    history = devices.fit(
+        model,
         batches,
         epochs=recipe.epochs,
+        initial_epoch=resume.initial_epoch,
         validation_data=test_batches,
-        shuffle=False,  # the batches are shuffled already, by the seed
         verbose=2,
-        callbacks=[
-            keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.start(epoch)),
-            keras.callbacks.BackupAndRestore(output / f"{name}.backup"),
-        ],
+        callbacks=[resume, *loggers],
     )
-    accuracy = float(model.evaluate(test_batches, verbose=0)[1])
-    trained = keras.models.clone_model(model)  # without the state of the optimizer
-    trained.set_weights(model.get_weights())
-    digest = save_weights(trained, output / f"{name}.weights.h5")
-    result = {
-        "recipe": asdict(recipe),
-        "backend": keras.backend.backend(),
-        "test_images": len(test_data),
-        "test_accuracy": accuracy,
-        "last_train_accuracy": history.history.get("accuracy", [None])[-1],
-        "sha256": digest,
-    }
-    (output / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    accuracy = devices.evaluate(model, test_batches)["accuracy"]
+    weights = devices.weights(model)
+    if devices.writes:
+        with devices.alone():
+            trained = keras.models.clone_model(model)  # without the state of the optimizer
+            trained.set_weights(weights)
+        digest = save_weights(trained, output / f"{name}.weights.h5")
+        result = {
+            "recipe": asdict(recipe),
+            "backend": keras.backend.backend(),
+            "test_examples": len(test_data),
+            "test_accuracy": accuracy,
+            "last_train_accuracy": history.history.get("accuracy", [None])[-1],
+            "sha256": digest,
+        }
+        (output / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+        resume.delete()
     return accuracy

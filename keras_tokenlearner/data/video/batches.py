@@ -1,31 +1,31 @@
 import warnings
 
-import keras
 import numpy as np
 
+from keras_tokenlearner.data.batches import ReadBatches
 from keras_tokenlearner.data.video.augment import augment_clip, fit_clip
 from keras_tokenlearner.data.video.clips import random_clip, uniform_clips
 from keras_tokenlearner.data.video.decoding import VideoError, probe, read_frames
 
 
-class VideoBatches(keras.utils.PyDataset):
+class VideoBatches(ReadBatches):
     """Batches of clips from video files, for `fit` on every backend.
 
     For training every video gives a clip at a random moment, augmented alike on all its frames;
     otherwise one from its middle, cut from its centre. Only the frames of the clip are decoded. A
-    video's clip depends on the seed, the epoch and the video alone, whatever `workers` is.
+    video's clip depends on the seed, the epoch and the video alone. Pass `shuffle=False` to `fit`.
 
     Args:
         videos: A `VideoList`.
         input_shape: `(frames, height, width, 3)` of a clip, as the model takes it.
-        batch_size: Integer.
+        batch_size: Integer. The last batch may be smaller.
         stride: Integer, frames of the video for each frame of the clip.
         frame_rate: Frames of the video a second that `stride` counts. Defaults to each file's own.
         training: Boolean, whether to shuffle and augment.
         on_error: `"skip"` puts another video in the place of one that cannot be read, warns, and
             remembers it in `skipped`, a dictionary from files to reasons; `"raise"` raises.
         seed: Integer.
-        **kwargs: `workers`, `use_multiprocessing` and the like, for `keras.utils.PyDataset`.
+        threads: Integer, of decoding.
 
     Raises:
         VideoError: If a video cannot be read and `on_error="raise"`, or none of a batch can.
@@ -41,31 +41,28 @@ class VideoBatches(keras.utils.PyDataset):
         training=True,
         on_error="skip",
         seed=0,
-        **kwargs,
+        threads=2,
     ):
-        super().__init__(**kwargs)
+        super().__init__(
+            videos, threads, batch_size=batch_size, shuffle=training, seed=seed, partial=True
+        )
         if on_error not in ("skip", "raise"):
             raise ValueError(
                 f"VideoBatches: `on_error` must be 'skip' or 'raise'. Received: {on_error!r}"
             )
         self.videos = videos
         self.input_shape = input_shape
-        self.batch_size = batch_size
         self.stride = stride
         self.frame_rate = frame_rate
         self.training = training
         self.on_error = on_error
-        self.seed = seed
-        self.epoch = 0
         self.skipped = {}
-        self._order()
-
-    def __len__(self):
-        return -(-len(self.videos) // self.batch_size)
 
     def __getitem__(self, index):
-        places = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        found = [(clip, place) for place in places if (clip := self._clip(place)) is not None]
+        index += self.start
+        places = self.rows(index)
+        clips = zip(self.found(index), places, strict=True)
+        found = [(clip, place) for clip, place in clips if clip is not None]
         if not found:
             reasons = "; ".join(self.skipped[self.videos.files[place]] for place in places)
             raise VideoError(f"VideoBatches: no video of a batch can be read: {reasons}")
@@ -74,20 +71,11 @@ class VideoBatches(keras.utils.PyDataset):
         clips, chosen = zip(*found, strict=True)
         return np.stack(clips), self.videos.labels[list(chosen)]
 
-    def on_epoch_end(self):
-        self.epoch += 1
-        self._order()
-
-    def _order(self):
-        self.order = np.arange(len(self.videos))
-        if self.training:
-            np.random.default_rng((self.seed, self.epoch)).shuffle(self.order)
-
-    def _clip(self, place):
+    def read(self, place, epoch):
         """Return the clip of a video, or `None` if it cannot be read."""
         file = self.videos.files[place]
         frames, height, width, _ = self.input_shape
-        random = np.random.default_rng((self.seed, self.epoch, int(place)))
+        random = np.random.default_rng((self.seed, epoch, place))
         try:
             info = probe(file)
             step = self.stride / (self.frame_rate or info.frame_rate)

@@ -253,7 +253,7 @@ def test_a_video_model_learns_from_a_folder(folder):
         keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy", metrics=["accuracy"]
     )
     videos = video.from_folder(folder)
-    model.fit(VideoBatches(videos, (4, 16, 16, 3), 3, workers=2), epochs=8, verbose=0)
+    model.fit(VideoBatches(videos, (4, 16, 16, 3), 3), epochs=8, shuffle=False, verbose=0)
     test = VideoBatches(videos, (4, 16, 16, 3), 3, training=False)
     assert model.evaluate(test, verbose=0)[1] == 1.0
 

@@ -1,0 +1,127 @@
+import contextlib
+
+import keras
+import numpy as np
+
+from keras_tokenlearner.data import Batches
+
+
+class Devices:
+    """One device; arrangements of more are subclasses, and `scope` gives the one that fits.
+
+    In one process Keras's own `fit`, `evaluate` and `predict` work inside the scope as well. These
+    here also work in several processes, and refuse what would fail or not be what it says.
+
+    Attributes:
+        replicas: Integer, parts of a batch that are computed at the same time.
+        processes: Integer.
+        process: Integer, which of them this is.
+
+    Example:
+
+    >>> devices = Devices()
+    >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    >>> devices.predict(model, np.ones((5, 2)), batch_size=4).shape
+    (5, 1)
+    """
+
+    replicas, processes, process = 1, 1, 0
+
+    @property
+    def writes(self):
+        """Whether this process is the one that writes files."""
+        return self.process == 0
+
+    def scope(self):
+        """Return the context in which models are built and trained."""
+        return contextlib.nullcontext()
+
+    def alone(self):
+        """Return a context for what this process makes for itself, inside the scope."""
+        return contextlib.nullcontext()
+
+    def fit(self, model, batches, validation_data=None, validation_batch_size=500, **arguments):
+        """Train a model as `model.fit` does, with batches shared among processes.
+
+        Args:
+            model: A compiled `keras.Model`, built inside the scope.
+            batches: `keras_tokenlearner.data.Batches`; their size is that of all devices together.
+            validation_data: `Batches`, or arrays of inputs and targets.
+            validation_batch_size: Integer, at most so many at once.
+            **arguments: For `model.fit`.
+
+        Returns:
+            The `keras.callbacks.History`.
+        """
+        self._prepare(model)
+        if validation_data is not None:
+            validation_data = self._batches(validation_data, validation_batch_size)
+        if not self.writes:
+            arguments["verbose"] = 0
+        return model.fit(
+            self._share(batches), shuffle=False, validation_data=validation_data, **arguments
+        )
+
+    def evaluate(self, model, data, batch_size=500):
+        """Return the results of `model.evaluate` for all rows, as a dictionary.
+
+        Args:
+            model: A compiled `keras.Model`.
+            data: `Batches`, or arrays of inputs and targets.
+            batch_size: Integer, at most so many at once, of arrays.
+        """
+        self._prepare(model)
+        return model.evaluate(self._batches(data, batch_size), verbose=0, return_dict=True)
+
+    def predict(self, model, x, batch_size=500):
+        """Return what `model.predict` gives for all rows, on every process."""
+        self._prepare(model)
+        padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % self.replicas, axis=0)])
+        batches = self._batches((padded,), batch_size)
+        return self._gather(model.predict(batches, verbose=0), batches.batch_size)[: len(x)]
+
+    def weights(self, model):
+        """Return what `model.get_weights` does, put together from all devices."""
+        return [self.to_numpy(weight) for weight in model.weights]
+
+    def to_numpy(self, variable):
+        """Return the whole value of a variable; all processes must ask."""
+        return keras.ops.convert_to_numpy(variable)
+
+    def _prepare(self, model):
+        """Make a model fit for several processes, once."""
+
+    def _gather(self, outputs, batch_size):
+        """Return the outputs of all processes in the order of the rows."""
+        return outputs
+
+    def _share(self, batches):
+        """Return batches of which this process reads its part, if they can be divided."""
+        if isinstance(batches, Batches):
+            last = batches.batch_size * len(batches) - len(batches.arrays[0])
+            for size in (batches.batch_size, max(last, 0)):
+                if size % self.replicas:
+                    raise ValueError(
+                        "distribution: every batch must be a multiple of the replicas, "
+                        f"{self.replicas}, the last one too. Choose another batch_size, or leave "
+                        f"rows out. Received: {len(batches.arrays[0])} rows, "
+                        f"batch_size={batches.batch_size}"
+                    )
+            batches.shard, batches.alone = self._shard(), self.alone
+        elif self.processes > 1:
+            raise ValueError(
+                "distribution: several processes share keras_tokenlearner.data.Batches, and no "
+                f"other data. Received: {type(batches).__name__}"
+            )
+        return batches
+
+    def _shard(self):
+        """Return which part of every batch is this process's, and how many parts there are."""
+        return self.process, self.processes
+
+    def _batches(self, data, batch_size):
+        """Return batches, of all rows of arrays and of about the size that is asked for."""
+        if isinstance(data, Batches):
+            return self._share(data)
+        batch_size = -(-min(batch_size, len(data[0])) // self.replicas) * self.replicas
+        return self._share(Batches(data, batch_size, shuffle=False, partial=True))

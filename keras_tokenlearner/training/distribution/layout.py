@@ -1,0 +1,31 @@
+import keras
+
+# Which axis of a weight is divided, by the end of its path: heads in attention, hidden units in
+# MLPs. The first weight of a pair is divided by its outputs, the second by its inputs, so that
+# devices exchange no more than the sum of a block's attention, and that of its MLP.
+_AXES = {
+    r"mixer/(query|key|value)/kernel": (None, "model", None),  # (C, heads, d)
+    r"mixer/(query|key|value)/bias": ("model", None),
+    r"mixer/attention_output/kernel": ("model", None, None),  # (heads, d, C)
+    r"mlp/hidden/kernel": (None, "model"),
+    r"mlp/hidden/bias": ("model",),
+    r"mlp/output/kernel": ("model", None),
+}
+
+
+def transformer_layout(mesh):
+    """Return which weights of our transformers are divided over the `model` axis of a mesh.
+
+    Args:
+        mesh: A `keras.distribution.DeviceMesh` with an axis `"model"`.
+
+    Returns:
+        A `keras.distribution.LayoutMap`. What it does not name is on every device.
+
+    Source: Shoeybi et al., "Megatron-LM: Training Multi-Billion Parameter Language Models Using
+    Model Parallelism", 2019, section 3.
+    """
+    layout = keras.distribution.LayoutMap(mesh)
+    for path, axes in _AXES.items():
+        layout[rf".*block_\d+/{path}"] = axes
+    return layout

@@ -1,0 +1,113 @@
+"""On JAX: `keras.distribution`, in one process or several."""
+
+import contextlib
+import os
+import re
+
+import jax
+import keras
+import numpy as np
+from jax.experimental import multihost_utils
+
+from keras_tokenlearner.training.distribution.devices import Devices
+from keras_tokenlearner.training.distribution.layout import transformer_layout
+
+
+def several():
+    """Return whether there is more than one device."""
+    _initialize()
+    return jax.device_count() > 1
+
+
+def data_parallel():
+    """Return all devices, each for a part of every batch."""
+    _initialize()
+    return JaxDevices(keras.distribution.DataParallel(auto_shard_dataset=False))
+
+
+def model_parallel(count):
+    """Return all devices, groups of `count` for a part of every batch."""
+    _initialize()
+    count = count or jax.local_device_count()
+    if jax.device_count() % count:
+        raise ValueError(
+            f"distribution: model_parallel:{count} needs a multiple of {count} devices. "
+            f"Received: {jax.device_count()} devices"
+        )
+    mesh = keras.distribution.DeviceMesh(
+        (jax.device_count() // count, count), ["batch", "model"], jax.devices()
+    )
+    return JaxDevices(
+        keras.distribution.ModelParallel(
+            layout_map=transformer_layout(mesh), auto_shard_dataset=False
+        )
+    )
+
+
+def _initialize():
+    """Join the other processes, where the environment names them."""
+    named = any(name.startswith("KERAS_DISTRIBUTION_") for name in os.environ)
+    slice_hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    if (named or "," in slice_hosts) and not jax.distributed.is_initialized():
+        keras.distribution.initialize()
+
+
+class JaxDevices(Devices):
+    """The devices of a `keras.distribution.Distribution`."""
+
+    def __init__(self, distribution):
+        self.distribution = distribution
+        self.replicas = distribution.num_model_replicas
+        self.processes, self.process = jax.process_count(), jax.process_index()
+
+    @contextlib.contextmanager
+    def scope(self):
+        with self.distribution.scope():
+            try:
+                yield
+            except ValueError as error:
+                if not re.search("divisible|evenly divide", str(error)):
+                    raise
+                shape = dict(
+                    zip(
+                        self.distribution.device_mesh.axis_names,
+                        self.distribution.device_mesh.shape,
+                        strict=True,
+                    )
+                )
+                raise ValueError(
+                    f"distribution: the devices, {shape}, must divide every batch, the last one "
+                    "too, and the heads and hidden units if there is a `model` axis. Choose "
+                    f"another batch_size, or another N in model_parallel:N. {error}"
+                ) from error
+
+    @contextlib.contextmanager
+    def alone(self):
+        keras.distribution.set_distribution(None)
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(self.distribution)
+
+    def to_numpy(self, variable):
+        value = variable.value
+        if value.is_fully_addressable or value.is_fully_replicated:
+            return np.asarray(value)
+        return multihost_utils.process_allgather(value, tiled=True)
+
+    def _prepare(self, model):
+        """Let `predict` give all rows to every process: Keras asks for those of others."""
+        if self.processes == 1 or "predict_step" in vars(model):
+            return
+        step, mesh = model.predict_step, self.distribution.device_mesh
+
+        def predict_step(state, data):
+            outputs, state = step(state, data)
+            layout = keras.distribution.TensorLayout([None] * outputs.ndim, mesh)
+            return keras.distribution.distribute_tensor(outputs, layout), state
+
+        model.predict_step = predict_step
+
+    def _shard(self):
+        parts = min(self.processes, self.replicas)
+        return self.distribution.data_shard_id, parts

@@ -1,0 +1,67 @@
+"""On TensorFlow: the strategies of `tf.distribute`."""
+
+import os
+
+import tensorflow as tf
+
+from keras_tokenlearner.training.distribution.devices import Devices
+
+
+def several():
+    """Return whether there is more than one GPU, or a cluster or TPU is named."""
+    named = "TF_CONFIG" in os.environ or "TPU_NAME" in os.environ
+    return named or len(tf.config.list_logical_devices("GPU")) > 1
+
+
+def data_parallel():
+    """Return the devices of the strategy that fits the environment."""
+    if "TPU_NAME" in os.environ:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ["TPU_NAME"])
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return TensorFlowDevices(tf.distribute.TPUStrategy(resolver))
+    if "TF_CONFIG" in os.environ:
+        return WorkerDevices(_Workers())
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return TensorFlowDevices(tf.distribute.MirroredStrategy([device.name for device in devices]))
+
+
+def model_parallel(count):
+    """Refuse: Keras 3.15 has it on JAX alone, and takes it without effect on TensorFlow."""
+    raise ValueError(
+        "distribution: model_parallel is there on JAX alone; set KERAS_BACKEND=jax. "
+        "Received: the backend 'tensorflow'"
+    )
+
+
+class TensorFlowDevices(Devices):
+    """The replicas of a strategy in one process."""
+
+    def __init__(self, strategy):
+        self.strategy = strategy
+        self.replicas = strategy.num_replicas_in_sync
+
+    def scope(self):
+        return self.strategy.scope()
+
+
+class _Workers(tf.distribute.MultiWorkerMirroredStrategy):
+    """The strategy, with what Keras 3.15 asks of it in `fit` and it does not have."""
+
+    def reduce(self, reduce_op, value, axis):
+        if isinstance(value, tuple):  # a batch, of which Keras reads the shapes
+            return tf.nest.map_structure(lambda v: self.experimental_local_results(v)[0], value)
+        return super().reduce(reduce_op, value, axis=None)  # a loss, which has no axis 0
+
+
+class WorkerDevices(TensorFlowDevices):
+    """The replicas of a strategy of several processes, which divides the batches itself."""
+
+    def __init__(self, strategy):
+        super().__init__(strategy)
+        resolver = strategy.cluster_resolver
+        self.processes = len(resolver.cluster_spec().as_dict()["worker"])
+        self.process = resolver.task_id
+
+    def _shard(self):
+        return 0, 1

@@ -1,0 +1,98 @@
+"""On PyTorch: `DistributedDataParallel`, a process a device, started by `torchrun`."""
+
+import os
+
+import keras
+import numpy as np
+import torch
+from torch import distributed
+
+from keras_tokenlearner.training.distribution.devices import Devices
+
+
+def several():
+    """Return whether torchrun started more than one process."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
+
+
+def data_parallel():
+    """Return the device of this process, one of those that torchrun started."""
+    if not distributed.is_torchelastic_launched():
+        raise ValueError(
+            "distribution: data_parallel on PyTorch takes a process a device; start them by "
+            "torchrun --nproc-per-node=N -m keras_tokenlearner.cli train ... "
+            "Received: a process without torchrun's variables"
+        )
+    if not distributed.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        distributed.init_process_group()
+    return TorchDevices()
+
+
+def model_parallel(count):
+    """Refuse: Keras 3.15 has it on JAX alone, and takes it without effect on PyTorch."""
+    raise ValueError(
+        "distribution: model_parallel is there on JAX alone; set KERAS_BACKEND=jax. "
+        "Received: the backend 'torch'"
+    )
+
+
+class TorchDevices(Devices):
+    """The device of this process, and those of the others."""
+
+    def __init__(self):
+        self.processes = self.replicas = distributed.get_world_size()
+        self.process = distributed.get_rank()
+
+    def fit(self, model, batches, callbacks=(), **arguments):
+        callbacks = [_MeanOfLogs(), *callbacks]
+        return super().fit(model, batches, callbacks=callbacks, **arguments)
+
+    def evaluate(self, model, data, batch_size=500):
+        return _mean(super().evaluate(model, data, batch_size))
+
+    def _prepare(self, model):
+        """Send the calls of a model through DistributedDataParallel, which averages gradients."""
+        for metric in model.metrics:
+            for part in getattr(metric, "metrics", [metric]):
+                if not isinstance(part, keras.metrics.Mean):
+                    raise ValueError(
+                        "distribution: metrics of several processes are averaged, so that they "
+                        f"must be means. Compute others from `predict`. Received: {part.name}"
+                    )
+        if "call" not in vars(model):
+            forward = torch.nn.parallel.DistributedDataParallel(_Forward(model))
+            object.__setattr__(model, "call", forward)
+
+    def _gather(self, outputs, batch_size):
+        parts = [None] * self.processes
+        distributed.all_gather_object(parts, outputs)
+        size = batch_size // self.processes
+        batches = [np.split(part, range(size, len(part), size)) for part in parts]
+        return np.concatenate([part for batch in zip(*batches, strict=True) for part in batch])
+
+
+class _Forward(torch.nn.Module):
+    """The call of a model as a module: what runs inside of DistributedDataParallel."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.call = model, model.call
+
+    def forward(self, *args, **kwargs):
+        return self.call(*args, **kwargs)
+
+
+class _MeanOfLogs(keras.callbacks.Callback):
+    """Makes the logs of an epoch those of all processes. It stands before other callbacks."""
+
+    def on_epoch_end(self, epoch, logs):
+        logs.update(_mean(logs))
+
+
+def _mean(logs):
+    values = torch.tensor(list(logs.values()), dtype=torch.float64)
+    values = values.to(keras.ops.zeros(()).device)
+    distributed.all_reduce(values)
+    return dict(zip(logs, (values / distributed.get_world_size()).tolist(), strict=True))

@@ -1,0 +1,200 @@
+import contextlib
+import json
+import os
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_tokenlearner.extras import require
+from keras_tokenlearner.training.distribution import Devices
+from keras_tokenlearner.weights.archives import read_npz
+
+
+class Resume(keras.callbacks.Callback):
+    """Saves all that a run depends on, so that a killed one ends as if it had never been.
+
+    `keras.callbacks.BackupAndRestore` keeps weights, optimizer and epoch, in two files. This keeps
+    the random states of the model, the metrics of a broken epoch, the place in the data and the
+    history too, in one file that appears whole or not at all. On one device the run that goes on
+    has bitwise the weights and history of one that was never killed.
+
+    The file is written when training starts, to find out early that it can be, after every epoch,
+    and every `save_freq` batches. It takes the space of weights and optimizer, while it is written
+    that of two. It stays when training ends, for what is made of the result; `delete` removes it.
+
+    Args:
+        path: Path of the file, which ends in `.npz`.
+        batches: `keras_tokenlearner.data.Batches`, what `fit` is given, with `shuffle=False`.
+        save_freq: `"epoch"`, or an integer: also after that many batches.
+        loggers: Callbacks to tell of the epochs before this process, such as a
+            `keras.callbacks.CSVLogger`; they stand in the callbacks of `fit` as well.
+        devices: What `keras_tokenlearner.training.distribution.scope` gives: all processes read
+            the file, one writes it.
+
+    Attributes:
+        initial_epoch: Integer for `fit`, where the file says that training goes on.
+
+    Raises:
+        ValueError: If the file is damaged or of another model.
+        FloatingPointError: In training, if the loss is not finite. The file is then of before.
+        OSError: In training, if the file cannot be written. The one before it stays.
+
+    Example:
+
+    >>> import tempfile
+    >>> from keras_tokenlearner.data import Batches
+    >>> path = Path(tempfile.mkdtemp()) / "backup.npz"
+    >>> batches = Batches((np.ones((8, 4)), np.ones((8, 1))), batch_size=4)
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> resume = Resume(path, batches)
+    >>> arguments = {"callbacks": [resume], "shuffle": False, "verbose": 0}
+    >>> history = model.fit(batches, epochs=2, **arguments)
+    >>> Resume(path, batches).initial_epoch
+    2
+    """
+
+    def __init__(self, path, batches, save_freq="epoch", loggers=(), devices=None):
+        super().__init__()
+        self.path = Path(path)
+        self.batches = batches
+        self.save_freq = save_freq
+        self.loggers = loggers
+        self.devices = devices or Devices()
+        self.place = {"epoch": 0, "batch": 0, "history": []}
+        self._quiet = contextlib.ExitStack()
+        self._last = []
+        self._saved = read_npz(self.path) if self.path.is_file() else None
+        if self._saved:
+            self.place = json.loads(str(self._saved["place"]))
+
+    @property
+    def initial_epoch(self):
+        return self.place["epoch"]
+
+    def delete(self):
+        """Remove the file, when what is made of the training is safe."""
+        if self.devices.writes:
+            self.path.unlink(missing_ok=True)
+
+    def on_train_begin(self, logs=None):
+        if not self.model.optimizer.built:
+            self.model.optimizer.build(self.model.trainable_variables)
+        if self._saved:
+            self._restore()
+        else:
+            self._save(0, 0)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch != self.place["epoch"]:
+            raise ValueError(
+                f"Resume: {self.path} goes on from epoch {self.initial_epoch}; pass "
+                f"initial_epoch=resume.initial_epoch to `fit`. Received: initial_epoch={epoch}"
+            )
+        self.batches.epoch, self.batches.start = epoch, self.place["batch"]
+        if self.batches.start:
+            self._quiet.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Your input ran out of data")
+            self._restore()  # the metrics, which Keras has set to nothing, above all
+        if self._saved:
+            self._replay()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if keras.backend.backend() == "torch":  # where Dropout has no random state of its own
+            place = (self.batches.seed, self.place["epoch"], self.batches.start + batch)
+            random = np.random.default_rng((*place, self.devices.process))
+            require("torch", "torch").manual_seed(int(random.integers(2**63)))
+
+    def on_train_batch_end(self, batch, logs=None):
+        done, last = self.batches.start + batch + 1, batch + 1 == len(self.batches)
+        if last and self.batches.start and keras.backend.backend() == "tensorflow":
+            self._last = [(v, self.devices.to_numpy(v)) for v in self._variables()]
+        if self.save_freq != "epoch" and done % self.save_freq == 0 and not last:
+            self._check(logs)
+            self._save(self.place["epoch"], done)
+
+    def on_test_begin(self, logs=None):
+        self._undo()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._quiet.close()
+        self._undo()
+        self._check(logs)
+        self.batches.start = 0
+        self.place["history"].append(logs)
+        self._save(epoch + 1, 0)
+
+    def on_train_end(self, logs=None):
+        if self._saved:  # no epoch was left
+            self._replay()
+
+    def _undo(self):
+        """Undo what TensorFlow does of a step before it finds that a broken epoch has no more."""
+        for variable, value in self._last:
+            variable.assign(value)
+        self._last = []
+
+    def _replay(self):
+        """Tell history and loggers of the epochs before."""
+        self._saved = None
+        for epoch, logs in enumerate(self.place["history"]):
+            for callback in (self.model.history, *self.loggers):
+                callback.on_epoch_end(epoch, dict(logs))
+
+    def _check(self, logs):
+        if not np.isfinite(logs["loss"]):
+            raise FloatingPointError(
+                f"Resume: the loss is {logs['loss']} in epoch {self.place['epoch']}. The weights "
+                f"of before are in {self.path}; start again with a lower learning rate or clipping"
+            )
+
+    def _variables(self):
+        model = self.model
+        return [
+            *model.trainable_variables,
+            *model.non_trainable_variables,  # with the random states
+            *model.optimizer.variables,
+            *model.metrics_variables,
+        ]
+
+    def _restore(self):
+        paths = json.loads(str(self._saved["paths"]))
+        if len(self._variables()) < len(paths):
+            self.model.test_on_batch(*self.batches[0])  # TensorFlow makes the metrics so late
+        variables = self._variables()
+        if [variable.path for variable in variables] != paths:
+            raise ValueError(
+                f"Resume: {self.path} is of another model, optimizer or backend. Go on with the "
+                "same settings, or delete it to start anew"
+            )
+        for index, variable in enumerate(variables):
+            value = self._saved[str(index)]
+            if value.dtype.kind == "V":  # so numpy reads bfloat16
+                value = value.view(keras.ops.convert_to_numpy(variable).dtype)
+            variable.assign(value)
+
+    def _save(self, epoch, batch):
+        self.place.update(epoch=epoch, batch=batch)
+        variables = self._variables()
+        arrays = {str(index): self.devices.to_numpy(v) for index, v in enumerate(variables)}
+        if not self.devices.writes:
+            return
+        arrays["place"] = json.dumps(self.place)
+        arrays["paths"] = json.dumps([variable.path for variable in variables])
+        unfinished = self.path.with_suffix(".unfinished")
+        try:
+            with open(unfinished, "wb") as stream:
+                np.savez(stream, **arrays)
+                stream.flush()
+                os.fsync(stream.fileno())
+            unfinished.replace(self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            before = f"{self.path} is that of before" if self.path.is_file() else "there is none"
+            raise OSError(
+                f"Resume: the backup cannot be written, and {before}: make room or name another "
+                f"folder, then start again. {error}"
+            ) from error

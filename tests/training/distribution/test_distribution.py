@@ -1,0 +1,188 @@
+"""Training on several devices and processes, all of them CPUs, equals that on one."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.data import Batches
+from keras_tokenlearner.training.distribution import Devices, scope
+from tests.training.distribution import worker
+
+BACKEND = keras.backend.backend()
+
+# Mode, processes, devices of each; the thorough ones are slow.
+ARRANGEMENTS = {
+    "jax": [
+        # 4 parts of a batch, each on 2 devices
+        pytest.param("model_parallel:2", 1, 8, marks=pytest.mark.slow),
+        pytest.param("data_parallel", 1, 8, marks=pytest.mark.slow),
+        pytest.param("data_parallel", 2, 2, marks=pytest.mark.slow),
+        pytest.param("model_parallel:2", 2, 1, marks=pytest.mark.slow),
+    ],
+    "tensorflow": [
+        pytest.param("data_parallel", 1, 4, marks=pytest.mark.slow),
+        pytest.param("data_parallel", 2, 1, marks=pytest.mark.slow),
+    ],
+    "torch": [("data_parallel", 2, 1)],
+}[BACKEND]
+over_arrangements = pytest.mark.parametrize(("mode", "processes", "cpus"), ARRANGEMENTS)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def cluster(processes):
+    """Return for each process the variables by which the framework finds the others."""
+    addresses = [f"localhost:{free_port()}" for _ in range(processes)]
+    for index in range(processes):
+        if BACKEND == "tensorflow":
+            task = {"type": "worker", "index": index}
+            yield {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task})}
+        else:
+            yield {
+                "KERAS_DISTRIBUTION_JOB_ADDRESSES": addresses[0],
+                "KERAS_DISTRIBUTION_NUM_PROCESSES": str(processes),
+                "KERAS_DISTRIBUTION_PROCESS_ID": str(index),
+            }
+
+
+def run(mode, processes, cpus, folder, epochs=2):
+    """Run the worker as so many processes; return what each of them found."""
+    flags = f"--xla_force_host_platform_device_count={cpus} --xla_backend_optimization_level=0"
+    common = {**os.environ, "XLA_FLAGS": flags, "CPUS": str(cpus)}
+    command = [sys.executable, "-m", "tests.training.distribution.worker"]
+    command += [mode, str(folder), str(epochs)]
+    environments = [{}]
+    if BACKEND == "torch":
+        launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command[2:2] = [*launch, "-m"]
+    elif processes > 1:
+        environments = cluster(processes)
+    running = [subprocess.Popen(command, env=common | more) for more in environments]
+    assert [process.wait() for process in running] == [0] * len(running)
+    return [json.loads((folder / f"{index}.json").read_text()) for index in range(processes)]
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one_device")
+    worker.run("one_device", folder)
+    return json.loads((folder / "0.json").read_text())
+
+
+def assert_equal(found, expected, replicas):
+    assert found["replicas"] == replicas
+    assert found["epochs"] == [0, 1]
+    assert found["history"].keys() == expected["history"].keys()
+    for name, values in expected["history"].items():
+        np.testing.assert_allclose(found["history"][name], values, atol=1e-4, err_msg=name)
+    for name, value in expected["scores"].items():
+        assert found["scores"][name] == pytest.approx(value, abs=1e-4)
+    np.testing.assert_allclose(found["answers"], expected["answers"], atol=1e-4)
+    assert found["weights"] == pytest.approx(expected["weights"], rel=1e-5)
+
+
+@over_arrangements
+def test_equals_one_device(mode, processes, cpus, expected, tmp_path):
+    parts = int(mode.partition(":")[2] or 1)
+    for found in run(mode, processes, cpus, tmp_path):
+        assert_equal(found, expected, processes * cpus // parts)
+        # Of each of the two blocks: three kernels and biases of heads and one kernel after them,
+        # a kernel and a bias of hidden units and one kernel after them.
+        assert len(found["divided"]) == (2 * (7 + 3) if parts > 1 else 0)
+
+
+@pytest.mark.slow
+@over_arrangements
+def test_goes_on_from_its_backup(mode, processes, cpus, expected, tmp_path):
+    run(mode, processes, cpus, tmp_path, epochs=1)
+    parts = int(mode.partition(":")[2] or 1)
+    for found in run(mode, processes, cpus, tmp_path):
+        assert_equal(found, expected, processes * cpus // parts)
+
+
+def test_parts_of_processes_cover_every_batch_once():
+    parts = [Batches((np.arange(40),), 8, seed=3) for _ in range(4)]
+    for index, batches in enumerate(parts):
+        batches.shard = (index, 4)
+    whole = Batches((np.arange(40),), 8, seed=3)
+    for index in range(len(whole)):
+        joined = np.concatenate([batches[index][0] for batches in parts])
+        np.testing.assert_array_equal(joined, whole[index][0])
+
+
+class FourReplicas(Devices):
+    replicas = 4
+
+
+@pytest.mark.parametrize(("rows", "batch_size", "partial"), [(32, 6, False), (34, 8, True)])
+def test_batches_that_cannot_be_divided_are_refused(rows, batch_size, partial):
+    batches = Batches((np.zeros((rows, 2)),), batch_size, partial=partial)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    with pytest.raises(ValueError, match="must be a multiple of the replicas, 4, the last one too"):
+        FourReplicas().fit(model, batches)
+
+
+def test_evaluation_of_rows_that_cannot_be_divided_is_refused():
+    model = create_model("vit_pico8", classes=10)
+    with pytest.raises(ValueError, match="multiple of the replicas"):
+        FourReplicas().evaluate(model, (np.zeros((10, 32, 32, 3)), np.zeros(10)))
+
+
+def test_predict_pads_and_gives_all_rows():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+    x = np.arange(20, dtype="float32").reshape(10, 2)
+    kernel = model.get_weights()[0]
+    found = FourReplicas().predict(model, x, batch_size=5)
+    np.testing.assert_allclose(found, x @ kernel, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("data_paralel", "Did you mean 'data_parallel'"),
+        ("data_parallel:2", "a number belongs to model_parallel alone"),
+        ("model_parallel:0", "a number belongs to model_parallel alone"),
+    ],
+)
+def test_bad_modes(mode, message):
+    with pytest.raises(ValueError, match=message), scope(mode):
+        pass
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX has it")
+def test_model_parallel_is_refused_where_keras_ignores_it():
+    with (
+        pytest.raises(ValueError, match="model_parallel is there on JAX alone"),
+        scope("model_parallel"),
+    ):
+        pass
+    assert keras.distribution.distribution() is None
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="of JAX's devices")
+def test_devices_that_do_not_divide_into_groups_are_refused():
+    with (
+        pytest.raises(ValueError, match="model_parallel:3 needs a multiple of 3 devices"),
+        scope("model_parallel:3"),
+    ):
+        pass
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="of torchrun")
+def test_data_parallel_without_torchrun_is_refused():
+    with (
+        pytest.raises(ValueError, match="start them by torchrun --nproc-per-node=N"),
+        scope("data_parallel"),
+    ):
+        pass

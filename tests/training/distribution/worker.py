@@ -1,0 +1,76 @@
+"""A short training as each process of a test runs it.
+
+`CPUS=N python -m tests.training.distribution.worker MODE FOLDER EPOCHS`
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.data import Batches
+from keras_tokenlearner.training.distribution import scope
+from keras_tokenlearner.training.resume import Resume
+
+
+def run(mode, folder, epochs=2):
+    """Train, score and predict; leave the results of this process in the folder."""
+    keras.utils.clear_session()
+    random = np.random.default_rng(0)
+    x = random.integers(0, 255, (48, 32, 32, 3)).astype("float32")
+    y = np.arange(48) % 10
+    with scope(mode) as devices:
+        keras.utils.set_random_seed(0)
+        model = create_model("tokenlearner_pico8_4at1", classes=10)
+        model.compile(
+            keras.optimizers.AdamW(1e-3),
+            "sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+        )
+        batches = Batches((x, y), 16)
+        resume = Resume(Path(folder) / "backup.npz", batches, devices=devices)
+        history = devices.fit(
+            model,
+            batches,
+            validation_data=(x[:40], y[:40]),
+            validation_batch_size=16,
+            callbacks=[resume],
+            initial_epoch=resume.initial_epoch,
+            epochs=int(epochs),
+            verbose=0,
+        )
+        results = {
+            "replicas": devices.replicas,
+            "epochs": history.epoch,
+            "history": history.history,
+            "scores": devices.evaluate(model, (x, y), 16),
+            "answers": devices.predict(model, x[:37], 16).tolist(),
+            "weights": sum(float(np.abs(array).sum()) for array in devices.weights(model)),
+            "divided": [weight.path for weight in model.weights if _divided(weight)],
+        }
+    (Path(folder) / f"{devices.process}.json").write_text(json.dumps(results))
+
+
+def _divided(weight):
+    sharding = getattr(weight.value, "sharding", None)
+    return sharding is not None and not sharding.is_fully_replicated
+
+
+def make_cpus(count):
+    """Make TensorFlow believe in several CPUs; JAX is told by XLA_FLAGS."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        parts = [tf.config.LogicalDeviceConfiguration()] * count
+        tf.config.set_logical_device_configuration(cpu, parts)
+
+
+if __name__ == "__main__":
+    make_cpus(int(os.environ.get("CPUS", 1)))
+    run(*sys.argv[1:])

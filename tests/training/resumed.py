@@ -1,0 +1,74 @@
+"""A short training with dropout, shuffling and augmentation, to be killed and started again.
+
+`python -m tests.training.resumed FOLDER [KILL_AT]` kills itself while it writes a backup.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.data import ArrayImages, ImageBatches
+from keras_tokenlearner.training import Resume
+
+EPOCHS = 3
+
+
+def augment(seed):
+    return keras.layers.Pipeline(
+        [
+            keras.layers.RandomFlip("horizontal", seed=seed),
+            keras.layers.RandomTranslation(0.1, 0.1, seed=seed + 1),
+        ]
+    )
+
+
+def run(folder, save_freq=2, callbacks=()):
+    """Train to the end; return weights and history."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    random = np.random.default_rng(0)
+    images, labels = random.integers(0, 255, (40, 32, 32, 3)).astype("uint8"), np.arange(40) % 10
+    model = create_model("tokenlearner_pico8_4at1", classes=10, dropout=0.1)
+    model.compile(
+        "adamw",
+        "categorical_crossentropy",
+        metrics=["accuracy"],
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+    )
+    batches = ImageBatches(ArrayImages(images, labels), (32, 32, 3), 8, augment=augment)
+    logger = keras.callbacks.CSVLogger(Path(folder) / "log.csv")
+    resume = Resume(Path(folder) / "backup.npz", batches, save_freq, [logger])
+    history = model.fit(
+        batches,
+        epochs=EPOCHS,
+        initial_epoch=resume.initial_epoch,
+        callbacks=[resume, logger, *callbacks],
+        shuffle=False,
+        verbose=0,
+    )
+    return model.get_weights(), history
+
+
+def kill_at(count):
+    """Let this process be killed in its backup of that number, before the file has its name."""
+    sync = os.fsync
+
+    def fsync(descriptor):
+        nonlocal count
+        sync(descriptor)
+        count -= 1
+        if not count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.fsync = fsync
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        kill_at(int(sys.argv[2]))
+    run(sys.argv[1])

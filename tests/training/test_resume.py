@@ -1,0 +1,147 @@
+"""A run that is killed ends as one that was not."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner.data import Batches
+from keras_tokenlearner.training import Resume
+from tests.training import resumed
+
+
+def start(*arguments):
+    return subprocess.Popen([sys.executable, "-m", "tests.training.resumed", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    return *resumed.run(folder), (folder / "log.csv").read_text()
+
+
+def assert_same(folder, unbroken, save_freq=2):
+    weights, history = resumed.run(folder, save_freq)
+    for array, expected in zip(weights, unbroken[0], strict=True):
+        np.testing.assert_array_equal(array, expected)
+    assert history.history == unbroken[1].history
+    assert history.epoch == unbroken[1].epoch == [0, 1, 2]
+    assert (folder / "log.csv").read_text() == unbroken[2]
+
+
+def test_killed_in_the_middle_of_an_epoch_and_of_a_backup(unbroken, tmp_path):
+    # Backups: the start, batches 2 and 4 and the end of an epoch; the sixth is batch 4 of epoch 1.
+    assert start(tmp_path, 6).wait() == -signal.SIGKILL
+    assert (tmp_path / "backup.unfinished").is_file()
+    assert_same(tmp_path, unbroken)
+    assert not (tmp_path / "backup.unfinished").is_file()
+    assert_same(tmp_path, unbroken)  # started once more when all epochs are done
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(unbroken, tmp_path):
+    kills = 0
+    while True:
+        process = start(tmp_path)
+        while not (tmp_path / "backup.npz").exists():
+            time.sleep(0.01)
+        try:
+            process.wait(timeout=random.uniform(5, 30))
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    print(f"killed {kills} times")
+    assert kills
+    assert_same(tmp_path, unbroken)
+
+
+@pytest.fixture
+def small():
+    """Return what makes a small training: a model, batches, and a function that fits."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    batches = Batches((np.ones((8, 4), "float32"), np.ones((8, 1), "float32")), 4)
+
+    def fit(resume, epochs=2, **arguments):
+        arguments = {"initial_epoch": resume.initial_epoch, **arguments}
+        return model.fit(
+            batches, epochs=epochs, callbacks=[resume], shuffle=False, verbose=0, **arguments
+        )
+
+    return model, batches, fit
+
+
+def test_a_loss_that_is_not_finite_ends_training_and_spares_the_backup(small, tmp_path):
+    model, batches, fit = small
+    path = tmp_path / "backup.npz"
+    fit(Resume(path, batches), epochs=1)
+    before, weights = path.read_bytes(), model.get_weights()
+    batches.arrays = (batches.arrays[0] * np.nan, batches.arrays[1])
+    with pytest.raises(FloatingPointError, match="loss is nan in epoch 1.*backup.npz"):
+        fit(Resume(path, batches))
+    assert path.read_bytes() == before
+    batches.arrays = tuple(np.ones_like(array) for array in batches.arrays)
+    fit(Resume(path, batches), epochs=1)
+    np.testing.assert_array_equal(model.get_weights()[0], weights[0])
+
+
+def test_a_full_disk_ends_training_and_spares_the_backup(small, tmp_path):
+    resource = pytest.importorskip("resource")
+    _, batches, fit = small
+    path = tmp_path / "backup.npz"
+    fit(Resume(path, batches), epochs=1)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match="cannot be written, and .*backup.npz is that of before"):
+            fit(Resume(path, batches))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["backup.npz"]
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_training(small, tmp_path):
+    model, batches, fit = small
+    weights = model.get_weights()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot be written, and there is none: make room or name"):
+        fit(Resume(tmp_path / "file" / "backup.npz", batches))
+    np.testing.assert_array_equal(model.get_weights()[0], weights[0])
+
+
+def test_a_damaged_backup_is_refused(small, tmp_path):
+    _, batches, fit = small
+    path = tmp_path / "backup.npz"
+    fit(Resume(path, batches))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="backup.npz is damaged"):
+        Resume(path, batches)
+
+
+def test_the_backup_of_another_model_is_refused(small, tmp_path):
+    _, batches, fit = small
+    path = tmp_path / "backup.npz"
+    fit(Resume(path, batches))
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1), keras.layers.Dense(1)])
+    other.compile("sgd", "mse")
+    resume = Resume(path, batches)
+    with pytest.raises(ValueError, match="is of another model, optimizer or backend"):
+        other.fit(batches, epochs=3, initial_epoch=2, callbacks=[resume], verbose=0)
+
+
+def test_fit_must_be_told_where_to_go_on(small, tmp_path):
+    _, batches, fit = small
+    fit(Resume(tmp_path / "backup.npz", batches), epochs=1)
+    with pytest.raises(ValueError, match="pass initial_epoch=resume.initial_epoch"):
+        fit(Resume(tmp_path / "backup.npz", batches), initial_epoch=0)
