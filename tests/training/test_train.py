@@ -16,7 +16,7 @@ from keras_tokenlearner.weights import load_weights
 @pytest.fixture
 def few(monkeypatch):
     (x, y), (test_x, test_y) = load_fashion_mnist()
-    data = ArrayImages(x[:640], y[:640]), ArrayImages(test_x[:200], test_y[:200])
+    data = ArrayImages(x[:320], y[:320]), ArrayImages(test_x[:100], test_y[:100])
     monkeypatch.setitem(named.OPENERS, "fashion_mnist", lambda source: data)
     return data
 
@@ -30,11 +30,11 @@ def test_training_learns_and_leaves_what_it_says(few, tmp_path):
     model = create_model(recipe.model, classes=10)
     load_weights(model, tmp_path / f"{recipe.model}.weights.h5", result["sha256"])
     right = model.predict(few[1].images, verbose=0).argmax(1) == few[1].labels
-    assert np.mean(right) == pytest.approx(accuracy, abs=0.006)
+    assert np.mean(right) == pytest.approx(accuracy, abs=0.011)
 
 
 def test_a_broken_run_goes_on(few, tmp_path, monkeypatch):
-    recipe = FashionMnistRecipe(model="vit_nano4", epochs=2, batch_size=128)
+    recipe = FashionMnistRecipe(model="vit_nano4", epochs=2, batch_size=160)
 
     class Breaks(Resume):
         def on_epoch_end(self, epoch, logs=None):

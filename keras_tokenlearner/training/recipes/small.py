@@ -14,8 +14,8 @@ class FashionMnistRecipe:
     """Muon for a small model on 28 x 28 images, the same for plain and TokenLearner models.
 
     Command: `keras-tokenlearner train fashion_mnist --set model=NAME --set source=FOLDER`, with
-    `vit_nano4` or `tokenlearner_nano4_8at2` and the folder of the four `.gz` files. It needs two
-    CPU cores and about an hour a model. The numbers to expect, measured by us, are in the README.
+    `vit_nano4` or `tokenlearner_nano4_8at2` and the folder of the four `.gz` files. It needs one
+    to two hours a model on a CPU core. The numbers to expect, measured by us, are in the README.
 
     Attributes:
         model: Name in the catalogue, of a model for 28 x 28 x 1 images.
