@@ -64,6 +64,7 @@ def predict_videos(
     batch_size=4,
     on_error="skip",
     threads=2,
+    verbose=1,
 ):
     """Return the logits of videos, merged over several views of each.
 
@@ -80,6 +81,7 @@ def predict_videos(
         batch_size: Integer, views at once.
         on_error: `"skip"` warns of a video that cannot be read, `"raise"` raises.
         threads: Integer, that decode videos ahead.
+        verbose: 1 for a progress bar, 0 for none.
 
     Returns:
         `(logits, read)`: an array of shape (videos, classes), and a boolean array of shape
@@ -115,7 +117,7 @@ def predict_videos(
 
     logits_model = _before_softmax(model)
     logits = np.full((len(videos), model.output_shape[-1]), np.nan, "float32")
-    progress = keras.utils.Progbar(len(videos), unit_name="video")
+    progress = keras.utils.Progbar(len(videos), unit_name="video", verbose=verbose)
     for place, found in enumerate(_ahead(views, videos.files, threads)):
         if isinstance(found, video.VideoError):
             if on_error == "raise":

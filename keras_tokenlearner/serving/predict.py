@@ -46,12 +46,13 @@ def predict(source, files, weights=None, top_k=5):
     ]
 
 
-def load_classifier(source, weights=None, **arguments):
+def load_classifier(source, weights=None, videos=False, **arguments):
     """Return the model of a `.keras` file or of a name in the catalogue, and its labels or `None`.
 
     Args:
         source: Path or name.
         weights: Of a named model: what `create_model` takes. Defaults to the first that ship.
+        videos: Boolean, whether a classifier of videos will do.
         **arguments: Of a named model: others of `create_model`, such as `classes`.
     """
     if str(source).endswith(".keras"):
@@ -62,9 +63,9 @@ def load_classifier(source, weights=None, **arguments):
         model = create_model(source, weights=weights, **arguments)
         named = weights in store.names(source)
         labels = store.find(source, weights).class_names if named else None
-    if len(model.output_shape) != 2 or len(model.input_shape) != 4:
+    if len(model.output_shape) != 2 or len(model.input_shape) not in (4, 4 + videos):
         raise ValueError(
-            "predict: the model must be a classifier of images. Received: "
+            f"predict: the model must be a classifier of images{' or videos' * videos}. Received: "
             f"{model.name!r} from {model.input_shape} to {model.output_shape}"
         )
     return model, labels

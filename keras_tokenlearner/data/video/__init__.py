@@ -11,3 +11,4 @@ from keras_tokenlearner.data.video.lists import (
     from_csv,
     from_folder,
 )
+from keras_tokenlearner.data.video.splits import open_videos

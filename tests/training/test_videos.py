@@ -1,0 +1,68 @@
+"""From files of videos to a score, by the two commands."""
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from keras_tokenlearner import cli
+from keras_tokenlearner.data import video
+from tests.data.video.files import write
+
+pytest.importorskip("av", reason="pip install 'keras-tokenlearner[video]'")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Dark and light videos, six to train on and four to test, and a broken one of each."""
+    for split, count in (("train", 3), ("val", 2)):
+        for label, name in enumerate(("dark", "light")):
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(count):
+                level = 30 + 150 * label + 5 * index
+                write(tmp_path / split / name / f"{index}.mp4", [level] * 20)
+        (tmp_path / split / "dark" / "broken.mp4").write_bytes(b"no video")
+    return tmp_path
+
+
+def run(*arguments):
+    found = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    assert found.exit_code == 0, found.output
+    return found.stdout
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_train_and_evaluate(folder, tmp_path):
+    settings = {"source": folder, "epochs": 6, "batch_size": 4, "stride": 1, "learning_rate": 0.01}
+    settings = [part for pair in settings.items() for part in ("--set", "{}={}".format(*pair))]
+    said = run("train", "videos", *settings, "--output", tmp_path / "out")
+    assert re.search(r"test accuracy \d+\.\d\d%", said)
+    name = "tokenlearner_x2plus1d_pico"
+    result = json.loads((tmp_path / "out" / f"{name}.json").read_text())
+    assert result["test_examples"] == 5 and result["recipe"]["stride"] == 1
+    weights = ["--weights", tmp_path / "out" / f"{name}.weights.h5", "--classes", 2]
+    (row,) = json.loads(run("evaluate", name, "--data", folder, *weights, "--json"))
+    assert (row["videos"], row["skipped"], row["top5"]) == (4, 1, 1.0)
+    assert row["top1"] == row["mean_class"] == 1.0
+    table = run("evaluate", name, "--data", folder, *weights)
+    assert re.search(r"4 +1 +100\.00% +100\.00% +100\.00%", table)
+
+
+def test_splits(folder, tmp_path):
+    train, test = video.open_videos(folder)
+    assert train.class_names == test.class_names == ("dark", "light")
+    assert (len(train), len(test)) == (7, 5)
+    rows = {"train": [("a.mp4", "x"), ("b.mp4", "y")], "test": [("c.mp4", "y")]}
+    (tmp_path / "lists").mkdir()
+    for split, files in rows.items():
+        lines = ["file,label", *(",".join(row) for row in files)]
+        (tmp_path / "lists" / f"{split}.csv").write_text("\n".join(lines))
+    train, test = video.open_videos(tmp_path / "lists")
+    assert train.labels.tolist() == [0, 1] and test.labels.tolist() == [1]
+    assert test.class_names == ("x", "y")
+    (folder / "val" / "dark").rename(folder / "val" / "dim")
+    with pytest.raises(ValueError, match="must have the same classes"):
+        video.open_videos(folder)
+    with pytest.raises(ValueError, match="a folder of videos for every class"):
+        video.open_videos(tmp_path / "nothing")
