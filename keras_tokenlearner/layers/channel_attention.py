@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-_ROWS = 8  # at once: the largest tensor is (B, C, 8, N)
+_ROWS = 16  # at once: the largest tensor is (B, C, 16, N)
 
 
 def channel_attention(q, k, v):
