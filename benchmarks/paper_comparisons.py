@@ -9,17 +9,15 @@ as it is known, and what the file has already is not done again; the plot stands
 """
 
 import argparse
-import csv
 import dataclasses
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
 import numpy as np
 
-from benchmarks.machine import command, machine
+from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner import costs, create_model
 from keras_tokenlearner.extras import require
 from keras_tokenlearner.training import Cifar10Recipe, train
@@ -98,9 +96,9 @@ def main(arguments=None):
         for variant in options.variants:
             recipe = VariantRecipe(variant=variant, seed=seed, source=options.source, **shared)
             wanted = {key: str(getattr(recipe, key)) for key in KEYS}
-            if not any(wanted.items() <= row.items() for row in _read(options.output)):
-                _append(options.output, _row(recipe))
-    _draw(_read(options.output), options.output.with_suffix(".png"))
+            if not any(wanted.items() <= row.items() for row in read_rows(options.output)):
+                append_row(options.output, COLUMNS, _row(recipe))
+    _draw(read_rows(options.output), options.output.with_suffix(".png"))
 
 
 def _row(recipe):
@@ -114,25 +112,6 @@ def _row(recipe):
         "mparams": f"{counted.params / 1e6:.3f}",
         "train_seconds": round(time.perf_counter() - begun),
     }
-
-
-def _read(path):
-    if not path.is_file():
-        return []
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    return list(csv.DictReader(lines))
-
-
-def _append(path, row):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.is_file()
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            file.write(f"# {command()}\n# {machine('keras', keras.backend.backend())}\n")
-            writer.writeheader()
-        writer.writerow(row)
-    print(row, flush=True)
 
 
 def _draw(rows, path):

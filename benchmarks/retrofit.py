@@ -9,13 +9,12 @@ place. A row is written as soon as it is known, and what the file has already is
 """
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
 import keras
 
-from benchmarks.machine import command, machine
+from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner import distill, retrofit
 from keras_tokenlearner.data import load_named
 from keras_tokenlearner.evaluation import compare
@@ -115,7 +114,7 @@ def main():
     images, labels = images[: arguments.train_images], labels[: arguments.train_images]
     test = tuple(array[: arguments.test_images] for array in test)
     model = teacher(arguments.checkpoint, images, labels, arguments.cache)
-    done = _read(arguments.output)
+    done = read_rows(arguments.output)
     if not any(row["reducer"] == "teacher" for row in done):
         _append(arguments.output, teacher_row(model, test, len(images)))
     for at in arguments.at:
@@ -136,27 +135,11 @@ def main():
                     _append(arguments.output, row)
 
 
-def _read(path):
-    if not path.is_file():
-        return []
-    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
-    return list(csv.DictReader(lines))
-
-
 def _append(path, row):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.is_file()
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if new:
-            file.write(f"# {command()}\n# {machine('keras', keras.backend.backend())}\n")
-            writer.writeheader()
-        rounded = {
-            name: f"{value:.4g}" if isinstance(value, float) else value
-            for name, value in row.items()
-        }
-        writer.writerow(rounded | {"learning_rate": row["learning_rate"]})
-    print(rounded, flush=True)
+    rounded = {
+        name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()
+    }
+    append_row(path, COLUMNS, rounded | {"learning_rate": row["learning_rate"]})
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Layout:
     def numbered(self, kind):
         """Return the names of the added layers of a kind, in the order of the depth."""
         names = [layer.name for layer in self.added if layer.name.startswith(kind)]
-        return sorted(names, key=lambda name: int("0" + name.removeprefix(kind).strip("_")))
+        return in_order(kind, names)
 
     def arrays(self):
         """Return the weights of the model as numpy arrays, by path."""
@@ -80,6 +80,11 @@ class Layout:
             for name, value in wanted.items()
             if name in have and not _same(have[name], value)
         ]
+
+
+def in_order(kind, names):
+    """Return names such as `token_learner_3`, or the kind alone, by their numbers."""
+    return sorted(names, key=lambda name: int("0" + name.removeprefix(kind).strip("_")))
 
 
 def _same(one, other):

@@ -1,5 +1,6 @@
 """Another model of ours, for one with another grid, head or number of frames."""
 
+from keras_tokenlearner.weights.layout import in_order
 from keras_tokenlearner.weights.source import Named, Source
 
 _NUMBERED = ("token_learner", "token_fuser")
@@ -8,21 +9,20 @@ _NUMBERED = ("token_learner", "token_fuser")
 def convert(entries, heads):
     """Return the entries by their own names, but for TokenLearners and TokenFusers: from 0."""
     del heads  # the kernels have them as an axis
-    names = {kind: _in_order(entries, kind) for kind in _NUMBERED}
+    names = {name.partition("/")[0] for name in entries}
+    numbered = {
+        kind: in_order(kind, [name for name in names if name.startswith(kind)])
+        for kind in _NUMBERED
+    }
     arrays = {}
     for name in list(entries):
         layer, _, rest = name.partition("/")
-        for kind, layers in names.items():
+        for kind, layers in numbered.items():
             if layer in layers:
                 layer = f"{kind}_{layers.index(layer)}"
         if rest and not rest.startswith("seed_generator"):
             arrays[f"{layer}/{rest}"] = Named(entries.take(name), entries.full_name(name))
     return arrays
-
-
-def _in_order(entries, kind):
-    layers = {name.partition("/")[0] for name in entries if name.startswith(kind)}
-    return sorted(layers, key=lambda layer: int("0" + layer.removeprefix(kind).strip("_")))
 
 
 OWN = Source(convert, anchors=("positions/table",), resize="bilinear")

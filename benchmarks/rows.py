@@ -1,0 +1,28 @@
+"""A file of measurements that grows row by row, so that a run that was broken off goes on."""
+
+import csv
+
+import keras
+
+from benchmarks.machine import command, machine
+
+
+def read_rows(path):
+    """Return the rows of a file as dictionaries of texts; none if there is no file."""
+    if not path.is_file():
+        return []
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    return list(csv.DictReader(lines))
+
+
+def append_row(path, columns, row):
+    """Append a row; the first one stands below the command and the machine."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.is_file()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        if new:
+            file.write(f"# {command()}\n# {machine('keras', keras.backend.backend())}\n")
+            writer.writeheader()
+        writer.writerow(row)
+    print(row, flush=True)
