@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_tokenlearner.data.folders import class_files
 from keras_tokenlearner.extras import require
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -156,17 +157,4 @@ def from_folder(path):
     Raises:
         ValueError: If there are no such folders, or no images in them.
     """
-    folders = sorted(found for found in Path(path).glob("*") if found.is_dir())
-    found = [
-        (str(file), label)
-        for label, folder in enumerate(folders)
-        for file in sorted(folder.iterdir())
-        if file.suffix.lower() in SUFFIXES
-    ]
-    if not found:
-        raise ValueError(
-            "from_folder: there must be a folder of images for every class. "
-            f"Received: path={str(path)!r}, with {len(folders)} folders and no images in them"
-        )
-    files, labels = zip(*found, strict=True)
-    return FileImages(files, labels, [folder.name for folder in folders])
+    return FileImages(*class_files(path, SUFFIXES, "images"))

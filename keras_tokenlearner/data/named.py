@@ -1,8 +1,7 @@
-from pathlib import Path
-
 import numpy as np
 
 from keras_tokenlearner.data import cifar10, fashion_mnist
+from keras_tokenlearner.data.folders import split_folders
 from keras_tokenlearner.data.images import ArrayImages, from_folder
 from keras_tokenlearner.data.resizing import fit_image
 from keras_tokenlearner.data.tfds import load_tfds
@@ -73,14 +72,7 @@ def _arrays(load, class_names):
 
 
 def _folder(path):
-    test = next((name for name in ("test", "val") if (Path(path) / name).is_dir()), "test")
-    train, test = (from_folder(Path(path) / name) for name in ("train", test))
-    if train.class_names != test.class_names:
-        raise ValueError(
-            "open_named: the folders of training and of test images must have the same classes. "
-            f"Received: {train.class_names} and {test.class_names}"
-        )
-    return train, test
+    return split_folders("open_named", path, from_folder, "images")
 
 
 OPENERS = {

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_tokenlearner.data.folders import class_files
+
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
 
@@ -54,18 +56,8 @@ def from_folder(path):
     Raises:
         ValueError: If there are no such folders, or no videos in them.
     """
-    folders = sorted(found for found in Path(path).glob("*") if found.is_dir())
-    files, labels = [], []
-    for label, folder in enumerate(folders):
-        found = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-        files += [str(file) for file in found]
-        labels += [label] * len(found)
-    if not files:
-        raise ValueError(
-            "from_folder: there must be a folder of videos for every class. "
-            f"Received: path={str(path)!r}, with {len(folders)} folders and no videos in them"
-        )
-    return VideoList(tuple(files), np.array(labels), tuple(folder.name for folder in folders))
+    files, labels, class_names = class_files(path, SUFFIXES, "videos")
+    return VideoList(files, np.array(labels), class_names)
 
 
 def from_csv(path, root=None, file_column="file", label_column="label", class_names=None):

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from keras_tokenlearner.data.folders import held_out, split_folders
 from keras_tokenlearner.data.video.lists import from_csv, from_folder
 
 
@@ -19,16 +20,5 @@ def open_videos(path):
     path = Path(path)
     if (path / "train.csv").is_file():
         train = from_csv(path / "train.csv")
-        return train, from_csv(_test(path, ".csv"), class_names=train.class_names)
-    train, test = from_folder(path / "train"), from_folder(_test(path, ""))
-    if train.class_names != test.class_names:
-        raise ValueError(
-            "open_videos: the folders of training and of test videos must have the same classes. "
-            f"Received: {train.class_names} and {test.class_names}"
-        )
-    return train, test
-
-
-def _test(path, suffix):
-    found = [path / f"{name}{suffix}" for name in ("test", "val")]
-    return next((one for one in found if one.exists()), found[0])
+        return train, from_csv(held_out(path, ".csv"), class_names=train.class_names)
+    return split_folders("open_videos", path, from_folder, "videos")
