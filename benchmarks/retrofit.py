@@ -5,7 +5,9 @@
 The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0) at 112 pixels, with a linear head
 on its class token that is fitted here. Students: `retrofit` at each place with each number of
 tokens, then `distill` on the same images; with `--reducers`, also what stands in the TokenLearner's
-place. A row is written as soon as it is known, and what the file has already is not done again.
+place, and `token_merging`, untrained, at the cost of the TokenLearner's student. A row is written
+as soon as it is known, and what the file has already is not done again. How fast these models are
+is another command, for a machine that does nothing else: `benchmarks.retrofit_speed`.
 """
 
 import argparse
@@ -13,11 +15,14 @@ import time
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from benchmarks.rows import append_row, read_rows
+from benchmarks.token_merging import merging_of_cost
 from keras_tokenlearner import distill, retrofit
+from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.data import load_named
-from keras_tokenlearner.evaluation import compare
+from keras_tokenlearner.evaluation.scores import top_k_accuracy
 from keras_tokenlearner.extras import require
 from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
 from keras_tokenlearner.training.remember import remember
@@ -30,23 +35,21 @@ COLUMNS = (
     "kept",
     "gmacs",
     "cost_ratio",
-    "images_per_second",
-    "speed_ratio",
     "train_seconds",
 )
 
 
-def teacher(checkpoint, images, labels, cache):
-    """Return the ViT of a checkpoint with a linear head, fitted by logistic regression."""
+def dinov2_small(input_shape, **settings):
+    """Return the plain ViT-S/14 with four registers, with weights drawn at random."""
     config = VisionTransformerConfig(
-        hidden_size=384,
-        num_layers=12,
-        num_heads=6,
-        patch_size=(14, 14),
-        **source_config("dinov2", checkpoint),
+        hidden_size=384, num_layers=12, num_heads=6, patch_size=(14, 14), **settings
     )
-    shape = images.shape[1:]
-    model = vision_transformer(config, input_shape=shape, classes=10, name="dinov2_s14")
+    return vision_transformer(config, input_shape=input_shape, classes=10, name="dinov2_s14")
+
+
+def fitted_teacher(checkpoint, images, labels, cache):
+    """Return the ViT of a checkpoint with a linear head, fitted by logistic regression."""
+    model = dinov2_small(images.shape[1:], **source_config("dinov2", checkpoint))
     load(model, "dinov2", checkpoint, head="drop")
     head = model.get_layer("head")
     features = remember(keras.Model(model.input, head.input), images, "float32", cache=cache)
@@ -56,42 +59,56 @@ def teacher(checkpoint, images, labels, cache):
     return model
 
 
-def student_row(model, images, labels, test, wanted, cache):
-    """Make one student, train it, and return its row."""
-    start = images[:500] if wanted["start"] == "clusters" else None
+def student_of(model, reducer, at, num_tokens, images=None):
+    """Return the student that a row names, from its teacher, before any training."""
+    if reducer == "token_merging":
+        macs = costs(retrofit(model, at, num_tokens)).macs
+        return merging_of_cost(model, macs)
+    return retrofit(model, at, num_tokens, images=images, reducer=reducer)
+
+
+def trained_student(model, images, labels, wanted, cache):
+    """Return a student that is trained as its row wants it."""
     keras.utils.set_random_seed(0)
-    student = retrofit(
-        model, wanted["at"], wanted["num_tokens"], images=start, reducer=wanted["reducer"]
-    )
-    begun = time.perf_counter()
-    distill(
-        student,
-        model,
-        images,
-        labels,
-        epochs=wanted["epochs"],
-        learning_rate=wanted["learning_rate"],
-        cache=cache,
-        verbose=2,
-    )
-    seconds = time.perf_counter() - begun
-    of_teacher, of_student = compare([model, student], *test)
-    row = wanted | {name: of_student[name] for name in ("accuracy", "gmacs", "images_per_second")}
-    return row | {
-        "kept": of_student["accuracy"] / of_teacher["accuracy"],
-        "cost_ratio": of_student["gmacs"] / of_teacher["gmacs"],
-        "speed_ratio": of_student["images_per_second"] / of_teacher["images_per_second"],
-        "train_seconds": round(seconds),
-    }
+    start = images[:500] if wanted["start"] == "clusters" else None
+    student = student_of(model, wanted["reducer"], wanted["at"], wanted["num_tokens"], start)
+    if wanted["epochs"]:
+        distill(
+            student,
+            model,
+            images,
+            labels,
+            epochs=wanted["epochs"],
+            learning_rate=wanted["learning_rate"],
+            cache=cache,
+            verbose=2,
+        )
+    return student
 
 
-def teacher_row(model, test, train_images):
-    """Return the teacher's own row."""
-    (found,) = compare([model], *test)
-    names = ("accuracy", "gmacs", "images_per_second")
-    wanted = dict.fromkeys(KEYS, "") | {"reducer": "teacher", "train_images": train_images}
-    ratios = dict.fromkeys(("kept", "cost_ratio", "speed_ratio"), 1.0)
-    return wanted | ratios | {name: found[name] for name in names} | {"train_seconds": ""}
+def scores(model, images, labels):
+    """Return the columns of a model that need no other model."""
+    batches = range(0, len(images), 50)
+    found = np.concatenate([model.predict_on_batch(images[i : i + 50]) for i in batches])
+    return {"accuracy": top_k_accuracy(labels, found), "gmacs": costs(model).macs / 1e9}
+
+
+def wanted_rows(arguments, train_images):
+    """Return what each row of the curve is to be made with."""
+    for at in arguments.at:
+        for reducer in arguments.reducers:
+            for num_tokens in arguments.num_tokens:
+                epochs = 0 if reducer == "token_merging" else arguments.epochs
+                values = (
+                    reducer,
+                    at,
+                    num_tokens,
+                    arguments.start if reducer == "token_learner" else "none",
+                    train_images if epochs else 0,
+                    epochs,
+                    arguments.learning_rate if epochs else 0,
+                )
+                yield dict(zip(KEYS, values, strict=True))
 
 
 def main():
@@ -113,26 +130,25 @@ def main():
     (images, labels), test = load_named(arguments.data, (arguments.size, arguments.size, 3))
     images, labels = images[: arguments.train_images], labels[: arguments.train_images]
     test = tuple(array[: arguments.test_images] for array in test)
-    model = teacher(arguments.checkpoint, images, labels, arguments.cache)
-    done = read_rows(arguments.output)
-    if not any(row["reducer"] == "teacher" for row in done):
-        _append(arguments.output, teacher_row(model, test, len(images)))
-    for at in arguments.at:
-        for reducer in arguments.reducers:
-            learns = reducer == "token_learner"
-            for num_tokens in arguments.num_tokens:
-                wanted = {
-                    "reducer": reducer,
-                    "at": at,
-                    "num_tokens": num_tokens,
-                    "start": arguments.start if learns else "none",
-                    "train_images": len(images),
-                    "epochs": arguments.epochs,
-                    "learning_rate": arguments.learning_rate,
-                }
-                if all(any(row[k] != str(wanted[k]) for k in KEYS) for row in done):
-                    row = student_row(model, images, labels, test, wanted, arguments.cache)
-                    _append(arguments.output, row)
+    model = fitted_teacher(arguments.checkpoint, images, labels, arguments.cache)
+    of_teacher = dict.fromkeys(KEYS, "") | {"reducer": "teacher", "train_images": len(images)}
+    done = [{key: row[key] for key in COLUMNS} for row in read_rows(arguments.output)]
+    known = [row for row in done if all(row[key] == str(of_teacher[key]) for key in KEYS)]
+    if known:
+        of_teacher |= {name: float(known[0][name]) for name in ("accuracy", "gmacs")}
+    else:
+        of_teacher |= scores(model, *test) | {"kept": 1.0, "cost_ratio": 1.0, "train_seconds": ""}
+        _append(arguments.output, of_teacher)
+    for wanted in wanted_rows(arguments, len(images)):
+        if any(all(row[key] == str(wanted[key]) for key in KEYS) for row in done):
+            continue
+        begun = time.perf_counter()
+        student = trained_student(model, images, labels, wanted, arguments.cache)
+        seconds = round(time.perf_counter() - begun)
+        row = wanted | scores(student, *test) | {"train_seconds": seconds}
+        row["kept"] = row["accuracy"] / of_teacher["accuracy"]
+        row["cost_ratio"] = row["gmacs"] / of_teacher["gmacs"]
+        _append(arguments.output, row)
 
 
 def _append(path, row):

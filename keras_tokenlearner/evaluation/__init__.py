@@ -1,6 +1,6 @@
 """How good a model is, by the protocols of the paper."""
 
-from keras_tokenlearner.evaluation.compare import compare
+from keras_tokenlearner.evaluation.compare import compare, images_per_second
 from keras_tokenlearner.evaluation.evaluate import FewShotProtocol, evaluate
 from keras_tokenlearner.evaluation.few_shot import few_shot, few_shot_accuracy
 from keras_tokenlearner.evaluation.scores import (

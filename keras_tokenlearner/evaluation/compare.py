@@ -10,8 +10,7 @@ from keras_tokenlearner.evaluation.scores import top_k_accuracy
 def compare(models, images, labels, batch_size=32, repeats=5):
     """Say what models cost, how fast they are on this machine, and how often they are right.
 
-    Speed is measured on one batch that is compiled and warm: the models take turns, so that a
-    machine that slows down slows all of them down, and the median of the turns counts.
+    Speed is measured on one batch, as `images_per_second` does.
 
     Args:
         models: List of classifiers, `keras.Model`s that take the images.
@@ -40,7 +39,7 @@ def compare(models, images, labels, batch_size=32, repeats=5):
             "compare: there must be a label for each image and at least one batch of them. "
             f"Received: {len(images)} images, {len(labels)} labels, batch_size={batch_size}"
         )
-    speeds = _images_per_second(models, images[:batch_size], repeats)
+    speeds = images_per_second(models, images[:batch_size], repeats)
     rows = []
     for model, speed in zip(models, speeds, strict=True):
         counted = costs(model)
@@ -58,7 +57,27 @@ def compare(models, images, labels, batch_size=32, repeats=5):
     return rows
 
 
-def _images_per_second(models, batch, repeats):
+def images_per_second(models, batch, repeats=5):
+    """Measure how many images models take a second on this machine, compiled and warm.
+
+    The models take turns, so that a machine that slows down slows all of them down, and the median
+    of the turns counts.
+
+    Args:
+        models: List of `keras.Model`s that take the batch.
+        batch: Array, (B, ...).
+        repeats: Integer, turns of each model.
+
+    Returns:
+        List of floats, one for each model.
+
+    Example:
+
+    >>> teacher = create_model("vit_pico8", classes=10)
+    >>> student = retrofit(teacher, at=1, num_tokens=4)
+    >>> len(images_per_second([teacher, student], np.zeros((8, 32, 32, 3)), repeats=1))
+    2
+    """
     times = [[] for _ in models]
     for turn in range(-1, repeats):  # the first compiles
         for model, measured in zip(models, times, strict=True):

@@ -1,0 +1,59 @@
+"""How fast the models of `benchmarks.retrofit` are, beside what their counted costs promise.
+
+    python -m benchmarks.retrofit_speed
+
+Speed does not depend on weights, so that those are drawn at random. The models of one place take
+turns with the teacher in one run, batch by batch, and the median of the turns counts.
+"""
+
+import argparse
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from benchmarks.retrofit import KEYS, dinov2_small, student_of
+from benchmarks.rows import append_row, read_rows
+from keras_tokenlearner.analysis import costs
+from keras_tokenlearner.evaluation import images_per_second
+
+COLUMNS = (
+    "backend",
+    *KEYS[:3],
+    "batch_size",
+    "images_per_second",
+    "speed_ratio",
+    "promised",
+    "realised",
+)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    results = Path("benchmarks/results")
+    parser.add_argument("--rows", type=Path, default=results / "retrofit.csv")
+    parser.add_argument("--output", type=Path, default=results / "retrofit_speed.csv")
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=15)
+    arguments = parser.parse_args()
+    shape = (arguments.size, arguments.size, 3)
+    wanted = [row for row in read_rows(arguments.rows) if row["reducer"] != "teacher"]
+    models = sorted({(row["reducer"], int(row["at"]), int(row["num_tokens"])) for row in wanted})
+    settings = {"class_token": True, "register_tokens": 4, "layer_scale": 1.0}
+    teacher = dinov2_small(shape, activation="gelu", **settings)
+    batch = np.random.default_rng(0).integers(0, 256, (arguments.batch_size, *shape), "uint8")
+    macs = costs(teacher).macs
+    for place in sorted({at for _, at, _ in models}):
+        named = [model for model in models if model[1] == place]
+        students = [student_of(teacher, *model) for model in named]
+        speeds = images_per_second([teacher, *students], batch, arguments.repeats)
+        for model, student, speed in zip(named, students, speeds[1:], strict=True):
+            promised = macs / costs(student).macs
+            numbers = (speed, speed / speeds[0], promised, speed / speeds[0] / promised)
+            row = (keras.backend.backend(), *model, len(batch), *(f"{n:.4g}" for n in numbers))
+            append_row(arguments.output, COLUMNS, dict(zip(COLUMNS, row, strict=True)))
+
+
+if __name__ == "__main__":
+    main()
