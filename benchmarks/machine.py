@@ -9,7 +9,9 @@ from pathlib import Path
 
 def command():
     """Return the command line of this process, as a person would type it."""
-    return " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    backend = os.environ.get("KERAS_BACKEND")
+    start = [f"KERAS_BACKEND={backend}"] if backend else []
+    return " ".join([*start, f"python -m benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
 
 
 def machine(*libraries):

@@ -53,9 +53,12 @@ def fitted_teacher(checkpoint, images, labels, cache):
     load(model, "dinov2", checkpoint, head="drop")
     head = model.get_layer("head")
     features = remember(keras.Model(model.input, head.input), images, "float32", cache=cache)
+    scaler = require("sklearn.preprocessing", "distill").StandardScaler().fit(features)
     linear = require("sklearn.linear_model", "distill")
-    fitted = linear.LogisticRegression(C=0.01, max_iter=2000).fit(features, labels)
-    head.set_weights([fitted.coef_.T, fitted.intercept_])
+    fitted = linear.LogisticRegression(C=0.1, tol=1e-3, max_iter=1000)
+    fitted.fit(scaler.transform(features), labels)
+    kernel = fitted.coef_.T / scaler.scale_[:, None]
+    head.set_weights([kernel, fitted.intercept_ - scaler.mean_ @ kernel])
     return model
 
 

@@ -2,8 +2,6 @@
 
 import csv
 
-import keras
-
 from benchmarks.machine import command, machine
 
 
@@ -22,7 +20,7 @@ def append_row(path, columns, row):
     with open(path, "a", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         if new:
-            file.write(f"# {command()}\n# {machine('keras', keras.backend.backend())}\n")
+            file.write(f"# {command()}\n# {machine('keras', 'tensorflow', 'jax', 'torch')}\n")
             writer.writeheader()
         writer.writerow(row)
     print(row, flush=True)

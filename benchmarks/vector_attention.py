@@ -2,34 +2,28 @@
 
 Run on a machine that has nothing else to do:
 
-    python -m benchmarks.vector_attention > vector_attention.csv
+    python -m benchmarks.vector_attention
 
 One forward and backward pass of a compiled training function, float32, each row in a process of its
 own: the median of the repeats after the first call, the fastest and the slowest of them, and by how
-much the first two calls raised the most memory that the process has held.
+much the calls raised the most memory that the process has held.
 """
 
 import argparse
-import csv
-import json
-import os
-import resource
-import subprocess
-import sys
-import time
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import command, machine
+from benchmarks.rows import append_row
+from benchmarks.timing import BACKENDS, child, in_child, peak_mib, take_turns
 
-BACKENDS = ("tensorflow", "jax", "torch")
 FORMS = ("direct", "ours", "multi_head", "direct_gamma", "ours_gamma")
-COLUMNS = ("backend", "form", "ms", "fastest_ms", "slowest_ms", "first_s", "peak_mib")
-LIBRARIES = ("keras", *BACKENDS)
+COLUMNS = ("backend", "form", "xla", "ms", "fastest_ms", "slowest_ms", "first_s", "peak_mib")
 
 
 def main(arguments=None):
-    """Print the table."""
+    """Write a row for each backend and form."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=512)
@@ -38,55 +32,34 @@ def main(arguments=None):
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
     parser.add_argument("--xla", action="store_true", help="let XLA compile on TensorFlow")
-    parser.add_argument("--row", choices=FORMS, help=argparse.SUPPRESS)  # in this process
-    arguments = sys.argv[1:] if arguments is None else arguments
+    results = Path("benchmarks/results/vector_attention.csv")
+    parser.add_argument("--output", type=Path, default=results)
     options = parser.parse_args(arguments)
-    if options.row:
-        print(json.dumps(measure(options)))
-        return
-    print(f"# {command()}\n# {machine(*LIBRARIES)}")
-    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for backend in options.backends:
-        for form in options.forms:
-            again = [sys.executable, "-m", "benchmarks.vector_attention", *arguments]
-            done = subprocess.run(
-                [*again, "--row", form],
-                env={**os.environ, "KERAS_BACKEND": backend},
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            )
-            row = json.loads(done.stdout.splitlines()[-1])
-            writer.writerow({"backend": backend, "form": form, **row})
-            sys.stdout.flush()
+    shape = (options.batch, options.tokens, options.channels)
+    for backend, form in product(options.backends, options.forms):
+        case = {"form": form, "shape": shape, "xla": options.xla, "repeats": options.repeats}
+        row = in_child("vector_attention", backend, case)
+        append_row(options.output, COLUMNS, {"backend": backend, "form": form} | row)
 
 
-def measure(options):
+def measure(form, shape, xla, repeats):
     """Return the figures of one form on the backend of this process."""
     import keras
 
     keras.utils.set_random_seed(0)
-    shape = (options.batch, options.tokens, options.channels)
     tokens, upstream = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
-    layer = _layer(options.row, options.channels)
+    layer = _layer(form, shape[-1])
     layer.build(shape)
-    step = _step(layer, tokens, upstream, options.xla)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    times = []
-    for _ in range(options.repeats + 2):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-        if len(times) == 2:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    rest = 1e3 * np.array(times[2:])
+    step = _step(layer, tokens, upstream, xla)
+    before = peak_mib()
+    (times,) = take_turns([step], repeats)
     return {
-        "ms": f"{np.median(rest):.0f}",
-        "fastest_ms": f"{rest.min():.0f}",
-        "slowest_ms": f"{rest.max():.0f}",
-        "first_s": f"{times[0]:.1f}",
-        "peak_mib": peak // 1024,
+        "xla": xla or keras.backend.backend() == "jax",
+        "ms": f"{1e3 * times.median:.0f}",
+        "fastest_ms": f"{1e3 * min(times.warm):.0f}",
+        "slowest_ms": f"{1e3 * max(times.warm):.0f}",
+        "first_s": f"{times.first:.1f}",
+        "peak_mib": peak_mib() - before,
     }
 
 
@@ -159,4 +132,4 @@ def _step(layer, tokens, upstream, xla):
 
 
 if __name__ == "__main__":
-    main()
+    child(measure) or main()

@@ -1,19 +1,21 @@
 """Every form runs, as a row."""
 
-import csv
-
 import keras
 
 from benchmarks import vector_attention
+from benchmarks.rows import read_rows
 
 
-def test_rows(capsys):
+def test_rows(tmp_path):
     backend = keras.backend.backend()
     sizes = ["--batch", "1", "--tokens", "9", "--channels", "4", "--repeats", "1"]
     forms = ["ours", "direct_gamma"]
-    vector_attention.main([*sizes, "--backends", backend, "--forms", *forms])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("# python -m benchmarks.") and "keras" in lines[1]
-    rows = list(csv.DictReader(lines[2:]))
+    output = tmp_path / "rows.csv"
+    vector_attention.main(
+        [*sizes, "--backends", backend, "--forms", *forms, "--output", str(output)]
+    )
+    lines = output.read_text().splitlines()
+    assert "python -m benchmarks." in lines[0] and "keras" in lines[1]
+    rows = read_rows(output)
     assert [(row["backend"], row["form"]) for row in rows] == [(backend, form) for form in forms]
     assert all(float(row["first_s"]) >= 0 and int(row["peak_mib"]) >= 0 for row in rows)

@@ -1,0 +1,109 @@
+"""What surrounds a model: import, building, compilation, preprocessing, and the overhead of `fit`.
+
+Run on a machine that has nothing else to do:
+
+    python -m benchmarks.around
+
+`benchmarks.pipeline` has the rate from JPEG files to batches.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.rows import append_row
+from benchmarks.timing import BACKENDS, child, in_child, take_turns
+
+MEASURED = ("imports", "build", "preprocessing", "fit")
+COLUMNS = ("backend", "what", "value", "unit", "goal")
+
+
+def imports(repeats):
+    """Return how much longer the import of the package takes than that of Keras alone."""
+    own, alone = [], []
+    for _ in range(repeats):
+        for modules, seconds in (("keras", alone), ("keras, keras_tokenlearner", own)):
+            start = "import time; t = time.perf_counter()"
+            code = f"{start}; import {modules}; print(time.perf_counter() - t)"
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+            seconds.append(float(done.stdout.split()[-1]))
+    over = 1e3 * (statistics.median(own) - statistics.median(alone))
+    return [("import over that of keras", over, "ms", "at most 100")]
+
+
+def build(repeats):
+    """Return how long the largest model takes to build, and B/16 to compile."""
+    from benchmarks.steps import STEPS, step_of
+    from keras_tokenlearner import create_model
+
+    start = time.perf_counter()
+    create_model("tokenlearner_l10_35_16at18")
+    rows = [("build tokenlearner_l10_35_16at18", time.perf_counter() - start, "s", "under 15")]
+    for step in STEPS:
+        model = create_model("tokenlearner_b16_8at6", input_shape=(224, 224, 3))
+        (times,) = take_turns([step_of(model, step, 1)], 3)
+        name = f"first {step} step of tokenlearner_b16_8at6 at 224 over a warm one"
+        rows.append((name, times.first - times.median, "s", ""))
+    return rows
+
+
+def preprocessing(repeats):
+    """Return what scaling the pixels inside the model adds to a step of B/16."""
+    from benchmarks.steps import step_of
+    from keras_tokenlearner import create_model
+
+    shape = (224, 224, 3)
+    models = [
+        create_model("vit_b16", input_shape=shape, include_preprocessing=inside)
+        for inside in (True, False)
+    ]
+    inside, outside = take_turns([step_of(m, "inference", 8) for m in models], repeats)
+    share = 100 * (inside.median / outside.median - 1)
+    return [("preprocessing inside vit_b16 at 224", share, "%", "at most 5")]
+
+
+def fit(repeats, steps=20, batch_size=64):
+    """Return how much longer an epoch of `fit` takes than as many compiled steps."""
+    import numpy as np
+
+    from benchmarks.steps import random_batch, step_of
+    from keras_tokenlearner import create_model
+
+    model = create_model("tokenlearner_nano4_8at2", classes=10)
+    step = step_of(model, "training", batch_size)
+    pixels, labels = (np.concatenate([x] * steps) for x in random_batch(model, batch_size))
+    calls = [
+        lambda: [step() for _ in range(steps)],
+        lambda: model.fit(pixels, labels, batch_size=batch_size, verbose=0),
+    ]
+    bare, whole = take_turns(calls, repeats)
+    share = 100 * (whole.median / bare.median - 1)
+    return [("fit of tokenlearner_nano4_8at2 over bare steps", share, "%", "at most 5")]
+
+
+def measure(what, repeats):
+    """Return the rows of one of the functions above, on the backend of this process."""
+    return globals()[what](repeats)
+
+
+def main(arguments=None):
+    """Write a row for each figure and backend."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument("--what", nargs="+", choices=MEASURED, default=MEASURED)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/around.csv"))
+    options = parser.parse_args(arguments)
+    for backend in options.backends:
+        for what in options.what:
+            case = {"what": what, "repeats": options.repeats}
+            for name, value, unit, goal in in_child("around", backend, case):
+                row = (backend, name, f"{value:.3g}", unit, goal)
+                append_row(options.output, COLUMNS, dict(zip(COLUMNS, row, strict=True)))
+
+
+if __name__ == "__main__":
+    child(measure) or main()

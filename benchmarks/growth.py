@@ -1,0 +1,140 @@
+"""How time and memory grow with resolution, frames and tokens, before and after TokenLearner.
+
+Run on a machine that has nothing else to do:
+
+    python -m benchmarks.growth
+
+One inference step of one example; each row is made in a process of its own, so that its memory is
+that of the one model. The exponents are fitted to what the command measured, over the tokens of the
+larger half of the sizes; the largest size for 16 GB is where that memory arrives there, not a run.
+"""
+
+import argparse
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.rows import append_row, read_rows
+from benchmarks.timing import BACKENDS, child, in_child, peak_mib, take_turns
+from keras_tokenlearner.extras import require
+
+_SMALL = {"hidden_size": 384, "num_layers": 12, "num_heads": 6, "mlp_dim": 1536}
+_MODELS = {
+    "plain": ("vit_b16", "vivit_l16", {}),
+    "token_learner": ("tokenlearner_b16_8at6", "tokenlearner_vivit_l16_16at12", {"at": 6}),
+}
+SIZES = {"resolution": (224, 320, 448, 640, 832, 1024), "frames": (8, 16, 32, 64, 128)}
+COLUMNS = ("backend", "axis", "size", "tokens", "model", "ms", "spread", "most_mib", "base_mib")
+
+
+def measure(axis, size, model, repeats):
+    """Return time and memory of one model on the backend of this process."""
+
+    from benchmarks.steps import step_of
+    from keras_tokenlearner import create_model
+
+    image, video, changes = _MODELS[model]
+    if axis == "resolution":
+        built = create_model(image, input_shape=(size, size, 3))
+    else:
+        built = create_model(video, input_shape=(size, 112, 112, 3), **_SMALL, **changes)
+    base = peak_mib()
+    (times,) = take_turns([step_of(built, "inference", 1)], repeats)
+    tokens = built.get_layer("positions").table.shape[:-1]
+    return {
+        "tokens": int(np.prod(tokens)),
+        "ms": f"{1e3 * times.median:.4g}",
+        "spread": f"{times.spread:.3g}",
+        "most_mib": peak_mib(),
+        "base_mib": base,
+    }
+
+
+def fits(rows):
+    """Return how the measured time and memory of each model grow with its tokens.
+
+    Args:
+        rows: Dictionaries of texts, as `main` wrote them.
+
+    Returns:
+        A dictionary for each backend, axis and model: the exponents of time, and of the memory that
+        the step adds to the model's, over the tokens, fitted to the larger half of the sizes; and
+        the largest size at which, growing so, the memory stays under 16 GB.
+    """
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["backend"], row["axis"], row["model"]), []).append(row)
+    found = []
+    for (backend, axis, model), group in groups.items():
+        columns = ("size", "tokens", "ms", "most_mib", "base_mib")
+        larger = group[len(group) // 2 :]
+        size, tokens, ms, most, base = (
+            np.array([float(row[name]) for row in larger]) for name in columns
+        )
+        of_time = np.polyfit(np.log(tokens), np.log(ms), 1)[0]
+        of_memory = np.polyfit(np.log(tokens), np.log(most - base), 1)[0]
+        times_more = (16e9 / 2**20 - base[-1]) / (most - base)[-1]
+        of_size = 2 if axis == "resolution" else 1  # the exponent of the tokens over the size
+        found.append(
+            {
+                "backend": backend,
+                "axis": axis,
+                "model": model,
+                "time_exponent": f"{of_time:.2f}",
+                "memory_exponent": f"{of_memory:.2f}",
+                "largest_for_16_gb": int(size[-1] * times_more ** (1 / of_memory / of_size)),
+            }
+        )
+    return found
+
+
+def plot(rows, path):
+    """Draw time and memory over the tokens, a line for each model, a column for each axis."""
+    pyplot = require("matplotlib.pyplot", "plot")
+    backends = sorted({row["backend"] for row in rows})
+    figure, axes = pyplot.subplots(2, 2, figsize=(9, 6), layout="constrained", squeeze=False)
+    for column, axis in enumerate(SIZES):
+        for line, (name, label) in enumerate((("ms", "ms an example"), ("most_mib", "MiB"))):
+            ax = axes[line][column]
+            for backend, model in product(backends, _MODELS):
+                chosen = [
+                    (float(row["size"]), float(row[name]))
+                    for row in rows
+                    if (row["axis"], row["backend"], row["model"]) == (axis, backend, model)
+                ]
+                style = "-" if model == "plain" else "--"
+                color = f"C{backends.index(backend)}"
+                ax.loglog(
+                    *zip(*chosen, strict=True), style, color=color, label=f"{model}, {backend}"
+                )
+            ax.set(xlabel=axis, ylabel=label)
+    axes[0][0].legend(fontsize="small")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def main(arguments=None):
+    """Write a row for each size, model and backend, then the fits and the plot beside them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument("--axes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--sizes", type=int, nargs="+", help="instead of each axis's own")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/growth.csv"))
+    options = parser.parse_args(arguments)
+    for backend, axis in product(options.backends, options.axes):
+        for size, model in product(options.sizes or SIZES[axis], _MODELS):
+            case = {"axis": axis, "size": size, "model": model}
+            row = in_child("growth", backend, case | {"repeats": options.repeats})
+            append_row(options.output, COLUMNS, {"backend": backend} | case | row)
+    rows = read_rows(options.output)
+    fitted = options.output.with_stem(options.output.stem + "_fits")
+    fitted.unlink(missing_ok=True)
+    for row in fits(rows):
+        append_row(fitted, tuple(row), row)
+    plot(rows, options.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    child(measure) or main()

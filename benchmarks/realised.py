@@ -1,0 +1,97 @@
+"""How much of the counted saving of TokenLearner becomes saved time, beside the same plain model.
+
+Run on a machine that has nothing else to do:
+
+    python -m benchmarks.realised
+
+`saving` is the plain model's time over TokenLearner's, `counted` the ratio of their multiply-adds,
+and `realised` the one over the other; `of_matrix_rate` says which part of the rate of one large
+matrix product a model reaches. The two models take turns in one process; a row is written as soon
+as it is known. On a GPU: `--policy mixed_bfloat16 --batch-size 32`.
+"""
+
+import argparse
+from itertools import product
+from pathlib import Path
+
+from benchmarks.rows import append_row
+from benchmarks.steps import STEPS
+from benchmarks.timing import BACKENDS, child, in_child, take_turns
+
+_SMALL = {"hidden_size": 384, "num_layers": 12, "num_heads": 6, "mlp_dim": 1536}
+
+# name: input shape, batch, the plain model and the one with TokenLearner, with changes to them
+PAIRS = {
+    "b16_384": ((384, 384, 3), 4, ("vit_b16", {}), ("tokenlearner_b16_8at6", {})),
+    "b16_224": ((224, 224, 3), 8, ("vit_b16", {}), ("tokenlearner_b16_8at6", {})),
+    "b16_384_fuser": ((384, 384, 3), 4, ("vit_b16", {}), ("tokenlearner_b16_8at6_fuser", {})),
+    "s32_384": ((384, 384, 3), 16, ("vit_s32", {}), ("tokenlearner_s32_8at6", {})),
+    "l16_512": ((512, 512, 3), 1, ("vit_l16", {}), ("tokenlearner_l16_16at12", {})),
+    "vivit_s16": (
+        (16, 224, 224, 3),
+        1,
+        ("vivit_l16", _SMALL),
+        ("tokenlearner_vivit_l16_16at12", _SMALL | {"at": 6}),
+    ),
+}
+COLUMNS = (
+    *("backend", "pair", "step", "policy", "batch_size", "plain_ms", "token_ms"),
+    *("plain_spread", "token_spread", "plain_first_s", "token_first_s"),
+    *("saving", "counted", "realised", "plain_of_matrix_rate", "token_of_matrix_rate"),
+)
+
+
+def measure(pair, step, policy, batch_size, repeats):
+    """Return the figures of one pair of models on the backend of this process."""
+    import keras
+
+    from benchmarks.matrix_rate import matrix_rate
+    from benchmarks.steps import PASSES, step_of
+    from keras_tokenlearner import create_model
+    from keras_tokenlearner.analysis import costs
+
+    keras.config.set_dtype_policy(policy)
+    shape, batch, *named = PAIRS[pair]
+    batch = batch_size or batch
+    models = [create_model(name, input_shape=shape, **changes) for name, changes in named]
+    times = take_turns([step_of(model, step, batch) for model in models], repeats)
+    plain, token = times
+    macs = [costs(model).macs for model in models]
+    rate = matrix_rate(keras.config.dtype_policy().compute_dtype)
+    saving, counted = plain.median / token.median, macs[0] / macs[1]
+    row = {
+        "plain_ms": 1e3 * plain.median,
+        "token_ms": 1e3 * token.median,
+        "plain_spread": plain.spread,
+        "token_spread": token.spread,
+        "plain_first_s": plain.first,
+        "token_first_s": token.first,
+        "saving": saving,
+        "counted": counted,
+        "realised": saving / counted,
+        "plain_of_matrix_rate": PASSES[step] * batch * macs[0] / plain.median / rate,
+        "token_of_matrix_rate": PASSES[step] * batch * macs[1] / token.median / rate,
+    }
+    return {"batch_size": batch} | {name: f"{value:.4g}" for name, value in row.items()}
+
+
+def main(arguments=None):
+    """Write a row for each pair, step and backend."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
+    parser.add_argument("--policy", default="float32")
+    parser.add_argument("--batch-size", type=int, help="instead of each pair's own")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/realised.csv"))
+    options = parser.parse_args(arguments)
+    for pair, backend, step in product(options.pairs, options.backends, options.steps):
+        case = {"pair": pair, "step": step, "policy": options.policy}
+        of_run = {"batch_size": options.batch_size, "repeats": options.repeats}
+        found = in_child("realised", backend, case | of_run)
+        append_row(options.output, COLUMNS, {"backend": backend} | case | found)
+
+
+if __name__ == "__main__":
+    child(measure) or main()

@@ -1,0 +1,51 @@
+"""Everything that the speed of the package is judged by, from one command.
+
+Run on a machine that has nothing else to do; about 40 minutes on two cores, 5 with `--quick`:
+
+    python -m benchmarks.speed --output benchmarks/results
+
+Each part is a command of its own, whose page says what it measures: `realised`, `peers`,
+`vector_attention`, `growth` and `around`. Their files in the folder are made anew.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PARTS = {
+    "around": "",
+    "realised": "",
+    "peers": "",
+    "vector_attention": "--repeats 3",
+    "growth": "",
+}
+QUICK = {
+    "around": "--repeats 3",
+    "realised": "--pairs b16_224 --repeats 3",
+    "peers": "--peers timm keras_hub --steps inference --repeats 3",
+    "vector_attention": "--repeats 1 --forms direct ours multi_head",
+    "growth": "--axes resolution --sizes 224 448 640 --repeats 1 --backends jax torch",
+}
+
+
+def main(arguments=None):
+    """Run the parts one after the other, and say how long each took."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    options = parser.parse_args(arguments)
+    for part in options.parts:
+        output = options.output / f"{part}.csv"
+        output.unlink(missing_ok=True)
+        chosen = (QUICK if options.quick else PARTS)[part].split()
+        start = time.perf_counter()
+        command = [sys.executable, "-m", f"benchmarks.{part}", *chosen, "--output", str(output)]
+        subprocess.run(command, check=True)
+        print(f"{part}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""One step of a model, as Keras compiles it: `predict` or `fit` on a batch that is there."""
+
+import numpy as np
+
+# What a step costs in forward passes: the backward pass is twice as much.
+PASSES = {"inference": 1, "training": 3}
+STEPS = tuple(PASSES)
+
+
+def random_batch(model, batch_size):
+    """Return pixels and labels for a classifier."""
+    random = np.random.default_rng(0)
+    shape = (batch_size, *model.input_shape[1:])
+    pixels = random.integers(0, 256, shape).astype("float32")
+    return pixels, random.integers(0, model.output_shape[-1], batch_size)
+
+
+def step_of(model, kind, batch_size):
+    """Return a function that runs one step and returns when it is done.
+
+    Args:
+        model: A classifier.
+        kind: `"inference"` or `"training"`: forward, backward and AdamW.
+        batch_size: Integer.
+    """
+    import keras
+
+    pixels, labels = random_batch(model, batch_size)
+    pixels, labels = map(keras.ops.convert_to_tensor, (pixels, labels))
+    if kind == "inference":
+        return lambda: model.predict_on_batch(pixels)
+    model.compile(keras.optimizers.AdamW(1e-5), "sparse_categorical_crossentropy")
+    return lambda: model.train_on_batch(pixels, labels)

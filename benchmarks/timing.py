@@ -1,0 +1,81 @@
+"""Calls that take turns, each measurement in a process of its own."""
+
+import inspect
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds: of the first call, which compiles, and of the warm ones."""
+
+    first: float
+    warm: tuple
+
+    @property
+    def median(self):
+        return statistics.median(self.warm)
+
+    @property
+    def spread(self):
+        """From the fastest to the slowest warm call, in parts of the median."""
+        return (max(self.warm) - min(self.warm)) / self.median
+
+
+def take_turns(calls, repeats):
+    """Return the `Times` of functions that are called in turn, so that all meet the same machine.
+
+    Args:
+        calls: List of functions without arguments that return when their work is done.
+        repeats: Integer, warm calls of each, after the first and one more.
+    """
+    times = [[_seconds(call)] for call in calls]
+    for _ in range(repeats + 1):
+        for call, measured in zip(calls, times, strict=True):
+            measured.append(_seconds(call))
+    return [Times(measured[0], tuple(measured[2:])) for measured in times]
+
+
+def _seconds(call):
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def peak_mib():
+    """Return the most memory that this process has held, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def in_child(module, backend, case):
+    """Return what a function of a benchmark gives for a case in a new process, on a backend.
+
+    The module calls `child` when it is run, with those of its functions that measure.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}", "--case", json.dumps(case)],
+        env={**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{module} failed on {backend} for {case}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def child(*measures):
+    """Print what the function that takes the `--case` gives; `False` where there is no case."""
+    if sys.argv[1:2] != ["--case"]:
+        return False
+    case = json.loads(sys.argv[2])
+    (measure,) = (m for m in measures if set(case) == set(inspect.signature(m).parameters))
+    print(json.dumps(measure(**case)))
+    return True

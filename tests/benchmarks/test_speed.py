@@ -1,0 +1,47 @@
+"""The figures of the speed benchmarks, where they can be known beforehand."""
+
+import itertools
+
+import pytest
+
+from benchmarks import growth, realised, timing
+
+
+def test_calls_take_turns(monkeypatch):
+    clock = itertools.accumulate([0, 9, 0, 7, 0, 1, 0, 1, 0, 2, 0, 4, 0, 3, 0, 5, 0, 8, 0, 6])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    order = []
+    one, other = timing.take_turns([lambda: order.append(1), lambda: order.append(2)], 3)
+    assert order == [1, 2] * 4 + [1, 2]
+    assert one == timing.Times(9, (2, 3, 8)) and other == timing.Times(7, (4, 5, 6))
+
+
+def test_realised_is_saved_time_over_counted_cost(monkeypatch):
+    pair = ((32, 32, 3), 2, ("vit_pico8", {}), ("tokenlearner_pico8_4at1", {}))
+    monkeypatch.setitem(realised.PAIRS, "pico", pair)
+    times = [timing.Times(5.0, (0.9, 1.0, 1.2)), timing.Times(4.0, (0.5, 0.5, 0.5))]
+    monkeypatch.setattr(realised, "take_turns", lambda *_: times)
+    row = realised.measure("pico", "inference", "float32", None, 3)
+    assert float(row["saving"]) == 2 and float(row["plain_spread"]) == pytest.approx(0.3)
+    assert float(row["realised"]) == pytest.approx(2 / float(row["counted"]), rel=1e-3)
+    assert float(row["counted"]) > 1
+
+
+def test_growth_is_fitted():
+    rows = [
+        {
+            "backend": "jax",
+            "axis": "resolution",
+            "model": "plain",
+            "size": 16 * side,
+            "tokens": side**2,
+            "ms": 3 * side**2.5,
+            "most_mib": 100 + 0.01 * side**4,
+            "base_mib": 100,
+        }
+        for side in (8, 12, 16, 24, 32, 48)
+    ]
+    (found,) = growth.fits(rows)
+    assert float(found["time_exponent"]) == 1.25 and float(found["memory_exponent"]) == 2
+    side = found["largest_for_16_gb"] / 16
+    assert 100 + 0.01 * side**4 == pytest.approx(16e9 / 2**20, rel=0.02)
