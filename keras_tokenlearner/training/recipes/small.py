@@ -30,6 +30,8 @@ class FashionMnistRecipe:
         seed: Of weights, order and augmentation.
     """
 
+    SIDE = 28  # pixels
+
     model: str = "tokenlearner_nano4_8at2"
     source: str = "sample"
     epochs: int = 28
@@ -56,7 +58,7 @@ class FashionMnistRecipe:
 
     def augmentation(self, seed):
         """Return the layers that vary a batch of training images, on pixels in [0, 255]."""
-        shift = self.shift / 28
+        shift = self.shift / self.SIDE
         return keras.layers.Pipeline(
             [
                 keras.layers.RandomFlip("horizontal", seed=seed),
@@ -78,21 +80,20 @@ class FashionMnistRecipe:
 
 @dataclass(frozen=True)
 class Cifar10Recipe(FashionMnistRecipe):
-    """The recipe of Fashion-MNIST on 32 x 32 photographs, with shifts of four pixels and MixUp.
+    """The recipe of Fashion-MNIST on 32 x 32 photographs, shifted by up to four pixels.
 
     Command: `keras-tokenlearner train cifar10 --set source=FOLDER`, or without a folder to download
-    the images. It needs two CPU cores. We have not run it to its end and name no number.
+    the images. We have not run it to its end and name no number.
 
     Attributes:
         model: Name in the catalogue, built for 32 x 32 x 3 images.
         source: What `load_cifar10` takes.
-        mixup: Alpha of MixUp's beta distribution.
     """
+
+    SIDE = 32
 
     source: str = "download"
     shift: int = 4
-    label_smoothing: float = 0.0
-    mixup: float = 0.2
 
     def open(self):
         """Return the sources of the training and of the test images."""
@@ -100,9 +101,5 @@ class Cifar10Recipe(FashionMnistRecipe):
 
     def build(self, classes):
         """Return the model, to be compiled."""
-        return create_model(self.model, classes=classes, input_shape=(32, 32, 3))
-
-    def augmentation(self, seed):
-        """Return the layers that vary a batch of training images and their labels."""
-        varied = super().augmentation(seed)
-        return keras.layers.Pipeline([varied, keras.layers.MixUp(self.mixup, seed=seed + 2)])
+        shape = (self.SIDE, self.SIDE, 3)
+        return create_model(self.model, classes=classes, input_shape=shape)
