@@ -1,0 +1,42 @@
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="An exported model, a .keras file, or a name.")],
+    images: Annotated[list[str], typer.Argument(help="Image files.")],
+    weights: Annotated[str | None, typer.Option(help="Of a named model: a name or path.")] = None,
+    top_k: Annotated[int, typer.Option(help="How many of the likeliest classes to show.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    maps: Annotated[str | None, typer.Option(help="Also draw the tokens, to this PNG.")] = None,
+):
+    """Classify image files: a table, or JSON, and a picture of what the tokens look at."""
+    from keras_tokenlearner.serving import predict
+
+    answers = predict(model, images, weights=weights, top_k=top_k)
+    if as_json:
+        print(json.dumps(answers, indent=2))
+    else:
+        for answer in answers:
+            classes = (
+                f"{row.get('label', row['class'])} {row['probability']:.1%}"
+                for row in answer["classes"]
+            )
+            print(f"{answer['file']:40}  {', '.join(classes)}")
+    if maps:
+        _draw_maps(model, images, weights, maps)
+
+
+def _draw_maps(model, files, weights, path):
+    import numpy as np
+
+    from keras_tokenlearner.analysis import draw_token_maps, token_maps
+    from keras_tokenlearner.serving.predict import load_classifier, read_image
+
+    built, _ = load_classifier(model, weights)
+    images = np.stack([read_image(file, built.input_shape[1:]) for file in files])
+    titles = [Path(file).name for file in files]
+    draw_token_maps(images, token_maps(built, images), titles, path)
