@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,7 @@ def predict(
     """Classify image files: a table, or JSON, and a picture of what the tokens look at."""
     from keras_tokenlearner.serving import predict
 
-    answers = predict(model, images, weights=weights, top_k=top_k)
+    answers = predict(model, images, weights, top_k, maps)
     if as_json:
         print(json.dumps(answers, indent=2))
     else:
@@ -26,17 +25,3 @@ def predict(
                 for row in answer["classes"]
             )
             print(f"{answer['file']:40}  {', '.join(classes)}")
-    if maps:
-        _draw_maps(model, images, weights, maps)
-
-
-def _draw_maps(model, files, weights, path):
-    import numpy as np
-
-    from keras_tokenlearner.analysis import draw_token_maps, token_maps
-    from keras_tokenlearner.serving.predict import load_classifier, read_image
-
-    built, _ = load_classifier(model, weights)
-    images = np.stack([read_image(file, built.input_shape[1:]) for file in files])
-    titles = [Path(file).name for file in files]
-    draw_token_maps(images, token_maps(built, images), titles, path)

@@ -4,6 +4,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import resizing
 from keras_tokenlearner.extras import require
@@ -11,8 +12,8 @@ from keras_tokenlearner.serving.export import METADATA, newest_version
 from keras_tokenlearner.weights import store
 
 
-def predict(source, files, weights=None, top_k=5):
-    """Classify image files with a model of any kind.
+def predict(source, files, weights=None, top_k=5, maps=None):
+    """Classify image files with a model of any kind, and draw what its tokens look at.
 
     Args:
         source: The folder of an exported model (its newest version is taken) or of one version of
@@ -20,14 +21,15 @@ def predict(source, files, weights=None, top_k=5):
         files: Paths of JPEG, PNG, GIF, BMP or WebP files.
         weights: Of a named model: what `create_model` takes. Defaults to the first that ship.
         top_k: Integer, how many of the likeliest classes to give.
+        maps: Path of a PNG file to draw the token maps to; they are not drawn if `None`.
 
     Returns:
         A dictionary for each file: `file`, and `classes`, a list of the likeliest, each with
         `class`, `label` (where labels are known) and `probability`.
 
     Raises:
-        ValueError: If there is no such model, a file is missing or no image, or the model is no
-            classifier.
+        ValueError: If there is no such model, a file is missing or no image, the model is no
+            classifier of images, or maps are wanted of one that does not give them.
         ImportError: If a library that is needed is not installed; the message names the extra.
     """
     for file in files:
@@ -35,14 +37,15 @@ def predict(source, files, weights=None, top_k=5):
             raise ValueError(f"predict: there is no such file. Received: {str(file)!r}")
     folder = newest_version(Path(source))
     if folder is not None:
-        probabilities, labels = _exported(folder, files)
+        input_shape, labels, answer = _ask_exported(folder, files, maps is not None)
     else:
-        model, labels = load_classifier(source, weights)
-        images = np.stack([read_image(file, model.input_shape[1:]) for file in files])
-        probabilities = model.predict(images, verbose=0)
+        input_shape, labels, answer = _ask_loaded(source, files, weights, maps is not None)
+    if maps is not None:
+        images = np.stack([read_image(file, input_shape) for file in files])
+        draw_token_maps(images, answer["token_maps"], [Path(file).name for file in files], maps)
     return [
         {"file": str(file), "classes": _best(row, labels, top_k)}
-        for file, row in zip(files, probabilities, strict=True)
+        for file, row in zip(files, answer["probabilities"], strict=True)
     ]
 
 
@@ -84,20 +87,40 @@ def read_image(file, input_shape):
     return keras.ops.convert_to_numpy(resizing(height, width)(pixels))
 
 
-def _exported(folder, files):
+def _ask_loaded(source, files, weights, maps):
+    """Return the input shape, the labels and the answer of a model that Keras runs."""
+    model, labels = load_classifier(source, weights)
+    images = np.stack([read_image(file, model.input_shape[1:]) for file in files])
+    answer = {"probabilities": model.predict(images, verbose=0)}
+    if maps:
+        answer["token_maps"] = token_maps(model, images)
+    return model.input_shape[1:], labels, answer
+
+
+def _ask_exported(folder, files, maps):
+    """Return the input shape, the labels and the answer of an exported model."""
     tf = require("tensorflow", "tensorflow")
     served = tf.saved_model.load(str(folder))
+    (floats,) = served.signatures["serve"].structured_input_signature[1].values()
+    given = served.signatures["serving_default"].structured_outputs
+    if "probabilities" not in given or floats.shape.rank != 4:
+        raise ValueError(
+            f"predict: the model must be a classifier of images. Received: {str(folder)!r}"
+        )
+    if maps and "token_maps" not in given:
+        raise ValueError(
+            "predict: the model was exported without its token maps; export it with `--maps`, in "
+            f"Python with `maps=True`. Received: {str(folder)!r}"
+        )
     try:
         answer = served.encoded(tf.constant([Path(file).read_bytes() for file in files]))
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
             f"predict: a file is no image that can be read: {error.message}"
         ) from error
-    if "probabilities" not in answer:
-        raise ValueError(f"predict: the model must be a classifier. Received: {str(folder)!r}")
     metadata = folder / METADATA
     labels = json.loads(metadata.read_text())["labels"] if metadata.is_file() else None
-    return answer["probabilities"].numpy(), labels
+    return floats.shape[1:], labels, {name: value.numpy() for name, value in answer.items()}
 
 
 def _best(probabilities, labels, top_k):
