@@ -1,4 +1,6 @@
+import base64
 import json
+import tempfile
 from pathlib import Path
 
 import keras
@@ -8,11 +10,12 @@ from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import resizing
 from keras_tokenlearner.extras import require
-from keras_tokenlearner.serving.export import METADATA, newest_version
+from keras_tokenlearner.serving.export import METADATA, export, newest_version
+from keras_tokenlearner.serving.local import local_server
 from keras_tokenlearner.weights import store
 
 
-def predict(source, files, weights=None, top_k=5, maps=None):
+def predict(source, files, weights=None, top_k=5, maps=None, served=False):
     """Classify image files with a model of any kind, and draw what its tokens look at.
 
     Args:
@@ -22,6 +25,8 @@ def predict(source, files, weights=None, top_k=5, maps=None):
         weights: Of a named model: what `create_model` takes. Defaults to the first that ship.
         top_k: Integer, how many of the likeliest classes to give.
         maps: Path of a PNG file to draw the token maps to; they are not drawn if `None`.
+        served: Boolean, whether to answer as a client is answered: the model is exported, unless
+            it is, a server is started with it on this machine, asked over HTTP, and stopped.
 
     Returns:
         A dictionary for each file: `file`, and `classes`, a list of the likeliest, each with
@@ -35,12 +40,17 @@ def predict(source, files, weights=None, top_k=5, maps=None):
     for file in files:
         if not Path(file).is_file():
             raise ValueError(f"predict: there is no such file. Received: {str(file)!r}")
-    folder = newest_version(Path(source))
-    if folder is not None:
-        input_shape, labels, answer = _ask_exported(folder, files, maps is not None)
-    else:
-        input_shape, labels, answer = _ask_loaded(source, files, weights, maps is not None)
+    input_shape, labels, answer = _ask(source, files, weights, maps is not None, served)
+    if "probabilities" not in answer:
+        raise ValueError(
+            f"predict: the model must be a classifier of images. Received: {str(source)!r}"
+        )
     if maps is not None:
+        if "token_maps" not in answer:
+            raise ValueError(
+                "predict: the model was exported without its token maps; export it with `--maps`, "
+                f"in Python with `maps=True`. Received: {str(source)!r}"
+            )
         images = np.stack([read_image(file, input_shape) for file in files])
         draw_token_maps(images, answer["token_maps"], [Path(file).name for file in files], maps)
     return [
@@ -87,8 +97,24 @@ def read_image(file, input_shape):
     return keras.ops.convert_to_numpy(resizing(height, width)(pixels))
 
 
+def _ask(source, files, weights, maps, served):
+    """Return the input shape, the labels and the answer, a dictionary of arrays."""
+    exported = newest_version(Path(source))
+    if exported is None and not served:
+        return _ask_loaded(source, files, weights, maps)
+    with tempfile.TemporaryDirectory() as folder:
+        if exported is None:
+            model, labels = load_classifier(source, weights)
+            exported = export(model, folder, labels, maps=maps)
+        metadata = json.loads((exported / METADATA).read_text())
+        answer, ask = {}, _ask_server if served else _ask_exported
+        if len(metadata["input_shape"]) == 3:
+            answer = ask(exported, files)
+    return metadata["input_shape"], metadata["labels"], answer
+
+
 def _ask_loaded(source, files, weights, maps):
-    """Return the input shape, the labels and the answer of a model that Keras runs."""
+    """Return the same of a model that Keras runs."""
     model, labels = load_classifier(source, weights)
     images = np.stack([read_image(file, model.input_shape[1:]) for file in files])
     answer = {"probabilities": model.predict(images, verbose=0)}
@@ -97,30 +123,28 @@ def _ask_loaded(source, files, weights, maps):
     return model.input_shape[1:], labels, answer
 
 
-def _ask_exported(folder, files, maps):
-    """Return the input shape, the labels and the answer of an exported model."""
+def _ask_exported(folder, files):
+    """Return the answer of an exported model, a dictionary of arrays."""
     tf = require("tensorflow", "tensorflow")
     served = tf.saved_model.load(str(folder))
-    (floats,) = served.signatures["serve"].structured_input_signature[1].values()
-    given = served.signatures["serving_default"].structured_outputs
-    if "probabilities" not in given or floats.shape.rank != 4:
-        raise ValueError(
-            f"predict: the model must be a classifier of images. Received: {str(folder)!r}"
-        )
-    if maps and "token_maps" not in given:
-        raise ValueError(
-            "predict: the model was exported without its token maps; export it with `--maps`, in "
-            f"Python with `maps=True`. Received: {str(folder)!r}"
-        )
     try:
         answer = served.encoded(tf.constant([Path(file).read_bytes() for file in files]))
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
             f"predict: a file is no image that can be read: {error.message}"
         ) from error
-    metadata = folder / METADATA
-    labels = json.loads(metadata.read_text())["labels"] if metadata.is_file() else None
-    return floats.shape[1:], labels, {name: value.numpy() for name, value in answer.items()}
+    return {name: value.numpy() for name, value in answer.items()}
+
+
+def _ask_server(folder, files):
+    """Return the answer of an exported model behind a server, a dictionary of arrays."""
+    data = [base64.b64encode(Path(file).read_bytes()).decode() for file in files]
+    field = {"name": "encoded", "datatype": "BYTES", "shape": [len(data)], "data": data}
+    with local_server(folder) as server:
+        status, answer = server.ask(f"/v2/models/{server.name}/infer", {"inputs": [field]})
+    if status != 200:
+        raise ValueError(f"predict: the server answers {status}: {answer['error']}")
+    return {found["name"]: np.reshape(found["data"], found["shape"]) for found in answer["outputs"]}
 
 
 def _best(probabilities, labels, top_k):

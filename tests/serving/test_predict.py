@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -9,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_tokenlearner import cli, create_model, export
+from keras_tokenlearner.data import load_fashion_mnist
+from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
 from keras_tokenlearner.serving import predict
 from keras_tokenlearner.weights import save_weights
 
@@ -94,6 +98,27 @@ def test_json_and_the_same_picture_of_the_tokens_of_each_kind(saved, exported, t
         np.testing.assert_allclose(answers[kind], answers["file"], atol=1e-5)
         np.testing.assert_allclose(pictures[kind], pictures["file"], atol=8)
     assert pictures["file"].std() > 20
+
+
+@pytest.mark.slow
+def test_from_the_shipped_model_to_a_served_answer_for_a_jpeg(tmp_path):
+    """One command: export, the real server, a request over HTTP, its answer."""
+    pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+    pytest.importorskip("kserve", reason="the server is KServe")
+    _, (images, labels) = load_fashion_mnist()
+    pillow.fromarray(images[0, ..., 0]).save(tmp_path / "clothes.jpg", quality=95)
+    command = ["keras_tokenlearner.cli", "predict", "tokenlearner_nano4_8at2"]
+    arguments = [str(tmp_path / "clothes.jpg"), "--served", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command, *arguments], stdout=subprocess.PIPE, check=True
+    )
+    best = json.loads(done.stdout)[0]["classes"][0]
+    pixels = np.asarray(pillow.open(tmp_path / "clothes.jpg"), "float32")[None, ..., None]
+    model = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
+    right = model.predict(pixels, verbose=0)[0]
+    assert best["class"] == right.argmax() == labels[0]
+    assert best["label"] == CLASS_NAMES[labels[0]]
+    assert best["probability"] == pytest.approx(right.max(), abs=1e-5)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="the same code, in more processes")
