@@ -108,7 +108,7 @@ def test_bad_requests_among_good_ones(served):
 
 
 def test_memory_does_not_grow(served):
-    """Hundreds of requests, of which about 400 MB would stay if what they bring were kept."""
+    """Hundreds of requests; kept, their bodies alone would be 170 MB."""
     _, server = served
     noise = RANDOM.integers(0, 256, (400, 500, 3)).astype("uint8")
     png, jpeg = encode(noise, "PNG"), encode(noise, quality=100)
@@ -120,7 +120,7 @@ def test_memory_does_not_grow(served):
         (400, {"instances": [b64(png)], "signature_name": "x"}),
         (400, {"instances": [{"b64": "%" * len(png)}]}),
         (400, {"instances": [b64(BOMB)]}),
-        (400, {"instances": (noise[:50] / 2).tolist(), "signature_name": "images"}),
+        (400, {"instances": [(noise[:50] / 2).tolist()], "signature_name": "images"}),
     ]
     with concurrent.futures.ThreadPoolExecutor(4) as clients:
 
@@ -130,8 +130,8 @@ def test_memory_does_not_grow(served):
             assert list(answers) == [status for status, _ in asked]
             return server.memory()
 
-        before = ask(10)
-        assert ask(60) - before < 100
+        before = ask(5)
+        assert ask(40) - before < 60
 
 
 def test_grpc_refuses(ask_grpc):
