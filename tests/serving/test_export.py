@@ -97,6 +97,22 @@ def test_files_of_different_sizes_in_one_batch(exported):
     np.testing.assert_allclose(answers["encoded/probabilities"], expected, atol=1e-5)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="takes as long again, with the same signatures"
+)
+def test_saved_model_cli(exported, tmp_path):
+    """TensorFlow's own tool, as docs/serving.md has it."""
+    _, path, images, _, _, answers = exported
+    np.save(tmp_path / "images.npy", images)
+    command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run"]
+    command += ["--dir", path, "--tag_set", "serve", "--signature_def", "images"]
+    command += ["--inputs", f"images={tmp_path / 'images.npy'}", "--outdir", tmp_path / "answers"]
+    subprocess.run(command, check=True)
+    for name in ("probabilities", "top_classes"):
+        found = np.load(tmp_path / "answers" / f"{name}.npy")
+        np.testing.assert_allclose(found, answers[f"images/{name}"], atol=1e-6)
+
+
 def test_webp(exported):
     image_module = pytest.importorskip("PIL.Image", reason="writes the WebP file")
     model, path, images, *_ = exported
