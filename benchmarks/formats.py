@@ -2,7 +2,7 @@
 
 Run on a machine that has nothing else to do:
 
-    pip install onnx onnxruntime tf2onnx onnxscript openvino ai-edge-litert
+    pip install -e ".[formats,tensorflow,jax,torch]"
     python -m benchmarks.formats tokenlearner_nano4_8at2 --weights fashion_mnist > formats.csv
 
 Each row is made by a process of its own. What fails stands in the table with its error. Outputs are

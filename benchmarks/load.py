@@ -13,12 +13,9 @@ by more than 1e-4 from those that the SavedModel gives for the image alone.
 
 import argparse
 import base64
-import contextlib
 import csv
 import http.client
 import json
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -26,6 +23,7 @@ import time
 import numpy as np
 
 from benchmarks.machine import command, machine
+from keras_tokenlearner.serving.local import local_server
 from keras_tokenlearner.serving.served_model import ServedModel
 
 COLUMNS = ("clients", "max_batch", "requests", "per_second", "p50_ms", "p99_ms", "wrong")
@@ -43,10 +41,10 @@ def main(arguments=None):
     print(f"# {command()}\n# {machine('keras', 'tensorflow', 'kserve')}")
     writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    with _server(options.path, options.max_batch) as port:
-        _ask(port, questions, time.perf_counter() + 1)  # the first requests are slower
+    with local_server(options.path, "--max-batch", str(options.max_batch)) as server:
+        _ask(server, questions, time.perf_counter() + 1)  # the first requests are slower
         for clients in options.clients:
-            row = _load(port, questions, clients, options.seconds)
+            row = _load(server, questions, clients, options.seconds)
             writer.writerow({"clients": clients, "max_batch": options.max_batch, **row})
             sys.stdout.flush()
 
@@ -69,44 +67,14 @@ def _questions(path):
     return found
 
 
-@contextlib.contextmanager
-def _server(path, max_batch):
-    """Serve a model while the context lasts; gives the port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = [path, "--port", port, "--grpc-port", 0, "--name", "model"]
-    arguments += ["--max-batch", max_batch]
-    program = [sys.executable, "-m", "keras_tokenlearner.cli", "serve", *map(str, arguments)]
-    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while not _is_ready(port):
-            if process.poll() is not None:
-                raise SystemExit(f"the server ended with {process.returncode}: {program}")
-            time.sleep(0.2)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _is_ready(port):
-    try:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        connection.request("GET", "/v2/health/ready")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-
-
-def _load(port, questions, clients, seconds):
+def _load(server, questions, clients, seconds):
     """Return what many clients see at once."""
     start = time.perf_counter()
     results = [None] * clients
 
     def run(place):
         shifted = questions[place % len(questions) :] + questions[: place % len(questions)]
-        results[place] = _ask(port, shifted, start + seconds)
+        results[place] = _ask(server, shifted, start + seconds)
 
     threads = [threading.Thread(target=run, args=[place]) for place in range(clients)]
     for thread in threads:
@@ -124,10 +92,10 @@ def _load(port, questions, clients, seconds):
     }
 
 
-def _ask(port, questions, end):
+def _ask(server, questions, end):
     """Ask one question after the other until the end; return seconds each, and wrong answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    headers = {"Content-Type": "application/json"}
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    path, headers = f"/v1/models/{server.name}:predict", {"Content-Type": "application/json"}
     times, wrong = [], 0
     while True:
         for body, right in questions:
@@ -135,7 +103,7 @@ def _ask(port, questions, end):
             if start > end:
                 return times, wrong
             try:
-                connection.request("POST", "/v1/models/model:predict", body, headers)
+                connection.request("POST", path, body, headers)
                 answer = json.loads(connection.getresponse().read())
                 found = answer["predictions"][0]["probabilities"]
                 wrong += not np.allclose(found, right, atol=1e-4)

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from keras_tokenlearner import cli, create_model, list_models
 from keras_tokenlearner.training import RECIPES
+from keras_tokenlearner.weights import store
 
 
 def run(*arguments):
@@ -98,3 +99,17 @@ def test_export_a_saved_model(tmp_path):
     served = tensorflow.saved_model.load(str(tmp_path / "served" / "1"))
     answer = served.images(np.zeros((1, 32, 32, 3), "uint8"))
     assert sorted(answer["top_labels"].numpy()[0].tolist()) == [b"cat", b"dog"]
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="where the weights come from is the same"
+)
+def test_export_of_shipped_weights_says_where_they_come_from(tmp_path):
+    done = run("export", "tokenlearner_nano4_8at2", str(tmp_path / "served"))
+    file = tmp_path / "served" / "1" / "assets.extra" / "keras_tokenlearner.json"
+    assert done.stdout.strip() == str(file.parents[1])
+    found = json.loads(file.read_text())
+    stored = store.find("tokenlearner_nano4_8at2", "fashion_mnist")
+    assert found["labels"] == list(stored.class_names)
+    said = found["provenance"]
+    assert (said["sha256"], said["licence"]) == (stored.sha256, stored.licence)

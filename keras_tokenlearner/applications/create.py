@@ -10,7 +10,7 @@ from keras_tokenlearner.models import (
     vision_transformer,
     x2plus1d,
 )
-from keras_tokenlearner.weights import load_weights, store, transfer
+from keras_tokenlearner.weights import load_weights, saved_classes, store, transfer
 
 BUILDERS = {VisionTransformerConfig: vision_transformer, X2Plus1DConfig: x2plus1d}
 
@@ -61,7 +61,7 @@ def create_model(
             that of the catalogue; the weights of another resolution fit.
         pooling: Without top: `None` for the tokens, `"avg"`, `"max"`, or, for a transformer,
             `"token"`.
-        classes: Integer, classes of the top. Defaults to those of the named weights, or 1000.
+        classes: Integer, classes of the top. Defaults to those of the weights, or 1000.
         classifier_activation: Activation of the top; `None` gives logits.
         name: Name of the model. Defaults to the catalogue's.
         **changes: Fields of the model's config to change:
@@ -97,6 +97,8 @@ def create_model(
     of_weights = None
     if stored:
         of_weights = stored.classes
+    elif is_file:
+        of_weights = saved_classes(weights)
     elif source:
         of_weights = transfer.source_classes(source, foreign)
         changes = transfer.source_config(source, foreign) | changes

@@ -1,18 +1,22 @@
+import base64
 import json
+import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import resizing
 from keras_tokenlearner.extras import require
-from keras_tokenlearner.serving.export import METADATA, newest_version
+from keras_tokenlearner.serving.export import METADATA, export, newest_version
+from keras_tokenlearner.serving.local import local_server
 from keras_tokenlearner.weights import store
 
 
-def predict(source, files, weights=None, top_k=5):
-    """Classify image files with a model of any kind.
+def predict(source, files, weights=None, top_k=5, maps=None, served=False):
+    """Classify image files with a model of any kind, and draw what its tokens look at.
 
     Args:
         source: The folder of an exported model (its newest version is taken) or of one version of
@@ -20,29 +24,38 @@ def predict(source, files, weights=None, top_k=5):
         files: Paths of JPEG, PNG, GIF, BMP or WebP files.
         weights: Of a named model: what `create_model` takes. Defaults to the first that ship.
         top_k: Integer, how many of the likeliest classes to give.
+        maps: Path of a PNG file to draw the token maps to; they are not drawn if `None`.
+        served: Boolean, whether to answer as a client is answered: the model is exported, unless
+            it is, a server is started with it on this machine, asked over HTTP, and stopped.
 
     Returns:
         A dictionary for each file: `file`, and `classes`, a list of the likeliest, each with
         `class`, `label` (where labels are known) and `probability`.
 
     Raises:
-        ValueError: If there is no such model, a file is missing or no image, or the model is no
-            classifier.
+        ValueError: If there is no such model, a file is missing or no image, the model is no
+            classifier of images, or maps are wanted of one that does not give them.
         ImportError: If a library that is needed is not installed; the message names the extra.
     """
     for file in files:
         if not Path(file).is_file():
             raise ValueError(f"predict: there is no such file. Received: {str(file)!r}")
-    folder = newest_version(Path(source))
-    if folder is not None:
-        probabilities, labels = _exported(folder, files)
-    else:
-        model, labels = load_classifier(source, weights)
-        images = np.stack([read_image(file, model.input_shape[1:]) for file in files])
-        probabilities = model.predict(images, verbose=0)
+    input_shape, labels, answer = _ask(source, files, weights, maps is not None, served)
+    if "probabilities" not in answer:
+        raise ValueError(
+            f"predict: the model must be a classifier of images. Received: {str(source)!r}"
+        )
+    if maps is not None:
+        if "token_maps" not in answer:
+            raise ValueError(
+                "predict: the model was exported without its token maps; export it with `--maps`, "
+                f"in Python with `maps=True`. Received: {str(source)!r}"
+            )
+        images = np.stack([read_image(file, input_shape) for file in files])
+        draw_token_maps(images, answer["token_maps"], [Path(file).name for file in files], maps)
     return [
         {"file": str(file), "classes": _best(row, labels, top_k)}
-        for file, row in zip(files, probabilities, strict=True)
+        for file, row in zip(files, answer["probabilities"], strict=True)
     ]
 
 
@@ -84,7 +97,34 @@ def read_image(file, input_shape):
     return keras.ops.convert_to_numpy(resizing(height, width)(pixels))
 
 
-def _exported(folder, files):
+def _ask(source, files, weights, maps, served):
+    """Return the input shape, the labels and the answer, a dictionary of arrays."""
+    exported = newest_version(Path(source))
+    if exported is None and not served:
+        return _ask_loaded(source, files, weights, maps)
+    with tempfile.TemporaryDirectory() as folder:
+        if exported is None:
+            model, labels = load_classifier(source, weights)
+            exported = export(model, folder, labels, maps=maps)
+        metadata = json.loads((exported / METADATA).read_text())
+        answer, ask = {}, _ask_server if served else _ask_exported
+        if len(metadata["input_shape"]) == 3:
+            answer = ask(exported, files)
+    return metadata["input_shape"], metadata["labels"], answer
+
+
+def _ask_loaded(source, files, weights, maps):
+    """Return the same of a model that Keras runs."""
+    model, labels = load_classifier(source, weights)
+    images = np.stack([read_image(file, model.input_shape[1:]) for file in files])
+    answer = {"probabilities": model.predict(images, verbose=0)}
+    if maps:
+        answer["token_maps"] = token_maps(model, images)
+    return model.input_shape[1:], labels, answer
+
+
+def _ask_exported(folder, files):
+    """Return the answer of an exported model, a dictionary of arrays."""
     tf = require("tensorflow", "tensorflow")
     served = tf.saved_model.load(str(folder))
     try:
@@ -93,11 +133,18 @@ def _exported(folder, files):
         raise ValueError(
             f"predict: a file is no image that can be read: {error.message}"
         ) from error
-    if "probabilities" not in answer:
-        raise ValueError(f"predict: the model must be a classifier. Received: {str(folder)!r}")
-    metadata = folder / METADATA
-    labels = json.loads(metadata.read_text())["labels"] if metadata.is_file() else None
-    return answer["probabilities"].numpy(), labels
+    return {name: value.numpy() for name, value in answer.items()}
+
+
+def _ask_server(folder, files):
+    """Return the answer of an exported model behind a server, a dictionary of arrays."""
+    data = [base64.b64encode(Path(file).read_bytes()).decode() for file in files]
+    field = {"name": "encoded", "datatype": "BYTES", "shape": [len(data)], "data": data}
+    with local_server(folder) as server:
+        status, answer = server.ask(f"/v2/models/{server.name}/infer", {"inputs": [field]})
+    if status != 200:
+        raise ValueError(f"predict: the server answers {status}: {answer['error']}")
+    return {found["name"]: np.reshape(found["data"], found["shape"]) for found in answer["outputs"]}
 
 
 def _best(probabilities, labels, top_k):

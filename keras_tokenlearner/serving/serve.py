@@ -1,4 +1,5 @@
 import asyncio
+from pathlib import Path
 
 from keras_tokenlearner.extras import require
 from keras_tokenlearner.serving import payloads
@@ -40,8 +41,20 @@ def serve(path, host="127.0.0.1", port=8080, grpc_port=8081, name=None, max_batc
     """
     require("kserve", "serve")
     model = ServedModel(path)
-    name = name or (model.folder.parent if model.folder.name.isdigit() else model.folder).name
-    asyncio.run(run(_endpoint(name, model, max_batch), host, port, grpc_port))
+    endpoint = _endpoint(name or default_name(model.folder), model, max_batch)
+    asyncio.run(run(endpoint, host, port, grpc_port))
+
+
+def default_name(version):
+    """Return the name of an exported model: that of the folder of its versions.
+
+    Example:
+
+    >>> default_name("served/flowers/1")
+    'flowers'
+    """
+    version = Path(version).resolve()
+    return (version.parent if version.name.isdigit() else version).name
 
 
 def _endpoint(name, model, max_batch):

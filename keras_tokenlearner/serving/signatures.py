@@ -37,9 +37,16 @@ def decode_image(content, channels):
     """Return the bytes of a JPEG, PNG, GIF, BMP or WebP file as uint8 pixels."""
     tf = require("tensorflow", "tensorflow")
     is_webp = tf.strings.regex_full_match(tf.strings.substr(content, 0, 12), "RIFF\\C{4}WEBP")
-    image = tf.cond(
-        is_webp,
-        lambda: tf.image.decode_webp(content, channels=3)[0],
+    is_jpeg = tf.equal(tf.strings.substr(content, 0, 3), b"\xff\xd8\xff")
+
+    def decode_jpeg():  # as others do; the faster way, TensorFlow's default, is off by up to 14
+        return tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+
+    image = tf.case(
+        [
+            (is_webp, lambda: tf.image.decode_webp(content, channels=3)[0]),
+            (is_jpeg, decode_jpeg),
+        ],
         lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
     )
     image = tf.ensure_shape(image, (None, None, 3))

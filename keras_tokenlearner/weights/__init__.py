@@ -1,6 +1,6 @@
 """Trained numbers into models: our files with their hashes, and those of other libraries."""
 
-from keras_tokenlearner.weights.files import load_weights, save_weights
+from keras_tokenlearner.weights.files import load_weights, save_weights, saved_classes
 from keras_tokenlearner.weights.store import STORE, StoredWeights
 from keras_tokenlearner.weights.timm import to_timm
 from keras_tokenlearner.weights.transfer import SOURCES, load, source_config

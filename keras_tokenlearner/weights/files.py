@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+KERNEL = "layers/dense/vars/0"  # of the classifier
+
 
 def save_weights(model, path):
     """Save the weights of a model, and beside them their sha256 for `load_weights` to check.
@@ -41,9 +43,7 @@ def load_weights(model, path, expected_sha256=None):
         ValueError: If the file is missing, damaged, or of another architecture or number of
             classes. The model is then as it was.
     """
-    path = _checked_name("load_weights", path)
-    if not path.is_file():
-        raise ValueError(f"load_weights: there is no such file. Received: path={str(path)!r}")
+    path = _existing("load_weights", path)
     if expected_sha256 is None and _hash_file(path).is_file():
         expected_sha256 = _hash_file(path).read_text().split()[0]
     if expected_sha256 is not None and sha256(path) != expected_sha256:
@@ -66,6 +66,17 @@ def load_weights(model, path, expected_sha256=None):
         ) from error
 
 
+def saved_classes(path):
+    """Return how many classes a `.weights.h5` file was saved with, or `None` if without top.
+
+    Raises:
+        ValueError: If there is no such file, or it is damaged.
+    """
+    path = _existing("saved_classes", path)
+    kernel = _shapes("saved_classes", path).get(KERNEL)
+    return kernel[-1] if kernel else None
+
+
 def sha256(path):
     """Return the sha256 of a file, as 64 hexadecimal digits."""
     with open(path, "rb") as stream:
@@ -85,8 +96,15 @@ def _checked_name(owner, path):
     return Path(path)
 
 
-def _check_layout(model, path):
-    """Compare what the file holds with what the model has, before the model is touched."""
+def _existing(owner, path):
+    path = _checked_name(owner, path)
+    if not path.is_file():
+        raise ValueError(f"{owner}: there is no such file. Received: path={str(path)!r}")
+    return path
+
+
+def _shapes(owner, path):
+    """Return the shapes of the arrays in a file, a dictionary from their names."""
     import h5py  # a dependency of Keras, which reads these files with it
 
     shapes = {}
@@ -101,9 +119,15 @@ def _check_layout(model, path):
         with h5py.File(path) as file:
             file.visititems(visit)
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"load_weights: {path} is damaged or no HDF5 file: {error}") from error
+        raise ValueError(f"{owner}: {path} is damaged or no HDF5 file: {error}") from error
+    return shapes
+
+
+def _check_layout(model, path):
+    """Compare what the file holds with what the model has, before the model is touched."""
+    shapes = _shapes("load_weights", path)
     has_head = any(layer.name == "head" for layer in model.layers)
-    kernel = shapes.get("layers/dense/vars/0")
+    kernel = shapes.get(KERNEL)
     if has_head and kernel:
         classes = model.get_layer("head").kernel.shape[-1]
         if kernel[-1] != classes:

@@ -118,7 +118,10 @@ def test_weights_of_another_resolution_and_without_top(tmp_path):
     path = tmp_path / "pico.weights.h5"
     model = create_model(PICO, classes=10)
     save_weights(model, path)
-    wide = create_model(PICO, weights=path, classes=10, input_shape=(32, 64, 3))
+    wide = create_model(PICO, weights=path, input_shape=(32, 64, 3))
+    assert wide.output_shape == (None, 10)
+    with pytest.raises(ValueError, match="are for 10 classes; leave `classes` out"):
+        create_model(PICO, weights=path, classes=7)
     assert wide.get_layer("positions").table.shape == (4, 8, 32)
     corners = np.ix_([0, 3], [0, 7])
     np.testing.assert_allclose(
@@ -136,7 +139,7 @@ def test_weights_of_a_video_network(tmp_path):
     path = tmp_path / "pico.weights.h5"
     model = create_model(PICO_VIDEO, classes=10)
     save_weights(model, path)
-    wide = create_model(PICO_VIDEO, weights=path, classes=10, input_shape=(8, 32, 64, 3))
+    wide = create_model(PICO_VIDEO, weights=path, input_shape=(8, 32, 64, 3))
     headless = create_model(PICO_VIDEO, weights=path, include_top=False)
     for other, count in ((wide, 0), (headless, 3)):
         assert len(other.weights) == len(model.weights) - count

@@ -90,10 +90,27 @@ def test_pixels_of_another_size_are_fitted_as_in_training(exported):
 
 
 def test_files_of_different_sizes_in_one_batch(exported):
+    image_module = pytest.importorskip("PIL.Image", reason="the independent decoder")
     model, _, images, _, files, answers = exported
-    decoded = tf.io.decode_jpeg(files[1].read_bytes()).numpy()
+    decoded = np.asarray(image_module.open(files[1]))
     expected = np.concatenate([_expected(model, images[:1]), _expected(model, decoded[None])])
     np.testing.assert_allclose(answers["encoded/probabilities"], expected, atol=1e-5)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="takes as long again, with the same signatures"
+)
+def test_saved_model_cli(exported, tmp_path):
+    """TensorFlow's own tool, as docs/serving.md has it."""
+    _, path, images, _, _, answers = exported
+    np.save(tmp_path / "images.npy", images)
+    command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run"]
+    command += ["--dir", path, "--tag_set", "serve", "--signature_def", "images"]
+    command += ["--inputs", f"images={tmp_path / 'images.npy'}", "--outdir", tmp_path / "answers"]
+    subprocess.run(command, check=True)
+    for name in ("probabilities", "top_classes"):
+        found = np.load(tmp_path / "answers" / f"{name}.npy")
+        np.testing.assert_allclose(found, answers[f"images/{name}"], atol=1e-6)
 
 
 def test_webp(exported):

@@ -27,7 +27,7 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
     right = served.encoded(content)["top_labels"].numpy()[0]
     names = {}
     monkeypatch.chdir(Path(__file__).parents[2])
-    with serving(tmp_path / "flowers", tmp_path / "log.txt") as server:
+    with serving(tmp_path / "flowers") as server:
         monkeypatch.chdir(tmp_path)
         for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
             block = block.replace(":8080", f":{server.port}")

@@ -1,6 +1,9 @@
 """The same answers from a .keras file, a name with weights, and an exported model."""
 
 import json
+import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -8,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from keras_tokenlearner import cli, create_model, export
+from keras_tokenlearner.data import load_fashion_mnist
+from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
 from keras_tokenlearner.serving import predict
 from keras_tokenlearner.weights import save_weights
 
@@ -40,12 +45,19 @@ def test_keras_file(saved):
     assert found[0]["classes"][0]["probability"] == pytest.approx(expected.max(), abs=1e-5)
 
 
-def test_exported_model_answers_the_same(saved):
+@pytest.fixture(scope="module")
+def exported(saved):
+    """The model, exported with its maps."""
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, model = saved
+    export(model, folder / "served", labels=list("wxyz"), maps=True)
+    return folder / "served"
+
+
+def test_exported_model_answers_the_same(saved, exported):
+    folder, _ = saved
     files = [folder / "a.png", folder / "b.png"]
-    export(model, folder / "served", labels=list("wxyz"))
-    ours, served = predict(folder / "model.keras", files), predict(folder / "served", files)
+    ours, served = predict(folder / "model.keras", files), predict(exported, files)
     for one, other in zip(ours, served, strict=True):
         for row, answer in zip(one["classes"], other["classes"], strict=True):
             assert row["class"] == answer["class"]
@@ -54,13 +66,72 @@ def test_exported_model_answers_the_same(saved):
             assert row["probability"] == pytest.approx(answer["probability"], abs=1e-3)
 
 
-def test_command_line(saved, tmp_path):
+def run(*arguments):
+    done = CliRunner().invoke(cli.app, ["predict", *map(str, arguments)])
+    assert done.exit_code == 0, done.exception
+    return done.stdout
+
+
+def test_command_line(saved):
+    folder, model = saved
+    printed = run(folder / "model.keras", folder / "a.png", folder / "b.png", "--top-k", 1)
+    images = [np.asarray(pillow.open(folder / "a.png"), "float32")]
+    best = model.predict(np.stack(images), verbose=0)[0]
+    assert f"a.png   {best.argmax()} {best.max():.1%}\n" in re.sub(" +", "   ", printed, count=1)
+    assert printed.splitlines()[1].startswith(str(folder / "b.png"))
+
+
+def test_json_and_the_same_picture_of_the_tokens_of_each_kind(saved, exported, tmp_path):
     folder, _ = saved
-    arguments = ["predict", str(folder / "model.keras"), str(folder / "a.png")]
-    done = CliRunner().invoke(cli.app, [*arguments, "--json", "--maps", str(tmp_path / "maps.png")])
-    assert json.loads(done.stdout)[0]["classes"][0]["probability"] > 0.25
-    assert (tmp_path / "maps.png").stat().st_size > 5_000
-    assert "a.png" in CliRunner().invoke(cli.app, arguments).stdout
+    sources = {
+        "file": [folder / "model.keras"],
+        "name": [NAME, "--weights", folder / "model.weights.h5"],
+        "exported": [exported],
+    }
+    answers, pictures = {}, {}
+    for kind, source in sources.items():
+        picture = tmp_path / f"{kind}.png"
+        (answer,) = json.loads(run(*source, folder / "a.png", "--json", "--maps", picture))
+        answers[kind] = [(row["class"], row["probability"]) for row in answer["classes"]]
+        pictures[kind] = np.asarray(pillow.open(picture).convert("RGB"), "float32")
+    for kind in ("name", "exported"):
+        np.testing.assert_allclose(answers[kind], answers["file"], atol=1e-5)
+        np.testing.assert_allclose(pictures[kind], pictures["file"], atol=8)
+    assert pictures["file"].std() > 20
+
+
+@pytest.mark.slow
+def test_from_the_shipped_model_to_a_served_answer_for_a_jpeg(tmp_path):
+    """One command: export, the real server, a request over HTTP, its answer."""
+    pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+    pytest.importorskip("kserve", reason="the server is KServe")
+    _, (images, labels) = load_fashion_mnist()
+    pillow.fromarray(images[0, ..., 0]).save(tmp_path / "clothes.jpg", quality=95)
+    command = ["keras_tokenlearner.cli", "predict", "tokenlearner_nano4_8at2"]
+    arguments = [str(tmp_path / "clothes.jpg"), "--served", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command, *arguments], stdout=subprocess.PIPE, check=True
+    )
+    best = json.loads(done.stdout)[0]["classes"][0]
+    pixels = np.asarray(pillow.open(tmp_path / "clothes.jpg"), "float32")[None, ..., None]
+    model = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
+    right = model.predict(pixels, verbose=0)[0]
+    assert best["class"] == right.argmax() == labels[0]
+    assert best["label"] == CLASS_NAMES[labels[0]]
+    assert best["probability"] == pytest.approx(right.max(), abs=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="the same code, in more processes")
+def test_exported_models_that_cannot_answer(saved, tmp_path):
+    pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+    folder, _ = saved
+    export(create_model(NAME, classes=4), tmp_path / "plain")
+    with pytest.raises(ValueError, match="without its token maps; export it with `--maps`"):
+        predict(tmp_path / "plain", [folder / "a.png"], maps=tmp_path / "maps.png")
+    assert not (tmp_path / "maps.png").exists()
+    export(create_model(NAME, include_top=False), tmp_path / "features")
+    with pytest.raises(ValueError, match="must be a classifier of images"):
+        predict(tmp_path / "features", [folder / "a.png"])
 
 
 def test_bad_input(saved, tmp_path):

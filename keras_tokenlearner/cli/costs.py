@@ -1,0 +1,51 @@
+import csv
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How a table is printed."""
+
+    table = "table"
+    csv = "csv"
+
+
+def costs(
+    model: Annotated[str | None, typer.Argument(help="Name of a model.")] = None,
+    paper: Annotated[bool, typer.Option(help="Count every row that the paper prints.")] = False,
+    format: Annotated[Format, typer.Option(help="How to print the paper's rows.")] = Format.table,
+):
+    """Count multiply-adds, the paper's GFLOPs and parameters from the built graph of a model."""
+    if paper:
+        _print_paper_costs(format)
+    elif model:
+        from keras_tokenlearner.analysis import catalog_costs
+
+        print(catalog_costs(model))
+    else:
+        raise typer.BadParameter("name a model (keras-tokenlearner models), or pass --paper")
+
+
+def _print_paper_costs(format):
+    from keras_tokenlearner.analysis.paper_costs import COLUMNS, paper_costs
+
+    if format is Format.csv:
+        writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+    else:
+        print(f"{'table':6}{'row':40}{'printed':>9}{'ours':>9}{'differ':>8}{'M params':>10}  note")
+    for row in paper_costs():
+        if format is Format.csv:
+            writer.writerow(row)
+            sys.stdout.flush()
+            continue
+        printed, ours = row["paper_gflops"], row["gflops"]
+        differ = f"{100 * (float(ours) / float(printed) - 1):+.1f}%" if printed else ""
+        print(
+            f"{row['table']:6}{row['row']:40}{printed:>9}{ours:>9}{differ:>8}"
+            f"{row['mparams']:>10}  {row['note']}",
+            flush=True,
+        )

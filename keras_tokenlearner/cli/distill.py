@@ -1,0 +1,43 @@
+import json
+from typing import Annotated
+
+import typer
+
+
+def distill(
+    model: Annotated[str, typer.Argument(help="A ViT: a .keras file, or the name of a model.")],
+    output: Annotated[str, typer.Argument(help="The .keras file of the faster model.")],
+    at: Annotated[int, typer.Option(help="Blocks before the TokenLearner.")],
+    num_tokens: Annotated[int, typer.Option(help="Tokens to learn.")] = 8,
+    data: Annotated[str, typer.Option(help="fashion_mnist, cifar10, or NAME:FOLDER.")] = "cifar10",
+    weights: Annotated[str | None, typer.Option(help="Of a named model: a name or path.")] = None,
+    fuser: Annotated[bool, typer.Option("--fuser", help="Keep all tokens, by fusers.")] = False,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 8,
+    learning_rate: Annotated[float, typer.Option(help="The highest.")] = 3e-4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+):
+    """Make a ViT faster: fit learned tokens into it, teach them its answers, compare the two."""
+    from keras_tokenlearner.data import load_named
+    from keras_tokenlearner.evaluation import compare
+    from keras_tokenlearner.serving.predict import load_classifier
+    from keras_tokenlearner.training import distill, retrofit
+
+    if not output.endswith(".keras"):
+        raise ValueError(f"distill: `output` must end in .keras. Received: output={output!r}")
+    teacher, _ = load_classifier(model, weights)
+    (images, labels), (test_images, test_labels) = load_named(data, teacher.input_shape[1:])
+    start = images[:500] if num_tokens <= 32 else None
+    student = retrofit(teacher, at, num_tokens, fuser, images=start)
+    arguments = {"epochs": epochs, "learning_rate": learning_rate}
+    distill(student, teacher, images, labels, verbose=0 if as_json else 1, **arguments)
+    student.save(output)
+    rows = compare([teacher, student], test_images, test_labels)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    print(f"{'model':32}{'right':>8}{'G macs':>9}{'M params':>10}{'images/s':>10}")
+    for row in rows:
+        print(
+            f"{row['model']:32}{row['accuracy']:8.2%}{row['gmacs']:9.3f}{row['mparams']:10.2f}"
+            f"{row['images_per_second']:10.1f}"
+        )

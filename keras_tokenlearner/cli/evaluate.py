@@ -1,0 +1,62 @@
+import json
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A .keras file, or the name of a model.")],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="fashion_mnist, cifar10, folder:FOLDER, tfds:NAME, or the FOLDER of videos; again "
+            "for more sets."
+        ),
+    ] = (),
+    metrics: Annotated[
+        list[str], typer.Option(help="top1, top5, mean_class, real, few_shot; again for more.")
+    ] = ("top1", "top5"),
+    weights: Annotated[str | None, typer.Option(help="Of a named model: a name or path.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Of the weights of a named model.")] = None,
+    size: Annotated[int | None, typer.Option(help="Of a named model: height and width.")] = None,
+    real_labels: Annotated[str | None, typer.Option(help="Path of real.json.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 32,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+):
+    """Score a model on test images, and its features by least squares on a few training images.
+
+    Without --data, the nine data sets of the paper's few-shot experiments; several are averaged.
+    A video model is scored on four clips and three crops of each test video.
+    """
+    from keras_tokenlearner.applications import CATALOG
+    from keras_tokenlearner.data import video
+    from keras_tokenlearner.evaluation import evaluate, evaluate_videos
+    from keras_tokenlearner.serving.predict import load_classifier
+
+    arguments = {"classes": classes} if classes else {}
+    if size and model in CATALOG:
+        arguments["input_shape"] = (size, size, CATALOG[model].input_shape[-1])
+    built, _ = load_classifier(model, weights, videos=True, **arguments)
+    if len(built.input_shape) == 5:
+        tests = {name: video.open_videos(name)[1] for name in data}
+        verbose = 0 if as_json else 1
+        rows = [
+            {"data": name, **evaluate_videos(built, test, verbose=verbose)}
+            for name, test in tests.items()
+        ]
+    else:
+        rows = evaluate(built, list(data), list(metrics), real_labels, batch_size=batch_size)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    columns = list(rows[0])
+    print(f"{'data':32}" + "".join(f"{name:>12}" for name in columns[1:]))
+    for row in rows:
+        values = (_cell(row[name]) for name in columns[1:])
+        print(f"{row['data']:32}" + "".join(f"{value:>12}" for value in values))
+
+
+def _cell(value):
+    if value is None:
+        return "-"
+    return f"{value:.2%}" if isinstance(value, float) else str(value)

@@ -1,0 +1,13 @@
+from typing import Annotated
+
+import typer
+
+
+def models(pattern: Annotated[str, typer.Argument(help="Names to list, with * and ?.")] = "*"):
+    """List the named models, with the input that each is built for and the weights that ship."""
+    from keras_tokenlearner.applications import CATALOG, list_models
+    from keras_tokenlearner.weights import store
+
+    for name in list_models(pattern):
+        shape = "x".join(str(size) for size in CATALOG[name].input_shape)
+        print(f"{name:40}{shape:>14}  {' '.join(store.names(name))}".rstrip())

@@ -1,0 +1,28 @@
+import json
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="An exported model, a .keras file, or a name.")],
+    images: Annotated[list[str], typer.Argument(help="Image files.")],
+    weights: Annotated[str | None, typer.Option(help="Of a named model: a name or path.")] = None,
+    top_k: Annotated[int, typer.Option(help="How many of the likeliest classes to show.")] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    maps: Annotated[str | None, typer.Option(help="Also draw the tokens, to this PNG.")] = None,
+    served: Annotated[bool, typer.Option("--served", help="Export it, serve it, ask it.")] = False,
+):
+    """Classify image files: a table, or JSON, and a picture of what the tokens look at."""
+    from keras_tokenlearner.serving import predict
+
+    answers = predict(model, images, weights, top_k, maps, served)
+    if as_json:
+        print(json.dumps(answers, indent=2))
+    else:
+        for answer in answers:
+            classes = (
+                f"{row.get('label', row['class'])} {row['probability']:.1%}"
+                for row in answer["classes"]
+            )
+            print(f"{answer['file']:40}  {', '.join(classes)}")

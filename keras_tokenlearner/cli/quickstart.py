@@ -1,0 +1,12 @@
+from typing import Annotated
+
+import typer
+
+
+def quickstart(
+    output: Annotated[str, typer.Option(help="Folder for what the tour makes.")] = "quickstart",
+):
+    """Take the tour: a trained model, its tokens, fine-tuning, a SavedModel; about 2 minutes."""
+    from keras_tokenlearner.quickstart import quickstart
+
+    quickstart(output)

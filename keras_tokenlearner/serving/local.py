@@ -1,0 +1,103 @@
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from keras_tokenlearner.extras import require
+from keras_tokenlearner.serving.export import newest_version
+from keras_tokenlearner.serving.serve import default_name
+
+SECONDS = 120  # to start
+
+
+@dataclass
+class LocalServer:
+    """A server of a model on this machine.
+
+    Attributes:
+        name: Of the model.
+        port: Of HTTP.
+        grpc_port: Of gRPC.
+        pid: Of the process.
+    """
+
+    name: str
+    port: int
+    grpc_port: int
+    pid: int
+
+    def ask(self, path, body=None, **headers):
+        """Return the status and the JSON of the answer to a GET, or to a POST of a body.
+
+        Args:
+            path: Of the URL.
+            body: Bytes, or what becomes JSON.
+            **headers: Of the request.
+        """
+        if body is not None and not isinstance(body, bytes):
+            body = json.dumps(body).encode()
+            headers = {"Content-Type": "application/json", **headers}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+
+@contextlib.contextmanager
+def local_server(path, *options):
+    """Run `keras-tokenlearner serve` in a process of its own for as long as the context lasts.
+
+    Args:
+        path: What `serve` takes, an exported model.
+        *options: Of the command.
+
+    Yields:
+        A `LocalServer` that is ready.
+
+    Raises:
+        RuntimeError: If it does not start; the message says what it printed.
+        ImportError: If kserve, the extra `serve`, is not installed.
+    """
+    require("kserve", "serve")
+    name = default_name(newest_version(Path(path)) or path)
+    port, grpc_port = _free_ports(2)
+    command = [sys.executable, "-m", "keras_tokenlearner.cli", "serve", str(path), *options]
+    command += ["--port", str(port), "--grpc-port", str(grpc_port)]
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        server = LocalServer(name, port, grpc_port, process.pid)
+        try:
+            end = time.monotonic() + SECONDS
+            while not _is_ready(server):
+                if process.poll() is not None or time.monotonic() > end:
+                    log.seek(0)
+                    raise RuntimeError(f"the server did not start:\n{log.read()[-2000:]}")
+                time.sleep(0.1)
+            yield server
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _is_ready(server):
+    try:
+        return server.ask("/v2/health/ready")[0] == 200
+    except OSError:
+        return False

@@ -1,0 +1,155 @@
+"""Bad requests to the real server: a reason for each, and no harm to others."""
+
+import concurrent.futures
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+
+from keras_tokenlearner import export
+from keras_tokenlearner.serving.served_model import ServedModel
+from tests.serving.answers import BOMB, JPEG, RANDOM, b64, binary, check, encode, expected, pillow
+
+pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+pytest.importorskip("kserve", reason="the server is KServe")
+
+FLOATS = np.zeros((32, 32, 3)).tolist()
+NAN = json.dumps({"signature_name": "serve", "instances": [[[[float("nan")] * 3] * 32] * 32]})
+BAD_V1 = {
+    "no rows": ({"instances": []}, "1 to 256 rows"),
+    "no instances": ({}, "instances"),
+    "no JSON": (b"{", "JSON"),
+    "deep JSON": (b"[" * 100_000, "JSON"),
+    "no image": ({"instances": [b64(b"a text")]}, "an image must be one of JPEG"),
+    "no bytes": ({"instances": [b64(b"")]}, "got 0 bytes"),
+    "truncated": ({"instances": [b64(JPEG[: len(JPEG) // 2])]}, "cannot be decoded: jpeg"),
+    "bomb": ({"instances": [b64(BOMB)]}, "at most 32000000 pixels.*got 100000000"),
+    "no base64": ({"instances": [{"b64": "%"}]}, "base64"),
+    "text": ({"instances": ["flower.jpg"]}, "b64"),
+    "many": ({"instances": [b64(JPEG)] * 257}, "1 to 256 rows; got 257"),
+    "large": (b" " * (64 * 2**20 + 1), "at most 67108864 bytes"),
+    "signature": ({"instances": [b64(JPEG)], "signature_name": "x"}, "one of .*'images'.*got 'x'"),
+    "other input": ({"instances": [{"image": b64(JPEG)}]}, "takes \\['encoded'\\]"),
+    "fractions": ({"signature_name": "images", "instances": [[[[0.5] * 3]]]}, "integers from 0"),
+    "range": ({"signature_name": "images", "instances": [[[[256] * 3]]]}, "integers from 0 to 255"),
+    "rank": ({"signature_name": "images", "instances": [[[1, 2, 3]]]}, "must have shape"),
+    "ragged": ({"signature_name": "images", "instances": [[[[1] * 3], []]]}, "equal length"),
+    "no pixels": ({"signature_name": "images", "instances": [[]]}, "must have shape"),
+    "size": (
+        {"signature_name": "serve", "instances": [FLOATS[:9]]},
+        "\\(32, 32, 3\\).*\\(9, 32, 3\\)",
+    ),
+    "words": ({"signature_name": "serve", "instances": [[[["a"] * 3] * 32] * 32]}, "finite"),
+    "infinite": ({"signature_name": "serve", "instances": [[[[1e99] * 3] * 32] * 32]}, "finite"),
+    "NaN": (NAN.encode(), "finite|JSON"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_V1)
+def test_v1_refuses(served, case):
+    model, server = served
+    body, reason = BAD_V1[case]
+    status, answer = server.v1(body)
+    assert 400 <= status < 500
+    assert re.search(reason, answer["error"]), answer
+    check(model, server.v1({"instances": [b64(JPEG)]})[1]["predictions"][0])
+
+
+def field(**changes):
+    pixels = {"name": "images", "shape": [1, 1, 1, 3], "datatype": "UINT8", "data": [1, 2, 3]}
+    return {"inputs": [pixels | changes]}
+
+
+BAD_V2 = {
+    "no inputs": ({"inputs": []}, "must have inputs"),
+    "input": (field(name="x"), "got \\['x'\\]"),
+    "datatype": (field(datatype="FP32"), "datatype UINT8; got FP32"),
+    "shape": (field(shape=[1, 2, 1, 3]), "does not fit its shape"),
+    "fractions": (field(data=[1, 2, 3.5]), "integers from 0 to 255"),
+    "range": (field(data=[1, 2, -1]), "integers from 0 to 255"),
+    "no rows": (field(shape=[0, 1, 1, 3], data=[]), "rows|shape"),
+    "no shape": ({"inputs": [{"name": "images"}]}, "Field required"),
+    "signature": (field() | {"parameters": {"signature_name": "x"}}, "one of .*got 'x'"),
+    "no image": (field(name="encoded", shape=[1], datatype="BYTES", data=["YQ=="]), "must be one"),
+    "no lengths": (binary("encoded", [1], "BYTES", b"abcdefg"), "does not fit its shape"),
+    "no header": ((b"{}", {"Content-Type": "application/octet-stream"}), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_V2)
+def test_v2_refuses(served, case):
+    _, server = served
+    body, reason = BAD_V2[case]
+    status, answer = server.v2(body[0], **body[1]) if isinstance(body, tuple) else server.v2(body)
+    assert status == 400
+    assert re.search(reason, answer["error"]), answer
+
+
+def test_bad_requests_among_good_ones(served):
+    """Many clients at once: right answers are right, and the bombs are never decoded."""
+    model, server = served
+    images = [RANDOM.integers(0, 256, (32, 32, 3)).astype("uint8") for _ in range(8)]
+    good = [encode(image, "PNG") for image in images]
+    right = [expected(model, content) for content in good]
+    peak = server.memory("VmHWM")
+    contents = [*good, BOMB, JPEG[:400], b"text"] * 6
+    with concurrent.futures.ThreadPoolExecutor(16) as clients:
+        answers = list(clients.map(lambda one: server.v1({"instances": [b64(one)]}), contents))
+    for place, (status, answer) in enumerate(answers):
+        if place % 11 < 8:
+            found = answer["predictions"][0]["probabilities"]
+            np.testing.assert_allclose(found, right[place % 11], atol=1e-5)
+        else:
+            assert (status, list(answer)) == (400, ["error"])
+    # A decoded bomb would be 1.2 GB of floats.
+    assert server.memory("VmHWM") - peak < 300
+
+
+def test_memory_does_not_grow(served):
+    """Hundreds of requests; kept, their bodies alone would be 170 MB."""
+    _, server = served
+    noise = RANDOM.integers(0, 256, (400, 500, 3)).astype("uint8")
+    png, jpeg = encode(noise, "PNG"), encode(noise, quality=100)
+    requests = [
+        (200, {"instances": [b64(png)]}),
+        (200, {"instances": [b64(jpeg)]}),
+        (400, {"instances": [b64(jpeg[: len(jpeg) // 2])]}),
+        (400, {"instances": [b64(png[100:])]}),
+        (400, {"instances": [b64(png)], "signature_name": "x"}),
+        (400, {"instances": [{"b64": "%" * len(png)}]}),
+        (400, {"instances": [b64(BOMB)]}),
+        (400, {"instances": [(noise[:50] / 2).tolist()], "signature_name": "images"}),
+    ]
+    with concurrent.futures.ThreadPoolExecutor(4) as clients:
+
+        def ask(rounds):
+            asked = requests * rounds
+            answers = clients.map(lambda one: server.v1(one[1])[0], asked)
+            assert list(answers) == [status for status, _ in asked]
+            return server.memory()
+
+        before = ask(5)
+        assert ask(40) - before < 60
+
+
+def test_grpc_refuses(ask_grpc):
+    import grpc
+
+    field = {"name": "encoded", "shape": [1], "datatype": "BYTES"}
+    for content, reason in ((b"text", "an image must be one of"), (BOMB, "100000000")):
+        with pytest.raises(grpc.RpcError, match=reason) as caught:
+            ask_grpc([field | {"contents": {"bytes_contents": [content]}}])
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_an_image_of_many_frames_counts_them_all(served, tmp_path):
+    """WebP: all of its frames are decoded."""
+    frames = [pillow.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
+    stream = io.BytesIO()
+    frames[0].save(stream, "WEBP", save_all=True, append_images=frames[1:])
+    model, _ = served
+    model = ServedModel(export(model, tmp_path / "pico"), max_pixels=3 * 64 * 64 - 1)
+    with pytest.raises(ValueError, match="at most 12287 pixels, resize it before; got 12288"):
+        model.check_row("encoded", {"encoded": stream.getvalue()})
