@@ -176,9 +176,9 @@ def source_classes(source, path_or_mapping):
 
 
 def parse(weights):
-    """Return source and content of a `"source:path"`, or `(None, None)` if it is none."""
+    """Return source and path of a `"source:path"`, or `(None, None)` if it is none."""
     source, _, path = str(weights).partition(":")
-    return (source, read(path)) if source in SOURCES and path else (None, None)
+    return (source, path) if source in SOURCES and path else (None, None)
 
 
 def _learner_config(arrays, recipe):

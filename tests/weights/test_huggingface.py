@@ -1,5 +1,8 @@
 """ViT, DINOv2 and CLIP of Hugging Face transformers, against that library itself."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from keras_tokenlearner.weights import load
@@ -44,6 +47,32 @@ def test_vit(image, tmp_path):
         report = load(model, "huggingface_vit", form)
         assert not report.left and not report.unused
         close(outputs(model, images), expected)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_files_in_parts(kind, tmp_path):
+    """The parts that transformers writes, and the same ones as releases before 5 wrote them."""
+    module = theirs("ViTForImageClassification", num_labels=5)
+    peer("safetensors")
+    module.save_pretrained(tmp_path, max_shard_size="20KB")
+    index = tmp_path / "model.safetensors.index.json"
+    if kind == "bin":
+        import torch
+        from safetensors.torch import load_file
+
+        files = json.loads(index.read_text())
+        for part in tmp_path.glob("*.safetensors"):
+            torch.save(load_file(part), part.with_suffix(".bin"))
+        places = files["weight_map"]
+        files["weight_map"] = {name: Path(places[name]).stem + ".bin" for name in places}
+        index = tmp_path / "pytorch_model.bin.index.json"
+        index.write_text(json.dumps(files))
+    assert len(set(json.loads(index.read_text())["weight_map"].values())) > 2
+    model = build("huggingface_vit", index)
+    report = load(model, "huggingface_vit", index)
+    assert not report.left and not report.unused
+    images = pixels()
+    close(outputs(model, images), module(normalised(images)).logits.detach().numpy())
 
 
 def test_vit_without_head_has_a_pooler():
