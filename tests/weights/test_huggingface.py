@@ -86,6 +86,32 @@ def test_vit_without_head_has_a_pooler():
 
 
 @pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("name", ["ForImageClassification", "ForImageClassificationWithTeacher"])
+def test_distilled_deit(image, name, tmp_path):
+    module = theirs(f"DeiT{name}", num_labels=5)
+    images = pixels(image)
+    found = module(normalised(images, *IMAGENET), interpolate_pos_encoding=True)
+    for form in forms(module, tmp_path):
+        model = build("huggingface_deit", form, image=image)
+        report = load(model, "huggingface_deit", form)
+        assert not report.left and not report.unused
+        close(outputs(model, images), found.logits.detach().numpy())
+
+
+@pytest.mark.parametrize("registers", [0, 3])
+def test_dinov2_with_gates_and_a_classifier(registers, tmp_path):
+    name = f"Dinov2{'WithRegisters' * bool(registers)}ForImageClassification"
+    changes = {"num_register_tokens": registers} if registers else {}
+    module = theirs(name, mlp_ratio=3, use_swiglu_ffn=True, num_labels=5, **changes)
+    images = pixels()
+    expected = module(normalised(images, *IMAGENET)).logits.detach().numpy()
+    for form in forms(module, tmp_path):
+        model = build("huggingface_dinov2", form, mlp_dim=64)
+        load(model, "huggingface_dinov2", form)
+        close(outputs(model, images), expected)
+
+
+@pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize("registers", [0, 3])
 def test_dinov2(image, registers, tmp_path):
     name = "Dinov2WithRegistersModel" if registers else "Dinov2Model"
