@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from keras_tokenlearner import create_model
 from keras_tokenlearner.weights import load, to_timm
 from keras_tokenlearner.weights.source import IMAGENET
 from tests.weights.foreign import build, close, fill, normalised, outputs, peer, pixels, refused
@@ -95,6 +96,17 @@ def test_round_trip(changes):
 def test_what_timm_has_no_place_for(changes):
     with pytest.raises(ValueError, match="have a place in timm"):
         to_timm(build("timm", **changes))
+
+
+def test_a_file_says_how_its_model_is_built(tmp_path):
+    changes = {"class_token": True, **DISTILLED, "gated_mlp": True, "activation": "silu"}
+    model = build("timm", **changes)
+    np.savez(tmp_path / "deit.npz", **to_timm(model))
+    again = create_model(
+        "vit_pico8", weights=f"timm:{tmp_path}/deit.npz", mlp_dim=48, classifier_activation=None
+    )
+    images = pixels()
+    close(outputs(again, images), outputs(model, images))
 
 
 def test_heads_of_distilled_models():
