@@ -10,6 +10,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 NORMALIZATIONS = {"half": HALF, "imagenet": IMAGENET, "clip": CLIP}
 ZEROS = "zeros"  # the origin of a bias that the file's layer does not have
+BOTH = " and "  # stands between the origins of what two entries became
 
 
 class Named(NamedTuple):

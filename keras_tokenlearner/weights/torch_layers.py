@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_tokenlearner.weights.source import ZEROS, Named
+from keras_tokenlearner.weights.source import BOTH, ZEROS, Named
 
 # Kinds: "conv", "linear" and "norm" have weight and bias; "heads_in" and "heads_out" are linear
 # layers into and out of the heads of an attention; "raw" is one array as it is, "rows" one as a
@@ -77,7 +77,7 @@ def average_heads(entries, heads):
         "head/kernel": np.concatenate([part.T for part in parts["weight"]]) / len(heads),
         "head/bias": sum(parts["bias"]) / len(heads),
     }
-    origins = [" and ".join(map(entries.full_name, names[leaf])) for leaf in names]
+    origins = [BOTH.join(map(entries.full_name, names[leaf])) for leaf in names]
     return {path: Named(arrays[path], o) for path, o in zip(arrays, origins, strict=True)}
 
 
