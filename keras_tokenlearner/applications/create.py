@@ -106,8 +106,8 @@ def create_model(
         classes = of_weights or 1000
     if of_weights and include_top and classes != of_weights:
         raise ValueError(
-            f"create_model({model!r}): weights={weights!r} are for {of_weights} classes; leave "
-            f"`classes` out or pass include_top=False. Received: classes={classes}"
+            f"create_model({model!r}): weights={weights!r} are for {of_weights} classes; pass "
+            f"classes={of_weights} or include_top=False. Received: classes={classes}"
         )
     if input_shape is None and input_tensor is None:
         input_shape = entry.input_shape
