@@ -1,9 +1,11 @@
 """ViT and DeiT of timm, from its names and to them."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from keras_tokenlearner.weights.layout import Layout
-from keras_tokenlearner.weights.source import ZEROS, Named, Source
+from keras_tokenlearner.weights.source import IMAGENET, ZEROS, Named, Source
 from keras_tokenlearner.weights.torch_layers import (
     average_heads,
     count_blocks,
@@ -135,3 +137,4 @@ TIMM = Source(
     gated_mlp=GATED_MLP,
     wide_head={"head_reads": "class_and_registers"},
 )
+TIMM_DEIT = replace(TIMM, normalization=IMAGENET)

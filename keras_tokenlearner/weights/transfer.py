@@ -18,12 +18,13 @@ from keras_tokenlearner.weights.own import OWN
 from keras_tokenlearner.weights.read import read
 from keras_tokenlearner.weights.report import LoadReport
 from keras_tokenlearner.weights.scenic import SCENIC
-from keras_tokenlearner.weights.timm import TIMM
+from keras_tokenlearner.weights.timm import TIMM, TIMM_DEIT
 
 SOURCES = {
     "augreg": AUGREG,
     "scenic": SCENIC,
     "timm": TIMM,
+    "timm_deit": TIMM_DEIT,
     "dinov2": DINOV2,
     "huggingface_vit": HUGGINGFACE_VIT,
     "huggingface_deit": HUGGINGFACE_DEIT,
@@ -55,7 +56,7 @@ def load(
     Args:
         model: A `keras.Model` that `create_model` or `vision_transformer` built, with the
             settings that `source_config` gives.
-        source: `"augreg"`, `"scenic"`, `"timm"`, `"dinov2"`, `"huggingface_vit"`,
+        source: `"augreg"`, `"scenic"`, `"timm"`, `"timm_deit"`, `"dinov2"`, `"huggingface_vit"`,
             `"huggingface_deit"`, `"huggingface_dinov2"`, `"huggingface_clip"` (the vision tower),
             `"keras_hub"`, or `"keras_tokenlearner"` for a model of ours, such as one of images for
             one of videos.
@@ -69,7 +70,7 @@ def load(
             to what the source does; Hugging Face's DINOv2 without registers does `"bicubic"`.
         normalization: `(mean, std)` of the pixels, in [0, 1], that the file was trained on, or
             `"half"` (both 0.5), `"imagenet"` or `"clip"`. Defaults to the source's; models of timm
-            differ in it: `"half"` is the default there, and DeiT's are `"imagenet"`.
+            differ in it: `"timm"` takes `"half"`, as AugReg's have, `"timm_deit"` `"imagenet"`.
         embedding: `"central_frame"` or `"inflate"`, how the patches of an image become tubelets.
         partial: Boolean, whether to go on although variables other than the head, or layers of a
             TokenLearner, are not in the file, or the file holds more blocks or unknown entries.
