@@ -131,8 +131,10 @@ def _(layer: own.ConvStem, shape):
 @count.register
 def _(layer: own.MLP, shape):
     hidden = (*shape[:-1], layer.hidden_dim)
+    gate = count(layer.gate, shape) + _each(1, hidden) if layer.gated else Cost()
     return (
         count(layer.hidden, shape)
+        + gate
         + _activation(layer.activation, hidden)
         + count(layer.output_dense, hidden)
     )

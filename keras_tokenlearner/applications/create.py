@@ -11,6 +11,7 @@ from keras_tokenlearner.models import (
     x2plus1d,
 )
 from keras_tokenlearner.weights import load_weights, saved_classes, store, transfer
+from keras_tokenlearner.weights.read import read
 
 BUILDERS = {VisionTransformerConfig: vision_transformer, X2Plus1DConfig: x2plus1d}
 
@@ -86,12 +87,13 @@ def create_model(
     for change in changes:
         check_choice(f"create_model({model!r})", "argument", change, fields)
     # What is neither a path nor a name is refused before a large model is built.
-    if isinstance(entry.config, X2Plus1DConfig) and _names_source(weights):
+    source, path = transfer.parse(weights)
+    if source and isinstance(entry.config, X2Plus1DConfig):
         raise ValueError(
             f"create_model({model!r}): sources hold weights of transformers, and this is none; "
             f"pass None or a path that ends in .weights.h5. Received: weights={weights!r}"
         )
-    source, foreign = transfer.parse(weights)
+    foreign = read(path) if source else None
     is_file = not source and weights is not None and str(weights).endswith(".weights.h5")
     stored = None if weights is None or is_file or source else store.find(model, weights)
     of_weights = None
@@ -106,8 +108,8 @@ def create_model(
         classes = of_weights or 1000
     if of_weights and include_top and classes != of_weights:
         raise ValueError(
-            f"create_model({model!r}): weights={weights!r} are for {of_weights} classes; leave "
-            f"`classes` out or pass include_top=False. Received: classes={classes}"
+            f"create_model({model!r}): weights={weights!r} are for {of_weights} classes; pass "
+            f"classes={of_weights} or include_top=False. Received: classes={classes}"
         )
     if input_shape is None and input_tensor is None:
         input_shape = entry.input_shape
@@ -131,7 +133,3 @@ def create_model(
         if report.left:
             warnings.warn(str(report), stacklevel=2)
     return built
-
-
-def _names_source(weights):
-    return str(weights).partition(":")[0] in transfer.SOURCES

@@ -2,7 +2,7 @@ import keras
 from keras import layers
 
 from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.checks import check_channels, check_int, check_rate
+from keras_tokenlearner.layers.checks import check_channels, check_choice, check_int, check_rate
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -13,11 +13,15 @@ class MLP(layers.Layer):
     transformer block, of the TokenLearner's and the TokenFuser's later versions, and of the
     generators that the paper compares with.
 
+    With a gate it is `y = W2 (activation(Wg x + bg) * (W1 x + b1)) + b2`; with the activation
+    `"silu"` that is SwiGLU, as in DINOv2's largest model.
+
     Args:
         hidden_dim: Integer, units of the first dense layer.
         output_dim: Integer, units of the second. Defaults to the channels of the inputs.
         activation: Name or callable. Defaults to `"gelu_tanh"`, the form of the JAX reference.
         dropout: Float in [0, 1), the rate after each dense layer.
+        gated: Boolean, whether a third dense layer gates the hidden units.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
@@ -35,9 +39,19 @@ class MLP(layers.Layer):
     >>> x = keras.random.normal((2, 5, 16))
     >>> MLP(hidden_dim=64)(x).shape[-1]
     16
+
+    Source: the gate, Shazeer, "GLU Variants Improve Transformer", 2020.
     """
 
-    def __init__(self, hidden_dim, output_dim=None, activation="gelu_tanh", dropout=0.0, **kwargs):
+    def __init__(
+        self,
+        hidden_dim,
+        output_dim=None,
+        activation="gelu_tanh",
+        dropout=0.0,
+        gated=False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.hidden_dim = check_int("MLP", "hidden_dim", hidden_dim)
         self.output_dim = output_dim
@@ -45,6 +59,7 @@ class MLP(layers.Layer):
             self.output_dim = check_int("MLP", "output_dim", output_dim)
         self.activation = activations.get(activation, "MLP")
         self.dropout = check_rate("MLP", "dropout", dropout)
+        self.gated = check_choice("MLP", "gated", gated, (False, True))
 
     def build(self, inputs_shape):
         channels = check_channels("MLP", inputs_shape)
@@ -55,6 +70,9 @@ class MLP(layers.Layer):
         }
         self.hidden = layers.Dense(self.hidden_dim, name="hidden", **dense)
         self.hidden.build(inputs_shape)
+        if self.gated:
+            self.gate = layers.Dense(self.hidden_dim, name="gate", **dense)
+            self.gate.build(inputs_shape)
         self.hidden_dropout = layers.Dropout(
             self.dropout, dtype=self.dtype_policy, name="hidden_dropout"
         )
@@ -66,7 +84,10 @@ class MLP(layers.Layer):
         )
 
     def call(self, inputs, training=None):
-        x = self.activation(self.hidden(inputs))
+        if self.gated:
+            x = self.activation(self.gate(inputs)) * self.hidden(inputs)
+        else:
+            x = self.activation(self.hidden(inputs))
         x = self.hidden_dropout(x, training=training)
         return self.output_dropout(self.output_dense(x), training=training)
 
@@ -80,4 +101,5 @@ class MLP(layers.Layer):
             "output_dim": self.output_dim,
             "activation": activations.serialize(self.activation),
             "dropout": self.dropout,
+            "gated": self.gated,
         }

@@ -25,6 +25,7 @@ class TransformerBlock(layers.Layer):
         num_heads: Integer, heads of the dot-product attention; it must divide the channels. Vector
             attention has a head for each channel and leaves it unread.
         mlp_dim: Integer, hidden units of the MLP. Defaults to four times the channels.
+        gated_mlp: Boolean, whether the MLP is gated: SwiGLU, with the activation `"silu"`.
         attention: `"dot_product"` for `keras.layers.MultiHeadAttention`, `"vector"` for
             `VectorAttention`.
         dropout: Float in [0, 1), after the attention and after each dense layer of the MLP.
@@ -61,6 +62,7 @@ class TransformerBlock(layers.Layer):
         self,
         num_heads,
         mlp_dim=None,
+        gated_mlp=False,
         attention="dot_product",
         dropout=0.0,
         attention_dropout=0.0,
@@ -74,6 +76,7 @@ class TransformerBlock(layers.Layer):
         owner = "TransformerBlock"
         self.num_heads = check_int(owner, "num_heads", num_heads)
         self.mlp_dim = None if mlp_dim is None else check_int(owner, "mlp_dim", mlp_dim)
+        self.gated_mlp = check_choice(owner, "gated_mlp", gated_mlp, (False, True))
         self.attention = check_choice(owner, "attention", attention, ("dot_product", "vector"))
         self.dropout = check_rate(owner, "dropout", dropout)
         self.attention_dropout = check_rate(owner, "attention_dropout", attention_dropout)
@@ -114,6 +117,7 @@ class TransformerBlock(layers.Layer):
             hidden_dim=self.mlp_dim or 4 * channels,
             activation=self.activation,
             dropout=self.dropout,
+            gated=self.gated_mlp,
         )
         self.mixer_branch = self._branch(inputs_shape, "mixer")
         self.mlp_branch = self._branch(inputs_shape, "mlp")
@@ -162,6 +166,7 @@ class TransformerBlock(layers.Layer):
             **super().get_config(),
             "num_heads": self.num_heads,
             "mlp_dim": self.mlp_dim,
+            "gated_mlp": self.gated_mlp,
             "attention": self.attention,
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,

@@ -14,6 +14,7 @@ from keras_tokenlearner.layers.checks import (
 
 REDUCERS = ("token_learner", "spatial_pooling", "fixed_grid", "direct_tokens", "pooled_tokens")
 FUSERS = ("token_fuser", "unpool", "reproject")
+HEAD_READS = ("class_and_registers", "class_and_average")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class VisionTransformerConfig:
         num_heads: Heads of each block; they must divide `hidden_size`.
         patch_size: `(height, width)` in pixels, or `(frames, height, width)` for videos.
         mlp_dim: Hidden units of the blocks' MLPs; `None` for four times `hidden_size`.
+        gated_mlp: Whether the blocks' MLPs are gated: SwiGLU, with the activation `"silu"`.
         reducer: `None`, `"token_learner"`, or one of what the paper compares it with:
             `"spatial_pooling"`, `"fixed_grid"`, `"direct_tokens"`, `"pooled_tokens"`.
         num_tokens: Tokens that the reducer leaves of each frame (S), but for spatial pooling.
@@ -47,6 +49,10 @@ class VisionTransformerConfig:
         positions: `"normal"` or `"sincos"`, where the table of positions starts.
         class_token: Whether a class token is learned and read by the head, instead of the average.
         register_tokens: How many register tokens are learned besides.
+        head_reads: `None` for the class token or, without one, the average of the patches; or
+            what stands beside the class token: `"class_and_registers"`, as in distilled DeiT,
+            whose distillation token is a register, or `"class_and_average"`, as in DINOv2's
+            classifiers.
         pre_norm: Whether a LayerNorm stands before the first block, as in CLIP.
         block_attention: `"dot_product"` or `"vector"`.
         dropout: Rate after the embedding, the attentions and the MLPs.
@@ -65,6 +71,7 @@ class VisionTransformerConfig:
     num_heads: int
     patch_size: tuple
     mlp_dim: int | None = None
+    gated_mlp: bool = False
     reducer: str | None = None
     num_tokens: int = 8
     pool_size: tuple = (2, 2)
@@ -78,6 +85,7 @@ class VisionTransformerConfig:
     positions: str = "normal"
     class_token: bool = False
     register_tokens: int = 0
+    head_reads: str | None = None
     pre_norm: bool = False
     block_attention: str = "dot_product"
     dropout: float = 0.0
@@ -104,6 +112,7 @@ class VisionTransformerConfig:
         check_choice(owner, "over", self.over, ("frame", "space_time"))
         check_choice(owner, "fuser_beta", self.fuser_beta, ("linear", "mlp"))
         check_choice(owner, "positions", self.positions, ("normal", "sincos"))
+        check_choice(owner, "head_reads", self.head_reads, (None, *HEAD_READS))
         check_choice(owner, "block_attention", self.block_attention, ("dot_product", "vector"))
         if self.mlp_dim is not None:
             check_int(owner, "mlp_dim", self.mlp_dim)
@@ -115,6 +124,7 @@ class VisionTransformerConfig:
         self._check_place(owner)
         self._check_fuser(owner)
         self._check_stem(owner)
+        self._check_head(owner)
         if self.over == "space_time" and len(self.patch_size) == 2:
             raise ValueError(
                 f"{owner}: over='space_time' is for videos, whose `patch_size` has three sizes. "
@@ -131,6 +141,17 @@ class VisionTransformerConfig:
             raise ValueError(
                 f"{owner}: the strides of `stem` must multiply to `patch_size`, here "
                 f"{(pixels, pixels)}. Received: stem={stem}, patch_size={self.patch_size}"
+            )
+
+    def _check_head(self, owner):
+        if self.head_reads is None:
+            return
+        needs_registers = self.head_reads == "class_and_registers"
+        if not self.class_token or (needs_registers and not self.register_tokens):
+            registers = " and register_tokens=1 or more" if needs_registers else ""
+            raise ValueError(
+                f"{owner}: head_reads={self.head_reads!r} needs class_token=True{registers}. "
+                f"Received: class_token={self.class_token}, register_tokens={self.register_tokens}"
             )
 
     def _check_place(self, owner):

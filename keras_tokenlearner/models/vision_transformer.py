@@ -40,8 +40,7 @@ def vision_transformer(
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
             to [-1, 1] itself.
         pooling: Without top: `None` for the tokens, (B, tokens, C), `"avg"`, `"max"`, or
-            `"token"`, the class token. The top reads the class token where the config has one,
-            the average of the tokens otherwise.
+            `"token"`, the class token. The top reads what the config's `head_reads` says.
         classes: Integer, classes of the top.
         classifier_activation: Activation of the top; `None` gives logits.
         name: Name of the model.
@@ -88,7 +87,7 @@ def vision_transformer(
     x = layers.LayerNormalization(epsilon=config.epsilon, name="norm")(x)
     if include_top:
         check_int("vision_transformer", "classes", classes)
-        x = _pool(config, x, "token" if config.class_token else "avg")
+        x = _read(config, x)
         x = layers.Dense(classes, kernel_initializer="zeros", name="head")(x)
         x = layers.Activation(classifier_activation, dtype="float32", name="predictions")(x)
     elif pooling:
@@ -148,6 +147,7 @@ def _block(config, index):
     return TransformerBlock(
         config.num_heads,
         mlp_dim=config.mlp_dim,
+        gated_mlp=config.gated_mlp,
         attention=config.block_attention,
         dropout=config.dropout,
         attention_dropout=config.attention_dropout,
@@ -157,6 +157,18 @@ def _block(config, index):
         epsilon=config.epsilon,
         name=f"block_{index}",
     )
+
+
+def _read(config, x):
+    """Return what the head reads of the tokens."""
+    first = _pool(config, x, "token" if config.class_token else "avg")
+    if config.head_reads is None:
+        return first
+    if config.head_reads == "class_and_average":
+        second = _pool(config, x, "avg")
+    else:
+        second = layers.Flatten(name="registers")(x[:, 1 : config.num_prefix_tokens])
+    return layers.Concatenate(name=config.head_reads)([first, second])
 
 
 def _pool(config, x, pooling):

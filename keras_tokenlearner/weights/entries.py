@@ -61,11 +61,7 @@ class Entries:
         """Return an entry as float32 and count it as used, or raise if it is no number."""
         full = self._full[name]
         array = self._checkpoint[full]
-        if array is not None and array.dtype == np.dtype("V2"):
-            # numpy has no bfloat16 and stores it as two bytes, the upper half of a float32.
-            array = (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-        is_float = array is not None and (array.dtype.kind == "f" or array.dtype.name == "bfloat16")
-        if not is_float:
+        if array is None or array.dtype.kind != "f":
             kind = "no array" if array is None else f"an array of {array.dtype}"
             raise ValueError(f"{self.owner}: {full} must be an array of floats, and is {kind}")
         if array.ndim == 0 or array.size == 0:

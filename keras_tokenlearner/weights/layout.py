@@ -3,6 +3,7 @@ import math
 import keras
 
 from keras_tokenlearner.layers import activations
+from keras_tokenlearner.models.config import HEAD_READS
 
 _PLAIN = ("embedding", "positions", "class_token", "register_tokens", "pre_norm", "norm", "head")
 
@@ -21,6 +22,7 @@ class Layout:
         hidden_size: Integer, channels of a token.
         num_prefix_tokens: Integer, class token and registers.
         grid: `(H, W)` or `(T, H, W)` of the positions.
+        head_reads: What the head reads beside the class token, as the config has it.
         added: The layers that a plain ViT lacks: reducers and fusers.
     """
 
@@ -44,6 +46,7 @@ class Layout:
             for name in ("class_token", "register_tokens")
             if name in names
         )
+        self.head_reads = next((name for name in HEAD_READS if name in names), None)
         self.added = [
             layer
             for layer in model.layers
@@ -67,6 +70,8 @@ class Layout:
             "activation": activations.serialize(self.block.activation),
             "epsilon": self.block.epsilon,
         }
+        if "head" in {layer.name for layer in self.model.layers}:
+            settings["head_reads"] = self.head_reads
         for layer in self.added:
             if layer.name.startswith("token_learner") and layer.attention == "conv":
                 settings["token_pooling"] = layer.pooling

@@ -1,7 +1,7 @@
 """What a file has and a model needs, compared before anything is assigned."""
 
 from keras_tokenlearner.weights.entries import listed
-from keras_tokenlearner.weights.source import ZEROS
+from keras_tokenlearner.weights.source import BOTH, ZEROS
 
 
 def check_head(owner, arrays, layout, entries, recipe):
@@ -68,7 +68,8 @@ def match(owner, arrays, layout, entries, recipe, head, partial):
             "pass partial=True to go on with what fits"
         )
     unused = [entries.full_name(name) for name in entries.unused()]
-    unused += [origin for origin in dict.fromkeys(homeless.values()) if origin != ZEROS]
+    origins = [name for origin in homeless.values() for name in origin.split(BOTH)]
+    unused += [name for name in dict.fromkeys(origins) if name != ZEROS]
     return unused, left, unfilled
 
 

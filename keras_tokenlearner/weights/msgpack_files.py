@@ -35,10 +35,7 @@ def read_msgpack(path):
 
 
 def _array(shape, dtype, data):
-    if dtype == "bfloat16":  # which numpy lacks: the upper half of a float32
-        data = (np.frombuffer(data, "<u2").astype("uint32") << 16).tobytes()
-        dtype = "float32"
-    dtype = np.dtype(str(dtype))
+    dtype = np.dtype("V2" if dtype == "bfloat16" else str(dtype))
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f"it has an array of shape {shape} of {dtype} in {len(data)} bytes")
     return np.frombuffer(data, dtype).reshape(shape)

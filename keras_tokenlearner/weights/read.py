@@ -9,20 +9,28 @@ import numpy as np
 
 from keras_tokenlearner.extras import require
 from keras_tokenlearner.weights.archives import check_torch_zip, read_npz
+from keras_tokenlearner.weights.entries import listed
 from keras_tokenlearner.weights.msgpack_files import read_msgpack
 
 _READERS = {}
 _DEPTH = 32
+_SAFETENSORS = {
+    **{f"F{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
+    **{f"{kind}{bits}": f"<{kind.lower()}{bits // 8}" for kind in "IU" for bits in (8, 16, 32, 64)},
+    "BF16": "V2",
+    "BOOL": "?",
+}
 
 
 class Checkpoint(dict):
     """Names to arrays, as a file or a mapping has them, and `origin`, where they came from.
 
     What is no array (a number of epochs, the options of a training) has `None` in its place.
+    bfloat16, which numpy lacks and stores as two bytes of no type, has become float32.
     """
 
     def __init__(self, entries, origin):
-        super().__init__(entries)
+        super().__init__({name: _widened(array) for name, array in entries.items()})
         self.origin = origin
 
 
@@ -56,6 +64,12 @@ def read(path_or_mapping):
             f"read: a checkpoint must end in one of {sorted(_READERS)}. Received: {str(path)!r}"
         )
     return Checkpoint(_READERS[path.suffix](path), str(path))
+
+
+def _widened(array):
+    if array is None or (array.dtype != np.dtype("V2") and array.dtype.name != "bfloat16"):
+        return array
+    return (array.view("<u2").astype(np.uint32) << 16).view(np.float32)  # its upper half
 
 
 def _flatten(mapping, prefix="", depth=0):
@@ -97,10 +111,16 @@ def _from_torch(name, tensor):
 def _read_safetensors(path):
     safetensors = require("safetensors", "weights")
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+        entries = dict(safetensors.deserialize(path.read_bytes()))
+    except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"read: {path} is damaged or no safetensors file: {error}") from error
+    kinds = {entry["dtype"] for entry in entries.values()} - set(_SAFETENSORS)
+    if kinds:
+        raise ValueError(f"read: {path} is refused: it holds {sorted(kinds)}, which numpy lacks")
+    return {
+        name: np.frombuffer(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
+        for name, entry in entries.items()
+    }
 
 
 def _read_torch(path):
@@ -121,14 +141,23 @@ def _read_torch(path):
 def _read_parts(path):
     """Read the files beside an index, which has the file of each entry."""
     try:
-        names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        files = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        parts = {str(file): set() for file in files.values()}
+        for name, file in files.items():
+            parts[str(file)].add(name)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"read: {path} is damaged or no index of parts: {error!r}") from error
     entries = {}
-    for name in names:
-        if Path(name).name != name or name.endswith(".json"):
-            raise ValueError(f"read: {path} is refused: {name!r} is no file beside it")
-        entries |= read(path.with_name(name))
+    for file, names in sorted(parts.items()):
+        if Path(file).name != file or file in ("", "..") or file.endswith(".json"):
+            raise ValueError(f"read: {path} is refused: {file!r} is no file beside it")
+        part = read(path.with_name(file))
+        if set(part) != names:
+            wrong = listed(sorted(names.symmetric_difference(part)))
+            raise ValueError(
+                f"read: {path} and {file} do not belong together: only one of them has {wrong}"
+            )
+        entries |= part
     return entries
 
 

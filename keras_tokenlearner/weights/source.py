@@ -10,6 +10,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 NORMALIZATIONS = {"half": HALF, "imagenet": IMAGENET, "clip": CLIP}
 ZEROS = "zeros"  # the origin of a bias that the file's layer does not have
+BOTH = " and "  # stands between the origins of what two entries became
 
 
 class Named(NamedTuple):
@@ -33,6 +34,8 @@ class Source:
         config: Fields of `VisionTransformerConfig` that the source decides.
         conv_learner: Further fields that it decides where there is a TokenLearner with
             convolutions.
+        gated_mlp: Further fields that it decides where the MLPs are gated.
+        wide_head: Further fields that it decides where the head reads two tokens' channels.
         resize: How the source resizes positions, a name of `weights.resize`.
         normalization: Mean and standard deviation, of pixels in [0, 1], that its models expect.
         ignored: Starts of the names of entries that have no place in our models and are not missed.
@@ -43,6 +46,8 @@ class Source:
     anchors: tuple
     config: dict = field(default_factory=dict)
     conv_learner: dict = field(default_factory=dict)
+    gated_mlp: dict = field(default_factory=dict)
+    wide_head: dict = field(default_factory=dict)
     resize: str = "bicubic_antialias"
     normalization: tuple = HALF
     ignored: tuple = ()

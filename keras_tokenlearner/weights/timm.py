@@ -1,46 +1,47 @@
 """ViT and DeiT of timm, from its names and to them."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from keras_tokenlearner.weights.layout import Layout
-from keras_tokenlearner.weights.source import ZEROS, Named, Source
-from keras_tokenlearner.weights.torch_layers import count_blocks, from_torch, to_torch
+from keras_tokenlearner.weights.source import IMAGENET, ZEROS, Named, Source
+from keras_tokenlearner.weights.torch_layers import (
+    average_heads,
+    count_blocks,
+    from_torch,
+    to_torch,
+)
 
-BLOCK = "blocks.{i}."
+# DINOv2's names, as Meta publishes it, stand behind timm's. The distillation token of DeiT is a
+# register to us.
 NAMES = {
     "embedding/projection": ("conv", "patch_embed.proj"),
+    "class_token/tokens": ("rows", "cls_token"),
+    "register_tokens/tokens": ("rows", "reg_token", "register_tokens", "dist_token"),
+    "positions/table": ("rows", "pos_embed"),
     "pre_norm": ("norm", "norm_pre"),
     "block_{i}/attention_norm": ("norm", "blocks.{i}.norm1"),
     "block_{i}/mixer/attention_output": ("heads_out", "blocks.{i}.attn.proj"),
     "block_{i}/mixer_scale/gamma": ("raw", "blocks.{i}.ls1.gamma"),
     "block_{i}/mlp_norm": ("norm", "blocks.{i}.norm2"),
-    "block_{i}/mlp/hidden": ("linear", "blocks.{i}.mlp.fc1"),
-    "block_{i}/mlp/output": ("linear", "blocks.{i}.mlp.fc2"),
+    "block_{i}/mlp/hidden": ("linear", "blocks.{i}.mlp.fc1", "blocks.{i}.mlp.w12"),
+    "block_{i}/mlp/output": ("linear", "blocks.{i}.mlp.fc2", "blocks.{i}.mlp.w3"),
     "block_{i}/mlp_scale/gamma": ("raw", "blocks.{i}.ls2.gamma"),
     "norm": ("norm", "norm"),
     "head": ("linear", "head"),
 }
 CONFIG = {"activation": "gelu", "epsilon": 1e-6}
+GATED_MLP = {"activation": "silu"}
 _PARTS = ("query", "key", "value")
 
 
-def convert(entries, heads, registers="reg_token"):
-    """Convert timm's entries; `registers` is what the source calls its register tokens."""
-    arrays = from_torch(entries, NAMES, BLOCK, heads)
-    for i in range(count_blocks(entries, BLOCK)):
+def convert(entries, heads):
+    """Convert timm's entries, or Meta's of DINOv2."""
+    arrays = from_torch(entries, NAMES, heads) | average_heads(entries, ("head", "head_dist"))
+    for i in range(count_blocks(entries, NAMES)):
         arrays |= _split_qkv(entries, f"blocks.{i}.attn.qkv", f"block_{i}/mixer", heads)
-    tokens = {"class_token": "cls_token", "register_tokens": registers}
-    for ours, theirs in tokens.items():
-        if theirs in entries:
-            arrays[f"{ours}/tokens"] = _rows(entries, theirs)
-    if "pos_embed" in entries:
-        arrays["positions/table"] = _rows(entries, "pos_embed")
     return arrays
-
-
-def _rows(entries, name):
-    array = entries.take(name)
-    return Named(array.reshape(-1, array.shape[-1]), entries.full_name(name))
 
 
 def _split_qkv(entries, theirs, ours, heads):
@@ -76,7 +77,9 @@ def to_timm(model):
 
     timm's model must have the same sizes, exact gelu where ours has it, `norm_layer` with our
     epsilon, and `fc_norm=False` where we average the tokens. Pixels are in [-1, 1], timm's mean and
-    std of 0.5. With register tokens, timm's model must be built with `no_embed_class=True`.
+    std of 0.5. With register tokens, timm's model must be built with `no_embed_class=True`; with
+    gated MLPs, with `mlp_layer=SwiGLUPacked`; where the head reads the class token and a register,
+    it is timm's `VisionTransformerDistilled`.
 
     Args:
         model: A `keras.Model` that `vision_transformer` or `create_model` built.
@@ -87,7 +90,8 @@ def to_timm(model):
 
     Raises:
         ValueError: If timm has no such model: with a TokenLearner, of videos, with vector
-            attention, or with a LayerNorm before the blocks (timm's has no bias before it).
+            attention, with a LayerNorm before the blocks (timm's has no bias before it), or with a
+            head that reads the average as well, or more registers than one.
 
     Example:
 
@@ -97,9 +101,11 @@ def to_timm(model):
     ((1, 16, 32), (96, 32))
     """
     layout = Layout("to_timm", model)
-    arrays = layout.arrays()
+    arrays, reads = layout.arrays(), layout.head_reads
+    registers = len(arrays.get("register_tokens/tokens", ()))
     unknown = [layer.name for layer in layout.added]
-    unknown += [name for name in ("pre_norm",) if f"{name}/gamma" in arrays]
+    unknown += ["pre_norm"] if "pre_norm/gamma" in arrays else []
+    unknown += [reads] if reads and (reads, registers) != ("class_and_registers", 1) else []
     if unknown or len(layout.grid) != 2 or "block_0/mixer/query/kernel" not in arrays:
         raise ValueError(
             "to_timm: only image models of plain dot-product blocks have a place in timm. "
@@ -113,16 +119,22 @@ def to_timm(model):
         biases = [arrays[f"{name}/bias"].reshape(-1) for name in names]
         entries[f"blocks.{i}.attn.qkv.weight"] = np.concatenate(kernels)
         entries[f"blocks.{i}.attn.qkv.bias"] = np.concatenate(biases)
-    table = arrays["positions/table"]
-    positions = table.reshape(1, -1, table.shape[-1])
-    if "class_token/tokens" in arrays:
-        entries["cls_token"] = arrays["class_token/tokens"][None]
-        if "register_tokens/tokens" not in arrays:
-            positions = np.concatenate([np.zeros_like(positions[:, :1]), positions], axis=1)
-    if "register_tokens/tokens" in arrays:
-        entries["reg_token"] = arrays["register_tokens/tokens"][None]
-    entries["pos_embed"] = positions
+    if reads:  # two heads, whose average timm takes
+        entries["dist_token"] = entries.pop("reg_token")
+        entries["head_dist.bias"] = entries["head.bias"]
+        kernels = np.split(2 * entries["head.weight"], 2, axis=1)
+        entries["head.weight"], entries["head_dist.weight"] = kernels
+    # The positions of the tokens before the patches are in these tokens.
+    before = layout.num_prefix_tokens if reads or not registers else 0
+    entries["pos_embed"] = np.pad(entries["pos_embed"], ((0, 0), (before, 0), (0, 0)))
     return {name: np.ascontiguousarray(array) for name, array in entries.items()}
 
 
-TIMM = Source(convert, anchors=("patch_embed.proj.weight",), config=CONFIG)
+TIMM = Source(
+    convert,
+    anchors=("patch_embed.proj.weight",),
+    config=CONFIG,
+    gated_mlp=GATED_MLP,
+    wide_head={"head_reads": "class_and_registers"},
+)
+TIMM_DEIT = replace(TIMM, normalization=IMAGENET)

@@ -2,36 +2,38 @@
 
 import numpy as np
 
-from keras_tokenlearner.weights.source import ZEROS, Named
+from keras_tokenlearner.weights.source import BOTH, ZEROS, Named
 
 # Kinds: "conv", "linear" and "norm" have weight and bias; "heads_in" and "heads_out" are linear
-# layers into and out of the heads of an attention; "raw" is one array as it is.
+# layers into and out of the heads of an attention; "raw" is one array as it is, "rows" one as a
+# table. The names of a source follow, the first that a checkpoint has; "{i}" is a block's number.
 
 
-def from_torch(entries, names, block, heads):
+def from_torch(entries, names, heads):
     """Convert the entries that a table names.
 
-    The embedding and the attention's way in, which some models build without bias, get zeros.
+    The embedding and the attention's way in, which some models build without bias, get zeros. A
+    gated MLP's first layer may hold its gate too, before the hidden units.
 
     Args:
         entries: `Entries`.
-        names: A dictionary of our names to pairs of kind and the source's name. "{i}" in both is
-            the number of a block.
-        block: What the names of a block start with, with "{i}".
+        names: A dictionary of our names to tuples of kind and the source's names.
         heads: Integer, heads of the attentions.
 
     Returns:
         Paths of our variables to `Named` arrays.
     """
     arrays = {}
-    for ours, (kind, theirs) in numbered(names, count_blocks(entries, block)).items():
-        if kind == "raw":
-            if theirs in entries:
-                arrays[ours] = Named(entries.take(theirs), entries.full_name(theirs))
+    for ours, (kind, *candidates) in numbered(names, count_blocks(entries, names)).items():
+        single = kind in ("raw", "rows")
+        found = [name for name in candidates if (name if single else f"{name}.weight") in entries]
+        if not found:
             continue
-        weight, bias = f"{theirs}.weight", f"{theirs}.bias"
-        if weight not in entries:
+        if single:
+            array, origin = entries.take(found[0]), entries.full_name(found[0])
+            arrays[ours] = Named(array if kind == "raw" else _rows(array), origin)
             continue
+        weight, bias = f"{found[0]}.weight", f"{found[0]}.bias"
         full = entries.full_name(weight)
         kernel = _to_keras(entries.owner, kind, full, entries.take(weight), heads)
         scale, shift = ("gamma", "beta") if kind == "norm" else ("kernel", "bias")
@@ -44,18 +46,48 @@ def from_torch(entries, names, block, heads):
             size = kernel.shape[-2:] if kind == "heads_in" else kernel.shape[-1:]
             shifts, origin = np.zeros(size, np.float32), ZEROS
         if kind == "heads_in" and shifts.ndim == 1:
-            shifts = _split(entries.owner, f"{theirs}.bias", shifts, heads)
+            shifts = _split(entries.owner, bias, shifts, heads)
         arrays[f"{ours}/{shift}"] = Named(shifts, origin)
+    _split_gates(arrays)
     return arrays
 
 
+def average_heads(entries, heads):
+    """Return one head, on their tokens side by side, whose logits are the average of the heads'.
+
+    Args:
+        entries: `Entries`.
+        heads: Names of linear layers, in the order of the tokens that they read.
+
+    Returns:
+        Paths of our variables to `Named` arrays; none, unless the entries have all of the heads.
+    """
+    names = {leaf: [f"{head}.{leaf}" for head in heads] for leaf in ("weight", "bias")}
+    if not all(name in entries for leaf in names for name in names[leaf]):
+        return {}
+    parts = {leaf: [entries.take(name) for name in names[leaf]] for leaf in names}
+    shapes = {part.shape for part in parts["weight"]}
+    if len(shapes) > 1 or len({len(part) for leaf in parts for part in parts[leaf]}) > 1:
+        raise ValueError(
+            f"{entries.owner}: {' and '.join(names['weight'])} have shapes "
+            f"{[part.shape for part in parts['weight']]}, which are not those of two heads for the "
+            "same classes"
+        )
+    arrays = {
+        "head/kernel": np.concatenate([part.T for part in parts["weight"]]) / len(heads),
+        "head/bias": sum(parts["bias"]) / len(heads),
+    }
+    origins = [BOTH.join(map(entries.full_name, names[leaf])) for leaf in names]
+    return {path: Named(arrays[path], o) for path, o in zip(arrays, origins, strict=True)}
+
+
 def to_torch(arrays, names, num_blocks):
-    """Convert back: our paths to arrays, by the same table, to the source's names to arrays."""
-    entries = {}
-    for ours, (kind, theirs) in numbered(names, num_blocks).items():
-        if kind == "raw":
+    """Convert back: our paths to arrays, to the first of the source's names to arrays."""
+    entries, arrays = {}, _with_gates(arrays)
+    for ours, (kind, theirs, *_) in numbered(names, num_blocks).items():
+        if kind in ("raw", "rows"):
             if ours in arrays:
-                entries[theirs] = arrays[ours]
+                entries[theirs] = arrays[ours] if kind == "raw" else _rows(arrays[ours])[None]
             continue
         scale, shift = ("gamma", "beta") if kind == "norm" else ("kernel", "bias")
         if f"{ours}/{scale}" in arrays:
@@ -67,16 +99,17 @@ def to_torch(arrays, names, num_blocks):
 def numbered(names, count):
     """Return a table with a row for every block in place of its rows with "{i}"."""
     rows = {}
-    for ours, (kind, theirs) in names.items():
+    for ours, row in names.items():
         for i in range(count) if "{i}" in ours else range(1):
-            rows[ours.replace("{i}", str(i))] = (kind, theirs.replace("{i}", str(i)))
+            rows[ours.replace("{i}", str(i))] = tuple(name.replace("{i}", str(i)) for name in row)
     return rows
 
 
-def count_blocks(entries, block):
-    """Return how many blocks there are, counted from 0 without a gap."""
+def count_blocks(entries, names):
+    """Return how many blocks the entries of a table have, counted from 0 without a gap."""
+    starts = {name.partition("{i}")[0] for row in names.values() for name in row if "{i}" in name}
     count = 0
-    while any(name.startswith(block.replace("{i}", str(count))) for name in entries):
+    while any(name.startswith(tuple(f"{start}{count}." for start in starts)) for name in entries):
         count += 1
     return count
 
@@ -113,3 +146,27 @@ def _split(owner, name, array, heads):
             "heads of the model"
         )
     return array.reshape(*array.shape[:-1], heads, -1)
+
+
+def _rows(array):
+    return array.reshape(-1, array.shape[-1])
+
+
+def _with_gates(arrays):
+    """Return the arrays with the gates of MLPs before their hidden units, as one layer."""
+    gates = {path.replace("gate", "hidden"): path for path in arrays if "/mlp/gate/" in path}
+    return arrays | {
+        hidden: np.concatenate([arrays[gate], arrays[hidden]], axis=-1)
+        for hidden, gate in gates.items()
+    }
+
+
+def _split_gates(arrays):
+    """Split the MLPs' first layers that are twice as wide as what the second ones take."""
+    for path in [path for path in arrays if "/mlp/hidden/" in path]:
+        array, origin = arrays[path]
+        output = arrays.get(path.rpartition("hidden")[0] + "output/kernel")
+        if output and array.shape[-1] == 2 * len(output.array):
+            gate, hidden = np.split(array, 2, axis=-1)
+            arrays[path.replace("hidden", "gate")] = Named(gate, origin)
+            arrays[path] = Named(hidden, origin)

@@ -7,6 +7,7 @@ from keras_tokenlearner.weights.dinov2 import DINOV2
 from keras_tokenlearner.weights.entries import Entries
 from keras_tokenlearner.weights.huggingface import (
     HUGGINGFACE_CLIP,
+    HUGGINGFACE_DEIT,
     HUGGINGFACE_DINOV2,
     HUGGINGFACE_VIT,
 )
@@ -17,14 +18,16 @@ from keras_tokenlearner.weights.own import OWN
 from keras_tokenlearner.weights.read import read
 from keras_tokenlearner.weights.report import LoadReport
 from keras_tokenlearner.weights.scenic import SCENIC
-from keras_tokenlearner.weights.timm import TIMM
+from keras_tokenlearner.weights.timm import TIMM, TIMM_DEIT
 
 SOURCES = {
     "augreg": AUGREG,
     "scenic": SCENIC,
     "timm": TIMM,
+    "timm_deit": TIMM_DEIT,
     "dinov2": DINOV2,
     "huggingface_vit": HUGGINGFACE_VIT,
+    "huggingface_deit": HUGGINGFACE_DEIT,
     "huggingface_dinov2": HUGGINGFACE_DINOV2,
     "huggingface_clip": HUGGINGFACE_CLIP,
     "keras_hub": KERAS_HUB,
@@ -53,9 +56,10 @@ def load(
     Args:
         model: A `keras.Model` that `create_model` or `vision_transformer` built, with the
             settings that `source_config` gives.
-        source: `"augreg"`, `"scenic"`, `"timm"`, `"dinov2"`, `"huggingface_vit"`,
-            `"huggingface_dinov2"`, `"huggingface_clip"` (the vision tower), `"keras_hub"`, or
-            `"keras_tokenlearner"` for a model of ours, such as one of images for one of videos.
+        source: `"augreg"`, `"scenic"`, `"timm"`, `"timm_deit"`, `"dinov2"`, `"huggingface_vit"`,
+            `"huggingface_deit"`, `"huggingface_dinov2"`, `"huggingface_clip"` (the vision tower),
+            `"keras_hub"`, or `"keras_tokenlearner"` for a model of ours, such as one of images for
+            one of videos.
         path_or_mapping: Path of a `.npz`, `.safetensors`, `.h5`, PyTorch or Flax (`.msgpack`) file,
             or of the `.index.json` of one in parts; a mapping of names to arrays, nested or flat;
             or a model of the source.
@@ -63,10 +67,10 @@ def load(
             as it is, `"reset"` initialises it anew, for other classes.
         grid: `(H, W)` or `(T, H, W)` of the file's positions; by default a square.
         resize: `"bilinear"` with aligned corners, `"bicubic"`, or `"bicubic_antialias"`. Defaults
-            to what the source does.
+            to what the source does; Hugging Face's DINOv2 without registers does `"bicubic"`.
         normalization: `(mean, std)` of the pixels, in [0, 1], that the file was trained on, or
             `"half"` (both 0.5), `"imagenet"` or `"clip"`. Defaults to the source's; models of timm
-            differ in it: `"half"` is the default there, and DeiT's are `"imagenet"`.
+            differ in it: `"timm"` takes `"half"`, as AugReg's have, `"timm_deit"` `"imagenet"`.
         embedding: `"central_frame"` or `"inflate"`, how the patches of an image become tubelets.
         partial: Boolean, whether to go on although variables other than the head, or layers of a
             TokenLearner, are not in the file, or the file holds more blocks or unknown entries.
@@ -99,11 +103,14 @@ def load(
     entries = Entries(owner, checkpoint, recipe.anchors)
     arrays = recipe.convert(entries, layout.heads)
     adapt.name_added(arrays, layout)
-    differences = layout.disagreements(recipe.config | _learner_config(arrays, recipe))
+    wanted = recipe.config | _shown(arrays, recipe)
+    if head != "keep":
+        wanted.pop("head_reads", None)
+    differences = layout.disagreements(wanted)
     if differences and check_settings:
         raise ValueError(
             f"{owner}: the model is set otherwise than the source's: {'; '.join(differences)}. "
-            f"Build it with **source_config({source!r}), or pass check_settings=False"
+            f"Build it with **source_config({source!r}, path), or pass check_settings=False"
         )
     adapted = adapt.zeros(arrays)
     normalized = adapt.normalize(owner, arrays, normalization or recipe.normalization)
@@ -142,8 +149,9 @@ def source_config(source, path_or_mapping=None):
 
     Args:
         source: As for `load`.
-        path_or_mapping: As for `load`. With it, the class token, register tokens, LayerScale and
-            LayerNorm before the blocks are as the file has them.
+        path_or_mapping: As for `load`. With it, the class token, register tokens, LayerScale,
+            LayerNorm before the blocks, gates of the MLPs and what the head reads are as the file
+            has them.
 
     Example:
 
@@ -164,7 +172,7 @@ def source_config(source, path_or_mapping=None):
         config["register_tokens"] = len(arrays["register_tokens/tokens"].array)
     if "block_0/mixer_scale/gamma" in arrays:
         config["layer_scale"] = 1.0
-    return config | _learner_config(arrays, recipe)
+    return config | _shown(arrays, recipe)
 
 
 def source_classes(source, path_or_mapping):
@@ -176,15 +184,20 @@ def source_classes(source, path_or_mapping):
 
 
 def parse(weights):
-    """Return source and content of a `"source:path"`, or `(None, None)` if it is none."""
+    """Return source and path of a `"source:path"`, or `(None, None)` if it is none."""
     source, _, path = str(weights).partition(":")
-    return (source, read(path)) if source in SOURCES and path else (None, None)
+    return (source, path) if source in SOURCES and path else (None, None)
 
 
-def _learner_config(arrays, recipe):
-    """Return what the TokenLearners and TokenFusers of a file say of themselves."""
+def _shown(arrays, recipe):
+    """Return what the MLPs, head, TokenLearners and TokenFusers of a file say of themselves."""
     paths = {"".join(c for c in path if not c.isdigit()).strip("_") for path in arrays}
     config = {}
+    if "block_/mlp/gate/kernel" in paths:
+        config |= {"gated_mlp": True} | recipe.gated_mlp
+    channels = arrays["norm/gamma"].array.size if "norm/gamma" in arrays else 0
+    if "head/kernel" in arrays and len(arrays["head/kernel"].array) == 2 * channels:
+        config |= recipe.wide_head
     if any(p.startswith("token_learner") and "/conv_/kernel" in p for p in paths):
         config |= {"token_attention": "conv"} | recipe.conv_learner
     elif any(p.startswith("token_learner") for p in paths):

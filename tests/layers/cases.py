@@ -248,7 +248,7 @@ LAYER_CASES = (
     _case(
         "block_vector",
         layers.TransformerBlock,
-        {"num_heads": 3, "attention": "vector"},
+        {"num_heads": 3, "attention": "vector", "gated_mlp": True, "activation": "silu"},
         (5, 8),
         still=_KEY_BIAS,
         **_ANY_LENGTH,
@@ -279,6 +279,7 @@ LAYER_CASES = (
         dynamic=((None, 8),),
         other=((6, 8),),
     ),
+    _case("mlp_gated", layers.MLP, {"hidden_dim": 12, "gated": True}, (8,), dynamic=((None,),)),
     _case("mlp_same", layers.MLP, {"hidden_dim": 12}, (8,), dynamic=((None,),)),
     _case("layer_scale", layers.LayerScale, {"initial_value": 0.5}, (4, 8), **_ANY_LENGTH),
     # Bottleneck modules of videos

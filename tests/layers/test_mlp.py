@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from keras_tokenlearner.analysis.costs import count
 from keras_tokenlearner.layers import MLP
 from tests.conformance import array
 from tests.layers import helpers
@@ -15,6 +16,19 @@ def test_is_two_dense_layers(shape, output_dim):
     y = run(layer, x)
     close(y, helpers.mlp(x, *layer.get_weights()))
     assert y.shape == (*shape[:-1], output_dim or 8)
+
+
+def test_a_gate_multiplies_the_hidden_units():
+    """SwiGLU as its paper writes it, and what it costs."""
+    x = array((2, 5, 8), 0)
+    layer = random_layer(MLP(12, activation="silu", gated=True), x.shape)
+    names = ("hidden", "gate", "output_dense")
+    (w, b), (w_gate, b_gate), (w_out, b_out) = (getattr(layer, n).get_weights() for n in names)
+    gate = x @ w_gate + b_gate
+    close(run(layer, x), (gate / (1 + np.exp(-gate)) * (x @ w + b)) @ w_out + b_out)
+    cost = count(layer, (5, 8))
+    assert cost.macs == 5 * 8 * 12 * 3
+    assert cost.elementwise == 5 * (12 + 12 + 8 + 4 * 12 + 12)  # biases, silu, product
 
 
 def test_dropout_is_after_each_dense_layer():
@@ -33,6 +47,7 @@ def test_dropout_is_after_each_dense_layer():
         ({"hidden_dim": 0}, ["hidden_dim=0", "at least 1"]),
         ({"output_dim": 0}, ["output_dim=0", "at least 1"]),
         ({"dropout": 2}, ["dropout=2", "[0, 1)"]),
+        ({"gated": "silu"}, ["gated='silu'", "[False, True]"]),
         ({"activation": "relo"}, ["activation='relo'", "'relu'"]),
     ],
     ids=str,

@@ -93,7 +93,14 @@ MODEL_CASES = (
     _learner("model_b_unpool", fuser="unpool"),
     _learner("model_b_reproject", fuser="reproject"),
     # What blocks may have besides
-    _case("vit_pre_norm", pre_norm=True, class_token=True, positions="sincos"),
+    _case(
+        "vit_pre_norm",
+        pre_norm=True,
+        class_token=True,
+        positions="sincos",
+        gated_mlp=True,
+        head_reads="class_and_average",
+    ),
     _learner(
         "regularised",
         class_token=True,

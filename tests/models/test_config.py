@@ -83,6 +83,12 @@ def test_prefix_tokens(class_token, registers, count):
         ({**LEARNER, "token_attention": "dense"}, ["token_attention='dense'"]),
         ({**LEARNER, "token_pooling": "max"}, ["token_pooling='max'"]),
         ({"block_attention": "vec"}, ["block_attention='vec'"]),
+        ({"head_reads": "average"}, ["head_reads='average'", "'class_and_average'"]),
+        ({"head_reads": "class_and_average"}, ["needs class_token=True.", "class_token=False"]),
+        (
+            {"head_reads": "class_and_registers", "class_token": True},
+            ["needs class_token=True and register_tokens=1 or more", "register_tokens=0"],
+        ),
         ({"at": 2}, ["at=2", "pass reducer='token_learner'"]),
         ({**LEARNER, "at": 5}, ["at=5", "0 to num_layers=4"]),
         ({**LEARNER, "at": -1}, ["at=-1"]),

@@ -150,16 +150,30 @@ def test_pooling(pooling):
     close(run(pooled, x), expected[pooling])
 
 
-@pytest.mark.parametrize("class_token", [False, True])
-def test_the_top_reads_the_class_token_or_the_average(class_token):
-    arguments = {**IMAGE, "class_token": class_token, "classifier_activation": None}
+@pytest.mark.parametrize(
+    "changes, features",
+    [
+        ({}, lambda x: x.mean(1)),
+        ({"class_token": True, "register_tokens": 2}, lambda x: x[:, 0]),
+        (
+            {"class_token": True, "register_tokens": 2, "head_reads": "class_and_registers"},
+            lambda x: x[:, :3].reshape(len(x), -1),
+        ),
+        (
+            {"class_token": True, "register_tokens": 2, "head_reads": "class_and_average"},
+            lambda x: np.concatenate([x[:, 0], x[:, 3:].mean(1)], -1),
+        ),
+    ],
+    ids=["average", "class_token", "class_and_registers", "class_and_average"],
+)
+def test_what_the_top_reads(changes, features):
+    arguments = {**IMAGE, **changes, "classifier_activation": None}
     model, tokens = transformer(**arguments), transformer(**arguments, include_top=False)
     assign_weights(model)
     tokens.set_weights(model.get_weights()[:-2])
     x = array((2, 16, 24, 3), 0)
     values, (kernel, bias) = run(tokens, x), model.get_layer("head").get_weights()
-    features = values[:, 0] if class_token else values.mean(1)
-    close(run(model, x), features @ kernel + bias)
+    close(run(model, x), features(values) @ kernel + bias)
 
 
 def test_preprocessing_scales_pixels_to_minus_one_and_one():

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from keras_tokenlearner import create_model
+from keras_tokenlearner import applications, create_model
 from keras_tokenlearner.weights import load
-from tests.weights.foreign import augreg_entries, build, close, outputs, pixels
+from tests.weights.foreign import SIZES, augreg_entries, build, close, outputs, pixels
 from tests.weights.numpy_vit import forward
 
 
@@ -77,6 +77,9 @@ def test_npz_by_name_of_the_source(tmp_path):
     images = pixels()
     expected = forward(augreg_entries(class_token=False), images / 127.5 - 1, class_token=False)
     close(outputs(model, images), expected)
+    sizes = {**SIZES, "input_shape": (32, 32, 3), "classifier_activation": None}
+    by_function = applications.ViTB16(weights=f"augreg:{tmp_path}/vit.npz", classes=5, **sizes)
+    close(outputs(by_function, images), expected)
     with pytest.raises(ValueError, match="are for 5 classes"):
         create_model("vit_pico8", weights=f"augreg:{tmp_path}/vit.npz", mlp_dim=48, classes=3)
 

@@ -1,5 +1,8 @@
 """ViT, DINOv2 and CLIP of Hugging Face transformers, against that library itself."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from keras_tokenlearner.weights import load
@@ -46,6 +49,32 @@ def test_vit(image, tmp_path):
         close(outputs(model, images), expected)
 
 
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_files_in_parts(kind, tmp_path):
+    """The parts that transformers writes, and the same ones as releases before 5 wrote them."""
+    module = theirs("ViTForImageClassification", num_labels=5)
+    peer("safetensors")
+    module.save_pretrained(tmp_path, max_shard_size="20KB")
+    index = tmp_path / "model.safetensors.index.json"
+    if kind == "bin":
+        import torch
+        from safetensors.torch import load_file
+
+        files = json.loads(index.read_text())
+        for part in tmp_path.glob("*.safetensors"):
+            torch.save(load_file(part), part.with_suffix(".bin"))
+        places = files["weight_map"]
+        files["weight_map"] = {name: Path(places[name]).stem + ".bin" for name in places}
+        index = tmp_path / "pytorch_model.bin.index.json"
+        index.write_text(json.dumps(files))
+    assert len(set(json.loads(index.read_text())["weight_map"].values())) > 2
+    model = build("huggingface_vit", index)
+    report = load(model, "huggingface_vit", index)
+    assert not report.left and not report.unused
+    images = pixels()
+    close(outputs(model, images), module(normalised(images)).logits.detach().numpy())
+
+
 def test_vit_without_head_has_a_pooler():
     module = theirs("ViTModel")
     model = build("huggingface_vit", module, include_top=False)
@@ -54,6 +83,32 @@ def test_vit_without_head_has_a_pooler():
     images = pixels()
     expected = module(normalised(images, *HALF)).last_hidden_state.detach().numpy()
     close(outputs(model, images), expected)
+
+
+@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("name", ["ForImageClassification", "ForImageClassificationWithTeacher"])
+def test_distilled_deit(image, name, tmp_path):
+    module = theirs(f"DeiT{name}", num_labels=5)
+    images = pixels(image)
+    found = module(normalised(images, *IMAGENET), interpolate_pos_encoding=True)
+    for form in forms(module, tmp_path):
+        model = build("huggingface_deit", form, image=image)
+        report = load(model, "huggingface_deit", form)
+        assert not report.left and not report.unused
+        close(outputs(model, images), found.logits.detach().numpy())
+
+
+@pytest.mark.parametrize("registers", [0, 3])
+def test_dinov2_with_gates_and_a_classifier(registers, tmp_path):
+    name = f"Dinov2{'WithRegisters' * bool(registers)}ForImageClassification"
+    changes = {"num_register_tokens": registers} if registers else {}
+    module = theirs(name, mlp_ratio=3, use_swiglu_ffn=True, num_labels=5, **changes)
+    images = pixels()
+    expected = module(normalised(images, *IMAGENET)).logits.detach().numpy()
+    for form in forms(module, tmp_path):
+        model = build("huggingface_dinov2", form, mlp_dim=64)
+        load(model, "huggingface_dinov2", form)
+        close(outputs(model, images), expected)
 
 
 @pytest.mark.parametrize("image", IMAGES)

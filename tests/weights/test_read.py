@@ -155,19 +155,6 @@ def test_torch_files(tmp_path):
         read(tmp_path / "g.pt")
 
 
-def test_safetensors(tmp_path):
-    files = pytest.importorskip(
-        "safetensors.numpy", reason="reads safetensors: pip install safetensors"
-    )
-    files.save_file({"a": np.arange(6, dtype=np.float16)}, tmp_path / "a.safetensors")
-    np.testing.assert_array_equal(read(tmp_path / "a.safetensors")["a"], np.arange(6))
-    content = (tmp_path / "a.safetensors").read_bytes()
-    for broken in (content[:-3], content[:20], b"", b"\xff" * 64):
-        (tmp_path / "b.safetensors").write_bytes(broken)
-        with pytest.raises(ValueError, match="damaged or no safetensors file"):
-            read(tmp_path / "b.safetensors")
-
-
 def test_h5(tmp_path):
     import h5py
 
@@ -243,24 +230,3 @@ def test_bad_flax_files(tmp_path):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match="damaged or no Flax checkpoint"):
             read(path)
-
-
-def test_files_in_parts(tmp_path):
-    npz(tmp_path / "one.npz", a=np.arange(3))
-    npz(tmp_path / "two.npz", b=np.arange(4))
-    index = tmp_path / "model.npz.index.json"
-    index.write_text('{"weight_map": {"a": "one.npz", "b": "two.npz"}}')
-    entries = read(index)
-    assert set(entries) == {"a", "b"} and entries.origin == str(index)
-    np.testing.assert_array_equal(entries["b"], np.arange(4))
-    for text, message in (
-        ('{"weight_map": {"a": "../one.npz"}}', "'../one.npz' is no file beside it"),
-        ('{"weight_map": {"a": "model.npz.index.json"}}', "is no file beside it"),
-        ('{"weight_map": {"a": "three.npz"}}', "there is no such file"),
-        ('{"weight_map": 3}', "no index of parts"),
-        ("[" * 100_000, "no index of parts"),
-        ("{}", "no index of parts"),
-    ):
-        index.write_text(text)
-        with pytest.raises(ValueError, match=message):
-            read(index)

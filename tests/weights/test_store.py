@@ -41,7 +41,7 @@ def test_outputs_are_the_same_on_every_backend(key):
 
 
 def test_another_number_of_classes_is_refused():
-    with pytest.raises(ValueError, match="are for 10 classes; leave `classes` out"):
+    with pytest.raises(ValueError, match="are for 10 classes; pass classes=10"):
         create_model("tokenlearner_nano4_8at2", weights="fashion_mnist", classes=5)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from keras_tokenlearner import create_model
 from keras_tokenlearner.weights import load, to_timm
 from keras_tokenlearner.weights.source import IMAGENET
 from tests.weights.foreign import build, close, fill, normalised, outputs, peer, pixels, refused
@@ -15,14 +16,26 @@ FORMS = {
     "registers_with_positions": {"reg_tokens": 3},
     "no_bias": {"qkv_bias": False},
     "pre_norm": {"pre_norm": True},
+    "gated": {"swiglu": True, "mlp_ratio": 3, "init_values": 0.1},
+    "distilled": {"distilled": True},
 }
+
+DISTILLED = {"register_tokens": 1, "head_reads": "class_and_registers"}
 
 
 def theirs(image=32, **changes):
     timm = peer("timm")
+    kind = timm.models.vision_transformer.VisionTransformer
+    if changes.pop("distilled", False):
+        kind = timm.models.deit.VisionTransformerDistilled
+    if changes.pop("swiglu", False):  # as in vit_giant_patch14_dinov2
+        changes |= {
+            "mlp_layer": timm.layers.SwiGLUPacked,
+            "act_layer": timm.layers.get_act_layer("silu"),
+        }
     sizes = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "mlp_ratio": 1.5}
     arguments = sizes | {"num_classes": 5, "dynamic_img_size": True} | changes
-    return fill(timm.models.vision_transformer.VisionTransformer(img_size=image, **arguments))
+    return fill(kind(img_size=image, **arguments))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -30,7 +43,10 @@ def theirs(image=32, **changes):
 def test_logits_are_timm_s(form, image):
     module = theirs(**FORMS[form])
     model = build("timm", module, image=image)
-    report = load(model, "timm", module, normalization="imagenet")
+    if form in ("deit3", "distilled"):
+        report = load(model, "timm_deit", module)
+    else:
+        report = load(model, "timm", module, normalization="imagenet")
     assert not report.left and not report.unused
     images = pixels(image)
     expected = module(normalised(images, *IMAGENET)).detach().numpy()
@@ -39,7 +55,7 @@ def test_logits_are_timm_s(form, image):
         assert "zeros, since the file's layer has no bias" in str(report)
 
 
-@pytest.mark.parametrize("form", ["vit", "average", "deit3", "registers"])
+@pytest.mark.parametrize("form", ["vit", "average", "deit3", "registers", "gated", "distilled"])
 def test_out_to_timm(form):
     import torch
 
@@ -53,22 +69,64 @@ def test_out_to_timm(form):
     close(outputs(model, images), module(normalised(images)).detach().numpy())
 
 
-def test_round_trip():
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_token": True, "register_tokens": 2, "layer_scale": 0.1},
+        {"class_token": True, **DISTILLED, "gated_mlp": True, "activation": "silu"},
+    ],
+)
+def test_round_trip(changes):
     """Without timm: out and in again gives the model back."""
-    changes = {"class_token": True, "register_tokens": 2, "layer_scale": 0.1}
     model, other = build("timm", **changes), build("timm", **changes)
     other.set_weights([0 * array for array in other.get_weights()])
     entries = to_timm(model)
     report = load(other, "timm", entries)
-    assert not report.left and not report.unused and not report.adapted
+    assert not report.left and not report.unused
     for ours, loaded in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, loaded)
 
 
-@pytest.mark.parametrize("changes", [{"reducer": "token_learner"}, {"pre_norm": True}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reducer": "token_learner"},
+        {"pre_norm": True},
+        {"class_token": True, "head_reads": "class_and_average"},
+        {"class_token": True, "register_tokens": 2, "head_reads": "class_and_registers"},
+    ],
+)
 def test_what_timm_has_no_place_for(changes):
     with pytest.raises(ValueError, match="have a place in timm"):
         to_timm(build("timm", **changes))
+
+
+def test_a_file_says_how_its_model_is_built(tmp_path):
+    changes = {"class_token": True, **DISTILLED, "gated_mlp": True, "activation": "silu"}
+    model = build("timm", **changes)
+    np.savez(tmp_path / "deit.npz", **to_timm(model))
+    again = create_model(
+        "vit_pico8", weights=f"timm:{tmp_path}/deit.npz", mlp_dim=48, classifier_activation=None
+    )
+    images = pixels()
+    close(outputs(again, images), outputs(model, images))
+
+
+def test_heads_of_distilled_models():
+    """What stands beside the class token is not seen in the shape of a head alone."""
+    entries = to_timm(build("timm", class_token=True, **DISTILLED))
+    other = {"class_token": True, **DISTILLED, "head_reads": "class_and_average"}
+    message = "head_reads is 'class_and_average' and must be 'class_and_registers'"
+    refused(message, build("timm", **other), "timm", entries)
+    plain = build("timm", class_token=True, register_tokens=1)
+    refused("head_reads is None and must be", plain, "timm", entries)
+    report = load(plain, "timm", entries, head="drop")
+    assert report.left == ("head/kernel", "head/bias")
+    heads = ("head.weight", "head_dist.weight", "head.bias", "head_dist.bias")
+    assert report.unused == heads
+    entries["head_dist.weight"] = entries["head_dist.weight"][:3]
+    model = build("timm", class_token=True, **DISTILLED)
+    refused("not those of two heads for the same classes", model, "timm", entries)
 
 
 def test_heads_that_do_not_divide():
@@ -92,10 +150,16 @@ def test_a_norm_after_pooling_is_not_ours():
 
 
 @pytest.mark.parametrize("image", [(32, 32), (48, 24)])
-def test_dinov2_by_meta_s_names(image):
-    module = theirs(reg_tokens=4, no_embed_class=True, init_values=0.1, num_classes=0)
+@pytest.mark.parametrize("gate", [{}, {"swiglu": True, "mlp_ratio": 3}])
+def test_dinov2_by_meta_s_names(image, gate):
+    module = theirs(reg_tokens=4, no_embed_class=True, init_values=0.1, num_classes=0, **gate)
     entries = {name: value.numpy() for name, value in module.state_dict().items()}
     position = np.random.default_rng(5).normal(size=(1, 1, 32)).astype("float32")
+    if gate:
+        renamed = {"mlp.fc1": "mlp.w12", "mlp.fc2": "mlp.w3"}
+        for name in [name for name in entries if ".mlp." in name]:
+            part = name[len("blocks.0.") : name.rindex(".")]
+            entries[name.replace(part, renamed[part])] = entries.pop(name)
     entries["register_tokens"] = entries.pop("reg_token")
     entries["cls_token"] = entries["cls_token"] - position
     entries["pos_embed"] = np.concatenate([position, entries["pos_embed"]], 1)

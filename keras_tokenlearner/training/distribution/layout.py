@@ -7,8 +7,8 @@ _AXES = {
     r"mixer/(query|key|value)/kernel": (None, "model", None),  # (C, heads, d)
     r"mixer/(query|key|value)/bias": ("model", None),
     r"mixer/attention_output/kernel": ("model", None, None),  # (heads, d, C)
-    r"mlp/hidden/kernel": (None, "model"),
-    r"mlp/hidden/bias": ("model",),
+    r"mlp/(hidden|gate)/kernel": (None, "model"),
+    r"mlp/(hidden|gate)/bias": ("model",),
     r"mlp/output/kernel": ("model", None),
 }
 
