@@ -23,7 +23,7 @@ def evaluate_videos(model, videos, **protocol):
     Args:
         model: A `keras.Model` that classifies clips.
         videos: A `keras_tokenlearner.data.video.VideoList`.
-        **protocol: Of `predict_videos`.
+        **protocol: Of `predict_videos`, in the place of the videos' own.
 
     Returns:
         A dictionary: `videos`, how many were scored; `skipped`, how many could not be read; and
@@ -38,7 +38,7 @@ def evaluate_videos(model, videos, **protocol):
             f"evaluate_videos: the model must have the {len(videos.class_names)} classes of the "
             f"videos. Received: {model.output_shape[-1]} classes"
         )
-    scores, read = predict_videos(model, videos, **protocol)
+    scores, read = predict_videos(model, videos, **videos.protocol | protocol)
     if not read.any():
         raise ValueError("evaluate_videos: no video can be read; the warnings above say why")
     scores, labels = scores[read], videos.labels[read]

@@ -193,6 +193,9 @@ def test_lists(folder, tmp_path):
     actions = video.from_charades(tmp_path / "charades.csv", "videos")
     assert np.flatnonzero(actions.labels[0]).tolist() == [1, 92] and not actions.labels[1].any()
     assert actions.files == ("videos/AB.mp4", "videos/CD.mp4")
+    assert actions.take([1]).protocol == actions.protocol and actions.protocol["frame_rate"] == 12
+    half_a_minute = [len(video.segments(30, 64, 1 / rate)) for rate in (6, 12)]
+    assert half_a_minute == [3, 6]
     (tmp_path / "avid.json").write_text('{"x.mp4": "tap dancing", "y.mp4": "none"}')
     avid = video.from_avid(tmp_path / "avid.json", "videos")
     assert avid.class_names == ("none", "tap dancing") and avid.labels.tolist() == [1, 0]
