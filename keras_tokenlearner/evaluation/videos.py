@@ -99,15 +99,15 @@ def predict_videos(
         check_int(owner, "clips", clips)
     frames, height, width, _ = model.input_shape[1:]
 
-    def views(file):
+    def views(place):
         try:
-            info = video.probe(file)
+            info = videos.probe(place)
             step = stride / (frame_rate or info.frame_rate)
             if clips == "segments":
                 times = video.segments(info.duration, frames, step)
             else:
                 times = video.uniform_clips(info.duration, frames, step, clips)
-            pixels = video.read_frames(file, times.ravel())
+            pixels = videos.read_frames(place, times.ravel())
         except video.VideoError as error:
             return error
         pixels = pixels.reshape(*times.shape, *pixels.shape[1:])
@@ -118,7 +118,7 @@ def predict_videos(
     logits_model = _before_softmax(model)
     logits = np.full((len(videos), model.output_shape[-1]), np.nan, "float32")
     progress = keras.utils.Progbar(len(videos), unit_name="video", verbose=verbose)
-    for place, found in enumerate(_ahead(views, videos.files, threads)):
+    for place, found in enumerate(_ahead(views, range(len(videos)), threads)):
         if isinstance(found, video.VideoError):
             if on_error == "raise":
                 raise found

@@ -12,3 +12,4 @@ from keras_tokenlearner.data.video.lists import (
     from_folder,
 )
 from keras_tokenlearner.data.video.splits import open_videos
+from keras_tokenlearner.data.video.tfds import TfdsVideos, from_tfds

@@ -5,7 +5,7 @@ import numpy as np
 from keras_tokenlearner.data.batches import ReadBatches
 from keras_tokenlearner.data.video.augment import augment_clip, fit_clip
 from keras_tokenlearner.data.video.clips import random_clip, uniform_clips
-from keras_tokenlearner.data.video.decoding import VideoError, probe, read_frames
+from keras_tokenlearner.data.video.decoding import VideoError
 
 
 class VideoBatches(ReadBatches):
@@ -73,20 +73,20 @@ class VideoBatches(ReadBatches):
 
     def read(self, place, epoch):
         """Return the clip of a video, or `None` if it cannot be read."""
-        file = self.videos.files[place]
         frames, height, width, _ = self.input_shape
         random = np.random.default_rng((self.seed, epoch, place))
         try:
-            info = probe(file)
+            info = self.videos.probe(place)
             step = self.stride / (self.frame_rate or info.frame_rate)
             if self.training:
                 times = random_clip(info.duration, frames, step, random)
-                return augment_clip(read_frames(file, times), height, width, random)
+                return augment_clip(self.videos.read_frames(place, times), height, width, random)
             times = uniform_clips(info.duration, frames, step, count=1)[0]
-            return fit_clip(read_frames(file, times), height, width)
+            return fit_clip(self.videos.read_frames(place, times), height, width)
         except VideoError as error:
             if self.on_error == "raise":
                 raise
+            file = self.videos.files[place]
             if file not in self.skipped:
                 warnings.warn(f"skipped: {error}", stacklevel=2)
             self.skipped[file] = str(error)

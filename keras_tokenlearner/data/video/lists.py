@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_tokenlearner.data.folders import class_files
+from keras_tokenlearner.data.video.decoding import probe, read_frames
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
@@ -39,6 +40,14 @@ class VideoList:
 
     def __len__(self):
         return len(self.files)
+
+    def probe(self, place):
+        """Return the `VideoInfo` of a video."""
+        return probe(self.files[place])
+
+    def read_frames(self, place, times):
+        """Decode the frames of a video that are shown at given times."""
+        return read_frames(self.files[place], times)
 
     def take(self, places):
         """Return a list of the videos at some places."""
