@@ -69,8 +69,8 @@ def predict_videos(
     """Return the logits of videos, merged over several views of each.
 
     Args:
-        model: A `keras.Model` that takes clips (B, T, height, width, 3). Of one with a layer `head`
-            its outputs are merged, which are the logits before the softmax.
+        model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3). Of one with a layer
+            `head` its outputs are merged, which are the logits before the softmax.
         videos: A `keras_tokenlearner.data.video.VideoList`.
         stride: Integer, frames of the video for each frame of a clip.
         frame_rate: Frames of the video a second that `stride` counts. Defaults to each file's own.
@@ -97,7 +97,7 @@ def predict_videos(
     check_choice(owner, "on_error", on_error, ("skip", "raise"))
     if clips != "segments":
         check_int(owner, "clips", clips)
-    frames, height, width, _ = model.input_shape[1:]
+    frames, height, width, channels = model.input_shape[1:]
 
     def views(place):
         try:
@@ -107,7 +107,7 @@ def predict_videos(
                 times = video.segments(info.duration, frames, step)
             else:
                 times = video.uniform_clips(info.duration, frames, step, clips)
-            pixels = videos.read_frames(place, times.ravel())
+            pixels = video.in_channels(videos.read_frames(place, times.ravel()), channels)
         except video.VideoError as error:
             return error
         pixels = pixels.reshape(*times.shape, *pixels.shape[1:])

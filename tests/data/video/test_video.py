@@ -231,6 +231,17 @@ def test_batches_skip_name_and_count_broken_files(folder, broken):
         VideoBatches(only_bad, (3, 16, 16, 3), 4)[0]
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_grey_clips_for_a_model_of_one_channel(folder, training):
+    videos = video.from_folder(folder).take([0, 5])
+    colour, grey = (
+        VideoBatches(videos, (3, 16, 16, channels), 2, training=training)[0][0]
+        for channels in (3, 1)
+    )
+    assert grey.shape == (2, 3, 16, 16, 1)
+    np.testing.assert_allclose(grey[..., 0], colour.mean(-1), atol=2)  # the files are grey
+
+
 def test_batches_are_the_same_for_a_seed_and_new_each_epoch(folder):
     videos = video.from_folder(folder)
     one, other = (VideoBatches(videos, (3, 16, 16, 3), 4, seed=5) for _ in range(2))
