@@ -16,14 +16,15 @@ class VideosRecipe:
 
     Command: `keras-tokenlearner train videos --set source=FOLDER`. It needs the extra `video`, and
     folders `train` and `test` in FOLDER, each with a folder of videos for every class, or lists
-    `train.csv` and `test.csv` with columns `file` and `label`. What to expect depends on them.
+    `train.csv` and `test.csv` with columns `file` and `label`; or `source=tfds:NAME` and a set
+    that tensorflow-datasets prepared. What to expect depends on them.
 
     A training video gives a clip at a random moment in every epoch, a test video one from its
     middle; `keras-tokenlearner evaluate` scores several views of each.
 
     Attributes:
         model: Name in the catalogue, of a model for videos.
-        source: The folder.
+        source: What `keras_tokenlearner.data.video.open_videos` takes.
         frames: Of a clip; 0 for what the catalogue says.
         size: Height and width of a clip; 0 for what the catalogue says.
         stride: Frames of the video for each frame of a clip.
