@@ -120,12 +120,14 @@ def _(layer: own.PatchEmbedding, shape):
 
 @count.register
 def _(layer: own.ConvStem, shape):
-    total = Cost()
+    *frames, height, width, channels = shape
+    total, shape = Cost(), (height, width, channels)
     for conv, norm in zip(layer.conv_layers, layer.norm_layers, strict=True):
         total += count(conv, shape)
         shape = conv.compute_output_shape((None, *shape))[1:]
         total += count(norm, shape) + _activation(layer.activation, shape)
-    return total + count(layer.projection, shape)
+    total += count(layer.projection, shape)
+    return sum([total] * prod(frames), Cost())
 
 
 @count.register

@@ -53,16 +53,7 @@ class TfdsImages(Images):
     def __init__(self, name, split):
         tfds = require("tensorflow_datasets", "tfds")
         self.split, self.skip = split, {"image": tfds.decode.SkipDecoding()}
-        try:
-            self.builder = tfds.builder(name, file_format="array_record")
-            self.records = self.builder.as_data_source(split)
-        except (tfds.core.DatasetNotFoundError, KeyError, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                "TfdsImages: there must be such a data set of images with labels, prepared by "
-                f"tfds.builder({name!r}, file_format='array_record').download_and_prepare(). "
-                f"Received: name={name!r}, split={split!r}: {reason}"
-            ) from error
+        self.builder, self.records = open_records("TfdsImages", name, split, "images")
         self.class_names = tuple(self.builder.info.features["label"].names)
 
     def __len__(self):
@@ -85,6 +76,35 @@ class TfdsImages(Images):
 
     def _without_pixels(self):
         return self.builder.as_data_source(self.split, decoders=self.skip)
+
+
+def open_records(owner, name, split, what, decoders=None):
+    """Open a split of a data set that was prepared as ArrayRecord files.
+
+    Args:
+        owner: String, who asks, for the message.
+        name: Name of the data set in tensorflow-datasets.
+        split: Name of the split, with a slice if wanted.
+        what: What has the labels, for the message: `"images"` or `"videos"`.
+        decoders: Of features that are not to be decoded as usual.
+
+    Returns:
+        The builder of the data set, and the records, by their numbers.
+
+    Raises:
+        ValueError: If there is no such data set, or it was not prepared.
+    """
+    tfds = require("tensorflow_datasets", "tfds")
+    try:
+        builder = tfds.builder(name, file_format="array_record")
+        return builder, builder.as_data_source(split, decoders=decoders)
+    except (tfds.core.DatasetNotFoundError, KeyError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"{owner}: there must be such a data set of {what} with labels, prepared by "
+            f"tfds.builder({name!r}, file_format='array_record').download_and_prepare(). "
+            f"Received: name={name!r}, split={split!r}: {reason}"
+        ) from error
 
 
 def load_tfds(name):

@@ -23,7 +23,7 @@ def evaluate_videos(model, videos, **protocol):
     Args:
         model: A `keras.Model` that classifies clips.
         videos: A `keras_tokenlearner.data.video.VideoList`.
-        **protocol: Of `predict_videos`.
+        **protocol: Of `predict_videos`, in the place of the videos' own.
 
     Returns:
         A dictionary: `videos`, how many were scored; `skipped`, how many could not be read; and
@@ -38,7 +38,7 @@ def evaluate_videos(model, videos, **protocol):
             f"evaluate_videos: the model must have the {len(videos.class_names)} classes of the "
             f"videos. Received: {model.output_shape[-1]} classes"
         )
-    scores, read = predict_videos(model, videos, **protocol)
+    scores, read = predict_videos(model, videos, **videos.protocol | protocol)
     if not read.any():
         raise ValueError("evaluate_videos: no video can be read; the warnings above say why")
     scores, labels = scores[read], videos.labels[read]
@@ -69,8 +69,8 @@ def predict_videos(
     """Return the logits of videos, merged over several views of each.
 
     Args:
-        model: A `keras.Model` that takes clips (B, T, height, width, 3). Of one with a layer `head`
-            its outputs are merged, which are the logits before the softmax.
+        model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3). Of one with a layer
+            `head` its outputs are merged, which are the logits before the softmax.
         videos: A `keras_tokenlearner.data.video.VideoList`.
         stride: Integer, frames of the video for each frame of a clip.
         frame_rate: Frames of the video a second that `stride` counts. Defaults to each file's own.
@@ -97,17 +97,17 @@ def predict_videos(
     check_choice(owner, "on_error", on_error, ("skip", "raise"))
     if clips != "segments":
         check_int(owner, "clips", clips)
-    frames, height, width, _ = model.input_shape[1:]
+    frames, height, width, channels = model.input_shape[1:]
 
-    def views(file):
+    def views(place):
         try:
-            info = video.probe(file)
+            info = videos.probe(place)
             step = stride / (frame_rate or info.frame_rate)
             if clips == "segments":
                 times = video.segments(info.duration, frames, step)
             else:
                 times = video.uniform_clips(info.duration, frames, step, clips)
-            pixels = video.read_frames(file, times.ravel())
+            pixels = video.in_channels(videos.read_frames(place, times.ravel()), channels)
         except video.VideoError as error:
             return error
         pixels = pixels.reshape(*times.shape, *pixels.shape[1:])
@@ -118,7 +118,7 @@ def predict_videos(
     logits_model = _before_softmax(model)
     logits = np.full((len(videos), model.output_shape[-1]), np.nan, "float32")
     progress = keras.utils.Progbar(len(videos), unit_name="video", verbose=verbose)
-    for place, found in enumerate(_ahead(views, videos.files, threads)):
+    for place, found in enumerate(_ahead(views, range(len(videos)), threads)):
         if isinstance(found, video.VideoError):
             if on_error == "raise":
                 raise found

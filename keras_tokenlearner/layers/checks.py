@@ -67,7 +67,7 @@ def check_positive(owner, name, value):
 def check_channels(owner, shape, rank=None):
     """Return the last size of a shape, the channels, which must be known; `rank` is optional."""
     if (rank is not None and len(shape) != rank) or shape[-1] is None:
-        layout = {3: "(B, N, C)", 4: "(B, H, W, C)"}.get(rank, "(..., C)")
+        layout = {3: "(B, N, C)"}.get(rank, "(..., C)")
         raise ValueError(
             f"{owner}: inputs must have shape {layout} with known C, the channels. "
             f"Received: shape={tuple(shape)}"

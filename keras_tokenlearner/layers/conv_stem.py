@@ -1,26 +1,26 @@
 import math
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.checks import (
-    check_channels,
     check_channels_last,
     check_int,
     check_pairs,
     check_positive,
 )
+from keras_tokenlearner.layers.grids import to_frames
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class ConvStem(layers.Layer):
-    """Turns images into tokens by a few small convolutions, in place of one of large patches.
+    """Turns images, or each frame of videos, into tokens by a few small convolutions.
 
     Convolutions of 3 x 3, each followed by a LayerNorm over the channels and an activation; then a
     projection to C by a 1 x 1 convolution. A token stands for as many pixels as the strides
-    multiply to.
-    Transformers learn faster behind such a stem, above all from few images.
+    multiply to. It stands in the place of one convolution of large patches: transformers learn
+    faster behind such a stem, above all from few images.
 
     Args:
         hidden_size: Integer, channels of the tokens (C).
@@ -30,13 +30,15 @@ class ConvStem(layers.Layer):
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
-        inputs: Images, a tensor of shape (B, height, width, channels).
+        inputs: Images, a tensor of shape (B, height, width, channels), or videos, (B, T, height,
+            width, channels).
 
     Returns:
-        Tensor of shape (B, H, W, C), with H the height over the strides, rounded up.
+        Tensor of shape (B, H, W, C) or (B, T, H, W, C), with H the height over the strides,
+        rounded up.
 
     Raises:
-        ValueError: If an argument is out of range or the inputs are no images.
+        ValueError: If an argument is out of range or the inputs are neither images nor videos.
 
     Example:
 
@@ -58,7 +60,12 @@ class ConvStem(layers.Layer):
         self.epsilon = check_positive("ConvStem", "epsilon", epsilon)
 
     def build(self, inputs_shape):
-        shape = (None, None, None, check_channels("ConvStem", inputs_shape, rank=4))
+        if len(inputs_shape) not in (4, 5) or inputs_shape[-1] is None:
+            raise ValueError(
+                "ConvStem: inputs must have shape (B, H, W, C) or (B, T, H, W, C) with known C, "
+                f"the channels. Received: shape={tuple(inputs_shape)}"
+            )
+        shape = (None, None, None, inputs_shape[-1])
         self.conv_layers, self.norm_layers = [], []
         for index, (filters, stride) in enumerate(self.convs):
             conv = self._conv(filters, 3, stride, name=f"conv_{index}", use_bias=False)
@@ -86,15 +93,16 @@ class ConvStem(layers.Layer):
         )
 
     def call(self, inputs):
-        x = inputs
+        x = to_frames(inputs, grid=None)
         for conv, norm in zip(self.conv_layers, self.norm_layers, strict=True):
             x = self.activation(norm(conv(x)))
-        return self.projection(x)
+        x = self.projection(x)
+        return ops.reshape(x, (*ops.shape(inputs)[:-3], *ops.shape(x)[1:]))
 
     def compute_output_shape(self, inputs_shape):
         pixels = math.prod(stride for _, stride in self.convs)
-        grid = (None if size is None else -(-size // pixels) for size in inputs_shape[1:3])
-        return (inputs_shape[0], *grid, self.hidden_size)
+        grid = (None if size is None else -(-size // pixels) for size in inputs_shape[-3:-1])
+        return (*inputs_shape[:-3], *grid, self.hidden_size)
 
     def get_config(self):
         return {

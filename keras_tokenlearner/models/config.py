@@ -45,7 +45,7 @@ class VisionTransformerConfig:
         fuser_beta: `"linear"` or `"mlp"`, the TokenFuser's beta: the paper's, or the authors'
             later one.
         stem: `None`, or the `convs` of a `ConvStem` in the place of the patch embedding, whose
-            strides multiply to the patch size.
+            strides multiply to the patch size; a patch of a video is one frame deep then.
         positions: `"normal"` or `"sincos"`, where the table of positions starts.
         class_token: Whether a class token is learned and read by the head, instead of the average.
         register_tokens: How many register tokens are learned besides.
@@ -137,10 +137,11 @@ class VisionTransformerConfig:
         stem = check_pairs(owner, "stem", self.stem)
         object.__setattr__(self, "stem", stem)
         pixels = math.prod(stride for _, stride in stem)
-        if self.patch_size != (pixels, pixels):
+        if self.patch_size not in ((pixels, pixels), (1, pixels, pixels)):
             raise ValueError(
                 f"{owner}: the strides of `stem` must multiply to `patch_size`, here "
-                f"{(pixels, pixels)}. Received: stem={stem}, patch_size={self.patch_size}"
+                f"{(pixels, pixels)}, or {(1, pixels, pixels)} for videos. "
+                f"Received: stem={stem}, patch_size={self.patch_size}"
             )
 
     def _check_head(self, owner):

@@ -24,7 +24,8 @@ def train(recipe, output, devices=None):
         devices: What `keras_tokenlearner.training.distribution.scope` gives.
 
     Returns:
-        The test accuracy, in [0, 1].
+        The test accuracy, in [0, 1]; of a model that ends in a sigmoid, and so says yes or no to
+        each class, the area under the curve of precision and recall, averaged over the classes.
     """
     devices = devices or Devices()
     keras.utils.set_random_seed(recipe.seed)
@@ -32,10 +33,11 @@ def train(recipe, output, devices=None):
     model = recipe.build(len(train_data.class_names))
     batches = recipe.batches(train_data, model.input_shape[1:], training=True)
     test_batches = recipe.batches(test_data, model.input_shape[1:], training=False)
+    loss, metric = _objective(model, recipe.label_smoothing)
     model.compile(
         recipe.optimizer(len(batches)),
-        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-        metrics=["accuracy"],
+        loss,
+        metrics=[metric],
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
     name, output = recipe.model, Path(output)
@@ -51,7 +53,7 @@ def train(recipe, output, devices=None):
         verbose=2,
         callbacks=[resume, *loggers],
     )
-    accuracy = devices.evaluate(model, test_batches)["accuracy"]
+    score = devices.evaluate(model, test_batches)[metric.name]
     weights = devices.weights(model)
     if devices.writes:
         with devices.alone():
@@ -62,10 +64,20 @@ def train(recipe, output, devices=None):
             "recipe": asdict(recipe),
             "backend": keras.backend.backend(),
             "test_examples": len(test_data),
-            "test_accuracy": accuracy,
-            "last_train_accuracy": history.history.get("accuracy", [None])[-1],
+            f"test_{metric.name}": score,
+            f"last_train_{metric.name}": history.history.get(metric.name, [None])[-1],
             "sha256": digest,
         }
         (output / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
         resume.delete()
-    return accuracy
+    return score
+
+
+def _objective(model, label_smoothing):
+    """Return the loss and the metric for what a model ends in, a softmax or a sigmoid."""
+    if model.layers[-1].activation is not keras.activations.sigmoid:
+        loss = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+        return loss, keras.metrics.CategoricalAccuracy(name="accuracy")
+    classes = model.output_shape[-1]
+    area = keras.metrics.AUC(curve="PR", multi_label=True, num_labels=classes, name="auc_pr")
+    return keras.losses.BinaryCrossentropy(label_smoothing=label_smoothing), area

@@ -66,10 +66,11 @@ def normalize(owner, arrays, normalization):
 def inflate(arrays, layout, method):
     """Turn patches of an image into tubelets, if the model takes videos."""
     path = "embedding/projection/kernel"
-    if len(layout.grid) != 3 or path not in layout.variables or arrays[path].array.ndim != 4:
-        return {}
+    wanted = layout.variables.get(path)
+    if wanted is None or len(wanted.shape) != 5 or arrays[path].array.ndim != 4:
+        return {}  # a stem takes the frames of a video as images
     kernel, origin = arrays[path]
-    frames = layout.variables[path].shape[0]
+    frames = wanted.shape[0]
     if method == "inflate":
         kernel = np.repeat(kernel[None] / frames, frames, axis=0)
     else:

@@ -138,6 +138,13 @@ def test_token_learner_by_hand():
     assert cost.elementwise == 7 * 5 * 7 * 8 + 4 * 5 * 7 * 4
 
 
+def test_a_stem_costs_each_frame_of_a_video():
+    stem = own.ConvStem(8, ((4, 2), (8, 2)))
+    stem.build((None, 5, 16, 12, 3))
+    video, image = count(stem, (5, 16, 12, 3)), count(stem, (16, 12, 3))
+    assert (video.macs, video.elementwise) == (5 * image.macs, 5 * image.elementwise)
+
+
 def test_parameters_equal_those_of_the_built_model():
     import keras_tokenlearner
 

@@ -49,6 +49,14 @@ def test_against_numpy():
     np.testing.assert_allclose(found, y, atol=1e-5)
 
 
+def test_a_video_is_its_frames():
+    layer = ConvStem(8, CONVS)
+    videos = array((2, 3, 9, 12, 3), 0)
+    (found,) = to_numpy(layer(videos))
+    frames = [to_numpy(layer(videos[:, frame]))[0] for frame in range(3)]
+    np.testing.assert_allclose(found, np.stack(frames, axis=1), atol=1e-6)
+
+
 @pytest.mark.parametrize("convs", [(), 8, ((8, 0),), ((8, 2, 1),), ((8, 2.0),)], ids=str)
 def test_bad_convs(convs):
     refused(lambda: ConvStem(8, convs), "ConvStem: `convs` must be", "Received: convs=")
@@ -56,7 +64,7 @@ def test_bad_convs(convs):
 
 @pytest.mark.parametrize("shape", [(2, 16, 3), (2, 8, 8, None)])
 def test_refuses_shapes(shape):
-    words = ["ConvStem: inputs", "(B, H, W, C)", f"Received: shape={shape}"]
+    words = ["ConvStem: inputs", "(B, T, H, W, C)", f"Received: shape={shape}"]
     refused(lambda: ConvStem(8, CONVS).build(shape), *words)
 
 

@@ -6,8 +6,10 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from keras_tokenlearner import cli
+from keras_tokenlearner import cli, create_model
 from keras_tokenlearner.data import video
+from keras_tokenlearner.evaluation import predict_videos
+from keras_tokenlearner.training.recipes import VideosRecipe
 from tests.data.video.files import write
 
 pytest.importorskip("av", reason="pip install 'keras-tokenlearner[video]'")
@@ -47,6 +49,39 @@ def test_train_and_evaluate(folder, tmp_path):
     assert row["top1"] == row["mean_class"] == 1.0
     table = run("evaluate", name, "--data", folder, *weights)
     assert re.search(r"4 +1 +100\.00% +100\.00% +100\.00%", table)
+
+
+def test_train_and_evaluate_with_several_labels_each(folder):
+    """Charades in small: dark videos hold c001 and c150, light ones c002 and c150."""
+    (folder / "Charades_v1_480").mkdir()
+    for split, csv in (("train", "train"), ("val", "test")):
+        lines = ["id,scene,actions"]
+        for label, name in enumerate(("dark", "light")):
+            for file in sorted((folder / split / name).glob("?.mp4")):
+                id = f"{split}{name}{file.stem}"
+                file.rename(folder / "Charades_v1_480" / f"{id}.mp4")
+                lines.append(f"{id},Home,c{label + 1:03} 0.00 1.50;c150 0.20 1.90")
+        (folder / f"Charades_v1_{csv}.csv").write_text("\n".join(lines))
+    name = "tokenlearner_x2plus1d_pico"
+    settings = {"source": folder, "model": name, "frames": 8, "size": 32, "batch_size": 3}
+    settings |= {"epochs": 3, "learning_rate": 5}
+    settings = [part for pair in settings.items() for part in ("--set", "{}={}".format(*pair))]
+    run("train", "charades", *settings, "--output", folder)
+    result = json.loads((folder / f"{name}.json").read_text())
+    assert result["test_examples"] == 4 and 0 < result["test_auc_pr"] < 0.1  # 154 are never there
+    weights = folder / f"{name}.weights.h5"
+    options = ["--data", folder, "--weights", weights, "--classes", 157, "--json"]
+    (row,) = json.loads(run("evaluate", name, *options))
+    test = video.open_videos(folder)[1]
+    model = create_model(name, classes=157, weights=str(weights))
+    logits, _ = predict_videos(model, test, clips="segments", crops=1, stride=1, frame_rate=12)
+    assert (logits[:, 150] > logits[:, 3:150].max(1)).all()  # what always is there was learned
+    metrics = pytest.importorskip("sklearn.metrics", reason="the extra `distill`")
+    seen = [1, 2, 150]
+    expected = metrics.average_precision_score(test.labels[:, seen], logits[:, seen])
+    assert row == {"data": str(folder), "videos": 4, "skipped": 0, "map": pytest.approx(expected)}
+    with pytest.raises(ValueError, match="for the recipe `charades`"):
+        VideosRecipe(source=str(folder)).open()
 
 
 def test_splits(folder, tmp_path):

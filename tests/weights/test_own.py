@@ -28,6 +28,20 @@ def test_a_still_clip_has_the_features_of_its_image(fuser, embedding):
     close(outputs(video, clips), outputs(image_model, images))
 
 
+def test_a_stem_takes_frames_as_images():
+    small = {"classes": 5, "num_layers": 2, "at": 1, "hidden_size": 24}
+    small["stem"] = ((8, 2), (8, 2))
+    image_model = create_model("tokenlearner_nano4_8at2", **small)
+    assign_weights(image_model)
+    video = create_model(
+        "tokenlearner_nano4_8at2", input_shape=(3, 28, 28, 1), patch_size=(1, 4, 4), **small
+    )
+    report = load(video, "keras_tokenlearner", image_model)
+    assert not report.left and list(report.resized) == ["positions/table"]
+    images = pixels((28, 28))[..., :1]
+    close(outputs(video, np.repeat(images[:, None], 3, 1)), outputs(image_model, images))
+
+
 def test_rectangles_and_other_classes():
     small = create_model(PICO, classes=5, input_shape=(16, 48, 3))
     assign_weights(small)

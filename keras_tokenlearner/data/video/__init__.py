@@ -1,6 +1,6 @@
 """Clips from video files."""
 
-from keras_tokenlearner.data.video.augment import augment_clip, fit_clip
+from keras_tokenlearner.data.video.augment import augment_clip, fit_clip, in_channels
 from keras_tokenlearner.data.video.batches import VideoBatches
 from keras_tokenlearner.data.video.clips import random_clip, segments, uniform_clips
 from keras_tokenlearner.data.video.decoding import VideoError, VideoInfo, probe, read_frames
@@ -12,3 +12,4 @@ from keras_tokenlearner.data.video.lists import (
     from_folder,
 )
 from keras_tokenlearner.data.video.splits import open_videos
+from keras_tokenlearner.data.video.tfds import TfdsVideos, from_tfds

@@ -6,14 +6,14 @@ def fit_clip(clip, height, width, place=0.5):
     """Resize a clip until it covers a size, and cut that size out of it.
 
     Args:
-        clip: Array of shape (T, height, width, 3).
+        clip: Array of shape (T, height, width, channels).
         height: Integer, of the result, in pixels.
         width: Integer, of the result, in pixels.
         place: Float, where along the longer side to cut: 0 for its start, 0.5 for its middle, 1
             for its end. The three crops of multi-view testing are 0, 0.5 and 1.
 
     Returns:
-        Array of type float32 and shape (T, height, width, 3).
+        Array of type float32 and shape (T, height, width, channels).
     """
     scale = max(height / clip.shape[1], width / clip.shape[2])
     size = tuple(
@@ -28,7 +28,7 @@ def augment_clip(clip, height, width, random, scale=(0.5, 1.0), flip=True, colou
     """Vary a clip, in the same way on all its frames.
 
     Args:
-        clip: Array of shape (T, height, width, 3), pixels in [0, 255].
+        clip: Array of shape (T, height, width, channels), pixels in [0, 255].
         height: Integer, of the result, in pixels.
         width: Integer, of the result, in pixels.
         random: A `numpy.random.Generator`.
@@ -37,7 +37,7 @@ def augment_clip(clip, height, width, random, scale=(0.5, 1.0), flip=True, colou
         colour: Float, by how much brightness and contrast vary at the most.
 
     Returns:
-        Array of type float32 and shape (T, height, width, 3).
+        Array of type float32 and shape (T, height, width, channels).
     """
     largest = min(clip.shape[1] / height, clip.shape[2] / width)
     side = largest * np.sqrt(random.uniform(*scale))
@@ -49,6 +49,18 @@ def augment_clip(clip, height, width, random, scale=(0.5, 1.0), flip=True, colou
     brightness, contrast = random.uniform(1 - colour, 1 + colour, 2)
     mean = clip.mean()
     return np.clip(((clip - mean) * contrast + mean) * brightness, 0, 255).astype("float32")
+
+
+def in_channels(clip, channels):
+    """Return a clip in the channels that a model takes: as it is, or grey if that is one.
+
+    Args:
+        clip: Array of shape (T, height, width, 3).
+        channels: Integer, 1 or 3.
+    """
+    if channels == clip.shape[-1]:
+        return clip
+    return keras.ops.convert_to_numpy(keras.ops.image.rgb_to_grayscale(clip.astype("float32")))
 
 
 def _resize(clip, size):

@@ -3,9 +3,9 @@ import warnings
 import numpy as np
 
 from keras_tokenlearner.data.batches import ReadBatches
-from keras_tokenlearner.data.video.augment import augment_clip, fit_clip
+from keras_tokenlearner.data.video.augment import augment_clip, fit_clip, in_channels
 from keras_tokenlearner.data.video.clips import random_clip, uniform_clips
-from keras_tokenlearner.data.video.decoding import VideoError, probe, read_frames
+from keras_tokenlearner.data.video.decoding import VideoError
 
 
 class VideoBatches(ReadBatches):
@@ -16,8 +16,9 @@ class VideoBatches(ReadBatches):
     video's clip depends on the seed, the epoch and the video alone. Pass `shuffle=False` to `fit`.
 
     Args:
-        videos: A `VideoList`.
-        input_shape: `(frames, height, width, 3)` of a clip, as the model takes it.
+        videos: A `VideoList`, such as `from_folder` gives.
+        input_shape: `(frames, height, width, channels)` of a clip, as the model takes it: of three
+            channels, or grey.
         batch_size: Integer. The last batch may be smaller.
         stride: Integer, frames of the video for each frame of the clip.
         frame_rate: Frames of the video a second that `stride` counts. Defaults to each file's own.
@@ -73,20 +74,22 @@ class VideoBatches(ReadBatches):
 
     def read(self, place, epoch):
         """Return the clip of a video, or `None` if it cannot be read."""
-        file = self.videos.files[place]
-        frames, height, width, _ = self.input_shape
+        frames, height, width, channels = self.input_shape
         random = np.random.default_rng((self.seed, epoch, place))
         try:
-            info = probe(file)
+            info = self.videos.probe(place)
             step = self.stride / (self.frame_rate or info.frame_rate)
             if self.training:
                 times = random_clip(info.duration, frames, step, random)
-                return augment_clip(read_frames(file, times), height, width, random)
+                clip = in_channels(self.videos.read_frames(place, times), channels)
+                return augment_clip(clip, height, width, random)
             times = uniform_clips(info.duration, frames, step, count=1)[0]
-            return fit_clip(read_frames(file, times), height, width)
+            clip = in_channels(self.videos.read_frames(place, times), channels)
+            return fit_clip(clip, height, width)
         except VideoError as error:
             if self.on_error == "raise":
                 raise
+            file = self.videos.files[place]
             if file not in self.skipped:
                 warnings.warn(f"skipped: {error}", stacklevel=2)
             self.skipped[file] = str(error)

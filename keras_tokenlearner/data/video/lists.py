@@ -2,12 +2,13 @@
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from keras_tokenlearner.data.folders import class_files
+from keras_tokenlearner.data.video.decoding import probe, read_frames
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
@@ -21,11 +22,14 @@ class VideoList:
         labels: Integer array of shape (n,), or array of 0 and 1 of shape (n, classes) where a video
             may have several.
         class_names: What the classes are called, in order.
+        protocol: How they are viewed in testing: arguments of
+            `keras_tokenlearner.evaluation.predict_videos` in the place of its defaults.
     """
 
     files: tuple
     labels: np.ndarray
     class_names: tuple
+    protocol: dict = field(default_factory=dict)
 
     def __post_init__(self):
         if len(self.files) != len(self.labels):
@@ -37,11 +41,18 @@ class VideoList:
     def __len__(self):
         return len(self.files)
 
+    def probe(self, place):
+        """Return the `VideoInfo` of a video."""
+        return probe(self.files[place])
+
+    def read_frames(self, place, times):
+        """Decode the frames of a video that are shown at given times."""
+        return read_frames(self.files[place], times)
+
     def take(self, places):
         """Return a list of the videos at some places."""
-        return VideoList(
-            tuple(self.files[i] for i in places), self.labels[places], self.class_names
-        )
+        files = tuple(self.files[i] for i in places)
+        return replace(self, files=files, labels=self.labels[places])
 
 
 def from_folder(path):
@@ -109,15 +120,17 @@ def from_avid(path, root, class_names=None):
     return _with_names("from_avid", files, labels, class_names)
 
 
-def from_charades(path, root):
+def from_charades(path, root, frame_rate=12):
     """List the videos of a CSV file of Charades, each with all its actions.
 
     The column `actions` holds `"c092 11.90 21.20;c147 0.00 12.60"`: an action, from a second to a
-    second. A video is labelled with every action in it, as in the v1 classification setting.
+    second. A video is labelled with every action in it, as in the v1 classification setting. In
+    testing, consecutive segments that cover it are merged, as in the paper.
 
     Args:
         path: Path of `Charades_v1_train.csv` or `Charades_v1_test.csv`.
         root: Folder of the videos, `ID.mp4`.
+        frame_rate: Frames a second to test at; the paper has 6 and 12.
 
     Returns:
         A `VideoList` with labels of shape (n, 157).
@@ -137,7 +150,9 @@ def from_charades(path, root):
                 )
             label[int(name[1:])] = 1
     files = tuple(str(Path(root) / f"{row['id']}.mp4") for row in rows)
-    return VideoList(files, labels, tuple(f"c{number:03}" for number in range(157)))
+    class_names = tuple(f"c{number:03}" for number in range(157))
+    protocol = {"clips": "segments", "crops": 1, "stride": 1, "frame_rate": frame_rate}
+    return VideoList(files, labels, class_names, protocol)
 
 
 def _with_names(owner, files, labels, class_names):

@@ -13,13 +13,14 @@ from keras_tokenlearner.training.recipes.ablations import (
 from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe, ImageNet512Recipe
 from keras_tokenlearner.training.recipes.pretraining import PretrainingRecipe
 from keras_tokenlearner.training.recipes.small import Cifar10Recipe, FashionMnistRecipe
-from keras_tokenlearner.training.recipes.videos import VideosRecipe
+from keras_tokenlearner.training.recipes.videos import CharadesRecipe, VideosRecipe
 
 # Names on the command line.
 RECIPES = {
     "fashion_mnist": FashionMnistRecipe,
     "cifar10": Cifar10Recipe,
     "videos": VideosRecipe,
+    "charades": CharadesRecipe,
     "pretraining": PretrainingRecipe,
     "imagenet_384": ImageNet384Recipe,
     "imagenet_512": ImageNet512Recipe,

@@ -193,6 +193,9 @@ def test_lists(folder, tmp_path):
     actions = video.from_charades(tmp_path / "charades.csv", "videos")
     assert np.flatnonzero(actions.labels[0]).tolist() == [1, 92] and not actions.labels[1].any()
     assert actions.files == ("videos/AB.mp4", "videos/CD.mp4")
+    assert actions.take([1]).protocol == actions.protocol and actions.protocol["frame_rate"] == 12
+    half_a_minute = [len(video.segments(30, 64, 1 / rate)) for rate in (6, 12)]
+    assert half_a_minute == [3, 6]
     (tmp_path / "avid.json").write_text('{"x.mp4": "tap dancing", "y.mp4": "none"}')
     avid = video.from_avid(tmp_path / "avid.json", "videos")
     assert avid.class_names == ("none", "tap dancing") and avid.labels.tolist() == [1, 0]
@@ -226,6 +229,17 @@ def test_batches_skip_name_and_count_broken_files(folder, broken):
     only_bad = video.VideoList((str(bad),), np.array([0]), ("d", "l"))
     with pytest.warns(UserWarning), pytest.raises(VideoError, match="no video of a batch"):
         VideoBatches(only_bad, (3, 16, 16, 3), 4)[0]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_grey_clips_for_a_model_of_one_channel(folder, training):
+    videos = video.from_folder(folder).take([0, 5])
+    colour, grey = (
+        VideoBatches(videos, (3, 16, 16, channels), 2, training=training)[0][0]
+        for channels in (3, 1)
+    )
+    assert grey.shape == (2, 3, 16, 16, 1)
+    np.testing.assert_allclose(grey[..., 0], colour.mean(-1), atol=2)  # the files are grey
 
 
 def test_batches_are_the_same_for_a_seed_and_new_each_epoch(folder):

@@ -1,0 +1,75 @@
+"""Small real clips as arrays: decoded once, where they move, and folds that split no source."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_tokenlearner.data import video
+from keras_tokenlearner.extras import require
+
+FRAMES, RATE, SIZE = 30, 15, 64
+_GAP, _GAIN = 2, 4
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Two seconds of each video, grey and square.
+
+    Attributes:
+        pixels: Array of type uint8 and shape (n, 30, 64, 64, 1), 15 frames a second.
+        labels: Integer array of shape (n,).
+        sources: Which recording each was cut from, an array of texts.
+        class_names: What the labels are called.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    sources: np.ndarray
+    class_names: tuple
+
+    @property
+    def motion(self):
+        """How much each place has changed since two frames before, four times as bright."""
+        frames = self.pixels.astype("int16")
+        changed = np.abs(frames[:, _GAP:] - frames[:, :-_GAP])
+        return np.minimum(_GAIN * changed, 255).astype("uint8")
+
+    def folds(self, count, seed):
+        """Return `(train, test)` places for each fold; all clips of a source are in one fold."""
+        selection = require("sklearn.model_selection", "distill")
+        splitter = selection.StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+        return list(splitter.split(self.pixels, self.labels, self.sources))
+
+
+def load_clips(folder, cache):
+    """Decode the videos of a folder with a `labels.csv`, or read what was decoded before.
+
+    Every frame is made square whatever its size, since sizes differ by class.
+
+    Args:
+        folder: Path of a folder with files and `labels.csv`, of columns file, label, source_video.
+        cache: Path of the `.npz` file of what was decoded.
+
+    Returns:
+        `Clips`.
+    """
+    table = Path(folder) / "labels.csv"
+    videos = video.from_csv(table)
+    with open(table, newline="") as stream:
+        sources = np.array([row["source_video"] for row in csv.DictReader(stream)])
+    if not Path(cache).is_file():
+        pixels = np.stack([_decode(videos, place) for place in range(len(videos))])
+        np.savez_compressed(cache, pixels=pixels)
+    with np.load(cache) as file:
+        return Clips(file["pixels"], videos.labels, sources, videos.class_names)
+
+
+def _decode(videos, place):
+    times = video.uniform_clips(videos.probe(place).duration, FRAMES, 1 / RATE, count=1)[0]
+    frames = videos.read_frames(place, times).astype("float32")
+    frames = keras.ops.image.resize(frames, (SIZE, SIZE), antialias=True)
+    grey = keras.ops.convert_to_numpy(keras.ops.image.rgb_to_grayscale(frames))
+    return np.round(grey).clip(0, 255).astype("uint8")

@@ -1,0 +1,126 @@
+"""Token maps over time: a strip, and an animated picture."""
+
+import keras
+import numpy as np
+
+from keras_tokenlearner.extras import require
+
+_GROUND = "#101218"
+
+
+def draw_clip_maps(clip, maps, columns=8, path=None):
+    """Draw what each learned token looks at over time: a column a moment, a row a token.
+
+    Each map is scaled to its own range over the whole clip and laid over the frames. The last row
+    paints every position in the colour of the token whose map, against that map's mean over the
+    clip, is strongest there and then.
+
+    Args:
+        clip: Array of shape (T, height, width, 1 or 3), pixels in [0, 255].
+        maps: Array of shape (T, H, W, S), as `token_maps` gives it for a clip, or of fewer moments
+            where a model joins frames to tubelets.
+        columns: Integer, the most moments to draw, at even distances.
+        path: Where to save the picture; it is not saved if `None`.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: If clip and maps are of other shapes.
+        ImportError: If matplotlib, the extra `plot`, is not installed.
+
+    Example:
+
+    >>> clip = np.random.default_rng(0).integers(0, 256, (6, 32, 48, 3))
+    >>> maps = np.random.default_rng(1).random((3, 4, 6, 2))
+    >>> len(draw_clip_maps(clip, maps, columns=5).axes)  # the clip, two tokens, the strongest
+    20
+    """
+    panels, names, colours = _panels("draw_clip_maps", clip, maps)
+    moments = np.linspace(0, len(clip) - 1, min(columns, len(clip))).round().astype(int)
+    figure, axes = _figure(len(names), len(moments), panels.shape)
+    for row, name in enumerate(names):
+        for axis, moment in zip(axes[row], moments, strict=True):
+            axis.imshow(panels[moment, row])
+        axes[row, 0].set_ylabel(name, color=colours[row], fontsize=8)
+    for axis, moment in zip(axes[0], moments, strict=True):
+        axis.set_title(f"frame {moment + 1}", color="white", fontsize=8)
+    if path is not None:
+        figure.savefig(path, dpi=150, facecolor=_GROUND)
+    return figure
+
+
+def animate_clip_maps(clip, maps, path, frame_rate=6):
+    """Save an animated GIF of a clip and of what each learned token looks at, side by side.
+
+    The panels are those of `draw_clip_maps`.
+
+    Args:
+        clip: Array of shape (T, height, width, 1 or 3), pixels in [0, 255].
+        maps: Array of shape (T, H, W, S), or of fewer moments.
+        path: Where to save it, a path that ends in `.gif`.
+        frame_rate: Integer, frames of the clip a second.
+
+    Raises:
+        ValueError: If clip and maps are of other shapes, or the path ends otherwise.
+        ImportError: If matplotlib or Pillow, the extras `plot` and `image`, are not installed.
+    """
+    if not str(path).endswith(".gif"):
+        raise ValueError(f"animate_clip_maps: `path` must end in .gif. Received: path={path!r}")
+    require("PIL.Image", "image")
+    panels, names, colours = _panels("animate_clip_maps", clip, maps)
+    columns = -(-len(names) // (1 if len(names) <= 5 else 2))
+    figure, axes = _figure(-(-len(names) // columns), columns, panels.shape)
+    shown = []
+    for axis, panel, name, colour in zip(axes.flat, panels[0], names, colours, strict=False):
+        shown.append(axis.imshow(panel))
+        axis.set_title(name, color=colour, fontsize=8)
+    figure.draw_without_rendering()  # lays it out once for all frames
+    figure.set_layout_engine("none")
+    writer = require("matplotlib.animation", "plot").PillowWriter(fps=frame_rate)
+    with writer.saving(figure, str(path), dpi=100):
+        for moment in panels:
+            for image, panel in zip(shown, moment, strict=True):
+                image.set_data(panel)
+            writer.grab_frame(facecolor=_GROUND)
+
+
+def _panels(owner, clip, maps):
+    """Return the pictures of each moment, (T, panels, height, width, 3), their names and inks."""
+    clip, maps = np.asarray(clip, "float32") / 255, np.asarray(maps, "float32")
+    if clip.ndim != 4 or maps.ndim != 4 or not 0 < len(maps) <= len(clip):
+        raise ValueError(
+            f"{owner}: `clip` must have shape (T, height, width, 1 or 3) and `maps` (T, H, W, S), "
+            f"of as many moments or fewer. Received: shapes {clip.shape} and {maps.shape}"
+        )
+    maps = maps[np.arange(len(clip)) * len(maps) // len(clip)]
+    maps = keras.ops.image.resize(
+        maps, clip.shape[1:3], "bicubic", antialias=True, data_format="channels_last"
+    )
+    maps = np.maximum(keras.ops.convert_to_numpy(maps), 0)
+    count = maps.shape[-1]
+    grey, colormaps = clip.mean(-1, keepdims=True), require("matplotlib", "plot").colormaps
+    colours = colormaps["hsv"](np.arange(count) / count)[:, :3] * 0.75 + 0.25
+    low, high = maps.min((0, 1, 2)), maps.max((0, 1, 2))
+    scaled = (maps - low) / np.maximum(high - low, 1e-9)
+    heats = [colormaps["inferno"](scaled[..., token])[..., :3] for token in range(count)]
+    strongest = np.argmax(maps / np.maximum(maps.mean((0, 1, 2)), 1e-9), axis=-1)
+    panels = [
+        np.broadcast_to(clip, (*clip.shape[:3], 3)),
+        *(0.4 * grey + 0.75 * heat for heat in heats),
+        colours[strongest] * (0.25 + 0.75 * grey),
+    ]
+    names = ["clip", *(f"token {token + 1}" for token in range(count)), "strongest"]
+    return np.clip(np.stack(panels, axis=1), 0, 1), names, ["white", *colours, "white"]
+
+
+def _figure(rows, columns, shape):
+    """Return a dark figure for panels, and its axes without ticks."""
+    figures = require("matplotlib.figure", "plot")
+    size = 1.15 * columns + 0.3, 1.15 * rows * shape[2] / shape[3] + 0.2 * rows + 0.2
+    figure = figures.Figure(figsize=size, facecolor=_GROUND, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[], facecolor=_GROUND)
+        axis.spines[:].set_visible(False)
+    return figure, axes

@@ -1,0 +1,88 @@
+"""Videos of tensorflow-datasets, the extra `tfds`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_tokenlearner.data.tfds import SPLITS, open_records
+from keras_tokenlearner.data.video.decoding import VideoError, VideoInfo
+from keras_tokenlearner.data.video.lists import VideoList
+from keras_tokenlearner.extras import require
+
+
+@dataclass(frozen=True)
+class TfdsVideos(VideoList):
+    """A split of a data set of tensorflow-datasets with the features `video` and `label`.
+
+    Its records hold the frames as images each, of which only those of a clip are decoded.
+
+    Attributes:
+        records: What a record is asked of by its number; `files` holds those numbers, as texts.
+        frame: The feature that decodes a frame.
+        frame_rate: Frames a second, of all videos.
+    """
+
+    records: Any = None
+    frame: Any = None
+    frame_rate: float = 25.0
+
+    def probe(self, place):
+        """Return the `VideoInfo` of a video."""
+        frames = self._frames(place)
+        height, width, _ = self.frame.decode_example_np(frames[0]).shape
+        return VideoInfo(len(frames) / self.frame_rate, self.frame_rate, height, width)
+
+    def read_frames(self, place, times):
+        """Decode the frames of a video that are shown at given times."""
+        frames = self._frames(place)
+        numbers = (np.asarray(times) * self.frame_rate + 1e-6).astype(int)
+        numbers = np.minimum(numbers, len(frames) - 1)
+        decoded = {n: self.frame.decode_example_np(frames[n]) for n in np.unique(numbers)}
+        return np.stack([decoded[number] for number in numbers])
+
+    def _frames(self, place):
+        frames = self.records[int(self.files[place])]["video"]
+        if not len(frames):
+            raise VideoError(f"record {self.files[place]}: no frame is in it")
+        return frames
+
+
+def from_tfds(name, split, frame_rate=25.0):
+    """List the videos of a split of a data set that tensorflow-datasets prepared.
+
+    Args:
+        name: Name of the data set, such as `"ucf101"`.
+        split: Name of the split, with a slice if wanted, such as `"train[:1000]"`.
+        frame_rate: Frames a second, which the records do not say; UCF101 has 25.
+
+    Returns:
+        A `TfdsVideos`.
+
+    Raises:
+        ValueError: If there is no such data set, or it was not prepared.
+        ImportError: If tensorflow-datasets is not installed.
+    """
+    tfds = require("tensorflow_datasets", "tfds")
+
+    class Encoded(tfds.decode.SkipDecoding):
+        """Leaves frames encoded; `SkipDecoding` alone fails on sequences of them."""
+
+        def decode_batch_example_np(self, serialized_example):
+            return serialized_example
+
+    builder, records = open_records("from_tfds", name, split, "videos", {"video": Encoded()})
+    features = builder.info.features
+    return TfdsVideos(
+        files=tuple(str(place) for place in range(len(records))),
+        labels=np.array([int(record["label"]) for record in records], "int64"),
+        class_names=tuple(features["label"].names),
+        records=records,
+        frame=features["video"].feature,
+        frame_rate=frame_rate,
+    )
+
+
+def load_tfds(name):
+    """Return the training and the test split of a data set, as two `TfdsVideos`."""
+    return tuple(from_tfds(name, split) for split in SPLITS.get(name, ("train", "test")))

@@ -1,0 +1,54 @@
+"""Strips and animations of maps that are made up, read back from the pictures."""
+
+import numpy as np
+import pytest
+
+from keras_tokenlearner.analysis import animate_clip_maps, draw_clip_maps
+
+pytest.importorskip("matplotlib", reason="the extra `plot`")
+CLIP = np.full((6, 32, 48, 1), 100.0)
+
+
+@pytest.fixture
+def maps():
+    """Two tokens, three moments: the first looks left and dims, the second always looks right."""
+    found = np.zeros((3, 4, 6, 2))
+    found[:, :, :3, 0] = np.array([1.0, 0.6, 0.2])[:, None, None]
+    found[:, :, 3:, 1] = 0.5
+    return found
+
+
+def test_strip(maps, tmp_path):
+    figure = draw_clip_maps(CLIP, maps, columns=3, path=tmp_path / "strip.png")
+    assert (tmp_path / "strip.png").stat().st_size > 5_000
+    panels = np.array([axis.images[0].get_array() for axis in figure.axes])
+    clip, first, second, strongest = panels.reshape(4, 3, 32, 48, 3)
+    np.testing.assert_allclose(clip, 100 / 255)
+    left, right = first[:, :, :20].mean((1, 2, 3)), first[:, :, 28:].mean((1, 2, 3))
+    assert (left > right + 0.05).all() and left[0] > left[1] > left[2]  # one range for all moments
+    assert np.ptp(second[:, :, 28:].mean((1, 2, 3))) < 1e-6
+    colours = [strongest[0, 16, column] for column in (8, 40)]
+    assert np.abs(colours[0] - colours[1]).max() > 0.1
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["frame 1", "frame 3", "frame 6"]
+
+
+def test_animation(maps, tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="the extra `image`")
+    animate_clip_maps(CLIP, maps, tmp_path / "maps.gif", frame_rate=5)
+    with image.open(tmp_path / "maps.gif") as gif:
+        durations, brightness = [], []
+        for number in range(gif.n_frames):  # frames that are alike may be stored as one
+            gif.seek(number)
+            durations.append(gif.info["duration"])
+            brightness.append(np.asarray(gif.convert("L")).mean())
+    assert sum(durations) == 6 * 200
+    assert brightness == sorted(brightness, reverse=True) and brightness[0] > brightness[-1]
+
+
+@pytest.mark.parametrize("shape", [(7, 4, 6, 2), (4, 6, 2)])
+def test_refuses(shape, tmp_path):
+    for draw in (draw_clip_maps, lambda *a: animate_clip_maps(*a, tmp_path / "a.gif")):
+        with pytest.raises(ValueError, match=r"_clip_maps: `clip` must have shape .* Received: sh"):
+            draw(CLIP, np.ones(shape))
+    with pytest.raises(ValueError, match=r"must end in \.gif"):
+        animate_clip_maps(CLIP, np.ones((6, 4, 6, 2)), tmp_path / "a.png")

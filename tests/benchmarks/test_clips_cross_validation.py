@@ -1,0 +1,75 @@
+"""Clips that the tests write: folds, statistics, and one tiny run."""
+
+import csv
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from benchmarks import clips_cross_validation
+from benchmarks.clips import Clips
+from benchmarks.motion_statistics import accuracies, appearance_statistics, motion_statistics
+from keras_tokenlearner import create_model
+
+
+@pytest.fixture
+def clips():
+    """Sixteen clips of eight sources: a bright square stands still in every other one."""
+    pixels = np.random.default_rng(0).integers(20, 30, (16, 30, 64, 64, 1)).astype("uint8")
+    labels = np.arange(16) % 2
+    for clip, moves in zip(pixels, labels, strict=True):
+        for frame in range(30):
+            left = 2 * (frame if moves else 15) % 48
+            clip[frame, 20:36, left : left + 16] = 200
+    return Clips(
+        pixels, labels, np.repeat([f"source {n}" for n in range(8)], 2), ("still", "moves")
+    )
+
+
+def test_folds_and_statistics(clips):
+    folds = clips.folds(4, seed=0)
+    for train, test in folds:
+        assert not set(clips.sources[train]) & set(clips.sources[test])
+    assert sorted(np.concatenate([test for _, test in folds])) == list(range(16))
+    motion = motion_statistics(clips.pixels)
+    changed = np.abs(np.diff(clips.pixels[3].astype(float) / 255, axis=0))
+    by_hand = [changed.mean(), changed.mean((1, 2, 3)).max(), (changed > 0.05).mean()]
+    np.testing.assert_allclose(motion[3, [0, 2, 3]], by_hand, rtol=1e-4)
+    assert accuracies(motion, clips.labels, folds) == [1.0] * 4
+    assert appearance_statistics(clips.pixels).shape == (16, 3)
+    still, moving = clips.motion[:2]
+    assert still.max() < 50 and moving.max() == 255 and still.shape == (28, 64, 64, 1)
+
+
+def test_a_network_starts_from_the_weights_of_images():
+    network = clips_cross_validation.NETWORKS["vivit", "images"]
+    model, image_model = network.build("images"), create_model("vit_nano4", classes=10)
+    names = [layer.name for layer in image_model.layers if layer.name.startswith("block")]
+    assert model.input_shape == (None, 4, 28, 28, 1) and len(names) == 6
+    trained = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
+    for name in ("embedding", *names):
+        for one, other in zip(
+            model.get_layer(name).get_weights(), trained.get_layer(name).get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="compiles for every size of a crop")
+def test_rows(clips, tmp_path, monkeypatch):
+    key = "tokenlearner_x2plus1d", "random"
+    short = dataclasses.replace(clips_cross_validation.NETWORKS[key], epochs=2, frames=4)
+    monkeypatch.setattr(clips_cross_validation, "NETWORKS", {key: short})
+    monkeypatch.setattr(clips_cross_validation, "BATCH_SIZE", 8)
+    monkeypatch.setattr(clips_cross_validation, "load_clips", lambda folder, cache: clips)
+    options = ["folder", "--output", str(tmp_path / "rows.csv"), "--folds", "2", "--models"]
+    options += ["motion_statistics", "tokenlearner_x2plus1d"]
+    clips_cross_validation.main(options)
+    written = (tmp_path / "rows.csv").read_text()
+    statistics, network = csv.DictReader(written.splitlines()[2:])
+    assert (statistics["mean_accuracy"], statistics["spread"]) == ("1.000", "0.000")
+    assert len(network["accuracies"].split()) == 2 and float(network["gmacs"]) < 0.01
+    assert float(network["clips_per_second"]) > 0
+    monkeypatch.setattr(clips_cross_validation, "trained", None)  # nothing is trained again
+    clips_cross_validation.main(options)
+    assert (tmp_path / "rows.csv").read_text() == written
