@@ -51,7 +51,9 @@ def train(recipe, output, devices=None):
         verbose=2,
         callbacks=[resume, *loggers],
     )
-    accuracy = devices.evaluate(model, test_batches)["accuracy"]
+    accuracy = history.history["val_accuracy"][-1]
+    if model.optimizer.use_ema:  # after the last epoch the averages became the weights
+        accuracy = devices.evaluate(model, test_batches)["accuracy"]
     weights = devices.weights(model)
     if devices.writes:
         with devices.alone():
@@ -63,7 +65,7 @@ def train(recipe, output, devices=None):
             "backend": keras.backend.backend(),
             "test_examples": len(test_data),
             "test_accuracy": accuracy,
-            "last_train_accuracy": history.history.get("accuracy", [None])[-1],
+            "last_train_accuracy": history.history["accuracy"][-1],
             "sha256": digest,
         }
         (output / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
