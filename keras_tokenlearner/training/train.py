@@ -1,5 +1,6 @@
 """Training by a recipe, of whatever kind."""
 
+import importlib.util
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,8 @@ def train(recipe, output, devices=None):
     Args:
         recipe: One of `RECIPES`, such as a `FashionMnistRecipe`.
         output: Folder for `NAME.weights.h5`, the weights of the last epoch, with their sha256,
-            `NAME.json`, the recipe and the result, and `NAME.csv`, the losses of the epochs.
+            `NAME.json`, the recipe and the result, `NAME.csv`, the losses of the epochs, and
+            `NAME.tensorboard`, the same for TensorBoard, where that and TensorFlow are installed.
         devices: What `keras_tokenlearner.training.distribution.scope` gives.
 
     Returns:
@@ -41,6 +43,7 @@ def train(recipe, output, devices=None):
     name, output = recipe.model, Path(output)
     output.mkdir(parents=True, exist_ok=True)
     loggers = [keras.callbacks.CSVLogger(output / f"{name}.csv")] if devices.writes else []
+    boards = _boards(output / f"{name}.tensorboard") if devices.writes else []
     resume = Resume(output / f"{name}.backup.npz", batches, loggers=loggers, devices=devices)
     history = devices.fit(
         model,
@@ -49,7 +52,7 @@ def train(recipe, output, devices=None):
         initial_epoch=resume.initial_epoch,
         validation_data=test_batches,
         verbose=2,
-        callbacks=[resume, *loggers],
+        callbacks=[resume, *loggers, *boards],
     )
     accuracy = history.history["val_accuracy"][-1]
     if model.optimizer.use_ema:  # after the last epoch the averages became the weights
@@ -71,3 +74,10 @@ def train(recipe, output, devices=None):
         (output / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
         resume.delete()
     return accuracy
+
+
+def _boards(folder):
+    """Return Keras's callback for TensorBoard, if there is what it needs on every backend."""
+    if not all(map(importlib.util.find_spec, ("tensorboard", "tensorflow"))):
+        return []
+    return [keras.callbacks.TensorBoard(folder, write_graph=False)]
