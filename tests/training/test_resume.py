@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner.data import Batches
+from keras_tokenlearner.data.batches import ReadBatches
 from keras_tokenlearner.training import Resume
+from keras_tokenlearner.training.distribution import Devices
 from tests.training import resumed
 
 
@@ -90,6 +92,43 @@ def test_a_loss_that_is_not_finite_ends_training_and_spares_the_backup(small, tm
     batches.arrays = tuple(np.ones_like(array) for array in batches.arrays)
     fit(Resume(path, batches), epochs=1)
     np.testing.assert_array_equal(model.get_weights()[0], weights[0])
+
+
+class Rows(ReadBatches):
+    """Rows of numbers that are read in threads; a worker dies when it comes to a broken one."""
+
+    broken = None
+
+    def __getitem__(self, index):
+        x = np.stack(self.found(index))
+        return x, x.sum(axis=1, keepdims=True)
+
+    def read(self, row, epoch):
+        if (epoch, row) == self.broken:
+            raise ValueError(f"row {row} is broken")
+        return np.full(4, row / 8, "float32")
+
+
+def test_a_worker_that_dies_ends_training_and_spares_the_backup(small, tmp_path):
+    model, _, _ = small
+
+    def fit(path, broken=None):
+        batches = Rows(range(8), threads=2, batch_size=4)
+        batches.broken = broken
+        resume = Resume(path, batches)
+        start = {"initial_epoch": resume.initial_epoch}
+        Devices().fit(model, batches, epochs=3, callbacks=[resume], verbose=0, **start)
+        return model.get_weights()[0]
+
+    weights = model.get_weights()
+    expected = fit(tmp_path / "unbroken.npz")
+    model.set_weights(weights)
+    model.optimizer.iterations.assign(0)
+    path = tmp_path / "backup.npz"
+    with pytest.raises(ValueError, match="^row 5 is broken$"):
+        fit(path, broken=(1, 5))
+    assert Resume(path, Rows(range(8), threads=1, batch_size=4)).initial_epoch == 1
+    np.testing.assert_array_equal(fit(path), expected)
 
 
 def test_a_full_disk_ends_training_and_spares_the_backup(small, tmp_path):
