@@ -1,11 +1,13 @@
 """A short training with dropout, shuffling and augmentation, to be killed and started again.
 
-`python -m tests.training.resumed FOLDER [KILL_AT]` kills itself while it writes a backup.
+`python -m tests.training.resumed FOLDER KILL_AT` kills itself while it writes its backup of that
+number; `python -m tests.training.resumed FOLDER` takes time enough to be killed by others.
 """
 
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -71,4 +73,7 @@ def kill_at(count):
 if __name__ == "__main__":
     if len(sys.argv) > 2:
         kill_at(int(sys.argv[2]))
-    run(sys.argv[1])
+        run(sys.argv[1])
+    else:
+        rest = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *args: time.sleep(0.1))
+        run(sys.argv[1], callbacks=[rest])
