@@ -41,9 +41,9 @@ _STEPS = [
     ("imagenet_512", _L10, "v5e:2x2", "data_parallel", 4),
     ("imagenet_384", _B16, "v5e:2x2", "data_parallel", 64),
     ("imagenet_384", _LEARNER_B16, "v5e:2x2", "data_parallel", 64),
+    ("imagenet_384", _LEARNER_B16, "v5e:4x4", "data_parallel", 256),
     ("imagenet_512", _L10, "v5e:4x4", "model_parallel:4", 4),
     ("imagenet_384", _B16, "v5e:4x4", "data_parallel", 256),
-    ("imagenet_384", _LEARNER_B16, "v5e:4x4", "data_parallel", 256),
 ]
 _KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 _BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "s8": 1, "u8": 1}

@@ -56,6 +56,13 @@ def run(folder, save_freq=2, callbacks=()):
     return model.get_weights(), history
 
 
+class Rest(keras.callbacks.Callback):
+    """Takes time after every batch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        time.sleep(0.1)
+
+
 def kill_at(count):
     """Let this process be killed in its backup of that number, before the file has its name."""
     sync = os.fsync
@@ -75,5 +82,4 @@ if __name__ == "__main__":
         kill_at(int(sys.argv[2]))
         run(sys.argv[1])
     else:
-        rest = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *args: time.sleep(0.1))
-        run(sys.argv[1], callbacks=[rest])
+        run(sys.argv[1], callbacks=[Rest()])
