@@ -85,12 +85,16 @@ class ReadBatches(Batches):
         source: What is read, with a length.
         threads: Integer.
         **kwargs: For `Batches`.
+
+    Attributes:
+        failure: What `read` raised, or `None`; TensorFlow puts an error of its own in its place.
     """
 
     def __init__(self, source, threads, **kwargs):
         super().__init__((source,), **kwargs)
         self._pool = ThreadPoolExecutor(threads)
         self._ahead = {}
+        self.failure = None
 
     def read(self, row, epoch):
         """Return what a row of the source gives in an epoch."""
@@ -101,7 +105,11 @@ class ReadBatches(Batches):
         asked = self._ahead.pop(self._key(index), None) or self._ask(index)
         more = index + 1 < len(self) + self.start
         self._ahead = {self._key(index + 1): self._ask(index + 1)} if more else {}
-        return [one.result() for one in asked]
+        try:
+            return [one.result() for one in asked]
+        except Exception as error:
+            self.failure = error
+            raise
 
     def _key(self, index):
         return self.epoch, index, self.shard

@@ -1,6 +1,5 @@
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
 from keras_tokenlearner.data import FEW_SHOT, ImageBatches, open_named, read_real_labels
@@ -11,6 +10,7 @@ from keras_tokenlearner.evaluation.scores import (
     top_k_accuracy,
 )
 from keras_tokenlearner.layers.checks import check_choice
+from keras_tokenlearner.models.head import before_head
 
 METRICS = ("top1", "top5", "mean_class", "real", "few_shot")
 
@@ -98,7 +98,7 @@ def evaluate(
             _check_classes(model, name, test)
             row |= _scores(test, predict(model, test), metrics, real_labels)
         if "few_shot" in metrics:
-            row |= _few_shot(_features(model), predict, train, test, protocol)
+            row |= _few_shot(before_head(model), predict, train, test, protocol)
         rows.append(row)
     if len(rows) > 1:
         names = list(rows[0])[1:]
@@ -123,13 +123,6 @@ def _scores(images, scores, metrics, real_labels):
         "real": lambda: real_accuracy(read_real_labels(real_labels, images.names), scores),
     }
     return {metric: functions[metric]() for metric in metrics if metric in functions}
-
-
-def _features(model):
-    """Return the part of a model that gives what its head reads."""
-    if any(layer.name == "head" for layer in model.layers):
-        return keras.Model(model.input, model.get_layer("head").input)
-    return model
 
 
 def _few_shot(features, predict, train, test, protocol):

@@ -12,6 +12,7 @@ from keras_tokenlearner.evaluation.scores import (
     top_k_accuracy,
 )
 from keras_tokenlearner.layers.checks import check_choice, check_int
+from keras_tokenlearner.models.head import before_softmax
 
 _PLACES = {1: (0.5,), 3: (0.0, 0.5, 1.0)}  # of the crops along the longer side
 _MERGES = {"mean": np.mean, "max": np.max}
@@ -115,7 +116,7 @@ def predict_videos(
             [video.fit_clip(clip, height, width, at) for clip in pixels for at in _PLACES[crops]]
         )
 
-    logits_model = _before_softmax(model)
+    logits_model = before_softmax(model)
     logits = np.full((len(videos), model.output_shape[-1]), np.nan, "float32")
     progress = keras.utils.Progbar(len(videos), unit_name="video", verbose=verbose)
     for place, found in enumerate(_ahead(views, range(len(videos)), threads)):
@@ -128,12 +129,6 @@ def predict_videos(
             logits[place] = _MERGES[merge](of_views, axis=0)
         progress.add(1)
     return logits, ~np.isnan(logits[:, 0])
-
-
-def _before_softmax(model):
-    if any(layer.name == "head" for layer in model.layers):
-        return keras.Model(model.input, model.get_layer("head").output)
-    return model
 
 
 def _predict(model, views, batch_size):

@@ -1,3 +1,5 @@
+import contextlib
+
 import keras
 from keras import layers
 
@@ -95,14 +97,15 @@ class TransformerBlock(layers.Layer):
         if self.attention == "vector":
             self.mixer = VectorAttention(channels, dtype=self.dtype_policy, name="mixer")
         else:
-            self.mixer = layers.MultiHeadAttention(
-                self.num_heads,
-                key_dim=check_heads("TransformerBlock", self.num_heads, channels),
-                dropout=self.attention_dropout,
-                kernel_initializer="glorot_uniform",
-                dtype=self.dtype_policy,
-                name="mixer",
-            )
+            with _no_flash_attention_on_tpu():
+                self.mixer = layers.MultiHeadAttention(
+                    self.num_heads,
+                    key_dim=check_heads("TransformerBlock", self.num_heads, channels),
+                    dropout=self.attention_dropout,
+                    kernel_initializer="glorot_uniform",
+                    dtype=self.dtype_policy,
+                    name="mixer",
+                )
         self.mixer.build(inputs_shape, inputs_shape)
         self.mixer_dropout = self._child(
             layers.Dropout, inputs_shape, "mixer_dropout", rate=self.dropout
@@ -175,3 +178,20 @@ class TransformerBlock(layers.Layer):
             "activation": activations.serialize(self.activation),
             "epsilon": self.epsilon,
         }
+
+
+@contextlib.contextmanager
+def _no_flash_attention_on_tpu():
+    """Let layers made meanwhile do without: Keras 3.15's hides later tokens, and does not scale.
+
+    It takes it on JAX for tokens without a mask, if their number is a multiple of 128; a layer's
+    argument `flash_attention=False` does not change that.
+    """
+    on_jax, enabled = keras.backend.backend() == "jax", keras.config.is_flash_attention_enabled()
+    if on_jax and keras.distribution.list_devices()[0].startswith("tpu"):
+        keras.config.disable_flash_attention()
+    try:
+        yield
+    finally:
+        if enabled is None:
+            keras.config.enable_flash_attention()  # where it can be used: Keras's default

@@ -3,6 +3,7 @@ import numpy as np
 
 from keras_tokenlearner.layers.checks import check_int, check_positive
 from keras_tokenlearner.models.config import REDUCERS
+from keras_tokenlearner.models.head import before_head, has_head
 from keras_tokenlearner.training.optimizers import adamw
 from keras_tokenlearner.training.remember import remember
 
@@ -80,8 +81,7 @@ def distill(
         raise ValueError(
             f"distill: `label_weight` must be in [0, 1]. Received: label_weight={label_weight}"
         )
-    of_teacher = keras.Model(teacher.input, _features(teacher))
-    features = remember(of_teacher, images, "float32", verbose, cache)
+    features = remember(before_head(teacher), images, "float32", verbose, cache)
     if train_all:
         first, inputs = student.input, images
     else:
@@ -89,7 +89,7 @@ def distill(
         inputs = remember(before, images, "float16", verbose, cache)
     batches = _Batches(inputs, features, labels, batch_size, seed)
     trained = keras.Model(first, _answers(student))
-    classes = student.output_shape[-1] if _has_head(student) else 0
+    classes = student.output_shape[-1] if has_head(student) else 0
     distiller = _distiller(
         trained,
         teacher.get_layer("head") if classes else None,
@@ -176,18 +176,9 @@ def _distiller(trained, head, temperature, feature_weight, label_weight):
     )
 
 
-def _has_head(model):
-    return any(layer.name == "head" for layer in model.layers)
-
-
-def _features(model):
-    """Return the tensor that a model's head reads, or what the model gives without a head."""
-    return model.get_layer("head").input if _has_head(model) else model.output
-
-
 def _answers(model):
     """Return the tensor of a model's logits, where it has a head, and the features behind them."""
-    if not _has_head(model):
+    if not has_head(model):
         return keras.layers.Identity(dtype="float32")(model.output)
     head = model.get_layer("head")
     return keras.layers.Concatenate(dtype="float32")([head.output, head.input])
@@ -219,7 +210,7 @@ def _check_data(student, teacher, images, labels):
             "distill: the models must have a top, or pooling, so that they give (B, C). Received: "
             f"outputs of shape {student.output_shape}"
         )
-    if labels is not None and (not _has_head(student) or np.shape(labels) != (len(images),)):
+    if labels is not None and (not has_head(student) or np.shape(labels) != (len(images),)):
         raise ValueError(
             "distill: `labels` must be integers, one for each image, for models with a top. "
             f"Received: labels of shape {np.shape(labels)} for {len(images)} images"

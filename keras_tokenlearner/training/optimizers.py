@@ -1,7 +1,5 @@
 import keras
 
-_UNDECAYED = ["bias", "gamma", "beta", "table"]  # biases, norms and positions
-
 
 def adamw(learning_rate, steps, warmup_steps=0, weight_decay=0.05, clip_norm=1.0):
     """Return Keras's AdamW as transformers are trained with it.
@@ -23,12 +21,10 @@ def adamw(learning_rate, steps, warmup_steps=0, weight_decay=0.05, clip_norm=1.0
     >>> float(optimizer.learning_rate)
     0.0
     """
-    schedule = _schedule(learning_rate, steps, warmup_steps)
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=weight_decay, global_clipnorm=clip_norm
+    schedule = _cosine(learning_rate, steps, warmup_steps)
+    return _spared(
+        keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=clip_norm)
     )
-    optimizer.exclude_from_weight_decay(var_names=_UNDECAYED)
-    return optimizer
 
 
 def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05):
@@ -52,14 +48,14 @@ def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05):
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
-    optimizer = keras.optimizers.Muon(
-        _schedule(learning_rate, steps, warmup_steps),
-        weight_decay=weight_decay,
-        adam_weight_decay=weight_decay,
-        exclude_layers=["head"],
+    return _spared(
+        keras.optimizers.Muon(
+            _cosine(learning_rate, steps, warmup_steps),
+            weight_decay=weight_decay,
+            adam_weight_decay=weight_decay,
+            exclude_layers=["head"],
+        )
     )
-    optimizer.exclude_from_weight_decay(var_names=_UNDECAYED)
-    return optimizer
 
 
 def sgd(learning_rate, steps, warmup_steps=0, clip_norm=1.0, **arguments):
@@ -77,7 +73,7 @@ def sgd(learning_rate, steps, warmup_steps=0, clip_norm=1.0, **arguments):
     >>> sgd(0.03, steps=100).momentum
     0.9
     """
-    schedule = _schedule(learning_rate, steps, warmup_steps)
+    schedule = _cosine(learning_rate, steps, warmup_steps)
     return keras.optimizers.SGD(schedule, momentum=0.9, global_clipnorm=clip_norm, **arguments)
 
 
@@ -92,11 +88,11 @@ def adamw_linear(learning_rate, steps, warmup_steps=0, weight_decay=0.1, **argum
         **arguments: For `keras.optimizers.AdamW`, such as `use_ema`.
     """
     schedule = LinearDecay(learning_rate, steps, warmup_steps)
-    optimizer = keras.optimizers.AdamW(
-        schedule, weight_decay=weight_decay, global_clipnorm=1.0, **arguments
+    return _spared(
+        keras.optimizers.AdamW(
+            schedule, weight_decay=weight_decay, global_clipnorm=1.0, **arguments
+        )
     )
-    optimizer.exclude_from_weight_decay(var_names=_UNDECAYED)
-    return optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -131,7 +127,13 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         return {name: getattr(self, name) for name in ("learning_rate", "steps", "warmup_steps")}
 
 
-def _schedule(learning_rate, steps, warmup_steps):
+def _spared(optimizer):
+    """Return an optimizer after it was told not to decay biases, norms and positions."""
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "table"])
+    return optimizer
+
+
+def _cosine(learning_rate, steps, warmup_steps):
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
         decay_steps=steps - warmup_steps,

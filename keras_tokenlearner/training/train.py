@@ -1,5 +1,6 @@
 """Training by a recipe, of whatever kind."""
 
+import importlib.util
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,8 @@ def train(recipe, output, devices=None):
     Args:
         recipe: One of `RECIPES`, such as a `FashionMnistRecipe`.
         output: Folder for `NAME.weights.h5`, the weights of the last epoch, with their sha256,
-            `NAME.json`, the recipe and the result, and `NAME.csv`, the losses of the epochs.
+            `NAME.json`, the recipe and the result, `NAME.csv`, the losses of the epochs, and
+            `NAME.tensorboard`, the same for TensorBoard, where that and TensorFlow are installed.
         devices: What `keras_tokenlearner.training.distribution.scope` gives.
 
     Returns:
@@ -43,6 +45,7 @@ def train(recipe, output, devices=None):
     name, output = recipe.model, Path(output)
     output.mkdir(parents=True, exist_ok=True)
     loggers = [keras.callbacks.CSVLogger(output / f"{name}.csv")] if devices.writes else []
+    boards = _boards(output / f"{name}.tensorboard") if devices.writes else []
     resume = Resume(output / f"{name}.backup.npz", batches, loggers=loggers, devices=devices)
     history = devices.fit(
         model,
@@ -51,9 +54,11 @@ def train(recipe, output, devices=None):
         initial_epoch=resume.initial_epoch,
         validation_data=test_batches,
         verbose=2,
-        callbacks=[resume, *loggers],
+        callbacks=[resume, *loggers, *boards],
     )
-    score = devices.evaluate(model, test_batches)[metric.name]
+    score = history.history[f"val_{metric.name}"][-1]
+    if model.optimizer.use_ema:  # after the last epoch the averages became the weights
+        score = devices.evaluate(model, test_batches)[metric.name]
     weights = devices.weights(model)
     if devices.writes:
         with devices.alone():
@@ -65,7 +70,7 @@ def train(recipe, output, devices=None):
             "backend": keras.backend.backend(),
             "test_examples": len(test_data),
             f"test_{metric.name}": score,
-            f"last_train_{metric.name}": history.history.get(metric.name, [None])[-1],
+            f"last_train_{metric.name}": history.history[metric.name][-1],
             "sha256": digest,
         }
         (output / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -81,3 +86,10 @@ def _objective(model, label_smoothing):
     classes = model.output_shape[-1]
     area = keras.metrics.AUC(curve="PR", multi_label=True, num_labels=classes, name="auc_pr")
     return keras.losses.BinaryCrossentropy(label_smoothing=label_smoothing), area
+
+
+def _boards(folder):
+    """Return Keras's callback for TensorBoard, if there is what it needs on every backend."""
+    if not all(map(importlib.util.find_spec, ("tensorboard", "tensorflow"))):
+        return []
+    return [keras.callbacks.TensorBoard(folder, write_graph=False)]

@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+
+import keras
 import numpy as np
 import pytest
 
@@ -121,3 +124,19 @@ def test_refuses_arguments(arguments, words):
 def test_refuses_shapes(shape, words):
     layer = TransformerBlock(num_heads=3)
     refused(lambda: layer.build(shape), "TransformerBlock", "Received: ", *words)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of Keras on JAX")
+def test_no_flash_attention_on_tpus(monkeypatch):
+    import jax
+
+    tpu = SimpleNamespace(platform="tpu", device_kind="TPU", id=0)
+    monkeypatch.setattr(jax, "devices", lambda *args, **kwargs: [tpu])
+    x = np.ones((1, 128, 64), "float32")
+    layer = TransformerBlock(num_heads=1)
+    layer.build(x.shape)
+    weights = [weight.value for weight in layer.trainable_variables]
+    state = [weight.value for weight in layer.non_trainable_variables]
+    program = str(jax.make_jaxpr(lambda x: layer.stateless_call(weights, state, x)[0])(x))
+    assert "pallas_call" not in program
+    assert keras.config.is_flash_attention_enabled() is None

@@ -1,11 +1,13 @@
 """A short training with dropout, shuffling and augmentation, to be killed and started again.
 
-`python -m tests.training.resumed FOLDER [KILL_AT]` kills itself while it writes a backup.
+`python -m tests.training.resumed FOLDER KILL_AT` kills itself while it writes its backup of that
+number; `python -m tests.training.resumed FOLDER` takes time enough to be killed by others.
 """
 
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -54,6 +56,13 @@ def run(folder, save_freq=2, callbacks=()):
     return model.get_weights(), history
 
 
+class Rest(keras.callbacks.Callback):
+    """Takes time after every batch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        time.sleep(0.1)
+
+
 def kill_at(count):
     """Let this process be killed in its backup of that number, before the file has its name."""
     sync = os.fsync
@@ -71,4 +80,6 @@ def kill_at(count):
 if __name__ == "__main__":
     if len(sys.argv) > 2:
         kill_at(int(sys.argv[2]))
-    run(sys.argv[1])
+        run(sys.argv[1])
+    else:
+        run(sys.argv[1], callbacks=[Rest()])

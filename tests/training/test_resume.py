@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner.data import Batches
+from keras_tokenlearner.data.batches import ReadBatches
 from keras_tokenlearner.training import Resume
+from keras_tokenlearner.training.distribution import Devices
 from tests.training import resumed
 
 
@@ -45,13 +47,18 @@ def test_killed_in_the_middle_of_an_epoch_and_of_a_backup(unbroken, tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_random_moments(unbroken, tmp_path):
+    backup = tmp_path / "backup.npz"
+
+    def written():
+        return backup.stat().st_mtime_ns if backup.exists() else None
+
     kills = 0
     while True:
-        process = start(tmp_path)
-        while not (tmp_path / "backup.npz").exists():
+        before, process = written(), start(tmp_path)
+        while written() == before and process.poll() is None:
             time.sleep(0.01)
-        try:
-            process.wait(timeout=random.uniform(5, 30))
+        try:  # there is a new backup, so that every start brings the training on
+            assert process.wait(timeout=random.uniform(0, 1)) == 0
             break
         except subprocess.TimeoutExpired:
             process.kill()
@@ -90,6 +97,43 @@ def test_a_loss_that_is_not_finite_ends_training_and_spares_the_backup(small, tm
     batches.arrays = tuple(np.ones_like(array) for array in batches.arrays)
     fit(Resume(path, batches), epochs=1)
     np.testing.assert_array_equal(model.get_weights()[0], weights[0])
+
+
+class Rows(ReadBatches):
+    """Rows of numbers that are read in threads; a worker dies when it comes to a broken one."""
+
+    broken = None
+
+    def __getitem__(self, index):
+        x = np.stack(self.found(index))
+        return x, x.sum(axis=1, keepdims=True)
+
+    def read(self, row, epoch):
+        if (epoch, row) == self.broken:
+            raise ValueError(f"row {row} is broken")
+        return np.full(4, row / 8, "float32")
+
+
+def test_a_worker_that_dies_ends_training_and_spares_the_backup(small, tmp_path):
+    model, _, _ = small
+
+    def fit(path, broken=None):
+        batches = Rows(range(8), threads=2, batch_size=4)
+        batches.broken = broken
+        resume = Resume(path, batches)
+        start = {"initial_epoch": resume.initial_epoch}
+        Devices().fit(model, batches, epochs=3, callbacks=[resume], verbose=0, **start)
+        return model.get_weights()[0]
+
+    weights = model.get_weights()
+    expected = fit(tmp_path / "unbroken.npz")
+    model.set_weights(weights)
+    model.optimizer.iterations.assign(0)
+    path = tmp_path / "backup.npz"
+    with pytest.raises(ValueError, match="^row 5 is broken$"):
+        fit(path, broken=(1, 5))
+    assert Resume(path, Rows(range(8), threads=1, batch_size=4)).initial_epoch == 1
+    np.testing.assert_array_equal(fit(path), expected)
 
 
 def test_a_full_disk_ends_training_and_spares_the_backup(small, tmp_path):

@@ -58,9 +58,14 @@ class Devices:
             validation_data = self._batches(validation_data, validation_batch_size)
         if not self.writes:
             arguments["verbose"] = 0
-        return model.fit(
-            self._share(batches), shuffle=False, validation_data=validation_data, **arguments
-        )
+        batches = self._share(batches)
+        try:
+            return model.fit(batches, shuffle=False, validation_data=validation_data, **arguments)
+        except Exception as error:
+            failures = [getattr(data, "failure", None) for data in (batches, validation_data)]
+            if error in failures or not any(failures):
+                raise
+            raise next(filter(None, failures)) from error
 
     def evaluate(self, model, data, batch_size=500):
         """Return the results of `model.evaluate` for all rows, as a dictionary.

@@ -2,6 +2,7 @@
 
 import os
 
+import keras
 import tensorflow as tf
 
 from keras_tokenlearner.training.distribution.devices import Devices
@@ -43,6 +44,12 @@ class TensorFlowDevices(Devices):
 
     def scope(self):
         return self.strategy.scope()
+
+    def _prepare(self, model):
+        """Let BatchNormalization see whole batches, as it does on JAX."""
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True
 
 
 class _Workers(tf.distribute.MultiWorkerMirroredStrategy):

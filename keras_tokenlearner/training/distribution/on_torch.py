@@ -61,6 +61,12 @@ class TorchDevices(Devices):
                         "distribution: metrics of several processes are averaged, so that they "
                         f"must be means. Compute others from `predict`. Received: {part.name}"
                     )
+        if any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers):
+            raise ValueError(
+                "distribution: on PyTorch every process would normalise its own part of a batch. "
+                "Train on JAX or TensorFlow, or without BatchNormalization. Received: model "
+                f"{model.name!r}"
+            )
         if "call" not in vars(model):
             forward = torch.nn.parallel.DistributedDataParallel(_Forward(model))
             object.__setattr__(model, "call", forward)

@@ -32,6 +32,9 @@ ARRANGEMENTS = {
     ],
     "torch": [("data_parallel", 2, 1)],
 }[BACKEND]
+VIDEO_MODEL = (  # of the latter DistributedDataParallel cannot share the BatchNormalization
+    "tokenlearner_vivit_l16_16at12" if BACKEND == "torch" else "tokenlearner_x2plus1d_pico"
+)
 over_arrangements = pytest.mark.parametrize(("mode", "processes", "cpus"), ARRANGEMENTS)
 
 
@@ -56,12 +59,12 @@ def cluster(processes):
             }
 
 
-def run(mode, processes, cpus, folder, epochs=2):
+def run(mode, processes, cpus, folder, *arguments):
     """Run the worker as so many processes; return what each of them found."""
     flags = f"--xla_force_host_platform_device_count={cpus} --xla_backend_optimization_level=0"
     common = {**os.environ, "XLA_FLAGS": flags, "CPUS": str(cpus)}
     command = [sys.executable, "-m", "tests.training.distribution.worker"]
-    command += [mode, str(folder), str(epochs)]
+    command += [mode, str(folder), *map(str, arguments)]
     environments = [{}]
     if BACKEND == "torch":
         launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -105,10 +108,21 @@ def test_equals_one_device(mode, processes, cpus, expected, tmp_path):
 @pytest.mark.slow
 @over_arrangements
 def test_goes_on_from_its_backup(mode, processes, cpus, expected, tmp_path):
-    run(mode, processes, cpus, tmp_path, epochs=1)
+    run(mode, processes, cpus, tmp_path, 1)
     parts = int(mode.partition(":")[2] or 1)
     for found in run(mode, processes, cpus, tmp_path):
         assert_equal(found, expected, processes * cpus // parts)
+
+
+@pytest.mark.slow
+def test_a_video_model_equals_one_device(tmp_path):
+    processes, cpus = {"jax": (1, 8), "tensorflow": (1, 4), "torch": (2, 1)}[BACKEND]
+    for folder in ("one", "several"):
+        (tmp_path / folder).mkdir()
+    worker.run("one_device", tmp_path / "one", 2, VIDEO_MODEL)
+    expected = json.loads((tmp_path / "one" / "0.json").read_text())
+    for found in run("data_parallel", processes, cpus, tmp_path / "several", 2, VIDEO_MODEL):
+        assert_equal(found, expected, processes * cpus)
 
 
 def test_parts_of_processes_cover_every_batch_once():

@@ -1,6 +1,6 @@
 """A short training as each process of a test runs it.
 
-`CPUS=N python -m tests.training.distribution.worker MODE FOLDER EPOCHS`
+`CPUS=N python -m tests.training.distribution.worker MODE FOLDER EPOCHS MODEL`
 """
 
 import json
@@ -16,16 +16,30 @@ from keras_tokenlearner.data import Batches
 from keras_tokenlearner.training.distribution import scope
 from keras_tokenlearner.training.resume import Resume
 
+# Models without dropout, whose noise is not that of one device.
+MODELS = {
+    "tokenlearner_pico8_4at1": {},
+    "tokenlearner_x2plus1d_pico": {"input_shape": (4, 16, 16, 3), "dropout": 0.0},
+    "tokenlearner_vivit_l16_16at12": {
+        "input_shape": (4, 32, 32, 3),
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 2,
+        "at": 1,
+        "num_tokens": 4,
+    },
+}
 
-def run(mode, folder, epochs=2):
+
+def run(mode, folder, epochs=2, name="tokenlearner_pico8_4at1"):
     """Train, score and predict; leave the results of this process in the folder."""
     keras.utils.clear_session()
     random = np.random.default_rng(0)
-    x = random.integers(0, 255, (48, 32, 32, 3)).astype("float32")
-    y = np.arange(48) % 10
     with scope(mode) as devices:
         keras.utils.set_random_seed(0)
-        model = create_model("tokenlearner_pico8_4at1", classes=10)
+        model = create_model(name, classes=10, **MODELS[name])
+        x = random.integers(0, 255, (48, *model.input_shape[1:])).astype("float32")
+        y = np.arange(48) % 10
         model.compile(
             keras.optimizers.AdamW(1e-3),
             "sparse_categorical_crossentropy",

@@ -1,0 +1,100 @@
+"""Memory and work of each device in a training step of the largest models, computed.
+
+    python -m benchmarks.devices > benchmarks/results/devices.csv
+
+One example for each replica of the model, in mixed bfloat16; nothing is executed. In GiB a device:
+
+* `state_gib`: sixteen bytes a weight: itself, its gradient, momentum and average, in float32.
+* `activations_gib`: what the blocks keep for the backward pass, at two bytes a number, after
+  Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models", 2022,
+  section 4, without dropout. It is a floor: a compiler also needs room to work in.
+* `exchanged_gib`: what a device sends in a step in rings: gradients of its weights among the
+  replicas, at two bytes, and four sums of tokens a block within a replica.
+
+`tera_macs` are multiply-adds of a device, three times those of the forward pass.
+"""
+
+import argparse
+import csv
+import math
+import sys
+
+import keras
+
+from benchmarks.machine import command, machine
+from keras_tokenlearner import create_model
+from keras_tokenlearner.analysis import costs
+from keras_tokenlearner.layers import TransformerBlock
+from keras_tokenlearner.training.distribution.layout import transformer_layout
+
+COLUMNS = ("model", "mode", "devices", "examples")
+COLUMNS += ("state_gib", "activations_gib", "total_gib", "tera_macs", "exchanged_gib")
+MODELS = ("tokenlearner_l10_35_16at18", "tokenlearner_vivit_l10_35_16at18")
+
+
+def main(arguments=None):
+    """Print a row for each model, way to divide it, and number of devices."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--parts", nargs="+", type=int, default=[1, 4, 16], help="of a replica")
+    parser.add_argument("--devices", nargs="+", type=int, default=[1, 4, 16, 64, 256])
+    options = parser.parse_args(arguments)
+    print(f"# {command()}\n# {machine('keras')}")
+    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for name in options.models:
+        model = create_model(name)
+        for parts in options.parts:
+            for devices in options.devices:
+                if devices >= parts:
+                    row = {"model": name} | of_a_device(model, parts, devices)
+                    writer.writerow(row)
+        keras.utils.clear_session()
+
+
+def of_a_device(model, parts, devices):
+    """Return a row: what each of `devices` holds and does, if `parts` of them share a replica."""
+    mesh = keras.distribution.DeviceMesh((1, 1), ["batch", "model"], ["cpu:0"])
+    layout = transformer_layout(mesh)
+    weights = {weight.path: math.prod(weight.shape) for weight in model.trainable_variables}
+    shared = sum(size for path, size in weights.items() if layout[path])
+    own = sum(weights.values()) - shared + shared / parts
+    blocks = [layer for layer in model.layers if isinstance(layer, TransformerBlock)]
+    kept = sum(activations(block, parts) for block in blocks)
+    counted = costs(model)
+    in_blocks = sum(counted.layers[block.name].macs for block in blocks)
+    sums = sum(4 * 2 * math.prod(block.input.shape[1:]) for block in blocks)
+    replicas = devices // parts
+    figures = {
+        "state_gib": 16 * own / 2**30,
+        "activations_gib": kept / 2**30,
+        "total_gib": (16 * own + kept) / 2**30,
+        "tera_macs": 3 * (counted.macs - in_blocks + in_blocks / parts) / 1e12,
+        "exchanged_gib": (_ring(2 * own, replicas) + _ring(sums, parts)) / 2**30,
+    }
+    return {
+        "mode": f"model_parallel:{parts}" if parts > 1 else "data_parallel",
+        "devices": devices,
+        "examples": replicas,
+        **{name: f"{figure:.3g}" for name, figure in figures.items()},
+    }
+
+
+def activations(block, parts=1):
+    """Return the bytes that a block of one example keeps on each of the devices that share it."""
+    _, tokens, channels = block.input.shape
+    hidden, heads = block.mlp.hidden_dim, block.num_heads
+    # Inputs of both norms, of the attention and of the MLP are on every device.
+    everywhere = 4 * tokens * channels
+    # Queries, keys, values, what the heads give, both sides of the MLP's activation, and attention.
+    divided = 4 * tokens * channels + 2 * tokens * hidden + heads * tokens**2
+    return 2 * (everywhere + divided / parts)
+
+
+def _ring(size, members):
+    """Return what each member of a ring sends to sum `size` bytes over all of them."""
+    return 2 * size * (members - 1) / members
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Training steps compiled for TPUs that are not there: memory a chip, and what chips exchange.
+
+    pip install 'libtpu==0.0.42.*'
+    JAX_PLATFORMS=cpu KERAS_BACKEND=jax python -m benchmarks.tpu_compile tpu_compile.csv
+
+Appends a row for each step that is not in the file yet: the step that `fit` takes by a recipe,
+compiled ahead of time by XLA's compiler for TPUs, on a machine without any. Nothing is executed.
+`--recipe`, `--set`, `--topology`, `--mode` and `--batch` compile one step of your choice instead.
+
+Columns: `state_gib` and `temporary_gib` a chip, of weights, optimizer and batch, and of all that is
+made of them in a step; `collectives`, what chips exchange in a step, by kind: operations and MiB a
+chip; `note`, why the compiler refuses.
+"""
+
+import argparse
+import math
+import os
+import re
+from pathlib import Path
+
+import jax
+import keras
+import numpy as np
+from jax.experimental import topologies
+
+from benchmarks.rows import append_row, read_rows
+from keras_tokenlearner.training import RECIPES, with_settings
+from keras_tokenlearner.training.distribution.layout import transformer_layout
+
+# Libtpu asks where it runs, and waits for an answer, unless it is told.
+os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
+
+CHOICE = ("recipe", "settings", "topology", "mode", "batch")
+COLUMNS = (*CHOICE, "state_gib", "temporary_gib", "collectives", "note")
+_B16, _LEARNER_B16, _L10 = (
+    f"model={name} precision=mixed_bfloat16"
+    for name in ("vit_b16", "tokenlearner_b16_8at6", "tokenlearner_l10_35_16at18")
+)
+_STEPS = [
+    ("imagenet_512", _L10, "v5e:2x2", "model_parallel:4", 1),
+    ("imagenet_512", _L10, "v5e:2x2", "data_parallel", 4),
+    ("imagenet_384", _B16, "v5e:2x2", "data_parallel", 64),
+    ("imagenet_384", _LEARNER_B16, "v5e:2x2", "data_parallel", 64),
+    ("imagenet_384", _LEARNER_B16, "v5e:4x4", "data_parallel", 256),
+    ("imagenet_512", _L10, "v5e:4x4", "model_parallel:4", 4),
+    ("imagenet_384", _B16, "v5e:4x4", "data_parallel", 256),
+]
+_KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+_BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "s8": 1, "u8": 1}
+
+
+def main(arguments=None):
+    """Append the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--recipe", choices=RECIPES)
+    parser.add_argument("--set", nargs="*", default=[], dest="settings", help="field=value")
+    parser.add_argument("--topology", default="v5e:2x2")
+    parser.add_argument("--mode", default="data_parallel")
+    parser.add_argument("--batch", type=int, default=4, help="of all chips together")
+    options = parser.parse_args(arguments)
+    chosen = (options.recipe, " ".join(options.settings), *list(vars(options).values())[3:])
+    done = {tuple(row[name] for name in CHOICE) for row in read_rows(options.path)}
+    for step in [chosen] if options.recipe else _STEPS:
+        if tuple(map(str, step)) not in done:
+            append_row(
+                options.path, COLUMNS, dict(zip(CHOICE, step, strict=True)) | compiled(*step)
+            )
+
+
+def compiled(recipe, settings, topology, mode, batch):
+    """Return what the compiler says of a training step.
+
+    Args:
+        recipe: Name in `RECIPES`.
+        settings: Texts `field=value`, with spaces between.
+        topology: Such as `"v5e:2x2"`.
+        mode: `"data_parallel"` or `"model_parallel:N"`.
+        batch: Integer, images of all chips together.
+    """
+    keras.utils.clear_session()
+    lowered = lower(with_settings(RECIPES[recipe](), settings.split()), topology, mode, batch)
+    try:
+        program = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        return {"note": str(error).splitlines()[0]}
+    memory = program.memory_analysis()
+    return {
+        "state_gib": f"{memory.argument_size_in_bytes / 2**30:.2f}",
+        "temporary_gib": f"{memory.temp_size_in_bytes / 2**30:.2f}",
+        "collectives": "; ".join(
+            f"{kind} {count} x, {size / 2**20:.0f} MiB"
+            for kind, (count, size) in collectives(program.as_text()).items()
+        ),
+    }
+
+
+def lower(recipe, topology, mode, batch):
+    """Return the step of `fit`, with its state and batch laid out as `fit` does, to be compiled."""
+    chips = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    parts = int(mode.partition(":")[2] or 1)
+    mesh = keras.distribution.DeviceMesh(
+        (len(chips) // parts, parts), ["batch", "model"], np.array(chips)
+    )
+    layouts = transformer_layout(mesh)
+    model = recipe.build(classes=1000)
+    model.compile(recipe.optimizer(100), "categorical_crossentropy")
+    model.optimizer.build(model.trainable_variables)
+    data = tuple(
+        _laid_out((batch, *shape[1:]), "float32", ("batch", *(None for _ in shape[1:])), mesh)
+        for shape in (model.input_shape, model.output_shape)
+    )
+
+    def state(variables):
+        axes = [_axes(variable, model, layouts) for variable in variables]
+        pairs = zip(variables, axes, strict=True)
+        return [_laid_out(v.shape, v.dtype, axes, mesh) for v, axes in pairs]
+
+    states = tuple(
+        map(
+            state,
+            (
+                model.trainable_variables,
+                model.non_trainable_variables,
+                model.optimizer.variables,
+                model.metrics_variables,
+            ),
+        )
+    )
+    shardings = jax.tree.map(lambda x: x.sharding, states)
+    step = jax.jit(model.train_step, donate_argnums=0, out_shardings=(None, shardings))
+    return step.lower(states, data)
+
+
+def _axes(variable, model, layouts):
+    """Return the axes that divide a variable; what an optimizer keeps of a weight has its axes."""
+    for weight in model.trainable_variables:
+        kept = variable.path.rpartition("/")[2].startswith(weight.path.replace("/", "_") + "_")
+        if (variable.path == weight.path or kept) and layouts[weight.path]:
+            return layouts[weight.path].axes
+    return (None,) * len(variable.shape)
+
+
+def _laid_out(shape, dtype, axes, mesh):
+    layout = keras.distribution.TensorLayout(axes, mesh)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=layout.backend_layout)
+
+
+def collectives(program):
+    """Return of a program's text how many collectives of each kind it has, and their bytes."""
+    found = {}
+    for shapes, kind in re.findall(rf"= (.*?) ({_KINDS})(?:-start)?\(", program):
+        count, size = found.get(kind, (0, 0))
+        found[kind] = count + 1, size + sum(map(_size, re.findall(r"(\w+)\[([\d,]*)\]", shapes)))
+    return found
+
+
+def _size(shape):
+    kind, sizes = shape
+    return _BYTES[kind] * math.prod(map(int, filter(None, sizes.split(","))))
+
+
+if __name__ == "__main__":
+    main()

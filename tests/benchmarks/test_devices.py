@@ -1,0 +1,44 @@
+"""What a device of several holds and does, against printed formulas and counts of the model."""
+
+import csv
+
+import keras
+import pytest
+
+from benchmarks import devices
+from keras_tokenlearner import create_model
+from keras_tokenlearner.analysis import costs
+
+
+def test_activations_are_those_of_korthikanti_without_dropout():
+    block = create_model("vit_pico8").get_layer("block_0")
+    _, tokens, channels = block.input.shape
+    heads, hidden = block.num_heads, block.mlp.hidden_dim
+    block.mlp.hidden_dim = 4 * channels  # as the formula has it
+    for parts in (1, 2, 4):
+        squared = 2 * heads * tokens / channels  # 5 with the masks and outputs of dropout
+        printed = tokens * channels * (8 + 24 / parts + squared / parts)  # 10 with two masks
+        assert devices.activations(block, parts) == pytest.approx(printed)
+    block.mlp.hidden_dim = hidden
+
+
+def test_rows(capsys):
+    name = "tokenlearner_pico8_4at1"
+    devices.main(["--models", name, "--parts", "1", "2", "--devices", "1", "4"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("# python -m benchmarks.") and keras.__version__ in lines[1]
+    rows = list(csv.DictReader(lines[2:]))
+    assert [(row["mode"], row["devices"], row["examples"]) for row in rows] == [
+        ("data_parallel", "1", "1"),
+        ("data_parallel", "4", "4"),
+        ("model_parallel:2", "4", "2"),
+    ]
+    model = create_model(name)
+    one, four, divided = ({k: float(row[k]) for k in devices.COLUMNS[4:]} for row in rows)
+    assert one["state_gib"] == pytest.approx(16 * model.count_params() / 2**30, rel=0.01)
+    assert one["tera_macs"] == pytest.approx(3e-12 * costs(model).macs, rel=0.01)
+    assert one["exchanged_gib"] == 0
+    gradients = 2 * model.count_params()
+    assert four["exchanged_gib"] == pytest.approx(2 * 3 / 4 * gradients / 2**30, rel=0.01)
+    assert one["state_gib"] / 2 < divided["state_gib"] < one["state_gib"]
+    assert one["tera_macs"] / 2 < divided["tera_macs"] < one["tera_macs"]
