@@ -62,23 +62,21 @@ def average_heads(entries, heads):
     Returns:
         Paths of our variables to `Named` arrays; none, unless the entries have all of the heads.
     """
-    names = {leaf: [f"{head}.{leaf}" for head in heads] for leaf in ("weight", "bias")}
-    if not all(name in entries for leaf in names for name in names[leaf]):
+    weights, biases = ([f"{head}.{leaf}" for head in heads] for leaf in ("weight", "bias"))
+    if not all(name in entries for name in (*weights, *biases)):
         return {}
-    parts = {leaf: [entries.take(name) for name in names[leaf]] for leaf in names}
-    shapes = {part.shape for part in parts["weight"]}
-    if len(shapes) > 1 or len({len(part) for leaf in parts for part in parts[leaf]}) > 1:
+    kernels, shifts = ([entries.take(name) for name in names] for names in (weights, biases))
+    shapes = [array.shape for array in (*kernels, *shifts)]
+    if len(set(shapes[: len(heads)])) > 1 or len({shape[0] for shape in shapes}) > 1:
         raise ValueError(
-            f"{entries.owner}: {' and '.join(names['weight'])} have shapes "
-            f"{[part.shape for part in parts['weight']]}, which are not those of two heads for the "
-            "same classes"
+            f"{entries.owner}: {' and '.join(weights)} with their biases have shapes {shapes}, "
+            "which are not those of heads for the same classes"
         )
-    arrays = {
-        "head/kernel": np.concatenate([part.T for part in parts["weight"]]) / len(heads),
-        "head/bias": sum(parts["bias"]) / len(heads),
+    kernel = np.concatenate([kernel.T for kernel in kernels]) / len(heads)
+    return {
+        "head/kernel": Named(kernel, BOTH.join(map(entries.full_name, weights))),
+        "head/bias": Named(sum(shifts) / len(heads), BOTH.join(map(entries.full_name, biases))),
     }
-    origins = [BOTH.join(map(entries.full_name, names[leaf])) for leaf in names]
-    return {path: Named(arrays[path], o) for path, o in zip(arrays, origins, strict=True)}
 
 
 def to_torch(arrays, names, num_blocks):

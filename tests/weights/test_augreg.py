@@ -97,10 +97,14 @@ def test_a_model_that_averages_drops_the_class_token():
     assert report.unused == ("cls",)
 
 
-def test_bfloat16_as_numpy_stores_it():
+@pytest.mark.parametrize("dtype", ["V2", "bfloat16"])
+def test_bfloat16_as_numpy_stores_it_and_as_jax_has_it(dtype):
+    if dtype == "bfloat16":
+        types = pytest.importorskip("ml_dtypes", reason="the type of JAX: pip install ml_dtypes")
+        dtype = types.bfloat16
     entries = augreg_entries()
     halves = {name: (a.view(np.uint32) >> 16).astype(np.uint16) for name, a in entries.items()}
-    stored = {name: array.view("V2") for name, array in halves.items()}
+    stored = {name: array.view(dtype) for name, array in halves.items()}
     model = build("augreg", entries)
     load(model, "augreg", stored)
     kernel = np.asarray(model.get_layer("head").get_weights()[0])
