@@ -38,7 +38,7 @@ def draw_clip_maps(clip, maps, columns=8, path=None):
     """
     panels, names, colours = _panels("draw_clip_maps", clip, maps)
     moments = np.linspace(0, len(clip) - 1, min(columns, len(clip))).round().astype(int)
-    figure, axes = _figure(len(names), len(moments), panels.shape)
+    figure, axes = _figure(len(names), len(moments), panels.shape, heads=1)
     for row, name in enumerate(names):
         for axis, moment in zip(axes[row], moments, strict=True):
             axis.imshow(panels[moment, row])
@@ -70,7 +70,8 @@ def animate_clip_maps(clip, maps, path, frame_rate=6):
     require("PIL.Image", "image")
     panels, names, colours = _panels("animate_clip_maps", clip, maps)
     columns = -(-len(names) // (1 if len(names) <= 5 else 2))
-    figure, axes = _figure(-(-len(names) // columns), columns, panels.shape)
+    rows = -(-len(names) // columns)
+    figure, axes = _figure(rows, columns, panels.shape, heads=rows)
     shown = []
     for axis, panel, name, colour in zip(axes.flat, panels[0], names, colours, strict=False):
         shown.append(axis.imshow(panel))
@@ -114,10 +115,10 @@ def _panels(owner, clip, maps):
     return np.clip(np.stack(panels, axis=1), 0, 1), names, ["white", *colours, "white"]
 
 
-def _figure(rows, columns, shape):
-    """Return a dark figure for panels, and its axes without ticks."""
+def _figure(rows, columns, shape, heads):
+    """Return a dark figure for panels, with so many lines of heads, and its axes without ticks."""
     figures = require("matplotlib.figure", "plot")
-    size = 1.15 * columns + 0.3, 1.15 * rows * shape[2] / shape[3] + 0.2 * rows + 0.2
+    size = 1.15 * columns + 0.3, 1.15 * rows * shape[2] / shape[3] + 0.25 * heads + 0.1
     figure = figures.Figure(figsize=size, facecolor=_GROUND, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
