@@ -1,10 +1,6 @@
 """Training on several devices and processes, all of them CPUs, equals that on one."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -14,8 +10,7 @@ from keras_tokenlearner import create_model
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.training.distribution import Devices, scope
 from tests.training.distribution import worker
-
-BACKEND = keras.backend.backend()
+from tests.training.distribution.launch import BACKEND, launch
 
 # Mode, processes, devices of each; the thorough ones are slow.
 ARRANGEMENTS = {
@@ -38,40 +33,10 @@ VIDEO_MODEL = (  # of the latter DistributedDataParallel cannot share the BatchN
 over_arrangements = pytest.mark.parametrize(("mode", "processes", "cpus"), ARRANGEMENTS)
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("localhost", 0))
-        return listener.getsockname()[1]
-
-
-def cluster(processes):
-    """Return for each process the variables by which the framework finds the others."""
-    addresses = [f"localhost:{free_port()}" for _ in range(processes)]
-    for index in range(processes):
-        if BACKEND == "tensorflow":
-            task = {"type": "worker", "index": index}
-            yield {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task})}
-        else:
-            yield {
-                "KERAS_DISTRIBUTION_JOB_ADDRESSES": addresses[0],
-                "KERAS_DISTRIBUTION_NUM_PROCESSES": str(processes),
-                "KERAS_DISTRIBUTION_PROCESS_ID": str(index),
-            }
-
-
 def run(mode, processes, cpus, folder, *arguments):
     """Run the worker as so many processes; return what each of them found."""
-    flags = f"--xla_force_host_platform_device_count={cpus} --xla_backend_optimization_level=0"
-    common = {**os.environ, "XLA_FLAGS": flags, "CPUS": str(cpus)}
-    command = [sys.executable, "-m", "tests.training.distribution.worker"]
-    command += [mode, str(folder), *map(str, arguments)]
-    environments = [{}]
-    if BACKEND == "torch":
-        launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command[2:2] = [*launch, "-m"]
-    elif processes > 1:
-        environments = cluster(processes)
-    running = [subprocess.Popen(command, env=common | more) for more in environments]
+    arguments = (mode, folder, *arguments)
+    running = launch("tests.training.distribution.worker", arguments, processes, cpus)
     assert [process.wait() for process in running] == [0] * len(running)
     return [json.loads((folder / f"{index}.json").read_text()) for index in range(processes)]
 

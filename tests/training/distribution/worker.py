@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from keras_tokenlearner import create_model
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.training.distribution import scope
 from keras_tokenlearner.training.resume import Resume
+from tests.training.distribution.launch import make_cpus
 
 # Models without dropout, whose noise is not that of one device.
 MODELS = {
@@ -75,16 +75,6 @@ def _divided(weight):
     return sharding is not None and not sharding.is_fully_replicated
 
 
-def make_cpus(count):
-    """Make TensorFlow believe in several CPUs; JAX is told by XLA_FLAGS."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        parts = [tf.config.LogicalDeviceConfiguration()] * count
-        tf.config.set_logical_device_configuration(cpu, parts)
-
-
 if __name__ == "__main__":
-    make_cpus(int(os.environ.get("CPUS", 1)))
+    make_cpus()
     run(*sys.argv[1:])
