@@ -5,8 +5,10 @@ Run on a machine that has nothing else to do:
     pip install -e ".[formats,tensorflow,jax,torch]"
     python -m benchmarks.formats tokenlearner_nano4_8at2 --weights fashion_mnist > formats.csv
 
-Each row is made by a process of its own. What fails stands in the table with its error. Outputs are
-those of the classifier before its softmax, compared with the Keras model on the same backend.
+ONNX from JAX also takes jax2onnx, which wants an older orbax, and LiteRT from torch litert-torch;
+without them their rows say so. Each row is made by a process of its own. What fails stands in the
+table with its error. Outputs are those of the classifier before its softmax, compared with the
+Keras model on the same backend.
 """
 
 import argparse
@@ -29,7 +31,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 BATCHES = (1, 32)
 COLUMNS = ("format", "backend", "works", "batch", "max_difference", "bytes", "ms_1", "ms_32")
 LONGEST = 200  # characters of an error
-LIBRARIES = ("keras", "tensorflow", "jax", "torch", "onnx", "onnxruntime", "openvino")
+LIBRARIES = ("keras", *BACKENDS, "onnx", "onnxruntime", "openvino", "ai-edge-litert")
 
 
 def main(arguments=None):

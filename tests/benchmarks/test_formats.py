@@ -26,6 +26,25 @@ def test_what_works(capsys):
     assert "embedding/projection/kernel" in quantized["note"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "library", "backends"),
+    [
+        ("onnx", "onnxruntime", ("tensorflow", "torch")),
+        ("openvino", "openvino", ("tensorflow", "torch")),
+        ("litert", "ai_edge_litert", ("tensorflow",)),
+        ("torch", "torch", ("torch",)),
+    ],
+)
+def test_other_formats_answer_the_same(capsys, kind, library, backends):
+    pytest.importorskip(library, reason="of the extra `formats`")
+    if BACKEND not in backends:
+        pytest.skip("Keras does not write it from this backend alone")
+    (row,) = rows(capsys, "--formats", kind)
+    assert row["works"] == "yes", row["note"]
+    assert float(row["max_difference"]) < 1e-4 and int(row["bytes"]) > 10_000
+
+
 @pytest.mark.skipif(BACKEND == "torch", reason="there it works")
 def test_what_does_not(capsys):
     (row,) = rows(capsys, "--formats", "torch")
