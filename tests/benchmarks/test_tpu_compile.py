@@ -11,24 +11,26 @@ pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX co
 SETTINGS = ["model=tokenlearner_pico8_4at1", "size=32"]
 
 
-def compiled(mode):
+def compiled(mode, topology="v5e:2x2"):
     from benchmarks import tpu_compile
 
     recipe = with_settings(RECIPES["imagenet_384"](), SETTINGS)
-    program = tpu_compile.lower(recipe, "v5e:2x2", mode, 8).compile()
+    program = tpu_compile.lower(recipe, topology, mode, 16).compile()
     return recipe.build(1000).count_params(), program, tpu_compile.collectives(program.as_text())
 
 
-def test_data_parallel_exchanges_the_gradients():
-    weights, program, exchanged = compiled("data_parallel")
+@pytest.mark.parametrize("topology", ["v5e:2x2", "v5e:4x4"])
+def test_data_parallel_exchanges_the_gradients(topology):
+    weights, program, exchanged = compiled("data_parallel", topology)
     assert set(exchanged) == {"all-reduce"}
     assert exchanged["all-reduce"][1] == pytest.approx(4 * weights, rel=0.02)  # float32
     assert program.memory_analysis().argument_size_in_bytes > 2 * 4 * weights  # with momentum
 
 
 def test_model_parallel_exchanges_four_sums_a_block():
-    _, _, whole = compiled("data_parallel")
-    _, _, divided = compiled("model_parallel:4")
-    assert set(divided) == {"all-reduce"}
-    assert 2 * 4 <= divided["all-reduce"][0] <= 2 * 4 + 3
-    assert divided["all-reduce"][1] < whole["all-reduce"][1]
+    _, whole, _ = compiled("data_parallel")
+    _, divided, exchanged = compiled("model_parallel:2")
+    assert set(exchanged) == {"all-reduce"}
+    assert 2 * 4 <= exchanged["all-reduce"][0] <= 2 * 4 + 3  # of two blocks, and gradients
+    sizes = [part.memory_analysis().argument_size_in_bytes for part in (divided, whole)]
+    assert sizes[0] < sizes[1]
