@@ -15,7 +15,8 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 test test-slow test-without-tensorflow: export OMP_NUM_THREADS ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: quickstart test test-slow test-without-tensorflow lint clean help check-python
+.PHONY: quickstart test test-slow test-without-tensorflow lint notebooks docs links dist clean help \
+  check-python
 
 help:
 	@echo "make quickstart               the tour: a trained model, its tokens, fine-tuning, a SavedModel"
@@ -23,6 +24,9 @@ help:
 	@echo "make test-slow                thorough proofs: processes that share a training, runs that are killed"
 	@echo "make test-without-tensorflow  models build and train on jax and torch alone"
 	@echo "make lint                     ruff"
+	@echo "make notebooks                run the notebooks anew; NOTEBOOKS=tokens for one of them"
+	@echo "make docs                     the documentation, in site/; make links checks its addresses"
+	@echo "make dist                     wheel and source archive, the wheel tried on: $(BACKENDS)"
 	@echo "make clean                    remove the environments and what the quickstart made"
 
 check-python:
@@ -45,6 +49,7 @@ endef
 QUICKSTART := --editable=.[tensorflow,cli,plot]
 TEST := --editable=.[tensorflow,jax,torch,dev]
 NO_TENSORFLOW := --editable=.[jax,torch,dev]
+DOCS := --editable=.[tensorflow,jax,torch,dev,docs]
 
 .venv/quickstart/ready: pyproject.toml | check-python
 	$(call install,$(QUICKSTART))
@@ -54,6 +59,9 @@ NO_TENSORFLOW := --editable=.[jax,torch,dev]
 
 .venv/no-tensorflow/ready: pyproject.toml | check-python
 	$(call install,$(TORCH),$(NO_TENSORFLOW))
+
+.venv/docs/ready: pyproject.toml | check-python
+	$(call install,$(TORCH),$(DOCS))
 
 quickstart: .venv/quickstart/ready
 	@KERAS_BACKEND=tensorflow .venv/quickstart/bin/keras-tokenlearner quickstart
@@ -73,5 +81,24 @@ test-without-tensorflow: .venv/no-tensorflow/ready
 lint: .venv/test/ready
 	@.venv/test/bin/ruff check . && .venv/test/bin/ruff format --check .
 
+notebooks: .venv/docs/ready
+	@.venv/docs/bin/python notebooks/make.py $(NOTEBOOKS)
+
+# A warning is an error; so are links between pages that lead nowhere.
+docs: .venv/docs/ready
+	@rm -rf site docs/api
+	@KERAS_BACKEND=torch .venv/docs/bin/python -m sphinx -c docs --fail-on-warning --quiet . site
+	@echo "See site/index.html, or: python3 -m http.server --directory site"
+
+links: docs
+	@KERAS_BACKEND=torch .venv/docs/bin/python -m sphinx -c docs -b linkcheck --quiet . site/links
+
+dist: .venv/test/ready
+	@rm -rf build dist && .venv/test/bin/python -m build
+	@$(PYTHON) -m venv --clear .venv/wheel
+	@.venv/wheel/bin/python -m pip install $(PIP_FLAGS) $(TORCH) "$$(ls dist/*.whl)[tensorflow,jax,torch,cli]"
+	@set -e; cd .venv/wheel; for backend in $(BACKENDS); do echo "== the wheel on $$backend"; \
+	  KERAS_BACKEND=$$backend bin/python ../../tests/wheel.py && bin/keras-tokenlearner models 'vit_*'; done
+
 clean:
-	rm -rf .venv quickstart
+	rm -rf .venv quickstart build dist site docs/api

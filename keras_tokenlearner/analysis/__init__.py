@@ -3,6 +3,12 @@
 from keras_tokenlearner.analysis import cost_rules
 from keras_tokenlearner.analysis.clip_pictures import animate_clip_maps, draw_clip_maps
 from keras_tokenlearner.analysis.costs import Cost, ModelCosts, costs, count
-from keras_tokenlearner.analysis.maps import token_maps, with_token_maps
+from keras_tokenlearner.analysis.maps import (
+    position_entropy,
+    token_maps,
+    token_similarity,
+    with_token_maps,
+)
 from keras_tokenlearner.analysis.paper_costs import catalog_costs, paper_costs
-from keras_tokenlearner.analysis.pictures import draw_token_maps
+from keras_tokenlearner.analysis.pictures import draw_token_entropy, draw_token_maps
+from keras_tokenlearner.analysis.plots import draw_costs, draw_token_similarity

@@ -31,12 +31,12 @@ class Cost:
 
     @property
     def paper_flops(self):
-        """The count of Tables 1, 2, 4, 6, 7 and 8: multiply-adds and half of the cheap ones."""
+        """Multiply-adds and half of the cheap ones, the count of Tables 1, 2, 4, 6, 7 and 8."""
         return self.macs + self.elementwise / 2
 
     @property
     def bottleneck_flops(self):
-        """The count of Tables 10, 11 and 12: two operations a multiply-add, outer taps and all.
+        """Two operations a multiply-add, outer taps and all, the count of Tables 10, 11 and 12.
 
         Of the cheap operations, a softmax counts 5 an element, the others as in `elementwise`.
         """

@@ -29,16 +29,60 @@ def token_maps(model, images, layer=None, batch_size=32):
 
     Source: Figure 10 of the paper.
     """
-    learner = _learner("token_maps", model, layer)
-    inputs = keras.Model(model.inputs, learner.input).predict(
-        np.asarray(images), batch_size=batch_size, verbose=0
-    )
-    found = []
-    for start in range(0, len(inputs), batch_size):
-        _, maps = learner(inputs[start : start + batch_size], return_maps=True)
-        found.append(keras.ops.convert_to_numpy(keras.ops.cast(maps, "float32")))
-    maps = np.concatenate(found)
-    return maps.reshape(len(maps), *(learner.grid or maps.shape[1:-1]), maps.shape[-1])
+    _, maps = _learned("token_maps", model, images, layer, batch_size)
+    return maps
+
+
+def token_similarity(model, images, layer=None, batch_size=32):
+    """Return how alike the tokens are that a model learns from images.
+
+    Args:
+        model: A functional `keras.Model` with a `TokenLearner`, of the catalogue or loaded.
+        images: Array of what the model takes, (B, ...).
+        layer: Name of the `TokenLearner`. Defaults to the first.
+        batch_size: Integer, images at a time.
+
+    Returns:
+        Array of shape (B, S, S), of type float32: the cosine between every two tokens of an image.
+        For a model that learns S tokens of each of T frames it is (B, T * S, T * S).
+
+    Raises:
+        ValueError: If the model has no `TokenLearner`, or none of that name.
+
+    Example:
+
+    >>> model = create_model("tokenlearner_pico8_4at1", classes=10)
+    >>> token_similarity(model, np.ones((2, 32, 32, 3))).shape
+    (2, 4, 4)
+    """
+    tokens, _ = _learned("token_similarity", model, images, layer, batch_size)
+    tokens = tokens / np.maximum(np.linalg.norm(tokens, axis=-1, keepdims=True), 1e-9)
+    return tokens @ tokens.transpose(0, 2, 1)
+
+
+def position_entropy(maps):
+    """Return where tokens agree: the entropy of the tokens at each position of an image.
+
+    Every map is divided by its sum, so that all tokens count alike; at each position the shares of
+    the tokens then have an entropy, which is divided by its largest value, log S.
+
+    Args:
+        maps: Array of shape (..., H, W, S), as `token_maps` gives it.
+
+    Returns:
+        Array of shape (..., H, W), from 0, where one token looks alone, to 1, where all look alike.
+
+    Example:
+
+    >>> maps = np.array([[[1.0, 1.0], [3.0, 0.0]]])
+    >>> np.round(position_entropy(maps), 2).tolist()
+    [[0.72, 0.0]]
+    """
+    maps = np.maximum(maps, 0)
+    maps = maps / np.maximum(maps.sum((-3, -2), keepdims=True), 1e-9)
+    shares = maps / np.maximum(maps.sum(-1, keepdims=True), 1e-9)
+    entropy = (shares * np.log(1 / np.maximum(shares, 1e-12))).sum(-1)
+    return entropy / np.log(max(maps.shape[-1], 2))
 
 
 def with_token_maps(model, layer=None):
@@ -76,6 +120,20 @@ def with_token_maps(model, layer=None):
     shape = (*(learner.grid or learner.input.shape[1:-1]), learner.num_tokens)
     maps = keras.layers.Reshape(shape, dtype="float32", name="token_maps")(found[0])
     return keras.Model(copy.input, {"outputs": copy.output, "token_maps": maps}, name=model.name)
+
+
+def _learned(owner, model, images, layer, batch_size):
+    """Return the tokens and the maps of a model's TokenLearner, of type float32."""
+    learner = _learner(owner, model, layer)
+    inputs = keras.Model(model.inputs, learner.input).predict(
+        np.asarray(images), batch_size=batch_size, verbose=0
+    )
+    found = []
+    for start in range(0, len(inputs), batch_size):
+        both = learner(inputs[start : start + batch_size], return_maps=True)
+        found.append([keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in both])
+    tokens, maps = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    return tokens, maps.reshape(len(maps), *(learner.grid or maps.shape[1:-1]), maps.shape[-1])
 
 
 def _learner(owner, model, layer):

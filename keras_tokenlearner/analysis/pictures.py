@@ -1,10 +1,13 @@
 import keras
 import numpy as np
 
+from keras_tokenlearner.analysis.canvas import INK, new_figure, save
+from keras_tokenlearner.analysis.maps import position_entropy
 from keras_tokenlearner.extras import require
+from keras_tokenlearner.layers.checks import check_choice
 
 
-def draw_token_maps(images, maps, titles=None, path=None):
+def draw_token_maps(images, maps, titles=None, path=None, tokens=None):
     """Draw what each learned token looks at: a row an image, a column a token.
 
     Each map is scaled to its own range and laid over the image. The last column paints every
@@ -16,48 +19,110 @@ def draw_token_maps(images, maps, titles=None, path=None):
         maps: Array of shape (B, H, W, S), as `token_maps` gives it.
         titles: A text for each image.
         path: Where to save the picture; it is not saved if `None`.
+        tokens: Numbers of the tokens that get a column, from 0. Defaults to all.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
+        ValueError: If the maps are not those of as many images, or a token is none of theirs.
         ImportError: If matplotlib, the extra `plot`, is not installed.
     """
-    figures = require("matplotlib.figure", "plot")
-    colormaps = require("matplotlib", "plot").colormaps
-    images = np.asarray(images, "float32") / 255
-    maps = keras.ops.image.resize(maps, images.shape[1:3], interpolation="bicubic", antialias=True)
-    maps = np.maximum(keras.ops.convert_to_numpy(maps), 0)
+    images, maps = _checked("draw_token_maps", images, maps)
     count = maps.shape[-1]
-    columns = count + 2
-    figure = figures.Figure(
-        figsize=(1.15 * columns, 1.15 * len(images) + 0.5),
-        facecolor="#101218",
-        layout="constrained",
-    )
-    axes = figure.subplots(len(images), columns, squeeze=False)
-    colours = colormaps["hsv"](np.arange(count) / count)[:, :3] * 0.75 + 0.25
-    for row, (image, stack) in enumerate(zip(images, maps, strict=True)):
+    tokens = range(count) if tokens is None else tokens
+    for token in tokens:
+        check_choice("draw_token_maps", "tokens", token, range(count))
+    maps = np.maximum(_enlarge(maps, images), 0)
+    colours = _colormap("hsv", np.arange(count) / count) * 0.75 + 0.25
+    rows = []
+    for image, stack in zip(images, maps, strict=True):
         low, high = stack.min((0, 1)), stack.max((0, 1))
         scaled = (stack - low) / np.maximum(high - low, 1e-9)
-        grey = image.mean(-1)
-        panels = [np.repeat(grey[..., None], 3, -1) if image.shape[-1] == 1 else image]
-        for token in range(count):
-            heat = colormaps["inferno"](scaled[..., token])[..., :3]
-            panels.append(0.4 * grey[..., None] + 0.75 * heat)
         strongest = np.argmax(stack / np.maximum(stack.mean((0, 1)), 1e-9), axis=-1)
-        panels.append(colours[strongest] * (0.25 + 0.75 * grey[..., None]))
-        for axis, panel in zip(axes[row], panels, strict=True):
+        painted = colours[strongest] * (0.25 + 0.75 * image.mean(-1, keepdims=True))
+        overlays = [_overlay(image, scaled[..., token]) for token in tokens]
+        rows.append([_coloured(image), *overlays, painted])
+    heads = ["image", *(f"token {token + 1}" for token in tokens), "strongest"]
+    inks = [INK, *colours[list(tokens)], INK]
+    return save(_grid(rows, heads, inks, titles), path)
+
+
+def draw_token_entropy(images, maps, titles=None, path=None):
+    """Draw where the tokens look together, and where they agree: a row an image.
+
+    The second column is the sum of all maps, in the range of each image. The third is
+    `position_entropy`, in the range of all images, which stands above it: the brighter a place, the
+    more alike the tokens weigh it.
+
+    Args:
+        images: Array of shape (B, height, width, 1 or 3), pixels in [0, 255].
+        maps: Array of shape (B, H, W, S), as `token_maps` gives it.
+        titles: A text for each image.
+        path: Where to save the picture; it is not saved if `None`.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: If the maps are not those of as many images.
+        ImportError: If matplotlib, the extra `plot`, is not installed.
+    """
+    images, maps = _checked("draw_token_entropy", images, maps)
+    together = maps.sum(-1, keepdims=True)
+    together = together / np.maximum(together.max((1, 2), keepdims=True), 1e-9)
+    entropy = position_entropy(maps)[..., None]
+    low, high = entropy.min(), entropy.max()
+    entropy = (entropy - low) / max(high - low, 1e-9)
+    both = np.clip(_enlarge(np.concatenate([together, entropy], axis=-1), images), 0, 1)
+    rows = [
+        [_coloured(image), *(_overlay(image, stack[..., index]) for index in (0, 1))]
+        for image, stack in zip(images, both, strict=True)
+    ]
+    heads = ["image", "all tokens", f"entropy\n{low:.2f} to {high:.2f}"]
+    return save(_grid(rows, heads, [INK] * 3, titles), path)
+
+
+def _checked(owner, images, maps):
+    images, maps = np.asarray(images, "float32") / 255, np.asarray(maps, "float32")
+    if images.ndim != 4 or maps.ndim != 4 or len(images) != len(maps):
+        raise ValueError(
+            f"{owner}: `images` must have shape (B, height, width, 1 or 3) and `maps` (B, H, W, S)."
+            f" Received: shapes {images.shape} and {maps.shape}"
+        )
+    return images, maps
+
+
+def _enlarge(maps, images):
+    size = images.shape[1:3]
+    maps = keras.ops.image.resize(maps, size, interpolation="bicubic", antialias=True)
+    return keras.ops.convert_to_numpy(maps)
+
+
+def _colormap(name, values):
+    return require("matplotlib", "plot").colormaps[name](values)[..., :3]
+
+
+def _coloured(image):
+    return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def _overlay(image, heat):
+    return 0.4 * image.mean(-1, keepdims=True) + 0.75 * _colormap("inferno", heat)
+
+
+def _grid(rows, heads, inks, titles):
+    """Return a figure of panels in rows, a head in its own ink over each column."""
+    figure = new_figure(1.15 * len(heads), 1.15 * len(rows) + 0.5)
+    axes = figure.subplots(len(rows), len(heads), squeeze=False)
+    for place, panels in enumerate(rows):
+        for axis, panel in zip(axes[place], panels, strict=True):
             axis.imshow(np.clip(panel, 0, 1))
         if titles is not None:
-            axes[row, 0].set_ylabel(titles[row], color="white", fontsize=8)
-    heads = ["image", *(f"token {token + 1}" for token in range(count)), "strongest"]
-    for column, head in enumerate(heads):
-        colour = colours[column - 1] if 0 < column <= count else "white"
-        axes[0, column].set_title(head, color=colour, fontsize=8)
+            axes[place, 0].set_ylabel(titles[place], color=INK, fontsize=8)
+    for axis, head, ink in zip(axes[0], heads, inks, strict=True):
+        axis.set_title(head, color=ink, fontsize=8)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
-    if path is not None:
-        figure.savefig(path, dpi=150, facecolor=figure.get_facecolor())
     return figure

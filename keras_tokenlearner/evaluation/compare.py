@@ -13,7 +13,7 @@ def compare(models, images, labels, batch_size=32, repeats=5):
     Speed is measured on one batch, as `images_per_second` does.
 
     Args:
-        models: List of classifiers, `keras.Model`s that take the images.
+        models: List of classifiers, each a `keras.Model` that takes the images.
         images: Array, (n, ...), with at least one batch.
         labels: Integer array of shape (n,).
         batch_size: Integer, of the measurement and of the scoring.

@@ -21,17 +21,15 @@ def bottleneck_module(config, input_shape=(64, 8, 8, 432), name="module"):
 
     A module maps a video, (B, T, H, W, C), to one of the same shape; its parts run in order:
 
-    | part | what it is |
-    |---|---|
-    | `conv2d` | 3x3 convolution of each frame, dense, no bias |
-    | `conv1d` | convolution over 3 frames, dense, no bias |
-    | `spatial`, `temporal`, `joint` | `SpaceTimeAttention` with multi-head attention |
-    | `temporal_vector` | the same over time, with vector attention |
-    | `mlpmixer` | frame averages, `MixerBlock`, broadcast |
-    | `tokenlearner` | `TokenLearner`, attention between its tokens, `TokenFuser` |
-    | `broadcast` | frame averages, attention between them, broadcast |
-    | `prior_broadcast` | frame averages, `PriorAttention`, broadcast |
-    | `fuser` | frame averages, attention between them, `TokenFuser` |
+    * `conv2d`: 3x3 convolution of each frame, dense, no bias;
+    * `conv1d`: convolution over 3 frames, dense, no bias;
+    * `spatial`, `temporal`, `joint`: `SpaceTimeAttention` with multi-head attention;
+    * `temporal_vector`: the same over time, with vector attention;
+    * `mlpmixer`: frame averages, `MixerBlock`, broadcast;
+    * `tokenlearner`: `TokenLearner`, attention between its tokens, `TokenFuser`;
+    * `broadcast`: frame averages, attention between them, broadcast;
+    * `prior_broadcast`: frame averages, `PriorAttention`, broadcast;
+    * `fuser`: frame averages, attention between them, `TokenFuser`.
 
     "Broadcast" adds what became of a frame's average to each of its positions.
 

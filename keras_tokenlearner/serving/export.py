@@ -79,12 +79,10 @@ def export(model, path, labels=None, top_k=5, maps=False, frame_step=None, prove
             as many as the classes, or maps are wanted of a model without TokenLearner.
         ImportError: If TensorFlow, the extra `tensorflow`, is not installed.
 
-    Example:
+    Example::
 
-    ```python
-    model = keras_tokenlearner.create_model("tokenlearner_b16_8at6", classes=2)
-    keras_tokenlearner.export(model, "served/pets", labels=["cat", "dog"], maps=True)
-    ```
+        model = keras_tokenlearner.create_model("tokenlearner_b16_8at6", classes=2)
+        keras_tokenlearner.export(model, "served/pets", labels=["cat", "dog"], maps=True)
 
     Source: the layout of TensorFlow Serving.
     """

@@ -28,14 +28,12 @@ def serve(path, host="127.0.0.1", port=8080, grpc_port=8081, name=None, max_batc
         ValueError: If there is no exported model.
         ImportError: If a library that is needed is not installed; the message names the extra.
 
-    Example:
+    Example::
 
-    ```python
-    keras_tokenlearner.export(model, "served/flowers")
-    keras_tokenlearner.serving.serve("served/flowers")
-    # POST http://127.0.0.1:8080/v1/models/flowers:predict
-    # {"instances": [{"b64": "..."}]}
-    ```
+        keras_tokenlearner.export(model, "served/flowers")
+        keras_tokenlearner.serving.serve("served/flowers")
+        # POST http://127.0.0.1:8080/v1/models/flowers:predict
+        # {"instances": [{"b64": "..."}]}
 
     Source: the two inference protocols of KServe.
     """

@@ -1,11 +1,16 @@
-"""Maps against the definition, and the picture that is drawn of them."""
+"""Maps and tokens against their definitions."""
 
 import keras
 import numpy as np
 import pytest
 
 import keras_tokenlearner
-from keras_tokenlearner.analysis import draw_token_maps, token_maps, with_token_maps
+from keras_tokenlearner.analysis import (
+    position_entropy,
+    token_maps,
+    token_similarity,
+    with_token_maps,
+)
 
 MODEL = "tokenlearner_pico8_4at1"
 
@@ -62,17 +67,19 @@ def test_a_model_that_gives_its_maps_too(name):
     np.testing.assert_allclose(found["token_maps"], token_maps(model, inputs), atol=1e-6)
 
 
-def test_picture(model, images, tmp_path):
-    maps = token_maps(model, images)
-    figure = draw_token_maps(images, maps, titles=list("abcde"), path=tmp_path / "maps.png")
-    assert len(figure.axes) == 5 * (1 + 4 + 1)
-    assert (tmp_path / "maps.png").stat().st_size > 10_000
-    overlay = figure.axes[1].images[0].get_array()
-    assert overlay.shape == (32, 48, 3)
-    assert 0 <= overlay.min() < overlay.max() <= 1
+def test_similarity_is_the_cosine_of_the_tokens_that_the_next_block_gets(model, images):
+    similarity = token_similarity(model, images, batch_size=2)
+    tokens = keras.Model(model.inputs, model.get_layer("token_learner").output)
+    for cosines, rows in zip(similarity, tokens.predict(images, verbose=0), strict=True):
+        for (a, b), cosine in np.ndenumerate(cosines):
+            lengths = np.sqrt(rows[a] @ rows[a]) * np.sqrt(rows[b] @ rows[b])
+            assert cosine == pytest.approx(rows[a] @ rows[b] / lengths, abs=1e-5)
 
 
-def test_without_matplotlib_the_extra_is_named(model, images, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"keras-tokenlearner\[plot\]"):
-        draw_token_maps(images, np.ones((5, 4, 6, 4)))
+def test_entropy_of_positions_of_one_two_and_all_tokens():
+    alone, alike = np.zeros((2, 2, 4)), np.ones((2, 2, 4)) * [1, 2, 3, 4]
+    alone[range(2), range(2), [0, 1]] = 5
+    np.testing.assert_allclose(position_entropy(alone), 0, atol=1e-9)
+    np.testing.assert_allclose(position_entropy(alike), 1, atol=1e-9)
+    halves = np.array([[[1.0, 1, 0, 0], [1, 1, 0, 0]], [[0, 0, 1, 1], [0, 0, 1, 1]]])
+    np.testing.assert_allclose(position_entropy(halves), 0.5, atol=1e-9)

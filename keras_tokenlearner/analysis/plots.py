@@ -1,0 +1,104 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from keras_tokenlearner.analysis.canvas import FAINT, GROUND, INK, new_figure, save
+
+
+def draw_token_similarity(similarity, path=None):
+    """Draw how alike the tokens are: a square of cosines, averaged over the images.
+
+    Args:
+        similarity: Array of shape (B, S, S), as `token_similarity` gives it.
+        path: Where to save the picture; it is not saved if `None`.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: If matplotlib, the extra `plot`, is not installed.
+    """
+    mean = np.mean(similarity, axis=0)
+    count = len(mean)
+    figure = new_figure(0.55 * count + 1.2, 0.5 * count + 0.8)
+    axis = figure.subplots()
+    shown = axis.imshow(mean, cmap="inferno", vmin=min(0.0, mean.min()), vmax=1)
+    for row, column in np.ndindex(mean.shape) if count <= 16 else ():
+        value = mean[row, column]
+        ink = GROUND if value > 0.6 else INK
+        axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
+    numbers = np.arange(count)
+    axis.set(xticks=numbers, yticks=numbers, xticklabels=numbers + 1, yticklabels=numbers + 1)
+    axis.set_title("cosine between tokens", color=INK, fontsize=9)
+    _inked(axis)
+    figure.colorbar(shown).ax.tick_params(colors=INK, labelsize=8)
+    return save(figure, path)
+
+
+def draw_costs(rows, path=None, cost="gmacs", score="accuracy", label="model"):
+    """Draw how good models are against what they cost: up and to the left is better.
+
+    A line joins the models that no other beats in both.
+
+    Args:
+        rows: List of dictionaries, as `keras_tokenlearner.evaluation.compare` gives it, or the path
+            of a CSV file with a header; its lines that start with `#` and its rows that lack one of
+            the two numbers are left out.
+        path: Where to save the picture; it is not saved if `None`.
+        cost: The column of what to pay.
+        score: The column of what is had for it.
+        label: The column of the names.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: If a column is missing, or no row has both numbers.
+        ImportError: If matplotlib, the extra `plot`, is not installed.
+    """
+    points = _points(rows, cost, score, label)
+    figure = new_figure(6.4, 4)
+    axis = figure.subplots()
+    front = [one for one in points if not any(_beats(other, one) for other in points)]
+    axis.plot(*zip(*(one[:2] for one in front), strict=True), color=FAINT, linewidth=1)
+    axis.scatter(*zip(*(one[:2] for one in points), strict=True), color="#ffb454", zorder=2)
+    for x, y, name in points:
+        axis.annotate(name, (x, y), (6, -10), textcoords="offset points", color=INK, fontsize=8)
+    axis.set_xlabel(cost, color=INK, fontsize=9)
+    axis.set_ylabel(score, color=INK, fontsize=9)
+    axis.margins(0.2, 0.15)
+    _inked(axis)
+    return save(figure, path)
+
+
+def _points(rows, cost, score, label):
+    """Return `(cost, score, name)` of the rows that have them, the cheapest first."""
+    if isinstance(rows, str | Path):
+        lines = Path(rows).read_text().splitlines()
+        rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    columns = list(rows[0]) if rows else []
+    if not {cost, score, label} <= set(columns):
+        raise ValueError(
+            f"draw_costs: the rows must have the columns {cost!r}, {score!r} and {label!r}; choose "
+            f"others by `cost`, `score` and `label`. Received: columns {columns}"
+        )
+    found = [
+        (float(row[cost]), float(row[score]), str(row[label]))
+        for row in rows
+        if row[cost] not in ("", None) and row[score] not in ("", None)
+    ]
+    if not found:
+        raise ValueError(f"draw_costs: no row has both. Received: cost={cost!r}, score={score!r}")
+    return sorted(found)
+
+
+def _beats(one, other):
+    """Whether one model costs no more than another, is as good, and is not the same on both."""
+    return one[0] <= other[0] and one[1] >= other[1] and one[:2] != other[:2]
+
+
+def _inked(axis):
+    axis.set_facecolor(GROUND)
+    axis.tick_params(colors=INK, labelsize=8)
+    axis.spines[:].set_color(FAINT)

@@ -1,0 +1,133 @@
+# %% [markdown]
+# # Export and serve
+#
+# From a trained model to an answer over HTTP: an export that takes what clients have, a server for
+# it, and requests, good ones and bad ones.
+#
+# It needs `pip install "keras-tokenlearner[tensorflow,cli,serve,image]"`.
+
+# %%
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # or "jax", or "torch"
+
+import base64
+import io
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import tensorflow as tf
+from PIL import Image
+
+import keras_tokenlearner as kt
+from keras_tokenlearner.data import load_fashion_mnist
+from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
+
+tf.get_logger().setLevel("ERROR")
+
+# %% [markdown]
+# ## Export
+#
+# The SavedModel holds more than the model: the decoding of image files, the resizing that training
+# had, the names of the classes. The folder counts versions, as TensorFlow Serving wants it.
+
+# %%
+model = kt.create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
+folder = kt.export(model, "clothes", labels=CLASS_NAMES, top_k=3)
+for name, signature in tf.saved_model.load(str(folder)).signatures.items():
+    takes = signature.structured_input_signature[1].values()
+    print(f"{name:16}", *(f"{spec.dtype.name} {spec.shape}" for spec in takes))
+
+# %% [markdown]
+# ## Serve
+#
+# On the command line it is `keras-tokenlearner serve clothes`. Here it runs beside the notebook, on
+# a free port, until we stop it.
+
+# %%
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+command = ["-m", "keras_tokenlearner.cli", "serve", "clothes", f"--port={port}", "--grpc-port=0"]
+with open("server.log", "w") as log:
+    server = subprocess.Popen([sys.executable, *command], stdout=log, stderr=log)
+
+
+def ask(path, body=None):
+    """Return the status and the JSON of an answer."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+while server.poll() is None:
+    try:
+        print(ask("/v2/health/ready"))
+        break
+    except urllib.error.URLError:
+        time.sleep(0.5)  # not up yet
+
+# %% [markdown]
+# ## Ask
+#
+# A client has image files, of any size. In the V1 protocol, the REST schema of TensorFlow Serving,
+# their bytes stand in JSON as base64.
+
+# %%
+_, (images, labels) = load_fashion_mnist()
+
+
+def png(image, size):
+    written = io.BytesIO()
+    Image.fromarray(image[..., 0]).resize((size, size)).save(written, "PNG")
+    return base64.b64encode(written.getvalue()).decode()
+
+
+rows = [{"b64": png(images[place], size)} for place, size in enumerate((28, 100, 300))]
+status, answer = ask("/v1/models/clothes:predict", {"instances": rows})
+for label, row in zip(labels, answer["predictions"]):
+    found = zip(row["top_labels"], row["top_probabilities"])
+    print(f"{CLASS_NAMES[label]:12} {status}:", *(f"{name} {share:.0%}, " for name, share in found))
+
+# %% [markdown]
+# The Open Inference Protocol, V2, takes tensors with names. Here are pixels instead of files.
+
+# %%
+field = {
+    "name": "images",
+    "datatype": "UINT8",
+    "shape": [2, 28, 28, 1],
+    "data": images[:2].ravel().tolist(),
+}
+status, answer = ask("/v2/models/clothes/infer", {"inputs": [field]})
+outputs = {output["name"]: output["data"] for output in answer["outputs"]}
+print(status, {name: outputs[name][:3] for name in ("top_classes", "top_probabilities")})
+
+# %% [markdown]
+# ## Ask badly
+#
+# A request that the model cannot take is refused with a reason, and the others go on.
+
+# %%
+no_image = base64.b64encode(b"not an image").decode()
+for bad in ({"instances": []}, {"instances": [{"b64": no_image}]}, {"instances": [[[0.5]]]}):
+    status, answer = ask("/v1/models/clothes:predict", bad)
+    print(status, answer["error"])
+
+# %%
+server.terminate()
+server.wait()
+print("stopped")
+
+# %% [markdown]
+# gRPC, batching and limits are in [serving](../docs/serving.md).

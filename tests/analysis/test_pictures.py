@@ -1,0 +1,139 @@
+"""Pictures and plots: what is drawn is what was given, and what cannot be drawn is refused."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner.analysis import (
+    draw_costs,
+    draw_token_entropy,
+    draw_token_maps,
+    draw_token_similarity,
+    token_maps,
+    token_similarity,
+)
+from keras_tokenlearner.applications import CATALOG, create_model, list_models
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="numpy and matplotlib draw on every backend"
+)
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3)).astype("float32")
+
+
+@pytest.fixture
+def maps():
+    return np.random.default_rng(1).uniform(0, 1, (5, 4, 6, 4))
+
+
+def _panels(figure):
+    return [axis.images[0].get_array() for axis in figure.axes]
+
+
+def test_a_row_an_image_and_a_column_a_token(images, maps, tmp_path):
+    figure = draw_token_maps(images, maps, titles=list("abcde"), path=tmp_path / "maps.png")
+    assert [axis.get_ylabel() for axis in figure.axes[::6]] == list("abcde")
+    assert (tmp_path / "maps.png").stat().st_size > 10_000
+    assert len(figure.axes) == 5 * (1 + 4 + 1)
+    assert {panel.shape for panel in _panels(figure)} == {(32, 48, 3)}
+    np.testing.assert_allclose(_panels(figure)[0], images[0] / 255)
+
+
+def test_a_column_is_bright_where_its_token_looks():
+    maps = np.zeros((1, 4, 6, 4))
+    maps[0, 2, 1, 3] = 1
+    overlay = _panels(draw_token_maps(np.zeros((1, 32, 48, 1)), maps, tokens=[3]))[1].sum(-1)
+    row, column = np.unravel_index(overlay.argmax(), overlay.shape)
+    assert (row // 8, column // 8) == (2, 1)
+
+
+def test_chosen_tokens_keep_their_names_and_colours(images, maps):
+    chosen, full = draw_token_maps(images, maps, tokens=[3, 0]), draw_token_maps(images, maps)
+    titles = [axis.get_title() for axis in chosen.axes[:4]]
+    assert titles == ["image", "token 4", "token 1", "strongest"]
+    assert list(chosen.axes[1].title.get_color()) == list(full.axes[4].title.get_color())
+    np.testing.assert_array_equal(_panels(chosen)[1], _panels(full)[4])
+    np.testing.assert_array_equal(_panels(chosen)[3], _panels(full)[5])
+
+
+def test_entropy_is_dark_where_one_token_looks_and_bright_where_all_do():
+    maps = np.ones((1, 2, 2, 4))
+    maps[0, 0, 0] = [1, 0, 0, 0]
+    entropy = _panels(draw_token_entropy(np.zeros((1, 8, 8, 3)), maps))[2].sum(-1)
+    assert entropy[0, 0] < entropy[-1, -1] / 2
+
+
+@pytest.mark.parametrize("name", ["tokenlearner_pico8_4at1", "tokenlearner_pico8_4at1_fuser"])
+def test_a_saved_model(name, tmp_path, images):
+    model = create_model(name, classes=3, input_shape=(32, 48, 3))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    figure = draw_token_maps(images, token_maps(loaded, images))
+    expected = draw_token_maps(images, token_maps(model, images))
+    np.testing.assert_allclose(_panels(figure)[1], _panels(expected)[1], atol=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name in list_models("tokenlearner_*") if len(CATALOG[name].input_shape) == 3]
+)
+def test_every_image_model_of_the_catalogue(name):
+    """As deep as it is, but narrow."""
+    config = CATALOG[name].config
+    shape = (4 * config.patch_size[0], 6 * config.patch_size[1], CATALOG[name].input_shape[-1])
+    model = create_model(name, classes=2, input_shape=shape, hidden_size=16, num_heads=1)
+    images = np.random.default_rng(0).integers(0, 256, (2, *shape))
+    maps = token_maps(model, images)
+    assert len(draw_token_maps(images, maps).axes) == 2 * (config.num_tokens + 2)
+    assert len(draw_token_entropy(images, maps).axes) == 2 * 3
+    similarity = token_similarity(model, images)
+    assert len(draw_token_similarity(similarity).axes[0].get_yticks()) == config.num_tokens
+
+
+def test_similarity_is_written_into_its_squares(tmp_path):
+    cosines = np.array([[[1, 0.25], [0.25, 1]], [[1, 0.75], [0.75, 1]]])
+    figure = draw_token_similarity(cosines, path=tmp_path / "similarity.png")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1.00", "0.50", "0.50", "1.00"]
+    assert (tmp_path / "similarity.png").is_file()
+
+
+ROWS = [
+    {"model": "small", "accuracy": 0.7, "gmacs": 1.0},
+    {"model": "beaten", "accuracy": 0.6, "gmacs": 2.0},
+    {"model": "large", "accuracy": 0.9, "gmacs": 4.0},
+    {"model": "unknown", "accuracy": None, "gmacs": 4.0},
+]
+
+
+def test_costs_of_rows_and_of_a_file_with_comments(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text(
+        "# a command\nmodel,accuracy,gmacs\nlarge,0.9,4\nsmall,0.7,1\nbeaten,0.6,2\nunknown,,4\n"
+    )
+    for figure in (draw_costs(ROWS), draw_costs(file)):
+        axis = figure.axes[0]
+        drawn = axis.collections[0].get_offsets().tolist()
+        assert drawn == [[1.0, 0.7], [2.0, 0.6], [4.0, 0.9]]
+        assert [text.get_text() for text in axis.texts] == ["small", "beaten", "large"]
+        assert axis.lines[0].get_xydata().tolist() == [[1.0, 0.7], [4.0, 0.9]]
+
+
+def test_what_cannot_be_drawn_is_refused(images, maps):
+    with pytest.raises(ValueError, match=r"shapes \(5, 32, 48, 3\) and \(4, 4, 6, 4\)"):
+        draw_token_maps(images, maps[:4])
+    with pytest.raises(ValueError, match="`tokens` must be"):
+        draw_token_maps(images, maps, tokens=[4])
+    with pytest.raises(ValueError, match="must have the columns 'gflops'"):
+        draw_costs(ROWS, cost="gflops")
+    with pytest.raises(ValueError, match="no row has both"):
+        draw_costs(ROWS[3:])
+
+
+def test_without_matplotlib_the_extra_is_named(images, maps, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    for draw in (draw_token_maps, draw_token_entropy):
+        with pytest.raises(ImportError, match=r"keras-tokenlearner\[plot\]"):
+            draw(images, maps)
