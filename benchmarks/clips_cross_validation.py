@@ -5,8 +5,8 @@
 FOLDER holds the clips and `labels.csv` with columns file, label and source_video; no source is
 split between folds. Networks see where the clips move: differences of frames, 28 x 28 and grey as
 the images of the shipped weights, so that the same networks start from those too. A row is written
-as soon as it is known, and what the file has already is not done again. A minute or two of one core
-for each.
+as soon as it is known, and what the file has already is not done again. Two to four minutes of one
+core each.
 """
 
 import argparse
