@@ -3,9 +3,8 @@
 import keras
 import numpy as np
 
+from keras_tokenlearner.analysis.canvas import GROUND, INK, new_figure, save
 from keras_tokenlearner.extras import require
-
-_GROUND = "#101218"
 
 
 def draw_clip_maps(clip, maps, columns=8, path=None):
@@ -44,10 +43,8 @@ def draw_clip_maps(clip, maps, columns=8, path=None):
             axis.imshow(panels[moment, row])
         axes[row, 0].set_ylabel(name, color=colours[row], fontsize=8)
     for axis, moment in zip(axes[0], moments, strict=True):
-        axis.set_title(f"frame {moment + 1}", color="white", fontsize=8)
-    if path is not None:
-        figure.savefig(path, dpi=150, facecolor=_GROUND)
-    return figure
+        axis.set_title(f"frame {moment + 1}", color=INK, fontsize=8)
+    return save(figure, path)
 
 
 def animate_clip_maps(clip, maps, path, frame_rate=6):
@@ -83,7 +80,7 @@ def animate_clip_maps(clip, maps, path, frame_rate=6):
         for moment in panels:
             for image, panel in zip(shown, moment, strict=True):
                 image.set_data(panel)
-            writer.grab_frame(facecolor=_GROUND)
+            writer.grab_frame(facecolor=GROUND)
 
 
 def _panels(owner, clip, maps):
@@ -112,16 +109,15 @@ def _panels(owner, clip, maps):
         colours[strongest] * (0.25 + 0.75 * grey),
     ]
     names = ["clip", *(f"token {token + 1}" for token in range(count)), "strongest"]
-    return np.clip(np.stack(panels, axis=1), 0, 1), names, ["white", *colours, "white"]
+    return np.clip(np.stack(panels, axis=1), 0, 1), names, [INK, *colours, INK]
 
 
 def _figure(rows, columns, shape, heads):
     """Return a dark figure for panels, with so many lines of heads, and its axes without ticks."""
-    figures = require("matplotlib.figure", "plot")
-    size = 1.15 * columns + 0.3, 1.15 * rows * shape[2] / shape[3] + 0.25 * heads + 0.1
-    figure = figures.Figure(figsize=size, facecolor=_GROUND, layout="constrained")
+    height = 1.15 * rows * shape[2] / shape[3] + 0.25 * heads + 0.1
+    figure = new_figure(1.15 * columns + 0.3, height)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
-        axis.set(xticks=[], yticks=[], facecolor=_GROUND)
+        axis.set(xticks=[], yticks=[], facecolor=GROUND)
         axis.spines[:].set_visible(False)
     return figure, axes

@@ -38,5 +38,5 @@ def train(
             print(f"--set {field + '=' + str(getattr(chosen, field)):34}  {text}")
         return
     with distribution.scope(distribute) as devices:
-        accuracy = train(chosen, output, devices)
-    print(f"test accuracy {accuracy:.2%}; weights and results are in {output}")
+        score = train(chosen, output, devices)
+    print(f"test score {score:.2%}; weights and results are in {output}")

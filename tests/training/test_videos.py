@@ -39,7 +39,7 @@ def test_train_and_evaluate(folder, tmp_path):
     settings = {"source": folder, "epochs": 6, "batch_size": 4, "stride": 1, "learning_rate": 0.01}
     settings = [part for pair in settings.items() for part in ("--set", "{}={}".format(*pair))]
     said = run("train", "videos", *settings, "--output", tmp_path / "out")
-    assert re.search(r"test accuracy \d+\.\d\d%", said)
+    assert re.search(r"test score \d+\.\d\d%", said)
     name = "tokenlearner_x2plus1d_pico"
     result = json.loads((tmp_path / "out" / f"{name}.json").read_text())
     assert result["test_examples"] == 5 and result["recipe"]["stride"] == 1
