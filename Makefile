@@ -25,7 +25,7 @@ help:
 	@echo "make test-without-tensorflow  models build and train on jax and torch alone"
 	@echo "make lint                     ruff"
 	@echo "make notebooks                run the notebooks anew; NOTEBOOKS=tokens for one of them"
-	@echo "make docs                     the documentation, in site/; make links checks its addresses"
+	@echo "make docs                     the documentation, in site/html/; make links checks its addresses"
 	@echo "make dist                     wheel and source archive, the wheel tried on: $(BACKENDS)"
 	@echo "make clean                    remove the environments and what the quickstart made"
 
@@ -87,8 +87,8 @@ notebooks: .venv/docs/ready
 # A warning is an error; so are links between pages that lead nowhere.
 docs: .venv/docs/ready
 	@rm -rf site docs/api
-	@KERAS_BACKEND=torch .venv/docs/bin/python -m sphinx -c docs --fail-on-warning --quiet . site
-	@echo "See site/index.html, or: python3 -m http.server --directory site"
+	@KERAS_BACKEND=torch .venv/docs/bin/python -m sphinx -c docs --fail-on-warning --quiet . site/html
+	@echo "See site/html/index.html, or: python3 -m http.server --directory site/html"
 
 links: docs
 	@KERAS_BACKEND=torch .venv/docs/bin/python -m sphinx -c docs -b linkcheck --quiet . site/links
