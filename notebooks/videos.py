@@ -132,7 +132,7 @@ for label, name in enumerate(test.class_names):
 
 # %% [markdown]
 # Training clips are mirrored: "to the left" and "to the right" would be one class to this model, so
-# none of the motions here is.
+# none of the motions here is. For such classes pass `flip=False`.
 #
 # The same on the command line, with a backup that a killed run goes on from:
 #

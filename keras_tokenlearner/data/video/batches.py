@@ -23,6 +23,8 @@ class VideoBatches(ReadBatches):
         stride: Integer, frames of the video for each frame of the clip.
         frame_rate: Frames of the video a second that `stride` counts. Defaults to each file's own.
         training: Boolean, whether to shuffle and augment.
+        flip: Boolean, whether to mirror every other clip for training; not where a class is a way
+            to go, as to the left.
         on_error: `"skip"` puts another video in the place of one that cannot be read, warns, and
             remembers it in `skipped`, a dictionary from files to reasons; `"raise"` raises.
         seed: Integer.
@@ -40,6 +42,7 @@ class VideoBatches(ReadBatches):
         stride=2,
         frame_rate=None,
         training=True,
+        flip=True,
         on_error="skip",
         seed=0,
         threads=2,
@@ -56,6 +59,7 @@ class VideoBatches(ReadBatches):
         self.stride = stride
         self.frame_rate = frame_rate
         self.training = training
+        self.flip = flip
         self.on_error = on_error
         self.skipped = {}
 
@@ -82,7 +86,7 @@ class VideoBatches(ReadBatches):
             if self.training:
                 times = random_clip(info.duration, frames, step, random)
                 clip = in_channels(self.videos.read_frames(place, times), channels)
-                return augment_clip(clip, height, width, random)
+                return augment_clip(clip, height, width, random, flip=self.flip)
             times = uniform_clips(info.duration, frames, step, count=1)[0]
             clip = in_channels(self.videos.read_frames(place, times), channels)
             return fit_clip(clip, height, width)

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner.data import video
-from keras_tokenlearner.data.video import VideoBatches, VideoError, probe, read_frames
+from keras_tokenlearner.data.video import (
+    VideoBatches,
+    VideoError,
+    VideoInfo,
+    VideoList,
+    probe,
+    read_frames,
+)
 from tests.data.video.files import write
 
 av = pytest.importorskip("av", reason="pip install 'keras-tokenlearner[video]'")
@@ -240,6 +247,25 @@ def test_grey_clips_for_a_model_of_one_channel(folder, training):
     )
     assert grey.shape == (2, 3, 16, 16, 1)
     np.testing.assert_allclose(grey[..., 0], colour.mean(-1), atol=2)  # the files are grey
+
+
+class FromLeftToRight(VideoList):
+    """Videos that are dark on the left and bright on the right."""
+
+    def probe(self, place):
+        return VideoInfo(3.0, 10.0, 32, 48)
+
+    def read_frames(self, place, times):
+        row = np.linspace(0, 255, 48).astype("uint8")
+        return np.broadcast_to(row[:, None], (len(times), 32, 48, 3))
+
+
+@pytest.mark.parametrize(("flip", "ways"), [(True, {False, True}), (False, {False})])
+def test_every_other_clip_is_mirrored_or_none(flip, ways):
+    videos = FromLeftToRight(("a",) * 20, np.zeros(20, int), ("x",))
+    batches = VideoBatches(videos, (4, 16, 16, 3), batch_size=20, flip=flip)
+    clips, _ = batches[0]
+    assert {clip[..., 0, 0].mean() > clip[..., -1, 0].mean() for clip in clips} == ways
 
 
 def test_batches_are_the_same_for_a_seed_and_new_each_epoch(folder):
