@@ -23,7 +23,7 @@ help:
 	@echo "make test                     the tests, on each of: $(BACKENDS)"
 	@echo "make test-slow                thorough proofs: processes that share a training, runs that are killed"
 	@echo "make test-without-tensorflow  models build and train on jax and torch alone"
-	@echo "make lint                     ruff"
+	@echo "make lint                     ruff and mypy"
 	@echo "make notebooks                run the notebooks anew; NOTEBOOKS=tokens for one of them"
 	@echo "make docs                     the documentation, in site/html/; make links checks its addresses"
 	@echo "make dist                     wheel and source archive, the wheel tried on: $(BACKENDS)"
@@ -79,7 +79,7 @@ test-without-tensorflow: .venv/no-tensorflow/ready
 	  KERAS_BACKEND=$$backend .venv/no-tensorflow/bin/python -m pytest tests/test_without_tensorflow.py; done
 
 lint: .venv/test/ready
-	@.venv/test/bin/ruff check . && .venv/test/bin/ruff format --check .
+	@.venv/test/bin/ruff check . && .venv/test/bin/ruff format --check . && .venv/test/bin/mypy
 
 notebooks: .venv/docs/ready
 	@.venv/docs/bin/python notebooks/make.py $(NOTEBOOKS)

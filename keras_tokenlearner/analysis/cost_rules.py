@@ -218,10 +218,9 @@ def _(layer: own.TransformerBlock, shape):
 def _(layer: own.TokenLearner, shape):
     frames, height, width = _grid(layer, shape)
     channels, count_tokens = shape[-1], layer.num_tokens
-    if layer.over == "frame":
-        pixels, repeats = (height, width), frames
-    else:
-        pixels, repeats = (frames, height, width), 1
+    volume = layer.over == "space_time"
+    pixels = (frames, height, width) if volume else (height, width)
+    repeats = 1 if volume else frames
     maps = (*pixels, count_tokens)
     if layer.attention == "mlp":
         attend = count(layer.mlp, (*pixels, channels)) + _softmax(maps)

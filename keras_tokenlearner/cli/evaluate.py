@@ -3,6 +3,9 @@ from typing import Annotated
 
 import typer
 
+_NONE: list[str] = []
+_TOP = ["top1", "top5"]
+
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="A .keras file, or the name of a model.")],
@@ -12,10 +15,10 @@ def evaluate(
             help="fashion_mnist, cifar10, folder:FOLDER, tfds:NAME, or the FOLDER of videos; again "
             "for more sets."
         ),
-    ] = (),
+    ] = _NONE,
     metrics: Annotated[
         list[str], typer.Option(help="top1, top5, mean_class, real, few_shot; again for more.")
-    ] = ("top1", "top5"),
+    ] = _TOP,
     weights: Annotated[str | None, typer.Option(help="Of a named model: a name or path.")] = None,
     classes: Annotated[int | None, typer.Option(help="Of the weights of a named model.")] = None,
     size: Annotated[int | None, typer.Option(help="Of a named model: height and width.")] = None,
@@ -33,7 +36,7 @@ def evaluate(
     from keras_tokenlearner.evaluation import evaluate, evaluate_videos
     from keras_tokenlearner.serving.predict import load_classifier
 
-    arguments = {"classes": classes} if classes else {}
+    arguments: dict = {"classes": classes} if classes else {}
     if size and model in CATALOG:
         arguments["input_shape"] = (size, size, CATALOG[model].input_shape[-1])
     built, _ = load_classifier(model, weights, videos=True, **arguments)

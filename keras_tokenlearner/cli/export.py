@@ -23,8 +23,8 @@ def export(
     from keras_tokenlearner import create_model, export
     from keras_tokenlearner.weights import store
 
-    names = Path(labels).read_text().splitlines() if labels else None
-    provenance = {"source": model, "weights": weights}
+    names: list | tuple | None = Path(labels).read_text().splitlines() if labels else None
+    provenance: dict = {"source": model, "weights": weights}
     if model.endswith(".keras"):
         built = keras.saving.load_model(model, compile=False)
     else:

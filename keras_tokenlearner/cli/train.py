@@ -3,10 +3,14 @@ from typing import Annotated
 
 import typer
 
+_NONE: list[str] = []
+
 
 def train(
     recipe: Annotated[str | None, typer.Argument(help="Name, such as fashion_mnist.")] = None,
-    settings: Annotated[list[str], typer.Option("--set", help="field=value of the recipe.")] = (),
+    settings: Annotated[
+        list[str], typer.Option("--set", help="field=value of the recipe.")
+    ] = _NONE,
     output: Annotated[str, typer.Option(help="Folder for weights and results.")] = "trained",
     explain: Annotated[
         bool, typer.Option("--list", help="List the recipes, or say all of one.")
@@ -27,13 +31,13 @@ def train(
         raise typer.BadParameter("name a recipe (keras-tokenlearner train --list)")
     if recipe is None:
         for name, kind in RECIPES.items():
-            print(f"{name:20}  {inspect.getdoc(kind).splitlines()[0]}")
+            print(f"{name:20}  {str(inspect.getdoc(kind)).splitlines()[0]}")
         return
     check_choice("train", "recipe", recipe, list(RECIPES))
     chosen = with_settings(RECIPES[recipe](), settings)
     if explain:
         kind = RECIPES[recipe]
-        print(inspect.getdoc(kind).partition("Attributes:\n")[0].rstrip(), end="\n\n")
+        print(str(inspect.getdoc(kind)).partition("Attributes:\n")[0].rstrip(), end="\n\n")
         for field, text in describe(kind).items():
             print(f"--set {field + '=' + str(getattr(chosen, field)):34}  {text}")
         return

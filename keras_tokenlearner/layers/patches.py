@@ -34,7 +34,7 @@ class PatchEmbedding(layers.Layer):
     Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021.
     """
 
-    _axes = ("height", "width")
+    _axes: tuple[str, ...] = ("height", "width")
     _convolution = layers.Conv2D
 
     def __init__(self, hidden_size, patch_size=(16, 16), **kwargs):

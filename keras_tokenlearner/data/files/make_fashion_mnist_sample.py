@@ -16,16 +16,17 @@ TEST_PER_CLASS = 200
 OUTPUT = Path(__file__).with_name("fashion_mnist_sample.npz")
 
 
-def first_of_each_class(images, labels, count):
+def first_of_each_class(split, count):
     """Return the first `count` images of each class, in the original order."""
+    images, labels = split
     chosen = np.sort(np.concatenate([np.flatnonzero(labels == c)[:count] for c in range(10)]))
     return images[chosen], labels[chosen]
 
 
 if __name__ == "__main__":
     train, test = load_fashion_mnist(sys.argv[1])
-    train_images, train_labels = first_of_each_class(*train, TRAIN_PER_CLASS)
-    test_images, test_labels = first_of_each_class(*test, TEST_PER_CLASS)
+    train_images, train_labels = first_of_each_class(train, TRAIN_PER_CLASS)
+    test_images, test_labels = first_of_each_class(test, TEST_PER_CLASS)
     np.savez_compressed(
         OUTPUT,
         train_images=train_images,
