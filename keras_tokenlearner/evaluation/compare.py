@@ -64,7 +64,7 @@ def images_per_second(models, batch, repeats=5):
     of the turns counts.
 
     Args:
-        models: List of `keras.Model`s that take the batch.
+        models: List of models that take the batch.
         batch: Array, (B, ...).
         repeats: Integer, turns of each model.
 
