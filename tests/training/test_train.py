@@ -60,6 +60,7 @@ def test_a_broken_run_goes_on(few, tmp_path, monkeypatch):
 
 def test_tensorboard_shows_what_the_csv_says(few, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    tensor_util = pytest.importorskip("tensorboard.util.tensor_util")
     pytest.importorskip("tensorflow")  # with which Keras writes them on every backend
     train(FashionMnistRecipe(model="vit_nano4", epochs=2, batch_size=160), tmp_path)
     with open(tmp_path / "vit_nano4.csv") as file:
@@ -67,7 +68,7 @@ def test_tensorboard_shows_what_the_csv_says(few, tmp_path):
     for part, column in (("train", "loss"), ("validation", "val_loss")):
         found = events.EventAccumulator(str(tmp_path / "vit_nano4.tensorboard" / part))
         shown = found.Reload().Tensors("epoch_loss")
-        values = [events.tensor_util.make_ndarray(event.tensor_proto) for event in shown]
+        values = [tensor_util.make_ndarray(event.tensor_proto) for event in shown]
         np.testing.assert_allclose(values, [float(row[column]) for row in rows], rtol=1e-5)
 
 
