@@ -1,5 +1,8 @@
-import keras
 import numpy as np
+
+from keras_tokenlearner.extras import require
+
+_LUMA = np.array([0.2989, 0.587, 0.114])  # of red, green and blue in grey
 
 
 def fit_clip(clip, height, width, place=0.5):
@@ -60,13 +63,16 @@ def in_channels(clip, channels):
     """
     if channels == clip.shape[-1]:
         return clip
-    return keras.ops.convert_to_numpy(keras.ops.image.rgb_to_grayscale(clip.astype("float32")))
+    return (clip @ _LUMA)[..., None].astype("float32")
 
 
 def _resize(clip, size):
     if clip.shape[1:3] == size:
         return clip.astype("float32")
-    clip = keras.ops.image.resize(
-        clip.astype("float32"), size, antialias=True, data_format="channels_last"
-    )
-    return keras.ops.convert_to_numpy(clip)
+    pillow = require("PIL.Image", "video")  # which needs no compilation for each size
+    planes = np.moveaxis(clip.astype("float32"), -1, 1).reshape(-1, *clip.shape[1:3])
+    planes = [
+        np.asarray(pillow.fromarray(plane).resize(size[::-1], pillow.Resampling.BILINEAR))
+        for plane in planes
+    ]
+    return np.ascontiguousarray(np.moveaxis(np.reshape(planes, (len(clip), -1, *size)), 1, -1))

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -258,6 +259,15 @@ class FromLeftToRight(VideoList):
     def read_frames(self, place, times):
         row = np.linspace(0, 255, 48).astype("uint8")
         return np.broadcast_to(row[:, None], (len(times), 32, 48, 3))
+
+
+@pytest.mark.parametrize("size", [(20, 25), (64, 80)])
+def test_frames_are_resized_as_keras_resizes_images(size):
+    clip = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), dtype="uint8")
+    found = video.fit_clip(clip, *size)
+    wanted = keras.ops.image.resize(clip.astype("float32"), size, antialias=True)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, keras.ops.convert_to_numpy(wanted), atol=1e-2)
 
 
 @pytest.mark.parametrize(("flip", "ways"), [(True, {False, True}), (False, {False})])
