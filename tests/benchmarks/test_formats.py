@@ -8,6 +8,7 @@ import pytest
 from benchmarks import formats
 
 BACKEND = keras.backend.backend()
+pytestmark = pytest.mark.slow  # each row is a process of its own
 
 
 def rows(capsys, *arguments):
@@ -26,7 +27,6 @@ def test_what_works(capsys):
     assert "embedding/projection/kernel" in quantized["note"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "library", "backends"),
     [

@@ -1,11 +1,13 @@
 """Every form runs, as a row."""
 
 import keras
+import pytest
 
 from benchmarks import vector_attention
 from benchmarks.rows import read_rows
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows are those of any backend")
 def test_rows(tmp_path):
     backend = keras.backend.backend()
     sizes = ["--batch", "1", "--tokens", "9", "--channels", "4", "--repeats", "1"]
