@@ -106,6 +106,8 @@ def merge(x, sizes, keys, merged):
         Tokens of shape (B, N - r, C), averages by size, and their sizes (B, N - r, 1).
     """
     merged = x.shape[1] - _left(x.shape[1], merged)
+    if not merged:
+        return x, sizes
     keys = ops.normalize(keys, axis=-1)
     alike = ops.matmul(keys[:, ::2], ops.transpose(keys[:, 1::2], (0, 2, 1)))
     order = ops.argsort(-ops.max(alike, axis=-1), axis=-1)

@@ -52,5 +52,11 @@ def test_merging_costs_what_is_asked_for():
     found = costs(merging_of_cost(model, 0.6 * plain)).macs
     assert abs(found / plain - 0.6) < 0.1
     merging = token_merging(model, 4)
+    assert merging.predict(np.zeros((1, 32, 32, 3)), verbose=0).shape == (1, 3)
     lengths = [merging.get_layer(f"merging_block_{i}").output[0].shape[1] for i in range(2)]
     assert lengths == [12, 8]
+
+
+def test_one_token_is_left_at_last():
+    tokens, sizes = merge(np.ones((2, 1, 5), "float32"), np.ones((2, 1, 1), "float32"), None, 3)
+    assert tokens.shape == (2, 1, 5) and sizes.shape == (2, 1, 1)
