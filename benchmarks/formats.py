@@ -26,8 +26,8 @@ import numpy as np
 
 from benchmarks.format_kinds import KINDS, left_in_float
 from benchmarks.machine import command, machine
+from benchmarks.timing import BACKENDS
 
-BACKENDS = ("tensorflow", "jax", "torch")
 BATCHES = (1, 32)
 COLUMNS = ("format", "backend", "works", "batch", "max_difference", "bytes", "ms_1", "ms_32")
 LONGEST = 200  # characters of an error

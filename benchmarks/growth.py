@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.rows import append_row, read_rows
+from benchmarks.steps import SMALL
 from benchmarks.timing import BACKENDS, child, in_child, peak_mib, take_turns
 from keras_tokenlearner.extras import require
 
-_SMALL = {"hidden_size": 384, "num_layers": 12, "num_heads": 6, "mlp_dim": 1536}
 _MODELS = {
     "plain": ("vit_b16", "vivit_l16", {}),
     "token_learner": ("tokenlearner_b16_8at6", "tokenlearner_vivit_l16_16at12", {"at": 6}),
@@ -38,7 +38,7 @@ def measure(axis, size, model, repeats):
     if axis == "resolution":
         built = create_model(image, input_shape=(size, size, 3))
     else:
-        built = create_model(video, input_shape=(size, 112, 112, 3), **_SMALL, **changes)
+        built = create_model(video, input_shape=(size, 112, 112, 3), **SMALL, **changes)
     base = peak_mib()
     (times,) = take_turns([step_of(built, "inference", 1)], repeats)
     tokens = built.get_layer("positions").table.shape[:-1]

@@ -15,10 +15,8 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.rows import append_row
-from benchmarks.steps import STEPS
+from benchmarks.steps import SMALL, STEPS
 from benchmarks.timing import BACKENDS, child, in_child, take_turns
-
-_SMALL = {"hidden_size": 384, "num_layers": 12, "num_heads": 6, "mlp_dim": 1536}
 
 # name: input shape, batch, the plain model and the one with TokenLearner, with changes to them
 PAIRS = {
@@ -30,8 +28,8 @@ PAIRS = {
     "vivit_s16": (
         (16, 224, 224, 3),
         1,
-        ("vivit_l16", _SMALL),
-        ("tokenlearner_vivit_l16_16at12", _SMALL | {"at": 6}),
+        ("vivit_l16", SMALL),
+        ("tokenlearner_vivit_l16_16at12", SMALL | {"at": 6}),
     ),
 }
 COLUMNS = (

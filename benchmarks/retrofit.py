@@ -25,6 +25,7 @@ from keras_tokenlearner.data import load_named
 from keras_tokenlearner.evaluation.scores import top_k_accuracy
 from keras_tokenlearner.extras import require
 from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
+from keras_tokenlearner.models.head import before_head
 from keras_tokenlearner.training.remember import remember
 from keras_tokenlearner.weights import load, source_config
 
@@ -52,7 +53,7 @@ def fitted_teacher(checkpoint, images, labels, cache):
     model = dinov2_small(images.shape[1:], **source_config("dinov2", checkpoint))
     load(model, "dinov2", checkpoint, head="drop")
     head = model.get_layer("head")
-    features = remember(keras.Model(model.input, head.input), images, "float32", cache=cache)
+    features = remember(before_head(model), images, "float32", cache=cache)
     scaler = require("sklearn.preprocessing", "distill").StandardScaler().fit(features)
     linear = require("sklearn.linear_model", "distill")
     fitted = linear.LogisticRegression(C=0.1, tol=1e-3, max_iter=1000)

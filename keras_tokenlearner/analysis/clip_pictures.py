@@ -1,9 +1,9 @@
 """Token maps over time: a strip, and an animated picture."""
 
-import keras
 import numpy as np
 
 from keras_tokenlearner.analysis.canvas import GROUND, INK, new_figure, save
+from keras_tokenlearner.analysis.panels import enlarge, token_heads, token_panels
 from keras_tokenlearner.extras import require
 
 
@@ -92,24 +92,9 @@ def _panels(owner, clip, maps):
             f"of as many moments or fewer. Received: shapes {clip.shape} and {maps.shape}"
         )
     maps = maps[np.arange(len(clip)) * len(maps) // len(clip)]
-    maps = keras.ops.image.resize(
-        maps, clip.shape[1:3], "bicubic", antialias=True, data_format="channels_last"
-    )
-    maps = np.maximum(keras.ops.convert_to_numpy(maps), 0)
-    count = maps.shape[-1]
-    grey, colormaps = clip.mean(-1, keepdims=True), require("matplotlib", "plot").colormaps
-    colours = colormaps["hsv"](np.arange(count) / count)[:, :3] * 0.75 + 0.25
-    low, high = maps.min((0, 1, 2)), maps.max((0, 1, 2))
-    scaled = (maps - low) / np.maximum(high - low, 1e-9)
-    heats = [colormaps["inferno"](scaled[..., token])[..., :3] for token in range(count)]
-    strongest = np.argmax(maps / np.maximum(maps.mean((0, 1, 2)), 1e-9), axis=-1)
-    panels = [
-        np.broadcast_to(clip, (*clip.shape[:3], 3)),
-        *(0.4 * grey + 0.75 * heat for heat in heats),
-        colours[strongest] * (0.25 + 0.75 * grey),
-    ]
-    names = ["clip", *(f"token {token + 1}" for token in range(count)), "strongest"]
-    return np.clip(np.stack(panels, axis=1), 0, 1), names, [INK, *colours, INK]
+    maps, count = np.maximum(enlarge(maps, clip), 0), maps.shape[-1]
+    panels = token_panels(clip, maps, range(count))
+    return np.clip(np.stack(panels, axis=1), 0, 1), *token_heads("clip", count, range(count))
 
 
 def _figure(rows, columns, shape, heads):

@@ -1,9 +1,8 @@
-import keras
 import numpy as np
 
 from keras_tokenlearner.analysis.canvas import INK, new_figure, save
 from keras_tokenlearner.analysis.maps import position_entropy
-from keras_tokenlearner.extras import require
+from keras_tokenlearner.analysis.panels import coloured, enlarge, overlay, token_heads, token_panels
 from keras_tokenlearner.layers.checks import check_choice
 
 
@@ -33,18 +32,9 @@ def draw_token_maps(images, maps, titles=None, path=None, tokens=None):
     tokens = range(count) if tokens is None else tokens
     for token in tokens:
         check_choice("draw_token_maps", "tokens", token, range(count))
-    maps = np.maximum(_enlarge(maps, images), 0)
-    colours = _colormap("hsv", np.arange(count) / count) * 0.75 + 0.25
-    rows = []
-    for image, stack in zip(images, maps, strict=True):
-        low, high = stack.min((0, 1)), stack.max((0, 1))
-        scaled = (stack - low) / np.maximum(high - low, 1e-9)
-        strongest = np.argmax(stack / np.maximum(stack.mean((0, 1)), 1e-9), axis=-1)
-        painted = colours[strongest] * (0.25 + 0.75 * image.mean(-1, keepdims=True))
-        overlays = [_overlay(image, scaled[..., token]) for token in tokens]
-        rows.append([_coloured(image), *overlays, painted])
-    heads = ["image", *(f"token {token + 1}" for token in tokens), "strongest"]
-    inks = [INK, *colours[list(tokens)], INK]
+    maps = np.maximum(enlarge(maps, images), 0)
+    rows = [token_panels(*both, tokens) for both in zip(images, maps, strict=True)]
+    heads, inks = token_heads("image", count, tokens)
     return save(_grid(rows, heads, inks, titles), path)
 
 
@@ -74,9 +64,9 @@ def draw_token_entropy(images, maps, titles=None, path=None):
     entropy = position_entropy(maps)[..., None]
     low, high = entropy.min(), entropy.max()
     entropy = (entropy - low) / max(high - low, 1e-9)
-    both = np.clip(_enlarge(np.concatenate([together, entropy], axis=-1), images), 0, 1)
+    both = np.clip(enlarge(np.concatenate([together, entropy], axis=-1), images), 0, 1)
     rows = [
-        [_coloured(image), *(_overlay(image, stack[..., index]) for index in (0, 1))]
+        [coloured(image), *(overlay(image, stack[..., index]) for index in (0, 1))]
         for image, stack in zip(images, both, strict=True)
     ]
     heads = ["image", "all tokens", f"entropy\n{low:.2f} to {high:.2f}"]
@@ -91,24 +81,6 @@ def _checked(owner, images, maps):
             f" Received: shapes {images.shape} and {maps.shape}"
         )
     return images, maps
-
-
-def _enlarge(maps, images):
-    size = images.shape[1:3]
-    maps = keras.ops.image.resize(maps, size, interpolation="bicubic", antialias=True)
-    return keras.ops.convert_to_numpy(maps)
-
-
-def _colormap(name, values):
-    return require("matplotlib", "plot").colormaps[name](values)[..., :3]
-
-
-def _coloured(image):
-    return np.broadcast_to(image, (*image.shape[:2], 3))
-
-
-def _overlay(image, heat):
-    return 0.4 * image.mean(-1, keepdims=True) + 0.75 * _colormap("inferno", heat)
 
 
 def _grid(rows, heads, inks, titles):

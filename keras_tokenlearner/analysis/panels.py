@@ -1,0 +1,61 @@
+"""Pixels and the maps over them as panels, of images and of clips alike."""
+
+import keras
+import numpy as np
+
+from keras_tokenlearner.analysis.canvas import INK
+from keras_tokenlearner.extras import require
+
+
+def enlarge(maps, pixels):
+    """Return maps (B, H, W, S) at the height and width of pixels (B, height, width, channels)."""
+    maps = keras.ops.image.resize(
+        maps, pixels.shape[1:3], "bicubic", antialias=True, data_format="channels_last"
+    )
+    return keras.ops.convert_to_numpy(maps)
+
+
+def token_panels(pixels, maps, tokens):
+    """Return panels of pixels, of what some tokens look at, and of which token is strongest where.
+
+    Args:
+        pixels: Array of shape (..., height, width, 1 or 3) in [0, 1], an image or a clip.
+        maps: Array of shape (..., height, width, S), not negative; each map is scaled to its range
+            over all of it.
+        tokens: Numbers of the tokens that get a panel.
+    """
+    axes = tuple(range(maps.ndim - 1))
+    low, high = maps.min(axes), maps.max(axes)
+    scaled = (maps - low) / np.maximum(high - low, 1e-9)
+    strongest = np.argmax(maps / np.maximum(maps.mean(axes), 1e-9), axis=-1)
+    painted = _colours(maps.shape[-1])[strongest] * (0.25 + 0.75 * _grey(pixels))
+    return [coloured(pixels), *(overlay(pixels, scaled[..., i]) for i in tokens), painted]
+
+
+def token_heads(first, count, tokens):
+    """Return the names of `token_panels`, and their inks."""
+    heads = [first, *(f"token {token + 1}" for token in tokens), "strongest"]
+    return heads, [INK, *_colours(count)[list(tokens)], INK]
+
+
+def coloured(pixels):
+    """Return grey or coloured pixels with three channels."""
+    return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
+
+
+def overlay(pixels, heat):
+    """Return pixels in grey with a map in [0, 1] over them."""
+    return 0.4 * _grey(pixels) + 0.75 * _colormap("inferno", heat)
+
+
+def _colours(count):
+    """Return the colour of each token."""
+    return _colormap("hsv", np.arange(count) / count) * 0.75 + 0.25
+
+
+def _grey(pixels):
+    return pixels.mean(-1, keepdims=True)
+
+
+def _colormap(name, values):
+    return require("matplotlib", "plot").colormaps[name](values)[..., :3]
