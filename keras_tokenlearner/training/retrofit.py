@@ -4,6 +4,7 @@ from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.checks import check_int
 from keras_tokenlearner.models import VisionTransformerConfig
 from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
+from keras_tokenlearner.training.precision import dtype_policy
 from keras_tokenlearner.training.token_start import start_from_clusters
 from keras_tokenlearner.weights.layout import Layout
 
@@ -106,10 +107,6 @@ def _with_tokens(model, config, grid, policy, name):
             args = (reduce_tokens(config, grid, *args),)
         return layer(*args, **kwargs)
 
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
+    with dtype_policy(policy):
         copy = keras.models.clone_model(model, call_function=call)
-    finally:
-        keras.config.set_dtype_policy(before)
     return keras.Model(copy.input, copy.output, name=name)

@@ -8,6 +8,7 @@ from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import ImageBatches, open_named
 from keras_tokenlearner.layers.checks import check_choice
 from keras_tokenlearner.training.optimizers import sgd
+from keras_tokenlearner.training.precision import dtype_policy
 
 _CROP = 0.05  # the smallest share of an image's area, as ViT's code has it
 
@@ -93,13 +94,9 @@ class ImageNet384Recipe:
         """Return the model, to be compiled."""
         backend = keras.backend.backend()
         check_choice(f"{type(self).__name__} on {backend}", "remat", self.remat, _REMAT[backend])
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(self.precision)
-        try:
-            with keras.RematScope(mode=None if self.remat == "none" else self.remat):
-                return self._build(classes)
-        finally:
-            keras.config.set_dtype_policy(before)
+        mode = None if self.remat == "none" else self.remat
+        with dtype_policy(self.precision), keras.RematScope(mode=mode):
+            return self._build(classes)
 
     def _build(self, classes):
         arguments = {"input_shape": (self.size, self.size, 3), **self.changes()}

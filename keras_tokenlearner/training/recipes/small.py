@@ -7,6 +7,7 @@ import keras
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import ImageBatches, open_named
 from keras_tokenlearner.training.optimizers import muon
+from keras_tokenlearner.training.precision import dtype_policy
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,16 @@ class Cifar10Recipe(FashionMnistRecipe):
     Attributes:
         model: Name in the catalogue, built for 32 x 32 x 3 images.
         source: What `load_cifar10` takes.
+        precision: Name of Keras's policy.
     """
 
     SIDE = 32
 
     source: str = "download"
+    batch_size: int = 128
+    learning_rate: float = 3e-3
     shift: int = 4
+    precision: str = "mixed_bfloat16"
 
     def open(self):
         """Return the sources of the training and of the test images."""
@@ -102,4 +107,5 @@ class Cifar10Recipe(FashionMnistRecipe):
     def build(self, classes):
         """Return the model, to be compiled."""
         shape = (self.SIDE, self.SIDE, 3)
-        return create_model(self.model, classes=classes, input_shape=shape)
+        with dtype_policy(self.precision):
+            return create_model(self.model, classes=classes, input_shape=shape)

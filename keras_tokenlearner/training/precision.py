@@ -1,0 +1,27 @@
+"""The dtype policy of the layers that are made meanwhile."""
+
+import contextlib
+
+import keras
+
+
+@contextlib.contextmanager
+def dtype_policy(policy):
+    """Let layers be made with a policy; afterwards it is again what it was.
+
+    Args:
+        policy: Name, such as `"mixed_bfloat16"`, or a `keras.DTypePolicy`.
+
+    Example:
+
+    >>> with dtype_policy("mixed_bfloat16"):
+    ...     layer = keras.layers.Dense(3)
+    >>> layer.compute_dtype, keras.config.dtype_policy().name
+    ('bfloat16', 'float32')
+    """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
