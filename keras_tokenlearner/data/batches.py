@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
-from keras_tokenlearner.data.crops import inception_crop
+from keras_tokenlearner.data.crops import inception_crop, random_shift
 from keras_tokenlearner.data.resizing import fit_image
 
 
@@ -133,14 +133,17 @@ class ImageBatches(ReadBatches):
             is not full.
         crop: For training, the smallest share of an image's area that `inception_crop` takes;
             `None` for the central part, as in testing.
-        augment: For training, a function from a seed to a Keras layer, or several in a
+        shift: For training, in the place of `crop`, the largest random shift in parts of each side;
+            what comes in is black.
+        augment: For training, a function that makes a Keras layer, or several in a
             `keras.layers.Pipeline`, that takes `{"images": ..., "labels": ...}`, such as
-            `keras.layers.RandAugment` or `keras.layers.MixUp`. Labels are one-hot.
+            `keras.layers.MixUp`. Labels are one-hot. Its random seeds are set for each batch.
         seed: Integer.
         threads: Integer, of reading.
 
     Raises:
-        ValueError: If there are fewer images to train on than a batch has.
+        ValueError: If there are fewer images to train on than a batch has, or `crop` and `shift`
+            are both given.
 
     Example:
 
@@ -158,10 +161,16 @@ class ImageBatches(ReadBatches):
         batch_size,
         training=True,
         crop=None,
+        shift=None,
         augment=None,
         seed=0,
         threads=2,
     ):
+        if crop is not None and shift is not None:
+            raise ValueError(
+                "ImageBatches: images are cropped or shifted; pass one of the two. "
+                f"Received: crop={crop}, shift={shift}"
+            )
         if training and len(images) < batch_size:
             raise ValueError(
                 "ImageBatches: there must be a batch of images or more. "
@@ -178,7 +187,9 @@ class ImageBatches(ReadBatches):
         self.images = images
         self.input_shape = tuple(input_shape)
         self.crop = crop if training else None
+        self.shift = shift if training else None
         self.augment = augment if training else None
+        self._layer = None
         self.targets = np.eye(len(images.class_names), dtype="float32")
 
     def __getitem__(self, index):
@@ -188,18 +199,29 @@ class ImageBatches(ReadBatches):
         labels = self.targets[[label for _, label in found]]
         if self.augment is None:
             return images, labels
-        place = (self.seed, self.epoch, index, self.shard[0])
-        seed = np.random.default_rng(place).integers(2**31)
+        random = np.random.default_rng((self.seed, self.epoch, index, self.shard[0]))
         with self.alone(), keras.device("cpu"):
+            if self._layer is None:
+                self._layer = self.augment()
             batch = {"images": images, "labels": labels}
             batch = {key: keras.ops.convert_to_tensor(value) for key, value in batch.items()}
-            varied = self.augment(int(seed))(batch, training=True)
+            _set_seeds(self._layer, random)
+            varied = self._layer(batch, training=True)
             return tuple(keras.ops.convert_to_numpy(varied[key]) for key in ("images", "labels"))
 
     def read(self, row, epoch):
         pixels, label = self.images[row]
         box = None
+        random = np.random.default_rng((self.seed, epoch, 0, row))
         if self.crop is not None:
-            random = np.random.default_rng((self.seed, epoch, 0, row))
             box = inception_crop(*pixels.shape[:2], random, area=(self.crop, 1.0))
+        elif self.shift is not None:
+            box = random_shift(*pixels.shape[:2], random, self.shift)
         return fit_image(pixels, self.input_shape, box), label
+
+
+def _set_seeds(layer, random):
+    """Let the random numbers of a layer go on from here: two words of state a generator."""
+    for variable in layer.variables:
+        if variable.path.endswith("seed_generator_state"):
+            variable.assign(random.integers(2**31, size=variable.shape, dtype="uint32"))

@@ -34,3 +34,28 @@ def inception_crop(height, width, random, area=(0.05, 1.0), ratio=(3 / 4, 4 / 3)
             left = int(random.integers(width - crop_width + 1))
             return left, top, left + crop_width, top + crop_height
     return 0, 0, width, height
+
+
+def random_shift(height, width, random, most):
+    """Choose where an image is shifted to at random, as small images are trained.
+
+    Args:
+        height: Integer, of the image, in pixels.
+        width: Integer, of the image, in pixels.
+        random: A `numpy.random.Generator`.
+        most: The largest shift in either direction, in parts of each side.
+
+    Returns:
+        `(left, top, right, bottom)` in pixels, of the image's size and partly outside of it.
+
+    Example:
+
+    >>> left, top, right, bottom = random_shift(32, 48, np.random.default_rng(0), most=1 / 8)
+    >>> (right - left, bottom - top), abs(left) <= 6, abs(top) <= 4
+    ((48, 32), True, True)
+    """
+    left, top = (
+        int(random.integers(-round(most * side), round(most * side) + 1))
+        for side in (width, height)
+    )
+    return left, top, left + width, top + height

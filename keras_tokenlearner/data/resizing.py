@@ -43,8 +43,8 @@ def fit_image(pixels, input_shape, box=None):
     Args:
         pixels: Array of type uint8 and shape (height, width, channels).
         input_shape: `(height, width, channels)` of the result; one channel, or three.
-        box: `(left, top, right, bottom)` of the part to keep, in pixels. Defaults to the largest
-            central part of the wanted aspect.
+        box: `(left, top, right, bottom)` of the part to keep, in pixels; black where it is outside
+            of the image. Defaults to the largest central part of the wanted aspect.
 
     Returns:
         Array of type uint8 and shape `input_shape`; the image itself if it fits already.

@@ -11,14 +11,12 @@ IMAGES = ArrayImages(
 )
 
 
-def flip(seed):
-    return keras.layers.RandomFlip("horizontal", seed=seed)
+def flip():
+    return keras.layers.RandomFlip("horizontal")
 
 
-def mix(seed):
-    return keras.layers.Pipeline(
-        [keras.layers.CutMix(seed=seed), keras.layers.MixUp(seed=seed + 1)]
-    )
+def mix():
+    return keras.layers.Pipeline([keras.layers.CutMix(), keras.layers.MixUp()])
 
 
 def test_an_epoch_has_every_image_once_in_a_new_order():
@@ -67,10 +65,12 @@ def test_fit_sees_the_same_with_any_number_of_threads():
 
 
 def test_augmentation_on_the_host():
-    def batch(epochs=0, seed=0):
+    def batch(epochs=0, seed=0, before=()):
         batches = ImageBatches(IMAGES, (12, 16, 3), 8, augment=mix, seed=seed)
         for _ in range(epochs):
             batches.on_epoch_end()
+        for index in before:
+            batches[index]
         return batches[1]
 
     images, labels = batch()
@@ -78,7 +78,8 @@ def test_augmentation_on_the_host():
     assert images.min() >= 0 and images.max() < 255.01
     np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-5)
     assert ((labels > 0).sum(1) >= 2).any()  # of two images
-    for again, same in ((batch(), True), (batch(epochs=1), False), (batch(seed=1), False)):
+    others = (batch(), True), (batch(before=[0, 1]), True), (batch(epochs=1), False)
+    for again, same in (*others, (batch(seed=1), False)):
         assert np.array_equal(again[0], images) is np.array_equal(again[1], labels) is same
 
 
@@ -90,13 +91,28 @@ def test_a_mirrored_image_is_one_of_two():
     assert (mirrored ^ kept).all() and mirrored.any() and kept.any()
 
 
+def test_a_shifted_image_moves_as_a_whole_and_black_comes_in():
+    images = ImageBatches(IMAGES, (12, 16, 3), 22, shift=0.25)[0][0]
+    plain = ImageBatches(IMAGES, (12, 16, 3), 22)[0][0]
+    shifts = []
+    for image, before in zip(images, plain, strict=True):
+        padded = np.pad(before, [(3, 3), (4, 4), (0, 0)])
+        places = [(top, left) for top in range(7) for left in range(9)]
+        found = [p for p in places if (image == padded[p[0] :, p[1] :][:12, :16]).all()]
+        assert len(found) == 1
+        shifts += found
+    assert len(set(shifts)) > 10
+
+
+def test_crop_and_shift_exclude_each_other():
+    with pytest.raises(ValueError, match="pass one of the two. Received: crop=0.1, shift=0.2"):
+        ImageBatches(IMAGES, (12, 16, 3), 4, crop=0.1, shift=0.2)
+
+
 @pytest.mark.slow
 def test_rand_augment():
-    def layer(seed):
-        return keras.layers.RandAugment(seed=seed)
-
-    images, _ = ImageBatches(IMAGES, (12, 16, 3), 22, augment=layer)[0]
-    again, _ = ImageBatches(IMAGES, (12, 16, 3), 22, augment=layer)[0]
+    batches = ImageBatches(IMAGES, (12, 16, 3), 22, augment=keras.layers.RandAugment)
+    (images, _), (again, _) = batches[0], batches[0]
     plain, _ = ImageBatches(IMAGES, (12, 16, 3), 22)[0]
     np.testing.assert_array_equal(images, again)
     assert np.abs(images - plain).max() > 10

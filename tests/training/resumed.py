@@ -20,13 +20,8 @@ from keras_tokenlearner.training import Resume
 EPOCHS = 3
 
 
-def augment(seed):
-    return keras.layers.Pipeline(
-        [
-            keras.layers.RandomFlip("horizontal", seed=seed),
-            keras.layers.RandomTranslation(0.1, 0.1, seed=seed + 1),
-        ]
-    )
+def augment():
+    return keras.layers.Pipeline([keras.layers.RandomFlip("horizontal"), keras.layers.MixUp()])
 
 
 def run(folder, save_freq=2, callbacks=()):
@@ -42,7 +37,7 @@ def run(folder, save_freq=2, callbacks=()):
         metrics=["accuracy"],
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
-    batches = ImageBatches(ArrayImages(images, labels), (32, 32, 3), 8, augment=augment)
+    batches = ImageBatches(ArrayImages(images, labels), (32, 32, 3), 8, shift=0.1, augment=augment)
     logger = keras.callbacks.CSVLogger(Path(folder) / "log.csv")
     resume = Resume(Path(folder) / "backup.npz", batches, save_freq, [logger])
     history = model.fit(

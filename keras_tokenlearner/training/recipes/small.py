@@ -54,19 +54,14 @@ class FashionMnistRecipe:
 
     def batches(self, images, input_shape, training):
         """Return the batches of a source of images."""
-        size, augment = self.batch_size, self.augmentation
-        return ImageBatches(images, input_shape, size, training, augment=augment, seed=self.seed)
-
-    def augmentation(self, seed):
-        """Return the layers that vary a batch of training images, on pixels in [0, 255]."""
-        shift = self.shift / self.SIDE
-        return keras.layers.Pipeline(
-            [
-                keras.layers.RandomFlip("horizontal", seed=seed),
-                keras.layers.RandomTranslation(
-                    shift, shift, fill_mode="constant", interpolation="nearest", seed=seed + 1
-                ),
-            ]
+        return ImageBatches(
+            images,
+            input_shape,
+            self.batch_size,
+            training,
+            shift=self.shift / self.SIDE,
+            augment=lambda: keras.layers.RandomFlip("horizontal"),
+            seed=self.seed,
         )
 
     def optimizer(self, steps_per_epoch):
