@@ -5,9 +5,11 @@
 The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0) at 112 pixels, with a linear head
 on its class token that is fitted here. Students: `retrofit` at each place with each number of
 tokens, then `distill` on the same images; with `--reducers`, also what stands in the TokenLearner's
-place, and `token_merging`, untrained, at the cost of the TokenLearner's student. A row is written
-as soon as it is known, and what the file has already is not done again. How fast these models are
-is another command, for a machine that does nothing else: `benchmarks.retrofit_speed`.
+place, and `token_merging`, untrained, at the cost of the TokenLearner's student. What the teacher
+gives is kept for all of them, at each place too, in float16 for training. A row is written as soon
+as it is known, what the file has already is not done again, and the plot stands beside the file.
+How fast these models are is another command, for a machine that does nothing else:
+`benchmarks.retrofit_speed`.
 """
 
 import argparse
@@ -20,13 +22,14 @@ import numpy as np
 from benchmarks.rows import append_row, read_rows
 from benchmarks.token_merging import merging_of_cost
 from keras_tokenlearner import distill, retrofit
-from keras_tokenlearner.analysis import costs
+from keras_tokenlearner.analysis import costs, draw_costs
 from keras_tokenlearner.data import load_named
 from keras_tokenlearner.evaluation.scores import top_k_accuracy
 from keras_tokenlearner.extras import require
 from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
 from keras_tokenlearner.models.head import before_head
-from keras_tokenlearner.training.remember import remember
+from keras_tokenlearner.models.reduction import before_reducer
+from keras_tokenlearner.training.remember import keep, remember
 from keras_tokenlearner.weights import load, source_config
 
 KEYS = ("reducer", "at", "num_tokens", "start", "train_images", "epochs", "learning_rate")
@@ -90,11 +93,31 @@ def trained_student(model, images, labels, wanted, cache):
     return student
 
 
+def keep_for_students(model, places, train_images, test_images, cache):
+    """Keep what students at some places take from their teacher, in one pass of each split."""
+    blocks = [model.get_layer(f"block_{at - 1}") for at in places if at]
+    before = [keras.Model(model.input, block.output) for block in blocks]
+    keep(before, train_images, "float16", cache)
+    keep([*before, before_head(model)], test_images, "float32", cache)
+
+
 def scores(model, images, labels):
     """Return the columns of a model that need no other model."""
+    return {"accuracy": accuracy(model, images, labels), "gmacs": costs(model).macs / 1e9}
+
+
+def scores_behind(before, model, images, labels, cache):
+    """Return the same columns; what the first part of the model gives is kept for other models."""
+    kept = remember(before, images, "float32", cache=cache)
+    behind = keras.Model(before.output, model.output)
+    return {"accuracy": accuracy(behind, kept, labels), "gmacs": costs(model).macs / 1e9}
+
+
+def accuracy(model, images, labels):
+    """Return how often a model is right."""
     batches = range(0, len(images), 50)
     found = np.concatenate([model.predict_on_batch(images[i : i + 50]) for i in batches])
-    return {"accuracy": top_k_accuracy(labels, found), "gmacs": costs(model).macs / 1e9}
+    return top_k_accuracy(labels, found)
 
 
 def wanted_rows(arguments, train_images):
@@ -134,25 +157,42 @@ def main():
     (images, labels), test = load_named(arguments.data, (arguments.size, arguments.size, 3))
     images, labels = images[: arguments.train_images], labels[: arguments.train_images]
     test = tuple(array[: arguments.test_images] for array in test)
-    model = fitted_teacher(arguments.checkpoint, images, labels, arguments.cache)
+    cache = arguments.cache
+    model = fitted_teacher(arguments.checkpoint, images, labels, cache)
+    keep_for_students(model, arguments.at, images, test[0], cache)
     of_teacher = dict.fromkeys(KEYS, "") | {"reducer": "teacher", "train_images": len(images)}
     done = [{key: row[key] for key in COLUMNS} for row in read_rows(arguments.output)]
     known = [row for row in done if all(row[key] == str(of_teacher[key]) for key in KEYS)]
     if known:
         of_teacher |= {name: float(known[0][name]) for name in ("accuracy", "gmacs")}
     else:
-        of_teacher |= scores(model, *test) | {"kept": 1.0, "cost_ratio": 1.0, "train_seconds": ""}
+        of_teacher |= scores_behind(before_head(model), model, *test, cache)
+        of_teacher |= {"kept": 1.0, "cost_ratio": 1.0, "train_seconds": ""}
         _append(arguments.output, of_teacher)
     for wanted in wanted_rows(arguments, len(images)):
         if any(all(row[key] == str(wanted[key]) for key in KEYS) for row in done):
             continue
         begun = time.perf_counter()
-        student = trained_student(model, images, labels, wanted, arguments.cache)
+        student = trained_student(model, images, labels, wanted, cache)
         seconds = round(time.perf_counter() - begun)
-        row = wanted | scores(student, *test) | {"train_seconds": seconds}
+        if wanted["reducer"] == "token_merging":  # in every block
+            scored = scores(student, *test)
+        else:
+            scored = scores_behind(before_reducer("retrofit", student), student, *test, cache)
+        row = wanted | scored | {"train_seconds": seconds}
         row["kept"] = row["accuracy"] / of_teacher["accuracy"]
         row["cost_ratio"] = row["gmacs"] / of_teacher["gmacs"]
         _append(arguments.output, row)
+    _draw(arguments.output, len(images))
+
+
+def _draw(path, train_images):
+    """Draw accuracy over cost for the rows that were trained on as many images, or on none."""
+    rows = [row for row in read_rows(path) if int(row["train_images"]) in (0, train_images)]
+    for row in rows:
+        place = f" {row['num_tokens']} at {row['at']}" if row["at"] else ""
+        row["model"] = row["reducer"].replace("_", " ") + place
+    draw_costs(rows, path.with_suffix(".png"), label="model")
 
 
 def _append(path, row):

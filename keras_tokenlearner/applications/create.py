@@ -59,7 +59,7 @@ def create_model(
             Positions are resized to the model's grid.
         input_tensor: Keras tensor to build on.
         input_shape: `(height, width, channels)`, with frames before them for videos. Defaults to
-            that of the catalogue; the weights of another resolution fit.
+            that of the weights that ship, or of the catalogue; weights of another resolution fit.
         pooling: Without top: `None` for the tokens, `"avg"`, `"max"`, or, for a transformer,
             `"token"`.
         classes: Integer, classes of the top. Defaults to those of the weights, or 1000.
@@ -112,7 +112,7 @@ def create_model(
             f"classes={of_weights} or include_top=False. Received: classes={classes}"
         )
     if input_shape is None and input_tensor is None:
-        input_shape = entry.input_shape
+        input_shape = stored.input_shape if stored else entry.input_shape
     built = BUILDERS[type(entry.config)](
         dataclasses.replace(entry.config, **changes),
         input_shape=input_shape,

@@ -6,6 +6,9 @@ import numpy as np
 def top_k_accuracy(labels, scores, k=1):
     """Return the share of examples whose label is among the k largest scores.
 
+    Of equal scores the first counts as larger, as in `argmax`; an example with a score that is no
+    number is wrong.
+
     Args:
         labels: Integer array of shape (n,).
         scores: Array of shape (n, classes).
@@ -18,7 +21,9 @@ def top_k_accuracy(labels, scores, k=1):
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     own = np.take_along_axis(scores, labels[:, None], axis=1)
-    return float(np.mean((scores > own).sum(1) < k))
+    is_before = np.arange(scores.shape[1]) < labels[:, None]
+    larger = (scores > own) | ((scores == own) & is_before)
+    return float(np.mean((larger.sum(1) < k) & ~np.isnan(scores).any(1)))
 
 
 def mean_class_accuracy(labels, scores):

@@ -1,5 +1,6 @@
 """Where models (a) and (b) of Figure 3 differ from ViT: fewer tokens, and all of them again."""
 
+import keras
 from keras import layers
 
 from keras_tokenlearner.layers import (
@@ -12,6 +13,7 @@ from keras_tokenlearner.layers import (
     TokenLearner,
     Unpool,
 )
+from keras_tokenlearner.models.config import REDUCERS
 
 
 def reduce_tokens(config, grid, x):
@@ -57,6 +59,24 @@ def reduce_and_fuse(config, grid, index, block, x):
     if prefix:
         fused = layers.Concatenate(axis=1, name=f"rejoin_{index}")([tokens[:, :prefix], fused])
     return fused
+
+
+def before_reducer(owner, model):
+    """Return the part of a model that gives what its first reducer takes, prefix tokens included.
+
+    Raises:
+        ValueError: If the model has no reducer; `owner` is who asks.
+    """
+    trunk = None
+    for layer in model.layers:
+        if layer.name.startswith(REDUCERS):
+            return keras.Model(model.input, model.get_layer(trunk).output)
+        if layer.name in ("dropout", "pre_norm") or layer.name.startswith("block_"):
+            trunk = layer.name
+    raise ValueError(
+        f"{owner}: the model must have a TokenLearner, or what stands in its place, as those of "
+        f"retrofit have. Received: model {model.name!r}"
+    )
 
 
 def _reducer(config, grid, index=None):

@@ -2,8 +2,8 @@ import keras
 import numpy as np
 
 from keras_tokenlearner.layers.checks import check_int, check_positive
-from keras_tokenlearner.models.config import REDUCERS
 from keras_tokenlearner.models.head import before_head, has_head
+from keras_tokenlearner.models.reduction import before_reducer
 from keras_tokenlearner.training.optimizers import adamw
 from keras_tokenlearner.training.remember import remember
 
@@ -72,7 +72,7 @@ def distill(
 
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, for the logits.
     """
-    first = _before_tokens(student)
+    before = before_reducer("distill", student)
     _check_data(student, teacher, images, labels)
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         check_int("distill", name, value)
@@ -85,8 +85,7 @@ def distill(
     if train_all:
         first, inputs = student.input, images
     else:
-        before = keras.Model(student.input, first)
-        inputs = remember(before, images, "float16", verbose, cache)
+        first, inputs = before.output, remember(before, images, "float16", verbose, cache)
     batches = _Batches(inputs, features, labels, batch_size, seed)
     trained = keras.Model(first, _answers(student))
     classes = student.output_shape[-1] if has_head(student) else 0
@@ -182,20 +181,6 @@ def _answers(model):
         return keras.layers.Identity(dtype="float32")(model.output)
     head = model.get_layer("head")
     return keras.layers.Concatenate(dtype="float32")([head.output, head.input])
-
-
-def _before_tokens(student):
-    """Return the tensor that goes into the first reducer, prefix tokens included."""
-    trunk = None
-    for layer in student.layers:
-        if layer.name.startswith(REDUCERS):
-            return student.get_layer(trunk).output
-        if layer.name in ("dropout", "pre_norm") or layer.name.startswith("block_"):
-            trunk = layer.name
-    raise ValueError(
-        "distill: the student must have a TokenLearner, or what stands in its place, as those of "
-        f"retrofit have. Received: model {student.name!r}"
-    )
 
 
 def _check_data(student, teacher, images, labels):

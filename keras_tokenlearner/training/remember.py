@@ -1,4 +1,4 @@
-"""Outputs of a model that does not change, computed once."""
+"""Outputs of models that do not change, computed once."""
 
 import hashlib
 import os
@@ -23,38 +23,60 @@ def remember(model, images, dtype, verbose="auto", cache=None, batch_size=64):
     Returns:
         A numpy array, (n, ...), mapped from a file where there is a `cache`.
     """
-    shape = (len(images), *model.output_shape[1:])
     if cache is None:
-        outputs = np.empty(shape, dtype)
-        _fill(outputs, model, images, verbose, batch_size)
+        outputs = np.empty((len(images), *model.output_shape[1:]), dtype)
+        _fill([outputs], [model], images, verbose, batch_size)
         return outputs
-    folder = Path(cache)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{_digest(model, images, dtype)}.npy"
-    if not path.is_file():
-        unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-        outputs = np.lib.format.open_memmap(unfinished, "w+", dtype, shape)
-        try:
-            _fill(outputs, model, images, verbose, batch_size)
-            outputs.flush()
-            unfinished.rename(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    keep([model], images, dtype, cache, verbose, batch_size)
+    path = Path(cache) / _name(model, images, dtype)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _fill(outputs, model, images, verbose, batch_size):
+def keep(models, images, dtype, cache, verbose="auto", batch_size=64):
+    """Put into a cache what `remember` will ask for of parts of one model, in one pass.
+
+    Args:
+        models: List of models of one output each, on the same input.
+        images: As for `remember`, and so are the others.
+    """
+    folder = Path(cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {folder / _name(model, images, dtype): model for model in models}
+    missing = {path: model for path, model in paths.items() if not path.is_file()}
+    unfinished = {path: path.with_suffix(f".{os.getpid()}.unfinished") for path in missing}
+    if not missing:
+        return
+    try:
+        outputs = [
+            np.lib.format.open_memmap(
+                unfinished[path], "w+", dtype, (len(images), *model.output_shape[1:])
+            )
+            for path, model in missing.items()
+        ]
+        _fill(outputs, list(missing.values()), images, verbose, batch_size)
+        for path, output in zip(missing, outputs, strict=True):
+            output.flush()
+            unfinished[path].rename(path)
+    finally:
+        for path in unfinished.values():
+            path.unlink(missing_ok=True)
+
+
+def _fill(outputs, models, images, verbose, batch_size):
+    model = keras.Model(models[0].input, [model.output for model in models])
     progress = keras.utils.Progbar(len(images), verbose=1 if verbose == "auto" else verbose)
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        outputs[start : start + len(batch)] = model.predict_on_batch(batch)
+        made = keras.tree.flatten(model.predict_on_batch(batch))  # no list around a single one
+        for output, found in zip(outputs, made, strict=True):
+            output[start : start + len(batch)] = found
         progress.add(len(batch))
 
 
-def _digest(model, images, dtype):
-    """Return a name for what decides the outputs: weights, images, and what is asked for."""
+def _name(model, images, dtype):
+    """Return the name of a file for what decides the outputs: weights, images, what is asked."""
     found = hashlib.sha256(repr((model.output_shape, dtype, len(model.layers))).encode())
     for array in (*model.get_weights(), images):
         found.update(repr((array.shape, array.dtype)).encode())
         found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()[:24]
+    return f"{found.hexdigest()[:24]}.npy"

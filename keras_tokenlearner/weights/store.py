@@ -17,6 +17,7 @@ class StoredWeights:
         uri: Where the `.weights.h5` file is: `package:NAME` for one that ships, or an address.
         sha256: Of the file.
         size: Of the file, in bytes.
+        input_shape: `(height, width, channels)` that they were trained at.
         classes: Of the classifier.
         class_names: What the classes are called, in order.
         licence: Of the weights, and of the data that they were trained on.
@@ -28,6 +29,7 @@ class StoredWeights:
     uri: str
     sha256: str
     size: int
+    input_shape: tuple
     classes: int
     class_names: tuple
     licence: str
@@ -41,6 +43,7 @@ STORE = {
         uri="package:tokenlearner_nano4_8at2_fashion_mnist.weights.h5",
         sha256="bab2f60402cbb7e6f98e2ae6695f72f0675c98e76822e69fced144cbf2820134",
         size=3394360,
+        input_shape=(28, 28, 1),
         classes=10,
         class_names=FASHION_MNIST,
         licence="Apache-2.0, trained on Fashion-MNIST (MIT)",

@@ -39,6 +39,10 @@ def test_rows_grow_and_are_not_made_twice(small, tmp_path, monkeypatch):
     for chosen in (reducers[:1], reducers):
         monkeypatch.setattr(sys, "argv", ["retrofit", *options, "--reducers", *chosen])
         retrofit.main()
+    kept = sorted(np.load(path).shape for path in tmp_path.glob("*.npy"))
+    tokens, features = (40, 17, 32), (40, 32)
+    assert kept == [tokens, tokens, features]  # in two precisions; the splits are the same
+    assert rows.with_suffix(".png").stat().st_size > 10_000
     found = read_rows(rows)
     assert [row["reducer"] for row in found] == ["teacher", *reducers]
     ratios = [float(row["cost_ratio"]) for row in found]

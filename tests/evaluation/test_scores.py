@@ -21,6 +21,13 @@ def test_top_k_against_sorting():
         assert top_k_accuracy(labels, scores, k) == np.mean((best == labels[:, None]).any(1))
 
 
+def test_a_model_that_has_learned_nothing_is_not_right():
+    labels = np.array([0, 1, 2, 3])
+    assert top_k_accuracy(labels, np.zeros((4, 4))) == 1 / 4
+    assert top_k_accuracy(labels, np.zeros((4, 4)), k=3) == 3 / 4
+    assert top_k_accuracy(labels, np.full((4, 4), np.nan)) == 0
+
+
 def test_mean_class_accuracy_by_hand():
     labels = np.array([0, 0, 0, 0, 1, 2, 2])
     scores = np.eye(4)[[0, 0, 0, 1, 1, 2, 0]]

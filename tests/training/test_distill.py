@@ -135,7 +135,7 @@ def test_models_without_top_and_the_same_seed():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"student": "plain"}, "the student must have a TokenLearner"),
+        ({"student": "plain"}, "the model must have a TokenLearner"),
         ({"teacher": "other"}, "must take and give the same shapes. Received: student (None, 32"),
         ({"labels": LABELS[:5]}, "labels of shape (5,) for 24 images"),
         ({"label_weight": 1.5}, "`label_weight` must be in [0, 1]. Received: label_weight=1.5"),

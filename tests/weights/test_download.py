@@ -91,6 +91,6 @@ def test_a_named_model_from_an_address(server, tmp_path, monkeypatch):
     )
     monkeypatch.setitem(STORE, ("vit_pico8", "mine"), row)
     monkeypatch.setattr(store, "fetch", lambda *arguments: fetch(*arguments, tmp_path))
-    loaded = create_model("vit_pico8", weights="mine", input_shape=(28, 28, 1))
+    loaded = create_model("vit_pico8", weights="mine")  # of the shape of the weights
     for array, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(array, expected)

@@ -1,7 +1,8 @@
 """The weights that ship: whole, and with the same outputs on every backend.
 
-`tests/data/shipped_outputs.npz` holds outputs of one backend for the first images of the sample,
-made by `KERAS_BACKEND=tensorflow python -m tests.weights.test_store`.
+`tests/data/shipped_outputs.npz` holds outputs of one backend for the first images of the sample of
+Fashion-MNIST, coloured and resized where the weights want it, made by
+`KERAS_BACKEND=tensorflow python -m tests.weights.test_store`.
 """
 
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from keras_tokenlearner import create_model, list_models
 from keras_tokenlearner.data import load_fashion_mnist
+from keras_tokenlearner.data.resizing import fit_image
 from keras_tokenlearner.weights import STORE
 from keras_tokenlearner.weights.download import fetch
 from keras_tokenlearner.weights.files import sha256
@@ -20,8 +22,11 @@ ROWS = list(STORE.items())
 
 
 def outputs(model, name):
-    images = load_fashion_mnist()[1][0][:24].astype("float32")
-    return create_model(model, weights=name).predict(images, verbose=0)
+    images = load_fashion_mnist()[1][0][:24]
+    built = create_model(model, weights=name)
+    assert built.input_shape[1:] == STORE[model, name].input_shape
+    fitted = [fit_image(image, built.input_shape[1:]) for image in images]
+    return built.predict(np.stack(fitted).astype("float32"), verbose=0)
 
 
 @pytest.mark.parametrize(("key", "row"), ROWS, ids=lambda value: str(value)[:60])
