@@ -1,7 +1,16 @@
 import keras
 
+from keras_tokenlearner.training.layer_rates import LayerwiseAdamW, LayerwiseMuon, LayerwiseSGD
 
-def adamw(learning_rate, steps, warmup_steps=0, weight_decay=0.05, clip_norm=1.0):
+_UNDECAYED = ("bias", "gamma", "beta", "table")  # biases, norms and positions
+_LAYERWISE = {
+    keras.optimizers.AdamW: LayerwiseAdamW,
+    keras.optimizers.Muon: LayerwiseMuon,
+    keras.optimizers.SGD: LayerwiseSGD,
+}
+
+
+def adamw(learning_rate, steps, warmup_steps=0, weight_decay=0.05, clip_norm=1.0, layer_decay=1.0):
     """Return Keras's AdamW as transformers are trained with it.
 
     Linear warm-up from zero, cosine decay to zero, global-norm clipping, and no weight decay on
@@ -13,6 +22,8 @@ def adamw(learning_rate, steps, warmup_steps=0, weight_decay=0.05, clip_norm=1.0
         warmup_steps: Integer, how many of them warm up.
         weight_decay: Float.
         clip_norm: Float, the largest global norm of the gradients.
+        layer_decay: Float, the learning rate of a block over that of the block above; 1 for one
+            rate, as in the other functions here.
 
     Example:
 
@@ -22,12 +33,11 @@ def adamw(learning_rate, steps, warmup_steps=0, weight_decay=0.05, clip_norm=1.0
     0.0
     """
     schedule = _cosine(learning_rate, steps, warmup_steps)
-    return _spared(
-        keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=clip_norm)
-    )
+    arguments = {"weight_decay": weight_decay, "global_clipnorm": clip_norm}
+    return _make(keras.optimizers.AdamW, schedule, layer_decay, **arguments)
 
 
-def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05):
+def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05, layer_decay=1.0):
     """Return Keras's Muon, which learns small models in fewer epochs than AdamW.
 
     Its orthogonal steps are for the matrices between hidden layers; Keras takes AdamW for the
@@ -38,6 +48,7 @@ def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05):
         steps: Integer, optimiser steps of the whole run.
         warmup_steps: Integer, how many of them warm up.
         weight_decay: Float.
+        layer_decay: Float, of the learning rates of blocks.
 
     Example:
 
@@ -48,17 +59,17 @@ def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05):
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
-    return _spared(
-        keras.optimizers.Muon(
-            _cosine(learning_rate, steps, warmup_steps),
-            weight_decay=weight_decay,
-            adam_weight_decay=weight_decay,
-            exclude_layers=["head"],
-        )
+    return _make(
+        keras.optimizers.Muon,
+        _cosine(learning_rate, steps, warmup_steps),
+        layer_decay,
+        weight_decay=weight_decay,
+        adam_weight_decay=weight_decay,
+        exclude_layers=["head"],
     )
 
 
-def sgd(learning_rate, steps, warmup_steps=0, clip_norm=1.0, **arguments):
+def sgd(learning_rate, steps, warmup_steps=0, clip_norm=1.0, layer_decay=1.0, **arguments):
     """Return Keras's SGD as ViT is fine-tuned with it: momentum 0.9, and the schedule of `adamw`.
 
     Args:
@@ -66,6 +77,7 @@ def sgd(learning_rate, steps, warmup_steps=0, clip_norm=1.0, **arguments):
         steps: Integer, optimiser steps of the whole run.
         warmup_steps: Integer, how many of them warm up.
         clip_norm: Float, the largest global norm of the gradients.
+        layer_decay: Float, of the learning rates of blocks.
         **arguments: For `keras.optimizers.SGD`, such as `use_ema`.
 
     Example:
@@ -74,10 +86,13 @@ def sgd(learning_rate, steps, warmup_steps=0, clip_norm=1.0, **arguments):
     0.9
     """
     schedule = _cosine(learning_rate, steps, warmup_steps)
-    return keras.optimizers.SGD(schedule, momentum=0.9, global_clipnorm=clip_norm, **arguments)
+    arguments |= {"momentum": 0.9, "global_clipnorm": clip_norm}
+    return _make(keras.optimizers.SGD, schedule, layer_decay, **arguments)
 
 
-def adamw_linear(learning_rate, steps, warmup_steps=0, weight_decay=0.1, **arguments):
+def adamw_linear(
+    learning_rate, steps, warmup_steps=0, weight_decay=0.1, layer_decay=1.0, **arguments
+):
     """Return Keras's AdamW as ViT is pre-trained with it: `adamw`, but for a linear decay.
 
     Args:
@@ -85,14 +100,12 @@ def adamw_linear(learning_rate, steps, warmup_steps=0, weight_decay=0.1, **argum
         steps: Integer, optimiser steps of the whole run.
         warmup_steps: Integer, how many of them warm up.
         weight_decay: Float.
+        layer_decay: Float, of the learning rates of blocks.
         **arguments: For `keras.optimizers.AdamW`, such as `use_ema`.
     """
     schedule = LinearDecay(learning_rate, steps, warmup_steps)
-    return _spared(
-        keras.optimizers.AdamW(
-            schedule, weight_decay=weight_decay, global_clipnorm=1.0, **arguments
-        )
-    )
+    arguments |= {"weight_decay": weight_decay, "global_clipnorm": 1.0}
+    return _make(keras.optimizers.AdamW, schedule, layer_decay, **arguments)
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -127,9 +140,49 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         return {name: getattr(self, name) for name in ("learning_rate", "steps", "warmup_steps")}
 
 
-def _spared(optimizer):
-    """Return an optimizer after it was told not to decay biases, norms and positions."""
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "table"])
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class OfSteps(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule by steps of an optimizer that takes one after several parts of a batch.
+
+    Keras 3.15 asks its schedules by parts, so that they would end too early.
+
+    Args:
+        schedule: A `keras.optimizers.schedules.LearningRateSchedule`.
+        parts: Integer, of a batch.
+
+    Example:
+
+    >>> schedule = OfSteps(LinearDecay(1.0, steps=10), parts=4)
+    >>> [round(float(schedule(part)), 3) for part in (0, 3, 4, 40)]
+    [1.0, 1.0, 0.9, 0.0]
+    """
+
+    def __init__(self, schedule, parts):
+        self.schedule = schedule
+        self.parts = parts
+
+    def __call__(self, step):
+        return self.schedule(keras.ops.floor_divide(step, self.parts))
+
+    def get_config(self):
+        schedule = keras.saving.serialize_keras_object(self.schedule)
+        return {"schedule": schedule, "parts": self.parts}
+
+    @classmethod
+    def from_config(cls, config):
+        schedule = keras.saving.deserialize_keras_object(config["schedule"])
+        return cls(schedule, config["parts"])
+
+
+def _make(kind, schedule, layer_decay, **arguments):
+    """Return an optimizer of a kind that does not decay biases, norms and positions."""
+    if arguments.get("gradient_accumulation_steps"):
+        schedule = OfSteps(schedule, arguments["gradient_accumulation_steps"])
+    if layer_decay != 1:
+        arguments |= {"layer_decay": layer_decay, "undecayed": _UNDECAYED}
+        return _LAYERWISE[kind](schedule, **arguments)
+    optimizer = kind(schedule, **arguments)
+    optimizer.exclude_from_weight_decay(var_names=list(_UNDECAYED))
     return optimizer
 
 

@@ -87,6 +87,23 @@ def test_fine_tuning_with_all_that_saves_memory(images, tmp_path):
     assert train(recipe, tmp_path) == 1.0
 
 
+def test_parts_of_batches_end_where_whole_batches_do(images):
+    def trained(accumulate):
+        keras.utils.set_random_seed(0)
+        recipe = tiny("imagenet_384", accumulate=accumulate, learning_rate=0.3, layer_decay=0.7)
+        model = recipe.build(classes=2)
+        batches = recipe.batches(images, model.input_shape[1:], training=True)
+        batches.augment = None  # which varies a batch as a whole
+        config = keras.optimizers.serialize(recipe.optimizer(len(batches)))
+        optimizer = keras.optimizers.deserialize(config)
+        model.compile(optimizer, "categorical_crossentropy", run_eagerly=not JIT)
+        model.fit(batches, epochs=recipe.epochs, shuffle=False, verbose=0)
+        return model.get_weights()
+
+    for parts, whole in zip(trained(4), trained(1), strict=True):
+        np.testing.assert_allclose(parts, whole, atol=1e-5)
+
+
 def test_optimizers_are_those_of_vit():
     slow = sgd(0.03, steps=100, warmup_steps=10)
     assert isinstance(slow, keras.optimizers.SGD)

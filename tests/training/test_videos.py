@@ -1,15 +1,20 @@
 """From files of videos to a score, by the two commands."""
 
+import dataclasses
 import json
 import re
 
+import keras
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from keras_tokenlearner import cli, create_model
+from keras_tokenlearner.applications.catalog import CATALOG, CatalogEntry
 from keras_tokenlearner.data import video
-from keras_tokenlearner.evaluation import predict_videos
-from keras_tokenlearner.training.recipes import VideosRecipe
+from keras_tokenlearner.evaluation import evaluate_videos, predict_videos
+from keras_tokenlearner.training.recipes import AvidRecipe, KineticsRecipe, VideosRecipe
+from keras_tokenlearner.weights import save_weights
 from tests.data.video.files import write
 
 pytest.importorskip("av", reason="pip install 'keras-tokenlearner[video]'")
@@ -82,6 +87,65 @@ def test_train_and_evaluate_with_several_labels_each(folder):
     assert row == {"data": str(folder), "videos": 4, "skipped": 0, "map": pytest.approx(expected)}
     with pytest.raises(ValueError, match="for the recipe `charades`"):
         VideosRecipe(source=str(folder)).open()
+
+
+def trained_on_two_batches(recipe, classes):
+    """Return the model of a recipe, which learned of two batches, and its weights before."""
+    videos, _ = recipe.open()
+    model = recipe.build(classes)
+    batches = recipe.batches(videos, model.input_shape[1:], training=True)
+    jit = keras.backend.backend() == "jax"
+    model.compile(recipe.optimizer(len(batches)), "categorical_crossentropy", jit_compile=jit)
+    before = model.get_weights()
+    for index in range(2):
+        assert np.isfinite(model.train_on_batch(*batches[index]))
+    assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
+    return model, before
+
+
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_kinetics_starts_from_the_weights_of_images(folder, monkeypatch):
+    config = dataclasses.replace(CATALOG["tokenlearner_pico8_4at1"].config, patch_size=(2, 8, 8))
+    monkeypatch.setitem(CATALOG, "vivit_tiny", CatalogEntry(config, (4, 32, 32, 3)))
+    images = create_model("tokenlearner_pico8_4at1", classes=7, input_shape=(64, 64, 3))
+    save_weights(images, folder / "images.weights.h5")
+    recipe = KineticsRecipe(
+        model="vivit_tiny",
+        source=str(folder),
+        image_model="tokenlearner_pico8_4at1",
+        weights=str(folder / "images.weights.h5"),
+        batch_size=4,
+        layer_decay=0.8,
+        precision="mixed_bfloat16",
+    )
+    model, before = trained_on_two_batches(recipe, classes=2)
+    assert model.get_layer("block_0").compute_dtype == "bfloat16"
+    starts = dict(zip((weight.path for weight in model.weights), before, strict=True))
+    for name in ("block_1/mlp/hidden/kernel", "token_learner/conv_0/kernel"):
+        (weight,) = (weight for weight in images.weights if weight.path == name)
+        np.testing.assert_array_equal(starts[name], keras.ops.convert_to_numpy(weight))
+    plan = keras.optimizers.serialize(recipe.optimizer(100))["config"]
+    schedule = plan["learning_rate"]["config"]
+    assert (schedule["warmup_steps"], schedule["decay_steps"]) == (250, 2750)
+    assert (plan["momentum"], plan["global_clipnorm"], plan["layer_decay"]) == (0.9, 1.0, 0.8)
+
+
+def test_avid(folder):
+    (folder / "videos").mkdir()
+    for split in ("train", "val"):
+        labels = {}
+        for name in ("dark", "light"):
+            for file in (folder / split / name).glob("?.mp4"):
+                labels[f"{split}{name}{file.name}"] = name
+                file.rename(folder / "videos" / f"{split}{name}{file.name}")
+        (folder / f"avid_{split}.json").write_text(json.dumps(labels))
+    name = "tokenlearner_x2plus1d_pico"
+    recipe = AvidRecipe(model=name, source=str(folder), frames=4, size=32, batch_size=3)
+    model, _ = trained_on_two_batches(recipe, classes=2)
+    test = video.open_videos(folder)[1]
+    assert test.protocol == {"clips": 1, "crops": 1, "stride": 1, "frame_rate": 12}
+    row = evaluate_videos(model, test, verbose=0)
+    assert row["videos"] == 4 and 0 <= row["mean_class"] <= 1
 
 
 def test_splits(folder, tmp_path):

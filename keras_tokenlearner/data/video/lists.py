@@ -94,14 +94,17 @@ def from_csv(path, root=None, file_column="file", label_column="label", class_na
     return _with_names("from_csv", files, [row[label_column] for row in rows], class_names)
 
 
-def from_avid(path, root, class_names=None):
+def from_avid(path, root, class_names=None, frame_rate=12):
     """List the videos of a JSON file of AViD, which holds a label for each file.
+
+    In testing one clip is seen of each, as in the paper.
 
     Args:
         path: Path of `avid_train.json` or `avid_val.json`: `{"abcdefgh.mp4": "tap dancing"}`.
         root: Folder of the videos.
         class_names: The labels in order. Pass the training videos' for the validation videos.
             Defaults to the labels of the file, sorted.
+        frame_rate: Frames a second to test at; the paper does not say.
 
     Returns:
         A `VideoList`.
@@ -117,7 +120,8 @@ def from_avid(path, root, class_names=None):
         raise ValueError(
             f"from_avid: {path} must be a JSON object of files and their labels: {error}"
         ) from error
-    return _with_names("from_avid", files, labels, class_names)
+    protocol = {"clips": 1, "crops": 1, "stride": 1, "frame_rate": frame_rate}
+    return replace(_with_names("from_avid", files, labels, class_names), protocol=protocol)
 
 
 def from_charades(path, root, frame_rate=12):

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from keras_tokenlearner.data.folders import held_out, split_folders
-from keras_tokenlearner.data.video.lists import from_charades, from_csv, from_folder
+from keras_tokenlearner.data.video.lists import from_avid, from_charades, from_csv, from_folder
 from keras_tokenlearner.data.video.tfds import load_tfds
 
 
@@ -12,7 +12,8 @@ def open_videos(path):
         path: Path of a folder with folders `train` and `test` (or `val`), as `from_folder` reads
             them, or with files `train.csv` and `test.csv` (or `val.csv`) for `from_csv`, or with
             those of Charades: `Charades_v1_train.csv`, `Charades_v1_test.csv` and the videos in
-            `Charades_v1_480`; or `"tfds:NAME"` for a data set that tensorflow-datasets prepared.
+            `Charades_v1_480`, or of AViD: `avid_train.json`, `avid_val.json` and the videos in
+            `videos`; or `"tfds:NAME"` for a data set that tensorflow-datasets prepared.
 
     Returns:
         Two `VideoList` of the same classes.
@@ -26,6 +27,9 @@ def open_videos(path):
     if (path / "Charades_v1_train.csv").is_file():
         files = [path / f"Charades_v1_{split}.csv" for split in ("train", "test")]
         return tuple(from_charades(file, path / "Charades_v1_480") for file in files)
+    if (path / "avid_train.json").is_file():
+        train = from_avid(path / "avid_train.json", path / "videos")
+        return train, from_avid(path / "avid_val.json", path / "videos", train.class_names)
     if (path / "train.csv").is_file():
         train = from_csv(path / "train.csv")
         return train, from_csv(held_out(path, ".csv"), class_names=train.class_names)

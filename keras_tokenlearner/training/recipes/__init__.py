@@ -13,14 +13,21 @@ from keras_tokenlearner.training.recipes.ablations import (
 from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe, ImageNet512Recipe
 from keras_tokenlearner.training.recipes.pretraining import PretrainingRecipe
 from keras_tokenlearner.training.recipes.small import Cifar10Recipe, FashionMnistRecipe
-from keras_tokenlearner.training.recipes.videos import CharadesRecipe, VideosRecipe
+from keras_tokenlearner.training.recipes.videos import (
+    AvidRecipe,
+    CharadesRecipe,
+    KineticsRecipe,
+    VideosRecipe,
+)
 
 # Names on the command line.
 RECIPES = {
     "fashion_mnist": FashionMnistRecipe,
     "cifar10": Cifar10Recipe,
     "videos": VideosRecipe,
+    "kinetics": KineticsRecipe,
     "charades": CharadesRecipe,
+    "avid": AvidRecipe,
     "pretraining": PretrainingRecipe,
     "imagenet_384": ImageNet384Recipe,
     "imagenet_512": ImageNet512Recipe,

@@ -52,6 +52,7 @@ class ImageNet384Recipe:
         accumulate: Parts in which a batch goes through the model, their gradients averaged.
         learning_rate: The highest, reached after the warm-up.
         warmup_steps: Steps of linear warm-up.
+        layer_decay: Learning rate of a block over that of the block above; ViT has one for all.
         label_smoothing: Of the cross-entropy.
         average: Momentum of the average of the weights that is kept; 0 for none.
         precision: Name of Keras's policy, such as `mixed_bfloat16`.
@@ -72,6 +73,7 @@ class ImageNet384Recipe:
     accumulate: int = 1
     learning_rate: float = 0.03
     warmup_steps: int = 500
+    layer_decay: float = 1.0
     label_smoothing: float = 0.0
     average: float = 0.0
     precision: str = "float32"
@@ -126,14 +128,15 @@ class ImageNet384Recipe:
     def optimizer(self, steps_per_epoch):
         """Return SGD with momentum, warm-up and cosine decay over the whole run."""
         steps = self.epochs * steps_per_epoch // self.accumulate
-        return sgd(self.learning_rate, steps, self.warmup_steps, **self.memory())
+        return sgd(self.learning_rate, steps, self.warmup_steps, **self.common())
 
-    def memory(self):
-        """Return what Keras's optimizers keep besides their own state."""
+    def common(self):
+        """Return what optimizers of every kind are told."""
         return {
+            "layer_decay": self.layer_decay,
             "gradient_accumulation_steps": self.accumulate if self.accumulate > 1 else None,
             "use_ema": self.average > 0,
-            "ema_momentum": self.average,
+            "ema_momentum": self.average ** (1 / self.accumulate),  # Keras averages after each part
         }
 
 

@@ -40,5 +40,5 @@ class PretrainingRecipe(ImageNet384Recipe):
         """Return AdamW with warm-up and linear decay over the whole run."""
         steps = self.epochs * steps_per_epoch // self.accumulate
         return adamw_linear(
-            self.learning_rate, steps, self.warmup_steps, self.weight_decay, **self.memory()
+            self.learning_rate, steps, self.warmup_steps, self.weight_decay, **self.common()
         )

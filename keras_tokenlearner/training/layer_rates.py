@@ -1,0 +1,118 @@
+"""Keras's optimizers with a learning rate for each depth of a transformer.
+
+`keras.optimizers.MultiOptimizer` could give each depth an optimizer of its own. But it clips the
+gradients of each by a norm of their own, and knows of no average of weights.
+"""
+
+import re
+
+import keras
+
+
+class _Layerwise:
+    """Before a Keras optimizer: lets a variable learn the slower the nearer it is to the input.
+
+    The learning rate of a variable is that of the optimizer times `layer_decay` to the power of the
+    depths above it; so is its weight decay, which is decoupled and which we apply, since Keras does
+    it with one rate for all. Clipping, accumulation and averages are Keras's.
+
+    Args:
+        *args: Of the optimizer.
+        layer_decay: Float in (0, 1], the rate of a block over that of the block above.
+        weight_decay: Float or `None`.
+        undecayed: Texts; variables with one of them in their name are spared weight decay.
+        **kwargs: Of the optimizer.
+
+    Raises:
+        ValueError: If `layer_decay` is out of range, or the model has no blocks.
+    """
+
+    def __init__(self, *args, layer_decay, weight_decay=None, undecayed=(), **kwargs):
+        if not 0 < layer_decay <= 1:
+            raise ValueError(
+                f"{type(self).__name__}: `layer_decay` must be a number above 0, and 1 at the "
+                f"most. Received: layer_decay={layer_decay!r}"
+            )
+        super().__init__(*args, weight_decay=None, **kwargs)
+        self.layer_decay = layer_decay
+        self.decay = weight_decay
+        self.undecayed = tuple(undecayed)
+
+    def build(self, variables):
+        super().build(variables)
+        depths = depths_of([variable.path for variable in variables])
+        self.factors = tuple(self.layer_decay ** (max(depths) - depth) for depth in depths)
+        self.decays = tuple(
+            None if any(text in variable.name for text in self.undecayed) else self.decay
+            for variable in variables
+        )
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        learning_rate = learning_rate * self.factors[index]
+        if self.decays[index]:
+            decay = keras.ops.cast(learning_rate * self.decays[index], variable.dtype)
+            self.assign_sub(variable, keras.ops.multiply(variable, decay))
+        super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "layer_decay": self.layer_decay,
+            "weight_decay": self.decay,
+            "undecayed": list(self.undecayed),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class LayerwiseAdamW(_Layerwise, keras.optimizers.Adam):
+    """Keras's AdamW, which is its Adam with weight decay, with a rate for each depth."""
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class LayerwiseSGD(_Layerwise, keras.optimizers.SGD):
+    """Keras's SGD with a rate for each depth."""
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class LayerwiseMuon(_Layerwise, keras.optimizers.Muon):
+    """Keras's Muon with a rate for each depth, and one weight decay for all that it does."""
+
+    def __init__(self, *args, adam_weight_decay=None, **kwargs):
+        super().__init__(*args, adam_weight_decay=None, **kwargs)
+
+
+def depths_of(paths):
+    """Return how far from the input variables are, by their paths in the order of a model.
+
+    What precedes the blocks is at depth 0, block `i` and what has its number at `i + 1`, what
+    stands between two blocks with the one below, and what follows the last, norm and head, above
+    all.
+
+    Args:
+        paths: Texts, such as `"block_0/mlp/hidden/kernel"`.
+
+    Returns:
+        List of integers.
+
+    Raises:
+        ValueError: If there is no block.
+
+    Example:
+
+    >>> depths_of(["embedding/kernel", "block_0/mlp", "token_learner/norm", "block_1/mlp", "head"])
+    [0, 1, 1, 2, 3]
+    """
+    numbers = [re.match(r"[a-z_]+_(\d+)/", path) for path in paths]
+    blocks = [place for place, path in enumerate(paths) if path.startswith("block_")]
+    if not blocks:
+        raise ValueError(
+            "layer_decay: the model must have blocks, `block_0` and so on, as a ViT has; pass "
+            f"layer_decay=1 for others. Received: variables {paths[:3]}, of {len(paths)}"
+        )
+    depths = [0]
+    for number in numbers:
+        depths.append(int(number[1]) + 1 if number else depths[-1])
+    last = max(place for place, number in enumerate(numbers) if number)
+    above = len(paths) - last - 1
+    return depths[1 : last + 2] + [max(depths) + 1] * above
