@@ -7,6 +7,7 @@ from keras_tokenlearner.version import __version__
 
 project = "keras_tokenlearner"
 author = "the authors of keras_tokenlearner"
+copyright = author
 version = release = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
@@ -29,6 +30,7 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"keras_tokenlearner {version}"
+html_theme_options = {"light_css_variables": {"code-font-size": "0.72rem"}}  # 100 columns fit
 html_extra_path = ["front"]  # from the root of the site to docs/index.html
 
 

@@ -3,6 +3,10 @@
 Layers are in `keras_tokenlearner.layers`, named models in `keras_tokenlearner.applications`.
 """
 
+from keras_tokenlearner.startup import check_keras
+
+check_keras()
+
 from keras_tokenlearner import (
     analysis,
     applications,

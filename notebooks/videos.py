@@ -138,6 +138,6 @@ for label, name in enumerate(test.class_names):
 #
 # ```bash
 # keras-tokenlearner train videos --set source=videos --set epochs=20
-# keras-tokenlearner evaluate tokenlearner_x2plus1d_pico --data videos --classes 4 \
+# keras-tokenlearner evaluate tokenlearner_x2plus1d_pico --data videos \
 #   --weights trained/tokenlearner_x2plus1d_pico.weights.h5
 # ```

@@ -1,7 +1,11 @@
+import numpy as np
+
 from keras_tokenlearner.extras import require
 
 # Figures bring their own dark ground, so that they read alike on light and on dark pages.
 GROUND, INK, FAINT = "#101218", "#f2f2f2", "#5a6070"
+DPI = 150
+SMALL = 10  # points, of what stands beside panels
 
 
 def new_figure(width, height):
@@ -14,8 +18,34 @@ def new_figure(width, height):
     return figures.Figure(figsize=(width, height), facecolor=GROUND, layout="constrained")
 
 
+def new_panels(rows, columns, size, lines=1):
+    """Return a figure for panels in rows, with lines of heads over them, and its bare axes.
+
+    Args:
+        rows: Integer.
+        columns: Integer.
+        size: `(height, width)` of a panel, in any unit.
+        lines: Integer, all lines of text that stand over panels, from top to bottom.
+    """
+    height = 1.15 * rows * size[0] / size[1] + 0.25 * lines + 0.1
+    figure = new_figure(1.15 * columns + 0.3, height)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[], facecolor=GROUND)
+        axis.spines[:].set_visible(False)
+    return figure, axes
+
+
 def save(figure, path):
     """Save a figure where that is asked for, and return it."""
     if path is not None:
-        figure.savefig(path, dpi=150, facecolor=GROUND)
+        figure.savefig(path, dpi=DPI, facecolor=GROUND)
     return figure
+
+
+def pixels(figure):
+    """Return a figure as an array of type uint8 and shape (height, width, 3)."""
+    canvas = require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(figure)
+    figure.set_dpi(DPI)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3]

@@ -1,8 +1,10 @@
-"""Token maps over time: a strip, and an animated picture."""
+"""Token maps over time: a strip, and a moving picture."""
+
+from pathlib import Path
 
 import numpy as np
 
-from keras_tokenlearner.analysis.canvas import GROUND, INK, new_figure, save
+from keras_tokenlearner.analysis.canvas import INK, SMALL, new_panels, pixels, save
 from keras_tokenlearner.analysis.panels import enlarge, token_heads, token_panels
 from keras_tokenlearner.extras import require
 
@@ -37,50 +39,84 @@ def draw_clip_maps(clip, maps, columns=8, path=None):
     """
     panels, names, colours = _panels("draw_clip_maps", clip, maps)
     moments = np.linspace(0, len(clip) - 1, min(columns, len(clip))).round().astype(int)
-    figure, axes = _figure(len(names), len(moments), panels.shape, heads=1)
+    figure, axes = new_panels(len(names), len(moments), panels.shape[2:4])
     for row, name in enumerate(names):
         for axis, moment in zip(axes[row], moments, strict=True):
             axis.imshow(panels[moment, row])
-        axes[row, 0].set_ylabel(name, color=colours[row], fontsize=8)
+        axes[row, 0].set_ylabel(name, color=colours[row], fontsize=SMALL)
     for axis, moment in zip(axes[0], moments, strict=True):
-        axis.set_title(f"frame {moment + 1}", color=INK, fontsize=8)
+        axis.set_title(f"frame {moment + 1}", color=INK, fontsize=SMALL)
     return save(figure, path)
 
 
 def animate_clip_maps(clip, maps, path, frame_rate=6):
-    """Save an animated GIF of a clip and of what each learned token looks at, side by side.
+    """Save a clip in motion, beside it what each learned token looks at, as a GIF or an MP4.
 
     The panels are those of `draw_clip_maps`.
 
     Args:
         clip: Array of shape (T, height, width, 1 or 3), pixels in [0, 255].
         maps: Array of shape (T, H, W, S), or of fewer moments.
-        path: Where to save it, a path that ends in `.gif`.
+        path: Where to save it, a path that ends in `.gif` or `.mp4`.
         frame_rate: Integer, frames of the clip a second.
+
+    Returns:
+        A `matplotlib.figure.Figure` of the last moment.
 
     Raises:
         ValueError: If clip and maps are of other shapes, or the path ends otherwise.
-        ImportError: If matplotlib or Pillow, the extras `plot` and `image`, are not installed.
+        ImportError: If matplotlib, the extra `plot`, or what writes the file is not installed:
+            Pillow, the extra `image`, or PyAV, the extra `video`.
+
+    Example:
+
+    >>> clip = np.random.default_rng(0).integers(0, 256, (6, 32, 48, 3))
+    >>> maps = np.random.default_rng(1).random((3, 4, 6, 2))
+    >>> figure = animate_clip_maps(clip, maps, "maps.gif")
     """
-    if not str(path).endswith(".gif"):
-        raise ValueError(f"animate_clip_maps: `path` must end in .gif. Received: path={path!r}")
-    require("PIL.Image", "image")
+    ending = Path(path).suffix
+    if ending not in _WRITERS:
+        raise ValueError(
+            f"animate_clip_maps: `path` must end in .gif or .mp4. Received: path={str(path)!r}"
+        )
+    library, extra, write = _WRITERS[ending]
+    writer = require(library, extra)
     panels, names, colours = _panels("animate_clip_maps", clip, maps)
     columns = -(-len(names) // (1 if len(names) <= 5 else 2))
     rows = -(-len(names) // columns)
-    figure, axes = _figure(rows, columns, panels.shape, heads=rows)
+    figure, axes = new_panels(rows, columns, panels.shape[2:4], lines=rows)
     shown = []
     for axis, panel, name, colour in zip(axes.flat, panels[0], names, colours, strict=False):
         shown.append(axis.imshow(panel))
-        axis.set_title(name, color=colour, fontsize=8)
+        axis.set_title(name, color=colour, fontsize=SMALL)
     figure.draw_without_rendering()  # lays it out once for all frames
     figure.set_layout_engine("none")
-    writer = require("matplotlib.animation", "plot").PillowWriter(fps=frame_rate)
-    with writer.saving(figure, str(path), dpi=100):
-        for moment in panels:
-            for image, panel in zip(shown, moment, strict=True):
-                image.set_data(panel)
-            writer.grab_frame(facecolor=GROUND)
+    frames = []
+    for moment in panels:
+        for image, panel in zip(shown, moment, strict=True):
+            image.set_data(panel)
+        frames.append(pixels(figure))
+    write(writer, path, frames, frame_rate)
+    return figure
+
+
+def _write_gif(pillow, path, frames, frame_rate):
+    first, *others = (pillow.fromarray(frame) for frame in frames)
+    first.save(path, save_all=True, append_images=others, duration=1000 // frame_rate, loop=0)
+
+
+def _write_mp4(av, path, frames, frame_rate):
+    height, width = (size // 2 * 2 for size in frames[0].shape[:2])  # H.264 wants even sizes
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=frame_rate)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for frame in frames:
+            part = np.ascontiguousarray(frame[:height, :width])
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(part, format="rgb24")))
+        file.mux(stream.encode())
+
+
+_WRITERS = {".gif": ("PIL.Image", "image", _write_gif), ".mp4": ("av", "video", _write_mp4)}
 
 
 def _panels(owner, clip, maps):
@@ -95,14 +131,3 @@ def _panels(owner, clip, maps):
     maps, count = np.maximum(enlarge(maps, clip), 0), maps.shape[-1]
     panels = token_panels(clip, maps, range(count))
     return np.clip(np.stack(panels, axis=1), 0, 1), *token_heads("clip", count, range(count))
-
-
-def _figure(rows, columns, shape, heads):
-    """Return a dark figure for panels, with so many lines of heads, and its axes without ticks."""
-    height = 1.15 * rows * shape[2] / shape[3] + 0.25 * heads + 0.1
-    figure = new_figure(1.15 * columns + 0.3, height)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[], facecolor=GROUND)
-        axis.spines[:].set_visible(False)
-    return figure, axes

@@ -1,6 +1,6 @@
 import numpy as np
 
-from keras_tokenlearner.analysis.canvas import INK, new_figure, save
+from keras_tokenlearner.analysis.canvas import INK, SMALL, new_panels, save
 from keras_tokenlearner.analysis.maps import position_entropy
 from keras_tokenlearner.analysis.panels import coloured, enlarge, overlay, token_heads, token_panels
 from keras_tokenlearner.layers.checks import check_choice
@@ -85,16 +85,13 @@ def _checked(owner, images, maps):
 
 def _grid(rows, heads, inks, titles):
     """Return a figure of panels in rows, a head in its own ink over each column."""
-    figure = new_figure(1.15 * len(heads), 1.15 * len(rows) + 0.5)
-    axes = figure.subplots(len(rows), len(heads), squeeze=False)
+    lines = max(head.count("\n") + 1 for head in heads)
+    figure, axes = new_panels(len(rows), len(heads), rows[0][0].shape, lines)
     for place, panels in enumerate(rows):
         for axis, panel in zip(axes[place], panels, strict=True):
             axis.imshow(np.clip(panel, 0, 1))
         if titles is not None:
-            axes[place, 0].set_ylabel(titles[place], color=INK, fontsize=8)
+            axes[place, 0].set_ylabel(titles[place], color=INK, fontsize=SMALL)
     for axis, head, ink in zip(axes[0], heads, inks, strict=True):
-        axis.set_title(head, color=ink, fontsize=8)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+        axis.set_title(head, color=ink, fontsize=SMALL)
     return figure

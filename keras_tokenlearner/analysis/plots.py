@@ -21,14 +21,15 @@ def draw_token_similarity(similarity, path=None):
     """
     mean = np.mean(similarity, axis=0)
     count = len(mean)
-    figure = new_figure(0.55 * count + 1.2, 0.5 * count + 0.8)
+    side = 0.5 * min(count, 16)
+    figure = new_figure(1.1 * side + 1.2, side + 0.8)
     axis = figure.subplots()
     shown = axis.imshow(mean, cmap="inferno", vmin=min(0.0, mean.min()), vmax=1)
     for row, column in np.ndindex(mean.shape) if count <= 16 else ():
         value = mean[row, column]
         ink = GROUND if value > 0.6 else INK
         axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=ink, fontsize=8)
-    numbers = np.arange(count)
+    numbers = np.arange(0, count, -(-count // 32))
     axis.set(xticks=numbers, yticks=numbers, xticklabels=numbers + 1, yticklabels=numbers + 1)
     axis.set_title("cosine between tokens", color=INK, fontsize=9)
     _inked(axis)

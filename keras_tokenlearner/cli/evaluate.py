@@ -20,7 +20,6 @@ def evaluate(
         list[str], typer.Option(help="top1, top5, mean_class, real, few_shot; again for more.")
     ] = _TOP,
     weights: Annotated[str | None, typer.Option(help="Of a named model: a name or path.")] = None,
-    classes: Annotated[int | None, typer.Option(help="Of the weights of a named model.")] = None,
     size: Annotated[int | None, typer.Option(help="Of a named model: height and width.")] = None,
     real_labels: Annotated[str | None, typer.Option(help="Path of real.json.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 32,
@@ -36,7 +35,7 @@ def evaluate(
     from keras_tokenlearner.evaluation import evaluate, evaluate_videos
     from keras_tokenlearner.serving.predict import load_classifier
 
-    arguments: dict = {"classes": classes} if classes else {}
+    arguments: dict = {}
     if size and model in CATALOG:
         arguments["input_shape"] = (size, size, CATALOG[model].input_shape[-1])
     built, _ = load_classifier(model, weights, videos=True, **arguments)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner.analysis import animate_clip_maps, draw_clip_maps
+from keras_tokenlearner.data import video
 
 pytest.importorskip("matplotlib", reason="the extra `plot`")
 CLIP = np.full((6, 32, 48, 1), 100.0)
@@ -34,7 +35,9 @@ def test_strip(maps, tmp_path):
 
 def test_animation(maps, tmp_path):
     image = pytest.importorskip("PIL.Image", reason="the extra `image`")
-    animate_clip_maps(CLIP, maps, tmp_path / "maps.gif", frame_rate=5)
+    figure = animate_clip_maps(CLIP, maps, tmp_path / "maps.gif", frame_rate=5)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["clip", "token 1", "token 2", "strongest"]
     with image.open(tmp_path / "maps.gif") as gif:
         durations, brightness = [], []
         for number in range(gif.n_frames):  # frames that are alike may be stored as one
@@ -45,10 +48,20 @@ def test_animation(maps, tmp_path):
     assert brightness == sorted(brightness, reverse=True) and brightness[0] > brightness[-1]
 
 
+def test_animation_as_mp4(maps, tmp_path):
+    pytest.importorskip("av", reason="the extra `video`")
+    animate_clip_maps(CLIP, maps, tmp_path / "maps.mp4", frame_rate=5)
+    info = video.probe(tmp_path / "maps.mp4")
+    assert info.duration == pytest.approx(6 / 5) and info.frame_rate == 5
+    assert info.height % 2 == info.width % 2 == 0
+    brightness = video.read_frames(tmp_path / "maps.mp4", [0, 0.5, 1]).mean((1, 2, 3))
+    assert brightness[0] > brightness[1] > brightness[2]
+
+
 @pytest.mark.parametrize("shape", [(7, 4, 6, 2), (4, 6, 2)])
 def test_refuses(shape, tmp_path):
     for draw in (draw_clip_maps, lambda *a: animate_clip_maps(*a, tmp_path / "a.gif")):
         with pytest.raises(ValueError, match=r"_clip_maps: `clip` must have shape .* Received: sh"):
             draw(CLIP, np.ones(shape))
-    with pytest.raises(ValueError, match=r"must end in \.gif"):
+    with pytest.raises(ValueError, match=r"must end in \.gif or \.mp4"):
         animate_clip_maps(CLIP, np.ones((6, 4, 6, 2)), tmp_path / "a.png")

@@ -109,6 +109,6 @@ def test_command_line(sets, tmp_path):
     (printed,) = json.loads(CliRunner().invoke(cli.app, [*arguments, "--json"]).stdout)
     assert printed["data"] == "tfds:few" and printed["top5"] >= printed["top1"]
     model.save_weights(tmp_path / "mine.weights.h5")
-    arguments = ["evaluate", "vit_pico8", *arguments[2:], "--classes", "6", "--size", "16"]
+    arguments = ["evaluate", "vit_pico8", *arguments[2:], "--size", "16"]
     weights = ["--weights", str(tmp_path / "mine.weights.h5"), "--json"]
     assert json.loads(CliRunner().invoke(cli.app, [*arguments, *weights]).stdout) == [printed]

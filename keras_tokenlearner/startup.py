@@ -1,0 +1,55 @@
+"""What must be there before anything else of the package can be imported: Keras and its backend."""
+
+import os
+import sys
+from importlib import metadata, util
+from pathlib import Path
+
+OLDEST_KERAS = (3, 15)
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def check_keras():
+    """Import Keras, or say what to install or to set.
+
+    Raises:
+        ImportError: If Keras is older than the package needs, or its backend does not start. On the
+            command line, a `SystemExit` with the same text.
+    """
+    try:
+        _check_version()
+        _check_backend()
+    except ImportError as error:
+        if Path(sys.argv[0]).name == "keras-tokenlearner":
+            raise SystemExit(f"keras-tokenlearner: {error}") from error
+        raise
+
+
+def _check_version():
+    try:
+        found = metadata.version("keras")
+    except metadata.PackageNotFoundError:  # it has another name, such as keras-nightly
+        return
+    if tuple(int(part) for part in found.split(".")[:2]) < OLDEST_KERAS:
+        needed = ".".join(str(part) for part in OLDEST_KERAS)
+        raise ImportError(
+            f"keras_tokenlearner needs Keras {needed} or newer; "
+            f"run: pip install --upgrade keras. Found: keras {found}"
+        )
+
+
+def _check_backend():
+    try:
+        import keras  # noqa: F401
+    except (ImportError, ValueError) as error:
+        here = [name for name in BACKENDS if util.find_spec(name)]
+        mend = (
+            f"set KERAS_BACKEND={here[0]}" + "".join(f" or {name}" for name in here[1:])
+            if here
+            else "none of its backends is installed; run, for one, "
+            "pip install 'keras-tokenlearner[jax]' and set KERAS_BACKEND=jax"
+        )
+        raise ImportError(
+            f"Keras does not start ({error}): {mend}. "
+            f"Received: KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r}"
+        ) from error
