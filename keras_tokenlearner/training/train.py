@@ -62,9 +62,10 @@ def train(recipe, output, devices=None):
     weights = devices.weights(model)
     if devices.writes:
         with devices.alone():
-            trained = keras.models.clone_model(model)  # without the state of the optimizer
+            trained = keras.models.clone_model(model)
             trained.set_weights(weights)
-        digest = save_weights(trained, output / f"{name}.weights.h5")
+            alone = keras.Model(trained.input, trained.output)  # without an optimizer
+        digest = save_weights(alone, output / f"{name}.weights.h5")
         result = {
             "recipe": asdict(recipe),
             "backend": keras.backend.backend(),

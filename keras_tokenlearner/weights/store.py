@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from keras_tokenlearner.data.cifar10 import CLASS_NAMES as CIFAR10
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES as FASHION_MNIST
 from keras_tokenlearner.layers.checks import check_choice
 from keras_tokenlearner.weights.download import fetch
@@ -49,6 +50,18 @@ STORE = {
         licence="Apache-2.0, trained on Fashion-MNIST (MIT)",
         metric="94.05% of the 10,000 test images",
         command="keras-tokenlearner train fashion_mnist --set source=FOLDER",
+    ),
+    ("tokenlearner_nano4_8at2", "cifar10"): StoredWeights(
+        model="tokenlearner_nano4_8at2",
+        uri="package:tokenlearner_nano4_8at2_cifar10.weights.h5",
+        sha256="c831ca745a24c2755c56e35125dfa5961de13ec8ec49862c22e3f7098afaa7d7",
+        size=3403256,
+        input_shape=(32, 32, 3),
+        classes=10,
+        class_names=CIFAR10,
+        licence="Apache-2.0, trained on CIFAR-10 (Krizhevsky, 2009, to be cited)",
+        metric="86.23% of the 10,000 test images",
+        command="KERAS_BACKEND=torch keras-tokenlearner train cifar10 --set source=FOLDER",
     ),
 }
 

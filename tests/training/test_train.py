@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -30,6 +31,8 @@ def test_training_learns_and_leaves_what_it_says(few, tmp_path):
     assert result["recipe"]["learning_rate"] == 2e-3
     model = create_model(recipe.model, classes=10)
     load_weights(model, tmp_path / f"{recipe.model}.weights.h5", result["sha256"])
+    with h5py.File(tmp_path / f"{recipe.model}.weights.h5") as file:
+        assert "layers" in file and "optimizer" not in file
     right = model.predict(few[1].images, verbose=0).argmax(1) == few[1].labels
     assert np.mean(right) == pytest.approx(accuracy, abs=0.011)
 
