@@ -1,7 +1,7 @@
 """Keras's optimizers with a learning rate for each depth of a transformer.
 
-`keras.optimizers.MultiOptimizer` could give each depth an optimizer of its own. But it clips the
-gradients of each by a norm of their own, and knows of no average of weights.
+`keras.optimizers.MultiOptimizer` could give each depth an optimizer of its own. But each would clip
+its gradients by their own norm, and not all of them by one.
 """
 
 import re

@@ -125,6 +125,7 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, learning_rate, steps, warmup_steps=0):
+        _check_steps(steps, warmup_steps)
         self.learning_rate = learning_rate
         self.steps = steps
         self.warmup_steps = warmup_steps
@@ -186,7 +187,16 @@ def _make(kind, schedule, layer_decay, **arguments):
     return optimizer
 
 
+def _check_steps(steps, warmup_steps):
+    if steps <= warmup_steps:
+        raise ValueError(
+            "optimizers: there must be more steps than those of the warm-up; train for more epochs "
+            f"or warm up less. Received: steps={steps}, warmup_steps={warmup_steps}"
+        )
+
+
 def _cosine(learning_rate, steps, warmup_steps):
+    _check_steps(steps, warmup_steps)
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
         decay_steps=steps - warmup_steps,

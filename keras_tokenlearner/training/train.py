@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def train(recipe, output, devices=None):
         epochs=recipe.epochs,
         initial_epoch=resume.initial_epoch,
         validation_data=test_batches,
-        verbose=2,
+        verbose=1 if sys.stdout.isatty() else 2,  # a bar, or a line for each epoch
         callbacks=[resume, *loggers, *boards],
     )
     score = history.history[f"val_{metric.name}"][-1]

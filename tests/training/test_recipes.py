@@ -129,3 +129,6 @@ def test_refused():
         tiny("imagenet_384", accumulate=3)
     with pytest.raises(ValueError, match=f"{BACKEND}: `remat` must be one of"):
         tiny("imagenet_384", remat="everything").build(2)
+    for name in ("imagenet_384", "pretraining"):
+        with pytest.raises(ValueError, match="warm up less. Received: steps=4, warmup_steps=500"):
+            tiny(name, warmup_steps=500).optimizer(2)

@@ -12,7 +12,7 @@ import pytest
 from keras_tokenlearner import create_model
 from keras_tokenlearner.data import ArrayImages, load_fashion_mnist, named
 from keras_tokenlearner.training import FashionMnistRecipe, Resume, train, with_settings
-from keras_tokenlearner.weights import load_weights
+from keras_tokenlearner.weights import load_weights, save_weights
 
 
 @pytest.fixture
@@ -59,6 +59,33 @@ def test_a_broken_run_goes_on(few, tmp_path, monkeypatch):
     ]
     for name in ("vit_nano4.csv", "vit_nano4.json"):
         assert (tmp_path / name).read_text() == (tmp_path / "unbroken" / name).read_text()
+
+
+def test_a_disk_that_is_full_at_the_end_loses_nothing(few, tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    recipe = FashionMnistRecipe(model="vit_nano4", epochs=1, warmup_epochs=0, batch_size=160)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    module = sys.modules[train.__module__]
+
+    def full(*arguments):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            return save_weights(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_weights", full)
+        with pytest.raises(OSError):
+            train(recipe, tmp_path)
+    assert (tmp_path / "vit_nano4.backup.npz").is_file()
+    assert not (tmp_path / "vit_nano4.json").exists()
+    keras.utils.clear_session()
+    accuracy = train(recipe, tmp_path)
+    result = json.loads((tmp_path / "vit_nano4.json").read_text())
+    assert accuracy == result["test_accuracy"]
+    load_weights(create_model("vit_nano4", classes=10), tmp_path / "vit_nano4.weights.h5")
+    assert not (tmp_path / "vit_nano4.backup.npz").exists()
 
 
 def test_tensorboard_shows_what_the_csv_says(few, tmp_path):

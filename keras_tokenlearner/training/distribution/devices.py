@@ -52,7 +52,12 @@ class Devices:
 
         Returns:
             The `keras.callbacks.History`.
+
+        Raises:
+            ValueError: If the batches cannot be divided, or `keras.distribution` is set on a
+                backend that ignores it.
         """
+        check_keras_distribution()
         self._prepare(model)
         if validation_data is not None:
             validation_data = self._batches(validation_data, validation_batch_size)
@@ -130,3 +135,24 @@ class Devices:
             return self._share(data)
         batch_size = -(-min(batch_size, len(data[0])) // self.replicas) * self.replicas
         return self._share(Batches(data, batch_size, shuffle=False, partial=True))
+
+
+def check_keras_distribution():
+    """Refuse what `keras.distribution` is told on backends other than JAX, which ignore it."""
+    found, backend = keras.distribution.distribution(), keras.backend.backend()
+    if found is not None and backend != "jax":
+        raise ValueError(
+            f"distribution: keras.distribution is there on JAX alone, and {backend} trains on one "
+            "device in spite of it. Take it back by keras.distribution.set_distribution(None), and "
+            "use distribution.scope('data_parallel'), or KERAS_BACKEND=jax. "
+            f"Received: {type(found).__name__}"
+        )
+
+
+def batch_normalizations(model):
+    """Yield the BatchNormalization layers of a model, those in models within it too."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            yield layer
+        elif hasattr(layer, "layers"):
+            yield from batch_normalizations(layer)

@@ -2,10 +2,9 @@
 
 import os
 
-import keras
 import tensorflow as tf
 
-from keras_tokenlearner.training.distribution.devices import Devices
+from keras_tokenlearner.training.distribution.devices import Devices, batch_normalizations
 
 
 def several():
@@ -45,11 +44,16 @@ class TensorFlowDevices(Devices):
     def scope(self):
         return self.strategy.scope()
 
-    def _prepare(self, model):
-        """Let BatchNormalization see whole batches, as it does on JAX."""
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.synchronized = True
+    def fit(self, model, batches, **arguments):
+        """Train as `Devices` does; BatchNormalization sees whole batches, as on JAX."""
+        apart = [layer for layer in batch_normalizations(model) if not layer.synchronized]
+        for layer in apart:
+            layer.synchronized = True
+        try:
+            return super().fit(model, batches, **arguments)
+        finally:
+            for layer in apart:  # other backends do not load a model in which it is so
+                layer.synchronized = False
 
 
 class _Workers(tf.distribute.MultiWorkerMirroredStrategy):

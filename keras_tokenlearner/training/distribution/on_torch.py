@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from keras_tokenlearner.training.distribution.devices import Devices
+from keras_tokenlearner.training.distribution.devices import Devices, batch_normalizations
 
 
 def several():
@@ -61,7 +61,7 @@ class TorchDevices(Devices):
                         "distribution: metrics of several processes are averaged, so that they "
                         f"must be means. Compute others from `predict`. Received: {part.name}"
                     )
-        if any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers):
+        if any(batch_normalizations(model)):
             raise ValueError(
                 "distribution: on PyTorch every process would normalise its own part of a batch. "
                 "Train on JAX or TensorFlow, or without BatchNormalization. Received: model "

@@ -4,7 +4,7 @@ import importlib
 import keras
 
 from keras_tokenlearner.layers.checks import check_choice
-from keras_tokenlearner.training.distribution.devices import Devices
+from keras_tokenlearner.training.distribution.devices import Devices, check_keras_distribution
 
 MODES = ("auto", "one_device", "data_parallel", "model_parallel")
 
@@ -48,6 +48,7 @@ def scope(mode="auto"):
             "distribution: a number belongs to model_parallel alone, as in 'model_parallel:4'. "
             f"Received: mode={mode!r}"
         )
+    check_keras_distribution()
     backend = importlib.import_module(f"{__package__}.on_{keras.backend.backend()}")
     if name == "auto":
         name = "data_parallel" if backend.several() else "one_device"

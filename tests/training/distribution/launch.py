@@ -47,7 +47,7 @@ def make_cpus():
 
 def _cluster(processes):
     """Return for each process the variables by which the framework finds the others."""
-    addresses = [f"localhost:{_free_port()}" for _ in range(processes)]
+    addresses = [f"localhost:{free_port()}" for _ in range(processes)]
     for index in range(processes):
         if BACKEND == "tensorflow":
             task = {"type": "worker", "index": index}
@@ -60,7 +60,8 @@ def _cluster(processes):
             }
 
 
-def _free_port():
+def free_port():
+    """Return a port of this machine on which nobody listens."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         return listener.getsockname()[1]

@@ -10,7 +10,9 @@ from keras_tokenlearner import create_model
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.training.distribution import Devices, scope
 from tests.training.distribution import worker
-from tests.training.distribution.launch import BACKEND, launch
+from tests.training.distribution.launch import BACKEND, free_port, launch
+
+TIME_LIMIT = 1800  # seconds, for processes that wait for each other on busy cores
 
 # Mode, processes, devices of each; the thorough ones are slow.
 ARRANGEMENTS = {
@@ -37,7 +39,11 @@ def run(mode, processes, cpus, folder, *arguments):
     """Run the worker as so many processes; return what each of them found."""
     arguments = (mode, folder, *arguments)
     running = launch("tests.training.distribution.worker", arguments, processes, cpus)
-    assert [process.wait() for process in running] == [0] * len(running)
+    try:
+        assert [process.wait(TIME_LIMIT) for process in running] == [0] * len(running)
+    finally:
+        for process in running:
+            process.terminate()  # one that waits for another that has failed
     return [json.loads((folder / f"{index}.json").read_text()) for index in range(processes)]
 
 
@@ -81,7 +87,7 @@ def test_goes_on_from_its_backup(mode, processes, cpus, expected, tmp_path):
 
 @pytest.mark.slow
 def test_a_video_model_equals_one_device(tmp_path):
-    processes, cpus = {"jax": (1, 8), "tensorflow": (1, 4), "torch": (2, 1)}[BACKEND]
+    processes, cpus = {"jax": (1, 8), "tensorflow": (1, 2), "torch": (2, 1)}[BACKEND]
     for folder in ("one", "several"):
         (tmp_path / folder).mkdir()
     worker.run("one_device", tmp_path / "one", 2, VIDEO_MODEL)
@@ -147,6 +153,57 @@ def test_model_parallel_is_refused_where_keras_ignores_it():
     ):
         pass
     assert keras.distribution.distribution() is None
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX has it")
+def test_keras_distribution_is_refused_where_it_does_nothing():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
+    try:
+        with pytest.raises(ValueError, match="on JAX alone, and .* trains on one device"):
+            Devices().fit(model, Batches((np.zeros((4, 2)),), 2))
+        with pytest.raises(ValueError, match="Received: DataParallel"), scope("auto"):
+            pass
+    finally:
+        keras.distribution.set_distribution(None)
+
+
+def with_normalization():
+    """Return a compiled model with BatchNormalization in a model within it."""
+    inner = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(name="inner")])
+    model = keras.Sequential([keras.Input((2,)), inner, keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    return model, inner.get_layer("inner")
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's strategies")
+def test_normalization_sees_whole_batches_in_training_alone():
+    with scope("data_parallel") as devices:
+        model, layer = with_normalization()
+        seen = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: synchronized.append(layer.synchronized)
+        )
+        synchronized = []
+        batches = Batches((np.ones((4, 2)), np.ones((4, 1))), 2)
+        devices.fit(model, batches, callbacks=[seen], verbose=0)
+    assert synchronized == [True, True] and not layer.synchronized
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="TensorFlow and JAX normalise whole batches")
+def test_normalization_of_parts_of_batches_is_refused(monkeypatch):
+    from torch import distributed
+
+    names = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    for name, value in zip(names, ("test", 0, 1, "localhost", free_port()), strict=True):
+        monkeypatch.setenv(name, str(value))
+    batches = Batches((np.ones((4, 2)), np.ones((4, 1))), 2)
+    try:
+        with scope("data_parallel") as devices:
+            model, _ = with_normalization()
+            with pytest.raises(ValueError, match="every process would normalise its own part"):
+                devices.fit(model, batches)
+    finally:
+        distributed.destroy_process_group()
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="of JAX's devices")

@@ -19,7 +19,14 @@ from tests.training.distribution.launch import make_cpus
 # Models without dropout, whose noise is not that of one device.
 MODELS = {
     "tokenlearner_pico8_4at1": {},
-    "tokenlearner_x2plus1d_pico": {"input_shape": (4, 16, 16, 3), "dropout": 0.0},
+    "tokenlearner_x2plus1d_pico": {
+        "input_shape": (4, 16, 16, 3),
+        "stage_channels": (8,),
+        "inner_channels": (16,),
+        "stage_units": (2,),
+        "replaced": (1,),
+        "dropout": 0.0,
+    },
     "tokenlearner_vivit_l16_16at12": {
         "input_shape": (4, 32, 32, 3),
         "hidden_size": 32,
