@@ -60,8 +60,8 @@ def main(arguments=None):
 
 
 def _batches(images, shape, batch_size, threads):
-    def augment():
-        return keras.layers.RandomFlip("horizontal")
+    def augment(seed):
+        return keras.layers.RandomFlip("horizontal", seed=seed)
 
     return ImageBatches(images, shape, batch_size, crop=0.05, augment=augment, threads=threads)
 

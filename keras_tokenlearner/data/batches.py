@@ -135,9 +135,10 @@ class ImageBatches(ReadBatches):
             `None` for the central part, as in testing.
         shift: For training, in the place of `crop`, the largest random shift in parts of each side;
             what comes in is black.
-        augment: For training, a function that makes a Keras layer, or several in a
-            `keras.layers.Pipeline`, that takes `{"images": ..., "labels": ...}`, such as
-            `keras.layers.MixUp`. Labels are one-hot. Its random seeds are set for each batch.
+        augment: For training, a function that makes a Keras layer from a `seed`, or several in a
+            `keras.layers.Pipeline`, which takes `{"images": ..., "labels": ...}`, such as
+            `keras.layers.MixUp`. Labels are one-hot. The layer is made once and its random state
+            set for each batch, or, if Keras does not see it, as in keras-cv's, made each time.
         seed: Integer.
         threads: Integer, of reading.
 
@@ -201,11 +202,12 @@ class ImageBatches(ReadBatches):
             return images, labels
         random = np.random.default_rng((self.seed, self.epoch, index, self.shard[0]))
         with self.alone(), keras.device("cpu"):
-            if self._layer is None:
-                self._layer = self.augment()
+            seed = int(random.integers(2**31))
+            if self._layer is None or not _set_state(self._layer, random):
+                self._layer = self.augment(seed=seed)
+                _set_state(self._layer, random)
             batch = {"images": images, "labels": labels}
             batch = {key: keras.ops.convert_to_tensor(value) for key, value in batch.items()}
-            _set_seeds(self._layer, random)
             varied = self._layer(batch, training=True)
             return tuple(keras.ops.convert_to_numpy(varied[key]) for key in ("images", "labels"))
 
@@ -220,8 +222,9 @@ class ImageBatches(ReadBatches):
         return fit_image(pixels, self.input_shape, box), label
 
 
-def _set_seeds(layer, random):
-    """Let the random numbers of a layer go on from here: two words of state a generator."""
-    for variable in layer.variables:
-        if variable.path.endswith("seed_generator_state"):
-            variable.assign(random.integers(2**31, size=variable.shape, dtype="uint32"))
+def _set_state(layer, random):
+    """Set the states of a layer's random generators, and return whether there are any."""
+    found = [v for v in layer.variables if v.path.endswith("seed_generator_state")]
+    for variable in found:
+        variable.assign(random.integers(2**31, size=variable.shape, dtype="uint32"))
+    return bool(found)

@@ -11,12 +11,14 @@ IMAGES = ArrayImages(
 )
 
 
-def flip():
-    return keras.layers.RandomFlip("horizontal")
+def flip(seed):
+    return keras.layers.RandomFlip("horizontal", seed=seed)
 
 
-def mix():
-    return keras.layers.Pipeline([keras.layers.CutMix(), keras.layers.MixUp()])
+def mix(seed):
+    return keras.layers.Pipeline(
+        [keras.layers.CutMix(seed=seed), keras.layers.MixUp(seed=seed + 1)]
+    )
 
 
 def test_an_epoch_has_every_image_once_in_a_new_order():

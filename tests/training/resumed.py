@@ -20,8 +20,10 @@ from keras_tokenlearner.training import Resume
 EPOCHS = 3
 
 
-def augment():
-    return keras.layers.Pipeline([keras.layers.RandomFlip("horizontal"), keras.layers.MixUp()])
+def augment(seed):
+    return keras.layers.Pipeline(
+        [keras.layers.RandomFlip("horizontal", seed=seed), keras.layers.MixUp(seed=seed + 1)]
+    )
 
 
 def run(folder, save_freq=2, callbacks=()):

@@ -121,9 +121,9 @@ class ImageNet384Recipe:
         arguments = {"crop": _CROP, "seed": self.seed, "threads": self.threads}
         return ImageBatches(images, input_shape, size, training, augment=augment, **arguments)
 
-    def augmentation(self):
+    def augmentation(self, seed):
         """Return the layers that vary a batch of training images."""
-        return keras.layers.RandomFlip("horizontal")
+        return keras.layers.RandomFlip("horizontal", seed=seed)
 
     def optimizer(self, steps_per_epoch):
         """Return SGD with momentum, warm-up and cosine decay over the whole run."""

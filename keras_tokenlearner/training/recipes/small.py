@@ -60,7 +60,7 @@ class FashionMnistRecipe:
             self.batch_size,
             training,
             shift=self.shift / self.SIDE,
-            augment=lambda: keras.layers.RandomFlip("horizontal"),
+            augment=lambda seed: keras.layers.RandomFlip("horizontal", seed=seed),
             seed=self.seed,
         )
 
