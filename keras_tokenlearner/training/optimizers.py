@@ -134,6 +134,11 @@ def _spared(optimizer):
 
 
 def _cosine(learning_rate, steps, warmup_steps):
+    if steps <= warmup_steps:
+        raise ValueError(
+            "optimizer: a run must be longer than its warm-up; raise `epochs`, or lower "
+            f"`warmup_epochs` or `warmup_steps`. Received: {steps} steps, {warmup_steps} to warm up"
+        )
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
         decay_steps=steps - warmup_steps,

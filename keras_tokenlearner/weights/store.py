@@ -22,6 +22,11 @@ class StoredWeights:
         licence: Of the weights, and of the data that they were trained on.
         metric: What they reach, and on what.
         command: The command that made them.
+
+    Example:
+
+    >>> find("tokenlearner_nano4_8at2", "fashion_mnist").classes
+    10
     """
 
     model: str

@@ -87,6 +87,11 @@ def test_fine_tuning_with_all_that_saves_memory(images, tmp_path):
     assert train(recipe, tmp_path) == 1.0
 
 
+def test_a_run_is_longer_than_its_warm_up():
+    with pytest.raises(ValueError, match="raise `epochs`, .* Received: 10 steps, 10 to warm up"):
+        sgd(0.03, steps=10, warmup_steps=10)
+
+
 def test_optimizers_are_those_of_vit():
     slow = sgd(0.03, steps=100, warmup_steps=10)
     assert isinstance(slow, keras.optimizers.SGD)
