@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import keras_tokenlearner as kt
+from keras_tokenlearner.analysis import animate_clip_maps, draw_clip_maps, token_maps
 from keras_tokenlearner.data import load_fashion_mnist, video
 from keras_tokenlearner.evaluation import evaluate_videos, predict_videos
 
@@ -129,6 +130,20 @@ print("is / called", *(f"{name:>8}" for name in test.class_names))
 for label, name in enumerate(test.class_names):
     counts = np.bincount(answers[test.labels == label], minlength=4)
     print(f"{name:11}", *(f"{count:8}" for count in counts))
+
+# %% [markdown]
+# ## Look at its tokens over time
+#
+# Each frame has four tokens of its own, and a token has one habit for all frames. `draw_clip_maps`
+# lays them over a clip, a row a token; `animate_clip_maps` saves the same in motion, as a GIF or
+# an MP4.
+
+# %%
+seen = video.VideoBatches(test, model.input_shape[1:], batch_size=1, training=False)
+clip = seen[0][0][0]
+(maps,) = token_maps(model, clip[None])
+animate_clip_maps(clip, maps, "maps.mp4")
+draw_clip_maps(clip, maps)
 
 # %% [markdown]
 # Training clips are mirrored: "to the left" and "to the right" would be one class to this model, so

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES as FASHION_MNIST
-from keras_tokenlearner.layers.checks import check_choice
 from keras_tokenlearner.weights.download import fetch
 from keras_tokenlearner.weights.files import load_weights
 
@@ -62,7 +61,12 @@ def names(model):
 
 def find(model, name):
     """Return the row of the weights called `name` for a model of the catalogue, or raise."""
-    check_choice(f"create_model({model!r})", "weights", name, names(model))
+    if (model, name) not in STORE:
+        raise ValueError(
+            f"create_model({model!r}): `weights` must be one of {[None, *names(model)]}, the path of "
+            "a `.weights.h5` file, or one with its source before it, such as 'timm:FILE'. "
+            f"Received: weights={name!r}"
+        )
     return STORE[model, name]
 
 
