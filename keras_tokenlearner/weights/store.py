@@ -62,9 +62,10 @@ def names(model):
 def find(model, name):
     """Return the row of the weights called `name` for a model of the catalogue, or raise."""
     if (model, name) not in STORE:
+        known = [None, *names(model)]
         raise ValueError(
-            f"create_model({model!r}): `weights` must be one of {[None, *names(model)]}, the path of "
-            "a `.weights.h5` file, or one with its source before it, such as 'timm:FILE'. "
+            f"create_model({model!r}): `weights` must be one of {known}, the path of a "
+            "`.weights.h5` file, or a path with its source before it, such as 'timm:FILE'. "
             f"Received: weights={name!r}"
         )
     return STORE[model, name]
