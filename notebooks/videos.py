@@ -134,9 +134,8 @@ for label, name in enumerate(test.class_names):
 # %% [markdown]
 # ## Look at its tokens over time
 #
-# Each frame has four tokens of its own, and a token has one habit for all frames. `draw_clip_maps`
-# lays them over a clip, a row a token; `animate_clip_maps` saves the same in motion, as a GIF or
-# an MP4.
+# Each frame has four tokens of its own. `draw_clip_maps` lays their maps over a clip, a row a
+# token; `animate_clip_maps` saves the same in motion, as a GIF or an MP4.
 
 # %%
 seen = video.VideoBatches(test, model.input_shape[1:], batch_size=1, training=False)
@@ -146,6 +145,10 @@ animate_clip_maps(clip, maps, "maps.mp4")
 draw_clip_maps(clip, maps)
 
 # %% [markdown]
+# They are hardly tokens of their own yet: all four take in most of every frame, the first and the
+# last less than those between. A few minutes with 96 videos teach the motions, not how to share a
+# frame out.
+#
 # Training clips are mirrored: "to the left" and "to the right" would be one class to this model, so
 # none of the motions here is. For such classes pass `flip=False`.
 #
