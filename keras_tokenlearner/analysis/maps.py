@@ -126,7 +126,8 @@ def _learned(owner, model, images, layer, batch_size):
     """Return the tokens and the maps of a model's TokenLearner, of type float32."""
     learner = _learner(owner, model, layer)
     images, wanted = np.asarray(images), tuple(model.inputs[0].shape)
-    if images.ndim != len(wanted) or any(m not in (None, n) for n, m in zip(images.shape, wanted)):
+    sizes = zip(images.shape, wanted, strict=False)
+    if images.ndim != len(wanted) or any(size not in (found, None) for found, size in sizes):
         raise ValueError(
             f"{owner}: `images` must be what the model takes, of shape {wanted} with the batch "
             f"first. Received: shape {images.shape}"
