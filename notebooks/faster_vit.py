@@ -64,7 +64,8 @@ for at in (1, 2, 3):
 # ## What it costs, and what is left
 #
 # `compare` counts multiply-adds, scores the test images, and times the models in turns on this
-# machine. Speed is the machine's, and how much else it has to do; the other columns are not.
+# machine. Speed is the machine's, and how much else it has to do: the one that made this page was
+# busy. The other columns are the models' own.
 
 # %%
 rows = compare([teacher, *students], images, labels, batch_size=200, repeats=3)

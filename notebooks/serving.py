@@ -111,7 +111,8 @@ field = {
 }
 status, answer = ask("/v2/models/clothes/infer", {"inputs": [field]})
 outputs = {output["name"]: output["data"] for output in answer["outputs"]}
-print(status, {name: outputs[name][:3] for name in ("top_classes", "top_probabilities")})
+for label, name in enumerate(outputs["top_labels"][::3]):  # three classes for each image
+    print(f"{status}: image {label + 1} is called {name}")
 
 # %% [markdown]
 # ## Ask badly

@@ -20,6 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import keras_tokenlearner as kt
+from keras_tokenlearner.analysis import animate_clip_maps, draw_clip_maps, token_maps
 from keras_tokenlearner.data import load_fashion_mnist, video
 from keras_tokenlearner.evaluation import evaluate_videos, predict_videos
 
@@ -131,6 +132,23 @@ for label, name in enumerate(test.class_names):
     print(f"{name:11}", *(f"{count:8}" for count in counts))
 
 # %% [markdown]
+# ## Look at its tokens over time
+#
+# Each frame has four tokens of its own. `draw_clip_maps` lays their maps over a clip, a row a
+# token; `animate_clip_maps` saves the same in motion, as a GIF or an MP4.
+
+# %%
+seen = video.VideoBatches(test, model.input_shape[1:], batch_size=1, training=False)
+clip = seen[0][0][0]
+(maps,) = token_maps(model, clip[None])
+animate_clip_maps(clip, maps, "maps.mp4")
+draw_clip_maps(clip, maps)
+
+# %% [markdown]
+# They are hardly tokens of their own yet: all four take in most of every frame, the first and the
+# last less than those between. A few minutes with 96 videos teach the motions, not how to share a
+# frame out.
+#
 # Training clips are mirrored: "to the left" and "to the right" would be one class to this model, so
 # none of the motions here is. For such classes pass `flip=False`.
 #

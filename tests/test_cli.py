@@ -43,11 +43,41 @@ def test_nothing_to_count():
     assert run("costs").exit_code == 2
 
 
-@pytest.mark.parametrize("arguments", [["costs", "vit_b61"]])
-def test_errors_are_one_line(arguments, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["keras-tokenlearner", *arguments])
-    with pytest.raises(SystemExit, match="Did you mean .*'vit_b16'"):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("costs vit_b61", "Did you mean .*'vit_b16'"),
+        ("models vit_z*", "`models` lists all. Received: 'vit_z"),
+        ("train fashion_mnist --set epochs=0", "`epochs` must be an integer of at least 1"),
+        ("train fashion_mnist --set batch_size=0", "`batch_size` must be an integer of at"),
+        ("train fashion_mnist --set learning_rate=nan", "`learning_rate` must be a number above"),
+        ("train videos", "must be folders `train` and `test` .* Received: '.'"),
+        ("train imagenet_384 --set accumulate=0", "`accumulate` must be an integer of at least"),
+        ("predict . image.png --top-k 0", "`top_k` must be an integer of at least 1"),
+        ("evaluate . --data fashion_mnist", "must be a `.keras` file, a name .* Received: '.'"),
+        ("evaluate vit_pico8 --data folder", "needs to know which, as in 'folder:WHICH'"),
+        ("export none.keras served", "File not found: filepath=none.keras"),
+        ("serve .", "must be the folder of an exported model; make one with"),
+    ],
+)
+def test_errors_are_one_line(arguments, said, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["keras-tokenlearner", *arguments.split()])
+    with pytest.raises(SystemExit, match=said):
         cli.main()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["serve . --port 99999", "serve . --max-batch 0", "evaluate vit_pico8 --size 0"],
+)
+def test_numbers_out_of_range(arguments):
+    assert run(*arguments.split()).exit_code == 2
+
+
+def test_videos_of_no_folder():
+    done = run("evaluate", "tokenlearner_x2plus1d_pico")
+    assert done.exit_code == 2 and "name the FOLDER of videos" in done.output
 
 
 def test_recipes_are_explained():

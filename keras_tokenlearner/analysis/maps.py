@@ -125,8 +125,15 @@ def with_token_maps(model, layer=None):
 def _learned(owner, model, images, layer, batch_size):
     """Return the tokens and the maps of a model's TokenLearner, of type float32."""
     learner = _learner(owner, model, layer)
+    images, wanted = np.asarray(images), tuple(model.inputs[0].shape)
+    sizes = zip(images.shape, wanted, strict=False)
+    if images.ndim != len(wanted) or any(size not in (found, None) for found, size in sizes):
+        raise ValueError(
+            f"{owner}: `images` must be what the model takes, of shape {wanted} with the batch "
+            f"first. Received: shape {images.shape}"
+        )
     inputs = keras.Model(model.inputs, learner.input).predict(
-        np.asarray(images), batch_size=batch_size, verbose=0
+        images, batch_size=batch_size, verbose=0
     )
     found = []
     for start in range(0, len(inputs), batch_size):
@@ -138,7 +145,12 @@ def _learned(owner, model, images, layer, batch_size):
 
 def _learner(owner, model, layer):
     learners = {x.name: x for x in model.layers if isinstance(x, TokenLearner)}
-    if not learners or (layer is not None and layer not in learners):
+    if not learners:
+        raise ValueError(
+            f"{owner}: the model has no TokenLearner; take a `tokenlearner_*` of the catalogue, or "
+            f"give it one with `retrofit`. Received: model {model.name!r}"
+        )
+    if layer is not None and layer not in learners:
         raise ValueError(
             f"{owner}: `layer` must be a TokenLearner of the model; it has {list(learners)}. "
             f"Received: layer={layer!r}, model {model.name!r}"

@@ -60,6 +60,11 @@ def paper_costs(tables=None):
         (millions) as counted from the built model, and a note where the paper contradicts itself
         or leaves open what it counts. Images have 1000 classes, videos 400, or 887 in Table 10.
         Tables 10 to 12 are counted as `Cost.bottleneck_flops` says, the others as `paper_flops`.
+
+    Example:
+
+    >>> next(paper_costs(("1",)))["gflops"]
+    '3.44'
     """
     file = resources.files("keras_tokenlearner.analysis") / "paper_costs.csv"
     with file.open(newline="") as stream:

@@ -26,6 +26,14 @@ def draw_token_maps(images, maps, titles=None, path=None, tokens=None):
     Raises:
         ValueError: If the maps are not those of as many images, or a token is none of theirs.
         ImportError: If matplotlib, the extra `plot`, is not installed.
+
+    Example:
+
+    >>> images = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3))
+    >>> maps = np.random.default_rng(1).random((2, 4, 6, 3))
+    >>> figure = draw_token_maps(images, maps, ["cat", "dog"], path="maps.png")
+    >>> len(figure.axes)  # two images, each with three tokens and the strongest
+    10
     """
     images, maps = _checked("draw_token_maps", images, maps)
     count = maps.shape[-1]
@@ -57,6 +65,13 @@ def draw_token_entropy(images, maps, titles=None, path=None):
     Raises:
         ValueError: If the maps are not those of as many images.
         ImportError: If matplotlib, the extra `plot`, is not installed.
+
+    Example:
+
+    >>> images = np.random.default_rng(0).integers(0, 256, (2, 32, 48, 3))
+    >>> maps = np.random.default_rng(1).random((2, 4, 6, 3))
+    >>> len(draw_token_entropy(images, maps).axes)
+    6
     """
     images, maps = _checked("draw_token_entropy", images, maps)
     together = maps.sum(-1, keepdims=True)

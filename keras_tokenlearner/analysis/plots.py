@@ -18,6 +18,10 @@ def draw_token_similarity(similarity, path=None):
 
     Raises:
         ImportError: If matplotlib, the extra `plot`, is not installed.
+
+    Example:
+
+    >>> figure = draw_token_similarity(np.eye(3)[None], path="similarity.png")
     """
     mean = np.mean(similarity, axis=0)
     count = len(mean)
@@ -57,6 +61,12 @@ def draw_costs(rows, path=None, cost="gmacs", score="accuracy", label="model"):
     Raises:
         ValueError: If a column is missing, or no row has both numbers.
         ImportError: If matplotlib, the extra `plot`, is not installed.
+
+    Example:
+
+    >>> rows = [{"model": "vit", "accuracy": 0.9, "gmacs": 4.0}]
+    >>> rows.append({"model": "vit_8at2", "accuracy": 0.8, "gmacs": 2.0})
+    >>> figure = draw_costs(rows, path="costs.png")
     """
     points = _points(rows, cost, score, label)
     figure = new_figure(6.4, 4)

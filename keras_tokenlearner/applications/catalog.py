@@ -40,7 +40,13 @@ X2PLUS1D_SIZES = {
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A named model: its config, whose type selects the builder, and its default input."""
+    """A named model: its config, whose type selects the builder, and its default input.
+
+    Example:
+
+    >>> CATALOG["tokenlearner_b16_8at6"].config.num_tokens
+    8
+    """
 
     config: VisionTransformerConfig | X2Plus1DConfig
     input_shape: tuple

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,6 +25,7 @@ def distill(
 
     if not output.endswith(".keras"):
         raise ValueError(f"distill: `output` must end in .keras. Received: output={output!r}")
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
     teacher, _ = load_classifier(model, weights)
     (images, labels), (test_images, test_labels) = load_named(data, teacher.input_shape[1:])
     start = images[:500] if num_tokens <= 32 else None

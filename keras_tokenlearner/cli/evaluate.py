@@ -20,9 +20,11 @@ def evaluate(
         list[str], typer.Option(help="top1, top5, mean_class, real, few_shot; again for more.")
     ] = _TOP,
     weights: Annotated[str | None, typer.Option(help="Of a named model: a name or path.")] = None,
-    size: Annotated[int | None, typer.Option(help="Of a named model: height and width.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Of a named model: height and width.")
+    ] = None,
     real_labels: Annotated[str | None, typer.Option(help="Path of real.json.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
     """Score a model on test images, and its features by least squares on a few training images.
@@ -40,6 +42,8 @@ def evaluate(
         arguments["input_shape"] = (size, size, CATALOG[model].input_shape[-1])
     built, _ = load_classifier(model, weights, videos=True, **arguments)
     if len(built.input_shape) == 5:
+        if not data:
+            raise typer.BadParameter("name the FOLDER of videos by --data")
         tests = {name: video.open_videos(name)[1] for name in data}
         verbose = 0 if as_json else 1
         rows = [

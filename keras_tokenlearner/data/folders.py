@@ -43,8 +43,13 @@ def split_folders(owner, path, read, what):
         what: What the files are, for the message.
 
     Raises:
-        ValueError: If the classes differ.
+        ValueError: If there are no such folders, or their classes differ.
     """
+    if not (Path(path) / "train").is_dir():
+        raise ValueError(
+            f"{owner}: there must be folders `train` and `test` (or `val`), each with a folder of "
+            f"{what} for every class. Received: {str(path)!r}"
+        )
     train, test = read(Path(path) / "train"), read(held_out(path))
     if train.class_names != test.class_names:
         raise ValueError(

@@ -21,6 +21,19 @@ class Images:
         class_names: Tuple of what the classes are called, in order.
         labels: Integer array of shape (n,).
         names: What the images are called, as a tuple: names of files, or numbers.
+
+    Example:
+
+    >>> class Grey(Images):
+    ...     class_names = ("dark", "light")
+    ...
+    ...     def __len__(self):
+    ...         return 2
+    ...
+    ...     def __getitem__(self, place):
+    ...         return np.full((32, 48, 3), 200 * place, "uint8"), place
+    >>> Grey().labels.tolist()
+    [0, 1]
     """
 
     class_names = ()
@@ -120,6 +133,12 @@ class FileImages(Images):
     Raises:
         ValueError: When an image is asked for whose file is missing or damaged.
         ImportError: If Pillow is not installed.
+
+    Example:
+
+    >>> pixels, label = FileImages(["images/cat/0.png"], [0], ["cat"])[0]
+    >>> pixels.shape
+    (24, 32, 3)
     """
 
     def __init__(self, files, labels, class_names):
@@ -156,5 +175,10 @@ def from_folder(path):
 
     Raises:
         ValueError: If there are no such folders, or no images in them.
+
+    Example:
+
+    >>> from_folder("images").class_names  # of images/cat/*.png and images/dog/*.png
+    ('cat', 'dog')
     """
     return FileImages(*class_files(path, SUFFIXES, "images"))

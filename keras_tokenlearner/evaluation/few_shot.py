@@ -73,6 +73,12 @@ def few_shot_accuracy(
 
     Raises:
         ValueError: If a class has fewer training examples than shots.
+
+    Example:
+
+    >>> features, labels = np.array([[0.0], [1.0]] * 3), [0, 1] * 3
+    >>> few_shot_accuracy(features, labels, features, labels, shots=2)
+    1.0
     """
     check_int("few_shot_accuracy", "shots", shots)
     classes, train_labels = np.unique(train_labels, return_inverse=True)

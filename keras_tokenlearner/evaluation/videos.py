@@ -33,6 +33,13 @@ def evaluate_videos(model, videos, **protocol):
     Raises:
         ValueError: If the protocol is out of range, the model has other classes than the videos,
             or no video can be read.
+
+    Example:
+
+    >>> videos = video.from_folder("videos")
+    >>> model = create_model("tokenlearner_x2plus1d_pico", classes=2, input_shape=(2, 16, 16, 3))
+    >>> evaluate_videos(model, videos, clips=1, crops=1, verbose=0)["videos"]
+    2
     """
     if model.output_shape[-1] != len(videos.class_names):
         raise ValueError(

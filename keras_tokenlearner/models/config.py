@@ -64,6 +64,12 @@ class VisionTransformerConfig:
 
     Raises:
         ValueError: If a value is out of range or two of them contradict each other.
+
+    Example:
+
+    >>> config = VisionTransformerConfig(32, 4, 2, (4, 4), reducer="token_learner", num_tokens=4)
+    >>> vision_transformer(config, (16, 24, 3), classes=10).output_shape
+    (None, 10)
     """
 
     hidden_size: int

@@ -10,6 +10,7 @@ from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import resizing
 from keras_tokenlearner.extras import require
+from keras_tokenlearner.layers.checks import check_int
 from keras_tokenlearner.serving.export import METADATA, export, newest_version
 from keras_tokenlearner.serving.local import local_server
 from keras_tokenlearner.weights import store
@@ -37,6 +38,7 @@ def predict(source, files, weights=None, top_k=5, maps=None, served=False):
             classifier of images, or maps are wanted of one that does not give them.
         ImportError: If a library that is needed is not installed; the message names the extra.
     """
+    check_int("predict", "top_k", top_k)
     for file in files:
         if not Path(file).is_file():
             raise ValueError(f"predict: there is no such file. Received: {str(file)!r}")
@@ -70,6 +72,12 @@ def load_classifier(source, weights=None, videos=False, **arguments):
     """
     if str(source).endswith(".keras"):
         model, labels = keras.saving.load_model(source, compile=False), None
+    elif Path(source).exists():
+        raise ValueError(
+            "predict: the model must be a `.keras` file, a name that `keras-tokenlearner models` "
+            "lists, or, for `predict` alone, the folder of an exported model. "
+            f"Received: {str(source)!r}"
+        )
     else:
         if weights is None:
             weights = next(iter(store.names(source)), None)

@@ -76,6 +76,7 @@ def distill(
     _check_data(student, teacher, images, labels)
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         check_int("distill", name, value)
+    check_positive("distill", "learning_rate", learning_rate)
     check_positive("distill", "temperature", temperature)
     if not 0 <= label_weight <= 1:
         raise ValueError(

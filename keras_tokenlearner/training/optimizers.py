@@ -190,8 +190,8 @@ def _make(kind, schedule, layer_decay, **arguments):
 def _check_steps(steps, warmup_steps):
     if steps <= warmup_steps:
         raise ValueError(
-            "optimizers: there must be more steps than those of the warm-up; train for more epochs "
-            f"or warm up less. Received: steps={steps}, warmup_steps={warmup_steps}"
+            "optimizer: a run must be longer than its warm-up; raise `epochs`, or lower "
+            f"`warmup_epochs` or `warmup_steps`. Received: {steps} steps, {warmup_steps} to warm up"
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import keras
 
+from keras_tokenlearner.layers.checks import check_int, check_positive
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.resume import Resume
 from keras_tokenlearner.weights import save_weights
@@ -29,7 +30,13 @@ def train(recipe, output, devices=None):
     Returns:
         The test accuracy, in [0, 1]; of a model that ends in a sigmoid, and so says yes or no to
         each class, the area under the curve of precision and recall, averaged over the classes.
+
+    Raises:
+        ValueError: If a field of the recipe is out of range, or its data cannot be opened.
     """
+    for field in ("epochs", "batch_size"):
+        check_int("train", field, getattr(recipe, field))
+    check_positive("train", "learning_rate", recipe.learning_rate)
     devices = devices or Devices()
     keras.utils.set_random_seed(recipe.seed)
     train_data, test_data = recipe.open()

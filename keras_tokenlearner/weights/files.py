@@ -18,6 +18,12 @@ def save_weights(model, path):
 
     Returns:
         The sha256, as 64 hexadecimal digits.
+
+    Example:
+
+    >>> model = create_model("vit_pico8", classes=10)
+    >>> len(save_weights(model, "mine.weights.h5"))
+    64
     """
     path = _checked_name("save_weights", path)
     model.save_weights(path)
@@ -42,6 +48,11 @@ def load_weights(model, path, expected_sha256=None):
     Raises:
         ValueError: If the file is missing, damaged, or of another architecture or number of
             classes. The model is then as it was.
+
+    Example:
+
+    >>> digest = save_weights(create_model("vit_pico8", classes=10), "mine.weights.h5")
+    >>> load_weights(create_model("vit_pico8", classes=10), "mine.weights.h5", digest)
     """
     path = _existing("load_weights", path)
     if expected_sha256 is None and _hash_file(path).is_file():
@@ -71,6 +82,12 @@ def saved_classes(path):
 
     Raises:
         ValueError: If there is no such file, or it is damaged.
+
+    Example:
+
+    >>> create_model("vit_pico8", classes=10).save_weights("mine.weights.h5")
+    >>> saved_classes("mine.weights.h5")
+    10
     """
     path = _existing("saved_classes", path)
     kernel = _shapes("saved_classes", path).get(KERNEL)

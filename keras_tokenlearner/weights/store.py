@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from keras_tokenlearner.data.cifar10 import CLASS_NAMES as CIFAR10
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES as FASHION_MNIST
-from keras_tokenlearner.layers.checks import check_choice
 from keras_tokenlearner.weights.download import fetch
 from keras_tokenlearner.weights.files import load_weights
 
@@ -24,6 +23,11 @@ class StoredWeights:
         licence: Of the weights, and of the data that they were trained on.
         metric: What they reach, and on what.
         command: The command that made them.
+
+    Example:
+
+    >>> find("tokenlearner_nano4_8at2", "fashion_mnist").classes
+    10
     """
 
     model: str
@@ -73,7 +77,13 @@ def names(model):
 
 def find(model, name):
     """Return the row of the weights called `name` for a model of the catalogue, or raise."""
-    check_choice(f"create_model({model!r})", "weights", name, names(model))
+    if (model, name) not in STORE:
+        known = [None, *names(model)]
+        raise ValueError(
+            f"create_model({model!r}): `weights` must be one of {known}, the path of a "
+            "`.weights.h5` file, or a path with its source before it, such as 'timm:FILE'. "
+            f"Received: weights={name!r}"
+        )
     return STORE[model, name]
 
 

@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from keras_tokenlearner.analysis import animate_clip_maps, draw_clip_maps
+from keras_tokenlearner.analysis import (
+    animate_clip_maps,
+    draw_clip_maps,
+    token_maps,
+    token_similarity,
+)
+from keras_tokenlearner.applications import CATALOG, create_model, list_models
 from keras_tokenlearner.data import video
+from keras_tokenlearner.models import VisionTransformerConfig
 
 pytest.importorskip("matplotlib", reason="the extra `plot`")
 CLIP = np.full((6, 32, 48, 1), 100.0)
@@ -56,6 +63,25 @@ def test_animation_as_mp4(maps, tmp_path):
     assert info.height % 2 == info.width % 2 == 0
     brightness = video.read_frames(tmp_path / "maps.mp4", [0, 0.5, 1]).mean((1, 2, 3))
     assert brightness[0] > brightness[1] > brightness[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name in list_models("tokenlearner_*") if len(CATALOG[name].input_shape) == 4]
+)
+def test_every_video_model_of_the_catalogue(name):
+    """As deep as it is, but on small clips, the transformers narrow."""
+    config, shape, narrow = CATALOG[name].config, (4, 64, 96, 3), {}
+    if isinstance(config, VisionTransformerConfig):
+        frames, height, width = config.patch_size
+        shape = (2 * frames, 2 * height, 3 * width, 3)
+        narrow = {"hidden_size": 16, "num_heads": 1}
+    model = create_model(name, classes=2, input_shape=shape, **narrow)
+    clip = np.random.default_rng(0).integers(0, 256, shape)
+    (maps,) = token_maps(model, clip[None])
+    assert len(draw_clip_maps(clip, maps, columns=2).axes) == 2 * (config.num_tokens + 2)
+    similarity = token_similarity(model, clip[None])
+    assert similarity.shape[1:] == 2 * (len(maps) * config.num_tokens,)
 
 
 @pytest.mark.parametrize("shape", [(7, 4, 6, 2), (4, 6, 2)])

@@ -54,8 +54,15 @@ def test_each_learner_of_a_model_with_fusers(images):
 
 def test_a_model_without_learned_tokens_is_refused(images):
     model = keras_tokenlearner.create_model("vit_pico8", classes=10, input_shape=(32, 48, 3))
-    with pytest.raises(ValueError, match="must be a TokenLearner of the model"):
+    with pytest.raises(ValueError, match="the model has no TokenLearner; .* model 'vit_pico8'"):
         token_maps(model, images)
+
+
+def test_images_of_another_shape_and_other_layers_are_refused(model, images):
+    with pytest.raises(ValueError, match=r"what the model takes, of shape \(None, 32, 48, 3\)"):
+        token_maps(model, images[:, :16])
+    with pytest.raises(ValueError, match=r"it has \['token_learner'\]. Received: layer='head'"):
+        token_maps(model, images, layer="head")
 
 
 @pytest.mark.parametrize("name", [MODEL, f"{MODEL}_fuser", "tokenlearner_x2plus1d_pico"])

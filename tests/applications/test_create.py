@@ -172,7 +172,7 @@ def test_changes_of_a_video_network():
         ({"model": PICO, "classes": 0}, "`classes` must be an integer of at least 1"),
         ({"model": PICO, "pooling": "mean", "include_top": False}, "`pooling` must be one of"),
         ({"model": PICO, "pooling": "token", "include_top": False}, "class_token=True"),
-        ({"model": PICO, "weights": "imagenet"}, "Received: weights='imagenet'"),
+        ({"model": PICO, "weights": "imagenet"}, "must be one of [None], the path of"),
         ({"model": PICO, "weights": "gone.weights.h5"}, "there is no such file"),
         ({"model": PICO, "num_heads": 3}, "`num_heads` must divide"),
         ({"model": PICO_VIDEO, "at": 1}, "argument='at'"),

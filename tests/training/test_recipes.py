@@ -104,6 +104,11 @@ def test_parts_of_batches_end_where_whole_batches_do(images):
         np.testing.assert_allclose(parts, whole, atol=1e-5)
 
 
+def test_a_run_is_longer_than_its_warm_up():
+    with pytest.raises(ValueError, match="raise `epochs`, .* Received: 10 steps, 10 to warm up"):
+        sgd(0.03, steps=10, warmup_steps=10)
+
+
 def test_optimizers_are_those_of_vit():
     slow = sgd(0.03, steps=100, warmup_steps=10)
     assert isinstance(slow, keras.optimizers.SGD)

@@ -17,6 +17,11 @@ def fit_clip(clip, height, width, place=0.5):
 
     Returns:
         Array of type float32 and shape (T, height, width, channels).
+
+    Example:
+
+    >>> fit_clip(np.zeros((8, 48, 64, 3)), 32, 32).shape
+    (8, 32, 32, 3)
     """
     scale = max(height / clip.shape[1], width / clip.shape[2])
     size = tuple(
@@ -41,6 +46,11 @@ def augment_clip(clip, height, width, random, scale=(0.5, 1.0), flip=True, colou
 
     Returns:
         Array of type float32 and shape (T, height, width, channels).
+
+    Example:
+
+    >>> augment_clip(np.zeros((8, 48, 64, 3)), 32, 32, np.random.default_rng(0)).shape
+    (8, 32, 32, 3)
     """
     largest = min(clip.shape[1] / height, clip.shape[2] / width)
     side = largest * np.sqrt(random.uniform(*scale))
@@ -60,6 +70,11 @@ def in_channels(clip, channels):
     Args:
         clip: Array of shape (T, height, width, 3).
         channels: Integer, 1 or 3.
+
+    Example:
+
+    >>> in_channels(np.zeros((8, 32, 32, 3)), 1).shape
+    (8, 32, 32, 1)
     """
     if channels == clip.shape[-1]:
         return clip

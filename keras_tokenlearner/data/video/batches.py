@@ -32,6 +32,14 @@ class VideoBatches(ReadBatches):
 
     Raises:
         VideoError: If a video cannot be read and `on_error="raise"`, or none of a batch can.
+
+    Example:
+
+    >>> from keras_tokenlearner.data.video import from_folder
+    >>> batches = VideoBatches(from_folder("videos"), (4, 32, 32, 3), batch_size=2)
+    >>> clips, labels = batches[0]
+    >>> clips.shape
+    (2, 4, 32, 32, 3)
     """
 
     def __init__(

@@ -15,6 +15,11 @@ def random_clip(duration, frames, step, random):
     Returns:
         Array of shape (frames,). In a video shorter than the clip, times stop at its end, so that
         the last frame is repeated.
+
+    Example:
+
+    >>> random_clip(duration=10, frames=4, step=1, random=np.random.default_rng(0)).shape
+    (4,)
     """
     start = random.uniform(0, max(duration - frames * step, 0))
     return _times([start], duration, frames, step)[0]

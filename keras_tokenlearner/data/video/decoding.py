@@ -36,6 +36,11 @@ def probe(path):
     Raises:
         VideoError: If the file is missing, damaged, or has no video in it.
         ImportError: If PyAV, the extra `video`, is not installed.
+
+    Example:
+
+    >>> probe("videos/dark/0.mp4")
+    VideoInfo(duration=3.0, frame_rate=10.0, height=32, width=48)
     """
     with _Reader(path) as reader:
         first = reader.frame_at(0.0)
@@ -61,6 +66,11 @@ def read_frames(path, times):
         VideoError: If the file is missing, damaged, without video, or ends long before one of the
             times.
         ImportError: If PyAV, the extra `video`, is not installed.
+
+    Example:
+
+    >>> read_frames("videos/dark/0.mp4", [0.0, 1.5]).shape
+    (2, 32, 48, 3)
     """
     times = np.asarray(times, "float64")
     order = np.argsort(times, kind="stable")

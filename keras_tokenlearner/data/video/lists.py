@@ -24,6 +24,12 @@ class VideoList:
         class_names: What the classes are called, in order.
         protocol: How they are viewed in testing: arguments of
             `keras_tokenlearner.evaluation.predict_videos` in the place of its defaults.
+
+    Example:
+
+    >>> videos = VideoList(("a.mp4", "b.mp4"), np.array([0, 1]), ("dark", "light"))
+    >>> videos.take([1]).files
+    ('b.mp4',)
     """
 
     files: tuple
@@ -66,6 +72,11 @@ def from_folder(path):
 
     Raises:
         ValueError: If there are no such folders, or no videos in them.
+
+    Example:
+
+    >>> from_folder("videos").class_names  # of videos/dark/*.mp4 and videos/light/*.mp4
+    ('dark', 'light')
     """
     files, labels, class_names = class_files(path, SUFFIXES, "videos")
     return VideoList(files, np.array(labels), class_names)
@@ -87,6 +98,15 @@ def from_csv(path, root=None, file_column="file", label_column="label", class_na
 
     Raises:
         ValueError: If a column is missing, or a label is none of `class_names`.
+
+    Example:
+
+    >>> print(Path("videos.csv").read_text())
+    file,label
+    videos/dark/0.mp4,dark
+    videos/light/0.mp4,light
+    >>> from_csv("videos.csv").labels.tolist()
+    [0, 1]
     """
     rows = _rows("from_csv", path, (file_column, label_column))
     root = Path(path).parent if root is None else Path(root)
@@ -111,6 +131,13 @@ def from_avid(path, root, class_names=None, frame_rate=12):
 
     Raises:
         ValueError: If the file is of another kind, or a label is none of `class_names`.
+
+    Example:
+
+    >>> print(Path("avid.json").read_text())
+    {"dark/0.mp4": "dark", "light/0.mp4": "light"}
+    >>> from_avid("avid.json", "videos").labels.tolist()
+    [0, 1]
     """
     try:
         labels = json.loads(Path(path).read_text())
@@ -141,6 +168,14 @@ def from_charades(path, root, frame_rate=12):
 
     Raises:
         ValueError: If a column is missing or an action is none of c000 to c156.
+
+    Example:
+
+    >>> print(Path("charades.csv").read_text())
+    id,actions
+    0,c092 11.90 21.20;c147 0.00 12.60
+    >>> np.flatnonzero(from_charades("charades.csv", "videos/dark").labels[0]).tolist()
+    [92, 147]
     """
     rows = _rows("from_charades", path, ("id", "actions"))
     labels = np.zeros((len(rows), 157), "float32")

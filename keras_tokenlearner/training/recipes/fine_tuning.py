@@ -6,7 +6,7 @@ import keras
 
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import ImageBatches, open_named
-from keras_tokenlearner.layers.checks import check_choice
+from keras_tokenlearner.layers.checks import check_choice, check_int
 from keras_tokenlearner.training.optimizers import sgd
 from keras_tokenlearner.training.precision import dtype_policy
 
@@ -82,6 +82,7 @@ class ImageNet384Recipe:
     seed: int = 0
 
     def __post_init__(self):
+        check_int(type(self).__name__, "accumulate", self.accumulate)
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"{type(self).__name__}: `accumulate` must divide the batch. "

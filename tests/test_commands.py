@@ -1,0 +1,75 @@
+"""The commands that the pages print are commands that there are, with options that they take."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from keras_tokenlearner.training import RECIPES, with_settings
+from tests.test_extras import EXTRAS
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES += [*ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.py")]
+
+
+def _commands():
+    """Yield `(page, words)` of every command, without variables of the environment."""
+    for page in PAGES:
+        text = page.read_text()
+        if page.suffix == ".py":  # a notebook's text stands in comments
+            text = re.sub("^# ?", "", text, flags=re.MULTILINE)
+        for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                while words and re.match(r"[A-Z_]+=", words[0]):
+                    words = words[1:]
+                if "keras_tokenlearner.cli" in words:
+                    words = [
+                        "keras-tokenlearner",
+                        *words[words.index("keras_tokenlearner.cli") + 1 :],
+                    ]
+                if words:
+                    yield page.name, words
+
+
+COMMANDS = list(_commands())
+
+
+def _of(*start):
+    found = [
+        (page, words[len(start) :]) for page, words in COMMANDS if words[: len(start)] == [*start]
+    ]
+    assert found
+    return found
+
+
+def test_verbs_and_their_options():
+    typer = pytest.importorskip("typer", reason="the extra `cli`")
+    from keras_tokenlearner import cli
+
+    verbs = typer.main.get_command(cli.app).commands
+    for _, (verb, *arguments) in _of("keras-tokenlearner"):
+        values = verbs[verb].make_context(verb, arguments).params  # raises what the user would see
+        if verb == "train" and values["recipe"]:
+            with_settings(RECIPES[values["recipe"]](), values["settings"])
+
+
+def test_targets_of_make():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = (
+        re.search(r"^\.PHONY: (.*?[^\\])$", makefile, re.MULTILINE | re.DOTALL).group(1).split()
+    )
+    assert {words[0] for _, words in _of("make")} <= set(targets)
+
+
+def test_benchmarks():
+    for page, words in _of("python", "-m"):
+        assert (ROOT / (words[0].replace(".", "/") + ".py")).is_file(), page
+
+
+def test_extras_that_are_installed():
+    for page, words in _of("pip", "install"):
+        for extras in re.findall(r"\.\[([\w,]+)\]", " ".join(words)):
+            assert set(extras.split(",")) <= set(EXTRAS), page
