@@ -59,7 +59,7 @@ def test_folders(tmp_path):
     [
         ("cifar", "Did you mean 'cifar10'"),
         ("tfds", "as in 'tfds:WHICH'. Received: 'tfds'"),
-        ("folder:nowhere", "path='nowhere/train', with 0 folders"),
+        ("folder:nowhere", "there must be folders `train` and `test` .* Received: 'nowhere'"),
     ],
 )
 def test_refused(data, message):

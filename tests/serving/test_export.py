@@ -148,7 +148,7 @@ def test_the_next_export_is_the_next_version(exported, tmp_path):
             {},
             "the model must take one image",
         ),
-        (lambda: create_model("vit_pico8", classes=7), {"maps": True}, "must be a TokenLearner"),
+        (lambda: create_model("vit_pico8", classes=7), {"maps": True}, "has no TokenLearner"),
         (lambda: create_model("vit_pico8", classes=7), {"provenance": {1j}}, "what JSON holds"),
     ],
 )

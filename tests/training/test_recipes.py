@@ -135,5 +135,5 @@ def test_refused():
     with pytest.raises(ValueError, match=f"{BACKEND}: `remat` must be one of"):
         tiny("imagenet_384", remat="everything").build(2)
     for name in ("imagenet_384", "pretraining"):
-        with pytest.raises(ValueError, match="warm up less. Received: steps=4, warmup_steps=500"):
+        with pytest.raises(ValueError, match="Received: 4 steps, 500 to warm up"):
             tiny(name, warmup_steps=500).optimizer(2)
