@@ -192,7 +192,7 @@ def _draw(path, train_images):
     for row in rows:
         place = f" {row['num_tokens']} at {row['at']}" if row["at"] else ""
         row["model"] = row["reducer"].replace("_", " ") + place
-    draw_costs(rows, path.with_suffix(".png"), label="model")
+    draw_costs(rows, path.with_suffix(".png"))
 
 
 def _append(path, row):

@@ -213,13 +213,16 @@ class ImageBatches(ReadBatches):
 
     def read(self, row, epoch):
         pixels, label = self.images[row]
-        box = None
+        return fit_image(pixels, self.input_shape, self._box(pixels, row, epoch)), label
+
+    def _box(self, pixels, row, epoch):
+        """Return the part of an image to see, or `None` for what testing sees."""
+        if self.crop is None and self.shift is None:
+            return None
         random = np.random.default_rng((self.seed, epoch, 0, row))
         if self.crop is not None:
-            box = inception_crop(*pixels.shape[:2], random, area=(self.crop, 1.0))
-        elif self.shift is not None:
-            box = random_shift(*pixels.shape[:2], random, self.shift)
-        return fit_image(pixels, self.input_shape, box), label
+            return inception_crop(*pixels.shape[:2], random, area=(self.crop, 1.0))
+        return random_shift(*pixels.shape[:2], random, self.shift)
 
 
 def _set_state(layer, random):

@@ -27,8 +27,7 @@ def remember(model, images, dtype, verbose="auto", cache=None, batch_size=64):
         outputs = np.empty((len(images), *model.output_shape[1:]), dtype)
         _fill([outputs], [model], images, verbose, batch_size)
         return outputs
-    keep([model], images, dtype, cache, verbose, batch_size)
-    path = Path(cache) / _name(model, images, dtype)
+    (path,) = keep([model], images, dtype, cache, verbose, batch_size)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
@@ -38,14 +37,18 @@ def keep(models, images, dtype, cache, verbose="auto", batch_size=64):
     Args:
         models: List of models of one output each, on the same input.
         images: As for `remember`, and so are the others.
+
+    Returns:
+        List of the paths of the files, one for each model.
     """
     folder = Path(cache)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {folder / _name(model, images, dtype): model for model in models}
+    of_images = _digest([images])
+    paths = {folder / _name(model, dtype, of_images): model for model in models}
     missing = {path: model for path, model in paths.items() if not path.is_file()}
     unfinished = {path: path.with_suffix(f".{os.getpid()}.unfinished") for path in missing}
     if not missing:
-        return
+        return list(paths)
     try:
         outputs = [
             np.lib.format.open_memmap(
@@ -60,6 +63,7 @@ def keep(models, images, dtype, cache, verbose="auto", batch_size=64):
     finally:
         for path in unfinished.values():
             path.unlink(missing_ok=True)
+    return list(paths)
 
 
 def _fill(outputs, models, images, verbose, batch_size):
@@ -73,10 +77,16 @@ def _fill(outputs, models, images, verbose, batch_size):
         progress.add(len(batch))
 
 
-def _name(model, images, dtype):
+def _name(model, dtype, of_images):
     """Return the name of a file for what decides the outputs: weights, images, what is asked."""
-    found = hashlib.sha256(repr((model.output_shape, dtype, len(model.layers))).encode())
-    for array in (*model.get_weights(), images):
+    asked = (model.output_shape, dtype, len(model.layers), of_images)
+    return f"{_digest(model.get_weights(), asked)}.npy"
+
+
+def _digest(arrays, asked=None):
+    """Return 24 hexadecimal digits for some arrays, and for what else is asked with them."""
+    found = hashlib.sha256(repr(asked).encode())
+    for array in arrays:
         found.update(repr((array.shape, array.dtype)).encode())
         found.update(np.ascontiguousarray(array).data)
-    return f"{found.hexdigest()[:24]}.npy"
+    return found.hexdigest()[:24]
