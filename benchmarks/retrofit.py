@@ -5,8 +5,10 @@
 The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0) at 112 pixels, with a linear head
 on its class token that is fitted here. Students: `retrofit` at each place with each number of
 tokens, then `distill` on the same images; with `--reducers`, also what stands in the TokenLearner's
-place, and `token_merging`, untrained, at the cost of the TokenLearner's student. What the teacher
-gives is kept for all of them, at each place too, in float16 for training. A row is written as soon
+place; `token_merging`, untrained, at the cost of the TokenLearner's student; and `nothing`: the
+teacher with its blocks from that place on trained on the labels for as long, for what the students
+learn from these. What the teacher gives is kept for all of them, at each place too, in float16 for
+training. A row is written as soon
 as it is known, what the file has already is not done again, and the plot stands beside the file.
 How fast these models are is another command, for a machine that does nothing else:
 `benchmarks.retrofit_speed`.
@@ -28,19 +30,13 @@ from keras_tokenlearner.evaluation.scores import top_k_accuracy
 from keras_tokenlearner.extras import require
 from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
 from keras_tokenlearner.models.head import before_head
-from keras_tokenlearner.models.reduction import before_reducer
+from keras_tokenlearner.training.optimizers import adamw
 from keras_tokenlearner.training.remember import keep, remember
 from keras_tokenlearner.weights import load, source_config
 
 KEYS = ("reducer", "at", "num_tokens", "start", "train_images", "epochs", "learning_rate")
-COLUMNS = (
-    *KEYS,
-    "accuracy",
-    "kept",
-    "gmacs",
-    "cost_ratio",
-    "train_seconds",
-)
+COLUMNS = (*KEYS, "accuracy", "kept", "gmacs", "cost_ratio", "train_seconds")
+BATCH_SIZE = 64
 
 
 def dinov2_small(input_shape, **settings):
@@ -74,9 +70,30 @@ def student_of(model, reducer, at, num_tokens, images=None):
     return retrofit(model, at, num_tokens, images=images, reducer=reducer)
 
 
+def before_block(model, at):
+    """Return the part of a model that gives what block `at` takes, or the tokens to be reduced."""
+    return keras.Model(model.input, model.get_layer(f"block_{at - 1}").output)
+
+
+def fine_tuned(model, images, labels, wanted, cache):
+    """Return a copy of the teacher whose blocks from a place on are trained on the labels."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    before = before_block(copy, wanted["at"])
+    kept = remember(before, images, "float16", cache=cache)
+    upper, epochs = keras.Model(before.output, copy.output), wanted["epochs"]
+    steps = epochs * -(-len(images) // BATCH_SIZE)
+    optimizer = adamw(wanted["learning_rate"], steps, warmup_steps=steps // 10)
+    upper.compile(optimizer, "sparse_categorical_crossentropy")
+    upper.fit(kept, labels, batch_size=BATCH_SIZE, epochs=epochs, verbose=2)
+    return copy
+
+
 def trained_student(model, images, labels, wanted, cache):
     """Return a student that is trained as its row wants it."""
     keras.utils.set_random_seed(0)
+    if wanted["reducer"] == "nothing":
+        return fine_tuned(model, images, labels, wanted, cache)
     start = images[:500] if wanted["start"] == "clusters" else None
     student = student_of(model, wanted["reducer"], wanted["at"], wanted["num_tokens"], start)
     if wanted["epochs"]:
@@ -86,6 +103,7 @@ def trained_student(model, images, labels, wanted, cache):
             images,
             labels,
             epochs=wanted["epochs"],
+            batch_size=BATCH_SIZE,
             learning_rate=wanted["learning_rate"],
             cache=cache,
             verbose=2,
@@ -95,8 +113,7 @@ def trained_student(model, images, labels, wanted, cache):
 
 def keep_for_students(model, places, train_images, test_images, cache):
     """Keep what students at some places take from their teacher, in one pass of each split."""
-    blocks = [model.get_layer(f"block_{at - 1}") for at in places if at]
-    before = [keras.Model(model.input, block.output) for block in blocks]
+    before = [before_block(model, at) for at in places]
     keep(before, train_images, "float16", cache)
     keep([*before, before_head(model)], test_images, "float32", cache)
 
@@ -124,7 +141,7 @@ def wanted_rows(arguments, train_images):
     """Return what each row of the curve is to be made with."""
     for at in arguments.at:
         for reducer in arguments.reducers:
-            for num_tokens in arguments.num_tokens:
+            for num_tokens in [0] if reducer == "nothing" else arguments.num_tokens:
                 epochs = 0 if reducer == "token_merging" else arguments.epochs
                 values = (
                     reducer,
@@ -145,7 +162,8 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/retrofit.csv"))
     parser.add_argument("--cache", type=Path, default=Path("retrofit_cache"))
     parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--at", type=int, nargs="+", default=[6, 3])
+    places = range(1, 13)
+    parser.add_argument("--at", type=int, nargs="+", default=[6, 3], choices=places)
     parser.add_argument("--num-tokens", type=int, nargs="+", default=[8])
     parser.add_argument("--reducers", nargs="+", default=["token_learner"])
     parser.add_argument("--start", choices=["clusters", "random"], default="clusters")
@@ -178,7 +196,8 @@ def main():
         if wanted["reducer"] == "token_merging":  # in every block
             scored = scores(student, *test)
         else:
-            scored = scores_behind(before_reducer("retrofit", student), student, *test, cache)
+            before = before_block(student, wanted["at"])
+            scored = scores_behind(before, student, *test, cache)
         row = wanted | scored | {"train_seconds": seconds}
         row["kept"] = row["accuracy"] / of_teacher["accuracy"]
         row["cost_ratio"] = row["gmacs"] / of_teacher["gmacs"]
