@@ -5,12 +5,11 @@
 The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0) at 112 pixels, with a linear head
 on its class token that is fitted here. Students: `retrofit` at each place with each number of
 tokens, then `distill` on the same images; with `--reducers`, also what stands in the TokenLearner's
-place; `token_merging`, untrained, at the cost of the TokenLearner's student; and `nothing`: the
-teacher with its blocks from that place on trained on the labels for as long, for what the students
-learn from these. What the teacher gives is kept for all of them, at each place too, in float16 for
-training. A row is written as soon
-as it is known, what the file has already is not done again, and the plot stands beside the file.
-How fast these models are is another command, for a machine that does nothing else:
+place; `token_merging`, untrained, at the cost of the TokenLearner's student; and `fine_tuned`, the
+teacher with its blocks from that place on trained for as long, on the labels alone. What the
+teacher gives is kept for all of them, at each place too, in float16 for training. A row is written
+as soon as it is known, what the file has already is not done again, and the plot stands beside the
+file. How fast these models are is another command, for a machine that does nothing else:
 `benchmarks.retrofit_speed`.
 """
 
@@ -24,7 +23,7 @@ import numpy as np
 from benchmarks.rows import append_row, read_rows
 from benchmarks.token_merging import merging_of_cost
 from keras_tokenlearner import distill, retrofit
-from keras_tokenlearner.analysis import costs, draw_costs
+from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.data import load_named
 from keras_tokenlearner.evaluation.scores import top_k_accuracy
 from keras_tokenlearner.extras import require
@@ -92,7 +91,7 @@ def fine_tuned(model, images, labels, wanted, cache):
 def trained_student(model, images, labels, wanted, cache):
     """Return a student that is trained as its row wants it."""
     keras.utils.set_random_seed(0)
-    if wanted["reducer"] == "nothing":
+    if wanted["reducer"] == "fine_tuned":
         return fine_tuned(model, images, labels, wanted, cache)
     start = images[:500] if wanted["start"] == "clusters" else None
     student = student_of(model, wanted["reducer"], wanted["at"], wanted["num_tokens"], start)
@@ -141,14 +140,14 @@ def wanted_rows(arguments, train_images):
     """Return what each row of the curve is to be made with."""
     for at in arguments.at:
         for reducer in arguments.reducers:
-            for num_tokens in [0] if reducer == "nothing" else arguments.num_tokens:
+            for num_tokens in [0] if reducer == "fine_tuned" else arguments.num_tokens:
                 epochs = 0 if reducer == "token_merging" else arguments.epochs
                 values = (
                     reducer,
                     at,
                     num_tokens,
                     arguments.start if reducer == "token_learner" else "none",
-                    train_images if epochs else 0,
+                    train_images,
                     epochs,
                     arguments.learning_rate if epochs else 0,
                 )
@@ -206,12 +205,31 @@ def main():
 
 
 def _draw(path, train_images):
-    """Draw accuracy over cost for the rows that were trained on as many images, or on none."""
-    rows = [row for row in read_rows(path) if int(row["train_images"]) in (0, train_images)]
-    for row in rows:
-        place = f" {row['num_tokens']} at {row['at']}" if row["at"] else ""
-        row["model"] = row["reducer"].replace("_", " ") + place
-    draw_costs(rows, path.with_suffix(".png"))
+    """Draw accuracy over cost for as many images: a colour a reducer, a line as many tokens."""
+    figure = require("matplotlib.figure", "plot").Figure(figsize=(8, 5), layout="constrained")
+    axis = figure.subplots()
+    groups, colors = {}, {}
+    for row in read_rows(path):
+        if row["train_images"] == str(train_images):
+            groups.setdefault((row["reducer"], row["num_tokens"]), []).append(row)
+    for (reducer, num_tokens), rows in groups.items():
+        named = {} if reducer in colors else {"label": reducer.replace("_", " ")}
+        color = colors.setdefault(reducer, f"C{len(colors)}")
+        points = [
+            (100 * float(row["cost_ratio"]), 100 * float(row["accuracy"]), row["at"])
+            for row in sorted(rows, key=lambda row: float(row["cost_ratio"]))
+        ]
+        cost, right, places = zip(*points, strict=True)
+        axis.plot(cost, right, "o-", color=color, linewidth=1, **named)
+        for x, y, place in zip(cost, right, places, strict=True):
+            if int(num_tokens or 0):
+                text = f"{num_tokens} at {place}"
+                axis.annotate(text, (x, y), (6, -10), textcoords="offset points", fontsize=8)
+    axis.set_xlabel("multiply-adds, in percent of the teacher's")
+    axis.set_ylabel("right of the test images, in percent")
+    axis.legend()
+    axis.grid(alpha=0.3)
+    figure.savefig(path.with_suffix(".png"), dpi=120)
 
 
 def _append(path, row):

@@ -17,7 +17,7 @@ from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.evaluation import images_per_second
 
-WHOLE = ("teacher", "nothing")  # rows of models as large as the teacher
+WHOLE = ("teacher", "fine_tuned")  # rows of models as large as the teacher
 COLUMNS = (
     "backend",
     *KEYS[:3],

@@ -33,7 +33,7 @@ def small(monkeypatch):
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows are those of any backend")
 def test_rows_grow_and_are_not_made_twice(small, tmp_path, monkeypatch):
     rows, speeds = tmp_path / "rows.csv", tmp_path / "speeds.csv"
-    reducers = ["token_learner", "fixed_grid", "token_merging", "nothing"]
+    reducers = ["token_learner", "fixed_grid", "token_merging", "fine_tuned"]
     options = ["x", "y", "--output", rows, "--cache", tmp_path, "--at", 1, "--num-tokens", 4]
     options = [str(option) for option in (*options, "--epochs", 1, "--start", "random")]
     for chosen in (reducers[:1], reducers):
