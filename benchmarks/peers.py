@@ -14,7 +14,8 @@ import importlib.util
 from itertools import product
 from pathlib import Path
 
-from benchmarks.rows import append_row
+from benchmarks.bars import draw_bars
+from benchmarks.rows import append_row, read_rows
 from benchmarks.steps import STEPS
 from benchmarks.timing import BACKENDS, child, in_child, peak_mib, take_turns
 
@@ -195,6 +196,9 @@ def main(arguments=None):
         for name in MODELS:
             found |= in_child("peers", backend, case | {"only": name})
         append_row(options.output, COLUMNS, {"backend": backend} | case | found)
+    if rows := read_rows(options.output):
+        path = options.output.with_suffix(".png")
+        draw_bars(rows, path, ["peer", "backend"], ["step"], "ours_over_peer", goal=1.05)
 
 
 if __name__ == "__main__":

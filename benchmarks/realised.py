@@ -7,14 +7,16 @@ Run on a machine that has nothing else to do:
 `saving` is the plain model's time over TokenLearner's, `counted` the ratio of their multiply-adds,
 and `realised` the one over the other; `of_matrix_rate` says which part of the rate of one large
 matrix product a model reaches. The two models take turns in one process; a row is written as soon
-as it is known. On a GPU: `--policy mixed_bfloat16 --batch-size 32`.
+as it is known, and the plot of `realised` stands beside the file.
+On a GPU: `--policy mixed_bfloat16 --batch-size 32`.
 """
 
 import argparse
 from itertools import product
 from pathlib import Path
 
-from benchmarks.rows import append_row
+from benchmarks.bars import draw_bars
+from benchmarks.rows import append_row, read_rows
 from benchmarks.steps import SMALL, STEPS
 from benchmarks.timing import BACKENDS, child, in_child, take_turns
 
@@ -89,6 +91,8 @@ def main(arguments=None):
         of_run = {"batch_size": options.batch_size, "repeats": options.repeats}
         found = in_child("realised", backend, case | of_run)
         append_row(options.output, COLUMNS, {"backend": backend} | case | found)
+    rows, path = read_rows(options.output), options.output.with_suffix(".png")
+    draw_bars(rows, path, ["pair"], ["backend", "step"], "realised", goal=1)
 
 
 if __name__ == "__main__":

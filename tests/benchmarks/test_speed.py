@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from benchmarks import growth, realised, timing
+from benchmarks import bars, growth, realised, timing
 
 
 def test_calls_take_turns(monkeypatch):
@@ -45,3 +45,18 @@ def test_growth_is_fitted():
     assert float(found["time_exponent"]) == 1.25 and float(found["memory_exponent"]) == 2
     side = found["largest_for_16_gb"] / 16
     assert 100 + 0.01 * side**4 == pytest.approx(16e9 / 2**20, rel=0.02)
+
+
+def test_bars_stand_in_groups(tmp_path):
+    pytest.importorskip("matplotlib")
+    texts = [("a", "jax", "1"), ("a", "torch", "2"), ("b", "torch", "3")]
+    rows = [dict(zip(("pair", "backend", "ratio"), text, strict=True)) for text in texts]
+    path = tmp_path / "bars.png"
+    (axis,) = bars.draw_bars(rows, path, ["pair"], ["backend"], "ratio", goal=1).axes
+    found = {
+        group.get_label(): [(bar.get_center()[0], bar.get_height()) for bar in group]
+        for group in axis.containers
+    }
+    assert found["jax"] == [pytest.approx((-0.2, 1))]
+    assert found["torch"] == [pytest.approx((0.2, 2)), pytest.approx((1.2, 3))]
+    assert path.stat().st_size > 1000

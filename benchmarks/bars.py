@@ -1,0 +1,40 @@
+"""Measured ratios as bars, beside what they are to reach."""
+
+from keras_tokenlearner.extras import require
+
+
+def draw_bars(rows, path, group, series, value, goal):
+    """Draw a bar for each row, in groups, each group with a bar for each series.
+
+    Args:
+        rows: List of dictionaries of texts.
+        path: Where to save the picture.
+        group: Columns whose texts together name a group.
+        series: Columns whose texts together name a colour.
+        value: Column of the height.
+        goal: Float, where to draw a line.
+
+    Returns:
+        The figure.
+    """
+    heights = {(_text(row, group), _text(row, series)): float(row[value]) for row in rows}
+    groups, colors = (list(dict.fromkeys(names)) for names in zip(*heights, strict=True))
+    width = 0.8 / len(colors)
+    size = (2 + 0.3 * len(groups) * len(colors), 4)
+    figure = require("matplotlib.figure", "plot").Figure(figsize=size, layout="constrained")
+    axis = figure.subplots()
+    for index, color in enumerate(colors):
+        places = {place: heights.get((name, color)) for place, name in enumerate(groups)}
+        known = {place: height for place, height in places.items() if height is not None}
+        at = [place + (index - (len(colors) - 1) / 2) * width for place in known]
+        axis.bar(at, known.values(), width, label=color)
+    axis.axhline(goal, color="black", linewidth=1)
+    axis.set_xticks(range(len(groups)), groups)
+    axis.set_ylabel(value.replace("_", " "))
+    axis.legend(loc="lower right", fontsize="small")
+    figure.savefig(path, dpi=120)
+    return figure
+
+
+def _text(row, columns):
+    return " ".join(row[column] for column in columns)
