@@ -3,13 +3,13 @@
     python -m benchmarks.retrofit dinov2s.pt cifar10:FOLDER --at 2 3 4 6 9
 
 The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0) at 112 pixels, with a linear head
-on its class token that is fitted here. Students: `retrofit` at each place with each number of
+on its class token that is fitted here; with `--tuned-from`, its blocks from there on are trained on
+the labels too, for as long as the students. Students: `retrofit` at each place with each number of
 tokens, then `distill` on the same images; with `--reducers`, also what stands in the TokenLearner's
-place; `token_merging`, untrained, at the cost of the TokenLearner's student; and `fine_tuned`, the
-teacher with its blocks from that place on trained for as long, on the labels alone. What the
-teacher gives is kept for all of them, at each place too, in float16 for training. A row is written
-as soon as it is known, what the file has already is not done again, and the plot stands beside the
-file. How fast these models are is another command, for a machine that does nothing else:
+place, and `token_merging`, untrained, at the cost of the TokenLearner's student. What the teacher
+gives is kept for all of them, at each place too, in float16 for training. A row is written as soon
+as it is known, what the file has already is not done again, and the plot stands beside the file.
+How fast these models are is another command, for a machine that does nothing else:
 `benchmarks.retrofit_speed`.
 """
 
@@ -33,7 +33,10 @@ from keras_tokenlearner.training.optimizers import adamw
 from keras_tokenlearner.training.remember import keep, remember
 from keras_tokenlearner.weights import load, source_config
 
-KEYS = ("reducer", "at", "num_tokens", "start", "train_images", "epochs", "learning_rate")
+KEYS = (
+    *("reducer", "at", "num_tokens", "start"),
+    *("train_images", "epochs", "learning_rate", "tuned_from"),
+)
 COLUMNS = (*KEYS, "accuracy", "kept", "gmacs", "cost_ratio", "train_seconds")
 BATCH_SIZE = 64
 
@@ -74,25 +77,24 @@ def before_block(model, at):
     return keras.Model(model.input, model.get_layer(f"block_{at - 1}").output)
 
 
-def fine_tuned(model, images, labels, wanted, cache):
-    """Return a copy of the teacher whose blocks from a place on are trained on the labels."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    before = before_block(copy, wanted["at"])
-    kept = remember(before, images, "float16", cache=cache)
-    upper, epochs = keras.Model(before.output, copy.output), wanted["epochs"]
-    steps = epochs * -(-len(images) // BATCH_SIZE)
-    optimizer = adamw(wanted["learning_rate"], steps, warmup_steps=steps // 10)
-    upper.compile(optimizer, "sparse_categorical_crossentropy")
-    upper.fit(kept, labels, batch_size=BATCH_SIZE, epochs=epochs, verbose=2)
-    return copy
+def tune(model, images, labels, options):
+    """Train the blocks of the teacher from a place on, and its head, on the labels alone."""
+    before, epochs = before_block(model, options.tuned_from), options.epochs
+    (path,) = keep([before], images, "float16", options.cache)
+    weights = path.with_name(f"{path.stem}_{epochs}_{options.learning_rate}.weights.h5")
+    if not weights.is_file():
+        steps = epochs * -(-len(images) // BATCH_SIZE)
+        upper = keras.Model(before.output, model.output)
+        optimizer = adamw(options.learning_rate, steps, warmup_steps=steps // 10)
+        upper.compile(optimizer, "sparse_categorical_crossentropy")
+        upper.fit(np.load(path), labels, batch_size=BATCH_SIZE, epochs=epochs, verbose=2)
+        model.save_weights(weights)
+    model.load_weights(weights)
 
 
 def trained_student(model, images, labels, wanted, cache):
     """Return a student that is trained as its row wants it."""
     keras.utils.set_random_seed(0)
-    if wanted["reducer"] == "fine_tuned":
-        return fine_tuned(model, images, labels, wanted, cache)
     start = images[:500] if wanted["start"] == "clusters" else None
     student = student_of(model, wanted["reducer"], wanted["at"], wanted["num_tokens"], start)
     if wanted["epochs"]:
@@ -140,7 +142,7 @@ def wanted_rows(arguments, train_images):
     """Return what each row of the curve is to be made with."""
     for at in arguments.at:
         for reducer in arguments.reducers:
-            for num_tokens in [0] if reducer == "fine_tuned" else arguments.num_tokens:
+            for num_tokens in arguments.num_tokens:
                 epochs = 0 if reducer == "token_merging" else arguments.epochs
                 values = (
                     reducer,
@@ -150,6 +152,7 @@ def wanted_rows(arguments, train_images):
                     train_images,
                     epochs,
                     arguments.learning_rate if epochs else 0,
+                    arguments.tuned_from or "",
                 )
                 yield dict(zip(KEYS, values, strict=True))
 
@@ -163,6 +166,8 @@ def main():
     parser.add_argument("--size", type=int, default=112)
     places = range(1, 13)
     parser.add_argument("--at", type=int, nargs="+", default=[6, 3], choices=places)
+    help_tuned = "train the teacher's blocks from there on, on the labels"
+    parser.add_argument("--tuned-from", type=int, choices=places, help=help_tuned)
     parser.add_argument("--num-tokens", type=int, nargs="+", default=[8])
     parser.add_argument("--reducers", nargs="+", default=["token_learner"])
     parser.add_argument("--start", choices=["clusters", "random"], default="clusters")
@@ -176,8 +181,11 @@ def main():
     test = tuple(array[: arguments.test_images] for array in test)
     cache = arguments.cache
     model = fitted_teacher(arguments.checkpoint, images, labels, cache)
+    if arguments.tuned_from:
+        tune(model, images, labels, arguments)
     keep_for_students(model, arguments.at, images, test[0], cache)
     of_teacher = dict.fromkeys(KEYS, "") | {"reducer": "teacher", "train_images": len(images)}
+    of_teacher["tuned_from"] = arguments.tuned_from or ""
     done = [{key: row[key] for key in COLUMNS} for row in read_rows(arguments.output)]
     known = [row for row in done if all(row[key] == str(of_teacher[key]) for key in KEYS)]
     if known:
@@ -195,8 +203,7 @@ def main():
         if wanted["reducer"] == "token_merging":  # in every block
             scored = scores(student, *test)
         else:
-            before = before_block(student, wanted["at"])
-            scored = scores_behind(before, student, *test, cache)
+            scored = scores_behind(before_block(student, wanted["at"]), student, *test, cache)
         row = wanted | scored | {"train_seconds": seconds}
         row["kept"] = row["accuracy"] / of_teacher["accuracy"]
         row["cost_ratio"] = row["gmacs"] / of_teacher["gmacs"]
@@ -211,10 +218,12 @@ def _draw(path, train_images):
     groups, colors = {}, {}
     for row in read_rows(path):
         if row["train_images"] == str(train_images):
-            groups.setdefault((row["reducer"], row["num_tokens"]), []).append(row)
-    for (reducer, num_tokens), rows in groups.items():
-        named = {} if reducer in colors else {"label": reducer.replace("_", " ")}
-        color = colors.setdefault(reducer, f"C{len(colors)}")
+            kind = row["reducer"].replace("_", " ")
+            kind += f", teacher tuned from block {row['tuned_from']}" if row["tuned_from"] else ""
+            groups.setdefault((kind, row["num_tokens"]), []).append(row)
+    for (kind, num_tokens), rows in groups.items():
+        named = {} if kind in colors else {"label": kind}
+        color = colors.setdefault(kind, f"C{len(colors)}")
         points = [
             (100 * float(row["cost_ratio"]), 100 * float(row["accuracy"]), row["at"])
             for row in sorted(rows, key=lambda row: float(row["cost_ratio"]))

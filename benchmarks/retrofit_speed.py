@@ -17,7 +17,6 @@ from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.evaluation import images_per_second
 
-WHOLE = ("teacher", "fine_tuned")  # rows of models as large as the teacher
 COLUMNS = (
     "backend",
     *KEYS[:3],
@@ -39,14 +38,14 @@ def main():
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
     shape = (arguments.size, arguments.size, 3)
-    known = [tuple(row[key] for key in KEYS[:3]) for row in read_rows(arguments.rows)]
-    models = {(name, int(at), int(n)) for name, at, n in known if name not in WHOLE}
+    wanted = [row for row in read_rows(arguments.rows) if row["reducer"] != "teacher"]
+    models = sorted({(row["reducer"], int(row["at"]), int(row["num_tokens"])) for row in wanted})
     settings = {"class_token": True, "register_tokens": 4, "layer_scale": 1.0}
     teacher = dinov2_small(shape, activation="gelu", **settings)
     batch = np.random.default_rng(0).integers(0, 256, (arguments.batch_size, *shape), "uint8")
     macs = costs(teacher).macs
     for place in sorted({at for _, at, _ in models}):
-        named = sorted(model for model in models if model[1] == place)
+        named = [model for model in models if model[1] == place]
         students = [student_of(teacher, *model) for model in named]
         speeds = images_per_second([teacher, *students], batch, arguments.repeats)
         for model, student, speed in zip(named, students, speeds[1:], strict=True):
