@@ -19,6 +19,7 @@ from keras_tokenlearner.layers.grids import (
     to_frames,
 )
 from keras_tokenlearner.layers.mlp import MLP
+from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -145,7 +146,7 @@ class Reproject(layers.Layer):
         )
         for norm in (self.tokens_norm, self.inputs_norm, self.mlp_norm):
             norm.build(shape)
-        self.attention = layers.MultiHeadAttention(
+        self.attention = MultiHeadAttention(
             self.num_heads,
             key_dim=check_heads("Reproject", self.num_heads, channels),
             dtype=self.dtype_policy,

@@ -14,6 +14,7 @@ from keras_tokenlearner.layers.checks import (
 )
 from keras_tokenlearner.layers.layer_scale import LayerScale
 from keras_tokenlearner.layers.mlp import MLP
+from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 from keras_tokenlearner.layers.vector_attention import VectorAttention
 
 
@@ -98,7 +99,7 @@ class TransformerBlock(layers.Layer):
             self.mixer = VectorAttention(channels, dtype=self.dtype_policy, name="mixer")
         else:
             with _no_flash_attention_on_tpu():
-                self.mixer = layers.MultiHeadAttention(
+                self.mixer = MultiHeadAttention(
                     self.num_heads,
                     key_dim=check_heads("TransformerBlock", self.num_heads, channels),
                     dropout=self.attention_dropout,

@@ -1,0 +1,70 @@
+"""Attention that is faster on CPUs, beside that of Keras."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
+
+# query and key tokens, key_dim: few, many, many queries for few keys, and very unequal logits
+SIZES = [(5, 5, 4), (150, 150, 8), (300, 3, 4), (20, 900, 4)]
+
+
+def both(key_dim, **arguments):
+    """Return our layer and Keras's with the same weights."""
+    ours = MultiHeadAttention(3, key_dim, **arguments)
+    theirs = keras.layers.MultiHeadAttention(3, key_dim, **arguments)
+    for layer in (ours, theirs):
+        layer.build((None, None, 12), (None, None, 12))
+    theirs.set_weights(ours.get_weights())
+    return ours, theirs
+
+
+@pytest.mark.parametrize(("queries", "keys", "key_dim"), SIZES)
+def test_equals_that_of_keras_also_in_training(queries, keys, key_dim):
+    ours, theirs = both(key_dim)
+    random = np.random.default_rng(0)
+    query, value = (random.normal(size=(2, n, 12)).astype("float32") for n in (queries, keys))
+    target = random.normal(size=(2, queries, 12)).astype("float32")
+    trained = []
+    for layer in (ours, theirs):
+        inputs = keras.Input((queries, 12)), keras.Input((keys, 12))
+        model = keras.Model(inputs, layer(*inputs))
+        model.compile(keras.optimizers.SGD(10.0), "mse")
+        output = model.predict_on_batch([query, value])
+        model.train_on_batch([query, value], target)
+        eager = ops.convert_to_numpy(layer(query, value))
+        trained.append([output, eager, *layer.get_weights()])
+    for found, wanted in zip(*trained, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("call", ["mask", "scores", "dropout", "bfloat16"])
+def test_all_else_is_that_of_keras(call):
+    arguments = {"dropout": {"dropout": 0.5}, "bfloat16": {"dtype": "mixed_bfloat16"}}
+    ours, theirs = both(4, **arguments.get(call, {}))
+    x = np.random.default_rng(0).normal(size=(2, 150, 12)).astype("float32")
+    mask = np.tri(150, dtype="bool")[None]
+    options = {"mask": {"attention_mask": mask}, "scores": {"return_attention_scores": True}}
+    found, wanted = (layer(x, x, **options.get(call, {})) for layer in (ours, theirs))
+    for one, other in zip(keras.tree.flatten(found), keras.tree.flatten(wanted), strict=True):
+        one, other = (ops.convert_to_numpy(ops.cast(x, "float32")) for x in (one, other))
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="others take all heads at once")
+def test_jax_holds_the_weights_of_one_head(monkeypatch):
+    import jax
+
+    layer, _ = both(8)
+    x = np.ones((2, 256, 12), "float32")
+
+    def memory():
+        compiled = jax.jit(lambda x: layer(x, x)).lower(x).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    all_heads = 2 * 3 * 256 * 256 * 4
+    assert memory() < all_heads
+    monkeypatch.setattr(keras.distribution, "distribution", lambda: object())
+    assert memory() >= all_heads  # several devices each take their part of all
