@@ -4,8 +4,8 @@ Run on a machine that has nothing else to do; about 40 minutes on two cores, 5 w
 
     python -m benchmarks.speed --output benchmarks/results
 
-Each part is a command of its own, whose page says what it measures: `realised`, `peers`,
-`vector_attention`, `growth` and `around`. Their files in the folder are made anew.
+Each part is a command of its own, whose page says what it measures: `around`, `block`, `realised`,
+`peers`, `vector_attention` and `growth`. Their files in the folder are made anew.
 """
 
 import argparse
@@ -16,13 +16,15 @@ from pathlib import Path
 
 PARTS = {
     "around": "",
-    "realised": "",
-    "peers": "",
+    "block": "",
+    "realised": "--repeats 3",
+    "peers": "--repeats 3",
     "vector_attention": "--repeats 3",
     "growth": "",
 }
 QUICK = {
     "around": "--repeats 3",
+    "block": "--tokens 197 --repeats 3",
     "realised": "--pairs b16_224 --repeats 3",
     "peers": "--peers timm keras_hub --steps inference --repeats 3",
     "vector_attention": "--repeats 1 --forms direct ours multi_head",

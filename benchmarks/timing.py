@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 
 BACKENDS = ("tensorflow", "jax", "torch")
+# Whether XLA compiles: on TensorFlow Keras has it after `compile`, where a model allows it.
+XLA = {"tensorflow": (False, True), "jax": (True,), "torch": (False,)}
 
 
 @dataclass(frozen=True)

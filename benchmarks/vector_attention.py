@@ -16,11 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.rows import append_row
-from benchmarks.timing import BACKENDS, child, in_child, peak_mib, take_turns
+from benchmarks.timing import BACKENDS, XLA, child, in_child, peak_mib, take_turns
 
 FORMS = ("direct", "ours", "multi_head", "direct_gamma", "ours_gamma")
-# Whether XLA compiles: on TensorFlow it does in `fit`, where a model allows it, else not.
-XLA = {"tensorflow": (False, True), "jax": (True,), "torch": (False,)}
 COLUMNS = ("backend", "form", "xla", "ms", "fastest_ms", "slowest_ms", "first_s", "peak_mib")
 
 

@@ -29,8 +29,8 @@ class TransformerBlock(layers.Layer):
             attention has a head for each channel and leaves it unread.
         mlp_dim: Integer, hidden units of the MLP. Defaults to four times the channels.
         gated_mlp: Boolean, whether the MLP is gated: SwiGLU, with the activation `"silu"`.
-        attention: `"dot_product"` for `keras.layers.MultiHeadAttention`, `"vector"` for
-            `VectorAttention`.
+        attention: `"dot_product"` for `keras.layers.MultiHeadAttention`, computed in an order that
+            is faster on CPUs, `"vector"` for `VectorAttention`.
         dropout: Float in [0, 1), after the attention and after each dense layer of the MLP.
         attention_dropout: Float in [0, 1), on the attention weights of `"dot_product"`.
         stochastic_depth: Float in [0, 1), the rate at which an example skips a branch in training.
