@@ -219,7 +219,7 @@ def _draw(path, train_images):
     for row in read_rows(path):
         if row["train_images"] == str(train_images):
             kind = row["reducer"].replace("_", " ")
-            kind += f", teacher tuned from block {row['tuned_from']}" if row["tuned_from"] else ""
+            kind += f" (teacher tuned from {row['tuned_from']})" if row["tuned_from"] else ""
             groups.setdefault((kind, row["num_tokens"]), []).append(row)
     for (kind, num_tokens), rows in groups.items():
         named = {} if kind in colors else {"label": kind}

@@ -38,7 +38,7 @@ def test_training_learns_and_leaves_what_it_says(few, tmp_path):
 
 
 def test_a_broken_run_goes_on(few, tmp_path, monkeypatch):
-    recipe = FashionMnistRecipe(model="vit_nano4", epochs=2, batch_size=160)
+    recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, batch_size=160)
 
     class Breaks(Resume):
         def on_epoch_end(self, epoch, logs=None):
@@ -55,15 +55,15 @@ def test_a_broken_run_goes_on(few, tmp_path, monkeypatch):
     train(recipe, tmp_path / "unbroken")
     files = sorted(file.name for file in tmp_path.iterdir() if file.is_file())
     assert files == [
-        f"vit_nano4.{end}" for end in ("csv", "json", "weights.h5", "weights.h5.sha256")
+        f"vit_pico8.{end}" for end in ("csv", "json", "weights.h5", "weights.h5.sha256")
     ]
-    for name in ("vit_nano4.csv", "vit_nano4.json"):
+    for name in ("vit_pico8.csv", "vit_pico8.json"):
         assert (tmp_path / name).read_text() == (tmp_path / "unbroken" / name).read_text()
 
 
 def test_a_disk_that_is_full_at_the_end_loses_nothing(few, tmp_path, monkeypatch):
     resource = pytest.importorskip("resource")
-    recipe = FashionMnistRecipe(model="vit_nano4", epochs=1, warmup_epochs=0, batch_size=160)
+    recipe = FashionMnistRecipe(model="vit_pico8", epochs=1, warmup_epochs=0, batch_size=160)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     module = sys.modules[train.__module__]
 
@@ -78,25 +78,26 @@ def test_a_disk_that_is_full_at_the_end_loses_nothing(few, tmp_path, monkeypatch
         patch.setattr(module, "save_weights", full)
         with pytest.raises(OSError):
             train(recipe, tmp_path)
-    assert (tmp_path / "vit_nano4.backup.npz").is_file()
-    assert not (tmp_path / "vit_nano4.json").exists()
+    assert (tmp_path / "vit_pico8.backup.npz").is_file()
+    assert not (tmp_path / "vit_pico8.json").exists()
     keras.utils.clear_session()
     accuracy = train(recipe, tmp_path)
-    result = json.loads((tmp_path / "vit_nano4.json").read_text())
+    result = json.loads((tmp_path / "vit_pico8.json").read_text())
     assert accuracy == result["test_accuracy"]
-    load_weights(create_model("vit_nano4", classes=10), tmp_path / "vit_nano4.weights.h5")
-    assert not (tmp_path / "vit_nano4.backup.npz").exists()
+    model = create_model("vit_pico8", classes=10, input_shape=(28, 28, 1))
+    load_weights(model, tmp_path / "vit_pico8.weights.h5")
+    assert not (tmp_path / "vit_pico8.backup.npz").exists()
 
 
 def test_tensorboard_shows_what_the_csv_says(few, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tensor_util = pytest.importorskip("tensorboard.util.tensor_util")
     pytest.importorskip("tensorflow")  # with which Keras writes them on every backend
-    train(FashionMnistRecipe(model="vit_nano4", epochs=2, batch_size=160), tmp_path)
-    with open(tmp_path / "vit_nano4.csv") as file:
+    train(FashionMnistRecipe(model="vit_pico8", epochs=2, batch_size=160), tmp_path)
+    with open(tmp_path / "vit_pico8.csv") as file:
         rows = list(csv.DictReader(file))
     for part, column in (("train", "loss"), ("validation", "val_loss")):
-        found = events.EventAccumulator(str(tmp_path / "vit_nano4.tensorboard" / part))
+        found = events.EventAccumulator(str(tmp_path / "vit_pico8.tensorboard" / part))
         shown = found.Reload().Tensors("epoch_loss")
         values = [tensor_util.make_ndarray(event.tensor_proto) for event in shown]
         np.testing.assert_allclose(values, [float(row[column]) for row in rows], rtol=1e-5)
