@@ -63,7 +63,7 @@ def test_a_broken_run_goes_on(few, tmp_path, monkeypatch):
 
 def test_a_disk_that_is_full_at_the_end_loses_nothing(few, tmp_path, monkeypatch):
     resource = pytest.importorskip("resource")
-    recipe = FashionMnistRecipe(model="vit_pico8", epochs=1, warmup_epochs=0, batch_size=160)
+    recipe = FashionMnistRecipe(model="vit_nano4", epochs=1, warmup_epochs=0, batch_size=160)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     module = sys.modules[train.__module__]
 
@@ -78,15 +78,14 @@ def test_a_disk_that_is_full_at_the_end_loses_nothing(few, tmp_path, monkeypatch
         patch.setattr(module, "save_weights", full)
         with pytest.raises(OSError):
             train(recipe, tmp_path)
-    assert (tmp_path / "vit_pico8.backup.npz").is_file()
-    assert not (tmp_path / "vit_pico8.json").exists()
+    assert (tmp_path / "vit_nano4.backup.npz").is_file()
+    assert not (tmp_path / "vit_nano4.json").exists()
     keras.utils.clear_session()
     accuracy = train(recipe, tmp_path)
-    result = json.loads((tmp_path / "vit_pico8.json").read_text())
+    result = json.loads((tmp_path / "vit_nano4.json").read_text())
     assert accuracy == result["test_accuracy"]
-    model = create_model("vit_pico8", classes=10, input_shape=(28, 28, 1))
-    load_weights(model, tmp_path / "vit_pico8.weights.h5")
-    assert not (tmp_path / "vit_pico8.backup.npz").exists()
+    load_weights(create_model("vit_nano4", classes=10), tmp_path / "vit_nano4.weights.h5")
+    assert not (tmp_path / "vit_nano4.backup.npz").exists()
 
 
 def test_tensorboard_shows_what_the_csv_says(few, tmp_path):
