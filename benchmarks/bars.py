@@ -20,7 +20,7 @@ def draw_bars(rows, path, group, series, value, goal):
     heights = {(_text(row, group), _text(row, series)): float(row[value]) for row in rows}
     groups, colors = (list(dict.fromkeys(names)) for names in zip(*heights, strict=True))
     width = 0.8 / len(colors)
-    size = (2 + 0.3 * len(groups) * len(colors), 4)
+    size = (3 + 0.3 * len(groups) * len(colors), 4)
     figure = require("matplotlib.figure", "plot").Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     for index, color in enumerate(colors):
@@ -29,9 +29,9 @@ def draw_bars(rows, path, group, series, value, goal):
         at = [place + (index - (len(colors) - 1) / 2) * width for place in known]
         axis.bar(at, known.values(), width, label=color)
     axis.axhline(goal, color="black", linewidth=1)
-    axis.set_xticks(range(len(groups)), groups)
+    axis.set_xticks(range(len(groups)), [name.replace(" ", "\n") for name in groups])
     axis.set_ylabel(value.replace("_", " "))
-    axis.legend(loc="lower right", fontsize="small")
+    figure.legend(loc="outside upper center", ncols=3, fontsize="small")
     figure.savefig(path, dpi=120)
     return figure
 

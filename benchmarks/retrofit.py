@@ -83,6 +83,7 @@ def tune(model, images, labels, options):
     (path,) = keep([before], images, "float16", options.cache)
     weights = path.with_name(f"{path.stem}_{epochs}_{options.learning_rate}.weights.h5")
     if not weights.is_file():
+        keras.utils.set_random_seed(0)
         steps = epochs * -(-len(images) // BATCH_SIZE)
         upper = keras.Model(before.output, model.output)
         optimizer = adamw(options.learning_rate, steps, warmup_steps=steps // 10)
