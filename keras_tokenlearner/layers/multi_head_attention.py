@@ -8,9 +8,9 @@ _MANY_WEIGHTS = 128 * 128
 class MultiHeadAttention(layers.MultiHeadAttention):
     """`keras.layers.MultiHeadAttention`, faster on CPUs, to which Keras brings no fused attention.
 
-    JAX takes many tokens head by head, so that no weights (B, heads, N, N) go through memory, and
-    computes the weights of a head again for its gradient. TensorFlow takes two products of stacks
-    of matrices. This is for float32 without mask and dropout, on one device; all else is Keras's.
+    JAX on one device takes many tokens head by head, so that no weights (B, heads, N, N) go through
+    memory, and computes the weights of a head again for its gradient. TensorFlow takes two products
+    of stacks of matrices. This is for float32 without mask and dropout; all else is Keras's.
     """
 
     def _compute_attention(self, query, key, value, attention_mask=None, training=None, *options):
