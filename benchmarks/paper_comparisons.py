@@ -21,6 +21,7 @@ from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner import costs, create_model
 from keras_tokenlearner.extras import require
 from keras_tokenlearner.training import Cifar10Recipe, train
+from keras_tokenlearner.training.precision import dtype_policy
 
 _LEARNER = {"reducer": "token_learner", "num_tokens": 8, "token_attention": "mlp", "at": 3}
 
@@ -76,8 +77,9 @@ class VariantRecipe(Cifar10Recipe):
 
     def build(self, classes):
         """Return the variant, to be compiled."""
-        changes = VARIANTS[self.variant]
-        return create_model(self.model, classes=classes, input_shape=(32, 32, 3), **changes)
+        shape, changes = (self.SIDE, self.SIDE, 3), VARIANTS[self.variant]
+        with dtype_policy(self.precision):
+            return create_model(self.model, classes=classes, input_shape=shape, **changes)
 
 
 def main(arguments=None):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks import clips_cross_validation
+from benchmarks import clips_cross_validation, clips_speed
 from benchmarks.clips import Clips
 from benchmarks.motion_statistics import accuracies, appearance_statistics, motion_statistics
 from keras_tokenlearner import create_model
@@ -69,7 +69,18 @@ def test_rows(clips, tmp_path, monkeypatch):
     statistics, network = csv.DictReader(written.splitlines()[2:])
     assert (statistics["mean_accuracy"], statistics["spread"]) == ("1.000", "0.000")
     assert len(network["accuracies"].split()) == 2 and float(network["gmacs"]) < 0.01
-    assert float(network["clips_per_second"]) > 0
     monkeypatch.setattr(clips_cross_validation, "trained", None)  # nothing is trained again
     clips_cross_validation.main(options)
     assert (tmp_path / "rows.csv").read_text() == written
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows are those of any backend")
+def test_speeds(tmp_path, monkeypatch):
+    names = "x2plus1d", "tokenlearner_x2plus1d"
+    both = {(name, "random"): clips_cross_validation.NETWORKS[name, "random"] for name in names}
+    monkeypatch.setattr(clips_speed, "NETWORKS", both)
+    options = ["--output", str(tmp_path / "rows.csv"), "--batch-size", "2", "--repeats", "1"]
+    clips_speed.main(options)
+    rows = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()[2:]))
+    assert [row["model"] for row in rows] == list(names)
+    assert all(float(row["clips_per_second"]) > 0 for row in rows)
