@@ -80,13 +80,18 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
-    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
+    help_trained = "pairs whose training step is measured too"
+    parser.add_argument(
+        "--trained", nargs="*", choices=PAIRS, default=["b16_384"], help=help_trained
+    )
     parser.add_argument("--policy", default="float32")
     parser.add_argument("--batch-size", type=int, help="instead of each pair's own")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/realised.csv"))
     options = parser.parse_args(arguments)
-    for pair, backend, step in product(options.pairs, options.backends, options.steps):
+    for pair, backend, step in product(options.pairs, options.backends, STEPS):
+        if step == "training" and pair not in options.trained:
+            continue
         case = {"pair": pair, "step": step, "policy": options.policy}
         of_run = {"batch_size": options.batch_size, "repeats": options.repeats}
         found = in_child("realised", backend, case | of_run)
