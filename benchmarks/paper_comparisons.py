@@ -117,20 +117,26 @@ def _row(recipe):
 
 
 def _draw(rows, path):
-    """Draw accuracy over cost: a panel a comparison, a dot a seed, the name at their mean."""
-    figure = require("matplotlib.figure", "plot").Figure(figsize=(4 * len(COMPARISONS), 4))
-    panels = figure.subplots(1, len(COMPARISONS), sharey=True)
+    """Draw accuracies: a panel a comparison, a line a variant with its cost, a dot a seed."""
+    heights = [len(variants) for variants in COMPARISONS.values()]
+    figure = require("matplotlib.figure", "plot").Figure((8, 9), layout="constrained")
+    panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
     for panel, (title, variants) in zip(panels, COMPARISONS.items(), strict=True):
-        panel.set(title=title, xlabel="million multiply-adds")
+        names = []
         for variant in variants:
             found = [row for row in rows if row["variant"] == variant]
             if found:
-                cost = [1e3 * float(row["gmacs"]) for row in found]
                 right = [100 * float(row["accuracy"]) for row in found]
-                panel.plot(cost, right, "o", alpha=0.5)
-                panel.annotate(variant, (np.mean(cost), np.mean(right)), fontsize=7)
-    panels[0].set_ylabel("right of the test images, in percent")
-    figure.tight_layout()
+                line = [len(names)] * len(found)
+                panel.plot(right, line, "o", color="C0", alpha=0.5)
+                panel.plot(np.mean(right), len(names), "|", color="C1", markersize=16)
+                cost = 1e3 * float(found[0]["gmacs"])
+                names.append(f"{variant.replace('_at', ' at ').replace('_', ' ')}, {cost:.1f} M")
+        panel.set_yticks(range(len(names)), names)
+        panel.set_ylim(len(names) - 0.5, -0.5)
+        panel.set_title(title, loc="left", fontsize=10)
+        panel.grid(alpha=0.3)
+    panels[-1].set_xlabel("right of the test images, in percent; beside a name its multiply-adds")
     figure.savefig(path, dpi=120)
 
 
