@@ -248,6 +248,31 @@ def _(layer: own.TokenFuser, tokens, inputs):
     return total + Cost(positions * per_frame * channels) + _each(1, inputs)
 
 
+@count.register
+def _(layer: own.Reproject, tokens, inputs):
+    pixels = (prod(inputs[:-1]), inputs[-1])
+    return (
+        count(layer.tokens_norm, tokens)
+        + count(layer.inputs_norm, pixels)
+        + count(layer.attention, pixels, tokens)
+        + count(layer.mlp_norm, pixels)
+        + count(layer.mlp, pixels)
+        + _each(2, pixels)
+    )
+
+
+@count.register
+def _(layer: own.DirectTokens, shape):
+    frames, height, width = _grid(layer, shape)
+    return sum([count(layer.dense, (height * width * shape[-1],))] * frames, Cost())
+
+
+@count.register
+def _(layer: own.PooledTokens, shape):
+    frames, *_ = _grid(layer, shape)
+    return sum([count(layer.mlp, shape[-1:])] * frames, _each(1, shape))
+
+
 def _grid(layer, shape):
     """Return (T, H, W) of one example."""
     if layer.grid is not None and len(layer.grid) == 3:

@@ -1,16 +1,21 @@
 import keras
 from keras import layers, ops
 
-# So many weights of a head are worth a turn of their own; below, all heads together are faster.
+# On JAX so many weights of a head are worth a turn of their own; fewer are faster together.
 _MANY_WEIGHTS = 128 * 128
+# On PyTorch more are no slower in its fused attention, which holds less memory.
+_MOST_WEIGHTS = 1024 * 1024
+# In which our order of operations is faster than Keras's.
+_DTYPES = {"jax": "float32", "tensorflow": "float32", "torch": "bfloat16"}
 
 
 class MultiHeadAttention(layers.MultiHeadAttention):
-    """`keras.layers.MultiHeadAttention`, faster on CPUs, to which Keras brings no fused attention.
+    """`keras.layers.MultiHeadAttention`, faster on CPUs, without mask and dropout.
 
-    JAX on one device takes many tokens head by head, so that no weights (B, heads, N, N) go through
-    memory, and computes the weights of a head again for its gradient. TensorFlow takes two products
-    of stacks of matrices. This is for float32 without mask and dropout; all else is Keras's.
+    JAX on one device takes many tokens in float32 head by head, so that no weights (B, heads, N, N)
+    go through memory, and computes the weights of a head again for its gradient. TensorFlow in
+    float32, and PyTorch in bfloat16, for which its fused attention was not made, take two products
+    of stacks of matrices. All else is Keras's.
     """
 
     def _compute_attention(self, query, key, value, attention_mask=None, training=None, *options):
@@ -19,18 +24,22 @@ class MultiHeadAttention(layers.MultiHeadAttention):
             return super(MultiHeadAttention, self)._compute_attention(query, key, value, *given)
 
         ours = attention_mask is None and not self.dropout and not any(options)
-        if not ours or self.compute_dtype != "float32" or len(query.shape) != 4:
-            return of_keras(query, key, value)
         backend = keras.backend.backend()
-        if backend == "tensorflow":
-            return _all_heads(query, key, value), None
-        many = query.shape[1] * key.shape[1] >= _MANY_WEIGHTS
-        if backend != "jax" or not many or keras.distribution.distribution() is not None:
+        if not ours or self.compute_dtype != _DTYPES.get(backend) or len(query.shape) != 4:
             return of_keras(query, key, value)
-        import jax
+        if backend == "jax":
+            many = query.shape[1] * key.shape[1] >= _MANY_WEIGHTS
+            if not many or keras.distribution.distribution() is not None:
+                return of_keras(query, key, value)
+            import jax
 
-        inputs, other = (query, key, value), lambda *inputs: of_keras(*inputs)[0]
-        return jax.lax.platform_dependent(*inputs, cpu=_head_by_head, default=other), None
+            inputs, other = (query, key, value), lambda *inputs: of_keras(*inputs)[0]
+            return jax.lax.platform_dependent(*inputs, cpu=_head_by_head, default=other), None
+        if backend == "torch":
+            few = query.shape[1] * key.shape[1] <= _MOST_WEIGHTS
+            if not few or query.device.type != "cpu":
+                return of_keras(query, key, value)
+        return _all_heads(query, key, value), None
 
 
 def _all_heads(query, key, value):

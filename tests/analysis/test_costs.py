@@ -7,6 +7,7 @@ from keras_tokenlearner import costs
 from keras_tokenlearner import layers as own
 from keras_tokenlearner.analysis import catalog_costs, count, paper_costs
 from keras_tokenlearner.analysis.paper_costs import COLUMNS, module_costs
+from tests.layers.cases import LAYER_CASES
 
 ROWS = list(paper_costs())
 
@@ -157,6 +158,31 @@ def test_parameters_equal_those_of_the_built_model():
         assert found.params == model.count_params()
         assert set(found.layers) == {layer.name for layer in model.layers[1:]}
         assert layer in str(found)
+
+
+@pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case.name)
+def test_every_layer_has_a_rule(case):
+    model = case.build()
+    found = costs(model)
+    assert found.params == model.count_params()
+    assert bool(found.macs) == any(len(weight.shape) > 1 for weight in _multiplied(model))
+
+
+def _multiplied(model):
+    """Return the weights of a model but for tables, which are added or put beside tokens."""
+    return [weight for weight in model.weights if weight.name not in ("table", "token", "tokens")]
+
+
+def test_alternatives_by_hand():
+    direct, pooled = own.DirectTokens(3), own.PooledTokens(3, hidden_dim=5)
+    for layer in (direct, pooled):
+        layer.build((None, 2, 4, 6, 8))
+    assert count(direct, (2, 4, 6, 8)).macs == 2 * (4 * 6 * 8) * (3 * 8)
+    assert count(pooled, (2, 4, 6, 8)).macs == 2 * (8 * 5 + 5 * 3 * 8)
+    reproject = own.Reproject(num_heads=2, mlp_dim=5)
+    reproject.build((None, 3, 8), (None, 4, 6, 8))
+    projections, products, mlp = (24 + 3) * 2 * 8 * 8, 2 * 24 * 3 * 8, 24 * 2 * 8 * 5
+    assert count(reproject, (3, 8), (4, 6, 8)).macs == projections + products + mlp
 
 
 def test_layers_without_a_rule_are_refused():

@@ -40,9 +40,9 @@ def test_equals_that_of_keras_also_in_training(queries, keys, key_dim):
         np.testing.assert_allclose(found, wanted, atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("call", ["mask", "scores", "dropout", "bfloat16"])
+@pytest.mark.parametrize("call", ["mask", "scores", "dropout", "float16"])
 def test_all_else_is_that_of_keras(call):
-    arguments = {"dropout": {"dropout": 0.5}, "bfloat16": {"dtype": "mixed_bfloat16"}}
+    arguments = {"dropout": {"dropout": 0.5}, "float16": {"dtype": "mixed_float16"}}
     ours, theirs = both(4, **arguments.get(call, {}))
     x = np.random.default_rng(0).normal(size=(2, 150, 12)).astype("float32")
     mask = np.tri(150, dtype="bool")[None]
@@ -51,6 +51,46 @@ def test_all_else_is_that_of_keras(call):
     for one, other in zip(keras.tree.flatten(found), keras.tree.flatten(wanted), strict=True):
         one, other = (ops.convert_to_numpy(ops.cast(x, "float32")) for x in (one, other))
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [20, 1100])
+def test_bfloat16_is_as_near_to_float32_as_that_of_keras(tokens):
+    exact, _ = both(8)
+    ours, theirs = both(8, dtype="mixed_bfloat16")
+    start = exact.get_weights()
+    x, target = np.random.default_rng(0).normal(size=(2, 2, tokens, 12)).astype("float32")
+    found = []
+    for layer in (exact, ours, theirs):
+        layer.set_weights(start)
+        inputs = keras.Input((tokens, 12))
+        model = keras.Model(inputs, layer(inputs, inputs))
+        model.compile(keras.optimizers.SGD(1.0), "mse")
+        output = model.predict_on_batch(x)
+        model.train_on_batch(x, target)
+        step = [after - before for after, before in zip(layer.get_weights(), start, strict=True)]
+        found.append([np.ravel(output), np.concatenate([part.ravel() for part in step])])
+    for right, one, other in zip(*found, strict=True):
+        error, allowed = (np.linalg.norm(x - right) / np.linalg.norm(right) for x in (one, other))
+        assert 0 < error < min(0.03, 1.3 * allowed)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="others have no fused attention")
+def test_torch_keeps_its_fused_attention_where_that_is_better(monkeypatch):
+    import torch
+
+    called, fused = [], torch.nn.functional.scaled_dot_product_attention
+
+    def counted(*arguments, **options):
+        called.append(1)
+        return fused(*arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    for dtype, tokens, wanted in (("bfloat16", 20, 0), ("bfloat16", 1100, 1), ("float32", 20, 1)):
+        layer, _ = both(8, dtype=f"mixed_{dtype}" if dtype == "bfloat16" else dtype)
+        x = np.ones((1, tokens, 12), "float32")
+        called.clear()
+        layer(x, x)
+        assert len(called) == wanted, (dtype, tokens)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="others take all heads at once")
