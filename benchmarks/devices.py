@@ -1,6 +1,6 @@
 """Memory and work of each device in a training step of the largest models, computed.
 
-    python -m benchmarks.devices > benchmarks/results/devices.csv
+    python -m benchmarks.devices
 
 One example for each replica of the model, in mixed bfloat16; nothing is executed. In GiB a device:
 
@@ -15,13 +15,12 @@ One example for each replica of the model, in mixed bfloat16; nothing is execute
 """
 
 import argparse
-import csv
 import math
-import sys
+from pathlib import Path
 
 import keras
 
-from benchmarks.machine import command, machine
+from benchmarks.rows import append_row
 from keras_tokenlearner import create_model
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.layers import TransformerBlock
@@ -33,22 +32,20 @@ MODELS = ("tokenlearner_l10_35_16at18", "tokenlearner_vivit_l10_35_16at18")
 
 
 def main(arguments=None):
-    """Print a row for each model, way to divide it, and number of devices."""
+    """Write a row for each model, way to divide it, and number of devices."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--parts", nargs="+", type=int, default=[1, 4, 16], help="of a replica")
     parser.add_argument("--devices", nargs="+", type=int, default=[1, 4, 16, 64, 256])
+    parser.add_argument("--output", type=Path, default="benchmarks/results/devices.csv")
     options = parser.parse_args(arguments)
-    print(f"# {command()}\n# {machine('keras')}")
-    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
-    writer.writeheader()
     for name in options.models:
         model = create_model(name)
         for parts in options.parts:
             for devices in options.devices:
                 if devices >= parts:
                     row = {"model": name} | of_a_device(model, parts, devices)
-                    writer.writerow(row)
+                    append_row(options.output, COLUMNS, row, ("keras",))
         keras.utils.clear_session()
 
 

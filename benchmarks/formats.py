@@ -3,7 +3,7 @@
 Run on a machine that has nothing else to do:
 
     pip install -e ".[formats,tensorflow,jax,torch]"
-    python -m benchmarks.formats tokenlearner_nano4_8at2 --weights fashion_mnist > formats.csv
+    python -m benchmarks.formats tokenlearner_nano4_8at2 --weights fashion_mnist
 
 ONNX from JAX also takes jax2onnx, which wants an older orbax, and LiteRT from torch litert-torch;
 without them their rows say so. Each row is made by a process of its own. What fails stands in the
@@ -12,7 +12,6 @@ Keras model on the same backend.
 """
 
 import argparse
-import csv
 import json
 import os
 import re
@@ -25,17 +24,27 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.format_kinds import KINDS, left_in_float
-from benchmarks.machine import command, machine
+from benchmarks.rows import append_row
 from benchmarks.timing import BACKENDS
 
 BATCHES = (1, 32)
-COLUMNS = ("format", "backend", "works", "batch", "max_difference", "bytes", "ms_1", "ms_32")
+COLUMNS = (
+    "format",
+    "backend",
+    "works",
+    "batch",
+    "max_difference",
+    "bytes",
+    "ms_1",
+    "ms_32",
+    "note",
+)
 LONGEST = 200  # characters of an error
 LIBRARIES = ("keras", *BACKENDS, "onnx", "onnxruntime", "openvino", "ai-edge-litert")
 
 
 def main(arguments=None):
-    """Print the table."""
+    """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="name of a model")
     parser.add_argument("--weights", help="name or path; random ones without it")
@@ -43,6 +52,7 @@ def main(arguments=None):
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--repeats", type=int, default=50, help="calls that the median is of")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # a format: measure it, in this process
+    parser.add_argument("--output", type=Path, default="benchmarks/results/formats.csv")
     options = parser.parse_args(arguments)
     if options.row:
         try:
@@ -51,13 +61,10 @@ def main(arguments=None):
             row = {"works": "no", "note": _said(error)}
         print(json.dumps(row))
         return
-    print(f"# {command()}\n# {machine(*LIBRARIES)}")
-    writer = csv.DictWriter(sys.stdout, (*COLUMNS, "note"), restval="", lineterminator="\n")
-    writer.writeheader()
     for kind in options.formats:
         for backend in options.backends:
-            writer.writerow({"format": kind, "backend": backend, **_row(kind, backend, options)})
-            sys.stdout.flush()
+            row = {"format": kind, "backend": backend, **_row(kind, backend, options)}
+            append_row(options.output, COLUMNS, row, LIBRARIES)
 
 
 def measure(kind, name, weights, repeats):

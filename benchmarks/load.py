@@ -4,7 +4,7 @@ Run on a machine that has nothing else to do, with an exported model of images:
 
     pip install -e ".[cli,serve,tensorflow]"
     keras-tokenlearner export tokenlearner_nano4_8at2 served/clothes
-    python -m benchmarks.load served/clothes --seconds 60 > load.csv
+    python -m benchmarks.load served/clothes --seconds 60
 
 The server is a process of its own, on the loopback. Every client sends V1 requests of one PNG, the
 next as soon as it has the answer. An answer is wrong if it is none, or if its probabilities differ
@@ -13,16 +13,15 @@ by more than 1e-4 from those that the SavedModel gives for the image alone.
 
 import argparse
 import base64
-import csv
 import http.client
 import json
-import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import command, machine
+from benchmarks.rows import append_row
 from keras_tokenlearner.serving.local import local_server
 from keras_tokenlearner.serving.served_model import ServedModel
 
@@ -30,23 +29,21 @@ COLUMNS = ("clients", "max_batch", "requests", "per_second", "p50_ms", "p99_ms",
 
 
 def main(arguments=None):
-    """Print a row for each number of clients."""
+    """Write a row for each number of clients."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", help="an exported model of images")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--max-batch", type=int, default=32, help="1 is without batching")
+    parser.add_argument("--output", type=Path, default="benchmarks/results/load.csv")
     options = parser.parse_args(arguments)
     questions = _questions(options.path)
-    print(f"# {command()}\n# {machine('keras', 'tensorflow', 'kserve')}")
-    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
-    writer.writeheader()
     with local_server(options.path, "--max-batch", str(options.max_batch)) as server:
         _ask(server, questions, time.perf_counter() + 1)  # the first requests are slower
         for clients in options.clients:
-            row = _load(server, questions, clients, options.seconds)
-            writer.writerow({"clients": clients, "max_batch": options.max_batch, **row})
-            sys.stdout.flush()
+            row = {"clients": clients, "max_batch": options.max_batch}
+            row |= _load(server, questions, clients, options.seconds)
+            append_row(options.output, COLUMNS, row, ("keras", "tensorflow", "kserve"))
 
 
 def _questions(path):

@@ -1,6 +1,6 @@
 """Does the pipeline keep up: images a second from JPEG files to batches, beside a model's training.
 
-    python -m benchmarks.pipeline FOLDER --model tokenlearner_b16_8at6 > pipeline.csv
+    python -m benchmarks.pipeline FOLDER --model tokenlearner_b16_8at6
 
 FOLDER holds a folder of images for every class; without one, JPEG files of 500 x 375 pixels are
 made. A row for each number of threads has what the pipeline alone gives (decoded, inception crop,
@@ -9,9 +9,7 @@ keeps up where its rate is the larger one.
 """
 
 import argparse
-import csv
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,16 +17,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from benchmarks.machine import command, machine
+from benchmarks.rows import append_row
 from keras_tokenlearner import create_model
 from keras_tokenlearner.data import ImageBatches, from_folder
 from keras_tokenlearner.extras import require
 
-COLUMNS = ("what", "model", "size", "batch_size", "threads", "images_per_second")
+COLUMNS = ("backend", "what", "model", "size", "batch_size", "threads", "images_per_second")
 
 
 def main(arguments=None):
-    """Print a row for each number of threads, and one for the model."""
+    """Write a row for each number of threads, and one for the model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", help="images, a folder for every class")
     parser.add_argument("--model", default="tokenlearner_b16_8at6")
@@ -36,16 +34,13 @@ def main(arguments=None):
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--batches", type=int, default=20, help="to measure")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--output", type=Path, default="benchmarks/results/pipeline.csv")
     options = parser.parse_args(arguments)
-    print(f"# {command()}\n# {machine('keras', 'pillow', keras.backend.backend())}")
-    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
-    writer.writeheader()
 
     def write(what, threads, rate):
-        row = {"what": what, "model": options.model, "size": options.size, "threads": threads}
-        row |= {"batch_size": options.batch_size, "images_per_second": f"{rate:.1f}"}
-        writer.writerow(row)
-        sys.stdout.flush()
+        row = {"backend": keras.backend.backend(), "what": what, "threads": threads}
+        row |= {name: getattr(options, name) for name in ("model", "size", "batch_size")}
+        append_row(options.output, COLUMNS, row | {"images_per_second": f"{rate:.1f}"})
 
     with tempfile.TemporaryDirectory() as made:
         if options.folder is None:

@@ -13,14 +13,14 @@ def read_rows(path):
     return list(csv.DictReader(lines))
 
 
-def append_row(path, columns, row):
-    """Append a row; the first one stands below the command and the machine."""
+def append_row(path, columns, row, libraries=("keras", "tensorflow", "jax", "torch")):
+    """Append a row; the first one stands below the command, the machine and its libraries."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.is_file()
     with open(path, "a", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         if new:
-            file.write(f"# {command()}\n# {machine('keras', 'tensorflow', 'jax', 'torch')}\n")
+            file.write(f"# {command()}\n# {machine(*libraries)}\n")
             writer.writeheader()
         writer.writerow(row)
     print(row, flush=True)

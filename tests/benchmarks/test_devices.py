@@ -22,10 +22,11 @@ def test_activations_are_those_of_korthikanti_without_dropout():
     block.mlp.hidden_dim = hidden
 
 
-def test_rows(capsys):
-    name = "tokenlearner_pico8_4at1"
-    devices.main(["--models", name, "--parts", "1", "2", "--devices", "1", "4"])
-    lines = capsys.readouterr().out.splitlines()
+def test_rows(tmp_path):
+    name, output = "tokenlearner_pico8_4at1", tmp_path / "rows.csv"
+    options = ["--models", name, "--parts", "1", "2", "--devices", "1", "4"]
+    devices.main([*options, "--output", str(output)])
+    lines = output.read_text().splitlines()
     assert "python -m benchmarks." in lines[0] and keras.__version__ in lines[1]
     rows = list(csv.DictReader(lines[2:]))
     assert [(row["mode"], row["devices"], row["examples"]) for row in rows] == [

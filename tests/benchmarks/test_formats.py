@@ -11,15 +11,17 @@ BACKEND = keras.backend.backend()
 pytestmark = pytest.mark.slow  # each row is a process of its own
 
 
-def rows(capsys, *arguments):
-    formats.main(["tokenlearner_pico8_4at1", "--repeats", "1", "--backends", BACKEND, *arguments])
-    lines = capsys.readouterr().out.splitlines()
+def rows(folder, *arguments):
+    output = folder / "rows.csv"
+    options = ["--repeats", "1", "--backends", BACKEND, "--output", str(output)]
+    formats.main(["tokenlearner_pico8_4at1", *options, *arguments])
+    lines = output.read_text().splitlines()
     assert lines[0].startswith("# ") and f"keras {keras.__version__}" in lines[1]
     return list(csv.DictReader(lines[2:]))
 
 
-def test_what_works(capsys):
-    same, quantized = rows(capsys, "--formats", "keras", "int8")
+def test_what_works(tmp_path):
+    same, quantized = rows(tmp_path, "--formats", "keras", "int8")
     assert [(row["works"], row["batch"]) for row in (same, quantized)] == [("yes", "any")] * 2
     assert float(same["max_difference"]) < 1e-5 < float(quantized["max_difference"]) < 0.3
     assert int(quantized["bytes"]) < int(same["bytes"])
@@ -36,17 +38,17 @@ def test_what_works(capsys):
         ("torch", "torch", ("torch",)),
     ],
 )
-def test_other_formats_answer_the_same(capsys, kind, library, backends):
+def test_other_formats_answer_the_same(tmp_path, kind, library, backends):
     pytest.importorskip(library, reason="of the extra `formats`")
     if BACKEND not in backends:
         pytest.skip("Keras does not write it from this backend alone")
-    (row,) = rows(capsys, "--formats", kind)
+    (row,) = rows(tmp_path, "--formats", kind)
     assert row["works"] == "yes", row["note"]
     assert float(row["max_difference"]) < 1e-4 and int(row["bytes"]) > 10_000
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="there it works")
-def test_what_does_not(capsys):
-    (row,) = rows(capsys, "--formats", "torch")
+def test_what_does_not(tmp_path):
+    (row,) = rows(tmp_path, "--formats", "torch")
     assert (row["works"], row["bytes"]) == ("no", "")
     assert "requires PyTorch backend" in row["note"]

@@ -22,9 +22,10 @@ def path(tmp_path_factory):
     return folder
 
 
-def test_right_answers(path, capsys):
-    load.main([str(path), "--clients", "1", "6", "--seconds", "1"])
-    lines = capsys.readouterr().out.splitlines()
+def test_right_answers(path, tmp_path):
+    output = tmp_path / "rows.csv"
+    load.main([str(path), "--clients", "1", "6", "--seconds", "1", "--output", str(output)])
+    lines = output.read_text().splitlines()
     assert "python -m benchmarks." in lines[0] and "kserve" in lines[1]
     rows = list(csv.DictReader(lines[2:]))
     assert [(row["clients"], row["wrong"]) for row in rows] == [("1", "0"), ("6", "0")]
@@ -32,10 +33,11 @@ def test_right_answers(path, capsys):
     assert all(0 < float(row["p50_ms"]) <= float(row["p99_ms"]) for row in rows)
 
 
-def test_wrong_answers_are_counted(path, monkeypatch, capsys):
+def test_wrong_answers_are_counted(path, monkeypatch, tmp_path):
     questions = load._questions(path)
     other = [(body, right + 0.1) for body, right in questions]
     monkeypatch.setattr(load, "_questions", lambda _: other)
-    load.main([str(path), "--clients", "2", "--seconds", "0.5"])
-    row = next(csv.DictReader(capsys.readouterr().out.splitlines()[2:]))
+    output = tmp_path / "rows.csv"
+    load.main([str(path), "--clients", "2", "--seconds", "0.5", "--output", str(output)])
+    row = next(csv.DictReader(output.read_text().splitlines()[2:]))
     assert row["wrong"] == row["requests"] != "0"

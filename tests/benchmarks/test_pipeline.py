@@ -8,11 +8,12 @@ import pytest
 from benchmarks import pipeline
 
 
-def test_rates(capsys):
+def test_rates(tmp_path):
     pytest.importorskip("PIL", reason="the extra `image`")
     options = ["--model", "vit_pico8", "--size", "32", "--batch-size", "4", "--batches", "3"]
-    pipeline.main([*options, "--threads", "1", "2"])
-    lines = capsys.readouterr().out.splitlines()
+    output = tmp_path / "rows.csv"
+    pipeline.main([*options, "--threads", "1", "2", "--output", str(output)])
+    lines = output.read_text().splitlines()
     assert "python -m benchmarks." in lines[0] and keras.__version__ in lines[1]
     rows = list(csv.DictReader(lines[2:]))
     assert [(row["what"], row["threads"]) for row in rows] == [
