@@ -65,7 +65,7 @@ def preprocessing(repeats):
     return [("preprocessing inside vit_b16 at 224", share, "%", "at most 5")]
 
 
-def fit(repeats, steps=20, batch_size=64):
+def fit(repeats, steps=50, batch_size=64):
     """Return how much longer an epoch of `fit` takes than as many compiled steps."""
     import numpy as np
 

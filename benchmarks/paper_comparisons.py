@@ -118,20 +118,25 @@ def _row(recipe):
 
 def _draw(rows, path):
     """Draw accuracies: a panel a comparison, a line a variant with its cost, a dot a seed."""
-    heights = [len(variants) for variants in COMPARISONS.values()]
+    found = {}
+    for row in rows:
+        found.setdefault(row["variant"], []).append(row)
+    groups = {
+        title: [variant for variant in variants if variant in found]
+        for title, variants in COMPARISONS.items()
+    }
+    groups = {title: variants for title, variants in groups.items() if variants}
+    heights = [len(variants) for variants in groups.values()]
     figure = require("matplotlib.figure", "plot").Figure((8, 9), layout="constrained")
-    panels = figure.subplots(len(heights), sharex=True, height_ratios=heights)
-    for panel, (title, variants) in zip(panels, COMPARISONS.items(), strict=True):
+    panels = figure.subplots(len(heights), sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    for panel, (title, variants) in zip(panels, groups.items(), strict=True):
         names = []
-        for variant in variants:
-            found = [row for row in rows if row["variant"] == variant]
-            if found:
-                right = [100 * float(row["accuracy"]) for row in found]
-                line = [len(names)] * len(found)
-                panel.plot(right, line, "o", color="C0", alpha=0.5)
-                panel.plot(np.mean(right), len(names), "|", color="C1", markersize=16)
-                cost = 1e3 * float(found[0]["gmacs"])
-                names.append(f"{variant.replace('_at', ' at ').replace('_', ' ')}, {cost:.1f} M")
+        for line, variant in enumerate(variants):
+            right = [100 * float(row["accuracy"]) for row in found[variant]]
+            panel.plot(right, [line] * len(right), "o", color="C0", alpha=0.5)
+            panel.plot(np.mean(right), line, "|", color="C1", markersize=16)
+            cost = 1e3 * float(found[variant][0]["gmacs"])
+            names.append(f"{variant.replace('_at', ' at ').replace('_', ' ')}, {cost:.1f} M")
         panel.set_yticks(range(len(names)), names)
         panel.set_ylim(len(names) - 0.5, -0.5)
         panel.set_title(title, loc="left", fontsize=10)

@@ -214,27 +214,27 @@ def main():
 
 def _draw(path, train_images):
     """Draw accuracy over cost for as many images: a colour a reducer, a line as many tokens."""
-    figure = require("matplotlib.figure", "plot").Figure(figsize=(8, 5), layout="constrained")
+    figure = require("matplotlib.figure", "plot").Figure(figsize=(8, 6.5), layout="constrained")
     axis = figure.subplots()
     groups, colors = {}, {}
     for row in read_rows(path):
         if row["train_images"] == str(train_images):
             kind = row["reducer"].replace("_", " ")
-            kind += f" (teacher tuned from {row['tuned_from']})" if row["tuned_from"] else ""
+            if row["tuned_from"]:
+                kind += ", tuned" if kind == "teacher" else " of the tuned teacher"
             groups.setdefault((kind, row["num_tokens"]), []).append(row)
     for (kind, num_tokens), rows in groups.items():
         named = {} if kind in colors else {"label": kind}
         color = colors.setdefault(kind, f"C{len(colors)}")
-        points = [
-            (100 * float(row["cost_ratio"]), 100 * float(row["accuracy"]), row["at"])
-            for row in sorted(rows, key=lambda row: float(row["cost_ratio"]))
-        ]
-        cost, right, places = zip(*points, strict=True)
+        rows = sorted(rows, key=lambda row: float(row["cost_ratio"]))
+        cost = [100 * float(row["cost_ratio"]) for row in rows]
+        right = [100 * float(row["accuracy"]) for row in rows]
         axis.plot(cost, right, "o-", color=color, linewidth=1, **named)
-        for x, y, place in zip(cost, right, places, strict=True):
-            if int(num_tokens or 0):
-                text = f"{num_tokens} at {place}"
-                axis.annotate(text, (x, y), (6, -10), textcoords="offset points", fontsize=8)
+        offset = (6, -12) if kind == "token learner" else (-6, 8)
+        for x, y, row in zip(cost, right, rows, strict=True):
+            if row["reducer"] not in ("teacher", "token_merging"):
+                text = f"{num_tokens} at {row['at']}"
+                axis.annotate(text, (x, y), offset, textcoords="offset points", fontsize=8)
     axis.set_xlabel("multiply-adds, in percent of the teacher's")
     axis.set_ylabel("right of the test images, in percent")
     axis.legend()

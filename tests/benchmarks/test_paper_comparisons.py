@@ -22,15 +22,15 @@ def test_rows_and_plot(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="the extra `plot`")
     random = np.random.default_rng(0)
     images = ArrayImages(
-        random.integers(0, 256, (70, 32, 32, 3)).astype("uint8"), np.arange(70) % 10
+        random.integers(0, 256, (150, 32, 32, 3)).astype("uint8"), np.arange(150) % 10
     )
     monkeypatch.setitem(named.OPENERS, "cifar10", lambda source: (images, images))
     options = ["folder", "--output", str(tmp_path / "rows.csv"), "--variants", "token_learner_at0"]
-    options += ["--seeds", "3", "--epochs", "2", "--train-images", "64", "--test-images", "20"]
+    options += ["--seeds", "3", "--epochs", "2", "--train-images", "128", "--test-images", "20"]
     paper_comparisons.main(options)
     written = (tmp_path / "rows.csv").read_text()
     row = written.splitlines()[-1].split(",")
-    assert row[:5] == ["token_learner_at0", "3", "64", "20", "2"]
+    assert row[:5] == ["token_learner_at0", "3", "128", "20", "2"]
     assert 0 <= float(row[5]) <= 1 and float(row[6]) < 0.03
     assert (tmp_path / "rows.png").stat().st_size > 1000
     monkeypatch.setattr(paper_comparisons, "train", None)  # nothing is trained again
