@@ -17,7 +17,8 @@ def evaluate(
         ),
     ] = _NONE,
     metrics: Annotated[
-        list[str], typer.Option(help="top1, top5, mean_class, real, few_shot; again for more.")
+        list[str],
+        typer.Option(help="top1, top5, mean_class, real, few_shot, speed; again for more."),
     ] = _TOP,
     weights: Annotated[str | None, typer.Option(help="Of a named model: a name or path.")] = None,
     size: Annotated[
@@ -56,13 +57,15 @@ def evaluate(
         print(json.dumps(rows, indent=2))
         return
     columns = list(rows[0])
-    print(f"{'data':32}" + "".join(f"{name:>12}" for name in columns[1:]))
+    print(f"{'data':32}" + "".join(f"{name:>18}" for name in columns[1:]))
     for row in rows:
-        values = (_cell(row[name]) for name in columns[1:])
-        print(f"{row['data']:32}" + "".join(f"{value:>12}" for value in values))
+        values = (_cell(name, row[name]) for name in columns[1:])
+        print(f"{row['data']:32}" + "".join(f"{value:>18}" for value in values))
 
 
-def _cell(value):
+def _cell(name, value):
     if value is None:
         return "-"
+    if name == "images_per_second":
+        return f"{value:.1f}"
     return f"{value:.2%}" if isinstance(value, float) else str(value)

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_tokenlearner.data import FEW_SHOT, ImageBatches, open_named, read_real_labels
+from keras_tokenlearner.evaluation.compare import images_per_second
 from keras_tokenlearner.evaluation.few_shot import choose, few_shot_accuracy
 from keras_tokenlearner.evaluation.scores import (
     mean_class_accuracy,
@@ -12,7 +13,7 @@ from keras_tokenlearner.evaluation.scores import (
 from keras_tokenlearner.layers.checks import check_choice
 from keras_tokenlearner.models.head import before_head
 
-METRICS = ("top1", "top5", "mean_class", "real", "few_shot")
+METRICS = ("top1", "top5", "mean_class", "real", "few_shot", "speed")
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ def evaluate(
             (B, C), will do; of one with top, the features are what its layer `head` reads.
         data: List of names as `open_named` takes them. Defaults to those of the `protocol`.
         metrics: Some of `"top1"`, `"top5"`, `"mean_class"` (the accuracies of the classes,
-            averaged), `"real"` (ImageNet's validation images by the reassessed labels) and
-            `"few_shot"` (least squares on a few training images of each class).
+            averaged), `"real"` (ImageNet's validation images by the reassessed labels),
+            `"few_shot"` (least squares on a few training images of each class) and `"speed"` (of
+            the compiled and warm model on one batch, as `images_per_second` measures it).
         real_labels: Path of `real.json`, for `"real"`.
         protocol: A `FewShotProtocol`.
         batch_size: Integer.
@@ -65,8 +67,9 @@ def evaluate(
 
     Returns:
         A dictionary for each data set: `data`, its name; the metrics, in [0, 1], the few-shot ones
-        as `1_shot` and so on, `None` where a class has too few training images. For several data
-        sets a last one has their averages, `data` being `"average"`.
+        as `1_shot` and so on, `None` where a class has too few training images, and the speed as
+        `images_per_second`. For several data sets a last one has their averages, `data` being
+        `"average"`.
 
     Raises:
         ValueError: If a metric or a data set is unknown or does not suit the model.
@@ -85,20 +88,25 @@ def evaluate(
     if "real" in metrics and real_labels is None:
         raise ValueError("evaluate: the metric 'real' needs `real_labels`, the path of real.json")
 
-    def predict(part, images):
+    def batches(images):
         shape = model.input_shape[1:]
-        batches = ImageBatches(images, shape, batch_size, training=False, threads=threads)
-        return part.predict(batches, verbose=0)
+        return ImageBatches(images, shape, batch_size, training=False, threads=threads)
+
+    def predict(part, images):
+        return part.predict(batches(images), verbose=0)
 
     rows = []
     for name in data or protocol.data:
         train, test = open_named(name)
         row = {"data": name}
-        if set(metrics) - {"few_shot"}:
+        if set(metrics) - {"few_shot", "speed"}:
             _check_classes(model, name, test)
             row |= _scores(test, predict(model, test), metrics, real_labels)
         if "few_shot" in metrics:
             row |= _few_shot(before_head(model), predict, train, test, protocol)
+        if "speed" in metrics:
+            pixels, *_ = batches(test)[0]
+            (row["images_per_second"],) = images_per_second([model], pixels)
         rows.append(row)
     if len(rows) > 1:
         names = list(rows[0])[1:]

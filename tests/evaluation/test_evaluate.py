@@ -1,5 +1,6 @@
 """Scores of a model whose answers are known, and of features that scikit-learn scores too."""
 
+import importlib
 import json
 
 import keras
@@ -59,6 +60,20 @@ def test_scores_are_those_of_the_answers(model, sets, tmp_path):
     assert row["real"] == pytest.approx(np.mean(right))
 
 
+def test_speed_is_that_of_a_batch(model, sets, monkeypatch):
+    seen = []
+
+    def measured(models, batch):
+        seen.append((models, batch.shape))
+        return [512.25]
+
+    module = importlib.import_module("keras_tokenlearner.evaluation.evaluate")
+    monkeypatch.setattr(module, "images_per_second", measured)
+    (row,) = evaluate(model, ["tfds:a"], ["speed"], batch_size=16)
+    assert row == {"data": "tfds:a", "images_per_second": 512.25}
+    assert seen == [([model], (16, 4, 4, 3))]
+
+
 def test_few_shot_is_that_of_an_independent_solver(model, sets):
     protocol = FewShotProtocol(shots=(5, 10), l2=7.0)
     rows = evaluate(model, ["tfds:a", "tfds:b"], ["few_shot"], protocol=protocol)
@@ -106,6 +121,10 @@ def test_command_line(sets, tmp_path):
     header, row = done.stdout.splitlines()
     assert header.split() == ["data", "1_shot", "5_shot", "10_shot", "25_shot"]
     assert row.split()[0] == "tfds:few" and row.split()[2:] == ["-"] * 3
+    done = CliRunner().invoke(cli.app, [*arguments, "--metrics", "top1", "--metrics", "speed"])
+    header, row = done.stdout.splitlines()
+    assert header.split() == ["data", "top1", "images_per_second"]
+    assert row.split()[1].endswith("%") and float(row.split()[2]) > 0
     (printed,) = json.loads(CliRunner().invoke(cli.app, [*arguments, "--json"]).stdout)
     assert printed["data"] == "tfds:few" and printed["top5"] >= printed["top1"]
     model.save_weights(tmp_path / "mine.weights.h5")
