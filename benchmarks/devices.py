@@ -32,13 +32,14 @@ MODELS = ("tokenlearner_l10_35_16at18", "tokenlearner_vivit_l10_35_16at18")
 
 
 def main(arguments=None):
-    """Write a row for each model, way to divide it, and number of devices."""
+    """Write the file anew: a row for each model, way to divide it, and number of devices."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--parts", nargs="+", type=int, default=[1, 4, 16], help="of a replica")
     parser.add_argument("--devices", nargs="+", type=int, default=[1, 4, 16, 64, 256])
     parser.add_argument("--output", type=Path, default="benchmarks/results/devices.csv")
     options = parser.parse_args(arguments)
+    options.output.unlink(missing_ok=True)
     for name in options.models:
         model = create_model(name)
         for parts in options.parts:

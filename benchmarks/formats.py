@@ -44,7 +44,7 @@ LIBRARIES = ("keras", *BACKENDS, "onnx", "onnxruntime", "openvino", "ai-edge-lit
 
 
 def main(arguments=None):
-    """Write the table."""
+    """Write the table anew."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="name of a model")
     parser.add_argument("--weights", help="name or path; random ones without it")
@@ -61,6 +61,7 @@ def main(arguments=None):
             row = {"works": "no", "note": _said(error)}
         print(json.dumps(row))
         return
+    options.output.unlink(missing_ok=True)
     for kind in options.formats:
         for backend in options.backends:
             row = {"format": kind, "backend": backend, **_row(kind, backend, options)}

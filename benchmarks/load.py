@@ -29,7 +29,7 @@ COLUMNS = ("clients", "max_batch", "requests", "per_second", "p50_ms", "p99_ms",
 
 
 def main(arguments=None):
-    """Write a row for each number of clients."""
+    """Write the file anew: a row for each number of clients."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", help="an exported model of images")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
@@ -38,6 +38,7 @@ def main(arguments=None):
     parser.add_argument("--output", type=Path, default="benchmarks/results/load.csv")
     options = parser.parse_args(arguments)
     questions = _questions(options.path)
+    options.output.unlink(missing_ok=True)
     with local_server(options.path, "--max-batch", str(options.max_batch)) as server:
         _ask(server, questions, time.perf_counter() + 1)  # the first requests are slower
         for clients in options.clients:

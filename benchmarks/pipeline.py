@@ -26,7 +26,7 @@ COLUMNS = ("backend", "what", "model", "size", "batch_size", "threads", "images_
 
 
 def main(arguments=None):
-    """Write a row for each number of threads, and one for the model."""
+    """Append a row for each number of threads, and one for the model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", help="images, a folder for every class")
     parser.add_argument("--model", default="tokenlearner_b16_8at6")
