@@ -37,6 +37,14 @@ class Clips:
         changed = np.abs(frames[:, _GAP:] - frames[:, :-_GAP])
         return np.minimum(_GAIN * changed, 255).astype("uint8")
 
+    def __len__(self):
+        return len(self.labels)
+
+    def part(self, places):
+        """Return some of the clips."""
+        chosen = self.pixels[places], self.labels[places], self.sources[places]
+        return Clips(*chosen, self.class_names)
+
     def folds(self, count, seed):
         """Return `(train, test)` places for each fold; all clips of a source are in one fold."""
         selection = require("sklearn.model_selection", "distill")

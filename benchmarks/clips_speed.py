@@ -29,7 +29,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     networks = {name: network for (name, start), network in NETWORKS.items() if start == "random"}
     for frames in sorted({network.frames for network in networks.values()}):
-        models = {n: m.build("random") for n, m in networks.items() if m.frames == frames}
+        models = {n: m.build(2) for n, m in networks.items() if m.frames == frames}
         shape = (options.batch_size, *next(iter(models.values())).input_shape[1:])
         batch = np.random.default_rng(0).random(shape, "float32")
         speeds = images_per_second(list(models.values()), batch, options.repeats)

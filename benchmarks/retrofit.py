@@ -15,102 +15,25 @@ How fast these models are is another command, for a machine that does nothing el
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from benchmarks.retrofit_recipe import RetrofitRecipe, before_block
 from benchmarks.rows import append_row, read_rows
-from benchmarks.token_merging import merging_of_cost
-from keras_tokenlearner import distill, retrofit
 from keras_tokenlearner.analysis import costs
-from keras_tokenlearner.data import load_named
 from keras_tokenlearner.evaluation.scores import top_k_accuracy
 from keras_tokenlearner.extras import require
-from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
 from keras_tokenlearner.models.head import before_head
-from keras_tokenlearner.training.optimizers import adamw
 from keras_tokenlearner.training.remember import keep, remember
-from keras_tokenlearner.weights import load, source_config
 
 KEYS = (
     *("reducer", "at", "num_tokens", "start"),
     *("train_images", "epochs", "learning_rate", "tuned_from"),
 )
 COLUMNS = (*KEYS, "accuracy", "kept", "gmacs", "cost_ratio", "train_seconds")
-BATCH_SIZE = 64
-
-
-def dinov2_small(input_shape, **settings):
-    """Return the plain ViT-S/14 with four registers, with weights drawn at random."""
-    config = VisionTransformerConfig(
-        hidden_size=384, num_layers=12, num_heads=6, patch_size=(14, 14), **settings
-    )
-    return vision_transformer(config, input_shape=input_shape, classes=10, name="dinov2_s14")
-
-
-def fitted_teacher(checkpoint, images, labels, cache):
-    """Return the ViT of a checkpoint with a linear head, fitted by logistic regression."""
-    model = dinov2_small(images.shape[1:], **source_config("dinov2", checkpoint))
-    load(model, "dinov2", checkpoint, head="drop")
-    head = model.get_layer("head")
-    features = remember(before_head(model), images, "float32", cache=cache)
-    scaler = require("sklearn.preprocessing", "distill").StandardScaler().fit(features)
-    linear = require("sklearn.linear_model", "distill")
-    fitted = linear.LogisticRegression(C=0.1, tol=1e-3, max_iter=1000)
-    fitted.fit(scaler.transform(features), labels)
-    kernel = fitted.coef_.T / scaler.scale_[:, None]
-    head.set_weights([kernel, fitted.intercept_ - scaler.mean_ @ kernel])
-    return model
-
-
-def student_of(model, reducer, at, num_tokens, images=None):
-    """Return the student that a row names, from its teacher, before any training."""
-    if reducer == "token_merging":
-        macs = costs(retrofit(model, at, num_tokens)).macs
-        return merging_of_cost(model, macs)
-    return retrofit(model, at, num_tokens, images=images, reducer=reducer)
-
-
-def before_block(model, at):
-    """Return the part of a model that gives what block `at` takes, or the tokens to be reduced."""
-    return keras.Model(model.input, model.get_layer(f"block_{at - 1}").output)
-
-
-def tune(model, images, labels, options):
-    """Train the blocks of the teacher from a place on, and its head, on the labels alone."""
-    before, epochs = before_block(model, options.tuned_from), options.epochs
-    (path,) = keep([before], images, "float16", options.cache)
-    weights = path.with_name(f"{path.stem}_{epochs}_{options.learning_rate}.weights.h5")
-    if not weights.is_file():
-        keras.utils.set_random_seed(0)
-        steps = epochs * -(-len(images) // BATCH_SIZE)
-        upper = keras.Model(before.output, model.output)
-        optimizer = adamw(options.learning_rate, steps, warmup_steps=steps // 10)
-        upper.compile(optimizer, "sparse_categorical_crossentropy")
-        upper.fit(np.load(path), labels, batch_size=BATCH_SIZE, epochs=epochs, verbose=2)
-        model.save_weights(weights)
-    model.load_weights(weights)
-
-
-def trained_student(model, images, labels, wanted, cache):
-    """Return a student that is trained as its row wants it."""
-    keras.utils.set_random_seed(0)
-    start = images[:500] if wanted["start"] == "clusters" else None
-    student = student_of(model, wanted["reducer"], wanted["at"], wanted["num_tokens"], start)
-    if wanted["epochs"]:
-        distill(
-            student,
-            model,
-            images,
-            labels,
-            epochs=wanted["epochs"],
-            batch_size=BATCH_SIZE,
-            learning_rate=wanted["learning_rate"],
-            cache=cache,
-            verbose=2,
-        )
-    return student
 
 
 def keep_for_students(model, places, train_images, test_images, cache):
@@ -139,77 +62,78 @@ def accuracy(model, images, labels):
     return top_k_accuracy(labels, found)
 
 
-def wanted_rows(arguments, train_images):
-    """Return what each row of the curve is to be made with."""
-    for at in arguments.at:
-        for reducer in arguments.reducers:
-            for num_tokens in arguments.num_tokens:
-                epochs = 0 if reducer == "token_merging" else arguments.epochs
-                values = (
-                    reducer,
-                    at,
-                    num_tokens,
-                    arguments.start if reducer == "token_learner" else "none",
-                    train_images,
-                    epochs,
-                    arguments.learning_rate if epochs else 0,
-                    arguments.tuned_from or "",
-                )
-                yield dict(zip(KEYS, values, strict=True))
+def wanted_recipes(recipe, places, reducers, nums_tokens):
+    """Return the recipe of each row of the curve."""
+    for at in places:
+        for reducer in reducers:
+            for num_tokens in nums_tokens:
+                wanted = replace(recipe, reducer=reducer, at=at, num_tokens=num_tokens)
+                if reducer != "token_learner":
+                    wanted = replace(wanted, start="none")
+                if reducer == "token_merging":
+                    wanted = replace(wanted, epochs=0, learning_rate=0)
+                yield wanted
+
+
+def keys_of(recipe):
+    """Return the first columns of the row of a recipe."""
+    return {key: getattr(recipe, key) for key in KEYS} | {"tuned_from": recipe.tuned_from or ""}
 
 
 def main():
+    default = RetrofitRecipe()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="the .pt file of the teacher")
     parser.add_argument("data", help="as keras_tokenlearner.data.load_named takes it")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/retrofit.csv"))
-    parser.add_argument("--cache", type=Path, default=Path("retrofit_cache"))
-    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--cache", default=default.cache)
+    parser.add_argument("--size", type=int, default=default.size)
     places = range(1, 13)
     parser.add_argument("--at", type=int, nargs="+", default=[6, 3], choices=places)
     help_tuned = "train the teacher's blocks from there on, on the labels"
-    parser.add_argument("--tuned-from", type=int, choices=places, help=help_tuned)
+    parser.add_argument("--tuned-from", type=int, default=0, choices=places, help=help_tuned)
     parser.add_argument("--num-tokens", type=int, nargs="+", default=[8])
     parser.add_argument("--reducers", nargs="+", default=["token_learner"])
-    parser.add_argument("--start", choices=["clusters", "random"], default="clusters")
+    parser.add_argument("--start", choices=["clusters", "random"], default=default.start)
     parser.add_argument("--train-images", type=int, default=50_000)
-    parser.add_argument("--test-images", type=int, default=10_000)
+    parser.add_argument("--test-images", type=int, default=default.test_images)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
-    arguments = parser.parse_args()
-    (images, labels), test = load_named(arguments.data, (arguments.size, arguments.size, 3))
-    images, labels = images[: arguments.train_images], labels[: arguments.train_images]
-    test = tuple(array[: arguments.test_images] for array in test)
-    cache = arguments.cache
-    model = fitted_teacher(arguments.checkpoint, images, labels, cache)
-    if arguments.tuned_from:
-        tune(model, images, labels, arguments)
-    keep_for_students(model, arguments.at, images, test[0], cache)
+    parser.add_argument("--learning-rate", type=float, default=default.learning_rate)
+    options = vars(parser.parse_args())
+    output, places = options.pop("output"), options.pop("at")
+    reducers, nums_tokens = options.pop("reducers"), options.pop("num_tokens")
+    recipe = RetrofitRecipe(source=options.pop("data"), **options)
+    (images, labels), test = recipe.data
+    model, cache = recipe.teacher, recipe.cache
+    keep_for_students(model, places, images, test[0], cache)
     of_teacher = dict.fromkeys(KEYS, "") | {"reducer": "teacher", "train_images": len(images)}
-    of_teacher["tuned_from"] = arguments.tuned_from or ""
-    done = [{key: row[key] for key in COLUMNS} for row in read_rows(arguments.output)]
+    of_teacher["tuned_from"] = recipe.tuned_from or ""
+    done = [{key: row[key] for key in COLUMNS} for row in read_rows(output)]
     known = [row for row in done if all(row[key] == str(of_teacher[key]) for key in KEYS)]
     if known:
         of_teacher |= {name: float(known[0][name]) for name in ("accuracy", "gmacs")}
     else:
         of_teacher |= scores_behind(before_head(model), model, *test, cache)
         of_teacher |= {"kept": 1.0, "cost_ratio": 1.0, "train_seconds": ""}
-        _append(arguments.output, of_teacher)
-    for wanted in wanted_rows(arguments, len(images)):
-        if any(all(row[key] == str(wanted[key]) for key in KEYS) for row in done):
+        _append(output, of_teacher)
+    for wanted in wanted_recipes(recipe, places, reducers, nums_tokens):
+        keys = keys_of(wanted) | {"train_images": len(images)}
+        if any(all(row[key] == str(keys[key]) for key in KEYS) for row in done):
             continue
         begun = time.perf_counter()
-        student = trained_student(model, images, labels, wanted, cache)
+        student = wanted.student(model, images)
+        if wanted.epochs:
+            wanted.teach(student, model, images, labels)
         seconds = round(time.perf_counter() - begun)
-        if wanted["reducer"] == "token_merging":  # in every block
+        if wanted.reducer == "token_merging":  # in every block
             scored = scores(student, *test)
         else:
-            scored = scores_behind(before_block(student, wanted["at"]), student, *test, cache)
-        row = wanted | scored | {"train_seconds": seconds}
+            scored = scores_behind(before_block(student, wanted.at), student, *test, cache)
+        row = keys | scored | {"train_seconds": seconds}
         row["kept"] = row["accuracy"] / of_teacher["accuracy"]
         row["cost_ratio"] = row["gmacs"] / of_teacher["gmacs"]
-        _append(arguments.output, row)
-    _draw(arguments.output, len(images))
+        _append(output, row)
+    _draw(output, len(images))
 
 
 def _draw(path, train_images):

@@ -12,7 +12,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from benchmarks.retrofit import KEYS, dinov2_small, student_of
+from benchmarks.retrofit import KEYS
+from benchmarks.retrofit_recipe import dinov2_small, student_of
 from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.evaluation import images_per_second

@@ -20,7 +20,7 @@ PARTS = {
     "realised": "--repeats 3",
     "peers": "--repeats 3",
     "vector_attention": "--repeats 3",
-    "growth": "",
+    "growth": "--backends jax --repeats 2",
 }
 QUICK = {
     "around": "--repeats 3",

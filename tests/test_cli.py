@@ -90,6 +90,24 @@ def test_recipes_are_explained():
     assert "Did you mean 'imagenet_384'" in str(run("train", "imagenet_385").exception)
 
 
+def test_a_recipe_of_your_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_recipes.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from keras_tokenlearner.training import FashionMnistRecipe\n"
+        "@dataclass(frozen=True)\n"
+        "class Shorter(FashionMnistRecipe):\n"
+        '    """Half of the passes."""\n'
+        "    epochs: int = 14\n"
+    )
+    printed = run("train", "my_recipes:Shorter", "--list").stdout
+    assert printed.startswith("Half of the passes.")
+    assert re.search(r"--set epochs=14 +Passes over the training images\.\n", printed)
+    for wrong in ("my_recipes:Longer", "no_recipes:Shorter"):
+        error = str(run("train", wrong).exception)
+        assert "as in my_recipes:Larger" in error and f"Received: '{wrong}'" in error
+
+
 def test_train_refuses_devices_that_there_are_not():
     done = run("train", "fashion_mnist", "--distribute", "data_paralel")
     assert "Did you mean 'data_parallel'" in str(done.exception)
@@ -109,6 +127,7 @@ def test_distill(tmp_path, monkeypatch):
     loaded = keras.saving.load_model(tmp_path / "fast.keras")
     right = loaded.predict(images, verbose=0).argmax(1) == labels
     assert np.mean(right) == pytest.approx(student["accuracy"])
+    assert {path.suffix for path in tmp_path.iterdir()} == {".keras"}  # no backup is left
     done = run(*arguments[:2], str(tmp_path / "fast.h5"), "--at", "1")
     assert "must end in .keras" in str(done.exception)
 

@@ -17,7 +17,10 @@ def distill(
     learning_rate: Annotated[float, typer.Option(help="The highest.")] = 3e-4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
-    """Make a ViT faster: fit learned tokens into it, teach them its answers, compare the two."""
+    """Make a ViT faster: fit learned tokens into it, teach them its answers, compare the two.
+
+    Started again, it goes on where it was broken off, by a file beside OUTPUT.
+    """
     from keras_tokenlearner.data import load_named
     from keras_tokenlearner.evaluation import compare
     from keras_tokenlearner.serving.predict import load_classifier
@@ -30,9 +33,11 @@ def distill(
     (images, labels), (test_images, test_labels) = load_named(data, teacher.input_shape[1:])
     start = images[:500] if num_tokens <= 32 else None
     student = retrofit(teacher, at, num_tokens, fuser, images=start)
-    arguments = {"epochs": epochs, "learning_rate": learning_rate}
+    backup = Path(output).with_suffix(".backup.npz")
+    arguments = {"epochs": epochs, "learning_rate": learning_rate, "backup": backup}
     distill(student, teacher, images, labels, verbose=0 if as_json else 1, **arguments)
     student.save(output)
+    backup.unlink()
     rows = compare([teacher, student], test_images, test_labels)
     if as_json:
         print(json.dumps(rows, indent=2))

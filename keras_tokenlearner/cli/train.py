@@ -1,4 +1,6 @@
+import importlib
 import inspect
+import sys
 from typing import Annotated
 
 import typer
@@ -7,7 +9,9 @@ _NONE: list[str] = []
 
 
 def train(
-    recipe: Annotated[str | None, typer.Argument(help="Name, such as fashion_mnist.")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="Name, such as fashion_mnist, or MODULE:CLASS.")
+    ] = None,
     settings: Annotated[
         list[str], typer.Option("--set", help="field=value of the recipe.")
     ] = _NONE,
@@ -22,9 +26,9 @@ def train(
     """Train a model by a recipe; started again, it goes on where it was broken off.
 
     `train --list` names the recipes; `train RECIPE --list` says what one needs, what to expect of
-    it, and its fields with the values that they have.
+    it, and its fields with the values that they have. A recipe of your own is a frozen dataclass,
+    such as a subclass of one of ours: `train my_recipes:Larger`, beside my_recipes.py.
     """
-    from keras_tokenlearner.layers.checks import check_choice
     from keras_tokenlearner.training import RECIPES, describe, distribution, train, with_settings
 
     if recipe is None and not explain:
@@ -33,10 +37,9 @@ def train(
         for name, kind in RECIPES.items():
             print(f"{name:20}  {str(inspect.getdoc(kind)).splitlines()[0]}")
         return
-    check_choice("train", "recipe", recipe, list(RECIPES))
-    chosen = with_settings(RECIPES[recipe](), settings)
+    kind = _find(recipe, RECIPES)
+    chosen = with_settings(kind(), settings)
     if explain:
-        kind = RECIPES[recipe]
         print(str(inspect.getdoc(kind)).partition("Attributes:\n")[0].rstrip(), end="\n\n")
         for field, text in describe(kind).items():
             print(f"--set {field + '=' + str(getattr(chosen, field)):34}  {text}")
@@ -44,3 +47,22 @@ def train(
     with distribution.scope(distribute) as devices:
         score = train(chosen, output, devices)
     print(f"test score {score:.2%}; weights and results are in {output}")
+
+
+def _find(recipe, recipes):
+    """Return the class that a name means, or `MODULE:CLASS` in the folder that this is run in."""
+    from keras_tokenlearner.layers.checks import check_choice
+
+    module, colon, kind = recipe.partition(":")
+    if not colon:
+        check_choice("train", "recipe", recipe, list(recipes))
+        return recipes[recipe]
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module), kind)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(
+            "train: `recipe` must name a class of a module, as in my_recipes:Larger, which "
+            f"my_recipes.py in this folder has. Received: {recipe!r} ({error})"
+        ) from error

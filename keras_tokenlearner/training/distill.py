@@ -1,11 +1,13 @@
 import keras
 import numpy as np
 
+from keras_tokenlearner.data import Batches
 from keras_tokenlearner.layers.checks import check_int, check_positive
 from keras_tokenlearner.models.head import before_head, has_head
 from keras_tokenlearner.models.reduction import before_reducer
 from keras_tokenlearner.training.optimizers import adamw
 from keras_tokenlearner.training.remember import remember
+from keras_tokenlearner.training.resume import Resume
 
 
 def distill(
@@ -21,6 +23,7 @@ def distill(
     label_weight=0.5,
     train_all=False,
     cache=None,
+    backup=None,
     callbacks=None,
     verbose="auto",
     seed=0,
@@ -50,6 +53,9 @@ def distill(
         train_all: Boolean, whether to train the blocks before the TokenLearner as well.
         cache: Folder to keep what the teacher and the blocks before the TokenLearner give, for more
             students of the same teacher and images.
+        backup: Path of a file that ends in `.npz`, written after every epoch, or `None`. A run that
+            was broken off goes on from it when the same is asked again, and ends as if it had not
+            been. It stays; delete it when the student is saved.
         callbacks: List of `keras.callbacks.Callback`, for `fit`.
         verbose: As for `fit`.
         seed: Integer, of the order of the images.
@@ -59,7 +65,7 @@ def distill(
 
     Raises:
         ValueError: If the student has no TokenLearner, the models do not fit each other, or an
-            argument is out of range.
+            argument is out of range; or if the backup is damaged or of another student.
 
     Example:
 
@@ -87,7 +93,8 @@ def distill(
         first, inputs = student.input, images
     else:
         first, inputs = before.output, remember(before, images, "float16", verbose, cache)
-    batches = _Batches(inputs, features, labels, batch_size, seed)
+    arrays = (inputs, features) if labels is None else (inputs, features, np.asarray(labels))
+    batches = _Batches(arrays, min(batch_size, len(images)), seed=seed)
     trained = keras.Model(first, _answers(student))
     classes = student.output_shape[-1] if has_head(student) else 0
     distiller = _distiller(
@@ -104,29 +111,27 @@ def distill(
             y, answers[:, :classes], from_logits=True
         ),
     )
-    return distiller.fit(batches, epochs=epochs, callbacks=callbacks, verbose=verbose)
+    callbacks, initial_epoch = list(callbacks or ()), 0
+    if backup is not None:
+        loggers = [each for each in callbacks if isinstance(each, keras.callbacks.CSVLogger)]
+        resume = Resume(backup, batches, loggers=loggers)
+        callbacks, initial_epoch = [resume, *callbacks], resume.initial_epoch
+    return distiller.fit(
+        batches,
+        epochs=epochs,
+        initial_epoch=initial_epoch,
+        shuffle=False,
+        callbacks=callbacks,
+        verbose=verbose,
+    )
 
 
-class _Batches(keras.utils.PyDataset):
-    """Shuffled batches of inputs and the teacher's features, which are remembered, and labels."""
-
-    def __init__(self, inputs, features, labels, batch_size, seed):
-        super().__init__()
-        self.inputs, self.features, self.labels = inputs, features, labels
-        self.batch_size = min(batch_size, len(inputs))
-        self.random = np.random.default_rng(seed)
-        self.on_epoch_end()
-
-    def __len__(self):
-        return len(self.inputs) // self.batch_size
+class _Batches(Batches):
+    """Batches of inputs and the teacher's features, which are remembered, and labels."""
 
     def __getitem__(self, index):
-        chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        x = (self.inputs[chosen].astype("float32"), self.features[chosen])
-        return (x,) if self.labels is None else (x, self.labels[chosen])
-
-    def on_epoch_end(self):
-        self.order = self.random.permutation(len(self.inputs))
+        inputs, features, *labels = super().__getitem__(index)
+        return ((inputs.astype("float32"), features), *labels)
 
 
 class _OfLogits(keras.distillation.LogitsDistillation):

@@ -22,7 +22,7 @@ class Resume(keras.callbacks.Callback):
 
     The file is written when training starts, to find out early that it can be, after every epoch,
     and every `save_freq` batches. It takes the space of weights and optimizer, while it is written
-    that of two. It stays when training ends, for what is made of the result; `delete` removes it.
+    that of two. It stays when training ends, for what is made of the result; delete it then.
 
     Args:
         path: Path of the file, which ends in `.npz`.
@@ -73,11 +73,6 @@ class Resume(keras.callbacks.Callback):
     @property
     def initial_epoch(self):
         return self.place["epoch"]
-
-    def delete(self):
-        """Remove the file, when what is made of the training is safe."""
-        if self.devices.writes:
-            self.path.unlink(missing_ok=True)
 
     def on_train_begin(self, logs=None):
         if not self.model.optimizer.built:

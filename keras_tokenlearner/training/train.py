@@ -21,7 +21,8 @@ def train(recipe, output, devices=None):
     again, and ends with the same weights. Its backup is `NAME.backup.npz`, until it has ended.
 
     Args:
-        recipe: One of `RECIPES`, such as a `FashionMnistRecipe`.
+        recipe: One of `RECIPES`, such as a `FashionMnistRecipe`, or another frozen dataclass with
+            what `keras_tokenlearner.training.recipes` asks of one.
         output: Folder for `NAME.weights.h5`, the weights of the last epoch, with their sha256,
             `NAME.json`, the recipe and the result, `NAME.csv`, the losses of the epochs, and
             `NAME.tensorboard`, the same for TensorBoard, where that and TensorFlow are installed.
@@ -38,34 +39,47 @@ def train(recipe, output, devices=None):
         check_int("train", field, getattr(recipe, field))
     check_positive("train", "learning_rate", recipe.learning_rate)
     devices = devices or Devices()
+    own_way = hasattr(recipe, "fit")
+    if own_way and devices.replicas > 1:
+        raise ValueError(
+            f"train: {type(recipe).__name__} trains on one device. Received: {devices.replicas} "
+            "replicas; leave `devices` out"
+        )
     keras.utils.set_random_seed(recipe.seed)
     train_data, test_data = recipe.open()
     model = recipe.build(len(train_data.class_names))
-    batches = recipe.batches(train_data, model.input_shape[1:], training=True)
     test_batches = recipe.batches(test_data, model.input_shape[1:], training=False)
-    loss, metric = _objective(model, recipe.label_smoothing)
-    model.compile(
-        recipe.optimizer(len(batches)),
-        loss,
-        metrics=[metric],
-        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
-    )
     name, output = recipe.model, Path(output)
     output.mkdir(parents=True, exist_ok=True)
+    backup = output / f"{name}.backup.npz"
     loggers = [keras.callbacks.CSVLogger(output / f"{name}.csv")] if devices.writes else []
     boards = _boards(output / f"{name}.tensorboard") if devices.writes else []
-    resume = Resume(output / f"{name}.backup.npz", batches, loggers=loggers, devices=devices)
-    history = devices.fit(
-        model,
-        batches,
-        epochs=recipe.epochs,
-        initial_epoch=resume.initial_epoch,
-        validation_data=test_batches,
-        verbose=1 if sys.stdout.isatty() else 2,  # a bar, or a line for each epoch
-        callbacks=[resume, *loggers, *boards],
-    )
-    score = history.history[f"val_{metric.name}"][-1]
-    if model.optimizer.use_ema:  # after the last epoch the averages became the weights
+    loss, metric = _objective(model, getattr(recipe, "label_smoothing", 0.0))
+    if own_way:
+        recipe.fit(model, backup, [*loggers, *boards])
+        model.compile(loss=loss, metrics=[metric])
+        history = {}
+    else:
+        batches = recipe.batches(train_data, model.input_shape[1:], training=True)
+        model.compile(
+            recipe.optimizer(len(batches)),
+            loss,
+            metrics=[metric],
+            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+        )
+        resume = Resume(backup, batches, loggers=loggers, devices=devices)
+        history = devices.fit(
+            model,
+            batches,
+            epochs=recipe.epochs,
+            initial_epoch=resume.initial_epoch,
+            validation_data=test_batches,
+            verbose=1 if sys.stdout.isatty() else 2,  # a bar, or a line for each epoch
+            callbacks=[resume, *loggers, *boards],
+        ).history
+    if history and not model.optimizer.use_ema:
+        score = history[f"val_{metric.name}"][-1]
+    else:  # after the last epoch averages of the weights may have become the weights
         score = devices.evaluate(model, test_batches)[metric.name]
     weights = devices.weights(model)
     if devices.writes:
@@ -74,16 +88,17 @@ def train(recipe, output, devices=None):
             trained.set_weights(weights)
             alone = keras.Model(trained.input, trained.output)  # without an optimizer
         digest = save_weights(alone, output / f"{name}.weights.h5")
+        last = {f"last_train_{metric.name}": history[metric.name][-1]} if history else {}
         result = {
             "recipe": asdict(recipe),
             "backend": keras.backend.backend(),
             "test_examples": len(test_data),
             f"test_{metric.name}": score,
-            f"last_train_{metric.name}": history.history[metric.name][-1],
+            **last,
             "sha256": digest,
         }
         (output / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
-        resume.delete()
+        backup.unlink(missing_ok=True)
     return score
 
 

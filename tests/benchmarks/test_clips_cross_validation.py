@@ -7,10 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks import clips_cross_validation, clips_speed
+from benchmarks import clips_cross_validation, clips_recipe, clips_speed
 from benchmarks.clips import Clips
 from benchmarks.motion_statistics import accuracies, appearance_statistics, motion_statistics
 from keras_tokenlearner import create_model
+from keras_tokenlearner.training import describe, train
+
+TINY = "tokenlearner_x2plus1d", "random"
 
 
 @pytest.fixture
@@ -43,8 +46,8 @@ def test_folds_and_statistics(clips):
 
 
 def test_a_network_starts_from_the_weights_of_images():
-    network = clips_cross_validation.NETWORKS["vivit", "images"]
-    model, image_model = network.build("images"), create_model("vit_nano4", classes=10)
+    recipe = clips_cross_validation.NETWORKS["vivit", "images"]
+    model, image_model = recipe.build(2), create_model("vit_nano4", classes=10)
     names = [layer.name for layer in image_model.layers if layer.name.startswith("block")]
     assert model.input_shape == (None, 4, 28, 28, 1) and len(names) == 6
     trained = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
@@ -55,12 +58,23 @@ def test_a_network_starts_from_the_weights_of_images():
             np.testing.assert_array_equal(one, other)
 
 
+def test_the_recipe(clips, tmp_path, monkeypatch):
+    monkeypatch.setattr(clips_recipe, "load_clips", lambda folder, cache: clips)
+    recipe = dataclasses.replace(clips_cross_validation.NETWORKS[TINY], epochs=12, batch_size=3)
+    recipe = dataclasses.replace(recipe, folds=4, fold=3, frames=4, learning_rate=2e-2)
+    assert set(describe(type(recipe))) == {field.name for field in dataclasses.fields(recipe)}
+    train_clips, test_clips = recipe.open()
+    assert (len(train_clips), len(test_clips)) == (12, 4)
+    assert not set(train_clips.sources) & set(test_clips.sources)
+    assert train(recipe, tmp_path) == 1.0  # a square that moves is easy to see
+    assert (tmp_path / f"{recipe.model}.weights.h5").is_file()
+
+
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows are those of any backend")
 def test_rows(clips, tmp_path, monkeypatch):
-    key = "tokenlearner_x2plus1d", "random"
-    short = dataclasses.replace(clips_cross_validation.NETWORKS[key], epochs=2, frames=4)
-    monkeypatch.setattr(clips_cross_validation, "NETWORKS", {key: short})
-    monkeypatch.setattr(clips_cross_validation, "BATCH_SIZE", 8)
+    short = {"epochs": 2, "frames": 4, "batch_size": 8}
+    short = dataclasses.replace(clips_cross_validation.NETWORKS[TINY], **short)
+    monkeypatch.setattr(clips_cross_validation, "NETWORKS", {TINY: short})
     monkeypatch.setattr(clips_cross_validation, "load_clips", lambda folder, cache: clips)
     options = ["folder", "--output", str(tmp_path / "rows.csv"), "--folds", "2", "--models"]
     options += ["motion_statistics", "tokenlearner_x2plus1d"]

@@ -1,13 +1,19 @@
 """The curve of retrofitted models, on a checkpoint and images that are made here."""
 
+import dataclasses
+import json
 import sys
 
 import keras
 import numpy as np
 import pytest
 
-from benchmarks import retrofit, retrofit_speed
+from benchmarks import retrofit, retrofit_recipe, retrofit_speed
 from benchmarks.rows import read_rows
+from keras_tokenlearner import retrofit as fit_tokens
+from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
+from keras_tokenlearner.training import describe, train
+from keras_tokenlearner.training.distribution import Devices
 
 
 @pytest.fixture
@@ -16,8 +22,8 @@ def small(monkeypatch):
 
     def teacher(*_):
         keras.utils.set_random_seed(0)
-        return retrofit.vision_transformer(
-            retrofit.VisionTransformerConfig(32, 3, 2, patch_size=(7, 7), class_token=True),
+        return vision_transformer(
+            VisionTransformerConfig(32, 3, 2, patch_size=(7, 7), class_token=True),
             input_shape=(28, 28, 3),
             classes=10,
         )
@@ -25,9 +31,34 @@ def small(monkeypatch):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (40, 28, 28, 3), dtype="uint8")
     labels = random.integers(0, 10, 40)
-    monkeypatch.setattr(retrofit, "fitted_teacher", teacher)
-    monkeypatch.setattr(retrofit, "load_named", lambda *_: ((images, labels), (images, labels)))
+    splits = (images, labels), (images, labels)
+    monkeypatch.setattr(retrofit_recipe, "fitted_teacher", teacher)
+    monkeypatch.setattr(retrofit_recipe, "load_named", lambda *_: splits)
     monkeypatch.setattr(retrofit_speed, "dinov2_small", lambda *_, **__: teacher())
+    return teacher(), images, labels
+
+
+def test_the_recipe(small, tmp_path):
+    settings = {"at": 1, "num_tokens": 4, "start": "random", "epochs": 2, "batch_size": 8}
+    recipe = retrofit_recipe.RetrofitRecipe(**settings, cache=str(tmp_path / "cache"))
+    teacher, images, labels = small
+    score = train(recipe, tmp_path / "trained")
+    files = {path.name for path in (tmp_path / "trained").iterdir() if path.is_file()}
+    ends = ("csv", "json", "weights.h5", "weights.h5.sha256")
+    assert files == {f"dinov2_s14.{end}" for end in ends}
+    result = json.loads((tmp_path / "trained" / "dinov2_s14.json").read_text())
+    assert result["test_accuracy"] == score and result["recipe"]["num_tokens"] == 4
+    student = fit_tokens(teacher, at=1, num_tokens=4)
+    before = student.get_weights()
+    student.load_weights(tmp_path / "trained" / "dinov2_s14.weights.h5")
+    assert any((a != b).any() for a, b in zip(before, student.get_weights(), strict=True))
+    right = student.predict(images.astype("float32"), verbose=0).argmax(1) == labels
+    assert np.mean(right) == pytest.approx(score)
+    assert set(describe(type(recipe))) == {field.name for field in dataclasses.fields(recipe)}
+    several = Devices()
+    several.replicas = 2
+    with pytest.raises(ValueError, match="RetrofitRecipe trains on one device. Received: 2"):
+        train(recipe, tmp_path, several)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows are those of any backend")

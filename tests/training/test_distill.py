@@ -111,6 +111,35 @@ def test_a_cache_is_used_again_and_only_for_the_same(tmp_path, monkeypatch):
     assert {path.suffix for path in tmp_path.iterdir()} == {".npy"}
 
 
+def test_a_broken_run_goes_on(tmp_path):
+    def run(backup, callbacks=()):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(0)
+        model = teacher(class_token=True)
+        keras.utils.set_random_seed(len(list(tmp_path.iterdir())))  # the student's start is lost
+        student = retrofit(model, at=1, num_tokens=4)
+        logger = keras.callbacks.CSVLogger(backup.with_suffix(".csv"))
+        arguments = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "verbose": 0}
+        callbacks = [logger, *callbacks]
+        distill(student, model, IMAGES, LABELS, backup=backup, callbacks=callbacks, **arguments)
+        return student.get_weights(), backup.with_suffix(".csv").read_text()
+
+    class Breaks(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    unbroken, whole = run(tmp_path / "unbroken.npz")
+    (tmp_path / "unbroken.npz").unlink()
+    (tmp_path / "unbroken.csv").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken.npz", [Breaks()])
+    found, losses = run(tmp_path / "broken.npz")
+    for array, wanted in zip(found, unbroken, strict=True):
+        np.testing.assert_array_equal(array, wanted)
+    assert losses == whole and len(losses.splitlines()) == 4
+
+
 @pytest.mark.parametrize("reducer", ["fixed_grid", "spatial_pooling"])
 def test_what_stands_in_the_place_of_token_learner(reducer):
     model = teacher()

@@ -1,0 +1,126 @@
+"""Small video models on a few hundred real clips: a recipe, and the batches of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.clips import load_clips
+from keras_tokenlearner import create_model
+from keras_tokenlearner.data import Batches
+from keras_tokenlearner.data.batches import ReadBatches
+from keras_tokenlearner.data.video import augment_clip, fit_clip
+from keras_tokenlearner.training.optimizers import adamw
+from keras_tokenlearner.weights import load
+
+IMAGES = "tokenlearner_nano4_8at2"
+
+
+@dataclass(frozen=True)
+class ClipsRecipe:
+    """A small video model on where a few hundred real clips move; one fold of several is tested.
+
+    Command: `KERAS_BACKEND=torch OMP_NUM_THREADS=1 keras-tokenlearner train
+    benchmarks.clips_recipe:ClipsRecipe --set source=FOLDER --set fold=0`, in the repository. FOLDER
+    holds the clips and `labels.csv` with columns file, label and source_video; no source is split
+    between folds. It needs the extras `video` and `distill`, and a minute of a core.
+
+    To expect, measured by us on 238 clips of two classes, the mean of five folds: MEASURED of the
+    middle of each clip; `benchmarks.clips_cross_validation` takes three moments, each mirrored too,
+    and gets 0.69 of this model and what `benchmarks/results/clips_cross_validation.csv` has.
+
+    Networks see differences of frames, 28 x 28 and grey as the images of the weights that ship.
+
+    Attributes:
+        model: Name in the catalogue.
+        source: The folder.
+        weights: `fashion_mnist` to start a ViViT from those weights; empty for random ones.
+        frames: Of a clip.
+        epochs: Passes over the training clips.
+        batch_size: Clips a step.
+        learning_rate: The highest, reached after the warm-up; cosine to zero from there.
+        warmup_epochs: Epochs of linear warm-up.
+        label_smoothing: Of the cross-entropy.
+        folds: How many parts the clips are divided into.
+        fold: Which of them is tested.
+        split: Seed of the division.
+        seed: Of weights, order, moments and augmentation.
+        cache: Path of a file of what was decoded.
+    """
+
+    model: str = IMAGES
+    source: str = ""
+    weights: str = "fashion_mnist"
+    frames: int = 4
+    epochs: int = 6
+    batch_size: int = 16
+    learning_rate: float = 5e-4
+    warmup_epochs: int = 1
+    label_smoothing: float = 0.1
+    folds: int = 5
+    fold: int = 0
+    split: int = 0
+    seed: int = 0
+    cache: str = "clips.npz"
+
+    def open(self):
+        """Return the clips of the other folds, and those of the one that is tested."""
+        clips = load_clips(self.source, self.cache)
+        return [clips.part(rows) for rows in clips.folds(self.folds, self.split)[self.fold]]
+
+    def build(self, classes):
+        """Return the network, to be compiled."""
+        is_vivit = self.model in (IMAGES, "vit_nano4")
+        changes = {"patch_size": (1, 4, 4)} if is_vivit else {}
+        shape = (self.frames, 28, 28, 1)
+        model = create_model(self.model, classes=classes, input_shape=shape, **changes)
+        if self.weights:
+            trained = create_model(IMAGES, weights=self.weights)
+            # The plain network has no place for the weights of the TokenLearner.
+            partial = self.model != IMAGES
+            load(model, "keras_tokenlearner", trained, head="reset", partial=partial)
+        return model
+
+    def batches(self, clips, input_shape, training):
+        """Return the batches of clips: at random moments, or in their middle."""
+        if training:
+            return MotionBatches(clips, input_shape, self.batch_size, self.seed)
+        targets = np.eye(len(clips.class_names), dtype="float32")[clips.labels]
+        middle = fitted(at(clips.motion, self.frames, 0.5), input_shape)
+        return Batches((middle, targets), self.batch_size, shuffle=False, partial=True)
+
+    def optimizer(self, steps_per_epoch):
+        """Return AdamW with warm-up and cosine decay over the whole run."""
+        steps = self.epochs * steps_per_epoch
+        return adamw(self.learning_rate, steps, self.warmup_epochs * steps_per_epoch)
+
+
+class MotionBatches(ReadBatches):
+    """Training batches: clips at random moments, each cropped and mirrored alike in all frames."""
+
+    def __init__(self, clips, input_shape, batch_size, seed):
+        super().__init__(clips.motion, threads=1, batch_size=batch_size, seed=seed)
+        self.targets = np.eye(len(clips.class_names), dtype="float32")[clips.labels]
+        self.input_shape = input_shape
+
+    def __getitem__(self, index):
+        index += self.start
+        return np.stack(self.found(index)), self.targets[self.rows(index)]
+
+    def read(self, row, epoch):
+        random = np.random.default_rng((self.seed, epoch, row))
+        frames, height, width, _ = self.input_shape
+        clip = at(self.arrays[0][row], frames, random.uniform())
+        return augment_clip(clip, height, width, random, scale=(0.7, 1.0), colour=0.1)
+
+
+def at(motion, frames, place):
+    """Return some frames at even distances of one clip or several; `place` is in [0, 1]."""
+    stride = motion.shape[-4] // frames
+    start = round(place * (motion.shape[-4] - 1 - stride * (frames - 1)))
+    return motion[..., start : start + stride * frames : stride, :, :, :]
+
+
+def fitted(clips, input_shape):
+    """Return clips at the size that a network takes."""
+    _, height, width, _ = input_shape
+    return np.stack([fit_clip(clip, height, width) for clip in clips])
