@@ -4,9 +4,11 @@ Run on a machine that has nothing else to do:
 
     python -m benchmarks.growth
 
-One inference step of one example; each row is made in a process of its own, so that its memory is
-that of the one model. The exponents are fitted to what the command measured, over the tokens of the
-larger half of the sizes; the largest size for 16 GB is where that memory arrives there, not a run.
+One inference step of one example; each row is made in a process of its own. `step_mib` is what the
+step takes beside weights and program: on JAX what the compiler says that the compiled step needs,
+elsewhere what the process has grown by. The exponents are fitted over the tokens of the larger half
+of the sizes; the largest size for 16 GB is where a parabola through their memory arrives there, not a
+run.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import numpy as np
 
 from benchmarks.rows import append_row, read_rows
 from benchmarks.steps import SMALL
-from benchmarks.timing import BACKENDS, child, in_child, peak_mib, take_turns
+from benchmarks.timing import BACKENDS, child, forget_peak, in_child, peak_mib, take_turns
 from keras_tokenlearner.extras import require
 
 _MODELS = {
@@ -25,11 +27,12 @@ _MODELS = {
     "token_learner": ("tokenlearner_b16_8at6", "tokenlearner_vivit_l16_16at12", {"at": 6}),
 }
 SIZES = {"resolution": (224, 320, 448, 640, 832, 1024), "frames": (8, 16, 32, 64, 128)}
-COLUMNS = ("backend", "axis", "size", "tokens", "model", "ms", "spread", "most_mib", "base_mib")
+COLUMNS = ("backend", "axis", "size", "tokens", "model", "ms", "spread", "step_mib", "weights_mib")
 
 
 def measure(axis, size, model, repeats):
     """Return time and memory of one model on the backend of this process."""
+    import keras
 
     from benchmarks.steps import step_of
     from keras_tokenlearner import create_model
@@ -39,16 +42,31 @@ def measure(axis, size, model, repeats):
         built = create_model(image, input_shape=(size, size, 3))
     else:
         built = create_model(video, input_shape=(size, 112, 112, 3), **SMALL, **changes)
-    base = peak_mib()
+    forget_peak()
+    before = peak_mib()
     (times,) = take_turns([step_of(built, "inference", 1)], repeats)
+    by_compiler = keras.backend.backend() == "jax"
+    step = compiled_mib(built) if by_compiler else peak_mib() - before
     tokens = built.get_layer("positions").table.shape[:-1]
     return {
         "tokens": int(np.prod(tokens)),
         "ms": f"{1e3 * times.median:.4g}",
         "spread": f"{times.spread:.3g}",
-        "most_mib": peak_mib(),
-        "base_mib": base,
+        "step_mib": round(step, 1),
+        "weights_mib": built.count_params() * 4 // 2**20,
     }
+
+
+def compiled_mib(model):
+    """Return what JAX's compiler needs for a forward pass of one example beside the weights."""
+    import jax
+
+    kinds = model.trainable_variables, model.non_trainable_variables
+    weights = [[variable.value for variable in kind] for kind in kinds]
+    pixels = jax.ShapeDtypeStruct((1, *model.input_shape[1:]), "float32")
+    forward = jax.jit(lambda *weights, x: model.stateless_call(*weights, x)[0])
+    needed = forward.lower(*weights, x=pixels).compile().memory_analysis()
+    return (needed.temp_size_in_bytes + needed.output_size_in_bytes) / 2**20
 
 
 def fits(rows):
@@ -58,23 +76,26 @@ def fits(rows):
         rows: Dictionaries of texts, as `main` wrote them.
 
     Returns:
-        A dictionary for each backend, axis and model: the exponents of time, and of the memory that
-        the step adds to the model's, over the tokens, fitted to the larger half of the sizes; and
-        the largest size at which, growing so, the memory stays under 16 GB.
+        A dictionary for each backend, axis and model: the exponents of time, and of the memory of
+        the step, over the tokens; and the largest size at which weights and step stay under 16 GB,
+        `nan` if the memory does not grow so far.
     """
     groups = {}
     for row in rows:
         groups.setdefault((row["backend"], row["axis"], row["model"]), []).append(row)
     found = []
     for (backend, axis, model), group in groups.items():
-        columns = ("size", "tokens", "ms", "most_mib", "base_mib")
+        columns = ("size", "tokens", "ms", "step_mib", "weights_mib")
         larger = group[len(group) // 2 :]
-        size, tokens, ms, most, base = (
+        size, tokens, ms, step, weights = (
             np.array([float(row[name]) for row in larger]) for name in columns
         )
         of_time = np.polyfit(np.log(tokens), np.log(ms), 1)[0]
-        of_memory = np.polyfit(np.log(tokens), np.log(most - base), 1)[0]
-        times_more = (16e9 / 2**20 - base[-1]) / (most - base)[-1]
+        of_memory = np.polyfit(np.log(tokens), np.log(step), 1)[0]
+        curve = np.polyfit(tokens, step, min(2, len(larger) - 1))
+        curve[-1] += weights[-1] - 16e9 / 2**20
+        roots = np.roots(curve)
+        most = min((r.real for r in roots if r.imag == 0 and r.real > tokens[-1]), default=np.nan)
         of_size = 2 if axis == "resolution" else 1  # the exponent of the tokens over the size
         found.append(
             {
@@ -83,7 +104,7 @@ def fits(rows):
                 "model": model,
                 "time_exponent": f"{of_time:.2f}",
                 "memory_exponent": f"{of_memory:.2f}",
-                "largest_for_16_gb": int(size[-1] * times_more ** (1 / of_memory / of_size)),
+                "largest_for_16_gb": f"{size[-1] * (most / tokens[-1]) ** (1 / of_size):.0f}",
             }
         )
     return found
@@ -95,7 +116,7 @@ def plot(rows, path):
     backends = sorted({row["backend"] for row in rows})
     figure, axes = pyplot.subplots(2, 2, figsize=(9, 6), layout="constrained", squeeze=False)
     for column, axis in enumerate(SIZES):
-        for line, (name, label) in enumerate((("ms", "ms an example"), ("most_mib", "MiB"))):
+        for line, (name, label) in enumerate((("ms", "ms an example"), ("step_mib", "MiB of the step"))):
             ax = axes[line][column]
             for backend, model in product(backends, _MODELS):
                 chosen = [

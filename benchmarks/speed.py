@@ -15,15 +15,15 @@ import time
 from pathlib import Path
 
 PARTS = {
-    "around": "",
+    "around": "--repeats 3",
     "block": "",
     "realised": "--repeats 3",
-    "peers": "--repeats 3",
-    "vector_attention": "--repeats 3",
+    "peers": "--peers timm keras_hub --repeats 3",
+    "vector_attention": "--repeats 1",
     "growth": "--backends jax --repeats 2",
 }
 QUICK = {
-    "around": "--repeats 3",
+    "around": "--what imports preprocessing --repeats 3",
     "block": "--tokens 197 --repeats 3",
     "realised": "--pairs b16_224 --repeats 3",
     "peers": "--peers timm keras_hub --steps inference --repeats 3",

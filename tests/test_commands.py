@@ -48,12 +48,13 @@ def _of(*start):
 def test_verbs_and_their_options():
     typer = pytest.importorskip("typer", reason="the extra `cli`")
     from keras_tokenlearner import cli
+    from keras_tokenlearner.cli.train import find_recipe
 
     verbs = typer.main.get_command(cli.app).commands
     for _, (verb, *arguments) in _of("keras-tokenlearner"):
         values = verbs[verb].make_context(verb, arguments).params  # raises what the user would see
         if verb == "train" and values["recipe"]:
-            with_settings(RECIPES[values["recipe"]](), values["settings"])
+            with_settings(find_recipe(values["recipe"], RECIPES)(), values["settings"])
 
 
 def test_targets_of_make():

@@ -37,7 +37,7 @@ def train(
         for name, kind in RECIPES.items():
             print(f"{name:20}  {str(inspect.getdoc(kind)).splitlines()[0]}")
         return
-    kind = _find(recipe, RECIPES)
+    kind = find_recipe(recipe, RECIPES)
     chosen = with_settings(kind(), settings)
     if explain:
         print(str(inspect.getdoc(kind)).partition("Attributes:\n")[0].rstrip(), end="\n\n")
@@ -49,7 +49,7 @@ def train(
     print(f"test score {score:.2%}; weights and results are in {output}")
 
 
-def _find(recipe, recipes):
+def find_recipe(recipe, recipes):
     """Return the class that a name means, or `MODULE:CLASS` in the folder that this is run in."""
     from keras_tokenlearner.layers.checks import check_choice
 

@@ -2,9 +2,11 @@
 
 import itertools
 
+import keras
 import pytest
 
 from benchmarks import bars, growth, realised, timing
+from keras_tokenlearner import create_model
 
 
 def test_calls_take_turns(monkeypatch):
@@ -36,15 +38,25 @@ def test_growth_is_fitted():
             "size": 16 * side,
             "tokens": side**2,
             "ms": 3 * side**2.5,
-            "most_mib": 100 + 0.01 * side**4,
-            "base_mib": 100,
+            "step_mib": 0.01 * side**4,
+            "weights_mib": 100,
         }
         for side in (8, 12, 16, 24, 32, 48)
     ]
     (found,) = growth.fits(rows)
     assert float(found["time_exponent"]) == 1.25 and float(found["memory_exponent"]) == 2
-    side = found["largest_for_16_gb"] / 16
+    side = float(found["largest_for_16_gb"]) / 16
     assert 100 + 0.01 * side**4 == pytest.approx(16e9 / 2**20, rel=0.02)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the compiler of JAX is asked")
+def test_what_a_step_needs_grows_with_the_image():
+    needed = [
+        growth.compiled_mib(create_model("vit_pico8", input_shape=(side, side, 3)))
+        for side in (64, 128)
+    ]
+    values = 4 * 16 * 16 * 32 / 2**20  # of the tokens of the larger one, once
+    assert needed[1] > max(2 * needed[0], values)
 
 
 def test_bars_stand_in_groups(tmp_path):
