@@ -7,8 +7,8 @@ Run on a machine that has nothing else to do:
 One inference step of one example; each row is made in a process of its own. `step_mib` is what the
 step takes beside weights and program: on JAX what the compiler says that the compiled step needs,
 elsewhere what the process has grown by. The exponents are fitted over the tokens of the larger half
-of the sizes; the largest size for 16 GB is where a parabola through their memory arrives there, not a
-run.
+of the sizes; the largest size for 16 GB is where a line through the memory of the two largest ones
+arrives there, not a run. On JAX those are larger ones, which are compiled and not run.
 """
 
 import argparse
@@ -27,11 +27,12 @@ _MODELS = {
     "token_learner": ("tokenlearner_b16_8at6", "tokenlearner_vivit_l16_16at12", {"at": 6}),
 }
 SIZES = {"resolution": (224, 320, 448, 640, 832, 1024), "frames": (8, 16, 32, 64, 128)}
+ONLY_COMPILED = {"resolution": (2048, 4096), "frames": (256, 512)}
 COLUMNS = ("backend", "axis", "size", "tokens", "model", "ms", "spread", "step_mib", "weights_mib")
 
 
 def measure(axis, size, model, repeats):
-    """Return time and memory of one model on the backend of this process."""
+    """Return time and memory of one model on the backend of this process; no time of 0 repeats."""
     import keras
 
     from benchmarks.steps import step_of
@@ -43,15 +44,16 @@ def measure(axis, size, model, repeats):
     else:
         built = create_model(video, input_shape=(size, 112, 112, 3), **SMALL, **changes)
     forget_peak()
-    before = peak_mib()
-    (times,) = take_turns([step_of(built, "inference", 1)], repeats)
+    before, timed = peak_mib(), {"ms": "", "spread": ""}
+    if repeats:
+        (times,) = take_turns([step_of(built, "inference", 1)], repeats)
+        timed = {"ms": f"{1e3 * times.median:.4g}", "spread": f"{times.spread:.3g}"}
     by_compiler = keras.backend.backend() == "jax"
     step = compiled_mib(built) if by_compiler else peak_mib() - before
     tokens = built.get_layer("positions").table.shape[:-1]
     return {
         "tokens": int(np.prod(tokens)),
-        "ms": f"{1e3 * times.median:.4g}",
-        "spread": f"{times.spread:.3g}",
+        **timed,
         "step_mib": round(step, 1),
         "weights_mib": built.count_params() * 4 // 2**20,
     }
@@ -77,25 +79,22 @@ def fits(rows):
 
     Returns:
         A dictionary for each backend, axis and model: the exponents of time, and of the memory of
-        the step, over the tokens; and the largest size at which weights and step stay under 16 GB,
-        `nan` if the memory does not grow so far.
+        the step, over the tokens; and the largest size at which weights and step stay under 16 GB.
     """
     groups = {}
     for row in rows:
         groups.setdefault((row["backend"], row["axis"], row["model"]), []).append(row)
     found = []
     for (backend, axis, model), group in groups.items():
-        columns = ("size", "tokens", "ms", "step_mib", "weights_mib")
-        larger = group[len(group) // 2 :]
-        size, tokens, ms, step, weights = (
-            np.array([float(row[name]) for row in larger]) for name in columns
-        )
+        timed = [row for row in group if row["ms"]]
+        tokens, ms, step = _numbers(timed[len(timed) // 2 :], "tokens", "ms", "step_mib")
         of_time = np.polyfit(np.log(tokens), np.log(ms), 1)[0]
         of_memory = np.polyfit(np.log(tokens), np.log(step), 1)[0]
-        curve = np.polyfit(tokens, step, min(2, len(larger) - 1))
-        curve[-1] += weights[-1] - 16e9 / 2**20
-        roots = np.roots(curve)
-        most = min((r.real for r in roots if r.imag == 0 and r.real > tokens[-1]), default=np.nan)
+        size, tokens, step, weights = _numbers(
+            group[-2:], "size", "tokens", "step_mib", "weights_mib"
+        )
+        slope, constant = np.polyfit(tokens, step + weights, 1)
+        most = (16e9 / 2**20 - constant) / slope
         of_size = 2 if axis == "resolution" else 1  # the exponent of the tokens over the size
         found.append(
             {
@@ -108,6 +107,10 @@ def fits(rows):
             }
         )
     return found
+
+
+def _numbers(rows, *columns):
+    return [np.array([float(row[name]) for row in rows]) for name in columns]
 
 
 def plot(rows, path):
@@ -123,6 +126,7 @@ def plot(rows, path):
                     (float(row["size"]), float(row[name]))
                     for row in rows
                     if (row["axis"], row["backend"], row["model"]) == (axis, backend, model)
+                    and row[name]
                 ]
                 style = "-" if model == "plain" else "--"
                 color = f"C{backends.index(backend)}"
@@ -145,9 +149,12 @@ def main(arguments=None):
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/growth.csv"))
     options = parser.parse_args(arguments)
     for backend, axis in product(options.backends, options.axes):
-        for size, model in product(options.sizes or SIZES[axis], _MODELS):
+        repeats = dict.fromkeys(options.sizes or SIZES[axis], options.repeats)
+        if backend == "jax" and not options.sizes:
+            repeats |= dict.fromkeys(ONLY_COMPILED[axis], 0)
+        for size, model in product(repeats, _MODELS):
             case = {"axis": axis, "size": size, "model": model}
-            row = in_child("growth", backend, case | {"repeats": options.repeats})
+            row = in_child("growth", backend, case | {"repeats": repeats[size]})
             append_row(options.output, COLUMNS, {"backend": backend} | case | row)
     rows = read_rows(options.output)
     fitted = options.output.with_stem(options.output.stem + "_fits")
