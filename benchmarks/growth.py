@@ -133,7 +133,10 @@ def plot(rows, path):
                 ax.loglog(
                     *zip(*chosen, strict=True), style, color=color, label=f"{model}, {backend}"
                 )
+            sizes = sorted({int(row["size"]) for row in rows if row["axis"] == axis and row[name]})
             ax.set(xlabel=axis, ylabel=label)
+            ax.set_xticks(sizes, sizes, rotation=45)
+            ax.minorticks_off()
     axes[0][0].legend(fontsize="small")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
