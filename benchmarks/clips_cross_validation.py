@@ -48,8 +48,6 @@ STATISTICS = {
 }
 
 
-
-
 def views(motion, input_shape):
     """Return three moments of clips, and each mirrored: a list of six arrays."""
     found = []

@@ -119,7 +119,8 @@ def plot(rows, path):
     backends = sorted({row["backend"] for row in rows})
     figure, axes = pyplot.subplots(2, 2, figsize=(9, 6), layout="constrained", squeeze=False)
     for column, axis in enumerate(SIZES):
-        for line, (name, label) in enumerate((("ms", "ms an example"), ("step_mib", "MiB of the step"))):
+        labels = (("ms", "ms an example"), ("step_mib", "MiB of the step"))
+        for line, (name, label) in enumerate(labels):
             ax = axes[line][column]
             for backend, model in product(backends, _MODELS):
                 chosen = [

@@ -32,9 +32,9 @@ def clips():
 
 def test_folds_and_statistics(clips):
     folds = clips.folds(4, seed=0)
-    for train, test in folds:
-        assert not set(clips.sources[train]) & set(clips.sources[test])
-    assert sorted(np.concatenate([test for _, test in folds])) == list(range(16))
+    for others, tested in folds:
+        assert not set(clips.sources[others]) & set(clips.sources[tested])
+    assert sorted(np.concatenate([tested for _, tested in folds])) == list(range(16))
     motion = motion_statistics(clips.pixels)
     changed = np.abs(np.diff(clips.pixels[3].astype(float) / 255, axis=0))
     by_hand = [changed.mean(), changed.mean((1, 2, 3)).max(), (changed > 0.05).mean()]
