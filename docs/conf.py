@@ -12,7 +12,7 @@ version = release = __version__
 
 extensions = ["myst_nb", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 root_doc = "docs/index"
-include_patterns = ["*.md", "docs/*.md", "docs/api/*.rst", "notebooks/*.ipynb"]
+include_patterns = ["*.md", "benchmarks/*.md", "docs/*.md", "docs/api/*.rst", "notebooks/*.ipynb"]
 exclude_patterns = [".*", "build", "dist", "site"]
 templates_path = [str(Path(__file__).parent / "_templates")]
 
