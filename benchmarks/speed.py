@@ -23,12 +23,12 @@ PARTS = {
     "growth": "--backends jax --repeats 2",
 }
 QUICK = {
-    "around": "--what imports preprocessing --repeats 3",
-    "block": "--tokens 197 --repeats 3",
+    "around": "--what imports preprocessing --repeats 1",
+    "block": "--tokens 197 --repeats 3 --backends jax torch",
     "realised": "--pairs b16_224 --repeats 3",
-    "peers": "--peers timm keras_hub --steps inference --repeats 3",
-    "vector_attention": "--repeats 1 --forms direct ours multi_head",
-    "growth": "--axes resolution --sizes 224 448 640 --repeats 1 --backends jax torch",
+    "peers": "--peers timm --steps inference --repeats 3",
+    "vector_attention": "--repeats 1 --forms direct ours --backends jax torch",
+    "growth": "--axes resolution --sizes 224 448 --repeats 1 --backends jax",
 }
 
 
