@@ -117,8 +117,10 @@ def plot(rows, path):
     """Draw time and memory over the tokens, a line for each model, a column for each axis."""
     pyplot = require("matplotlib.pyplot", "plot")
     backends = sorted({row["backend"] for row in rows})
-    figure, axes = pyplot.subplots(2, 2, figsize=(9, 6), layout="constrained", squeeze=False)
-    for column, axis in enumerate(SIZES):
+    shown = list(dict.fromkeys(row["axis"] for row in rows))
+    size = (4.5 * len(shown), 6)
+    figure, axes = pyplot.subplots(2, len(shown), figsize=size, layout="constrained", squeeze=False)
+    for column, axis in enumerate(shown):
         labels = (("ms", "ms an example"), ("step_mib", "MiB of the step"))
         for line, (name, label) in enumerate(labels):
             ax = axes[line][column]

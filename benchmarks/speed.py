@@ -23,12 +23,12 @@ PARTS = {
     "growth": "--backends jax --repeats 2",
 }
 QUICK = {
-    "around": "--what imports preprocessing --repeats 1",
+    "around": "--what imports --repeats 1",
     "block": "--tokens 197 --repeats 3 --backends jax torch",
     "realised": "--pairs b16_224 --repeats 3",
     "peers": "--peers timm --steps inference --repeats 3",
     "vector_attention": "--repeats 1 --forms direct ours --backends jax torch",
-    "growth": "--axes resolution --sizes 224 448 --repeats 1 --backends jax",
+    "growth": "--axes resolution --sizes 224 320 448 640 --repeats 1 --backends jax",
 }
 
 
