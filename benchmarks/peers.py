@@ -25,11 +25,12 @@ PEERS = {
     "transformers": (("torch",), "huggingface_vit"),
     "keras_hub": (BACKENDS, "keras_hub"),
 }
-MODELS = ("peer", "ours", "token_learner")
+ALONE = ("peer", "ours")  # whose memory is measured
+MODELS = (*ALONE, "token_learner")
 COLUMNS = (
     *("backend", "peer", "step", "policy", "size", "batch_size", "difference"),
     *(f"{name}_{what}" for what in ("ms", "spread") for name in MODELS),
-    *(f"{name}_most_mib" for name in MODELS[:2]),
+    *(f"{name}_most_mib" for name in ALONE),
     *("ours_over_peer", "token_learner_over_peer", "ours_of_matrix_rate", "peer_of_matrix_rate"),
 )
 
@@ -194,7 +195,7 @@ def main(arguments=None):
         case = {"peer": peer, "step": step, "policy": options.policy, "size": options.size}
         case["batch_size"] = options.batch_size
         found = in_child("peers", backend, case | {"repeats": options.repeats})
-        for name in MODELS[:2]:
+        for name in ALONE:
             found |= in_child("peers", backend, case | {"only": name})
         append_row(options.output, COLUMNS, {"backend": backend} | case | found)
     if rows := read_rows(options.output):

@@ -107,7 +107,7 @@ def main():
     model, cache = recipe.teacher, recipe.cache
     keep_for_students(model, places, images, test[0], cache)
     of_teacher = dict.fromkeys(KEYS, "") | {"reducer": "teacher", "train_images": len(images)}
-    of_teacher["tuned_from"] = recipe.tuned_from or ""
+    of_teacher["tuned_from"] = keys_of(recipe)["tuned_from"]
     done = [{key: row[key] for key in COLUMNS} for row in read_rows(output)]
     known = [row for row in done if all(row[key] == str(of_teacher[key]) for key in KEYS)]
     if known:

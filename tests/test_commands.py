@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_tokenlearner.training import RECIPES, with_settings
+from keras_tokenlearner.training import with_settings
 from tests.test_extras import EXTRAS
 
 ROOT = Path(__file__).parent.parent
@@ -54,7 +54,7 @@ def test_verbs_and_their_options():
     for _, (verb, *arguments) in _of("keras-tokenlearner"):
         values = verbs[verb].make_context(verb, arguments).params  # raises what the user would see
         if verb == "train" and values["recipe"]:
-            with_settings(find_recipe(values["recipe"], RECIPES)(), values["settings"])
+            with_settings(find_recipe(values["recipe"])(), values["settings"])
 
 
 def test_targets_of_make():

@@ -37,7 +37,7 @@ def train(
         for name, kind in RECIPES.items():
             print(f"{name:20}  {str(inspect.getdoc(kind)).splitlines()[0]}")
         return
-    kind = find_recipe(recipe, RECIPES)
+    kind = find_recipe(recipe)
     chosen = with_settings(kind(), settings)
     if explain:
         print(str(inspect.getdoc(kind)).partition("Attributes:\n")[0].rstrip(), end="\n\n")
@@ -49,14 +49,15 @@ def train(
     print(f"test score {score:.2%}; weights and results are in {output}")
 
 
-def find_recipe(recipe, recipes):
+def find_recipe(recipe):
     """Return the class that a name means, or `MODULE:CLASS` in the folder that this is run in."""
     from keras_tokenlearner.layers.checks import check_choice
+    from keras_tokenlearner.training import RECIPES
 
     module, colon, kind = recipe.partition(":")
     if not colon:
-        check_choice("train", "recipe", recipe, list(recipes))
-        return recipes[recipe]
+        check_choice("train", "recipe", recipe, list(RECIPES))
+        return RECIPES[recipe]
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
