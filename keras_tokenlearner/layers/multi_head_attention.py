@@ -3,6 +3,8 @@ from keras import layers, ops
 
 # On JAX so many weights of a head are worth a turn of their own; fewer are faster together.
 _MANY_WEIGHTS = 128 * 128
+# The weights of so many queries of a head stay in the cache.
+_MANY_QUERIES = 1024
 # On PyTorch more are no slower in its fused attention, which holds less memory.
 _MOST_WEIGHTS = 1024 * 1024
 # In which our order of operations is faster than Keras's.
@@ -12,8 +14,8 @@ _DTYPES = {"jax": "float32", "tensorflow": "float32", "torch": "bfloat16"}
 class MultiHeadAttention(layers.MultiHeadAttention):
     """`keras.layers.MultiHeadAttention`, faster on CPUs, without mask and dropout.
 
-    JAX on one device takes many tokens in float32 head by head, so that no weights (B, heads, N, N)
-    go through memory, and computes the weights of a head again for its gradient. TensorFlow in
+    JAX on one device takes many tokens in float32 head by head, and very many piece by piece, so
+    that no weights (B, heads, N, N) go through memory, and computes them again for the gradient. TensorFlow in
     float32, and PyTorch in bfloat16, for which its fused attention was not made, take two products
     of stacks of matrices. All else is Keras's.
     """
@@ -52,8 +54,19 @@ def _head_by_head(query, key, value):
     """Do as `_all_heads`, with one head of one example at a time."""
     batch, tokens, heads, size = query.shape
     each = [ops.reshape(x, (-1, *x.shape[2:])) for x in _matrices(query, key, value)]
-    output = ops.reshape(ops.map(keras.remat(_attend), each), (batch, heads, tokens, size))
+    output = ops.reshape(ops.map(_piece_by_piece, each), (batch, heads, tokens, size))
     return ops.transpose(output, (0, 2, 1, 3))
+
+
+def _piece_by_piece(matrices):
+    """Do as `_attend` for one head, with as many queries at a time as the cache can hold."""
+    query, key, value = matrices
+    tokens, size = query.shape
+    pieces = -(-tokens // _MANY_QUERIES)
+    query = ops.pad(query, ((0, -tokens % pieces), (0, 0)))
+    attend = keras.remat(lambda piece: _attend((piece, key, value)))
+    output = ops.map(attend, ops.reshape(query, (pieces, -1, size)))
+    return ops.reshape(output, (-1, size))[:tokens]
 
 
 def _matrices(query, key, value):
