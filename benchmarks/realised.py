@@ -80,6 +80,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     help_trained = "pairs whose training step is measured too"
     parser.add_argument(
         "--trained", nargs="*", choices=PAIRS, default=["b16_384"], help=help_trained
@@ -89,7 +90,7 @@ def main(arguments=None):
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/realised.csv"))
     options = parser.parse_args(arguments)
-    for pair, backend, step in product(options.pairs, options.backends, STEPS):
+    for pair, backend, step in product(options.pairs, options.backends, options.steps):
         if step == "training" and pair not in options.trained:
             continue
         case = {"pair": pair, "step": step, "policy": options.policy}

@@ -18,7 +18,7 @@ PARTS = {
     "around": "--repeats 3",
     "block": "",
     "realised": "--repeats 3",
-    "peers": "--peers timm keras_hub --repeats 3",
+    "peers": "--peers timm transformers keras_hub --repeats 2",
     "vector_attention": "--repeats 1",
     "growth": "--backends jax --repeats 2",
 }
@@ -27,7 +27,7 @@ QUICK = {
     "block": "--tokens 197 --repeats 3 --backends jax torch",
     "realised": "--pairs b16_224 --repeats 3",
     "peers": "--peers timm --steps inference --repeats 3",
-    "vector_attention": "--repeats 1 --forms direct ours --backends jax torch",
+    "vector_attention": "--repeats 1 --forms direct ours --backends jax",
     "growth": "--axes resolution --sizes 224 320 448 640 --repeats 1 --backends jax",
 }
 

@@ -5,7 +5,7 @@ import itertools
 import keras
 import pytest
 
-from benchmarks import bars, growth, realised, timing
+from benchmarks import around, bars, growth, realised, timing
 from keras_tokenlearner import create_model
 
 
@@ -27,6 +27,11 @@ def test_realised_is_saved_time_over_counted_cost(monkeypatch):
     assert float(row["saving"]) == 2 and float(row["plain_spread"]) == pytest.approx(0.3)
     assert float(row["realised"]) == pytest.approx(2 / float(row["counted"]), rel=1e-3)
     assert float(row["counted"]) > 1
+
+
+def test_overhead_is_that_of_calls_that_nothing_disturbed():
+    more, less = timing.Times(9, (1.05, 3.0, 2.0)), timing.Times(9, (1.5, 1.0))
+    assert around.overhead(more, less) == pytest.approx(5)
 
 
 def test_growth_is_fitted():
