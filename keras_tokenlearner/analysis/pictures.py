@@ -89,7 +89,13 @@ def draw_token_entropy(images, maps, titles=None, path=None):
 
 
 def _checked(owner, images, maps):
-    images, maps = np.asarray(images, "float32") / 255, np.asarray(maps, "float32")
+    try:
+        images, maps = np.asarray(images, "float32") / 255, np.asarray(maps, "float32")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{owner}: `images` and `maps` must be arrays; `token_maps(model, images)` gives the "
+            f"maps. Received: {type(images).__name__} and {type(maps).__name__}"
+        ) from error
     if images.ndim != 4 or maps.ndim != 4 or len(images) != len(maps):
         raise ValueError(
             f"{owner}: `images` must have shape (B, height, width, 1 or 3) and `maps` (B, H, W, S)."

@@ -15,9 +15,9 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     """`keras.layers.MultiHeadAttention`, faster on CPUs, without mask and dropout.
 
     JAX on one device takes many tokens in float32 head by head, and very many piece by piece, so
-    that no weights (B, heads, N, N) go through memory, and computes them again for the gradient. TensorFlow in
-    float32, and PyTorch in bfloat16, for which its fused attention was not made, take two products
-    of stacks of matrices. All else is Keras's.
+    that no weights (B, heads, N, N) go through memory, and computes them again for the gradient.
+    TensorFlow in float32, and PyTorch in bfloat16, for which its fused attention was not made, take
+    two products of stacks of matrices. All else is Keras's.
     """
 
     def _compute_attention(self, query, key, value, attention_mask=None, training=None, *options):

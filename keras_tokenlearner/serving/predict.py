@@ -22,7 +22,7 @@ def predict(source, files, weights=None, top_k=5, maps=None, served=False):
     Args:
         source: The folder of an exported model (its newest version is taken) or of one version of
             it, the path of a `.keras` file, or a name in the catalogue.
-        files: Paths of JPEG, PNG, GIF, BMP or WebP files.
+        files: Paths of JPEG, PNG, GIF, BMP or WebP files, or one path.
         weights: Of a named model: what `create_model` takes. Defaults to the first that ship.
         top_k: Integer, how many of the likeliest classes to give.
         maps: Path of a PNG file to draw the token maps to; they are not drawn if `None`.
@@ -39,6 +39,7 @@ def predict(source, files, weights=None, top_k=5, maps=None, served=False):
         ImportError: If a library that is needed is not installed; the message names the extra.
     """
     check_int("predict", "top_k", top_k)
+    files = [files] if isinstance(files, (str, Path)) else list(files)
     for file in files:
         if not Path(file).is_file():
             raise ValueError(f"predict: there is no such file. Received: {str(file)!r}")

@@ -124,6 +124,8 @@ def test_costs_of_rows_and_of_a_file_with_comments(tmp_path):
 def test_what_cannot_be_drawn_is_refused(images, maps):
     with pytest.raises(ValueError, match=r"shapes \(5, 32, 48, 3\) and \(4, 4, 6, 4\)"):
         draw_token_maps(images, maps[:4])
+    with pytest.raises(ValueError, match="must be arrays.* Received: Functional and ndarray"):
+        draw_token_maps(create_model("tokenlearner_pico8_4at1"), images)
     with pytest.raises(ValueError, match="`tokens` must be"):
         draw_token_maps(images, maps, tokens=[4])
     with pytest.raises(ValueError, match="must have the columns 'gflops'"):

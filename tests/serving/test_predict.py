@@ -43,6 +43,8 @@ def test_keras_file(saved):
     assert [row["file"] for row in found] == [str(folder / "a.png"), str(folder / "b.png")]
     assert [row["class"] for row in found[0]["classes"]] == np.argsort(-expected)[:2].tolist()
     assert found[0]["classes"][0]["probability"] == pytest.approx(expected.max(), abs=1e-5)
+    (alone,) = predict(folder / "model.keras", folder / "a.png")
+    assert alone["file"] == found[0]["file"]
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +141,8 @@ def test_bad_input(saved, tmp_path):
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match="there is no such file"):
         predict(folder / "model.keras", ["gone.png"])
+    with pytest.raises(ValueError, match=r"Received: 'gone.png'"):
+        predict(folder / "model.keras", "gone.png")
     with pytest.raises(ValueError, match="no image that can be read"):
         predict(folder / "model.keras", [tmp_path / "text.png"])
     with pytest.raises(ValueError, match="must be one of"):
