@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_tokenlearner.analysis.canvas import INK, SMALL, new_panels, pixels, save
-from keras_tokenlearner.analysis.panels import enlarge, token_heads, token_panels
+from keras_tokenlearner.analysis.panels import as_arrays, enlarge, token_heads, token_panels
 from keras_tokenlearner.extras import require
 
 
@@ -121,7 +121,7 @@ _WRITERS = {".gif": ("PIL.Image", "image", _write_gif), ".mp4": ("av", "video", 
 
 def _panels(owner, clip, maps):
     """Return the pictures of each moment, (T, panels, height, width, 3), their names and inks."""
-    clip, maps = np.asarray(clip, "float32") / 255, np.asarray(maps, "float32")
+    clip, maps = as_arrays(owner, "clip", clip, maps)
     if clip.ndim != 4 or maps.ndim != 4 or not 0 < len(maps) <= len(clip):
         raise ValueError(
             f"{owner}: `clip` must have shape (T, height, width, 1 or 3) and `maps` (T, H, W, S), "

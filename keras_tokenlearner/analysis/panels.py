@@ -7,6 +7,17 @@ from keras_tokenlearner.analysis.canvas import INK
 from keras_tokenlearner.extras import require
 
 
+def as_arrays(owner, name, pixels, maps):
+    """Return pixels in [0, 255] as float32 in [0, 1], and their maps as float32."""
+    try:
+        return np.asarray(pixels, "float32") / 255, np.asarray(maps, "float32")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{owner}: `{name}` and `maps` must be arrays; `token_maps` gives the maps of a model. "
+            f"Received: {type(pixels).__name__} and {type(maps).__name__}"
+        ) from error
+
+
 def enlarge(maps, pixels):
     """Return maps (B, H, W, S) at the height and width of pixels (B, height, width, channels)."""
     maps = keras.ops.image.resize(

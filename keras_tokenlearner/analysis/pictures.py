@@ -2,7 +2,14 @@ import numpy as np
 
 from keras_tokenlearner.analysis.canvas import INK, SMALL, new_panels, save
 from keras_tokenlearner.analysis.maps import position_entropy
-from keras_tokenlearner.analysis.panels import coloured, enlarge, overlay, token_heads, token_panels
+from keras_tokenlearner.analysis.panels import (
+    as_arrays,
+    coloured,
+    enlarge,
+    overlay,
+    token_heads,
+    token_panels,
+)
 from keras_tokenlearner.layers.checks import check_choice
 
 
@@ -89,13 +96,7 @@ def draw_token_entropy(images, maps, titles=None, path=None):
 
 
 def _checked(owner, images, maps):
-    try:
-        images, maps = np.asarray(images, "float32") / 255, np.asarray(maps, "float32")
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{owner}: `images` and `maps` must be arrays; `token_maps(model, images)` gives the "
-            f"maps. Received: {type(images).__name__} and {type(maps).__name__}"
-        ) from error
+    images, maps = as_arrays(owner, "images", images, maps)
     if images.ndim != 4 or maps.ndim != 4 or len(images) != len(maps):
         raise ValueError(
             f"{owner}: `images` must have shape (B, height, width, 1 or 3) and `maps` (B, H, W, S)."

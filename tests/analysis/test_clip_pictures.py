@@ -89,5 +89,7 @@ def test_refuses(shape, tmp_path):
     for draw in (draw_clip_maps, lambda *a: animate_clip_maps(*a, tmp_path / "a.gif")):
         with pytest.raises(ValueError, match=r"_clip_maps: `clip` must have shape .* Received: sh"):
             draw(CLIP, np.ones(shape))
+        with pytest.raises(ValueError, match="`clip` and `maps` must be arrays.* function and nda"):
+            draw(draw_clip_maps, CLIP)
     with pytest.raises(ValueError, match=r"must end in \.gif or \.mp4"):
         animate_clip_maps(CLIP, np.ones((6, 4, 6, 2)), tmp_path / "a.png")
