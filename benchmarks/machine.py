@@ -3,6 +3,8 @@
 import importlib.metadata
 import os
 import platform
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,11 +17,14 @@ def command():
 
 
 def machine(*libraries):
-    """Return the processor, its cores, Python and versions of libraries, in one line."""
+    """Return processor, cores, GPUs of NVIDIA, Python and versions of libraries, in one line."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     found = [f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"]
+    if shutil.which("nvidia-smi"):
+        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        found += subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
     found.append(f"Python {platform.python_version()}")
     for library in libraries:
         try:

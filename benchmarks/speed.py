@@ -4,8 +4,8 @@ Run on a machine that has nothing else to do; about 40 minutes on two cores, 5 w
 
     python -m benchmarks.speed --output benchmarks/results
 
-Each part is a command of its own, whose page says what it measures: `around`, `block`, `realised`,
-`peers`, `vector_attention` and `growth`. Their files in the folder are made anew.
+Each part is a command of its own, whose page says what it measures. Their files in the folder are
+made anew.
 """
 
 import argparse
@@ -14,21 +14,25 @@ import sys
 import time
 from pathlib import Path
 
+# name of the file: what makes it
 PARTS = {
-    "around": "--repeats 3",
-    "block": "",
-    "realised": "--repeats 3",
-    "peers": "--peers timm transformers keras_hub --repeats 2",
-    "vector_attention": "--repeats 1",
-    "growth": "--backends jax --repeats 2",
+    "around": "around --repeats 3",
+    "pipeline": "pipeline --batches 4 --threads 1 2 4",
+    "block": "block --repeats 3",
+    "realised": "realised --repeats 3",
+    "realised_bfloat16": "realised --pairs b16_384 --trained --policy mixed_bfloat16 "
+    "--backends torch --repeats 3",
+    "peers": "peers --peers timm transformers keras_hub --repeats 2",
+    "vector_attention": "vector_attention --repeats 1",
+    "growth": "growth --backends jax --repeats 1",
 }
 QUICK = {
-    "around": "--what imports --repeats 1",
-    "block": "--tokens 197 --repeats 3 --backends jax torch",
-    "realised": "--pairs b16_224 --repeats 3",
-    "peers": "--peers timm --steps inference --repeats 3",
-    "vector_attention": "--repeats 1 --forms direct ours --backends jax",
-    "growth": "--axes resolution --sizes 224 320 448 640 --repeats 1 --backends jax",
+    "around": "around --what imports --repeats 1",
+    "block": "block --tokens 197 --repeats 3 --backends jax torch",
+    "realised": "realised --pairs b16_224 --repeats 3",
+    "peers": "peers --peers timm --steps inference --repeats 3",
+    "vector_attention": "vector_attention --repeats 1 --forms direct ours --backends jax",
+    "growth": "growth --axes resolution --sizes 224 320 448 640 --repeats 1 --backends jax",
 }
 
 
@@ -36,15 +40,16 @@ def main(arguments=None):
     """Run the parts one after the other, and say how long each took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="instead of all")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args(arguments)
-    for part in options.parts:
+    parts = QUICK if options.quick else PARTS
+    for part in options.parts or parts:
         output = options.output / f"{part}.csv"
         output.unlink(missing_ok=True)
-        chosen = (QUICK if options.quick else PARTS)[part].split()
+        module, *chosen = parts[part].split()
         start = time.perf_counter()
-        command = [sys.executable, "-m", f"benchmarks.{part}", *chosen, "--output", str(output)]
+        command = [sys.executable, "-m", f"benchmarks.{module}", *chosen, "--output", str(output)]
         subprocess.run(command, check=True)
         print(f"{part}: {time.perf_counter() - start:.0f} s", flush=True)
 

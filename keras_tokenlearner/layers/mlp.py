@@ -3,6 +3,7 @@ from keras import layers
 
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.checks import check_channels, check_choice, check_int, check_rate
+from keras_tokenlearner.layers.linear import linear
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -85,11 +86,13 @@ class MLP(layers.Layer):
 
     def call(self, inputs, training=None):
         if self.gated:
-            x = self.activation(self.gate(inputs)) * self.hidden(inputs)
+            x = self.activation(linear(self.gate, inputs)) * linear(self.hidden, inputs)
         else:
-            x = self.activation(self.hidden(inputs))
+            x = self.activation(linear(self.hidden, inputs))
+        if not self.dropout:
+            return linear(self.output_dense, x)
         x = self.hidden_dropout(x, training=training)
-        return self.output_dropout(self.output_dense(x), training=training)
+        return self.output_dropout(linear(self.output_dense, x), training=training)
 
     def compute_output_shape(self, inputs_shape):
         return (*inputs_shape[:-1], self.output_dim or inputs_shape[-1])

@@ -158,7 +158,8 @@ class TokenLearner(layers.Layer):
         x, weights = flatten_grid(pixels), flatten_grid(maps)
         tokens = ops.matmul(ops.transpose(weights, (0, 2, 1)), x)  # (B or B * T, S, C)
         if self.attention == "conv" and self.pooling == "mean":
-            tokens = tokens / ops.cast(ops.shape(x)[1], tokens.dtype)
+            count = ops.shape(x)[1]  # an integer where it is known: no copy to a GPU to wait for
+            tokens = tokens / (count if isinstance(count, int) else ops.cast(count, tokens.dtype))
         if self.over == "frame" and len(inputs.shape) != 4:
             tokens = ops.reshape(tokens, (ops.shape(inputs)[0], -1, inputs.shape[-1]))
         return (tokens, restore_grid(maps, inputs)) if return_maps else tokens

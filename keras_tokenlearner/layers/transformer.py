@@ -12,6 +12,7 @@ from keras_tokenlearner.layers.checks import (
     check_positive,
     check_rate,
 )
+from keras_tokenlearner.layers.layer_normalization import LayerNormalization
 from keras_tokenlearner.layers.layer_scale import LayerScale
 from keras_tokenlearner.layers.mlp import MLP
 from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
@@ -93,7 +94,7 @@ class TransformerBlock(layers.Layer):
     def build(self, inputs_shape):
         channels = check_channels("TransformerBlock", inputs_shape, rank=3)
         self.attention_norm = self._child(
-            layers.LayerNormalization, inputs_shape, "attention_norm", epsilon=self.epsilon
+            LayerNormalization, inputs_shape, "attention_norm", epsilon=self.epsilon
         )
         if self.attention == "vector":
             self.mixer = VectorAttention(channels, dtype=self.dtype_policy, name="mixer")
@@ -112,7 +113,7 @@ class TransformerBlock(layers.Layer):
             layers.Dropout, inputs_shape, "mixer_dropout", rate=self.dropout
         )
         self.mlp_norm = self._child(
-            layers.LayerNormalization, inputs_shape, "mlp_norm", epsilon=self.epsilon
+            LayerNormalization, inputs_shape, "mlp_norm", epsilon=self.epsilon
         )
         self.mlp = self._child(
             MLP,
@@ -153,7 +154,8 @@ class TransformerBlock(layers.Layer):
     def call(self, inputs, attention_mask=None, training=None):
         x = self.attention_norm(inputs)
         x = self.mixer(x, x, attention_mask=attention_mask, training=training)
-        x = self.mixer_dropout(x, training=training)
+        if self.dropout:
+            x = self.mixer_dropout(x, training=training)
         for layer in self.mixer_branch:
             x = layer(x)
         inputs = inputs + x

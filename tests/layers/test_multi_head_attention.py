@@ -1,4 +1,4 @@
-"""Attention that is faster on CPUs, beside that of Keras."""
+"""Attention that is faster than that of Keras, beside it."""
 
 import keras
 import numpy as np
@@ -40,7 +40,10 @@ def test_equals_that_of_keras_also_in_training(queries, keys, key_dim):
         np.testing.assert_allclose(found, wanted, atol=2e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("call", ["mask", "scores", "dropout", "float16", "bfloat16"])
+CALLS = ["mask", "query_mask", "causal", "scores", "dropout", "float16", "bfloat16"]
+
+
+@pytest.mark.parametrize("call", CALLS)
 def test_all_else_is_that_of_keras(call):
     if call == "bfloat16" and keras.backend.backend() == "torch":
         pytest.skip("there it is ours")
@@ -50,6 +53,8 @@ def test_all_else_is_that_of_keras(call):
     x = np.random.default_rng(0).normal(size=(2, 150, 12)).astype("float32")
     mask = np.tri(150, dtype="bool")[None]
     options = {"mask": {"attention_mask": mask}, "scores": {"return_attention_scores": True}}
+    options["query_mask"] = {"query_mask": np.arange(150)[None] < [[100], [150]]}
+    options["causal"] = {"use_causal_mask": True}
     found, wanted = (layer(x, x, **options.get(call, {})) for layer in (ours, theirs))
     for one, other in zip(keras.tree.flatten(found), keras.tree.flatten(wanted), strict=True):
         one, other = (ops.convert_to_numpy(ops.cast(x, "float32")) for x in (one, other))

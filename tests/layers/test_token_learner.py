@@ -169,3 +169,22 @@ def test_refuses_shapes(grid, shape, words):
 def test_refuses_channels_first():
     keras.config.set_image_data_format("channels_first")
     refused(TokenLearner, "TokenLearner: only channels_last", "set_image_data_format")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="others compile their constants")
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_torch_waits_for_no_number_on_its_way_to_a_gpu(pooling):
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Operations(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            names.append(str(operation))
+            return operation(*args, **(kwargs or {}))
+
+    names, layer = [], TokenLearner(num_tokens=3, pooling=pooling)
+    x = keras.ops.convert_to_tensor(array(2, 4, 5, 6))
+    layer(x)
+    with Operations():
+        layer(x)
+    # a number that becomes a tensor is copied, and the copy waits for all work before it
+    assert any("conv" in name for name in names) and not any("lift" in name for name in names)

@@ -1,0 +1,131 @@
+"""The kernels that a step's time goes to, named by the backend's own profiler.
+
+    python -m benchmarks.kernels --policy mixed_bfloat16 --batch-size 64      # on a GPU
+    python -m benchmarks.kernels --pair b16_224 --backends torch              # operations of a CPU
+
+A kernel's `ms` is what it takes in one step, all of its calls together; `step_ms` is how long the
+same step takes while nothing watches. Kernels of one source differ by numbers at the end of their
+names, which are left out. JAX names its kernels on a GPU alone.
+"""
+
+import argparse
+import re
+import tempfile
+from collections import defaultdict
+from itertools import product
+from pathlib import Path
+
+from benchmarks.realised import PAIRS
+from benchmarks.rows import append_row
+from benchmarks.steps import STEPS
+from benchmarks.timing import child, in_child, take_turns
+
+BACKENDS = ("torch", "jax")
+COLUMNS = (
+    *("backend", "model", "step", "policy", "batch_size", "step_ms"),
+    *("kernel", "calls", "ms", "share"),
+)
+_STEPS = 3
+
+
+def measure(pair, step, policy, batch_size, most):
+    """Return rows for the longest kernels of both models of a pair, and for all together."""
+    import keras
+
+    from benchmarks.steps import step_of
+    from keras_tokenlearner import create_model
+
+    keras.config.set_dtype_policy(policy)
+    shape, batch, *named = PAIRS[pair]
+    batch = batch_size or batch
+    profile = {"torch": of_torch, "jax": of_jax}[keras.backend.backend()]
+    rows = []
+    for name, changes in named:
+        call = step_of(create_model(name, input_shape=shape, **changes), step, batch)
+        (times,) = take_turns([call], _STEPS)
+        kernels = grouped(profile(call))
+        if not kernels:
+            raise ValueError("The profiler names no kernels here: JAX does on a GPU alone.")
+        total = sum(ms for _, ms in kernels.values())
+        longest = sorted(kernels.items(), key=lambda item: -item[1][1])[:most]
+        all_of_them = sum(calls for calls, _ in kernels.values()), total
+        for kernel, (calls, ms) in [("all", all_of_them), *longest]:
+            row = {"kernel": kernel, "calls": calls, "ms": f"{ms:.4g}", "share": f"{ms / total:.3f}"}
+            step_ms = f"{1e3 * times.median:.4g}"
+            rows.append({"model": name, "batch_size": batch, "step_ms": step_ms} | row)
+    return rows
+
+
+def grouped(events):
+    """Return calls and milliseconds a step of each kernel, without the numbers of its name.
+
+    Args:
+        events: Pairs of a name and milliseconds, of `_STEPS` steps.
+    """
+    kernels = defaultdict(lambda: (0, 0))
+    for name, ms in events:
+        name = re.sub(r"([._]\d+)+$", "", name)[:120]
+        calls, before = kernels[name]
+        kernels[name] = calls + 1, before + ms
+    return {name: (round(calls / _STEPS), ms / _STEPS) for name, (calls, ms) in kernels.items()}
+
+
+def of_torch(call):
+    """Return name and milliseconds of each kernel of some steps, on a CPU of each operation."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    on_gpu = torch.cuda.is_available()
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as found:
+        for _ in range(_STEPS):
+            call()
+    if on_gpu:
+        device = torch.autograd.DeviceType.CUDA
+        events = [event for event in found.events() if event.device_type == device]
+        return [(event.name, event.self_device_time_total / 1e3) for event in events]
+    return [(event.name, event.self_cpu_time_total / 1e3) for event in found.events()]
+
+
+def of_jax(call):
+    """Return name and milliseconds of each kernel of some steps on a GPU."""
+    import jax
+
+    options = jax.profiler.ProfileOptions()
+    options.host_tracer_level = options.python_tracer_level = 0
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, profiler_options=options):
+            for _ in range(_STEPS):
+                call()
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        planes = jax.profiler.ProfileData.from_file(str(path)).planes
+        return [
+            (event.name, event.duration_ns / 1e6)
+            for plane in planes
+            if plane.name.startswith("/device:GPU")
+            for line in plane.lines
+            if line.name.startswith("Stream")
+            for event in line.events
+        ]
+
+
+def main(arguments=None):
+    """Write the rows of a pair of models for each step and backend."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
+    parser.add_argument("--pair", choices=PAIRS, default="l16_512")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
+    parser.add_argument("--policy", default="float32")
+    parser.add_argument("--batch-size", type=int, help="instead of the pair's own")
+    parser.add_argument("--most", type=int, default=12, help="kernels of a step, the longest ones")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/kernels.csv"))
+    options = parser.parse_args(arguments)
+    for backend, step in product(options.backends, options.steps):
+        case = {"pair": options.pair, "step": step, "policy": options.policy}
+        case |= {"batch_size": options.batch_size, "most": options.most}
+        for row in in_child("kernels", backend, case):
+            of_run = {"backend": backend, "step": step, "policy": options.policy}
+            append_row(options.output, COLUMNS, of_run | row)
+
+
+if __name__ == "__main__":
+    child(measure) or main()

@@ -1,0 +1,27 @@
+import keras
+from keras import layers, ops
+
+
+class LayerNormalization(layers.LayerNormalization):
+    """`keras.layers.LayerNormalization` over the last axis, faster on GPUs of PyTorch in bfloat16.
+
+    PyTorch's kernel computes in float32 whatever it reads. Keras converts what goes in and what
+    comes out besides, which are two passes more, over twice the memory. On CPUs it stays at that:
+    there PyTorch sums the gradients of the weights in bfloat16 otherwise, and is wrong by 9%.
+    """
+
+    def call(self, inputs):
+        half = self.compute_dtype in ("bfloat16", "float16")
+        same = keras.backend.standardize_dtype(inputs.dtype) == self.compute_dtype
+        on_torch = keras.backend.backend() == "torch"
+        if not on_torch or not half or not same or inputs.device.type == "cpu":
+            return super().call(inputs)
+        return normalized(inputs, self.gamma, self.beta, self.epsilon)
+
+
+def normalized(inputs, gamma, beta, epsilon):
+    """Return PyTorch's LayerNorm over the last axis, in the dtype of the inputs."""
+    import torch
+
+    gamma, beta = (ops.cast(x, inputs.dtype) for x in (gamma, beta))
+    return torch.nn.functional.layer_norm(inputs, gamma.shape, gamma, beta, epsilon)
