@@ -48,11 +48,11 @@ def measure(pair, step, policy, batch_size, most):
             raise ValueError("The profiler names no kernels here: JAX does on a GPU alone.")
         total = sum(ms for _, ms in kernels.values())
         longest = sorted(kernels.items(), key=lambda item: -item[1][1])[:most]
-        all_of_them = sum(calls for calls, _ in kernels.values()), total
-        for kernel, (calls, ms) in [("all", all_of_them), *longest]:
-            row = {"kernel": kernel, "calls": calls, "ms": f"{ms:.4g}", "share": f"{ms / total:.3f}"}
-            step_ms = f"{1e3 * times.median:.4g}"
-            rows.append({"model": name, "batch_size": batch, "step_ms": step_ms} | row)
+        together = sum(calls for calls, _ in kernels.values()), total
+        of_step = {"model": name, "batch_size": batch, "step_ms": f"{1e3 * times.median:.4g}"}
+        for kernel, (calls, ms) in [("all", together), *longest]:
+            found = {"calls": calls, "ms": f"{ms:.4g}", "share": f"{ms / total:.3f}"}
+            rows.append(of_step | {"kernel": kernel} | found)
     return rows
 
 

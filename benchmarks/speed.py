@@ -44,7 +44,7 @@ def main(arguments=None):
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args(arguments)
     parts = QUICK if options.quick else PARTS
-    for part in options.parts or parts:
+    for part in [part for part in parts if part in (options.parts or parts)]:
         output = options.output / f"{part}.csv"
         output.unlink(missing_ok=True)
         module, *chosen = parts[part].split()

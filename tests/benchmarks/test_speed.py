@@ -5,7 +5,7 @@ import itertools
 import keras
 import pytest
 
-from benchmarks import around, bars, growth, realised, timing
+from benchmarks import around, bars, growth, kernels, matrix_rate, realised, speed, timing
 from keras_tokenlearner import create_model
 
 
@@ -27,6 +27,48 @@ def test_realised_is_saved_time_over_counted_cost(monkeypatch):
     assert float(row["saving"]) == 2 and float(row["plain_spread"]) == pytest.approx(0.3)
     assert float(row["realised"]) == pytest.approx(2 / float(row["counted"]), rel=1e-3)
     assert float(row["counted"]) > 1
+
+
+def test_matrices_grow_until_a_product_takes_long_enough(monkeypatch):
+    sides = []
+
+    def one_second_for_a_side_of_32(calls, repeats):
+        sides.append(calls[0])
+        return [timing.Times(9.0, (1.0 if calls[0] == 32 else 1e-4, 2.0))]
+
+    monkeypatch.setattr(matrix_rate, "_product", lambda a, b: a.shape[0])
+    monkeypatch.setattr(matrix_rate, "take_turns", one_second_for_a_side_of_32)
+    assert matrix_rate.matrix_rate(size=8) == 32**3 and sides == [8, 16, 32]
+
+
+def test_kernels_are_grouped_by_their_source():
+    events = [("add_1", 3.0), ("add_12", 6.0), ("sm90_gemm_128x64", 9.0), ("fusion.4", 1.5)] * 3
+    found = kernels.grouped(events)
+    assert found == {"add": (2, 9), "sm90_gemm_128x64": (1, 9), "fusion": (1, 1.5)}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="JAX names them on a GPU alone")
+def test_kernels_of_a_step(monkeypatch):
+    pair = ((32, 32, 3), 2, ("vit_pico8", {}), ("tokenlearner_pico8_4at1", {}))
+    monkeypatch.setitem(realised.PAIRS, "pico", pair)
+    rows = kernels.measure("pico", "training", "float32", None, 4)
+    assert [row["kernel"] for row in rows[::5]] == ["all", "all"] and len(rows) == 10
+    for all_of_them, *longest in (rows[:5], rows[5:]):
+        ms = [float(row["ms"]) for row in longest]
+        assert ms == sorted(ms, reverse=True) and sum(ms) <= float(all_of_them["ms"])
+        assert any("mm" in row["kernel"] for row in longest)
+
+
+def test_parts_that_are_quick(monkeypatch, tmp_path):
+    started = []
+    monkeypatch.setattr(speed.subprocess, "run", lambda command, check: started.append(command))
+    (tmp_path / "block.csv").write_text("old")
+    speed.main(["--quick", "--parts", "growth", "pipeline", "block", "--output", str(tmp_path)])
+    assert [command[2] for command in started] == ["benchmarks.block", "benchmarks.growth"]
+    assert not (tmp_path / "block.csv").exists()
+    speed.main(["--parts", "realised_bfloat16", "--output", str(tmp_path)])
+    assert started[-1][2] == "benchmarks.realised"
+    assert started[-1][-2:] == ["--output", str(tmp_path / "realised_bfloat16.csv")]
 
 
 def test_overhead_is_that_of_calls_that_nothing_disturbed():
