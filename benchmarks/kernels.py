@@ -1,6 +1,6 @@
 """The kernels that a step's time goes to, named by the backend's own profiler.
 
-    python -m benchmarks.kernels --policy mixed_bfloat16 --batch-size 64      # on a GPU
+    python -m benchmarks.kernels --policy mixed_bfloat16 --batch-size 128     # on a GPU
     python -m benchmarks.kernels --pair b16_224 --backends torch              # operations of a CPU
 
 A kernel's `ms` is what it takes in one step, all of its calls together; `step_ms` is how long the

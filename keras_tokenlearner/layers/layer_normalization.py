@@ -3,11 +3,11 @@ from keras import layers, ops
 
 
 class LayerNormalization(layers.LayerNormalization):
-    """`keras.layers.LayerNormalization` over the last axis, faster on GPUs of PyTorch in bfloat16.
+    """`keras.layers.LayerNormalization` over the last axis, faster in half precision.
 
     PyTorch's kernel computes in float32 whatever it reads. Keras converts what goes in and what
-    comes out besides, which are two passes more, over twice the memory. On CPUs it stays at that:
-    there PyTorch sums the gradients of the weights in bfloat16 otherwise, and is wrong by 9%.
+    comes out besides: two passes more, over twice the memory, which a GPU feels. On CPUs all stays
+    Keras's, because PyTorch would sum the gradients of the weights in bfloat16, wrong by 9%.
     """
 
     def call(self, inputs):

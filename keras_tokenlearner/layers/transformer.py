@@ -31,7 +31,7 @@ class TransformerBlock(layers.Layer):
         mlp_dim: Integer, hidden units of the MLP. Defaults to four times the channels.
         gated_mlp: Boolean, whether the MLP is gated: SwiGLU, with the activation `"silu"`.
         attention: `"dot_product"` for `keras.layers.MultiHeadAttention`, computed in an order that
-            is faster on CPUs, `"vector"` for `VectorAttention`.
+            is faster, `"vector"` for `VectorAttention`.
         dropout: Float in [0, 1), after the attention and after each dense layer of the MLP.
         attention_dropout: Float in [0, 1), on the attention weights of `"dot_product"`.
         stochastic_depth: Float in [0, 1), the rate at which an example skips a branch in training.
