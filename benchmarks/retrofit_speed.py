@@ -30,10 +30,12 @@ COLUMNS = (
 
 
 def main():
+    """Write a row for each model of each place."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     results = Path("benchmarks/results")
     parser.add_argument("--rows", type=Path, default=results / "retrofit.csv")
     parser.add_argument("--output", type=Path, default=results / "retrofit_speed.csv")
+    parser.add_argument("--at", type=int, nargs="+", help="places, instead of all of the rows")
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=15)
@@ -45,7 +47,7 @@ def main():
     teacher = dinov2_small(shape, activation="gelu", **settings)
     batch = np.random.default_rng(0).integers(0, 256, (arguments.batch_size, *shape), "uint8")
     macs = costs(teacher).macs
-    for place in sorted({at for _, at, _ in models}):
+    for place in sorted(arguments.at or {at for _, at, _ in models}):
         named = [model for model in models if model[1] == place]
         students = [student_of(teacher, *model) for model in named]
         speeds = images_per_second([teacher, *students], batch, arguments.repeats)

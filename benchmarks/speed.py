@@ -23,6 +23,7 @@ PARTS = {
     "realised_bfloat16": "realised --pairs b16_384 --trained --policy mixed_bfloat16 "
     "--backends torch --repeats 3",
     "peers": "peers --peers timm transformers keras_hub --repeats 2",
+    "token_merging": "retrofit_speed --at 3 --repeats 5",
     "vector_attention": "vector_attention --repeats 1",
     "growth": "growth --backends jax --repeats 1",
 }

@@ -94,3 +94,7 @@ def test_rows_grow_and_are_not_made_twice(small, tmp_path, monkeypatch):
     promised = {row["reducer"]: float(row["promised"]) for row in read_rows(speeds)}
     wanted = {row["reducer"]: 1 / ratio for row, ratio in zip(found[1:], ratios[1:], strict=True)}
     assert promised == pytest.approx(wanted, rel=1e-3)
+    written = speeds.read_text()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--at", "1000"])
+    retrofit_speed.main()
+    assert speeds.read_text() == written  # no student of a place that was not asked for
