@@ -15,7 +15,7 @@ from collections import defaultdict
 from itertools import product
 from pathlib import Path
 
-from benchmarks.realised import PAIRS
+from benchmarks.realised import PAIRS, models_of
 from benchmarks.rows import append_row
 from benchmarks.steps import STEPS
 from benchmarks.timing import child, in_child, take_turns
@@ -33,15 +33,11 @@ def measure(pair, step, policy, batch_size, most):
     import keras
 
     from benchmarks.steps import step_of
-    from keras_tokenlearner import create_model
 
-    keras.config.set_dtype_policy(policy)
-    shape, batch, *named = PAIRS[pair]
-    batch = batch_size or batch
+    (models, batch), rows = models_of(pair, policy, batch_size), []
     profile = {"torch": of_torch, "jax": of_jax}[keras.backend.backend()]
-    rows = []
-    for name, changes in named:
-        call = step_of(create_model(name, input_shape=shape, **changes), step, batch)
+    for model in models:
+        call = step_of(model, step, batch)
         (times,) = take_turns([call], _STEPS)
         kernels = grouped(profile(call))
         if not kernels:
@@ -49,7 +45,7 @@ def measure(pair, step, policy, batch_size, most):
         total = sum(ms for _, ms in kernels.values())
         longest = sorted(kernels.items(), key=lambda item: -item[1][1])[:most]
         together = sum(calls for calls, _ in kernels.values()), total
-        of_step = {"model": name, "batch_size": batch, "step_ms": f"{1e3 * times.median:.4g}"}
+        of_step = {"model": model.name, "batch_size": batch, "step_ms": f"{1e3 * times.median:.4g}"}
         for kernel, (calls, ms) in [("all", together), *longest]:
             found = {"calls": calls, "ms": f"{ms:.4g}", "share": f"{ms / total:.3f}"}
             rows.append(of_step | {"kernel": kernel} | found)
@@ -120,11 +116,10 @@ def main(arguments=None):
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/kernels.csv"))
     options = parser.parse_args(arguments)
     for backend, step in product(options.backends, options.steps):
-        case = {"pair": options.pair, "step": step, "policy": options.policy}
-        case |= {"batch_size": options.batch_size, "most": options.most}
-        for row in in_child("kernels", backend, case):
-            of_run = {"backend": backend, "step": step, "policy": options.policy}
-            append_row(options.output, COLUMNS, of_run | row)
+        case = {"step": step, "policy": options.policy}
+        of_run = {"pair": options.pair, "batch_size": options.batch_size, "most": options.most}
+        for row in in_child("kernels", backend, case | of_run):
+            append_row(options.output, COLUMNS, {"backend": backend} | case | row)
 
 
 if __name__ == "__main__":

@@ -41,19 +41,27 @@ COLUMNS = (
 )
 
 
+def models_of(pair, policy, batch_size):
+    """Return the two models of a pair, and the size of their batches: its own if none is given."""
+    import keras
+
+    from keras_tokenlearner import create_model
+
+    keras.config.set_dtype_policy(policy)
+    shape, batch, *named = PAIRS[pair]
+    models = [create_model(name, input_shape=shape, **changes) for name, changes in named]
+    return models, batch_size or batch
+
+
 def measure(pair, step, policy, batch_size, repeats):
     """Return the figures of one pair of models on the backend of this process."""
     import keras
 
     from benchmarks.matrix_rate import matrix_rate
     from benchmarks.steps import PASSES, step_of
-    from keras_tokenlearner import create_model
     from keras_tokenlearner.analysis import costs
 
-    keras.config.set_dtype_policy(policy)
-    shape, batch, *named = PAIRS[pair]
-    batch = batch_size or batch
-    models = [create_model(name, input_shape=shape, **changes) for name, changes in named]
+    models, batch = models_of(pair, policy, batch_size)
     times = take_turns([step_of(model, step, batch) for model in models], repeats)
     plain, token = times
     macs = [costs(model).macs for model in models]

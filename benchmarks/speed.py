@@ -44,11 +44,12 @@ def main(arguments=None):
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="instead of all")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args(arguments)
-    parts = QUICK if options.quick else PARTS
-    for part in [part for part in parts if part in (options.parts or parts)]:
+    for part, line in (QUICK if options.quick else PARTS).items():
+        if part not in (options.parts or PARTS):
+            continue
         output = options.output / f"{part}.csv"
         output.unlink(missing_ok=True)
-        module, *chosen = parts[part].split()
+        module, *chosen = line.split()
         start = time.perf_counter()
         command = [sys.executable, "-m", f"benchmarks.{module}", *chosen, "--output", str(output)]
         subprocess.run(command, check=True)

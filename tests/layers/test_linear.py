@@ -6,25 +6,22 @@ import pytest
 from keras import layers, ops
 
 from keras_tokenlearner.layers.linear import linear
+from tests.conformance import array
 
 ON_TORCH = keras.backend.backend() == "torch"
-
-
-def random(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
 def made(kind, dtype="float32"):
     """Return a built layer with a bias that is not zero, and inputs for it."""
     options = {"bias_initializer": keras.initializers.RandomNormal(seed=1), "dtype": dtype}
     if kind == "dense":
-        layer, x = layers.Dense(6, **options), random(2, 5, 8)
+        layer, x = layers.Dense(6, **options), array((2, 5, 8), seed=0)
     elif kind == "to heads":
         layer = layers.EinsumDense("abc,cde->abde", (None, 3, 4), bias_axes="de", **options)
-        x = random(2, 5, 8)
+        x = array((2, 5, 8), seed=0)
     else:
         layer = layers.EinsumDense("abde,dec->abc", (None, 6), bias_axes="c", **options)
-        x = random(2, 5, 3, 4)
+        x = array((2, 5, 3, 4), seed=0)
     layer.build(x.shape)
     return layer, ops.convert_to_tensor(x, layer.compute_dtype)
 
@@ -70,7 +67,7 @@ def test_takes_the_update_of_lora(products):
     layer, x = made("dense")
     before = ops.convert_to_numpy(linear(layer, x))
     layer.enable_lora(2)
-    layer.lora_kernel_b.assign(random(2, 6))
+    layer.lora_kernel_b.assign(array((2, 6), seed=0))
     found, wanted = (ops.convert_to_numpy(y) for y in (linear(layer, x), layer(x)))
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert np.abs(found - before).max() > 0.1 and len(products) == 2 * ON_TORCH
