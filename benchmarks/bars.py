@@ -1,6 +1,6 @@
 """Measured ratios as bars, beside what they are to reach."""
 
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 
 
 def draw_bars(rows, path, group, series, value, goal):

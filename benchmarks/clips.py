@@ -7,8 +7,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.data import video
-from keras_tokenlearner.extras import require
 
 FRAMES, RATE, SIZE = 30, 15, 64
 _GAP, _GAIN = 2, 4

@@ -81,7 +81,7 @@ def of_a_device(model, parts, devices):
 def activations(block, parts=1):
     """Return the bytes that a block of one example keeps on each of the devices that share it."""
     _, tokens, channels = block.input.shape
-    hidden, heads = block.mlp.hidden_dim, block.num_heads
+    hidden, heads = block.mlp.mlp_dim, block.num_heads
     # Inputs of both norms, of the attention and of the MLP are on every device.
     everywhere = 4 * tokens * channels
     # Queries, keys, values, what the heads give, both sides of the MLP's activation, and attention.

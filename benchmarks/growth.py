@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.rows import append_row, read_rows
 from benchmarks.steps import SMALL
 from benchmarks.timing import BACKENDS, child, forget_peak, in_child, peak_mib, take_turns
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 
 _MODELS = {
     "plain": ("vit_b16", "vivit_l16", {}),

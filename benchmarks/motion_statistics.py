@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 
 _MOVES = 0.05  # a pixel that changes by more, of 1, moves
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner import costs, create_model
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.training import Cifar10Recipe, train
 from keras_tokenlearner.training.precision import dtype_policy
 

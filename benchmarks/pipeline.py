@@ -19,8 +19,8 @@ import numpy as np
 
 from benchmarks.rows import append_row
 from keras_tokenlearner import create_model
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.data import ImageBatches, from_folder
-from keras_tokenlearner.extras import require
 
 COLUMNS = ("backend", "what", "model", "size", "batch_size", "threads", "images_per_second")
 

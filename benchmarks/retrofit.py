@@ -23,9 +23,9 @@ import numpy as np
 
 from benchmarks.retrofit_recipe import RetrofitRecipe, before_block
 from benchmarks.rows import append_row, read_rows
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.evaluation.scores import top_k_accuracy
-from keras_tokenlearner.extras import require
 from keras_tokenlearner.models.head import before_head
 from keras_tokenlearner.training.remember import keep, remember
 

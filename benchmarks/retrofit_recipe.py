@@ -8,9 +8,9 @@ import numpy as np
 
 from benchmarks.token_merging import merging_of_cost
 from keras_tokenlearner import distill, retrofit
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.data import ArrayImages, Batches, load_named
-from keras_tokenlearner.extras import require
 from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
 from keras_tokenlearner.models.head import before_head
 from keras_tokenlearner.training.optimizers import adamw
@@ -129,7 +129,7 @@ class RetrofitRecipe:
 def dinov2_small(input_shape, **settings):
     """Return the plain ViT-S/14 with four registers, with weights drawn at random."""
     config = VisionTransformerConfig(
-        hidden_size=384, num_layers=12, num_heads=6, patch_size=(14, 14), **settings
+        hidden_dim=384, num_layers=12, num_heads=6, patch_size=(14, 14), **settings
     )
     return vision_transformer(config, input_shape=input_shape, classes=10, name="dinov2_s14")
 

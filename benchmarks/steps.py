@@ -6,7 +6,7 @@ import numpy as np
 PASSES = {"inference": 1, "training": 3}
 STEPS = tuple(PASSES)
 # The sizes of a ViT-S, for video models that a laptop can run.
-SMALL = {"hidden_size": 384, "num_layers": 12, "num_heads": 6, "mlp_dim": 1536}
+SMALL = {"hidden_dim": 384, "num_layers": 12, "num_heads": 6, "mlp_dim": 1536}
 
 
 def random_batch(model, batch_size):

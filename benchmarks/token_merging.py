@@ -48,7 +48,7 @@ def merging_of_cost(model, macs):
     def distance(merged):
         total, left = plain.macs, patches
         for name in blocks:
-            shapes = [(left + prefix, width) for width in (layout.hidden_size, 1)]
+            shapes = [(left + prefix, width) for width in (layout.hidden_dim, 1)]
             layer = MergingBlock(model.get_layer(name), merged, prefix)
             total += count(layer, *shapes).macs - plain.layers[name].macs
             left = _left(left, merged)
@@ -68,13 +68,15 @@ class MergingBlock(keras.layers.Layer):
         self.block.build(inputs_shape)
 
     def call(self, inputs, sizes):
-        block, mixer = self.block, self.block.mixer
+        block, attention = self.block, self.block.self_attention
         x = block.attention_norm(inputs)
-        q, k, v = mixer.query_dense(x), mixer.key_dense(x), mixer.value_dense(x)
+        q, k, v = attention.query_dense(x), attention.key_dense(x), attention.value_dense(x)
         bias = ops.transpose(ops.log(sizes), (0, 2, 1))[:, None]  # (B, 1, 1, N)
-        bias = ops.broadcast_to(bias, (ops.shape(x)[0], mixer.num_heads, x.shape[1], x.shape[1]))
-        x = mixer.output_dense(ops.dot_product_attention(q, k, v, bias=bias))
-        for layer in block.mixer_branch:
+        bias = ops.broadcast_to(
+            bias, (ops.shape(x)[0], attention.num_heads, x.shape[1], x.shape[1])
+        )
+        x = attention.output_dense(ops.dot_product_attention(q, k, v, bias=bias))
+        for layer in block.self_attention_branch:
             x = layer(x)
         inputs, prefix = inputs + x, self.prefix
         keys = ops.mean(k, axis=2)
@@ -130,12 +132,12 @@ def _(layer: MergingBlock, inputs_shape, sizes_shape):
     tokens, channels = inputs_shape
     left = layer.compute_output_shape((None, *inputs_shape), (None, *sizes_shape))[0][1]
     patches, block = tokens - layer.prefix, layer.block
-    compared = math.ceil(patches / 2) * (patches // 2) * block.mixer.key_dim
+    compared = math.ceil(patches / 2) * (patches // 2) * block.self_attention.key_dim
     total = Cost(macs=compared)
     for child, length in (
         (block.attention_norm, tokens),
-        (block.mixer, tokens),
-        *((branch, tokens) for branch in block.mixer_branch),
+        (block.self_attention, tokens),
+        *((branch, tokens) for branch in block.self_attention_branch),
         (block.mlp_norm, left),
         (block.mlp, left),
         *((branch, left) for branch in block.mlp_branch),

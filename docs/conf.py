@@ -3,7 +3,7 @@
 import inspect
 from pathlib import Path
 
-from keras_tokenlearner.version import __version__
+from keras_tokenlearner._version import __version__
 
 project = "keras_tokenlearner"
 author = "the authors of keras_tokenlearner"

@@ -3,7 +3,7 @@
 Layers are in `keras_tokenlearner.layers`, named models in `keras_tokenlearner.applications`.
 """
 
-from keras_tokenlearner.startup import check_keras
+from keras_tokenlearner._startup import check_keras
 
 check_keras()
 
@@ -16,8 +16,8 @@ from keras_tokenlearner import (
     training,
     weights,
 )
+from keras_tokenlearner._version import __version__
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.applications import create_model, list_models
 from keras_tokenlearner.serving import export
 from keras_tokenlearner.training import distill, retrofit
-from keras_tokenlearner.version import __version__

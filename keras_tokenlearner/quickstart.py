@@ -11,11 +11,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import catalog_costs, costs, draw_token_maps, token_maps
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import load_fashion_mnist
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
-from keras_tokenlearner.extras import require
 from keras_tokenlearner.serving import export
 
 MODEL, PLAIN_MODEL, WEIGHTS = "tokenlearner_nano4_8at2", "vit_nano4", "fashion_mnist"

@@ -52,7 +52,10 @@ def test_nothing_to_count():
         ("train fashion_mnist --set batch_size=0", "`batch_size` must be an integer of at"),
         ("train fashion_mnist --set learning_rate=nan", "`learning_rate` must be a number above"),
         ("train videos", "must be folders `train` and `test` .* Received: '.'"),
-        ("train imagenet_384 --set accumulate=0", "`accumulate` must be an integer of at least"),
+        (
+            "train imagenet_384 --set gradient_accumulation_steps=0",
+            "`gradient_accumulation_steps` must be an integer of at least",
+        ),
         ("predict . image.png --top-k 0", "`top_k` must be an integer of at least 1"),
         ("evaluate . --data fashion_mnist", "must be a `.keras` file, a name .* Received: '.'"),
         ("evaluate vit_pico8 --data folder", "needs to know which, as in 'folder:WHICH'"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_tokenlearner import cli, extras
+from keras_tokenlearner import _extras, cli
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -16,7 +16,7 @@ EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["option
 
 def test_what_is_missing_is_named():
     with pytest.raises(ImportError, match=r"nothing is needed .* 'keras-tokenlearner\[plot\]'"):
-        extras.require("nothing", "plot")
+        _extras.require("nothing", "plot")
 
 
 def test_extras_that_the_package_names_exist():

@@ -1,6 +1,6 @@
 import numpy as np
 
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 
 # Figures bring their own dark ground, so that they read alike on light and on dark pages.
 GROUND, INK, FAINT = "#101218", "#f2f2f2", "#5a6070"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis.canvas import INK, SMALL, new_panels, pixels, save
 from keras_tokenlearner.analysis.panels import as_arrays, enlarge, token_heads, token_panels
-from keras_tokenlearner.extras import require
 
 
 def draw_clip_maps(clip, maps, columns=8, path=None):

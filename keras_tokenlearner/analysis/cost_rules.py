@@ -132,7 +132,7 @@ def _(layer: own.ConvStem, shape):
 
 @count.register
 def _(layer: own.MLP, shape):
-    hidden = (*shape[:-1], layer.hidden_dim)
+    hidden = (*shape[:-1], layer.mlp_dim)
     gate = count(layer.gate, shape) + _each(1, hidden) if layer.gated else Cost()
     return (
         count(layer.hidden, shape)
@@ -203,10 +203,10 @@ def _(layer: own.MixerBlock, shape):
 
 @count.register
 def _(layer: own.TransformerBlock, shape):
-    branches = [*layer.mixer_branch, *layer.mlp_branch]
+    branches = [*layer.self_attention_branch, *layer.mlp_branch]
     return (
         count(layer.attention_norm, shape)
-        + count(layer.mixer, shape)
+        + count(layer.self_attention, shape)
         + count(layer.mlp_norm, shape)
         + count(layer.mlp, shape)
         + sum((count(part, shape) for part in branches), Cost())

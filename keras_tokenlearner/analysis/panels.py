@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis.canvas import INK
-from keras_tokenlearner.extras import require
 
 
 def as_arrays(owner, name, pixels, maps):

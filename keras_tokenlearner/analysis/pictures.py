@@ -1,5 +1,6 @@
 import numpy as np
 
+from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.analysis.canvas import INK, SMALL, new_panels, save
 from keras_tokenlearner.analysis.maps import position_entropy
 from keras_tokenlearner.analysis.panels import (
@@ -10,7 +11,6 @@ from keras_tokenlearner.analysis.panels import (
     token_heads,
     token_panels,
 )
-from keras_tokenlearner.layers.checks import check_choice
 
 
 def draw_token_maps(images, maps, titles=None, path=None, tokens=None):

@@ -108,7 +108,7 @@ def _vision_transformer(config):
             `fuser`""",
         "example_shape": (*size, 3),
         "example": "num_layers=2, at=1" if reduces else "num_layers=2",
-        "output_shape": (None, tokens + config.num_prefix_tokens, config.hidden_size),
+        "output_shape": (None, tokens + config.num_prefix_tokens, config.hidden_dim),
         "source": _RYOO.format(4 if is_video else 3) if reduces else source,
     }
 

@@ -7,17 +7,17 @@ from keras_tokenlearner.models import VisionTransformerConfig, X2Plus1DConfig
 # Hidden size, heads and blocks of the sizes: S, B and L from section 3.1 of the paper and the ViT
 # that it follows; nano and pico are ours, for laptops and for tests.
 SIZES = {
-    "pico": {"hidden_size": 32, "num_heads": 2, "num_layers": 2},
+    "pico": {"hidden_dim": 32, "num_heads": 2, "num_layers": 2},
     "nano": {
-        "hidden_size": 96,
+        "hidden_dim": 96,
         "num_heads": 3,
         "num_layers": 6,
         "stem": ((48, 2), (64, 1), (96, 2)),
         "positions": "sincos",
     },
-    "S": {"hidden_size": 384, "num_heads": 6, "num_layers": 12},
-    "B": {"hidden_size": 768, "num_heads": 12, "num_layers": 12},
-    "L": {"hidden_size": 1024, "num_heads": 16, "num_layers": 24},
+    "S": {"hidden_dim": 384, "num_heads": 6, "num_layers": 12},
+    "B": {"hidden_dim": 768, "num_heads": 12, "num_layers": 12},
+    "L": {"hidden_dim": 1024, "num_heads": 16, "num_layers": 24},
 }
 
 

@@ -2,8 +2,8 @@ import dataclasses
 import fnmatch
 import warnings
 
+from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.applications.catalog import CATALOG
-from keras_tokenlearner.layers.checks import check_choice
 from keras_tokenlearner.models import (
     VisionTransformerConfig,
     X2Plus1DConfig,

@@ -4,8 +4,8 @@ import functools
 
 import keras
 
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.applications.create import create_model
-from keras_tokenlearner.extras import require
 
 
 def hub_backbone(model, **arguments):

@@ -51,7 +51,7 @@ def train(
 
 def find_recipe(recipe):
     """Return the class that a name means, or `MODULE:CLASS` in the folder that this is run in."""
-    from keras_tokenlearner.layers.checks import check_choice
+    from keras_tokenlearner._checks import check_choice
     from keras_tokenlearner.training import RECIPES
 
     module, colon, kind = recipe.partition(":")

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 
 CLASS_NAMES = (
     "airplane",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.folders import class_files
-from keras_tokenlearner.extras import require
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 

@@ -1,11 +1,11 @@
 import numpy as np
 
+from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.data import cifar10, fashion_mnist
 from keras_tokenlearner.data.folders import split_folders
 from keras_tokenlearner.data.images import ArrayImages, from_folder
 from keras_tokenlearner.data.resizing import fit_image
 from keras_tokenlearner.data.tfds import load_tfds
-from keras_tokenlearner.layers.checks import check_choice
 
 
 def open_named(data):

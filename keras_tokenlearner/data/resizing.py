@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 
 
 def resizing(height, width):

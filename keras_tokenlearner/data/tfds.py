@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.images import Images
-from keras_tokenlearner.extras import require
 
 # Training and test split where they are not called so. The two sets without a test split are cut
 # as the authors' code cuts them.

@@ -2,6 +2,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.data import FEW_SHOT, ImageBatches, open_named, read_real_labels
 from keras_tokenlearner.evaluation.compare import images_per_second
 from keras_tokenlearner.evaluation.few_shot import choose, few_shot_accuracy
@@ -10,7 +11,6 @@ from keras_tokenlearner.evaluation.scores import (
     real_accuracy,
     top_k_accuracy,
 )
-from keras_tokenlearner.layers.checks import check_choice
 from keras_tokenlearner.models.head import before_head
 
 METRICS = ("top1", "top5", "mean_class", "real", "few_shot", "speed")

@@ -1,6 +1,6 @@
 import numpy as np
 
-from keras_tokenlearner.layers.checks import check_int
+from keras_tokenlearner._checks import check_int
 
 _CONSTANT = 100.0  # value of the feature that stands for the bias, large so that l2 spares it
 

@@ -5,13 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_choice, check_int
 from keras_tokenlearner.data import video
 from keras_tokenlearner.evaluation.scores import (
     mean_average_precision,
     mean_class_accuracy,
     top_k_accuracy,
 )
-from keras_tokenlearner.layers.checks import check_choice, check_int
 from keras_tokenlearner.models.head import before_softmax
 
 _PLACES = {1: (0.5,), 3: (0.0, 0.5, 1.0)}  # of the crops along the longer side

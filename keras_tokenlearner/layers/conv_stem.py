@@ -3,13 +3,13 @@ import math
 import keras
 from keras import layers, ops
 
-from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.checks import (
+from keras_tokenlearner._checks import (
     check_channels_last,
     check_int,
     check_pairs,
     check_positive,
 )
+from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.grids import to_frames
 
 
@@ -23,10 +23,10 @@ class ConvStem(layers.Layer):
     faster behind such a stem, above all from few images.
 
     Args:
-        hidden_size: Integer, channels of the tokens (C).
+        hidden_dim: Integer, channels of the tokens (C).
         convs: Tuple of `(filters, stride)`, one for each 3 x 3 convolution.
         activation: Name or callable, after each of them.
-        epsilon: Float, of the LayerNorms.
+        layer_norm_epsilon: Float, of the LayerNorms.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
@@ -51,13 +51,17 @@ class ConvStem(layers.Layer):
     normalisation and ReLU after each convolution.
     """
 
-    def __init__(self, hidden_size, convs, activation="gelu_tanh", epsilon=1e-6, **kwargs):
+    def __init__(
+        self, hidden_dim, convs, activation="gelu_tanh", layer_norm_epsilon=1e-6, **kwargs
+    ):
         super().__init__(**kwargs)
         check_channels_last("ConvStem")
-        self.hidden_size = check_int("ConvStem", "hidden_size", hidden_size)
+        self.hidden_dim = check_int("ConvStem", "hidden_dim", hidden_dim)
         self.convs = check_pairs("ConvStem", "convs", convs)
         self.activation = activations.get(activation, "ConvStem")
-        self.epsilon = check_positive("ConvStem", "epsilon", epsilon)
+        self.layer_norm_epsilon = check_positive(
+            "ConvStem", "layer_norm_epsilon", layer_norm_epsilon
+        )
 
     def build(self, inputs_shape):
         if len(inputs_shape) not in (4, 5) or inputs_shape[-1] is None:
@@ -70,14 +74,14 @@ class ConvStem(layers.Layer):
         for index, (filters, stride) in enumerate(self.convs):
             conv = self._conv(filters, 3, stride, name=f"conv_{index}", use_bias=False)
             norm = layers.LayerNormalization(
-                epsilon=self.epsilon, dtype=self.dtype_policy, name=f"norm_{index}"
+                epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=f"norm_{index}"
             )
             conv.build(shape)
             shape = (*shape[:3], filters)
             norm.build(shape)
             self.conv_layers.append(conv)
             self.norm_layers.append(norm)
-        self.projection = self._conv(self.hidden_size, 1, 1, name="projection")
+        self.projection = self._conv(self.hidden_dim, 1, 1, name="projection")
         self.projection.build(shape)
 
     def _conv(self, filters, size, stride, **kwargs):
@@ -102,13 +106,13 @@ class ConvStem(layers.Layer):
     def compute_output_shape(self, inputs_shape):
         pixels = math.prod(stride for _, stride in self.convs)
         grid = (None if size is None else -(-size // pixels) for size in inputs_shape[-3:-1])
-        return (*inputs_shape[:-3], *grid, self.hidden_size)
+        return (*inputs_shape[:-3], *grid, self.hidden_dim)
 
     def get_config(self):
         return {
             **super().get_config(),
-            "hidden_size": self.hidden_size,
+            "hidden_dim": self.hidden_dim,
             "convs": self.convs,
             "activation": activations.serialize(self.activation),
-            "epsilon": self.epsilon,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
         }

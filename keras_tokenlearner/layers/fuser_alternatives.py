@@ -3,14 +3,14 @@
 import keras
 from keras import layers, ops
 
-from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.checks import (
+from keras_tokenlearner._checks import (
     check_channels,
     check_channels_last,
     check_heads,
     check_int,
     check_positive,
 )
+from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.grids import (
     check_grid,
     flatten_grid,
@@ -100,7 +100,7 @@ class Reproject(layers.Layer):
         num_heads: Integer, heads of the attention; it must divide the channels.
         mlp_dim: Integer, hidden units of the MLP. Defaults to four times the channels.
         activation: Name or callable, of the MLP.
-        epsilon: Float, of the LayerNorms.
+        layer_norm_epsilon: Float, of the LayerNorms.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
@@ -123,12 +123,16 @@ class Reproject(layers.Layer):
     Source: after Wu et al., "Visual Transformers", 2020.
     """
 
-    def __init__(self, num_heads, mlp_dim=None, activation="gelu_tanh", epsilon=1e-6, **kwargs):
+    def __init__(
+        self, num_heads, mlp_dim=None, activation="gelu_tanh", layer_norm_epsilon=1e-6, **kwargs
+    ):
         super().__init__(**kwargs)
         self.num_heads = check_int("Reproject", "num_heads", num_heads)
         self.mlp_dim = None if mlp_dim is None else check_int("Reproject", "mlp_dim", mlp_dim)
         self.activation = activations.get(activation, "Reproject")
-        self.epsilon = check_positive("Reproject", "epsilon", epsilon)
+        self.layer_norm_epsilon = check_positive(
+            "Reproject", "layer_norm_epsilon", layer_norm_epsilon
+        )
 
     def build(self, tokens_shape, inputs_shape):
         channels = check_channels("Reproject", inputs_shape)
@@ -140,7 +144,7 @@ class Reproject(layers.Layer):
         shape = (None, None, channels)
         self.tokens_norm, self.inputs_norm, self.mlp_norm = (
             layers.LayerNormalization(
-                epsilon=self.epsilon, dtype=self.dtype_policy, name=f"{name}_norm"
+                epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=f"{name}_norm"
             )
             for name in ("tokens", "inputs", "mlp")
         )
@@ -176,5 +180,5 @@ class Reproject(layers.Layer):
             "num_heads": self.num_heads,
             "mlp_dim": self.mlp_dim,
             "activation": activations.serialize(self.activation),
-            "epsilon": self.epsilon,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
         }

@@ -8,7 +8,7 @@ import math
 
 from keras import ops
 
-from keras_tokenlearner.layers.checks import check_ints
+from keras_tokenlearner._checks import check_ints
 
 
 def check_grid(owner, grid):

@@ -1,8 +1,8 @@
 import keras
 from keras import layers, ops
 
+from keras_tokenlearner._checks import check_int, check_positive
 from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.checks import check_int, check_positive
 from keras_tokenlearner.layers.mlp import MLP
 
 
@@ -21,7 +21,7 @@ class MixerBlock(layers.Layer):
         token_dim: Integer, hidden units of the MLP over the tokens.
         channel_dim: Integer, hidden units of the MLP over the channels. Defaults to the channels.
         activation: Name or callable, of the MLPs.
-        epsilon: Float, of the LayerNorms.
+        layer_norm_epsilon: Float, of the LayerNorms.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
@@ -43,7 +43,12 @@ class MixerBlock(layers.Layer):
     """
 
     def __init__(
-        self, token_dim=64, channel_dim=None, activation="gelu_tanh", epsilon=1e-6, **kwargs
+        self,
+        token_dim=64,
+        channel_dim=None,
+        activation="gelu_tanh",
+        layer_norm_epsilon=1e-6,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.token_dim = check_int("MixerBlock", "token_dim", token_dim)
@@ -51,7 +56,9 @@ class MixerBlock(layers.Layer):
         if channel_dim is not None:
             self.channel_dim = check_int("MixerBlock", "channel_dim", channel_dim)
         self.activation = activations.get(activation, "MixerBlock")
-        self.epsilon = check_positive("MixerBlock", "epsilon", epsilon)
+        self.layer_norm_epsilon = check_positive(
+            "MixerBlock", "layer_norm_epsilon", layer_norm_epsilon
+        )
 
     def build(self, inputs_shape):
         if len(inputs_shape) != 3 or None in inputs_shape[1:]:
@@ -62,7 +69,7 @@ class MixerBlock(layers.Layer):
         _, length, channels = inputs_shape
         self.token_norm, self.channel_norm = (
             layers.LayerNormalization(
-                epsilon=self.epsilon, dtype=self.dtype_policy, name=f"{over}_norm"
+                epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=f"{over}_norm"
             )
             for over in ("token", "channel")
         )
@@ -94,5 +101,5 @@ class MixerBlock(layers.Layer):
             "token_dim": self.token_dim,
             "channel_dim": self.channel_dim,
             "activation": activations.serialize(self.activation),
-            "epsilon": self.epsilon,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
         }

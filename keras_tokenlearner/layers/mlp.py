@@ -1,8 +1,8 @@
 import keras
 from keras import layers
 
+from keras_tokenlearner._checks import check_channels, check_choice, check_int, check_rate
 from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.checks import check_channels, check_choice, check_int, check_rate
 from keras_tokenlearner.layers.linear import linear
 
 
@@ -18,10 +18,10 @@ class MLP(layers.Layer):
     `"silu"` that is SwiGLU, as in DINOv2's largest model.
 
     Args:
-        hidden_dim: Integer, units of the first dense layer.
+        mlp_dim: Integer, units of the first dense layer.
         output_dim: Integer, units of the second. Defaults to the channels of the inputs.
         activation: Name or callable. Defaults to `"gelu_tanh"`, the form of the JAX reference.
-        dropout: Float in [0, 1), the rate after each dense layer.
+        dropout_rate: Float in [0, 1), the rate after each dense layer.
         gated: Boolean, whether a third dense layer gates the hidden units.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
@@ -38,7 +38,7 @@ class MLP(layers.Layer):
     Example:
 
     >>> x = keras.random.normal((2, 5, 16))
-    >>> MLP(hidden_dim=64)(x).shape[-1]
+    >>> MLP(mlp_dim=64)(x).shape[-1]
     16
 
     Source: the gate, Shazeer, "GLU Variants Improve Transformer", 2020.
@@ -46,20 +46,20 @@ class MLP(layers.Layer):
 
     def __init__(
         self,
-        hidden_dim,
+        mlp_dim,
         output_dim=None,
         activation="gelu_tanh",
-        dropout=0.0,
+        dropout_rate=0.0,
         gated=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.hidden_dim = check_int("MLP", "hidden_dim", hidden_dim)
+        self.mlp_dim = check_int("MLP", "mlp_dim", mlp_dim)
         self.output_dim = output_dim
         if output_dim is not None:
             self.output_dim = check_int("MLP", "output_dim", output_dim)
         self.activation = activations.get(activation, "MLP")
-        self.dropout = check_rate("MLP", "dropout", dropout)
+        self.dropout_rate = check_rate("MLP", "dropout_rate", dropout_rate)
         self.gated = check_choice("MLP", "gated", gated, (False, True))
 
     def build(self, inputs_shape):
@@ -69,19 +69,19 @@ class MLP(layers.Layer):
             "bias_initializer": keras.initializers.RandomNormal(stddev=1e-6),
             "dtype": self.dtype_policy,
         }
-        self.hidden = layers.Dense(self.hidden_dim, name="hidden", **dense)
+        self.hidden = layers.Dense(self.mlp_dim, name="hidden", **dense)
         self.hidden.build(inputs_shape)
         if self.gated:
-            self.gate = layers.Dense(self.hidden_dim, name="gate", **dense)
+            self.gate = layers.Dense(self.mlp_dim, name="gate", **dense)
             self.gate.build(inputs_shape)
         self.hidden_dropout = layers.Dropout(
-            self.dropout, dtype=self.dtype_policy, name="hidden_dropout"
+            self.dropout_rate, dtype=self.dtype_policy, name="hidden_dropout"
         )
-        hidden_shape = (*inputs_shape[:-1], self.hidden_dim)
+        hidden_shape = (*inputs_shape[:-1], self.mlp_dim)
         self.output_dense = layers.Dense(self.output_dim or channels, name="output", **dense)
         self.output_dense.build(hidden_shape)
         self.output_dropout = layers.Dropout(
-            self.dropout, dtype=self.dtype_policy, name="output_dropout"
+            self.dropout_rate, dtype=self.dtype_policy, name="output_dropout"
         )
 
     def call(self, inputs, training=None):
@@ -89,7 +89,7 @@ class MLP(layers.Layer):
             x = self.activation(linear(self.gate, inputs)) * linear(self.hidden, inputs)
         else:
             x = self.activation(linear(self.hidden, inputs))
-        if not self.dropout:
+        if not self.dropout_rate:
             return linear(self.output_dense, x)
         x = self.hidden_dropout(x, training=training)
         return self.output_dropout(linear(self.output_dense, x), training=training)
@@ -100,9 +100,9 @@ class MLP(layers.Layer):
     def get_config(self):
         return {
             **super().get_config(),
-            "hidden_dim": self.hidden_dim,
+            "mlp_dim": self.mlp_dim,
             "output_dim": self.output_dim,
             "activation": activations.serialize(self.activation),
-            "dropout": self.dropout,
+            "dropout_rate": self.dropout_rate,
             "gated": self.gated,
         }

@@ -1,7 +1,7 @@
 import keras
 from keras import layers
 
-from keras_tokenlearner.layers.checks import check_channels_last, check_int, check_ints
+from keras_tokenlearner._checks import check_channels_last, check_int, check_ints
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -12,7 +12,7 @@ class PatchEmbedding(layers.Layer):
     out (512 pixels in patches of 14 give 36).
 
     Args:
-        hidden_size: Integer, channels of the tokens (C).
+        hidden_dim: Integer, channels of the tokens (C).
         patch_size: `(height, width)` of a patch in pixels. Defaults to `(16, 16)`.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
@@ -37,17 +37,17 @@ class PatchEmbedding(layers.Layer):
     _axes: tuple[str, ...] = ("height", "width")
     _convolution = layers.Conv2D
 
-    def __init__(self, hidden_size, patch_size=(16, 16), **kwargs):
+    def __init__(self, hidden_dim, patch_size=(16, 16), **kwargs):
         super().__init__(**kwargs)
         owner = type(self).__name__
         check_channels_last(owner)
-        self.hidden_size = check_int(owner, "hidden_size", hidden_size)
+        self.hidden_dim = check_int(owner, "hidden_dim", hidden_dim)
         self.patch_size = check_ints(owner, "patch_size", patch_size, lengths=(len(self._axes),))
 
     def build(self, inputs_shape):
         self._check(inputs_shape)
         self.projection = self._convolution(
-            self.hidden_size,
+            self.hidden_dim,
             self.patch_size,
             strides=self.patch_size,
             padding="valid",
@@ -81,12 +81,12 @@ class PatchEmbedding(layers.Layer):
             None if size is None else size // patch
             for size, patch in zip(inputs_shape[1:-1], self.patch_size, strict=True)
         )
-        return (inputs_shape[0], *grid, self.hidden_size)
+        return (inputs_shape[0], *grid, self.hidden_dim)
 
     def get_config(self):
         return {
             **super().get_config(),
-            "hidden_size": self.hidden_size,
+            "hidden_dim": self.hidden_dim,
             "patch_size": self.patch_size,
         }
 
@@ -98,7 +98,7 @@ class TubeletEmbedding(PatchEmbedding):
     A 3-D convolution whose stride is its kernel; what does not fill a tubelet is left out.
 
     Args:
-        hidden_size: Integer, channels of the tokens (C).
+        hidden_dim: Integer, channels of the tokens (C).
         patch_size: `(frames, height, width)` of a tubelet. Defaults to `(2, 16, 16)`.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
@@ -123,5 +123,5 @@ class TubeletEmbedding(PatchEmbedding):
     _axes = ("frames", "height", "width")
     _convolution = layers.Conv3D
 
-    def __init__(self, hidden_size, patch_size=(2, 16, 16), **kwargs):
-        super().__init__(hidden_size, patch_size, **kwargs)
+    def __init__(self, hidden_dim, patch_size=(2, 16, 16), **kwargs):
+        super().__init__(hidden_dim, patch_size, **kwargs)

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_tokenlearner.layers.checks import check_channels_last, check_choice
+from keras_tokenlearner._checks import check_channels_last, check_choice
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")

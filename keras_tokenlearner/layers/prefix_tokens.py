@@ -1,7 +1,7 @@
 import keras
 from keras import layers, ops
 
-from keras_tokenlearner.layers.checks import check_channels, check_int
+from keras_tokenlearner._checks import check_channels, check_int
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")

@@ -1,7 +1,7 @@
 import keras
 from keras import layers, ops
 
-from keras_tokenlearner.layers.checks import check_channels_last, check_choice, check_int
+from keras_tokenlearner._checks import check_channels_last, check_choice, check_int
 from keras_tokenlearner.layers.grids import flatten_grid, restore_grid
 from keras_tokenlearner.layers.self_attention import SelfAttention
 from keras_tokenlearner.layers.vector_attention import VectorAttention

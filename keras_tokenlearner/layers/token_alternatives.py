@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_tokenlearner._checks import check_channels_last, check_int, check_ints
 from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.checks import check_channels_last, check_int, check_ints
 from keras_tokenlearner.layers.grids import check_grid, flatten_grid, resolve_grid, to_frames
 from keras_tokenlearner.layers.mlp import MLP
 
@@ -233,7 +233,7 @@ class PooledTokens(FrameTokenizer):
     Args:
         num_tokens: Integer, tokens of each frame (S).
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
-        hidden_dim: Integer, hidden units of the MLP. Defaults to the channels.
+        mlp_dim: Integer, hidden units of the MLP. Defaults to the channels.
         activation: Name or callable, of the MLP.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
@@ -253,17 +253,17 @@ class PooledTokens(FrameTokenizer):
     (2, 8, 32)
     """
 
-    def __init__(self, num_tokens=8, grid=None, hidden_dim=None, activation="gelu_tanh", **kwargs):
+    def __init__(self, num_tokens=8, grid=None, mlp_dim=None, activation="gelu_tanh", **kwargs):
         super().__init__(grid, **kwargs)
         self.num_tokens = check_int("PooledTokens", "num_tokens", num_tokens)
-        self.hidden_dim = hidden_dim
-        if hidden_dim is not None:
-            self.hidden_dim = check_int("PooledTokens", "hidden_dim", hidden_dim)
+        self.mlp_dim = mlp_dim
+        if mlp_dim is not None:
+            self.mlp_dim = check_int("PooledTokens", "mlp_dim", mlp_dim)
         self.activation = activations.get(activation, "PooledTokens")
 
     def build_frames(self, height, width, channels):
         self.mlp = MLP(
-            self.hidden_dim or channels,
+            self.mlp_dim or channels,
             self.num_tokens * channels,
             activation=self.activation,
             dtype=self.dtype_policy,
@@ -281,6 +281,6 @@ class PooledTokens(FrameTokenizer):
         return {
             **super().get_config(),
             "num_tokens": self.num_tokens,
-            "hidden_dim": self.hidden_dim,
+            "mlp_dim": self.mlp_dim,
             "activation": activations.serialize(self.activation),
         }

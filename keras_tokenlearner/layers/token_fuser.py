@@ -1,14 +1,14 @@
 import keras
 from keras import layers, ops
 
-from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.checks import (
+from keras_tokenlearner._checks import (
     check_channels_last,
     check_choice,
     check_int,
     check_positive,
     check_rate,
 )
+from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.grids import (
     check_grid,
     flatten_grid,
@@ -47,8 +47,8 @@ class TokenFuser(layers.Layer):
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         bottleneck_dim: Integer, hidden units of beta as an MLP.
         activation: Name or callable, the activation of beta as an MLP.
-        dropout: Float in [0, 1), applied to what is added to X.
-        epsilon: Float, of the LayerNorms.
+        dropout_rate: Float in [0, 1), applied to what is added to X.
+        layer_norm_epsilon: Float, of the LayerNorms.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
@@ -82,8 +82,8 @@ class TokenFuser(layers.Layer):
         grid=None,
         bottleneck_dim=64,
         activation="gelu_tanh",
-        dropout=0.0,
-        epsilon=1e-6,
+        dropout_rate=0.0,
+        layer_norm_epsilon=1e-6,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -94,8 +94,10 @@ class TokenFuser(layers.Layer):
         self.grid = check_grid("TokenFuser", grid)
         self.bottleneck_dim = check_int("TokenFuser", "bottleneck_dim", bottleneck_dim)
         self.activation = activations.get(activation, "TokenFuser")
-        self.dropout = check_rate("TokenFuser", "dropout", dropout)
-        self.epsilon = check_positive("TokenFuser", "epsilon", epsilon)
+        self.dropout_rate = check_rate("TokenFuser", "dropout_rate", dropout_rate)
+        self.layer_norm_epsilon = check_positive(
+            "TokenFuser", "layer_norm_epsilon", layer_norm_epsilon
+        )
 
     def build(self, tokens_shape, inputs_shape):
         count = self._tokens_per_frame(tokens_shape, inputs_shape)
@@ -108,7 +110,7 @@ class TokenFuser(layers.Layer):
         if self.use_norm:
             self.norm_before, self.norm_after, self.norm_inputs = (
                 layers.LayerNormalization(
-                    epsilon=self.epsilon, dtype=self.dtype_policy, name=f"norm_{place}"
+                    epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=f"norm_{place}"
                 )
                 for place in ("before", "after", "inputs")
             )
@@ -119,7 +121,7 @@ class TokenFuser(layers.Layer):
                 self.bottleneck_dim,
                 count,
                 activation=self.activation,
-                dropout=self.dropout,
+                dropout_rate=self.dropout_rate,
                 dtype=self.dtype_policy,
                 name="blend",
             )
@@ -132,7 +134,7 @@ class TokenFuser(layers.Layer):
                 name="blend",
             )
         self.blend.build((None, None, channels))
-        self.drop = layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
+        self.drop = layers.Dropout(self.dropout_rate, dtype=self.dtype_policy, name="drop")
 
     def call(self, tokens, inputs, training=None):
         grid = resolve_grid("TokenFuser", inputs.shape, self.grid)
@@ -189,6 +191,6 @@ class TokenFuser(layers.Layer):
             "grid": self.grid,
             "bottleneck_dim": self.bottleneck_dim,
             "activation": activations.serialize(self.activation),
-            "dropout": self.dropout,
-            "epsilon": self.epsilon,
+            "dropout_rate": self.dropout_rate,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
         }

@@ -1,14 +1,14 @@
 import keras
 from keras import layers, ops
 
-from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.checks import (
+from keras_tokenlearner._checks import (
     check_channels_last,
     check_choice,
     check_int,
     check_positive,
     check_rate,
 )
+from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.grids import (
     check_grid,
     flatten_grid,
@@ -127,7 +127,7 @@ class TokenLearner(layers.Layer):
                 self.bottleneck_dim,
                 self.num_tokens,
                 activation=self.activation,
-                dropout=self.dropout,
+                dropout_rate=self.dropout,
                 dtype=self.dtype_policy,
                 name="mlp",
             )

@@ -3,8 +3,7 @@ import contextlib
 import keras
 from keras import layers
 
-from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.checks import (
+from keras_tokenlearner._checks import (
     check_channels,
     check_choice,
     check_heads,
@@ -12,6 +11,7 @@ from keras_tokenlearner.layers.checks import (
     check_positive,
     check_rate,
 )
+from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.layer_normalization import LayerNormalization
 from keras_tokenlearner.layers.layer_scale import LayerScale
 from keras_tokenlearner.layers.mlp import MLP
@@ -32,12 +32,12 @@ class TransformerBlock(layers.Layer):
         gated_mlp: Boolean, whether the MLP is gated: SwiGLU, with the activation `"silu"`.
         attention: `"dot_product"` for `keras.layers.MultiHeadAttention`, computed in an order that
             is faster, `"vector"` for `VectorAttention`.
-        dropout: Float in [0, 1), after the attention and after each dense layer of the MLP.
-        attention_dropout: Float in [0, 1), on the attention weights of `"dot_product"`.
-        stochastic_depth: Float in [0, 1), the rate at which an example skips a branch in training.
+        dropout_rate: Float in [0, 1), after the attention and after each dense layer of the MLP.
+        attention_dropout_rate: Float in [0, 1), on the attention weights of `"dot_product"`.
+        drop_path_rate: Float in [0, 1), the rate at which an example skips a branch in training.
         layer_scale: Float or `None`, where the factors of a `LayerScale` after each branch start.
         activation: Name or callable, of the MLP. Defaults to `"gelu_tanh"`, as in the JAX ViT.
-        epsilon: Float, of the LayerNorms.
+        layer_norm_epsilon: Float, of the LayerNorms.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
@@ -68,12 +68,12 @@ class TransformerBlock(layers.Layer):
         mlp_dim=None,
         gated_mlp=False,
         attention="dot_product",
-        dropout=0.0,
-        attention_dropout=0.0,
-        stochastic_depth=0.0,
+        dropout_rate=0.0,
+        attention_dropout_rate=0.0,
+        drop_path_rate=0.0,
         layer_scale=None,
         activation="gelu_tanh",
-        epsilon=1e-6,
+        layer_norm_epsilon=1e-6,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -82,49 +82,53 @@ class TransformerBlock(layers.Layer):
         self.mlp_dim = None if mlp_dim is None else check_int(owner, "mlp_dim", mlp_dim)
         self.gated_mlp = check_choice(owner, "gated_mlp", gated_mlp, (False, True))
         self.attention = check_choice(owner, "attention", attention, ("dot_product", "vector"))
-        self.dropout = check_rate(owner, "dropout", dropout)
-        self.attention_dropout = check_rate(owner, "attention_dropout", attention_dropout)
-        self.stochastic_depth = check_rate(owner, "stochastic_depth", stochastic_depth)
+        self.dropout_rate = check_rate(owner, "dropout_rate", dropout_rate)
+        self.attention_dropout_rate = check_rate(
+            owner, "attention_dropout_rate", attention_dropout_rate
+        )
+        self.drop_path_rate = check_rate(owner, "drop_path_rate", drop_path_rate)
         self.layer_scale = (
             None if layer_scale is None else check_positive(owner, "layer_scale", layer_scale)
         )
         self.activation = activations.get(activation, "TransformerBlock")
-        self.epsilon = check_positive(owner, "epsilon", epsilon)
+        self.layer_norm_epsilon = check_positive(owner, "layer_norm_epsilon", layer_norm_epsilon)
 
     def build(self, inputs_shape):
         channels = check_channels("TransformerBlock", inputs_shape, rank=3)
         self.attention_norm = self._child(
-            LayerNormalization, inputs_shape, "attention_norm", epsilon=self.epsilon
+            LayerNormalization, inputs_shape, "attention_norm", epsilon=self.layer_norm_epsilon
         )
         if self.attention == "vector":
-            self.mixer = VectorAttention(channels, dtype=self.dtype_policy, name="mixer")
+            self.self_attention = VectorAttention(
+                channels, dtype=self.dtype_policy, name="self_attention"
+            )
         else:
             with _no_flash_attention_on_tpu():
-                self.mixer = MultiHeadAttention(
+                self.self_attention = MultiHeadAttention(
                     self.num_heads,
                     key_dim=check_heads("TransformerBlock", self.num_heads, channels),
-                    dropout=self.attention_dropout,
+                    dropout=self.attention_dropout_rate,
                     kernel_initializer="glorot_uniform",
                     dtype=self.dtype_policy,
-                    name="mixer",
+                    name="self_attention",
                 )
-        self.mixer.build(inputs_shape, inputs_shape)
-        self.mixer_dropout = self._child(
-            layers.Dropout, inputs_shape, "mixer_dropout", rate=self.dropout
+        self.self_attention.build(inputs_shape, inputs_shape)
+        self.self_attention_dropout = self._child(
+            layers.Dropout, inputs_shape, "self_attention_dropout", rate=self.dropout_rate
         )
         self.mlp_norm = self._child(
-            LayerNormalization, inputs_shape, "mlp_norm", epsilon=self.epsilon
+            LayerNormalization, inputs_shape, "mlp_norm", epsilon=self.layer_norm_epsilon
         )
         self.mlp = self._child(
             MLP,
             inputs_shape,
             "mlp",
-            hidden_dim=self.mlp_dim or 4 * channels,
+            mlp_dim=self.mlp_dim or 4 * channels,
             activation=self.activation,
-            dropout=self.dropout,
+            dropout_rate=self.dropout_rate,
             gated=self.gated_mlp,
         )
-        self.mixer_branch = self._branch(inputs_shape, "mixer")
+        self.self_attention_branch = self._branch(inputs_shape, "self_attention")
         self.mlp_branch = self._branch(inputs_shape, "mlp")
 
     def _branch(self, shape, name):
@@ -134,13 +138,13 @@ class TransformerBlock(layers.Layer):
             branch.append(
                 self._child(LayerScale, shape, f"{name}_scale", initial_value=self.layer_scale)
             )
-        if self.stochastic_depth:
+        if self.drop_path_rate:
             branch.append(
                 self._child(
                     layers.Dropout,
                     shape,
                     f"{name}_stochastic_depth",
-                    rate=self.stochastic_depth,
+                    rate=self.drop_path_rate,
                     noise_shape=(None, 1, 1),
                 )
             )
@@ -153,10 +157,10 @@ class TransformerBlock(layers.Layer):
 
     def call(self, inputs, attention_mask=None, training=None):
         x = self.attention_norm(inputs)
-        x = self.mixer(x, x, attention_mask=attention_mask, training=training)
-        if self.dropout:
-            x = self.mixer_dropout(x, training=training)
-        for layer in self.mixer_branch:
+        x = self.self_attention(x, x, attention_mask=attention_mask, training=training)
+        if self.dropout_rate:
+            x = self.self_attention_dropout(x, training=training)
+        for layer in self.self_attention_branch:
             x = layer(x)
         inputs = inputs + x
         x = self.mlp(self.mlp_norm(inputs), training=training)
@@ -174,12 +178,12 @@ class TransformerBlock(layers.Layer):
             "mlp_dim": self.mlp_dim,
             "gated_mlp": self.gated_mlp,
             "attention": self.attention,
-            "dropout": self.dropout,
-            "attention_dropout": self.attention_dropout,
-            "stochastic_depth": self.stochastic_depth,
+            "dropout_rate": self.dropout_rate,
+            "attention_dropout_rate": self.attention_dropout_rate,
+            "drop_path_rate": self.drop_path_rate,
             "layer_scale": self.layer_scale,
             "activation": activations.serialize(self.activation),
-            "epsilon": self.epsilon,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
         }
 
 

@@ -1,8 +1,8 @@
 import keras
 from keras import layers, ops
 
+from keras_tokenlearner._checks import check_channels, check_int
 from keras_tokenlearner.layers.channel_attention import channel_attention
-from keras_tokenlearner.layers.checks import check_channels, check_int
 
 _QUERIES_AT_ONCE = 8  # bounds the largest tensor to (B, 8, N, C)
 

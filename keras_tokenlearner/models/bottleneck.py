@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from keras_tokenlearner._checks import check_channels_last, check_ints
 from keras_tokenlearner.layers import (
     FixedGrid,
     MixerBlock,
@@ -13,7 +14,6 @@ from keras_tokenlearner.layers import (
     TokenLearner,
     VectorAttention,
 )
-from keras_tokenlearner.layers.checks import check_channels_last, check_ints
 
 
 def bottleneck_module(config, input_shape=(64, 8, 8, 432), name="module"):

@@ -1,8 +1,7 @@
 import math
 from dataclasses import dataclass
 
-from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.checks import (
+from keras_tokenlearner._checks import (
     check_choice,
     check_heads,
     check_int,
@@ -11,6 +10,7 @@ from keras_tokenlearner.layers.checks import (
     check_positive,
     check_rate,
 )
+from keras_tokenlearner.layers import activations
 
 REDUCERS = ("token_learner", "spatial_pooling", "fixed_grid", "direct_tokens", "pooled_tokens")
 FUSERS = ("token_fuser", "unpool", "reproject")
@@ -26,11 +26,11 @@ class VisionTransformerConfig:
     is model (b): every block from `at` on stands between a reducer and a fuser of its own.
 
     Attributes:
-        hidden_size: Channels of a token (C).
+        hidden_dim: Channels of a token (C).
         num_layers: Transformer blocks.
-        num_heads: Heads of each block; they must divide `hidden_size`.
+        num_heads: Heads of each block; they must divide `hidden_dim`.
         patch_size: `(height, width)` in pixels, or `(frames, height, width)` for videos.
-        mlp_dim: Hidden units of the blocks' MLPs; `None` for four times `hidden_size`.
+        mlp_dim: Hidden units of the blocks' MLPs; `None` for four times `hidden_dim`.
         gated_mlp: Whether the blocks' MLPs are gated: SwiGLU, with the activation `"silu"`.
         reducer: `None`, `"token_learner"`, or one of what the paper compares it with:
             `"spatial_pooling"`, `"fixed_grid"`, `"direct_tokens"`, `"pooled_tokens"`.
@@ -55,12 +55,12 @@ class VisionTransformerConfig:
             classifiers.
         pre_norm: Whether a LayerNorm stands before the first block, as in CLIP.
         block_attention: `"dot_product"` or `"vector"`.
-        dropout: Rate after the embedding, the attentions and the MLPs.
-        attention_dropout: Rate on attention weights.
-        stochastic_depth: Rate of the last block; it grows linearly from 0 at the first.
+        dropout_rate: Rate after the embedding, the attentions and the MLPs.
+        attention_dropout_rate: Rate on attention weights.
+        drop_path_rate: Rate of the last block; it grows linearly from 0 at the first.
         layer_scale: Where LayerScale factors start, or `None` for no LayerScale.
         activation: Of the MLPs and between the TokenLearner's convolutions.
-        epsilon: Of every LayerNorm.
+        layer_norm_epsilon: Of every LayerNorm.
 
     Raises:
         ValueError: If a value is out of range or two of them contradict each other.
@@ -72,7 +72,7 @@ class VisionTransformerConfig:
     (None, 10)
     """
 
-    hidden_size: int
+    hidden_dim: int
     num_layers: int
     num_heads: int
     patch_size: tuple
@@ -94,22 +94,22 @@ class VisionTransformerConfig:
     head_reads: str | None = None
     pre_norm: bool = False
     block_attention: str = "dot_product"
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    stochastic_depth: float = 0.0
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    drop_path_rate: float = 0.0
     layer_scale: float | None = None
     activation: str = "gelu_tanh"
-    epsilon: float = 1e-6
+    layer_norm_epsilon: float = 1e-6
 
     def __post_init__(self):
         owner = "VisionTransformerConfig"
-        for name in ("hidden_size", "num_layers", "num_heads", "num_tokens"):
+        for name in ("hidden_dim", "num_layers", "num_heads", "num_tokens"):
             check_int(owner, name, getattr(self, name))
         check_int(owner, "register_tokens", self.register_tokens, minimum=0)
         for name, lengths in (("patch_size", (2, 3)), ("pool_size", (2,))):
             value = check_ints(owner, name, getattr(self, name), lengths)
             object.__setattr__(self, name, value)  # a list, as JSON has it, becomes a tuple
-        for name in ("dropout", "attention_dropout", "stochastic_depth"):
+        for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
             check_rate(owner, name, getattr(self, name))
         check_choice(owner, "reducer", self.reducer, (None, *REDUCERS))
         check_choice(owner, "fuser", self.fuser, (None, *FUSERS))
@@ -122,8 +122,8 @@ class VisionTransformerConfig:
         check_choice(owner, "block_attention", self.block_attention, ("dot_product", "vector"))
         if self.mlp_dim is not None:
             check_int(owner, "mlp_dim", self.mlp_dim)
-        check_heads(owner, self.num_heads, self.hidden_size)
-        check_positive(owner, "epsilon", self.epsilon)
+        check_heads(owner, self.num_heads, self.hidden_dim)
+        check_positive(owner, "layer_norm_epsilon", self.layer_norm_epsilon)
         activations.get(self.activation, owner)
         if self.layer_scale is not None:
             check_positive(owner, "layer_scale", self.layer_scale)

@@ -44,7 +44,7 @@ def reduce_and_fuse(config, grid, index, block, x):
             config.num_heads,
             mlp_dim=config.mlp_dim,
             activation=config.activation,
-            epsilon=config.epsilon,
+            layer_norm_epsilon=config.layer_norm_epsilon,
             name=name,
         )(mixed, patches)
     else:
@@ -52,8 +52,8 @@ def reduce_and_fuse(config, grid, index, block, x):
             beta=config.fuser_beta,
             grid=grid,
             activation=config.activation,
-            dropout=config.dropout,
-            epsilon=config.epsilon,
+            dropout_rate=config.dropout_rate,
+            layer_norm_epsilon=config.layer_norm_epsilon,
             name=name,
         )(mixed, patches)
     if prefix:
@@ -90,7 +90,7 @@ def _reducer(config, grid, index=None):
             over=config.over,
             grid=grid,
             activation=config.activation,
-            epsilon=config.epsilon,
+            epsilon=config.layer_norm_epsilon,
             name=name,
         )
     if config.reducer == "spatial_pooling":

@@ -3,6 +3,7 @@ import math
 import keras
 from keras import layers
 
+from keras_tokenlearner._checks import check_channels_last, check_choice, check_int
 from keras_tokenlearner.layers import (
     ConvStem,
     PatchEmbedding,
@@ -11,7 +12,6 @@ from keras_tokenlearner.layers import (
     TransformerBlock,
     TubeletEmbedding,
 )
-from keras_tokenlearner.layers.checks import check_channels_last, check_choice, check_int
 from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
 
 
@@ -54,7 +54,7 @@ def vision_transformer(
     Example:
 
     >>> config = VisionTransformerConfig(
-    ...     hidden_size=32, num_layers=2, num_heads=2, patch_size=(8, 8), reducer="token_learner"
+    ...     hidden_dim=32, num_layers=2, num_heads=2, patch_size=(8, 8), reducer="token_learner"
     ... )
     >>> model = vision_transformer(config, input_shape=(64, 96, 3), classes=10)
     >>> model.output_shape
@@ -72,7 +72,7 @@ def vision_transformer(
         x = layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(x)
     x, grid = _embed(config, x)
     if config.pre_norm:
-        x = layers.LayerNormalization(epsilon=config.epsilon, name="pre_norm")(x)
+        x = layers.LayerNormalization(epsilon=config.layer_norm_epsilon, name="pre_norm")(x)
     for index in range(config.num_layers):
         block = _block(config, index)
         if index < config.place:
@@ -84,7 +84,7 @@ def vision_transformer(
             x = block(x)
     if config.reducer and config.place == config.num_layers:
         x = reduce_tokens(config, grid, x)
-    x = layers.LayerNormalization(epsilon=config.epsilon, name="norm")(x)
+    x = layers.LayerNormalization(epsilon=config.layer_norm_epsilon, name="norm")(x)
     if include_top:
         check_int("vision_transformer", "classes", classes)
         x = _read(config, x)
@@ -127,19 +127,23 @@ def _embed(config, x):
     """Return the tokens (B, P + N, C) of pixels and the grid of the patches."""
     if config.stem is not None:
         x = ConvStem(
-            config.hidden_size, config.stem, config.activation, config.epsilon, name="embedding"
+            config.hidden_dim,
+            config.stem,
+            config.activation,
+            config.layer_norm_epsilon,
+            name="embedding",
         )(x)
     else:
         embedding = PatchEmbedding if len(config.patch_size) == 2 else TubeletEmbedding
-        x = embedding(config.hidden_size, config.patch_size, name="embedding")(x)
+        x = embedding(config.hidden_dim, config.patch_size, name="embedding")(x)
     grid = x.shape[1:-1]
     x = PositionEmbedding(config.positions, name="positions")(x)
-    x = layers.Reshape((math.prod(grid), config.hidden_size), name="tokens")(x)
+    x = layers.Reshape((math.prod(grid), config.hidden_dim), name="tokens")(x)
     if config.register_tokens:
         x = PrefixTokens(config.register_tokens, name="register_tokens")(x)
     if config.class_token:
         x = PrefixTokens(name="class_token")(x)
-    return layers.Dropout(config.dropout, name="dropout")(x), grid
+    return layers.Dropout(config.dropout_rate, name="dropout")(x), grid
 
 
 def _block(config, index):
@@ -149,12 +153,12 @@ def _block(config, index):
         mlp_dim=config.mlp_dim,
         gated_mlp=config.gated_mlp,
         attention=config.block_attention,
-        dropout=config.dropout,
-        attention_dropout=config.attention_dropout,
-        stochastic_depth=config.stochastic_depth * depth,
+        dropout_rate=config.dropout_rate,
+        attention_dropout_rate=config.attention_dropout_rate,
+        drop_path_rate=config.drop_path_rate * depth,
         layer_scale=config.layer_scale,
         activation=config.activation,
-        epsilon=config.epsilon,
+        layer_norm_epsilon=config.layer_norm_epsilon,
         name=f"block_{index}",
     )
 

@@ -1,7 +1,7 @@
 import keras
 from keras import layers
 
-from keras_tokenlearner.layers.checks import check_channels_last, check_choice, check_int
+from keras_tokenlearner._checks import check_channels_last, check_choice, check_int
 from keras_tokenlearner.models.bottleneck import add_part, convolution
 
 
@@ -136,8 +136,8 @@ def _unit(config, x, parts, stage, unit):
 def _norm(config, name, **arguments):
     return layers.BatchNormalization(
         axis=-1,
-        momentum=config.momentum,
-        epsilon=config.epsilon,
+        momentum=config.batch_norm_momentum,
+        epsilon=config.batch_norm_epsilon,
         name=f"{name}_norm",
         **arguments,
     )
@@ -157,7 +157,7 @@ def _top(config, x, classes, activation):
     x = convolution(x, config.head_channels, 1, "pre_head")
     x = layers.ReLU(name="pre_head_relu")(x)
     x = layers.Flatten(data_format="channels_last", name="pre_head_flat")(x)
-    x = layers.Dropout(config.dropout, name="dropout")(x)
+    x = layers.Dropout(config.dropout_rate, name="dropout")(x)
     normal = keras.initializers.RandomNormal(stddev=0.01)
     x = layers.Dense(classes, kernel_initializer=normal, name="head")(x)
     return layers.Activation(activation, dtype="float32", name="predictions")(x)

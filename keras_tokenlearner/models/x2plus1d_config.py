@@ -1,6 +1,6 @@
 from dataclasses import dataclass
 
-from keras_tokenlearner.layers.checks import (
+from keras_tokenlearner._checks import (
     check_choice,
     check_heads,
     check_int,
@@ -47,9 +47,9 @@ class X2Plus1DConfig:
         inner_channels: Channels inside them, between the 1x1x1 convolutions.
         stage_units: Units of each stage.
         head_channels: Channels of the layer between the average and the classifier.
-        dropout: Rate before the classifier.
-        epsilon: Of every batch normalisation.
-        momentum: Of every batch normalisation.
+        dropout_rate: Rate before the classifier.
+        batch_norm_epsilon: Of every batch normalisation.
+        batch_norm_momentum: Of every batch normalisation.
 
     Raises:
         ValueError: If a value is out of range or two of them contradict each other.
@@ -71,9 +71,9 @@ class X2Plus1DConfig:
     inner_channels: tuple = (54, 108, 216, 432)
     stage_units: tuple = (3, 5, 11, 7)
     head_channels: int = 2048
-    dropout: float = 0.5
-    epsilon: float = 1e-5
-    momentum: float = 0.9
+    dropout_rate: float = 0.5
+    batch_norm_epsilon: float = 1e-5
+    batch_norm_momentum: float = 0.9
 
     def __post_init__(self):
         owner = "X2Plus1DConfig"
@@ -82,9 +82,9 @@ class X2Plus1DConfig:
         for name in ("stage_channels", "inner_channels", "stage_units"):
             self._check_sizes(owner, name)
         check_choice(owner, "attention", self.attention, ("vector", "multi_head"))
-        for name in ("dropout", "momentum"):
+        for name in ("dropout_rate", "batch_norm_momentum"):
             check_rate(owner, name, getattr(self, name))
-        check_positive(owner, "epsilon", self.epsilon)
+        check_positive(owner, "batch_norm_epsilon", self.batch_norm_epsilon)
         self._check_unit(owner)
         self._check_replaced(owner)
         if self._has_heads:

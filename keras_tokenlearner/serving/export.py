@@ -10,9 +10,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_int, check_positive
+from keras_tokenlearner._extras import require
+from keras_tokenlearner._version import __version__
 from keras_tokenlearner.analysis import with_token_maps
-from keras_tokenlearner.extras import require
-from keras_tokenlearner.layers.checks import check_int, check_positive
 from keras_tokenlearner.serving.signatures import (
     answer_with_maps,
     classifier_answer,
@@ -20,7 +21,6 @@ from keras_tokenlearner.serving.signatures import (
     image_signatures,
 )
 from keras_tokenlearner.serving.video_signatures import video_signatures
-from keras_tokenlearner.version import __version__
 
 METADATA = Path("assets.extra") / "keras_tokenlearner.json"
 # What is done to pixels before the model, by the rank of an example.

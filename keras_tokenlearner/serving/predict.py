@@ -6,11 +6,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_int
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import resizing
-from keras_tokenlearner.extras import require
-from keras_tokenlearner.layers.checks import check_int
 from keras_tokenlearner.serving.export import METADATA, export, newest_version
 from keras_tokenlearner.serving.local import local_server
 from keras_tokenlearner.weights import store

@@ -1,7 +1,7 @@
 import asyncio
 from pathlib import Path
 
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving import payloads
 from keras_tokenlearner.serving.batching import Batcher
 from keras_tokenlearner.serving.kserve_server import run

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving.export import METADATA, newest_version
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")

@@ -1,7 +1,7 @@
 """What a served model takes and gives: TensorFlow functions around an exported model."""
 
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.data import resizing
-from keras_tokenlearner.extras import require
 
 
 def image_signatures(model_function, input_shape, answer):

@@ -1,6 +1,6 @@
 """What a served model of videos takes: TensorFlow functions around an exported model."""
 
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving.signatures import decode_image
 
 

@@ -1,8 +1,8 @@
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_int, check_positive
 from keras_tokenlearner.data import Batches
-from keras_tokenlearner.layers.checks import check_int, check_positive
 from keras_tokenlearner.models.head import before_head, has_head
 from keras_tokenlearner.models.reduction import before_reducer
 from keras_tokenlearner.training.optimizers import adamw

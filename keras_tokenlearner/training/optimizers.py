@@ -10,7 +10,9 @@ _LAYERWISE = {
 }
 
 
-def adamw(learning_rate, steps, warmup_steps=0, weight_decay=0.05, clip_norm=1.0, layer_decay=1.0):
+def adamw(
+    learning_rate, steps, warmup_steps=0, weight_decay=0.05, global_clipnorm=1.0, layer_decay=1.0
+):
     """Return Keras's AdamW as transformers are trained with it.
 
     Linear warm-up from zero, cosine decay to zero, global-norm clipping, and no weight decay on
@@ -21,7 +23,7 @@ def adamw(learning_rate, steps, warmup_steps=0, weight_decay=0.05, clip_norm=1.0
         steps: Integer, optimiser steps of the whole run.
         warmup_steps: Integer, how many of them warm up.
         weight_decay: Float.
-        clip_norm: Float, the largest global norm of the gradients.
+        global_clipnorm: Float, the largest global norm of the gradients.
         layer_decay: Float, the learning rate of a block over that of the block above; 1 for one
             rate, as in the other functions here.
 
@@ -33,7 +35,7 @@ def adamw(learning_rate, steps, warmup_steps=0, weight_decay=0.05, clip_norm=1.0
     0.0
     """
     schedule = _cosine(learning_rate, steps, warmup_steps)
-    arguments = {"weight_decay": weight_decay, "global_clipnorm": clip_norm}
+    arguments = {"weight_decay": weight_decay, "global_clipnorm": global_clipnorm}
     return _make(keras.optimizers.AdamW, schedule, layer_decay, **arguments)
 
 
@@ -69,14 +71,14 @@ def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05, layer_decay=1.
     )
 
 
-def sgd(learning_rate, steps, warmup_steps=0, clip_norm=1.0, layer_decay=1.0, **arguments):
+def sgd(learning_rate, steps, warmup_steps=0, global_clipnorm=1.0, layer_decay=1.0, **arguments):
     """Return Keras's SGD as ViT is fine-tuned with it: momentum 0.9, and the schedule of `adamw`.
 
     Args:
         learning_rate: Float, the highest, at the end of the warm-up.
         steps: Integer, optimiser steps of the whole run.
         warmup_steps: Integer, how many of them warm up.
-        clip_norm: Float, the largest global norm of the gradients.
+        global_clipnorm: Float, the largest global norm of the gradients.
         layer_decay: Float, of the learning rates of blocks.
         **arguments: For `keras.optimizers.SGD`, such as `use_ema`.
 
@@ -86,7 +88,7 @@ def sgd(learning_rate, steps, warmup_steps=0, clip_norm=1.0, layer_decay=1.0, **
     0.9
     """
     schedule = _cosine(learning_rate, steps, warmup_steps)
-    arguments |= {"momentum": 0.9, "global_clipnorm": clip_norm}
+    arguments |= {"momentum": 0.9, "global_clipnorm": global_clipnorm}
     return _make(keras.optimizers.SGD, schedule, layer_decay, **arguments)
 
 

@@ -1,7 +1,7 @@
 import keras
 
+from keras_tokenlearner._checks import check_int
 from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.checks import check_int
 from keras_tokenlearner.models import VisionTransformerConfig
 from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
 from keras_tokenlearner.training.precision import dtype_policy
@@ -69,7 +69,7 @@ def retrofit(
         )
     check_int("retrofit", "at", at, minimum=0)
     config = VisionTransformerConfig(
-        hidden_size=layout.hidden_size,
+        hidden_dim=layout.hidden_dim,
         num_layers=layout.num_blocks,
         num_heads=layout.heads,
         patch_size=(1,) * len(layout.grid),
@@ -80,9 +80,9 @@ def retrofit(
         token_attention=attention,
         fuser="token_fuser" if fuser else None,
         register_tokens=layout.num_prefix_tokens,
-        dropout=layout.block.dropout,
+        dropout_rate=layout.block.dropout_rate,
         activation=activations.serialize(layout.block.activation),
-        epsilon=layout.block.epsilon,
+        layer_norm_epsilon=layout.block.layer_norm_epsilon,
     )
     name = name or f"{model.name}_{num_tokens}at{at}"
     student = _with_tokens(model, config, layout.grid, layout.block.dtype_policy, name)

@@ -2,7 +2,7 @@ import dataclasses
 import inspect
 import re
 
-from keras_tokenlearner.layers.checks import check_choice
+from keras_tokenlearner._checks import check_choice
 
 
 def with_settings(recipe, settings):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.layers import TokenLearner
 
 # Standard deviation over positions of the logits of a map: high enough that a token prefers its

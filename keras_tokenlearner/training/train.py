@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from keras_tokenlearner.layers.checks import check_int, check_positive
+from keras_tokenlearner._checks import check_int, check_positive
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.resume import Resume
 from keras_tokenlearner.weights import save_weights

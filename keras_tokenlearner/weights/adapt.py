@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from keras_tokenlearner.layers.checks import check_choice, check_ints
+from keras_tokenlearner._checks import check_choice, check_ints
 from keras_tokenlearner.weights.resize import resize_table
 from keras_tokenlearner.weights.source import HALF, NORMALIZATIONS, ZEROS, Named
 

@@ -3,7 +3,7 @@
 from keras_tokenlearner.weights.flax_layers import from_flax
 from keras_tokenlearner.weights.source import HALF, Source
 
-CONFIG = {"activation": "gelu_tanh", "epsilon": 1e-6}
+CONFIG = {"activation": "gelu_tanh", "layer_norm_epsilon": 1e-6}
 
 
 def convert(entries, heads):

@@ -17,11 +17,11 @@ _PATTERNS = (
     (rf"{_BLOCK}_(\d+)/LayerNorm_[12]/(scale|bias)", r"block_\1/mlp_norm/\2"),
     (
         rf"{_BLOCK}_(\d+)/MultiHeadDotProductAttention_\d/(query|key|value)/(kernel|bias)",
-        r"block_\1/mixer/\2/\3",
+        r"block_\1/self_attention/\2/\3",
     ),
     (
         rf"{_BLOCK}_(\d+)/MultiHeadDotProductAttention_\d/out/(kernel|bias)",
-        r"block_\1/mixer/attention_output/\2",
+        r"block_\1/self_attention/attention_output/\2",
     ),
     (rf"{_BLOCK}_(\d+)/MlpBlock_\d/Dense_0/(kernel|bias)", r"block_\1/mlp/hidden/\2"),
     (rf"{_BLOCK}_(\d+)/MlpBlock_\d/Dense_1/(kernel|bias)", r"block_\1/mlp/output/\2"),

@@ -25,10 +25,10 @@ _EMBEDDINGS = {
     "head": ("linear", "classifier"),
 }
 _ATTENTION = {
-    "mixer/query": ("heads_in", "attention.attention.query", "attention.q_proj"),
-    "mixer/key": ("heads_in", "attention.attention.key", "attention.k_proj"),
-    "mixer/value": ("heads_in", "attention.attention.value", "attention.v_proj"),
-    "mixer/attention_output": ("heads_out", "attention.output.dense", "attention.o_proj"),
+    "self_attention/query": ("heads_in", "attention.attention.query", "attention.q_proj"),
+    "self_attention/key": ("heads_in", "attention.attention.key", "attention.k_proj"),
+    "self_attention/value": ("heads_in", "attention.attention.value", "attention.v_proj"),
+    "self_attention/attention_output": ("heads_out", "attention.output.dense", "attention.o_proj"),
 }
 _VIT = {
     "attention_norm": ("norm", "layernorm_before"),
@@ -38,7 +38,7 @@ _VIT = {
 }
 _DINOV2 = {
     "attention_norm": ("norm", "norm1"),
-    "mixer_scale/gamma": ("raw", "layer_scale1.lambda1"),
+    "self_attention_scale/gamma": ("raw", "layer_scale1.lambda1"),
     "mlp_norm": ("norm", "norm2"),
     "mlp/gate": ("linear", "mlp.gate_proj"),
     "mlp/hidden": ("linear", "mlp.fc1", "mlp.weights_in", "mlp.up_proj"),
@@ -47,10 +47,10 @@ _DINOV2 = {
 }
 _CLIP = {
     "attention_norm": ("norm", "layer_norm1"),
-    "mixer/query": ("heads_in", "self_attn.q_proj"),
-    "mixer/key": ("heads_in", "self_attn.k_proj"),
-    "mixer/value": ("heads_in", "self_attn.v_proj"),
-    "mixer/attention_output": ("heads_out", "self_attn.out_proj"),
+    "self_attention/query": ("heads_in", "self_attn.q_proj"),
+    "self_attention/key": ("heads_in", "self_attn.k_proj"),
+    "self_attention/value": ("heads_in", "self_attn.v_proj"),
+    "self_attention/attention_output": ("heads_out", "self_attn.out_proj"),
     "mlp_norm": ("norm", "layer_norm2"),
     "mlp/hidden": ("linear", "mlp.fc1"),
     "mlp/output": ("linear", "mlp.fc2"),
@@ -84,7 +84,7 @@ _ANCHORS = ("embeddings.patch_embeddings.projection.weight",)
 HUGGINGFACE_VIT = Source(
     _converter(_VIT_NAMES),
     anchors=_ANCHORS,
-    config={"activation": "gelu", "epsilon": 1e-12},
+    config={"activation": "gelu", "layer_norm_epsilon": 1e-12},
     resize="bicubic",
     normalization=HALF,
     ignored=("pooler.", "embeddings.mask_token"),
@@ -98,7 +98,7 @@ HUGGINGFACE_DEIT = replace(
 HUGGINGFACE_DINOV2 = Source(
     _converter(_DINOV2_NAMES),
     anchors=_ANCHORS,
-    config={"activation": "gelu", "epsilon": 1e-6},
+    config={"activation": "gelu", "layer_norm_epsilon": 1e-6},
     gated_mlp={"activation": "silu"},
     wide_head={"head_reads": "class_and_average"},
     normalization=IMAGENET,
@@ -107,7 +107,7 @@ HUGGINGFACE_DINOV2 = Source(
 HUGGINGFACE_CLIP = Source(
     _converter(_CLIP_NAMES),
     anchors=("embeddings.patch_embedding.weight",),
-    config={"activation": "quick_gelu", "epsilon": 1e-5},
+    config={"activation": "quick_gelu", "layer_norm_epsilon": 1e-5},
     resize="bicubic",
     normalization=CLIP,
     ignored=("embeddings.position_ids",),

@@ -19,7 +19,7 @@ class Layout:
         variables: The weights of the model, by path.
         num_blocks: Integer.
         heads: Integer, of every block.
-        hidden_size: Integer, channels of a token.
+        hidden_dim: Integer, channels of a token.
         num_prefix_tokens: Integer, class token and registers.
         grid: `(H, W)` or `(T, H, W)` of the positions.
         head_reads: What the head reads beside the class token, as the config has it.
@@ -39,7 +39,7 @@ class Layout:
         self.num_blocks = sum(name.startswith("block_") for name in names)
         self.block = model.get_layer("block_0")
         self.heads = self.block.num_heads
-        *self.grid, self.hidden_size = model.get_layer("positions").table.shape
+        *self.grid, self.hidden_dim = model.get_layer("positions").table.shape
         self.grid = tuple(self.grid)
         self.num_prefix_tokens = sum(
             model.get_layer(name).num_tokens
@@ -68,7 +68,7 @@ class Layout:
         """Return the fields of the config that no weight shows and that sources differ in."""
         settings = {
             "activation": activations.serialize(self.block.activation),
-            "epsilon": self.block.epsilon,
+            "layer_norm_epsilon": self.block.layer_norm_epsilon,
         }
         if "head" in {layer.name for layer in self.model.layers}:
             settings["head_reads"] = self.head_reads

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 
 _ARRAY, _SCALAR = 1, 3
 _CHUNKED = "__msgpack_chunked_array__"

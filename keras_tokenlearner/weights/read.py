@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.weights.archives import check_torch_zip, read_npz
 from keras_tokenlearner.weights.entries import listed
 from keras_tokenlearner.weights.msgpack_files import read_msgpack

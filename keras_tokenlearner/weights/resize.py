@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_tokenlearner.layers.checks import check_choice
+from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.layers.positions import resize_positions
 
 METHODS = ("bilinear", "bicubic", "bicubic_antialias")

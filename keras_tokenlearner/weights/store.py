@@ -46,7 +46,7 @@ STORE = {
     ("tokenlearner_nano4_8at2", "fashion_mnist"): StoredWeights(
         model="tokenlearner_nano4_8at2",
         uri="package:tokenlearner_nano4_8at2_fashion_mnist.weights.h5",
-        sha256="bab2f60402cbb7e6f98e2ae6695f72f0675c98e76822e69fced144cbf2820134",
+        sha256="3ce6cbc78dfbd6df148244cd669215623dee5287bde7f2455411126e4cdf40ae",
         size=3394360,
         input_shape=(28, 28, 1),
         classes=10,
@@ -58,7 +58,7 @@ STORE = {
     ("tokenlearner_nano4_8at2", "cifar10"): StoredWeights(
         model="tokenlearner_nano4_8at2",
         uri="package:tokenlearner_nano4_8at2_cifar10.weights.h5",
-        sha256="c831ca745a24c2755c56e35125dfa5961de13ec8ec49862c22e3f7098afaa7d7",
+        sha256="ccd57704709e6fd7dfd095ec6bd20aeb36dad1ce072e5ab121f66ccca4491185",
         size=3403256,
         input_shape=(32, 32, 3),
         classes=10,

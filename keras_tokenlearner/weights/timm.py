@@ -22,8 +22,8 @@ NAMES = {
     "positions/table": ("rows", "pos_embed"),
     "pre_norm": ("norm", "norm_pre"),
     "block_{i}/attention_norm": ("norm", "blocks.{i}.norm1"),
-    "block_{i}/mixer/attention_output": ("heads_out", "blocks.{i}.attn.proj"),
-    "block_{i}/mixer_scale/gamma": ("raw", "blocks.{i}.ls1.gamma"),
+    "block_{i}/self_attention/attention_output": ("heads_out", "blocks.{i}.attn.proj"),
+    "block_{i}/self_attention_scale/gamma": ("raw", "blocks.{i}.ls1.gamma"),
     "block_{i}/mlp_norm": ("norm", "blocks.{i}.norm2"),
     "block_{i}/mlp/hidden": ("linear", "blocks.{i}.mlp.fc1", "blocks.{i}.mlp.w12"),
     "block_{i}/mlp/output": ("linear", "blocks.{i}.mlp.fc2", "blocks.{i}.mlp.w3"),
@@ -31,7 +31,7 @@ NAMES = {
     "norm": ("norm", "norm"),
     "head": ("linear", "head"),
 }
-CONFIG = {"activation": "gelu", "epsilon": 1e-6}
+CONFIG = {"activation": "gelu", "layer_norm_epsilon": 1e-6}
 GATED_MLP = {"activation": "silu"}
 _PARTS = ("query", "key", "value")
 
@@ -40,7 +40,7 @@ def convert(entries, heads):
     """Convert timm's entries, or Meta's of DINOv2."""
     arrays = from_torch(entries, NAMES, heads) | average_heads(entries, ("head", "head_dist"))
     for i in range(count_blocks(entries, NAMES)):
-        arrays |= _split_qkv(entries, f"blocks.{i}.attn.qkv", f"block_{i}/mixer", heads)
+        arrays |= _split_qkv(entries, f"blocks.{i}.attn.qkv", f"block_{i}/self_attention", heads)
     return arrays
 
 
@@ -106,14 +106,14 @@ def to_timm(model):
     unknown = [layer.name for layer in layout.added]
     unknown += ["pre_norm"] if "pre_norm/gamma" in arrays else []
     unknown += [reads] if reads and (reads, registers) != ("class_and_registers", 1) else []
-    if unknown or len(layout.grid) != 2 or "block_0/mixer/query/kernel" not in arrays:
+    if unknown or len(layout.grid) != 2 or "block_0/self_attention/query/kernel" not in arrays:
         raise ValueError(
             "to_timm: only image models of plain dot-product blocks have a place in timm. "
             f"Received: a model with grid={layout.grid} and layers {unknown}"
         )
     entries = to_torch(arrays, NAMES, layout.num_blocks)
     for i in range(layout.num_blocks):
-        names = [f"block_{i}/mixer/{part}" for part in _PARTS]
+        names = [f"block_{i}/self_attention/{part}" for part in _PARTS]
         channels = arrays[f"{names[0]}/kernel"].shape[0]
         kernels = [arrays[f"{name}/kernel"].reshape(channels, -1).T for name in names]
         biases = [arrays[f"{name}/bias"].reshape(-1) for name in names]

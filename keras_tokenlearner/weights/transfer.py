@@ -1,6 +1,6 @@
 """Weights of other libraries into our models: the one step that all sources share."""
 
-from keras_tokenlearner.layers.checks import check_choice
+from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.weights import adapt
 from keras_tokenlearner.weights.augreg import AUGREG
 from keras_tokenlearner.weights.dinov2 import DINOV2
@@ -156,7 +156,7 @@ def source_config(source, path_or_mapping=None):
     Example:
 
     >>> source_config("dinov2")
-    {'activation': 'gelu', 'epsilon': 1e-06}
+    {'activation': 'gelu', 'layer_norm_epsilon': 1e-06}
     """
     check_choice("source_config", "source", source, list(SOURCES))
     recipe = SOURCES[source]
@@ -170,7 +170,7 @@ def source_config(source, path_or_mapping=None):
     }
     if "register_tokens/tokens" in arrays:
         config["register_tokens"] = len(arrays["register_tokens/tokens"].array)
-    if "block_0/mixer_scale/gamma" in arrays:
+    if "block_0/self_attention_scale/gamma" in arrays:
         config["layer_scale"] = 1.0
     return config | _shown(arrays, recipe)
 

@@ -75,7 +75,7 @@ def test_every_video_model_of_the_catalogue(name):
     if isinstance(config, VisionTransformerConfig):
         frames, height, width = config.patch_size
         shape = (2 * frames, 2 * height, 3 * width, 3)
-        narrow = {"hidden_size": 16, "num_heads": 1}
+        narrow = {"hidden_dim": 16, "num_heads": 1}
     model = create_model(name, classes=2, input_shape=shape, **narrow)
     clip = np.random.default_rng(0).integers(0, 256, shape)
     (maps,) = token_maps(model, clip[None])

@@ -174,7 +174,7 @@ def _multiplied(model):
 
 
 def test_alternatives_by_hand():
-    direct, pooled = own.DirectTokens(3), own.PooledTokens(3, hidden_dim=5)
+    direct, pooled = own.DirectTokens(3), own.PooledTokens(3, mlp_dim=5)
     for layer in (direct, pooled):
         layer.build((None, 2, 4, 6, 8))
     assert count(direct, (2, 4, 6, 8)).macs == 2 * (4 * 6 * 8) * (3 * 8)

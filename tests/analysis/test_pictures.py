@@ -84,7 +84,7 @@ def test_every_image_model_of_the_catalogue(name):
     """As deep as it is, but narrow."""
     config = CATALOG[name].config
     shape = (4 * config.patch_size[0], 6 * config.patch_size[1], CATALOG[name].input_shape[-1])
-    model = create_model(name, classes=2, input_shape=shape, hidden_size=16, num_heads=1)
+    model = create_model(name, classes=2, input_shape=shape, hidden_dim=16, num_heads=1)
     images = np.random.default_rng(0).integers(0, 256, (2, *shape))
     maps = token_maps(model, images)
     assert len(draw_token_maps(images, maps).axes) == 2 * (config.num_tokens + 2)

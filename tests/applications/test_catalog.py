@@ -46,7 +46,7 @@ def rectangle_and_features(name):
     steps = 1 if len(config.patch_size) == 2 else shape[0] // config.patch_size[0]
     reduced = config.reducer is not None and config.fuser is None
     count = steps * (config.num_tokens if reduced else 12 * 24) + config.num_prefix_tokens
-    return (*shape[:-3], height, 2 * width, 3), (None, count, config.hidden_size)
+    return (*shape[:-3], height, 2 * width, 3), (None, count, config.hidden_dim)
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)

@@ -31,7 +31,7 @@ VIDEO = [
     "X2Plus1DM",
     "TokenLearnerX2Plus1DM",
 ]
-SMALL = {"num_layers": 2, "hidden_size": 64, "num_heads": 2}
+SMALL = {"num_layers": 2, "hidden_dim": 64, "num_heads": 2}
 SMALL_X2PLUS1D = {"stage_channels": (4, 8), "inner_channels": (8, 16), "stage_units": (1, 3)}
 PICO = "tokenlearner_pico8_4at1"
 PICO_VIDEO = "tokenlearner_x2plus1d_pico"

@@ -13,13 +13,13 @@ from keras_tokenlearner.analysis import costs
 def test_activations_are_those_of_korthikanti_without_dropout():
     block = create_model("vit_pico8").get_layer("block_0")
     _, tokens, channels = block.input.shape
-    heads, hidden = block.num_heads, block.mlp.hidden_dim
-    block.mlp.hidden_dim = 4 * channels  # as the formula has it
+    heads, hidden = block.num_heads, block.mlp.mlp_dim
+    block.mlp.mlp_dim = 4 * channels  # as the formula has it
     for parts in (1, 2, 4):
         squared = 2 * heads * tokens / channels  # 5 with the masks and outputs of dropout
         printed = tokens * channels * (8 + 24 / parts + squared / parts)  # 10 with two masks
         assert devices.activations(block, parts) == pytest.approx(printed)
-    block.mlp.hidden_dim = hidden
+    block.mlp.mlp_dim = hidden
 
 
 def test_rows(tmp_path):

@@ -122,11 +122,11 @@ LAYER_CASES = (
         **_VIDEO,
     ),
     # TokenFuser and what it is compared with
-    _case("fuser", layers.TokenFuser, {"dropout": 0.1}, (3, 8), (4, 6, 8), **_FUSED),
+    _case("fuser", layers.TokenFuser, {"dropout_rate": 0.1}, (3, 8), (4, 6, 8), **_FUSED),
     _case(
         "fuser_mlp",
         layers.TokenFuser,
-        {"beta": "mlp", "bottleneck_dim": 12, "activation": "relu", "epsilon": 1e-5},
+        {"beta": "mlp", "bottleneck_dim": 12, "activation": "relu", "layer_norm_epsilon": 1e-5},
         (3, 8),
         (4, 6, 8),
         **_FUSED,
@@ -179,7 +179,7 @@ LAYER_CASES = (
     _case(
         "reproject",
         layers.Reproject,
-        {"num_heads": 2, "mlp_dim": 12, "activation": "relu", "epsilon": 1e-5},
+        {"num_heads": 2, "mlp_dim": 12, "activation": "relu", "layer_norm_epsilon": 1e-5},
         (3, 8),
         (2, 4, 6, 8),
         dynamic=((None, 8), (None, None, None, 8)),
@@ -217,7 +217,7 @@ LAYER_CASES = (
     _case(
         "pooled_tokens",
         layers.PooledTokens,
-        {"num_tokens": 3, "hidden_dim": 12, "activation": "relu"},
+        {"num_tokens": 3, "mlp_dim": 12, "activation": "relu"},
         (2, 4, 6, 8),
         dynamic=((None, 4, 6, 8),),
         other=((3, 4, 6, 8),),
@@ -226,7 +226,7 @@ LAYER_CASES = (
     _case(
         "block",
         layers.TransformerBlock,
-        {"num_heads": 2, "mlp_dim": 12, "activation": "relu", "epsilon": 1e-5},
+        {"num_heads": 2, "mlp_dim": 12, "activation": "relu", "layer_norm_epsilon": 1e-5},
         (5, 8),
         still=_KEY_BIAS,
         **_ANY_LENGTH,
@@ -236,9 +236,9 @@ LAYER_CASES = (
         layers.TransformerBlock,
         {
             "num_heads": 4,
-            "dropout": 0.1,
-            "attention_dropout": 0.1,
-            "stochastic_depth": 0.1,
+            "dropout_rate": 0.1,
+            "attention_dropout_rate": 0.1,
+            "drop_path_rate": 0.1,
             "layer_scale": 0.1,
         },
         (5, 8),
@@ -274,13 +274,13 @@ LAYER_CASES = (
     _case(
         "mlp",
         layers.MLP,
-        {"hidden_dim": 12, "output_dim": 5, "activation": "quick_gelu", "dropout": 0.1},
+        {"mlp_dim": 12, "output_dim": 5, "activation": "quick_gelu", "dropout_rate": 0.1},
         (4, 8),
         dynamic=((None, 8),),
         other=((6, 8),),
     ),
-    _case("mlp_gated", layers.MLP, {"hidden_dim": 12, "gated": True}, (8,), dynamic=((None,),)),
-    _case("mlp_same", layers.MLP, {"hidden_dim": 12}, (8,), dynamic=((None,),)),
+    _case("mlp_gated", layers.MLP, {"mlp_dim": 12, "gated": True}, (8,), dynamic=((None,),)),
+    _case("mlp_same", layers.MLP, {"mlp_dim": 12}, (8,), dynamic=((None,),)),
     _case("layer_scale", layers.LayerScale, {"initial_value": 0.5}, (4, 8), **_ANY_LENGTH),
     # Bottleneck modules of videos
     _case(
@@ -303,7 +303,7 @@ LAYER_CASES = (
     _case(
         "mixer",
         layers.MixerBlock,
-        {"token_dim": 6, "channel_dim": 12, "activation": "relu", "epsilon": 1e-5},
+        {"token_dim": 6, "channel_dim": 12, "activation": "relu", "layer_norm_epsilon": 1e-5},
         (5, 8),
         dynamic=((None, 8),),
     ),
@@ -311,7 +311,7 @@ LAYER_CASES = (
     _case(
         "patches",
         layers.PatchEmbedding,
-        {"hidden_size": 8, "patch_size": (4, 3)},
+        {"hidden_dim": 8, "patch_size": (4, 3)},
         (10, 13, 3),
         dynamic=((None, None, 3),),
         other=((8, 7, 3),),
@@ -319,7 +319,7 @@ LAYER_CASES = (
     _case(
         "tubelets",
         layers.TubeletEmbedding,
-        {"hidden_size": 8, "patch_size": (2, 4, 3)},
+        {"hidden_dim": 8, "patch_size": (2, 4, 3)},
         (5, 8, 10, 3),
         dynamic=((None, None, None, 3),),
         other=((2, 9, 6, 3),),
@@ -327,7 +327,7 @@ LAYER_CASES = (
     _case(
         "stem",
         layers.ConvStem,
-        {"hidden_size": 8, "convs": ((6, 2), (6, 1), (8, 2)), "activation": "relu"},
+        {"hidden_dim": 8, "convs": ((6, 2), (6, 1), (8, 2)), "activation": "relu"},
         (10, 13, 3),
         dynamic=((None, None, 3),),
         other=((8, 7, 3),),

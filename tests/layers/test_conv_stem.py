@@ -34,7 +34,7 @@ def _norm(x, gamma, beta):
 
 
 def test_against_numpy():
-    layer = ConvStem(8, ((5, 2), (6, 1), (7, 2)), activation="relu", epsilon=1e-3)
+    layer = ConvStem(8, ((5, 2), (6, 1), (7, 2)), activation="relu", layer_norm_epsilon=1e-3)
     layer.build((None, 9, 12, 3))
     assign_weights(layer)
     y = x = array((2, 9, 12, 3), 0)

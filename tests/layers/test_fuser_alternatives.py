@@ -61,7 +61,11 @@ def test_reproject_attends_from_positions_to_tokens(shape):
         (Unpool, {"grid": 4}, ["grid=4", "tuple of 2 or 3 integers"]),
         (Reproject, {"num_heads": 0}, ["num_heads=0"]),
         (Reproject, {"num_heads": 2, "mlp_dim": "x"}, ["mlp_dim='x'"]),
-        (Reproject, {"num_heads": 2, "epsilon": 0.0}, ["epsilon=0.0", "above zero"]),
+        (
+            Reproject,
+            {"num_heads": 2, "layer_norm_epsilon": 0.0},
+            ["layer_norm_epsilon=0.0", "above zero"],
+        ),
     ],
     ids=str,
 )

@@ -23,7 +23,7 @@ def test_equations():
 def test_channels_are_mixed_after_tokens():
     x = array((1, 5, 8), 0)
     layer = random_layer(MixerBlock(token_dim=6), x.shape)
-    assert layer.channel_mlp.hidden_dim == 8
+    assert layer.channel_mlp.mlp_dim == 8
     layer.token_mlp.set_weights([np.zeros(w.shape) for w in layer.token_mlp.weights])
     changed = x.copy()
     changed[0, 3] += array((8,), 1)
@@ -37,7 +37,7 @@ def test_channels_are_mixed_after_tokens():
         ({"token_dim": 0}, ["token_dim=0"]),
         ({"channel_dim": "12"}, ["channel_dim='12'"]),
         ({"activation": "gelu_tan"}, ["activation='gelu_tan'", "Did you mean 'gelu_tanh'"]),
-        ({"epsilon": 0}, ["epsilon=0"]),
+        ({"layer_norm_epsilon": 0}, ["layer_norm_epsilon=0"]),
     ],
     ids=str,
 )

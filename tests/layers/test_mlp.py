@@ -33,7 +33,7 @@ def test_a_gate_multiplies_the_hidden_units():
 
 def test_dropout_is_after_each_dense_layer():
     x = np.ones((1, 8), "float32")
-    layer = random_layer(MLP(64, 64, dropout=0.5), x.shape)
+    layer = random_layer(MLP(64, 64, dropout_rate=0.5), x.shape)
     plain, dropped = run(layer, x), run(layer, x, training=True)
     assert 0.2 < (dropped == 0).mean() < 0.8
     kept = dropped != 0
@@ -44,16 +44,16 @@ def test_dropout_is_after_each_dense_layer():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"hidden_dim": 0}, ["hidden_dim=0", "at least 1"]),
+        ({"mlp_dim": 0}, ["mlp_dim=0", "at least 1"]),
         ({"output_dim": 0}, ["output_dim=0", "at least 1"]),
-        ({"dropout": 2}, ["dropout=2", "[0, 1)"]),
+        ({"dropout_rate": 2}, ["dropout_rate=2", "[0, 1)"]),
         ({"gated": "silu"}, ["gated='silu'", "[False, True]"]),
         ({"activation": "relo"}, ["activation='relo'", "'relu'"]),
     ],
     ids=str,
 )
 def test_refuses_arguments(arguments, words):
-    refused(lambda: MLP(**{"hidden_dim": 8, **arguments}), "MLP", "Received: ", *words)
+    refused(lambda: MLP(**{"mlp_dim": 8, **arguments}), "MLP", "Received: ", *words)
 
 
 def test_refuses_unknown_channels():

@@ -48,7 +48,7 @@ def test_pixels_that_fill_no_patch_are_left_out():
 @pytest.mark.parametrize(
     "kind, arguments, words",
     [
-        (PatchEmbedding, {"hidden_size": 0}, ["hidden_size=0"]),
+        (PatchEmbedding, {"hidden_dim": 0}, ["hidden_dim=0"]),
         (PatchEmbedding, {"patch_size": 16}, ["patch_size=16", "tuple of 2 integers"]),
         (PatchEmbedding, {"patch_size": (2, 4, 4)}, ["patch_size=(2, 4, 4)"]),
         (PatchEmbedding, {"patch_size": (4, 0)}, ["patch_size=0", "at least 1"]),
@@ -57,7 +57,7 @@ def test_pixels_that_fill_no_patch_are_left_out():
     ids=str,
 )
 def test_refuses_arguments(kind, arguments, words):
-    arguments = {"hidden_size": 8, **arguments}
+    arguments = {"hidden_dim": 8, **arguments}
     refused(lambda: kind(**arguments), kind.__name__, "Received: ", *words)
 
 

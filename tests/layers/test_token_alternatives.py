@@ -73,7 +73,7 @@ def test_pooled_tokens_is_an_mlp_of_the_average():
     layer = random_layer(PooledTokens(3), x.shape)
     expected = helpers.mlp(x.mean((1, 2)), *layer.get_weights())
     close(run(layer, x), expected.reshape(2, 3, 8))
-    assert layer.mlp.hidden_dim == 8
+    assert layer.mlp.mlp_dim == 8
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_pooled_tokens_is_an_mlp_of_the_average():
         (FixedGrid, {"num_tokens": 0}, ["num_tokens=0", "at least 1"]),
         (DirectTokens, {"num_tokens": "8"}, ["num_tokens='8'"]),
         (PooledTokens, {"num_tokens": True}, ["num_tokens=True"]),
-        (PooledTokens, {"hidden_dim": 2.5}, ["hidden_dim=2.5"]),
+        (PooledTokens, {"mlp_dim": 2.5}, ["mlp_dim=2.5"]),
         (PooledTokens, {"activation": "gelu_tan"}, ["activation='gelu_tan'", "'gelu_tanh'"]),
         *((kind, {"grid": 14}, ["grid=14", "tuple of 2 or 3 integers"]) for kind in KINDS),
     ],

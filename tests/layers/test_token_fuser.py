@@ -62,7 +62,7 @@ def test_agrees_with_the_authors_code():
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_equation_2_on_videos(form):
     tokens, x = array((2, 6, 8), 0), array((2, 2, 4, 5, 8), 1)
-    layer = random_layer(TokenFuser(dropout=0.5, **form), tokens.shape, x.shape)
+    layer = random_layer(TokenFuser(dropout_rate=0.5, **form), tokens.shape, x.shape)
     expected = equation_2(tokens, x, layer.get_weights(), **form)
     close(run(layer, tokens, x, training=False), expected)
     sequence = x.reshape(2, 40, 8)
@@ -93,7 +93,7 @@ def test_starts_as_the_identity(form):
 
 def test_dropout_is_of_what_is_added():
     tokens, x = array((2, 3, 8), 0), array((2, 4, 5, 8), 1)
-    layer = random_layer(TokenFuser(dropout=0.5), tokens.shape, x.shape)
+    layer = random_layer(TokenFuser(dropout_rate=0.5), tokens.shape, x.shape)
     added = run(layer, tokens, x) - x
     dropped = run(layer, tokens, x, training=True) - x
     zero = np.isclose(dropped, 0, atol=1e-6)
@@ -108,8 +108,8 @@ def test_dropout_is_of_what_is_added():
         ({"beta": "dense"}, ["beta='dense'", "'linear', 'mlp'"]),
         ({"grid": (4, 6, 2, 1)}, ["grid=(4, 6, 2, 1)"]),
         ({"bottleneck_dim": 0}, ["bottleneck_dim=0"]),
-        ({"dropout": -0.1}, ["dropout=-0.1", "[0, 1)"]),
-        ({"epsilon": "1e-6"}, ["epsilon='1e-6'", "above zero"]),
+        ({"dropout_rate": -0.1}, ["dropout_rate=-0.1", "[0, 1)"]),
+        ({"layer_norm_epsilon": "1e-6"}, ["layer_norm_epsilon='1e-6'", "above zero"]),
     ],
     ids=str,
 )

@@ -36,7 +36,7 @@ def test_equations(masked):
     layer = random_layer(TransformerBlock(num_heads=2), x.shape)
     expected = helpers.transformer_block(x, layer.get_weights(), mask)
     close(run(layer, x, attention_mask=mask), expected)
-    assert layer.mlp.hidden_dim == 32
+    assert layer.mlp.mlp_dim == 32
 
 
 @pytest.mark.parametrize("attention", ["dot_product", "vector"])
@@ -58,7 +58,7 @@ def test_layer_scale_multiplies_each_branch():
     scaled.build(x.shape)
     scaled.attention_norm.set_weights(plain.attention_norm.get_weights())
     scaled.mlp_norm.set_weights(plain.mlp_norm.get_weights())
-    for branch in ("mixer", "mlp"):
+    for branch in ("self_attention", "mlp"):
         weights = getattr(plain, branch).get_weights()
         getattr(scaled, branch).set_weights(weights)
         weights[-2:] = [0.3 * weights[-2], 0.3 * weights[-1]]  # the last linear layer's
@@ -68,8 +68,8 @@ def test_layer_scale_multiplies_each_branch():
 
 def test_stochastic_depth_drops_whole_examples_in_training():
     x = array((64, 5, 8), 0)
-    layer = random_layer(TransformerBlock(num_heads=2, stochastic_depth=0.5), x.shape)
-    layer.mixer.set_weights([0 * weight for weight in layer.mixer.get_weights()])
+    layer = random_layer(TransformerBlock(num_heads=2, drop_path_rate=0.5), x.shape)
+    layer.self_attention.set_weights([0 * weight for weight in layer.self_attention.get_weights()])
     branch = run(layer, x) - x
     trained = run(layer, x, training=True) - x
     dropped = np.abs(trained).max((1, 2)) < 1e-6
@@ -79,14 +79,14 @@ def test_stochastic_depth_drops_whole_examples_in_training():
 
 def test_stochastic_depth_and_dropout_leave_inference_alone():
     x = array((2, 5, 8), 0)
-    rates = {"stochastic_depth": 0.5, "dropout": 0.5, "attention_dropout": 0.5}
+    rates = {"drop_path_rate": 0.5, "dropout_rate": 0.5, "attention_dropout_rate": 0.5}
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
     dropping = random_layer(TransformerBlock(num_heads=2, **rates), x.shape)
     close(run(dropping, x, training=False), run(plain, x))
     assert np.abs(run(dropping, x, training=True) - run(plain, x)).max() > 1e-2
 
 
-@pytest.mark.parametrize("rate", ["dropout", "attention_dropout"])
+@pytest.mark.parametrize("rate", ["dropout_rate", "attention_dropout_rate"])
 def test_each_dropout_acts_in_training(rate):
     x = array((2, 5, 8), 0)
     layer = random_layer(TransformerBlock(num_heads=2, **{rate: 0.5}), x.shape)
@@ -99,11 +99,11 @@ def test_each_dropout_acts_in_training(rate):
         ({"num_heads": 0}, ["num_heads=0", "at least 1"]),
         ({"mlp_dim": 0}, ["mlp_dim=0", "at least 1"]),
         ({"attention": "vectors"}, ["attention='vectors'", "Did you mean 'vector'?"]),
-        ({"dropout": 1.5}, ["dropout=1.5", "[0, 1)"]),
-        ({"attention_dropout": "0"}, ["attention_dropout='0'", "[0, 1)"]),
-        ({"stochastic_depth": -1}, ["stochastic_depth=-1", "[0, 1)"]),
+        ({"dropout_rate": 1.5}, ["dropout_rate=1.5", "[0, 1)"]),
+        ({"attention_dropout_rate": "0"}, ["attention_dropout_rate='0'", "[0, 1)"]),
+        ({"drop_path_rate": -1}, ["drop_path_rate=-1", "[0, 1)"]),
         ({"layer_scale": -1e-5}, ["layer_scale=-1e-05", "above zero"]),
-        ({"epsilon": None}, ["epsilon=None", "above zero"]),
+        ({"layer_norm_epsilon": None}, ["layer_norm_epsilon=None", "above zero"]),
     ],
     ids=str,
 )

@@ -12,7 +12,7 @@ from tests.conformance import ModelCase
 _SOFTMAX = "a constant along the axis of a softmax cancels in it"
 _IMAGE = {
     "input_shape": (16, 24, 3),
-    "hidden_size": 16,
+    "hidden_dim": 16,
     "num_layers": 2,
     "num_heads": 2,
     "patch_size": (4, 6),
@@ -106,9 +106,9 @@ MODEL_CASES = (
         class_token=True,
         register_tokens=2,
         layer_scale=0.1,
-        stochastic_depth=0.1,
-        dropout=0.1,
-        attention_dropout=0.1,
+        drop_path_rate=0.1,
+        dropout_rate=0.1,
+        attention_dropout_rate=0.1,
     ),
     _learner(
         "model_b_prefix",

@@ -6,7 +6,7 @@ import pytest
 from keras_tokenlearner.models import VisionTransformerConfig
 from tests.layers.helpers import refused
 
-SMALL = {"hidden_size": 16, "num_layers": 4, "num_heads": 2, "patch_size": (4, 4)}
+SMALL = {"hidden_dim": 16, "num_layers": 4, "num_heads": 2, "patch_size": (4, 4)}
 LEARNER = {"reducer": "token_learner"}
 VIDEO = {"patch_size": (2, 4, 4)}
 
@@ -58,7 +58,7 @@ def test_prefix_tokens(class_token, registers, count):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"hidden_size": 0}, ["hidden_size=0", "at least 1"]),
+        ({"hidden_dim": 0}, ["hidden_dim=0", "at least 1"]),
         ({"num_layers": "12"}, ["num_layers='12'"]),
         ({"num_heads": True}, ["num_heads=True"]),
         ({"stem": "convolutions"}, ["tuple of pairs", "stem='convolutions'"]),
@@ -71,10 +71,10 @@ def test_prefix_tokens(class_token, registers, count):
         ({"patch_size": 4}, ["patch_size=4", "tuple of 2 or 3 integers"]),
         ({"patch_size": (4, 0)}, ["patch_size=0"]),
         ({"pool_size": (2, 2, 2)}, ["pool_size=(2, 2, 2)"]),
-        ({"dropout": 1}, ["dropout=1", "[0, 1)"]),
-        ({"stochastic_depth": -0.1}, ["stochastic_depth=-0.1"]),
+        ({"dropout_rate": 1}, ["dropout_rate=1", "[0, 1)"]),
+        ({"drop_path_rate": -0.1}, ["drop_path_rate=-0.1"]),
         ({"layer_scale": 0}, ["layer_scale=0", "above zero"]),
-        ({"epsilon": 0}, ["epsilon=0", "above zero"]),
+        ({"layer_norm_epsilon": 0}, ["layer_norm_epsilon=0", "above zero"]),
         ({"activation": "gelu_tan"}, ["activation='gelu_tan'", "'gelu_tanh'"]),
         ({"reducer": "tokenlearner"}, ["reducer='tokenlearner'", "Did you mean 'token_learner'"]),
         ({**LEARNER, "fuser": "fuser"}, ["fuser='fuser'", "'token_fuser'"]),

@@ -11,7 +11,7 @@ from tests.models.cases import transformer
 
 IMAGE = {
     "input_shape": (16, 24, 3),
-    "hidden_size": 16,
+    "hidden_dim": 16,
     "num_layers": 4,
     "num_heads": 2,
     "patch_size": (4, 6),
@@ -118,21 +118,27 @@ def test_config_reaches_the_layers():
         mlp_dim=24,
         token_attention="mlp",
         token_pooling="sum",
-        stochastic_depth=0.3,
-        dropout=0.1,
-        attention_dropout=0.2,
+        drop_path_rate=0.3,
+        dropout_rate=0.1,
+        attention_dropout_rate=0.2,
         layer_scale=0.5,
         activation="quick_gelu",
-        epsilon=1e-5,
+        layer_norm_epsilon=1e-5,
         positions="sincos",
     )
     block, learner = (model.get_layer(name).get_config() for name in ("block_3", "token_learner"))
-    expected = {"mlp_dim": 24, "dropout": 0.1, "attention_dropout": 0.2, "layer_scale": 0.5}
+    expected = {
+        "mlp_dim": 24,
+        "dropout_rate": 0.1,
+        "attention_dropout_rate": 0.2,
+        "layer_scale": 0.5,
+    }
     assert {name: block[name] for name in expected} == expected
     for layer in (block, learner):
-        assert (layer["activation"], layer["epsilon"]) == ("quick_gelu", 1e-5)
+        assert layer["activation"] == "quick_gelu"
+    assert (block["layer_norm_epsilon"], learner["epsilon"]) == (1e-5, 1e-5)
     assert (learner["attention"], learner["pooling"], learner["grid"]) == ("mlp", "sum", (4, 4))
-    depths = [model.get_layer(f"block_{i}").stochastic_depth for i in range(4)]
+    depths = [model.get_layer(f"block_{i}").drop_path_rate for i in range(4)]
     close(depths, [0, 0.1, 0.2, 0.3])
     assert model.get_layer("norm").epsilon == 1e-5
     assert model.get_layer("positions").initializer == "sincos"

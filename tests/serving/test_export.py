@@ -41,7 +41,9 @@ def exported(tmp_path_factory):
     """A model with random weights, what it was exported to, and what a client got from that."""
     folder = tmp_path_factory.mktemp("served")
     keras.utils.set_random_seed(0)
-    model = create_model("tokenlearner_pico8_4at1", classes=7, input_shape=(32, 48, 3), dropout=0.1)
+    model = create_model(
+        "tokenlearner_pico8_4at1", classes=7, input_shape=(32, 48, 3), dropout_rate=0.1
+    )
     random = np.random.default_rng(0)
     model.set_weights([random.normal(0, 0.2, w.shape) for w in model.get_weights()])
     path = export(model, folder / "pico", labels=LABELS, top_k=3)

@@ -32,7 +32,7 @@ def run(folder, save_freq=2, callbacks=()):
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 255, (40, 32, 32, 3)).astype("uint8"), np.arange(40) % 10
-    model = create_model("tokenlearner_pico8_4at1", classes=10, dropout=0.1)
+    model = create_model("tokenlearner_pico8_4at1", classes=10, dropout_rate=0.1)
     model.compile(
         "adamw",
         "categorical_crossentropy",

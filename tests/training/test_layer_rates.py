@@ -76,7 +76,7 @@ def apply(optimizer, model, gradients):
 def test_steps(kind):
     model, gradients = model_and_gradients()
     before = [value.astype("float64") for value in values(model)]
-    many = {"steps": 10**9, "clip_norm": 1.0, "layer_decay": DECAY}
+    many = {"steps": 10**9, "global_clipnorm": 1.0, "layer_decay": DECAY}
     optimizer = sgd(0.1, **many) if kind == "sgd" else adamw(0.1, weight_decay=0.3, **many)
     found = apply(optimizer, model, gradients)
     norms = [np.sqrt(sum((g**2).sum() for g in step)) for step in gradients]
@@ -125,7 +125,7 @@ def training(tmp_path):
     def make():
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
-        shape = {"input_shape": (16, 16, 3), "num_layers": 1, "hidden_size": 8, "num_heads": 1}
+        shape = {"input_shape": (16, 16, 3), "num_layers": 1, "hidden_dim": 8, "num_heads": 1}
         model = create_model("vit_pico8", classes=3, **shape)
         optimizer = adamw(1e-2, steps=6, layer_decay=DECAY)
         eager = keras.backend.backend() != "jax"  # faster for so few steps

@@ -71,9 +71,9 @@ def test_fine_tuning_with_all_that_saves_memory(images, tmp_path):
         weights=str(tmp_path / "before.weights.h5"),
         learning_rate=0.3,
         epochs=8,
-        accumulate=2,
+        gradient_accumulation_steps=2,
         precision="mixed_bfloat16",
-        average=0.5,
+        ema_momentum=0.5,
         remat="none" if BACKEND == "tensorflow" else "activations",
     )
     built = recipe.build(classes=2)
@@ -88,9 +88,14 @@ def test_fine_tuning_with_all_that_saves_memory(images, tmp_path):
 
 
 def test_parts_of_batches_end_where_whole_batches_do(images):
-    def trained(accumulate):
+    def trained(gradient_accumulation_steps):
         keras.utils.set_random_seed(0)
-        recipe = tiny("imagenet_384", accumulate=accumulate, learning_rate=0.3, layer_decay=0.7)
+        recipe = tiny(
+            "imagenet_384",
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            learning_rate=0.3,
+            layer_decay=0.7,
+        )
         model = recipe.build(classes=2)
         batches = recipe.batches(images, model.input_shape[1:], training=True)
         batches.augment = None  # which varies a batch as a whole
@@ -130,8 +135,8 @@ def test_optimizers_are_those_of_vit():
 
 
 def test_refused():
-    with pytest.raises(ValueError, match="Received: batch_size=8, accumulate=3"):
-        tiny("imagenet_384", accumulate=3)
+    with pytest.raises(ValueError, match="Received: batch_size=8, gradient_accumulation_steps=3"):
+        tiny("imagenet_384", gradient_accumulation_steps=3)
     with pytest.raises(ValueError, match=f"{BACKEND}: `remat` must be one of"):
         tiny("imagenet_384", remat="everything").build(2)
     for name in ("imagenet_384", "pretraining"):

@@ -8,7 +8,7 @@ from keras_tokenlearner.models import VisionTransformerConfig, vision_transforme
 from keras_tokenlearner.weights import load, source_config
 
 SIZES = {
-    "hidden_size": 32,
+    "hidden_dim": 32,
     "num_layers": 2,
     "num_heads": 2,
     "mlp_dim": 48,
@@ -93,7 +93,7 @@ def refused(message, model, *arguments, **options):
 def augreg_entries(seed=0, grid=(4, 4), class_token=True, classes=5, prefix=""):
     """Return a checkpoint in the names of the JAX ViT, of the sizes above."""
     rng = np.random.default_rng(seed)
-    channels, hidden, heads = SIZES["hidden_size"], SIZES["mlp_dim"], SIZES["num_heads"]
+    channels, hidden, heads = SIZES["hidden_dim"], SIZES["mlp_dim"], SIZES["num_heads"]
     parts = (heads, channels // heads)
     shapes = {
         "embedding/kernel": (*SIZES["patch_size"], 3, channels),

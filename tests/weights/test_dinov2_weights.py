@@ -41,7 +41,7 @@ def test_features_are_timm_s(pair, image):
 
     checkpoint, module = pair
     config = VisionTransformerConfig(
-        hidden_size=384,
+        hidden_dim=384,
         num_layers=12,
         num_heads=6,
         patch_size=(14, 14),

@@ -37,11 +37,11 @@ def test_round_trip(saved):
 
 
 def test_the_file_of_a_compiled_model_holds_its_optimizer_too(tmp_path):
-    model = create_model(PICO, classes=10, dropout=0.1)
+    model = create_model(PICO, classes=10, dropout_rate=0.1)
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(np.zeros((2, 32, 32, 3)), np.zeros(2), verbose=0)
     save_weights(model, tmp_path / "pico.weights.h5")
-    other = create_model(PICO, classes=10, dropout=0.1)
+    other = create_model(PICO, classes=10, dropout_rate=0.1)
     load_weights(other, tmp_path / "pico.weights.h5")
     for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -29,7 +29,7 @@ def test_a_still_clip_has_the_features_of_its_image(fuser, embedding):
 
 
 def test_a_stem_takes_frames_as_images():
-    small = {"classes": 5, "num_layers": 2, "at": 1, "hidden_size": 24}
+    small = {"classes": 5, "num_layers": 2, "at": 1, "hidden_dim": 24}
     small["stem"] = ((8, 2), (8, 2))
     image_model = create_model("tokenlearner_nano4_8at2", **small)
     assign_weights(image_model)

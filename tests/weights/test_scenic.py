@@ -10,7 +10,7 @@ from keras_tokenlearner.weights import load, source_config
 from tests.weights.foreign import build, refused
 
 REFERENCE = dict(np.load(Path(__file__).parents[1] / "data" / "reference_layers.npz"))
-SIZES = {"hidden_size": 16, "mlp_dim": 32, "num_tokens": 4, "reducer": "token_learner", "at": 1}
+SIZES = {"hidden_dim": 16, "mlp_dim": 32, "num_tokens": 4, "reducer": "token_learner", "at": 1}
 IMAGE = (48, 48)  # a grid of 6 x 6
 
 
@@ -98,7 +98,7 @@ def test_vivit():
     entries["embedding/kernel"] = rng.normal(size=(2, 8, 8, 3, 16))
     entries["Transformer/posembed_input/pos_embedding"] = rng.normal(size=(1, 1 + 3 * 36, 16))
     entries["cls"] = rng.normal(size=(1, 1, 16))
-    sizes = {"hidden_size": 16, "mlp_dim": 32, "patch_size": (2, 8, 8)}
+    sizes = {"hidden_dim": 16, "mlp_dim": 32, "patch_size": (2, 8, 8)}
     model = build("scenic", entries, image=(6, *IMAGE), **sizes)
     assert not load(model, "scenic", entries).left
     table = model.get_layer("positions").get_weights()[0]

@@ -93,10 +93,10 @@ def test_another_architecture():
     for changes, message in (
         ({"num_layers": 3}, "Not in the file: block_2/attention_norm/gamma"),
         ({"num_layers": 1}, "Without a place in the model: Transformer/encoderblock_1"),
-        ({"hidden_size": 64}, r"has shape \(8, 8, 3, 64\), embedding/kernel of the file gives"),
+        ({"hidden_dim": 64}, r"has shape \(8, 8, 3, 64\), embedding/kernel of the file gives"),
         ({"patch_size": (16, 16)}, "shapes differ"),
         ({"register_tokens": 2}, "Not in the file: register_tokens/tokens"),
-        ({"layer_scale": 0.1}, "Not in the file: block_0/mixer_scale/gamma"),
+        ({"layer_scale": 0.1}, "Not in the file: block_0/self_attention_scale/gamma"),
         ({"pre_norm": True}, "Not in the file: pre_norm/gamma"),
         ({"block_attention": "vector"}, "shapes differ"),
     ):
@@ -118,11 +118,14 @@ def test_unknown_entries_are_not_passed_over():
 
 
 def test_other_settings():
-    model = build("augreg", ENTRIES, activation="gelu", epsilon=1e-3)
-    message = "activation is 'gelu' and must be 'gelu_tanh'; epsilon is 0.001 and must be 1e-06"
+    model = build("augreg", ENTRIES, activation="gelu", layer_norm_epsilon=1e-3)
+    message = (
+        "activation is 'gelu' and must be 'gelu_tanh'; "
+        "layer_norm_epsilon is 0.001 and must be 1e-06"
+    )
     refused(message, model, "augreg", ENTRIES)
     report = load(model, "augreg", ENTRIES, check_settings=False)
-    assert len(report.differences) == 2 and "differs  epsilon is 0.001" in str(report)
+    assert len(report.differences) == 2 and "differs  layer_norm_epsilon is 0.001" in str(report)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +155,7 @@ def test_what_is_no_model_or_source_of_ours():
 
 
 def test_source_config():
-    assert source_config("augreg") == {"activation": "gelu_tanh", "epsilon": 1e-6}
+    assert source_config("augreg") == {"activation": "gelu_tanh", "layer_norm_epsilon": 1e-6}
     config = source_config("augreg", ENTRIES)
     assert config["class_token"] and not config["pre_norm"]
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 
 _LUMA = np.array([0.2989, 0.587, 0.114])  # of red, green and blue in grey
 

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from keras_tokenlearner.extras import require
+from keras_tokenlearner._extras import require
 
 
 class VideoError(ValueError):

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.tfds import SPLITS, open_records
 from keras_tokenlearner.data.video.decoding import VideoError, VideoInfo
 from keras_tokenlearner.data.video.lists import VideoList
-from keras_tokenlearner.extras import require
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import keras
 # MLPs. The first weight of a pair is divided by its outputs, the second by its inputs, so that
 # devices exchange no more than the sum of a block's attention, and that of its MLP.
 _AXES = {
-    r"mixer/(query|key|value)/kernel": (None, "model", None),  # (C, heads, d)
-    r"mixer/(query|key|value)/bias": ("model", None),
-    r"mixer/attention_output/kernel": ("model", None, None),  # (heads, d, C)
+    r"self_attention/(query|key|value)/kernel": (None, "model", None),  # (C, heads, d)
+    r"self_attention/(query|key|value)/bias": ("model", None),
+    r"self_attention/attention_output/kernel": ("model", None, None),  # (heads, d, C)
     r"mlp/(hidden|gate)/kernel": (None, "model"),
     r"mlp/(hidden|gate)/bias": ("model",),
     r"mlp/output/kernel": ("model", None),

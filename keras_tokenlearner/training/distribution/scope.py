@@ -3,7 +3,7 @@ import importlib
 
 import keras
 
-from keras_tokenlearner.layers.checks import check_choice
+from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.training.distribution.devices import Devices, check_keras_distribution
 
 MODES = ("auto", "one_device", "data_parallel", "model_parallel")

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import keras
 
+from keras_tokenlearner._checks import check_choice, check_int
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import ImageBatches, open_named
-from keras_tokenlearner.layers.checks import check_choice, check_int
 from keras_tokenlearner.training.optimizers import sgd
 from keras_tokenlearner.training.precision import dtype_policy
 
@@ -26,7 +26,7 @@ class ImageNet384Recipe:
 
     Command: `keras-tokenlearner train imagenet_384 --set model=NAME --set weights=FILE`. It needs
     ImageNet prepared by tensorflow-datasets (or `data=folder:FOLDER`), weights that were
-    pre-trained, and accelerators for 512 images at a time, or `accumulate`.
+    pre-trained, and accelerators for 512 images at a time, or `gradient_accumulation_steps`.
 
     To expect after pre-training on JFT-300M, which is not public, from Table 1 (top-1, in percent):
 
@@ -49,12 +49,12 @@ class ImageNet384Recipe:
         size: Height and width of the images.
         epochs: Passes over the training images.
         batch_size: Images a step of the optimizer.
-        accumulate: Parts in which a batch goes through the model, their gradients averaged.
+        gradient_accumulation_steps: Parts of a batch; their gradients are averaged.
         learning_rate: The highest, reached after the warm-up.
         warmup_steps: Steps of linear warm-up.
         layer_decay: Learning rate of a block over that of the block above; ViT has one for all.
         label_smoothing: Of the cross-entropy.
-        average: Momentum of the average of the weights that is kept; 0 for none.
+        ema_momentum: Momentum of the average of the weights that is kept; 0 for none.
         precision: Name of Keras's policy, such as `mixed_bfloat16`.
         remat: `none`, or what is computed again in the backward pass to save memory:
             `activations`, and on torch `full`.
@@ -70,23 +70,26 @@ class ImageNet384Recipe:
     size: int = 384
     epochs: int = 8
     batch_size: int = 512
-    accumulate: int = 1
+    gradient_accumulation_steps: int = 1
     learning_rate: float = 0.03
     warmup_steps: int = 500
     layer_decay: float = 1.0
     label_smoothing: float = 0.0
-    average: float = 0.0
+    ema_momentum: float = 0.0
     precision: str = "float32"
     remat: str = "none"
     threads: int = 16
     seed: int = 0
 
     def __post_init__(self):
-        check_int(type(self).__name__, "accumulate", self.accumulate)
-        if self.batch_size % self.accumulate:
+        check_int(
+            type(self).__name__, "gradient_accumulation_steps", self.gradient_accumulation_steps
+        )
+        if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
-                f"{type(self).__name__}: `accumulate` must divide the batch. "
-                f"Received: batch_size={self.batch_size}, accumulate={self.accumulate}"
+                f"{type(self).__name__}: `gradient_accumulation_steps` must divide the batch. "
+                f"Received: batch_size={self.batch_size}, "
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps}"
             )
 
     def open(self):
@@ -118,7 +121,7 @@ class ImageNet384Recipe:
 
     def batches(self, images, input_shape, training):
         """Return the batches of a source of images."""
-        size, augment = self.batch_size // self.accumulate, self.augmentation
+        size, augment = self.batch_size // self.gradient_accumulation_steps, self.augmentation
         arguments = {"crop": _CROP, "seed": self.seed, "threads": self.threads}
         return ImageBatches(images, input_shape, size, training, augment=augment, **arguments)
 
@@ -128,16 +131,19 @@ class ImageNet384Recipe:
 
     def optimizer(self, steps_per_epoch):
         """Return SGD with momentum, warm-up and cosine decay over the whole run."""
-        steps = self.epochs * steps_per_epoch // self.accumulate
+        steps = self.epochs * steps_per_epoch // self.gradient_accumulation_steps
         return sgd(self.learning_rate, steps, self.warmup_steps, **self.common())
 
     def common(self):
         """Return what optimizers of every kind are told."""
         return {
             "layer_decay": self.layer_decay,
-            "gradient_accumulation_steps": self.accumulate if self.accumulate > 1 else None,
-            "use_ema": self.average > 0,
-            "ema_momentum": self.average ** (1 / self.accumulate),  # Keras averages after each part
+            "gradient_accumulation_steps": self.gradient_accumulation_steps
+            if self.gradient_accumulation_steps > 1
+            else None,
+            "use_ema": self.ema_momentum > 0,
+            "ema_momentum": self.ema_momentum
+            ** (1 / self.gradient_accumulation_steps),  # Keras averages after each part
         }
 
 
@@ -146,7 +152,8 @@ class ImageNet512Recipe(ImageNet384Recipe):
     """Fine-tuning of L models on ImageNet at 512 pixels: Tables 2, 3 and 4.
 
     Command: `keras-tokenlearner train imagenet_512 --set model=NAME --set weights=FILE`. It needs
-    what the recipe at 384 pixels needs, and an L/8 or L/10 many times its memory: see `accumulate`,
+    what the recipe at 384 pixels needs, and an L/8 or L/10 many times its memory: see
+    `gradient_accumulation_steps`,
     `precision` and `remat`.
 
     To expect after pre-training on JFT-300M, from Tables 2 and 3 (top-1, in percent):
@@ -161,4 +168,4 @@ class ImageNet512Recipe(ImageNet384Recipe):
 
     model: str = "tokenlearner_l16_16at12"
     size: int = 512
-    average: float = 0.9999
+    ema_momentum: float = 0.9999

@@ -11,7 +11,8 @@ class PretrainingRecipe(ImageNet384Recipe):
     """The schedule of ViT on JFT-300M at 224 pixels, which the paper follows.
 
     Command: `keras-tokenlearner train pretraining --set model=NAME --set data=DATA`. It needs a
-    large set of images and accelerators for 4,096 of them at a time, or `accumulate`. The paper's
+    large set of images and accelerators for 4,096 of them at a time, or
+    `gradient_accumulation_steps`. The paper's
     set has 300 million and is Google's own; ImageNet stands in its place here, on which 7 epochs
     are far too few: ViT takes 300 there, a rate of 0.003 and a weight decay of 0.3.
 
@@ -38,7 +39,7 @@ class PretrainingRecipe(ImageNet384Recipe):
 
     def optimizer(self, steps_per_epoch):
         """Return AdamW with warm-up and linear decay over the whole run."""
-        steps = self.epochs * steps_per_epoch // self.accumulate
+        steps = self.epochs * steps_per_epoch // self.gradient_accumulation_steps
         return adamw_linear(
             self.learning_rate, steps, self.warmup_steps, self.weight_decay, **self.common()
         )

@@ -295,7 +295,7 @@ def test_a_video_model_learns_from_a_folder(folder):
     from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
 
     config = VisionTransformerConfig(
-        hidden_size=16, num_layers=2, num_heads=2, patch_size=(2, 8, 8), reducer="token_learner",
+        hidden_dim=16, num_layers=2, num_heads=2, patch_size=(2, 8, 8), reducer="token_learner",
         num_tokens=2, positions="sincos",
     )  # fmt: skip
     model = vision_transformer(config, input_shape=(4, 16, 16, 3), classes=2)

@@ -25,11 +25,11 @@ MODELS = {
         "inner_channels": (16,),
         "stage_units": (2,),
         "replaced": (1,),
-        "dropout": 0.0,
+        "dropout_rate": 0.0,
     },
     "tokenlearner_vivit_l16_16at12": {
         "input_shape": (4, 32, 32, 3),
-        "hidden_size": 32,
+        "hidden_dim": 32,
         "num_layers": 2,
         "num_heads": 2,
         "at": 1,

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner.layers import checks
+from keras_tokenlearner import _checks as checks
 from tests.layers.helpers import refused
 
 
