@@ -30,7 +30,7 @@ import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 answers = model.images(np.load(sys.argv[2]))
 np.save(sys.argv[3], answers["probabilities"].numpy())
-print("The server says:", ", ".join(x.decode() for x in answers["top_labels"].numpy()[:6, 0]))
+print("The server says:", ", ".join(x.decode() for x in answers["top_class_names"].numpy()[:6, 0]))
 """
 
 
@@ -89,7 +89,7 @@ def quickstart(output="quickstart", epochs=2):
     print(f"After:  right on {after:.1%}.")
 
     _say(4, "A SavedModel, served without Keras")
-    folder = export(model, output / "served", labels=CLASS_NAMES)
+    folder = export(model, output / "served", class_names=CLASS_NAMES)
     requests = turned[:32]
     answers = model.predict(requests.astype("float32"), verbose=0)
     difference = _served_difference(folder, requests, answers, output)

@@ -88,12 +88,12 @@ print(f"on their side, right on {before:.1%} before and on {after:.1%} after")
 import tensorflow as tf
 
 tf.get_logger().setLevel("ERROR")
-folder = kt.export(model, "served", labels=CLASS_NAMES)
+folder = kt.export(model, "served", class_names=CLASS_NAMES)
 served = tf.saved_model.load(str(folder))
 larger = turned[:4].repeat(3, axis=1).repeat(3, axis=2)  # 84 x 84 pixels
 answers = served.images(tf.constant(np.ascontiguousarray(larger)))
 for label, name, share in zip(
-    labels, answers["top_labels"].numpy()[:, 0], answers["top_probabilities"].numpy()[:, 0]
+    labels, answers["top_class_names"].numpy()[:, 0], answers["top_probabilities"].numpy()[:, 0]
 ):
     print(f"{CLASS_NAMES[label]:12} is called {name.decode():12} with {share:.0%}")
 

@@ -38,7 +38,7 @@ tf.get_logger().setLevel("ERROR")
 
 # %%
 model = kt.create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
-folder = kt.export(model, "clothes", labels=CLASS_NAMES, top_k=3)
+folder = kt.export(model, "clothes", class_names=CLASS_NAMES, top_k=3)
 for name, signature in tf.saved_model.load(str(folder)).signatures.items():
     takes = signature.structured_input_signature[1].values()
     print(f"{name:16}", *(f"{spec.dtype.name} {spec.shape}" for spec in takes))
@@ -96,7 +96,7 @@ def png(image, size):
 rows = [{"b64": png(images[place], size)} for place, size in enumerate((28, 100, 300))]
 status, answer = ask("/v1/models/clothes:predict", {"instances": rows})
 for label, row in zip(labels, answer["predictions"]):
-    found = zip(row["top_labels"], row["top_probabilities"])
+    found = zip(row["top_class_names"], row["top_probabilities"])
     print(f"{CLASS_NAMES[label]:12} {status}:", *(f"{name} {share:.0%}, " for name, share in found))
 
 # %% [markdown]
@@ -111,7 +111,7 @@ field = {
 }
 status, answer = ask("/v2/models/clothes/infer", {"inputs": [field]})
 outputs = {output["name"]: output["data"] for output in answer["outputs"]}
-for label, name in enumerate(outputs["top_labels"][::3]):  # three classes for each image
+for label, name in enumerate(outputs["top_class_names"][::3]):  # three classes for each image
     print(f"{status}: image {label + 1} is called {name}")
 
 # %% [markdown]

@@ -139,18 +139,18 @@ def test_export_a_saved_model(tmp_path):
     tensorflow = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     model = create_model("vit_pico8", classes=2)
     model.save(tmp_path / "model.keras")
-    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    (tmp_path / "class_names.txt").write_text("cat\ndog\n")
     done = run(
         "export",
         str(tmp_path / "model.keras"),
         str(tmp_path / "served"),
-        "--labels",
-        str(tmp_path / "labels.txt"),
+        "--class-names",
+        str(tmp_path / "class_names.txt"),
     )
     assert done.stdout.strip() == str(tmp_path / "served" / "1")
     served = tensorflow.saved_model.load(str(tmp_path / "served" / "1"))
     answer = served.images(np.zeros((1, 32, 32, 3), "uint8"))
-    assert sorted(answer["top_labels"].numpy()[0].tolist()) == [b"cat", b"dog"]
+    assert sorted(answer["top_class_names"].numpy()[0].tolist()) == [b"cat", b"dog"]
 
 
 @pytest.mark.skipif(
@@ -162,6 +162,6 @@ def test_export_of_shipped_weights_says_where_they_come_from(tmp_path):
     assert done.stdout.strip() == str(file.parents[1])
     found = json.loads(file.read_text())
     stored = store.find("tokenlearner_nano4_8at2", "fashion_mnist")
-    assert found["labels"] == list(stored.class_names)
+    assert found["class_names"] == list(stored.class_names)
     said = found["provenance"]
     assert (said["sha256"], said["licence"]) == (stored.sha256, stored.licence)

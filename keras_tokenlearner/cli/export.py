@@ -8,7 +8,7 @@ def export(
     model: Annotated[str, typer.Argument(help="A .keras file, or the name of a model.")],
     path: Annotated[str, typer.Argument(help="Folder of the versions of the served model.")],
     weights: Annotated[str | None, typer.Option(help="Of a named model: a name or path.")] = None,
-    labels: Annotated[str | None, typer.Option(help="File with a class name a line.")] = None,
+    class_names: Annotated[str | None, typer.Option(help="File with a class name a line.")] = None,
     top_k: Annotated[int, typer.Option(help="How many of the likeliest classes to answer.")] = 5,
     maps: Annotated[
         bool, typer.Option("--maps", help="Also answer the maps of the tokens.")
@@ -23,7 +23,7 @@ def export(
     from keras_tokenlearner import create_model, export
     from keras_tokenlearner.weights import store
 
-    names: list | tuple | None = Path(labels).read_text().splitlines() if labels else None
+    names: list | tuple | None = Path(class_names).read_text().splitlines() if class_names else None
     provenance: dict = {"source": model, "weights": weights}
     if model.endswith(".keras"):
         built = keras.saving.load_model(model, compile=False)

@@ -22,7 +22,7 @@ def predict(
     else:
         for answer in answers:
             classes = (
-                f"{row.get('label', row['class'])} {row['probability']:.1%}"
+                f"{row.get('class_name', row['class'])} {row['probability']:.1%}"
                 for row in answer["classes"]
             )
             print(f"{answer['file']:40}  {', '.join(classes)}")

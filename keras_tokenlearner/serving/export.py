@@ -30,7 +30,7 @@ PREPROCESSING = {
 }
 
 
-def export(model, path, labels=None, top_k=5, maps=False, frame_step=None, provenance=None):
+def export(model, path, class_names=None, top_k=5, maps=False, frame_step=None, provenance=None):
     """Export a model of images or videos as a SavedModel that takes what clients have.
 
     The model must take pixels in [0, 255], as those with `include_preprocessing=True` do. Decoding,
@@ -52,7 +52,7 @@ def export(model, path, labels=None, top_k=5, maps=False, frame_step=None, prove
     * `serve`: float pixels of the model's own size.
 
     All but `serve` answer a classifier's `probabilities`, `top_classes`, `top_probabilities` and,
-    with labels, `top_labels`; a model without top answers `features`.
+    where the classes have names, `top_class_names`; a model without top answers `features`.
 
     Keras writes SavedModels from TensorFlow and JAX. From torch the model goes through a `.keras`
     file to another process on TensorFlow, which gives the same answers to 1e-5.
@@ -61,7 +61,7 @@ def export(model, path, labels=None, top_k=5, maps=False, frame_step=None, prove
         model: A functional `keras.Model` with one image or video as input.
         path: Folder of the versions of this model, as servers watch it; the SavedModel becomes
             its next version, `path/1` at first. It appears there whole.
-        labels: Names of the classes, in their order.
+        class_names: Names of the classes, in their order.
         top_k: Integer, how many of the likeliest classes to answer.
         maps: Boolean, whether to answer also `token_maps` of the first TokenLearner, (B, H, W, S),
             or (B, T, H, W, S) for videos.
@@ -70,24 +70,24 @@ def export(model, path, labels=None, top_k=5, maps=False, frame_step=None, prove
         provenance: Dictionary of what JSON holds: where the weights come from.
 
     Returns:
-        The `pathlib.Path` of the version that was written. Labels, input shape, preprocessing,
+        The `pathlib.Path` of the version that was written. Class names, input shape, preprocessing,
         provenance, a hash of the weights and versions are beside the model in
         `assets.extra/keras_tokenlearner.json`.
 
     Raises:
-        ValueError: If the model does not take one image or video of known size, the labels are not
+        ValueError: If the model does not take one image or video of known size, the names are not
             as many as the classes, or maps are wanted of a model without TokenLearner.
         ImportError: If TensorFlow, the extra `tensorflow`, is not installed.
 
     Example::
 
         model = keras_tokenlearner.create_model("tokenlearner_b16_8at6", classes=2)
-        keras_tokenlearner.export(model, "served/pets", labels=["cat", "dog"], maps=True)
+        keras_tokenlearner.export(model, "served/pets", class_names=["cat", "dog"], maps=True)
 
     Source: the layout of TensorFlow Serving.
     """
     require("tensorflow", "tensorflow")
-    options = _checked(model, labels, top_k, maps, frame_step, provenance)
+    options = _checked(model, class_names, top_k, maps, frame_step, provenance)
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path, prefix=".writing-") as folder:
@@ -115,7 +115,7 @@ def newest_version(path):
     return max(versions, key=lambda found: int(found.name), default=None)
 
 
-def _checked(model, labels, top_k, maps, frame_step, provenance):
+def _checked(model, class_names, top_k, maps, frame_step, provenance):
     """Return the options of `_write`, which JSON can hold."""
     shape = model.input_shape
     known = isinstance(shape, tuple) and len(shape) in (4, 5) and None not in shape[1:]
@@ -126,10 +126,10 @@ def _checked(model, labels, top_k, maps, frame_step, provenance):
             f"`export` method. Received: model {model.name!r} with inputs of shape {shape}"
         )
     check_int("export", "top_k", top_k)
-    if labels is not None and len(labels) != model.output_shape[-1]:
+    if class_names is not None and len(class_names) != model.output_shape[-1]:
         raise ValueError(
-            f"export: `labels` must name each of the {model.output_shape[-1]} classes. "
-            f"Received: {len(labels)} labels"
+            f"export: `class_names` must name each of the {model.output_shape[-1]} classes. "
+            f"Received: {len(class_names)} names"
         )
     if frame_step is not None:
         check_positive("export", "frame_step", frame_step)
@@ -147,7 +147,7 @@ def _checked(model, labels, top_k, maps, frame_step, provenance):
             f"export: `provenance` must be what JSON holds: {error}. Received: {provenance!r}"
         ) from error
     return {
-        "labels": None if labels is None else list(labels),
+        "class_names": None if class_names is None else list(class_names),
         "top_k": top_k,
         "maps": bool(maps),
         "frame_step": frame_step,
@@ -155,7 +155,7 @@ def _checked(model, labels, top_k, maps, frame_step, provenance):
     }
 
 
-def _write(model, folder, labels, top_k, maps, frame_step, provenance):
+def _write(model, folder, class_names, top_k, maps, frame_step, provenance):
     """Write the SavedModel of a model on TensorFlow or JAX."""
     archive = keras.export.ExportArchive()
     arguments = {}
@@ -166,7 +166,7 @@ def _write(model, folder, labels, top_k, maps, frame_step, provenance):
     specification = keras.InputSpec(shape=(None, *input_shape), dtype="float32")
     served = with_token_maps(model) if maps else model
     function = archive.track_and_add_endpoint("serve", served, [specification], **arguments)
-    answer = _answer(model, labels, top_k, maps)
+    answer = _answer(model, class_names, top_k, maps)
     if len(input_shape) == 3:
         found = image_signatures(function, input_shape, answer)
     else:
@@ -178,7 +178,7 @@ def _write(model, folder, labels, top_k, maps, frame_step, provenance):
     metadata = {
         "model": model.name,
         "input_shape": list(input_shape),
-        "labels": labels,
+        "class_names": class_names,
         "preprocessing": PREPROCESSING[len(input_shape)],
         "frame_step": frame_step,
         "provenance": provenance,
@@ -190,12 +190,12 @@ def _write(model, folder, labels, top_k, maps, frame_step, provenance):
     (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
 
 
-def _answer(model, labels, top_k, maps):
+def _answer(model, class_names, top_k, maps):
     """Return the function from what the model gives to what the client gets."""
     answer, last = feature_answer, model.layers[-1]
     if last.name == "predictions":
         activation = keras.activations.serialize(last.activation)
-        answer = classifier_answer(activation, labels, min(top_k, model.output_shape[-1]))
+        answer = classifier_answer(activation, class_names, min(top_k, model.output_shape[-1]))
     return answer_with_maps(answer) if maps else answer
 
 

@@ -31,7 +31,7 @@ def predict(source, files, weights=None, top_k=5, maps=None, served=False):
 
     Returns:
         A dictionary for each file: `file`, and `classes`, a list of the likeliest, each with
-        `class`, `label` (where labels are known) and `probability`.
+        `class`, `class_name` (where the names are known) and `probability`.
 
     Raises:
         ValueError: If there is no such model, a file is missing or no image, the model is no
@@ -43,7 +43,7 @@ def predict(source, files, weights=None, top_k=5, maps=None, served=False):
     for file in files:
         if not Path(file).is_file():
             raise ValueError(f"predict: there is no such file. Received: {str(file)!r}")
-    input_shape, labels, answer = _ask(source, files, weights, maps is not None, served)
+    input_shape, class_names, answer = _ask(source, files, weights, maps is not None, served)
     if "probabilities" not in answer:
         raise ValueError(
             f"predict: the model must be a classifier of images. Received: {str(source)!r}"
@@ -57,13 +57,13 @@ def predict(source, files, weights=None, top_k=5, maps=None, served=False):
         images = np.stack([read_image(file, input_shape) for file in files])
         draw_token_maps(images, answer["token_maps"], [Path(file).name for file in files], maps)
     return [
-        {"file": str(file), "classes": _best(row, labels, top_k)}
+        {"file": str(file), "classes": _best(row, class_names, top_k)}
         for file, row in zip(files, answer["probabilities"], strict=True)
     ]
 
 
 def load_classifier(source, weights=None, videos=False, **arguments):
-    """Return the model of a `.keras` file or of a name in the catalogue, and its labels or `None`.
+    """Return the model of a `.keras` file or of a catalogue name, and its class names or `None`.
 
     Args:
         source: Path or name.
@@ -72,7 +72,7 @@ def load_classifier(source, weights=None, videos=False, **arguments):
         **arguments: Of a named model: others of `create_model`, such as `classes`.
     """
     if str(source).endswith(".keras"):
-        model, labels = keras.saving.load_model(source, compile=False), None
+        model, class_names = keras.saving.load_model(source, compile=False), None
     elif Path(source).exists():
         raise ValueError(
             "predict: the model must be a `.keras` file, a name that `keras-tokenlearner models` "
@@ -84,13 +84,13 @@ def load_classifier(source, weights=None, videos=False, **arguments):
             weights = next(iter(store.names(source)), None)
         model = create_model(source, weights=weights, **arguments)
         named = weights in store.names(source)
-        labels = store.find(source, weights).class_names if named else None
+        class_names = store.find(source, weights).class_names if named else None
     if len(model.output_shape) != 2 or len(model.input_shape) not in (4, 4 + videos):
         raise ValueError(
             f"predict: the model must be a classifier of images{' or videos' * videos}. Received: "
             f"{model.name!r} from {model.input_shape} to {model.output_shape}"
         )
-    return model, labels
+    return model, class_names
 
 
 def read_image(file, input_shape):
@@ -107,29 +107,29 @@ def read_image(file, input_shape):
 
 
 def _ask(source, files, weights, maps, served):
-    """Return the input shape, the labels and the answer, a dictionary of arrays."""
+    """Return the input shape, the class names and the answer, a dictionary of arrays."""
     exported = newest_version(Path(source))
     if exported is None and not served:
         return _ask_loaded(source, files, weights, maps)
     with tempfile.TemporaryDirectory() as folder:
         if exported is None:
-            model, labels = load_classifier(source, weights)
-            exported = export(model, folder, labels, maps=maps)
+            model, class_names = load_classifier(source, weights)
+            exported = export(model, folder, class_names, maps=maps)
         metadata = json.loads((exported / METADATA).read_text())
         answer, ask = {}, _ask_server if served else _ask_exported
         if len(metadata["input_shape"]) == 3:
             answer = ask(exported, files)
-    return metadata["input_shape"], metadata["labels"], answer
+    return metadata["input_shape"], metadata["class_names"], answer
 
 
 def _ask_loaded(source, files, weights, maps):
     """Return the same of a model that Keras runs."""
-    model, labels = load_classifier(source, weights)
+    model, class_names = load_classifier(source, weights)
     images = np.stack([read_image(file, model.input_shape[1:]) for file in files])
     answer = {"probabilities": model.predict(images, verbose=0)}
     if maps:
         answer["token_maps"] = token_maps(model, images)
-    return model.input_shape[1:], labels, answer
+    return model.input_shape[1:], class_names, answer
 
 
 def _ask_exported(folder, files):
@@ -156,11 +156,11 @@ def _ask_server(folder, files):
     return {found["name"]: np.reshape(found["data"], found["shape"]) for found in answer["outputs"]}
 
 
-def _best(probabilities, labels, top_k):
+def _best(probabilities, class_names, top_k):
     found = []
     for index in np.argsort(-probabilities)[:top_k]:
         row = {"class": int(index)}
-        if labels is not None:
-            row["label"] = labels[index]
+        if class_names is not None:
+            row["class_name"] = class_names[index]
         found.append({**row, "probability": float(probabilities[index])})
     return found

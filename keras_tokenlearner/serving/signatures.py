@@ -53,10 +53,10 @@ def decode_image(content, channels):
     return tf.image.rgb_to_grayscale(image) if channels == 1 else image
 
 
-def classifier_answer(activation, labels, top_k):
+def classifier_answer(activation, class_names, top_k):
     """Return a function from the outputs of a classifier to a dictionary for the client."""
     tf = require("tensorflow", "tensorflow")
-    names = None if labels is None else tf.constant(labels)
+    names = None if class_names is None else tf.constant(class_names)
 
     def answer(outputs):
         probabilities = tf.nn.softmax(outputs) if activation == "linear" else outputs
@@ -66,7 +66,9 @@ def classifier_answer(activation, labels, top_k):
             "top_classes": top_classes,
             "top_probabilities": top_probabilities,
         }
-        return found if names is None else {**found, "top_labels": tf.gather(names, top_classes)}
+        return (
+            found if names is None else {**found, "top_class_names": tf.gather(names, top_classes)}
+        )
 
     return answer
 

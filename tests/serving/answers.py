@@ -12,7 +12,7 @@ from keras_tokenlearner.data import resizing
 
 pillow = pytest.importorskip("PIL.Image", reason="writes and reads the image files")
 
-LABELS = [f"class {index}" for index in range(10)]
+CLASS_NAMES = [f"class {index}" for index in range(10)]
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (40, 60, 3)).astype("uint8")
 
@@ -42,7 +42,7 @@ def check(model, row, content=JPEG):
     # Antialiased resizing differs a little between backends.
     np.testing.assert_allclose(row["probabilities"], right, atol=1e-3)
     assert row["top_classes"][0] == np.argmax(row["probabilities"])
-    assert row["top_labels"] == [LABELS[k] for k in row["top_classes"]]
+    assert row["top_class_names"] == [CLASS_NAMES[k] for k in row["top_classes"]]
 
 
 def tensors(answer):

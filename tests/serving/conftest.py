@@ -18,7 +18,7 @@ def served(tmp_path_factory):
     model = create_model("tokenlearner_pico8_4at1", classes=10)
     random = np.random.default_rng(0)
     model.set_weights([random.normal(0, 0.2, w.shape) for w in model.get_weights()])
-    export(model, folder / "pico", labels=[f"class {index}" for index in range(10)], top_k=3)
+    export(model, folder / "pico", class_names=[f"class {index}" for index in range(10)], top_k=3)
     with serving(folder / "pico") as server:
         yield model, server
 

@@ -17,7 +17,7 @@ from keras_tokenlearner.serving.export import METADATA
 
 tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 
-LABELS = [f"class {index}" for index in range(7)]
+CLASS_NAMES = [f"class {index}" for index in range(7)]
 
 CLIENT = """
 import sys
@@ -46,7 +46,7 @@ def exported(tmp_path_factory):
     )
     random = np.random.default_rng(0)
     model.set_weights([random.normal(0, 0.2, w.shape) for w in model.get_weights()])
-    path = export(model, folder / "pico", labels=LABELS, top_k=3)
+    path = export(model, folder / "pico", class_names=CLASS_NAMES, top_k=3)
     images = random.integers(0, 256, (3, 70, 50, 3)).astype("uint8")
     floats = random.uniform(0, 255, (2, 32, 48, 3)).astype("float32")
     np.savez(folder / "requests.npz", images=images, floats=floats)
@@ -70,7 +70,7 @@ def test_layout(exported):
     _, path, *_ = exported
     assert path.name == "1" and (path / "saved_model.pb").is_file()
     metadata = json.loads((path / METADATA).read_text())
-    assert metadata["labels"] == LABELS and metadata["input_shape"] == [32, 48, 3]
+    assert metadata["class_names"] == CLASS_NAMES and metadata["input_shape"] == [32, 48, 3]
     assert [found.name for found in path.parent.iterdir()] == ["1"]
 
 
@@ -88,7 +88,9 @@ def test_pixels_of_another_size_are_fitted_as_in_training(exported):
     np.testing.assert_allclose(
         answers["images/top_probabilities"], np.take_along_axis(expected, best, 1), atol=1e-5
     )
-    assert answers["images/top_labels"].tolist() == [[LABELS[k] for k in row] for row in best]
+    assert answers["images/top_class_names"].tolist() == [
+        [CLASS_NAMES[k] for k in row] for row in best
+    ]
 
 
 def test_files_of_different_sizes_in_one_batch(exported):
@@ -143,7 +145,11 @@ def test_the_next_export_is_the_next_version(exported, tmp_path):
 @pytest.mark.parametrize(
     ("build", "arguments", "message"),
     [
-        (lambda: create_model("vit_pico8", classes=7), {"labels": LABELS[1:]}, "each of the 7"),
+        (
+            lambda: create_model("vit_pico8", classes=7),
+            {"class_names": CLASS_NAMES[1:]},
+            "each of the 7",
+        ),
         (lambda: create_model("vit_pico8", classes=7), {"top_k": 0}, "`top_k` must be an integer"),
         (
             lambda: keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]),

@@ -19,12 +19,12 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
     model = create_model("tokenlearner_pico8_4at1", classes=3)
     random = np.random.default_rng(0)
     model.set_weights([random.normal(0, 0.2, w.shape) for w in model.get_weights()])
-    path = export(model, tmp_path / "flowers", labels=["rose", "tulip", "daisy"])
+    path = export(model, tmp_path / "flowers", class_names=["rose", "tulip", "daisy"])
     image = random.integers(0, 256, (40, 30, 3)).astype("uint8")
     Path("flower.jpg").write_bytes(tf.io.encode_jpeg(image).numpy())
     content = tf.constant([Path("flower.jpg").read_bytes()])
     served = tf.saved_model.load(str(path))
-    right = served.encoded(content)["top_labels"].numpy()[0]
+    right = served.encoded(content)["top_class_names"].numpy()[0]
     names = {}
     monkeypatch.chdir(Path(__file__).parents[2])
     with serving(tmp_path / "flowers") as server:
@@ -33,5 +33,5 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
             block = block.replace(":8080", f":{server.port}")
             exec(block.replace(":8081", f":{server.grpc_port}"), names)  # noqa: S102
     assert names["best"] == right[0].decode()
-    assert names["outputs"]["top_labels"] == [label.decode() for label in right]
-    assert names["labels"].ravel().tolist() == right.tolist()
+    assert names["outputs"]["top_class_names"] == [name.decode() for name in right]
+    assert names["names"].ravel().tolist() == right.tolist()

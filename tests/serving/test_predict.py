@@ -52,7 +52,7 @@ def exported(saved):
     """The model, exported with its maps."""
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, model = saved
-    export(model, folder / "served", labels=list("wxyz"), maps=True)
+    export(model, folder / "served", class_names=list("wxyz"), maps=True)
     return folder / "served"
 
 
@@ -63,7 +63,7 @@ def test_exported_model_answers_the_same(saved, exported):
     for one, other in zip(ours, served, strict=True):
         for row, answer in zip(one["classes"], other["classes"], strict=True):
             assert row["class"] == answer["class"]
-            assert answer["label"] == "wxyz"[row["class"]]
+            assert answer["class_name"] == "wxyz"[row["class"]]
             # Antialiased resizing differs a little between backends.
             assert row["probability"] == pytest.approx(answer["probability"], abs=1e-3)
 
@@ -119,7 +119,7 @@ def test_from_the_shipped_model_to_a_served_answer_for_a_jpeg(tmp_path):
     model = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
     right = model.predict(pixels, verbose=0)[0]
     assert best["class"] == right.argmax() == labels[0]
-    assert best["label"] == CLASS_NAMES[labels[0]]
+    assert best["class_name"] == CLASS_NAMES[labels[0]]
     assert best["probability"] == pytest.approx(right.max(), abs=1e-5)
 
 

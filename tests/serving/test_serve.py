@@ -122,7 +122,9 @@ def test_grpc(served, ask_grpc):
     raw = ask_grpc([field], [struct.pack("<I", len(JPEG)) + JPEG])
     for found in (typed, raw):
         row = {name: column[0].tolist() for name, column in found.items()}
-        check(model, row | {"top_labels": [label.decode() for label in row["top_labels"]]})
+        check(
+            model, row | {"top_class_names": [label.decode() for label in row["top_class_names"]]}
+        )
 
 
 def test_grpc_pixels(served, ask_grpc):

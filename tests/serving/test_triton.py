@@ -33,7 +33,7 @@ def ports(model, tmp_path_factory):
     """Triton's ports, for as long as it serves each signature as a model of that name."""
     from pytriton.triton import Triton, TritonConfig
 
-    path = export(model, tmp_path_factory.mktemp("triton"), labels=list("abcde"))
+    path = export(model, tmp_path_factory.mktemp("triton"), class_names=list("abcde"))
     served = tf.saved_model.load(str(path))
     with socket.socket() as one, socket.socket() as two, socket.socket() as three:
         sockets = (one, two, three)
@@ -86,7 +86,7 @@ def check(model, answer, images):
     right = model.predict(images.astype("float32"), verbose=0)
     np.testing.assert_allclose(answer["probabilities"], right, atol=1e-5)
     labels = [b"abcde"[k : k + 1] for k in right.argmax(1)]
-    assert answer["top_labels"][:, 0].tolist() == labels
+    assert answer["top_class_names"][:, 0].tolist() == labels
 
 
 def jpeg(pixels):
