@@ -4,6 +4,7 @@ from keras_tokenlearner.data import cifar10, fashion_mnist
 from keras_tokenlearner.data.batches import Batches, ImageBatches
 from keras_tokenlearner.data.cifar10 import load_cifar10
 from keras_tokenlearner.data.crops import inception_crop
+from keras_tokenlearner.data.decoding import decode_image
 from keras_tokenlearner.data.fashion_mnist import load_fashion_mnist
 from keras_tokenlearner.data.images import ArrayImages, FileImages, Images, from_folder
 from keras_tokenlearner.data.named import load_named, open_named

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_tokenlearner._extras import require
+from keras_tokenlearner.data.decoding import decode_image
 
 CLASS_NAMES = (
     "airplane",
@@ -77,11 +77,9 @@ def _file(folder, name):
 
 def _strip(path):
     """Return the images of a PNG that has one in each row."""
-    pillow = require("PIL.Image", "image")
     try:
-        with pillow.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, pillow.DecompressionBombError) as error:
+        pixels = decode_image(path, formats=("PNG",))
+    except ValueError as error:
         raise ValueError(f"load_cifar10: {path} is damaged: {error}") from error
     if pixels.shape[1] != 32 * 32:
         raise ValueError(

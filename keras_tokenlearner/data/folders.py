@@ -3,8 +3,13 @@
 from pathlib import Path
 
 
-def class_files(path, suffixes, what):
+def class_files(
+    path: str | Path, suffixes: tuple[str, ...], what: str
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """List the files of a folder that holds a folder for every class.
+
+    Names that start with a dot are passed over: `.ipynb_checkpoints`, and what macOS writes beside
+    a file, `._0.png`.
 
     Args:
         path: Path of the folder.
@@ -15,22 +20,34 @@ def class_files(path, suffixes, what):
         `(files, labels, class_names)`: tuples, in the order of the names.
 
     Raises:
-        ValueError: If there are no such folders, or no such files in them.
+        ValueError: If there are no such folders, or one of them has no such files.
     """
-    folders = sorted(found for found in Path(path).glob("*") if found.is_dir())
-    found = [
-        (str(file), label)
-        for label, folder in enumerate(folders)
-        for file in sorted(folder.iterdir())
-        if file.suffix.lower() in suffixes
-    ]
-    if not found:
+    folders = [found for found in _visible(path) if found.is_dir()]
+    if not folders:
         raise ValueError(
             f"from_folder: there must be a folder of {what} for every class. "
-            f"Received: path={str(path)!r}, with {len(folders)} folders and no {what} in them"
+            f"Received: path={str(path)!r}, with no folders in it"
         )
-    files, labels = zip(*found, strict=True)
-    return files, labels, tuple(folder.name for folder in folders)
+    files = [
+        [str(file) for file in _visible(folder) if file.suffix.lower() in suffixes]
+        for folder in folders
+    ]
+    empty = [folder.name for folder, found in zip(folders, files, strict=True) if not found]
+    if empty:
+        raise ValueError(
+            f"from_folder: every folder must hold {what} of its class, which end in "
+            f"{', '.join(suffixes)}; take others away. Received: path={str(path)!r}, with none in "
+            f"{', '.join(map(repr, empty[:5]))}{f' and {len(empty) - 5} more' * (len(empty) > 5)}"
+        )
+    labels = [label for label, found in enumerate(files) for _ in found]
+    names = tuple(folder.name for folder in folders)
+    return tuple(file for found in files for file in found), tuple(labels), names
+
+
+def _visible(path: str | Path) -> list[Path]:
+    """Return what is in a folder and not hidden, in the order of the names."""
+    found = sorted(Path(path).iterdir()) if Path(path).is_dir() else []
+    return [one for one in found if not one.name.startswith(".")]
 
 
 def split_folders(owner, path, read, what):

@@ -1,14 +1,16 @@
 """Labelled images that are read one at a time: from arrays, from files, or some of others."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from keras_tokenlearner._extras import require
+from keras_tokenlearner.data.decoding import FOLDER_FORMATS, MAX_PIXELS, decode_image
 from keras_tokenlearner.data.folders import class_files
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 class Images:
@@ -123,15 +125,16 @@ class ArrayImages(Images):
 
 
 class FileImages(Images):
-    """Images in files, decoded by Pillow, the extra `image`, when they are asked for.
+    """Images in files, decoded by `decode_image` when they are asked for.
 
     Args:
-        files: Paths.
+        files: Paths of JPEG, PNG, GIF, BMP, WebP, TIFF or AVIF files.
         labels: Integer array of shape (n,).
         class_names: What the classes are called.
+        max_pixels: Integer, pixels of the largest image that is decoded.
 
     Raises:
-        ValueError: When an image is asked for whose file is missing or damaged.
+        ValueError: When an image is asked for whose file is missing, damaged or too large.
         ImportError: If Pillow is not installed.
 
     Example:
@@ -141,22 +144,23 @@ class FileImages(Images):
     (24, 32, 3)
     """
 
-    def __init__(self, files, labels, class_names):
+    def __init__(
+        self,
+        files: Sequence[str | Path],
+        labels: np.ndarray | Sequence[int],
+        class_names: Sequence[str],
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        require("PIL.Image", "image")
         self.files, self.labels = files, np.asarray(labels, "int64")
         self.class_names = tuple(class_names)
-        self.pillow = require("PIL.Image", "image")
+        self.max_pixels = max_pixels
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, place):
-        try:
-            with self.pillow.open(self.files[place]) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, self.pillow.DecompressionBombError) as error:
-            raise ValueError(
-                f"FileImages: {self.files[place]} is no image that can be read: {error}"
-            ) from error
+    def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
+        pixels = decode_image(self.files[place], 3, FOLDER_FORMATS, self.max_pixels)
         return pixels, int(self.labels[place])
 
     @functools.cached_property
@@ -164,21 +168,24 @@ class FileImages(Images):
         return tuple(Path(file).name for file in self.files)
 
 
-def from_folder(path):
+def from_folder(path: str | Path, max_pixels: int = MAX_PIXELS) -> FileImages:
     """List a folder with a folder of images for every class.
+
+    Hidden folders and files, whose names start with a dot, are passed over.
 
     Args:
         path: Path of the folder.
+        max_pixels: Integer, pixels of the largest image that is decoded.
 
     Returns:
         A `FileImages`, in the order of the names.
 
     Raises:
-        ValueError: If there are no such folders, or no images in them.
+        ValueError: If there are no such folders, or one has no images.
 
     Example:
 
     >>> from_folder("images").class_names  # of images/cat/*.png and images/dog/*.png
     ('cat', 'dog')
     """
-    return FileImages(*class_files(path, SUFFIXES, "images"))
+    return FileImages(*class_files(path, SUFFIXES, "images"), max_pixels)

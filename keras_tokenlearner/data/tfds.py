@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from keras_tokenlearner._extras import require
+from keras_tokenlearner.data.decoding import FOLDER_FORMATS, decode_image
 from keras_tokenlearner.data.images import Images
 
 # Training and test split where they are not called so. The two sets without a test split are cut
@@ -53,7 +54,8 @@ class TfdsImages(Images):
     def __init__(self, name, split):
         tfds = require("tensorflow_datasets", "tfds")
         self.split, self.skip = split, {"image": tfds.decode.SkipDecoding()}
-        self.builder, self.records = open_records("TfdsImages", name, split, "images")
+        self.builder, self.records = open_records("TfdsImages", name, split, "images", self.skip)
+        self.channels = self.builder.info.features["image"].shape[-1]
         self.class_names = tuple(self.builder.info.features["label"].names)
 
     def __len__(self):
@@ -61,7 +63,7 @@ class TfdsImages(Images):
 
     def __getitem__(self, place):
         record = self.records[place]
-        return record["image"], int(record["label"])
+        return decode_image(record["image"], self.channels, FOLDER_FORMATS), int(record["label"])
 
     @functools.cached_property
     def labels(self):

@@ -10,7 +10,7 @@ from keras_tokenlearner._checks import check_int
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.applications import create_model
-from keras_tokenlearner.data import resizing
+from keras_tokenlearner.data import decode_image, fit_image
 from keras_tokenlearner.serving.export import METADATA, export, newest_version
 from keras_tokenlearner.serving.local import local_server
 from keras_tokenlearner.weights import store
@@ -93,17 +93,9 @@ def load_classifier(source, weights=None, videos=False, **arguments):
     return model, class_names
 
 
-def read_image(file, input_shape):
+def read_image(file: str | Path, input_shape: tuple[int, int, int]) -> np.ndarray:
     """Return an image file as float pixels (height, width, channels), fitted as in training."""
-    pillow = require("PIL.Image", "image")
-    height, width, channels = input_shape
-    try:
-        with pillow.open(file) as image:
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), "float32")
-    except (OSError, pillow.DecompressionBombError) as error:
-        raise ValueError(f"predict: {file} is no image that can be read: {error}") from error
-    pixels = pixels.reshape(*pixels.shape[:2], channels)
-    return keras.ops.convert_to_numpy(resizing(height, width)(pixels))
+    return fit_image(decode_image(file, input_shape[-1]), input_shape).astype("float32")
 
 
 def _ask(source, files, weights, maps, served):

@@ -37,8 +37,24 @@ def test_bad_files_and_folders_are_named(folder):
     (folder / "a" / "0.png").write_bytes(b"\x89PNG nothing")
     with pytest.raises(ValueError, match=r"a/0.png is no image that can be read"):
         from_folder(folder)[0]
-    with pytest.raises(ValueError, match="with 0 folders and no images in them"):
+    with pytest.raises(ValueError, match="no folders in it"):
         from_folder(folder / "a")
+
+
+def test_from_folder_with_hidden_names_passes_them_over(folder):
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / ".ipynb_checkpoints" / "0-checkpoint.png").write_bytes(b"")
+    (folder / "a" / "._0.png").write_bytes(b"\0\x05\x16\x07")
+    (folder / "b" / ".hidden").mkdir()
+    images = from_folder(folder)
+    assert images.class_names == ("a", "b") and len(images) == 4
+
+
+def test_from_folder_with_an_empty_class_names_it(folder):
+    (folder / "unsorted").mkdir()
+    (folder / "unsorted" / "._0.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="'unsorted'"):
+        from_folder(folder)
 
 
 def test_arrays_need_a_label_each():

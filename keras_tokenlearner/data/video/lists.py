@@ -64,6 +64,8 @@ class VideoList:
 def from_folder(path):
     """List a folder with a folder of videos for every class.
 
+    Hidden folders and files, whose names start with a dot, are passed over.
+
     Args:
         path: Path of the folder.
 
@@ -71,7 +73,7 @@ def from_folder(path):
         A `VideoList`, in the order of the names.
 
     Raises:
-        ValueError: If there are no such folders, or no videos in them.
+        ValueError: If there are no such folders, or one has no videos.
 
     Example:
 

@@ -1,0 +1,220 @@
+"""Bytes of image files become pixels: one rule for training, prediction and serving."""
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner._extras import require
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# What every route reads; folders of the user may hold two more. Pillow would open others by their
+# content, whatever the file is called: an EPS file starts Ghostscript.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+FOLDER_FORMATS = (*FORMATS, "TIFF", "AVIF")
+
+MAX_PIXELS = 89_478_485  # a quarter of a gibibyte in three channels, above which Pillow warns
+MAX_SCANS = 64  # of a JPEG; encoders write about ten, and each is a pass over all pixels
+
+_ORIENTATION = 0x0112  # the tag of Exif and TIFF
+_BITS_PER_SAMPLE = 258
+
+
+def decode_image(
+    source: str | os.PathLike[str] | bytes,
+    channels: int = 3,
+    formats: tuple[str, ...] = FORMATS,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:
+    """Decode an image file to the pixels that every route of this package sees.
+
+    * Exif orientation is applied, as viewers and browsers do. Colour profiles are ignored.
+    * Transparent pixels are laid on white: `round((c * alpha + 255 * (255 - alpha)) / 255)`.
+    * Of an animation the first frame is taken; what it leaves open of the canvas is white.
+    * 16-bit values keep their upper byte, `value >> 8`, as Pillow and libpng do for colours.
+    * Images of 32-bit integers or floats are refused: nothing says which value is white.
+    * Palettes, CMYK and grey become colours; grey of colours is Pillow's `convert("L")`.
+
+    Args:
+        source: Path of the file, or its bytes.
+        channels: Integer, 3 for colours or 1 for grey.
+        formats: Pillow's names of the formats that may be read, such as `FOLDER_FORMATS`. What the
+            file holds counts, not what it is called.
+        max_pixels: Integer, pixels of the largest image that is decoded.
+
+    Returns:
+        Array of type uint8 and shape (height, width, channels).
+
+    Raises:
+        ValueError: If the source is missing, damaged, too large, of another format, or has values
+            of 32 bits. The message names the file.
+        ImportError: If Pillow, the extra `image`, is not installed.
+
+    Example:
+
+    >>> decode_image("images/cat/0.png").shape
+    (24, 32, 3)
+    """
+    check_choice("decode_image", "channels", channels, (1, 3))
+    pillow = require("PIL.Image", "image")
+    name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+    try:
+        stream = io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
+        with stream, pillow.open(stream, formats=_readable(pillow, formats)) as image:
+            _check_size(image, stream, max_pixels)
+            pixels = _in_colours(pillow, image)
+    except pillow.UnidentifiedImageError as error:
+        raise ValueError(
+            f"decode_image: {name} is no image that can be read; it must be one of "
+            f"{', '.join(formats)}"
+        ) from error
+    except Exception as error:  # noqa: BLE001, damaged files raise anything
+        raise ValueError(
+            f"decode_image: {name} is no image that can be read: {error or type(error).__name__}"
+        ) from error
+    if channels == 3:
+        return pixels
+    return np.asarray(pillow.fromarray(pixels).convert("L"))[..., None]
+
+
+def image_size(
+    source: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
+    """Return height and width of an image file as it is shown, from its header alone.
+
+    Args:
+        source: Bytes of the file.
+        formats: Pillow's names of the formats that may be read.
+        max_pixels: Integer, pixels of the largest image that is accepted.
+
+    Raises:
+        ValueError: If there is no such image, or it is too large.
+
+    Example:
+
+    >>> image_size(Path("images/cat/0.png").read_bytes())
+    (24, 32)
+    """
+    pillow = require("PIL.Image", "image")
+    try:
+        stream = io.BytesIO(source)
+        with pillow.open(stream, formats=_readable(pillow, formats)) as image:
+            _check_size(image, stream, max_pixels)
+            size = image.height, image.width
+            return size[::-1] if _orientation(pillow, image) >= 5 else size
+    except pillow.UnidentifiedImageError as error:
+        raise ValueError(
+            f"an image must be one of {', '.join(formats)}; got {len(source)} bytes of none"
+        ) from error
+    except Exception as error:  # noqa: BLE001, damaged headers raise anything
+        raise ValueError(
+            f"an image cannot be read: {error or type(error).__name__}; got {len(source)} bytes"
+        ) from error
+
+
+def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return pixels as Exif's orientation, an integer from 1 to 8, says that they are shown.
+
+    Args:
+        pixels: Array of shape (height, width, channels).
+        orientation: Integer; other values than 2 to 8 change nothing.
+
+    Example:
+
+    >>> orient(np.array([[[1], [2], [3]]]), 6)[..., 0].tolist()  # a quarter turn clockwise
+    [[1], [2], [3]]
+
+    Source: CIPA DC-008 (Exif 2.32), tag 274.
+    """
+    if 5 <= orientation <= 8:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _readable(pillow, formats: tuple[str, ...]) -> list[str]:
+    """Return the formats that this Pillow reads; `open` fails at names that it does not know."""
+    pillow.init()
+    return [name for name in formats if name in pillow.OPEN]
+
+
+def _check_size(image: "Image.Image", stream: io.BufferedIOBase, max_pixels: int) -> None:
+    """Raise `ValueError` if an image that was opened would take too much space or time."""
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise ValueError(
+            f"it must have at most {max_pixels} pixels, resize it before; got {pixels}"
+        )
+    if image.format in ("JPEG", "MPO"):
+        place = stream.tell()
+        stream.seek(0)
+        scans = stream.read().count(b"\xff\xda")
+        stream.seek(place)
+        if scans > MAX_SCANS:
+            raise ValueError(f"a JPEG must have at most {MAX_SCANS} scans; got {scans}")
+
+
+def _in_colours(pillow, image: "Image.Image") -> np.ndarray:
+    """Return an open image as uint8 pixels of three channels, as it is shown."""
+    frame = image.tile[0][1] if image.format == "GIF" and image.tile else None
+    orientation = _orientation(pillow, image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        pixels = _upper_byte(image)
+    elif image.mode in ("I", "F"):
+        raise ValueError(
+            f"its values have 32 bits (Pillow's mode {image.mode!r}), and nothing says which of "
+            "them is white; scale them to 0..255 and save them with 8 bits"
+        )
+    elif image.has_transparency_data:
+        pixels = _on_white(np.asarray(image.convert("RGBA")))
+    else:
+        pixels = np.asarray(image.convert("RGB"))
+    if frame is not None and frame != (0, 0, image.width, image.height):
+        left, top, right, bottom = frame
+        canvas = np.full_like(pixels, 255)
+        canvas[top:bottom, left:right] = pixels[top:bottom, left:right]
+        pixels = canvas
+    return orient(pixels, orientation)
+
+
+def _orientation(pillow, image: "Image.Image") -> int:
+    """Return Exif's orientation of an image; 1 where there is none that can be read.
+
+    That of TIFF is applied by Pillow itself.
+    """
+    content = image.info.get("exif")
+    if image.format == "TIFF" or not isinstance(content, bytes):
+        return 1
+    exif = pillow.Exif()
+    try:
+        exif.load(content)
+        return int(exif.get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001, a damaged note of a camera is no damaged image
+        return 1
+
+
+def _upper_byte(image: "Image.Image") -> np.ndarray:
+    """Return 16-bit grey, of which one value may be transparent, as colours."""
+    values = np.asarray(image).astype("int64")
+    bits = 16
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0]  # 12 of scanners and microscopes
+    grey = np.clip(values >> (bits - 8), 0, 255).astype("uint8")
+    if isinstance(image.info.get("transparency"), int):
+        grey[values == image.info["transparency"]] = 255
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _on_white(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels with alpha, laid on white."""
+    alpha = pixels[..., 3:].astype("uint16")
+    white = 255 * (255 - alpha)
+    return ((pixels[..., :3] * alpha + white + 127) // 255).astype("uint8")

@@ -1,0 +1,135 @@
+"""Bytes of image files become the same pixels on every route, whatever their mode."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+
+Image = pytest.importorskip("PIL.Image", reason="the decoder on the host")
+
+from keras_tokenlearner.data import FileImages, decode_image, from_folder  # noqa: E402
+from keras_tokenlearner.data.decoding import FOLDER_FORMATS, image_size  # noqa: E402
+from tests.data.odd_images import ODD, encode  # noqa: E402
+
+SMALL = np.random.default_rng(0).integers(0, 256, (6, 5, 3)).astype("uint8")
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_decode_image_of_an_odd_mode_gives_the_pixels_of_the_reference(name, tmp_path):
+    content, right = ODD[name]
+    found = decode_image(content)
+    assert found.dtype == np.uint8 and found.flags["C_CONTIGUOUS"]
+    np.testing.assert_array_equal(found, right)
+    (tmp_path / name).write_bytes(content)
+    np.testing.assert_array_equal(FileImages([tmp_path / name], [0], ["a"])[0][0], right)
+    grey = np.asarray(Image.fromarray(right).convert("L"))[..., None]
+    np.testing.assert_array_equal(decode_image(tmp_path / name, channels=1), grey)
+    assert image_size(content) == right.shape[:2]
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "AVIF"])
+def test_formats_of_folders_alone_are_refused_elsewhere(kind, tmp_path):
+    options = {"quality": 100, "subsampling": "4:4:4"} if kind == "AVIF" else {}
+    try:
+        content = encode(Image.fromarray(SMALL), kind, **options)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow does not write {kind}")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / f"0.{kind.lower()}").write_bytes(content)
+    pixels, _ = from_folder(tmp_path)[0]
+    np.testing.assert_allclose(pixels.astype(int), SMALL, atol=0 if kind == "TIFF" else 4)
+    with pytest.raises(ValueError, match="no image that can be read"):
+        decode_image(content)
+
+
+def test_tiff_orientation_and_depth_follow_the_same_rule():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encode(Image.fromarray(SMALL), "TIFF", exif=exif)
+    found = decode_image(turned, formats=FOLDER_FORMATS)
+    np.testing.assert_array_equal(found, np.rot90(SMALL, -1))
+    deep = np.arange(0, 65536, 1311, "uint16")[None]
+    found = decode_image(encode(Image.fromarray(deep), "TIFF"), formats=FOLDER_FORMATS)
+    np.testing.assert_array_equal(found[..., 0], deep // 256)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32"])
+def test_images_of_32_bit_values_are_refused(dtype):
+    content = encode(Image.fromarray(SMALL[..., 0].astype(dtype)), "TIFF")
+    with pytest.raises(ValueError, match="32 bits"):
+        decode_image(content, formats=FOLDER_FORMATS)
+
+
+def test_an_eps_file_called_photo_jpg_never_starts_ghostscript(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    def start(*_):
+        raise AssertionError("Ghostscript was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", start)
+    folder = tmp_path / "cat"
+    folder.mkdir()
+    Image.fromarray(SMALL).save(folder / "photo.jpg", "EPS")
+    with pytest.raises(ValueError, match=r"photo\.jpg is no image that can be read"):
+        from_folder(tmp_path)[0]
+
+
+def _png_of_size(width, height):
+    def chunk(kind, data):
+        crc = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + crc
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+def test_too_many_pixels_are_refused_before_any_is_decoded(tmp_path):
+    bomb = _png_of_size(12_000, 12_000)
+    for read in (decode_image, image_size):
+        with pytest.raises(ValueError, match="pixels"):
+            read(bomb)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0.png").write_bytes(encode(Image.fromarray(SMALL), "PNG"))
+    assert from_folder(tmp_path, max_pixels=30)[0][0].shape == (6, 5, 3)
+    with pytest.raises(ValueError, match="at most 29 pixels.*got 30"):
+        from_folder(tmp_path, max_pixels=29)[0]
+
+
+def test_a_jpeg_with_hundreds_of_scans_is_refused():
+    content = encode(Image.fromarray(SMALL), "JPEG", progressive=True)
+    start = content.rindex(b"\xff\xda")
+    scan = content[start:-2]
+    with pytest.raises(ValueError, match="scans"):
+        decode_image(content[:start] + scan * 800 + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP"])
+def test_damaged_files_raise_value_error_alone(kind):
+    content = encode(Image.fromarray(SMALL).resize((40, 30)), kind)
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(content)
+        for place in random.integers(2, len(content), 3):
+            damaged[place] = random.integers(256)
+        try:
+            pixels = decode_image(bytes(damaged[: random.integers(10, len(content) + 1)]))
+        except ValueError:
+            continue
+        assert pixels.dtype == np.uint8 and pixels.shape[-1] == 3
+
+
+def test_a_damaged_exif_part_changes_nothing():
+    picture = Image.fromarray(SMALL)
+    plain = decode_image(encode(picture, "PNG"))
+    for exif in (b"Exif\0\0", b"Exif\0\0MM\0*\0\0\xff\xff", b"Exif\0\0nothing at all"):
+        stream = io.BytesIO()
+        picture.save(stream, "PNG", exif=exif)
+        np.testing.assert_array_equal(decode_image(stream.getvalue()), plain)
+
+
+@pytest.mark.parametrize("channels", [2, 4, "3"])
+def test_channels_other_than_one_and_three_are_refused(channels):
+    with pytest.raises(ValueError, match="channels"):
+        decode_image(encode(Image.fromarray(SMALL), "PNG"), channels=channels)
