@@ -19,11 +19,11 @@ test test-slow test-without-tensorflow: export OMP_NUM_THREADS ?= 1
   check-python
 
 help:
-	@echo "make quickstart               the tour: a trained model, its tokens, fine-tuning, a SavedModel"
+	@echo "make quickstart               a demo: a trained model, its tokens, fine-tuning, a SavedModel"
 	@echo "make test                     the tests, on each of: $(BACKENDS)"
 	@echo "make test-slow                thorough proofs: processes that share a training, runs that are killed"
 	@echo "make test-without-tensorflow  models build and train on jax and torch alone"
-	@echo "make lint                     ruff and mypy"
+	@echo "make lint                     ruff, mypy and the word list of tests/prose.py"
 	@echo "make notebooks                run the notebooks anew; NOTEBOOKS=tokens for one of them"
 	@echo "make docs                     the documentation, in site/html/; make links checks its addresses"
 	@echo "make dist                     wheel and source archive, the wheel tried on: $(BACKENDS)"
@@ -80,6 +80,7 @@ test-without-tensorflow: .venv/no-tensorflow/ready
 
 lint: .venv/test/ready
 	@.venv/test/bin/ruff check . && .venv/test/bin/ruff format --check . && .venv/test/bin/mypy
+	@.venv/test/bin/python -m tests.prose
 
 notebooks: .venv/docs/ready
 	@.venv/docs/bin/python notebooks/make.py $(NOTEBOOKS)

@@ -1,0 +1,259 @@
+"""Check the prose of the repository: `python -m tests.prose`, a part of `make lint`.
+
+Read are docstrings, comments, error messages and help texts of Python files, and Markdown files.
+`WORDS` has a row for each phrase that makes readers look twice. `--long` also lists sentences of
+more than 20 words in Python files; in Markdown files they are errors. `NOT_YET` names the paths
+that still have to be rewritten, and only gets shorter.
+"""
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LONGEST = 20
+
+# Phrase (a regular expression), what to write instead, why.
+WORDS = (
+    # Clauses in the place of nouns.
+    (r"^(?:What|Who|That of|Those of|That which)\b(?!.*\?$)", "the noun", "a clause hides it"),
+    (r"^Such\b", "the noun", "readers must look back for what it points to"),
+    (r"\b(?:that|those) of\b", "the noun again", "readers must look back for it"),
+    (r"\bof (?:ours|yours|theirs)\b", "our ..., your ..., their ...", "one word says it"),
+    (r"\bthat you have\b", "your ..., other ..., existing ...", "one word says it"),
+    (r"\bwhat (?:no|stands?|becomes?|became)\b", "the noun", "a clause hides it"),
+    (r"\bfor who\b|\bwho can\b.*\bshould\b", "if you ...", "address the reader"),
+    (r"\bsuch as\b.*\bsuch as\b", "one list", "two lists of examples hide the fact"),
+    # Everyday words in the place of terms, which people search for.
+    (
+        r"\b(?:is|are|was|be|called) right\b|\bright (?:of|on|for) (?:the|its|[\d{])",
+        "top-1 accuracy",
+        "term",
+    ),
+    (r"\bby heart\b", "overfit, training accuracy", "term"),
+    (
+        r"\b(?:\d+|one|two|three|four|few|short|same|more) passes\b(?! \w+ (?:memory|it)\b)"
+        r"|\bpass(?:es)? over (?:\{|[\d,]+|the|those|small) ?\w* ?(?:training )?"
+        r"(?:images|clips|videos|data)",
+        "epochs",
+        "term",
+    ),
+    (r"\bfaster times\b|\btimes less time\b", "speedup", "term"),
+    (r"\b(?:images|clips|videos|requests|frames) a second\b", "... per second", "unit"),
+    (r"\bmultiply-adds an? (?:image|clip)\b", "multiply-adds per image", "unit"),
+    (r"\bmillion weights\b", "million parameters", "term"),
+    (r"\bthe processor\b", "the CPU", "term"),
+    (r"\bhandful of\b", "a few, or the number", "a number says more"),
+    (r"\blooks? at (?:a|the) (?:picture|image)\b", "processes an image", "models do not look"),
+    (r"\b(?:the|a|takes?) tour\b", "demo", "term"),
+    (r"\bbroken off\b", "interrupted", "term"),
+    (r"\bpassed over\b", "skipped", "term"),
+    # Idioms that are not English.
+    (r"\bstands? (?:beside|behind|in the)\b", "is next to, is in", "things do not stand"),
+    (r"\bbeside\b", "next to, with, compared with", "rare word with two meanings"),
+    (r"\bin the places? of\b", "instead of", "shorter"),
+    (r"\bbut for\b", "except for", "reads as `however`"),
+    (r"\bnothing (?:says|tells|names)\b", "does not state", "say who does not state it"),
+    (r"\bwhat to do with it\b", "the unsupported value", "say what is unsupported"),
+    (r"\bmend(?:s|ed)?\b", "fix", "rare word"),
+    (r"\banew\b", "again", "rare word"),
+    (r"\b(?:goes|go|went) on\b", "continues", "shorter"),
+    (r"\bas (?:well|such) as those\b", "and", "shorter"),
+    (r"\bthat ships?\b", "included, shipped", "one word says it"),
+    (r"\bof whom\b|\bwhich of all\b", "the noun", "readers must look back for it"),
+)
+
+# Names of tests read test_<subject>_<condition>_<result>: a subject is no article and no clause.
+NO_SUBJECT = re.compile(
+    r"test_(?:a|an|the|it|its|what|who|which|that|those|such|no|of|to|on|in|by|with|without|is|as"
+    r"|each|every|all|one|only)_"
+)
+
+# Paths that still have to be rewritten, by a prefix.
+NOT_YET: tuple[str, ...] = (
+    "README.md",
+    "CHANGELOG.md",
+    "benchmarks/",
+    "docs/",
+    "keras_tokenlearner/",
+    "notebooks/",
+    "tests/",
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of prose that begins with a sentence: a paragraph, an item, a cell, a comment."""
+
+    line: int
+    text: str
+
+
+def check_text(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield `(found, instead, reason)` of every phrase of a unit that `WORDS` has."""
+    plain = re.sub(r"``.+?``|`[^`\n]*`", "`x`", " ".join(text.split()))
+    for sentence in sentences(plain):
+        for pattern, instead, reason in WORDS:
+            flags = 0 if pattern.startswith("^") else re.IGNORECASE
+            if found := re.search(pattern, sentence, flags):
+                yield found[0][:60], instead, reason
+
+
+def sentences(text: str) -> list[str]:
+    """Split a unit into its sentences."""
+    text = re.sub(r"\b(et al|e\.g|i\.e|vs|cf|Fig|Sec|No)\.", r"\1", text)
+    return [part for part in re.split(r"(?<=[.!?])[\"')*]*\s+", text.strip()) if part]
+
+
+def too_long(text: str) -> Iterator[tuple[str, int]]:
+    """Yield the opening and the number of words of each sentence that is too long."""
+    plain = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(text.split()))
+    plain = re.sub(r"``.+?``|`[^`\n]*`", "x", plain)
+    for sentence in sentences(plain):
+        words = [word for word in sentence.split() if re.search(r"\w", word)]
+        if len(words) > LONGEST:
+            yield " ".join(words[:6]), len(words)
+
+
+def markdown_units(source: str) -> Iterator[Unit]:
+    """Yield headings, paragraphs, items and cells, without blocks of code."""
+    paragraph: list[str] = []
+    begun = 0
+    fenced = False
+    for number, line in enumerate([*source.splitlines(), ""], start=1):
+        bare = line.strip()
+        fence = bare.startswith(("```", "~~~"))
+        starts = bool(re.match(r"[*+-] |\d+\. |#+ |>", bare))
+        table = bare.startswith("|")
+        if (fence or fenced or not bare or starts or table) and paragraph:
+            yield Unit(begun, " ".join(paragraph))
+            paragraph = []
+        if fence:
+            fenced = not fenced
+        elif table and not fenced:
+            for cell in bare.strip("|").split("|"):
+                if cell.strip():
+                    yield Unit(number, cell.strip())
+        elif bare and not fenced:
+            if not paragraph:
+                begun = number
+            paragraph.append(re.sub(r"^(?:[*+-]|\d+\.|#+|>) +", "", bare) if starts else bare)
+
+
+def _docstring_units(line: int, text: str) -> Iterator[Unit]:
+    """Yield paragraphs and the entries of `Args:` and the like, without examples."""
+    lines = ["" if re.match(r"\s*(?:>>>|\.\.\. )", found) else found for found in text.splitlines()]
+    paragraph: list[str] = []
+    begun = line
+    for number, found in enumerate([*lines, ""], start=line):
+        entry = re.match(r"\s+(?:\*{0,2}[\w.]+(?: \([^)]*\))?|`[^`]+`): (.*)", found)
+        title = re.match(r"\s*(?:Args|Returns|Raises|Attributes|Example|Yields|Note)s?:$", found)
+        if (not found.strip() or entry or title) and paragraph:
+            yield Unit(begun, " ".join(paragraph))
+            paragraph = []
+        if found.strip() and not title:
+            if not paragraph:
+                begun = number
+            paragraph.append(entry[1] if entry else found.strip())
+
+
+def python_units(source: str) -> Iterator[Unit]:
+    """Yield docstrings, comments and strings of more than one word."""
+    if re.search(r"^# %% \[markdown\]", source, re.MULTILINE):  # a notebook
+        text = re.sub(r"^#(?! %%) ?", "", source, flags=re.MULTILINE)
+        cells = re.split(r"^(# %%.*)$", text, flags=re.MULTILINE)
+        line = 1
+        for title, cell in zip(["", *cells[1::2]], cells[::2], strict=True):
+            if "[markdown]" in title:
+                yield from (Unit(line + unit.line - 1, unit.text) for unit in markdown_units(cell))
+            line += cell.count("\n")
+    else:
+        comments: list[tuple[int, str]] = []
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            if token.type == tokenize.COMMENT:
+                line, text = token.start[0], token.string.lstrip("#! ")
+                if comments and comments[-1][0] != line - 1:
+                    yield Unit(comments[0][0], " ".join(part for _, part in comments))
+                    comments = []
+                comments.append((line, text))
+        if comments:
+            yield Unit(comments[0][0], " ".join(part for _, part in comments))
+    tree = ast.parse(source)
+    parts = {
+        id(value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for value in node.values
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            values = (x.value if isinstance(x, ast.Constant) else "{}" for x in node.values)
+            text = "".join(str(value) for value in values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) in parts:
+                continue
+            text = node.value
+        else:
+            continue
+        if len(text.split()) > 1:
+            yield from _docstring_units(node.lineno, text)
+
+
+def test_names(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and name of each test whose name does not begin with a subject."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and NO_SUBJECT.match(node.name):
+            yield node.lineno, node.name
+
+
+def files() -> list[Path]:
+    """Return the files with prose: Python and Markdown, that git has or would add."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py", "*.md"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    own = {"tests/prose.py", "tests/test_prose.py"}  # they quote the phrases
+    return [ROOT / name for name in listed if name not in own and (ROOT / name).is_file()]
+
+
+def findings(path: Path, long: bool = False) -> Iterator[str]:
+    """Yield a line for each fault of a file."""
+    source = path.read_text()
+    place = path.relative_to(ROOT)
+    markdown = path.suffix == ".md"
+    for unit in markdown_units(source) if markdown else python_units(source):
+        for found, instead, reason in check_text(unit.text):
+            yield f"{place}:{unit.line}: '{found}': write {instead} ({reason})"
+        if markdown or long:
+            for opening, count in too_long(unit.text):
+                yield f"{place}:{unit.line}: '{opening} ...' has {count} words, at most {LONGEST}"
+    if path.name.startswith("test_"):
+        for line, name in test_names(source):
+            yield f"{place}:{line}: {name}: write test_<subject>_<condition>_<result>"
+
+
+def main(arguments: list[str]) -> int:
+    """Print the faults of the files, or of the paths that `arguments` name; return their number."""
+    long = "--long" in arguments
+    named = [argument for argument in arguments if not argument.startswith("-")]
+    count = 0
+    for path in files():
+        place = str(path.relative_to(ROOT))
+        if place.startswith(tuple(named)) if named else not place.startswith(NOT_YET):
+            for line in findings(path, long):
+                print(line)
+                count += 1
+    return count
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main(sys.argv[1:])))

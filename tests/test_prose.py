@@ -1,0 +1,111 @@
+"""The word list rejects phrases that must be read twice, in every kind of text."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests import prose
+
+REJECTED_AND_ACCEPTED = [
+    ("What is where", "Project layout"),
+    ("What a user does", "Quickstart"),
+    ("Weights that you have", "Load other checkpoints"),
+    (
+        "Both know 95% and more of their training images by heart.",
+        "Both overfit: training accuracy is above 95%.",
+    ),
+    ("right of the 10,000 test images", "top-1 accuracy (10,000 test images)"),
+    (
+        "Who can train the whole model should do so first.",
+        "If you can fine-tune the whole model, do that first.",
+    ),
+    (
+        "Vision transformers that look at a picture through a handful of learned tokens",
+        "Vision transformers with learned tokens: half the compute, same accuracy",
+    ),
+    (
+        "Refused, since nothing says what to do with it",
+        "Unsupported: the checkpoint does not state its activation",
+    ),
+    ("takes the tour in about two minutes", "runs the demo in about two minutes"),
+    ("what stands beside the class token", "tokens next to the class token"),
+    ("Such weights are refused.", "Unnamed weights are refused."),
+    ("A model of ours takes 4 passes over the images.", "Our model trains for 4 epochs."),
+    ("It is right on {:.1%} of the images.", "Top-1 accuracy: {:.1%}."),
+    ("The shape is that of the input.", "The shape equals the input's."),
+    ("3.1 images a second", "3.1 images per second"),
+]
+REJECTED = [rejected for rejected, _ in REJECTED_AND_ACCEPTED]
+
+
+def _python_source(kind, phrase):
+    return {
+        "docstring": f'def f():\n    """Do it.\n\n    {phrase}\n    """\n',
+        "argument": f'def f(x):\n    """Do it.\n\n    Args:\n        x: {phrase}\n    """\n',
+        "comment": f"x = 1\n# {phrase}\ny = 2\n",
+        "error": f'raise ValueError(\n    f"{{x}}: bad value. "\n    "{phrase}"\n)\n',
+        "help": f'import typer\nx = typer.Option(help="{phrase}")\n',
+        "notebook": f"# %% [markdown]\n# {phrase}\n\n# %%\nx = 1\n",
+    }[kind]
+
+
+@pytest.mark.parametrize(("rejected", "accepted"), REJECTED_AND_ACCEPTED)
+def test_word_list_rejects_phrase_and_accepts_its_replacement(rejected, accepted):
+    assert list(prose.check_text(rejected))
+    assert not list(prose.check_text(accepted))
+
+
+@pytest.mark.parametrize("kind", ["docstring", "argument", "comment", "error", "help", "notebook"])
+@pytest.mark.parametrize("phrase", REJECTED)
+def test_python_units_contain_phrase_of_each_kind_of_text(kind, phrase):
+    units = list(prose.python_units(_python_source(kind, phrase)))
+    assert any(list(prose.check_text(unit.text)) for unit in units)
+
+
+def test_python_units_of_plain_code_contain_no_fault():
+    source = (
+        'def beside(what):\n    """Return it.\n\n    >>> anew = 1\n    """\n    return "beside"\n'
+    )
+    assert [x for unit in prose.python_units(source) for x in prose.check_text(unit.text)] == []
+
+
+@pytest.mark.parametrize("phrase", REJECTED)
+@pytest.mark.parametrize("form", ["{}", "## {}", "* {}", "| {} | 3 |", "Good.\n\n{}"])
+def test_markdown_units_contain_phrase_of_each_form(form, phrase):
+    units = list(prose.markdown_units(form.format(phrase)))
+    assert any(list(prose.check_text(unit.text)) for unit in units)
+
+
+def test_markdown_units_skip_code_and_join_lines():
+    source = "It is on\nthe left.\n\n```python\nbeside = 1\n```\n\n`beside` is code."
+    units = list(prose.markdown_units(source))
+    assert units[0] == prose.Unit(1, "It is on the left.")
+    assert [list(prose.check_text(unit.text)) for unit in units] == [[], []]
+
+
+def test_phrase_over_two_lines_is_found_on_its_first_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(prose, "ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\nThis stands\nbeside it.\n")
+    assert [line.split(": ")[0] for line in prose.findings(page)][0] == "page.md:3"
+
+
+@pytest.mark.parametrize(("words", "faults"), [(20, 0), (21, 1)])
+def test_sentence_length_limit_is_twenty_words(words, faults):
+    sentence = " ".join(["word"] * words) + ". Short one."
+    assert len(list(prose.too_long(sentence))) == faults
+
+
+@pytest.mark.parametrize(
+    ("name", "faults"), [("test_the_file_is_read", 1), ("test_file_with_bom_is_read", 0)]
+)
+def test_test_names_without_subject_are_reported(name, faults):
+    assert len(list(prose.test_names(f"def {name}():\n    pass\n"))) == faults
+
+
+def test_repository_prose_has_no_fault():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.prose"], cwd=prose.ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
