@@ -2,8 +2,13 @@
 
 import difflib
 import numbers
+from collections.abc import Collection
+from typing import TypeVar
 
 import keras
+
+MANY = 12  # choices that are too many to stand before the nearest
+_Choice = TypeVar("_Choice")
 
 
 def check_int(owner, name, value, minimum=1):
@@ -44,15 +49,26 @@ def check_rate(owner, name, value):
     return float(value)
 
 
-def check_choice(owner, name, value, choices):
-    """Return `value` if it is one of `choices`, or raise `ValueError` with the nearest ones."""
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=3)
-        hint = f" Did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
-        raise ValueError(
-            f"{owner}: `{name}` must be one of {list(choices)}. Received: {name}={value!r}.{hint}"
-        )
-    return value
+def check_choice(
+    owner: str, name: str, value: _Choice, choices: Collection[_Choice], listed_by: str = ""
+) -> _Choice:
+    """Return `value` if it is one of `choices`, or raise `ValueError` with the nearest ones.
+
+    Of many choices the nearest come first, and the others only where there is no near one and
+    `listed_by`, the code that lists them, is not given.
+    """
+    if value in choices:
+        return value
+    near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=3)
+    hint = f" Did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
+    received = f" Received: {name}={value!r}."
+    if len(choices) <= MANY:
+        text = f"`{name}` must be one of {list(choices)}.{received}{hint}"
+    elif listed_by:
+        text = f"`{name}` is unknown.{hint}{received} {listed_by} gives all {len(choices)}."
+    else:
+        text = f"`{name}` is unknown.{hint}{received} It must be one of {list(choices)}."
+    raise ValueError(f"{owner}: {text}")
 
 
 def check_positive(owner, name, value):

@@ -50,6 +50,16 @@ def test_choices(value, hint):
     refused(lambda: checks.check_choice("Owner", "form", value, ("conv", "mlp")), "Owner", hint)
 
 
+def test_many_choices_stand_behind_the_nearest():
+    choices = [f"choice_{number}" for number in range(40)]
+    with pytest.raises(ValueError) as caught:
+        checks.check_choice("Owner", "form", "choise_7", choices, "list_forms()")
+    text = str(caught.value)
+    assert "Did you mean 'choice_7'" in text and "form='choise_7'" in text
+    assert "list_forms()" in text and "choice_20" not in text
+    refused(lambda: checks.check_choice("Owner", "form", "x", choices), "form='x'", "choice_20")
+
+
 def test_channels_first():
     keras.config.set_image_data_format("channels_first")
     refused(lambda: checks.check_channels_last("Owner"), "Owner: ", "channels_first")

@@ -4,6 +4,7 @@ import warnings
 
 from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.applications.catalog import CATALOG
+from keras_tokenlearner.applications.hints import check_arguments
 from keras_tokenlearner.models import (
     VisionTransformerConfig,
     X2Plus1DConfig,
@@ -81,11 +82,10 @@ def create_model(
     >>> model.output_shape
     (None, 10)
     """
-    check_choice("create_model", "model", model, list(CATALOG))
+    check_choice("create_model", "model", model, list(CATALOG), "`list_models()`")
     entry = CATALOG[model]
     fields = [field.name for field in dataclasses.fields(entry.config)]
-    for change in changes:
-        check_choice(f"create_model({model!r})", "argument", change, fields)
+    check_arguments(model, weights, input_shape, changes, fields)
     # What is neither a path nor a name is refused before a large model is built.
     source, path = transfer.parse(weights)
     if source and isinstance(entry.config, X2Plus1DConfig):

@@ -34,6 +34,7 @@ VIDEO = [
 SMALL = {"num_layers": 2, "hidden_dim": 64, "num_heads": 2}
 SMALL_X2PLUS1D = {"stage_channels": (4, 8), "inner_channels": (8, 16), "stage_units": (1, 3)}
 PICO = "tokenlearner_pico8_4at1"
+NANO = "tokenlearner_nano4_8at2"
 PICO_VIDEO = "tokenlearner_x2plus1d_pico"
 
 
@@ -172,7 +173,15 @@ def test_changes_of_a_video_network():
         ({"model": PICO, "classes": 0}, "`classes` must be an integer of at least 1"),
         ({"model": PICO, "pooling": "mean", "include_top": False}, "`pooling` must be one of"),
         ({"model": PICO, "pooling": "token", "include_top": False}, "class_token=True"),
-        ({"model": PICO, "weights": "imagenet"}, "must be one of [None], the path of"),
+        ({"model": PICO, "weights": "imagenet"}, "weights='timm:FILE'"),
+        ({"model": PICO, "weights": "fashion"}, "must be one of [None], the path of"),
+        ({"model": NANO, "weights": True}, "pass weights='fashion_mnist'"),
+        ({"model": NANO, "pretrained": True}, "pass weights='fashion_mnist'"),
+        ({"model": PICO, "pretrained": True}, "weights='timm:FILE'"),
+        ({"model": PICO, "num_classes": 7}, "pass classes=7."),
+        ({"model": PICO, "input_shape": 224}, "pass input_shape=(224, 224, 3)"),
+        ({"model": PICO, "img_size": 64}, "pass input_shape=("),
+        ({"model": PICO, "depth": 3}, "pass num_layers=3."),
         ({"model": PICO, "weights": "gone.weights.h5"}, "there is no such file"),
         ({"model": PICO, "num_heads": 3}, "`num_heads` must divide"),
         ({"model": PICO_VIDEO, "at": 1}, "argument='at'"),
@@ -185,6 +194,21 @@ def test_bad_input(arguments, message):
     with pytest.raises(ValueError) as caught:
         create_model(**arguments)
     assert message in str(caught.value)
+
+
+def test_create_model_unknown_name_puts_the_nearest_names_first():
+    with pytest.raises(ValueError) as caught:
+        create_model("vit_b61")
+    text = str(caught.value)
+    assert "Did you mean 'vit_b16'" in text and "model='vit_b61'" in text
+    assert "list_models()" in text and len(text) < 250 and "\n" not in text
+    named = [name for name in list_models() if repr(name) in text]
+    assert len(named) <= 3
+
+
+def test_family_function_num_classes_gives_the_right_spelling():
+    with pytest.raises(ValueError, match=r"classes=3\. Received: num_classes=3"):
+        applications.TokenLearnerB16(num_classes=3)
 
 
 def test_channels_first_is_refused():

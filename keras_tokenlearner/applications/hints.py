@@ -1,0 +1,69 @@
+"""The right spelling of what people write who come from another library."""
+
+from collections.abc import Mapping, Sequence
+
+from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner.weights import store
+
+# Arguments of timm, transformers and torchvision, and ours in their place.
+OURS = {
+    "num_classes": "classes",
+    "num_labels": "classes",
+    "pretrained": "weights",
+    "checkpoint_path": "weights",
+    "img_size": "input_shape",
+    "image_size": "input_shape",
+    "drop_rate": "dropout_rate",
+    "dropout": "dropout_rate",
+    "drop_path": "drop_path_rate",
+    "embed_dim": "hidden_dim",
+    "hidden_size": "hidden_dim",
+    "depth": "num_layers",
+}
+
+
+def check_arguments(
+    model: str,
+    weights: str | None,
+    input_shape: Sequence[int] | None,
+    changes: Mapping[str, object],
+    fields: Sequence[str],
+) -> None:
+    """Raise `ValueError` with the right spelling if an argument of `create_model` is misspelt.
+
+    Args:
+        model: Name in the catalogue.
+        weights: What was passed as `weights`.
+        input_shape: What was passed as `input_shape`.
+        changes: The arguments that `create_model` does not name.
+        fields: Names of the fields of the model's config.
+    """
+    owner = f"create_model({model!r})"
+    for name, value in changes.items():
+        if name in fields:
+            continue
+        if name in OURS:
+            example = value if OURS[name] not in ("weights", "input_shape") else None
+            raise ValueError(
+                f"{owner}: {_spelt(model, OURS[name], example)} Received: {name}={value!r}"
+            )
+        check_choice(owner, "argument", name, list(fields))
+    if isinstance(input_shape, int):
+        height = f"({input_shape}, {input_shape}, 3)"
+        raise ValueError(
+            f"{owner}: pass input_shape={height}, height, width and channels. "
+            f"Received: input_shape={input_shape!r}"
+        )
+    if isinstance(weights, bool) or (weights == "imagenet" and weights not in store.names(model)):
+        raise ValueError(f"{owner}: {_spelt(model, 'weights')} Received: weights={weights!r}")
+
+
+def _spelt(model: str, name: str, value: object = None) -> str:
+    """Return how to pass an argument."""
+    if name == "weights":
+        known = " or ".join(f"weights={found!r}" for found in store.names(model))
+        own = "a file with its source, as in weights='timm:FILE' or weights='augreg:FILE.npz'."
+        return f"pass {known}, or {own}" if known else f"no weights ship for it; pass {own}"
+    if name == "input_shape":
+        return "pass input_shape=(height, width, 3)."
+    return f"pass {name}={value!r}."
