@@ -12,7 +12,7 @@ from keras_tokenlearner.models import (
     x2plus1d,
 )
 from keras_tokenlearner.weights import load_weights, saved_classes, store, transfer
-from keras_tokenlearner.weights.read import read
+from keras_tokenlearner.weights.formats import read_checkpoint
 
 BUILDERS = {VisionTransformerConfig: vision_transformer, X2Plus1DConfig: x2plus1d}
 
@@ -93,14 +93,14 @@ def create_model(
             f"create_model({model!r}): sources hold weights of transformers, and this is none; "
             f"pass None or a path that ends in .weights.h5. Received: weights={weights!r}"
         )
-    foreign = read(path) if source else None
+    foreign = read_checkpoint(path, "create_model") if source else None
     is_file = not source and weights is not None and str(weights).endswith(".weights.h5")
     stored = None if weights is None or is_file or source else store.find(model, weights)
     of_weights = None
     if stored:
         of_weights = stored.classes
     elif is_file:
-        of_weights = saved_classes(weights)
+        of_weights = saved_classes(weights, f"create_model({model!r})")
     elif source:
         of_weights = transfer.source_classes(source, foreign)
         changes = transfer.source_config(source, foreign) | changes

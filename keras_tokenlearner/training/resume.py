@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.training.distribution import Devices
-from keras_tokenlearner.weights.archives import read_npz
+from keras_tokenlearner.weights.formats import read_npz
 
 
 class Resume(keras.callbacks.Callback):

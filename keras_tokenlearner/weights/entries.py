@@ -1,6 +1,6 @@
 import numpy as np
 
-_LISTED = 6
+from keras_tokenlearner.weights.formats import listed
 
 
 class Entries:
@@ -57,28 +57,25 @@ class Entries:
         """Return the name that an entry has in the checkpoint."""
         return self._full[name]
 
-    def take(self, name):
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of an entry, which is known before it is read."""
+        return self._checkpoint.entries[self._full[name]].shape
+
+    def take(self, name: str) -> np.ndarray:
         """Return an entry as float32 and count it as used, or raise if it is no number."""
         full = self._full[name]
-        array = self._checkpoint[full]
-        if array is None or array.dtype.kind != "f":
-            kind = "no array" if array is None else f"an array of {array.dtype}"
+        entry = self._checkpoint.entries[full]
+        if not entry.is_float:
+            kind = entry.problem or f"an array of {entry.dtype}"
             raise ValueError(f"{self.owner}: {full} must be an array of floats, and is {kind}")
-        if array.ndim == 0 or array.size == 0:
-            raise ValueError(f"{self.owner}: {full} has shape {array.shape} and holds no weights")
-        array = array.astype(np.float32, copy=False)
+        if not entry.shape or 0 in entry.shape:
+            raise ValueError(f"{self.owner}: {full} has shape {entry.shape} and holds no weights")
+        array = entry.read().astype(np.float32, copy=False)
         if not np.isfinite(array).all():
             raise ValueError(f"{self.owner}: {full} holds values that are not finite")
         self._taken.add(name)
         return array
 
-    def unused(self):
+    def unused(self) -> list[str]:
         """Return the names, without prefix, that were not taken."""
         return [name for name in self._full if name not in self._taken]
-
-
-def listed(names, most=_LISTED):
-    """Return names in one line, the first few of them where they are many."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(str(name) for name in names[:most]) + more

@@ -1,15 +1,25 @@
 """Weights from and to `.weights.h5` files, with what Keras leaves unchecked."""
 
+from __future__ import annotations
+
 import hashlib
+import os
+import tempfile
 from pathlib import Path
 
+import keras
 import numpy as np
+
+from keras_tokenlearner.weights.formats import PathLike, listed, read_checkpoint
 
 KERNEL = "layers/dense/vars/0"  # of the classifier
 
 
-def save_weights(model, path):
+def save_weights(model: keras.Model, path: PathLike) -> str:
     """Save the weights of a model, and beside them their sha256 for `load_weights` to check.
+
+    The new file takes the old one's place in one step: a run that is killed while it saves leaves
+    the old file or the new one, and either loads.
 
     Args:
         model: A `keras.Model`.
@@ -19,6 +29,9 @@ def save_weights(model, path):
     Returns:
         The sha256, as 64 hexadecimal digits.
 
+    Raises:
+        ValueError: If the path ends otherwise.
+
     Example:
 
     >>> model = create_model("vit_pico8", classes=10)
@@ -26,18 +39,30 @@ def save_weights(model, path):
     64
     """
     path = _checked_name("save_weights", path)
-    model.save_weights(path)
-    digest = sha256(path)
-    _hash_file(path).write_text(f"{digest}  {path.name}\n")
+    hashes = path.with_name(path.name + ".sha256")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        new = Path(folder) / path.name
+        model.save_weights(new)
+        digest = sha256(new)
+        with open(new, "rb+") as stream:
+            os.fsync(stream.fileno())
+        lines = [f"{digest}  {path.name}\n"]
+        # Until the old file is gone, both hashes are right.
+        old = [f"{sha256(path)}  {path.name}\n"] if path.is_file() else []
+        _replace_text(Path(folder), hashes, lines + old)
+        os.replace(new, path)
+        if old:
+            _replace_text(Path(folder), hashes, lines)
     return digest
 
 
-def load_weights(model, path, expected_sha256=None):
+def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None = None) -> None:
     """Load a `.weights.h5` file into a model of the same architecture, whole or not at all.
 
     Positions of another grid are resized. A model without top takes the file of one with top.
     Damaged bytes inside such a file load without an error in Keras: they are found if the sha256
     is known, from `expected_sha256` or a file beside it that `save_weights` or `sha256sum` made.
+    The bytes that were hashed are those that are loaded: both read one private copy.
 
     Args:
         model: A built `keras.Model`.
@@ -47,7 +72,7 @@ def load_weights(model, path, expected_sha256=None):
 
     Raises:
         ValueError: If the file is missing, damaged, or of another architecture or number of
-            classes. The model is then as it was.
+            classes, or holds anything but numbers of floating point. The model is then as it was.
 
     Example:
 
@@ -55,29 +80,35 @@ def load_weights(model, path, expected_sha256=None):
     >>> load_weights(create_model("vit_pico8", classes=10), "mine.weights.h5", digest)
     """
     path = _existing("load_weights", path)
-    if expected_sha256 is None and _hash_file(path).is_file():
-        expected_sha256 = _hash_file(path).read_text().split()[0]
-    if expected_sha256 is not None and sha256(path) != expected_sha256:
+    if not isinstance(model, keras.Model) or not model.built:
         raise ValueError(
-            f"load_weights: {path} is damaged or was changed; fetch or save it again. "
-            f"Its sha256 is {sha256(path)}, expected was {expected_sha256}"
+            f"load_weights: `model` must be a built keras.Model. Received: model={model!r}"
         )
-    _check_layout(model, path)
-    before = model.get_weights()
-    try:
-        model.load_weights(path)
-        if not all(np.isfinite(array).all() for array in model.get_weights()):
-            raise ValueError("it holds values that are not finite, so it is damaged")
-    except (ValueError, OSError, KeyError) as error:
-        model.set_weights(before)
-        reason = str(error).split("value=[")[0]
-        raise ValueError(
-            f"load_weights: {path} does not fit the model {model.name!r}, which is unchanged: "
-            f"{reason}"
-        ) from error
+    expected = _expected("load_weights", path, expected_sha256)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        digest = _copy(path, copy)
+        if expected and digest not in expected:
+            raise ValueError(
+                f"load_weights: {path} is damaged or was changed; fetch or save it again. "
+                f"Its sha256 is {digest}, expected was {expected[0]}"
+            )
+        _check_layout(model, path, _shapes("load_weights", copy, path))
+        before = model.get_weights()
+        try:
+            model.load_weights(copy)
+            if not all(np.isfinite(array).all() for array in model.get_weights()):
+                raise ValueError("it holds values that are not finite, so it is damaged")
+        except Exception as error:  # what Keras and HDF5 raise on a damaged file has no bounds
+            model.set_weights(before)
+            reason = str(error).split("value=[")[0]
+            raise ValueError(
+                f"load_weights: {path} does not fit the model {model.name!r}, which is unchanged: "
+                f"{reason}"
+            ) from error
 
 
-def saved_classes(path):
+def saved_classes(path: PathLike, owner: str = "saved_classes") -> int | None:
     """Return how many classes a `.weights.h5` file was saved with, or `None` if without top.
 
     Raises:
@@ -89,22 +120,51 @@ def saved_classes(path):
     >>> saved_classes("mine.weights.h5")
     10
     """
-    path = _existing("saved_classes", path)
-    kernel = _shapes("saved_classes", path).get(KERNEL)
+    path = _existing(owner, path)
+    kernel = _shapes(owner, path, path).get(KERNEL)
     return kernel[-1] if kernel else None
 
 
-def sha256(path):
+def sha256(path: PathLike) -> str:
     """Return the sha256 of a file, as 64 hexadecimal digits."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _hash_file(path):
-    return path.with_name(path.name + ".sha256")
+def _copy(path: Path, to: Path) -> str:
+    """Copy a file and return the sha256 of what was copied."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as source, open(to, "wb") as target:
+        while content := source.read(1 << 20):
+            digest.update(content)
+            target.write(content)
+    return digest.hexdigest()
 
 
-def _checked_name(owner, path):
+def _replace_text(folder: Path, path: Path, lines: list[str]) -> None:
+    new = folder / path.name
+    new.write_text("".join(lines))
+    os.replace(new, path)
+
+
+def _expected(owner: str, path: Path, given: str | None) -> list[str]:
+    """Return the hashes that a file may have: the one given, or those beside it."""
+    hashes = path.with_name(path.name + ".sha256")
+    if given is not None:
+        lines, origin = [str(given)], "expected_sha256"
+    elif hashes.is_file():
+        lines, origin = hashes.read_text(errors="replace").splitlines(), str(hashes)
+    else:
+        return []
+    found = [line.split()[0].lower() for line in lines if line.strip()]
+    if not found or any(len(x) != 64 or set(x) - set("0123456789abcdef") for x in found):
+        raise ValueError(
+            f"{owner}: {origin} must hold a sha256, 64 hexadecimal digits. Received: {lines[:2]}"
+        )
+    return found
+
+
+def _checked_name(owner: str, path: PathLike) -> Path:
     if not str(path).endswith(".weights.h5"):
         raise ValueError(
             f"{owner}: a path must end in '.weights.h5'; a whole model, '.keras', is for "
@@ -113,36 +173,36 @@ def _checked_name(owner, path):
     return Path(path)
 
 
-def _existing(owner, path):
+def _existing(owner: str, path: PathLike) -> Path:
     path = _checked_name(owner, path)
     if not path.is_file():
         raise ValueError(f"{owner}: there is no such file. Received: path={str(path)!r}")
     return path
 
 
-def _shapes(owner, path):
-    """Return the shapes of the arrays in a file, a dictionary from their names."""
-    import h5py  # a dependency of Keras, which reads these files with it
-
-    shapes = {}
-
-    def visit(name, item):
-        # A compiled model's file also holds its optimizer, beside "layers", and dropout's seeds.
-        of_layer = name.startswith("layers/") and "seed_generator" not in name
-        if of_layer and isinstance(item, h5py.Dataset):
-            shapes[name] = item.shape
-
+def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays of layers in a file, by name, once all can be weights."""
     try:
-        with h5py.File(path) as file:
-            file.visititems(visit)
-    except (OSError, RuntimeError) as error:
-        raise ValueError(f"{owner}: {path} is damaged or no HDF5 file: {error}") from error
-    return shapes
+        entries = read_checkpoint(path, owner).entries
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(path), str(shown))) from error
+    # A compiled model's file also holds its optimizer, beside "layers", and dropout's seeds.
+    entries = {
+        name: entry
+        for name, entry in entries.items()
+        if name.startswith("layers/") and "seed_generator" not in name
+    }
+    wrong = [name for name, entry in entries.items() if not entry.is_float]
+    if wrong:
+        raise ValueError(
+            f"{owner}: {shown} is no file of weights: it holds other things than arrays of floats, "
+            f"{listed(wrong)}"
+        )
+    return {name: entry.shape for name, entry in entries.items()}
 
 
-def _check_layout(model, path):
+def _check_layout(model: keras.Model, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     """Compare what the file holds with what the model has, before the model is touched."""
-    shapes = _shapes("load_weights", path)
     has_head = any(layer.name == "head" for layer in model.layers)
     kernel = shapes.get(KERNEL)
     if has_head and kernel:

@@ -1,6 +1,6 @@
 """What a file has and a model needs, compared before anything is assigned."""
 
-from keras_tokenlearner.weights.entries import listed
+from keras_tokenlearner.weights.formats import listed
 from keras_tokenlearner.weights.source import BOTH, ZEROS
 
 

@@ -1,6 +1,6 @@
 from dataclasses import dataclass
 
-from keras_tokenlearner.weights.entries import listed
+from keras_tokenlearner.weights.formats import listed
 
 _UNTRAINED = (
     "These layers start untrained, and the blocks behind them meet tokens that they have not seen: "

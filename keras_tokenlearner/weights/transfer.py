@@ -5,6 +5,7 @@ from keras_tokenlearner.weights import adapt
 from keras_tokenlearner.weights.augreg import AUGREG
 from keras_tokenlearner.weights.dinov2 import DINOV2
 from keras_tokenlearner.weights.entries import Entries
+from keras_tokenlearner.weights.formats import read_checkpoint
 from keras_tokenlearner.weights.huggingface import (
     HUGGINGFACE_CLIP,
     HUGGINGFACE_DEIT,
@@ -15,7 +16,6 @@ from keras_tokenlearner.weights.keras_hub import KERAS_HUB
 from keras_tokenlearner.weights.layout import Layout
 from keras_tokenlearner.weights.match import check_head, match
 from keras_tokenlearner.weights.own import OWN
-from keras_tokenlearner.weights.read import read
 from keras_tokenlearner.weights.report import LoadReport
 from keras_tokenlearner.weights.scenic import SCENIC
 from keras_tokenlearner.weights.timm import TIMM, TIMM_DEIT
@@ -99,7 +99,7 @@ def load(
     check_choice(owner, "head", head, ("keep", "drop", "reset"))
     check_choice(owner, "embedding", embedding, ("central_frame", "inflate"))
     layout, recipe = Layout(owner, model), SOURCES[source]
-    checkpoint = read(path_or_mapping)
+    checkpoint = read_checkpoint(path_or_mapping, "load")
     entries = Entries(owner, checkpoint, recipe.anchors)
     arrays = recipe.convert(entries, layout.heads)
     adapt.name_added(arrays, layout)
@@ -162,7 +162,9 @@ def source_config(source, path_or_mapping=None):
     recipe = SOURCES[source]
     if path_or_mapping is None:
         return dict(recipe.config)
-    entries = Entries(f"source_config({source!r})", read(path_or_mapping), recipe.anchors)
+    entries = Entries(
+        f"source_config({source!r})", read_checkpoint(path_or_mapping), recipe.anchors
+    )
     arrays = recipe.convert(entries, 1)
     config = recipe.config | {
         "class_token": "class_token/tokens" in arrays,
@@ -178,7 +180,9 @@ def source_config(source, path_or_mapping=None):
 def source_classes(source, path_or_mapping):
     """Return how many classes the head of a source's file has, or `None` if it has no head."""
     recipe = SOURCES[source]
-    entries = Entries(f"source_classes({source!r})", read(path_or_mapping), recipe.anchors)
+    entries = Entries(
+        f"source_classes({source!r})", read_checkpoint(path_or_mapping), recipe.anchors
+    )
     arrays = recipe.convert(entries, 1)
     return len(arrays["head/bias"].array) if "head/bias" in arrays else None
 

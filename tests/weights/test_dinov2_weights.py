@@ -7,7 +7,7 @@ import pytest
 
 from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
 from keras_tokenlearner.weights import load, source_config
-from keras_tokenlearner.weights.read import read
+from keras_tokenlearner.weights.formats import read_checkpoint
 from keras_tokenlearner.weights.source import IMAGENET
 from tests.weights.foreign import normalised, outputs, peer
 
@@ -22,7 +22,7 @@ REASON = (
 @pytest.fixture(scope="module")
 def pair():
     """The checkpoint, and timm's model with it."""
-    timm, checkpoint = peer("timm"), read(PATH)
+    timm, checkpoint = peer("timm"), read_checkpoint(PATH)
     module = timm.create_model(
         "vit_small_patch14_reg4_dinov2", num_classes=0, dynamic_img_size=True
     )

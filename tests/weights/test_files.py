@@ -1,6 +1,8 @@
 """Files of weights: whole, damaged, truncated and of another model."""
 
 import hashlib
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -102,3 +104,104 @@ def test_another_architecture(saved):
 def test_another_kind_of_file(name):
     with pytest.raises(ValueError, match="must end in '.weights.h5'"):
         load_weights(create_model(PICO), name)
+
+
+@pytest.mark.parametrize("form", ["upper", "empty", "text"])
+def test_hash_files_of_other_hands(saved, form):
+    model, path, digest = saved
+    beside = path.with_name(path.name + ".sha256")
+    beside.write_text({"upper": digest.upper(), "empty": "", "text": "none  here\n"}[form])
+    if form == "upper":
+        load_weights(model, path)
+    else:
+        _refused(model, path, "must hold a sha256, 64 hexadecimal digits")
+
+
+def test_save_that_is_killed_leaves_a_file_that_loads(saved, monkeypatch):
+    """Whichever of the three steps is the last, what is there loads."""
+    model, path, _ = saved
+    before, replace = model.get_weights(), os.replace
+    for last in range(3):
+        steps = []
+
+        def step(*arguments, steps=steps, last=last):
+            if len(steps) == last:
+                raise KeyboardInterrupt
+            steps.append(replace(*arguments))
+
+        changed = create_model(PICO, classes=10)
+        monkeypatch.setattr(os, "replace", step)
+        with pytest.raises(KeyboardInterrupt):
+            save_weights(changed, path)
+        monkeypatch.undo()
+        load_weights(model, path)
+        expected = changed.get_weights() if last == 2 else before
+        for one, other in zip(model.get_weights(), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        path.name,
+        f"{path.name}.sha256",
+    ]
+
+
+def test_load_takes_the_bytes_that_it_hashed(saved, tmp_path):
+    """A file that is replaced while it is loaded is refused or loaded as it was hashed."""
+    model, path, digest = saved
+    other = tmp_path / "other.weights.h5"
+    create_model(PICO, classes=10).save_weights(other)
+    contents, expected, stop = (path.read_bytes(), other.read_bytes()), model.get_weights(), []
+
+    def swap():
+        while not stop:
+            for content in contents:
+                other.write_bytes(content)
+                os.replace(other, path)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        for _ in range(10):
+            model.set_weights([0 * array for array in expected])
+            try:
+                load_weights(model, path, expected_sha256=digest)
+            except ValueError as error:
+                assert "damaged or was changed" in str(error)
+                continue
+            for one, two in zip(model.get_weights(), expected, strict=True):
+                np.testing.assert_array_equal(one, two)
+    finally:
+        stop.append(True)
+        thread.join()
+
+
+@pytest.mark.parametrize("dtype", ["c8", "i4", "?"])
+def test_arrays_that_are_no_floats_are_refused(saved, dtype):
+    import h5py
+
+    model, path, _ = saved
+    path.with_name(path.name + ".sha256").unlink()
+    name = "layers/dense/vars/0"
+    with h5py.File(path, "a") as file:
+        array = file[name][()]
+        del file[name]
+        file[name] = array.astype(dtype)
+    _refused(model, path, "other things than arrays of floats, layers/dense/vars/0")
+
+
+def test_declared_sizes_that_are_not_stored_are_refused(saved):
+    """A kernel of ten million classes in a small file must not build such a model."""
+    import h5py
+
+    model, path, _ = saved
+    path.with_name(path.name + ".sha256").unlink()
+    with h5py.File(path, "a") as file:
+        del file["layers/dense/vars/0"]
+        file.create_dataset("layers/dense/vars/0", shape=(32, 10**7), dtype="f4")
+    _refused(model, path, "claims more than it stores")
+    with pytest.raises(ValueError, match="create_model.*claims more than it stores"):
+        create_model(PICO, weights=str(path))
+
+
+def test_what_is_no_model_is_refused(saved):
+    with pytest.raises(ValueError, match="`model` must be a built keras.Model"):
+        load_weights("vit_pico8", saved[1])

@@ -1,0 +1,485 @@
+"""Files of strangers: whole ones are read, bad ones refused, and nothing in them runs."""
+
+import io
+import json
+import pickle
+import resource
+import struct
+import time
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+
+from keras_tokenlearner.weights import load
+from keras_tokenlearner.weights.formats import read_checkpoint
+from tests.weights.foreign import augreg_entries, build, refused
+
+ENTRIES = augreg_entries()
+
+
+class Bomb:
+    """A pickle that would leave a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def npz(path, **entries):
+    np.savez(path, **entries)
+    return path
+
+
+def member(array, shape=None, dtype=None):
+    """Return a `.npy` file whose header may lie."""
+    stream = io.BytesIO()
+    header = {
+        "descr": dtype or np.lib.format.dtype_to_descr(array.dtype),
+        "fortran_order": False,
+        "shape": shape or array.shape,
+    }
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue() + array.tobytes()
+
+
+def archive(path, compression=zipfile.ZIP_STORED, **members):
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, content in members.items():
+            file.writestr(f"{name}.npy", content)
+    return path
+
+
+def test_npz(tmp_path):
+    model = build("augreg", ENTRIES)
+    report = load(model, "augreg", npz(tmp_path / "vit.npz", **ENTRIES))
+    assert report.origin.endswith("vit.npz") and len(report.loaded) == len(model.weights)
+    np.savez_compressed(tmp_path / "small.npz", a=np.asfortranarray(np.ones((3, 2))))
+    np.testing.assert_array_equal(read_checkpoint(tmp_path / "small.npz")["a"], np.ones((3, 2)))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_truncated_npz(tmp_path, share):
+    path = npz(tmp_path / "vit.npz", **ENTRIES)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    refused("damaged or no npz file", build("augreg", ENTRIES), "augreg", path)
+
+
+def test_damaged_npz(tmp_path):
+    path = npz(tmp_path / "vit.npz", **ENTRIES)
+    content = bytearray(path.read_bytes())
+    content[5_000:5_100] = b"\x00" * 100
+    path.write_bytes(content)
+    refused("damaged or no npz file: Bad CRC-32", build("augreg", ENTRIES), "augreg", path)
+
+
+def test_objects_in_npz_are_not_unpickled(tmp_path):
+    trap = tmp_path / "trap"
+    path = npz(tmp_path / "vit.npz", **ENTRIES, extra=np.array([Bomb(trap)], dtype=object))
+    refused("array of Python objects", build("augreg", ENTRIES), "augreg", path)
+    assert not trap.exists()
+
+
+def test_pickles_are_not_unpickled(tmp_path):
+    trap, model = tmp_path / "trap", build("augreg", ENTRIES)
+    for name, message in (
+        ("a.npz", "damaged or no npz file"),
+        ("a.pt", "damaged, or a bare pickle"),
+        ("a.pkl", "a checkpoint must be"),
+    ):
+        (tmp_path / name).write_bytes(pickle.dumps({"embedding/kernel": Bomb(trap)}))
+        refused(message, model, "augreg", tmp_path / name)
+    assert not trap.exists()
+
+
+def test_zip_bombs(tmp_path):
+    zeros = member(np.zeros(30 << 20, np.float32))
+    path = archive(tmp_path / "a.npz", zipfile.ZIP_DEFLATED, a=zeros)
+    refused("as a bomb", build("augreg", ENTRIES), "augreg", path)
+    path = archive(tmp_path / "b.npz", a=member(np.zeros(4), shape=(1 << 40, 1 << 40)))
+    refused("which is not what it stores", build("augreg", ENTRIES), "augreg", path)
+    path = archive(tmp_path / "c.npz", zipfile.ZIP_LZMA, a=member(np.zeros(4)))
+    refused("in a way that numpy does not use", build("augreg", ENTRIES), "augreg", path)
+
+
+def test_mappings_that_hold_themselves():
+    endless = {}
+    endless["again"] = endless
+    refused("nested more than 32 deep", build("augreg", ENTRIES), "augreg", endless)
+
+
+def test_other_members(tmp_path):
+    path = archive(tmp_path / "a.npz", a=b"text")
+    with pytest.raises(ValueError, match="is refused"):
+        read_checkpoint(path)
+    with zipfile.ZipFile(tmp_path / "b.npz", "w") as file:
+        file.writestr("run.py", "print()")
+    with pytest.raises(ValueError, match="run.py is no array"):
+        read_checkpoint(tmp_path / "b.npz")
+
+
+def test_no_such_file(tmp_path):
+    refused("no such file", build("augreg", ENTRIES), "augreg", tmp_path / "none.npz")
+
+
+def test_torch_files(tmp_path):
+    torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
+    weight = torch.arange(6.0).reshape(2, 3).to(torch.bfloat16)
+    torch.save({"model": {"a": weight}, "epoch": 3, "name": "x"}, tmp_path / "a.pt")
+    found = read_checkpoint(tmp_path / "a.pt")
+    np.testing.assert_array_equal(found["model/a"], [[0, 1, 2], [3, 4, 5]])
+    assert found["epoch"] is None and found["name"] is None
+    trap = tmp_path / "trap"
+    torch.save({"a": Bomb(trap)}, tmp_path / "b.pt")
+    with pytest.raises(ValueError, match="not unpickled"):
+        read_checkpoint(tmp_path / "b.pt")
+    assert not trap.exists()
+    torch.save([weight], tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="holds a list"):
+        read_checkpoint(tmp_path / "c.pt")
+    torch.save({"a": torch.zeros(1).expand(1 << 40)}, tmp_path / "d.pt")
+    with pytest.raises(ValueError, match="refused as a bomb|more than it stores"):
+        read_checkpoint(tmp_path / "d.pt")["a"]
+    torch.save({"a": torch.zeros(3).to_sparse()}, tmp_path / "e.pt")
+    with pytest.raises(ValueError, match="refused|not unpickled"):
+        read_checkpoint(tmp_path / "e.pt")["a"]
+    content = (tmp_path / "a.pt").read_bytes()
+    (tmp_path / "f.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="is damaged"):
+        read_checkpoint(tmp_path / "f.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pt") as old,
+        zipfile.ZipFile(tmp_path / "g.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(ValueError, match="no compressed entries"):
+        read_checkpoint(tmp_path / "g.pt")
+
+
+def test_h5(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x/y"] = np.ones(3)
+    np.testing.assert_array_equal(read_checkpoint(tmp_path / "a.h5")["x/y"], np.ones(3))
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.create_dataset("x", shape=(1 << 40,), chunks=(1024,))
+    with pytest.raises(ValueError, match="claims more than it stores"):
+        read_checkpoint(tmp_path / "b.h5")
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        outside = [(str(tmp_path / "a.h5"), 0, 16)]
+        file.create_dataset("x", shape=(2,), dtype="f8", external=outside)
+    with pytest.raises(ValueError, match="no plain array"):
+        read_checkpoint(tmp_path / "c.h5")
+    (tmp_path / "d.h5").write_bytes((tmp_path / "a.h5").read_bytes()[:500])
+    with pytest.raises(ValueError, match="damaged or no HDF5 file"):
+        read_checkpoint(tmp_path / "d.h5")
+
+
+def flax_file(path, tree):
+    """Write a tree in the layout of Flax: extension 1 is (shape, name of the type, bytes)."""
+    msgpack = pytest.importorskip("msgpack", reason="reads Flax files: pip install msgpack")
+
+    def extension(array):
+        content = (array.shape, array.dtype.name, array.tobytes())
+        return msgpack.ExtType(1, msgpack.packb(content, use_bin_type=True))
+
+    path.write_bytes(msgpack.packb(tree, default=extension, use_bin_type=True))
+    return path
+
+
+def test_flax_files(tmp_path):
+    whole = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    tree = {
+        "params": {"Dense_0": {"kernel": whole[0], "bias": whole[1, 0]}},
+        "step": 7,
+        "large": {
+            "__msgpack_chunked_array__": True,
+            "shape": {"0": 2, "1": 3, "2": 4},
+            "chunks": {"0": whole.ravel()[:10], "1": whole.ravel()[10:]},
+        },
+    }
+    entries = read_checkpoint(flax_file(tmp_path / "a.msgpack", tree))
+    assert set(entries) == {"params/Dense_0/kernel", "params/Dense_0/bias", "step", "large"}
+    np.testing.assert_array_equal(entries["params/Dense_0/kernel"], whole[0])
+    np.testing.assert_array_equal(entries["large"], whole)
+    assert entries["step"] is None
+
+
+def test_flax_itself(tmp_path):
+    serialization = pytest.importorskip(
+        "flax.serialization", reason="compares with flax: pip install flax"
+    )
+    import jax.numpy as jnp
+
+    array = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+    tree = {"a": {"b": array}, "c": jnp.asarray(array, "bfloat16"), "d": np.float32(2)}
+    (tmp_path / "a.msgpack").write_bytes(serialization.msgpack_serialize(tree))
+    entries = read_checkpoint(tmp_path / "a.msgpack")
+    np.testing.assert_array_equal(entries["a/b"], array)
+    np.testing.assert_array_equal(entries["c"], np.asarray(tree["c"], "float32"))
+    assert entries["d"] == 2
+
+
+def test_bad_flax_files(tmp_path):
+    path = flax_file(tmp_path / "a.msgpack", {"a": np.zeros((4, 4))})
+    content = path.read_bytes()
+    lies = content.replace(b"\x92\x04\x04", b"\x92\x04\x7f")
+    objects = content.replace(b"\xa7float64", b"\xa7object0")
+    assert content not in (lies, objects)
+    for broken in (content[:-5], b"", b"\x01", b"\xff" * 40, b"\x81" * 5000, lies, objects):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="damaged or no Flax checkpoint"):
+            read_checkpoint(path)
+
+
+def test_safetensors(tmp_path):
+    files = pytest.importorskip(
+        "safetensors.numpy", reason="reads safetensors: pip install safetensors"
+    )
+    files.save_file({"a": np.arange(6, dtype=np.float16)}, tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(read_checkpoint(tmp_path / "a.safetensors")["a"], np.arange(6))
+    content = (tmp_path / "a.safetensors").read_bytes()
+    for broken in (content[:-3], content[:20], b"", b"\xff" * 64):
+        (tmp_path / "b.safetensors").write_bytes(broken)
+        with pytest.raises(ValueError, match="damaged or no safetensors file"):
+            read_checkpoint(tmp_path / "b.safetensors")
+
+
+def safetensors_file(path, dtype, shape, content):
+    """Write a file of one tensor, `x`, by hand."""
+    pytest.importorskip("safetensors", reason="reads safetensors: pip install safetensors")
+    tensor = {"dtype": dtype, "shape": shape, "data_offsets": [0, len(content)]}
+    header = json.dumps({"x": tensor, "__metadata__": {"format": "pt"}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content)
+    return path
+
+
+def test_bfloat16_in_safetensors(tmp_path):
+    """Every bfloat16 there is."""
+    halves = np.arange(1 << 16, dtype="<u2")
+    path = safetensors_file(tmp_path / "a.safetensors", "BF16", [256, 256], halves.tobytes())
+    found = read_checkpoint(path)["x"]
+    assert found.dtype == np.float32 and found.shape == (256, 256)
+    np.testing.assert_array_equal(found.ravel().view(np.uint32) >> 16, halves)
+    assert found[0x3F, 0x80] == 1.0 and found[0xC0, 0x20] == -2.5 and np.isnan(found[-1, -1])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "size", "message"),
+    [
+        ("F8_E4M3", [8], 8, "F8_E4M3.*which numpy lacks"),
+        ("BF16", [8], 8, "damaged or no safetensors file"),
+        ("BF16", [1 << 62, 1 << 62], 8, "damaged or no safetensors file"),
+        ("F33", [8], 8, "damaged or no safetensors file"),
+    ],
+)
+def test_headers_that_lie(tmp_path, dtype, shape, size, message):
+    path = safetensors_file(tmp_path / "a.safetensors", dtype, shape, bytes(size))
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(path)["x"]
+
+
+def test_files_in_parts(tmp_path):
+    np.savez(tmp_path / "one.npz", a=np.arange(3))
+    np.savez(tmp_path / "two.npz", b=np.arange(4))
+    index = tmp_path / "model.npz.index.json"
+    index.write_text('{"weight_map": {"a": "one.npz", "b": "two.npz"}}')
+    entries = read_checkpoint(index)
+    assert set(entries) == {"a", "b"} and entries.origin == str(index)
+    np.testing.assert_array_equal(entries["b"], np.arange(4))
+    for text, message in (
+        ('{"weight_map": {"a": "../one.npz"}}', "'../one.npz' is no file beside it"),
+        ('{"weight_map": {"a": "model.npz.index.json"}}', "is no file beside it"),
+        ('{"weight_map": {"a": "three.npz"}}', "there is no such file"),
+        (json.dumps({"weight_map": {"a": str(tmp_path / "one.npz")}}), "is no file beside it"),
+        ('{"weight_map": {"a": ".."}}', "is no file beside it"),
+        ('{"weight_map": {"a": ""}}', "is no file beside it"),
+        ('{"weight_map": {"a": 3}}', "there is no such file"),
+        ('{"weight_map": {"a": "one.npz", "c": "one.npz"}}', "do not belong together.* has c"),
+        ('{"weight_map": {"b": "one.npz"}}', "do not belong together.* has a, b"),
+        ('{"weight_map": 3}', "no index of parts"),
+        ("[" * 100_000, "no index of parts"),
+        ("{}", "no index of parts"),
+    ):
+        index.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_checkpoint(index)
+
+
+class Bounds:
+    """Checks that a block takes little memory and time, whatever the file in it claims."""
+
+    def __enter__(self):
+        self.before, self.start = _peak(), time.perf_counter()
+
+    def __exit__(self, *_):
+        megabytes, seconds = _peak() - self.before, time.perf_counter() - self.start
+        print(f"{megabytes} MB, {seconds:.1f} s")
+        assert megabytes < 300 and seconds < 20
+
+
+def _peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+def test_h5_gzip_chunks_that_are_damaged_end_with_an_error(tmp_path):
+    """HDF5's own filter never returns on a chunk that is cut off."""
+    import h5py
+
+    whole = zlib.compress(np.random.default_rng(0).bytes(4096))
+    settings = {"shape": (1024,), "dtype": "f4", "chunks": (1024,), "compression": "gzip"}
+    for name, content in (
+        ("cut", whole[:-200]),
+        ("noise", b"\x00" * 50),
+        ("stuffed", whole + b"x"),
+    ):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.create_dataset("x", **settings).id.write_direct_chunk((0,), content)
+    with Bounds():
+        for name in ("cut", "noise"):
+            with pytest.raises(ValueError, match="x of .* is damaged"):
+                read_checkpoint(tmp_path / f"{name}.h5")["x"]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_h5_gzip_chunks_are_read_as_h5py_does(tmp_path, shuffle):
+    import h5py
+
+    array = np.arange(35 * 11, dtype="f4").reshape(35, 11)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=array, chunks=(8, 4), compression="gzip", shuffle=shuffle)
+        file.create_dataset("y", data=array, chunks=(8, 4))
+        file.create_dataset("z", data=array, chunks=(8, 4), compression="lzf")
+    with pytest.raises(ValueError, match="filters other than gzip"):
+        read_checkpoint(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["z"]
+    found = read_checkpoint(tmp_path / "a.h5")
+    np.testing.assert_array_equal(found["x"], array)
+    np.testing.assert_array_equal(found["y"], array)
+
+
+@pytest.mark.parametrize("chunks", [None, (1 << 20,)])
+def test_h5_that_stores_nothing_is_refused(tmp_path, chunks):
+    import h5py
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", shape=(1 << 29,), dtype="f4", chunks=chunks)
+        file.create_dataset("y", shape=(32, 10**7), dtype="f4", compression="gzip")
+    with Bounds(), pytest.raises(ValueError, match="claims more than it stores"):
+        read_checkpoint(tmp_path / "a.h5")
+
+
+def test_h5_empty_and_odd_types_are_named(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("empty", data=h5py.Empty("f4"))
+        file.create_dataset("complex", data=np.ones(3, "c8"))
+        space = h5py.h5s.create_simple((3,))
+        h5py.h5d.create(file.id, b"time", h5py.h5t.UNIX_D32LE, space)
+    found = read_checkpoint(tmp_path / "a.h5")
+    for name in ("empty", "time"):
+        with pytest.raises(ValueError, match="empty|numpy lacks"):
+            found[name]
+    entries = augreg_entries() | {"head/bias": found["complex"]}
+    refused("head/bias must be an array of floats", build("augreg", ENTRIES), "augreg", entries)
+
+
+def test_torch_dictionaries_that_double_at_every_level_are_refused(tmp_path):
+    torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
+    tree = {"x": torch.zeros(1)}
+    for _ in range(30):
+        tree = {"a": tree, "b": tree}
+    torch.save(tree, tmp_path / "a.pt")
+    with Bounds(), pytest.raises(ValueError, match="more than 100000 entries"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+def test_torch_tensor_under_many_names_is_refused(tmp_path):
+    torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
+    tensor = torch.zeros(4 << 20, dtype=torch.float16)
+    torch.save({f"x{i}": tensor for i in range(200)}, tmp_path / "a.pt")
+    with Bounds(), pytest.raises(ValueError, match="refused as a bomb"):
+        read_checkpoint(tmp_path / "a.pt")
+    torch.save({"one": tensor, "two": tensor}, tmp_path / "b.pt")
+    assert read_checkpoint(tmp_path / "b.pt")["two"].shape == tensor.shape
+
+
+def test_torch_file_with_two_directories_is_read_by_one(tmp_path):
+    """Python and PyTorch must not read different archives out of one file."""
+    torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
+    for name, value in (("one", 1.0), ("two", 2.0)):
+        torch.save({"a": torch.full((4,), value)}, tmp_path / f"{name}.pt")
+    one, two = (tmp_path / f"{name}.pt" for name in ("one", "two"))
+    both = tmp_path / "both.pt"
+    both.write_bytes(one.read_bytes() + two.read_bytes())
+    with zipfile.ZipFile(both) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("data/0")]
+        seen = np.frombuffer(archive.read(name), np.float32)
+    np.testing.assert_array_equal(read_checkpoint(both)["a"], seen)
+
+
+def test_torch_files_with_flipped_bits_are_refused(tmp_path):
+    torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
+    torch.save({"a": torch.arange(4096.0)}, tmp_path / "a.pt")
+    content = bytearray((tmp_path / "a.pt").read_bytes())
+    content[content.index(np.float32(77).tobytes() + np.float32(78).tobytes())] ^= 1
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged: Bad CRC-32"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+def test_torch_tensors_of_rare_kinds_are_named(tmp_path):
+    torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
+    rare = {
+        "float8": torch.zeros(3).to(torch.float8_e4m3fn),
+        "complex32": torch.zeros(3, dtype=torch.complex32),
+        "meta": torch.zeros(3, device="meta"),
+        "nested": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+        "quantized": torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8),
+    }
+    for name, tensor in rare.items():
+        torch.save({name: tensor, "a": torch.ones(2)}, tmp_path / f"{name}.pt")
+        with pytest.raises(ValueError, match=f"it is .*|{name}.pt is damaged or holds more"):
+            found = read_checkpoint(tmp_path / f"{name}.pt")
+            np.testing.assert_array_equal(found["a"], [1, 1])  # the others can be read
+            found[name]
+
+
+def test_torchscript_archives_are_refused(tmp_path):
+    torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own, that TorchScript is old
+        torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="TorchScript archive, which holds code"):
+        read_checkpoint(tmp_path / "a.pt")
+
+
+def test_flax_files_of_empty_dictionaries_are_refused(tmp_path):
+    pytest.importorskip("msgpack", reason="reads Flax files: pip install msgpack")
+    count = 3 << 20
+    for name, content in (
+        ("list", b"\xdd" + struct.pack(">I", count) + b"\x80" * count),
+        ("lists", b"\xdc\xff\xff" + (b"\xdc\x00\x40" + b"\x80" * 64) * 0xFFFF),
+    ):
+        (tmp_path / f"{name}.msgpack").write_bytes(b"\x81\xa1a" + content)
+        with Bounds(), pytest.raises(ValueError, match="damaged or no Flax checkpoint"):
+            read_checkpoint(tmp_path / f"{name}.msgpack")
+
+
+def test_the_content_of_a_file_decides_its_format(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.arange(3))
+    (tmp_path / "a.npz").rename(tmp_path / "weights")
+    np.testing.assert_array_equal(read_checkpoint(tmp_path / "weights")["a"], np.arange(3))
+    with pytest.raises(ValueError, match="predict: there is no such file"):
+        read_checkpoint(tmp_path / "none", "predict")
+    with pytest.raises(ValueError, match="Received: int"):
+        read_checkpoint(3)
