@@ -1,19 +1,35 @@
-"""Sphinx makes the site: `make docs`. Its root is the repository, so that all links are files'."""
+"""Sphinx builds the site: `make docs`. Its root is the repository, so links name files."""
 
 import inspect
+import sys
 from pathlib import Path
 
-from keras_tokenlearner._version import __version__
+sys.path.insert(0, str(Path(__file__).parent))
+
+from keras_tokenlearner._version import __version__  # noqa: E402
 
 project = "keras_tokenlearner"
-author = "the authors of keras_tokenlearner"
+author = "The authors of keras_tokenlearner"
 copyright = author
 version = release = __version__
 
-extensions = ["myst_nb", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "tables",
+]
 root_doc = "docs/index"
-include_patterns = ["*.md", "benchmarks/*.md", "docs/*.md", "docs/api/*.rst", "notebooks/*.ipynb"]
-exclude_patterns = [".*", "build", "dist", "site"]
+include_patterns = [
+    "*.md",
+    "benchmarks/*.md",
+    "docs/**.md",
+    "docs/api/*.rst",
+    "notebooks/*.ipynb",
+]
+exclude_patterns = [".*", "build", "dist", "site", "docs/pypi.md"]
 templates_path = [str(Path(__file__).parent / "_templates")]
 
 # Docstrings: Google style, with names of code between single backticks.
@@ -24,12 +40,18 @@ napoleon_custom_sections = [("Call arguments", "params_style")]
 autodoc_inherit_docstrings = False
 autosummary_imported_members = True
 
-# Markdown and notebooks: shown with the outputs that they have.
+# Markdown and notebooks keep their stored outputs.
 nb_execution_mode = "off"
 myst_heading_anchors = 3
 
+# The copy button takes commands and code, without prompts and printed results.
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
 html_theme = "furo"
 html_title = f"keras_tokenlearner {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {"light_css_variables": {"code-font-size": "0.72rem"}}  # 100 columns fit
 html_extra_path = ["front"]  # from the root of the site to docs/index.html
 

@@ -1,10 +1,42 @@
-"""Libraries that are not needed to run a model, imported where they are used."""
+"""Optional libraries, imported where they are used."""
 
 import importlib
+from types import ModuleType
+
+# Libraries whose name for pip differs from the module's. Other modules are named like theirs.
+LIBRARIES = {
+    "PIL": "pillow",
+    "keras_cv": "keras-cv",
+    "keras_hub": "keras-hub",
+    "sklearn": "scikit-learn",
+    "tensorflow_datasets": "tensorflow-datasets",
+}
 
 
-def require(module, extra):
-    """Import and return a module, or say which extra of the package brings it.
+def library_of(module: str) -> str:
+    """Return the name under which pip installs a module.
+
+    Args:
+        module: Name of a module, with dots if it is inside a package.
+
+    Example:
+
+    >>> library_of("sklearn.cluster")
+    'scikit-learn'
+    """
+    package = module.partition(".")[0]
+    return LIBRARIES.get(package, package)
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import and return a module of an optional library.
+
+    The package is installed from a clone, so the error names the library to install, and the
+    extra of `pyproject.toml` that includes it.
+
+    Args:
+        module: Name of the module.
+        extra: Name of the extra.
 
     Raises:
         ImportError: If the module is not installed.
@@ -12,7 +44,10 @@ def require(module, extra):
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{module} is needed here and not installed; "
-            f"run: pip install 'keras-tokenlearner[{extra}]'"
-        ) from error
+        raise ImportError(missing(module, extra)) from error
+
+
+def missing(module: str, extra: str) -> str:
+    """Return the error message for a module that is not installed."""
+    library = library_of(module)
+    return f"{module} is not installed; run: pip install {library} (extra `{extra}`)"

@@ -1,4 +1,4 @@
-"""What must be there before anything else of the package can be imported: Keras and its backend."""
+"""Check Keras and its backend before the rest of the package is imported."""
 
 import os
 import sys
@@ -9,8 +9,8 @@ OLDEST_KERAS = (3, 15)
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def check_keras():
-    """Import Keras, or say what to install or to set.
+def check_keras() -> None:
+    """Import Keras, or raise an error that says what to install or to set.
 
     Raises:
         ImportError: If Keras is older than the package needs, or its backend does not start. On the
@@ -25,10 +25,10 @@ def check_keras():
         raise
 
 
-def _check_version():
+def _check_version() -> None:
     try:
         found = metadata.version("keras")
-    except metadata.PackageNotFoundError:  # it has another name, such as keras-nightly
+    except metadata.PackageNotFoundError:  # installed under another name, such as keras-nightly
         return
     if tuple(int(part) for part in found.split(".")[:2]) < OLDEST_KERAS:
         needed = ".".join(str(part) for part in OLDEST_KERAS)
@@ -38,18 +38,18 @@ def _check_version():
         )
 
 
-def _check_backend():
+def _check_backend() -> None:
     try:
         import keras  # noqa: F401
     except (ImportError, ValueError) as error:
         here = [name for name in BACKENDS if util.find_spec(name)]
-        mend = (
+        fix = (
             f"set KERAS_BACKEND={here[0]}" + "".join(f" or {name}" for name in here[1:])
             if here
-            else "none of its backends is installed; run, for one, "
-            "pip install 'keras-tokenlearner[jax]' and set KERAS_BACKEND=jax"
+            else "no backend is installed; run pip install jax and set KERAS_BACKEND=jax, "
+            "or do the same with tensorflow or torch"
         )
         raise ImportError(
-            f"Keras does not start ({error}): {mend}. "
+            f"Keras does not start ({error}): {fix}. "
             f"Received: KERAS_BACKEND={os.environ.get('KERAS_BACKEND')!r}"
         ) from error

@@ -45,7 +45,14 @@ def _of(*start):
     return found
 
 
-def test_verbs_and_their_options():
+def test_verbs_of_the_pages_parse_with_their_options(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (module,) = re.findall(
+        r"`my_recipes.py`:\n\n```python\n(.*?)```",
+        (ROOT / "docs/training.md").read_text(),
+        re.DOTALL,
+    )
+    (tmp_path / "my_recipes.py").write_text(module)
     typer = pytest.importorskip("typer", reason="the extra `cli`")
     from keras_tokenlearner import cli
     from keras_tokenlearner.cli.train import find_recipe
@@ -57,7 +64,7 @@ def test_verbs_and_their_options():
             with_settings(find_recipe(values["recipe"])(), values["settings"])
 
 
-def test_targets_of_make():
+def test_make_targets_of_the_pages_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = (
         re.search(r"^\.PHONY: (.*?[^\\])$", makefile, re.MULTILINE | re.DOTALL).group(1).split()
@@ -65,12 +72,12 @@ def test_targets_of_make():
     assert {words[0] for _, words in _of("make")} <= set(targets)
 
 
-def test_benchmarks():
+def test_benchmarks_of_the_pages_exist():
     for page, words in _of("python", "-m"):
         assert (ROOT / (words[0].replace(".", "/") + ".py")).is_file(), page
 
 
-def test_extras_that_are_installed():
+def test_extras_of_the_pages_exist():
     for page, words in _of("pip", "install"):
         for extras in re.findall(r"\.\[([\w,]+)\]", " ".join(words)):
             assert set(extras.split(",")) <= set(EXTRAS), page

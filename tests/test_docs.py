@@ -1,18 +1,22 @@
-"""The documentation site has a page for everything that there is; `make docs` builds it."""
+"""The documentation site is complete; `make docs` builds it."""
 
 import inspect
 import pkgutil
 import re
+import runpy
 from importlib import import_module
 from pathlib import Path
 
+import pytest
+
 import keras_tokenlearner
+from keras_tokenlearner.applications import list_models
 
 ROOT = Path(__file__).parent.parent
 INDEX = (ROOT / "docs/index.md").read_text()
 
 
-def test_every_package_with_public_names_is_in_the_reference():
+def test_reference_lists_every_package_with_public_names():
     listed = re.findall(r"^   (keras_tokenlearner\S+)$", (ROOT / "docs/api.md").read_text(), re.M)
     name = keras_tokenlearner.__name__
     walked = pkgutil.walk_packages(keras_tokenlearner.__path__, f"{name}.")
@@ -28,9 +32,50 @@ def test_every_package_with_public_names_is_in_the_reference():
     assert set(public) - described == set(listed)
 
 
-def test_every_guide_and_notebook_is_in_the_index():
+def test_index_lists_every_guide_and_notebook():
     assert set(re.findall(r"^/notebooks/(\w+)$", INDEX, re.M)) == {
         path.stem for path in ROOT.glob("notebooks/*.ipynb")
     }
-    guides = {path.stem for path in ROOT.glob("docs/*.md")} - {"index"}
+    guides = {path.stem for path in ROOT.glob("docs/*.md")} - {"index", "pypi"}
     assert guides <= set(INDEX.splitlines())
+
+
+def test_model_pages_list_every_model_once():
+    models = (ROOT / "docs/models.md").read_text()
+    pages = sorted((ROOT / "docs/models").glob("*.md"))
+    assert re.findall(r"^models/(\w+)$", models, re.M) != []
+    assert set(re.findall(r"^models/(\w+)$", models, re.M)) == {page.stem for page in pages}
+    patterns = [
+        pattern for page in pages for pattern in re.findall(r"{models} (\S+)", page.read_text())
+    ]
+    listed = [name for pattern in patterns for name in list_models(pattern)]
+    assert sorted(listed) == sorted(list_models())
+
+
+def test_model_tables_equal_the_catalogue_and_the_weight_table():
+    pytest.importorskip("sphinx", reason="the tables of the site")
+    tables = runpy.run_path(str(ROOT / "docs/tables.py"))
+    row = tables["model_row"]("tokenlearner_nano4_8at2")
+    assert row[1:] == ("28x28x1", "0.0243", "0.87", "`fashion_mnist`, `cifar10`")
+    rows = tables["checkpoint_rows"]("tokenlearner_*")
+    assert [found[:2] for found in rows] == [
+        ("`tokenlearner_nano4_8at2`", "`fashion_mnist`"),
+        ("`tokenlearner_nano4_8at2`", "`cifar10`"),
+    ]
+    node = tables["table"](("model", "weights"), [found[:2] for found in rows])
+    assert [literal.astext() for literal in node.findall(nodes_literal())][1] == "fashion_mnist"
+
+
+def nodes_literal():
+    return pytest.importorskip("docutils.nodes").literal
+
+
+@pytest.mark.parametrize("page", ["models/vit", "models/tokenlearner", "checkpoints", "costs"])
+def test_python_block_of_page_runs(page):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(), re.DOTALL)
+    assert blocks
+    names: dict = {}
+    for block in blocks:
+        if "FILE" not in block and ".npz" not in block:
+            exec("import keras_tokenlearner as kt\n" + block, names)  # noqa: S102
+    assert names["model"].output_shape[-1] in (5, 10)

@@ -1,4 +1,4 @@
-"""What is not installed is asked for by the extra that brings it."""
+"""A missing library is named, with the extra of the package that includes it."""
 
 import importlib
 import re
@@ -12,26 +12,45 @@ from keras_tokenlearner import _extras, cli
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+SOURCES = [path.read_text() for path in (ROOT / "keras_tokenlearner").rglob("*.py")]
 
 
-def test_what_is_missing_is_named():
-    with pytest.raises(ImportError, match=r"nothing is needed .* 'keras-tokenlearner\[plot\]'"):
-        _extras.require("nothing", "plot")
+def test_missing_module_raises_library_and_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match=r"pip install scikit-learn \(extra `distill`\)"):
+        _extras.require("sklearn.cluster", "distill")
 
 
-def test_extras_that_the_package_names_exist():
-    sources = [path.read_text() for path in (ROOT / "keras_tokenlearner").rglob("*.py")]
+def test_extras_named_in_the_package_exist_in_pyproject():
     named = {
         extra
-        for source in sources
-        for extra in re.findall(r'require\("[\w.]+", "(\w+)"\)', source)
+        for source in SOURCES
+        for extra in re.findall(r'(?:require|missing)\("[\w.]+", "(\w+)"\)', source)
         + re.findall(r"the extras? `(\w+)`", source)
     }
     assert len(named) > 8
     assert named <= set(EXTRAS)
 
 
-def test_the_command_line_without_typer(monkeypatch):
+def test_required_libraries_belong_to_their_extra():
+    required = {
+        found
+        for source in SOURCES
+        for found in re.findall(r"""(?:require|missing)\(["']([\w.]+)["'], ["'](\w+)["']""", source)
+    }
+    assert len(required) > 10
+    for module, extra in required:
+        included = {re.split("[<>=~!]", requirement)[0] for requirement in EXTRAS[extra]}
+        assert _extras.library_of(module) in included, (module, extra)
+
+
+def test_texts_never_install_the_package_from_pypi():
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.py")]
+    texts = [*SOURCES, *(path.read_text() for path in pages)]
+    assert [text for text in texts if re.search(r"install ['\"]*keras-tokenlearner", text)] == []
+
+
+def test_command_line_without_typer_exits_with_library_and_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "typer", None)
-    with pytest.raises(SystemExit, match=r"pip install 'keras-tokenlearner\[cli\]'"):
+    with pytest.raises(SystemExit, match=r"pip install typer \(extra `cli`\)"):
         importlib.reload(cli)

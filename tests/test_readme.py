@@ -1,47 +1,63 @@
-"""The README's code runs as printed, and its numbers are those of the package."""
+"""The README's code runs as printed, and its numbers equal the package's."""
 
 import re
+import runpy
+import tomllib
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
 from keras_tokenlearner.analysis import catalog_costs
-from keras_tokenlearner.applications import CATALOG
-from tests.data.video.files import write
+from keras_tokenlearner.applications import CATALOG, create_model
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
-    """On a small part of the data."""
-    pytest.importorskip("tensorflow", reason="the README exports a SavedModel")
-    pytest.importorskip("av", reason="the README reads videos")
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A working folder with small `photos`, and `vit.keras` trained on such images."""
+    pillow = pytest.importorskip("PIL.Image", reason="the README reads images")
+    pytest.importorskip("matplotlib", reason="the README draws attention maps")
     monkeypatch.chdir(tmp_path)
-    for name in ("videos/a", "videos/b"):
-        (tmp_path / name).mkdir(parents=True)
-        write(tmp_path / name / "clip.mp4", [0, 50, 100])
-    import keras_tokenlearner.data
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(16):
+                pixels = random.integers(0, 256, (40, 48, 3), dtype="uint8")
+                pillow.fromarray(pixels).save(folder / f"{number}.png")
+    trained = create_model("tokenlearner_nano4_8at2", weights="cifar10")
+    teacher = create_model("vit_nano4", classes=10, input_shape=(32, 32, 3))
+    for layer in teacher.layers:
+        layer.set_weights(trained.get_layer(layer.name).get_weights())
+    teacher.save("vit.keras")
+    keras.config.disable_interactive_logging()
+    yield
+    keras.config.enable_interactive_logging()
 
-    (x, y), (test_x, test_y) = keras_tokenlearner.data.load_fashion_mnist()
-    few = (x[::50], y[::50]), (test_x[::20], test_y[::20])
-    monkeypatch.setattr(keras_tokenlearner.data, "load_fashion_mnist", lambda: few)
+
+def test_python_blocks_run_in_order(photos, capsys):
     names = {}
     for block in BLOCKS:
-        exec(block, names)  # noqa: S102
-    assert "'accuracy': " in capsys.readouterr().out
-    assert (tmp_path / "served/1/saved_model.pb").is_file()
-    assert names["features"].output_shape == (None, 384)
+        exec(re.sub(r"epochs=\d+", "epochs=1", block), names)  # noqa: S102
+    said = float(re.search(r"top-1 accuracy: ([\d.]+)%", README).group(1))
+    printed = re.search(r"'accuracy': ([\d.]+)", capsys.readouterr().out).group(1)
+    assert 100 * float(printed) == pytest.approx(said, abs=0.11)
+    assert Path("tokens.png").stat().st_size > 1000
+    assert keras.saving.load_model("photos.keras").output_shape == (None, 2)
+    assert keras.saving.load_model("faster.keras").name == names["student"].name
     assert names["tokens"].shape == (None, 8, 256)
-    assert len(names["videos"]) == 2
 
 
-def test_the_table_of_models_is_that_of_the_catalogue():
+def test_model_table_equals_the_catalogue():
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \| ([\d.]+) \| ([\d.]+) \|", README, re.MULTILINE)
-    assert {row[0] for row in rows} == {
-        name for name, entry in CATALOG.items() if len(entry.input_shape) == 3
-    }
+    assert len(rows) == 8
     for name, shape, gflops, mparams in rows:
         found = catalog_costs(name)
         assert shape == "x".join(str(size) for size in CATALOG[name].input_shape)
@@ -49,19 +65,41 @@ def test_the_table_of_models_is_that_of_the_catalogue():
         assert float(mparams) == pytest.approx(found.params / 1e6, abs=0.06)
 
 
-def test_links_to_files_work():
+def test_relative_links_lead_to_files():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     files = [link for link in links if not link.startswith("http")]
-    assert files
-    assert [link for link in files if not (Path(__file__).parent.parent / link).exists()] == []
+    assert len(files) > 20
+    assert [link for link in files if not (ROOT / link).exists()] == []
 
 
-def test_shipped_weights_score_what_the_readme_says():
-    from keras_tokenlearner import create_model
-    from keras_tokenlearner.data import load_fashion_mnist
+def test_extras_of_the_table_exist():
+    table = README.partition("| extra | adds |")[2].partition("\n\n")[0]
+    named = re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)))
+    assert len(named) == 11
+    assert set(named) <= set(PROJECT["optional-dependencies"])
 
-    model = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
-    _, (images, labels) = load_fashion_mnist()
-    right = model.predict(images, batch_size=200, verbose=0).argmax(-1) == labels
-    said = float(re.search(r"on the sample's 2,000 test images: ([\d.]+)%", README).group(1))
-    assert 100 * np.mean(right) == pytest.approx(said, abs=0.11)
+
+def test_badges_state_the_requirements():
+    (keras_needed,) = (found for found in PROJECT["dependencies"] if found.startswith("keras"))
+    for name, text in (
+        ("python", PROJECT["requires-python"].removeprefix(">=") + "+"),
+        ("keras", keras_needed.removeprefix("keras>=") + "+"),
+        ("licence", PROJECT["license"]),
+    ):
+        assert f">{text}</text>" in (ROOT / f"docs/badges/{name}.svg").read_text()
+
+
+def test_authors_equal_those_of_the_citation_file():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^  - name: (.*)$", citation, re.MULTILINE) == [
+        author["name"] for author in PROJECT["authors"]
+    ]
+
+
+def test_pypi_page_equals_the_readme_without_relative_links():
+    made = runpy.run_path(str(ROOT / "docs/pypi.py"))["pypi_page"](README)
+    assert (ROOT / "docs/pypi.md").read_text() == made, "run `python docs/pypi.py`"
+    links = re.findall(r"\]\(([^)]+)\)", made)
+    assert links
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    assert PROJECT["readme"]["file"] == "docs/pypi.md"

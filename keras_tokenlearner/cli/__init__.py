@@ -3,10 +3,9 @@
 try:
     import typer
 except ModuleNotFoundError as error:
-    raise SystemExit(
-        "keras-tokenlearner: the command line needs the extra `cli`; "
-        "run: pip install 'keras-tokenlearner[cli]'"
-    ) from error
+    from keras_tokenlearner._extras import missing
+
+    raise SystemExit(f"keras-tokenlearner: {missing('typer', 'cli')}") from error
 
 from keras_tokenlearner.cli.costs import costs
 from keras_tokenlearner.cli.distill import distill
