@@ -1,23 +1,26 @@
 # %% [markdown]
-# # Many devices, and TPUs
+# # Several devices and TPUs
 #
-# The same script runs on one device, on eight, or on a slice of TPUs: `distribution.scope` says how
-# the work is shared, and the model is built and trained inside. You need no accelerator to try: JAX
-# makes eight devices out of one CPU. They share its cores, so that nothing gets faster; but one can
-# see that all is shared as it should be, and that the results are the same.
+# One script runs on one device, on eight, or on a slice of TPUs. `distribution.scope` selects how
+# devices share the work. You need no accelerator here: JAX simulates eight devices on one CPU. They
+# share its cores, so there is no speedup. The results show how the work is divided.
 #
-# It needs `pip install "keras-tokenlearner[jax]"`.
+# Install it from a clone: `pip install -e ".[jax]"`. TensorFlow and PyTorch use other commands: see
+# the end.
 
 # %%
 import os
 
-os.environ["KERAS_BACKEND"] = "jax"  # TensorFlow and PyTorch share work otherwise: see below
+os.environ["KERAS_BACKEND"] = "jax"  # only JAX simulates devices
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+
+import keras_tokenlearner as kt
+
+print("keras_tokenlearner", kt.__version__)
 
 import keras
 import numpy as np
 
-import keras_tokenlearner as kt
 from keras_tokenlearner.data import Batches, load_fashion_mnist
 from keras_tokenlearner.training import distribution
 
@@ -26,8 +29,8 @@ print(len(keras.distribution.list_devices()), "devices")
 # %% [markdown]
 # ## One script
 #
-# `batch_size` is that of all devices together, so that the same learning rate fits any number of
-# them.
+# `batch_size` counts the images on all devices together. The same learning rate therefore fits any
+# number of devices.
 
 # %%
 (images, labels), (test_images, test_labels) = load_fashion_mnist()
@@ -55,8 +58,8 @@ _, shared = run("data_parallel")
 divided, put_together = run("model_parallel:2")
 
 # %% [markdown]
-# The batches, the losses and the answers are those of one device, and the weights as well, but for
-# the order in which floating point numbers were added:
+# Batches, losses and outputs equal the single-device run. Weights differ only by the order of
+# floating point additions:
 
 # %%
 for how, weights in (("data_parallel", shared), ("model_parallel:2", put_together)):
@@ -64,11 +67,11 @@ for how, weights in (("data_parallel", shared), ("model_parallel:2", put_togethe
     print(f"{how:18} weights to {apart:.0e}")
 
 # %% [markdown]
-# ## Who has what
+# ## Placement
 #
-# Under `data_parallel` every device has the whole model and an eighth of each batch. Under
-# `model_parallel:2` the attention heads and the hidden units of a block are divided over two
-# devices, and the batch over four such pairs. What is small is on all of them:
+# `data_parallel` puts the whole model on every device, with an eighth of each batch.
+# `model_parallel:2` divides the attention heads and the hidden units of a block over two devices.
+# It divides the batch over four such pairs. Small weights are on all devices:
 
 # %%
 print(f"{'weight':44}{'whole':>16}{'on a device':>16}")
@@ -82,10 +85,10 @@ for weight in divided.weights:
         print(f"{weight.path:44}{str(tuple(weight.shape)):>16}{str(part):>16}")
 
 # %% [markdown]
-# ## On real ones
+# ## Real devices
 #
-# On a TPU VM, `pip install "jax[tpu]"`, and the script above without its first two lines. On the
-# command line, which also resumes a run that was killed:
+# On a TPU VM, run `pip install "jax[tpu]"`, and this script without the line that sets `XLA_FLAGS`.
+# The command line also resumes an interrupted run:
 #
 # ```bash
 # KERAS_BACKEND=jax keras-tokenlearner train fashion_mnist --distribute data_parallel
@@ -94,5 +97,5 @@ for weight in divided.weights:
 #   train fashion_mnist --distribute data_parallel
 # ```
 #
-# Several hosts, TensorFlow's strategies, and what of all this was run where:
-# [on several devices](../docs/distribution.md).
+# [Several devices](../docs/distribution.md) covers several hosts, TensorFlow's strategies and the
+# tested configurations.

@@ -1,16 +1,19 @@
 # %% [markdown]
-# # Fine-tune on a folder of your own images
+# # Fine-tune on your own images
 #
-# All it takes is a folder of folders: `train/CLASS/*.jpg` and `test/CLASS/*.jpg`, images of any
-# size and shape. This notebook makes such a folder, so that it runs anywhere; put the path of yours
-# in its place.
+# You need a folder of folders: `train/CLASS/*.jpg` and `test/CLASS/*.jpg`, with images of any size
+# and aspect ratio. This notebook creates an example. Put your path in its place.
 #
-# It needs `pip install "keras-tokenlearner[jax,image,plot]"`, or another backend.
+# Install it from a clone: `pip install -e ".[jax,image,plot]"`, or with another backend.
 
 # %%
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # or "tensorflow", or "torch"
+
+import keras_tokenlearner as kt
+
+print("keras_tokenlearner", kt.__version__)
 
 from pathlib import Path
 
@@ -19,7 +22,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-import keras_tokenlearner as kt
 from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.data import ImageBatches, load_fashion_mnist, open_named
 
@@ -28,10 +30,10 @@ from keras_tokenlearner.data import ImageBatches, load_fashion_mnist, open_named
 keras.utils.set_random_seed(0)
 
 # %% [markdown]
-# ## A folder
+# ## Images
 #
-# A wardrobe, to be sorted by pattern: plain, striped, checked or dotted, in any colour. The
-# garments are photographs of Fashion-MNIST; the patterns are printed on them here.
+# The task is to sort garments by pattern: plain, striped, checked or dotted, in any colour. The
+# garments are images of Fashion-MNIST. The patterns are added here.
 
 # %%
 PATTERNS = {
@@ -59,9 +61,8 @@ for split, (garments, kinds), count in zip(("train", "test"), load_fashion_mnist
         write(Path("wardrobe", split, pattern, f"{number}.jpg"), garments[number], pattern, random)
 
 # %% [markdown]
-# `open_named` lists the files, and `ImageBatches` reads them as they are needed: resized to the
-# model, cut at random places, and the same for a seed. For the test images it takes the central
-# part.
+# `open_named` lists the files. `ImageBatches` reads them when needed, crops them at random and
+# resizes them to the model. A seed repeats the crops. Test images are cropped in the centre.
 
 # %%
 train, test = open_named("folder:wardrobe")
@@ -77,10 +78,10 @@ for place, axis in zip(range(8), axes):
     axis.axis("off")
 
 # %% [markdown]
-# ## A new head, then all of it
+# ## Train a new head, then the whole model
 #
-# The trained model knows garments, not patterns. Its features get a new head, which is fitted first
-# while the rest stands still; then everything moves, slowly.
+# The included model was trained to recognise garments, not patterns. A new head is trained first,
+# on frozen features. Then the whole model is fine-tuned with a lower learning rate.
 
 # %%
 features = kt.create_model(
@@ -98,30 +99,28 @@ def fit(model, learning_rate, epochs):
 
 
 features.trainable = False
-print(f"a new head alone:        {fit(model, 1e-2, 8):.1%} of the test images")
+print(f"top-1 accuracy, new head only:   {fit(model, 1e-2, 8):.1%}")
 features.trainable = True
-print(f"then everything:         {fit(model, 5e-4, 12):.1%}")
+print(f"top-1 accuracy, whole model:     {fit(model, 5e-4, 12):.1%}")
 
 # %% [markdown]
-# Was it worth starting from trained weights? The same model from random ones, given the same passes
-# over the images:
+# The baseline is the same model from random weights, trained for the same number of epochs:
 
 # %%
 scratch = kt.create_model("tokenlearner_nano4_8at2", classes=4)
-print(f"from random weights:     {fit(scratch, 5e-4, 20):.1%}")
+print(f"top-1 accuracy, random weights:  {fit(scratch, 5e-4, 20):.1%}")
 
 # %% [markdown]
-# ## Look, then keep it
+# ## Look at the attention maps and save
 #
-# Where do its tokens look now? The model is still a graph with one `TokenLearner` in it, so that
-# the pictures of the other notebooks work on it.
+# The fine-tuned model still has one `TokenLearner`, so `token_maps` works on it.
 
 # %%
 shown = np.stack([test_batches[number][0][3] for number in range(4)])  # one of each class
 draw_token_maps(shown, token_maps(model, shown), test.class_names)
 
 # %% [markdown]
-# A `.keras` file holds it, for every backend. `predict` reads image files with it.
+# A `.keras` file stores the model for every backend. `predict` classifies image files with it.
 
 # %%
 model.save("wardrobe.keras")

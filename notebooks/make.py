@@ -1,4 +1,4 @@
-"""Run the notebooks: each `.py`, the source, becomes the `.ipynb` beside it, outputs and all.
+"""Run the notebooks: each `.py` source becomes the `.ipynb` next to it, with outputs.
 
 python notebooks/make.py [NAME ...]
 """
@@ -39,7 +39,7 @@ def read(name):
 
 
 def make(name):
-    """Run a notebook in an empty folder, and write it. What goes to stderr is left out."""
+    """Run a notebook in an empty folder and write it, without stderr."""
     notebook = read(name)
     with tempfile.TemporaryDirectory() as folder:
         place = {"metadata": {"path": folder}}

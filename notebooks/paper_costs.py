@@ -1,16 +1,20 @@
 # %% [markdown]
-# # The paper's tables, recomputed
+# # The paper's costs
 #
-# The paper prints what its models cost. Here the same numbers are counted from the models that this
-# package builds, layer by layer, without weights and without running anything: if a block were
-# missing, or a token too many, it would show.
+# The paper prints the cost of its models. This notebook counts the same numbers layer by layer from
+# the models of this package, without weights. A missing block or an extra token would change a
+# number.
 #
-# It needs `pip install "keras-tokenlearner[jax,plot]"`, or another backend.
+# Install it from a clone: `pip install -e ".[jax,plot]"`, or with another backend.
 
 # %%
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # or "tensorflow", or "torch"
+
+import keras_tokenlearner as kt
+
+print("keras_tokenlearner", kt.__version__)
 
 import matplotlib.pyplot as plt
 
@@ -21,7 +25,7 @@ from keras_tokenlearner.analysis import catalog_costs, paper_costs
 # %% [markdown]
 # ## Tables 1 and 4
 #
-# GFLOPs as the paper counts them: multiply-adds, and half of the cheap operations.
+# GFLOPs are counted as in the paper: multiply-adds, and half of the cheap operations.
 
 # %%
 rows = [row for row in paper_costs(("1", "4")) if row["paper_gflops"]]
@@ -37,13 +41,13 @@ clear = [abs(apart[row["row"]]) for row in rows if not row["note"]]
 print(f"{len(clear)} rows without a note, at most {max(clear):.1%} apart")
 
 # %% [markdown]
-# Print has one digit after the point, which is why small numbers differ most. All the other tables:
-# `keras-tokenlearner costs --paper`.
+# The paper prints one decimal, so small numbers differ most. All other tables: `keras-tokenlearner
+# costs --paper`.
 #
-# ## Where to put the TokenLearner
+# ## Position of the TokenLearner
 #
-# The question behind these tables: how early may the tokens come in? B/16 has 576 of them at 384 x
-# 384 pixels, and what a block costs falls to next to nothing once there are eight.
+# How early can the tokens be learned? B/16 has 576 tokens at 384 x 384 pixels. A block on eight
+# tokens costs almost nothing.
 
 # %%
 places = range(0, 13, 2)
@@ -69,5 +73,5 @@ axis.set_facecolor("#101218")
 axis.tick_params(colors="white")
 
 # %% [markdown]
-# Straight lines, as in Figure 4 of the paper: each full block that goes before costs the same, and
-# the rest is nearly free. Half way in, where the paper puts the TokenLearner, the model costs half.
+# The lines are straight, as in Figure 4 of the paper. Each block before the TokenLearner costs the
+# same; the later blocks are almost free. In the middle, the paper's position, the model costs half.

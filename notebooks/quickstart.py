@@ -1,23 +1,28 @@
 # %% [markdown]
 # # Quickstart
 #
-# A vision transformer cuts a picture into patches and carries every one of them through all of its
-# layers, the sky as patiently as the bird. **TokenLearner** looks at the patches once, pools them
-# into a handful of learned tokens, and carries on with those alone: about half the work.
+# A vision transformer cuts an image into patches and processes every patch in every block.
+# **TokenLearner** pools the patches once into a few learned tokens. The later blocks process these
+# tokens only, which halves the compute.
 #
-# Here a trained one is scored, looked into, taught something new, and exported. Images and weights
-# ship with the package, so that nothing is downloaded. It needs `pip install
-# "keras-tokenlearner[tensorflow,plot]"`.
+# This notebook scores a trained model, draws its attention maps, fine-tunes it and exports it.
+# Images and weights are part of the package, so nothing is downloaded.
+#
+# Install it from a clone: `pip install -e ".[jax,tensorflow,plot]"`. The export needs TensorFlow on
+# every backend.
 
 # %%
 import os
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # or "jax", or "torch"
+os.environ.setdefault("KERAS_BACKEND", "jax")  # or "tensorflow", or "torch"
+
+import keras_tokenlearner as kt
+
+print("keras_tokenlearner", kt.__version__)
 
 import keras
 import numpy as np
 
-import keras_tokenlearner as kt
 from keras_tokenlearner.analysis import catalog_costs, costs, draw_token_maps, token_maps
 from keras_tokenlearner.data import load_fashion_mnist
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
@@ -27,37 +32,36 @@ from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
 keras.utils.set_random_seed(0)
 
 # %% [markdown]
-# ## A trained model by its name
+# ## A trained model by name
 #
-# Names read as in the paper: `nano4` is a small transformer on patches of 4 x 4 pixels, `8at2` says
-# that it learns 8 tokens after block 2. Its plain twin, `vit_nano4`, keeps all 49 to the end.
+# `nano4` is a small transformer on patches of 4 x 4 pixels. `8at2` means 8 learned tokens after
+# block 2. The plain model `vit_nano4` keeps all 49 tokens to the end.
 
 # %%
 model = kt.create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
-twin = catalog_costs("vit_nano4", classes=10)
+plain = catalog_costs("vit_nano4", classes=10)
 cost = costs(model)
-print(
-    f"million multiply-adds an image: {cost.macs / 1e6:.1f}, and {twin.macs / 1e6:.1f} of its twin"
-)
-print(f"million weights: {cost.params / 1e6:.2f}, and {twin.params / 1e6:.2f} of its twin")
+print(f"multiply-adds per image: {cost.macs / 1e6:.1f} M, plain: {plain.macs / 1e6:.1f} M")
+print(f"parameters: {cost.params / 1e6:.2f} M, plain: {plain.params / 1e6:.2f} M")
 
 # %% [markdown]
-# It is a plain `keras.Model`: it takes pixels from 0 to 255, and `compile`, `fit`, `evaluate` and
-# `save` are those of Keras. The test images below it has never seen.
+# The model is an ordinary `keras.Model` with `compile`, `fit`, `evaluate` and `save`. It takes
+# pixels from 0 to 255. It was not trained on the test images below.
 
 # %%
 (train_images, train_labels), (images, labels) = load_fashion_mnist()
 model.compile(keras.optimizers.AdamW(1e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
 accuracy = model.evaluate(images, labels, batch_size=200, verbose=0)[1]
-print(f"right on {accuracy:.1%} of {len(images):,} photographs")
+print(f"top-1 accuracy: {accuracy:.1%} of {len(images):,} test images")
 
 # %% [markdown]
-# ## What its tokens look at
+# ## Attention maps
 #
-# Each token is a weighted mean of the picture, and the weights are a map that can be drawn. Bright
-# is what a token takes in; the last column paints every place in the colour of its strongest token.
-# Nobody told them to, but they have shared out the clothes: the sixth watches the neck, the seventh
-# the lower half, the eighth the edges. Some overlap: [a closer look](tokens.ipynb).
+# Each token is a weighted mean of the image, and its weights form a map. Bright means a high
+# weight. The last column shows the strongest token at each position.
+#
+# The tokens specialise without supervision. Token 6 is strongest at the neck, token 7 in the lower
+# half, token 8 at the edges. Some maps overlap: see [attention maps](tokens.ipynb).
 
 # %%
 chosen = [int(np.flatnonzero(labels == number)[3]) for number in (0, 1, 3, 5, 8)]
@@ -65,24 +69,23 @@ names = [CLASS_NAMES[labels[place]] for place in chosen]
 draw_token_maps(images[chosen], token_maps(model, images[chosen]), names)
 
 # %% [markdown]
-# ## Teach it something new
+# ## Fine-tune
 #
-# Lay the photographs on their side and the model is lost. One pass over 3,000 of them brings most
-# of it back.
+# Rotated images lower the accuracy. One epoch on 3,000 rotated images restores most of it.
 
 # %%
-turned_train = np.rot90(train_images[:3000], axes=(1, 2))
-turned = np.rot90(images, axes=(1, 2))
-before = model.evaluate(turned, labels, batch_size=200, verbose=0)[1]
-model.fit(turned_train, train_labels[:3000], batch_size=64, verbose=0)
-after = model.evaluate(turned, labels, batch_size=200, verbose=0)[1]
-print(f"on their side, right on {before:.1%} before and on {after:.1%} after")
+rotated_train = np.rot90(train_images[:3000], axes=(1, 2))
+rotated = np.rot90(images, axes=(1, 2))
+before = model.evaluate(rotated, labels, batch_size=200, verbose=0)[1]
+model.fit(rotated_train, train_labels[:3000], batch_size=64, verbose=0)
+after = model.evaluate(rotated, labels, batch_size=200, verbose=0)[1]
+print(f"top-1 accuracy on rotated images: {before:.1%}, after fine-tuning: {after:.1%}")
 
 # %% [markdown]
-# ## Hand it over
+# ## Export
 #
-# `export` writes a SavedModel that takes what clients have: image files, or pixels of any size.
-# Decoding and resizing are inside; whoever runs it needs neither Keras nor this package.
+# `export` writes a SavedModel that takes image files, or pixels of any size. It decodes and resizes
+# them itself. Running it needs neither Keras nor this package.
 
 # %%
 import tensorflow as tf
@@ -90,17 +93,17 @@ import tensorflow as tf
 tf.get_logger().setLevel("ERROR")
 folder = kt.export(model, "served", class_names=CLASS_NAMES)
 served = tf.saved_model.load(str(folder))
-larger = turned[:4].repeat(3, axis=1).repeat(3, axis=2)  # 84 x 84 pixels
+larger = rotated[:4].repeat(3, axis=1).repeat(3, axis=2)  # 84 x 84 pixels
 answers = served.images(tf.constant(np.ascontiguousarray(larger)))
 for label, name, share in zip(
     labels, answers["top_class_names"].numpy()[:, 0], answers["top_probabilities"].numpy()[:, 0]
 ):
-    print(f"{CLASS_NAMES[label]:12} is called {name.decode():12} with {share:.0%}")
+    print(f"{CLASS_NAMES[label]:12} predicted: {name.decode():12} {share:.0%}")
 
 # %% [markdown]
-# ## Where next
+# ## Next steps
 #
-# [Your own images](fine_tuning.ipynb) ·
-# [a closer look at the tokens](tokens.ipynb) ·
-# [a faster ViT out of the one that you have](faster_vit.ipynb) ·
-# [videos](videos.ipynb)
+# * [Fine-tune on your own images](fine_tuning.ipynb)
+# * [Attention maps](tokens.ipynb)
+# * [Make a trained ViT faster](faster_vit.ipynb)
+# * [Videos](videos.ipynb)

@@ -1,15 +1,20 @@
 # %% [markdown]
 # # Export and serve
 #
-# From a trained model to an answer over HTTP: an export that takes what clients have, a server for
-# it, and requests, good ones and bad ones.
+# This notebook exports a trained model, starts a server and sends valid and invalid requests over
+# HTTP.
 #
-# It needs `pip install "keras-tokenlearner[tensorflow,cli,serve,image]"`.
+# Install it from a clone: `pip install -e ".[jax,tensorflow,cli,serve,image]"`. The export needs
+# TensorFlow on every backend.
 
 # %%
 import os
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # or "jax", or "torch"
+os.environ.setdefault("KERAS_BACKEND", "jax")  # or "tensorflow", or "torch"
+
+import keras_tokenlearner as kt
+
+print("keras_tokenlearner", kt.__version__)
 
 import base64
 import io
@@ -24,7 +29,6 @@ import urllib.request
 import tensorflow as tf
 from PIL import Image
 
-import keras_tokenlearner as kt
 from keras_tokenlearner.data import load_fashion_mnist
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
 
@@ -33,8 +37,8 @@ tf.get_logger().setLevel("ERROR")
 # %% [markdown]
 # ## Export
 #
-# The SavedModel holds more than the model: the decoding of image files, the resizing that training
-# had, the names of the classes. The folder counts versions, as TensorFlow Serving wants it.
+# The SavedModel contains the model, image decoding, the resizing used in training and the class
+# names. The folder has version numbers, as TensorFlow Serving expects.
 
 # %%
 model = kt.create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
@@ -46,8 +50,8 @@ for name, signature in tf.saved_model.load(str(folder)).signatures.items():
 # %% [markdown]
 # ## Serve
 #
-# On the command line it is `keras-tokenlearner serve clothes`. Here it runs beside the notebook, on
-# a free port, until we stop it.
+# The command line is `keras-tokenlearner serve clothes`. Here the server runs as a process on a
+# free port.
 
 # %%
 with socket.socket() as free:
@@ -78,10 +82,10 @@ while server.poll() is None:
         time.sleep(0.5)  # not up yet
 
 # %% [markdown]
-# ## Ask
+# ## Send requests
 #
-# A client has image files, of any size. In the V1 protocol, the REST schema of TensorFlow Serving,
-# their bytes stand in JSON as base64.
+# A client has image files of any size. The V1 protocol is the REST schema of TensorFlow Serving:
+# JSON with the bytes as base64.
 
 # %%
 _, (images, labels) = load_fashion_mnist()
@@ -100,7 +104,7 @@ for label, row in zip(labels, answer["predictions"]):
     print(f"{CLASS_NAMES[label]:12} {status}:", *(f"{name} {share:.0%}, " for name, share in found))
 
 # %% [markdown]
-# The Open Inference Protocol, V2, takes tensors with names. Here are pixels instead of files.
+# The Open Inference Protocol, V2, takes named tensors. This request sends pixels instead of files.
 
 # %%
 field = {
@@ -115,9 +119,9 @@ for label, name in enumerate(outputs["top_class_names"][::3]):  # three classes 
     print(f"{status}: image {label + 1} is called {name}")
 
 # %% [markdown]
-# ## Ask badly
+# ## Invalid requests
 #
-# A request that the model cannot take is refused with a reason, and the others go on.
+# The server rejects an invalid request with a reason. Other requests are not affected.
 
 # %%
 no_image = base64.b64encode(b"not an image").decode()
@@ -131,4 +135,4 @@ server.wait()
 print("stopped")
 
 # %% [markdown]
-# gRPC, batching and limits are in [serving](../docs/serving.md).
+# [Serving](../docs/serving.md) describes gRPC, batching and limits.

@@ -1,15 +1,19 @@
 # %% [markdown]
 # # Three backends, one file
 #
-# A model of this package belongs to no backend. It is trained on whichever is fastest where you
-# train, saved to one `.keras` file, and answers the same from the other two.
+# A model of this package runs on every backend. Train it on one backend, save one `.keras` file,
+# and get the same outputs from the other two.
 #
-# It needs `pip install "keras-tokenlearner[tensorflow,jax,torch]"`.
+# Install it from a clone: `pip install -e ".[tensorflow,jax,torch]"`.
 
 # %%
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # or "tensorflow", or "torch"
+
+import keras_tokenlearner as kt
+
+print("keras_tokenlearner", kt.__version__)
 
 import subprocess
 import sys
@@ -18,15 +22,14 @@ from pathlib import Path
 import keras
 import numpy as np
 
-import keras_tokenlearner as kt
 from keras_tokenlearner.data import load_fashion_mnist
 
 keras.utils.set_random_seed(0)
 
 # %% [markdown]
-# ## Train here
+# ## Train
 #
-# A little, so that the weights are nobody's but this notebook's.
+# A short fit changes the included weights.
 
 # %%
 (train_images, train_labels), (images, labels) = load_fashion_mnist()
@@ -37,10 +40,10 @@ model.save("clothes.keras")
 print(f"trained on {keras.backend.backend()}, {Path('clothes.keras').stat().st_size:,} bytes")
 
 # %% [markdown]
-# ## Answer elsewhere
+# ## Compare the outputs
 #
-# A process has one backend, so that the others get processes of their own. The program is the same
-# for all of them; what differs is one variable of the environment.
+# A process has one backend, so each backend gets its own process. All run the same program with a
+# different `KERAS_BACKEND`.
 
 # %%
 PROGRAM = """
@@ -68,13 +71,13 @@ for backend, there in answers.items():
     print(f"{backend:12} {same:.0%} of the answers are the same, probabilities to {apart:.0e}")
 
 # %% [markdown]
-# What is left are the roundings of float32.
+# The remaining differences are float32 rounding.
 #
-# ## Or without Keras
+# ## Without Keras
 #
-# A SavedModel can be written from each of the three; TensorFlow alone, or a server, runs it:
-# [export and serve](../docs/serving.md). Three things to mind when a model changes backends:
+# Every backend can export a SavedModel, which runs in TensorFlow or a server:
+# [serving](../docs/serving.md). Three notes on changing the backend:
 #
-# * Load with `compile=False` and compile anew: the state of an optimizer does not always travel.
-# * The same seed draws other numbers. Ship weights, not seeds.
-# * A `.keras` file holds layers of this package by name: import it before you load.
+# * Load with `compile=False` and compile again. Optimizer states are not always portable.
+# * A seed gives other random numbers. Share weights, not seeds.
+# * A `.keras` file refers to this package's layers. Import the package before you load it.

@@ -1,22 +1,24 @@
 # %% [markdown]
-# # Look at the tokens
+# # Attention maps of learned tokens
 #
-# A TokenLearner answers one question of a picture: which eight summaries of it are worth keeping?
-# Here we watch a trained one decide: for single pictures, for whole classes, for the tokens among
-# themselves, and while a thing moves.
+# A TokenLearner pools an image into eight tokens. This notebook shows the weights of a trained
+# model: for single images, for classes, between tokens, and for a moving object.
 #
-# It needs `pip install "keras-tokenlearner[jax,plot]"`, or another backend. Every figure below is
-# one call; with `path=` it is saved as well.
+# Install it from a clone: `pip install -e ".[jax,plot]"`, or with another backend. Each figure is
+# one call; `path=` saves it.
 
 # %%
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # or "tensorflow", or "torch"
 
+import keras_tokenlearner as kt
+
+print("keras_tokenlearner", kt.__version__)
+
 import matplotlib.pyplot as plt
 import numpy as np
 
-import keras_tokenlearner as kt
 from keras_tokenlearner.analysis import (
     draw_token_entropy,
     draw_token_maps,
@@ -35,14 +37,13 @@ maps = token_maps(model, images)
 print(f"{len(images)} images of 28 x 28 pixels, maps of shape {maps.shape}")
 
 # %% [markdown]
-# The maps are 7 x 7, a weight for every patch, and eight deep, one for every token. This model's
-# maps end in a softmax: each sums to one, and its token is the mean of the patches under those
-# weights.
+# The maps have 7 x 7 positions, one per patch, and eight channels, one per token. This model ends
+# each map in a softmax, so its weights sum to one. A token is the weighted mean of the patches.
 #
-# ## Picture by picture
+# ## Single images
 #
-# Three of the tokens over three shoes and a bag. Token 7 lies low, on the sole and the bottom of
-# the bag; token 6 keeps to the upper edge, where a foot or a hand goes in; token 8 wanders.
+# The figure shows three tokens on three shoes and a bag. Token 7 is strong at the bottom, on the
+# sole. Token 6 is strong at the upper edge. The maximum of token 8 varies.
 
 # %%
 chosen = [int(np.flatnonzero(labels == number)[7]) for number in (5, 7, 9, 8)]
@@ -50,11 +51,11 @@ names = [CLASS_NAMES[labels[place]] for place in chosen]
 draw_token_maps(images[chosen], maps[chosen], names, tokens=[5, 6, 7])
 
 # %% [markdown]
-# ## Class by class
+# ## Classes
 #
-# A token is no part of a garment: it is a habit. Averaged over all 200 images of a class the habits
-# come out. Tokens 2, 4 and 6 stay at the top, 3 and 7 in the middle and below, and for trousers
-# nearly all of them go down the leg.
+# Averages over the 200 images of a class show the typical position of each token. Tokens 2, 4 and 6
+# are strong at the top, tokens 3 and 7 in the middle and below. On trousers, nearly all follow the
+# legs.
 
 # %%
 classes = (0, 1, 4, 7, 8)
@@ -63,18 +64,19 @@ mean_maps = np.stack([maps[labels == number].mean(0) for number in classes])
 draw_token_maps(mean_images, mean_maps, [CLASS_NAMES[number] for number in classes])
 
 # %% [markdown]
-# ## Where they agree
+# ## Overlap
 #
-# All maps together tell what the model takes in at all. The entropy of the tokens at a place tells
-# who takes it: 1 where all of them look alike, so that fewer would have done, and 0 where one looks
-# alone. It stays high: these tokens share more than they divide.
+# The mean of all maps shows which positions the model uses. The entropy over the tokens at a
+# position shows how they share it. An entropy of 1 means all tokens weigh it equally, so fewer
+# tokens would do. An entropy of 0 means one token uses it alone. It is high here: the tokens
+# overlap.
 
 # %%
 draw_token_entropy(images[chosen], maps[chosen], names)
 
 # %% [markdown]
-# Maps may overlap and the tokens still differ, or not. The cosine between the tokens themselves is
-# the test: a pair near one is one token paid for twice.
+# Tokens with overlapping maps can still differ. Their cosine similarity measures that: a pair near
+# one is redundant.
 
 # %%
 similarity = token_similarity(model, images)
@@ -87,10 +89,10 @@ for cosine, a, b in (pairs[0], pairs[-1]):
     print(f"tokens {b} and {a}: {cosine:.2f}")
 
 # %% [markdown]
-# ## While a thing moves
+# ## Motion
 #
-# Let a sneaker fall through the picture, and ask frame by frame. A token that follows the thing
-# falls with it; one that guards a place stays.
+# A sneaker falls through the image, one frame per step. A token that follows the object falls with
+# it. A token that is tied to a position does not move.
 
 # %%
 sneaker = np.pad(images[chosen[1]], ((9, 9), (9, 9), (0, 0)))
@@ -120,8 +122,8 @@ axis.tick_params(colors="white")
 axis.invert_yaxis()
 
 # %% [markdown]
-# They fall with it. Now push it sideways instead; a pixel for every pixel of the sneaker would be
-# 1.
+# The tokens fall with the sneaker. The next cell also moves it sideways. A slope of 1 means a token
+# moves one pixel per pixel of motion.
 
 # %%
 print("token     ", *(f"{token:5}" for token in range(1, 9)))
@@ -131,9 +133,9 @@ for direction, over in (("down", "trcs,r->ts"), ("right", "trcs,c->ts")):
     print(f"{direction:10}", *(f"{speed:5.2f}" for speed in np.polyfit(steps, places, 1)[0]))
 
 # %% [markdown]
-# Sideways they hardly follow. All the shoes that it was trained on fill the picture from left to
-# right, but they stand higher or lower: what never varied, the tokens never learned to look for.
+# The tokens hardly follow sideways motion. The training images of shoes fill the full width, but
+# their heights differ. The tokens learned to follow the variation in the training data only.
 
 # %% [markdown]
-# A model of videos has its own maps, (B, T, 7, 7, 8), and `token_maps` gives those just the same:
+# A video model has maps of shape (B, T, 7, 7, 8), and `token_maps` returns them too: see
 # [videos](videos.ipynb).

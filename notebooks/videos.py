@@ -1,16 +1,20 @@
 # %% [markdown]
-# # Classify videos, from mp4 files
+# # Classify videos
 #
-# What happens in a video is in no single frame of it. Here a small model learns to tell four
-# motions apart, from files on disk: decoded sparsely, a clip at a random moment in every epoch, and
-# scored on several views of each test video, as the paper does.
+# A single frame does not show a motion. In this notebook, a small model learns to distinguish four
+# motions from video files. Each epoch decodes a few frames of a random clip. As in the paper,
+# several views of each test video are averaged.
 #
-# It needs `pip install "keras-tokenlearner[jax,video,plot]"`, or another backend.
+# Install it from a clone: `pip install -e ".[jax,video,plot]"`, or with another backend.
 
 # %%
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # or "tensorflow", or "torch"
+
+import keras_tokenlearner as kt
+
+print("keras_tokenlearner", kt.__version__)
 
 from pathlib import Path
 
@@ -19,7 +23,6 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 
-import keras_tokenlearner as kt
 from keras_tokenlearner.analysis import animate_clip_maps, draw_clip_maps, token_maps
 from keras_tokenlearner.data import load_fashion_mnist, video
 from keras_tokenlearner.evaluation import evaluate_videos, predict_videos
@@ -31,9 +34,9 @@ keras.utils.set_random_seed(0)
 # %% [markdown]
 # ## Files
 #
-# A folder of videos for each class, in `train` and in `test`; put the path of yours here. These are
-# two seconds long, and show a garment that falls, rises, grows or shrinks. Garments of the test
-# videos are in none of the training videos, and any frame could be of any class.
+# `train` and `test` hold one folder of videos per class. Put your path here instead. The example
+# videos are two seconds long and show a garment that falls, rises, grows or shrinks. Training and
+# test videos have different garments.
 
 # %%
 MOTIONS = {  # what changes from the first to the last frame: (rows, size)
@@ -81,9 +84,8 @@ print(len(train), "and", len(test), "videos;", video.probe(train.files[0]))
 # %% [markdown]
 # ## Clips
 #
-# `VideoBatches` decodes the frames that a clip needs and no others, in threads, and varies all
-# frames of a clip alike: cut out, mirrored, brighter or darker. For a seed they are always the
-# same.
+# `VideoBatches` decodes only the frames of a clip, in threads. All frames of a clip get the same
+# random crop, mirroring and brightness. A seed repeats them.
 
 # %%
 model = kt.create_model("tokenlearner_x2plus1d_pico", classes=4)
@@ -101,41 +103,43 @@ for label, row in enumerate(axes):
 # %% [markdown]
 # ## Train
 #
-# The model is X(2+1)D with the paper's final module, in its smallest size: convolutions, and where
-# the pictures have become small, a TokenLearner in each frame and attention over all frames'
-# tokens.
+# The model is the smallest X(2+1)D with the paper's final module. Convolutions reduce the
+# resolution first. Then a TokenLearner pools each frame, and attention mixes the tokens of all
+# frames.
 
 # %%
 model.compile(keras.optimizers.AdamW(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
 history = model.fit(batches, epochs=20, shuffle=False, verbose=0)
 for epoch, accuracy in enumerate(history.history["accuracy"], start=1):
     if epoch % 4 == 0:
-        print(f"epoch {epoch:2}: right on {accuracy:.0%} of the training clips")
+        print(f"epoch {epoch:2}: training accuracy {accuracy:.0%}")
 
 # %% [markdown]
 # ## Test
 #
-# One clip may miss what matters. So every test video is seen in several views, and their logits are
-# averaged: clips at even places in time, crops along the longer side.
+# One clip can miss the motion. Evaluation therefore averages the logits of several views: clips at
+# evenly spaced times, and crops along the longer side.
 
 # %%
 for clips, crops in ((1, 1), (4, 3)):
     row = evaluate_videos(model, test, clips=clips, crops=crops, batch_size=12, verbose=0)
-    print(f"{clips} x {crops} views: right on {row['top1']:.0%} of {row['videos']} test videos")
+    print(
+        f"{clips} x {crops} views: top-1 accuracy {row['top1']:.0%} ({row['videos']} test videos)"
+    )
 
 # %%
 logits, _ = predict_videos(model, test, batch_size=12, verbose=0)
 answers = logits.argmax(-1)
-print("is / called", *(f"{name:>8}" for name in test.class_names))
+print("true / predicted", *(f"{name:>8}" for name in test.class_names))
 for label, name in enumerate(test.class_names):
     counts = np.bincount(answers[test.labels == label], minlength=4)
-    print(f"{name:11}", *(f"{count:8}" for count in counts))
+    print(f"{name:16}", *(f"{count:8}" for count in counts))
 
 # %% [markdown]
-# ## Look at its tokens over time
+# ## Attention maps over time
 #
-# Each frame has four tokens of its own. `draw_clip_maps` lays their maps over a clip, a row a
-# token; `animate_clip_maps` saves the same in motion, as a GIF or an MP4.
+# Each frame has four tokens. `draw_clip_maps` draws their maps over a clip, one row per token.
+# `animate_clip_maps` saves a GIF or an MP4.
 
 # %%
 seen = video.VideoBatches(test, model.input_shape[1:], batch_size=1, training=False)
@@ -145,14 +149,13 @@ animate_clip_maps(clip, maps, "maps.mp4")
 draw_clip_maps(clip, maps)
 
 # %% [markdown]
-# They are hardly tokens of their own yet: all four take in most of every frame, the first and the
-# last less than those between. A few minutes with 96 videos teach the motions, not how to share a
-# frame out.
+# The four tokens are nearly alike: each weighs most of every frame, and the first and last frames
+# less. A few minutes of training on 96 videos teach the motions, but not different tokens.
 #
-# Training clips are mirrored: "to the left" and "to the right" would be one class to this model, so
-# none of the motions here is. For such classes pass `flip=False`.
+# Training clips are mirrored, so the model cannot distinguish left from right. Pass `flip=False`
+# for classes that differ in direction.
 #
-# The same on the command line, with a backup that a killed run goes on from:
+# The same on the command line, where an interrupted run continues from its backup:
 #
 # ```bash
 # keras-tokenlearner train videos --set source=videos --set epochs=20

@@ -81,7 +81,6 @@ NOT_YET: tuple[str, ...] = (
     "docs/distribution.md",
     "docs/serving.md",
     "keras_tokenlearner/",
-    "notebooks/",
     "tests/",
 )
 

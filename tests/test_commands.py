@@ -1,4 +1,4 @@
-"""The commands that the pages print are commands that there are, with options that they take."""
+"""The commands on the pages exist and take the options shown."""
 
 import re
 import shlex

@@ -1,7 +1,8 @@
-"""The notebooks are what their sources say, were run to the end, and run on this backend."""
+"""The notebooks equal their sources, were run to the end, and run on this backend."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,17 +18,27 @@ def _cells(name):
     return json.loads((FOLDER / f"{name}.ipynb").read_text())["cells"]
 
 
-def test_every_source_has_its_notebook():
+def test_sources_have_one_notebook_each():
     assert len(NAMES) > 4
     assert [path.stem for path in sorted(FOLDER.glob("*.py")) if path.stem != "make"] == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_notebook_is_that_of_its_source(name):
+def test_notebook_equals_its_source(name):
     jupytext = pytest.importorskip("jupytext")
     sources = [(cell.cell_type, cell.source) for cell in jupytext.read(FOLDER / f"{name}.py").cells]
     found = [(cell["cell_type"], "".join(cell["source"])) for cell in _cells(name)]
     assert found == sources, REMEDY
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_code_cell_sets_the_backend_and_imports_the_package(name):
+    """A missing backend then gives this package's error, not Keras's."""
+    first = next("".join(cell["source"]) for cell in _cells(name) if cell["cell_type"] == "code")
+    backend = r'os\.environ(?:\.setdefault\(|\[)"KERAS_BACKEND"(?:, |\] = )"jax"'
+    assert re.search(backend, first)
+    imported = re.findall(r"^(?:import|from) (\w+)", first, re.MULTILINE)
+    assert imported[:2] == ["os", "keras_tokenlearner"]
 
 
 @pytest.mark.parametrize("name", NAMES)
