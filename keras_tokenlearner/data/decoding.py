@@ -64,7 +64,8 @@ def decode_image(
     pillow = require("PIL.Image", "image")
     name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
     try:
-        stream = io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
+        is_bytes = isinstance(source, bytes)
+        stream = io.BytesIO(source) if is_bytes else Path(source).open("rb")  # noqa: SIM115
         with stream, pillow.open(stream, formats=_readable(pillow, formats)) as image:
             _check_size(image, stream, max_pixels)
             pixels = _in_colours(pillow, image)
