@@ -1,7 +1,13 @@
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int, check_positive
+from keras_tokenlearner._checks import (
+    check_bool,
+    check_fraction,
+    check_int,
+    check_not_negative,
+    check_positive,
+)
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.models.head import before_head, has_head
 from keras_tokenlearner.models.reduction import before_reducer
@@ -84,10 +90,9 @@ def distill(
         check_int("distill", name, value)
     check_positive("distill", "learning_rate", learning_rate)
     check_positive("distill", "temperature", temperature)
-    if not 0 <= label_weight <= 1:
-        raise ValueError(
-            f"distill: `label_weight` must be in [0, 1]. Received: label_weight={label_weight}"
-        )
+    check_not_negative("distill", "feature_weight", feature_weight)
+    check_fraction("distill", "label_weight", label_weight)
+    check_bool("distill", "train_all", train_all)
     features = remember(before_head(teacher), images, "float32", verbose, cache)
     if train_all:
         first, inputs = student.input, images

@@ -1,13 +1,10 @@
 import keras
 
+from keras_tokenlearner._checks import check_int, check_not_negative, check_positive
 from keras_tokenlearner.training.layer_rates import LayerwiseAdamW, LayerwiseMuon, LayerwiseSGD
+from keras_tokenlearner.training.weight_decay import SGD, UNDECAYED, AdamW, Muon
 
-_UNDECAYED = ("bias", "gamma", "beta", "table")  # biases, norms and positions
-_LAYERWISE = {
-    keras.optimizers.AdamW: LayerwiseAdamW,
-    keras.optimizers.Muon: LayerwiseMuon,
-    keras.optimizers.SGD: LayerwiseSGD,
-}
+_LAYERWISE = {AdamW: LayerwiseAdamW, Muon: LayerwiseMuon, SGD: LayerwiseSGD}
 
 
 def adamw(
@@ -24,7 +21,7 @@ def adamw(
         warmup_steps: Integer, how many of them warm up.
         weight_decay: Float.
         global_clipnorm: Float, the largest global norm of the gradients.
-        layer_decay: Float, the learning rate of a block over that of the block above; 1 for one
+        layer_decay: Float in (0, 1], the rate of a block over that of the block above; 1 for one
             rate, as in the other functions here.
 
     Example:
@@ -36,7 +33,7 @@ def adamw(
     """
     schedule = _cosine(learning_rate, steps, warmup_steps)
     arguments = {"weight_decay": weight_decay, "global_clipnorm": global_clipnorm}
-    return _make(keras.optimizers.AdamW, schedule, layer_decay, **arguments)
+    return _make(AdamW, schedule, layer_decay, **arguments)
 
 
 def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05, layer_decay=1.0):
@@ -62,7 +59,7 @@ def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05, layer_decay=1.
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
     return _make(
-        keras.optimizers.Muon,
+        Muon,
         _cosine(learning_rate, steps, warmup_steps),
         layer_decay,
         weight_decay=weight_decay,
@@ -89,7 +86,7 @@ def sgd(learning_rate, steps, warmup_steps=0, global_clipnorm=1.0, layer_decay=1
     """
     schedule = _cosine(learning_rate, steps, warmup_steps)
     arguments |= {"momentum": 0.9, "global_clipnorm": global_clipnorm}
-    return _make(keras.optimizers.SGD, schedule, layer_decay, **arguments)
+    return _make(SGD, schedule, layer_decay, **arguments)
 
 
 def adamw_linear(
@@ -107,7 +104,7 @@ def adamw_linear(
     """
     schedule = LinearDecay(learning_rate, steps, warmup_steps)
     arguments |= {"weight_decay": weight_decay, "global_clipnorm": 1.0}
-    return _make(keras.optimizers.AdamW, schedule, layer_decay, **arguments)
+    return _make(AdamW, schedule, layer_decay, **arguments)
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -127,7 +124,7 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, learning_rate, steps, warmup_steps=0):
-        _check_steps(steps, warmup_steps)
+        _check_schedule(learning_rate, steps, warmup_steps)
         self.learning_rate = learning_rate
         self.steps = steps
         self.warmup_steps = warmup_steps
@@ -179,17 +176,23 @@ class OfSteps(keras.optimizers.schedules.LearningRateSchedule):
 
 def _make(kind, schedule, layer_decay, **arguments):
     """Return an optimizer of a kind that does not decay biases, norms and positions."""
+    for name in ("weight_decay", "adam_weight_decay"):
+        if name in arguments:
+            arguments[name] = check_not_negative("optimizer", name, arguments[name])
+    if arguments.get("global_clipnorm") is not None:
+        check_positive("optimizer", "global_clipnorm", arguments["global_clipnorm"])
     if arguments.get("gradient_accumulation_steps"):
         schedule = OfSteps(schedule, arguments["gradient_accumulation_steps"])
     if layer_decay != 1:
-        arguments |= {"layer_decay": layer_decay, "undecayed": _UNDECAYED}
+        arguments |= {"layer_decay": layer_decay, "undecayed": UNDECAYED}
         return _LAYERWISE[kind](schedule, **arguments)
-    optimizer = kind(schedule, **arguments)
-    optimizer.exclude_from_weight_decay(var_names=list(_UNDECAYED))
-    return optimizer
+    return kind(schedule, **arguments)
 
 
-def _check_steps(steps, warmup_steps):
+def _check_schedule(learning_rate, steps, warmup_steps):
+    check_positive("optimizer", "learning_rate", learning_rate)
+    check_int("optimizer", "steps", steps)
+    check_int("optimizer", "warmup_steps", warmup_steps, minimum=0)
     if steps <= warmup_steps:
         raise ValueError(
             "optimizer: a run must be longer than its warm-up; raise `epochs`, or lower "
@@ -198,7 +201,7 @@ def _check_steps(steps, warmup_steps):
 
 
 def _cosine(learning_rate, steps, warmup_steps):
-    _check_steps(steps, warmup_steps)
+    _check_schedule(learning_rate, steps, warmup_steps)
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
         decay_steps=steps - warmup_steps,

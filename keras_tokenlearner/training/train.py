@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from keras_tokenlearner._checks import check_int, check_positive
+from keras_tokenlearner.training.check_recipe import check_recipe
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.resume import Resume
 from keras_tokenlearner.weights import save_weights
@@ -35,9 +35,7 @@ def train(recipe, output, devices=None):
     Raises:
         ValueError: If a field of the recipe is out of range, or its data cannot be opened.
     """
-    for field in ("epochs", "batch_size"):
-        check_int("train", field, getattr(recipe, field))
-    check_positive("train", "learning_rate", recipe.learning_rate)
+    check_recipe("train", recipe)
     devices = devices or Devices()
     own_way = hasattr(recipe, "fit")
     if own_way and devices.replicas > 1:

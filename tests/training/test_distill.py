@@ -167,7 +167,7 @@ def test_models_without_top_and_the_same_seed():
         ({"student": "plain"}, "the model must have a TokenLearner"),
         ({"teacher": "other"}, "must take and give the same shapes. Received: student (None, 32"),
         ({"labels": LABELS[:5]}, "labels of shape (5,) for 24 images"),
-        ({"label_weight": 1.5}, "`label_weight` must be in [0, 1]. Received: label_weight=1.5"),
+        ({"label_weight": 1.5}, "Received: label_weight=1.5"),
         ({"epochs": 0}, "`epochs` must be an integer of at least 1. Received: epochs=0"),
         ({"temperature": 0.0}, "`temperature` must be"),
     ],

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from dataclasses import replace
 
 import h5py
 import keras
@@ -127,6 +128,26 @@ def test_bad_settings(setting, message):
     with pytest.raises(ValueError) as caught:
         with_settings(FashionMnistRecipe(), [setting])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("label_smoothing", 2.0),
+        ("weight_decay", -1.0),
+        ("learning_rate", float("inf")),
+        ("epochs", 10**18),
+        ("batch_size", True),
+        ("warmup_epochs", -1),
+        ("seed", -1),
+    ],
+)
+def test_train_with_a_field_out_of_range_is_refused_before_data_are_opened(field, value, tmp_path):
+    recipe = replace(FashionMnistRecipe(source=str(tmp_path / "missing")), **{field: value})
+    with pytest.raises(ValueError) as caught:
+        train(recipe, tmp_path / "output")
+    assert f"Received: {field}={value!r}" in str(caught.value)
+    assert not (tmp_path / "output").exists()
 
 
 def test_settings():

@@ -1,0 +1,64 @@
+"""The fields of a recipe, checked before its data are opened and its model is built."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from keras_tokenlearner._checks import (
+    check_int,
+    check_not_negative,
+    check_number,
+    check_positive,
+    check_rate,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def _at_least(minimum: int) -> Callable[[str, str, int], int]:
+    return lambda owner, name, value: check_int(owner, name, value, minimum)
+
+
+def _at_most_one(owner: str, name: str, value: float) -> float:
+    return check_number(owner, name, value, 1e-3, 1.0, "a number above 0, and 1 at the most")
+
+
+# Of fields with these names; recipes of users may have others besides.
+_CHECKS: dict[str, Callable[[str, str, int], float]] = {
+    "epochs": _at_least(1),
+    "batch_size": _at_least(1),
+    "gradient_accumulation_steps": _at_least(1),
+    "learning_rate": check_positive,
+    "warmup_epochs": check_not_negative,
+    "warmup_steps": _at_least(0),
+    "weight_decay": check_not_negative,
+    "layer_decay": _at_most_one,
+    "label_smoothing": check_rate,
+    "ema_momentum": check_rate,
+    "drop_path_rate": check_rate,
+    "dropout_rate": check_rate,
+    "shift": _at_least(0),
+    "threads": _at_least(1),
+    "seed": _at_least(0),
+}
+
+
+def check_recipe(owner: str, recipe: "DataclassInstance") -> None:
+    """Raise `ValueError` if a number of a recipe is out of range; `owner` is who asks.
+
+    Args:
+        owner: Name of the caller, for the error message.
+        recipe: A dataclass, such as a `FashionMnistRecipe`.
+
+    Raises:
+        ValueError: If a field is of another type, not finite or out of range.
+
+    Example:
+
+    >>> from keras_tokenlearner.training import FashionMnistRecipe
+    >>> check_recipe("train", FashionMnistRecipe(label_smoothing=0.2))
+    """
+    for field in fields(recipe):
+        if field.name in _CHECKS:
+            _CHECKS[field.name](owner, field.name, getattr(recipe, field.name))
