@@ -1,37 +1,72 @@
-"""Checks of arguments, shared by layers and models; each failure says what to pass instead."""
+"""Checks of arguments, on every floor; each failure names the argument, its value and the fix."""
 
 import difflib
+import math
 import numbers
-from collections.abc import Collection
+import operator
+import re
+from collections.abc import Collection, Iterable, Sequence
 from typing import TypeVar
 
 import keras
 
 MANY = 12  # choices that are too many to stand before the nearest
-_Choice = TypeVar("_Choice")
+Choice = TypeVar("Choice")
+Value = TypeVar("Value")
+Shape = Sequence[int | None]
+
+LARGEST_INT = 2**31 - 1  # backends index axes and count steps with 32 bits
+LARGEST_FLOAT = 3.4028234663852886e38  # of float32, as is the next
+SMALLEST_FLOAT = 1.1754943508222875e-38  # less is zero where denormals are flushed
 
 
-def check_int(owner, name, value, minimum=1):
-    """Return `value` as an `int` of at least `minimum`, or raise `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+def check_bool(owner: str, name: str, value: bool) -> bool:
+    """Return `value` as a `bool`; texts and numbers, which Python calls true, are refused."""
+    if _kind(value) != "bool":
         raise ValueError(
-            f"{owner}: `{name}` must be an integer of at least {minimum}. "
+            f"{owner}: `{name}` must be True or False, a boolean. Received: {name}={value!r}"
+        )
+    return bool(value)
+
+
+def check_int(
+    owner: str, name: str, value: int, minimum: int = 1, maximum: int = LARGEST_INT
+) -> int:
+    """Return `value` as an `int` from `minimum` to `maximum`, or raise `ValueError`.
+
+    Scalars of numpy and of the backends, such as `labels.max() + 1`, are integers too.
+    """
+    number = operator.index(value) if _kind(value) == "int" else None
+    if number is None or not minimum <= number <= maximum:
+        too_large = number is not None and number > maximum
+        most = f" and at most {maximum}" if too_large or maximum < LARGEST_INT else ""
+        raise ValueError(
+            f"{owner}: `{name}` must be an integer of at least {minimum}{most}. "
             f"Received: {name}={value!r}"
         )
-    return int(value)
+    return number
 
 
-def check_ints(owner, name, value, lengths, minimum=1):
+def check_ints(
+    owner: str,
+    name: str,
+    value: Sequence[int],
+    lengths: Collection[int],
+    minimum: int = 1,
+    maximum: int = LARGEST_INT,
+) -> tuple[int, ...]:
     """Return `value` as a tuple of integers whose length is in `lengths`."""
     if not isinstance(value, (tuple, list)) or len(value) not in lengths:
         expected = " or ".join(str(length) for length in lengths)
         raise ValueError(
             f"{owner}: `{name}` must be a tuple of {expected} integers. Received: {name}={value!r}"
         )
-    return tuple(check_int(owner, name, item, minimum) for item in value)
+    return tuple(check_int(owner, name, item, minimum, maximum) for item in value)
 
 
-def check_pairs(owner, name, value):
+def check_pairs(
+    owner: str, name: str, value: Sequence[Sequence[int]]
+) -> tuple[tuple[int, ...], ...]:
     """Return `value` as a tuple of one or more pairs of integers."""
     if not isinstance(value, (tuple, list)) or not value:
         raise ValueError(
@@ -40,58 +75,85 @@ def check_pairs(owner, name, value):
     return tuple(check_ints(owner, name, pair, lengths=(2,)) for pair in value)
 
 
-def check_rate(owner, name, value):
+def check_number(
+    owner: str,
+    name: str,
+    value: float,
+    minimum: float = -LARGEST_FLOAT,
+    maximum: float = LARGEST_FLOAT,
+    expected: str = "a finite number",
+) -> float:
+    """Return `value` as a finite `float` from `minimum` to `maximum`, or raise `ValueError`.
+
+    `expected` says in the message what the bounds mean.
+    """
+    number = _number(value)
+    if number is None or not minimum <= number <= maximum:
+        raise ValueError(f"{owner}: `{name}` must be {expected}. Received: {name}={value!r}")
+    return number
+
+
+def check_rate(owner: str, name: str, value: float) -> float:
     """Return `value` as a `float` in [0, 1), or raise `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
-        raise ValueError(
-            f"{owner}: `{name}` must be a number in [0, 1). Received: {name}={value!r}"
-        )
-    return float(value)
+    below_one = math.nextafter(1.0, 0.0)
+    return check_number(owner, name, value, 0.0, below_one, "a number in [0, 1)")
+
+
+def check_fraction(owner: str, name: str, value: float) -> float:
+    """Return `value` as a `float` in [0, 1], or raise `ValueError`."""
+    return check_number(owner, name, value, 0.0, 1.0, "a number in [0, 1]")
+
+
+def check_not_negative(owner: str, name: str, value: float) -> float:
+    """Return `value` as a finite `float` of zero or more, or raise `ValueError`."""
+    return check_number(
+        owner, name, value, 0.0, LARGEST_FLOAT, "a number of at least 0, and finite"
+    )
+
+
+def check_positive(owner: str, name: str, value: float) -> float:
+    """Return `value` as a `float` above zero that float32 can hold, or raise `ValueError`."""
+    expected = "a number above zero, and finite"
+    return check_number(owner, name, value, SMALLEST_FLOAT, LARGEST_FLOAT, expected)
 
 
 def check_choice(
-    owner: str, name: str, value: _Choice, choices: Collection[_Choice], listed_by: str = ""
-) -> _Choice:
+    owner: str, name: str, value: Choice, choices: Iterable[Choice], listed_by: str = ""
+) -> Choice:
     """Return `value` if it is one of `choices`, or raise `ValueError` with the nearest ones.
 
-    Of many choices the nearest come first, and the others only where there is no near one and
-    `listed_by`, the code that lists them, is not given.
+    The type counts as well: 0 is not `False`. Of many choices the nearest come first, and the
+    others only where there is no near one and `listed_by`, the code that lists them, is not given.
     """
-    if value in choices:
-        return value
+    choices = list(choices)
+    for choice in choices:
+        if value is choice or (_kind(value) == _kind(choice) and _equal(value, choice)):
+            return choice
     near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=3)
     hint = f" Did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
     received = f" Received: {name}={value!r}."
     if len(choices) <= MANY:
-        text = f"`{name}` must be one of {list(choices)}.{received}{hint}"
+        text = f"`{name}` must be one of {choices}.{received}{hint}"
     elif listed_by:
         text = f"`{name}` is unknown.{hint}{received} {listed_by} gives all {len(choices)}."
     else:
-        text = f"`{name}` is unknown.{hint}{received} It must be one of {list(choices)}."
+        text = f"`{name}` is unknown.{hint}{received} It must be one of {choices}."
     raise ValueError(f"{owner}: {text}")
 
 
-def check_positive(owner, name, value):
-    """Return `value` as a `float` above zero, or raise `ValueError`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value > 0:
-        raise ValueError(
-            f"{owner}: `{name}` must be a number above zero. Received: {name}={value!r}"
-        )
-    return float(value)
-
-
-def check_channels(owner, shape, rank=None):
+def check_channels(owner: str, shape: Shape, rank: int | None = None) -> int:
     """Return the last size of a shape, the channels, which must be known; `rank` is optional."""
-    if (rank is not None and len(shape) != rank) or shape[-1] is None:
-        layout = {3: "(B, N, C)"}.get(rank, "(..., C)")
+    channels = shape[-1]
+    if (rank is not None and len(shape) != rank) or channels is None:
+        layout = "(B, N, C)" if rank == 3 else "(..., C)"
         raise ValueError(
             f"{owner}: inputs must have shape {layout} with known C, the channels. "
             f"Received: shape={tuple(shape)}"
         )
-    return shape[-1]
+    return channels
 
 
-def check_heads(owner, num_heads, channels):
+def check_heads(owner: str, num_heads: int, channels: int) -> int:
     """Return the channels of a head, or raise `ValueError` where heads do not divide channels."""
     if channels % num_heads:
         raise ValueError(
@@ -101,10 +163,44 @@ def check_heads(owner, num_heads, channels):
     return channels // num_heads
 
 
-def check_channels_last(owner):
+def check_channels_last(owner: str) -> None:
     """Raise `ValueError` if Keras is set to images with the channels first."""
     if keras.config.image_data_format() == "channels_first":
         raise ValueError(
             f"{owner}: only channels_last is supported; call "
             "keras.config.set_image_data_format('channels_last'). Received: 'channels_first'"
         )
+
+
+def _kind(value: Value) -> str | None:
+    """Return what a scalar is, `"bool"`, `"int"` or `"float"`, or `None` if it is none of them.
+
+    Scalars of the backends are known by their shape and the name of their type: `int()` and
+    `float()` would take texts and arrays of one element as well.
+    """
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, numbers.Integral):
+        return "int"
+    if isinstance(value, numbers.Real):
+        return "float"
+    if tuple(getattr(value, "shape", (None,))) != ():
+        return None
+    found = re.search("bool|int|float", str(getattr(value, "dtype", None)))
+    return found[0] if found else None
+
+
+def _number(value: float) -> float | None:
+    """Return a scalar as a `float`, or `None` if it is no number, or none that a float can hold."""
+    if _kind(value) not in ("int", "float"):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _equal(value: Choice, choice: Choice) -> bool:
+    """Return whether two values are equal, which arrays do not say of themselves."""
+    return isinstance(value, (type(choice), numbers.Number)) and value == choice

@@ -18,9 +18,52 @@ def test_values_that_pass_come_back_as_plain_types():
     assert checks.check_channels_last("Owner") is None
 
 
-@pytest.mark.parametrize("value", [0, -1, "8", True, 2.5, None, (8,), float("nan")])
-def test_integers(value):
+def _scalars(value, dtype):
+    """Return a number as scalars of numpy and of the backend."""
+    array = np.array(value, dtype)
+    return [array[()], array, keras.ops.convert_to_tensor(array)]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
+def test_check_int_of_a_scalar_array_returns_an_int(dtype):
+    for scalar in _scalars(3, dtype):
+        assert type(checks.check_int("Owner", "classes", scalar)) is int
+        assert checks.check_int("Owner", "classes", scalar) == 3
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int32"])
+def test_check_number_of_a_scalar_array_returns_a_float(dtype):
+    scalars = [keras.ops.convert_to_tensor(2, dtype)]
+    for scalar in scalars if dtype == "bfloat16" else _scalars(2, dtype):
+        for check in (checks.check_number, checks.check_positive, checks.check_not_negative):
+            assert type(check("Owner", "scale", scalar)) is float
+            assert check("Owner", "scale", scalar) == 2.0
+
+
+def test_check_bool_of_a_boolean_returns_a_bool():
+    for value in (True, False):
+        for scalar in (value, *_scalars(value, "bool")):
+            assert checks.check_bool("Owner", "use_norm", scalar) is value
+
+
+@pytest.mark.parametrize("value", [0, 1, "False", "", None, 1.0, np.int64(1), [True], [], 10**18])
+def test_check_bool_of_another_type_is_refused(value):
+    refused(lambda: checks.check_bool("Owner", "use_norm", value), f"Received: use_norm={value!r}")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [0, -1, "8", True, np.True_, 2.5, 3.0, None, (8,), float("nan"), np.array([3]), np.array("3")],
+)
+def test_check_int_of_no_positive_integer_is_refused(value):
     refused(lambda: checks.check_int("Owner", "size", value), f"Received: size={value!r}", "Owner")
+
+
+@pytest.mark.parametrize("value", [2**31, 10**18, np.int64(2**40), 10**400])
+def test_check_int_above_what_an_axis_can_have_is_refused(value):
+    refused(lambda: checks.check_int("Owner", "size", value), "at most 2147483647", f"={value!r}")
+    assert checks.check_int("Owner", "size", 2**31 - 1) == 2**31 - 1
+    refused(lambda: checks.check_int("Owner", "size", 5, maximum=4), "at most 4", "size=5")
 
 
 @pytest.mark.parametrize("value", [8, (8,), (1, 2, 3, 4), "14", {2, 3}, None])
@@ -32,14 +75,34 @@ def test_tuples(value):
     )
 
 
-@pytest.mark.parametrize("value", [-0.1, 1, 1.5, "0.1", True, None, float("nan")])
-def test_rates(value):
+_NO_NUMBERS = ["0.1", True, None, float("nan"), float("inf"), -float("inf"), 10**400, [0.5], 1j]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1, 1.5, *_NO_NUMBERS])
+def test_check_rate_outside_its_interval_is_refused(value):
     refused(lambda: checks.check_rate("Owner", "rate", value), f"Received: rate={value!r}")
 
 
-@pytest.mark.parametrize("value", [0, -1, "1", True, None, float("nan")])
-def test_positive_numbers(value):
+@pytest.mark.parametrize("value", [-0.1, 1.01, 2.0, *_NO_NUMBERS])
+def test_check_fraction_outside_its_interval_is_refused(value):
+    refused(lambda: checks.check_fraction("Owner", "part", value), f"Received: part={value!r}")
+    assert [checks.check_fraction("Owner", "part", end) for end in (0, 1)] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("value", [0, -1, 1e-46, 1e39, *_NO_NUMBERS])
+def test_check_positive_of_what_float32_cannot_hold_is_refused(value):
     refused(lambda: checks.check_positive("Owner", "scale", value), f"Received: scale={value!r}")
+
+
+@pytest.mark.parametrize("value", [-1, -1e-9, 1e39, *_NO_NUMBERS])
+def test_check_not_negative_of_less_than_zero_is_refused(value):
+    refused(lambda: checks.check_not_negative("Owner", "decay", value), f"decay={value!r}")
+    assert checks.check_not_negative("Owner", "decay", 0) == 0.0
+
+
+@pytest.mark.parametrize("value", [0, 1, np.array([1, 2]), [1], {}, True])
+def test_check_choice_of_another_type_is_refused(value):
+    refused(lambda: checks.check_choice("Owner", "form", value, ("conv", False)), "form=")
 
 
 @pytest.mark.parametrize(

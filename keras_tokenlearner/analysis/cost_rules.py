@@ -239,8 +239,9 @@ def _(layer: own.TokenFuser, tokens, inputs):
     channels, per_frame = inputs[-1], tokens[0] // frames
     mixed = per_frame if layer.mixing == "frame" else tokens[0]
     total = count(layer.mix, (tokens[0] // mixed, channels, mixed))
-    if layer.use_norm:
+    if layer.norm == "all":
         total += count(layer.norm_before, tokens) + count(layer.norm_after, tokens)
+    if layer.norm != "none":
         total += count(layer.norm_inputs, inputs)
     positions = frames * height * width
     weights = (positions, per_frame)

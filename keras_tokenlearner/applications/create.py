@@ -2,7 +2,7 @@ import dataclasses
 import fnmatch
 import warnings
 
-from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner._checks import check_bool, check_choice, check_int
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.hints import check_arguments
 from keras_tokenlearner.models import (
@@ -29,6 +29,7 @@ def list_models(pattern="*", weights=False):
     >>> list_models("vit_b*")
     ['vit_b32', 'vit_b16']
     """
+    check_bool("list_models", "weights", weights)
     found = [name for name in CATALOG if fnmatch.fnmatchcase(name, pattern)]
     return [name for name in found if store.names(name)] if weights else found
 
@@ -83,6 +84,10 @@ def create_model(
     (None, 10)
     """
     check_choice("create_model", "model", model, list(CATALOG), "`list_models()`")
+    check_bool("create_model", "include_top", include_top)
+    check_bool("create_model", "include_preprocessing", include_preprocessing)
+    if classes is not None:
+        classes = check_int("create_model", "classes", classes)
     entry = CATALOG[model]
     fields = [field.name for field in dataclasses.fields(entry.config)]
     check_arguments(model, weights, input_shape, changes, fields)

@@ -1,7 +1,7 @@
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_channels, check_choice, check_int, check_rate
+from keras_tokenlearner._checks import check_bool, check_channels, check_int, check_rate
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.linear import linear
 
@@ -60,7 +60,7 @@ class MLP(layers.Layer):
             self.output_dim = check_int("MLP", "output_dim", output_dim)
         self.activation = activations.get(activation, "MLP")
         self.dropout_rate = check_rate("MLP", "dropout_rate", dropout_rate)
-        self.gated = check_choice("MLP", "gated", gated, (False, True))
+        self.gated = check_bool("MLP", "gated", gated)
 
     def build(self, inputs_shape):
         channels = check_channels("MLP", inputs_shape)

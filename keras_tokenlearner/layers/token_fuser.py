@@ -32,9 +32,10 @@ class TokenFuser(layers.Layer):
     the layer.
 
     The paper describes M over all S * T tokens, one linear layer as beta and no norms:
-    `mixing="global", use_norm=False`. The released code, whose costs the paper prints, mixes the S
+    `mixing="global", norm="none"`. The released code, whose costs the paper prints, mixes the S
     tokens of each frame and normalises around the mixing and before beta; that is the default
-    here. Its later version has an MLP as beta: `beta="mlp"`. The mixing kernel starts at zero,
+    here. With its `use_normalization=False` it still normalises before beta: `norm="inputs"`. Its
+    later version has an MLP as beta: `beta="mlp"`. The mixing kernel starts at zero,
     which makes the layer the identity before training; gradients are large at first when norms are
     used, so clip their global norm (the authors: at 1.0).
 
@@ -42,8 +43,8 @@ class TokenFuser(layers.Layer):
         mixing: `"frame"` mixes the tokens of each frame, `"global"` those of all frames.
         beta: `"linear"` or `"mlp"`, the form of beta: one linear layer, or
             C -> `bottleneck_dim` -> S.
-        use_norm: Boolean, whether to normalise the tokens before and after mixing, and X before
-            beta.
+        norm: `"all"` normalises the tokens before and after mixing, and X before beta; `"inputs"`
+            X alone; `"none"` nothing.
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         bottleneck_dim: Integer, hidden units of beta as an MLP.
         activation: Name or callable, the activation of beta as an MLP.
@@ -78,7 +79,7 @@ class TokenFuser(layers.Layer):
         self,
         mixing="frame",
         beta="linear",
-        use_norm=True,
+        norm="all",
         grid=None,
         bottleneck_dim=64,
         activation="gelu_tanh",
@@ -90,7 +91,7 @@ class TokenFuser(layers.Layer):
         check_channels_last("TokenFuser")
         self.mixing = check_choice("TokenFuser", "mixing", mixing, ("frame", "global"))
         self.beta = check_choice("TokenFuser", "beta", beta, ("linear", "mlp"))
-        self.use_norm = bool(use_norm)
+        self.norm = check_choice("TokenFuser", "norm", norm, ("all", "inputs", "none"))
         self.grid = check_grid("TokenFuser", grid)
         self.bottleneck_dim = check_int("TokenFuser", "bottleneck_dim", bottleneck_dim)
         self.activation = activations.get(activation, "TokenFuser")
@@ -107,15 +108,11 @@ class TokenFuser(layers.Layer):
             mixed, kernel_initializer="zeros", dtype=self.dtype_policy, name="mix"
         )
         self.mix.build((None, channels, mixed))
-        if self.use_norm:
-            self.norm_before, self.norm_after, self.norm_inputs = (
-                layers.LayerNormalization(
-                    epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=f"norm_{place}"
-                )
-                for place in ("before", "after", "inputs")
-            )
-            for norm in (self.norm_before, self.norm_after, self.norm_inputs):
-                norm.build((None, None, channels))
+        if self.norm == "all":
+            self.norm_before = self._layer_norm("norm_before", channels)
+            self.norm_after = self._layer_norm("norm_after", channels)
+        if self.norm != "none":
+            self.norm_inputs = self._layer_norm("norm_inputs", channels)
         if self.beta == "mlp":
             self.blend = MLP(
                 self.bottleneck_dim,
@@ -136,6 +133,13 @@ class TokenFuser(layers.Layer):
         self.blend.build((None, None, channels))
         self.drop = layers.Dropout(self.dropout_rate, dtype=self.dtype_policy, name="drop")
 
+    def _layer_norm(self, name, channels):
+        norm = layers.LayerNormalization(
+            epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=name
+        )
+        norm.build((None, None, channels))
+        return norm
+
     def call(self, tokens, inputs, training=None):
         grid = resolve_grid("TokenFuser", inputs.shape, self.grid)
         count = self._tokens_per_frame(tokens.shape, inputs.shape)
@@ -144,16 +148,16 @@ class TokenFuser(layers.Layer):
             tokens = ops.reshape(tokens, frame_shape)
         tokens = ops.reshape(self._mix(tokens), frame_shape)
         x = flatten_grid(to_frames(inputs, grid))  # (B * T, H * W, C)
-        x = self.norm_inputs(x) if self.use_norm else x
+        x = x if self.norm == "none" else self.norm_inputs(x)
         weights = ops.sigmoid(self.blend(x))  # (B * T, H * W, S)
         fused = self.drop(ops.matmul(weights, tokens), training=training)
         return inputs + restore_grid(fused, inputs)
 
     def _mix(self, tokens):
         """Apply the linear layer over the token axis."""
-        x = self.norm_before(tokens) if self.use_norm else tokens
+        x = self.norm_before(tokens) if self.norm == "all" else tokens
         x = ops.transpose(self.mix(ops.transpose(x, (0, 2, 1))), (0, 2, 1))
-        return self.norm_after(x) if self.use_norm else x
+        return self.norm_after(x) if self.norm == "all" else x
 
     def _tokens_per_frame(self, tokens_shape, inputs_shape):
         """Return S, once the two shapes are known to belong together."""
@@ -187,7 +191,7 @@ class TokenFuser(layers.Layer):
             **super().get_config(),
             "mixing": self.mixing,
             "beta": self.beta,
-            "use_norm": self.use_norm,
+            "norm": self.norm,
             "grid": self.grid,
             "bottleneck_dim": self.bottleneck_dim,
             "activation": activations.serialize(self.activation),

@@ -2,6 +2,7 @@ import keras
 from keras import layers, ops
 
 from keras_tokenlearner._checks import (
+    check_bool,
     check_channels_last,
     check_choice,
     check_int,
@@ -112,7 +113,7 @@ class TokenLearner(layers.Layer):
         self.activation = activations.get(activation, "TokenLearner")
         self.dropout = check_rate("TokenLearner", "dropout", dropout)
         self.epsilon = check_positive("TokenLearner", "epsilon", epsilon)
-        self.use_norm = bool(use_norm)
+        self.use_norm = check_bool("TokenLearner", "use_norm", use_norm)
 
     def build(self, inputs_shape):
         resolve_grid("TokenLearner", inputs_shape, self.grid)

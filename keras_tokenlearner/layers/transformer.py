@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from keras_tokenlearner._checks import (
+    check_bool,
     check_channels,
     check_choice,
     check_heads,
@@ -80,7 +81,7 @@ class TransformerBlock(layers.Layer):
         owner = "TransformerBlock"
         self.num_heads = check_int(owner, "num_heads", num_heads)
         self.mlp_dim = None if mlp_dim is None else check_int(owner, "mlp_dim", mlp_dim)
-        self.gated_mlp = check_choice(owner, "gated_mlp", gated_mlp, (False, True))
+        self.gated_mlp = check_bool(owner, "gated_mlp", gated_mlp)
         self.attention = check_choice(owner, "attention", attention, ("dot_product", "vector"))
         self.dropout_rate = check_rate(owner, "dropout_rate", dropout_rate)
         self.attention_dropout_rate = check_rate(

@@ -1,7 +1,7 @@
 import keras
 from keras import layers, ops
 
-from keras_tokenlearner._checks import check_channels, check_int
+from keras_tokenlearner._checks import check_bool, check_channels, check_int
 from keras_tokenlearner.layers.channel_attention import channel_attention
 
 _QUERIES_AT_ONCE = 8  # bounds the largest tensor to (B, 8, N, C)
@@ -61,8 +61,8 @@ class VectorAttention(layers.Layer):
         owner = "VectorAttention"
         self.key_dim = None if key_dim is None else check_int(owner, "key_dim", key_dim)
         self.value_dim = None if value_dim is None else check_int(owner, "value_dim", value_dim)
-        self.gamma = None if gamma is None else bool(gamma)
-        self.use_bias = bool(use_bias)
+        self.gamma = None if gamma is None else check_bool(owner, "gamma", gamma)
+        self.use_bias = check_bool(owner, "use_bias", use_bias)
 
     def build(self, query_shape, value_shape=None):
         value_shape = value_shape or query_shape

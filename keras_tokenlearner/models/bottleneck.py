@@ -122,6 +122,6 @@ def add_part(config, part, x, name, strides=1):
     else:
         tokens = SelfAttention(**heads, name=f"{name}_attention")(tokens)
     if part in ("tokenlearner", "fuser"):
-        return TokenFuser(mixing="global", use_norm=False, name=f"{name}_fuser")(tokens, x)
+        return TokenFuser(mixing="global", norm="none", name=f"{name}_fuser")(tokens, x)
     tokens = layers.Reshape((-1, 1, 1, channels), name=f"{name}_frames")(tokens)
     return layers.Add(name=f"{name}_sum")([x, tokens])

@@ -2,6 +2,7 @@ import math
 from dataclasses import dataclass
 
 from keras_tokenlearner._checks import (
+    check_bool,
     check_choice,
     check_heads,
     check_int,
@@ -44,6 +45,8 @@ class VisionTransformerConfig:
             which needs the TokenLearner's maps, and `"reproject"`.
         fuser_beta: `"linear"` or `"mlp"`, the TokenFuser's beta: the paper's, or the authors'
             later one.
+        fuser_norm: `"all"`, `"inputs"` or `"none"`, where the TokenFuser normalises: the released
+            code's default, its `use_normalization=False`, or the paper's text.
         stem: `None`, or the `convs` of a `ConvStem` in the place of the patch embedding, whose
             strides multiply to the patch size; a patch of a video is one frame deep then.
         positions: `"normal"` or `"sincos"`, where the table of positions starts.
@@ -87,6 +90,7 @@ class VisionTransformerConfig:
     over: str = "frame"
     fuser: str | None = None
     fuser_beta: str = "linear"
+    fuser_norm: str = "all"
     stem: tuple | None = None
     positions: str = "normal"
     class_token: bool = False
@@ -103,30 +107,34 @@ class VisionTransformerConfig:
 
     def __post_init__(self):
         owner = "VisionTransformerConfig"
+        # What is checked comes back as numbers of Python, which JSON can hold.
         for name in ("hidden_dim", "num_layers", "num_heads", "num_tokens"):
-            check_int(owner, name, getattr(self, name))
-        check_int(owner, "register_tokens", self.register_tokens, minimum=0)
+            self._set(name, check_int(owner, name, getattr(self, name)))
+        self._set("register_tokens", check_int(owner, "register_tokens", self.register_tokens, 0))
+        for name in ("gated_mlp", "class_token", "pre_norm"):
+            self._set(name, check_bool(owner, name, getattr(self, name)))
         for name, lengths in (("patch_size", (2, 3)), ("pool_size", (2,))):
-            value = check_ints(owner, name, getattr(self, name), lengths)
-            object.__setattr__(self, name, value)  # a list, as JSON has it, becomes a tuple
+            self._set(name, check_ints(owner, name, getattr(self, name), lengths))
         for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
-            check_rate(owner, name, getattr(self, name))
+            self._set(name, check_rate(owner, name, getattr(self, name)))
         check_choice(owner, "reducer", self.reducer, (None, *REDUCERS))
         check_choice(owner, "fuser", self.fuser, (None, *FUSERS))
         check_choice(owner, "token_attention", self.token_attention, ("conv", "mlp"))
         check_choice(owner, "token_pooling", self.token_pooling, ("mean", "sum"))
         check_choice(owner, "over", self.over, ("frame", "space_time"))
         check_choice(owner, "fuser_beta", self.fuser_beta, ("linear", "mlp"))
+        check_choice(owner, "fuser_norm", self.fuser_norm, ("all", "inputs", "none"))
         check_choice(owner, "positions", self.positions, ("normal", "sincos"))
         check_choice(owner, "head_reads", self.head_reads, (None, *HEAD_READS))
         check_choice(owner, "block_attention", self.block_attention, ("dot_product", "vector"))
         if self.mlp_dim is not None:
-            check_int(owner, "mlp_dim", self.mlp_dim)
+            self._set("mlp_dim", check_int(owner, "mlp_dim", self.mlp_dim))
         check_heads(owner, self.num_heads, self.hidden_dim)
-        check_positive(owner, "layer_norm_epsilon", self.layer_norm_epsilon)
+        epsilon = check_positive(owner, "layer_norm_epsilon", self.layer_norm_epsilon)
+        self._set("layer_norm_epsilon", epsilon)
         activations.get(self.activation, owner)
         if self.layer_scale is not None:
-            check_positive(owner, "layer_scale", self.layer_scale)
+            self._set("layer_scale", check_positive(owner, "layer_scale", self.layer_scale))
         self._check_place(owner)
         self._check_fuser(owner)
         self._check_stem(owner)
@@ -137,11 +145,15 @@ class VisionTransformerConfig:
                 f"Received: patch_size={self.patch_size}"
             )
 
+    def _set(self, name, value):
+        """Set a field, which a frozen dataclass allows in this way alone."""
+        object.__setattr__(self, name, value)
+
     def _check_stem(self, owner):
         if self.stem is None:
             return
         stem = check_pairs(owner, "stem", self.stem)
-        object.__setattr__(self, "stem", stem)
+        self._set("stem", stem)
         pixels = math.prod(stride for _, stride in stem)
         if self.patch_size not in ((pixels, pixels), (1, pixels, pixels)):
             raise ValueError(
@@ -164,7 +176,7 @@ class VisionTransformerConfig:
     def _check_place(self, owner):
         if self.at is None:
             return
-        check_int(owner, "at", self.at, minimum=0)
+        self._set("at", check_int(owner, "at", self.at, minimum=0))
         if self.reducer is None:
             raise ValueError(
                 f"{owner}: `at` is the place of a reducer, and there is none; pass "

@@ -50,6 +50,7 @@ def reduce_and_fuse(config, grid, index, block, x):
     else:
         fused = TokenFuser(
             beta=config.fuser_beta,
+            norm=config.fuser_norm,
             grid=grid,
             activation=config.activation,
             dropout_rate=config.dropout_rate,

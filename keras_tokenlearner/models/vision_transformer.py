@@ -3,7 +3,7 @@ import math
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_channels_last, check_choice, check_int
+from keras_tokenlearner._checks import check_bool, check_channels_last, check_choice, check_int
 from keras_tokenlearner.layers import (
     ConvStem,
     PatchEmbedding,
@@ -60,6 +60,10 @@ def vision_transformer(
     >>> model.output_shape
     (None, 10)
     """
+    include_top = check_bool("vision_transformer", "include_top", include_top)
+    include_preprocessing = check_bool(
+        "vision_transformer", "include_preprocessing", include_preprocessing
+    )
     inputs = _inputs(config, input_shape, input_tensor)
     check_choice("vision_transformer", "pooling", pooling, (None, "avg", "max", "token"))
     if pooling == "token" and not config.class_token:
@@ -86,7 +90,7 @@ def vision_transformer(
         x = reduce_tokens(config, grid, x)
     x = layers.LayerNormalization(epsilon=config.layer_norm_epsilon, name="norm")(x)
     if include_top:
-        check_int("vision_transformer", "classes", classes)
+        classes = check_int("vision_transformer", "classes", classes)
         x = _read(config, x)
         x = layers.Dense(classes, kernel_initializer="zeros", name="head")(x)
         x = layers.Activation(classifier_activation, dtype="float32", name="predictions")(x)

@@ -1,7 +1,7 @@
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_channels_last, check_choice, check_int
+from keras_tokenlearner._checks import check_bool, check_channels_last, check_choice, check_int
 from keras_tokenlearner.models.bottleneck import add_part, convolution
 
 
@@ -70,10 +70,12 @@ def x2plus1d(
     2021, section 6, after Feichtenhofer, "X3D: Expanding Architectures for Efficient Video
     Recognition", 2020.
     """
+    include_top = check_bool("x2plus1d", "include_top", include_top)
+    include_preprocessing = check_bool("x2plus1d", "include_preprocessing", include_preprocessing)
     inputs = _inputs(input_shape, input_tensor)
     check_choice("x2plus1d", "pooling", pooling, (None, "avg", "max"))
     if include_top:
-        check_int("x2plus1d", "classes", classes)
+        classes = check_int("x2plus1d", "classes", classes)
     x = inputs
     if include_preprocessing:
         x = layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(x)

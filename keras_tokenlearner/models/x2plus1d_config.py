@@ -78,13 +78,14 @@ class X2Plus1DConfig:
     def __post_init__(self):
         owner = "X2Plus1DConfig"
         for name in ("num_tokens", "num_heads", "key_dim", "stem_channels", "head_channels"):
-            check_int(owner, name, getattr(self, name))
+            object.__setattr__(self, name, check_int(owner, name, getattr(self, name)))
         for name in ("stage_channels", "inner_channels", "stage_units"):
             self._check_sizes(owner, name)
         check_choice(owner, "attention", self.attention, ("vector", "multi_head"))
         for name in ("dropout_rate", "batch_norm_momentum"):
-            check_rate(owner, name, getattr(self, name))
-        check_positive(owner, "batch_norm_epsilon", self.batch_norm_epsilon)
+            object.__setattr__(self, name, check_rate(owner, name, getattr(self, name)))
+        epsilon = check_positive(owner, "batch_norm_epsilon", self.batch_norm_epsilon)
+        object.__setattr__(self, "batch_norm_epsilon", epsilon)
         self._check_unit(owner)
         self._check_replaced(owner)
         if self._has_heads:

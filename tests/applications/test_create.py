@@ -156,6 +156,16 @@ def test_changes_of_a_video_network():
     assert model.output_shape == (None, 1000)
 
 
+@pytest.mark.parametrize("name", [PICO, PICO_VIDEO])
+def test_classes_of_a_numpy_scalar_build_the_same_model(name, tmp_path):
+    labels = np.array([0, 2, 9])
+    for classes in (np.int64(10), np.uint8(10), np.array(10), labels.max() + 1):
+        assert create_model(name, classes=classes).output_shape == (None, 10)
+    model = create_model(name, classes=labels.max() + 1)
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").output_shape == (None, 10)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -171,6 +181,12 @@ def test_changes_of_a_video_network():
         ({"model": PICO, "input_shape": (32, 32)}, "inputs must be"),
         ({"model": PICO, "input_shape": (None, 32, 3)}, "all known"),
         ({"model": PICO, "classes": 0}, "`classes` must be an integer of at least 1"),
+        ({"model": PICO, "classes": 10**18}, "Received: classes=1000000000000000000"),
+        ({"model": PICO, "classes": 10.0}, "Received: classes=10.0"),
+        ({"model": PICO, "include_top": "False"}, "Received: include_top='False'"),
+        ({"model": PICO, "include_top": 0}, "Received: include_top=0"),
+        ({"model": PICO, "include_preprocessing": "no"}, "Received: include_preprocessing='no'"),
+        ({"model": PICO, "class_token": 10**18}, "Received: class_token=1000000000000000000"),
         ({"model": PICO, "pooling": "mean", "include_top": False}, "`pooling` must be one of"),
         ({"model": PICO, "pooling": "token", "include_top": False}, "class_token=True"),
         ({"model": PICO, "weights": "imagenet"}, "weights='timm:FILE'"),

@@ -134,7 +134,7 @@ LAYER_CASES = (
     _case(
         "fuser_global",
         layers.TokenFuser,
-        {"mixing": "global", "use_norm": False},
+        {"mixing": "global", "norm": "none"},
         (6, 8),
         (2, 4, 6, 8),
         dynamic=((6, 8), (2, None, None, 8)),

@@ -8,23 +8,25 @@ from tests.layers import helpers
 from tests.layers.helpers import close, random_layer, refused, run
 
 
-def equation_2(tokens, x, weights, mixing="frame", beta="linear", use_norm=True):
+def equation_2(tokens, x, weights, mixing="frame", beta="linear", norm="all"):
     """Return the paper's output, frame by frame; tokens are (B, T * S, C), x (B, T, H, W, C)."""
     kernel, bias, *weights = weights
-    norms, beta_weights = (weights[:6], weights[6:]) if use_norm else (None, weights)
+    count = {"all": 3, "inputs": 1, "none": 0}[norm]
+    norms, beta_weights = weights[: 2 * count], weights[2 * count :]
 
-    def norm(values, index):
-        if not use_norm:
+    def normed(values, index):
+        index -= 3 - count  # the norm of X alone is the first there is
+        if index < 0 or norm == "none":
             return values
         return helpers.layer_norm(values, *norms[2 * index : 2 * index + 2])
 
     frames = x.shape[1]
     groups = np.split(tokens, frames, axis=1) if mixing == "frame" else [tokens]
-    mixed = [np.einsum("bsc,sm->bmc", norm(y, 0), kernel) + bias[:, None] for y in groups]
-    mixed = np.split(norm(np.concatenate(mixed, axis=1), 1), frames, axis=1)
+    mixed = [np.einsum("bsc,sm->bmc", normed(y, 0), kernel) + bias[:, None] for y in groups]
+    mixed = np.split(normed(np.concatenate(mixed, axis=1), 1), frames, axis=1)
     output = np.empty_like(x)
     for frame in range(frames):
-        logits = norm(x[:, frame], 2)
+        logits = normed(x[:, frame], 2)
         logits = helpers.mlp(logits, *beta_weights) if beta == "mlp" else logits @ beta_weights[0]
         blend = np.einsum("bhws,bsc->bhwc", helpers.sigmoid(logits), mixed[frame])
         output[:, frame] = blend + x[:, frame]
@@ -32,10 +34,10 @@ def equation_2(tokens, x, weights, mixing="frame", beta="linear", use_norm=True)
 
 
 FORMS = [
-    {"mixing": mixing, "beta": beta, "use_norm": use_norm}
+    {"mixing": mixing, "beta": beta, "norm": norm}
     for mixing in ("frame", "global")
     for beta in ("linear", "mlp")
-    for use_norm in (True, False)
+    for norm in ("all", "inputs", "none")
 ]
 
 
@@ -79,7 +81,7 @@ def test_equation_2_on_images(form):
 
 
 def test_global_mixing_is_over_the_tokens_of_all_frames():
-    layer = TokenFuser(mixing="global", use_norm=False)
+    layer = TokenFuser(mixing="global", norm="none")
     layer.build((2, 6, 8), (2, 2, 4, 5, 8))
     assert layer.mix.kernel.shape == (6, 6)
     assert layer.count_params() == 6 * 6 + 6 + 8 * 3
@@ -105,6 +107,7 @@ def test_dropout_is_of_what_is_added():
     "arguments, words",
     [
         ({"mixing": "frames"}, ["mixing='frames'", "Did you mean 'frame'?"]),
+        ({"norm": False}, ["norm=False", "'all', 'inputs', 'none'"]),
         ({"beta": "dense"}, ["beta='dense'", "'linear', 'mlp'"]),
         ({"grid": (4, 6, 2, 1)}, ["grid=(4, 6, 2, 1)"]),
         ({"bottleneck_dim": 0}, ["bottleneck_dim=0"]),

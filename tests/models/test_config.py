@@ -1,6 +1,7 @@
 import json
 from dataclasses import FrozenInstanceError, asdict, fields
 
+import numpy as np
 import pytest
 
 from keras_tokenlearner.models import VisionTransformerConfig
@@ -79,6 +80,13 @@ def test_prefix_tokens(class_token, registers, count):
         ({"reducer": "tokenlearner"}, ["reducer='tokenlearner'", "Did you mean 'token_learner'"]),
         ({**LEARNER, "fuser": "fuser"}, ["fuser='fuser'", "'token_fuser'"]),
         ({**LEARNER, "fuser_beta": "mpl"}, ["fuser_beta='mpl'", "'mlp'"]),
+        ({**LEARNER, "fuser_norm": False}, ["fuser_norm=False", "'inputs'"]),
+        ({"class_token": 10**18}, ["class_token=1000000000000000000", "True or False"]),
+        ({"gated_mlp": "False"}, ["gated_mlp='False'", "True or False"]),
+        ({"pre_norm": 1}, ["pre_norm=1", "True or False"]),
+        ({"register_tokens": 10**18}, ["register_tokens=1000000000000000000", "at most"]),
+        ({"layer_norm_epsilon": float("inf")}, ["layer_norm_epsilon=inf"]),
+        ({"layer_scale": float("nan")}, ["layer_scale=nan"]),
         ({"positions": "sin"}, ["positions='sin'", "'sincos'"]),
         ({**LEARNER, "token_attention": "dense"}, ["token_attention='dense'"]),
         ({**LEARNER, "token_pooling": "max"}, ["token_pooling='max'"]),
@@ -109,3 +117,16 @@ def test_prefix_tokens(class_token, registers, count):
 )
 def test_refuses(changes, words):
     refused(lambda: config(**changes), "VisionTransformerConfig: ", "Received: ", *words)
+
+
+def test_config_of_numpy_scalars_equals_that_of_python_numbers():
+    """Sizes that were computed, such as `labels.max() + 1`, are numbers of numpy."""
+    arguments = {"num_layers": 4, "num_heads": 2, "num_tokens": 3, "at": 2, "register_tokens": 1}
+    numbers = {name: np.int64(value) for name, value in arguments.items()}
+    rest = {"patch_size": (4, 4), "reducer": "token_learner"}
+    plain = VisionTransformerConfig(16, dropout_rate=0.5, class_token=True, **rest, **arguments)
+    found = VisionTransformerConfig(
+        np.int32(16), dropout_rate=np.float32(0.5), class_token=np.True_, **rest, **numbers
+    )
+    assert found == plain
+    assert json.dumps(asdict(found)) == json.dumps(asdict(plain))

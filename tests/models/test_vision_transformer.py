@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
 from tests.conformance import array, assign_weights
 from tests.layers import helpers
@@ -248,3 +249,17 @@ def test_refuses_classes(classes):
 def test_refuses_channels_first():
     keras.config.set_image_data_format("channels_first")
     refused(lambda: transformer(**IMAGE), "vision_transformer: only channels_last")
+
+
+@pytest.mark.parametrize(
+    ("norm", "expected"),
+    [("all", ["before", "after", "inputs"]), ("inputs", ["inputs"]), ("none", [])],
+)
+def test_fuser_norm_of_the_config_decides_the_norms_of_every_fuser(norm, expected):
+    arguments = {"fuser": "token_fuser", "at": 0, "fuser_norm": norm, "include_top": False}
+    model = transformer(**IMAGE, **LEARNER, **arguments)
+    weights = [weight.path for weight in model.get_layer("token_fuser_0").weights]
+    norms = [path.split("norm_")[1].split("/")[0] for path in weights if "norm_" in path]
+    assert list(dict.fromkeys(norms)) == expected
+    without = transformer(**IMAGE, **LEARNER, **{**arguments, "fuser_norm": "none"})
+    assert (costs(model).flops > costs(without).flops) is bool(expected)
