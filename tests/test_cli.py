@@ -57,17 +57,25 @@ def test_nothing_to_count():
             "`gradient_accumulation_steps` must be an integer of at least",
         ),
         ("predict . image.png --top-k 0", "`top_k` must be an integer of at least 1"),
-        ("evaluate . --data fashion_mnist", "must be a `.keras` file, a name .* Received: '.'"),
-        ("evaluate vit_pico8 --data folder", "needs to know which, as in 'folder:WHICH'"),
-        ("export none.keras served", "File not found: filepath=none.keras"),
+        ("evaluate . --data fashion_mnist", "evaluate: .*a `.keras` file, a name .* Received: '.'"),
+        ("evaluate vit_pico8 --weights random --data folder", "needs to know which, as in 'fold"),
+        ("evaluate vit_pico8 --data fashion_mnist", "evaluate: no trained weights .*'random'"),
+        ("export vit_pico8 served", "export: no trained weights .*'random'"),
+        ("distill vit_pico8 fast.keras --at 1", "distill: no trained weights .*'random'"),
+        ("predict vit_pico8 image.png", "predict: no trained weights .*'random'"),
+        ("export none.keras served", "export: there is no such file. Received: 'none.keras'"),
+        ("export vit_pico8 served --weights random --class-names n.txt", "Received: 'n.txt'"),
         ("serve .", "must be the folder of an exported model; make one with"),
     ],
 )
 def test_errors_are_one_line(arguments, said, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    if arguments.endswith(" image.png"):
+        (tmp_path / "image.png").touch()
     monkeypatch.setattr("sys.argv", ["keras-tokenlearner", *arguments.split()])
     with pytest.raises(SystemExit, match=said):
         cli.main()
+    assert not (tmp_path / "served").exists() and not (tmp_path / "fast.keras").exists()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +87,7 @@ def test_numbers_out_of_range(arguments):
 
 
 def test_videos_of_no_folder():
-    done = run("evaluate", "tokenlearner_x2plus1d_pico")
+    done = run("evaluate", "tokenlearner_x2plus1d_pico", "--weights", "random")
     assert done.exit_code == 2 and "name the FOLDER of videos" in done.output
 
 

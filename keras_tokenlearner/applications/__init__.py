@@ -16,6 +16,7 @@ from keras_tokenlearner.applications.image import (
     ViTL16,
     ViTS32,
 )
+from keras_tokenlearner.applications.load import load_model
 from keras_tokenlearner.applications.video import (
     TokenLearnerViViTL10,
     TokenLearnerViViTL14,

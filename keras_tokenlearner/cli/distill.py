@@ -11,7 +11,9 @@ def distill(
     at: Annotated[int, typer.Option(help="Blocks before the TokenLearner.")],
     num_tokens: Annotated[int, typer.Option(help="Tokens to learn.")] = 8,
     data: Annotated[str, typer.Option(help="fashion_mnist, cifar10, or NAME:FOLDER.")] = "cifar10",
-    weights: Annotated[str | None, typer.Option(help="Of a named model: a name or path.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Of a named model: a name, a path, or random.")
+    ] = None,
     fuser: Annotated[bool, typer.Option("--fuser", help="Keep all tokens, by fusers.")] = False,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 8,
     learning_rate: Annotated[float, typer.Option(help="The highest.")] = 3e-4,
@@ -21,16 +23,19 @@ def distill(
 
     Started again, it goes on where it was broken off, by a file beside OUTPUT.
     """
+    from keras_tokenlearner.applications.load import check_classifier, load_model
     from keras_tokenlearner.data import load_named
     from keras_tokenlearner.evaluation import compare
-    from keras_tokenlearner.serving.predict import load_classifier
+    from keras_tokenlearner.serving.classifier import check_takes_pixels
     from keras_tokenlearner.training import distill, retrofit
 
     if not output.endswith(".keras"):
         raise ValueError(f"distill: `output` must end in .keras. Received: output={output!r}")
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    teacher, _ = load_classifier(model, weights)
+    teacher = load_model(model, weights=weights, owner="distill")
+    check_classifier(teacher, model, "distill")
+    check_takes_pixels("distill", teacher)
     (images, labels), (test_images, test_labels) = load_named(data, teacher.input_shape[1:])
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
     start = images[:500] if num_tokens <= 32 else None
     student = retrofit(teacher, at, num_tokens, fuser, images=start)
     backup = Path(output).with_suffix(".backup.npz")

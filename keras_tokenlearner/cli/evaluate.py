@@ -20,7 +20,9 @@ def evaluate(
         list[str],
         typer.Option(help="top1, top5, mean_class, real, few_shot, speed; again for more."),
     ] = _TOP,
-    weights: Annotated[str | None, typer.Option(help="Of a named model: a name or path.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Of a named model: a name, a path, or random.")
+    ] = None,
     size: Annotated[
         int | None, typer.Option(min=1, help="Of a named model: height and width.")
     ] = None,
@@ -34,14 +36,18 @@ def evaluate(
     A video model is scored on four clips and three crops of each test video.
     """
     from keras_tokenlearner.applications import CATALOG
+    from keras_tokenlearner.applications.load import check_classifier, load_model
     from keras_tokenlearner.data import video
     from keras_tokenlearner.evaluation import evaluate, evaluate_videos
-    from keras_tokenlearner.serving.predict import load_classifier
+    from keras_tokenlearner.serving.classifier import check_takes_pixels
 
     arguments: dict = {}
-    if size and model in CATALOG:
-        arguments["input_shape"] = (size, size, CATALOG[model].input_shape[-1])
-    built, _ = load_classifier(model, weights, videos=True, **arguments)
+    if size:
+        channels = CATALOG[model].input_shape[-1] if model in CATALOG else 3
+        arguments["input_shape"] = (size, size, channels)
+    built = load_model(model, weights=weights, owner="evaluate", **arguments)
+    check_classifier(built, model, "evaluate", videos=True)
+    check_takes_pixels("evaluate", built)
     if len(built.input_shape) == 5:
         if not data:
             raise typer.BadParameter("name the FOLDER of videos by --data")

@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -14,6 +16,7 @@ from keras_tokenlearner._checks import check_int, check_positive
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.analysis import with_token_maps
+from keras_tokenlearner.serving.classifier import check_takes_pixels, classifier_activation_of
 from keras_tokenlearner.serving.signatures import (
     answer_with_maps,
     classifier_answer,
@@ -22,6 +25,7 @@ from keras_tokenlearner.serving.signatures import (
 )
 from keras_tokenlearner.serving.video_signatures import video_signatures
 
+JSON: TypeAlias = str | float | bool | None | Sequence["JSON"] | Mapping[str, "JSON"]
 METADATA = Path("assets.extra") / "keras_tokenlearner.json"
 # What is done to pixels before the model, by the rank of an example.
 PREPROCESSING = {
@@ -30,12 +34,22 @@ PREPROCESSING = {
 }
 
 
-def export(model, path, class_names=None, top_k=5, maps=False, frame_step=None, provenance=None):
+def export(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    class_names: Sequence[str] | None = None,
+    top_k: int = 5,
+    maps: bool = False,
+    frame_step: float | None = None,
+    provenance: Mapping[str, JSON] | None = None,
+    classifier_activation: str | None = None,
+) -> Path:
     """Export a model of images or videos as a SavedModel that takes what clients have.
 
-    The model must take pixels in [0, 255], as those with `include_preprocessing=True` do. Decoding,
-    resizing and cropping become part of the SavedModel, which needs neither Keras nor this package
-    to run. Its signatures, for images:
+    The model must take pixels in [0, 255], as those with `include_preprocessing=True` do. Your own
+    model on a backbone of ours, such as one with a new dense layer, will do. Decoding, resizing and
+    cropping become part of the SavedModel, which needs neither Keras nor this package to run. Its
+    signatures, for images:
 
     * `serving_default` and `encoded`: bytes of JPEG, PNG, GIF, BMP or WebP files, (B,);
     * `images`: uint8 pixels of any height and width, (B, height, width, channels);
@@ -52,7 +66,8 @@ def export(model, path, class_names=None, top_k=5, maps=False, frame_step=None, 
     * `serve`: float pixels of the model's own size.
 
     All but `serve` answer a classifier's `probabilities`, `top_classes`, `top_probabilities` and,
-    where the classes have names, `top_class_names`; a model without top answers `features`.
+    where the classes have names, `top_class_names`; a model without top answers `features`. A
+    classifier is a model that ends in a softmax, a sigmoid or a dense layer.
 
     Keras writes SavedModels from TensorFlow and JAX. From torch the model goes through a `.keras`
     file to another process on TensorFlow, which gives the same answers to 1e-5.
@@ -61,13 +76,15 @@ def export(model, path, class_names=None, top_k=5, maps=False, frame_step=None, 
         model: A functional `keras.Model` with one image or video as input.
         path: Folder of the versions of this model, as servers watch it; the SavedModel becomes
             its next version, `path/1` at first. It appears there whole.
-        class_names: Names of the classes, in their order.
+        class_names: Names of the classes, in their order. Defaults to the model's `class_names`.
         top_k: Integer, how many of the likeliest classes to answer.
         maps: Boolean, whether to answer also `token_maps` of the first TokenLearner, (B, H, W, S),
             or (B, T, H, W, S) for videos.
         frame_step: Of a model of videos: seconds between two frames of the clips that it was
             trained with, which is the stride of `VideoBatches` over its frame rate.
         provenance: Dictionary of what JSON holds: where the weights come from.
+        classifier_activation: Of a model that ends in logits: `"softmax"` if an image has one
+            class, `"sigmoid"` if it has several, `"linear"` if the outputs are features.
 
     Returns:
         The `pathlib.Path` of the version that was written. Class names, input shape, preprocessing,
@@ -75,8 +92,9 @@ def export(model, path, class_names=None, top_k=5, maps=False, frame_step=None, 
         `assets.extra/keras_tokenlearner.json`.
 
     Raises:
-        ValueError: If the model does not take one image or video of known size, the names are not
-            as many as the classes, or maps are wanted of a model without TokenLearner.
+        ValueError: If the model does not take one image or video of known size, in [0, 255], it
+            ends in logits and no activation is passed, the names are not as many as the classes,
+            or maps are wanted of a model without TokenLearner.
         ImportError: If TensorFlow, the extra `tensorflow`, is not installed.
 
     Example::
@@ -87,7 +105,9 @@ def export(model, path, class_names=None, top_k=5, maps=False, frame_step=None, 
     Source: the layout of TensorFlow Serving.
     """
     require("tensorflow", "tensorflow")
-    options = _checked(model, class_names, top_k, maps, frame_step, provenance)
+    options = _checked(
+        model, class_names, top_k, maps, frame_step, provenance, classifier_activation
+    )
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path, prefix=".writing-") as folder:
@@ -115,9 +135,11 @@ def newest_version(path):
     return max(versions, key=lambda found: int(found.name), default=None)
 
 
-def _checked(model, class_names, top_k, maps, frame_step, provenance):
+def _checked(model, class_names, top_k, maps, frame_step, provenance, classifier_activation):
     """Return the options of `_write`, which JSON can hold."""
-    shape = model.input_shape
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"export: `model` must be a keras.Model. Received: model={model!r}")
+    shape = getattr(model, "input_shape", None)
     known = isinstance(shape, tuple) and len(shape) in (4, 5) and None not in shape[1:]
     if not known or shape[-1] not in (1, 3):
         raise ValueError(
@@ -126,11 +148,9 @@ def _checked(model, class_names, top_k, maps, frame_step, provenance):
             f"`export` method. Received: model {model.name!r} with inputs of shape {shape}"
         )
     check_int("export", "top_k", top_k)
-    if class_names is not None and len(class_names) != model.output_shape[-1]:
-        raise ValueError(
-            f"export: `class_names` must name each of the {model.output_shape[-1]} classes. "
-            f"Received: {len(class_names)} names"
-        )
+    check_takes_pixels("export", model)
+    activation, is_applied = _activation(model, classifier_activation)
+    class_names = _checked_names(model, class_names, activation)
     if frame_step is not None:
         check_positive("export", "frame_step", frame_step)
         if len(shape) != 5:
@@ -147,15 +167,51 @@ def _checked(model, class_names, top_k, maps, frame_step, provenance):
             f"export: `provenance` must be what JSON holds: {error}. Received: {provenance!r}"
         ) from error
     return {
-        "class_names": None if class_names is None else list(class_names),
+        "class_names": class_names,
         "top_k": top_k,
         "maps": bool(maps),
         "frame_step": frame_step,
         "provenance": provenance,
+        "activation": activation,
+        "is_applied": is_applied,
     }
 
 
-def _write(model, folder, class_names, top_k, maps, frame_step, provenance):
+def _activation(model, classifier_activation):
+    """Return the activation of the answers, and whether the model leaves it to the export."""
+    if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
+        if classifier_activation not in (None, "linear"):
+            raise ValueError(
+                "export: `classifier_activation` is for models of outputs (B, classes); leave it "
+                f"out. Received: classifier_activation={classifier_activation!r}, outputs of shape "
+                f"{model.output_shape}"
+            )
+        return "linear", False
+    return classifier_activation_of("export", model, classifier_activation)
+
+
+def _checked_names(model, class_names, activation):
+    """Return the names of the classes as a list, or `None`."""
+    if class_names is None:
+        own = getattr(model, "class_names", None)
+        return list(own) if own and activation != "linear" else None
+    if activation == "linear":
+        raise ValueError(
+            "export: `class_names` need a classifier, whose outputs (B, classes) end in a softmax, "
+            "a sigmoid or logits with `classifier_activation`. Received: class_names="
+            f"{str(class_names)[:60]}, model {model.name!r} with outputs of shape "
+            f"{model.output_shape}"
+        )
+    names = list(class_names) if isinstance(class_names, (list, tuple)) else []
+    if len(names) != model.output_shape[-1] or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"export: `class_names` must name each of the {model.output_shape[-1]} classes. "
+            f"Received: {len(names)} names, class_names={str(class_names)[:60]}"
+        )
+    return names
+
+
+def _write(model, folder, class_names, top_k, maps, frame_step, provenance, activation, is_applied):
     """Write the SavedModel of a model on TensorFlow or JAX."""
     archive = keras.export.ExportArchive()
     arguments = {}
@@ -166,7 +222,12 @@ def _write(model, folder, class_names, top_k, maps, frame_step, provenance):
     specification = keras.InputSpec(shape=(None, *input_shape), dtype="float32")
     served = with_token_maps(model) if maps else model
     function = archive.track_and_add_endpoint("serve", served, [specification], **arguments)
-    answer = _answer(model, class_names, top_k, maps)
+    answer = feature_answer
+    if activation != "linear":
+        count = min(top_k, model.output_shape[-1])
+        answer = classifier_answer(activation if is_applied else None, class_names, count)
+    if maps:
+        answer = answer_with_maps(answer)
     if len(input_shape) == 3:
         found = image_signatures(function, input_shape, answer)
     else:
@@ -179,6 +240,7 @@ def _write(model, folder, class_names, top_k, maps, frame_step, provenance):
         "model": model.name,
         "input_shape": list(input_shape),
         "class_names": class_names,
+        "classifier_activation": activation,
         "preprocessing": PREPROCESSING[len(input_shape)],
         "frame_step": frame_step,
         "provenance": provenance,
@@ -188,15 +250,6 @@ def _write(model, folder, class_names, top_k, maps, frame_step, provenance):
         "backend": keras.backend.backend(),
     }
     (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-
-
-def _answer(model, class_names, top_k, maps):
-    """Return the function from what the model gives to what the client gets."""
-    answer, last = feature_answer, model.layers[-1]
-    if last.name == "predictions":
-        activation = keras.activations.serialize(last.activation)
-        answer = classifier_answer(activation, class_names, min(top_k, model.output_shape[-1]))
-    return answer_with_maps(answer) if maps else answer
 
 
 def _digest(model):

@@ -1,33 +1,59 @@
 import base64
 import json
+import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
-import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int
+from keras_tokenlearner._checks import check_choice, check_int
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import draw_token_maps, token_maps
-from keras_tokenlearner.applications import create_model
+from keras_tokenlearner.applications.load import check_classifier, load_model
 from keras_tokenlearner.data import decode_image, fit_image
+from keras_tokenlearner.serving.classifier import (
+    check_takes_pixels,
+    classifier_activation_of,
+    probabilities,
+)
 from keras_tokenlearner.serving.export import METADATA, export, newest_version
 from keras_tokenlearner.serving.local import local_server
-from keras_tokenlearner.weights import store
+
+Scored = TypedDict("Scored", {"class": int, "class_name": NotRequired[str], "probability": float})
 
 
-def predict(source, files, weights=None, top_k=5, maps=None, served=False):
+class Prediction(TypedDict):
+    """What `predict` says of a file: its path, and the likeliest classes."""
+
+    file: str
+    classes: list[Scored]
+
+
+def predict(
+    source: str | os.PathLike[str],
+    files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    weights: str | os.PathLike[str] | None = None,
+    top_k: int = 5,
+    maps: str | os.PathLike[str] | None = None,
+    served: bool = False,
+    classifier_activation: str | None = None,
+) -> list[Prediction]:
     """Classify image files with a model of any kind, and draw what its tokens look at.
 
     Args:
         source: The folder of an exported model (its newest version is taken) or of one version of
             it, the path of a `.keras` file, or a name in the catalogue.
         files: Paths of JPEG, PNG, GIF, BMP or WebP files, or one path.
-        weights: Of a named model: what `create_model` takes. Defaults to the first that ship.
+        weights: Of a named model: what `create_model` takes, or `"random"` for an untrained
+            model. Defaults to the first that ship.
         top_k: Integer, how many of the likeliest classes to give.
         maps: Path of a PNG file to draw the token maps to; they are not drawn if `None`.
         served: Boolean, whether to answer as a client is answered: the model is exported, unless
             it is, a server is started with it on this machine, asked over HTTP, and stopped.
+        classifier_activation: Of a model that ends in logits: `"softmax"` if an image has one
+            class, `"sigmoid"` if it has several.
 
     Returns:
         A dictionary for each file: `file`, and `classes`, a list of the likeliest, each with
@@ -35,15 +61,24 @@ def predict(source, files, weights=None, top_k=5, maps=None, served=False):
 
     Raises:
         ValueError: If there is no such model, a file is missing or no image, the model is no
-            classifier of images, or maps are wanted of one that does not give them.
+            classifier of images or ends in logits and no activation is passed, or maps are wanted
+            of one that does not give them.
         ImportError: If a library that is needed is not installed; the message names the extra.
     """
     check_int("predict", "top_k", top_k)
-    files = [files] if isinstance(files, (str, Path)) else list(files)
+    files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
+    if not files:
+        raise ValueError(f"predict: `files` must name an image file. Received: files={files!r}")
     for file in files:
         if not Path(file).is_file():
             raise ValueError(f"predict: there is no such file. Received: {str(file)!r}")
-    input_shape, class_names, answer = _ask(source, files, weights, maps is not None, served)
+    if classifier_activation is not None:
+        check_choice(
+            "predict", "classifier_activation", classifier_activation, ("softmax", "sigmoid")
+        )
+    input_shape, class_names, answer = _ask(
+        source, files, weights, maps is not None, served, classifier_activation
+    )
     if "probabilities" not in answer:
         raise ValueError(
             f"predict: the model must be a classifier of images. Received: {str(source)!r}"
@@ -62,66 +97,64 @@ def predict(source, files, weights=None, top_k=5, maps=None, served=False):
     ]
 
 
-def load_classifier(source, weights=None, videos=False, **arguments):
-    """Return the model of a `.keras` file or of a catalogue name, and its class names or `None`.
-
-    Args:
-        source: Path or name.
-        weights: Of a named model: what `create_model` takes. Defaults to the first that ship.
-        videos: Boolean, whether a classifier of videos will do.
-        **arguments: Of a named model: others of `create_model`, such as `classes`.
-    """
-    if str(source).endswith(".keras"):
-        model, class_names = keras.saving.load_model(source, compile=False), None
-    elif Path(source).exists():
-        raise ValueError(
-            "predict: the model must be a `.keras` file, a name that `keras-tokenlearner models` "
-            "lists, or, for `predict` alone, the folder of an exported model. "
-            f"Received: {str(source)!r}"
-        )
-    else:
-        if weights is None:
-            weights = next(iter(store.names(source)), None)
-        model = create_model(source, weights=weights, **arguments)
-        named = weights in store.names(source)
-        class_names = store.find(source, weights).class_names if named else None
-    if len(model.output_shape) != 2 or len(model.input_shape) not in (4, 4 + videos):
-        raise ValueError(
-            f"predict: the model must be a classifier of images{' or videos' * videos}. Received: "
-            f"{model.name!r} from {model.input_shape} to {model.output_shape}"
-        )
-    return model, class_names
-
-
-def read_image(file: str | Path, input_shape: tuple[int, int, int]) -> np.ndarray:
+def read_image(file: str | os.PathLike[str], input_shape: tuple[int, int, int]) -> np.ndarray:
     """Return an image file as float pixels (height, width, channels), fitted as in training."""
     return fit_image(decode_image(file, input_shape[-1]), input_shape).astype("float32")
 
 
-def _ask(source, files, weights, maps, served):
+def _ask(source, files, weights, maps, served, activation):
     """Return the input shape, the class names and the answer, a dictionary of arrays."""
     exported = newest_version(Path(source))
     if exported is None and not served:
-        return _ask_loaded(source, files, weights, maps)
+        return _ask_loaded(source, files, weights, maps, activation)
     with tempfile.TemporaryDirectory() as folder:
         if exported is None:
-            model, class_names = load_classifier(source, weights)
-            exported = export(model, folder, class_names, maps=maps)
-        metadata = json.loads((exported / METADATA).read_text())
+            model = load_model(source, weights=weights, owner="predict")
+            check_classifier(model, source, "predict")
+            # A name that may stand in a URL, whatever the temporary folder is called.
+            exported = export(
+                model, Path(folder) / "model", maps=maps, classifier_activation=activation
+            )
+            activation = None
+        metadata = _metadata(exported)
+        recorded = metadata.get("classifier_activation")
+        if activation not in (None, recorded):
+            raise ValueError(
+                "predict: `classifier_activation` must be None or what the model was exported "
+                f"with, {recorded!r}; export it again. Received: "
+                f"classifier_activation={activation!r}"
+            )
         answer, ask = {}, _ask_server if served else _ask_exported
         if len(metadata["input_shape"]) == 3:
             answer = ask(exported, files)
     return metadata["input_shape"], metadata["class_names"], answer
 
 
-def _ask_loaded(source, files, weights, maps):
+def _metadata(exported):
+    """Return what `export` has written about a model."""
+    try:
+        return json.loads((exported / METADATA).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            "predict: the folder must be that of a model exported by this package, which holds "
+            f"{METADATA}. Received: {str(exported)!r} ({error})"
+        ) from error
+
+
+def _ask_loaded(source, files, weights, maps, activation):
     """Return the same of a model that Keras runs."""
-    model, class_names = load_classifier(source, weights)
+    model = load_model(source, weights=weights, owner="predict")
+    check_classifier(model, source, "predict")
+    check_takes_pixels("predict", model)
+    activation, is_applied = classifier_activation_of("predict", model, activation)
+    if activation == "linear":
+        return model.input_shape[1:], None, {}
     images = np.stack([read_image(file, model.input_shape[1:]) for file in files])
-    answer = {"probabilities": model.predict(images, verbose=0)}
+    outputs = model.predict(images, verbose=0)
+    answer = {"probabilities": probabilities(outputs, activation) if is_applied else outputs}
     if maps:
         answer["token_maps"] = token_maps(model, images)
-    return model.input_shape[1:], class_names, answer
+    return model.input_shape[1:], getattr(model, "class_names", None), answer
 
 
 def _ask_exported(folder, files):

@@ -54,12 +54,20 @@ def decode_image(content, channels):
 
 
 def classifier_answer(activation, class_names, top_k):
-    """Return a function from the outputs of a classifier to a dictionary for the client."""
+    """Return a function from the outputs of a classifier to a dictionary for the client.
+
+    Args:
+        activation: What makes probabilities of the outputs: `"softmax"`, `"sigmoid"`, or `None`
+            where the model has done so.
+        class_names: Names of the classes, or `None`.
+        top_k: Integer, how many of the likeliest classes to answer.
+    """
     tf = require("tensorflow", "tensorflow")
     names = None if class_names is None else tf.constant(class_names)
+    apply = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, None: tf.identity}[activation]
 
     def answer(outputs):
-        probabilities = tf.nn.softmax(outputs) if activation == "linear" else outputs
+        probabilities = apply(tf.cast(outputs, tf.float32))  # half precision would tie classes
         top_probabilities, top_classes = tf.math.top_k(probabilities, top_k)
         found = {
             "probabilities": probabilities,
@@ -75,7 +83,8 @@ def classifier_answer(activation, class_names, top_k):
 
 def feature_answer(outputs):
     """Return the outputs of a model without top as a dictionary for the client."""
-    return {"features": outputs}
+    tf = require("tensorflow", "tensorflow")
+    return {"features": tf.cast(outputs, tf.float32)}
 
 
 def answer_with_maps(answer):

@@ -1,0 +1,140 @@
+import os
+from pathlib import Path
+
+import keras
+
+from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner.applications.catalog import CATALOG
+from keras_tokenlearner.applications.create import create_model
+from keras_tokenlearner.weights import store
+
+RANDOM = "random"
+
+
+def load_model(
+    source: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    owner: str = "load_model",
+    **arguments: str | float | bool | tuple[int, ...] | None,
+) -> keras.Model:
+    """Return the trained model that a path or a name means.
+
+    Every command takes its model by this function, so that a name means the same to all of them.
+    Random weights have to be asked for: answers of an untrained model look like answers.
+
+    Args:
+        source: Path of a `.keras` file, or a name in the catalogue.
+        weights: Of a named model: what `create_model` takes, or `"random"` for an untrained
+            model. Defaults to the first that ship.
+        owner: Name of the function or command that the user called, for error messages.
+        **arguments: Of a named model: others of `create_model`, such as `classes`.
+
+    Returns:
+        A `keras.Model`, not compiled. Its `class_names` are those of weights that ship.
+
+    Raises:
+        ValueError: If there is no such file or name, the file is damaged, no trained weights ship
+            for the name and none are passed, or arguments do not suit the source.
+
+    Example:
+
+    >>> model = load_model("tokenlearner_nano4_8at2")
+    >>> model.output_shape, model.class_names[0]
+    ((None, 10), 'T-shirt/top')
+    """
+    if Path(source).suffix == ".keras":
+        return _from_file(source, weights, owner, arguments)
+    named = resolve_weights(source, weights, owner)
+    name = str(source)
+    try:
+        model = create_model(name, weights=named, **arguments)
+    except ValueError as error:
+        raise ValueError(f"{owner}: {error}") from error
+    if named in store.names(name) and getattr(model, "class_names", None) is None:
+        model.class_names = store.find(name, named).class_names
+    return model
+
+
+def resolve_weights(
+    source: str | os.PathLike[str], weights: str | os.PathLike[str] | None, owner: str
+) -> str | os.PathLike[str] | None:
+    """Return what `create_model` takes as weights of a named model; `None` if random ones.
+
+    Args:
+        source: Name in the catalogue.
+        weights: As `load_model` takes it.
+        owner: Name of the function or command that the user called, for error messages.
+
+    Raises:
+        ValueError: If there is no such name, or there are no weights and none are passed.
+
+    Example:
+
+    >>> resolve_weights("tokenlearner_nano4_8at2", None, "predict")
+    'fashion_mnist'
+    """
+    name = str(source)
+    if name not in CATALOG and (Path(source).exists() or len(Path(source).parts) > 1):
+        raise ValueError(
+            f"{owner}: the model must be the path of a `.keras` file, a name that "
+            "`keras-tokenlearner models` lists, or, for `predict` alone, the folder of an "
+            f"exported model. Received: {name!r}"
+        )
+    check_choice(owner, "model", name, list(CATALOG), "`keras-tokenlearner models`")
+    if weights == RANDOM:
+        return None
+    found = next(iter(store.names(name)), None) if weights is None else weights
+    if found is None:
+        raise ValueError(
+            f"{owner}: no trained weights ship for {name!r}. Pass the path of a `.keras` file in "
+            "its place, `weights` (`--weights`) with a checkpoint, such as FILE.weights.h5 or "
+            f"'timm:FILE', or weights={RANDOM!r} for a dry run. Received: weights=None"
+        )
+    return found
+
+
+def check_classifier(
+    model: keras.Model, source: str | os.PathLike[str], owner: str, videos: bool = False
+) -> None:
+    """Raise `ValueError` if a model does not give a row of scores for each image.
+
+    Args:
+        model: A `keras.Model`.
+        source: Where it comes from, for the error message.
+        owner: Name of the function or command that the user called, for error messages.
+        videos: Boolean, whether a classifier of videos will do.
+    """
+    ranks = (4, 5) if videos else (4,)
+    shapes = model.input_shape, model.output_shape
+    if not all(isinstance(shape, tuple) for shape in shapes) or (
+        len(shapes[1]) != 2 or len(shapes[0]) not in ranks
+    ):
+        raise ValueError(
+            f"{owner}: the model must be a classifier of images{' or videos' * videos}. Received: "
+            f"{str(source)!r}, model {model.name!r} from {shapes[0]} to {shapes[1]}"
+        )
+
+
+def _from_file(
+    source: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None,
+    owner: str,
+    arguments: dict[str, str | float | bool | tuple[int, ...] | None],
+) -> keras.Model:
+    """Return the model of a `.keras` file."""
+    if not Path(source).is_file():
+        raise ValueError(f"{owner}: there is no such file. Received: {str(source)!r}")
+    passed = {**({} if weights is None else {"weights": weights}), **arguments}
+    if passed:
+        raise ValueError(
+            f"{owner}: a `.keras` file has its own weights and shape; leave {list(passed)} out. "
+            f"Received: {str(source)!r} with {passed}"
+        )
+    try:
+        return keras.saving.load_model(source, compile=False, safe_mode=True)
+    except Exception as error:  # noqa: BLE001, damaged files raise anything
+        raise ValueError(
+            f"{owner}: {str(source)!r} is no `.keras` file that can be read: "
+            f"{type(error).__name__}: {error}"
+        ) from error

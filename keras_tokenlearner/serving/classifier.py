@@ -1,0 +1,147 @@
+"""One rule for what the outputs of a model are, and for the pixels that it takes."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_tokenlearner._checks import check_choice
+
+# Layers that both kinds of our models begin with, and layers that scale pixels before them.
+TRUNKS = ({"embedding", "positions"}, {"stem_conv2d", "stem_conv1d"})
+SCALING = (layers.Rescaling, layers.Normalization)
+# What makes probabilities of logits; "linear" says that the outputs are no scores of classes.
+ACTIVATIONS = ("softmax", "sigmoid", "linear")
+
+
+def classifier_activation_of(
+    owner: str, model: keras.Model, classifier_activation: str | None = None
+) -> tuple[str, bool]:
+    """Return the activation of a model's answers, and whether it is still to be applied.
+
+    A model that ends in a softmax or a sigmoid answers probabilities. One that ends in a dense
+    layer answers logits, and nothing in it says whether its classes exclude each other: the
+    caller has to.
+
+    Args:
+        owner: Name of the function that the user called, for error messages.
+        model: A `keras.Model` with one output.
+        classifier_activation: `"softmax"` of logits of classes of which an image has one,
+            `"sigmoid"` of those of which it has several, `"linear"` for outputs that are features,
+            `None` for what the model says.
+
+    Returns:
+        `"softmax"`, `"sigmoid"`, or `"linear"` for features, and a boolean.
+
+    Raises:
+        ValueError: If the outputs are logits and no activation is passed, or the model ends in
+            another than the one passed.
+
+    Example:
+
+    >>> model = create_model("vit_pico8", classes=3)
+    >>> classifier_activation_of("export", model)
+    ('softmax', False)
+    """
+    if classifier_activation is not None:
+        check_choice(owner, "classifier_activation", classifier_activation, ACTIVATIONS)
+    own, is_dense = _last_activation(model)
+    if own in ("softmax", "sigmoid"):
+        if classifier_activation not in (None, own):
+            raise ValueError(
+                f"{owner}: `classifier_activation` must be None or {own!r}, in which the model "
+                f"ends. Received: classifier_activation={classifier_activation!r}"
+            )
+        return own, False
+    if classifier_activation is None and is_dense:
+        raise ValueError(
+            f"{owner}: the model ends in logits; pass classifier_activation='softmax' if an image "
+            "has one class, 'sigmoid' if it has several, or 'linear' if the outputs are features. "
+            f"Received: classifier_activation=None, model {model.name!r} that ends in "
+            f"activation {own!r}"
+        )
+    chosen = classifier_activation or "linear"
+    return chosen, chosen != "linear"
+
+
+def probabilities(outputs: np.ndarray, activation: str) -> np.ndarray:
+    """Return the probabilities of logits.
+
+    Args:
+        outputs: Array of shape (B, classes).
+        activation: `"softmax"` or `"sigmoid"`.
+
+    Example:
+
+    >>> probabilities(np.array([[0.0, 0.0]]), "sigmoid").tolist()
+    [[0.5, 0.5]]
+    """
+    logits = np.asarray(outputs, "float64")
+    if activation == "sigmoid":
+        return (0.5 * (1 + np.tanh(logits / 2))).astype("float32")
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return (powers / powers.sum(-1, keepdims=True)).astype("float32")
+
+
+def check_takes_pixels(owner: str, model: keras.Model) -> None:
+    """Raise `ValueError` if a model of ours takes other pixels than those of [0, 255].
+
+    Args:
+        owner: Name of the function that the user called, for error messages.
+        model: A `keras.Model`; a backbone of ours that is its first layer is looked into.
+    """
+    names = {layer.name for layer in model.layers}
+    if any(trunk <= names for trunk in TRUNKS) and "preprocessing" not in names:
+        raise ValueError(
+            f"{owner}: the model must take pixels in [0, 255], as those with "
+            "include_preprocessing=True do; build it so, or put its scaling before it. "
+            f"Received: {model.name!r} with include_preprocessing=False"
+        )
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            check_takes_pixels(owner, layer)
+        if isinstance(layer, (keras.Model, *SCALING)):
+            break
+
+
+def _last_activation(model: keras.Model) -> tuple[str | None, bool]:
+    """Return the name of the activation that a model ends in, and whether a dense layer does."""
+    operation = _last_operation(model)
+    while operation is not None:
+        kind = type(operation).__name__
+        if isinstance(operation, keras.Model):
+            return _last_activation(operation)
+        if kind in ("Softmax", "Sigmoid"):  # a layer, or a function of `keras.ops`
+            return kind.lower(), False
+        if isinstance(operation, (layers.Activation, layers.Dense)):
+            name = _name(operation.activation)
+            if name != "linear" or isinstance(operation, layers.Dense):
+                return name, isinstance(operation, layers.Dense)
+        elif not isinstance(operation, (layers.Dropout, layers.Identity)):
+            return None, False
+        operation = _before(model, operation)
+    return None, False
+
+
+def _last_operation(model: keras.Model) -> keras.Operation | None:
+    operations = getattr(model, "operations", None) or model.layers
+    return operations[-1] if operations else None
+
+
+def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation | None:
+    """Return the operation whose output another takes, if there is one alone."""
+    operations = getattr(model, "operations", None) or model.layers
+    try:
+        wanted = operation.input
+        return next(found for found in operations if found.output is wanted)
+    except (AttributeError, StopIteration, ValueError):
+        return None
+
+
+def _name(activation: layers.Layer) -> str | None:
+    """Return the name of one of Keras's activations; `None` of another."""
+    if isinstance(activation, layers.Layer):
+        return type(activation).__name__.lower()
+    for name in ("softmax", "sigmoid", "linear"):
+        if activation is keras.activations.get(name):
+            return name
+    return None

@@ -1,0 +1,84 @@
+"""Where a command's model comes from: a file or a name with trained weights, never a guess."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.applications import load_model
+from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
+
+UNTRAINED = "vit_pico8"
+
+
+def test_load_model_name_has_the_first_weights_that_ship():
+    model = load_model("tokenlearner_nano4_8at2")
+    right = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 28, 28, 1)).astype("float32")
+    np.testing.assert_array_equal(
+        model.predict(images, verbose=0), right.predict(images, verbose=0)
+    )
+    assert tuple(model.class_names) == CLASS_NAMES
+
+
+def test_load_model_keras_file_answers_as_the_saved_model(tmp_path):
+    saved = create_model(UNTRAINED, classes=3)
+    saved.get_layer("head").kernel.assign(np.random.default_rng(0).normal(size=(32, 3)))
+    saved.save(tmp_path / "mine.keras")
+    images = np.random.default_rng(1).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    found = load_model(tmp_path / "mine.keras").predict(images, verbose=0)
+    np.testing.assert_allclose(found, saved.predict(images, verbose=0), atol=1e-6)
+
+
+def test_load_model_untrained_name_lists_the_options():
+    with pytest.raises(ValueError) as caught:
+        load_model(UNTRAINED, owner="evaluate")
+    text = str(caught.value)
+    assert text.startswith("evaluate: ") and UNTRAINED in text and "weights=None" in text
+    for option in (".keras", ".weights.h5", "timm:", "'random'"):
+        assert option in text
+
+
+def test_load_model_random_weights_have_to_be_asked_for():
+    assert load_model(UNTRAINED, weights="random", classes=2).output_shape == (None, 2)
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "words"),
+    [
+        ("gone.keras", {}, ["gone.keras"]),
+        (".", {}, ["'.'", "exported model"]),
+        ("folder/vit_b16", {}, ["folder/vit_b16"]),
+        ("vit_b61", {}, ["Did you mean 'vit_b16'", "model='vit_b61'"]),
+        (UNTRAINED, {"weights": "gone"}, ["weights='gone'"]),
+        (UNTRAINED, {"weights": "random", "clases": 2}, ["argument='clases'"]),
+    ],
+)
+def test_load_model_bad_source_names_the_command(source, arguments, words):
+    with pytest.raises(ValueError) as caught:
+        load_model(source, owner="predict", **arguments)
+    assert str(caught.value).startswith("predict: ")
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_load_model_damaged_file_is_a_value_error(tmp_path):
+    (tmp_path / "bad.keras").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(ValueError, match="bad.keras"):
+        load_model(tmp_path / "bad.keras")
+
+
+def test_load_model_lambda_is_refused_and_not_run(tmp_path):
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Lambda(lambda x: x * 2)(inputs)
+    keras.Model(inputs, outputs).save(tmp_path / "code.keras")
+    with pytest.raises(ValueError, match="code.keras"):
+        load_model(tmp_path / "code.keras")
+
+
+def test_load_model_arguments_of_names_are_refused_for_files(tmp_path):
+    create_model(UNTRAINED, classes=2).save(tmp_path / "mine.keras")
+    with pytest.raises(ValueError, match="classes"):
+        load_model(tmp_path / "mine.keras", classes=3)
+    with pytest.raises(ValueError, match="weights"):
+        load_model(tmp_path / "mine.keras", weights="random")

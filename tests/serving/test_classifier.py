@@ -1,0 +1,165 @@
+"""What the outputs of a model are: one rule for `predict` and exported models."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_tokenlearner import create_model, export
+from keras_tokenlearner.serving import predict
+from keras_tokenlearner.serving.classifier import (
+    check_takes_pixels,
+    classifier_activation_of,
+    probabilities,
+)
+from keras_tokenlearner.serving.export import METADATA
+
+NAME = "tokenlearner_pico8_4at1"
+
+
+def ends_in(*after):
+    """Return a small model of images that ends in some operations."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Flatten()(x)
+    for operation in after:
+        x = operation(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize(
+    ("after", "wanted"),
+    [
+        ((layers.Dense(3, "softmax"),), "softmax"),
+        ((layers.Dense(3), layers.Activation("softmax")), "softmax"),
+        ((layers.Dense(3), layers.Softmax()), "softmax"),
+        ((layers.Dense(3), keras.ops.softmax), "softmax"),
+        ((layers.Dense(3, "softmax"), layers.Activation("linear", dtype="float32")), "softmax"),
+        ((layers.Dense(3, "sigmoid"),), "sigmoid"),
+        ((layers.Dense(3), keras.ops.sigmoid), "sigmoid"),
+        ((layers.Dense(3, "softmax"), layers.Dropout(0.1)), "softmax"),
+        ((layers.LayerNormalization(),), "linear"),
+    ],
+)
+def test_last_activation_is_found(after, wanted):
+    assert classifier_activation_of("export", ends_in(*after)) == (wanted, False)
+
+
+def test_last_activation_of_a_nested_model_is_found():
+    inner = ends_in(layers.Dense(3, "sigmoid"))
+    outer = keras.Sequential([keras.Input((8, 8, 3)), inner])
+    assert classifier_activation_of("export", outer) == ("sigmoid", False)
+
+
+@pytest.mark.parametrize("activation", [None, "linear", "relu"])
+def test_logits_without_an_activation_are_refused(activation):
+    model = ends_in(layers.Dense(3, activation))
+    with pytest.raises(ValueError) as caught:
+        classifier_activation_of("predict", model)
+    for word in ("predict", "'softmax'", "'sigmoid'", "'linear'", "classifier_activation=None"):
+        assert word in str(caught.value)
+    assert classifier_activation_of("predict", model, "sigmoid") == ("sigmoid", True)
+    assert classifier_activation_of("predict", model, "linear") == ("linear", False)
+
+
+def test_another_activation_than_the_model_s_is_refused():
+    with pytest.raises(ValueError, match="classifier_activation='sigmoid'"):
+        classifier_activation_of("export", ends_in(layers.Dense(3, "softmax")), "sigmoid")
+    with pytest.raises(ValueError, match="classifier_activation='tanh'"):
+        classifier_activation_of("export", ends_in(layers.Dense(3)), "tanh")
+
+
+def test_probabilities_are_those_of_keras_and_never_overflow():
+    logits = np.array([[500.0, -500.0, 0.0], [1.0, 2.0, 3.0]], "float32")
+    for name in ("softmax", "sigmoid"):
+        right = keras.ops.convert_to_numpy(keras.activations.get(name)(logits))
+        np.testing.assert_allclose(probabilities(logits, name), right, atol=1e-6)
+
+
+def test_models_without_preprocessing_are_refused():
+    plain = create_model(NAME, classes=2, include_preprocessing=False)
+    base = create_model(NAME, include_top=False, pooling="avg", include_preprocessing=False)
+    on_top = keras.Sequential([keras.Input((32, 32, 3)), base, layers.Dense(3, "softmax")])
+    video = create_model("tokenlearner_x2plus1d_pico", classes=2, include_preprocessing=False)
+    for model in (plain, on_top, video):
+        with pytest.raises(ValueError, match="include_preprocessing=False"):
+            check_takes_pixels("export", model)
+    scaled = keras.Sequential(
+        [keras.Input((32, 32, 3)), layers.Rescaling(1 / 127.5, -1), base, layers.Dense(3)]
+    )
+    for model in (scaled, create_model(NAME, classes=2), ends_in(layers.Dense(3))):
+        assert check_takes_pixels("export", model) is None
+
+
+@pytest.fixture(scope="module")
+def multi_label(tmp_path_factory):
+    """A model whose sigmoid logits are known, on a backbone of ours, and an image."""
+    pillow = pytest.importorskip("PIL.Image", reason="writes the image")
+    folder = tmp_path_factory.mktemp("logits")
+    keras.utils.set_random_seed(0)
+    base = create_model(NAME, include_top=False, pooling="avg")
+    model = keras.Sequential([keras.Input((32, 32, 3)), base, layers.Dense(3, name="mine")])
+    random = np.random.default_rng(0)
+    model.set_weights([random.normal(0, 0.3, w.shape) for w in model.get_weights()])
+    pixels = random.integers(0, 256, (32, 32, 3)).astype("uint8")
+    pillow.fromarray(pixels).save(folder / "image.png")
+    model.save(folder / "logits.keras")
+    logits = model.predict(pixels[None].astype("float32"), verbose=0)[0]
+    return folder, model, pixels, logits
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_predict_of_logits_gives_probabilities(multi_label, activation):
+    folder, _, _, logits = multi_label
+    arguments = folder / "logits.keras", folder / "image.png"
+    with pytest.raises(ValueError, match="classifier_activation=None"):
+        predict(*arguments)
+    (answer,) = predict(*arguments, classifier_activation=activation)
+    powers = np.exp(logits)
+    right = powers / powers.sum() if activation == "softmax" else powers / (1 + powers)
+    for row in answer["classes"]:
+        assert row["probability"] == pytest.approx(right[row["class"]], abs=1e-5)
+
+
+def test_export_of_multi_label_logits_is_that_of_predict(multi_label, tmp_path):
+    """A dense layer of the user's own, whatever it is called, with names and a sigmoid."""
+    tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+    folder, model, pixels, logits = multi_label
+    with pytest.raises(ValueError, match="classifier_activation=None"):
+        export(model, tmp_path / "served", ["cat", "dog", "owl"])
+    assert not (tmp_path / "served").exists()
+    path = export(
+        model, tmp_path / "served", ["cat", "dog", "owl"], classifier_activation="sigmoid"
+    )
+    served = tf.saved_model.load(str(path))
+    answer = served.images(pixels[None])
+    right = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(answer["probabilities"][0], right, atol=1e-5)
+    best = np.argsort(-right)
+    names = [("cat", "dog", "owl")[place].encode() for place in best]
+    assert answer["top_class_names"].numpy()[0].tolist() == names
+    metadata = json.loads((path / METADATA).read_text())
+    assert metadata["classifier_activation"] == "sigmoid"
+    (found,) = predict(tmp_path / "served", folder / "image.png")
+    (ours,) = predict(
+        folder / "logits.keras", folder / "image.png", classifier_activation="sigmoid"
+    )
+    assert [row["class"] for row in found["classes"]] == [row["class"] for row in ours["classes"]]
+    with pytest.raises(ValueError, match="classifier_activation='softmax'"):
+        predict(tmp_path / "served", folder / "image.png", classifier_activation="softmax")
+
+
+def test_class_names_of_features_are_refused(tmp_path):
+    pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+    features = create_model(NAME, include_top=False, pooling="avg")
+    with pytest.raises(ValueError, match="class_names"):
+        export(features, tmp_path / "served", class_names=["a"] * features.output_shape[-1])
+    tokens = create_model(NAME, include_top=False)
+    with pytest.raises(ValueError, match="class_names"):
+        export(tokens, tmp_path / "served", class_names=["a"] * tokens.output_shape[-1])
+    model = create_model(NAME, classes=2)
+    for wrong in ("ab", ["a", 1], ["a"]):
+        with pytest.raises(ValueError, match="class_names"):
+            export(model, tmp_path / "served", class_names=wrong)
+    assert not (tmp_path / "served").exists()
