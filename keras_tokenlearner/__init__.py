@@ -1,4 +1,4 @@
-"""TokenLearner for Keras 3: vision transformers that learn a handful of tokens.
+"""TokenLearner for Keras 3: vision transformers with learned tokens.
 
 Layers are in `keras_tokenlearner.layers`, named models in `keras_tokenlearner.applications`.
 """

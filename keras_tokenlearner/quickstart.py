@@ -1,7 +1,7 @@
-"""What the package does, in a few minutes on a laptop, with images and weights that ship.
+"""A demo of the package in a few minutes on a laptop, with included images and weights.
 
-A pretrained model is built by name, scored, fine-tuned to images that it has never seen the like
-of, looked into, exported as a SavedModel and served by a process without Keras.
+It builds a trained model by name, evaluates it, draws its attention maps and fine-tunes it to
+rotated images. Then it exports a SavedModel and serves it from a process without Keras.
 """
 
 import subprocess
@@ -20,7 +20,7 @@ from keras_tokenlearner.serving import export
 
 MODEL, PLAIN_MODEL, WEIGHTS = "tokenlearner_nano4_8at2", "vit_nano4", "fashion_mnist"
 
-# Answers a request as a server would: TensorFlow alone reads the SavedModel.
+# Answers a request as a server does: TensorFlow alone reads the SavedModel.
 _SERVER = """
 import sys
 sys.modules["keras"] = None  # an import of Keras would fail
@@ -30,19 +30,19 @@ import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 answers = model.images(np.load(sys.argv[2]))
 np.save(sys.argv[3], answers["probabilities"].numpy())
-print("The server says:", ", ".join(x.decode() for x in answers["top_class_names"].numpy()[:6, 0]))
+print("Predictions:", ", ".join(x.decode() for x in answers["top_class_names"].numpy()[:6, 0]))
 """
 
 
 def quickstart(output="quickstart", epochs=2):
-    """Run the tour, and write what it makes into a folder.
+    """Run the demo and write its results into a folder.
 
     Args:
         output: Folder for the picture `tokens.png` and the SavedModel `served/1`.
-        epochs: Integer, passes of the fine-tuning over 5,000 images.
+        epochs: Integer, epochs of fine-tuning on 5,000 images.
 
     Returns:
-        A dictionary of what was measured: `accuracy`, `turned_before`, `turned_after` and
+        A dictionary of measurements: `accuracy`, `turned_before`, `turned_after` and
         `served_difference`, the largest between the model's answers and the served ones.
 
     Raises:
@@ -57,18 +57,16 @@ def quickstart(output="quickstart", epochs=2):
     _say(1, f"A TokenLearner model with trained weights, on {keras.backend.backend()}")
     model = create_model(MODEL, weights=WEIGHTS)
     cost, plain = costs(model), catalog_costs(PLAIN_MODEL, classes=10)
-    print(
-        f"{MODEL}: {cost.params:,} weights, {cost.macs / 1e6:.1f} million multiply-adds an image,"
-    )
+    print(f"{MODEL}: {cost.params:,} parameters, {cost.macs / 1e6:.1f} MMACs per image,")
     print(f"{cost.macs / plain.macs:.0%} of {PLAIN_MODEL}, the same model without learned tokens.")
     model.compile(
         keras.optimizers.AdamW(5e-4), "sparse_categorical_crossentropy", metrics=["accuracy"]
     )
     (train_images, train_labels), (images, labels) = load_fashion_mnist()
     accuracy = _accuracy(model, images, labels)
-    print(f"It is right on {accuracy:.1%} of {len(images):,} photographs that it never saw.")
+    print(f"Top-1 accuracy: {accuracy:.1%} of {len(images):,} test images.")
 
-    _say(2, "What its eight tokens look at")
+    _say(2, "Attention maps of its eight tokens")
     chosen = [int(np.flatnonzero(labels == c)[3]) for c in (0, 1, 3, 5, 7, 8, 9)]
     draw_token_maps(
         images[chosen],
@@ -78,22 +76,22 @@ def quickstart(output="quickstart", epochs=2):
     )
     print(f"See {output / 'tokens.png'}")
 
-    _say(3, "Fine-tuning with fit(), to photographs that lie on their side")
+    _say(3, "Fine-tuning with fit() on rotated images")
     turned_train, turned = (np.rot90(x, axes=(1, 2)) for x in (train_images, images))
     before = _accuracy(model, turned, labels)
-    print(f"Before: right on {before:.1%} of them.")
-    # A bar that moves where there is a screen, a line an epoch elsewhere.
+    print(f"Before: top-1 accuracy {before:.1%}")
+    # A progress bar on a terminal, one line per epoch elsewhere.
     verbose = 1 if sys.stdout.isatty() else 2
     model.fit(turned_train, train_labels, batch_size=64, epochs=epochs, verbose=verbose)
     after = _accuracy(model, turned, labels)
-    print(f"After:  right on {after:.1%}.")
+    print(f"After:  top-1 accuracy {after:.1%}")
 
     _say(4, "A SavedModel, served without Keras")
     folder = export(model, output / "served", class_names=CLASS_NAMES)
     requests = turned[:32]
     answers = model.predict(requests.astype("float32"), verbose=0)
     difference = _served_difference(folder, requests, answers, output)
-    print("The labels say:", ", ".join(CLASS_NAMES[label] for label in labels[:6]))
+    print("Labels:     ", ", ".join(CLASS_NAMES[label] for label in labels[:6]))
     print(f"{folder}: TensorFlow alone answers {len(requests)} images as the model does,")
     print(f"to {difference:.1e}.")
     return {
@@ -113,7 +111,7 @@ def _accuracy(model, images, labels):
 
 
 def _served_difference(folder, requests, expected, output):
-    """Return how far the answers of another process are from the expected ones, at the most."""
+    """Return the largest difference of another process's answers from the expected ones."""
     asked, answered = output / "requests.npy", output / "answers.npy"
     np.save(asked, requests)
     subprocess.run(

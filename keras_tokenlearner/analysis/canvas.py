@@ -2,10 +2,10 @@ import numpy as np
 
 from keras_tokenlearner._extras import require
 
-# Figures bring their own dark ground, so that they read alike on light and on dark pages.
+# Figures have a dark background, so that they look alike on light and on dark pages.
 GROUND, INK, FAINT = "#101218", "#f2f2f2", "#5a6070"
 DPI = 150
-SMALL = 10  # points, of what stands beside panels
+SMALL = 10  # points, for the labels next to panels
 
 
 def new_figure(width, height):
@@ -19,13 +19,13 @@ def new_figure(width, height):
 
 
 def new_panels(rows, columns, size, lines=1):
-    """Return a figure for panels in rows, with lines of heads over them, and its bare axes.
+    """Return a figure for panels in rows, with lines of titles above them, and its bare axes.
 
     Args:
         rows: Integer.
         columns: Integer.
         size: `(height, width)` of a panel, in any unit.
-        lines: Integer, all lines of text that stand over panels, from top to bottom.
+        lines: Integer, lines of text above the panels, from top to bottom.
     """
     height = 1.15 * rows * size[0] / size[1] + 0.25 * lines + 0.1
     figure = new_figure(1.15 * columns + 0.3, height)
@@ -37,7 +37,7 @@ def new_panels(rows, columns, size, lines=1):
 
 
 def save(figure, path):
-    """Save a figure where that is asked for, and return it."""
+    """Save a figure if there is a path, and return it."""
     if path is not None:
         figure.savefig(path, dpi=DPI, facecolor=GROUND)
     return figure

@@ -1,4 +1,4 @@
-"""Token maps over time: a strip, and a moving picture."""
+"""Attention maps over time: a figure, and an animation."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from keras_tokenlearner.analysis.panels import as_arrays, enlarge, token_heads, 
 
 
 def draw_clip_maps(clip, maps, columns=8, path=None):
-    """Draw what each learned token looks at over time: a column a moment, a row a token.
+    """Draw the attention map of each learned token over time: columns are moments, rows are tokens.
 
     Each map is scaled to its own range over the whole clip and laid over the frames. The last row
     paints every position in the colour of the token whose map, against that map's mean over the
@@ -21,13 +21,13 @@ def draw_clip_maps(clip, maps, columns=8, path=None):
         maps: Array of shape (T, H, W, S), as `token_maps` gives it for a clip, or of fewer moments
             where a model joins frames to tubelets.
         columns: Integer, the most moments to draw, at even distances.
-        path: Where to save the picture; it is not saved if `None`.
+        path: Where to save the figure; `None` does not save it.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If clip and maps are of other shapes.
+        ValueError: If the shapes of clip and maps do not fit.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -50,23 +50,23 @@ def draw_clip_maps(clip, maps, columns=8, path=None):
 
 
 def animate_clip_maps(clip, maps, path, frame_rate=6):
-    """Save a clip in motion, beside it what each learned token looks at, as a GIF or an MP4.
+    """Save a clip with the attention map of each learned token as a GIF or an MP4.
 
-    The panels are those of `draw_clip_maps`.
+    The panels are the rows of `draw_clip_maps`.
 
     Args:
         clip: Array of shape (T, height, width, 1 or 3), pixels in [0, 255].
         maps: Array of shape (T, H, W, S), or of fewer moments.
-        path: Where to save it, a path that ends in `.gif` or `.mp4`.
-        frame_rate: Integer, frames of the clip a second.
+        path: Path that ends in `.gif` or `.mp4`.
+        frame_rate: Integer, frames per second of the clip.
 
     Returns:
         A `matplotlib.figure.Figure` of the last moment.
 
     Raises:
-        ValueError: If clip and maps are of other shapes, or the path ends otherwise.
-        ImportError: If matplotlib, the extra `plot`, or what writes the file is not installed:
-            Pillow, the extra `image`, or PyAV, the extra `video`.
+        ValueError: If the shapes of clip and maps do not fit, or the path has another ending.
+        ImportError: If matplotlib, the extra `plot`, or the writer of the file is not installed:
+            Pillow (extra `image`) or PyAV (extra `video`).
 
     Example:
 

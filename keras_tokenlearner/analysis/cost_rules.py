@@ -1,4 +1,4 @@
-"""What each layer costs: the rules of `keras_tokenlearner.analysis.costs`."""
+"""The cost of each layer: the rules of `keras_tokenlearner.analysis.costs`."""
 
 from math import prod
 

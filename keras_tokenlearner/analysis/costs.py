@@ -8,7 +8,7 @@ from keras import layers
 
 @dataclass(frozen=True)
 class Cost:
-    """What one example costs, and what the weights take.
+    """Cost of one example, and size of the weights.
 
     Attributes:
         macs: Multiply-adds, less the taps of a padded convolution that fall outside its input.
@@ -104,7 +104,7 @@ def costs(model):
     count is the same on every backend. It is for one example; inference, no dropout.
 
     Args:
-        model: A functional `keras.Model` with known input sizes (but for the batch).
+        model: A functional `keras.Model` with known input sizes, except for the batch.
 
     Returns:
         A `ModelCosts`, with `macs`, `paper_gflops` (the paper's count: multiply-adds plus half of

@@ -49,7 +49,7 @@ def module_costs(unit):
 
 
 def paper_costs(tables=None):
-    """Count every printed cost of the paper's own models, and yield it beside the printed one.
+    """Count every printed cost of the paper's own models, and yield it with the printed one.
 
     Args:
         tables: Tables to count, such as `("1", "4")`; all if `None`.

@@ -24,14 +24,14 @@ def draw_token_maps(images, maps, titles=None, path=None, tokens=None):
         images: Array of shape (B, height, width, 1 or 3), pixels in [0, 255].
         maps: Array of shape (B, H, W, S), as `token_maps` gives it.
         titles: A text for each image.
-        path: Where to save the picture; it is not saved if `None`.
+        path: Where to save the figure; `None` does not save it.
         tokens: Numbers of the tokens that get a column, from 0. Defaults to all.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If the maps are not those of as many images, or a token is none of theirs.
+        ValueError: If `maps` has another number of images, or no such token.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -64,13 +64,13 @@ def draw_token_entropy(images, maps, titles=None, path=None):
         images: Array of shape (B, height, width, 1 or 3), pixels in [0, 255].
         maps: Array of shape (B, H, W, S), as `token_maps` gives it.
         titles: A text for each image.
-        path: Where to save the picture; it is not saved if `None`.
+        path: Where to save the figure; `None` does not save it.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If the maps are not those of as many images.
+        ValueError: If `maps` has another number of images.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:

@@ -11,7 +11,7 @@ def draw_token_similarity(similarity, path=None):
 
     Args:
         similarity: Array of shape (B, S, S), as `token_similarity` gives it.
-        path: Where to save the picture; it is not saved if `None`.
+        path: Where to save the figure; `None` does not save it.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -50,7 +50,7 @@ def draw_costs(rows, path=None, cost="gmacs", score="accuracy", label="model"):
         rows: List of dictionaries, as `keras_tokenlearner.evaluation.compare` gives it, or the path
             of a CSV file with a header; its lines that start with `#` and its rows that lack one of
             the two numbers are left out.
-        path: Where to save the picture; it is not saved if `None`.
+        path: Where to save the figure; `None` does not save it.
         cost: The column of what to pay.
         score: The column of what is had for it.
         label: The column of the names.

@@ -1,4 +1,4 @@
-"""What makes a function with the signature of `keras.applications` of a model of the catalogue."""
+"""Functions with the signature of `keras.applications` for models of the catalogue."""
 
 from math import prod
 
@@ -12,7 +12,7 @@ _DOCSTRING = """Build `{model}` of the catalogue, {input_shape} by default.
         include_top: Boolean, whether the classifier is part of the model.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
             itself. Without, it takes pixels in [-1, 1].
-        weights: `None` for random weights, the name of weights that ship, the path of a
+        weights: `None` for random weights, the name of included weights, the path of a
             `.weights.h5` file{sources}.
             No ImageNet or Kinetics weights were ever published for TokenLearner.
         input_tensor: Keras tensor to build on.

@@ -54,17 +54,18 @@ def create_model(
         include_top: Boolean, whether the classifier is part of the model.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
             itself. Without, it takes pixels in [-1, 1].
-        weights: `None` for random weights, the name of weights that ship, the path of a
+        weights: `None` for random weights, the name of included weights, the path of a
             `.weights.h5` file, or `"source:path"` for a file of another library, such as
             `"augreg:B_16.npz"`; `keras_tokenlearner.weights.load` lists the sources and says
             more. The source then decides what `source_config` says, unless `changes` do.
             Positions are resized to the model's grid.
         input_tensor: Keras tensor to build on.
         input_shape: `(height, width, channels)`, with frames before them for videos. Defaults to
-            that of the weights that ship, or of the catalogue; weights of another resolution fit.
+            the shape of the included weights, or of the catalogue. Weights of another resolution
+            fit.
         pooling: Without top: `None` for the tokens, `"avg"`, `"max"`, or, for a transformer,
             `"token"`.
-        classes: Integer, classes of the top. Defaults to those of the weights, or 1000.
+        classes: Integer, number of classes. Defaults to the number of the weights, or 1000.
         classifier_activation: Activation of the top; `None` gives logits.
         name: Name of the model. Defaults to the catalogue's.
         **changes: Fields of the model's config to change:
@@ -91,7 +92,7 @@ def create_model(
     entry = CATALOG[model]
     fields = [field.name for field in dataclasses.fields(entry.config)]
     check_arguments(model, weights, input_shape, changes, fields)
-    # What is neither a path nor a name is refused before a large model is built.
+    # A wrong path or name raises an error before a large model is built.
     source, path = transfer.parse(weights)
     if source and isinstance(entry.config, X2Plus1DConfig):
         raise ValueError(

@@ -33,8 +33,8 @@ def check_arguments(
 
     Args:
         model: Name in the catalogue.
-        weights: What was passed as `weights`.
-        input_shape: What was passed as `input_shape`.
+        weights: The argument `weights`.
+        input_shape: The argument `input_shape`.
         changes: The arguments that `create_model` does not name.
         fields: Names of the fields of the model's config.
     """

@@ -25,17 +25,17 @@ def load_model(
 
     Args:
         source: Path of a `.keras` file, or a name in the catalogue.
-        weights: Of a named model: what `create_model` takes, or `"random"` for an untrained
-            model. Defaults to the first that ship.
+        weights: Of a named model: weights for `create_model`, or `"random"` for an untrained model.
+            Defaults to the first included weights.
         owner: Name of the function or command that the user called, for error messages.
         **arguments: Of a named model: others of `create_model`, such as `classes`.
 
     Returns:
-        A `keras.Model`, not compiled. Its `class_names` are those of weights that ship.
+        A `keras.Model`, not compiled. Its `class_names` come from the included weights.
 
     Raises:
-        ValueError: If there is no such file or name, the file is damaged, no trained weights ship
-            for the name and none are passed, or arguments do not suit the source.
+        ValueError: If there is no such file or name, the file is damaged, the name has no included
+            weights and none are passed, or arguments do not fit the source.
 
     Example:
 

@@ -19,7 +19,7 @@ from keras_tokenlearner.cli.train import train
 
 app = typer.Typer(
     name="keras-tokenlearner",
-    help="TokenLearner for Keras 3: vision transformers that learn a handful of tokens.",
+    help="TokenLearner for Keras 3: vision transformers with learned tokens.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -15,13 +15,13 @@ def distill(
         str | None, typer.Option(help="Of a named model: a name, a path, or random.")
     ] = None,
     fuser: Annotated[bool, typer.Option("--fuser", help="Keep all tokens, by fusers.")] = False,
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 8,
+    epochs: Annotated[int, typer.Option(help="Epochs over the training images.")] = 8,
     learning_rate: Annotated[float, typer.Option(help="The highest.")] = 3e-4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
     """Make a ViT faster: fit learned tokens into it, teach them its answers, compare the two.
 
-    Started again, it goes on where it was broken off, by a file beside OUTPUT.
+    An interrupted run continues from a backup next to OUTPUT when you repeat the command.
     """
     from keras_tokenlearner.applications.load import check_classifier, load_model
     from keras_tokenlearner.data import load_named

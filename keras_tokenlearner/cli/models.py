@@ -4,7 +4,7 @@ import typer
 
 
 def models(pattern: Annotated[str, typer.Argument(help="Names to list, with * and ?.")] = "*"):
-    """List the named models, with the input that each is built for and the weights that ship."""
+    """List the named models with their default input and included weights."""
     from keras_tokenlearner.applications import CATALOG, list_models
     from keras_tokenlearner.weights import store
 

@@ -4,9 +4,9 @@ import typer
 
 
 def quickstart(
-    output: Annotated[str, typer.Option(help="Folder for what the tour makes.")] = "quickstart",
+    output: Annotated[str, typer.Option(help="Folder for the results of the demo.")] = "quickstart",
 ):
-    """Take the tour: a trained model, its tokens, fine-tuning, a SavedModel; about 2 minutes."""
+    """Run the demo: a trained model, its tokens, fine-tuning, a SavedModel; about 2 minutes."""
     from keras_tokenlearner.quickstart import quickstart
 
     quickstart(output)

@@ -23,11 +23,11 @@ def train(
         str, typer.Option(help="one_device, data_parallel, model_parallel:N, or auto.")
     ] = "one_device",
 ):
-    """Train a model by a recipe; started again, it goes on where it was broken off.
+    """Train a model by a recipe; an interrupted run continues when you repeat the command.
 
-    `train --list` names the recipes; `train RECIPE --list` says what one needs, what to expect of
-    it, and its fields with the values that they have. A recipe of your own is a frozen dataclass,
-    such as a subclass of one of ours: `train my_recipes:Larger`, beside my_recipes.py.
+    `train --list` lists the recipes. `train RECIPE --list` prints the requirements, the expected
+    result and the fields of one. Your own recipe is a frozen dataclass, for example a subclass in
+    my_recipes.py: `train my_recipes:Larger`.
     """
     from keras_tokenlearner.training import RECIPES, describe, distribution, train, with_settings
 

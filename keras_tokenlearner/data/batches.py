@@ -11,8 +11,8 @@ from keras_tokenlearner.data.resizing import fit_image
 class Batches(keras.utils.PyDataset):
     """Batches of arrays that depend on seed, epoch and index alone.
 
-    So a run can go on in the middle of an epoch, and several processes can share every batch. For
-    `fit` pass `shuffle=False`: Keras would shuffle the batches once more, by no seed of theirs.
+    So a run can continue in the middle of an epoch, and several processes can share every batch.
+    For `fit` pass `shuffle=False`: Keras would shuffle the batches again, without this seed.
 
     Args:
         arrays: Tuple of arrays of n rows each, such as images and labels.
@@ -77,17 +77,17 @@ class Batches(keras.utils.PyDataset):
 class ReadBatches(Batches):
     """Batches of what a method `read` returns for each row, called in threads.
 
-    They read the rows of a batch side by side, and those of the next one meanwhile. The threads are
+    They read the rows of a batch in parallel, and the rows of the next batch ahead. The threads are
     our own: with `workers` of `keras.utils.PyDataset`, Keras 3.15 on JAX and torch starts the
     second epoch with a batch of the first.
 
     Args:
-        source: What is read, with a length.
+        source: The source, with a length.
         threads: Integer.
         **kwargs: For `Batches`.
 
     Attributes:
-        failure: What `read` raised, or `None`; TensorFlow puts an error of its own in its place.
+        failure: The error of `read`, or `None`; TensorFlow replaces it by an error of its own.
     """
 
     def __init__(self, source, threads, **kwargs):
@@ -121,9 +121,9 @@ class ReadBatches(Batches):
 class ImageBatches(ReadBatches):
     """Batches of images for `fit`, `evaluate` and `predict` on every backend.
 
-    For training, images are shuffled anew each epoch, cropped and augmented on the host. What a
-    batch holds depends on the seed, the epoch and its place alone. Pass `shuffle=False` to `fit`,
-    which would otherwise put the batches into another order.
+    For training, images are shuffled in each epoch, cropped and augmented on the host. A batch
+    depends on the seed, the epoch and its index only. Pass `shuffle=False` to `fit`, which would
+    otherwise put the batches into another order.
 
     Args:
         images: A source, such as `ArrayImages` or what `from_folder` gives.
@@ -133,8 +133,8 @@ class ImageBatches(ReadBatches):
             is not full.
         crop: For training, the smallest share of an image's area that `inception_crop` takes;
             `None` for the central part, as in testing.
-        shift: For training, in the place of `crop`, the largest random shift in parts of each side;
-            what comes in is black.
+        shift: For training, instead of `crop`, the largest random shift in parts of each side; new
+            pixels are black.
         augment: For training, a function that makes a Keras layer from a `seed`, or several in a
             `keras.layers.Pipeline`, which takes `{"images": ..., "labels": ...}`, such as
             `keras.layers.MixUp`. Labels are one-hot. The layer is made once and its random state

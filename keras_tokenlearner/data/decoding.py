@@ -13,8 +13,8 @@ from keras_tokenlearner._extras import require
 if TYPE_CHECKING:
     from PIL import Image
 
-# What every route reads; folders of the user may hold two more. Pillow would open others by their
-# content, whatever the file is called: an EPS file starts Ghostscript.
+# Formats that every route reads; folders of the user may hold two more. Pillow would open others by
+# their content, whatever the file is called: an EPS file starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 FOLDER_FORMATS = (*FORMATS, "TIFF", "AVIF")
 
@@ -37,14 +37,14 @@ def decode_image(
     * Transparent pixels are laid on white: `round((c * alpha + 255 * (255 - alpha)) / 255)`.
     * Of an animation the first frame is taken; what it leaves open of the canvas is white.
     * 16-bit values keep their upper byte, `value >> 8`, as Pillow and libpng do for colours.
-    * Images of 32-bit integers or floats are refused: nothing says which value is white.
+    * Images of 32-bit integers or floats are refused: their white value is unknown.
     * Palettes, CMYK and grey become colours; grey of colours is Pillow's `convert("L")`.
 
     Args:
         source: Path of the file, or its bytes.
         channels: Integer, 3 for colours or 1 for grey.
-        formats: Pillow's names of the formats that may be read, such as `FOLDER_FORMATS`. What the
-            file holds counts, not what it is called.
+        formats: Pillow's names of the formats that may be read, such as `FOLDER_FORMATS`. The
+            contents of the file count, not its name.
         max_pixels: Integer, pixels of the largest image that is decoded.
 
     Returns:
@@ -171,8 +171,8 @@ def _in_colours(pillow, image: "Image.Image") -> np.ndarray:
         pixels = _upper_byte(image)
     elif image.mode in ("I", "F"):
         raise ValueError(
-            f"its values have 32 bits (Pillow's mode {image.mode!r}), and nothing says which of "
-            "them is white; scale them to 0..255 and save them with 8 bits"
+            f"its values have 32 bits (Pillow's mode {image.mode!r}), and the white value is "
+            "unknown; scale them to 0..255 and save them with 8 bits"
         )
     elif image.has_transparency_data:
         pixels = _on_white(np.asarray(image.convert("RGBA")))
@@ -189,7 +189,7 @@ def _in_colours(pillow, image: "Image.Image") -> np.ndarray:
 def _orientation(pillow, image: "Image.Image") -> int:
     """Return Exif's orientation of an image; 1 where there is none that can be read.
 
-    That of TIFF is applied by Pillow itself.
+    Pillow applies TIFF's orientation itself.
     """
     content = image.info.get("exif")
     if image.format == "TIFF" or not isinstance(content, bytes):

@@ -1,7 +1,7 @@
 """Fashion-MNIST: 28 x 28 grey photographs of ten kinds of clothes, under the MIT licence.
 
 Source: Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
-Learning Algorithms", 2017. The licence stands beside the sample that ships with this package.
+Learning Algorithms", 2017. The licence is next to the included sample.
 """
 
 import gzip
@@ -29,7 +29,7 @@ def load_fashion_mnist(source="sample"):
     """Load Fashion-MNIST as arrays.
 
     Args:
-        source: `"sample"` for the class-balanced sample that ships with the package (5,000
+        source: `"sample"` for the included class-balanced sample (5,000
             images to train on and 2,000 to test on, the first of each class in the original
             order); `"download"` for all 70,000 through `keras.datasets`; or the path of a folder
             that holds the four original `.gz` files (on Debian `/usr/share/datasets/fashion-mnist`

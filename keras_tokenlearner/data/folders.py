@@ -8,13 +8,13 @@ def class_files(
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """List the files of a folder that holds a folder for every class.
 
-    Names that start with a dot are passed over: `.ipynb_checkpoints`, and what macOS writes beside
-    a file, `._0.png`.
+    Names that start with a dot are skipped: `.ipynb_checkpoints`, and the companion files of macOS,
+    `._0.png`.
 
     Args:
         path: Path of the folder.
         suffixes: Tuple of the endings of the files, in lower case.
-        what: What the files are, for the message: `"images"` or `"videos"`.
+        what: Kind of the files, for the message: `"images"` or `"videos"`.
 
     Returns:
         `(files, labels, class_names)`: tuples, in the order of the names.
@@ -57,7 +57,7 @@ def split_folders(owner, path, read, what):
         owner: String, who asks, for the message.
         path: Path of the folder.
         read: Function from the path of either to what has `class_names`.
-        what: What the files are, for the message.
+        what: Kind of the files, for the message.
 
     Raises:
         ValueError: If there are no such folders, or their classes differ.

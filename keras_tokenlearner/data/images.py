@@ -14,7 +14,7 @@ SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", "
 
 
 class Images:
-    """What all sources of images have in common.
+    """Base class of all sources of images.
 
     A source has a length, and `source[place]` is `(pixels, label)`: an array of type uint8 and
     shape (height, width, channels), of any size, and an integer.
@@ -22,7 +22,7 @@ class Images:
     Attributes:
         class_names: Tuple of what the classes are called, in order.
         labels: Integer array of shape (n,).
-        names: What the images are called, as a tuple: names of files, or numbers.
+        names: Names of the images, as a tuple: names of files, or numbers.
 
     Example:
 
@@ -95,7 +95,7 @@ class ArrayImages(Images):
     Args:
         images: Array of type uint8 and shape (n, height, width, channels).
         labels: Integer array of shape (n,).
-        class_names: What the classes are called. Defaults to their numbers.
+        class_names: Names of the classes. Defaults to their numbers.
 
     Raises:
         ValueError: If there are not as many images as labels.
@@ -130,7 +130,7 @@ class FileImages(Images):
     Args:
         files: Paths of JPEG, PNG, GIF, BMP, WebP, TIFF or AVIF files.
         labels: Integer array of shape (n,).
-        class_names: What the classes are called.
+        class_names: Names of the classes.
         max_pixels: Integer, pixels of the largest image that is decoded.
 
     Raises:
@@ -171,7 +171,7 @@ class FileImages(Images):
 def from_folder(path: str | Path, max_pixels: int = MAX_PIXELS) -> FileImages:
     """List a folder with a folder of images for every class.
 
-    Hidden folders and files, whose names start with a dot, are passed over.
+    Hidden folders and files, whose names start with a dot, are skipped.
 
     Args:
         path: Path of the folder.

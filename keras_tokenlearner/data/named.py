@@ -12,13 +12,13 @@ def open_named(data):
     """Open a labelled data set by its name.
 
     Args:
-        data: `"fashion_mnist"`, the sample that ships, or `"cifar10"`, downloaded; or with a
+        data: `"fashion_mnist"`, the included sample, or `"cifar10"`, downloaded; or with a
             source as their own functions take it, `"cifar10:FOLDER"`; `"folder:FOLDER"` for
             folders `train` and `test` (or `val`), each with a folder of images for every class;
             `"tfds:NAME"` for a data set that tensorflow-datasets prepared.
 
     Returns:
-        The source of the training images and that of the test images.
+        The source of the training images and the source of the test images.
 
     Raises:
         ValueError: If there is no such data set.
@@ -42,9 +42,9 @@ def load_named(data, input_shape=None):
     """Load a labelled data set that fits into memory, at the size that a model takes.
 
     Args:
-        data: What `open_named` takes.
-        input_shape: `(height, width, channels)` to resize the images to. Defaults to that of the
-            first one.
+        data: Name of a data set for `open_named`.
+        input_shape: `(height, width, channels)` to resize the images to. Defaults to the shape of
+            the first one.
 
     Returns:
         `(train_images, train_labels), (test_images, test_labels)`, images of type uint8.

@@ -8,7 +8,7 @@ def resizing(height, width):
     """Return the layer that fits images of any size to a model: resize and central crop.
 
     The largest central part of the wanted aspect is kept and resized linearly, with antialiasing.
-    It stands in the exported models too, so that training and serving see the same pixels. Give it
+    Exported models contain it too, so that training and serving see the same pixels. Give it
     floats: it rounds integers on some backends.
 
     Args:
@@ -38,7 +38,7 @@ def fit_image(pixels, input_shape, box=None):
     """Do what the layer `resizing` does to one image on the host, for pipelines.
 
     It is Pillow's, the extra `image`, which needs no compilation for each size that there is; the
-    result is that of the layer, rounded. Grey images become coloured ones and the other way round.
+    result equals the layer's, rounded. Grey images become coloured ones and the other way round.
 
     Args:
         pixels: Array of type uint8 and shape (height, width, channels).

@@ -87,7 +87,7 @@ def open_records(owner, name, split, what, decoders=None):
         owner: String, who asks, for the message.
         name: Name of the data set in tensorflow-datasets.
         split: Name of the split, with a slice if wanted.
-        what: What has the labels, for the message: `"images"` or `"videos"`.
+        what: Kind of the data, for the message: `"images"` or `"videos"`.
         decoders: Of features that are not to be decoded as usual.
 
     Returns:

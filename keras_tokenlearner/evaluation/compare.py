@@ -8,7 +8,7 @@ from keras_tokenlearner.evaluation.scores import top_k_accuracy
 
 
 def compare(models, images, labels, batch_size=32, repeats=5):
-    """Say what models cost, how fast they are on this machine, and how often they are right.
+    """Compare the cost, throughput and top-1 accuracy of models.
 
     Speed is measured on one batch, as `images_per_second` does.
 
@@ -20,8 +20,8 @@ def compare(models, images, labels, batch_size=32, repeats=5):
         repeats: Integer, turns of each model.
 
     Returns:
-        A dictionary for each model: `model`, its name; `accuracy`, in [0, 1]; `gmacs`, thousands
-        of millions of multiply-adds an image; `mparams`; `images_per_second`.
+        A dictionary for each model: `model`, its name; `accuracy`, in [0, 1]; `gmacs`, billions of
+        multiply-adds per image; `mparams`; `images_per_second`.
 
     Raises:
         ValueError: If there are fewer images than one batch, or not as many labels.

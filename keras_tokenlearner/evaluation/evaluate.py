@@ -25,11 +25,11 @@ class FewShotProtocol:
     pre-trained on JFT-300M, which is not public: no number is to be expected.
 
     The paper follows ViT: least squares with a penalty, from frozen features at 224 pixels to
-    targets of -1 and +1, 5 shots. The penalty, 1 and 10 and 25 shots, and which images are trained
-    on are those of the authors' code.
+    targets of -1 and +1, 5 shots. The penalty, the 1, 10 and 25 shots and the choice of training
+    images follow the authors' code.
 
     Attributes:
-        data: What `open_named` takes, each of the nine sets.
+        data: Names for `open_named`, one for each of the nine sets.
         shots: Training images of each class.
         l2: Weight of the penalty.
         seed: Of the choice of the training images.
@@ -55,7 +55,7 @@ def evaluate(
     Args:
         model: A `keras.Model` that classifies images. For `few_shot` one without top, of features
             (B, C), will do; of one with top, the features are what its layer `head` reads.
-        data: List of names as `open_named` takes them. Defaults to those of the `protocol`.
+        data: List of names for `open_named`. Defaults to the names of the `protocol`.
         metrics: Some of `"top1"`, `"top5"`, `"mean_class"` (the accuracies of the classes,
             averaged), `"real"` (ImageNet's validation images by the reassessed labels),
             `"few_shot"` (least squares on a few training images of each class) and `"speed"` (of

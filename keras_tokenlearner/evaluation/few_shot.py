@@ -56,8 +56,8 @@ def few_shot_accuracy(
     """Return the accuracy of ridge regression on `shots` features of each class.
 
     Features are standardised with the mean and deviation of those that are trained on, and a
-    constant of 100 stands in for the bias. `W = (X'X + l2 I)^-1 X'Y`, or the dual form where there
-    are fewer examples than features.
+    constant of 100 replaces the bias. `W = (X'X + l2 I)^-1 X'Y`, or the dual form where there are
+    fewer examples than features.
 
     Args:
         train_features: Array of shape (n, C).

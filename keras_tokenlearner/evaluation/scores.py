@@ -1,4 +1,4 @@
-"""Scores of predictions that Keras does not have, in numpy; each takes arrays of all examples."""
+"""Metrics that Keras lacks, in numpy; each takes arrays of all examples."""
 
 import numpy as np
 
@@ -44,10 +44,10 @@ def mean_class_accuracy(labels, scores):
 
 
 def real_accuracy(label_lists, scores):
-    """Return the accuracy by reassessed labels (ReaL), of which an image has any number.
+    """Return the accuracy by reassessed labels (ReaL); an image has any number of them.
 
-    An image is right if its largest score is for one of its labels. Images without any label are
-    left out.
+    A prediction is correct if its largest score is for one of the labels. Images without any label
+    are left out.
 
     Args:
         label_lists: A list of labels for each image.

@@ -24,7 +24,7 @@ def evaluate_videos(model, videos, **protocol):
     Args:
         model: A `keras.Model` that classifies clips.
         videos: A `keras_tokenlearner.data.video.VideoList`.
-        **protocol: Of `predict_videos`, in the place of the videos' own.
+        **protocol: Arguments of `predict_videos` that replace the videos' own.
 
     Returns:
         A dictionary: `videos`, how many were scored; `skipped`, how many could not be read; and
@@ -77,11 +77,12 @@ def predict_videos(
     """Return the logits of videos, merged over several views of each.
 
     Args:
-        model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3). Of one with a layer
-            `head` its outputs are merged, which are the logits before the softmax.
+        model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3). If it has a layer
+            `head`, the logits before the softmax are merged.
         videos: A `keras_tokenlearner.data.video.VideoList`.
         stride: Integer, frames of the video for each frame of a clip.
-        frame_rate: Frames of the video a second that `stride` counts. Defaults to each file's own.
+        frame_rate: Frames per second of the video that `stride` counts. Defaults to each file's
+            own.
         clips: Integer, clips at even places of each video, the paper's 4 views in time; or
             `"segments"` for as many consecutive ones as cover it, for long videos.
         crops: 1 for the centre, or 3 along the longer side, the paper's.

@@ -10,8 +10,8 @@ def channel_attention(q, k, v):
     """Return `y_ic = sum_j softmax_j(q_ic * k_jc) * v_jc`, of shape (B, N, C).
 
     Multi-head attention with one channel a head and scale one. PyTorch has a fused kernel for it on
-    CPUs. Elsewhere rows of the N x M weights are made a few at a time, and made anew from the sums
-    of the softmax for the gradient, which has a closed form: one exponential for each weight in
+    CPUs. Elsewhere a few rows of the N x M weights are computed at a time. The gradient computes
+    them again from the sums of the softmax. Its closed form needs one exponential per weight in
     either direction.
 
     Args:

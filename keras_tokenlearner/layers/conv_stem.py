@@ -18,9 +18,9 @@ class ConvStem(layers.Layer):
     """Turns images, or each frame of videos, into tokens by a few small convolutions.
 
     Convolutions of 3 x 3, each followed by a LayerNorm over the channels and an activation; then a
-    projection to C by a 1 x 1 convolution. A token stands for as many pixels as the strides
-    multiply to. It stands in the place of one convolution of large patches: transformers learn
-    faster behind such a stem, above all from few images.
+    projection to C by a 1 x 1 convolution. A token covers as many pixels as the product of the
+    strides. The stem replaces one convolution of large patches: transformers then learn faster,
+    above all from few images.
 
     Args:
         hidden_dim: Integer, channels of the tokens (C).

@@ -1,4 +1,5 @@
-"""What the paper compares the TokenFuser with (Figure 7): unpooling and re-projection."""
+"""Alternatives to the TokenFuser that the paper compares (Figure 7): unpooling and
+re-projection."""
 
 import keras
 from keras import layers, ops
@@ -63,7 +64,7 @@ class Unpool(layers.Layer):
         frames = resolve_grid("Unpool", inputs_shape, self.grid)[0]
         if tuple(maps_shape[:-1]) != tuple(inputs_shape[:-1]):
             raise ValueError(
-                "Unpool: maps must have the shape of the inputs but for the channels. "
+                "Unpool: maps must have the shape of the inputs, except for the channels. "
                 f"Received: maps of shape {tuple(maps_shape)}, inputs of {tuple(inputs_shape)}"
             )
         length, channels = tokens_shape[1:]

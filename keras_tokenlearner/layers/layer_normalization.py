@@ -5,9 +5,9 @@ from keras import layers, ops
 class LayerNormalization(layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis, faster in half precision.
 
-    PyTorch's kernel computes in float32 whatever it reads. Keras converts what goes in and what
-    comes out besides: two passes more, over twice the memory, which a GPU feels. On CPUs all stays
-    Keras's, because PyTorch would sum the gradients of the weights in bfloat16, wrong by 9%.
+    PyTorch's kernel computes in float32 for any input type. Keras also converts inputs and outputs,
+    which reads and writes twice the memory once more and slows a GPU. CPUs use Keras's layer,
+    because PyTorch sums the gradients of the weights in bfloat16 there, wrong by 9%.
     """
 
     def call(self, inputs):

@@ -1,4 +1,4 @@
-"""What the paper compares the TokenLearner with: four other ways to a few tokens a frame.
+"""Alternatives to the TokenLearner that the paper compares: four other ways to pool a frame.
 
 Each takes what a `TokenLearner` takes, (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`,
 and gives (B, T * S, C), frame after frame, so that it can stand in its place.

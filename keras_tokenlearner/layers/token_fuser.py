@@ -40,7 +40,7 @@ class TokenFuser(layers.Layer):
     used, so clip their global norm (the authors: at 1.0).
 
     Args:
-        mixing: `"frame"` mixes the tokens of each frame, `"global"` those of all frames.
+        mixing: `"frame"` mixes the tokens of each frame, `"global"` the tokens of all frames.
         beta: `"linear"` or `"mlp"`, the form of beta: one linear layer, or
             C -> `bottleneck_dim` -> S.
         norm: `"all"` normalises the tokens before and after mixing, and X before beta; `"inputs"`

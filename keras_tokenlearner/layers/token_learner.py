@@ -23,7 +23,7 @@ from keras_tokenlearner.layers.mlp import MLP
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class TokenLearner(layers.Layer):
-    """Learns a handful of tokens from every image or frame, each a weighted pool of its pixels.
+    """Learns a few tokens from every image or frame, each a weighted pool of its pixels.
 
     For frame `X_t` of H x W positions, token i is (Eq. 1 of the paper)
 

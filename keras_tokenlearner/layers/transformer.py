@@ -133,7 +133,7 @@ class TransformerBlock(layers.Layer):
         self.mlp_branch = self._branch(inputs_shape, "mlp")
 
     def _branch(self, shape, name):
-        """Return what stands between a branch and its sum: LayerScale, stochastic depth."""
+        """Return the layers between a branch and its sum: LayerScale, stochastic depth."""
         branch = []
         if self.layer_scale is not None:
             branch.append(

@@ -27,7 +27,7 @@ class VectorAttention(layers.Layer):
     what it costs.
 
     Args:
-        key_dim: Integer, channels of queries and keys. Defaults to those of the inputs.
+        key_dim: Integer, channels of queries and keys. Defaults to the channels of the inputs.
         value_dim: Integer, channels of values and of the outputs. Defaults to `key_dim`.
         gamma: Boolean, whether to project the products before the softmax. Defaults to whether
             `value_dim` differs from `key_dim`, which requires it.

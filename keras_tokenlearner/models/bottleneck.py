@@ -1,4 +1,4 @@
-"""The modules of Figure 9: what stands between the two 1x1x1 convolutions of a bottleneck unit."""
+"""The modules of Figure 9, between the two 1x1x1 convolutions of a bottleneck unit."""
 
 import keras
 from keras import layers
@@ -31,7 +31,7 @@ def bottleneck_module(config, input_shape=(64, 8, 8, 432), name="module"):
     * `prior_broadcast`: frame averages, `PriorAttention`, broadcast;
     * `fuser`: frame averages, attention between them, `TokenFuser`.
 
-    "Broadcast" adds what became of a frame's average to each of its positions.
+    "Broadcast" adds the transformed average of a frame to each of its positions.
 
     The modules of the paper are, Table 11: `joint`, `conv2d+joint`, `tokenlearner`,
     `conv2d+tokenlearner`; Table 12: `conv2d+conv1d`, `conv2d+mlpmixer`, `conv2d+temporal`,
@@ -39,7 +39,7 @@ def bottleneck_module(config, input_shape=(64, 8, 8, 432), name="module"):
     `conv2d+temporal`, `conv2d+temporal_vector`, `conv2d+prior_broadcast`, `conv2d+broadcast`,
     `conv2d+fuser`, and `conv2d+tokenlearner` with either `attention`.
 
-    What the paper leaves open, and what is done here:
+    Choices where the paper is not specific:
 
     * The `tokenlearner` part is the text to the letter: `alpha` is one 3x3 convolution without
       LayerNorm, queries, keys and values have as many channels as the input and no bias, M mixes
@@ -82,7 +82,7 @@ def bottleneck_module(config, input_shape=(64, 8, 8, 432), name="module"):
 
 
 def convolution(x, channels, kernel_size, name, strides=1):
-    """Add a 3-D convolution without bias that keeps the size, but for its strides."""
+    """Add a 3-D convolution without bias that keeps the size, except for its strides."""
     return layers.Conv3D(
         channels,
         kernel_size,

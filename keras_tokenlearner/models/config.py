@@ -35,7 +35,7 @@ class VisionTransformerConfig:
         gated_mlp: Whether the blocks' MLPs are gated: SwiGLU, with the activation `"silu"`.
         reducer: `None`, `"token_learner"`, or one of what the paper compares it with:
             `"spatial_pooling"`, `"fixed_grid"`, `"direct_tokens"`, `"pooled_tokens"`.
-        num_tokens: Tokens that the reducer leaves of each frame (S), but for spatial pooling.
+        num_tokens: Tokens per frame after the reducer (S), except for spatial pooling.
         pool_size: `(height, width)` of the window of spatial pooling, in tokens.
         at: Full-token blocks before the reducer, 0 to `num_layers`; `None` for half of them.
         token_attention: `"conv"` or `"mlp"`, the TokenLearner's form of attention.
@@ -47,15 +47,14 @@ class VisionTransformerConfig:
             later one.
         fuser_norm: `"all"`, `"inputs"` or `"none"`, where the TokenFuser normalises: the released
             code's default, its `use_normalization=False`, or the paper's text.
-        stem: `None`, or the `convs` of a `ConvStem` in the place of the patch embedding, whose
-            strides multiply to the patch size; a patch of a video is one frame deep then.
+        stem: `None`, or the `convs` of a `ConvStem` instead of the patch embedding, whose strides
+            multiply to the patch size; a patch of a video is one frame deep then.
         positions: `"normal"` or `"sincos"`, where the table of positions starts.
         class_token: Whether a class token is learned and read by the head, instead of the average.
         register_tokens: How many register tokens are learned besides.
-        head_reads: `None` for the class token or, without one, the average of the patches; or
-            what stands beside the class token: `"class_and_registers"`, as in distilled DeiT,
-            whose distillation token is a register, or `"class_and_average"`, as in DINOv2's
-            classifiers.
+        head_reads: `None` for the class token or, without one, the average of the patches; or the
+            tokens next to the class token: `"class_and_registers"`, as in distilled DeiT, whose
+            distillation token is a register, or `"class_and_average"`, as in DINOv2's classifiers.
         pre_norm: Whether a LayerNorm stands before the first block, as in CLIP.
         block_attention: `"dot_product"` or `"vector"`.
         dropout_rate: Rate after the embedding, the attentions and the MLPs.
@@ -107,7 +106,7 @@ class VisionTransformerConfig:
 
     def __post_init__(self):
         owner = "VisionTransformerConfig"
-        # What is checked comes back as numbers of Python, which JSON can hold.
+        # Checked numbers are returned as Python numbers, which JSON can hold.
         for name in ("hidden_dim", "num_layers", "num_heads", "num_tokens"):
             self._set(name, check_int(owner, name, getattr(self, name)))
         self._set("register_tokens", check_int(owner, "register_tokens", self.register_tokens, 0))
@@ -221,5 +220,5 @@ class VisionTransformerConfig:
 
     @property
     def num_prefix_tokens(self):
-        """Tokens before those of the patches: class token and registers."""
+        """Tokens before the patch tokens: class token and registers."""
         return int(self.class_token) + self.register_tokens

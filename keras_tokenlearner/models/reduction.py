@@ -75,8 +75,8 @@ def before_reducer(owner, model):
         if layer.name in ("dropout", "pre_norm") or layer.name.startswith("block_"):
             trunk = layer.name
     raise ValueError(
-        f"{owner}: the model must have a TokenLearner, or what stands in its place, as those of "
-        f"retrofit have. Received: model {model.name!r}"
+        f"{owner}: the model must have a TokenLearner or another reducer, as from retrofit. "
+        f"Received: model {model.name!r}"
     )
 
 

@@ -37,11 +37,11 @@ class Batcher:
 
         Args:
             key: Of the rows that may share a batch.
-            row: What `function` takes a list of.
+            row: Argument: `function` takes a list of these.
             weight: Number, what the row counts towards `max_weight`.
 
         Raises:
-            Exception: What `function` raised for this row.
+            Exception: Error that `function` raised for this row.
         """
         future = asyncio.get_running_loop().create_future()
         self.waiting.append((key, row, weight, future))

@@ -9,7 +9,7 @@ from keras_tokenlearner._checks import check_choice
 # Layers that both kinds of our models begin with, and layers that scale pixels before them.
 TRUNKS = ({"embedding", "positions"}, {"stem_conv2d", "stem_conv1d"})
 SCALING = (layers.Rescaling, layers.Normalization)
-# What makes probabilities of logits; "linear" says that the outputs are no scores of classes.
+# Functions from logits to probabilities; "linear" outputs are not scores of classes.
 ACTIVATIONS = ("softmax", "sigmoid", "linear")
 
 
@@ -18,16 +18,16 @@ def classifier_activation_of(
 ) -> tuple[str, bool]:
     """Return the activation of a model's answers, and whether it is still to be applied.
 
-    A model that ends in a softmax or a sigmoid answers probabilities. One that ends in a dense
-    layer answers logits, and nothing in it says whether its classes exclude each other: the
-    caller has to.
+    A model that ends in a softmax or a sigmoid returns probabilities. A model that ends in a dense
+    layer returns logits. It does not state whether its classes exclude each other, so the caller
+    has to.
 
     Args:
         owner: Name of the function that the user called, for error messages.
         model: A `keras.Model` with one output.
-        classifier_activation: `"softmax"` of logits of classes of which an image has one,
-            `"sigmoid"` of those of which it has several, `"linear"` for outputs that are features,
-            `None` for what the model says.
+        classifier_activation: `"softmax"` for logits of exclusive classes, `"sigmoid"` for logits
+            of several classes per image, `"linear"` for features, `None` for the model's own
+            activation.
 
     Returns:
         `"softmax"`, `"sigmoid"`, or `"linear"` for features, and a boolean.
@@ -83,11 +83,11 @@ def probabilities(outputs: np.ndarray, activation: str) -> np.ndarray:
 
 
 def check_takes_pixels(owner: str, model: keras.Model) -> None:
-    """Raise `ValueError` if a model of ours takes other pixels than those of [0, 255].
+    """Raise `ValueError` if one of our models does not take pixels in [0, 255].
 
     Args:
         owner: Name of the function that the user called, for error messages.
-        model: A `keras.Model`; a backbone of ours that is its first layer is looked into.
+        model: A `keras.Model`. If its first layer is one of our backbones, that is checked.
     """
     names = {layer.name for layer in model.layers}
     if any(trunk <= names for trunk in TRUNKS) and "preprocessing" not in names:

@@ -27,7 +27,7 @@ from keras_tokenlearner.serving.video_signatures import video_signatures
 
 JSON: TypeAlias = str | float | bool | None | Sequence["JSON"] | Mapping[str, "JSON"]
 METADATA = Path("assets.extra") / "keras_tokenlearner.json"
-# What is done to pixels before the model, by the rank of an example.
+# Preprocessing of pixels before the model, by the rank of an example.
 PREPROCESSING = {
     3: "the largest central part of the aspect, resized bilinearly with antialiasing; [0, 255]",
     4: "resized bilinearly with antialiasing until it covers, its middle cut out; [0, 255]",
@@ -44,12 +44,12 @@ def export(
     provenance: Mapping[str, JSON] | None = None,
     classifier_activation: str | None = None,
 ) -> Path:
-    """Export a model of images or videos as a SavedModel that takes what clients have.
+    """Export an image or video model as a SavedModel that takes files or pixels of any size.
 
     The model must take pixels in [0, 255], as those with `include_preprocessing=True` do. Your own
-    model on a backbone of ours, such as one with a new dense layer, will do. Decoding, resizing and
-    cropping become part of the SavedModel, which needs neither Keras nor this package to run. Its
-    signatures, for images:
+    model on one of our backbones works too, for example with a new dense layer. Decoding, resizing
+    and cropping become part of the SavedModel, which needs neither Keras nor this package to run.
+    Its signatures, for images:
 
     * `serving_default` and `encoded`: bytes of JPEG, PNG, GIF, BMP or WebP files, (B,);
     * `images`: uint8 pixels of any height and width, (B, height, width, channels);
@@ -88,7 +88,7 @@ def export(
 
     Returns:
         The `pathlib.Path` of the version that was written. Class names, input shape, preprocessing,
-        provenance, a hash of the weights and versions are beside the model in
+        provenance, a hash of the weights and versions are in
         `assets.extra/keras_tokenlearner.json`.
 
     Raises:

@@ -38,7 +38,7 @@ class LocalServer:
 
         Args:
             path: Of the URL.
-            body: Bytes, or what becomes JSON.
+            body: Bytes, or values to encode as JSON.
             **headers: Of the request.
         """
         if body is not None and not isinstance(body, bytes):
@@ -57,7 +57,7 @@ def local_server(path, *options):
     """Run `keras-tokenlearner serve` in a process of its own for as long as the context lasts.
 
     Args:
-        path: What `serve` takes, an exported model.
+        path: An exported model, as for `serve`.
         *options: Of the command.
 
     Yields:

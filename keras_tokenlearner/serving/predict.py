@@ -25,7 +25,7 @@ Scored = TypedDict("Scored", {"class": int, "class_name": NotRequired[str], "pro
 
 
 class Prediction(TypedDict):
-    """What `predict` says of a file: its path, and the likeliest classes."""
+    """Prediction for a file: its path, and the most probable classes."""
 
     file: str
     classes: list[Scored]
@@ -46,8 +46,8 @@ def predict(
         source: The folder of an exported model (its newest version is taken) or of one version of
             it, the path of a `.keras` file, or a name in the catalogue.
         files: Paths of JPEG, PNG, GIF, BMP or WebP files, or one path.
-        weights: Of a named model: what `create_model` takes, or `"random"` for an untrained
-            model. Defaults to the first that ship.
+        weights: Of a named model: weights for `create_model`, or `"random"` for an untrained model.
+            Defaults to the first included weights.
         top_k: Integer, how many of the likeliest classes to give.
         maps: Path of a PNG file to draw the token maps to; they are not drawn if `None`.
         served: Boolean, whether to answer as a client is answered: the model is exported, unless
@@ -136,7 +136,7 @@ def _metadata(exported):
         return json.loads((exported / METADATA).read_text())
     except (OSError, ValueError) as error:
         raise ValueError(
-            "predict: the folder must be that of a model exported by this package, which holds "
+            "predict: the folder must hold a model exported by this package, with "
             f"{METADATA}. Received: {str(exported)!r} ({error})"
         ) from error
 

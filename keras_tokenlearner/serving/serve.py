@@ -44,7 +44,7 @@ def serve(path, host="127.0.0.1", port=8080, grpc_port=8081, name=None, max_batc
 
 
 def default_name(version):
-    """Return the name of an exported model: that of the folder of its versions.
+    """Return the name of an exported model: the name of the folder of its versions.
 
     Example:
 

@@ -81,7 +81,7 @@ class ServedModel:
         return {name: self._check(name, spec, row[name]) for name, spec in inputs.items()}
 
     def weight(self, row):
-        """Return how many pixels a row has, those of encoded images included."""
+        """Return the number of pixels of a row, including encoded images."""
         return sum(
             sum(_pixels(content) for content in value.flat) if value.dtype == object else value.size
             for value in row.values()
@@ -95,7 +95,7 @@ class ServedModel:
         """Return a dictionary of arrays for each of the rows.
 
         Args:
-            key: What `batch_key` gave for all of them.
+            key: Result of `batch_key`, equal for all of them.
             rows: List of what `check_row` gave.
 
         Raises:
@@ -115,7 +115,7 @@ class ServedModel:
     def _padding(self, count):
         """Return how many rows to add to a batch.
 
-        What JAX wrote is compiled for each size of batch that comes: let there be few, 1, 2, 4, 8.
+        A model from JAX is compiled for each batch size, so only a few sizes are used: 1, 2, 4, 8.
         """
         by_jax = self.metadata.get("backend") == "jax"
         return 2 ** (count - 1).bit_length() - count if by_jax else 0
@@ -151,7 +151,7 @@ def _pixels(content):
     pillow = require("PIL.Image", "serve")
     try:
         with pillow.open(io.BytesIO(content), formats=FORMATS) as image:
-            # Of files with many frames only the first is decoded, but for WebP.
+            # Only the first of several frames is decoded, except in WebP.
             frames = image.n_frames if image.format == "WEBP" else 1
             return image.width * image.height * frames
     except pillow.DecompressionBombError as error:

@@ -1,4 +1,4 @@
-"""What a served model takes and gives: TensorFlow functions around an exported model."""
+"""Inputs and outputs of a served model: TensorFlow functions around an exported model."""
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data import resizing
@@ -57,8 +57,8 @@ def classifier_answer(activation, class_names, top_k):
     """Return a function from the outputs of a classifier to a dictionary for the client.
 
     Args:
-        activation: What makes probabilities of the outputs: `"softmax"`, `"sigmoid"`, or `None`
-            where the model has done so.
+        activation: Function from outputs to probabilities: `"softmax"`, `"sigmoid"`, or `None`
+            if the model applies it.
         class_names: Names of the classes, or `None`.
         top_k: Integer, how many of the likeliest classes to answer.
     """

@@ -1,4 +1,4 @@
-"""What a served model of videos takes: TensorFlow functions around an exported model."""
+"""Inputs of a served video model: TensorFlow functions around an exported model."""
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving.signatures import decode_image
@@ -65,12 +65,12 @@ def even_places(length, frames):
 def places_at_rate(length, frames, frame_rate, step):
     """Return which frames to take of clips of known frame rates, from their middles.
 
-    They are those of `uniform_clips` with a count of one.
+    They equal `uniform_clips` with a count of one.
 
     Args:
         length: Frames of the clips.
         frames: Integer, frames to take (T).
-        frame_rate: Tensor of frames a second, (B,).
+        frame_rate: Tensor of frames per second, (B,).
         step: Seconds between two frames to take.
 
     Returns:

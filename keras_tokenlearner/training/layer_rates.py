@@ -12,13 +12,13 @@ import keras
 class _Layerwise:
     """Before a Keras optimizer: lets a variable learn the slower the nearer it is to the input.
 
-    The learning rate of a variable is that of the optimizer times `layer_decay` to the power of the
-    depths above it; so is its weight decay, which is decoupled and which we apply, since Keras does
-    it with one rate for all. Clipping, accumulation and averages are Keras's.
+    The learning rate of a variable is the optimizer's times `layer_decay` to the power of the
+    depths above it. Its decoupled weight decay is scaled in the same way and applied here, since
+    Keras has one rate for all variables. Clipping, accumulation and averages are Keras's.
 
     Args:
         *args: Of the optimizer.
-        layer_decay: Float in (0, 1], the rate of a block over that of the block above.
+        layer_decay: Float in (0, 1], the rate of a block divided by the rate of the block above.
         weight_decay: Float or `None`.
         undecayed: Texts; variables with one of them in their name are spared weight decay.
         **kwargs: Of the optimizer.
@@ -85,9 +85,9 @@ class LayerwiseMuon(_Layerwise, keras.optimizers.Muon):
 def depths_of(paths):
     """Return how far from the input variables are, by their paths in the order of a model.
 
-    What precedes the blocks is at depth 0, block `i` and what has its number at `i + 1`, what
-    stands between two blocks with the one below, and what follows the last, norm and head, above
-    all.
+    Layers before the blocks are at depth 0. Block `i` and layers with its number are at depth `i +
+    1`. Layers between two blocks have the depth of the lower one. Norm and head are at the last
+    depth.
 
     Args:
         paths: Texts, such as `"block_0/mlp/hidden/kernel"`.

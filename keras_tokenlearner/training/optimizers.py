@@ -21,8 +21,8 @@ def adamw(
         warmup_steps: Integer, how many of them warm up.
         weight_decay: Float.
         global_clipnorm: Float, the largest global norm of the gradients.
-        layer_decay: Float in (0, 1], the rate of a block over that of the block above; 1 for one
-            rate, as in the other functions here.
+        layer_decay: Float in (0, 1], the rate of a block divided by the rate of the block above; 1
+            for one rate, as in the other functions here.
 
     Example:
 
@@ -40,7 +40,7 @@ def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05, layer_decay=1.
     """Return Keras's Muon, which learns small models in fewer epochs than AdamW.
 
     Its orthogonal steps are for the matrices between hidden layers; Keras takes AdamW for the
-    others, and here for the layer `head` too. Schedule and weight decay are those of `adamw`.
+    others, and here for the layer `head` too. Schedule and weight decay are as in `adamw`.
 
     Args:
         learning_rate: Float, the highest, at the end of the warm-up.
@@ -92,7 +92,7 @@ def sgd(learning_rate, steps, warmup_steps=0, global_clipnorm=1.0, layer_decay=1
 def adamw_linear(
     learning_rate, steps, warmup_steps=0, weight_decay=0.1, layer_decay=1.0, **arguments
 ):
-    """Return Keras's AdamW as ViT is pre-trained with it: `adamw`, but for a linear decay.
+    """Return Keras's AdamW as in the pre-training of ViT: `adamw` with a linear decay.
 
     Args:
         learning_rate: Float, the highest, at the end of the warm-up.

@@ -17,24 +17,25 @@ class Resume(keras.callbacks.Callback):
 
     `keras.callbacks.BackupAndRestore` keeps weights, optimizer and epoch, in two files. This keeps
     the random states of the model, the metrics of a broken epoch, the place in the data and the
-    history too, in one file that appears whole or not at all. On one device the run that goes on
-    has bitwise the weights and history of one that was never killed.
+    history too, in one file that appears whole or not at all. On one device, the continued run has
+    bitwise the weights and history of an uninterrupted run.
 
-    The file is written when training starts, to find out early that it can be, after every epoch,
-    and every `save_freq` batches. It takes the space of weights and optimizer, while it is written
-    that of two. It stays when training ends, for what is made of the result; delete it then.
+    The file is written when training starts, so that a path without write access fails early. It is
+    then written after every epoch, and every `save_freq` batches. It takes the space of weights and
+    optimizer, and twice the space during a write. It stays when training ends; delete it when the
+    results are saved.
 
     Args:
         path: Path of the file, which ends in `.npz`.
         batches: `keras_tokenlearner.data.Batches`, what `fit` is given, with `shuffle=False`.
         save_freq: `"epoch"`, or an integer: also after that many batches.
         loggers: Callbacks to tell of the epochs before this process, such as a
-            `keras.callbacks.CSVLogger`; they stand in the callbacks of `fit` as well.
-        devices: What `keras_tokenlearner.training.distribution.scope` gives: all processes read
+            `keras.callbacks.CSVLogger`; pass them to `fit` too.
+        devices: The result of `keras_tokenlearner.training.distribution.scope`: all processes read
             the file, one writes it.
 
     Attributes:
-        initial_epoch: Integer for `fit`, where the file says that training goes on.
+        initial_epoch: Integer for `fit`, the epoch at which training continues.
 
     Raises:
         ValueError: If the file is damaged or of another model.
@@ -85,7 +86,7 @@ class Resume(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch != self.place["epoch"]:
             raise ValueError(
-                f"Resume: {self.path} goes on from epoch {self.initial_epoch}; pass "
+                f"Resume: {self.path} continues at epoch {self.initial_epoch}; pass "
                 f"initial_epoch=resume.initial_epoch to `fit`. Received: initial_epoch={epoch}"
             )
         self.batches.epoch, self.batches.start = epoch, self.place["batch"]
@@ -161,8 +162,8 @@ class Resume(keras.callbacks.Callback):
         variables = self._variables()
         if [variable.path for variable in variables] != paths:
             raise ValueError(
-                f"Resume: {self.path} is of another model, optimizer or backend. Go on with the "
-                "same settings, or delete it to start anew"
+                f"Resume: {self.path} is of another model, optimizer or backend. Use the "
+                "settings of the interrupted run, or delete the file to start again"
             )
         for index, variable in enumerate(variables):
             value = self._saved[str(index)]
@@ -188,7 +189,7 @@ class Resume(keras.callbacks.Callback):
         except OSError as error:
             with contextlib.suppress(OSError):
                 unfinished.unlink()
-            before = f"{self.path} is that of before" if self.path.is_file() else "there is none"
+            before = f"{self.path} is unchanged" if self.path.is_file() else "there is none"
             raise OSError(
                 f"Resume: the backup cannot be written, and {before}: make room or name another "
                 f"folder, then start again. {error}"

@@ -52,7 +52,7 @@ def describe(kind):
 
     >>> from keras_tokenlearner.training import Cifar10Recipe
     >>> describe(Cifar10Recipe)["epochs"]
-    'Passes over the training images.'
+    'Epochs over the training images.'
     """
     found = {}
     for base in reversed(kind.__mro__[:-1]):

@@ -17,8 +17,8 @@ from keras_tokenlearner.weights import save_weights
 def train(recipe, output, devices=None):
     """Train a model by a recipe, and score it on the test data.
 
-    A run that was broken off, in whatever way, goes on from its last epoch when it is started
-    again, and ends with the same weights. Its backup is `NAME.backup.npz`, until it has ended.
+    An interrupted run continues from its last epoch when it is started again, and ends with the
+    same weights. Its backup is `NAME.backup.npz` until the run ends.
 
     Args:
         recipe: One of `RECIPES`, such as a `FashionMnistRecipe`, or another frozen dataclass with
@@ -26,7 +26,7 @@ def train(recipe, output, devices=None):
         output: Folder for `NAME.weights.h5`, the weights of the last epoch, with their sha256,
             `NAME.json`, the recipe and the result, `NAME.csv`, the losses of the epochs, and
             `NAME.tensorboard`, the same for TensorBoard, where that and TensorFlow are installed.
-        devices: What `keras_tokenlearner.training.distribution.scope` gives.
+        devices: The result of `keras_tokenlearner.training.distribution.scope`.
 
     Returns:
         The test accuracy, in [0, 1]; of a model that ends in a sigmoid, and so says yes or no to

@@ -1,4 +1,4 @@
-"""Trained numbers into models: our files with their hashes, and those of other libraries."""
+"""Trained weights into models: our files with their hashes, and files of other libraries."""
 
 from keras_tokenlearner.weights.files import load_weights, save_weights, saved_classes
 from keras_tokenlearner.weights.store import STORE, StoredWeights

@@ -1,4 +1,4 @@
-"""What depends on the model as well as on the file: positions, frames, pixels."""
+"""Adaptations that depend on both model and file: positions, frames, pixels."""
 
 import math
 
@@ -89,7 +89,7 @@ def fold_positions(owner, arrays, layout, grid):
     grid = None if grid is None else check_ints(owner, "grid", grid, lengths=(2, 3))
     tokens = [name for name in ("class_token", "register_tokens") if f"{name}/tokens" in arrays]
     counts = [len(arrays[f"{name}/tokens"].array) for name in tokens]
-    # Positions may be those of the patches alone, or of some or all of the tokens before them.
+    # Positions may cover the patches alone, or also some or all of the tokens before them.
     prefixes = [sum(counts[:index]) for index in range(len(counts) + 1)]
     of_video = arrays["embedding/projection/kernel"].array.ndim == 5
     found = [

@@ -1,4 +1,4 @@
-"""DINOv2 as Meta publishes it: the names of timm, but for a few that timm's table has too."""
+"""DINOv2 as Meta publishes it: timm's names, except for a few that timm's table has too."""
 
 from keras_tokenlearner.weights import timm
 from keras_tokenlearner.weights.source import IMAGENET, Source

@@ -1,4 +1,4 @@
-"""Files by their address: those that ship with the package, and those of the network."""
+"""Files by their address: included files and downloads."""
 
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -10,13 +10,12 @@ import keras
 def fetch(uri, expected_sha256, cache_dir=None):
     """Return the local path of a file, downloaded if it is not in Keras's cache yet.
 
-    What was broken off or damaged on its way is never taken: the next call begins anew. A file that
-    lies in the cache with the right hash is taken without the network.
+    An interrupted or damaged download is never used: the next call starts again. A cached file with
+    the correct hash is used without the network.
 
     Args:
-        uri: `"package:NAME"` for a file that ships with the package, or an address that
-            `keras.utils.get_file` takes.
-        expected_sha256: What the file must have, as 64 hexadecimal digits.
+        uri: `"package:NAME"` for an included file, or an address for `keras.utils.get_file`.
+        expected_sha256: Expected hash of the file, as 64 hexadecimal digits.
         cache_dir: Folder in place of Keras's own, `~/.keras` or `$KERAS_HOME`.
 
     Returns:

@@ -4,11 +4,11 @@ from keras_tokenlearner.weights.formats import listed
 
 
 class Entries:
-    """What a checkpoint holds, by the names of its source, and which of it was taken.
+    """Entries of a checkpoint by the names of its source, and which of them were used.
 
     Checkpoints keep the same network under various prefixes ("params/", "vit.", "module."). The
-    prefix is what stands before the source's `anchor`, a name that every file of it has; names
-    behind it are given without, others in full.
+    prefix is the part before the source's `anchor`, a name in each of its files. Names with the
+    prefix are given without it, others in full.
 
     Args:
         owner: String, who asks, for error messages.
@@ -25,7 +25,7 @@ class Entries:
         self._full = {name.removeprefix(self.prefix): name for name in checkpoint}
         self._checkpoint = checkpoint
         self._taken = set()
-        # What stands outside of the prefix is of other networks: it need not be understood.
+        # Entries without the prefix belong to other networks and are ignored.
         self.outside = {name for name in checkpoint if not name.startswith(self.prefix)}
 
     def _find_prefix(self, checkpoint, anchors):

@@ -16,7 +16,7 @@ KERNEL = "layers/dense/vars/0"  # of the classifier
 
 
 def save_weights(model: keras.Model, path: PathLike) -> str:
-    """Save the weights of a model, and beside them their sha256 for `load_weights` to check.
+    """Save the weights of a model, and a file with their sha256 for `load_weights` to check.
 
     The new file takes the old one's place in one step: a run that is killed while it saves leaves
     the old file or the new one, and either loads.
@@ -47,7 +47,7 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
         with open(new, "rb+") as stream:
             os.fsync(stream.fileno())
         lines = [f"{digest}  {path.name}\n"]
-        # Until the old file is gone, both hashes are right.
+        # Until the old file is gone, both hashes are valid.
         old = [f"{sha256(path)}  {path.name}\n"] if path.is_file() else []
         _replace_text(Path(folder), hashes, lines + old)
         os.replace(new, path)
@@ -61,7 +61,7 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
 
     Positions of another grid are resized. A model without top takes the file of one with top.
     Damaged bytes inside such a file load without an error in Keras: they are found if the sha256
-    is known, from `expected_sha256` or a file beside it that `save_weights` or `sha256sum` made.
+    is known, from `expected_sha256` or from the file of `save_weights` or `sha256sum` next to it.
     The bytes that were hashed are those that are loaded: both read one private copy.
 
     Args:
@@ -148,7 +148,7 @@ def _replace_text(folder: Path, path: Path, lines: list[str]) -> None:
 
 
 def _expected(owner: str, path: Path, given: str | None) -> list[str]:
-    """Return the hashes that a file may have: the one given, or those beside it."""
+    """Return the valid hashes of a file: the given one, or the ones in the file next to it."""
     hashes = path.with_name(path.name + ".sha256")
     if given is not None:
         lines, origin = [str(given)], "expected_sha256"
@@ -186,7 +186,7 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
         entries = read_checkpoint(path, owner).entries
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), str(shown))) from error
-    # A compiled model's file also holds its optimizer, beside "layers", and dropout's seeds.
+    # A compiled model's file also holds its optimizer, next to "layers", and dropout's seeds.
     entries = {
         name: entry
         for name, entry in entries.items()

@@ -1,7 +1,7 @@
 """Every reading of untrusted checkpoint bytes: formats, their limits, and what is refused.
 
 Checkpoints are data. Nothing in them is executed, and names and shapes are known before an array
-is read. What a file may claim is bounded by its size on disk, what is read by what is asked for.
+is read. The size of a file bounds its claims. Only requested arrays are read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import h5py
     import torch
 
-# What the arrays of a file may unpack to: so many times its own size, and 64 MiB in any case.
+# Limit of the unpacked arrays of a file: a multiple of its size, and at least 64 MiB.
 # Trained weights hardly compress; a file that claims more is a bomb.
 _RATIO, _FLOOR = 20, 64 << 20
 _MOST_ENTRIES = 100_000
@@ -46,7 +46,7 @@ CheckpointLike = Union[
 
 
 class Entry:
-    """What a checkpoint has under one name: a shape and a type, and how the array is read.
+    """An entry of a checkpoint: a shape, a type, and a function that reads the array.
 
     Args:
         shape: Tuple of integers; `None` for what is no array.
@@ -97,7 +97,7 @@ class Entry:
 class Checkpoint(Mapping[str, "np.ndarray | None"]):
     """Names to arrays, as a file or a mapping has them; each array is read when it is asked for.
 
-    What is no array (a number of epochs, the options of a training) is `None`.
+    Values that are no arrays (a number of epochs, training options) are `None`.
 
     Attributes:
         entries: Names to `Entry`, with shapes, before anything is read.
@@ -449,7 +449,7 @@ def _read_safetensors(owner: str, path: Path) -> _Entries:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
         kinds = {name: part.get_dtype() for name, part in slices.items()}
-    except Exception as error:  # the library's own error, and those of the system
+    except Exception as error:  # the library's own error, and the system's errors
         raise ValueError(f"{owner}: {path} is damaged or no safetensors file: {error}") from error
 
     def read(name: str) -> np.ndarray:
@@ -542,7 +542,7 @@ def _joined(tree: dict) -> object:
 
 
 def _read_parts(owner: str, path: Path) -> _Entries:
-    """Read the files beside an index, which has the file of each entry."""
+    """Read the files next to an index, which lists the file of each entry."""
     try:
         if path.stat().st_size > _MOST_JSON:
             raise ValueError(f"it is larger than {_MOST_JSON} bytes")
@@ -555,7 +555,7 @@ def _read_parts(owner: str, path: Path) -> _Entries:
     entries: _Entries = {}
     for file, names in sorted(parts.items()):
         if Path(file).name != file or file in ("", "..") or file.endswith(".json"):
-            raise ValueError(f"{owner}: {path} is refused: {file!r} is no file beside it")
+            raise ValueError(f"{owner}: {path} is refused: {file!r} is no file next to it")
         part = read_checkpoint(path.with_name(file), owner).entries
         if set(part) != names:
             wrong = listed(sorted(names.symmetric_difference(part)))

@@ -9,7 +9,7 @@ _PLAIN = ("embedding", "positions", "class_token", "register_tokens", "pre_norm"
 
 
 class Layout:
-    """What a vision transformer of ours is made of, as far as weights are concerned.
+    """Parts of one of our vision transformers that hold weights.
 
     Args:
         owner: String, who asks, for error messages.
@@ -22,7 +22,7 @@ class Layout:
         hidden_dim: Integer, channels of a token.
         num_prefix_tokens: Integer, class token and registers.
         grid: `(H, W)` or `(T, H, W)` of the positions.
-        head_reads: What the head reads beside the class token, as the config has it.
+        head_reads: Input of the head in addition to the class token, as in the config.
         added: The layers that a plain ViT lacks: reducers and fusers.
     """
 

@@ -1,4 +1,4 @@
-"""What a file has and a model needs, compared before anything is assigned."""
+"""Comparison of the file with the model before any weight is assigned."""
 
 from keras_tokenlearner.weights.formats import listed
 from keras_tokenlearner.weights.source import BOTH, ZEROS
@@ -12,7 +12,7 @@ def check_head(owner, arrays, layout, entries, recipe):
     between = [name for name in entries.unused() if name.startswith(recipe.head_only)]
     if between:
         raise ValueError(
-            f"{owner}: the file's head stands behind layers that this model lacks, "
+            f"{owner}: the file's head follows layers that this model lacks, "
             f"{listed(between)}; pass head='drop' or head='reset'"
         )
     array, origin = arrays["head/kernel"]
@@ -65,7 +65,7 @@ def match(owner, arrays, layout, entries, recipe, head, partial):
             f"{owner}: model and file are of different architectures, so the model is unchanged. "
             f"Not in the file: {listed(missing) or 'nothing'}. Without a place in the model: "
             f"{listed(unknown) or 'nothing'}. Build the model otherwise (source_config helps), or "
-            "pass partial=True to go on with what fits"
+            "pass partial=True to load the variables that fit"
         )
     unused = [entries.full_name(name) for name in entries.unused()]
     origins = [name for origin in homeless.values() for name in origin.split(BOTH)]

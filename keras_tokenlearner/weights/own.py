@@ -1,4 +1,4 @@
-"""Another model of ours, for one with another grid, head or number of frames."""
+"""Another of our models, for a model with another grid, head or number of frames."""
 
 from keras_tokenlearner.weights.layout import in_order
 from keras_tokenlearner.weights.source import Named, Source
@@ -7,7 +7,7 @@ _NUMBERED = ("token_learner", "token_fuser")
 
 
 def convert(entries, heads):
-    """Return the entries by their own names, but for TokenLearners and TokenFusers: from 0."""
+    """Return the entries by their own names; TokenLearners and TokenFusers are numbered from 0."""
     del heads  # the kernels have them as an axis
     names = {name.partition("/")[0] for name in entries}
     numbered = {

@@ -10,7 +10,7 @@ _UNTRAINED = (
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load` did. `print` it.
+    """Report of `load`, to be printed.
 
     Attributes:
         model: Name of the model.
@@ -20,10 +20,10 @@ class LoadReport:
         resized: Paths of variables to what was done to their shape.
         adapted: Paths of variables to what else was done to their values.
         left: Paths of the variables that kept what they had.
-        reset: Paths of the variables that were initialised anew.
+        reset: Paths of the variables that were initialised again.
         unused: Names of the entries that found no place.
         added: Names of the layers that a plain ViT lacks and the file did not fill.
-        differences: What the model has otherwise than the source, where that was allowed.
+        differences: Settings in which the model differs from the source, if that was allowed.
     """
 
     model: str

@@ -25,7 +25,7 @@ _PATTERNS = (
 
 
 def convert(entries, heads):
-    """Convert the entries of a scenic tree, those of its TokenLearners included."""
+    """Convert the entries of a scenic tree, including its TokenLearners."""
     del heads  # the kernels have them as an axis
     arrays = from_flax(entries, _PATTERNS)
     for path, (array, origin) in arrays.items():

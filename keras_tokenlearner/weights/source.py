@@ -22,11 +22,11 @@ class Named(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """How the checkpoints of one source become weights of ours.
+    """Conversion of the checkpoints of one source to our weights.
 
     Attributes:
         convert: Function of `Entries` and the number of heads. It returns the paths of our
-            variables to `Named` arrays in their shapes, but for what depends on the model:
+            variables to `Named` arrays in their shapes. These depend on the model:
             "positions/table" is (N, C), with the rows of class token and registers where the file
             has them, or without them on its grid, (H, W, C) or (T, H, W, C); and the j-th
             TokenLearner and TokenFuser are "token_learner_{j}" and "token_fuser_{j}".

@@ -1,4 +1,4 @@
-"""The one table of named weights. Those of the package work without a network."""
+"""The one table of named weights. Included weights work without a network."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ class StoredWeights:
 
     Attributes:
         model: Name in the catalogue of the model that they are for.
-        uri: Where the `.weights.h5` file is: `package:NAME` for one that ships, or an address.
+        uri: Where the `.weights.h5` file is: `package:NAME` for an included file, or an address.
         sha256: Of the file.
         size: Of the file, in bytes.
         input_shape: `(height, width, channels)` that they were trained at.
         classes: Of the classifier.
-        class_names: What the classes are called, in order.
+        class_names: Names of the classes, in order.
         licence: Of the weights, and of the data that they were trained on.
-        metric: What they reach, and on what.
+        metric: Accuracy, and the data that it was measured on.
         command: The command that made them.
 
     Example:
@@ -71,7 +71,7 @@ STORE = {
 
 
 def names(model):
-    """Return the names of the weights that ship for a model of the catalogue."""
+    """Return the names of the included weights of a model of the catalogue."""
     return [name for stored_model, name in STORE if stored_model == model]
 
 

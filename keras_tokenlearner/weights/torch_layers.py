@@ -70,7 +70,7 @@ def average_heads(entries, heads):
     if len(set(shapes[: len(heads)])) > 1 or len({shape[0] for shape in shapes}) > 1:
         raise ValueError(
             f"{entries.owner}: {' and '.join(weights)} with their biases have shapes {shapes}, "
-            "which are not those of heads for the same classes"
+            "which do not fit heads for the same classes"
         )
     kernel = np.concatenate([kernel.T for kernel in kernels]) / len(heads)
     return {

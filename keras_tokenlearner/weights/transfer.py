@@ -47,7 +47,7 @@ def load(
     partial=False,
     check_settings=True,
 ):
-    """Load weights of another library into a model of ours, whole or not at all.
+    """Load weights of another library into one of our models, completely or not at all.
 
     The class token's position becomes part of the class token; a model that averages drops both.
     Models take pixels in [-1, 1] (or in [0, 255] with their preprocessing): where the source's
@@ -58,13 +58,13 @@ def load(
             settings that `source_config` gives.
         source: `"augreg"`, `"scenic"`, `"timm"`, `"timm_deit"`, `"dinov2"`, `"huggingface_vit"`,
             `"huggingface_deit"`, `"huggingface_dinov2"`, `"huggingface_clip"` (the vision tower),
-            `"keras_hub"`, or `"keras_tokenlearner"` for a model of ours, such as one of images for
-            one of videos.
+            `"keras_hub"`, or `"keras_tokenlearner"` for one of our models, for example an image
+            model into a video model.
         path_or_mapping: Path of a `.npz`, `.safetensors`, `.h5`, PyTorch or Flax (`.msgpack`) file,
             or of the `.index.json` of one in parts; a mapping of names to arrays, nested or flat;
             or a model of the source.
         head: `"keep"` loads the file's classifier, where it has one, `"drop"` leaves the model's
-            as it is, `"reset"` initialises it anew, for other classes.
+            as it is, `"reset"` initialises it again, for other classes.
         grid: `(H, W)` or `(T, H, W)` of the file's positions; by default a square.
         resize: `"bilinear"` with aligned corners, `"bicubic"`, or `"bicubic_antialias"`. Defaults
             to what the source does; Hugging Face's DINOv2 without registers does `"bicubic"`.
@@ -72,7 +72,7 @@ def load(
             `"half"` (both 0.5), `"imagenet"` or `"clip"`. Defaults to the source's; models of timm
             differ in it: `"timm"` takes `"half"`, as AugReg's have, `"timm_deit"` `"imagenet"`.
         embedding: `"central_frame"` or `"inflate"`, how the patches of an image become tubelets.
-        partial: Boolean, whether to go on although variables other than the head, or layers of a
+        partial: Boolean, whether to continue although variables other than the head, or layers of a
             TokenLearner, are not in the file, or the file holds more blocks or unknown entries.
         check_settings: Boolean, whether to refuse a model with another activation or epsilon than
             the source's.

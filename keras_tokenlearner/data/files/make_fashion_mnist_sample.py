@@ -1,4 +1,4 @@
-"""Write the class-balanced sample of Fashion-MNIST that ships with the package.
+"""Write the included class-balanced sample of Fashion-MNIST.
 
 Command: `python keras_tokenlearner/data/files/make_fashion_mnist_sample.py FOLDER`, with the
 folder of the four original `.gz` files.

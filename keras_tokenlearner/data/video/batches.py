@@ -25,8 +25,8 @@ class VideoBatches(ReadBatches):
         training: Boolean, whether to shuffle and augment.
         flip: Boolean, whether to mirror every other clip for training; not where a class is a way
             to go, as to the left.
-        on_error: `"skip"` puts another video in the place of one that cannot be read, warns, and
-            remembers it in `skipped`, a dictionary from files to reasons; `"raise"` raises.
+        on_error: `"skip"` replaces an unreadable video by another, warns, and records it in
+            `skipped`, a dictionary from files to reasons; `"raise"` raises.
         seed: Integer.
         threads: Integer, of decoding.
 

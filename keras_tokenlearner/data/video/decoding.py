@@ -12,11 +12,11 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file says of itself.
+    """Properties of a video file.
 
     Attributes:
         duration: From the first frame to the end of the last, in seconds.
-        frame_rate: Frames a second, on average.
+        frame_rate: Frames per second, on average.
         height: Of a frame as it is shown, in pixels.
         width: Of a frame as it is shown, in pixels.
     """
@@ -50,7 +50,7 @@ def probe(path):
 def read_frames(path, times):
     """Decode the frames that are shown at given times, and as few others as may be.
 
-    Times, not numbers of frames, so that videos of variable rate are right too. Between two times
+    Times, not numbers of frames, so that videos of variable rate work too. Between two times
     the reader jumps to a later keyframe where there is one. Frames are turned as the file says
     they are shown.
 

@@ -21,9 +21,9 @@ class VideoList:
         files: Paths, as a tuple of texts.
         labels: Integer array of shape (n,), or array of 0 and 1 of shape (n, classes) where a video
             may have several.
-        class_names: What the classes are called, in order.
-        protocol: How they are viewed in testing: arguments of
-            `keras_tokenlearner.evaluation.predict_videos` in the place of its defaults.
+        class_names: Names of the classes, in order.
+        protocol: Views for testing: arguments of `keras_tokenlearner.evaluation.predict_videos`
+            that replace its defaults.
 
     Example:
 
@@ -64,7 +64,7 @@ class VideoList:
 def from_folder(path):
     """List a folder with a folder of videos for every class.
 
-    Hidden folders and files, whose names start with a dot, are passed over.
+    Hidden folders and files, whose names start with a dot, are skipped.
 
     Args:
         path: Path of the folder.
@@ -89,10 +89,10 @@ def from_csv(path, root=None, file_column="file", label_column="label", class_na
 
     Args:
         path: Path of the CSV file.
-        root: Folder that the names in it are relative to. Defaults to that of the CSV file.
+        root: Folder that the names in it are relative to. Defaults to the folder of the CSV file.
         file_column: Name of the column with the names of the files.
         label_column: Name of the column with the labels.
-        class_names: The labels in order, such as those of the training videos for the test
+        class_names: The labels in order, for example the labels of the training videos for the test
             videos. Defaults to the labels of the file, sorted.
 
     Returns:
@@ -126,7 +126,7 @@ def from_avid(path, root, class_names=None, frame_rate=12):
         root: Folder of the videos.
         class_names: The labels in order. Pass the training videos' for the validation videos.
             Defaults to the labels of the file, sorted.
-        frame_rate: Frames a second to test at; the paper does not say.
+        frame_rate: Frames per second to test at; the paper does not state it.
 
     Returns:
         A `VideoList`.
@@ -163,7 +163,7 @@ def from_charades(path, root, frame_rate=12):
     Args:
         path: Path of `Charades_v1_train.csv` or `Charades_v1_test.csv`.
         root: Folder of the videos, `ID.mp4`.
-        frame_rate: Frames a second to test at; the paper has 6 and 12.
+        frame_rate: Frames per second to test at; the paper has 6 and 12.
 
     Returns:
         A `VideoList` with labels of shape (n, 157).

@@ -11,7 +11,7 @@ def open_videos(path):
     Args:
         path: Path of a folder with folders `train` and `test` (or `val`), as `from_folder` reads
             them, or with files `train.csv` and `test.csv` (or `val.csv`) for `from_csv`, or with
-            those of Charades: `Charades_v1_train.csv`, `Charades_v1_test.csv` and the videos in
+            the files of Charades: `Charades_v1_train.csv`, `Charades_v1_test.csv` and the videos in
             `Charades_v1_480`, or of AViD: `avid_train.json`, `avid_val.json` and the videos in
             `videos`; or `"tfds:NAME"` for a data set that tensorflow-datasets prepared.
 

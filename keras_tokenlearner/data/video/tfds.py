@@ -15,12 +15,12 @@ from keras_tokenlearner.data.video.lists import VideoList
 class TfdsVideos(VideoList):
     """A split of a data set of tensorflow-datasets with the features `video` and `label`.
 
-    Its records hold the frames as images each, of which only those of a clip are decoded.
+    Its records hold each frame as an image. Only the frames of a clip are decoded.
 
     Attributes:
-        records: What a record is asked of by its number; `files` holds those numbers, as texts.
+        records: Source of a record by its number; `files` holds the numbers as texts.
         frame: The feature that decodes a frame.
-        frame_rate: Frames a second, of all videos.
+        frame_rate: Frames per second, of all videos.
     """
 
     records: Any = None
@@ -54,7 +54,7 @@ def from_tfds(name, split, frame_rate=25.0):
     Args:
         name: Name of the data set, such as `"ucf101"`.
         split: Name of the split, with a slice if wanted, such as `"train[:1000]"`.
-        frame_rate: Frames a second, which the records do not say; UCF101 has 25.
+        frame_rate: Frames per second, which the records do not state; UCF101 has 25.
 
     Returns:
         A `TfdsVideos`.

@@ -45,7 +45,7 @@ class Devices:
 
         Args:
             model: A compiled `keras.Model`, built inside the scope.
-            batches: `keras_tokenlearner.data.Batches`; their size is that of all devices together.
+            batches: `keras_tokenlearner.data.Batches`; their size counts all devices together.
             validation_data: `Batches`, or arrays of inputs and targets.
             validation_batch_size: Integer, at most so many at once.
             **arguments: For `model.fit`.

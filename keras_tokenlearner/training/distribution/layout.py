@@ -2,7 +2,7 @@ import keras
 
 # Which axis of a weight is divided, by the end of its path: heads in attention, hidden units in
 # MLPs. The first weight of a pair is divided by its outputs, the second by its inputs, so that
-# devices exchange no more than the sum of a block's attention, and that of its MLP.
+# devices exchange only two sums per block, one of its attention and one of its MLP.
 _AXES = {
     r"self_attention/(query|key|value)/kernel": (None, "model", None),  # (C, heads, d)
     r"self_attention/(query|key|value)/bias": ("model", None),
@@ -20,7 +20,7 @@ def transformer_layout(mesh):
         mesh: A `keras.distribution.DeviceMesh` with an axis `"model"`.
 
     Returns:
-        A `keras.distribution.LayoutMap`. What it does not name is on every device.
+        A `keras.distribution.LayoutMap`. Other weights are on every device.
 
     Source: Shoeybi et al., "Megatron-LM: Training Multi-Billion Parameter Language Models Using
     Model Parallelism", 2019, section 3.

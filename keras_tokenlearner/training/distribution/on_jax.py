@@ -96,7 +96,7 @@ class JaxDevices(Devices):
         return multihost_utils.process_allgather(value, tiled=True)
 
     def _prepare(self, model):
-        """Let `predict` give all rows to every process: Keras asks for those of others."""
+        """Let `predict` return all rows in every process: Keras reads remote rows."""
         if self.processes == 1 or "predict_step" in vars(model):
             return
         step, mesh = model.predict_step, self.distribution.device_mesh

@@ -39,7 +39,7 @@ def model_parallel(count):
 
 
 class TorchDevices(Devices):
-    """The device of this process, and those of the others."""
+    """The device of this process, and the devices of the others."""
 
     def __init__(self):
         self.processes = self.replicas = distributed.get_world_size()
@@ -91,7 +91,7 @@ class _Forward(torch.nn.Module):
 
 
 class _MeanOfLogs(keras.callbacks.Callback):
-    """Makes the logs of an epoch those of all processes. It stands before other callbacks."""
+    """Averages the logs of an epoch over all processes. It runs before other callbacks."""
 
     def on_epoch_end(self, epoch, logs):
         logs.update(_mean(logs))

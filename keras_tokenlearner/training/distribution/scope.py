@@ -18,7 +18,7 @@ def scope(mode="auto"):
       `TPUStrategy` where `TPU_NAME` is. Data parallel alone.
     * PyTorch: `DistributedDataParallel`, under `torchrun`. Data parallel alone.
 
-    The batch size stays that of all devices together, so that the learning rate does too.
+    The batch size counts all devices together, so the learning rate stays the same.
 
     Args:
         mode: `"one_device"`; `"data_parallel"`, a part of every batch for each device;

@@ -57,7 +57,7 @@ class PoolingRecipe(ImageNet512Recipe):
     a little. The paper does not say where it pools: we take half of the depth.
 
     Attributes:
-        reducer: What `VisionTransformerConfig` takes, such as `spatial_pooling`.
+        reducer: A value of `VisionTransformerConfig`, such as `spatial_pooling`.
         at: Blocks before it.
     """
 
@@ -81,7 +81,7 @@ class FuserAlternativesRecipe(ImageNet384Recipe):
     higher cost. The figure prints no numbers.
 
     Attributes:
-        fuser: What `VisionTransformerConfig` takes.
+        fuser: A value of `VisionTransformerConfig`.
     """
 
     fuser: str = "reproject"

@@ -12,7 +12,7 @@ from keras_tokenlearner.training.precision import dtype_policy
 
 _CROP = 0.05  # the smallest share of an image's area, as ViT's code has it
 
-# What Keras's RematScope can do on each backend, as of Keras 3.15.
+# Modes of Keras's RematScope on each backend, as of Keras 3.15.
 _REMAT = {
     "jax": ("none", "activations"),
     "torch": ("none", "activations", "full"),
@@ -39,20 +39,21 @@ class ImageNet384Recipe:
     The paper follows "the exact training protocols" of ViT: SGD with momentum, 20,000 steps of 512
     images (8 epochs), cosine decay, no weight decay, global norm clipped at 1. ViT tried the rates
     0.003, 0.01, 0.03 and 0.06 and the paper does not say which it took: we take 0.03. 500 steps of
-    warm-up and the inception crop are those of ViT's code.
+    warm-up and the inception crop follow ViT's code.
 
     Attributes:
         model: Name in the catalogue.
-        weights: What `create_model` takes, with a head of any classes, which is not used; empty for
-            random weights.
-        data: What `open_named` takes.
+        weights: Weights for `create_model`. Their head may have any classes and is not used. Empty
+            for random weights.
+        data: Name of a data set for `open_named`.
         size: Height and width of the images.
-        epochs: Passes over the training images.
+        epochs: Epochs over the training images.
         batch_size: Images a step of the optimizer.
         gradient_accumulation_steps: Parts of a batch; their gradients are averaged.
         learning_rate: The highest, reached after the warm-up.
         warmup_steps: Steps of linear warm-up.
-        layer_decay: Learning rate of a block over that of the block above; ViT has one for all.
+        layer_decay: Learning rate of a block divided by the rate of the block above; ViT has one
+            for all.
         label_smoothing: Of the cross-entropy.
         ema_momentum: Momentum of the average of the weights that is kept; 0 for none.
         precision: Name of Keras's policy, such as `mixed_bfloat16`.

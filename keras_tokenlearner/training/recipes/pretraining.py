@@ -17,12 +17,12 @@ class PretrainingRecipe(ImageNet384Recipe):
     are far too few: ViT takes 300 there, a rate of 0.003 and a weight decay of 0.3.
 
     To expect after JFT-300M: the few-shot accuracies of Figure 6, which prints no numbers; measure
-    them with `keras-tokenlearner evaluate MODEL --weights FILE --metrics few_shot`. What we could
-    train, we did not: no number is ours.
+    them with `keras-tokenlearner evaluate MODEL --weights FILE --metrics few_shot`. We trained none
+    of these models, so no number is ours.
 
     Adam with decoupled weight decay 0.1, 10,000 steps of warm-up and linear decay are ViT's, for 7
-    epochs at a rate of 8e-4 for B models; it takes 4e-4 and 7 or 14 epochs for L/16. For S models
-    neither paper says; we take those of B.
+    epochs at a rate of 8e-4 for B models; it takes 4e-4 and 7 or 14 epochs for L/16. Neither paper
+    states the values for S models; we take B's.
 
     Attributes:
         weight_decay: Of all but biases, norms and positions.

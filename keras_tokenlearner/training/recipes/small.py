@@ -20,8 +20,8 @@ class FashionMnistRecipe:
 
     Attributes:
         model: Name in the catalogue, of a model for 28 x 28 x 1 images.
-        source: What `load_fashion_mnist` takes.
-        epochs: Passes over the training images.
+        source: Source for `load_fashion_mnist`.
+        epochs: Epochs over the training images.
         batch_size: Images a step.
         learning_rate: The highest, reached after the warm-up; cosine to zero from there.
         warmup_epochs: Epochs of linear warm-up.
@@ -85,7 +85,7 @@ class Cifar10Recipe(FashionMnistRecipe):
 
     Attributes:
         model: Name in the catalogue, built for 32 x 32 x 3 images.
-        source: What `load_cifar10` takes.
+        source: Source for `load_cifar10`.
         precision: Name of Keras's policy.
     """
 

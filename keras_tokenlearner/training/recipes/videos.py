@@ -1,4 +1,4 @@
-"""Video models, on a folder of videos, and those of the paper on Kinetics, Charades and AViD."""
+"""Video models on a folder of videos, and the paper's models on Kinetics, Charades and AViD."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ class VideosRecipe:
     Command: `keras-tokenlearner train videos --set source=FOLDER`. It needs the extra `video`, and
     folders `train` and `test` in FOLDER, each with a folder of videos for every class, or lists
     `train.csv` and `test.csv` with columns `file` and `label`; or `source=tfds:NAME` and a set
-    that tensorflow-datasets prepared. What to expect depends on them.
+    that tensorflow-datasets prepared. The expected accuracy depends on the videos.
 
     A training video gives a clip at a random moment in every epoch, a test video one from its
     middle; `keras-tokenlearner evaluate` scores several views of each.
 
     Attributes:
         model: Name in the catalogue, of a model for videos.
-        source: What `keras_tokenlearner.data.video.open_videos` takes.
+        source: Source for `keras_tokenlearner.data.video.open_videos`.
         frames: Of a clip; 0 for what the catalogue says.
         size: Height and width of a clip; 0 for what the catalogue says.
         stride: Frames of the video for each frame of a clip.
         frame_rate: Frames of the video a second that `stride` counts; 0 for each file's own.
-        epochs: Passes over the training videos.
+        epochs: Epochs over the training videos.
         batch_size: Clips a step.
         learning_rate: The highest, reached after the warm-up; cosine to zero from there.
         warmup_epochs: Epochs of linear warm-up.
@@ -109,7 +109,7 @@ class VideosRecipe:
 
 @dataclass(frozen=True)
 class _MomentumRecipe(VideosRecipe):
-    """Videos as the paper trains on them: SGD with momentum in the place of AdamW."""
+    """Videos as the paper trains on them: SGD with momentum instead of AdamW."""
 
     layer_decay = 1.0
 
@@ -138,17 +138,18 @@ class KineticsRecipe(_MomentumRecipe):
         tokenlearner_vivit_l10_35_16at18 85.4 96.3    tokenlearner_vivit_l10_35_16at18 86.1 97.0
                                                       ..._l10_35_16at18_fuser 86.3 97.0
 
-    We have not run it and name no number of ours. 30 epochs and a rate of 0.05 are the paper's; 64
+    We have not run it, so no number is ours. 30 epochs and a rate of 0.05 are the paper's; 64
     clips at a time, 32 frames with a stride of 2, 2.5 epochs of warm-up, cosine decay, gradients
-    clipped at 1 and no label smoothing are those of ViViT's code, which the paper follows. Crops,
+    clipped at 1 and no label smoothing follow ViViT's code, as the paper does. Crops,
     mirroring and colours are varied as `VideoBatches` does it, somewhat otherwise than there.
 
     Attributes:
         image_model: Name in the catalogue, of the image model whose weights `weights` are; patches
             become tubelets as by ViViT's "central frame".
-        weights: What `create_model` takes for `image_model`, of any classes; empty for random
+        weights: Weights of `image_model` for `create_model`, of any classes; empty for random
             weights.
-        layer_decay: Learning rate of a block over that of the block above; ViViT has one for all.
+        layer_decay: Learning rate of a block divided by the rate of the block above; ViViT has one
+            for all.
         precision: Name of Keras's policy, such as `mixed_bfloat16`.
 
     Source: Arnab et al., "ViViT: A Video Vision Transformer", 2021, and its code in Scenic.
@@ -184,9 +185,9 @@ class CharadesRecipe(_MomentumRecipe):
     `Charades_v1_test.csv` and the folder `Charades_v1_480` of the videos. Segments of 64 frames,
     12 a second, start at random moments; `keras-tokenlearner evaluate` merges consecutive ones.
 
-    To expect, in mean average precision of the test videos, from the paper: 66.3% at 12 frames a
-    second and 59.6% at 6; of `x2plus1d_m` 62.7% and 56.6%. We have not run it and name no number
-    of ours. A video is labelled with all its actions, and so are its segments.
+    To expect, in mean average precision of the test videos, from the paper: 66.3% at 12 frames per
+    second and 59.6% at 6; of `x2plus1d_m` 62.7% and 56.6%. We have not run it, so no number is
+    ours. A video is labelled with all its actions, and so are its segments.
 
     100,000 steps of 256 segments, a cosine schedule, no label smoothing and 224 pixels are the
     paper's, which tests at 256. It names no optimizer and gives a rate of 0.8 "per TPU core": we
@@ -225,10 +226,10 @@ class AvidRecipe(_MomentumRecipe):
         x2plus1d_m 48.6                       tokenlearner_x2plus1d_m 53.7
         x2plus1d_m_spatial_temporal 50.6      tokenlearner_x2plus1d_m_without_conv2d 53.8
 
-    We have not run it and name no number of ours. 8 clips on each of 64 cores, a cosine schedule,
+    We have not run it, so no number is ours. 8 clips on each of 64 cores, a cosine schedule,
     label smoothing of 0.2 and 100,000 steps, "roughly 125 epochs", are the paper's. It names no
     optimizer, no frame rate, and gives a rate of 0.025 "per TPU": we take SGD with momentum and
-    0.025 for the whole batch, after one epoch of warm-up, and 12 frames a second as on Charades.
+    0.025 for the whole batch, after one epoch of warm-up, and 12 frames per second as on Charades.
     """
 
     model: str = "tokenlearner_x2plus1d_m_without_conv2d"
