@@ -293,12 +293,12 @@ def test_files_in_parts(tmp_path):
     assert set(entries) == {"a", "b"} and entries.origin == str(index)
     np.testing.assert_array_equal(entries["b"], np.arange(4))
     for text, message in (
-        ('{"weight_map": {"a": "../one.npz"}}', "'../one.npz' is no file beside it"),
-        ('{"weight_map": {"a": "model.npz.index.json"}}', "is no file beside it"),
+        ('{"weight_map": {"a": "../one.npz"}}', "'../one.npz' is no file next to it"),
+        ('{"weight_map": {"a": "model.npz.index.json"}}', "is no file next to it"),
         ('{"weight_map": {"a": "three.npz"}}', "there is no such file"),
-        (json.dumps({"weight_map": {"a": str(tmp_path / "one.npz")}}), "is no file beside it"),
-        ('{"weight_map": {"a": ".."}}', "is no file beside it"),
-        ('{"weight_map": {"a": ""}}', "is no file beside it"),
+        (json.dumps({"weight_map": {"a": str(tmp_path / "one.npz")}}), "is no file next to it"),
+        ('{"weight_map": {"a": ".."}}', "is no file next to it"),
+        ('{"weight_map": {"a": ""}}', "is no file next to it"),
         ('{"weight_map": {"a": 3}}', "there is no such file"),
         ('{"weight_map": {"a": "one.npz", "c": "one.npz"}}', "do not belong together.* has c"),
         ('{"weight_map": {"b": "one.npz"}}', "do not belong together.* has a, b"),

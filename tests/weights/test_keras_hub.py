@@ -50,6 +50,6 @@ def test_head_behind_another_layer(tmp_path):
     classifier.save_weights(tmp_path / "task.weights.h5")
     for checkpoint in (classifier, tmp_path / "task.weights.h5"):
         model = build("keras_hub", checkpoint)
-        with pytest.raises(ValueError, match="stands behind layers that this model lacks"):
+        with pytest.raises(ValueError, match="follows layers that this model lacks"):
             load(model, "keras_hub", checkpoint)
         assert len(load(model, "keras_hub", checkpoint, head="drop").unused) >= 4

@@ -121,5 +121,5 @@ def test_a_head_behind_pre_logits():
     entries["params"]["pre_logits/kernel"] = np.zeros((16, 16))
     plain = SIZES | {"reducer": None, "at": None}
     model = build("scenic", entries, image=IMAGE, **plain)
-    refused("stands behind layers that this model lacks", model, "scenic", entries)
+    refused("follows layers that this model lacks", model, "scenic", entries)
     assert load(model, "scenic", entries, head="drop").left == ("head/kernel", "head/bias")

@@ -126,7 +126,7 @@ def test_heads_of_distilled_models():
     assert report.unused == heads
     entries["head_dist.weight"] = entries["head_dist.weight"][:3]
     model = build("timm", class_token=True, **DISTILLED)
-    refused("not those of heads for the same classes", model, "timm", entries)
+    refused("do not fit heads for the same classes", model, "timm", entries)
 
 
 def test_heads_that_do_not_divide():
