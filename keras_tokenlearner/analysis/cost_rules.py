@@ -7,6 +7,7 @@ from keras import layers
 
 from keras_tokenlearner import layers as own
 from keras_tokenlearner.analysis.costs import Cost, count
+from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 
 
 def _each(number, shape):
@@ -34,6 +35,11 @@ def _(layer: layers.Rescaling, shape):
 @count.register
 def _(layer: layers.LayerNormalization, shape):
     return _each(7, shape)
+
+
+@count.register
+def _(layer: layers.RMSNormalization, shape):
+    return _each(4, shape)
 
 
 @count.register
@@ -93,9 +99,51 @@ def _(layer: layers.MultiHeadAttention, query, value=None, key=None):
     products = Cost(length * others * (query_dim + value_dim))
     output = Cost(length * value_dim * width)
     cheap = _each(1, (length, query_dim)) + _softmax((layer.num_heads, length, others))
-    if layer.use_bias:
-        cheap += Cost(elementwise=length * (query_dim + width) + others * (query_dim + value_dim))
+    positions = (length, others, others, length)
+    dense = layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense
+    for count_of, part in zip(positions, dense, strict=True):
+        if part.bias is not None:
+            cheap += _each(count_of, part.bias.shape)
     return projections + products + output + cheap
+
+
+@count.register
+def _(layer: MultiHeadAttention, query, value=None, key=None, rotation=None):
+    # The rule of Keras's layer, which has none of what is added.
+    cost = count.dispatch(layers.MultiHeadAttention)(layer, query, value, key)
+    length, others = query[0], (value or query)[0]
+    queries, keys = (
+        (length, layer.num_heads, layer.key_dim),
+        (others, layer.num_heads, layer.key_dim),
+    )
+    if layer.qk_norm:
+        cost += count(layer.query_norm, queries) + count(layer.key_norm, keys)
+    if rotation is not None:
+        cost += _each(3, queries) + _each(3, keys)
+    if layer.inner_norm:
+        cost += count(layer.output_norm, (length, layer.num_heads * layer.value_dim))
+    return cost
+
+
+@count.register
+def _(layer: own.AttentionPooling, shape):
+    pooled = (1, shape[-1])
+    cost = count(layer.attention, pooled, shape)
+    if layer.mlp_dim == 0:
+        return cost
+    return cost + count(layer.mlp_norm, pooled) + count(layer.mlp, pooled) + _each(1, pooled)
+
+
+@count.register
+def _(layer: own.RotaryPositions, shape, maps=None):
+    """Return nothing for a table that is known, else that of angles, cosines and sines."""
+    if maps is None and layer.frequencies == "fixed":
+        return Cost()
+    tokens, heads, channels = layer.compute_output_shape((None, *shape), maps and (None, *maps))[1:]
+    axes, channels = len(shape) - 1, channels // 2
+    angles = Cost(tokens * heads * channels * axes) + _each(8, (tokens, heads, channels))
+    centres = Cost() if maps is None else Cost(prod(shape[:-1]) * axes * maps[-1])
+    return angles + centres
 
 
 @count.register
@@ -138,6 +186,7 @@ def _(layer: own.MLP, shape):
         count(layer.hidden, shape)
         + gate
         + _activation(layer.activation, hidden)
+        + (count(layer.norm, hidden) if layer.inner_norm else Cost())
         + count(layer.output_dense, hidden)
     )
 
@@ -202,11 +251,12 @@ def _(layer: own.MixerBlock, shape):
 
 
 @count.register
-def _(layer: own.TransformerBlock, shape):
+def _(layer: own.TransformerBlock, shape, rotation=None):
     branches = [*layer.self_attention_branch, *layer.mlp_branch]
+    rotated = () if rotation is None else (shape, shape, rotation)
     return (
         count(layer.attention_norm, shape)
-        + count(layer.self_attention, shape)
+        + count(layer.self_attention, shape, *rotated)
         + count(layer.mlp_norm, shape)
         + count(layer.mlp, shape)
         + sum((count(part, shape) for part in branches), Cost())

@@ -1,5 +1,6 @@
 """The paper's equations as Keras layers, and what a vision transformer needs around them."""
 
+from keras_tokenlearner.layers.attention_pooling import AttentionPooling
 from keras_tokenlearner.layers.conv_stem import ConvStem
 from keras_tokenlearner.layers.fuser_alternatives import Reproject, Unpool
 from keras_tokenlearner.layers.layer_scale import LayerScale
@@ -9,6 +10,7 @@ from keras_tokenlearner.layers.patches import PatchEmbedding, TubeletEmbedding
 from keras_tokenlearner.layers.positions import PositionEmbedding
 from keras_tokenlearner.layers.prefix_tokens import PrefixTokens
 from keras_tokenlearner.layers.prior_attention import PriorAttention
+from keras_tokenlearner.layers.rotary import RotaryPositions
 from keras_tokenlearner.layers.self_attention import SelfAttention
 from keras_tokenlearner.layers.space_time import SpaceTimeAttention
 from keras_tokenlearner.layers.token_alternatives import (

@@ -1,9 +1,17 @@
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_bool, check_channels, check_int, check_rate
+from keras_tokenlearner._checks import (
+    check_bool,
+    check_channels,
+    check_choice,
+    check_int,
+    check_positive,
+    check_rate,
+)
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.linear import linear
+from keras_tokenlearner.layers.norms import NORMS, norm_layer
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -15,7 +23,8 @@ class MLP(layers.Layer):
     generators that the paper compares with.
 
     With a gate it is `y = W2 (activation(Wg x + bg) * (W1 x + b1)) + b2`; with the activation
-    `"silu"` that is SwiGLU, as in DINOv2's largest model.
+    `"silu"` that is SwiGLU, as in DINOv2's largest model. With an inner norm, what goes into W2 is
+    normalised first, as in EVA-02.
 
     Args:
         mlp_dim: Integer, units of the first dense layer.
@@ -23,6 +32,9 @@ class MLP(layers.Layer):
         activation: Name or callable. Defaults to `"gelu_tanh"`, the form of the JAX reference.
         dropout_rate: Float in [0, 1), the rate after each dense layer.
         gated: Boolean, whether a third dense layer gates the hidden units.
+        use_bias: Boolean, whether the dense layers have biases.
+        inner_norm: `None`, or the norm of the hidden units: `"layer_norm"` or `"rms_norm"`.
+        layer_norm_epsilon: Float, of the inner norm.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
@@ -46,13 +58,16 @@ class MLP(layers.Layer):
 
     def __init__(
         self,
-        mlp_dim,
-        output_dim=None,
-        activation="gelu_tanh",
-        dropout_rate=0.0,
-        gated=False,
-        **kwargs,
-    ):
+        mlp_dim: int,
+        output_dim: int | None = None,
+        activation: str = "gelu_tanh",
+        dropout_rate: float = 0.0,
+        gated: bool = False,
+        use_bias: bool = True,
+        inner_norm: str | None = None,
+        layer_norm_epsilon: float = 1e-6,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(**kwargs)
         self.mlp_dim = check_int("MLP", "mlp_dim", mlp_dim)
         self.output_dim = output_dim
@@ -61,10 +76,14 @@ class MLP(layers.Layer):
         self.activation = activations.get(activation, "MLP")
         self.dropout_rate = check_rate("MLP", "dropout_rate", dropout_rate)
         self.gated = check_bool("MLP", "gated", gated)
+        self.use_bias = check_bool("MLP", "use_bias", use_bias)
+        self.inner_norm = check_choice("MLP", "inner_norm", inner_norm, (None, *NORMS))
+        self.layer_norm_epsilon = check_positive("MLP", "layer_norm_epsilon", layer_norm_epsilon)
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         channels = check_channels("MLP", inputs_shape)
         dense = {
+            "use_bias": self.use_bias,
             "kernel_initializer": "glorot_uniform",
             "bias_initializer": keras.initializers.RandomNormal(stddev=1e-6),
             "dtype": self.dtype_policy,
@@ -78,26 +97,34 @@ class MLP(layers.Layer):
             self.dropout_rate, dtype=self.dtype_policy, name="hidden_dropout"
         )
         hidden_shape = (*inputs_shape[:-1], self.mlp_dim)
+        if self.inner_norm is not None:
+            self.norm = norm_layer(
+                "MLP", self.inner_norm, self.layer_norm_epsilon, "norm", self.dtype_policy
+            )
+            self.norm.build(hidden_shape)
         self.output_dense = layers.Dense(self.output_dim or channels, name="output", **dense)
         self.output_dense.build(hidden_shape)
         self.output_dropout = layers.Dropout(
             self.dropout_rate, dtype=self.dtype_policy, name="output_dropout"
         )
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
         if self.gated:
             x = self.activation(linear(self.gate, inputs)) * linear(self.hidden, inputs)
         else:
             x = self.activation(linear(self.hidden, inputs))
+        if self.dropout_rate:
+            x = self.hidden_dropout(x, training=training)
+        if self.inner_norm is not None:
+            x = self.norm(x)
         if not self.dropout_rate:
             return linear(self.output_dense, x)
-        x = self.hidden_dropout(x, training=training)
         return self.output_dropout(linear(self.output_dense, x), training=training)
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*inputs_shape[:-1], self.output_dim or inputs_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "mlp_dim": self.mlp_dim,
@@ -105,4 +132,7 @@ class MLP(layers.Layer):
             "activation": activations.serialize(self.activation),
             "dropout_rate": self.dropout_rate,
             "gated": self.gated,
+            "use_bias": self.use_bias,
+            "inner_norm": self.inner_norm,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
         }

@@ -1,7 +1,12 @@
 import keras
 from keras import layers, ops
 
+from keras_tokenlearner._checks import check_bool, check_choice, check_positive
 from keras_tokenlearner.layers.linear import linear
+from keras_tokenlearner.layers.norms import NORMS, norm_layer
+from keras_tokenlearner.layers.rotary import LAYOUTS, rotate
+
+QKV_BIASES = ("all", "query_value", "none")
 
 # On JAX so many weights of a head are worth a turn of their own; fewer are faster together.
 _MANY_WEIGHTS = 128 * 128
@@ -20,31 +25,142 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     made, take two products of stacks of matrices. PyTorch adds biases within the projections and
     copies nothing for its fused attention. All else is Keras's, whose gates and windows it is not
     made for.
+
+    What ViTs have besides, on every path: biases of some projections alone, a norm of each head's
+    queries and keys, rotary positions, and a norm of what goes into the output projection.
+
+    Args:
+        *args: Those of `keras.layers.MultiHeadAttention`.
+        qkv_bias: `"all"`, `"query_value"` (BEiT, EVA) or `"none"`, which of the three have a bias.
+        output_bias: Boolean, whether the output projection has one.
+        qk_norm: `None`, or the norm of queries and keys: `"layer_norm"` or `"rms_norm"`.
+        inner_norm: `None`, or the norm before the output projection.
+        layer_norm_epsilon: Float, of these norms.
+        rotary: `None`, or how channels pair: a layout of `RotaryPositions`, whose table the call
+            then takes as `rotation`. Without a table nothing is rotated.
+        **kwargs: Those of `keras.layers.MultiHeadAttention`.
     """
+
+    def __init__(
+        self,
+        *args: int,
+        qkv_bias: str = "all",
+        output_bias: bool = True,
+        qk_norm: str | None = None,
+        inner_norm: str | None = None,
+        layer_norm_epsilon: float = 1e-6,
+        rotary: str | None = None,
+        **kwargs: int | float | str | bool | keras.DTypePolicy | None,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        owner = "MultiHeadAttention"
+        self.qkv_bias = check_choice(owner, "qkv_bias", qkv_bias, QKV_BIASES)
+        self.output_bias = check_bool(owner, "output_bias", output_bias)
+        self.qk_norm = check_choice(owner, "qk_norm", qk_norm, (None, *NORMS))
+        self.inner_norm = check_choice(owner, "inner_norm", inner_norm, (None, *NORMS))
+        self.layer_norm_epsilon = check_positive(owner, "layer_norm_epsilon", layer_norm_epsilon)
+        self.rotary = check_choice(owner, "rotary", rotary, (None, *LAYOUTS))
+
+    def build(
+        self,
+        query_shape: tuple[int | None, ...],
+        value_shape: tuple[int | None, ...],
+        key_shape: tuple[int | None, ...] | None = None,
+    ) -> None:
+        if self.qkv_bias == "all" and self.output_bias:
+            super().build(query_shape, value_shape, key_shape)
+        else:
+            self._build_projections(query_shape, value_shape, key_shape or value_shape)
+        for name in ("query", "key") if self.qk_norm else ():
+            setattr(self, f"{name}_norm", self._norm(self.qk_norm, self.key_dim, f"{name}_norm"))
+        if self.inner_norm:
+            channels = self.num_heads * self.value_dim
+            self.output_norm = self._norm(self.inner_norm, channels, "output_norm")
+
+    def _build_projections(self, query_shape, value_shape, key_shape) -> None:
+        """Make the projections of Keras's layer, under its names, with biases where they are."""
+        heads = self.num_heads
+        some, all_of_them = self.qkv_bias != "none", self.qkv_bias == "all"
+        self._query_dense = self._dense("query", query_shape, (heads, self.key_dim), some)
+        self._key_dense = self._dense("key", key_shape, (heads, self.key_dim), all_of_them)
+        self._value_dense = self._dense("value", value_shape, (heads, self.value_dim), some)
+        self._build_attention(4)
+        joined = (*query_shape[:-1], heads, self.value_dim)
+        output = query_shape[-1:]
+        self._output_dense = self._dense("attention_output", joined, output, self.output_bias)
+
+    def _dense(self, name, shape, output, use_bias) -> layers.EinsumDense:
+        split = len(output) == 2
+        dense = layers.EinsumDense(
+            "abc,cde->abde" if split else "abcd,cde->abe",
+            output_shape=(None, *output),
+            bias_axes=("de" if split else "e") if use_bias and self.use_bias else None,
+            name=name,
+            **self._get_common_kwargs_for_sublayer(),
+        )
+        dense.build(shape)
+        return dense
+
+    def _norm(self, norm: str, channels: int, name: str) -> keras.Layer:
+        layer = norm_layer(
+            "MultiHeadAttention", norm, self.layer_norm_epsilon, name, self.dtype_policy
+        )
+        layer.build((None, None, channels))
+        return layer
 
     def call(
         self,
-        query,
-        value,
-        key=None,
-        query_mask=None,
-        value_mask=None,
-        key_mask=None,
-        attention_mask=None,
-        return_attention_scores=False,
-        training=None,
-        use_causal_mask=False,
-    ):
+        query: keras.KerasTensor,
+        value: keras.KerasTensor,
+        key: keras.KerasTensor | None = None,
+        query_mask: keras.KerasTensor | None = None,
+        value_mask: keras.KerasTensor | None = None,
+        key_mask: keras.KerasTensor | None = None,
+        attention_mask: keras.KerasTensor | None = None,
+        rotation: keras.KerasTensor | None = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        use_causal_mask: bool = False,
+    ) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
+        if rotation is not None and self.rotary is None:
+            raise ValueError(
+                "MultiHeadAttention: a `rotation` needs the layout of its pairs; pass "
+                f"rotary='half' or another of {LAYOUTS}. Received: rotary=None"
+            )
         masks = query_mask, value_mask, key_mask, attention_mask
         options = return_attention_scores, training, use_causal_mask
         masked = use_causal_mask or any(mask is not None for mask in masks)
         of_keras = masked or return_attention_scores or self.dropout or len(query.shape) != 3
-        if keras.backend.backend() != "torch" or of_keras:
+        on_torch = keras.backend.backend() == "torch" and not of_keras
+        plain = rotation is None and not self.qk_norm and not self.inner_norm
+        if plain and not on_torch:
             return super().call(query, value, key, *masks, *options)
         inputs = query, value if key is None else key, value
         projections = self.query_dense, self.key_dense, self.value_dense
-        projected = [linear(dense, x) for dense, x in zip(projections, inputs, strict=True)]
-        return linear(self.output_dense, _on_torch(*projected))
+        query, key, value = map(linear, projections, inputs)
+        if self.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if rotation is not None:
+            query, key = (rotate(x, rotation, self.rotary) for x in (query, key))
+        scores = None
+        if on_torch:
+            heads = _on_torch(query, key, value)
+        else:
+            mask = self._mask(inputs, masks, use_causal_mask) if masked else None
+            heads, scores = self._compute_attention(
+                query, key, value, mask, training, return_attention_scores
+            )
+        if self.inner_norm:
+            joined = ops.reshape(heads, (*ops.shape(heads)[:2], -1))
+            heads = ops.reshape(self.output_norm(joined), ops.shape(heads))
+        output = linear(self.output_dense, heads)
+        return (output, scores) if return_attention_scores else output
+
+    def _mask(self, inputs, masks, use_causal_mask) -> keras.KerasTensor:
+        query, _, value = inputs
+        names = "query_mask", "value_mask", "key_mask", "attention_mask"
+        given = dict(zip(names, masks, strict=True))
+        return self._compute_attention_mask(query, value, **given, use_causal_mask=use_causal_mask)
 
     def _compute_attention(self, query, key, value, attention_mask=None, training=None, *options):
         def of_keras(query, key, value):
@@ -64,6 +180,25 @@ class MultiHeadAttention(layers.MultiHeadAttention):
 
         inputs, other = (query, key, value), lambda *inputs: of_keras(*inputs)[0]
         return jax.lax.platform_dependent(*inputs, cpu=_head_by_head, default=other), None
+
+    def compute_output_spec(
+        self,
+        *args: keras.KerasTensor,
+        rotation: keras.KerasTensor | None = None,
+        **kwargs: keras.KerasTensor | bool | None,
+    ) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
+        return super().compute_output_spec(*args, **kwargs)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "qkv_bias": self.qkv_bias,
+            "output_bias": self.output_bias,
+            "qk_norm": self.qk_norm,
+            "inner_norm": self.inner_norm,
+            "layer_norm_epsilon": self.layer_norm_epsilon,
+            "rotary": self.rotary,
+        }
 
 
 def _on_torch(query, key, value):

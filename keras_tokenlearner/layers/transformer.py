@@ -13,10 +13,11 @@ from keras_tokenlearner._checks import (
     check_rate,
 )
 from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.layer_normalization import LayerNormalization
 from keras_tokenlearner.layers.layer_scale import LayerScale
 from keras_tokenlearner.layers.mlp import MLP
-from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
+from keras_tokenlearner.layers.multi_head_attention import QKV_BIASES, MultiHeadAttention
+from keras_tokenlearner.layers.norms import NORMS, norm_layer
+from keras_tokenlearner.layers.rotary import LAYOUTS
 from keras_tokenlearner.layers.vector_attention import VectorAttention
 
 
@@ -24,7 +25,7 @@ from keras_tokenlearner.layers.vector_attention import VectorAttention
 class TransformerBlock(layers.Layer):
     """A pre-norm transformer layer: attention over the tokens, then an MLP over the channels.
 
-    `x <- x + Attention(LayerNorm(x))`, then `x <- x + MLP(LayerNorm(x))`.
+    `x <- x + Attention(Norm(x))`, then `x <- x + MLP(Norm(x))`.
 
     Args:
         num_heads: Integer, heads of the dot-product attention; it must divide the channels. Vector
@@ -38,11 +39,21 @@ class TransformerBlock(layers.Layer):
         drop_path_rate: Float in [0, 1), the rate at which an example skips a branch in training.
         layer_scale: Float or `None`, where the factors of a `LayerScale` after each branch start.
         activation: Name or callable, of the MLP. Defaults to `"gelu_tanh"`, as in the JAX ViT.
-        layer_norm_epsilon: Float, of the LayerNorms.
+        layer_norm_epsilon: Float, of the norms.
+        norm: `"layer_norm"` or `"rms_norm"`, the kind of all norms.
+        qk_norm: Boolean, whether each head's queries and keys are normalised.
+        qkv_bias: `"all"`, `"query_value"` or `"none"`: which of queries, keys and values have a
+            bias.
+        attention_bias: Boolean, whether the output projection of the attention has a bias.
+        mlp_bias: Boolean, whether the MLP has biases.
+        attention_inner_norm: Boolean, whether a norm stands before the output projection.
+        mlp_inner_norm: Boolean, whether a norm stands before the MLP's last dense layer.
+        rotary: `None`, or the layout of the `RotaryPositions` whose tables the block takes.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
         inputs: Tensor of shape (B, N, C).
+        rotation: Table of `RotaryPositions`, or `None` for queries and keys as they are.
         attention_mask: Boolean tensor of shape (B, N, N), `True` where a token (second axis) may
             see a token (third axis).
         training: Boolean, whether to drop.
@@ -65,18 +76,26 @@ class TransformerBlock(layers.Layer):
 
     def __init__(
         self,
-        num_heads,
-        mlp_dim=None,
-        gated_mlp=False,
-        attention="dot_product",
-        dropout_rate=0.0,
-        attention_dropout_rate=0.0,
-        drop_path_rate=0.0,
-        layer_scale=None,
-        activation="gelu_tanh",
-        layer_norm_epsilon=1e-6,
-        **kwargs,
-    ):
+        num_heads: int,
+        mlp_dim: int | None = None,
+        gated_mlp: bool = False,
+        attention: str = "dot_product",
+        dropout_rate: float = 0.0,
+        attention_dropout_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale: float | None = None,
+        activation: str = "gelu_tanh",
+        layer_norm_epsilon: float = 1e-6,
+        norm: str = "layer_norm",
+        qk_norm: bool = False,
+        qkv_bias: str = "all",
+        attention_bias: bool = True,
+        mlp_bias: bool = True,
+        attention_inner_norm: bool = False,
+        mlp_inner_norm: bool = False,
+        rotary: str | None = None,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(**kwargs)
         owner = "TransformerBlock"
         self.num_heads = check_int(owner, "num_heads", num_heads)
@@ -93,12 +112,40 @@ class TransformerBlock(layers.Layer):
         )
         self.activation = activations.get(activation, "TransformerBlock")
         self.layer_norm_epsilon = check_positive(owner, "layer_norm_epsilon", layer_norm_epsilon)
+        self.norm = check_choice(owner, "norm", norm, NORMS)
+        self.qkv_bias = check_choice(owner, "qkv_bias", qkv_bias, QKV_BIASES)
+        self.rotary = check_choice(owner, "rotary", rotary, (None, *LAYOUTS))
+        self.qk_norm = check_bool(owner, "qk_norm", qk_norm)
+        self.attention_bias = check_bool(owner, "attention_bias", attention_bias)
+        self.mlp_bias = check_bool(owner, "mlp_bias", mlp_bias)
+        self.attention_inner_norm = check_bool(owner, "attention_inner_norm", attention_inner_norm)
+        self.mlp_inner_norm = check_bool(owner, "mlp_inner_norm", mlp_inner_norm)
+        if attention == "vector":
+            self._check_vector_attention()
 
-    def build(self, inputs_shape):
+    def _check_vector_attention(self) -> None:
+        """Raise `ValueError` for arguments that vector attention does not read."""
+        default = {
+            "qk_norm": False,
+            "qkv_bias": "all",
+            "attention_bias": True,
+            "attention_inner_norm": False,
+            "rotary": None,
+        }
+        for name, value in default.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"TransformerBlock: `{name}` is of attention='dot_product'; leave it at "
+                    f"{value!r}. Received: attention='vector', {name}={getattr(self, name)!r}"
+                )
+
+    def build(
+        self,
+        inputs_shape: tuple[int | None, ...],
+        rotation_shape: tuple[int | None, ...] | None = None,
+    ) -> None:
         channels = check_channels("TransformerBlock", inputs_shape, rank=3)
-        self.attention_norm = self._child(
-            LayerNormalization, inputs_shape, "attention_norm", epsilon=self.layer_norm_epsilon
-        )
+        self.attention_norm = self._norm(inputs_shape, "attention_norm")
         if self.attention == "vector":
             self.self_attention = VectorAttention(
                 channels, dtype=self.dtype_policy, name="self_attention"
@@ -110,6 +157,12 @@ class TransformerBlock(layers.Layer):
                     key_dim=check_heads("TransformerBlock", self.num_heads, channels),
                     dropout=self.attention_dropout_rate,
                     kernel_initializer="glorot_uniform",
+                    qkv_bias=self.qkv_bias,
+                    output_bias=self.attention_bias,
+                    qk_norm=self.norm if self.qk_norm else None,
+                    inner_norm=self.norm if self.attention_inner_norm else None,
+                    layer_norm_epsilon=self.layer_norm_epsilon,
+                    rotary=self.rotary,
                     dtype=self.dtype_policy,
                     name="self_attention",
                 )
@@ -117,9 +170,7 @@ class TransformerBlock(layers.Layer):
         self.self_attention_dropout = self._child(
             layers.Dropout, inputs_shape, "self_attention_dropout", rate=self.dropout_rate
         )
-        self.mlp_norm = self._child(
-            LayerNormalization, inputs_shape, "mlp_norm", epsilon=self.layer_norm_epsilon
-        )
+        self.mlp_norm = self._norm(inputs_shape, "mlp_norm")
         self.mlp = self._child(
             MLP,
             inputs_shape,
@@ -128,9 +179,18 @@ class TransformerBlock(layers.Layer):
             activation=self.activation,
             dropout_rate=self.dropout_rate,
             gated=self.gated_mlp,
+            use_bias=self.mlp_bias,
+            inner_norm=self.norm if self.mlp_inner_norm else None,
+            layer_norm_epsilon=self.layer_norm_epsilon,
         )
         self.self_attention_branch = self._branch(inputs_shape, "self_attention")
         self.mlp_branch = self._branch(inputs_shape, "mlp")
+
+    def _norm(self, shape: tuple[int | None, ...], name: str) -> keras.Layer:
+        epsilon, policy = self.layer_norm_epsilon, self.dtype_policy
+        layer = norm_layer("TransformerBlock", self.norm, epsilon, name, policy)
+        layer.build(shape)
+        return layer
 
     def _branch(self, shape, name):
         """Return the layers between a branch and its sum: LayerScale, stochastic depth."""
@@ -156,9 +216,21 @@ class TransformerBlock(layers.Layer):
         child.build(shape)
         return child
 
-    def call(self, inputs, attention_mask=None, training=None):
+    def call(
+        self,
+        inputs: keras.KerasTensor,
+        rotation: keras.KerasTensor | None = None,
+        attention_mask: keras.KerasTensor | None = None,
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
+        if rotation is not None and self.rotary is None:
+            raise ValueError(
+                "TransformerBlock: a `rotation` needs the layout of its pairs; pass "
+                f"rotary='half' or another of {LAYOUTS}. Received: rotary=None"
+            )
         x = self.attention_norm(inputs)
-        x = self.self_attention(x, x, attention_mask=attention_mask, training=training)
+        options = {} if rotation is None else {"rotation": rotation}
+        x = self.self_attention(x, x, attention_mask=attention_mask, training=training, **options)
         if self.dropout_rate:
             x = self.self_attention_dropout(x, training=training)
         for layer in self.self_attention_branch:
@@ -169,10 +241,14 @@ class TransformerBlock(layers.Layer):
             x = layer(x)
         return inputs + x
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(
+        self,
+        inputs_shape: tuple[int | None, ...],
+        rotation_shape: tuple[int | None, ...] | None = None,
+    ) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
@@ -185,6 +261,14 @@ class TransformerBlock(layers.Layer):
             "layer_scale": self.layer_scale,
             "activation": activations.serialize(self.activation),
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "norm": self.norm,
+            "qk_norm": self.qk_norm,
+            "qkv_bias": self.qkv_bias,
+            "attention_bias": self.attention_bias,
+            "mlp_bias": self.mlp_bias,
+            "attention_inner_norm": self.attention_inner_norm,
+            "mlp_inner_norm": self.mlp_inner_norm,
+            "rotary": self.rotary,
         }
 
 

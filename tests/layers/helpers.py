@@ -70,6 +70,10 @@ def layer_norm(x, gamma, beta, epsilon=1e-6):
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * gamma + beta
 
 
+def rms_norm(x, scale, epsilon=1e-6):
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * scale
+
+
 def mlp(x, kernel_1, bias_1, kernel_2, bias_2):
     return gelu_tanh(x @ kernel_1 + bias_1) @ kernel_2 + bias_2
 

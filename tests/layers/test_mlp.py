@@ -58,3 +58,20 @@ def test_refuses_arguments(arguments, words):
 
 def test_refuses_unknown_channels():
     refused(lambda: MLP(8).build((2, None)), "MLP", "known", "(2, None)")
+
+
+@pytest.mark.parametrize("norm", ["layer_norm", "rms_norm"])
+def test_an_inner_norm_is_before_the_last_layer_and_biases_can_be_left_out(norm):
+    x = array((2, 5, 8), 0)
+    layer = MLP(12, activation="silu", gated=True, use_bias=False, inner_norm=norm)
+    random_layer(layer, x.shape)
+    (hidden,), (gate,) = layer.hidden.get_weights(), layer.gate.get_weights()
+    units = x @ gate / (1 + np.exp(-x @ gate)) * (x @ hidden)
+    if norm == "layer_norm":
+        units = helpers.layer_norm(units, *layer.norm.get_weights())
+    else:
+        units = helpers.rms_norm(units, *layer.norm.get_weights())
+    (output,) = layer.output_dense.get_weights()
+    close(run(layer, x), units @ output)
+    elementwise = 5 * 12 * (4 + 1 + {"layer_norm": 7, "rms_norm": 4}[norm])
+    assert count(layer, (5, 8)).elementwise == elementwise

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_tokenlearner.analysis.costs import count
 from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
+from tests.conformance import array
+from tests.layers.helpers import close, layer_norm, random_layer, refused, rms_norm, run, softmax
 
 # query and key tokens, key_dim: few, many, many queries for few keys, few for many, very many
 SIZES = [(5, 5, 4), (150, 150, 8), (300, 3, 4), (20, 900, 4), (2051, 20, 4)]
@@ -116,3 +119,120 @@ def test_jax_holds_the_weights_of_a_piece_of_one_head(tokens, weights, monkeypat
     assert memory() < 3 * 4 * weights  # of six heads, and of pieces
     monkeypatch.setattr(keras.distribution, "distribution", lambda: object())
     assert memory() >= 2 * 3 * 4 * tokens**2  # several devices each take their part of all
+
+
+# What ViTs have besides. Sizes as above: few and many tokens take paths of their own.
+TOKENS = [5, 150, 1030]
+
+
+def turned(x, table):
+    """Rotate neighbours by a table of cosines and sines, as complex numbers."""
+    cosines, sines = np.split(table, 2, axis=-1)
+    pairs = (x[..., ::2] + 1j * x[..., 1::2]) * (cosines[..., ::2] + 1j * sines[..., 1::2])
+    return np.stack([pairs.real, pairs.imag], axis=-1).reshape(x.shape)
+
+
+def rotation_table(tokens, size, heads=1):
+    """Return a table of random angles, in the form of `RotaryPositions`."""
+    angles = np.repeat(array((2, tokens, heads, size // 2), 7), 2, axis=-1)
+    signs = np.resize([-1.0, 1.0], size)
+    return np.concatenate([np.cos(angles), np.sin(angles) * signs], axis=-1).astype("float32")
+
+
+def expected(layer, x, norm, table=None, mask=None):
+    """Attention with all that may be added, in numpy, from the names of the weights."""
+    weights = {
+        w.path.split("/", 1)[1]: np.asarray(v)
+        for w, v in zip(layer.weights, layer.get_weights(), strict=True)
+    }
+
+    def project(name, equation, value):
+        bias = weights.get(f"{name}/bias", 0.0)
+        return np.einsum(equation, value, weights[f"{name}/kernel"]) + bias
+
+    def normalised(name, value):
+        given = [v for path, v in weights.items() if path.startswith(f"{name}_norm/")]
+        return norm(value, *given) if given else value
+
+    q, k, v = (project(name, "bnc,chd->bnhd", x) for name in ("query", "key", "value"))
+    q, k = normalised("query", q), normalised("key", k)
+    if table is not None:
+        q, k = turned(q, table), turned(k, table)
+    logits = np.einsum("bnhd,bmhd->bhnm", q, k) / np.sqrt(q.shape[-1])
+    if mask is not None:
+        logits = np.where(mask, logits, -np.inf)
+    heads = np.einsum("bhnm,bmhd->bnhd", softmax(logits, -1), v)
+    joined = normalised("output", heads.reshape(*x.shape[:2], -1))
+    return project("attention_output", "bnhd,hdc->bnc", joined.reshape(heads.shape))
+
+
+ADDED = {
+    "no_bias": {"qkv_bias": "none", "output_bias": False},
+    "no_key_bias": {"qkv_bias": "query_value"},
+    "qk_norm": {"qk_norm": "rms_norm"},
+    "inner_norm": {"inner_norm": "layer_norm"},
+    "rotary": {"rotary": "interleaved"},
+    "all": {
+        "rotary": "interleaved",
+        "qk_norm": "layer_norm",
+        "inner_norm": "layer_norm",
+        "qkv_bias": "none",
+    },
+}
+
+
+@pytest.mark.parametrize("tokens", TOKENS)
+@pytest.mark.parametrize("name", ADDED)
+def test_additions_are_as_written_on_every_path(name, tokens):
+    added = ADDED[name]
+    norm = rms_norm if "rms_norm" in added.values() else layer_norm
+    x = array((2, tokens, 12), 0)
+    layer = random_layer(MultiHeadAttention(3, 4, name="attention", **added), x.shape, x.shape)
+    table = rotation_table(tokens, 4, heads=3) if "rotary" in added else None
+    options = {} if table is None else {"rotation": table}
+    close(run(layer, x, x, **options), expected(layer, x, norm, table), 2e-5)
+    mask = np.tri(tokens, dtype="bool")[None]
+    found = run(layer, x, x, attention_mask=mask, **options)
+    close(found, expected(layer, x, norm, table, mask), 2e-5)
+    found, scores = layer(x, x, return_attention_scores=True, **options)
+    close(ops.convert_to_numpy(found), expected(layer, x, norm, table), 2e-5)
+    assert tuple(scores.shape) == (2, 3, tokens, tokens)
+
+
+@pytest.mark.parametrize("tokens", TOKENS[1:])
+def test_additions_train_alike_on_the_fast_path_and_on_that_of_keras(tokens):
+    x, target = array((2, 2, tokens, 12), 0)
+    trained, start = [], None
+    for masked in (False, True):
+        layer = MultiHeadAttention(3, 4, **ADDED["all"])
+        inputs = keras.Input((tokens, 12)), keras.Input((tokens, 1, 8))
+        mask = {"attention_mask": np.ones((1, tokens, tokens), "bool")} if masked else {}
+        model = keras.Model(inputs, layer(inputs[0], inputs[0], rotation=inputs[1], **mask))
+        start = start or layer.get_weights()
+        layer.set_weights(start)
+        model.compile(keras.optimizers.SGD(10.0), "mse")
+        model.train_on_batch([x, rotation_table(tokens, 4)], target)
+        trained.append(layer.get_weights())
+    for one, other, before in zip(*trained, start, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5, rtol=1e-3)
+        assert np.abs(one - before).max() > 1e-6
+
+
+def test_additions_are_counted():
+    plain, added = MultiHeadAttention(3, 4), MultiHeadAttention(3, 4, **ADDED["all"])
+    for layer in (plain, added):
+        layer.build((None, 5, 12), (None, 5, 12))
+    shapes = (5, 12), (5, 12), (5, 12)
+    one, other = count(plain, *shapes), count(added, *shapes, (5, 1, 8))
+    assert one.macs == other.macs
+    more = 2 * 7 * 5 * 12 + 7 * 5 * 12 + 2 * 3 * 5 * 12 - 3 * 5 * 12  # norms, rotations, biases
+    assert other.elementwise - one.elementwise == more
+
+
+def test_additions_are_refused_where_nothing_reads_them():
+    layer = MultiHeadAttention(3, 4)
+    x = array((2, 5, 12), 0)
+    refused(lambda: layer(x, x, rotation=rotation_table(5, 4)), "rotation", "rotary=None")
+    for added in ({"qkv_bias": "key"}, {"qk_norm": True}, {"inner_norm": "norm"}, {"rotary": "xy"}):
+        ((name, value),) = added.items()
+        refused(lambda a=added: MultiHeadAttention(3, 4, **a), f"{name}={value!r}")

@@ -140,3 +140,27 @@ def test_no_flash_attention_on_tpus(monkeypatch):
     program = str(jax.make_jaxpr(lambda x: layer.stateless_call(weights, state, x)[0])(x))
     assert "pallas_call" not in program
     assert keras.config.is_flash_attention_enabled() is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"qk_norm": True},
+        {"qkv_bias": "none"},
+        {"attention_bias": False},
+        {"attention_inner_norm": True},
+        {"rotary": "half"},
+    ],
+)
+def test_block_refuses_what_vector_attention_does_not_read(changes):
+    ((name, value),) = changes.items()
+    refused(
+        lambda: TransformerBlock(2, attention="vector", **changes),
+        "attention='vector'",
+        f"{name}={value!r}",
+    )
+
+
+def test_block_refuses_a_rotation_without_a_layout():
+    x, table = array((2, 5, 8), 0), array((2, 5, 1, 8), 1)
+    refused(lambda: TransformerBlock(2)(x, table), "rotation", "rotary=None")

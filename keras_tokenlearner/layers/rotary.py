@@ -1,0 +1,307 @@
+import math
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_tokenlearner._checks import (
+    check_choice,
+    check_heads,
+    check_int,
+    check_ints,
+    check_positive,
+)
+
+COORDINATES = ("index", "centred")
+FREQUENCIES = ("fixed", "learned")
+LAYOUTS = ("interleaved", "half", "tiled")
+ORDERS = ("height_first", "width_first")
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class RotaryPositions(layers.Layer):
+    """Cosines and sines by which attention rotates queries and keys, from places on a grid.
+
+    The channels of a head are taken in pairs, and each pair `c` of a token at the coordinates
+    `p` is rotated by the angle `a_c = sum_axis p_axis * f_(axis, c)`. The product of a query and
+    a key then depends on where they stand to each other. With fixed frequencies every axis has an
+    equal share of the pairs, at `theta^(-k / K)` for its K pairs; pairs that do not divide are
+    left as they are. Tokens before those of the patches stand at no place and are not rotated.
+
+    `rotate(x, table, layout)` applies the table, as `MultiHeadAttention` does.
+
+    Args:
+        num_heads: Integer, heads of the attention; it must divide the channels of the inputs.
+        num_prefix_tokens: Integer, tokens before those of the patches.
+        coordinates: `"index"`, 0, 1, 2, ... on each axis, or `"centred"`, the centres of the
+            patches in [-1, 1] on each axis, whose angles are in turns (times 2 pi), as DINOv3 has.
+        frequencies: `"fixed"`, or `"learned"`: both frequencies of every pair of every head.
+        theta: Float, base of the frequencies; of `"learned"` ones, where they start.
+        layout: How channels pair: `"interleaved"`, neighbours; `"half"`, a channel of the first
+            half with that of the second; `"tiled"`, neighbours with angles in the order of
+            `"half"`, which is no rotation, but what V-JEPA 2 was trained with.
+        order: `"height_first"` or `"width_first"`, the axis that has the first channels.
+        offset: Float, added to each index.
+        reference_grid: `(H, W)` or `(T, H, W)`: indices are scaled as if the grid had this size,
+            so that a model of another resolution keeps its range. `None` for no scaling.
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C), with all but B known. Its values
+            are not read.
+        maps: Tensor of shape (B, N, S) or (B, H, W, S), one map for each of S tokens that stand
+            for the patches: each then stands at the centre of mass of its map.
+
+    Returns:
+        Tensor of shape (B, P + N, 1, 2 * C / heads), cosines then sines of each channel, with P
+        prefix tokens; with the number of heads for 1 if frequencies are learned, and S for N if
+        there are maps.
+
+    Raises:
+        ValueError: If an argument is out of range, the size of the grid is not known, or a head
+            has too few channels for the axes.
+
+    Example:
+
+    >>> patches = keras.random.normal((2, 4, 6, 32))
+    >>> tuple(RotaryPositions(num_heads=2, num_prefix_tokens=1)(patches).shape)
+    (2, 25, 1, 32)
+
+    Source: Su et al., "RoFormer", 2021; Fang et al., "EVA-02", 2023; Heo et al., "Rotary Position
+    Embedding for Vision Transformer", 2024 (learned frequencies); Siméoni et al., "DINOv3", 2025.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        num_prefix_tokens: int = 0,
+        coordinates: str = "index",
+        frequencies: str = "fixed",
+        theta: float = 10000.0,
+        layout: str = "interleaved",
+        order: str = "height_first",
+        offset: float = 0.0,
+        reference_grid: tuple[int, ...] | None = None,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
+        super().__init__(**kwargs)
+        owner = "RotaryPositions"
+        self.num_heads = check_int(owner, "num_heads", num_heads)
+        self.num_prefix_tokens = check_int(owner, "num_prefix_tokens", num_prefix_tokens, minimum=0)
+        self.coordinates = check_choice(owner, "coordinates", coordinates, COORDINATES)
+        self.frequencies = check_choice(owner, "frequencies", frequencies, FREQUENCIES)
+        self.theta = check_positive(owner, "theta", theta)
+        self.layout = check_choice(owner, "layout", layout, LAYOUTS)
+        self.order = check_choice(owner, "order", order, ORDERS)
+        self.offset = float(offset)
+        self.reference_grid = reference_grid
+        if reference_grid is not None:
+            self.reference_grid = check_ints(owner, "reference_grid", reference_grid, (2, 3))
+            if coordinates == "centred":
+                raise ValueError(
+                    f"{owner}: `reference_grid` scales indices; centred coordinates have a range "
+                    f"of their own. Received: coordinates='centred', reference_grid="
+                    f"{self.reference_grid}"
+                )
+        if frequencies == "learned" and layout == "tiled":
+            raise ValueError(
+                f"{owner}: learned frequencies belong to pairs, and layout='tiled' has none. "
+                "Received: frequencies='learned', layout='tiled'"
+            )
+
+    def build(
+        self,
+        inputs_shape: tuple[int | None, ...],
+        maps_shape: tuple[int | None, ...] | None = None,
+    ) -> None:
+        owner = "RotaryPositions"
+        if len(inputs_shape) not in (4, 5) or None in inputs_shape[1:]:
+            raise ValueError(
+                f"{owner}: inputs must have shape (B, H, W, C) or (B, T, H, W, C) with all but B "
+                f"known. Received: shape={tuple(inputs_shape)}"
+            )
+        *grid, channels = inputs_shape[1:]
+        if self.reference_grid is not None and len(self.reference_grid) != len(grid):
+            raise ValueError(
+                f"{owner}: `reference_grid` must have the axes of the inputs. Received: "
+                f"reference_grid={self.reference_grid} with shape={tuple(inputs_shape)}"
+            )
+        if self.frequencies == "learned" and len(grid) != 2:
+            raise ValueError(
+                f"{owner}: learned frequencies are for images, (B, H, W, C). "
+                f"Received: shape={tuple(inputs_shape)}"
+            )
+        self.head_dim = check_heads(owner, self.num_heads, channels)
+        if self.head_dim % 2 or self.head_dim < 2 * len(grid):
+            raise ValueError(
+                f"{owner}: the channels of a head must be even, and {2 * len(grid)} or more. "
+                f"Received: {self.head_dim} of num_heads={self.num_heads} with "
+                f"shape={tuple(inputs_shape)}"
+            )
+        self._places = grid_coordinates(
+            grid, self.coordinates, self.order, self.offset, self.reference_grid
+        )
+        if self.frequencies == "learned":
+            self.learned = self.add_weight(
+                shape=(len(grid), self.num_heads, self.head_dim // 2),
+                initializer=self._random_directions,
+                name="frequencies",
+                autocast=False,
+            )
+            return
+        frequencies = _fixed_frequencies(self.head_dim, len(grid), self.theta, self.layout)
+        self._frequencies = frequencies[:, None]  # (axes, 1, D)
+        angles = self._places @ frequencies
+        angles = np.pad(angles, ((self.num_prefix_tokens, 0), (0, 0)))[:, None]
+        sines = np.sin(angles) * _signs(self.head_dim, self.layout)
+        self._table = np.concatenate([np.cos(angles), sines], axis=-1)  # (P + N, 1, 2 D)
+
+    def _random_directions(
+        self, shape: tuple[int, ...], dtype: str | None = None
+    ) -> keras.KerasTensor:
+        """Return frequencies of two directions at right angles, random for every head."""
+        per_axis = -(-self.head_dim // 4)
+        sizes = self.theta ** (-np.arange(per_axis, dtype="float32") * 4 / self.head_dim)
+        angles = keras.random.uniform((self.num_heads, 1), 0.0, 2 * math.pi)
+        turned = [angles, angles + math.pi / 2]
+        sizes = ops.convert_to_tensor(sizes)
+        x = ops.concatenate([ops.cos(angle) * sizes for angle in turned], axis=-1)
+        y = ops.concatenate([ops.sin(angle) * sizes for angle in turned], axis=-1)
+        return ops.cast(ops.stack([x, y])[..., : shape[-1]], dtype or "float32")
+
+    def call(
+        self, inputs: keras.KerasTensor, maps: keras.KerasTensor | None = None
+    ) -> keras.KerasTensor:
+        batch = ops.shape(inputs)[0]
+        if maps is None and self.frequencies == "fixed":
+            table = ops.expand_dims(ops.cast(self._table, self.compute_dtype), 0)
+            return ops.broadcast_to(table, (batch, *table.shape[1:]))
+        places = ops.cast(self._places, "float32")
+        places = places[None] if maps is None else _centres_of_mass(maps, places)
+        angles = ops.einsum("bna,ahd->bnhd", places, self._frequencies_of_channels())
+        angles = ops.pad(angles, ((0, 0), (self.num_prefix_tokens, 0), (0, 0), (0, 0)))
+        sines = ops.sin(angles) * ops.cast(_signs(self.head_dim, self.layout), "float32")
+        table = ops.cast(ops.concatenate([ops.cos(angles), sines], axis=-1), self.compute_dtype)
+        return ops.broadcast_to(table, (batch, *ops.shape(table)[1:]))
+
+    def _frequencies_of_channels(self) -> keras.KerasTensor:
+        """Return (axes, 1 or heads, D)."""
+        if self.frequencies == "fixed":
+            return ops.cast(self._frequencies, "float32")
+        pairs = ops.convert_to_tensor(self.learned)
+        if self.layout == "half":
+            return ops.concatenate([pairs, pairs], axis=-1)
+        return ops.repeat(pairs, 2, axis=-1)
+
+    def compute_output_shape(
+        self,
+        inputs_shape: tuple[int | None, ...],
+        maps_shape: tuple[int | None, ...] | None = None,
+    ) -> tuple[int | None, ...]:
+        tokens = math.prod(inputs_shape[1:-1]) if maps_shape is None else maps_shape[-1]
+        heads = self.num_heads if self.frequencies == "learned" else 1
+        channels = 2 * (inputs_shape[-1] // self.num_heads)
+        return (inputs_shape[0], self.num_prefix_tokens + tokens, heads, channels)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "num_prefix_tokens": self.num_prefix_tokens,
+            "coordinates": self.coordinates,
+            "frequencies": self.frequencies,
+            "theta": self.theta,
+            "layout": self.layout,
+            "order": self.order,
+            "offset": self.offset,
+            "reference_grid": self.reference_grid,
+        }
+
+
+def grid_coordinates(
+    grid: tuple[int, ...] | list[int],
+    coordinates: str,
+    order: str = "height_first",
+    offset: float = 0.0,
+    reference_grid: tuple[int, ...] | None = None,
+) -> np.ndarray:
+    """Return the coordinates of the tokens of a grid, in the order of the tokens.
+
+    Args:
+        grid: `(H, W)` or `(T, H, W)`.
+        coordinates: `"index"` or `"centred"`, as `RotaryPositions` has them.
+        order: `"height_first"` or `"width_first"`: which of both is before the other.
+        offset: Added to each index.
+        reference_grid: Size that the indices are scaled to.
+
+    Returns:
+        Array of shape (N, axes).
+
+    Example:
+
+    >>> grid_coordinates((1, 3), "index", "width_first").tolist()
+    [[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]]
+    """
+    axes = []
+    for axis, size in enumerate(grid):
+        if coordinates == "centred":
+            places = 2 * math.pi * (2 * (np.arange(size) + 0.5 + offset) / size - 1)
+        else:
+            places = np.arange(size) + offset
+            if reference_grid is not None:
+                places = places / size * reference_grid[axis]
+        axes.append(places)
+    places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(grid))
+    if order == "width_first":
+        places[:, [-2, -1]] = places[:, [-1, -2]]
+    return places
+
+
+def rotate(x: keras.KerasTensor, table: keras.KerasTensor, layout: str) -> keras.KerasTensor:
+    """Rotate the pairs of channels of (B, N, heads, D) by a table of `RotaryPositions`.
+
+    Args:
+        x: Tensor of shape (B, N, heads, D).
+        table: Tensor of shape (B, N, 1 or heads, 2 D), cosines then sines.
+        layout: The layout that the table was made for.
+
+    Returns:
+        Tensor of the shape of `x`.
+    """
+    size = x.shape[-1]
+    if layout == "half":
+        other = ops.concatenate([x[..., size // 2 :], x[..., : size // 2]], axis=-1)
+    else:
+        pairs = ops.reshape(x, (*ops.shape(x)[:-1], size // 2, 2))
+        other = ops.reshape(ops.flip(pairs, axis=-1), ops.shape(x))
+    return x * table[..., :size] + other * table[..., size:]
+
+
+def _fixed_frequencies(channels: int, axes: int, theta: float, layout: str) -> np.ndarray:
+    """Return the frequency of every channel on every axis, (axes, D)."""
+    count = channels // (2 * axes)  # pairs of each axis
+    values = theta ** (-np.arange(count) / count)
+    pairs = np.zeros((axes, channels // 2))
+    for axis in range(axes):
+        pairs[axis, axis * count : (axis + 1) * count] = values
+    if layout == "half":
+        return np.concatenate([pairs, pairs], axis=1)
+    frequencies = np.repeat(pairs, 2, axis=1)
+    if layout == "tiled":
+        for axis in range(axes):
+            frequencies[axis, 2 * axis * count : 2 * (axis + 1) * count] = np.tile(values, 2)
+    return frequencies
+
+
+def _signs(channels: int, layout: str) -> np.ndarray:
+    """Return the signs of the sines: a rotation takes the first of a pair less the second."""
+    signs = np.ones((channels // 2, 2)) * [-1.0, 1.0]
+    return (signs.T if layout == "half" else signs).reshape(-1)
+
+
+def _centres_of_mass(maps: keras.KerasTensor, places: keras.KerasTensor) -> keras.KerasTensor:
+    """Return where the tokens of maps stand, (B, S, axes)."""
+    weights = ops.relu(ops.cast(maps, "float32"))  # a mass is none below zero
+    weights = ops.reshape(weights, (-1, places.shape[0], maps.shape[-1]))
+    mass = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1e-6)
+    return ops.einsum("bns,na->bsa", weights / mass, places)
