@@ -1,4 +1,4 @@
-"""What surrounds a model: import, building, compilation, preprocessing, and the overhead of `fit`.
+"""Time around a model: import, building, compilation, preprocessing and the overhead of `fit`.
 
 Run on a machine that has nothing else to do:
 
@@ -22,14 +22,14 @@ COLUMNS = ("backend", "what", "value", "unit", "goal")
 
 
 def imports(repeats):
-    """Return how long the import of the package takes after that of Keras."""
+    """Return the time to import the package after Keras."""
     start = "import keras, time; t = time.perf_counter()"
     code = f"{start}; import keras_tokenlearner; print(time.perf_counter() - t)"
     seconds = []
     for _ in range(repeats):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         seconds.append(float(done.stdout.split()[-1]))
-    return [("import over that of keras", 1e3 * statistics.median(seconds), "ms", "at most 100")]
+    return [("import after keras", 1e3 * statistics.median(seconds), "ms", "at most 100")]
 
 
 def build(repeats):

@@ -1,4 +1,4 @@
-"""Measured ratios as bars, beside what they are to reach."""
+"""Measured ratios as bars, with their goals."""
 
 from keras_tokenlearner._extras import require
 

@@ -1,4 +1,4 @@
-"""Where the time of a transformer block goes, beside what its matrix products have to take.
+"""Time of a transformer block and its parts, compared with the time of its matrix products.
 
 Run on a machine that has nothing else to do:
 

@@ -19,10 +19,10 @@ class Clips:
     """Two seconds of each video, grey and square.
 
     Attributes:
-        pixels: Array of type uint8 and shape (n, 30, 64, 64, 1), 15 frames a second.
+        pixels: Array of type uint8 and shape (n, 30, 64, 64, 1), 15 frames per second.
         labels: Integer array of shape (n,).
         sources: Which recording each was cut from, an array of texts.
-        class_names: What the labels are called.
+        class_names: Names of the labels.
     """
 
     pixels: np.ndarray

@@ -2,9 +2,9 @@
 
     KERAS_BACKEND=torch OMP_NUM_THREADS=1 python -m benchmarks.clips_cross_validation FOLDER
 
-What FOLDER holds, and how the networks are trained, `benchmarks.clips_recipe` says; here each is
-trained for every fold. A row is written as soon as it is known, and what the file has already is
-not done again. Two to four minutes of one core each.
+`benchmarks.clips_recipe` describes FOLDER and the training; here each network is trained for every
+fold. Each result is written at once, and rows of the file are not computed again. Two to four
+minutes of one core each.
 """
 
 import argparse

@@ -28,14 +28,14 @@ class ClipsRecipe:
     57.4 in folds 0 to 4, by the middle of each clip. `benchmarks.clips_cross_validation` takes
     three moments, each mirrored too, and other seeds: its mean is 69.1.
 
-    Networks see differences of frames, 28 x 28 and grey as the images of the weights that ship.
+    Networks take differences of frames, 28 x 28 and grey as for the included weights.
 
     Attributes:
         model: Name in the catalogue.
         source: The folder.
         weights: `fashion_mnist` to start a ViViT from those weights; empty for random ones.
         frames: Of a clip.
-        epochs: Passes over the training clips.
+        epochs: Epochs over the training clips.
         batch_size: Clips a step.
         learning_rate: The highest, reached after the warm-up; cosine to zero from there.
         warmup_epochs: Epochs of linear warm-up.
@@ -63,7 +63,7 @@ class ClipsRecipe:
     cache: str = "clips.npz"
 
     def open(self):
-        """Return the clips of the other folds, and those of the one that is tested."""
+        """Return the clips of the other folds, and the clips of the test fold."""
         clips = load_clips(self.source, self.cache)
         return [clips.part(rows) for rows in clips.folds(self.folds, self.split)[self.fold]]
 

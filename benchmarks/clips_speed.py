@@ -1,4 +1,4 @@
-"""How many clips a second the networks of `benchmarks.clips_cross_validation` score.
+"""Throughput of the networks of `benchmarks.clips_cross_validation` in clips per second.
 
     python -m benchmarks.clips_speed
 
@@ -21,7 +21,7 @@ COLUMNS = ("backend", "model", "frames", "batch_size", "gmacs", "clips_per_secon
 
 
 def main(arguments=None):
-    """Measure all networks, those of equal clips in turn."""
+    """Measure all networks; networks on equal clips take turns."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default="benchmarks/results/clips_speed.csv")
     parser.add_argument("--batch-size", type=int, default=32)

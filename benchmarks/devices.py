@@ -11,7 +11,7 @@ One example for each replica of the model, in mixed bfloat16; nothing is execute
 * `exchanged_gib`: what a device sends in a step in rings: gradients of its weights among the
   replicas, at two bytes, and four sums of tokens a block within a replica.
 
-`tera_macs` are multiply-adds of a device, three times those of the forward pass.
+`tera_macs` are multiply-adds of a device, three times the number of the forward pass.
 """
 
 import argparse
@@ -32,7 +32,7 @@ MODELS = ("tokenlearner_l10_35_16at18", "tokenlearner_vivit_l10_35_16at18")
 
 
 def main(arguments=None):
-    """Write the file anew: a row for each model, way to divide it, and number of devices."""
+    """Write the file: a row for each model, way to divide it, and number of devices."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--parts", nargs="+", type=int, default=[1, 4, 16], help="of a replica")

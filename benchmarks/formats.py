@@ -6,9 +6,8 @@ Run on a machine that has nothing else to do:
     python -m benchmarks.formats tokenlearner_nano4_8at2 --weights fashion_mnist
 
 ONNX from JAX also takes jax2onnx, which wants an older orbax, and LiteRT from torch litert-torch;
-without them their rows say so. Each row is made by a process of its own. What fails stands in the
-table with its error. Outputs are those of the classifier before its softmax, compared with the
-Keras model on the same backend.
+without them their rows say so. Each row has its own process. A failed export is in the table with
+its error. Outputs are logits, compared with the Keras model on the same backend.
 """
 
 import argparse
@@ -44,7 +43,7 @@ LIBRARIES = ("keras", *BACKENDS, "onnx", "onnxruntime", "openvino", "ai-edge-lit
 
 
 def main(arguments=None):
-    """Write the table anew."""
+    """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="name of a model")
     parser.add_argument("--weights", help="name or path; random ones without it")

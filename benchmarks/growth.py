@@ -4,11 +4,11 @@ Run on a machine that has nothing else to do:
 
     python -m benchmarks.growth
 
-One inference step of one example; each row is made in a process of its own. `step_mib` is what the
-step takes beside weights and program: on JAX what the compiler says that the compiled step needs,
-elsewhere what the process has grown by. The exponents are fitted over the tokens of the larger half
-of the sizes; the largest size for 16 GB is where a line through the memory of the two largest ones
-arrives there, not a run. On JAX those are larger ones, which are compiled and not run.
+One inference step of one example; each row has its own process. `step_mib` is the memory of the
+step without weights and program: on JAX as the compiler states it, elsewhere the growth of the
+process. The exponents are fitted over the tokens of the larger half of the sizes; the largest size
+for 16 GB is where a line through the memory of the two largest ones arrives there, not a run. On
+JAX those are larger ones, which are compiled and not run.
 """
 
 import argparse
@@ -60,7 +60,8 @@ def measure(axis, size, model, repeats):
 
 
 def compiled_mib(model):
-    """Return what JAX's compiler needs for a forward pass of one example beside the weights."""
+    """Return the memory of a forward pass of one example without the weights, as JAX's compiler
+    states it."""
     import jax
 
     kinds = model.trainable_variables, model.non_trainable_variables
@@ -146,7 +147,7 @@ def plot(rows, path):
 
 
 def main(arguments=None):
-    """Write a row for each size, model and backend, then the fits and the plot beside them."""
+    """Write a row for each size, model and backend, then the fits and the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--axes", nargs="+", choices=SIZES, default=list(SIZES))

@@ -29,7 +29,7 @@ COLUMNS = ("clients", "max_batch", "requests", "per_second", "p50_ms", "p99_ms",
 
 
 def main(arguments=None):
-    """Write the file anew: a row for each number of clients."""
+    """Write the file: a row for each number of clients."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", help="an exported model of images")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])

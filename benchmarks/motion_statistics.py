@@ -1,4 +1,4 @@
-"""What a few numbers of each clip tell: logistic regression, without any network."""
+"""Accuracy from a few statistics of each clip: logistic regression without a network."""
 
 import numpy as np
 

@@ -4,8 +4,8 @@
 
 Figure 4 (place of the TokenLearner), Table 4 (TokenFuser), Table 5 (pooling), Figure 7 (fuser
 alternatives) and the tokenisers of section 6.3, there of videos, here of images. Each variant of
-`vit_nano4` is trained by the recipe `cifar10` from scratch with each seed. A row is written as soon
-as it is known, and what the file has already is not done again; the plot stands beside the file.
+`vit_nano4` is trained by the recipe `cifar10` from scratch with each seed. Each result is written
+at once, and rows of the file are not computed again. The plot is next to the file.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from keras_tokenlearner.training.precision import dtype_policy
 
 _LEARNER = {"reducer": "token_learner", "num_tokens": 8, "token_attention": "mlp", "at": 3}
 
-# What each variant changes in the config of `vit_nano4`, which has 6 blocks on 8 x 8 tokens.
+# Changes of each variant to the config of `vit_nano4`, which has 6 blocks on 8 x 8 tokens.
 VARIANTS = {
     "plain": {},
     **{f"token_learner_at{at}": {**_LEARNER, "at": at} for at in range(6)},
@@ -141,7 +141,7 @@ def _draw(rows, path):
         panel.set_ylim(len(names) - 0.5, -0.5)
         panel.set_title(title, loc="left", fontsize=10)
         panel.grid(alpha=0.3)
-    panels[-1].set_xlabel("right of the test images, in percent; beside a name its multiply-adds")
+    panels[-1].set_xlabel("top-1 accuracy in percent; multiply-adds after each name")
     figure.savefig(path, dpi=120)
 
 

@@ -1,4 +1,4 @@
-"""Our ViT-B/16, and TokenLearner B/16, beside the same ViT of other libraries with its weights.
+"""Our ViT-B/16 and TokenLearner B/16, compared with other libraries' ViT on the same weights.
 
 Run on a machine that has nothing else to do, with timm, transformers and keras-hub installed:
 

@@ -1,4 +1,4 @@
-"""Does the pipeline keep up: images a second from JPEG files to batches, beside a model's training.
+"""Throughput of the pipeline from JPEG files to batches, compared with a model's training.
 
     python -m benchmarks.pipeline FOLDER --model tokenlearner_b16_8at6
 

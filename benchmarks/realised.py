@@ -1,14 +1,14 @@
-"""How much of the counted saving of TokenLearner becomes saved time, beside the same plain model.
+"""Realised part of the counted saving of TokenLearner, compared with the same plain model.
 
 Run on a machine that has nothing else to do:
 
     python -m benchmarks.realised
 
-`saving` is the plain model's time over TokenLearner's, `counted` the ratio of their multiply-adds,
-and `realised` the one over the other; `of_matrix_rate` says which part of the rate of one large
-matrix product a model reaches. The two models take turns in one process; a row is written as soon
-as it is known, and the plot of `realised` stands beside the file.
-On a GPU: `--policy mixed_bfloat16 --batch-size 32`.
+`saving` is the plain model's time divided by TokenLearner's, and `counted` the ratio of their
+multiply-adds. `realised` is the first divided by the second. `of_matrix_rate` compares a model with
+the rate of one large matrix product. The two models take turns in one process. Each result is
+written at once, and the plot of `realised` is next to the file. On a GPU: `--policy mixed_bfloat16
+--batch-size 32`.
 """
 
 import argparse

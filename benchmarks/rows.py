@@ -1,4 +1,4 @@
-"""A file of measurements that grows row by row, so that a run that was broken off goes on."""
+"""A file of measurements that grows row by row, so that an interrupted run continues."""
 
 import csv
 

@@ -4,8 +4,8 @@ Run on a machine that has nothing else to do; about 40 minutes on two cores, 5 w
 
     python -m benchmarks.speed --output benchmarks/results
 
-Each part is a command of its own, whose page says what it measures. Their files in the folder are
-made anew.
+Each part is a separate command that describes its measurement. Their files in the folder are
+overwritten.
 """
 
 import argparse

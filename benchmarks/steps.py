@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# What a step costs in forward passes: the backward pass is twice as much.
+# Cost of a step in forward passes: the backward pass is twice as much.
 PASSES = {"inference": 1, "training": 3}
 STEPS = tuple(PASSES)
 # The sizes of a ViT-S, for video models that a laptop can run.

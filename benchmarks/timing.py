@@ -72,7 +72,7 @@ def peak_mib():
 def in_child(module, backend, case):
     """Return what a function of a benchmark gives for a case in a new process, on a backend.
 
-    The module calls `child` when it is run, with those of its functions that measure.
+    The module calls `child` when it is run, with its measuring functions.
     """
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{module}", "--case", json.dumps(case)],

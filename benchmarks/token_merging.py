@@ -1,4 +1,4 @@
-"""Token merging (ToMe), beside learned tokens: no training, fewer tokens block by block.
+"""Token merging (ToMe), compared with learned tokens: no training, fewer tokens in each block.
 
 Source: Bolya et al., "Token Merging: Your ViT But Faster", 2023: bipartite soft matching on the
 keys, between attention and MLP, and attention in proportion to how many patches a token stands for.

@@ -74,7 +74,7 @@ def compiled(recipe, settings, topology, mode, batch):
     Args:
         recipe: Name in `RECIPES`.
         settings: Texts `field=value`, with spaces between.
-        topology: Such as `"v5e:2x2"`.
+        topology: Name of the topology, for example `"v5e:2x2"`.
         mode: `"data_parallel"` or `"model_parallel:N"`.
         batch: Integer, images of all chips together.
     """

@@ -1,4 +1,4 @@
-"""Vector attention beside its direct form and Keras's multi-head attention with one channel a head.
+"""Vector attention, its direct form and Keras's multi-head attention with one channel per head.
 
 Run on a machine that has nothing else to do:
 

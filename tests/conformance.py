@@ -1,4 +1,4 @@
-"""What every layer and every model must hold to, on the backend that `KERAS_BACKEND` selects.
+"""Checks of every layer and every model on the backend that `KERAS_BACKEND` selects.
 
 A layer or a model is a *case*; adding one is adding a case to `tests/layers/cases.py` or
 `tests/models/cases.py`. The checks are plain functions of a case, for tests to parametrise over:
@@ -100,7 +100,7 @@ def model_arrays(case, model, batch=3):
 def assign_weights(layer):
     """Give every weight random values, so that none blocks a gradient and outputs are O(1).
 
-    Variances that a batch normalisation keeps are positive, as those of batches are.
+    Variances that a batch normalisation keeps are positive, as for real batches.
     """
     for seed, weight in enumerate(layer.weights):
         fan_in = np.prod(weight.shape[:-1]) if len(weight.shape) > 1 else 4
@@ -210,7 +210,7 @@ def check_build(case):
 
 
 def check_shapes(case):
-    """The shape and type of a symbolic call are those of an eager one."""
+    """A symbolic call has the shape and type of an eager one."""
     layer = case.make()
     inputs = [keras.KerasTensor((None, *shape)) for shape in case.shapes]
     symbolic = keras.tree.flatten(layer(*inputs, **case.call))
@@ -368,7 +368,7 @@ MODEL_CHECKS = (
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="make the file of outputs anew")
+    parser.add_argument("--write", action="store_true", help="write the file of outputs again")
     if not parser.parse_args().write:
         parser.error("nothing to do; pass --write")
     from tests.applications.cases import CATALOG_CASES

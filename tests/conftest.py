@@ -1,4 +1,4 @@
-"""What every test starts from: fixed seeds, float32, images with the channels last."""
+"""Start of every test: fixed seeds, float32, images with the channels last."""
 
 import itertools
 import os

@@ -71,16 +71,16 @@ WORDS = (
 # Names of tests read test_<subject>_<condition>_<result>: a subject is no article and no clause.
 NO_SUBJECT = re.compile(
     r"test_(?:a|an|the|it|its|what|who|which|that|those|such|no|of|to|on|in|by|with|without|is|as"
-    r"|each|every|all|one|only)_"
+    r"|each|every|all|only)_"
 )
 
 # Paths that still have to be rewritten, by a prefix.
 NOT_YET: tuple[str, ...] = (
-    "benchmarks/",
+    "benchmarks/NOTES.md",
+    "benchmarks/retrofit",
     "keras_tokenlearner/cli/distill.py",
     "keras_tokenlearner/training/distill",
     "keras_tokenlearner/training/retrofit.py",
-    "tests/",
 )
 
 

@@ -96,12 +96,12 @@ def test_recipes_are_explained():
     assert names == list(RECIPES)
     printed = run("train", "imagenet_384", "--set", "epochs=3", "--list").stdout
     assert "tokenlearner_b16_8at6 83.65" in printed
-    assert re.search(r"--set epochs=3 +Passes over the training images\.\n", printed)
+    assert re.search(r"--set epochs=3 +Epochs over the training images\.\n", printed)
     assert run("train").exit_code == 2
     assert "Did you mean 'imagenet_384'" in str(run("train", "imagenet_385").exception)
 
 
-def test_a_recipe_of_your_own(tmp_path, monkeypatch):
+def test_recipe_of_the_user_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_recipes.py").write_text(
         "from dataclasses import dataclass\n"
@@ -113,7 +113,7 @@ def test_a_recipe_of_your_own(tmp_path, monkeypatch):
     )
     printed = run("train", "my_recipes:Shorter", "--list").stdout
     assert printed.startswith("Half of the passes.")
-    assert re.search(r"--set epochs=14 +Passes over the training images\.\n", printed)
+    assert re.search(r"--set epochs=14 +Epochs over the training images\.\n", printed)
     for wrong in ("my_recipes:Longer", "no_recipes:Shorter"):
         error = str(run("train", wrong).exception)
         assert "as in my_recipes:Larger" in error and f"Received: '{wrong}'" in error

@@ -54,7 +54,7 @@ def faulty(fault=None, name="faulty"):
 @pytest.mark.parametrize(
     "check", (*conformance.LAYER_CHECKS, *conformance.MODEL_CHECKS), ids=lambda f: f.__name__
 )
-def test_a_sound_layer_passes(check, monkeypatch, tmp_path):
+def test_conformance_of_sound_layer_passes(check, monkeypatch, tmp_path):
     path = tmp_path / "outputs.npz"
     np.savez(path, faulty=conformance.sample_outputs(faulty()))
     monkeypatch.setattr(conformance, "OUTPUTS_FILE", path)
@@ -75,7 +75,7 @@ def test_a_sound_layer_passes(check, monkeypatch, tmp_path):
         (conformance.check_saving, "state"),
     ],
 )
-def test_a_faulty_layer_fails(check, fault):
+def test_conformance_of_faulty_layer_fails(check, fault):
     with pytest.raises(AssertionError):
         check(faulty(fault))
 

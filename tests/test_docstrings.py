@@ -49,8 +49,8 @@ def _examples(value):
 
 DOCUMENTED = _documented()
 
-# What has no example that could run here: it needs data sets that are downloaded, hours, keras-hub,
-# TensorFlow or a server (README and docs/serving.md show those), or it has nothing to show.
+# Names without a runnable example. They need downloads, hours, keras-hub, TensorFlow or a server,
+# or have nothing to show.
 WITHOUT = {
     *("load_cifar10", "read_real_labels", "TfdsImages", "TfdsVideos", "from_tfds", "open_videos"),
     *("train", "Cifar10Recipe", "FashionMnistRecipe", "FewShotProtocol", "predict_videos"),
@@ -60,7 +60,7 @@ WITHOUT = {
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
-    """An empty folder, but for the files that examples name."""
+    """A folder with only the files that examples name."""
     monkeypatch.chdir(tmp_path)
     for place, name in enumerate(("dark", "light")):
         (tmp_path / "videos" / name).mkdir(parents=True)
@@ -74,12 +74,12 @@ def files(tmp_path, monkeypatch):
     (tmp_path / "charades.csv").write_text("id,actions\n0,c092 11.90 21.20;c147 0.00 12.60")
 
 
-def test_every_public_name_has_a_docstring():
+def test_public_names_have_docstrings():
     assert len(DOCUMENTED) > 30
     assert [name for name, value in DOCUMENTED.items() if not inspect.getdoc(value)] == []
 
 
-def test_every_public_name_has_an_example():
+def test_public_names_have_examples():
     public = [
         value
         for module in PUBLIC

@@ -1,4 +1,4 @@
-"""What importing the package brings with it."""
+"""Modules that the package imports."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
-def test_no_backend_but_the_user_s_is_imported():
+def test_import_loads_only_the_backend_of_the_user():
     others = [module for name, module in BACKENDS.items() if name != keras.backend.backend()]
     program = f"import sys, keras_tokenlearner; print([m for m in {others} if m in sys.modules])"
     bare = f"import sys, keras; print([m for m in {others} if m in sys.modules])"
@@ -42,7 +42,7 @@ def test_optional_libraries_are_not_imported():
 
 
 @pytest.mark.parametrize("private", ["keras.src", "tf_keras"])
-def test_only_public_keras_is_used(private):
+def test_package_uses_only_public_keras(private):
     from pathlib import Path
 
     import keras_tokenlearner

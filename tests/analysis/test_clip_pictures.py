@@ -69,7 +69,7 @@ def test_animation_as_mp4(maps, tmp_path):
 @pytest.mark.parametrize(
     "name", [name for name in list_models("tokenlearner_*") if len(CATALOG[name].input_shape) == 4]
 )
-def test_every_video_model_of_the_catalogue(name):
+def test_clip_maps_of_every_video_model_can_be_drawn(name):
     """As deep as it is, but on small clips, the transformers narrow."""
     config, shape, narrow = CATALOG[name].config, (4, 64, 96, 3), {}
     if isinstance(config, VisionTransformerConfig):

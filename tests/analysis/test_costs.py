@@ -34,7 +34,7 @@ def test_paper_row(row):
         assert ours == pytest.approx(float(printed), rel=0.005)
 
 
-def test_every_catalogue_row_of_the_paper_is_there():
+def test_paper_rows_of_the_catalogue_are_complete():
     assert len(ROWS) == 48
     assert {row["table"] for row in ROWS} == {"1", "2", "3", "4", "6", "8", "10", "11", "12"}
 
@@ -139,7 +139,7 @@ def test_token_learner_by_hand():
     assert cost.elementwise == 7 * 5 * 7 * 8 + 4 * 5 * 7 * 4
 
 
-def test_a_stem_costs_each_frame_of_a_video():
+def test_stem_cost_counts_each_frame_of_a_video():
     stem = own.ConvStem(8, ((4, 2), (8, 2)))
     stem.build((None, 5, 16, 12, 3))
     video, image = count(stem, (5, 16, 12, 3)), count(stem, (16, 12, 3))
@@ -161,7 +161,7 @@ def test_parameters_equal_those_of_the_built_model():
 
 
 @pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case.name)
-def test_every_layer_has_a_rule(case):
+def test_cost_rules_cover_every_layer(case):
     model = case.build()
     found = costs(model)
     assert found.params == model.count_params()
@@ -169,7 +169,7 @@ def test_every_layer_has_a_rule(case):
 
 
 def _multiplied(model):
-    """Return the weights of a model but for tables, which are added or put beside tokens."""
+    """Return the weights of a model except tables, which are added or concatenated to tokens."""
     return [weight for weight in model.weights if weight.name not in ("table", "token", "tokens")]
 
 

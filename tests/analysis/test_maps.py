@@ -42,7 +42,7 @@ def test_asking_twice_leaves_the_model_as_it_was(model, images):
     assert model.get_layer("token_learner").input is not None
 
 
-def test_each_learner_of_a_model_with_fusers(images):
+def test_token_maps_cover_each_learner_of_a_model_with_fusers(images):
     model = keras_tokenlearner.create_model(
         "tokenlearner_pico8_4at1_fuser", classes=10, input_shape=(32, 48, 3), at=0
     )
@@ -52,7 +52,7 @@ def test_each_learner_of_a_model_with_fusers(images):
     assert np.abs(first - second).max() > 0
 
 
-def test_a_model_without_learned_tokens_is_refused(images):
+def test_token_maps_of_model_without_learned_tokens_raise(images):
     model = keras_tokenlearner.create_model("vit_pico8", classes=10, input_shape=(32, 48, 3))
     with pytest.raises(ValueError, match="the model has no TokenLearner; .* model 'vit_pico8'"):
         token_maps(model, images)
@@ -66,7 +66,7 @@ def test_images_of_another_shape_and_other_layers_are_refused(model, images):
 
 
 @pytest.mark.parametrize("name", [MODEL, f"{MODEL}_fuser", "tokenlearner_x2plus1d_pico"])
-def test_a_model_that_gives_its_maps_too(name):
+def test_model_with_token_maps_returns_both_outputs(name):
     model = keras_tokenlearner.create_model(name, classes=3)
     inputs = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
     found = with_token_maps(model).predict(inputs, verbose=0)

@@ -33,7 +33,7 @@ def _panels(figure):
     return [axis.images[0].get_array() for axis in figure.axes]
 
 
-def test_a_row_an_image_and_a_column_a_token(images, maps, tmp_path):
+def test_drawn_maps_have_rows_of_images_and_columns_of_tokens(images, maps, tmp_path):
     figure = draw_token_maps(images, maps, titles=list("abcde"), path=tmp_path / "maps.png")
     assert [axis.get_ylabel() for axis in figure.axes[::6]] == list("abcde")
     assert (tmp_path / "maps.png").stat().st_size > 10_000
@@ -42,7 +42,7 @@ def test_a_row_an_image_and_a_column_a_token(images, maps, tmp_path):
     np.testing.assert_allclose(_panels(figure)[0], images[0] / 255)
 
 
-def test_a_column_is_bright_where_its_token_looks():
+def test_drawn_column_is_bright_where_its_map_is_large():
     maps = np.zeros((1, 4, 6, 4))
     maps[0, 2, 1, 3] = 1
     overlay = _panels(draw_token_maps(np.zeros((1, 32, 48, 1)), maps, tokens=[3]))[1].sum(-1)
@@ -67,7 +67,7 @@ def test_entropy_is_dark_where_one_token_looks_and_bright_where_all_do():
 
 
 @pytest.mark.parametrize("name", ["tokenlearner_pico8_4at1", "tokenlearner_pico8_4at1_fuser"])
-def test_a_saved_model(name, tmp_path, images):
+def test_loaded_model_draws_the_same_maps(name, tmp_path, images):
     model = create_model(name, classes=3, input_shape=(32, 48, 3))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -80,7 +80,7 @@ def test_a_saved_model(name, tmp_path, images):
 @pytest.mark.parametrize(
     "name", [name for name in list_models("tokenlearner_*") if len(CATALOG[name].input_shape) == 3]
 )
-def test_every_image_model_of_the_catalogue(name):
+def test_maps_of_every_image_model_can_be_drawn(name):
     """As deep as it is, but narrow."""
     config = CATALOG[name].config
     shape = (4 * config.patch_size[0], 6 * config.patch_size[1], CATALOG[name].input_shape[-1])
@@ -121,7 +121,7 @@ def test_costs_of_rows_and_of_a_file_with_comments(tmp_path):
         assert axis.lines[0].get_xydata().tolist() == [[1.0, 0.7], [4.0, 0.9]]
 
 
-def test_what_cannot_be_drawn_is_refused(images, maps):
+def test_drawing_of_unfit_arrays_raises(images, maps):
     with pytest.raises(ValueError, match=r"shapes \(5, 32, 48, 3\) and \(4, 4, 6, 4\)"):
         draw_token_maps(images, maps[:4])
     with pytest.raises(ValueError, match="must be arrays.* Received: Functional and ndarray"):
@@ -134,7 +134,7 @@ def test_what_cannot_be_drawn_is_refused(images, maps):
         draw_costs(ROWS[3:])
 
 
-def test_without_matplotlib_the_extra_is_named(images, maps, monkeypatch):
+def test_drawing_without_matplotlib_names_the_extra(images, maps, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     for draw in (draw_token_maps, draw_token_entropy):
         with pytest.raises(ImportError, match=r"keras-tokenlearner\[plot\]"):

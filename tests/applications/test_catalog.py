@@ -83,7 +83,7 @@ def test_name_says_what_the_video_network_is(name):
 
 
 @pytest.mark.parametrize("name", sorted({*SMALL} & {*X2PLUS1D}))
-def test_which_units_of_the_video_network_learn_tokens(name):
+def test_video_network_learns_tokens_in_the_units_of_the_paper(name):
     config = CATALOG[name].config
     model = create_model(name, classes=2)
     learners = [x.name for x in model.layers if isinstance(x, layers.TokenLearner)]
@@ -93,7 +93,7 @@ def test_which_units_of_the_video_network_learn_tokens(name):
     assert len([x for x in model.layers if isinstance(x, layers.TokenFuser)]) == len(units)
 
 
-def test_the_place_and_number_of_reducers():
+def test_catalogue_models_have_reducers_at_their_place():
     for name in set(SMALL) - set(X2PLUS1D):
         config = CATALOG[name].config
         model = create_model(name, classes=2)

@@ -1,4 +1,4 @@
-"""What a user types: names, arguments, and what a wrong one is answered with."""
+"""Names and arguments of the user, and the errors for wrong ones."""
 
 import inspect
 

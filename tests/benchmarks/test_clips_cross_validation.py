@@ -45,7 +45,7 @@ def test_folds_and_statistics(clips):
     assert still.max() < 50 and moving.max() == 255 and still.shape == (28, 64, 64, 1)
 
 
-def test_a_network_starts_from_the_weights_of_images():
+def test_network_starts_from_image_weights():
     recipe = clips_cross_validation.NETWORKS["vivit", "images"]
     model, image_model = recipe.build(2), create_model("vit_nano4", classes=10)
     names = [layer.name for layer in image_model.layers if layer.name.startswith("block")]
@@ -58,7 +58,7 @@ def test_a_network_starts_from_the_weights_of_images():
             np.testing.assert_array_equal(one, other)
 
 
-def test_the_recipe(clips, tmp_path, monkeypatch):
+def test_clips_recipe_trains(clips, tmp_path, monkeypatch):
     monkeypatch.setattr(clips_recipe, "load_clips", lambda folder, cache: clips)
     recipe = dataclasses.replace(clips_cross_validation.NETWORKS[TINY], epochs=12, batch_size=3)
     recipe = dataclasses.replace(recipe, folds=4, fold=3, frames=4, learning_rate=2e-2)
@@ -70,7 +70,7 @@ def test_the_recipe(clips, tmp_path, monkeypatch):
     assert (tmp_path / f"{recipe.model}.weights.h5").is_file()
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows are those of any backend")
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows do not depend on the backend")
 def test_rows(clips, tmp_path, monkeypatch):
     short = {"epochs": 2, "frames": 4, "batch_size": 8}
     short = dataclasses.replace(clips_cross_validation.NETWORKS[TINY], **short)
@@ -88,7 +88,7 @@ def test_rows(clips, tmp_path, monkeypatch):
     assert (tmp_path / "rows.csv").read_text() == written
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows are those of any backend")
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows do not depend on the backend")
 def test_speeds(tmp_path, monkeypatch):
     names = "x2plus1d", "tokenlearner_x2plus1d"
     both = {(name, "random"): clips_cross_validation.NETWORKS[name, "random"] for name in names}

@@ -1,4 +1,4 @@
-"""What a device of several holds and does, against printed formulas and counts of the model."""
+"""Memory and work of one of several devices, against printed formulas and counts of the model."""
 
 import csv
 

@@ -20,7 +20,7 @@ def rows(folder, *arguments):
     return list(csv.DictReader(lines[2:]))
 
 
-def test_what_works(tmp_path):
+def test_format_that_works_has_latency_and_difference(tmp_path):
     same, quantized = rows(tmp_path, "--formats", "keras", "int8")
     assert [(row["works"], row["batch"]) for row in (same, quantized)] == [("yes", "any")] * 2
     assert float(same["max_difference"]) < 1e-5 < float(quantized["max_difference"]) < 0.3
@@ -48,7 +48,7 @@ def test_other_formats_answer_the_same(tmp_path, kind, library, backends):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="there it works")
-def test_what_does_not(tmp_path):
+def test_format_that_fails_has_the_error(tmp_path):
     (row,) = rows(tmp_path, "--formats", "torch")
     assert (row["works"], row["bytes"]) == ("no", "")
     assert "requires PyTorch backend" in row["note"]

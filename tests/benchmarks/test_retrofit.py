@@ -18,7 +18,7 @@ from keras_tokenlearner.training.distribution import Devices
 
 @pytest.fixture
 def small(monkeypatch):
-    """Put a tiny teacher, and 40 images of noise, in the place of the real ones."""
+    """Replace teacher and images by a tiny teacher and 40 images of noise."""
 
     def teacher(*_):
         keras.utils.set_random_seed(0)
@@ -38,7 +38,7 @@ def small(monkeypatch):
     return teacher(), images, labels
 
 
-def test_the_recipe(small, tmp_path):
+def test_retrofit_recipe_trains(small, tmp_path):
     settings = {"at": 1, "num_tokens": 4, "start": "random", "epochs": 2, "batch_size": 8}
     recipe = retrofit_recipe.RetrofitRecipe(**settings, cache=str(tmp_path / "cache"))
     teacher, images, labels = small
@@ -61,7 +61,7 @@ def test_the_recipe(small, tmp_path):
         train(recipe, tmp_path, several)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows are those of any backend")
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows do not depend on the backend")
 def test_rows_grow_and_are_not_made_twice(small, tmp_path, monkeypatch):
     rows, speeds = tmp_path / "rows.csv", tmp_path / "speeds.csv"
     reducers = ["token_learner", "fixed_grid", "token_merging"]

@@ -99,7 +99,7 @@ def test_growth_is_fitted():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="the compiler of JAX is asked")
-def test_what_a_step_needs_grows_with_the_image():
+def test_step_memory_grows_with_the_image():
     needed = [
         growth.compiled_mib(create_model("vit_pico8", input_shape=(side, side, 3)))
         for side in (64, 128)

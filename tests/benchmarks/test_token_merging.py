@@ -57,6 +57,6 @@ def test_merging_costs_what_is_asked_for():
     assert lengths == [12, 8]
 
 
-def test_one_token_is_left_at_last():
+def test_token_merging_leaves_one_token_at_last():
     tokens, sizes = merge(np.ones((2, 1, 5), "float32"), np.ones((2, 1, 1), "float32"), None, 3)
     assert tokens.shape == (2, 1, 5) and sizes.shape == (2, 1, 1)

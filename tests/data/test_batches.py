@@ -21,7 +21,7 @@ def mix(seed):
     )
 
 
-def test_an_epoch_has_every_image_once_in_a_new_order():
+def test_epoch_has_every_image_once_in_a_new_order():
     images = ArrayImages(np.arange(10, dtype="uint8").reshape(10, 1, 1, 1), np.arange(10))
     batches = ImageBatches(images, (1, 1, 1), batch_size=5, seed=1)
     epochs = []
@@ -85,7 +85,7 @@ def test_augmentation_on_the_host():
         assert np.array_equal(again[0], images) is np.array_equal(again[1], labels) is same
 
 
-def test_a_mirrored_image_is_one_of_two():
+def test_mirrored_image_is_one_of_two():
     images = ImageBatches(IMAGES, (12, 16, 3), 22, augment=flip)[0][0]
     plain = ImageBatches(IMAGES, (12, 16, 3), 22)[0][0]
     mirrored = (images == plain[:, :, ::-1]).all((1, 2, 3))
@@ -93,7 +93,7 @@ def test_a_mirrored_image_is_one_of_two():
     assert (mirrored ^ kept).all() and mirrored.any() and kept.any()
 
 
-def test_a_shifted_image_moves_as_a_whole_and_black_comes_in():
+def test_shifted_image_moves_as_a_whole_with_black_border():
     images = ImageBatches(IMAGES, (12, 16, 3), 22, shift=0.25)[0][0]
     plain = ImageBatches(IMAGES, (12, 16, 3), 22)[0][0]
     shifts = []

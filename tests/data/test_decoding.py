@@ -62,7 +62,7 @@ def test_images_of_32_bit_values_are_refused(dtype):
         decode_image(content, formats=FOLDER_FORMATS)
 
 
-def test_an_eps_file_called_photo_jpg_never_starts_ghostscript(tmp_path, monkeypatch):
+def test_eps_file_called_photo_jpg_never_starts_ghostscript(tmp_path, monkeypatch):
     from PIL import EpsImagePlugin
 
     def start(*_):
@@ -97,7 +97,7 @@ def test_too_many_pixels_are_refused_before_any_is_decoded(tmp_path):
         from_folder(tmp_path, max_pixels=29)[0]
 
 
-def test_a_jpeg_with_hundreds_of_scans_is_refused():
+def test_jpeg_with_hundreds_of_scans_raises():
     content = encode(Image.fromarray(SMALL), "JPEG", progressive=True)
     start = content.rindex(b"\xff\xda")
     scan = content[start:-2]
@@ -120,7 +120,7 @@ def test_damaged_files_raise_value_error_alone(kind):
         assert pixels.dtype == np.uint8 and pixels.shape[-1] == 3
 
 
-def test_a_damaged_exif_part_changes_nothing():
+def test_damaged_exif_part_changes_nothing():
     picture = Image.fromarray(SMALL)
     plain = decode_image(encode(picture, "PNG"))
     for exif in (b"Exif\0\0", b"Exif\0\0MM\0*\0\0\xff\xff", b"Exif\0\0nothing at all"):

@@ -1,4 +1,4 @@
-"""Fashion-MNIST from the sample that ships and from the original files."""
+"""Fashion-MNIST from the included sample and from the original files."""
 
 import gzip
 

@@ -16,7 +16,7 @@ from keras_tokenlearner.data import (
 )
 
 
-def test_as_they_are():
+def test_named_arrays_of_their_own_size_are_unchanged():
     (images, labels), (test_images, _) = load_named("fashion_mnist", (28, 28, 1))
     (expected, expected_labels), (expected_test, _) = load_fashion_mnist()
     np.testing.assert_array_equal(images, expected)

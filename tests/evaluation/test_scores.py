@@ -21,7 +21,7 @@ def test_top_k_against_sorting():
         assert top_k_accuracy(labels, scores, k) == np.mean((best == labels[:, None]).any(1))
 
 
-def test_a_model_that_has_learned_nothing_is_not_right():
+def test_constant_scores_have_chance_accuracy():
     labels = np.array([0, 1, 2, 3])
     assert top_k_accuracy(labels, np.zeros((4, 4))) == 1 / 4
     assert top_k_accuracy(labels, np.zeros((4, 4)), k=3) == 3 / 4

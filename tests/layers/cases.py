@@ -186,7 +186,7 @@ LAYER_CASES = (
         other=((5, 8), (1, 3, 2, 8)),
         still=_KEY_BIAS,
     ),
-    # What the TokenLearner is compared with
+    # Alternatives to the TokenLearner
     _case("pooling", layers.SpatialPooling, {"pool_size": (2, 3)}, (4, 7, 8), **_UNKNOWN_IMAGE),
     _case(
         "pooling_sequence",

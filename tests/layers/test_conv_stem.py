@@ -49,7 +49,7 @@ def test_against_numpy():
     np.testing.assert_allclose(found, y, atol=1e-5)
 
 
-def test_a_video_is_its_frames():
+def test_video_stem_equals_the_stem_of_each_frame():
     layer = ConvStem(8, CONVS)
     videos = array((2, 3, 9, 12, 3), 0)
     (found,) = to_numpy(layer(videos))

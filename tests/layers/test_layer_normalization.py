@@ -1,4 +1,4 @@
-"""LayerNorm of PyTorch in half precision, beside that of Keras and float32."""
+"""LayerNorm of PyTorch in half precision, compared with Keras's and float32."""
 
 import keras
 import numpy as np
@@ -25,7 +25,7 @@ def numbers(x):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_is_that_of_keras(dtype):
+def test_layer_normalization_equals_keras(dtype):
     ours, theirs, x = both(dtype)
     for given in (ops.convert_to_tensor(x), ops.cast(x, ours.compute_dtype)):
         found, wanted = ours(given), theirs(given)

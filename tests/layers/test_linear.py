@@ -1,4 +1,4 @@
-"""Products that add their bias, beside the dense layers of Keras."""
+"""Products that add their bias, compared with the dense layers of Keras."""
 
 import keras
 import numpy as np

@@ -10,7 +10,7 @@ from tests.layers.helpers import close, random_layer, refused, run
 
 @pytest.mark.parametrize("shape", [(2, 8), (2, 5, 8), (2, 4, 6, 8)])
 @pytest.mark.parametrize("output_dim", [None, 3])
-def test_is_two_dense_layers(shape, output_dim):
+def test_mlp_equals_two_dense_layers(shape, output_dim):
     x = array(shape, 0)
     layer = random_layer(MLP(12, output_dim), shape)
     y = run(layer, x)
@@ -18,7 +18,7 @@ def test_is_two_dense_layers(shape, output_dim):
     assert y.shape == (*shape[:-1], output_dim or 8)
 
 
-def test_a_gate_multiplies_the_hidden_units():
+def test_gate_multiplies_the_hidden_units():
     """SwiGLU as its paper writes it, and what it costs."""
     x = array((2, 5, 8), 0)
     layer = random_layer(MLP(12, activation="silu", gated=True), x.shape)

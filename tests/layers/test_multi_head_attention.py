@@ -1,4 +1,4 @@
-"""Attention that is faster than that of Keras, beside it."""
+"""Faster attention, compared with Keras's."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ CALLS = ["mask", "query_mask", "causal", "scores", "dropout", "float16", "bfloat
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_all_else_is_that_of_keras(call):
+def test_other_arguments_equal_keras(call):
     if call == "bfloat16" and keras.backend.backend() == "torch":
         pytest.skip("there it is ours")
     arguments = {name: {"dtype": f"mixed_{name}"} for name in ("float16", "bfloat16")}

@@ -28,7 +28,7 @@ def project_patches(x, patch, kernel, bias):
         (TubeletEmbedding, (2, 8, 8), (2, 5, 20, 12, 1), (2, 2, 1)),
     ],
 )
-def test_is_a_product_of_each_patch_with_the_kernel(kind, patch, shape, grid):
+def test_patch_embedding_equals_patch_times_kernel(kind, patch, shape, grid):
     x = array(shape, 0)
     layer = random_layer(kind(5, patch), shape)
     tokens = run(layer, x)

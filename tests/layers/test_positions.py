@@ -74,7 +74,7 @@ def test_corners_are_exact(new):
         np.testing.assert_array_equal(found[corner], table[corner])
 
 
-def test_an_image_becomes_frames():
+def test_image_positions_repeat_for_frames():
     table = array((4, 4, 3), 0)
     found = resize_positions(table, (5, 6, 3))
     assert found.shape == (5, 6, 3, 3)

@@ -7,7 +7,7 @@ from tests.layers import helpers
 from tests.layers.helpers import close, random_layer, refused, run
 
 
-def test_the_sum():
+def test_prior_attention_equals_the_sum():
     x = array((2, 5, 8), 0)
     layer = random_layer(PriorAttention(), x.shape)
     table, kernel = layer.get_weights()

@@ -20,14 +20,14 @@ def self_attention(x, kernels, num_heads):
 
 
 @pytest.mark.parametrize("arguments", [{"key_dim": 6}, {"key_dim": 4, "value_dim": 10}], ids=str)
-def test_the_sum_head_by_head(arguments):
+def test_self_attention_equals_the_sum_of_each_head(arguments):
     x = array((2, 5, 8), 0)
     layer = random_layer(SelfAttention(num_heads=2, **arguments), x.shape)
     assert len(layer.weights) == 3  # no bias, no output projection
     close(run(layer, x), self_attention(x, layer.get_weights(), 2))
 
 
-def test_one_channel_a_head_differs_from_vector_attention_by_the_scale_alone():
+def test_one_channel_per_head_equals_scaled_vector_attention():
     from keras_tokenlearner.layers import VectorAttention
 
     x = array((2, 5, 8), 0)

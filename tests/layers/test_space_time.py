@@ -36,7 +36,7 @@ def oracle(x, layer):
 
 @pytest.mark.parametrize("attention", ["multi_head", "vector"])
 @pytest.mark.parametrize("over", ["spatial", "temporal", "joint"])
-def test_the_sum_over_each_axis(over, attention):
+def test_space_time_attention_equals_the_sum_over_each_axis(over, attention):
     x = array((B, T, H, W, C), 0)
     layer = random_layer(SpaceTimeAttention(over, attention, **FORMS), x.shape)
     close(run(layer, x), oracle(x, layer))
@@ -44,7 +44,7 @@ def test_the_sum_over_each_axis(over, attention):
 
 @pytest.mark.parametrize("attention", ["multi_head", "vector"])
 @pytest.mark.parametrize("over", ["spatial", "temporal", "joint"])
-def test_which_tokens_see_a_change(over, attention):
+def test_changed_token_reaches_only_its_axis(over, attention):
     x = array((1, T, H, W, C), 0)
     changed = x.copy()
     changed[0, 1, 0, 2] += 1

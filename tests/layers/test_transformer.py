@@ -40,7 +40,7 @@ def test_equations(masked):
 
 
 @pytest.mark.parametrize("attention", ["dot_product", "vector"])
-def test_a_token_does_not_see_what_is_masked(attention):
+def test_masked_tokens_do_not_change_other_tokens(attention):
     x = array((2, 5, 8), 0)
     changed = np.concatenate([x[:, :3], array((2, 2, 8), 1)], axis=1)
     causal = np.tril(np.ones((2, 5, 5), dtype=bool))
@@ -87,7 +87,7 @@ def test_stochastic_depth_and_dropout_leave_inference_alone():
 
 
 @pytest.mark.parametrize("rate", ["dropout_rate", "attention_dropout_rate"])
-def test_each_dropout_acts_in_training(rate):
+def test_dropouts_change_training_outputs(rate):
     x = array((2, 5, 8), 0)
     layer = random_layer(TransformerBlock(num_heads=2, **{rate: 0.5}), x.shape)
     assert np.abs(run(layer, x, training=True) - run(layer, x)).max() > 1e-3
@@ -127,7 +127,7 @@ def test_refuses_shapes(shape, words):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="of Keras on JAX")
-def test_no_flash_attention_on_tpus(monkeypatch):
+def test_flash_attention_is_off_on_tpus(monkeypatch):
     import jax
 
     tpu = SimpleNamespace(platform="tpu", device_kind="TPU", id=0)

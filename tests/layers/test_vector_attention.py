@@ -51,7 +51,7 @@ def test_masks(form, batch):
     close(run(layer, z, y, attention_mask=mask), expected(layer, z, y, mask))
 
 
-def test_a_single_visible_token_gives_its_value():
+def test_single_visible_token_returns_its_value():
     z = array((2, 5, 8), 0)
     layer = random_layer(VectorAttention(), z.shape)
     kernel, bias = layer.get_weights()[4:]

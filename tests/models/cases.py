@@ -92,7 +92,7 @@ MODEL_CASES = (
     _learner("model_b_mlp", fuser="token_fuser", fuser_beta="mlp"),
     _learner("model_b_unpool", fuser="unpool"),
     _learner("model_b_reproject", fuser="reproject"),
-    # What blocks may have besides
+    # Optional parts of blocks
     _case(
         "vit_pre_norm",
         pre_norm=True,

@@ -26,13 +26,13 @@ def test_survives_json():
     assert second == first and second.stem == ((8, 2), (8, 2))
 
 
-def test_is_frozen():
+def test_config_is_frozen():
     with pytest.raises(FrozenInstanceError):
         config().num_layers = 5
     assert config().num_layers == 4
 
 
-def test_every_field_is_documented():
+def test_config_fields_are_all_documented():
     undocumented = [
         field.name
         for field in fields(VisionTransformerConfig)

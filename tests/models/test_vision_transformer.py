@@ -89,7 +89,7 @@ def test_tokens_of_each_block_on_videos(changes, expected):
     ],
     ids=str,
 )
-def test_without_top_gives_the_tokens(changes, length):
+def test_model_without_top_returns_the_tokens(changes, length):
     model = transformer(**IMAGE, **changes, include_top=False)
     assert model.output_shape == (None, length, 16)
 
@@ -104,7 +104,7 @@ def test_model_b_is_the_plain_model_at_the_start_but_for_its_last_blocks():
     close(run(fused, pixels), run(plain, pixels))
 
 
-def test_every_fused_block_has_weights_of_its_own():
+def test_fused_blocks_have_separate_weights():
     model = transformer(**IMAGE, **LEARNER, fuser="token_fuser", at=1)
     names = {layer.name for layer in model.layers}
     for index in (1, 2, 3):
@@ -173,7 +173,7 @@ def test_pooling(pooling):
     ],
     ids=["average", "class_token", "class_and_registers", "class_and_average"],
 )
-def test_what_the_top_reads(changes, features):
+def test_top_reads_the_tokens_of_the_config(changes, features):
     arguments = {**IMAGE, **changes, "classifier_activation": None}
     model, tokens = transformer(**arguments), transformer(**arguments, include_top=False)
     assign_weights(model)

@@ -90,7 +90,7 @@ class Network:
         ("tokenlearner", (0,)),
     ],
 )
-def test_the_network_is_the_equations(unit, replaced):
+def test_network_equals_the_equations(unit, replaced):
     model = video_network(unit, replaced=replaced, classifier_activation=None)
     assign_weights(model)
     pixels = np.clip(128 + 64 * array((2, *X2PLUS1D["input_shape"]), 0), 0, 255)
@@ -144,7 +144,7 @@ def test_attention_between_tokens(attention, kind):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_every_part_keeps_the_shape(part):
+def test_parts_of_the_unit_keep_the_shape(part):
     assert module(f"conv2d+{part}").output_shape == (None, 3, 4, 5, 8)
 
 
@@ -173,7 +173,7 @@ def test_default_sizes_are_those_of_x3d_m():
 
 
 @pytest.mark.parametrize("replaced, units", [(None, (4, 5, 6)), ((0, 2), (0, 2)), ((), ())])
-def test_which_units_are_replaced(replaced, units):
+def test_replaced_units_have_token_learners(replaced, units):
     sizes = {"stage_channels": (8,), "inner_channels": (16,), "stage_units": (7,)}
     model = video_network("conv2d+tokenlearner", **sizes, replaced=replaced)
     found = [layer.name for layer in model.layers if isinstance(layer, TokenLearner)]

@@ -1,4 +1,4 @@
-"""What the served model of the tests is asked, and what it must answer."""
+"""Requests to the served model of the tests, and the expected answers."""
 
 import base64
 import io

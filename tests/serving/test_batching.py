@@ -52,13 +52,13 @@ def test_rows_of_other_keys_go_apart():
     assert batches == [("a", [1, 3]), ("b", [2])]
 
 
-def test_a_batch_is_not_too_heavy():
+def test_batch_stays_below_the_weight_limit():
     answers, batches = run([("a", 1, 9), ("a", 2, 4), ("a", 3, 4), ("a", 4, 4)], max_weight=8)
     assert answers == [2, 4, 6, 8]
     assert [rows for _, rows in batches] == [[1], [2, 3], [4]]
 
 
-def test_a_bad_row_fails_alone():
+def test_bad_row_fails_without_the_other_rows():
     answers, _ = run([("a", 1), ("a", -1), ("a", 2)])
     assert (answers[0], answers[2]) == (2, 4)
     with pytest.raises(ValueError, match="negative"):

@@ -1,4 +1,4 @@
-"""What the outputs of a model are: one rule for `predict` and exported models."""
+"""Meaning of the outputs of a model: one rule for `predict` and exported models."""
 
 import json
 
@@ -94,7 +94,7 @@ def test_models_without_preprocessing_are_refused():
 
 @pytest.fixture(scope="module")
 def multi_label(tmp_path_factory):
-    """A model whose sigmoid logits are known, on a backbone of ours, and an image."""
+    """A model with known sigmoid logits on one of our backbones, and an image."""
     pillow = pytest.importorskip("PIL.Image", reason="writes the image")
     folder = tmp_path_factory.mktemp("logits")
     keras.utils.set_random_seed(0)

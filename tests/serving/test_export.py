@@ -128,7 +128,7 @@ def test_webp(exported):
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
 
 
-def test_the_next_export_is_the_next_version(exported, tmp_path):
+def test_next_export_has_the_next_version(exported, tmp_path):
     if keras.backend.backend() == "torch":
         pytest.skip("the same code as elsewhere, and slow: each export starts a process")
     features = create_model("vit_pico8", include_top=False, pooling="avg", input_shape=(32, 32, 1))
@@ -181,7 +181,7 @@ def test_maps_and_provenance(tmp_path):
     np.testing.assert_allclose(answer["probabilities"], _expected(model, images, 32), atol=1e-5)
 
 
-def test_the_hash_of_the_weights_is_that_of_their_values(exported):
+def test_weights_hash_equals_the_hash_of_the_values(exported):
     model, path, *_ = exported
     values = b"".join(w.tobytes() for w in model.get_weights())
     found = json.loads((path / METADATA).read_text())["weights_sha256"]

@@ -12,7 +12,7 @@ from tests.data.video.files import write
 
 tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 
-STEP = 2 / 10  # every other frame at 10 frames a second
+STEP = 2 / 10  # every other frame at 10 frames per second
 RANDOM = np.random.default_rng(0)
 
 
@@ -33,7 +33,7 @@ def expected(model, clips):
     return model.predict(np.stack([video.fit_clip(x, height, width) for x in clips]), verbose=0)
 
 
-def test_the_clip_of_a_file(exported, tmp_path):
+def test_exported_clip_equals_the_clip_of_the_file(exported, tmp_path):
     """All frames and their rate give what `VideoBatches` decodes from the file itself."""
     pytest.importorskip("av", reason="reads videos")
     model, served, _ = exported
@@ -116,6 +116,6 @@ def test_rows_of_a_request(exported):
         model.answer(key, [row])
 
 
-def test_a_frame_step_is_for_videos(tmp_path):
+def test_frame_step_of_image_model_raises(tmp_path):
     with pytest.raises(ValueError, match="`frame_step` is for models of videos"):
         export(create_model("vit_pico8", classes=2), tmp_path / "model", frame_step=0.1)

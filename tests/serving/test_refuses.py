@@ -88,7 +88,7 @@ def test_v2_refuses(served, case):
 
 
 def test_bad_requests_among_good_ones(served):
-    """Many clients at once: right answers are right, and the bombs are never decoded."""
+    """Many clients at once: answers are correct, and the bombs are never decoded."""
     model, server = served
     images = [RANDOM.integers(0, 256, (32, 32, 3)).astype("uint8") for _ in range(8)]
     good = [encode(image, "PNG") for image in images]
@@ -144,7 +144,7 @@ def test_grpc_refuses(ask_grpc):
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_an_image_of_many_frames_counts_them_all(served, tmp_path):
+def test_image_of_many_frames_counts_all_pixels(served, tmp_path):
     """WebP: all of its frames are decoded."""
     frames = [pillow.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
     stream = io.BytesIO()

@@ -141,7 +141,7 @@ def test_clients_do_not_stop_it(served):
     assert server.ask("/v2/models/pico/ready")[0] == 200
 
 
-def test_it_listens_to_this_machine_alone(served):
+def test_server_listens_to_this_machine_only(served):
     _, server = served
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
@@ -178,7 +178,7 @@ def test_there_must_be_a_model(tmp_path):
         serve(tmp_path)
 
 
-def test_the_name_of_a_model_is_that_of_its_folder(tmp_path, monkeypatch):
+def test_model_name_defaults_to_its_folder(tmp_path, monkeypatch):
     assert default_name(tmp_path / "flowers") == default_name("flowers/12") == "flowers"
     monkeypatch.chdir(tmp_path)
     assert default_name(".") == tmp_path.name

@@ -117,7 +117,7 @@ def test_many_clients(model, ports):
             check(model, answer, image)
 
 
-def test_what_is_no_image_is_refused(model, ports):
+def test_bytes_that_are_no_image_return_an_error(model, ports):
     from pytriton.client.exceptions import PyTritonClientInferenceServerError
 
     with pytest.raises(PyTritonClientInferenceServerError, match="Unknown image file format"):

@@ -25,7 +25,7 @@ def answers(model):
     return features @ kernel + bias, features
 
 
-def test_the_loss_by_hand():
+def test_distillation_loss_equals_the_loss_by_hand():
     model = teacher()
     student = retrofit(model, at=1, num_tokens=4)
     (logits, features), (student_logits, student_features) = answers(model), answers(student)
@@ -54,7 +54,7 @@ def test_the_loss_by_hand():
 
 
 @pytest.mark.parametrize("train_all", [False, True])
-def test_the_student_comes_nearer_and_the_rest_stays(train_all):
+def test_student_approaches_teacher_and_lower_blocks_stay(train_all):
     model = teacher(class_token=True)
     student = retrofit(model, at=1, num_tokens=4)
     before = {weight.path: NUMPY(weight) for weight in student.weights}
@@ -80,7 +80,7 @@ def test_the_student_comes_nearer_and_the_rest_stays(train_all):
         assert changed is (train_all or not lower) or unused, weight.path
 
 
-def test_a_cache_is_used_again_and_only_for_the_same(tmp_path, monkeypatch):
+def test_cache_is_reused_only_for_the_same_inputs(tmp_path, monkeypatch):
     model, calls = teacher(), []
     original = keras.Model.predict_on_batch
     monkeypatch.setattr(
@@ -102,7 +102,7 @@ def test_a_cache_is_used_again_and_only_for_the_same(tmp_path, monkeypatch):
         assert calls == expected
         losses.append(history.history["loss"][0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    for layer, expected in (("head", []), ("norm", [24])):  # a head is applied anew
+    for layer, expected in (("head", []), ("norm", [24])):  # a head is applied again
         weights = model.get_layer(layer).get_weights()
         model.get_layer(layer).set_weights([array + 1 for array in weights])
         calls.clear()
@@ -111,7 +111,7 @@ def test_a_cache_is_used_again_and_only_for_the_same(tmp_path, monkeypatch):
     assert {path.suffix for path in tmp_path.iterdir()} == {".npy"}
 
 
-def test_a_broken_run_goes_on(tmp_path):
+def test_interrupted_run_continues(tmp_path):
     def run(backup, callbacks=()):
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
@@ -141,7 +141,7 @@ def test_a_broken_run_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("reducer", ["fixed_grid", "spatial_pooling"])
-def test_what_stands_in_the_place_of_token_learner(reducer):
+def test_other_reducers_are_distilled(reducer):
     model = teacher()
     student = retrofit(model, at=1, num_tokens=4, reducer=reducer)
     assert student.get_layer("block_1").output.shape == (None, 4, 32)
@@ -183,7 +183,7 @@ def test_bad_arguments(changes, message):
     assert message in str(caught.value)
 
 
-def test_a_model_without_top_and_pooling():
+def test_model_without_top_and_pooling_returns_tokens():
     model = teacher(include_top=False)
     with pytest.raises(ValueError, match="same shapes|must have a top, or pooling"):
         distill(retrofit(model, at=1), model, IMAGES)

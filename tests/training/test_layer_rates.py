@@ -154,7 +154,7 @@ def test_saved_and_resumed(training):
             np.testing.assert_array_equal(array, same)
 
 
-def test_a_model_without_blocks_is_refused():
+def test_model_without_blocks_raises():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="must have blocks.*pass layer_decay=1 for others"):
         adamw(0.1, 10, layer_decay=0.5).build(model.trainable_variables)

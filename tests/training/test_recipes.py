@@ -50,7 +50,7 @@ def test_docstrings_say_command_and_fields(name):
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_step_by_each_recipe_of_the_paper(name, images):
+def test_paper_recipes_train_a_step(name, images):
     recipe = tiny(name)
     model = recipe.build(classes=2)
     batches = recipe.batches(images, model.input_shape[1:], training=True)
@@ -109,7 +109,7 @@ def test_parts_of_batches_end_where_whole_batches_do(images):
         np.testing.assert_allclose(parts, whole, atol=1e-5)
 
 
-def test_a_run_is_longer_than_its_warm_up():
+def test_run_is_longer_than_its_warm_up():
     with pytest.raises(ValueError, match="raise `epochs`, .* Received: 10 steps, 10 to warm up"):
         sgd(0.03, steps=10, warmup_steps=10)
 

@@ -1,4 +1,4 @@
-"""What is kept of models that do not change."""
+"""Cached outputs of models that do not change."""
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ def test_parts_of_a_model_are_kept_in_one_pass(parts, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
 
 
-def test_a_pass_that_fails_leaves_nothing(parts, tmp_path):
+def test_failed_pass_leaves_no_cache(parts, tmp_path):
     with pytest.raises(Exception, match="shape"):
         keep(parts, IMAGES[..., :1], "float32", tmp_path, verbose=0)
     assert not list(tmp_path.iterdir())

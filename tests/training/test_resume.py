@@ -86,7 +86,7 @@ def small():
     return model, batches, fit
 
 
-def test_a_loss_that_is_not_finite_ends_training_and_spares_the_backup(small, tmp_path):
+def test_nan_loss_ends_training_and_keeps_the_backup(small, tmp_path):
     model, batches, fit = small
     path = tmp_path / "backup.npz"
     fit(Resume(path, batches), epochs=1)
@@ -115,7 +115,7 @@ class Rows(ReadBatches):
         return np.full(4, row / 8, "float32")
 
 
-def test_a_worker_that_dies_ends_training_and_spares_the_backup(small, tmp_path):
+def test_dead_worker_ends_training_and_keeps_the_backup(small, tmp_path):
     model, _, _ = small
 
     def fit(path, broken=None):
@@ -137,7 +137,7 @@ def test_a_worker_that_dies_ends_training_and_spares_the_backup(small, tmp_path)
     np.testing.assert_array_equal(fit(path), expected)
 
 
-def test_a_full_disk_ends_training_and_spares_the_backup(small, tmp_path):
+def test_full_disk_ends_training_and_keeps_the_backup(small, tmp_path):
     resource = pytest.importorskip("resource")
     _, batches, fit = small
     path = tmp_path / "backup.npz"
@@ -155,7 +155,7 @@ def test_a_full_disk_ends_training_and_spares_the_backup(small, tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["file", "/sys"])
-def test_a_folder_that_cannot_be_written_is_found_before_training(folder, small, tmp_path):
+def test_unwritable_folder_raises_before_training(folder, small, tmp_path):
     model, batches, fit = small
     weights = model.get_weights()
     (tmp_path / "file").write_text("")
@@ -166,7 +166,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_training(folder, small,
     np.testing.assert_array_equal(model.get_weights()[0], weights[0])
 
 
-def test_a_damaged_backup_is_refused(small, tmp_path):
+def test_damaged_backup_raises(small, tmp_path):
     _, batches, fit = small
     path = tmp_path / "backup.npz"
     fit(Resume(path, batches))
@@ -177,7 +177,7 @@ def test_a_damaged_backup_is_refused(small, tmp_path):
         Resume(path, batches)
 
 
-def test_the_backup_of_another_model_is_refused(small, tmp_path):
+def test_backup_of_another_model_raises(small, tmp_path):
     _, batches, fit = small
     path = tmp_path / "backup.npz"
     fit(Resume(path, batches))

@@ -39,7 +39,7 @@ def names(model):
         ("tokenlearner_pico8_4at1_fuser", {}),
     ],
 )
-def test_it_is_the_model_of_the_catalogue(name, changes):
+def test_retrofitted_model_equals_the_catalogue_model(name, changes):
     plain = {key: value for key, value in changes.items() if key != "at"}
     fuser = name.endswith("fuser")
     student = retrofit(
@@ -93,7 +93,7 @@ def test_images_start_the_maps(fuser):
     assert (on_the_left[6:, bright] < 0.1).all()
 
 
-def test_a_saved_model_in_another_precision(tmp_path):
+def test_saved_model_loads_in_another_precision(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         teacher().save(tmp_path / "mine.keras")
@@ -105,7 +105,7 @@ def test_a_saved_model_in_another_precision(tmp_path):
     assert NUMPY(student(pixels(2, 32, 32, 3))).shape == (2, 10)
 
 
-def test_a_video_model():
+def test_video_model_is_retrofitted():
     model = teacher(patch_size=(2, 8, 8), input_shape=(4, 32, 32, 3), class_token=True)
     student = retrofit(model, at=1, num_tokens=3)
     inner = keras.Model(student.input, student.get_layer("join").output)

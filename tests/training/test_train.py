@@ -38,7 +38,7 @@ def test_training_learns_and_leaves_what_it_says(few, tmp_path):
     assert np.mean(right) == pytest.approx(accuracy, abs=0.011)
 
 
-def test_a_broken_run_goes_on(few, tmp_path, monkeypatch):
+def test_interrupted_run_continues(few, tmp_path, monkeypatch):
     recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, batch_size=160)
 
     class Breaks(Resume):
@@ -62,7 +62,7 @@ def test_a_broken_run_goes_on(few, tmp_path, monkeypatch):
         assert (tmp_path / name).read_text() == (tmp_path / "unbroken" / name).read_text()
 
 
-def test_a_disk_that_is_full_at_the_end_loses_nothing(few, tmp_path, monkeypatch):
+def test_full_disk_at_the_end_loses_nothing(few, tmp_path, monkeypatch):
     resource = pytest.importorskip("resource")
     recipe = FashionMnistRecipe(model="vit_nano4", epochs=1, warmup_epochs=0, batch_size=160)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -24,7 +24,7 @@ def peer(module):
 
 
 def build(source, entries=None, image=(32, 32), include_top=True, **changes):
-    """Return a model of ours with the settings of a source, with random weights everywhere."""
+    """Return one of our models with the settings of a source and random weights."""
     arguments = SIZES | source_config(source, entries) | changes
     model = vision_transformer(
         VisionTransformerConfig(**arguments),

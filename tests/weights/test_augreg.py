@@ -60,7 +60,7 @@ def big_vision(entries):
     ],
     ids=["plain", "newer", "opt", "params", "img", "nested", "big_vision"],
 )
-def test_every_naming_gives_the_same_logits(form):
+def test_namings_give_the_same_logits(form):
     entries, images = augreg_entries(), pixels()
     model = build("augreg", form(entries))
     report = load(model, "augreg", form(entries))
@@ -84,7 +84,7 @@ def test_npz_by_name_of_the_source(tmp_path):
         create_model("vit_pico8", weights=f"augreg:{tmp_path}/vit.npz", mlp_dim=48, classes=3)
 
 
-def test_a_model_that_averages_drops_the_class_token():
+def test_averaging_model_drops_the_class_token():
     entries, images = augreg_entries(), pixels()
     model = build("augreg", entries, class_token=False)
     report = load(model, "augreg", entries)

@@ -46,7 +46,7 @@ def server():
         thread.join()
 
 
-def test_it_comes_once(server, tmp_path):
+def test_download_happens_once(server, tmp_path):
     for _ in range(2):
         path = fetch(server.uri, SHA256, tmp_path)
         assert path.read_bytes() == CONTENT
@@ -62,7 +62,7 @@ def test_it_comes_once(server, tmp_path):
         ("refused", ConnectionError, "403"),
     ],
 )
-def test_what_goes_wrong_is_mended_by_the_next_call(server, tmp_path, how, error, message):
+def test_failed_download_is_repeated_by_the_next_call(server, tmp_path, how, error, message):
     server.how = how
     with pytest.raises(error, match=message):
         fetch(server.uri, SHA256, tmp_path)
@@ -81,7 +81,7 @@ def test_offline(server, tmp_path):
     assert fetch(server.uri, SHA256, tmp_path).read_bytes() == CONTENT
 
 
-def test_a_named_model_from_an_address(server, tmp_path, monkeypatch):
+def test_named_model_loads_from_an_address(server, tmp_path, monkeypatch):
     model = create_model("vit_pico8", classes=10, input_shape=(28, 28, 1))
     model.get_layer("head").bias.assign(np.arange(10.0))
     digest = save_weights(model, tmp_path / "mine.weights.h5")

@@ -38,7 +38,7 @@ def test_round_trip(saved):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_the_file_of_a_compiled_model_holds_its_optimizer_too(tmp_path):
+def test_file_of_compiled_model_holds_its_optimizer(tmp_path):
     model = create_model(PICO, classes=10, dropout_rate=0.1)
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(np.zeros((2, 32, 32, 3)), np.zeros(2), verbose=0)
@@ -49,7 +49,7 @@ def test_the_file_of_a_compiled_model_holds_its_optimizer_too(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_the_hash_is_that_of_the_file(saved):
+def test_saved_hash_equals_the_hash_of_the_file(saved):
     _, path, digest = saved
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     beside = path.with_name(path.name + ".sha256")
@@ -202,6 +202,6 @@ def test_declared_sizes_that_are_not_stored_are_refused(saved):
         create_model(PICO, weights=str(path))
 
 
-def test_what_is_no_model_is_refused(saved):
+def test_file_without_model_raises(saved):
     with pytest.raises(ValueError, match="`model` must be a built keras.Model"):
         load_weights("vit_pico8", saved[1])

@@ -121,7 +121,7 @@ def test_other_members(tmp_path):
         read_checkpoint(tmp_path / "b.npz")
 
 
-def test_no_such_file(tmp_path):
+def test_missing_file_raises(tmp_path):
     refused("no such file", build("augreg", ENTRIES), "augreg", tmp_path / "none.npz")
 
 
@@ -475,7 +475,7 @@ def test_flax_files_of_empty_dictionaries_are_refused(tmp_path):
             read_checkpoint(tmp_path / f"{name}.msgpack")
 
 
-def test_the_content_of_a_file_decides_its_format(tmp_path):
+def test_file_content_decides_its_format(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.arange(3))
     (tmp_path / "a.npz").rename(tmp_path / "weights")
     np.testing.assert_array_equal(read_checkpoint(tmp_path / "weights")["a"], np.arange(3))

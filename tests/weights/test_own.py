@@ -1,4 +1,4 @@
-"""A model of ours into another: same features, on other grids and on still clips."""
+"""One of our models into another: same features, on other grids and on still clips."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ PICO = "tokenlearner_pico8_4at1"
 
 @pytest.mark.parametrize("fuser", [None, "token_fuser"])
 @pytest.mark.parametrize("embedding", ["central_frame", "inflate"])
-def test_a_still_clip_has_the_features_of_its_image(fuser, embedding):
+def test_still_clip_has_the_features_of_its_image(fuser, embedding):
     image_model = create_model(PICO, classes=5, fuser=fuser, num_layers=3)
     assign_weights(image_model)
     video = create_model(
@@ -28,7 +28,7 @@ def test_a_still_clip_has_the_features_of_its_image(fuser, embedding):
     close(outputs(video, clips), outputs(image_model, images))
 
 
-def test_a_stem_takes_frames_as_images():
+def test_stem_takes_frames_as_images():
     small = {"classes": 5, "num_layers": 2, "at": 1, "hidden_dim": 24}
     small["stem"] = ((8, 2), (8, 2))
     image_model = create_model("tokenlearner_nano4_8at2", **small)

@@ -110,13 +110,13 @@ def test_vivit():
     assert report.resized == {"positions/table": "3x6x6 to 4x6x6, bilinear"}
 
 
-def test_the_released_pooling_is_a_sum():
+def test_released_pooling_is_a_sum():
     entries = tree(part("v10_sum", "Transformer/TokenLearnerModule_0"))
     model = build("scenic", entries, image=IMAGE, **SIZES, token_pooling="mean")
     refused("token_pooling is 'mean' and must be 'sum'", model, "scenic", entries)
 
 
-def test_a_head_behind_pre_logits():
+def test_head_after_pre_logits_is_loaded():
     entries = tree()
     entries["params"]["pre_logits/kernel"] = np.zeros((16, 16))
     plain = SIZES | {"reducer": None, "at": None}

@@ -1,4 +1,4 @@
-"""The weights that ship: whole, and with the same outputs on every backend.
+"""The included weights: complete, and with the same outputs on every backend.
 
 `tests/data/shipped_outputs.npz` holds outputs of one backend for the first images of the sample of
 Fashion-MNIST, coloured and resized where the weights want it, made by
@@ -50,7 +50,7 @@ def test_another_number_of_classes_is_refused():
         create_model("tokenlearner_nano4_8at2", weights="fashion_mnist", classes=5)
 
 
-def test_without_top_any_size():
+def test_model_without_top_takes_any_size():
     model = create_model(
         "tokenlearner_nano4_8at2",
         weights="fashion_mnist",

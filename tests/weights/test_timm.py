@@ -96,12 +96,12 @@ def test_round_trip(changes):
         {"class_token": True, "register_tokens": 2, "head_reads": "class_and_registers"},
     ],
 )
-def test_what_timm_has_no_place_for(changes):
+def test_model_that_timm_cannot_hold_raises(changes):
     with pytest.raises(ValueError, match="have a place in timm"):
         to_timm(build("timm", **changes))
 
 
-def test_a_file_says_how_its_model_is_built(tmp_path):
+def test_timm_file_decides_the_config(tmp_path):
     changes = {"class_token": True, **DISTILLED, "gated_mlp": True, "activation": "silu"}
     model = build("timm", **changes)
     np.savez(tmp_path / "deit.npz", **to_timm(model))
@@ -113,7 +113,7 @@ def test_a_file_says_how_its_model_is_built(tmp_path):
 
 
 def test_heads_of_distilled_models():
-    """What stands beside the class token is not seen in the shape of a head alone."""
+    """The shape of a head does not show which tokens are next to the class token."""
     entries = to_timm(build("timm", class_token=True, **DISTILLED))
     other = {"class_token": True, **DISTILLED, "head_reads": "class_and_average"}
     message = "head_reads is 'class_and_average' and must be 'class_and_registers'"
@@ -136,13 +136,13 @@ def test_heads_that_do_not_divide():
     refused("does not divide into query, key and value", model, "timm", entries)
 
 
-def test_a_bias_that_is_missing():
+def test_missing_bias_raises():
     entries = to_timm(build("timm"))
     del entries["blocks.1.mlp.fc2.bias"]
     refused("Not in the file: block_1/mlp/output/bias", build("timm"), "timm", entries)
 
 
-def test_a_norm_after_pooling_is_not_ours():
+def test_norm_after_pooling_raises():
     entries = to_timm(build("timm"))
     for part in ("weight", "bias"):
         entries[f"fc_norm.{part}"] = entries.pop(f"norm.{part}")

@@ -1,4 +1,4 @@
-"""What all sources share: the report, heads, grids, frames, pixels, and refusals."""
+"""Common to all sources: the report, heads, grids, frames, pixels and errors."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from tests.weights.foreign import augreg_entries, build, close, outputs, pixels,
 ENTRIES = augreg_entries()
 
 
-def test_the_report_can_be_read():
+def test_report_lists_loaded_resized_left_and_unused():
     changes = {"reducer": "token_learner", "at": 1}
     model = build("augreg", ENTRIES, image=(48, 32), class_token=False, **changes)
     text = str(load(model, "augreg", ENTRIES | {}, head="drop"))
@@ -41,7 +41,7 @@ def test_heads():
     assert load(features, "augreg", entries).unused == ("head/kernel", "head/bias")
 
 
-def test_a_grid_that_is_not_clear():
+def test_ambiguous_grid_raises():
     entries = augreg_entries(grid=(2, 6))
     model = build("augreg", entries)
     refused("has 13 positions, and it is not clear on what grid", model, "augreg", entries)
@@ -53,7 +53,7 @@ def test_a_grid_that_is_not_clear():
 
 @pytest.mark.parametrize("method", ["central_frame", "inflate"])
 def test_images_into_videos(method):
-    """A still video gives the features of its image, but for the central frame alone."""
+    """A still video gives the features of its image, except with the central frame only."""
     changes = {"reducer": "token_learner", "num_tokens": 4, "at": 1, "class_token": False}
     flat = build("augreg", ENTRIES, **changes)
     video = build("augreg", ENTRIES, image=(4, 32, 32), **changes, patch_size=(2, 8, 8))
@@ -146,7 +146,7 @@ def test_bad_entries(name, value, message):
     refused(message, build("augreg", ENTRIES), "augreg", ENTRIES | {name: value})
 
 
-def test_what_is_no_model_or_source_of_ours():
+def test_unknown_model_or_source_raises():
     model = build("augreg", ENTRIES)
     refused("Did you mean 'augreg'", model, "augre", ENTRIES)
     refused("`head` must be one of", model, "augreg", ENTRIES, head="keeps")

@@ -81,7 +81,7 @@ def test_batches_and_views(splits):
         np.testing.assert_allclose(mean, expected, atol=1e-3)
 
 
-def test_a_set_that_is_not_there():
+def test_missing_data_set_raises():
     message = r"from_tfds: .* videos .* tfds.builder\('dark_and_lite'"
     with pytest.raises(ValueError, match=message):
         video.open_videos("tfds:dark_and_lite")

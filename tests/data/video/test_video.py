@@ -49,7 +49,7 @@ def test_probe(ramp):
         ([3.99], [195]),
     ],
 )
-def test_the_frames_that_are_shown_at_these_times(ramp, times, expected):
+def test_read_frames_returns_the_frames_shown_at_the_times(ramp, times, expected):
     frames = read_frames(ramp, times)
     assert frames.shape == (len(times), 32, 48, 3) and frames.dtype == np.uint8
     assert levels_of(frames) == expected
@@ -96,7 +96,7 @@ def test_rotated(tmp_path):
     assert frame[:20].mean() > frame[-20:].mean() + 20
 
 
-def test_one_frame(tmp_path):
+def test_video_of_one_frame_is_read(tmp_path):
     path = write(tmp_path / "one.mp4", [70])
     assert levels_of(read_frames(path, [0.0, 0.0])) == [70, 70]
     clip, _ = VideoBatches(
@@ -144,7 +144,7 @@ def test_broken_files_say_why(broken):
         assert str(path) in str(caught.value)
 
 
-def test_a_file_that_ends_early_says_so(tmp_path):
+def test_truncated_video_raises_the_reason(tmp_path):
     path = tmp_path / "cut.avi"
     write(path, [100] * 200, gop=1)
     content = path.read_bytes()
@@ -271,7 +271,7 @@ def test_frames_are_resized_as_keras_resizes_images(size):
 
 
 @pytest.mark.parametrize(("flip", "ways"), [(True, {False, True}), (False, {False})])
-def test_every_other_clip_is_mirrored_or_none(flip, ways):
+def test_clip_mirroring_is_every_other_or_none(flip, ways):
     videos = FromLeftToRight(("a",) * 20, np.zeros(20, int), ("x",))
     batches = VideoBatches(videos, (4, 16, 16, 3), batch_size=20, flip=flip)
     clips, _ = batches[0]
@@ -289,7 +289,7 @@ def test_batches_are_the_same_for_a_seed_and_new_each_epoch(folder):
     assert np.abs(one[0][0] - before).max() > 1
 
 
-def test_a_video_model_learns_from_a_folder(folder):
+def test_video_model_learns_from_a_folder(folder):
     import keras
 
     from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
@@ -308,7 +308,7 @@ def test_a_video_model_learns_from_a_folder(folder):
     assert model.evaluate(test, verbose=0)[1] == 1.0
 
 
-def test_without_pyav_the_extra_is_named(ramp):
+def test_reading_without_pyav_names_the_extra(ramp):
     program = (
         "import sys; sys.modules['av'] = None\n"
         "from keras_tokenlearner.data.video import probe\n"

@@ -86,7 +86,7 @@ def test_goes_on_from_its_backup(mode, processes, cpus, expected, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_video_model_equals_one_device(tmp_path):
+def test_video_model_on_devices_equals_one_device(tmp_path):
     processes, cpus = {"jax": (1, 8), "tensorflow": (1, 2), "torch": (2, 1)}[BACKEND]
     for folder in ("one", "several"):
         (tmp_path / folder).mkdir()

@@ -16,7 +16,7 @@ from keras_tokenlearner.training.distribution import scope
 from keras_tokenlearner.training.resume import Resume
 from tests.training.distribution.launch import make_cpus
 
-# Models without dropout, whose noise is not that of one device.
+# Models without dropout, because several devices draw other noise than one.
 MODELS = {
     "tokenlearner_pico8_4at1": {},
     "tokenlearner_x2plus1d_pico": {
