@@ -20,8 +20,8 @@ import numpy as np
 from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner import costs, create_model
 from keras_tokenlearner._extras import require
+from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.training import Cifar10Recipe, train
-from keras_tokenlearner.training.precision import dtype_policy
 
 _LEARNER = {"reducer": "token_learner", "num_tokens": 8, "token_attention": "mlp", "at": 3}
 

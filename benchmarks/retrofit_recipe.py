@@ -11,7 +11,7 @@ from keras_tokenlearner import distill, retrofit
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.data import ArrayImages, Batches, load_named
-from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
+from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig
 from keras_tokenlearner.models.head import before_head
 from keras_tokenlearner.training.optimizers import adamw
 from keras_tokenlearner.training.remember import keep, remember
@@ -131,7 +131,7 @@ def dinov2_small(input_shape, **settings):
     config = VisionTransformerConfig(
         hidden_dim=384, num_layers=12, num_heads=6, patch_size=(14, 14), **settings
     )
-    return vision_transformer(config, input_shape=input_shape, classes=10, name="dinov2_s14")
+    return VisionTransformer(config, input_shape=input_shape, classes=10, name="dinov2_s14")
 
 
 def fitted_teacher(checkpoint, images, labels, cache):

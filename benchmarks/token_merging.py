@@ -11,17 +11,17 @@ import keras
 from keras import ops
 
 from keras_tokenlearner.analysis.costs import Cost, costs, count
-from keras_tokenlearner.weights.layout import Layout
+from keras_tokenlearner.models.structure import Structure
 
 
 def token_merging(model, merged):
     """Return a copy of a plain ViT, with its weights, that merges tokens in every block.
 
     Args:
-        model: A plain ViT that `create_model` or `vision_transformer` built.
+        model: A plain ViT that `create_model` or `VisionTransformer` built.
         merged: Integer, tokens that every block merges into others (r); at most half of them.
     """
-    prefix = Layout("token_merging", model).num_prefix_tokens
+    prefix = Structure("token_merging", model).num_prefix_tokens
     sizes = None
 
     def call(layer, *args, **kwargs):
@@ -41,7 +41,7 @@ def token_merging(model, merged):
 
 def merging_of_cost(model, macs):
     """Return the model of `token_merging` whose multiply-adds are nearest to a number."""
-    layout, plain = Layout("merging_of_cost", model), costs(model)
+    layout, plain = Structure("merging_of_cost", model), costs(model)
     patches, prefix = math.prod(layout.grid), layout.num_prefix_tokens
     blocks = [f"block_{index}" for index in range(layout.num_blocks)]
 

@@ -19,5 +19,6 @@ from keras_tokenlearner import (
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.applications import create_model, list_models
+from keras_tokenlearner.models import feature_extractor, retrofit
 from keras_tokenlearner.serving import export
-from keras_tokenlearner.training import distill, retrofit
+from keras_tokenlearner.training import distill

@@ -15,11 +15,14 @@ _DOCSTRING = """Build `{model}` of the catalogue, {input_shape} by default.
         weights: `None` for random weights, the name of included weights, the path of a
             `.weights.h5` file{sources}.
             No ImageNet or Kinetics weights were ever published for TokenLearner.
-        input_tensor: Keras tensor to build on.
+        input_tensor: A `keras.Input` to build on, or a tensor computed from one.
         input_shape: `{axes}`, of any resolution and aspect.
         pooling: Without top: `None` for {features}.
-        classes: Integer, classes of the top.
+        classes: Integer, classes of the top; by default those of the weights, or 1000.
         classifier_activation: Activation of the top; `None` gives logits.
+        preprocessing: A `Preprocessing`; by default pixels are scaled to [-1, 1].
+        class_names: Names of the classes in their order, or `None`.
+        dtype: Dtype policy of the layers; by default the global one.
         name: Name of the model.
         **changes: Fields of `keras_tokenlearner.models.{config}` to change, such
             as {fields}.
@@ -56,8 +59,11 @@ def application(module, function, model):
         input_tensor=None,
         input_shape=None,
         pooling=None,
-        classes=1000,
+        classes=None,
         classifier_activation="softmax",
+        preprocessing=None,
+        class_names=None,
+        dtype=None,
         name=model,
         **changes,
     ):
@@ -71,6 +77,9 @@ def application(module, function, model):
             pooling=pooling,
             classes=classes,
             classifier_activation=classifier_activation,
+            preprocessing=preprocessing,
+            class_names=class_names,
+            dtype=dtype,
             name=name,
             **changes,
         )
@@ -104,8 +113,7 @@ def _vision_transformer(config):
         "sources": _SOURCES,
         "features": """the tokens, `"avg"`, `"max"`, or `"token"`, the class
             token of a model with `class_token=True`""",
-        "fields": """`num_layers`, `dropout`, `num_tokens`, `at` (the place of the TokenLearner) or
-            `fuser`""",
+        "fields": """`num_layers`, `dropout_rate`, `num_tokens`, `at` or `fuser`""",
         "example_shape": (*size, 3),
         "example": "num_layers=2, at=1" if reduces else "num_layers=2",
         "output_shape": (None, tokens + config.num_prefix_tokens, config.hidden_dim),

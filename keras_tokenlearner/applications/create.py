@@ -2,19 +2,22 @@ import dataclasses
 import fnmatch
 import warnings
 
+import keras
+
 from keras_tokenlearner._checks import check_bool, check_choice, check_int
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.hints import check_arguments
 from keras_tokenlearner.models import (
+    VisionTransformer,
     VisionTransformerConfig,
+    X2Plus1D,
     X2Plus1DConfig,
-    vision_transformer,
-    x2plus1d,
 )
+from keras_tokenlearner.models.vision_model import is_input
 from keras_tokenlearner.weights import load_weights, saved_classes, store, transfer
 from keras_tokenlearner.weights.formats import read_checkpoint
 
-BUILDERS = {VisionTransformerConfig: vision_transformer, X2Plus1DConfig: x2plus1d}
+MODELS = {VisionTransformerConfig: VisionTransformer, X2Plus1DConfig: X2Plus1D}
 
 
 def list_models(pattern="*", weights=False):
@@ -36,6 +39,7 @@ def list_models(pattern="*", weights=False):
 
 def create_model(
     model,
+    *,
     include_top=True,
     include_preprocessing=True,
     weights=None,
@@ -44,6 +48,9 @@ def create_model(
     pooling=None,
     classes=None,
     classifier_activation="softmax",
+    preprocessing=None,
+    class_names=None,
+    dtype=None,
     name=None,
     **changes,
 ):
@@ -59,7 +66,8 @@ def create_model(
             `"augreg:B_16.npz"`; `keras_tokenlearner.weights.load` lists the sources and says
             more. The source then decides what `source_config` says, unless `changes` do.
             Positions are resized to the model's grid.
-        input_tensor: Keras tensor to build on.
+        input_tensor: A `keras.Input` to build on. For a tensor computed from one, the result is a
+            plain `keras.Model` that calls the model on it.
         input_shape: `(height, width, channels)`, with frames before them for videos. Defaults to
             the shape of the included weights, or of the catalogue. Weights of another resolution
             fit.
@@ -67,13 +75,17 @@ def create_model(
             `"token"`.
         classes: Integer, number of classes. Defaults to the number of the weights, or 1000.
         classifier_activation: Activation of the top; `None` gives logits.
+        preprocessing: A `keras_tokenlearner.models.Preprocessing`; by default pixels are scaled to
+            [-1, 1].
+        class_names: Names of the classes in their order. Defaults to the names of the weights.
+        dtype: Dtype policy of the layers; by default the global one.
         name: Name of the model. Defaults to the catalogue's.
         **changes: Fields of the model's config to change:
             `keras_tokenlearner.models.VisionTransformerConfig`, such as `num_tokens`, `at`,
-            `fuser` or `dropout`, or for X(2+1)D `keras_tokenlearner.models.X2Plus1DConfig`.
+            `fuser` or `dropout_rate`, or for X(2+1)D `keras_tokenlearner.models.X2Plus1DConfig`.
 
     Returns:
-        A functional `keras.Model`.
+        A `VisionTransformer` or an `X2Plus1D`, functional models that know their config.
 
     Raises:
         ValueError: If a name is unknown, or the arguments or the weights do not fit the model.
@@ -117,17 +129,25 @@ def create_model(
             f"create_model({model!r}): weights={weights!r} are for {of_weights} classes; pass "
             f"classes={of_weights} or include_top=False. Received: classes={classes}"
         )
-    if input_shape is None and input_tensor is None:
+    if class_names is None and stored and include_top:
+        class_names = stored.class_names
+    computed = input_tensor is not None and not is_input(input_tensor)
+    if computed:
+        input_shape = input_tensor.shape[1:]
+    elif input_shape is None and input_tensor is None:
         input_shape = stored.input_shape if stored else entry.input_shape
-    built = BUILDERS[type(entry.config)](
+    built = MODELS[type(entry.config)](
         dataclasses.replace(entry.config, **changes),
         input_shape=input_shape,
-        input_tensor=input_tensor,
+        input_tensor=None if computed else input_tensor,
         include_top=include_top,
         include_preprocessing=include_preprocessing,
         pooling=pooling,
         classes=classes,
         classifier_activation=classifier_activation,
+        preprocessing=preprocessing,
+        class_names=class_names,
+        dtype=dtype,
         name=name or model,
     )
     if stored:
@@ -138,4 +158,7 @@ def create_model(
         report = transfer.load(built, source, foreign)
         if report.left:
             warnings.warn(str(report), stacklevel=2)
+    if computed:
+        sources = keras.utils.get_source_inputs(input_tensor)
+        return keras.Model(sources, built(input_tensor), name=built.name)
     return built

@@ -26,8 +26,9 @@ def distill(
     from keras_tokenlearner.applications.load import check_classifier, load_model
     from keras_tokenlearner.data import load_named
     from keras_tokenlearner.evaluation import compare
+    from keras_tokenlearner.models import retrofit
     from keras_tokenlearner.serving.classifier import check_takes_pixels
-    from keras_tokenlearner.training import distill, retrofit
+    from keras_tokenlearner.training import distill
 
     if not output.endswith(".keras"):
         raise ValueError(f"distill: `output` must end in .keras. Received: output={output!r}")

@@ -2,6 +2,9 @@
 
 from keras_tokenlearner.models.bottleneck import bottleneck_module
 from keras_tokenlearner.models.config import VisionTransformerConfig
-from keras_tokenlearner.models.vision_transformer import vision_transformer
-from keras_tokenlearner.models.x2plus1d import x2plus1d
+from keras_tokenlearner.models.features import feature_extractor
+from keras_tokenlearner.models.preprocessing import Preprocessing
+from keras_tokenlearner.models.retrofit import retrofit
+from keras_tokenlearner.models.vision_transformer import VisionTransformer
+from keras_tokenlearner.models.x2plus1d import X2Plus1D
 from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ class VisionTransformerConfig:
     Example:
 
     >>> config = VisionTransformerConfig(32, 4, 2, (4, 4), reducer="token_learner", num_tokens=4)
-    >>> vision_transformer(config, (16, 24, 3), classes=10).output_shape
+    >>> VisionTransformer(config, (16, 24, 3), classes=10).output_shape
     (None, 10)
     """
 
@@ -134,6 +135,7 @@ class VisionTransformerConfig:
         activations.get(self.activation, owner)
         if self.layer_scale is not None:
             self._set("layer_scale", check_positive(owner, "layer_scale", self.layer_scale))
+        self._check_unread(owner)
         self._check_place(owner)
         self._check_fuser(owner)
         self._check_stem(owner)
@@ -147,6 +149,26 @@ class VisionTransformerConfig:
     def _set(self, name, value):
         """Set a field, which a frozen dataclass allows in this way alone."""
         object.__setattr__(self, name, value)
+
+    def _check_unread(self, owner):
+        """Refuse a value that decides nothing, since it is a mistake in another field."""
+        learner = self.reducer == "token_learner"
+        readers = {
+            "num_tokens": self.reducer not in (None, "spatial_pooling"),
+            "pool_size": self.reducer == "spatial_pooling",
+            "token_attention": learner,
+            "token_pooling": learner,
+            "over": learner,
+            "fuser_beta": self.fuser == "token_fuser",
+            "fuser_norm": self.fuser == "token_fuser",
+        }
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not readers.get(field.name, True) and value != field.default:
+                raise ValueError(
+                    f"{owner}: nothing reads `{field.name}` with reducer={self.reducer!r} and "
+                    f"fuser={self.fuser!r}; leave it out. Received: {field.name}={value!r}"
+                )
 
     def _check_stem(self, owner):
         if self.stem is None:

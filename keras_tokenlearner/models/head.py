@@ -2,17 +2,19 @@
 
 import keras
 
+from keras_tokenlearner.models.names import HEAD
 
-def has_head(model):
+
+def has_head(model: keras.Model) -> bool:
     """Return whether a model has a layer `head`."""
-    return any(layer.name == "head" for layer in model.layers)
+    return any(layer.name == HEAD for layer in model.layers)
 
 
-def before_head(model):
-    """Return the part of a model that gives what its head reads; all of one without a head."""
-    return keras.Model(model.input, model.get_layer("head").input) if has_head(model) else model
+def before_head(model: keras.Model) -> keras.Model:
+    """Return the part of a model that gives the input of its head; all of one without a head."""
+    return keras.Model(model.input, model.get_layer(HEAD).input) if has_head(model) else model
 
 
-def before_softmax(model):
+def before_softmax(model: keras.Model) -> keras.Model:
     """Return the part of a model that gives its head's logits; all of one without a head."""
-    return keras.Model(model.input, model.get_layer("head").output) if has_head(model) else model
+    return keras.Model(model.input, model.get_layer(HEAD).output) if has_head(model) else model

@@ -1,5 +1,7 @@
 """Where models (a) and (b) of Figure 3 differ from ViT: fewer tokens, and all of them again."""
 
+from typing import TypeAlias
+
 import keras
 from keras import layers
 
@@ -13,10 +15,15 @@ from keras_tokenlearner.layers import (
     TokenLearner,
     Unpool,
 )
-from keras_tokenlearner.models.config import REDUCERS
+from keras_tokenlearner.models import names
+from keras_tokenlearner.models.config import REDUCERS, VisionTransformerConfig
+
+Grid: TypeAlias = tuple[int, ...]
 
 
-def reduce_tokens(config, grid, x):
+def reduce_tokens(
+    config: VisionTransformerConfig, grid: Grid, x: keras.KerasTensor
+) -> keras.KerasTensor:
     """Reduce the tokens of the patches, as model (a) does once; prefix tokens stay as they are."""
     reducer, prefix = _reducer(config, grid), config.num_prefix_tokens
     if not prefix:
@@ -24,11 +31,17 @@ def reduce_tokens(config, grid, x):
     return layers.Concatenate(axis=1, name="join")([x[:, :prefix], reducer(x[:, prefix:])])
 
 
-def reduce_and_fuse(config, grid, index, block, x):
+def reduce_and_fuse(
+    config: VisionTransformerConfig,
+    grid: Grid,
+    index: int,
+    block: layers.Layer,
+    x: keras.KerasTensor,
+) -> keras.KerasTensor:
     """Run block `index` on reduced tokens and write them back: one layer of model (b)."""
     prefix = config.num_prefix_tokens
     patches = x[:, prefix:] if prefix else x
-    reducer, name = _reducer(config, grid, index), f"{config.fuser}_{index}"
+    reducer, name = _reducer(config, grid, index), names.numbered(config.fuser, index)
     if config.fuser == "unpool":
         tokens, maps = reducer(patches, return_maps=True)
     else:
@@ -62,7 +75,7 @@ def reduce_and_fuse(config, grid, index, block, x):
     return fused
 
 
-def before_reducer(owner, model):
+def before_reducer(owner: str, model: keras.Model) -> keras.Model:
     """Return the part of a model that gives what its first reducer takes, prefix tokens included.
 
     Raises:
@@ -72,7 +85,8 @@ def before_reducer(owner, model):
     for layer in model.layers:
         if layer.name.startswith(REDUCERS):
             return keras.Model(model.input, model.get_layer(trunk).output)
-        if layer.name in ("dropout", "pre_norm") or layer.name.startswith("block_"):
+        behind_trunk = layer.name in (names.DROPOUT, names.PRE_NORM)
+        if behind_trunk or names.block_index(layer.name) is not None:
             trunk = layer.name
     raise ValueError(
         f"{owner}: the model must have a TokenLearner or another reducer, as from retrofit. "
@@ -80,9 +94,9 @@ def before_reducer(owner, model):
     )
 
 
-def _reducer(config, grid, index=None):
+def _reducer(config: VisionTransformerConfig, grid: Grid, index: int | None = None) -> layers.Layer:
     """Return the layer that leaves few tokens of (B, N, C)."""
-    name = config.reducer if index is None else f"{config.reducer}_{index}"
+    name = names.numbered(config.reducer, index)
     if config.reducer == "token_learner":
         return TokenLearner(
             config.num_tokens,

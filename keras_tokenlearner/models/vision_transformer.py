@@ -1,9 +1,11 @@
 import math
+from collections.abc import Sequence
 
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_bool, check_channels_last, check_choice, check_int
+from keras_tokenlearner._checks import check_bool, check_choice, check_int
+from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.layers import (
     ConvStem,
     PatchEmbedding,
@@ -12,21 +14,22 @@ from keras_tokenlearner.layers import (
     TransformerBlock,
     TubeletEmbedding,
 )
+from keras_tokenlearner.models import names
+from keras_tokenlearner.models.config import VisionTransformerConfig
+from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
+from keras_tokenlearner.models.vision_model import (
+    Activation,
+    Policy,
+    VisionModel,
+    input_of,
+    policy_of,
+)
 
 
-def vision_transformer(
-    config,
-    input_shape=None,
-    input_tensor=None,
-    include_top=True,
-    include_preprocessing=True,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name=None,
-):
-    """Build a ViT or ViViT, with or without TokenLearner, as a functional `keras.Model`.
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class VisionTransformer(VisionModel):
+    """A ViT or ViViT, with or without TokenLearner, as a functional `keras.Model`.
 
     The graph is embedding, positions, blocks, LayerNorm, head, with a reducer and fusers where the
     config has them (Figure 3 of the paper). Positions are added once, before the first block.
@@ -35,18 +38,18 @@ def vision_transformer(
         config: A `VisionTransformerConfig`.
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for
             patches of three axes. Not needed with an `input_tensor`.
-        input_tensor: Keras tensor to build on, in place of an input of its own.
+        input_tensor: A `keras.Input` to build on, in place of an input of its own.
         include_top: Boolean, whether the classifier is part of the model.
-        include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
-            to [-1, 1] itself.
+        include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
+            them itself.
         pooling: Without top: `None` for the tokens, (B, tokens, C), `"avg"`, `"max"`, or
             `"token"`, the class token. The top reads what the config's `head_reads` says.
         classes: Integer, classes of the top.
         classifier_activation: Activation of the top; `None` gives logits.
+        preprocessing: A `Preprocessing`; by default pixels are scaled to [-1, 1].
+        class_names: Names of the classes in their order, or `None`.
+        dtype: Dtype policy of the layers; by default the global one.
         name: Name of the model.
-
-    Returns:
-        A `keras.Model`.
 
     Raises:
         ValueError: If input, patches and config do not fit each other.
@@ -56,27 +59,102 @@ def vision_transformer(
     >>> config = VisionTransformerConfig(
     ...     hidden_dim=32, num_layers=2, num_heads=2, patch_size=(8, 8), reducer="token_learner"
     ... )
-    >>> model = vision_transformer(config, input_shape=(64, 96, 3), classes=10)
-    >>> model.output_shape
-    (None, 10)
+    >>> model = VisionTransformer(config, input_shape=(64, 96, 3), classes=10)
+    >>> model.output_shape, len(model.blocks), model.head.units
+    ((None, 10), 2, 10)
+
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021; Arnab et al., "ViViT: A
+    Video Vision Transformer", 2021; Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for
+    Images and Videos?", 2021.
     """
-    include_top = check_bool("vision_transformer", "include_top", include_top)
-    include_preprocessing = check_bool(
-        "vision_transformer", "include_preprocessing", include_preprocessing
-    )
-    inputs = _inputs(config, input_shape, input_tensor)
-    check_choice("vision_transformer", "pooling", pooling, (None, "avg", "max", "token"))
-    if pooling == "token" and not config.class_token:
-        raise ValueError(
-            "vision_transformer: pooling='token' reads the class token, and the config has none; "
-            "pass class_token=True or another pooling. Received: pooling='token'"
+
+    config: VisionTransformerConfig
+    config_class = VisionTransformerConfig
+
+    def __init__(
+        self,
+        config: VisionTransformerConfig,
+        input_shape: Sequence[int] | None = None,
+        input_tensor: keras.KerasTensor | None = None,
+        include_top: bool = True,
+        include_preprocessing: bool = True,
+        pooling: str | None = None,
+        classes: int = 1000,
+        classifier_activation: Activation = "softmax",
+        preprocessing: Preprocessing | None = None,
+        class_names: Sequence[str] | None = None,
+        dtype: Policy = None,
+        name: str | None = None,
+    ) -> None:
+        owner = "VisionTransformer"
+        check_bool(owner, "include_top", include_top)
+        check_bool(owner, "include_preprocessing", include_preprocessing)
+        check_choice(owner, "pooling", pooling, (None, "avg", "max", "token"))
+        if pooling == "token" and not config.class_token:
+            raise ValueError(
+                f"{owner}: pooling='token' reads the class token, and the config has none; "
+                "pass class_token=True or another pooling. Received: pooling='token'"
+            )
+        if include_top:
+            classes = check_int(owner, "classes", classes)
+        axes = ("frames", "height", "width")[-len(config.patch_size) :]
+        inputs = input_of(owner, axes, input_shape, input_tensor)
+        _check_patches(owner, config, axes, inputs.shape[1:])
+        preprocessing = Preprocessing() if preprocessing is None else preprocessing
+        policy = policy_of(dtype)
+        with dtype_policy(policy):
+            x = preprocessing.layer(inputs.shape[-1])(inputs) if include_preprocessing else inputs
+            x = _trunk(config, x)
+            if include_top:
+                x = _read(config, x)
+                x = layers.Dense(classes, kernel_initializer="zeros", name=names.HEAD)(x)
+                x = layers.Activation(
+                    classifier_activation, dtype="float32", name=names.PREDICTIONS
+                )(x)
+            elif pooling:
+                x = _pool(config, x, pooling)
+        super().__init__(
+            inputs,
+            x,
+            name,
+            config=config,
+            include_top=include_top,
+            include_preprocessing=include_preprocessing,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            preprocessing=preprocessing,
+            class_names=class_names,
+            policy=policy,
         )
-    x = inputs
-    if include_preprocessing:
-        x = layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(x)
+
+    @property
+    def blocks(self) -> list[TransformerBlock]:
+        """The transformer blocks, in the order of the depth."""
+        return [self.get_layer(names.block_name(i)) for i in range(self.config.num_layers)]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """`(H, W)` or `(T, H, W)`, the grid of the patches."""
+        return tuple(self.get_layer(names.POSITIONS).table.shape[:-1])
+
+
+def _check_patches(
+    owner: str, config: VisionTransformerConfig, axes: tuple[str, ...], shape: tuple[int, ...]
+) -> None:
+    for axis, size, patch in zip(axes, shape, config.patch_size, strict=False):
+        if size < patch:
+            raise ValueError(
+                f"{owner}: {axis} must be at least one patch, {patch}. "
+                f"Received: input_shape={shape} with patch_size={config.patch_size}"
+            )
+
+
+def _trunk(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the tokens behind the last LayerNorm, prefix tokens first."""
     x, grid = _embed(config, x)
     if config.pre_norm:
-        x = layers.LayerNormalization(epsilon=config.layer_norm_epsilon, name="pre_norm")(x)
+        x = _norm(config, names.PRE_NORM)(x)
     for index in range(config.num_layers):
         block = _block(config, index)
         if index < config.place:
@@ -88,46 +166,16 @@ def vision_transformer(
             x = block(x)
     if config.reducer and config.place == config.num_layers:
         x = reduce_tokens(config, grid, x)
-    x = layers.LayerNormalization(epsilon=config.layer_norm_epsilon, name="norm")(x)
-    if include_top:
-        classes = check_int("vision_transformer", "classes", classes)
-        x = _read(config, x)
-        x = layers.Dense(classes, kernel_initializer="zeros", name="head")(x)
-        x = layers.Activation(classifier_activation, dtype="float32", name="predictions")(x)
-    elif pooling:
-        x = _pool(config, x, pooling)
-    if input_tensor is not None:
-        inputs = keras.utils.get_source_inputs(input_tensor)
-    return keras.Model(inputs, x, name=name)
+    return _norm(config, names.NORM)(x)
 
 
-def _inputs(config, input_shape, input_tensor):
-    """Return the tensor to build on, once its shape is known to suit the patches."""
-    check_channels_last("vision_transformer")
-    if input_tensor is not None:
-        shape = tuple(input_tensor.shape[1:])
-    elif input_shape is not None:
-        shape = tuple(input_shape)
-    else:
-        raise ValueError(
-            "vision_transformer: pass `input_shape` or `input_tensor`. Received neither"
-        )
-    axes = ("frames", "height", "width")[-len(config.patch_size) :]
-    if len(shape) != len(axes) + 1 or None in shape:
-        raise ValueError(
-            f"vision_transformer: inputs must be ({', '.join(axes)}, channels), all known, for "
-            f"patches of {config.patch_size}. Received: input_shape={shape}"
-        )
-    for axis, size, patch in zip(axes, shape, config.patch_size, strict=False):
-        if size < patch:
-            raise ValueError(
-                f"vision_transformer: {axis} must be at least one patch, {patch}. "
-                f"Received: input_shape={shape} with patch_size={config.patch_size}"
-            )
-    return keras.Input(shape, name="inputs") if input_tensor is None else input_tensor
+def _norm(config: VisionTransformerConfig, name: str) -> layers.Layer:
+    return layers.LayerNormalization(epsilon=config.layer_norm_epsilon, name=name)
 
 
-def _embed(config, x):
+def _embed(
+    config: VisionTransformerConfig, x: keras.KerasTensor
+) -> tuple[keras.KerasTensor, tuple[int, ...]]:
     """Return the tokens (B, P + N, C) of pixels and the grid of the patches."""
     if config.stem is not None:
         x = ConvStem(
@@ -135,22 +183,22 @@ def _embed(config, x):
             config.stem,
             config.activation,
             config.layer_norm_epsilon,
-            name="embedding",
+            name=names.EMBEDDING,
         )(x)
     else:
         embedding = PatchEmbedding if len(config.patch_size) == 2 else TubeletEmbedding
-        x = embedding(config.hidden_dim, config.patch_size, name="embedding")(x)
+        x = embedding(config.hidden_dim, config.patch_size, name=names.EMBEDDING)(x)
     grid = x.shape[1:-1]
-    x = PositionEmbedding(config.positions, name="positions")(x)
+    x = PositionEmbedding(config.positions, name=names.POSITIONS)(x)
     x = layers.Reshape((math.prod(grid), config.hidden_dim), name="tokens")(x)
     if config.register_tokens:
-        x = PrefixTokens(config.register_tokens, name="register_tokens")(x)
+        x = PrefixTokens(config.register_tokens, name=names.REGISTER_TOKENS)(x)
     if config.class_token:
-        x = PrefixTokens(name="class_token")(x)
-    return layers.Dropout(config.dropout_rate, name="dropout")(x), grid
+        x = PrefixTokens(name=names.CLASS_TOKEN)(x)
+    return layers.Dropout(config.dropout_rate, name=names.DROPOUT)(x), grid
 
 
-def _block(config, index):
+def _block(config: VisionTransformerConfig, index: int) -> TransformerBlock:
     depth = index / max(config.num_layers - 1, 1)
     return TransformerBlock(
         config.num_heads,
@@ -163,11 +211,11 @@ def _block(config, index):
         layer_scale=config.layer_scale,
         activation=config.activation,
         layer_norm_epsilon=config.layer_norm_epsilon,
-        name=f"block_{index}",
+        name=names.block_name(index),
     )
 
 
-def _read(config, x):
+def _read(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.KerasTensor:
     """Return what the head reads of the tokens."""
     first = _pool(config, x, "token" if config.class_token else "avg")
     if config.head_reads is None:
@@ -179,7 +227,7 @@ def _read(config, x):
     return layers.Concatenate(name=config.head_reads)([first, second])
 
 
-def _pool(config, x, pooling):
+def _pool(config: VisionTransformerConfig, x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
     if pooling == "token":
         return x[:, 0]
     patches = x[:, config.num_prefix_tokens :] if config.num_prefix_tokens else x

@@ -1,22 +1,26 @@
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_bool, check_channels_last, check_choice, check_int
+from keras_tokenlearner._checks import check_bool, check_choice, check_int
+from keras_tokenlearner._precision import dtype_policy
+from keras_tokenlearner.models import names
 from keras_tokenlearner.models.bottleneck import add_part, convolution
+from keras_tokenlearner.models.preprocessing import Preprocessing
+from keras_tokenlearner.models.vision_model import (
+    Activation,
+    Policy,
+    VisionModel,
+    input_of,
+    policy_of,
+)
+from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 
 
-def x2plus1d(
-    config,
-    input_shape=None,
-    input_tensor=None,
-    include_top=True,
-    include_preprocessing=True,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name=None,
-):
-    """Build an X(2+1)D video network, with or without TokenLearner, as a functional `keras.Model`.
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class X2Plus1D(VisionModel):
+    """An X(2+1)D video network, with or without TokenLearner, as a functional `keras.Model`.
 
     It is X3D-M with the changes that section 6.1 of the paper names: every 3-D convolution is a
     2-D and a 1-D one, squeeze-and-excitation is gone, ReLU stands for swish. A unit is an expanding
@@ -36,19 +40,19 @@ def x2plus1d(
     Args:
         config: An `X2Plus1DConfig`.
         input_shape: `(frames, height, width, channels)`. Not needed with an `input_tensor`.
-        input_tensor: Keras tensor to build on, in place of an input of its own.
+        input_tensor: A `keras.Input` to build on, in place of an input of its own.
         include_top: Boolean, whether the classifier is part of the model, and the layer of
             `head_channels` before it.
-        include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
-            to [-1, 1] itself.
+        include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
+            them itself.
         pooling: Without top: `None` for the features of every place,
             (B, T, H, W, inner channels of the last stage), `"avg"` or `"max"`.
         classes: Integer, classes of the top.
         classifier_activation: Activation of the top; `None` gives logits.
+        preprocessing: A `Preprocessing`; by default pixels are scaled to [-1, 1].
+        class_names: Names of the classes in their order, or `None`.
+        dtype: Dtype policy of the layers; by default the global one.
         name: Name of the model.
-
-    Returns:
-        A `keras.Model`.
 
     Raises:
         ValueError: If input and config do not fit each other.
@@ -62,7 +66,7 @@ def x2plus1d(
     ...     inner_channels=(16, 32),
     ...     stage_units=(1, 2),
     ... )
-    >>> model = x2plus1d(config, input_shape=(4, 32, 48, 3), classes=10)
+    >>> model = X2Plus1D(config, input_shape=(4, 32, 48, 3), classes=10)
     >>> model.output_shape
     (None, 10)
 
@@ -70,15 +74,58 @@ def x2plus1d(
     2021, section 6, after Feichtenhofer, "X3D: Expanding Architectures for Efficient Video
     Recognition", 2020.
     """
-    include_top = check_bool("x2plus1d", "include_top", include_top)
-    include_preprocessing = check_bool("x2plus1d", "include_preprocessing", include_preprocessing)
-    inputs = _inputs(input_shape, input_tensor)
-    check_choice("x2plus1d", "pooling", pooling, (None, "avg", "max"))
-    if include_top:
-        classes = check_int("x2plus1d", "classes", classes)
-    x = inputs
-    if include_preprocessing:
-        x = layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocessing")(x)
+
+    config: X2Plus1DConfig
+    config_class = X2Plus1DConfig
+
+    def __init__(
+        self,
+        config: X2Plus1DConfig,
+        input_shape: Sequence[int] | None = None,
+        input_tensor: keras.KerasTensor | None = None,
+        include_top: bool = True,
+        include_preprocessing: bool = True,
+        pooling: str | None = None,
+        classes: int = 1000,
+        classifier_activation: Activation = "softmax",
+        preprocessing: Preprocessing | None = None,
+        class_names: Sequence[str] | None = None,
+        dtype: Policy = None,
+        name: str | None = None,
+    ) -> None:
+        owner = "X2Plus1D"
+        check_bool(owner, "include_top", include_top)
+        check_bool(owner, "include_preprocessing", include_preprocessing)
+        check_choice(owner, "pooling", pooling, (None, "avg", "max"))
+        if include_top:
+            classes = check_int(owner, "classes", classes)
+        inputs = input_of(owner, ("frames", "height", "width"), input_shape, input_tensor)
+        preprocessing = Preprocessing() if preprocessing is None else preprocessing
+        policy = policy_of(dtype)
+        with dtype_policy(policy):
+            x = preprocessing.layer(inputs.shape[-1])(inputs) if include_preprocessing else inputs
+            x = _trunk(config, x)
+            if include_top:
+                x = _top(config, x, classes, classifier_activation)
+            elif pooling:
+                x = _pool(pooling)(x)
+        super().__init__(
+            inputs,
+            x,
+            name,
+            config=config,
+            include_top=include_top,
+            include_preprocessing=include_preprocessing,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            preprocessing=preprocessing,
+            class_names=class_names,
+            policy=policy,
+        )
+
+
+def _trunk(config: X2Plus1DConfig, x: keras.KerasTensor) -> keras.KerasTensor:
     x = convolution(x, config.stem_channels, (1, 3, 3), "stem_conv2d", strides=(1, 2, 2))
     x = convolution(x, config.stem_channels, (5, 1, 1), "stem_conv1d")
     x = _normalise(config, x, "stem")
@@ -89,31 +136,16 @@ def x2plus1d(
             parts = config.parts if replaced else ("conv2d", "conv1d")
             x = _unit(config, x, parts, stage, unit)
     x = convolution(x, config.inner_channels[-1], 1, "features")
-    x = _normalise(config, x, "features")
-    if include_top:
-        x = _top(config, x, classes, classifier_activation)
-    elif pooling:
-        x = _pool(pooling)(x)
-    if input_tensor is not None:
-        inputs = keras.utils.get_source_inputs(input_tensor)
-    return keras.Model(inputs, x, name=name)
+    return _normalise(config, x, "features")
 
 
-def _inputs(input_shape, input_tensor):
-    """Return the tensor to build on, once it is known to be a video of known sizes."""
-    check_channels_last("x2plus1d")
-    if input_tensor is None and input_shape is None:
-        raise ValueError("x2plus1d: pass `input_shape` or `input_tensor`. Received neither")
-    shape = tuple(input_shape if input_tensor is None else input_tensor.shape[1:])
-    if len(shape) != 4 or None in shape:
-        raise ValueError(
-            "x2plus1d: inputs must be (frames, height, width, channels), all known. "
-            f"Received: input_shape={shape}"
-        )
-    return keras.Input(shape, name="inputs") if input_tensor is None else input_tensor
-
-
-def _unit(config, x, parts, stage, unit):
+def _unit(
+    config: X2Plus1DConfig,
+    x: keras.KerasTensor,
+    parts: tuple[str, ...],
+    stage: int,
+    unit: int,
+) -> keras.KerasTensor:
     """Add one bottleneck unit (Figure 9)."""
     name = f"stage_{stage}_unit_{unit}"
     channels, inner = config.stage_channels[stage], config.inner_channels[stage]
@@ -135,31 +167,35 @@ def _unit(config, x, parts, stage, unit):
     return layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _norm(config, name, **arguments):
+def _norm(
+    config: X2Plus1DConfig, name: str, gamma_initializer: str = "ones"
+) -> layers.BatchNormalization:
     return layers.BatchNormalization(
         axis=-1,
         momentum=config.batch_norm_momentum,
         epsilon=config.batch_norm_epsilon,
         name=f"{name}_norm",
-        **arguments,
+        gamma_initializer=gamma_initializer,
     )
 
 
-def _normalise(config, x, name):
+def _normalise(config: X2Plus1DConfig, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     return layers.ReLU(name=f"{name}_relu")(_norm(config, name)(x))
 
 
-def _pool(pooling, keepdims=False):
+def _pool(pooling: str, keepdims: bool = False) -> layers.Layer:
     kind = layers.GlobalAveragePooling3D if pooling == "avg" else layers.GlobalMaxPooling3D
     return kind(data_format="channels_last", keepdims=keepdims, name="pooling")
 
 
-def _top(config, x, classes, activation):
+def _top(
+    config: X2Plus1DConfig, x: keras.KerasTensor, classes: int, activation: Activation
+) -> keras.KerasTensor:
     x = _pool("avg", keepdims=True)(x)
     x = convolution(x, config.head_channels, 1, "pre_head")
     x = layers.ReLU(name="pre_head_relu")(x)
     x = layers.Flatten(data_format="channels_last", name="pre_head_flat")(x)
     x = layers.Dropout(config.dropout_rate, name="dropout")(x)
     normal = keras.initializers.RandomNormal(stddev=0.01)
-    x = layers.Dense(classes, kernel_initializer=normal, name="head")(x)
-    return layers.Activation(activation, dtype="float32", name="predictions")(x)
+    x = layers.Dense(classes, kernel_initializer=normal, name=names.HEAD)(x)
+    return layers.Activation(activation, dtype="float32", name=names.PREDICTIONS)(x)

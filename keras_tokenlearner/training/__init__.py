@@ -8,6 +8,5 @@ from keras_tokenlearner.training.distill import distill
 from keras_tokenlearner.training.optimizers import adamw, muon
 from keras_tokenlearner.training.recipes import RECIPES, Cifar10Recipe, FashionMnistRecipe
 from keras_tokenlearner.training.resume import Resume
-from keras_tokenlearner.training.retrofit import retrofit
 from keras_tokenlearner.training.settings import describe, with_settings
 from keras_tokenlearner.training.train import train

@@ -1,6 +1,6 @@
 """Another of our models, for a model with another grid, head or number of frames."""
 
-from keras_tokenlearner.weights.layout import in_order
+from keras_tokenlearner.models.names import in_order
 from keras_tokenlearner.weights.source import Named, Source
 
 _NUMBERED = ("token_learner", "token_fuser")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from keras_tokenlearner.weights.layout import Layout
+from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.weights.source import IMAGENET, ZEROS, Named, Source
 from keras_tokenlearner.weights.torch_layers import (
     average_heads,
@@ -82,7 +82,7 @@ def to_timm(model):
     it is timm's `VisionTransformerDistilled`.
 
     Args:
-        model: A `keras.Model` that `vision_transformer` or `create_model` built.
+        model: A `keras.Model` that `VisionTransformer` or `create_model` built.
 
     Returns:
         A dictionary of names to numpy arrays: save it with `safetensors.numpy.save_file`, or load
@@ -100,7 +100,7 @@ def to_timm(model):
     >>> entries["pos_embed"].shape, entries["blocks.0.attn.qkv.weight"].shape
     ((1, 16, 32), (96, 32))
     """
-    layout = Layout("to_timm", model)
+    layout = Structure("to_timm", model)
     arrays, reads = layout.arrays(), layout.head_reads
     registers = len(arrays.get("register_tokens/tokens", ()))
     unknown = [layer.name for layer in layout.added]

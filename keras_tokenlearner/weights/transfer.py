@@ -1,6 +1,7 @@
 """Weights of other libraries into our models: the one step that all sources share."""
 
 from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.weights import adapt
 from keras_tokenlearner.weights.augreg import AUGREG
 from keras_tokenlearner.weights.dinov2 import DINOV2
@@ -13,7 +14,6 @@ from keras_tokenlearner.weights.huggingface import (
     HUGGINGFACE_VIT,
 )
 from keras_tokenlearner.weights.keras_hub import KERAS_HUB
-from keras_tokenlearner.weights.layout import Layout
 from keras_tokenlearner.weights.match import check_head, match
 from keras_tokenlearner.weights.own import OWN
 from keras_tokenlearner.weights.report import LoadReport
@@ -54,7 +54,7 @@ def load(
     take pixels of another normalisation, that is worked into the patch embedding.
 
     Args:
-        model: A `keras.Model` that `create_model` or `vision_transformer` built, with the
+        model: A `keras.Model` that `create_model` or `VisionTransformer` built, with the
             settings that `source_config` gives.
         source: `"augreg"`, `"scenic"`, `"timm"`, `"timm_deit"`, `"dinov2"`, `"huggingface_vit"`,
             `"huggingface_deit"`, `"huggingface_dinov2"`, `"huggingface_clip"` (the vision tower),
@@ -98,7 +98,7 @@ def load(
     check_choice("load", "source", source, list(SOURCES))
     check_choice(owner, "head", head, ("keep", "drop", "reset"))
     check_choice(owner, "embedding", embedding, ("central_frame", "inflate"))
-    layout, recipe = Layout(owner, model), SOURCES[source]
+    layout, recipe = Structure(owner, model), SOURCES[source]
     checkpoint = read_checkpoint(path_or_mapping, "load")
     entries = Entries(owner, checkpoint, recipe.anchors)
     arrays = recipe.convert(entries, layout.heads)

@@ -41,7 +41,7 @@ PICO_VIDEO = "tokenlearner_x2plus1d_pico"
 @pytest.mark.parametrize("family", IMAGE + VIDEO)
 def test_family(family):
     function = getattr(applications, family)
-    assert list(inspect.signature(function).parameters)[:9] == [
+    assert list(inspect.signature(function).parameters)[:12] == [
         "include_top",
         "include_preprocessing",
         "weights",
@@ -50,6 +50,9 @@ def test_family(family):
         "pooling",
         "classes",
         "classifier_activation",
+        "preprocessing",
+        "class_names",
+        "dtype",
         "name",
     ]
     learns = family.startswith("Token")
@@ -96,11 +99,18 @@ def test_features():
     assert with_class_token.output_shape == (None, 32)
 
 
-def test_input_tensor():
+def test_input_tensor_computed_from_an_input_is_what_the_model_is_called_on():
     inputs = keras.Input((40, 56, 3))
-    model = create_model(PICO, input_tensor=keras.layers.RandomFlip()(inputs), classes=3)
+    model = create_model(PICO, input_tensor=keras.layers.Rescaling(2.0)(inputs), classes=3)
     assert model.inputs[0] is inputs
-    assert model.output_shape == (None, 3)
+    assert (model.name, model.output_shape) == (PICO, (None, 3))
+    alone = create_model(PICO, input_shape=(40, 56, 3), classes=3)
+    assert len(model.weights) == len(alone.weights)
+
+
+def test_arguments_after_the_name_must_be_named():
+    with pytest.raises(TypeError):
+        create_model(PICO, "fashion_mnist")
 
 
 def test_logits():
@@ -178,7 +188,7 @@ def test_classes_of_a_numpy_scalar_build_the_same_model(name, tmp_path):
         ({"model": "vit_pico8", "at": 1}, "reducer='token_learner'"),
         ({"model": PICO, "fuser": "fuser"}, "`fuser` must be one of"),
         ({"model": PICO, "input_shape": (4, 32, 3)}, "height must be at least one patch, 8"),
-        ({"model": PICO, "input_shape": (32, 32)}, "inputs must be"),
+        ({"model": PICO, "input_shape": (32, 32)}, "`input_shape` must be"),
         ({"model": PICO, "input_shape": (None, 32, 3)}, "all known"),
         ({"model": PICO, "classes": 0}, "`classes` must be an integer of at least 1"),
         ({"model": PICO, "classes": 10**18}, "Received: classes=1000000000000000000"),

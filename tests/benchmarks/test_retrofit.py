@@ -11,7 +11,7 @@ import pytest
 from benchmarks import retrofit, retrofit_recipe, retrofit_speed
 from benchmarks.rows import read_rows
 from keras_tokenlearner import retrofit as fit_tokens
-from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
+from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig
 from keras_tokenlearner.training import describe, train
 from keras_tokenlearner.training.distribution import Devices
 
@@ -22,7 +22,7 @@ def small(monkeypatch):
 
     def teacher(*_):
         keras.utils.set_random_seed(0)
-        return vision_transformer(
+        return VisionTransformer(
             VisionTransformerConfig(32, 3, 2, patch_size=(7, 7), class_token=True),
             input_shape=(28, 28, 3),
             classes=10,

@@ -1,11 +1,11 @@
 """A case for every form of every config, at sizes that build in a second."""
 
 from keras_tokenlearner.models import (
+    VisionTransformer,
     VisionTransformerConfig,
+    X2Plus1D,
     X2Plus1DConfig,
     bottleneck_module,
-    vision_transformer,
-    x2plus1d,
 )
 from tests.conformance import ModelCase
 
@@ -35,16 +35,16 @@ _TOP = {"input_shape", "include_top", "include_preprocessing", "pooling", "class
 
 
 def transformer(**arguments):
-    """Return the model of arguments for the config and for `vision_transformer` alike."""
+    """Return the model of arguments for the config and for `VisionTransformer` alike."""
     top = {name: arguments.pop(name) for name in _TOP & arguments.keys()}
-    return vision_transformer(VisionTransformerConfig(**arguments), classes=5, **top)
+    return VisionTransformer(VisionTransformerConfig(**arguments), classes=5, **top)
 
 
 def video_network(unit="conv2d+conv1d", **changes):
-    """Return the X(2+1)D of arguments for the config and for `x2plus1d` alike."""
+    """Return the X(2+1)D of arguments for the config and for `X2Plus1D` alike."""
     arguments = {**X2PLUS1D, **changes}
     top = {name: arguments.pop(name) for name in _TOP & arguments.keys()}
-    return x2plus1d(X2Plus1DConfig(unit, **arguments), classes=5, **top)
+    return X2Plus1D(X2Plus1DConfig(unit, **arguments), classes=5, **top)
 
 
 def module(unit, **changes):

@@ -17,7 +17,7 @@ def config(**changes):
 
 
 def test_survives_json():
-    first = config(**LEARNER, **VIDEO, pool_size=[2, 3])
+    first = config(**VIDEO, reducer="spatial_pooling", pool_size=[2, 3])
     second = VisionTransformerConfig(**json.loads(json.dumps(asdict(first))))
     assert second == first and hash(second) == hash(first)
     assert second.patch_size == (2, 4, 4) and second.pool_size == (2, 3)
@@ -76,6 +76,10 @@ def test_prefix_tokens(class_token, registers, count):
         ({"drop_path_rate": -0.1}, ["drop_path_rate=-0.1"]),
         ({"layer_scale": 0}, ["layer_scale=0", "above zero"]),
         ({"layer_norm_epsilon": 0}, ["layer_norm_epsilon=0", "above zero"]),
+        ({"num_tokens": 3}, ["`num_tokens`", "num_tokens=3"]),
+        ({"token_attention": "mlp"}, ["`token_attention`", "'mlp'"]),
+        ({"pool_size": (3, 3), "reducer": "token_learner"}, ["`pool_size`", "(3, 3)"]),
+        ({"fuser_beta": "mlp", "reducer": "token_learner"}, ["`fuser_beta`", "'mlp'"]),
         ({"activation": "gelu_tan"}, ["activation='gelu_tan'", "'gelu_tanh'"]),
         ({"reducer": "tokenlearner"}, ["reducer='tokenlearner'", "Did you mean 'token_learner'"]),
         ({**LEARNER, "fuser": "fuser"}, ["fuser='fuser'", "'token_fuser'"]),

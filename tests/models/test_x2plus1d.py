@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner.layers import SelfAttention, TokenLearner, VectorAttention
-from keras_tokenlearner.models import X2Plus1DConfig, x2plus1d
+from keras_tokenlearner.models import X2Plus1D, X2Plus1DConfig
 from keras_tokenlearner.models.x2plus1d_config import PARTS
 from tests.conformance import array, assign_weights
 from tests.layers import helpers
@@ -155,7 +155,7 @@ def test_token_learner_part_starts_as_the_identity():
 
 def test_default_sizes_are_those_of_x3d_m():
     with keras.StatelessScope(initialize_variables=False):
-        model = x2plus1d(X2Plus1DConfig(), (64, 256, 256, 3), classes=157)
+        model = X2Plus1D(X2Plus1DConfig(), (64, 256, 256, 3), classes=157)
 
     def shape(name):
         return model.get_layer(name).output.shape[1:]
@@ -209,15 +209,6 @@ def test_pooling(pooling):
     close(run(pooled, x), getattr(values, {"avg": "mean", "max": "max"}[pooling])((1, 2, 3)))
 
 
-def test_builds_on_a_tensor():
-    inputs = keras.Input((4, 10, 12, 3))
-    every_other = inputs[:, ::2]
-    config = X2Plus1DConfig(stage_channels=(8,), inner_channels=(16,), stage_units=(1,))
-    model = x2plus1d(config, input_tensor=every_other, classes=5, name="on_tensor")
-    assert (model.input_shape, model.output_shape) == ((None, 4, 10, 12, 3), (None, 5))
-    assert model.name == "on_tensor"
-
-
 @pytest.mark.parametrize(
     "changes, words",
     [
@@ -268,14 +259,14 @@ def test_config_takes_lists_and_heads_that_nobody_uses():
     ids=str,
 )
 def test_refuses(changes, words):
-    refused(lambda: video_network(**changes), "x2plus1d: ", "Received", *words)
+    refused(lambda: video_network(**changes), "X2Plus1D: ", "Received", *words)
 
 
 @pytest.mark.parametrize("classes", [0, "10", True, None])
 def test_refuses_classes(classes):
     refused(
-        lambda: x2plus1d(X2Plus1DConfig(), (2, 8, 8, 3), classes=classes),
-        "x2plus1d: `classes`",
+        lambda: X2Plus1D(X2Plus1DConfig(), (2, 8, 8, 3), classes=classes),
+        "X2Plus1D: `classes`",
         f"Received: classes={classes!r}",
     )
 
@@ -290,5 +281,5 @@ def test_module_refuses_shapes_and_heads():
 
 def test_refuses_channels_first():
     keras.config.set_image_data_format("channels_first")
-    refused(video_network, "x2plus1d: only channels_last")
+    refused(video_network, "X2Plus1D: only channels_last")
     refused(lambda: module("conv2d"), "bottleneck_module: only channels_last")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import create_model, distill, retrofit
-from tests.training.test_retrofit import pixels, teacher
+from tests.models.test_retrofit import pixels, teacher
 
 IMAGES = pixels(24, 32, 32, 3).astype("uint8")
 LABELS = np.arange(24) % 10

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
+from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig
 from keras_tokenlearner.weights import load, source_config
 
 SIZES = {
@@ -26,7 +26,7 @@ def peer(module):
 def build(source, entries=None, image=(32, 32), include_top=True, **changes):
     """Return one of our models with the settings of a source and random weights."""
     arguments = SIZES | source_config(source, entries) | changes
-    model = vision_transformer(
+    model = VisionTransformer(
         VisionTransformerConfig(**arguments),
         input_shape=(*image, 3),
         classes=5,

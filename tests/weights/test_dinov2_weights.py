@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
+from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig
 from keras_tokenlearner.weights import load, source_config
 from keras_tokenlearner.weights.formats import read_checkpoint
 from keras_tokenlearner.weights.source import IMAGENET
@@ -47,7 +47,7 @@ def test_features_are_timm_s(pair, image):
         patch_size=(14, 14),
         **source_config("dinov2", checkpoint),
     )
-    model = vision_transformer(config, input_shape=(*image, 3), include_top=False)
+    model = VisionTransformer(config, input_shape=(*image, 3), include_top=False)
     report = load(model, "dinov2", checkpoint)
     assert report.unused == ("mask_token",) and not report.left
     images = np.random.default_rng(0).uniform(0, 255, (1, *image, 3)).astype("float32")

@@ -119,7 +119,7 @@ def test_released_pooling_is_a_sum():
 def test_head_after_pre_logits_is_loaded():
     entries = tree()
     entries["params"]["pre_logits/kernel"] = np.zeros((16, 16))
-    plain = SIZES | {"reducer": None, "at": None}
+    plain = {"hidden_dim": 16, "mlp_dim": 32}
     model = build("scenic", entries, image=IMAGE, **plain)
     refused("follows layers that this model lacks", model, "scenic", entries)
     assert load(model, "scenic", entries, head="drop").left == ("head/kernel", "head/bias")

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import keras
 
 from keras_tokenlearner._checks import check_choice, check_int
+from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import ImageBatches, open_named
 from keras_tokenlearner.training.optimizers import sgd
-from keras_tokenlearner.training.precision import dtype_policy
 
 _CROP = 0.05  # the smallest share of an image's area, as ViT's code has it
 

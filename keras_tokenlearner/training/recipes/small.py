@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import keras
 
+from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import ImageBatches, open_named
 from keras_tokenlearner.training.optimizers import muon
-from keras_tokenlearner.training.precision import dtype_policy
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import CATALOG, create_model
 from keras_tokenlearner.data import video
 from keras_tokenlearner.training.optimizers import adamw, sgd
-from keras_tokenlearner.training.precision import dtype_policy
 from keras_tokenlearner.weights import load
 
 

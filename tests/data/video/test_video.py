@@ -292,13 +292,13 @@ def test_batches_are_the_same_for_a_seed_and_new_each_epoch(folder):
 def test_video_model_learns_from_a_folder(folder):
     import keras
 
-    from keras_tokenlearner.models import VisionTransformerConfig, vision_transformer
+    from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig
 
     config = VisionTransformerConfig(
         hidden_dim=16, num_layers=2, num_heads=2, patch_size=(2, 8, 8), reducer="token_learner",
         num_tokens=2, positions="sincos",
     )  # fmt: skip
-    model = vision_transformer(config, input_shape=(4, 16, 16, 3), classes=2)
+    model = VisionTransformer(config, input_shape=(4, 16, 16, 3), classes=2)
     model.compile(
         keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy", metrics=["accuracy"]
     )

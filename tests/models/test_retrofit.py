@@ -139,3 +139,36 @@ def test_models_that_do_not_fit():
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="must be one that create_model"):
         retrofit(other, at=1)
+
+
+def test_student_of_a_frozen_teacher_is_trainable():
+    model = teacher()
+    model.trainable = False
+    student = retrofit(model, at=1, num_tokens=4)
+    assert len(student.trainable_weights) == len(student.weights)
+    assert not model.trainable_weights
+
+
+def test_student_of_a_model_with_a_head_of_the_user():
+    base = teacher(include_top=False, pooling="avg")
+    outputs = keras.layers.Dense(3, activation="softmax", name="mine")(base.output)
+    model = keras.Model(base.input, outputs, name="flowers")
+    for layer in model.layers:
+        layer.trainable = layer.name == "mine"
+    student = retrofit(model, at=1, num_tokens=4)
+    assert student.name == "flowers_4at1" and student.output_shape == (None, 3)
+    assert len(student.trainable_weights) == len(student.weights)
+    for found, expected in zip(
+        student.get_layer("mine").get_weights(), model.get_layer("mine").get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_student_of_weights_that_do_not_fit_is_refused():
+    nested = keras.Sequential([teacher(include_top=False, pooling="avg"), keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match="pass its layer 'vit_pico8'"):
+        retrofit(nested, at=1)
+    model = teacher()
+    model.blocks[0].mlp.hidden.enable_lora(2)
+    with pytest.raises(ValueError, match="LoRA"):
+        retrofit(model, at=1)

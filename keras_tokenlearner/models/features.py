@@ -1,0 +1,73 @@
+from collections.abc import Sequence
+
+import keras
+from keras import layers
+
+from keras_tokenlearner._checks import check_bool, check_int
+from keras_tokenlearner.models import names
+from keras_tokenlearner.models.vision_transformer import VisionTransformer
+
+
+def feature_extractor(
+    model: VisionTransformer, blocks: Sequence[int], normalize: bool = False
+) -> keras.Model:
+    """Return a model that gives the tokens behind some blocks, on the grid of the patches.
+
+    It shares layers and weights with `model`. Class token and registers are left out. Behind a
+    TokenFuser all positions have tokens again. Learned tokens have no grid: behind a
+    TokenLearner they come as (B, S, C), of every frame in turn for videos.
+
+    Args:
+        model: A `VisionTransformer`, with or without top.
+        blocks: Numbers of the blocks, counted from 0.
+        normalize: Boolean, whether the model's last LayerNorm follows each block.
+
+    Returns:
+        A `keras.Model` whose outputs are a dictionary from `"block_5"` to features of shape
+        (B, H, W, C), (B, T, H, W, C) for videos, or (B, S, C).
+
+    Raises:
+        ValueError: If the model is of another class or has no such block.
+
+    Example:
+
+    >>> model = create_model("vit_pico8", classes=10)
+    >>> extractor = feature_extractor(model, blocks=(0, 1))
+    >>> {name: x.shape for name, x in extractor.output.items()}
+    {'block_0': (None, 4, 4, 32), 'block_1': (None, 4, 4, 32)}
+    """
+    owner = "feature_extractor"
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(
+            f"{owner}: `model` must be a VisionTransformer, as create_model makes it. "
+            f"Received: model of class {type(model).__name__}"
+        )
+    check_bool(owner, "normalize", normalize)
+    numbers = blocks if isinstance(blocks, (list, tuple, range)) else (blocks,)
+    outputs = {}
+    for number in numbers:
+        index = check_int(owner, "blocks", number, minimum=0)
+        if index >= model.config.num_layers:
+            raise ValueError(
+                f"{owner}: `blocks` must be numbers from 0 to {model.config.num_layers - 1}. "
+                f"Received: blocks={blocks}"
+            )
+        outputs[names.block_name(index)] = _features(model, index, normalize)
+    if not outputs:
+        raise ValueError(f"{owner}: `blocks` must name a block. Received: blocks={blocks}")
+    return keras.Model(model.input, outputs, name=f"{model.name}_features")
+
+
+def _features(model: VisionTransformer, index: int, normalize: bool) -> keras.KerasTensor:
+    config, prefix = model.config, model.config.num_prefix_tokens
+    layer = names.block_name(index)
+    fused = config.fuser is not None and index >= config.place
+    if fused:
+        layer = names.numbered("rejoin" if prefix else config.fuser, index)
+    x = model.get_layer(layer).output
+    if normalize:
+        x = model.get_layer(names.NORM)(x)
+    x = x[:, prefix:] if prefix else x
+    if index >= config.place and not fused:
+        return x
+    return layers.Reshape((*model.grid, config.hidden_dim), name=f"{layer}_grid")(x)

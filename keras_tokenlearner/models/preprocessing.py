@@ -1,0 +1,109 @@
+import math
+from dataclasses import asdict, dataclass
+from typing import TypedDict
+
+from keras import layers
+
+from keras_tokenlearner._checks import check_choice, check_ints
+
+RESIZE_MODES = ("shortest", "squash", "longest")
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
+
+
+class PreprocessingFields(TypedDict):
+    """The fields of a `Preprocessing`, as JSON holds them."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int] | None
+    resize_mode: str
+    interpolation: str
+    crop_fraction: float
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pictures become the input of a model, as its weights were trained and evaluated.
+
+    The host resizes and crops. The model then computes `(pixel / 255 - mean) / std` itself, unless
+    it was built with `include_preprocessing=False`.
+
+    Attributes:
+        mean: Mean of each channel, of pixels in [0, 1]; one number stands for all channels.
+        std: Standard deviation of each channel, of pixels in [0, 1].
+        size: `(height, width)` that the weights were evaluated at; `None` for the model's input.
+        resize_mode: `"shortest"` resizes the shortest edge and crops the centre, `"squash"` resizes
+            both edges to the input, `"longest"` resizes the longest edge and pads.
+        interpolation: `"bilinear"`, `"bicubic"`, `"nearest"` or `"lanczos"`, antialiased.
+        crop_fraction: Part of the resized edge that the centre crop keeps, in (0, 1].
+
+    Raises:
+        ValueError: If a value is out of range or two of them contradict each other.
+
+    Example:
+
+    >>> Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)).interpolation
+    'bilinear'
+    """
+
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    size: tuple[int, int] | None = None
+    resize_mode: str = "shortest"
+    interpolation: str = "bilinear"
+    crop_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        owner = "Preprocessing"
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+            numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+            if not values or len(numbers) < len(values) or not all(map(math.isfinite, numbers)):
+                raise ValueError(
+                    f"{owner}: `{name}` must be a tuple of finite numbers, one for each channel. "
+                    f"Received: {name}={value!r}"
+                )
+            object.__setattr__(self, name, tuple(map(float, values)))
+        if len({len(self.mean), len(self.std)} - {1}) > 1 or min(self.std) <= 0:
+            raise ValueError(
+                f"{owner}: `std` must be positive, with as many channels as `mean`. "
+                f"Received: mean={self.mean}, std={self.std}"
+            )
+        if self.size is not None:
+            size = check_ints(owner, "size", self.size, lengths=(2,))
+            object.__setattr__(self, "size", size)
+        check_choice(owner, "resize_mode", self.resize_mode, RESIZE_MODES)
+        check_choice(owner, "interpolation", self.interpolation, INTERPOLATIONS)
+        fraction = self.crop_fraction
+        if isinstance(fraction, bool) or not isinstance(fraction, (int, float)):
+            fraction = math.nan
+        if not 0 < fraction <= 1:
+            raise ValueError(
+                f"{owner}: `crop_fraction` must be a number in (0, 1]. "
+                f"Received: crop_fraction={self.crop_fraction!r}"
+            )
+
+    def fields(self) -> PreprocessingFields:
+        """Return the fields as JSON holds them; `Preprocessing(**fields)` makes it again."""
+        return PreprocessingFields(**asdict(self))
+
+    def check_channels(self, channels: int) -> None:
+        """Raise `ValueError` if mean and std are not for so many channels."""
+        counts = {len(self.mean), len(self.std)}
+        if not counts <= {1, channels}:
+            raise ValueError(
+                f"Preprocessing: `mean` and `std` must have one number or {channels}, the "
+                f"channels of the input. Received: mean={self.mean}, std={self.std}"
+            )
+
+    def layer(self, channels: int) -> layers.Layer:
+        """Return the layer that normalises pixels in [0, 255] of so many channels."""
+        self.check_channels(channels)
+        count = max(len(self.mean), len(self.std))
+        means, stds = (v * (count // len(v)) for v in (self.mean, self.std))
+        scale = [1 / (255 * std) for std in stds]
+        offset = [-mean / std for mean, std in zip(means, stds, strict=True)]
+        if count == 1:
+            return layers.Rescaling(scale[0], offset=offset[0], name="preprocessing")
+        return layers.Rescaling(scale, offset=offset, name="preprocessing")

@@ -1,0 +1,144 @@
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_tokenlearner._checks import check_bool, check_int
+from keras_tokenlearner._precision import dtype_policy
+from keras_tokenlearner.models import names
+from keras_tokenlearner.models.config import VisionTransformerConfig
+from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
+from keras_tokenlearner.models.structure import Structure
+from keras_tokenlearner.models.token_start import start_from_clusters
+from keras_tokenlearner.models.vision_model import quantization_of
+from keras_tokenlearner.models.vision_transformer import VisionTransformer
+
+
+def retrofit(
+    model: keras.Model,
+    at: int,
+    num_tokens: int = 8,
+    fuser: bool = False,
+    attention: str = "mlp",
+    images: np.ndarray | None = None,
+    reducer: str = "token_learner",
+    name: str | None = None,
+) -> keras.Model:
+    """Fit learned tokens into a ViT that exists: the student of `distill`.
+
+    The new model is the old one, weights, head and preprocessing included, with a TokenLearner
+    before block `at`: from there on its blocks run on `num_tokens` tokens, beside the class token
+    and the registers. The old model stays as it is. The blocks behind the TokenLearner meet tokens
+    that they have not seen, so that the new model is to be trained: `distill` does it best.
+
+    With `images` the TokenLearner starts where training goes on quickly. The features of these
+    images at its place are clustered, and each token begins as the average of the positions that
+    are like one cluster. Without, its maps start at random and its tokens nearly alike.
+
+    Args:
+        model: A plain `VisionTransformer`, or a functional model on the input and outputs of one,
+            with a head of your own.
+        at: Integer, full-token blocks before the TokenLearner, 0 to all.
+        num_tokens: Integer, tokens to learn from each image or frame (S).
+        fuser: Boolean, whether a TokenFuser follows every block from `at` on, model (b), so that
+            all tokens come out of the model.
+        attention: `"mlp"`, the authors' later maps, or `"conv"`, the paper's.
+        images: Array of a few hundred images, as the model takes them, to start from; for
+            `attention="mlp"`. It needs scikit-learn, the extra `distill`.
+        reducer: `"token_learner"`, or one of what the paper compares it with in its place, as
+            `keras_tokenlearner.models.VisionTransformerConfig` has them.
+        name: Name of the new model. Defaults to that of `model` with `_8at6` behind it.
+
+    Returns:
+        A model of the same inputs, all of it trainable: a `VisionTransformer` from one. Its
+        outputs have the same shape, but for a model without top and pooling, whose tokens become
+        fewer.
+
+    Raises:
+        ValueError: If the model is none of ours or has learned tokens already, or an argument is
+            out of range.
+
+    Example:
+
+    >>> teacher = create_model("vit_pico8", classes=10)
+    >>> student = retrofit(teacher, at=1, num_tokens=4)
+    >>> student.name, costs(student).macs < costs(teacher).macs
+    ('vit_pico8_4at1', True)
+
+    Source: model (a) and (b) of Figure 3 of the paper; the clusters are ours.
+    """
+    structure = Structure("retrofit", model)
+    _check_plain(structure)
+    check_int("retrofit", "at", at, minimum=0)
+    check_bool("retrofit", "fuser", fuser)
+    changes = {"token_attention": attention} if reducer == "token_learner" else {}
+    if reducer != "spatial_pooling":
+        changes["num_tokens"] = num_tokens
+    config = dataclasses.replace(
+        structure.config,
+        reducer=reducer,
+        at=at,
+        fuser="token_fuser" if fuser else None,
+        **changes,
+    )
+    name = name or f"{model.name}_{num_tokens}at{at}"
+    if isinstance(model, VisionTransformer):
+        student = _rebuilt(model, config, name)
+    else:
+        student = _cloned(structure, config, name)
+    for layer in model.layers:
+        student.get_layer(layer.name).set_weights(layer.get_weights())
+    if images is not None:
+        start_from_clusters(student, images)
+    return student
+
+
+def _check_plain(structure: Structure) -> None:
+    """Raise `ValueError` for a model whose weights a plain one cannot take."""
+    model, problem = structure.model, ""
+    if structure.reduced:
+        added = ", ".join(layer.name for layer in structure.reduced)
+        problem = f"be a plain ViT. Received: model {model.name!r} with {added}"
+    elif any("lora_" in weight.path for weight in model.weights):
+        problem = (
+            "have no LoRA weights; save_weights merges them, and load_weights takes the file into "
+            f"a new model. Received: model {model.name!r} with LoRA enabled"
+        )
+    elif quantization_of(model):
+        problem = (
+            "have float weights; quantize the student instead. Received: model "
+            f"{model.name!r} in {quantization_of(model)}"
+        )
+    if problem:
+        raise ValueError(f"retrofit: the model must {problem}")
+
+
+def _rebuilt(
+    model: VisionTransformer, config: VisionTransformerConfig, name: str
+) -> VisionTransformer:
+    """Return the model of another config, with new weights, all of them trainable."""
+    arguments = {**model.get_config(), "config": dataclasses.asdict(config), "name": name}
+    return VisionTransformer.from_config({**arguments, "trainable": True, "frozen": []})
+
+
+def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) -> keras.Model:
+    """Return a copy of a graph, with new weights, that reduces its tokens."""
+    behind = [names.block_name(index) for index in range(config.place, config.num_layers)]
+    first = behind[0] if behind else names.NORM
+
+    def call(
+        layer: keras.Layer, *args: keras.KerasTensor, **kwargs: keras.KerasTensor
+    ) -> keras.KerasTensor:
+        if config.fuser and layer.name in behind:
+            index = config.place + behind.index(layer.name)
+            return reduce_and_fuse(config, structure.grid, index, layer, *args)
+        if not config.fuser and layer.name == first:
+            args = (reduce_tokens(config, structure.grid, *args),)
+        return layer(*args, **kwargs)
+
+    with dtype_policy(structure.block.dtype_policy):
+        copy = keras.models.clone_model(structure.model, call_function=call)
+    student = keras.Model(copy.input, copy.output, name=name)
+    for layer in student.layers:
+        layer.trainable = True
+    return student

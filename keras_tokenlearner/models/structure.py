@@ -1,0 +1,154 @@
+"""The parts of a vision transformer, found in a graph: for weights, and for cutting models."""
+
+import math
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from keras_tokenlearner.layers import ConvStem, activations
+from keras_tokenlearner.models import names
+from keras_tokenlearner.models.config import FUSERS, HEAD_READS, REDUCERS, VisionTransformerConfig
+from keras_tokenlearner.models.vision_transformer import VisionTransformer
+
+_PLAIN = (
+    names.EMBEDDING,
+    names.POSITIONS,
+    names.CLASS_TOKEN,
+    names.REGISTER_TOKENS,
+    names.PRE_NORM,
+    names.NORM,
+    names.HEAD,
+)
+
+
+class Structure:
+    """The parts of a vision transformer, with our head or one of the user.
+
+    Args:
+        owner: Name of the function that the user called, for error messages.
+        model: A `VisionTransformer`, or a functional model on the input and outputs of one.
+
+    Attributes:
+        model: The model.
+        config: The `VisionTransformerConfig`, from the model or from its layers.
+        variables: The weights of the model, by path.
+        num_blocks: Number of transformer blocks.
+        block: The first block.
+        heads: Heads of every block.
+        hidden_dim: Channels of a token.
+        num_prefix_tokens: Class token and registers.
+        grid: `(H, W)` or `(T, H, W)` of the positions.
+        head_reads: The tokens next to the class token that the head reads.
+        added: The layers with weights that a plain ViT lacks.
+        reduced: The reducers and fusers among them.
+
+    Raises:
+        ValueError: If the model has no such parts.
+    """
+
+    def __init__(self, owner: str, model: keras.Model) -> None:
+        found = {layer.name for layer in getattr(model, "layers", ())}
+        missing = {names.EMBEDDING, names.POSITIONS, names.block_name(0), names.NORM} - found
+        if missing:
+            inside = [layer for layer in getattr(model, "layers", ()) if _is_trunk(layer)]
+            fix = f"; pass its layer {inside[0].name!r}" if inside else ""
+            raise ValueError(
+                f"{owner}: the model must be one that create_model or VisionTransformer built; it "
+                f"has no layers {sorted(missing)}{fix}. Received: {model!r}"
+            )
+        self.model = model
+        self.variables = {weight.path: weight for weight in model.weights}
+        self.block = model.get_layer(names.block_name(0))
+        self.num_blocks = sum(names.block_index(name) is not None for name in found)
+        self.heads = self.block.num_heads
+        *grid, self.hidden_dim = model.get_layer(names.POSITIONS).table.shape
+        self.grid = tuple(grid)
+        self.num_prefix_tokens = sum(
+            model.get_layer(name).num_tokens
+            for name in (names.CLASS_TOKEN, names.REGISTER_TOKENS)
+            if name in found
+        )
+        self.head_reads = next((name for name in HEAD_READS if name in found), None)
+        self.added = [
+            layer
+            for layer in model.layers
+            if layer.weights and layer.name not in _PLAIN and names.block_index(layer.name) is None
+        ]
+        self.reduced = [
+            layer for layer in self.added if layer.name.startswith((*REDUCERS, *FUSERS))
+        ]
+        self.config = model.config if _is_trunk(model) else self._config(found)
+
+    def _config(self, found: set[str]) -> VisionTransformerConfig:
+        """Return the config that the layers of a plain ViT tell."""
+        block, embedding = self.block, self.model.get_layer(names.EMBEDDING)
+        registers = names.REGISTER_TOKENS in found
+        stem = embedding.convs if isinstance(embedding, ConvStem) else None
+        if stem is None:
+            patch_size = embedding.patch_size
+        else:
+            pixels = math.prod(stride for _, stride in stem)
+            patch_size = (1,) * (len(self.grid) - 2) + (pixels, pixels)
+        return VisionTransformerConfig(
+            hidden_dim=self.hidden_dim,
+            num_layers=self.num_blocks,
+            num_heads=self.heads,
+            patch_size=patch_size,
+            stem=stem,
+            mlp_dim=block.mlp_dim,
+            gated_mlp=block.gated_mlp,
+            class_token=names.CLASS_TOKEN in found,
+            register_tokens=self.model.get_layer(names.REGISTER_TOKENS).num_tokens
+            if registers
+            else 0,
+            head_reads=self.head_reads,
+            pre_norm=names.PRE_NORM in found,
+            block_attention=block.attention,
+            dropout_rate=block.dropout_rate,
+            attention_dropout_rate=block.attention_dropout_rate,
+            layer_scale=block.layer_scale,
+            activation=activations.serialize(block.activation),
+            layer_norm_epsilon=block.layer_norm_epsilon,
+        )
+
+    def numbered(self, kind: str) -> list[str]:
+        """Return the names of the added layers of a kind, in the order of the depth."""
+        added = [layer.name for layer in self.added if layer.name.startswith(kind)]
+        return names.in_order(kind, added)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the weights of the model as numpy arrays, by path."""
+        return {path: keras.ops.convert_to_numpy(v) for path, v in self.variables.items()}
+
+    def settings(self) -> dict[str, str | float | None]:
+        """Return the fields of the config that no weight shows and that sources differ in."""
+        settings = {
+            "activation": activations.serialize(self.block.activation),
+            "layer_norm_epsilon": self.block.layer_norm_epsilon,
+        }
+        if names.HEAD in {layer.name for layer in self.model.layers}:
+            settings["head_reads"] = self.head_reads
+        for layer in self.added:
+            if layer.name.startswith("token_learner") and layer.attention == "conv":
+                settings["token_pooling"] = layer.pooling
+        return settings
+
+    def disagreements(self, wanted: Mapping[str, str | float | None]) -> list[str]:
+        """Return the fields that differ from those wanted, as text."""
+        have = self.settings()
+        return [
+            f"{name} is {have[name]!r} and must be {value!r}"
+            for name, value in wanted.items()
+            if name in have and not _same(have[name], value)
+        ]
+
+
+def _is_trunk(layer: keras.Layer) -> bool:
+    return isinstance(layer, VisionTransformer)
+
+
+def _same(one: str | float | None, other: str | float | None) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-3)
+    return one == other

@@ -1,0 +1,203 @@
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self, TypeAlias
+
+import keras
+from keras import layers
+
+from keras_tokenlearner._checks import check_channels_last
+from keras_tokenlearner._precision import dtype_policy
+from keras_tokenlearner.layers import TokenLearner, activations
+from keras_tokenlearner.models.config import VisionTransformerConfig
+from keras_tokenlearner.models.names import HEAD
+from keras_tokenlearner.models.preprocessing import Preprocessing
+from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
+
+Config: TypeAlias = VisionTransformerConfig | X2Plus1DConfig
+Activation: TypeAlias = str | Callable[[keras.KerasTensor], keras.KerasTensor] | None
+Policy: TypeAlias = str | keras.DTypePolicy | None
+
+
+class VisionModel(keras.Model):
+    """A functional model that knows how it was built: what all models of the package share.
+
+    Slicing, `summary`, saving and export are Keras's own. The saved config holds the graph's
+    choices, not its layers. A copy by `keras.models.clone_model` is a plain `keras.Model`.
+
+    Attributes:
+        config: The dataclass that decides the graph.
+        include_top: Whether the classifier is part of the model.
+        include_preprocessing: Whether the model takes pixels in [0, 255].
+        pooling: Without top, how the features are pooled, or `None`.
+        classes: Classes of the top; `None` without it.
+        classifier_activation: Activation of the top; `None` for logits.
+        preprocessing: The `Preprocessing` of the weights.
+        class_names: Names of the classes in their order, or `None`.
+    """
+
+    config_class: ClassVar[type[VisionTransformerConfig] | type[X2Plus1DConfig]]
+
+    def __init__(
+        self,
+        inputs: keras.KerasTensor,
+        outputs: keras.KerasTensor,
+        name: str | None,
+        **attributes: Any,
+    ) -> None:
+        super().__init__(inputs=inputs, outputs=outputs, name=name)
+        self.config: Config = attributes["config"]
+        self.include_top: bool = attributes["include_top"]
+        self.include_preprocessing: bool = attributes["include_preprocessing"]
+        self.pooling: str | None = attributes["pooling"]
+        self.classes: int | None = attributes["classes"] if self.include_top else None
+        self.classifier_activation: Activation = attributes["classifier_activation"]
+        self.preprocessing: Preprocessing = attributes["preprocessing"]
+        self._policy: keras.DTypePolicy = attributes["policy"]
+        self._class_names: tuple[str, ...] | None = None
+        self.class_names = attributes["class_names"]
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes in their order, or `None`; saved with the model."""
+        return self._class_names
+
+    @class_names.setter
+    def class_names(self, value: Sequence[str] | None) -> None:
+        if value is None:
+            self._class_names = None
+            return
+        names = tuple(value) if isinstance(value, (list, tuple)) else ()
+        if len(names) != self.classes or not all(isinstance(name, str) for name in names):
+            wanted = f"a list of {self.classes} names" if self.include_top else "None without top"
+            raise ValueError(
+                f"{type(self).__name__}: `class_names` must be {wanted}. "
+                f"Received: {len(names)} names, class_names={str(value)[:60]}"
+            )
+        self._class_names = names
+
+    @property
+    def token_learners(self) -> list[TokenLearner]:
+        """The TokenLearners, in the order of the depth."""
+        return [layer for layer in self.layers if isinstance(layer, TokenLearner)]
+
+    @property
+    def head(self) -> layers.Dense | None:
+        """The dense layer whose outputs are the logits, or `None` without top."""
+        return self.get_layer(HEAD) if self.include_top else None
+
+    def get_config(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self.config)
+        if "activation" in fields:
+            fields["activation"] = activations.serialize(activations.get(fields["activation"]))
+        activation = self.classifier_activation
+        if activation is not None:
+            activation = keras.activations.serialize(keras.activations.get(activation))
+        return {
+            "config": fields,
+            "input_shape": self.input_shape[1:],
+            "include_top": self.include_top,
+            "include_preprocessing": self.include_preprocessing,
+            "pooling": self.pooling,
+            "classes": self.classes,
+            "classifier_activation": activation,
+            "preprocessing": self.preprocessing.fields(),
+            "class_names": self.class_names,
+            "dtype": keras.dtype_policies.serialize(self._policy),
+            "quantization": quantization_of(self),
+            "trainable": self.trainable,
+            "frozen": frozen_parts(self),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> Self:
+        """Make the model again, untrained, with the same layers frozen or quantized."""
+        arguments = dict(config)
+        frozen, trainable = arguments.pop("frozen", []), arguments.pop("trainable", True)
+        quantization = arguments.pop("quantization", None)
+        if arguments["classes"] is None:
+            del arguments["classes"]
+        arguments["config"] = cls.config_class(**arguments["config"])
+        arguments["preprocessing"] = Preprocessing(**arguments["preprocessing"])
+        if arguments["classifier_activation"] is not None:
+            arguments["classifier_activation"] = keras.activations.deserialize(
+                arguments["classifier_activation"], custom_objects
+            )
+        arguments["dtype"] = keras.dtype_policies.deserialize(arguments["dtype"], custom_objects)
+        model = cls(**arguments)
+        if quantization:
+            model.quantize(quantization)
+        freeze_parts(model, trainable, frozen)
+        return model
+
+
+def policy_of(dtype: Policy) -> keras.DTypePolicy:
+    """Return the dtype policy that an argument names; the global one for `None`."""
+    with dtype_policy(keras.config.dtype_policy() if dtype is None else dtype):
+        return keras.config.dtype_policy()
+
+
+def input_of(
+    owner: str,
+    axes: tuple[str, ...],
+    input_shape: Sequence[int] | None,
+    input_tensor: keras.KerasTensor | None,
+) -> keras.KerasTensor:
+    """Return the input to build a graph on, once its shape has the axes and is known."""
+    check_channels_last(owner)
+    if input_tensor is None and input_shape is None:
+        raise ValueError(f"{owner}: pass `input_shape` or `input_tensor`. Received neither")
+    shape = tuple(input_shape if input_tensor is None else input_tensor.shape[1:])
+    if len(shape) != len(axes) + 1 or None in shape:
+        raise ValueError(
+            f"{owner}: `input_shape` must be ({', '.join(axes)}, channels), all known, for patches "
+            f"or a stem of {len(axes)} axes. Received: input_shape={shape}"
+        )
+    if input_tensor is None:
+        return keras.Input(shape, name="inputs")
+    if not is_input(input_tensor):
+        raise ValueError(
+            f"{owner}: `input_tensor` must be a keras.Input. Build the model with "
+            f"input_shape={shape} and call it on your tensor. Received: {input_tensor}"
+        )
+    return input_tensor
+
+
+def is_input(tensor: keras.KerasTensor) -> bool:
+    """Return whether a symbolic tensor is a `keras.Input` itself, not computed from one."""
+    sources = keras.utils.get_source_inputs(tensor)
+    return len(sources) == 1 and sources[0] is tensor
+
+
+def frozen_parts(model: keras.Model) -> list[str]:
+    """Return the names of a model's frozen layers, and the paths of further frozen weights."""
+    frozen = [layer.name for layer in model.layers if not layer.trainable]
+    parts = [layer for layer in model.layers if layer.trainable]
+    return frozen + [w.path for layer in parts for w in layer.weights if not w.trainable]
+
+
+def freeze_parts(model: keras.Model, trainable: bool, frozen: Sequence[str]) -> None:
+    """Freeze of a model what `frozen_parts` names."""
+    model.trainable = trainable
+    for layer in model.layers:
+        layer.trainable = layer.name not in frozen
+        for weight in layer.weights:
+            if weight.path in frozen:
+                weight.trainable = False
+
+
+def quantization_of(model: keras.Model) -> str | None:
+    """Return the mode that `model.quantize` was called with, or `None`."""
+    policies = [part.dtype_policy for layer in model.layers for part in dense_parts(layer)]
+    modes = {getattr(policy, "quantization_mode", None) for policy in policies} - {None}
+    return modes.pop() if modes else None
+
+
+def dense_parts(layer: layers.Layer) -> list[layers.Layer]:
+    """Return the dense layers of the MLP of a block, or a dense layer itself."""
+    mlp = getattr(layer, "mlp", None)
+    if isinstance(layer, layers.Dense):
+        return [layer]
+    return [mlp.hidden] if mlp is not None and hasattr(mlp, "hidden") else []

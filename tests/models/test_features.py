@@ -1,0 +1,73 @@
+"""Features of a model's depth, against the blocks run one by one."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import feature_extractor
+from tests.conformance import assign_weights
+from tests.layers.helpers import refused, run
+from tests.models.cases import transformer
+from tests.models.test_vision_transformer import IMAGE, LEARNER, VIDEO
+
+
+def built(base=IMAGE, **changes):
+    model = transformer(**{**base, **changes})
+    assign_weights(model)
+    return model
+
+
+def pixels(model):
+    return np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:])).astype("float32")
+
+
+def test_features_are_those_of_the_blocks_on_the_grid():
+    model = built(class_token=True, register_tokens=2)
+    found = feature_extractor(model, blocks=(1, 3))(pixels(model))
+    x = keras.Model(model.input, model.get_layer("dropout").output)(pixels(model))
+    for index, block in enumerate(model.blocks):
+        x = block(x)
+        if index in (1, 3):
+            expected = keras.ops.convert_to_numpy(x)[:, 3:].reshape(2, 4, 4, 16)
+            features = keras.ops.convert_to_numpy(found[f"block_{index}"])
+            np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
+def test_normalized_features_of_the_last_block_are_the_tokens_of_the_model():
+    model = built(include_top=False)
+    found = feature_extractor(model, blocks=[3], normalize=True)(pixels(model))["block_3"]
+    expected = run(model, pixels(model)).reshape(2, 4, 4, 16)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "shapes"),
+    [
+        (IMAGE, {**LEARNER, "at": 2}, {0: (4, 4, 16), 3: (3, 16)}),
+        (IMAGE, {**LEARNER, "fuser": "token_fuser", "class_token": True}, {3: (4, 4, 16)}),
+        (IMAGE, {**LEARNER, "fuser": "unpool"}, {2: (4, 4, 16)}),
+        (VIDEO, {**LEARNER, "at": 2}, {1: (2, 4, 4, 16), 2: (6, 16)}),
+    ],
+    ids=["learner", "fuser", "unpool", "video"],
+)
+def test_features_have_the_grid_unless_tokens_were_learned(base, changes, shapes):
+    model = built(base, **changes)
+    extractor = feature_extractor(model, blocks=tuple(shapes))
+    wanted = {f"block_{index}": (None, *shape) for index, shape in shapes.items()}
+    assert {name: tuple(x.shape) for name, x in extractor.output.items()} == wanted
+
+
+def test_features_behind_a_fuser_are_the_inputs_of_the_last_norm():
+    model = built(**LEARNER, fuser="token_fuser", include_top=False)
+    found = feature_extractor(model, blocks=(3,), normalize=True)(pixels(model))["block_3"]
+    found = keras.ops.convert_to_numpy(found).reshape(2, 16, 16)
+    np.testing.assert_allclose(found, run(model, pixels(model)), atol=1e-5)
+
+
+def test_features_of_a_wrong_block_or_model_are_refused():
+    model = built()
+    refused(lambda: feature_extractor(model, blocks=(4,)), "`blocks`", "0 to 3")
+    refused(lambda: feature_extractor(model, blocks=()), "`blocks`")
+    refused(lambda: feature_extractor(model, blocks=(-1,)), "`blocks`", "-1")
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    refused(lambda: feature_extractor(other, blocks=(0,)), "`model`", "Sequential")

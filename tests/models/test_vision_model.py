@@ -1,0 +1,173 @@
+"""Models that know how they were built, and come back from files as they were."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.layers import TransformerBlock
+from keras_tokenlearner.models import Preprocessing, VisionTransformer, X2Plus1D
+from tests.conformance import assign_weights
+from tests.layers.helpers import refused, run
+
+NAMES = ("cat", "dog", "hen")
+
+
+def pico(**arguments):
+    model = create_model("tokenlearner_pico8_4at1", classes=3, **arguments)
+    assign_weights(model)
+    return model
+
+
+def pixels(count=2):
+    return np.random.default_rng(0).uniform(0, 255, (count, 32, 32, 3)).astype("float32")
+
+
+def saved(model, folder):
+    model.save(folder / "model.keras")
+    return keras.saving.load_model(folder / "model.keras")
+
+
+def trainable(model):
+    return sorted(weight.path.split("sequential/")[-1] for weight in model.trainable_weights)
+
+
+def test_parts_of_a_model_are_its_layers():
+    model = pico(class_names=NAMES)
+    assert isinstance(model, VisionTransformer) and model.config.num_tokens == 4
+    assert [block.name for block in model.blocks] == ["block_0", "block_1"]
+    assert all(isinstance(block, TransformerBlock) for block in model.blocks)
+    assert [layer.name for layer in model.token_learners] == ["token_learner"]
+    assert model.head is model.get_layer("head") and model.head.units == 3
+    assert (model.grid, model.class_names) == ((4, 4), NAMES)
+    features = create_model("vit_pico8", include_top=False)
+    assert features.head is None and features.classes is None and not features.token_learners
+
+
+def test_parts_of_a_video_network_are_its_layers():
+    model = create_model("tokenlearner_x2plus1d_pico", classes=3)
+    assert isinstance(model, X2Plus1D)
+    assert len(model.token_learners) == len(model.config.replaced_units) == 2
+    assert model.head.units == 3
+
+
+def test_saved_model_has_config_names_and_preprocessing(tmp_path):
+    preprocessing = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), crop_fraction=0.9)
+    model = pico(class_names=NAMES, preprocessing=preprocessing, classifier_activation=None)
+    again = saved(model, tmp_path)
+    assert (again.config, again.preprocessing) == (model.config, preprocessing)
+    assert (again.class_names, again.classifier_activation) == (NAMES, None)
+    np.testing.assert_allclose(run(again, pixels()), run(model, pixels()), atol=1e-6)
+
+
+def test_preprocessing_normalises_pixels_as_numpy_does():
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    model = pico(preprocessing=Preprocessing(mean=mean, std=std))
+    bare = pico(include_preprocessing=False)
+    expected = run(bare, ((pixels() / 255 - mean) / std).astype("float32"))
+    np.testing.assert_allclose(run(model, pixels()), expected, atol=1e-5)
+
+
+def test_saved_model_keeps_its_precision(tmp_path):
+    model = pico(dtype="mixed_bfloat16")
+    again = saved(model, tmp_path)
+    assert keras.config.dtype_policy().name == "float32"
+    for one in (model, again):
+        assert one.blocks[0].compute_dtype == "bfloat16"
+        assert one.get_layer("predictions").compute_dtype == "float32"
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_quantized_model_loads_again(tmp_path):
+    model = pico()
+    model.quantize("int8")
+    again = saved(model, tmp_path)
+    assert again.blocks[0].mlp.hidden.dtype_policy.quantization_mode == "int8"
+    np.testing.assert_allclose(run(again, pixels()), run(model, pixels()), atol=1e-6)
+
+
+def freeze_all(model):
+    model.trainable = False
+
+
+def freeze_a_block(model):
+    model.blocks[0].trainable = False
+
+
+def freeze_a_part_of_a_block(model):
+    model.blocks[1].mlp.trainable = False
+
+
+def freeze_all_but_a_block(model):
+    for layer in model.layers:
+        layer.trainable = layer.name == "block_1"
+
+
+@pytest.mark.parametrize(
+    "freeze", [freeze_all, freeze_a_block, freeze_a_part_of_a_block, freeze_all_but_a_block]
+)
+def test_frozen_backbone_is_frozen_after_loading(freeze, tmp_path):
+    backbone = create_model("tokenlearner_pico8_4at1", include_top=False, pooling="avg")
+    freeze(backbone)
+    model = keras.Sequential([backbone, keras.layers.Dense(3)])
+    model.compile(keras.optimizers.Adam(), "mse")
+    model.fit(pixels(), np.ones((2, 3)), verbose=0)
+    again = saved(model, tmp_path)
+    assert trainable(again) == trainable(model)
+    assert len(trainable(model)) == {freeze_all: 2}.get(freeze, len(trainable(model)))
+    for one, other in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other)
+        )
+
+
+def test_model_stays_functional():
+    model = pico()
+    inner = keras.Model(model.input, model.get_layer("block_0").output)
+    assert run(inner, pixels()).shape == (2, 16, 32)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    np.testing.assert_allclose(run(clone, pixels()), run(model, pixels()), atol=1e-6)
+
+
+def test_model_on_an_input_of_the_user():
+    inputs = keras.Input((32, 32, 3), name="mine")
+    model = pico(input_tensor=inputs)
+    assert model.input is inputs
+    refused(
+        lambda: VisionTransformer(model.config, input_tensor=keras.layers.Rescaling(2.0)(inputs)),
+        "VisionTransformer: `input_tensor` must be a keras.Input",
+        "input_shape=(32, 32, 3)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"class_names": ("cat",)}, ["`class_names`", "3 names"]),
+        ({"class_names": ("cat", "dog", 3)}, ["`class_names`"]),
+        ({"include_top": "False"}, ["`include_top`", "'False'"]),
+        ({"include_preprocessing": 1}, ["`include_preprocessing`", "Received"]),
+        ({"preprocessing": Preprocessing(mean=(0.1, 0.2))}, ["`mean`", "(0.1, 0.2)"]),
+    ],
+)
+def test_model_with_a_wrong_argument_is_refused(changes, words):
+    refused(lambda: pico(**changes), *words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mean": ()}, ["`mean`"]),
+        ({"mean": ("a",)}, ["`mean`", "'a'"]),
+        ({"std": (0.0,)}, ["`std`", "0.0"]),
+        ({"mean": (0.1, 0.2), "std": (0.1, 0.2, 0.3)}, ["`std`", "0.3"]),
+        ({"size": (0, 3)}, ["`size`"]),
+        ({"resize_mode": "crop"}, ["`resize_mode`", "'crop'"]),
+        ({"interpolation": "cubic"}, ["`interpolation`", "'bicubic'"]),
+        ({"crop_fraction": 1.5}, ["`crop_fraction`", "1.5"]),
+        ({"crop_fraction": True}, ["`crop_fraction`", "True"]),
+    ],
+)
+def test_preprocessing_with_a_wrong_value_is_refused(changes, words):
+    refused(lambda: Preprocessing(**changes), "Preprocessing: ", "Received", *words)
