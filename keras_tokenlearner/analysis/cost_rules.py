@@ -136,7 +136,7 @@ def _(layer: own.AttentionPooling, shape):
 
 @count.register
 def _(layer: own.RotaryPositions, shape, maps=None):
-    """Return nothing for a table that is known, else that of angles, cosines and sines."""
+    """Return no cost for a constant table, else the cost of angles, cosines and sines."""
     if maps is None and layer.frequencies == "fixed":
         return Cost()
     tokens, heads, channels = layer.compute_output_shape((None, *shape), maps and (None, *maps))[1:]

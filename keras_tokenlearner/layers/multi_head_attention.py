@@ -26,11 +26,11 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     copies nothing for its fused attention. All else is Keras's, whose gates and windows it is not
     made for.
 
-    What ViTs have besides, on every path: biases of some projections alone, a norm of each head's
+    Options of ViTs, on every path: biases of some projections alone, a norm of each head's
     queries and keys, rotary positions, and a norm of what goes into the output projection.
 
     Args:
-        *args: Those of `keras.layers.MultiHeadAttention`.
+        *args: Arguments of `keras.layers.MultiHeadAttention`.
         qkv_bias: `"all"`, `"query_value"` (BEiT, EVA) or `"none"`, which of the three have a bias.
         output_bias: Boolean, whether the output projection has one.
         qk_norm: `None`, or the norm of queries and keys: `"layer_norm"` or `"rms_norm"`.
@@ -38,7 +38,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         layer_norm_epsilon: Float, of these norms.
         rotary: `None`, or how channels pair: a layout of `RotaryPositions`, whose table the call
             then takes as `rotation`. Without a table nothing is rotated.
-        **kwargs: Those of `keras.layers.MultiHeadAttention`.
+        **kwargs: Arguments of `keras.layers.MultiHeadAttention`.
     """
 
     def __init__(

@@ -26,19 +26,19 @@ class RotaryPositions(layers.Layer):
     `p` is rotated by the angle `a_c = sum_axis p_axis * f_(axis, c)`. The product of a query and
     a key then depends on where they stand to each other. With fixed frequencies every axis has an
     equal share of the pairs, at `theta^(-k / K)` for its K pairs; pairs that do not divide are
-    left as they are. Tokens before those of the patches stand at no place and are not rotated.
+    left as they are. Tokens before the patch tokens have no position and are not rotated.
 
     `rotate(x, table, layout)` applies the table, as `MultiHeadAttention` does.
 
     Args:
         num_heads: Integer, heads of the attention; it must divide the channels of the inputs.
-        num_prefix_tokens: Integer, tokens before those of the patches.
+        num_prefix_tokens: Integer, tokens before the patch tokens.
         coordinates: `"index"`, 0, 1, 2, ... on each axis, or `"centred"`, the centres of the
             patches in [-1, 1] on each axis, whose angles are in turns (times 2 pi), as DINOv3 has.
         frequencies: `"fixed"`, or `"learned"`: both frequencies of every pair of every head.
         theta: Float, base of the frequencies; of `"learned"` ones, where they start.
         layout: How channels pair: `"interleaved"`, neighbours; `"half"`, a channel of the first
-            half with that of the second; `"tiled"`, neighbours with angles in the order of
+            half with one of the second half; `"tiled"`, neighbours with angles in the order of
             `"half"`, which is no rotation, but what V-JEPA 2 was trained with.
         order: `"height_first"` or `"width_first"`, the axis that has the first channels.
         offset: Float, added to each index.

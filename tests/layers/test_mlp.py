@@ -61,7 +61,7 @@ def test_refuses_unknown_channels():
 
 
 @pytest.mark.parametrize("norm", ["layer_norm", "rms_norm"])
-def test_an_inner_norm_is_before_the_last_layer_and_biases_can_be_left_out(norm):
+def test_inner_norm_is_before_the_last_layer_and_biases_are_optional(norm):
     x = array((2, 5, 8), 0)
     layer = MLP(12, activation="silu", gated=True, use_bias=False, inner_norm=norm)
     random_layer(layer, x.shape)

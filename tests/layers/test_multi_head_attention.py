@@ -121,7 +121,7 @@ def test_jax_holds_the_weights_of_a_piece_of_one_head(tokens, weights, monkeypat
     assert memory() >= 2 * 3 * 4 * tokens**2  # several devices each take their part of all
 
 
-# What ViTs have besides. Sizes as above: few and many tokens take paths of their own.
+# Options of ViTs. Sizes as above: few and many tokens take paths of their own.
 TOKENS = [5, 150, 1030]
 
 

@@ -1,4 +1,4 @@
-"""Rotary positions, by their definition in complex numbers and beside timm's tables."""
+"""Rotary positions, compared with their definition in complex numbers and with timm's tables."""
 
 import numpy as np
 import pytest
