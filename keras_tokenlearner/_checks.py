@@ -19,7 +19,7 @@ def check_bool(owner: str, name: str, value: bool) -> bool:
     return bool(value)
 
 
-MANY = 12  # choices that are too many to stand before the nearest
+MANY = 12  # with more choices, only the nearest ones are listed
 Choice = TypeVar("Choice")
 Value = TypeVar("Value")
 Shape = Sequence[int | None]
@@ -85,7 +85,7 @@ def check_number(
 ) -> float:
     """Return `value` as a finite `float` from `minimum` to `maximum`, or raise `ValueError`.
 
-    `expected` says in the message what the bounds mean.
+    `expected` describes the bounds in the message.
     """
     number = _number(value)
     if number is None or not minimum <= number <= maximum:
@@ -173,7 +173,7 @@ def check_channels_last(owner: str) -> None:
 
 
 def _kind(value: Value) -> str | None:
-    """Return what a scalar is, `"bool"`, `"int"` or `"float"`, or `None` if it is none of them.
+    """Return the kind of a scalar, `"bool"`, `"int"` or `"float"`, or `None` for other values.
 
     Scalars of the backends are known by their shape and the name of their type: `int()` and
     `float()` would take texts and arrays of one element as well.

@@ -7,7 +7,7 @@ import keras
 
 @contextlib.contextmanager
 def dtype_policy(policy):
-    """Let layers be made with a policy; afterwards it is again what it was.
+    """Create layers with a policy, and restore the previous policy afterwards.
 
     Args:
         policy: Name, such as `"mixed_bfloat16"`, or a `keras.DTypePolicy`.

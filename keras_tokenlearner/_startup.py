@@ -10,7 +10,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def check_keras() -> None:
-    """Import Keras, or raise an error that says what to install or to set.
+    """Import Keras, or raise an error that states the fix.
 
     Raises:
         ImportError: If Keras is older than the package needs, or its backend does not start. On the

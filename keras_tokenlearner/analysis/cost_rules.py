@@ -109,7 +109,7 @@ def _(layer: layers.MultiHeadAttention, query, value=None, key=None):
 
 @count.register
 def _(layer: MultiHeadAttention, query, value=None, key=None, rotation=None):
-    # The rule of Keras's layer, which has none of what is added.
+    # The rule of Keras's layer, without our additions.
     cost = count.dispatch(layers.MultiHeadAttention)(layer, query, value, key)
     length, others = query[0], (value or query)[0]
     queries, keys = (

@@ -9,7 +9,7 @@ def token_maps(model, images, layer=None, batch_size=32):
 
     Args:
         model: A functional `keras.Model` with a `TokenLearner`, of the catalogue or loaded.
-        images: Array of what the model takes, (B, ...).
+        images: Array of inputs of the model, (B, ...).
         layer: Name of the `TokenLearner`. Defaults to the first; in a model with fusers, where
             every block has its own, later ones see positions that are mixed already.
         batch_size: Integer, images at a time.
@@ -38,7 +38,7 @@ def token_similarity(model, images, layer=None, batch_size=32):
 
     Args:
         model: A functional `keras.Model` with a `TokenLearner`, of the catalogue or loaded.
-        images: Array of what the model takes, (B, ...).
+        images: Array of inputs of the model, (B, ...).
         layer: Name of the `TokenLearner`. Defaults to the first.
         batch_size: Integer, images at a time.
 
@@ -129,7 +129,7 @@ def _learned(owner, model, images, layer, batch_size):
     sizes = zip(images.shape, wanted, strict=False)
     if images.ndim != len(wanted) or any(size not in (found, None) for found, size in sizes):
         raise ValueError(
-            f"{owner}: `images` must be what the model takes, of shape {wanted} with the batch "
+            f"{owner}: `images` must be inputs of the model, of shape {wanted} with the batch "
             f"first. Received: shape {images.shape}"
         )
     inputs = keras.Model(model.inputs, learner.input).predict(

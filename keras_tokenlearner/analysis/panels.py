@@ -27,7 +27,8 @@ def enlarge(maps, pixels):
 
 
 def token_panels(pixels, maps, tokens):
-    """Return panels of pixels, of what some tokens look at, and of which token is strongest where.
+    """Return panels of the pixels, of the maps of some tokens, and of the strongest token per
+    position.
 
     Args:
         pixels: Array of shape (..., height, width, 1 or 3) in [0, 1], an image or a clip.

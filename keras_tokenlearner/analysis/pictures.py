@@ -14,7 +14,7 @@ from keras_tokenlearner.analysis.panels import (
 
 
 def draw_token_maps(images, maps, titles=None, path=None, tokens=None):
-    """Draw what each learned token looks at: a row an image, a column a token.
+    """Draw the attention map of each learned token: rows are images, columns are tokens.
 
     Each map is scaled to its own range and laid over the image. The last column paints every
     position in the colour of the token whose map, against that map's mean over the image, is
@@ -54,11 +54,11 @@ def draw_token_maps(images, maps, titles=None, path=None, tokens=None):
 
 
 def draw_token_entropy(images, maps, titles=None, path=None):
-    """Draw where the tokens look together, and where they agree: a row an image.
+    """Draw the sum of the attention maps and their entropy: rows are images.
 
     The second column is the sum of all maps, in the range of each image. The third is
-    `position_entropy`, in the range of all images, which stands above it: the brighter a place, the
-    more alike the tokens weigh it.
+    `position_entropy`, in the range of all images, which its title states. A bright position has
+    similar weights in all maps.
 
     Args:
         images: Array of shape (B, height, width, 1 or 3), pixels in [0, 255].

@@ -42,7 +42,7 @@ def draw_token_similarity(similarity, path=None):
 
 
 def draw_costs(rows, path=None, cost="gmacs", score="accuracy", label="model"):
-    """Draw how good models are against what they cost: up and to the left is better.
+    """Draw the quality of models against their cost: up and to the left is better.
 
     A line joins the models that no other beats in both.
 
@@ -51,8 +51,8 @@ def draw_costs(rows, path=None, cost="gmacs", score="accuracy", label="model"):
             of a CSV file with a header; its lines that start with `#` and its rows that lack one of
             the two numbers are left out.
         path: Where to save the figure; `None` does not save it.
-        cost: The column of what to pay.
-        score: The column of what is had for it.
+        cost: The column of the cost.
+        score: The column of the quality.
         label: The column of the names.
 
     Returns:

@@ -77,7 +77,7 @@ _CLIP = (8, 32, 32, 3)
 _64_FRAMES = (64, 256, 256, 3)
 
 # Names read: family, size and patch, blocks where they differ from the size's, tokens "at" place;
-# of X(2+1)D: family, size, what is in its last units unless it is the paper's final module.
+# of X(2+1)D: family, size, the module of its last units unless it is the paper's final module.
 CATALOG = {
     "vit_pico8": _vit("pico", 8, _32),
     "vit_nano4": _vit("nano", 4, _28),

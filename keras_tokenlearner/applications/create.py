@@ -64,7 +64,7 @@ def create_model(
         weights: `None` for random weights, the name of included weights, the path of a
             `.weights.h5` file, or `"source:path"` for a file of another library, such as
             `"augreg:B_16.npz"`; `keras_tokenlearner.weights.load` lists the sources and says
-            more. The source then decides what `source_config` says, unless `changes` do.
+            more. The source then sets the fields of `source_config`, unless `changes` do.
             Positions are resized to the model's grid.
         input_tensor: A `keras.Input` to build on. For a tensor computed from one, the result is a
             plain `keras.Model` that calls the model on it.

@@ -1,4 +1,4 @@
-"""The right spelling of what people write who come from another library."""
+"""Hints for names and spellings of other libraries."""
 
 from collections.abc import Mapping, Sequence
 

@@ -59,7 +59,7 @@ def load_model(
 def resolve_weights(
     source: str | os.PathLike[str], weights: str | os.PathLike[str] | None, owner: str
 ) -> str | os.PathLike[str] | None:
-    """Return what `create_model` takes as weights of a named model; `None` if random ones.
+    """Return the `weights` of `create_model` for a named model; `None` for random ones.
 
     Args:
         source: Name in the catalogue.

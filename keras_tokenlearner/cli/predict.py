@@ -18,7 +18,7 @@ def predict(
         str | None, typer.Option(help="Of a model that ends in logits: softmax or sigmoid.")
     ] = None,
 ):
-    """Classify image files: a table, or JSON, and a picture of what the tokens look at."""
+    """Classify image files: a table, or JSON, and a figure of the attention maps."""
     from keras_tokenlearner.serving import predict
 
     answers = predict(model, images, weights, top_k, maps, served, classifier_activation)

@@ -25,7 +25,7 @@ class Batches(keras.utils.PyDataset):
         epoch: Integer, which pass over the rows this is.
         start: Integer, batches of this epoch to pass over.
         shard: `(part, parts)`: only this part of the rows of each batch is given.
-        alone: Function that returns a context for what this process computes for itself.
+        alone: Function that returns a context for computations of this process alone.
 
     Example:
 
@@ -75,7 +75,7 @@ class Batches(keras.utils.PyDataset):
 
 
 class ReadBatches(Batches):
-    """Batches of what a method `read` returns for each row, called in threads.
+    """Batches of the results of a method `read`, called in threads for each row.
 
     They read the rows of a batch in parallel, and the rows of the next batch ahead. The threads are
     our own: with `workers` of `keras.utils.PyDataset`, Keras 3.15 on JAX and torch starts the
@@ -97,11 +97,11 @@ class ReadBatches(Batches):
         self.failure = None
 
     def read(self, row, epoch):
-        """Return what a row of the source gives in an epoch."""
+        """Return the example of a row of the source in an epoch."""
         raise NotImplementedError
 
     def found(self, index):
-        """Return what the rows of batch `index` of the epoch give, as a list."""
+        """Return the examples of batch `index` of the epoch, as a list."""
         asked = self._ahead.pop(self._key(index), None) or self._ask(index)
         more = index + 1 < len(self) + self.start
         self._ahead = {self._key(index + 1): self._ask(index + 1)} if more else {}
@@ -126,7 +126,7 @@ class ImageBatches(ReadBatches):
     otherwise put the batches into another order.
 
     Args:
-        images: A source, such as `ArrayImages` or what `from_folder` gives.
+        images: A source, such as `ArrayImages` or the result of `from_folder`.
         input_shape: `(height, width, channels)` as the model takes them.
         batch_size: Integer.
         training: Boolean, whether to shuffle, crop and augment, and to leave out a last batch that
@@ -216,7 +216,7 @@ class ImageBatches(ReadBatches):
         return fit_image(pixels, self.input_shape, self._box(pixels, row, epoch)), label
 
     def _box(self, pixels, row, epoch):
-        """Return the part of an image to see, or `None` for what testing sees."""
+        """Return the crop of an image, or `None` for the crop of testing."""
         if self.crop is None and self.shift is None:
             return None
         random = np.random.default_rng((self.seed, epoch, 0, row))

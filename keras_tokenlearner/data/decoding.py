@@ -35,7 +35,7 @@ def decode_image(
 
     * Exif orientation is applied, as viewers and browsers do. Colour profiles are ignored.
     * Transparent pixels are laid on white: `round((c * alpha + 255 * (255 - alpha)) / 255)`.
-    * Of an animation the first frame is taken; what it leaves open of the canvas is white.
+    * Of an animation the first frame is taken; uncovered parts of the canvas are white.
     * 16-bit values keep their upper byte, `value >> 8`, as Pillow and libpng do for colours.
     * Images of 32-bit integers or floats are refused: their white value is unknown.
     * Palettes, CMYK and grey become colours; grey of colours is Pillow's `convert("L")`.

@@ -79,5 +79,5 @@ def _read(folder, name, rank):
     header = np.frombuffer(content[: 4 * (rank + 1)], ">u4")
     data = np.frombuffer(content, np.uint8, offset=4 * (rank + 1))
     if header[0] != 0x800 + rank or data.size != np.prod(header[1:], dtype=np.int64):
-        raise ValueError(f"load_fashion_mnist: {path} is damaged: its size is not what it says")
+        raise ValueError(f"load_fashion_mnist: {path} is damaged: its size differs from its header")
     return data.reshape(header[1:])

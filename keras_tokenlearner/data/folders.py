@@ -1,4 +1,4 @@
-"""Labelled files in folders: what images and videos on disk have in common."""
+"""Labelled files in folders: common code for images and videos on disk."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def class_files(
 
 
 def _visible(path: str | Path) -> list[Path]:
-    """Return what is in a folder and not hidden, in the order of the names."""
+    """Return the visible contents of a folder in the order of the names."""
     found = sorted(Path(path).iterdir()) if Path(path).is_dir() else []
     return [one for one in found if not one.name.startswith(".")]
 
@@ -56,7 +56,7 @@ def split_folders(owner, path, read, what):
     Args:
         owner: String, who asks, for the message.
         path: Path of the folder.
-        read: Function from the path of either to what has `class_names`.
+        read: Function from the path of either to an object with `class_names`.
         what: Kind of the files, for the message.
 
     Raises:

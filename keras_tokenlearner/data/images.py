@@ -20,7 +20,7 @@ class Images:
     shape (height, width, channels), of any size, and an integer.
 
     Attributes:
-        class_names: Tuple of what the classes are called, in order.
+        class_names: Tuple of the names of the classes, in order.
         labels: Integer array of shape (n,).
         names: Names of the images, as a tuple: names of files, or numbers.
 

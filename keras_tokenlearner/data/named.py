@@ -67,7 +67,7 @@ def load_named(data, input_shape=None):
 
 
 def _arrays(load, class_names):
-    """Return an opener of what a function loads as arrays."""
+    """Return an opener for the arrays that a function loads."""
     return lambda *source: tuple(ArrayImages(*split, class_names) for split in load(*source))
 
 

@@ -11,8 +11,8 @@ def read_real_labels(path, names):
     Args:
         path: Path of `real.json`, from https://github.com/google-research/reassessed-imagenet: a
             list of labels for each validation image, in the order of their numbers.
-        names: Names of the images, such as `"ILSVRC2012_val_00000001.JPEG"`, in any order: what
-            `names` of a source gives.
+        names: Names of the images, such as `"ILSVRC2012_val_00000001.JPEG"`, in any order: the
+            `names` of a source.
 
     Returns:
         A list of labels for each name, for `keras_tokenlearner.evaluation.real_accuracy`.

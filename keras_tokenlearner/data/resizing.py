@@ -35,9 +35,9 @@ def resizing(height, width):
 
 
 def fit_image(pixels, input_shape, box=None):
-    """Do what the layer `resizing` does to one image on the host, for pipelines.
+    """Apply the layer `resizing` to one image on the host, for pipelines.
 
-    It is Pillow's, the extra `image`, which needs no compilation for each size that there is; the
+    It is Pillow's, the extra `image`, which needs no compilation for each size; the
     result equals the layer's, rounded. Grey images become coloured ones and the other way round.
 
     Args:

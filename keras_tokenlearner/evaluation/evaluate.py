@@ -53,8 +53,8 @@ def evaluate(
     """Score a model on the test images of one data set or of several.
 
     Args:
-        model: A `keras.Model` that classifies images. For `few_shot` one without top, of features
-            (B, C), will do; of one with top, the features are what its layer `head` reads.
+        model: A `keras.Model` that classifies images. For `few_shot`, a model without top returns
+            the features (B, C). With top, the features are the inputs of its layer `head`.
         data: List of names for `open_named`. Defaults to the names of the `protocol`.
         metrics: Some of `"top1"`, `"top5"`, `"mean_class"` (the accuracies of the classes,
             averaged), `"real"` (ImageNet's validation images by the reassessed labels),

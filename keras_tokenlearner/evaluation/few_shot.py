@@ -2,7 +2,7 @@ import numpy as np
 
 from keras_tokenlearner._checks import check_int
 
-_CONSTANT = 100.0  # value of the feature that stands for the bias, large so that l2 spares it
+_CONSTANT = 100.0  # value of the feature that replaces the bias, large so that l2 hardly shrinks it
 
 
 def few_shot(model, datasets, shots=(1, 5, 10, 25), l2=2.0**10, batch_size=32, seed=0):
@@ -16,7 +16,7 @@ def few_shot(model, datasets, shots=(1, 5, 10, 25), l2=2.0**10, batch_size=32, s
         model: A `keras.Model` that gives features, (B, C), such as one with `include_top=False,
             pooling="avg"`.
         datasets: Dictionary from names to `((train_images, train_labels), (test_images,
-            test_labels))`, in what the model takes.
+            test_labels))`, as inputs of the model.
         shots: Training images of each class; a tuple of integers.
         l2: Float, weight of the penalty.
         batch_size: Integer, images at a time.

@@ -150,7 +150,7 @@ def _predict(model, views, batch_size):
 
 
 def _ahead(function, items, threads):
-    """Yield `function(item)` in order, computed in threads, a few ahead of what is asked for."""
+    """Yield `function(item)` in order, computed in threads, a few items ahead."""
     with ThreadPoolExecutor(threads) as pool:
         waiting = collections.deque()
         for item in items:

@@ -1,4 +1,4 @@
-"""The paper's equations as Keras layers, and what a vision transformer needs around them."""
+"""The paper's equations as Keras layers, and the other layers of a vision transformer."""
 
 from keras_tokenlearner.layers.attention_pooling import AttentionPooling
 from keras_tokenlearner.layers.conv_stem import ConvStem

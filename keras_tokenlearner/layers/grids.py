@@ -1,7 +1,7 @@
 """The grid of tokens behind a tensor: how (B, N, C), (B, H, W, C) and (B, T, H, W, C) correspond.
 
 Tokens are always in row-major order, frame after frame: token `(t * H + h) * W + w` of a sequence
-stands at `(t, h, w)` of its grid.
+is at `(t, h, w)` of its grid.
 """
 
 import math
@@ -65,7 +65,7 @@ def resolve_grid(owner, shape, grid):
 
 
 def to_volume(x, grid):
-    """Reshape a tensor to (B, T, H, W, C); `grid` is what `resolve_grid` gave for its shape."""
+    """Reshape a tensor to (B, T, H, W, C); `grid` is the result of `resolve_grid` for its shape."""
     if len(x.shape) == 5:
         return x
     if len(x.shape) == 4:

@@ -10,7 +10,7 @@ class LayerScale(layers.Layer):
 
     Args:
         initial_value: Float, where every factor starts. Small values (1e-5) ease the training of
-            deep transformers, and are what DINOv2 starts from.
+            deep transformers; DINOv2 starts from them.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:

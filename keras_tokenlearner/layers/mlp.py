@@ -23,7 +23,7 @@ class MLP(layers.Layer):
     generators that the paper compares with.
 
     With a gate it is `y = W2 (activation(Wg x + bg) * (W1 x + b1)) + b2`; with the activation
-    `"silu"` that is SwiGLU, as in DINOv2's largest model. With an inner norm, what goes into W2 is
+    `"silu"` that is SwiGLU, as in DINOv2's largest model. With an inner norm, the input of W2 is
     normalised first, as in EVA-02.
 
     Args:

@@ -27,7 +27,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     made for.
 
     Options of ViTs, on every path: biases of some projections alone, a norm of each head's
-    queries and keys, rotary positions, and a norm of what goes into the output projection.
+    queries and keys, rotary positions, and a norm before the output projection.
 
     Args:
         *args: Arguments of `keras.layers.MultiHeadAttention`.

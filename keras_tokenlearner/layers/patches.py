@@ -95,7 +95,7 @@ class PatchEmbedding(layers.Layer):
 class TubeletEmbedding(PatchEmbedding):
     """Cuts videos into tubelets, patches of several frames, and projects each to a token.
 
-    A 3-D convolution whose stride is its kernel; what does not fill a tubelet is left out.
+    A 3-D convolution whose stride is its kernel; pixels that do not fill a tubelet are left out.
 
     Args:
         hidden_dim: Integer, channels of the tokens (C).

@@ -77,8 +77,8 @@ def sincos_positions(shape, dtype=None):
     """Return a table of sines and cosines of each axis of a grid, in frequencies of their own.
 
     Args:
-        shape: `(H, W, C)` or `(T, H, W, C)`. Each axis has an equal share of the channels; what
-            does not divide is zero.
+        shape: `(H, W, C)` or `(T, H, W, C)`. Each axis has an equal share of the channels; the
+            remainder is zero.
         dtype: Type of the table.
 
     Returns:

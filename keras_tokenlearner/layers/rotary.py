@@ -23,10 +23,10 @@ class RotaryPositions(layers.Layer):
     """Cosines and sines by which attention rotates queries and keys, from places on a grid.
 
     The channels of a head are taken in pairs, and each pair `c` of a token at the coordinates
-    `p` is rotated by the angle `a_c = sum_axis p_axis * f_(axis, c)`. The product of a query and
-    a key then depends on where they stand to each other. With fixed frequencies every axis has an
-    equal share of the pairs, at `theta^(-k / K)` for its K pairs; pairs that do not divide are
-    left as they are. Tokens before the patch tokens have no position and are not rotated.
+    `p` is rotated by the angle `a_c = sum_axis p_axis * f_(axis, c)`. The product of a query and a
+    key then depends on their relative position. With fixed frequencies every axis has an equal
+    share of the pairs, at `theta^(-k / K)` for its K pairs; pairs that do not divide are left as
+    they are. Tokens before the patch tokens have no position and are not rotated.
 
     `rotate(x, table, layout)` applies the table, as `MultiHeadAttention` does.
 
@@ -39,7 +39,7 @@ class RotaryPositions(layers.Layer):
         theta: Float, base of the frequencies; of `"learned"` ones, where they start.
         layout: How channels pair: `"interleaved"`, neighbours; `"half"`, a channel of the first
             half with one of the second half; `"tiled"`, neighbours with angles in the order of
-            `"half"`, which is no rotation, but what V-JEPA 2 was trained with.
+            `"half"`, which is no rotation; V-JEPA 2 was trained with it.
         order: `"height_first"` or `"width_first"`, the axis that has the first channels.
         offset: Float, added to each index.
         reference_grid: `(H, W)` or `(T, H, W)`: indices are scaled as if the grid had this size,
@@ -49,8 +49,8 @@ class RotaryPositions(layers.Layer):
     Call arguments:
         inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C), with all but B known. Its values
             are not read.
-        maps: Tensor of shape (B, N, S) or (B, H, W, S), one map for each of S tokens that stand
-            for the patches: each then stands at the centre of mass of its map.
+        maps: Tensor of shape (B, N, S) or (B, H, W, S), one map for each of S tokens that replace
+            the patches. The position of a token is the centre of mass of its map.
 
     Returns:
         Tensor of shape (B, P + N, 1, 2 * C / heads), cosines then sines of each channel, with P
@@ -300,7 +300,7 @@ def _signs(channels: int, layout: str) -> np.ndarray:
 
 
 def _centres_of_mass(maps: keras.KerasTensor, places: keras.KerasTensor) -> keras.KerasTensor:
-    """Return where the tokens of maps stand, (B, S, axes)."""
+    """Return the positions of the tokens of maps, (B, S, axes)."""
     weights = ops.relu(ops.cast(maps, "float32"))  # a mass is none below zero
     weights = ops.reshape(weights, (-1, places.shape[0], maps.shape[-1]))
     mass = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1e-6)

@@ -16,7 +16,7 @@ class SpaceTimeAttention(layers.Layer):
     residual, no bias and no output projection: the bottleneck unit around it has them.
 
     `"joint"` with `"multi_head"` holds `num_heads` tables of (T * H * W) x (T * H * W) weights an
-    example: half a gigabyte at the paper's 4096 tokens. That is what the paper compares with.
+    example: half a gigabyte at the paper's 4096 tokens. The paper compares with this form.
 
     Args:
         over: `"spatial"`, `"temporal"` or `"joint"`, which tokens see each other.

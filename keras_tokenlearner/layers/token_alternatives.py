@@ -1,7 +1,7 @@
 """Alternatives to the TokenLearner that the paper compares: four other ways to pool a frame.
 
-Each takes what a `TokenLearner` takes, (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`,
-and gives (B, T * S, C), frame after frame, so that it can stand in its place.
+Each takes the inputs of a `TokenLearner`, (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a
+`grid`, and gives (B, T * S, C), frame after frame, so that it can replace the TokenLearner.
 """
 
 import keras

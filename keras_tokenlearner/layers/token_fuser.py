@@ -48,14 +48,14 @@ class TokenFuser(layers.Layer):
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         bottleneck_dim: Integer, hidden units of beta as an MLP.
         activation: Name or callable, the activation of beta as an MLP.
-        dropout_rate: Float in [0, 1), applied to what is added to X.
+        dropout_rate: Float in [0, 1), applied to the sum that is added to X.
         layer_norm_epsilon: Float, of the LayerNorms.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
         tokens: Tensor of shape (B, T * S, C), the processed tokens Y, frame after frame.
-        inputs: Tensor X of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`: what
-            the tokens were learned from.
+        inputs: Tensor X of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`: the
+            input that the tokens were learned from.
         training: Boolean, whether to drop.
 
     Returns:

@@ -46,8 +46,8 @@ class TransformerBlock(layers.Layer):
             bias.
         attention_bias: Boolean, whether the output projection of the attention has a bias.
         mlp_bias: Boolean, whether the MLP has biases.
-        attention_inner_norm: Boolean, whether a norm stands before the output projection.
-        mlp_inner_norm: Boolean, whether a norm stands before the MLP's last dense layer.
+        attention_inner_norm: Boolean, whether a norm precedes the output projection.
+        mlp_inner_norm: Boolean, whether a norm precedes the MLP's last dense layer.
         rotary: `None`, or the layout of the `RotaryPositions` whose tables the block takes.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 

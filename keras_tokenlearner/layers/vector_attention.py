@@ -23,8 +23,8 @@ class VectorAttention(layers.Layer):
 
     The direct form holds a tensor of N x N x C; here queries are taken a few at a time and
     recomputed for the gradient, so that memory grows with N x C. Without `gamma` and without a mask
-    the layer is several times faster too; with `gamma` the N x N products by a C x C matrix are
-    what it costs.
+    the layer is several times faster too; with `gamma` the N x N products by a C x C matrix
+    dominate the cost.
 
     Args:
         key_dim: Integer, channels of queries and keys. Defaults to the channels of the inputs.

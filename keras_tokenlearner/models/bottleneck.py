@@ -43,7 +43,7 @@ def bottleneck_module(config, input_shape=(64, 8, 8, 432), name="module"):
 
     * The `tokenlearner` part is the text to the letter: `alpha` is one 3x3 convolution without
       LayerNorm, queries, keys and values have as many channels as the input and no bias, M mixes
-      the tokens of all frames, and no norm stands around it. (M has a bias here, 512 weights, and
+      the tokens of all frames, and there is no norm around it. (M has a bias here, 512 weights, and
       starts at zero, which makes the part the identity.) It has 0.857M weights where the tables
       print 0.81M: their figure cannot be had from the text.
     * Table 13 has names only. Its rows without TokenLearner need other tokens: "standard
@@ -55,7 +55,7 @@ def bottleneck_module(config, input_shape=(64, 8, 8, 432), name="module"):
     Args:
         config: An `X2Plus1DConfig`, of which `unit`, `attention`, `num_tokens`, `num_heads` and
             `key_dim` count.
-        input_shape: `(frames, height, width, channels)`; the default is what the paper measures.
+        input_shape: `(frames, height, width, channels)`; the default is the size in the paper.
         name: Name of the model.
 
     Returns:

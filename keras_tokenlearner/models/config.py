@@ -25,7 +25,7 @@ class VisionTransformerConfig:
 
     Without a `reducer` it is ViT, or ViViT where the patches have three axes. With one it is the
     paper's model (a): from block `at` on, the blocks run on the reduced tokens. With a `fuser` it
-    is model (b): every block from `at` on stands between a reducer and a fuser of its own.
+    is model (b): every block from `at` on is between its own reducer and fuser.
 
     Attributes:
         hidden_dim: Channels of a token (C).
@@ -34,15 +34,15 @@ class VisionTransformerConfig:
         patch_size: `(height, width)` in pixels, or `(frames, height, width)` for videos.
         mlp_dim: Hidden units of the blocks' MLPs; `None` for four times `hidden_dim`.
         gated_mlp: Whether the blocks' MLPs are gated: SwiGLU, with the activation `"silu"`.
-        reducer: `None`, `"token_learner"`, or one of what the paper compares it with:
+        reducer: `None`, `"token_learner"`, or an alternative of the paper:
             `"spatial_pooling"`, `"fixed_grid"`, `"direct_tokens"`, `"pooled_tokens"`.
         num_tokens: Tokens per frame after the reducer (S), except for spatial pooling.
         pool_size: `(height, width)` of the window of spatial pooling, in tokens.
         at: Full-token blocks before the reducer, 0 to `num_layers`; `None` for half of them.
         token_attention: `"conv"` or `"mlp"`, the TokenLearner's form of attention.
         token_pooling: `"mean"` or `"sum"`, the TokenLearner's pooling.
-        over: `"frame"` or `"space_time"`, what the TokenLearner learns its maps over.
-        fuser: `None`, `"token_fuser"`, or one of what the paper compares it with: `"unpool"`,
+        over: `"frame"` or `"space_time"`, the positions of a map of the TokenLearner.
+        fuser: `None`, `"token_fuser"`, or an alternative of the paper: `"unpool"`,
             which needs the TokenLearner's maps, and `"reproject"`.
         fuser_beta: `"linear"` or `"mlp"`, the TokenFuser's beta: the paper's, or the authors'
             later one.
@@ -56,7 +56,7 @@ class VisionTransformerConfig:
         head_reads: `None` for the class token or, without one, the average of the patches; or the
             tokens next to the class token: `"class_and_registers"`, as in distilled DeiT, whose
             distillation token is a register, or `"class_and_average"`, as in DINOv2's classifiers.
-        pre_norm: Whether a LayerNorm stands before the first block, as in CLIP.
+        pre_norm: Whether a LayerNorm precedes the first block, as in CLIP.
         block_attention: `"dot_product"` or `"vector"`.
         dropout_rate: Rate after the embedding, the attentions and the MLPs.
         attention_dropout_rate: Rate on attention weights.
@@ -214,7 +214,7 @@ class VisionTransformerConfig:
             return
         if self.reducer is None:
             raise ValueError(
-                f"{owner}: a fuser puts back what a reducer took; pass reducer='token_learner'. "
+                f"{owner}: a fuser needs a reducer; pass reducer='token_learner'. "
                 f"Received: fuser={self.fuser!r}, reducer=None"
             )
         if self.fuser == "unpool" and (self.reducer, self.over) != ("token_learner", "frame"):

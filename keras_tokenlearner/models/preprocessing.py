@@ -29,7 +29,7 @@ class Preprocessing:
     it was built with `include_preprocessing=False`.
 
     Attributes:
-        mean: Mean of each channel, of pixels in [0, 1]; one number stands for all channels.
+        mean: Mean of each channel, of pixels in [0, 1]; one number applies to all channels.
         std: Standard deviation of each channel, of pixels in [0, 1].
         size: `(height, width)` that the weights were evaluated at; `None` for the model's input.
         resize_mode: `"shortest"` resizes the shortest edge and crops the centre, `"squash"` resizes

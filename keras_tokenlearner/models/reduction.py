@@ -76,7 +76,7 @@ def reduce_and_fuse(
 
 
 def before_reducer(owner: str, model: keras.Model) -> keras.Model:
-    """Return the part of a model that gives what its first reducer takes, prefix tokens included.
+    """Return the part of a model up to the input of its first reducer, including prefix tokens.
 
     Raises:
         ValueError: If the model has no reducer; `owner` is who asks.

@@ -45,8 +45,8 @@ def retrofit(
         attention: `"mlp"`, the authors' later maps, or `"conv"`, the paper's.
         images: Array of a few hundred images, as the model takes them, to start from; for
             `attention="mlp"`. It needs scikit-learn, the extra `distill`.
-        reducer: `"token_learner"`, or one of what the paper compares it with in its place, as
-            `keras_tokenlearner.models.VisionTransformerConfig` has them.
+        reducer: `"token_learner"`, or an alternative of the paper, as in
+            `keras_tokenlearner.models.VisionTransformerConfig`.
         name: Name of the new model. Defaults to that of `model` with `_8at6` behind it.
 
     Returns:

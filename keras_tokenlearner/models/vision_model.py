@@ -19,7 +19,7 @@ Policy: TypeAlias = str | keras.DTypePolicy | None
 
 
 class VisionModel(keras.Model):
-    """A functional model that knows how it was built: what all models of the package share.
+    """A functional model that knows its config: the base class of all models of the package.
 
     Slicing, `summary`, saving and export are Keras's own. The saved config holds the graph's
     choices, not its layers. A copy by `keras.models.clone_model` is a plain `keras.Model`.
@@ -179,7 +179,7 @@ def frozen_parts(model: keras.Model) -> list[str]:
 
 
 def freeze_parts(model: keras.Model, trainable: bool, frozen: Sequence[str]) -> None:
-    """Freeze of a model what `frozen_parts` names."""
+    """Freeze the parts of a model that `frozen_parts` names."""
     model.trainable = trainable
     for layer in model.layers:
         layer.trainable = layer.name not in frozen

@@ -43,7 +43,7 @@ class VisionTransformer(VisionModel):
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
             them itself.
         pooling: Without top: `None` for the tokens, (B, tokens, C), `"avg"`, `"max"`, or
-            `"token"`, the class token. The top reads what the config's `head_reads` says.
+            `"token"`, the class token. The config's `head_reads` selects the input of the top.
         classes: Integer, classes of the top.
         classifier_activation: Activation of the top; `None` gives logits.
         preprocessing: A `Preprocessing`; by default pixels are scaled to [-1, 1].
@@ -216,7 +216,7 @@ def _block(config: VisionTransformerConfig, index: int) -> TransformerBlock:
 
 
 def _read(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.KerasTensor:
-    """Return what the head reads of the tokens."""
+    """Return the tokens that the head reads."""
     first = _pool(config, x, "token" if config.class_token else "avg")
     if config.head_reads is None:
         return first

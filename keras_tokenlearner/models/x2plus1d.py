@@ -23,11 +23,11 @@ class X2Plus1D(VisionModel):
     """An X(2+1)D video network, with or without TokenLearner, as a functional `keras.Model`.
 
     It is X3D-M with the changes that section 6.1 of the paper names: every 3-D convolution is a
-    2-D and a 1-D one, squeeze-and-excitation is gone, ReLU stands for swish. A unit is an expanding
-    1x1x1 convolution, a module, a projecting 1x1x1 convolution and a shortcut; batch normalisation
-    and ReLU follow every convolution and every part of a module, but after the projection ReLU
-    follows the sum. The module is `conv2d+conv1d`, and in some units of the last stage what
-    `config.unit` says. The authors released no code. That the convolutions are dense, where X3D's
+    2-D and a 1-D one, squeeze-and-excitation is removed, ReLU replaces swish. A unit is an
+    expanding 1x1x1 convolution, a module, a projecting 1x1x1 convolution and a shortcut; batch
+    normalisation and ReLU follow every convolution and every part of a module, but after the
+    projection ReLU follows the sum. The module is `conv2d+conv1d`, and `config.unit` in some units
+    of the last stage. The authors released no code. That the convolutions are dense, where X3D's
     are by channel, is inferred from the paper's costs: so 527 GFLOPs are counted for the printed
     532 of the backbone.
 

@@ -38,7 +38,7 @@ class Batcher:
         Args:
             key: Of the rows that may share a batch.
             row: Argument: `function` takes a list of these.
-            weight: Number, what the row counts towards `max_weight`.
+            weight: Number, the part of the row in `max_weight`.
 
         Raises:
             Exception: Error that `function` raised for this row.

@@ -1,4 +1,4 @@
-"""One rule for what the outputs of a model are, and for the pixels that it takes."""
+"""One rule for the meaning of the outputs of a model, and for its input pixels."""
 
 import keras
 import numpy as np

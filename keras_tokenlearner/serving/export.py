@@ -82,7 +82,7 @@ def export(
             or (B, T, H, W, S) for videos.
         frame_step: Of a model of videos: seconds between two frames of the clips that it was
             trained with, which is the stride of `VideoBatches` over its frame rate.
-        provenance: Dictionary of what JSON holds: where the weights come from.
+        provenance: Dictionary for JSON: the origin of the weights.
         classifier_activation: Of a model that ends in logits: `"softmax"` if an image has one
             class, `"sigmoid"` if it has several, `"linear"` if the outputs are features.
 
@@ -164,7 +164,7 @@ def _checked(model, class_names, top_k, maps, frame_step, provenance, classifier
         json.dumps(provenance)
     except TypeError as error:
         raise ValueError(
-            f"export: `provenance` must be what JSON holds: {error}. Received: {provenance!r}"
+            f"export: `provenance` must contain JSON values only: {error}. Received: {provenance!r}"
         ) from error
     return {
         "class_names": class_names,

@@ -64,7 +64,7 @@ def local_server(path, *options):
         A `LocalServer` that is ready.
 
     Raises:
-        RuntimeError: If it does not start; the message says what it printed.
+        RuntimeError: If it does not start; the message contains its output.
         ImportError: If kserve, the extra `serve`, is not installed.
     """
     require("kserve", "serve")

@@ -15,7 +15,7 @@ def v1_request(body, model):
 
     Args:
         body: Dictionary, or bytes of JSON: `instances`, and `signature_name`. An instance is the
-            value of the only input, or a dictionary from inputs to values; encoded images stand as
+            value of the only input, or a dictionary from inputs to values; encoded images are
             `{"b64": "..."}`.
         model: A `ServedModel`.
 
@@ -131,7 +131,7 @@ def _from_base64(value):
     if isinstance(value, list):
         return [_from_base64(item) for item in value]
     if not isinstance(value, dict) or set(value) != {"b64"}:
-        raise ValueError('bytes must stand in JSON as {"b64": "..."}')
+        raise ValueError('bytes must be written in JSON as {"b64": "..."}')
     try:
         return base64.b64decode(value["b64"], validate=True)
     except (binascii.Error, ValueError, TypeError) as error:
@@ -144,7 +144,7 @@ def _parameter(parameters, name):
 
 
 def _plain(value):
-    """Return an array of numbers or bytes as lists of what JSON has."""
+    """Return an array of numbers or bytes as lists of JSON values."""
     if value.dtype == object:
         value = np.vectorize(bytes.decode, otypes=[object])(value)
     return value.tolist()

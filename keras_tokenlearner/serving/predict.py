@@ -40,7 +40,7 @@ def predict(
     served: bool = False,
     classifier_activation: str | None = None,
 ) -> list[Prediction]:
-    """Classify image files with a model of any kind, and draw what its tokens look at.
+    """Classify image files with a model of any kind, and draw its attention maps.
 
     Args:
         source: The folder of an exported model (its newest version is taken) or of one version of
@@ -111,7 +111,7 @@ def _ask(source, files, weights, maps, served, activation):
         if exported is None:
             model = load_model(source, weights=weights, owner="predict")
             check_classifier(model, source, "predict")
-            # A name that may stand in a URL, whatever the temporary folder is called.
+            # A name that is valid in a URL, for any name of the temporary folder.
             exported = export(
                 model, Path(folder) / "model", maps=maps, classifier_activation=activation
             )
@@ -120,8 +120,8 @@ def _ask(source, files, weights, maps, served, activation):
         recorded = metadata.get("classifier_activation")
         if activation not in (None, recorded):
             raise ValueError(
-                "predict: `classifier_activation` must be None or what the model was exported "
-                f"with, {recorded!r}; export it again. Received: "
+                "predict: `classifier_activation` must be None or equal the value at "
+                f"export, {recorded!r}; export it again. Received: "
                 f"classifier_activation={activation!r}"
             )
         answer, ask = {}, _ask_server if served else _ask_exported
@@ -131,7 +131,7 @@ def _ask(source, files, weights, maps, served, activation):
 
 
 def _metadata(exported):
-    """Return what `export` has written about a model."""
+    """Return the metadata that `export` wrote for a model."""
     try:
         return json.loads((exported / METADATA).read_text())
     except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 
 
 class ServedModel:
-    """An exported model that checks what it is asked, before any pixel is decoded.
+    """An exported model that checks requests before any pixel is decoded.
 
     A request is a list of rows. A row is a dictionary from the inputs of a signature to the arrays
     of one example.
@@ -88,7 +88,7 @@ class ServedModel:
         )
 
     def batch_key(self, signature, row):
-        """Return what rows must have in common to share a batch."""
+        """Return the key that rows of one batch share."""
         return signature, tuple(value.shape for value in row.values())
 
     def answer(self, key, rows):
@@ -96,7 +96,7 @@ class ServedModel:
 
         Args:
             key: Result of `batch_key`, equal for all of them.
-            rows: List of what `check_row` gave.
+            rows: List of results of `check_row`.
 
         Raises:
             ValueError: If an image is damaged, or a value out of its range.

@@ -88,5 +88,5 @@ def feature_answer(outputs):
 
 
 def answer_with_maps(answer):
-    """Return a function from what `with_token_maps` gives to a dictionary for the client."""
+    """Return a function from the outputs of `with_token_maps` to a dictionary for the client."""
     return lambda found: {**answer(found["outputs"]), "token_maps": found["token_maps"]}

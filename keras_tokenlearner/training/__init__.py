@@ -1,6 +1,6 @@
 """Recipes: how the models that we report were trained, each a frozen dataclass with a command.
 
-And what makes a ViT that exists faster: `retrofit` and `distill`.
+`retrofit` and `distill` make a trained ViT faster.
 """
 
 from keras_tokenlearner.training import distribution

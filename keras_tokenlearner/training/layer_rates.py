@@ -30,8 +30,8 @@ class _Layerwise:
     def __init__(self, *args, layer_decay, weight_decay=None, undecayed=(), **kwargs):
         if not 0 < layer_decay <= 1:
             raise ValueError(
-                f"{type(self).__name__}: `layer_decay` must be a number above 0, and 1 at the "
-                f"most. Received: layer_decay={layer_decay!r}"
+                f"{type(self).__name__}: `layer_decay` must be a number above 0 and at most "
+                f"1. Received: layer_decay={layer_decay!r}"
             )
         super().__init__(*args, weight_decay=None, **kwargs)
         self.layer_decay = layer_decay

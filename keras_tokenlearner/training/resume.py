@@ -27,7 +27,7 @@ class Resume(keras.callbacks.Callback):
 
     Args:
         path: Path of the file, which ends in `.npz`.
-        batches: `keras_tokenlearner.data.Batches`, what `fit` is given, with `shuffle=False`.
+        batches: `keras_tokenlearner.data.Batches`, as passed to `fit` with `shuffle=False`.
         save_freq: `"epoch"`, or an integer: also after that many batches.
         loggers: Callbacks to tell of the epochs before this process, such as a
             `keras.callbacks.CSVLogger`; pass them to `fit` too.
@@ -127,7 +127,7 @@ class Resume(keras.callbacks.Callback):
             self._replay()
 
     def _undo(self):
-        """Undo what TensorFlow does of a step before it finds that a broken epoch has no more."""
+        """Undo the partial step that TensorFlow runs at the end of an interrupted epoch."""
         for variable, value in self._last:
             variable.assign(value)
         self._last = []

@@ -40,7 +40,8 @@ def with_settings(recipe, settings):
 
 
 def describe(kind):
-    """Return what the fields of a recipe mean, from the docstrings of its class and its bases.
+    """Return the descriptions of the fields of a recipe, from the docstrings of its class and
+    bases.
 
     Args:
         kind: The class of a recipe.

@@ -22,7 +22,7 @@ def train(recipe, output, devices=None):
 
     Args:
         recipe: One of `RECIPES`, such as a `FashionMnistRecipe`, or another frozen dataclass with
-            what `keras_tokenlearner.training.recipes` asks of one.
+            the members in `keras_tokenlearner.training.recipes`.
         output: Folder for `NAME.weights.h5`, the weights of the last epoch, with their sha256,
             `NAME.json`, the recipe and the result, `NAME.csv`, the losses of the epochs, and
             `NAME.tensorboard`, the same for TensorBoard, where that and TensorFlow are installed.
@@ -101,7 +101,7 @@ def train(recipe, output, devices=None):
 
 
 def _objective(model, label_smoothing):
-    """Return the loss and the metric for what a model ends in, a softmax or a sigmoid."""
+    """Return the loss and the metric for the last activation of a model, softmax or sigmoid."""
     if model.layers[-1].activation is not keras.activations.sigmoid:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
         return loss, keras.metrics.CategoricalAccuracy(name="accuracy")
@@ -111,7 +111,7 @@ def _objective(model, label_smoothing):
 
 
 def _boards(folder):
-    """Return Keras's callback for TensorBoard, if there is what it needs on every backend."""
+    """Return Keras's callback for TensorBoard, if its libraries are installed."""
     if not all(map(importlib.util.find_spec, ("tensorboard", "tensorflow"))):
         return []
     return [keras.callbacks.TensorBoard(folder, write_graph=False)]

@@ -1,8 +1,8 @@
-"""Keras's optimizers that spare some variables weight decay, and still do when they are loaded.
+"""Keras's optimizers without weight decay for some variables, also after loading.
 
 `exclude_from_weight_decay` is a method of a Keras optimizer, by design (keras-team/keras pull
-request 16274: https://github.com/keras-team/keras/pull/16274), so that its config does not have
-what was excluded: an optimizer of a loaded `.keras` file would decay everything.
+request 16274: https://github.com/keras-team/keras/pull/16274), so that its config does not list the
+excluded variables. The optimizer of a loaded `.keras` file would therefore decay all variables.
 """
 
 from collections.abc import Sequence

@@ -23,7 +23,7 @@ def name_added(arrays, layout):
 
 
 def zeros(arrays):
-    """Return the paths of what the file lacks and a zero stands for."""
+    """Return the paths of variables that the file lacks and that load as zero."""
     what = "zeros, since the file's layer has no bias"
     return {path: what for path, (_, origin) in arrays.items() if origin == ZEROS}
 
@@ -99,7 +99,7 @@ def fold_positions(owner, arrays, layout, grid):
     ]
     if len(found) != 1:
         raise ValueError(
-            f"{owner}: {origin} has {len(table)} positions, and it is not clear on what grid; pass "
+            f"{owner}: {origin} has {len(table)} positions, and their grid is ambiguous; pass "
             f"it as `grid`. Received: grid={grid}, with {counts} tokens before the patches"
         )
     prefix, source_grid = found[0]
@@ -134,7 +134,7 @@ def resize(arrays, layout, method):
 
 
 def _grids(count, model_grid, given, of_video):
-    """Return the grids that so many positions may stand on: the model's, or a square."""
+    """Return the possible grids for a number of positions: the model's, or a square."""
     if given is not None:
         return [given] if math.prod(given) == count else []
     if count < 1:

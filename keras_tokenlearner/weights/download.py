@@ -22,8 +22,8 @@ def fetch(uri, expected_sha256, cache_dir=None):
         A `pathlib.Path`.
 
     Raises:
-        ValueError: If what came is not the file that was expected.
-        ConnectionError: If nothing came, or not all of it.
+        ValueError: If the downloaded file has another hash.
+        ConnectionError: If the download fails or is incomplete.
     """
     scheme, _, name = uri.partition(":")
     if scheme == "package":
@@ -44,7 +44,7 @@ def fetch(uri, expected_sha256, cache_dir=None):
             f"{uri} is not the file that was expected, of sha256 {expected_sha256}; it is damaged "
             "or was changed there. Try again, and report it if it stays so"
         ) from error
-    except Exception as error:  # what Keras raises has no class of its own
+    except Exception as error:  # Keras raises no specific class
         raise ConnectionError(
             f"{uri} could not be downloaded and is not in the cache; check the network and try "
             f"again: {error}"

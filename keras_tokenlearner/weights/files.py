@@ -1,4 +1,4 @@
-"""Weights from and to `.weights.h5` files, with what Keras leaves unchecked."""
+"""Weights from and to `.weights.h5` files, with checks that Keras lacks."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
             model.load_weights(copy)
             if not all(np.isfinite(array).all() for array in model.get_weights()):
                 raise ValueError("it holds values that are not finite, so it is damaged")
-        except Exception as error:  # what Keras and HDF5 raise on a damaged file has no bounds
+        except Exception as error:  # Keras and HDF5 raise errors of any type on a damaged file
             model.set_weights(before)
             reason = str(error).split("value=[")[0]
             raise ValueError(
@@ -132,7 +132,7 @@ def sha256(path: PathLike) -> str:
 
 
 def _copy(path: Path, to: Path) -> str:
-    """Copy a file and return the sha256 of what was copied."""
+    """Copy a file and return the sha256 of the copy."""
     digest = hashlib.sha256()
     with open(path, "rb") as source, open(to, "wb") as target:
         while content := source.read(1 << 20):
@@ -202,7 +202,7 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _check_layout(model: keras.Model, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Compare what the file holds with what the model has, before the model is touched."""
+    """Compare the variables of file and model before the model changes."""
     has_head = any(layer.name == "head" for layer in model.layers)
     kernel = shapes.get(KERNEL)
     if has_head and kernel:

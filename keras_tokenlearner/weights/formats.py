@@ -1,4 +1,4 @@
-"""Every reading of untrusted checkpoint bytes: formats, their limits, and what is refused.
+"""The only reader of untrusted checkpoint bytes: formats, limits and errors.
 
 Checkpoints are data. Nothing in them is executed, and names and shapes are known before an array
 is read. The size of a file bounds its claims. Only requested arrays are read.
@@ -49,8 +49,8 @@ class Entry:
     """An entry of a checkpoint: a shape, a type, and a function that reads the array.
 
     Args:
-        shape: Tuple of integers; `None` for what is no array.
-        dtype: numpy type; `None` for what numpy cannot hold.
+        shape: Tuple of integers; `None` for a value that is no array.
+        dtype: numpy type; `None` for a type that numpy lacks.
         read: Function that returns the array.
         problem: Why it cannot be read, if it cannot.
     """
@@ -119,7 +119,7 @@ class Checkpoint(Mapping[str, "np.ndarray | None"]):
 
 
 def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") -> Checkpoint:
-    """Return what a checkpoint holds, with names and shapes; arrays are read one by one later.
+    """Return the entries of a checkpoint with names and shapes; arrays are read later, one by one.
 
     Args:
         checkpoint: Path of a `.npz`, `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`) or
@@ -234,7 +234,7 @@ def _flatten(
 
 
 def _entry(value: object) -> Entry:
-    """Return a value as an entry, which says what is wrong where it is no plain array."""
+    """Return a value as an entry; reading it raises the reason if it is no plain array."""
     if isinstance(value, Entry):
         return value
     if isinstance(value, keras.Variable):
@@ -246,7 +246,7 @@ def _entry(value: object) -> Entry:
         return Entry()
     try:
         array = np.asarray(value)
-    except Exception as error:  # what an array of another library raises has no bounds
+    except Exception as error:  # arrays of other libraries raise errors of any type
         return Entry(problem=f"an array that numpy cannot hold ({error})")
     if array.dtype.hasobject:
         return Entry(problem="an array of Python objects, which are refused")
@@ -264,7 +264,7 @@ def _torch_entry(tensor: torch.Tensor) -> Entry:
         size = tensor.numel() * tensor.element_size()
         if size > tensor.untyped_storage().nbytes():
             return Entry(problem=f"a tensor that claims shape {shape}, more than it stores")
-    except Exception as error:  # tensors of rare kinds lack what plain ones have
+    except Exception as error:  # tensors of rare kinds lack attributes of plain ones
         return Entry(problem=f"a tensor of a kind that is refused ({error})")
     if kind not in _TORCH:
         return Entry(shape, problem=f"a tensor of {kind}, which numpy lacks")
@@ -301,7 +301,7 @@ def _open_zip(owner: str, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.Zip
     try:
         archive = zipfile.ZipFile(path)
         members = archive.infolist()
-    except Exception as error:  # what zipfile raises on a damaged directory has no bounds
+    except Exception as error:  # zipfile raises errors of any type on a damaged directory
         raise ValueError(f"{owner}: {path} is damaged or no npz file: {error}") from error
     if len({member.filename for member in members}) != len(members):
         raise ValueError(f"{owner}: {path} is refused: it holds two entries of one name")
@@ -334,7 +334,7 @@ def _guarded(owner: str, path: Path, call: Callable) -> Entry | np.ndarray:
         return call()
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
         raise ValueError(f"{owner}: {path} is damaged or no npz file: {error}") from error
-    except Exception as error:  # what numpy raises on a damaged header has no bounds
+    except Exception as error:  # numpy raises errors of any type on a damaged header
         raise ValueError(f"{owner}: {path} is refused: {error}") from error
 
 
@@ -351,7 +351,7 @@ def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
     # Python integers: sizes of a hostile header do not overflow.
     if dtype.itemsize * math.prod(shape) != member.file_size - start:
         raise ValueError(
-            f"{member.filename} claims shape {shape} of {dtype}, which is not what it stores"
+            f"{member.filename} claims shape {shape} of {dtype}, which differs from its stored size"
         )
 
     def read() -> np.ndarray:
@@ -382,7 +382,7 @@ def _read_torch(owner: str, path: Path) -> _Entries:
         try:
             # Memory-mapped, a storage cannot reach beyond the file, whatever size it claims.
             content = import_torch.load(clean, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # what a damaged or hostile pickle raises has no bounds
+        except Exception as error:  # a damaged or hostile pickle raises errors of any type
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
                 f"{owner}: {path} is damaged or holds more than tensors, and is not unpickled: "
@@ -514,7 +514,7 @@ def _read_msgpack(owner: str, path: Path) -> _Entries:
 
     def extension(code: int, content: bytes) -> object:
         if code not in (_FLAX_ARRAY, _FLAX_SCALAR):
-            return None  # a complex number, or what Flax does not write
+            return None  # a complex number, or a type that Flax does not write
         shape, kind, data = unpack(content)
         dtype = _BFLOAT16 if kind == "bfloat16" else np.dtype(str(kind))
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
@@ -526,7 +526,7 @@ def _read_msgpack(owner: str, path: Path) -> _Entries:
         if not isinstance(tree, dict):
             raise ValueError(f"it holds a {type(tree).__name__}, not a tree")
         return _flatten(owner, _joined(tree))
-    except Exception as error:  # what a damaged file raises has no bounds
+    except Exception as error:  # a damaged file raises errors of any type
         raise ValueError(f"{owner}: {path} is damaged or no Flax checkpoint: {error}") from error
 
 
@@ -580,7 +580,7 @@ def _read_h5(owner: str, path: Path) -> _Entries:
     try:
         file = h5py.File(path, "r", locking=False)
         file.visititems(visit)
-    except Exception as error:  # what the library raises on a damaged file has no bounds
+    except Exception as error:  # the library raises errors of any type on a damaged file
         raise ValueError(f"{owner}: {path} is damaged or no HDF5 file: {error}") from error
     _check_total(owner, path, sum(entry.nbytes for entry in entries.values()))
     return entries
@@ -607,7 +607,7 @@ def _h5_entry(owner: str, path: Path, name: str, item: h5py.Dataset) -> Entry:
 
 
 def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
-    """Return what reads a dataset, once it is known to be stored whole."""
+    """Return a reader of a dataset, after a check that it is stored completely."""
     size = item.size * item.dtype.itemsize
     filters = _h5_filters(name, item) if item.chunks else []
     if not filters:

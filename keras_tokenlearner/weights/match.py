@@ -5,7 +5,7 @@ from keras_tokenlearner.weights.source import BOTH, ZEROS
 
 
 def check_head(owner, arrays, layout, entries, recipe):
-    """Raise `ValueError`, with what to do, if the file's head is not one for the model."""
+    """Raise `ValueError` with the fix if the file's head does not fit the model."""
     kernel = layout.variables.get("head/kernel")
     if kernel is None or "head/kernel" not in arrays:
         return
@@ -25,7 +25,7 @@ def check_head(owner, arrays, layout, entries, recipe):
 
 
 def match(owner, arrays, layout, entries, recipe, head, partial):
-    """Take out of `arrays` what has no place in the model, and see what is missing.
+    """Remove arrays without a variable in the model, and find missing ones.
 
     Returns:
         The names of the unused entries, the paths of the variables that are left as they are, and

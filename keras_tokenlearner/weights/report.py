@@ -17,9 +17,9 @@ class LoadReport:
         source: Name of the source.
         origin: Where the weights came from: a path, or "a mapping".
         loaded: Paths of variables to the names of the entries that they came from.
-        resized: Paths of variables to what was done to their shape.
-        adapted: Paths of variables to what else was done to their values.
-        left: Paths of the variables that kept what they had.
+        resized: Paths of variables to changes of their shape.
+        adapted: Paths of variables to other changes of their values.
+        left: Paths of the variables that kept their values.
         reset: Paths of the variables that were initialised again.
         unused: Names of the entries that found no place.
         added: Names of the layers that a plain ViT lacks and the file did not fill.

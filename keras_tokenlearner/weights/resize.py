@@ -39,13 +39,13 @@ def _bicubic(old, new, antialias):
     # PyTorch's constants: -0.5 with antialias, as Pillow has it, -0.75 without.
     a, width = (-0.5, max(scale, 1.0)) if antialias else (-0.75, 1.0)
     centre = (np.arange(new)[:, None] + 0.5) * scale - 0.5
-    if antialias:  # what falls off the edge is left out
+    if antialias:  # samples outside the edge are left out
         place = np.arange(old)[None]
         weights = _cubic((place - centre) / width, a)
         return weights / weights.sum(1, keepdims=True)
     place = np.floor(centre) + np.arange(-1, 3)[None]
     matrix = np.zeros((new, old))
-    index = np.clip(place, 0, old - 1).astype(int)  # what falls off repeats the edge
+    index = np.clip(place, 0, old - 1).astype(int)  # samples outside repeat the edge
     np.add.at(matrix, (np.arange(new)[:, None], index), _cubic(place - centre, a))
     return matrix
 

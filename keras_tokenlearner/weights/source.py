@@ -10,7 +10,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 NORMALIZATIONS = {"half": HALF, "imagenet": IMAGENET, "clip": CLIP}
 ZEROS = "zeros"  # the origin of a bias that the file's layer does not have
-BOTH = " and "  # stands between the origins of what two entries became
+BOTH = " and "  # joins the origins of two entries
 
 
 class Named(NamedTuple):
@@ -39,7 +39,7 @@ class Source:
         resize: How the source resizes positions, a name of `weights.resize`.
         normalization: Mean and standard deviation, of pixels in [0, 1], that its models expect.
         ignored: Starts of the names of entries that have no place in our models and are not missed.
-        head_only: Starts of the names of entries that stand between the features and the head.
+        head_only: Starts of the names of entries between the features and the head.
     """
 
     convert: Callable

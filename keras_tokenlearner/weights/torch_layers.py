@@ -160,7 +160,7 @@ def _with_gates(arrays):
 
 
 def _split_gates(arrays):
-    """Split the MLPs' first layers that are twice as wide as what the second ones take."""
+    """Split the MLPs' first layers that are twice as wide as the inputs of the second ones."""
     for path in [path for path in arrays if "/mlp/hidden/" in path]:
         array, origin = arrays[path]
         output = arrays.get(path.rpartition("hidden")[0] + "output/kernel")

@@ -67,7 +67,7 @@ def load(
             as it is, `"reset"` initialises it again, for other classes.
         grid: `(H, W)` or `(T, H, W)` of the file's positions; by default a square.
         resize: `"bilinear"` with aligned corners, `"bicubic"`, or `"bicubic_antialias"`. Defaults
-            to what the source does; Hugging Face's DINOv2 without registers does `"bicubic"`.
+            to the source's method; Hugging Face's DINOv2 without registers uses `"bicubic"`.
         normalization: `(mean, std)` of the pixels, in [0, 1], that the file was trained on, or
             `"half"` (both 0.5), `"imagenet"` or `"clip"`. Defaults to the source's; models of timm
             differ in it: `"timm"` takes `"half"`, as AugReg's have, `"timm_deit"` `"imagenet"`.
@@ -150,8 +150,8 @@ def source_config(source, path_or_mapping=None):
     Args:
         source: As for `load`.
         path_or_mapping: As for `load`. With it, the class token, register tokens, LayerScale,
-            LayerNorm before the blocks, gates of the MLPs and what the head reads are as the file
-            has them.
+            LayerNorm before the blocks, gates of the MLPs and the input of the head follow the
+            file.
 
     Example:
 
@@ -194,7 +194,7 @@ def parse(weights):
 
 
 def _shown(arrays, recipe):
-    """Return what the MLPs, head, TokenLearners and TokenFusers of a file say of themselves."""
+    """Return the config fields that MLPs, head, TokenLearners and TokenFusers of a file imply."""
     paths = {"".join(c for c in path if not c.isdigit()).strip("_") for path in arrays}
     config = {}
     if "block_/mlp/gate/kernel" in paths:

@@ -59,7 +59,7 @@ def test_token_maps_of_model_without_learned_tokens_raise(images):
 
 
 def test_images_of_another_shape_and_other_layers_are_refused(model, images):
-    with pytest.raises(ValueError, match=r"what the model takes, of shape \(None, 32, 48, 3\)"):
+    with pytest.raises(ValueError, match=r"inputs of the model, of shape \(None, 32, 48, 3\)"):
         token_maps(model, images[:, :16])
     with pytest.raises(ValueError, match=r"it has \['token_learner'\]. Received: layer='head'"):
         token_maps(model, images, layer="head")

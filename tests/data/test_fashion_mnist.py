@@ -58,5 +58,5 @@ def test_damaged_file_is_named(folder, keep):
 def test_wrong_size_inside_is_found(folder):
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
-    with pytest.raises(ValueError, match="its size is not what it says"):
+    with pytest.raises(ValueError, match="its size differs from its header"):
         load_fashion_mnist(folder)

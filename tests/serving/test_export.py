@@ -157,7 +157,7 @@ def test_next_export_has_the_next_version(exported, tmp_path):
             "the model must take one image",
         ),
         (lambda: create_model("vit_pico8", classes=7), {"maps": True}, "has no TokenLearner"),
-        (lambda: create_model("vit_pico8", classes=7), {"provenance": {1j}}, "what JSON holds"),
+        (lambda: create_model("vit_pico8", classes=7), {"provenance": {1j}}, "JSON values only"),
     ],
 )
 def test_bad_input(build, arguments, message, tmp_path):

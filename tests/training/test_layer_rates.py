@@ -158,7 +158,7 @@ def test_model_without_blocks_raises():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="must have blocks.*pass layer_decay=1 for others"):
         adamw(0.1, 10, layer_decay=0.5).build(model.trainable_variables)
-    with pytest.raises(ValueError, match="above 0, and 1 at the most. Received: layer_decay=1.5"):
+    with pytest.raises(ValueError, match="above 0 and at most 1. Received: layer_decay=1.5"):
         sgd(0.1, 10, layer_decay=1.5)
 
 

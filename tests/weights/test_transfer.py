@@ -44,7 +44,7 @@ def test_heads():
 def test_ambiguous_grid_raises():
     entries = augreg_entries(grid=(2, 6))
     model = build("augreg", entries)
-    refused("has 13 positions, and it is not clear on what grid", model, "augreg", entries)
+    refused("has 13 positions, and their grid is ambiguous", model, "augreg", entries)
     report = load(model, "augreg", entries, grid=(2, 6))
     assert report.resized == {"positions/table": "2x6 to 4x4, bilinear"}
     rectangle = build("augreg", entries, image=(16, 48))

@@ -42,7 +42,7 @@ def augment_clip(clip, height, width, random, scale=(0.5, 1.0), flip=True, colou
         random: A `numpy.random.Generator`.
         scale: Smallest and largest share of the largest possible crop's area to cut out.
         flip: Boolean, whether to mirror every other clip.
-        colour: Float, by how much brightness and contrast vary at the most.
+        colour: Float, the largest change of brightness and contrast.
 
     Returns:
         Array of type float32 and shape (T, height, width, channels).

@@ -161,7 +161,7 @@ class _Reader:
         return self.image
 
     def _jump(self, time):
-        """Skip to the last keyframe before a time, if that is ahead of what is decoded next."""
+        """Skip to the last keyframe before a time, if it is after the next frame."""
         place = bisect.bisect_right(self.keyframes, time) - 1
         ahead = self.next[0] if self.next is not None else -1.0
         if place <= 0 or self.keyframes[place] <= ahead + 1 / self.frame_rate:

@@ -1,4 +1,4 @@
-"""Lists of labelled videos: which files a data set has and what is in them."""
+"""Lists of labelled videos: the files of a data set and their labels."""
 
 import csv
 import json

@@ -10,7 +10,8 @@ class Devices:
     """One device; arrangements of more are subclasses, and `scope` gives the one that fits.
 
     In one process Keras's own `fit`, `evaluate` and `predict` work inside the scope as well. These
-    here also work in several processes, and refuse what would fail or not be what it says.
+    here also work in several processes, and raise an error for modes that fail or train on one
+    device.
 
     Attributes:
         replicas: Integer, parts of a batch that are computed at the same time.
@@ -37,7 +38,7 @@ class Devices:
         return contextlib.nullcontext()
 
     def alone(self):
-        """Return a context for what this process makes for itself, inside the scope."""
+        """Return a context for objects of this process alone, inside the scope."""
         return contextlib.nullcontext()
 
     def fit(self, model, batches, validation_data=None, validation_batch_size=500, **arguments):
@@ -84,14 +85,14 @@ class Devices:
         return model.evaluate(self._batches(data, batch_size), verbose=0, return_dict=True)
 
     def predict(self, model, x, batch_size=500):
-        """Return what `model.predict` gives for all rows, on every process."""
+        """Return the result of `model.predict` for all rows, on every process."""
         self._prepare(model)
         padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % self.replicas, axis=0)])
         batches = self._batches((padded,), batch_size)
         return self._gather(model.predict(batches, verbose=0), batches.batch_size)[: len(x)]
 
     def weights(self, model):
-        """Return what `model.get_weights` does, put together from all devices."""
+        """Return the result of `model.get_weights`, collected from all devices."""
         return [self.to_numpy(weight) for weight in model.weights]
 
     def to_numpy(self, variable):
@@ -138,7 +139,7 @@ class Devices:
 
 
 def check_keras_distribution():
-    """Refuse what `keras.distribution` is told on backends other than JAX, which ignore it."""
+    """Refuse `keras.distribution` on backends other than JAX, which ignore it."""
     found, backend = keras.distribution.distribution(), keras.backend.backend()
     if found is not None and backend != "jax":
         raise ValueError(

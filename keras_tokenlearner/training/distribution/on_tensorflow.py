@@ -57,7 +57,7 @@ class TensorFlowDevices(Devices):
 
 
 class _Workers(tf.distribute.MultiWorkerMirroredStrategy):
-    """The strategy, with what Keras 3.15 asks of it in `fit` and it does not have."""
+    """The strategy, with the attributes that Keras 3.15 needs in `fit`."""
 
     def reduce(self, reduce_op, value, axis):
         if isinstance(value, tuple):  # a batch, of which Keras reads the shapes

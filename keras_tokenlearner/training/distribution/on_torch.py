@@ -80,7 +80,7 @@ class TorchDevices(Devices):
 
 
 class _Forward(torch.nn.Module):
-    """The call of a model as a module: what runs inside of DistributedDataParallel."""
+    """The call of a model as a module, inside of DistributedDataParallel."""
 
     def __init__(self, model):
         super().__init__()

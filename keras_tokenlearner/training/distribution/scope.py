@@ -11,7 +11,7 @@ MODES = ("auto", "one_device", "data_parallel", "model_parallel")
 
 @contextlib.contextmanager
 def scope(mode="auto"):
-    """Return a context to build and train a model in, on the devices that there are.
+    """Return a context to build and train a model in, on the available devices.
 
     * JAX: `keras.distribution`, `DataParallel` or `ModelParallel`, in one process or several.
     * TensorFlow: `MirroredStrategy`; `MultiWorkerMirroredStrategy` where `TF_CONFIG` is set,
@@ -30,7 +30,7 @@ def scope(mode="auto"):
         A `Devices`. Its `fit`, `evaluate` and `predict` also work in several processes.
 
     Raises:
-        ValueError: If the backend does not have the mode, or what it needs is missing; and in
+        ValueError: If the backend does not have the mode, or its requirements are missing; and in
             place of JAX's error for sizes that the devices do not divide.
 
     Example:

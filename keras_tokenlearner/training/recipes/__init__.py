@@ -1,9 +1,9 @@
 """How models are trained: a frozen dataclass for each experiment.
 
 `train` asks a recipe for its data (`open`, `batches`), its model (`build`) and its `optimizer`, and
-reads `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing` and `seed`; what has these
-is a recipe. One with a method `fit`, which takes the model, the path of a backup and callbacks,
-trains the model by that, on one device, and needs no `optimizer` and `label_smoothing`.
+reads `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing` and `seed`; any object
+with these is a recipe. One with a method `fit`, which takes the model, the path of a backup and
+callbacks, trains the model by that, on one device, and needs no `optimizer` and `label_smoothing`.
 """
 
 from keras_tokenlearner.training.recipes.ablations import (

@@ -8,7 +8,7 @@ from keras_tokenlearner.training.recipes.pretraining import PretrainingRecipe
 
 @dataclass(frozen=True)
 class PlaceRecipe(PretrainingRecipe):
-    """Figure 4: where the TokenLearner stands.
+    """Figure 4: the position of the TokenLearner.
 
     Command: `keras-tokenlearner train place --set at=BLOCKS`, for 0, 3, 6, 9 of 12 blocks and, as
     the base, `train pretraining --set model=vit_b16`; then `evaluate` with the metric `few_shot`.
@@ -49,7 +49,7 @@ class FuserRecipe(ImageNet384Recipe):
 
 @dataclass(frozen=True)
 class PoolingRecipe(ImageNet512Recipe):
-    """Table 5: what else could make tokens fewer, in ViT L/16.
+    """Table 5: other ways to reduce the tokens, in ViT L/16.
 
     Command: `keras-tokenlearner train pooling --set reducer=NAME --set weights=FILE`.
 
@@ -72,7 +72,7 @@ class PoolingRecipe(ImageNet512Recipe):
 
 @dataclass(frozen=True)
 class FuserAlternativesRecipe(ImageNet384Recipe):
-    """Figure 7: what else could bring all tokens back, in B/16.
+    """Figure 7: other ways to restore all tokens, in B/16.
 
     Command: `keras-tokenlearner train fuser_alternatives --set fuser=NAME --set weights=FILE`, with
     `token_fuser`, `unpool` and `reproject`.

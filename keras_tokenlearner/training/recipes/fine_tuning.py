@@ -57,7 +57,7 @@ class ImageNet384Recipe:
         label_smoothing: Of the cross-entropy.
         ema_momentum: Momentum of the average of the weights that is kept; 0 for none.
         precision: Name of Keras's policy, such as `mixed_bfloat16`.
-        remat: `none`, or what is computed again in the backward pass to save memory:
+        remat: `none`, or the part that the backward pass computes again to save memory:
             `activations`, and on torch `full`.
         threads: Of reading.
         seed: Of weights, order and augmentation.
@@ -117,7 +117,7 @@ class ImageNet384Recipe:
         return keras.Model(body.input, scores, name=self.model)
 
     def changes(self):
-        """Return what differs from the config in the catalogue."""
+        """Return the differences from the config in the catalogue."""
         return {}
 
     def batches(self, images, input_shape, training):
@@ -136,7 +136,7 @@ class ImageNet384Recipe:
         return sgd(self.learning_rate, steps, self.warmup_steps, **self.common())
 
     def common(self):
-        """Return what optimizers of every kind are told."""
+        """Return the common arguments of all optimizers."""
         return {
             "layer_decay": self.layer_decay,
             "gradient_accumulation_steps": self.gradient_accumulation_steps
@@ -152,10 +152,9 @@ class ImageNet384Recipe:
 class ImageNet512Recipe(ImageNet384Recipe):
     """Fine-tuning of L models on ImageNet at 512 pixels: Tables 2, 3 and 4.
 
-    Command: `keras-tokenlearner train imagenet_512 --set model=NAME --set weights=FILE`. It needs
-    what the recipe at 384 pixels needs, and an L/8 or L/10 many times its memory: see
-    `gradient_accumulation_steps`,
-    `precision` and `remat`.
+    Command: `keras-tokenlearner train imagenet_512 --set model=NAME --set weights=FILE`. It has the
+    requirements of the recipe at 384 pixels; L/8 and L/10 need many times its memory: see
+    `gradient_accumulation_steps`, `precision` and `remat`.
 
     To expect after pre-training on JFT-300M, from Tables 2 and 3 (top-1, in percent):
 
@@ -164,7 +163,7 @@ class ImageNet512Recipe(ImageNet384Recipe):
         tokenlearner_l16_35_16at12 87.47  tokenlearner_l10_35_16at18 88.5 (ReaL 90.75)
                                           tokenlearner_l8_35_16at18 88.87 (ReaL 91.05)
 
-    The averaging of weights with 0.9999 is what ViT does at 512 pixels.
+    ViT averages weights with 0.9999 at 512 pixels.
     """
 
     model: str = "tokenlearner_l16_16at12"

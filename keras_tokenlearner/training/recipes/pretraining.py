@@ -13,8 +13,8 @@ class PretrainingRecipe(ImageNet384Recipe):
     Command: `keras-tokenlearner train pretraining --set model=NAME --set data=DATA`. It needs a
     large set of images and accelerators for 4,096 of them at a time, or
     `gradient_accumulation_steps`. The paper's
-    set has 300 million and is Google's own; ImageNet stands in its place here, on which 7 epochs
-    are far too few: ViT takes 300 there, a rate of 0.003 and a weight decay of 0.3.
+    set has 300 million and is Google's own; ImageNet replaces it here, for which 7 epochs are far
+    too few: ViT takes 300 there, a rate of 0.003 and a weight decay of 0.3.
 
     To expect after JFT-300M: the few-shot accuracies of Figure 6, which prints no numbers; measure
     them with `keras-tokenlearner evaluate MODEL --weights FILE --metrics few_shot`. We trained none

@@ -27,8 +27,8 @@ class VideosRecipe:
     Attributes:
         model: Name in the catalogue, of a model for videos.
         source: Source for `keras_tokenlearner.data.video.open_videos`.
-        frames: Of a clip; 0 for what the catalogue says.
-        size: Height and width of a clip; 0 for what the catalogue says.
+        frames: Of a clip; 0 for the catalogue's value.
+        size: Height and width of a clip; 0 for the catalogue's value.
         stride: Frames of the video for each frame of a clip.
         frame_rate: Frames of the video a second that `stride` counts; 0 for each file's own.
         epochs: Epochs over the training videos.
