@@ -64,9 +64,10 @@ def decode_image(
     pillow = require("PIL.Image", "image")
     name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
     try:
-        is_bytes = isinstance(source, bytes)
-        stream = io.BytesIO(source) if is_bytes else Path(source).open("rb")  # noqa: SIM115
-        with stream, pillow.open(stream, formats=_readable(pillow, formats)) as image:
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as stream,
+            pillow.open(stream, formats=_readable(pillow, formats)) as image,
+        ):
             _check_size(image, stream, max_pixels)
             pixels = _in_colours(pillow, image)
     except pillow.UnidentifiedImageError as error:
@@ -83,10 +84,10 @@ def decode_image(
     return np.asarray(pillow.fromarray(pixels).convert("L"))[..., None]
 
 
-def image_size(
+def count_pixels(
     source: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
-) -> tuple[int, int]:
-    """Return height and width of an image file as it is shown, from its header alone.
+) -> int:
+    """Return how many pixels an image file would decode to, from its header alone.
 
     Args:
         source: Bytes of the file.
@@ -98,16 +99,15 @@ def image_size(
 
     Example:
 
-    >>> image_size(Path("images/cat/0.png").read_bytes())
-    (24, 32)
+    >>> count_pixels(Path("images/cat/0.png").read_bytes())
+    768
     """
     pillow = require("PIL.Image", "image")
     try:
         stream = io.BytesIO(source)
         with pillow.open(stream, formats=_readable(pillow, formats)) as image:
             _check_size(image, stream, max_pixels)
-            size = image.height, image.width
-            return size[::-1] if _orientation(pillow, image) >= 5 else size
+            return image.width * image.height
     except pillow.UnidentifiedImageError as error:
         raise ValueError(
             f"an image must be one of {', '.join(formats)}; got {len(source)} bytes of none"
@@ -166,7 +166,6 @@ def _check_size(image: "Image.Image", stream: io.BufferedIOBase, max_pixels: int
 def _in_colours(pillow, image: "Image.Image") -> np.ndarray:
     """Return an open image as uint8 pixels of three channels, as it is shown."""
     frame = image.tile[0][1] if image.format == "GIF" and image.tile else None
-    orientation = _orientation(pillow, image)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         pixels = _upper_byte(image)
     elif image.mode in ("I", "F"):
@@ -183,7 +182,7 @@ def _in_colours(pillow, image: "Image.Image") -> np.ndarray:
         canvas = np.full_like(pixels, 255)
         canvas[top:bottom, left:right] = pixels[top:bottom, left:right]
         pixels = canvas
-    return orient(pixels, orientation)
+    return orient(pixels, _orientation(pillow, image))  # in PNG it may stand after the pixels
 
 
 def _orientation(pillow, image: "Image.Image") -> int:

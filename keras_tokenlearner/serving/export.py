@@ -53,6 +53,7 @@ def export(
 
     * `serving_default` and `encoded`: bytes of JPEG, PNG, GIF, BMP or WebP files, (B,);
     * `images`: uint8 pixels of any height and width, (B, height, width, channels);
+    * `pixels`: float pixels of the model's own size, (B, height, width, channels);
     * `serve`: float pixels of the model's own size, (B, height, width, channels), answered with
       the plain outputs of the model;
 
@@ -63,6 +64,7 @@ def export(
       many frames as the model takes are chosen evenly;
     * `clips_at_rate`, with a `frame_step`: the same with a `frame_rate`, (B,), of which frames are
       chosen as far apart as in training, from the middle;
+    * `pixels`: float pixels of the model's own size, (B, frames, height, width, channels);
     * `serve`: float pixels of the model's own size.
 
     All but `serve` answer a classifier's `probabilities`, `top_classes`, `top_probabilities` and,

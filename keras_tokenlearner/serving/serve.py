@@ -62,9 +62,12 @@ def _endpoint(name, model, max_batch):
 
     batcher = Batcher(model.answer, max_batch, max_weight=model.max_pixels)
 
+    def decoded(read, request):
+        return model.decode(*read(request, model))
+
     async def answers(read, request):
         try:
-            signature, rows = await asyncio.to_thread(read, request, model)
+            signature, rows = await asyncio.to_thread(decoded, read, request)
             tasks = (
                 batcher.answer(model.batch_key(signature, row), row, model.weight(row))
                 for row in rows

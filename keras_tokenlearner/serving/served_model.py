@@ -1,13 +1,13 @@
-import io
 import json
 from pathlib import Path
 
 import numpy as np
 
 from keras_tokenlearner._extras import require
+from keras_tokenlearner.data.decoding import count_pixels, decode_image
+from keras_tokenlearner.data.resizing import fit_image
+from keras_tokenlearner.data.video.augment import fit_clip
 from keras_tokenlearner.serving.export import METADATA, newest_version
-
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 
 
 class ServedModel:
@@ -80,10 +80,45 @@ class ServedModel:
             raise ValueError(f"signature {signature!r} takes {list(inputs)}; got {list(row)}")
         return {name: self._check(name, spec, row[name]) for name, spec in inputs.items()}
 
+    def decode(
+        self, signature: str, rows: list[dict[str, np.ndarray]]
+    ) -> tuple[str, list[dict[str, np.ndarray]]]:
+        """Decode the image files in rows by the rule of training, and fit them to the model.
+
+        It takes a thread's time instead of the model's, reads the first frame alone, and the rows
+        of images of all sizes can share a batch.
+
+        Args:
+            signature: Name of the signature that the rows were checked for.
+            rows: List of what `check_row` gave.
+
+        Returns:
+            The name of the signature to ask instead, and its rows. Those without image files, and
+            those for an export that takes no pixels of its own size, are returned as they are.
+
+        Raises:
+            ValueError: If an image is damaged; the message says why.
+        """
+        encoded = "encoded" in self.inputs.get(signature, ())
+        if not encoded or "pixels" not in self.inputs or "input_shape" not in self.metadata:
+            return signature, rows
+        shape = self.metadata["input_shape"]
+        return "pixels", [{"pixels": self._pixels(row["encoded"], shape)} for row in rows]
+
+    def _pixels(self, encoded: np.ndarray, shape: list[int]) -> np.ndarray:
+        """Return the image, or the evenly chosen frames, of a row as float pixels of a shape."""
+        *frames, height, width, channels = shape
+        if not frames:
+            pixels = decode_image(encoded.item(), channels, max_pixels=self.max_pixels)
+            return fit_image(pixels, tuple(shape)).astype("float32")
+        chosen = encoded[np.arange(frames[0]) * len(encoded) // frames[0]]
+        clip = (decode_image(content, channels, max_pixels=self.max_pixels) for content in chosen)
+        return np.concatenate([fit_clip(frame[None], height, width) for frame in clip])
+
     def weight(self, row):
         """Return the number of pixels of a row, including encoded images."""
         return sum(
-            sum(_pixels(content) for content in value.flat) if value.dtype == object else value.size
+            sum(map(count_pixels, value.flat)) if value.dtype == object else value.size
             for value in row.values()
         )
 
@@ -138,28 +173,7 @@ class ServedModel:
                 f"{name!r} must be the bytes of image files, in JSON as base64; "
                 f"got {type(content).__name__}"
             )
-        pixels = _pixels(content)
-        if pixels > self.max_pixels:
-            raise ValueError(
-                f"{name!r} must have at most {self.max_pixels} pixels, resize it before; "
-                f"got {pixels}"
-            )
-
-
-def _pixels(content):
-    """Return how many pixels the bytes of an image file would decode to, from its header."""
-    pillow = require("PIL.Image", "serve")
-    try:
-        with pillow.open(io.BytesIO(content), formats=FORMATS) as image:
-            # Only the first of several frames is decoded, except in WebP.
-            frames = image.n_frames if image.format == "WEBP" else 1
-            return image.width * image.height * frames
-    except pillow.DecompressionBombError as error:
-        raise ValueError(f"an image is too large: {error}") from error
-    except Exception as error:  # noqa: BLE001, damaged headers raise anything
-        raise ValueError(
-            f"an image must be one of {', '.join(FORMATS)}; got {len(content)} bytes of none"
-        ) from error
+        count_pixels(content, max_pixels=self.max_pixels)
 
 
 def _array(name, spec, value):

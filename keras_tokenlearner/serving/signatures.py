@@ -2,6 +2,7 @@
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data import resizing
+from keras_tokenlearner.serving.decoding import decode_in_graph
 
 
 def image_signatures(model_function, input_shape, answer):
@@ -23,34 +24,27 @@ def image_signatures(model_function, input_shape, answer):
 
     def decode(content):
         return tf.ensure_shape(
-            fit(tf.cast(decode_image(content, channels), tf.float32)), input_shape
+            fit(tf.cast(decode_in_graph(content, channels), tf.float32)), input_shape
         )
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, "encoded")])
     def encoded(encoded):
         return answer(model_function(tf.map_fn(decode, encoded, fn_output_signature=tf.float32)))
 
-    return {"images": images, "encoded": encoded, "serving_default": encoded}
+    found = {"images": images, "encoded": encoded, "serving_default": encoded}
+    return {**found, "pixels": of_pixels(model_function, input_shape, answer)}
 
 
-def decode_image(content, channels):
-    """Return the bytes of a JPEG, PNG, GIF, BMP or WebP file as uint8 pixels."""
+def of_pixels(model_function, input_shape, answer):
+    """Return the signature of float pixels of the model's own size, which are not resized."""
     tf = require("tensorflow", "tensorflow")
-    is_webp = tf.strings.regex_full_match(tf.strings.substr(content, 0, 12), "RIFF\\C{4}WEBP")
-    is_jpeg = tf.equal(tf.strings.substr(content, 0, 3), b"\xff\xd8\xff")
+    specification = tf.TensorSpec((None, *input_shape), tf.float32, "pixels")
 
-    def decode_jpeg():  # as others do; the faster way, TensorFlow's default, is off by up to 14
-        return tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+    @tf.function(autograph=False, input_signature=[specification])
+    def pixels(pixels):
+        return answer(model_function(pixels))
 
-    image = tf.case(
-        [
-            (is_webp, lambda: tf.image.decode_webp(content, channels=3)[0]),
-            (is_jpeg, decode_jpeg),
-        ],
-        lambda: tf.io.decode_image(content, channels=3, expand_animations=False),
-    )
-    image = tf.ensure_shape(image, (None, None, 3))
-    return tf.image.rgb_to_grayscale(image) if channels == 1 else image
+    return pixels
 
 
 def classifier_answer(activation, class_names, top_k):

@@ -1,7 +1,8 @@
 """Inputs of a served video model: TensorFlow functions around an exported model."""
 
 from keras_tokenlearner._extras import require
-from keras_tokenlearner.serving.signatures import decode_image
+from keras_tokenlearner.serving.decoding import decode_in_graph
+from keras_tokenlearner.serving.signatures import of_pixels
 
 
 def video_signatures(model_function, input_shape, answer, frame_step=None):
@@ -35,7 +36,7 @@ def video_signatures(model_function, input_shape, answer, frame_step=None):
 
         def decode(contents):
             clip = tf.map_fn(
-                lambda content: decode_image(content, channels),
+                lambda content: decode_in_graph(content, channels),
                 contents,
                 fn_output_signature=tf.TensorSpec((None, None, channels), tf.uint8),
             )
@@ -44,6 +45,7 @@ def video_signatures(model_function, input_shape, answer, frame_step=None):
         return answer(model_function(tf.map_fn(decode, encoded, fn_output_signature=tf.float32)))
 
     found = {"clips": clips, "encoded": encoded, "serving_default": encoded}
+    found["pixels"] = of_pixels(model_function, input_shape, answer)
     if frame_step is None:
         return found
 

@@ -94,7 +94,13 @@ def _found():
     screen = struct.pack("<HH", SIZE[1] + 9, SIZE[0] + 6)  # a canvas that the frame leaves open
     canvas = np.full((SIZE[0] + 6, SIZE[1] + 9, 3), 255, "uint8")
     canvas[: SIZE[0], : SIZE[1]] = clear
-    yield "small_frame.gif", content[:6] + screen + content[10:], canvas
+    content = content[:6] + screen + content[10:]
+    yield "small_frame.gif", content, canvas
+    place = content.index(struct.pack("<BHHHH", 0x2C, 0, 0, SIZE[1], SIZE[0]))
+    moved = content[: place + 1] + struct.pack("<HH", 4, 2) + content[place + 5 :]
+    canvas = np.full_like(canvas, 255)
+    canvas[2 : 2 + SIZE[0], 4 : 4 + SIZE[1]] = clear
+    yield "moved_frame.gif", moved, canvas
 
     content = encode(picture.convert("CMYK"), "JPEG", quality=95)
     yield "cmyk.jpg", content, _colours(content)

@@ -1,12 +1,11 @@
-"""The bytes of image files become the pixels that Pillow decodes, on which models are trained."""
+"""The bytes of image files become the pixels in a SavedModel that they become on the host."""
 
 import io
+import struct
 
 import keras
 import numpy as np
 import pytest
-
-from keras_tokenlearner.serving.signatures import decode_image
 
 tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 pillow = pytest.importorskip("PIL.Image", reason="the independent decoder")
@@ -14,28 +13,93 @@ pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow's own functions, whatever exports"
 )
 
+from keras_tokenlearner.data import decode_image  # noqa: E402
+from keras_tokenlearner.serving.decoding import decode_in_graph  # noqa: E402
+from tests.data.odd_images import ODD, encode  # noqa: E402
+
 SMALL = np.random.default_rng(0).integers(0, 256, (9, 7, 3)).astype("uint8")
 PICTURE = pillow.fromarray(SMALL).resize((70, 90), pillow.Resampling.BICUBIC)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [
+@pytest.fixture(scope="module")
+def decode():
+    """A function that decodes in a graph, which is compiled once for each number of channels."""
+    made = {
+        channels: tf.function(
+            lambda content, channels=channels: decode_in_graph(content, channels),
+            autograph=False,
+            input_signature=[tf.TensorSpec((), tf.string)],
+        )
+        for channels in (1, 3)
+    }
+    return lambda content, channels=3: made[channels](tf.constant(content)).numpy()
+
+
+# Files are looped over within a test: after each, Keras clears what TensorFlow has compiled.
+
+
+def test_decode_in_graph_of_odd_modes_gives_the_pixels_of_the_references(decode):
+    for name, (content, right) in ODD.items():
+        np.testing.assert_array_equal(decode(content), right, err_msg=name)
+        grey = decode_image(content, 1)
+        np.testing.assert_array_equal(decode(content, 1), grey, err_msg=name)
+
+
+def test_decode_in_graph_of_plain_files_gives_the_pixels_of_pillow(decode):
+    kinds = (
         ("JPEG", {}),
         ("JPEG", {"quality": 30, "progressive": True, "subsampling": 0}),
         ("PNG", {}),
         ("GIF", {}),
+        ("GIF", {"interlace": 0}),
         ("BMP", {}),
         ("WEBP", {"lossless": True}),
-    ],
-)
-def test_decoded_as_pillow_decodes(kind, options, mode, channels):
-    stream = io.BytesIO()
-    PICTURE.convert(mode).save(stream, kind, **options)
-    found = decode_image(tf.constant(stream.getvalue()), channels).numpy()
-    wanted = np.asarray(pillow.open(stream).convert("L" if channels == 1 else "RGB"))
-    # From colours to grey, Pillow and TensorFlow round otherwise.
-    rounding = int(mode == "RGB" and channels == 1)
-    np.testing.assert_allclose(found.reshape(wanted.shape), wanted.astype(int), atol=rounding)
+        ("WEBP", {"quality": 60}),
+    )
+    images = [PICTURE, PICTURE.convert("L"), PICTURE.quantize(9)]
+    for kind, options in kinds:
+        for image in images[: 2 if kind == "JPEG" else 3]:
+            content = encode(image, kind, **options)
+            wanted = pillow.open(io.BytesIO(content)).convert("RGB")
+            name = f"{kind} {image.mode} {options}"
+            np.testing.assert_array_equal(decode(content), wanted, err_msg=name)
+            np.testing.assert_array_equal(decode(content, 1)[..., 0], wanted.convert("L"), name)
+
+
+def test_decode_in_graph_of_bmp_with_alpha_lays_it_on_white(decode):
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 5, 4)).astype("uint8")
+    header = struct.pack("<IiiHHIIiiII", 108, 5, 3, 1, 32, 3, 60, 0, 0, 0, 0)
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000).ljust(108 - 40, b"\0")
+    rows = pixels[::-1, :, [2, 1, 0, 3]].tobytes()
+    content = b"BM" + struct.pack("<IHHI", 122 + 60, 0, 0, 122) + header + masks + rows
+    assert pillow.open(io.BytesIO(content)).mode == "RGBA"
+    np.testing.assert_array_equal(decode(content), decode_image(content))
+
+
+def test_decode_in_graph_stops_before_the_second_frame_of_a_gif(decode):
+    frames = [PICTURE.quantize(4), PICTURE.transpose(0).quantize(4)]
+    content = encode(frames[0], "GIF", save_all=True, append_images=frames[1:], duration=50)
+    second = content.rindex(b"\x2c")
+    huge = content[: second + 5] + struct.pack("<HH", 12_000, 12_000) + content[second + 9 :]
+    np.testing.assert_array_equal(decode(huge), decode_image(content))
+
+
+def test_decode_in_graph_refuses_what_it_cannot_read(decode):
+    content = encode(PICTURE.convert("1"), "BMP")
+    for broken in (content, b"", b"GIF89a", b"no image", b"BM"):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode(broken)
+
+
+def test_decode_in_graph_of_damaged_files_ends(decode):
+    random = np.random.default_rng(0)
+    for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP"):
+        content = encode(PICTURE.resize((20, 15)), kind)
+        for _ in range(20):
+            damaged = bytearray(content)
+            for place in random.integers(12, min(len(content), 60), 2):
+                damaged[place] = random.integers(256)
+            try:
+                assert decode(bytes(damaged)).shape[-1] == 3
+            except (tf.errors.OpError, UnicodeDecodeError):  # TensorFlow quotes bytes as text
+                continue

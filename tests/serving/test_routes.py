@@ -1,0 +1,77 @@
+"""The same image files give the same answers on every route that they can take."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+pytest.importorskip("PIL.Image", reason="writes and reads the image files")
+
+from keras_tokenlearner import create_model, export  # noqa: E402
+from keras_tokenlearner.data import FileImages, ImageBatches  # noqa: E402
+from keras_tokenlearner.serving import predict  # noqa: E402
+from tests.data.odd_images import ODD  # noqa: E402
+from tests.serving.answers import b64  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("odd")
+    for name, (content, _) in ODD.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in ODD]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model whose answers are far from equal for all images."""
+    keras.utils.set_random_seed(0)
+    made = create_model("tokenlearner_pico8_4at1", classes=10)
+    random = np.random.default_rng(0)
+    made.set_weights([random.normal(0, 0.2, w.shape) for w in made.get_weights()])
+    return made
+
+
+def trained_on(model, files):
+    """Return what a model answers to the pixels that training and evaluation read."""
+    images = FileImages(files, [0] * len(files), ["any"])
+    batches = ImageBatches(images, model.input_shape[1:], 8, training=False)
+    answers = model.predict(batches, verbose=0)
+    assert np.abs(answers - answers[:1]).max(1).min(initial=1, where=np.arange(len(files)) > 0) > 0
+    return answers
+
+
+def in_order(found, classes=10):
+    """Return the probabilities of `predict` by class."""
+    rows = [{row["class"]: row["probability"] for row in one["classes"]} for one in found]
+    return np.array([[row[label] for label in range(classes)] for row in rows])
+
+
+def test_predict_sees_the_pixels_of_training(model, files, tmp_path):
+    model.save(tmp_path / "model.keras")
+    found = predict(tmp_path / "model.keras", files, top_k=10)
+    np.testing.assert_allclose(in_order(found), trained_on(model, files), atol=1e-6)
+
+
+def test_the_server_sees_the_pixels_of_training(served, files):
+    model, server = served
+    status, answer = server.v1({"instances": [b64(file.read_bytes()) for file in files]})
+    assert status == 200, answer
+    found = [row["probabilities"] for row in answer["predictions"]]
+    np.testing.assert_allclose(found, trained_on(model, files), atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="the same file, in more processes")
+def test_the_exported_file_sees_the_pixels_of_training(model, files, tmp_path):
+    tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+    folder = export(model, tmp_path / "model")
+    right = trained_on(model, files)
+    found = in_order(predict(folder, files, top_k=10))
+    # TensorFlow resizes in float32, Pillow to integers.
+    np.testing.assert_allclose(found, right, atol=3e-3)
+    answer = tf.saved_model.load(str(folder)).pixels(
+        ImageBatches(FileImages(files[:3], [0] * 3, ["any"]), (32, 32, 3), 3, training=False)[0][0]
+    )
+    np.testing.assert_allclose(answer["probabilities"], right[:3], atol=1e-5)
+    assert json.loads((folder / "assets.extra/keras_tokenlearner.json").read_text())
