@@ -51,8 +51,8 @@ def read_frames(path, times):
     """Decode the frames that are shown at given times, and as few others as may be.
 
     Times, not numbers of frames, so that videos of variable rate work too. Between two times
-    the reader jumps to a later keyframe where there is one. Frames are turned as the file says
-    they are shown.
+    the reader jumps to a later keyframe where there is one. Frames are turned, mirrored and
+    stretched to square pixels, as the file says that they are shown.
 
     Args:
         path: Path of a video file.
@@ -81,6 +81,35 @@ def read_frames(path, times):
     if len({frame.shape for frame in frames}) > 1:
         raise VideoError(f"{path}: its frames are not all of one size")
     return np.stack(frames)
+
+
+def apply_display_matrix(pixels: np.ndarray, matrix: bytes) -> np.ndarray:
+    """Turn and mirror a frame by its display matrix, to the nearest quarter turn.
+
+    With `(a, b, u, c, d, v, x, y, w)`, a stored place (column, row) is shown at
+    (a * column + c * row, b * column + d * row). Front cameras mirror; `rotation` alone, an angle,
+    cannot say so.
+
+    Args:
+        pixels: Array of shape (height, width, channels).
+        matrix: Bytes of the nine numbers, of type int32.
+
+    Example:
+
+    >>> mirrored = np.array([-1, 0, 0, 0, 1, 0, 0, 0, 1], "int32") << 16
+    >>> apply_display_matrix(np.array([[[1], [2], [3]]]), mirrored.tobytes())[..., 0].tolist()
+    [[3, 2, 1]]
+
+    Source: `libavutil/display.h` of FFmpeg, and ISO/IEC 14496-12, the track header's matrix.
+    """
+    a, b, _, c, d, *_ = np.frombuffer(matrix, "int32").tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    if a < 0:
+        pixels = pixels[:, ::-1]
+    if d < 0:
+        pixels = pixels[::-1]
+    return pixels
 
 
 class _Reader:
@@ -156,9 +185,16 @@ class _Reader:
                 f"{self.duration:.1f} s{self._reason()}"
             )
         if self.image is None:
-            frame = self.current[1]
-            self.image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+            self.image = self._shown(self.current[1])
         return self.image
+
+    def _shown(self, frame) -> np.ndarray:
+        """Return a frame as it is shown: of square pixels, turned and mirrored."""
+        width = max(round(frame.width * float(self.stream.sample_aspect_ratio or 1)), 1)
+        size = {} if width == frame.width else {"width": width, "height": frame.height}
+        pixels = frame.to_ndarray(format="rgb24", **size)
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        return pixels if matrix is None else apply_display_matrix(pixels, bytes(matrix))
 
     def _jump(self, time):
         """Skip to the last keyframe before a time, if it is after the next frame."""
