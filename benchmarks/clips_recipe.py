@@ -103,7 +103,7 @@ class MotionBatches(ReadBatches):
         self.input_shape = input_shape
 
     def __getitem__(self, index):
-        index += self.start
+        index = self.place(index)
         return np.stack(self.found(index)), self.targets[self.rows(index)]
 
     def read(self, row, epoch):

@@ -58,7 +58,8 @@ def _batches(images, shape, batch_size, threads):
     def augment(seed):
         return keras.layers.RandomFlip("horizontal", seed=seed)
 
-    return ImageBatches(images, shape, batch_size, crop=0.05, augment=augment, threads=threads)
+    options = {"crop": 0.05, "augment": augment, "label_mode": "categorical", "threads": threads}
+    return ImageBatches(images, shape, batch_size, **options)
 
 
 def _pipeline_rate(batches, count):

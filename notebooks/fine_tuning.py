@@ -93,8 +93,8 @@ model = keras.Model(features.input, answers(features.output), name="wardrobe")
 
 def fit(model, learning_rate, epochs):
     optimizer = keras.optimizers.AdamW(learning_rate)
-    model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"])
-    model.fit(batches, epochs=epochs, shuffle=False, verbose=0)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(batches, epochs=epochs, verbose=0)
     return model.evaluate(test_batches, verbose=0)[1]
 
 

@@ -109,7 +109,7 @@ for label, row in enumerate(axes):
 
 # %%
 model.compile(keras.optimizers.AdamW(2e-3), "sparse_categorical_crossentropy", metrics=["accuracy"])
-history = model.fit(batches, epochs=20, shuffle=False, verbose=0)
+history = model.fit(batches, epochs=20, verbose=0)
 for epoch, accuracy in enumerate(history.history["accuracy"], start=1):
     if epoch % 4 == 0:
         print(f"epoch {epoch:2}: training accuracy {accuracy:.0%}")

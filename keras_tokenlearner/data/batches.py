@@ -1,10 +1,14 @@
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections.abc import Callable, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.data.crops import inception_crop, random_shift
+from keras_tokenlearner.data.images import Images
 from keras_tokenlearner.data.resizing import fit_image
 
 
@@ -12,7 +16,8 @@ class Batches(keras.utils.PyDataset):
     """Batches of arrays that depend on seed, epoch and index alone.
 
     So a run can continue in the middle of an epoch, and several processes can share every batch.
-    For `fit` pass `shuffle=False`: Keras would shuffle the batches again, without this seed.
+    The seed sets the order, with and without `shuffle` of `fit`: within an epoch of Keras, batches
+    come one after the other, whichever index Keras asks for.
 
     Args:
         arrays: Tuple of arrays of n rows each, such as images and labels.
@@ -25,6 +30,7 @@ class Batches(keras.utils.PyDataset):
         epoch: Integer, which pass over the rows this is.
         start: Integer, batches of this epoch to pass over.
         shard: `(part, parts)`: only this part of the rows of each batch is given.
+        ordered: Boolean, whether Keras is known to ask for batches in their order.
         alone: Function that returns a context for computations of this process alone.
 
     Example:
@@ -35,7 +41,14 @@ class Batches(keras.utils.PyDataset):
     [[2, 3], [6, 7]]
     """
 
-    def __init__(self, arrays, batch_size, shuffle=True, seed=0, partial=False):
+    def __init__(
+        self,
+        arrays: tuple[Sized, ...],
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        partial: bool = False,
+    ) -> None:
         super().__init__()
         self.arrays = arrays
         self.batch_size = batch_size
@@ -43,24 +56,43 @@ class Batches(keras.utils.PyDataset):
         self.seed = seed
         self.partial = partial
         self.epoch, self.start, self.shard = 0, 0, (0, 1)
+        self.ordered = False
         self.alone = contextlib.nullcontext
-        self._order = (None, None)
+        self._order: tuple[int | None, np.ndarray] = (None, np.empty(0, int))
+        self._in_epoch, self._count = False, 0
+        self._places: dict[int, int] = {}
 
-    def __len__(self):
+    def __len__(self) -> int:
         count, rest = divmod(len(self.arrays[0]), self.batch_size)
         return count + (self.partial and rest > 0) - self.start
 
-    def __getitem__(self, index):
-        rows = self.rows(index + self.start)
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        rows = self.rows(self.place(index))
         return tuple(array[rows] for array in self.arrays)
 
-    def rows(self, index):
+    @property
+    def num_batches(self) -> int:
+        self._places = {}  # Keras asks for it when it starts to go through the batches
+        return len(self)
+
+    def place(self, index: int) -> int:
+        """Return which batch of the epoch to give for an index, as `__getitem__` gets it.
+
+        `fit` shuffles indices by default, with a generator that knows neither seed nor epoch. The
+        first index that it asks for gets the first batch, and so on.
+        """
+        self._count += 1
+        if self._in_epoch and not self.ordered:
+            index = self._places.setdefault(index, len(self._places))
+        return index + self.start
+
+    def rows(self, index: int) -> np.ndarray:
         """Return the rows of batch `index` of the epoch, an array of integers."""
         batch = self.order()[index * self.batch_size : (index + 1) * self.batch_size]
         part, parts = self.shard
         return np.array_split(batch, parts)[part]
 
-    def order(self):
+    def order(self) -> np.ndarray:
         """Return the order of all rows in this epoch."""
         epoch, order = self._order
         if epoch != self.epoch:
@@ -70,8 +102,12 @@ class Batches(keras.utils.PyDataset):
             self._order = epoch, order
         return order
 
-    def on_epoch_end(self):
+    def on_epoch_begin(self) -> None:
+        self._in_epoch, self._count = True, 0
+
+    def on_epoch_end(self) -> None:
         self.epoch += 1
+        self._in_epoch = False
 
 
 class ReadBatches(Batches):
@@ -84,23 +120,44 @@ class ReadBatches(Batches):
     Args:
         source: The source, with a length.
         threads: Integer.
+        labels: For `on_error="skip"`: array of shape (n,) or (n, classes), by which another row of
+            the same class is found.
+        on_error: `"raise"`, or `"skip"`: another row of the same class replaces a row for which
+            `read` raises `ValueError`, and a warning at the end of the epoch names it.
         **kwargs: For `Batches`.
 
     Attributes:
         failure: The error of `read`, or `None`; TensorFlow replaces it by an error of its own.
+        skipped: Dictionary from the names of unreadable rows, in any epoch, to the reasons.
     """
 
-    def __init__(self, source, threads, **kwargs):
+    def __init__(
+        self,
+        source: Sized,
+        threads: int,
+        labels: np.ndarray | None = None,
+        on_error: str = "raise",
+        **kwargs: int | bool,
+    ) -> None:
         super().__init__((source,), **kwargs)
+        check_choice(type(self).__name__, "on_error", on_error, ("raise", "skip"))
+        self.on_error = on_error
+        self.labels = labels
+        self.failure: Exception | None = None
+        self.skipped: dict[str, str] = {}
+        self._skipped_now: set[str] = set()
         self._pool = ThreadPoolExecutor(threads)
-        self._ahead = {}
-        self.failure = None
+        self._ahead: dict[tuple, list[Future]] = {}
 
-    def read(self, row, epoch):
+    def read(self, row: int, epoch: int):
         """Return the example of a row of the source in an epoch."""
         raise NotImplementedError
 
-    def found(self, index):
+    def called(self, row: int) -> str:
+        """Return the name of a row for messages."""
+        return f"row {row}"
+
+    def found(self, index: int) -> list:
         """Return the examples of batch `index` of the epoch, as a list."""
         asked = self._ahead.pop(self._key(index), None) or self._ask(index)
         more = index + 1 < len(self) + self.start
@@ -111,19 +168,58 @@ class ReadBatches(Batches):
             self.failure = error
             raise
 
-    def _key(self, index):
+    def on_epoch_end(self) -> None:
+        # Keras also ends epochs of which it saw one batch, to find out shapes.
+        if self._skipped_now and (not self._in_epoch or self._count >= len(self)):
+            some = [f"{name} ({self.skipped[name]})" for name in sorted(self._skipped_now)]
+            others = f"; and {len(some) - 10} more, see `skipped`" * (len(some) > 10)
+            warnings.warn(
+                f"{type(self).__name__}: {len(some)} of {len(self.arrays[0])} files could not be "
+                f"read in epoch {self.epoch}, and others of their class took their places: "
+                f"{'; '.join(some[:10])}{others}",
+                stacklevel=2,
+            )
+        self._skipped_now = set()
+        super().on_epoch_end()
+
+    def _key(self, index: int) -> tuple:
         return self.epoch, index, self.shard
 
-    def _ask(self, index):
-        return [self._pool.submit(self.read, int(row), self.epoch) for row in self.rows(index)]
+    def _ask(self, index: int) -> list[Future]:
+        rows = self.rows(index)
+        return [self._pool.submit(self._read, int(row), self.epoch) for row in rows]
+
+    def _read(self, row: int, epoch: int):
+        """Return the example of a row, or of another of its class in its place."""
+        try:
+            return self.read(row, epoch)
+        except ValueError as error:
+            if self.on_error == "raise" or self.labels is None:
+                raise
+            self._skip(row, error)
+            labels = self.labels.reshape(len(self.labels), -1)
+            others = np.flatnonzero((labels == labels[row]).all(axis=1))
+            np.random.default_rng((self.seed, epoch, row)).shuffle(others)
+            for other in others[others != row]:
+                try:
+                    return self.read(int(other), epoch)
+                except ValueError as another:
+                    self._skip(int(other), another)
+            raise ValueError(
+                f"{type(self).__name__}: none of the {len(others)} files of a class can be read: "
+                f"{error}"
+            ) from error
+
+    def _skip(self, row: int, error: ValueError) -> None:
+        self.skipped[self.called(row)] = str(error)
+        self._skipped_now.add(self.called(row))
 
 
 class ImageBatches(ReadBatches):
     """Batches of images for `fit`, `evaluate` and `predict` on every backend.
 
     For training, images are shuffled in each epoch, cropped and augmented on the host. A batch
-    depends on the seed, the epoch and its index only. Pass `shuffle=False` to `fit`, which would
-    otherwise put the batches into another order.
+    depends on the seed, the epoch and its index only.
 
     Args:
         images: A source, such as `ArrayImages` or the result of `from_folder`.
@@ -137,14 +233,19 @@ class ImageBatches(ReadBatches):
             pixels are black.
         augment: For training, a function that makes a Keras layer from a `seed`, or several in a
             `keras.layers.Pipeline`, which takes `{"images": ..., "labels": ...}`, such as
-            `keras.layers.MixUp`. Labels are one-hot. The layer is made once and its random state
-            set for each batch, or, if Keras does not see it, as in keras-cv's, made each time.
+            `keras.layers.MixUp`. The layer is made once and its random state set for each batch,
+            or, if Keras does not see it, as in keras-cv's, made each time.
+        label_mode: `"int"` for labels of type int32 and shape (B,), or `"categorical"` for one-hot
+            ones of type float32 and shape (B, classes), which MixUp and CutMix need.
+        on_error: `"raise"`, or `"skip"`: another image of the same class takes the place of one
+            that cannot be read, and a warning at the end of the epoch names it.
         seed: Integer.
         threads: Integer, of reading.
 
     Raises:
-        ValueError: If there are fewer images to train on than a batch has, or `crop` and `shift`
-            are both given.
+        ValueError: If there are fewer images to train on than a batch has, `crop` and `shift` are
+            both given, or `augment` mixes labels that are integers. When an image is read that
+            cannot be, with `on_error="raise"`, or none of its class can.
 
     Example:
 
@@ -152,21 +253,24 @@ class ImageBatches(ReadBatches):
     >>> images = ArrayImages(np.zeros((10, 28, 28, 1), "uint8"), np.arange(10))
     >>> batches = ImageBatches(images, (32, 32, 3), batch_size=4)
     >>> len(batches), batches[0][0].shape, batches[0][1].shape
-    (2, (4, 32, 32, 3), (4, 10))
+    (2, (4, 32, 32, 3), (4,))
     """
 
     def __init__(
         self,
-        images,
-        input_shape,
-        batch_size,
-        training=True,
-        crop=None,
-        shift=None,
-        augment=None,
-        seed=0,
-        threads=2,
-    ):
+        images: Images,
+        input_shape: Sequence[int],
+        batch_size: int,
+        training: bool = True,
+        crop: float | None = None,
+        shift: float | None = None,
+        augment: Callable[..., keras.layers.Layer] | None = None,
+        label_mode: str = "int",
+        on_error: str = "raise",
+        seed: int = 0,
+        threads: int = 2,
+    ) -> None:
+        check_choice("ImageBatches", "label_mode", label_mode, ("int", "categorical"))
         if crop is not None and shift is not None:
             raise ValueError(
                 "ImageBatches: images are cropped or shifted; pass one of the two. "
@@ -180,6 +284,8 @@ class ImageBatches(ReadBatches):
         super().__init__(
             images,
             threads,
+            labels=images.labels if on_error == "skip" else None,
+            on_error=on_error,
             batch_size=batch_size,
             shuffle=training,
             seed=seed,
@@ -190,11 +296,18 @@ class ImageBatches(ReadBatches):
         self.crop = crop if training else None
         self.shift = shift if training else None
         self.augment = augment if training else None
-        self._layer = None
-        self.targets = np.eye(len(images.class_names), dtype="float32")
+        self.label_mode = label_mode
+        if label_mode == "int" and isinstance(self.augment, type):
+            _refuse_mixing(issubclass(self.augment, _MIXING), self.augment)
+        self._layer: keras.layers.Layer | None = None
+        self.targets = (
+            np.arange(len(images.class_names), dtype="int32")
+            if label_mode == "int"
+            else np.eye(len(images.class_names), dtype="float32")
+        )
 
-    def __getitem__(self, index):
-        index += self.start
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        index = self.place(index)
         found = self.found(index)
         images = np.stack([pixels for pixels, _ in found]).astype("float32")
         labels = self.targets[[label for _, label in found]]
@@ -206,16 +319,21 @@ class ImageBatches(ReadBatches):
             if self._layer is None or not _set_state(self._layer, random):
                 self._layer = self.augment(seed=seed)
                 _set_state(self._layer, random)
+                if self.label_mode == "int":
+                    _refuse_mixing(_mixes(self._layer), self.augment)
             batch = {"images": images, "labels": labels}
             batch = {key: keras.ops.convert_to_tensor(value) for key, value in batch.items()}
             varied = self._layer(batch, training=True)
             return tuple(keras.ops.convert_to_numpy(varied[key]) for key in ("images", "labels"))
 
-    def read(self, row, epoch):
+    def read(self, row: int, epoch: int) -> tuple[np.ndarray, int]:
         pixels, label = self.images[row]
         return fit_image(pixels, self.input_shape, self._box(pixels, row, epoch)), label
 
-    def _box(self, pixels, row, epoch):
+    def called(self, row: int) -> str:
+        return self.images.called(row)
+
+    def _box(self, pixels: np.ndarray, row: int, epoch: int) -> tuple[int, int, int, int] | None:
         """Return the crop of an image, or `None` for the crop of testing."""
         if self.crop is None and self.shift is None:
             return None
@@ -223,6 +341,23 @@ class ImageBatches(ReadBatches):
         if self.crop is not None:
             return inception_crop(*pixels.shape[:2], random, area=(self.crop, 1.0))
         return random_shift(*pixels.shape[:2], random, self.shift)
+
+
+_MIXING = (keras.layers.MixUp, keras.layers.CutMix)
+
+
+def _mixes(layer: keras.layers.Layer) -> bool:
+    """Return whether a layer, or one within it, mixes the labels of images."""
+    inner = getattr(layer, "layers", ())
+    return isinstance(layer, _MIXING) or any(_mixes(one) for one in inner)
+
+
+def _refuse_mixing(mixes: bool, augment: Callable[..., keras.layers.Layer]) -> None:
+    if mixes:
+        raise ValueError(
+            "ImageBatches: MixUp and CutMix mix labels, which must be one-hot: pass "
+            f"label_mode='categorical'. Received: label_mode='int' with augment={augment!r}"
+        )
 
 
 def _set_state(layer, random):

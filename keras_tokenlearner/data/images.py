@@ -57,7 +57,11 @@ class Images:
     def names(self):
         return tuple(str(place) for place in range(len(self)))
 
-    def take(self, places):
+    def called(self, place: int) -> str:
+        """Return what messages call the image at a place: where its file is, if it has one."""
+        return f"image {place}"
+
+    def take(self, places: Sequence[int]) -> "SomeImages":
         """Return a source of the images at some places."""
         return SomeImages(self, places)
 
@@ -79,6 +83,9 @@ class SomeImages(Images):
 
     def __getitem__(self, place):
         return self.images[self.places[place]]
+
+    def called(self, place: int) -> str:
+        return self.images.called(self.places[place])
 
     @functools.cached_property
     def labels(self):
@@ -162,6 +169,9 @@ class FileImages(Images):
     def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
         pixels = decode_image(self.files[place], 3, FOLDER_FORMATS, self.max_pixels)
         return pixels, int(self.labels[place])
+
+    def called(self, place: int) -> str:
+        return str(self.files[place])
 
     @functools.cached_property
     def names(self):

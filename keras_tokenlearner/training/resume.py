@@ -27,7 +27,7 @@ class Resume(keras.callbacks.Callback):
 
     Args:
         path: Path of the file, which ends in `.npz`.
-        batches: `keras_tokenlearner.data.Batches`, as passed to `fit` with `shuffle=False`.
+        batches: `keras_tokenlearner.data.Batches`, as passed to `fit`.
         save_freq: `"epoch"`, or an integer: also after that many batches.
         loggers: Callbacks to tell of the epochs before this process, such as a
             `keras.callbacks.CSVLogger`; pass them to `fit` too.
@@ -51,8 +51,7 @@ class Resume(keras.callbacks.Callback):
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     >>> model.compile("sgd", "mse")
     >>> resume = Resume(path, batches)
-    >>> arguments = {"callbacks": [resume], "shuffle": False, "verbose": 0}
-    >>> history = model.fit(batches, epochs=2, **arguments)
+    >>> history = model.fit(batches, epochs=2, callbacks=[resume], verbose=0)
     >>> Resume(path, batches).initial_epoch
     2
     """

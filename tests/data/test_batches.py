@@ -1,14 +1,19 @@
 """Batches of images: the same for a seed, however many threads there are."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner.data import ArrayImages, ImageBatches
+from keras_tokenlearner.data import ArrayImages, Batches, ImageBatches, from_folder
 
 IMAGES = ArrayImages(
     np.random.default_rng(0).integers(0, 256, (22, 12, 16, 3)).astype("uint8"), np.arange(22) % 5
 )
+
+
+ONE_HOT = {"label_mode": "categorical"}
 
 
 def flip(seed):
@@ -28,7 +33,7 @@ def test_epoch_has_every_image_once_in_a_new_order():
     for _ in range(2):
         x, y = zip(*(batches[index] for index in range(len(batches))), strict=True)
         order = np.concatenate(x).ravel()
-        np.testing.assert_array_equal(order, np.concatenate(y).argmax(-1))
+        np.testing.assert_array_equal(order, np.concatenate(y))
         epochs.append(order.tolist())
         batches.on_epoch_end()
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
@@ -37,15 +42,18 @@ def test_epoch_has_every_image_once_in_a_new_order():
 
 def test_testing_keeps_order_pixels_and_the_last_batch():
     batches = ImageBatches(IMAGES, (12, 16, 3), 4, training=False, crop=0.1, augment=mix)
+    assert batches[0][1].dtype == np.int32
     assert len(batches) == 6 and batches[5][0].shape == (2, 12, 16, 3)
     images, labels = zip(*(batches[index] for index in range(6)), strict=True)
     np.testing.assert_array_equal(np.concatenate(images), IMAGES.images)
-    np.testing.assert_array_equal(np.concatenate(labels), np.eye(5)[IMAGES.labels])
+    np.testing.assert_array_equal(np.concatenate(labels), IMAGES.labels)
 
 
-def seen_by_fit(threads, seed=3):
+def seen_by_fit(threads, seed=3, **options):
     """Return the running mean of the loss after every batch of two epochs, without learning."""
-    batches = ImageBatches(IMAGES, (8, 8, 3), 4, crop=0.3, augment=flip, seed=seed, threads=threads)
+    batches = ImageBatches(
+        IMAGES, (8, 8, 3), 4, crop=0.3, augment=flip, seed=seed, threads=threads, **ONE_HOT
+    )
     inputs = keras.Input((8, 8, 3))
     outputs = keras.layers.Dense(5, kernel_initializer="ones")(keras.layers.Flatten()(inputs))
     model = keras.Model(inputs, outputs)
@@ -54,12 +62,13 @@ def seen_by_fit(threads, seed=3):
     keep = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda _, logs: losses.append(logs["loss"])
     )
-    model.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=[keep])
+    model.fit(batches, epochs=2, verbose=0, callbacks=[keep], **options)
     return np.array(losses)
 
 
 def test_fit_sees_the_same_with_any_number_of_threads():
     one, many, other = seen_by_fit(1), seen_by_fit(3), seen_by_fit(1, seed=4)
+    np.testing.assert_allclose(seen_by_fit(1, shuffle=False), one, rtol=1e-6)  # Keras's default
     assert one.shape == (10,)
     np.testing.assert_allclose(many, one, rtol=1e-6)
     assert not np.allclose(one[:5], one[5:], rtol=1e-3)  # each epoch is another
@@ -68,7 +77,7 @@ def test_fit_sees_the_same_with_any_number_of_threads():
 
 def test_augmentation_on_the_host():
     def batch(epochs=0, seed=0, before=()):
-        batches = ImageBatches(IMAGES, (12, 16, 3), 8, augment=mix, seed=seed)
+        batches = ImageBatches(IMAGES, (12, 16, 3), 8, augment=mix, seed=seed, **ONE_HOT)
         for _ in range(epochs):
             batches.on_epoch_end()
         for index in before:
@@ -123,3 +132,102 @@ def test_rand_augment():
 def test_too_few_images():
     with pytest.raises(ValueError, match="Received: 22 images, batch_size=23"):
         ImageBatches(IMAGES, (12, 16, 3), 23)
+
+
+@pytest.mark.parametrize("partial", [True, False])
+@pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"steps_per_epoch": 2}])
+def test_plain_fit_gets_batches_in_the_order_of_the_seed(options, partial):
+    """Keras shuffles the batches of a PyDataset by default; ours come in their own order."""
+    given = []
+
+    class Rows(Batches):
+        def __getitem__(self, index):
+            found = super().__getitem__(index)
+            given.append((self.epoch, found[0][:, 0].astype(int).tolist()))
+            return found
+
+    count = 10 if partial else 8
+    rows = np.arange(count, dtype="float32")[:, None]
+    batches = Rows((rows, rows), batch_size=2, seed=5, partial=partial)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    model.fit(batches, epochs=2, verbose=0, **options)
+    first = given[-1][0] - 1
+    for epoch in (first, first + 1):
+        order = np.arange(count)
+        np.random.default_rng((5, epoch)).shuffle(order)
+        wanted = order.reshape(-1, 2).tolist()[: options.get("steps_per_epoch")]
+        found = [rows for at, rows in given if at == epoch]
+        if "steps_per_epoch" in options:  # the pass goes on in the next epoch
+            assert len(found) >= 2 and all(len(set(rows)) == 2 for rows in found)
+        else:
+            assert found == wanted
+
+
+def test_batches_outside_of_fit_are_those_of_their_index():
+    batches = Batches((np.arange(8),), batch_size=2, shuffle=False)
+    assert [batches[index][0].tolist() for index in (3, 0, 3)] == [[6, 7], [0, 1], [6, 7]]
+
+
+def test_mixing_needs_one_hot_labels():
+    for augment in (keras.layers.MixUp, keras.layers.CutMix):
+        with pytest.raises(ValueError, match="label_mode='categorical'"):
+            ImageBatches(IMAGES, (12, 16, 3), 4, augment=augment)
+    with pytest.raises(ValueError, match="label_mode='categorical'"):
+        ImageBatches(IMAGES, (12, 16, 3), 4, augment=mix)[0]
+    images, labels = ImageBatches(IMAGES, (12, 16, 3), 4, augment=flip)[0]
+    assert labels.dtype == np.int32 and labels.shape == (4,)
+    with pytest.raises(ValueError, match="label_mode"):
+        ImageBatches(IMAGES, (12, 16, 3), 4, label_mode="one_hot")
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Two classes of six files, told apart by their grey, of which two are damaged."""
+    image = pytest.importorskip("PIL.Image", reason="writes the files")
+    for grey, name in ((10, "dark"), (200, "light")):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            image.new("L", (8, 8), grey + number).save(tmp_path / name / f"{number}.png")
+    for name in ("dark/2.png", "light/5.png"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:40])
+    return tmp_path
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_skip_fills_places_from_the_same_class_and_reports_the_files(damaged, training):
+    images = from_folder(damaged)
+    options = {"batch_size": 4, "training": training}
+    with pytest.raises(ValueError, match="dark/2.png|light/5.png"):
+        batches = ImageBatches(images, (8, 8, 3), **options)
+        [batches[index] for index in range(3)]
+    batches = ImageBatches(images, (8, 8, 3), on_error="skip", **options)
+    pixels, labels = zip(*(batches[index] for index in range(3)), strict=True)
+    pixels, labels = np.concatenate(pixels)[:, 0, 0, 0], np.concatenate(labels)
+    assert len(pixels) == 12 and np.bincount(labels).tolist() == [6, 6]
+    np.testing.assert_array_equal(pixels > 100, labels == 1)
+    assert not {12, 205} & set(pixels.astype(int))
+    with pytest.warns(UserWarning, match="2 of 12 files.*dark/2.png.*light/5.png"):
+        batches.on_epoch_end()
+    assert sorted(batches.skipped) == [str(damaged / f) for f in ("dark/2.png", "light/5.png")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batches.on_epoch_end()  # an epoch in which nothing was read
+
+
+def test_skip_reports_at_the_end_of_an_epoch_of_fit(damaged):
+    batches = ImageBatches(from_folder(damaged), (8, 8, 3), 4, on_error="skip")
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
+    model.add(keras.layers.Dense(2))
+    model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+    with pytest.warns(UserWarning, match="of 12 files") as found:
+        model.fit(batches, epochs=2, verbose=0)
+    assert len([one for one in found if "of 12 files" in str(one.message)]) == 2
+
+
+def test_skip_ends_where_no_file_of_a_class_can_be_read(damaged):
+    for file in (damaged / "dark").iterdir():
+        file.write_bytes(b"nothing")
+    batches = ImageBatches(from_folder(damaged), (8, 8, 3), 12, on_error="skip")
+    with pytest.raises(ValueError, match="none of the 6 files of a class"):
+        batches[0]

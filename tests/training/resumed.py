@@ -39,7 +39,8 @@ def run(folder, save_freq=2, callbacks=()):
         metrics=["accuracy"],
         jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
     )
-    batches = ImageBatches(ArrayImages(images, labels), (32, 32, 3), 8, shift=0.1, augment=augment)
+    options = {"shift": 0.1, "augment": augment, "label_mode": "categorical"}
+    batches = ImageBatches(ArrayImages(images, labels), (32, 32, 3), 8, **options)
     logger = keras.callbacks.CSVLogger(Path(folder) / "log.csv")
     resume = Resume(Path(folder) / "backup.npz", batches, save_freq, [logger])
     history = model.fit(
@@ -47,7 +48,6 @@ def run(folder, save_freq=2, callbacks=()):
         epochs=EPOCHS,
         initial_epoch=resume.initial_epoch,
         callbacks=[resume, logger, *callbacks],
-        shuffle=False,
         verbose=0,
     )
     return model.get_weights(), history

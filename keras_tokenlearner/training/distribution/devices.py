@@ -118,7 +118,7 @@ class Devices:
                         f"rows out. Received: {len(batches.arrays[0])} rows, "
                         f"batch_size={batches.batch_size}"
                     )
-            batches.shard, batches.alone = self._shard(), self.alone
+            batches.shard, batches.alone, batches.ordered = self._shard(), self.alone, True
         elif self.processes > 1:
             raise ValueError(
                 "distribution: several processes share keras_tokenlearner.data.Batches, and no "

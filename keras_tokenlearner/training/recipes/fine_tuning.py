@@ -123,7 +123,12 @@ class ImageNet384Recipe:
     def batches(self, images, input_shape, training):
         """Return the batches of a source of images."""
         size, augment = self.batch_size // self.gradient_accumulation_steps, self.augmentation
-        arguments = {"crop": _CROP, "seed": self.seed, "threads": self.threads}
+        arguments = {
+            "crop": _CROP,
+            "label_mode": "categorical",
+            "seed": self.seed,
+            "threads": self.threads,
+        }
         return ImageBatches(images, input_shape, size, training, augment=augment, **arguments)
 
     def augmentation(self, seed):

@@ -61,6 +61,7 @@ class FashionMnistRecipe:
             training,
             shift=self.shift / self.SIDE,
             augment=lambda seed: keras.layers.RandomFlip("horizontal", seed=seed),
+            label_mode="categorical",
             seed=self.seed,
         )
 

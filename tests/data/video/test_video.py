@@ -1,7 +1,9 @@
 """Video files that the tests write themselves, read back: right frames, and no silent failure."""
 
+import struct
 import subprocess
 import sys
+from fractions import Fraction
 
 import keras
 import numpy as np
@@ -77,23 +79,50 @@ def test_variable_rate(tmp_path):
     ]  # fmt: skip
 
 
-def test_rotated(tmp_path):
-    upright = write(tmp_path / "upright.mp4", [100, 100])
-    content = upright.read_bytes()
-    one = (1 << 16).to_bytes(4, "big")
-    plain = one + bytes(12) + one + bytes(12) + (1 << 30).to_bytes(4, "big")
-    minus = (-(1 << 16)).to_bytes(4, "big", signed=True)
-    turned = bytes(4) + one + bytes(4) + minus + bytes(16) + (1 << 30).to_bytes(4, "big")
-    track = content.index(b"tkhd")
-    place = content.index(plain, track)
-    rotated = tmp_path / "rotated.mp4"
-    rotated.write_bytes(content[:place] + turned + content[place + 36 :])
-    info, frame = probe(rotated), read_frames(rotated, [0.0])[0]
-    assert (info.height, info.width) == (48, 32)
-    # The file asks for a quarter turn clockwise: what was left is up.
-    expected = np.rot90(read_frames(upright, [0.0])[0], -1)
-    np.testing.assert_array_equal(frame, expected)
-    assert frame[:20].mean() > frame[-20:].mean() + 20
+MATRICES = {  # (a, b, c, d), and what a viewer does to the stored frame
+    "quarter turn clockwise": ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
+    "quarter turn anticlockwise": ((0, -1, 1, 0), np.rot90),
+    "half turn": ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
+    "mirrored": ((-1, 0, 0, 1), lambda x: x[:, ::-1]),
+    "upside down": ((1, 0, 0, -1), lambda x: x[::-1]),
+    "mirrored, then turned clockwise": ((0, -1, -1, 0), lambda x: np.rot90(x[:, ::-1], -1)),
+    "mirrored, then turned anticlockwise": ((0, 1, 1, 0), lambda x: np.rot90(x[:, ::-1])),
+}
+
+
+def with_matrix(path, numbers):
+    """Write a copy of an MP4 file whose track header has another display matrix."""
+    content = path.read_bytes()
+
+    def matrix(a, b, c, d):
+        return struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+
+    place = content.index(matrix(1, 0, 0, 1), content.index(b"tkhd"))
+    other = path.with_name("other.mp4")
+    other.write_bytes(content[:place] + matrix(*numbers) + content[place + 36 :])
+    return other
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_display_matrix_turns_and_mirrors_frames_as_viewers_do(name, tmp_path):
+    numbers, change = MATRICES[name]
+    corner = np.zeros((2, 32, 48, 3), "uint8")
+    corner[:, :16, :12] = 200  # one corner, so that no two changes look alike
+    upright = write(tmp_path / "upright.mp4", corner)
+    shown = with_matrix(upright, numbers)
+    expected = change(read_frames(upright, [0.0])[0])
+    np.testing.assert_array_equal(read_frames(shown, [0.0])[0], expected)
+    assert (probe(shown).height, probe(shown).width) == expected.shape[:2]
+
+
+@pytest.mark.parametrize(("ratio", "width"), [((4, 3), 64), ((1, 2), 24), ((1, 1), 48)])
+def test_frames_are_shown_with_square_pixels(ratio, width, tmp_path):
+    path = write(tmp_path / "wide.mp4", [100, 100], ratio=Fraction(*ratio))
+    info, frame = probe(path), read_frames(path, [0.0])[0]
+    assert (info.height, info.width) == frame.shape[:2] == (32, width)
+    assert frame[:, : width // 2 - 3].mean() > frame[:, width // 2 + 3 :].mean() + 20
+    turned = probe(with_matrix(path, (0, 1, -1, 0)))
+    assert (turned.height, turned.width) == (width, 32)
 
 
 def test_video_of_one_frame_is_read(tmp_path):
@@ -225,8 +254,9 @@ def test_batches_skip_name_and_count_broken_files(folder, broken):
     bad = next(iter(broken))
     videos = video.VideoList((*files.files, str(bad)), np.append(files.labels, 0), ("d", "l"))
     batches = VideoBatches(videos, (3, 16, 16, 3), batch_size=4, training=False)
-    with pytest.warns(UserWarning, match=f"skipped: {bad}"):
-        clips, labels = zip(*(batches[index] for index in range(len(batches))), strict=True)
+    clips, labels = zip(*(batches[index] for index in range(len(batches))), strict=True)
+    with pytest.warns(UserWarning, match=f"1 of 7 files.*{bad}"):
+        batches.on_epoch_end()
     assert [len(clip) for clip in clips] == [4, 3]
     assert list(batches.skipped) == [str(bad)] and "cannot be opened" in batches.skipped[str(bad)]
     for clip, label in zip(np.concatenate(clips), np.concatenate(labels), strict=True):
@@ -235,7 +265,7 @@ def test_batches_skip_name_and_count_broken_files(folder, broken):
     with pytest.raises(VideoError, match="cannot be opened"):
         [strict[index] for index in range(len(strict))]
     only_bad = video.VideoList((str(bad),), np.array([0]), ("d", "l"))
-    with pytest.warns(UserWarning), pytest.raises(VideoError, match="no video of a batch"):
+    with pytest.raises(ValueError, match="none of the 1 files of a class"):
         VideoBatches(only_bad, (3, 16, 16, 3), 4)[0]
 
 
@@ -303,7 +333,7 @@ def test_video_model_learns_from_a_folder(folder):
         keras.optimizers.Adam(1e-2), "sparse_categorical_crossentropy", metrics=["accuracy"]
     )
     videos = video.from_folder(folder)
-    model.fit(VideoBatches(videos, (4, 16, 16, 3), 3), epochs=8, shuffle=False, verbose=0)
+    model.fit(VideoBatches(videos, (4, 16, 16, 3), 3), epochs=8, verbose=0)
     test = VideoBatches(videos, (4, 16, 16, 3), 3, training=False)
     assert model.evaluate(test, verbose=0)[1] == 1.0
 
