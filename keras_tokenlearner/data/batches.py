@@ -9,7 +9,9 @@ import numpy as np
 from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.data.crops import inception_crop, random_shift
 from keras_tokenlearner.data.images import Images
+from keras_tokenlearner.data.preprocessing import preprocess_image
 from keras_tokenlearner.data.resizing import fit_image
+from keras_tokenlearner.models.preprocessing import Preprocessing
 
 
 class Batches(keras.utils.PyDataset):
@@ -237,6 +239,9 @@ class ImageBatches(ReadBatches):
             or, if Keras does not see it, as in keras-cv's, made each time.
         label_mode: `"int"` for labels of type int32 and shape (B,), or `"categorical"` for one-hot
             ones of type float32 and shape (B, classes), which MixUp and CutMix need.
+        preprocessing: Without training, the `Preprocessing` of a checkpoint, by which images are
+            resized and cropped, such as `model.preprocessing`. Defaults to the largest central part
+            of the model's aspect, resized bilinearly.
         on_error: `"raise"`, or `"skip"`: another image of the same class takes the place of one
             that cannot be read, and a warning at the end of the epoch names it.
         seed: Integer.
@@ -266,6 +271,7 @@ class ImageBatches(ReadBatches):
         shift: float | None = None,
         augment: Callable[..., keras.layers.Layer] | None = None,
         label_mode: str = "int",
+        preprocessing: Preprocessing | None = None,
         on_error: str = "raise",
         seed: int = 0,
         threads: int = 2,
@@ -296,6 +302,7 @@ class ImageBatches(ReadBatches):
         self.crop = crop if training else None
         self.shift = shift if training else None
         self.augment = augment if training else None
+        self.preprocessing = None if training else preprocessing
         self.label_mode = label_mode
         if label_mode == "int" and isinstance(self.augment, type):
             _refuse_mixing(issubclass(self.augment, _MIXING), self.augment)
@@ -328,6 +335,8 @@ class ImageBatches(ReadBatches):
 
     def read(self, row: int, epoch: int) -> tuple[np.ndarray, int]:
         pixels, label = self.images[row]
+        if self.preprocessing is not None:
+            return preprocess_image(pixels, self.input_shape, self.preprocessing), label
         return fit_image(pixels, self.input_shape, self._box(pixels, row, epoch)), label
 
     def called(self, row: int) -> str:

@@ -1,0 +1,103 @@
+"""Pixels of any size become the input of a model, as its checkpoint was evaluated."""
+
+import math
+
+import numpy as np
+
+from keras_tokenlearner._extras import require
+from keras_tokenlearner.models.preprocessing import Preprocessing
+
+
+def preprocess_image(
+    pixels: np.ndarray,
+    input_shape: tuple[int, int, int] | list[int],
+    preprocessing: Preprocessing,
+) -> np.ndarray:
+    """Resize and crop one image on the host, exactly as timm's and torchvision's transforms do.
+
+    The edges to resize to are `floor(edge / crop_fraction)` of the input's. By `resize_mode`:
+
+    * `"shortest"`: the shortest edge gets that size, the other keeps the aspect, and the centre is
+      cut out;
+    * `"squash"`: both edges get that size, and the centre is cut out;
+    * `"longest"`: the longest edge gets that size, and the rest is filled with the mean colour.
+
+    Args:
+        pixels: Array of type uint8 and shape (height, width, channels), of one channel or three.
+        input_shape: `(height, width, channels)` of the result.
+        preprocessing: The `Preprocessing` of the checkpoint.
+
+    Returns:
+        Array of type uint8 and shape `input_shape`.
+
+    Raises:
+        ImportError: If Pillow, the extra `image`, is not installed.
+
+    Example:
+
+    >>> from keras_tokenlearner.models.preprocessing import Preprocessing
+    >>> rule = Preprocessing(interpolation="bicubic", crop_fraction=0.875)
+    >>> preprocess_image(np.zeros((100, 200, 3), "uint8"), (32, 48, 3), rule).shape
+    (32, 48, 3)
+
+    Source: `timm.data.create_transform`; the rounding is that of `torchvision.transforms`.
+    """
+    pillow = require("PIL.Image", "image")
+    height, width, channels = input_shape
+    image = pillow.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
+    image = image.convert("RGB" if channels == 3 else "L")
+    size = resized_size((image.height, image.width), (height, width), preprocessing)
+    method = pillow.Resampling[preprocessing.interpolation.upper()]
+    if size != (image.height, image.width):
+        image = image.resize(size[::-1], method)
+    found = np.asarray(image).reshape(*size, channels)
+    return _centre(found, (height, width), _fill(preprocessing, channels))
+
+
+def resized_size(
+    size: tuple[int, int], input_size: tuple[int, int], preprocessing: Preprocessing
+) -> tuple[int, int]:
+    """Return `(height, width)` that an image is resized to, before its centre is cut out.
+
+    Args:
+        size: `(height, width)` of the image.
+        input_size: `(height, width)` of the model's input.
+        preprocessing: The `Preprocessing` of the checkpoint.
+
+    Example:
+
+    >>> resized_size((427, 640), (224, 224), Preprocessing(crop_fraction=0.875))
+    (256, 383)
+    """
+    target = tuple(math.floor(edge / preprocessing.crop_fraction) for edge in input_size)
+    if preprocessing.resize_mode == "squash":
+        return target
+    if preprocessing.resize_mode == "shortest" and target[0] == target[1]:
+        shortest = min(size)  # torchvision cuts the other edge off, where timm rounds
+        height, width = (int(target[0] * edge / shortest) for edge in size)
+        return height, width
+    choose = min if preprocessing.resize_mode == "shortest" else max
+    ratio = choose(edge / wanted for edge, wanted in zip(size, target, strict=True))
+    height, width = (max(round(edge / ratio), 1) for edge in size)
+    return height, width
+
+
+def _fill(preprocessing: Preprocessing, channels: int) -> np.ndarray:
+    """Return the mean colour of the checkpoint, as pixels."""
+    mean = [round(255 * value) for value in preprocessing.mean]
+    return np.array(mean if len(mean) == channels else mean[:1] * channels, "uint8")
+
+
+def _centre(pixels: np.ndarray, size: tuple[int, int], fill: np.ndarray) -> np.ndarray:
+    """Return the centre of an image, filled up where it is smaller than the size."""
+    missing = [max(wanted - edge, 0) for wanted, edge in zip(size, pixels.shape[:2], strict=True)]
+    if any(missing):
+        (top, left), whole = (edge // 2 for edge in missing), pixels
+        shape = [edge + more for edge, more in zip(whole.shape[:2], missing, strict=True)]
+        pixels = np.empty((*shape, whole.shape[-1]), "uint8")
+        pixels[:] = fill
+        pixels[top : top + whole.shape[0], left : left + whole.shape[1]] = whole
+    top, left = (
+        int(round((edge - wanted) / 2)) for edge, wanted in zip(pixels.shape[:2], size, strict=True)
+    )
+    return pixels[top : top + size[0], left : left + size[1]]

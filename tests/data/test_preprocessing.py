@@ -1,0 +1,94 @@
+"""Preprocessing on the host gives the pixels of timm's and transformers' own transforms."""
+
+import numpy as np
+import pytest
+
+Image = pytest.importorskip("PIL.Image", reason="resizes the images")
+
+from keras_tokenlearner.data import ArrayImages, ImageBatches  # noqa: E402
+from keras_tokenlearner.data.preprocessing import preprocess_image  # noqa: E402
+from keras_tokenlearner.models.preprocessing import Preprocessing  # noqa: E402
+
+SIZES = [(427, 640), (333, 251), (97, 401), (224, 224), (60, 61)]
+
+
+def photograph(height, width):
+    """Return pixels with edges, slopes and noise, as photographs have."""
+    random = np.random.default_rng(height)
+    small = random.integers(0, 256, (height // 9 + 2, width // 9 + 2, 3)).astype("uint8")
+    smooth = np.asarray(Image.fromarray(small).resize((width, height), 3), int)
+    smooth[height // 3 :, width // 2 :] += 60
+    return np.clip(smooth + random.integers(-20, 20, smooth.shape), 0, 255).astype("uint8")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("mode", "fields"),
+    [
+        ("center", {"interpolation": "bicubic", "crop_fraction": 0.9}),
+        ("center", {"interpolation": "bilinear", "crop_fraction": 0.875}),
+        ("center", {"interpolation": "bicubic", "crop_fraction": 0.95}),
+        ("center", {"interpolation": "bicubic", "crop_fraction": 1.0}),
+        ("squash", {"interpolation": "bilinear", "crop_fraction": 1.0}),
+        ("squash", {"interpolation": "bicubic", "crop_fraction": 0.9}),
+        ("border", {"interpolation": "bicubic", "crop_fraction": 1.0}),
+    ],
+)
+@pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)])
+def test_preprocess_image_equals_the_transform_of_timm(shape, mode, fields, size):
+    timm = pytest.importorskip("timm.data", reason="the transforms of published checkpoints")
+    transform = timm.create_transform(
+        input_size=(3, *shape[:2]),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        interpolation=fields["interpolation"],
+        crop_pct=fields["crop_fraction"],
+        crop_mode=mode,
+    )
+    pixels = photograph(*size)
+    right = transform(Image.fromarray(pixels)).numpy().transpose(1, 2, 0) * 255
+    modes = {"center": "shortest", "squash": "squash", "border": "longest"}
+    rule = Preprocessing(mean=(0.0,), std=(1.0,), resize_mode=modes[mode], **fields)
+    found = preprocess_image(pixels, shape, rule)
+    assert found.dtype == np.uint8 and found.shape == shape
+    np.testing.assert_array_equal(found, np.rint(right))
+
+
+@pytest.mark.parametrize("size", [(427, 640), (332, 250), (224, 224), (60, 62)])
+def test_preprocess_image_equals_the_processors_of_transformers(size):
+    transformers = pytest.importorskip("transformers", reason="the processors of its checkpoints")
+    pixels = photograph(*size)
+    plain = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
+    processor = getattr(transformers, "ViTImageProcessorPil", transformers.ViTImageProcessor)
+    right = processor(size={"height": 112, "width": 96})(Image.fromarray(pixels), **plain)
+    rule = Preprocessing(resize_mode="squash", interpolation="bilinear")
+    found = preprocess_image(pixels, (112, 96, 3), rule)
+    wanted = np.asarray(right["pixel_values"][0]).transpose(1, 2, 0)
+    np.testing.assert_allclose(found, wanted, atol=1)
+
+
+def test_preprocess_image_of_one_channel_and_of_a_fitting_image():
+    pixels = photograph(40, 40)
+    rule = Preprocessing()
+    np.testing.assert_array_equal(preprocess_image(pixels, (40, 40, 3), rule), pixels)
+    grey = preprocess_image(pixels, (40, 40, 1), rule)
+    np.testing.assert_array_equal(grey[..., 0], np.asarray(Image.fromarray(pixels).convert("L")))
+    assert preprocess_image(grey, (20, 30, 3), rule).shape == (20, 30, 3)
+
+
+def test_preprocess_image_longest_fills_with_the_mean_colour():
+    rule = Preprocessing(mean=(0.2, 0.4, 0.6), std=(1, 1, 1), resize_mode="longest")
+    found = preprocess_image(np.full((20, 40, 3), 9, "uint8"), (40, 40, 3), rule)
+    np.testing.assert_array_equal(found[0, 0], [51, 102, 153])
+    np.testing.assert_array_equal(found[20, 20], [9, 9, 9])
+
+
+def test_image_batches_for_testing_use_the_preprocessing_that_they_get():
+    pixels = photograph(90, 60)
+    images = ArrayImages(pixels[None], [0])
+    rule = Preprocessing(interpolation="bicubic", crop_fraction=0.875)
+    options = {"training": False, "preprocessing": rule}
+    found, _ = ImageBatches(images, (32, 32, 3), 1, **options)[0]
+    np.testing.assert_array_equal(found[0], preprocess_image(pixels, (32, 32, 3), rule))
+    plain, _ = ImageBatches(images, (32, 32, 3), 1, training=False)[0]
+    assert np.abs(found - plain).max() > 20
