@@ -3,22 +3,23 @@
 Layers are in `keras_tokenlearner.layers`, named models in `keras_tokenlearner.applications`.
 """
 
-from keras_tokenlearner._startup import check_keras
-
-check_keras()
-
-from keras_tokenlearner import (
-    analysis,
-    applications,
-    layers,
-    models,
-    serving,
-    training,
-    weights,
-)
+from keras_tokenlearner import _startup
 from keras_tokenlearner._version import __version__
-from keras_tokenlearner.analysis import costs
-from keras_tokenlearner.applications import create_model, list_models
-from keras_tokenlearner.models import feature_extractor, retrofit
-from keras_tokenlearner.serving import export
-from keras_tokenlearner.training import distill
+
+if _startup.is_wanted():
+    _startup.check_keras()
+
+    from keras_tokenlearner import (
+        analysis,
+        applications,
+        layers,
+        models,
+        serving,
+        training,
+        weights,
+    )
+    from keras_tokenlearner.analysis import costs
+    from keras_tokenlearner.applications import create_model, list_models
+    from keras_tokenlearner.models import feature_extractor, retrofit
+    from keras_tokenlearner.serving import export
+    from keras_tokenlearner.training import distill

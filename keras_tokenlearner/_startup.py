@@ -1,5 +1,6 @@
 """Check Keras and its backend before the rest of the package is imported."""
 
+import importlib
 import os
 import sys
 from importlib import metadata, util
@@ -7,6 +8,30 @@ from pathlib import Path
 
 OLDEST_KERAS = (3, 15)
 BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def is_command_line() -> bool:
+    """Return whether this process is the command line, whose help and completion need no Keras."""
+    program = Path(sys.argv[0]).name
+    if program == "-m":  # while Python looks for the module
+        return "keras_tokenlearner.cli" in sys.orig_argv
+    return program in ("keras-tokenlearner", "keras-tokenlearner.exe")
+
+
+_waits = is_command_line()
+
+
+def is_wanted() -> bool:
+    """Return whether the package imports all of itself, and with it Keras, now."""
+    return not _waits
+
+
+def start() -> None:
+    """Import all of the package, where it is the command line that has waited until now."""
+    global _waits
+    if _waits:
+        _waits = False
+        importlib.reload(sys.modules["keras_tokenlearner"])
 
 
 def check_keras() -> None:
@@ -20,7 +45,7 @@ def check_keras() -> None:
         _check_version()
         _check_backend()
     except ImportError as error:
-        if Path(sys.argv[0]).name == "keras-tokenlearner":
+        if is_command_line():
             raise SystemExit(f"keras-tokenlearner: {error}") from error
         raise
 

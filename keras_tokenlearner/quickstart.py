@@ -115,7 +115,7 @@ def _served_difference(folder, requests, expected, output):
     asked, answered = output / "requests.npy", output / "answers.npy"
     np.save(asked, requests)
     subprocess.run(
-        [sys.executable, "-c", _SERVER, str(folder), str(asked), str(answered)], check=True
+        [sys.executable, "-P", "-c", _SERVER, str(folder), str(asked), str(answered)], check=True
     )
     difference = float(np.abs(np.load(answered) - expected).max())
     if difference > 1e-4:

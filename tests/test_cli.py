@@ -3,16 +3,23 @@
 import csv
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
+import keras_tokenlearner
 from keras_tokenlearner import cli, create_model, list_models
 from keras_tokenlearner.training import RECIPES
 from keras_tokenlearner.weights import store
+
+VERBS = typer.main.get_command(cli.app).commands
 
 
 def run(*arguments):
@@ -86,9 +93,69 @@ def test_numbers_out_of_range(arguments):
     assert run(*arguments.split()).exit_code == 2
 
 
+def test_version_is_printed():
+    assert run("--version").stdout.strip() == f"keras-tokenlearner {keras_tokenlearner.__version__}"
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_short_help_is_help(verb):
+    words = [verb] if verb else []
+    assert run(*words, "-h").stdout == run(*words, "--help").stdout != ""
+
+
+def test_help_texts_are_sentences():
+    """Each says what the value is: no fragment such as "Of HTTP."."""
+    for verb in VERBS.values():
+        for parameter in verb.params:
+            text = parameter.help or ""
+            assert text.endswith(".") and not text.startswith("Of "), (verb.name, parameter.name)
+
+
+def test_option_of_several_commands_has_one_name_and_text():
+    found = {}
+    for verb in VERBS.values():
+        for parameter in verb.params:
+            if parameter.name in ("weights", "as_json"):
+                found.setdefault(parameter.name, set()).add((tuple(parameter.opts), parameter.help))
+    assert {name: len(texts) for name, texts in found.items()} == {"weights": 1, "as_json": 1}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "-h"], ["--version"]])
+def test_help_starts_neither_keras_nor_a_backend(arguments):
+    program = (
+        "import runpy, sys\n"
+        "try:\n"
+        f"    sys.argv = ['keras-tokenlearner', *{arguments}]\n"
+        "    runpy.run_module('keras_tokenlearner.cli', run_name='__main__')\n"
+        "finally:\n"
+        "    heavy = {'keras', 'numpy', 'tensorflow', 'jax', 'torch'} & set(sys.modules)\n"
+        "    print('HEAVY', sorted(heavy), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stderr
+
+
+def test_shell_completion_knows_the_verbs():
+    environment = {
+        **os.environ,
+        "_KERAS_TOKENLEARNER_COMPLETE": "complete_bash",
+        "COMP_WORDS": "keras-tokenlearner ex",
+        "COMP_CWORD": "1",
+    }
+    program = (
+        "import sys; sys.argv = ['keras-tokenlearner']; "
+        "from keras_tokenlearner.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.split() == ["export"], done.stderr
+
+
 def test_videos_of_no_folder():
     done = run("evaluate", "tokenlearner_x2plus1d_pico", "--weights", "random")
-    assert done.exit_code == 2 and "name the FOLDER of videos" in done.output
+    assert done.exit_code == 2 and "name the videos by --data" in done.output
 
 
 def test_recipes_are_explained():

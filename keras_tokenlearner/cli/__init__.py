@@ -1,5 +1,9 @@
 """The command line: one verb a file, each a few lines over the package."""
 
+import functools
+from collections.abc import Callable
+from typing import Annotated, TypeAlias
+
 try:
     import typer
 except ModuleNotFoundError as error:
@@ -7,6 +11,8 @@ except ModuleNotFoundError as error:
 
     raise SystemExit(f"keras-tokenlearner: {missing('typer', 'cli')}") from error
 
+from keras_tokenlearner import _startup
+from keras_tokenlearner._version import __version__
 from keras_tokenlearner.cli.costs import costs
 from keras_tokenlearner.cli.distill import distill
 from keras_tokenlearner.cli.evaluate import evaluate
@@ -17,18 +23,50 @@ from keras_tokenlearner.cli.quickstart import quickstart
 from keras_tokenlearner.cli.serve import serve
 from keras_tokenlearner.cli.train import train
 
+VerbArgument: TypeAlias = str | float | bool | list[str] | None
+
 app = typer.Typer(
     name="keras-tokenlearner",
-    help="TokenLearner for Keras 3: vision transformers with learned tokens.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (models, costs, train, distill, evaluate, export, predict, serve, quickstart):
-    app.command()(verb)
 
 
-def main():
+def _with_keras(verb: Callable[..., None]) -> Callable[..., None]:
+    """Return a verb that starts Keras when it runs; its help and its completion need none."""
+
+    @functools.wraps(verb)
+    def run(*arguments: VerbArgument, **options: VerbArgument) -> None:
+        _startup.start()
+        verb(*arguments, **options)
+
+    return run
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"keras-tokenlearner {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """TokenLearner for Keras 3: vision transformers with learned tokens."""
+
+
+for _verb in (models, costs, train, distill, evaluate, export, predict, serve, quickstart):
+    app.command()(_with_keras(_verb))
+
+
+def main() -> None:
     """Run the command line; a bad argument ends it with one line, not a traceback."""
     try:
         app()

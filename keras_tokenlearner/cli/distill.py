@@ -10,13 +10,15 @@ def distill(
     output: Annotated[str, typer.Argument(help="The .keras file of the faster model.")],
     at: Annotated[int, typer.Option(help="Blocks before the TokenLearner.")],
     num_tokens: Annotated[int, typer.Option(help="Tokens to learn.")] = 8,
-    data: Annotated[str, typer.Option(help="fashion_mnist, cifar10, or NAME:FOLDER.")] = "cifar10",
+    data: Annotated[
+        str, typer.Option(help="fashion_mnist, cifar10, folder:FOLDER or tfds:NAME.")
+    ] = "cifar10",
     weights: Annotated[
-        str | None, typer.Option(help="Of a named model: a name, a path, or random.")
+        str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
     fuser: Annotated[bool, typer.Option("--fuser", help="Keep all tokens, by fusers.")] = False,
     epochs: Annotated[int, typer.Option(help="Epochs over the training images.")] = 8,
-    learning_rate: Annotated[float, typer.Option(help="The highest.")] = 3e-4,
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
     """Make a ViT faster: fit learned tokens into it, teach them its answers, compare the two.

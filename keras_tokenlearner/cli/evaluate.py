@@ -12,22 +12,21 @@ def evaluate(
     data: Annotated[
         list[str],
         typer.Option(
-            help="fashion_mnist, cifar10, folder:FOLDER, tfds:NAME, or the FOLDER of videos; again "
-            "for more sets."
+            help="fashion_mnist, cifar10, folder:FOLDER or tfds:NAME; repeat it for more sets."
         ),
     ] = _NONE,
     metrics: Annotated[
         list[str],
-        typer.Option(help="top1, top5, mean_class, real, few_shot, speed; again for more."),
+        typer.Option(help="top1, top5, mean_class, real, few_shot, speed; repeat it for more."),
     ] = _TOP,
     weights: Annotated[
-        str | None, typer.Option(help="Of a named model: a name, a path, or random.")
+        str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=1, help="Of a named model: height and width.")
+        int | None, typer.Option(min=1, help="Height and width, for a named model.")
     ] = None,
     real_labels: Annotated[str | None, typer.Option(help="Path of real.json.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of a batch.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
     """Score a model on test images, and its features by least squares on a few training images.
@@ -50,7 +49,7 @@ def evaluate(
     check_takes_pixels("evaluate", built)
     if len(built.input_shape) == 5:
         if not data:
-            raise typer.BadParameter("name the FOLDER of videos by --data")
+            raise typer.BadParameter("name the videos by --data folder:FOLDER")
         tests = {name: video.open_videos(name)[1] for name in data}
         verbose = 0 if as_json else 1
         rows = [

@@ -8,17 +8,19 @@ def export(
     model: Annotated[str, typer.Argument(help="A .keras file, or the name of a model.")],
     path: Annotated[str, typer.Argument(help="Folder of the versions of the served model.")],
     weights: Annotated[
-        str | None, typer.Option(help="Of a named model: a name, a path, or random.")
+        str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
     class_names: Annotated[str | None, typer.Option(help="File with a class name a line.")] = None,
     top_k: Annotated[int, typer.Option(help="How many of the likeliest classes to answer.")] = 5,
     maps: Annotated[
         bool, typer.Option("--maps", help="Also answer the maps of the tokens.")
     ] = False,
-    frame_step: Annotated[float | None, typer.Option(help="Of videos: seconds to a frame.")] = None,
+    frame_step: Annotated[
+        float | None, typer.Option(help="Seconds between two frames of a clip.")
+    ] = None,
     classifier_activation: Annotated[
         str | None,
-        typer.Option(help="Of a model that ends in logits: softmax, sigmoid, or linear."),
+        typer.Option(help="Activation of logits: softmax, sigmoid, or linear."),
     ] = None,
 ):
     """Write a SavedModel that takes encoded images, or pixels of any size, or videos."""

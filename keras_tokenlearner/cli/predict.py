@@ -8,14 +8,14 @@ def predict(
     model: Annotated[str, typer.Argument(help="An exported model, a .keras file, or a name.")],
     images: Annotated[list[str], typer.Argument(help="Image files.")],
     weights: Annotated[
-        str | None, typer.Option(help="Of a named model: a name, a path, or random.")
+        str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
     top_k: Annotated[int, typer.Option(help="How many of the likeliest classes to show.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     maps: Annotated[str | None, typer.Option(help="Also draw the tokens, to this PNG.")] = None,
     served: Annotated[bool, typer.Option("--served", help="Export it, serve it, ask it.")] = False,
     classifier_activation: Annotated[
-        str | None, typer.Option(help="Of a model that ends in logits: softmax or sigmoid.")
+        str | None, typer.Option(help="Activation of logits: softmax or sigmoid.")
     ] = None,
 ):
     """Classify image files: a table, or JSON, and a figure of the attention maps."""

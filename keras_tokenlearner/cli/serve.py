@@ -6,10 +6,12 @@ import typer
 def serve(
     path: Annotated[str, typer.Argument(help="An exported model.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of HTTP.")] = 8080,
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Of gRPC; 0 for none.")] = 8081,
-    name: Annotated[str | None, typer.Option(help="Of the model in URLs.")] = None,
-    max_batch: Annotated[int, typer.Option(min=1, help="The most rows that go together.")] = 32,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of HTTP.")] = 8080,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of gRPC; 0 for none.")
+    ] = 8081,
+    name: Annotated[str | None, typer.Option(help="Name of the model in URLs.")] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="Most rows of a batch.")] = 32,
 ):
     """Serve an exported model over HTTP (V1, V2) and gRPC (V2), by default to this machine."""
     from keras_tokenlearner.serving import serve

@@ -50,12 +50,13 @@ class Batcher:
         return await future
 
     async def _work(self):
-        while self.waiting:
-            key, rows, futures = self._next()
+        while batch := self._next():
+            key, rows, futures = batch
             if await self._try(key, rows, futures):
                 continue
             for row, future in zip(rows, futures, strict=True):
-                await self._try(key, [row], [future])
+                if not future.done():
+                    await self._try(key, [row], [future])
 
     async def _try(self, key, rows, futures):
         """Answer rows; return whether that is the end of it."""
@@ -74,7 +75,13 @@ class Batcher:
         return True
 
     def _next(self):
-        """Take the rows of a batch from those that wait, the first of them included."""
+        """Take the rows of a batch from those that wait, the first included; `None` of none.
+
+        Rows whose client has left are dropped.
+        """
+        self.waiting = deque(item for item in self.waiting if not item[3].done())
+        if not self.waiting:
+            return None
         key, taken, left, total = self.waiting[0][0], [], deque(), 0
         for item in self.waiting:
             full = len(taken) == self.max_rows or (taken and total + item[2] > self.max_weight)

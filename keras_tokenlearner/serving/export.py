@@ -1,7 +1,6 @@
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -118,13 +117,22 @@ def export(
             _write(model, written, **options)
         else:
             _write_in_another_process(model, written, options)
-        versions = [int(found.name) for found in path.iterdir() if found.name.isdigit()]
-        version = path / str(max(versions, default=0) + 1)
-        return Path(shutil.move(written, version))
+        return _next_version(written, path)
 
 
-def newest_version(path):
-    """Return the folder of the newest version of an exported model, or `None`.
+def is_version(name: str) -> bool:
+    """Return whether servers take a folder of this name for a version of a model.
+
+    Example:
+
+    >>> is_version("12"), is_version("²"), is_version(".writing-3")
+    (True, False, False)
+    """
+    return name.isascii() and name.isdecimal()
+
+
+def newest_version(path: Path) -> Path | None:
+    """Return the folder of the newest whole version of an exported model, or `None`.
 
     Args:
         path: `pathlib.Path` of the folder of the versions, or of one version.
@@ -133,8 +141,24 @@ def newest_version(path):
         return path
     if not path.is_dir():
         return None
-    versions = [found for found in path.iterdir() if found.name.isdigit()]
+    versions = [
+        found
+        for found in path.iterdir()
+        if is_version(found.name) and (found / "saved_model.pb").is_file()
+    ]
     return max(versions, key=lambda found: int(found.name), default=None)
+
+
+def _next_version(written: Path, path: Path) -> Path:
+    """Move a folder that was written to the next version, which another export may take first."""
+    while True:
+        versions = [int(found.name) for found in path.iterdir() if is_version(found.name)]
+        version = path / str(max(versions, default=0) + 1)
+        try:
+            return written.rename(version)  # fails where a version is, and is atomic
+        except OSError:
+            if not version.exists():
+                raise
 
 
 def _checked(model, class_names, top_k, maps, frame_step, provenance, classifier_activation):
@@ -267,7 +291,8 @@ def _write_in_another_process(model, folder, options):
     saved = folder.with_name("model.keras")
     model.save(saved)
     done = subprocess.run(
-        [sys.executable, "-m", __spec__.name, str(saved), str(folder), json.dumps(options)],
+        # -P: no code of the folder that this is run in takes the place of a library's.
+        [sys.executable, "-P", "-m", __spec__.name, str(saved), str(folder), json.dumps(options)],
         env={**os.environ, "KERAS_BACKEND": "tensorflow"},
         capture_output=True,
         text=True,

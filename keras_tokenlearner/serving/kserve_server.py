@@ -1,105 +1,192 @@
 """KServe's servers, listening where they are told to, and with an answer to broken requests."""
 
-import json
+import asyncio
 import logging
+import signal
+import socket
+from types import FrameType
+from typing import TYPE_CHECKING
 
-MAX_BYTES = 64 * 2**20  # of a request
-MAX_REQUESTS = 256  # at the same time
+from keras_tokenlearner.serving.guard import MAX_BYTES, MAX_REQUESTS, Guard
+from keras_tokenlearner.serving.v2_binary import read_v2
+
+if TYPE_CHECKING:
+    import fastapi
+    import grpc
+    import kserve
+    import uvicorn
+    from kserve.protocol.dataplane import DataPlane
+    from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+
+MAX_CONNECTIONS = 2048
+HEADER_SECONDS = 10.0  # from the connection, or the first byte of a later request, to its headers
+IDLE_SECONDS = 15  # of a connection between two requests
+STOP_SECONDS = 30  # for requests in flight to be answered after SIGTERM
 
 
-async def run(endpoint, host, port, grpc_port):
+async def run(endpoint: "kserve.Model", host: str, port: int, grpc_port: int | None) -> None:
     """Serve a `kserve.Model` over HTTP and gRPC until the process gets a signal.
+
+    After SIGTERM or SIGINT no more connections are taken, those requests that have begun are
+    answered, and the function returns.
 
     Args:
         endpoint: A `kserve.Model`.
         host: Address to listen on.
         port: Integer, of HTTP.
-        grpc_port: Integer, of gRPC; `None` for none.
+        grpc_port: Integer, of gRPC; `None` or 0 for none.
+
+    Raises:
+        OSError: If a port is taken.
     """
     from kserve import ModelRepository
     from kserve.model_server import app
+    from kserve.protocol.dataplane import DataPlane
     from kserve.protocol.model_repository_extension import ModelRepositoryExtension
     from kserve.protocol.rest.server import RESTServer
 
     class OneModel(ModelRepository):
-        def unload(self, name):
+        def unload(self, name: str) -> None:
             raise KeyError(name)  # clients do not stop the server
+
+    class NoLoading(ModelRepositoryExtension):
+        async def load(self, model_name: str) -> None:
+            await self.unload(model_name)  # nor load others: the same 404
 
     repository = OneModel()
     repository.update(endpoint)
-    plane = _data_plane(repository)
-    extension = ModelRepositoryExtension(repository)
-    rest = RESTServer("kserve.model_server:app", plane, extension, port)
-    rest.config.host = host  # KServe would listen to the whole network
-    rest.config.limit_concurrency = MAX_REQUESTS
-    _refuse_in_words(app)
-    grpc = await _start_grpc(plane, extension, host, grpc_port) if grpc_port else None
-    print(f"serving {endpoint.name} at http://{host}:{port}/v1/models/{endpoint.name}", flush=True)
-    if grpc:
-        print(f"and over gRPC at {host}:{grpc_port}", flush=True)
-    try:
-        await rest.start()
-    finally:
+    plane = DataPlane(repository)
+    extension = NoLoading(repository)
+    with _listen(host, port) as listener:
+        grpc = await _start_grpc(plane, extension, host, grpc_port) if grpc_port else None
+        rest = RESTServer("kserve.model_server:app", plane, extension, port)
+        _add_routes(app, plane)
+        _refuse_in_words(app)
+        rest.create_application()
+        server = _server(rest.config)
+        print(f"serving {endpoint.name} at http://{host}:{port}/v1/models/{endpoint.name}")
         if grpc:
-            await grpc.stop(grace=1)
+            print(f"and over gRPC at {host}:{grpc_port}")
+        print(end="", flush=True)
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            if grpc:
+                await grpc.stop(grace=STOP_SECONDS)
 
 
-def _data_plane(repository):
-    """Return KServe's reader of requests, without its failures at requests that are broken."""
-    from kserve import InferInput, InferRequest
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
+    except OSError as error:
+        raise OSError(f"serve: cannot listen on port={port} of host={host!r}: {error}") from error
+
+
+def _server(config: "uvicorn.Config") -> "uvicorn.Server":
+    """Return the HTTP server, with limits on time, that ends with status 0 at a signal."""
+    import uvicorn
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    class Timed(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        """Closes connections whose headers do not come; uvicorn has no time-out for them."""
+
+        waits: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            if self.waits is None and self._is_idle():
+                self._wait()
+            super().data_received(data)
+            if self.waits is not None and not self._is_idle():
+                self._stop_waiting()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(exc)
+
+        def _is_idle(self) -> bool:
+            return self.cycle is None or self.cycle.response_complete
+
+        def _wait(self) -> None:
+            self.waits = asyncio.get_running_loop().call_later(HEADER_SECONDS, self._give_up)
+
+        def _stop_waiting(self) -> None:
+            if self.waits is not None:
+                self.waits.cancel()
+                self.waits = None
+
+        def _give_up(self) -> None:
+            self.waits = None
+            if self._is_idle():
+                self.transport.close()
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            # uvicorn's own raises the signal again, before gRPC has answered what it has begun.
+            self.force_exit = self.should_exit and sig == signal.SIGINT
+            self.should_exit = True
+
+    config.http = Timed
+    config.limit_concurrency = MAX_CONNECTIONS
+    config.timeout_keep_alive = IDLE_SECONDS
+    config.timeout_graceful_shutdown = STOP_SECONDS
+    return Server(config)
+
+
+def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane") -> None:
+    """Add routes of V1 and V2 that read requests themselves, before KServe's own.
+
+    KServe's take `"1"` and `true` for 1, parse on the event loop, and fail with 500 at bodies
+    that are broken in ways that they do not expect.
+    """
+    from fastapi import Request, Response
+    from fastapi.responses import ORJSONResponse
     from kserve.errors import InvalidInput
-    from kserve.protocol.dataplane import DataPlane
-    from kserve.protocol.infer_type import RequestedOutput
 
-    class Plane(DataPlane):
-        def decode(self, body, headers, *arguments, **keywords):
+    async def answer(name: str, request: Request) -> Response:
+        headers = dict(request.headers.items())
+        body = await request.body()
+        content = body
+        if request.url.path.startswith("/v2"):
             try:
-                return super().decode(body, headers, *arguments, **keywords)
-            except InvalidInput:
-                raise
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise InvalidInput(f"the request cannot be read: {error!r}") from error
+                content = await asyncio.to_thread(read_v2, body, headers, name)
+            except ValueError as error:
+                raise InvalidInput(str(error)) from error
+        found, _ = await plane.infer(model_name=name, request=content, headers=headers)
+        found, added = plane.encode(name, found, {}, {})  # no cloud events, whatever headers say
+        if isinstance(found, bytes):
+            return Response(found, headers=added)
+        return ORJSONResponse(found)
 
-        def decode_inference_request(self, body, headers, model_name):
-            if not isinstance(body, bytes):
-                return super().decode_inference_request(body, headers, model_name)
-            # V2 with binary tensors after the JSON; KServe's own fails at bytes that are no text.
-            start = int(headers["inference-header-content-length"])
-            fields, inputs, contents = json.loads(body[:start]), [], []
-            for field in fields["inputs"]:
-                end = start + field["parameters"]["binary_data_size"]
-                contents.append(body[start:end])
-                inputs.append(InferInput(field["name"], field["shape"], field["datatype"]))
-                start = end
-            outputs = [
-                RequestedOutput(output["name"], output.get("parameters"))
-                for output in fields.get("outputs", [])
-            ]
-            return InferRequest(
-                model_name,
-                inputs,
-                fields.get("id"),
-                contents,
-                parameters=fields.get("parameters"),
-                request_outputs=outputs or None,
-            )
+    async def v1(model_name: str, request: Request) -> Response:
+        return await answer(model_name, request)
 
-    return Plane(repository)
+    async def v2(model_name: str, request: Request) -> Response:
+        return await answer(model_name, request)
+
+    routes = {"/v1/models/{model_name}:predict": v1, "/v2/models/{model_name}/infer": v2}
+    for path, route in routes.items():
+        app.add_api_route(path, route, methods=["POST"], response_model=None)
 
 
-def _refuse_in_words(app):
-    """Limit the size of requests to an application, and answer those that are no V2 in short."""
+def _refuse_in_words(app: "fastapi.FastAPI") -> None:
+    """Put the limits before an application, and answer bad paths and fields in short."""
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from kserve.errors import InvalidInput, ModelNotFound
 
-    async def refuse(_, error):
+    async def refuse(_: "fastapi.Request", error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         return JSONResponse({"error": f"{place}: {first['msg']}"}, 400)
 
     app.add_exception_handler(RequestValidationError, refuse)
-    app.add_middleware(SizeLimit, max_bytes=MAX_BYTES)
+    app.add_middleware(Guard, max_bytes=MAX_BYTES, max_requests=MAX_REQUESTS)
     # A client's mistake is the client's to read, not a traceback in the log.
     logging.getLogger("kserve").addFilter(
         lambda record: (
@@ -108,47 +195,9 @@ def _refuse_in_words(app):
     )
 
 
-class SizeLimit:
-    """ASGI middleware that answers 413 to requests whose body is too large.
-
-    Args:
-        app: An ASGI application.
-        max_bytes: Integer, of the largest body.
-    """
-
-    def __init__(self, app, max_bytes):
-        self.app = app
-        self.max_bytes = max_bytes
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        messages, size, more = [], 0, True
-        while more:  # to the end, so that the client is there to read the answer
-            message = await receive()
-            size += len(message.get("body", b""))
-            more = message.get("more_body", False)
-            if size > self.max_bytes:
-                messages.clear()
-            else:
-                messages.append(message)
-        if size > self.max_bytes:
-            return await self._refuse(send)
-        messages.reverse()
-
-        async def again():
-            return messages.pop() if messages else await receive()
-
-        return await self.app(scope, again, send)
-
-    async def _refuse(self, send):
-        reason = {"error": f"a request must have at most {self.max_bytes} bytes"}
-        headers = [(b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": 413, "headers": headers})
-        await send({"type": "http.response.body", "body": json.dumps(reason).encode()})
-
-
-async def _start_grpc(plane, extension, host, port):
+async def _start_grpc(
+    plane: "DataPlane", extension: "ModelRepositoryExtension", host: str, port: int
+) -> "grpc.aio.Server":
     import grpc
     from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as protocol
     from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
@@ -157,10 +206,20 @@ async def _start_grpc(plane, extension, host, port):
     server = grpc.aio.server(
         interceptors=[ExceptionToStatusInterceptor()],
         maximum_concurrent_rpcs=MAX_REQUESTS,
-        options=[("grpc.max_receive_message_length", MAX_BYTES)],
+        options=[
+            ("grpc.max_receive_message_length", MAX_BYTES),
+            ("grpc.so_reuseport", 0),  # two servers on one port would mix their answers
+            ("grpc.max_connection_idle_ms", 20 * IDLE_SECONDS * 1000),
+        ],
     )
     servicer = InferenceServicer(plane, extension)
     protocol.add_GRPCInferenceServiceServicer_to_server(servicer, server)
-    server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"serve: cannot listen on grpc_port={port}: {error}") from error
+    if not bound:
+        raise OSError(f"serve: cannot listen on grpc_port={port}: {address} is taken")
     await server.start()
     return server

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving.export import newest_version
 from keras_tokenlearner.serving.serve import default_name
 
-SECONDS = 120  # to start
+SECONDS = 300  # to start, on a machine that is busy
 
 
 @dataclass
@@ -22,7 +23,7 @@ class LocalServer:
     """A server of a model on this machine.
 
     Attributes:
-        name: Of the model.
+        name: Of the model, as URLs have it.
         port: Of HTTP.
         grpc_port: Of gRPC.
         pid: Of the process.
@@ -68,9 +69,10 @@ def local_server(path, *options):
         ImportError: If kserve, the extra `serve`, is not installed.
     """
     require("kserve", "serve")
-    name = default_name(newest_version(Path(path)) or path)
+    name = urllib.parse.quote(default_name(newest_version(Path(path)) or path), safe="")
     port, grpc_port = _free_ports(2)
-    command = [sys.executable, "-m", "keras_tokenlearner.cli", "serve", str(path), *options]
+    # -P: no code of the folder that this is run in takes the place of a library's.
+    command = [sys.executable, "-P", "-m", "keras_tokenlearner.cli", "serve", str(path), *options]
     command += ["--port", str(port), "--grpc-port", str(grpc_port)]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)

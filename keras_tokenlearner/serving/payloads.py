@@ -4,43 +4,90 @@ import base64
 import binascii
 import json
 import struct
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-DATATYPES = {"string": "BYTES", "uint8": "UINT8", "float32": "FP32", "int32": "INT32"}
+from keras_tokenlearner.serving.served_model import Row, ServedModel
+from keras_tokenlearner.serving.v2_binary import check_shape
+
+if TYPE_CHECKING:
+    import kserve
+
+DATATYPES = {
+    "string": "BYTES",
+    "uint8": "UINT8",
+    "float16": "FP16",
+    "float32": "FP32",
+    "int32": "INT32",
+}
 
 
-def v1_request(body, model):
+def v1_body(body: bytes) -> dict[str, Any]:
+    """Return the JSON of a V1 request, which has `instances` or, by columns, `inputs`.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the request must be JSON: {error}") from error
+    if not isinstance(found, dict) or ("instances" in found) == ("inputs" in found):
+        raise ValueError('the request must be {"instances": [...]} or {"inputs": ...}')
+    return found
+
+
+def v1_request(
+    body: dict[str, Any] | bytes, model: ServedModel
+) -> tuple[str, list[dict[str, np.ndarray]]]:
     """Return the name of the signature and the rows of a V1 request.
 
     Args:
-        body: Dictionary, or bytes of JSON: `instances`, and `signature_name`. An instance is the
-            value of the only input, or a dictionary from inputs to values; encoded images are
-            `{"b64": "..."}`.
+        body: Result of `v1_body`, or its bytes: `instances` or `inputs`, and perhaps
+            `signature_name`. An instance is the value of the only input, or a dictionary from
+            inputs to values; encoded images are `{"b64": "..."}`. `inputs`, the columnar form,
+            has the values of all rows: of the only input, or a dictionary from inputs to values.
         model: A `ServedModel`.
 
     Raises:
         ValueError: If the request cannot be taken; the message says why.
+
+    Source: the REST API of TensorFlow Serving.
     """
-    body = _json(body) if isinstance(body, bytes) else body
-    instances = body.get("instances") if isinstance(body, dict) else None
-    if not isinstance(instances, list):
-        raise ValueError('the request must be {"instances": [...]}')
-    signature = body.get("signature_name", "serving_default")
+    found = v1_body(body) if isinstance(body, bytes) else body
+    signature = found.get("signature_name", "serving_default")
     inputs = model.check_signature(signature)
-    model.check_count(len(instances))
-    return signature, [model.check_row(signature, _v1_row(row, inputs)) for row in instances]
+    columnar = "inputs" in found
+    try:
+        rows = _columns(found["inputs"], inputs) if columnar else _instances(found, inputs, model)
+    except RecursionError as error:
+        raise ValueError("the values of a request are nested too deep") from error
+    model.check_count(len(rows))
+    return signature, model.check_rows(signature, rows)
 
 
-def v1_answer(answers):
-    """Return the V1 answer to rows: a dictionary each, or the value where there is only one."""
+def v1_answer(answers: list[dict[str, np.ndarray]], columnar: bool = False) -> dict[str, Any]:
+    """Return the V1 answer to rows.
+
+    Args:
+        answers: A dictionary of arrays for each row.
+        columnar: Boolean, whether the request was: `outputs` then has a dictionary from names to
+            the values of all rows, or these values where there is only one output. Otherwise
+            `predictions` has a dictionary for each row, or the value where there is only one.
+    """
     rows = [{name: _plain(value) for name, value in answer.items()} for answer in answers]
+    if columnar:
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
+        return {"outputs": columns if len(columns) > 1 else next(iter(columns.values()))}
     if rows and len(rows[0]) == 1:
-        rows = [next(iter(row.values())) for row in rows]
+        return {"predictions": [next(iter(row.values())) for row in rows]}
     return {"predictions": rows}
 
 
-def v2_request(request, model):
+def v2_request(
+    request: "kserve.InferRequest", model: ServedModel
+) -> tuple[str, list[dict[str, np.ndarray]]]:
     """Return the name of the signature and the rows of a V2 request.
 
     The signature is the parameter `signature_name`, or the one that takes the request's inputs.
@@ -55,6 +102,8 @@ def v2_request(request, model):
     if not request.inputs:
         raise ValueError("the request must have inputs")
     names = [found.name for found in request.inputs]
+    if len(set(names)) != len(names):
+        raise ValueError(f"an input must be there once; got {names}")
     signature = _parameter(request.parameters, "signature_name") or model.signature_of(names)
     inputs = model.check_signature(signature)
     columns = {found.name: _v2_column(found, inputs.get(found.name)) for found in request.inputs}
@@ -63,7 +112,7 @@ def v2_request(request, model):
     count = len(next(iter(columns.values())))
     model.check_count(count)
     rows = [{name: column[place] for name, column in columns.items()} for place in range(count)]
-    return signature, [model.check_row(signature, row) for row in rows]
+    return signature, model.check_rows(signature, rows)
 
 
 def v2_answer(answers):
@@ -87,11 +136,29 @@ def v2_tensors(specifications):
     ]
 
 
-def _json(body):
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the request must be JSON: {error}") from error
+def _instances(found: dict[str, Any], inputs: dict[str, Any], model: ServedModel) -> list[Row]:
+    """Return the rows of a request by rows."""
+    if not isinstance(found["instances"], list):
+        raise ValueError('the request must be {"instances": [...]}')
+    model.check_count(len(found["instances"]))
+    return [_v1_row(row, inputs) for row in found["instances"]]
+
+
+def _columns(values: Any, inputs: dict[str, Any]) -> list[Row]:
+    """Return the rows of a columnar request."""
+    if not isinstance(values, dict) or "b64" in values:
+        if len(inputs) != 1:
+            raise ValueError(f"inputs must be a dictionary with {list(inputs)}")
+        values = {next(iter(inputs)): values}
+    if set(values) != set(inputs):
+        raise ValueError(f"inputs must be a dictionary with {list(inputs)}; got {list(values)}")
+    lengths = {len(column) if isinstance(column, list) else None for column in values.values()}
+    if None in lengths or len(lengths) != 1:
+        raise ValueError("the inputs must be lists with equally many rows")
+    return [
+        _v1_row(dict(zip(values, row, strict=True)), inputs)
+        for row in zip(*values.values(), strict=True)
+    ]
 
 
 def _v1_row(instance, inputs):
@@ -111,6 +178,7 @@ def _v2_column(found, spec):
         raise ValueError(
             f"{found.name!r} must have datatype {DATATYPES[spec.dtype.name]}; got {found.datatype}"
         )
+    check_shape(found.name, list(found.shape))
     try:
         if found.datatype == "BYTES" and found.data and isinstance(found.data[0], str):
             array = np.array([_from_base64({"b64": text}) for text in found.data], object)
@@ -119,7 +187,7 @@ def _v2_column(found, spec):
         else:
             array = found.as_numpy()
         array = array.reshape(found.shape)
-    except (ValueError, TypeError, OverflowError, struct.error) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, struct.error) as error:
         raise ValueError(f"{found.name!r} does not fit its shape and type: {error}") from error
     if not array.ndim:
         raise ValueError(f"{found.name!r} must have rows; got a single value")
@@ -132,9 +200,13 @@ def _from_base64(value):
         return [_from_base64(item) for item in value]
     if not isinstance(value, dict) or set(value) != {"b64"}:
         raise ValueError('bytes must be written in JSON as {"b64": "..."}')
+    if not isinstance(value["b64"], str):
+        raise ValueError(f"b64 must be text; got {type(value['b64']).__name__}")
+    # With line breaks, as MIME and `base64` write it, or in the URL-safe alphabet without padding.
+    text = "".join(value["b64"].split()).replace("-", "+").replace("_", "/").rstrip("=")
     try:
-        return base64.b64decode(value["b64"], validate=True)
-    except (binascii.Error, ValueError, TypeError) as error:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
         raise ValueError(f"b64 must be base64: {error}") from error
 
 

@@ -1,14 +1,23 @@
 import asyncio
+import os
 from pathlib import Path
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving import payloads
 from keras_tokenlearner.serving.batching import Batcher
+from keras_tokenlearner.serving.export import is_version
 from keras_tokenlearner.serving.kserve_server import run
 from keras_tokenlearner.serving.served_model import ServedModel
 
 
-def serve(path, host="127.0.0.1", port=8080, grpc_port=8081, name=None, max_batch=32):
+def serve(
+    path: str | os.PathLike[str],
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    grpc_port: int | None = 8081,
+    name: str | None = None,
+    max_batch: int = 32,
+) -> None:
     """Serve an exported model with KServe, until the process is told to stop.
 
     Over HTTP it speaks V1, which is the REST schema of TensorFlow Serving, and V2, the Open
@@ -26,6 +35,7 @@ def serve(path, host="127.0.0.1", port=8080, grpc_port=8081, name=None, max_batc
 
     Raises:
         ValueError: If there is no exported model.
+        OSError: If a port is taken.
         ImportError: If a library that is needed is not installed; the message names the extra.
 
     Example::
@@ -43,7 +53,7 @@ def serve(path, host="127.0.0.1", port=8080, grpc_port=8081, name=None, max_batc
     asyncio.run(run(endpoint, host, port, grpc_port))
 
 
-def default_name(version):
+def default_name(version: str | os.PathLike[str]) -> str:
     """Return the name of an exported model: the name of the folder of its versions.
 
     Example:
@@ -52,7 +62,7 @@ def default_name(version):
     'flowers'
     """
     version = Path(version).resolve()
-    return (version.parent if version.name.isdigit() else version).name
+    return (version.parent if is_version(version.name) else version).name
 
 
 def _endpoint(name, model, max_batch):
@@ -79,7 +89,12 @@ def _endpoint(name, model, max_batch):
     class Endpoint(kserve.Model):
         async def predict(self, payload, headers=None, response_headers=None):
             if not isinstance(payload, kserve.InferRequest):
-                return payloads.v1_answer(await answers(payloads.v1_request, payload))
+                try:
+                    body = await asyncio.to_thread(payloads.v1_body, payload)
+                except ValueError as error:
+                    raise InvalidInput(str(error)) from error
+                found = await answers(payloads.v1_request, body)
+                return payloads.v1_answer(found, columnar="inputs" in body)
             found = payloads.v2_answer(await answers(payloads.v2_request, payload))
             outputs = [kserve.InferOutput(key, list(x.shape), kind, x) for key, kind, x in found]
             if payload.from_grpc:

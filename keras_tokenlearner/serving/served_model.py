@@ -1,5 +1,7 @@
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -8,6 +10,8 @@ from keras_tokenlearner.data.decoding import count_pixels, decode_image
 from keras_tokenlearner.data.resizing import fit_image
 from keras_tokenlearner.data.video.augment import fit_clip
 from keras_tokenlearner.serving.export import METADATA, newest_version
+
+Row: TypeAlias = Mapping[str, Any]  # arrays, nested lists or bytes, as a client sent them
 
 
 class ServedModel:
@@ -79,6 +83,24 @@ class ServedModel:
         if set(row) != set(inputs):
             raise ValueError(f"signature {signature!r} takes {list(inputs)}; got {list(row)}")
         return {name: self._check(name, spec, row[name]) for name, spec in inputs.items()}
+
+    def check_rows(self, signature: str, rows: Sequence[Row]) -> list[dict[str, np.ndarray]]:
+        """Return the rows of a request as `check_row` does, with a limit on their pixels together.
+
+        Args:
+            signature: Name of a signature.
+            rows: Dictionaries from the names of its inputs to arrays, nested lists or bytes.
+
+        Raises:
+            ValueError: If the model cannot take a row; the message says why.
+        """
+        checked = [self.check_row(signature, row) for row in rows]
+        total = sum(self.weight(row) for row in checked)
+        if total > 4 * self.max_pixels:
+            raise ValueError(
+                f"a request must have at most {4 * self.max_pixels} pixels; got {total}"
+            )
+        return checked
 
     def decode(
         self, signature: str, rows: list[dict[str, np.ndarray]]
@@ -179,12 +201,16 @@ class ServedModel:
 def _array(name, spec, value):
     """Return a value, or nested lists of values, as an array."""
     if spec.dtype == "string":
-        array = np.empty(np.shape(value) if isinstance(value, (list, np.ndarray)) else (), object)
-        array[...] = value
+        try:
+            shape = np.shape(value) if isinstance(value, (list, np.ndarray)) else ()
+            array = np.empty(shape, object)
+            array[...] = value
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{name!r} must be rows of equal length: {error}") from error
         return array
     try:
         return np.asarray(value)
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"{name!r} must be rows of equal length: {error}") from error
 
 

@@ -9,17 +9,24 @@ from tests.serving.server import serving
 
 
 @pytest.fixture(scope="package")
-def served(tmp_path_factory):
-    """A model with random weights, and the server of what it was exported to."""
+def exported_pico(tmp_path_factory):
+    """A model with random weights, and the folder that it was exported to."""
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
-    pytest.importorskip("kserve", reason="the server is KServe")
     folder = tmp_path_factory.mktemp("serve")
     keras.utils.set_random_seed(0)
     model = create_model("tokenlearner_pico8_4at1", classes=10)
     random = np.random.default_rng(0)
     model.set_weights([random.normal(0, 0.2, w.shape) for w in model.get_weights()])
     export(model, folder / "pico", class_names=[f"class {index}" for index in range(10)], top_k=3)
-    with serving(folder / "pico") as server:
+    return model, folder / "pico"
+
+
+@pytest.fixture(scope="package")
+def served(exported_pico):
+    """The model, and the server of what it was exported to."""
+    pytest.importorskip("kserve", reason="the server is KServe")
+    model, folder = exported_pico
+    with serving(folder) as server:
         yield model, server
 
 

@@ -77,3 +77,21 @@ def test_clients_that_left_do_not_stop_it():
         return await tasks[1]
 
     assert asyncio.run(ask()) == 4
+
+
+def test_rows_of_clients_that_left_are_not_worked_on():
+    double = Doubler()
+
+    async def ask():
+        batcher = Batcher(double)
+        first = asyncio.create_task(batcher.answer("a", 0))
+        await asyncio.sleep(0)
+        tasks = [asyncio.create_task(batcher.answer("a", n)) for n in (1, 2, 3)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        tasks[1].cancel()
+        double.go.set()
+        return await first, await tasks[2]
+
+    assert asyncio.run(ask()) == (0, 6)
+    assert [rows for _, rows in double.batches] == [[0], [3]]

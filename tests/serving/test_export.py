@@ -1,5 +1,6 @@
 """Exported models against the model that they came from, in a process without Keras."""
 
+import concurrent.futures
 import hashlib
 import io
 import json
@@ -13,7 +14,12 @@ import pytest
 from keras_tokenlearner import create_model, export
 from keras_tokenlearner.analysis import token_maps
 from keras_tokenlearner.data import resizing
-from keras_tokenlearner.serving.export import METADATA
+from keras_tokenlearner.serving.export import (
+    METADATA,
+    _next_version,
+    _write_in_another_process,
+    newest_version,
+)
 
 tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 
@@ -179,6 +185,59 @@ def test_maps_and_provenance(tmp_path):
     assert maps.shape == (2, 4, 4, 4)
     np.testing.assert_allclose(answer["token_maps"], maps, atol=1e-5)
     np.testing.assert_allclose(answer["probabilities"], _expected(model, images, 32), atol=1e-5)
+
+
+def test_exports_at_once_become_versions_of_their_own(tmp_path):
+    def move(number):
+        written = tmp_path / f".writing-{number}" / "model"
+        written.mkdir(parents=True)
+        (written / "saved_model.pb").write_text(str(number))
+        return _next_version(written, tmp_path)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as exports:
+        moved = list(exports.map(move, range(8)))
+    assert sorted(path.name for path in moved) == list("12345678")
+    for number, path in enumerate(moved):
+        assert (path / "saved_model.pb").read_text() == str(number)
+
+
+def test_newest_version_passes_over_what_is_no_whole_version(tmp_path):
+    for name in ("2", "9", "²", "٣", ".writing-4", "old"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "2" / "saved_model.pb").touch()
+    (tmp_path / "²" / "saved_model.pb").touch()
+    assert newest_version(tmp_path) == tmp_path / "2"
+    assert newest_version(tmp_path / "9") is None
+    written = tmp_path / ".writing-4"
+    (written / "saved_model.pb").touch()
+    assert _next_version(written, tmp_path) == tmp_path / "10"
+
+
+def test_code_in_the_current_folder_is_not_run_by_export(tmp_path, monkeypatch):
+    """The other process would import a planted module instead of a library."""
+    (tmp_path / "h5py.py").write_text("open('planted', 'w').close()\nraise ImportError")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    model = create_model("vit_pico8", classes=2)
+    options = {
+        "class_names": ["a", "b"],
+        "top_k": 1,
+        "maps": False,
+        "frame_step": None,
+        "provenance": None,
+        "activation": "softmax",
+        "is_applied": False,
+    }
+    _write_in_another_process(model, tmp_path / "out" / "model", options)
+    assert (tmp_path / "out" / "model" / "saved_model.pb").is_file()
+    assert not (tmp_path / "planted").exists()
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "vit_pico8", keras.layers.Dense(2)])
+def test_export_of_no_model_is_a_value_error(wrong, tmp_path):
+    with pytest.raises(ValueError, match="model="):
+        export(wrong, tmp_path / "served")
+    assert not (tmp_path / "served").exists()
 
 
 def test_weights_hash_equals_the_hash_of_the_values(exported):

@@ -1,9 +1,12 @@
 """Bad requests to the real server: a reason for each, and no harm to others."""
 
 import concurrent.futures
+import contextlib
 import io
 import json
 import re
+import socket
+import time
 
 import numpy as np
 import pytest
@@ -22,6 +25,17 @@ BAD_V1 = {
     "no instances": ({}, "instances"),
     "no JSON": (b"{", "JSON"),
     "deep JSON": (b"[" * 100_000, "JSON"),
+    "deep rows": (b'{"instances": ' + b"[" * 500 + b"]" * 500 + b"}", "501"),
+    "hidden depth": (b'{"]": ' * 900 + b"1" + b"}" * 900, "instances|JSON"),
+    "hidden rows": (
+        b'{"instances": [' + b'{"]": ' * 900 + b"1" + b"}" * 900 + b"]}",
+        "takes|deep|JSON",
+    ),
+    "both forms": ({"instances": [b64(JPEG)], "inputs": [b64(JPEG)]}, "instances.*inputs"),
+    "uneven": ({"inputs": {"encoded": b64(JPEG)}}, "rows"),
+    "other column": ({"inputs": {"image": [b64(JPEG)]}}, "\\['encoded'\\]"),
+    "b64 of a number": ({"instances": [{"b64": 5}]}, "int"),
+    "b64 of one letter": ({"instances": [{"b64": "A"}]}, "base64"),
     "no image": ({"instances": [b64(b"a text")]}, "an image must be one of JPEG"),
     "no bytes": ({"instances": [b64(b"")]}, "got 0 bytes"),
     "truncated": (
@@ -32,7 +46,7 @@ BAD_V1 = {
     "no base64": ({"instances": [{"b64": "%"}]}, "base64"),
     "text": ({"instances": ["flower.jpg"]}, "b64"),
     "many": ({"instances": [b64(JPEG)] * 257}, "1 to 256 rows; got 257"),
-    "large": (b" " * (64 * 2**20 + 1), "at most 67108864 bytes"),
+    "large": (b" " * (32 * 2**20 + 1), "at most 33554432 bytes"),
     "signature": ({"instances": [b64(JPEG)], "signature_name": "x"}, "one of .*'images'.*got 'x'"),
     "other input": ({"instances": [{"image": b64(JPEG)}]}, "takes \\['encoded'\\]"),
     "fractions": ({"signature_name": "images", "instances": [[[[0.5] * 3]]]}, "integers from 0"),
@@ -73,7 +87,14 @@ BAD_V2 = {
     "fractions": (field(data=[1, 2, 3.5]), "integers from 0 to 255"),
     "range": (field(data=[1, 2, -1]), "integers from 0 to 255"),
     "no rows": (field(shape=[0, 1, 1, 3], data=[]), "rows|shape"),
-    "no shape": ({"inputs": [{"name": "images"}]}, "Field required"),
+    "no shape": ({"inputs": [{"name": "images"}]}, "shape"),
+    "free shape": (field(shape=[-1]), "-1"),
+    "shape of text": (field(shape=["1", 1, 1, 3]), "'1'"),
+    "shape of booleans": (field(shape=[True, 1, 1, 3]), "True"),
+    "parameters": (field() | {"parameters": 5}, "parameters"),
+    "id": (field() | {"id": 5}, "id"),
+    "twice": ({"inputs": field()["inputs"] * 2}, "once"),
+    "deep data": (b'{"inputs": ' + b"[" * 500 + b"]" * 500 + b"}", "501"),
     "signature": (field() | {"parameters": {"signature_name": "x"}}, "one of .*got 'x'"),
     "no image": (field(name="encoded", shape=[1], datatype="BYTES", data=["YQ=="]), "must be one"),
     "no lengths": (binary("encoded", [1], "BYTES", b"abcdefg"), "does not fit its shape"),
@@ -85,6 +106,7 @@ BAD_V2 = {
 def test_v2_refuses(served, case):
     _, server = served
     body, reason = BAD_V2[case]
+    body = (body, {}) if isinstance(body, bytes) else body
     status, answer = server.v2(body[0], **body[1]) if isinstance(body, tuple) else server.v2(body)
     assert status == 400
     assert re.search(reason, answer["error"]), answer
@@ -135,6 +157,30 @@ def test_memory_does_not_grow(served):
 
         before = ask(5)
         assert ask(40) - before < 60
+
+
+def test_server_body_of_millions_of_lists_delays_no_other_request(served):
+    """Parsed, it stalled the others for 44 s."""
+    _, server = served
+    body = b'{"instances": [' + b"[]," * 10_000_000 + b"[]]}"
+    with concurrent.futures.ThreadPoolExecutor(2) as clients:
+        attacks = [clients.submit(server.v1, body) for _ in range(2)]
+        waits = []
+        while not all(attack.done() for attack in attacks):
+            start = time.monotonic()
+            assert server.ask("/v2/health/live")[0] == 200
+            waits.append(time.monotonic() - start)
+    assert [attack.result()[0] for attack in attacks] == [400, 400]
+    assert max(waits) < 10
+
+
+def test_server_with_idle_sockets_answers_others(served):
+    model, server = served
+    address = ("127.0.0.1", server.port)
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(address))
+        check(model, server.v1({"instances": [b64(JPEG)]})[1]["predictions"][0])
 
 
 def test_grpc_refuses(ask_grpc):

@@ -1,6 +1,8 @@
 """The real server, asked over the loopback: right answers, and a reason where there is none."""
 
+import base64
 import json
+import shutil
 import socket
 import struct
 from types import SimpleNamespace
@@ -23,6 +25,7 @@ from tests.serving.answers import (
     expected,
     tensors,
 )
+from tests.serving.server import serving
 
 pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 pytest.importorskip("kserve", reason="the server is KServe")
@@ -41,6 +44,40 @@ def test_v1_encoded(served, body):
     status, answer = server.v1(body)
     assert status == 200
     check(model, answer["predictions"][0])
+
+
+@pytest.mark.parametrize("form", ["lines", "url", "bare"])
+def test_v1_base64_of_other_writers_is_read(served, form):
+    """As `base64` of coreutils and MIME write it, for URLs, and without padding."""
+    content = next(x for x in (JPEG + b"\0" * n for n in range(3)) if len(x) % 3)
+    text = {
+        "lines": base64.encodebytes(content).decode(),
+        "url": base64.urlsafe_b64encode(content).decode().rstrip("="),
+        "bare": base64.b64encode(content).decode().rstrip("="),
+    }[form]
+    model, server = served
+    status, answer = server.v1({"instances": [{"b64": text}]})
+    assert status == 200, answer
+    check(model, answer["predictions"][0])
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_v1_columnar_is_answered_by_columns(served, named):
+    model, server = served
+    column = [b64(JPEG), b64(encode(PIXELS[:9], "PNG"))]
+    status, answer = server.v1({"inputs": {"encoded": column} if named else column})
+    assert status == 200 and list(answer) == ["outputs"]
+    rows = [{name: x[i] for name, x in answer["outputs"].items()} for i in range(2)]
+    check(model, rows[0])
+    check(model, rows[1], encode(PIXELS[:9], "PNG"))
+
+
+def test_v1_columnar_of_one_output_has_no_name(served):
+    model, server = served
+    pixels = RANDOM.uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    body = {"signature_name": "serve", "inputs": pixels.tolist()}
+    answer = server.v1(body)[1]["outputs"]
+    np.testing.assert_allclose(answer, model.predict(pixels, verbose=0), atol=1e-5)
 
 
 def test_v1_without_a_content_type_that_says_json(served):
@@ -138,6 +175,7 @@ def test_grpc_pixels(served, ask_grpc):
 def test_clients_do_not_stop_it(served):
     _, server = served
     assert server.ask("/v2/repository/models/pico/unload", {})[0] == 404
+    assert server.ask("/v2/repository/models/pico/load", {})[0] == 404
     assert server.ask("/v2/models/pico/ready")[0] == 200
 
 
@@ -171,6 +209,20 @@ def test_rows_together_are_answered_as_alone(served, tmp_path, backend):
     assert (len(answers), sizes) == (5, [8 if backend == "jax" else 5])
     right = served[0].predict(images.astype("float32"), verbose=0)
     np.testing.assert_allclose([x["probabilities"] for x in answers], right, atol=1e-5)
+
+
+def test_server_folder_with_space_and_planted_code_answers_as_usual(
+    exported_pico, tmp_path, monkeypatch
+):
+    model, folder = exported_pico
+    shutil.copytree(folder, tmp_path / "my model")
+    (tmp_path / "my model" / "9").mkdir()  # an incomplete version
+    (tmp_path / "h5py.py").write_text("open('planted', 'w').close()\nraise ImportError")
+    monkeypatch.chdir(tmp_path)
+    with serving("my model") as server:
+        assert server.name == "my%20model"
+        check(model, server.v1({"instances": [b64(JPEG)]})[1]["predictions"][0])
+    assert not (tmp_path / "planted").exists()
 
 
 def test_there_must_be_a_model(tmp_path):

@@ -14,6 +14,7 @@ def open_videos(path):
             the files of Charades: `Charades_v1_train.csv`, `Charades_v1_test.csv` and the videos in
             `Charades_v1_480`, or of AViD: `avid_train.json`, `avid_val.json` and the videos in
             `videos`; or `"tfds:NAME"` for a data set that tensorflow-datasets prepared.
+            `"folder:FOLDER"` is FOLDER, as in the names of sets of images.
 
     Returns:
         Two `VideoList` of the same classes.
@@ -23,7 +24,7 @@ def open_videos(path):
     """
     if str(path).startswith("tfds:"):
         return load_tfds(str(path).removeprefix("tfds:"))
-    path = Path(path)
+    path = Path(str(path).removeprefix("folder:"))
     if (path / "Charades_v1_train.csv").is_file():
         files = [path / f"Charades_v1_{split}.csv" for split in ("train", "test")]
         return tuple(from_charades(file, path / "Charades_v1_480") for file in files)

@@ -1,0 +1,156 @@
+"""Limits on HTTP requests, checked before they are parsed."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+MAX_BYTES = 32 * 2**20  # of a body
+MAX_ITEMS = 2**21  # values in JSON; larger arrays go as binary tensors
+MAX_LISTS = 2**20  # lists and dictionaries in JSON
+MAX_DEPTH = 32  # of JSON
+MAX_REQUESTS = 256  # at the same time
+BODY_SECONDS = 30.0  # until the last byte of a body
+
+Message: TypeAlias = dict[str, str | int | bytes | bool | list[tuple[bytes, bytes]]]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Scope: TypeAlias = Mapping[str, Any]  # as ASGI has it
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def check_json(body: bytes) -> None:
+    """Raise `ValueError` if JSON would take long to read, or is nested too deep.
+
+    A parser makes an object of three bytes and keeps the interpreter to itself meanwhile. Counting
+    brackets and commas takes milliseconds. Those in strings count too, which base64 has none of;
+    depth that strings hide ends at the parser's own limit.
+
+    Args:
+        body: Bytes that should be JSON.
+
+    Raises:
+        ValueError: If there is too much of anything.
+
+    Example:
+
+    >>> check_json(b'{"instances": [[1, 2], [3, 4]]}')
+    """
+    lists = body.count(b"[") + body.count(b"{")
+    items = body.count(b",") + lists
+    if lists > MAX_LISTS or items > MAX_ITEMS:
+        raise ValueError(
+            f"a request must have at most {MAX_ITEMS} values in {MAX_LISTS} lists; send arrays as "
+            f"binary tensors (V2). Received: {items} values in {lists} lists"
+        )
+    content = np.frombuffer(body, "uint8")
+    opens = (content == ord("[")) | (content == ord("{"))
+    closes = (content == ord("]")) | (content == ord("}"))
+    steps = opens[opens | closes].astype("int32") * 2 - 1
+    depth = int(np.cumsum(steps).max(initial=0))
+    if depth > MAX_DEPTH:
+        raise ValueError(f"JSON must be at most {MAX_DEPTH} deep. Received: {depth}")
+
+
+class Guard:
+    """ASGI middleware that reads bodies within limits, and drops requests without a client.
+
+    It answers 413 to bodies that are too large, 408 to those that do not come to an end, 400 to
+    JSON that would take long to read and 503 while too many requests are answered. When a client
+    disconnects, its request is cancelled.
+
+    Args:
+        app: An ASGI application.
+        max_bytes: Integer, of the largest body.
+        max_requests: Integer, requests that are answered at the same time.
+        body_seconds: Seconds until the last byte of a body.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        max_bytes: int = MAX_BYTES,
+        max_requests: int = MAX_REQUESTS,
+        body_seconds: float = BODY_SECONDS,
+    ) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+        self.max_requests = max_requests
+        self.body_seconds = body_seconds
+        self.running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        try:
+            async with asyncio.timeout(self.body_seconds):
+                body = await self._read(receive)
+        except TimeoutError:
+            return await _refuse(send, 408, f"a body must come within {self.body_seconds:g} s")
+        if body is None:
+            return None
+        if len(body) > self.max_bytes:
+            reason = f"a request must have at most {self.max_bytes} bytes"
+            return await _refuse(send, 413, reason)
+        if self.running >= self.max_requests:
+            return await _refuse(send, 503, f"{self.running} requests are being answered; retry")
+        self.running += 1
+        try:
+            return await self._answer(scope, body, receive, send)
+        finally:
+            self.running -= 1
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """Return a body, cut off behind the limit; `None` if the client has left."""
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:  # to the end, so that the client is there to read the answer
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            part, more = message.get("body", b""), bool(message.get("more_body"))
+            assert isinstance(part, bytes)
+            if size <= self.max_bytes:
+                parts.append(part)
+            size += len(part)
+        return b"".join(parts)
+
+    async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Let the application answer, for as long as the client is there."""
+        if not _is_binary(scope):
+            try:
+                await asyncio.to_thread(check_json, body)
+            except ValueError as error:
+                return await _refuse(send, 400, str(error))
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        gone = asyncio.ensure_future(receive())
+
+        async def again() -> Message:
+            return messages.pop() if messages else await asyncio.shield(gone)
+
+        answering = asyncio.ensure_future(self.app(scope, again, send))
+        try:
+            await asyncio.wait({answering, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done():
+                return answering.result()
+            answering.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await answering
+        finally:
+            gone.cancel()
+            answering.cancel()
+        return None
+
+
+def _is_binary(scope: Scope) -> bool:
+    """Return whether binary tensors follow the JSON; their reader checks the JSON."""
+    return any(name == b"inference-header-content-length" for name, _ in scope["headers"])
+
+
+async def _refuse(send: Send, status: int, reason: str) -> None:
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"error": reason}).encode()})

@@ -1,0 +1,134 @@
+"""Bodies of V2 requests, with binary tensors or without, as KServe's requests."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from keras_tokenlearner.serving.guard import check_json
+
+if TYPE_CHECKING:
+    from kserve import InferInput, InferRequest
+
+
+def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferRequest":
+    """Return the request that a body holds; every field has the type that V2 asks for.
+
+    Args:
+        body: JSON, and behind it the binary tensors, if any.
+        headers: Of the request, in lower case.
+        model_name: Name of the model.
+
+    Returns:
+        A `kserve.InferRequest`.
+
+    Raises:
+        ValueError: If the body is no V2 request; the message says why.
+
+    Source: the Open Inference Protocol, with its extension for binary tensors.
+    """
+    from kserve import InferRequest
+    from kserve.protocol.infer_type import RequestedOutput
+
+    length = headers.get("inference-header-content-length")
+    if length is None and headers.get("content-type", "").startswith("application/octet-stream"):
+        raise ValueError("the request cannot be read: no header Inference-Header-Content-Length")
+    start = len(body) if length is None else _length(length, len(body))
+    fields = _typed("the request", _parsed(body[:start]), dict)
+    inputs, contents = [], []
+    for field in _typed("inputs", fields.get("inputs"), list):
+        found, size = _input(_typed("an input", field, dict), len(body) - start)
+        inputs.append(found)
+        if size is not None:
+            contents.append(body[start : start + size])
+            start += size
+    if start != len(body):
+        raise ValueError(f"binary_data_size leaves {len(body) - start} bytes behind the tensors")
+    if contents and len(contents) != len(inputs):
+        raise ValueError("either all inputs or none must have a binary_data_size")
+    outputs = [
+        RequestedOutput(
+            _typed("an output's name", _typed("an output", output, dict).get("name"), str),
+            _parameters(output),
+        )
+        for output in _typed("outputs", fields.get("outputs", []), list)
+    ]
+    return InferRequest(
+        model_name,
+        inputs,
+        _typed("id", fields.get("id", ""), str),
+        contents or None,
+        parameters=_parameters(fields),
+        request_outputs=outputs or None,
+    )
+
+
+def check_shape(name: str, shape: list[int]) -> None:
+    """Raise `ValueError` if a shape is not one of integers of at least 0.
+
+    Args:
+        name: Of the input.
+        shape: Shape in the request.
+    """
+    if not all(
+        isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape
+    ):
+        raise ValueError(f"{name!r} must have a shape of integers of at least 0; got {shape}")
+
+
+def _input(field: dict[str, Any], left: int) -> tuple["InferInput", int | None]:
+    """Return an input without its binary content, and the size of that."""
+    from kserve import InferInput
+
+    name = _typed("an input's name", field.get("name"), str)
+    shape = _typed(f"{name!r}: shape", field.get("shape"), list)
+    check_shape(name, shape)
+    datatype = _typed(f"{name!r}: datatype", field.get("datatype"), str)
+    parameters = _parameters(field) or {}
+    size = parameters.get("binary_data_size")
+    if "binary_data_size" not in parameters:
+        data = _typed(f"{name!r}: data", field.get("data"), list)
+        return InferInput(name, shape, datatype, data, parameters), None
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= left:
+        raise ValueError(
+            f"{name!r} must have a binary_data_size from 0 to the {left} bytes that are there; "
+            f"got {size!r}"
+        )
+    if "data" in field:
+        raise ValueError(f"{name!r} must have data or a binary_data_size, not both")
+    return InferInput(name, shape, datatype), size
+
+
+def _length(value: str, size: int) -> int:
+    if not value.isascii() or not value.isdecimal() or len(value) > 18 or int(value) > size:
+        raise ValueError(
+            "Inference-Header-Content-Length must be the bytes of the JSON, at most the "
+            f"{size} of the body; got {value[:20]!r}"
+        )
+    return int(value)
+
+
+def _parsed(content: bytes) -> Any:
+    check_json(content)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the request must be JSON: {error}") from error
+
+
+def _parameters(field: dict[str, Any]) -> dict[str, str | int | float | bool] | None:
+    parameters = field.get("parameters")
+    if parameters is None:
+        return None
+    found = _typed("parameters", parameters, dict)
+    for name, value in found.items():
+        if not isinstance(value, (str, int, float, bool)):
+            raise ValueError(f"parameter {name!r} must be text, a number or a boolean")
+    return found
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    """Return a value that is of a type, or raise `ValueError`."""
+    wanted = {"dict": "a JSON object", "list": "a list", "str": "text"}[kind.__name__]
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be {wanted}; got {type(value).__name__}")
+    return value

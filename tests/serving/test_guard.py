@@ -1,0 +1,165 @@
+"""Limits on requests before they are read: on size, time, nesting, and clients that left."""
+
+import asyncio
+import json
+import socket
+import time
+
+import pytest
+
+from keras_tokenlearner.serving import guard, kserve_server
+from keras_tokenlearner.serving.guard import Guard, check_json
+
+SCOPE = {"type": "http", "path": "/", "headers": []}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"[" + b"[]," * 10_000_000 + b"[]]", "10000002 lists"),
+        (b"[" + b"1," * 5_000_000 + b"1]", "values"),
+        (b'{"instances": ' + b"[" * 500 + b"]" * 500 + b"}", "501"),
+    ],
+)
+def test_check_json_refuses_what_would_take_long(body, reason):
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=reason):
+        check_json(body)
+    assert time.monotonic() - start < 10  # parsed, the first takes 44 s and 2 GB
+
+
+def test_check_json_takes_an_image_and_text_of_no_json():
+    check_json(json.dumps({"instances": [[[[1, 2, 3]] * 224] * 224] * 4}).encode())
+    check_json(b"")
+    check_json(b"]]}}")
+
+
+def run(app, parts, **limits):
+    """Return the messages that a guarded application sends to a client that sends some parts.
+
+    A part is the bytes of a body, seconds to wait, or `None` where the client leaves.
+    """
+    sent, waiting = [], list(parts)
+
+    async def receive():
+        while waiting and isinstance(waiting[0], float):
+            await asyncio.sleep(waiting.pop(0))
+        if not waiting:
+            await asyncio.sleep(30)
+        part = waiting.pop(0)
+        if part is None:
+            return {"type": "http.disconnect"}
+        more = any(isinstance(left, bytes) for left in waiting)
+        return {"type": "http.request", "body": part, "more_body": more}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(Guard(app, **limits)(SCOPE, receive, send))
+    return sent
+
+
+async def echo(scope, receive, send):
+    message = await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": message["body"]})
+
+
+def test_guard_body_within_the_limits_is_passed_on_whole():
+    assert run(echo, [b"[1,", b"2]"])[1]["body"] == b"[1,2]"
+
+
+@pytest.mark.parametrize(
+    ("parts", "limits", "status"),
+    [
+        ([b"x" * 60, b"x" * 60], {"max_bytes": 100}, 413),
+        ([b"[1,", 1.0, b"2]"], {"body_seconds": 0.05}, 408),
+        ([b"[" * 100], {}, 400),
+        ([b"[]"], {"max_requests": 0}, 503),
+    ],
+)
+def test_guard_body_out_of_the_limits_is_refused(parts, limits, status):
+    sent = run(echo, parts, **limits)
+    assert sent[0]["status"] == status
+    assert list(json.loads(sent[1]["body"])) == ["error"]
+
+
+def test_guard_client_that_left_cancels_its_request():
+    ended = []
+
+    async def slow(scope, receive, send):
+        try:
+            await asyncio.sleep(20)
+        finally:
+            ended.append(time.monotonic() - start)
+
+    start = time.monotonic()
+    assert run(slow, [b"[]", 0.05, None]) == []
+    assert len(ended) == 1 and ended[0] < 10
+
+
+def test_guard_lets_other_requests_through_while_one_body_is_awaited():
+    async def both():
+        guarded = Guard(echo, max_requests=1)
+        sent = []
+
+        async def never():
+            await asyncio.sleep(30)
+
+        async def receive():
+            return {"type": "http.request", "body": b"1"}
+
+        async def send(message):
+            sent.append(message)
+
+        slow = asyncio.create_task(guarded(SCOPE, never, send))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(guarded(SCOPE, receive, send), 10)
+        slow.cancel()
+        return sent
+
+    assert asyncio.run(both())[0]["status"] == 200
+
+
+def test_connections_without_headers_are_closed_and_slow_ones_too(monkeypatch):
+    """Sockets that send nothing, or a header a second, do not stay; others are answered."""
+    uvicorn = pytest.importorskip("uvicorn", reason="the server is KServe")
+    monkeypatch.setattr(kserve_server, "HEADER_SECONDS", 0.4)
+
+    async def serve():
+        with kserve_server._listen("127.0.0.1", 0) as listener:
+            port = listener.getsockname()[1]
+            server = kserve_server._server(uvicorn.Config(Guard(echo), log_config=None))
+            running = asyncio.create_task(server.serve(sockets=[listener]))
+            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(50)]
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+            good, asking = await asyncio.open_connection("127.0.0.1", port)
+            asking.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n[]")
+            status = await asyncio.wait_for(good.readline(), 20)
+            ends = [await asyncio.wait_for(one[0].read(), 20) for one in silent]
+            ends.append(await asyncio.wait_for(reader.read(), 20))
+            server.should_exit = True
+            for _, one in [*silent, (reader, writer), (good, asking)]:
+                one.close()
+            await asyncio.wait_for(running, 20)
+            return status, ends
+
+    status, ends = asyncio.run(serve())
+    assert b"200" in status
+    assert ends == [b""] * 51
+
+
+def test_listening_on_a_taken_port_raises_os_error():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"port={port}"):
+            kserve_server._listen("127.0.0.1", port)
+
+
+def test_limits_are_those_that_the_page_states():
+    from pathlib import Path
+
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    assert f"{guard.MAX_BYTES // 2**20} MiB" in page
+    assert f"{guard.MAX_DEPTH} deep" in page

@@ -1,0 +1,92 @@
+"""A server that is told to stop answers what it has begun, and ends with status 0."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+
+import pytest
+
+pytest.importorskip("kserve", reason="the server is KServe")
+
+PROGRAM = """
+import asyncio, sys
+import kserve
+import numpy as np
+from keras_tokenlearner.serving.kserve_server import run
+
+class Slow(kserve.Model):
+    async def predict(self, payload, headers=None, response_headers=None):
+        print("begun", flush=True)
+        await asyncio.sleep(1.5)
+        if not isinstance(payload, kserve.InferRequest):
+            return {"predictions": [1]}
+        output = kserve.InferOutput("y", [1], "FP32")
+        output.set_data_from_numpy(np.ones(1, "float32"), binary_data=True)
+        return kserve.InferResponse("", "slow", [output])
+
+model = Slow("slow")
+model.load()
+asyncio.run(run(model, "127.0.0.1", int(sys.argv[1]), int(sys.argv[2])))
+"""
+
+
+def start(port, grpc_port):
+    command = [sys.executable, "-c", PROGRAM, str(port), str(grpc_port)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def read_until(process, text):
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return
+    raise AssertionError("".join(lines) + process.stderr.read())
+
+
+def test_sigterm_lets_requests_in_flight_finish_and_ports_are_not_shared():
+    import grpc
+    from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+    from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as protocol
+
+    from keras_tokenlearner.serving.kserve_server import _start_grpc
+    from keras_tokenlearner.serving.local import _free_ports
+
+    ports = _free_ports(2)
+    process = start(*ports)
+    try:
+        read_until(process, "over gRPC")
+        with pytest.raises(OSError, match=f"grpc_port={ports[1]}"):
+            asyncio.run(_start_grpc(None, None, "127.0.0.1", ports[1]))
+        statuses = []
+
+        def post():
+            url = f"http://127.0.0.1:{ports[0]}/v1/models/slow:predict"
+            with urllib.request.urlopen(url, b'{"instances": [1]}', timeout=200) as answer:
+                statuses.append(answer.status)
+
+        with grpc.insecure_channel(f"127.0.0.1:{ports[1]}") as channel:
+            stub = protocol.GRPCInferenceServiceStub(channel)
+            field = {"name": "x", "shape": [1], "datatype": "FP32"}
+            request = messages.ModelInferRequest(
+                model_name="slow", inputs=[field | {"contents": {"fp32_contents": [1.0]}}]
+            )
+            calls = [stub.ModelInfer.future(request, timeout=200) for _ in range(6)]
+            clients = [threading.Thread(target=post) for _ in range(2)]
+            for client in clients:
+                client.start()
+            for _ in range(8):
+                read_until(process, "begun")
+            process.send_signal(signal.SIGTERM)
+            names = [call.result().outputs[0].name for call in calls]
+            for client in clients:
+                client.join(200)
+        assert names == ["y"] * 6
+        assert statuses == [200, 200]
+        assert process.wait(200) == 0
+    finally:
+        process.kill()
+        process.wait()
