@@ -1,5 +1,5 @@
 import keras
-from keras import layers, ops
+from keras import ops
 
 from keras_tokenlearner._checks import (
     check_channels,
@@ -8,13 +8,14 @@ from keras_tokenlearner._checks import (
     check_positive,
 )
 from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.mlp import MLP
 from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 from keras_tokenlearner.layers.norms import norm_layer
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class AttentionPooling(layers.Layer):
+class AttentionPooling(CompositeLayer):
     """One vector from all tokens, by attention from a learned query: the head of SigLIP.
 
     `y = Attention(latent, x, x)`, with a vector `latent` that is learned; then

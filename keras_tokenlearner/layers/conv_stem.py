@@ -10,11 +10,12 @@ from keras_tokenlearner._checks import (
     check_positive,
 )
 from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import to_frames
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class ConvStem(layers.Layer):
+class ConvStem(CompositeLayer):
     """Turns images, or each frame of videos, into tokens by a few small convolutions.
 
     Convolutions of 3 x 3, each followed by a LayerNorm over the channels and an activation; then a

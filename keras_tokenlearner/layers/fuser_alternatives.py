@@ -12,6 +12,7 @@ from keras_tokenlearner._checks import (
     check_positive,
 )
 from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import (
     check_grid,
     flatten_grid,
@@ -24,7 +25,7 @@ from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class Unpool(layers.Layer):
+class Unpool(CompositeLayer):
     """Writes processed tokens back through the maps they were learned with.
 
     `X_t[n] <- sum_s maps[n, s] Y_t[s] + X_t[n]`: the TokenFuser with the TokenLearner's maps in
@@ -90,7 +91,7 @@ class Unpool(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class Reproject(layers.Layer):
+class Reproject(CompositeLayer):
     """Writes processed tokens back by one more transformer layer, from positions to tokens.
 
     `X <- X + Attention(LayerNorm(X), LayerNorm(Y))`, then `X <- X + MLP(LayerNorm(X))`: every

@@ -1,11 +1,11 @@
 import keras
-from keras import layers
 
 from keras_tokenlearner._checks import check_channels, check_positive
+from keras_tokenlearner.layers.composite import CompositeLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class LayerScale(layers.Layer):
+class LayerScale(CompositeLayer):
     """Multiplies each channel by a learned factor, `y[..., c] = gamma[c] x[..., c]`.
 
     Args:

@@ -3,11 +3,12 @@ from keras import layers, ops
 
 from keras_tokenlearner._checks import check_int, check_positive
 from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.mlp import MLP
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class MixerBlock(layers.Layer):
+class MixerBlock(CompositeLayer):
     """A block of MLP-Mixer: an MLP over the tokens, then an MLP over the channels (Table 12).
 
     `u = x + MLP(LayerNorm(x)^T)^T`, for every channel alike, then `y = u + MLP(LayerNorm(u))`, for

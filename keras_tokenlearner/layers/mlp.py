@@ -10,12 +10,13 @@ from keras_tokenlearner._checks import (
     check_rate,
 )
 from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.linear import linear
 from keras_tokenlearner.layers.norms import NORMS, norm_layer
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class MLP(layers.Layer):
+class MLP(CompositeLayer):
     """Two dense layers with an activation between, over the last axis.
 
     `y = W2 activation(W1 x + b1) + b2`, with dropout after each dense layer. It is the MLP of the

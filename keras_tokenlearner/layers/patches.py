@@ -2,10 +2,11 @@ import keras
 from keras import layers
 
 from keras_tokenlearner._checks import check_channels_last, check_int, check_ints
+from keras_tokenlearner.layers.composite import CompositeLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class PatchEmbedding(layers.Layer):
+class PatchEmbedding(CompositeLayer):
     """Cuts images into patches and projects each to a token, keeping their grid.
 
     A convolution whose stride is its kernel; rows and columns that do not fill a patch are left

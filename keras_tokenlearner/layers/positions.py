@@ -1,12 +1,12 @@
 import keras
 import numpy as np
-from keras import layers
 
 from keras_tokenlearner._checks import check_channels_last, check_choice
+from keras_tokenlearner.layers.composite import CompositeLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class PositionEmbedding(layers.Layer):
+class PositionEmbedding(CompositeLayer):
     """Adds a learned vector to each position of a grid, and resizes its table on load.
 
     `y[b, h, w] = x[b, h, w] + table[h, w]`, likewise with a frame axis. The table has the shape of

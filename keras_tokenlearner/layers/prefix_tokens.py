@@ -1,11 +1,12 @@
 import keras
-from keras import layers, ops
+from keras import ops
 
 from keras_tokenlearner._checks import check_channels, check_int
+from keras_tokenlearner.layers.composite import CompositeLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class PrefixTokens(layers.Layer):
+class PrefixTokens(CompositeLayer):
     """Puts learned tokens before a sequence: the class token, or register tokens.
 
     Args:

@@ -1,9 +1,11 @@
 import keras
 from keras import layers, ops
 
+from keras_tokenlearner.layers.composite import CompositeLayer
+
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class PriorAttention(layers.Layer):
+class PriorAttention(CompositeLayer):
     """Attention whose weights are learned for the places of tokens, not computed from them.
 
     `y_i = sum_j softmax_j(p[i, j]) f_v(x_j)` with a learned table p of N x N and a linear `f_v`

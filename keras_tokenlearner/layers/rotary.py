@@ -2,7 +2,7 @@ import math
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import ops
 
 from keras_tokenlearner._checks import (
     check_choice,
@@ -11,6 +11,7 @@ from keras_tokenlearner._checks import (
     check_ints,
     check_positive,
 )
+from keras_tokenlearner.layers.composite import CompositeLayer
 
 COORDINATES = ("index", "centred")
 FREQUENCIES = ("fixed", "learned")
@@ -19,7 +20,7 @@ ORDERS = ("height_first", "width_first")
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class RotaryPositions(layers.Layer):
+class RotaryPositions(CompositeLayer):
     """Cosines and sines by which attention rotates queries and keys, from places on a grid.
 
     The channels of a head are taken in pairs, and each pair `c` of a token at the coordinates

@@ -4,10 +4,11 @@ import keras
 from keras import layers, ops
 
 from keras_tokenlearner._checks import check_channels, check_heads, check_int
+from keras_tokenlearner.layers.composite import CompositeLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class SelfAttention(layers.Layer):
+class SelfAttention(CompositeLayer):
     """Multi-head self-attention of the paper's bottleneck modules: no bias, no output projection.
 
     `y_i = sum_j softmax_j(q_i . k_j / sqrt(d)) v_j` for every head, with q, k and v linear in the

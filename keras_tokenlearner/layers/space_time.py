@@ -1,14 +1,15 @@
 import keras
-from keras import layers, ops
+from keras import ops
 
 from keras_tokenlearner._checks import check_channels_last, check_choice, check_int
+from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import flatten_grid, restore_grid
 from keras_tokenlearner.layers.self_attention import SelfAttention
 from keras_tokenlearner.layers.vector_attention import VectorAttention
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class SpaceTimeAttention(layers.Layer):
+class SpaceTimeAttention(CompositeLayer):
     """Self-attention of a video over space, over time, or over both (Tables 11 and 12).
 
     Every position of every frame is a token. `over="spatial"` lets it see the H * W tokens of its

@@ -10,11 +10,12 @@ from keras import layers, ops
 
 from keras_tokenlearner._checks import check_channels_last, check_int, check_ints
 from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import check_grid, flatten_grid, resolve_grid, to_frames
 from keras_tokenlearner.layers.mlp import MLP
 
 
-class FrameTokenizer(layers.Layer):
+class FrameTokenizer(CompositeLayer):
     """Base of layers that map every frame, (B * T, H, W, C), to S tokens, (B * T, S, C).
 
     Subclasses implement `build_frames(height, width, channels)`, `tokenize(frames)` and
@@ -272,7 +273,7 @@ class PooledTokens(FrameTokenizer):
         self.mlp.build((None, channels))
 
     def tokenize(self, frames):
-        return self.mlp(ops.mean(frames, axis=(1, 2)))
+        return self.mlp(ops.mean(ops.cast(frames, "float32"), axis=(1, 2)))  # sums overflow float16
 
     def tokens_per_frame(self, height, width):
         return self.num_tokens

@@ -9,6 +9,7 @@ from keras_tokenlearner._checks import (
     check_rate,
 )
 from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import (
     check_grid,
     flatten_grid,
@@ -20,7 +21,7 @@ from keras_tokenlearner.layers.mlp import MLP
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class TokenFuser(layers.Layer):
+class TokenFuser(CompositeLayer):
     """Mixes processed tokens and writes them back to every position they were learned from.
 
     A linear layer over the token axis mixes the tokens Y, `Y <- M Y`, for every channel alike.

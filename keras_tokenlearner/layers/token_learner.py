@@ -10,6 +10,7 @@ from keras_tokenlearner._checks import (
     check_rate,
 )
 from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import (
     check_grid,
     flatten_grid,
@@ -22,7 +23,7 @@ from keras_tokenlearner.layers.mlp import MLP
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class TokenLearner(layers.Layer):
+class TokenLearner(CompositeLayer):
     """Learns a few tokens from every image or frame, each a weighted pool of its pixels.
 
     For frame `X_t` of H x W positions, token i is (Eq. 1 of the paper)
@@ -157,10 +158,13 @@ class TokenLearner(layers.Layer):
         pixels = (to_frames if self.over == "frame" else to_volume)(inputs, grid)
         maps = self._attend(pixels, training)
         x, weights = flatten_grid(pixels), flatten_grid(maps)
+        if self.compute_dtype == "float16":  # which holds no sum above 65504, nor such a count
+            x, weights = ops.cast(x, "float32"), ops.cast(weights, "float32")
         tokens = ops.matmul(ops.transpose(weights, (0, 2, 1)), x)  # (B or B * T, S, C)
         if self.attention == "conv" and self.pooling == "mean":
             count = ops.shape(x)[1]  # an integer where it is known: no copy to a GPU to wait for
             tokens = tokens / (count if isinstance(count, int) else ops.cast(count, tokens.dtype))
+        tokens = ops.cast(tokens, self.compute_dtype)
         if self.over == "frame" and len(inputs.shape) != 4:
             tokens = ops.reshape(tokens, (ops.shape(inputs)[0], -1, inputs.shape[-1]))
         return (tokens, restore_grid(maps, inputs)) if return_maps else tokens

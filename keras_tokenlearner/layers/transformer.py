@@ -13,6 +13,7 @@ from keras_tokenlearner._checks import (
     check_rate,
 )
 from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.layer_scale import LayerScale
 from keras_tokenlearner.layers.mlp import MLP
 from keras_tokenlearner.layers.multi_head_attention import QKV_BIASES, MultiHeadAttention
@@ -22,7 +23,7 @@ from keras_tokenlearner.layers.vector_attention import VectorAttention
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class TransformerBlock(layers.Layer):
+class TransformerBlock(CompositeLayer):
     """A pre-norm transformer layer: attention over the tokens, then an MLP over the channels.
 
     `x <- x + Attention(Norm(x))`, then `x <- x + MLP(Norm(x))`.

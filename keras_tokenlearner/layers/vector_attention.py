@@ -3,12 +3,13 @@ from keras import layers, ops
 
 from keras_tokenlearner._checks import check_bool, check_channels, check_int
 from keras_tokenlearner.layers.channel_attention import channel_attention
+from keras_tokenlearner.layers.composite import CompositeLayer
 
 _QUERIES_AT_ONCE = 8  # bounds the largest tensor to (B, 8, N, C)
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-class VectorAttention(layers.Layer):
+class VectorAttention(CompositeLayer):
     """Attention with weights of its own for every channel, the paper's Vector Transformer.
 
     For every token `z_i` (Eq. 3 of the paper)
@@ -124,15 +125,20 @@ class VectorAttention(layers.Layer):
 
 
 def _attend(x):
-    """Attend from a few queries, (B, n, C), to all (B, M, C) tokens, in the direct form."""
+    """Attend from a few queries, (B, n, C), to all (B, M, C) tokens, in the direct form.
+
+    In float32, as `channel_attention`: products of halves lose digits that the softmax multiplies,
+    and in float16 they overflow.
+    """
+    dtype = x["v"].dtype
+    x = {name: value if name == "mask" else ops.cast(value, "float32") for name, value in x.items()}
     logits = ops.expand_dims(x["q"], 2) * ops.expand_dims(x["k"], 1)  # (B, n, M, C)
     if "gamma" in x:
         logits = ops.matmul(logits, x["gamma"])
-    logits = ops.cast(logits, "float32")
     if "mask" in x:
         logits = ops.where(ops.expand_dims(x["mask"], -1) > 0, logits, -1e9)
-    weights = ops.cast(ops.softmax(logits, axis=2), x["v"].dtype)
-    return ops.sum(weights * ops.expand_dims(x["v"], 1), axis=2)
+    weights = ops.softmax(logits, axis=2)
+    return ops.cast(ops.sum(weights * ops.expand_dims(x["v"], 1), axis=2), dtype)
 
 
 def _split(x):

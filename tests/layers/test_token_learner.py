@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner.layers import TokenLearner
+from keras_tokenlearner.layers import PooledTokens, TokenLearner
 from tests.conformance import array
 from tests.layers import helpers
 from tests.layers.helpers import close, random_layer, refused, run
@@ -188,3 +188,28 @@ def test_torch_waits_for_no_number_on_its_way_to_a_gpu(pooling):
         layer(x)
     # a number that becomes a tensor is copied, and the copy waits for all work before it
     assert any("conv" in name for name in names) and not any("lift" in name for name in names)
+
+
+@pytest.mark.parametrize("attention", ["conv", "mlp"])
+@pytest.mark.parametrize("half, rtol", [("bfloat16", 2e-2), ("float16", 2e-3)])
+def test_token_learner_of_large_values_in_half_precision_is_their_weighted_mean(
+    half, rtol, attention
+):
+    """The sum of 64 x 64 values of 50 is 204800, and float16 holds at most 65504."""
+    layer = TokenLearner(2, attention=attention, num_convs=1, dtype=f"mixed_{half}")
+    x = np.full((1, 64, 64, 4), 50.0)
+    tokens, maps = run(layer, x, return_maps=True)
+    expected = np.einsum("bhws,bhwc->bsc", maps.astype("float64"), x)
+    expected /= 64 * 64 if attention == "conv" else 1
+    np.testing.assert_allclose(tokens, expected, rtol=rtol)
+
+
+def test_pooled_tokens_of_large_values_in_half_precision_are_finite():
+    layer = PooledTokens(2, dtype="mixed_float16")
+    found = run(layer, np.full((1, 64, 64, 4), 50.0))
+    exact = PooledTokens(2)
+    exact.build((1, 64, 64, 4))
+    exact.set_weights(layer.get_weights())
+    np.testing.assert_allclose(
+        found, run(exact, np.full((1, 64, 64, 4), 50.0)), rtol=2e-2, atol=0.1
+    )

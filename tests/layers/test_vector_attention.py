@@ -178,3 +178,32 @@ def test_refuses_arguments(arguments, words):
 def test_refuses_shapes(arguments, shape, words):
     layer = VectorAttention(**arguments)
     refused(lambda: layer.build(shape), "VectorAttention", "Received: ", *words)
+
+
+@pytest.mark.parametrize("form", [{}, {"gamma": True}, {"mask": True}], ids=str)
+@pytest.mark.parametrize("half, atol", [("bfloat16", 2e-2), ("float16", 3e-3)])
+def test_vector_attention_in_half_precision_is_near_to_float64(form, half, atol):
+    """Queries and keys of 300 have products that float16 cannot hold."""
+    form = dict(form)
+    mask = np.tril(np.ones((1, 12, 12), bool)) if form.pop("mask", False) else None
+    layer = VectorAttention(use_bias=False, dtype=f"mixed_{half}", **form)
+    layer.build((1, 12, 8))
+    identity = np.eye(8)
+    scales = {"query": 300, "key": 300, "value": 1, "gamma": 1}
+    for weight in layer.weights:
+        weight.assign(
+            scales[weight.path.split("/")[-2 if "kernel" in weight.path else -1]] * identity
+        )
+    z = keras.ops.cast(array((1, 12, 8), 0), half)
+    found = run(layer, z, attention_mask=mask)
+    z = keras.ops.convert_to_numpy(keras.ops.cast(z, "float32")).astype("float64")
+    scaled = [keras.ops.cast(300 * z, "float32")] * 2
+    q, k = (
+        keras.ops.convert_to_numpy(keras.ops.cast(keras.ops.cast(x, half), "float32"))
+        for x in scaled
+    )
+    logits = q.astype("float64")[:, :, None] * k.astype("float64")[:, None]
+    if mask is not None:
+        logits = np.where(mask[..., None], logits, -np.inf)
+    exact = (helpers.softmax(logits, axis=2) * z[:, None]).sum(2)
+    np.testing.assert_allclose(found, exact, atol=atol, rtol=atol)

@@ -1,0 +1,133 @@
+"""What is frozen of a layer made of layers, when it is built and when it is loaded."""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import keras
+
+BuildConfig = dict[str, "list[int | None] | dict[str, list[int | None]] | dict[str, bool]"]
+
+
+class CompositeLayer(keras.layers.Layer):
+    """Base of our layers: those that `build` creates are frozen as the layer is, and stay so.
+
+    `layer.trainable = False` freezes the layers inside that exist. Those that a frozen layer
+    creates later, in `build`, are trainable in Keras, as reported in tensorflow/tensorflow issue
+    37541 (https://github.com/tensorflow/tensorflow/issues/37541): the variables of a frozen model
+    would be trainable once it is loaded, and the state of its optimizer would not fit. Here they
+    are frozen with the layer. Parts that differ from the layer around them are kept in the build
+    config, so that a partly frozen layer is loaded as it was saved.
+    """
+
+    def __init_subclass__(cls, **kwargs: bool) -> None:
+        super().__init_subclass__(**kwargs)
+        if "build" in vars(cls):
+            cls.build = _freezing(vars(cls)["build"])
+
+    def get_build_config(self) -> BuildConfig | None:
+        config = super().get_build_config()
+        flags = trainable_flags(self)
+        return {**config, "trainable_flags": flags} if config and flags else config
+
+    def build_from_config(self, config: BuildConfig) -> None:
+        super().build_from_config(config)
+        set_trainable_flags(self, (config or {}).get("trainable_flags", {}))
+
+
+def trainable_flags(layer: keras.Layer) -> dict[str, bool]:
+    """Return which parts of a layer or model are frozen, or not, otherwise than what is around.
+
+    Args:
+        layer: A `keras.Layer` or `keras.Model`, built.
+
+    Returns:
+        Dictionary from paths of names within the layer, such as `"block_0/mlp"`, to whether the
+        part is trainable, from the outside in. Parts that are as the layer around them are left
+        out, so that a layer frozen as a whole gives an empty dictionary.
+
+    Example:
+
+    >>> model = create_model("vit_pico8", classes=10)
+    >>> model.get_layer("block_0").mlp.trainable = False
+    >>> trainable_flags(model)
+    {'block_0/mlp': False}
+    """
+    return {
+        path: part.trainable
+        for path, part, parent in _parts(layer)
+        if part.trainable != parent.trainable
+    }
+
+
+def set_trainable_flags(layer: keras.Layer, flags: dict[str, bool]) -> None:
+    """Freeze parts of a layer or model, or make them trainable, as `trainable_flags` has it.
+
+    Args:
+        layer: A `keras.Layer` or `keras.Model`, built.
+        flags: Dictionary from paths within the layer to booleans. Parts that it does not name
+            become as the layer around them.
+
+    Raises:
+        ValueError: If the layer has no part of such a path. Nothing is changed then.
+
+    Example:
+
+    >>> model = create_model("vit_pico8", classes=10)
+    >>> set_trainable_flags(model, {"block_0/mlp": False})
+    >>> model.get_layer("block_0").mlp.trainable, model.get_layer("block_1").mlp.trainable
+    (False, True)
+    """
+    parts = list(_parts(layer))
+    unknown = flags.keys() - {path for path, _, _ in parts}
+    if unknown:
+        raise ValueError(
+            f"set_trainable_flags: `flags` must name parts of {layer.name!r}, such as "
+            f"{[path for path, _, _ in parts[:3]]}. Received: {sorted(unknown)}"
+        )
+    for path, part, parent in parts:  # a layer before those that it holds
+        trainable = flags.get(path, parent.trainable)
+        if part.trainable != trainable or path in flags:
+            part.trainable = trainable
+
+
+def _freezing(build: Callable[..., None]) -> Callable[..., None]:
+    """Return a `build` after which the layers that it created are frozen if the layer is."""
+
+    @functools.wraps(build)
+    def build_and_freeze(self: CompositeLayer, *args, **kwargs) -> None:
+        build(self, *args, **kwargs)
+        if not self.trainable:
+            self.trainable = False  # Keras hands it on to the layers that exist now
+
+    return build_and_freeze
+
+
+def _parts(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer, keras.Layer]]:
+    """Yield the path of every layer within a layer, the layer, and the one around it."""
+    for part in _children(layer):
+        path = f"{prefix}{part.name}"
+        yield path, part, layer
+        yield from _parts(part, f"{path}/")
+
+
+def _children(layer: keras.Layer) -> list[keras.Layer]:
+    """Return the layers that a layer holds itself, in attributes, lists and dictionaries."""
+    if isinstance(layer, keras.Model):
+        # Keras's functional models keep no flag of their inputs.
+        return [part for part in layer.layers if not isinstance(part, keras.layers.InputLayer)]
+    found: dict[int, keras.Layer] = {}
+
+    def visit(value) -> None:
+        if isinstance(value, keras.Layer):
+            found.setdefault(id(value), value)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                visit(item)
+        elif isinstance(value, dict):
+            for item in value.values():
+                visit(item)
+
+    for value in vars(layer).values():
+        visit(value)
+    found.pop(id(layer), None)
+    return list(found.values())
