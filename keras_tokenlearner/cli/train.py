@@ -22,6 +22,9 @@ def train(
     distribute: Annotated[
         str, typer.Option(help="one_device, data_parallel, model_parallel:N, or auto.")
     ] = "one_device",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Delete the backup of an interrupted run first.")
+    ] = False,
 ):
     """Train a model by a recipe; an interrupted run continues when you repeat the command.
 
@@ -45,7 +48,7 @@ def train(
             print(f"--set {field + '=' + str(getattr(chosen, field)):34}  {text}")
         return
     with distribution.scope(distribute) as devices:
-        score = train(chosen, output, devices)
+        score = train(chosen, output, devices, restart)
     print(f"test score {score:.2%}; weights and results are in {output}")
 
 

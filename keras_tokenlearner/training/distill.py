@@ -11,6 +11,7 @@ from keras_tokenlearner._checks import (
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.models.head import before_head, has_head
 from keras_tokenlearner.models.reduction import before_reducer
+from keras_tokenlearner.training.finite import StopOnNonFinite
 from keras_tokenlearner.training.optimizers import adamw
 from keras_tokenlearner.training.remember import remember
 from keras_tokenlearner.training.resume import Resume
@@ -121,6 +122,7 @@ def distill(
         loggers = [each for each in callbacks if isinstance(each, keras.callbacks.CSVLogger)]
         resume = Resume(backup, batches, loggers=loggers)
         callbacks, initial_epoch = [resume, *callbacks], resume.initial_epoch
+    callbacks = [StopOnNonFinite(student, "distill"), *callbacks]
     return distiller.fit(
         batches,
         epochs=epochs,

@@ -1,12 +1,14 @@
 import contextlib
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_int
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.weights.formats import read_npz
@@ -28,17 +30,21 @@ class Resume(keras.callbacks.Callback):
     Args:
         path: Path of the file, which ends in `.npz`.
         batches: `keras_tokenlearner.data.Batches`, as passed to `fit`.
-        save_freq: `"epoch"`, or an integer: also after that many batches.
+        save_freq: `"epoch"`, or an integer: also after that many batches, or the first end of an
+            execution past them if the model was compiled with `steps_per_execution`.
         loggers: Callbacks to tell of the epochs before this process, such as a
             `keras.callbacks.CSVLogger`; pass them to `fit` too.
         devices: The result of `keras_tokenlearner.training.distribution.scope`: all processes read
             the file, one writes it.
 
+        run: Dictionary of what decides the run, such as its settings, to be kept in the file: a
+            run with others is refused. It must hold what JSON can.
+
     Attributes:
         initial_epoch: Integer for `fit`, the epoch at which training continues.
 
     Raises:
-        ValueError: If the file is damaged or of another model.
+        ValueError: If the file is damaged, or of another model or another `run`.
         FloatingPointError: In training, if the loss is not finite. The file is then of before.
         OSError: In training, if the file cannot be written. The one before it stays.
 
@@ -56,11 +62,13 @@ class Resume(keras.callbacks.Callback):
     2
     """
 
-    def __init__(self, path, batches, save_freq="epoch", loggers=(), devices=None):
+    def __init__(self, path, batches, save_freq="epoch", loggers=(), devices=None, run=None):
         super().__init__()
         self.path = Path(path)
         self.batches = batches
-        self.save_freq = save_freq
+        self.save_freq = save_freq if save_freq == "epoch" else _freq(save_freq)
+        self.run = json.loads(json.dumps(run or {}))
+        self.batches.start = 0  # an interrupted run may have left another
         self.loggers = loggers
         self.devices = devices or Devices()
         self.place = {"epoch": 0, "batch": 0, "history": []}
@@ -69,6 +77,21 @@ class Resume(keras.callbacks.Callback):
         self._saved = read_npz(self.path) if self.path.is_file() else None
         if self._saved:
             self.place = json.loads(str(self._saved["place"]))
+            if run is not None:
+                self._check_run()
+
+    def _check_run(self):
+        """Refuse a file of a run with other settings, and show what differs."""
+        saved = json.loads(str(self._saved["run"])) if "run" in self._saved else {}
+        names = sorted(saved.keys() | self.run.keys())
+        changed = [name for name in names if saved.get(name) != self.run.get(name)]
+        if changed:
+            lines = (f"{name}: {saved.get(name)!r}, now {self.run.get(name)!r}" for name in changed)
+            raise ValueError(
+                f"Resume: {self.path} is of a run with other settings. Use those, start anew with "
+                "`restart=True` (`--restart`), or name another folder. Received: "
+                + "; ".join(lines)
+            )
 
     @property
     def initial_epoch(self):
@@ -103,10 +126,15 @@ class Resume(keras.callbacks.Callback):
             require("torch", "torch").manual_seed(int(random.integers(2**63)))
 
     def on_train_batch_end(self, batch, logs=None):
-        done, last = self.batches.start + batch + 1, batch + 1 == len(self.batches)
+        # Keras counts a last execution as if it were full.
+        last = batch + 1 >= len(self.batches)
+        done = self.batches.start + batch + 1
         if last and self.batches.start and keras.backend.backend() == "tensorflow":
             self._last = [(v, self.devices.to_numpy(v)) for v in self._variables()]
-        if self.save_freq != "epoch" and done % self.save_freq == 0 and not last:
+        passed = self.save_freq != "epoch" and (
+            done // self.save_freq > self.place["batch"] // self.save_freq
+        )
+        if passed and not last:
             self._check(logs)
             self._save(self.place["epoch"], done)
 
@@ -118,7 +146,7 @@ class Resume(keras.callbacks.Callback):
         self._undo()
         self._check(logs)
         self.batches.start = 0
-        self.place["history"].append(logs)
+        self.place["history"].append({name: _plain(value) for name, value in logs.items()})
         self._save(epoch + 1, 0)
 
     def on_train_end(self, logs=None):
@@ -136,7 +164,8 @@ class Resume(keras.callbacks.Callback):
         self._saved = None
         for epoch, logs in enumerate(self.place["history"]):
             for callback in (self.model.history, *self.loggers):
-                callback.on_epoch_end(epoch, dict(logs))
+                found = {name: _restored(value) for name, value in logs.items()}
+                callback.on_epoch_end(epoch, found)
 
     def _check(self, logs):
         if not np.isfinite(logs["loss"]):
@@ -159,7 +188,9 @@ class Resume(keras.callbacks.Callback):
         if len(self._variables()) < len(paths):
             self.model.test_on_batch(*self.batches[0])  # TensorFlow makes the metrics so late
         variables = self._variables()
-        if [variable.path for variable in variables] != paths:
+        fits = _unnumbered(variable.path for variable in variables) == _unnumbered(paths)
+        shapes = [self._saved[str(index)].shape for index in range(len(paths))]
+        if not fits or [tuple(variable.shape) for variable in variables] != shapes:
             raise ValueError(
                 f"Resume: {self.path} is of another model, optimizer or backend. Use the "
                 "settings of the interrupted run, or delete the file to start again"
@@ -176,6 +207,7 @@ class Resume(keras.callbacks.Callback):
         arrays = {str(index): self.devices.to_numpy(v) for index, v in enumerate(variables)}
         if not self.devices.writes:
             return
+        arrays["run"] = json.dumps(self.run)
         arrays["place"] = json.dumps(self.place)
         arrays["paths"] = json.dumps([variable.path for variable in variables])
         unfinished = self.path.with_suffix(".unfinished")
@@ -193,3 +225,25 @@ class Resume(keras.callbacks.Callback):
                 f"Resume: the backup cannot be written, and {before}: make room or name another "
                 f"folder, then start again. {error}"
             ) from error
+
+
+def _freq(save_freq):
+    return check_int("Resume", "save_freq", save_freq)
+
+
+def _unnumbered(paths):
+    """Return paths without the numbers that Keras gives to names.
+
+    Keras counts its names in a process: an optimizer that is made again there is `muon_1`.
+    """
+    return [re.sub(r"_\d+(?=[_/]|$)", "", path) for path in paths]
+
+
+def _plain(value):
+    """Return a metric as JSON can hold it: one of each class is a list."""
+    return np.asarray(keras.ops.convert_to_numpy(value)).tolist()
+
+
+def _restored(value):
+    """Return a metric as `fit` gives it: one of each class is an array."""
+    return np.array(value, "float32") if isinstance(value, list) else value

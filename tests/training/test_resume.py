@@ -193,3 +193,71 @@ def test_fit_must_be_told_where_to_go_on(small, tmp_path):
     fit(Resume(tmp_path / "backup.npz", batches), epochs=1)
     with pytest.raises(ValueError, match="pass initial_epoch=resume.initial_epoch"):
         fit(Resume(tmp_path / "backup.npz", batches), initial_epoch=0)
+
+
+def test_metric_of_each_class_goes_into_the_backup_and_comes_back(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    metric = keras.metrics.F1Score(average=None, name="f1")
+    random = np.random.default_rng(0)
+    labels = np.eye(3, dtype="float32")[np.arange(8) % 3]
+    batches = Batches((random.normal(size=(8, 4)).astype("float32"), labels), 4)
+    model.compile("sgd", "categorical_crossentropy", metrics=[metric], jit_compile=False)
+    path, arguments = tmp_path / "backup.npz", {"shuffle": False, "verbose": 0}
+    first = model.fit(batches, epochs=2, callbacks=[Resume(path, batches)], **arguments)
+    assert np.shape(first.history["f1"]) == (2, 3)
+    resume = Resume(path, batches)
+    start = {"initial_epoch": resume.initial_epoch, "epochs": 3}
+    history = model.fit(batches, callbacks=[resume], **start, **arguments).history
+    np.testing.assert_array_equal(history["f1"][:2], first.history["f1"])
+    assert np.shape(history["f1"]) == (3, 3)
+
+
+def test_save_freq_with_steps_per_execution_saves_at_the_next_end_of_an_execution(tmp_path):
+    if keras.backend.backend() == "torch":
+        pytest.skip("Keras takes one step an execution on PyTorch")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False, steps_per_execution=3)
+    batches = Batches((np.ones((14, 4), "float32"), np.ones((14, 1), "float32")), 1)
+    saved, resume = [], Resume(tmp_path / "backup.npz", batches, save_freq=4)
+    save = resume._save
+    resume._save = lambda epoch, batch: (saved.append((epoch, batch)), save(epoch, batch))
+    model.fit(batches, epochs=1, callbacks=[resume], shuffle=False, verbose=0)
+    # Executions end after 3, 6, 9, 12 and 14 batches; the multiples of 4 are 4, 8 and 12.
+    assert saved == [(0, 0), (0, 6), (0, 9), (0, 12), (1, 0)]
+
+
+def test_interrupted_run_continues_in_the_same_process(tmp_path):
+    """Keras counts names: the second optimizer's variables are called otherwise."""
+    batches = Batches((np.ones((8, 4), "float32"), np.ones((8, 1), "float32")), 4)
+    path = tmp_path / "backup.npz"
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.params["epochs"] == 2 and batch == 1 and self.model.optimizer.iterations > 2:
+                raise KeyboardInterrupt
+
+    def fit(path, *callbacks):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        model.compile(keras.optimizers.Adam(0.1), "mse", jit_compile=False)
+        resume = Resume(path, batches, save_freq=1)
+        start = {"initial_epoch": resume.initial_epoch, "callbacks": [resume, *callbacks]}
+        model.fit(batches, epochs=2, shuffle=False, verbose=0, **start)
+        return model.get_weights()
+
+    expected = fit(tmp_path / "unbroken.npz")
+    with pytest.raises(KeyboardInterrupt):
+        fit(path, Interrupt())
+    assert Resume(path, batches).place["batch"] == 1
+    for one, other in zip(fit(path), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_backup_of_a_run_with_other_settings_is_refused_with_what_differs(small, tmp_path):
+    _, batches, fit = small
+    path = tmp_path / "backup.npz"
+    fit(Resume(path, batches, run={"learning_rate": 0.1, "seed": 0}), epochs=1)
+    assert Resume(path, batches, run={"learning_rate": 0.1, "seed": 0}).initial_epoch == 1
+    with pytest.raises(ValueError, match="learning_rate: 0.1, now 0.2") as caught:
+        Resume(path, batches, run={"learning_rate": 0.2, "seed": 0})
+    assert "seed" not in str(caught.value) and "--restart" in str(caught.value)

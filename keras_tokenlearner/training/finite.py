@@ -1,0 +1,57 @@
+"""Training that ends with an error, and not with a model full of NaN."""
+
+import keras
+import numpy as np
+
+
+class StopOnNonFinite(keras.callbacks.Callback):
+    """Ends training with an error after an epoch whose loss or weights are not finite.
+
+    The model then has the weights of before the training. It stands first among the callbacks, so
+    that those behind it, such as `Resume` or `keras.callbacks.ModelCheckpoint`, save no NaN.
+
+    Args:
+        model: The `keras.Model` to restore, such as the student of a distillation. Defaults to
+            the one that is trained.
+        owner: Name of the caller, for the error message.
+
+    Raises:
+        FloatingPointError: In training, if the loss or a weight is not finite.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> callbacks = [StopOnNonFinite()]
+    >>> history = model.fit(np.ones((8, 4)), np.ones((8, 1)), callbacks=callbacks, verbose=0)
+    """
+
+    def __init__(self, model: keras.Model | None = None, owner: str = "fit") -> None:
+        super().__init__()
+        self.restored = model
+        self.owner = owner
+        self._before: list[np.ndarray] = []
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._before = [np.array(array) for array in self._restored().get_weights()]
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        found = None if np.isfinite(loss) else f"the loss is {loss}"
+        for variable in self._restored().variables:
+            if found is None and "float" in variable.dtype and not _is_finite(variable):
+                found = f"the variable {variable.path} is not finite"
+        if found is None:
+            return
+        self._restored().set_weights(self._before)
+        raise FloatingPointError(
+            f"{self.owner}: {found} after epoch {epoch}. The weights are those of before the "
+            "training. Lower the learning rate, or look for inputs that are not finite"
+        )
+
+    def _restored(self) -> keras.Model:
+        return self.model if self.restored is None else self.restored
+
+
+def _is_finite(variable: keras.Variable) -> bool:
+    return bool(keras.ops.all(keras.ops.isfinite(variable.value)))

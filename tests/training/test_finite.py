@@ -1,0 +1,60 @@
+"""Training that breaks down ends with an error and gives the weights back."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.models import retrofit
+from keras_tokenlearner.training import distill
+from keras_tokenlearner.training.finite import StopOnNonFinite
+from keras_tokenlearner.training.lock import locked
+
+
+@pytest.mark.parametrize("broken", ["learning_rate", "images"])
+def test_fit_that_diverges_raises_and_restores_the_weights(broken):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    rate = 1e30 if broken == "learning_rate" else 0.1
+    model.compile(keras.optimizers.SGD(rate), "mse", jit_compile=False)
+    x = np.full((8, 4), np.nan if broken == "images" else 1.0)
+    before = model.get_weights()
+    with pytest.raises(FloatingPointError, match="^fit: "):
+        model.fit(x, np.ones((8, 1)), epochs=3, callbacks=[StopOnNonFinite()], verbose=0)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_distill_that_diverges_raises_and_restores_the_student():
+    images = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3))
+    teacher = create_model("vit_pico8", classes=3, input_shape=(16, 16, 3))
+    student = retrofit(teacher, at=1, num_tokens=2)
+    before = student.get_weights()
+    with pytest.raises(FloatingPointError, match="^distill: "):
+        distill(student, teacher, images, epochs=2, batch_size=2, learning_rate=1e30, verbose=0)
+    for one, other in zip(student.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_locked_folder_refuses_a_second_run_until_the_first_ends_or_is_killed(tmp_path):
+    code = (
+        "import sys, time; from keras_tokenlearner.training.lock import locked\n"
+        f"with locked('train', {str(tmp_path)!r}): print('locked', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert "locked" in process.stdout.readline()
+        with pytest.raises(ValueError, match="output="), locked("train", tmp_path):
+            pass
+    finally:
+        process.kill()
+        process.wait()
+    with (
+        locked("train", tmp_path),
+        pytest.raises(ValueError, match="output="),
+        locked("train", tmp_path),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
