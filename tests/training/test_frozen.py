@@ -1,4 +1,4 @@
-"""What is frozen stays frozen, through files, and with it the state of the optimizer."""
+"""Frozen layers stay frozen through files, and the optimizer keeps its state."""
 
 import keras
 import numpy as np
