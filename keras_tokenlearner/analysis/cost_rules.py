@@ -146,8 +146,9 @@ def _(layer: own.RotaryPositions, shape, maps=None):
     return angles + centres
 
 
-@count.register
-def _(layer: own.PositionEmbedding, shape):
+@count.register(own.PositionEmbedding)
+@count.register(own.SequencePositions)
+def _(layer, shape):
     return _each(1, shape)
 
 

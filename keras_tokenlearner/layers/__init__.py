@@ -12,6 +12,7 @@ from keras_tokenlearner.layers.prefix_tokens import PrefixTokens
 from keras_tokenlearner.layers.prior_attention import PriorAttention
 from keras_tokenlearner.layers.rotary import RotaryPositions
 from keras_tokenlearner.layers.self_attention import SelfAttention
+from keras_tokenlearner.layers.sequence_positions import SequencePositions
 from keras_tokenlearner.layers.space_time import SpaceTimeAttention
 from keras_tokenlearner.layers.token_alternatives import (
     DirectTokens,

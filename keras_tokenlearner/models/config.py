@@ -8,15 +8,53 @@ from keras_tokenlearner._checks import (
     check_heads,
     check_int,
     check_ints,
+    check_number,
     check_pairs,
     check_positive,
     check_rate,
 )
 from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.multi_head_attention import QKV_BIASES
+from keras_tokenlearner.layers.norms import NORMS
+from keras_tokenlearner.layers.rotary import LAYOUTS, ORDERS
 
 REDUCERS = ("token_learner", "spatial_pooling", "fixed_grid", "direct_tokens", "pooled_tokens")
 FUSERS = ("token_fuser", "unpool", "reproject")
-HEAD_READS = ("class_and_registers", "class_and_average")
+BESIDE_THE_CLASS_TOKEN = ("class_and_registers", "class_and_average")
+POOLS = ("average", "max", "attention")
+HEAD_READS = (*BESIDE_THE_CLASS_TOKEN, *POOLS)
+POSITIONS = ("normal", "sincos", "sequence")
+ROTARY = ("index", "centred", "learned")
+# Fields by which newer families differ from the ViT of 2021, whose names many files share.
+NEWER = (
+    "embedding_norm",
+    "rotary",
+    "pool_prefix",
+    "final_norm",
+    "final_norm_epsilon",
+    "pre_logits",
+    "head_bias",
+    "norm",
+    "qk_norm",
+    "qkv_bias",
+    "attention_bias",
+    "mlp_bias",
+    "attention_inner_norm",
+    "mlp_inner_norm",
+)
+BOOLEANS = (
+    "gated_mlp",
+    "class_token",
+    "pre_norm",
+    "embedding_norm",
+    "pool_prefix",
+    "head_bias",
+    "qk_norm",
+    "attention_bias",
+    "mlp_bias",
+    "attention_inner_norm",
+    "mlp_inner_norm",
+)
 
 
 @dataclass(frozen=True)
@@ -50,20 +88,53 @@ class VisionTransformerConfig:
             code's default, its `use_normalization=False`, or the paper's text.
         stem: `None`, or the `convs` of a `ConvStem` instead of the patch embedding, whose strides
             multiply to the patch size; a patch of a video is one frame deep then.
-        positions: `"normal"` or `"sincos"`, where the table of positions starts.
+        embedding_norm: Whether a norm follows the patch embedding, before the positions (AIMv2).
+        positions: Where the learned table of positions starts, `"normal"` or `"sincos"`;
+            `"sequence"` for sines and cosines of the place in the sequence, which no file holds
+            (VideoMAE); `None` for none (DINOv3, V-JEPA 2).
+        rotary: `None`, or what the blocks rotate queries and keys by, as `RotaryPositions` has it:
+            `"index"` (EVA-02, Perception Encoder, V-JEPA 2), `"centred"` (DINOv3), or
+            `"learned"` frequencies of every head and block (RoPE-ViT).
+        rotary_theta: Base of the frequencies.
+        rotary_layout: `"interleaved"`, `"half"` (DINOv3) or `"tiled"` (V-JEPA 2).
+        rotary_order: `"height_first"`, or `"width_first"` (Perception Encoder, RoPE-ViT).
+        rotary_offset: Added to each index (Perception Encoder).
+        rotary_grid: The grid that indices are scaled to, or `None` (EVA-02: that of its training).
+        rotary_tokens: How learned tokens are rotated: `"none"`, as prefix tokens are, or
+            `"centre_of_mass"`, as if each stood where its map does.
         class_token: Whether a class token is learned and read by the head, instead of the average.
         register_tokens: How many register tokens are learned besides.
         head_reads: `None` for the class token or, without one, the average of the patches; or the
             tokens next to the class token: `"class_and_registers"`, as in distilled DeiT, whose
-            distillation token is a register, or `"class_and_average"`, as in DINOv2's classifiers.
-        pre_norm: Whether a LayerNorm precedes the first block, as in CLIP.
+            distillation token is a register, or `"class_and_average"`, as in DINOv2's classifiers;
+            or `"average"`, `"max"` or `"attention"` (SigLIP, Perception Encoder) of the patches.
+        pool_prefix: Whether average, maximum or attention take in the class token and registers.
+        pooling_num_heads: Heads of the attention that pools; `None` for `num_heads`.
+        pooling_mlp_dim: Hidden units of the MLP behind it; `None` for `mlp_dim`, 0 for no MLP.
+        final_norm: Where the last norm stands: `"tokens"`, before the pooling, `"pooled"`, after
+            it (timm's `fc_norm`), or `None` for no such norm.
+        final_norm_epsilon: Of this norm; `None` for `layer_norm_epsilon`. VideoMAE has 1e-5 and
+            1e-12.
+        pre_logits: Units of a dense layer with tanh before the head, as in the first ViTs, or
+            `None`.
+        head_bias: Whether the head has a bias.
+        pre_norm: Whether a norm precedes the first block, as in CLIP.
         block_attention: `"dot_product"` or `"vector"`.
         dropout_rate: Rate after the embedding, the attentions and the MLPs.
         attention_dropout_rate: Rate on attention weights.
         drop_path_rate: Rate of the last block; it grows linearly from 0 at the first.
         layer_scale: Where LayerScale factors start, or `None` for no LayerScale.
         activation: Of the MLPs and between the TokenLearner's convolutions.
-        layer_norm_epsilon: Of every LayerNorm.
+        layer_norm_epsilon: Of every norm.
+        norm: `"layer_norm"` or `"rms_norm"` (AIMv2), the kind of the norms of the plain ViT; those
+            of reducers and fusers are LayerNorms.
+        qk_norm: Whether each head's queries and keys are normalised.
+        qkv_bias: `"all"`, `"query_value"` (EVA-02) or `"none"`: which of the projections to
+            queries, keys and values have a bias.
+        attention_bias: Whether the output projections of the attentions have a bias.
+        mlp_bias: Whether the MLPs have biases.
+        attention_inner_norm: Whether a norm stands before these output projections (BEiT-3).
+        mlp_inner_norm: Whether a norm stands before the MLPs' last dense layer (EVA-02).
 
     Raises:
         ValueError: If a value is out of range or two of them contradict each other.
@@ -92,10 +163,25 @@ class VisionTransformerConfig:
     fuser_beta: str = "linear"
     fuser_norm: str = "all"
     stem: tuple | None = None
-    positions: str = "normal"
+    embedding_norm: bool = False
+    positions: str | None = "normal"
+    rotary: str | None = None
+    rotary_theta: float = 10000.0
+    rotary_layout: str = "interleaved"
+    rotary_order: str = "height_first"
+    rotary_offset: float = 0.0
+    rotary_grid: tuple | None = None
+    rotary_tokens: str = "none"
     class_token: bool = False
     register_tokens: int = 0
     head_reads: str | None = None
+    pool_prefix: bool = False
+    pooling_num_heads: int | None = None
+    pooling_mlp_dim: int | None = None
+    final_norm: str | None = "tokens"
+    final_norm_epsilon: float | None = None
+    pre_logits: int | None = None
+    head_bias: bool = True
     pre_norm: bool = False
     block_attention: str = "dot_product"
     dropout_rate: float = 0.0
@@ -104,6 +190,13 @@ class VisionTransformerConfig:
     layer_scale: float | None = None
     activation: str = "gelu_tanh"
     layer_norm_epsilon: float = 1e-6
+    norm: str = "layer_norm"
+    qk_norm: bool = False
+    qkv_bias: str = "all"
+    attention_bias: bool = True
+    mlp_bias: bool = True
+    attention_inner_norm: bool = False
+    mlp_inner_norm: bool = False
 
     def __post_init__(self):
         owner = "VisionTransformerConfig"
@@ -111,7 +204,7 @@ class VisionTransformerConfig:
         for name in ("hidden_dim", "num_layers", "num_heads", "num_tokens"):
             self._set(name, check_int(owner, name, getattr(self, name)))
         self._set("register_tokens", check_int(owner, "register_tokens", self.register_tokens, 0))
-        for name in ("gated_mlp", "class_token", "pre_norm"):
+        for name in BOOLEANS:
             self._set(name, check_bool(owner, name, getattr(self, name)))
         for name, lengths in (("patch_size", (2, 3)), ("pool_size", (2,))):
             self._set(name, check_ints(owner, name, getattr(self, name), lengths))
@@ -124,7 +217,23 @@ class VisionTransformerConfig:
         check_choice(owner, "over", self.over, ("frame", "space_time"))
         check_choice(owner, "fuser_beta", self.fuser_beta, ("linear", "mlp"))
         check_choice(owner, "fuser_norm", self.fuser_norm, ("all", "inputs", "none"))
-        check_choice(owner, "positions", self.positions, ("normal", "sincos"))
+        check_choice(owner, "positions", self.positions, (None, *POSITIONS))
+        check_choice(owner, "rotary", self.rotary, (None, *ROTARY))
+        check_choice(owner, "rotary_layout", self.rotary_layout, LAYOUTS)
+        check_choice(owner, "rotary_order", self.rotary_order, ORDERS)
+        check_choice(owner, "rotary_tokens", self.rotary_tokens, ("none", "centre_of_mass"))
+        check_choice(owner, "final_norm", self.final_norm, (None, "tokens", "pooled"))
+        check_choice(owner, "norm", self.norm, NORMS)
+        check_choice(owner, "qkv_bias", self.qkv_bias, QKV_BIASES)
+        self._set("rotary_theta", check_positive(owner, "rotary_theta", self.rotary_theta))
+        offset = check_number(owner, "rotary_offset", self.rotary_offset)
+        self._set("rotary_offset", offset)
+        if self.final_norm_epsilon is not None:
+            epsilon = check_positive(owner, "final_norm_epsilon", self.final_norm_epsilon)
+            self._set("final_norm_epsilon", epsilon)
+        for name, minimum in (("pooling_num_heads", 1), ("pooling_mlp_dim", 0), ("pre_logits", 1)):
+            if getattr(self, name) is not None:
+                self._set(name, check_int(owner, name, getattr(self, name), minimum))
         check_choice(owner, "head_reads", self.head_reads, (None, *HEAD_READS))
         check_choice(owner, "block_attention", self.block_attention, ("dot_product", "vector"))
         if self.mlp_dim is not None:
@@ -136,6 +245,7 @@ class VisionTransformerConfig:
         if self.layer_scale is not None:
             self._set("layer_scale", check_positive(owner, "layer_scale", self.layer_scale))
         self._check_unread(owner)
+        self._check_rotary(owner)
         self._check_place(owner)
         self._check_fuser(owner)
         self._check_stem(owner)
@@ -150,25 +260,70 @@ class VisionTransformerConfig:
         """Set a field, which a frozen dataclass allows in this way alone."""
         object.__setattr__(self, name, value)
 
-    def _check_unread(self, owner):
+    def _check_unread(self, owner: str) -> None:
         """Refuse a value that decides nothing, since it is a mistake in another field."""
-        learner = self.reducer == "token_learner"
+        learner, dot_product = self.reducer == "token_learner", self.block_attention != "vector"
+        reducer = f"reducer={self.reducer!r} and fuser={self.fuser!r}"
+        learned, rotary = self.rotary == "learned", f"rotary={self.rotary!r}"
+        reads = f"head_reads={self.head_reads!r}"
         readers = {
-            "num_tokens": self.reducer not in (None, "spatial_pooling"),
-            "pool_size": self.reducer == "spatial_pooling",
-            "token_attention": learner,
-            "token_pooling": learner,
-            "over": learner,
-            "fuser_beta": self.fuser == "token_fuser",
-            "fuser_norm": self.fuser == "token_fuser",
+            "num_tokens": (self.reducer not in (None, "spatial_pooling"), reducer),
+            "pool_size": (self.reducer == "spatial_pooling", reducer),
+            "token_attention": (learner, reducer),
+            "token_pooling": (learner, reducer),
+            "over": (learner, reducer),
+            "fuser_beta": (self.fuser == "token_fuser", reducer),
+            "fuser_norm": (self.fuser == "token_fuser", reducer),
+            "rotary": (dot_product, "block_attention='vector'"),
+            "rotary_theta": (self.rotary, rotary),
+            "rotary_layout": (self.rotary, rotary),
+            "rotary_order": (self.rotary, rotary),
+            "rotary_offset": (self.rotary and not learned, rotary),
+            "rotary_grid": (self.rotary == "index", rotary),
+            "rotary_tokens": (self.rotary and learner, f"{rotary} and reducer={self.reducer!r}"),
+            "final_norm_epsilon": (self.final_norm, f"final_norm={self.final_norm!r}"),
+            "pool_prefix": (
+                self.pools and self.num_prefix_tokens,
+                f"{reads} and {self.num_prefix_tokens} prefix tokens",
+            ),
+            "pooling_num_heads": (self.head_reads == "attention", reads),
+            "pooling_mlp_dim": (self.head_reads == "attention", reads),
         }
+        of_attention = ("qk_norm", "qkv_bias", "attention_bias", "attention_inner_norm")
+        readers |= dict.fromkeys(of_attention, (dot_product, "block_attention='vector'"))
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not readers.get(field.name, True) and value != field.default:
+            value, (read, given) = getattr(self, field.name), readers.get(field.name, (True, ""))
+            if not read and value != field.default:
                 raise ValueError(
-                    f"{owner}: nothing reads `{field.name}` with reducer={self.reducer!r} and "
-                    f"fuser={self.fuser!r}; leave it out. Received: {field.name}={value!r}"
+                    f"{owner}: nothing reads `{field.name}` with {given}; leave it out. "
+                    f"Received: {field.name}={value!r}"
                 )
+
+    def _check_rotary(self, owner: str) -> None:
+        if self.rotary is None:
+            return
+        axes = len(self.patch_size)
+        if self.rotary_grid is not None:
+            grid = check_ints(owner, "rotary_grid", self.rotary_grid, (axes,))
+            self._set("rotary_grid", grid)
+        head_dim = self.hidden_dim // self.num_heads
+        if head_dim % 2 or head_dim < 2 * axes:
+            raise ValueError(
+                f"{owner}: rotary positions need heads of {2 * axes} channels or more, an even "
+                f"number. Received: rotary={self.rotary!r} with {head_dim} channels a head"
+            )
+        if self.rotary == "learned" and (axes == 3 or self.rotary_layout == "tiled"):
+            raise ValueError(
+                f"{owner}: rotary='learned' is for images, with pairs of channels. Received: "
+                f"patch_size={self.patch_size}, rotary_layout={self.rotary_layout!r}"
+            )
+        frames = axes == 3 and self.over == "frame"
+        if self.rotary_tokens == "centre_of_mass" and (frames or self.rotary == "learned"):
+            raise ValueError(
+                f"{owner}: rotary_tokens='centre_of_mass' is for images, or over='space_time', "
+                "and fixed frequencies; leave it at 'none'. Received: "
+                f"patch_size={self.patch_size}, over={self.over!r}, rotary={self.rotary!r}"
+            )
 
     def _check_stem(self, owner):
         if self.stem is None:
@@ -184,8 +339,15 @@ class VisionTransformerConfig:
             )
 
     def _check_head(self, owner):
-        if self.head_reads is None:
+        if self.head_reads == "attention":
+            check_heads(owner, self.pooling_num_heads or self.num_heads, self.hidden_dim)
+        if self.head_reads not in BESIDE_THE_CLASS_TOKEN:
             return
+        if self.final_norm == "pooled":
+            raise ValueError(
+                f"{owner}: final_norm='pooled' is of one vector, and the head reads two; pass "
+                f"final_norm='tokens'. Received: head_reads={self.head_reads!r}"
+            )
         needs_registers = self.head_reads == "class_and_registers"
         if not self.class_token or (needs_registers and not self.register_tokens):
             registers = " and register_tokens=1 or more" if needs_registers else ""
@@ -239,6 +401,21 @@ class VisionTransformerConfig:
         if self.reducer is None:
             return self.num_layers
         return self.num_layers // 2 if self.at is None else self.at
+
+    @property
+    def newer(self) -> list[str]:
+        """The fields by which it differs from the ViT of 2021, with their values, as text."""
+        default = {field.name: field.default for field in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name in NEWER}
+        found = [f"{name}={v!r}" for name, v in values.items() if v != default[name]]
+        if self.positions in (None, "sequence"):
+            found.append(f"positions={self.positions!r}")
+        return found + ([f"head_reads={self.head_reads!r}"] if self.head_reads in POOLS else [])
+
+    @property
+    def pools(self) -> bool:
+        """Whether the head reads an average, a maximum or an attention over the patches."""
+        return self.head_reads in POOLS or (self.head_reads is None and not self.class_token)
 
     @property
     def num_prefix_tokens(self):

@@ -43,6 +43,11 @@ def feature_extractor(
             f"Received: model of class {type(model).__name__}"
         )
     check_bool(owner, "normalize", normalize)
+    if normalize and model.config.final_norm != "tokens":
+        raise ValueError(
+            f"{owner}: the model has no norm of its tokens; leave `normalize` out. "
+            f"Received: normalize=True, final_norm={model.config.final_norm!r}"
+        )
     numbers = blocks if isinstance(blocks, (list, tuple, range)) else (blocks,)
     outputs = {}
     for number in numbers:

@@ -5,12 +5,17 @@ from collections.abc import Iterable
 
 PREPROCESSING = "preprocessing"
 EMBEDDING = "embedding"
+EMBEDDING_NORM = "embedding_norm"
 POSITIONS = "positions"
+ROTARY = "rotary"
+TOKENS = "tokens"
 CLASS_TOKEN = "class_token"
 REGISTER_TOKENS = "register_tokens"
 DROPOUT = "dropout"
 PRE_NORM = "pre_norm"
 NORM = "norm"
+POOLING = "pooling"
+PRE_LOGITS = "pre_logits"
 HEAD = "head"
 PREDICTIONS = "predictions"
 _BLOCK = re.compile(r"block_(\d+)")

@@ -17,18 +17,39 @@ from keras_tokenlearner.layers import (
 )
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import REDUCERS, VisionTransformerConfig
+from keras_tokenlearner.models.rotations import call_block, table_of_maps
 
 Grid: TypeAlias = tuple[int, ...]
 
 
 def reduce_tokens(
     config: VisionTransformerConfig, grid: Grid, x: keras.KerasTensor
-) -> keras.KerasTensor:
-    """Reduce the tokens of the patches, as model (a) does once; prefix tokens stay as they are."""
-    reducer, prefix = _reducer(config, grid), config.num_prefix_tokens
-    if not prefix:
-        return reducer(x)
-    return layers.Concatenate(axis=1, name="join")([x[:, :prefix], reducer(x[:, prefix:])])
+) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
+    """Reduce the tokens of the patches, as model (a) does once; prefix tokens stay as they are.
+
+    Returns:
+        The tokens, and the table by which later blocks rotate them, if they do.
+    """
+    prefix = config.num_prefix_tokens
+    tokens, _, table = _reduced(config, grid, x[:, prefix:] if prefix else x)
+    if prefix:
+        tokens = layers.Concatenate(axis=1, name="join")([x[:, :prefix], tokens])
+    return tokens, table
+
+
+def _reduced(
+    config: VisionTransformerConfig,
+    grid: Grid,
+    patches: keras.KerasTensor,
+    index: int | None = None,
+) -> tuple[keras.KerasTensor, keras.KerasTensor | None, keras.KerasTensor | None]:
+    """Return few tokens of (B, N, C); their maps and their table where something reads them."""
+    reducer, centred = _reducer(config, grid, index), config.rotary_tokens == "centre_of_mass"
+    if config.fuser != "unpool" and not centred:
+        return reducer(patches), None, None
+    tokens, maps = reducer(patches, return_maps=True)
+    table = table_of_maps(config, grid, patches, maps, index) if centred else None
+    return tokens, maps, table
 
 
 def reduce_and_fuse(
@@ -41,14 +62,11 @@ def reduce_and_fuse(
     """Run block `index` on reduced tokens and write them back: one layer of model (b)."""
     prefix = config.num_prefix_tokens
     patches = x[:, prefix:] if prefix else x
-    reducer, name = _reducer(config, grid, index), names.numbered(config.fuser, index)
-    if config.fuser == "unpool":
-        tokens, maps = reducer(patches, return_maps=True)
-    else:
-        tokens = reducer(patches)
+    name = names.numbered(config.fuser, index)
+    tokens, maps, table = _reduced(config, grid, patches, index)
     if prefix:
         tokens = layers.Concatenate(axis=1, name=f"join_{index}")([x[:, :prefix], tokens])
-    tokens = block(tokens)
+    tokens = call_block(block, tokens, table)
     mixed = tokens[:, prefix:] if prefix else tokens
     if config.fuser == "unpool":
         fused = Unpool(grid=grid, name=name)(mixed, maps, patches)

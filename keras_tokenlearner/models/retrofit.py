@@ -86,8 +86,11 @@ def retrofit(
         student = _rebuilt(model, config, name)
     else:
         student = _cloned(structure, config, name)
+    kept = {layer.name for layer in student.layers}
     for layer in model.layers:
-        student.get_layer(layer.name).set_weights(layer.get_weights())
+        # Learned rotary frequencies of the blocks that see no patches are gone.
+        if layer.name in kept or not layer.name.startswith(names.ROTARY):
+            student.get_layer(layer.name).set_weights(layer.get_weights())
     if images is not None:
         start_from_clusters(student, images)
     return student
@@ -125,15 +128,23 @@ def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) ->
     """Return a copy of a graph, with new weights, that reduces its tokens."""
     behind = [names.block_name(index) for index in range(config.place, config.num_layers)]
     first = behind[0] if behind else names.NORM
+    if not behind and config.final_norm != "tokens":
+        raise ValueError(
+            f"retrofit: `at` must be below num_layers={config.num_layers} for a model whose last "
+            f"norm is not on the tokens. Received: at={config.at}"
+        )
 
     def call(
         layer: keras.Layer, *args: keras.KerasTensor, **kwargs: keras.KerasTensor
     ) -> keras.KerasTensor:
+        if layer.name in behind:
+            kwargs = {}  # learned tokens stand at no place: they are not rotated
+            args = args[:1]
         if config.fuser and layer.name in behind:
             index = config.place + behind.index(layer.name)
             return reduce_and_fuse(config, structure.grid, index, layer, *args)
         if not config.fuser and layer.name == first:
-            args = (reduce_tokens(config, structure.grid, *args),)
+            args = (reduce_tokens(config, structure.grid, *args)[0],)
         return layer(*args, **kwargs)
 
     with dtype_policy(structure.block.dtype_policy):

@@ -6,18 +6,26 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
-from keras_tokenlearner.layers import ConvStem, activations
+from keras_tokenlearner.layers import ConvStem, SequencePositions, activations
 from keras_tokenlearner.models import names
-from keras_tokenlearner.models.config import FUSERS, HEAD_READS, REDUCERS, VisionTransformerConfig
+from keras_tokenlearner.models.config import (
+    BESIDE_THE_CLASS_TOKEN,
+    FUSERS,
+    REDUCERS,
+    VisionTransformerConfig,
+)
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
 _PLAIN = (
     names.EMBEDDING,
+    names.EMBEDDING_NORM,
     names.POSITIONS,
     names.CLASS_TOKEN,
     names.REGISTER_TOKENS,
     names.PRE_NORM,
     names.NORM,
+    names.POOLING,
+    names.PRE_LOGITS,
     names.HEAD,
 )
 
@@ -49,7 +57,7 @@ class Structure:
 
     def __init__(self, owner: str, model: keras.Model) -> None:
         found = {layer.name for layer in getattr(model, "layers", ())}
-        missing = {names.EMBEDDING, names.POSITIONS, names.block_name(0), names.NORM} - found
+        missing = {names.EMBEDDING, names.TOKENS, names.block_name(0)} - found
         if missing:
             inside = [layer for layer in getattr(model, "layers", ()) if _is_trunk(layer)]
             fix = f"; pass its layer {inside[0].name!r}" if inside else ""
@@ -62,18 +70,18 @@ class Structure:
         self.block = model.get_layer(names.block_name(0))
         self.num_blocks = sum(names.block_index(name) is not None for name in found)
         self.heads = self.block.num_heads
-        *grid, self.hidden_dim = model.get_layer(names.POSITIONS).table.shape
+        *grid, self.hidden_dim = model.get_layer(names.TOKENS).input.shape[1:]
         self.grid = tuple(grid)
         self.num_prefix_tokens = sum(
             model.get_layer(name).num_tokens
             for name in (names.CLASS_TOKEN, names.REGISTER_TOKENS)
             if name in found
         )
-        self.head_reads = next((name for name in HEAD_READS if name in found), None)
+        self.head_reads = next((name for name in BESIDE_THE_CLASS_TOKEN if name in found), None)
+        if _is_trunk(model):
+            self.head_reads = model.config.head_reads
         self.added = [
-            layer
-            for layer in model.layers
-            if layer.weights and layer.name not in _PLAIN and names.block_index(layer.name) is None
+            layer for layer in model.layers if layer.weights and not _is_plain(layer.name)
         ]
         self.reduced = [
             layer for layer in self.added if layer.name.startswith((*REDUCERS, *FUSERS))
@@ -110,7 +118,48 @@ class Structure:
             layer_scale=block.layer_scale,
             activation=activations.serialize(block.activation),
             layer_norm_epsilon=block.layer_norm_epsilon,
+            norm=block.norm,
+            qk_norm=block.qk_norm,
+            qkv_bias=block.qkv_bias,
+            attention_bias=block.attention_bias,
+            mlp_bias=block.mlp_bias,
+            attention_inner_norm=block.attention_inner_norm,
+            mlp_inner_norm=block.mlp_inner_norm,
+            embedding_norm=names.EMBEDDING_NORM in found,
+            positions=self._positions(found),
+            **self._final_norm(found),
+            **self._rotary(found),
         )
+
+    def _positions(self, found: set[str]) -> str | None:
+        if names.POSITIONS not in found:
+            return None
+        layer = self.model.get_layer(names.POSITIONS)
+        return "sequence" if isinstance(layer, SequencePositions) else layer.initializer
+
+    def _final_norm(self, found: set[str]) -> dict[str, str | float | None]:
+        if names.NORM not in found:
+            return {"final_norm": None}
+        norm = self.model.get_layer(names.NORM)
+        place = "tokens" if len(norm.input.shape) == 3 else "pooled"
+        same = norm.epsilon == self.block.layer_norm_epsilon
+        return {"final_norm": place, "final_norm_epsilon": None if same else norm.epsilon}
+
+    def _rotary(self, found: set[str]) -> dict[str, str | float | tuple[int, ...] | None]:
+        """Return the fields of rotary positions."""
+        layer = next((name for name in sorted(found) if name.startswith(names.ROTARY)), None)
+        if layer is None:
+            return {}
+        layer = self.model.get_layer(layer)
+        learned = layer.frequencies == "learned"
+        return {
+            "rotary": "learned" if learned else layer.coordinates,
+            "rotary_theta": layer.theta,
+            "rotary_layout": layer.layout,
+            "rotary_order": layer.order,
+            "rotary_offset": layer.offset,
+            "rotary_grid": layer.reference_grid,
+        }
 
     def numbered(self, kind: str) -> list[str]:
         """Return the names of the added layers of a kind, in the order of the depth."""
@@ -142,6 +191,12 @@ class Structure:
             for name, value in wanted.items()
             if name in have and not _same(have[name], value)
         ]
+
+
+def _is_plain(name: str) -> bool:
+    """Return whether a plain ViT may have a layer of this name."""
+    numbered = names.block_index(name) is not None or name.startswith(names.ROTARY)
+    return name in _PLAIN or numbered
 
 
 def _is_trunk(layer: keras.Layer) -> bool:

@@ -7,17 +7,21 @@ from keras import layers
 from keras_tokenlearner._checks import check_bool, check_choice, check_int
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.layers import (
+    AttentionPooling,
     ConvStem,
     PatchEmbedding,
     PositionEmbedding,
     PrefixTokens,
+    SequencePositions,
     TransformerBlock,
     TubeletEmbedding,
 )
+from keras_tokenlearner.layers.norms import norm_layer
 from keras_tokenlearner.models import names
-from keras_tokenlearner.models.config import VisionTransformerConfig
+from keras_tokenlearner.models.config import POOLS, VisionTransformerConfig
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
+from keras_tokenlearner.models.rotations import Rotations, call_block
 from keras_tokenlearner.models.vision_model import (
     Activation,
     Policy,
@@ -26,13 +30,16 @@ from keras_tokenlearner.models.vision_model import (
     policy_of,
 )
 
+POOLINGS = ("avg", "max", "token", "head")
+
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class VisionTransformer(VisionModel):
     """A ViT or ViViT, with or without TokenLearner, as a functional `keras.Model`.
 
-    The graph is embedding, positions, blocks, LayerNorm, head, with a reducer and fusers where the
-    config has them (Figure 3 of the paper). Positions are added once, before the first block.
+    The graph is embedding, positions, blocks, norm, head, with a reducer and fusers where the
+    config has them (Figure 3 of the paper). Positions are added once, before the first block, or
+    rotate queries and keys in every block on the patches.
 
     Args:
         config: A `VisionTransformerConfig`.
@@ -42,8 +49,9 @@ class VisionTransformer(VisionModel):
         include_top: Boolean, whether the classifier is part of the model.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
             them itself.
-        pooling: Without top: `None` for the tokens, (B, tokens, C), `"avg"`, `"max"`, or
-            `"token"`, the class token. The config's `head_reads` selects the input of the top.
+        pooling: Without top: `None` for the tokens, (B, tokens, C); `"avg"` or `"max"` of the
+            patches, `"token"` for the class token, or `"head"` for what the head would read, by
+            the config's `head_reads`, `final_norm` and `pre_logits`.
         classes: Integer, classes of the top.
         classifier_activation: Activation of the top; `None` gives logits.
         preprocessing: A `Preprocessing`; by default pixels are scaled to [-1, 1].
@@ -89,7 +97,7 @@ class VisionTransformer(VisionModel):
         owner = "VisionTransformer"
         check_bool(owner, "include_top", include_top)
         check_bool(owner, "include_preprocessing", include_preprocessing)
-        check_choice(owner, "pooling", pooling, (None, "avg", "max", "token"))
+        check_choice(owner, "pooling", pooling, (None, *POOLINGS))
         if pooling == "token" and not config.class_token:
             raise ValueError(
                 f"{owner}: pooling='token' reads the class token, and the config has none; "
@@ -106,13 +114,19 @@ class VisionTransformer(VisionModel):
             x = preprocessing.layer(inputs.shape[-1])(inputs) if include_preprocessing else inputs
             x = _trunk(config, x)
             if include_top:
-                x = _read(config, x)
-                x = layers.Dense(classes, kernel_initializer="zeros", name=names.HEAD)(x)
+                x = layers.Dense(
+                    classes,
+                    use_bias=config.head_bias,
+                    kernel_initializer="zeros",
+                    name=names.HEAD,
+                )(_read(config, x))
                 x = layers.Activation(
                     classifier_activation, dtype="float32", name=names.PREDICTIONS
                 )(x)
+            elif pooling == "head":
+                x = _read(config, x)
             elif pooling:
-                x = _pool(config, x, pooling)
+                x = _normalise_pooled(config, _pool(config, x, pooling))
         super().__init__(
             inputs,
             x,
@@ -136,7 +150,7 @@ class VisionTransformer(VisionModel):
     @property
     def grid(self) -> tuple[int, ...]:
         """`(H, W)` or `(T, H, W)`, the grid of the patches."""
-        return tuple(self.get_layer(names.POSITIONS).table.shape[:-1])
+        return tuple(self.get_layer(names.TOKENS).input.shape[1:-1])
 
 
 def _check_patches(
@@ -151,32 +165,35 @@ def _check_patches(
 
 
 def _trunk(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.KerasTensor:
-    """Return the tokens behind the last LayerNorm, prefix tokens first."""
-    x, grid = _embed(config, x)
+    """Return the tokens behind the last norm of tokens, prefix tokens first."""
+    patches = _embed(config, x)
+    grid, table = patches.shape[1:-1], None
+    x = _with_prefix(config, patches)
     if config.pre_norm:
         x = _norm(config, names.PRE_NORM)(x)
+    rotations = Rotations(config, patches)
     for index in range(config.num_layers):
         block = _block(config, index)
         if index < config.place:
-            x = block(x)
+            x = rotations.apply(block, index, x)
         elif config.fuser:
             x = reduce_and_fuse(config, grid, index, block, x)
         else:
-            x = reduce_tokens(config, grid, x) if index == config.place else x
-            x = block(x)
+            if index == config.place:
+                x, table = reduce_tokens(config, grid, x)
+            x = call_block(block, x, table)
     if config.reducer and config.place == config.num_layers:
-        x = reduce_tokens(config, grid, x)
-    return _norm(config, names.NORM)(x)
+        x, _ = reduce_tokens(config, grid, x)
+    return _norm(config, names.NORM)(x) if config.final_norm == "tokens" else x
 
 
 def _norm(config: VisionTransformerConfig, name: str) -> layers.Layer:
-    return layers.LayerNormalization(epsilon=config.layer_norm_epsilon, name=name)
+    epsilon = config.final_norm_epsilon if name == names.NORM else None
+    return norm_layer("VisionTransformer", config.norm, epsilon or config.layer_norm_epsilon, name)
 
 
-def _embed(
-    config: VisionTransformerConfig, x: keras.KerasTensor
-) -> tuple[keras.KerasTensor, tuple[int, ...]]:
-    """Return the tokens (B, P + N, C) of pixels and the grid of the patches."""
+def _embed(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the patches with their positions, (B, H, W, C) or (B, T, H, W, C)."""
     if config.stem is not None:
         x = ConvStem(
             config.hidden_dim,
@@ -188,14 +205,24 @@ def _embed(
     else:
         embedding = PatchEmbedding if len(config.patch_size) == 2 else TubeletEmbedding
         x = embedding(config.hidden_dim, config.patch_size, name=names.EMBEDDING)(x)
-    grid = x.shape[1:-1]
-    x = PositionEmbedding(config.positions, name=names.POSITIONS)(x)
-    x = layers.Reshape((math.prod(grid), config.hidden_dim), name="tokens")(x)
+    if config.embedding_norm:
+        x = _norm(config, names.EMBEDDING_NORM)(x)
+    if config.positions is None:
+        return x
+    if config.positions == "sequence":
+        return SequencePositions(name=names.POSITIONS)(x)
+    return PositionEmbedding(config.positions, name=names.POSITIONS)(x)
+
+
+def _with_prefix(config: VisionTransformerConfig, patches: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the tokens (B, P + N, C) of patches, class token and registers first."""
+    shape = (math.prod(patches.shape[1:-1]), config.hidden_dim)
+    x = layers.Reshape(shape, name=names.TOKENS)(patches)
     if config.register_tokens:
         x = PrefixTokens(config.register_tokens, name=names.REGISTER_TOKENS)(x)
     if config.class_token:
         x = PrefixTokens(name=names.CLASS_TOKEN)(x)
-    return layers.Dropout(config.dropout_rate, name=names.DROPOUT)(x), grid
+    return layers.Dropout(config.dropout_rate, name=names.DROPOUT)(x)
 
 
 def _block(config: VisionTransformerConfig, index: int) -> TransformerBlock:
@@ -211,25 +238,57 @@ def _block(config: VisionTransformerConfig, index: int) -> TransformerBlock:
         layer_scale=config.layer_scale,
         activation=config.activation,
         layer_norm_epsilon=config.layer_norm_epsilon,
+        norm=config.norm,
+        qk_norm=config.qk_norm,
+        qkv_bias=config.qkv_bias,
+        attention_bias=config.attention_bias,
+        mlp_bias=config.mlp_bias,
+        attention_inner_norm=config.attention_inner_norm,
+        mlp_inner_norm=config.mlp_inner_norm,
+        rotary=config.rotary and config.rotary_layout,
         name=names.block_name(index),
     )
 
 
 def _read(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.KerasTensor:
-    """Return the tokens that the head reads."""
-    first = _pool(config, x, "token" if config.class_token else "avg")
-    if config.head_reads is None:
-        return first
-    if config.head_reads == "class_and_average":
-        second = _pool(config, x, "avg")
+    """Return the vector that the head reads."""
+    if config.head_reads in POOLS:
+        x = _pool(config, x, {"average": "avg"}.get(config.head_reads, config.head_reads))
     else:
-        second = layers.Flatten(name="registers")(x[:, 1 : config.num_prefix_tokens])
-    return layers.Concatenate(name=config.head_reads)([first, second])
+        tokens, x = x, _pool(config, x, "token" if config.class_token else "avg")
+        if config.head_reads is not None:
+            x = layers.Concatenate(name=config.head_reads)([x, _beside(config, tokens)])
+    x = _normalise_pooled(config, x)
+    if config.pre_logits is None:
+        return x
+    return layers.Dense(config.pre_logits, activation="tanh", name=names.PRE_LOGITS)(x)
+
+
+def _beside(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the vector next to the class token that the head reads."""
+    if config.head_reads == "class_and_average":
+        return _pool(config, x, "avg")
+    return layers.Flatten(name="registers")(x[:, 1 : config.num_prefix_tokens])
 
 
 def _pool(config: VisionTransformerConfig, x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:
     if pooling == "token":
         return x[:, 0]
-    patches = x[:, config.num_prefix_tokens :] if config.num_prefix_tokens else x
+    prefix = 0 if config.pool_prefix else config.num_prefix_tokens
+    tokens = x[:, prefix:] if prefix else x
+    if pooling == "attention":
+        mlp_dim = config.mlp_dim if config.pooling_mlp_dim is None else config.pooling_mlp_dim
+        return AttentionPooling(
+            config.pooling_num_heads or config.num_heads,
+            mlp_dim=mlp_dim,
+            activation=config.activation,
+            norm=config.norm,
+            layer_norm_epsilon=config.layer_norm_epsilon,
+            name=names.POOLING,
+        )(tokens)
     kind = layers.GlobalAveragePooling1D if pooling == "avg" else layers.GlobalMaxPooling1D
-    return kind(data_format="channels_last", name="pooling")(patches)
+    return kind(data_format="channels_last", name=names.POOLING)(tokens)
+
+
+def _normalise_pooled(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.KerasTensor:
+    return _norm(config, names.NORM)(x) if config.final_norm == "pooled" else x

@@ -103,7 +103,7 @@ def to_timm(model):
     layout = Structure("to_timm", model)
     arrays, reads = layout.arrays(), layout.head_reads
     registers = len(arrays.get("register_tokens/tokens", ()))
-    unknown = [layer.name for layer in layout.added]
+    unknown = [layer.name for layer in layout.added] + layout.config.newer
     unknown += ["pre_norm"] if "pre_norm/gamma" in arrays else []
     unknown += [reads] if reads and (reads, registers) != ("class_and_registers", 1) else []
     if unknown or len(layout.grid) != 2 or "block_0/self_attention/query/kernel" not in arrays:

@@ -411,6 +411,7 @@ LAYER_CASES = (
         (4, 6, 8),
         **_UNKNOWN_IMAGE,
     ),
+    _case("positions_sequence", layers.SequencePositions, {}, (4, 6, 8), **_UNKNOWN_IMAGE),
     _case(
         "rotary",
         layers.RotaryPositions,

@@ -129,6 +129,26 @@ def test_heads_of_distilled_models():
     refused("do not fit heads for the same classes", model, "timm", entries)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rotary": "index"},
+        {"positions": "sequence"},
+        {"norm": "rms_norm"},
+        {"final_norm": "pooled"},
+        {"qkv_bias": "none"},
+        {"head_reads": "attention"},
+        {"pre_logits": 7},
+    ],
+    ids=str,
+)
+def test_out_to_timm_refuses_newer_families(changes):
+    ((name, value),) = changes.items()
+    with pytest.raises(ValueError) as error:
+        to_timm(build("timm", **changes))
+    assert f"{name}={value!r}" in str(error.value)
+
+
 def test_heads_that_do_not_divide():
     entries = to_timm(build("timm"))
     model = build("timm", num_heads=4)

@@ -1,0 +1,56 @@
+import math
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_tokenlearner._checks import check_channels_last
+
+
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
+class SequencePositions(layers.Layer):
+    """Adds sines and cosines of each token's place in the sequence; nothing is learned.
+
+    Token `n` of the grid, counted frame after frame and row after row, gets
+    `sin(n / 10000^(2 k / C))` in channel 2 k and `cos` of the same in channel 2 k + 1.
+
+    Args:
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C), with all but B known.
+
+    Returns:
+        Tensor of the shape of the inputs.
+
+    Raises:
+        ValueError: If the size of the grid is not known when the layer is built.
+
+    Example:
+
+    >>> x = keras.random.normal((2, 8, 4, 6, 32))
+    >>> tuple(SequencePositions()(x).shape)
+    (2, 8, 4, 6, 32)
+
+    Source: Vaswani et al., "Attention Is All You Need", 2017; for videos, Tong et al.,
+    "VideoMAE", 2022.
+    """
+
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
+        check_channels_last("SequencePositions")
+        if len(inputs_shape) not in (4, 5) or None in inputs_shape[1:]:
+            raise ValueError(
+                "SequencePositions: inputs must have shape (B, H, W, C) or (B, T, H, W, C) with "
+                f"all but B known. Received: shape={tuple(inputs_shape)}"
+            )
+        *grid, channels = inputs_shape[1:]
+        places = np.arange(math.prod(grid))[:, None]
+        angles = places / 10000.0 ** (2 * (np.arange(channels) // 2) / channels)
+        table = np.where(np.arange(channels) % 2, np.cos(angles), np.sin(angles))
+        self.table = table.reshape(*grid, channels).astype("float32")
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        return inputs + ops.cast(self.table, inputs.dtype)
+
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return inputs_shape

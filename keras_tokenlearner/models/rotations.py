@@ -1,0 +1,68 @@
+"""The tables by which the blocks of a vision transformer rotate queries and keys."""
+
+import keras
+from keras import layers
+
+from keras_tokenlearner.layers import RotaryPositions, TransformerBlock
+from keras_tokenlearner.models import names
+from keras_tokenlearner.models.config import VisionTransformerConfig
+
+
+class Rotations:
+    """What each block on the patches rotates by: one table for all, or one for each block.
+
+    Args:
+        config: A `VisionTransformerConfig`.
+        patches: Embedded patches, (B, H, W, C) or (B, T, H, W, C), whose grid counts.
+    """
+
+    def __init__(self, config: VisionTransformerConfig, patches: keras.KerasTensor) -> None:
+        self._config, self._patches = config, patches
+        shared = config.rotary not in (None, "learned") and config.place
+        self._table = rotary_positions(config, names.ROTARY)(patches) if shared else None
+
+    def apply(self, block: TransformerBlock, index: int, x: keras.KerasTensor) -> keras.KerasTensor:
+        """Call block `index` on the tokens of the patches."""
+        table = self._table
+        if self._config.rotary == "learned":
+            layer = rotary_positions(self._config, names.numbered(names.ROTARY, index))
+            table = layer(self._patches)
+        return call_block(block, x, table)
+
+
+def call_block(
+    block: TransformerBlock, x: keras.KerasTensor, table: keras.KerasTensor | None
+) -> keras.KerasTensor:
+    """Call a block, with a rotation if there is one."""
+    return block(x) if table is None else block(x, rotation=table)
+
+
+def rotary_positions(config: VisionTransformerConfig, name: str) -> RotaryPositions:
+    """Return the layer of the tables that a config asks for."""
+    learned = config.rotary == "learned"
+    return RotaryPositions(
+        config.num_heads,
+        config.num_prefix_tokens,
+        coordinates="index" if learned else config.rotary,
+        frequencies="learned" if learned else "fixed",
+        theta=config.rotary_theta,
+        layout=config.rotary_layout,
+        order=config.rotary_order,
+        offset=config.rotary_offset,
+        reference_grid=config.rotary_grid,
+        name=name,
+    )
+
+
+def table_of_maps(
+    config: VisionTransformerConfig,
+    grid: tuple[int, ...],
+    patches: keras.KerasTensor,
+    maps: keras.KerasTensor,
+    index: int | None = None,
+) -> keras.KerasTensor:
+    """Return the table for learned tokens, by the centres of mass of their maps."""
+    shape = (*grid, config.hidden_dim)
+    name = names.numbered(f"{names.ROTARY}_tokens", index)
+    on_grid = layers.Reshape(shape, name=f"{name}_grid")(patches)
+    return rotary_positions(config, name)(on_grid, maps)

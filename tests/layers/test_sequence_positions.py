@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from keras_tokenlearner.analysis.costs import count
+from keras_tokenlearner.layers import SequencePositions
+from tests.layers.helpers import close, refused, run
+
+
+@pytest.mark.parametrize("grid", [(4, 6), (2, 3, 4)])
+@pytest.mark.parametrize("channels", [8, 7])
+def test_sequence_positions_are_sines_and_cosines_of_the_place_in_the_sequence(grid, channels):
+    table = np.zeros((int(np.prod(grid)), channels))
+    for n in range(len(table)):
+        for c in range(channels):
+            angle = n / 10000 ** (2 * (c // 2) / channels)
+            table[n, c] = np.cos(angle) if c % 2 else np.sin(angle)
+    layer = SequencePositions()
+    x = np.ones((2, *grid, channels), "float32")
+    close(run(layer, x), 1 + np.broadcast_to(table.reshape(*grid, channels), x.shape))
+    assert not layer.weights
+    assert count(layer, (*grid, channels)).elementwise == table.size
+
+
+def test_sequence_positions_equal_videomae():
+    videomae = pytest.importorskip(
+        "transformers.models.videomae.modeling_videomae", reason="compares: transformers"
+    )
+    expected = videomae.get_sinusoid_encoding_table(24, 8).numpy()
+    found = run(SequencePositions(), np.zeros((1, 2, 3, 4, 8), "float32"))
+    close(found.reshape(1, 24, 8), expected)
+
+
+def test_sequence_positions_refuse_an_unknown_grid():
+    refused(lambda: SequencePositions().build((None, None, 6, 8)), "(None, None, 6, 8)")
