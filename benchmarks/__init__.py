@@ -1,1 +1,1 @@
-"""Measurements. Each is a command; what it prints or writes says how it was made."""
+"""Measurements. Each is a command; its output includes the command and the machine."""

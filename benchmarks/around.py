@@ -49,7 +49,7 @@ def build(repeats):
 
 
 def preprocessing(repeats):
-    """Return what scaling the pixels inside the model adds to a step of B/16."""
+    """Return the time that scaling pixels inside the model adds to a step of B/16."""
     from benchmarks.steps import step_of
     from keras_tokenlearner import create_model
 
@@ -84,7 +84,7 @@ def fit(repeats, steps=30, batch_size=64):
 def overhead(more, less):
     """Return in percent by how much the fastest call is above that with less to do.
 
-    Between calls of a second other work on the machine moves a median more than what is asked for.
+    Other work on the machine would move a median of long calls more than the difference to measure.
     """
     return 100 * (min(more.warm) / min(less.warm) - 1)
 

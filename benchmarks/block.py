@@ -5,7 +5,7 @@ Run on a machine that has nothing else to do:
     python -m benchmarks.block
 
 Inference of ViT-B's block and of its parts, six of each in a row, compiled as Keras does;
-`least_ms` is what the multiply-adds of one take at the rate of one large matrix product in the same
+`least_ms` is the time of its multiply-adds at the rate of one large matrix product in the same
 process.
 """
 

@@ -53,13 +53,13 @@ class Clips:
 
 
 def load_clips(folder, cache):
-    """Decode the videos of a folder with a `labels.csv`, or read what was decoded before.
+    """Decode the videos of a folder with a `labels.csv`, or read the decoded videos.
 
     Every frame is made square whatever its size, since sizes differ by class.
 
     Args:
         folder: Path of a folder with files and `labels.csv`, of columns file, label, source_video.
-        cache: Path of the `.npz` file of what was decoded.
+        cache: Path of the `.npz` file of decoded videos.
 
     Returns:
         `Clips`.

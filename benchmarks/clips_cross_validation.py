@@ -71,7 +71,7 @@ def trained(recipe, clips):
 
 
 def network_row(recipe, clips, folds, seed):
-    """Train and score a network in each fold, and return what the row says of it."""
+    """Train and score a network in each fold, and return the values of its row."""
     found = []
     for number, (train, test) in enumerate(folds):
         model = trained(replace(recipe, seed=len(folds) * seed + number), clips.part(train))
@@ -103,7 +103,7 @@ def main(arguments=None):
     parser.add_argument("--models", nargs="+", choices=names, default=names)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each with its folds")
-    parser.add_argument("--cache", default="clips.npz", help="of what was decoded")
+    parser.add_argument("--cache", default="clips.npz", help="of decoded videos")
     parser.add_argument(
         "--output", type=Path, default="benchmarks/results/clips_cross_validation.csv"
     )

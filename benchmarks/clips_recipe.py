@@ -44,7 +44,7 @@ class ClipsRecipe:
         fold: Which of them is tested.
         split: Seed of the division.
         seed: Of weights, order, moments and augmentation.
-        cache: Path of a file of what was decoded.
+        cache: Path of a file of decoded videos.
     """
 
     model: str = IMAGES

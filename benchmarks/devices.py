@@ -5,10 +5,11 @@
 One example for each replica of the model, in mixed bfloat16; nothing is executed. In GiB a device:
 
 * `state_gib`: sixteen bytes a weight: itself, its gradient, momentum and average, in float32.
-* `activations_gib`: what the blocks keep for the backward pass, at two bytes a number, after
+* `activations_gib`: activations that the blocks keep for the backward pass, at two bytes a number,
+  after
   Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models", 2022,
   section 4, without dropout. It is a floor: a compiler also needs room to work in.
-* `exchanged_gib`: what a device sends in a step in rings: gradients of its weights among the
+* `exchanged_gib`: data that a device sends in a step in rings: gradients of its weights among the
   replicas, at two bytes, and four sums of tokens a block within a replica.
 
 `tera_macs` are multiply-adds of a device, three times the number of the forward pass.
@@ -51,7 +52,7 @@ def main(arguments=None):
 
 
 def of_a_device(model, parts, devices):
-    """Return a row: what each of `devices` holds and does, if `parts` of them share a replica."""
+    """Return a row: memory and work of each of `devices`, if `parts` of them share a replica."""
     mesh = keras.distribution.DeviceMesh((1, 1), ["batch", "model"], ["cpu:0"])
     layout = transformer_layout(mesh)
     weights = {weight.path: math.prod(weight.shape) for weight in model.trainable_variables}
@@ -84,13 +85,14 @@ def activations(block, parts=1):
     hidden, heads = block.mlp.mlp_dim, block.num_heads
     # Inputs of both norms, of the attention and of the MLP are on every device.
     everywhere = 4 * tokens * channels
-    # Queries, keys, values, what the heads give, both sides of the MLP's activation, and attention.
+    # Queries, keys, values, outputs of the heads, both sides of the MLP's activation, and
+    # attention.
     divided = 4 * tokens * channels + 2 * tokens * hidden + heads * tokens**2
     return 2 * (everywhere + divided / parts)
 
 
 def _ring(size, members):
-    """Return what each member of a ring sends to sum `size` bytes over all of them."""
+    """Return the bytes that each member of a ring sends to sum `size` bytes over all of them."""
     return 2 * size * (members - 1) / members
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.kernels --policy mixed_bfloat16 --batch-size 128     # on a GPU
     python -m benchmarks.kernels --pair b16_224 --backends torch              # operations of a CPU
 
-A kernel's `ms` is what it takes in one step, all of its calls together; `step_ms` is how long the
+A kernel's `ms` is its time in one step, all of its calls together; `step_ms` is how long the
 same step takes while nothing watches. Kernels of one source differ by numbers at the end of their
 names, which are left out. JAX names its kernels on a GPU alone.
 """

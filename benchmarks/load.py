@@ -66,7 +66,7 @@ def _questions(path):
 
 
 def _load(server, questions, clients, seconds):
-    """Return what many clients see at once."""
+    """Return the measurements of many concurrent clients."""
     start = time.perf_counter()
     results = [None] * clients
 

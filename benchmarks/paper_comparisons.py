@@ -1,4 +1,4 @@
-"""The paper's comparisons on CIFAR-10: what of its ordering holds for a small model.
+"""The paper's comparisons on CIFAR-10, repeated with a small model.
 
     python -m benchmarks.paper_comparisons FOLDER --train-images 10000 --epochs 10
 
@@ -83,7 +83,7 @@ class VariantRecipe(Cifar10Recipe):
 
 
 def main(arguments=None):
-    """Train what is missing, and draw the plot."""
+    """Train the missing variants, and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", help="as keras_tokenlearner.data.load_cifar10 takes it")
     parser.add_argument("--output", type=Path, default="benchmarks/results/paper_comparisons.csv")

@@ -19,7 +19,7 @@ from benchmarks.rows import append_row, read_rows
 from benchmarks.steps import STEPS
 from benchmarks.timing import BACKENDS, child, in_child, peak_mib, take_turns
 
-# name: the backends it runs on, and what `keras_tokenlearner.weights` calls it
+# name: its backends, and its name in `keras_tokenlearner.weights`
 PEERS = {
     "timm": (("torch",), "timm"),
     "transformers": (("torch",), "huggingface_vit"),

@@ -3,9 +3,9 @@
     python -m benchmarks.pipeline FOLDER --model tokenlearner_b16_8at6
 
 FOLDER holds a folder of images for every class; without one, JPEG files of 500 x 375 pixels are
-made. A row for each number of threads has what the pipeline alone gives (decoded, inception crop,
-mirrored), warm; the row `train` is the model's rate on a batch that is there already. The pipeline
-keeps up where its rate is the larger one.
+made. A row for each number of threads has the throughput of the warm pipeline alone (decoded,
+inception crop, mirrored); the row `train` is the model's rate on a batch that is there already. The
+pipeline keeps up where its rate is the larger one.
 """
 
 import argparse

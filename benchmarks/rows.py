@@ -14,7 +14,7 @@ def read_rows(path):
 
 
 def append_row(path, columns, row, libraries=("keras", "tensorflow", "jax", "torch")):
-    """Append a row; the first one stands below the command, the machine and its libraries."""
+    """Append a row. The file starts with the command, the machine and its libraries."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.is_file()
     with open(path, "a", newline="") as file:

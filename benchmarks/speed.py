@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-# name of the file: what makes it
+# name of the file: its command
 PARTS = {
     "around": "around --repeats 3",
     "pipeline": "pipeline --batches 4 --threads 1 2 4",

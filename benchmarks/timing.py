@@ -56,7 +56,7 @@ def _seconds(call):
 
 
 def forget_peak():
-    """Let `peak_mib` begin with what is held now, after the building of a model; on Linux."""
+    """Let `peak_mib` start at the current memory, after a model is built; on Linux."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -64,13 +64,13 @@ def forget_peak():
 def peak_mib():
     """Return the most memory that this process has held, in MiB."""
     status = Path("/proc/self/status")
-    if status.is_file():  # elsewhere what the parent process held is the least
+    if status.is_file():  # elsewhere the memory of the parent process is included
         return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) // 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def in_child(module, backend, case):
-    """Return what a function of a benchmark gives for a case in a new process, on a backend.
+    """Return the result of a benchmark function for a case in a new process, on a backend.
 
     The module calls `child` when it is run, with its measuring functions.
     """
@@ -86,7 +86,7 @@ def in_child(module, backend, case):
 
 
 def child(*measures):
-    """Print what the function that takes the `--case` gives; `False` where there is no case."""
+    """Print the result of the function for `--case`; return `False` without a case."""
     if sys.argv[1:2] != ["--case"]:
         return False
     case = json.loads(sys.argv[2])

@@ -1,7 +1,7 @@
 """Token merging (ToMe), compared with learned tokens: no training, fewer tokens in each block.
 
 Source: Bolya et al., "Token Merging: Your ViT But Faster", 2023: bipartite soft matching on the
-keys, between attention and MLP, and attention in proportion to how many patches a token stands for.
+keys, between attention and MLP, and attention in proportion to the number of patches of a token.
 Class token and registers are not merged.
 """
 
@@ -100,7 +100,7 @@ def merge(x, sizes, keys, merged):
 
     Args:
         x: Tensor of shape (B, N, C).
-        sizes: Tensor of shape (B, N, 1), how many patches each token stands for.
+        sizes: Tensor of shape (B, N, 1), the number of patches of each token.
         keys: Tensor of shape (B, N, d), compared by their cosine.
         merged: Integer, tokens to merge; at most half of them are.
 

@@ -1,4 +1,4 @@
-"""Training steps compiled for TPUs that are not there: memory a chip, and what chips exchange.
+"""Training steps compiled without a TPU: memory per chip, and exchanged data.
 
     pip install 'libtpu==0.0.42.*'
     JAX_PLATFORMS=cpu KERAS_BACKEND=jax python -m benchmarks.tpu_compile tpu_compile.csv
@@ -7,9 +7,9 @@ Appends a row for each step that is not in the file yet: the step that `fit` tak
 compiled ahead of time by XLA's compiler for TPUs, on a machine without any. Nothing is executed.
 `--recipe`, `--set`, `--topology`, `--mode` and `--batch` compile one step of your choice instead.
 
-Columns: `state_gib` and `temporary_gib` a chip, of weights, optimizer and batch, and of all that is
-made of them in a step; `collectives`, what chips exchange in a step, by kind: operations and MiB a
-chip; `note`, why the compiler refuses.
+Columns: `state_gib` and `temporary_gib` a chip, of weights, optimizer and batch, and of all values
+computed from them in a step; `collectives`, data that chips exchange in a step, by kind: operations
+and MiB a chip; `note`, why the compiler refuses.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def main(arguments=None):
 
 
 def compiled(recipe, settings, topology, mode, batch):
-    """Return what the compiler says of a training step.
+    """Return the compiler's measurements of a training step.
 
     Args:
         recipe: Name in `RECIPES`.
@@ -133,7 +133,7 @@ def lower(recipe, topology, mode, batch):
 
 
 def _axes(variable, model, layouts):
-    """Return the axes that divide a variable; what an optimizer keeps of a weight has its axes."""
+    """Return the axes that divide a variable; an optimizer's state of a weight has its axes."""
     for weight in model.trainable_variables:
         kept = variable.path.rpartition("/")[2].startswith(weight.path.replace("/", "_") + "_")
         if (variable.path == weight.path or kept) and layouts[weight.path]:

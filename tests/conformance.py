@@ -56,7 +56,7 @@ class LayerCase:
         layer: Class of the layer.
         kwargs: Arguments of its constructor; prefer values that are not the defaults.
         shapes: Shape of each input, without the batch.
-        dynamic: Shapes with `None` for what may be unknown when the layer is built.
+        dynamic: Shapes with `None` for sizes that may be unknown at build.
         other: Other shapes that fit `dynamic`, or `None` where the layer must refuse `dynamic`.
         call: Keyword arguments of its call.
         still: Endings of the paths of weights that no training step can change, with the reason.
@@ -157,7 +157,7 @@ def predict(model, inputs):
 
 @functools.cache
 def outputs(case):
-    """Return what one model gives for three examples together, and for the first one alone."""
+    """Return the outputs of one model for three examples together, and for the first one alone."""
     model = built_model(case)
     inputs = model_arrays(case, model)
     return tuple(to_numpy(predict(model, [x[:count] for x in inputs])) for count in (3, 1))
@@ -196,7 +196,7 @@ def constructor_arguments(kind):
 
 
 def check_build(case):
-    """`build` creates what a call creates, and builds every child."""
+    """`build` creates the same weights as a call, and builds every child."""
     built, called = case.make(), case.make()
     built.build(*[(None, *shape) for shape in case.shapes])
     called(*arrays(case.shapes), **case.call)
@@ -226,7 +226,7 @@ def check_shapes(case):
 
 
 def check_dynamic_shapes(case):
-    """One model of unknown sizes takes different ones, or the layer says what must be known."""
+    """One model of unknown sizes takes different ones, or the layer names the required sizes."""
     if case.other is None:
         with pytest.raises(ValueError, match=f"{case.layer.__name__}: .*known"):
             case.build(case.dynamic)

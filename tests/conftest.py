@@ -16,7 +16,7 @@ _COUNT = itertools.count(1)
 
 @pytest.fixture(autouse=True)
 def clean_state():
-    """Seed every generator, and undo what a test did to the global settings of Keras."""
+    """Seed every generator, and restore the global settings of Keras after a test."""
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     policy, image_format = keras.config.dtype_policy(), keras.config.image_data_format()

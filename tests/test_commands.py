@@ -18,7 +18,7 @@ def _commands():
     """Yield `(page, words)` of every command, without variables of the environment."""
     for page in PAGES:
         text = page.read_text()
-        if page.suffix == ".py":  # a notebook's text stands in comments
+        if page.suffix == ".py":  # a notebook's text is in comments
             text = re.sub("^# ?", "", text, flags=re.MULTILINE)
         for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
@@ -59,7 +59,7 @@ def test_verbs_of_the_pages_parse_with_their_options(tmp_path, monkeypatch):
 
     verbs = typer.main.get_command(cli.app).commands
     for _, (verb, *arguments) in _of("keras-tokenlearner"):
-        values = verbs[verb].make_context(verb, arguments).params  # raises what the user would see
+        values = verbs[verb].make_context(verb, arguments).params  # raises the error of the user
         if verb == "train" and values["recipe"]:
             with_settings(find_recipe(values["recipe"])(), values["settings"])
 

@@ -1,4 +1,4 @@
-"""The checks of `tests/conformance.py` fail on layers that break what they check."""
+"""The checks of `tests/conformance.py` fail on faulty layers."""
 
 import keras
 import numpy as np

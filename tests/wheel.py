@@ -1,4 +1,4 @@
-"""Tries the installed package, without the repository: what ships with it is there and works."""
+"""Tries the installed package without the repository: its included files are there and work."""
 
 from importlib import resources
 from pathlib import Path

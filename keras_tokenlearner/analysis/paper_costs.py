@@ -58,7 +58,7 @@ def paper_costs(tables=None):
         A dictionary with the keys `COLUMNS` for every printed row: `paper_gflops` and
         `paper_mparams` as printed (empty where the paper prints none), `gflops` and `mparams`
         (millions) as counted from the built model, and a note where the paper contradicts itself
-        or leaves open what it counts. Images have 1000 classes, videos 400, or 887 in Table 10.
+        or does not define its count. Images have 1000 classes, videos 400, or 887 in Table 10.
         Tables 10 to 12 are counted as `Cost.bottleneck_flops` says, the others as `paper_flops`.
 
     Example:

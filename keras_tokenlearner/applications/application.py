@@ -18,7 +18,7 @@ _DOCSTRING = """Build `{model}` of the catalogue, {input_shape} by default.
         input_tensor: A `keras.Input` to build on, or a tensor computed from one.
         input_shape: `{axes}`, of any resolution and aspect.
         pooling: Without top: `None` for {features}.
-        classes: Integer, classes of the top; by default those of the weights, or 1000.
+        classes: Integer, classes of the top; by default as in the weights, or 1000.
         classifier_activation: Activation of the top; `None` gives logits.
         preprocessing: A `Preprocessing`; by default pixels are scaled to [-1, 1].
         class_names: Names of the classes in their order, or `None`.

@@ -42,7 +42,7 @@ def start_from_clusters(model, images):
                 f"tokens as its hidden units. Received: attention={learner.attention!r}, "
                 f"num_tokens={learner.num_tokens}"
             )
-    for learner in learners:  # in the order of the depth: each sees what those before it leave
+    for learner in learners:  # by depth: each takes the tokens of the one before
         features = keras.Model(model.input, learner.input).predict(images, verbose=0)
         x = keras.ops.convert_to_numpy(learner.norm(features)).astype("float32")
         x = x.reshape(-1, x.shape[-1])

@@ -13,7 +13,7 @@ def remember(model, images, dtype, verbose="auto", cache=None, batch_size=64):
 
     Args:
         model: A `keras.Model` with one output.
-        images: Array of what it takes, (n, ...).
+        images: Array of inputs of the model, (n, ...).
         dtype: Name of the type of the array.
         verbose: 0 for no progress bar.
         cache: Folder to keep the array in, or `None`. There it is found again for the same weights
@@ -32,7 +32,7 @@ def remember(model, images, dtype, verbose="auto", cache=None, batch_size=64):
 
 
 def keep(models, images, dtype, cache, verbose="auto", batch_size=64):
-    """Put into a cache what `remember` will ask for of parts of one model, in one pass.
+    """Fill a cache with the outputs that `remember` reads, for parts of one model, in one pass.
 
     Args:
         models: List of models of one output each, on the same input.
@@ -78,13 +78,13 @@ def _fill(outputs, models, images, verbose, batch_size):
 
 
 def _name(model, dtype, of_images):
-    """Return the name of a file for what decides the outputs: weights, images, what is asked."""
+    """Return the name of a file from weights, images and request, which determine the outputs."""
     asked = (model.output_shape, dtype, len(model.layers), of_images)
     return f"{_digest(model.get_weights(), asked)}.npy"
 
 
 def _digest(arrays, asked=None):
-    """Return 24 hexadecimal digits for some arrays, and for what else is asked with them."""
+    """Return 24 hexadecimal digits for some arrays and further values."""
     found = hashlib.sha256(repr(asked).encode())
     for array in arrays:
         found.update(repr((array.shape, array.dtype)).encode())

@@ -1,4 +1,4 @@
-"""Pictures and plots: what is drawn is what was given, and what cannot be drawn is refused."""
+"""Figures and plots: they show the given arrays, and unfit arrays raise an error."""
 
 import keras
 import numpy as np

@@ -18,7 +18,7 @@ TINY = "tokenlearner_x2plus1d", "random"
 
 @pytest.fixture
 def clips():
-    """Sixteen clips of eight sources: a bright square stands still in every other one."""
+    """Sixteen clips of eight sources: a bright square does not move in every other one."""
     pixels = np.random.default_rng(0).integers(20, 30, (16, 30, 64, 64, 1)).astype("uint8")
     labels = np.arange(16) % 2
     for clip, moves in zip(pixels, labels, strict=True):

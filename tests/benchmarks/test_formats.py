@@ -1,4 +1,4 @@
-"""The table of formats: what works is compared, what fails says why."""
+"""The table of formats: differences of working formats, reasons of failing ones."""
 
 import csv
 

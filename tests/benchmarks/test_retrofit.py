@@ -87,7 +87,7 @@ def test_rows_grow_and_are_not_made_twice(small, tmp_path, monkeypatch):
     tuned = read_rows(rows)[len(found) :]
     assert [row["reducer"] for row in tuned] == ["teacher", "token_learner"]
     assert {row["tuned_from"] for row in tuned} == {"2"}
-    assert len(list(tmp_path.glob("*.weights.h5"))) == 1  # what was tuned is not tuned again
+    assert len(list(tmp_path.glob("*.weights.h5"))) == 1  # a tuned teacher is not tuned again
     options = ["speed", "--rows", str(rows), "--output", str(speeds), "--size", "28"]
     monkeypatch.setattr(sys, "argv", [*options, "--batch-size", "2", "--repeats", "1"])
     retrofit_speed.main()

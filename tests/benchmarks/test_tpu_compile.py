@@ -1,4 +1,4 @@
-"""Training steps compile for TPUs that are not there, and exchange what they should."""
+"""Training steps compile without a TPU, and exchange the expected data."""
 
 import keras
 import pytest

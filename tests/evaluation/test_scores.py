@@ -44,7 +44,7 @@ def test_real_by_hand():
 
 
 def test_average_precision_by_hand():
-    # Positives stand first, third and fourth: (1/1 + 2/3 + 3/4) / 3.
+    # Positives are first, third and fourth: (1/1 + 2/3 + 3/4) / 3.
     targets, scores = np.array([[1], [0], [1], [1], [0]]), -np.arange(5.0)[:, None]
     mean, skipped = mean_average_precision(targets, scores)
     assert (mean, skipped) == (pytest.approx((1 + 2 / 3 + 3 / 4) / 3), 0)

@@ -121,7 +121,7 @@ LAYER_CASES = (
         {"num_tokens": 3, "num_convs": 1, "use_norm": False},
         **_VIDEO,
     ),
-    # TokenFuser and what it is compared with
+    # TokenFuser and its alternatives
     _case("fuser", layers.TokenFuser, {"dropout_rate": 0.1}, (3, 8), (4, 6, 8), **_FUSED),
     _case(
         "fuser_mlp",

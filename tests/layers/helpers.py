@@ -1,4 +1,4 @@
-"""Numpy forms of what layers are made of, and small assertions, for the tests of layers."""
+"""Numpy forms of parts of layers, and small assertions, for the tests of layers."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Learned tokens fitted into a ViT: the graph, what is copied, where the maps start."""
+"""Learned tokens fitted into a ViT: the graph, copied weights, the start of the maps."""
 
 import keras
 import numpy as np

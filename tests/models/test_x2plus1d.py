@@ -25,7 +25,7 @@ class Network:
         y = helpers.convolution(x, kernel)
         if stride == 1:
             return y
-        # SAME: an even size is padded behind alone, so that windows stand on odd places.
+        # SAME: an even size is padded behind alone, so that windows are at odd positions.
         starts = [(kernel.shape[axis] > 1) * (1 - x.shape[axis + 1] % 2) for axis in (1, 2)]
         return y[:, :, starts[0] :: 2, starts[1] :: 2]
 
@@ -110,7 +110,7 @@ def attend(model, name, tokens):
 
 
 def module_oracle(part, model, x):
-    """Return what the parts that work on averages of frames make of a video."""
+    """Return the outputs of the parts that work on averages of frames."""
     averages = x.mean((2, 3))
     if part == "mlpmixer":
         return broadcast(x, mixer(averages, model.get_layer("0_mlpmixer").get_weights()))

@@ -44,7 +44,7 @@ np.savez(sys.argv[3], **{k: v.numpy().astype(str if v.dtype == tf.string else No
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A model with random weights, what it was exported to, and what a client got from that."""
+    """A model with random weights, its export, and the answers to a client."""
     folder = tmp_path_factory.mktemp("served")
     keras.utils.set_random_seed(0)
     model = create_model(

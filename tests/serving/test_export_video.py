@@ -18,7 +18,7 @@ RANDOM = np.random.default_rng(0)
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A model of videos with random weights, and what it was exported to."""
+    """A model of videos with random weights, and its export."""
     keras.utils.set_random_seed(0)
     model = create_model("tokenlearner_x2plus1d_pico", classes=3)
     random = np.random.default_rng(0)
@@ -28,13 +28,13 @@ def exported(tmp_path_factory):
 
 
 def expected(model, clips):
-    """Return what the model says of clips of the right length."""
+    """Return the model's outputs for clips of the model's length."""
     _, _, height, width, _ = model.input_shape
     return model.predict(np.stack([video.fit_clip(x, height, width) for x in clips]), verbose=0)
 
 
 def test_exported_clip_equals_the_clip_of_the_file(exported, tmp_path):
-    """All frames and their rate give what `VideoBatches` decodes from the file itself."""
+    """All frames and their rate give the same clip as `VideoBatches` on the file."""
     pytest.importorskip("av", reason="reads videos")
     model, served, _ = exported
     (tmp_path / "a").mkdir()

@@ -195,7 +195,7 @@ def test_server_listens_to_this_machine_only(served):
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_rows_together_are_answered_as_alone(served, tmp_path, backend):
-    """Batches for what JAX wrote are filled up to sizes that are compiled already."""
+    """Batches for exports of JAX are padded to sizes that are compiled already."""
     model = ServedModel(export(served[0], tmp_path / "pico"))
     model.metadata["backend"] = backend
     sizes = []

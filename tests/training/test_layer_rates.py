@@ -117,7 +117,8 @@ def test_scaled_losses_make_no_difference():
 
 @pytest.fixture
 def training(tmp_path):
-    """Return what makes a model whose rates differ, and what trains one, resumed after an epoch."""
+    """Return a function that builds a model with several rates, and one that trains it, resumed
+    after an epoch."""
     random = np.random.default_rng(0)
     x, y = random.uniform(0, 255, (8, 16, 16, 3)).astype("float32"), np.arange(8) % 3
     batches = Batches((x, y), 4)

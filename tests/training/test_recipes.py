@@ -1,4 +1,4 @@
-"""Every recipe trains a tiny model; what the paper's recipes ask of Keras is what they say."""
+"""Every recipe trains a tiny model; the paper's recipes configure Keras as documented."""
 
 import dataclasses
 import inspect
@@ -80,7 +80,7 @@ def test_fine_tuning_with_all_that_saves_memory(images, tmp_path):
     assert built.get_layer("block_1").compute_dtype == "bfloat16"
     assert keras.config.dtype_policy().name == "float32"
     kernels = [model.get_layer("block_0").get_weights()[0] for model in (built, body)]
-    np.testing.assert_array_equal(*kernels)  # what was pre-trained, for other classes and size
+    np.testing.assert_array_equal(*kernels)  # pre-trained weights, for other classes and size
     assert len(recipe.batches(images, (32, 32, 3), training=True)) == 4
     optimizer = recipe.optimizer(4)
     assert optimizer.gradient_accumulation_steps == 2 and optimizer.use_ema

@@ -72,7 +72,7 @@ def test_killed_at_random_moments(unbroken, tmp_path):
 
 @pytest.fixture
 def small():
-    """Return what makes a small training: a model, batches, and a function that fits."""
+    """Return the parts of a small training: a model, batches, and a function that fits."""
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse", jit_compile=False)
     batches = Batches((np.ones((8, 4), "float32"), np.ones((8, 1), "float32")), 4)

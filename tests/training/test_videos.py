@@ -80,7 +80,7 @@ def test_train_and_evaluate_with_several_labels_each(folder):
     test = video.open_videos(folder)[1]
     model = create_model(name, classes=157, weights=str(weights))
     logits, _ = predict_videos(model, test, clips="segments", crops=1, stride=1, frame_rate=12)
-    assert (logits[:, 150] > logits[:, 3:150].max(1)).all()  # what always is there was learned
+    assert (logits[:, 150] > logits[:, 3:150].max(1)).all()  # the constant part was learned
     metrics = pytest.importorskip("sklearn.metrics", reason="the extra `distill`")
     seen = [1, 2, 150]
     expected = metrics.average_precision_score(test.labels[:, seen], logits[:, seen])

@@ -17,7 +17,7 @@ SIZES = {
 
 
 def peer(module):
-    """Return a library that stands on the other side of a comparison, or skip."""
+    """Return a library to compare with, or skip."""
     return pytest.importorskip(
         module, reason=f"compares with {module}: pip install torch torchvision {module}"
     )

@@ -118,7 +118,7 @@ def test_hash_files_of_other_hands(saved, form):
 
 
 def test_save_that_is_killed_leaves_a_file_that_loads(saved, monkeypatch):
-    """Whichever of the three steps is the last, what is there loads."""
+    """The file loads, whichever of the three steps is the last."""
     model, path, _ = saved
     before, replace = model.get_weights(), os.replace
     for last in range(3):

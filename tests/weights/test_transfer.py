@@ -64,7 +64,7 @@ def test_images_into_videos(method):
     image = pixels()
     stack = np.repeat(image[:, None], 4, 1)
     if method == "central_frame":
-        stack[:, ::2] = 0  # what the central frame of a tubelet of two is not
+        stack[:, ::2] = 0  # not the central frame of a tubelet of two
     parts = [
         keras.Model(model.inputs[0], model.get_layer("tokens").output) for model in (flat, video)
     ]

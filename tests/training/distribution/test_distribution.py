@@ -36,7 +36,7 @@ over_arrangements = pytest.mark.parametrize(("mode", "processes", "cpus"), ARRAN
 
 
 def run(mode, processes, cpus, folder, *arguments):
-    """Run the worker as so many processes; return what each of them found."""
+    """Run the worker as so many processes; return the results of each."""
     arguments = (mode, folder, *arguments)
     running = launch("tests.training.distribution.worker", arguments, processes, cpus)
     try:
