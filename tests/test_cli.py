@@ -104,7 +104,7 @@ def test_short_help_is_help(verb):
 
 
 def test_help_texts_are_sentences():
-    """Each says what the value is: no fragment such as "Of HTTP."."""
+    """Each describes its value: no fragment such as "Of HTTP."."""
     for verb in VERBS.values():
         for parameter in verb.params:
             text = parameter.help or ""

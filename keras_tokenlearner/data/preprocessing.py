@@ -40,7 +40,7 @@ def preprocess_image(
     >>> preprocess_image(np.zeros((100, 200, 3), "uint8"), (32, 48, 3), rule).shape
     (32, 48, 3)
 
-    Source: `timm.data.create_transform`; the rounding is that of `torchvision.transforms`.
+    Source: `timm.data.create_transform`; the rounding equals `torchvision.transforms`.
     """
     pillow = require("PIL.Image", "image")
     height, width, channels = input_shape

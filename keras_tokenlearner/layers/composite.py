@@ -1,4 +1,4 @@
-"""What is frozen of a layer made of layers, when it is built and when it is loaded."""
+"""Frozen parts of composite layers, kept at build and at load."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ class CompositeLayer(keras.layers.Layer):
 
 
 def trainable_flags(layer: keras.Layer) -> dict[str, bool]:
-    """Return which parts of a layer or model are frozen, or not, otherwise than what is around.
+    """Return the parts of a layer or model whose frozen state differs from the part around them.
 
     Args:
         layer: A `keras.Layer` or `keras.Model`, built.

@@ -1,6 +1,6 @@
 """Bytes of image files become pixels inside a SavedModel, by the rule of `data/decoding.py`.
 
-TensorFlow decodes the pixels. What it passes over is read from the bytes here, in the graph: Exif's
+TensorFlow decodes the pixels. The graph reads the parts that it skips from the bytes: Exif's
 orientation, transparent colours and the first frame of GIF, palettes of BMP.
 """
 
@@ -124,7 +124,7 @@ def _jpeg_exif(data: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor, tf.Tensor]":
 def _chunk(
     data: "tf.Tensor", name: bytes, start: int, big: bool
 ) -> "tuple[tf.Tensor, tf.Tensor, tf.Tensor]":
-    """Return the bytes of a file of chunks, and start and end of what is in one of them.
+    """Return the bytes of a file of chunks, and start and end of the contents of one of them.
 
     PNG has size, name and checksum, `big`; WebP has name and size, filled up to even sizes.
     """
@@ -184,7 +184,7 @@ def _orientation(data: "tf.Tensor", start: "tf.Tensor", end: "tf.Tensor") -> "tf
 
 
 def _orient(pixels: "tf.Tensor", orientation: "tf.Tensor") -> "tf.Tensor":
-    """Do what `data.decoding.orient` does."""
+    """Orient pixels as `data.decoding.orient` does."""
     tf = require("tensorflow", "tensorflow")
 
     def when(values: tuple[int, ...], change, pixels: "tf.Tensor") -> "tf.Tensor":
@@ -215,8 +215,8 @@ def _in_grey(pixels: "tf.Tensor") -> "tf.Tensor":
 def _decode_gif(content: "tf.Tensor", data: "tf.Tensor") -> "tf.Tensor":
     """Decode the first frame of a GIF, white where it is transparent or leaves the canvas open.
 
-    Its transparent colour is made white in its palette, what stands between that and the frame is
-    taken out, which says that it is transparent, and later frames are cut off.
+    Its transparent colour is made white in its palette. The blocks between palette and frame, which
+    mark it as transparent, are removed. Later frames are cut off.
     """
     tf = require("tensorflow", "tensorflow")
     little = tf.constant(False)

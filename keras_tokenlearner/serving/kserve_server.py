@@ -126,7 +126,7 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            # uvicorn's own raises the signal again, before gRPC has answered what it has begun.
+            # uvicorn's handler raises the signal again before gRPC has answered its open requests.
             self.force_exit = self.should_exit and sig == signal.SIGINT
             self.should_exit = True
 

@@ -112,7 +112,7 @@ class ServedModel:
 
         Args:
             signature: Name of the signature that the rows were checked for.
-            rows: List of what `check_row` gave.
+            rows: List of results of `check_row`.
 
         Returns:
             The name of the signature to ask instead, and its rows. Those without image files, and

@@ -45,7 +45,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
             return
         self._restored().set_weights(self._before)
         raise FloatingPointError(
-            f"{self.owner}: {found} after epoch {epoch}. The weights are those of before the "
+            f"{self.owner}: {found} after epoch {epoch}. The weights are as before the "
             "training. Lower the learning rate, or look for inputs that are not finite"
         )
 

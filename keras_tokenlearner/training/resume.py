@@ -37,8 +37,8 @@ class Resume(keras.callbacks.Callback):
         devices: The result of `keras_tokenlearner.training.distribution.scope`: all processes read
             the file, one writes it.
 
-        run: Dictionary of what decides the run, such as its settings, to be kept in the file: a
-            run with others is refused. It must hold what JSON can.
+        run: Dictionary of JSON values that determine the run, such as its settings. The file keeps
+            it, and a run with other values raises an error.
 
     Attributes:
         initial_epoch: Integer for `fit`, the epoch at which training continues.
@@ -81,14 +81,14 @@ class Resume(keras.callbacks.Callback):
                 self._check_run()
 
     def _check_run(self):
-        """Refuse a file of a run with other settings, and show what differs."""
+        """Refuse a file of a run with other settings, and list the differences."""
         saved = json.loads(str(self._saved["run"])) if "run" in self._saved else {}
         names = sorted(saved.keys() | self.run.keys())
         changed = [name for name in names if saved.get(name) != self.run.get(name)]
         if changed:
             lines = (f"{name}: {saved.get(name)!r}, now {self.run.get(name)!r}" for name in changed)
             raise ValueError(
-                f"Resume: {self.path} is of a run with other settings. Use those, start anew with "
+                f"Resume: {self.path} is of a run with other settings. Use those, start again with "
                 "`restart=True` (`--restart`), or name another folder. Received: "
                 + "; ".join(lines)
             )

@@ -158,7 +158,7 @@ def test_plain_fit_gets_batches_in_the_order_of_the_seed(options, partial):
         np.random.default_rng((5, epoch)).shuffle(order)
         wanted = order.reshape(-1, 2).tolist()[: options.get("steps_per_epoch")]
         found = [rows for at, rows in given if at == epoch]
-        if "steps_per_epoch" in options:  # the pass goes on in the next epoch
+        if "steps_per_epoch" in options:  # the order continues in the next epoch
             assert len(found) >= 2 and all(len(set(rows)) == 2 for rows in found)
         else:
             assert found == wanted

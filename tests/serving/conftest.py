@@ -23,7 +23,7 @@ def exported_pico(tmp_path_factory):
 
 @pytest.fixture(scope="package")
 def served(exported_pico):
-    """The model, and the server of what it was exported to."""
+    """The model, and the server of its export."""
     pytest.importorskip("kserve", reason="the server is KServe")
     model, folder = exported_pico
     with serving(folder) as server:

@@ -34,7 +34,7 @@ def model():
 
 
 def trained_on(model, files):
-    """Return what a model answers to the pixels that training and evaluation read."""
+    """Return the outputs of a model for the pixels that training and evaluation read."""
     images = FileImages(files, [0] * len(files), ["any"])
     batches = ImageBatches(images, model.input_shape[1:], 8, training=False)
     answers = model.predict(batches, verbose=0)
@@ -54,7 +54,7 @@ def test_predict_sees_the_pixels_of_training(model, files, tmp_path):
     np.testing.assert_allclose(in_order(found), trained_on(model, files), atol=1e-6)
 
 
-def test_the_server_sees_the_pixels_of_training(served, files):
+def test_server_sees_the_pixels_of_training(served, files):
     model, server = served
     status, answer = server.v1({"instances": [b64(file.read_bytes()) for file in files]})
     assert status == 200, answer
@@ -63,7 +63,7 @@ def test_the_server_sees_the_pixels_of_training(served, files):
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="the same file, in more processes")
-def test_the_exported_file_sees_the_pixels_of_training(model, files, tmp_path):
+def test_exported_file_sees_the_pixels_of_training(model, files, tmp_path):
     tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder = export(model, tmp_path / "model")
     right = trained_on(model, files)

@@ -1,4 +1,4 @@
-"""A server that is told to stop answers what it has begun, and ends with status 0."""
+"""A stopping server answers its open requests and ends with status 0."""
 
 import asyncio
 import signal

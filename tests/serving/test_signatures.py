@@ -35,7 +35,8 @@ def decode():
     return lambda content, channels=3: made[channels](tf.constant(content)).numpy()
 
 
-# Files are looped over within a test: after each, Keras clears what TensorFlow has compiled.
+# Files are looped over within a test: after each, Keras clears the compiled functions of
+# TensorFlow.
 
 
 def test_decode_in_graph_of_odd_modes_gives_the_pixels_of_the_references(decode):

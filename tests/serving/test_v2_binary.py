@@ -1,4 +1,4 @@
-"""V2 bodies, by what the Open Inference Protocol says of each field."""
+"""V2 bodies, by the fields of the Open Inference Protocol."""
 
 import json
 

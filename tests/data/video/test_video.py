@@ -45,7 +45,7 @@ def test_probe(ramp):
     ("times", "expected"),
     [
         ([0.0, 0.1, 0.2], [0, 5, 10]),
-        ([0.05, 0.19], [0, 5]),  # what is shown then
+        ([0.05, 0.19], [0, 5]),  # the frame shown then
         ([3.9, 0.0, 2.5], [195, 0, 125]),  # any order, over keyframes
         ([1.3, 1.3, 1.4], [65, 65, 70]),
         ([3.99], [195]),
@@ -79,7 +79,7 @@ def test_variable_rate(tmp_path):
     ]  # fmt: skip
 
 
-MATRICES = {  # (a, b, c, d), and what a viewer does to the stored frame
+MATRICES = {  # (a, b, c, d), and the change of the stored frame in a viewer
     "quarter turn clockwise": ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
     "quarter turn anticlockwise": ((0, -1, 1, 0), np.rot90),
     "half turn": ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
