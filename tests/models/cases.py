@@ -65,7 +65,8 @@ def _case(name, base=_IMAGE, still=(), pixels=True, **changes):
     arguments = {**base, **changes}
     if arguments.get("reducer") == "token_learner":
         arguments.setdefault("num_tokens", 3)
-    endings = dict.fromkeys(("key/bias", *still), _SOFTMAX)
+    key_bias = () if "qkv_bias" in arguments else ("key/bias",)
+    endings = dict.fromkeys((*key_bias, *still), _SOFTMAX)
     return ModelCase(name, lambda: transformer(**arguments), endings, pixels)
 
 
