@@ -92,14 +92,14 @@ class VisionTransformerConfig:
         positions: Where the learned table of positions starts, `"normal"` or `"sincos"`;
             `"sequence"` for sines and cosines of the place in the sequence, which no file holds
             (VideoMAE); `None` for none (DINOv3, V-JEPA 2).
-        rotary: `None`, or what the blocks rotate queries and keys by, as `RotaryPositions` has it:
+        rotary: `None`, or the rotation of queries and keys, as in `RotaryPositions`:
             `"index"` (EVA-02, Perception Encoder, V-JEPA 2), `"centred"` (DINOv3), or
             `"learned"` frequencies of every head and block (RoPE-ViT).
         rotary_theta: Base of the frequencies.
         rotary_layout: `"interleaved"`, `"half"` (DINOv3) or `"tiled"` (V-JEPA 2).
         rotary_order: `"height_first"`, or `"width_first"` (Perception Encoder, RoPE-ViT).
         rotary_offset: Added to each index (Perception Encoder).
-        rotary_grid: The grid that indices are scaled to, or `None` (EVA-02: that of its training).
+        rotary_grid: The grid that indices are scaled to, or `None` (EVA-02: the training grid).
         rotary_tokens: How learned tokens are rotated: `"none"`, as prefix tokens are, or
             `"centre_of_mass"`, as if each stood where its map does.
         class_token: Whether a class token is learned and read by the head, instead of the average.
@@ -126,15 +126,15 @@ class VisionTransformerConfig:
         layer_scale: Where LayerScale factors start, or `None` for no LayerScale.
         activation: Of the MLPs and between the TokenLearner's convolutions.
         layer_norm_epsilon: Of every norm.
-        norm: `"layer_norm"` or `"rms_norm"` (AIMv2), the kind of the norms of the plain ViT; those
-            of reducers and fusers are LayerNorms.
+        norm: `"layer_norm"` or `"rms_norm"` (AIMv2), the kind of the norms of the plain ViT;
+            reducers and fusers have LayerNorms.
         qk_norm: Whether each head's queries and keys are normalised.
         qkv_bias: `"all"`, `"query_value"` (EVA-02) or `"none"`: which of the projections to
             queries, keys and values have a bias.
         attention_bias: Whether the output projections of the attentions have a bias.
         mlp_bias: Whether the MLPs have biases.
-        attention_inner_norm: Whether a norm stands before these output projections (BEiT-3).
-        mlp_inner_norm: Whether a norm stands before the MLPs' last dense layer (EVA-02).
+        attention_inner_norm: Whether a norm precedes these output projections (BEiT-3).
+        mlp_inner_norm: Whether a norm precedes the MLPs' last dense layer (EVA-02).
 
     Raises:
         ValueError: If a value is out of range or two of them contradict each other.

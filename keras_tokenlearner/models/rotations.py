@@ -9,7 +9,7 @@ from keras_tokenlearner.models.config import VisionTransformerConfig
 
 
 class Rotations:
-    """What each block on the patches rotates by: one table for all, or one for each block.
+    """Rotation of each block on the patches: one table for all, or one for each block.
 
     Args:
         config: A `VisionTransformerConfig`.

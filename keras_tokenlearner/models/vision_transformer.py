@@ -50,8 +50,8 @@ class VisionTransformer(VisionModel):
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
             them itself.
         pooling: Without top: `None` for the tokens, (B, tokens, C); `"avg"` or `"max"` of the
-            patches, `"token"` for the class token, or `"head"` for what the head would read, by
-            the config's `head_reads`, `final_norm` and `pre_logits`.
+            patches, `"token"` for the class token, or `"head"` for the inputs of the head, by the
+            config's `head_reads`, `final_norm` and `pre_logits`.
         classes: Integer, classes of the top.
         classifier_activation: Activation of the top; `None` gives logits.
         preprocessing: A `Preprocessing`; by default pixels are scaled to [-1, 1].

@@ -120,7 +120,7 @@ MODEL_CASES = (
         pooling="avg",
     ),
     _learner("vector_attention", block_attention="vector", include_top=False, pooling="max"),
-    # What newer families differ in
+    # Differences of newer families
     _case(
         "rotary_index",
         rotary="index",

@@ -1,7 +1,7 @@
-"""Families of ViTs beside timm's models of them: the trunk holds each by its config.
+"""Families of ViTs compared with timm's models: the trunk holds each by its config.
 
 `timm_families.config_of` is the mapping of timm's modules to the fields of the config, and
-`timm_families.weights_of` that of its weights; nothing here reads a checkpoint.
+`timm_families.weights_of` is the mapping of its weights. No checkpoint is read.
 """
 
 import json
@@ -13,7 +13,7 @@ import pytest
 from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig, retrofit
 from tests.models.timm_families import config_of, weights_of
 
-# A row of each kind of timm's published configurations, and what else is smaller than theirs.
+# One row per kind of timm's published configurations, with smaller sizes.
 ROWS = {
     "vit_base_patch16_siglip_224.webli": {},
     "vit_so400m_patch16_siglip_512.v2_webli": {"embed_dim": 72, "num_heads": 3},

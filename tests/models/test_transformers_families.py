@@ -1,4 +1,4 @@
-"""Families of ViTs beside their models in transformers, with weights copied by hand."""
+"""Families of ViTs compared with their models in transformers, with weights copied by hand."""
 
 import keras
 import numpy as np
@@ -50,7 +50,7 @@ def ours(weights, shape, **changes):
 
 
 class Weights(dict):
-    """Weights by our paths, taken from a state of theirs."""
+    """Weights by our paths, taken from the state of their model."""
 
     def __init__(self, state, heads=4):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a ViT of timm is in our config, and where its weights belong, read off its modules."""
+"""Config and weight paths of a ViT of timm, read from its modules."""
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def _qkv_bias(attention):
 
 
 def weights_of(module):
-    """Return timm's weights by the paths of ours."""
+    """Return timm's weights by our paths."""
     state = {name: value.detach().numpy() for name, value in module.state_dict().items()}
     width = module.embed_dim
     weights = {
