@@ -41,7 +41,7 @@ def load_model(
 
     >>> model = load_model("tokenlearner_nano4_8at2")
     >>> model.output_shape, model.class_names[0]
-    ((None, 10), 'T-shirt/top')
+    ((None, 10), 'T-shirt')
     """
     if Path(source).suffix == ".keras":
         return _from_file(source, weights, owner, arguments)
