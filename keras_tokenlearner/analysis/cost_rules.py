@@ -262,6 +262,7 @@ def _(layer: own.TransformerBlock, shape, rotation=None):
         + count(layer.mlp, shape)
         + sum((count(part, shape) for part in branches), Cost())
         + _each(2, shape)
+        + (Cost() if layer.patch_bias is None else _each(layer.num_heads, (shape[0], shape[0])))
     )
 
 
@@ -275,6 +276,7 @@ def _(layer: own.TokenLearner, shape):
     maps = (*pixels, count_tokens)
     if layer.attention == "mlp":
         attend = count(layer.mlp, (*pixels, channels)) + _softmax(maps)
+        attend += _each(1, maps) if layer.position_bias else Cost()
     else:
         attend = Cost()
         for index, conv in enumerate(layer.convs):

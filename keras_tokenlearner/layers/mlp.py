@@ -36,6 +36,7 @@ class MLP(CompositeLayer):
         use_bias: Boolean, whether the dense layers have biases.
         inner_norm: `None`, or the norm of the hidden units: `"layer_norm"` or `"rms_norm"`.
         layer_norm_epsilon: Float, of the inner norm.
+        zero_output: Boolean, whether the second dense layer starts at zero.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
@@ -67,6 +68,7 @@ class MLP(CompositeLayer):
         use_bias: bool = True,
         inner_norm: str | None = None,
         layer_norm_epsilon: float = 1e-6,
+        zero_output: bool = False,
         **kwargs: str | bool | keras.DTypePolicy | None,
     ) -> None:
         super().__init__(**kwargs)
@@ -80,6 +82,7 @@ class MLP(CompositeLayer):
         self.use_bias = check_bool("MLP", "use_bias", use_bias)
         self.inner_norm = check_choice("MLP", "inner_norm", inner_norm, (None, *NORMS))
         self.layer_norm_epsilon = check_positive("MLP", "layer_norm_epsilon", layer_norm_epsilon)
+        self.zero_output = check_bool("MLP", "zero_output", zero_output)
 
     def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         channels = check_channels("MLP", inputs_shape)
@@ -103,6 +106,8 @@ class MLP(CompositeLayer):
                 "MLP", self.inner_norm, self.layer_norm_epsilon, "norm", self.dtype_policy
             )
             self.norm.build(hidden_shape)
+        if self.zero_output:
+            dense |= {"kernel_initializer": "zeros", "bias_initializer": "zeros"}
         self.output_dense = layers.Dense(self.output_dim or channels, name="output", **dense)
         self.output_dense.build(hidden_shape)
         self.output_dropout = layers.Dropout(
@@ -136,4 +141,5 @@ class MLP(CompositeLayer):
             "use_bias": self.use_bias,
             "inner_norm": self.inner_norm,
             "layer_norm_epsilon": self.layer_norm_epsilon,
+            "zero_output": self.zero_output,
         }

@@ -39,6 +39,11 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         rotary: `None`, or how channels pair: a layout of `RotaryPositions`, whose table the call
             then takes as `rotation`. Without a table nothing is rotated.
         **kwargs: Arguments of `keras.layers.MultiHeadAttention`.
+
+    Call arguments besides those of Keras:
+        rotation: Table of `RotaryPositions`.
+        key_bias: Tensor of shape (M,), or `None`: a number for each key, added to the logits of all
+            queries.
     """
 
     def __init__(
@@ -118,6 +123,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         key_mask: keras.KerasTensor | None = None,
         attention_mask: keras.KerasTensor | None = None,
         rotation: keras.KerasTensor | None = None,
+        key_bias: keras.KerasTensor | None = None,
         return_attention_scores: bool = False,
         training: bool | None = None,
         use_causal_mask: bool = False,
@@ -132,7 +138,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         masked = use_causal_mask or any(mask is not None for mask in masks)
         of_keras = masked or return_attention_scores or self.dropout or len(query.shape) != 3
         on_torch = keras.backend.backend() == "torch" and not of_keras
-        plain = rotation is None and not self.qk_norm and not self.inner_norm
+        plain = rotation is None and key_bias is None and not self.qk_norm and not self.inner_norm
         if plain and not on_torch:
             return super().call(query, value, key, *masks, *options)
         inputs = query, value if key is None else key, value
@@ -143,18 +149,66 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         if rotation is not None:
             query, key = (rotate(x, rotation, self.rotary) for x in (query, key))
         scores = None
+        bias = None if key_bias is None else ops.cast(key_bias, self.compute_dtype)
         if on_torch:
-            heads = _on_torch(query, key, value)
+            heads = _on_torch(query, key, value, bias)
+        elif bias is not None and not of_keras:
+            heads = self._attend_with_bias(query, key, value, bias)
         else:
             mask = self._mask(inputs, masks, use_causal_mask) if masked else None
-            heads, scores = self._compute_attention(
-                query, key, value, mask, training, return_attention_scores
-            )
+            if bias is not None:
+                query, key = self._with_bias_channel(query, key, bias)
+            explicit = return_attention_scores or bias is not None
+            heads, scores = self._compute_attention(query, key, value, mask, training, explicit)
         if self.inner_norm:
             joined = ops.reshape(heads, (*ops.shape(heads)[:2], -1))
             heads = ops.reshape(self.output_norm(joined), ops.shape(heads))
         output = linear(self.output_dense, heads)
         return (output, scores) if return_attention_scores else output
+
+    def _with_bias_channel(
+        self, query: keras.KerasTensor, key: keras.KerasTensor, bias: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Return queries and keys with one more channel, whose scaled product is the bias.
+
+        It is exact, and Keras's code for masks, dropout and weights goes on as it is.
+        """
+        ones = ops.full_like(query[..., :1], self.key_dim**0.5)
+        biases = ops.broadcast_to(bias[:, None, None], ops.shape(key[..., :1]))
+        return ops.concatenate([query, ones], axis=-1), ops.concatenate([key, biases], axis=-1)
+
+    def _attend_with_bias(
+        self,
+        query: keras.KerasTensor,
+        key: keras.KerasTensor,
+        value: keras.KerasTensor,
+        bias: keras.KerasTensor,
+    ) -> keras.KerasTensor:
+        """Do as `_compute_attention` does without mask and dropout, on JAX and TensorFlow."""
+
+        def of_keras(query, key, value):
+            return ops.dot_product_attention(
+                query,
+                key,
+                value,
+                bias=ops.reshape(bias, (1, 1, 1, -1)),
+                scale=self.key_dim**-0.5,
+                flash_attention=False,  # it takes no bias
+            )
+
+        if self.compute_dtype != "float32":
+            return of_keras(query, key, value)
+        if keras.backend.backend() == "tensorflow":
+            return _all_heads(query, key, value, bias)
+        many = query.shape[1] * key.shape[1] >= _MANY_WEIGHTS
+        if not many or keras.distribution.distribution() is not None:
+            return of_keras(query, key, value)
+        import jax
+
+        def by_heads(query, key, value):
+            return _head_by_head(query, key, value, bias)
+
+        return jax.lax.platform_dependent(query, key, value, cpu=by_heads, default=of_keras)
 
     def _mask(self, inputs, masks, use_causal_mask) -> keras.KerasTensor:
         query, _, value = inputs
@@ -185,6 +239,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         self,
         *args: keras.KerasTensor,
         rotation: keras.KerasTensor | None = None,
+        key_bias: keras.KerasTensor | None = None,
         **kwargs: keras.KerasTensor | bool | None,
     ) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
         return super().compute_output_spec(*args, **kwargs)
@@ -201,38 +256,40 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         }
 
 
-def _on_torch(query, key, value):
+def _on_torch(query, key, value, bias=None):
     """Do as `_all_heads`, by PyTorch's fused attention where that is the faster one."""
     import torch
 
     few = query.shape[1] * key.shape[1] <= _MOST_WEIGHTS
     if few and query.dtype == torch.bfloat16 and query.device.type == "cpu":
-        return _all_heads(query, key, value)
+        return _all_heads(query, key, value, bias)
     stacks = (x.transpose(1, 2) for x in (query, key, value))
-    return torch.nn.functional.scaled_dot_product_attention(*stacks).transpose(1, 2)
+    mask = None if bias is None else bias.reshape(1, 1, 1, -1)
+    fused = torch.nn.functional.scaled_dot_product_attention
+    return fused(*stacks, attn_mask=mask).transpose(1, 2)
 
 
-def _all_heads(query, key, value):
-    """Attend from (B, N, heads, d) to (B, M, heads, d)."""
-    heads = _attend(_matrices(query, key, value))
+def _all_heads(query, key, value, bias=None):
+    """Attend from (B, N, heads, d) to (B, M, heads, d), with a bias of each key, (M,)."""
+    heads = _attend(_matrices(query, key, value), bias)
     return ops.transpose(heads, (0, 2, 1, 3))
 
 
-def _head_by_head(query, key, value):
+def _head_by_head(query, key, value, bias=None):
     """Do as `_all_heads`, with one head of one example at a time."""
     batch, tokens, heads, size = query.shape
     each = [ops.reshape(x, (-1, *x.shape[2:])) for x in _matrices(query, key, value)]
-    output = ops.reshape(ops.map(_piece_by_piece, each), (batch, heads, tokens, size))
-    return ops.transpose(output, (0, 2, 1, 3))
+    output = ops.map(lambda matrices: _piece_by_piece(matrices, bias), each)
+    return ops.transpose(ops.reshape(output, (batch, heads, tokens, size)), (0, 2, 1, 3))
 
 
-def _piece_by_piece(matrices):
+def _piece_by_piece(matrices, bias):
     """Do as `_attend` for one head, with as many queries at a time as the cache can hold."""
     query, key, value = matrices
     tokens, size = query.shape
     pieces = -(-tokens // _MANY_QUERIES)
     query = ops.pad(query, ((0, -tokens % pieces), (0, 0)))
-    attend = keras.remat(lambda piece: _attend((piece, key, value)))
+    attend = keras.remat(lambda piece: _attend((piece, key, value), bias))
     output = ops.map(attend, ops.reshape(query, (pieces, -1, size)))
     return ops.reshape(output, (-1, size))[:tokens]
 
@@ -243,8 +300,9 @@ def _matrices(query, key, value):
     return [ops.transpose(x, order) for x, order in zip((query, key, value), axes, strict=True)]
 
 
-def _attend(matrices):
+def _attend(matrices, bias=None):
     """Return the values that queries find by their keys: matrices as `_matrices` has them."""
     query, key, value = matrices
-    weights = ops.softmax(ops.matmul(query * query.shape[-1] ** -0.5, key), axis=-1)
+    logits = ops.matmul(query * query.shape[-1] ** -0.5, key)
+    weights = ops.softmax(logits if bias is None else logits + bias, axis=-1)
     return ops.matmul(weights, value)

@@ -1,4 +1,8 @@
+import functools
+import math
+
 import keras
+import numpy as np
 from keras import layers, ops
 
 from keras_tokenlearner._checks import (
@@ -10,6 +14,7 @@ from keras_tokenlearner._checks import (
     check_rate,
 )
 from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.cells import ancestors, grid_cells
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import (
     check_grid,
@@ -20,6 +25,11 @@ from keras_tokenlearner.layers.grids import (
     to_volume,
 )
 from keras_tokenlearner.layers.mlp import MLP
+from keras_tokenlearner.layers.positions import resize_positions
+
+# Where the bias of a position starts in its own cell: exp(-8) of the weight falls elsewhere, which
+# is little, and enough for a gradient.
+_OWN_CELL = 8.0
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -40,6 +50,14 @@ class TokenLearner(CompositeLayer):
     authors' later one: LayerNorm, an MLP over the channels C -> `bottleneck_dim` -> S, softmax
     over the positions. The paper's text has no LayerNorm: `use_norm=False` is its literal reading.
 
+    With `position_bias`, the maps of `"mlp"` are `softmax(MLP(LayerNorm(x)) + b)` over the
+    positions, with a learned bias b of each position. It starts at 8 in a cell of the grid for each
+    token, and the MLP's last layer at zero, so that each token starts as the average of its cell
+    (but for parts of exp(-8) from elsewhere), whatever the input. The cells are numbered coarse to
+    fine, see `keras_tokenlearner.layers.cells.grid_cells`: any first m of S tokens cover the grid,
+    as each takes the positions of the tokens left out that were split off from it. So `num_tokens`
+    of a call can be less than S. The bias is resized when weights of another grid are loaded.
+
     Args:
         num_tokens: Integer, tokens to learn from each frame (S). Defaults to 8.
         attention: `"conv"` or `"mlp"`, the form of `alpha`.
@@ -58,6 +76,8 @@ class TokenLearner(CompositeLayer):
         dropout: Float in [0, 1), the dropout rate of `"mlp"`.
         epsilon: Float, of the LayerNorm.
         use_norm: Boolean, whether `alpha` starts with a LayerNorm.
+        position_bias: Boolean, whether `"mlp"` has a bias of each position, as above. Height and
+            width (and frames, for `over="space_time"`) must then be known.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
@@ -65,6 +85,8 @@ class TokenLearner(CompositeLayer):
             T may be unknown when the model is built.
         training: Boolean, whether to drop.
         return_maps: Boolean, whether to return the maps as well.
+        num_tokens: Integer, the first so many of S tokens, or `None` for all. It needs a
+            `position_bias`.
 
     Returns:
         Tokens of shape (B, S, C), or (B, T * S, C), frame after frame, for a video learned
@@ -82,7 +104,7 @@ class TokenLearner(CompositeLayer):
     ((2, 8, 32), (2, 14, 14, 8))
 
     Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
-    2021, section 2.1.
+    2021, section 2.1; the position bias is ours, after the grid that it starts from.
     """
 
     def __init__(
@@ -99,6 +121,7 @@ class TokenLearner(CompositeLayer):
         dropout=0.0,
         epsilon=1e-6,
         use_norm=True,
+        position_bias=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -115,9 +138,15 @@ class TokenLearner(CompositeLayer):
         self.dropout = check_rate("TokenLearner", "dropout", dropout)
         self.epsilon = check_positive("TokenLearner", "epsilon", epsilon)
         self.use_norm = check_bool("TokenLearner", "use_norm", use_norm)
+        self.position_bias = check_bool("TokenLearner", "position_bias", position_bias)
+        if self.position_bias and self.attention != "mlp":
+            raise ValueError(
+                "TokenLearner: `position_bias` is added before a softmax, which attention='mlp' "
+                f"has. Received: position_bias=True with attention={attention!r}"
+            )
 
     def build(self, inputs_shape):
-        resolve_grid("TokenLearner", inputs_shape, self.grid)
+        grid = resolve_grid("TokenLearner", inputs_shape, self.grid)
         channels = inputs_shape[-1]
         if self.use_norm:
             self.norm = layers.LayerNormalization(
@@ -130,10 +159,13 @@ class TokenLearner(CompositeLayer):
                 self.num_tokens,
                 activation=self.activation,
                 dropout_rate=self.dropout,
+                zero_output=self.position_bias,
                 dtype=self.dtype_policy,
                 name="mlp",
             )
             self.mlp.build((None, None, channels))
+            if self.position_bias:
+                self._build_bias(inputs_shape, grid)
             return
         rank, conv = (2, layers.Conv2D) if self.over == "frame" else (3, layers.Conv3D)
         self.convs = []
@@ -153,10 +185,52 @@ class TokenLearner(CompositeLayer):
             layer.build((None, *[None] * rank, self.num_tokens if index else channels))
             self.convs.append(layer)
 
-    def call(self, inputs, training=None, return_maps=False):
+    def _build_bias(self, shape, grid):
+        sizes = grid[1:] if self.over == "frame" else grid
+        if None in sizes or self.num_tokens > math.prod(sizes):
+            raise ValueError(
+                "TokenLearner: `position_bias` needs a grid that is known, of at least as many "
+                f"positions as tokens. Received: num_tokens={self.num_tokens} for inputs of shape "
+                f"{tuple(shape)} with grid={self.grid}, over={self.over!r}"
+            )
+        cells = grid_cells(sizes, self.num_tokens)
+        self._parents = cells.parents
+
+        def start(shape, dtype=None):
+            return ops.convert_to_tensor(_OWN_CELL * cells.masks(sizes), dtype)
+
+        self.bias = self.add_weight(
+            shape=(*sizes, self.num_tokens), initializer=start, name="position_bias"
+        )
+
+    def bias_of_first(self, count):
+        """Return the position bias of the first tokens, with the positions of those left out.
+
+        Args:
+            count: Integer, tokens to keep.
+
+        Returns:
+            Tensor of shape (..., count): for each token the largest of its own bias and those of
+            the tokens that were split off from it and are left out.
+        """
+        if count == self.num_tokens:
+            return ops.convert_to_tensor(self.bias)
+        found = ancestors(self._parents, count)
+        return ops.stack(
+            [
+                functools.reduce(
+                    ops.maximum, [self.bias[..., i] for i, a in enumerate(found) if a == token]
+                )
+                for token in range(count)
+            ],
+            axis=-1,
+        )
+
+    def call(self, inputs, training=None, return_maps=False, num_tokens=None):
         grid = resolve_grid("TokenLearner", inputs.shape, self.grid)
+        count = self._count(num_tokens)
         pixels = (to_frames if self.over == "frame" else to_volume)(inputs, grid)
-        maps = self._attend(pixels, training)
+        maps = self._attend(pixels, training, count)
         x, weights = flatten_grid(pixels), flatten_grid(maps)
         if self.compute_dtype == "float16":  # which holds no sum above 65504, nor such a count
             x, weights = ops.cast(x, "float32"), ops.cast(weights, "float32")
@@ -169,7 +243,20 @@ class TokenLearner(CompositeLayer):
             tokens = ops.reshape(tokens, (ops.shape(inputs)[0], -1, inputs.shape[-1]))
         return (tokens, restore_grid(maps, inputs)) if return_maps else tokens
 
-    def _attend(self, pixels, training):
+    def _count(self, num_tokens):
+        """Return how many tokens a call gives of each frame, or of the volume."""
+        if num_tokens is None:
+            return self.num_tokens
+        check_int("TokenLearner", "num_tokens", num_tokens)
+        if num_tokens > self.num_tokens or not self.position_bias:
+            raise ValueError(
+                "TokenLearner: a call can ask for at most the tokens of a layer with "
+                f"position_bias=True. Received: num_tokens={num_tokens} of {self.num_tokens}, "
+                f"position_bias={self.position_bias}"
+            )
+        return num_tokens
+
+    def _attend(self, pixels, training, count):
         """Return the maps of (B, ..., C) pixels, (B, ..., S)."""
         x = self.norm(pixels) if self.use_norm else pixels
         if self.attention == "conv":
@@ -177,22 +264,33 @@ class TokenLearner(CompositeLayer):
                 x = conv(x)
             return x
         x = self.mlp(x, training=training)
+        if self.position_bias:
+            x = x[..., :count] + ops.cast(self.bias_of_first(count), x.dtype)
         return restore_grid(ops.softmax(flatten_grid(x), axis=1), x)
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape, num_tokens=None):
         frames = 1
         if self.over == "frame":
             frames = resolve_grid("TokenLearner", inputs_shape, self.grid)[0]
-        count = None if frames is None else frames * self.num_tokens
+        count = None if frames is None else frames * self._count(num_tokens)
         return (inputs_shape[0], count, inputs_shape[-1])
 
-    def compute_output_spec(self, inputs, training=None, return_maps=False):
-        shape = self.compute_output_shape(inputs.shape)
+    def compute_output_spec(self, inputs, training=None, return_maps=False, num_tokens=None):
+        shape = self.compute_output_shape(inputs.shape, num_tokens)
         tokens = keras.KerasTensor(shape, dtype=self.compute_dtype)
         if not return_maps:
             return tokens
-        maps_shape = (*inputs.shape[:-1], self.num_tokens)
+        maps_shape = (*inputs.shape[:-1], self._count(num_tokens))
         return tokens, keras.KerasTensor(maps_shape, dtype=self.compute_dtype)
+
+    def save_own_variables(self, store):
+        if self.position_bias:
+            store["position_bias"] = ops.convert_to_numpy(self.bias)
+
+    def load_own_variables(self, store):
+        if self.position_bias:
+            bias = np.array(store["position_bias"])
+            self.bias.assign(resize_positions(bias, self.bias.shape[:-1]))
 
     def get_config(self):
         return {
@@ -209,4 +307,5 @@ class TokenLearner(CompositeLayer):
             "dropout": self.dropout,
             "epsilon": self.epsilon,
             "use_norm": self.use_norm,
+            "position_bias": self.position_bias,
         }

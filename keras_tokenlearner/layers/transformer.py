@@ -1,7 +1,8 @@
 import contextlib
+import math
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from keras_tokenlearner._checks import (
     check_bool,
@@ -28,6 +29,11 @@ class TransformerBlock(CompositeLayer):
 
     `x <- x + Attention(Norm(x))`, then `x <- x + MLP(Norm(x))`.
 
+    Tokens that stand for several patches each, as learned tokens do, can be attended to in
+    proportion: with `num_patches` the block adds `log(num_patches / M) + b` to the attention logits
+    of its last M tokens, those that are no prefix tokens. The learned scalar b starts at zero. Of
+    tokens without prefix tokens it would change nothing, so that there is none.
+
     Args:
         num_heads: Integer, heads of the dot-product attention; it must divide the channels. Vector
             attention has a head for each channel and leaves it unread.
@@ -50,6 +56,9 @@ class TransformerBlock(CompositeLayer):
         attention_inner_norm: Boolean, whether a norm precedes the output projection.
         mlp_inner_norm: Boolean, whether a norm precedes the MLP's last dense layer.
         rotary: `None`, or the layout of the `RotaryPositions` whose tables the block takes.
+        num_patches: Integer, patches that the tokens stand for together, for attention in
+            proportion, or `None` for tokens that count alike. For `"dot_product"`.
+        num_prefix_tokens: Integer, first tokens that stand for themselves: class token, registers.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
@@ -72,7 +81,8 @@ class TransformerBlock(CompositeLayer):
     (2, 8, 32)
 
     Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021; stochastic depth: Huang et
-    al., "Deep Networks with Stochastic Depth", 2016.
+    al., "Deep Networks with Stochastic Depth", 2016; attention in proportion: Bolya et al., "Token
+    Merging: Your ViT But Faster", 2023, whose sizes are counted and not learned.
     """
 
     def __init__(
@@ -95,6 +105,8 @@ class TransformerBlock(CompositeLayer):
         attention_inner_norm: bool = False,
         mlp_inner_norm: bool = False,
         rotary: str | None = None,
+        num_patches: int | None = None,
+        num_prefix_tokens: int = 0,
         **kwargs: str | bool | keras.DTypePolicy | None,
     ) -> None:
         super().__init__(**kwargs)
@@ -123,6 +135,15 @@ class TransformerBlock(CompositeLayer):
         self.mlp_inner_norm = check_bool(owner, "mlp_inner_norm", mlp_inner_norm)
         if attention == "vector":
             self._check_vector_attention()
+        self.num_patches = (
+            None if num_patches is None else check_int(owner, "num_patches", num_patches)
+        )
+        self.num_prefix_tokens = check_int(owner, "num_prefix_tokens", num_prefix_tokens, minimum=0)
+        if self.num_patches is not None and self.attention == "vector":
+            raise ValueError(
+                f"{owner}: `num_patches` is for attention='dot_product', whose logits it is added "
+                f"to. Received: num_patches={num_patches} with attention='vector'"
+            )
 
     def _check_vector_attention(self) -> None:
         """Raise `ValueError` for arguments that vector attention does not read."""
@@ -184,6 +205,9 @@ class TransformerBlock(CompositeLayer):
             inner_norm=self.norm if self.mlp_inner_norm else None,
             layer_norm_epsilon=self.layer_norm_epsilon,
         )
+        self.patch_bias = None
+        if self.num_patches is not None and self.num_prefix_tokens:  # else it cancels in softmax
+            self.patch_bias = self.add_weight(shape=(), initializer="zeros", name="patch_bias")
         self.self_attention_branch = self._branch(inputs_shape, "self_attention")
         self.mlp_branch = self._branch(inputs_shape, "mlp")
 
@@ -231,6 +255,8 @@ class TransformerBlock(CompositeLayer):
             )
         x = self.attention_norm(inputs)
         options = {} if rotation is None else {"rotation": rotation}
+        if self.patch_bias is not None:
+            options["key_bias"] = self._key_bias(inputs)
         x = self.self_attention(x, x, attention_mask=attention_mask, training=training, **options)
         if self.dropout_rate:
             x = self.self_attention_dropout(x, training=training)
@@ -241,6 +267,16 @@ class TransformerBlock(CompositeLayer):
         for layer in self.mlp_branch:
             x = layer(x)
         return inputs + x
+
+    def _key_bias(self, inputs):
+        """Return what is added to the attention logits of each token, (N,)."""
+        tokens = ops.shape(inputs)[1] - self.num_prefix_tokens
+        if isinstance(tokens, int):  # no number to copy to a GPU and to wait for
+            bias = self.patch_bias + math.log(self.num_patches / tokens)
+        else:
+            count = ops.cast(tokens, self.patch_bias.dtype)
+            bias = self.patch_bias + ops.log(self.num_patches / count)
+        return ops.pad(ops.broadcast_to(bias, (tokens,)), ((self.num_prefix_tokens, 0),))
 
     def compute_output_shape(
         self,
@@ -270,6 +306,8 @@ class TransformerBlock(CompositeLayer):
             "attention_inner_norm": self.attention_inner_norm,
             "mlp_inner_norm": self.mlp_inner_norm,
             "rotary": self.rotary,
+            "num_patches": self.num_patches,
+            "num_prefix_tokens": self.num_prefix_tokens,
         }
 
 

@@ -236,3 +236,102 @@ def test_additions_are_refused_where_nothing_reads_them():
     for added in ({"qkv_bias": "key"}, {"qk_norm": True}, {"inner_norm": "norm"}, {"rotary": "xy"}):
         ((name, value),) = added.items()
         refused(lambda a=added: MultiHeadAttention(3, 4, **a), f"{name}={value!r}")
+
+
+def attention_by_hand(layer, x, bias, mask=None):
+    """Return outputs and weights in float64, with a bias of each key, by the equation."""
+    weights = [array.astype("float64") for array in layer.get_weights()]
+    (wq, bq), (wk, bk), (wv, bv), (wo, bo) = zip(weights[::2], weights[1::2], strict=True)
+    q, k, v = (np.einsum("bnc,chd->bnhd", x, w) + b for w, b in ((wq, bq), (wk, bk), (wv, bv)))
+    logits = np.einsum("bihd,bjhd->bhij", q, k) / np.sqrt(q.shape[-1]) + bias
+    if mask is not None:
+        logits = np.where(mask[:, None], logits, -1e9)
+    maps = np.exp(logits - logits.max(-1, keepdims=True))
+    maps /= maps.sum(-1, keepdims=True)
+    return np.einsum("bihd,hdc->bic", np.einsum("bhij,bjhd->bihd", maps, v), wo) + bo, maps
+
+
+@pytest.mark.parametrize("tokens", [5, 150, 1100])
+def test_key_bias_is_added_to_the_logits_of_each_key(tokens):
+    layer, _ = both(4)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2, tokens, 12)).astype("float32")
+    bias = random.normal(size=tokens).astype("float32") * 2
+    expected, _ = attention_by_hand(layer, x, bias)
+    found = ops.convert_to_numpy(layer(x, x, key_bias=bias))
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    inner = keras.layers.Lambda(lambda x: layer(x, x, key_bias=bias), output_shape=(tokens, 12))
+    inputs = keras.Input((tokens, 12))
+    compiled = keras.Model(inputs, inner(inputs)).predict(x, verbose=0)
+    np.testing.assert_allclose(compiled, expected, atol=2e-5)
+
+
+def test_key_bias_goes_with_mask_scores_and_dropout():
+    layer, _ = both(4)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2, 6, 12)).astype("float32")
+    bias = random.normal(size=6).astype("float32")
+    mask = np.tri(6, dtype="bool")[None].repeat(2, 0)
+    expected, maps = attention_by_hand(layer, x, bias, mask)
+    found = ops.convert_to_numpy(layer(x, x, attention_mask=mask, key_bias=bias))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    options = {"attention_mask": mask, "key_bias": bias, "return_attention_scores": True}
+    for one, other in zip(layer(x, x, **options), (expected, maps), strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(one), other, atol=1e-5)
+    dropping, _ = both(4, dropout=0.5)
+    dropping.set_weights([*layer.get_weights()])
+    still = ops.convert_to_numpy(dropping(x, x, attention_mask=mask, key_bias=bias))
+    np.testing.assert_allclose(still, expected, atol=1e-5)
+    drops = dropping(x, x, attention_mask=mask, key_bias=bias, training=True)
+    assert np.abs(ops.convert_to_numpy(drops) - expected).max() > 1e-2
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_key_bias_in_half_precision(dtype):
+    layer, _ = both(4, dtype=dtype)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2, 20, 12)).astype("float32")
+    bias = np.where(np.arange(20) < 5, 0, np.log(4)).astype("float32")
+    expected, _ = attention_by_hand(layer, x, bias)
+    found = ops.convert_to_numpy(ops.cast(layer(x, x, key_bias=bias), "float32"))
+    assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("tokens", [5, 150])
+def test_key_bias_gets_its_gradient(tokens):
+    """One step of SGD on the bias is that of finite differences."""
+
+    class Biased(keras.layers.Layer):
+        def build(self, shape):
+            self.bias = self.add_weight(shape=(), initializer="zeros")
+
+        def call(self, x):
+            bias = ops.pad(ops.broadcast_to(self.bias, (tokens - 2,)), ((2, 0),))
+            return layer(x, x, key_bias=bias)
+
+    layer, _ = both(4)
+    layer.trainable = False
+    random = np.random.default_rng(0)
+    x, target = random.normal(size=(2, 2, tokens, 12)).astype("float32")
+    biased, inputs = Biased(), keras.Input((tokens, 12))
+    model = keras.Model(inputs, biased(inputs))
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    model.train_on_batch(x, target)
+
+    def loss(value):
+        bias = np.where(np.arange(tokens) < 2, 0, value)
+        return np.square(attention_by_hand(layer, x, bias)[0] - target).mean()
+
+    step = -float(ops.convert_to_numpy(biased.bias))
+    assert step == pytest.approx((loss(1e-4) - loss(-1e-4)) / 2e-4, rel=1e-3, abs=1e-7)
+
+
+def test_key_bias_goes_with_the_causal_mask():
+    layer, _ = both(4)
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2, 6, 12)).astype("float32")
+    bias = random.normal(size=6).astype("float32")
+    causal = np.tri(6, dtype="bool")[None].repeat(2, 0)
+    expected, _ = attention_by_hand(layer, x, bias, causal)
+    found = ops.convert_to_numpy(layer(x, x, use_causal_mask=True, key_bias=bias))
+    np.testing.assert_allclose(found, expected, atol=1e-5)

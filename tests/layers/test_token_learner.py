@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner.layers import PooledTokens, TokenLearner
+from keras_tokenlearner.layers.cells import ancestors, grid_cells
+from keras_tokenlearner.layers.positions import resize_positions
 from tests.conformance import array
 from tests.layers import helpers
 from tests.layers.helpers import close, random_layer, refused, run
@@ -114,6 +116,107 @@ def test_dropout_acts_in_training_alone():
     assert np.abs(run(layer, x, training=True) - run(layer, x)).max() > 1e-2
 
 
+def averages(x, cells, axes):
+    """Return the averages of x over cells, and how far a start with a few strays can be off."""
+    masks = cells.masks(tuple(x.shape[axis] for axis in axes))
+    strays = np.exp(-8) * (masks.size / masks.shape[-1] / masks.reshape(-1, masks.shape[-1]).sum(0))
+    flat = x.reshape(len(x), -1, x.shape[-1])
+    weights = masks.reshape(flat.shape[1], -1) / masks.reshape(flat.shape[1], -1).sum(0)
+    spread = flat.max(1) - flat.min(1)
+    return np.einsum("ns,bnc->bsc", weights, flat), spread[:, None] * strays[None, :, None] + 1e-5
+
+
+@pytest.mark.parametrize("num_tokens", [1, 5, 8, 24])
+def test_position_bias_untrained_averages_one_cell_a_token(num_tokens):
+    x = array((2, 4, 6, 8), 0)
+    layer = TokenLearner(num_tokens, "mlp", position_bias=True)
+    cells = grid_cells((4, 6), num_tokens)
+    expected, error = averages(x, cells, (1, 2))
+    assert (np.abs(run(layer, x) - expected) <= error).all()
+    maps = run(layer, x, return_maps=True)[1]
+    close(maps.sum((1, 2)), np.ones((2, num_tokens)))
+
+
+def test_position_bias_untrained_averages_cells_of_frames_and_of_space_time():
+    x = array((2, 2, 4, 6, 8), 0)
+    tokens = run(TokenLearner(4, "mlp", position_bias=True), x)
+    for frame in range(2):
+        expected, error = averages(x[:, frame], grid_cells((4, 6), 4), (1, 2))
+        assert (np.abs(tokens[:, 4 * frame : 4 * frame + 4] - expected) <= error).all()
+    tokens = run(TokenLearner(4, "mlp", position_bias=True, over="space_time"), x)
+    expected, error = averages(x, grid_cells((2, 4, 6), 4), (1, 2, 3))
+    assert (np.abs(tokens - expected) <= error).all()
+
+
+def test_position_bias_trained_is_added_before_the_softmax():
+    x = array((2, 4, 6, 8), 0)
+    layer = random_layer(TokenLearner(5, "mlp", position_bias=True), x.shape)
+    bias, gamma, beta, *mlp = layer.get_weights()
+    logits = helpers.mlp(helpers.layer_norm(x, gamma, beta), *mlp) + bias
+    maps = helpers.softmax(logits.reshape(2, 24, 5), 1)
+    tokens, found = run(layer, x, return_maps=True)
+    close(found, maps.reshape(2, 4, 6, 5))
+    close(tokens, np.einsum("bns,bnc->bsc", maps, x.reshape(2, 24, 8)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_first_tokens_untrained_average_the_whole_picture(count):
+    """Each prefix is the averages of as many cells, which hold every position once."""
+    x = array((2, 4, 6, 8), 0)
+    layer = TokenLearner(5, "mlp", position_bias=True)
+    cells = grid_cells((4, 6), 5)
+    owners = np.array(ancestors(cells.parents, count))
+    masks = cells.masks((4, 6)).reshape(24, 5)
+    merged = np.stack([masks[:, owners == token].any(1) for token in range(count)], 1)
+    assert (merged.sum(1) == 1).all()
+    tokens, maps = run(layer, x, num_tokens=count, return_maps=True)
+    assert tokens.shape == (2, count, 8) and maps.shape == (2, 4, 6, count)
+    strongest = maps.reshape(2, 24, count).argmax(-1)
+    np.testing.assert_array_equal(strongest, np.tile(merged.argmax(1), (2, 1)))
+    expected = merged / merged.sum(0)
+    np.testing.assert_allclose(maps[0].reshape(24, count), expected, atol=24 * np.exp(-8))
+
+
+def test_position_bias_saved_is_resized_for_another_grid(tmp_path):
+    models = []
+    for size in (4, 8):
+        inputs = keras.Input((size, size, 8))
+        layer = TokenLearner(4, "mlp", position_bias=True, name="learner")
+        models.append(keras.Model(inputs, layer(inputs)))
+    table = array((4, 4, 4), 3)
+    models[0].get_layer("learner").bias.assign(table)
+    models[0].save_weights(tmp_path / "a.weights.h5")
+    models[1].load_weights(tmp_path / "a.weights.h5")
+    found = keras.ops.convert_to_numpy(models[1].get_layer("learner").bias)
+    close(found, resize_positions(table, (8, 8)))
+    models[0].save(tmp_path / "a.keras")
+    again = keras.saving.load_model(tmp_path / "a.keras").get_layer("learner")
+    close(keras.ops.convert_to_numpy(again.bias), table)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape", "words"),
+    [
+        ({}, (2, 2, 2, 8), ["num_tokens=5", "(2, 2, 2, 8)"]),
+        ({}, (2, None, 4, 8), ["(2, None, 4, 8)", "known"]),
+        ({"over": "space_time"}, (2, None, 4, 4, 8), ["over='space_time'", "known"]),
+    ],
+    ids=str,
+)
+def test_position_bias_refuses_grids(arguments, shape, words):
+    layer = TokenLearner(5, "mlp", position_bias=True, **arguments)
+    refused(lambda: layer.build(shape), "TokenLearner", "Received: ", *words)
+
+
+def test_first_tokens_are_refused_beyond_those_there_are():
+    x = array((2, 4, 6, 8), 0)
+    layer = TokenLearner(5, "mlp", position_bias=True)
+    refused(lambda: layer(x, num_tokens=6), "TokenLearner", "num_tokens=6 of 5")
+    refused(lambda: layer(x, num_tokens=0), "TokenLearner", "num_tokens=0")
+    other = TokenLearner(5, "mlp")
+    refused(lambda: other(x, num_tokens=3), "TokenLearner", "position_bias=False")
+
+
 @pytest.mark.parametrize("attention", ["conv", "mlp"])
 def test_never_builds_the_product_of_maps_and_pixels(attention):
     x = array((2, 8, 10, 32), 0)
@@ -141,6 +244,8 @@ def test_never_builds_the_product_of_maps_and_pixels(attention):
         ({"dropout": 1.0}, ["dropout=1.0", "[0, 1)"]),
         ({"dropout": True}, ["dropout=True", "[0, 1)"]),
         ({"epsilon": 0}, ["epsilon=0", "above zero"]),
+        ({"position_bias": True}, ["position_bias=True", "attention='conv'"]),
+        ({"position_bias": 1.5}, ["position_bias=1.5"]),
         ({"activation": "gelu_tan"}, ["activation='gelu_tan'", "Did you mean 'gelu_tanh'"]),
     ],
     ids=str,

@@ -39,6 +39,52 @@ def test_equations(masked):
     assert layer.mlp.mlp_dim == 32
 
 
+def copies(x, patches, prefix):
+    """Return tokens in which each of those behind the prefix stands as often as patches it has."""
+    return np.concatenate([x[:, :prefix], np.repeat(x[:, prefix:], patches, axis=1)], axis=1)
+
+
+def take_weights(layer, plain):
+    """Give a block in proportion the weights of a plain one; its own stays at zero."""
+    own, *others = layer.get_weights()
+    assert own == 0 and len(others) == len(plain.weights)
+    layer.set_weights([own, *plain.get_weights()])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_num_patches_tokens_count_as_often_as_they_stand_for_patches(masked):
+    """A block in proportion on 3 tokens is the plain block on 4 copies of each."""
+    x = array((2, 5, 8), 0)
+    plain = random_layer(TransformerBlock(num_heads=2), x.shape)
+    layer = TransformerBlock(num_heads=2, num_patches=12, num_prefix_tokens=2)
+    layer.build(x.shape)
+    take_weights(layer, plain)
+    mask = np.ones((2, 5, 5), bool) if masked else None
+    expected = run(plain, copies(x, 4, 2))
+    found = run(layer, x, attention_mask=mask)
+    close(found[:, :2], expected[:, :2])
+    close(found[:, 2:], expected[:, 2::4])
+    layer.patch_bias.assign(-np.log(4.0))  # and learns to be otherwise
+    close(run(layer, x), run(plain, x))
+
+
+def test_num_patches_fewer_tokens_stand_for_more_patches():
+    x = array((2, 5, 8), 0)
+    plain = random_layer(TransformerBlock(num_heads=2), x.shape)
+    layer = TransformerBlock(num_heads=2, num_patches=12, num_prefix_tokens=2)
+    layer.build(x.shape)
+    take_weights(layer, plain)
+    close(run(layer, x[:, :4])[:, 0], run(plain, copies(x[:, :4], 6, 2))[:, 0])
+
+
+def test_num_patches_without_prefix_tokens_adds_no_weight():
+    layer = random_layer(TransformerBlock(num_heads=2, num_patches=12), (2, 5, 8))
+    plain = random_layer(TransformerBlock(num_heads=2), (2, 5, 8))
+    assert len(layer.weights) == len(plain.weights)
+    x = array((2, 5, 8), 0)
+    close(run(layer, x), run(plain, x))
+
+
 @pytest.mark.parametrize("attention", ["dot_product", "vector"])
 def test_masked_tokens_do_not_change_other_tokens(attention):
     x = array((2, 5, 8), 0)
@@ -104,6 +150,9 @@ def test_dropouts_change_training_outputs(rate):
         ({"drop_path_rate": -1}, ["drop_path_rate=-1", "[0, 1)"]),
         ({"layer_scale": -1e-5}, ["layer_scale=-1e-05", "above zero"]),
         ({"layer_norm_epsilon": None}, ["layer_norm_epsilon=None", "above zero"]),
+        ({"num_patches": 0}, ["num_patches=0", "at least 1"]),
+        ({"num_prefix_tokens": -1}, ["num_prefix_tokens=-1", "at least 0"]),
+        ({"num_patches": 9, "attention": "vector"}, ["num_patches=9", "dot_product"]),
     ],
     ids=str,
 )

@@ -1,0 +1,165 @@
+"""Cells of a grid, coarse to fine: where learned tokens start, and what fewer of them stand for."""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_tokenlearner._checks import check_int, check_ints
+
+Box = tuple[tuple[int, int], ...]  # (start, stop) of each axis
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A grid that is divided into cells, each split off from one before it.
+
+    Attributes:
+        boxes: `(start, stop)` of each axis, for each cell.
+        parents: For each cell the cell that it was split off from; the first is its own.
+
+    Any first `m` cells cover the grid, once each cell behind them is given back to its parent.
+    """
+
+    boxes: tuple[Box, ...]
+    parents: tuple[int, ...]
+
+    def masks(self, grid: tuple[int, ...]) -> np.ndarray:
+        """Return which positions are in which cell, a Boolean array of shape (*grid, cells)."""
+        masks = np.zeros((*grid, len(self.boxes)), bool)
+        for index, box in enumerate(self.boxes):
+            masks[(*(slice(*sides) for sides in box), index)] = True
+        return masks
+
+
+def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
+    """Divide a grid into cells of about the same size and about square, in any number.
+
+    A box is split along its longest axis: into as many equal parts as a prime factor of its cells,
+    or into two parts with about half of the cells each, whichever leaves cells that are squarer and
+    more alike. The cells are numbered level by level, so that the first ones are spread over the
+    whole grid.
+
+    Args:
+        grid: Positions along each axis, such as `(H, W)` or `(T, H, W)`.
+        num_cells: Integer, at most the positions of the grid.
+
+    Returns:
+        The `Cells`.
+
+    Raises:
+        ValueError: If there are more cells than positions.
+
+    Example:
+
+    >>> cells = grid_cells((4, 8), 4)
+    >>> cells.boxes
+    (((0, 4), (0, 2)), ((0, 4), (4, 6)), ((0, 4), (2, 4)), ((0, 4), (6, 8)))
+    >>> cells.parents
+    (0, 0, 0, 1)
+    """
+    grid = check_ints("grid_cells", "grid", grid, lengths=range(1, 4))
+    check_int("grid_cells", "num_cells", num_cells)
+    if num_cells > math.prod(grid):
+        raise ValueError(
+            "grid_cells: `num_cells` must be at most the positions of the grid, "
+            f"{math.prod(grid)}. Received: num_cells={num_cells} for grid={grid}"
+        )
+    root = _divide(tuple((0, size) for size in grid), num_cells)
+    boxes, parents, level = [], [0], [(0, root)]
+    leaves = {}
+    while level:  # breadth first
+        below = []
+        for index, node in level:
+            if node.box is not None:
+                leaves[index] = node.box
+                continue
+            for part, child in enumerate(node.children):
+                if part:
+                    parents.append(index)
+                    index = len(parents) - 1
+                below.append((index, child))
+        level = sorted(below, key=lambda pair: pair[0])
+    boxes = tuple(leaves[index] for index in range(num_cells))
+    return Cells(boxes, tuple(parents))
+
+
+def ancestors(parents: tuple[int, ...], num_cells: int) -> list[int]:
+    """Return for each cell which of the first `num_cells` stands for it.
+
+    Example:
+
+    >>> ancestors((0, 0, 0, 1), 2)
+    [0, 1, 0, 1]
+    """
+    found = []
+    for cell in range(len(parents)):
+        while cell >= num_cells:
+            cell = parents[cell]
+        found.append(cell)
+    return found
+
+
+@dataclass(frozen=True)
+class _Node:
+    box: Box | None  # of a cell
+    children: tuple["_Node", ...]
+    elongation: float  # of the longest cell within
+    areas: tuple[int, int]  # of the smallest and of the largest cell within
+
+    @property
+    def unevenness(self) -> float:
+        return round(self.elongation * self.areas[1] / self.areas[0], 6)
+
+
+@functools.lru_cache(maxsize=4096)
+def _divide(box: Box, cells: int) -> _Node:
+    """Return the tree of a box."""
+    if cells == 1:
+        sizes = [stop - start for start, stop in box]
+        area = math.prod(sizes)
+        return _Node(box, (), max(sizes) / min(sizes), (area, area))
+    factors = [p for p in range(2, cells + 1) if cells % p == 0 and _is_prime(p)]
+    ways = [(cells // factor,) * factor for factor in factors]
+    if cells % 2:
+        ways.append((cells // 2, cells - cells // 2))
+    found = [node for shares in ways if (node := _split(box, shares)) is not None]
+    return min(found, key=lambda node: node.unevenness)
+
+
+def _is_prime(number: int) -> bool:
+    return all(number % p for p in range(2, math.isqrt(number) + 1))
+
+
+def _split(box: Box, shares: tuple[int, ...]) -> _Node | None:
+    """Split a box along its longest axis that allows it, into parts of so many cells each."""
+    order = sorted(range(len(box)), key=lambda axis: (box[axis][0] - box[axis][1], -axis))
+    for axis in order:
+        start, stop = box[axis]
+        across = math.prod(b - a for i, (a, b) in enumerate(box) if i != axis)
+        done, borders = 0, [start]
+        for share in shares:
+            done += share
+            borders.append(start + int((stop - start) * done / sum(shares) + 0.5))
+        sizes = [b - a for a, b in zip(borders, borders[1:], strict=False)]
+        if all(size * across >= share for size, share in zip(sizes, shares, strict=True)):
+            return _node(box, axis, borders, shares)
+    if len(shares) > 2:
+        return None
+    axis = order[0]  # nearly as many cells as positions: fill the first half
+    start, stop = box[axis]
+    middle, across = (start + stop) // 2, math.prod(b - a for a, b in box) // (stop - start)
+    first = min(max(shares[0], sum(shares) - (stop - middle) * across), (middle - start) * across)
+    return _node(box, axis, [start, middle, stop], (first, sum(shares) - first))
+
+
+def _node(box: Box, axis: int, borders: list[int], shares: tuple[int, ...]) -> _Node:
+    children = tuple(
+        _divide((*box[:axis], sides, *box[axis + 1 :]), share)
+        for sides, share in zip(zip(borders, borders[1:], strict=False), shares, strict=True)
+    )
+    elongation = max(child.elongation for child in children)
+    smallest = min(child.areas[0] for child in children)
+    largest = max(child.areas[1] for child in children)
+    return _Node(None, children, elongation, (smallest, largest))
