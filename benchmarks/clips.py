@@ -47,7 +47,7 @@ class Clips:
 
     def folds(self, count, seed):
         """Return `(train, test)` places for each fold; all clips of a source are in one fold."""
-        selection = require("sklearn.model_selection", "distill")
+        selection = require("sklearn.model_selection", "dev")
         splitter = selection.StratifiedGroupKFold(count, shuffle=True, random_state=seed)
         return list(splitter.split(self.pixels, self.labels, self.sources))
 

@@ -40,9 +40,9 @@ def appearance_statistics(pixels):
 
 def accuracies(statistics, labels, folds):
     """Return the test accuracy of logistic regression on standardised statistics in each fold."""
-    linear = require("sklearn.linear_model", "distill")
-    preprocessing = require("sklearn.preprocessing", "distill")
-    pipeline = require("sklearn.pipeline", "distill")
+    linear = require("sklearn.linear_model", "dev")
+    preprocessing = require("sklearn.preprocessing", "dev")
+    pipeline = require("sklearn.pipeline", "dev")
     found = []
     for train, test in folds:
         classifier = pipeline.make_pipeline(

@@ -94,7 +94,7 @@ def main():
     parser.add_argument("--tuned-from", type=int, default=0, choices=places, help=help_tuned)
     parser.add_argument("--num-tokens", type=int, nargs="+", default=[8])
     parser.add_argument("--reducers", nargs="+", default=["token_learner"])
-    parser.add_argument("--start", choices=["clusters", "random"], default=default.start)
+    parser.add_argument("--start", choices=["grid", "random"], default=default.start)
     parser.add_argument("--train-images", type=int, default=50_000)
     parser.add_argument("--test-images", type=int, default=default.test_images)
     parser.add_argument("--epochs", type=int, default=8)

@@ -20,6 +20,6 @@ if _startup.is_wanted():
     )
     from keras_tokenlearner.analysis import costs
     from keras_tokenlearner.applications import create_model, list_models
-    from keras_tokenlearner.models import feature_extractor, retrofit
+    from keras_tokenlearner.models import feature_extractor, retrofit, with_tokens
     from keras_tokenlearner.serving import export
-    from keras_tokenlearner.training import distill
+    from keras_tokenlearner.training import Distiller, distill

@@ -49,14 +49,14 @@ print(f"top-1 accuracy: {before:.1%} with copied weights, {after:.1%} after a sh
 # %% [markdown]
 # ## The students
 #
-# The three students have eight tokens from block 1, 2 or 3 on. A few hundred images initialise the
-# tokens. The students are trained on 2,000 images for three epochs. The blocks before the
-# TokenLearner stay frozen, so an epoch costs the upper part only.
+# The three students have eight tokens from block 1, 2 or 3 on. Each token starts as the average of
+# one cell of a grid. The students are trained on 2,000 images for three epochs. The blocks before
+# the TokenLearner stay frozen, so an epoch costs the upper part only.
 
 # %%
 students = []
 for at in (1, 2, 3):
-    student = kt.retrofit(teacher, at=at, num_tokens=8, images=train_images[:300])
+    student = kt.retrofit(teacher, at=at, num_tokens=8)
     kt.distill(student, teacher, train_images[:2000], train_labels[:2000], epochs=3, verbose=0)
     students.append(student)
 

@@ -17,8 +17,8 @@ SOURCES = [path.read_text() for path in (ROOT / "keras_tokenlearner").rglob("*.p
 
 def test_missing_module_raises_library_and_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ImportError, match=r"pip install scikit-learn \(extra `distill`\)"):
-        _extras.require("sklearn.cluster", "distill")
+    with pytest.raises(ImportError, match=r"pip install scikit-learn \(extra `dev`\)"):
+        _extras.require("sklearn.cluster", "dev")
 
 
 def test_extras_named_in_the_package_exist_in_pyproject():

@@ -39,8 +39,7 @@ def distill(
     check_takes_pixels("distill", teacher)
     (images, labels), (test_images, test_labels) = load_named(data, teacher.input_shape[1:])
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    start = images[:500] if num_tokens <= 32 else None
-    student = retrofit(teacher, at, num_tokens, fuser, images=start)
+    student = retrofit(teacher, at, num_tokens, fuser)
     backup = Path(output).with_suffix(".backup.npz")
     arguments = {"epochs": epochs, "learning_rate": learning_rate, "backup": backup}
     distill(student, teacher, images, labels, verbose=0 if as_json else 1, **arguments)

@@ -1,6 +1,7 @@
 """The paper's figures as functional Keras models, each built from one validated config."""
 
 from keras_tokenlearner.models.bottleneck import bottleneck_module
+from keras_tokenlearner.models.budgets import with_tokens
 from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.features import feature_extractor
 from keras_tokenlearner.models.preprocessing import Preprocessing

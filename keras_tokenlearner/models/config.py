@@ -79,6 +79,10 @@ class VisionTransformerConfig:
         at: Full-token blocks before the reducer, 0 to `num_layers`; `None` for half of them.
         token_attention: `"conv"` or `"mlp"`, the TokenLearner's form of attention.
         token_pooling: `"mean"` or `"sum"`, the TokenLearner's pooling.
+        token_start: `"random"`, or `"grid"`: the maps of `token_attention="mlp"` start as averages
+            of the cells of a grid, by a position bias.
+        proportional_attention: Whether blocks behind the reducer weigh a token by the patches that
+            it stands for, in attention. It acts beside a class token or registers.
         over: `"frame"` or `"space_time"`, the positions of a map of the TokenLearner.
         fuser: `None`, `"token_fuser"`, or an alternative of the paper: `"unpool"`,
             which needs the TokenLearner's maps, and `"reproject"`.
@@ -158,6 +162,8 @@ class VisionTransformerConfig:
     at: int | None = None
     token_attention: str = "conv"
     token_pooling: str = "mean"
+    token_start: str = "random"
+    proportional_attention: bool = False
     over: str = "frame"
     fuser: str | None = None
     fuser_beta: str = "linear"
@@ -214,6 +220,8 @@ class VisionTransformerConfig:
         check_choice(owner, "fuser", self.fuser, (None, *FUSERS))
         check_choice(owner, "token_attention", self.token_attention, ("conv", "mlp"))
         check_choice(owner, "token_pooling", self.token_pooling, ("mean", "sum"))
+        check_choice(owner, "token_start", self.token_start, ("random", "grid"))
+        check_bool(owner, "proportional_attention", self.proportional_attention)
         check_choice(owner, "over", self.over, ("frame", "space_time"))
         check_choice(owner, "fuser_beta", self.fuser_beta, ("linear", "mlp"))
         check_choice(owner, "fuser_norm", self.fuser_norm, ("all", "inputs", "none"))
@@ -247,6 +255,7 @@ class VisionTransformerConfig:
         self._check_unread(owner)
         self._check_rotary(owner)
         self._check_place(owner)
+        self._check_tokens(owner)
         self._check_fuser(owner)
         self._check_stem(owner)
         self._check_head(owner)
@@ -369,6 +378,23 @@ class VisionTransformerConfig:
             raise ValueError(
                 f"{owner}: `at` must be a place in the depth, 0 to num_layers={self.num_layers}. "
                 f"Received: at={self.at}"
+            )
+
+    def _check_tokens(self, owner: str) -> None:
+        learner = self.reducer == "token_learner" and self.token_attention == "mlp"
+        if self.token_start == "grid" and not learner:
+            raise ValueError(
+                f"{owner}: token_start='grid' is for reducer='token_learner' with "
+                f"token_attention='mlp'. Received: reducer={self.reducer!r}, "
+                f"token_attention={self.token_attention!r}"
+            )
+        if self.proportional_attention and (
+            self.reducer is None or self.block_attention != "dot_product"
+        ):
+            raise ValueError(
+                f"{owner}: `proportional_attention` needs a reducer, and blocks with "
+                f"block_attention='dot_product'. Received: reducer={self.reducer!r}, "
+                f"block_attention={self.block_attention!r}"
             )
 
     def _check_fuser(self, owner):

@@ -124,6 +124,7 @@ def _reducer(config: VisionTransformerConfig, grid: Grid, index: int | None = No
             grid=grid,
             activation=config.activation,
             epsilon=config.layer_norm_epsilon,
+            position_bias=config.token_start == "grid",
             name=name,
         )
     if config.reducer == "spatial_pooling":

@@ -1,7 +1,7 @@
 import dataclasses
+import math
 
 import keras
-import numpy as np
 
 from keras_tokenlearner._checks import check_bool, check_int
 from keras_tokenlearner._precision import dtype_policy
@@ -9,7 +9,6 @@ from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
 from keras_tokenlearner.models.structure import Structure
-from keras_tokenlearner.models.token_start import start_from_clusters
 from keras_tokenlearner.models.vision_model import quantization_of
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
@@ -20,7 +19,8 @@ def retrofit(
     num_tokens: int = 8,
     fuser: bool = False,
     attention: str = "mlp",
-    images: np.ndarray | None = None,
+    start: str | None = None,
+    proportional_attention: bool | None = None,
     reducer: str = "token_learner",
     name: str | None = None,
 ) -> keras.Model:
@@ -31,9 +31,9 @@ def retrofit(
     and the registers. The old model stays as it is. The blocks behind the TokenLearner meet tokens
     that they have not seen, so that the new model is to be trained: `distill` does it best.
 
-    With `images` the TokenLearner starts where training goes on quickly. The features of these
-    images at its place are clustered, and each token begins as the average of the positions that
-    are like one cluster. Without, its maps start at random and its tokens nearly alike.
+    With `start="grid"` each token begins as the average of one cell of a grid, so that the student
+    answers as one with average pooling does, and learns from there. With `"random"` the maps start
+    at random and the tokens nearly alike, which trains slowly.
 
     Args:
         model: A plain `VisionTransformer`, or a functional model on the input and outputs of one,
@@ -43,8 +43,11 @@ def retrofit(
         fuser: Boolean, whether a TokenFuser follows every block from `at` on, model (b), so that
             all tokens come out of the model.
         attention: `"mlp"`, the authors' later maps, or `"conv"`, the paper's.
-        images: Array of a few hundred images, as the model takes them, to start from; for
-            `attention="mlp"`. It needs scikit-learn, the extra `distill`.
+        start: `"grid"` or `"random"`, of the maps. Defaults to the grid for `attention="mlp"`;
+            the sigmoids of `"conv"` cannot make cells.
+        proportional_attention: Boolean, whether the blocks behind weigh a learned token by the
+            patches that it stands for, so that class token and registers keep their share of the
+            attention. Defaults to `True` for dot-product attention.
         reducer: `"token_learner"`, or an alternative of the paper, as in
             `keras_tokenlearner.models.VisionTransformerConfig`.
         name: Name of the new model. Defaults to that of `model` with `_8at6` behind it.
@@ -65,13 +68,19 @@ def retrofit(
     >>> student.name, costs(student).macs < costs(teacher).macs
     ('vit_pico8_4at1', True)
 
-    Source: model (a) and (b) of Figure 3 of the paper; the clusters are ours.
+    Source: model (a) and (b) of Figure 3 of the paper; the start is ours; attention in
+    proportion: Bolya et al., "Token Merging: Your ViT But Faster", 2023.
     """
     structure = Structure("retrofit", model)
     _check_plain(structure)
     check_int("retrofit", "at", at, minimum=0)
     check_bool("retrofit", "fuser", fuser)
     changes = {"token_attention": attention} if reducer == "token_learner" else {}
+    if start is None:
+        start = "grid" if reducer == "token_learner" and attention == "mlp" else "random"
+    if proportional_attention is None:
+        proportional_attention = structure.config.block_attention == "dot_product"
+    changes |= {"token_start": start, "proportional_attention": proportional_attention}
     if reducer != "spatial_pooling":
         changes["num_tokens"] = num_tokens
     config = dataclasses.replace(
@@ -90,9 +99,9 @@ def retrofit(
     for layer in model.layers:
         # Learned rotary frequencies of the blocks that see no patches are gone.
         if layer.name in kept or not layer.name.startswith(names.ROTARY):
-            student.get_layer(layer.name).set_weights(layer.get_weights())
-    if images is not None:
-        start_from_clusters(student, images)
+            copy, known = student.get_layer(layer.name), layer.get_weights()
+            own = copy.get_weights()[: len(copy.weights) - len(known)]  # of attention in proportion
+            copy.set_weights([*own, *known])
     return student
 
 
@@ -147,8 +156,17 @@ def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) ->
             args = (reduce_tokens(config, structure.grid, *args)[0],)
         return layer(*args, **kwargs)
 
+    def clone(layer: keras.Layer) -> keras.Layer:
+        settings = layer.get_config()
+        if config.proportional_attention and layer.name in behind:
+            settings |= {
+                "num_patches": math.prod(structure.grid),
+                "num_prefix_tokens": config.num_prefix_tokens,
+            }
+        return type(layer).from_config(settings)
+
     with dtype_policy(structure.block.dtype_policy):
-        copy = keras.models.clone_model(structure.model, call_function=call)
+        copy = keras.models.clone_model(structure.model, clone_function=clone, call_function=call)
     student = keras.Model(copy.input, copy.output, name=name)
     for layer in student.layers:
         layer.trainable = True

@@ -173,7 +173,7 @@ def _trunk(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.Keras
         x = _norm(config, names.PRE_NORM)(x)
     rotations = Rotations(config, patches)
     for index in range(config.num_layers):
-        block = _block(config, index)
+        block = _block(config, index, grid)
         if index < config.place:
             x = rotations.apply(block, index, x)
         elif config.fuser:
@@ -225,8 +225,9 @@ def _with_prefix(config: VisionTransformerConfig, patches: keras.KerasTensor) ->
     return layers.Dropout(config.dropout_rate, name=names.DROPOUT)(x)
 
 
-def _block(config: VisionTransformerConfig, index: int) -> TransformerBlock:
+def _block(config: VisionTransformerConfig, index: int, grid: tuple[int, ...]) -> TransformerBlock:
     depth = index / max(config.num_layers - 1, 1)
+    proportional = config.proportional_attention and index >= config.place
     return TransformerBlock(
         config.num_heads,
         mlp_dim=config.mlp_dim,
@@ -246,6 +247,8 @@ def _block(config: VisionTransformerConfig, index: int) -> TransformerBlock:
         attention_inner_norm=config.attention_inner_norm,
         mlp_inner_norm=config.mlp_inner_norm,
         rotary=config.rotary and config.rotary_layout,
+        num_patches=math.prod(grid) if proportional else None,
+        num_prefix_tokens=config.num_prefix_tokens if proportional else 0,
         name=names.block_name(index),
     )
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner import analysis, costs, create_model, retrofit
-from keras_tokenlearner.layers import TokenLearner
+from keras_tokenlearner import costs, create_model, retrofit, with_tokens
+from tests.conformance import array
 
 NUMPY = keras.ops.convert_to_numpy
 
@@ -43,7 +43,12 @@ def test_retrofitted_model_equals_the_catalogue_model(name, changes):
     plain = {key: value for key, value in changes.items() if key != "at"}
     fuser = name.endswith("fuser")
     student = retrofit(
-        teacher(**plain), changes.get("at", 1), num_tokens=4, fuser=fuser, attention="conv"
+        teacher(**plain),
+        changes.get("at", 1),
+        num_tokens=4,
+        fuser=fuser,
+        attention="conv",
+        proportional_attention=False,
     )
     model = create_model(name, classes=10, **changes)
     assert names(student) == names(model)
@@ -56,7 +61,7 @@ def test_retrofitted_model_equals_the_catalogue_model(name, changes):
 def test_tokens_go_through_the_blocks_of_the_teacher():
     model = teacher(class_token=True, register_tokens=1)
     before = model.get_weights()
-    student = retrofit(model, at=1, num_tokens=4)
+    student = retrofit(model, at=1, num_tokens=4, proportional_attention=False)
     x = pixels(2, 32, 32, 3)
     inner = keras.Model(student.input, student.get_layer("join").output)
     tokens = inner(x)
@@ -69,28 +74,103 @@ def test_tokens_go_through_the_blocks_of_the_teacher():
     tokens = model.get_layer("norm")(model.get_layer("block_1")(tokens))
     expected = keras.ops.softmax(model.get_layer("head")(tokens[:, 0]))
     np.testing.assert_allclose(NUMPY(student(x)), NUMPY(expected), atol=1e-5)
-    for array, old in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(array, old)
+    for values, old in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(values, old)
 
 
-@pytest.mark.parametrize("fuser", [False, True])
-def test_images_start_the_maps(fuser):
-    """Two kinds of ground, left and right: each token begins on one of them."""
-    random = np.random.default_rng(0)
-    images = random.uniform(0, 60, (12, 32, 64, 3))
-    images[:6, :, :32] += 150
-    images[6:, :, 32:] += 150
-    model = teacher(input_shape=(32, 64, 3), include_top=False)
-    model.get_layer("positions").table.assign(keras.ops.zeros((4, 8, 32)))
-    student = retrofit(model, at=0, num_tokens=2, fuser=fuser, images=images)
-    first = next(layer.name for layer in student.layers if isinstance(layer, TokenLearner))
-    maps = analysis.token_maps(student, images, layer=first)
-    np.testing.assert_allclose(maps.sum((1, 2)), 1, atol=1e-5)
-    on_the_left = maps[:, :, :4].sum((1, 2))  # (12, 2)
-    np.testing.assert_allclose(on_the_left.sum(1), 1, atol=0.1)
-    bright = on_the_left[:6].mean(0).argmax()
-    assert (on_the_left[:6, bright] > 0.9).all()
-    assert (on_the_left[6:, bright] < 0.1).all()
+VIDEO = {"patch_size": (2, 8, 8), "input_shape": (4, 32, 32, 3)}
+POOLED = [
+    ({}, 4, "fixed_grid"),
+    ({"class_token": True, "register_tokens": 2}, 8, "fixed_grid"),
+    ({"class_token": True, "input_shape": (32, 64, 3)}, 8, "spatial_pooling"),
+    (
+        {**VIDEO, "class_token": True},
+        4,
+        "fixed_grid",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "num_tokens", "reducer"), POOLED, ids=str)
+def test_start_from_the_grid_equals_average_pooling(changes, num_tokens, reducer):
+    model = teacher(**changes)
+    x = pixels(2, *model.input_shape[1:])
+    student = retrofit(model, at=1, num_tokens=num_tokens)
+    pooled = retrofit(model, at=1, num_tokens=num_tokens, reducer=reducer)
+    logits, wanted, full = (
+        NUMPY(keras.Model(m.input, m.get_layer("head").output)(x)) for m in (student, pooled, model)
+    )
+    # exp(-8) of a position's weight falls elsewhere: less than a hundredth of what pooling changes
+    assert np.abs(logits - wanted).max() < 0.02 * np.abs(wanted - full).max()
+    if len(model.input_shape) == 4:
+        student.get_layer("token_learner").bias.assign(
+            5 * student.get_layer("token_learner").bias  # exp(-40): none
+        )
+        logits = NUMPY(keras.Model(student.input, student.get_layer("head").output)(x))
+        np.testing.assert_allclose(logits, wanted, atol=1e-4)
+
+
+def test_proportional_attention_is_that_of_as_many_copies():
+    """With tokens that stand for 4 patches, the blocks answer as with 4 copies of each."""
+    model = teacher(class_token=True)
+    x = pixels(2, 32, 32, 3)
+    student = retrofit(model, at=1, num_tokens=4)
+    plain = retrofit(model, at=1, num_tokens=4, proportional_attention=False)
+    joined = NUMPY(keras.Model(student.input, student.get_layer("join").output)(x))
+    copies = np.concatenate([joined[:, :1], np.repeat(joined[:, 1:], 4, axis=1)], axis=1)
+    wanted = NUMPY(model.get_layer("block_1")(copies))[:, 0]
+    found = NUMPY(keras.Model(student.input, student.get_layer("block_1").output)(x))[:, 0]
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert not any("patch_bias" in name for name in names(plain))
+    assert sum("patch_bias" in name for name in names(student)) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_token": True},
+        {**VIDEO, "class_token": True},
+    ],
+    ids=str,
+)
+def test_with_tokens_equals_the_student_called_with_so_many(changes, tmp_path):
+    model = teacher(**changes)
+    student = retrofit(model, at=1, num_tokens=8)
+    learner = student.get_layer("token_learner")
+    for seed, weight in enumerate(learner.weights):
+        weight.assign(weight + 0.3 * array(weight.shape, seed))
+    student.get_layer("block_1").patch_bias.assign(0.2)
+    x = pixels(2, *model.input_shape[1:])
+    small = with_tokens(student, 3)
+    joined = NUMPY(keras.Model(student.input, student.get_layer("block_0").output)(x))
+    tokens = NUMPY(learner(joined[:, 1:], num_tokens=3))
+    tokens = student.get_layer("block_1")(np.concatenate([joined[:, :1], tokens], axis=1))
+    logits = NUMPY(student.get_layer("head")(student.get_layer("norm")(tokens)[:, 0]))
+    found = keras.Model(small.input, small.get_layer("head").output)
+    np.testing.assert_allclose(NUMPY(found(x)), logits, atol=1e-4)
+    assert costs(small).macs < costs(student).macs
+    small.save(tmp_path / "small.keras")
+    loaded = keras.saving.load_model(tmp_path / "small.keras")
+    np.testing.assert_allclose(NUMPY(loaded(x)), NUMPY(small(x)), atol=1e-6)
+
+
+def test_with_tokens_equals_retrofit_before_training():
+    model = teacher(class_token=True)
+    x = pixels(2, 32, 32, 3)
+    found = with_tokens(retrofit(model, at=1, num_tokens=8), 4)
+    wanted = retrofit(model, at=1, num_tokens=4)
+    np.testing.assert_allclose(NUMPY(found(x)), NUMPY(wanted(x)), atol=1e-4)
+
+
+def test_with_tokens_refuses_other_models_and_more_tokens():
+    model = teacher()
+    for student, count in (
+        (retrofit(model, at=1, num_tokens=4), 5),
+        (retrofit(model, at=1, num_tokens=4, start="random"), 2),
+        (model, 2),
+    ):
+        with pytest.raises(ValueError, match=f"with_tokens: .*num_tokens={count}"):
+            with_tokens(student, count)
 
 
 def test_saved_model_loads_in_another_precision(tmp_path):
@@ -119,12 +199,10 @@ def test_video_model_is_retrofitted():
         ({"at": -1}, "`at` must be an integer of at least 0. Received: at=-1"),
         ({"at": 1, "num_tokens": 0}, "`num_tokens` must be"),
         ({"at": 1, "attention": "mpl"}, "Did you mean 'mlp'"),
-        ({"at": 1, "attention": "conv", "images": pixels(2, 32, 32, 3)}, "need attention='mlp'"),
-        (
-            {"at": 1, "reducer": "fixed_grid", "images": pixels(2, 32, 32, 3)},
-            "`images` are for a TokenLearner",
-        ),
-        ({"at": 1, "num_tokens": 33, "images": pixels(2, 32, 32, 3)}, "num_tokens=33"),
+        ({"at": 1, "attention": "conv", "start": "grid"}, "token_attention='conv'"),
+        ({"at": 1, "reducer": "fixed_grid", "start": "grid"}, "reducer='fixed_grid'"),
+        ({"at": 1, "start": "clusters"}, "token_start='clusters'"),
+        ({"at": 1, "num_tokens": 17}, "num_tokens=17"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -1,0 +1,79 @@
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_tokenlearner._checks import check_int
+from keras_tokenlearner.layers import TokenLearner
+
+
+def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) -> keras.Model:
+    """Return a model with the weights of another, that learns fewer tokens.
+
+    A student that `Distiller(budgets=...)` trained serves any of its budgets: the first
+    `num_tokens` of its learned tokens cover the whole image. The new model has weights of its own,
+    and is saved and exported as any other.
+
+    Args:
+        model: A model whose TokenLearners start from the grid, as those of
+            `retrofit(..., start="grid")` do.
+        num_tokens: Integer, tokens of each image or frame, at most those of the model.
+        name: Name of the new model. Defaults to that of the model with `_8tokens` behind it.
+
+    Returns:
+        A `keras.Model` of the same inputs and outputs.
+
+    Raises:
+        ValueError: If the model has no TokenLearner with a position bias, or fewer tokens.
+
+    Example:
+
+    >>> student = retrofit(create_model("vit_pico8", classes=10), at=1, num_tokens=8)
+    >>> small = with_tokens(student, 4)
+    >>> small.name, costs(small).macs < costs(student).macs
+    ('vit_pico8_8at1_4tokens', True)
+    """
+    check_int("with_tokens", "num_tokens", num_tokens)
+    learners = [layer for layer in model.layers if isinstance(layer, TokenLearner)]
+    most = min((each.num_tokens for each in learners if each.position_bias), default=0)
+    if num_tokens > most or not all(each.position_bias for each in learners):
+        raise ValueError(
+            "with_tokens: the model must have a TokenLearner that starts from the grid, of at "
+            f"least `num_tokens`. Received: num_tokens={num_tokens}, and {model.name!r} with "
+            f"{most} such tokens"
+        )
+    name = name or f"{model.name}_{num_tokens}tokens"
+    config = getattr(model, "config", None)
+    if config is None:
+        small = _cloned(model, num_tokens, name)
+    else:
+        config = dataclasses.asdict(dataclasses.replace(config, num_tokens=num_tokens))
+        settings = {**model.get_config(), "config": config, "name": name}
+        small = type(model).from_config({**settings, "trainable": True, "frozen": []})
+    for layer in model.layers:
+        small.get_layer(layer.name).set_weights(_first(layer, num_tokens))
+    return small
+
+
+def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
+    """Return a copy of a graph, with new weights, whose TokenLearners have fewer tokens."""
+
+    def clone(layer: keras.Layer) -> keras.Layer:
+        settings = layer.get_config()
+        if isinstance(layer, TokenLearner):
+            settings["num_tokens"] = num_tokens
+        return type(layer).from_config(settings)
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    return keras.Model(copy.input, copy.output, name=name)
+
+
+def _first(layer: keras.Layer, num_tokens: int) -> list[np.ndarray]:
+    """Return the weights of a layer, those of the first tokens of a TokenLearner."""
+    if not isinstance(layer, TokenLearner):
+        return layer.get_weights()
+    values = {weight.path: weight for weight in layer.weights}
+    first = {layer.bias.path: layer.bias_of_first(num_tokens)}
+    for weight in layer.mlp.output_dense.weights:
+        first[weight.path] = values[weight.path][..., :num_tokens]
+    return [keras.ops.convert_to_numpy(first.get(path, value)) for path, value in values.items()]
