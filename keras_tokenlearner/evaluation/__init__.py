@@ -3,6 +3,7 @@
 from keras_tokenlearner.evaluation.compare import compare, images_per_second
 from keras_tokenlearner.evaluation.evaluate import FewShotProtocol, evaluate
 from keras_tokenlearner.evaluation.few_shot import few_shot, few_shot_accuracy
+from keras_tokenlearner.evaluation.linear_probe import linear_probe
 from keras_tokenlearner.evaluation.scores import (
     mean_average_precision,
     mean_class_accuracy,

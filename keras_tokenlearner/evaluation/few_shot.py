@@ -83,17 +83,39 @@ def few_shot_accuracy(
     check_int("few_shot_accuracy", "shots", shots)
     classes, train_labels = np.unique(train_labels, return_inverse=True)
     chosen = choose(train_labels, shots, seed)
-    x, y = np.asarray(train_features, "float64")[chosen], train_labels[chosen]
+    x, y = np.asarray(train_features)[chosen], train_labels[chosen]
+    kernel, bias = ridge(x, y, len(classes), l2)
+    predicted = classes[(np.asarray(test_features, "float64") @ kernel + bias).argmax(1)]
+    return float(np.mean(predicted == np.asarray(test_labels)))
+
+
+def ridge(
+    features: np.ndarray, labels: np.ndarray, classes: int, l2: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return kernel, (C, classes), and bias of the ridge regression of `few_shot_accuracy`.
+
+    Args:
+        features: Array of shape (n, C).
+        labels: Integer array of shape (n,), from 0 to the number of classes.
+        classes: Integer.
+        l2: Float, weight of the penalty on the kernel of standardised features.
+
+    Example:
+
+    >>> kernel, bias = ridge(np.array([[0.0], [1.0]]), np.array([0, 1]), 2, l2=1e-6)
+    >>> np.round(np.array([[0.0], [1.0]]) @ kernel + bias).tolist()
+    [[1.0, -1.0], [-1.0, 1.0]]
+    """
+    x = np.asarray(features, "float64")
     mean, deviation = x.mean(0), x.std(0) + 1e-5
     x = _with_constant((x - mean) / deviation)
-    targets = 2.0 * np.eye(len(classes))[y] - 1.0
+    targets = 2.0 * np.eye(classes)[labels] - 1.0
     if len(x) < x.shape[1]:
         weights = x.T @ np.linalg.solve(x @ x.T + l2 * np.eye(len(x)), targets)
     else:
         weights = np.linalg.solve(x.T @ x + l2 * np.eye(x.shape[1]), x.T @ targets)
-    test = _with_constant((np.asarray(test_features, "float64") - mean) / deviation)
-    predicted = classes[(test @ weights).argmax(1)]
-    return float(np.mean(predicted == np.asarray(test_labels)))
+    kernel = weights[:-1] / deviation[:, None]
+    return kernel, _CONSTANT * weights[-1] - mean @ kernel
 
 
 def choose(labels, shots, seed=0):

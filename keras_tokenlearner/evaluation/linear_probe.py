@@ -1,0 +1,79 @@
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_tokenlearner._checks import check_positive
+from keras_tokenlearner.evaluation.few_shot import ridge
+
+
+def linear_probe(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: Sequence[int],
+    l2: float = 2.0**10,
+    batch_size: int = 32,
+    name: str | None = None,
+) -> keras.Model:
+    """Return a model with a classifier on its frozen features: a head for a teacher without one.
+
+    The features are mapped to one target a class, -1 or +1, by ridge regression, as `few_shot` does
+    with a few images. The logits are then scaled by the number that gives the least cross-entropy
+    on the same images, so that the softmax is calibrated.
+
+    Args:
+        model: A `keras.Model` that gives features, (B, C), such as one with `include_top=False,
+            pooling="token"`. It stays as it is; the new model has the same layers.
+        images: Array of images or videos, as the model takes them.
+        labels: Integers from 0 to the number of classes, one for each image.
+        l2: Float, weight of the penalty.
+        batch_size: Integer, images at a time.
+        name: Name of the new model. Defaults to that of the model.
+
+    Returns:
+        A `keras.Model` of the same input, with the layers `head` and `predictions`, a softmax.
+
+    Raises:
+        ValueError: If the model gives no features of shape (B, C), or labels and images disagree.
+
+    Example:
+
+    >>> model = create_model("vit_pico8", include_top=False, pooling="avg")
+    >>> teacher = linear_probe(model, np.random.rand(8, 32, 32, 3) * 255, np.arange(8) % 2)
+    >>> teacher.output_shape
+    (None, 2)
+
+    Source: the protocol of section 3.4 of the paper, with all training images.
+    """
+    check_positive("linear_probe", "l2", l2)
+    labels = np.asarray(labels)
+    if len(model.output_shape) != 2:
+        raise ValueError(
+            "linear_probe: the model must give features of shape (B, C); build it with "
+            "include_top=False and pooling='avg' or 'token'. Received: outputs of shape "
+            f"{model.output_shape}"
+        )
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ValueError(
+            "linear_probe: `labels` must be integers from 0 on, one for each image. Received: "
+            f"labels of shape {labels.shape} and type {labels.dtype} for {len(images)} images"
+        )
+    features = model.predict(images, batch_size=batch_size, verbose=0)
+    kernel, bias = ridge(features, labels, int(labels.max()) + 1, l2)
+    scale = _calibration(np.asarray(features, "float64") @ kernel + bias, labels)
+    head = keras.layers.Dense(len(bias), name="head")
+    logits = head(model.output)
+    head.set_weights([scale * kernel, scale * bias])
+    outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(logits)
+    return keras.Model(model.input, outputs, name=name or model.name)
+
+
+def _calibration(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the factor of the logits that has the least cross-entropy, to a tenth."""
+    rows = np.arange(len(labels))
+
+    def entropy(scale: float) -> float:
+        scaled = scale * (logits - logits.max(1, keepdims=True))
+        return float(np.mean(np.log(np.exp(scaled).sum(1)) - scaled[rows, labels]))
+
+    return min(np.geomspace(0.1, 1000, 97), key=entropy)

@@ -1,0 +1,53 @@
+"""A head on frozen features, beside the solution of its equations."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner.evaluation import few_shot_accuracy, linear_probe
+
+
+def features_model():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Activation("linear", name="same")])
+
+
+def blobs(count, seed):
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    centres = 2.0 * np.eye(4)[:3]
+    return (centres[labels] + random.normal(size=(count, 4)) * 0.8).astype("float32"), labels
+
+
+def test_linear_probe_is_the_ridge_regression_of_few_shot():
+    x, labels = blobs(90, 0)
+    test, test_labels = blobs(60, 1)
+    model = linear_probe(features_model(), x, labels, l2=3.0)
+    right = np.mean(model.predict(test, verbose=0).argmax(1) == test_labels)
+    assert right == few_shot_accuracy(x, labels, test, test_labels, shots=30, l2=3.0)
+    assert right > 0.7
+
+
+def test_linear_probe_scale_has_the_least_cross_entropy():
+    x, labels = blobs(90, 0)
+    model = linear_probe(features_model(), x, labels)
+    kernel, bias = model.get_layer("head").get_weights()
+
+    def entropy(scale):
+        logits = scale * (x @ kernel + bias)
+        logits -= logits.max(1, keepdims=True)
+        return np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(90), labels])
+
+    assert entropy(1.0) <= min(entropy(0.8), entropy(1.25))
+    np.testing.assert_allclose(model.predict(x, verbose=0).sum(1), 1, atol=1e-5)
+
+
+def test_linear_probe_refuses_tokens_and_labels():
+    x, labels = blobs(9, 0)
+    tokens = keras.Sequential([keras.Input((3, 4)), keras.layers.Activation("linear")])
+    with pytest.raises(ValueError, match="linear_probe: .*pooling"):
+        linear_probe(tokens, np.zeros((9, 3, 4)), labels)
+    for bad in (labels[:5], labels / 1.0, labels - 1):
+        with pytest.raises(ValueError, match="`labels`"):
+            linear_probe(features_model(), x, bad)
+    with pytest.raises(ValueError, match="l2=0"):
+        linear_probe(features_model(), x, labels, l2=0)
