@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
@@ -9,8 +11,20 @@ from keras_tokenlearner._checks import (
     check_positive,
 )
 from keras_tokenlearner.data import Batches
-from keras_tokenlearner.models.head import before_head, has_head
+from keras_tokenlearner.models.head import has_head
 from keras_tokenlearner.models.reduction import before_reducer
+from keras_tokenlearner.models.structure import Structure
+from keras_tokenlearner.training.distillation.answers import (
+    FEATURES,
+    LOGITS,
+    answers,
+    features_of,
+)
+from keras_tokenlearner.training.distillation.distiller import (
+    Distiller,
+    check_models,
+    ends_in_sigmoid,
+)
 from keras_tokenlearner.training.finite import StopOnNonFinite
 from keras_tokenlearner.training.optimizers import adamw
 from keras_tokenlearner.training.remember import remember
@@ -37,10 +51,10 @@ def distill(
 ):
     """Train a student with learned tokens to answer as its teacher does.
 
-    The loss is `(1 - label_weight) (KL(teacher, student) + feature_weight MSE(features)) +
-    label_weight CE(labels)`, by `keras.distillation`: the logits softened by the temperature, the
-    features those that the head reads. Without labels only the first part is left, and of models
-    without top only the features.
+    The loss is that of `Distiller`: `(1 - label_weight) (KL(teacher, student) + feature_weight
+    MSE(features)) + label_weight CE(labels)`. Without labels only the first part is left, and of
+    models without head only the features. For augmented images, other data than arrays, several
+    devices and models that take any number of tokens use `Distiller`.
 
     The teacher runs over the images once. The blocks before the first TokenLearner stay as they
     are, and what they give is kept too, in float16, so that an epoch costs the upper part of the
@@ -86,7 +100,8 @@ def distill(
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, for the logits.
     """
     before = before_reducer("distill", student)
-    _check_data(student, teacher, images, labels)
+    check_models("distill", student, teacher)
+    _check_data(student, images, labels)
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         check_int("distill", name, value)
     check_positive("distill", "learning_rate", learning_rate)
@@ -94,29 +109,26 @@ def distill(
     check_not_negative("distill", "feature_weight", feature_weight)
     check_fraction("distill", "label_weight", label_weight)
     check_bool("distill", "train_all", train_all)
-    features = remember(before_head(teacher), images, "float32", verbose, cache)
+    prefix = Structure("distill", student).num_prefix_tokens
+    of_teacher = features_of(teacher, prefix)
+    features = remember(of_teacher, images, "float32", verbose, cache)
     if train_all:
-        first, inputs = student.input, images
+        behind, inputs = None, images
     else:
-        first, inputs = before.output, remember(before, images, "float16", verbose, cache)
+        behind = before.layers[-1].name
+        inputs = remember(before, images, "float16", verbose, cache)
     arrays = (inputs, features) if labels is None else (inputs, features, np.asarray(labels))
     batches = _Batches(arrays, min(batch_size, len(images)), seed=seed)
-    trained = keras.Model(first, _answers(student))
-    classes = student.output_shape[-1] if has_head(student) else 0
-    distiller = _distiller(
-        trained,
-        teacher.get_layer("head") if classes else None,
-        temperature,
-        feature_weight,
-        0.0 if labels is None else label_weight,
+    trained = answers(student, prefix, [], behind)
+    distiller = Distiller.of_answers(
+        *_with_features(trained, teacher),
+        temperature=temperature,
+        feature_weight=feature_weight,
+        label_weight=0.0 if labels is None else label_weight,
+        sigmoid=ends_in_sigmoid(student),
     )
     steps = epochs * len(batches)
-    distiller.compile(
-        adamw(learning_rate, steps, warmup_steps=steps // 10),
-        loss=lambda y, answers: keras.losses.sparse_categorical_crossentropy(
-            y, answers[:, :classes], from_logits=True
-        ),
-    )
+    distiller.compile(adamw(learning_rate, steps, warmup_steps=steps // 10))
     callbacks, initial_epoch = list(callbacks or ()), 0
     if backup is not None:
         loggers = [each for each in callbacks if isinstance(each, keras.callbacks.CSVLogger)]
@@ -141,73 +153,21 @@ class _Batches(Batches):
         return ((inputs.astype("float32"), features), *labels)
 
 
-class _OfLogits(keras.distillation.LogitsDistillation):
-    """On the first entries of answers, which are logits."""
-
-    def __init__(self, classes, temperature):
-        # As an instance: by its name Keras 3.15 takes the loss of raw logits, without a softmax.
-        super().__init__(temperature, keras.losses.KLDivergence())
-        self.classes = classes
-
-    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
-        logits = (outputs[:, : self.classes] for outputs in (teacher_outputs, student_outputs))
-        return super().compute_loss(*logits, **kwargs)
-
-
-class _OfFeatures(keras.distillation.FeatureDistillation):
-    """On the other entries, which are features."""
-
-    def __init__(self, classes):
-        super().__init__("mse")
-        self.classes = classes
-
-    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
-        features = (outputs[:, self.classes :] for outputs in (teacher_outputs, student_outputs))
-        return super().compute_loss(*features, **kwargs)
-
-
-def _distiller(trained, head, temperature, feature_weight, label_weight):
-    """Return a distiller whose teacher is a head, on the features that come with each batch."""
+def _with_features(trained: keras.Model, teacher: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Return student and teacher of inputs that come with the teacher's features."""
     x = keras.Input(trained.input_shape[1:], name="x")
-    classes = head.units if head else 0
-    features = keras.Input((trained.output_shape[-1] - classes,), name="features")
-    losses, weights = [_OfFeatures(classes)], [feature_weight]
-    if head:
-        copy = keras.layers.Dense.from_config(head.get_config())  # the teacher's stays trainable
-        answers = keras.layers.Concatenate(dtype="float32")([copy(features), features])
+    features = keras.Input(trained.output[FEATURES].shape[1:], name="features")
+    taught = {FEATURES: keras.layers.Identity(dtype="float32")(features)}
+    if has_head(teacher):
+        head = teacher.get_layer("head")
+        copy = type(head).from_config(head.get_config())  # the teacher's own stays trainable
+        taught[LOGITS] = copy(features)
         copy.set_weights(head.get_weights())
-        losses, weights = [*losses, _OfLogits(classes, temperature)], [*weights, 1.0]
-    else:
-        answers = keras.layers.Identity(dtype="float32")(features)
-    return keras.distillation.Distiller(
-        teacher=keras.Model([x, features], answers),
-        student=keras.Model([x, features], trained(x)),
-        distillation_losses=losses,
-        distillation_loss_weights=weights,
-        student_loss_weight=label_weight,
-    )
+    found = trained(x)
+    return keras.Model([x, features], found), keras.Model([x, features], taught)
 
 
-def _answers(model):
-    """Return the tensor of a model's logits, where it has a head, and the features behind them."""
-    if not has_head(model):
-        return keras.layers.Identity(dtype="float32")(model.output)
-    head = model.get_layer("head")
-    return keras.layers.Concatenate(dtype="float32")([head.output, head.input])
-
-
-def _check_data(student, teacher, images, labels):
-    if teacher.input_shape != student.input_shape or teacher.output_shape != student.output_shape:
-        raise ValueError(
-            "distill: student and teacher must take and give the same shapes. Received: student "
-            f"{student.input_shape} to {student.output_shape}, teacher {teacher.input_shape} to "
-            f"{teacher.output_shape}"
-        )
-    if len(student.output_shape) != 2:
-        raise ValueError(
-            "distill: the models must have a top, or pooling, so that they give (B, C). Received: "
-            f"outputs of shape {student.output_shape}"
-        )
+def _check_data(student: keras.Model, images: np.ndarray, labels: Sequence[int] | None) -> None:
     if labels is not None and (not has_head(student) or np.shape(labels) != (len(images),)):
         raise ValueError(
             "distill: `labels` must be integers, one for each image, for models with a top. "

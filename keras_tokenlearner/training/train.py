@@ -79,9 +79,12 @@ def _train(recipe, output, devices, own_way):
         history = {}
     else:
         batches = recipe.batches(train_data, model.input_shape[1:], training=True)
-        model.compile(
+        learner = recipe.learner(model) if hasattr(recipe, "learner") else model
+        if learner is not model:
+            model.compile(loss=loss, metrics=[metric])  # to be scored
+        learner.compile(
             recipe.optimizer(len(batches)),
-            loss,
+            loss if learner is model else None,
             metrics=[metric],
             jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
         )
@@ -94,7 +97,7 @@ def _train(recipe, output, devices, own_way):
         }
         resume = Resume(backup, batches, loggers=loggers, devices=devices, run=run)
         history = devices.fit(
-            model,
+            learner,
             batches,
             epochs=recipe.epochs,
             initial_epoch=resume.initial_epoch,
@@ -102,7 +105,7 @@ def _train(recipe, output, devices, own_way):
             verbose=1 if sys.stdout.isatty() else 2,  # a bar, or a line for each epoch
             callbacks=[StopOnNonFinite(owner="train"), resume, *loggers, *boards],
         ).history
-    if history and not model.optimizer.use_ema:
+    if history and not learner.optimizer.use_ema:
         score = history[f"val_{metric.name}"][-1]
     else:  # after the last epoch averages of the weights may have become the weights
         score = devices.evaluate(model, test_batches)[metric.name]

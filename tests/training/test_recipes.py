@@ -63,6 +63,37 @@ def test_paper_recipes_train_a_step(name, images):
     assert bool(reducers) is (name == "pooling")
 
 
+def test_distillation_recipe_trains_the_student_of_a_teacher(images, tmp_path, capsys):
+    teacher = create_model("vit_pico8", classes=2, input_shape=(32, 32, 3))
+    save_weights(teacher, tmp_path / "teacher.weights.h5")
+    recipe = dataclasses.replace(
+        RECIPES["distill"](),
+        model="vit_pico8",
+        weights=str(tmp_path / "teacher.weights.h5"),
+        at=1,
+        num_tokens=8,
+        budgets="4+8",
+        size=32,
+        batch_size=8,
+        epochs=3,
+        threads=1,
+        precision="float32",
+    )
+    score = train(recipe, tmp_path / "out")
+    assert 0 <= score <= 1
+    printed = capsys.readouterr().out
+    assert "v5e-8" in printed and "computed, not measured" in printed
+    rows = (tmp_path / "out" / "vit_pico8.csv").read_text().splitlines()
+    assert len(rows) == 4 and "distillation_loss" in rows[0]
+    student = recipe.build(classes=2)
+    before = student.get_weights()
+    student.load_weights(tmp_path / "out" / "vit_pico8.weights.h5")
+    assert any((a != b).any() for a, b in zip(before, student.get_weights(), strict=True))
+    for changes in ({"gradient_accumulation_steps": 2}, {"ema_momentum": 0.9}):
+        with pytest.raises(ValueError, match=f"{next(iter(changes))}"):
+            dataclasses.replace(recipe, **changes)
+
+
 def test_fine_tuning_with_all_that_saves_memory(images, tmp_path):
     body = create_model("tokenlearner_pico8_4at1", classes=7, input_shape=(64, 64, 3))
     save_weights(body, tmp_path / "before.weights.h5")

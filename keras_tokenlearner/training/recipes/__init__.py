@@ -4,6 +4,8 @@
 reads `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing` and `seed`; any object
 with these is a recipe. One with a method `fit`, which takes the model, the path of a backup and
 callbacks, trains the model by that, on one device, and needs no `optimizer` and `label_smoothing`.
+One with a method `learner`, which takes the model and returns another around it, such as a
+`Distiller`, has that one trained in its place, on any number of devices.
 """
 
 from keras_tokenlearner.training.recipes.ablations import (
@@ -12,6 +14,7 @@ from keras_tokenlearner.training.recipes.ablations import (
     PlaceRecipe,
     PoolingRecipe,
 )
+from keras_tokenlearner.training.recipes.distillation import DistillationRecipe
 from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe, ImageNet512Recipe
 from keras_tokenlearner.training.recipes.pretraining import PretrainingRecipe
 from keras_tokenlearner.training.recipes.small import Cifar10Recipe, FashionMnistRecipe
@@ -37,4 +40,5 @@ RECIPES = {
     "fuser": FuserRecipe,
     "pooling": PoolingRecipe,
     "fuser_alternatives": FuserAlternativesRecipe,
+    "distill": DistillationRecipe,
 }

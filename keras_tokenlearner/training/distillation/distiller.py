@@ -1,0 +1,360 @@
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_tokenlearner._checks import (
+    check_fraction,
+    check_int,
+    check_not_negative,
+    check_positive,
+)
+from keras_tokenlearner.layers import TokenLearner
+from keras_tokenlearner.models import names
+from keras_tokenlearner.models.reduction import before_reducer
+from keras_tokenlearner.models.structure import Structure
+from keras_tokenlearner.training.distillation.answers import (
+    FEATURES,
+    LOGITS,
+    PREDICTIONS,
+    answers,
+    with_budget,
+)
+from keras_tokenlearner.training.distillation.reconstruction import Reconstruction
+
+
+class Distiller(keras.Model):
+    """A student that learns to answer as its teacher does, by `fit` on any data that Keras takes.
+
+    The loss is `(1 - label_weight) (KL(teacher, student) + feature_weight MSE(features) +
+    reconstruction_weight MSE(tokens)) + label_weight CE(labels)`. The logits are softened by the
+    temperature; of a head that ends in a sigmoid each class is a distribution of its own. The
+    features are what the head reads: class token, registers, average or attention pooling. The
+    tokens are those of each block behind the TokenLearner, which a module that is thrown away
+    guesses from the student's. Batches without labels leave the first part alone, models without
+    head the features alone.
+
+    Each batch goes through teacher and student as it comes, so that both see the same pixels,
+    whatever augments them. A layer of the student with `trainable=False` stays as it is. The
+    teacher stays as it is: the distiller has a copy of its weights.
+
+    Args:
+        student: A model with a TokenLearner, or what stands in its place, such as `retrofit` makes
+            of the teacher. It is trained in place.
+        teacher: The plain model, of the same inputs and outputs.
+        temperature: Float, of the logits.
+        feature_weight: Float, of the features beside the logits.
+        label_weight: Float in [0, 1], of the labels.
+        reconstruction_weight: Float, of the tokens beside the logits; 0 for none.
+        budgets: Numbers of tokens. Each step of training takes one of them, drawn by `seed`, of the
+            student's TokenLearner, so that `with_tokens` then makes good models of each. `None` for
+            all tokens in all steps. It needs `retrofit(..., start="grid")`.
+        seed: Integer, of the budgets.
+        behind: Name of a layer of both models, such as `"block_2"`. The data is then what that
+            layer gives, computed once and kept, and the layers up to there are neither run nor
+            trained. `None` for what the models take.
+        name: Name of the distiller.
+
+    Attributes:
+        student: The model that is trained.
+
+    Raises:
+        ValueError: If the models do not fit each other, or an argument is out of range.
+
+    Example:
+
+    >>> images, labels = np.random.rand(8, 32, 32, 3) * 255, np.arange(8)
+    >>> teacher = create_model("vit_pico8", classes=10)
+    >>> distiller = Distiller(retrofit(teacher, at=1, num_tokens=4), teacher)
+    >>> distiller.compile("adamw", metrics=["accuracy"])
+    >>> history = distiller.fit(images, labels, batch_size=4, verbose=0)
+    >>> sorted(history.history)
+    ['accuracy', 'distillation_loss', 'loss', 'student_loss']
+
+    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, for the logits;
+    Zong et al., "Self-slimmed Vision Transformer", 2022, for the tokens; Hu et al., "Matryoshka
+    Query Transformer for Large Vision-Language Models", 2024, for the budgets.
+    """
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model,
+        temperature: float = 2.0,
+        feature_weight: float = 1.0,
+        label_weight: float = 0.5,
+        reconstruction_weight: float = 0.0,
+        budgets: Sequence[int] | None = None,
+        seed: int = 0,
+        behind: str | None = None,
+        name: str = "distiller",
+    ) -> None:
+        super().__init__(name=name)
+        check_models("Distiller", student, teacher)
+        self._set_weights_of_losses(
+            temperature, feature_weight, label_weight, reconstruction_weight
+        )
+        layout = Structure("Distiller", student)
+        blocks = _blocks_behind(layout, student) if reconstruction_weight else []
+        prefix = layout.num_prefix_tokens
+        _check_behind(student, teacher, behind)
+        of_teacher = answers(teacher, prefix, blocks, behind)
+        copy = keras.models.clone_model(of_teacher)
+        copy.set_weights(of_teacher.get_weights())
+        copy.trainable = False
+        # Of a part of the student: not tracked, so that the other layers are not trained.
+        object.__setattr__(self, "student", student)
+        of_student = answers(student, prefix, blocks, behind)
+        self._teach(copy, of_student, ends_in_sigmoid(student))
+        self.budgets = None if budgets is None else _check_budgets(student, budgets)
+        self._draws = keras.random.SeedGenerator(seed)
+        if self.budgets:  # of the student's layers: not tracked, so that no weight is there twice
+            models = tuple(with_budget(self._answers, m) for m in self.budgets)
+            object.__setattr__(self, "_by_budget", models)
+        patches = math.prod(layout.grid)
+        for block in blocks:
+            self._add_reconstruction(block, student, patches, prefix)
+
+    @classmethod
+    def of_answers(
+        cls,
+        student: keras.Model,
+        teacher: keras.Model,
+        temperature: float,
+        feature_weight: float,
+        label_weight: float,
+        sigmoid: bool,
+    ) -> "Distiller":
+        """Return a distiller of models that give the dictionaries of `answers`, of one input."""
+        distiller = cls.__new__(cls)
+        keras.Model.__init__(distiller, name="distiller")
+        distiller._set_weights_of_losses(temperature, feature_weight, label_weight, 0.0)
+        teacher.trainable = False
+        object.__setattr__(distiller, "student", student)
+        distiller._teach(teacher, student, sigmoid)
+        return distiller
+
+    def _set_weights_of_losses(
+        self, temperature: float, features: float, labels: float, reconstruction: float
+    ) -> None:
+        self.temperature = check_positive("Distiller", "temperature", temperature)
+        self.feature_weight = check_not_negative("Distiller", "feature_weight", features)
+        self.label_weight = check_fraction("Distiller", "label_weight", labels)
+        self.reconstruction_weight = check_not_negative(
+            "Distiller", "reconstruction_weight", reconstruction
+        )
+
+    def _teach(self, teacher: keras.Model, student: keras.Model, sigmoid: bool) -> None:
+        self._teacher, self._answers, self._sigmoid = teacher, student, sigmoid
+        self._reconstructions: dict[str, Reconstruction] = {}
+        self._by_budget, self.budgets, self._label_loss = (), None, None
+        self._student_loss = keras.metrics.Mean(name="student_loss")
+        self._distillation_loss = keras.metrics.Mean(name="distillation_loss")
+        self._logits_loss = keras.distillation.LogitsDistillation(
+            self.temperature,
+            # As an instance: by its name Keras 3.15 takes the loss of raw logits without a softmax.
+            keras.losses.KLDivergence(),
+        )
+        self._features_loss = keras.distillation.FeatureDistillation("mse")
+
+    def _add_reconstruction(
+        self, block: str, student: keras.Model, patches: int, prefix: int
+    ) -> None:
+        layer = Reconstruction(
+            patches,
+            prefix,
+            dtype=student.get_layer(block).dtype_policy,
+            name=f"reconstruction_{block}",
+        )
+        layer.build(student.get_layer(block).output.shape)
+        self._reconstructions[block] = layer
+
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "adamw",
+        loss: str | keras.losses.Loss | None = None,
+        metrics: Sequence[str | keras.metrics.Metric] | None = None,
+        **kwargs: bool | str | int | None,
+    ) -> None:
+        """Configure training as `keras.Model.compile` does.
+
+        Args:
+            optimizer: Name or instance.
+            loss: Of labels and the student's predictions. Defaults to the cross-entropy of labels
+                and logits: labels as integers or as a row for each example.
+            metrics: Of labels and the student's predictions.
+            **kwargs: As for `keras.Model.compile`.
+        """
+        self._label_loss = None if loss is None else keras.losses.get(loss)
+        super().compile(optimizer, loss=None, metrics=metrics, **kwargs)
+
+    def call(
+        self, inputs: keras.KerasTensor, training: bool | None = None
+    ) -> dict[str, keras.KerasTensor]:
+        if not training or not self._by_budget:
+            return self._guessed(self._answers(inputs, training=training))
+        index = keras.random.randint((), 0, len(self._by_budget), seed=self._draws)
+
+        def answer(model: keras.Model) -> dict[str, keras.KerasTensor]:
+            return self._guessed(model(inputs, training=True))
+
+        if keras.backend.backend() == "torch":
+            return answer(self._by_budget[int(index)])
+        return ops.switch(index, [lambda m=m: answer(m) for m in self._by_budget])
+
+    def _guessed(self, found: dict[str, keras.KerasTensor]) -> dict[str, keras.KerasTensor]:
+        """Return the answers with the tokens of blocks as they are guessed from the student's."""
+        return {
+            name: self._reconstructions[name](x) if name in self._reconstructions else x
+            for name, x in found.items()
+        }
+
+    def compute_loss(
+        self,
+        x: keras.KerasTensor | None = None,
+        y: keras.KerasTensor | None = None,
+        y_pred: dict[str, keras.KerasTensor] | None = None,
+        sample_weight: keras.KerasTensor | None = None,
+        training: bool = True,
+    ) -> keras.KerasTensor:
+        taught = keras.tree.map_structure(
+            lambda tensor: ops.stop_gradient(ops.cast(tensor, "float32")),
+            self._teacher(x, training=False),
+        )
+        found = {name: ops.cast(tensor, "float32") for name, tensor in y_pred.items()}
+        loss = self.feature_weight * self._features_loss.compute_loss(
+            taught[FEATURES], found[FEATURES]
+        )
+        if LOGITS in found:
+            loss = loss + self._of_logits(taught[LOGITS], found[LOGITS])
+        if self._reconstructions:
+            parts = [ops.mean(ops.square(taught[n] - found[n])) for n in self._reconstructions]
+            loss = loss + self.reconstruction_weight * sum(parts) / len(parts)
+        self._distillation_loss.update_state(loss)
+        if y is not None and self.label_weight:
+            of_labels = self._of_labels(y, found, sample_weight)
+            self._student_loss.update_state(of_labels)
+            loss = (1 - self.label_weight) * loss + self.label_weight * of_labels
+        regularization = sum(self.losses) if self.losses else 0.0
+        return loss + regularization
+
+    def _of_logits(
+        self, teacher: keras.KerasTensor, student: keras.KerasTensor
+    ) -> keras.KerasTensor:
+        if not self._sigmoid:
+            return self._logits_loss.compute_loss(teacher, student)
+        teacher, student = teacher / self.temperature, student / self.temperature
+        wanted = ops.sigmoid(teacher)
+        cross = ops.binary_crossentropy(wanted, student, from_logits=True)
+        entropy = ops.binary_crossentropy(wanted, teacher, from_logits=True)
+        return self.temperature**2 * ops.mean(cross - entropy)
+
+    def _of_labels(
+        self,
+        y: keras.KerasTensor,
+        found: dict[str, keras.KerasTensor],
+        sample_weight: keras.KerasTensor | None,
+    ) -> keras.KerasTensor:
+        if LOGITS not in found and self._label_loss is None:
+            raise ValueError(
+                "Distiller: labels need models with a head; leave them out of the data, or pass a "
+                f"`loss` of labels and outputs to `compile`. Received: labels of shape {y.shape} "
+                f"with outputs of shape {found[PREDICTIONS].shape}"
+            )
+        if self._label_loss is not None:
+            return self._label_loss(y, found[PREDICTIONS], sample_weight=sample_weight)
+        logits = found[LOGITS]
+        if self._sigmoid:
+            kind = keras.losses.BinaryCrossentropy
+        elif len(y.shape) == 2 and y.shape[-1] == logits.shape[-1]:
+            kind = keras.losses.CategoricalCrossentropy
+        else:
+            kind = keras.losses.SparseCategoricalCrossentropy
+        return kind(from_logits=True)(y, logits, sample_weight=sample_weight)
+
+    def compute_metrics(
+        self,
+        x: keras.KerasTensor,
+        y: keras.KerasTensor | None,
+        y_pred: dict[str, keras.KerasTensor],
+        sample_weight: keras.KerasTensor | None = None,
+    ) -> dict[str, keras.KerasTensor]:
+        if y is None:  # Keras would compare nothing with the predictions
+            return self.get_metrics_result()
+        return super().compute_metrics(x, y, y_pred[PREDICTIONS], sample_weight)
+
+    def get_metrics_result(self) -> dict[str, keras.KerasTensor]:
+        found = {}
+        for metric in self.metrics:
+            if getattr(metric, "built", True):  # those of labels are not, before there are labels
+                result = metric.result()
+                found |= result if isinstance(result, dict) else {metric.name: result}
+        return found
+
+    def predict(self, *args: np.ndarray, **kwargs: int | str | None) -> np.ndarray:
+        """Return what `student.predict` does."""
+        return self.student.predict(*args, **kwargs)
+
+
+def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None:
+    """Raise `ValueError` for a student that cannot answer as the teacher does."""
+    before_reducer(owner, student)
+    tokens = len(student.output_shape) == 3
+    found, wanted = student.output_shape, teacher.output_shape
+    same = found[::2] == wanted[::2] if tokens and len(wanted) == 3 else found == wanted
+    if teacher.input_shape != student.input_shape or not same:
+        raise ValueError(
+            f"{owner}: student and teacher must take and give the same shapes. Received: student "
+            f"{student.input_shape} to {student.output_shape}, teacher {teacher.input_shape} to "
+            f"{teacher.output_shape}"
+        )
+
+
+def ends_in_sigmoid(model: keras.Model) -> bool:
+    """Return whether a model says yes or no to each class."""
+    return getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid
+
+
+def _blocks_behind(layout: Structure, student: keras.Model) -> list[str]:
+    """Return the names of the blocks that run on fewer tokens."""
+    if layout.numbered("token_fuser") or layout.numbered("unpool") or layout.numbered("reproject"):
+        raise ValueError(
+            "Distiller: `reconstruction_weight` is for students without fusers, whose tokens are "
+            f"fewer behind each block. Received: student {student.name!r}"
+        )
+    before = {layer.name for layer in before_reducer("Distiller", student).layers}
+    found = [layer.name for layer in student.layers if layer.name not in before]
+    return [name for name in found if names.block_index(name) is not None]
+
+
+def _check_behind(student: keras.Model, teacher: keras.Model, behind: str | None) -> None:
+    """Raise `ValueError` for a layer that is not in both models, before the reducer."""
+    if behind is None:
+        return
+    before = {layer.name for layer in before_reducer("Distiller", student).layers}
+    if behind not in before or behind not in {layer.name for layer in teacher.layers}:
+        raise ValueError(
+            "Distiller: `behind` must be a layer of student and teacher that stands before the "
+            f"TokenLearner. Received: behind={behind!r}"
+        )
+
+
+def _check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, ...]:
+    learners = [layer for layer in student.layers if isinstance(layer, TokenLearner)]
+    budgets = tuple(check_int("Distiller", "budgets", budget) for budget in budgets)
+    most = min((layer.num_tokens for layer in learners if layer.position_bias), default=0)
+    if not budgets or max(budgets) > most or not all(layer.position_bias for layer in learners):
+        raise ValueError(
+            "Distiller: `budgets` must be numbers of tokens, at most those of the student, whose "
+            f"TokenLearner starts from the grid. Received: budgets={budgets} for {student.name!r} "
+            f"with {most} tokens that start from the grid"
+        )
+    dropout = [layer.name for layer in student.layers if getattr(layer, "dropout_rate", 0)]
+    if dropout and keras.backend.backend() == "jax":
+        raise ValueError(
+            "Distiller: on JAX `budgets` need models without dropout, whose random state changes "
+            f"within a branch. Received: budgets={budgets} with dropout in {dropout}"
+        )
+    return budgets

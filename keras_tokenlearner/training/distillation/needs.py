@@ -1,0 +1,113 @@
+"""Time and memory that training by a `Distiller` takes on several devices, computed from counts."""
+
+import math
+from dataclasses import dataclass
+
+import keras
+
+from keras_tokenlearner.analysis import costs
+from keras_tokenlearner.models.structure import Structure
+
+IMAGENET_IMAGES = 1_281_167
+# The part of the peak that training of a ViT reaches in bfloat16, an assumption.
+UTILIZATION = 0.4
+# Bytes that a block keeps for its gradient, in channels of a token in two bytes each: inputs of the
+# norms, projections and products, and the four times wider MLP. No attention weights: fused.
+_KEPT_BYTES = 34
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Several equal devices.
+
+    Attributes:
+        name: Name.
+        devices: Number of devices.
+        teraflops: Peak of one device in bfloat16, in 10^12 operations a second.
+        gibibytes: Memory of one device.
+    """
+
+    name: str
+    devices: int
+    teraflops: float
+    gibibytes: float
+
+
+# Peaks from the makers' data sheets: NVIDIA H100 SXM (without sparsity), Cloud TPU v5e.
+MACHINES = (
+    Machine("8 x H100", 8, 989.0, 80.0),
+    Machine("8 x A100 40 GB", 8, 312.0, 40.0),
+    Machine("v5e-8", 8, 197.0, 16.0),
+)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a run takes on a machine, computed and not measured.
+
+    Attributes:
+        machine: The machine.
+        hours: Time of the whole run at 40% of the peak; reading images may take longer.
+        gibibytes: Memory of one device: weights, gradients, AdamW's moments, the teacher, and what
+            the student's blocks keep for the gradients of a part of the batch.
+    """
+
+    machine: Machine
+    hours: float
+    gibibytes: float
+
+    def __str__(self) -> str:
+        fits = "" if self.gibibytes <= self.machine.gibibytes else ", more than it has"
+        return (
+            f"{self.machine.name}: {self.hours:.1f} hours, {self.gibibytes:.1f} GiB a device"
+            f"{fits} (computed, not measured)"
+        )
+
+
+def needs(
+    student: keras.Model,
+    teacher: keras.Model,
+    epochs: int,
+    batch_size: int,
+    images: int = IMAGENET_IMAGES,
+) -> list[Needs]:
+    """Compute what training a student takes on common machines.
+
+    A step costs the teacher's forward pass and three of the student's, of two operations for each
+    multiply-add.
+
+    Args:
+        student: The student.
+        teacher: The teacher.
+        epochs: Integer, passes over the images.
+        batch_size: Integer, images of a step, of all devices together.
+        images: Integer, training images; those of ImageNet-1k.
+
+    Returns:
+        A `Needs` for each machine.
+
+    Example:
+
+    >>> teacher = create_model("vit_s16", classes=1000)
+    >>> for each in needs(retrofit(teacher, at=6), teacher, epochs=30, batch_size=1024):
+    ...     print(each)  # doctest: +ELLIPSIS
+    8 x H100: ... hours, ... GiB a device (computed, not measured)
+    8 x A100 40 GB: ... hours, ... GiB a device (computed, not measured)
+    v5e-8: ... hours, ... GiB a device (computed, not measured)
+    """
+    macs = costs(teacher).macs + 3 * costs(student).macs
+    found = []
+    for machine in MACHINES:
+        peak = machine.devices * machine.teraflops * 1e12
+        hours = 2 * macs * images * epochs / (UTILIZATION * peak) / 3600
+        part = math.ceil(batch_size / machine.devices)
+        size = 16 * student.count_params() + 4 * teacher.count_params()
+        found.append(Needs(machine, hours, (size + part * kept_bytes(student)) / 2**30))
+    return found
+
+
+def kept_bytes(student: keras.Model) -> int:
+    """Return the bytes that the blocks of a model keep of an example for the gradient."""
+    structure = Structure("needs", student)
+    shapes = [student.get_layer(f"block_{i}").output.shape for i in range(structure.num_blocks)]
+    return _KEPT_BYTES * sum(tokens * channels for _, tokens, channels in shapes)

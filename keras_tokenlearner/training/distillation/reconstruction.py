@@ -1,0 +1,61 @@
+import keras
+from keras import layers, ops
+
+from keras_tokenlearner.layers import MLP
+
+
+class Reconstruction(layers.Layer):
+    """Guesses all tokens of a teacher's block from the few of a student's; thrown away afterwards.
+
+    `y = K^T x`, from M tokens to N with a learned K of M x N, then `y + MLP(LayerNorm(y))` over the
+    channels. Prefix tokens stay as they are. Of fewer than M tokens the first rows of K are taken.
+
+    Args:
+        num_patches: Integer, tokens to guess (N).
+        num_prefix_tokens: Integer, class token and registers (P).
+        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tensor of shape (B, P + M, C).
+
+    Returns:
+        Tensor of shape (B, P + N, C).
+
+    Example:
+
+    >>> tokens = keras.random.normal((2, 1 + 4, 32))
+    >>> tuple(Reconstruction(num_patches=16, num_prefix_tokens=1)(tokens).shape)
+    (2, 17, 32)
+
+    Source: Zong et al., "Self-slimmed Vision Transformer", 2022, whose module it is after.
+    """
+
+    def __init__(
+        self,
+        num_patches: int,
+        num_prefix_tokens: int = 0,
+        **kwargs: str | keras.DTypePolicy,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_patches = num_patches
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
+        channels, tokens = inputs_shape[-1], inputs_shape[1] - self.num_prefix_tokens
+        self.kernel = self.add_weight(
+            shape=(tokens, self.num_patches), initializer="glorot_uniform", name="kernel"
+        )
+        self.norm = layers.LayerNormalization(dtype=self.dtype_policy, name="norm")
+        self.norm.build((None, None, channels))
+        self.mlp = MLP(channels, dtype=self.dtype_policy, name="mlp")
+        self.mlp.build((None, None, channels))
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        prefix, patches = inputs[:, : self.num_prefix_tokens], inputs[:, self.num_prefix_tokens :]
+        kernel = ops.cast(self.kernel[: patches.shape[1]], inputs.dtype)
+        y = ops.einsum("bmc,mn->bnc", patches, kernel)
+        y = y + self.mlp(self.norm(y))
+        return ops.concatenate([prefix, y], axis=1) if self.num_prefix_tokens else y
+
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (inputs_shape[0], self.num_prefix_tokens + self.num_patches, inputs_shape[2])

@@ -1,0 +1,115 @@
+"""Distillation of a ViT into one with learned tokens, on as many devices as there are."""
+
+from dataclasses import dataclass
+
+import keras
+
+from keras_tokenlearner._precision import dtype_policy
+from keras_tokenlearner.applications import create_model
+from keras_tokenlearner.models import retrofit
+from keras_tokenlearner.training.distillation import Distiller, needs
+from keras_tokenlearner.training.optimizers import adamw
+from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe
+
+
+@dataclass(frozen=True)
+class DistillationRecipe(ImageNet384Recipe):
+    """A trained ViT made faster: learned tokens that reproduce its outputs, on augmented images.
+
+    Command: `keras-tokenlearner train distill --set model=NAME --set weights=FILE --distribute
+    auto`. The teacher needs a head of the classes of the data. Before training it prints the
+    computed time and memory of this run on ImageNet for several machines. We have not run it on
+    ImageNet.
+
+    Attributes:
+        model: Name of the teacher in the catalogue, and of the files that are written.
+        weights: Weights of the teacher, with its head, for `create_model`.
+        at: Blocks before the tokens are reduced.
+        num_tokens: Tokens to learn.
+        budgets: Numbers of tokens, joined by `+` as in `4+8+16`, one of which each step trains;
+            empty for all tokens in every step.
+        temperature: Of the logits.
+        feature_weight: Of the features beside the logits.
+        label_weight: Of the labels, in [0, 1].
+        reconstruction_weight: Of the teacher's tokens behind every block.
+        weight_decay: Of AdamW.
+        data: Name of a data set for `open_named`.
+        size: Height and width of the images.
+        epochs: Epochs over the training images.
+        batch_size: Images a step of the optimizer.
+        gradient_accumulation_steps: 1, no parts of a batch.
+        learning_rate: The highest, reached after the warm-up.
+        warmup_steps: Steps of linear warm-up.
+        layer_decay: Learning rate of a block divided by the rate of the block above.
+        label_smoothing: Not used.
+        ema_momentum: 0, no average of the weights.
+        precision: Name of Keras's policy, such as `mixed_bfloat16`.
+        remat: As in `ImageNet384Recipe`.
+        threads: Of reading.
+        seed: Of weights, order and augmentation.
+    """
+
+    model: str = "vit_s16"
+    at: int = 6
+    num_tokens: int = 16
+    budgets: str = ""
+    temperature: float = 2.0
+    feature_weight: float = 1.0
+    label_weight: float = 0.5
+    reconstruction_weight: float = 0.0
+    weight_decay: float = 0.05
+    size: int = 224
+    epochs: int = 30
+    batch_size: int = 1024
+    learning_rate: float = 1e-4
+    warmup_steps: int = 1000
+    precision: str = "mixed_bfloat16"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in (("gradient_accumulation_steps", 1), ("ema_momentum", 0.0)):
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"{type(self).__name__}: `{name}` must be {value}; a smaller `batch_size` or "
+                    f"more devices save memory. Received: {name}={getattr(self, name)!r}"
+                )
+
+    def _build(self, classes: int) -> keras.Model:
+        return retrofit(self._teacher(classes), self.at, self.num_tokens)
+
+    def _teacher(self, classes: int) -> keras.Model:
+        return create_model(
+            self.model,
+            weights=self.weights or None,
+            classes=classes,
+            input_shape=(self.size, self.size, 3),
+        )
+
+    def learner(self, student: keras.Model) -> Distiller:
+        """Return the model that `train` fits in place of the student."""
+        with dtype_policy(self.precision):
+            teacher = self._teacher(student.output_shape[-1])
+        for each in needs(student, teacher, self.epochs, self.batch_size):
+            print(f"ImageNet on {each}")
+        return Distiller(
+            student,
+            teacher,
+            self.temperature,
+            self.feature_weight,
+            self.label_weight,
+            self.reconstruction_weight,
+            budgets=[int(budget) for budget in self.budgets.split("+")] if self.budgets else None,
+            seed=self.seed,
+        )
+
+    def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+        """Return AdamW with warm-up and cosine decay over the whole run."""
+        steps = self.epochs * steps_per_epoch
+        warmup = min(self.warmup_steps, steps // 10)
+        return adamw(
+            self.learning_rate,
+            steps,
+            warmup,
+            weight_decay=self.weight_decay,
+            layer_decay=self.layer_decay,
+        )

@@ -1,0 +1,274 @@
+"""The student that learns by `fit`: its loss by hand, every kind of data, budgets, devices."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import Distiller, create_model, retrofit, with_tokens
+from keras_tokenlearner.data import ArrayImages, Batches, ImageBatches
+from keras_tokenlearner.training import Resume
+from keras_tokenlearner.training.distillation.reconstruction import Reconstruction
+from keras_tokenlearner.training.distribution import scope
+from tests.models.test_retrofit import pixels, teacher
+from tests.training.test_distill import IMAGES as PIXELS
+from tests.training.test_distill import LABELS, answers, log_softmax
+
+IMAGES = PIXELS.astype("float32")
+NUMPY = keras.ops.convert_to_numpy
+ONE_HOT = np.eye(10, dtype="float32")[LABELS]
+
+
+def pair(num_tokens=4, **changes):
+    """Return a student and its teacher."""
+    model = teacher(**{"class_token": True, **changes})
+    return retrofit(model, at=1, num_tokens=num_tokens), model
+
+
+def compiled(student, model, learning_rate=2e-4, metrics=("accuracy",), **arguments):
+    distiller = Distiller(student, model, **arguments)
+    distiller.compile(keras.optimizers.Adam(learning_rate), metrics=list(metrics))
+    return distiller
+
+
+@pytest.mark.parametrize("labels", [LABELS, ONE_HOT], ids=["integers", "rows"])
+def test_loss_is_that_by_hand(labels):
+    student, model = pair()
+    distiller = compiled(student, model, temperature=3.0, feature_weight=0.7, label_weight=0.2)
+    found = distiller.evaluate(IMAGES, labels, batch_size=24, verbose=0, return_dict=True)
+    (logits, features), (student_logits, student_features) = answers(model), answers(student)
+    soft, student_soft = log_softmax(logits / 3), log_softmax(student_logits / 3)
+    divergence = 9 * (np.exp(soft) * (soft - student_soft)).sum(-1).mean()
+    error = np.square(features - student_features).mean()
+    entropy = -log_softmax(student_logits)[np.arange(24), LABELS].mean()
+    wanted = 0.8 * (divergence + 0.7 * error) + 0.2 * entropy
+    assert found["loss"] == pytest.approx(wanted, rel=5e-3)
+    assert found["student_loss"] == pytest.approx(entropy, rel=5e-3)
+    assert found["accuracy"] == pytest.approx(np.mean(student_logits.argmax(1) == LABELS))
+
+
+def test_reconstruction_adds_the_error_of_the_tokens():
+    student, model = pair()
+    distiller = compiled(student, model, reconstruction_weight=2.0, feature_weight=0.0)
+    plain = compiled(student, model, feature_weight=0.0)
+    both = [
+        each.evaluate(IMAGES, batch_size=24, verbose=0, return_dict=True)["loss"]
+        for each in (distiller, plain)
+    ]
+    block = "block_1"
+    tokens, wanted = (
+        keras.Model(m.input, m.get_layer(block).output)(IMAGES) for m in (student, model)
+    )
+    guessed = distiller._reconstructions[block](tokens)
+    error = np.square(NUMPY(guessed) - NUMPY(wanted)).mean()
+    assert both[0] - both[1] == pytest.approx(2 * error, rel=1e-3)
+    weights = len(student.weights)
+    distiller.fit(IMAGES, batch_size=8, verbose=0)
+    assert len(student.weights) == weights  # the module is not the student's
+
+
+def test_reconstruction_by_hand():
+    layer = Reconstruction(num_patches=6, num_prefix_tokens=1)
+    x = np.random.default_rng(0).normal(size=(2, 4, 8)).astype("float32")
+    found = NUMPY(layer(x))
+    mixed = np.einsum("bmc,mn->bnc", x[:, 1:], NUMPY(layer.kernel))
+    wanted = mixed + NUMPY(layer.mlp(layer.norm(mixed)))
+    np.testing.assert_allclose(found[:, 1:], wanted, atol=1e-5)
+    np.testing.assert_array_equal(found[:, 0], x[:, 0])
+
+
+def test_sigmoid_head_takes_each_class_alone():
+    student, model = pair(classifier_activation="sigmoid")
+    distiller = compiled(student, model, feature_weight=0.0, temperature=2.0, metrics=())
+    found = distiller.evaluate(IMAGES, batch_size=24, verbose=0, return_dict=True)["loss"]
+    p, q = (1 / (1 + np.exp(-answers(m)[0].astype("float64") / 2)) for m in (model, student))
+    wanted = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    assert found == pytest.approx(4 * wanted.mean(), rel=1e-2)
+
+
+class Rows(keras.utils.PyDataset):
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        rows = slice(8 * index, 8 * index + 8)
+        return IMAGES[rows], LABELS[rows]
+
+
+def _tf_data():
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(8)
+
+
+def _loader():
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(*map(torch.as_tensor, (IMAGES, LABELS)))
+    return torch.utils.data.DataLoader(data, batch_size=8)
+
+
+def _grain():
+    grain = pytest.importorskip("grain")
+    rows = [(IMAGES[i], LABELS[i]) for i in range(24)]
+    return grain.MapDataset.source(rows).to_iter_dataset().batch(8)
+
+
+def _batches():
+    images = ArrayImages(IMAGES.astype("uint8"), LABELS)
+    return ImageBatches(
+        images,
+        (32, 32, 3),
+        batch_size=8,
+        crop=0.5,
+        label_mode="categorical",
+        augment=lambda seed: keras.layers.MixUp(seed=seed),
+    )
+
+
+KINDS = {
+    "arrays": lambda: Batches((IMAGES, LABELS), 8),
+    "tf_data": _tf_data,
+    "py_dataset": Rows,
+    "loader": _loader,
+    "grain": _grain,
+    "image_batches": _batches,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_student_learns_from_every_kind_of_data_under_scope(kind):
+    with scope("one_device"):
+        student, model = pair()
+        of_teacher = model.get_weights()
+        distiller = compiled(student, model)
+        history = distiller.fit(KINDS[kind](), epochs=4, shuffle=False, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert set(history) == {"loss", "student_loss", "distillation_loss", "accuracy"}
+    for values, old in zip(model.get_weights(), of_teacher, strict=True):
+        np.testing.assert_array_equal(values, old)
+    assert all(layer.trainable for layer in model.layers)
+
+
+def test_video_student_learns_without_labels():
+    changes = {"patch_size": (2, 8, 8), "input_shape": (4, 32, 32, 3)}
+    student, model = pair(**changes)
+    videos = pixels(6, 4, 32, 32, 3)
+    distiller = compiled(student, model, reconstruction_weight=0.5)
+    history = distiller.fit(videos, batch_size=3, epochs=4, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"include_top": False, "pooling": "avg", "class_token": False},
+        {"include_top": False, "register_tokens": 2},
+    ],
+    ids=str,
+)
+def test_features_alone_teach_models_without_head(changes):
+    student, model = pair(**changes)
+    distiller = compiled(student, model)
+    loss = distiller.evaluate(IMAGES, batch_size=24, verbose=0, return_dict=True)["loss"]
+    found, wanted = NUMPY(student(IMAGES)), NUMPY(model(IMAGES))
+    if found.ndim == 3:
+        found, wanted = (
+            np.concatenate([x[:, :3], x[:, 3:].mean(1, keepdims=True)], 1) for x in (found, wanted)
+        )
+    assert loss == pytest.approx(np.square(found - wanted).mean(), rel=1e-3)
+    history = distiller.fit(IMAGES, batch_size=8, epochs=3, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+
+
+def test_mixed_precision_student_learns():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    student, model = pair()
+    distiller = compiled(student, model, reconstruction_weight=0.5)
+    history = distiller.fit(IMAGES, LABELS, batch_size=8, epochs=4, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    assert student.get_layer("token_learner").compute_dtype == "bfloat16"
+
+
+def test_frozen_layers_stay():
+    student, model = pair()
+    student.get_layer("block_0").trainable = False
+    frozen = student.get_layer("block_0").get_weights()
+    compiled(student, model).fit(IMAGES, LABELS, batch_size=8, verbose=0)
+    for values, old in zip(student.get_layer("block_0").get_weights(), frozen, strict=True):
+        np.testing.assert_array_equal(values, old)
+
+
+def test_broken_run_resumes_to_the_same_weights(tmp_path):
+    def run(path, epochs):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(0)
+        student, model = pair()
+        distiller, batches = compiled(student, model), Batches((IMAGES, LABELS), 8)
+        resume = Resume(path, batches)
+        distiller.fit(
+            batches,
+            epochs=epochs,
+            initial_epoch=resume.initial_epoch,
+            callbacks=[resume],
+            shuffle=False,
+            verbose=0,
+        )
+        return student.get_weights()
+
+    whole = run(tmp_path / "whole.npz", 2)
+    run(tmp_path / "broken.npz", 1)
+    for values, wanted in zip(run(tmp_path / "broken.npz", 2), whole, strict=True):
+        np.testing.assert_array_equal(values, wanted)
+
+
+def test_budgets_teach_every_number_of_tokens():
+    student, model = pair(num_tokens=8)
+    before = {m: distance(with_tokens(student, m), model) for m in (2, 4, 8)}
+    distiller = compiled(student, model, budgets=(2, 4, 8), reconstruction_weight=0.1)
+    distiller.fit(IMAGES, LABELS, batch_size=8, epochs=16, verbose=0)
+    for budget, old in before.items():
+        assert distance(with_tokens(student, budget), model) < old, budget
+
+
+def distance(student, model):
+    return np.square(answers(student)[0] - answers(model)[0]).mean()
+
+
+def test_budget_of_one_number_is_the_student_of_that_number():
+    """A step with the budget 4 alone is a step of the model of `with_tokens(student, 4)`."""
+    student, model = pair(num_tokens=8)
+    small = with_tokens(student, 4)
+    losses = [
+        compiled(each, model, **arguments).train_on_batch(IMAGES, LABELS, return_dict=True)["loss"]
+        for each, arguments in ((small, {}), (student, {"budgets": [4]}))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"temperature": 0.0}, ["temperature=0.0"]),
+        ({"label_weight": 1.5}, ["label_weight=1.5"]),
+        ({"feature_weight": -1.0}, ["feature_weight=-1.0"]),
+        ({"reconstruction_weight": -1.0}, ["reconstruction_weight=-1.0"]),
+        ({"budgets": (2, 9)}, ["budgets=(2, 9)", "4 tokens"]),
+        ({"budgets": ()}, ["budgets=()"]),
+    ],
+    ids=str,
+)
+def test_refuses_arguments(arguments, words):
+    student, model = pair()
+    with pytest.raises(ValueError) as caught:
+        Distiller(student, model, **arguments)
+    assert all(word in str(caught.value) for word in ("Distiller", *words))
+
+
+def test_refuses_models_that_do_not_fit():
+    student, model = pair()
+    with pytest.raises(ValueError, match="Distiller: .*TokenLearner"):
+        Distiller(model, model)
+    with pytest.raises(ValueError, match="Distiller: student and teacher must"):
+        Distiller(student, create_model("vit_pico8", classes=7))
+    student, model = pair(include_top=False, pooling="avg")
+    distiller = compiled(student, model, metrics=())
+    with pytest.raises(ValueError, match="labels need models with a head"):
+        distiller.fit(IMAGES, LABELS, verbose=0)
