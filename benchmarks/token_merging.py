@@ -14,19 +14,20 @@ from keras_tokenlearner.analysis.costs import Cost, costs, count
 from keras_tokenlearner.models.structure import Structure
 
 
-def token_merging(model, merged):
+def token_merging(model, merged, start=0):
     """Return a copy of a plain ViT, with its weights, that merges tokens in every block.
 
     Args:
         model: A plain ViT that `create_model` or `VisionTransformer` built.
         merged: Integer, tokens that every block merges into others (r); at most half of them.
+        start: Integer, the first block that merges.
     """
     prefix = Structure("token_merging", model).num_prefix_tokens
     sizes = None
 
     def call(layer, *args, **kwargs):
         nonlocal sizes
-        if not layer.name.startswith("block_"):
+        if not layer.name.startswith("block_") or int(layer.name.removeprefix("block_")) < start:
             return layer(*args, **kwargs)
         (x,) = args
         if sizes is None:
@@ -39,11 +40,11 @@ def token_merging(model, merged):
     return keras.Model(copy.input, copy.output, name=f"{model.name}_merging{merged}")
 
 
-def merging_of_cost(model, macs):
+def merging_of_cost(model, macs, start=0):
     """Return the model of `token_merging` whose multiply-adds are nearest to a number."""
     layout, plain = Structure("merging_of_cost", model), costs(model)
     patches, prefix = math.prod(layout.grid), layout.num_prefix_tokens
-    blocks = [f"block_{index}" for index in range(layout.num_blocks)]
+    blocks = [f"block_{index}" for index in range(start, layout.num_blocks)]
 
     def distance(merged):
         total, left = plain.macs, patches
@@ -54,7 +55,7 @@ def merging_of_cost(model, macs):
             left = _left(left, merged)
         return abs(total - macs)
 
-    return token_merging(model, min(range(1, patches // 2 + 1), key=distance))
+    return token_merging(model, min(range(1, patches // 2 + 1), key=distance), start)
 
 
 class MergingBlock(keras.layers.Layer):

@@ -1,0 +1,206 @@
+"""How much accuracy learned tokens keep in a fine-tuned ViT: one CSV and one plot.
+
+    KERAS_BACKEND=torch python -m benchmarks.retrofit_ablation dinov2s.pt cifar10:FOLDER
+
+The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0). Its blocks from `--frozen` on and
+its head are fine-tuned on the labels first. The outputs of the blocks before, for each image and
+its mirror image, are kept in bfloat16, and all models learn from them: the same number of images,
+in mixed bfloat16. A row is written as soon as it is known. Started again, the command makes those
+that are missing.
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from benchmarks.retrofit_recipe import fitted_teacher
+from benchmarks.retrofit_students import (
+    Cell,
+    MirroredBatches,
+    cells,
+    faster_reducer,
+    float32,
+    keep_mirrored,
+    models_of,
+    student_of,
+    train_student,
+)
+from benchmarks.rows import append_row, read_rows
+from keras_tokenlearner._extras import require
+from keras_tokenlearner.analysis import costs
+from keras_tokenlearner.data import load_named
+
+KEYS = tuple(Cell("", "", 0, 0).key)
+COLUMNS = (*KEYS, "tokens", "accuracy", "kept", "gmacs", "cost_ratio", "epochs", "train_seconds")
+Split = tuple[np.ndarray, np.ndarray]
+
+
+def run(
+    teacher: keras.Model,
+    train: Split,
+    test: Split,
+    wanted: list[Cell],
+    folder: Path,
+    output: Path,
+    frozen: int = 3,
+    epochs: int = 12,
+    teacher_epochs: int = 6,
+    batch_size: int = 64,
+    learning_rate: float = 1e-4,
+) -> None:
+    """Fine-tune the teacher, train each student that the CSV lacks, and draw the plot.
+
+    Args:
+        teacher: A plain ViT with a head; it is fine-tuned from block `frozen` on.
+        train: Images and labels to train on.
+        test: Images and labels to score.
+        wanted: The students.
+        folder: Of what is kept: the outputs of the frozen blocks, the teacher's weights.
+        output: Path of the CSV.
+        frozen: Integer, blocks that stay as they are, 1 or more.
+        epochs: Integer, of each student.
+        teacher_epochs: Integer, of the teacher.
+        batch_size: Integer.
+        learning_rate: Float, the highest.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    before = keras.Model(teacher.input, teacher.get_layer(f"block_{frozen - 1}").output)
+    kept = [
+        keep_mirrored(before, images, folder / f"{name}_{len(images)}_{frozen}.npy")
+        for name, (images, _) in (("train", train), ("test", test))
+    ]
+    _tune(teacher, kept[0], train[1], folder, frozen, teacher_epochs, batch_size, learning_rate)
+    known = [{key: row[key] for key in (*KEYS, "tokens", "accuracy")} for row in read_rows(output)]
+    of_teacher = Cell("teacher", "none", frozen, 0, "none", False).key
+    macs = costs(teacher).macs
+    found = [float(row["accuracy"]) for row in known if row["part"] == "teacher"]
+    if found:
+        best = found[0]
+    else:
+        best = accuracy(teacher, kept[1], test[1], frozen)
+        numbers = (0, best, 1.0, macs / 1e9, 1.0, teacher_epochs, "")
+        append_row(output, COLUMNS, _row(of_teacher, numbers))
+    for cell in wanted:
+        if any(all(row[key] == value for key, value in cell.key.items()) for row in known):
+            continue
+        student, begun = student_of(cell, teacher, frozen), time.perf_counter()
+        batches = MirroredBatches(kept[0], train[1], batch_size, cell.seed)
+        train_student(cell, student, teacher, batches, frozen, epochs, learning_rate)
+        seconds = round(time.perf_counter() - begun)
+        for tokens, model in models_of(cell, student).items():
+            right, cost = accuracy(model, kept[1], test[1], frozen), costs(model).macs
+            numbers = (tokens, right, right / best, cost / 1e9, cost / macs, epochs, seconds)
+            append_row(output, COLUMNS, _row(cell.key, numbers))
+    draw(output)
+
+
+def _row(key: dict[str, str], numbers: tuple[float | int | str, ...]) -> dict[str, str]:
+    texts = [f"{x:.5g}" if isinstance(x, float) else str(x) for x in numbers]
+    return key | dict(zip(COLUMNS[len(KEYS) :], texts, strict=True))
+
+
+def _tune(
+    teacher: keras.Model,
+    kept: np.ndarray,
+    labels: np.ndarray,
+    folder: Path,
+    frozen: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+) -> None:
+    """Train the teacher behind its frozen blocks on the labels, or load what was trained."""
+    weights = folder / f"teacher_{len(labels)}_{frozen}_{epochs}_{learning_rate}.weights.h5"
+    if not weights.is_file():
+        keras.utils.set_random_seed(0)
+        batches = MirroredBatches(kept, labels, batch_size, seed=0)
+        upper = keras.Model(teacher.get_layer(f"block_{frozen - 1}").output, teacher.output)
+        steps = epochs * len(batches)
+        upper.compile(faster_reducer(learning_rate, steps), "sparse_categorical_crossentropy")
+        upper.fit(batches, epochs=epochs, shuffle=False, verbose=2)
+        teacher.save_weights(weights)
+    teacher.load_weights(weights)
+
+
+def accuracy(model: keras.Model, kept: np.ndarray, labels: np.ndarray, frozen: int) -> float:
+    """Return the top-1 accuracy of a model on the images as they are, not mirrored."""
+    upper = keras.Model(model.get_layer(f"block_{frozen - 1}").output, model.output)
+    right = 0
+    for start in range(0, len(labels), 200):
+        rows = slice(start, start + 200)
+        answers = keras.ops.convert_to_numpy(upper.predict_on_batch(float32(kept[rows, 0])))
+        right += int((answers.argmax(1) == labels[rows]).sum())
+    return right / len(labels)
+
+
+def draw(path: Path) -> None:
+    """Draw the mean accuracy over the cost, with the standard error over the seeds."""
+    figure = require("matplotlib.figure", "plot").Figure(figsize=(8, 6), layout="constrained")
+    axis, groups = figure.subplots(), {}
+    for row in read_rows(path):
+        if row["part"] in ("teacher", "main"):
+            kind = (row["reducer"], row["start"] if row["reducer"] == "token_learner" else "")
+            groups.setdefault(kind, {}).setdefault(row["cost_ratio"], []).append(row)
+    for (reducer, start), points in groups.items():
+        costs_of, means, errors = [], [], []
+        for ratio, rows in sorted(points.items()):
+            values = [100 * float(row["accuracy"]) for row in rows]
+            costs_of.append(100 * float(ratio))
+            means.append(statistics.mean(values))
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            errors.append(spread / len(values) ** 0.5)
+        label = f"{reducer}, {start} start" if start else reducer.replace("none", "teacher")
+        axis.errorbar(costs_of, means, errors, fmt="o-", capsize=3, label=label.replace("_", " "))
+    axis.set_xlabel("multiply-adds, in percent of the teacher's")
+    axis.set_ylabel("top-1 accuracy, in percent")
+    axis.legend()
+    axis.grid(alpha=0.3)
+    figure.savefig(path.with_suffix(".png"), dpi=120)
+
+
+def main() -> None:
+    """Read the options, load the data, and run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", help="the .pt file of the teacher")
+    parser.add_argument("data", help="as keras_tokenlearner.data.load_named takes it")
+    parser.add_argument(
+        "--output", type=Path, default=Path("benchmarks/results/retrofit_ablation.csv")
+    )
+    parser.add_argument("--folder", type=Path, default=Path("retrofit_cache"))
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--frozen", type=int, default=3)
+    parser.add_argument("--places", type=int, nargs="+", default=[6, 8, 3, 8], metavar="AT TOKENS")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--train-images", type=int, default=50_000)
+    parser.add_argument("--test-images", type=int, default=10_000)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--teacher-epochs", type=int, default=6)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    options = parser.parse_args()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    (images, labels), (others, targets) = load_named(options.data, (options.size, options.size, 3))
+    train = images[: options.train_images], np.asarray(labels)[: options.train_images]
+    test = others[: options.test_images], np.asarray(targets)[: options.test_images]
+    some = slice(0, 10_000)
+    teacher = fitted_teacher(options.checkpoint, train[0][some], train[1][some], options.folder)
+    pairs = tuple(zip(options.places[::2], options.places[1::2], strict=True))
+    run(
+        teacher,
+        train,
+        test,
+        cells(pairs, options.seeds),
+        options.folder,
+        options.output,
+        options.frozen,
+        options.epochs,
+        options.teacher_epochs,
+        learning_rate=options.learning_rate,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""Students of one fine-tuned teacher, trained alike: the cells of the table of `retrofit`."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from benchmarks.token_merging import merging_of_cost
+from keras_tokenlearner import Distiller, retrofit, with_tokens
+from keras_tokenlearner.analysis import costs
+from keras_tokenlearner.training.distillation.answers import answers
+from keras_tokenlearner.training.distillation.distiller import ends_in_sigmoid
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A student and how it is trained; one row of the CSV for each of its budgets.
+
+    Attributes:
+        part: `"main"` or the name of an ablation.
+        reducer: `"token_learner"`, `"spatial_pooling"` or `"token_merging"`.
+        at: Blocks before the tokens are reduced; of merging, the place of the student whose cost
+            it has.
+        num_tokens: Tokens to learn, or that pooling leaves.
+        start: `"grid"` or `"random"`.
+        proportional: Whether attention is in proportion.
+        reconstruction: Weight of the reconstructed tokens.
+        budgets: Numbers of tokens, one drawn for each step, or none.
+        seed: Of the weights, the order of the images and the budgets.
+    """
+
+    part: str
+    reducer: str
+    at: int
+    num_tokens: int
+    start: str = "grid"
+    proportional: bool = True
+    reconstruction: float = 0.0
+    budgets: tuple[int, ...] = ()
+    seed: int = 0
+
+    @property
+    def key(self) -> dict[str, str]:
+        """The columns that tell a row from others, as they stand in the CSV."""
+        fields = dataclasses.asdict(self) | {"budgets": "+".join(map(str, self.budgets))}
+        return {name: str(value) for name, value in fields.items()}
+
+
+def cells(places: tuple[tuple[int, int], ...], seeds: int) -> list[Cell]:
+    """Return all cells: the main table at each place and number of tokens, then the ablation.
+
+    Args:
+        places: Pairs of a place and a number of tokens, the dearer first; the ablation is made at
+            the first.
+        seeds: How many seeds each cell has.
+    """
+    found = []
+    for seed in range(seeds):
+        for at, tokens in places:
+            found += [
+                Cell("main", "token_learner", at, tokens, seed=seed),
+                Cell("main", "spatial_pooling", at, tokens, start="random", seed=seed),
+                Cell("main", "token_merging", at, tokens, "random", False, seed=seed),
+                Cell("main", "token_learner", at, tokens, start="random", seed=seed),
+            ]
+        at, tokens = places[0]
+        learner = Cell("ablation", "token_learner", at, tokens, seed=seed)
+        pooling = Cell("ablation", "spatial_pooling", at, tokens, start="random", seed=seed)
+        budgets = tuple(m for m in (4, 8, 16, 32) if m <= 2 * tokens)
+        found += [
+            dataclasses.replace(learner, proportional=False),
+            dataclasses.replace(pooling, proportional=False),
+            dataclasses.replace(learner, reconstruction=1.0),
+            dataclasses.replace(learner, num_tokens=max(budgets), budgets=budgets),
+            *(dataclasses.replace(learner, num_tokens=m) for m in budgets if m != tokens),
+        ]
+    return found
+
+
+def student_of(cell: Cell, teacher: keras.Model, frozen: int) -> keras.Model:
+    """Return the student of a cell before any training."""
+    keras.utils.set_random_seed(cell.seed)
+    if cell.reducer == "token_merging":
+        twin = retrofit(teacher, cell.at, cell.num_tokens)
+        return merging_of_cost(teacher, costs(twin).macs, start=frozen)
+    return retrofit(
+        teacher,
+        cell.at,
+        cell.num_tokens,
+        reducer=cell.reducer,
+        start=cell.start,
+        proportional_attention=cell.proportional,
+    )
+
+
+def train_student(
+    cell: Cell,
+    student: keras.Model,
+    teacher: keras.Model,
+    batches: keras.utils.PyDataset,
+    frozen: int,
+    epochs: int,
+    learning_rate: float,
+) -> None:
+    """Train a student behind the frozen blocks, in bfloat16 and with the same steps as all."""
+    behind = f"block_{frozen - 1}"
+    arguments = {"temperature": 2.0, "feature_weight": 1.0, "label_weight": 0.5}
+    if cell.reducer == "token_merging":  # blocks of its own, at each depth
+        of_teacher = answers(teacher, 0, [], behind)
+        copy = keras.models.clone_model(of_teacher)
+        copy.set_weights(of_teacher.get_weights())
+        distiller = Distiller.of_answers(
+            answers(student, 0, [], behind), copy, **arguments, sigmoid=ends_in_sigmoid(student)
+        )
+    else:
+        distiller = Distiller(
+            student,
+            teacher,
+            **arguments,
+            reconstruction_weight=cell.reconstruction,
+            budgets=cell.budgets or None,
+            seed=cell.seed,
+            behind=behind,
+        )
+    steps = epochs * len(batches)
+    distiller.compile(faster_reducer(learning_rate, steps))
+    distiller.fit(batches, epochs=epochs, shuffle=False, verbose=2)
+
+
+def models_of(cell: Cell, student: keras.Model) -> dict[int, keras.Model]:
+    """Return the models of a trained student, by their numbers of tokens."""
+    if not cell.budgets:
+        return {cell.num_tokens: student}
+    return {m: with_tokens(student, m) for m in cell.budgets}
+
+
+class _FasterReducer(keras.optimizers.AdamW):
+    """AdamW with ten times the learning rate for new weights: TokenLearner, reconstruction."""
+
+    def update_step(
+        self,
+        gradient: keras.KerasTensor,
+        variable: keras.Variable,
+        learning_rate: keras.KerasTensor,
+    ) -> None:
+        new = any(name in variable.path for name in ("token_learner", "reconstruction"))
+        super().update_step(gradient, variable, learning_rate * (10.0 if new else 1.0))
+
+
+def faster_reducer(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
+    """Return AdamW with one cycle of the cosine, whose new weights learn ten times as fast."""
+    warmup = steps // 10
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, max(steps - warmup, 1), warmup_target=learning_rate, warmup_steps=warmup
+    )
+    optimizer = _FasterReducer(schedule, weight_decay=0.05, global_clipnorm=1.0)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "table"])
+    return optimizer
+
+
+class MirroredBatches(keras.utils.PyDataset):
+    """Batches of kept tokens of images and of their mirror images, and labels.
+
+    Args:
+        kept: Array of shape (n, 2, tokens, C) of bfloat16 numbers as `uint16`.
+        labels: Integer array of shape (n,).
+        batch_size: Integer.
+        seed: Integer, of the order and of which image is mirrored, anew in each epoch.
+    """
+
+    def __init__(self, kept: np.ndarray, labels: np.ndarray, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self.kept, self.labels, self.batch_size, self.seed = kept, labels, batch_size, seed
+        self.epoch = 0
+        self._draw()
+
+    def _draw(self) -> None:
+        random = np.random.default_rng((self.seed, self.epoch))
+        self.order = random.permutation(len(self.labels))
+        self.mirrored = random.integers(0, 2, len(self.labels))
+
+    def __len__(self) -> int:
+        return len(self.labels) // self.batch_size
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
+        return float32(self.kept[rows, self.mirrored[rows]]), self.labels[rows]
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+        self._draw()
+
+
+def float32(kept: np.ndarray) -> np.ndarray:
+    """Return float32 numbers of bfloat16 ones that are kept as `uint16`."""
+    return (np.asarray(kept).astype(np.uint32) << 16).view(np.float32)
+
+
+def bfloat16(values: np.ndarray) -> np.ndarray:
+    """Return float32 numbers rounded to bfloat16, as `uint16`."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def keep_mirrored(
+    before: keras.Model, images: np.ndarray, path: Path, batch_size: int = 100
+) -> np.ndarray:
+    """Return what a model gives for images and their mirror images, from a file or made into it.
+
+    Returns:
+        Array of shape (n, 2, tokens, C), mapped from the file. It goes on where it was broken off.
+    """
+    shape = (len(images), 2, *before.output_shape[1:])
+    done = path.with_suffix(".done")
+    if not path.is_file():
+        np.lib.format.open_memmap(path, "w+", np.uint16, shape).flush()
+        done.write_text("0")
+    kept = np.lib.format.open_memmap(path, "r+")
+    if kept.shape != shape:
+        raise ValueError(f"keep_mirrored: {path} holds {kept.shape}; delete it. Received: {shape}")
+    for start in range(int(done.read_text()), len(images), batch_size):
+        batch = images[start : start + batch_size]
+        for side, pixels in enumerate((batch, batch[:, :, ::-1])):
+            found = before.predict_on_batch(pixels.astype("float32"))
+            kept[start : start + len(batch), side] = bfloat16(found)
+        if start // batch_size % 20 == 0 or start + batch_size >= len(images):
+            kept.flush()
+            done.write_text(str(min(start + batch_size, len(images))))
+    return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -1,0 +1,110 @@
+"""The table of students: cells that differ, rows that grow, on a tiny teacher and noise."""
+
+import keras
+import numpy as np
+import pytest
+
+from benchmarks import retrofit_ablation
+from benchmarks.retrofit_students import (
+    Cell,
+    MirroredBatches,
+    bfloat16,
+    cells,
+    float32,
+    keep_mirrored,
+)
+from benchmarks.rows import read_rows
+from keras_tokenlearner import create_model
+from keras_tokenlearner.analysis import costs
+from tests.models.test_retrofit import teacher as small_teacher
+
+torch_alone = pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="rows are those of any backend"
+)
+
+
+def test_bfloat16_is_that_of_ml_dtypes():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    values = np.random.default_rng(0).normal(size=1000).astype("float32")
+    wanted = values.astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(bfloat16(values), wanted.view(np.uint16))
+    np.testing.assert_array_equal(float32(bfloat16(values)), wanted.astype("float32"))
+
+
+def test_cells_are_all_different_and_have_each_seed():
+    found = cells(((6, 8), (3, 8)), seeds=3)
+    assert len({tuple(cell.key.items()) for cell in found}) == len(found)
+    assert {cell.seed for cell in found} == {0, 1, 2}
+    main = [cell for cell in found if cell.part == "main" and cell.seed == 0]
+    assert {cell.reducer for cell in main} == {
+        "token_learner",
+        "spatial_pooling",
+        "token_merging",
+    }
+    assert any(cell.budgets == (4, 8, 16) for cell in found)
+
+
+def test_mirrored_batches_show_both_sides_and_every_image():
+    kept = bfloat16(np.arange(2 * 12, dtype="float32").reshape(12, 2, 1, 1))
+    batches = MirroredBatches(kept, np.arange(12), batch_size=4, seed=0)
+    sides = set()
+    for _ in range(3):
+        rows = [batches[index] for index in range(len(batches))]
+        assert sorted(np.concatenate([labels for _, labels in rows])) == list(range(12))
+        for x, labels in rows:
+            sides |= set((x[:, 0, 0] - 2 * labels).tolist())
+        batches.on_epoch_end()
+    assert sides == {0.0, 1.0}
+
+
+@torch_alone
+def test_kept_outputs_go_on_where_they_were_broken_off(tmp_path):
+    model = create_model("vit_pico8", classes=10)
+    before = keras.Model(model.input, model.get_layer("block_0").output)
+    images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype="uint8")
+    path = tmp_path / "kept.npy"
+    keep_mirrored(before, images, path, batch_size=4)
+    np.lib.format.open_memmap(path, "r+")[4:] = 0
+    path.with_suffix(".done").write_text("4")
+    kept = keep_mirrored(before, images, path, batch_size=4)
+    for side, pixels in enumerate((images, images[:, :, ::-1])):
+        wanted = before.predict(pixels.astype("float32"), verbose=0)
+        np.testing.assert_allclose(float32(kept[:, side]), wanted, rtol=0.01, atol=1e-3)
+
+
+@torch_alone
+def test_rows_grow_and_are_not_made_twice(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (16, 32, 32, 3), dtype="uint8")
+    labels = random.integers(0, 10, 16)
+    arguments = {"frozen": 1, "epochs": 1, "teacher_epochs": 1, "batch_size": 8}
+    wanted = [
+        Cell("main", "token_learner", 1, 4),
+        Cell("main", "spatial_pooling", 1, 4, start="random"),
+        Cell("main", "token_merging", 1, 4, "random", False),
+        Cell("ablation", "token_learner", 1, 4, reconstruction=1.0),
+        Cell("ablation", "token_learner", 1, 8, budgets=(4, 8)),
+    ]
+    output = tmp_path / "rows.csv"
+
+    def run(some):
+        model = small_teacher(class_token=True)
+        data = (images, labels)
+        retrofit_ablation.run(model, data, data, some, tmp_path / "kept", output, **arguments)
+        return model
+
+    run(wanted[:1])
+    model = run(wanted)
+    rows = read_rows(output)
+    assert [row["tokens"] for row in rows] == ["0", "4", "4", "4", "4", "4", "8"]
+    assert float(rows[0]["gmacs"]) == pytest.approx(costs(model).macs / 1e9, rel=1e-4)
+    accuracies = [float(row["accuracy"]) for row in rows]
+    if accuracies[0]:
+        kept = [float(row["kept"]) for row in rows]
+        np.testing.assert_allclose(kept, np.array(accuracies) / accuracies[0], rtol=1e-3)
+    assert max(float(row["cost_ratio"]) for row in rows[1:]) < 1
+    assert output.with_suffix(".png").stat().st_size > 10_000
+    text = output.read_text()
+    monkeypatch.setattr(retrofit_ablation, "train_student", None)  # nothing is trained again
+    run(wanted)
+    assert output.read_text() == text
