@@ -299,7 +299,7 @@ def test_key_bias_in_half_precision(dtype):
 
 @pytest.mark.parametrize("tokens", [5, 150])
 def test_key_bias_gets_its_gradient(tokens):
-    """One step of SGD on the bias is that of finite differences."""
+    """One step of SGD on the bias equals the finite difference."""
 
     class Biased(keras.layers.Layer):
         def build(self, shape):

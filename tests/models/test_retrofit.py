@@ -100,7 +100,7 @@ def test_start_from_the_grid_equals_average_pooling(changes, num_tokens, reducer
     logits, wanted, full = (
         NUMPY(keras.Model(m.input, m.get_layer("head").output)(x)) for m in (student, pooled, model)
     )
-    # exp(-8) of a position's weight falls elsewhere: less than a hundredth of what pooling changes
+    # exp(-8) of a position's weight falls elsewhere: under 2% of the change by pooling
     assert np.abs(logits - wanted).max() < 0.02 * np.abs(wanted - full).max()
     if len(model.input_shape) == 4:
         student.get_layer("token_learner").bias.assign(
@@ -133,7 +133,7 @@ def test_proportional_attention_is_that_of_as_many_copies():
     ],
     ids=str,
 )
-def test_with_tokens_equals_the_student_called_with_so_many(changes, tmp_path):
+def test_budget_model_equals_the_student_called_with_its_tokens(changes, tmp_path):
     model = teacher(**changes)
     student = retrofit(model, at=1, num_tokens=8)
     learner = student.get_layer("token_learner")
@@ -154,7 +154,7 @@ def test_with_tokens_equals_the_student_called_with_so_many(changes, tmp_path):
     np.testing.assert_allclose(NUMPY(loaded(x)), NUMPY(small(x)), atol=1e-6)
 
 
-def test_with_tokens_equals_retrofit_before_training():
+def test_budget_model_untrained_equals_a_retrofit():
     model = teacher(class_token=True)
     x = pixels(2, 32, 32, 3)
     found = with_tokens(retrofit(model, at=1, num_tokens=8), 4)
@@ -162,7 +162,7 @@ def test_with_tokens_equals_retrofit_before_training():
     np.testing.assert_allclose(NUMPY(found(x)), NUMPY(wanted(x)), atol=1e-4)
 
 
-def test_with_tokens_refuses_other_models_and_more_tokens():
+def test_budget_model_of_too_many_tokens_is_refused():
     model = teacher()
     for student, count in (
         (retrofit(model, at=1, num_tokens=4), 5),
