@@ -75,7 +75,7 @@ def most_mib(peer, step, policy, size, batch_size, only):
 def make_models(peer, size, names=MODELS):
     """Return those models that are named; ours has the weights of the peer, where that is made."""
     from keras_tokenlearner import create_model
-    from keras_tokenlearner.weights import load, source_config
+    from keras_tokenlearner.weights import load, plan_of
 
     shape, models = (size, size, 3), {}
     if "peer" in names:
@@ -83,7 +83,9 @@ def make_models(peer, size, names=MODELS):
     if "ours" in names:
         other = models.get("peer")
         source = PEERS[peer][1]
-        changes = {"class_token": True} | source_config(source, other)
+        changes = {"class_token": True, "activation": "gelu"}
+        if other is not None:
+            changes |= plan_of(other, source, layer_norm_epsilon=1e-6).fields
         models["ours"] = create_model("vit_b16", input_shape=shape, **changes)
         if other is not None:
             load(models["ours"], source, other, normalization="half")

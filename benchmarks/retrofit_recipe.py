@@ -15,7 +15,7 @@ from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig
 from keras_tokenlearner.models.head import before_head
 from keras_tokenlearner.training.optimizers import adamw
 from keras_tokenlearner.training.remember import keep, remember
-from keras_tokenlearner.weights import load, source_config
+from keras_tokenlearner.weights import plan_of
 
 
 @dataclass(frozen=True)
@@ -125,18 +125,25 @@ class RetrofitRecipe:
         )
 
 
-def dinov2_small(input_shape, **settings):
+def dinov2_small(input_shape, preprocessing=None, **settings):
     """Return the plain ViT-S/14 with four registers, with weights drawn at random."""
     config = VisionTransformerConfig(
         hidden_dim=384, num_layers=12, num_heads=6, patch_size=(14, 14), **settings
     )
-    return VisionTransformer(config, input_shape=input_shape, classes=10, name="dinov2_s14")
+    return VisionTransformer(
+        config,
+        input_shape=input_shape,
+        classes=10,
+        preprocessing=preprocessing,
+        name="dinov2_s14",
+    )
 
 
 def fitted_teacher(checkpoint, images, labels, cache):
     """Return the ViT of a checkpoint with a linear head, fitted by `linear_probe`."""
-    model = dinov2_small(images.shape[1:], **source_config("dinov2", checkpoint))
-    load(model, "dinov2", checkpoint, head="drop")
+    plan = plan_of(checkpoint, "dinov2")
+    model = dinov2_small(images.shape[1:], plan.preprocessing, **plan.fields)
+    plan.load(model, head="drop")
     features = remember(before_head(model), images, "float32", cache=cache)
     inputs = keras.Input(features.shape[1:])
     probe = linear_probe(keras.Model(inputs, keras.layers.Identity()(inputs)), features, labels)

@@ -14,6 +14,7 @@ if _startup.is_wanted():
         applications,
         layers,
         models,
+        presets,
         serving,
         training,
         weights,
@@ -21,5 +22,6 @@ if _startup.is_wanted():
     from keras_tokenlearner.analysis import costs
     from keras_tokenlearner.applications import create_model, list_models
     from keras_tokenlearner.models import feature_extractor, retrofit, with_tokens
+    from keras_tokenlearner.presets import from_preset, list_checkpoints, upload_preset
     from keras_tokenlearner.serving import export
     from keras_tokenlearner.training import Distiller, distill

@@ -17,6 +17,7 @@ from keras_tokenlearner.applications.image import (
     ViTS32,
 )
 from keras_tokenlearner.applications.load import load_model
+from keras_tokenlearner.applications.predictions import decode_predictions, preprocess_input
 from keras_tokenlearner.applications.video import (
     TokenLearnerViViTL10,
     TokenLearnerViViTL14,

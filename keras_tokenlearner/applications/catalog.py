@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from keras_tokenlearner.models import VisionTransformerConfig, X2Plus1DConfig
 
 # Hidden size, heads and blocks of the sizes: S, B and L from section 3.1 of the paper and the ViT
-# that it follows; nano and pico are ours, for laptops and for tests.
+# that it follows; Ti and H from DeiT and ViT; SO400M from Alabdulmohsin et al., "Getting ViT in
+# Shape", 2023; nano and pico are ours, for laptops and for tests.
 SIZES = {
     "pico": {"hidden_dim": 32, "num_heads": 2, "num_layers": 2},
     "nano": {
@@ -18,6 +19,9 @@ SIZES = {
     "S": {"hidden_dim": 384, "num_heads": 6, "num_layers": 12},
     "B": {"hidden_dim": 768, "num_heads": 12, "num_layers": 12},
     "L": {"hidden_dim": 1024, "num_heads": 16, "num_layers": 24},
+    "Ti": {"hidden_dim": 192, "num_heads": 3, "num_layers": 12},
+    "H": {"hidden_dim": 1280, "num_heads": 16, "num_layers": 32},
+    "SO400M": {"hidden_dim": 1152, "num_heads": 16, "num_layers": 27, "mlp_dim": 4304},
 }
 
 
@@ -69,6 +73,7 @@ def _x2plus1d(size, input_shape, unit="conv2d+conv1d"):
 
 _28 = (28, 28, 1)
 _32 = (32, 32, 3)
+_224 = (224, 224, 3)
 _384 = (384, 384, 3)
 _512 = (512, 512, 3)
 _VIDEO = (32, 224, 224, 3)
@@ -85,6 +90,23 @@ CATALOG = {
     "vit_b32": _vit("B", 32, _384),
     "vit_b16": _vit("B", 16, _384),
     "vit_l16": _vit("L", 16, _512),
+    # The sizes that published checkpoints have, each with a twin that learns tokens in its middle.
+    "vit_ti16": _vit("Ti", 16, _224),
+    "vit_s16": _vit("S", 16, _224),
+    "vit_s14": _vit("S", 14, _224),
+    "vit_b14": _vit("B", 14, _224),
+    "vit_b8": _vit("B", 8, _224),
+    "vit_l14": _vit("L", 14, _224),
+    "vit_h14": _vit("H", 14, _224),
+    "vit_so400m14": _vit("SO400M", 14, _224),
+    "tokenlearner_ti16_8at6": _learner("Ti", 16, _224, 8, 6),
+    "tokenlearner_s16_8at6": _learner("S", 16, _224, 8, 6),
+    "tokenlearner_s14_8at6": _learner("S", 14, _224, 8, 6),
+    "tokenlearner_b14_8at6": _learner("B", 14, _224, 8, 6),
+    "tokenlearner_b8_8at6": _learner("B", 8, _224, 8, 6),
+    "tokenlearner_l14_16at12": _learner("L", 14, _224, 16, 12),
+    "tokenlearner_h14_16at16": _learner("H", 14, _224, 16, 16),
+    "tokenlearner_so400m14_16at13": _learner("SO400M", 14, _224, 16, 13),
     "tokenlearner_pico8_4at1": _learner("pico", 8, _32, 4, 1),
     "tokenlearner_pico8_4at1_fuser": _learner("pico", 8, _32, 4, 1, **_FUSER),
     "tokenlearner_nano4_8at2": _learner("nano", 4, _28, 8, 2, token_attention="mlp"),
@@ -108,6 +130,8 @@ CATALOG = {
     "tokenlearner_l10_35_16at18": _learner("L", 10, _512, 16, 18, num_layers=35),
     "tokenlearner_l10_35_16at18_fuser": _learner("L", 10, _512, 16, 18, num_layers=35, **_FUSER),
     "tokenlearner_l8_35_16at18": _learner("L", 8, _512, 16, 18, num_layers=35),
+    "vivit_b16": _vit("B", 16, _VIDEO, class_token=True),
+    "tokenlearner_vivit_b16_8at6": _learner("B", 16, _VIDEO, 8, 6),
     "vivit_l16": _vit("L", 16, _VIDEO, class_token=True),
     "vivit_l16_320": _vit("L", 16, (32, 320, 320, 3), class_token=True),
     "tokenlearner_vivit_l16_16at12": _learner("L", 16, _VIDEO, 16, 12),

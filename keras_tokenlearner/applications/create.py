@@ -12,10 +12,12 @@ from keras_tokenlearner.models import (
     VisionTransformerConfig,
     X2Plus1D,
     X2Plus1DConfig,
+    names,
 )
 from keras_tokenlearner.models.vision_model import is_input
-from keras_tokenlearner.weights import load_weights, saved_classes, store, transfer
-from keras_tokenlearner.weights.formats import read_checkpoint
+from keras_tokenlearner.presets.addresses import is_address
+from keras_tokenlearner.presets.from_preset import build_model, open_preset
+from keras_tokenlearner.weights import SOURCES, load_weights, saved_classes, store
 
 MODELS = {VisionTransformerConfig: VisionTransformer, X2Plus1DConfig: X2Plus1D}
 
@@ -30,7 +32,7 @@ def list_models(pattern="*", weights=False):
     Example:
 
     >>> list_models("vit_b*")
-    ['vit_b32', 'vit_b16']
+    ['vit_b32', 'vit_b16', 'vit_b14', 'vit_b8']
     """
     check_bool("list_models", "weights", weights)
     found = [name for name in CATALOG if fnmatch.fnmatchcase(name, pattern)]
@@ -51,6 +53,8 @@ def create_model(
     preprocessing=None,
     class_names=None,
     dtype=None,
+    normalization=None,
+    grid=None,
     name=None,
     **changes,
 ):
@@ -62,10 +66,10 @@ def create_model(
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
             itself. Without, it takes pixels in [-1, 1].
         weights: `None` for random weights, the name of included weights, the path of a
-            `.weights.h5` file, or `"source:path"` for a file of another library, such as
-            `"augreg:B_16.npz"`; `keras_tokenlearner.weights.load` lists the sources and says
-            more. The source then sets the fields of `source_config`, unless `changes` do.
-            Positions are resized to the model's grid.
+            `.weights.h5` file, or another library's: an address as `from_preset` takes it, such as
+            `"hf://timm/vit_base_patch16_224.augreg_in21k"`, or a file, with its source before it
+            where its names do not tell, such as `"timm:FILE"`. The checkpoint then decides what
+            the catalogue does not. Positions are resized to the model's grid.
         input_tensor: A `keras.Input` to build on. For a tensor computed from one, the result is a
             plain `keras.Model` that calls the model on it.
         input_shape: `(height, width, channels)`, with frames before them for videos. Defaults to
@@ -73,8 +77,12 @@ def create_model(
             fit.
         pooling: Without top: `None` for the tokens, `"avg"`, `"max"`, or, for a transformer,
             `"token"`.
-        classes: Integer, number of classes. Defaults to the number of the weights, or 1000.
+        classes: Integer, classes of the top. Defaults to those of the weights, or 1000 without.
+            Another number than that of the weights makes a new head, with a warning.
         classifier_activation: Activation of the top; `None` gives logits.
+        normalization: `(mean, std)` of the pixels in [0, 1] that another library's weights were
+            trained on, or `"half"`, `"imagenet"` or `"clip"`. It wins over what the file says.
+        grid: `(H, W)` or `(T, H, W)` of the file's positions, where that is not clear.
         preprocessing: A `keras_tokenlearner.models.Preprocessing`; by default pixels are scaled to
             [-1, 1].
         class_names: Names of the classes in their order. Defaults to the names of the weights.
@@ -102,63 +110,100 @@ def create_model(
     if classes is not None:
         classes = check_int("create_model", "classes", classes)
     entry = CATALOG[model]
+    owner = f"create_model({model!r})"
     fields = [field.name for field in dataclasses.fields(entry.config)]
     check_arguments(model, weights, input_shape, changes, fields)
-    # A wrong path or name raises an error before a large model is built.
-    source, path = transfer.parse(weights)
-    if source and isinstance(entry.config, X2Plus1DConfig):
-        raise ValueError(
-            f"create_model({model!r}): sources hold weights of transformers, and this is none; "
-            f"pass None or a path that ends in .weights.h5. Received: weights={weights!r}"
+    # What is neither a path nor a name is refused before a large model is built.
+    is_file = str(weights).endswith(".weights.h5") and not SOURCES.keys() & {_source(weights)}
+    stored = plan = of_weights = None
+    if weights is not None and is_file and "://" not in str(weights):
+        of_weights = saved_classes(weights, owner)
+    elif weights is not None and is_address(weights):
+        if isinstance(entry.config, X2Plus1DConfig):
+            raise ValueError(
+                f"{owner}: sources hold weights of transformers, and this is none; pass None or a "
+                f"path that ends in .weights.h5. Received: weights={weights!r}"
+            )
+        if normalization is None and preprocessing is not None:
+            normalization = (preprocessing.mean, preprocessing.std)
+        plan = open_preset(
+            weights,
+            owner,
+            normalization=normalization,
+            layer_norm_epsilon=changes.get("layer_norm_epsilon"),
+            activation=changes.get("activation"),
+            num_heads=changes.get("num_heads", entry.config.num_heads),
+            grid=grid,
         )
-    foreign = read_checkpoint(path, "create_model") if source else None
-    is_file = not source and weights is not None and str(weights).endswith(".weights.h5")
-    stored = None if weights is None or is_file or source else store.find(model, weights)
-    of_weights = None
-    if stored:
+    elif weights is not None:
+        stored = store.find(model, weights)
         of_weights = stored.classes
-    elif is_file:
-        of_weights = saved_classes(weights, f"create_model({model!r})")
-    elif source:
-        of_weights = transfer.source_classes(source, foreign)
-        changes = transfer.source_config(source, foreign) | changes
-    if classes is None:
-        classes = of_weights or 1000
-    if of_weights and include_top and classes != of_weights:
+    if plan is None and (normalization is not None or grid is not None):
         raise ValueError(
-            f"create_model({model!r}): weights={weights!r} are for {of_weights} classes; pass "
-            f"classes={of_weights} or include_top=False. Received: classes={classes}"
+            f"{owner}: `normalization` and `grid` say what another library's weights were trained "
+            f"on. Received: normalization={normalization!r}, grid={grid!r}, weights={weights!r}"
         )
-    if class_names is None and stored and include_top:
-        class_names = stored.class_names
     computed = input_tensor is not None and not is_input(input_tensor)
     if computed:
         input_shape = input_tensor.shape[1:]
     elif input_shape is None and input_tensor is None:
         input_shape = stored.input_shape if stored else entry.input_shape
-    built = MODELS[type(entry.config)](
-        dataclasses.replace(entry.config, **changes),
-        input_shape=input_shape,
-        input_tensor=None if computed else input_tensor,
-        include_top=include_top,
-        include_preprocessing=include_preprocessing,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        preprocessing=preprocessing,
-        class_names=class_names,
-        dtype=dtype,
-        name=name or model,
-    )
-    if stored:
-        store.load_stored(built, stored)
-    elif is_file:
-        load_weights(built, weights)
-    elif source:
-        report = transfer.load(built, source, foreign)
-        if report.left:
-            warnings.warn(str(report), stacklevel=2)
+    arguments = {
+        "input_shape": input_shape,
+        "input_tensor": None if computed else input_tensor,
+        "include_top": include_top,
+        "include_preprocessing": include_preprocessing,
+        "pooling": pooling,
+        "classifier_activation": classifier_activation,
+        "preprocessing": preprocessing,
+        "dtype": dtype,
+        "name": name or model,
+    }
+    kind = MODELS[type(entry.config)]
+    if plan is not None:
+        plan.check_features()
+        plan.check_open(changes)
+        config = dataclasses.replace(entry.config, **{**plan.fields, **changes})
+        built = build_model(
+            owner, kind, config, plan, classes=classes, class_names=class_names, **arguments
+        )
+    else:
+        config = dataclasses.replace(entry.config, **changes)
+        new_head = include_top and of_weights and classes not in (None, of_weights)
+        if class_names is None and stored and include_top and not new_head:
+            class_names = stored.class_names
+        built = kind(
+            config,
+            classes=classes or of_weights or 1000,
+            class_names=class_names,
+            **arguments,
+        )
+        # With another number of classes the body goes through a model with those of the weights.
+        loaded = kind(config, classes=of_weights, **arguments) if new_head else built
+        if stored:
+            store.load_stored(loaded, stored)
+        elif is_file:
+            load_weights(loaded, weights)
+        if new_head:
+            _copy_body(loaded, built)
+            warnings.warn(
+                f"{owner}: weights={weights!r} are for {of_weights} classes; the head for "
+                f"{classes} starts untrained",
+                stacklevel=2,
+            )
     if computed:
         sources = keras.utils.get_source_inputs(input_tensor)
         return keras.Model(sources, built(input_tensor), name=built.name)
     return built
+
+
+def _source(weights):
+    return str(weights).partition(":")[0]
+
+
+def _copy_body(one, other):
+    """Copy the weights of a model to another that differs in the head alone."""
+    weights = {weight.path: weight for weight in one.weights}
+    for weight in other.weights:
+        if not weight.path.startswith(f"{names.HEAD}/"):
+            weight.assign(weights[weight.path])

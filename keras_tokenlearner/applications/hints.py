@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner.applications.catalog import CATALOG
+from keras_tokenlearner.models import VisionTransformerConfig
+from keras_tokenlearner.presets.checkpoints import checkpoints_for
 from keras_tokenlearner.weights import store
 
 # Arguments of timm, transformers and torchvision, and ours in their place.
@@ -58,10 +61,20 @@ def check_arguments(
         raise ValueError(f"{owner}: {_spelt(model, 'weights')} Received: weights={weights!r}")
 
 
+def published(model: str) -> list[str]:
+    """Return the names of published checkpoints with a classifier for a model of the catalogue."""
+    config = CATALOG[model].config
+    if not isinstance(config, VisionTransformerConfig):
+        return []
+    rows = checkpoints_for(config.patch_size, config.hidden_dim, config.num_layers)
+    return [row.name for row in rows][:4]
+
+
 def _spelt(model: str, name: str, value: object = None) -> str:
     """Return how to pass an argument."""
     if name == "weights":
-        known = " or ".join(f"weights={found!r}" for found in store.names(model))
+        names = store.names(model) + published(model)
+        known = " or ".join(f"weights={found!r}" for found in names)
         own = "a file with its source, as in weights='timm:FILE' or weights='augreg:FILE.npz'."
         return f"pass {known}, or {own}" if known else f"no weights ship for it; pass {own}"
     if name == "input_shape":

@@ -6,6 +6,7 @@ import keras
 from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.create import create_model
+from keras_tokenlearner.presets.from_preset import from_preset
 from keras_tokenlearner.weights import store
 
 RANDOM = "random"
@@ -24,7 +25,8 @@ def load_model(
     Random weights have to be asked for: answers of an untrained model look like answers.
 
     Args:
-        source: Path of a `.keras` file, or a name in the catalogue.
+        source: Path of a `.keras` file, a name in the catalogue, or an address or a folder as
+            `from_preset` takes it.
         weights: Of a named model: weights for `create_model`, or `"random"` for an untrained model.
             Defaults to the first included weights.
         owner: Name of the function or command that the user called, for error messages.
@@ -43,6 +45,8 @@ def load_model(
     >>> model.output_shape, model.class_names[0]
     ((None, 10), 'T-shirt')
     """
+    if is_preset(source):
+        return _from_preset(source, weights, owner, arguments)
     if Path(source).suffix == ".keras":
         return _from_file(source, weights, owner, arguments)
     named = resolve_weights(source, weights, owner)
@@ -92,6 +96,35 @@ def resolve_weights(
             f"'timm:FILE', or weights={RANDOM!r} for a dry run. Received: weights=None"
         )
     return found
+
+
+def is_preset(source: str | os.PathLike[str]) -> bool:
+    """Return whether a source is an address, or a folder with a config.json.
+
+    Example:
+
+    >>> is_preset("hf://timm/vit_tiny_patch16_224.augreg_in21k"), is_preset("vit_b16")
+    (True, False)
+    """
+    return "://" in str(source) or (Path(source) / "config.json").is_file()
+
+
+def _from_preset(
+    source: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None,
+    owner: str,
+    arguments: dict[str, str | float | bool | tuple[int, ...] | None],
+) -> keras.Model:
+    """Return the model of an address or a folder."""
+    if weights is not None:
+        raise ValueError(
+            f"{owner}: {str(source)!r} has its own weights; leave `weights` out. "
+            f"Received: weights={weights!r}"
+        )
+    try:
+        return from_preset(source, **arguments)
+    except ValueError as error:
+        raise ValueError(f"{owner}: {error}") from error
 
 
 def check_classifier(

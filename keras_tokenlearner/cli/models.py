@@ -3,8 +3,16 @@ from typing import Annotated
 import typer
 
 
-def models(pattern: Annotated[str, typer.Argument(help="Names to list, with * and ?.")] = "*"):
+def models(
+    pattern: Annotated[str, typer.Argument(help="Names to list, with * and ?.")] = "*",
+    weights: Annotated[
+        bool, typer.Option("--weights", help="List published checkpoints instead.")
+    ] = False,
+):
     """List the named models with their default input and included weights."""
+    if weights:
+        list_weights(pattern)
+        return
     from keras_tokenlearner.applications import CATALOG, list_models
     from keras_tokenlearner.weights import store
 
@@ -16,3 +24,19 @@ def models(pattern: Annotated[str, typer.Argument(help="Names to list, with * an
     for name in names:
         shape = "x".join(str(size) for size in CATALOG[name].input_shape)
         print(f"{name:40}{shape:>14}  {' '.join(store.names(name))}".rstrip())
+
+
+def list_weights(pattern: str) -> None:
+    """Print the published checkpoints whose names fit a pattern."""
+    from keras_tokenlearner.presets import list_checkpoints
+
+    rows = list_checkpoints(pattern)
+    if not rows:
+        raise ValueError(
+            "models: no checkpoint is like this one, `models --weights` lists all. "
+            f"Received: {pattern!r}"
+        )
+    for row in rows:
+        size = "x".join(str(length) for length in row.input_size)
+        checked = "" if row.is_checked else "  not downloaded for a check"
+        print(f"{row.name:48}{size:>12}{row.top1:>18}  {row.licence}{checked}")

@@ -1,6 +1,7 @@
 """Trained weights into models: our files with their hashes, and files of other libraries."""
 
 from keras_tokenlearner.weights.files import load_weights, save_weights, saved_classes
+from keras_tokenlearner.weights.formats import Checkpoint, read_checkpoint
+from keras_tokenlearner.weights.plan import SOURCES, LoadReport, Plan, Statement, load, plan_of
 from keras_tokenlearner.weights.store import STORE, StoredWeights
 from keras_tokenlearner.weights.timm import to_timm
-from keras_tokenlearner.weights.transfer import SOURCES, load, source_config

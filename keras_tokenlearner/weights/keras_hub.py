@@ -1,8 +1,10 @@
 """ViT of keras-hub: from its models, and from the `.weights.h5` files of its presets."""
 
+from __future__ import annotations
+
 import re
 
-from keras_tokenlearner.weights.source import HALF, Named, Source
+from keras_tokenlearner.weights.source import Arrays, Entries, Named, Source
 
 _BLOCK = r"vit_encoder/transformer_block_(\d+)"
 _PATTERNS = (
@@ -44,13 +46,12 @@ _FILE_PATTERNS = (
 )
 
 
-def convert(entries, heads):
+def convert(entries: Entries) -> Arrays:
     """Convert the entries of a keras-hub backbone or classifier."""
-    del heads  # the kernels have them as an axis
     in_file = any(name.startswith("layers/vi_t_encoder/") for name in entries)
     first = 0 if in_file else 1  # of the numbers of the blocks
     head = "layers/dense_1" if "layers/dense_1/vars/0" in entries else "layers/dense"
-    arrays = {}
+    arrays: Arrays = {}
     for name in list(entries):
         path = _rename(name.replace(f"{head}/vars", "predictions"), _FILE_PATTERNS)
         path = _rename(path, _PATTERNS)
@@ -68,7 +69,7 @@ def convert(entries, heads):
     return arrays
 
 
-def _rename(name, patterns):
+def _rename(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
     """Return the name after every pattern that it matches in turn."""
     for pattern, ours in patterns:
         found = re.fullmatch(pattern, name)
@@ -85,7 +86,7 @@ KERAS_HUB = Source(
     ),
     config={"activation": "gelu", "layer_norm_epsilon": 1e-6},
     resize="bilinear",
-    normalization=HALF,
+    normalization="half",
     ignored=("optimizer/",),
     head_only=("pre_logits/", "layers/dense/"),
 )

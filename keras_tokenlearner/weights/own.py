@@ -1,20 +1,21 @@
-"""Another of our models, for a model with another grid, head or number of frames."""
+"""Another model of ours, for one with another grid, head or number of frames."""
+
+from __future__ import annotations
 
 from keras_tokenlearner.models.names import in_order
-from keras_tokenlearner.weights.source import Named, Source
+from keras_tokenlearner.weights.source import Arrays, Entries, Named, Source
 
 _NUMBERED = ("token_learner", "token_fuser")
 
 
-def convert(entries, heads):
-    """Return the entries by their own names; TokenLearners and TokenFusers are numbered from 0."""
-    del heads  # the kernels have them as an axis
+def convert(entries: Entries) -> Arrays:
+    """Return the entries by their own names, but for TokenLearners and TokenFusers: from 0."""
     names = {name.partition("/")[0] for name in entries}
     numbered = {
         kind: in_order(kind, [name for name in names if name.startswith(kind)])
         for kind in _NUMBERED
     }
-    arrays = {}
+    arrays: Arrays = {}
     for name in list(entries):
         layer, _, rest = name.partition("/")
         for kind, layers in numbered.items():
@@ -25,4 +26,6 @@ def convert(entries, heads):
     return arrays
 
 
-OWN = Source(convert, anchors=("positions/table",), resize="bilinear")
+OWN = Source(
+    convert, anchors=("positions/table",), marks=("self_attention/query",), resize="bilinear"
+)

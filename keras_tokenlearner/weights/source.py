@@ -1,54 +1,180 @@
-from collections.abc import Callable
+"""What a source of weights is, and the entries of one checkpoint under the names of its source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from keras_tokenlearner.weights.formats import Checkpoint, listed
+
 # Means and standard deviations of pixels in [0, 1]; the first gives pixels in [-1, 1].
-HALF = (0.5, 0.5)
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 NORMALIZATIONS = {"half": HALF, "imagenet": IMAGENET, "clip": CLIP}
 ZEROS = "zeros"  # the origin of a bias that the file's layer does not have
 BOTH = " and "  # joins the origins of two entries
 
+FieldValue = str | float | int | bool | tuple | None
+Fields = Mapping[str, FieldValue]
+
 
 class Named(NamedTuple):
-    """An array in the shape of our variable, and the name of the entry that it came from."""
+    """An array in the layout of our variable, and the name of the entry that it came from."""
 
     array: np.ndarray
     origin: str
 
 
+Arrays = dict[str, Named]
+
+
 @dataclass(frozen=True)
 class Source:
-    """Conversion of the checkpoints of one source to our weights.
+    """How the checkpoints of one source become weights of ours.
 
     Attributes:
-        convert: Function of `Entries` and the number of heads. It returns the paths of our
-            variables to `Named` arrays in their shapes. These depend on the model:
+        convert: Function of `Entries`. It returns the paths of our variables to `Named` arrays.
+            Kernels and biases of an attention may come with heads and their channels as one axis.
             "positions/table" is (N, C), with the rows of class token and registers where the file
             has them, or without them on its grid, (H, W, C) or (T, H, W, C); and the j-th
             TokenLearner and TokenFuser are "token_learner_{j}" and "token_fuser_{j}".
         anchors: Names of entries, one of which every checkpoint of the source has.
-        config: Fields of `VisionTransformerConfig` that the source decides.
+        marks: Parts of names that all must occur in a checkpoint for the source to be recognised.
+        alien: Parts of names, none of which occurs in a checkpoint of the source.
+        proof: Parts of names that tell the source from others that have the same marks.
+        video: Whether its patches are of videos; `None` for either.
+        config: Fields of `VisionTransformerConfig` that the source fixes for every file.
+        choices: Fields that the source leaves open, and their usual values: the file's config.json
+            or the user says which. `"normalization"` is the mean and std of pixels.
         conv_learner: Further fields that it decides where there is a TokenLearner with
             convolutions.
         gated_mlp: Further fields that it decides where the MLPs are gated.
         wide_head: Further fields that it decides where the head reads two tokens' channels.
-        resize: How the source resizes positions, a name of `weights.resize`.
-        normalization: Mean and standard deviation, of pixels in [0, 1], that its models expect.
+        resize: How the source resizes positions, a method of `weights.positions`.
+        resize_without_registers: The same for files without register tokens, where it differs.
+        normalization: Name of the mean and standard deviation that all its models expect.
         ignored: Starts of the names of entries that have no place in our models and are not missed.
         head_only: Starts of the names of entries between the features and the head.
     """
 
-    convert: Callable
-    anchors: tuple
-    config: dict = field(default_factory=dict)
-    conv_learner: dict = field(default_factory=dict)
-    gated_mlp: dict = field(default_factory=dict)
-    wide_head: dict = field(default_factory=dict)
+    convert: Callable[[Entries], Arrays]
+    anchors: tuple[str, ...]
+    marks: tuple[str, ...] = ()
+    alien: tuple[str, ...] = ()
+    proof: tuple[str, ...] = ()
+    video: bool | None = None
+    config: Fields = field(default_factory=dict)
+    choices: Mapping[str, tuple[FieldValue, ...]] = field(default_factory=dict)
+    conv_learner: Fields = field(default_factory=dict)
+    gated_mlp: Fields = field(default_factory=dict)
+    wide_head: Fields = field(default_factory=dict)
     resize: str = "bicubic_antialias"
-    normalization: tuple = HALF
-    ignored: tuple = ()
-    head_only: tuple = ()
+    resize_without_registers: str | None = None
+    normalization: str | None = None
+    ignored: tuple[str, ...] = ()
+    head_only: tuple[str, ...] = ()
+
+    def recognises(self, checkpoint: Checkpoint) -> bool:
+        """Return whether a checkpoint can be one of the source, by the names of its entries."""
+        anchors = [name for name in checkpoint if _ends_with(name, self.anchors)]
+        if not anchors or (self.alien and _has(checkpoint, self.alien, any)):
+            return False
+        ranks = {len(checkpoint.entries[name].shape or ()) for name in anchors}
+        if self.video is not None and (5 in ranks) != self.video:
+            return False
+        return _has(checkpoint, self.marks, all)
+
+    def proves(self, checkpoint: Checkpoint) -> bool:
+        """Return whether the names of a checkpoint are those of this source alone."""
+        return bool(self.proof) and _has(checkpoint, self.proof, all)
+
+
+class Entries:
+    """What a checkpoint holds, by the names of its source, and which of it was taken.
+
+    Checkpoints keep the same network under various prefixes ("params/", "vit.", "module."). The
+    prefix is what stands before the source's `anchor`, a name that every file of it has; names
+    behind it are given without, others in full.
+
+    Args:
+        owner: String, the function that the user called, for error messages.
+        checkpoint: A `Checkpoint`.
+        anchors: Names, one of which the checkpoint must hold once.
+
+    Raises:
+        ValueError: If the checkpoint holds no anchor, or several.
+    """
+
+    def __init__(self, owner: str, checkpoint: Checkpoint, anchors: Iterable[str]) -> None:
+        self.owner = owner
+        self.prefix = self._find_prefix(checkpoint, tuple(anchors))
+        self._full = {name.removeprefix(self.prefix): name for name in checkpoint}
+        self._checkpoint = checkpoint
+        self._taken: set[str] = set()
+        # What stands outside of the prefix is of other networks: it need not be understood.
+        self.outside = {name for name in checkpoint if not name.startswith(self.prefix)}
+
+    def _find_prefix(self, checkpoint: Checkpoint, anchors: tuple[str, ...]) -> str:
+        found = {
+            name.removesuffix(anchor)
+            for name in checkpoint
+            for anchor in anchors
+            if _ends_with(name, (anchor,))
+        }
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            raise ValueError(
+                f"{self.owner}: {checkpoint.origin} holds several networks, under "
+                f"{sorted(found)}; pass a mapping with the entries of one"
+            )
+        raise ValueError(
+            f"{self.owner}: {checkpoint.origin} is of another architecture or source: it has no "
+            f"entry {' or '.join(anchors)}. It holds {listed(sorted(checkpoint)) or 'nothing'}"
+        )
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._full
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._full)
+
+    def full_name(self, name: str) -> str:
+        """Return the name that an entry has in the checkpoint."""
+        return self._full[name]
+
+    def take(self, name: str) -> np.ndarray:
+        """Return an entry as float32 and count it as used, or raise if it is no number."""
+        full = self._full[name]
+        entry = self._checkpoint.entries[full]
+        if not entry.is_float:
+            kind = entry.problem or f"an array of {entry.dtype}"
+            raise ValueError(f"{self.owner}: {full} must be an array of floats, and is {kind}")
+        if not entry.shape or 0 in entry.shape:
+            raise ValueError(f"{self.owner}: {full} has shape {entry.shape} and holds no weights")
+        array = entry.read().astype(np.float32, copy=False)
+        if not np.isfinite(array).all():
+            raise ValueError(f"{self.owner}: {full} holds values that are not finite")
+        self._taken.add(name)
+        return array
+
+    def unused(self) -> list[str]:
+        """Return the names, without prefix, that were not taken."""
+        return [name for name in self._full if name not in self._taken]
+
+
+def _has(
+    checkpoint: Checkpoint, parts: tuple[str, ...], how: Callable[[Iterable[bool]], bool]
+) -> bool:
+    return how(any(part in name for name in checkpoint) for part in parts)
+
+
+def _ends_with(name: str, anchors: tuple[str, ...]) -> bool:
+    return any(
+        name.endswith(anchor) and (name == anchor or name[-len(anchor) - 1] in "./")
+        for anchor in anchors
+    )

@@ -1,11 +1,20 @@
-"""The one table of named weights. Included weights work without a network."""
+"""The weights that ship, and files by their address: in the package, or downloaded once."""
 
+from __future__ import annotations
+
+import hashlib
+import os
 from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import keras
 
 from keras_tokenlearner.data.cifar10 import CLASS_NAMES as CIFAR10
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES as FASHION_MNIST
-from keras_tokenlearner.weights.download import fetch
 from keras_tokenlearner.weights.files import load_weights
+from keras_tokenlearner.weights.formats import PathLike
 
 
 @dataclass(frozen=True)
@@ -14,14 +23,14 @@ class StoredWeights:
 
     Attributes:
         model: Name in the catalogue of the model that they are for.
-        uri: Where the `.weights.h5` file is: `package:NAME` for an included file, or an address.
+        uri: Where the `.weights.h5` file is: `package:NAME` for one that ships, or an address.
         sha256: Of the file.
         size: Of the file, in bytes.
         input_shape: `(height, width, channels)` that they were trained at.
         classes: Of the classifier.
-        class_names: Names of the classes, in order.
+        class_names: What the classes are called, in order.
         licence: Of the weights, and of the data that they were trained on.
-        metric: Accuracy, and the data that it was measured on.
+        metric: What they reach, and on what.
         command: The command that made them.
 
     Example:
@@ -70,12 +79,12 @@ STORE = {
 }
 
 
-def names(model):
-    """Return the names of the included weights of a model of the catalogue."""
+def names(model: str) -> list[str]:
+    """Return the names of the weights that ship for a model of the catalogue."""
     return [name for stored_model, name in STORE if stored_model == model]
 
 
-def find(model, name):
+def find(model: str, name: str) -> StoredWeights:
     """Return the row of the weights called `name` for a model of the catalogue, or raise."""
     if (model, name) not in STORE:
         known = [None, *names(model)]
@@ -87,6 +96,81 @@ def find(model, name):
     return STORE[model, name]
 
 
-def load_stored(model, stored):
+def load_stored(model: keras.Model, stored: StoredWeights) -> None:
     """Load a row of the store into a model, from the package, the cache or the network."""
     load_weights(model, fetch(stored.uri, stored.sha256), expected_sha256=stored.sha256)
+
+
+def fetch(uri: str, expected_sha256: str, cache_dir: PathLike | None = None) -> Path:
+    """Return the local path of a file, downloaded if it is not in Keras's cache yet.
+
+    What was broken off or damaged on its way is never taken: the next call begins anew. A file that
+    lies in the cache with the right hash is taken without the network.
+
+    Args:
+        uri: `"package:NAME"` for a file that ships with the package, or an address that
+            `keras.utils.get_file` takes.
+        expected_sha256: What the file must have, as 64 hexadecimal digits.
+        cache_dir: Folder in place of Keras's own, `~/.keras` or `$KERAS_HOME`.
+
+    Returns:
+        A `pathlib.Path`.
+
+    Raises:
+        ValueError: If what came is not the file that was expected.
+        ConnectionError: If nothing came, or not all of it.
+    """
+    scheme, _, name = uri.partition(":")
+    if scheme == "package":
+        return Path(str(resources.files("keras_tokenlearner.weights") / "files" / name))
+    return download(uri, expected_sha256, cache_dir)
+
+
+def download(
+    uri: str, expected_sha256: str | None = None, cache_dir: PathLike | None = None
+) -> Path:
+    """Return the local path of a file of the network, downloaded once into Keras's cache.
+
+    Args:
+        uri: Address that `keras.utils.get_file` takes.
+        expected_sha256: What the file must have, where it is known.
+        cache_dir: Folder in place of Keras's own, `~/.keras` or `$KERAS_HOME`.
+
+    Raises:
+        ValueError: If what came is not the file that was expected.
+        ConnectionError: If nothing came, or not all of it.
+    """
+    # Files are published under one name at many addresses: a hash in the name keeps them apart.
+    mark = expected_sha256 or hashlib.sha256(uri.encode()).hexdigest()
+    name = f"{mark[:8]}-{PurePosixPath(urlsplit(uri).path).name}"
+    home = Path(cache_dir or os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    whole = home / "models" / "keras_tokenlearner" / name
+    if not expected_sha256:
+        # Without a hash a broken download could not be told from a whole file by its next user.
+        if whole.is_file():
+            return whole
+        name = f"{name}.part"
+    try:
+        path = keras.utils.get_file(
+            name,
+            origin=uri,
+            cache_dir=str(home),
+            force_download=not expected_sha256,
+            cache_subdir="models/keras_tokenlearner",
+            file_hash=expected_sha256,
+            hash_algorithm="sha256",
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{uri} is not the file that was expected, of sha256 {expected_sha256}; it is damaged "
+            "or was changed there. Try again, and report it if it stays so"
+        ) from error
+    except Exception as error:  # what Keras raises has no class of its own
+        raise ConnectionError(
+            f"{uri} could not be downloaded and is not in the cache; check the network and try "
+            f"again: {error}"
+        ) from error
+    if not expected_sha256:
+        os.replace(path, whole)
+        return whole
+    return Path(path)

@@ -1,88 +1,146 @@
-"""ViT and DeiT of timm, from its names and to them."""
+"""ViT and DeiT of timm, to and from; DINOv2 as Meta publishes it; torchvision's ViT."""
+
+from __future__ import annotations
 
 from dataclasses import replace
 
+import keras
 import numpy as np
 
 from keras_tokenlearner.models.structure import Structure
-from keras_tokenlearner.weights.source import IMAGENET, ZEROS, Named, Source
-from keras_tokenlearner.weights.torch_layers import (
+from keras_tokenlearner.weights.source import ZEROS, Arrays, Entries, Named, Source
+from keras_tokenlearner.weights.torch import (
     average_heads,
     count_blocks,
     from_torch,
+    split_qkv,
     to_torch,
 )
 
-# DINOv2's names, as Meta publishes them, follow timm's. The distillation token of DeiT is a
+# DINOv2's names, as Meta publishes it, stand behind timm's. The distillation token of DeiT is a
 # register to us.
 NAMES = {
     "embedding/projection": ("conv", "patch_embed.proj"),
+    "embedding_norm": ("norm", "patch_embed.norm"),
     "class_token/tokens": ("rows", "cls_token"),
     "register_tokens/tokens": ("rows", "reg_token", "register_tokens", "dist_token"),
     "positions/table": ("rows", "pos_embed"),
     "pre_norm": ("norm", "norm_pre"),
     "block_{i}/attention_norm": ("norm", "blocks.{i}.norm1"),
-    "block_{i}/self_attention/attention_output": ("heads_out", "blocks.{i}.attn.proj"),
-    "block_{i}/self_attention_scale/gamma": ("raw", "blocks.{i}.ls1.gamma"),
+    "block_{i}/self_attention/query": ("linear", "blocks.{i}.attn.q_proj"),
+    "block_{i}/self_attention/key": ("linear", "blocks.{i}.attn.k_proj"),
+    "block_{i}/self_attention/value": ("linear", "blocks.{i}.attn.v_proj"),
+    "block_{i}/self_attention/query_norm": ("norm", "blocks.{i}.attn.q_norm"),
+    "block_{i}/self_attention/key_norm": ("norm", "blocks.{i}.attn.k_norm"),
+    "block_{i}/self_attention/output_norm": ("norm", "blocks.{i}.attn.norm"),
+    "block_{i}/self_attention/attention_output": ("heads", "blocks.{i}.attn.proj"),
+    "block_{i}/self_attention_scale/gamma": ("raw", "blocks.{i}.ls1.gamma", "blocks.{i}.gamma_1"),
     "block_{i}/mlp_norm": ("norm", "blocks.{i}.norm2"),
-    "block_{i}/mlp/hidden": ("linear", "blocks.{i}.mlp.fc1", "blocks.{i}.mlp.w12"),
+    "block_{i}/mlp/gate": ("linear", "blocks.{i}.mlp.fc1_g"),
+    "block_{i}/mlp/hidden": (
+        "linear",
+        "blocks.{i}.mlp.fc1",
+        "blocks.{i}.mlp.w12",
+        "blocks.{i}.mlp.fc1_x",
+    ),
+    "block_{i}/mlp/norm": ("norm", "blocks.{i}.mlp.norm"),
     "block_{i}/mlp/output": ("linear", "blocks.{i}.mlp.fc2", "blocks.{i}.mlp.w3"),
-    "block_{i}/mlp_scale/gamma": ("raw", "blocks.{i}.ls2.gamma"),
+    "block_{i}/mlp_scale/gamma": ("raw", "blocks.{i}.ls2.gamma", "blocks.{i}.gamma_2"),
     "norm": ("norm", "norm"),
+    "fc_norm": ("norm", "fc_norm"),
+    "pooling/latent": ("rows", "attn_pool.latent"),
+    "pooling/attention/query": ("linear", "attn_pool.q"),
+    "pooling/attention/attention_output": ("heads", "attn_pool.proj"),
+    "pooling/mlp_norm": ("norm", "attn_pool.norm"),
+    "pooling/mlp/hidden": ("linear", "attn_pool.mlp.fc1"),
+    "pooling/mlp/output": ("linear", "attn_pool.mlp.fc2"),
     "head": ("linear", "head"),
 }
-CONFIG = {"activation": "gelu", "layer_norm_epsilon": 1e-6}
-GATED_MLP = {"activation": "silu"}
 _PARTS = ("query", "key", "value")
+_JOINED = (*_PARTS, "gate")  # which timm has in one layer with others
+_CONFIG = {"activation": "gelu", "layer_norm_epsilon": 1e-6}
+_GATED_MLP = {"activation": "silu"}
 
 
-def convert(entries, heads):
+def convert(entries: Entries) -> Arrays:
     """Convert timm's entries, or Meta's of DINOv2."""
-    arrays = from_torch(entries, NAMES, heads) | average_heads(entries, ("head", "head_dist"))
+    arrays = from_torch(entries, NAMES) | average_heads(entries, ("head", "head_dist"))
     for i in range(count_blocks(entries, NAMES)):
-        arrays |= _split_qkv(entries, f"blocks.{i}.attn.qkv", f"block_{i}/self_attention", heads)
-    return arrays
-
-
-def _split_qkv(entries, theirs, ours, heads):
-    """Split a linear layer that computes query, key and value at once, (3 * H * D, C)."""
-    if f"{theirs}.weight" not in entries:
-        return {}
-    weight, origin = entries.take(f"{theirs}.weight"), entries.full_name(f"{theirs}.weight")
-    if weight.ndim != 2 or weight.shape[0] % (3 * heads):
-        raise ValueError(
-            f"{entries.owner}: {origin} has shape {weight.shape}, which does not divide into "
-            f"query, key and value of the {heads} heads of the model"
+        attention = f"blocks.{i}.attn"
+        arrays |= split_qkv(
+            entries, f"{attention}.qkv.weight", f"block_{i}/self_attention", f"{attention}.qkv.bias"
         )
-    channels = weight.shape[1]
-    kernels = weight.reshape(3, heads, -1, channels).transpose(0, 3, 1, 2)  # (3, C, H, D)
-    biases, bias_origin = np.zeros(kernels.shape[:1] + kernels.shape[2:], np.float32), ZEROS
-    if f"{theirs}.bias" in entries:
-        bias, bias_origin = entries.take(f"{theirs}.bias"), entries.full_name(f"{theirs}.bias")
-        if bias.size != biases.size:
-            raise ValueError(
-                f"{entries.owner}: {bias_origin} has shape {bias.shape} and {origin} has shape "
-                f"{weight.shape}, which do not belong together"
-            )
-        biases = bias.reshape(biases.shape)
-    arrays = {}
-    for part, kernel, bias in zip(_PARTS, kernels, biases, strict=True):
-        arrays[f"{ours}/{part}/kernel"] = Named(kernel, origin)
-        arrays[f"{ours}/{part}/bias"] = Named(bias, bias_origin)
+        gamma = arrays.get(f"block_{i}/self_attention_scale/gamma")
+        if gamma and f"block_{i}/mlp_scale/gamma" not in arrays:  # a scale of the attention alone
+            ones = Named(np.ones_like(gamma.array), ZEROS)
+            arrays[f"block_{i}/mlp_scale/gamma"] = ones
+    if "rope.freqs" in entries:  # of every block, (2, blocks, heads, pairs)
+        freqs, origin = entries.take("rope.freqs"), entries.full_name("rope.freqs")
+        for i in range(freqs.shape[1]):
+            arrays[f"rotary_{i}/frequencies"] = Named(freqs[:, i], origin)
+    return arrays | _split_key_value(entries, "attn_pool.kv", "pooling/attention")
+
+
+def _split_key_value(entries: Entries, theirs: str, ours: str) -> Arrays:
+    found = from_torch(entries, {"both": ("linear", theirs)})
+    arrays: Arrays = {}
+    for path, (array, origin) in found.items():
+        leaf = path.rpartition("/")[2]
+        for part, half in zip(("key", "value"), np.split(array, 2, axis=-1), strict=True):
+            arrays[f"{ours}/{part}/{leaf}"] = found[path]._replace(array=half, origin=origin)
     return arrays
 
 
-def to_timm(model):
-    """Return the weights of one of our plain ViTs by the names of timm's `VisionTransformer`.
+_TORCHVISION = {
+    "embedding/projection": ("conv", "conv_proj"),
+    "class_token/tokens": ("rows", "class_token"),
+    "positions/table": ("rows", "encoder.pos_embedding"),
+    "block_{i}/attention_norm": ("norm", "encoder.layers.encoder_layer_{i}.ln_1"),
+    "block_{i}/self_attention/attention_output": (
+        "heads",
+        "encoder.layers.encoder_layer_{i}.self_attention.out_proj",
+    ),
+    "block_{i}/mlp_norm": ("norm", "encoder.layers.encoder_layer_{i}.ln_2"),
+    "block_{i}/mlp/hidden": (
+        "linear",
+        "encoder.layers.encoder_layer_{i}.mlp.0",
+        "encoder.layers.encoder_layer_{i}.mlp.linear_1",
+    ),
+    "block_{i}/mlp/output": (
+        "linear",
+        "encoder.layers.encoder_layer_{i}.mlp.3",
+        "encoder.layers.encoder_layer_{i}.mlp.linear_2",
+    ),
+    "norm": ("norm", "encoder.ln"),
+    "pre_logits": ("linear", "heads.pre_logits"),
+    "head": ("linear", "heads.head"),
+}
+
+
+def _convert_torchvision(entries: Entries) -> Arrays:
+    arrays = from_torch(entries, _TORCHVISION)
+    for i in range(count_blocks(entries, _TORCHVISION)):
+        attention = f"encoder.layers.encoder_layer_{i}.self_attention"
+        arrays |= split_qkv(
+            entries,
+            f"{attention}.in_proj_weight",
+            f"block_{i}/self_attention",
+            f"{attention}.in_proj_bias",
+        )
+    return arrays
+
+
+def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
+    """Return the weights of a plain ViT of ours by the names of timm's `VisionTransformer`.
 
     timm's model must have the same sizes, exact gelu where ours has it, `norm_layer` with our
-    epsilon, and `fc_norm=False` where we average the tokens. Pixels are in [-1, 1], timm's mean and
-    std of 0.5. With register tokens, timm's model must be built with `no_embed_class=True`; with
-    gated MLPs, with `mlp_layer=SwiGLUPacked`; where the head reads the class token and a register,
-    it is timm's `VisionTransformerDistilled`.
+    epsilon, and `fc_norm=False` where we average the tokens. Pixels are normalised by the model's
+    `preprocessing.mean` and `std`. With register tokens, timm's model must be built with
+    `no_embed_class=True`; with gated MLPs, with `mlp_layer=SwiGLUPacked`; where the head reads the
+    class token and a register, it is timm's `VisionTransformerDistilled`.
 
     Args:
-        model: A `keras.Model` that `VisionTransformer` or `create_model` built.
+        model: A `VisionTransformer`.
 
     Returns:
         A dictionary of names to numpy arrays: save it with `safetensors.numpy.save_file`, or load
@@ -100,19 +158,23 @@ def to_timm(model):
     >>> entries["pos_embed"].shape, entries["blocks.0.attn.qkv.weight"].shape
     ((1, 16, 32), (96, 32))
     """
-    layout = Structure("to_timm", model)
-    arrays, reads = layout.arrays(), layout.head_reads
+    structure = Structure("to_timm", model)
+    arrays, reads = structure.arrays(), structure.head_reads
     registers = len(arrays.get("register_tokens/tokens", ()))
-    unknown = [layer.name for layer in layout.added] + layout.config.newer
+    unknown = [layer.name for layer in structure.added] + structure.config.newer
     unknown += ["pre_norm"] if "pre_norm/gamma" in arrays else []
     unknown += [reads] if reads and (reads, registers) != ("class_and_registers", 1) else []
-    if unknown or len(layout.grid) != 2 or "block_0/self_attention/query/kernel" not in arrays:
+    if unknown or len(structure.grid) != 2 or "block_0/self_attention/query/kernel" not in arrays:
         raise ValueError(
             "to_timm: only image models of plain dot-product blocks have a place in timm. "
-            f"Received: a model with grid={layout.grid} and layers {unknown}"
+            f"Received: a model with grid={structure.grid} and layers {unknown}"
         )
-    entries = to_torch(arrays, NAMES, layout.num_blocks)
-    for i in range(layout.num_blocks):
+    entries = to_torch(
+        arrays,
+        {ours: row for ours, row in NAMES.items() if ours.rpartition("/")[2] not in _JOINED},
+        structure.num_blocks,
+    )
+    for i in range(structure.num_blocks):
         names = [f"block_{i}/self_attention/{part}" for part in _PARTS]
         channels = arrays[f"{names[0]}/kernel"].shape[0]
         kernels = [arrays[f"{name}/kernel"].reshape(channels, -1).T for name in names]
@@ -125,16 +187,50 @@ def to_timm(model):
         kernels = np.split(2 * entries["head.weight"], 2, axis=1)
         entries["head.weight"], entries["head_dist.weight"] = kernels
     # The positions of the tokens before the patches are in these tokens.
-    before = layout.num_prefix_tokens if reads or not registers else 0
+    before = structure.num_prefix_tokens if reads or not registers else 0
     entries["pos_embed"] = np.pad(entries["pos_embed"], ((0, 0), (before, 0), (0, 0)))
     return {name: np.ascontiguousarray(array) for name, array in entries.items()}
 
 
+_ANCHORS = ("patch_embed.proj.weight",)
+# timm's ViT is many families with one set of names: only config.json says which a file is of.
 TIMM = Source(
     convert,
-    anchors=("patch_embed.proj.weight",),
-    config=CONFIG,
-    gated_mlp=GATED_MLP,
+    anchors=_ANCHORS,
+    marks=("blocks.0.",),
+    alien=("mask_token",),
+    choices={
+        "activation": ("gelu", "gelu_tanh", "quick_gelu", "silu"),
+        "layer_norm_epsilon": (1e-6, 1e-5),
+        "normalization": ("half", "imagenet", "clip"),
+    },
+    gated_mlp=_GATED_MLP,
     wide_head={"head_reads": "class_and_registers"},
 )
-TIMM_DEIT = replace(TIMM, normalization=IMAGENET)
+TIMM_DEIT = replace(
+    TIMM,
+    alien=("mask_token", "norm_pre", "fc_norm"),
+    proof=("dist_token",),
+    config=_CONFIG,
+    choices={},
+    normalization="imagenet",
+)
+DINOV2 = Source(
+    convert,
+    anchors=_ANCHORS,
+    marks=("ls1.gamma", "blocks.0."),
+    alien=("dist_token", "norm_pre", "fc_norm"),
+    proof=("mask_token",),
+    config=_CONFIG,
+    gated_mlp=_GATED_MLP,
+    resize_without_registers="bicubic_offset",
+    normalization="imagenet",
+    ignored=("mask_token",),  # of its training only
+)
+TORCHVISION = Source(
+    _convert_torchvision,
+    anchors=("conv_proj.weight",),
+    marks=("encoder_layer_0",),
+    config=_CONFIG,
+    normalization="imagenet",
+)

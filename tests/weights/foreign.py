@@ -4,8 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig
-from keras_tokenlearner.weights import load, source_config
+from keras_tokenlearner.models import (
+    Preprocessing,
+    VisionTransformer,
+    VisionTransformerConfig,
+)
+from keras_tokenlearner.weights import SOURCES, load, plan_of
+from keras_tokenlearner.weights.source import NORMALIZATIONS
 
 SIZES = {
     "hidden_dim": 32,
@@ -23,15 +28,29 @@ def peer(module):
     )
 
 
-def build(source, entries=None, image=(32, 32), include_top=True, **changes):
-    """Return one of our models with the settings of a source and random weights."""
-    arguments = SIZES | source_config(source, entries) | changes
+def build(source, entries=None, image=(32, 32), include_top=True, normalization="half", **changes):
+    """Return a model of ours with the settings of a source, with random weights everywhere."""
+    arguments = {"activation": "gelu", "layer_norm_epsilon": 1e-6} | SIZES
+    recipe = SOURCES[source]
+    if entries is None:
+        arguments |= recipe.config
+        mean, std = NORMALIZATIONS[recipe.normalization or normalization]
+        preprocessing = Preprocessing(mean=mean, std=std)
+    else:
+        plan = plan_of(
+            entries,
+            source,
+            normalization=None if recipe.normalization else normalization,
+        )
+        arguments |= plan.fields
+        preprocessing = plan.preprocessing
     model = VisionTransformer(
-        VisionTransformerConfig(**arguments),
+        VisionTransformerConfig(**(arguments | changes)),
         input_shape=(*image, 3),
         classes=5,
         include_top=include_top,
         classifier_activation=None,
+        preprocessing=preprocessing,
     )
     return randomise(model)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig
-from keras_tokenlearner.weights import load, source_config
+from keras_tokenlearner.weights import plan_of
 from keras_tokenlearner.weights.formats import read_checkpoint
 from keras_tokenlearner.weights.source import IMAGENET
 from tests.weights.foreign import normalised, outputs, peer
@@ -40,15 +40,18 @@ def test_features_are_timm_s(pair, image):
     import torch
 
     checkpoint, module = pair
+    plan = plan_of(checkpoint, "dinov2")
     config = VisionTransformerConfig(
         hidden_dim=384,
         num_layers=12,
         num_heads=6,
         patch_size=(14, 14),
-        **source_config("dinov2", checkpoint),
+        **plan.fields,
     )
-    model = VisionTransformer(config, input_shape=(*image, 3), include_top=False)
-    report = load(model, "dinov2", checkpoint)
+    model = VisionTransformer(
+        config, input_shape=(*image, 3), include_top=False, preprocessing=plan.preprocessing
+    )
+    report = plan.load(model)
     assert report.unused == ("mask_token",) and not report.left
     images = np.random.default_rng(0).uniform(0, 255, (1, *image, 3)).astype("float32")
     with torch.no_grad():

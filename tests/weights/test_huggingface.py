@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from keras_tokenlearner.weights import load
+import keras_tokenlearner as kt
+from keras_tokenlearner.models import VisionTransformer
+from keras_tokenlearner.weights import load, plan_of
 from keras_tokenlearner.weights.source import CLIP, HALF, IMAGENET
 from tests.weights.foreign import build, close, fill, normalised, outputs, peer, pixels
 
@@ -22,7 +24,8 @@ IMAGES = [(32, 32), (64, 24)]
 def theirs(name, **changes):
     """Return a tiny model of transformers, with random weights."""
     transformers = peer("transformers")
-    config = name.split("For")[0].removesuffix("Model") + "Config"
+    start = name.split("For")[0].removesuffix("WithProjection")
+    config = start.removesuffix("Model") + "Config"
     sizes = SIZES | ({} if "Dinov2" in name else {"intermediate_size": 48}) | changes
     return fill(getattr(transformers, name)(getattr(transformers, config)(**sizes)))
 
@@ -44,7 +47,7 @@ def test_vit(image, tmp_path):
     expected = module(normalised(images), interpolate_pos_encoding=True).logits.detach().numpy()
     for form in forms(module, tmp_path):
         model = build("huggingface_vit", form, image=image)
-        report = load(model, "huggingface_vit", form)
+        report = load(model, "huggingface_vit", form, normalization="half")
         assert not report.left and not report.unused
         close(outputs(model, images), expected)
 
@@ -69,7 +72,7 @@ def test_files_in_parts(kind, tmp_path):
         index.write_text(json.dumps(files))
     assert len(set(json.loads(index.read_text())["weight_map"].values())) > 2
     model = build("huggingface_vit", index)
-    report = load(model, "huggingface_vit", index)
+    report = load(model, "huggingface_vit", index, normalization="half")
     assert not report.left and not report.unused
     images = pixels()
     close(outputs(model, images), module(normalised(images)).logits.detach().numpy())
@@ -78,7 +81,7 @@ def test_files_in_parts(kind, tmp_path):
 def test_vit_without_head_has_a_pooler():
     module = theirs("ViTModel")
     model = build("huggingface_vit", module, include_top=False)
-    report = load(model, "huggingface_vit", module)
+    report = load(model, "huggingface_vit", module, normalization="half")
     assert report.unused == ("pooler.dense.weight", "pooler.dense.bias")
     images = pixels()
     expected = module(normalised(images, *HALF)).last_hidden_state.detach().numpy()
@@ -122,7 +125,7 @@ def test_dinov2(image, registers, tmp_path):
     for form in forms(module, tmp_path):
         source = "huggingface_dinov2"
         model = build(source, form, image=image, include_top=False, mlp_dim=64)
-        report = load(model, source, form, resize=None if registers else "bicubic")
+        report = load(model, source, form)
         assert report.unused == ("embeddings.mask_token",) and not report.left
         close(outputs(model, images), expected)
 
@@ -133,7 +136,7 @@ def test_clip(image, tmp_path):
     images = pixels(image)
     found = module(normalised(images, *CLIP), interpolate_pos_encoding=True)
     for form in forms(module, tmp_path):
-        model = build("huggingface_clip", form, image=image, include_top=False)
+        model = build("huggingface_clip", form, image, False, activation="quick_gelu")
         report = load(model, "huggingface_clip", form)
         assert not report.left and not report.unused
         close(outputs(model, images)[:, 0], found.pooler_output.detach().numpy())
@@ -147,9 +150,62 @@ def test_clip_among_its_other_towers():
         | {"num_attention_heads": 1, "vocab_size": 99},
     )
     module = fill(transformers.CLIPModel(config))
-    model = build("huggingface_clip", module, include_top=False)
+    model = build("huggingface_clip", module, include_top=False, activation="quick_gelu")
     report = load(model, "huggingface_clip", module)
     assert not report.left and "visual_projection.weight" in report.unused
     images = pixels()
     found = module.vision_model(normalised(images, *CLIP)).pooler_output
     close(outputs(model, images)[:, 0], found.detach().numpy())
+
+
+def test_projection_of_clip_is_the_head_of_as_many_classes():
+    module = theirs("CLIPVisionModelWithProjection", projection_dim=7)
+    plan = plan_of(module, activation="quick_gelu", num_heads=2)
+    assert plan.classes is None and plan.projection == 7
+    model = VisionTransformer(
+        plan.config,
+        input_shape=(32, 32, 3),
+        classes=7,
+        classifier_activation=None,
+        preprocessing=plan.preprocessing,
+    )
+    assert not plan.load(model).left
+    images = pixels()
+    expected = module(normalised(images, *CLIP)).image_embeds.detach().numpy()
+    close(outputs(model, images), expected)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_activation_of_clip_is_that_of_its_config(activation, tmp_path):
+    module = theirs("CLIPVisionModel", hidden_act=activation)
+    module.save_pretrained(tmp_path)
+    model = kt.from_preset(tmp_path, input_shape=(32, 32, 3))
+    assert model.config.activation == activation
+    images = pixels()
+    expected = module(normalised(images, *CLIP)).pooler_output.detach().numpy()
+    close(outputs(model, images), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("ViTForImageClassification", {"num_labels": 5}),
+        ("DeiTForImageClassificationWithTeacher", {"num_labels": 5}),
+        ("Dinov2ForImageClassification", {"num_labels": 5, "mlp_ratio": 2}),
+        ("Dinov2WithRegistersForImageClassification", {"num_labels": 5, "num_register_tokens": 3}),
+        ("SiglipVisionModel", {}),
+        ("DINOv3ViTModel", {"num_register_tokens": 2}),
+    ],
+)
+def test_folder_of_transformers_gives_its_own_outputs(name, changes, tmp_path):
+    module = theirs(name, **changes)
+    module.save_pretrained(tmp_path)
+    pixel = IMAGENET if name.startswith(("DeiT", "Dino", "DINO")) else HALF
+    config = {"image_mean": pixel[0], "image_std": pixel[1], "size": {"height": 32, "width": 32}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    model = kt.from_preset(tmp_path, classifier_activation=None)
+    assert model.input_shape == (None, 32, 32, 3)
+    images = pixels()
+    found = module(normalised(images, *pixel))
+    expected = found.logits if "logits" in found else found.pooler_output
+    close(outputs(model, images), expected.detach().numpy())

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner.weights import load, source_config
+from keras_tokenlearner.weights import load, plan_of
 from tests.weights.foreign import build, refused
 
 REFERENCE = dict(np.load(Path(__file__).parents[1] / "data" / "reference_layers.npz"))
@@ -66,7 +66,7 @@ def test_model_b_with_the_later_fuser():
     fusers = [part("fuser", f"Transformer/TokenFuser_{j}") for j in range(2)]
     fusers[1] = {name: array + 1 for name, array in fusers[1].items()}
     entries = tree(*modules, *fusers)
-    config = source_config("scenic", entries)
+    config = plan_of(entries, "scenic").fields
     assert config["fuser_beta"] == "mlp" and config["token_attention"] == "mlp"
     model = build("scenic", entries, image=IMAGE, **(SIZES | {"at": 0}), fuser="token_fuser")
     report = load(model, "scenic", entries)
@@ -118,8 +118,42 @@ def test_released_pooling_is_a_sum():
 
 def test_head_after_pre_logits_is_loaded():
     entries = tree()
-    entries["params"]["pre_logits/kernel"] = np.zeros((16, 16))
+    entries["params"]["pre_logits/kernel"] = np.eye(16)
+    entries["params"]["pre_logits/bias"] = np.zeros(16)
     plain = {"hidden_dim": 16, "mlp_dim": 32}
-    model = build("scenic", entries, image=IMAGE, **plain)
+    model = build("scenic", entries, image=IMAGE, **plain, pre_logits=None)
     refused("follows layers that this model lacks", model, "scenic", entries)
     assert load(model, "scenic", entries, head="drop").left == ("head/kernel", "head/bias")
+    model = build("scenic", entries, image=IMAGE, **plain)
+    assert model.config.pre_logits == 16 and not load(model, "scenic", entries).left
+    features = keras.ops.convert_to_numpy(run(model, "norm", np.ones((1, 36, 16)))).mean(1)
+    np.testing.assert_allclose(run(model, "pre_logits", features), np.tanh(features), atol=1e-5)
+
+
+def test_two_pairs_do_not_load_into_a_model_with_three():
+    modules = [part("v11", f"Transformer/TokenLearnerModuleV11_{j}") for j in range(2)]
+    fusers = [part("fuser", f"Transformer/TokenFuser_{j}") for j in range(2)]
+    entries = tree(*modules, *fusers)
+    third = {
+        name.replace("encoderblock_1", "encoderblock_2"): array
+        for name, array in entries["params"].items()
+        if "encoderblock_1" in name
+    }
+    entries["params"] |= third
+    sizes = SIZES | {"at": 0, "num_layers": 3}
+    model = build("scenic", entries, image=IMAGE, **sizes, fuser="token_fuser")
+    refused("the file has 2 layers token_learner and the model has 3", model, "scenic", entries)
+
+
+def test_fuser_without_norms_of_tokens_keeps_that_of_its_inputs():
+    """The authors' `use_normalization=False`."""
+    fuser = {
+        name: array
+        for name, array in part("fuser", "Transformer/TokenFuser_0").items()
+        if "fuser_mix_norm" not in name
+    }
+    entries = tree(part("v11", "Transformer/TokenLearnerModuleV11_0"), fuser)
+    assert plan_of(entries, "scenic").fields["fuser_norm"] == "inputs"
+    model = build("scenic", entries, image=IMAGE, **SIZES, fuser="token_fuser")
+    report = load(model, "scenic", entries)
+    assert not report.left and not report.unused

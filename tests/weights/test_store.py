@@ -14,8 +14,8 @@ from keras_tokenlearner import create_model, list_models
 from keras_tokenlearner.data import load_fashion_mnist
 from keras_tokenlearner.data.resizing import fit_image
 from keras_tokenlearner.weights import STORE
-from keras_tokenlearner.weights.download import fetch
 from keras_tokenlearner.weights.files import sha256
+from keras_tokenlearner.weights.store import fetch
 
 OUTPUTS_FILE = Path(__file__).parents[1] / "data" / "shipped_outputs.npz"
 ROWS = list(STORE.items())
@@ -45,9 +45,14 @@ def test_outputs_are_the_same_on_every_backend(key):
         np.testing.assert_allclose(outputs(*key), file["-".join(key)], atol=1e-5)
 
 
-def test_another_number_of_classes_is_refused():
-    with pytest.raises(ValueError, match="are for 10 classes; pass classes=10"):
-        create_model("tokenlearner_nano4_8at2", weights="fashion_mnist", classes=5)
+def test_another_number_of_classes_makes_a_new_head():
+    with pytest.warns(UserWarning, match="for 10 classes; the head for 5 starts untrained"):
+        model = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist", classes=5)
+    body = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
+    assert model.output_shape == (None, 5) and model.class_names is None
+    for one, other in zip(model.get_weights()[:-2], body.get_weights()[:-2], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not np.any(model.head.get_weights()[0])
 
 
 def test_model_without_top_takes_any_size():

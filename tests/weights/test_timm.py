@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import create_model
-from keras_tokenlearner.weights import load, to_timm
+from keras_tokenlearner.weights import load, plan_of, to_timm
 from keras_tokenlearner.weights.source import IMAGENET
 from tests.weights.foreign import build, close, fill, normalised, outputs, peer, pixels, refused
 
@@ -42,16 +42,16 @@ def theirs(image=32, **changes):
 @pytest.mark.parametrize("image", [(32, 32), (64, 24)])
 def test_logits_are_timm_s(form, image):
     module = theirs(**FORMS[form])
-    model = build("timm", module, image=image)
-    if form in ("deit3", "distilled"):
-        report = load(model, "timm_deit", module)
-    else:
-        report = load(model, "timm", module, normalization="imagenet")
+    source = "timm_deit" if form in ("deit3", "distilled") else "timm"
+    model = build(source, module, image=image, normalization="imagenet")
+    report = load(model, source, module, normalization="imagenet")
     assert not report.left and not report.unused
     images = pixels(image)
     expected = module(normalised(images, *IMAGENET)).detach().numpy()
     close(outputs(model, images), expected)
-    if form in ("no_bias", "pre_norm"):
+    if form == "no_bias":
+        assert model.config.qkv_bias == "none"
+    if form == "pre_norm":
         assert "zeros, since the file's layer has no bias" in str(report)
 
 
@@ -81,7 +81,7 @@ def test_round_trip(changes):
     model, other = build("timm", **changes), build("timm", **changes)
     other.set_weights([0 * array for array in other.get_weights()])
     entries = to_timm(model)
-    report = load(other, "timm", entries)
+    report = load(other, "timm", entries, normalization="half")
     assert not report.left and not report.unused
     for ours, loaded in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, loaded)
@@ -105,28 +105,30 @@ def test_timm_file_decides_the_config(tmp_path):
     changes = {"class_token": True, **DISTILLED, "gated_mlp": True, "activation": "silu"}
     model = build("timm", **changes)
     np.savez(tmp_path / "deit.npz", **to_timm(model))
-    again = create_model(
-        "vit_pico8", weights=f"timm:{tmp_path}/deit.npz", mlp_dim=48, classifier_activation=None
-    )
+    path, options = f"timm:{tmp_path}/deit.npz", {"mlp_dim": 48, "classifier_activation": None}
+    said = {"layer_norm_epsilon": 1e-6, "normalization": "half"}
+    with pytest.raises(ValueError, match="`layer_norm_epsilon`, one of .*`normalization`, one of"):
+        create_model("vit_pico8", weights=path, **options)
+    again = create_model("vit_pico8", weights=path, **options, **said)
     images = pixels()
     close(outputs(again, images), outputs(model, images))
 
 
 def test_heads_of_distilled_models():
-    """The shape of a head does not show which tokens are next to the class token."""
+    """What stands beside the class token is not seen in the shape of a head alone."""
     entries = to_timm(build("timm", class_token=True, **DISTILLED))
     other = {"class_token": True, **DISTILLED, "head_reads": "class_and_average"}
     message = "head_reads is 'class_and_average' and must be 'class_and_registers'"
-    refused(message, build("timm", **other), "timm", entries)
+    refused(message, build("timm", **other), "timm", entries, normalization="half")
     plain = build("timm", class_token=True, register_tokens=1)
-    refused("head_reads is None and must be", plain, "timm", entries)
-    report = load(plain, "timm", entries, head="drop")
+    refused("head_reads is None and must be", plain, "timm", entries, normalization="half")
+    report = load(plain, "timm", entries, head="drop", normalization="half")
     assert report.left == ("head/kernel", "head/bias")
     heads = ("head.weight", "head_dist.weight", "head.bias", "head_dist.bias")
     assert report.unused == heads
     entries["head_dist.weight"] = entries["head_dist.weight"][:3]
     model = build("timm", class_token=True, **DISTILLED)
-    refused("do not fit heads for the same classes", model, "timm", entries)
+    refused("do not fit heads for the same classes", model, "timm", entries, normalization="half")
 
 
 @pytest.mark.parametrize(
@@ -153,20 +155,33 @@ def test_heads_that_do_not_divide():
     entries = to_timm(build("timm"))
     model = build("timm", num_heads=4)
     entries["blocks.1.attn.qkv.weight"] = np.zeros((90, 32), np.float32)
+    entries["blocks.1.attn.qkv.bias"] = np.zeros(90, np.float32)
+    refused("shapes differ", model, "timm", entries, normalization="half")
+    entries["blocks.1.attn.qkv.weight"] = np.zeros((91, 32), np.float32)
     refused("does not divide into query, key and value", model, "timm", entries)
 
 
 def test_missing_bias_raises():
     entries = to_timm(build("timm"))
     del entries["blocks.1.mlp.fc2.bias"]
-    refused("Not in the file: block_1/mlp/output/bias", build("timm"), "timm", entries)
+    message = "Not in the file: block_1/mlp/output/bias"
+    refused(message, build("timm"), "timm", entries, normalization="half")
 
 
-def test_norm_after_pooling_raises():
+def test_norm_after_pooling_is_the_last_norm_of_a_model_that_has_it_there():
     entries = to_timm(build("timm"))
     for part in ("weight", "bias"):
         entries[f"fc_norm.{part}"] = entries.pop(f"norm.{part}")
-    refused("Without a place in the model: fc_norm.weight", build("timm"), "timm", entries)
+    message = "final_norm is 'tokens' and must be 'pooled'"
+    refused(message, build("timm"), "timm", entries, normalization="half")
+    model = build("timm", entries)
+    assert model.config.final_norm == "pooled"
+    assert not load(model, "timm", entries, normalization="half").left
+    with pytest.raises(ValueError, match="`rotary`, one of None, 'index'"):
+        bare = entries | {"blocks.0.gamma_1": np.ones(32, np.float32)}
+        plan_of(bare, "timm", normalization="half").check_open(
+            {"activation": "gelu", "layer_norm_epsilon": 1e-6}
+        )
 
 
 @pytest.mark.parametrize("image", [(32, 32), (48, 24)])

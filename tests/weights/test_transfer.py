@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import create_model
-from keras_tokenlearner.weights import load, source_config
-from keras_tokenlearner.weights.resize import resize_table
+from keras_tokenlearner.models import VisionTransformer
+from keras_tokenlearner.weights import load, plan_of
+from keras_tokenlearner.weights.positions import resize_table
 from tests.weights.foreign import augreg_entries, build, close, outputs, pixels, refused
 
 ENTRIES = augreg_entries()
@@ -72,18 +73,31 @@ def test_images_into_videos(method):
     close(of_video, np.concatenate([tokens, tokens], 1))
 
 
-def test_normalisation_moves_into_the_embedding():
+def test_normalization_is_the_model_s_own():
+    """Pixels are normalised by the model's preprocessing, which must be that of the file."""
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    plan = plan_of(ENTRIES, "augreg", normalization=(mean, std))
+    assert plan.preprocessing.mean == mean and plan.preprocessing.std == std
     model, other = build("augreg", ENTRIES), build("augreg", ENTRIES)
-    report = load(model, "augreg", ENTRIES, normalization=(mean, std))
-    assert "takes pixels in [-1, 1] in place of mean 0.400, 0.500, 0.600" in str(report)
+    refused("preprocessing has mean", model, "augreg", ENTRIES, normalization=(mean, std))
+    right = VisionTransformer(
+        model.config,
+        input_shape=(32, 32, 3),
+        classes=5,
+        classifier_activation=None,
+        preprocessing=plan.preprocessing,
+    )
+    plan.load(right)
     load(other, "augreg", ENTRIES)
     images = pixels()
     shifted = ((images / 255 - mean) / std + 1) * 127.5
-    close(outputs(model, images), outputs(other, shifted.astype("float32")))
+    close(outputs(right, images), outputs(other, shifted.astype("float32")))
     for value, message in (
-        (((0.5, 0.5), (1, 1)), "must be the means"),
-        ((0.5, 0.5, 0.5), "or a pair of mean"),
+        (((0.5, np.nan), (1, 1)), "pair of finite mean"),
+        ((np.nan, 0.5), "pair of finite mean"),
+        ((0.5, 0.0), "positive standard deviations"),
+        (((0.5, 0.5), (1, 1, 1)), "pair of finite mean"),
+        ((0.5, 0.5, 0.5), "pair of finite mean"),
         ("imagenets", "Did you mean 'imagenet'"),
     ):
         refused(message, model, "augreg", ENTRIES, normalization=value)
@@ -101,7 +115,7 @@ def test_another_architecture():
         ({"block_attention": "vector"}, "shapes differ"),
     ):
         refused(message, build("augreg", ENTRIES, **changes), "augreg", ENTRIES)
-    refused("has no entry patch_embed.proj.weight", build("timm"), "timm", ENTRIES)
+    refused("is of another source; pass 'augreg'", build("timm"), "timm", ENTRIES)
     deeper = build("augreg", ENTRIES, num_layers=3)
     report = load(deeper, "augreg", ENTRIES, partial=True)
     assert len(report.left) == 16 and report.left[0] == "block_2/attention_norm/gamma"
@@ -154,10 +168,13 @@ def test_unknown_model_or_source_raises():
         load(keras.Sequential([keras.layers.Dense(3)]), "augreg", ENTRIES)
 
 
-def test_source_config():
-    assert source_config("augreg") == {"activation": "gelu_tanh", "layer_norm_epsilon": 1e-6}
-    config = source_config("augreg", ENTRIES)
-    assert config["class_token"] and not config["pre_norm"]
+def test_plan_says_the_model():
+    plan = plan_of(ENTRIES)
+    config = plan.config
+    assert (plan.source, plan.classes, plan.grid) == ("augreg", 5, (4, 4))
+    assert config.class_token and not config.pre_norm and config.activation == "gelu_tanh"
+    assert (config.hidden_dim, config.num_layers, config.num_heads) == (32, 2, 2)
+    assert (config.mlp_dim, config.patch_size) == (48, (8, 8))
 
 
 def test_create_model_warns_of_what_is_left(tmp_path):

@@ -1,29 +1,34 @@
 """Layers of PyTorch as layers of Keras, and back: names by table, kernels by transposition."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 
-from keras_tokenlearner.weights.source import BOTH, ZEROS, Named
+from keras_tokenlearner.weights.source import BOTH, ZEROS, Arrays, Entries, Named
 
-# Kinds: "conv", "linear" and "norm" have weight and bias; "heads_in" and "heads_out" are linear
-# layers into and out of the heads of an attention; "raw" is one array as it is, "rows" one as a
-# table. The names of a source follow, the first that a checkpoint has; "{i}" is a block's number.
+# Kinds: "conv", "linear", "heads" and "norm" have weight and bias; "heads" is a linear layer into
+# or out of the heads of an attention; "raw" is one array as it is, "rows" one as a table. The names
+# of a source follow, the first that a checkpoint has; "{i}" is a block's number.
+Table = Mapping[str, tuple[str, ...]]
+_PARTS = ("query", "key", "value")
 
 
-def from_torch(entries, names, heads):
+def from_torch(entries: Entries, names: Table) -> Arrays:
     """Convert the entries that a table names.
 
-    The embedding and the attention's way in, which some models build without bias, get zeros. A
-    gated MLP's first layer may hold its gate too, before the hidden units.
+    A layer without bias gets zeros, which is the same. A gated MLP's first layer may hold its gate
+    too, before the hidden units.
 
     Args:
         entries: `Entries`.
         names: A dictionary of our names to tuples of kind and the source's names.
-        heads: Integer, heads of the attentions.
 
     Returns:
         Paths of our variables to `Named` arrays.
     """
-    arrays = {}
+    arrays: Arrays = {}
     for ours, (kind, *candidates) in numbered(names, count_blocks(entries, names)).items():
         single = kind in ("raw", "rows")
         found = [name for name in candidates if (name if single else f"{name}.weight") in entries]
@@ -35,24 +40,56 @@ def from_torch(entries, names, heads):
             continue
         weight, bias = f"{found[0]}.weight", f"{found[0]}.bias"
         full = entries.full_name(weight)
-        kernel = _to_keras(entries.owner, kind, full, entries.take(weight), heads)
+        kernel = _to_keras(entries.owner, kind, full, entries.take(weight))
         scale, shift = ("gamma", "beta") if kind == "norm" else ("kernel", "bias")
         arrays[f"{ours}/{scale}"] = Named(kernel, full)
         if bias in entries:
-            shifts, origin = entries.take(bias), entries.full_name(bias)
-        elif kind not in ("conv", "heads_in"):
-            continue
-        else:
-            size = kernel.shape[-2:] if kind == "heads_in" else kernel.shape[-1:]
-            shifts, origin = np.zeros(size, np.float32), ZEROS
-        if kind == "heads_in" and shifts.ndim == 1:
-            shifts = _split(entries.owner, bias, shifts, heads)
-        arrays[f"{ours}/{shift}"] = Named(shifts, origin)
+            arrays[f"{ours}/{shift}"] = Named(entries.take(bias), entries.full_name(bias))
+        elif ours not in ("head", "pre_logits"):
+            arrays[f"{ours}/{shift}"] = Named(np.zeros(kernel.shape[-1:], np.float32), ZEROS)
+    _check_biases(arrays)
     _split_gates(arrays)
     return arrays
 
 
-def average_heads(entries, heads):
+def split_qkv(entries: Entries, theirs: str, ours: str, bias: str | None = None) -> Arrays:
+    """Split a linear layer that computes query, key and value at once, (3 C, C).
+
+    Args:
+        entries: `Entries`.
+        theirs: Name of the weight.
+        ours: Name of the attention.
+        bias: Name of the bias of all three; or without, `{q,k,v}_bias` beside the layer.
+    """
+    if theirs not in entries:
+        return {}
+    weight, origin = entries.take(theirs), entries.full_name(theirs)
+    if weight.ndim != 2 or weight.shape[0] % 3:
+        raise ValueError(
+            f"{entries.owner}: {origin} has shape {weight.shape}, which does not divide into "
+            "query, key and value"
+        )
+    size, arrays = weight.shape[0] // 3, {}
+    biases = [Named(np.zeros(size, np.float32), ZEROS)] * 3
+    start = theirs.rpartition("qkv")[0]
+    if bias in entries:
+        whole, bias_origin = entries.take(bias), entries.full_name(bias)
+        if whole.size != weight.shape[0]:
+            raise ValueError(
+                f"{entries.owner}: {bias_origin} has shape {whole.shape} and {origin} has shape "
+                f"{weight.shape}, which do not belong together"
+            )
+        biases = [Named(part, bias_origin) for part in np.split(whole.reshape(-1), 3)]
+    for index, name in enumerate(f"{start}{part}_bias" for part in "qkv"):
+        if name in entries:  # BEiT and EVA have those of query and value alone
+            biases[index] = Named(entries.take(name), entries.full_name(name))
+    for part, kernel, shift in zip(_PARTS, np.split(weight, 3), biases, strict=True):
+        arrays[f"{ours}/{part}/kernel"] = Named(kernel.T, origin)
+        arrays[f"{ours}/{part}/bias"] = shift
+    return arrays
+
+
+def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
     """Return one head, on their tokens side by side, whose logits are the average of the heads'.
 
     Args:
@@ -62,8 +99,9 @@ def average_heads(entries, heads):
     Returns:
         Paths of our variables to `Named` arrays; none, unless the entries have all of the heads.
     """
+    heads = tuple(heads)
     weights, biases = ([f"{head}.{leaf}" for head in heads] for leaf in ("weight", "bias"))
-    if not all(name in entries for name in (*weights, *biases)):
+    if not heads or not all(name in entries for name in (*weights, *biases)):
         return {}
     kernels, shifts = ([entries.take(name) for name in names] for names in (weights, biases))
     shapes = [array.shape for array in (*kernels, *shifts)]
@@ -79,7 +117,7 @@ def average_heads(entries, heads):
     }
 
 
-def to_torch(arrays, names, num_blocks):
+def to_torch(arrays: Mapping[str, np.ndarray], names: Table, num_blocks: int) -> dict:
     """Convert back: our paths to arrays, to the first of the source's names to arrays."""
     entries, arrays = {}, _with_gates(arrays)
     for ours, (kind, theirs, *_) in numbered(names, num_blocks).items():
@@ -94,7 +132,7 @@ def to_torch(arrays, names, num_blocks):
     return entries
 
 
-def numbered(names, count):
+def numbered(names: Table, count: int) -> dict[str, tuple[str, ...]]:
     """Return a table with a row for every block in place of its rows with "{i}"."""
     rows = {}
     for ours, row in names.items():
@@ -103,64 +141,61 @@ def numbered(names, count):
     return rows
 
 
-def count_blocks(entries, names):
+def count_blocks(entries: Iterable[str], names: Table) -> int:
     """Return how many blocks the entries of a table have, counted from 0 without a gap."""
     starts = {name.partition("{i}")[0] for row in names.values() for name in row if "{i}" in name}
+    found = {name[len(start) :].partition(".")[0] for name in entries for start in starts
+             if name.startswith(start)}  # fmt: skip
     count = 0
-    while any(name.startswith(tuple(f"{start}{count}." for start in starts)) for name in entries):
+    while str(count) in found:
         count += 1
     return count
 
 
-def _to_keras(owner, kind, name, weight, heads):
+def _to_keras(owner: str, kind: str, name: str, weight: np.ndarray) -> np.ndarray:
     rank = {"conv": (4, 5), "norm": (1,)}.get(kind, (2,))
     if weight.ndim not in rank:
         raise ValueError(f"{owner}: {name} has shape {weight.shape}, which fits no {kind} layer")
     if kind == "conv":
         return np.moveaxis(weight, (1, 0), (-2, -1))
-    if kind == "heads_in":
-        return _split(owner, name, weight.T, heads)
-    if kind == "heads_out":
-        parts = _split(owner, name, weight, heads)  # (C, H, D)
-        return np.moveaxis(parts, 0, -1)
     return weight if kind == "norm" else weight.T
 
 
-def _to_torch(kind, kernel):
+def _to_torch(kind: str, kernel: np.ndarray) -> np.ndarray:
     if kind == "conv":
         return np.moveaxis(kernel, (-2, -1), (1, 0))
-    if kind == "heads_in":
-        return kernel.reshape(kernel.shape[0], -1).T
-    if kind == "heads_out":
+    if kind == "heads":  # out of the heads, (H, D, C)
         return kernel.reshape(-1, kernel.shape[-1]).T
     return kernel if kind == "norm" else kernel.T
 
 
-def _split(owner, name, array, heads):
-    """Split the last axis by heads."""
-    if array.shape[-1] % heads:
-        raise ValueError(
-            f"{owner}: {name} gives shape {array.shape}, which does not divide into the {heads} "
-            "heads of the model"
-        )
-    return array.reshape(*array.shape[:-1], heads, -1)
-
-
-def _rows(array):
+def _rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1, array.shape[-1])
 
 
-def _with_gates(arrays):
+def _with_gates(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the arrays with the gates of MLPs before their hidden units, as one layer."""
     gates = {path.replace("gate", "hidden"): path for path in arrays if "/mlp/gate/" in path}
-    return arrays | {
+    return {**arrays} | {
         hidden: np.concatenate([arrays[gate], arrays[hidden]], axis=-1)
         for hidden, gate in gates.items()
     }
 
 
-def _split_gates(arrays):
-    """Split the MLPs' first layers that are twice as wide as the inputs of the second ones."""
+def _check_biases(arrays: Arrays) -> None:
+    """Take back the zeros of a block where other blocks have the bias: the file has lost it."""
+    there = {_any_block(path) for path, (_, origin) in arrays.items() if origin != ZEROS}
+    for path in [path for path, (_, origin) in arrays.items() if origin == ZEROS]:
+        if path.startswith("block_") and _any_block(path) in there:
+            del arrays[path]
+
+
+def _any_block(path: str) -> str:
+    return path.partition("/")[2] if path.startswith("block_") else path
+
+
+def _split_gates(arrays: Arrays) -> None:
+    """Split the MLPs' first layers that are twice as wide as what the second ones take."""
     for path in [path for path in arrays if "/mlp/hidden/" in path]:
         array, origin = arrays[path]
         output = arrays.get(path.rpartition("hidden")[0] + "output/kernel")

@@ -1,0 +1,101 @@
+"""Habits of `keras.applications`: class names of predictions, and preprocessing of pixels."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Sequence
+from importlib import resources
+
+import numpy as np
+
+from keras_tokenlearner._checks import check_int
+
+# Files by their number of classes: the order of ImageNet-1k, and that of the 21,843 classes of
+# ImageNet-21k that AugReg's checkpoints have.
+_FILES = {1000: "imagenet_1k.csv", 21843: "imagenet_21k.csv"}
+
+
+def decode_predictions(
+    preds: np.ndarray, top: int = 5, class_names: Sequence[str] | None = None
+) -> list[list[tuple[str, str, float]]]:
+    """Return the classes with the highest scores, as `keras.applications` does.
+
+    Args:
+        preds: Array of shape (B, classes), from `model.predict`.
+        top: Integer, how many classes to return for each example.
+        class_names: Names of the classes, such as `model.class_names`. By default those of
+            ImageNet-1k or ImageNet-21k, for 1,000 or 21,843 classes.
+
+    Returns:
+        For each example a list of `(id, name, score)`, the highest score first. The id is that of
+        WordNet for ImageNet, else the number of the class.
+
+    Raises:
+        ValueError: If the array has another shape, or as many classes as no names are known for.
+
+    Example:
+
+    >>> scores = np.eye(1000)[[207]]
+    >>> decode_predictions(scores, top=1)
+    [[('n02099601', 'golden retriever', 1.0)]]
+
+    Source: class names of WordNet 3.0 (Princeton University, its own licence), in the orders of
+    timm (Apache-2.0).
+    """
+    owner = "decode_predictions"
+    preds = np.asarray(preds)
+    top = check_int(owner, "top", top)
+    if preds.ndim != 2:
+        raise ValueError(
+            f"{owner}: `preds` must be of shape (B, classes). Received: shape={preds.shape}"
+        )
+    classes = preds.shape[1]
+    if class_names is not None:
+        if len(class_names) != classes:
+            raise ValueError(
+                f"{owner}: `class_names` must have {classes} names, as many as `preds` has columns."
+                f" Received: {len(class_names)} names"
+            )
+        known = [(str(number), str(name)) for number, name in enumerate(class_names)]
+    elif classes in _FILES:
+        known = _imagenet(classes)
+    else:
+        raise ValueError(
+            f"{owner}: names are known for {sorted(_FILES)} classes; pass "
+            f"class_names=model.class_names. Received: shape={preds.shape}"
+        )
+    best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
+    return [
+        [(*known[index], float(row[index])) for index in indices]
+        for row, indices in zip(preds, best, strict=True)
+    ]
+
+
+def preprocess_input(x: np.ndarray, data_format: str | None = None) -> np.ndarray:
+    """Return the pixels as they are: the models take [0, 255] and normalise them themselves.
+
+    It is here for code that is written for `keras.applications`. A model that was built with
+    `include_preprocessing=False` takes `(x / 255 - mean) / std`, with those of
+    `model.preprocessing`.
+
+    Args:
+        x: Pixels in [0, 255].
+        data_format: Ignored.
+
+    Example:
+
+    >>> preprocess_input(np.array([255.0]))
+    array([255.])
+    """
+    del data_format
+    return x
+
+
+@functools.cache
+def _imagenet(classes: int) -> list[tuple[str, str]]:
+    """Return WordNet's id and the first name of each class."""
+    path = resources.files("keras_tokenlearner.presets") / "files" / _FILES[classes]
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [(row["wordnet_id"], row["name"].partition(",")[0]) for row in rows]

@@ -1,0 +1,296 @@
+"""Models by a public name: the checkpoint describes the model, and its weights fill it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TypeAlias
+
+import keras
+
+from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner.models import (
+    VisionTransformer,
+    VisionTransformerConfig,
+    X2Plus1D,
+    retrofit,
+)
+from keras_tokenlearner.models.preprocessing import Preprocessing
+from keras_tokenlearner.models.vision_model import Activation, Policy, VisionModel
+from keras_tokenlearner.presets.addresses import parse_address
+from keras_tokenlearner.presets.checkpoints import table
+from keras_tokenlearner.presets.config_json import read_json, read_statement
+from keras_tokenlearner.presets.hub import PresetFiles, fetch_files
+from keras_tokenlearner.weights import STORE, load_weights
+from keras_tokenlearner.weights.plan import Normalization, Plan, plan_of
+from keras_tokenlearner.weights.source import FieldValue
+
+PresetName: TypeAlias = str | os.PathLike[str]
+
+
+def from_preset(
+    preset: PresetName,
+    *,
+    at: int | None = None,
+    num_tokens: int | None = None,
+    include_top: bool | None = None,
+    include_preprocessing: bool = True,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: Activation = "softmax",
+    input_shape: Sequence[int] | None = None,
+    normalization: Normalization | None = None,
+    layer_norm_epsilon: float | None = None,
+    activation: str | None = None,
+    num_heads: int | None = None,
+    grid: Sequence[int] | None = None,
+    resize: str | None = None,
+    name: str | None = None,
+    **changes: FieldValue,
+) -> VisionModel:
+    """Build the model that a checkpoint describes, with its weights.
+
+    The checkpoint's config.json or, without one, the shapes of its arrays say how the model is
+    built; what neither says is asked for, never guessed. Without a classifier in the checkpoint
+    the model gives its pooled features.
+
+    Args:
+        preset: `"hf://ORG/NAME[@REVISION]"`, `"kaggle://OWNER/MODEL/FRAMEWORK/VARIATION"`,
+            `"https://..."`, a local folder or file, such a file with its source before it
+            (`"timm:FILE"`), or a name that `list_checkpoints()` has.
+        at: Integer, blocks before a TokenLearner that is fitted into the model, as `retrofit` does;
+            `None` for the model as it is.
+        num_tokens: Integer, tokens that the TokenLearner learns. Needs `at`; defaults to 8.
+        include_top: Boolean, whether the classifier is part of the model. Defaults to whether the
+            checkpoint has one, or `classes` is given.
+        include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
+            them itself.
+        pooling: Without top: `"avg"`, `"max"`, `"token"` or `"none"` for the tokens. Defaults to
+            what the checkpoint's own library gives.
+        classes: Integer, for a new classifier where the checkpoint's has another number. Defaults
+            to the checkpoint's classes.
+        classifier_activation: Activation of the top; `None` gives logits.
+        input_shape: `(height, width, channels)`, with frames before them for videos; positions are
+            resized. Defaults to the checkpoint's.
+        normalization: `(mean, std)` of the pixels in [0, 1], or `"half"`, `"imagenet"` or
+            `"clip"`. It wins over what the checkpoint says.
+        layer_norm_epsilon: Epsilon of the norms. It wins over what the checkpoint says.
+        activation: Activation of the MLPs. It wins over what the checkpoint says.
+        num_heads: Heads of the attentions, where the checkpoint does not say.
+        grid: `(H, W)` or `(T, H, W)` of the checkpoint's positions, where it does not say.
+        resize: How positions are resized, as `keras_tokenlearner.weights.plan_of` takes it.
+        name: Name of the model.
+        **changes: Further fields of `VisionTransformerConfig` to change, such as `dropout_rate`.
+
+    Returns:
+        A `VisionTransformer`, or what the preset of our own was saved from.
+
+    Raises:
+        ImportError: If the hub's library is not installed (the extras `hf` and `kaggle`).
+        ValueError: If there is no such preset, or it is damaged, or its model is none of ours, or
+            something about it must be said.
+        PermissionError: If the preset is gated or private.
+        ConnectionError: If it cannot be downloaded and is not in the cache.
+
+    Example:
+
+    >>> folder = create_model("vit_pico8", classes=10).save_to_preset("my_preset")
+    >>> from_preset("my_preset").output_shape
+    (None, 10)
+    >>> from_preset("my_preset", at=1, num_tokens=4, classes=3).output_shape
+    (None, 3)
+    """
+    owner = f"from_preset({str(preset)!r})"
+    if num_tokens is not None and at is None:
+        raise ValueError(
+            f"{owner}: `num_tokens` is of the TokenLearner that `at` places; pass at=, a number of "
+            f"blocks. Received: num_tokens={num_tokens!r}, at=None"
+        )
+    plan = open_preset(
+        preset,
+        owner,
+        normalization=normalization,
+        layer_norm_epsilon=layer_norm_epsilon,
+        activation=activation,
+        num_heads=num_heads,
+        grid=grid,
+        resize=resize,
+    )
+    known = [field.name for field in fields(VisionTransformerConfig)]
+    for change in changes:
+        check_choice(owner, "argument", change, known)
+    config = plan.config_with(changes)
+    if include_top is None:
+        include_top = classes is not None or plan.classes is not None
+    if pooling is None and not include_top:
+        pooling = plan.pooling
+    model = build_model(
+        owner,
+        VisionTransformer,
+        config,
+        plan,
+        input_shape=input_shape or _input_shape(owner, plan, config),
+        include_top=include_top,
+        include_preprocessing=include_preprocessing,
+        pooling=None if pooling == "none" else pooling,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        name=name or _name(preset),
+    )
+    if at is None:
+        return model
+    return retrofit(model, at=at, num_tokens=8 if num_tokens is None else num_tokens)
+
+
+def open_preset(
+    preset: PresetName,
+    owner: str,
+    *,
+    normalization: Normalization | None = None,
+    layer_norm_epsilon: float | None = None,
+    activation: str | None = None,
+    num_heads: int | None = None,
+    grid: Sequence[int] | None = None,
+    resize: str | None = None,
+) -> Plan:
+    """Return the plan of the checkpoint at a name or address, read and converted once.
+
+    Args:
+        preset: As for `from_preset`.
+        owner: Name of the function that the user called, for error messages.
+        normalization: As for `from_preset`.
+        layer_norm_epsilon: As for `from_preset`.
+        activation: As for `from_preset`.
+        num_heads: As for `from_preset`.
+        grid: As for `from_preset`.
+        resize: As for `from_preset`.
+    """
+    model, _, stored = str(preset).rpartition("/")
+    if (model, stored) in STORE:
+        raise ValueError(
+            f"{owner}: weights that ship have models of the catalogue; call "
+            f"create_model({model!r}, weights={stored!r})"
+        )
+    row = table().get(str(preset))
+    address = parse_address(owner, row.address if row else preset)
+    files = fetch_files(owner, address)
+    ours = _own_model(owner, files)
+    options = {
+        "normalization": normalization,
+        "layer_norm_epsilon": layer_norm_epsilon,
+        "activation": activation,
+        "num_heads": num_heads,
+        "grid": grid,
+        "resize": resize,
+    }
+    if ours is not None:
+        return plan_of(ours, "keras_tokenlearner", owner=owner, **options)
+    statement = read_statement(owner, files.configs)
+    if row and "config.json" not in files.configs:
+        statement = row.statement()
+    return plan_of(
+        files.weights,
+        address.source or statement.source,
+        statement=statement,
+        owner=owner,
+        **options,
+    )
+
+
+def build_model(
+    owner: str,
+    kind: type[VisionModel],
+    config: VisionTransformerConfig,
+    plan: Plan,
+    *,
+    input_shape: Sequence[int] | None,
+    include_top: bool,
+    include_preprocessing: bool,
+    pooling: str | None,
+    classes: int | None,
+    classifier_activation: Activation,
+    name: str | None,
+    input_tensor: keras.KerasTensor | None = None,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    dtype: Policy = None,
+) -> VisionModel:
+    """Build a model of a config and load a plan into it: the one rule about classes.
+
+    `classes=None` takes the checkpoint's classifier; another number makes a new one. What stays
+    untrained is reported in a warning.
+    """
+    head = "keep"
+    if include_top:
+        found = plan.classes or (plan.projection if plan.projection == classes else None)
+        if found is None and classes is None:
+            raise ValueError(
+                f"{owner}: {plan.origin} has no classifier; pass classes= for a new one, or "
+                "include_top=False for features. Received: classes=None"
+            )
+        if classes is not None and classes != found:
+            head = "reset"
+        classes = found if classes is None else classes
+    own = plan.class_names if include_top and head == "keep" else None
+    if class_names is None and own and len(own) == classes:
+        class_names = own
+    model = kind(
+        config,
+        input_shape=None if input_tensor is not None else input_shape,
+        input_tensor=input_tensor,
+        include_top=include_top,
+        include_preprocessing=include_preprocessing,
+        pooling=pooling,
+        classes=classes if include_top else 1000,
+        classifier_activation=classifier_activation,
+        preprocessing=preprocessing or plan.preprocessing,
+        class_names=class_names,
+        dtype=dtype,
+        name=name,
+    )
+    report = plan.load(model, head=head)
+    if report.left or report.reset:
+        warnings.warn(str(report), stacklevel=3)
+    return model
+
+
+def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
+    """Return the model of a preset that `save_to_preset` wrote; `None` for other presets."""
+    path = files.configs.get("config.json")
+    said = read_json(owner, path) if path else {}
+    registered = said.get("registered_name")
+    if not isinstance(registered, str) or not registered.startswith("keras_tokenlearner>"):
+        return None
+    kinds = {f"keras_tokenlearner>{kind.__name__}": kind for kind in (VisionTransformer, X2Plus1D)}
+    if registered not in kinds or not isinstance(said.get("config"), dict):
+        raise ValueError(
+            f"{owner}: config.json must be of one of {list(kinds)}. Received: {registered!r}"
+        )
+    try:
+        model = kinds[registered].from_config(said["config"])
+    except Exception as error:  # an edited config fails in many ways
+        raise ValueError(f"{owner}: config.json is damaged: {error}") from error
+    load_weights(model, files.weights)
+    return model
+
+
+def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tuple[int, ...]:
+    """Return the input that the checkpoint's positions are for."""
+    if plan.input_shape:
+        return plan.input_shape
+    if plan.grid is None or len(plan.grid) != len(config.patch_size):
+        raise ValueError(
+            f"{owner}: {plan.origin} does not say on what grid its positions stand; pass "
+            f"`input_shape` and `grid`. Received: input_shape=None, grid={plan.grid}"
+        )
+    sizes = (n * patch for n, patch in zip(plan.grid, config.patch_size, strict=True))
+    return (*sizes, plan.channels)
+
+
+def _name(preset: PresetName) -> str:
+    """Return a name of a model that Keras accepts, from that of a preset."""
+    name = Path(str(preset).rpartition("@")[0] or str(preset)).name
+    return "".join(c if c.isalnum() else "_" for c in name).strip("_") or "model"

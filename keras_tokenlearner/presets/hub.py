@@ -1,0 +1,196 @@
+"""Files of a preset from where they are: a hub, by its own library and cache, or a folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from keras_tokenlearner._extras import require
+from keras_tokenlearner.presets.addresses import FORMS, Address
+from keras_tokenlearner.weights.files import sha256
+from keras_tokenlearner.weights.store import download
+
+# What a folder may hold weights in, the first that is there.
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "task.weights.h5",
+    "model.weights.h5",
+    "model.weights.json",
+    "flax_model.msgpack",
+)
+CONFIGS = ("config.json", "preprocessor_config.json", "image_converter.json", "task.json")
+# PyTorch's hub writes the first digits of the sha256 into file names: vit_b_16-c867db91.pth.
+_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.\w+$")
+
+
+@dataclass(frozen=True)
+class PresetFiles:
+    """The files of a preset on this machine.
+
+    Attributes:
+        weights: Path of the weights, or of the index of their parts.
+        configs: Paths of the JSON files that are there, by name.
+    """
+
+    weights: Path
+    configs: dict[str, Path]
+
+
+def fetch_files(owner: str, address: Address) -> PresetFiles:
+    """Return the files at an address, downloaded if they are not in the library's cache.
+
+    Raises:
+        ImportError: If the hub's library is not installed.
+        ValueError: If there is no such place or revision, or no weights in it.
+        PermissionError: If the place is gated or private.
+        ConnectionError: If the network fails and the cache does not have it.
+    """
+    if address.kind == "path":
+        return _from_path(owner, Path(address.place))
+    if address.kind == "https":
+        return PresetFiles(_from_https(owner, address.place), {})
+    if address.kind == "kaggle":
+        return _from_path(owner, _from_kaggle(owner, address.place))
+    return _from_hf(owner, address)
+
+
+def _from_path(owner: str, path: Path) -> PresetFiles:
+    if path.is_file():
+        return PresetFiles(path, _configs(path.parent) if path.name in WEIGHTS else {})
+    if not path.is_dir():
+        raise ValueError(
+            f"{owner}: there is no such file or folder, and weights must be {FORMS}. "
+            f"Received: {str(path)!r}"
+        )
+    for name in WEIGHTS:
+        if (path / name).is_file():
+            return PresetFiles(path / name, _configs(path))
+    raise ValueError(
+        f"{owner}: the folder holds no weights; it must have one of {list(WEIGHTS)}. "
+        f"Received: {str(path)!r}"
+    )
+
+
+def _configs(folder: Path) -> dict[str, Path]:
+    return {name: folder / name for name in CONFIGS if (folder / name).is_file()}
+
+
+def _from_https(owner: str, uri: str) -> Path:
+    path = download(uri)
+    found = _HASH_IN_NAME.search(PurePosixPath(urlsplit(uri).path).name)
+    if found and not sha256(path).startswith(found[1]):
+        path.unlink()
+        raise ValueError(
+            f"{owner}: {uri} is not the file that its name promises, of a sha256 that begins with "
+            f"{found[1]}; it was damaged or changed. Try again"
+        )
+    return path
+
+
+def _from_hf(owner: str, address: Address) -> PresetFiles:
+    hub = require("huggingface_hub", "hf")
+    errors = require("huggingface_hub.errors", "hf")
+
+    def get(name: str) -> Path | None:
+        try:
+            return Path(hub.hf_hub_download(address.place, name, revision=address.revision))
+        except errors.LocalEntryNotFoundError as error:
+            if _is_offline(hub):
+                return None
+            raise ConnectionError(_unreachable(owner, f"hf://{address.place}", error)) from None
+        except errors.EntryNotFoundError:
+            return None
+        except Exception as error:
+            raise _hf_error(owner, address, errors, error) from None
+
+    configs = {name: path for name in CONFIGS if (path := get(name))}
+    for name in WEIGHTS:
+        path = get(name)
+        if path is None:
+            continue
+        if name.endswith(".index.json"):
+            _get_parts(owner, path, get)
+        return PresetFiles(path, configs)
+    if _is_offline(hub):
+        raise ConnectionError(
+            f"{owner}: hf://{address.place} is not in the cache, and HF_HUB_OFFLINE is set; unset "
+            "it once to download it"
+        )
+    raise ValueError(
+        f"{owner}: hf://{address.place} holds no weights; a repository must have one of "
+        f"{list(WEIGHTS)}"
+    )
+
+
+def _is_offline(hub: object) -> bool:
+    constants = getattr(hub, "constants", None)
+    return bool(getattr(constants, "HF_HUB_OFFLINE", False))
+
+
+def _get_parts(owner: str, index: Path, get: Callable[[str], Path | None]) -> None:
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        plain = all(isinstance(name, str) and Path(name).name == name for name in names)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{owner}: {index.name} is damaged or no index of parts") from error
+    if not plain:
+        raise ValueError(f"{owner}: {index.name} is refused: it names files outside of its folder")
+    for name in sorted(names):
+        if get(name) is None:
+            raise ValueError(f"{owner}: {index.name} names {name}, which is not there")
+
+
+def _hf_error(owner: str, address: Address, errors: object, error: Exception) -> Exception:
+    """Return what to tell the user. Messages of the library are not shown: they hold addresses."""
+    place = f"hf://{address.place}"
+    if isinstance(error, errors.GatedRepoError):
+        return PermissionError(
+            f"{owner}: {place} is gated: accept its licence at its page on the hub, then log in "
+            "with `hf auth login` or set HF_TOKEN"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return ValueError(
+            f"{owner}: {place} has no such branch, tag or commit. "
+            f"Received: revision={address.revision!r}"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return ValueError(
+            f"{owner}: there is no such repository, or it is private: check the spelling, or log "
+            f"in with `hf auth login`. Received: {place!r}"
+        )
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return ConnectionError(f"{owner}: {place} is not in the cache, and HF_HUB_OFFLINE is set")
+    return ConnectionError(_unreachable(owner, place, error))
+
+
+def _unreachable(owner: str, place: str, error: Exception) -> str:
+    return (
+        f"{owner}: {place} could not be downloaded and is not in the cache; check the network and "
+        f"try again ({type(error).__name__})"
+    )
+
+
+def _from_kaggle(owner: str, handle: str) -> Path:
+    kagglehub = require("kagglehub", "kaggle")
+    try:
+        return Path(kagglehub.model_download(handle))
+    except Exception as error:  # the library's own errors, and those of the network under it
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise PermissionError(
+                f"{owner}: kaggle://{handle} is private, or asks you to accept its licence at its "
+                "page; then set KAGGLE_API_TOKEN or call kagglehub.login()"
+            ) from None
+        if status == 404 or isinstance(error, ValueError):
+            raise ValueError(
+                f"{owner}: there is no such model on Kaggle. Received: 'kaggle://{handle}'"
+            ) from None
+        raise ConnectionError(_unreachable(owner, f"kaggle://{handle}", error)) from None

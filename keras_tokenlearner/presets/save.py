@@ -1,0 +1,180 @@
+"""A model as a folder that `from_preset` opens, and such a folder on a hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import keras
+
+from keras_tokenlearner._extras import require
+from keras_tokenlearner._version import __version__
+from keras_tokenlearner.models.vision_model import VisionModel
+from keras_tokenlearner.presets.addresses import parse_address
+from keras_tokenlearner.presets.from_preset import PresetName, from_preset
+from keras_tokenlearner.weights import save_weights
+
+CONFIG, WEIGHTS, CLASSES, CARD = "config.json", "model.weights.h5", "class_names.json", "README.md"
+
+
+def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
+    """Save a model as a folder that `from_preset` opens: config, weights, class names, model card.
+
+    Args:
+        model: A `VisionTransformer` or `X2Plus1D`.
+        folder: Path of the folder, which is made if it does not exist. Files in it with the same
+            names are replaced.
+
+    Returns:
+        The path of the folder.
+
+    Raises:
+        ValueError: If the model is none of ours.
+
+    Example:
+
+    >>> folder = save_to_preset(create_model("vit_pico8", classes=10), "my_preset")
+    >>> sorted(file.name for file in folder.iterdir())[:3]
+    ['README.md', 'config.json', 'model.weights.h5']
+    """
+    if not isinstance(model, VisionModel):
+        raise ValueError(
+            "save_to_preset: `model` must be a VisionTransformer or X2Plus1D; save others with "
+            f"model.save. Received: {type(model).__name__}"
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    said = {
+        "module": type(model).__module__,
+        "class_name": type(model).__name__,
+        "registered_name": f"keras_tokenlearner>{type(model).__name__}",
+        "keras_version": keras.__version__,
+        "keras_tokenlearner_version": __version__,
+        "config": model.get_config(),
+    }
+    save_weights(model, folder / WEIGHTS)
+    _write(folder / CONFIG, json.dumps(said, indent=2))
+    if model.class_names:
+        _write(folder / CLASSES, json.dumps(list(model.class_names), indent=2))
+    _write(folder / CARD, _card(model))
+    return folder
+
+
+def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
+    """Upload a folder that `save_to_preset` wrote to a hub, under the account that is logged in.
+
+    Args:
+        uri: `"hf://ORG/NAME"` or `"kaggle://OWNER/MODEL/FRAMEWORK/VARIATION"`.
+        folder: Path of the folder.
+
+    Raises:
+        ImportError: If the hub's library is not installed (the extras `hf` and `kaggle`).
+        ValueError: If the folder holds no preset, or the address is no hub's.
+        PermissionError: If the account may not write there.
+        ConnectionError: If the hub cannot be reached.
+    """
+    folder = Path(folder)
+    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"upload_preset: the folder lacks {missing}; make it with model.save_to_preset(folder)."
+            f" Received: {str(folder)!r}"
+        )
+    address = parse_address("upload_preset", uri)
+    if address.kind not in ("hf", "kaggle"):
+        raise ValueError(
+            "upload_preset: `uri` must be 'hf://ORG/NAME' or "
+            f"'kaggle://OWNER/MODEL/FRAMEWORK/VARIATION'. Received: uri={uri!r}"
+        )
+    if address.kind == "kaggle":
+        require("kagglehub", "kaggle").model_upload(address.place, str(folder))
+        return
+    hub = require("huggingface_hub", "hf")
+    errors = require("huggingface_hub.errors", "hf")
+    try:
+        api = hub.HfApi(library_name="keras_tokenlearner", library_version=__version__)
+        api.create_repo(address.place, exist_ok=True)
+        api.upload_folder(
+            repo_id=address.place,
+            folder_path=folder,
+            revision=address.revision,
+            commit_message="Upload a preset of keras_tokenlearner",
+        )
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        if status in (401, 403):
+            raise PermissionError(
+                f"upload_preset: your account may not write to hf://{address.place}; log in with "
+                "`hf auth login`, or set HF_TOKEN to a token that may write"
+            ) from None
+        raise ConnectionError(
+            f"upload_preset: hf://{address.place} answered with the status {status}; try again"
+        ) from None
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        new = Path(folder) / path.name
+        new.write_text(text, encoding="utf-8")
+        os.replace(new, path)
+
+
+def _card(model: VisionModel) -> str:
+    """Return the README of a preset, with the data that the hub reads."""
+    what = "videos" if len(model.input_shape) == 5 else "images"
+    task = "video-classification" if what == "videos" else "image-classification"
+    if not model.include_top:
+        task = "image-feature-extraction"
+    lines = [
+        "---",
+        _card_data(task),
+        "---",
+        "",
+        f"# {model.name}",
+        "",
+        f"A `{type(model).__name__}` of keras_tokenlearner for {what} of "
+        f"{tuple(model.input_shape[1:])}.",
+        "",
+        "```python",
+        "import keras_tokenlearner as kt",
+        "",
+        "model = kt.from_preset(PATH_OR_ADDRESS_OF_THIS_FOLDER)",
+        "```",
+        "",
+        f"* Classes: {model.classes or 'none, it gives features'}",
+        f"* Parameters: {model.count_params():,}",
+        f"* Learned tokens: {'yes' if model.token_learners else 'no'}",
+        f"* Pixels: mean {model.preprocessing.mean}, std {model.preprocessing.std}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _card_data(task: str) -> str:
+    tags = ["keras", "token-learner"]
+    try:
+        hub = require("huggingface_hub", "hf")
+    except ImportError:  # the same lines, without the library
+        listed = "\n".join(f"- {tag}" for tag in tags)
+        return f"library_name: keras_tokenlearner\npipeline_tag: {task}\ntags:\n{listed}"
+    data = hub.ModelCardData(library_name="keras_tokenlearner", pipeline_tag=task, tags=tags)
+    return data.to_yaml()
+
+
+@classmethod
+def _class_from_preset(cls: type[VisionModel], preset: PresetName, **arguments) -> VisionModel:
+    model = from_preset(preset, **arguments)
+    if not isinstance(model, cls):
+        raise ValueError(
+            f"{cls.__name__}.from_preset: the preset is of a {type(model).__name__}. "
+            f"Received: {str(preset)!r}"
+        )
+    return model
+
+
+# No import of `models` goes up to here: the methods are attached from above.
+VisionModel.save_to_preset = save_to_preset
+VisionModel.from_preset = _class_from_preset

@@ -1,0 +1,208 @@
+"""Positions of a checkpoint on the grid of a model, in the ways of the sources.
+
+`fit_positions` is the one way from a file's table to a model's: it finds the file's grid, gives the
+tokens before the patches their positions, and resizes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_tokenlearner._checks import check_choice, check_ints
+from keras_tokenlearner.layers.positions import resize_positions
+from keras_tokenlearner.models import names
+from keras_tokenlearner.weights.source import Arrays, Named
+
+METHODS = ("bilinear", "bicubic", "bicubic_antialias", "bicubic_offset")
+TABLE = f"{names.POSITIONS}/table"
+_EMBEDDING = f"{names.EMBEDDING}/projection/kernel"
+_PREFIX = (names.CLASS_TOKEN, names.REGISTER_TOKENS)
+
+
+def fit_positions(
+    owner: str,
+    arrays: Arrays,
+    grid: tuple[int, ...],
+    method: str,
+    file_grid: Sequence[int] | None = None,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Bring the table of positions in `arrays` to the grid of a model, in place.
+
+    Args:
+        owner: String, the function that the user called.
+        arrays: Paths of our variables to `Named` arrays.
+        grid: `(H, W)` or `(T, H, W)` of the model.
+        method: One of `METHODS`.
+        file_grid: Grid of the file's positions; by default the model's, or a square.
+
+    Returns:
+        What was done, by path: values that changed, and shapes that changed.
+
+    Raises:
+        ValueError: If the file's grid is not clear.
+    """
+    check_choice(owner, "resize", method, METHODS)
+    if TABLE not in arrays:
+        return {}, {}
+    if file_grid is not None:
+        file_grid = check_ints(owner, "grid", file_grid, lengths=(2, 3))
+    adapted = _fold(owner, arrays, grid, file_grid)
+    table, origin = arrays[TABLE]
+    old = table.shape[:-1]
+    if old == grid:
+        return adapted, {}
+    arrays[TABLE] = Named(resize_table(table, grid, method), origin)
+    sizes = ("x".join(str(size) for size in one) for one in (old, grid))
+    return adapted, {TABLE: f"{' to '.join(sizes)}, {method}"}
+
+
+def file_grids(arrays: Arrays, given: Sequence[int] | None = None) -> list[tuple[int, ...]]:
+    """Return the grids that a file's positions may stand on, without a model to compare with."""
+    if TABLE not in arrays:
+        return []
+    table, _ = arrays[TABLE]
+    if table.ndim > 2:
+        return [table.shape[:-1]]
+    found = _candidates(arrays, None, None if given is None else tuple(given))
+    return [grid for _, grid in found]
+
+
+def resize_table(table: np.ndarray, grid: tuple[int, ...], method: str) -> np.ndarray:
+    """Resize a table of positions, (H, W, C) or (T, H, W, C), to a grid.
+
+    `"bilinear"` lets the corners of both grids coincide, as the JAX ViT does. `"bicubic"` is the
+    interpolation of PyTorch, as Hugging Face's models do it, `"bicubic_antialias"` the one with a
+    wider filter where the grid shrinks, as timm does, and `"bicubic_offset"` that of Meta's DINOv2
+    without registers, which adds 0.1 to the new size. A table of an image that goes to a video is
+    repeated for every frame; frames are always resized linearly.
+
+    Example:
+
+    >>> resize_table(np.array([[[0.0], [1.0]]]), (1, 3), "bilinear").ravel().tolist()
+    [0.0, 0.5, 1.0]
+    """
+    if method == "bilinear" or table.shape[:-1] == grid:
+        return resize_positions(table, grid)
+    *_, height, width = table.shape[:-1]
+    rows, columns = _bicubic(height, grid[-2], method), _bicubic(width, grid[-1], method)
+    table = np.einsum("yh,...hwc,xw->...yxc", rows, table, columns).astype(table.dtype)
+    return resize_positions(table, grid)
+
+
+def inflate(arrays: Arrays, kernel_shape: tuple[int, ...], method: str) -> dict[str, str]:
+    """Turn patches of an image into tubelets, if the model's kernel has frames, in place."""
+    if _EMBEDDING not in arrays or len(kernel_shape) != 5 or arrays[_EMBEDDING].array.ndim != 4:
+        return {}  # a stem takes the frames of a video as images
+    kernel, origin = arrays[_EMBEDDING]
+    frames = kernel_shape[0]
+    if method == "inflate":
+        kernel = np.repeat(kernel[None] / frames, frames, axis=0)
+    else:
+        kernel = np.where(np.arange(frames).reshape(-1, 1, 1, 1, 1) == frames // 2, kernel, 0.0)
+    arrays[_EMBEDDING] = Named(kernel.astype(np.float32), origin)
+    return {_EMBEDDING: f"an image's to {frames} frames, {method}"}
+
+
+def _fold(
+    owner: str, arrays: Arrays, grid: tuple[int, ...], given: tuple[int, ...] | None
+) -> dict[str, str]:
+    """Give the table its grid, and prefix tokens the positions that they have."""
+    table, origin = arrays[TABLE]
+    if table.ndim > 2:  # it has its grid
+        return {}
+    tokens = [name for name in _PREFIX if f"{name}/tokens" in arrays]
+    counts = [len(arrays[f"{name}/tokens"].array) for name in tokens]
+    found = _candidates(arrays, grid, given)
+    if len(found) != 1:
+        options = _listed(found)
+        raise ValueError(
+            f"{owner}: {origin} has {len(table)} positions, and their grid is ambiguous; "
+            f"pass it as `grid`, {options}. Received: grid={given}, with {counts} tokens before "
+            "the patches"
+        )
+    prefix, file_grid = found[0]
+    adapted, start = {}, 0
+    for name, count in zip(tokens, counts, strict=True):
+        if start < prefix:
+            values, token_origin = arrays[f"{name}/tokens"]
+            if values.shape[-1] != table.shape[-1]:
+                raise ValueError(
+                    f"{owner}: {origin} has {table.shape[-1]} channels and {token_origin} "
+                    f"{values.shape[-1]}, which do not belong together"
+                )
+            values = values + table[start : start + count]
+            arrays[f"{name}/tokens"] = Named(values, token_origin)
+            adapted[f"{name}/tokens"] = "its position is added to it"
+        start += count
+    arrays[TABLE] = Named(table[prefix:].reshape(*file_grid, -1), origin)
+    return adapted
+
+
+def _listed(found: list[tuple[int, tuple[int, ...]]]) -> str:
+    """Return the grids that fit, as a hint behind the word `grid`."""
+    grids = sorted({grid for _, grid in found})
+    return "one of " + " or ".join(map(str, grids)) if grids else "(height, width) in patches"
+
+
+def _candidates(
+    arrays: Arrays, grid: tuple[int, ...] | None, given: tuple[int, ...] | None
+) -> list[tuple[int, tuple[int, ...]]]:
+    """Return the numbers of prefix positions and the grids that so many positions may have."""
+    table, _ = arrays[TABLE]
+    counts = [len(arrays[f"{n}/tokens"].array) for n in _PREFIX if f"{n}/tokens" in arrays]
+    # Positions may be those of the patches alone, or of some or all of the tokens before them.
+    prefixes = [sum(counts[:index]) for index in range(len(counts) + 1)]
+    of_video = _EMBEDDING in arrays and arrays[_EMBEDDING].array.ndim == 5
+    return [
+        (prefix, candidate)
+        for prefix in prefixes
+        for candidate in _grids(len(table) - prefix, grid, given, of_video)
+    ]
+
+
+def _grids(
+    count: int, grid: tuple[int, ...] | None, given: tuple[int, ...] | None, of_video: bool
+) -> list[tuple[int, ...]]:
+    """Return the grids that so many positions may stand on: the model's, or a square."""
+    if given is not None:
+        return [given] if math.prod(given) == count else []
+    if count < 1:
+        return []
+    if of_video:
+        return [grid] if grid and math.prod(grid) == count else []
+    side = math.isqrt(count)
+    found = {(side, side)} if side * side == count else set()
+    if grid and math.prod(grid[-2:]) == count:
+        found.add(grid[-2:])
+    return sorted(found)
+
+
+def _bicubic(old: int, new: int, method: str) -> np.ndarray:
+    """Return the matrix (new, old) of the interpolation along one axis."""
+    antialias = method == "bicubic_antialias"
+    scale = old / (new + 0.1) if method == "bicubic_offset" else old / new
+    if scale == 1:
+        return np.eye(old)
+    # PyTorch's constants: -0.5 with antialias, as Pillow has it, -0.75 without.
+    a, width = (-0.5, max(scale, 1.0)) if antialias else (-0.75, 1.0)
+    centre = (np.arange(new)[:, None] + 0.5) * scale - 0.5
+    if antialias:  # what falls off the edge is left out
+        place = np.arange(old)[None]
+        weights = _cubic((place - centre) / width, a)
+        return weights / weights.sum(1, keepdims=True)
+    place = np.floor(centre) + np.arange(-1, 3)[None]
+    matrix = np.zeros((new, old))
+    index = np.clip(place, 0, old - 1).astype(int)  # what falls off repeats the edge
+    np.add.at(matrix, (np.arange(new)[:, None], index), _cubic(place - centre, a))
+    return matrix
+
+
+def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+    """The cubic convolution kernel of Keys, 1981."""
+    x = np.abs(x)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((x - 5) * x + 8) * x * a - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))

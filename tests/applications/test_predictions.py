@@ -1,0 +1,49 @@
+"""Class names of predictions, as `keras.applications` gives them."""
+
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model
+from keras_tokenlearner.applications import decode_predictions, preprocess_input
+
+
+def test_class_names_of_imagenet_1k_are_torchvision_s():
+    meta = pytest.importorskip("torchvision.models._meta", reason="compares with torchvision")
+    ours = [row[0][1] for row in decode_predictions(np.eye(1000), top=1)]
+    theirs = meta._IMAGENET_CATEGORIES
+    same = [one.lower() == other.lower() for one, other in zip(ours, theirs, strict=True)]
+    assert sum(same) > 950  # torchvision spells some apart: "crane bird", "mouse"
+
+
+def test_decode_orders_scores_and_takes_other_names():
+    scores = np.array([[0.1, 0.7, 0.2]])
+    assert decode_predictions(scores, top=2, class_names=("a", "b", "c")) == [
+        [("1", "b", 0.7), ("2", "c", 0.2)]
+    ]
+    many = np.zeros((1, 21843))
+    many[0, 2] = 1.0
+    assert decode_predictions(many, top=1)[0][0][0].startswith("n0")
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "message"),
+    [
+        (np.zeros((1, 7)), {}, "class_names=model.class_names.*7"),
+        (np.zeros(1000), {}, "`preds`.*1000"),
+        (np.zeros((1, 3)), {"class_names": ("a",)}, "`class_names`.*1 names"),
+        (np.zeros((1, 1000)), {"top": 0}, "`top`.*0"),
+    ],
+)
+def test_wrong_predictions_are_refused(scores, options, message):
+    with pytest.raises(ValueError, match=message):
+        decode_predictions(scores, **options)
+
+
+def test_preprocess_input_changes_nothing():
+    pixels = np.arange(12.0)
+    assert preprocess_input(pixels) is pixels
+
+
+def test_imagenet_weights_name_the_presets_that_exist():
+    with pytest.raises(ValueError, match="weights='vit_base_patch16_224.augreg2_in21k_ft_in1k'"):
+        create_model("vit_b16", weights="imagenet")

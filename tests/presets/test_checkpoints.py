@@ -1,0 +1,56 @@
+"""The table of published checkpoints, and what opens by its names."""
+
+import re
+
+import pytest
+
+from keras_tokenlearner.presets import list_checkpoints, parse_address
+from keras_tokenlearner.presets.config_json import timm_architectures
+
+ROWS = list_checkpoints()
+
+
+def test_table_has_forty_rows_with_addresses_and_licences():
+    assert len(ROWS) >= 40 and len({row.name for row in ROWS}) == len(ROWS)
+    for row in ROWS:
+        address = parse_address("test", row.address)
+        assert address.kind in ("hf", "kaggle", "https") and row.licence
+        assert not row.sha256 or re.fullmatch("[0-9a-f]{8,64}", row.sha256)
+        assert bool(row.top1) == bool(row.top1_source), row.name
+        assert row.hidden_dim % row.num_heads == 0 and len(row.input_size) == len(row.patch_size)
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in ROWS if "timm/" in row.address], ids=lambda row: row.name
+)
+def test_rows_of_timm_agree_with_the_table_of_its_architectures(row):
+    architecture = timm_architectures()[row.name.partition(".")[0]]
+    assert int(architecture["num_heads"]) == row.num_heads
+    assert float(architecture["layer_norm_epsilon"]) == row.layer_norm_epsilon
+    assert architecture["activation"] == row.activation
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "place", "revision", "source"),
+    [
+        ("hf://org/name@v1", "hf", "org/name", "v1", None),
+        ("kaggle://o/m/keras/v/2", "kaggle", "o/m/keras/v/2", None, None),
+        ("timm:file.npz", "path", "file.npz", None, "timm"),
+        ("torchvision:https://x/y.pth", "https", "https://x/y.pth", None, "torchvision"),
+        ("folder", "path", "folder", None, None),
+    ],
+)
+def test_addresses_are_read(text, kind, place, revision, source):
+    found = parse_address("test", text)
+    assert (found.kind, found.place, found.revision, found.source) == (
+        kind,
+        place,
+        revision,
+        source,
+    )
+
+
+@pytest.mark.parametrize("text", ["hf://name", "kaggle://a/b", "ftp://x/y", "", 3])
+def test_wrong_addresses_are_refused(text):
+    with pytest.raises(ValueError, match="test: .*Received"):
+        parse_address("test", text)

@@ -1,0 +1,182 @@
+"""Presets over the network, on loopback, by the real library of the hub."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+import keras_tokenlearner as kt
+from keras_tokenlearner import create_model
+from keras_tokenlearner.weights import to_timm
+from tests.presets.hub_server import Hub
+
+pytest.importorskip("huggingface_hub", reason="the library of the hub: pip install huggingface_hub")
+pytest.importorskip("safetensors", reason="writes safetensors: pip install safetensors")
+NAME = "hf://timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"
+TOKEN = "hf_secret_that_nobody_may_see"
+
+
+def files():
+    """Return what a repository of timm holds, and the model that is in it."""
+    from safetensors.numpy import save
+
+    model = create_model(
+        "vit_pico8",
+        classes=5,
+        class_token=True,
+        activation="gelu",
+        num_heads=2,
+        hidden_dim=24,
+        num_layers=2,
+    )
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.normal(0, 0.2, array.shape) for array in model.get_weights()])
+    pixels = {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 32, 32]}
+    config = {
+        "architecture": "vit_base_patch16_224",
+        "num_classes": 5,
+        "num_features": 24,
+        "global_pool": "token",
+        "pretrained_cfg": pixels | {"interpolation": "bicubic", "crop_pct": 0.9},
+    }
+    contents = {
+        "config.json": json.dumps(config).encode(),
+        "model.safetensors": save(to_timm(model)),
+    }
+    return contents, model
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A server, to which the library, whose settings are read at its import, is turned."""
+    constants = pytest.importorskip("huggingface_hub.constants", reason="the library of the hub")
+    with Hub() as server:
+        server.repos[NAME.removeprefix("hf://")] = files()[0]
+        template = f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        server.constants = constants
+        yield server
+
+
+def open_it(name=NAME, **arguments):
+    # The small model in the repository has fewer heads than the architecture in its config.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of learned tokens that start untrained
+        return kt.from_preset(name, num_heads=2, **arguments)
+
+
+def image():
+    return np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype("float32")
+
+
+def weight_requests(hub):
+    return [path for path, _ in hub.log if path.endswith("model.safetensors")]
+
+
+def test_preset_of_the_hub_gives_its_own_probabilities_and_comes_once(hub, monkeypatch):
+    expected = files()[1].predict(image(), verbose=0)
+    model = open_it()
+    np.testing.assert_allclose(model.predict(image(), verbose=0), expected, atol=1e-5)
+    assert model.preprocessing.crop_fraction == 0.9
+    assert model.preprocessing.interpolation == "bicubic"
+    assert any(headers.get("authorization", "").endswith(TOKEN) for _, headers in hub.log) or any(
+        headers.get("Authorization", "").endswith(TOKEN) for _, headers in hub.log
+    )
+    before = weight_requests(hub)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    again = open_it()
+    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+    assert weight_requests(hub) == before
+
+
+def test_named_model_takes_the_same_weights_and_learned_tokens_come_in_one_call(hub):
+    model = open_it(at=1, num_tokens=4)
+    assert len(model.token_learners) == 1 and model.config.num_tokens == 4
+    assert model.output_shape == (None, 5)
+    with pytest.warns(UserWarning, match="token_learner: These layers start untrained"):
+        named = create_model(
+            "tokenlearner_pico8_4at1", weights=NAME, hidden_dim=24, mlp_dim=96, num_heads=2
+        )
+    path = "block_1/mlp/hidden/kernel"
+    kernels = [next(w for w in m.weights if w.path == path) for m in (model, named)]
+    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, kernels))
+
+
+@pytest.mark.parametrize(
+    ("how", "name", "error", "message"),
+    [
+        ("gated", NAME, PermissionError, "is gated: accept its licence"),
+        ("right", "hf://timm/none", ValueError, "there is no such repository"),
+        ("right", f"{NAME}@v9", ValueError, "no such branch, tag or commit.*v9"),
+        ("offline", NAME, ConnectionError, "HF_HUB_OFFLINE is set"),
+        ("unreachable", NAME, ConnectionError, "check the network"),
+        ("right", "hf://timm", ValueError, "an address must be"),
+    ],
+)
+def test_errors_of_the_hub_say_what_to_do(hub, monkeypatch, capfd, how, name, error, message):
+    hub.how = how
+    if how == "offline":
+        monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    if how == "unreachable":
+        gone = "http://127.0.0.1:9"  # nothing listens on the discard port
+        template = hub.constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(hub.address, gone)
+        monkeypatch.setattr(hub.constants, "ENDPOINT", gone)
+        monkeypatch.setattr(hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    with pytest.raises(error, match=message) as found:
+        kt.from_preset(name)
+    assert TOKEN not in str(found.value) + "".join(capfd.readouterr())
+
+
+def test_broken_download_is_never_taken_as_whole(hub):
+    hub.how, hub.breaks = "broken", 1
+    try:
+        model = open_it()
+    except ConnectionError:  # the library gave up; the next call goes on
+        model = open_it()
+    expected = files()[1].predict(image(), verbose=0)
+    np.testing.assert_allclose(model.predict(image(), verbose=0), expected, atol=1e-5)
+    assert len(weight_requests(hub)) > 1
+
+
+def test_uploaded_preset_comes_back_the_same(hub, tmp_path):
+    model = create_model("vit_pico8", classes=3, class_names=["a", "b", "c"])
+    model.head.bias.assign([1.0, 2.0, 3.0])
+    kt.upload_preset("hf://me/mine", model.save_to_preset(tmp_path / "mine"))
+    again = kt.from_preset("hf://me/mine")
+    assert again.class_names == ("a", "b", "c")
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    card = hub.repos["me/mine"]["README.md"].decode()
+    assert card.startswith("---\n") and "pipeline_tag: image-classification" in card
+    hub.how = "read_only"
+    with pytest.raises(PermissionError, match="may not write"):
+        kt.upload_preset("hf://me/other", tmp_path / "mine")
+    with pytest.raises(ValueError, match="lacks .*config.json"):
+        kt.upload_preset("hf://me/other", tmp_path)
+
+
+def test_environment_of_the_library_is_obeyed(hub, tmp_path):
+    """In a process of its own: HF_ENDPOINT, HF_HOME and the token, which nothing prints."""
+    code = (
+        f"import keras_tokenlearner as kt; m = kt.from_preset({NAME!r}, num_heads=2); print(m.name)"
+    )
+    environment = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path), "HF_TOKEN": TOKEN}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment | {"HF_HUB_DISABLE_XET": "1"},
+    )
+    assert re.search("vit_base_patch16_224", done.stdout), done.stderr
+    assert TOKEN not in done.stdout + done.stderr

@@ -1,0 +1,36 @@
+"""A fixed sample of timm's ViTs; `python -m tests.presets.timm_rows` goes through all."""
+
+import pytest
+
+from tests.presets.timm_rows import judge, rows
+from tests.weights.foreign import peer
+
+ROWS = {row["name"]: row for row in rows()}
+EXACT = [
+    "vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+    "deit_tiny_distilled_patch16_224.fb_in1k",
+    "deit_tiny_patch16_224.fb_in1k",
+    "vit_small_patch14_reg4_dinov2.lvd142m",
+    "vit_base_patch32_clip_quickgelu_224.openai",
+    "vit_base_patch32_clip_224.laion2b_ft_in12k_in1k",
+    "vit_base_patch16_siglip_gap_224.v2_webli",
+]
+REFUSED = [
+    "vit_relpos_medium_patch16_224.sw_in1k",
+    "beit_base_patch16_224.in22k_ft_in22k",
+    "vit_tiny_r_s16_p8_224.augreg_in21k",
+]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_preset_of_timm_agrees_with_timm(name):
+    peer("timm")
+    verdict, what = judge(ROWS[name])
+    assert verdict == "exact", what
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_preset_of_timm_that_ours_cannot_be_is_refused(name):
+    peer("timm")
+    verdict, what = judge(ROWS[name])
+    assert verdict == "refused" and "lack" in what, (verdict, what)

@@ -1,0 +1,103 @@
+"""ViT of torchvision, against torchvision itself, and files under a wrong source."""
+
+import numpy as np
+import pytest
+
+from keras_tokenlearner.models import VisionTransformer
+from keras_tokenlearner.weights import plan_of
+from keras_tokenlearner.weights.positions import resize_table
+from keras_tokenlearner.weights.source import IMAGENET
+from tests.weights.foreign import augreg_entries, close, fill, normalised, outputs, peer, pixels
+
+
+def logits_model(plan, image=(32, 32), **changes):
+    return VisionTransformer(
+        plan.config_with(changes),
+        input_shape=(*image, 3),
+        classes=plan.classes,
+        classifier_activation=None,
+        preprocessing=plan.preprocessing,
+    )
+
+
+def test_torchvision_gives_its_own_logits():
+    models = peer("torchvision").models
+    sizes = {"patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 48}
+    module = fill(models.VisionTransformer(image_size=32, num_classes=5, **sizes))
+    plan = plan_of(module, num_heads=2)
+    assert plan.source == "torchvision" and plan.classes == 5
+    model = logits_model(plan)
+    report = plan.load(model)
+    assert not report.left and not report.unused
+    images = pixels()
+    expected = module(normalised(images, *IMAGENET)).detach().numpy()
+    close(outputs(model, images), expected)
+
+
+def test_heads_that_nothing_says_are_asked_for():
+    models = peer("torchvision").models
+    sizes = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 64, "mlp_dim": 48}
+    plan = plan_of(models.VisionTransformer(image_size=32, num_classes=5, **sizes))
+    with pytest.raises(ValueError, match="num_heads=.*hidden_dim / 64, here 1"):
+        plan.config  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "right"),
+    [
+        (("patch_embed.proj.weight", "blocks.0.ls1.gamma", "mask_token"), "timm", "dinov2"),
+        (
+            ("embeddings.patch_embeddings.projection.weight", "encoder.layer.0.layer_scale1.l"),
+            "huggingface_vit",
+            "huggingface_dinov2",
+        ),
+        (
+            ("embeddings.patch_embeddings.projection.weight", "embeddings.distillation_token"),
+            "huggingface_vit",
+            "huggingface_deit",
+        ),
+        (
+            (
+                "vision_model.embeddings.patch_embedding.weight",
+                "vision_model.embeddings.class_embedding",
+                "vision_model.pre_layrnorm.weight",
+                "vision_model.post_layernorm.weight",
+            ),
+            "huggingface_siglip",
+            "huggingface_clip",
+        ),
+    ],
+)
+def test_file_under_a_wrong_source_is_refused_with_the_right_one(names, given, right):
+    entries = {name: np.zeros((3, 3, 2, 2), np.float32) for name in names}
+    with pytest.raises(ValueError, match=f"of another source; pass .*'{right}'.*{given}"):
+        plan_of(entries, given)
+
+
+def test_names_of_no_source_are_listed():
+    with pytest.raises(ValueError, match="of none of .*augreg.*Its entries are a, b"):
+        plan_of({"a": np.zeros(1), "b": np.zeros(1)})
+
+
+def test_positions_of_meta_s_dinov2_are_resized_with_its_offset():
+    """Meta's own rule: scale factors of the new size plus 0.1, without antialiasing."""
+    torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
+    table = np.random.default_rng(0).normal(size=(7, 7, 4)).astype("float32")
+    for grid in ((3, 5), (16, 9), (7, 12)):
+        expected = torch.nn.functional.interpolate(
+            torch.from_numpy(table.transpose(2, 0, 1))[None],
+            scale_factor=tuple((size + 0.1) / 7 for size in grid),
+            mode="bicubic",
+        )[0].permute(1, 2, 0)
+        assert expected.shape[:2] == grid
+        found = resize_table(table, grid, "bicubic_offset")
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_positions_that_are_not_clear_ask_for_the_grid():
+    entries = augreg_entries(grid=(2, 8))
+    model = logits_model(plan_of(entries), image=(16, 64))
+    with pytest.raises(ValueError, match="it as `grid`, one of"):
+        plan_of(entries).load(model)
+    report = plan_of(entries, grid=(2, 8)).load(model)
+    assert not report.resized
