@@ -9,6 +9,7 @@ from sphinx.application import Sphinx
 
 from keras_tokenlearner.analysis import catalog_costs
 from keras_tokenlearner.applications import CATALOG, list_models
+from keras_tokenlearner.presets import list_checkpoints
 from keras_tokenlearner.weights import store
 
 
@@ -30,6 +31,30 @@ class Checkpoints(Directive):
     def run(self) -> list[nodes.Node]:
         rows = checkpoint_rows(self.arguments[0])
         return [table(("model", "weights", "input", "result", "size", "licence"), rows)]
+
+
+class Published(Directive):
+    """List the published checkpoints whose names fit a pattern."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        rows = published_rows(self.arguments[0])
+        return [table(("name", "input", "published top-1", "licence", "compared here"), rows)]
+
+
+def published_rows(pattern: str) -> list[tuple[str, ...]]:
+    """Return a row for each published checkpoint."""
+    return [
+        (
+            f"`{row.name}`",
+            "x".join(str(size) for size in row.input_size),
+            row.top1 or "-",
+            row.licence,
+            "yes" if row.is_checked else "not downloaded for a check",
+        )
+        for row in list_checkpoints(pattern)
+    ]
 
 
 def model_row(name: str) -> tuple[str, ...]:
@@ -85,4 +110,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directives."""
     app.add_directive("models", Models)
     app.add_directive("checkpoints", Checkpoints)
+    app.add_directive("published", Published)
     return {"parallel_read_safe": True}

@@ -163,7 +163,7 @@ def create_model(
     if plan is not None:
         plan.check_features()
         plan.check_open(changes)
-        config = dataclasses.replace(entry.config, **{**plan.fields, **changes})
+        config = dataclasses.replace(entry.config, **{**_trunk_fields(plan), **changes})
         built = build_model(
             owner, kind, config, plan, classes=classes, class_names=class_names, **arguments
         )
@@ -195,6 +195,33 @@ def create_model(
         sources = keras.utils.get_source_inputs(input_tensor)
         return keras.Model(sources, built(input_tensor), name=built.name)
     return built
+
+
+# Fields that the catalogue decides, where the weights are of another model of the package.
+_OF_THE_NAME = (
+    "reducer",
+    "num_tokens",
+    "pool_size",
+    "at",
+    "token_attention",
+    "token_pooling",
+    "over",
+    "fuser",
+    "fuser_beta",
+    "fuser_norm",
+    "stem",
+    "dropout_rate",
+    "attention_dropout_rate",
+    "drop_path_rate",
+    "rotary_tokens",
+)
+
+
+def _trunk_fields(plan):
+    """Return the fields that a checkpoint decides for a model of the catalogue."""
+    if plan.source != "keras_tokenlearner":
+        return plan.fields
+    return {name: value for name, value in plan.fields.items() if name not in _OF_THE_NAME}
 
 
 def _source(weights):

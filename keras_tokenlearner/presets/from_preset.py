@@ -29,6 +29,7 @@ from keras_tokenlearner.weights.plan import Normalization, Plan, plan_of
 from keras_tokenlearner.weights.source import FieldValue
 
 PresetName: TypeAlias = str | os.PathLike[str]
+_X2PLUS1D = "keras_tokenlearner>X2Plus1D"
 
 
 def from_preset(
@@ -109,6 +110,16 @@ def from_preset(
             f"{owner}: `num_tokens` is of the TokenLearner that `at` places; pass at=, a number of "
             f"blocks. Received: num_tokens={num_tokens!r}, at=None"
         )
+    network = _video_network(owner, preset)
+    if network is not None:
+        given = {"at": at, "classes": classes, "input_shape": input_shape, **changes}
+        asked = [name for name, value in given.items() if value is not None]
+        if asked:
+            raise ValueError(
+                f"{owner}: `{asked[0]}` is for presets of transformers, and this one is of an "
+                f"X2Plus1D. Received: {asked[0]}={given[asked[0]]!r}"
+            )
+        return network
     plan = open_preset(
         preset,
         owner,
@@ -255,6 +266,17 @@ def build_model(
     if report.left or report.reset:
         warnings.warn(str(report), stacklevel=3)
     return model
+
+
+def _video_network(owner: str, preset: PresetName) -> VisionModel | None:
+    """Return the model of a preset of an X2Plus1D; `None` for other presets."""
+    if str(preset) in table():
+        return None
+    files = fetch_files(owner, parse_address(owner, preset))
+    path = files.configs.get("config.json")
+    if path is None or read_json(owner, path).get("registered_name") != _X2PLUS1D:
+        return None
+    return _own_model(owner, files)
 
 
 def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:

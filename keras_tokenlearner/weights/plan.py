@@ -202,7 +202,7 @@ class Plan:
         shown = _shown(self._arrays, recipe)
         self.sizes: dict[str, FieldValue] = _sizes(self._arrays)
         said_fields = dict(said.fields)
-        for name in ("num_heads", "patch_size"):
+        for name in ("num_heads", "patch_size", "mlp_dim"):
             if name in said_fields:
                 self.sizes[name] = said_fields.pop(name)
         self.fields: dict[str, FieldValue] = {**recipe.config, **shown, **said_fields}
@@ -680,7 +680,7 @@ def _same_pixels(one: Preprocessing, other: Preprocessing) -> bool:
 
 def _of_model(model: VisionTransformer) -> Statement:
     """Return what a model of ours says of itself."""
-    sizes = ("hidden_dim", "num_layers", "mlp_dim")
+    sizes = ("hidden_dim", "num_layers")
     said = {
         one.name: getattr(model.config, one.name)
         for one in fields(model.config)

@@ -1,0 +1,106 @@
+"""Folders that `save_to_preset` writes and `from_preset` opens, and configs that are refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+import keras_tokenlearner as kt
+from keras_tokenlearner import create_model
+from keras_tokenlearner.applications.load import load_model
+from keras_tokenlearner.models import Preprocessing, VisionTransformer, X2Plus1D
+
+
+def saved(tmp_path, name="tokenlearner_pico8_4at1", **changes):
+    model = create_model(name, classes=3, **changes)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.2, array.shape) for array in model.get_weights()])
+    return model, model.save_to_preset(tmp_path / "mine")
+
+
+def same(one, other):
+    assert [w.path for w in one.weights] == [w.path for w in other.weights]
+    for ours, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_preset_of_a_folder_is_the_same_model(tmp_path):
+    pixels = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3), crop_fraction=0.9)
+    names = ["a", "b", "c"]
+    model, folder = saved(tmp_path, preprocessing=pixels, class_names=names, activation="gelu")
+    again = kt.from_preset(folder)
+    same(model, again)
+    assert again.config == model.config and again.class_names == ("a", "b", "c")
+    assert again.preprocessing == pixels
+    assert json.loads((folder / "class_names.json").read_text()) == names
+    same(model, load_model(folder, owner="test"))
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\n") and "library_name: keras_tokenlearner" in card
+
+
+def test_preset_with_other_classes_keeps_the_body_and_reports_the_head(tmp_path):
+    model, folder = saved(tmp_path, class_names=["a", "b", "c"])
+    with pytest.warns(UserWarning, match="reset    2: head/kernel, head/bias"):
+        other = kt.from_preset(folder, classes=5)
+    assert other.output_shape == (None, 5) and other.class_names is None
+    for ours, theirs in zip(model.get_weights()[:-2], other.get_weights()[:-2], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    features = kt.from_preset(folder, include_top=False, input_shape=(64, 32, 3))
+    assert features.output_shape == (None, 32)
+
+
+def test_preset_of_a_video_network_is_refused_as_a_plan_of_a_transformer(tmp_path):
+    model, folder = saved(tmp_path, "x2plus1d_pico")
+    assert isinstance(model, X2Plus1D)
+    same(model, X2Plus1D.from_preset(folder))
+    with pytest.raises(ValueError, match="is of a X2Plus1D"):
+        VisionTransformer.from_preset(folder)
+    with pytest.raises(ValueError, match="`at`.*X2Plus1D"):
+        kt.from_preset(folder, at=1)
+
+
+def test_what_is_no_model_of_ours_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match="save_to_preset: `model`.*str"):
+        kt.presets.save_to_preset("vit_b16", tmp_path)
+
+
+def test_damaged_presets_are_refused(tmp_path):
+    _, folder = saved(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    for said, message in (
+        ("[" * 100_000, "config.json is damaged"),
+        ("[]", "config.json is damaged: it is no object"),
+        ("{}", "none of timm, transformers and Keras"),
+        (json.dumps(config | {"registered_name": "keras_tokenlearner>Other"}), "Other"),
+        (json.dumps(config | {"config": {"config": {"hidden_dim": "x"}}}), "config.json is dam"),
+        (json.dumps({"model_type": "llama"}), "model_type='llama'"),
+        (json.dumps({"architecture": "resnet50", "num_features": 3}), "architecture='resnet50'"),
+        (
+            json.dumps(
+                {
+                    "architecture": "vit_base_patch16_224",
+                    "num_features": 768,
+                    "model_args": {"qk_norm": True},
+                }
+            ),
+            "qk_norm",
+        ),
+    ):
+        (folder / "config.json").write_text(said)
+        with pytest.raises(ValueError, match=message):
+            kt.from_preset(folder)
+    (folder / "model.weights.h5").unlink()
+    with pytest.raises(ValueError, match="holds no weights"):
+        kt.from_preset(folder)
+    with pytest.raises(ValueError, match="no such file or folder"):
+        kt.from_preset(folder / "none")
+    with pytest.raises(ValueError, match="`num_tokens` .*`at`.*num_tokens=8"):
+        kt.from_preset(folder, num_tokens=8)
+
+
+def test_named_model_keeps_its_tokens_with_the_weights_of_a_plain_preset(tmp_path):
+    model, folder = saved(tmp_path, "vit_pico8", activation="gelu")
+    with pytest.warns(UserWarning, match="token_learner: These layers start untrained"):
+        named = create_model("tokenlearner_pico8_4at1", weights=folder)
+    assert len(named.token_learners) == 1 and named.config.activation == "gelu"
+    np.testing.assert_array_equal(*(m.head.get_weights()[0] for m in (named, model)))
