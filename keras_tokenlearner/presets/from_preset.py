@@ -23,8 +23,8 @@ from keras_tokenlearner.models.vision_model import Activation, Policy, VisionMod
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.checkpoints import table
 from keras_tokenlearner.presets.config_json import read_json, read_statement
-from keras_tokenlearner.presets.hub import PresetFiles, fetch_files
-from keras_tokenlearner.weights import STORE, load_weights
+from keras_tokenlearner.presets.hub import HEAD, PresetFiles, fetch_files
+from keras_tokenlearner.weights import STORE, Checkpoint, load_weights, read_checkpoint
 from keras_tokenlearner.weights.plan import Normalization, Plan, plan_of
 from keras_tokenlearner.weights.source import FieldValue
 
@@ -203,7 +203,7 @@ def open_preset(
     if row and "config.json" not in files.configs:
         statement = row.statement()
     return plan_of(
-        files.weights,
+        _with_head(owner, files),
         address.source or statement.source,
         statement=statement,
         owner=owner,
@@ -266,6 +266,14 @@ def build_model(
     if report.left or report.reset:
         warnings.warn(str(report), stacklevel=3)
     return model
+
+
+def _with_head(owner: str, files: PresetFiles) -> Checkpoint | Path:
+    """Return the weights of a preset, with the head that keras-hub keeps in a file of its own."""
+    if HEAD not in files.configs or files.weights.suffix != ".h5":
+        return files.weights
+    backbone, head = (read_checkpoint(path, owner) for path in (files.weights, files.configs[HEAD]))
+    return Checkpoint({**head.entries, **backbone.entries}, str(files.weights))
 
 
 def _video_network(owner: str, preset: PresetName) -> VisionModel | None:

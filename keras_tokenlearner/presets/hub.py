@@ -21,12 +21,12 @@ WEIGHTS = (
     "open_clip_model.safetensors",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
-    "task.weights.h5",
     "model.weights.h5",
     "model.weights.json",
     "flax_model.msgpack",
 )
-CONFIGS = ("config.json", "preprocessor_config.json", "image_converter.json", "task.json")
+HEAD = "task.weights.h5"  # of keras-hub, whose backbone has its own file
+CONFIGS = ("config.json", "preprocessor_config.json", "image_converter.json", "task.json", HEAD)
 # PyTorch's hub writes the first digits of the sha256 into file names: vit_b_16-c867db91.pth.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.\w+$")
 
@@ -37,7 +37,7 @@ class PresetFiles:
 
     Attributes:
         weights: Path of the weights, or of the index of their parts.
-        configs: Paths of the JSON files that are there, by name.
+        configs: Paths of the JSON files that are there, and of keras-hub's head, by name.
     """
 
     weights: Path

@@ -2,6 +2,7 @@
 
 import pytest
 
+import keras_tokenlearner as kt
 from keras_tokenlearner.weights import load
 from tests.weights.foreign import build, close, outputs, peer, pixels, randomise
 
@@ -53,3 +54,14 @@ def test_head_behind_another_layer(tmp_path):
         with pytest.raises(ValueError, match="follows layers that this model lacks"):
             load(model, "keras_hub", checkpoint)
         assert len(load(model, "keras_hub", checkpoint, head="drop").unused) >= 4
+
+
+@pytest.mark.parametrize("form", ["backbone", "classifier"])
+def test_preset_folder_of_keras_hub_gives_its_own_outputs(form, tmp_path):
+    classifier = theirs()
+    theirs_model = classifier if form == "classifier" else classifier.backbone
+    theirs_model.save_to_preset(str(tmp_path))
+    model = kt.from_preset(tmp_path, classifier_activation=None)
+    images = pixels()
+    expected = outputs(theirs_model, images / 127.5 - 1)
+    close(outputs(model, images), expected if form == "classifier" else expected[:, 0])
