@@ -66,10 +66,9 @@ def create_model(
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
             itself. Without, it takes pixels in [-1, 1].
         weights: `None` for random weights, the name of included weights, the path of a
-            `.weights.h5` file, or another library's: an address as `from_preset` takes it, such as
-            `"hf://timm/vit_base_patch16_224.augreg_in21k"`, or a file, with its source before it
-            where its names do not tell, such as `"timm:FILE"`. The checkpoint then decides what
-            the catalogue does not. Positions are resized to the model's grid.
+            `.weights.h5` file, or an address or file that `from_preset` takes, such as
+            `"hf://timm/vit_base_patch16_224.augreg_in21k"`. The checkpoint then sets the fields
+            that the name does not. Positions are resized to the model's grid.
         input_tensor: A `keras.Input` to build on. For a tensor computed from one, the result is a
             plain `keras.Model` that calls the model on it.
         input_shape: `(height, width, channels)`, with frames before them for videos. Defaults to
@@ -77,11 +76,11 @@ def create_model(
             fit.
         pooling: Without top: `None` for the tokens, `"avg"`, `"max"`, or, for a transformer,
             `"token"`.
-        classes: Integer, classes of the top. Defaults to those of the weights, or 1000 without.
-            Another number than that of the weights makes a new head, with a warning.
+        classes: Integer, classes of the top. Defaults to the classes of the weights, or 1000.
+            Another number makes a new head, with a warning.
         classifier_activation: Activation of the top; `None` gives logits.
         normalization: `(mean, std)` of the pixels in [0, 1] that another library's weights were
-            trained on, or `"half"`, `"imagenet"` or `"clip"`. It wins over what the file says.
+            trained on, or `"half"`, `"imagenet"` or `"clip"`. It wins over the file.
         grid: `(H, W)` or `(T, H, W)` of the file's positions, where that is not clear.
         preprocessing: A `keras_tokenlearner.models.Preprocessing`; by default pixels are scaled to
             [-1, 1].
@@ -113,7 +112,7 @@ def create_model(
     owner = f"create_model({model!r})"
     fields = [field.name for field in dataclasses.fields(entry.config)]
     check_arguments(model, weights, input_shape, changes, fields)
-    # What is neither a path nor a name is refused before a large model is built.
+    # A wrong path or name raises an error before a large model is built.
     is_file = str(weights).endswith(".weights.h5") and not SOURCES.keys() & {_source(weights)}
     stored = plan = of_weights = None
     if weights is not None and is_file and "://" not in str(weights):
@@ -140,7 +139,7 @@ def create_model(
         of_weights = stored.classes
     if plan is None and (normalization is not None or grid is not None):
         raise ValueError(
-            f"{owner}: `normalization` and `grid` say what another library's weights were trained "
+            f"{owner}: `normalization` and `grid` describe weights of another library, trained "
             f"on. Received: normalization={normalization!r}, grid={grid!r}, weights={weights!r}"
         )
     computed = input_tensor is not None and not is_input(input_tensor)
@@ -178,7 +177,7 @@ def create_model(
             class_names=class_names,
             **arguments,
         )
-        # With another number of classes the body goes through a model with those of the weights.
+        # With another number of classes, the body is loaded by a model with the old number.
         loaded = kind(config, classes=of_weights, **arguments) if new_head else built
         if stored:
             store.load_stored(loaded, stored)

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_tokenlearner._checks import check_int
 
-# Files by their number of classes: the order of ImageNet-1k, and that of the 21,843 classes of
+# Files by their number of classes: the orders of ImageNet-1k and of the 21,843 classes of
 # ImageNet-21k that AugReg's checkpoints have.
 _FILES = {1000: "imagenet_1k.csv", 21843: "imagenet_21k.csv"}
 
@@ -24,12 +24,12 @@ def decode_predictions(
     Args:
         preds: Array of shape (B, classes), from `model.predict`.
         top: Integer, how many classes to return for each example.
-        class_names: Names of the classes, such as `model.class_names`. By default those of
+        class_names: Names of the classes, such as `model.class_names`. By default the names of
             ImageNet-1k or ImageNet-21k, for 1,000 or 21,843 classes.
 
     Returns:
-        For each example a list of `(id, name, score)`, the highest score first. The id is that of
-        WordNet for ImageNet, else the number of the class.
+        For each example a list of `(id, name, score)`, the highest score first. The id is WordNet's
+        for ImageNet, else the number of the class.
 
     Raises:
         ValueError: If the array has another shape, or as many classes as no names are known for.
@@ -76,8 +76,8 @@ def preprocess_input(x: np.ndarray, data_format: str | None = None) -> np.ndarra
     """Return the pixels as they are: the models take [0, 255] and normalise them themselves.
 
     It is here for code that is written for `keras.applications`. A model that was built with
-    `include_preprocessing=False` takes `(x / 255 - mean) / std`, with those of
-    `model.preprocessing`.
+    `include_preprocessing=False` takes `(x / 255 - mean) / std`, with the mean and
+    std of `model.preprocessing`.
 
     Args:
         x: Pixels in [0, 255].

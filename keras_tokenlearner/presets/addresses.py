@@ -1,4 +1,4 @@
-"""What a user may write for weights: addresses of hubs and of files, with a source before them."""
+"""Addresses of weights: hubs, https and files, with a source before them."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ class PublishedCheckpoint:
     """A row of the table.
 
     Attributes:
-        name: What `from_preset` takes.
+        name: Name for `from_preset`.
         family: Family of models.
         address: Where it is: `hf://`, `kaggle://`, or `https://` with its source before it.
         sha256: First digits of the published sha256, where one is published; else empty.
@@ -57,7 +57,7 @@ class PublishedCheckpoint:
     is_checked: bool
 
     def statement(self) -> Statement:
-        """Return what the row says of a file that has no config.json."""
+        """Return the statement of the row for a file without a config.json."""
         return Statement(
             fields={
                 "num_heads": self.num_heads,

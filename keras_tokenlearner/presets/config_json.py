@@ -1,7 +1,7 @@
-"""What stands beside weights on a hub: config.json of timm, transformers or Keras, told apart.
+"""Config files next to weights on a hub: of timm, transformers and Keras, told apart.
 
-What such files say wins over what a source's files usually are; what they leave out of timm's
-models, which are many families under one set of names, is in `files/timm_architectures.csv`.
+A config file wins over the usual settings of a source. timm's files have many families under one
+set of names; the settings that they leave out are in `files/timm_architectures.csv`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _TRANSFORMERS = {
 
 
 def read_statement(owner: str, configs: Mapping[str, Path]) -> Statement:
-    """Return what the JSON files beside weights say.
+    """Return the statement of the JSON files next to weights.
 
     Args:
         owner: Name of the function that the user called, for error messages.
@@ -217,7 +217,7 @@ def _of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
     if isinstance(vision.get("num_attention_heads"), int):
         fields["num_heads"] = vision["num_attention_heads"]
     elif kind == "clip" or kind.startswith("siglip") or kind == "clip_vision_model":
-        # Configs of transformers leave out what is at its default, B/32 for CLIP and B/16.
+        # Configs of transformers leave out defaults, B/32 for CLIP and B/16.
         fields["num_heads"] = 12
     epsilon = vision.get("layer_norm_eps")
     if isinstance(epsilon, float):

@@ -77,9 +77,9 @@ def from_preset(
         input_shape: `(height, width, channels)`, with frames before them for videos; positions are
             resized. Defaults to the checkpoint's.
         normalization: `(mean, std)` of the pixels in [0, 1], or `"half"`, `"imagenet"` or
-            `"clip"`. It wins over what the checkpoint says.
-        layer_norm_epsilon: Epsilon of the norms. It wins over what the checkpoint says.
-        activation: Activation of the MLPs. It wins over what the checkpoint says.
+            `"clip"`. It wins over the checkpoint.
+        layer_norm_epsilon: Epsilon of the norms. It wins over the checkpoint.
+        activation: Activation of the MLPs. It wins over the checkpoint.
         num_heads: Heads of the attentions, where the checkpoint does not say.
         grid: `(H, W)` or `(T, H, W)` of the checkpoint's positions, where it does not say.
         resize: How positions are resized, as `keras_tokenlearner.weights.plan_of` takes it.
@@ -87,12 +87,12 @@ def from_preset(
         **changes: Further fields of `VisionTransformerConfig` to change, such as `dropout_rate`.
 
     Returns:
-        A `VisionTransformer`, or what the preset of our own was saved from.
+        A `VisionTransformer`, or the `X2Plus1D` that the preset was saved from.
 
     Raises:
         ImportError: If the hub's library is not installed (the extras `hf` and `kaggle`).
-        ValueError: If there is no such preset, or it is damaged, or its model is none of ours, or
-            something about it must be said.
+        ValueError: If there is no such preset, it is damaged, our models lack a feature of it, or
+            a setting of it must be passed.
         PermissionError: If the preset is gated or private.
         ConnectionError: If it cannot be downloaded and is not in the cache.
 
@@ -182,7 +182,7 @@ def open_preset(
     model, _, stored = str(preset).rpartition("/")
     if (model, stored) in STORE:
         raise ValueError(
-            f"{owner}: weights that ship have models of the catalogue; call "
+            f"{owner}: included weights have models of the catalogue; call "
             f"create_model({model!r}, weights={stored!r})"
         )
     row = table().get(str(preset))
@@ -231,8 +231,8 @@ def build_model(
 ) -> VisionModel:
     """Build a model of a config and load a plan into it: the one rule about classes.
 
-    `classes=None` takes the checkpoint's classifier; another number makes a new one. What stays
-    untrained is reported in a warning.
+    `classes=None` takes the checkpoint's classifier; another number makes a new one. A
+    warning reports the untrained layers.
     """
     head = "keep"
     if include_top:
@@ -313,7 +313,7 @@ def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tup
         return plan.input_shape
     if plan.grid is None or len(plan.grid) != len(config.patch_size):
         raise ValueError(
-            f"{owner}: {plan.origin} does not say on what grid its positions stand; pass "
+            f"{owner}: {plan.origin} does not state the grid of its positions; pass "
             f"`input_shape` and `grid`. Received: input_shape=None, grid={plan.grid}"
         )
     sizes = (n * patch for n, patch in zip(plan.grid, config.patch_size, strict=True))
@@ -321,6 +321,6 @@ def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tup
 
 
 def _name(preset: PresetName) -> str:
-    """Return a name of a model that Keras accepts, from that of a preset."""
+    """Return the name of a preset as Keras accepts names of models."""
     name = Path(str(preset).rpartition("@")[0] or str(preset)).name
     return "".join(c if c.isalnum() else "_" for c in name).strip("_") or "model"

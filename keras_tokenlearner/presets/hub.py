@@ -14,7 +14,7 @@ from keras_tokenlearner.presets.addresses import FORMS, Address
 from keras_tokenlearner.weights.files import sha256
 from keras_tokenlearner.weights.store import download
 
-# What a folder may hold weights in, the first that is there.
+# Names of weight files in a folder; the first that exists is taken.
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -149,7 +149,7 @@ def _get_parts(owner: str, index: Path, get: Callable[[str], Path | None]) -> No
 
 
 def _hf_error(owner: str, address: Address, errors: object, error: Exception) -> Exception:
-    """Return what to tell the user. Messages of the library are not shown: they hold addresses."""
+    """Return the error for the user, without the messages of the library."""
     place = f"hf://{address.place}"
     if isinstance(error, errors.GatedRepoError):
         return PermissionError(
@@ -182,7 +182,7 @@ def _from_kaggle(owner: str, handle: str) -> Path:
     kagglehub = require("kagglehub", "kaggle")
     try:
         return Path(kagglehub.model_download(handle))
-    except Exception as error:  # the library's own errors, and those of the network under it
+    except Exception as error:  # errors of the library and of the network
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             raise PermissionError(

@@ -31,7 +31,7 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
         The path of the folder.
 
     Raises:
-        ValueError: If the model is none of ours.
+        ValueError: If the model is of another class.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""From a checkpoint to a model of ours: read and converted once, loaded whole or not at all."""
+"""From a checkpoint to our model: read and converted once, loaded whole or not at all."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ _DEFAULT = {one.name: one.default for one in fields(VisionTransformerConfig)}
 
 @dataclass(frozen=True)
 class Statement:
-    """What a checkpoint says of itself beside its arrays, in a config.json or as an argument.
+    """Settings of a checkpoint that are not in its arrays, from a config.json or arguments.
 
     Attributes:
         source: Name of the source, or `None` where the entries' names tell.
@@ -97,10 +97,10 @@ class Statement:
         class_names: Names of its classes, or `None`.
         grid: Grid of its positions, or `None`.
         input_size: `(height, width)` of its pictures, or `None`.
-        input_shape: Shape of its model's input, or `None` for that of its positions.
+        input_shape: Shape of its model's input, or `None` for the grid of its positions.
         resize: Method by which its positions are resized, or `None` for the source's.
-        pooling: What its features are without a head: `"token"`, `"avg"` or `None`.
-        missing: Names of features that no model of ours has.
+        pooling: Pooling of its features without a head, or `None`.
+        missing: Names of features that our models lack.
         is_config: Whether it is of a config.json, which leaves nothing out.
     """
 
@@ -119,20 +119,20 @@ class Statement:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load` did. `print` it.
+    """The result of `load`. `print` it.
 
     Attributes:
         model: Name of the model.
         source: Name of the source.
         origin: Where the weights came from: a path, or "a mapping".
         loaded: Paths of variables to the names of the entries that they came from.
-        resized: Paths of variables to what was done to their shape.
-        adapted: Paths of variables to what else was done to their values.
-        left: Paths of the variables that kept what they had.
-        reset: Paths of the variables that were initialised anew.
+        resized: Paths of variables to the changes of their shape.
+        adapted: Paths of variables to the changes of their values.
+        left: Paths of the variables that kept their values.
+        reset: Paths of the variables that were initialised again.
         unused: Names of the entries that found no place.
         added: Names of the layers that a plain ViT lacks and the file did not fill.
-        differences: What the model has otherwise than the source, where that was allowed.
+        differences: Settings that differ between model and source, where allowed.
     """
 
     model: str
@@ -168,7 +168,7 @@ class LoadReport:
 
 
 class Plan:
-    """A checkpoint as weights of ours, converted once: what model it needs, and its loading.
+    """A checkpoint as our weights, converted once: the config it needs, and its loading.
 
     `plan_of` makes one.
 
@@ -179,8 +179,8 @@ class Plan:
         sizes: Fields that are its sizes, as far as its arrays or its config.json tell them.
         classes: Classes of its head; `None` without a head.
         class_names: Names of its classes, or `None`.
-        preprocessing: The `Preprocessing` of its pictures; `None` where nothing says it.
-        pooling: What its features are without a head.
+        preprocessing: The `Preprocessing` of its pictures; `None` where it is not stated.
+        pooling: Pooling of its features without a head.
         grid: Grid of its positions, or `None` where that is not clear.
     """
 
@@ -247,7 +247,7 @@ class Plan:
 
     @property
     def open(self) -> dict[str, tuple[FieldValue, ...]]:
-        """What neither the checkpoint nor its source says, and the usual values of it."""
+        """Settings that neither checkpoint nor source states, and their usual values."""
         known = {**self.fields, "normalization": self.preprocessing}
         choices = self._recipe.choices
         unsaid = {name: usual for name, usual in choices.items() if known.get(name) is None}
@@ -265,7 +265,7 @@ class Plan:
         """Return the config of the checkpoint's model, with fields changed.
 
         Raises:
-            ValueError: If nothing says the heads, the activation or the epsilon, or our models
+            ValueError: If the heads, the activation or the epsilon are not stated, or our models
                 lack a feature of the checkpoint's.
         """
         self.check_features()
@@ -280,7 +280,7 @@ class Plan:
         return VisionTransformerConfig(**merged)
 
     def check_open(self, given: Fields = {}) -> None:  # noqa: B006 (never changed)
-        """Raise `ValueError` with the usual values of what nothing says, but for what is given."""
+        """Raise `ValueError` with usual values of settings that are neither stated nor given."""
         unsaid = {name: usual for name, usual in self.open.items() if name not in given}
         if unsaid:
             hints = "; ".join(
@@ -292,7 +292,7 @@ class Plan:
             )
 
     def check_features(self) -> None:
-        """Raise `ValueError` if the checkpoint's model has what ours lack."""
+        """Raise `ValueError` if our models lack a feature of the checkpoint."""
         if self.missing:
             raise ValueError(
                 f"{self.owner}: {self.origin} is of a model with {', '.join(self.missing)}, which "
@@ -307,7 +307,7 @@ class Plan:
         partial: bool = False,
         check_settings: bool = True,
     ) -> LoadReport:
-        """Load the checkpoint into a model of ours, whole or not at all.
+        """Load the checkpoint into our model, whole or not at all.
 
         The class token's position becomes part of the class token; a model that averages drops
         both. A file with TokenLearners goes into models with as many.
@@ -315,7 +315,7 @@ class Plan:
         Args:
             model: A `VisionTransformer`.
             head: `"keep"` loads the file's classifier, where it has one, `"drop"` leaves the
-                model's as it is, `"reset"` initialises it anew, for other classes.
+                model's as it is, `"reset"` initialises it again, for other classes.
             embedding: `"central_frame"` or `"inflate"`, how the patches of an image become
                 tubelets.
             partial: Boolean, whether to go on although variables other than the head, or layers of
@@ -384,7 +384,7 @@ class Plan:
         )
 
     def _drop_unread(self) -> None:
-        """Leave out what our config refuses where nothing reads it."""
+        """Leave out fields that our config refuses as unread."""
         fields = self.fields
         prefix = fields.get("class_token") or fields.get("register_tokens")
         if not prefix:
@@ -426,7 +426,7 @@ class Plan:
         differences = structure.disagreements(wanted)
         for name in _UNSEEN:
             have, must = getattr(structure.config, name), self.fields.get(name, _DEFAULT[name])
-            # What no array shows is compared where the checkpoint says it, or where ours differs.
+            # Settings that no array shows are compared where the checkpoint states them.
             if have != must and (name in self.fields or self._is_described or name in _TOLD):
                 differences.append(f"{name} is {have!r} and must be {must!r}")
         ours = getattr(structure.model, "preprocessing", None) or Preprocessing()
@@ -441,7 +441,7 @@ class Plan:
     def _match(
         self, arrays: Arrays, structure: Structure, head: str, partial: bool
     ) -> tuple[list[str], list[str], list[str]]:
-        """Take out of `arrays` what has no place in the model, and see what is missing.
+        """Take arrays without a place in the model out of `arrays`, and find missing ones.
 
         Returns:
             The names of the unused entries, the paths of the variables that are left as they are,
@@ -485,7 +485,7 @@ class Plan:
                 f"{owner}: model and file are of different architectures, so the model is "
                 f"unchanged. Not in the file: {listed(missing) or 'nothing'}. Without a place in "
                 f"the model: {listed(unknown) or 'nothing'}. Build the model otherwise "
-                "(plan_of(...).config helps), or pass partial=True to go on with what fits"
+                "(plan_of(...).config helps), or pass partial=True to load the rest"
             )
         all_unused = [entries.full_name(name) for name in entries.unused()]
         origins = [name for origin in homeless.values() for name in origin.split(BOTH)]
@@ -506,7 +506,7 @@ def plan_of(
     resize: str | None = None,
     owner: str = "plan_of",
 ) -> Plan:
-    """Read a checkpoint of another library, once: what model it needs, and how it loads.
+    """Read a checkpoint of another library, once: the config it needs, and its loading.
 
     Args:
         checkpoint: Path of a file, a mapping of names to arrays or a model, as `read_checkpoint`
@@ -514,11 +514,11 @@ def plan_of(
         source: `"augreg"`, `"scenic"`, `"timm"`, `"timm_deit"`, `"dinov2"`, `"torchvision"`,
             `"huggingface_vit"` and the other `"huggingface_..."`, `"keras_hub"`, or
             `"keras_tokenlearner"`. By default the names of the entries tell.
-        statement: What a config.json says, if there is one.
+        statement: Statement of a config.json, if there is one.
         normalization: `(mean, std)` of the pixels, in [0, 1], that the file was trained on, or
-            `"half"` (both 0.5), `"imagenet"` or `"clip"`. It wins over what the file says.
-        layer_norm_epsilon: Epsilon of the norms. It wins over what the file says.
-        activation: Activation of the MLPs. It wins over what the file says.
+            `"half"` (both 0.5), `"imagenet"` or `"clip"`. It wins over the file.
+        layer_norm_epsilon: Epsilon of the norms. It wins over the file.
+        activation: Activation of the MLPs. It wins over the file.
         num_heads: Heads of the attentions, which names and shapes of many files do not say.
         grid: `(H, W)` or `(T, H, W)` of the file's positions; by default a square.
         resize: `"bilinear"` with aligned corners, `"bicubic"`, `"bicubic_antialias"` or
@@ -582,7 +582,7 @@ def load(
     partial: bool = False,
     check_settings: bool = True,
 ) -> LoadReport:
-    """Load weights of another library into a model of ours, whole or not at all.
+    """Load weights of another library into our model, whole or not at all.
 
     It is `plan_of` and `Plan.load` in one, for a model that exists.
 
@@ -616,7 +616,7 @@ def load(
     {'positions/table': '4x4 to 8x8, bilinear'}
     """
     owner = f"load({source!r})"
-    Structure(owner, model)  # what is no model of ours is refused before anything is read
+    Structure(owner, model)  # a wrong model raises an error before anything is read
     plan = plan_of(
         checkpoint, source, normalization=normalization, grid=grid, resize=resize, owner=owner
     )
@@ -679,7 +679,7 @@ def _same_pixels(one: Preprocessing, other: Preprocessing) -> bool:
 
 
 def _of_model(model: VisionTransformer) -> Statement:
-    """Return what a model of ours says of itself."""
+    """Return the statement of our model."""
     sizes = ("hidden_dim", "num_layers")
     said = {
         one.name: getattr(model.config, one.name)
@@ -718,7 +718,7 @@ def _sizes(arrays: Arrays) -> dict[str, FieldValue]:
 
 
 def _shown(arrays: Arrays, recipe: Source) -> dict[str, FieldValue]:
-    """Return what the arrays of a file say of its model, beside sizes."""
+    """Return the fields that the arrays of a file show, except its sizes."""
     paths = {"".join(c for c in path if not c.isdigit()).strip("_") for path in arrays}
     config: dict[str, FieldValue] = {
         "class_token": "class_token/tokens" in arrays,
@@ -807,7 +807,7 @@ def _may_be_rotary(entries: Entries) -> bool:
 
 
 def _is_pooled(arrays: Arrays) -> bool:
-    """Return whether the last norm of a file stands behind the pooling, by the name it had."""
+    """Return whether the last norm of a file follows the pooling, by the name it had."""
     paths = (f"{names.NORM}/gamma", f"{names.NORM}/scale")
     return any("fc_norm" in arrays[path].origin for path in paths if path in arrays)
 
@@ -859,7 +859,7 @@ def _split_heads(arrays: Arrays, structure: Structure) -> None:
 
 
 def _check_head(owner: str, arrays: Arrays, structure: Structure, between: list[str]) -> None:
-    """Raise `ValueError`, with what to do, if the file's head is not one for the model."""
+    """Raise `ValueError`, with the fix, if the file's head does not fit the model."""
     kernel = structure.variables.get("head/kernel")
     if kernel is None or "head/kernel" not in arrays:
         return

@@ -39,7 +39,7 @@ def fit_positions(
         file_grid: Grid of the file's positions; by default the model's, or a square.
 
     Returns:
-        What was done, by path: values that changed, and shapes that changed.
+        Changes by path: of values, and of shapes.
 
     Raises:
         ValueError: If the file's grid is not clear.
@@ -60,7 +60,7 @@ def fit_positions(
 
 
 def file_grids(arrays: Arrays, given: Sequence[int] | None = None) -> list[tuple[int, ...]]:
-    """Return the grids that a file's positions may stand on, without a model to compare with."""
+    """Return the grids that a file's positions may have, without a model to compare with."""
     if TABLE not in arrays:
         return []
     table, _ = arrays[TABLE]
@@ -153,7 +153,7 @@ def _candidates(
     """Return the numbers of prefix positions and the grids that so many positions may have."""
     table, _ = arrays[TABLE]
     counts = [len(arrays[f"{n}/tokens"].array) for n in _PREFIX if f"{n}/tokens" in arrays]
-    # Positions may be those of the patches alone, or of some or all of the tokens before them.
+    # A table has the positions of the patches, and of some or all of the tokens before them.
     prefixes = [sum(counts[:index]) for index in range(len(counts) + 1)]
     of_video = _EMBEDDING in arrays and arrays[_EMBEDDING].array.ndim == 5
     return [
@@ -166,7 +166,7 @@ def _candidates(
 def _grids(
     count: int, grid: tuple[int, ...] | None, given: tuple[int, ...] | None, of_video: bool
 ) -> list[tuple[int, ...]]:
-    """Return the grids that so many positions may stand on: the model's, or a square."""
+    """Return the grids that so many positions may have: the model's, or a square."""
     if given is not None:
         return [given] if math.prod(given) == count else []
     if count < 1:
@@ -189,13 +189,13 @@ def _bicubic(old: int, new: int, method: str) -> np.ndarray:
     # PyTorch's constants: -0.5 with antialias, as Pillow has it, -0.75 without.
     a, width = (-0.5, max(scale, 1.0)) if antialias else (-0.75, 1.0)
     centre = (np.arange(new)[:, None] + 0.5) * scale - 0.5
-    if antialias:  # what falls off the edge is left out
+    if antialias:  # places outside of the table are left out
         place = np.arange(old)[None]
         weights = _cubic((place - centre) / width, a)
         return weights / weights.sum(1, keepdims=True)
     place = np.floor(centre) + np.arange(-1, 3)[None]
     matrix = np.zeros((new, old))
-    index = np.clip(place, 0, old - 1).astype(int)  # what falls off repeats the edge
+    index = np.clip(place, 0, old - 1).astype(int)  # places outside of the table repeat the edge
     np.add.at(matrix, (np.arange(new)[:, None], index), _cubic(place - centre, a))
     return matrix
 

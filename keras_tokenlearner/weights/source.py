@@ -1,4 +1,4 @@
-"""What a source of weights is, and the entries of one checkpoint under the names of its source."""
+"""Sources of weights, and the entries of a checkpoint under the names of its source."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Arrays = dict[str, Named]
 
 @dataclass(frozen=True)
 class Source:
-    """How the checkpoints of one source become weights of ours.
+    """How the checkpoints of one source become our weights.
 
     Attributes:
         convert: Function of `Entries`. It returns the paths of our variables to `Named` arrays.
@@ -89,12 +89,12 @@ class Source:
         return _has(checkpoint, self.marks, all)
 
     def proves(self, checkpoint: Checkpoint) -> bool:
-        """Return whether the names of a checkpoint are those of this source alone."""
+        """Return whether the names of a checkpoint belong to this source alone."""
         return bool(self.proof) and _has(checkpoint, self.proof, all)
 
 
 class Entries:
-    """What a checkpoint holds, by the names of its source, and which of it was taken.
+    """The entries of a checkpoint, by the names of its source, and which were taken.
 
     Checkpoints keep the same network under various prefixes ("params/", "vit.", "module."). The
     prefix is what stands before the source's `anchor`, a name that every file of it has; names
@@ -115,7 +115,7 @@ class Entries:
         self._full = {name.removeprefix(self.prefix): name for name in checkpoint}
         self._checkpoint = checkpoint
         self._taken: set[str] = set()
-        # What stands outside of the prefix is of other networks: it need not be understood.
+        # Entries outside of the prefix are of other networks and are not read.
         self.outside = {name for name in checkpoint if not name.startswith(self.prefix)}
 
     def _find_prefix(self, checkpoint: Checkpoint, anchors: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""The weights that ship, and files by their address: in the package, or downloaded once."""
+"""The included weights, and files by their address: in the package, or downloaded once."""
 
 from __future__ import annotations
 
@@ -104,13 +104,13 @@ def load_stored(model: keras.Model, stored: StoredWeights) -> None:
 def fetch(uri: str, expected_sha256: str, cache_dir: PathLike | None = None) -> Path:
     """Return the local path of a file, downloaded if it is not in Keras's cache yet.
 
-    What was broken off or damaged on its way is never taken: the next call begins anew. A file that
+    A broken or damaged download is never taken: the next call starts again. A file that
     lies in the cache with the right hash is taken without the network.
 
     Args:
-        uri: `"package:NAME"` for a file that ships with the package, or an address that
+        uri: `"package:NAME"` for a file in the package, or an address that
             `keras.utils.get_file` takes.
-        expected_sha256: What the file must have, as 64 hexadecimal digits.
+        expected_sha256: The sha256 of the file, as 64 hexadecimal digits.
         cache_dir: Folder in place of Keras's own, `~/.keras` or `$KERAS_HOME`.
 
     Returns:
@@ -133,7 +133,7 @@ def download(
 
     Args:
         uri: Address that `keras.utils.get_file` takes.
-        expected_sha256: What the file must have, where it is known.
+        expected_sha256: The sha256 of the file, where it is known.
         cache_dir: Folder in place of Keras's own, `~/.keras` or `$KERAS_HOME`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The table of published checkpoints, and what opens by its names."""
+"""The table of published checkpoints, and their addresses."""
 
 import re
 

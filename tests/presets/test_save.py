@@ -59,7 +59,7 @@ def test_preset_of_a_video_network_is_refused_as_a_plan_of_a_transformer(tmp_pat
         kt.from_preset(folder, at=1)
 
 
-def test_what_is_no_model_of_ours_is_not_saved(tmp_path):
+def test_saving_another_object_raises(tmp_path):
     with pytest.raises(ValueError, match="save_to_preset: `model`.*str"):
         kt.presets.save_to_preset("vit_b16", tmp_path)
 
