@@ -1,28 +1,34 @@
 import dataclasses
 import fnmatch
+import os
 import warnings
+from collections.abc import Sequence
+from typing import Unpack
 
 import keras
 
 from keras_tokenlearner._checks import check_bool, check_choice, check_int
+from keras_tokenlearner.applications.arguments import ConfigChanges
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.hints import check_arguments
 from keras_tokenlearner.models import (
+    Preprocessing,
     VisionTransformer,
     VisionTransformerConfig,
     X2Plus1D,
     X2Plus1DConfig,
     names,
 )
-from keras_tokenlearner.models.vision_model import is_input
+from keras_tokenlearner.models.vision_model import Activation, Policy, VisionModel, is_input
 from keras_tokenlearner.presets.addresses import is_address
 from keras_tokenlearner.presets.from_preset import build_model, open_preset
 from keras_tokenlearner.weights import SOURCES, load_weights, saved_classes, store
+from keras_tokenlearner.weights.plan import Normalization
 
 MODELS = {VisionTransformerConfig: VisionTransformer, X2Plus1DConfig: X2Plus1D}
 
 
-def list_models(pattern="*", weights=False):
+def list_models(pattern: str = "*", weights: bool = False) -> list[str]:
     """Return the names of the catalogue, in its order.
 
     Args:
@@ -40,24 +46,24 @@ def list_models(pattern="*", weights=False):
 
 
 def create_model(
-    model,
+    model: str,
     *,
-    include_top=True,
-    include_preprocessing=True,
-    weights=None,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=None,
-    classifier_activation="softmax",
-    preprocessing=None,
-    class_names=None,
-    dtype=None,
-    normalization=None,
-    grid=None,
-    name=None,
-    **changes,
-):
+    include_top: bool = True,
+    include_preprocessing: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Sequence[int] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: Activation = "softmax",
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    dtype: Policy = None,
+    normalization: Normalization | None = None,
+    grid: Sequence[int] | None = None,
+    name: str | None = None,
+    **changes: Unpack[ConfigChanges],
+) -> VisionModel:
     """Build a model of the catalogue, with trained weights if wanted.
 
     Args:

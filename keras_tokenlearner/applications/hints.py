@@ -1,5 +1,6 @@
 """Hints for names and spellings of other libraries."""
 
+import os
 from collections.abc import Mapping, Sequence
 
 from keras_tokenlearner._checks import check_choice
@@ -27,7 +28,7 @@ OURS = {
 
 def check_arguments(
     model: str,
-    weights: str | None,
+    weights: str | os.PathLike[str] | None,
     input_shape: Sequence[int] | None,
     changes: Mapping[str, object],
     fields: Sequence[str],

@@ -1,15 +1,300 @@
-"""Functions with the signature of `keras.applications`, one for every family of image models."""
+"""Functions in the manner of `keras.applications`, one for every family of image models."""
 
-from keras_tokenlearner.applications.application import application
+from typing import Unpack, cast
 
-ViTS32 = application(__name__, "ViTS32", "vit_s32")
-ViTB32 = application(__name__, "ViTB32", "vit_b32")
-ViTB16 = application(__name__, "ViTB16", "vit_b16")
-ViTL16 = application(__name__, "ViTL16", "vit_l16")
-TokenLearnerS32 = application(__name__, "TokenLearnerS32", "tokenlearner_s32_8at6")
-TokenLearnerB32 = application(__name__, "TokenLearnerB32", "tokenlearner_b32_8at6")
-TokenLearnerB16 = application(__name__, "TokenLearnerB16", "tokenlearner_b16_8at6")
-TokenLearnerL16 = application(__name__, "TokenLearnerL16", "tokenlearner_l16_16at12")
-TokenLearnerL14 = application(__name__, "TokenLearnerL14", "tokenlearner_l14_35_16at18")
-TokenLearnerL10 = application(__name__, "TokenLearnerL10", "tokenlearner_l10_35_16at18")
-TokenLearnerL8 = application(__name__, "TokenLearnerL8", "tokenlearner_l8_35_16at18")
+from keras_tokenlearner.applications.arguments import VisionTransformerArguments
+from keras_tokenlearner.applications.create import create_model
+from keras_tokenlearner.models import VisionTransformer
+
+
+def ViTS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """A plain ViT of size S with patches of 32 x 32 pixels.
+
+    Inputs are (384, 384, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `vit_s32` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (64, 96, 3)
+    >>> model = ViTS32(include_top=False, input_shape=shape, num_layers=2)
+    >>> model.output_shape
+    (None, 6, 384)
+
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021.
+    """
+    return cast(VisionTransformer, create_model("vit_s32", **arguments))
+
+
+def ViTB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """A plain ViT of size B with patches of 32 x 32 pixels.
+
+    Inputs are (384, 384, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `vit_b32` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (64, 96, 3)
+    >>> model = ViTB32(include_top=False, input_shape=shape, num_layers=2)
+    >>> model.output_shape
+    (None, 6, 768)
+
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021.
+    """
+    return cast(VisionTransformer, create_model("vit_b32", **arguments))
+
+
+def ViTB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """A plain ViT of size B with patches of 16 x 16 pixels.
+
+    Inputs are (384, 384, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `vit_b16` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (64, 96, 3)
+    >>> model = ViTB16(include_top=False, input_shape=shape, num_layers=2)
+    >>> model.output_shape
+    (None, 24, 768)
+
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021.
+    """
+    return cast(VisionTransformer, create_model("vit_b16", **arguments))
+
+
+def ViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """A plain ViT of size L with patches of 16 x 16 pixels.
+
+    Inputs are (512, 512, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `vit_l16` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (64, 96, 3)
+    >>> model = ViTL16(include_top=False, input_shape=shape, num_layers=2)
+    >>> model.output_shape
+    (None, 24, 1024)
+
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021.
+    """
+    return cast(VisionTransformer, create_model("vit_l16", **arguments))
+
+
+def TokenLearnerS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """ViT-S/32 with eight learned tokens after block 6.
+
+    Inputs are (384, 384, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `tokenlearner_s32_8at6` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (64, 96, 3)
+    >>> model = TokenLearnerS32(include_top=False, input_shape=shape, num_layers=2, at=1)
+    >>> model.output_shape
+    (None, 8, 384)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 3.
+    """
+    return cast(VisionTransformer, create_model("tokenlearner_s32_8at6", **arguments))
+
+
+def TokenLearnerB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """ViT-B/32 with eight learned tokens after block 6.
+
+    Inputs are (384, 384, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `tokenlearner_b32_8at6` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (64, 96, 3)
+    >>> model = TokenLearnerB32(include_top=False, input_shape=shape, num_layers=2, at=1)
+    >>> model.output_shape
+    (None, 8, 768)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 3.
+    """
+    return cast(VisionTransformer, create_model("tokenlearner_b32_8at6", **arguments))
+
+
+def TokenLearnerB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """ViT-B/16 with eight learned tokens after block 6.
+
+    Inputs are (384, 384, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `tokenlearner_b16_8at6` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (64, 96, 3)
+    >>> model = TokenLearnerB16(include_top=False, input_shape=shape, num_layers=2, at=1)
+    >>> model.output_shape
+    (None, 8, 768)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 3.
+    """
+    return cast(VisionTransformer, create_model("tokenlearner_b16_8at6", **arguments))
+
+
+def TokenLearnerL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """ViT-L/16 with 16 learned tokens after block 12.
+
+    Inputs are (512, 512, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `tokenlearner_l16_16at12` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (64, 96, 3)
+    >>> model = TokenLearnerL16(include_top=False, input_shape=shape, num_layers=2, at=1)
+    >>> model.output_shape
+    (None, 16, 1024)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 3.
+    """
+    return cast(VisionTransformer, create_model("tokenlearner_l16_16at12", **arguments))
+
+
+def TokenLearnerL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """ViT-L/14 of 35 blocks with 16 learned tokens after block 18.
+
+    Inputs are (512, 512, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `tokenlearner_l14_35_16at18` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (64, 96, 3)
+    >>> model = TokenLearnerL14(include_top=False, input_shape=shape, num_layers=2, at=1)
+    >>> model.output_shape
+    (None, 16, 1024)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 3.
+    """
+    return cast(VisionTransformer, create_model("tokenlearner_l14_35_16at18", **arguments))
+
+
+def TokenLearnerL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """ViT-L/10 of 35 blocks with 16 learned tokens after block 18.
+
+    Inputs are (512, 512, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `tokenlearner_l10_35_16at18` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (64, 96, 3)
+    >>> model = TokenLearnerL10(include_top=False, input_shape=shape, num_layers=2, at=1)
+    >>> model.output_shape
+    (None, 16, 1024)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 3.
+    """
+    return cast(VisionTransformer, create_model("tokenlearner_l10_35_16at18", **arguments))
+
+
+def TokenLearnerL8(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """ViT-L/8 of 35 blocks with 16 learned tokens after block 18.
+
+    Inputs are (512, 512, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `tokenlearner_l8_35_16at18` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (64, 96, 3)
+    >>> model = TokenLearnerL8(include_top=False, input_shape=shape, num_layers=2, at=1)
+    >>> model.output_shape
+    (None, 16, 1024)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 3.
+    """
+    return cast(VisionTransformer, create_model("tokenlearner_l8_35_16at18", **arguments))

@@ -1,9 +1,11 @@
 import os
 from pathlib import Path
+from typing import Unpack
 
 import keras
 
 from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner.applications.arguments import LoadArguments
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.create import create_model
 from keras_tokenlearner.presets.from_preset import from_preset
@@ -17,7 +19,7 @@ def load_model(
     *,
     weights: str | os.PathLike[str] | None = None,
     owner: str = "load_model",
-    **arguments: str | float | bool | tuple[int, ...] | None,
+    **arguments: Unpack[LoadArguments],
 ) -> keras.Model:
     """Return the trained model that a path or a name means.
 
@@ -52,12 +54,9 @@ def load_model(
     named = resolve_weights(source, weights, owner)
     name = str(source)
     try:
-        model = create_model(name, weights=named, **arguments)
+        return create_model(name, weights=named, **arguments)
     except ValueError as error:
         raise ValueError(f"{owner}: {error}") from error
-    if named in store.names(name) and getattr(model, "class_names", None) is None:
-        model.class_names = store.find(name, named).class_names
-    return model
 
 
 def resolve_weights(
@@ -153,7 +152,7 @@ def _from_file(
     source: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None,
     owner: str,
-    arguments: dict[str, str | float | bool | tuple[int, ...] | None],
+    arguments: LoadArguments,
 ) -> keras.Model:
     """Return the model of a `.keras` file."""
     if not Path(source).is_file():

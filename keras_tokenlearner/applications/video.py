@@ -1,16 +1,178 @@
-"""Functions with the signature of `keras.applications`, one for every family of video models."""
+"""Functions in the manner of `keras.applications`, one for every family of video models."""
 
-from keras_tokenlearner.applications.application import application
+from typing import Unpack, cast
 
-ViViTL16 = application(__name__, "ViViTL16", "vivit_l16")
-TokenLearnerViViTL16 = application(
-    __name__, "TokenLearnerViViTL16", "tokenlearner_vivit_l16_16at12"
-)
-TokenLearnerViViTL14 = application(
-    __name__, "TokenLearnerViViTL14", "tokenlearner_vivit_l14_35_16at18"
-)
-TokenLearnerViViTL10 = application(
-    __name__, "TokenLearnerViViTL10", "tokenlearner_vivit_l10_35_16at18"
-)
-X2Plus1DM = application(__name__, "X2Plus1DM", "x2plus1d_m")
-TokenLearnerX2Plus1DM = application(__name__, "TokenLearnerX2Plus1DM", "tokenlearner_x2plus1d_m")
+from keras_tokenlearner.applications.arguments import VisionTransformerArguments, X2Plus1DArguments
+from keras_tokenlearner.applications.create import create_model
+from keras_tokenlearner.models import VisionTransformer, X2Plus1D
+
+
+def ViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """A plain ViViT of size L with tubelets of 2 frames and 16 x 16 pixels.
+
+    Inputs are (32, 224, 224, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `vivit_l16` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (4, 64, 96, 3)
+    >>> model = ViViTL16(include_top=False, input_shape=shape, num_layers=2)
+    >>> model.output_shape
+    (None, 49, 1024)
+
+    Source: Arnab et al., "ViViT: A Video Vision Transformer", 2021.
+    """
+    return cast(VisionTransformer, create_model("vivit_l16", **arguments))
+
+
+def TokenLearnerViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """ViViT-L/16 with 16 learned tokens a frame after block 12.
+
+    Inputs are (32, 224, 224, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `tokenlearner_vivit_l16_16at12` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (4, 64, 96, 3)
+    >>> model = TokenLearnerViViTL16(
+    ...     include_top=False, input_shape=shape, num_layers=2, at=1
+    ... )
+    >>> model.output_shape
+    (None, 32, 1024)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 4.
+    """
+    return cast(VisionTransformer, create_model("tokenlearner_vivit_l16_16at12", **arguments))
+
+
+def TokenLearnerViViTL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """ViViT-L/14 of 35 blocks with 16 learned tokens a frame.
+
+    Inputs are (32, 224, 224, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `tokenlearner_vivit_l14_35_16at18` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (4, 64, 96, 3)
+    >>> model = TokenLearnerViViTL14(
+    ...     include_top=False, input_shape=shape, num_layers=2, at=1
+    ... )
+    >>> model.output_shape
+    (None, 32, 1024)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 4.
+    """
+    return cast(VisionTransformer, create_model("tokenlearner_vivit_l14_35_16at18", **arguments))
+
+
+def TokenLearnerViViTL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
+    """ViViT-L/10 of 35 blocks with 16 learned tokens a frame.
+
+    Inputs are (32, 224, 224, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
+
+    Returns:
+        The model `tokenlearner_vivit_l10_35_16at18` of the catalogue, a `VisionTransformer`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (4, 64, 96, 3)
+    >>> model = TokenLearnerViViTL10(
+    ...     include_top=False, input_shape=shape, num_layers=2, at=1
+    ... )
+    >>> model.output_shape
+    (None, 32, 1024)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 4.
+    """
+    return cast(VisionTransformer, create_model("tokenlearner_vivit_l10_35_16at18", **arguments))
+
+
+def X2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
+    """The X(2+1)D-M video network, without learned tokens.
+
+    Inputs are (64, 256, 256, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `X2Plus1DConfig` to change.
+
+    Returns:
+        The model `x2plus1d_m` of the catalogue, an `X2Plus1D`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (4, 64, 96, 3)
+    >>> model = X2Plus1DM(
+    ...     include_top=False, input_shape=shape, stage_units=(1, 1, 1, 3)
+    ... )
+    >>> model.output_shape
+    (None, 4, 2, 3, 432)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 6.
+    """
+    return cast(X2Plus1D, create_model("x2plus1d_m", **arguments))
+
+
+def TokenLearnerX2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
+    """X(2+1)D-M with TokenLearner bottlenecks, the paper's final network.
+
+    Inputs are (64, 256, 256, 3) by default; any resolution and aspect fit.
+
+    Args:
+        **arguments: Arguments of `create_model`, and fields of `X2Plus1DConfig` to change.
+
+    Returns:
+        The model `tokenlearner_x2plus1d_m` of the catalogue, an `X2Plus1D`.
+
+    Raises:
+        ValueError: If the arguments or the weights do not fit the model.
+
+    Example:
+
+    >>> shape = (4, 64, 96, 3)
+    >>> model = TokenLearnerX2Plus1DM(
+    ...     include_top=False, input_shape=shape, stage_units=(1, 1, 1, 3)
+    ... )
+    >>> model.output_shape
+    (None, 4, 2, 3, 432)
+
+    Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
+    2021, section 6.
+    """
+    return cast(X2Plus1D, create_model("tokenlearner_x2plus1d_m", **arguments))

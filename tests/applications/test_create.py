@@ -1,6 +1,8 @@
 """Names and arguments of the user, and the errors for wrong ones."""
 
+import dataclasses
 import inspect
+import typing
 
 import keras
 import numpy as np
@@ -8,6 +10,9 @@ import pytest
 
 import keras_tokenlearner
 from keras_tokenlearner import applications, create_model, list_models
+from keras_tokenlearner.applications.arguments import ModelArguments
+from keras_tokenlearner.models import VisionTransformerConfig, X2Plus1DConfig
+from keras_tokenlearner.models.config_fields import VisionTransformerFields, X2Plus1DFields
 from keras_tokenlearner.weights import save_weights
 
 IMAGE = [
@@ -41,20 +46,6 @@ PICO_VIDEO = "tokenlearner_x2plus1d_pico"
 @pytest.mark.parametrize("family", IMAGE + VIDEO)
 def test_family(family):
     function = getattr(applications, family)
-    assert list(inspect.signature(function).parameters)[:12] == [
-        "include_top",
-        "include_preprocessing",
-        "weights",
-        "input_tensor",
-        "input_shape",
-        "pooling",
-        "classes",
-        "classifier_activation",
-        "preprocessing",
-        "class_names",
-        "dtype",
-        "name",
-    ]
     learns = family.startswith("Token")
     small = SMALL | ({"at": 1} if learns else {})
     small = SMALL_X2PLUS1D if "X2" in family else small
@@ -64,6 +55,22 @@ def test_family(family):
         any(isinstance(x, keras_tokenlearner.layers.TokenLearner) for x in model.layers) is learns
     )
     assert function.__name__ == family and "Args:" in function.__doc__
+
+
+@pytest.mark.parametrize(
+    ("fields", "config"),
+    [(VisionTransformerFields, VisionTransformerConfig), (X2Plus1DFields, X2Plus1DConfig)],
+)
+def test_types_of_config_changes_are_the_fields_of_the_config(fields, config):
+    found = typing.get_type_hints(fields)
+    wanted = {field.name for field in dataclasses.fields(config)}
+    assert found.keys() == wanted
+
+
+def test_types_of_arguments_are_the_parameters_of_create_model():
+    parameters = inspect.signature(create_model).parameters.values()
+    wanted = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert typing.get_type_hints(ModelArguments).keys() == wanted
 
 
 def test_list_models():

@@ -1,0 +1,52 @@
+"""The arguments of `create_model` and of the functions of families, as types that editors read."""
+
+import os
+from collections.abc import Sequence
+from typing import TypedDict
+
+import keras
+
+from keras_tokenlearner.models import Preprocessing
+from keras_tokenlearner.models.config_fields import VisionTransformerFields, X2Plus1DFields
+from keras_tokenlearner.models.vision_model import Activation, Policy
+from keras_tokenlearner.weights.plan import Normalization
+
+
+class GraphArguments(TypedDict, total=False):
+    """The arguments of `create_model` that every model has, except for its weights."""
+
+    include_top: bool
+    include_preprocessing: bool
+    input_tensor: keras.KerasTensor | None
+    input_shape: Sequence[int] | None
+    pooling: str | None
+    classes: int | None
+    classifier_activation: Activation
+    preprocessing: Preprocessing | None
+    class_names: Sequence[str] | None
+    dtype: Policy
+    normalization: Normalization | None
+    grid: Sequence[int] | None
+    name: str | None
+
+
+class ModelArguments(GraphArguments, total=False):
+    """The arguments of `create_model` that every model has."""
+
+    weights: str | os.PathLike[str] | None
+
+
+class VisionTransformerArguments(ModelArguments, VisionTransformerFields, total=False):
+    """The arguments of the functions of ViT and ViViT."""
+
+
+class X2Plus1DArguments(ModelArguments, X2Plus1DFields, total=False):
+    """The arguments of the functions of X(2+1)D."""
+
+
+class ConfigChanges(VisionTransformerFields, X2Plus1DFields, total=False):
+    """The arguments of `create_model` that change the config of a model."""
+
+
+class LoadArguments(GraphArguments, ConfigChanges, total=False):
+    """The arguments of `create_model` for a model whose weights are passed apart."""
