@@ -1,6 +1,7 @@
 """The cost of each layer: the rules of `keras_tokenlearner.analysis.costs`."""
 
 from math import prod
+from typing import cast
 
 import keras
 from keras import layers
@@ -139,7 +140,8 @@ def _(layer: own.RotaryPositions, shape, maps=None):
     """Return no cost for a constant table, else the cost of angles, cosines and sines."""
     if maps is None and layer.frequencies == "fixed":
         return Cost()
-    tokens, heads, channels = layer.compute_output_shape((None, *shape), maps and (None, *maps))[1:]
+    table = layer.compute_output_shape((None, *shape), maps and (None, *maps))
+    tokens, heads, channels = cast(tuple[int, int, int], table[1:])
     axes, channels = len(shape) - 1, channels // 2
     angles = Cost(tokens * heads * channels * axes) + _each(8, (tokens, heads, channels))
     centres = Cost() if maps is None else Cost(prod(shape[:-1]) * axes * maps[-1])

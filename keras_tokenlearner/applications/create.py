@@ -3,7 +3,7 @@ import fnmatch
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Unpack
+from typing import TypedDict, Unpack, cast
 
 import keras
 
@@ -24,8 +24,23 @@ from keras_tokenlearner.presets.addresses import is_address
 from keras_tokenlearner.presets.from_preset import build_model, open_preset
 from keras_tokenlearner.weights import SOURCES, load_weights, saved_classes, store
 from keras_tokenlearner.weights.plan import Normalization
+from keras_tokenlearner.weights.source import Fields
 
 MODELS = {VisionTransformerConfig: VisionTransformer, X2Plus1DConfig: X2Plus1D}
+
+
+class _Arguments(TypedDict):
+    """The arguments that every model is built with."""
+
+    input_shape: Sequence[int] | None
+    input_tensor: keras.KerasTensor | None
+    include_top: bool
+    include_preprocessing: bool
+    pooling: str | None
+    classifier_activation: Activation
+    preprocessing: Preprocessing | None
+    dtype: Policy
+    name: str | None
 
 
 def list_models(pattern: str = "*", weights: bool = False) -> list[str]:
@@ -141,7 +156,7 @@ def create_model(
             grid=grid,
         )
     elif weights is not None:
-        stored = store.find(model, weights)
+        stored = store.find(model, cast(str, weights))
         of_weights = stored.classes
     if plan is None and (normalization is not None or grid is not None):
         raise ValueError(
@@ -150,10 +165,10 @@ def create_model(
         )
     computed = input_tensor is not None and not is_input(input_tensor)
     if computed:
-        input_shape = input_tensor.shape[1:]
+        input_shape = cast(keras.KerasTensor, input_tensor).shape[1:]
     elif input_shape is None and input_tensor is None:
         input_shape = stored.input_shape if stored else entry.input_shape
-    arguments = {
+    arguments: _Arguments = {
         "input_shape": input_shape,
         "input_tensor": None if computed else input_tensor,
         "include_top": include_top,
@@ -167,7 +182,7 @@ def create_model(
     kind = MODELS[type(entry.config)]
     if plan is not None:
         plan.check_features()
-        plan.check_open(changes)
+        plan.check_open(cast(Fields, changes))
         config = dataclasses.replace(entry.config, **{**_trunk_fields(plan), **changes})
         built = build_model(
             owner, kind, config, plan, classes=classes, class_names=class_names, **arguments
@@ -187,7 +202,7 @@ def create_model(
         loaded = kind(config, classes=of_weights, **arguments) if new_head else built
         if stored:
             store.load_stored(loaded, stored)
-        elif is_file:
+        elif is_file and weights is not None:
             load_weights(loaded, weights)
         if new_head:
             _copy_body(loaded, built)

@@ -1,6 +1,6 @@
 import os
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack, cast
 
 import keras
 
@@ -112,7 +112,7 @@ def _from_preset(
     source: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None,
     owner: str,
-    arguments: dict[str, str | float | bool | tuple[int, ...] | None],
+    arguments: LoadArguments,
 ) -> keras.Model:
     """Return the model of an address or a folder."""
     if weights is not None:
@@ -121,7 +121,7 @@ def _from_preset(
             f"Received: weights={weights!r}"
         )
     try:
-        return from_preset(source, **arguments)
+        return from_preset(source, **cast(dict[str, Any], arguments))
     except ValueError as error:
         raise ValueError(f"{owner}: {error}") from error
 

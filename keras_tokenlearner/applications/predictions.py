@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 from collections.abc import Sequence
 from importlib import resources
 
@@ -96,6 +97,5 @@ def preprocess_input(x: np.ndarray, data_format: str | None = None) -> np.ndarra
 def _imagenet(classes: int) -> list[tuple[str, str]]:
     """Return WordNet's id and the first name of each class."""
     path = resources.files("keras_tokenlearner.presets") / "files" / _FILES[classes]
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8"), newline=""))
     return [(row["wordnet_id"], row["name"].partition(",")[0]) for row in rows]

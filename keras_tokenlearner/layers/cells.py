@@ -29,7 +29,7 @@ class Cells:
         """Return which positions are in which cell, a Boolean array of shape (*grid, cells)."""
         masks = np.zeros((*grid, len(self.boxes)), bool)
         for index, box in enumerate(self.boxes):
-            masks[(*(slice(*sides) for sides in box), index)] = True
+            masks[..., index][tuple(slice(start, stop) for start, stop in box)] = True
         return masks
 
 
@@ -67,7 +67,7 @@ def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
             f"{math.prod(grid)}. Received: num_cells={num_cells} for grid={grid}"
         )
     root = _divide(tuple((0, size) for size in grid), num_cells)
-    boxes, parents, level = [], [0], [(0, root)]
+    parents, level = [0], [(0, root)]
     leaves = {}
     while level:  # breadth first
         below = []

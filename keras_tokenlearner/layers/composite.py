@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import keras
 
@@ -31,7 +32,8 @@ class CompositeLayer(keras.layers.Layer):
 
     def build_from_config(self, config: BuildConfig) -> None:
         super().build_from_config(config)
-        set_trainable_flags(self, (config or {}).get("trainable_flags", {}))
+        flags = cast(dict[str, bool], (config or {}).get("trainable_flags", {}))
+        set_trainable_flags(self, flags)
 
 
 def trainable_flags(layer: keras.Layer) -> dict[str, bool]:

@@ -76,8 +76,9 @@ class MultiHeadAttention(layers.MultiHeadAttention):
             super().build(query_shape, value_shape, key_shape)
         else:
             self._build_projections(query_shape, value_shape, key_shape or value_shape)
-        for name in ("query", "key") if self.qk_norm else ():
-            setattr(self, f"{name}_norm", self._norm(self.qk_norm, self.key_dim, f"{name}_norm"))
+        if self.qk_norm:
+            self.query_norm = self._norm(self.qk_norm, self.key_dim, "query_norm")
+            self.key_norm = self._norm(self.qk_norm, self.key_dim, "key_norm")
         if self.inner_norm:
             channels = self.num_heads * self.value_dim
             self.output_norm = self._norm(self.inner_norm, channels, "output_norm")
@@ -146,7 +147,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         query, key, value = map(linear, projections, inputs)
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
-        if rotation is not None:
+        if rotation is not None and self.rotary is not None:
             query, key = (rotate(x, rotation, self.rotary) for x in (query, key))
         scores = None
         bias = None if key_bias is None else ops.cast(key_bias, self.compute_dtype)

@@ -1,4 +1,5 @@
 import math
+from typing import cast
 
 import keras
 import numpy as np
@@ -121,7 +122,7 @@ class RotaryPositions(CompositeLayer):
                 f"{owner}: inputs must have shape (B, H, W, C) or (B, T, H, W, C) with all but B "
                 f"known. Received: shape={tuple(inputs_shape)}"
             )
-        *grid, channels = inputs_shape[1:]
+        *grid, channels = cast(tuple[int, ...], inputs_shape[1:])
         if self.reference_grid is not None and len(self.reference_grid) != len(grid):
             raise ValueError(
                 f"{owner}: `reference_grid` must have the axes of the inputs. Received: "
@@ -199,10 +200,11 @@ class RotaryPositions(CompositeLayer):
         inputs_shape: tuple[int | None, ...],
         maps_shape: tuple[int | None, ...] | None = None,
     ) -> tuple[int | None, ...]:
-        tokens = math.prod(inputs_shape[1:-1]) if maps_shape is None else maps_shape[-1]
+        *grid, channels = cast(tuple[int, ...], inputs_shape[1:])
+        tokens = math.prod(grid) if maps_shape is None else cast(int, maps_shape[-1])
         heads = self.num_heads if self.frequencies == "learned" else 1
-        channels = 2 * (inputs_shape[-1] // self.num_heads)
-        return (inputs_shape[0], self.num_prefix_tokens + tokens, heads, channels)
+        table = 2 * (channels // self.num_heads)
+        return (inputs_shape[0], self.num_prefix_tokens + tokens, heads, table)
 
     def get_config(self) -> dict:
         return {
@@ -246,7 +248,7 @@ def grid_coordinates(
     axes = []
     for axis, size in enumerate(grid):
         if coordinates == "centred":
-            places = 2 * math.pi * (2 * (np.arange(size) + 0.5 + offset) / size - 1)
+            places: np.ndarray = 2 * math.pi * (2 * (np.arange(size) + 0.5 + offset) / size - 1)
         else:
             places = np.arange(size) + offset
             if reference_grid is not None:

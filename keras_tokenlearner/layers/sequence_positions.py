@@ -1,4 +1,5 @@
 import math
+from typing import cast
 
 import keras
 import numpy as np
@@ -43,7 +44,7 @@ class SequencePositions(layers.Layer):
                 "SequencePositions: inputs must have shape (B, H, W, C) or (B, T, H, W, C) with "
                 f"all but B known. Received: shape={tuple(inputs_shape)}"
             )
-        *grid, channels = inputs_shape[1:]
+        *grid, channels = cast(tuple[int, ...], inputs_shape[1:])
         places = np.arange(math.prod(grid))[:, None]
         angles = places / 10000.0 ** (2 * (np.arange(channels) // 2) / channels)
         table = np.where(np.arange(channels) % 2, np.cos(angles), np.sin(angles))

@@ -66,13 +66,13 @@ def feature_extractor(
 def _features(model: VisionTransformer, index: int, normalize: bool) -> keras.KerasTensor:
     config, prefix = model.config, model.config.num_prefix_tokens
     layer = names.block_name(index)
-    fused = config.fuser is not None and index >= config.place
-    if fused:
-        layer = names.numbered("rejoin" if prefix else config.fuser, index)
+    fuser = config.fuser if index >= config.place else None
+    if fuser is not None:
+        layer = names.numbered("rejoin" if prefix else fuser, index)
     x = model.get_layer(layer).output
     if normalize:
         x = model.get_layer(names.NORM)(x)
     x = x[:, prefix:] if prefix else x
-    if index >= config.place and not fused:
+    if index >= config.place and fuser is None:
         return x
     return layers.Reshape((*model.grid, config.hidden_dim), name=f"{layer}_grid")(x)

@@ -1,6 +1,6 @@
 import math
 from dataclasses import asdict, dataclass
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from keras import layers
 
@@ -86,7 +86,7 @@ class Preprocessing:
 
     def fields(self) -> PreprocessingFields:
         """Return the fields as JSON holds them; `Preprocessing(**fields)` makes it again."""
-        return PreprocessingFields(**asdict(self))
+        return cast(PreprocessingFields, asdict(self))
 
     def check_channels(self, channels: int) -> None:
         """Raise `ValueError` if mean and std are not for so many channels."""

@@ -1,6 +1,6 @@
 """Where models (a) and (b) of Figure 3 differ from ViT: fewer tokens, and all of them again."""
 
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import keras
 from keras import layers
@@ -62,7 +62,7 @@ def reduce_and_fuse(
     """Run block `index` on reduced tokens and write them back: one layer of model (b)."""
     prefix = config.num_prefix_tokens
     patches = x[:, prefix:] if prefix else x
-    name = names.numbered(config.fuser, index)
+    name = names.numbered(cast(str, config.fuser), index)
     tokens, maps, table = _reduced(config, grid, patches, index)
     if prefix:
         tokens = layers.Concatenate(axis=1, name=f"join_{index}")([x[:, :prefix], tokens])
@@ -114,8 +114,9 @@ def before_reducer(owner: str, model: keras.Model) -> keras.Model:
 
 def _reducer(config: VisionTransformerConfig, grid: Grid, index: int | None = None) -> layers.Layer:
     """Return the layer that leaves few tokens of (B, N, C)."""
-    name = names.numbered(config.reducer, index)
-    if config.reducer == "token_learner":
+    kind = cast(str, config.reducer)
+    name = names.numbered(kind, index)
+    if kind == "token_learner":
         return TokenLearner(
             config.num_tokens,
             attention=config.token_attention,
@@ -127,11 +128,11 @@ def _reducer(config: VisionTransformerConfig, grid: Grid, index: int | None = No
             position_bias=config.token_start == "grid",
             name=name,
         )
-    if config.reducer == "spatial_pooling":
+    if kind == "spatial_pooling":
         return SpatialPooling(config.pool_size, grid=grid, name=name)
-    kind = {
+    fixed = {
         "fixed_grid": FixedGrid,
         "direct_tokens": DirectTokens,
         "pooled_tokens": PooledTokens,
-    }[config.reducer]
-    return kind(config.num_tokens, grid=grid, name=name)
+    }[kind]
+    return fixed(config.num_tokens, grid=grid, name=name)

@@ -7,6 +7,7 @@ from keras_tokenlearner._checks import check_bool, check_int
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
+from keras_tokenlearner.models.config_fields import VisionTransformerFields
 from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_model import quantization_of
@@ -75,21 +76,22 @@ def retrofit(
     _check_plain(structure)
     check_int("retrofit", "at", at, minimum=0)
     check_bool("retrofit", "fuser", fuser)
-    changes = {"token_attention": attention} if reducer == "token_learner" else {}
     if start is None:
         start = "grid" if reducer == "token_learner" and attention == "mlp" else "random"
     if proportional_attention is None:
         proportional_attention = structure.config.block_attention == "dot_product"
-    changes |= {"token_start": start, "proportional_attention": proportional_attention}
+    changes: VisionTransformerFields = {
+        "reducer": reducer,
+        "at": at,
+        "fuser": "token_fuser" if fuser else None,
+        "token_start": start,
+        "proportional_attention": proportional_attention,
+    }
+    if reducer == "token_learner":
+        changes["token_attention"] = attention
     if reducer != "spatial_pooling":
         changes["num_tokens"] = num_tokens
-    config = dataclasses.replace(
-        structure.config,
-        reducer=reducer,
-        at=at,
-        fuser="token_fuser" if fuser else None,
-        **changes,
-    )
+    config = dataclasses.replace(structure.config, **changes)
     name = name or f"{model.name}_{num_tokens}at{at}"
     if isinstance(model, VisionTransformer):
         student = _rebuilt(model, config, name)

@@ -1,5 +1,7 @@
 """The tables by which the blocks of a vision transformer rotate queries and keys."""
 
+from typing import cast
+
 import keras
 from keras import layers
 
@@ -43,7 +45,7 @@ def rotary_positions(config: VisionTransformerConfig, name: str) -> RotaryPositi
     return RotaryPositions(
         config.num_heads,
         config.num_prefix_tokens,
-        coordinates="index" if learned else config.rotary,
+        coordinates="index" if learned else cast(str, config.rotary),
         frequencies="learned" if learned else "fixed",
         theta=config.rotary_theta,
         layout=config.rotary_layout,

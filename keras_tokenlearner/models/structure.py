@@ -14,6 +14,7 @@ from keras_tokenlearner.models.config import (
     REDUCERS,
     VisionTransformerConfig,
 )
+from keras_tokenlearner.models.config_fields import VisionTransformerFields
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
 _PLAIN = (
@@ -98,7 +99,7 @@ class Structure:
         else:
             pixels = math.prod(stride for _, stride in stem)
             patch_size = (1,) * (len(self.grid) - 2) + (pixels, pixels)
-        return VisionTransformerConfig(
+        fields = VisionTransformerFields(
             hidden_dim=self.hidden_dim,
             num_layers=self.num_blocks,
             num_heads=self.heads,
@@ -127,9 +128,8 @@ class Structure:
             mlp_inner_norm=block.mlp_inner_norm,
             embedding_norm=names.EMBEDDING_NORM in found,
             positions=self._positions(found),
-            **self._final_norm(found),
-            **self._rotary(found),
         )
+        return VisionTransformerConfig(**fields | self._final_norm(found) | self._rotary(found))
 
     def _positions(self, found: set[str]) -> str | None:
         if names.POSITIONS not in found:
@@ -137,7 +137,7 @@ class Structure:
         layer = self.model.get_layer(names.POSITIONS)
         return "sequence" if isinstance(layer, SequencePositions) else layer.initializer
 
-    def _final_norm(self, found: set[str]) -> dict[str, str | float | None]:
+    def _final_norm(self, found: set[str]) -> VisionTransformerFields:
         if names.NORM not in found:
             return {"final_norm": None}
         norm = self.model.get_layer(names.NORM)
@@ -145,7 +145,7 @@ class Structure:
         same = norm.epsilon == self.block.layer_norm_epsilon
         return {"final_norm": place, "final_norm_epsilon": None if same else norm.epsilon}
 
-    def _rotary(self, found: set[str]) -> dict[str, str | float | tuple[int, ...] | None]:
+    def _rotary(self, found: set[str]) -> VisionTransformerFields:
         """Return the fields of rotary positions."""
         layer = next((name for name in sorted(found) if name.startswith(names.ROTARY)), None)
         if layer is None:

@@ -147,9 +147,12 @@ def input_of(
 ) -> keras.KerasTensor:
     """Return the input to build a graph on, once its shape has the axes and is known."""
     check_channels_last(owner)
-    if input_tensor is None and input_shape is None:
+    if input_tensor is not None:
+        shape = tuple(input_tensor.shape[1:])
+    elif input_shape is not None:
+        shape = tuple(input_shape)
+    else:
         raise ValueError(f"{owner}: pass `input_shape` or `input_tensor`. Received neither")
-    shape = tuple(input_shape if input_tensor is None else input_tensor.shape[1:])
     if len(shape) != len(axes) + 1 or None in shape:
         raise ValueError(
             f"{owner}: `input_shape` must be ({', '.join(axes)}, channels), all known, for patches "
