@@ -2,6 +2,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Required, TypedDict, Unpack, cast
 
 import keras
 import numpy as np
@@ -70,7 +71,7 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         rows = self.rows(self.place(index))
-        return tuple(array[rows] for array in self.arrays)
+        return tuple(cast("np.ndarray", array)[rows] for array in self.arrays)
 
     @property
     def num_batches(self) -> int:
@@ -112,6 +113,15 @@ class Batches(keras.utils.PyDataset):
         self._in_epoch = False
 
 
+class _BatchesArguments(TypedDict, total=False):
+    """Keyword arguments of `Batches`."""
+
+    batch_size: Required[int]
+    shuffle: bool
+    seed: int
+    partial: bool
+
+
 class ReadBatches(Batches):
     """Batches of the results of a method `read`, called in threads for each row.
 
@@ -139,7 +149,7 @@ class ReadBatches(Batches):
         threads: int,
         labels: np.ndarray | None = None,
         on_error: str = "raise",
-        **kwargs: int | bool,
+        **kwargs: Unpack[_BatchesArguments],
     ) -> None:
         super().__init__((source,), **kwargs)
         check_choice(type(self).__name__, "on_error", on_error, ("raise", "skip"))
@@ -336,7 +346,8 @@ class ImageBatches(ReadBatches):
     def read(self, row: int, epoch: int) -> tuple[np.ndarray, int]:
         pixels, label = self.images[row]
         if self.preprocessing is not None:
-            return preprocess_image(pixels, self.input_shape, self.preprocessing), label
+            shape = cast("tuple[int, int, int]", self.input_shape)
+            return preprocess_image(pixels, shape, self.preprocessing), label
         return fit_image(pixels, self.input_shape, self._box(pixels, row, epoch)), label
 
     def called(self, row: int) -> str:
@@ -347,9 +358,10 @@ class ImageBatches(ReadBatches):
         if self.crop is None and self.shift is None:
             return None
         random = np.random.default_rng((self.seed, epoch, 0, row))
+        height, width = pixels.shape[:2]
         if self.crop is not None:
-            return inception_crop(*pixels.shape[:2], random, area=(self.crop, 1.0))
-        return random_shift(*pixels.shape[:2], random, self.shift)
+            return inception_crop(height, width, random, area=(self.crop, 1.0))
+        return random_shift(height, width, random, self.shift)
 
 
 _MIXING = (keras.layers.MixUp, keras.layers.CutMix)

@@ -3,7 +3,7 @@
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner._extras import require
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFile, TiffImagePlugin
 
 # Formats that every route reads; folders of the user may hold two more. Pillow would open others by
 # their content, whatever the file is called: an EPS file starts Ghostscript.
@@ -163,7 +163,7 @@ def _check_size(image: "Image.Image", stream: io.BufferedIOBase, max_pixels: int
             raise ValueError(f"a JPEG must have at most {MAX_SCANS} scans; got {scans}")
 
 
-def _in_colours(pillow, image: "Image.Image") -> np.ndarray:
+def _in_colours(pillow, image: "ImageFile.ImageFile") -> np.ndarray:
     """Return an open image as uint8 pixels of three channels, as it is shown."""
     frame = image.tile[0][1] if image.format == "GIF" and image.tile else None
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
@@ -206,7 +206,8 @@ def _upper_byte(image: "Image.Image") -> np.ndarray:
     values = np.asarray(image).astype("int64")
     bits = 16
     if image.format == "TIFF":
-        bits = image.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0]  # 12 of scanners and microscopes
+        tiff = cast("TiffImagePlugin.TiffImageFile", image)
+        bits = tiff.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0]  # 12 of scanners and microscopes
     grey = np.clip(values >> (bits - 8), 0, 255).astype("uint8")
     if isinstance(image.info.get("transparency"), int):
         grey[values == image.info["transparency"]] = 255

@@ -38,7 +38,7 @@ class Images:
     [0, 1]
     """
 
-    class_names = ()
+    class_names: tuple[str, ...] = ()
 
     def __len__(self):
         raise NotImplementedError

@@ -1,6 +1,7 @@
 """Pixels of any size become the input of a model, as its checkpoint was evaluated."""
 
 import math
+from typing import cast
 
 import numpy as np
 
@@ -69,7 +70,8 @@ def resized_size(
     >>> resized_size((427, 640), (224, 224), Preprocessing(crop_fraction=0.875))
     (256, 383)
     """
-    target = tuple(math.floor(edge / preprocessing.crop_fraction) for edge in input_size)
+    edges = tuple(math.floor(edge / preprocessing.crop_fraction) for edge in input_size)
+    target = cast("tuple[int, int]", edges)
     if preprocessing.resize_mode == "squash":
         return target
     if preprocessing.resize_mode == "shortest" and target[0] == target[1]:

@@ -10,7 +10,7 @@ from keras_tokenlearner.evaluation.few_shot import ridge
 def linear_probe(
     model: keras.Model,
     images: np.ndarray,
-    labels: Sequence[int],
+    labels: Sequence[int] | np.ndarray,
     l2: float = 2.0**10,
     batch_size: int = 32,
     name: str | None = None,

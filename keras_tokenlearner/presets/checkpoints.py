@@ -7,9 +7,13 @@ import fnmatch
 import functools
 from dataclasses import dataclass
 from importlib import resources
+from typing import TYPE_CHECKING, cast
 
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.weights.plan import Statement
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def checkpoints_for(
 def table() -> dict[str, PublishedCheckpoint]:
     """Return the rows of the table by name."""
     path = resources.files("keras_tokenlearner.presets") / "files" / "checkpoints.csv"
-    with path.open(encoding="utf-8", newline="") as file:
+    with cast("Path", path).open(encoding="utf-8", newline="") as file:
         return {row["name"]: _row(row) for row in csv.DictReader(file)}
 
 
@@ -131,7 +135,7 @@ def _row(row: dict[str, str]) -> PublishedCheckpoint:
         preprocessing=Preprocessing(
             mean=tuple(float(value) for value in row["mean"].split()),
             std=tuple(float(value) for value in row["std"].split()),
-            size=size[-2:],
+            size=(size[-2], size[-1]),
             resize_mode=row["resize_mode"],
             interpolation=row["interpolation"],
             crop_fraction=float(row["crop_fraction"]),

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.weights.plan import Statement
@@ -92,7 +92,7 @@ def read_json(owner: str, path: Path) -> Object:
 def timm_architectures() -> dict[str, dict[str, str]]:
     """Return the rows of `files/timm_architectures.csv` by the architecture's name."""
     path = resources.files("keras_tokenlearner.presets") / "files" / "timm_architectures.csv"
-    with path.open(encoding="utf-8", newline="") as file:
+    with cast("Path", path).open(encoding="utf-8", newline="") as file:
         return {row["architecture"]: row for row in csv.DictReader(file)}
 
 
@@ -130,13 +130,14 @@ def _of_timm(owner: str, said: Object) -> Statement:
     fields |= features
     labels = pretrained.get("label_names") or said.get("label_names")
     size = pretrained.get("input_size")
+    has_size = isinstance(size, Sequence) and len(size) == 3
     return Statement(
         source="timm",
         fields=fields,
         preprocessing=_timm_preprocessing(owner, pretrained),
         class_names=tuple(map(str, labels)) if isinstance(labels, Sequence) else None,
         grid=None,
-        input_size=tuple(size[1:]) if isinstance(size, Sequence) and len(size) == 3 else None,
+        input_size=tuple(cast("Sequence[int]", size)[1:]) if has_size else None,
         missing=missing,
         is_config=True,
     )
@@ -193,11 +194,12 @@ def _timm_preprocessing(owner: str, said: Mapping[str, Json]) -> Preprocessing |
     if "mean" not in said or "std" not in said:
         return None
     size = said.get("input_size")
+    has_size = isinstance(size, Sequence) and len(size) == 3
     return _preprocessing(
         owner,
         mean=said["mean"],
         std=said["std"],
-        size=tuple(size[1:]) if isinstance(size, Sequence) and len(size) == 3 else None,
+        size=cast("tuple[int, int]", tuple(cast("Sequence[int]", size)[1:])) if has_size else None,
         resize_mode=_RESIZES.get(str(said.get("crop_mode") or "center"), "shortest"),
         interpolation=str(said.get("interpolation") or "bicubic"),
         crop_fraction=said.get("crop_pct") or 0.875,
@@ -256,7 +258,9 @@ def _of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
         fields=fields,
         preprocessing=_transformers_preprocessing(owner, pixels),
         class_names=names,
-        input_size=size if size and all(isinstance(n, int) for n in size) else None,
+        input_size=cast("tuple[int, ...]", size)
+        if size and all(isinstance(n, int) for n in size)
+        else None,
         is_config=True,
     )
 
@@ -300,10 +304,11 @@ def _edge(size: Json) -> tuple[int, int] | None:
     if isinstance(size, int):
         return (size, size)
     if isinstance(size, Mapping):
-        if isinstance(size.get("shortest_edge"), int):
-            return (size["shortest_edge"], size["shortest_edge"])
-        if isinstance(size.get("height"), int) and isinstance(size.get("width"), int):
-            return (size["height"], size["width"])
+        edge, height, width = (size.get(key) for key in ("shortest_edge", "height", "width"))
+        if isinstance(edge, int):
+            return (edge, edge)
+        if isinstance(height, int) and isinstance(width, int):
+            return (height, width)
     return None
 
 
@@ -322,8 +327,15 @@ def _of_keras(owner: str, said: Object, pixels: Object) -> Statement:
     if isinstance(inner.get("layer_norm_epsilon"), float):
         fields["layer_norm_epsilon"] = inner["layer_norm_epsilon"]
     image = inner.get("image_shape")
-    size = tuple(image[:2]) if isinstance(image, Sequence) and len(image) == 3 else None
+    has_size = isinstance(image, Sequence) and len(image) == 3
+    size = tuple(cast("Sequence[int]", image)[:2]) if has_size else None
     return Statement(source="keras_hub", fields=fields, input_size=size, is_config=True)
+
+
+def _numbers(value: Json) -> tuple[float, ...]:
+    if isinstance(value, Sequence):
+        return tuple(cast("Sequence[float]", value))
+    return (float(cast("float", value)),)
 
 
 def _preprocessing(
@@ -339,12 +351,12 @@ def _preprocessing(
         interpolation = "bicubic"  # timm's "random" and "hamming", which are of training
     try:
         return Preprocessing(
-            mean=tuple(mean) if isinstance(mean, Sequence) else (float(mean),),
-            std=tuple(std) if isinstance(std, Sequence) else (float(std),),
+            mean=_numbers(mean),
+            std=_numbers(std),
             size=size,
             resize_mode=resize_mode,
             interpolation=interpolation,
-            crop_fraction=crop_fraction,
+            crop_fraction=cast("float", crop_fraction),
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{owner}: the config's preprocessing is not one: {error}") from error

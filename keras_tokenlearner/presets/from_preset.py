@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 import keras
 
@@ -30,6 +30,17 @@ from keras_tokenlearner.weights.source import FieldValue
 
 PresetName: TypeAlias = str | os.PathLike[str]
 _X2PLUS1D = "keras_tokenlearner>X2Plus1D"
+
+
+class _PlanOptions(TypedDict):
+    """What the user says of a checkpoint, for `plan_of`."""
+
+    normalization: Normalization | None
+    layer_norm_epsilon: float | None
+    activation: str | None
+    num_heads: int | None
+    grid: Sequence[int] | None
+    resize: str | None
 
 
 def from_preset(
@@ -189,7 +200,7 @@ def open_preset(
     address = parse_address(owner, row.address if row else preset)
     files = fetch_files(owner, address)
     ours = _own_model(owner, files)
-    options = {
+    options: _PlanOptions = {
         "normalization": normalization,
         "layer_norm_epsilon": layer_norm_epsilon,
         "activation": activation,
@@ -213,7 +224,7 @@ def open_preset(
 
 def build_model(
     owner: str,
-    kind: type[VisionModel],
+    kind: Callable[..., VisionModel],
     config: VisionTransformerConfig,
     plan: Plan,
     *,
@@ -295,12 +306,13 @@ def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
     if not isinstance(registered, str) or not registered.startswith("keras_tokenlearner>"):
         return None
     kinds = {f"keras_tokenlearner>{kind.__name__}": kind for kind in (VisionTransformer, X2Plus1D)}
-    if registered not in kinds or not isinstance(said.get("config"), dict):
+    config = said.get("config")
+    if registered not in kinds or not isinstance(config, dict):
         raise ValueError(
             f"{owner}: config.json must be of one of {list(kinds)}. Received: {registered!r}"
         )
     try:
-        model = kinds[registered].from_config(said["config"])
+        model = kinds[registered].from_config(config)
     except Exception as error:  # an edited config fails in many ways
         raise ValueError(f"{owner}: config.json is damaged: {error}") from error
     load_weights(model, files.weights)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from urllib.parse import urlsplit
 
 from keras_tokenlearner._extras import require
@@ -148,7 +149,7 @@ def _get_parts(owner: str, index: Path, get: Callable[[str], Path | None]) -> No
             raise ValueError(f"{owner}: {index.name} names {name}, which is not there")
 
 
-def _hf_error(owner: str, address: Address, errors: object, error: Exception) -> Exception:
+def _hf_error(owner: str, address: Address, errors: ModuleType, error: Exception) -> Exception:
     """Return the error for the user, without the messages of the library."""
     place = f"hf://{address.place}"
     if isinstance(error, errors.GatedRepoError):

@@ -164,7 +164,6 @@ def _card_data(task: str) -> str:
     return data.to_yaml()
 
 
-@classmethod
 def _class_from_preset(cls: type[VisionModel], preset: PresetName, **arguments) -> VisionModel:
     model = from_preset(preset, **arguments)
     if not isinstance(model, cls):
@@ -177,4 +176,4 @@ def _class_from_preset(cls: type[VisionModel], preset: PresetName, **arguments) 
 
 # No import of `models` goes up to here: the methods are attached from above.
 VisionModel.save_to_preset = save_to_preset
-VisionModel.from_preset = _class_from_preset
+VisionModel.from_preset = classmethod(_class_from_preset)

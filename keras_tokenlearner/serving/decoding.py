@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from keras_tokenlearner._extras import require
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    from tensorflow import Tensor
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _EXIF = b"Exif\x00\x00"
 
 
-def decode_in_graph(content: "tf.Tensor", channels: int) -> "tf.Tensor":
+def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
     """Decode the bytes of a JPEG, PNG, GIF, BMP or WebP file, as `data.decode_image` does.
 
     The pixels are the same, apart from BMP files of 1, 4 or 16 bits a pixel or with run-length
@@ -36,15 +36,15 @@ def decode_in_graph(content: "tf.Tensor", channels: int) -> "tf.Tensor":
     # Zeros after the end, so that reading past it finds nothing.
     data = tf.concat([tf.io.decode_raw(content, tf.uint8), tf.zeros(64, tf.uint8)], 0)
 
-    def starts(text: bytes, place: int = 0) -> "tf.Tensor":
+    def starts(text: bytes, place: int = 0) -> "Tensor":
         return tf.equal(tf.strings.substr(content, place, len(text)), text)
 
-    def jpeg() -> "tuple[tf.Tensor, tf.Tensor]":
+    def jpeg() -> "tuple[Tensor, Tensor]":
         # As others decode it; the faster way, TensorFlow's default, is off by up to 14.
         pixels = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
         return pixels, _orientation(*_jpeg_exif(data))
 
-    def png() -> "tuple[tf.Tensor, tf.Tensor]":
+    def png() -> "tuple[Tensor, Tensor]":
         # Where there is no alpha, TensorFlow gives palettes of few bits one that is not 255.
         kind = _number(data, tf.constant(25), 1, tf.constant(True))
         has_alpha = tf.equal(kind // 4, 1) | (_chunk(data, b"tRNS", 8, big=True)[1] >= 0)
@@ -55,19 +55,19 @@ def decode_in_graph(content: "tf.Tensor", channels: int) -> "tf.Tensor":
         )
         return pixels, _orientation(*_chunk(data, b"eXIf", 8, big=True))
 
-    def webp() -> "tuple[tf.Tensor, tf.Tensor]":
+    def webp() -> "tuple[Tensor, Tensor]":
         pixels = tf.image.decode_webp(content, channels=0)[0]  # it refuses 4 where 3 are there
         has_alpha = tf.equal(tf.shape(pixels)[-1], 4)
         pixels = tf.cond(has_alpha, lambda: _on_white(pixels), lambda: pixels)
         return pixels, _orientation(*_chunk(data, b"EXIF", 12, big=False))
 
-    def gif() -> "tuple[tf.Tensor, tf.Tensor]":
+    def gif() -> "tuple[Tensor, Tensor]":
         return _decode_gif(content, data), tf.constant(1)
 
-    def bmp() -> "tuple[tf.Tensor, tf.Tensor]":
+    def bmp() -> "tuple[Tensor, Tensor]":
         return _decode_bmp(content, data), tf.constant(1)
 
-    def other() -> "tuple[tf.Tensor, tf.Tensor]":  # refuses it
+    def other() -> "tuple[Tensor, Tensor]":  # refuses it
         return tf.io.decode_image(content, channels=3, expand_animations=False), tf.constant(1)
 
     pixels, orientation = tf.case(
@@ -84,7 +84,7 @@ def decode_in_graph(content: "tf.Tensor", channels: int) -> "tf.Tensor":
     return pixels if channels == 3 else _in_grey(pixels)
 
 
-def _number(data: "tf.Tensor", place: "tf.Tensor", size: int, big: "tf.Tensor") -> "tf.Tensor":
+def _number(data: "Tensor", place: "Tensor", size: int, big: "Tensor") -> "Tensor":
     """Return an unsigned integer of some bytes at a place, negative where it has 32 bits."""
     tf = require("tensorflow", "tensorflow")
     last = tf.size(data) - size
@@ -94,23 +94,23 @@ def _number(data: "tf.Tensor", place: "tf.Tensor", size: int, big: "tf.Tensor") 
     return tf.reduce_sum(tf.bitwise.left_shift(found, 8 * tf.range(size)))
 
 
-def _is(data: "tf.Tensor", place: "tf.Tensor", text: bytes) -> "tf.Tensor":
+def _is(data: "Tensor", place: "Tensor", text: bytes) -> "Tensor":
     """Return whether some bytes are at a place."""
     tf = require("tensorflow", "tensorflow")
     place = tf.clip_by_value(place, 0, tf.size(data) - len(text))
     return tf.reduce_all(data[place : place + len(text)] == tf.constant(list(text), tf.uint8))
 
 
-def _jpeg_exif(data: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor, tf.Tensor]":
+def _jpeg_exif(data: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
     """Return the bytes of a JPEG, and start and end of the Exif part in its segments."""
     tf = require("tensorflow", "tensorflow")
 
-    def more(place: "tf.Tensor", found: "tf.Tensor") -> "tf.Tensor":
+    def more(place: "Tensor", found: "Tensor") -> "Tensor":
         is_marker = tf.equal(data[place], 0xFF)
         is_pixels = tf.logical_or(_is(data, place, b"\xff\xda"), _is(data, place, b"\xff\xd9"))
         return (found < 0) & is_marker & tf.logical_not(is_pixels)
 
-    def step(place: "tf.Tensor", found: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
+    def step(place: "Tensor", found: "Tensor") -> "tuple[Tensor, Tensor]":
         is_exif = _is(data, place, b"\xff\xe1") & _is(data, place + 4, _EXIF)
         after = place + 2 + _number(data, place + 2, 2, tf.constant(True))
         after = tf.where(_is(data, place, b"\xff\xff"), place + 1, after)  # a filling byte
@@ -121,26 +121,24 @@ def _jpeg_exif(data: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor, tf.Tensor]":
     return data, tf.where(found < 0, found, found + 4), end
 
 
-def _chunk(
-    data: "tf.Tensor", name: bytes, start: int, big: bool
-) -> "tuple[tf.Tensor, tf.Tensor, tf.Tensor]":
+def _chunk(data: "Tensor", name: bytes, start: int, big: bool) -> "tuple[Tensor, Tensor, Tensor]":
     """Return the bytes of a file of chunks, and start and end of the contents of one of them.
 
     PNG has size, name and checksum, `big`; WebP has name and size, filled up to even sizes.
     """
     tf = require("tensorflow", "tensorflow")
 
-    def size_at(place: "tf.Tensor") -> "tf.Tensor":
+    def size_at(place: "Tensor") -> "Tensor":
         return _number(data, place + (0 if big else 4), 4, tf.constant(big))
 
-    def is_here(place: "tf.Tensor") -> "tf.Tensor":
+    def is_here(place: "Tensor") -> "Tensor":
         return _is(data, place + (4 if big else 0), name)
 
-    def more(place: "tf.Tensor") -> "tf.Tensor":
+    def more(place: "Tensor") -> "Tensor":
         in_file = (place >= 0) & (place < tf.size(data) - 64 - 8)
         return in_file & tf.logical_not(is_here(place))
 
-    def step(place: "tf.Tensor") -> "tuple[tf.Tensor]":
+    def step(place: "Tensor") -> "tuple[Tensor]":
         size = size_at(place)
         after = place + (12 + size if big else 8 + size + size % 2)
         return (tf.where((size < 0) | (after <= place), -1, after),)
@@ -150,11 +148,11 @@ def _chunk(
     return data, tf.where(found, place + 8, -1), place + 8 + size_at(place)
 
 
-def _orientation(data: "tf.Tensor", start: "tf.Tensor", end: "tf.Tensor") -> "tf.Tensor":
+def _orientation(data: "Tensor", start: "Tensor", end: "Tensor") -> "Tensor":
     """Return Exif's orientation, of the part of the bytes from `start` on; 1 where it has none."""
     tf = require("tensorflow", "tensorflow")
 
-    def read() -> "tf.Tensor":
+    def read() -> "Tensor":
         exif = tf.concat([data[start : tf.maximum(start, end)], tf.zeros(16, tf.uint8)], 0)
         exif = tf.cond(_is(exif, tf.constant(0), _EXIF), lambda: exif[6:], lambda: exif)
         big = _is(exif, tf.constant(0), b"MM\x00\x2a")
@@ -164,10 +162,10 @@ def _orientation(data: "tf.Tensor", start: "tf.Tensor", end: "tf.Tensor") -> "tf
         count = tf.where(known, _number(exif, table, 2, big), 0)
         count = tf.minimum(count, (tf.size(exif) - 16 - table - 2) // 12)
 
-        def more(number: "tf.Tensor", _: "tf.Tensor") -> "tf.Tensor":
+        def more(number: "Tensor", _: "Tensor") -> "Tensor":
             return number < count
 
-        def step(number: "tf.Tensor", found: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
+        def step(number: "Tensor", found: "Tensor") -> "tuple[Tensor, Tensor]":
             place = table + 2 + 12 * number
             short = tf.equal(_number(exif, place + 2, 2, big), 3)
             long = tf.equal(_number(exif, place + 2, 2, big), 4)
@@ -183,11 +181,11 @@ def _orientation(data: "tf.Tensor", start: "tf.Tensor", end: "tf.Tensor") -> "tf
     return tf.cond(start >= 0, read, lambda: tf.constant(1))
 
 
-def _orient(pixels: "tf.Tensor", orientation: "tf.Tensor") -> "tf.Tensor":
+def _orient(pixels: "Tensor", orientation: "Tensor") -> "Tensor":
     """Orient pixels as `data.decoding.orient` does."""
     tf = require("tensorflow", "tensorflow")
 
-    def when(values: tuple[int, ...], change, pixels: "tf.Tensor") -> "tf.Tensor":
+    def when(values: tuple[int, ...], change, pixels: "Tensor") -> "Tensor":
         chosen = tf.reduce_any(orientation == tf.constant(values))
         return tf.cond(chosen, lambda: change(pixels), lambda: pixels)
 
@@ -196,7 +194,7 @@ def _orient(pixels: "tf.Tensor", orientation: "tf.Tensor") -> "tf.Tensor":
     return when((3, 4, 7, 8), lambda x: tf.reverse(x, [0]), pixels)
 
 
-def _on_white(pixels: "tf.Tensor") -> "tf.Tensor":
+def _on_white(pixels: "Tensor") -> "Tensor":
     """Return pixels with alpha, laid on white."""
     tf = require("tensorflow", "tensorflow")
     pixels = tf.cast(pixels, tf.int32)
@@ -204,7 +202,7 @@ def _on_white(pixels: "tf.Tensor") -> "tf.Tensor":
     return tf.cast((pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255, tf.uint8)
 
 
-def _in_grey(pixels: "tf.Tensor") -> "tf.Tensor":
+def _in_grey(pixels: "Tensor") -> "Tensor":
     """Return colours as grey, with the weights and the rounding of Pillow's `convert("L")`."""
     tf = require("tensorflow", "tensorflow")
     weighted = tf.cast(pixels, tf.int32) * tf.constant((19595, 38470, 7471))
@@ -212,7 +210,7 @@ def _in_grey(pixels: "tf.Tensor") -> "tf.Tensor":
     return tf.cast(grey, tf.uint8)
 
 
-def _decode_gif(content: "tf.Tensor", data: "tf.Tensor") -> "tf.Tensor":
+def _decode_gif(content: "Tensor", data: "Tensor") -> "Tensor":
     """Decode the first frame of a GIF, white where it is transparent or leaves the canvas open.
 
     Its transparent colour is made white in its palette. The blocks between palette and frame, which
@@ -221,10 +219,10 @@ def _decode_gif(content: "tf.Tensor", data: "tf.Tensor") -> "tf.Tensor":
     tf = require("tensorflow", "tensorflow")
     little = tf.constant(False)
 
-    def table_size(flags: "tf.Tensor") -> "tf.Tensor":
+    def table_size(flags: "Tensor") -> "Tensor":
         return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, flags % 8), 0)
 
-    def pass_blocks(place: "tf.Tensor") -> "tf.Tensor":
+    def pass_blocks(place: "Tensor") -> "Tensor":
         """Return the place after blocks of data, which an empty one ends."""
         last = tf.size(data) - 1
         (place,) = tf.while_loop(
@@ -234,10 +232,10 @@ def _decode_gif(content: "tf.Tensor", data: "tf.Tensor") -> "tf.Tensor":
         )
         return place + 1
 
-    def more(place: "tf.Tensor", _: "tf.Tensor") -> "tf.Tensor":
+    def more(place: "Tensor", _: "Tensor") -> "Tensor":
         return tf.equal(data[tf.minimum(place, tf.size(data) - 1)], 0x21)
 
-    def step(place: "tf.Tensor", clear: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
+    def step(place: "Tensor", clear: "Tensor") -> "tuple[Tensor, Tensor]":
         is_control = _is(data, place, b"\x21\xf9")
         has_clear = tf.equal(_number(data, place + 3, 1, little) % 2, 1)
         found = tf.where(has_clear, _number(data, place + 6, 1, little), -1)
@@ -252,10 +250,10 @@ def _decode_gif(content: "tf.Tensor", data: "tf.Tensor") -> "tf.Tensor":
     table = tf.where(own >= 128, place + 10, 13)
     size = tf.where(own >= 128, table_size(own), table_size(flags))
 
-    def part(start: "tf.Tensor", stop: "tf.Tensor") -> "tf.Tensor":
+    def part(start: "Tensor", stop: "Tensor") -> "Tensor":
         return tf.strings.substr(content, start, tf.maximum(stop - start, 0))
 
-    def with_white(start: "tf.Tensor", stop: "tf.Tensor") -> "tf.Tensor":
+    def with_white(start: "Tensor", stop: "Tensor") -> "Tensor":
         """Return a part, in which the transparent colour is white if its palette is there."""
         white = table + 3 * clear
         here = (clear >= 0) & (3 * clear < size) & (start <= table) & (table < stop)
@@ -274,7 +272,7 @@ def _decode_gif(content: "tf.Tensor", data: "tf.Tensor") -> "tf.Tensor":
     return tf.pad(pixels, open_canvas, constant_values=tf.constant(255, tf.uint8))
 
 
-def _decode_bmp(content: "tf.Tensor", data: "tf.Tensor") -> "tf.Tensor":
+def _decode_bmp(content: "Tensor", data: "Tensor") -> "Tensor":
     """Decode a BMP of 8 bits with or without a palette, or of 24 or 32 bits."""
     tf = require("tensorflow", "tensorflow")
     little = tf.constant(False)
@@ -291,14 +289,14 @@ def _decode_bmp(content: "tf.Tensor", data: "tf.Tensor") -> "tf.Tensor":
     with tf.control_dependencies([check] if check is not None else []):
         pixels = tf.io.decode_bmp(content, channels=0)
 
-    def by_palette() -> "tf.Tensor":
+    def by_palette() -> "Tensor":
         start = tf.clip_by_value(14 + header, 54, tf.size(data))
         end = tf.clip_by_value(_number(data, tf.constant(10), 4, little), start, tf.size(data))
         table = tf.reshape(data[start : start + (end - start) // 4 * 4], (-1, 4))[:256, 2::-1]
         table = tf.pad(table, [[0, 256 - tf.shape(table)[0]], [0, 0]])
         return tf.gather(table, tf.cast(pixels[..., 0], tf.int32))
 
-    def with_alpha() -> "tf.Tensor":
+    def with_alpha() -> "Tensor":
         has_alpha = tf.equal(coding, 3) & (header >= 56) & _is(data, tf.constant(66), b"\0\0\0\xff")
         return tf.cond(has_alpha, lambda: _on_white(pixels), lambda: pixels[..., :3])
 

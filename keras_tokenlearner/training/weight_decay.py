@@ -6,14 +6,20 @@ excluded variables. The optimizer of a loaded `.keras` file would therefore deca
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import keras
 
 # Words in the names of variables: biases, norms and positions.
 UNDECAYED = ("bias", "gamma", "beta", "table")
 
+if TYPE_CHECKING:
+    from keras.optimizers import Optimizer as _Optimizer
+else:
+    _Optimizer = object
 
-class _Sparing:
+
+class _Sparing(_Optimizer):
     """Before a Keras optimizer: keeps in its config which variables it spares weight decay.
 
     Args:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import keras
 import numpy as np
@@ -198,7 +199,7 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
             f"{owner}: {shown} is no file of weights: it holds other things than arrays of floats, "
             f"{listed(wrong)}"
         )
-    return {name: entry.shape for name, entry in entries.items()}
+    return {name: cast("tuple[int, ...]", entry.shape) for name, entry in entries.items()}
 
 
 def _check_layout(model: keras.Model, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from keras_tokenlearner.weights.source import Arrays, Entries, Named, Source
+from keras_tokenlearner.weights.source import Arrays, Entries, Fields, Named, Source
 
 _Patterns = tuple[tuple[str, str], ...]
 
@@ -103,7 +103,7 @@ def _rename(name: str, patterns: _Patterns) -> str | None:
     return None
 
 
-_CONFIG = {"activation": "gelu_tanh", "layer_norm_epsilon": 1e-6}
+_CONFIG: Fields = {"activation": "gelu_tanh", "layer_norm_epsilon": 1e-6}
 AUGREG = Source(
     _converter(_PATTERNS),
     anchors=("embedding/kernel",),

@@ -7,6 +7,7 @@ is read. The size of a file bounds its claims. Only requested arrays are read.
 from __future__ import annotations
 
 import collections.abc
+import functools
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Union
+from typing import IO, TYPE_CHECKING, TypeVar, Union, cast
 
 import keras
 import ml_dtypes  # a dependency of Keras
@@ -38,6 +39,8 @@ _DEPTH = 32
 _LISTED = 6
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _KINDS = "a .npz, .safetensors, .h5, PyTorch or Flax (.msgpack) file, or the .index.json of parts"
+
+_T = TypeVar("_T")
 
 PathLike = Union[str, "os.PathLike[str]"]
 CheckpointLike = Union[
@@ -241,7 +244,7 @@ def _entry(value: object) -> Entry:
         dtype = _BFLOAT16 if value.dtype == "bfloat16" else np.dtype(value.dtype)
         return Entry(tuple(value.shape), dtype, lambda: keras.ops.convert_to_numpy(value))
     if hasattr(value, "detach"):
-        return _torch_entry(value)
+        return _torch_entry(cast("torch.Tensor", value))
     if not hasattr(value, "shape"):
         return Entry()
     try:
@@ -323,13 +326,13 @@ def _read_npz(owner: str, path: Path) -> _Entries:
     _check_total(owner, path, sum(member.file_size for member in members))
     entries = {}
     for member in members:
-        entry = _guarded(owner, path, lambda member=member: _npz_entry(archive, member))
-        read = lambda entry=entry: _guarded(owner, path, entry.read)  # noqa: E731
+        entry = _guarded(owner, path, functools.partial(_npz_entry, archive, member))
+        read = functools.partial(_guarded, owner, path, entry.read)
         entries[member.filename.removesuffix(".npy")] = Entry(entry.shape, entry.dtype, read)
     return entries
 
 
-def _guarded(owner: str, path: Path, call: Callable) -> Entry | np.ndarray:
+def _guarded(owner: str, path: Path, call: Callable[[], _T]) -> _T:
     try:
         return call()
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
@@ -422,7 +425,7 @@ def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
         for member in members:
             info = zipfile.ZipInfo(member.filename)
             # Storages start at multiples of 64 bytes, as PyTorch writes them.
-            used = copy.fp.tell() + 30 + len(info.filename.encode()) + 4
+            used = cast("IO[bytes]", copy.fp).tell() + 30 + len(info.filename.encode()) + 4
             info.extra = b"FB" + struct.pack("<H", -used % 64) + b"Z" * (-used % 64)
             info.file_size = member.file_size
             try:
@@ -464,7 +467,7 @@ def _read_safetensors(owner: str, path: Path) -> _Entries:
         if dtype is None:
             entries[name] = Entry(shape, problem=f"of type {kinds[name]}, which numpy lacks")
         else:
-            entries[name] = Entry(shape, dtype, lambda name=name: read(name))
+            entries[name] = Entry(shape, dtype, functools.partial(read, name))
     return entries
 
 
@@ -515,7 +518,7 @@ def _read_msgpack(owner: str, path: Path) -> _Entries:
     def extension(code: int, content: bytes) -> object:
         if code not in (_FLAX_ARRAY, _FLAX_SCALAR):
             return None  # a complex number, or a type that Flax does not write
-        shape, kind, data = unpack(content)
+        shape, kind, data = cast("tuple[tuple[int, ...], object, bytes]", unpack(content))
         dtype = _BFLOAT16 if kind == "bfloat16" else np.dtype(str(kind))
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
             raise ValueError(f"it has an array of shape {shape} of {dtype} in {len(data)} bytes")
@@ -525,7 +528,7 @@ def _read_msgpack(owner: str, path: Path) -> _Entries:
         tree = unpack(path.read_bytes())
         if not isinstance(tree, dict):
             raise ValueError(f"it holds a {type(tree).__name__}, not a tree")
-        return _flatten(owner, _joined(tree))
+        return _flatten(owner, cast("Mapping[str, object]", _joined(tree)))
     except Exception as error:  # a damaged file raises errors of any type
         raise ValueError(f"{owner}: {path} is damaged or no Flax checkpoint: {error}") from error
 

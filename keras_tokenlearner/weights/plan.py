@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -270,7 +271,7 @@ class Plan:
         """
         self.check_features()
         self.check_open(changes)
-        merged = {**self.sizes, **self.fields, **changes}
+        merged: dict[str, Any] = {**self.sizes, **self.fields, **changes}
         if "num_heads" not in merged:
             raise ValueError(
                 f"{self.owner}: {self.origin} does not say how many heads its attentions have; "
@@ -414,8 +415,8 @@ class Plan:
                 arrays[f"head/{leaf}"] = arrays.pop(f"projection/{leaf}")
 
     def _differences(self, structure: Structure, head: str) -> list[str]:
-        wanted = {
-            name: value
+        wanted: dict[str, str | float | None] = {
+            name: cast("str | float | None", value)
             for name, value in self.fields.items()
             if name in (*_SETTINGS, "head_reads", "token_pooling") and value is not None
         }
@@ -671,7 +672,7 @@ def _normalization(owner: str, value: Normalization) -> tuple[tuple[float, ...],
 
 def _same_pixels(one: Preprocessing, other: Preprocessing) -> bool:
     return all(
-        np.allclose(*np.broadcast_arrays(getattr(one, name), getattr(other, name)), rtol=1e-5)
+        np.allclose(getattr(one, name), getattr(other, name), rtol=1e-5)
         if {len(getattr(p, name)) for p in (one, other)} - {1} in ({3}, set(), {1}, {4})
         else False
         for name in ("mean", "std")

@@ -174,7 +174,7 @@ def _grids(
     if of_video:
         return [grid] if grid and math.prod(grid) == count else []
     side = math.isqrt(count)
-    found = {(side, side)} if side * side == count else set()
+    found: set[tuple[int, ...]] = {(side, side)} if side * side == count else set()
     if grid and math.prod(grid[-2:]) == count:
         found.add(grid[-2:])
     return sorted(found)

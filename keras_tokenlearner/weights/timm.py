@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_tokenlearner.models.structure import Structure
-from keras_tokenlearner.weights.source import ZEROS, Arrays, Entries, Named, Source
+from keras_tokenlearner.weights.source import ZEROS, Arrays, Entries, Fields, Named, Source
 from keras_tokenlearner.weights.torch import (
     average_heads,
     count_blocks,
@@ -58,8 +58,8 @@ NAMES = {
 }
 _PARTS = ("query", "key", "value")
 _JOINED = (*_PARTS, "gate")  # which timm has in one layer with others
-_CONFIG = {"activation": "gelu", "layer_norm_epsilon": 1e-6}
-_GATED_MLP = {"activation": "silu"}
+_CONFIG: Fields = {"activation": "gelu", "layer_norm_epsilon": 1e-6}
+_GATED_MLP: Fields = {"activation": "silu"}
 
 
 def convert(entries: Entries) -> Arrays:

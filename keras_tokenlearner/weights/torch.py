@@ -72,7 +72,7 @@ def split_qkv(entries: Entries, theirs: str, ours: str, bias: str | None = None)
     size, arrays = weight.shape[0] // 3, {}
     biases = [Named(np.zeros(size, np.float32), ZEROS)] * 3
     start = theirs.rpartition("qkv")[0]
-    if bias in entries:
+    if bias is not None and bias in entries:
         whole, bias_origin = entries.take(bias), entries.full_name(bias)
         if whole.size != weight.shape[0]:
             raise ValueError(
@@ -111,9 +111,10 @@ def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
             "which do not fit heads for the same classes"
         )
     kernel = np.concatenate([kernel.T for kernel in kernels]) / len(heads)
+    shift = np.asarray(sum(shifts) / len(heads))
     return {
         "head/kernel": Named(kernel, BOTH.join(map(entries.full_name, weights))),
-        "head/bias": Named(sum(shifts) / len(heads), BOTH.join(map(entries.full_name, biases))),
+        "head/bias": Named(shift, BOTH.join(map(entries.full_name, biases))),
     }
 
 

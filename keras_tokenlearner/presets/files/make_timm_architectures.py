@@ -7,6 +7,7 @@ timm's ViT modules without memory for its weights and writes a row for each.
 import csv
 import sys
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -46,13 +47,13 @@ ROPE = {
 
 def row(name: str) -> dict[str, str | int | float]:
     with torch.device("meta"):
-        model = timm.create_model(name)
+        model: Any = timm.create_model(name)
     found: dict[str, str | int | float] = {"architecture": name, "missing": ""}
     kinds = {"cls": type(model).__name__, "block": "", "attention": "", "embedding": ""}
     if getattr(model, "blocks", None) is None:
         return found | {"missing": f"the architecture {kinds['cls']}"}
     block = model.blocks[0]
-    attention = getattr(block, "attn", None)
+    attention: Any = getattr(block, "attn", None)
     embedding = getattr(model, "patch_embed", None)
     kinds |= {"block": type(block).__name__, "attention": type(attention).__name__}
     kinds["embedding"] = type(embedding).__name__

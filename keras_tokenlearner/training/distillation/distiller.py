@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import keras
 import numpy as np
@@ -223,7 +224,8 @@ class Distiller(keras.Model):
             lambda tensor: ops.stop_gradient(ops.cast(tensor, "float32")),
             self._teacher(x, training=False),
         )
-        found = {name: ops.cast(tensor, "float32") for name, tensor in y_pred.items()}
+        given = cast("dict[str, keras.KerasTensor]", y_pred)
+        found = {name: ops.cast(tensor, "float32") for name, tensor in given.items()}
         loss = self.feature_weight * self._features_loss.compute_loss(
             taught[FEATURES], found[FEATURES]
         )
@@ -286,7 +288,7 @@ class Distiller(keras.Model):
         return super().compute_metrics(x, y, y_pred[PREDICTIONS], sample_weight)
 
     def get_metrics_result(self) -> dict[str, keras.KerasTensor]:
-        found = {}
+        found: dict[str, keras.KerasTensor] = {}
         for metric in self.metrics:
             if getattr(metric, "built", True):  # those of labels are not, before there are labels
                 result = metric.result()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_tokenlearner.analysis import costs
+from keras_tokenlearner.analysis.costs import costs
 from keras_tokenlearner.models.structure import Structure
 
 IMAGENET_IMAGES = 1_281_167

@@ -40,7 +40,7 @@ class Reconstruction(layers.Layer):
         self.num_patches = num_patches
         self.num_prefix_tokens = num_prefix_tokens
 
-    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
+    def build(self, inputs_shape: tuple[int | None, int, int]) -> None:
         channels, tokens = inputs_shape[-1], inputs_shape[1] - self.num_prefix_tokens
         self.kernel = self.add_weight(
             shape=(tokens, self.num_patches), initializer="glorot_uniform", name="kernel"
