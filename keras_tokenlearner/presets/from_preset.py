@@ -33,7 +33,7 @@ _X2PLUS1D = "keras_tokenlearner>X2Plus1D"
 
 
 class _PlanOptions(TypedDict):
-    """What the user says of a checkpoint, for `plan_of`."""
+    """Keyword arguments of `plan_of` that users give."""
 
     normalization: Normalization | None
     layer_norm_epsilon: float | None
