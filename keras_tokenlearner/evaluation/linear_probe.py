@@ -28,7 +28,7 @@ def linear_probe(
         labels: Integers from 0 to the number of classes, one for each image.
         l2: Float, weight of the penalty.
         batch_size: Integer, images at a time.
-        name: Name of the new model. Defaults to that of the model.
+        name: Name of the new model. Defaults to the model's name.
 
     Returns:
         A `keras.Model` of the same input, with the layers `head` and `predictions`, a softmax.

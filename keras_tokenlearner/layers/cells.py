@@ -1,4 +1,4 @@
-"""Cells of a grid, coarse to fine: where learned tokens start, and what fewer of them stand for."""
+"""Cells of a grid, coarse to fine: where learned tokens start, and the cells of fewer tokens."""
 
 import functools
 import math

@@ -40,7 +40,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
             then takes as `rotation`. Without a table nothing is rotated.
         **kwargs: Arguments of `keras.layers.MultiHeadAttention`.
 
-    Call arguments besides those of Keras:
+    Call arguments besides Keras's own:
         rotation: Table of `RotaryPositions`.
         key_bias: Tensor of shape (M,), or `None`: a number for each key, added to the logits of all
             queries.
@@ -172,7 +172,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Return queries and keys with one more channel, whose scaled product is the bias.
 
-        It is exact, and Keras's code for masks, dropout and weights goes on as it is.
+        It is exact, and Keras's code for masks, dropout and weights is used unchanged.
         """
         ones = ops.full_like(query[..., :1], self.key_dim**0.5)
         biases = ops.broadcast_to(bias[:, None, None], ops.shape(key[..., :1]))

@@ -53,10 +53,11 @@ class TokenLearner(CompositeLayer):
     With `position_bias`, the maps of `"mlp"` are `softmax(MLP(LayerNorm(x)) + b)` over the
     positions, with a learned bias b of each position. It starts at 8 in a cell of the grid for each
     token, and the MLP's last layer at zero, so that each token starts as the average of its cell
-    (but for parts of exp(-8) from elsewhere), whatever the input. The cells are numbered coarse to
-    fine, see `keras_tokenlearner.layers.cells.grid_cells`: any first m of S tokens cover the grid,
-    as each takes the positions of the tokens left out that were split off from it. So `num_tokens`
-    of a call can be less than S. The bias is resized when weights of another grid are loaded.
+    (except for parts of exp(-8) from elsewhere), whatever the input. The cells are numbered coarse
+    to fine, see `keras_tokenlearner.layers.cells.grid_cells`: any first m of S tokens cover the
+    grid, as each takes the positions of the tokens left out that were split off from it. So
+    `num_tokens` of a call can be less than S. The bias is resized when weights of another grid are
+    loaded.
 
     Args:
         num_tokens: Integer, tokens to learn from each frame (S). Defaults to 8.
@@ -210,8 +211,8 @@ class TokenLearner(CompositeLayer):
             count: Integer, tokens to keep.
 
         Returns:
-            Tensor of shape (..., count): for each token the largest of its own bias and those of
-            the tokens that were split off from it and are left out.
+            Tensor of shape (..., count): for each token the largest bias among itself and the
+            tokens that were split off from it and are left out.
         """
         if count == self.num_tokens:
             return ops.convert_to_tensor(self.bias)

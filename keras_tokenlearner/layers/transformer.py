@@ -32,7 +32,7 @@ class TransformerBlock(CompositeLayer):
     Tokens that stand for several patches each, as learned tokens do, can be attended to in
     proportion: with `num_patches` the block adds `log(num_patches / M) + b` to the attention logits
     of its last M tokens, those that are no prefix tokens. The learned scalar b starts at zero. Of
-    tokens without prefix tokens it would change nothing, so that there is none.
+    tokens without prefix tokens it would change nothing, so it is left out there.
 
     Args:
         num_heads: Integer, heads of the dot-product attention; it must divide the channels. Vector
@@ -269,7 +269,7 @@ class TransformerBlock(CompositeLayer):
         return inputs + x
 
     def _key_bias(self, inputs):
-        """Return what is added to the attention logits of each token, (N,)."""
+        """Return the bias that is added to the attention logits of each token, (N,)."""
         tokens = ops.shape(inputs)[1] - self.num_prefix_tokens
         if isinstance(tokens, int):  # no number to copy to a GPU and to wait for
             bias = self.patch_bias + math.log(self.num_patches / tokens)

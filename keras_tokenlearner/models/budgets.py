@@ -15,10 +15,10 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     and is saved and exported as any other.
 
     Args:
-        model: A model whose TokenLearners start from the grid, as those of
-            `retrofit(..., start="grid")` do.
-        num_tokens: Integer, tokens of each image or frame, at most those of the model.
-        name: Name of the new model. Defaults to that of the model with `_8tokens` behind it.
+        model: A model whose TokenLearners start from the grid, as after
+            `retrofit(..., start="grid")`.
+        num_tokens: Integer, tokens of each image or frame, at most as many as the model learns.
+        name: Name of the new model. Defaults to the model's name with `_8tokens` behind it.
 
     Returns:
         A `keras.Model` of the same inputs and outputs.
@@ -69,7 +69,7 @@ def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
 
 
 def _first(layer: keras.Layer, num_tokens: int) -> list[np.ndarray]:
-    """Return the weights of a layer, those of the first tokens of a TokenLearner."""
+    """Return the weights of a layer; of a TokenLearner, for its first tokens alone."""
     if not isinstance(layer, TokenLearner):
         return layer.get_weights()
     values = {weight.path: weight for weight in layer.weights}

@@ -82,7 +82,7 @@ class VisionTransformerConfig:
         token_start: `"random"`, or `"grid"`: the maps of `token_attention="mlp"` start as averages
             of the cells of a grid, by a position bias.
         proportional_attention: Whether blocks behind the reducer weigh a token by the patches that
-            it stands for, in attention. It acts beside a class token or registers.
+            it stands for, in attention. It acts only with a class token or registers.
         over: `"frame"` or `"space_time"`, the positions of a map of the TokenLearner.
         fuser: `None`, `"token_fuser"`, or an alternative of the paper: `"unpool"`,
             which needs the TokenLearner's maps, and `"reproject"`.

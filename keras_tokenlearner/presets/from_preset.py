@@ -66,8 +66,8 @@ def from_preset(
     """Build the model that a checkpoint describes, with its weights.
 
     The checkpoint's config.json or, without one, the shapes of its arrays say how the model is
-    built; what neither says is asked for, never guessed. Without a classifier in the checkpoint
-    the model gives its pooled features.
+    built. An error asks for settings that neither states; none is guessed. Without a classifier in
+    the checkpoint the model gives its pooled features.
 
     Args:
         preset: `"hf://ORG/NAME[@REVISION]"`, `"kaggle://OWNER/MODEL/FRAMEWORK/VARIATION"`,
@@ -81,7 +81,7 @@ def from_preset(
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
             them itself.
         pooling: Without top: `"avg"`, `"max"`, `"token"` or `"none"` for the tokens. Defaults to
-            what the checkpoint's own library gives.
+            the output of the checkpoint's own library.
         classes: Integer, for a new classifier where the checkpoint's has another number. Defaults
             to the checkpoint's classes.
         classifier_activation: Activation of the top; `None` gives logits.

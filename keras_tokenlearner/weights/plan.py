@@ -319,8 +319,8 @@ class Plan:
                 model's as it is, `"reset"` initialises it again, for other classes.
             embedding: `"central_frame"` or `"inflate"`, how the patches of an image become
                 tubelets.
-            partial: Boolean, whether to go on although variables other than the head, or layers of
-                a TokenLearner, are not in the file, or the file holds more blocks or unknown
+            partial: Boolean, whether to continue although variables other than the head, or layers
+                of a TokenLearner, are not in the file, or the file holds more blocks or unknown
                 entries.
             check_settings: Boolean, whether to refuse a model with another activation, epsilon or
                 normalisation of pixels than the checkpoint's.
@@ -523,7 +523,7 @@ def plan_of(
         num_heads: Heads of the attentions, which names and shapes of many files do not say.
         grid: `(H, W)` or `(T, H, W)` of the file's positions; by default a square.
         resize: `"bilinear"` with aligned corners, `"bicubic"`, `"bicubic_antialias"` or
-            `"bicubic_offset"`. Defaults to what the source does.
+            `"bicubic_offset"`. Defaults to the source's own method.
         owner: Name of the function that the user called, for error messages.
 
     Returns:

@@ -75,7 +75,7 @@ def resize_table(table: np.ndarray, grid: tuple[int, ...], method: str) -> np.nd
 
     `"bilinear"` lets the corners of both grids coincide, as the JAX ViT does. `"bicubic"` is the
     interpolation of PyTorch, as Hugging Face's models do it, `"bicubic_antialias"` the one with a
-    wider filter where the grid shrinks, as timm does, and `"bicubic_offset"` that of Meta's DINOv2
+    wider filter where the grid shrinks, as timm does, and `"bicubic_offset"` Meta's for DINOv2
     without registers, which adds 0.1 to the new size. A table of an image that goes to a video is
     repeated for every frame; frames are always resized linearly.
 

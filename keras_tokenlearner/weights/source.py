@@ -97,7 +97,7 @@ class Entries:
     """The entries of a checkpoint, by the names of its source, and which were taken.
 
     Checkpoints keep the same network under various prefixes ("params/", "vit.", "module."). The
-    prefix is what stands before the source's `anchor`, a name that every file of it has; names
+    prefix is the part before the source's `anchor`, a name that every file of it has; names
     behind it are given without, others in full.
 
     Args:

@@ -23,14 +23,14 @@ class StoredWeights:
 
     Attributes:
         model: Name in the catalogue of the model that they are for.
-        uri: Where the `.weights.h5` file is: `package:NAME` for one that ships, or an address.
+        uri: Where the `.weights.h5` file is: `package:NAME` for an included one, or an address.
         sha256: Of the file.
         size: Of the file, in bytes.
         input_shape: `(height, width, channels)` that they were trained at.
         classes: Of the classifier.
-        class_names: What the classes are called, in order.
+        class_names: Names of the classes, in order.
         licence: Of the weights, and of the data that they were trained on.
-        metric: What they reach, and on what.
+        metric: Accuracy or another metric, and the data that it was measured on.
         command: The command that made them.
 
     Example:
@@ -80,7 +80,7 @@ STORE = {
 
 
 def names(model: str) -> list[str]:
-    """Return the names of the weights that ship for a model of the catalogue."""
+    """Return the names of the included weights for a model of the catalogue."""
     return [name for stored_model, name in STORE if stored_model == model]
 
 
@@ -117,7 +117,7 @@ def fetch(uri: str, expected_sha256: str, cache_dir: PathLike | None = None) -> 
         A `pathlib.Path`.
 
     Raises:
-        ValueError: If what came is not the file that was expected.
+        ValueError: If the file is not the one that was expected.
         ConnectionError: If nothing came, or not all of it.
     """
     scheme, _, name = uri.partition(":")
@@ -137,7 +137,7 @@ def download(
         cache_dir: Folder in place of Keras's own, `~/.keras` or `$KERAS_HOME`.
 
     Raises:
-        ValueError: If what came is not the file that was expected.
+        ValueError: If the file is not the one that was expected.
         ConnectionError: If nothing came, or not all of it.
     """
     # Files are published under one name at many addresses: a hash in the name keeps them apart.
@@ -165,7 +165,7 @@ def download(
             f"{uri} is not the file that was expected, of sha256 {expected_sha256}; it is damaged "
             "or was changed there. Try again, and report it if it stays so"
         ) from error
-    except Exception as error:  # what Keras raises has no class of its own
+    except Exception as error:  # Keras raises no class of its own here
         raise ConnectionError(
             f"{uri} could not be downloaded and is not in the cache; check the network and try "
             f"again: {error}"

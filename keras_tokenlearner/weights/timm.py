@@ -17,7 +17,7 @@ from keras_tokenlearner.weights.torch import (
     to_torch,
 )
 
-# DINOv2's names, as Meta publishes it, stand behind timm's. The distillation token of DeiT is a
+# DINOv2's names, as Meta publishes it, come after timm's. The distillation token of DeiT is a
 # register to us.
 NAMES = {
     "embedding/projection": ("conv", "patch_embed.proj"),
@@ -131,7 +131,7 @@ def _convert_torchvision(entries: Entries) -> Arrays:
 
 
 def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
-    """Return the weights of a plain ViT of ours by the names of timm's `VisionTransformer`.
+    """Return the weights of one of our plain ViTs by the names of timm's `VisionTransformer`.
 
     timm's model must have the same sizes, exact gelu where ours has it, `norm_layer` with our
     epsilon, and `fc_norm=False` where we average the tokens. Pixels are normalised by the model's

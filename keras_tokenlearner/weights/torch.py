@@ -59,7 +59,7 @@ def split_qkv(entries: Entries, theirs: str, ours: str, bias: str | None = None)
         entries: `Entries`.
         theirs: Name of the weight.
         ours: Name of the attention.
-        bias: Name of the bias of all three; or without, `{q,k,v}_bias` beside the layer.
+        bias: Name of the bias of all three; or without, `{q,k,v}_bias` next to the layer.
     """
     if theirs not in entries:
         return {}
@@ -81,7 +81,7 @@ def split_qkv(entries: Entries, theirs: str, ours: str, bias: str | None = None)
             )
         biases = [Named(part, bias_origin) for part in np.split(whole.reshape(-1), 3)]
     for index, name in enumerate(f"{start}{part}_bias" for part in "qkv"):
-        if name in entries:  # BEiT and EVA have those of query and value alone
+        if name in entries:  # BEiT and EVA have biases of query and value alone
             biases[index] = Named(entries.take(name), entries.full_name(name))
     for part, kernel, shift in zip(_PARTS, np.split(weight, 3), biases, strict=True):
         arrays[f"{ours}/{part}/kernel"] = Named(kernel.T, origin)
@@ -196,7 +196,7 @@ def _any_block(path: str) -> str:
 
 
 def _split_gates(arrays: Arrays) -> None:
-    """Split the MLPs' first layers that are twice as wide as what the second ones take."""
+    """Split the MLPs' first layers that are twice as wide as the input of the second ones."""
     for path in [path for path in arrays if "/mlp/hidden/" in path]:
         array, origin = arrays[path]
         output = arrays.get(path.rpartition("hidden")[0] + "output/kernel")

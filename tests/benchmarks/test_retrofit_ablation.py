@@ -19,7 +19,7 @@ from keras_tokenlearner.analysis import costs
 from tests.models.test_retrofit import teacher as small_teacher
 
 torch_alone = pytest.mark.skipif(
-    keras.backend.backend() != "torch", reason="rows are those of any backend"
+    keras.backend.backend() != "torch", reason="rows are the same on any backend"
 )
 
 

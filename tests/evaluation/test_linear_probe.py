@@ -1,4 +1,4 @@
-"""A head on frozen features, beside the solution of its equations."""
+"""A head on frozen features, compared with the solution of its equations."""
 
 import keras
 import numpy as np

@@ -23,7 +23,7 @@ TOKEN = "hf_secret_that_nobody_may_see"
 
 
 def files():
-    """Return what a repository of timm holds, and the model that is in it."""
+    """Return the files of a repository of timm, and the model that is in it."""
     from safetensors.numpy import save
 
     model = create_model(
@@ -142,7 +142,7 @@ def test_broken_download_is_never_taken_as_whole(hub):
     hub.how, hub.breaks = "broken", 1
     try:
         model = open_it()
-    except ConnectionError:  # the library gave up; the next call goes on
+    except ConnectionError:  # the library gave up; the next call continues
         model = open_it()
     expected = files()[1].predict(image(), verbose=0)
     np.testing.assert_allclose(model.predict(image(), verbose=0), expected, atol=1e-5)

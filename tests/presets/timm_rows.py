@@ -39,7 +39,7 @@ def one_of_each(found):
 
 
 def size(row):
-    """Return what grows with the time that a row takes."""
+    """Return a number that grows with the time that a row takes."""
     return int(row["dim"] or 0) * int(row["input"] or 0)
 
 

@@ -29,7 +29,7 @@ def peer(module):
 
 
 def build(source, entries=None, image=(32, 32), include_top=True, normalization="half", **changes):
-    """Return a model of ours with the settings of a source, with random weights everywhere."""
+    """Return one of our models with the settings of a source, with random weights everywhere."""
     arguments = {"activation": "gelu", "layer_norm_epsilon": 1e-6} | SIZES
     recipe = SOURCES[source]
     if entries is None:

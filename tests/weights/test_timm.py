@@ -115,7 +115,7 @@ def test_timm_file_decides_the_config(tmp_path):
 
 
 def test_heads_of_distilled_models():
-    """What stands beside the class token is not seen in the shape of a head alone."""
+    """The shape of a head alone does not show if it reads registers or the average."""
     entries = to_timm(build("timm", class_token=True, **DISTILLED))
     other = {"class_token": True, **DISTILLED, "head_reads": "class_and_average"}
     message = "head_reads is 'class_and_average' and must be 'class_and_registers'"

@@ -74,7 +74,7 @@ def test_images_into_videos(method):
 
 
 def test_normalization_is_the_model_s_own():
-    """Pixels are normalised by the model's preprocessing, which must be that of the file."""
+    """Pixels are normalised by the model's preprocessing, which must equal the file's."""
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     plan = plan_of(ENTRIES, "augreg", normalization=(mean, std))
     assert plan.preprocessing.mean == mean and plan.preprocessing.std == std

@@ -29,7 +29,7 @@ class DistillationRecipe(ImageNet384Recipe):
         budgets: Numbers of tokens, joined by `+` as in `4+8+16`, one of which each step trains;
             empty for all tokens in every step.
         temperature: Of the logits.
-        feature_weight: Of the features beside the logits.
+        feature_weight: Of the loss of the features, added to the loss of the logits.
         label_weight: Of the labels, in [0, 1].
         reconstruction_weight: Of the teacher's tokens behind every block.
         weight_decay: Of AdamW.
