@@ -59,7 +59,8 @@ def _questions(path):
         image = random.integers(0, 256, (64, 64, channels)).astype("uint8")
         content = tf.io.encode_png(image).numpy()
         row = model.check_row("encoded", {"encoded": content})
-        answer = model.answer(model.batch_key("encoded", row), [row])[0]
+        signature, (row,) = model.decode("encoded", [row])  # as the server does
+        answer = model.answer(model.batch_key(signature, row), [row])[0]
         body = {"instances": [{"b64": base64.b64encode(content).decode()}]}
         found.append((json.dumps(body), answer["probabilities"]))
     return found

@@ -119,7 +119,7 @@ def merge(x, sizes, keys, merged):
     sums = ops.concatenate([x * sizes, sizes], axis=-1)
     even, odd = sums[:, ::2], sums[:, 1::2]
     targets = ops.one_hot(onto, odd.shape[1], axis=1, dtype=x.dtype)  # (B, odd, r)
-    odd += ops.matmul(targets, ops.take_along_axis(even, gone[..., None], axis=1))
+    odd = odd + ops.matmul(targets, ops.take_along_axis(even, gone[..., None], axis=1))
     sums = ops.concatenate([ops.take_along_axis(even, kept[..., None], axis=1), odd], axis=1)
     return sums[..., :-1] / sums[..., -1:], sums[..., -1:]
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,8 @@ def _of(*start):
 
 def test_verbs_of_the_pages_parse_with_their_options(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # Another test of this process may have imported a module of the same name.
+    monkeypatch.delitem(sys.modules, "my_recipes", raising=False)
     (module,) = re.findall(
         r"`my_recipes.py`:\n\n```python\n(.*?)```",
         (ROOT / "docs/training.md").read_text(),

@@ -55,6 +55,7 @@ WITHOUT = {
     *("load_cifar10", "read_real_labels", "TfdsImages", "TfdsVideos", "from_tfds", "open_videos"),
     *("train", "Cifar10Recipe", "FashionMnistRecipe", "FewShotProtocol", "predict_videos"),
     *("hub_backbone", "export", "serve", "predict", "VideoError", "VideoInfo"),
+    *("upload_preset", "PublishedCheckpoint", "Checkpoint", "Plan", "Statement", "LoadReport"),
 }
 
 

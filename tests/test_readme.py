@@ -75,7 +75,7 @@ def test_relative_links_lead_to_files():
 def test_extras_of_the_table_exist():
     table = README.partition("| extra | adds |")[2].partition("\n\n")[0]
     named = re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)))
-    assert len(named) == 11
+    assert len(named) == 12
     assert set(named) <= set(PROJECT["optional-dependencies"])
 
 

@@ -62,10 +62,10 @@ def linear_probe(
     kernel, bias = ridge(features, labels, int(labels.max()) + 1, l2)
     scale = _calibration(np.asarray(features, "float64") @ kernel + bias, labels)
     head = keras.layers.Dense(len(bias), name="head")
-    logits = head(model.output)
+    logits = head(model.outputs[0])
     head.set_weights([scale * kernel, scale * bias])
     outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(logits)
-    return keras.Model(model.input, outputs, name=name or model.name)
+    return keras.Model(model.inputs[0], outputs, name=name or model.name)
 
 
 def _calibration(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -2,6 +2,7 @@ import keras
 from keras import layers, ops
 
 
+@keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class LayerNormalization(layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis, faster in half precision.
 

@@ -8,7 +8,7 @@ from keras_tokenlearner.data import video
 from keras_tokenlearner.evaluation import evaluate_videos, predict_videos
 from tests.data.video.files import write
 
-pytest.importorskip("av", reason="pip install 'keras-tokenlearner[video]'")
+pytest.importorskip("av", reason="the extra `video`")
 
 
 @pytest.fixture(scope="module")

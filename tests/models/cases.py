@@ -160,6 +160,8 @@ MODEL_CASES = (
         rotary_tokens="centre_of_mass",
         fuser="token_fuser",
         class_token=True,
+        include_top=False,
+        pooling="avg",
     ),
     _case(
         "attention_pooled",

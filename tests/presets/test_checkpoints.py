@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from keras_tokenlearner.presets import list_checkpoints, parse_address
+from keras_tokenlearner.presets import list_checkpoints
+from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.config_json import timm_architectures
 
 ROWS = list_checkpoints()

@@ -17,7 +17,7 @@ from keras_tokenlearner.training.recipes import AvidRecipe, KineticsRecipe, Vide
 from keras_tokenlearner.weights import save_weights
 from tests.data.video.files import write
 
-pytest.importorskip("av", reason="pip install 'keras-tokenlearner[video]'")
+pytest.importorskip("av", reason="the extra `video`")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from keras_tokenlearner.data.video import (
 )
 from tests.data.video.files import write
 
-av = pytest.importorskip("av", reason="pip install 'keras-tokenlearner[video]'")
+av = pytest.importorskip("av", reason="the extra `video`")
 
 
 def levels_of(frames):
@@ -345,4 +345,4 @@ def test_reading_without_pyav_names_the_extra(ramp):
         f"probe({str(ramp)!r})"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "keras-tokenlearner[video]" in done.stderr
+    assert "extra `video`" in done.stderr
