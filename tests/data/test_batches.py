@@ -156,10 +156,10 @@ def test_plain_fit_gets_batches_in_the_order_of_the_seed(options, partial):
     for epoch in (first, first + 1):
         order = np.arange(count)
         np.random.default_rng((5, epoch)).shuffle(order)
-        wanted = order.reshape(-1, 2).tolist()[: options.get("steps_per_epoch")]
+        wanted = order.reshape(-1, 2).tolist()
         found = [rows for at, rows in given if at == epoch]
-        if "steps_per_epoch" in options:  # the order continues in the next epoch
-            assert len(found) >= 2 and all(len(set(rows)) == 2 for rows in found)
+        if "steps_per_epoch" in options:  # the order continues; TensorFlow also reads ahead
+            assert found and all(rows in wanted for rows in found)
         else:
             assert found == wanted
 
@@ -222,7 +222,9 @@ def test_skip_reports_at_the_end_of_an_epoch_of_fit(damaged):
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
     with pytest.warns(UserWarning, match="of 12 files") as found:
         model.fit(batches, epochs=2, verbose=0)
-    assert len([one for one in found if "of 12 files" in str(one.message)]) == 2
+    reports = [one for one in found if "of 12 files" in str(one.message)]
+    # TensorFlow reads an epoch ahead, so that it may report that one too.
+    assert len(reports) == 2 or (len(reports), keras.backend.backend()) == (3, "tensorflow")
 
 
 def test_skip_ends_where_no_file_of_a_class_can_be_read(damaged):
