@@ -1,3 +1,5 @@
+import math
+
 import keras
 from keras import layers, ops
 
@@ -162,7 +164,8 @@ class MultiHeadAttention(layers.MultiHeadAttention):
             explicit = return_attention_scores or bias is not None
             heads, scores = self._compute_attention(query, key, value, mask, training, explicit)
         if self.inner_norm:
-            joined = ops.reshape(heads, (*ops.shape(heads)[:2], -1))
+            # The norm needs to know the channels, which -1 hides in TensorFlow's graphs.
+            joined = ops.reshape(heads, (*ops.shape(heads)[:2], math.prod(heads.shape[2:])))
             heads = ops.reshape(self.output_norm(joined), ops.shape(heads))
         output = linear(self.output_dense, heads)
         return (output, scores) if return_attention_scores else output
