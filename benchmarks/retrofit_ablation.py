@@ -59,7 +59,7 @@ def run(
         train: Images and labels to train on.
         test: Images and labels to score.
         wanted: The students.
-        folder: Of what is kept: the outputs of the frozen blocks, the teacher's weights.
+        folder: Path for the outputs of the frozen blocks and the weights of the teacher.
         output: Path of the CSV.
         frozen: Integer, blocks that stay as they are, 1 or more.
         epochs: Integer, of each student.

@@ -23,7 +23,7 @@ from keras_tokenlearner.models.vision_model import Activation, Policy, VisionMod
 from keras_tokenlearner.presets.addresses import is_address
 from keras_tokenlearner.presets.from_preset import build_model, open_preset
 from keras_tokenlearner.weights import SOURCES, load_weights, saved_classes, store
-from keras_tokenlearner.weights.plan import Normalization
+from keras_tokenlearner.weights.plan import Normalization, Plan
 from keras_tokenlearner.weights.source import Fields
 
 MODELS = {VisionTransformerConfig: VisionTransformer, X2Plus1DConfig: X2Plus1D}
@@ -160,8 +160,9 @@ def create_model(
         of_weights = stored.classes
     if plan is None and (normalization is not None or grid is not None):
         raise ValueError(
-            f"{owner}: `normalization` and `grid` describe weights of another library, trained "
-            f"on. Received: normalization={normalization!r}, grid={grid!r}, weights={weights!r}"
+            f"{owner}: `normalization` and `grid` describe the weights of another library; leave "
+            f"them out. Received: normalization={normalization!r}, grid={grid!r}, "
+            f"weights={weights!r}"
         )
     computed = input_tensor is not None and not is_input(input_tensor)
     if computed:
@@ -237,18 +238,18 @@ _OF_THE_NAME = (
 )
 
 
-def _trunk_fields(plan):
+def _trunk_fields(plan: Plan) -> Fields:
     """Return the fields that a checkpoint decides for a model of the catalogue."""
     if plan.source != "keras_tokenlearner":
         return plan.fields
     return {name: value for name, value in plan.fields.items() if name not in _OF_THE_NAME}
 
 
-def _source(weights):
+def _source(weights: str | os.PathLike[str] | None) -> str:
     return str(weights).partition(":")[0]
 
 
-def _copy_body(one, other):
+def _copy_body(one: VisionModel, other: VisionModel) -> None:
     """Copy the weights of a model to another that differs in the head alone."""
     weights = {weight.path: weight for weight in one.weights}
     for weight in other.weights:

@@ -33,7 +33,7 @@ def decode_predictions(
         for ImageNet, else the number of the class.
 
     Raises:
-        ValueError: If the array has another shape, or as many classes as no names are known for.
+        ValueError: If the array has another shape, or no class names of its width are known.
 
     Example:
 
@@ -55,8 +55,8 @@ def decode_predictions(
     if class_names is not None:
         if len(class_names) != classes:
             raise ValueError(
-                f"{owner}: `class_names` must have {classes} names, as many as `preds` has columns."
-                f" Received: {len(class_names)} names"
+                f"{owner}: `class_names` must have one name for each of the {classes} "
+                f"columns of `preds`. Received: {len(class_names)} names"
             )
         known = [(str(number), str(name)) for number, name in enumerate(class_names)]
     elif classes in _FILES:
