@@ -9,15 +9,6 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TypeVar
 
 import keras
-import numpy as np
-
-
-def check_bool(owner: str, name: str, value: bool) -> bool:
-    """Return `value` if it is a boolean, or raise `ValueError`."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{owner}: `{name}` must be True or False. Received: {name}={value!r}")
-    return bool(value)
-
 
 MANY = 12  # with more choices, only the nearest ones are listed
 Choice = TypeVar("Choice")
@@ -27,6 +18,13 @@ Shape = Sequence[int | None]
 LARGEST_INT = 2**31 - 1  # backends index axes and count steps with 32 bits
 LARGEST_FLOAT = 3.4028234663852886e38  # of float32, as is the next
 SMALLEST_FLOAT = 1.1754943508222875e-38  # less is zero where denormals are flushed
+
+
+def check_bool(owner: str, name: str, value: bool) -> bool:
+    """Return `value` as a `bool` if it is a boolean scalar, or raise `ValueError`."""
+    if _kind(value) != "bool":
+        raise ValueError(f"{owner}: `{name}` must be True or False. Received: {name}={value!r}")
+    return bool(value)
 
 
 def check_int(
