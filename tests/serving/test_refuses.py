@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import export
+from keras_tokenlearner.data import decode_image
 from keras_tokenlearner.serving.served_model import ServedModel
 from tests.serving.answers import BOMB, JPEG, RANDOM, b64, binary, check, encode, expected, pillow
 
@@ -193,12 +194,14 @@ def test_grpc_refuses(ask_grpc):
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_image_of_many_frames_counts_all_pixels(served, tmp_path):
-    """WebP: all of its frames are decoded."""
+def test_image_of_many_frames_decodes_the_first(served, tmp_path):
+    """A WebP of three frames, of which the limit allows one."""
     frames = [pillow.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
     stream = io.BytesIO()
-    frames[0].save(stream, "WEBP", save_all=True, append_images=frames[1:])
+    frames[0].save(stream, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    content = stream.getvalue()
+    assert (decode_image(content, max_pixels=64 * 64) == (255, 0, 0)).all()
     model, _ = served
-    model = ServedModel(export(model, tmp_path / "pico"), max_pixels=3 * 64 * 64 - 1)
-    with pytest.raises(ValueError, match="at most 12287 pixels, resize it before; got 12288"):
-        model.check_row("encoded", {"encoded": stream.getvalue()})
+    model = ServedModel(export(model, tmp_path / "pico"), max_pixels=64 * 64 - 1)
+    with pytest.raises(ValueError, match="at most 4095 pixels, .*; got 4096"):
+        model.check_row("encoded", {"encoded": content})

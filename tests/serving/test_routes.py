@@ -70,7 +70,8 @@ def test_exported_file_sees_the_pixels_of_training(model, files, tmp_path):
     found = in_order(predict(folder, files, top_k=10))
     # TensorFlow resizes in float32, Pillow to integers.
     np.testing.assert_allclose(found, right, atol=3e-3)
-    answer = tf.saved_model.load(str(folder)).pixels(
+    loaded = tf.saved_model.load(str(folder))  # a signature alone does not keep its variables
+    answer = loaded.pixels(
         ImageBatches(FileImages(files[:3], [0] * 3, ["any"]), (32, 32, 3), 3, training=False)[0][0]
     )
     np.testing.assert_allclose(answer["probabilities"], right[:3], atol=1e-5)
