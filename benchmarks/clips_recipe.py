@@ -20,7 +20,7 @@ class ClipsRecipe:
     """A small video model on where a few hundred real clips move; one fold of several is tested.
 
     Command: `KERAS_BACKEND=torch OMP_NUM_THREADS=1 keras-tokenlearner train
-    benchmarks.clips_recipe:ClipsRecipe --set source=FOLDER --set fold=0`, in the repository. FOLDER
+    benchmarks.clips_recipe:ClipsRecipe --set data=FOLDER --set fold=0`, in the repository. FOLDER
     holds the clips and `labels.csv` with columns file, label and source_video; no source is split
     between folds. It needs the extras `video` and `distill`, and a minute of a core.
 
@@ -32,7 +32,7 @@ class ClipsRecipe:
 
     Attributes:
         model: Name in the catalogue.
-        source: The folder.
+        data: The folder.
         weights: `fashion_mnist` to start a ViViT from those weights; empty for random ones.
         frames: Of a clip.
         epochs: Epochs over the training clips.
@@ -48,7 +48,7 @@ class ClipsRecipe:
     """
 
     model: str = IMAGES
-    source: str = ""
+    data: str = ""
     weights: str = "fashion_mnist"
     frames: int = 4
     epochs: int = 6
@@ -64,7 +64,7 @@ class ClipsRecipe:
 
     def open(self):
         """Return the clips of the other folds, and the clips of the test fold."""
-        clips = load_clips(self.source, self.cache)
+        clips = load_clips(self.data, self.cache)
         return [clips.part(rows) for rows in clips.folds(self.folds, self.split)[self.fold]]
 
     def build(self, classes):

@@ -96,7 +96,9 @@ def main(arguments=None):
     shared = {name: getattr(options, name) for name in ("train_images", "test_images", "epochs")}
     for seed in options.seeds:
         for variant in options.variants:
-            recipe = VariantRecipe(variant=variant, seed=seed, source=options.source, **shared)
+            recipe = VariantRecipe(
+                variant=variant, seed=seed, data=f"cifar10:{options.source}", **shared
+            )
             wanted = {key: str(getattr(recipe, key)) for key in KEYS}
             if not any(wanted.items() <= row.items() for row in read_rows(options.output)):
                 append_row(options.output, COLUMNS, _row(recipe))

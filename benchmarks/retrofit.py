@@ -102,8 +102,8 @@ def main():
     options = vars(parser.parse_args())
     output, places = options.pop("output"), options.pop("at")
     reducers, nums_tokens = options.pop("reducers"), options.pop("num_tokens")
-    recipe = RetrofitRecipe(source=options.pop("data"), **options)
-    (images, labels), test = recipe.data
+    recipe = RetrofitRecipe(data=options.pop("data"), **options)
+    (images, labels), test = recipe.arrays
     model, cache = recipe.teacher, recipe.cache
     keep_for_students(model, places, images, test[0], cache)
     of_teacher = dict.fromkeys(KEYS, "") | {"reducer": "teacher", "train_images": len(images)}

@@ -23,7 +23,7 @@ class RetrofitRecipe:
     """Learned tokens in a DINOv2 ViT-S/14 with registers, distilled: a point of our curve.
 
     Command: `KERAS_BACKEND=jax keras-tokenlearner train benchmarks.retrofit_recipe:RetrofitRecipe
-    --set checkpoint=dinov2s.pt --set source=cifar10:FOLDER`, in the repository. It needs
+    --set checkpoint=dinov2s.pt --set data=cifar10:FOLDER`, in the repository. It needs
     the checkpoint that Meta publishes (Apache-2.0), 1 GB of disk and, on two cores, ten
     minutes.
 
@@ -38,7 +38,7 @@ class RetrofitRecipe:
     Attributes:
         model: Name of the teacher, and of the files that are written.
         checkpoint: The `.pt` file of the teacher.
-        source: What `keras_tokenlearner.data.open_named` takes.
+        data: What `keras_tokenlearner.data.open_named` takes.
         size: Height and width of the images, in pixels.
         train_images: So many of them, the first.
         test_images: So many, the first.
@@ -56,7 +56,7 @@ class RetrofitRecipe:
 
     model: str = "dinov2_s14"
     checkpoint: str = "dinov2s.pt"
-    source: str = "cifar10"
+    data: str = "cifar10"
     size: int = 112
     train_images: int = 10_000
     test_images: int = 10_000
@@ -72,27 +72,27 @@ class RetrofitRecipe:
     seed: int = 0
 
     @cached_property
-    def data(self):
+    def arrays(self):
         """The images of both splits, with their labels."""
-        (images, labels), (test, targets) = load_named(self.source, (self.size, self.size, 3))
+        (images, labels), (test, targets) = load_named(self.data, (self.size, self.size, 3))
         few, some = self.train_images, self.test_images
         return (images[:few], labels[:few]), (test[:some], targets[:some])
 
     @cached_property
     def teacher(self):
         """The plain model, with a fitted head, tuned if it is to be."""
-        model = fitted_teacher(self.checkpoint, *self.data[0], self.cache)
+        model = fitted_teacher(self.checkpoint, *self.arrays[0], self.cache)
         if self.tuned_from:
-            tune(model, *self.data[0], self)
+            tune(model, *self.arrays[0], self)
         return model
 
     def open(self):
         """Return the sources of the training and of the test images."""
-        return tuple(ArrayImages(*split) for split in self.data)
+        return tuple(ArrayImages(*split) for split in self.arrays)
 
     def build(self, classes):
         """Return the student, before any training."""
-        return self.student(self.teacher, self.data[0][0])
+        return self.student(self.teacher, self.arrays[0][0])
 
     def batches(self, images, input_shape, training):
         """Return the batches of a source of images, as they are."""
@@ -101,7 +101,7 @@ class RetrofitRecipe:
 
     def fit(self, model, backup, callbacks):
         """Train the student to answer as its teacher does."""
-        self.teach(model, self.teacher, *self.data[0], backup=backup, callbacks=callbacks)
+        self.teach(model, self.teacher, *self.arrays[0], backup=backup, callbacks=callbacks)
 
     def student(self, teacher, images):
         """Return a student of a teacher, before any training."""

@@ -84,5 +84,5 @@ for row in rows:
 # `.keras` file:
 #
 # ```bash
-# keras-tokenlearner distill vit.keras faster.keras --at 6 --data folder:FOLDER
+# keras-tokenlearner distill vit.keras faster.keras --at 6 --data FOLDER
 # ```

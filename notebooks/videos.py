@@ -158,7 +158,7 @@ draw_clip_maps(clip, maps)
 # The same on the command line, where an interrupted run continues from its backup:
 #
 # ```bash
-# keras-tokenlearner train videos --set source=videos --set epochs=20
+# keras-tokenlearner train videos --set data=videos --set epochs=20
 # keras-tokenlearner evaluate tokenlearner_x2plus1d_pico --data videos \
 #   --weights trained/tokenlearner_x2plus1d_pico.weights.h5
 # ```

@@ -11,7 +11,7 @@ def distill(
     at: Annotated[int, typer.Option(help="Blocks before the TokenLearner.")],
     num_tokens: Annotated[int, typer.Option(help="Tokens to learn.")] = 8,
     data: Annotated[
-        str, typer.Option(help="fashion_mnist, cifar10, folder:FOLDER or tfds:NAME.")
+        str, typer.Option(help="fashion_mnist, cifar10, FOLDER or tfds:NAME.")
     ] = "cifar10",
     weights: Annotated[
         str | None, typer.Option(help="Weights of a named model: name, path, or random.")

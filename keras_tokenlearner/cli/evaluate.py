@@ -11,9 +11,7 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A .keras file, or the name of a model.")],
     data: Annotated[
         list[str],
-        typer.Option(
-            help="fashion_mnist, cifar10, folder:FOLDER or tfds:NAME; repeat it for more sets."
-        ),
+        typer.Option(help="fashion_mnist, cifar10, FOLDER or tfds:NAME; repeat it for more sets."),
     ] = _NONE,
     metrics: Annotated[
         list[str],
@@ -49,7 +47,7 @@ def evaluate(
     check_takes_pixels("evaluate", built)
     if len(built.input_shape) == 5:
         if not data:
-            raise typer.BadParameter("name the videos by --data folder:FOLDER")
+            raise typer.BadParameter("name the videos by --data FOLDER")
         tests = {name: video.open_videos(name)[1] for name in data}
         verbose = 0 if as_json else 1
         rows = [

@@ -1,21 +1,26 @@
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.data import cifar10, fashion_mnist
 from keras_tokenlearner.data.folders import split_folders
-from keras_tokenlearner.data.images import ArrayImages, from_folder
+from keras_tokenlearner.data.images import ArrayImages, Images, from_folder
 from keras_tokenlearner.data.resizing import fit_image
 from keras_tokenlearner.data.tfds import load_tfds
 
 
-def open_named(data):
+def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
     """Open a labelled data set by its name.
 
     Args:
         data: `"fashion_mnist"`, the included sample, or `"cifar10"`, downloaded; or with a
-            source as their own functions take it, `"cifar10:FOLDER"`; `"folder:FOLDER"` for
-            folders `train` and `test` (or `val`), each with a folder of images for every class;
-            `"tfds:NAME"` for a data set that tensorflow-datasets prepared.
+            source as their own functions take it, `"cifar10:FOLDER"`; `"folder:FOLDER"`, or the
+            path of a folder alone, for folders `train` and `test` (or `val`), each with a folder
+            of images for every class; `"tfds:NAME"` for a data set that tensorflow-datasets
+            prepared.
 
     Returns:
         The source of the training images and the source of the test images.
@@ -29,7 +34,9 @@ def open_named(data):
     >>> len(train), test.class_names[0], test[0][0].shape
     (5000, 'T-shirt', (28, 28, 1))
     """
-    name, _, source = data.partition(":")
+    name, _, source = str(data).partition(":")
+    if name not in OPENERS and Path(data).is_dir():
+        name, source = "folder", str(data)
     check_choice("open_named", "data", name, list(OPENERS))
     if not source and name in ("folder", "tfds"):
         raise ValueError(
@@ -38,7 +45,9 @@ def open_named(data):
     return OPENERS[name](*[source] if source else [])
 
 
-def load_named(data, input_shape=None):
+def load_named(
+    data: str | os.PathLike[str], input_shape: Sequence[int] | None = None
+) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Load a labelled data set that fits into memory, at the size that a model takes.
 
     Args:

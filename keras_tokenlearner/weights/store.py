@@ -62,7 +62,7 @@ STORE = {
         class_names=FASHION_MNIST,
         licence="Apache-2.0, trained on Fashion-MNIST (MIT)",
         metric="94.05% of the 10,000 test images",
-        command="keras-tokenlearner train fashion_mnist --set source=FOLDER",
+        command="keras-tokenlearner train fashion_mnist --set data=fashion_mnist:FOLDER",
     ),
     ("tokenlearner_nano4_8at2", "cifar10"): StoredWeights(
         model="tokenlearner_nano4_8at2",
@@ -74,7 +74,7 @@ STORE = {
         class_names=CIFAR10,
         licence="Apache-2.0, trained on CIFAR-10 (Krizhevsky, 2009, to be cited)",
         metric="86.23% of the 10,000 test images",
-        command="KERAS_BACKEND=torch keras-tokenlearner train cifar10 --set source=FOLDER",
+        command="KERAS_BACKEND=torch keras-tokenlearner train cifar10 --set data=cifar10:FOLDER",
     ),
 }
 

@@ -49,6 +49,8 @@ def test_folders(tmp_path):
     train, test = open_named(f"folder:{tmp_path}")
     assert train.class_names == test.class_names == ("cat", "dog")
     assert [int(pixels[0, 0, 0]) for pixels, _ in test] == [1, 2]
+    for alone in (tmp_path, str(tmp_path)):
+        assert [int(pixels[0, 0, 0]) for pixels, _ in open_named(alone)[1]] == [1, 2]
     (tmp_path / "train" / "cat").rename(tmp_path / "train" / "cow")
     with pytest.raises(ValueError, match=r"\('cow', 'dog'\) and \('cat', 'dog'\)"):
         open_named(f"folder:{tmp_path}")

@@ -143,7 +143,9 @@ def test_bad_settings(setting, message):
     ],
 )
 def test_train_with_a_field_out_of_range_is_refused_before_data_are_opened(field, value, tmp_path):
-    recipe = replace(FashionMnistRecipe(source=str(tmp_path / "missing")), **{field: value})
+    recipe = replace(
+        FashionMnistRecipe(data=f"fashion_mnist:{tmp_path / 'missing'}"), **{field: value}
+    )
     with pytest.raises(ValueError) as caught:
         train(recipe, tmp_path / "output")
     assert f"Received: {field}={value!r}" in str(caught.value)

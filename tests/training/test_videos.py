@@ -41,7 +41,7 @@ def run(*arguments):
 
 @pytest.mark.filterwarnings("ignore:skipped")
 def test_train_and_evaluate(folder, tmp_path):
-    settings = {"source": folder, "epochs": 6, "batch_size": 4, "stride": 1, "learning_rate": 0.01}
+    settings = {"data": folder, "epochs": 6, "batch_size": 4, "stride": 1, "learning_rate": 0.01}
     settings = [part for pair in settings.items() for part in ("--set", "{}={}".format(*pair))]
     said = run("train", "videos", *settings, "--output", tmp_path / "out")
     assert re.search(r"test score \d+\.\d\d%", said)
@@ -68,7 +68,7 @@ def test_train_and_evaluate_with_several_labels_each(folder):
                 lines.append(f"{id},Home,c{label + 1:03} 0.00 1.50;c150 0.20 1.90")
         (folder / f"Charades_v1_{csv}.csv").write_text("\n".join(lines))
     name = "tokenlearner_x2plus1d_pico"
-    settings = {"source": folder, "model": name, "frames": 8, "size": 32, "batch_size": 3}
+    settings = {"data": folder, "model": name, "frames": 8, "size": 32, "batch_size": 3}
     settings |= {"epochs": 3, "learning_rate": 5}
     settings = [part for pair in settings.items() for part in ("--set", "{}={}".format(*pair))]
     run("train", "charades", *settings, "--output", folder)
@@ -86,7 +86,7 @@ def test_train_and_evaluate_with_several_labels_each(folder):
     expected = metrics.average_precision_score(test.labels[:, seen], logits[:, seen])
     assert row == {"data": str(folder), "videos": 4, "skipped": 0, "map": pytest.approx(expected)}
     with pytest.raises(ValueError, match="for the recipe `charades`"):
-        VideosRecipe(source=str(folder)).open()
+        VideosRecipe(data=str(folder)).open()
 
 
 def trained_on_two_batches(recipe, classes):
@@ -111,7 +111,7 @@ def test_kinetics_starts_from_the_weights_of_images(folder, monkeypatch):
     save_weights(images, folder / "images.weights.h5")
     recipe = KineticsRecipe(
         model="vivit_tiny",
-        source=str(folder),
+        data=str(folder),
         image_model="tokenlearner_pico8_4at1",
         weights=str(folder / "images.weights.h5"),
         batch_size=4,
@@ -140,7 +140,7 @@ def test_avid(folder):
                 file.rename(folder / "videos" / f"{split}{name}{file.name}")
         (folder / f"avid_{split}.json").write_text(json.dumps(labels))
     name = "tokenlearner_x2plus1d_pico"
-    recipe = AvidRecipe(model=name, source=str(folder), frames=4, size=32, batch_size=3)
+    recipe = AvidRecipe(model=name, data=str(folder), frames=4, size=32, batch_size=3)
     model, _ = trained_on_two_batches(recipe, classes=2)
     test = video.open_videos(folder)[1]
     assert test.protocol == {"clips": 1, "crops": 1, "stride": 1, "frame_rate": 12}

@@ -25,7 +25,7 @@ class ImageNet384Recipe:
     """Fine-tuning of S and B models on ImageNet at 384 pixels: Tables 1 and 4.
 
     Command: `keras-tokenlearner train imagenet_384 --set model=NAME --set weights=FILE`. It needs
-    ImageNet prepared by tensorflow-datasets (or `data=folder:FOLDER`), weights that were
+    ImageNet prepared by tensorflow-datasets (or `data=FOLDER`), weights that were
     pre-trained, and accelerators for 512 images at a time, or `gradient_accumulation_steps`.
 
     To expect after pre-training on JFT-300M, which is not public, from Table 1 (top-1, in percent):

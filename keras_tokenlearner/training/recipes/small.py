@@ -14,13 +14,14 @@ from keras_tokenlearner.training.optimizers import muon
 class FashionMnistRecipe:
     """Muon for a small model on 28 x 28 images, the same for plain and TokenLearner models.
 
-    Command: `keras-tokenlearner train fashion_mnist --set model=NAME --set source=FOLDER`, with
-    `vit_nano4` or `tokenlearner_nano4_8at2` and the folder of the four `.gz` files. It needs one
-    to two hours a model on a CPU core. The numbers to expect, measured by us, are in the README.
+    Command: `keras-tokenlearner train fashion_mnist --set model=NAME --set
+    data=fashion_mnist:FOLDER`, with `vit_nano4` or `tokenlearner_nano4_8at2` and the folder of the
+    four `.gz` files. It needs one to two hours a model on a CPU core. The numbers to expect,
+    measured by us, are in the README.
 
     Attributes:
         model: Name in the catalogue, of a model for 28 x 28 x 1 images.
-        source: Source for `load_fashion_mnist`.
+        data: Name of a data set for `open_named`.
         epochs: Epochs over the training images.
         batch_size: Images a step.
         learning_rate: The highest, reached after the warm-up; cosine to zero from there.
@@ -34,7 +35,7 @@ class FashionMnistRecipe:
     SIDE = 28  # pixels
 
     model: str = "tokenlearner_nano4_8at2"
-    source: str = "sample"
+    data: str = "fashion_mnist:sample"
     epochs: int = 28
     batch_size: int = 64
     learning_rate: float = 2e-3
@@ -46,7 +47,7 @@ class FashionMnistRecipe:
 
     def open(self):
         """Return the sources of the training and of the test images."""
-        return open_named(f"fashion_mnist:{self.source}")
+        return open_named(self.data)
 
     def build(self, classes):
         """Return the model, to be compiled."""
@@ -80,27 +81,22 @@ class Cifar10Recipe(FashionMnistRecipe):
     """The recipe of Fashion-MNIST on 32 x 32 photographs, shifted by up to four pixels.
 
     Command: `KERAS_BACKEND=torch keras-tokenlearner train cifar10 --set model=NAME --set
-    source=FOLDER`, with `tokenlearner_nano4_8at2` or `vit_nano4`, or without a folder to download
-    the images. It needs one to two hours a model on a CPU core. The numbers to expect, measured by
-    us, are in the README.
+    data=cifar10:FOLDER`, with `tokenlearner_nano4_8at2` or `vit_nano4`, or without a folder to
+    download the images. It needs one to two hours a model on a CPU core. The numbers to expect,
+    measured by us, are in the README.
 
     Attributes:
         model: Name in the catalogue, built for 32 x 32 x 3 images.
-        source: Source for `load_cifar10`.
         precision: Name of Keras's policy.
     """
 
     SIDE = 32
 
-    source: str = "download"
+    data: str = "cifar10:download"
     batch_size: int = 128
     learning_rate: float = 3e-3
     shift: int = 4
     precision: str = "mixed_bfloat16"
-
-    def open(self):
-        """Return the sources of the training and of the test images."""
-        return open_named(f"cifar10:{self.source}")
 
     def build(self, classes):
         """Return the model, to be compiled."""

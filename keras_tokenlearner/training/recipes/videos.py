@@ -16,9 +16,9 @@ from keras_tokenlearner.weights import load
 class VideosRecipe:
     """AdamW for a video model on labelled video files.
 
-    Command: `keras-tokenlearner train videos --set source=FOLDER`. It needs the extra `video`, and
+    Command: `keras-tokenlearner train videos --set data=FOLDER`. It needs the extra `video`, and
     folders `train` and `test` in FOLDER, each with a folder of videos for every class, or lists
-    `train.csv` and `test.csv` with columns `file` and `label`; or `source=tfds:NAME` and a set
+    `train.csv` and `test.csv` with columns `file` and `label`; or `data=tfds:NAME` and a set
     that tensorflow-datasets prepared. The expected accuracy depends on the videos.
 
     A training video gives a clip at a random moment in every epoch, a test video one from its
@@ -26,7 +26,7 @@ class VideosRecipe:
 
     Attributes:
         model: Name in the catalogue, of a model for videos.
-        source: Source for `keras_tokenlearner.data.video.open_videos`.
+        data: Name of a data set for `keras_tokenlearner.data.video.open_videos`.
         frames: Of a clip; 0 for the catalogue's value.
         size: Height and width of a clip; 0 for the catalogue's value.
         stride: Frames of the video for each frame of a clip.
@@ -42,7 +42,7 @@ class VideosRecipe:
     """
 
     model: str = "tokenlearner_x2plus1d_pico"
-    source: str = ""
+    data: str = ""
     frames: int = 0
     size: int = 0
     stride: int = 2
@@ -60,11 +60,11 @@ class VideosRecipe:
 
     def open(self):
         """Return the lists of the training and of the test videos, with one-hot labels."""
-        splits = video.open_videos(self.source)
+        splits = video.open_videos(self.data)
         if splits[0].labels.ndim == 2:
             raise ValueError(
                 "train videos: videos with several labels each are for the recipe `charades`. "
-                f"Received: source={self.source!r}"
+                f"Received: data={self.data!r}"
             )
         return tuple(
             dataclasses.replace(
@@ -123,7 +123,7 @@ class _MomentumRecipe(VideosRecipe):
 class KineticsRecipe(_MomentumRecipe):
     """The paper's ViViT with TokenLearner on Kinetics-400 and Kinetics-600: Tables 6 to 8.
 
-    Command: `keras-tokenlearner train kinetics --set source=FOLDER --set weights=FILE`, with the
+    Command: `keras-tokenlearner train kinetics --set data=FOLDER --set weights=FILE`, with the
     videos as the recipe `videos` wants them. It needs the extra `video`, accelerators for 64 clips
     at a time, and weights of the image model that were pre-trained. Then `keras-tokenlearner
     evaluate` scores 4 clips and 3 crops of each test video, as the paper.
@@ -180,7 +180,7 @@ class KineticsRecipe(_MomentumRecipe):
 class CharadesRecipe(_MomentumRecipe):
     """The paper's X(2+1)D with TokenLearner on Charades: Tables 9 and 11 to 13.
 
-    Command: `keras-tokenlearner train charades --set source=FOLDER`. It needs the extra `video`,
+    Command: `keras-tokenlearner train charades --set data=FOLDER`. It needs the extra `video`,
     accelerators for 256 clips at a time, and in FOLDER `Charades_v1_train.csv`,
     `Charades_v1_test.csv` and the folder `Charades_v1_480` of the videos. Segments of 64 frames,
     12 a second, start at random moments; `keras-tokenlearner evaluate` merges consecutive ones.
@@ -210,14 +210,14 @@ class CharadesRecipe(_MomentumRecipe):
 
     def open(self):
         """Return the lists of the training and of the test videos, with all labels of each."""
-        return video.open_videos(self.source)
+        return video.open_videos(self.data)
 
 
 @dataclass(frozen=True)
 class AvidRecipe(_MomentumRecipe):
     """The paper's X(2+1)D with TokenLearner on AViD: Tables 10 and 11.
 
-    Command: `keras-tokenlearner train avid --set source=FOLDER`. It needs the extra `video`,
+    Command: `keras-tokenlearner train avid --set data=FOLDER`. It needs the extra `video`,
     accelerators for 512 clips at a time, and in FOLDER `avid_train.json`, `avid_val.json` and the
     folder `videos`. Then `keras-tokenlearner evaluate` scores one clip of each test video.
 
