@@ -7,7 +7,7 @@ from typing import Required, TypedDict, Unpack, cast
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner._checks import check_bool, check_choice, check_int
 from keras_tokenlearner.data.crops import inception_crop, random_shift
 from keras_tokenlearner.data.images import Images
 from keras_tokenlearner.data.preprocessing import preprocess_image
@@ -53,11 +53,12 @@ class Batches(keras.utils.PyDataset):
         partial: bool = False,
     ) -> None:
         super().__init__()
+        owner = type(self).__name__
         self.arrays = arrays
-        self.batch_size = batch_size
-        self.shuffle = shuffle
+        self.batch_size = check_int(owner, "batch_size", batch_size)
+        self.shuffle = check_bool(owner, "shuffle", shuffle)
         self.seed = seed
-        self.partial = partial
+        self.partial = check_bool(owner, "partial", partial)
         self.epoch, self.start, self.shard = 0, 0, (0, 1)
         self.ordered = False
         self.alone = contextlib.nullcontext
@@ -286,6 +287,7 @@ class ImageBatches(ReadBatches):
         seed: int = 0,
         threads: int = 2,
     ) -> None:
+        check_bool("ImageBatches", "training", training)
         check_choice("ImageBatches", "label_mode", label_mode, ("int", "categorical"))
         if crop is not None and shift is not None:
             raise ValueError(

@@ -11,7 +11,7 @@ from typing import TypeAlias, TypedDict
 
 import keras
 
-from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner._checks import check_bool, check_choice
 from keras_tokenlearner.models import (
     VisionTransformer,
     VisionTransformerConfig,
@@ -116,6 +116,9 @@ def from_preset(
     (None, 3)
     """
     owner = f"from_preset({str(preset)!r})"
+    if include_top is not None:
+        check_bool(owner, "include_top", include_top)
+    check_bool(owner, "include_preprocessing", include_preprocessing)
     if num_tokens is not None and at is None:
         raise ValueError(
             f"{owner}: `num_tokens` is of the TokenLearner that `at` places; pass at=, a number of "
@@ -123,8 +126,25 @@ def from_preset(
         )
     network = _video_network(owner, preset)
     if network is not None:
-        given = {"at": at, "classes": classes, "input_shape": input_shape, **changes}
-        asked = [name for name, value in given.items() if value is not None]
+        given: dict[str, object] = {
+            "at": at,
+            "include_top": include_top,
+            "include_preprocessing": include_preprocessing,
+            "pooling": pooling,
+            "classes": classes,
+            "classifier_activation": classifier_activation,
+            "input_shape": input_shape,
+            "normalization": normalization,
+            "layer_norm_epsilon": layer_norm_epsilon,
+            "activation": activation,
+            "num_heads": num_heads,
+            "grid": grid,
+            "resize": resize,
+            "name": name,
+            **changes,
+        }
+        defaults = {"include_preprocessing": True, "classifier_activation": "softmax"}
+        asked = [argument for argument, value in given.items() if value != defaults.get(argument)]
         if asked:
             raise ValueError(
                 f"{owner}: `{asked[0]}` is for presets of transformers, and this one is of an "

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int, check_positive
+from keras_tokenlearner._checks import check_bool, check_int, check_positive
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.analysis import with_token_maps
@@ -174,6 +174,7 @@ def _checked(model, class_names, top_k, maps, frame_step, provenance, classifier
             f"`export` method. Received: model {model.name!r} with inputs of shape {shape}"
         )
     check_int("export", "top_k", top_k)
+    check_bool("export", "maps", maps)
     check_takes_pixels("export", model)
     activation, is_applied = _activation(model, classifier_activation)
     class_names = _checked_names(model, class_names, activation)

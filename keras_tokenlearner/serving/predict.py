@@ -8,7 +8,7 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice, check_int
+from keras_tokenlearner._checks import check_bool, check_choice, check_int
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.applications.load import check_classifier, load_model
@@ -66,6 +66,7 @@ def predict(
         ImportError: If a library that is needed is not installed; the message names the extra.
     """
     check_int("predict", "top_k", top_k)
+    check_bool("predict", "served", served)
     files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
     if not files:
         raise ValueError(f"predict: `files` must name an image file. Received: files={files!r}")

@@ -10,7 +10,7 @@ from typing import Any, cast
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice, check_int, check_positive
+from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_positive
 from keras_tokenlearner.models import VisionTransformerConfig, names
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
@@ -334,6 +334,8 @@ class Plan:
         owner = self.owner
         check_choice(owner, "head", head, ("keep", "drop", "reset"))
         check_choice(owner, "embedding", embedding, ("central_frame", "inflate"))
+        check_bool(owner, "partial", partial)
+        check_bool(owner, "check_settings", check_settings)
         structure = Structure(owner, model)
         arrays = dict(self._arrays)
         kernel = structure.variables.get("head/kernel")
@@ -617,6 +619,7 @@ def load(
     {'positions/table': '4x4 to 8x8, bilinear'}
     """
     owner = f"load({source!r})"
+    check_bool(owner, "check_settings", check_settings)
     Structure(owner, model)  # a wrong model raises an error before anything is read
     plan = plan_of(
         checkpoint, source, normalization=normalization, grid=grid, resize=resize, owner=owner

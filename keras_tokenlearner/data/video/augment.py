@@ -1,5 +1,6 @@
 import numpy as np
 
+from keras_tokenlearner._checks import check_bool
 from keras_tokenlearner._extras import require
 
 _LUMA = np.array([0.2989, 0.587, 0.114])  # of red, green and blue in grey
@@ -52,6 +53,7 @@ def augment_clip(clip, height, width, random, scale=(0.5, 1.0), flip=True, colou
     >>> augment_clip(np.zeros((8, 48, 64, 3)), 32, 32, np.random.default_rng(0)).shape
     (8, 32, 32, 3)
     """
+    check_bool("augment_clip", "flip", flip)
     largest = min(clip.shape[1] / height, clip.shape[2] / width)
     side = largest * np.sqrt(random.uniform(*scale))
     size = max(round(height * side), 1), max(round(width * side), 1)

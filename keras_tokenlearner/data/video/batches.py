@@ -1,6 +1,6 @@
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner._checks import check_bool, check_choice
 from keras_tokenlearner.data.batches import ReadBatches
 from keras_tokenlearner.data.video.augment import augment_clip, fit_clip, in_channels
 from keras_tokenlearner.data.video.clips import random_clip, uniform_clips
@@ -58,6 +58,8 @@ class VideoBatches(ReadBatches):
         seed: int = 0,
         threads: int = 2,
     ) -> None:
+        check_bool("VideoBatches", "training", training)
+        check_bool("VideoBatches", "flip", flip)
         check_choice("VideoBatches", "label_mode", label_mode, ("int", "categorical"))
         super().__init__(
             videos,
