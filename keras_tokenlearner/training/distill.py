@@ -129,6 +129,8 @@ def distill(
     )
     steps = epochs * len(batches)
     distiller.compile(adamw(learning_rate, steps, warmup_steps=steps // 10))
+    # TensorFlow traces a step again if the first one makes variables.
+    distiller.optimizer.build(distiller.trainable_variables)
     callbacks, initial_epoch = list(callbacks or ()), 0
     if backup is not None:
         loggers = [each for each in callbacks if isinstance(each, keras.callbacks.CSVLogger)]
