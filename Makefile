@@ -6,7 +6,7 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BACKENDS ?= tensorflow jax torch
-PYTEST_FLAGS ?= -n auto
+PYTEST_FLAGS ?= -n auto --dist loadgroup --no-loadscope-reorder
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
 # Quiet logs; and one thread a process in the tests, of which there is one for each core: torch with
@@ -68,7 +68,8 @@ quickstart: .venv/quickstart/ready
 
 test: .venv/test/ready
 	@set -e; for backend in $(BACKENDS); do echo "== tests on $$backend"; \
-	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest $(PYTEST_FLAGS); done
+	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest --backends "$(BACKENDS)" \
+	    $(PYTEST_FLAGS); done
 
 test-slow: .venv/test/ready
 	@set -e; for backend in $(BACKENDS); do echo "== slow tests on $$backend"; \

@@ -1,12 +1,23 @@
 """Start of every test: fixed seeds, float32, images with the channels last."""
 
+import atexit
+import gc
 import itertools
 import os
+import shutil
+import tempfile
 
 # Programs of the tests run once: compile them fast rather than well.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
+
+# Processes of one run share the programs that JAX compiles; tests build the same layers often.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
@@ -23,7 +34,40 @@ def clean_state():
     yield
     keras.config.set_dtype_policy(policy)
     keras.config.set_image_data_format(image_format)
-    if keras.backend.backend() == "jax" and next(_COUNT) % 150 == 0:
-        import jax
+    if next(_COUNT) % 100 == 0:
+        # TensorFlow keeps every graph, and Keras collects garbage at each layer that it quantizes:
+        # the collector would go through millions of objects, for seconds.
+        gc.collect()
+        gc.freeze()
+        if keras.backend.backend() == "jax":
+            import jax
 
-        jax.clear_caches()  # compiled programs of all tests would fill gigabytes
+            jax.clear_caches()  # compiled programs of all tests would fill gigabytes
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--backends",
+        default="",
+        help="names of all backends of this run, to leave tests marked `once` to one of them",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Give tests that share fixtures of a file, or the outputs of a case, to one process."""
+    for item in items:
+        case = getattr(item, "callspec", None) and item.callspec.params.get("case")
+        group = f"{item.path}:{case.name}" if hasattr(case, "name") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    backends = config.getoption("backends").split()
+    others = [item for item in items if backends and not _is_for_this(item, backends)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
+
+
+def _is_for_this(item, backends):
+    """Return whether this backend runs a test, in a run of several backends."""
+    once = item.get_closest_marker("once")
+    chosen = once and (once.args[0] if once.args[0] in backends else backends[0])
+    return chosen in (None, keras.backend.backend())

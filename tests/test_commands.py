@@ -10,6 +10,8 @@ import pytest
 from keras_tokenlearner.training import with_settings
 from tests.test_extras import EXTRAS
 
+pytestmark = pytest.mark.once("torch")
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES += [*ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.py")]

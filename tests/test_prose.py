@@ -7,6 +7,8 @@ import pytest
 
 from tests import prose
 
+pytestmark = pytest.mark.once("torch")
+
 REJECTED_AND_ACCEPTED = [
     ("What is where", "Project layout"),
     ("What a user does", "Quickstart"),

@@ -13,6 +13,8 @@ from benchmarks.motion_statistics import accuracies, appearance_statistics, moti
 from keras_tokenlearner import create_model
 from keras_tokenlearner.training import describe, train
 
+pytestmark = pytest.mark.once("torch")
+
 TINY = "tokenlearner_x2plus1d", "random"
 
 

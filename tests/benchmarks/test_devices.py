@@ -9,6 +9,8 @@ from benchmarks import devices
 from keras_tokenlearner import create_model
 from keras_tokenlearner.analysis import costs
 
+pytestmark = pytest.mark.once("torch")
+
 
 def test_activations_are_those_of_korthikanti_without_dropout():
     block = create_model("vit_pico8").get_layer("block_0")

@@ -11,6 +11,8 @@ from keras_tokenlearner import create_model, export
 pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 pytest.importorskip("kserve", reason="the server is KServe")
 
+pytestmark = pytest.mark.once("tensorflow")
+
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):

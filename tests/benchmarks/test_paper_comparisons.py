@@ -7,6 +7,8 @@ from benchmarks import paper_comparisons
 from keras_tokenlearner import costs
 from keras_tokenlearner.data import ArrayImages, named
 
+pytestmark = pytest.mark.once("torch")
+
 
 def test_variants_cost_what_the_comparison_is_about():
     names = ("plain", "token_learner_at3", "token_fuser")

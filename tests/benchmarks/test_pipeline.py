@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks import pipeline
 
+pytestmark = pytest.mark.once("torch")
+
 
 def test_rates(tmp_path):
     pytest.importorskip("PIL", reason="the extra `image`")

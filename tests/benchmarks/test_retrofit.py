@@ -15,6 +15,8 @@ from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig
 from keras_tokenlearner.training import describe, train
 from keras_tokenlearner.training.distribution import Devices
 
+pytestmark = pytest.mark.once("torch")
+
 
 @pytest.fixture
 def small(monkeypatch):

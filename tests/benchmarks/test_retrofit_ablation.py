@@ -18,6 +18,8 @@ from keras_tokenlearner import create_model
 from keras_tokenlearner.analysis import costs
 from tests.models.test_retrofit import teacher as small_teacher
 
+pytestmark = pytest.mark.once("torch")
+
 torch_alone = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="rows are the same on any backend"
 )

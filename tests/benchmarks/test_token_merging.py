@@ -8,6 +8,8 @@ from benchmarks.token_merging import merge, merging_of_cost, token_merging
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.applications import create_model
 
+pytestmark = pytest.mark.once("torch")
+
 
 def merge_one(x, sizes, keys, merged):
     """Merge the tokens of one example one by one."""

@@ -9,6 +9,8 @@ from PIL import Image
 
 from keras_tokenlearner.data import load_cifar10
 
+pytestmark = pytest.mark.once("torch")
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3)).astype("uint8")
 
 

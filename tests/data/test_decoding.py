@@ -13,6 +13,8 @@ from keras_tokenlearner.data import FileImages, decode_image, from_folder  # noq
 from keras_tokenlearner.data.decoding import FOLDER_FORMATS, count_pixels  # noqa: E402
 from tests.data.odd_images import ODD, encode  # noqa: E402
 
+pytestmark = pytest.mark.once("torch")
+
 SMALL = np.random.default_rng(0).integers(0, 256, (6, 5, 3)).astype("uint8")
 
 

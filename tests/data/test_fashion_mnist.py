@@ -7,6 +7,8 @@ import pytest
 
 from keras_tokenlearner.data import load_fashion_mnist
 
+pytestmark = pytest.mark.once("torch")
+
 
 def test_sample_is_balanced():
     (train_images, train_labels), (test_images, test_labels) = load_fashion_mnist()

@@ -7,6 +7,8 @@ from PIL import Image
 
 from keras_tokenlearner.data import ArrayImages, fit_image, from_folder, inception_crop, resizing
 
+pytestmark = pytest.mark.once("torch")
+
 RANDOM = np.random.default_rng(0)
 
 

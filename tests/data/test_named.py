@@ -15,6 +15,8 @@ from keras_tokenlearner.data import (
     read_real_labels,
 )
 
+pytestmark = pytest.mark.once("torch")
+
 
 def test_named_arrays_of_their_own_size_are_unchanged():
     (images, labels), (test_images, _) = load_named("fashion_mnist", (28, 28, 1))

@@ -6,6 +6,8 @@ import pytest
 from keras_tokenlearner.data.tfds import FEW_SHOT, TfdsImages, load_tfds
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra `tfds`")
+
+pytestmark = pytest.mark.once("torch")
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 9, 7, 3)).astype("uint8")
 
 

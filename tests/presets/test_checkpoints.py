@@ -8,6 +8,8 @@ from keras_tokenlearner.presets import list_checkpoints
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.config_json import timm_architectures
 
+pytestmark = pytest.mark.once("torch")
+
 ROWS = list_checkpoints()
 
 

@@ -18,6 +18,8 @@ from tests.presets.hub_server import Hub
 
 pytest.importorskip("huggingface_hub", reason="the library of the hub: pip install huggingface_hub")
 pytest.importorskip("safetensors", reason="writes safetensors: pip install safetensors")
+
+pytestmark = pytest.mark.once("torch")
 NAME = "hf://timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"
 TOKEN = "hf_secret_that_nobody_may_see"
 

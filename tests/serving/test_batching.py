@@ -7,6 +7,8 @@ import pytest
 
 from keras_tokenlearner.serving.batching import Batcher
 
+pytestmark = pytest.mark.once("tensorflow")
+
 
 class Doubler:
     """Doubles numbers; refuses negative ones; the first batch waits until it is let go."""

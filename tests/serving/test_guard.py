@@ -10,6 +10,8 @@ import pytest
 from keras_tokenlearner.serving import guard, kserve_server
 from keras_tokenlearner.serving.guard import Guard, check_json
 
+pytestmark = pytest.mark.once("tensorflow")
+
 SCOPE = {"type": "http", "path": "/", "headers": []}
 
 

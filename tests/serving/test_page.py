@@ -11,6 +11,8 @@ from tests.serving.server import serving
 
 tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 pytest.importorskip("kserve", reason="the server is KServe")
+
+pytestmark = pytest.mark.once("tensorflow")
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
 
 

@@ -19,6 +19,8 @@ from tests.serving.answers import BOMB, JPEG, RANDOM, b64, binary, check, encode
 pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 pytest.importorskip("kserve", reason="the server is KServe")
 
+pytestmark = pytest.mark.once("tensorflow")
+
 FLOATS = np.zeros((32, 32, 3)).tolist()
 NAN = json.dumps({"signature_name": "serve", "instances": [[[[float("nan")] * 3] * 32] * 32]})
 BAD_V1 = {

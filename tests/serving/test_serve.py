@@ -30,6 +30,8 @@ from tests.serving.server import serving
 pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 pytest.importorskip("kserve", reason="the server is KServe")
 
+pytestmark = pytest.mark.once("tensorflow")
+
 
 @pytest.mark.parametrize(
     "body",

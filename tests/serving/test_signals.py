@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("kserve", reason="the server is KServe")
 
+pytestmark = pytest.mark.once("tensorflow")
+
 PROGRAM = """
 import asyncio, sys
 import kserve

@@ -9,6 +9,8 @@ pytest.importorskip("kserve", reason="the server is KServe")
 
 from keras_tokenlearner.serving.v2_binary import read_v2  # noqa: E402
 
+pytestmark = pytest.mark.once("tensorflow")
+
 PIXELS = {"name": "images", "shape": [1, 1, 1, 3], "datatype": "UINT8", "data": [1, 2, 3]}
 
 

@@ -12,6 +12,8 @@ from keras_tokenlearner import create_model
 from keras_tokenlearner.weights import STORE, save_weights, store
 from keras_tokenlearner.weights.store import fetch
 
+pytestmark = pytest.mark.once("torch")
+
 CONTENT = np.random.default_rng(0).bytes(100_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 

@@ -16,6 +16,8 @@ from keras_tokenlearner.weights import load
 from keras_tokenlearner.weights.formats import read_checkpoint
 from tests.weights.foreign import augreg_entries, build, refused
 
+pytestmark = pytest.mark.once("torch")
+
 ENTRIES = augreg_entries()
 
 

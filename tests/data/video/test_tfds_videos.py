@@ -8,6 +8,8 @@ from keras_tokenlearner.data import video
 from keras_tokenlearner.evaluation import predict_videos
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra `tfds`")
+
+pytestmark = pytest.mark.once("torch")
 LEVELS = {"train": (0, 1, 2, 3), "test": (4, 5)}  # a video a number, of 5 + number frames
 
 
