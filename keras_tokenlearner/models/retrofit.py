@@ -25,42 +25,42 @@ def retrofit(
     reducer: str = "token_learner",
     name: str | None = None,
 ) -> keras.Model:
-    """Fit learned tokens into a ViT that exists: the student of `distill`.
+    """Fit learned tokens into a trained ViT: the student of `distill`.
 
-    The new model is the old one, weights, head and preprocessing included, with a TokenLearner
-    before block `at`: from there on its blocks run on `num_tokens` tokens, beside the class token
-    and the registers. The old model stays as it is. The blocks behind the TokenLearner meet tokens
-    that they have not seen, so that the new model is to be trained: `distill` does it best.
+    The student has the weights, head and preprocessing of `model`, which stays unchanged. A
+    TokenLearner precedes block `at`. From there on, the blocks run on `num_tokens` tokens, the
+    class token and the registers. These blocks have never seen learned tokens, so the student
+    needs training by `distill` or `Distiller`.
 
-    With `start="grid"` each token begins as the average of one cell of a grid, so that the student
-    answers as one with average pooling does, and learns from there. With `"random"` the maps start
-    at random and the tokens nearly alike, which trains slowly.
+    With `start="grid"`, each token starts as the average of one cell of a grid. The untrained
+    student then equals one with average pooling. With `start="random"`, all tokens start nearly
+    equal, and training is slow.
 
     Args:
         model: A plain `VisionTransformer`, or a functional model on the input and outputs of one,
             with a head of your own.
         at: Integer, full-token blocks before the TokenLearner, 0 to all.
         num_tokens: Integer, tokens to learn from each image or frame (S).
-        fuser: Boolean, whether a TokenFuser follows every block from `at` on, model (b), so that
-            all tokens come out of the model.
-        attention: `"mlp"`, the authors' later maps, or `"conv"`, the paper's.
-        start: `"grid"` or `"random"`, of the maps. Defaults to the grid for `attention="mlp"`;
-            the sigmoids of `"conv"` cannot make cells.
-        proportional_attention: Boolean, whether the blocks behind weigh a learned token by the
-            patches that it stands for, so that class token and registers keep their share of the
+        fuser: Boolean, whether a TokenFuser follows every block from `at` on, as in model (b). The
+            student then returns all tokens.
+        attention: `"mlp"`, the maps of the authors' later code, or `"conv"`, the maps of the paper.
+        start: `"grid"` or `"random"`, the start of the maps. Defaults to `"grid"` for
+            `attention="mlp"`. The sigmoids of `"conv"` cannot make cells.
+        proportional_attention: Boolean, whether later blocks weigh a learned token by the number
+            of patches it replaces. Class token and registers then keep their share of the
             attention. Defaults to `True` for dot-product attention.
         reducer: `"token_learner"`, or an alternative of the paper, as in
             `keras_tokenlearner.models.VisionTransformerConfig`.
-        name: Name of the new model. Defaults to that of `model` with `_8at6` behind it.
+        name: Name of the new model. Defaults to the name of `model` and, for example, `_8at6`.
 
     Returns:
-        A model of the same inputs, all of it trainable: a `VisionTransformer` from one. Its
-        outputs have the same shape, but for a model without top and pooling, whose tokens become
-        fewer.
+        A model of the same inputs, all of it trainable. From a `VisionTransformer` it is one too.
+        Its outputs have the shape of the outputs of `model`. A model without top and pooling
+        returns fewer tokens.
 
     Raises:
-        ValueError: If the model is none of ours or has learned tokens already, or an argument is
-            out of range.
+        ValueError: If this package did not build the model, or it has learned tokens already. Also
+            if an argument is out of range.
 
     Example:
 
@@ -69,8 +69,8 @@ def retrofit(
     >>> student.name, costs(student).macs < costs(teacher).macs
     ('vit_pico8_4at1', True)
 
-    Source: model (a) and (b) of Figure 3 of the paper; the start is ours; attention in
-    proportion: Bolya et al., "Token Merging: Your ViT But Faster", 2023.
+    Source: model (a) and (b) of Figure 3 of the paper. The grid start is our addition.
+    Proportional attention: Bolya et al., "Token Merging: Your ViT But Faster", 2023.
     """
     structure = Structure("retrofit", model)
     _check_plain(structure)
@@ -99,10 +99,10 @@ def retrofit(
         student = _cloned(structure, config, name)
     kept = {layer.name for layer in student.layers}
     for layer in model.layers:
-        # Learned rotary frequencies of the blocks that see no patches are gone.
+        # Blocks on learned tokens do not rotate, so they have no rotary frequencies.
         if layer.name in kept or not layer.name.startswith(names.ROTARY):
             copy, known = student.get_layer(layer.name), layer.get_weights()
-            own = copy.get_weights()[: len(copy.weights) - len(known)]  # of attention in proportion
+            own = copy.get_weights()[: len(copy.weights) - len(known)]  # of proportional attention
             copy.set_weights([*own, *known])
     return student
 
@@ -149,7 +149,7 @@ def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) ->
         layer: keras.Layer, *args: keras.KerasTensor, **kwargs: keras.KerasTensor
     ) -> keras.KerasTensor:
         if layer.name in behind:
-            kwargs = {}  # learned tokens stand at no place: they are not rotated
+            kwargs = {}  # learned tokens have no position to rotate by
             args = args[:1]
         if config.fuser and layer.name in behind:
             index = config.place + behind.index(layer.name)

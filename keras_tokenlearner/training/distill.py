@@ -49,44 +49,47 @@ def distill(
     verbose="auto",
     seed=0,
 ):
-    """Train a student with learned tokens to answer as its teacher does.
+    """Train a student with learned tokens to reproduce the outputs of its teacher.
 
-    The loss is that of `Distiller`: `(1 - label_weight) (KL(teacher, student) + feature_weight
-    MSE(features)) + label_weight CE(labels)`. Without labels only the first part is left, and of
-    models without head only the features. For augmented images, other data than arrays, several
-    devices and models that take any number of tokens use `Distiller`.
+    The loss is `(1 - label_weight) (KL(teacher, student) + feature_weight MSE(features)) +
+    label_weight CE(labels)`, as in `Distiller`. Without labels, the first part remains. Models
+    without head learn from the features alone.
 
-    The teacher runs over the images once. The blocks before the first TokenLearner stay as they
-    are, and what they give is kept too, in float16, so that an epoch costs the upper part of the
-    student alone. That takes `2 * tokens * C` bytes an image, of memory or, with `cache`, of disk.
+    The teacher runs once on each image. The blocks before the first TokenLearner are frozen, and
+    their outputs are kept in float16. An epoch then runs the later blocks alone. The kept outputs
+    take `2 * tokens * C` bytes per image, in memory or, with `cache`, on disk.
+
+    Use `Distiller` for augmented images, data other than arrays, several devices, or students
+    that take several numbers of tokens.
 
     Args:
-        student: What `retrofit` made of the teacher, trained in place.
-        teacher: The plain model. It stays as it is.
-        images: Array of what the models take, (n, ...).
+        student: The model that `retrofit` made from the teacher. It is trained in place.
+        teacher: The plain model. It stays unchanged.
+        images: Array of inputs of the models, (n, ...).
         labels: Integer array of shape (n,), or `None`.
-        epochs: Integer, passes over the images.
-        batch_size: Integer.
-        learning_rate: Float, the highest of AdamW's, after a tenth of the steps; cosine to zero.
-        temperature: Float, of the logits.
-        feature_weight: Float, of the features beside the logits.
-        label_weight: Float in [0, 1], of the labels.
-        train_all: Boolean, whether to train the blocks before the TokenLearner as well.
-        cache: Folder to keep what the teacher and the blocks before the TokenLearner give, for more
-            students of the same teacher and images.
-        backup: Path of a file that ends in `.npz`, written after every epoch, or `None`. A run that
-            was broken off goes on from it when the same is asked again, and ends as if it had not
-            been. It stays; delete it when the student is saved.
+        epochs: Integer, number of epochs.
+        batch_size: Integer, images per step.
+        learning_rate: Float, the highest learning rate of AdamW. It warms up over a tenth of the
+            steps, and a cosine takes it to zero.
+        temperature: Float, divides the logits.
+        feature_weight: Float, weight of the features; the weight of the logits is 1.
+        label_weight: Float in [0, 1], weight of the labels.
+        train_all: Boolean, whether to train the blocks before the TokenLearner too.
+        cache: Folder for the outputs of the teacher and of the frozen blocks. Other students of
+            the same teacher and images read them again. `None` keeps the outputs in memory.
+        backup: Path that ends in `.npz`, or `None`. The file is written after every epoch. The
+            same call continues an interrupted run from it, with the same result. Delete it once
+            the student is saved.
         callbacks: List of `keras.callbacks.Callback`, for `fit`.
         verbose: As for `fit`.
-        seed: Integer, of the order of the images.
+        seed: Integer, decides the order of the images.
 
     Returns:
         The `keras.callbacks.History` of the fit.
 
     Raises:
-        ValueError: If the student has no TokenLearner, the models do not fit each other, or an
-            argument is out of range; or if the backup is damaged or of another student.
+        ValueError: If the student has no TokenLearner, the shapes of the models differ, or an
+            argument is out of range. Also if the backup is damaged or of another student.
 
     Example:
 
@@ -148,7 +151,7 @@ def distill(
 
 
 class _Batches(Batches):
-    """Batches of inputs and the teacher's features, which are remembered, and labels."""
+    """Batches of kept inputs, the teacher's kept features, and labels."""
 
     def __getitem__(self, index):
         inputs, features, *labels = super().__getitem__(index)
@@ -156,13 +159,13 @@ class _Batches(Batches):
 
 
 def _with_features(trained: keras.Model, teacher: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """Return student and teacher of inputs that come with the teacher's features."""
+    """Return student and teacher as models of two inputs: `x` and the teacher's features."""
     x = keras.Input(trained.input_shape[1:], name="x")
     features = keras.Input(trained.output[FEATURES].shape[1:], name="features")
     taught = {FEATURES: keras.layers.Identity(dtype="float32")(features)}
     if has_head(teacher):
         head = teacher.get_layer("head")
-        copy = type(head).from_config(head.get_config())  # the teacher's own stays trainable
+        copy = type(head).from_config(head.get_config())  # the teacher's own head stays trainable
         taught[LOGITS] = copy(features)
         copy.set_weights(head.get_weights())
     found = trained(x)

@@ -1,4 +1,4 @@
-"""Students that learn to answer as their teacher does."""
+"""Training students to reproduce the outputs of their teacher."""
 
 from keras_tokenlearner.training.distillation.distiller import Distiller
 from keras_tokenlearner.training.distillation.needs import needs

@@ -1,4 +1,4 @@
-"""What a student learns from its teacher: the parts of a model, as outputs of one more model."""
+"""The tensors that distillation compares: head, features and blocks as outputs of one model."""
 
 import keras
 from keras import layers
@@ -13,19 +13,21 @@ PREDICTIONS, LOGITS, FEATURES = "predictions", "logits", "features"
 def answers(
     model: keras.Model, num_prefix_tokens: int, blocks: list[str], behind: str | None = None
 ) -> keras.Model:
-    """Return a model of the same layers whose outputs are all that distillation compares.
+    """Return a model of the same layers with all outputs that distillation compares.
 
     Args:
         model: A functional model, with a layer `head` or without.
-        num_prefix_tokens: Integer, class token and registers.
-        blocks: Names of the blocks whose outputs are wanted too.
-        behind: Name of the layer whose output the new model takes in place of the model's input.
+        num_prefix_tokens: Integer, class token and registers (P).
+        blocks: Names of blocks to add to the outputs.
+        behind: Name of a layer. The new model takes the output of this layer as its input. `None`
+            for the input of `model`.
 
     Returns:
-        A `keras.Model` that gives a dictionary: `predictions`, the model's own output; `features`,
-        (B, C), what the head reads, or the output; of a model without head and pooling the first
-        tokens and the average of the others, (B, P + 1, C); `logits`, (B, classes), where there is
-        a head; and the output of each block, by its name.
+        A `keras.Model` that returns a dictionary. `predictions` is the output of `model`.
+        `features`, (B, C), is the input of the head, or the output of a model without head.
+        Without pooling too, it is the prefix tokens and the average of the others, (B, P + 1, C).
+        `logits`, (B, classes), is the output of the head, if any. Each block has an entry under
+        its name.
     """
     outputs = {PREDICTIONS: model.output, FEATURES: _features(model, num_prefix_tokens)}
     if has_head(model):
@@ -50,7 +52,7 @@ def _features(model: keras.Model, num_prefix_tokens: int) -> keras.KerasTensor:
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class PrefixAndAverage(layers.Layer):
-    """Gives the first tokens and the average of the others, (B, P + 1, C) of (B, N, C)."""
+    """Returns the first tokens and the average of the others: (B, N, C) to (B, P + 1, C)."""
 
     def __init__(self, num_prefix_tokens: int, **kwargs: str) -> None:
         super().__init__(**kwargs)
@@ -69,7 +71,7 @@ class PrefixAndAverage(layers.Layer):
 
 
 def with_budget(model: keras.Model, num_tokens: int) -> keras.Model:
-    """Return a model of the same layers whose TokenLearners give their first `num_tokens`."""
+    """Return a model of the same layers whose TokenLearners return `num_tokens` tokens."""
 
     def call(
         layer: keras.Layer, *args: keras.KerasTensor, **kwargs: keras.KerasTensor

@@ -27,42 +27,44 @@ from keras_tokenlearner.training.distillation.reconstruction import Reconstructi
 
 
 class Distiller(keras.Model):
-    """A student that learns to answer as its teacher does, by `fit` on any data that Keras takes.
+    """Trains a student to reproduce the outputs of its teacher, by `fit` on any data of Keras.
 
     The loss is `(1 - label_weight) (KL(teacher, student) + feature_weight MSE(features) +
-    reconstruction_weight MSE(tokens)) + label_weight CE(labels)`. The logits are softened by the
-    temperature; of a head that ends in a sigmoid each class is a distribution of its own. The
-    features are what the head reads: class token, registers, average or attention pooling. The
-    tokens are those of each block behind the TokenLearner, which a module that is thrown away
-    guesses from the student's. Batches without labels leave the first part alone, models without
-    head the features alone.
+    reconstruction_weight MSE(tokens)) + label_weight CE(labels)`.
 
-    Each batch goes through teacher and student as it comes, so that both see the same pixels,
-    whatever augments them. A layer of the student with `trainable=False` stays as it is. The
-    teacher stays as it is: the distiller has a copy of its weights.
+    * KL compares the logits divided by `temperature`. If the head ends in a sigmoid, each class is
+      a distribution of its own.
+    * `features` are the inputs of the head: class token, registers, average or attention pooling.
+    * `tokens` are the teacher's outputs of each block after the TokenLearner. An auxiliary module
+      reconstructs them from the student's tokens, for training alone.
+    * Batches without labels train by the first part. Models without head train by the features.
+
+    Teacher and student take the same batch, so they see the same augmented pixels. Layers of the
+    student with `trainable=False` stay unchanged. The teacher stays unchanged: the distiller has a
+    copy of its weights.
 
     Args:
-        student: A model with a TokenLearner, or what stands in its place, such as `retrofit` makes
-            of the teacher. It is trained in place.
+        student: A model with a TokenLearner or another reducer, for example from
+            `retrofit(teacher, ...)`. It is trained in place.
         teacher: The plain model, of the same inputs and outputs.
-        temperature: Float, of the logits.
-        feature_weight: Float, of the features beside the logits.
-        label_weight: Float in [0, 1], of the labels.
-        reconstruction_weight: Float, of the tokens beside the logits; 0 for none.
-        budgets: Numbers of tokens. Each step of training takes one of them, drawn by `seed`, of the
-            student's TokenLearner, so that `with_tokens` then makes good models of each. `None` for
-            all tokens in all steps. It needs `retrofit(..., start="grid")`.
-        seed: Integer, of the budgets.
-        behind: Name of a layer of both models, such as `"block_2"`. The data is then what that
-            layer gives, computed once and kept, and the layers up to there are neither run nor
-            trained. `None` for what the models take.
+        temperature: Float, divides the logits.
+        feature_weight: Float, weight of the features; the weight of the logits is 1.
+        label_weight: Float in [0, 1], weight of the labels.
+        reconstruction_weight: Float, weight of the reconstructed tokens; 0 for none.
+        budgets: Numbers of tokens. Each training step draws one of them for the student's
+            TokenLearner. Afterwards `with_tokens` makes a model of each number. `None` for all
+            tokens in all steps. Needs `retrofit(..., start="grid")`.
+        seed: Integer, decides the draws of `budgets`.
+        behind: Name of a layer of both models, for example `"block_2"`. The data are then outputs
+            of this layer, computed once. Layers up to it are neither run nor trained. `None` for
+            data that the models take.
         name: Name of the distiller.
 
     Attributes:
         student: The model that is trained.
 
     Raises:
-        ValueError: If the models do not fit each other, or an argument is out of range.
+        ValueError: If the shapes of the models differ, or an argument is out of range.
 
     Example:
 
@@ -74,9 +76,9 @@ class Distiller(keras.Model):
     >>> sorted(history.history)
     ['accuracy', 'distillation_loss', 'loss', 'student_loss']
 
-    Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, for the logits;
-    Zong et al., "Self-slimmed Vision Transformer", 2022, for the tokens; Hu et al., "Matryoshka
-    Query Transformer for Large Vision-Language Models", 2024, for the budgets.
+    Source: logits: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015.
+    Tokens: Zong et al., "Self-slimmed Vision Transformer", 2022. Budgets: Hu et al., "Matryoshka
+    Query Transformer for Large Vision-Language Models", 2024.
     """
 
     def __init__(
@@ -105,13 +107,13 @@ class Distiller(keras.Model):
         copy = keras.models.clone_model(of_teacher)
         copy.set_weights(of_teacher.get_weights())
         copy.trainable = False
-        # Of a part of the student: not tracked, so that the other layers are not trained.
+        # Untracked: Keras would train all layers of the student, even those before `behind`.
         object.__setattr__(self, "student", student)
         of_student = answers(student, prefix, blocks, behind)
         self._teach(copy, of_student, ends_in_sigmoid(student))
         self.budgets = None if budgets is None else _check_budgets(student, budgets)
         self._draws = keras.random.SeedGenerator(seed)
-        if self.budgets:  # of the student's layers: not tracked, so that no weight is there twice
+        if self.budgets:  # untracked: they share the student's weights
             models = tuple(with_budget(self._answers, m) for m in self.budgets)
             object.__setattr__(self, "_by_budget", models)
         patches = math.prod(layout.grid)
@@ -128,7 +130,7 @@ class Distiller(keras.Model):
         label_weight: float,
         sigmoid: bool,
     ) -> "Distiller":
-        """Return a distiller of models that give the dictionaries of `answers`, of one input."""
+        """Return a distiller of two models of one input that return dictionaries of `answers`."""
         distiller = cls.__new__(cls)
         keras.Model.__init__(distiller, name="distiller")
         distiller._set_weights_of_losses(temperature, feature_weight, label_weight, 0.0)
@@ -155,7 +157,7 @@ class Distiller(keras.Model):
         self._distillation_loss = keras.metrics.Mean(name="distillation_loss")
         self._logits_loss = keras.distillation.LogitsDistillation(
             self.temperature,
-            # As an instance: by its name Keras 3.15 takes the loss of raw logits without a softmax.
+            # An instance: with the name, Keras 3.15 applies no softmax to the logits.
             keras.losses.KLDivergence(),
         )
         self._features_loss = keras.distillation.FeatureDistillation("mse")
@@ -183,9 +185,9 @@ class Distiller(keras.Model):
 
         Args:
             optimizer: Name or instance.
-            loss: Of labels and the student's predictions. Defaults to the cross-entropy of labels
-                and logits: labels as integers or as a row for each example.
-            metrics: Of labels and the student's predictions.
+            loss: Loss of labels and the student's predictions. Defaults to the cross-entropy of
+                labels and logits. Labels are integers or one row per example.
+            metrics: Metrics of labels and the student's predictions.
             **kwargs: As for `keras.Model.compile`.
         """
         self._label_loss = None if loss is None else keras.losses.get(loss)
@@ -206,7 +208,7 @@ class Distiller(keras.Model):
         return ops.switch(index, [lambda m=m: answer(m) for m in self._by_budget])
 
     def _guessed(self, found: dict[str, keras.KerasTensor]) -> dict[str, keras.KerasTensor]:
-        """Return the answers with the tokens of blocks as they are guessed from the student's."""
+        """Return the answers with the teacher's tokens reconstructed from the student's tokens."""
         return {
             name: self._reconstructions[name](x) if name in self._reconstructions else x
             for name, x in found.items()
@@ -261,9 +263,9 @@ class Distiller(keras.Model):
     ) -> keras.KerasTensor:
         if LOGITS not in found and self._label_loss is None:
             raise ValueError(
-                "Distiller: labels need models with a head; leave them out of the data, or pass a "
-                f"`loss` of labels and outputs to `compile`. Received: labels of shape {y.shape} "
-                f"with outputs of shape {found[PREDICTIONS].shape}"
+                "Distiller: labels need models with a head. Remove them from the data, or pass "
+                f"`loss` to `compile`. Received: labels of shape {y.shape} with outputs of shape "
+                f"{found[PREDICTIONS].shape}"
             )
         if self._label_loss is not None:
             return self._label_loss(y, found[PREDICTIONS], sample_weight=sample_weight)
@@ -283,39 +285,39 @@ class Distiller(keras.Model):
         y_pred: dict[str, keras.KerasTensor],
         sample_weight: keras.KerasTensor | None = None,
     ) -> dict[str, keras.KerasTensor]:
-        if y is None:  # Keras would compare nothing with the predictions
+        if y is None:  # Keras would compare the predictions with None
             return self.get_metrics_result()
         return super().compute_metrics(x, y, y_pred[PREDICTIONS], sample_weight)
 
     def get_metrics_result(self) -> dict[str, keras.KerasTensor]:
         found: dict[str, keras.KerasTensor] = {}
         for metric in self.metrics:
-            if getattr(metric, "built", True):  # those of labels are not, before there are labels
+            if getattr(metric, "built", True):  # metrics of labels, before the first labels
                 result = metric.result()
                 found |= result if isinstance(result, dict) else {metric.name: result}
         return found
 
     def predict(self, *args: np.ndarray, **kwargs: int | str | None) -> np.ndarray:
-        """Return what `student.predict` does."""
+        """Return `student.predict(...)`."""
         return self.student.predict(*args, **kwargs)
 
 
 def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None:
-    """Raise `ValueError` for a student that cannot answer as the teacher does."""
+    """Raise `ValueError` unless student and teacher have the same input and output shapes."""
     before_reducer(owner, student)
     tokens = len(student.output_shape) == 3
     found, wanted = student.output_shape, teacher.output_shape
     same = found[::2] == wanted[::2] if tokens and len(wanted) == 3 else found == wanted
     if teacher.input_shape != student.input_shape or not same:
         raise ValueError(
-            f"{owner}: student and teacher must take and give the same shapes. Received: student "
-            f"{student.input_shape} to {student.output_shape}, teacher {teacher.input_shape} to "
-            f"{teacher.output_shape}"
+            f"{owner}: student and teacher must have the same input and output shapes. Received: "
+            f"student {student.input_shape} to {student.output_shape}, teacher "
+            f"{teacher.input_shape} to {teacher.output_shape}"
         )
 
 
 def ends_in_sigmoid(model: keras.Model) -> bool:
-    """Return whether a model says yes or no to each class."""
+    """Return whether the last layer of a model is a sigmoid, one probability per class."""
     return getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid
 
 
@@ -323,8 +325,8 @@ def _blocks_behind(layout: Structure, student: keras.Model) -> list[str]:
     """Return the names of the blocks that run on fewer tokens."""
     if layout.numbered("token_fuser") or layout.numbered("unpool") or layout.numbered("reproject"):
         raise ValueError(
-            "Distiller: `reconstruction_weight` is for students without fusers, whose tokens are "
-            f"fewer behind each block. Received: student {student.name!r}"
+            "Distiller: `reconstruction_weight` must be 0 for a student with fusers, which "
+            f"restore all tokens after each block. Received: student {student.name!r}"
         )
     before = {layer.name for layer in before_reducer("Distiller", student).layers}
     found = [layer.name for layer in student.layers if layer.name not in before]
@@ -332,13 +334,13 @@ def _blocks_behind(layout: Structure, student: keras.Model) -> list[str]:
 
 
 def _check_behind(student: keras.Model, teacher: keras.Model, behind: str | None) -> None:
-    """Raise `ValueError` for a layer that is not in both models, before the reducer."""
+    """Raise `ValueError` unless both models have the layer, and it precedes the reducer."""
     if behind is None:
         return
     before = {layer.name for layer in before_reducer("Distiller", student).layers}
     if behind not in before or behind not in {layer.name for layer in teacher.layers}:
         raise ValueError(
-            "Distiller: `behind` must be a layer of student and teacher that stands before the "
+            "Distiller: `behind` must be a layer of both student and teacher, before the "
             f"TokenLearner. Received: behind={behind!r}"
         )
 
@@ -349,14 +351,14 @@ def _check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, .
     most = min((layer.num_tokens for layer in learners if layer.position_bias), default=0)
     if not budgets or max(budgets) > most or not all(layer.position_bias for layer in learners):
         raise ValueError(
-            "Distiller: `budgets` must be numbers of tokens, at most those of the student, whose "
-            f"TokenLearner starts from the grid. Received: budgets={budgets} for {student.name!r} "
-            f"with {most} tokens that start from the grid"
+            'Distiller: `budgets` needs a student of retrofit(..., start="grid") and numbers of '
+            f"tokens up to its `num_tokens`. Received: budgets={budgets} for {student.name!r} with "
+            f"{most} tokens that start from the grid"
         )
     dropout = [layer.name for layer in student.layers if getattr(layer, "dropout_rate", 0)]
     if dropout and keras.backend.backend() == "jax":
         raise ValueError(
-            "Distiller: on JAX `budgets` need models without dropout, whose random state changes "
-            f"within a branch. Received: budgets={budgets} with dropout in {dropout}"
+            "Distiller: on JAX, `budgets` need a student without dropout: set dropout_rate=0. "
+            f"Received: budgets={budgets} with dropout in {dropout}"
         )
     return budgets

@@ -1,4 +1,4 @@
-"""Time and memory that training by a `Distiller` takes on several devices, computed from counts."""
+"""Time and memory of training by a `Distiller` on several devices, computed from the costs."""
 
 import math
 from dataclasses import dataclass
@@ -9,10 +9,11 @@ from keras_tokenlearner.analysis.costs import costs
 from keras_tokenlearner.models.structure import Structure
 
 IMAGENET_IMAGES = 1_281_167
-# The part of the peak that training of a ViT reaches in bfloat16, an assumption.
+# Assumption: the part of the peak rate that training a ViT in bfloat16 reaches.
 UTILIZATION = 0.4
-# Bytes that a block keeps for its gradient, in channels of a token in two bytes each: inputs of the
-# norms, projections and products, and the four times wider MLP. No attention weights: fused.
+# Bytes per channel of a token that a block keeps for its gradient: 17 numbers of two bytes. They
+# are the inputs of norms, projections and products, and the four times wider MLP. Fused attention
+# keeps no attention weights.
 _KEPT_BYTES = 34
 
 
@@ -23,7 +24,7 @@ class Machine:
     Attributes:
         name: Name.
         devices: Number of devices.
-        teraflops: Peak of one device in bfloat16, in 10^12 operations a second.
+        teraflops: Peak of one device in bfloat16, in 10^12 operations per second.
         gibibytes: Memory of one device.
     """
 
@@ -43,13 +44,13 @@ MACHINES = (
 
 @dataclass(frozen=True)
 class Needs:
-    """What a run takes on a machine, computed and not measured.
+    """Time and memory of a run on a machine, computed and not measured.
 
     Attributes:
         machine: The machine.
-        hours: Time of the whole run at 40% of the peak; reading images may take longer.
-        gibibytes: Memory of one device: weights, gradients, AdamW's moments, the teacher, and what
-            the student's blocks keep for the gradients of a part of the batch.
+        hours: Time of the whole run at 40% of the peak. Reading images may take longer.
+        gibibytes: Memory per device: weights, gradients, AdamW's moments, the teacher, and
+            activations of the student for its part of the batch.
     """
 
     machine: Machine
@@ -71,17 +72,17 @@ def needs(
     batch_size: int,
     images: int = IMAGENET_IMAGES,
 ) -> list[Needs]:
-    """Compute what training a student takes on common machines.
+    """Compute time and memory of training a student on common machines.
 
-    A step costs the teacher's forward pass and three of the student's, of two operations for each
-    multiply-add.
+    A step costs one forward pass of the teacher and three of the student. A multiply-add is two
+    operations.
 
     Args:
         student: The student.
         teacher: The teacher.
-        epochs: Integer, passes over the images.
-        batch_size: Integer, images of a step, of all devices together.
-        images: Integer, training images; those of ImageNet-1k.
+        epochs: Integer, number of epochs.
+        batch_size: Integer, images per step on all devices together.
+        images: Integer, training images. Defaults to the number of ImageNet-1k.
 
     Returns:
         A `Needs` for each machine.
@@ -107,7 +108,7 @@ def needs(
 
 
 def kept_bytes(student: keras.Model) -> int:
-    """Return the bytes that the blocks of a model keep of an example for the gradient."""
+    """Return the bytes per example that the blocks of a model keep for the gradient."""
     structure = Structure("needs", student)
     shapes = [student.get_layer(f"block_{i}").output.shape for i in range(structure.num_blocks)]
     return _KEPT_BYTES * sum(tokens * channels for _, tokens, channels in shapes)

@@ -5,13 +5,13 @@ from keras_tokenlearner.layers import MLP
 
 
 class Reconstruction(layers.Layer):
-    """Guesses all tokens of a teacher's block from the few of a student's; thrown away afterwards.
+    """Reconstructs all tokens of a teacher's block from a student's tokens, during training alone.
 
-    `y = K^T x`, from M tokens to N with a learned K of M x N, then `y + MLP(LayerNorm(y))` over the
-    channels. Prefix tokens stay as they are. Of fewer than M tokens the first rows of K are taken.
+    `y = K^T x` takes M tokens to N with a learned K of M x N. Then `y + MLP(LayerNorm(y))` follows
+    over the channels. Prefix tokens stay unchanged. Fewer than M tokens use the first rows of K.
 
     Args:
-        num_patches: Integer, tokens to guess (N).
+        num_patches: Integer, tokens to reconstruct (N).
         num_prefix_tokens: Integer, class token and registers (P).
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
@@ -27,7 +27,7 @@ class Reconstruction(layers.Layer):
     >>> tuple(Reconstruction(num_patches=16, num_prefix_tokens=1)(tokens).shape)
     (2, 17, 32)
 
-    Source: Zong et al., "Self-slimmed Vision Transformer", 2022, whose module it is after.
+    Source: Zong et al., "Self-slimmed Vision Transformer", 2022.
     """
 
     def __init__(
