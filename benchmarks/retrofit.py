@@ -1,16 +1,18 @@
-"""How much of a ViT's accuracy learned tokens keep when they are fitted into it, at which cost.
+"""Top-1 accuracy and cost of a trained ViT before and after `retrofit` and `distill`.
 
     python -m benchmarks.retrofit dinov2s.pt cifar10:FOLDER --at 2 3 4 6 9
 
-The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0) at 112 pixels, with a linear head
-on its class token that is fitted here; with `--tuned-from`, its blocks from there on are trained on
-the labels too, for as long as the students. Students: `retrofit` at each place with each number of
-tokens, then `distill` on the same images; with `--reducers`, also what stands in the TokenLearner's
-place, and `token_merging`, untrained, at the cost of the TokenLearner's student. What the teacher
-gives is kept for all of them, at each place too, in float16 for training. A row is written as soon
-as it is known, what the file has already is not done again, and the plot stands beside the file.
-How fast these models are is another command, for a machine that does nothing else:
-`benchmarks.retrofit_speed`.
+The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0) at 112 pixels. The command fits a
+linear head to its class token. `--tuned-from` trains its blocks from that one on too, on the labels
+and for as many epochs as the students.
+
+Each place and number of tokens makes one student by `retrofit`. `distill` trains it on the same
+images. `--reducers` adds other reducers than the TokenLearner. `token_merging` among them is not
+trained; its cost is the nearest to the cost of the TokenLearner's student.
+
+Outputs of the teacher's blocks are kept for all students, in float16 for training. Each row is
+written once it is known. A second run makes the missing rows. The plot is in the folder of the CSV.
+`benchmarks.retrofit_speed` measures the speed of these models; run it on an idle machine.
 """
 
 import argparse
@@ -37,26 +39,26 @@ COLUMNS = (*KEYS, "accuracy", "kept", "gmacs", "cost_ratio", "train_seconds")
 
 
 def keep_for_students(model, places, train_images, test_images, cache):
-    """Keep what students at some places take from their teacher, in one pass of each split."""
+    """Keep the teacher's outputs that students at these places take, in one run per split."""
     before = [before_block(model, at) for at in places]
     keep(before, train_images, "float16", cache)
     keep([*before, before_head(model)], test_images, "float32", cache)
 
 
 def scores(model, images, labels):
-    """Return the columns of a model that need no other model."""
+    """Return the columns that depend on this model alone."""
     return {"accuracy": accuracy(model, images, labels), "gmacs": costs(model).macs / 1e9}
 
 
 def scores_behind(before, model, images, labels, cache):
-    """Return the same columns; what the first part of the model gives is kept for other models."""
+    """Return the same columns, and keep the outputs of the first part for other models."""
     kept = remember(before, images, "float32", cache=cache)
     behind = keras.Model(before.output, model.output)
     return {"accuracy": accuracy(behind, kept, labels), "gmacs": costs(model).macs / 1e9}
 
 
 def accuracy(model, images, labels):
-    """Return how often a model is right."""
+    """Return the top-1 accuracy of a model."""
     batches = range(0, len(images), 50)
     found = np.concatenate([model.predict_on_batch(images[i : i + 50]) for i in batches])
     return top_k_accuracy(labels, found)
@@ -90,7 +92,7 @@ def main():
     parser.add_argument("--size", type=int, default=default.size)
     places = range(1, 13)
     parser.add_argument("--at", type=int, nargs="+", default=[6, 3], choices=places)
-    help_tuned = "train the teacher's blocks from there on, on the labels"
+    help_tuned = "also train the teacher's blocks from this one on, on the labels"
     parser.add_argument("--tuned-from", type=int, default=0, choices=places, help=help_tuned)
     parser.add_argument("--num-tokens", type=int, nargs="+", default=[8])
     parser.add_argument("--reducers", nargs="+", default=["token_learner"])
@@ -137,7 +139,7 @@ def main():
 
 
 def _draw(path, train_images):
-    """Draw accuracy over cost for as many images: a colour a reducer, a line as many tokens."""
+    """Draw top-1 accuracy over cost: a colour per reducer, a line per number of tokens."""
     figure = require("matplotlib.figure", "plot").Figure(figsize=(8, 6.5), layout="constrained")
     axis = figure.subplots()
     groups, colors = {}, {}
@@ -152,15 +154,15 @@ def _draw(path, train_images):
         color = colors.setdefault(kind, f"C{len(colors)}")
         rows = sorted(rows, key=lambda row: float(row["cost_ratio"]))
         cost = [100 * float(row["cost_ratio"]) for row in rows]
-        right = [100 * float(row["accuracy"]) for row in rows]
-        axis.plot(cost, right, "o-", color=color, linewidth=1, **named)
+        accuracies = [100 * float(row["accuracy"]) for row in rows]
+        axis.plot(cost, accuracies, "o-", color=color, linewidth=1, **named)
         offset = (6, -12) if kind == "token learner" else (-6, 8)
-        for x, y, row in zip(cost, right, rows, strict=True):
+        for x, y, row in zip(cost, accuracies, rows, strict=True):
             if row["reducer"] not in ("teacher", "token_merging"):
                 text = f"{num_tokens} at {row['at']}"
                 axis.annotate(text, (x, y), offset, textcoords="offset points", fontsize=8)
     axis.set_xlabel("multiply-adds, in percent of the teacher's")
-    axis.set_ylabel("right of the test images, in percent")
+    axis.set_ylabel("top-1 accuracy, in percent")
     axis.legend()
     axis.grid(alpha=0.3)
     figure.savefig(path.with_suffix(".png"), dpi=120)

@@ -1,12 +1,11 @@
-"""How much accuracy learned tokens keep in a fine-tuned ViT: one CSV and one plot.
+"""Top-1 accuracy of students of a fine-tuned ViT, over several seeds: one CSV and one plot.
 
     KERAS_BACKEND=torch python -m benchmarks.retrofit_ablation dinov2s.pt cifar10:FOLDER
 
 The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0). Its blocks from `--frozen` on and
-its head are fine-tuned on the labels first. The outputs of the blocks before, for each image and
-its mirror image, are kept in bfloat16, and all models learn from them: the same number of images,
-in mixed bfloat16. A row is written as soon as it is known. Started again, the command makes those
-that are missing.
+its head are fine-tuned on the labels first. The outputs of the frozen blocks are kept in bfloat16,
+for each image and its mirror image. All students learn from them, for the same number of images, in
+mixed bfloat16. Each row is written once it is known. A second run makes the missing rows.
 """
 
 import argparse
@@ -55,17 +54,17 @@ def run(
     """Fine-tune the teacher, train each student that the CSV lacks, and draw the plot.
 
     Args:
-        teacher: A plain ViT with a head; it is fine-tuned from block `frozen` on.
+        teacher: A plain ViT with a head. It is fine-tuned from block `frozen` on.
         train: Images and labels to train on.
         test: Images and labels to score.
         wanted: The students.
         folder: Path for the outputs of the frozen blocks and the weights of the teacher.
         output: Path of the CSV.
-        frozen: Integer, blocks that stay as they are, 1 or more.
+        frozen: Integer, number of frozen blocks, 1 or more.
         epochs: Integer, of each student.
         teacher_epochs: Integer, of the teacher.
         batch_size: Integer.
-        learning_rate: Float, the highest.
+        learning_rate: Float, the highest learning rate.
     """
     folder.mkdir(parents=True, exist_ok=True)
     before = keras.Model(teacher.input, teacher.get_layer(f"block_{frozen - 1}").output)
@@ -113,7 +112,7 @@ def _tune(
     batch_size: int,
     learning_rate: float,
 ) -> None:
-    """Train the teacher behind its frozen blocks on the labels, or load what was trained."""
+    """Fine-tune the teacher after its frozen blocks, or load the weights of an earlier run."""
     weights = folder / f"teacher_{len(labels)}_{frozen}_{epochs}_{learning_rate}.weights.h5"
     if not weights.is_file():
         keras.utils.set_random_seed(0)
@@ -127,7 +126,7 @@ def _tune(
 
 
 def accuracy(model: keras.Model, kept: np.ndarray, labels: np.ndarray, frozen: int) -> float:
-    """Return the top-1 accuracy of a model on the images as they are, not mirrored."""
+    """Return the top-1 accuracy of a model on the images that are not mirrored."""
     upper = keras.Model(model.get_layer(f"block_{frozen - 1}").output, model.output)
     right = 0
     for start in range(0, len(labels), 200):

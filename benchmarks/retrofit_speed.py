@@ -1,9 +1,9 @@
-"""How fast the models of `benchmarks.retrofit` are, beside what their counted costs promise.
+"""Measured speedup of the students of `benchmarks.retrofit`, and the speedup their costs predict.
 
     python -m benchmarks.retrofit_speed
 
-Speed does not depend on weights, so that those are drawn at random. The models of one place take
-turns with the teacher in one run, batch by batch, and the median of the turns counts.
+The weights are random, because speed does not depend on them. All students of one place take turns
+with the teacher, batch by batch. The result is the median over the turns.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Students of one fine-tuned teacher, trained alike: the cells of the table of `retrofit`."""
+"""Students of one fine-tuned teacher, for `benchmarks.retrofit_ablation`."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from keras_tokenlearner.training.distillation.distiller import ends_in_sigmoid
 
 @dataclass(frozen=True)
 class Cell:
-    """A student and how it is trained; one row of the CSV for each of its budgets.
+    """A student and its training. The CSV has one row for each of its budgets.
 
     Attributes:
         part: `"main"` or the name of an ablation.
         reducer: `"token_learner"`, `"spatial_pooling"` or `"token_merging"`.
-        at: Blocks before the tokens are reduced; of merging, the place of the student whose cost
-            it has.
-        num_tokens: Tokens to learn, or that pooling leaves.
-        start: `"grid"` or `"random"`.
-        proportional: Whether attention is in proportion.
-        reconstruction: Weight of the reconstructed tokens.
-        budgets: Numbers of tokens, one drawn for each step, or none.
-        seed: Of the weights, the order of the images and the budgets.
+        at: Blocks before the tokens are reduced. Token merging costs as much as the TokenLearner's
+            student of this place.
+        num_tokens: Tokens after the reducer.
+        start: `"grid"` or `"random"`, the start of the TokenLearner's maps.
+        proportional: Whether attention weighs a token by its number of patches.
+        reconstruction: Weight of the reconstructed tokens in the loss.
+        budgets: Numbers of tokens, one drawn for each step. Empty for a fixed number.
+        seed: Decides the weights, the order of the images and the budgets.
     """
 
     part: str
@@ -43,18 +43,17 @@ class Cell:
 
     @property
     def key(self) -> dict[str, str]:
-        """The columns that tell a row from others, as they stand in the CSV."""
+        """The columns that identify a row of the CSV, as texts."""
         fields = dataclasses.asdict(self) | {"budgets": "+".join(map(str, self.budgets))}
         return {name: str(value) for name, value in fields.items()}
 
 
 def cells(places: tuple[tuple[int, int], ...], seeds: int) -> list[Cell]:
-    """Return all cells: the main table at each place and number of tokens, then the ablation.
+    """Return all cells: the main table for each place and number of tokens, then the ablation.
 
     Args:
-        places: Pairs of a place and a number of tokens, the dearer first; the ablation is made at
-            the first.
-        seeds: How many seeds each cell has.
+        places: Pairs of a place and a number of tokens. The ablation uses the first pair.
+        seeds: Number of seeds of each cell.
     """
     found = []
     for seed in range(seeds):
@@ -104,10 +103,10 @@ def train_student(
     epochs: int,
     learning_rate: float,
 ) -> None:
-    """Train a student behind the frozen blocks, in bfloat16 and with the same steps as all."""
+    """Train the blocks of a student after the frozen blocks, with the same steps for all cells."""
     behind = f"block_{frozen - 1}"
     arguments = {"temperature": 2.0, "feature_weight": 1.0, "label_weight": 0.5}
-    if cell.reducer == "token_merging":  # blocks of its own, at each depth
+    if cell.reducer == "token_merging":  # no reducer: each block after the frozen ones merges
         of_teacher = answers(teacher, 0, [], behind)
         copy = keras.models.clone_model(of_teacher)
         copy.set_weights(of_teacher.get_weights())
@@ -130,7 +129,7 @@ def train_student(
 
 
 def models_of(cell: Cell, student: keras.Model) -> dict[int, keras.Model]:
-    """Return the models of a trained student, by their numbers of tokens."""
+    """Return a model for each number of tokens of a trained student."""
     if not cell.budgets:
         return {cell.num_tokens: student}
     return {m: with_tokens(student, m) for m in cell.budgets}
@@ -150,7 +149,7 @@ class _FasterReducer(keras.optimizers.AdamW):
 
 
 def faster_reducer(learning_rate: float, steps: int) -> keras.optimizers.Optimizer:
-    """Return AdamW with one cycle of the cosine, whose new weights learn ten times as fast."""
+    """Return AdamW with a cosine schedule and ten times the learning rate for new weights."""
     warmup = steps // 10
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, max(steps - warmup, 1), warmup_target=learning_rate, warmup_steps=warmup
@@ -167,7 +166,7 @@ class MirroredBatches(keras.utils.PyDataset):
         kept: Array of shape (n, 2, tokens, C) of bfloat16 numbers as `uint16`.
         labels: Integer array of shape (n,).
         batch_size: Integer.
-        seed: Integer, of the order and of which image is mirrored, anew in each epoch.
+        seed: Integer, decides the order and the mirrored images of each epoch.
     """
 
     def __init__(self, kept: np.ndarray, labels: np.ndarray, batch_size: int, seed: int) -> None:
@@ -194,7 +193,7 @@ class MirroredBatches(keras.utils.PyDataset):
 
 
 def float32(kept: np.ndarray) -> np.ndarray:
-    """Return float32 numbers of bfloat16 ones that are kept as `uint16`."""
+    """Return bfloat16 numbers, kept as `uint16`, as float32."""
     return (np.asarray(kept).astype(np.uint32) << 16).view(np.float32)
 
 
@@ -207,10 +206,12 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 def keep_mirrored(
     before: keras.Model, images: np.ndarray, path: Path, batch_size: int = 100
 ) -> np.ndarray:
-    """Return what a model gives for images and their mirror images, from a file or made into it.
+    """Return the outputs of a model for images and their mirror images, from a file.
+
+    The call computes the outputs that the file lacks, so it continues after an interruption.
 
     Returns:
-        Array of shape (n, 2, tokens, C), mapped from the file. It goes on where it was broken off.
+        Array of shape (n, 2, tokens, C), mapped from the file.
     """
     shape = (len(images), 2, *before.output_shape[1:])
     done = path.with_suffix(".done")
