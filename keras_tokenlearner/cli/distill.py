@@ -21,7 +21,7 @@ def distill(
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
-    """Make a ViT faster: fit learned tokens into it, teach them its answers, compare the two.
+    """Make a ViT faster: fit learned tokens into it, distill it, and compare both models.
 
     An interrupted run continues from a backup next to OUTPUT when you repeat the command.
     """
@@ -49,7 +49,7 @@ def distill(
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"{'model':32}{'right':>8}{'G macs':>9}{'M params':>10}{'images/s':>10}")
+    print(f"{'model':32}{'top-1':>8}{'G macs':>9}{'M params':>10}{'images/s':>10}")
     for row in rows:
         print(
             f"{row['model']:32}{row['accuracy']:8.2%}{row['gmacs']:9.3f}{row['mparams']:10.2f}"
