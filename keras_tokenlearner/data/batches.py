@@ -10,7 +10,7 @@ import numpy as np
 from keras_tokenlearner._checks import check_bool, check_choice, check_int
 from keras_tokenlearner.data.crops import inception_crop, random_shift
 from keras_tokenlearner.data.images import Images
-from keras_tokenlearner.data.preprocessing import preprocess_image
+from keras_tokenlearner.data.preprocessing import fit_pixels
 from keras_tokenlearner.data.resizing import fit_image
 from keras_tokenlearner.models.preprocessing import Preprocessing
 
@@ -349,7 +349,7 @@ class ImageBatches(ReadBatches):
         pixels, label = self.images[row]
         if self.preprocessing is not None:
             shape = cast("tuple[int, int, int]", self.input_shape)
-            return preprocess_image(pixels, shape, self.preprocessing), label
+            return fit_pixels(pixels, shape, self.preprocessing), label
         return fit_image(pixels, self.input_shape, self._box(pixels, row, epoch)), label
 
     def called(self, row: int) -> str:

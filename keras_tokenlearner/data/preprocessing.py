@@ -3,9 +3,11 @@
 import math
 from typing import cast
 
+import keras
 import numpy as np
 
 from keras_tokenlearner._extras import require
+from keras_tokenlearner.data.resizing import fit_image
 from keras_tokenlearner.models.preprocessing import Preprocessing
 
 
@@ -52,7 +54,37 @@ def preprocess_image(
     if size != (image.height, image.width):
         image = image.resize(size[::-1], method)
     found = np.asarray(image).reshape(*size, channels)
-    return _centre(found, (height, width), _fill(preprocessing, channels))
+    return _centre(found, (height, width), fill_colour(preprocessing, channels))
+
+
+def fit_pixels(
+    pixels: np.ndarray,
+    input_shape: tuple[int, int, int] | list[int],
+    preprocessing: Preprocessing | None = None,
+) -> np.ndarray:
+    """Fit one image to a model, on every route of evaluation, `predict` and serving.
+
+    Args:
+        pixels: Array of type uint8 and shape (height, width, channels), of one channel or three.
+        input_shape: `(height, width, channels)` of the result.
+        preprocessing: The model's. `fit_image` takes the place of `None` and of a `Preprocessing`
+            that resizes as training does.
+
+    Returns:
+        Array of type uint8 and shape `input_shape`.
+    """
+    if preprocessing is None or preprocessing.has_default_resize:
+        return fit_image(pixels, input_shape)
+    return preprocess_image(pixels, input_shape, preprocessing)
+
+
+def preprocessing_of(model: keras.Model) -> Preprocessing | None:
+    """Return how the images of a model are resized; `None` for a model that does not say.
+
+    A model that the user builds on one of ours was trained on pixels of `ImageBatches`.
+    """
+    found = getattr(model, "preprocessing", None)
+    return found if isinstance(found, Preprocessing) else None
 
 
 def resized_size(
@@ -84,7 +116,7 @@ def resized_size(
     return height, width
 
 
-def _fill(preprocessing: Preprocessing, channels: int) -> np.ndarray:
+def fill_colour(preprocessing: Preprocessing, channels: int) -> np.ndarray:
     """Return the mean colour of the checkpoint, as pixels."""
     mean = [round(255 * value) for value in preprocessing.mean]
     return np.array(mean if len(mean) == channels else mean[:1] * channels, "uint8")

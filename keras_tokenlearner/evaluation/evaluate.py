@@ -3,7 +3,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_tokenlearner._checks import check_choice
-from keras_tokenlearner.data import FEW_SHOT, ImageBatches, open_named, read_real_labels
+from keras_tokenlearner.data import (
+    FEW_SHOT,
+    ImageBatches,
+    open_named,
+    preprocessing_of,
+    read_real_labels,
+)
 from keras_tokenlearner.evaluation.compare import images_per_second
 from keras_tokenlearner.evaluation.few_shot import choose, few_shot_accuracy
 from keras_tokenlearner.evaluation.scores import (
@@ -90,7 +96,14 @@ def evaluate(
 
     def batches(images):
         shape = model.input_shape[1:]
-        return ImageBatches(images, shape, batch_size, training=False, threads=threads)
+        return ImageBatches(
+            images,
+            shape,
+            batch_size,
+            training=False,
+            preprocessing=preprocessing_of(model),
+            threads=threads,
+        )
 
     def predict(part, images):
         return part.predict(batches(images), verbose=0)

@@ -84,6 +84,12 @@ class Preprocessing:
                 f"Received: crop_fraction={self.crop_fraction!r}"
             )
 
+    @property
+    def has_default_resize(self) -> bool:
+        """Whether images are resized as in our training: the largest central part, bilinearly."""
+        resize = self.resize_mode, self.interpolation, self.crop_fraction
+        return resize == ("shortest", "bilinear", 1.0)
+
     def fields(self) -> PreprocessingFields:
         """Return the fields as JSON holds them; `Preprocessing(**fields)` makes it again."""
         return cast(PreprocessingFields, asdict(self))

@@ -15,6 +15,8 @@ from keras_tokenlearner._checks import check_bool, check_int, check_positive
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.analysis import with_token_maps
+from keras_tokenlearner.data import preprocessing_of
+from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.serving.classifier import check_takes_pixels, classifier_activation_of
 from keras_tokenlearner.serving.signatures import (
     answer_with_maps,
@@ -255,8 +257,11 @@ def _write(model, folder, class_names, top_k, maps, frame_step, provenance, acti
         answer = classifier_answer(activation if is_applied else None, class_names, count)
     if maps:
         answer = answer_with_maps(answer)
+    preprocessing = preprocessing_of(model) if len(input_shape) == 3 else None
+    if preprocessing is not None and preprocessing.has_default_resize:
+        preprocessing = None
     if len(input_shape) == 3:
-        found = image_signatures(function, input_shape, answer)
+        found = image_signatures(function, input_shape, answer, preprocessing)
     else:
         found = video_signatures(function, input_shape, answer, frame_step)
     for name, signature in found.items():
@@ -268,7 +273,8 @@ def _write(model, folder, class_names, top_k, maps, frame_step, provenance, acti
         "input_shape": list(input_shape),
         "class_names": class_names,
         "classifier_activation": activation,
-        "preprocessing": PREPROCESSING[len(input_shape)],
+        "preprocessing": _described(preprocessing) or PREPROCESSING[len(input_shape)],
+        "resize": None if preprocessing is None else preprocessing.fields(),
         "frame_step": frame_step,
         "provenance": provenance,
         "weights_sha256": _digest(model),
@@ -277,6 +283,29 @@ def _write(model, folder, class_names, top_k, maps, frame_step, provenance, acti
         "backend": keras.backend.backend(),
     }
     (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+
+
+def preprocessing_of_export(metadata: dict) -> Preprocessing | None:
+    """Return how the images of an exported model are resized; `None` for as in training."""
+    fields = metadata.get("resize")
+    try:
+        return None if fields is None else Preprocessing(**fields)
+    except TypeError as error:
+        raise ValueError(
+            f"{METADATA}: `resize` must hold the fields of a Preprocessing. Received: {fields!r}"
+        ) from error
+
+
+def _described(preprocessing):
+    """Return a sentence for readers of the metadata, or `None`."""
+    if preprocessing is None:
+        return None
+    edges = {"shortest": "the shortest edge", "squash": "both edges", "longest": "the longest edge"}
+    return (
+        f"{edges[preprocessing.resize_mode]} resized by {preprocessing.interpolation} "
+        f"interpolation with antialiasing to the input's size over {preprocessing.crop_fraction:g},"
+        " the centre cut out; [0, 255]"
+    )
 
 
 def _digest(model):

@@ -12,13 +12,19 @@ from keras_tokenlearner._checks import check_bool, check_choice, check_int
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.applications.load import check_classifier, load_model
-from keras_tokenlearner.data import decode_image, fit_image
+from keras_tokenlearner.data import decode_image, fit_pixels, preprocessing_of
+from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.serving.classifier import (
     check_takes_pixels,
     classifier_activation_of,
     probabilities,
 )
-from keras_tokenlearner.serving.export import METADATA, export, newest_version
+from keras_tokenlearner.serving.export import (
+    METADATA,
+    export,
+    newest_version,
+    preprocessing_of_export,
+)
 from keras_tokenlearner.serving.local import local_server
 
 Scored = TypedDict("Scored", {"class": int, "class_name": NotRequired[str], "probability": float})
@@ -77,7 +83,7 @@ def predict(
         check_choice(
             "predict", "classifier_activation", classifier_activation, ("softmax", "sigmoid")
         )
-    input_shape, class_names, answer = _ask(
+    input_shape, preprocessing, class_names, answer = _ask(
         source, files, weights, maps is not None, served, classifier_activation
     )
     if "probabilities" not in answer:
@@ -90,7 +96,7 @@ def predict(
                 "predict: the model was exported without its token maps; export it with `--maps`, "
                 f"in Python with `maps=True`. Received: {str(source)!r}"
             )
-        images = np.stack([read_image(file, input_shape) for file in files])
+        images = np.stack([read_image(file, input_shape, preprocessing) for file in files])
         draw_token_maps(images, answer["token_maps"], [Path(file).name for file in files], maps)
     return [
         {"file": str(file), "classes": _best(row, class_names, top_k)}
@@ -98,13 +104,18 @@ def predict(
     ]
 
 
-def read_image(file: str | os.PathLike[str], input_shape: tuple[int, int, int]) -> np.ndarray:
-    """Return an image file as float pixels (height, width, channels), fitted as in training."""
-    return fit_image(decode_image(file, input_shape[-1]), input_shape).astype("float32")
+def read_image(
+    file: str | os.PathLike[str],
+    input_shape: tuple[int, int, int],
+    preprocessing: Preprocessing | None = None,
+) -> np.ndarray:
+    """Return an image file as float pixels (height, width, channels), fitted to a model."""
+    pixels = decode_image(file, input_shape[-1])
+    return fit_pixels(pixels, input_shape, preprocessing).astype("float32")
 
 
 def _ask(source, files, weights, maps, served, activation):
-    """Return the input shape, the class names and the answer, a dictionary of arrays."""
+    """Return input shape, preprocessing, class names and answer, a dictionary of arrays."""
     exported = newest_version(Path(source))
     if exported is None and not served:
         return _ask_loaded(source, files, weights, maps, activation)
@@ -128,7 +139,8 @@ def _ask(source, files, weights, maps, served, activation):
         answer, ask = {}, _ask_server if served else _ask_exported
         if len(metadata["input_shape"]) == 3:
             answer = ask(exported, files)
-    return metadata["input_shape"], metadata["class_names"], answer
+    resize = preprocessing_of_export(metadata)
+    return metadata["input_shape"], resize, metadata["class_names"], answer
 
 
 def _metadata(exported):
@@ -149,13 +161,14 @@ def _ask_loaded(source, files, weights, maps, activation):
     check_takes_pixels("predict", model)
     activation, is_applied = classifier_activation_of("predict", model, activation)
     if activation == "linear":
-        return model.input_shape[1:], None, {}
-    images = np.stack([read_image(file, model.input_shape[1:]) for file in files])
+        return model.input_shape[1:], None, None, {}
+    preprocessing = preprocessing_of(model)
+    images = np.stack([read_image(file, model.input_shape[1:], preprocessing) for file in files])
     outputs = model.predict(images, verbose=0)
     answer = {"probabilities": probabilities(outputs, activation) if is_applied else outputs}
     if maps:
         answer["token_maps"] = token_maps(model, images)
-    return model.input_shape[1:], getattr(model, "class_names", None), answer
+    return model.input_shape[1:], preprocessing, getattr(model, "class_names", None), answer
 
 
 def _ask_exported(folder, files):

@@ -7,9 +7,9 @@ import numpy as np
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import count_pixels, decode_image
-from keras_tokenlearner.data.resizing import fit_image
+from keras_tokenlearner.data.preprocessing import fit_pixels
 from keras_tokenlearner.data.video.augment import fit_clip
-from keras_tokenlearner.serving.export import METADATA, newest_version
+from keras_tokenlearner.serving.export import METADATA, newest_version, preprocessing_of_export
 
 Row: TypeAlias = Mapping[str, Any]  # arrays, nested lists or bytes, as a client sent them
 
@@ -49,6 +49,7 @@ class ServedModel:
         self.outputs = self.model.signatures["serving_default"].structured_outputs
         metadata = self.folder / METADATA
         self.metadata = json.loads(metadata.read_text()) if metadata.is_file() else {}
+        self.resize = preprocessing_of_export(self.metadata)
 
     def check_signature(self, name):
         """Return the inputs of a signature, a dictionary from names to `tf.TensorSpec`."""
@@ -132,7 +133,7 @@ class ServedModel:
         *frames, height, width, channels = shape
         if not frames:
             pixels = decode_image(encoded.item(), channels, max_pixels=self.max_pixels)
-            return fit_image(pixels, tuple(shape)).astype("float32")
+            return fit_pixels(pixels, tuple(shape), self.resize).astype("float32")
         chosen = encoded[np.arange(frames[0]) * len(encoded) // frames[0]]
         clip = (decode_image(content, channels, max_pixels=self.max_pixels) for content in chosen)
         return np.concatenate([fit_clip(frame[None], height, width) for frame in clip])

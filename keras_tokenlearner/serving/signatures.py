@@ -1,21 +1,27 @@
 """Inputs and outputs of a served model: TensorFlow functions around an exported model."""
 
+import math
+
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data import resizing
+from keras_tokenlearner.data.preprocessing import fill_colour
 from keras_tokenlearner.serving.decoding import decode_in_graph
 
 
-def image_signatures(model_function, input_shape, answer):
+def image_signatures(model_function, input_shape, answer, preprocessing=None):
     """Return the signatures of a model of images, a dictionary from names to functions.
 
     Args:
         model_function: From float pixels (B, height, width, channels) to outputs.
         input_shape: `(height, width, channels)` of the model.
         answer: From outputs to the dictionary that the client gets.
+        preprocessing: How images are resized; `None` for the layer `resizing`.
     """
     tf = require("tensorflow", "tensorflow")
     height, width, channels = input_shape
     fit = resizing(height, width)
+    if preprocessing is not None:
+        fit = resizing_of_checkpoint(input_shape, preprocessing)
     pixels = tf.TensorSpec((None, None, None, channels), tf.uint8, "images")
 
     @tf.function(autograph=False, input_signature=[pixels])
@@ -33,6 +39,48 @@ def image_signatures(model_function, input_shape, answer):
 
     found = {"images": images, "encoded": encoded, "serving_default": encoded}
     return {**found, "pixels": of_pixels(model_function, input_shape, answer)}
+
+
+def resizing_of_checkpoint(input_shape, preprocessing):
+    """Return `preprocess_image` as a TensorFlow function of one image or of several.
+
+    Args:
+        input_shape: `(height, width, channels)` of the result.
+        preprocessing: The `Preprocessing` of the checkpoint.
+    """
+    tf = require("tensorflow", "tensorflow")
+    *input_size, channels = input_shape
+    target = [math.floor(edge / preprocessing.crop_fraction) for edge in input_size]
+    fill = tf.constant(fill_colour(preprocessing, channels), tf.float32)
+    method = {"lanczos": "lanczos3"}.get(preprocessing.interpolation, preprocessing.interpolation)
+
+    def resized_size(size):
+        if preprocessing.resize_mode == "squash":
+            return tf.constant(target, tf.int32)
+        if preprocessing.resize_mode == "shortest" and target[0] == target[1]:
+            return target[0] * size // tf.reduce_min(size)
+        edges = tf.cast(size, tf.float64)
+        ratios = edges / tf.constant(target, tf.float64)
+        shortest = preprocessing.resize_mode == "shortest"
+        ratio = tf.reduce_min(ratios) if shortest else tf.reduce_max(ratios)
+        return tf.cast(tf.maximum(tf.round(edges / ratio), 1), tf.int32)
+
+    def fit(pixels):
+        size = resized_size(tf.shape(pixels)[-3:-1])
+        pixels = tf.image.resize(pixels, size, method, antialias=True)
+        pixels = tf.clip_by_value(tf.round(pixels), 0, 255)  # as Pillow, which gives integers
+        missing = tf.maximum(tf.constant(input_size) - size, 0)
+        before = missing // 2
+        paddings = tf.stack([before, missing - before], axis=1)
+        around = tf.zeros((len(pixels.shape) - 3, 2), tf.int32), tf.zeros((1, 2), tf.int32)
+        paddings = tf.concat([around[0], paddings, around[1]], axis=0)
+        pixels = tf.pad(pixels - fill, paddings) + fill
+        spare = tf.cast(tf.maximum(size, input_size) - tf.constant(input_size), tf.float64)
+        top, left = tf.unstack(tf.cast(tf.round(spare / 2), tf.int32))
+        height, width = input_size
+        return pixels[..., top : top + height, left : left + width, :]
+
+    return fit
 
 
 def of_pixels(model_function, input_shape, answer):

@@ -6,11 +6,21 @@ import keras
 import numpy as np
 import pytest
 
-pytest.importorskip("PIL.Image", reason="writes and reads the image files")
+pillow = pytest.importorskip("PIL.Image", reason="writes and reads the image files")
 
 from keras_tokenlearner import create_model, export  # noqa: E402
-from keras_tokenlearner.data import FileImages, ImageBatches  # noqa: E402
+from keras_tokenlearner.applications import CATALOG  # noqa: E402
+from keras_tokenlearner.data import (  # noqa: E402
+    FileImages,
+    ImageBatches,
+    decode_image,
+    open_named,
+    preprocess_image,
+)
+from keras_tokenlearner.evaluation import evaluate, top_k_accuracy  # noqa: E402
+from keras_tokenlearner.models import Preprocessing, VisionTransformer  # noqa: E402
 from keras_tokenlearner.serving import predict  # noqa: E402
+from keras_tokenlearner.serving.served_model import ServedModel  # noqa: E402
 from tests.data.odd_images import ODD  # noqa: E402
 from tests.serving.answers import b64  # noqa: E402
 
@@ -76,3 +86,48 @@ def test_exported_file_sees_the_pixels_of_training(model, files, tmp_path):
     )
     np.testing.assert_allclose(answer["probabilities"], right[:3], atol=1e-5)
     assert json.loads((folder / "assets.extra/keras_tokenlearner.json").read_text())
+
+
+RULE = Preprocessing(resize_mode="shortest", interpolation="bicubic", crop_fraction=0.8)
+
+
+@pytest.fixture(scope="module")
+def published():
+    """A model whose checkpoint states how images are resized."""
+    keras.utils.set_random_seed(0)
+    config = CATALOG["tokenlearner_pico8_4at1"].config
+    made = VisionTransformer(config, input_shape=(32, 32, 3), classes=10, preprocessing=RULE)
+    random = np.random.default_rng(0)
+    made.set_weights([random.normal(0, 0.2, w.shape) for w in made.get_weights()])
+    return made
+
+
+def test_resize_of_a_checkpoint_is_that_of_every_route(published, files, tmp_path):
+    pixels = [preprocess_image(decode_image(file), (32, 32, 3), RULE) for file in files]
+    right = published.predict(np.stack(pixels).astype("float32"), verbose=0)
+    assert np.abs(right - trained_on(published, files)).max() > 0.01  # the resize matters
+    published.save(tmp_path / "model.keras")
+    found = predict(tmp_path / "model.keras", files, top_k=10)
+    np.testing.assert_allclose(in_order(found), right, atol=1e-5)
+    pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+    folder = export(published, tmp_path / "served")
+    found = in_order(predict(folder, files, top_k=10))
+    np.testing.assert_allclose(found, right, atol=2e-2)  # TensorFlow resizes in one pass
+    served = ServedModel(folder)
+    rows = [{"encoded": np.array(file.read_bytes(), object)} for file in files]
+    _, rows = served.decode("encoded", rows)
+    np.testing.assert_array_equal([row["pixels"] for row in rows], np.stack(pixels))
+
+
+def test_evaluate_resizes_as_the_checkpoint_states(published, tmp_path):
+    random = np.random.default_rng(1)
+    for split in ("train", "test"):
+        for name in map(str, range(10)):
+            (tmp_path / split / name).mkdir(parents=True)
+            noise = random.integers(0, 256, (48, 70, 3)).astype("uint8")
+            pillow.fromarray(noise).save(tmp_path / split / name / "0.png")
+    _, test = open_named(tmp_path)
+    fitted = np.stack([preprocess_image(image, (32, 32, 3), RULE) for image, _ in test])
+    scores = published.predict(fitted.astype("float32"), verbose=0)
+    (row,) = evaluate(published, [str(tmp_path)], ["top5"])
+    assert row["top5"] == top_k_accuracy(test.labels, scores, k=5)

@@ -13,9 +13,12 @@ pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow's own functions, whatever exports"
 )
 
-from keras_tokenlearner.data import decode_image  # noqa: E402
+from keras_tokenlearner.data import decode_image, preprocess_image  # noqa: E402
+from keras_tokenlearner.models import Preprocessing  # noqa: E402
 from keras_tokenlearner.serving.decoding import decode_in_graph  # noqa: E402
+from keras_tokenlearner.serving.signatures import resizing_of_checkpoint  # noqa: E402
 from tests.data.odd_images import ODD, encode  # noqa: E402
+from tests.data.test_preprocessing import SIZES, photograph  # noqa: E402
 
 SMALL = np.random.default_rng(0).integers(0, 256, (9, 7, 3)).astype("uint8")
 PICTURE = pillow.fromarray(SMALL).resize((70, 90), pillow.Resampling.BICUBIC)
@@ -104,3 +107,19 @@ def test_decode_in_graph_of_damaged_files_ends(decode):
                 assert decode(bytes(damaged)).shape[-1] == 3
             except (tf.errors.OpError, UnicodeDecodeError):  # TensorFlow quotes bytes as text
                 continue
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
+@pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)])
+def test_resizing_of_checkpoint_in_graph_equals_that_on_the_host(resize_mode, interpolation, shape):
+    rule = Preprocessing((0.4, 0.5, 0.6), (0.5,), None, resize_mode, interpolation, 0.9)
+    fit = tf.function(resizing_of_checkpoint(shape, rule), autograph=False)
+    for size in SIZES:
+        pixels = photograph(*size)
+        found = fit(tf.constant(pixels[None], tf.float32))[0].numpy()
+        right = preprocess_image(pixels, shape, rule).astype(int)
+        assert found.shape == shape
+        # Pillow rounds after each of its two passes; a nearest pixel may be its neighbour.
+        far = np.abs(found - right) > 2
+        assert far.mean() < (0.05 if interpolation == "nearest" else 2e-3), size
