@@ -81,7 +81,7 @@ def fit_pixels(
 def preprocessing_of(model: keras.Model) -> Preprocessing | None:
     """Return how the images of a model are resized; `None` for a model that does not say.
 
-    A model that the user builds on one of ours was trained on pixels of `ImageBatches`.
+    A user's own model on our backbone was trained on the pixels of `ImageBatches`.
     """
     found = getattr(model, "preprocessing", None)
     return found if isinstance(found, Preprocessing) else None

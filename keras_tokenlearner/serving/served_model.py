@@ -133,7 +133,7 @@ class ServedModel:
         *frames, height, width, channels = shape
         if not frames:
             pixels = decode_image(encoded.item(), channels, max_pixels=self.max_pixels)
-            return fit_pixels(pixels, tuple(shape), self.resize).astype("float32")
+            return fit_pixels(pixels, shape, self.resize).astype("float32")
         chosen = encoded[np.arange(frames[0]) * len(encoded) // frames[0]]
         clip = (decode_image(content, channels, max_pixels=self.max_pixels) for content in chosen)
         return np.concatenate([fit_clip(frame[None], height, width) for frame in clip])

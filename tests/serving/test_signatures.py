@@ -120,6 +120,6 @@ def test_resizing_of_checkpoint_in_graph_equals_that_on_the_host(resize_mode, in
         found = fit(tf.constant(pixels[None], tf.float32))[0].numpy()
         right = preprocess_image(pixels, shape, rule).astype(int)
         assert found.shape == shape
-        # Pillow rounds after each of its two passes; a nearest pixel may be its neighbour.
+        # Pillow rounds after rows and after columns; a nearest pixel may be its neighbour.
         far = np.abs(found - right) > 2
         assert far.mean() < (0.05 if interpolation == "nearest" else 2e-3), size
