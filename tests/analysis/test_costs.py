@@ -13,7 +13,7 @@ ROWS = list(paper_costs())
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['table']}-{row['row']}")
-def test_paper_row(row):
+def test_cost_of_each_paper_row_equals_the_printed_value(row):
     assert tuple(row) == COLUMNS
     printed, ours = row["paper_gflops"], float(row["gflops"])
     if row["table"] == "3":
@@ -51,11 +51,11 @@ def test_paper_rows_of_the_catalogue_are_complete():
         ("tokenlearner_l10_35_16at18_fuser", 447.9),
     ],
 )
-def test_parameters(name, mparams):
+def test_parameters_of_catalogue_models_equal_the_paper(name, mparams):
     assert catalog_costs(name).params / 1e6 == pytest.approx(mparams, abs=0.06)
 
 
-def test_block_by_hand():
+def test_transformer_block_cost_equals_the_hand_count():
     tokens, width, heads, hidden = 10, 32, 4, 128
     block = own.TransformerBlock(heads, hidden)
     block.build((None, tokens, width))
@@ -74,7 +74,7 @@ def test_block_by_hand():
     assert cost.paper_flops == macs + cheap / 2
 
 
-def test_bottleneck_flops_by_hand():
+def test_bottleneck_flops_of_spatial_attention_equal_the_hand_count():
     """Of spatial attention: two operations a multiply-add, 5 an element of softmax."""
     frames, positions, width, heads, keys = 3, 20, 16, 2, 6
     layer = own.SpaceTimeAttention("spatial", num_heads=heads, key_dim=keys)
@@ -89,13 +89,13 @@ def test_bottleneck_flops_by_hand():
     assert cost.bottleneck_flops == frames * (2 * macs + scale + 5 * heads * pairs)
 
 
-def test_bottleneck_flops_count_outer_taps():
+def test_bottleneck_flops_count_taps_outside_the_image():
     conv = keras.layers.Conv3D(4, (1, 3, 3), strides=(1, 2, 2), padding="same", use_bias=False)
     conv.build((None, 3, 5, 8, 2))
     assert count(conv, (3, 5, 8, 2)).bottleneck_flops == 2 * 3 * 3 * 4 * 9 * 2 * 4
 
 
-def test_literal_token_learner_module_by_hand():
+def test_token_learner_module_cost_equals_the_hand_count_of_the_paper_text():
     """The text to the letter, at the sizes of Tables 11 and 12."""
     pixels, tokens, per_frame, width = 64 * 8 * 8, 64 * 8, 8, 432
     macs = (
@@ -116,13 +116,13 @@ def test_literal_token_learner_module_by_hand():
 
 
 @pytest.mark.parametrize("layer", [own.PriorAttention(), own.MixerBlock(token_dim=6)])
-def test_weights_of_dense_layers_are_macs_of_a_token(layer):
+def test_mixer_and_prior_attention_cost_equals_the_hand_count(layer):
     layer.build((None, 5, 8))
     macs = {"PriorAttention": 5 * 8 * 8 + 25 * 8, "MixerBlock": 2 * 8 * 5 * 6 + 2 * 5 * 8 * 8}
     assert count(layer, (5, 8)).macs == macs[type(layer).__name__]
 
 
-def test_taps_outside_the_image_are_not_counted():
+def test_convolution_taps_outside_the_image_are_not_counted():
     conv = keras.layers.Conv2D(4, 3, padding="same", use_bias=False)
     conv.build((None, 5, 7, 2))
     cost = count(conv, (5, 7, 2))
@@ -131,7 +131,7 @@ def test_taps_outside_the_image_are_not_counted():
     assert cost.macs + cost.padding_macs == 5 * 7 * 9 * 2 * 4
 
 
-def test_token_learner_by_hand():
+def test_token_learner_cost_equals_the_hand_count():
     layer = own.TokenLearner(4, num_convs=1)
     layer.build((None, 5, 7, 8))
     cost = count(layer, (5, 7, 8))
@@ -177,7 +177,7 @@ def _multiplied(model):
     return [weight for weight in model.weights if weight.name not in ("table", "token", "tokens")]
 
 
-def test_alternatives_by_hand():
+def test_token_alternatives_cost_equals_the_hand_count():
     direct, pooled = own.DirectTokens(3), own.PooledTokens(3, mlp_dim=5)
     for layer in (direct, pooled):
         layer.build((None, 2, 4, 6, 8))
@@ -189,7 +189,7 @@ def test_alternatives_by_hand():
     assert count(reproject, (3, 8), (4, 6, 8)).macs == projections + products + mlp
 
 
-def test_layers_without_a_rule_are_refused():
+def test_costs_of_a_layer_without_a_rule_raise():
     class Odd(keras.layers.Layer):
         def build(self, shape):
             self.w = self.add_weight(shape=(1,))
@@ -202,14 +202,14 @@ def test_layers_without_a_rule_are_refused():
         costs(keras.Model(inputs, Odd(name="odd")(inputs)))
 
 
-def test_unknown_sizes_are_refused():
+def test_costs_of_unknown_sizes_raise():
     inputs = keras.Input((None, 4))
     model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
     with pytest.raises(ValueError, match="all sizes but the batch must be known"):
         costs(model)
 
 
-def test_nested_models_are_walked():
+def test_costs_of_a_nested_model_count_its_layers():
     inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="d")], name="inner")
     inputs = keras.Input((8,))
     outer = keras.Model(inputs, inner(inputs))

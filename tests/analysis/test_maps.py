@@ -36,7 +36,7 @@ def test_maps_pool_the_tokens_that_the_next_block_gets(model, images):
     np.testing.assert_allclose(tokens, expected, atol=1e-5)
 
 
-def test_asking_twice_leaves_the_model_as_it_was(model, images):
+def test_token_maps_twice_are_equal_and_leave_the_model_unchanged(model, images):
     first = token_maps(model, images)
     np.testing.assert_array_equal(first, token_maps(model, images))
     assert model.get_layer("token_learner").input is not None
@@ -58,7 +58,7 @@ def test_token_maps_of_model_without_learned_tokens_raise(images):
         token_maps(model, images)
 
 
-def test_images_of_another_shape_and_other_layers_are_refused(model, images):
+def test_token_maps_of_wrong_images_and_layers_raise(model, images):
     with pytest.raises(ValueError, match=r"inputs of the model, of shape \(None, 32, 48, 3\)"):
         token_maps(model, images[:, :16])
     with pytest.raises(ValueError, match=r"it has \['token_learner'\]. Received: layer='head'"):

@@ -108,7 +108,7 @@ ROWS = [
 ]
 
 
-def test_costs_of_rows_and_of_a_file_with_comments(tmp_path):
+def test_costs_drawn_from_rows_and_from_a_csv_are_equal(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text(
         "# a command\nmodel,accuracy,gmacs\nlarge,0.9,4\nsmall,0.7,1\nbeaten,0.6,2\nunknown,,4\n"
