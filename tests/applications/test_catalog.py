@@ -13,12 +13,12 @@ from tests.conformance import MODEL_CHECKS
 
 @pytest.mark.parametrize("check", MODEL_CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("case", CATALOG_CASES, ids=lambda case: case.name)
-def test_small_model(case, check):
+def test_small_catalogue_model_passes_conformance(case, check):
     check(case)
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_large_model_symbolically(name):
+def test_large_catalogue_model_has_its_shapes_without_weights(name):
     entry = CATALOG[name]
     with keras.StatelessScope(initialize_variables=False):
         model = create_model(name, classes=11)

@@ -44,7 +44,7 @@ PICO_VIDEO = "tokenlearner_x2plus1d_pico"
 
 
 @pytest.mark.parametrize("family", IMAGE + VIDEO)
-def test_family(family):
+def test_family_function_builds_a_model_with_its_reducer(family):
     function = getattr(applications, family)
     learns = family.startswith("Token")
     small = SMALL | ({"at": 1} if learns else {})
@@ -73,7 +73,7 @@ def test_types_of_arguments_are_the_parameters_of_create_model():
     assert typing.get_type_hints(ModelArguments).keys() == wanted
 
 
-def test_list_models():
+def test_list_models_pattern_returns_matching_names():
     assert list_models("vit_b*") == ["vit_b32", "vit_b16", "vit_b14", "vit_b8"]
     assert len(list_models()) == len(applications.CATALOG)
     assert list_models("nothing*") == []
@@ -91,7 +91,7 @@ def test_preprocessing_inside_and_outside_agree():
     )
 
 
-def test_features():
+def test_create_model_without_top_returns_tokens_or_pooled_features():
     tokens = create_model(PICO, include_top=False)
     assert tokens.output_shape == (None, 4, 32)
     average = create_model(PICO, include_top=False, pooling="avg")
@@ -120,7 +120,7 @@ def test_arguments_after_the_name_must_be_named():
         create_model(PICO, "fashion_mnist")
 
 
-def test_logits():
+def test_classifier_activation_none_returns_the_logits_of_the_probabilities():
     model = create_model(PICO, classes=3, classifier_activation=None)
     probabilities = create_model(PICO, classes=3)
     weights = [np.random.default_rng(0).normal(size=w.shape) for w in model.get_weights()]
@@ -132,7 +132,7 @@ def test_logits():
     np.testing.assert_allclose(probabilities.predict(pixels, verbose=0), expected, atol=1e-5)
 
 
-def test_weights_of_another_resolution_and_without_top(tmp_path):
+def test_weights_of_a_vit_load_at_another_resolution_and_without_top(tmp_path):
     path = tmp_path / "pico.weights.h5"
     model = create_model(PICO, classes=10)
     save_weights(model, path)
@@ -154,7 +154,7 @@ def test_weights_of_another_resolution_and_without_top(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_weights_of_a_video_network(tmp_path):
+def test_weights_of_a_video_network_load_at_another_resolution_but_not_frame_count(tmp_path):
     """Into another resolution and without top; not into another number of frames."""
     path = tmp_path / "pico.weights.h5"
     model = create_model(PICO_VIDEO, classes=10)
@@ -169,7 +169,7 @@ def test_weights_of_a_video_network(tmp_path):
         create_model(PICO_VIDEO, weights=path, classes=10, input_shape=(4, 32, 32, 3))
 
 
-def test_changes_of_a_video_network():
+def test_config_changes_of_a_video_network_reach_its_units():
     model = create_model(PICO_VIDEO, unit="joint", replaced=(2,), input_shape=(4, 16, 24, 3))
     assert model.get_layer("stage_1_unit_2_0_joint").over == "joint"
     assert model.output_shape == (None, 1000)
@@ -225,7 +225,7 @@ def test_classes_of_a_numpy_scalar_build_the_same_model(name, tmp_path):
         ({"model": PICO_VIDEO, "weights": "augreg:B_16.npz"}, "sources hold weights of transform"),
     ],
 )
-def test_bad_input(arguments, message):
+def test_create_model_bad_arguments_raise(arguments, message):
     with pytest.raises(ValueError) as caught:
         create_model(**arguments)
     assert message in str(caught.value)

@@ -10,7 +10,7 @@ from keras_tokenlearner.applications import hub_backbone
 keras_hub = pytest.importorskip("keras_hub", reason="the extra `hub`")
 
 
-def test_image_classifier(tmp_path):
+def test_hub_backbone_in_an_image_classifier_trains_and_loads(tmp_path):
     random = np.random.default_rng(0)
     images, labels = random.uniform(0, 255, (8, 32, 32, 3)).astype("float32"), np.arange(8) % 3
     backbone = hub_backbone("tokenlearner_pico8_4at1", input_shape=(32, 32, 3))

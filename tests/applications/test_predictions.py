@@ -7,7 +7,7 @@ from keras_tokenlearner import create_model
 from keras_tokenlearner.applications import decode_predictions, preprocess_input
 
 
-def test_class_names_of_imagenet_1k_are_torchvision_s():
+def test_class_names_of_imagenet_1k_equal_torchvision():
     meta = pytest.importorskip("torchvision.models._meta", reason="compares with torchvision")
     ours = [row[0][1] for row in decode_predictions(np.eye(1000), top=1)]
     theirs = meta._IMAGENET_CATEGORIES
@@ -15,7 +15,7 @@ def test_class_names_of_imagenet_1k_are_torchvision_s():
     assert sum(same) > 950  # torchvision spells some apart: "crane bird", "mouse"
 
 
-def test_decode_orders_scores_and_takes_other_names():
+def test_decode_predictions_orders_scores_and_takes_other_class_names():
     scores = np.array([[0.1, 0.7, 0.2]])
     assert decode_predictions(scores, top=2, class_names=("a", "b", "c")) == [
         [("1", "b", 0.7), ("2", "c", 0.2)]
@@ -34,12 +34,12 @@ def test_decode_orders_scores_and_takes_other_names():
         (np.zeros((1, 1000)), {"top": 0}, "`top`.*0"),
     ],
 )
-def test_wrong_predictions_are_refused(scores, options, message):
+def test_decode_predictions_of_a_wrong_shape_raises(scores, options, message):
     with pytest.raises(ValueError, match=message):
         decode_predictions(scores, **options)
 
 
-def test_preprocess_input_changes_nothing():
+def test_preprocess_input_returns_its_input():
     pixels = np.arange(12.0)
     assert preprocess_input(pixels) is pixels
 
