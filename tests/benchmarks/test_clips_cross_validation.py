@@ -32,7 +32,7 @@ def clips():
     )
 
 
-def test_folds_and_statistics(clips):
+def test_folds_separate_recordings_and_statistics_equal_the_hand_count(clips):
     folds = clips.folds(4, seed=0)
     for others, tested in folds:
         assert not set(clips.sources[others]) & set(clips.sources[tested])
@@ -47,7 +47,7 @@ def test_folds_and_statistics(clips):
     assert still.max() < 50 and moving.max() == 255 and still.shape == (28, 64, 64, 1)
 
 
-def test_network_starts_from_image_weights():
+def test_video_network_starts_from_image_weights():
     recipe = clips_cross_validation.NETWORKS["vivit", "images"]
     model, image_model = recipe.build(2), create_model("vit_nano4", classes=10)
     names = [layer.name for layer in image_model.layers if layer.name.startswith("block")]
@@ -60,7 +60,7 @@ def test_network_starts_from_image_weights():
             np.testing.assert_array_equal(one, other)
 
 
-def test_clips_recipe_trains(clips, tmp_path, monkeypatch):
+def test_clips_recipe_trains_and_separates_recordings(clips, tmp_path, monkeypatch):
     monkeypatch.setattr(clips_recipe, "load_clips", lambda folder, cache: clips)
     recipe = dataclasses.replace(clips_cross_validation.NETWORKS[TINY], epochs=12, batch_size=3)
     recipe = dataclasses.replace(recipe, folds=4, fold=3, frames=4, learning_rate=2e-2)
@@ -73,7 +73,7 @@ def test_clips_recipe_trains(clips, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows do not depend on the backend")
-def test_rows(clips, tmp_path, monkeypatch):
+def test_cross_validation_writes_each_row_once(clips, tmp_path, monkeypatch):
     short = {"epochs": 2, "frames": 4, "batch_size": 8}
     short = dataclasses.replace(clips_cross_validation.NETWORKS[TINY], **short)
     monkeypatch.setattr(clips_cross_validation, "NETWORKS", {TINY: short})
@@ -91,7 +91,7 @@ def test_rows(clips, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows do not depend on the backend")
-def test_speeds(tmp_path, monkeypatch):
+def test_clips_speed_writes_a_row_per_model(tmp_path, monkeypatch):
     names = "x2plus1d", "tokenlearner_x2plus1d"
     both = {(name, "random"): clips_cross_validation.NETWORKS[name, "random"] for name in names}
     monkeypatch.setattr(clips_speed, "NETWORKS", both)

@@ -20,7 +20,7 @@ def rows(folder, *arguments):
     return list(csv.DictReader(lines[2:]))
 
 
-def test_format_that_works_has_latency_and_difference(tmp_path):
+def test_format_row_of_a_working_format_has_latency_and_difference(tmp_path):
     same, quantized = rows(tmp_path, "--formats", "keras", "int8")
     assert [(row["works"], row["batch"]) for row in (same, quantized)] == [("yes", "any")] * 2
     assert float(same["max_difference"]) < 1e-5 < float(quantized["max_difference"]) < 0.3
@@ -38,7 +38,7 @@ def test_format_that_works_has_latency_and_difference(tmp_path):
         ("torch", "torch", ("torch",)),
     ],
 )
-def test_other_formats_answer_the_same(tmp_path, kind, library, backends):
+def test_exported_format_gives_the_outputs_of_the_model(tmp_path, kind, library, backends):
     pytest.importorskip(library, reason="of the extra `formats`")
     if BACKEND not in backends:
         pytest.skip("Keras does not write it from this backend alone")
@@ -48,7 +48,7 @@ def test_other_formats_answer_the_same(tmp_path, kind, library, backends):
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="there it works")
-def test_format_that_fails_has_the_error(tmp_path):
+def test_format_row_of_a_failing_format_has_the_error(tmp_path):
     (row,) = rows(tmp_path, "--formats", "torch")
     assert (row["works"], row["bytes"]) == ("no", "")
     assert "requires PyTorch backend" in row["note"]

@@ -10,7 +10,7 @@ from keras_tokenlearner.data import ArrayImages, named
 pytestmark = pytest.mark.once("torch")
 
 
-def test_variants_cost_what_the_comparison_is_about():
+def test_variants_costs_fall_with_learned_tokens():
     names = ("plain", "token_learner_at3", "token_fuser")
     found = [costs(paper_comparisons.VariantRecipe(variant=name).build(10)) for name in names]
     plain, learner, fuser = (cost.macs for cost in found)
@@ -20,7 +20,7 @@ def test_variants_cost_what_the_comparison_is_about():
 
 
 @pytest.mark.slow
-def test_rows_and_plot(tmp_path, monkeypatch):
+def test_paper_comparisons_write_each_row_once_and_a_plot(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="the extra `plot`")
     random = np.random.default_rng(0)
     images = ArrayImages(

@@ -40,7 +40,7 @@ def small(monkeypatch):
     return teacher(), images, labels
 
 
-def test_retrofit_recipe_trains(small, tmp_path):
+def test_retrofit_recipe_trains_and_saves_its_files(small, tmp_path):
     settings = {"at": 1, "num_tokens": 4, "start": "random", "epochs": 2, "batch_size": 8}
     recipe = retrofit_recipe.RetrofitRecipe(**settings, cache=str(tmp_path / "cache"))
     teacher, images, labels = small
@@ -64,7 +64,7 @@ def test_retrofit_recipe_trains(small, tmp_path):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows do not depend on the backend")
-def test_rows_grow_and_are_not_made_twice(small, tmp_path, monkeypatch):
+def test_retrofit_writes_each_row_once(small, tmp_path, monkeypatch):
     rows, speeds = tmp_path / "rows.csv", tmp_path / "speeds.csv"
     reducers = ["token_learner", "fixed_grid", "token_merging"]
     options = ["x", "y", "--output", rows, "--cache", tmp_path, "--at", 1, "--num-tokens", 4]

@@ -25,7 +25,7 @@ torch_alone = pytest.mark.skipif(
 )
 
 
-def test_bfloat16_is_that_of_ml_dtypes():
+def test_bfloat16_rounding_equals_ml_dtypes():
     ml_dtypes = pytest.importorskip("ml_dtypes")
     values = np.random.default_rng(0).normal(size=1000).astype("float32")
     wanted = values.astype(ml_dtypes.bfloat16)
@@ -46,7 +46,7 @@ def test_cells_are_all_different_and_have_each_seed():
     assert any(cell.budgets == (4, 8, 16) for cell in found)
 
 
-def test_mirrored_batches_show_both_sides_and_every_image():
+def test_mirrored_batches_hold_every_image_and_both_sides():
     kept = bfloat16(np.arange(2 * 12, dtype="float32").reshape(12, 2, 1, 1))
     batches = MirroredBatches(kept, np.arange(12), batch_size=4, seed=0)
     sides = set()
@@ -60,7 +60,7 @@ def test_mirrored_batches_show_both_sides_and_every_image():
 
 
 @torch_alone
-def test_kept_outputs_go_on_where_they_were_broken_off(tmp_path):
+def test_kept_outputs_after_an_interruption_continue(tmp_path):
     model = create_model("vit_pico8", classes=10)
     before = keras.Model(model.input, model.get_layer("block_0").output)
     images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype="uint8")
@@ -75,7 +75,7 @@ def test_kept_outputs_go_on_where_they_were_broken_off(tmp_path):
 
 
 @torch_alone
-def test_rows_grow_and_are_not_made_twice(tmp_path, monkeypatch):
+def test_retrofit_ablation_writes_each_row_once(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (16, 32, 32, 3), dtype="uint8")
     labels = random.integers(0, 10, 16)

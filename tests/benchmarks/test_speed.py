@@ -9,7 +9,7 @@ from benchmarks import around, bars, growth, kernels, matrix_rate, realised, spe
 from keras_tokenlearner import create_model
 
 
-def test_calls_take_turns(monkeypatch):
+def test_timed_calls_take_turns_and_drop_the_warm_up(monkeypatch):
     clock = itertools.accumulate([0, 9, 0, 7, 0, 1, 0, 1, 0, 2, 0, 4, 0, 3, 0, 5, 0, 8, 0, 6])
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
     order = []
@@ -18,7 +18,7 @@ def test_calls_take_turns(monkeypatch):
     assert one == timing.Times(9, (2, 3, 8)) and other == timing.Times(7, (4, 5, 6))
 
 
-def test_realised_is_saved_time_over_counted_cost(monkeypatch):
+def test_realised_saving_is_saved_time_over_counted_cost(monkeypatch):
     pair = ((32, 32, 3), 2, ("vit_pico8", {}), ("tokenlearner_pico8_4at1", {}))
     monkeypatch.setitem(realised.PAIRS, "pico", pair)
     times = [timing.Times(5.0, (0.9, 1.0, 1.2)), timing.Times(4.0, (0.5, 0.5, 0.5))]
@@ -29,7 +29,7 @@ def test_realised_is_saved_time_over_counted_cost(monkeypatch):
     assert float(row["counted"]) > 1
 
 
-def test_matrices_grow_until_a_product_takes_long_enough(monkeypatch):
+def test_matrix_rate_grows_matrices_until_a_product_takes_long_enough(monkeypatch):
     sides = []
 
     def one_second_for_a_side_of_32(calls, repeats):
@@ -48,7 +48,7 @@ def test_kernels_are_grouped_by_their_source():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="JAX names them on a GPU alone")
-def test_kernels_of_a_step(monkeypatch):
+def test_kernels_of_a_training_step_are_sorted_by_time(monkeypatch):
     pair = ((32, 32, 3), 2, ("vit_pico8", {}), ("tokenlearner_pico8_4at1", {}))
     monkeypatch.setitem(realised.PAIRS, "pico", pair)
     rows = kernels.measure("pico", "training", "float32", None, 20)
@@ -59,7 +59,7 @@ def test_kernels_of_a_step(monkeypatch):
         assert any("mm" in row["kernel"] for row in longest)
 
 
-def test_parts_that_are_quick(monkeypatch, tmp_path):
+def test_speed_quick_runs_the_quick_parts_only(monkeypatch, tmp_path):
     started = []
     monkeypatch.setattr(speed.subprocess, "run", lambda command, check: started.append(command))
     (tmp_path / "block.csv").write_text("old")
@@ -71,12 +71,12 @@ def test_parts_that_are_quick(monkeypatch, tmp_path):
     assert started[-1][-2:] == ["--output", str(tmp_path / "realised_bfloat16.csv")]
 
 
-def test_overhead_is_that_of_calls_that_nothing_disturbed():
+def test_overhead_of_disturbed_calls_is_ignored():
     more, less = timing.Times(9, (1.05, 3.0, 2.0)), timing.Times(9, (1.5, 1.0))
     assert around.overhead(more, less) == pytest.approx(5)
 
 
-def test_growth_is_fitted():
+def test_growth_fit_finds_the_exponent():
     rows = [
         {
             "backend": "jax",
@@ -108,7 +108,7 @@ def test_step_memory_grows_with_the_image():
     assert needed[1] > max(2 * needed[0], values)
 
 
-def test_bars_stand_in_groups(tmp_path):
+def test_bars_are_drawn_in_groups(tmp_path):
     pytest.importorskip("matplotlib")
     texts = [("a", "jax", "1"), ("a", "torch", "2"), ("b", "torch", "3")]
     rows = [dict(zip(("pair", "backend", "ratio"), text, strict=True)) for text in texts]

@@ -26,7 +26,7 @@ def merge_one(x, sizes, keys, merged):
 
 
 @pytest.mark.parametrize(("tokens", "merged"), [(9, 3), (8, 4), (6, 5)])
-def test_merge_is_that_of_a_loop(tokens, merged):
+def test_merge_equals_a_loop_over_tokens(tokens, merged):
     random = np.random.default_rng(0)
     x = random.normal(size=(2, tokens, 5)).astype("float32")
     keys = random.normal(size=(2, tokens, 4)).astype("float32")
@@ -39,7 +39,7 @@ def test_merge_is_that_of_a_loop(tokens, merged):
         np.testing.assert_allclose(found_sizes[example, :, 0], wanted_sizes)
 
 
-def test_nothing_merged_is_the_model():
+def test_token_merging_of_zero_tokens_equals_the_model():
     model = create_model("vit_pico8", classes=3)
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     merging = token_merging(model, 0)
@@ -48,7 +48,7 @@ def test_nothing_merged_is_the_model():
     )
 
 
-def test_merging_costs_what_is_asked_for():
+def test_merging_of_cost_is_near_the_cost_asked_for():
     model = create_model("vit_pico8", classes=3)
     plain = costs(model).macs
     found = costs(merging_of_cost(model, 0.6 * plain)).macs
