@@ -40,7 +40,7 @@ def test_epoch_has_every_image_once_in_a_new_order():
     assert epochs[0] != epochs[1]
 
 
-def test_testing_keeps_order_pixels_and_the_last_batch():
+def test_batches_for_testing_keep_order_pixels_and_the_last_batch():
     batches = ImageBatches(IMAGES, (12, 16, 3), 4, training=False, crop=0.1, augment=mix)
     assert batches[0][1].dtype == np.int32
     assert len(batches) == 6 and batches[5][0].shape == (2, 12, 16, 3)
@@ -66,7 +66,7 @@ def seen_by_fit(threads, seed=3, **options):
     return np.array(losses)
 
 
-def test_fit_sees_the_same_with_any_number_of_threads():
+def test_fit_with_any_number_of_threads_sees_the_same_batches():
     one, many, other = seen_by_fit(1), seen_by_fit(3), seen_by_fit(1, seed=4)
     np.testing.assert_allclose(seen_by_fit(1, shuffle=False), one, rtol=1e-6)  # Keras's default
     assert one.shape == (10,)
@@ -75,7 +75,7 @@ def test_fit_sees_the_same_with_any_number_of_threads():
     assert not np.allclose(one, other, rtol=1e-3)
 
 
-def test_augmentation_on_the_host():
+def test_host_augmentation_depends_on_seed_epoch_and_index_alone():
     def batch(epochs=0, seed=0, before=()):
         batches = ImageBatches(IMAGES, (12, 16, 3), 8, augment=mix, seed=seed, **ONE_HOT)
         for _ in range(epochs):
@@ -94,7 +94,7 @@ def test_augmentation_on_the_host():
         assert np.array_equal(again[0], images) is np.array_equal(again[1], labels) is same
 
 
-def test_mirrored_image_is_one_of_two():
+def test_random_mirroring_leaves_or_mirrors_each_image():
     images = ImageBatches(IMAGES, (12, 16, 3), 22, augment=flip)[0][0]
     plain = ImageBatches(IMAGES, (12, 16, 3), 22)[0][0]
     mirrored = (images == plain[:, :, ::-1]).all((1, 2, 3))
@@ -121,7 +121,7 @@ def test_crop_and_shift_exclude_each_other():
 
 
 @pytest.mark.slow
-def test_rand_augment():
+def test_rand_augment_changes_pixels_and_repeats_for_an_index():
     batches = ImageBatches(IMAGES, (12, 16, 3), 22, augment=keras.layers.RandAugment)
     (images, _), (again, _) = batches[0], batches[0]
     plain, _ = ImageBatches(IMAGES, (12, 16, 3), 22)[0]
@@ -129,14 +129,14 @@ def test_rand_augment():
     assert np.abs(images - plain).max() > 10
 
 
-def test_too_few_images():
+def test_image_batches_larger_than_the_data_raise():
     with pytest.raises(ValueError, match="Received: 22 images, batch_size=23"):
         ImageBatches(IMAGES, (12, 16, 3), 23)
 
 
 @pytest.mark.parametrize("partial", [True, False])
 @pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"steps_per_epoch": 2}])
-def test_plain_fit_gets_batches_in_the_order_of_the_seed(options, partial):
+def test_fit_without_shuffle_false_keeps_the_order_of_the_seed(options, partial):
     """Keras shuffles the batches of a PyDataset by default; ours come in their own order."""
     given = []
 
@@ -164,12 +164,12 @@ def test_plain_fit_gets_batches_in_the_order_of_the_seed(options, partial):
             assert found == wanted
 
 
-def test_batches_outside_of_fit_are_those_of_their_index():
+def test_batches_outside_of_fit_follow_their_index():
     batches = Batches((np.arange(8),), batch_size=2, shuffle=False)
     assert [batches[index][0].tolist() for index in (3, 0, 3)] == [[6, 7], [0, 1], [6, 7]]
 
 
-def test_mixing_needs_one_hot_labels():
+def test_mixing_augmentation_without_one_hot_labels_raises():
     for augment in (keras.layers.MixUp, keras.layers.CutMix):
         with pytest.raises(ValueError, match="label_mode='categorical'"):
             ImageBatches(IMAGES, (12, 16, 3), 4, augment=augment)
@@ -195,7 +195,7 @@ def damaged(tmp_path):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_skip_fills_places_from_the_same_class_and_reports_the_files(damaged, training):
+def test_skip_replaces_damaged_files_within_their_class_and_reports_them(damaged, training):
     images = from_folder(damaged)
     options = {"batch_size": 4, "training": training}
     with pytest.raises(ValueError, match="dark/2.png|light/5.png"):
@@ -227,7 +227,7 @@ def test_skip_reports_at_the_end_of_an_epoch_of_fit(damaged):
     assert len(reports) == 2 or (len(reports), keras.backend.backend()) == (3, "tensorflow")
 
 
-def test_skip_ends_where_no_file_of_a_class_can_be_read(damaged):
+def test_skip_raises_when_no_file_of_a_class_can_be_read(damaged):
     for file in (damaged / "dark").iterdir():
         file.write_bytes(b"nothing")
     batches = ImageBatches(from_folder(damaged), (8, 8, 3), 12, on_error="skip")

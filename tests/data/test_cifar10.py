@@ -25,7 +25,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_folder(folder):
+def test_cifar10_folder_gives_images_and_labels_of_both_splits(folder):
     (train_images, train_labels), (test_images, test_labels) = load_cifar10(folder)
     np.testing.assert_array_equal(train_images, IMAGES[:10])
     np.testing.assert_array_equal(test_images, IMAGES[10:])
@@ -33,7 +33,7 @@ def test_folder(folder):
     assert train_images.dtype == train_labels.dtype == np.uint8
 
 
-def test_download_is_that_of_keras(monkeypatch):
+def test_cifar10_without_a_folder_comes_from_keras(monkeypatch):
     splits = (IMAGES[:2], np.array([[1], [2]])), (IMAGES[2:3], np.array([[7]]))
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: splits)
     (train_images, train_labels), (_, test_labels) = load_cifar10()
@@ -51,14 +51,14 @@ def test_download_is_that_of_keras(monkeypatch):
         ("test_lables.json", b"[3,", "test_lables.json is damaged"),
     ],
 )
-def test_bad_files_are_named(folder, name, content, message):
+def test_cifar10_missing_or_damaged_file_is_named(folder, name, content, message):
     (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
     with pytest.raises(ValueError) as caught:
         load_cifar10(folder)
     assert message in str(caught.value)
 
 
-def test_truncated_and_narrow_strips(folder):
+def test_cifar10_truncated_or_narrow_strip_raises(folder):
     path = folder / "test_batch.png"
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ValueError, match="test_batch.png is damaged"):

@@ -32,7 +32,7 @@ def test_decode_image_of_an_odd_mode_gives_the_pixels_of_the_reference(name, tmp
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "AVIF"])
-def test_formats_of_folders_alone_are_refused_elsewhere(kind, tmp_path):
+def test_folder_formats_are_read_from_folders_and_refused_elsewhere(kind, tmp_path):
     options = {"quality": 100, "subsampling": "4:4:4"} if kind == "AVIF" else {}
     try:
         content = encode(Image.fromarray(SMALL), kind, **options)

@@ -10,7 +10,7 @@ from keras_tokenlearner.data import load_fashion_mnist
 pytestmark = pytest.mark.once("torch")
 
 
-def test_sample_is_balanced():
+def test_fashion_mnist_sample_is_balanced():
     (train_images, train_labels), (test_images, test_labels) = load_fashion_mnist()
     assert train_images.shape == (5000, 28, 28, 1) and train_images.dtype == np.uint8
     assert test_images.shape == (2000, 28, 28, 1) and test_images.dtype == np.uint8
@@ -35,7 +35,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_folder_of_original_files(folder):
+def test_fashion_mnist_folder_of_original_files_loads(folder):
     (train_images, train_labels), (test_images, test_labels) = load_fashion_mnist(folder)
     assert train_images.shape == (6, 28, 28, 1) and test_images.shape == (4, 28, 28, 1)
     assert train_labels.tolist() == list(range(6)) and test_labels.tolist() == list(range(4))
@@ -43,21 +43,21 @@ def test_folder_of_original_files(folder):
     np.testing.assert_array_equal(train_images[..., 0], expected)
 
 
-def test_missing_file_is_named(folder):
+def test_fashion_mnist_missing_file_is_named(folder):
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte.gz among them. Received: source="):
         load_fashion_mnist(folder)
 
 
 @pytest.mark.parametrize("keep", [10, -10])
-def test_damaged_file_is_named(folder, keep):
+def test_fashion_mnist_damaged_file_is_named(folder, keep):
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz is damaged"):
         load_fashion_mnist(folder)
 
 
-def test_wrong_size_inside_is_found(folder):
+def test_fashion_mnist_size_unlike_the_header_raises(folder):
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
     with pytest.raises(ValueError, match="its size differs from its header"):

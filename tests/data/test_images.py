@@ -23,7 +23,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_folder(folder):
+def test_from_folder_has_classes_names_and_pixels(folder):
     images = from_folder(folder)
     assert images.class_names == ("a", "b") and images.labels.tolist() == [0, 0, 1, 1]
     assert images.names == ("0.png", "1.png", "0.png", "1.png")
@@ -35,7 +35,7 @@ def test_folder(folder):
     assert [int(pixels.max()) for pixels, _ in some] == [90, 30]
 
 
-def test_bad_files_and_folders_are_named(folder):
+def test_from_folder_with_damaged_file_or_no_classes_raises(folder):
     (folder / "a" / "0.png").write_bytes(b"\x89PNG nothing")
     with pytest.raises(ValueError, match=r"a/0.png is no image that can be read"):
         from_folder(folder)[0]
@@ -43,7 +43,7 @@ def test_bad_files_and_folders_are_named(folder):
         from_folder(folder / "a")
 
 
-def test_from_folder_with_hidden_names_passes_them_over(folder):
+def test_from_folder_skips_hidden_names(folder):
     (folder / ".ipynb_checkpoints").mkdir()
     (folder / ".ipynb_checkpoints" / "0-checkpoint.png").write_bytes(b"")
     (folder / "a" / "._0.png").write_bytes(b"\0\x05\x16\x07")
@@ -59,13 +59,13 @@ def test_from_folder_with_an_empty_class_names_it(folder):
         from_folder(folder)
 
 
-def test_arrays_need_a_label_each():
+def test_array_images_with_too_few_labels_raise():
     with pytest.raises(ValueError, match=r"images of shape \(3, 4, 4, 1\), 2 labels"):
         ArrayImages(np.zeros((3, 4, 4, 1), "uint8"), [0, 1])
 
 
 @pytest.mark.parametrize("size", [(173, 134, 69, 44), (28, 56, 56, 36), (155, 23, 66, 83)])
-def test_pixels_are_those_of_the_layer_that_serves(size):
+def test_fit_image_equals_the_resizing_layer_of_serving(size):
     height, width, new_height, new_width = size
     pixels = RANDOM.integers(0, 256, (height, width, 3)).astype("uint8")
     fitted = fit_image(pixels, (new_height, new_width, 3)).astype("float32")
@@ -73,7 +73,7 @@ def test_pixels_are_those_of_the_layer_that_serves(size):
     assert np.abs(fitted - keras.ops.convert_to_numpy(expected)).max() <= 1.01  # rounded twice
 
 
-def test_channels_and_boxes():
+def test_fit_image_converts_channels_and_cuts_the_box():
     grey = RANDOM.integers(0, 256, (8, 8, 1)).astype("uint8")
     colour = fit_image(grey, (8, 8, 3))
     np.testing.assert_array_equal(colour, np.repeat(grey, 3, axis=-1))

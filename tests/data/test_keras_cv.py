@@ -12,7 +12,7 @@ keras_cv = pytest.importorskip("keras_cv", reason="the extra `cv`")
 
 
 @pytest.mark.parametrize("name", ["RandomFlip", "RandAugment", "MixUp", "CutMix"])
-def test_augmentation(name):
+def test_keras_cv_layer_augments_image_batches(name):
     random = np.random.default_rng(0)
     images = ArrayImages(random.integers(0, 256, (8, 16, 16, 3)).astype("uint8"), np.arange(8))
     arguments = {"value_range": (0, 255)} if name == "RandAugment" else {}
@@ -56,7 +56,7 @@ def ours():
 
 
 @pytest.mark.parametrize("backbone", [swin, ours])
-def test_video_classifier(backbone, clips):
+def test_keras_cv_video_classifier_trains_on_each_backbone(backbone, clips):
     model = keras_cv.models.VideoClassifier(
         backbone=backbone(), num_classes=2, activation="softmax", pooling="avg"
     )

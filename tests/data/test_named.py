@@ -18,7 +18,7 @@ from keras_tokenlearner.data import (
 pytestmark = pytest.mark.once("torch")
 
 
-def test_named_arrays_of_their_own_size_are_unchanged():
+def test_load_named_at_the_original_size_keeps_the_pixels():
     (images, labels), (test_images, _) = load_named("fashion_mnist", (28, 28, 1))
     (expected, expected_labels), (expected_test, _) = load_fashion_mnist()
     np.testing.assert_array_equal(images, expected)
@@ -26,7 +26,7 @@ def test_named_arrays_of_their_own_size_are_unchanged():
     np.testing.assert_array_equal(test_images, expected_test)
 
 
-def test_resized_from_a_source(monkeypatch):
+def test_load_named_of_a_folder_resizes_the_images(monkeypatch):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (3, 8, 8, 3)).astype("uint8")
     flat = np.full((2, 8, 8, 3), 77, "uint8")
@@ -43,7 +43,7 @@ def test_resized_from_a_source(monkeypatch):
     assert np.abs(train - means).mean() < 25
 
 
-def test_folders(tmp_path):
+def test_open_named_folder_has_both_splits_with_the_same_classes(tmp_path):
     for split in ("train", "val"):
         for name, grey in (("cat", 1), ("dog", 2)):
             (tmp_path / split / name).mkdir(parents=True)
@@ -66,12 +66,12 @@ def test_folders(tmp_path):
         ("folder:nowhere", "there must be folders `train` and `test` .* Received: 'nowhere'"),
     ],
 )
-def test_refused(data, message):
+def test_open_named_unknown_data_raise(data, message):
     with pytest.raises(ValueError, match=message):
         open_named(data)
 
 
-def test_real_labels(tmp_path):
+def test_read_real_labels_follow_the_file_names(tmp_path):
     path = tmp_path / "real.json"
     path.write_text(json.dumps([[3], [], [1, 2]]))
     names = ["ILSVRC2012_val_00000003.JPEG", "ILSVRC2012_val_00000001.JPEG"]

@@ -49,7 +49,7 @@ def splits(tmp_path_factory):
     return video.open_videos("tfds:dark_and_light")
 
 
-def test_frames_at_their_times(splits):
+def test_tfds_videos_return_the_frames_of_the_times(splits):
     train, test = splits
     assert (len(train), len(test)) == (4, 2) and train.class_names == ("dark", "light")
     found = {round(train.probe(place).duration * 25): place for place in range(4)}  # it shuffles
@@ -64,7 +64,7 @@ def test_frames_at_their_times(splits):
     assert (one.probe(0).height, one.probe(0).width) == (20, 24)
 
 
-def test_batches_and_views(splits):
+def test_tfds_videos_work_in_batches_and_in_prediction_views(splits):
     batches = video.VideoBatches(splits[0], (2, 16, 16, 3), 2, stride=1, training=False)
     clips, labels = (np.concatenate(part) for part in zip(batches[0], batches[1], strict=True))
     assert clips.shape == (4, 2, 16, 16, 3)

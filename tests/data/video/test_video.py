@@ -35,7 +35,7 @@ def ramp(tmp_path):
     return write(tmp_path / "ramp.mp4", range(0, 200, 5))
 
 
-def test_probe(ramp):
+def test_probe_returns_size_rate_and_duration(ramp):
     info = probe(ramp)
     assert (info.height, info.width, info.frame_rate) == (32, 48, 10)
     assert info.duration == pytest.approx(4.0, abs=0.01)
@@ -57,7 +57,7 @@ def test_read_frames_returns_the_frames_shown_at_the_times(ramp, times, expected
     assert levels_of(frames) == expected
 
 
-def test_far_frames_are_reached_without_decoding_what_is_between(tmp_path, monkeypatch):
+def test_read_frames_far_apart_skips_the_frames_between(tmp_path, monkeypatch):
     path = write(tmp_path / "long.mp4", [5 * (i % 40) for i in range(400)])
     decoded = []
     original = video.decoding._Reader._decode
@@ -72,7 +72,7 @@ def test_far_frames_are_reached_without_decoding_what_is_between(tmp_path, monke
     assert len(decoded) < 60
 
 
-def test_variable_rate(tmp_path):
+def test_read_frames_of_a_variable_rate_follow_the_timestamps(tmp_path):
     path = write(tmp_path / "vfr.mp4", [0, 50, 100, 150], times=[0, 10, 200, 210])
     assert levels_of(read_frames(path, [0.0, 0.05, 0.1, 1.0, 1.95, 2.0, 2.1])) == [
         0, 0, 50, 50, 50, 100, 150,
@@ -166,7 +166,7 @@ def broken(tmp_path, ramp):
     return {**made, tmp_path / "audio.mp4": "no video in it", tmp_path / "gone.mp4": "cannot be"}
 
 
-def test_broken_files_say_why(broken):
+def test_broken_video_files_raise_the_reason(broken):
     for path, reason in broken.items():
         with pytest.raises(VideoError, match=reason) as caught:
             read_frames(path, [0.0, 1.0])
@@ -182,7 +182,7 @@ def test_truncated_video_raises_the_reason(tmp_path):
         read_frames(path, [0.0, 19.0])
 
 
-def test_clip_times():
+def test_clip_times_cover_the_video_without_leaving_it():
     random = np.random.default_rng(0)
     for _ in range(20):
         times = video.random_clip(10, 8, 0.5, random)
@@ -196,7 +196,7 @@ def test_clip_times():
     assert video.segments(3, 4, 1).shape == (1, 4)
 
 
-def test_fitting_and_augmenting_treat_all_frames_alike():
+def test_fit_clip_and_augment_clip_treat_all_frames_alike():
     frame = np.random.default_rng(0).integers(0, 256, (40, 60, 3))
     clip = np.stack([frame] * 5).astype("uint8")
     for seed in range(4):
@@ -220,7 +220,7 @@ def folder(tmp_path):
     return tmp_path / "videos"
 
 
-def test_lists(folder, tmp_path):
+def test_video_lists_read_folder_csv_charades_and_avid(folder, tmp_path):
     found = video.from_folder(folder)
     assert found.class_names == ("dark", "light") and found.labels.tolist() == [0, 0, 0, 1, 1, 1]
     (folder / "list.csv").write_text("file,label\nlight/0.mp4,b\ndark/1.mp4,a\n")
@@ -249,7 +249,7 @@ def test_lists(folder, tmp_path):
         video.from_folder(tmp_path / "videos" / "dark")
 
 
-def test_batches_skip_name_and_count_broken_files(folder, broken):
+def test_video_batches_skip_count_and_name_broken_files(folder, broken):
     files = video.from_folder(folder)
     bad = next(iter(broken))
     videos = video.VideoList((*files.files, str(bad)), np.append(files.labels, 0), ("d", "l"))
@@ -270,7 +270,7 @@ def test_batches_skip_name_and_count_broken_files(folder, broken):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_grey_clips_for_a_model_of_one_channel(folder, training):
+def test_video_batches_of_one_channel_are_grey(folder, training):
     videos = video.from_folder(folder).take([0, 5])
     colour, grey = (
         VideoBatches(videos, (3, 16, 16, channels), 2, training=training)[0][0]
@@ -292,7 +292,7 @@ class FromLeftToRight(VideoList):
 
 
 @pytest.mark.parametrize("size", [(20, 25), (64, 80)])
-def test_frames_are_resized_as_keras_resizes_images(size):
+def test_video_frames_are_resized_as_by_keras(size):
     clip = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), dtype="uint8")
     found = video.fit_clip(clip, *size)
     wanted = keras.ops.image.resize(clip.astype("float32"), size, antialias=True)
@@ -308,7 +308,7 @@ def test_clip_mirroring_is_every_other_or_none(flip, ways):
     assert {clip[..., 0, 0].mean() > clip[..., -1, 0].mean() for clip in clips} == ways
 
 
-def test_batches_are_the_same_for_a_seed_and_new_each_epoch(folder):
+def test_video_batches_repeat_for_a_seed_and_change_each_epoch(folder):
     videos = video.from_folder(folder)
     one, other = (VideoBatches(videos, (3, 16, 16, 3), 4, seed=5) for _ in range(2))
     np.testing.assert_array_equal(other[1][0], other[1][0])
