@@ -7,7 +7,7 @@ from keras_tokenlearner import costs, create_model, retrofit
 from keras_tokenlearner.evaluation import compare
 
 
-def test_rows():
+def test_compare_rows_hold_accuracy_cost_and_speed():
     teacher = create_model("vit_pico8", classes=10)
     teacher.get_layer("head").bias.assign(np.eye(10)[3])
     student = retrofit(teacher, at=1, num_tokens=4)
@@ -23,7 +23,7 @@ def test_rows():
 
 
 @pytest.mark.parametrize(("images", "labels"), [(3, 3), (6, 5)])
-def test_too_few(images, labels):
+def test_compare_with_too_few_images_or_labels_raises(images, labels):
     model = create_model("vit_pico8", classes=10)
     with pytest.raises(ValueError, match=f"Received: {images} images, {labels} labels"):
         compare([model], np.zeros((images, 32, 32, 3)), np.zeros(labels), batch_size=5)

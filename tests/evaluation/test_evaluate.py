@@ -40,7 +40,7 @@ def model():
     return keras.Model(inputs, outputs)
 
 
-def test_scores_are_those_of_the_answers(model, sets, tmp_path):
+def test_evaluate_scores_equal_the_hand_count_of_the_predictions(model, sets, tmp_path):
     numbers = RANDOM.permutation(60)
     sets["a"][1].names = tuple(f"ILSVRC2012_val_{number + 1:08}.JPEG" for number in numbers)
     images, labels = sets["a"][1].images, sets["a"][1].labels
@@ -60,7 +60,7 @@ def test_scores_are_those_of_the_answers(model, sets, tmp_path):
     assert row["real"] == pytest.approx(np.mean(right))
 
 
-def test_speed_is_that_of_a_batch(model, sets, monkeypatch):
+def test_evaluate_speed_is_measured_on_one_batch(model, sets, monkeypatch):
     seen = []
 
     def measured(models, batch):
@@ -74,7 +74,7 @@ def test_speed_is_that_of_a_batch(model, sets, monkeypatch):
     assert seen == [([model], (16, 4, 4, 3))]
 
 
-def test_few_shot_is_that_of_an_independent_solver(model, sets):
+def test_evaluate_few_shot_equals_an_independent_ridge(model, sets):
     protocol = FewShotProtocol(shots=(5, 10), l2=7.0)
     rows = evaluate(model, ["tfds:a", "tfds:b"], ["few_shot"], protocol=protocol)
     assert [row["data"] for row in rows] == ["tfds:a", "tfds:b", "average"]
@@ -91,19 +91,19 @@ def test_few_shot_is_that_of_an_independent_solver(model, sets):
     assert 1 / 6 < expected < 1
 
 
-def test_sets_with_too_few_images_have_no_value(model, sets):
+def test_evaluate_few_shot_of_too_few_images_is_none(model, sets):
     protocol = FewShotProtocol(data=("tfds:few", "tfds:a"), shots=(1, 5))
     few, a, average = evaluate(model, metrics=["few_shot"], protocol=protocol)
     assert few["5_shot"] is None and 0 <= few["1_shot"] <= 1
     assert average["5_shot"] == a["5_shot"]
 
 
-def test_protocol_is_that_of_the_paper():
+def test_few_shot_protocol_defaults_to_nine_tfds_sets():
     data = FewShotProtocol().data
     assert len(data) == 9 and all(name.startswith("tfds:") for name in data)
 
 
-def test_refused(model, sets):
+def test_evaluate_unknown_metric_or_wrong_classes_raise(model, sets):
     with pytest.raises(ValueError, match="Did you mean .*'top1'"):
         evaluate(model, ["tfds:a"], ["top"])
     with pytest.raises(ValueError, match="needs `real_labels`"):
@@ -113,7 +113,7 @@ def test_refused(model, sets):
         evaluate(model, ["tfds:a"])
 
 
-def test_command_line(sets, tmp_path):
+def test_evaluate_command_prints_table_and_json(sets, tmp_path):
     model = create_model("vit_pico8", classes=6, input_shape=(16, 16, 3))
     model.save(tmp_path / "mine.keras")
     arguments = ["evaluate", str(tmp_path / "mine.keras"), "--data", "tfds:few"]

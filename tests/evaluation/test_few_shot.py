@@ -15,7 +15,7 @@ def _features(count, size, seed):
 
 
 @pytest.mark.parametrize(("size", "shots"), [(6, 10), (60, 5)])
-def test_against_lstsq(size, shots):
+def test_few_shot_accuracy_equals_least_squares(size, shots):
     """Ridge is least squares with sqrt(l2) I and zeros below; both forms, primal and dual."""
     train, train_labels = _features(4 * shots, size, 0)  # all of them are chosen
     test, test_labels = _features(100, size, 1)
@@ -32,7 +32,7 @@ def test_against_lstsq(size, shots):
     assert 0.3 < found < 1  # chance is 0.25
 
 
-def test_several_sets_at_once():
+def test_few_shot_of_several_sets_has_their_average():
     model = keras.Sequential([keras.Input((6,)), keras.layers.Activation("linear")])
     data = {
         name: (_features(80, 6, seed), _features(40, 6, seed + 1)) for seed, name in enumerate("ab")
@@ -46,14 +46,14 @@ def test_several_sets_at_once():
     assert found["a"][5] == pytest.approx(expected, abs=0.03)
 
 
-def test_labels_need_not_count_from_zero():
+def test_few_shot_accuracy_does_not_depend_on_the_numbers_of_labels():
     train, labels = _features(40, 6, 0)
     test, test_labels = _features(40, 6, 1)
     plain = few_shot_accuracy(train, labels, test, test_labels, 5)
     assert few_shot_accuracy(train, labels * 7 + 3, test, test_labels * 7 + 3, 5) == plain
 
 
-def test_too_few_examples():
+def test_few_shot_accuracy_of_too_few_examples_raises():
     train, labels = _features(40, 6, 0)
     with pytest.raises(ValueError, match="a class with 10"):
         few_shot_accuracy(train, labels, train, labels, 11)

@@ -14,7 +14,7 @@ from keras_tokenlearner.evaluation import (
 RANDOM = np.random.default_rng(0)
 
 
-def test_top_k_against_sorting():
+def test_top_k_accuracy_equals_sorting():
     labels, scores = RANDOM.integers(0, 9, 50), RANDOM.normal(size=(50, 9))
     for k in (1, 5):
         best = np.argsort(-scores, axis=1)[:, :k]
@@ -28,13 +28,13 @@ def test_constant_scores_have_chance_accuracy():
     assert top_k_accuracy(labels, np.full((4, 4), np.nan)) == 0
 
 
-def test_mean_class_accuracy_by_hand():
+def test_mean_class_accuracy_equals_the_hand_count():
     labels = np.array([0, 0, 0, 0, 1, 2, 2])
     scores = np.eye(4)[[0, 0, 0, 1, 1, 2, 0]]
     assert mean_class_accuracy(labels, scores) == pytest.approx((3 / 4 + 1 + 1 / 2) / 3)
 
 
-def test_real_by_hand():
+def test_real_accuracy_equals_the_hand_count():
     scores = np.eye(3)[[0, 1, 2, 1]]
     assert real_accuracy([[0, 2], [2], [], [1]], scores) == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="a list of labels for every image"):
@@ -43,7 +43,7 @@ def test_real_by_hand():
         real_accuracy([[], []], scores[:2])
 
 
-def test_average_precision_by_hand():
+def test_average_precision_equals_the_hand_count():
     # Positives are first, third and fourth: (1/1 + 2/3 + 3/4) / 3.
     targets, scores = np.array([[1], [0], [1], [1], [0]]), -np.arange(5.0)[:, None]
     mean, skipped = mean_average_precision(targets, scores)
@@ -51,7 +51,7 @@ def test_average_precision_by_hand():
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_average_precision_against_scikit_learn(ties):
+def test_average_precision_equals_scikit_learn(ties):
     metrics = pytest.importorskip("sklearn.metrics", reason="pip install scikit-learn")
     targets = (RANDOM.random((200, 12)) < 0.15).astype(int)
     targets[:, 3] = 0
@@ -66,14 +66,14 @@ def test_average_precision_against_scikit_learn(ties):
     assert skipped == 1
 
 
-def test_average_precision_of_nothing():
+def test_average_precision_without_positives_raises():
     with pytest.raises(ValueError, match="no class has a positive"):
         mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2)))
     with pytest.raises(ValueError, match="one shape"):
         mean_average_precision(np.zeros((3, 2)), np.zeros((3, 3)))
 
 
-def test_merge():
+def test_merge_of_views_averages_or_takes_the_maximum_per_group():
     scores = np.array([[0.0, 4.0], [1.0, 1.0], [2.0, 0.0]])
     names, mean = merge(["b", "a", "b"], scores)
     assert names.tolist() == ["a", "b"]
