@@ -22,6 +22,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import keras  # noqa: E402
 import pytest  # noqa: E402
 
+from tests import skips  # noqa: E402
+
 _COUNT = itertools.count(1)
 
 
@@ -43,6 +45,10 @@ def clean_state():
             import jax
 
             jax.clear_caches()  # compiled programs of all tests would fill gigabytes
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(skips)
 
 
 def pytest_addoption(parser):

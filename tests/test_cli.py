@@ -230,7 +230,7 @@ def test_export_a_saved_model(tmp_path):
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="where the weights come from is the same"
+    keras.backend.backend() != "tensorflow", reason="only on tensorflow: others write the same"
 )
 def test_export_of_shipped_weights_says_where_they_come_from(tmp_path):
     done = run("export", "tokenlearner_nano4_8at2", str(tmp_path / "served"))

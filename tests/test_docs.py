@@ -11,6 +11,7 @@ import pytest
 
 import keras_tokenlearner
 from keras_tokenlearner.applications import list_models
+from tests.skips import peer
 
 ROOT = Path(__file__).parent.parent
 INDEX = (ROOT / "docs/index.md").read_text()
@@ -52,8 +53,9 @@ def test_model_pages_list_every_model_once():
     assert sorted(listed) == sorted(list_models())
 
 
+@pytest.mark.peers
 def test_model_tables_equal_the_catalogue_and_the_weight_table():
-    pytest.importorskip("sphinx", reason="the tables of the site")
+    peer("sphinx")
     tables = runpy.run_path(str(ROOT / "docs/tables.py"))
     row = tables["model_row"]("tokenlearner_nano4_8at2")
     assert row[1:] == ("28x28x1", "0.0243", "0.87", "`fashion_mnist`, `cifar10`")
@@ -67,7 +69,7 @@ def test_model_tables_equal_the_catalogue_and_the_weight_table():
 
 
 def nodes_literal():
-    return pytest.importorskip("docutils.nodes").literal
+    return pytest.importorskip("docutils.nodes", reason="comes with sphinx").literal
 
 
 @pytest.mark.parametrize("page", ["models/vit", "models/tokenlearner", "checkpoints", "costs"])

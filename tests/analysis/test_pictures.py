@@ -15,7 +15,8 @@ from keras_tokenlearner.analysis import (
 from keras_tokenlearner.applications import CATALOG, create_model, list_models
 
 pytestmark = pytest.mark.skipif(
-    keras.backend.backend() == "tensorflow", reason="numpy and matplotlib draw on every backend"
+    keras.backend.backend() == "tensorflow",
+    reason="only on jax and torch: numpy and matplotlib draw",
 )
 
 

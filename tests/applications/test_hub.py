@@ -6,8 +6,10 @@ import pytest
 
 from keras_tokenlearner import create_model
 from keras_tokenlearner.applications import hub_backbone
+from tests.skips import peer
 
-keras_hub = pytest.importorskip("keras_hub", reason="the extra `hub`")
+pytestmark = pytest.mark.peers
+keras_hub = peer("keras_hub")
 
 
 def test_hub_backbone_in_an_image_classifier_trains_and_loads(tmp_path):

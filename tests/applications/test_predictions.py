@@ -5,10 +5,12 @@ import pytest
 
 from keras_tokenlearner import create_model
 from keras_tokenlearner.applications import decode_predictions, preprocess_input
+from tests.skips import peer
 
 
+@pytest.mark.peers
 def test_class_names_of_imagenet_1k_equal_torchvision():
-    meta = pytest.importorskip("torchvision.models._meta", reason="compares with torchvision")
+    meta = peer("torchvision.models._meta")
     ours = [row[0][1] for row in decode_predictions(np.eye(1000), top=1)]
     theirs = meta._IMAGENET_CATEGORIES
     same = [one.lower() == other.lower() for one, other in zip(ours, theirs, strict=True)]

@@ -72,7 +72,7 @@ def test_clips_recipe_trains_and_separates_recordings(clips, tmp_path, monkeypat
     assert (tmp_path / f"{recipe.model}.weights.h5").is_file()
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows do not depend on the backend")
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only on torch: same rows elsewhere")
 def test_cross_validation_writes_each_row_once(clips, tmp_path, monkeypatch):
     short = {"epochs": 2, "frames": 4, "batch_size": 8}
     short = dataclasses.replace(clips_cross_validation.NETWORKS[TINY], **short)
@@ -90,7 +90,7 @@ def test_cross_validation_writes_each_row_once(clips, tmp_path, monkeypatch):
     assert (tmp_path / "rows.csv").read_text() == written
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows do not depend on the backend")
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only on torch: same rows elsewhere")
 def test_clips_speed_writes_a_row_per_model(tmp_path, monkeypatch):
     names = "x2plus1d", "tokenlearner_x2plus1d"
     both = {(name, "random"): clips_cross_validation.NETWORKS[name, "random"] for name in names}

@@ -41,13 +41,13 @@ def test_format_row_of_a_working_format_has_latency_and_difference(tmp_path):
 def test_exported_format_gives_the_outputs_of_the_model(tmp_path, kind, library, backends):
     pytest.importorskip(library, reason="of the extra `formats`")
     if BACKEND not in backends:
-        pytest.skip("Keras does not write it from this backend alone")
+        pytest.skip(f"only on {' and '.join(backends)}: Keras writes it there")
     (row,) = rows(tmp_path, "--formats", kind)
     assert row["works"] == "yes", row["note"]
     assert float(row["max_difference"]) < 1e-4 and int(row["bytes"]) > 10_000
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="there it works")
+@pytest.mark.skipif(BACKEND == "torch", reason="only on tensorflow and jax: it works on torch")
 def test_format_row_of_a_failing_format_has_the_error(tmp_path):
     (row,) = rows(tmp_path, "--formats", "torch")
     assert (row["works"], row["bytes"]) == ("no", "")

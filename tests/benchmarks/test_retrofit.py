@@ -63,7 +63,7 @@ def test_retrofit_recipe_trains_and_saves_its_files(small, tmp_path):
         train(recipe, tmp_path, several)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="rows do not depend on the backend")
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only on torch: same rows elsewhere")
 def test_retrofit_writes_each_row_once(small, tmp_path, monkeypatch):
     rows, speeds = tmp_path / "rows.csv", tmp_path / "speeds.csv"
     reducers = ["token_learner", "fixed_grid", "token_merging"]

@@ -21,7 +21,7 @@ from tests.models.test_retrofit import teacher as small_teacher
 pytestmark = pytest.mark.once("torch")
 
 torch_alone = pytest.mark.skipif(
-    keras.backend.backend() != "torch", reason="rows are the same on any backend"
+    keras.backend.backend() != "torch", reason="only on torch: rows do not depend on the backend"
 )
 
 

@@ -47,7 +47,7 @@ def test_kernels_are_grouped_by_their_source():
     assert found == {"add": (2, 9), "sm90_gemm_128x64": (1, 9), "fusion": (1, 1.5)}
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="JAX names them on a GPU alone")
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="only on torch: JAX needs a GPU")
 def test_kernels_of_a_training_step_are_sorted_by_time(monkeypatch):
     pair = ((32, 32, 3), 2, ("vit_pico8", {}), ("tokenlearner_pico8_4at1", {}))
     monkeypatch.setitem(realised.PAIRS, "pico", pair)
@@ -98,7 +98,7 @@ def test_growth_fit_finds_the_exponent():
     assert 100 + 0.05 * side**2 == pytest.approx(16e9 / 2**20, rel=0.02)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the compiler of JAX is asked")
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only on jax: asks its compiler")
 def test_step_memory_grows_with_the_image():
     needed = [
         growth.compiled_mib(create_model("vit_pico8", input_shape=(side, side, 3)))

@@ -6,7 +6,9 @@ import pytest
 from keras_tokenlearner.training import RECIPES, with_settings
 
 pytest.importorskip("libtpu", reason="pip install 'libtpu==0.0.42.*' to compile for TPUs")
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="JAX compiles for TPUs")
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="only on jax: it compiles for TPUs"
+)
 
 SETTINGS = ["model=tokenlearner_pico8_4at1", "size=32"]
 

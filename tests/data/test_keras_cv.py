@@ -7,8 +7,10 @@ from keras_tokenlearner import create_model
 from keras_tokenlearner.data import ArrayImages, ImageBatches
 from keras_tokenlearner.data.video import VideoBatches, from_folder
 from tests.data.video.files import write
+from tests.skips import peer
 
-keras_cv = pytest.importorskip("keras_cv", reason="the extra `cv`")
+pytestmark = pytest.mark.peers
+keras_cv = peer("keras_cv")
 
 
 @pytest.mark.parametrize("name", ["RandomFlip", "RandAugment", "MixUp", "CutMix"])

@@ -8,6 +8,7 @@ Image = pytest.importorskip("PIL.Image", reason="resizes the images")
 from keras_tokenlearner.data import ArrayImages, ImageBatches  # noqa: E402
 from keras_tokenlearner.data.preprocessing import preprocess_image  # noqa: E402
 from keras_tokenlearner.models.preprocessing import Preprocessing  # noqa: E402
+from tests.skips import peer  # noqa: E402
 
 SIZES = [(427, 640), (333, 251), (97, 401), (224, 224), (60, 61)]
 
@@ -21,6 +22,7 @@ def photograph(height, width):
     return np.clip(smooth + random.integers(-20, 20, smooth.shape), 0, 255).astype("uint8")
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
     ("mode", "fields"),
@@ -36,7 +38,7 @@ def photograph(height, width):
 )
 @pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)])
 def test_preprocess_image_equals_the_transform_of_timm(shape, mode, fields, size):
-    timm = pytest.importorskip("timm.data", reason="the transforms of published checkpoints")
+    timm = peer("timm.data")
     transform = timm.create_transform(
         input_size=(3, *shape[:2]),
         mean=(0.0, 0.0, 0.0),
@@ -54,9 +56,10 @@ def test_preprocess_image_equals_the_transform_of_timm(shape, mode, fields, size
     np.testing.assert_array_equal(found, np.rint(right))
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("size", [(427, 640), (332, 250), (224, 224), (60, 62)])
 def test_preprocess_image_equals_the_processors_of_transformers(size):
-    transformers = pytest.importorskip("transformers", reason="the processors of its checkpoints")
+    transformers = peer("transformers")
     pixels = photograph(*size)
     plain = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
     processor = getattr(transformers, "ViTImageProcessorPil", transformers.ViTImageProcessor)

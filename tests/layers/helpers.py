@@ -111,7 +111,7 @@ def transformer_block(x, weights, mask=None):
 def largest_intermediate(function, *arrays):
     """Return the size of the largest tensor that JAX computes within a function."""
     if keras.backend.backend() != "jax":
-        pytest.skip("intermediates are listed by JAX alone; the computation is the same elsewhere")
+        pytest.skip("only on jax: it lists intermediates of the same computation")
     import jax
 
     def sizes(jaxpr):

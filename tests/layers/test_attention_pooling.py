@@ -6,6 +6,7 @@ from keras_tokenlearner.layers import AttentionPooling
 from tests.conformance import array
 from tests.layers import helpers
 from tests.layers.helpers import close, layer_norm, random_layer, refused, run
+from tests.skips import peer
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 300])
@@ -51,9 +52,10 @@ def test_attention_pooling_refuses(arguments, words):
     )
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("norm", [True, False])
 def test_attention_pooling_equals_timm(norm):
-    pytest.importorskip("timm", reason="compares with timm: pip install timm")
+    peer("timm")
     import torch
     from timm.layers import AttentionPoolLatent
 

@@ -35,7 +35,9 @@ def test_layer_normalization_equals_keras(dtype):
         np.testing.assert_allclose(numbers(found), numbers(wanted), atol=atol, rtol=0)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="others compile theirs")
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="only on torch: others compile theirs"
+)
 @pytest.mark.parametrize("half", ["bfloat16", "float16"])
 def test_half_precision_is_near_to_float32(half):
     _, exact, x = both("float32")

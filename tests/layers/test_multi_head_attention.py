@@ -49,7 +49,7 @@ CALLS = ["mask", "query_mask", "causal", "scores", "dropout", "float16", "bfloat
 @pytest.mark.parametrize("call", CALLS)
 def test_other_arguments_equal_keras(call):
     if call == "bfloat16" and keras.backend.backend() == "torch":
-        pytest.skip("there it is ours")
+        pytest.skip("only on tensorflow and jax: on torch it is ours")
     arguments = {name: {"dtype": f"mixed_{name}"} for name in ("float16", "bfloat16")}
     arguments["dropout"] = {"dropout": 0.5}
     ours, theirs = both(4, **arguments.get(call, {}))
@@ -85,7 +85,9 @@ def test_bfloat16_is_as_near_to_float32_as_that_of_keras(tokens):
         assert 0 < error < min(0.03, 1.3 * allowed)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="others have no fused attention")
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="only on torch: others have no fused attention"
+)
 def test_torch_keeps_its_fused_attention_where_that_is_better(monkeypatch):
     import torch
 
@@ -104,7 +106,9 @@ def test_torch_keeps_its_fused_attention_where_that_is_better(monkeypatch):
         assert len(called) == wanted, (dtype, tokens)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="others take all heads at once")
+@pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="only on jax: others take all heads at once"
+)
 @pytest.mark.parametrize(("tokens", "weights"), [(256, 256 * 256), (3000, 1000 * 3000)])
 def test_jax_holds_the_weights_of_a_piece_of_one_head(tokens, weights, monkeypatch):
     import jax

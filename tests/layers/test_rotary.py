@@ -9,6 +9,7 @@ from keras_tokenlearner.layers import RotaryPositions
 from keras_tokenlearner.layers.rotary import rotate
 from tests.conformance import array, to_numpy
 from tests.layers.helpers import close, refused, run
+from tests.skips import peer
 
 
 def rotated(x, coordinates, frequencies, layout):
@@ -190,9 +191,10 @@ TIMM = {
 }
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("name", TIMM)
 def test_rotary_equals_timm(name):
-    timm = pytest.importorskip("timm", reason="compares with timm: pip install timm")
+    timm = peer("timm")
     import torch
     from timm.layers import pos_embed_sincos as theirs
 
@@ -206,11 +208,10 @@ def test_rotary_equals_timm(name):
     close(apply(RotaryPositions(3, **ours), (5, 7), x), expected)
 
 
+@pytest.mark.peers
 def test_rotary_equals_v_jepa_2():
     """Which tiles the angles and rotates neighbours."""
-    vjepa = pytest.importorskip(
-        "transformers.models.vjepa2.modeling_vjepa2", reason="compares: pip install transformers"
-    )
+    vjepa = peer("transformers.models.vjepa2.modeling_vjepa2")
     import torch
 
     x = array((2 * 3 * 5, 26), 0)

@@ -4,6 +4,7 @@ import pytest
 from keras_tokenlearner.analysis.costs import count
 from keras_tokenlearner.layers import SequencePositions
 from tests.layers.helpers import close, refused, run
+from tests.skips import peer
 
 
 @pytest.mark.parametrize("grid", [(4, 6), (2, 3, 4)])
@@ -21,10 +22,9 @@ def test_sequence_positions_are_sines_and_cosines_of_the_place_in_the_sequence(g
     assert count(layer, (*grid, channels)).elementwise == table.size
 
 
+@pytest.mark.peers
 def test_sequence_positions_equal_videomae():
-    videomae = pytest.importorskip(
-        "transformers.models.videomae.modeling_videomae", reason="compares: transformers"
-    )
+    videomae = peer("transformers.models.videomae.modeling_videomae")
     expected = videomae.get_sinusoid_encoding_table(24, 8).numpy()
     found = run(SequencePositions(), np.zeros((1, 2, 3, 4, 8), "float32"))
     close(found.reshape(1, 24, 8), expected)

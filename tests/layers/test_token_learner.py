@@ -276,7 +276,9 @@ def test_refuses_channels_first():
     refused(TokenLearner, "TokenLearner: only channels_last", "set_image_data_format")
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="others compile their constants")
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="only on torch: others compile their constants"
+)
 @pytest.mark.parametrize("pooling", ["mean", "sum"])
 def test_torch_waits_for_no_number_on_its_way_to_a_gpu(pooling):
     from torch.utils._python_dispatch import TorchDispatchMode

@@ -175,7 +175,7 @@ def test_refuses_shapes(shape, words):
     refused(lambda: layer.build(shape), "TransformerBlock", "Received: ", *words)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of Keras on JAX")
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only on jax: its Keras layer")
 def test_flash_attention_is_off_on_tpus(monkeypatch):
     import jax
 

@@ -12,6 +12,9 @@ import pytest
 
 from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig, retrofit
 from tests.models.timm_families import config_of, weights_of
+from tests.skips import peer
+
+pytestmark = pytest.mark.peers
 
 # One row per kind of timm's published configurations, with smaller sizes.
 ROWS = {
@@ -42,7 +45,7 @@ ROWS = {
 
 def theirs(name, **changes):
     """Return timm's model of a row at small sizes, with random weights."""
-    timm = pytest.importorskip("timm", reason="compares with timm: pip install timm torchvision")
+    timm = peer("timm")
     import torch
 
     patch = 14 if "patch14" in name else 16

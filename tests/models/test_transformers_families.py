@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig
+from tests.skips import peer
+
+pytestmark = pytest.mark.peers
 
 SIZES = {
     "hidden_size": 48,
@@ -18,7 +21,7 @@ VIDEO = {"num_frames": 4, "tubelet_size": 2, "image_size": 24, "patch_size": 8}
 
 def theirs(model, config, **arguments):
     """Return a model of transformers with random weights and its state."""
-    transformers = pytest.importorskip("transformers", reason="pip install transformers")
+    transformers = peer("transformers")
     import torch
 
     settings = getattr(transformers, config)(**{**SIZES, **arguments})

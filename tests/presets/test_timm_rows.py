@@ -3,7 +3,9 @@
 import pytest
 
 from tests.presets.timm_rows import judge, rows
-from tests.weights.foreign import peer
+from tests.skips import peer
+
+pytestmark = pytest.mark.peers
 
 ROWS = {row["name"]: row for row in rows()}
 EXACT = [

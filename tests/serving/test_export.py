@@ -108,7 +108,8 @@ def test_files_of_different_sizes_in_one_batch(exported):
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="takes as long again, with the same signatures"
+    keras.backend.backend() != "tensorflow",
+    reason="only on tensorflow: slow, with the same signatures",
 )
 def test_saved_model_cli(exported, tmp_path):
     """TensorFlow's own tool, as docs/serving.md has it."""
@@ -136,7 +137,7 @@ def test_webp(exported):
 
 def test_next_export_has_the_next_version(exported, tmp_path):
     if keras.backend.backend() == "torch":
-        pytest.skip("the same code as elsewhere, and slow: each export starts a process")
+        pytest.skip("only on tensorflow and jax: the same code, in more processes")
     features = create_model("vit_pico8", include_top=False, pooling="avg", input_shape=(32, 32, 1))
     assert export(features, tmp_path).name == "1"
     path = export(features, tmp_path)

@@ -123,7 +123,10 @@ def test_from_the_shipped_model_to_a_served_answer_for_a_jpeg(tmp_path):
     assert best["probability"] == pytest.approx(right.max(), abs=1e-5)
 
 
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="the same code, in more processes")
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch",
+    reason="only on tensorflow and jax: the same code, in more processes",
+)
 def test_exported_models_that_cannot_answer(saved, tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, _ = saved

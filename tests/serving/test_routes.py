@@ -72,7 +72,10 @@ def test_server_sees_the_pixels_of_training(served, files):
     np.testing.assert_allclose(found, trained_on(model, files), atol=1e-5)
 
 
-@pytest.mark.skipif(keras.backend.backend() == "torch", reason="the same file, in more processes")
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch",
+    reason="only on tensorflow and jax: the same file, in more processes",
+)
 def test_exported_file_sees_the_pixels_of_training(model, files, tmp_path):
     tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder = export(model, tmp_path / "model")

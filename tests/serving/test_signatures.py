@@ -10,7 +10,7 @@ import pytest
 tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 pillow = pytest.importorskip("PIL.Image", reason="the independent decoder")
 pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="TensorFlow's own functions, whatever exports"
+    keras.backend.backend() != "tensorflow", reason="only on tensorflow: its own functions"
 )
 
 from keras_tokenlearner.data import decode_image, preprocess_image  # noqa: E402

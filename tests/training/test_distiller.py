@@ -10,6 +10,7 @@ from keras_tokenlearner.training import Resume
 from keras_tokenlearner.training.distillation.reconstruction import Reconstruction
 from keras_tokenlearner.training.distribution import scope
 from tests.models.test_retrofit import pixels, teacher
+from tests.skips import peer
 from tests.training.test_distill import IMAGES as PIXELS
 from tests.training.test_distill import LABELS, answers, log_softmax
 
@@ -106,7 +107,7 @@ def _loader():
 
 
 def _grain():
-    grain = pytest.importorskip("grain")
+    grain = peer("grain")
     rows = [(IMAGES[i], LABELS[i]) for i in range(24)]
     return grain.MapDataset.source(rows).to_iter_dataset().batch(8)
 
@@ -133,7 +134,10 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.peers if kind == "grain" else ()) for kind in KINDS],
+)
 def test_student_learns_from_every_kind_of_data_under_scope(kind):
     with scope("one_device"):
         student, model = pair()

@@ -138,7 +138,7 @@ def test_dead_worker_ends_training_and_keeps_the_backup(small, tmp_path):
 
 
 def test_full_disk_ends_training_and_keeps_the_backup(small, tmp_path):
-    resource = pytest.importorskip("resource")
+    resource = pytest.importorskip("resource", reason="only on Linux and macOS: `resource`")
     _, batches, fit = small
     path = tmp_path / "backup.npz"
     fit(Resume(path, batches), epochs=1)
@@ -160,7 +160,7 @@ def test_unwritable_folder_raises_before_training(folder, small, tmp_path):
     weights = model.get_weights()
     (tmp_path / "file").write_text("")
     if not Path(tmp_path / folder).exists():
-        pytest.skip("Linux has /sys, where not even root makes files")
+        pytest.skip("only on Linux: it has /sys, where not even root makes files")
     with pytest.raises(OSError, match="cannot be written, and there is none: make room or name"):
         fit(Resume(tmp_path / folder / "backup.npz", batches))
     np.testing.assert_array_equal(model.get_weights()[0], weights[0])
@@ -214,7 +214,7 @@ def test_metric_of_each_class_goes_into_the_backup_and_comes_back(tmp_path):
 
 def test_save_freq_with_steps_per_execution_saves_at_the_next_end_of_an_execution(tmp_path):
     if keras.backend.backend() == "torch":
-        pytest.skip("Keras takes one step an execution on PyTorch")
+        pytest.skip("only on tensorflow and jax: one step per execution on torch")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse", jit_compile=False, steps_per_execution=3)
     batches = Batches((np.ones((14, 4), "float32"), np.ones((14, 1), "float32")), 1)

@@ -63,7 +63,7 @@ def test_interrupted_run_continues(few, tmp_path, monkeypatch):
 
 
 def test_full_disk_at_the_end_loses_nothing(few, tmp_path, monkeypatch):
-    resource = pytest.importorskip("resource")
+    resource = pytest.importorskip("resource", reason="only on Linux and macOS: `resource`")
     recipe = FashionMnistRecipe(model="vit_nano4", epochs=1, warmup_epochs=0, batch_size=160)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     module = sys.modules[train.__module__]

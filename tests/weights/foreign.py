@@ -21,13 +21,6 @@ SIZES = {
 }
 
 
-def peer(module):
-    """Return a library to compare with, or skip."""
-    return pytest.importorskip(
-        module, reason=f"compares with {module}: pip install torch torchvision {module}"
-    )
-
-
 def build(source, entries=None, image=(32, 32), include_top=True, normalization="half", **changes):
     """Return one of our models with the settings of a source, with random weights everywhere."""
     arguments = {"activation": "gelu", "layer_norm_epsilon": 1e-6} | SIZES

@@ -9,7 +9,10 @@ from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig
 from keras_tokenlearner.weights import plan_of
 from keras_tokenlearner.weights.formats import read_checkpoint
 from keras_tokenlearner.weights.source import IMAGENET
-from tests.weights.foreign import normalised, outputs, peer
+from tests.skips import peer
+from tests.weights.foreign import normalised, outputs
+
+pytestmark = pytest.mark.peers
 
 VARIABLE = "KERAS_TOKENLEARNER_DINOV2"
 PATH = os.environ.get(VARIABLE)

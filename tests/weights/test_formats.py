@@ -14,6 +14,7 @@ import pytest
 
 from keras_tokenlearner.weights import load
 from keras_tokenlearner.weights.formats import read_checkpoint
+from tests.skips import peer
 from tests.weights.foreign import augreg_entries, build, refused
 
 pytestmark = pytest.mark.once("torch")
@@ -212,10 +213,9 @@ def test_flax_files(tmp_path):
     assert entries["step"] is None
 
 
+@pytest.mark.peers
 def test_flax_itself(tmp_path):
-    serialization = pytest.importorskip(
-        "flax.serialization", reason="compares with flax: pip install flax"
-    )
+    serialization = peer("flax.serialization")
     import jax.numpy as jnp
 
     array = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")

@@ -9,7 +9,10 @@ import keras_tokenlearner as kt
 from keras_tokenlearner.models import VisionTransformer
 from keras_tokenlearner.weights import load, plan_of
 from keras_tokenlearner.weights.source import CLIP, HALF, IMAGENET
-from tests.weights.foreign import build, close, fill, normalised, outputs, peer, pixels
+from tests.skips import peer
+from tests.weights.foreign import build, close, fill, normalised, outputs, pixels
+
+pytestmark = pytest.mark.peers
 
 SIZES = {
     "hidden_size": 32,

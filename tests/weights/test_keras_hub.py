@@ -4,7 +4,10 @@ import pytest
 
 import keras_tokenlearner as kt
 from keras_tokenlearner.weights import load
-from tests.weights.foreign import build, close, outputs, peer, pixels, randomise
+from tests.skips import peer
+from tests.weights.foreign import build, close, outputs, pixels, randomise
+
+pytestmark = pytest.mark.peers
 
 
 def theirs(**changes):

@@ -6,7 +6,8 @@ import pytest
 from keras_tokenlearner import create_model
 from keras_tokenlearner.weights import load, plan_of, to_timm
 from keras_tokenlearner.weights.source import IMAGENET
-from tests.weights.foreign import build, close, fill, normalised, outputs, peer, pixels, refused
+from tests.skips import peer
+from tests.weights.foreign import build, close, fill, normalised, outputs, pixels, refused
 
 FORMS = {
     "vit": {},
@@ -38,6 +39,7 @@ def theirs(image=32, **changes):
     return fill(kind(img_size=image, **arguments))
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("image", [(32, 32), (64, 24)])
 def test_logits_are_timm_s(form, image):
@@ -55,6 +57,7 @@ def test_logits_are_timm_s(form, image):
         assert "zeros, since the file's layer has no bias" in str(report)
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("form", ["vit", "average", "deit3", "registers", "gated", "distilled"])
 def test_out_to_timm(form):
     import torch
@@ -184,6 +187,7 @@ def test_norm_after_pooling_is_the_last_norm_of_a_model_that_has_it_there():
         )
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("image", [(32, 32), (48, 24)])
 @pytest.mark.parametrize("gate", [{}, {"swiglu": True, "mlp_ratio": 3}])
 def test_dinov2_by_meta_s_names(image, gate):

@@ -7,7 +7,8 @@ from keras_tokenlearner.models import VisionTransformer
 from keras_tokenlearner.weights import plan_of
 from keras_tokenlearner.weights.positions import resize_table
 from keras_tokenlearner.weights.source import IMAGENET
-from tests.weights.foreign import augreg_entries, close, fill, normalised, outputs, peer, pixels
+from tests.skips import peer
+from tests.weights.foreign import augreg_entries, close, fill, normalised, outputs, pixels
 
 
 def logits_model(plan, image=(32, 32), **changes):
@@ -20,6 +21,7 @@ def logits_model(plan, image=(32, 32), **changes):
     )
 
 
+@pytest.mark.peers
 def test_torchvision_gives_its_own_logits():
     models = peer("torchvision").models
     sizes = {"patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 48}
@@ -34,6 +36,7 @@ def test_torchvision_gives_its_own_logits():
     close(outputs(model, images), expected)
 
 
+@pytest.mark.peers
 def test_heads_that_nothing_says_are_asked_for():
     models = peer("torchvision").models
     sizes = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 64, "mlp_dim": 48}

@@ -52,7 +52,7 @@ def ended(output):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="only on Linux: finds the processes in /proc")
 def test_killed_and_started_again(images):
     whole, broken = images / "whole", images / "broken"
     assert [process.wait() for process in start(images, whole)] == [0]

@@ -145,7 +145,7 @@ def test_bad_modes(mode, message):
         pass
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="JAX has it")
+@pytest.mark.skipif(BACKEND == "jax", reason="only on tensorflow and torch: JAX has it")
 def test_model_parallel_is_refused_where_keras_ignores_it():
     with (
         pytest.raises(ValueError, match="model_parallel is there on JAX alone"),
@@ -155,7 +155,7 @@ def test_model_parallel_is_refused_where_keras_ignores_it():
     assert keras.distribution.distribution() is None
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="JAX has it")
+@pytest.mark.skipif(BACKEND == "jax", reason="only on tensorflow and torch: JAX has it")
 def test_keras_distribution_is_refused_where_it_does_nothing():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
@@ -176,7 +176,7 @@ def with_normalization():
     return model, inner.get_layer("inner")
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="of TensorFlow's strategies")
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only on tensorflow: its strategies")
 def test_normalization_sees_whole_batches_in_training_alone():
     with scope("data_parallel") as devices:
         model, layer = with_normalization()
@@ -189,7 +189,7 @@ def test_normalization_sees_whole_batches_in_training_alone():
     assert synchronized == [True, True] and not layer.synchronized
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="TensorFlow and JAX normalise whole batches")
+@pytest.mark.skipif(BACKEND != "torch", reason="only on torch: others normalise whole batches")
 def test_normalization_of_parts_of_batches_is_refused(monkeypatch):
     from torch import distributed
 
@@ -206,7 +206,7 @@ def test_normalization_of_parts_of_batches_is_refused(monkeypatch):
         distributed.destroy_process_group()
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="of JAX's devices")
+@pytest.mark.skipif(BACKEND != "jax", reason="only on jax: its devices")
 def test_devices_that_do_not_divide_into_groups_are_refused():
     with (
         pytest.raises(ValueError, match="model_parallel:3 needs a multiple of 3 devices"),
@@ -215,7 +215,7 @@ def test_devices_that_do_not_divide_into_groups_are_refused():
         pass
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="of torchrun")
+@pytest.mark.skipif(BACKEND != "torch", reason="only on torch: its torchrun")
 def test_data_parallel_without_torchrun_is_refused():
     with (
         pytest.raises(ValueError, match="start them by torchrun --nproc-per-node=N"),

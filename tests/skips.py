@@ -1,0 +1,161 @@
+"""Tests that a run leaves out: every reason for a skip must be in `ALLOWED`, or the run fails.
+
+`tests/conftest.py` registers this file as a plugin. A file that is skipped counts as one test. If
+the variable TEST_RUNS names a file, a run adds a line of JSON to it, for `tests/summary.py`.
+"""
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections import Counter
+
+import pytest
+
+# Libraries to compare with. `make test` does not install them.
+PEERS = (
+    "flax",
+    "grain",
+    "keras_cv",
+    "keras_hub",
+    "sphinx",
+    "timm",
+    "torchvision",
+    "transformers",
+)
+PEER = rf"peer library (?:{'|'.join(PEERS)})\b"
+
+# How a reason starts (a regular expression), and why a run may skip the test.
+ALLOWED = (
+    (PEER, "`make test-peers` installs it"),
+    (r"only on (?:tensorflow|jax|torch)(?: and (?:jax|torch))?(?=:)", "other backends run it"),
+    (r"only on Linux(?: and macOS)?(?=:)", "other systems lack it"),
+    (r"TensorFlow is installed", "`make test-without-tensorflow` runs it"),
+    (r"of the extra `formats`", "needs `pip install .[formats]`"),
+    (r"set KERAS_TOKENLEARNER_DINOV2", "reads 88 MB of published weights"),
+    (r"Triton's server comes with nvidia-pytriton", "docs/serving.md has its environment"),
+    (r"pip install 'libtpu", "compiles for TPUs in an environment with libtpu"),
+    (r"the machine has no other address than the loopback", "needs a network"),
+    (r"this Pillow does not write (?:TIFF|AVIF)", "builds of Pillow differ"),
+)
+
+# Why tests are deselected.
+DESELECTED = {
+    "slow": "`make test-slow` runs them",
+    "once": "`make test` runs them on one backend",
+    "-m, -k": "not selected on the command line",
+}
+
+REMEDY = "Let the test run, or add the reason to ALLOWED in tests/skips.py:"
+UNMARKED = "Mark the test `pytest.mark.peers`, or `make test-peers` does not run it:"
+
+_deselected = pytest.StashKey[Counter]()
+_start = pytest.StashKey[float]()
+_record = pytest.StashKey[dict]()
+_errors = pytest.StashKey[list]()
+
+
+def peer(module):
+    """Return a library to compare with, or skip."""
+    name = module.split(".")[0]
+    if name in ("timm", "torchvision", "transformers"):
+        _import_torchvision()
+    return pytest.importorskip(module, reason=f"peer library {name}")
+
+
+def _import_torchvision():
+    """Import torchvision from PyPI next to PyTorch for CPUs, where its operators do not load.
+
+    They are built for CUDA. Its import fails when it describes the first of them, so declare them.
+    """
+    with contextlib.suppress(ModuleNotFoundError):
+        try:
+            import torchvision  # noqa: F401
+        except RuntimeError as error:
+            if "operator torchvision::" not in str(error):
+                raise
+            import torch
+
+            for name in ("nms", "qnms"):
+                schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+                torch.library.define(f"torchvision::{name}", schema)
+
+
+def judge(reports, peers_installed=False):
+    """Return allowed reasons with counts and explanations, and a line for each other skip."""
+    counts, why, errors = Counter(), dict(ALLOWED), []
+    for report in reports:
+        path, line, text = report.longrepr
+        text = text.removeprefix("Skipped: ")
+        found = next(filter(None, (re.match(pattern, text) for pattern in why)), None)
+        is_peer = bool(found) and found.re.pattern == PEER
+        is_test = isinstance(report, pytest.TestReport)
+        if not found or (is_peer and peers_installed):
+            errors.append(f"{REMEDY} {path}:{line}: {text}")
+        elif is_peer and is_test and "peers" not in report.keywords:
+            errors.append(f"{UNMARKED} {report.nodeid}")
+        else:
+            counts[found.group(), why[found.re.pattern]] += 1
+    skipped = {reason: [count, why] for (reason, why), count in sorted(counts.items())}
+    return skipped, sorted(set(errors))
+
+
+def pytest_sessionstart(session):
+    session.config.stash[_start] = time.monotonic()
+
+
+def pytest_deselected(items):
+    if not items:
+        return
+    config = items[0].config
+    counts = config.stash.setdefault(_deselected, Counter())
+    for item in items:
+        if "not slow" in config.option.markexpr and item.get_closest_marker("slow"):
+            counts["slow"] += 1
+        elif config.getoption("backends", "") and item.get_closest_marker("once"):
+            counts["once"] += 1
+        else:
+            counts["-m, -k"] += 1
+    if hasattr(config, "workeroutput"):  # a process of xdist, of which each collects every test
+        config.workeroutput["deselected"] = dict(counts)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    output = getattr(node, "workeroutput", None) or {}
+    node.config.stash[_deselected] = Counter(output.get("deselected", {}))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session):
+    config = session.config
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    stats = reporter.stats
+    skipped, errors = judge(stats.get("skipped", []), config.option.markexpr == "peers")
+    counts = config.stash.get(_deselected, Counter())
+    record = {
+        "backend": os.environ.get("KERAS_BACKEND", ""),
+        "passed": len(stats.get("passed", [])),
+        "failed": len(stats.get("failed", [])) + len(stats.get("error", [])),
+        "skipped": skipped,
+        "deselected": {name: [counts[name], DESELECTED[name]] for name in sorted(counts)},
+        "seconds": round(time.monotonic() - config.stash[_start], 1),
+    }
+    config.stash[_record], config.stash[_errors] = record, errors
+    if errors and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if os.environ.get("TEST_RUNS"):
+        with open(os.environ["TEST_RUNS"], "a") as file:
+            file.write(json.dumps(record | {"unexplained": len(errors)}) + "\n")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    record = config.stash.get(_record, {})
+    for kind in ("skipped", "deselected"):
+        for reason, (count, why) in record.get(kind, {}).items():
+            terminalreporter.write_line(f"{kind} {count}: {reason} ({why})")
+    for error in config.stash.get(_errors, []):
+        terminalreporter.write_line(f"ERROR {error}", red=True)
