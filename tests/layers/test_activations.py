@@ -22,24 +22,24 @@ X = np.linspace(-4, 4, 33).astype("float32")
         (None, X),
     ],
 )
-def test_forms(name, expected):
+def test_activation_of_each_name_equals_its_formula(name, expected):
     activation = activations.get(name)
     close(ops.convert_to_numpy(activation(ops.convert_to_tensor(X))), expected)
 
 
 @pytest.mark.parametrize("name", ["gelu_tanh", "quick_gelu", "gelu", "relu"])
-def test_names_survive(name):
+def test_activation_names_survive_serialization(name):
     assert activations.serialize(activations.get(name)) == name
     assert activations.get(activations.get(name)) is activations.get(name)
 
 
-def test_own_activations_are_registered_with_keras():
+def test_activation_of_the_package_survives_a_layer_config():
     for name in ("gelu_tanh", "quick_gelu"):
         layer = keras.layers.Dense(2, activation=activations.get(name))
         again = keras.layers.Dense.from_config(layer.get_config())
         assert again.activation is activations.get(name)
 
 
-def test_refuses_names_that_nothing_has():
+def test_activation_of_an_unknown_name_raises():
     words = ["MLP: `activation`", "activation='gelu_tan'", "Did you mean", "'gelu_tanh'"]
     refused(lambda: activations.get("gelu_tan", "MLP"), *words)

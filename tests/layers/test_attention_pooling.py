@@ -43,7 +43,7 @@ def test_attention_pooling_costs_one_query():
     ],
     ids=str,
 )
-def test_attention_pooling_refuses(arguments, words):
+def test_attention_pooling_wrong_arguments_raise(arguments, words):
     refused(
         lambda: AttentionPooling(**{"num_heads": 2, **arguments}).build((None, 5, 8)),
         "AttentionPooling: ",

@@ -34,7 +34,7 @@ def test_cells_of_any_prefix_cover_the_grid(grid):
         assert (merged.sum(1) == 1).all()
 
 
-def test_prefixes_of_powers_of_two_are_the_cells_of_that_number():
+def test_cells_prefix_of_a_power_of_two_equals_that_many_cells():
     cells = grid_cells((8, 8), 32)
     masks = cells.masks((8, 8))
     for first in (1, 2, 4, 8, 16):
@@ -46,7 +46,7 @@ def test_prefixes_of_powers_of_two_are_the_cells_of_that_number():
 @pytest.mark.parametrize(
     ("grid", "count"), [((8, 8), 8), ((8, 8), 16), ((14, 14), 49), ((4, 8), 8), ((6, 9), 6)]
 )
-def test_cells_are_those_of_a_fixed_grid_where_it_divides(grid, count):
+def test_cells_equal_a_fixed_grid_that_divides(grid, count):
     layer = FixedGrid(count)
     layer.build((None, *grid, 3))
     wanted = {tuple(row) for row in layer.cells > 0}
@@ -55,7 +55,7 @@ def test_cells_are_those_of_a_fixed_grid_where_it_divides(grid, count):
 
 
 @pytest.mark.parametrize("grid", [(14, 14), (7, 14), (16, 10)], ids=str)
-def test_cells_are_about_square_and_alike(grid):
+def test_cells_are_nearly_square_and_equal_in_size(grid):
     for count in range(1, 33):
         sizes = np.array([[b - a for a, b in box] for box in grid_cells(grid, count).boxes])
         areas = sizes.prod(1)
@@ -63,6 +63,6 @@ def test_cells_are_about_square_and_alike(grid):
         assert (sizes.max(1) <= 4 * sizes.min(1)).all(), (count, sizes)
 
 
-def test_refuses_more_cells_than_positions():
+def test_grid_cells_more_than_positions_raise():
     refused(lambda: grid_cells((2, 3), 7), "num_cells=7", "grid=(2, 3)")
     refused(lambda: grid_cells((2, 3), 0), "num_cells=0")

@@ -29,7 +29,7 @@ def tensors(queries, keys, scale):
 
 @pytest.mark.parametrize("scale", [1, 4])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_definition(shape, scale):
+def test_channel_attention_equals_its_definition(shape, scale):
     q, k, v = tensors(*shape, scale)
     weights = helpers.softmax(q[:, :, None].astype("float64") * k[:, None], axis=2)
     (found,) = to_numpy(channel_attention(*(ops.convert_to_tensor(x) for x in (q, k, v))))
@@ -58,7 +58,7 @@ def direct(q, k, v):
 
 @pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
 @pytest.mark.parametrize("scale", [1, 10])
-def test_gradients(shape, scale):
+def test_channel_attention_gradients_equal_the_direct_form(shape, scale):
     values, target = tensors(*shape, scale), array((2, shape[0], 5), 9)
 
     def after_a_step(function):

@@ -28,5 +28,5 @@ def test_names_of_cases_are_unique():
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case.name)
-def test_layer(case, check):
+def test_layer_passes_conformance(case, check):
     check(case)

@@ -33,7 +33,7 @@ def _norm(x, gamma, beta):
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-3) * gamma + beta
 
 
-def test_against_numpy():
+def test_conv_stem_equals_numpy():
     layer = ConvStem(8, ((5, 2), (6, 1), (7, 2)), activation="relu", layer_norm_epsilon=1e-3)
     layer.build((None, 9, 12, 3))
     assign_weights(layer)
@@ -58,16 +58,16 @@ def test_video_stem_equals_the_stem_of_each_frame():
 
 
 @pytest.mark.parametrize("convs", [(), 8, ((8, 0),), ((8, 2, 1),), ((8, 2.0),)], ids=str)
-def test_bad_convs(convs):
+def test_conv_stem_bad_convs_raise(convs):
     refused(lambda: ConvStem(8, convs), "ConvStem: `convs` must be", "Received: convs=")
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 3), (2, 8, 8, None)])
-def test_refuses_shapes(shape):
+def test_conv_stem_wrong_shapes_raise(shape):
     words = ["ConvStem: inputs", "(B, T, H, W, C)", f"Received: shape={shape}"]
     refused(lambda: ConvStem(8, CONVS).build(shape), *words)
 
 
-def test_refuses_channels_first():
+def test_conv_stem_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(lambda: ConvStem(8, CONVS), "ConvStem: only channels_last", "set_image_data_format")

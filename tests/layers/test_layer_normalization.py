@@ -39,7 +39,7 @@ def test_layer_normalization_equals_keras(dtype):
     keras.backend.backend() != "torch", reason="only on torch: others compile theirs"
 )
 @pytest.mark.parametrize("half", ["bfloat16", "float16"])
-def test_half_precision_is_near_to_float32(half):
+def test_layer_normalization_in_half_precision_is_near_float32(half):
     _, exact, x = both("float32")
     x, gradient = ops.cast(x, half), ops.cast(np.random.default_rng(1).normal(size=x.shape), half)
     results = []

@@ -6,7 +6,7 @@ from tests.layers.helpers import close, random_layer, refused, run
 
 
 @pytest.mark.parametrize("shape", [(2, 8), (2, 5, 8), (2, 4, 6, 8)])
-def test_multiplies_each_channel(shape):
+def test_layer_scale_multiplies_each_channel(shape):
     x = array(shape, 0)
     layer = LayerScale(0.25)
     close(run(layer, x), 0.25 * x)
@@ -16,11 +16,11 @@ def test_multiplies_each_channel(shape):
 
 
 @pytest.mark.parametrize("value", [0, -1.0, "1e-5", True, None])
-def test_refuses_values(value):
+def test_layer_scale_bad_initial_value_raises(value):
     refused(
         lambda: LayerScale(value), "LayerScale", f"initial_value={value!r}", "number above zero"
     )
 
 
-def test_refuses_unknown_channels():
+def test_layer_scale_unknown_channels_raise():
     refused(lambda: LayerScale().build((2, 5, None)), "LayerScale", "known", "(2, 5, None)")

@@ -40,7 +40,7 @@ def products(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["dense", "to heads", "from heads"])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_equals_the_layer(kind, dtype, products):
+def test_linear_equals_the_layer(kind, dtype, products):
     layer, x = made(kind, dtype)
     found, wanted = (ops.cast(y, "float32") for y in (linear(layer, x), layer(x)))
     atol = 1e-6 if dtype == "float32" else 0.03
@@ -49,7 +49,7 @@ def test_equals_the_layer(kind, dtype, products):
 
 
 @pytest.mark.parametrize("change", ["no bias", "quantized", "other dtype"])
-def test_leaves_to_the_layer_what_is_no_plain_product(change, products):
+def test_linear_of_special_layers_calls_the_layer(change, products):
     layer, x = made("dense")
     if change == "no bias":
         layer = layers.Dense(6, use_bias=False)
@@ -63,7 +63,7 @@ def test_leaves_to_the_layer_what_is_no_plain_product(change, products):
     assert not products
 
 
-def test_takes_the_update_of_lora(products):
+def test_linear_with_lora_adds_the_update(products):
     layer, x = made("dense")
     before = ops.convert_to_numpy(linear(layer, x))
     layer.enable_lora(2)

@@ -14,13 +14,13 @@ def mixer(x, weights):
     return u + helpers.mlp(helpers.layer_norm(u, *weights[2:4]), *weights[8:])
 
 
-def test_equations():
+def test_mixer_block_equals_its_equations():
     x = array((2, 5, 8), 0)
     layer = random_layer(MixerBlock(token_dim=6, channel_dim=12), x.shape)
     close(run(layer, x), mixer(x, layer.get_weights()))
 
 
-def test_channels_are_mixed_after_tokens():
+def test_mixer_block_without_token_mixing_keeps_tokens_apart():
     x = array((1, 5, 8), 0)
     layer = random_layer(MixerBlock(token_dim=6), x.shape)
     assert layer.channel_mlp.mlp_dim == 8
@@ -41,10 +41,10 @@ def test_channels_are_mixed_after_tokens():
     ],
     ids=str,
 )
-def test_refuses_arguments(arguments, words):
+def test_mixer_block_bad_arguments_raise(arguments, words):
     refused(lambda: MixerBlock(**arguments), "MixerBlock", "Received: ", *words)
 
 
 @pytest.mark.parametrize("shape", [(None, None, 8), (None, 5, None), (None, 2, 5, 8)])
-def test_refuses_shapes(shape):
+def test_mixer_block_wrong_shapes_raise(shape):
     refused(lambda: MixerBlock().build(shape), "MixerBlock: inputs must have shape", str(shape))

@@ -18,7 +18,7 @@ def test_mlp_equals_two_dense_layers(shape, output_dim):
     assert y.shape == (*shape[:-1], output_dim or 8)
 
 
-def test_gate_multiplies_the_hidden_units():
+def test_mlp_gate_multiplies_the_hidden_units():
     """SwiGLU as its paper writes it, and its cost."""
     x = array((2, 5, 8), 0)
     layer = random_layer(MLP(12, activation="silu", gated=True), x.shape)
@@ -31,7 +31,7 @@ def test_gate_multiplies_the_hidden_units():
     assert cost.elementwise == 5 * (12 + 12 + 8 + 4 * 12 + 12)  # biases, silu, product
 
 
-def test_dropout_is_after_each_dense_layer():
+def test_mlp_dropout_follows_each_dense_layer():
     x = np.ones((1, 8), "float32")
     layer = random_layer(MLP(64, 64, dropout_rate=0.5), x.shape)
     plain, dropped = run(layer, x), run(layer, x, training=True)
@@ -52,16 +52,16 @@ def test_dropout_is_after_each_dense_layer():
     ],
     ids=str,
 )
-def test_refuses_arguments(arguments, words):
+def test_mlp_bad_arguments_raise(arguments, words):
     refused(lambda: MLP(**{"mlp_dim": 8, **arguments}), "MLP", "Received: ", *words)
 
 
-def test_refuses_unknown_channels():
+def test_mlp_unknown_channels_raise():
     refused(lambda: MLP(8).build((2, None)), "MLP", "known", "(2, None)")
 
 
 @pytest.mark.parametrize("norm", ["layer_norm", "rms_norm"])
-def test_inner_norm_is_before_the_last_layer_and_biases_are_optional(norm):
+def test_mlp_inner_norm_precedes_the_last_layer_and_biases_are_optional(norm):
     x = array((2, 5, 8), 0)
     layer = MLP(12, activation="silu", gated=True, use_bias=False, inner_norm=norm)
     random_layer(layer, x.shape)

@@ -25,7 +25,7 @@ def both(key_dim, **arguments):
 
 
 @pytest.mark.parametrize(("queries", "keys", "key_dim"), SIZES)
-def test_equals_that_of_keras_also_in_training(queries, keys, key_dim):
+def test_multi_head_attention_equals_keras_also_in_training(queries, keys, key_dim):
     ours, theirs = both(key_dim)
     random = np.random.default_rng(0)
     query, value = (random.normal(size=(2, n, 12)).astype("float32") for n in (queries, keys))
@@ -47,7 +47,7 @@ CALLS = ["mask", "query_mask", "causal", "scores", "dropout", "float16", "bfloat
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_other_arguments_equal_keras(call):
+def test_multi_head_attention_with_masks_scores_and_dtypes_equals_keras(call):
     if call == "bfloat16" and keras.backend.backend() == "torch":
         pytest.skip("only on tensorflow and jax: on torch it is ours")
     arguments = {name: {"dtype": f"mixed_{name}"} for name in ("float16", "bfloat16")}
@@ -65,7 +65,7 @@ def test_other_arguments_equal_keras(call):
 
 
 @pytest.mark.parametrize("tokens", [20, 1100])
-def test_bfloat16_is_as_near_to_float32_as_that_of_keras(tokens):
+def test_bfloat16_attention_is_as_near_to_float32_as_keras(tokens):
     exact, _ = both(8)
     ours, theirs = both(8, dtype="mixed_bfloat16")
     start = exact.get_weights()
@@ -88,7 +88,7 @@ def test_bfloat16_is_as_near_to_float32_as_that_of_keras(tokens):
 @pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="only on torch: others have no fused attention"
 )
-def test_torch_keeps_its_fused_attention_where_that_is_better(monkeypatch):
+def test_torch_attention_is_fused_except_short_bfloat16(monkeypatch):
     import torch
 
     called, fused = [], torch.nn.functional.scaled_dot_product_attention
@@ -110,7 +110,7 @@ def test_torch_keeps_its_fused_attention_where_that_is_better(monkeypatch):
     keras.backend.backend() != "jax", reason="only on jax: others take all heads at once"
 )
 @pytest.mark.parametrize(("tokens", "weights"), [(256, 256 * 256), (3000, 1000 * 3000)])
-def test_jax_holds_the_weights_of_a_piece_of_one_head(tokens, weights, monkeypatch):
+def test_jax_attention_holds_the_weights_of_one_head_or_piece(tokens, weights, monkeypatch):
     import jax
 
     layer, _ = both(8)
@@ -187,7 +187,7 @@ ADDED = {
 
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("name", ADDED)
-def test_additions_are_as_written_on_every_path(name, tokens):
+def test_attention_additions_equal_their_equations_on_every_path(name, tokens):
     added = ADDED[name]
     norm = rms_norm if "rms_norm" in added.values() else layer_norm
     x = array((2, tokens, 12), 0)
@@ -204,7 +204,7 @@ def test_additions_are_as_written_on_every_path(name, tokens):
 
 
 @pytest.mark.parametrize("tokens", TOKENS[1:])
-def test_additions_train_alike_on_the_fast_path_and_on_that_of_keras(tokens):
+def test_attention_additions_train_alike_on_the_fast_path_and_the_keras_path(tokens):
     x, target = array((2, 2, tokens, 12), 0)
     trained, start = [], None
     for masked in (False, True):
@@ -222,7 +222,7 @@ def test_additions_train_alike_on_the_fast_path_and_on_that_of_keras(tokens):
         assert np.abs(one - before).max() > 1e-6
 
 
-def test_additions_are_counted():
+def test_attention_additions_add_elementwise_operations_to_the_cost():
     plain, added = MultiHeadAttention(3, 4), MultiHeadAttention(3, 4, **ADDED["all"])
     for layer in (plain, added):
         layer.build((None, 5, 12), (None, 5, 12))
@@ -233,7 +233,7 @@ def test_additions_are_counted():
     assert other.elementwise - one.elementwise == more
 
 
-def test_additions_are_refused_where_nothing_reads_them():
+def test_attention_additions_without_effect_raise():
     layer = MultiHeadAttention(3, 4)
     x = array((2, 5, 12), 0)
     refused(lambda: layer(x, x, rotation=rotation_table(5, 4)), "rotation", "rotary=None")
@@ -270,7 +270,7 @@ def test_key_bias_is_added_to_the_logits_of_each_key(tokens):
     np.testing.assert_allclose(compiled, expected, atol=2e-5)
 
 
-def test_key_bias_goes_with_mask_scores_and_dropout():
+def test_key_bias_works_with_mask_scores_and_dropout():
     layer, _ = both(4)
     random = np.random.default_rng(0)
     x = random.normal(size=(2, 6, 12)).astype("float32")
@@ -291,7 +291,7 @@ def test_key_bias_goes_with_mask_scores_and_dropout():
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-def test_key_bias_in_half_precision(dtype):
+def test_key_bias_in_half_precision_is_near_float32(dtype):
     layer, _ = both(4, dtype=dtype)
     random = np.random.default_rng(0)
     x = random.normal(size=(2, 20, 12)).astype("float32")
@@ -330,7 +330,7 @@ def test_key_bias_gets_its_gradient(tokens):
     assert step == pytest.approx((loss(1e-4) - loss(-1e-4)) / 2e-4, rel=1e-3, abs=1e-7)
 
 
-def test_key_bias_goes_with_the_causal_mask():
+def test_key_bias_works_with_the_causal_mask():
     layer, _ = both(4)
     random = np.random.default_rng(0)
     x = random.normal(size=(2, 6, 12)).astype("float32")

@@ -36,7 +36,7 @@ def test_patch_embedding_equals_patch_times_kernel(kind, patch, shape, grid):
     close(tokens, project_patches(x, patch, *layer.get_weights()))
 
 
-def test_pixels_that_fill_no_patch_are_left_out():
+def test_patch_embedding_ignores_pixels_outside_whole_patches():
     x = array((1, 20, 20, 3), 0)
     layer = random_layer(PatchEmbedding(5, (8, 8)), x.shape)
     assert layer.compute_output_shape((None, 512, 20, 3)) == (None, 64, 2, 5)
@@ -56,7 +56,7 @@ def test_pixels_that_fill_no_patch_are_left_out():
     ],
     ids=str,
 )
-def test_refuses_arguments(kind, arguments, words):
+def test_patch_and_tubelet_embedding_bad_arguments_raise(kind, arguments, words):
     arguments = {"hidden_dim": 8, **arguments}
     refused(lambda: kind(**arguments), kind.__name__, "Received: ", *words)
 
@@ -72,12 +72,12 @@ def test_refuses_arguments(kind, arguments, words):
     ],
     ids=str,
 )
-def test_refuses_shapes(kind, shape, words):
+def test_patch_and_tubelet_embedding_wrong_shapes_raise(kind, shape, words):
     refused(lambda: kind(8).build(shape), kind.__name__, "Received: ", *words)
     refused(lambda: kind(8).compute_output_shape(shape), kind.__name__, "Received: ", *words)
 
 
 @pytest.mark.parametrize("kind", [PatchEmbedding, TubeletEmbedding])
-def test_refuses_channels_first(kind):
+def test_patch_and_tubelet_embedding_channels_first_raises(kind):
     keras.config.set_image_data_format("channels_first")
     refused(lambda: kind(8), f"{kind.__name__}: only channels_last", "set_image_data_format")

@@ -25,7 +25,7 @@ def interpolate(table, grid):
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 8), (2, 3, 4, 6, 8)])
-def test_adds_the_table(shape):
+def test_position_embedding_adds_the_table(shape):
     x = array(shape, 0)
     layer = random_layer(PositionEmbedding(), shape)
     close(run(layer, x), x + layer.get_weights()[0])
@@ -59,7 +59,7 @@ def test_sincos_gives_each_axis_its_share_of_the_channels(shape):
         ((2, 4, 4), (4, 3, 6)),
     ],
 )
-def test_resizes_linearly_with_aligned_corners(old, new):
+def test_resize_positions_is_linear_with_aligned_corners(old, new):
     table = array((*old, 3), 0)
     found = resize_positions(table, new)
     close(found, interpolate(table, new))
@@ -67,7 +67,7 @@ def test_resizes_linearly_with_aligned_corners(old, new):
 
 
 @pytest.mark.parametrize("new", [(2, 2), (7, 11), (24, 3)])
-def test_corners_are_exact(new):
+def test_resize_positions_keeps_corners_exactly(new):
     table = array((5, 4, 3), 0)
     found = resize_positions(table, new)
     for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
@@ -89,7 +89,7 @@ def model(grid):
 
 @pytest.mark.parametrize("name", ["model.weights.h5", "model.keras"])
 @pytest.mark.parametrize("new", [(4, 4), (3, 6), (2, 5, 3)])
-def test_resizes_on_load(tmp_path, name, new):
+def test_position_embedding_is_resized_on_load(tmp_path, name, new):
     old = model((4, 4))
     old.set_weights([array((4, 4, 8), 0)])
     old.save_weights(tmp_path / name) if name.endswith("h5") else old.save(tmp_path / name)
@@ -99,7 +99,7 @@ def test_resizes_on_load(tmp_path, name, new):
     close(loaded.get_weights()[0], np.broadcast_to(expected, (*new, 8)))
 
 
-def test_tables_in_bfloat16_are_saved_and_loaded(tmp_path):
+def test_position_table_in_bfloat16_is_saved_and_loaded(tmp_path):
     keras.config.set_dtype_policy("bfloat16")
     old, loaded = model((4, 4)), model((4, 4))
     old.set_weights([array((4, 4, 8), 0)])
@@ -110,7 +110,7 @@ def test_tables_in_bfloat16_are_saved_and_loaded(tmp_path):
     assert np.abs(expected).max() > 1
 
 
-def test_refuses_to_resize_a_video_to_an_image(tmp_path):
+def test_resize_positions_of_a_video_to_an_image_raises(tmp_path):
     words = ["positions of a video", "(2, 4, 4, 8)", "grid=(4, 4)"]
     refused(lambda: resize_positions(array((2, 4, 4, 8), 0), (4, 4)), "Received: ", *words)
     model((2, 4, 4)).save_weights(tmp_path / "model.weights.h5")
@@ -118,7 +118,7 @@ def test_refuses_to_resize_a_video_to_an_image(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 8), (2, None, 4, 8), (2, 4, 4, None)])
-def test_refuses_shapes(shape):
+def test_position_embedding_wrong_shapes_raise(shape):
     refused(
         lambda: PositionEmbedding().build(shape),
         "PositionEmbedding: inputs must have shape (B, H, W, C) or (B, T, H, W, C)",
@@ -126,14 +126,14 @@ def test_refuses_shapes(shape):
     )
 
 
-def test_refuses_initializers():
+def test_position_embedding_bad_initializers_raise():
     words = ["PositionEmbedding: ", "Received: initializer='sincosine'", "Did you mean 'sincos'?"]
     refused(lambda: PositionEmbedding("sincosine"), *words)
     words = ["initializer='sincos' needs 6 channels", "Received: shape=(2, 3, 4, 5)"]
     refused(lambda: sincos_positions((2, 3, 4, 5)), *words)
 
 
-def test_refuses_channels_first():
+def test_position_embedding_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(
         lambda: PositionEmbedding().build((2, 4, 4, 8)), "PositionEmbedding: only channels_last"

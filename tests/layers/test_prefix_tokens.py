@@ -7,7 +7,7 @@ from tests.layers.helpers import random_layer, refused, run
 
 
 @pytest.mark.parametrize("num_tokens", [1, 3])
-def test_puts_the_same_tokens_before_every_example(num_tokens):
+def test_prefix_tokens_precede_every_example(num_tokens):
     x = array((2, 5, 8), 0)
     layer = random_layer(PrefixTokens(num_tokens), x.shape)
     y = run(layer, x)
@@ -17,10 +17,10 @@ def test_puts_the_same_tokens_before_every_example(num_tokens):
 
 
 @pytest.mark.parametrize("num_tokens", [0, "1", True, 2.5])
-def test_refuses_arguments(num_tokens):
+def test_prefix_tokens_bad_arguments_raise(num_tokens):
     refused(lambda: PrefixTokens(num_tokens), "PrefixTokens", f"num_tokens={num_tokens!r}")
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 8), (2, 8), (2, 5, None)])
-def test_refuses_shapes(shape):
+def test_prefix_tokens_wrong_shapes_raise(shape):
     refused(lambda: PrefixTokens().build(shape), "PrefixTokens", "(B, N, C)", f"shape={shape}")

@@ -7,20 +7,20 @@ from tests.layers import helpers
 from tests.layers.helpers import close, random_layer, refused, run
 
 
-def test_prior_attention_equals_the_sum():
+def test_prior_attention_equals_the_weighted_sum_of_values():
     x = array((2, 5, 8), 0)
     layer = random_layer(PriorAttention(), x.shape)
     table, kernel = layer.get_weights()
     close(run(layer, x), helpers.softmax(table, -1) @ (x @ kernel))
 
 
-def test_weights_do_not_depend_on_the_tokens():
+def test_prior_attention_weights_do_not_depend_on_the_tokens():
     x, y = array((2, 5, 8), 0), array((2, 5, 8), 1)
     layer = random_layer(PriorAttention(), x.shape)
     close(run(layer, x + y), run(layer, x) + run(layer, y))
 
 
-def test_starts_near_the_average():
+def test_prior_attention_untrained_is_near_the_average():
     x = array((2, 5, 8), 0)
     layer = PriorAttention()
     layer.build(x.shape)
@@ -29,5 +29,5 @@ def test_starts_near_the_average():
 
 
 @pytest.mark.parametrize("shape", [(None, None, 8), (None, 5, None), (None, 2, 5, 8)])
-def test_refuses_shapes(shape):
+def test_prior_attention_wrong_shapes_raise(shape):
     refused(lambda: PriorAttention().build(shape), "PriorAttention: inputs must have", str(shape))

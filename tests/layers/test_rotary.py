@@ -77,7 +77,7 @@ def test_rotary_rotates_pairs_as_complex_numbers_do(name, layout):
     close(apply(layer, (3, 5), x), rotated(x, coordinates, axial(12, 2, 50.0), layout))
 
 
-def test_rotary_of_prefix_tokens_and_left_over_channels_is_nothing():
+def test_rotary_leaves_prefix_tokens_and_left_over_channels_unchanged():
     x = array((3 + 12, 10), 0)  # a head of 10 channels has 2 for each of three axes, and 4 besides
     layer = RotaryPositions(1, num_prefix_tokens=3, theta=7.0)
     found = apply(layer, (2, 2, 3), x)
@@ -133,7 +133,7 @@ def test_rotary_maps_put_tokens_at_their_centres_of_mass():
         close(found[0], x[0, 0, 0])
 
 
-def test_rotary_costs_only_what_is_not_known_before():
+def test_rotary_cost_of_a_known_grid_is_zero():
     layer = RotaryPositions(2, 1)
     layer.build((None, 2, 4, 16))
     assert count(layer, (2, 4, 16)).macs == count(layer, (2, 4, 16)).elementwise == 0
@@ -166,7 +166,7 @@ def test_rotary_costs_only_what_is_not_known_before():
     ],
     ids=str,
 )
-def test_rotary_refuses(arguments, shape, words):
+def test_rotary_bad_arguments_raise(arguments, shape, words):
     def make():
         layer = RotaryPositions(2, **arguments)
         if shape is not None:

@@ -27,7 +27,7 @@ def test_self_attention_equals_the_sum_of_each_head(arguments):
     close(run(layer, x), self_attention(x, layer.get_weights(), 2))
 
 
-def test_one_channel_per_head_equals_scaled_vector_attention():
+def test_self_attention_of_one_channel_per_head_equals_scaled_vector_attention():
     from keras_tokenlearner.layers import VectorAttention
 
     x = array((2, 5, 8), 0)
@@ -46,11 +46,11 @@ def test_one_channel_per_head_equals_scaled_vector_attention():
     ],
     ids=str,
 )
-def test_refuses_arguments(arguments, words):
+def test_self_attention_bad_arguments_raise(arguments, words):
     refused(lambda: SelfAttention(**arguments), "SelfAttention", "Received: ", *words)
 
 
 @pytest.mark.parametrize("shape", [(None, 5, 9), (None, 5, None), (None, 2, 5, 8)])
-def test_refuses_shapes(shape):
+def test_self_attention_wrong_shapes_raise(shape):
     layer = SelfAttention(num_heads=2, key_dim=4)
     refused(lambda: layer.build(shape), "SelfAttention", "Received: ")

@@ -44,7 +44,7 @@ def test_space_time_attention_equals_the_sum_over_each_axis(over, attention):
 
 @pytest.mark.parametrize("attention", ["multi_head", "vector"])
 @pytest.mark.parametrize("over", ["spatial", "temporal", "joint"])
-def test_changed_token_reaches_only_its_axis(over, attention):
+def test_space_time_attention_mixes_tokens_of_its_axis_only(over, attention):
     x = array((1, T, H, W, C), 0)
     changed = x.copy()
     changed[0, 1, 0, 2] += 1
@@ -70,17 +70,17 @@ def test_changed_token_reaches_only_its_axis(over, attention):
     ],
     ids=str,
 )
-def test_refuses_arguments(arguments, words):
+def test_space_time_attention_bad_arguments_raise(arguments, words):
     arguments = {"over": "joint", **arguments}
     refused(lambda: SpaceTimeAttention(**arguments), "SpaceTimeAttention", "Received: ", *words)
 
 
 @pytest.mark.parametrize("shape", [(None, 4, 6, 8), (None, 2, 4, 6, None)])
-def test_refuses_shapes(shape):
+def test_space_time_attention_wrong_shapes_raise(shape):
     layer = SpaceTimeAttention("joint")
     refused(lambda: layer.build(shape), "SpaceTimeAttention: inputs must have shape", str(shape))
 
 
-def test_refuses_channels_first():
+def test_space_time_attention_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(lambda: SpaceTimeAttention("joint"), "SpaceTimeAttention: only channels_last")

@@ -24,7 +24,7 @@ def cells(x, rows, columns):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("grid", [(4, 6), (2, 4, 6)])
-def test_videos_give_the_tokens_of_every_frame_in_order(kind, grid):
+def test_token_alternatives_on_videos_return_tokens_in_frame_order(kind, grid):
     x = array((2, 2, 4, 6, 8), 0)
     image = random_layer(kind(), (2, 4, 6, 8))
     expected = np.concatenate([run(image, x[:, 0]), run(image, x[:, 1])], axis=1)
@@ -90,7 +90,7 @@ def test_pooled_tokens_is_an_mlp_of_the_average():
     ],
     ids=str,
 )
-def test_refuses_arguments(kind, arguments, words):
+def test_token_alternatives_bad_arguments_raise(kind, arguments, words):
     refused(lambda: kind(**arguments), kind.__name__, "Received: ", *words)
 
 
@@ -105,7 +105,7 @@ def test_refuses_arguments(kind, arguments, words):
     ],
     ids=str,
 )
-def test_refuses_shapes(kind, grid, shape, words):
+def test_token_alternatives_wrong_shapes_raise(kind, grid, shape, words):
     refused(lambda: kind(grid=grid).build(shape), kind.__name__, "Received: ", *words)
 
 
@@ -117,11 +117,11 @@ def test_refuses_shapes(kind, grid, shape, words):
     ],
     ids=str,
 )
-def test_refuses_frames_that_are_too_small(layer, words):
+def test_token_alternatives_on_too_small_frames_raise(layer, words):
     refused(lambda: layer.build((2, 4, 2, 8)), type(layer).__name__, "Received: ", *words)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_refuses_channels_first(kind):
+def test_token_alternatives_channels_first_raises(kind):
     keras.config.set_image_data_format("channels_first")
     refused(kind, f"{kind.__name__}: only channels_last", "set_image_data_format")

@@ -41,7 +41,7 @@ FORMS = [
 ]
 
 
-def test_agrees_with_the_authors_code():
+def test_token_fuser_equals_the_authors_code():
     reference = helpers.Reference("fuser")
     tokens, x = reference.inputs
     layer = TokenFuser(beta="mlp", grid=(6, 6))
@@ -62,7 +62,7 @@ def test_agrees_with_the_authors_code():
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_equation_2_on_videos(form):
+def test_token_fuser_on_videos_equals_equation_2(form):
     tokens, x = array((2, 6, 8), 0), array((2, 2, 4, 5, 8), 1)
     layer = random_layer(TokenFuser(dropout_rate=0.5, **form), tokens.shape, x.shape)
     expected = equation_2(tokens, x, layer.get_weights(), **form)
@@ -74,13 +74,13 @@ def test_equation_2_on_videos(form):
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_equation_2_on_images(form):
+def test_token_fuser_on_images_equals_equation_2(form):
     tokens, x = array((2, 3, 8), 0), array((2, 4, 5, 8), 1)
     layer = random_layer(TokenFuser(**form), tokens.shape, x.shape)
     close(run(layer, tokens, x), equation_2(tokens, x[:, None], layer.get_weights(), **form)[:, 0])
 
 
-def test_global_mixing_is_over_the_tokens_of_all_frames():
+def test_token_fuser_global_mixing_has_weights_over_all_frames():
     layer = TokenFuser(mixing="global", norm="none")
     layer.build((2, 6, 8), (2, 2, 4, 5, 8))
     assert layer.mix.kernel.shape == (6, 6)
@@ -88,12 +88,12 @@ def test_global_mixing_is_over_the_tokens_of_all_frames():
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_starts_as_the_identity(form):
+def test_token_fuser_untrained_is_the_identity(form):
     tokens, x = array((2, 6, 8), 0), array((2, 2, 4, 5, 8), 1)
     np.testing.assert_array_equal(run(TokenFuser(**form), tokens, x), x)
 
 
-def test_dropout_is_of_what_is_added():
+def test_token_fuser_dropout_drops_the_added_term_only():
     tokens, x = array((2, 3, 8), 0), array((2, 4, 5, 8), 1)
     layer = random_layer(TokenFuser(dropout_rate=0.5), tokens.shape, x.shape)
     added = run(layer, tokens, x) - x
@@ -116,7 +116,7 @@ def test_dropout_is_of_what_is_added():
     ],
     ids=str,
 )
-def test_refuses_arguments(arguments, words):
+def test_token_fuser_bad_arguments_raise(arguments, words):
     refused(lambda: TokenFuser(**arguments), "TokenFuser", "Received: ", *words)
 
 
@@ -131,11 +131,11 @@ def test_refuses_arguments(arguments, words):
     ],
     ids=str,
 )
-def test_refuses_shapes(tokens_shape, inputs_shape, words):
+def test_token_fuser_wrong_shapes_raise(tokens_shape, inputs_shape, words):
     layer = TokenFuser()
     refused(lambda: layer.build(tokens_shape, inputs_shape), "TokenFuser", "Received: ", *words)
 
 
-def test_refuses_channels_first():
+def test_token_fuser_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(TokenFuser, "TokenFuser: only channels_last", "set_image_data_format")

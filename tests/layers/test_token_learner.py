@@ -38,7 +38,7 @@ def oracle(x, layer):
     "name, arguments",
     [("v10_sum", {"pooling": "sum"}), ("v10_mean", {}), ("v11", {"attention": "mlp"})],
 )
-def test_agrees_with_the_authors_code(name, arguments):
+def test_token_learner_equals_the_authors_code(name, arguments):
     reference = helpers.Reference(name)
     norm = reference("LayerNorm_0/scale", "LayerNorm_0/bias")
     if name == "v11":
@@ -54,7 +54,7 @@ def test_agrees_with_the_authors_code(name, arguments):
 
 
 @pytest.mark.parametrize("arguments", FORMS, ids=str)
-def test_equation_1_on_images(arguments):
+def test_token_learner_on_images_equals_equation_1(arguments):
     x = array((2, 4, 6, 8), 0)
     layer = random_layer(TokenLearner(3, **arguments), x.shape)
     tokens, maps = run(layer, x, return_maps=True)
@@ -66,7 +66,7 @@ def test_equation_1_on_images(arguments):
 
 @pytest.mark.parametrize("arguments", FORMS, ids=str)
 @pytest.mark.parametrize("grid", [(4, 6), (2, 4, 6)])
-def test_videos_give_the_tokens_of_every_frame_in_order(arguments, grid):
+def test_token_learner_on_videos_returns_tokens_in_frame_order(arguments, grid):
     x = array((2, 2, 4, 6, 8), 0)
     layer = random_layer(TokenLearner(3, **arguments), x.shape)
     tokens, maps = run(layer, x, return_maps=True)
@@ -83,7 +83,7 @@ def test_videos_give_the_tokens_of_every_frame_in_order(arguments, grid):
 
 @pytest.mark.parametrize("arguments", FORMS, ids=str)
 @pytest.mark.parametrize("shape", [(2, 4, 6, 8), (4, 6, 8)])
-def test_space_time_learns_over_the_whole_volume(arguments, shape):
+def test_token_learner_over_space_time_learns_over_the_whole_volume(arguments, shape):
     x = array((2, *shape), 0)
     layer = random_layer(TokenLearner(3, over="space_time", **arguments), x.shape)
     tokens, maps = run(layer, x, return_maps=True)
@@ -94,7 +94,7 @@ def test_space_time_learns_over_the_whole_volume(arguments, shape):
     assert tokens.shape == (2, 3, 8) and maps.shape == (2, *shape[:-1], 3)
 
 
-def test_sum_is_mean_times_the_number_of_positions():
+def test_sum_pooling_equals_mean_times_positions():
     x = array((2, 4, 6, 8), 0)
     mean, total = (
         run(random_layer(TokenLearner(3, pooling=pooling), x.shape), x)
@@ -103,13 +103,13 @@ def test_sum_is_mean_times_the_number_of_positions():
     close(total, 24 * mean, atol=1e-4)
 
 
-def test_maps_weight_the_input_as_it_came():
+def test_token_maps_weight_the_input_before_its_norm():
     x = array((1, 4, 6, 8), 0)
     layer = random_layer(TokenLearner(3), x.shape)
     close(run(layer, 100 * x), 100 * run(layer, x), atol=1e-3)  # the norm hides the scale
 
 
-def test_dropout_acts_in_training_alone():
+def test_token_learner_dropout_acts_in_training_only():
     x = array((2, 4, 6, 8), 0)
     layer = random_layer(TokenLearner(3, attention="mlp", dropout=0.5), x.shape)
     close(run(layer, x, training=False), oracle(x, layer)[0])
@@ -160,7 +160,7 @@ def test_position_bias_trained_is_added_before_the_softmax():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
-def test_first_tokens_untrained_average_the_whole_picture(count):
+def test_first_tokens_untrained_average_the_whole_image(count):
     """Each prefix is the averages of as many cells, which hold every position once."""
     x = array((2, 4, 6, 8), 0)
     layer = TokenLearner(5, "mlp", position_bias=True)
@@ -203,12 +203,12 @@ def test_position_bias_saved_is_resized_for_another_grid(tmp_path):
     ],
     ids=str,
 )
-def test_position_bias_refuses_grids(arguments, shape, words):
+def test_position_bias_with_unknown_or_small_grid_raises(arguments, shape, words):
     layer = TokenLearner(5, "mlp", position_bias=True, **arguments)
     refused(lambda: layer.build(shape), "TokenLearner", "Received: ", *words)
 
 
-def test_first_tokens_are_refused_beyond_those_there_are():
+def test_num_tokens_of_a_call_out_of_range_raises():
     x = array((2, 4, 6, 8), 0)
     layer = TokenLearner(5, "mlp", position_bias=True)
     refused(lambda: layer(x, num_tokens=6), "TokenLearner", "num_tokens=6 of 5")
@@ -218,7 +218,7 @@ def test_first_tokens_are_refused_beyond_those_there_are():
 
 
 @pytest.mark.parametrize("attention", ["conv", "mlp"])
-def test_never_builds_the_product_of_maps_and_pixels(attention):
+def test_token_learner_never_builds_the_product_of_maps_and_pixels(attention):
     x = array((2, 8, 10, 32), 0)
     layer = random_layer(TokenLearner(8, attention, bottleneck_dim=4), x.shape)
     product = 2 * 8 * 80 * 32
@@ -250,7 +250,7 @@ def test_never_builds_the_product_of_maps_and_pixels(attention):
     ],
     ids=str,
 )
-def test_refuses_arguments(arguments, words):
+def test_token_learner_bad_arguments_raise(arguments, words):
     refused(lambda: TokenLearner(**arguments), "TokenLearner", "Received: ", *words)
 
 
@@ -266,12 +266,12 @@ def test_refuses_arguments(arguments, words):
     ],
     ids=str,
 )
-def test_refuses_shapes(grid, shape, words):
+def test_token_learner_wrong_shapes_raise(grid, shape, words):
     layer = TokenLearner(3, grid=grid)
     refused(lambda: layer.build(shape), "TokenLearner", "Received: ", *words)
 
 
-def test_refuses_channels_first():
+def test_token_learner_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(TokenLearner, "TokenLearner: only channels_last", "set_image_data_format")
 
@@ -280,7 +280,7 @@ def test_refuses_channels_first():
     keras.backend.backend() != "torch", reason="only on torch: others compile their constants"
 )
 @pytest.mark.parametrize("pooling", ["mean", "sum"])
-def test_torch_waits_for_no_number_on_its_way_to_a_gpu(pooling):
+def test_token_learner_on_torch_copies_no_number_to_the_gpu(pooling):
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Operations(TorchDispatchMode):

@@ -10,7 +10,7 @@ from tests.layers import helpers
 from tests.layers.helpers import close, random_layer, refused, run
 
 
-def test_agrees_with_the_authors_code():
+def test_transformer_block_equals_the_authors_code():
     reference = helpers.Reference("block")
     norms = [reference(f"LayerNorm_{index}/scale", f"LayerNorm_{index}/bias") for index in (0, 1)]
     attention = reference(
@@ -30,7 +30,7 @@ def test_agrees_with_the_authors_code():
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_equations(masked):
+def test_transformer_block_equals_its_equations(masked):
     x = array((2, 5, 8), 0)
     mask = (array((2, 5, 5), 1) > -0.5) | np.eye(5, dtype=bool) if masked else None
     layer = random_layer(TransformerBlock(num_heads=2), x.shape)
@@ -52,7 +52,7 @@ def take_weights(layer, plain):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_num_patches_tokens_count_as_often_as_they_stand_for_patches(masked):
+def test_num_patches_block_equals_a_plain_block_on_copies_of_tokens(masked):
     """A block in proportion on 3 tokens is the plain block on 4 copies of each."""
     x = array((2, 5, 8), 0)
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
@@ -68,7 +68,7 @@ def test_num_patches_tokens_count_as_often_as_they_stand_for_patches(masked):
     close(run(layer, x), run(plain, x))
 
 
-def test_num_patches_fewer_tokens_stand_for_more_patches():
+def test_num_patches_with_fewer_tokens_weighs_each_more():
     x = array((2, 5, 8), 0)
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
     layer = TransformerBlock(num_heads=2, num_patches=12, num_prefix_tokens=2)
@@ -123,7 +123,7 @@ def test_stochastic_depth_drops_whole_examples_in_training():
     close(trained[~dropped], 2 * branch[~dropped], atol=1e-4)
 
 
-def test_stochastic_depth_and_dropout_leave_inference_alone():
+def test_stochastic_depth_and_dropout_do_not_change_inference():
     x = array((2, 5, 8), 0)
     rates = {"drop_path_rate": 0.5, "dropout_rate": 0.5, "attention_dropout_rate": 0.5}
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
@@ -133,7 +133,7 @@ def test_stochastic_depth_and_dropout_leave_inference_alone():
 
 
 @pytest.mark.parametrize("rate", ["dropout_rate", "attention_dropout_rate"])
-def test_dropouts_change_training_outputs(rate):
+def test_dropout_rates_change_training_outputs(rate):
     x = array((2, 5, 8), 0)
     layer = random_layer(TransformerBlock(num_heads=2, **{rate: 0.5}), x.shape)
     assert np.abs(run(layer, x, training=True) - run(layer, x)).max() > 1e-3
@@ -156,7 +156,7 @@ def test_dropouts_change_training_outputs(rate):
     ],
     ids=str,
 )
-def test_refuses_arguments(arguments, words):
+def test_transformer_block_bad_arguments_raise(arguments, words):
     arguments = {"num_heads": 2, **arguments}
     refused(lambda: TransformerBlock(**arguments), "TransformerBlock", "Received: ", *words)
 
@@ -170,7 +170,7 @@ def test_refuses_arguments(arguments, words):
     ],
     ids=str,
 )
-def test_refuses_shapes(shape, words):
+def test_transformer_block_wrong_shapes_raise(shape, words):
     layer = TransformerBlock(num_heads=3)
     refused(lambda: layer.build(shape), "TransformerBlock", "Received: ", *words)
 
@@ -201,7 +201,7 @@ def test_flash_attention_is_off_on_tpus(monkeypatch):
         {"rotary": "half"},
     ],
 )
-def test_block_refuses_what_vector_attention_does_not_read(changes):
+def test_transformer_block_options_without_effect_on_vector_attention_raise(changes):
     ((name, value),) = changes.items()
     refused(
         lambda: TransformerBlock(2, attention="vector", **changes),
@@ -210,6 +210,6 @@ def test_block_refuses_what_vector_attention_does_not_read(changes):
     )
 
 
-def test_block_refuses_a_rotation_without_a_layout():
+def test_transformer_block_rotation_without_rotary_raises():
     x, table = array((2, 5, 8), 0), array((2, 5, 1, 8), 1)
     refused(lambda: TransformerBlock(2)(x, table), "rotation", "rotary=None")

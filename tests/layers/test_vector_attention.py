@@ -36,7 +36,7 @@ def expected(layer, z, y, mask=None):
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("length", [1, 16, 21, 48])
-def test_equation_3(form, length):
+def test_vector_attention_equals_equation_3(form, length):
     z = array((2, length, 8), 0)
     layer = random_layer(VectorAttention(**form), z.shape)
     close(run(layer, z), expected(layer, z, z))
@@ -44,14 +44,14 @@ def test_equation_3(form, length):
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("batch", [1, 2])
-def test_masks(form, batch):
+def test_vector_attention_with_mask_equals_equation_3(form, batch):
     z, y = array((2, 21, 8), 0), array((2, 18, 7), 1)
     mask = array((batch, 21, 18), 2) > -0.5
     layer = random_layer(VectorAttention(**form), z.shape, y.shape)
     close(run(layer, z, y, attention_mask=mask), expected(layer, z, y, mask))
 
 
-def test_single_visible_token_returns_its_value():
+def test_vector_attention_of_one_visible_token_returns_its_value():
     z = array((2, 5, 8), 0)
     layer = random_layer(VectorAttention(), z.shape)
     kernel, bias = layer.get_weights()[4:]
@@ -62,7 +62,7 @@ def test_single_visible_token_returns_its_value():
 
 
 @pytest.mark.parametrize("form", FORMS[:3], ids=str)
-def test_weights_sum_to_one_over_tokens_for_every_channel(form):
+def test_vector_attention_weights_sum_to_one_for_every_channel(form):
     z = array((2, 21, 8), 0)
     layer = random_layer(VectorAttention(**form), z.shape)
     bias = array(layer.value_dense.bias.shape, 9)
@@ -112,7 +112,7 @@ def gradient_step(layer, inputs, masked, target, weights):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_gradients_are_those_of_the_direct_form(form, masked):
+def test_vector_attention_gradients_equal_the_direct_form(form, masked):
     z = array((2, 21, 8), 0)
     inputs = [z, array((2, 21, 21), 1) > -0.5] if masked else z
     layer = random_layer(VectorAttention(**form), z.shape)
@@ -123,7 +123,7 @@ def test_gradients_are_those_of_the_direct_form(form, masked):
     assert all(np.abs(a - b).max() > 1e-5 for a, b in zip(found[:2], weights[:2], strict=True))
 
 
-def test_mixed_precision_with_gamma_and_mask_inside_fit():
+def test_vector_attention_in_mixed_precision_with_gamma_and_mask_trains():
     keras.config.set_dtype_policy("mixed_bfloat16")
     z, mask = array((2, 21, 8), 0), array((2, 21, 21), 1) > -0.5
     layer = random_layer(VectorAttention(gamma=True), z.shape)
@@ -134,7 +134,7 @@ def test_mixed_precision_with_gamma_and_mask_inside_fit():
 
 
 @pytest.mark.parametrize("gamma", [False, True])
-def test_memory_grows_with_tokens_not_with_their_square(gamma):
+def test_vector_attention_memory_grows_with_tokens_not_their_square(gamma):
     z = array((1, 256, 8), 0)
     layer = random_layer(VectorAttention(gamma=gamma), z.shape)
     direct = 256 * 256 * 8
@@ -142,7 +142,7 @@ def test_memory_grows_with_tokens_not_with_their_square(gamma):
 
 
 @pytest.mark.parametrize("gamma", [False, True])
-def test_memory_of_the_gradient_grows_with_tokens(gamma):
+def test_vector_attention_gradient_memory_grows_with_tokens(gamma):
     z = array((1, 256, 8), 0)
     layer = random_layer(VectorAttention(gamma=gamma), z.shape)
 
@@ -162,7 +162,7 @@ def test_memory_of_the_gradient_grows_with_tokens(gamma):
     ],
     ids=str,
 )
-def test_refuses_arguments(arguments, words):
+def test_vector_attention_bad_arguments_raise(arguments, words):
     refused(lambda: VectorAttention(**arguments), "VectorAttention", "Received: ", *words)
 
 
@@ -175,7 +175,7 @@ def test_refuses_arguments(arguments, words):
     ],
     ids=str,
 )
-def test_refuses_shapes(arguments, shape, words):
+def test_vector_attention_wrong_shapes_raise(arguments, shape, words):
     layer = VectorAttention(**arguments)
     refused(lambda: layer.build(shape), "VectorAttention", "Received: ", *words)
 
