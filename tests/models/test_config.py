@@ -16,7 +16,7 @@ def config(**changes):
     return VisionTransformerConfig(**{**SMALL, **changes})
 
 
-def test_survives_json():
+def test_config_through_json_is_equal():
     first = config(**VIDEO, reducer="spatial_pooling", pool_size=[2, 3])
     second = VisionTransformerConfig(**json.loads(json.dumps(asdict(first))))
     assert second == first and hash(second) == hash(first)
@@ -45,14 +45,14 @@ def test_config_fields_are_all_documented():
     "changes, place",
     [({}, 4), (LEARNER, 2), ({**LEARNER, "at": 0}, 0), ({**LEARNER, "at": 4}, 4)],
 )
-def test_place(changes, place):
+def test_config_place_is_at_or_half_the_depth(changes, place):
     assert config(**changes).place == place
 
 
 @pytest.mark.parametrize(
     "class_token, registers, count", [(False, 0, 0), (True, 0, 1), (True, 4, 5)]
 )
-def test_prefix_tokens(class_token, registers, count):
+def test_config_num_prefix_tokens_counts_class_token_and_registers(class_token, registers, count):
     assert config(class_token=class_token, register_tokens=registers).num_prefix_tokens == count
 
 
@@ -164,11 +164,11 @@ def test_prefix_tokens(class_token, registers, count):
     ],
     ids=str,
 )
-def test_refuses(changes, words):
+def test_config_bad_fields_raise(changes, words):
     refused(lambda: config(**changes), "VisionTransformerConfig: ", "Received: ", *words)
 
 
-def test_config_of_numpy_scalars_equals_that_of_python_numbers():
+def test_config_of_numpy_scalars_equals_the_config_of_python_numbers():
     """Sizes that were computed, such as `labels.max() + 1`, are numbers of numpy."""
     arguments = {"num_layers": 4, "num_heads": 2, "num_tokens": 3, "at": 2, "register_tokens": 1}
     numbers = {name: np.int64(value) for name, value in arguments.items()}

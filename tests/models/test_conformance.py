@@ -14,5 +14,5 @@ def test_names_of_cases_are_unique():
 
 @pytest.mark.parametrize("check", MODEL_CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("case", MODEL_CASES, ids=lambda case: case.name)
-def test_model(case, check):
+def test_model_passes_conformance(case, check):
     check(case)

@@ -21,7 +21,7 @@ def pixels(model):
     return np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:])).astype("float32")
 
 
-def test_features_are_those_of_the_blocks_on_the_grid():
+def test_features_equal_the_block_outputs_on_the_grid():
     model = built(class_token=True, register_tokens=2)
     found = feature_extractor(model, blocks=(1, 3))(pixels(model))
     x = keras.Model(model.input, model.get_layer("dropout").output)(pixels(model))
@@ -64,7 +64,7 @@ def test_features_behind_a_fuser_are_the_inputs_of_the_last_norm():
     np.testing.assert_allclose(found, run(model, pixels(model)), atol=1e-5)
 
 
-def test_features_of_a_wrong_block_or_model_are_refused():
+def test_features_of_a_wrong_block_or_model_raise():
     model = built()
     refused(lambda: feature_extractor(model, blocks=(4,)), "`blocks`", "0 to 3")
     refused(lambda: feature_extractor(model, blocks=()), "`blocks`")

@@ -58,7 +58,7 @@ def test_retrofitted_model_equals_the_catalogue_model(name, changes):
     np.testing.assert_allclose(NUMPY(student(x)), NUMPY(model(x)), atol=1e-6)
 
 
-def test_tokens_go_through_the_blocks_of_the_teacher():
+def test_student_tokens_run_through_the_blocks_of_the_teacher():
     model = teacher(class_token=True, register_tokens=1)
     before = model.get_weights()
     student = retrofit(model, at=1, num_tokens=4, proportional_attention=False)
@@ -92,7 +92,7 @@ POOLED = [
 
 
 @pytest.mark.parametrize(("changes", "num_tokens", "reducer"), POOLED, ids=str)
-def test_start_from_the_grid_equals_average_pooling(changes, num_tokens, reducer):
+def test_student_from_the_grid_untrained_equals_average_pooling(changes, num_tokens, reducer):
     model = teacher(**changes)
     x = pixels(2, *model.input_shape[1:])
     student = retrofit(model, at=1, num_tokens=num_tokens)
@@ -110,7 +110,7 @@ def test_start_from_the_grid_equals_average_pooling(changes, num_tokens, reducer
         np.testing.assert_allclose(logits, wanted, atol=1e-4)
 
 
-def test_proportional_attention_is_that_of_as_many_copies():
+def test_proportional_attention_equals_attention_to_copies_of_tokens():
     """With tokens that stand for 4 patches, the blocks answer as with 4 copies of each."""
     model = teacher(class_token=True)
     x = pixels(2, 32, 32, 3)
@@ -162,7 +162,7 @@ def test_budget_model_untrained_equals_a_retrofit():
     np.testing.assert_allclose(NUMPY(found(x)), NUMPY(wanted(x)), atol=1e-4)
 
 
-def test_budget_model_of_too_many_tokens_is_refused():
+def test_budget_model_of_too_many_tokens_raises():
     model = teacher()
     for student, count in (
         (retrofit(model, at=1, num_tokens=4), 5),
@@ -173,7 +173,7 @@ def test_budget_model_of_too_many_tokens_is_refused():
             with_tokens(student, count)
 
 
-def test_saved_model_loads_in_another_precision(tmp_path):
+def test_saved_student_loads_in_another_precision(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         teacher().save(tmp_path / "mine.keras")
@@ -185,7 +185,7 @@ def test_saved_model_loads_in_another_precision(tmp_path):
     assert NUMPY(student(pixels(2, 32, 32, 3))).shape == (2, 10)
 
 
-def test_video_model_is_retrofitted():
+def test_retrofit_of_a_video_model_reduces_its_tokens():
     model = teacher(patch_size=(2, 8, 8), input_shape=(4, 32, 32, 3), class_token=True)
     student = retrofit(model, at=1, num_tokens=3)
     inner = keras.Model(student.input, student.get_layer("join").output)
@@ -205,13 +205,13 @@ def test_video_model_is_retrofitted():
         ({"at": 1, "num_tokens": 17}, "num_tokens=17"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_retrofit_bad_arguments_raise(arguments, message):
     with pytest.raises(ValueError) as caught:
         retrofit(teacher(), **arguments)
     assert message in str(caught.value)
 
 
-def test_models_that_do_not_fit():
+def test_retrofit_of_unsuitable_models_raises():
     with pytest.raises(ValueError, match="must be a plain ViT. Received.*token_learner"):
         retrofit(create_model("tokenlearner_pico8_4at1"), at=1)
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
@@ -227,7 +227,7 @@ def test_student_of_a_frozen_teacher_is_trainable():
     assert not model.trainable_weights
 
 
-def test_student_of_a_model_with_a_head_of_the_user():
+def test_student_of_a_model_with_a_custom_head_keeps_that_head():
     base = teacher(include_top=False, pooling="avg")
     outputs = keras.layers.Dense(3, activation="softmax", name="mine")(base.output)
     model = keras.Model(base.input, outputs, name="flowers")
@@ -242,7 +242,7 @@ def test_student_of_a_model_with_a_head_of_the_user():
         np.testing.assert_array_equal(found, expected)
 
 
-def test_student_of_weights_that_do_not_fit_is_refused():
+def test_retrofit_of_nested_or_lora_models_raises():
     nested = keras.Sequential([teacher(include_top=False, pooling="avg"), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match="pass its layer 'vit_pico8'"):
         retrofit(nested, at=1)

@@ -32,7 +32,7 @@ def trainable(model):
     return sorted(weight.path.split("sequential/")[-1] for weight in model.trainable_weights)
 
 
-def test_parts_of_a_model_are_its_layers():
+def test_parts_of_a_vit_are_its_layers():
     model = pico(class_names=NAMES)
     assert isinstance(model, VisionTransformer) and model.config.num_tokens == 4
     assert [block.name for block in model.blocks] == ["block_0", "block_1"]
@@ -121,7 +121,7 @@ def test_frozen_backbone_is_frozen_after_loading(freeze, tmp_path):
         )
 
 
-def test_model_stays_functional():
+def test_subclassed_model_stays_functional():
     model = pico()
     inner = keras.Model(model.input, model.get_layer("block_0").output)
     assert run(inner, pixels()).shape == (2, 16, 32)
@@ -130,7 +130,7 @@ def test_model_stays_functional():
     np.testing.assert_allclose(run(clone, pixels()), run(model, pixels()), atol=1e-6)
 
 
-def test_model_on_an_input_of_the_user():
+def test_model_on_an_input_tensor_takes_a_keras_input_only():
     inputs = keras.Input((32, 32, 3), name="mine")
     model = pico(input_tensor=inputs)
     assert model.input is inputs
@@ -151,7 +151,7 @@ def test_model_on_an_input_of_the_user():
         ({"preprocessing": Preprocessing(mean=(0.1, 0.2))}, ["`mean`", "(0.1, 0.2)"]),
     ],
 )
-def test_model_with_a_wrong_argument_is_refused(changes, words):
+def test_model_with_a_wrong_argument_raises(changes, words):
     refused(lambda: pico(**changes), *words)
 
 
@@ -169,5 +169,5 @@ def test_model_with_a_wrong_argument_is_refused(changes, words):
         ({"crop_fraction": True}, ["`crop_fraction`", "True"]),
     ],
 )
-def test_preprocessing_with_a_wrong_value_is_refused(changes, words):
+def test_preprocessing_with_a_wrong_value_raises(changes, words):
     refused(lambda: Preprocessing(**changes), "Preprocessing: ", "Received", *words)

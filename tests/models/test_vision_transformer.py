@@ -27,7 +27,7 @@ def lengths(model):
     return [block.output.shape[1] for block in blocks]
 
 
-def test_plain_vit_is_the_equations():
+def test_plain_vit_equals_its_equations():
     model = transformer(**IMAGE)
     assign_weights(model)
     pixels = np.clip(128 + 64 * array((2, 16, 24, 3), 0), 0, 255)
@@ -60,7 +60,7 @@ def test_plain_vit_is_the_equations():
     ],
     ids=str,
 )
-def test_tokens_of_each_block(changes, expected):
+def test_image_model_blocks_return_the_expected_numbers_of_tokens(changes, expected):
     assert lengths(transformer(**IMAGE, **changes)) == expected
 
 
@@ -74,7 +74,7 @@ def test_tokens_of_each_block(changes, expected):
     ],
     ids=str,
 )
-def test_tokens_of_each_block_on_videos(changes, expected):
+def test_video_model_blocks_return_the_expected_numbers_of_tokens(changes, expected):
     assert lengths(transformer(**VIDEO, **changes)) == expected
 
 
@@ -94,7 +94,7 @@ def test_model_without_top_returns_the_tokens(changes, length):
     assert model.output_shape == (None, length, 16)
 
 
-def test_model_b_is_the_plain_model_at_the_start_but_for_its_last_blocks():
+def test_model_b_untrained_equals_the_plain_model_except_its_last_blocks():
     """Fusers start as the identity, so that nothing of the blocks between is written back."""
     pixels = 255 * np.abs(array((2, 16, 24, 3), 0)) / 4
     fused = transformer(**IMAGE, **LEARNER, fuser="token_fuser", at=1, include_top=False)
@@ -146,7 +146,7 @@ def test_config_reaches_the_layers():
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "token"])
-def test_pooling(pooling):
+def test_pooling_averages_or_takes_the_maximum_or_the_class_token(pooling):
     arguments = {**IMAGE, "class_token": True, "register_tokens": 2, "include_top": False}
     pooled, tokens = transformer(**arguments, pooling=pooling), transformer(**arguments)
     assign_weights(pooled)
@@ -193,7 +193,7 @@ def test_preprocessing_scales_pixels_to_minus_one_and_one():
     close(run(with_it, pixels), run(without, pixels / np.float32(127.5) - 1))
 
 
-def test_starts_from_equal_probabilities():
+def test_untrained_model_returns_equal_probabilities():
     found = run(transformer(**IMAGE, **LEARNER), 255 * np.abs(array((2, 16, 24, 3), 0)))
     close(found, np.full((2, 5), 0.2))
 
@@ -219,12 +219,12 @@ def test_predictions_stay_float32_in_mixed_precision():
     ],
     ids=str,
 )
-def test_refuses(changes, words):
+def test_vision_transformer_bad_arguments_raise(changes, words):
     refused(lambda: transformer(**{**IMAGE, **changes}), "VisionTransformer: ", "Received", *words)
 
 
 @pytest.mark.parametrize("classes", [0, "10", True, 2.5, None])
-def test_refuses_classes(classes):
+def test_vision_transformer_bad_classes_raise(classes):
     config = VisionTransformerConfig(16, 1, 2, (4, 4))
     refused(
         lambda: VisionTransformer(config, (8, 8, 3), classes=classes),
@@ -233,7 +233,7 @@ def test_refuses_classes(classes):
     )
 
 
-def test_refuses_channels_first():
+def test_vision_transformer_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(lambda: transformer(**IMAGE), "VisionTransformer: only channels_last")
 

@@ -90,7 +90,7 @@ class Network:
         ("tokenlearner", (0,)),
     ],
 )
-def test_network_equals_the_equations(unit, replaced):
+def test_video_network_equals_its_equations(unit, replaced):
     model = video_network(unit, replaced=replaced, classifier_activation=None)
     assign_weights(model)
     pixels = np.clip(128 + 64 * array((2, *X2PLUS1D["input_shape"]), 0), 0, 255)
@@ -127,7 +127,7 @@ def module_oracle(part, model, x):
 
 @pytest.mark.parametrize("attention", ["vector", "multi_head"])
 @pytest.mark.parametrize("part", ["mlpmixer", "broadcast", "prior_broadcast", "fuser"])
-def test_modules_on_averages_of_frames(part, attention):
+def test_bottleneck_modules_on_frame_averages_equal_their_equations(part, attention):
     model = module(part, attention=attention)
     assign_weights(model)
     x = array((2, 3, 4, 5, 8), 0)
@@ -137,23 +137,23 @@ def test_modules_on_averages_of_frames(part, attention):
 @pytest.mark.parametrize(
     "attention, kind", [("vector", VectorAttention), ("multi_head", SelfAttention)]
 )
-def test_attention_between_tokens(attention, kind):
+def test_attention_argument_sets_the_attention_between_tokens_only(attention, kind):
     model = module("spatial+tokenlearner", attention=attention)
     assert isinstance(model.get_layer("1_tokenlearner_attention"), kind)
     assert model.get_layer("0_spatial").attention == "multi_head"  # whatever the tokens have
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_parts_of_the_unit_keep_the_shape(part):
+def test_unit_parts_keep_the_shape(part):
     assert module(f"conv2d+{part}").output_shape == (None, 3, 4, 5, 8)
 
 
-def test_token_learner_part_starts_as_the_identity():
+def test_token_learner_part_untrained_is_the_identity():
     x = array((2, 3, 4, 5, 8), 0)
     close(run(module("tokenlearner"), x), x)
 
 
-def test_default_sizes_are_those_of_x3d_m():
+def test_default_sizes_equal_x3d_m():
     with keras.StatelessScope(initialize_variables=False):
         model = X2Plus1D(X2Plus1DConfig(), (64, 256, 256, 3), classes=157)
 
@@ -180,14 +180,14 @@ def test_replaced_units_have_token_learners(replaced, units):
     assert found == [f"stage_0_unit_{unit}_1_tokenlearner" for unit in units]
 
 
-def test_units_start_as_their_shortcut():
+def test_units_untrained_equal_their_shortcut():
     model = video_network()
     gammas = [x.gamma for x in model.layers if x.name.endswith("project_norm")]
     assert len(gammas) == 3
     assert all(not np.any(keras.ops.convert_to_numpy(gamma)) for gamma in gammas)
 
 
-def test_statistics_move_in_training_alone():
+def test_batch_norm_statistics_move_in_training_only():
     model = video_network()
     norm = model.get_layer("stem_norm")
     pixels = 255 * np.abs(array((2, *X2PLUS1D["input_shape"]), 0)) / 4
@@ -199,7 +199,7 @@ def test_statistics_move_in_training_alone():
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])
-def test_pooling(pooling):
+def test_video_network_pooling_averages_or_takes_the_maximum(pooling):
     pooled, places = (video_network(include_top=False, pooling=p) for p in (pooling, None))
     assign_weights(pooled)
     places.set_weights(pooled.get_weights())
@@ -238,11 +238,11 @@ def test_pooling(pooling):
     ],
     ids=str,
 )
-def test_config_refuses(changes, words):
+def test_x2plus1d_config_bad_fields_raise(changes, words):
     refused(lambda: X2Plus1DConfig(**changes), "X2Plus1DConfig: ", "Received: ", *words)
 
 
-def test_config_takes_lists_and_heads_that_nobody_uses():
+def test_x2plus1d_config_accepts_lists_and_unused_heads():
     config = X2Plus1DConfig("conv2d+tokenlearner", [1, 2], num_heads=5, stage_units=[1, 2, 3, 4])
     assert (config.replaced, config.stage_units) == ((1, 2), (1, 2, 3, 4))
     assert hash(config)
@@ -258,12 +258,12 @@ def test_config_takes_lists_and_heads_that_nobody_uses():
     ],
     ids=str,
 )
-def test_refuses(changes, words):
+def test_x2plus1d_bad_arguments_raise(changes, words):
     refused(lambda: video_network(**changes), "X2Plus1D: ", "Received", *words)
 
 
 @pytest.mark.parametrize("classes", [0, "10", True, None])
-def test_refuses_classes(classes):
+def test_x2plus1d_bad_classes_raise(classes):
     refused(
         lambda: X2Plus1D(X2Plus1DConfig(), (2, 8, 8, 3), classes=classes),
         "X2Plus1D: `classes`",
@@ -271,7 +271,7 @@ def test_refuses_classes(classes):
     )
 
 
-def test_module_refuses_shapes_and_heads():
+def test_bottleneck_module_wrong_shapes_and_heads_raise():
     from keras_tokenlearner.models import bottleneck_module
 
     config = X2Plus1DConfig("joint")
@@ -279,7 +279,7 @@ def test_module_refuses_shapes_and_heads():
     refused(lambda: bottleneck_module(config, (2, 8, 8, 30)), "num_heads=8 with 30 channels")
 
 
-def test_refuses_channels_first():
+def test_x2plus1d_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(video_network, "X2Plus1D: only channels_last")
     refused(lambda: module("conv2d"), "bottleneck_module: only channels_last")
