@@ -13,7 +13,7 @@ pytestmark = pytest.mark.once("torch")
 ROWS = list_checkpoints()
 
 
-def test_table_has_forty_rows_with_addresses_and_licences():
+def test_checkpoint_table_rows_have_addresses_and_licences():
     assert len(ROWS) >= 40 and len({row.name for row in ROWS}) == len(ROWS)
     for row in ROWS:
         address = parse_address("test", row.address)
@@ -43,7 +43,7 @@ def test_rows_of_timm_agree_with_the_table_of_its_architectures(row):
         ("folder", "path", "folder", None, None),
     ],
 )
-def test_addresses_are_read(text, kind, place, revision, source):
+def test_preset_addresses_are_parsed(text, kind, place, revision, source):
     found = parse_address("test", text)
     assert (found.kind, found.place, found.revision, found.source) == (
         kind,
@@ -54,6 +54,6 @@ def test_addresses_are_read(text, kind, place, revision, source):
 
 
 @pytest.mark.parametrize("text", ["hf://name", "kaggle://a/b", "ftp://x/y", "", 3])
-def test_wrong_addresses_are_refused(text):
+def test_wrong_preset_addresses_raise(text):
     with pytest.raises(ValueError, match="test: .*Received"):
         parse_address("test", text)

@@ -126,7 +126,7 @@ def test_named_model_takes_the_same_weights_and_learned_tokens_come_in_one_call(
         ("right", "hf://timm", ValueError, "an address must be"),
     ],
 )
-def test_errors_of_the_hub_say_what_to_do(hub, monkeypatch, capfd, how, name, error, message):
+def test_hub_errors_state_the_fix(hub, monkeypatch, capfd, how, name, error, message):
     hub.how = how
     if how == "offline":
         monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
@@ -140,7 +140,7 @@ def test_errors_of_the_hub_say_what_to_do(hub, monkeypatch, capfd, how, name, er
     assert TOKEN not in str(found.value) + "".join(capfd.readouterr())
 
 
-def test_broken_download_is_never_taken_as_whole(hub):
+def test_interrupted_download_is_never_taken_as_complete(hub):
     hub.how, hub.breaks = "broken", 1
     try:
         model = open_it()
@@ -168,7 +168,7 @@ def test_uploaded_preset_comes_back_the_same(hub, tmp_path):
         kt.upload_preset("hf://me/other", tmp_path)
 
 
-def test_environment_of_the_library_is_obeyed(hub, tmp_path):
+def test_hub_environment_variables_are_obeyed(hub, tmp_path):
     """In a process of its own: HF_ENDPOINT, HF_HOME and the token, which nothing prints."""
     code = (
         f"import keras_tokenlearner as kt; m = kt.from_preset({NAME!r}, num_heads=2); print(m.name)"

@@ -59,12 +59,12 @@ def test_preset_of_a_video_network_is_refused_as_a_plan_of_a_transformer(tmp_pat
         kt.from_preset(folder, at=1)
 
 
-def test_saving_another_object_raises(tmp_path):
+def test_save_preset_of_another_object_raises(tmp_path):
     with pytest.raises(ValueError, match="save_to_preset: `model`.*str"):
         kt.presets.save_to_preset("vit_b16", tmp_path)
 
 
-def test_damaged_presets_are_refused(tmp_path):
+def test_damaged_presets_raise(tmp_path):
     _, folder = saved(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     for said, message in (

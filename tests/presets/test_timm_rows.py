@@ -32,7 +32,7 @@ def test_preset_of_timm_agrees_with_timm(name):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_preset_of_timm_that_ours_cannot_be_is_refused(name):
+def test_unsupported_timm_preset_raises(name):
     peer("timm")
     verdict, what = judge(ROWS[name])
     assert verdict == "refused" and "lack" in what, (verdict, what)
