@@ -53,7 +53,6 @@ UNMARKED = "Mark the test `pytest.mark.peers`, or `make test-peers` does not run
 _deselected = pytest.StashKey[Counter]()
 _start = pytest.StashKey[float]()
 _record = pytest.StashKey[dict]()
-_errors = pytest.StashKey[list]()
 
 
 def peer(module):
@@ -142,14 +141,15 @@ def pytest_sessionfinish(session):
         "failed": len(stats.get("failed", [])) + len(stats.get("error", [])),
         "skipped": skipped,
         "deselected": {name: [counts[name], DESELECTED[name]] for name in sorted(counts)},
+        "unknown": errors,
         "seconds": round(time.monotonic() - config.stash[_start], 1),
     }
-    config.stash[_record], config.stash[_errors] = record, errors
+    config.stash[_record] = record
     if errors and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if os.environ.get("TEST_RUNS"):
         with open(os.environ["TEST_RUNS"], "a") as file:
-            file.write(json.dumps(record | {"unexplained": len(errors)}) + "\n")
+            file.write(json.dumps(record) + "\n")
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -157,5 +157,5 @@ def pytest_terminal_summary(terminalreporter, config):
     for kind in ("skipped", "deselected"):
         for reason, (count, why) in record.get(kind, {}).items():
             terminalreporter.write_line(f"{kind} {count}: {reason} ({why})")
-    for error in config.stash.get(_errors, []):
+    for error in record.get("unknown", []):
         terminalreporter.write_line(f"ERROR {error}", red=True)
