@@ -42,32 +42,32 @@ def run(rows, **arguments):
     return asyncio.run(ask()), double.batches[1:]
 
 
-def test_rows_that_wait_share_a_batch():
+def test_batcher_puts_waiting_rows_into_one_batch():
     answers, batches = run([("a", n) for n in range(5)], max_rows=3)
     assert answers == [0, 2, 4, 6, 8]
     assert batches == [("a", [0, 1, 2]), ("a", [3, 4])]
 
 
-def test_rows_of_other_keys_go_apart():
+def test_batcher_puts_rows_of_different_keys_into_different_batches():
     answers, batches = run([("a", 1), ("b", 2), ("a", 3)])
     assert answers == [2, 4, 6]
     assert batches == [("a", [1, 3]), ("b", [2])]
 
 
-def test_batch_stays_below_the_weight_limit():
+def test_batcher_keeps_batches_below_the_weight_limit():
     answers, batches = run([("a", 1, 9), ("a", 2, 4), ("a", 3, 4), ("a", 4, 4)], max_weight=8)
     assert answers == [2, 4, 6, 8]
     assert [rows for _, rows in batches] == [[1], [2, 3], [4]]
 
 
-def test_bad_row_fails_without_the_other_rows():
+def test_batcher_bad_row_fails_alone():
     answers, _ = run([("a", 1), ("a", -1), ("a", 2)])
     assert (answers[0], answers[2]) == (2, 4)
     with pytest.raises(ValueError, match="negative"):
         raise answers[1]
 
 
-def test_clients_that_left_do_not_stop_it():
+def test_batcher_answers_others_after_a_client_left():
     double = Doubler()
 
     async def ask():
@@ -81,7 +81,7 @@ def test_clients_that_left_do_not_stop_it():
     assert asyncio.run(ask()) == 4
 
 
-def test_rows_of_clients_that_left_are_not_worked_on():
+def test_batcher_skips_rows_of_clients_that_left():
     double = Doubler()
 
     async def ask():

@@ -53,7 +53,7 @@ def test_last_activation_of_a_nested_model_is_found():
 
 
 @pytest.mark.parametrize("activation", [None, "linear", "relu"])
-def test_logits_without_an_activation_are_refused(activation):
+def test_logits_without_an_activation_raise(activation):
     model = ends_in(layers.Dense(3, activation))
     with pytest.raises(ValueError) as caught:
         classifier_activation_of("predict", model)
@@ -63,21 +63,21 @@ def test_logits_without_an_activation_are_refused(activation):
     assert classifier_activation_of("predict", model, "linear") == ("linear", False)
 
 
-def test_another_activation_than_the_model_s_is_refused():
+def test_activation_unlike_that_of_the_model_raises():
     with pytest.raises(ValueError, match="classifier_activation='sigmoid'"):
         classifier_activation_of("export", ends_in(layers.Dense(3, "softmax")), "sigmoid")
     with pytest.raises(ValueError, match="classifier_activation='tanh'"):
         classifier_activation_of("export", ends_in(layers.Dense(3)), "tanh")
 
 
-def test_probabilities_are_those_of_keras_and_never_overflow():
+def test_probabilities_of_logits_equal_keras_and_never_overflow():
     logits = np.array([[500.0, -500.0, 0.0], [1.0, 2.0, 3.0]], "float32")
     for name in ("softmax", "sigmoid"):
         right = keras.ops.convert_to_numpy(keras.activations.get(name)(logits))
         np.testing.assert_allclose(probabilities(logits, name), right, atol=1e-6)
 
 
-def test_models_without_preprocessing_are_refused():
+def test_classifier_without_preprocessing_raises():
     plain = create_model(NAME, classes=2, include_preprocessing=False)
     base = create_model(NAME, include_top=False, pooling="avg", include_preprocessing=False)
     on_top = keras.Sequential([keras.Input((32, 32, 3)), base, layers.Dense(3, "softmax")])
@@ -122,7 +122,7 @@ def test_predict_of_logits_gives_probabilities(multi_label, activation):
         assert row["probability"] == pytest.approx(right[row["class"]], abs=1e-5)
 
 
-def test_export_of_multi_label_logits_is_that_of_predict(multi_label, tmp_path):
+def test_multi_label_logits_exported_equal_predict(multi_label, tmp_path):
     """A dense layer of the user's own, whatever it is called, with names and a sigmoid."""
     tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, model, pixels, logits = multi_label
@@ -150,7 +150,7 @@ def test_export_of_multi_label_logits_is_that_of_predict(multi_label, tmp_path):
         predict(tmp_path / "served", folder / "image.png", classifier_activation="softmax")
 
 
-def test_class_names_of_features_are_refused(tmp_path):
+def test_class_names_of_a_model_without_top_raise(tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     features = create_model(NAME, include_top=False, pooling="avg")
     with pytest.raises(ValueError, match="class_names"):

@@ -72,7 +72,7 @@ def _expected(model, images, width=48):
     return model.predict(keras.ops.convert_to_numpy(fitted), verbose=0)
 
 
-def test_layout(exported):
+def test_export_writes_version_1_with_metadata(exported):
     _, path, *_ = exported
     assert path.name == "1" and (path / "saved_model.pb").is_file()
     metadata = json.loads((path / METADATA).read_text())
@@ -80,12 +80,12 @@ def test_layout(exported):
     assert [found.name for found in path.parent.iterdir()] == ["1"]
 
 
-def test_float_features(exported):
+def test_signature_serve_of_floats_equals_the_model(exported):
     model, _, _, floats, _, answers = exported
     np.testing.assert_allclose(answers["serve"], model.predict(floats, verbose=0), atol=1e-5)
 
 
-def test_pixels_of_another_size_are_fitted_as_in_training(exported):
+def test_signature_images_of_another_size_resizes_as_in_training(exported):
     model, _, images, _, _, answers = exported
     expected = _expected(model, images)
     np.testing.assert_allclose(answers["images/probabilities"], expected, atol=1e-5)
@@ -99,7 +99,7 @@ def test_pixels_of_another_size_are_fitted_as_in_training(exported):
     ]
 
 
-def test_files_of_different_sizes_in_one_batch(exported):
+def test_signature_encoded_takes_files_of_different_sizes_in_one_batch(exported):
     image_module = pytest.importorskip("PIL.Image", reason="the independent decoder")
     model, _, images, _, files, answers = exported
     decoded = np.asarray(image_module.open(files[1]))
@@ -111,7 +111,7 @@ def test_files_of_different_sizes_in_one_batch(exported):
     keras.backend.backend() != "tensorflow",
     reason="only on tensorflow: slow, with the same signatures",
 )
-def test_saved_model_cli(exported, tmp_path):
+def test_saved_model_cli_answers_as_the_signature(exported, tmp_path):
     """TensorFlow's own tool, as docs/serving.md has it."""
     _, path, images, _, _, answers = exported
     np.save(tmp_path / "images.npy", images)
@@ -124,7 +124,7 @@ def test_saved_model_cli(exported, tmp_path):
         np.testing.assert_allclose(found, answers[f"images/{name}"], atol=1e-6)
 
 
-def test_webp(exported):
+def test_signature_encoded_decodes_webp(exported):
     image_module = pytest.importorskip("PIL.Image", reason="writes the WebP file")
     model, path, images, *_ = exported
     stream = io.BytesIO()
@@ -167,13 +167,13 @@ def test_next_export_has_the_next_version(exported, tmp_path):
         (lambda: create_model("vit_pico8", classes=7), {"provenance": {1j}}, "JSON values only"),
     ],
 )
-def test_bad_input(build, arguments, message, tmp_path):
+def test_export_bad_arguments_raise_and_write_nothing(build, arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export(build(), tmp_path / "model", **arguments)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_maps_and_provenance(tmp_path):
+def test_export_with_maps_and_provenance_has_both(tmp_path):
     model = create_model("tokenlearner_pico8_4at1", classes=7)
     source = {"weights": "ours", "licence": "Apache-2.0"}
     path = export(model, tmp_path, maps=True, provenance=source)
@@ -188,7 +188,7 @@ def test_maps_and_provenance(tmp_path):
     np.testing.assert_allclose(answer["probabilities"], _expected(model, images, 32), atol=1e-5)
 
 
-def test_exports_at_once_become_versions_of_their_own(tmp_path):
+def test_simultaneous_exports_become_different_versions(tmp_path):
     def move(number):
         written = tmp_path / f".writing-{number}" / "model"
         written.mkdir(parents=True)
@@ -202,7 +202,7 @@ def test_exports_at_once_become_versions_of_their_own(tmp_path):
         assert (path / "saved_model.pb").read_text() == str(number)
 
 
-def test_newest_version_passes_over_what_is_no_whole_version(tmp_path):
+def test_newest_version_skips_incomplete_versions(tmp_path):
     for name in ("2", "9", "²", "٣", ".writing-4", "old"):
         (tmp_path / name).mkdir()
     (tmp_path / "2" / "saved_model.pb").touch()
@@ -235,7 +235,7 @@ def test_code_in_the_current_folder_is_not_run_by_export(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [None, 5, "vit_pico8", keras.layers.Dense(2)])
-def test_export_of_no_model_is_a_value_error(wrong, tmp_path):
+def test_export_of_another_object_raises_value_error(wrong, tmp_path):
     with pytest.raises(ValueError, match="model="):
         export(wrong, tmp_path / "served")
     assert not (tmp_path / "served").exists()

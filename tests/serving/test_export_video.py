@@ -51,7 +51,7 @@ def test_exported_clip_equals_the_clip_of_the_file(exported, tmp_path):
 
 @pytest.mark.parametrize("length", [1, 5, 17, 64, 90])
 @pytest.mark.parametrize("rate", [10.0, 12.5, 24.0, 29.97])
-def test_frames_at_a_rate_are_those_of_uniform_clips(length, rate):
+def test_frames_at_a_rate_equal_uniform_clips(length, rate):
     from keras_tokenlearner.serving.video_signatures import places_at_rate
 
     found = places_at_rate(length, 8, tf.constant([rate]), STEP).numpy()[0]
@@ -63,14 +63,14 @@ def test_frames_at_a_rate_are_those_of_uniform_clips(length, rate):
 
 
 @pytest.mark.parametrize("length", [1, 5, 17, 64, 90])
-def test_even_frames_are_those_of_a_clip_as_long_as_the_video(length):
+def test_even_frames_equal_a_clip_as_long_as_the_video(length):
     from keras_tokenlearner.serving.video_signatures import even_places
 
     times = video.uniform_clips(length, 8, length / 8, count=1)[0]
     np.testing.assert_array_equal(even_places(length, 8), np.floor(times + 1e-6))
 
 
-def test_clips_of_any_size_and_length(exported):
+def test_exported_clips_of_any_size_and_length_equal_the_model(exported):
     model, served, _ = exported
     frames, height, width, _ = model.input_shape[1:]
     for length, size in ((frames, (height, width)), (2 * frames, (50, 33)), (3, (20, 90))):
@@ -81,7 +81,7 @@ def test_clips_of_any_size_and_length(exported):
         np.testing.assert_allclose(answer["probabilities"], expected(model, chosen), atol=1e-3)
 
 
-def test_encoded_frames(exported):
+def test_exported_encoded_frames_equal_the_model(exported):
     model, served, _ = exported
     frames = model.input_shape[1]
     clip = RANDOM.integers(0, 256, (2 * frames, 40, 30, 3)).astype("uint8")
@@ -90,7 +90,7 @@ def test_encoded_frames(exported):
     np.testing.assert_allclose(answer["probabilities"], expected(model, [clip[::2]]), atol=1e-3)
 
 
-def test_maps(exported):
+def test_exported_token_maps_equal_token_maps(exported):
     model, served, _ = exported
     clips = RANDOM.integers(0, 256, (2, *model.input_shape[1:])).astype("uint8")
     maps = token_maps(model, clips.astype("float32"))
@@ -99,7 +99,7 @@ def test_maps(exported):
     np.testing.assert_allclose(plain["outputs"], expected(model, clips), atol=1e-4)
 
 
-def test_rows_of_a_request(exported):
+def test_served_video_rows_share_batches_and_bad_rates_raise(exported):
     _, _, path = exported
     model = ServedModel(path)
     clip = RANDOM.integers(0, 256, (20, 30, 40, 3)).astype("uint8")

@@ -23,14 +23,14 @@ SCOPE = {"type": "http", "path": "/", "headers": []}
         (b'{"instances": ' + b"[" * 500 + b"]" * 500 + b"}", "501"),
     ],
 )
-def test_check_json_refuses_what_would_take_long(body, reason):
+def test_check_json_of_deep_or_long_bodies_raises(body, reason):
     start = time.monotonic()
     with pytest.raises(ValueError, match=reason):
         check_json(body)
     assert time.monotonic() - start < 10  # parsed, the first takes 44 s and 2 GB
 
 
-def test_check_json_takes_an_image_and_text_of_no_json():
+def test_check_json_accepts_an_image_and_text_that_is_no_json():
     check_json(json.dumps({"instances": [[[[1, 2, 3]] * 224] * 224] * 4}).encode())
     check_json(b"")
     check_json(b"]]}}")
@@ -123,7 +123,7 @@ def test_guard_lets_other_requests_through_while_one_body_is_awaited():
     assert asyncio.run(both())[0]["status"] == 200
 
 
-def test_connections_without_headers_are_closed_and_slow_ones_too(monkeypatch):
+def test_idle_and_slow_connections_are_closed(monkeypatch):
     """Sockets that send nothing, or a header a second, do not stay; others are answered."""
     uvicorn = pytest.importorskip("uvicorn", reason="the server is KServe")
     monkeypatch.setattr(kserve_server, "HEADER_SECONDS", 0.4)
@@ -159,7 +159,7 @@ def test_listening_on_a_taken_port_raises_os_error():
             kserve_server._listen("127.0.0.1", port)
 
 
-def test_limits_are_those_that_the_page_states():
+def test_server_limits_equal_the_documented_limits():
     from pathlib import Path
 
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()

@@ -35,7 +35,7 @@ def saved(tmp_path_factory):
     return folder, model
 
 
-def test_keras_file(saved):
+def test_predict_of_a_keras_file_lists_the_top_classes(saved):
     folder, model = saved
     found = predict(folder / "model.keras", [folder / "a.png", folder / "b.png"], top_k=2)
     pixels = np.asarray(pillow.open(folder / "a.png"), "float32")[None]
@@ -56,7 +56,7 @@ def exported(saved):
     return folder / "served"
 
 
-def test_exported_model_answers_the_same(saved, exported):
+def test_predict_of_an_exported_model_equals_the_keras_file(saved, exported):
     folder, _ = saved
     files = [folder / "a.png", folder / "b.png"]
     ours, served = predict(folder / "model.keras", files), predict(exported, files)
@@ -74,7 +74,7 @@ def run(*arguments):
     return done.stdout
 
 
-def test_command_line(saved):
+def test_predict_command_prints_a_line_per_file(saved):
     folder, model = saved
     printed = run(folder / "model.keras", folder / "a.png", folder / "b.png", "--top-k", 1)
     images = [np.asarray(pillow.open(folder / "a.png"), "float32")]
@@ -83,7 +83,7 @@ def test_command_line(saved):
     assert printed.splitlines()[1].startswith(str(folder / "b.png"))
 
 
-def test_json_and_the_same_picture_of_the_tokens_of_each_kind(saved, exported, tmp_path):
+def test_predict_command_of_each_kind_of_model_gives_equal_json_and_maps(saved, exported, tmp_path):
     folder, _ = saved
     sources = {
         "file": [folder / "model.keras"],
@@ -103,7 +103,7 @@ def test_json_and_the_same_picture_of_the_tokens_of_each_kind(saved, exported, t
 
 
 @pytest.mark.slow
-def test_from_the_shipped_model_to_a_served_answer_for_a_jpeg(tmp_path):
+def test_predict_command_served_answers_a_jpeg_as_the_shipped_model(tmp_path):
     """One command: export, the real server, a request over HTTP, its answer."""
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     pytest.importorskip("kserve", reason="the server is KServe")
@@ -127,7 +127,7 @@ def test_from_the_shipped_model_to_a_served_answer_for_a_jpeg(tmp_path):
     keras.backend.backend() == "torch",
     reason="only on tensorflow and jax: the same code, in more processes",
 )
-def test_exported_models_that_cannot_answer(saved, tmp_path):
+def test_predict_of_unsuitable_exported_models_raises(saved, tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, _ = saved
     export(create_model(NAME, classes=4), tmp_path / "plain")
@@ -139,7 +139,7 @@ def test_exported_models_that_cannot_answer(saved, tmp_path):
         predict(tmp_path / "features", [folder / "a.png"])
 
 
-def test_bad_input(saved, tmp_path):
+def test_predict_of_bad_files_and_models_raises(saved, tmp_path):
     folder, _ = saved
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match="there is no such file"):

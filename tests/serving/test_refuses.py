@@ -68,7 +68,7 @@ BAD_V1 = {
 
 
 @pytest.mark.parametrize("case", BAD_V1)
-def test_v1_refuses(served, case):
+def test_v1_bad_requests_get_a_reason_and_status_4xx(served, case):
     model, server = served
     body, reason = BAD_V1[case]
     status, answer = server.v1(body)
@@ -106,7 +106,7 @@ BAD_V2 = {
 
 
 @pytest.mark.parametrize("case", BAD_V2)
-def test_v2_refuses(served, case):
+def test_v2_bad_requests_get_a_reason_and_status_400(served, case):
     _, server = served
     body, reason = BAD_V2[case]
     body = (body, {}) if isinstance(body, bytes) else body
@@ -115,7 +115,7 @@ def test_v2_refuses(served, case):
     assert re.search(reason, answer["error"]), answer
 
 
-def test_bad_requests_among_good_ones(served):
+def test_server_answers_good_requests_among_bad_ones(served):
     """Many clients at once: answers are correct, and the bombs are never decoded."""
     model, server = served
     images = [RANDOM.integers(0, 256, (32, 32, 3)).astype("uint8") for _ in range(8)]
@@ -135,7 +135,7 @@ def test_bad_requests_among_good_ones(served):
     assert server.memory("VmHWM") - peak < 300
 
 
-def test_memory_does_not_grow(served):
+def test_server_memory_does_not_grow_with_requests(served):
     """Hundreds of requests; kept, their bodies alone would be 170 MB."""
     _, server = served
     noise = RANDOM.integers(0, 256, (400, 500, 3)).astype("uint8")
@@ -186,7 +186,7 @@ def test_server_with_idle_sockets_answers_others(served):
         check(model, server.v1({"instances": [b64(JPEG)]})[1]["predictions"][0])
 
 
-def test_grpc_refuses(ask_grpc):
+def test_grpc_bad_images_get_invalid_argument(ask_grpc):
     import grpc
 
     field = {"name": "encoded", "shape": [1], "datatype": "BYTES"}

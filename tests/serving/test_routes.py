@@ -58,13 +58,13 @@ def in_order(found, classes=10):
     return np.array([[row[label] for label in range(classes)] for row in rows])
 
 
-def test_predict_sees_the_pixels_of_training(model, files, tmp_path):
+def test_predict_uses_the_preprocessing_of_training(model, files, tmp_path):
     model.save(tmp_path / "model.keras")
     found = predict(tmp_path / "model.keras", files, top_k=10)
     np.testing.assert_allclose(in_order(found), trained_on(model, files), atol=1e-6)
 
 
-def test_server_sees_the_pixels_of_training(served, files):
+def test_server_uses_the_preprocessing_of_training(served, files):
     model, server = served
     status, answer = server.v1({"instances": [b64(file.read_bytes()) for file in files]})
     assert status == 200, answer
@@ -76,7 +76,7 @@ def test_server_sees_the_pixels_of_training(served, files):
     keras.backend.backend() == "torch",
     reason="only on tensorflow and jax: the same file, in more processes",
 )
-def test_exported_file_sees_the_pixels_of_training(model, files, tmp_path):
+def test_exported_model_uses_the_preprocessing_of_training(model, files, tmp_path):
     tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder = export(model, tmp_path / "model")
     right = trained_on(model, files)

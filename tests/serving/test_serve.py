@@ -41,7 +41,7 @@ pytestmark = pytest.mark.once("tensorflow")
         {"instances": [b64(JPEG)], "signature_name": "encoded"},
     ],
 )
-def test_v1_encoded(served, body):
+def test_v1_encoded_image_gets_the_prediction_of_the_model(served, body):
     model, server = served
     status, answer = server.v1(body)
     assert status == 200
@@ -49,7 +49,7 @@ def test_v1_encoded(served, body):
 
 
 @pytest.mark.parametrize("form", ["lines", "url", "bare"])
-def test_v1_base64_of_other_writers_is_read(served, form):
+def test_v1_base64_variants_are_read(served, form):
     """As `base64` of coreutils and MIME write it, for URLs, and without padding."""
     content = next(x for x in (JPEG + b"\0" * n for n in range(3)) if len(x) % 3)
     text = {
@@ -64,7 +64,7 @@ def test_v1_base64_of_other_writers_is_read(served, form):
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_v1_columnar_is_answered_by_columns(served, named):
+def test_v1_columnar_request_gets_columns(served, named):
     model, server = served
     column = [b64(JPEG), b64(encode(PIXELS[:9], "PNG"))]
     status, answer = server.v1({"inputs": {"encoded": column} if named else column})
@@ -74,7 +74,7 @@ def test_v1_columnar_is_answered_by_columns(served, named):
     check(model, rows[1], encode(PIXELS[:9], "PNG"))
 
 
-def test_v1_columnar_of_one_output_has_no_name(served):
+def test_v1_columnar_answer_of_one_output_has_no_name(served):
     model, server = served
     pixels = RANDOM.uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     body = {"signature_name": "serve", "inputs": pixels.tolist()}
@@ -82,7 +82,7 @@ def test_v1_columnar_of_one_output_has_no_name(served):
     np.testing.assert_allclose(answer, model.predict(pixels, verbose=0), atol=1e-5)
 
 
-def test_v1_without_a_content_type_that_says_json(served):
+def test_v1_without_json_content_type_is_answered(served):
     model, server = served
     body = json.dumps({"instances": [b64(JPEG)]}).encode()
     status, answer = server.v1(body)  # urllib says form data, as curl does
@@ -90,7 +90,7 @@ def test_v1_without_a_content_type_that_says_json(served):
     check(model, answer["predictions"][0])
 
 
-def test_v1_pixels_of_two_sizes(served):
+def test_v1_pixels_of_two_sizes_get_predictions_each(served):
     model, server = served
     images = [PIXELS[:2, :3], PIXELS]
     body = {"signature_name": "images", "instances": [image.tolist() for image in images]}
@@ -100,7 +100,7 @@ def test_v1_pixels_of_two_sizes(served):
         check(model, row, encode(image, "PNG"))
 
 
-def test_v1_one_output_has_no_name(served):
+def test_v1_answer_of_one_output_has_no_name(served):
     model, server = served
     pixels = RANDOM.uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     status, answer = server.v1({"signature_name": "serve", "instances": pixels.tolist()})
@@ -109,13 +109,13 @@ def test_v1_one_output_has_no_name(served):
     np.testing.assert_allclose(answer["predictions"], right, atol=1e-5)
 
 
-def test_v1_status(served):
+def test_v1_status_of_a_model_says_ready_or_404(served):
     _, server = served
     assert server.ask("/v1/models/pico") == (200, {"name": "pico", "ready": True})
     assert server.ask("/v1/models/tulip")[0] == 404
 
 
-def test_v2_metadata(served):
+def test_v2_metadata_lists_inputs_and_outputs(served):
     _, server = served
     status, answer = server.ask("/v2/models/pico")
     assert status == 200
@@ -124,7 +124,7 @@ def test_v2_metadata(served):
     assert {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]} in answer["outputs"]
 
 
-def test_v2_base64_in_json(served):
+def test_v2_base64_in_json_gets_the_predictions_of_the_model(served):
     model, server = served
     field = {"name": "encoded", "shape": [2], "datatype": "BYTES"}
     status, answer = server.v2({"id": "7", "inputs": [field | {"data": [b64(JPEG)["b64"]] * 2}]})
@@ -134,7 +134,7 @@ def test_v2_base64_in_json(served):
         check(model, {name: column[row].tolist() for name, column in found.items()})
 
 
-def test_v2_flat_pixels_and_one_of_the_outputs(served):
+def test_v2_flat_pixels_with_one_requested_output_get_that_output(served):
     model, server = served
     field = {"name": "images", "shape": [1, 40, 60, 3], "datatype": "UINT8"}
     body = {"inputs": [field | {"data": PIXELS.ravel().tolist()}]}
@@ -144,7 +144,7 @@ def test_v2_flat_pixels_and_one_of_the_outputs(served):
     np.testing.assert_allclose(tensors(answer)["probabilities"][0], right, atol=1e-3)
 
 
-def test_v2_binary_tensors(served):
+def test_v2_binary_tensors_get_the_prediction_of_the_model(served):
     model, server = served
     body, headers = binary("encoded", [1], "BYTES", struct.pack("<I", len(JPEG)) + JPEG)
     status, answer = server.v2(body, **headers)
@@ -154,7 +154,7 @@ def test_v2_binary_tensors(served):
     assert server.v2(body, **headers)[0] == 200
 
 
-def test_grpc(served, ask_grpc):
+def test_grpc_encoded_image_gets_the_prediction_of_the_model(served, ask_grpc):
     model, _ = served
     field = {"name": "encoded", "shape": [1], "datatype": "BYTES"}
     typed = ask_grpc([field | {"contents": {"bytes_contents": [JPEG]}}])
@@ -166,7 +166,7 @@ def test_grpc(served, ask_grpc):
         )
 
 
-def test_grpc_pixels(served, ask_grpc):
+def test_grpc_pixels_get_the_prediction_of_the_model(served, ask_grpc):
     model, _ = served
     field = {"name": "images", "shape": [1, 40, 60, 3], "datatype": "UINT8"}
     found = ask_grpc([field], [PIXELS.tobytes()])
@@ -174,7 +174,7 @@ def test_grpc_pixels(served, ask_grpc):
     np.testing.assert_allclose(found["probabilities"][0], right, atol=1e-3)
 
 
-def test_clients_do_not_stop_it(served):
+def test_server_refuses_to_load_or_unload_models(served):
     _, server = served
     assert server.ask("/v2/repository/models/pico/unload", {})[0] == 404
     assert server.ask("/v2/repository/models/pico/load", {})[0] == 404
@@ -196,7 +196,7 @@ def test_server_listens_to_this_machine_only(served):
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_rows_together_are_answered_as_alone(served, tmp_path, backend):
+def test_served_rows_in_one_batch_equal_single_rows(served, tmp_path, backend):
     """Batches for exports of JAX are padded to sizes that are compiled already."""
     model = ServedModel(export(served[0], tmp_path / "pico"))
     model.metadata["backend"] = backend
@@ -227,12 +227,12 @@ def test_server_folder_with_space_and_planted_code_answers_as_usual(
     assert not (tmp_path / "planted").exists()
 
 
-def test_there_must_be_a_model(tmp_path):
+def test_serve_of_a_folder_without_a_model_raises(tmp_path):
     with pytest.raises(ValueError, match="`path` must be the folder of an exported model"):
         serve(tmp_path)
 
 
-def test_model_name_defaults_to_its_folder(tmp_path, monkeypatch):
+def test_served_model_name_defaults_to_its_folder(tmp_path, monkeypatch):
     assert default_name(tmp_path / "flowers") == default_name("flowers/12") == "flowers"
     monkeypatch.chdir(tmp_path)
     assert default_name(".") == tmp_path.name

@@ -96,7 +96,7 @@ def jpeg(pixels):
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_jpegs(model, ports, protocol):
+def test_triton_jpegs_get_the_predictions_of_the_model(model, ports, protocol):
     files = [jpeg(pixels) for pixels in RANDOM.integers(0, 256, (3, 32, 32, 3)).astype("uint8")]
     contents = np.array([[content] for content, _ in files], object)
     answer = ask(ports, protocol, "encoded", contents)
@@ -104,12 +104,12 @@ def test_jpegs(model, ports, protocol):
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_pixels(model, ports, protocol):
+def test_triton_pixels_get_the_predictions_of_the_model(model, ports, protocol):
     images = RANDOM.integers(0, 256, (2, 32, 32, 3)).astype("uint8")
     check(model, ask(ports, protocol, "images", images), images)
 
 
-def test_many_clients(model, ports):
+def test_triton_simultaneous_clients_get_their_own_predictions(model, ports):
     images = RANDOM.integers(0, 256, (16, 1, 32, 32, 3)).astype("uint8")
     with concurrent.futures.ThreadPoolExecutor(8) as clients:
         answers = clients.map(lambda image: ask(ports, "http", "images", image), images)
@@ -117,9 +117,9 @@ def test_many_clients(model, ports):
             check(model, answer, image)
 
 
-def test_bytes_that_are_no_image_return_an_error(model, ports):
+def test_triton_bytes_that_are_no_image_get_an_error(model, ports):
     from pytriton.client.exceptions import PyTritonClientInferenceServerError
 
     with pytest.raises(PyTritonClientInferenceServerError, match="Unknown image file format"):
         ask(ports, "http", "encoded", np.array([[b"a text"]], object))
-    test_pixels(model, ports, "http")
+    test_triton_pixels_get_the_predictions_of_the_model(model, ports, "http")
