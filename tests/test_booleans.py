@@ -102,12 +102,12 @@ CALLS = {
 }
 
 
-def test_calls_cover_the_public_booleans():
+def test_boolean_calls_cover_every_public_boolean_argument():
     assert {name for name, _ in public_booleans() - NOT_FOR_USERS} == set(CALLS)
 
 
 @pytest.mark.parametrize(("name", "argument"), sorted(public_booleans() - NOT_FOR_USERS))
-def test_text_is_no_boolean(name, argument, model, tmp_path, monkeypatch):
+def test_boolean_argument_of_a_text_raises(name, argument, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = model.get_weights()
     refused(lambda: CALLS[name](model, **{argument: "False"}), f"{argument}='False'")

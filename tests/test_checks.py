@@ -6,7 +6,7 @@ from keras_tokenlearner import _checks as checks
 from tests.layers.helpers import refused
 
 
-def test_values_that_pass_come_back_as_plain_types():
+def test_checks_return_valid_values_as_plain_types():
     assert checks.check_int("Owner", "size", np.int64(3)) == 3
     assert type(checks.check_int("Owner", "size", np.int64(3))) is int
     assert checks.check_ints("Owner", "grid", [2, 3], lengths=(2, 3)) == (2, 3)
@@ -67,7 +67,7 @@ def test_check_int_above_what_an_axis_can_have_is_refused(value):
 
 
 @pytest.mark.parametrize("value", [8, (8,), (1, 2, 3, 4), "14", {2, 3}, None])
-def test_tuples(value):
+def test_check_ints_of_another_type_or_length_raises(value):
     refused(
         lambda: checks.check_ints("Owner", "grid", value, lengths=(2, 3)),
         "Owner: `grid` must be a tuple of 2 or 3 integers",
@@ -109,11 +109,11 @@ def test_check_choice_of_another_type_is_refused(value):
     "value, hint",
     [("con", "Did you mean 'conv'?"), ("dense", "['conv', 'mlp']"), (None, "form=None")],
 )
-def test_choices(value, hint):
+def test_check_choice_unknown_value_names_the_choices(value, hint):
     refused(lambda: checks.check_choice("Owner", "form", value, ("conv", "mlp")), "Owner", hint)
 
 
-def test_many_choices_stand_behind_the_nearest():
+def test_check_choice_of_many_lists_the_nearest_first():
     choices = [f"choice_{number}" for number in range(40)]
     with pytest.raises(ValueError) as caught:
         checks.check_choice("Owner", "form", "choise_7", choices, "list_forms()")
@@ -123,6 +123,6 @@ def test_many_choices_stand_behind_the_nearest():
     refused(lambda: checks.check_choice("Owner", "form", "x", choices), "form='x'", "choice_20")
 
 
-def test_channels_first():
+def test_check_channels_last_of_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(lambda: checks.check_channels_last("Owner"), "Owner: ", "channels_first")

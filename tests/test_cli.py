@@ -26,19 +26,19 @@ def run(*arguments):
     return CliRunner().invoke(cli.app, arguments)
 
 
-def test_models():
+def test_models_command_lists_the_matching_names():
     printed = run("models", "vit_b*").stdout.splitlines()
     assert [line.split()[0] for line in printed] == list_models("vit_b*")
     assert len(run("models").stdout.splitlines()) == len(list_models())
 
 
-def test_costs_of_a_model():
+def test_costs_command_prints_the_layers_and_paper_flops():
     printed = run("costs", "tokenlearner_b16_8at6").stdout
     assert "token_learner" in printed
     assert re.search(r"as the paper counts: 28\.36 GFLOPs", printed)
 
 
-def test_costs_of_the_paper_as_csv():
+def test_costs_command_paper_prints_csv_rows():
     rows = list(csv.reader(io.StringIO(run("costs", "--paper", "--format", "csv").stdout)))
     header = ["table", "row", "paper_gflops", "gflops", "paper_mparams", "mparams", "note"]
     assert rows[0] == header
@@ -46,7 +46,7 @@ def test_costs_of_the_paper_as_csv():
     assert len(rows) == 49
 
 
-def test_nothing_to_count():
+def test_costs_command_without_a_model_exits_with_2():
     assert run("costs").exit_code == 2
 
 
@@ -75,7 +75,7 @@ def test_nothing_to_count():
         ("serve .", "must be the folder of an exported model; make one with"),
     ],
 )
-def test_errors_are_one_line(arguments, said, monkeypatch, tmp_path):
+def test_command_errors_are_one_line(arguments, said, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     if arguments.endswith(" image.png"):
         (tmp_path / "image.png").touch()
@@ -89,21 +89,21 @@ def test_errors_are_one_line(arguments, said, monkeypatch, tmp_path):
     "arguments",
     ["serve . --port 99999", "serve . --max-batch 0", "evaluate vit_pico8 --size 0"],
 )
-def test_numbers_out_of_range(arguments):
+def test_command_numbers_out_of_range_exit_with_2(arguments):
     assert run(*arguments.split()).exit_code == 2
 
 
-def test_version_is_printed():
+def test_version_option_prints_the_version():
     assert run("--version").stdout.strip() == f"keras-tokenlearner {keras_tokenlearner.__version__}"
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
-def test_short_help_is_help(verb):
+def test_short_help_option_equals_help(verb):
     words = [verb] if verb else []
     assert run(*words, "-h").stdout == run(*words, "--help").stdout != ""
 
 
-def test_help_texts_are_sentences():
+def test_option_help_texts_are_sentences():
     """Each describes its value: no fragment such as "Of HTTP."."""
     for verb in VERBS.values():
         for parameter in verb.params:
@@ -122,7 +122,7 @@ def test_option_of_several_commands_has_one_name_and_text():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "-h"], ["--version"]])
-def test_help_starts_neither_keras_nor_a_backend(arguments):
+def test_help_and_version_import_neither_keras_nor_a_backend(arguments):
     program = (
         "import runpy, sys\n"
         "try:\n"
@@ -154,12 +154,12 @@ def test_shell_completion_knows_the_verbs():
     assert done.stdout.split() == ["export"], done.stderr
 
 
-def test_videos_of_no_folder():
+def test_evaluate_video_model_without_data_exits_with_2():
     done = run("evaluate", "tokenlearner_x2plus1d_pico", "--weights", "random")
     assert done.exit_code == 2 and "name the videos by --data" in done.output
 
 
-def test_recipes_are_explained():
+def test_train_command_list_explains_recipes_and_their_fields():
     names = [line.split()[0] for line in run("train", "--list").stdout.splitlines()]
     assert names == list(RECIPES)
     printed = run("train", "imagenet_384", "--set", "epochs=3", "--list").stdout
@@ -169,7 +169,7 @@ def test_recipes_are_explained():
     assert "Did you mean 'imagenet_384'" in str(run("train", "imagenet_385").exception)
 
 
-def test_recipe_of_the_user_trains(tmp_path, monkeypatch):
+def test_train_command_lists_a_custom_recipe_and_refuses_unknown_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_recipes.py").write_text(
         "from dataclasses import dataclass\n"
@@ -187,12 +187,12 @@ def test_recipe_of_the_user_trains(tmp_path, monkeypatch):
         assert "as in my_recipes:Larger" in error and f"Received: '{wrong}'" in error
 
 
-def test_train_refuses_devices_that_there_are_not():
+def test_train_command_unknown_distribution_raises():
     done = run("train", "fashion_mnist", "--distribute", "data_paralel")
     assert "Did you mean 'data_parallel'" in str(done.exception)
 
 
-def test_distill(tmp_path, monkeypatch):
+def test_distill_command_saves_the_student_and_compares(tmp_path, monkeypatch):
     images, labels = np.zeros((40, 32, 32, 3), "uint8"), np.arange(40) % 10
     images += np.arange(40, dtype="uint8")[:, None, None, None] * 6
     splits = (images, labels), (images, labels)
@@ -211,7 +211,7 @@ def test_distill(tmp_path, monkeypatch):
     assert "must end in .keras" in str(done.exception)
 
 
-def test_export_a_saved_model(tmp_path):
+def test_export_command_writes_a_saved_model_with_class_names(tmp_path):
     tensorflow = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     model = create_model("vit_pico8", classes=2)
     model.save(tmp_path / "model.keras")
@@ -232,7 +232,7 @@ def test_export_a_saved_model(tmp_path):
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="only on tensorflow: others write the same"
 )
-def test_export_of_shipped_weights_says_where_they_come_from(tmp_path):
+def test_export_of_shipped_weights_states_their_provenance(tmp_path):
     done = run("export", "tokenlearner_nano4_8at2", str(tmp_path / "served"))
     file = tmp_path / "served" / "1" / "assets.extra" / "keras_tokenlearner.json"
     assert done.stdout.strip() == str(file.parents[1])

@@ -48,7 +48,7 @@ def _of(*start):
     return found
 
 
-def test_verbs_of_the_pages_parse_with_their_options(tmp_path, monkeypatch):
+def test_commands_of_the_pages_parse_with_their_options(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Another test of this process may have imported a module of the same name.
     monkeypatch.delitem(sys.modules, "my_recipes", raising=False)

@@ -92,7 +92,7 @@ def test_public_names_have_examples():
 
 
 @pytest.mark.parametrize("name", [name for name in DOCUMENTED if _examples(DOCUMENTED[name])])
-def test_examples(name, files):
+def test_docstring_examples_run(name, files):
     for test in _examples(DOCUMENTED[name]):
         output = []
         result = doctest.DocTestRunner().run(test, out=output.append)

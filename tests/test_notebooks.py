@@ -20,7 +20,7 @@ def _cells(name):
     return json.loads((FOLDER / f"{name}.ipynb").read_text())["cells"]
 
 
-def test_sources_have_one_notebook_each():
+def test_notebook_sources_have_one_notebook_each():
     assert len(NAMES) > 4
     assert [path.stem for path in sorted(FOLDER.glob("*.py")) if path.stem != "make"] == NAMES
 
@@ -34,7 +34,7 @@ def test_notebook_equals_its_source(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_first_code_cell_sets_the_backend_and_imports_the_package(name):
+def test_notebook_first_code_cell_sets_the_backend_and_imports_the_package(name):
     """A missing backend then gives this package's error, not Keras's."""
     first = next("".join(cell["source"]) for cell in _cells(name) if cell["cell_type"] == "code")
     backend = r'os\.environ(?:\.setdefault\(|\[)"KERAS_BACKEND"(?:, |\] = )"jax"'

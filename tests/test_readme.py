@@ -42,7 +42,7 @@ def photos(tmp_path, monkeypatch):
     keras.config.enable_interactive_logging()
 
 
-def test_python_blocks_run_in_order(photos, capsys):
+def test_readme_python_blocks_run_in_order(photos, capsys):
     names = {}
     for block in BLOCKS:
         exec(re.sub(r"epochs=\d+", "epochs=1", block), names)  # noqa: S102
@@ -55,7 +55,7 @@ def test_python_blocks_run_in_order(photos, capsys):
     assert names["tokens"].shape == (None, 8, 256)
 
 
-def test_model_table_equals_the_catalogue():
+def test_readme_model_table_equals_the_catalogue():
     rows = re.findall(r"^\| `(\w+)` \| (\S+) \| ([\d.]+) \| ([\d.]+) \|", README, re.MULTILINE)
     assert len(rows) == 8
     for name, shape, gflops, mparams in rows:
@@ -65,21 +65,21 @@ def test_model_table_equals_the_catalogue():
         assert float(mparams) == pytest.approx(found.params / 1e6, abs=0.06)
 
 
-def test_relative_links_lead_to_files():
+def test_readme_relative_links_lead_to_files():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     files = [link for link in links if not link.startswith("http")]
     assert len(files) > 20
     assert [link for link in files if not (ROOT / link).exists()] == []
 
 
-def test_extras_of_the_table_exist():
+def test_readme_extras_exist():
     table = README.partition("| extra | adds |")[2].partition("\n\n")[0]
     named = re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)))
     assert len(named) == 12
     assert set(named) <= set(PROJECT["optional-dependencies"])
 
 
-def test_badges_state_the_requirements():
+def test_readme_badges_state_the_requirements():
     (keras_needed,) = (found for found in PROJECT["dependencies"] if found.startswith("keras"))
     for name, text in (
         ("python", PROJECT["requires-python"].removeprefix(">=") + "+"),
@@ -89,7 +89,7 @@ def test_badges_state_the_requirements():
         assert f">{text}</text>" in (ROOT / f"docs/badges/{name}.svg").read_text()
 
 
-def test_authors_equal_those_of_the_citation_file():
+def test_readme_authors_equal_the_citation_file():
     citation = (ROOT / "CITATION.cff").read_text()
     assert re.findall(r"^  - name: (.*)$", citation, re.MULTILINE) == [
         author["name"] for author in PROJECT["authors"]
