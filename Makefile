@@ -1,27 +1,29 @@
 # Two commands for a fresh clone: `make quickstart` and `make test`. Each makes its own environment
 # under .venv/ with pip, and uses it again the next time. Variables: PYTHON, the interpreter to
 # make environments with; TORCH, what pip is asked for where PyTorch is wanted; BACKENDS, what to
-# test; PYTEST_FLAGS, such as `-n 0 -k costs`.
+# test; PEERS_BACKEND, where `make test-peers` runs; PYTEST_FLAGS, such as `-n 0 -k costs`.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BACKENDS ?= tensorflow jax torch
+PEERS_BACKEND ?= $(word $(shell expr $$(date +%j) % 3 + 1),tensorflow jax torch)
 PYTEST_FLAGS ?= -n auto --dist loadgroup --no-loadscope-reorder
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
 # Quiet logs; and one thread a process in the tests, of which there is one for each core: torch with
 # spinning threads on busy cores is many times slower.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-test test-slow test-without-tensorflow: export OMP_NUM_THREADS ?= 1
+test test-slow test-peers test-without-tensorflow: export OMP_NUM_THREADS ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: quickstart test test-slow test-without-tensorflow lint notebooks docs links dist clean help \
+.PHONY: quickstart test test-slow test-peers test-without-tensorflow lint notebooks docs links dist clean help \
   check-python
 
 help:
 	@echo "make quickstart               a demo: a trained model, its tokens, fine-tuning, a SavedModel"
 	@echo "make test                     the tests, on each of: $(BACKENDS)"
 	@echo "make test-slow                thorough proofs: processes that share a training, runs that are killed"
+	@echo "make test-peers               comparisons with timm, transformers and others, today on: $(PEERS_BACKEND)"
 	@echo "make test-without-tensorflow  models build and train on jax and torch alone"
 	@echo "make lint                     ruff, mypy and the word list of tests/prose.py"
 	@echo "make notebooks                run the notebooks anew; NOTEBOOKS=tokens for one of them"
@@ -35,11 +37,12 @@ check-python:
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "Python's venv module is missing. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
-# Makes the environment that $@ stands in: $(1) is what pip installs first, $(2) what after it.
+# Makes the environment of $@. $(1) lists the arguments of each run of pip, in quotes.
 define install
 	@echo "Making the environment $(@D) (a few minutes, once) ..."
 	@$(PYTHON) -m venv --clear $(@D)
-	@for wanted in $(1) $(2); do $(@D)/bin/python -m pip install $(PIP_FLAGS) $$wanted || { \
+	@for wanted in $(1); do echo "Installing $$wanted ..."; \
+	  $(@D)/bin/python -m pip install $(PIP_FLAGS) $$wanted || { \
 	  echo "pip could not install $$wanted: see its message above, check the network, and run make again."; \
 	  exit 1; }; done
 	@touch $@
@@ -49,19 +52,26 @@ endef
 QUICKSTART := --editable=.[tensorflow,cli,plot]
 TEST := --editable=.[tensorflow,jax,torch,dev]
 NO_TENSORFLOW := --editable=.[jax,torch,dev]
+# Without dependencies, because some replace PyTorch or add a second TensorFlow.
+PEERS := flax grain huggingface_hub kagglehub kagglesdk regex sentencepiece sphinx tokenizers
+PEERS_ALONE := keras-core keras-cv==0.9.0 keras-hub keras-nlp tensorflow-text timm torchvision \
+  transformers
 DOCS := --editable=.[tensorflow,jax,torch,dev,docs]
 
 .venv/quickstart/ready: pyproject.toml | check-python
-	$(call install,$(QUICKSTART))
+	$(call install,"$(QUICKSTART)")
 
 .venv/test/ready: pyproject.toml | check-python
-	$(call install,$(TORCH),$(TEST))
+	$(call install,"$(TORCH)" "$(TEST)")
 
 .venv/no-tensorflow/ready: pyproject.toml | check-python
-	$(call install,$(TORCH),$(NO_TENSORFLOW))
+	$(call install,"$(TORCH)" "$(NO_TENSORFLOW)")
+
+.venv/peers/ready: pyproject.toml | check-python
+	$(call install,"$(TORCH)" "$(TEST)" "$(PEERS)" "--no-deps $(PEERS_ALONE)")
 
 .venv/docs/ready: pyproject.toml | check-python
-	$(call install,$(TORCH),$(DOCS))
+	$(call install,"$(TORCH)" "$(DOCS)")
 
 quickstart: .venv/quickstart/ready
 	@KERAS_BACKEND=tensorflow .venv/quickstart/bin/keras-tokenlearner quickstart
@@ -74,6 +84,10 @@ test: .venv/test/ready
 test-slow: .venv/test/ready
 	@set -e; for backend in $(BACKENDS); do echo "== slow tests on $$backend"; \
 	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest -m slow -n 0; done
+
+test-peers: .venv/peers/ready
+	@echo "== tests against other libraries, on $(PEERS_BACKEND)"
+	@KERAS_BACKEND=$(PEERS_BACKEND) .venv/peers/bin/python -m pytest -m peers $(PYTEST_FLAGS)
 
 test-without-tensorflow: .venv/no-tensorflow/ready
 	@set -e; for backend in jax torch; do echo "== without TensorFlow, on $$backend"; \
