@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("name", ["vit_pico8", "tokenlearner_pico8_4at1_fuser"])
-def test_train_without_tensorflow(name):
+def test_training_without_tensorflow_lowers_the_loss(name):
     model = keras_tokenlearner.create_model(name, classes=3)
     images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3)).astype("float32")
     labels = np.arange(12) % 3

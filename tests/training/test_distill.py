@@ -80,7 +80,7 @@ def test_student_approaches_teacher_and_lower_blocks_stay(train_all):
         assert changed is (train_all or not lower) or unused, weight.path
 
 
-def test_cache_is_reused_only_for_the_same_inputs(tmp_path, monkeypatch):
+def test_distill_cache_is_reused_for_the_same_inputs_only(tmp_path, monkeypatch):
     model, calls = teacher(), []
     original = keras.Model.predict_on_batch
     monkeypatch.setattr(
@@ -111,7 +111,7 @@ def test_cache_is_reused_only_for_the_same_inputs(tmp_path, monkeypatch):
     assert {path.suffix for path in tmp_path.iterdir()} == {".npy"}
 
 
-def test_interrupted_run_continues(tmp_path):
+def test_distill_interrupted_continues_to_the_same_weights(tmp_path):
     def run(backup, callbacks=()):
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
@@ -141,7 +141,7 @@ def test_interrupted_run_continues(tmp_path):
 
 
 @pytest.mark.parametrize("reducer", ["fixed_grid", "spatial_pooling"])
-def test_other_reducers_are_distilled(reducer):
+def test_distill_trains_students_of_other_reducers(reducer):
     model = teacher()
     student = retrofit(model, at=1, num_tokens=4, reducer=reducer)
     assert student.get_layer("block_1").output.shape == (None, 4, 32)
@@ -149,7 +149,7 @@ def test_other_reducers_are_distilled(reducer):
     assert history["loss"][-1] < history["loss"][0]
 
 
-def test_models_without_top_and_the_same_seed():
+def test_distill_without_top_and_with_one_seed_repeats_its_losses():
     model = teacher(include_top=False, pooling="avg")
     losses = []
     for _ in range(2):
@@ -172,7 +172,7 @@ def test_models_without_top_and_the_same_seed():
         ({"temperature": 0.0}, "`temperature` must be"),
     ],
 )
-def test_bad_arguments(changes, message):
+def test_distill_bad_arguments_raise(changes, message):
     model = teacher()
     models = {"plain": model, "other": create_model("vit_pico8", classes=7)}
     arguments = {"student": retrofit(model, at=1), "teacher": model, "images": IMAGES, **changes}
@@ -183,7 +183,7 @@ def test_bad_arguments(changes, message):
     assert message in str(caught.value)
 
 
-def test_model_without_top_and_pooling_learns_the_average_of_the_tokens():
+def test_distill_without_top_and_pooling_learns_the_average_of_the_tokens():
     model = teacher(include_top=False)
     student = retrofit(model, at=1, num_tokens=4)
     history = distill(student, model, IMAGES, epochs=4, batch_size=8, verbose=0).history

@@ -32,7 +32,7 @@ def compiled(student, model, learning_rate=2e-4, metrics=("accuracy",), **argume
 
 
 @pytest.mark.parametrize("labels", [LABELS, ONE_HOT], ids=["integers", "rows"])
-def test_loss_is_that_by_hand(labels):
+def test_distiller_loss_equals_the_hand_count(labels):
     student, model = pair()
     distiller = compiled(student, model, temperature=3.0, feature_weight=0.7, label_weight=0.2)
     found = distiller.evaluate(IMAGES, labels, batch_size=24, verbose=0, return_dict=True)
@@ -47,7 +47,7 @@ def test_loss_is_that_by_hand(labels):
     assert found["accuracy"] == pytest.approx(np.mean(student_logits.argmax(1) == LABELS))
 
 
-def test_reconstruction_adds_the_error_of_the_tokens():
+def test_distiller_reconstruction_adds_the_error_of_the_tokens():
     student, model = pair()
     distiller = compiled(student, model, reconstruction_weight=2.0, feature_weight=0.0)
     plain = compiled(student, model, feature_weight=0.0)
@@ -67,7 +67,7 @@ def test_reconstruction_adds_the_error_of_the_tokens():
     assert len(student.weights) == weights  # the module is not the student's
 
 
-def test_reconstruction_by_hand():
+def test_reconstruction_layer_equals_its_equation():
     layer = Reconstruction(num_patches=6, num_prefix_tokens=1)
     x = np.random.default_rng(0).normal(size=(2, 4, 8)).astype("float32")
     found = NUMPY(layer(x))
@@ -77,7 +77,7 @@ def test_reconstruction_by_hand():
     np.testing.assert_array_equal(found[:, 0], x[:, 0])
 
 
-def test_sigmoid_head_takes_each_class_alone():
+def test_distiller_of_sigmoid_heads_compares_each_class_alone():
     student, model = pair(classifier_activation="sigmoid")
     distiller = compiled(student, model, feature_weight=0.0, temperature=2.0, metrics=())
     found = distiller.evaluate(IMAGES, batch_size=24, verbose=0, return_dict=True)["loss"]
@@ -191,7 +191,7 @@ def test_mixed_precision_student_learns():
     assert student.get_layer("token_learner").compute_dtype == "bfloat16"
 
 
-def test_frozen_layers_stay():
+def test_distiller_keeps_frozen_layers_unchanged():
     student, model = pair()
     student.get_layer("block_0").trainable = False
     frozen = student.get_layer("block_0").get_weights()
@@ -200,7 +200,7 @@ def test_frozen_layers_stay():
         np.testing.assert_array_equal(values, old)
 
 
-def test_broken_run_resumes_to_the_same_weights(tmp_path):
+def test_distiller_interrupted_resumes_to_the_same_weights(tmp_path):
     def run(path, epochs):
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
@@ -238,7 +238,7 @@ def loss_of(student, model):
     return distiller.evaluate(IMAGES, batch_size=24, verbose=0, return_dict=True)["loss"]
 
 
-def test_budget_of_one_number_is_the_student_of_that_number():
+def test_budget_of_one_number_equals_the_student_of_that_number():
     """A step with the budget 4 alone is a step of the model of `with_tokens(student, 4)`."""
     student, model = pair(num_tokens=8)
     small = with_tokens(student, 4)
@@ -261,14 +261,14 @@ def test_budget_of_one_number_is_the_student_of_that_number():
     ],
     ids=str,
 )
-def test_refuses_arguments(arguments, words):
+def test_distiller_bad_arguments_raise(arguments, words):
     student, model = pair()
     with pytest.raises(ValueError) as caught:
         Distiller(student, model, **arguments)
     assert all(word in str(caught.value) for word in ("Distiller", *words))
 
 
-def test_refuses_models_that_do_not_fit():
+def test_distiller_unsuitable_models_and_labels_raise():
     student, model = pair()
     with pytest.raises(ValueError, match="Distiller: .*TokenLearner"):
         Distiller(model, model)

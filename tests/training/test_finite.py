@@ -38,7 +38,7 @@ def test_distill_that_diverges_raises_and_restores_the_student():
         np.testing.assert_array_equal(one, other)
 
 
-def test_locked_folder_refuses_a_second_run_until_the_first_ends_or_is_killed(tmp_path):
+def test_locked_folder_raises_for_a_second_run_until_the_first_ends(tmp_path):
     code = (
         "import sys, time; from keras_tokenlearner.training.lock import locked\n"
         f"with locked('train', {str(tmp_path)!r}): print('locked', flush=True); time.sleep(60)"

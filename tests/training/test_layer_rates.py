@@ -73,7 +73,7 @@ def apply(optimizer, model, gradients):
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_steps(kind):
+def test_layer_decay_steps_equal_numpy(kind):
     model, gradients = model_and_gradients()
     before = [value.astype("float64") for value in values(model)]
     many = {"steps": 10**9, "global_clipnorm": 1.0, "layer_decay": DECAY}
@@ -89,7 +89,7 @@ def test_steps(kind):
         np.testing.assert_allclose(found[index], expected, atol=1e-5, err_msg=variable.path)
 
 
-def test_muon_moves_each_variable_by_its_share():
+def test_muon_with_layer_decay_moves_each_variable_by_its_factor():
     moves = []
     for decay in (1.0, DECAY):
         model, gradients = model_and_gradients(steps=1)
@@ -102,7 +102,7 @@ def test_muon_moves_each_variable_by_its_share():
         np.testing.assert_allclose(share, factor * whole, atol=2e-6, err_msg=variable.path)
 
 
-def test_scaled_losses_make_no_difference():
+def test_layer_decay_with_scaled_losses_gives_the_same_steps():
     found = []
     for scale in (None, 2.0**10):
         model, gradients = model_and_gradients()
@@ -142,7 +142,7 @@ def training(tmp_path):
     return make, fit, tmp_path
 
 
-def test_saved_and_resumed(training):
+def test_layer_decay_optimizer_saved_and_resumed_gives_the_same_weights(training):
     make, fit, folder = training
     model = make()
     fit(model, 1)
@@ -155,7 +155,7 @@ def test_saved_and_resumed(training):
             np.testing.assert_array_equal(array, same)
 
 
-def test_model_without_blocks_raises():
+def test_layer_decay_of_a_model_without_blocks_raises():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="must have blocks.*pass layer_decay=1 for others"):
         adamw(0.1, 10, layer_decay=0.5).build(model.trainable_variables)
@@ -163,6 +163,6 @@ def test_model_without_blocks_raises():
         sgd(0.1, 10, layer_decay=1.5)
 
 
-def test_depths_of_a_model_that_reduces_its_tokens_once():
+def test_depths_of_a_reducer_equal_the_block_before_it():
     paths = ["embedding/conv_0/kernel", "block_0/a", "block_1/a", "token_learner/a", "block_2/a"]
     assert depths_of([*paths, "norm/gamma", "head/kernel"]) == [0, 1, 2, 2, 3, 4, 4]

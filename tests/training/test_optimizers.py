@@ -73,11 +73,11 @@ def test_weight_decay_after_a_keras_file_spares_the_same_variables(kind, layer_d
         ("sgd", "global_clipnorm", float("nan")),
     ],
 )
-def test_optimizer_argument_out_of_range_is_refused(kind, argument, value):
+def test_optimizer_argument_out_of_range_raises(kind, argument, value):
     refused(lambda: KINDS[kind](**{argument: value}), argument, repr(value))
 
 
 @pytest.mark.parametrize("value", [0, -0.1, float("nan"), float("inf"), "0.1", True])
-def test_learning_rate_out_of_range_is_refused(value):
+def test_learning_rate_out_of_range_raises(value):
     for make in (adamw, adamw_linear, muon, sgd):
         refused(lambda make=make: make(value, 10), f"learning_rate={value!r}")

@@ -40,7 +40,7 @@ def images(monkeypatch):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_docstrings_say_command_and_fields(name):
+def test_recipe_docstrings_state_command_and_fields(name):
     text = inspect.getdoc(RECIPES[name])
     assert f"keras-tokenlearner train {name}" in text
     assert RECIPES[name]().model in CATALOG
@@ -94,7 +94,7 @@ def test_distillation_recipe_trains_the_student_of_a_teacher(images, tmp_path, c
             dataclasses.replace(recipe, **changes)
 
 
-def test_fine_tuning_with_all_that_saves_memory(images, tmp_path):
+def test_fine_tuning_with_every_memory_option_trains(images, tmp_path):
     body = create_model("tokenlearner_pico8_4at1", classes=7, input_shape=(64, 64, 3))
     save_weights(body, tmp_path / "before.weights.h5")
     recipe = tiny(
@@ -118,7 +118,7 @@ def test_fine_tuning_with_all_that_saves_memory(images, tmp_path):
     assert train(recipe, tmp_path) == 1.0
 
 
-def test_parts_of_batches_end_where_whole_batches_do(images):
+def test_gradient_accumulation_ends_with_the_weights_of_whole_batches(images):
     def trained(gradient_accumulation_steps):
         keras.utils.set_random_seed(0)
         recipe = tiny(
@@ -140,12 +140,12 @@ def test_parts_of_batches_end_where_whole_batches_do(images):
         np.testing.assert_allclose(parts, whole, atol=1e-5)
 
 
-def test_run_is_longer_than_its_warm_up():
+def test_optimizer_with_warm_up_as_long_as_the_run_raises():
     with pytest.raises(ValueError, match="raise `epochs`, .* Received: 10 steps, 10 to warm up"):
         sgd(0.03, steps=10, warmup_steps=10)
 
 
-def test_optimizers_are_those_of_vit():
+def test_recipe_optimizers_have_the_settings_of_vit():
     slow = sgd(0.03, steps=100, warmup_steps=10)
     assert isinstance(slow, keras.optimizers.SGD)
     assert (slow.momentum, slow.global_clipnorm, slow.weight_decay) == (0.9, 1.0, None)
@@ -165,7 +165,7 @@ def test_optimizers_are_those_of_vit():
     assert float(again.learning_rate) == pytest.approx(4e-4)
 
 
-def test_refused():
+def test_recipe_bad_fields_raise():
     with pytest.raises(ValueError, match="Received: batch_size=8, gradient_accumulation_steps=3"):
         tiny("imagenet_384", gradient_accumulation_steps=3)
     with pytest.raises(ValueError, match=f"{BACKEND}: `remat` must be one of"):

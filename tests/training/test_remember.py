@@ -17,7 +17,7 @@ def parts():
     return [keras.Model(model.input, model.get_layer(name).output) for name in ("block_0", "head")]
 
 
-def test_parts_of_a_model_are_kept_in_one_pass(parts, tmp_path):
+def test_keep_writes_the_outputs_of_all_parts_once(parts, tmp_path):
     expected = [part.predict(IMAGES, verbose=0) for part in parts]
     keep(parts, IMAGES, "float32", tmp_path, verbose=0, batch_size=4)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -30,7 +30,7 @@ def test_parts_of_a_model_are_kept_in_one_pass(parts, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
 
 
-def test_failed_pass_leaves_no_cache(parts, tmp_path):
+def test_keep_that_fails_leaves_no_cache(parts, tmp_path):
     with pytest.raises(Exception, match="shape"):
         keep(parts, IMAGES[..., :1], "float32", tmp_path, verbose=0)
     assert not list(tmp_path.iterdir())

@@ -37,7 +37,7 @@ def assert_same(folder, unbroken, save_freq=2):
     assert (folder / "log.csv").read_text() == unbroken[2]
 
 
-def test_killed_in_the_middle_of_an_epoch_and_of_a_backup(unbroken, tmp_path):
+def test_run_killed_during_a_backup_resumes_to_the_same_weights(unbroken, tmp_path):
     # Backups: the start, batches 2 and 4 and the end of an epoch; the sixth is batch 4 of epoch 1.
     assert start(tmp_path, 6).wait() == -signal.SIGKILL
     assert (tmp_path / "backup.unfinished").is_file()
@@ -47,7 +47,7 @@ def test_killed_in_the_middle_of_an_epoch_and_of_a_backup(unbroken, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(unbroken, tmp_path):
+def test_run_killed_at_random_moments_resumes_to_the_same_weights(unbroken, tmp_path):
     backup = tmp_path / "backup.npz"
 
     def written():
@@ -188,14 +188,14 @@ def test_backup_of_another_model_raises(small, tmp_path):
         other.fit(batches, epochs=3, initial_epoch=2, callbacks=[resume], verbose=0)
 
 
-def test_fit_must_be_told_where_to_go_on(small, tmp_path):
+def test_resume_without_its_initial_epoch_raises(small, tmp_path):
     _, batches, fit = small
     fit(Resume(tmp_path / "backup.npz", batches), epochs=1)
     with pytest.raises(ValueError, match="pass initial_epoch=resume.initial_epoch"):
         fit(Resume(tmp_path / "backup.npz", batches), initial_epoch=0)
 
 
-def test_metric_of_each_class_goes_into_the_backup_and_comes_back(tmp_path):
+def test_metric_of_each_class_survives_the_backup(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
     metric = keras.metrics.F1Score(average=None, name="f1")
     random = np.random.default_rng(0)
@@ -226,7 +226,7 @@ def test_save_freq_with_steps_per_execution_saves_at_the_next_end_of_an_executio
     assert saved == [(0, 0), (0, 6), (0, 9), (0, 12), (1, 0)]
 
 
-def test_interrupted_run_continues_in_the_same_process(tmp_path):
+def test_interrupted_run_resumes_in_the_same_process(tmp_path):
     """Keras counts names: the second optimizer's variables are called otherwise."""
     batches = Batches((np.ones((8, 4), "float32"), np.ones((8, 1), "float32")), 4)
     path = tmp_path / "backup.npz"

@@ -24,7 +24,7 @@ def few(monkeypatch):
     return data
 
 
-def test_training_learns_and_leaves_what_it_says(few, tmp_path):
+def test_train_learns_and_saves_the_model_of_its_result(few, tmp_path):
     recipe = FashionMnistRecipe(epochs=6, batch_size=32, learning_rate=2e-3)
     accuracy = train(recipe, tmp_path)
     result = json.loads((tmp_path / f"{recipe.model}.json").read_text())
@@ -38,7 +38,7 @@ def test_training_learns_and_leaves_what_it_says(few, tmp_path):
     assert np.mean(right) == pytest.approx(accuracy, abs=0.011)
 
 
-def test_interrupted_run_continues(few, tmp_path, monkeypatch):
+def test_train_interrupted_continues_to_the_same_weights(few, tmp_path, monkeypatch):
     recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, batch_size=160)
 
     class Breaks(Resume):
@@ -62,7 +62,7 @@ def test_interrupted_run_continues(few, tmp_path, monkeypatch):
         assert (tmp_path / name).read_text() == (tmp_path / "unbroken" / name).read_text()
 
 
-def test_full_disk_at_the_end_loses_nothing(few, tmp_path, monkeypatch):
+def test_train_with_a_full_disk_at_the_end_loses_nothing(few, tmp_path, monkeypatch):
     resource = pytest.importorskip("resource", reason="only on Linux and macOS: `resource`")
     recipe = FashionMnistRecipe(model="vit_nano4", epochs=1, warmup_epochs=0, batch_size=160)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -89,7 +89,7 @@ def test_full_disk_at_the_end_loses_nothing(few, tmp_path, monkeypatch):
     assert not (tmp_path / "vit_nano4.backup.npz").exists()
 
 
-def test_tensorboard_shows_what_the_csv_says(few, tmp_path):
+def test_tensorboard_losses_equal_the_csv(few, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tensor_util = pytest.importorskip("tensorboard.util.tensor_util")
     pytest.importorskip("tensorflow")  # with which Keras writes them on every backend
@@ -124,7 +124,7 @@ def test_weight_decay_spares_biases_norms_and_positions():
         ("epochs=three", "epochs must be of type int, as in epochs=28. Received: 'epochs=three'"),
     ],
 )
-def test_bad_settings(setting, message):
+def test_settings_of_a_wrong_name_or_type_raise(setting, message):
     with pytest.raises(ValueError) as caught:
         with_settings(FashionMnistRecipe(), [setting])
     assert message in str(caught.value)
@@ -142,7 +142,7 @@ def test_bad_settings(setting, message):
         ("seed", -1),
     ],
 )
-def test_train_with_a_field_out_of_range_is_refused_before_data_are_opened(field, value, tmp_path):
+def test_train_with_a_field_out_of_range_raises_before_data_are_opened(field, value, tmp_path):
     recipe = replace(
         FashionMnistRecipe(data=f"fashion_mnist:{tmp_path / 'missing'}"), **{field: value}
     )
@@ -152,7 +152,7 @@ def test_train_with_a_field_out_of_range_is_refused_before_data_are_opened(field
     assert not (tmp_path / "output").exists()
 
 
-def test_settings():
+def test_settings_are_converted_to_the_types_of_fields():
     recipe = with_settings(
         FashionMnistRecipe(), ["epochs=3", "learning_rate=0.5", "model=vit_nano4"]
     )

@@ -40,7 +40,7 @@ def run(*arguments):
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
-def test_train_and_evaluate(folder, tmp_path):
+def test_video_recipe_trains_and_evaluate_scores_it(folder, tmp_path):
     settings = {"data": folder, "epochs": 6, "batch_size": 4, "stride": 1, "learning_rate": 0.01}
     settings = [part for pair in settings.items() for part in ("--set", "{}={}".format(*pair))]
     said = run("train", "videos", *settings, "--output", tmp_path / "out")
@@ -56,7 +56,7 @@ def test_train_and_evaluate(folder, tmp_path):
     assert re.search(r"4 +1 +100\.00% +100\.00% +100\.00%", table)
 
 
-def test_train_and_evaluate_with_several_labels_each(folder):
+def test_charades_recipe_learns_several_labels_per_video(folder):
     """Charades in small: dark videos hold c001 and c150, light ones c002 and c150."""
     (folder / "Charades_v1_480").mkdir()
     for split, csv in (("train", "train"), ("val", "test")):
@@ -130,7 +130,7 @@ def test_kinetics_starts_from_the_weights_of_images(folder, monkeypatch):
     assert (plan["momentum"], plan["global_clipnorm"], plan["layer_decay"]) == (0.9, 1.0, 0.8)
 
 
-def test_avid(folder):
+def test_avid_recipe_trains_and_evaluates_with_its_protocol(folder):
     (folder / "videos").mkdir()
     for split in ("train", "val"):
         labels = {}
@@ -148,7 +148,7 @@ def test_avid(folder):
     assert row["videos"] == 4 and 0 <= row["mean_class"] <= 1
 
 
-def test_splits(folder, tmp_path):
+def test_open_videos_of_folders_and_lists_has_two_splits(folder, tmp_path):
     train, test = video.open_videos(folder)
     assert train.class_names == test.class_names == ("dark", "light")
     assert (len(train), len(test)) == (7, 5)

@@ -53,7 +53,7 @@ def ended(output):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only on Linux: finds the processes in /proc")
-def test_killed_and_started_again(images):
+def test_killed_training_command_started_again_gives_the_same_result(images):
     whole, broken = images / "whole", images / "broken"
     assert [process.wait() for process in start(images, whole)] == [0]
     expected = ended(whole)

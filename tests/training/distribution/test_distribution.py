@@ -67,7 +67,7 @@ def assert_equal(found, expected, replicas):
 
 
 @over_arrangements
-def test_equals_one_device(mode, processes, cpus, expected, tmp_path):
+def test_training_on_several_devices_equals_one_device(mode, processes, cpus, expected, tmp_path):
     parts = int(mode.partition(":")[2] or 1)
     for found in run(mode, processes, cpus, tmp_path):
         assert_equal(found, expected, processes * cpus // parts)
@@ -78,7 +78,9 @@ def test_equals_one_device(mode, processes, cpus, expected, tmp_path):
 
 @pytest.mark.slow
 @over_arrangements
-def test_goes_on_from_its_backup(mode, processes, cpus, expected, tmp_path):
+def test_training_on_several_devices_continues_from_its_backup(
+    mode, processes, cpus, expected, tmp_path
+):
     run(mode, processes, cpus, tmp_path, 1)
     parts = int(mode.partition(":")[2] or 1)
     for found in run(mode, processes, cpus, tmp_path):
@@ -96,7 +98,7 @@ def test_video_model_on_devices_equals_one_device(tmp_path):
         assert_equal(found, expected, processes * cpus)
 
 
-def test_parts_of_processes_cover_every_batch_once():
+def test_process_parts_of_a_batch_join_to_the_whole_batch():
     parts = [Batches((np.arange(40),), 8, seed=3) for _ in range(4)]
     for index, batches in enumerate(parts):
         batches.shard = (index, 4)
@@ -111,20 +113,20 @@ class FourReplicas(Devices):
 
 
 @pytest.mark.parametrize(("rows", "batch_size", "partial"), [(32, 6, False), (34, 8, True)])
-def test_batches_that_cannot_be_divided_are_refused(rows, batch_size, partial):
+def test_batches_not_divisible_by_devices_raise(rows, batch_size, partial):
     batches = Batches((np.zeros((rows, 2)),), batch_size, partial=partial)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="must be a multiple of the replicas, 4, the last one too"):
         FourReplicas().fit(model, batches)
 
 
-def test_evaluation_of_rows_that_cannot_be_divided_is_refused():
+def test_evaluation_of_rows_not_divisible_by_devices_raises():
     model = create_model("vit_pico8", classes=10)
     with pytest.raises(ValueError, match="multiple of the replicas"):
         FourReplicas().evaluate(model, (np.zeros((10, 32, 32, 3)), np.zeros(10)))
 
 
-def test_predict_pads_and_gives_all_rows():
+def test_predict_of_rows_not_divisible_by_devices_returns_all_rows():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
     x = np.arange(20, dtype="float32").reshape(10, 2)
     kernel = model.get_weights()[0]
@@ -140,13 +142,13 @@ def test_predict_pads_and_gives_all_rows():
         ("model_parallel:0", "a number belongs to model_parallel alone"),
     ],
 )
-def test_bad_modes(mode, message):
+def test_distribution_mode_unknown_or_with_wrong_number_raises(mode, message):
     with pytest.raises(ValueError, match=message), scope(mode):
         pass
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="only on tensorflow and torch: JAX has it")
-def test_model_parallel_is_refused_where_keras_ignores_it():
+def test_model_parallel_raises_where_keras_ignores_it():
     with (
         pytest.raises(ValueError, match="model_parallel is there on JAX alone"),
         scope("model_parallel"),
@@ -156,7 +158,7 @@ def test_model_parallel_is_refused_where_keras_ignores_it():
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="only on tensorflow and torch: JAX has it")
-def test_keras_distribution_is_refused_where_it_does_nothing():
+def test_keras_distribution_raises_where_it_has_no_effect():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
     try:
@@ -177,7 +179,7 @@ def with_normalization():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only on tensorflow: its strategies")
-def test_normalization_sees_whole_batches_in_training_alone():
+def test_batch_normalization_is_synchronized_in_training_only():
     with scope("data_parallel") as devices:
         model, layer = with_normalization()
         seen = keras.callbacks.LambdaCallback(
@@ -190,7 +192,7 @@ def test_normalization_sees_whole_batches_in_training_alone():
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="only on torch: others normalise whole batches")
-def test_normalization_of_parts_of_batches_is_refused(monkeypatch):
+def test_batch_normalization_of_parts_of_batches_raises(monkeypatch):
     from torch import distributed
 
     names = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -207,7 +209,7 @@ def test_normalization_of_parts_of_batches_is_refused(monkeypatch):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="only on jax: its devices")
-def test_devices_that_do_not_divide_into_groups_are_refused():
+def test_devices_not_divisible_into_groups_raise():
     with (
         pytest.raises(ValueError, match="model_parallel:3 needs a multiple of 3 devices"),
         scope("model_parallel:3"),
@@ -216,7 +218,7 @@ def test_devices_that_do_not_divide_into_groups_are_refused():
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="only on torch: its torchrun")
-def test_data_parallel_without_torchrun_is_refused():
+def test_data_parallel_without_torchrun_raises():
     with (
         pytest.raises(ValueError, match="start them by torchrun --nproc-per-node=N"),
         scope("data_parallel"),
