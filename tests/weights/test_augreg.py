@@ -60,7 +60,7 @@ def big_vision(entries):
     ],
     ids=["plain", "newer", "opt", "params", "img", "nested", "big_vision"],
 )
-def test_namings_give_the_same_logits(form):
+def test_augreg_naming_variants_give_the_same_logits(form):
     entries, images = augreg_entries(), pixels()
     model = build("augreg", form(entries))
     report = load(model, "augreg", form(entries))
@@ -69,7 +69,7 @@ def test_namings_give_the_same_logits(form):
     assert set(report.unused) <= {"step", "params/txt/Encoder_0/kernel", "params/t"}
 
 
-def test_npz_by_name_of_the_source(tmp_path):
+def test_augreg_npz_by_source_name_loads_with_and_without_its_head(tmp_path):
     np.savez(tmp_path / "vit.npz", **augreg_entries(class_token=False))
     model = create_model(
         "vit_pico8", weights=f"augreg:{tmp_path}/vit.npz", mlp_dim=48, classifier_activation=None
@@ -85,7 +85,7 @@ def test_npz_by_name_of_the_source(tmp_path):
     assert other.output_shape == (None, 3)
 
 
-def test_averaging_model_drops_the_class_token():
+def test_averaging_model_drops_the_class_token_of_the_checkpoint():
     entries, images = augreg_entries(), pixels()
     model = build("augreg", entries, class_token=False)
     report = load(model, "augreg", entries)
@@ -99,7 +99,7 @@ def test_averaging_model_drops_the_class_token():
 
 
 @pytest.mark.parametrize("dtype", ["V2", "bfloat16"])
-def test_bfloat16_as_numpy_stores_it_and_as_jax_has_it(dtype):
+def test_bfloat16_of_numpy_and_of_jax_load_exactly(dtype):
     if dtype == "bfloat16":
         types = pytest.importorskip("ml_dtypes", reason="the type of JAX: pip install ml_dtypes")
         dtype = types.bfloat16

@@ -73,7 +73,7 @@ def test_failed_download_is_repeated_by_the_next_call(server, tmp_path, how, err
     assert len(server.requests) == 2
 
 
-def test_offline(server, tmp_path):
+def test_fetch_offline_returns_the_cached_file_or_raises(server, tmp_path):
     path = fetch(server.uri, SHA256, tmp_path)
     gone = "http://127.0.0.1:9/a/b.weights.h5"  # nothing listens on the discard port
     assert fetch(gone, SHA256, tmp_path) == path

@@ -30,7 +30,7 @@ def _refused(model, path, message, **arguments):
         np.testing.assert_array_equal(old, new)
 
 
-def test_round_trip(saved):
+def test_saved_weights_load_unchanged(saved):
     model, path, digest = saved
     other = create_model(PICO, classes=10)
     load_weights(other, path, expected_sha256=digest)
@@ -64,7 +64,7 @@ def test_damaged_bytes_are_found_by_the_hash(saved):
     _refused(model, path, "is damaged or was changed; fetch or save it again")
 
 
-def test_values_that_are_not_finite_are_found_without_a_hash(saved, tmp_path):
+def test_weights_that_are_not_finite_raise_without_a_hash(saved, tmp_path):
     model, _, _ = saved
     broken = create_model(PICO, classes=10)
     weights = broken.get_weights()
@@ -75,39 +75,39 @@ def test_values_that_are_not_finite_are_found_without_a_hash(saved, tmp_path):
     _refused(model, path, "not finite, so it is damaged")
 
 
-def test_truncated(saved):
+def test_truncated_weights_file_raises(saved):
     model, path, _ = saved
     path.with_name(path.name + ".sha256").unlink()
     path.write_bytes(path.read_bytes()[:20_000])
     _refused(model, path, "is damaged or no HDF5 file")
 
 
-def test_not_hdf5(tmp_path):
+def test_weights_file_that_is_no_hdf5_raises(tmp_path):
     path = tmp_path / "text.weights.h5"
     path.write_text("not weights")
     _refused(create_model(PICO, classes=10), path, "is damaged or no HDF5 file")
 
 
-def test_another_number_of_classes(saved):
+def test_weights_of_another_number_of_classes_raise(saved):
     _, path, _ = saved
     model = create_model(PICO, classes=7)
     _refused(model, path, "saved with 10 classes, the model has 7; build it with classes=10")
 
 
-def test_another_architecture(saved):
+def test_weights_of_another_architecture_raise(saved):
     _, path, _ = saved
     _refused(create_model("vit_pico8", classes=10), path, "different architectures")
     _refused(create_model(PICO, classes=10, num_tokens=3), path, "does not fit the model")
 
 
 @pytest.mark.parametrize("name", ["model.keras", "weights.npz"])
-def test_another_kind_of_file(name):
+def test_weights_path_of_another_suffix_raises(name):
     with pytest.raises(ValueError, match="must end in '.weights.h5'"):
         load_weights(create_model(PICO), name)
 
 
 @pytest.mark.parametrize("form", ["upper", "empty", "text"])
-def test_hash_files_of_other_hands(saved, form):
+def test_hash_file_in_upper_case_is_read_and_other_texts_raise(saved, form):
     model, path, digest = saved
     beside = path.with_name(path.name + ".sha256")
     beside.write_text({"upper": digest.upper(), "empty": "", "text": "none  here\n"}[form])
@@ -117,7 +117,7 @@ def test_hash_files_of_other_hands(saved, form):
         _refused(model, path, "must hold a sha256, 64 hexadecimal digits")
 
 
-def test_save_that_is_killed_leaves_a_file_that_loads(saved, monkeypatch):
+def test_save_weights_killed_leaves_a_file_that_loads(saved, monkeypatch):
     """The file loads, whichever of the three steps is the last."""
     model, path, _ = saved
     before, replace = model.get_weights(), os.replace
@@ -144,7 +144,7 @@ def test_save_that_is_killed_leaves_a_file_that_loads(saved, monkeypatch):
     ]
 
 
-def test_load_takes_the_bytes_that_it_hashed(saved, tmp_path):
+def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path):
     """A file that is replaced while it is loaded is refused or loaded as it was hashed."""
     model, path, digest = saved
     other = tmp_path / "other.weights.h5"
@@ -175,7 +175,7 @@ def test_load_takes_the_bytes_that_it_hashed(saved, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["c8", "i4", "?"])
-def test_arrays_that_are_no_floats_are_refused(saved, dtype):
+def test_weights_that_are_no_floats_raise(saved, dtype):
     import h5py
 
     model, path, _ = saved
@@ -188,7 +188,7 @@ def test_arrays_that_are_no_floats_are_refused(saved, dtype):
     _refused(model, path, "other things than arrays of floats, layers/dense/vars/0")
 
 
-def test_declared_sizes_that_are_not_stored_are_refused(saved):
+def test_weights_with_declared_sizes_not_stored_raise(saved):
     """A kernel of ten million classes in a small file must not build such a model."""
     import h5py
 
@@ -202,6 +202,6 @@ def test_declared_sizes_that_are_not_stored_are_refused(saved):
         create_model(PICO, weights=str(path))
 
 
-def test_file_without_model_raises(saved):
+def test_load_weights_into_no_model_raises(saved):
     with pytest.raises(ValueError, match="`model` must be a built keras.Model"):
         load_weights("vit_pico8", saved[1])

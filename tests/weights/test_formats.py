@@ -56,7 +56,7 @@ def archive(path, compression=zipfile.ZIP_STORED, **members):
     return path
 
 
-def test_npz(tmp_path):
+def test_npz_checkpoint_loads_into_the_model(tmp_path):
     model = build("augreg", ENTRIES)
     report = load(model, "augreg", npz(tmp_path / "vit.npz", **ENTRIES))
     assert report.origin.endswith("vit.npz") and len(report.loaded) == len(model.weights)
@@ -65,13 +65,13 @@ def test_npz(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_truncated_npz(tmp_path, share):
+def test_npz_truncated_raises(tmp_path, share):
     path = npz(tmp_path / "vit.npz", **ENTRIES)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     refused("damaged or no npz file", build("augreg", ENTRIES), "augreg", path)
 
 
-def test_damaged_npz(tmp_path):
+def test_npz_damaged_raises(tmp_path):
     path = npz(tmp_path / "vit.npz", **ENTRIES)
     content = bytearray(path.read_bytes())
     content[5_000:5_100] = b"\x00" * 100
@@ -98,7 +98,7 @@ def test_pickles_are_not_unpickled(tmp_path):
     assert not trap.exists()
 
 
-def test_zip_bombs(tmp_path):
+def test_npz_of_zip_bombs_raises(tmp_path):
     zeros = member(np.zeros(30 << 20, np.float32))
     path = archive(tmp_path / "a.npz", zipfile.ZIP_DEFLATED, a=zeros)
     refused("as a bomb", build("augreg", ENTRIES), "augreg", path)
@@ -108,13 +108,13 @@ def test_zip_bombs(tmp_path):
     refused("in a way that numpy does not use", build("augreg", ENTRIES), "augreg", path)
 
 
-def test_mappings_that_hold_themselves():
+def test_mapping_that_contains_itself_raises():
     endless = {}
     endless["again"] = endless
     refused("nested more than 32 deep", build("augreg", ENTRIES), "augreg", endless)
 
 
-def test_other_members(tmp_path):
+def test_npz_with_members_that_are_no_arrays_raises(tmp_path):
     path = archive(tmp_path / "a.npz", a=b"text")
     with pytest.raises(ValueError, match="is refused"):
         read_checkpoint(path)
@@ -128,7 +128,7 @@ def test_missing_file_raises(tmp_path):
     refused("no such file", build("augreg", ENTRIES), "augreg", tmp_path / "none.npz")
 
 
-def test_torch_files(tmp_path):
+def test_torch_file_tensors_are_read_and_pickles_or_damage_raise(tmp_path):
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     weight = torch.arange(6.0).reshape(2, 3).to(torch.bfloat16)
     torch.save({"model": {"a": weight}, "epoch": 3, "name": "x"}, tmp_path / "a.pt")
@@ -163,7 +163,7 @@ def test_torch_files(tmp_path):
         read_checkpoint(tmp_path / "g.pt")
 
 
-def test_h5(tmp_path):
+def test_h5_datasets_are_read_and_lies_or_damage_raise(tmp_path):
     import h5py
 
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -195,7 +195,7 @@ def flax_file(path, tree):
     return path
 
 
-def test_flax_files(tmp_path):
+def test_flax_file_arrays_are_read_also_in_chunks(tmp_path):
     whole = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     tree = {
         "params": {"Dense_0": {"kernel": whole[0], "bias": whole[1, 0]}},
@@ -214,7 +214,7 @@ def test_flax_files(tmp_path):
 
 
 @pytest.mark.peers
-def test_flax_itself(tmp_path):
+def test_flax_file_written_by_flax_is_read(tmp_path):
     serialization = peer("flax.serialization")
     import jax.numpy as jnp
 
@@ -227,7 +227,7 @@ def test_flax_itself(tmp_path):
     assert entries["d"] == 2
 
 
-def test_bad_flax_files(tmp_path):
+def test_flax_file_damaged_raises(tmp_path):
     path = flax_file(tmp_path / "a.msgpack", {"a": np.zeros((4, 4))})
     content = path.read_bytes()
     lies = content.replace(b"\x92\x04\x04", b"\x92\x04\x7f")
@@ -239,7 +239,7 @@ def test_bad_flax_files(tmp_path):
             read_checkpoint(path)
 
 
-def test_safetensors(tmp_path):
+def test_safetensors_file_is_read_and_damage_raises(tmp_path):
     files = pytest.importorskip(
         "safetensors.numpy", reason="reads safetensors: pip install safetensors"
     )
@@ -261,7 +261,7 @@ def safetensors_file(path, dtype, shape, content):
     return path
 
 
-def test_bfloat16_in_safetensors(tmp_path):
+def test_safetensors_bfloat16_values_are_read_exactly(tmp_path):
     """Every bfloat16 there is."""
     halves = np.arange(1 << 16, dtype="<u2")
     path = safetensors_file(tmp_path / "a.safetensors", "BF16", [256, 256], halves.tobytes())
@@ -280,13 +280,13 @@ def test_bfloat16_in_safetensors(tmp_path):
         ("F33", [8], 8, "damaged or no safetensors file"),
     ],
 )
-def test_headers_that_lie(tmp_path, dtype, shape, size, message):
+def test_safetensors_headers_that_lie_raise(tmp_path, dtype, shape, size, message):
     path = safetensors_file(tmp_path / "a.safetensors", dtype, shape, bytes(size))
     with pytest.raises(ValueError, match=message):
         read_checkpoint(path)["x"]
 
 
-def test_files_in_parts(tmp_path):
+def test_checkpoint_index_joins_its_parts_and_bad_indexes_raise(tmp_path):
     np.savez(tmp_path / "one.npz", a=np.arange(3))
     np.savez(tmp_path / "two.npz", b=np.arange(4))
     index = tmp_path / "model.npz.index.json"
@@ -454,7 +454,7 @@ def test_torch_tensors_of_rare_kinds_are_named(tmp_path):
             found[name]
 
 
-def test_torchscript_archives_are_refused(tmp_path):
+def test_torchscript_archives_raise(tmp_path):
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     import warnings
 
@@ -465,7 +465,7 @@ def test_torchscript_archives_are_refused(tmp_path):
         read_checkpoint(tmp_path / "a.pt")
 
 
-def test_flax_files_of_empty_dictionaries_are_refused(tmp_path):
+def test_flax_files_of_empty_dictionaries_raise(tmp_path):
     pytest.importorskip("msgpack", reason="reads Flax files: pip install msgpack")
     count = 3 << 20
     for name, content in (
@@ -477,7 +477,7 @@ def test_flax_files_of_empty_dictionaries_are_refused(tmp_path):
             read_checkpoint(tmp_path / f"{name}.msgpack")
 
 
-def test_file_content_decides_its_format(tmp_path):
+def test_checkpoint_content_decides_its_format(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.arange(3))
     (tmp_path / "a.npz").rename(tmp_path / "weights")
     np.testing.assert_array_equal(read_checkpoint(tmp_path / "weights")["a"], np.arange(3))

@@ -44,7 +44,7 @@ def forms(module, tmp_path):
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_vit(image, tmp_path):
+def test_huggingface_vit_gives_its_own_logits(image, tmp_path):
     module = theirs("ViTForImageClassification", num_labels=5)
     images = pixels(image)
     expected = module(normalised(images), interpolate_pos_encoding=True).logits.detach().numpy()
@@ -56,7 +56,7 @@ def test_vit(image, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_files_in_parts(kind, tmp_path):
+def test_huggingface_vit_in_parts_gives_its_own_logits(kind, tmp_path):
     """The parts that transformers writes, and the same ones as releases before 5 wrote them."""
     module = theirs("ViTForImageClassification", num_labels=5)
     peer("safetensors")
@@ -81,7 +81,7 @@ def test_files_in_parts(kind, tmp_path):
     close(outputs(model, images), module(normalised(images)).logits.detach().numpy())
 
 
-def test_vit_without_head_has_a_pooler():
+def test_huggingface_vit_without_head_has_a_pooler():
     module = theirs("ViTModel")
     model = build("huggingface_vit", module, include_top=False)
     report = load(model, "huggingface_vit", module, normalization="half")
@@ -93,7 +93,7 @@ def test_vit_without_head_has_a_pooler():
 
 @pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize("name", ["ForImageClassification", "ForImageClassificationWithTeacher"])
-def test_distilled_deit(image, name, tmp_path):
+def test_huggingface_distilled_deit_gives_its_own_logits(image, name, tmp_path):
     module = theirs(f"DeiT{name}", num_labels=5)
     images = pixels(image)
     found = module(normalised(images, *IMAGENET), interpolate_pos_encoding=True)
@@ -105,7 +105,7 @@ def test_distilled_deit(image, name, tmp_path):
 
 
 @pytest.mark.parametrize("registers", [0, 3])
-def test_dinov2_with_gates_and_a_classifier(registers, tmp_path):
+def test_huggingface_dinov2_with_gates_and_classifier_gives_its_own_logits(registers, tmp_path):
     name = f"Dinov2{'WithRegisters' * bool(registers)}ForImageClassification"
     changes = {"num_register_tokens": registers} if registers else {}
     module = theirs(name, mlp_ratio=3, use_swiglu_ffn=True, num_labels=5, **changes)
@@ -119,7 +119,7 @@ def test_dinov2_with_gates_and_a_classifier(registers, tmp_path):
 
 @pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize("registers", [0, 3])
-def test_dinov2(image, registers, tmp_path):
+def test_huggingface_dinov2_gives_its_own_tokens(image, registers, tmp_path):
     name = "Dinov2WithRegistersModel" if registers else "Dinov2Model"
     changes = {"num_register_tokens": registers} if registers else {}
     module = theirs(name, mlp_ratio=2, **changes)
@@ -134,7 +134,7 @@ def test_dinov2(image, registers, tmp_path):
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_clip(image, tmp_path):
+def test_huggingface_clip_gives_its_own_features(image, tmp_path):
     module = theirs("CLIPVisionModel")
     images = pixels(image)
     found = module(normalised(images, *CLIP), interpolate_pos_encoding=True)
@@ -145,7 +145,7 @@ def test_clip(image, tmp_path):
         close(outputs(model, images)[:, 0], found.pooler_output.detach().numpy())
 
 
-def test_clip_among_its_other_towers():
+def test_huggingface_clip_with_its_text_model_gives_its_own_features():
     transformers = peer("transformers")
     config = transformers.CLIPConfig(
         vision_config=SIZES | {"intermediate_size": 48},
@@ -179,7 +179,7 @@ def test_projection_of_clip_is_the_head_of_as_many_classes():
 
 
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
-def test_activation_of_clip_is_that_of_its_config(activation, tmp_path):
+def test_activation_of_clip_follows_its_config(activation, tmp_path):
     module = theirs("CLIPVisionModel", hidden_act=activation)
     module.save_pretrained(tmp_path)
     model = kt.from_preset(tmp_path, input_shape=(32, 32, 3))

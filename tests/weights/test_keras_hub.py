@@ -27,7 +27,7 @@ def theirs(**changes):
 
 @pytest.mark.parametrize("form", ["model", "file"])
 @pytest.mark.parametrize("changes", [{}, {"use_class_token": False, "pooling": "gap"}])
-def test_classifier(form, changes, tmp_path):
+def test_keras_hub_classifier_gives_its_own_outputs(form, changes, tmp_path):
     classifier = theirs(**changes)
     classifier.save_weights(tmp_path / "task.weights.h5")
     checkpoint = classifier if form == "model" else tmp_path / "task.weights.h5"
@@ -39,7 +39,7 @@ def test_classifier(form, changes, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["model", "file"])
-def test_backbone(form, tmp_path):
+def test_keras_hub_backbone_gives_its_own_tokens(form, tmp_path):
     backbone = theirs().backbone
     backbone.save_weights(tmp_path / "model.weights.h5")
     checkpoint = backbone if form == "model" else tmp_path / "model.weights.h5"
@@ -49,7 +49,7 @@ def test_backbone(form, tmp_path):
     close(outputs(model, images), outputs(backbone, images / 127.5 - 1))
 
 
-def test_head_behind_another_layer(tmp_path):
+def test_keras_hub_head_after_another_layer_raises_unless_dropped(tmp_path):
     classifier = theirs(intermediate_dim=6)
     classifier.save_weights(tmp_path / "task.weights.h5")
     for checkpoint in (classifier, tmp_path / "task.weights.h5"):

@@ -28,7 +28,7 @@ def test_still_clip_has_the_features_of_its_image(fuser, embedding):
     close(outputs(video, clips), outputs(image_model, images))
 
 
-def test_stem_takes_frames_as_images():
+def test_still_clip_through_a_stem_has_the_logits_of_its_image():
     small = {"classes": 5, "num_layers": 2, "at": 1, "hidden_dim": 24}
     small["stem"] = ((8, 2), (8, 2))
     image_model = create_model("tokenlearner_nano4_8at2", **small)
@@ -42,7 +42,7 @@ def test_stem_takes_frames_as_images():
     close(outputs(video, np.repeat(images[:, None], 3, 1)), outputs(image_model, images))
 
 
-def test_rectangles_and_other_classes():
+def test_rectangle_with_other_classes_resizes_positions_and_resets_the_head():
     small = create_model(PICO, classes=5, input_shape=(16, 48, 3))
     assign_weights(small)
     large = create_model(PICO, classes=3, input_shape=(32, 96, 3))

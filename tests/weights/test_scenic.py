@@ -48,7 +48,7 @@ def run(model, name, *inputs):
 
 
 @pytest.mark.parametrize("name", ["v10_sum", "v11"])
-def test_model_a(name):
+def test_scenic_model_a_gives_the_reference_outputs(name):
     module = "TokenLearnerModule_0" if name == "v10_sum" else "TokenLearnerModuleV11_0"
     entries = tree(part(name, f"Transformer/{module}"))
     model = build("scenic", entries, image=IMAGE, **SIZES)
@@ -61,7 +61,7 @@ def test_model_a(name):
     np.testing.assert_allclose(tokens, REFERENCE[f"{name}|out"], atol=1e-5)
 
 
-def test_model_b_with_the_later_fuser():
+def test_scenic_model_b_with_the_later_fuser_gives_the_reference_outputs():
     modules = [part("v11", f"Transformer/TokenLearnerModuleV11_{j}") for j in range(2)]
     fusers = [part("fuser", f"Transformer/TokenFuser_{j}") for j in range(2)]
     fusers[1] = {name: array + 1 for name, array in fusers[1].items()}
@@ -80,7 +80,7 @@ def test_model_b_with_the_later_fuser():
     )
 
 
-def test_model_b_with_the_first_fuser():
+def test_scenic_model_b_with_the_first_fuser_loads_its_convolution():
     fuser = part("fuser", "Transformer/TokenFuser_0")
     fuser = {name: array for name, array in fuser.items() if "token_masking" not in name}
     kernel = np.random.default_rng(3).normal(size=(1, 1, 16, 4))
@@ -92,7 +92,7 @@ def test_model_b_with_the_first_fuser():
     np.testing.assert_allclose(loaded, kernel[0, 0].astype("float32"))
 
 
-def test_vivit():
+def test_scenic_vivit_loads_and_resizes_its_positions():
     entries = tree()["params"]
     rng = np.random.default_rng(4)
     entries["embedding/kernel"] = rng.normal(size=(2, 8, 8, 3, 16))
@@ -110,7 +110,7 @@ def test_vivit():
     assert report.resized == {"positions/table": "3x6x6 to 4x6x6, bilinear"}
 
 
-def test_released_pooling_is_a_sum():
+def test_scenic_checkpoint_into_mean_pooling_raises():
     entries = tree(part("v10_sum", "Transformer/TokenLearnerModule_0"))
     model = build("scenic", entries, image=IMAGE, **SIZES, token_pooling="mean")
     refused("token_pooling is 'mean' and must be 'sum'", model, "scenic", entries)
@@ -130,7 +130,7 @@ def test_head_after_pre_logits_is_loaded():
     np.testing.assert_allclose(run(model, "pre_logits", features), np.tanh(features), atol=1e-5)
 
 
-def test_two_pairs_do_not_load_into_a_model_with_three():
+def test_scenic_two_fuser_pairs_into_a_model_of_three_raise():
     modules = [part("v11", f"Transformer/TokenLearnerModuleV11_{j}") for j in range(2)]
     fusers = [part("fuser", f"Transformer/TokenFuser_{j}") for j in range(2)]
     entries = tree(*modules, *fusers)
@@ -145,7 +145,7 @@ def test_two_pairs_do_not_load_into_a_model_with_three():
     refused("the file has 2 layers token_learner and the model has 3", model, "scenic", entries)
 
 
-def test_fuser_without_norms_of_tokens_keeps_that_of_its_inputs():
+def test_fuser_without_norms_of_tokens_keeps_the_norm_of_its_inputs():
     """The authors' `use_normalization=False`."""
     fuser = {
         name: array

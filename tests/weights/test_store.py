@@ -30,7 +30,7 @@ def outputs(model, name):
 
 
 @pytest.mark.parametrize(("key", "row"), ROWS, ids=lambda value: str(value)[:60])
-def test_row(key, row):
+def test_stored_weights_equal_their_row_of_the_table(key, row):
     path = fetch(row.uri, row.sha256)
     assert key[0] == row.model and row.model in list_models(weights=True)
     assert sha256(path) == row.sha256
@@ -40,12 +40,12 @@ def test_row(key, row):
 
 
 @pytest.mark.parametrize("key", [key for key, _ in ROWS], ids="-".join)
-def test_outputs_are_the_same_on_every_backend(key):
+def test_stored_weights_give_the_same_outputs_on_every_backend(key):
     with np.load(OUTPUTS_FILE) as file:
         np.testing.assert_allclose(outputs(*key), file["-".join(key)], atol=1e-5)
 
 
-def test_another_number_of_classes_makes_a_new_head():
+def test_stored_weights_with_other_classes_get_a_new_head():
     with pytest.warns(UserWarning, match="for 10 classes; the head for 5 starts untrained"):
         model = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist", classes=5)
     body = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
@@ -55,7 +55,7 @@ def test_another_number_of_classes_makes_a_new_head():
     assert not np.any(model.head.get_weights()[0])
 
 
-def test_model_without_top_takes_any_size():
+def test_stored_weights_without_top_take_any_image_size():
     model = create_model(
         "tokenlearner_nano4_8at2",
         weights="fashion_mnist",

@@ -42,7 +42,7 @@ def theirs(image=32, **changes):
 @pytest.mark.peers
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("image", [(32, 32), (64, 24)])
-def test_logits_are_timm_s(form, image):
+def test_timm_weights_give_the_logits_of_timm(form, image):
     module = theirs(**FORMS[form])
     source = "timm_deit" if form in ("deit3", "distilled") else "timm"
     model = build(source, module, image=image, normalization="imagenet")
@@ -59,7 +59,7 @@ def test_logits_are_timm_s(form, image):
 
 @pytest.mark.peers
 @pytest.mark.parametrize("form", ["vit", "average", "deit3", "registers", "gated", "distilled"])
-def test_out_to_timm(form):
+def test_weights_exported_to_timm_give_the_logits_of_the_model(form):
     import torch
 
     module = theirs(**FORMS[form])
@@ -79,7 +79,7 @@ def test_out_to_timm(form):
         {"class_token": True, **DISTILLED, "gated_mlp": True, "activation": "silu"},
     ],
 )
-def test_round_trip(changes):
+def test_weights_to_timm_and_back_are_equal(changes):
     """Without timm: out and in again gives the model back."""
     model, other = build("timm", **changes), build("timm", **changes)
     other.set_weights([0 * array for array in other.get_weights()])
@@ -99,7 +99,7 @@ def test_round_trip(changes):
         {"class_token": True, "register_tokens": 2, "head_reads": "class_and_registers"},
     ],
 )
-def test_model_that_timm_cannot_hold_raises(changes):
+def test_unsupported_model_to_timm_raises(changes):
     with pytest.raises(ValueError, match="have a place in timm"):
         to_timm(build("timm", **changes))
 
@@ -117,7 +117,7 @@ def test_timm_file_decides_the_config(tmp_path):
     close(outputs(again, images), outputs(model, images))
 
 
-def test_heads_of_distilled_models():
+def test_distilled_heads_of_another_reading_raise():
     """The shape of a head alone does not show if it reads registers or the average."""
     entries = to_timm(build("timm", class_token=True, **DISTILLED))
     other = {"class_token": True, **DISTILLED, "head_reads": "class_and_average"}
@@ -147,14 +147,14 @@ def test_heads_of_distilled_models():
     ],
     ids=str,
 )
-def test_out_to_timm_refuses_newer_families(changes):
+def test_newer_families_to_timm_raise(changes):
     ((name, value),) = changes.items()
     with pytest.raises(ValueError) as error:
         to_timm(build("timm", **changes))
     assert f"{name}={value!r}" in str(error.value)
 
 
-def test_heads_that_do_not_divide():
+def test_attention_weights_that_do_not_divide_by_heads_raise():
     entries = to_timm(build("timm"))
     model = build("timm", num_heads=4)
     entries["blocks.1.attn.qkv.weight"] = np.zeros((90, 32), np.float32)
@@ -164,14 +164,14 @@ def test_heads_that_do_not_divide():
     refused("does not divide into query, key and value", model, "timm", entries)
 
 
-def test_missing_bias_raises():
+def test_timm_file_without_a_bias_raises():
     entries = to_timm(build("timm"))
     del entries["blocks.1.mlp.fc2.bias"]
     message = "Not in the file: block_1/mlp/output/bias"
     refused(message, build("timm"), "timm", entries, normalization="half")
 
 
-def test_norm_after_pooling_is_the_last_norm_of_a_model_that_has_it_there():
+def test_norm_after_pooling_makes_final_norm_pooled():
     entries = to_timm(build("timm"))
     for part in ("weight", "bias"):
         entries[f"fc_norm.{part}"] = entries.pop(f"norm.{part}")
@@ -190,7 +190,7 @@ def test_norm_after_pooling_is_the_last_norm_of_a_model_that_has_it_there():
 @pytest.mark.peers
 @pytest.mark.parametrize("image", [(32, 32), (48, 24)])
 @pytest.mark.parametrize("gate", [{}, {"swiglu": True, "mlp_ratio": 3}])
-def test_dinov2_by_meta_s_names(image, gate):
+def test_dinov2_under_the_names_of_meta_gives_the_tokens_of_timm(image, gate):
     module = theirs(reg_tokens=4, no_embed_class=True, init_values=0.1, num_classes=0, **gate)
     entries = {name: value.numpy() for name, value in module.state_dict().items()}
     position = np.random.default_rng(5).normal(size=(1, 1, 32)).astype("float32")

@@ -22,7 +22,7 @@ def logits_model(plan, image=(32, 32), **changes):
 
 
 @pytest.mark.peers
-def test_torchvision_gives_its_own_logits():
+def test_torchvision_weights_give_its_own_logits():
     models = peer("torchvision").models
     sizes = {"patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 48}
     module = fill(models.VisionTransformer(image_size=32, num_classes=5, **sizes))
@@ -37,7 +37,7 @@ def test_torchvision_gives_its_own_logits():
 
 
 @pytest.mark.peers
-def test_heads_that_nothing_says_are_asked_for():
+def test_unknown_number_of_heads_raises():
     models = peer("torchvision").models
     sizes = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 64, "mlp_dim": 48}
     plan = plan_of(models.VisionTransformer(image_size=32, num_classes=5, **sizes))
@@ -71,18 +71,18 @@ def test_heads_that_nothing_says_are_asked_for():
         ),
     ],
 )
-def test_file_under_a_wrong_source_is_refused_with_the_right_one(names, given, right):
+def test_checkpoint_of_another_source_raises_with_the_correct_one(names, given, right):
     entries = {name: np.zeros((3, 3, 2, 2), np.float32) for name in names}
     with pytest.raises(ValueError, match=f"of another source; pass .*'{right}'.*{given}"):
         plan_of(entries, given)
 
 
-def test_names_of_no_source_are_listed():
+def test_checkpoint_of_no_known_source_lists_its_names():
     with pytest.raises(ValueError, match="of none of .*augreg.*Its entries are a, b"):
         plan_of({"a": np.zeros(1), "b": np.zeros(1)})
 
 
-def test_positions_of_meta_s_dinov2_are_resized_with_its_offset():
+def test_dinov2_positions_are_resized_with_the_offset_of_meta():
     """Meta's own rule: scale factors of the new size plus 0.1, without antialiasing."""
     torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
     table = np.random.default_rng(0).normal(size=(7, 7, 4)).astype("float32")
@@ -97,7 +97,7 @@ def test_positions_of_meta_s_dinov2_are_resized_with_its_offset():
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_positions_that_are_not_clear_ask_for_the_grid():
+def test_positions_of_an_ambiguous_grid_raise():
     entries = augreg_entries(grid=(2, 8))
     model = logits_model(plan_of(entries), image=(16, 64))
     with pytest.raises(ValueError, match="it as `grid`, one of"):

@@ -24,7 +24,7 @@ def test_report_lists_loaded_resized_left_and_unused():
     assert "token_learner: These layers start untrained" in text
 
 
-def test_heads():
+def test_head_of_other_classes_raises_or_is_dropped_or_reset():
     entries = augreg_entries(classes=7)
     model = build("augreg", entries)
     message = r"head/kernel of the model has shape \(32, 5\), head/kernel of the file gives"
@@ -53,7 +53,7 @@ def test_ambiguous_grid_raises():
 
 
 @pytest.mark.parametrize("method", ["central_frame", "inflate"])
-def test_images_into_videos(method):
+def test_image_weights_in_a_video_model_give_the_image_tokens(method):
     """A still video gives the features of its image, except with the central frame only."""
     changes = {"reducer": "token_learner", "num_tokens": 4, "at": 1, "class_token": False}
     flat = build("augreg", ENTRIES, **changes)
@@ -73,7 +73,7 @@ def test_images_into_videos(method):
     close(of_video, np.concatenate([tokens, tokens], 1))
 
 
-def test_normalization_is_the_model_s_own():
+def test_normalization_unlike_the_preprocessing_raises():
     """Pixels are normalised by the model's preprocessing, which must equal the file's."""
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     plan = plan_of(ENTRIES, "augreg", normalization=(mean, std))
@@ -103,7 +103,7 @@ def test_normalization_is_the_model_s_own():
         refused(message, model, "augreg", ENTRIES, normalization=value)
 
 
-def test_another_architecture():
+def test_checkpoint_of_another_architecture_raises_unless_partial():
     for changes, message in (
         ({"num_layers": 3}, "Not in the file: block_2/attention_norm/gamma"),
         ({"num_layers": 1}, "Without a place in the model: Transformer/encoderblock_1"),
@@ -121,7 +121,7 @@ def test_another_architecture():
     assert len(report.left) == 16 and report.left[0] == "block_2/attention_norm/gamma"
 
 
-def test_unknown_entries_are_not_passed_over():
+def test_unknown_entries_raise_unless_partial():
     entries = ENTRIES | {"Transformer/encoderblock_0/gate/kernel": np.ones(3)}
     model = build("augreg", ENTRIES)
     refused(
@@ -131,7 +131,7 @@ def test_unknown_entries_are_not_passed_over():
     assert report.unused == ("Transformer/encoderblock_0/gate/kernel",)
 
 
-def test_other_settings():
+def test_checkpoint_of_other_settings_raises_unless_unchecked():
     model = build("augreg", ENTRIES, activation="gelu", layer_norm_epsilon=1e-3)
     message = (
         "activation is 'gelu' and must be 'gelu_tanh'; "
@@ -156,7 +156,7 @@ def test_other_settings():
         ("copy/embedding/kernel", np.zeros(3), "holds several networks"),
     ],
 )
-def test_bad_entries(name, value, message):
+def test_checkpoint_of_bad_entries_raises(name, value, message):
     refused(message, build("augreg", ENTRIES), "augreg", ENTRIES | {name: value})
 
 
@@ -168,7 +168,7 @@ def test_unknown_model_or_source_raises():
         load(keras.Sequential([keras.layers.Dense(3)]), "augreg", ENTRIES)
 
 
-def test_plan_says_the_model():
+def test_plan_of_a_checkpoint_has_the_config_of_its_model():
     plan = plan_of(ENTRIES)
     config = plan.config
     assert (plan.source, plan.classes, plan.grid) == ("augreg", 5, (4, 4))
@@ -177,7 +177,7 @@ def test_plan_says_the_model():
     assert (config.mlp_dim, config.patch_size) == (48, (8, 8))
 
 
-def test_create_model_warns_of_what_is_left(tmp_path):
+def test_create_model_warns_of_untrained_weights(tmp_path):
     np.savez(tmp_path / "vit.npz", **augreg_entries())
     weights = f"augreg:{tmp_path}/vit.npz"
     with pytest.warns(UserWarning, match="start untrained"):
@@ -188,7 +188,7 @@ def test_create_model_warns_of_what_is_left(tmp_path):
 
 @pytest.mark.parametrize("method", ["bicubic", "bicubic_antialias"])
 @pytest.mark.parametrize("grid", [(3, 5), (16, 9), (7, 7), (1, 30)])
-def test_bicubic_is_that_of_pytorch(method, grid):
+def test_bicubic_resizing_equals_pytorch(method, grid):
     torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
     table = np.random.default_rng(0).normal(size=(7, 11, 4)).astype("float32")
     expected = torch.nn.functional.interpolate(
