@@ -59,7 +59,7 @@ def test_notebook_was_run_from_top_to_bottom_and_is_small(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_notebook_runs(name, tmp_path):
+def test_notebook_source_runs(name, tmp_path):
     """Its source, as a program, in an empty folder."""
     done = subprocess.run(
         [sys.executable, FOLDER / f"{name}.py"],

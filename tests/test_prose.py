@@ -100,9 +100,15 @@ def test_sentence_length_limit_is_twenty_words(words, faults):
 
 
 @pytest.mark.parametrize(
-    ("name", "faults"), [("test_the_file_is_read", 1), ("test_file_with_bom_is_read", 0)]
+    ("name", "faults"),
+    [
+        ("test_the_file_is_read", 1),
+        ("test_refuses_a_text_file", 1),
+        ("test_file_read", 1),
+        ("test_file_with_bom_is_read", 0),
+    ],
 )
-def test_test_names_without_subject_are_reported(name, faults):
+def test_test_names_without_subject_or_result_are_reported(name, faults):
     assert len(list(prose.test_names(f"def {name}():\n    pass\n"))) == faults
 
 
