@@ -1,0 +1,51 @@
+"""Type checkers report the wrong lines of a user's script, and those alone."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.once("torch")
+
+SCRIPT = """\
+import keras
+import numpy as np
+
+import keras_tokenlearner as kt
+from keras_tokenlearner.applications import TokenLearnerB16
+from keras_tokenlearner.layers import TokenLearner
+
+model = TokenLearnerB16(classes=3)
+blocks = model.blocks
+plain: keras.Model = kt.create_model("vit_b16", classes=3)
+tokens = TokenLearner(num_tokens=8)(np.zeros((1, 4, 4, 8), "float32"))
+student = kt.retrofit(model, at=6, num_tokens=8)
+kt.create_model("vit_b16", clases=3)  # wrong
+TokenLearnerB16(clases=3)  # wrong
+TokenLearner(num_tokens="8")  # wrong
+x: int = kt.create_model("vit_b16")  # wrong
+"""
+
+
+def lines_reported(folder, *command):
+    """Return the numbers of the lines of the script that a type checker reports as errors."""
+    (folder / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "script.py"], cwd=folder, capture_output=True, text=True
+    )
+    assert "could not be resolved" not in done.stdout and done.returncode == 1, done.stdout
+    return {int(line) for line in re.findall(r"script\.py:(\d+).*error", done.stdout)}
+
+
+def test_type_checkers_report_the_wrong_lines_of_a_script_alone(tmp_path):
+    pytest.importorskip("mypy", reason="the type checker")
+    pytest.importorskip("basedpyright", reason="the type checker of editors")
+    # Keras has no py.typed: mypy reads it only when told, and pyright takes its classes for Any.
+    mypy = lines_reported(tmp_path, "mypy", "--follow-untyped-imports")
+    python = ("--pythonpath", sys.executable)
+    pyright = lines_reported(tmp_path, "basedpyright", "--level", "error", *python)
+    wrong = {i for i, line in enumerate(SCRIPT.splitlines(), 1) if line.endswith("# wrong")}
+    assert len(wrong) == 4
+    assert mypy | pyright == wrong
+    assert mypy >= wrong - {15} and pyright >= wrong - {16}
