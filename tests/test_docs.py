@@ -73,7 +73,8 @@ def nodes_literal():
 
 
 @pytest.mark.parametrize("page", ["models/vit", "models/tokenlearner", "checkpoints", "costs"])
-def test_python_block_of_page_runs(page):
+def test_python_block_of_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some blocks write files
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(), re.DOTALL)
     assert blocks
     names: dict = {}
