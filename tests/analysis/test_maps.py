@@ -25,7 +25,7 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3)).astype("float32")
 
 
-def test_maps_pool_the_tokens_that_the_next_block_gets(model, images):
+def test_token_maps_times_positions_give_the_learned_tokens(model, images):
     maps = token_maps(model, images, batch_size=2)
     assert maps.shape == (5, 4, 6, 4)
     assert ((maps > 0) & (maps < 1)).all()
@@ -74,7 +74,7 @@ def test_model_with_token_maps_returns_both_outputs(name):
     np.testing.assert_allclose(found["token_maps"], token_maps(model, inputs), atol=1e-6)
 
 
-def test_similarity_is_the_cosine_of_the_tokens_that_the_next_block_gets(model, images):
+def test_token_similarity_equals_the_cosine_of_the_learned_tokens(model, images):
     similarity = token_similarity(model, images, batch_size=2)
     tokens = keras.Model(model.inputs, model.get_layer("token_learner").output)
     for cosines, rows in zip(similarity, tokens.predict(images, verbose=0), strict=True):
@@ -83,7 +83,7 @@ def test_similarity_is_the_cosine_of_the_tokens_that_the_next_block_gets(model, 
             assert cosine == pytest.approx(rows[a] @ rows[b] / lengths, abs=1e-5)
 
 
-def test_entropy_of_positions_of_one_two_and_all_tokens():
+def test_position_entropy_of_one_two_and_all_tokens_is_0_half_and_1():
     alone, alike = np.zeros((2, 2, 4)), np.ones((2, 2, 4)) * [1, 2, 3, 4]
     alone[range(2), range(2), [0, 1]] = 5
     np.testing.assert_allclose(position_entropy(alone), 0, atol=1e-9)

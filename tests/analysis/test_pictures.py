@@ -94,7 +94,7 @@ def test_maps_of_every_image_model_can_be_drawn(name):
     assert len(draw_token_similarity(similarity).axes[0].get_yticks()) == config.num_tokens
 
 
-def test_similarity_is_written_into_its_squares(tmp_path):
+def test_token_similarity_figure_shows_the_mean_in_each_cell(tmp_path):
     cosines = np.array([[[1, 0.25], [0.25, 1]], [[1, 0.75], [0.75, 1]]])
     figure = draw_token_similarity(cosines, path=tmp_path / "similarity.png")
     assert [text.get_text() for text in figure.axes[0].texts] == ["1.00", "0.50", "0.50", "1.00"]

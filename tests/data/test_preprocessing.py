@@ -79,14 +79,14 @@ def test_preprocess_image_of_one_channel_and_of_a_fitting_image():
     assert preprocess_image(grey, (20, 30, 3), rule).shape == (20, 30, 3)
 
 
-def test_preprocess_image_longest_fills_with_the_mean_colour():
+def test_preprocess_image_resize_longest_pads_with_the_mean_colour():
     rule = Preprocessing(mean=(0.2, 0.4, 0.6), std=(1, 1, 1), resize_mode="longest")
     found = preprocess_image(np.full((20, 40, 3), 9, "uint8"), (40, 40, 3), rule)
     np.testing.assert_array_equal(found[0, 0], [51, 102, 153])
     np.testing.assert_array_equal(found[20, 20], [9, 9, 9])
 
 
-def test_image_batches_for_testing_use_the_preprocessing_that_they_get():
+def test_image_batches_for_testing_apply_the_given_preprocessing():
     pixels = photograph(90, 60)
     images = ArrayImages(pixels[None], [0])
     rule = Preprocessing(interpolation="bicubic", crop_fraction=0.875)

@@ -46,7 +46,7 @@ def test_cells_prefix_of_a_power_of_two_equals_that_many_cells():
 @pytest.mark.parametrize(
     ("grid", "count"), [((8, 8), 8), ((8, 8), 16), ((14, 14), 49), ((4, 8), 8), ((6, 9), 6)]
 )
-def test_cells_equal_a_fixed_grid_that_divides(grid, count):
+def test_cells_of_a_divisible_grid_equal_a_fixed_grid(grid, count):
     layer = FixedGrid(count)
     layer.build((None, *grid, 3))
     wanted = {tuple(row) for row in layer.cells > 0}

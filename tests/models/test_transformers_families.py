@@ -114,7 +114,7 @@ def agree(found, expected):
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_siglip_gives_its_tokens_and_its_pooled_vector():
+def test_siglip_gives_the_tokens_and_pooled_vector_of_transformers():
     module, state = theirs("SiglipVisionModel", "SiglipVisionConfig", image_size=32, patch_size=8)
     state = {name.removeprefix("vision_model."): value for name, value in state.items()}
     weights = Weights(state)
@@ -147,7 +147,7 @@ def test_siglip_gives_its_tokens_and_its_pooled_vector():
 
 
 @pytest.mark.parametrize("gated", [False, True])
-def test_dinov3_gives_its_tokens_on_a_rectangle(gated):
+def test_dinov3_on_a_rectangle_gives_the_tokens_of_transformers(gated):
     module, state = theirs(
         "DINOv3ViTModel",
         "DINOv3ViTConfig",
@@ -192,7 +192,7 @@ def test_dinov3_gives_its_tokens_on_a_rectangle(gated):
     agree(model.predict(images, verbose=0), module(channels_first(images)).last_hidden_state)
 
 
-def test_aimv2_gives_its_tokens_and_its_pooled_vector():
+def test_aimv2_gives_the_tokens_and_pooled_vector_of_transformers():
     module, state = theirs(
         "Aimv2VisionModel",
         "Aimv2VisionConfig",
@@ -242,7 +242,7 @@ def test_aimv2_gives_its_tokens_and_its_pooled_vector():
     agree(model.predict(images, verbose=0), expected.pooler_output.reshape(2, 48))
 
 
-def test_videomae_gives_its_logits():
+def test_videomae_gives_the_logits_of_transformers():
     module, state = theirs(
         "VideoMAEForVideoClassification", "VideoMAEConfig", num_labels=5, **VIDEO
     )
@@ -275,7 +275,7 @@ def test_videomae_gives_its_logits():
     agree(model.predict(videos, verbose=0), module(channels_first(videos)).logits)
 
 
-def test_v_jepa_2_gives_its_tokens():
+def test_v_jepa_2_gives_the_tokens_of_transformers():
     module, state = theirs(
         "VJEPA2Model",
         "VJEPA2Config",
@@ -310,7 +310,7 @@ def test_v_jepa_2_gives_its_tokens():
     agree(model.predict(videos, verbose=0), expected)
 
 
-def test_vivit_gives_its_logits():
+def test_vivit_gives_the_logits_of_transformers():
     module, state = theirs(
         "VivitForVideoClassification",
         "VivitConfig",

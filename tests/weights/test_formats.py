@@ -163,7 +163,7 @@ def test_torch_file_tensors_are_read_and_pickles_or_damage_raise(tmp_path):
         read_checkpoint(tmp_path / "g.pt")
 
 
-def test_h5_datasets_are_read_and_lies_or_damage_raise(tmp_path):
+def test_h5_datasets_are_read_and_false_sizes_or_damage_raise(tmp_path):
     import h5py
 
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -280,7 +280,7 @@ def test_safetensors_bfloat16_values_are_read_exactly(tmp_path):
         ("F33", [8], 8, "damaged or no safetensors file"),
     ],
 )
-def test_safetensors_headers_that_lie_raise(tmp_path, dtype, shape, size, message):
+def test_safetensors_with_a_false_header_raises(tmp_path, dtype, shape, size, message):
     path = safetensors_file(tmp_path / "a.safetensors", dtype, shape, bytes(size))
     with pytest.raises(ValueError, match=message):
         read_checkpoint(path)["x"]
