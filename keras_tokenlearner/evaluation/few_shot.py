@@ -119,12 +119,12 @@ def ridge(
 
 
 def choose(labels, shots, seed=0):
-    """Return the places of `shots` examples of each class, at random.
+    """Return the indices of `shots` random examples of each class.
 
     Args:
         labels: Integer array of shape (n,), from 0 to the number of classes.
-        shots: Integer.
-        seed: Integer.
+        shots: Integer, examples of each class.
+        seed: Integer, decides the choice.
 
     Raises:
         ValueError: If a class has fewer examples than shots.

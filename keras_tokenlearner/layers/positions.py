@@ -9,13 +9,13 @@ from keras_tokenlearner.layers.composite import CompositeLayer
 class PositionEmbedding(CompositeLayer):
     """Adds a learned vector to each position of a grid, and resizes its table on load.
 
-    `y[b, h, w] = x[b, h, w] + table[h, w]`, likewise with a frame axis. The table has the shape of
-    the grid it was built for. Weights saved for another grid are resized to it when they are
-    loaded, so that a model of any resolution starts from the weights of another.
+    `y[b, h, w] = x[b, h, w] + table[h, w]`, likewise with a frame axis. The table has one vector
+    for each position of the inputs. Loading resizes weights that were saved for another grid. A
+    model can therefore start from weights of another resolution.
 
     Args:
-        initializer: Where the table starts: `"normal"`, N(0, 0.02) as in ViT, or `"sincos"`,
-            sines and cosines of each axis, from which small models learn faster.
+        initializer: Initial values of the table: `"normal"`, N(0, 0.02) as in ViT, or `"sincos"`,
+            sines and cosines of each axis. Small models learn faster from `"sincos"`.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
@@ -25,7 +25,7 @@ class PositionEmbedding(CompositeLayer):
         Tensor of the shape of the inputs.
 
     Raises:
-        ValueError: If `initializer` is another, or the size of the grid is not known when the
+        ValueError: If `initializer` is unknown, or the size of the grid is not known when the
             layer is built.
 
     Example:

@@ -91,7 +91,7 @@ class Preprocessing:
         return resize == ("shortest", "bilinear", 1.0)
 
     def fields(self) -> PreprocessingFields:
-        """Return the fields as JSON holds them; `Preprocessing(**fields)` makes it again."""
+        """Return the fields as JSON values; `Preprocessing(**fields)` reverses it."""
         return cast(PreprocessingFields, asdict(self))
 
     def check_channels(self, channels: int) -> None:
