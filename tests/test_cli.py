@@ -65,7 +65,7 @@ def test_costs_command_without_a_model_exits_with_2():
         ),
         ("predict . image.png --top-k 0", "`top_k` must be an integer of at least 1"),
         ("evaluate . --data fashion_mnist", "evaluate: .*a `.keras` file, a name .* Received: '.'"),
-        ("evaluate vit_pico8 --weights random --data folder", "needs to know which, as in 'fold"),
+        ("evaluate vit_pico8 --weights random --data folder", "needs a name .* in 'fold"),
         ("evaluate vit_pico8 --data fashion_mnist", "evaluate: no trained weights .*'random'"),
         ("export vit_pico8 served", "export: no trained weights .*'random'"),
         ("distill vit_pico8 fast.keras --at 1", "distill: no trained weights .*'random'"),

@@ -124,8 +124,8 @@ def _panels(owner, clip, maps):
     clip, maps = as_arrays(owner, "clip", clip, maps)
     if clip.ndim != 4 or maps.ndim != 4 or not 0 < len(maps) <= len(clip):
         raise ValueError(
-            f"{owner}: `clip` must have shape (T, height, width, 1 or 3) and `maps` (T, H, W, S), "
-            f"of as many moments or fewer. Received: shapes {clip.shape} and {maps.shape}"
+            f"{owner}: `clip` must have shape (T, height, width, 1 or 3), and `maps` (t, H, W, S) "
+            f"with t at most T. Received: shapes {clip.shape} and {maps.shape}"
         )
     maps = maps[np.arange(len(clip)) * len(maps) // len(clip)]
     maps, count = np.maximum(enlarge(maps, clip), 0), maps.shape[-1]

@@ -100,7 +100,10 @@ def _points(rows, cost, score, label):
         if row[cost] not in ("", None) and row[score] not in ("", None)
     ]
     if not found:
-        raise ValueError(f"draw_costs: no row has both. Received: cost={cost!r}, score={score!r}")
+        raise ValueError(
+            "draw_costs: no row has values in both columns. "
+            f"Received: cost={cost!r}, score={score!r}"
+        )
     return sorted(found)
 
 

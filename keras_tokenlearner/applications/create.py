@@ -48,7 +48,7 @@ def list_models(pattern: str = "*", weights: bool = False) -> list[str]:
 
     Args:
         pattern: Names to keep, with `*` and `?` as in file names.
-        weights: Boolean, whether to keep only models for which trained weights ship.
+        weights: Boolean, whether to keep only models with included trained weights.
 
     Example:
 
@@ -141,8 +141,8 @@ def create_model(
     elif weights is not None and is_address(weights):
         if isinstance(entry.config, X2Plus1DConfig):
             raise ValueError(
-                f"{owner}: sources hold weights of transformers, and this is none; pass None or a "
-                f"path that ends in .weights.h5. Received: weights={weights!r}"
+                f"{owner}: weights of other libraries are for transformers; pass None or a path "
+                f"that ends in .weights.h5. Received: weights={weights!r} for an X2Plus1D"
             )
         if normalization is None and preprocessing is not None:
             normalization = (preprocessing.mean, preprocessing.std)

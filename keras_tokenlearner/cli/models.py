@@ -19,7 +19,7 @@ def models(
     names = list_models(pattern)
     if not names:
         raise ValueError(
-            f"models: no name is like this one, `models` lists all. Received: {pattern!r}"
+            f"models: no name fits the pattern; `models` lists all. Received: {pattern!r}"
         )
     for name in names:
         shape = "x".join(str(size) for size in CATALOG[name].input_shape)
@@ -33,7 +33,7 @@ def list_weights(pattern: str) -> None:
     rows = list_checkpoints(pattern)
     if not rows:
         raise ValueError(
-            "models: no checkpoint is like this one, `models --weights` lists all. "
+            "models: no checkpoint fits the pattern; `models --weights` lists all. "
             f"Received: {pattern!r}"
         )
     for row in rows:

@@ -67,6 +67,6 @@ def find_recipe(recipe):
         return getattr(importlib.import_module(module), kind)
     except (ModuleNotFoundError, AttributeError) as error:
         raise ValueError(
-            "train: `recipe` must name a class of a module, as in my_recipes:Larger, which "
-            f"my_recipes.py in this folder has. Received: {recipe!r} ({error})"
+            "train: `recipe` must name a class of a module, as in my_recipes:Larger for the class "
+            f"Larger in my_recipes.py of this folder. Received: {recipe!r} ({error})"
         ) from error

@@ -291,12 +291,12 @@ class ImageBatches(ReadBatches):
         check_choice("ImageBatches", "label_mode", label_mode, ("int", "categorical"))
         if crop is not None and shift is not None:
             raise ValueError(
-                "ImageBatches: images are cropped or shifted; pass one of the two. "
+                "ImageBatches: pass `crop` or `shift`, not both. "
                 f"Received: crop={crop}, shift={shift}"
             )
         if training and len(images) < batch_size:
             raise ValueError(
-                "ImageBatches: there must be a batch of images or more. "
+                "ImageBatches: there must be at least one batch of images. "
                 f"Received: {len(images)} images, batch_size={batch_size}"
             )
         super().__init__(

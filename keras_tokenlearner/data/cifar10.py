@@ -83,7 +83,7 @@ def _strip(path):
         raise ValueError(f"load_cifar10: {path} is damaged: {error}") from error
     if pixels.shape[1] != 32 * 32:
         raise ValueError(
-            f"load_cifar10: {path} must be 1024 pixels wide, an image a row. Received: "
+            f"load_cifar10: {path} must be 1024 pixels wide, one image per row. Received: "
             f"{pixels.shape[1]}"
         )
     return pixels.reshape(-1, 32, 32, 3)

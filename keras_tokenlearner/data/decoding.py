@@ -110,7 +110,8 @@ def count_pixels(
             return image.width * image.height
     except pillow.UnidentifiedImageError as error:
         raise ValueError(
-            f"an image must be one of {', '.join(formats)}; got {len(source)} bytes of none"
+            f"an image must be one of {', '.join(formats)}; got {len(source)} bytes of another "
+            "format"
         ) from error
     except Exception as error:  # noqa: BLE001, damaged headers raise anything
         raise ValueError(
@@ -151,9 +152,7 @@ def _check_size(image: "Image.Image", stream: io.BufferedIOBase, max_pixels: int
     """Raise `ValueError` if an image that was opened would take too much space or time."""
     pixels = image.width * image.height
     if pixels > max_pixels:
-        raise ValueError(
-            f"it must have at most {max_pixels} pixels, resize it before; got {pixels}"
-        )
+        raise ValueError(f"it must have at most {max_pixels} pixels; resize it first; got {pixels}")
     if image.format in ("JPEG", "MPO"):
         place = stream.tell()
         stream.seek(0)

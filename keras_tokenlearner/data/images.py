@@ -118,8 +118,8 @@ class ArrayImages(Images):
     def __init__(self, images, labels, class_names=None):
         if len(images) != len(labels) or np.ndim(images) != 4:
             raise ValueError(
-                "ArrayImages: `images` must have shape (n, height, width, channels), with a label "
-                f"each. Received: images of shape {np.shape(images)}, {len(labels)} labels"
+                "ArrayImages: `images` must have shape (n, height, width, channels), and `labels` "
+                f"n labels. Received: images of shape {np.shape(images)}, {len(labels)} labels"
             )
         self.images, self.labels = images, np.asarray(labels, "int64")
         count = self.labels.max(initial=-1) + 1

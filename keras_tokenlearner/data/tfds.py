@@ -103,7 +103,7 @@ def open_records(owner, name, split, what, decoders=None):
     except (tfds.core.DatasetNotFoundError, KeyError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"{owner}: there must be such a data set of {what} with labels, prepared by "
+            f"{owner}: the name must be a data set of {what} with labels, prepared by "
             f"tfds.builder({name!r}, file_format='array_record').download_and_prepare(). "
             f"Received: name={name!r}, split={split!r}: {reason}"
         ) from error

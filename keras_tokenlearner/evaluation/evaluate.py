@@ -131,7 +131,7 @@ def _check_classes(model, name, images):
     if model.output_shape[-1] != len(images.class_names):
         raise ValueError(
             f"evaluate: the model must have the {len(images.class_names)} classes of {name!r}; "
-            f"only the metric 'few_shot' does without. Received: {model.output_shape[-1]} classes"
+            f"only the metric 'few_shot' ignores them. Received: {model.output_shape[-1]} classes"
         )
 
 

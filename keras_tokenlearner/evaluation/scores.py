@@ -152,7 +152,8 @@ def merge(groups, scores, how="mean"):
     groups, scores = np.asarray(groups), np.asarray(scores)
     if len(groups) != len(scores):
         raise ValueError(
-            f"merge: each view needs its group. Received: {len(groups)} groups, {len(scores)} views"
+            f"merge: `groups` must have one entry for each view. Received: {len(groups)} groups, "
+            f"{len(scores)} views"
         )
     examples, inverse = np.unique(groups, return_inverse=True)
     merged = [functions[how](scores[inverse == index], axis=0) for index in range(len(examples))]

@@ -101,14 +101,14 @@ class RotaryPositions(CompositeLayer):
             self.reference_grid = check_ints(owner, "reference_grid", reference_grid, (2, 3))
             if coordinates == "centred":
                 raise ValueError(
-                    f"{owner}: `reference_grid` scales indices; centred coordinates have a range "
-                    f"of their own. Received: coordinates='centred', reference_grid="
+                    f"{owner}: `reference_grid` scales indices; leave it out for centred "
+                    f"coordinates. Received: coordinates='centred', reference_grid="
                     f"{self.reference_grid}"
                 )
         if frequencies == "learned" and layout == "tiled":
             raise ValueError(
-                f"{owner}: learned frequencies belong to pairs, and layout='tiled' has none. "
-                "Received: frequencies='learned', layout='tiled'"
+                f"{owner}: learned frequencies need pairs of channels, which layout='tiled' lacks; "
+                "pass another layout. Received: frequencies='learned', layout='tiled'"
             )
 
     def build(

@@ -179,7 +179,7 @@ class TokenFuser(CompositeLayer):
             )
         if tokens_shape[1] % frames:
             raise ValueError(
-                "TokenFuser: the tokens must be as many for every frame, frame after frame. "
+                "TokenFuser: every frame must have the same number of tokens. "
                 f"{shapes}, which has {frames} frames"
             )
         return tokens_shape[1] // frames

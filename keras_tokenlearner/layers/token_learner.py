@@ -251,8 +251,8 @@ class TokenLearner(CompositeLayer):
         check_int("TokenLearner", "num_tokens", num_tokens)
         if num_tokens > self.num_tokens or not self.position_bias:
             raise ValueError(
-                "TokenLearner: a call can ask for at most the tokens of a layer with "
-                f"position_bias=True. Received: num_tokens={num_tokens} of {self.num_tokens}, "
+                "TokenLearner: `num_tokens` of a call needs position_bias=True, and must not exceed "
+                f"the `num_tokens` of the layer. Received: num_tokens={num_tokens} of {self.num_tokens}, "
                 f"position_bias={self.position_bias}"
             )
         return num_tokens

@@ -141,8 +141,8 @@ class TransformerBlock(CompositeLayer):
         self.num_prefix_tokens = check_int(owner, "num_prefix_tokens", num_prefix_tokens, minimum=0)
         if self.num_patches is not None and self.attention == "vector":
             raise ValueError(
-                f"{owner}: `num_patches` is for attention='dot_product', whose logits it is added "
-                f"to. Received: num_patches={num_patches} with attention='vector'"
+                f"{owner}: `num_patches` needs attention='dot_product'; leave it out. "
+                f"Received: num_patches={num_patches} with attention='vector'"
             )
 
     def _check_vector_attention(self) -> None:
@@ -157,7 +157,7 @@ class TransformerBlock(CompositeLayer):
         for name, value in default.items():
             if getattr(self, name) != value:
                 raise ValueError(
-                    f"TransformerBlock: `{name}` is of attention='dot_product'; leave it at "
+                    f"TransformerBlock: `{name}` needs attention='dot_product'; leave it at "
                     f"{value!r}. Received: attention='vector', {name}={getattr(self, name)!r}"
                 )
 

@@ -38,9 +38,9 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     most = min((each.num_tokens for each in learners if each.position_bias), default=0)
     if num_tokens > most or not all(each.position_bias for each in learners):
         raise ValueError(
-            "with_tokens: the model must have a TokenLearner that starts from the grid, of at "
-            f"least `num_tokens`. Received: num_tokens={num_tokens}, and {model.name!r} with "
-            f"{most} such tokens"
+            "with_tokens: the model must have a TokenLearner that starts from the grid, with at "
+            f"least `num_tokens` tokens. Received: num_tokens={num_tokens}, and {model.name!r} "
+            f"with {most} such tokens"
         )
     name = name or f"{model.name}_{num_tokens}tokens"
     config = getattr(model, "config", None)

@@ -304,7 +304,7 @@ class VisionTransformerConfig:
             value, (read, given) = getattr(self, field.name), readers.get(field.name, (True, ""))
             if not read and value != field.default:
                 raise ValueError(
-                    f"{owner}: nothing reads `{field.name}` with {given}; leave it out. "
+                    f"{owner}: `{field.name}` has no effect with {given}; leave it out. "
                     f"Received: {field.name}={value!r}"
                 )
 
@@ -354,8 +354,8 @@ class VisionTransformerConfig:
             return
         if self.final_norm == "pooled":
             raise ValueError(
-                f"{owner}: final_norm='pooled' is of one vector, and the head reads two; pass "
-                f"final_norm='tokens'. Received: head_reads={self.head_reads!r}"
+                f"{owner}: final_norm='pooled' needs a head that reads one vector; pass "
+                f"final_norm='tokens'. Received: head_reads={self.head_reads!r}, which is two"
             )
         needs_registers = self.head_reads == "class_and_registers"
         if not self.class_token or (needs_registers and not self.register_tokens):
@@ -412,12 +412,13 @@ class VisionTransformerConfig:
             )
         if self.fuser == "token_fuser" and self.over == "space_time":
             raise ValueError(
-                f"{owner}: the TokenFuser works frame by frame, and tokens learned over space-time "
-                "belong to none; pass fuser='reproject'. Received: over='space_time'"
+                f"{owner}: fuser='token_fuser' needs tokens of each frame, over='frame'; for "
+                "over='space_time' pass fuser='reproject'. Received: over='space_time'"
             )
         if self.place == self.num_layers:
             raise ValueError(
-                f"{owner}: a fuser needs a block after `at`, 0 to {self.num_layers - 1}. "
+                f"{owner}: `at` must be 0 to {self.num_layers - 1} for a fuser, which follows a "
+                f"block. "
                 f"Received: at={self.at}"
             )
 

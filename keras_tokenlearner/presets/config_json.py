@@ -101,7 +101,7 @@ def _of_timm(owner: str, said: Object) -> Statement:
     row = timm_architectures().get(name)
     if row is None:
         raise ValueError(
-            f"{owner}: config.json is of timm's {name!r}, which is no ViT that we know. Received: "
+            f"{owner}: config.json is of timm's {name!r}, which is no supported ViT. Received: "
             f"architecture={name!r}"
         )
     if row["missing"]:
@@ -210,8 +210,8 @@ def _of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
     kind = str(said["model_type"])
     if kind not in _TRANSFORMERS:
         raise ValueError(
-            f"{owner}: config.json is of transformers' {kind!r}; ours can be {list(_TRANSFORMERS)}."
-            f" Received: model_type={kind!r}"
+            f"{owner}: config.json is of transformers' {kind!r}; supported are "
+            f"{list(_TRANSFORMERS)}. Received: model_type={kind!r}"
         )
     vision = said.get("vision_config")
     vision = {**said, **vision} if isinstance(vision, Mapping) else said
@@ -230,7 +230,7 @@ def _of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
     if activation is not None and not vision.get("use_swiglu_ffn"):
         if str(activation) not in _ACTIVATIONS:
             raise ValueError(
-                f"{owner}: config.json has an activation that we lack. "
+                f"{owner}: the activation of config.json must be one of {list(_ACTIVATIONS)}. "
                 f"Received: hidden_act={activation!r}"
             )
         fields["activation"] = _ACTIVATIONS[str(activation)]
@@ -275,7 +275,7 @@ def _transformers_preprocessing(owner: str, said: Object) -> Preprocessing | Non
     scale = said.get("rescale_factor", 1 / 255)
     if said.get("do_rescale", True) and isinstance(scale, float) and abs(scale * 255 - 1) > 1e-3:
         raise ValueError(
-            f"{owner}: preprocessor_config.json scales pixels otherwise than by 1 / 255. "
+            f"{owner}: preprocessor_config.json must scale pixels by 1 / 255. "
             f"Received: rescale_factor={scale}"
         )
     mean, std = said["image_mean"], said["image_std"]
@@ -316,7 +316,7 @@ def _of_keras(owner: str, said: Object, pixels: Object) -> Statement:
     name = str(said.get("registered_name") or said.get("class_name"))
     if "ViT" not in name:
         raise ValueError(
-            f"{owner}: config.json is of Keras's {name!r}; of keras-hub ours can be ViTBackbone. "
+            f"{owner}: config.json is of Keras's {name!r}; supported is keras-hub's ViTBackbone. "
             f"Received: class_name={name!r}"
         )
     inner = said.get("config")
@@ -359,4 +359,4 @@ def _preprocessing(
             crop_fraction=cast("float", crop_fraction),
         )
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{owner}: the config's preprocessing is not one: {error}") from error
+        raise ValueError(f"{owner}: the preprocessing of the config is invalid: {error}") from error

@@ -121,8 +121,8 @@ def from_preset(
     check_bool(owner, "include_preprocessing", include_preprocessing)
     if num_tokens is not None and at is None:
         raise ValueError(
-            f"{owner}: `num_tokens` is of the TokenLearner that `at` places; pass at=, a number of "
-            f"blocks. Received: num_tokens={num_tokens!r}, at=None"
+            f"{owner}: `num_tokens` needs `at`, the number of blocks before the TokenLearner. "
+            f"Received: num_tokens={num_tokens!r}, at=None"
         )
     network = _video_network(owner, preset)
     if network is not None:
@@ -147,8 +147,8 @@ def from_preset(
         asked = [argument for argument, value in given.items() if value != defaults.get(argument)]
         if asked:
             raise ValueError(
-                f"{owner}: `{asked[0]}` is for presets of transformers, and this one is of an "
-                f"X2Plus1D. Received: {asked[0]}={given[asked[0]]!r}"
+                f"{owner}: `{asked[0]}` is for presets of transformers, and this preset is an "
+                f"X2Plus1D; leave it out. Received: {asked[0]}={given[asked[0]]!r}"
             )
         return network
     plan = open_preset(
@@ -213,7 +213,7 @@ def open_preset(
     model, _, stored = str(preset).rpartition("/")
     if (model, stored) in STORE:
         raise ValueError(
-            f"{owner}: included weights have models of the catalogue; call "
+            f"{owner}: included weights belong to models of the catalogue; call "
             f"create_model({model!r}, weights={stored!r})"
         )
     row = table().get(str(preset))

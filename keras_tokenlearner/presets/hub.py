@@ -90,8 +90,8 @@ def _from_https(owner: str, uri: str) -> Path:
     if found and not sha256(path).startswith(found[1]):
         path.unlink()
         raise ValueError(
-            f"{owner}: {uri} is not the file that its name promises, of a sha256 that begins with "
-            f"{found[1]}; it was damaged or changed. Try again"
+            f"{owner}: {uri} is damaged or was changed: its name states a sha256 that begins with "
+            f"{found[1]}, and the file has another. Try again"
         )
     return path
 
@@ -146,7 +146,7 @@ def _get_parts(owner: str, index: Path, get: Callable[[str], Path | None]) -> No
         raise ValueError(f"{owner}: {index.name} is refused: it names files outside of its folder")
     for name in sorted(names):
         if get(name) is None:
-            raise ValueError(f"{owner}: {index.name} names {name}, which is not there")
+            raise ValueError(f"{owner}: {index.name} names {name}, which is missing")
 
 
 def _hf_error(owner: str, address: Address, errors: ModuleType, error: Exception) -> Exception:

@@ -168,7 +168,8 @@ def _class_from_preset(cls: type[VisionModel], preset: PresetName, **arguments) 
     model = from_preset(preset, **arguments)
     if not isinstance(model, cls):
         raise ValueError(
-            f"{cls.__name__}.from_preset: the preset is of a {type(model).__name__}. "
+            f"{cls.__name__}.from_preset: the preset is a {type(model).__name__}; call "
+            f"{type(model).__name__}.from_preset. "
             f"Received: {str(preset)!r}"
         )
     return model

@@ -83,17 +83,17 @@ def probabilities(outputs: np.ndarray, activation: str) -> np.ndarray:
 
 
 def check_takes_pixels(owner: str, model: keras.Model) -> None:
-    """Raise `ValueError` if one of our models does not take pixels in [0, 255].
+    """Raise `ValueError` if a model of this package does not take pixels in [0, 255].
 
     Args:
         owner: Name of the function that the user called, for error messages.
-        model: A `keras.Model`. If its first layer is one of our backbones, that is checked.
+        model: A `keras.Model`. Models of this package are checked, also as one of its layers.
     """
     names = {layer.name for layer in model.layers}
     if any(trunk <= names for trunk in TRUNKS) and "preprocessing" not in names:
         raise ValueError(
-            f"{owner}: the model must take pixels in [0, 255], as those with "
-            "include_preprocessing=True do; build it so, or put its scaling before it. "
+            f"{owner}: the model must take pixels in [0, 255]; build it with "
+            "include_preprocessing=True, or put a scaling layer before it. "
             f"Received: {model.name!r} with include_preprocessing=False"
         )
     for layer in model.layers:

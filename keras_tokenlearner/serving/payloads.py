@@ -103,12 +103,12 @@ def v2_request(
         raise ValueError("the request must have inputs")
     names = [found.name for found in request.inputs]
     if len(set(names)) != len(names):
-        raise ValueError(f"an input must be there once; got {names}")
+        raise ValueError(f"each input must appear once; got {names}")
     signature = _parameter(request.parameters, "signature_name") or model.signature_of(names)
     inputs = model.check_signature(signature)
     columns = {found.name: _v2_column(found, inputs.get(found.name)) for found in request.inputs}
     if len({len(column) for column in columns.values()}) != 1:
-        raise ValueError("the inputs must have equally many rows")
+        raise ValueError("all inputs must have the same number of rows")
     count = len(next(iter(columns.values())))
     model.check_count(count)
     rows = [{name: column[place] for name, column in columns.items()} for place in range(count)]
@@ -148,13 +148,15 @@ def _columns(values: Any, inputs: dict[str, Any]) -> list[Row]:
     """Return the rows of a columnar request."""
     if not isinstance(values, dict) or "b64" in values:
         if len(inputs) != 1:
-            raise ValueError(f"inputs must be a dictionary with {list(inputs)}")
+            raise ValueError(f"inputs must be a dictionary with the keys {list(inputs)}")
         values = {next(iter(inputs)): values}
     if set(values) != set(inputs):
-        raise ValueError(f"inputs must be a dictionary with {list(inputs)}; got {list(values)}")
+        raise ValueError(
+            f"inputs must be a dictionary with the keys {list(inputs)}; got {list(values)}"
+        )
     lengths = {len(column) if isinstance(column, list) else None for column in values.values()}
     if None in lengths or len(lengths) != 1:
-        raise ValueError("the inputs must be lists with equally many rows")
+        raise ValueError("all inputs must be lists with the same number of rows")
     return [
         _v1_row(dict(zip(values, row, strict=True)), inputs)
         for row in zip(*values.values(), strict=True)
@@ -164,7 +166,7 @@ def _columns(values: Any, inputs: dict[str, Any]) -> list[Row]:
 def _v1_row(instance, inputs):
     if not isinstance(instance, dict) or "b64" in instance:
         if len(inputs) != 1:
-            raise ValueError(f"an instance must be a dictionary with {list(inputs)}")
+            raise ValueError(f"an instance must be a dictionary with the keys {list(inputs)}")
         instance = {next(iter(inputs)): instance}
     return {
         name: _from_base64(value) if name in inputs and inputs[name].dtype == "string" else value

@@ -42,7 +42,7 @@ def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferR
             contents.append(body[start : start + size])
             start += size
     if start != len(body):
-        raise ValueError(f"binary_data_size leaves {len(body) - start} bytes behind the tensors")
+        raise ValueError(f"binary_data_size leaves {len(body) - start} bytes after the tensors")
     if contents and len(contents) != len(inputs):
         raise ValueError("either all inputs or none must have a binary_data_size")
     outputs = [
@@ -90,7 +90,7 @@ def _input(field: dict[str, Any], left: int) -> tuple["InferInput", int | None]:
         return InferInput(name, shape, datatype, data, parameters), None
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= left:
         raise ValueError(
-            f"{name!r} must have a binary_data_size from 0 to the {left} bytes that are there; "
+            f"{name!r} must have a binary_data_size from 0 to the remaining {left} bytes; "
             f"got {size!r}"
         )
     if "data" in field:
@@ -101,8 +101,8 @@ def _input(field: dict[str, Any], left: int) -> tuple["InferInput", int | None]:
 def _length(value: str, size: int) -> int:
     if not value.isascii() or not value.isdecimal() or len(value) > 18 or int(value) > size:
         raise ValueError(
-            "Inference-Header-Content-Length must be the bytes of the JSON, at most the "
-            f"{size} of the body; got {value[:20]!r}"
+            "Inference-Header-Content-Length must be the number of bytes of the JSON, at most "
+            f"{size}, the bytes of the body; got {value[:20]!r}"
         )
     return int(value)
 

@@ -45,8 +45,8 @@ class StopOnNonFinite(keras.callbacks.Callback):
             return
         self._restored().set_weights(self._before)
         raise FloatingPointError(
-            f"{self.owner}: {found} after epoch {epoch}. The weights are as before the "
-            "training. Lower the learning rate, or look for inputs that are not finite"
+            f"{self.owner}: {found} after epoch {epoch}. The weights from before training are "
+            "restored. Lower the learning rate, or look for inputs that are not finite"
         )
 
     def _restored(self) -> keras.Model:

@@ -170,8 +170,8 @@ class Resume(keras.callbacks.Callback):
     def _check(self, logs):
         if not np.isfinite(logs["loss"]):
             raise FloatingPointError(
-                f"Resume: the loss is {logs['loss']} in epoch {self.place['epoch']}. The weights "
-                f"of before are in {self.path}; start again with a lower learning rate or clipping"
+                f"Resume: the loss is {logs['loss']} in epoch {self.place['epoch']}. {self.path} "
+                "keeps the last finite weights; start again with a lower learning rate or clipping"
             )
 
     def _variables(self):

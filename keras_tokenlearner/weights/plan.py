@@ -344,7 +344,7 @@ class Plan:
         differences = self._differences(structure, head)
         if differences and check_settings:
             raise ValueError(
-                f"{owner}: the model is set otherwise than the checkpoint's: "
+                f"{owner}: the settings of the model differ from the checkpoint: "
                 f"{'; '.join(differences)}. Build it with the fields of `plan_of(...)`, or pass "
                 "check_settings=False"
             )
@@ -487,8 +487,8 @@ class Plan:
             raise ValueError(
                 f"{owner}: model and file are of different architectures, so the model is "
                 f"unchanged. Not in the file: {listed(missing) or 'nothing'}. Without a place in "
-                f"the model: {listed(unknown) or 'nothing'}. Build the model otherwise "
-                "(plan_of(...).config helps), or pass partial=True to load the rest"
+                f"the model: {listed(unknown) or 'nothing'}. Build the model from "
+                "plan_of(...).config, or pass partial=True to load the rest"
             )
         all_unused = [entries.full_name(name) for name in entries.unused()]
         origins = [name for origin in homeless.values() for name in origin.split(BOTH)]
@@ -587,11 +587,11 @@ def load(
 ) -> LoadReport:
     """Load weights of another library into our model, whole or not at all.
 
-    It is `plan_of` and `Plan.load` in one, for a model that exists.
+    Equals `plan_of` and then `Plan.load`, for an existing model.
 
     Args:
-        model: A `VisionTransformer` with the settings of the checkpoint's, as `plan_of` gives
-            them.
+        model: A `VisionTransformer` with the settings of the checkpoint, which
+            `plan_of(...).config` states.
         source: As for `plan_of`.
         checkpoint: As for `plan_of`.
         head: As for `Plan.load`.

@@ -162,8 +162,8 @@ def download(
         )
     except ValueError as error:
         raise ValueError(
-            f"{uri} is not the file that was expected, of sha256 {expected_sha256}; it is damaged "
-            "or was changed there. Try again, and report it if it stays so"
+            f"{uri} is damaged or was changed: its sha256 is not the expected {expected_sha256}. "
+            "Try again, and report it if the error remains"
         ) from error
     except Exception as error:  # Keras raises no class of its own here
         raise ConnectionError(

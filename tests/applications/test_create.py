@@ -222,7 +222,7 @@ def test_classes_of_a_numpy_scalar_build_the_same_model(name, tmp_path):
         ({"model": PICO_VIDEO, "at": 1}, "argument='at'"),
         ({"model": PICO_VIDEO, "unit": "conv2d+tokenlearn"}, "Did you mean 'tokenlearner'"),
         ({"model": PICO_VIDEO, "input_shape": (32, 32, 3)}, "(frames, height, width, channels)"),
-        ({"model": PICO_VIDEO, "weights": "augreg:B_16.npz"}, "sources hold weights of transform"),
+        ({"model": PICO_VIDEO, "weights": "augreg:B_16.npz"}, "libraries are for transformers"),
     ],
 )
 def test_create_model_bad_arguments_raise(arguments, message):

@@ -64,5 +64,5 @@ def test_cifar10_truncated_or_narrow_strip_raises(folder):
     with pytest.raises(ValueError, match="test_batch.png is damaged"):
         load_cifar10(folder)
     Image.fromarray(IMAGES[0]).save(path)
-    with pytest.raises(ValueError, match="1024 pixels wide, an image a row. Received: 32"):
+    with pytest.raises(ValueError, match="1024 pixels wide, one image per row. Received: 32"):
         load_cifar10(folder)

@@ -81,5 +81,5 @@ def test_merge_of_views_averages_or_takes_the_maximum_per_group():
     np.testing.assert_array_equal(merge(["b", "a", "b"], scores, "max")[1], [[1, 1], [2, 4]])
     with pytest.raises(ValueError, match="Received: how='sum'"):
         merge([0, 0, 0], scores, "sum")
-    with pytest.raises(ValueError, match="each view needs its group"):
+    with pytest.raises(ValueError, match="one entry for each view"):
         merge([0], scores)

@@ -123,7 +123,7 @@ def test_token_fuser_bad_arguments_raise(arguments, words):
 @pytest.mark.parametrize(
     "tokens_shape, inputs_shape, words",
     [
-        ((2, 5, 8), (2, 2, 4, 6, 8), ["as many for every frame", "(2, 5, 8)", "2 frames"]),
+        ((2, 5, 8), (2, 2, 4, 6, 8), ["the same number of tokens", "(2, 5, 8)", "2 frames"]),
         ((2, 6, 7), (2, 4, 6, 8), ["channels of the inputs", "(2, 6, 7)", "(2, 4, 6, 8)"]),
         ((2, 2, 3, 8), (2, 2, 4, 6, 8), ["(B, T * S, C)", "(2, 2, 3, 8)"]),
         ((2, 6, 8), (2, 24, 8), ["need `grid=(H, W)`", "(2, 24, 8)"]),

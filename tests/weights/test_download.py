@@ -59,7 +59,7 @@ def test_download_happens_once(server, tmp_path):
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [
-        ("wrong", ValueError, "not the file that was expected, of sha256 " + SHA256),
+        ("wrong", ValueError, "its sha256 is not the expected " + SHA256),
         ("truncated", ConnectionError, "could not be downloaded"),
         ("refused", ConnectionError, "403"),
     ],

@@ -181,8 +181,8 @@ class _Reader:
         late = time - self.current[0]
         if self.next is None and late > max(2.5 / self.frame_rate, 0.25):
             raise VideoError(
-                f"{self.path}: ends {late:.1f} s before {time:.1f} s, although it says that it has "
-                f"{self.duration:.1f} s{self._reason()}"
+                f"{self.path}: the last frame is {late:.1f} s before {time:.1f} s, but the file "
+                f"states a duration of {self.duration:.1f} s{self._reason()}"
             )
         if self.image is None:
             self.image = self._shown(self.current[1])

@@ -203,7 +203,7 @@ def _with_names(owner, files, labels, class_names):
     if unknown:
         raise ValueError(
             f"{owner}: every label must be one of the {len(numbers)} class_names. "
-            f"Received: {unknown[:3]}, of {len(unknown)} that are none"
+            f"Received: {unknown[:3]}, of {len(unknown)} unknown labels"
         )
     return VideoList(
         tuple(str(file) for file in files),

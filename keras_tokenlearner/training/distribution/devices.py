@@ -121,8 +121,8 @@ class Devices:
             batches.shard, batches.alone, batches.ordered = self._shard(), self.alone, True
         elif self.processes > 1:
             raise ValueError(
-                "distribution: several processes share keras_tokenlearner.data.Batches, and no "
-                f"other data. Received: {type(batches).__name__}"
+                "distribution: training in several processes needs data of the class "
+                f"keras_tokenlearner.data.Batches. Received: {type(batches).__name__}"
             )
         return batches
 
@@ -143,9 +143,9 @@ def check_keras_distribution():
     found, backend = keras.distribution.distribution(), keras.backend.backend()
     if found is not None and backend != "jax":
         raise ValueError(
-            f"distribution: keras.distribution is there on JAX alone, and {backend} trains on one "
-            "device in spite of it. Take it back by keras.distribution.set_distribution(None), and "
-            "use distribution.scope('data_parallel'), or KERAS_BACKEND=jax. "
+            f"distribution: keras.distribution needs JAX; {backend} ignores it and trains on one "
+            "device. Call keras.distribution.set_distribution(None) and use "
+            "distribution.scope('data_parallel'), or set KERAS_BACKEND=jax. "
             f"Received: {type(found).__name__}"
         )
 

@@ -29,7 +29,7 @@ def data_parallel():
 def model_parallel(count):
     """Refuse: Keras 3.15 has it on JAX alone, and takes it without effect on TensorFlow."""
     raise ValueError(
-        "distribution: model_parallel is there on JAX alone; set KERAS_BACKEND=jax. "
+        "distribution: model_parallel needs JAX; set KERAS_BACKEND=jax. "
         "Received: the backend 'tensorflow'"
     )
 

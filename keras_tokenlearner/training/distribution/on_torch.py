@@ -19,7 +19,7 @@ def data_parallel():
     """Return the device of this process, one of those that torchrun started."""
     if not distributed.is_torchelastic_launched():
         raise ValueError(
-            "distribution: data_parallel on PyTorch takes a process a device; start them by "
+            "distribution: data_parallel on PyTorch needs one process per device; start them by "
             "torchrun --nproc-per-node=N -m keras_tokenlearner.cli train ... "
             "Received: a process without torchrun's variables"
         )
@@ -33,7 +33,7 @@ def data_parallel():
 def model_parallel(count):
     """Refuse: Keras 3.15 has it on JAX alone, and takes it without effect on PyTorch."""
     raise ValueError(
-        "distribution: model_parallel is there on JAX alone; set KERAS_BACKEND=jax. "
+        "distribution: model_parallel needs JAX; set KERAS_BACKEND=jax. "
         "Received: the backend 'torch'"
     )
 
@@ -58,8 +58,8 @@ class TorchDevices(Devices):
             for part in getattr(metric, "metrics", [metric]):
                 if not isinstance(part, keras.metrics.Mean):
                     raise ValueError(
-                        "distribution: metrics of several processes are averaged, so that they "
-                        f"must be means. Compute others from `predict`. Received: {part.name}"
+                        "distribution: metrics of several processes are averaged, so each must be "
+                        f"a mean. Compute others from `predict`. Received: {part.name}"
                     )
         if any(batch_normalizations(model)):
             raise ValueError(

@@ -45,7 +45,7 @@ def scope(mode="auto"):
     check_choice("distribution", "mode", name, MODES)
     if count and (name != "model_parallel" or not count.isdecimal() or not int(count)):
         raise ValueError(
-            "distribution: a number belongs to model_parallel alone, as in 'model_parallel:4'. "
+            "distribution: only model_parallel takes a number, as in 'model_parallel:4'. "
             f"Received: mode={mode!r}"
         )
     check_keras_distribution()

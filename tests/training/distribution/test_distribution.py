@@ -138,8 +138,8 @@ def test_predict_of_rows_not_divisible_by_devices_returns_all_rows():
     ("mode", "message"),
     [
         ("data_paralel", "Did you mean 'data_parallel'"),
-        ("data_parallel:2", "a number belongs to model_parallel alone"),
-        ("model_parallel:0", "a number belongs to model_parallel alone"),
+        ("data_parallel:2", "only model_parallel takes a number"),
+        ("model_parallel:0", "only model_parallel takes a number"),
     ],
 )
 def test_distribution_mode_unknown_or_with_wrong_number_raises(mode, message):
@@ -150,7 +150,7 @@ def test_distribution_mode_unknown_or_with_wrong_number_raises(mode, message):
 @pytest.mark.skipif(BACKEND == "jax", reason="only on tensorflow and torch: JAX has it")
 def test_model_parallel_raises_where_keras_ignores_it():
     with (
-        pytest.raises(ValueError, match="model_parallel is there on JAX alone"),
+        pytest.raises(ValueError, match="model_parallel needs JAX"),
         scope("model_parallel"),
     ):
         pass
@@ -162,7 +162,7 @@ def test_keras_distribution_raises_where_it_has_no_effect():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
     try:
-        with pytest.raises(ValueError, match="on JAX alone, and .* trains on one device"):
+        with pytest.raises(ValueError, match="needs JAX; .* trains on one device"):
             Devices().fit(model, Batches((np.zeros((4, 2)),), 2))
         with pytest.raises(ValueError, match="Received: DataParallel"), scope("auto"):
             pass
