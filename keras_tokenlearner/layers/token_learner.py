@@ -251,9 +251,9 @@ class TokenLearner(CompositeLayer):
         check_int("TokenLearner", "num_tokens", num_tokens)
         if num_tokens > self.num_tokens or not self.position_bias:
             raise ValueError(
-                "TokenLearner: `num_tokens` of a call needs position_bias=True, and must not exceed "
-                f"the `num_tokens` of the layer. Received: num_tokens={num_tokens} of {self.num_tokens}, "
-                f"position_bias={self.position_bias}"
+                "TokenLearner: `num_tokens` of a call needs position_bias=True, and must not "
+                "exceed the `num_tokens` of the layer. Received: "
+                f"num_tokens={num_tokens} of {self.num_tokens}, position_bias={self.position_bias}"
             )
         return num_tokens
 
