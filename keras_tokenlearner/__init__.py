@@ -12,6 +12,8 @@ if _startup.is_wanted():
     from keras_tokenlearner import (
         analysis,
         applications,
+        data,
+        evaluation,
         layers,
         models,
         presets,
@@ -25,3 +27,33 @@ if _startup.is_wanted():
     from keras_tokenlearner.presets import from_preset, list_checkpoints, upload_preset
     from keras_tokenlearner.serving import export
     from keras_tokenlearner.training import Distiller, distill
+
+__all__ = [
+    "__version__",
+    "analysis",
+    "applications",
+    "costs",
+    "create_model",
+    "data",
+    "distill",
+    "Distiller",
+    "evaluation",
+    "export",
+    "feature_extractor",
+    "from_preset",
+    "layers",
+    "list_checkpoints",
+    "list_models",
+    "models",
+    "presets",
+    "retrofit",
+    "serving",
+    "training",
+    "upload_preset",
+    "weights",
+    "with_tokens",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

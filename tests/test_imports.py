@@ -1,5 +1,6 @@
 """Modules that the package imports."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -50,3 +51,14 @@ def test_package_uses_only_public_keras(private):
     sources = list(Path(keras_tokenlearner.__file__).parent.rglob("*.py"))
     assert len(sources) > 20
     assert [str(path) for path in sources if private in path.read_text()] == []
+
+
+def test_packages_list_their_public_names_and_no_internal_module():
+    import keras_tokenlearner as kt
+
+    assert dir(kt) == sorted(kt.__all__) and "_checks" not in dir(kt)
+    for name in kt.__all__:
+        package = getattr(kt, name)
+        if inspect.ismodule(package) and hasattr(package, "__path__"):
+            assert package.__all__ and not any(one.startswith("_") for one in package.__all__)
+            assert all(hasattr(package, one) for one in package.__all__)

@@ -12,3 +12,20 @@ from keras_tokenlearner.evaluation.scores import (
     top_k_accuracy,
 )
 from keras_tokenlearner.evaluation.videos import evaluate_videos, predict_videos
+
+__all__ = [
+    "compare",
+    "evaluate",
+    "evaluate_videos",
+    "few_shot",
+    "few_shot_accuracy",
+    "FewShotProtocol",
+    "images_per_second",
+    "linear_probe",
+    "mean_average_precision",
+    "mean_class_accuracy",
+    "merge",
+    "predict_videos",
+    "real_accuracy",
+    "top_k_accuracy",
+]

@@ -7,9 +7,9 @@ from keras_tokenlearner.data import (
     FEW_SHOT,
     ImageBatches,
     open_named,
-    preprocessing_of,
     read_real_labels,
 )
+from keras_tokenlearner.data.preprocessing import preprocessing_of
 from keras_tokenlearner.evaluation.compare import images_per_second
 from keras_tokenlearner.evaluation.few_shot import choose, few_shot_accuracy
 from keras_tokenlearner.evaluation.scores import (

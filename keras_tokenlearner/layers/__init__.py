@@ -24,3 +24,30 @@ from keras_tokenlearner.layers.token_fuser import TokenFuser
 from keras_tokenlearner.layers.token_learner import TokenLearner
 from keras_tokenlearner.layers.transformer import TransformerBlock
 from keras_tokenlearner.layers.vector_attention import VectorAttention
+
+__all__ = [
+    "AttentionPooling",
+    "ConvStem",
+    "DirectTokens",
+    "FixedGrid",
+    "LayerScale",
+    "MixerBlock",
+    "MLP",
+    "PatchEmbedding",
+    "PooledTokens",
+    "PositionEmbedding",
+    "PrefixTokens",
+    "PriorAttention",
+    "Reproject",
+    "RotaryPositions",
+    "SelfAttention",
+    "SequencePositions",
+    "SpaceTimeAttention",
+    "SpatialPooling",
+    "TokenFuser",
+    "TokenLearner",
+    "TransformerBlock",
+    "TubeletEmbedding",
+    "Unpool",
+    "VectorAttention",
+]

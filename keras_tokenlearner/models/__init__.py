@@ -9,3 +9,15 @@ from keras_tokenlearner.models.retrofit import retrofit
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 from keras_tokenlearner.models.x2plus1d import X2Plus1D
 from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
+
+__all__ = [
+    "bottleneck_module",
+    "feature_extractor",
+    "Preprocessing",
+    "retrofit",
+    "VisionTransformer",
+    "VisionTransformerConfig",
+    "with_tokens",
+    "X2Plus1D",
+    "X2Plus1DConfig",
+]

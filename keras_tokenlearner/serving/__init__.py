@@ -3,3 +3,9 @@
 from keras_tokenlearner.serving.export import export
 from keras_tokenlearner.serving.predict import predict
 from keras_tokenlearner.serving.serve import serve
+
+__all__ = [
+    "export",
+    "predict",
+    "serve",
+]

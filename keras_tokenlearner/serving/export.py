@@ -15,7 +15,7 @@ from keras_tokenlearner._checks import check_bool, check_int, check_positive
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.analysis import with_token_maps
-from keras_tokenlearner.data import preprocessing_of
+from keras_tokenlearner.data.preprocessing import preprocessing_of
 from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.serving.classifier import check_takes_pixels, classifier_activation_of
 from keras_tokenlearner.serving.signatures import (

@@ -12,7 +12,8 @@ from keras_tokenlearner._checks import check_bool, check_choice, check_int
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.applications.load import check_classifier, load_model
-from keras_tokenlearner.data import decode_image, fit_pixels, preprocessing_of
+from keras_tokenlearner.data import decode_image
+from keras_tokenlearner.data.preprocessing import fit_pixels, preprocessing_of
 from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.serving.classifier import (
     check_takes_pixels,

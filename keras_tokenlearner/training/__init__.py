@@ -11,3 +11,18 @@ from keras_tokenlearner.training.recipes import RECIPES, Cifar10Recipe, FashionM
 from keras_tokenlearner.training.resume import Resume
 from keras_tokenlearner.training.settings import describe, with_settings
 from keras_tokenlearner.training.train import train
+
+__all__ = [
+    "adamw",
+    "Cifar10Recipe",
+    "describe",
+    "distill",
+    "Distiller",
+    "distribution",
+    "FashionMnistRecipe",
+    "muon",
+    "RECIPES",
+    "Resume",
+    "train",
+    "with_settings",
+]

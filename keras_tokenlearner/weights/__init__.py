@@ -5,3 +5,20 @@ from keras_tokenlearner.weights.formats import Checkpoint, read_checkpoint
 from keras_tokenlearner.weights.plan import SOURCES, LoadReport, Plan, Statement, load, plan_of
 from keras_tokenlearner.weights.store import STORE, StoredWeights
 from keras_tokenlearner.weights.timm import to_timm
+
+__all__ = [
+    "Checkpoint",
+    "load",
+    "load_weights",
+    "LoadReport",
+    "Plan",
+    "plan_of",
+    "read_checkpoint",
+    "save_weights",
+    "saved_classes",
+    "SOURCES",
+    "Statement",
+    "STORE",
+    "StoredWeights",
+    "to_timm",
+]

@@ -13,3 +13,25 @@ from keras_tokenlearner.data.video.lists import (
 )
 from keras_tokenlearner.data.video.splits import open_videos
 from keras_tokenlearner.data.video.tfds import TfdsVideos, from_tfds
+
+__all__ = [
+    "augment_clip",
+    "fit_clip",
+    "from_avid",
+    "from_charades",
+    "from_csv",
+    "from_folder",
+    "from_tfds",
+    "in_channels",
+    "open_videos",
+    "probe",
+    "random_clip",
+    "read_frames",
+    "segments",
+    "TfdsVideos",
+    "uniform_clips",
+    "VideoBatches",
+    "VideoError",
+    "VideoInfo",
+    "VideoList",
+]

@@ -2,3 +2,8 @@
 
 from keras_tokenlearner.training.distillation.distiller import Distiller
 from keras_tokenlearner.training.distillation.needs import needs
+
+__all__ = [
+    "Distiller",
+    "needs",
+]

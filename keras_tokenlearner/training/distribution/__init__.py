@@ -2,3 +2,8 @@
 
 from keras_tokenlearner.training.distribution.devices import Devices
 from keras_tokenlearner.training.distribution.scope import scope
+
+__all__ = [
+    "Devices",
+    "scope",
+]

@@ -42,3 +42,21 @@ RECIPES = {
     "fuser_alternatives": FuserAlternativesRecipe,
     "distill": DistillationRecipe,
 }
+
+__all__ = [
+    "AvidRecipe",
+    "CharadesRecipe",
+    "Cifar10Recipe",
+    "DistillationRecipe",
+    "FashionMnistRecipe",
+    "FuserAlternativesRecipe",
+    "FuserRecipe",
+    "ImageNet384Recipe",
+    "ImageNet512Recipe",
+    "KineticsRecipe",
+    "PlaceRecipe",
+    "PoolingRecipe",
+    "PretrainingRecipe",
+    "RECIPES",
+    "VideosRecipe",
+]
