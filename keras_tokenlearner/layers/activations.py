@@ -1,4 +1,4 @@
-"""Activations by name, with the form of gelu always said."""
+"""Activations by name. The name always states the form of gelu."""
 
 import difflib
 
@@ -24,12 +24,12 @@ def get(identifier, owner="activations"):
     """Return the activation that `identifier` names, as `keras.activations.get` does.
 
     Args:
-        identifier: `"gelu_tanh"`, `"quick_gelu"`, a name or config that Keras knows (there
-            `"gelu"` is the exact erf form), a callable, or `None` for the identity.
+        identifier: `"gelu_tanh"`, `"quick_gelu"`, a name or config of Keras, a callable, or `None`
+            for the identity. Keras's `"gelu"` is the exact erf form.
         owner: Name of the caller, for the error message.
 
     Raises:
-        ValueError: If nothing has that name.
+        ValueError: If the name is unknown.
     """
     if isinstance(identifier, str) and identifier in _OWN:
         return _OWN[identifier]
@@ -45,7 +45,7 @@ def get(identifier, owner="activations"):
 
 
 def serialize(activation):
-    """Return the name or config of an activation, such that `get` gives it back."""
+    """Return the name or config of an activation, the inverse of `get`."""
     for name, function in _OWN.items():
         if activation is function:
             return name

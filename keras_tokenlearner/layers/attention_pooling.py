@@ -16,15 +16,15 @@ from keras_tokenlearner.layers.norms import norm_layer
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class AttentionPooling(CompositeLayer):
-    """One vector from all tokens, by attention from a learned query: the head of SigLIP.
+    """Pools all tokens to one vector by attention from a learned query: the head of SigLIP.
 
-    `y = Attention(latent, x, x)`, with a vector `latent` that is learned; then
-    `y <- y + MLP(Norm(y))`. The number of tokens may be any: 196 patches or 8 learned tokens.
+    `y = Attention(latent, x, x)` with a learned vector `latent`, then `y <- y + MLP(Norm(y))`. The
+    number of tokens is free, for example 196 patches or 8 learned tokens.
 
     Args:
         num_heads: Integer, heads of the attention; it must divide the channels.
-        mlp_dim: Integer, hidden units of the MLP; `None` for four times the channels, 0 for no
-            MLP and no norm, as in AIMv2.
+        mlp_dim: Integer, hidden units of the MLP. `None` is four times the channels. 0 is no MLP
+            and no norm, as in AIMv2.
         activation: Name or callable, of the MLP.
         norm: `"layer_norm"` or `"rms_norm"`.
         layer_norm_epsilon: Float, of the norm.
@@ -45,8 +45,8 @@ class AttentionPooling(CompositeLayer):
     >>> tuple(AttentionPooling(num_heads=4)(tokens).shape)
     (2, 32)
 
-    Source: Zhai et al., "Scaling Vision Transformers", 2022, whose head it is; after Lee et al.,
-    "Set Transformer", 2019.
+    Source: Zhai et al., "Scaling Vision Transformers", 2022, after Lee et al., "Set Transformer",
+    2019.
     """
 
     def __init__(

@@ -13,13 +13,13 @@ Box = tuple[tuple[int, int], ...]  # (start, stop) of each axis
 
 @dataclass(frozen=True)
 class Cells:
-    """A grid that is divided into cells, each split off from one before it.
+    """A grid that is divided into cells. Each cell was split off from an earlier one, its parent.
+
+    The first `m` cells cover the grid, for any `m`, if each later cell returns to its parent.
 
     Attributes:
         boxes: `(start, stop)` of each axis, for each cell.
-        parents: For each cell the cell that it was split off from; the first is its own.
-
-    Any first `m` cells cover the grid, once each cell behind them is given back to its parent.
+        parents: Parent of each cell. The first cell is its own parent.
     """
 
     boxes: tuple[Box, ...]
@@ -34,12 +34,12 @@ class Cells:
 
 
 def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
-    """Divide a grid into cells of about the same size and about square, in any number.
+    """Divide a grid into any number of nearly square cells of nearly the same size.
 
-    A box is split along its longest axis: into as many equal parts as a prime factor of its cells,
-    or into two parts with about half of the cells each, whichever leaves cells that are squarer and
-    more alike. The cells are numbered level by level, so that the first ones are spread over the
-    whole grid.
+    A box is split along its longest axis. Two splits are compared: into `p` equal parts, for a
+    prime factor `p` of its number of cells, or into two parts with half of the cells each. The one
+    with squarer and more similar cells is taken. Cells are numbered level by level, so the first
+    ones spread over the whole grid.
 
     Args:
         grid: Positions along each axis, such as `(H, W)` or `(T, H, W)`.
@@ -86,7 +86,7 @@ def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
 
 
 def ancestors(parents: tuple[int, ...], num_cells: int) -> list[int]:
-    """Return for each cell which of the first `num_cells` stands for it.
+    """Return for each cell its nearest ancestor among the first `num_cells`, or itself.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Attention of every channel apart: exact, in memory linear in the tokens."""
+"""Attention of each channel on its own: exact, with memory linear in the tokens."""
 
 import keras
 from keras import ops
@@ -9,10 +9,10 @@ _ROWS = 16  # at once: the largest tensor is (B, C, 16, N)
 def channel_attention(q, k, v):
     """Return `y_ic = sum_j softmax_j(q_ic * k_jc) * v_jc`, of shape (B, N, C).
 
-    Multi-head attention with one channel a head and scale one. PyTorch has a fused kernel for it on
-    CPUs. Elsewhere a few rows of the N x M weights are computed at a time. The gradient computes
-    them again from the sums of the softmax. Its closed form needs one exponential per weight in
-    either direction.
+    This is multi-head attention with one channel per head and scale one. PyTorch has a fused kernel
+    for it on CPUs. Elsewhere a few rows of the N x M weights are computed at a time. The gradient
+    computes them again from the sums of the softmax. Its closed form needs one exponential per
+    weight in either direction.
 
     Args:
         q: Queries, a tensor of shape (B, N, C).

@@ -10,14 +10,15 @@ BuildConfig = dict[str, "list[int | None] | dict[str, list[int | None]] | dict[s
 
 
 class CompositeLayer(keras.layers.Layer):
-    """Base of our layers: those that `build` creates are frozen as the layer is, and stay so.
+    """Base of the layers of this package: a frozen layer stays frozen when it is built or loaded.
 
-    `layer.trainable = False` freezes the layers inside that exist. Those that a frozen layer
-    creates later, in `build`, are trainable in Keras, as reported in tensorflow/tensorflow issue
-    37541 (https://github.com/tensorflow/tensorflow/issues/37541): the variables of a frozen model
-    would be trainable once it is loaded, and the state of its optimizer would not fit. Here they
-    are frozen with the layer. Parts that differ from the layer around them are kept in the build
-    config, so that a partly frozen layer is loaded as it was saved.
+    `layer.trainable = False` freezes existing sublayers. In Keras, sublayers that a frozen layer
+    creates later, in `build`, are trainable: see tensorflow/tensorflow issue 37541
+    (https://github.com/tensorflow/tensorflow/issues/37541). The variables of a frozen model would
+    be trainable after loading, and the state of its optimizer would not fit.
+
+    Here new sublayers are frozen with the layer. The build config keeps the parts whose state
+    differs from the layer around them. A partly frozen layer is therefore loaded as it was saved.
     """
 
     def __init_subclass__(cls, **kwargs: bool) -> None:
@@ -43,9 +44,9 @@ def trainable_flags(layer: keras.Layer) -> dict[str, bool]:
         layer: A `keras.Layer` or `keras.Model`, built.
 
     Returns:
-        Dictionary from paths of names within the layer, such as `"block_0/mlp"`, to whether the
-        part is trainable, from the outside in. Parts that are as the layer around them are left
-        out, so that a layer frozen as a whole gives an empty dictionary.
+        Dictionary from paths within the layer, such as `"block_0/mlp"`, to booleans, whether the
+        part is trainable. Outer parts come first. Parts in the state of the layer around them are
+        left out. A wholly frozen layer gives an empty dictionary.
 
     Example:
 
@@ -62,15 +63,15 @@ def trainable_flags(layer: keras.Layer) -> dict[str, bool]:
 
 
 def set_trainable_flags(layer: keras.Layer, flags: dict[str, bool]) -> None:
-    """Freeze parts of a layer or model, or make them trainable, as `trainable_flags` has it.
+    """Freeze parts of a layer or model, or make them trainable: the inverse of `trainable_flags`.
 
     Args:
         layer: A `keras.Layer` or `keras.Model`, built.
-        flags: Dictionary from paths within the layer to booleans. Parts that it does not name
-            become as the layer around them.
+        flags: Dictionary from paths within the layer to booleans. Other parts get the state of the
+            layer around them.
 
     Raises:
-        ValueError: If the layer has no part of such a path. Nothing is changed then.
+        ValueError: If a path is no part of the layer. Then the layer is unchanged.
 
     Example:
 

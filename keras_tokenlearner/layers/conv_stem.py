@@ -18,15 +18,15 @@ from keras_tokenlearner.layers.grids import to_frames
 class ConvStem(CompositeLayer):
     """Turns images, or each frame of videos, into tokens by a few small convolutions.
 
-    Convolutions of 3 x 3, each followed by a LayerNorm over the channels and an activation; then a
-    projection to C by a 1 x 1 convolution. A token covers as many pixels as the product of the
-    strides. The stem replaces one convolution of large patches: transformers then learn faster,
-    above all from few images.
+    A LayerNorm over the channels and an activation follow each 3 x 3 convolution. Then a 1 x 1
+    convolution projects to C channels. The product of the strides is the size of a token in pixels.
+    The stem replaces one convolution of large patches. Transformers then learn faster, above all
+    from few images.
 
     Args:
         hidden_dim: Integer, channels of the tokens (C).
         convs: Tuple of `(filters, stride)`, one for each 3 x 3 convolution.
-        activation: Name or callable, after each of them.
+        activation: Name or callable, after each 3 x 3 convolution.
         layer_norm_epsilon: Float, of the LayerNorms.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
@@ -35,7 +35,7 @@ class ConvStem(CompositeLayer):
             width, channels).
 
     Returns:
-        Tensor of shape (B, H, W, C) or (B, T, H, W, C), with H the height over the strides,
+        Tensor of shape (B, H, W, C) or (B, T, H, W, C). H is the height divided by the strides,
         rounded up.
 
     Raises:
@@ -48,8 +48,8 @@ class ConvStem(CompositeLayer):
     >>> tuple(stem(images).shape)
     (2, 4, 6, 32)
 
-    Source: Xiao et al., "Early Convolutions Help Transformers See Better", 2021; there with batch
-    normalisation and ReLU after each convolution.
+    Source: Xiao et al., "Early Convolutions Help Transformers See Better", 2021. Their stem has
+    batch normalisation and ReLU after each convolution.
     """
 
     def __init__(

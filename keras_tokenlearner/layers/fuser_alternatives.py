@@ -28,8 +28,8 @@ from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 class Unpool(CompositeLayer):
     """Writes processed tokens back through the maps they were learned with.
 
-    `X_t[n] <- sum_s maps[n, s] Y_t[s] + X_t[n]`: the TokenFuser with the TokenLearner's maps in
-    place of weights of its own. It has no weights. The residual is part of the layer.
+    `X_t[n] <- sum_s maps[n, s] Y_t[s] + X_t[n]`: a TokenFuser with the TokenLearner's maps instead
+    of its own weights. The layer has no weights. The residual is part of the layer.
 
     Args:
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
@@ -94,9 +94,9 @@ class Unpool(CompositeLayer):
 class Reproject(CompositeLayer):
     """Writes processed tokens back by one more transformer layer, from positions to tokens.
 
-    `X <- X + Attention(LayerNorm(X), LayerNorm(Y))`, then `X <- X + MLP(LayerNorm(X))`: every
-    position asks, all tokens answer. Unlike the TokenFuser it reads tokens of all frames, and
-    costs an MLP at every position.
+    `X <- X + Attention(LayerNorm(X), LayerNorm(Y))`, then `X <- X + MLP(LayerNorm(X))`. Positions
+    are the queries; tokens are keys and values. Unlike the TokenFuser, the layer reads tokens of
+    all frames, and costs an MLP at every position.
 
     Args:
         num_heads: Integer, heads of the attention; it must divide the channels.

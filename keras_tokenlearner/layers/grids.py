@@ -1,6 +1,6 @@
-"""The grid of tokens behind a tensor: how (B, N, C), (B, H, W, C) and (B, T, H, W, C) correspond.
+"""Reshaping between sequences (B, N, C), images (B, H, W, C) and videos (B, T, H, W, C).
 
-Tokens are always in row-major order, frame after frame: token `(t * H + h) * W + w` of a sequence
+Tokens are always in row-major order, frame after frame. Token `(t * H + h) * W + w` of a sequence
 is at `(t, h, w)` of its grid.
 """
 
@@ -23,11 +23,11 @@ def resolve_grid(owner, shape, grid):
         owner: Name of the caller, for error messages.
         shape: Shape of the tensor: (B, N, C), (B, H, W, C) or (B, T, H, W, C).
         grid: `(H, W)` or `(T, H, W)` of a sequence. With `(H, W)` a sequence may hold any whole
-            number of frames. `None` for tensors that carry their grid in their shape.
+            number of frames. `None` for tensors whose shape contains the grid.
 
     Raises:
-        ValueError: If the rank is another, the channels are unknown, a sequence has no grid, or
-            grid and shape disagree.
+        ValueError: If the rank is not 3, 4 or 5, the channels are unknown, a sequence has no grid,
+            or grid and shape disagree.
     """
     rank = len(shape)
     if rank not in (3, 4, 5):
@@ -76,7 +76,7 @@ def to_volume(x, grid):
 
 
 def to_frames(x, grid):
-    """Reshape a tensor to one image a frame, (B * T, H, W, C)."""
+    """Reshape a tensor to one image per frame, (B * T, H, W, C)."""
     if len(x.shape) == 4:
         return x
     height, width = grid[1:] if len(x.shape) == 3 else ops.shape(x)[2:4]
@@ -91,7 +91,7 @@ def flatten_grid(x):
 
 
 def restore_grid(x, like):
-    """Reshape a tensor of as many tokens to the leading shape of `like`, keeping its channels."""
+    """Reshape a tensor to the leading shape of `like`, with the channels of the tensor."""
     return ops.reshape(x, (*ops.shape(like)[:-1], x.shape[-1]))
 
 

@@ -9,8 +9,8 @@ class LayerScale(CompositeLayer):
     """Multiplies each channel by a learned factor, `y[..., c] = gamma[c] x[..., c]`.
 
     Args:
-        initial_value: Float, where every factor starts. Small values (1e-5) ease the training of
-            deep transformers; DINOv2 starts from them.
+        initial_value: Float, initial value of every factor. Small values (1e-5) help to train deep
+            transformers, for example DINOv2.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:

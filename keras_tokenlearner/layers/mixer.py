@@ -11,12 +11,12 @@ from keras_tokenlearner.layers.mlp import MLP
 class MixerBlock(CompositeLayer):
     """A block of MLP-Mixer: an MLP over the tokens, then an MLP over the channels (Table 12).
 
-    `u = x + MLP(LayerNorm(x)^T)^T`, for every channel alike, then `y = u + MLP(LayerNorm(u))`, for
-    every token alike.
+    `u = x + MLP(LayerNorm(x)^T)^T`, the same for every channel. Then `y = u + MLP(LayerNorm(u))`,
+    the same for every token.
 
-    The paper names MLP-Mixer without sizes. The costs that it prints fit one block over one token
-    a frame, with as many hidden units as channels; hidden units of the MLP over tokens, 32 or 64
-    to the printed digits, are 64 here.
+    The paper names MLP-Mixer without sizes. Its printed costs fit one block over one token per
+    frame, with as many hidden units as channels. They fit 32 or 64 hidden units of the MLP over
+    tokens; the default here is 64.
 
     Args:
         token_dim: Integer, hidden units of the MLP over the tokens.

@@ -19,13 +19,12 @@ from keras_tokenlearner.layers.norms import NORMS, norm_layer
 class MLP(CompositeLayer):
     """Two dense layers with an activation between, over the last axis.
 
-    `y = W2 activation(W1 x + b1) + b2`, with dropout after each dense layer. It is the MLP of the
-    transformer block, of the TokenLearner's and the TokenFuser's later versions, and of the
-    generators that the paper compares with.
+    `y = W2 activation(W1 x + b1) + b2`, with dropout after each dense layer. It is part of the
+    transformer block, of the later TokenLearner and TokenFuser, and of `PooledTokens`.
 
-    With a gate it is `y = W2 (activation(Wg x + bg) * (W1 x + b1)) + b2`; with the activation
-    `"silu"` that is SwiGLU, as in DINOv2's largest model. With an inner norm, the input of W2 is
-    normalised first, as in EVA-02.
+    With a gate, `y = W2 (activation(Wg x + bg) * (W1 x + b1)) + b2`. With the activation `"silu"`
+    this is SwiGLU, as in DINOv2's largest model. With an inner norm, the input of W2 is normalised
+    first, as in EVA-02.
 
     Args:
         mlp_dim: Integer, units of the first dense layer.
@@ -41,7 +40,7 @@ class MLP(CompositeLayer):
 
     Call arguments:
         inputs: Tensor of shape (..., C).
-        training: Boolean, whether to drop.
+        training: Boolean, whether to apply dropout.
 
     Returns:
         Tensor of shape (..., output_dim).
@@ -55,7 +54,7 @@ class MLP(CompositeLayer):
     >>> MLP(mlp_dim=64)(x).shape[-1]
     16
 
-    Source: the gate, Shazeer, "GLU Variants Improve Transformer", 2020.
+    Source: the gate: Shazeer, "GLU Variants Improve Transformer", 2020.
     """
 
     def __init__(

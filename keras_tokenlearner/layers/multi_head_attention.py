@@ -21,31 +21,35 @@ _MOST_WEIGHTS = 1024 * 1024
 class MultiHeadAttention(layers.MultiHeadAttention):
     """`keras.layers.MultiHeadAttention`, faster without mask and dropout.
 
-    On CPUs, JAX on one device takes many tokens in float32 head by head, and very many piece by
-    piece, so that no weights (B, heads, N, N) go through memory, and computes them again for the
-    gradient. TensorFlow in float32, and PyTorch in bfloat16, for which its fused attention was not
-    made, take two products of stacks of matrices. PyTorch adds biases within the projections and
-    copies nothing for its fused attention. All else is Keras's, whose gates and windows it is not
-    made for.
+    The faster paths run on CPUs:
 
-    Options of ViTs, on every path: biases of some projections alone, a norm of each head's
+    * JAX on one device, in float32: many tokens go head by head, very many go piece by piece. No
+      weights (B, heads, N, N) go through memory. The gradient computes them again.
+    * TensorFlow in float32, and PyTorch in bfloat16: two products of stacks of matrices. PyTorch's
+      fused attention is not made for bfloat16.
+
+    PyTorch adds biases within the projections and copies nothing for its fused attention.
+
+    Other cases use Keras's code. Gates and windows of Keras are not supported.
+
+    Options of ViTs work on every path. They are biases of some projections, a norm of each head's
     queries and keys, rotary positions, and a norm before the output projection.
 
     Args:
         *args: Arguments of `keras.layers.MultiHeadAttention`.
-        qkv_bias: `"all"`, `"query_value"` (BEiT, EVA) or `"none"`, which of the three have a bias.
+        qkv_bias: `"all"`, `"query_value"` (BEiT, EVA) or `"none"`, the projections with a bias.
         output_bias: Boolean, whether the output projection has one.
         qk_norm: `None`, or the norm of queries and keys: `"layer_norm"` or `"rms_norm"`.
         inner_norm: `None`, or the norm before the output projection.
         layer_norm_epsilon: Float, of these norms.
-        rotary: `None`, or how channels pair: a layout of `RotaryPositions`, whose table the call
-            then takes as `rotation`. Without a table nothing is rotated.
+        rotary: `None`, or a layout of `RotaryPositions`. The call then takes its table as
+            `rotation`. Without a table nothing is rotated.
         **kwargs: Arguments of `keras.layers.MultiHeadAttention`.
 
     Call arguments besides Keras's own:
         rotation: Table of `RotaryPositions`.
-        key_bias: Tensor of shape (M,), or `None`: a number for each key, added to the logits of all
-            queries.
+        key_bias: Tensor of shape (M,), or `None`. One number for each key, added to the logits of
+            all queries.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ def norm_layer(
         dtype: Its policy.
 
     Raises:
-        ValueError: If `norm` is another.
+        ValueError: If `norm` is unknown.
 
     Example:
 

@@ -9,8 +9,8 @@ from keras_tokenlearner.layers.composite import CompositeLayer
 class PatchEmbedding(CompositeLayer):
     """Cuts images into patches and projects each to a token, keeping their grid.
 
-    A convolution whose stride is its kernel; rows and columns that do not fill a patch are left
-    out (512 pixels in patches of 14 give 36).
+    A convolution whose stride equals its kernel. Rows and columns that do not fill a patch are left
+    out: 512 pixels in patches of 14 give 36 tokens.
 
     Args:
         hidden_dim: Integer, channels of the tokens (C).
@@ -96,7 +96,8 @@ class PatchEmbedding(CompositeLayer):
 class TubeletEmbedding(PatchEmbedding):
     """Cuts videos into tubelets, patches of several frames, and projects each to a token.
 
-    A 3-D convolution whose stride is its kernel; pixels that do not fill a tubelet are left out.
+    A 3-D convolution whose stride equals its kernel. Pixels that do not fill a tubelet are left
+    out.
 
     Args:
         hidden_dim: Integer, channels of the tokens (C).

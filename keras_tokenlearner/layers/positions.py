@@ -74,7 +74,7 @@ class PositionEmbedding(CompositeLayer):
 
 
 def sincos_positions(shape, dtype=None):
-    """Return a table of sines and cosines of each axis of a grid, in frequencies of their own.
+    """Return a table of sines and cosines of each axis of a grid.
 
     Args:
         shape: `(H, W, C)` or `(T, H, W, C)`. Each axis has an equal share of the channels; the
@@ -112,8 +112,8 @@ def sincos_positions(shape, dtype=None):
 def resize_positions(table, grid):
     """Resize a table of positions to another grid, linearly with aligned corners.
 
-    The corners of the old grid fall on the corners of the new one, as in the JAX ViT. A 2-D table
-    that goes to a 3-D grid is resized in space and repeated for every frame, as ViViT does.
+    The corners of the old grid become the corners of the new one, as in the JAX ViT. For a 3-D
+    grid, a 2-D table is resized in space and repeated for every frame, as in ViViT.
 
     Args:
         table: Array of shape (H, W, C) or (T, H, W, C).

@@ -10,7 +10,7 @@ class PrefixTokens(CompositeLayer):
     """Puts learned tokens before a sequence: the class token, or register tokens.
 
     Args:
-        num_tokens: Integer, tokens to put there (P). One is a class token.
+        num_tokens: Integer, number of learned tokens (P). One is a class token.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:

@@ -6,11 +6,11 @@ from keras_tokenlearner.layers.composite import CompositeLayer
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class PriorAttention(CompositeLayer):
-    """Attention whose weights are learned for the places of tokens, not computed from them.
+    """Attention whose weights are learned for positions, and not computed from the tokens.
 
     `y_i = sum_j softmax_j(p[i, j]) f_v(x_j)` with a learned table p of N x N and a linear `f_v`
-    without bias. Table 13 of the paper lists "prior-only attention" without a definition; this is
-    our reading: vector attention less its queries and keys, the weights alike for all channels.
+    without bias. Table 13 of the paper lists "prior-only attention" without a definition. Our
+    reading: vector attention without queries and keys, with the same weights for all channels.
 
     Args:
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.

@@ -22,13 +22,15 @@ ORDERS = ("height_first", "width_first")
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class RotaryPositions(CompositeLayer):
-    """Cosines and sines by which attention rotates queries and keys, from places on a grid.
+    """Returns the cosines and sines by which attention rotates queries and keys.
 
-    The channels of a head are taken in pairs, and each pair `c` of a token at the coordinates
-    `p` is rotated by the angle `a_c = sum_axis p_axis * f_(axis, c)`. The product of a query and a
-    key then depends on their relative position. With fixed frequencies every axis has an equal
-    share of the pairs, at `theta^(-k / K)` for its K pairs; pairs that do not divide are left as
-    they are. Tokens before the patch tokens have no position and are not rotated.
+    The channels of a head form pairs. Pair `c` of a token at the coordinates `p` is rotated by the
+    angle `a_c = sum_axis p_axis * f_(axis, c)`. The product of a query and a key then depends on
+    their relative position.
+
+    With fixed frequencies, each axis has an equal share of the pairs, K, at the frequencies
+    `theta^(-k / K)`. Remaining pairs are not rotated. Prefix tokens have no position and are not
+    rotated.
 
     `rotate(x, table, layout)` applies the table, as `MultiHeadAttention` does.
 
@@ -36,32 +38,32 @@ class RotaryPositions(CompositeLayer):
         num_heads: Integer, heads of the attention; it must divide the channels of the inputs.
         num_prefix_tokens: Integer, tokens before the patch tokens.
         coordinates: `"index"`, 0, 1, 2, ... on each axis, or `"centred"`, the centres of the
-            patches in [-1, 1] on each axis, whose angles are in turns (times 2 pi), as DINOv3 has.
+            patches in [-1, 1] on each axis. Centred angles are multiplied by 2 pi, as in DINOv3.
         frequencies: `"fixed"`, or `"learned"`: both frequencies of every pair of every head.
-        theta: Float, base of the frequencies; of `"learned"` ones, where they start.
-        layout: How channels pair: `"interleaved"`, neighbours; `"half"`, a channel of the first
-            half with one of the second half; `"tiled"`, neighbours with angles in the order of
-            `"half"`, which is no rotation; V-JEPA 2 was trained with it.
-        order: `"height_first"` or `"width_first"`, the axis that has the first channels.
+        theta: Float, base of the frequencies, or of the initial values of learned ones.
+        layout: Pairs of channels. `"interleaved"` pairs neighbours. `"half"` pairs a channel of the
+            first half with one of the second half. `"tiled"` pairs neighbours, with angles in the
+            order of `"half"`. This is no rotation, but V-JEPA 2 was trained with it.
+        order: `"height_first"` or `"width_first"`, the axis of the first channels.
         offset: Float, added to each index.
-        reference_grid: `(H, W)` or `(T, H, W)`: indices are scaled as if the grid had this size,
-            so that a model of another resolution keeps its range. `None` for no scaling.
+        reference_grid: `(H, W)` or `(T, H, W)`. Indices are scaled to the range of this grid, so
+            other resolutions keep the range. `None` for no scaling.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
         inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C), with all but B known. Its values
             are not read.
-        maps: Tensor of shape (B, N, S) or (B, H, W, S), one map for each of S tokens that replace
-            the patches. The position of a token is the centre of mass of its map.
+        maps: Tensor of shape (B, N, S) or (B, H, W, S), the maps of S learned tokens. The position
+            of a token is the centre of mass of its map.
 
     Returns:
-        Tensor of shape (B, P + N, 1, 2 * C / heads), cosines then sines of each channel, with P
-        prefix tokens; with the number of heads for 1 if frequencies are learned, and S for N if
-        there are maps.
+        Tensor of shape (B, P + N, 1, 2 * C / heads), cosines then sines of each channel, for P
+        prefix tokens. For learned frequencies the third axis is the heads. With maps the second
+        axis is P + S.
 
     Raises:
-        ValueError: If an argument is out of range, the size of the grid is not known, or a head
-            has too few channels for the axes.
+        ValueError: If an argument is out of range, or the size of the grid is not known. Also if a
+            head has too few channels for the axes.
 
     Example:
 
@@ -69,8 +71,9 @@ class RotaryPositions(CompositeLayer):
     >>> tuple(RotaryPositions(num_heads=2, num_prefix_tokens=1)(patches).shape)
     (2, 25, 1, 32)
 
-    Source: Su et al., "RoFormer", 2021; Fang et al., "EVA-02", 2023; Heo et al., "Rotary Position
-    Embedding for Vision Transformer", 2024 (learned frequencies); Siméoni et al., "DINOv3", 2025.
+    Source: Su et al., "RoFormer", 2021. Fang et al., "EVA-02", 2023. Learned frequencies: Heo et
+    al., "Rotary Position Embedding for Vision Transformer", 2024. Centred coordinates: Siméoni et
+    al., "DINOv3", 2025.
     """
 
     def __init__(
@@ -233,7 +236,7 @@ def grid_coordinates(
     Args:
         grid: `(H, W)` or `(T, H, W)`.
         coordinates: `"index"` or `"centred"`, as `RotaryPositions` has them.
-        order: `"height_first"` or `"width_first"`: which of both is before the other.
+        order: `"height_first"` or `"width_first"`, the order of both axes.
         offset: Added to each index.
         reference_grid: Size that the indices are scaled to.
 

@@ -11,11 +11,12 @@ from keras_tokenlearner.layers.composite import CompositeLayer
 class SelfAttention(CompositeLayer):
     """Multi-head self-attention of the paper's bottleneck modules: no bias, no output projection.
 
-    `y_i = sum_j softmax_j(q_i . k_j / sqrt(d)) v_j` for every head, with q, k and v linear in the
-    tokens and d the width of a head's queries; the heads' outputs are joined. It is lighter than
-    `keras.layers.MultiHeadAttention`: the 1x1x1 convolutions around a bottleneck module project
-    already. Its sizes, 8 heads and queries narrower than values, are those that reproduce the
-    costs which the paper prints; the text gives the number of heads alone.
+    `y_i = sum_j softmax_j(q_i . k_j / sqrt(d)) v_j` for every head. q, k and v are linear in the
+    tokens, and d is the width of a head's queries. The outputs of the heads are joined.
+
+    It is lighter than `keras.layers.MultiHeadAttention`, because the 1x1x1 convolutions around a
+    bottleneck module already project. The sizes, 8 heads and queries narrower than values,
+    reproduce the printed costs. The paper's text states the number of heads only.
 
     Args:
         num_heads: Integer, heads; it must divide `key_dim` and `value_dim`.
@@ -40,7 +41,7 @@ class SelfAttention(CompositeLayer):
     (2, 16, 32)
 
     Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
-    2021, section 6.3, after Srinivas et al., "Bottleneck Transformers for Visual Recognition",
+    2021, section 6.3. After: Srinivas et al., "Bottleneck Transformers for Visual Recognition",
     2021.
     """
 

@@ -12,15 +12,15 @@ from keras_tokenlearner.layers.vector_attention import VectorAttention
 class SpaceTimeAttention(CompositeLayer):
     """Self-attention of a video over space, over time, or over both (Tables 11 and 12).
 
-    Every position of every frame is a token. `over="spatial"` lets it see the H * W tokens of its
-    own frame, `"temporal"` the T tokens at its own place, `"joint"` all T * H * W. There is no
-    residual, no bias and no output projection: the bottleneck unit around it has them.
+    Every position of every frame is a token. With `over="spatial"`, it attends to the H * W tokens
+    of its frame. With `"temporal"`, it attends to the T tokens of its position, and with `"joint"`
+    to all T * H * W. The bottleneck unit around the layer has residual, bias and output projection.
 
-    `"joint"` with `"multi_head"` holds `num_heads` tables of (T * H * W) x (T * H * W) weights an
+    `"joint"` with `"multi_head"` holds `num_heads` tables of (T * H * W) x (T * H * W) weights per
     example: half a gigabyte at the paper's 4096 tokens. The paper compares with this form.
 
     Args:
-        over: `"spatial"`, `"temporal"` or `"joint"`, which tokens see each other.
+        over: `"spatial"`, `"temporal"` or `"joint"`, the tokens that attend to each other.
         attention: `"multi_head"`, a `SelfAttention`, or `"vector"`, a `VectorAttention` without
             bias.
         num_heads: Integer, heads of `"multi_head"`.
@@ -43,7 +43,7 @@ class SpaceTimeAttention(CompositeLayer):
     (2, 4, 7, 7, 32)
 
     Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
-    2021, section 6.3; spatial then temporal is Bertasius et al., "Is Space-Time Attention All You
+    2021, section 6.3. Spatial then temporal: Bertasius et al., "Is Space-Time Attention All You
     Need for Video Understanding?", 2021.
     """
 

@@ -1,7 +1,7 @@
 """Alternatives to the TokenLearner that the paper compares: four other ways to pool a frame.
 
-Each takes the inputs of a `TokenLearner`, (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a
-`grid`, and gives (B, T * S, C), frame after frame, so that it can replace the TokenLearner.
+Each can replace a `TokenLearner`. Inputs are (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a
+`grid`. Outputs are (B, T * S, C), frame after frame.
 """
 
 import keras
@@ -62,8 +62,8 @@ class SpatialPooling(FrameTokenizer):
     """Reduces the tokens of each frame by average pooling of their grid (Table 5 of the paper).
 
     Args:
-        pool_size: `(height, width)` of the window, in tokens; also its stride. Rows and columns
-            that do not fill a window are left out.
+        pool_size: `(height, width)` of the window and its stride, in tokens. Rows and columns that
+            do not fill a window are left out.
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
@@ -109,7 +109,7 @@ class SpatialPooling(FrameTokenizer):
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class FixedGrid(FrameTokenizer):
-    """Splits each frame into a fixed grid of cells, each averaged to a token (section 6.3).
+    """Averages each cell of a fixed grid to a token (section 6.3).
 
     Rows and columns of cells are the factors of `num_tokens` whose cells are closest to square.
     Where they do not divide the frame, neighbouring cells share a row or a column.
@@ -229,7 +229,7 @@ class DirectTokens(FrameTokenizer):
 class PooledTokens(FrameTokenizer):
     """Averages each frame to one vector and generates its tokens by an MLP (section 6.3).
 
-    `z = MLP(mean_n X_t[n])`, from C values to S * C, which sees no place in the frame.
+    `z = MLP(mean_n X_t[n])`, from C values to S * C. The tokens do not depend on positions.
 
     Args:
         num_tokens: Integer, tokens of each frame (S).

@@ -29,16 +29,21 @@ class TokenFuser(CompositeLayer):
 
     `X_t <- B_w Y_t + X_t` with `B_w = sigmoid(beta(X_t))` of shape (H * W, S)
 
-    so that every position chooses its own blend of the frame's S tokens. The residual X is part of
-    the layer.
+    Every position chooses its own blend of the frame's S tokens. The residual X is part of the
+    layer.
 
-    The paper describes M over all S * T tokens, one linear layer as beta and no norms:
-    `mixing="global", norm="none"`. The released code, whose costs the paper prints, mixes the S
-    tokens of each frame and normalises around the mixing and before beta; that is the default
-    here. With its `use_normalization=False` it still normalises before beta: `norm="inputs"`. Its
-    later version has an MLP as beta: `beta="mlp"`. The mixing kernel starts at zero,
-    which makes the layer the identity before training; gradients are large at first when norms are
-    used, so clip their global norm (the authors: at 1.0).
+    Text and released code of the paper differ:
+
+    * The text has M over all S * T tokens, a linear beta and no norms:
+      `mixing="global", norm="none"`.
+    * The released code, whose costs the paper prints, is the default here. It mixes the S tokens
+      of each frame. It normalises before and after the mixing, and before beta.
+    * The released code with `use_normalization=False` still normalises before beta:
+      `norm="inputs"`.
+    * Its later version has an MLP as beta: `beta="mlp"`.
+
+    The mixing kernel starts at zero, so the untrained layer is the identity. With norms, the first
+    gradients are large. Clip their global norm, as the authors do at 1.0.
 
     Args:
         mixing: `"frame"` mixes the tokens of each frame, `"global"` the tokens of all frames.
@@ -49,21 +54,21 @@ class TokenFuser(CompositeLayer):
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         bottleneck_dim: Integer, hidden units of beta as an MLP.
         activation: Name or callable, the activation of beta as an MLP.
-        dropout_rate: Float in [0, 1), applied to the sum that is added to X.
+        dropout_rate: Float in [0, 1), the rate on `B_w Y_t`.
         layer_norm_epsilon: Float, of the LayerNorms.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
         tokens: Tensor of shape (B, T * S, C), the processed tokens Y, frame after frame.
-        inputs: Tensor X of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`: the
-            input that the tokens were learned from.
-        training: Boolean, whether to drop.
+        inputs: Tensor X of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`. The
+            tokens were learned from it.
+        training: Boolean, whether to apply dropout.
 
     Returns:
         Tensor of the shape of `inputs`.
 
     Raises:
-        ValueError: If an argument is out of range, or tokens and inputs do not fit each other.
+        ValueError: If an argument is out of range, or the shapes of tokens and inputs disagree.
 
     Example:
 

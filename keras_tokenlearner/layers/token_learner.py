@@ -27,72 +27,76 @@ from keras_tokenlearner.layers.grids import (
 from keras_tokenlearner.layers.mlp import MLP
 from keras_tokenlearner.layers.positions import resize_positions
 
-# Where the bias of a position starts in its own cell: exp(-8) of the weight falls elsewhere, which
-# is little, and enough for a gradient.
+# Initial bias of the positions of a token's own cell. Other positions have exp(-8) of the weight:
+# little, and enough for a gradient.
 _OWN_CELL = 8.0
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class TokenLearner(CompositeLayer):
-    """Learns a few tokens from every image or frame, each a weighted pool of its pixels.
+    """Learns a few tokens from every image or frame. Each token is a weighted pool of positions.
 
     For frame `X_t` of H x W positions, token i is (Eq. 1 of the paper)
 
     `z_i = rho(X_t * gamma(alpha_i(X_t)))`
 
-    where `alpha_i` computes a map of H x W weights, `gamma` broadcasts it over the channels and
-    `rho` is the spatial average. Here both are one contraction over positions,
-    `z[s, c] = sum_n map[n, s] x[n, c]`, which never builds the weighted (S, H * W, C) tensor. The
-    maps are computed from the normalised input and weight the input as it came.
+    `alpha_i` computes a map of H x W weights, `gamma` broadcasts it over the channels, and `rho`
+    is the spatial average. Here `gamma` and `rho` are one contraction over positions,
+    `z[s, c] = sum_n map[n, s] x[n, c]`. The weighted (S, H * W, C) tensor is never built. The maps
+    are computed from the normalised input, and weight the input before its norm.
 
-    Two forms of `alpha` exist. `"conv"`, the paper's: LayerNorm, `num_convs` convolutions of
-    `kernel_size` without bias, C -> S -> ... -> S, gelu between them, sigmoid. `"mlp"`, the
-    authors' later one: LayerNorm, an MLP over the channels C -> `bottleneck_dim` -> S, softmax
-    over the positions. The paper's text has no LayerNorm: `use_norm=False` is its literal reading.
+    `alpha` has two forms:
 
-    With `position_bias`, the maps of `"mlp"` are `softmax(MLP(LayerNorm(x)) + b)` over the
-    positions, with a learned bias b of each position. It starts at 8 in a cell of the grid for each
-    token, and the MLP's last layer at zero, so that each token starts as the average of its cell
-    (except for parts of exp(-8) from elsewhere), whatever the input. The cells are numbered coarse
-    to fine, see `keras_tokenlearner.layers.cells.grid_cells`: any first m of S tokens cover the
-    grid, as each takes the positions of the tokens left out that were split off from it. So
-    `num_tokens` of a call can be less than S. The bias is resized when weights of another grid are
-    loaded.
+    * `"conv"`, the form of the paper: LayerNorm, `num_convs` convolutions of `kernel_size` without
+      bias, C -> S -> ... -> S, gelu between them, sigmoid.
+    * `"mlp"`, the form of the authors' later code: LayerNorm, an MLP
+      C -> `bottleneck_dim` -> S, softmax over the positions.
+
+    The paper's text has no LayerNorm, as with `use_norm=False`.
+
+    With `position_bias`, the maps of `"mlp"` are `softmax(MLP(LayerNorm(x)) + b)`. The learned bias
+    b has a value for each position and token. The bias of a token starts at 8 in one cell of a grid
+    and at 0 elsewhere. The MLP's last layer starts at zero. Each token therefore starts as the
+    average of its cell, except for weights of exp(-8) elsewhere.
+
+    The cells are numbered coarse to fine, see `keras_tokenlearner.layers.cells.grid_cells`. A call
+    for fewer than S tokens gives each token the omitted cells that were split off from its own. The
+    first m tokens therefore cover the grid, for any m. The bias is resized when weights of another
+    grid are loaded.
 
     Args:
         num_tokens: Integer, tokens to learn from each frame (S). Defaults to 8.
         attention: `"conv"` or `"mlp"`, the form of `alpha`.
-        pooling: `"mean"`, as the paper writes, or `"sum"`, as the released code does: H * W times
-            as much. It applies to the sigmoid maps; softmax maps sum to one, so that their
-            weighted sum is a mean already.
-        over: `"frame"` learns maps on every frame apart and gives S tokens a frame;
-            `"space_time"` learns maps on the whole (T, H, W) volume and gives S tokens in all,
-            which the paper leaves as future work.
+        pooling: `"mean"`, as in the paper's text, or `"sum"`, as in the released code: H * W times
+            as large. It applies to sigmoid maps only, because softmax maps sum to one.
+        over: `"frame"` learns maps of each frame, and returns S tokens per frame. `"space_time"`
+            learns maps of the whole (T, H, W) volume, and returns S tokens per video. The paper
+            leaves it as future work.
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
-        num_convs: Integer, how many convolutions `"conv"` has. The paper uses 4 in ViT and 1 in
+        num_convs: Integer, number of convolutions of `"conv"`. The paper uses 4 in ViT and 1 in
             its bottleneck networks.
-        kernel_size: Integer, their size along every axis.
+        kernel_size: Integer, size of these convolutions along every axis.
         bottleneck_dim: Integer, hidden units of `"mlp"`.
         activation: Name or callable, the activation inside `alpha`.
         dropout: Float in [0, 1), the dropout rate of `"mlp"`.
         epsilon: Float, of the LayerNorm.
         use_norm: Boolean, whether `alpha` starts with a LayerNorm.
-        position_bias: Boolean, whether `"mlp"` has a bias of each position, as above. Height and
-            width (and frames, for `over="space_time"`) must then be known.
+        position_bias: Boolean, whether `"mlp"` has a bias of each position, as above. It needs a
+            known height and width, and known frames for `over="space_time"`.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
         inputs: Tensor of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`. H, W and
             T may be unknown when the model is built.
-        training: Boolean, whether to drop.
-        return_maps: Boolean, whether to return the maps as well.
-        num_tokens: Integer, the first so many of S tokens, or `None` for all. It needs a
+        training: Boolean, whether to apply dropout.
+        return_maps: Boolean, whether to return the maps too.
+        num_tokens: Integer, number of tokens to return, from the first on. `None` for all. It needs
             `position_bias`.
 
     Returns:
-        Tokens of shape (B, S, C), or (B, T * S, C), frame after frame, for a video learned
-        `over="frame"`. With `return_maps=True` a pair, with the maps second: the shape of the
-        inputs with S in place of C.
+        Tokens of shape (B, S, C). For videos with `over="frame"`, (B, T * S, C), frame after frame.
+        With `return_maps=True`, a pair of tokens and maps. The maps have the shape of the inputs,
+        with S instead of C.
 
     Raises:
         ValueError: If an argument is out of range or the inputs do not fit the grid.
@@ -105,7 +109,7 @@ class TokenLearner(CompositeLayer):
     ((2, 8, 32), (2, 14, 14, 8))
 
     Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
-    2021, section 2.1; the position bias is ours, after the grid that it starts from.
+    2021, section 2.1. The position bias is our addition.
     """
 
     def __init__(
@@ -205,14 +209,14 @@ class TokenLearner(CompositeLayer):
         )
 
     def bias_of_first(self, count):
-        """Return the position bias of the first tokens, with the positions of those left out.
+        """Return the position bias of the first tokens, which take over the cells of the others.
 
         Args:
             count: Integer, tokens to keep.
 
         Returns:
-            Tensor of shape (..., count): for each token the largest bias among itself and the
-            tokens that were split off from it and are left out.
+            Tensor of shape (..., count): for each token the largest bias of itself and of the
+            omitted tokens that were split off from it.
         """
         if count == self.num_tokens:
             return ops.convert_to_tensor(self.bias)
@@ -245,7 +249,7 @@ class TokenLearner(CompositeLayer):
         return (tokens, restore_grid(maps, inputs)) if return_maps else tokens
 
     def _count(self, num_tokens):
-        """Return how many tokens a call gives of each frame, or of the volume."""
+        """Return the number of tokens that a call returns per frame, or per volume."""
         if num_tokens is None:
             return self.num_tokens
         check_int("TokenLearner", "num_tokens", num_tokens)

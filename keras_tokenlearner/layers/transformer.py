@@ -29,44 +29,42 @@ class TransformerBlock(CompositeLayer):
 
     `x <- x + Attention(Norm(x))`, then `x <- x + MLP(Norm(x))`.
 
-    Tokens that stand for several patches each, as learned tokens do, can be attended to in
-    proportion: with `num_patches` the block adds `log(num_patches / M) + b` to the attention logits
-    of its last M tokens, those that are no prefix tokens. The learned scalar b starts at zero. Of
-    tokens without prefix tokens it would change nothing, so it is left out there.
+    Each learned token replaces several patches. Proportional attention weighs it by their number.
+    With `num_patches`, the block adds `log(num_patches / M) + b` to the attention logits of M
+    tokens, all except prefix tokens. The learned scalar b starts at zero. Without prefix tokens the
+    sum would change nothing, so it is left out.
 
     Args:
         num_heads: Integer, heads of the dot-product attention; it must divide the channels. Vector
-            attention has a head for each channel and leaves it unread.
+            attention has one head per channel and ignores it.
         mlp_dim: Integer, hidden units of the MLP. Defaults to four times the channels.
         gated_mlp: Boolean, whether the MLP is gated: SwiGLU, with the activation `"silu"`.
-        attention: `"dot_product"` for `keras.layers.MultiHeadAttention`, computed in an order that
-            is faster, `"vector"` for `VectorAttention`.
+        attention: `"dot_product"` for `MultiHeadAttention`, `"vector"` for `VectorAttention`.
         dropout_rate: Float in [0, 1), after the attention and after each dense layer of the MLP.
         attention_dropout_rate: Float in [0, 1), on the attention weights of `"dot_product"`.
         drop_path_rate: Float in [0, 1), the rate at which an example skips a branch in training.
-        layer_scale: Float or `None`, where the factors of a `LayerScale` after each branch start.
+        layer_scale: Float, initial value of a `LayerScale` after each branch, or `None` for none.
         activation: Name or callable, of the MLP. Defaults to `"gelu_tanh"`, as in the JAX ViT.
         layer_norm_epsilon: Float, of the norms.
         norm: `"layer_norm"` or `"rms_norm"`, the kind of all norms.
         qk_norm: Boolean, whether each head's queries and keys are normalised.
-        qkv_bias: `"all"`, `"query_value"` or `"none"`: which of queries, keys and values have a
-            bias.
+        qkv_bias: `"all"`, `"query_value"` or `"none"`, the projections with a bias.
         attention_bias: Boolean, whether the output projection of the attention has a bias.
         mlp_bias: Boolean, whether the MLP has biases.
         attention_inner_norm: Boolean, whether a norm precedes the output projection.
         mlp_inner_norm: Boolean, whether a norm precedes the MLP's last dense layer.
         rotary: `None`, or the layout of the `RotaryPositions` whose tables the block takes.
-        num_patches: Integer, patches that the tokens stand for together, for attention in
-            proportion, or `None` for tokens that count alike. For `"dot_product"`.
-        num_prefix_tokens: Integer, first tokens that stand for themselves: class token, registers.
+        num_patches: Integer, patches that all learned tokens replace, for proportional attention.
+            `None` for equal weights. It needs `"dot_product"`.
+        num_prefix_tokens: Integer, first tokens that replace no patches: class token, registers.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
     Call arguments:
         inputs: Tensor of shape (B, N, C).
-        rotation: Table of `RotaryPositions`, or `None` for queries and keys as they are.
+        rotation: Table of `RotaryPositions`, or `None` for no rotation.
         attention_mask: Boolean tensor of shape (B, N, N), `True` where a token (second axis) may
-            see a token (third axis).
-        training: Boolean, whether to drop.
+            attend to a token (third axis).
+        training: Boolean, whether to apply dropout and stochastic depth.
 
     Returns:
         Tensor of shape (B, N, C).
@@ -80,9 +78,9 @@ class TransformerBlock(CompositeLayer):
     >>> tuple(TransformerBlock(num_heads=4)(tokens).shape)
     (2, 8, 32)
 
-    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021; stochastic depth: Huang et
-    al., "Deep Networks with Stochastic Depth", 2016; attention in proportion: Bolya et al., "Token
-    Merging: Your ViT But Faster", 2023, whose sizes are counted and not learned.
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021. Stochastic depth: Huang et
+    al., "Deep Networks with Stochastic Depth", 2016. Proportional attention: Bolya et al., "Token
+    Merging: Your ViT But Faster", 2023, without the learned scalar.
     """
 
     def __init__(
@@ -313,10 +311,10 @@ class TransformerBlock(CompositeLayer):
 
 @contextlib.contextmanager
 def _no_flash_attention_on_tpu():
-    """Let layers made meanwhile do without: Keras 3.15's hides later tokens, and does not scale.
+    """Turn flash attention off on TPUs: Keras 3.15's hides later tokens and does not scale.
 
-    It takes it on JAX for tokens without a mask, if their number is a multiple of 128; a layer's
-    argument `flash_attention=False` does not change that.
+    Keras uses it on JAX for a multiple of 128 tokens without a mask, even in a layer with
+    `flash_attention=False`.
     """
     on_jax, enabled = keras.backend.backend() == "jax", keras.config.is_flash_attention_enabled()
     if on_jax and keras.distribution.list_devices()[0].startswith("tpu"):

@@ -10,28 +10,28 @@ _QUERIES_AT_ONCE = 8  # bounds the largest tensor to (B, 8, N, C)
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class VectorAttention(CompositeLayer):
-    """Attention with weights of its own for every channel, the paper's Vector Transformer.
+    """Attention with separate weights for every channel, the paper's Vector Transformer.
 
     For every token `z_i` (Eq. 3 of the paper)
 
     `y_i = sum_j softmax_j(gamma(f_q(z_i) * f_k(z_j))) * f_v(z_j)`
 
-    with linear `f_q`, `f_k`, `f_v`, products by channel, and the softmax over j for every channel
-    apart. Nothing is summed before the softmax, hence no `1 / sqrt(d)`. `gamma` is a projection
-    where the channels of keys and values differ, and nothing otherwise: the layer is then
-    multi-head attention with one channel a head and scale one. There is no output projection.
-    `gamma` has no bias, which would cancel in the softmax.
+    with linear `f_q`, `f_k`, `f_v`, products by channel, and a softmax over j for each channel. No
+    sum precedes the softmax, so there is no `1 / sqrt(d)`. There is no output projection.
 
-    The direct form holds a tensor of N x N x C; here queries are taken a few at a time and
-    recomputed for the gradient, so that memory grows with N x C. Without `gamma` and without a mask
-    the layer is several times faster too; with `gamma` the N x N products by a C x C matrix
-    dominate the cost.
+    `gamma` is a projection if keys and values have different channels. It has no bias, which would
+    cancel in the softmax. Otherwise `gamma` is the identity. The layer is then multi-head attention
+    with one channel per head and scale one.
+
+    The direct form holds a tensor of N x N x C. This layer takes a few queries at a time, and again
+    for the gradient. Its memory grows with N x C. Without `gamma` and mask it is
+    also several times faster. With `gamma`, the N x N products by a C x C matrix dominate the cost.
 
     Args:
         key_dim: Integer, channels of queries and keys. Defaults to the channels of the inputs.
         value_dim: Integer, channels of values and of the outputs. Defaults to `key_dim`.
-        gamma: Boolean, whether to project the products before the softmax. Defaults to whether
-            `value_dim` differs from `key_dim`, which requires it.
+        gamma: Boolean, whether to project the products before the softmax. Defaults to `True` if
+            `value_dim` differs from `key_dim`, which needs it.
         use_bias: Boolean, whether `f_q`, `f_k` and `f_v` have biases.
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
@@ -39,13 +39,13 @@ class VectorAttention(CompositeLayer):
         query: Tensor of shape (B, N, C).
         value: Tensor of shape (B, M, C), the tokens to attend to. Defaults to `query`.
         attention_mask: Boolean tensor of shape (B, N, M) or (1, N, M), `True` where a query may
-            see a token.
+            attend to a token.
 
     Returns:
         Tensor of shape (B, N, value_dim).
 
     Raises:
-        ValueError: If a size is not a positive integer, or `gamma=False` with channels that differ.
+        ValueError: If a size is not a positive integer, or `gamma=False` for different channels.
 
     Example:
 
@@ -54,7 +54,7 @@ class VectorAttention(CompositeLayer):
     (2, 8, 32)
 
     Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
-    2021, appendix A.1, after Zhao et al., "Exploring Self-attention for Image Recognition", 2020.
+    2021, appendix A.1. After: Zhao et al., "Exploring Self-attention for Image Recognition", 2020.
     """
 
     def __init__(self, key_dim=None, value_dim=None, gamma=None, use_bias=True, **kwargs):
