@@ -16,20 +16,15 @@ from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 from keras_tokenlearner.weights import positions
-from keras_tokenlearner.weights.flax import AUGREG, SCENIC
-from keras_tokenlearner.weights.formats import Checkpoint, CheckpointLike, listed, read_checkpoint
-from keras_tokenlearner.weights.huggingface import (
-    HUGGINGFACE_CLIP,
-    HUGGINGFACE_DEIT,
-    HUGGINGFACE_DINOV2,
-    HUGGINGFACE_DINOV3,
-    HUGGINGFACE_SIGLIP,
-    HUGGINGFACE_VIDEOMAE,
-    HUGGINGFACE_VIT,
-    HUGGINGFACE_VIVIT,
+from keras_tokenlearner.weights.architecture import (
+    features_lacking,
+    fields_of,
+    may_be_rotary,
+    name_norms,
+    sizes_of,
 )
-from keras_tokenlearner.weights.keras_hub import KERAS_HUB
-from keras_tokenlearner.weights.own import OWN
+from keras_tokenlearner.weights.formats import CheckpointLike, listed, read_checkpoint
+from keras_tokenlearner.weights.recognise import SOURCES, recognise
 from keras_tokenlearner.weights.source import (
     BOTH,
     NORMALIZATIONS,
@@ -39,28 +34,8 @@ from keras_tokenlearner.weights.source import (
     Fields,
     FieldValue,
     Named,
-    Source,
 )
-from keras_tokenlearner.weights.timm import DINOV2, TIMM, TIMM_DEIT, TORCHVISION
 
-SOURCES: dict[str, Source] = {
-    "augreg": AUGREG,
-    "scenic": SCENIC,
-    "timm": TIMM,
-    "timm_deit": TIMM_DEIT,
-    "dinov2": DINOV2,
-    "torchvision": TORCHVISION,
-    "huggingface_vit": HUGGINGFACE_VIT,
-    "huggingface_deit": HUGGINGFACE_DEIT,
-    "huggingface_dinov2": HUGGINGFACE_DINOV2,
-    "huggingface_dinov3": HUGGINGFACE_DINOV3,
-    "huggingface_clip": HUGGINGFACE_CLIP,
-    "huggingface_siglip": HUGGINGFACE_SIGLIP,
-    "huggingface_vivit": HUGGINGFACE_VIVIT,
-    "huggingface_videomae": HUGGINGFACE_VIDEOMAE,
-    "keras_hub": KERAS_HUB,
-    "keras_tokenlearner": OWN,
-}
 Normalization = str | tuple[Sequence[float], Sequence[float]]
 
 _UNTRAINED = (
@@ -199,9 +174,9 @@ class Plan:
         self._entries = Entries(owner, checkpoint, recipe.anchors)
         self._arrays = recipe.convert(self._entries)
         rms = said.fields.get("norm") == "rms_norm"
-        _name_norms(self._arrays, rms)
-        shown = _shown(self._arrays, recipe)
-        self.sizes: dict[str, FieldValue] = _sizes(self._arrays)
+        name_norms(self._arrays, rms)
+        shown = fields_of(self._arrays, recipe)
+        self.sizes: dict[str, FieldValue] = sizes_of(self._arrays)
         said_fields = dict(said.fields)
         for name in ("num_heads", "patch_size", "mlp_dim"):
             if name in said_fields:
@@ -214,7 +189,7 @@ class Plan:
         self.preprocessing = said.preprocessing
         self.class_names = said.class_names
         self.pooling = said.pooling or "head"
-        self.missing = said.missing + _features(self._arrays)
+        self.missing = said.missing + features_lacking(self._arrays)
         self._resize = resize or said.resize or self._own_resize()
         patch = self.sizes.get("patch_size")
         self.grid = said.grid
@@ -253,7 +228,7 @@ class Plan:
         choices = self._recipe.choices
         unsaid = {name: usual for name, usual in choices.items() if known.get(name) is None}
         is_bare = self.source == "timm" and not self._is_described and "rotary" not in known
-        if is_bare and _may_be_rotary(self._entries):
+        if is_bare and may_be_rotary(self._entries):
             unsaid["rotary"] = (None, "index", "centred", "learned")
         return unsaid
 
@@ -543,7 +518,7 @@ def plan_of(
     """
     said = statement or Statement()
     checkpoint_read = read_checkpoint(checkpoint, owner)
-    source = _recognised(owner, checkpoint_read, source or said.source)
+    source = recognise(owner, checkpoint_read, source or said.source)
     if isinstance(checkpoint, VisionTransformer):
         said = _of_model(checkpoint)
     preprocessing = said.preprocessing
@@ -629,30 +604,6 @@ def load(
     return plan.load(model, head, embedding, partial, check_settings)
 
 
-def _recognised(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
-    """Return the source, given or recognised, or raise if the names are of another one."""
-    found = [name for name, recipe in SOURCES.items() if recipe.recognises(checkpoint)]
-    if source is not None:
-        check_choice(owner, "source", source, list(SOURCES))
-        if found and source not in found:
-            raise ValueError(
-                f"{owner}: {checkpoint.origin} is of another source; pass "
-                f"{' or '.join(map(repr, found))}. Received: source={source!r}"
-            )
-        return source
-    # Several sources have the same names: one is proved, or is the one that assumes nothing.
-    proved = [name for name in found if SOURCES[name].proves(checkpoint)]
-    plain = [name for name in found if not SOURCES[name].proof]
-    for names_left in (proved, plain, found):
-        if len(names_left) == 1:
-            return names_left[0]
-    what = f"may be of {found}; pass one of them" if found else f"is of none of {list(SOURCES)}"
-    raise ValueError(
-        f"{owner}: {checkpoint.origin} {what}. Its entries are "
-        f"{listed(sorted(checkpoint)) or 'nothing'}. Received: source=None"
-    )
-
-
 def _normalization(owner: str, value: Normalization) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if isinstance(value, str):
         check_choice(owner, "normalization", value, list(NORMALIZATIONS))
@@ -700,136 +651,6 @@ def _of_model(model: VisionTransformer) -> Statement:
         pooling=model.pooling,
         is_config=True,
     )
-
-
-def _sizes(arrays: Arrays) -> dict[str, FieldValue]:
-    """Return the sizes that the shapes of arrays tell."""
-    sizes: dict[str, FieldValue] = {}
-    kernel = arrays.get("embedding/projection/kernel")
-    if kernel is not None and kernel.array.ndim in (4, 5):
-        sizes["patch_size"] = tuple(kernel.array.shape[:-2])
-        sizes["hidden_dim"] = kernel.array.shape[-1]
-    blocks = {names.block_index(path) for path in arrays} - {None}
-    if blocks:
-        sizes["num_layers"] = len(blocks)
-    hidden = arrays.get("block_0/mlp/output/kernel")
-    if hidden is not None and hidden.array.ndim == 2:
-        sizes["mlp_dim"] = hidden.array.shape[0]
-    query = arrays.get("block_0/self_attention/query/kernel")
-    if query is not None and query.array.ndim == 3:
-        sizes["num_heads"] = query.array.shape[1]
-    return sizes
-
-
-def _shown(arrays: Arrays, recipe: Source) -> dict[str, FieldValue]:
-    """Return the fields that the arrays of a file show, except its sizes."""
-    paths = {"".join(c for c in path if not c.isdigit()).strip("_") for path in arrays}
-    config: dict[str, FieldValue] = {
-        "class_token": "class_token/tokens" in arrays,
-        "pre_norm": "pre_norm/gamma" in arrays,
-    }
-    if "register_tokens/tokens" in arrays:
-        config["register_tokens"] = len(arrays["register_tokens/tokens"].array)
-    if "block_0/self_attention_scale/gamma" in arrays:
-        config["layer_scale"] = 1.0
-    config |= _newer(arrays)
-    if "block_/mlp/gate/kernel" in paths:
-        config |= {"gated_mlp": True} | dict(recipe.gated_mlp)
-    channels = arrays["norm/gamma"].array.size if "norm/gamma" in arrays else 0
-    if "head/kernel" in arrays and len(arrays["head/kernel"].array) == 2 * channels:
-        config |= recipe.wide_head
-    if any(p.startswith("token_learner") and "/conv_/kernel" in p for p in paths):
-        config |= {"token_attention": "conv"} | dict(recipe.conv_learner)
-    elif any(p.startswith("token_learner") for p in paths):
-        config |= {"token_attention": "mlp"}
-    if any(p.startswith("token_fuser") for p in paths):
-        config["fuser_beta"] = "mlp" if any("/blend/hidden" in p for p in paths) else "linear"
-        if not any("/norm_before" in p for p in paths):  # the authors' use_normalization=False
-            config["fuser_norm"] = "inputs" if any("/norm_inputs" in p for p in paths) else "none"
-    return config
-
-
-def _name_norms(arrays: Arrays, rms: bool) -> None:
-    """Name a norm behind the pooling as the last norm, and scales of RMSNorm as Keras does."""
-    if "fc_norm/gamma" in arrays and "norm/gamma" not in arrays:
-        for leaf in ("gamma", "beta"):
-            arrays[f"{names.NORM}/{leaf}"] = arrays.pop(f"fc_norm/{leaf}")
-    if not rms:
-        return
-    for path in [path for path in arrays if path.endswith("/beta")]:
-        if arrays[path].origin == ZEROS:  # a norm without shift, unlike LayerScale
-            norm = path.removesuffix("/beta")
-            arrays[f"{norm}/scale"] = arrays.pop(f"{norm}/gamma")
-            del arrays[path]
-
-
-def _features(arrays: Arrays) -> tuple[str, ...]:
-    """Return the features of a file's model that ours lack, in words."""
-    return ("norms before and behind the pooling",) if "fc_norm/gamma" in arrays else ()
-
-
-def _newer(arrays: Arrays) -> dict[str, FieldValue]:
-    """Return the fields of the newer families that the arrays of a file show."""
-    config: dict[str, FieldValue] = {}
-    for name, part in (
-        ("qk_norm", "block_0/self_attention/query_norm/"),
-        ("attention_inner_norm", "block_0/self_attention/output_norm/"),
-        ("mlp_inner_norm", "block_0/mlp/norm/"),
-        ("embedding_norm", "embedding_norm/"),
-    ):
-        if any(path.startswith(part) for path in arrays):
-            config[name] = True
-    attention = "block_0/self_attention"
-    without = {
-        part
-        for part in ("query", "key", "value", "attention_output")
-        if f"{attention}/{part}/bias" in arrays
-        and arrays[f"{attention}/{part}/bias"].origin == ZEROS
-    }
-    if {"query", "key", "value"} <= without:
-        config["qkv_bias"] = "none"
-    elif "key" in without:
-        config["qkv_bias"] = "query_value"
-    if "attention_output" in without:
-        config["attention_bias"] = False
-    if "block_0/mlp/output/bias" in arrays and arrays["block_0/mlp/output/bias"].origin == ZEROS:
-        config["mlp_bias"] = False
-    if "fc_norm/gamma" not in arrays and _is_pooled(arrays):
-        config["final_norm"] = "pooled"
-    if "pre_logits/kernel" in arrays:
-        config["pre_logits"] = arrays["pre_logits/kernel"].array.shape[-1]
-    return config | _pooling(arrays)
-
-
-def _may_be_rotary(entries: Entries) -> bool:
-    """Return whether a file of timm may be of its Eva, whose rotary positions have no weights."""
-    found = [name for name in entries if name.startswith(("blocks.0.", "attn_pool", "norm_pre"))]
-    marks = ("attn.q_proj.weight", "attn.q_bias", "0.gamma_1")
-    eva = any(name.endswith(marks) for name in found)
-    encoder = any("attn_pool" in name for name in found) and "norm_pre.weight" in entries
-    return eva or encoder or "pos_embed" not in entries
-
-
-def _is_pooled(arrays: Arrays) -> bool:
-    """Return whether the last norm of a file follows the pooling, by the name it had."""
-    paths = (f"{names.NORM}/gamma", f"{names.NORM}/scale")
-    return any("fc_norm" in arrays[path].origin for path in paths if path in arrays)
-
-
-def _pooling(arrays: Arrays) -> dict[str, FieldValue]:
-    """Return the fields of an attention that pools."""
-    if "pooling/latent" not in arrays:
-        return {}
-    config: dict[str, FieldValue] = {"head_reads": "attention"}
-    hidden, block = (arrays.get(f"{start}mlp/output/kernel") for start in ("pooling/", "block_0/"))
-    if hidden is None:
-        config["pooling_mlp_dim"] = 0
-    elif block is None or len(hidden.array) != len(block.array):
-        config["pooling_mlp_dim"] = len(hidden.array)
-    query = arrays.get("pooling/attention/query/kernel")
-    if query is not None and query.array.ndim == 3:
-        config["pooling_num_heads"] = query.array.shape[1]
-    return config
 
 
 def _name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) -> None:

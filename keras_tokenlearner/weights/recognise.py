@@ -1,0 +1,64 @@
+"""The library that wrote a checkpoint, known by the names of its entries; the table of sources."""
+
+from __future__ import annotations
+
+from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner.weights.flax import AUGREG, SCENIC
+from keras_tokenlearner.weights.formats import Checkpoint, listed
+from keras_tokenlearner.weights.huggingface import (
+    HUGGINGFACE_CLIP,
+    HUGGINGFACE_DEIT,
+    HUGGINGFACE_DINOV2,
+    HUGGINGFACE_DINOV3,
+    HUGGINGFACE_SIGLIP,
+    HUGGINGFACE_VIDEOMAE,
+    HUGGINGFACE_VIT,
+    HUGGINGFACE_VIVIT,
+)
+from keras_tokenlearner.weights.keras_hub import KERAS_HUB
+from keras_tokenlearner.weights.own import OWN
+from keras_tokenlearner.weights.source import Source
+from keras_tokenlearner.weights.timm import DINOV2, TIMM, TIMM_DEIT, TORCHVISION
+
+SOURCES: dict[str, Source] = {
+    "augreg": AUGREG,
+    "scenic": SCENIC,
+    "timm": TIMM,
+    "timm_deit": TIMM_DEIT,
+    "dinov2": DINOV2,
+    "torchvision": TORCHVISION,
+    "huggingface_vit": HUGGINGFACE_VIT,
+    "huggingface_deit": HUGGINGFACE_DEIT,
+    "huggingface_dinov2": HUGGINGFACE_DINOV2,
+    "huggingface_dinov3": HUGGINGFACE_DINOV3,
+    "huggingface_clip": HUGGINGFACE_CLIP,
+    "huggingface_siglip": HUGGINGFACE_SIGLIP,
+    "huggingface_vivit": HUGGINGFACE_VIVIT,
+    "huggingface_videomae": HUGGINGFACE_VIDEOMAE,
+    "keras_hub": KERAS_HUB,
+    "keras_tokenlearner": OWN,
+}
+
+
+def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
+    """Return the source, given or recognised, or raise if the names are of another one."""
+    found = [name for name, recipe in SOURCES.items() if recipe.recognises(checkpoint)]
+    if source is not None:
+        check_choice(owner, "source", source, list(SOURCES))
+        if found and source not in found:
+            raise ValueError(
+                f"{owner}: {checkpoint.origin} is of another source; pass "
+                f"{' or '.join(map(repr, found))}. Received: source={source!r}"
+            )
+        return source
+    # Several sources have the same names: one is proved, or is the one that assumes nothing.
+    proved = [name for name in found if SOURCES[name].proves(checkpoint)]
+    plain = [name for name in found if not SOURCES[name].proof]
+    for names_left in (proved, plain, found):
+        if len(names_left) == 1:
+            return names_left[0]
+    what = f"may be of {found}; pass one of them" if found else f"is of none of {list(SOURCES)}"
+    raise ValueError(
+        f"{owner}: {checkpoint.origin} {what}. Its entries are "
+        f"{listed(sorted(checkpoint)) or 'nothing'}. Received: source=None"
+    )
