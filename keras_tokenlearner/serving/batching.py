@@ -1,9 +1,17 @@
 import asyncio
 from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeAlias, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+Row = TypeVar("Row")
+Answer = TypeVar("Answer")
+# A row that waits: its key, itself, its weight and the future of its answer.
+Item: TypeAlias = tuple[Key, Row, float, asyncio.Future[Answer]]
 
 
-class Batcher:
+class Batcher(Generic[Key, Row, Answer]):
     """Answers rows that come one by one in batches, one batch at a time.
 
     While the model works on a batch, rows that come wait, and go together next. So nothing waits
@@ -24,15 +32,20 @@ class Batcher:
     42
     """
 
-    def __init__(self, function, max_rows=32, max_weight=float("inf")):
+    def __init__(
+        self,
+        function: Callable[[Key, list[Row]], Sequence[Answer]],
+        max_rows: int = 32,
+        max_weight: float = float("inf"),
+    ) -> None:
         self.function = function
         self.max_rows = max_rows
         self.max_weight = max_weight
-        self.waiting = deque()
-        self.worker = None
+        self.waiting: deque[Item[Key, Row, Answer]] = deque()
+        self.worker: asyncio.Task[None] | None = None
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
-    async def answer(self, key, row, weight=1):
+    async def answer(self, key: Key, row: Row, weight: float = 1) -> Answer:
         """Return the answer to a row.
 
         Args:
@@ -43,13 +56,13 @@ class Batcher:
         Raises:
             Exception: Error that `function` raised for this row.
         """
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.waiting.append((key, row, weight, future))
         if self.worker is None or self.worker.done():
             self.worker = asyncio.create_task(self._work())
         return await future
 
-    async def _work(self):
+    async def _work(self) -> None:
         while batch := self._next():
             key, rows, futures = batch
             if await self._try(key, rows, futures):
@@ -58,7 +71,7 @@ class Batcher:
                 if not future.done():
                     await self._try(key, [row], [future])
 
-    async def _try(self, key, rows, futures):
+    async def _try(self, key: Key, rows: list[Row], futures: list[asyncio.Future[Answer]]) -> bool:
         """Answer rows; return whether that is the end of it."""
         loop = asyncio.get_running_loop()
         try:
@@ -74,7 +87,7 @@ class Batcher:
                 future.set_result(answer)
         return True
 
-    def _next(self):
+    def _next(self) -> tuple[Key, list[Row], list[asyncio.Future[Answer]]] | None:
         """Take the rows of a batch from those that wait, the first included; `None` of none.
 
         Rows whose client has left are dropped.
@@ -82,7 +95,9 @@ class Batcher:
         self.waiting = deque(item for item in self.waiting if not item[3].done())
         if not self.waiting:
             return None
-        key, taken, left, total = self.waiting[0][0], [], deque(), 0
+        key, total = self.waiting[0][0], 0.0
+        taken: list[Item[Key, Row, Answer]] = []
+        left: deque[Item[Key, Row, Answer]] = deque()
         for item in self.waiting:
             full = len(taken) == self.max_rows or (taken and total + item[2] > self.max_weight)
             if item[0] != key or full:
@@ -91,5 +106,4 @@ class Batcher:
                 taken.append(item)
                 total += item[2]
         self.waiting = left
-        _, rows, _, futures = zip(*taken, strict=True)
-        return key, list(rows), futures
+        return key, [item[1] for item in taken], [item[3] for item in taken]

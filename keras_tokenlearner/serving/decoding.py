@@ -4,6 +4,7 @@ TensorFlow decodes the pixels. The graph reads the parts that it skips from the 
 orientation, transparent colours and the first frame of GIF, palettes of BMP.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from keras_tokenlearner._extras import require
@@ -185,7 +186,9 @@ def _orient(pixels: "Tensor", orientation: "Tensor") -> "Tensor":
     """Orient pixels as `data.decoding.orient` does."""
     tf = require("tensorflow", "tensorflow")
 
-    def when(values: tuple[int, ...], change, pixels: "Tensor") -> "Tensor":
+    def when(
+        values: tuple[int, ...], change: "Callable[[Tensor], Tensor]", pixels: "Tensor"
+    ) -> "Tensor":
         chosen = tf.reduce_any(orientation == tf.constant(values))
         return tf.cond(chosen, lambda: change(pixels), lambda: pixels)
 

@@ -4,15 +4,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypedDict
 
 import keras
 import numpy as np
 
 from keras_tokenlearner._checks import check_bool, check_int, check_positive
 from keras_tokenlearner._extras import require
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.analysis import with_token_maps
 from keras_tokenlearner.data.preprocessing import preprocessing_of
@@ -26,13 +27,24 @@ from keras_tokenlearner.serving.signatures import (
 )
 from keras_tokenlearner.serving.video_signatures import video_signatures
 
-JSON: TypeAlias = str | float | bool | None | Sequence["JSON"] | Mapping[str, "JSON"]
 METADATA = Path("assets.extra") / "keras_tokenlearner.json"
 # Preprocessing of pixels before the model, by the rank of an example.
 PREPROCESSING = {
     3: "the largest central part of the aspect, resized bilinearly with antialiasing; [0, 255]",
     4: "resized bilinearly with antialiasing until it covers, its middle cut out; [0, 255]",
 }
+
+
+class _Options(TypedDict):
+    """Checked arguments of `export`, as `_write` takes them."""
+
+    class_names: list[str] | None
+    top_k: int
+    maps: bool
+    frame_step: float | None
+    provenance: Mapping[str, JSON] | None
+    activation: str
+    is_applied: bool
 
 
 def export(
@@ -163,13 +175,21 @@ def _next_version(written: Path, path: Path) -> Path:
                 raise
 
 
-def _checked(model, class_names, top_k, maps, frame_step, provenance, classifier_activation):
+def _checked(
+    model: keras.Model,
+    class_names: Sequence[str] | None,
+    top_k: int,
+    maps: bool,
+    frame_step: float | None,
+    provenance: Mapping[str, JSON] | None,
+    classifier_activation: str | None,
+) -> _Options:
     """Return the options of `_write`, which JSON can hold."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"export: `model` must be a keras.Model. Received: model={model!r}")
     shape = getattr(model, "input_shape", None)
-    known = isinstance(shape, tuple) and len(shape) in (4, 5) and None not in shape[1:]
-    if not known or shape[-1] not in (1, 3):
+    has_rank = isinstance(shape, tuple) and len(shape) in (4, 5)
+    if shape is None or not has_rank or None in shape[1:] or shape[-1] not in (1, 3):
         raise ValueError(
             "export: the model must take one image, (B, height, width, 1 or 3), or one video, "
             "(B, frames, height, width, 1 or 3), of known size; for another model use its own "
@@ -206,7 +226,7 @@ def _checked(model, class_names, top_k, maps, frame_step, provenance, classifier
     }
 
 
-def _activation(model, classifier_activation):
+def _activation(model: keras.Model, classifier_activation: str | None) -> tuple[str, bool]:
     """Return the activation of the answers, and whether the model leaves it to the export."""
     if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
         if classifier_activation not in (None, "linear"):
@@ -219,7 +239,9 @@ def _activation(model, classifier_activation):
     return classifier_activation_of("export", model, classifier_activation)
 
 
-def _checked_names(model, class_names, activation):
+def _checked_names(
+    model: keras.Model, class_names: Sequence[str] | None, activation: str
+) -> list[str] | None:
     """Return the names of the classes as a list, or `None`."""
     if class_names is None:
         own = getattr(model, "class_names", None)
@@ -240,7 +262,17 @@ def _checked_names(model, class_names, activation):
     return names
 
 
-def _write(model, folder, class_names, top_k, maps, frame_step, provenance, activation, is_applied):
+def _write(
+    model: keras.Model,
+    folder: Path,
+    class_names: list[str] | None,
+    top_k: int,
+    maps: bool,
+    frame_step: float | None,
+    provenance: Mapping[str, JSON] | None,
+    activation: str,
+    is_applied: bool,
+) -> None:
     """Write the SavedModel of a model on TensorFlow or JAX."""
     archive = keras.export.ExportArchive()
     arguments = {}
@@ -251,7 +283,7 @@ def _write(model, folder, class_names, top_k, maps, frame_step, provenance, acti
     specification = keras.InputSpec(shape=(None, *input_shape), dtype="float32")
     served = with_token_maps(model) if maps else model
     function = archive.track_and_add_endpoint("serve", served, [specification], **arguments)
-    answer = feature_answer
+    answer: Callable = feature_answer
     if activation != "linear":
         count = min(top_k, model.output_shape[-1])
         answer = classifier_answer(activation if is_applied else None, class_names, count)
@@ -296,7 +328,7 @@ def preprocessing_of_export(metadata: dict) -> Preprocessing | None:
         ) from error
 
 
-def _described(preprocessing):
+def _described(preprocessing: Preprocessing | None) -> str | None:
     """Return a sentence for readers of the metadata, or `None`."""
     if preprocessing is None:
         return None
@@ -308,7 +340,7 @@ def _described(preprocessing):
     )
 
 
-def _digest(model):
+def _digest(model: keras.Model) -> str:
     """Return the sha256 of the weights of a model, whatever file they came from."""
     digest = hashlib.sha256()
     for array in model.get_weights():
@@ -316,7 +348,7 @@ def _digest(model):
     return digest.hexdigest()
 
 
-def _write_in_another_process(model, folder, options):
+def _write_in_another_process(model: keras.Model, folder: Path, options: _Options) -> None:
     """Write the SavedModel of a model on torch, in a process on TensorFlow."""
     saved = folder.with_name("model.keras")
     model.save(saved)

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -8,10 +9,12 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from keras_tokenlearner._extras import require
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.serving.export import newest_version
 from keras_tokenlearner.serving.serve import default_name
 
@@ -34,7 +37,9 @@ class LocalServer:
     grpc_port: int
     pid: int
 
-    def ask(self, path, body=None, **headers):
+    def ask(
+        self, path: str, body: bytes | JSON = None, **headers: str
+    ) -> tuple[int, dict[str, JSON]]:
         """Return the status and the JSON of the answer to a GET, or to a POST of a body.
 
         Args:
@@ -54,7 +59,7 @@ class LocalServer:
 
 
 @contextlib.contextmanager
-def local_server(path, *options):
+def local_server(path: str | os.PathLike[str], *options: str) -> Iterator[LocalServer]:
     """Run `keras-tokenlearner serve` in a process of its own for as long as the context lasts.
 
     Args:
@@ -90,7 +95,7 @@ def local_server(path, *options):
             process.wait(30)
 
 
-def _free_ports(count):
+def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -98,7 +103,7 @@ def _free_ports(count):
         return [one.getsockname()[1] for one in sockets]
 
 
-def _is_ready(server):
+def _is_ready(server: LocalServer) -> bool:
     try:
         return server.ask("/v2/health/ready")[0] == 200
     except OSError:

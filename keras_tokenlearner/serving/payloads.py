@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import struct
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from keras_tokenlearner.serving.v2_binary import check_shape
 
 if TYPE_CHECKING:
     import kserve
+    from tensorflow import TensorSpec
 
 DATATYPES = {
     "string": "BYTES",
@@ -115,7 +117,7 @@ def v2_request(
     return signature, model.check_rows(signature, rows)
 
 
-def v2_answer(answers):
+def v2_answer(answers: list[dict[str, np.ndarray]]) -> list[tuple[str, str, np.ndarray]]:
     """Return the names, datatypes and arrays of the V2 answer to rows."""
     columns = {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
     return [
@@ -124,7 +126,9 @@ def v2_answer(answers):
     ]
 
 
-def v2_tensors(specifications):
+def v2_tensors(
+    specifications: "Mapping[str, TensorSpec]",
+) -> list[dict[str, str | list[int]]]:
     """Return `tf.TensorSpec`s, a dictionary from names, as V2's metadata has them."""
     return [
         {
@@ -163,7 +167,7 @@ def _columns(values: Any, inputs: dict[str, Any]) -> list[Row]:
     ]
 
 
-def _v1_row(instance, inputs):
+def _v1_row(instance: Any, inputs: dict[str, Any]) -> Row:
     if not isinstance(instance, dict) or "b64" in instance:
         if len(inputs) != 1:
             raise ValueError(f"an instance must be a dictionary with the keys {list(inputs)}")
@@ -174,7 +178,7 @@ def _v1_row(instance, inputs):
     }
 
 
-def _v2_column(found, spec):
+def _v2_column(found: "kserve.InferInput", spec: "TensorSpec | None") -> np.ndarray:
     """Return the array of an input."""
     if spec is not None and found.datatype != DATATYPES[spec.dtype.name]:
         raise ValueError(
@@ -196,7 +200,7 @@ def _v2_column(found, spec):
     return array
 
 
-def _from_base64(value):
+def _from_base64(value: Any) -> bytes | list:
     """Return `{"b64": text}`, or nested lists of it, as bytes."""
     if isinstance(value, list):
         return [_from_base64(item) for item in value]
@@ -212,12 +216,12 @@ def _from_base64(value):
         raise ValueError(f"b64 must be base64: {error}") from error
 
 
-def _parameter(parameters, name):
+def _parameter(parameters: Mapping[str, Any] | None, name: str) -> Any:
     value = parameters.get(name) if parameters and name in parameters else None
     return getattr(value, "string_param", value)
 
 
-def _plain(value):
+def _plain(value: np.ndarray) -> Any:
     """Return an array of numbers or bytes as lists of JSON values."""
     if value.dtype == object:
         value = np.vectorize(bytes.decode, otypes=[object])(value)

@@ -4,12 +4,13 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypeAlias, TypedDict, cast
 
 import numpy as np
 
 from keras_tokenlearner._checks import check_bool, check_choice, check_int
 from keras_tokenlearner._extras import require
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.applications.load import check_classifier, load_model
 from keras_tokenlearner.data import decode_image
@@ -29,6 +30,10 @@ from keras_tokenlearner.serving.export import (
 from keras_tokenlearner.serving.local import local_server
 
 Scored = TypedDict("Scored", {"class": int, "class_name": NotRequired[str], "probability": float})
+Files: TypeAlias = Sequence[str | os.PathLike[str]]
+Answer: TypeAlias = dict[str, np.ndarray]
+# The input shape of a model, how its images are resized, its class names, and its answer.
+Asked: TypeAlias = tuple[tuple[int, int, int], Preprocessing | None, Sequence[str] | None, Answer]
 
 
 class Prediction(TypedDict):
@@ -115,7 +120,14 @@ def read_image(
     return fit_pixels(pixels, input_shape, preprocessing).astype("float32")
 
 
-def _ask(source, files, weights, maps, served, activation):
+def _ask(
+    source: str | os.PathLike[str],
+    files: Files,
+    weights: str | os.PathLike[str] | None,
+    maps: bool,
+    served: bool,
+    activation: str | None,
+) -> Asked:
     """Return input shape, preprocessing, class names and answer, a dictionary of arrays."""
     exported = newest_version(Path(source))
     if exported is None and not served:
@@ -137,14 +149,15 @@ def _ask(source, files, weights, maps, served, activation):
                 f"export, {recorded!r}; export it again. Received: "
                 f"classifier_activation={activation!r}"
             )
-        answer, ask = {}, _ask_server if served else _ask_exported
+        answer: Answer = {}
+        ask = _ask_server if served else _ask_exported
         if len(metadata["input_shape"]) == 3:
             answer = ask(exported, files)
     resize = preprocessing_of_export(metadata)
     return metadata["input_shape"], resize, metadata["class_names"], answer
 
 
-def _metadata(exported):
+def _metadata(exported: Path) -> dict[str, Any]:
     """Return the metadata that `export` wrote for a model."""
     try:
         return json.loads((exported / METADATA).read_text())
@@ -155,7 +168,13 @@ def _metadata(exported):
         ) from error
 
 
-def _ask_loaded(source, files, weights, maps, activation):
+def _ask_loaded(
+    source: str | os.PathLike[str],
+    files: Files,
+    weights: str | os.PathLike[str] | None,
+    maps: bool,
+    activation: str | None,
+) -> Asked:
     """Return the same of a model that Keras runs."""
     model = load_model(source, weights=weights, owner="predict")
     check_classifier(model, source, "predict")
@@ -172,7 +191,7 @@ def _ask_loaded(source, files, weights, maps, activation):
     return model.input_shape[1:], preprocessing, getattr(model, "class_names", None), answer
 
 
-def _ask_exported(folder, files):
+def _ask_exported(folder: Path, files: Files) -> Answer:
     """Return the answer of an exported model, a dictionary of arrays."""
     tf = require("tensorflow", "tensorflow")
     served = tf.saved_model.load(str(folder))
@@ -185,22 +204,26 @@ def _ask_exported(folder, files):
     return {name: value.numpy() for name, value in answer.items()}
 
 
-def _ask_server(folder, files):
+def _ask_server(folder: Path, files: Files) -> Answer:
     """Return the answer of an exported model behind a server, a dictionary of arrays."""
     data = [base64.b64encode(Path(file).read_bytes()).decode() for file in files]
-    field = {"name": "encoded", "datatype": "BYTES", "shape": [len(data)], "data": data}
+    shape = [len(data)]
+    field: JSON = {"name": "encoded", "datatype": "BYTES", "shape": shape, "data": data}
     with local_server(folder) as server:
         status, answer = server.ask(f"/v2/models/{server.name}/infer", {"inputs": [field]})
     if status != 200:
         raise ValueError(f"predict: the server answers {status}: {answer['error']}")
-    return {found["name"]: np.reshape(found["data"], found["shape"]) for found in answer["outputs"]}
+    outputs = cast("list[dict[str, Any]]", answer["outputs"])
+    return {found["name"]: np.reshape(found["data"], found["shape"]) for found in outputs}
 
 
-def _best(probabilities, class_names, top_k):
-    found = []
+def _best(probabilities: np.ndarray, class_names: Sequence[str] | None, top_k: int) -> list[Scored]:
+    found: list[Scored] = []
     for index in np.argsort(-probabilities)[:top_k]:
-        row = {"class": int(index)}
-        if class_names is not None:
-            row["class_name"] = class_names[index]
-        found.append({**row, "probability": float(probabilities[index])})
+        number, share = int(index), float(probabilities[index])
+        if class_names is None:
+            found.append({"class": number, "probability": share})
+        else:
+            name = class_names[number]
+            found.append({"class": number, "class_name": name, "probability": share})
     return found

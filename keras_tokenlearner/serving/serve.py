@@ -1,6 +1,10 @@
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import numpy as np
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving import payloads
@@ -8,6 +12,13 @@ from keras_tokenlearner.serving.batching import Batcher
 from keras_tokenlearner.serving.export import is_version
 from keras_tokenlearner.serving.kserve_server import run
 from keras_tokenlearner.serving.served_model import ServedModel
+
+if TYPE_CHECKING:
+    import kserve
+
+Request = TypeVar("Request")
+Rows: TypeAlias = list[dict[str, np.ndarray]]
+Reader: TypeAlias = Callable[[Request, ServedModel], tuple[str, Rows]]
 
 
 def serve(
@@ -65,17 +76,17 @@ def default_name(version: str | os.PathLike[str]) -> str:
     return (version.parent if is_version(version.name) else version).name
 
 
-def _endpoint(name, model, max_batch):
+def _endpoint(name: str, model: ServedModel, max_batch: int) -> "kserve.Model":
     """Return the `kserve.Model` that answers with a `ServedModel`."""
     import kserve
     from kserve.errors import InvalidInput
 
     batcher = Batcher(model.answer, max_batch, max_weight=model.max_pixels)
 
-    def decoded(read, request):
+    def decoded(read: Reader[Request], request: Request) -> tuple[str, Rows]:
         return model.decode(*read(request, model))
 
-    async def answers(read, request):
+    async def answers(read: Reader[Request], request: Request) -> Rows:
         try:
             signature, rows = await asyncio.to_thread(decoded, read, request)
             tasks = (
@@ -87,7 +98,12 @@ def _endpoint(name, model, max_batch):
             raise InvalidInput(str(error)) from error
 
     class Endpoint(kserve.Model):
-        async def predict(self, payload, headers=None, response_headers=None):
+        async def predict(
+            self,
+            payload: bytes | kserve.InferRequest,
+            headers: dict[str, str] | None = None,
+            response_headers: dict[str, str] | None = None,
+        ) -> dict[str, Any] | kserve.InferResponse:
             if not isinstance(payload, kserve.InferRequest):
                 try:
                     body = await asyncio.to_thread(payloads.v1_body, payload)
@@ -95,8 +111,8 @@ def _endpoint(name, model, max_batch):
                     raise InvalidInput(str(error)) from error
                 found = await answers(payloads.v1_request, body)
                 return payloads.v1_answer(found, columnar="inputs" in body)
-            found = payloads.v2_answer(await answers(payloads.v2_request, payload))
-            outputs = [kserve.InferOutput(key, list(x.shape), kind, x) for key, kind, x in found]
+            columns = payloads.v2_answer(await answers(payloads.v2_request, payload))
+            outputs = [kserve.InferOutput(key, list(x.shape), kind, x) for key, kind, x in columns]
             if payload.from_grpc:
                 for output in outputs:
                     output.set_data_from_numpy(output.data, binary_data=True)
@@ -108,12 +124,12 @@ def _endpoint(name, model, max_batch):
                 requested_outputs=payload.request_outputs,
             )
 
-        def get_input_types(self):
+        def get_input_types(self) -> list[dict[str, str | list[int]]]:
             return payloads.v2_tensors(
                 {key: spec for inputs in model.inputs.values() for key, spec in inputs.items()}
             )
 
-        def get_output_types(self):
+        def get_output_types(self) -> list[dict[str, str | list[int]]]:
             return payloads.v2_tensors(model.outputs)
 
     endpoint = Endpoint(name)

@@ -1,7 +1,8 @@
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -11,7 +12,12 @@ from keras_tokenlearner.data.preprocessing import fit_pixels
 from keras_tokenlearner.data.video.augment import fit_clip
 from keras_tokenlearner.serving.export import METADATA, newest_version, preprocessing_of_export
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+    from tensorflow import TensorSpec
+
 Row: TypeAlias = Mapping[str, Any]  # arrays, nested lists or bytes, as a client sent them
+Key: TypeAlias = tuple[str, tuple[tuple[int, ...], ...]]  # equal for the rows of one batch
 
 
 class ServedModel:
@@ -31,14 +37,20 @@ class ServedModel:
         ImportError: If TensorFlow, the extra `tensorflow`, is not installed.
     """
 
-    def __init__(self, path, max_pixels=32_000_000, max_rows=256):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        max_pixels: int = 32_000_000,
+        max_rows: int = 256,
+    ) -> None:
         tf = require("tensorflow", "tensorflow")
-        self.folder = newest_version(Path(path))
-        if self.folder is None:
+        folder = newest_version(Path(path))
+        if folder is None:
             raise ValueError(
                 "serve: `path` must be the folder of an exported model; make one with "
                 f"`keras-tokenlearner export`. Received: path={str(path)!r}"
             )
+        self.folder = folder
         self.max_pixels = max_pixels
         self.max_rows = max_rows
         self.model = tf.saved_model.load(str(self.folder))
@@ -51,13 +63,13 @@ class ServedModel:
         self.metadata = json.loads(metadata.read_text()) if metadata.is_file() else {}
         self.resize = preprocessing_of_export(self.metadata)
 
-    def check_signature(self, name):
+    def check_signature(self, name: str) -> "dict[str, TensorSpec]":
         """Return the inputs of a signature, a dictionary from names to `tf.TensorSpec`."""
         if not isinstance(name, str) or name not in self.inputs:
             raise ValueError(f"signature_name must be one of {list(self.inputs)}; got {name!r}")
         return self.inputs[name]
 
-    def signature_of(self, names):
+    def signature_of(self, names: Collection[str]) -> str:
         """Return the name of the signature that takes the inputs of these names."""
         for signature, inputs in self.inputs.items():
             if set(inputs) == set(names):
@@ -65,12 +77,12 @@ class ServedModel:
         known = [list(inputs) for inputs in self.inputs.values()]
         raise ValueError(f"the inputs must be one of {known}; got {list(names)}")
 
-    def check_count(self, count):
+    def check_count(self, count: int) -> None:
         """Raise `ValueError` if a request has no rows, or too many."""
         if not 1 <= count <= self.max_rows:
             raise ValueError(f"a request must have 1 to {self.max_rows} rows; got {count}")
 
-    def check_row(self, signature, row):
+    def check_row(self, signature: str, row: Row) -> dict[str, np.ndarray]:
         """Return a row with every value as an array of the right type and shape.
 
         Args:
@@ -138,18 +150,18 @@ class ServedModel:
         clip = (decode_image(content, channels, max_pixels=self.max_pixels) for content in chosen)
         return np.concatenate([fit_clip(frame[None], height, width) for frame in clip])
 
-    def weight(self, row):
+    def weight(self, row: Mapping[str, np.ndarray]) -> int:
         """Return the number of pixels of a row, including encoded images."""
         return sum(
             sum(map(count_pixels, value.flat)) if value.dtype == object else value.size
             for value in row.values()
         )
 
-    def batch_key(self, signature, row):
+    def batch_key(self, signature: str, row: Mapping[str, np.ndarray]) -> Key:
         """Return the key that rows of one batch share."""
         return signature, tuple(value.shape for value in row.values())
 
-    def answer(self, key, rows):
+    def answer(self, key: Key, rows: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
         """Return a dictionary of arrays for each of the rows.
 
         Args:
@@ -170,7 +182,7 @@ class ServedModel:
         arrays = {name: value.numpy() for name, value in answer.items()}
         return [{name: value[i] for name, value in arrays.items()} for i in range(len(rows))]
 
-    def _padding(self, count):
+    def _padding(self, count: int) -> int:
         """Return how many rows to add to a batch.
 
         A model from JAX is compiled for each batch size, so only a few sizes are used: 1, 2, 4, 8.
@@ -178,7 +190,7 @@ class ServedModel:
         by_jax = self.metadata.get("backend") == "jax"
         return 2 ** (count - 1).bit_length() - count if by_jax else 0
 
-    def _check(self, name, spec, value):
+    def _check(self, name: str, spec: "TensorSpec", value: Any) -> np.ndarray:
         array = _array(name, spec, value)
         shape = spec.shape[1:]
         if not shape.is_compatible_with(array.shape) or 0 in array.shape:
@@ -190,7 +202,7 @@ class ServedModel:
             return array
         return _check_numbers(name, spec.dtype.as_numpy_dtype, array)
 
-    def _check_encoded(self, name, content):
+    def _check_encoded(self, name: str, content: Any) -> None:
         if not isinstance(content, bytes):
             raise ValueError(
                 f"{name!r} must be the bytes of image files, in JSON as base64; "
@@ -199,7 +211,7 @@ class ServedModel:
         count_pixels(content, max_pixels=self.max_pixels)
 
 
-def _array(name, spec, value):
+def _array(name: str, spec: "TensorSpec", value: Any) -> np.ndarray:
     """Return a value, or nested lists of values, as an array."""
     if spec.dtype == "string":
         try:
@@ -215,7 +227,7 @@ def _array(name, spec, value):
         raise ValueError(f"{name!r} must be rows of equal length: {error}") from error
 
 
-def _check_numbers(name, dtype, array):
+def _check_numbers(name: str, dtype: "DTypeLike", array: np.ndarray) -> np.ndarray:
     """Return numbers as an array of a type, if they have a place in it."""
     if dtype == np.uint8:
         if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
@@ -229,7 +241,7 @@ def _check_numbers(name, dtype, array):
     raise ValueError(f"{name!r} must be finite {np.dtype(dtype)} numbers; got {_said(array)}")
 
 
-def _said(array):
+def _said(array: np.ndarray) -> str:
     """Return the type of an array, and the range of its numbers."""
     if array.dtype.kind not in "iuf":
         return f"type {array.dtype}"

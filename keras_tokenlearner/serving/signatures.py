@@ -1,14 +1,30 @@
 """Inputs and outputs of a served model: TensorFlow functions around an exported model."""
 
 import math
+from typing import TYPE_CHECKING, TypeVar
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data import resizing
 from keras_tokenlearner.data.preprocessing import fill_colour
 from keras_tokenlearner.serving.decoding import decode_in_graph
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
-def image_signatures(model_function, input_shape, answer, preprocessing=None):
+    from tensorflow import Tensor
+    from tensorflow.types.experimental import PolymorphicFunction
+
+    from keras_tokenlearner.models import Preprocessing
+
+Outputs = TypeVar("Outputs")
+
+
+def image_signatures(
+    model_function: "Callable[[Tensor], Outputs]",
+    input_shape: tuple[int, int, int],
+    answer: "Callable[[Outputs], dict[str, Tensor]]",
+    preprocessing: "Preprocessing | None" = None,
+) -> "dict[str, PolymorphicFunction]":
     """Return the signatures of a model of images, a dictionary from names to functions.
 
     Args:
@@ -25,23 +41,25 @@ def image_signatures(model_function, input_shape, answer, preprocessing=None):
     pixels = tf.TensorSpec((None, None, None, channels), tf.uint8, "images")
 
     @tf.function(autograph=False, input_signature=[pixels])
-    def images(images):
+    def images(images: "Tensor") -> "dict[str, Tensor]":
         return answer(model_function(fit(tf.cast(images, tf.float32))))
 
-    def decode(content):
+    def decode(content: "Tensor") -> "Tensor":
         return tf.ensure_shape(
             fit(tf.cast(decode_in_graph(content, channels), tf.float32)), input_shape
         )
 
     @tf.function(autograph=False, input_signature=[tf.TensorSpec((None,), tf.string, "encoded")])
-    def encoded(encoded):
+    def encoded(encoded: "Tensor") -> "dict[str, Tensor]":
         return answer(model_function(tf.map_fn(decode, encoded, fn_output_signature=tf.float32)))
 
     found = {"images": images, "encoded": encoded, "serving_default": encoded}
     return {**found, "pixels": of_pixels(model_function, input_shape, answer)}
 
 
-def resizing_of_checkpoint(input_shape, preprocessing):
+def resizing_of_checkpoint(
+    input_shape: tuple[int, int, int], preprocessing: "Preprocessing"
+) -> "Callable[[Tensor], Tensor]":
     """Return `preprocess_image` as a TensorFlow function of one image or of several.
 
     Args:
@@ -54,7 +72,7 @@ def resizing_of_checkpoint(input_shape, preprocessing):
     fill = tf.constant(fill_colour(preprocessing, channels), tf.float32)
     method = {"lanczos": "lanczos3"}.get(preprocessing.interpolation, preprocessing.interpolation)
 
-    def resized_size(size):
+    def resized_size(size: "Tensor") -> "Tensor":
         if preprocessing.resize_mode == "squash":
             return tf.constant(target, tf.int32)
         if preprocessing.resize_mode == "shortest" and target[0] == target[1]:
@@ -65,7 +83,7 @@ def resizing_of_checkpoint(input_shape, preprocessing):
         ratio = tf.reduce_min(ratios) if shortest else tf.reduce_max(ratios)
         return tf.cast(tf.maximum(tf.round(edges / ratio), 1), tf.int32)
 
-    def fit(pixels):
+    def fit(pixels: "Tensor") -> "Tensor":
         size = resized_size(tf.shape(pixels)[-3:-1])
         pixels = tf.image.resize(pixels, size, method, antialias=True)
         pixels = tf.clip_by_value(tf.round(pixels), 0, 255)  # as Pillow, which gives integers
@@ -83,19 +101,25 @@ def resizing_of_checkpoint(input_shape, preprocessing):
     return fit
 
 
-def of_pixels(model_function, input_shape, answer):
+def of_pixels(
+    model_function: "Callable[[Tensor], Outputs]",
+    input_shape: tuple[int, ...],
+    answer: "Callable[[Outputs], dict[str, Tensor]]",
+) -> "PolymorphicFunction":
     """Return the signature of float pixels of the model's own size, which are not resized."""
     tf = require("tensorflow", "tensorflow")
     specification = tf.TensorSpec((None, *input_shape), tf.float32, "pixels")
 
     @tf.function(autograph=False, input_signature=[specification])
-    def pixels(pixels):
+    def pixels(pixels: "Tensor") -> "dict[str, Tensor]":
         return answer(model_function(pixels))
 
     return pixels
 
 
-def classifier_answer(activation, class_names, top_k):
+def classifier_answer(
+    activation: str | None, class_names: "Sequence[str] | None", top_k: int
+) -> "Callable[[Tensor], dict[str, Tensor]]":
     """Return a function from the outputs of a classifier to a dictionary for the client.
 
     Args:
@@ -108,7 +132,7 @@ def classifier_answer(activation, class_names, top_k):
     names = None if class_names is None else tf.constant(class_names)
     apply = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, None: tf.identity}[activation]
 
-    def answer(outputs):
+    def answer(outputs: "Tensor") -> "dict[str, Tensor]":
         probabilities = apply(tf.cast(outputs, tf.float32))  # half precision would tie classes
         top_probabilities, top_classes = tf.math.top_k(probabilities, top_k)
         found = {
@@ -123,12 +147,14 @@ def classifier_answer(activation, class_names, top_k):
     return answer
 
 
-def feature_answer(outputs):
+def feature_answer(outputs: "Tensor") -> "dict[str, Tensor]":
     """Return the outputs of a model without top as a dictionary for the client."""
     tf = require("tensorflow", "tensorflow")
     return {"features": tf.cast(outputs, tf.float32)}
 
 
-def answer_with_maps(answer):
+def answer_with_maps(
+    answer: "Callable[[Tensor], dict[str, Tensor]]",
+) -> "Callable[[Mapping[str, Tensor]], dict[str, Tensor]]":
     """Return a function from the outputs of `with_token_maps` to a dictionary for the client."""
     return lambda found: {**answer(found["outputs"]), "token_maps": found["token_maps"]}

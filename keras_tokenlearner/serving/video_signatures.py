@@ -1,11 +1,24 @@
 """Inputs of a served video model: TensorFlow functions around an exported model."""
 
+from typing import TYPE_CHECKING
+
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving.decoding import decode_in_graph
-from keras_tokenlearner.serving.signatures import of_pixels
+from keras_tokenlearner.serving.signatures import Outputs, of_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tensorflow import Tensor
+    from tensorflow.types.experimental import PolymorphicFunction
 
 
-def video_signatures(model_function, input_shape, answer, frame_step=None):
+def video_signatures(
+    model_function: "Callable[[Tensor], Outputs]",
+    input_shape: tuple[int, int, int, int],
+    answer: "Callable[[Outputs], dict[str, Tensor]]",
+    frame_step: float | None = None,
+) -> "dict[str, PolymorphicFunction]":
     """Return the signatures of a model of videos, a dictionary from names to functions.
 
     Args:
@@ -20,21 +33,21 @@ def video_signatures(model_function, input_shape, answer, frame_step=None):
     clips_spec = tf.TensorSpec((None, None, None, None, channels), tf.uint8, "clips")
     rate_spec = tf.TensorSpec((None,), tf.float32, "frame_rate")
 
-    def answer_chosen(clips, places):
+    def answer_chosen(clips: "Tensor", places: "Tensor") -> "dict[str, Tensor]":
         chosen = tf.gather(clips, places, axis=1, batch_dims=places.shape.rank - 1)
         return answer(model_function(fit_frames(chosen, frames, height, width)))
 
     @tf.function(autograph=False, input_signature=[clips_spec])
-    def clips(clips):
+    def clips(clips: "Tensor") -> "dict[str, Tensor]":
         return answer_chosen(clips, even_places(tf.shape(clips)[1], frames))
 
     @tf.function(
         autograph=False, input_signature=[tf.TensorSpec((None, None), tf.string, "encoded")]
     )
-    def encoded(encoded):
+    def encoded(encoded: "Tensor") -> "dict[str, Tensor]":
         encoded = tf.gather(encoded, even_places(tf.shape(encoded)[1], frames), axis=1)
 
-        def decode(contents):
+        def decode(contents: "Tensor") -> "Tensor":
             clip = tf.map_fn(
                 lambda content: decode_in_graph(content, channels),
                 contents,
@@ -50,7 +63,7 @@ def video_signatures(model_function, input_shape, answer, frame_step=None):
         return found
 
     @tf.function(autograph=False, input_signature=[clips_spec, rate_spec])
-    def clips_at_rate(clips, frame_rate):
+    def clips_at_rate(clips: "Tensor", frame_rate: "Tensor") -> "dict[str, Tensor]":
         return answer_chosen(
             clips, places_at_rate(tf.shape(clips)[1], frames, frame_rate, frame_step)
         )
@@ -58,13 +71,13 @@ def video_signatures(model_function, input_shape, answer, frame_step=None):
     return {**found, "clips_at_rate": clips_at_rate}
 
 
-def even_places(length, frames):
+def even_places(length: "Tensor", frames: int) -> "Tensor":
     """Return which frames of a clip to take, evenly from the first to the last, (frames,)."""
     tf = require("tensorflow", "tensorflow")
     return tf.range(frames) * length // frames
 
 
-def places_at_rate(length, frames, frame_rate, step):
+def places_at_rate(length: "Tensor", frames: int, frame_rate: "Tensor", step: float) -> "Tensor":
     """Return which frames to take of clips of known frame rates, from their middles.
 
     They equal `uniform_clips` with a count of one.
@@ -91,7 +104,7 @@ def places_at_rate(length, frames, frame_rate, step):
     return tf.clip_by_value(places, 0, length - 1)
 
 
-def fit_frames(clips, frames, height, width):
+def fit_frames(clips: "Tensor", frames: int, height: int, width: int) -> "Tensor":
     """Resize clips until they cover a size, and cut it from their middles, as `fit_clip` does.
 
     Args:
