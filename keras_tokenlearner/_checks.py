@@ -64,13 +64,14 @@ def check_ints(
 
 def check_pairs(
     owner: str, name: str, value: Sequence[Sequence[int]]
-) -> tuple[tuple[int, ...], ...]:
+) -> tuple[tuple[int, int], ...]:
     """Return `value` as a tuple of one or more pairs of integers."""
     if not isinstance(value, (tuple, list)) or not value:
         raise ValueError(
             f"{owner}: `{name}` must be a tuple of pairs of integers. Received: {name}={value!r}"
         )
-    return tuple(check_ints(owner, name, pair, lengths=(2,)) for pair in value)
+    pairs = (check_ints(owner, name, pair, lengths=(2,)) for pair in value)
+    return tuple((first, second) for first, second in pairs)
 
 
 def check_number(

@@ -1,18 +1,23 @@
 """Activations by name. The name always states the form of gelu."""
 
 import difflib
+from collections.abc import Callable
+from typing import TypeAlias
 
 import keras
 
+ActivationFunction: TypeAlias = Callable[[keras.KerasTensor], keras.KerasTensor]
+Activation: TypeAlias = str | ActivationFunction | None
+
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-def gelu_tanh(x):
+def gelu_tanh(x: keras.KerasTensor) -> keras.KerasTensor:
     """Gelu by its tanh approximation: the form of the JAX ViT, ViViT and TokenLearner."""
     return keras.activations.gelu(x, approximate=True)
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
-def quick_gelu(x):
+def quick_gelu(x: keras.KerasTensor) -> keras.KerasTensor:
     """Gelu by a sigmoid, `x * sigmoid(1.702 * x)`: the form of CLIP."""
     return x * keras.ops.sigmoid(1.702 * x)
 
@@ -20,7 +25,7 @@ def quick_gelu(x):
 _OWN = {"gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
 
 
-def get(identifier, owner="activations"):
+def get(identifier: Activation | dict, owner: str = "activations") -> ActivationFunction:
     """Return the activation that `identifier` names, as `keras.activations.get` does.
 
     Args:
@@ -44,7 +49,7 @@ def get(identifier, owner="activations"):
         ) from error
 
 
-def serialize(activation):
+def serialize(activation: ActivationFunction) -> str | dict:
     """Return the name or config of an activation, the inverse of `get`."""
     for name, function in _OWN.items():
         if activation is function:

@@ -53,7 +53,7 @@ class AttentionPooling(CompositeLayer):
         self,
         num_heads: int,
         mlp_dim: int | None = None,
-        activation: str = "gelu_tanh",
+        activation: activations.Activation = "gelu_tanh",
         norm: str = "layer_norm",
         layer_norm_epsilon: float = 1e-6,
         **kwargs: str | bool | keras.DTypePolicy | None,

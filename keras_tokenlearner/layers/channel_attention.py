@@ -1,12 +1,16 @@
 """Attention of each channel on its own: exact, with memory linear in the tokens."""
 
+from collections.abc import Callable, Sequence
+
 import keras
 from keras import ops
 
 _ROWS = 16  # at once: the largest tensor is (B, C, 16, N)
 
 
-def channel_attention(q, k, v):
+def channel_attention(
+    q: keras.KerasTensor, k: keras.KerasTensor, v: keras.KerasTensor
+) -> keras.KerasTensor:
     """Return `y_ic = sum_j softmax_j(q_ic * k_jc) * v_jc`, of shape (B, N, C).
 
     This is multi-head attention with one channel per head and scale one. PyTorch has a fused kernel
@@ -25,24 +29,26 @@ def channel_attention(q, k, v):
     return ops.cast(attend(q, k, v), dtype)
 
 
-def _has_fused_kernel(q):
+def _has_fused_kernel(q: keras.KerasTensor) -> bool:
     return keras.backend.backend() == "torch" and q.device.type == "cpu"
 
 
-def _fused(q, k, v):
+def _fused(q: keras.KerasTensor, k: keras.KerasTensor, v: keras.KerasTensor) -> keras.KerasTensor:
     heads = (ops.expand_dims(x, -1) for x in (q, k, v))  # (B, N, C, 1): one channel a head
     return ops.dot_product_attention(*heads, scale=1.0)[..., 0]
 
 
 @ops.custom_gradient
-def _attend(q, k, v):
+def _attend(
+    q: keras.KerasTensor, k: keras.KerasTensor, v: keras.KerasTensor
+) -> tuple[keras.KerasTensor, Callable[..., tuple[keras.KerasTensor, ...]]]:
     q, k, v = (_swap(x) for x in (q, k, v))  # (B, C, N)
     # The largest logit of a row belongs to the largest or to the smallest key.
     largest = ops.max(k, axis=-1, keepdims=True)
     top = ops.maximum(q * largest, q * ops.min(k, axis=-1, keepdims=True))
     keys = ops.expand_dims(k, 2)
 
-    def weighted_sums(x):
+    def weighted_sums(x: tuple[keras.KerasTensor, ...]) -> keras.KerasTensor:
         query, top = x
         return ops.matmul(ops.exp(query * keys - top), sums_of)
 
@@ -51,12 +57,14 @@ def _attend(q, k, v):
     y, mean_k, mean_vk = y / total, mean_k / total, mean_vk / total
     log_total = top + ops.log(total)
 
-    def gradient(*args, upstream=None):
+    def gradient(
+        *args: keras.KerasTensor, upstream: keras.KerasTensor | None = None
+    ) -> tuple[keras.KerasTensor, ...]:
         dy = _swap(args[0] if upstream is None else upstream)
         queries, log_totals = ops.expand_dims(q, 2), ops.expand_dims(log_total, 2)
         sums_of = ops.stack([dy, dy * q, dy * q * y], axis=-1)  # (B, C, N, 3)
 
-        def weighted_sums(x):
+        def weighted_sums(x: tuple[keras.KerasTensor, ...]) -> keras.KerasTensor:
             (key,) = x
             return ops.matmul(ops.exp(key * queries - log_totals), sums_of)
 
@@ -67,15 +75,18 @@ def _attend(q, k, v):
     return _swap(y), gradient
 
 
-def _swap(x):
+def _swap(x: keras.KerasTensor) -> keras.KerasTensor:
     return ops.transpose(x, (0, 2, 1))
 
 
-def _by_rows(function, tensors):
+def _by_rows(
+    function: Callable[[tuple[keras.KerasTensor, ...]], keras.KerasTensor],
+    tensors: Sequence[keras.KerasTensor],
+) -> list[keras.KerasTensor]:
     """Map over a few rows of the last axis at once: (B, C, N) each, to (B, C, N) for each sum."""
     batch, channels, length = ops.shape(tensors[0])
 
-    def split(x):
+    def split(x: keras.KerasTensor) -> keras.KerasTensor:
         x = ops.pad(x, [[0, 0], [0, 0], [0, -length % _ROWS]])
         return ops.moveaxis(ops.reshape(x, (batch, channels, -1, _ROWS, 1)), 2, 0)
 

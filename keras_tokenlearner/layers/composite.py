@@ -97,7 +97,9 @@ def _freezing(build: Callable[..., None]) -> Callable[..., None]:
     """Return a `build` after which the layers that it created are frozen if the layer is."""
 
     @functools.wraps(build)
-    def build_and_freeze(self: CompositeLayer, *args, **kwargs) -> None:
+    def build_and_freeze(
+        self: CompositeLayer, *args: tuple[int | None, ...], **kwargs: tuple[int | None, ...]
+    ) -> None:
         build(self, *args, **kwargs)
         if not self.trainable:
             self.trainable = False  # Keras hands it on to the layers that exist now
@@ -120,7 +122,7 @@ def _children(layer: keras.Layer) -> list[keras.Layer]:
         return [part for part in layer.layers if not isinstance(part, keras.layers.InputLayer)]
     found: dict[int, keras.Layer] = {}
 
-    def visit(value) -> None:
+    def visit(value: object) -> None:
         if isinstance(value, keras.Layer):
             found.setdefault(id(value), value)
         elif isinstance(value, (list, tuple)):

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 
 import keras
 from keras import layers, ops
@@ -53,8 +54,13 @@ class ConvStem(CompositeLayer):
     """
 
     def __init__(
-        self, hidden_dim, convs, activation="gelu_tanh", layer_norm_epsilon=1e-6, **kwargs
-    ):
+        self,
+        hidden_dim: int,
+        convs: Sequence[Sequence[int]],
+        activation: activations.Activation = "gelu_tanh",
+        layer_norm_epsilon: float = 1e-6,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(**kwargs)
         check_channels_last("ConvStem")
         self.hidden_dim = check_int("ConvStem", "hidden_dim", hidden_dim)
@@ -64,7 +70,7 @@ class ConvStem(CompositeLayer):
             "ConvStem", "layer_norm_epsilon", layer_norm_epsilon
         )
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         if len(inputs_shape) not in (4, 5) or inputs_shape[-1] is None:
             raise ValueError(
                 "ConvStem: inputs must have shape (B, H, W, C) or (B, T, H, W, C) with known C, "
@@ -85,7 +91,7 @@ class ConvStem(CompositeLayer):
         self.projection = self._conv(self.hidden_dim, 1, 1, name="projection")
         self.projection.build(shape)
 
-    def _conv(self, filters, size, stride, **kwargs):
+    def _conv(self, filters: int, size: int, stride: int, **kwargs: str | bool) -> layers.Conv2D:
         return layers.Conv2D(
             filters,
             size,
@@ -97,19 +103,19 @@ class ConvStem(CompositeLayer):
             **kwargs,
         )
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         x = to_frames(inputs, grid=None)
         for conv, norm in zip(self.conv_layers, self.norm_layers, strict=True):
             x = self.activation(norm(conv(x)))
         x = self.projection(x)
         return ops.reshape(x, (*ops.shape(inputs)[:-3], *ops.shape(x)[1:]))
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         pixels = math.prod(stride for _, stride in self.convs)
         grid = (None if size is None else -(-size // pixels) for size in inputs_shape[-3:-1])
         return (*inputs_shape[:-3], *grid, self.hidden_dim)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "hidden_dim": self.hidden_dim,

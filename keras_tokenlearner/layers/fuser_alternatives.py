@@ -56,12 +56,19 @@ class Unpool(CompositeLayer):
     (2, 14, 14, 32)
     """
 
-    def __init__(self, grid=None, **kwargs):
+    def __init__(
+        self, grid: tuple[int, ...] | None = None, **kwargs: str | bool | keras.DTypePolicy | None
+    ) -> None:
         super().__init__(**kwargs)
         check_channels_last("Unpool")
         self.grid = check_grid("Unpool", grid)
 
-    def build(self, tokens_shape, maps_shape, inputs_shape):
+    def build(
+        self,
+        tokens_shape: tuple[int | None, ...],
+        maps_shape: tuple[int | None, ...],
+        inputs_shape: tuple[int | None, ...],
+    ) -> None:
         frames = resolve_grid("Unpool", inputs_shape, self.grid)[0]
         if tuple(maps_shape[:-1]) != tuple(inputs_shape[:-1]):
             raise ValueError(
@@ -69,24 +76,32 @@ class Unpool(CompositeLayer):
                 f"Received: maps of shape {tuple(maps_shape)}, inputs of {tuple(inputs_shape)}"
             )
         length, channels = tokens_shape[1:]
-        unknown = frames is None or length is None
-        if channels != inputs_shape[-1] or not (unknown or length == frames * maps_shape[-1]):
+        count = maps_shape[-1]
+        fits = frames is None or length is None or count is None or length == frames * count
+        if channels != inputs_shape[-1] or not fits:
             raise ValueError(
                 "Unpool: tokens must have shape (B, T * S, C), with the S of the maps and the C of "
                 f"the inputs. Received: tokens of shape {tuple(tokens_shape)}, maps of "
                 f"{tuple(maps_shape)}, inputs of {tuple(inputs_shape)}"
             )
 
-    def call(self, tokens, maps, inputs):
+    def call(
+        self, tokens: keras.KerasTensor, maps: keras.KerasTensor, inputs: keras.KerasTensor
+    ) -> keras.KerasTensor:
         grid = resolve_grid("Unpool", inputs.shape, self.grid)
         weights = flatten_grid(to_frames(maps, grid))  # (B * T, H * W, S)
         tokens = ops.reshape(tokens, (-1, maps.shape[-1], tokens.shape[-1]))  # (B * T, S, C)
         return inputs + restore_grid(ops.matmul(weights, tokens), inputs)
 
-    def compute_output_shape(self, tokens_shape, maps_shape, inputs_shape):
+    def compute_output_shape(
+        self,
+        tokens_shape: tuple[int | None, ...],
+        maps_shape: tuple[int | None, ...],
+        inputs_shape: tuple[int | None, ...],
+    ) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "grid": self.grid}
 
 
@@ -126,8 +141,13 @@ class Reproject(CompositeLayer):
     """
 
     def __init__(
-        self, num_heads, mlp_dim=None, activation="gelu_tanh", layer_norm_epsilon=1e-6, **kwargs
-    ):
+        self,
+        num_heads: int,
+        mlp_dim: int | None = None,
+        activation: activations.Activation = "gelu_tanh",
+        layer_norm_epsilon: float = 1e-6,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_heads = check_int("Reproject", "num_heads", num_heads)
         self.mlp_dim = None if mlp_dim is None else check_int("Reproject", "mlp_dim", mlp_dim)
@@ -136,7 +156,9 @@ class Reproject(CompositeLayer):
             "Reproject", "layer_norm_epsilon", layer_norm_epsilon
         )
 
-    def build(self, tokens_shape, inputs_shape):
+    def build(
+        self, tokens_shape: tuple[int | None, ...], inputs_shape: tuple[int | None, ...]
+    ) -> None:
         channels = check_channels("Reproject", inputs_shape)
         if len(tokens_shape) != 3 or tokens_shape[-1] != channels:
             raise ValueError(
@@ -167,16 +189,18 @@ class Reproject(CompositeLayer):
         )
         self.mlp.build(shape)
 
-    def call(self, tokens, inputs):
+    def call(self, tokens: keras.KerasTensor, inputs: keras.KerasTensor) -> keras.KerasTensor:
         x = flatten_grid(inputs)
         x = x + self.attention(self.inputs_norm(x), self.tokens_norm(tokens))
         x = x + self.mlp(self.mlp_norm(x))
         return restore_grid(x, inputs)
 
-    def compute_output_shape(self, tokens_shape, inputs_shape):
+    def compute_output_shape(
+        self, tokens_shape: tuple[int | None, ...], inputs_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

@@ -5,18 +5,21 @@ is at `(t, h, w)` of its grid.
 """
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import cast
 
+import keras
 from keras import ops
 
-from keras_tokenlearner._checks import check_ints
+from keras_tokenlearner._checks import Shape, check_ints
 
 
-def check_grid(owner, grid):
+def check_grid(owner: str, grid: Sequence[int] | None) -> tuple[int, ...] | None:
     """Return `grid` as `(H, W)`, `(T, H, W)` or `None`, or raise `ValueError`."""
     return None if grid is None else check_ints(owner, "grid", grid, lengths=(2, 3))
 
 
-def resolve_grid(owner, shape, grid):
+def resolve_grid(owner: str, shape: Shape, grid: tuple[int, ...] | None) -> tuple[int | None, ...]:
     """Return `(T, H, W)` of a tensor, with `None` for a size that is not known.
 
     Args:
@@ -64,43 +67,43 @@ def resolve_grid(owner, shape, grid):
     return (None if length is None else length // per_grid, *grid)
 
 
-def to_volume(x, grid):
+def to_volume(x: keras.KerasTensor, grid: Shape) -> keras.KerasTensor:
     """Reshape a tensor to (B, T, H, W, C); `grid` is the result of `resolve_grid` for its shape."""
     if len(x.shape) == 5:
         return x
     if len(x.shape) == 4:
         return ops.expand_dims(x, 1)
-    frames, height, width = grid
+    frames, height, width = cast(tuple[int | None, int, int], grid)
     frames = ops.shape(x)[1] // (height * width) if frames is None else frames
     return ops.reshape(x, (-1, frames, height, width, x.shape[-1]))
 
 
-def to_frames(x, grid):
+def to_frames(x: keras.KerasTensor, grid: Shape | None) -> keras.KerasTensor:
     """Reshape a tensor to one image per frame, (B * T, H, W, C)."""
     if len(x.shape) == 4:
         return x
-    height, width = grid[1:] if len(x.shape) == 3 else ops.shape(x)[2:4]
+    height, width = ops.shape(x)[2:4] if grid is None or len(x.shape) == 5 else grid[1:]
     return ops.reshape(x, (-1, height, width, x.shape[-1]))
 
 
-def flatten_grid(x):
+def flatten_grid(x: keras.KerasTensor) -> keras.KerasTensor:
     """Reshape (B, ..., C) to (B, N, C)."""
     if len(x.shape) == 3:
         return x
     return ops.reshape(x, (ops.shape(x)[0], _product(ops.shape(x)[1:-1]), x.shape[-1]))
 
 
-def restore_grid(x, like):
+def restore_grid(x: keras.KerasTensor, like: keras.KerasTensor) -> keras.KerasTensor:
     """Reshape a tensor to the leading shape of `like`, with the channels of the tensor."""
     return ops.reshape(x, (*ops.shape(like)[:-1], x.shape[-1]))
 
 
-def _product(sizes):
+def _product(sizes: Iterable[int]) -> int:
     product = 1
     for size in sizes:
         product = product * size
     return product
 
 
-def _agree(found, expected):
+def _agree(found: Shape, expected: Sequence[int]) -> bool:
     return all(size is None or size == wanted for size, wanted in zip(found, expected, strict=True))

@@ -11,7 +11,7 @@ class LayerNormalization(layers.LayerNormalization):
     because PyTorch sums the gradients of the weights in bfloat16 there, wrong by 9%.
     """
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         half = self.compute_dtype in ("bfloat16", "float16")
         same = keras.backend.standardize_dtype(inputs.dtype) == self.compute_dtype
         on_torch = keras.backend.backend() == "torch"
@@ -20,7 +20,9 @@ class LayerNormalization(layers.LayerNormalization):
         return normalized(inputs, self.gamma, self.beta, self.epsilon)
 
 
-def normalized(inputs, gamma, beta, epsilon):
+def normalized(
+    inputs: keras.KerasTensor, gamma: keras.KerasTensor, beta: keras.KerasTensor, epsilon: float
+) -> keras.KerasTensor:
     """Return PyTorch's LayerNorm over the last axis, in the dtype of the inputs."""
     import torch
 

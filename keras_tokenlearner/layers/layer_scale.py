@@ -28,22 +28,24 @@ class LayerScale(CompositeLayer):
     Source: Touvron et al., "Going deeper with Image Transformers", 2021.
     """
 
-    def __init__(self, initial_value=1e-5, **kwargs):
+    def __init__(
+        self, initial_value: float = 1e-5, **kwargs: str | bool | keras.DTypePolicy | None
+    ) -> None:
         super().__init__(**kwargs)
         self.initial_value = check_positive("LayerScale", "initial_value", initial_value)
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         self.gamma = self.add_weight(
             shape=(check_channels("LayerScale", inputs_shape),),
             initializer=keras.initializers.Constant(self.initial_value),
             name="gamma",
         )
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         return inputs * self.gamma
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "initial_value": self.initial_value}

@@ -1,3 +1,5 @@
+from typing import cast
+
 import keras
 from keras import layers, ops
 
@@ -45,12 +47,12 @@ class MixerBlock(CompositeLayer):
 
     def __init__(
         self,
-        token_dim=64,
-        channel_dim=None,
-        activation="gelu_tanh",
-        layer_norm_epsilon=1e-6,
-        **kwargs,
-    ):
+        token_dim: int = 64,
+        channel_dim: int | None = None,
+        activation: activations.Activation = "gelu_tanh",
+        layer_norm_epsilon: float = 1e-6,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(**kwargs)
         self.token_dim = check_int("MixerBlock", "token_dim", token_dim)
         self.channel_dim = channel_dim
@@ -61,13 +63,13 @@ class MixerBlock(CompositeLayer):
             "MixerBlock", "layer_norm_epsilon", layer_norm_epsilon
         )
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         if len(inputs_shape) != 3 or None in inputs_shape[1:]:
             raise ValueError(
                 "MixerBlock: inputs must have shape (B, N, C) with known N and C. "
                 f"Received: shape={tuple(inputs_shape)}"
             )
-        _, length, channels = inputs_shape
+        length, channels = cast(tuple[int, ...], inputs_shape[1:])
         self.token_norm, self.channel_norm = (
             layers.LayerNormalization(
                 epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=f"{over}_norm"
@@ -88,15 +90,15 @@ class MixerBlock(CompositeLayer):
         )
         self.channel_mlp.build(inputs_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         x = ops.transpose(self.token_norm(inputs), (0, 2, 1))  # (B, C, N)
         x = inputs + ops.transpose(self.token_mlp(x), (0, 2, 1))
         return x + self.channel_mlp(self.channel_norm(x))
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "token_dim": self.token_dim,

@@ -61,7 +61,7 @@ class MLP(CompositeLayer):
         self,
         mlp_dim: int,
         output_dim: int | None = None,
-        activation: str = "gelu_tanh",
+        activation: activations.Activation = "gelu_tanh",
         dropout_rate: float = 0.0,
         gated: bool = False,
         use_bias: bool = True,

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 
 import keras
 from keras import layers, ops
@@ -89,7 +90,12 @@ class MultiHeadAttention(layers.MultiHeadAttention):
             channels = self.num_heads * self.value_dim
             self.output_norm = self._norm(self.inner_norm, channels, "output_norm")
 
-    def _build_projections(self, query_shape, value_shape, key_shape) -> None:
+    def _build_projections(
+        self,
+        query_shape: tuple[int | None, ...],
+        value_shape: tuple[int | None, ...],
+        key_shape: tuple[int | None, ...],
+    ) -> None:
         """Make the projections of Keras's layer, under its names, with biases where they are."""
         heads = self.num_heads
         some, all_of_them = self.qkv_bias != "none", self.qkv_bias == "all"
@@ -101,7 +107,13 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         output = query_shape[-1:]
         self._output_dense = self._dense("attention_output", joined, output, self.output_bias)
 
-    def _dense(self, name, shape, output, use_bias) -> layers.EinsumDense:
+    def _dense(
+        self,
+        name: str,
+        shape: tuple[int | None, ...],
+        output: tuple[int | None, ...],
+        use_bias: bool,
+    ) -> layers.EinsumDense:
         split = len(output) == 2
         dense = layers.EinsumDense(
             "abc,cde->abde" if split else "abcd,cde->abe",
@@ -194,7 +206,9 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     ) -> keras.KerasTensor:
         """Do as `_compute_attention` does without mask and dropout, on JAX and TensorFlow."""
 
-        def of_keras(query, key, value):
+        def of_keras(
+            query: keras.KerasTensor, key: keras.KerasTensor, value: keras.KerasTensor
+        ) -> keras.KerasTensor:
             return ops.dot_product_attention(
                 query,
                 key,
@@ -213,19 +227,36 @@ class MultiHeadAttention(layers.MultiHeadAttention):
             return of_keras(query, key, value)
         import jax
 
-        def by_heads(query, key, value):
+        def by_heads(
+            query: keras.KerasTensor, key: keras.KerasTensor, value: keras.KerasTensor
+        ) -> keras.KerasTensor:
             return _head_by_head(query, key, value, bias)
 
         return jax.lax.platform_dependent(query, key, value, cpu=by_heads, default=of_keras)
 
-    def _mask(self, inputs, masks, use_causal_mask) -> keras.KerasTensor:
+    def _mask(
+        self,
+        inputs: tuple[keras.KerasTensor, ...],
+        masks: tuple[keras.KerasTensor | None, ...],
+        use_causal_mask: bool,
+    ) -> keras.KerasTensor:
         query, _, value = inputs
         names = "query_mask", "value_mask", "key_mask", "attention_mask"
         given = dict(zip(names, masks, strict=True))
         return self._compute_attention_mask(query, value, **given, use_causal_mask=use_causal_mask)
 
-    def _compute_attention(self, query, key, value, attention_mask=None, training=None, *options):
-        def of_keras(query, key, value):
+    def _compute_attention(
+        self,
+        query: keras.KerasTensor,
+        key: keras.KerasTensor,
+        value: keras.KerasTensor,
+        attention_mask: keras.KerasTensor | None = None,
+        training: bool | None = None,
+        *options: bool,
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
+        def of_keras(
+            query: keras.KerasTensor, key: keras.KerasTensor, value: keras.KerasTensor
+        ) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
             given = (attention_mask, training, *options)
             return super(MultiHeadAttention, self)._compute_attention(query, key, value, *given)
 
@@ -264,26 +295,41 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         }
 
 
-def _on_torch(query, key, value, bias=None):
+def _on_torch(
+    query: keras.KerasTensor,
+    key: keras.KerasTensor,
+    value: keras.KerasTensor,
+    bias: keras.KerasTensor | None = None,
+) -> keras.KerasTensor:
     """Do as `_all_heads`, by PyTorch's fused attention where that is the faster one."""
     import torch
 
     few = query.shape[1] * key.shape[1] <= _MOST_WEIGHTS
     if few and query.dtype == torch.bfloat16 and query.device.type == "cpu":
         return _all_heads(query, key, value, bias)
-    stacks = (x.transpose(1, 2) for x in (query, key, value))
+    query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     mask = None if bias is None else bias.reshape(1, 1, 1, -1)
     fused = torch.nn.functional.scaled_dot_product_attention
-    return fused(*stacks, attn_mask=mask).transpose(1, 2)
+    return fused(query, key, value, attn_mask=mask).transpose(1, 2)
 
 
-def _all_heads(query, key, value, bias=None):
+def _all_heads(
+    query: keras.KerasTensor,
+    key: keras.KerasTensor,
+    value: keras.KerasTensor,
+    bias: keras.KerasTensor | None = None,
+) -> keras.KerasTensor:
     """Attend from (B, N, heads, d) to (B, M, heads, d), with a bias of each key, (M,)."""
     heads = _attend(_matrices(query, key, value), bias)
     return ops.transpose(heads, (0, 2, 1, 3))
 
 
-def _head_by_head(query, key, value, bias=None):
+def _head_by_head(
+    query: keras.KerasTensor,
+    key: keras.KerasTensor,
+    value: keras.KerasTensor,
+    bias: keras.KerasTensor | None = None,
+) -> keras.KerasTensor:
     """Do as `_all_heads`, with one head of one example at a time."""
     batch, tokens, heads, size = query.shape
     each = [ops.reshape(x, (-1, *x.shape[2:])) for x in _matrices(query, key, value)]
@@ -291,7 +337,9 @@ def _head_by_head(query, key, value, bias=None):
     return ops.transpose(ops.reshape(output, (batch, heads, tokens, size)), (0, 2, 1, 3))
 
 
-def _piece_by_piece(matrices, bias):
+def _piece_by_piece(
+    matrices: Sequence[keras.KerasTensor], bias: keras.KerasTensor | None
+) -> keras.KerasTensor:
     """Do as `_attend` for one head, with as many queries at a time as the cache can hold."""
     query, key, value = matrices
     tokens, size = query.shape
@@ -302,13 +350,17 @@ def _piece_by_piece(matrices, bias):
     return ops.reshape(output, (-1, size))[:tokens]
 
 
-def _matrices(query, key, value):
+def _matrices(
+    query: keras.KerasTensor, key: keras.KerasTensor, value: keras.KerasTensor
+) -> list[keras.KerasTensor]:
     """Return stacks of matrices: queries (B, heads, N, d), keys (.., d, M), values (.., M, d)."""
     axes = (0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)
     return [ops.transpose(x, order) for x, order in zip((query, key, value), axes, strict=True)]
 
 
-def _attend(matrices, bias=None):
+def _attend(
+    matrices: Sequence[keras.KerasTensor], bias: keras.KerasTensor | None = None
+) -> keras.KerasTensor:
     """Return the values that queries find by their keys: matrices as `_matrices` has them."""
     query, key, value = matrices
     logits = ops.matmul(query * query.shape[-1] ** -0.5, key)

@@ -38,14 +38,19 @@ class PatchEmbedding(CompositeLayer):
     _axes: tuple[str, ...] = ("height", "width")
     _convolution = layers.Conv2D
 
-    def __init__(self, hidden_dim, patch_size=(16, 16), **kwargs):
+    def __init__(
+        self,
+        hidden_dim: int,
+        patch_size: tuple[int, ...] = (16, 16),
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(**kwargs)
         owner = type(self).__name__
         check_channels_last(owner)
         self.hidden_dim = check_int(owner, "hidden_dim", hidden_dim)
         self.patch_size = check_ints(owner, "patch_size", patch_size, lengths=(len(self._axes),))
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         self._check(inputs_shape)
         self.projection = self._convolution(
             self.hidden_dim,
@@ -59,7 +64,7 @@ class PatchEmbedding(CompositeLayer):
         )
         self.projection.build(inputs_shape)
 
-    def _check(self, shape):
+    def _check(self, shape: tuple[int | None, ...]) -> None:
         owner, axes = type(self).__name__, ", ".join(self._axes)
         if len(shape) != len(self._axes) + 2 or shape[-1] is None:
             raise ValueError(
@@ -73,10 +78,10 @@ class PatchEmbedding(CompositeLayer):
                 f"Received: shape={tuple(shape)} with patch_size={self.patch_size}"
             )
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         return self.projection(inputs)
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         self._check(inputs_shape)
         grid = (
             None if size is None else size // patch
@@ -84,7 +89,7 @@ class PatchEmbedding(CompositeLayer):
         )
         return (inputs_shape[0], *grid, self.hidden_dim)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "hidden_dim": self.hidden_dim,
@@ -125,5 +130,10 @@ class TubeletEmbedding(PatchEmbedding):
     _axes = ("frames", "height", "width")
     _convolution = layers.Conv3D
 
-    def __init__(self, hidden_dim, patch_size=(2, 16, 16), **kwargs):
+    def __init__(
+        self,
+        hidden_dim: int,
+        patch_size: tuple[int, ...] = (2, 16, 16),
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(hidden_dim, patch_size, **kwargs)

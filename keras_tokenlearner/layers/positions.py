@@ -1,3 +1,5 @@
+from collections.abc import Mapping, MutableMapping
+
 import keras
 import numpy as np
 
@@ -38,13 +40,15 @@ class PositionEmbedding(CompositeLayer):
     dimensions: Beyer et al., "Better plain ViT baselines for ImageNet-1k", 2022.
     """
 
-    def __init__(self, initializer="normal", **kwargs):
+    def __init__(
+        self, initializer: str = "normal", **kwargs: str | bool | keras.DTypePolicy | None
+    ) -> None:
         super().__init__(**kwargs)
         self.initializer = check_choice(
             "PositionEmbedding", "initializer", initializer, ("normal", "sincos")
         )
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         check_channels_last("PositionEmbedding")
         if len(inputs_shape) not in (4, 5) or None in inputs_shape[1:]:
             raise ValueError(
@@ -57,23 +61,23 @@ class PositionEmbedding(CompositeLayer):
             initializer = sincos_positions
         self.table = self.add_weight(shape=inputs_shape[1:], initializer=initializer, name="table")
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         return inputs + self.table
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: MutableMapping[str, np.ndarray]) -> None:
         store["table"] = keras.ops.convert_to_numpy(self.table)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Mapping[str, np.ndarray]) -> None:
         self.table.assign(resize_positions(np.array(store["table"]), self.table.shape[:-1]))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "initializer": self.initializer}
 
 
-def sincos_positions(shape, dtype=None):
+def sincos_positions(shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
     """Return a table of sines and cosines of each axis of a grid.
 
     Args:
@@ -109,7 +113,7 @@ def sincos_positions(shape, dtype=None):
     return keras.ops.convert_to_tensor(table, dtype)
 
 
-def resize_positions(table, grid):
+def resize_positions(table: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
     """Resize a table of positions to another grid, linearly with aligned corners.
 
     The corners of the old grid become the corners of the new one, as in the JAX ViT. For a 3-D
@@ -143,7 +147,7 @@ def resize_positions(table, grid):
     return table
 
 
-def _resize_axis(table, axis, size):
+def _resize_axis(table: np.ndarray, axis: int, size: int) -> np.ndarray:
     old = table.shape[axis]
     if old == size:
         return table

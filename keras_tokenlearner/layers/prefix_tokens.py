@@ -32,11 +32,13 @@ class PrefixTokens(CompositeLayer):
     Darcet et al., "Vision Transformers Need Registers", 2023.
     """
 
-    def __init__(self, num_tokens=1, **kwargs):
+    def __init__(
+        self, num_tokens: int = 1, **kwargs: str | bool | keras.DTypePolicy | None
+    ) -> None:
         super().__init__(**kwargs)
         self.num_tokens = check_int("PrefixTokens", "num_tokens", num_tokens)
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         channels = check_channels("PrefixTokens", inputs_shape, rank=3)
         self.tokens = self.add_weight(
             shape=(self.num_tokens, channels),
@@ -44,14 +46,14 @@ class PrefixTokens(CompositeLayer):
             name="tokens",
         )
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         shape = (ops.shape(inputs)[0], self.num_tokens, inputs.shape[-1])
         prefix = ops.broadcast_to(ops.cast(self.tokens, inputs.dtype), shape)
         return ops.concatenate([prefix, inputs], axis=1)
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         batch, length, channels = inputs_shape
         return (batch, None if length is None else length + self.num_tokens, channels)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "num_tokens": self.num_tokens}

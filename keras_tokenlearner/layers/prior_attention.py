@@ -31,7 +31,7 @@ class PriorAttention(CompositeLayer):
     (2, 16, 32)
     """
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         if len(inputs_shape) != 3 or None in inputs_shape[1:]:
             raise ValueError(
                 "PriorAttention: inputs must have shape (B, N, C) with known N and C. "
@@ -52,9 +52,9 @@ class PriorAttention(CompositeLayer):
         )
         self.value_dense.build(inputs_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         weights = ops.softmax(ops.cast(self.table, "float32"), axis=-1)  # (N, N)
         return ops.matmul(ops.cast(weights, self.compute_dtype), self.value_dense(inputs))
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return inputs_shape

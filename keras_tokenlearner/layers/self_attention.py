@@ -45,7 +45,13 @@ class SelfAttention(CompositeLayer):
     2021.
     """
 
-    def __init__(self, num_heads=8, key_dim=128, value_dim=None, **kwargs):
+    def __init__(
+        self,
+        num_heads: int = 8,
+        key_dim: int = 128,
+        value_dim: int | None = None,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_heads = check_int("SelfAttention", "num_heads", num_heads)
         self.key_dim = check_int("SelfAttention", "key_dim", key_dim)
@@ -54,7 +60,7 @@ class SelfAttention(CompositeLayer):
         if value_dim is not None:
             self.value_dim = check_int("SelfAttention", "value_dim", value_dim)
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         channels = check_channels("SelfAttention", inputs_shape, rank=3)
         value_dim = self.value_dim or channels
         check_heads("SelfAttention", self.num_heads, value_dim)
@@ -62,7 +68,7 @@ class SelfAttention(CompositeLayer):
         self.key_dense = self._dense(self.key_dim, inputs_shape, "key")
         self.value_dense = self._dense(value_dim, inputs_shape, "value")
 
-    def _dense(self, units, shape, name):
+    def _dense(self, units: int, shape: tuple[int | None, ...], name: str) -> layers.Dense:
         dense = layers.Dense(
             units,
             use_bias=False,
@@ -73,7 +79,7 @@ class SelfAttention(CompositeLayer):
         dense.build(shape)
         return dense
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         q = self._split_heads(self.query_dense(inputs))  # (B, N, heads, d)
         k = self._split_heads(self.key_dense(inputs))
         v = self._split_heads(self.value_dense(inputs))
@@ -82,14 +88,14 @@ class SelfAttention(CompositeLayer):
         y = ops.einsum("bhij,bjhd->bihd", weights, v)
         return ops.reshape(y, (*ops.shape(inputs)[:2], self.value_dense.units))
 
-    def _split_heads(self, x):
+    def _split_heads(self, x: keras.KerasTensor) -> keras.KerasTensor:
         shape = (*ops.shape(x)[:2], self.num_heads, x.shape[-1] // self.num_heads)
         return ops.reshape(x, shape)
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*inputs_shape[:-1], self.value_dim or inputs_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

@@ -47,7 +47,14 @@ class SpaceTimeAttention(CompositeLayer):
     Need for Video Understanding?", 2021.
     """
 
-    def __init__(self, over, attention="multi_head", num_heads=8, key_dim=128, **kwargs):
+    def __init__(
+        self,
+        over: str,
+        attention: str = "multi_head",
+        num_heads: int = 8,
+        key_dim: int = 128,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(**kwargs)
         owner = "SpaceTimeAttention"
         check_channels_last(owner)
@@ -56,7 +63,7 @@ class SpaceTimeAttention(CompositeLayer):
         self.num_heads = check_int(owner, "num_heads", num_heads)
         self.key_dim = check_int(owner, "key_dim", key_dim)
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         if len(inputs_shape) != 5 or inputs_shape[-1] is None:
             raise ValueError(
                 "SpaceTimeAttention: inputs must have shape (B, T, H, W, C) with known C, the "
@@ -70,7 +77,7 @@ class SpaceTimeAttention(CompositeLayer):
             )
         self.attend.build((None, None, inputs_shape[-1]))
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         if self.over == "joint":
             return restore_grid(self.attend(flatten_grid(inputs)), inputs)
         batch, frames, height, width = ops.shape(inputs)[:4]
@@ -82,10 +89,10 @@ class SpaceTimeAttention(CompositeLayer):
         x = ops.reshape(self.attend(x), (batch, height, width, frames, channels))
         return ops.transpose(x, (0, 3, 1, 2, 4))
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "over": self.over,

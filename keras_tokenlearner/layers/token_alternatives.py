@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_tokenlearner._checks import check_channels_last, check_int, check_ints
+from keras_tokenlearner._checks import Shape, check_channels_last, check_int, check_ints
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import check_grid, flatten_grid, resolve_grid, to_frames
@@ -26,12 +26,14 @@ class FrameTokenizer(CompositeLayer):
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
     """
 
-    def __init__(self, grid=None, **kwargs):
+    def __init__(
+        self, grid: tuple[int, ...] | None = None, **kwargs: str | bool | keras.DTypePolicy | None
+    ) -> None:
         super().__init__(**kwargs)
         check_channels_last(type(self).__name__)
         self.grid = check_grid(type(self).__name__, grid)
 
-    def _resolve(self, shape):
+    def _resolve(self, shape: Shape) -> tuple[int | None, int, int]:
         frames, height, width = resolve_grid(type(self).__name__, shape, self.grid)
         if height is None or width is None:
             raise ValueError(
@@ -40,20 +42,20 @@ class FrameTokenizer(CompositeLayer):
             )
         return frames, height, width
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         _, height, width = self._resolve(inputs_shape)
         self.build_frames(height, width, inputs_shape[-1])
 
-    def call(self, inputs):
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         tokens = self.tokenize(to_frames(inputs, self._resolve(inputs.shape)))
         return ops.reshape(tokens, (ops.shape(inputs)[0], -1, inputs.shape[-1]))
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         frames, height, width = self._resolve(inputs_shape)
         count = self.tokens_per_frame(height, width)
         return (inputs_shape[0], None if frames is None else frames * count, inputs_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "grid": self.grid}
 
 
@@ -83,11 +85,16 @@ class SpatialPooling(FrameTokenizer):
     (2, 4, 32)
     """
 
-    def __init__(self, pool_size=(2, 2), grid=None, **kwargs):
+    def __init__(
+        self,
+        pool_size: tuple[int, ...] = (2, 2),
+        grid: tuple[int, ...] | None = None,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(grid, **kwargs)
         self.pool_size = check_ints("SpatialPooling", "pool_size", pool_size, lengths=(2,))
 
-    def build_frames(self, height, width, channels):
+    def build_frames(self, height: int, width: int, channels: int) -> None:
         if not self.tokens_per_frame(height, width):
             raise ValueError(
                 "SpatialPooling: `pool_size` must fit into a frame. "
@@ -97,13 +104,13 @@ class SpatialPooling(FrameTokenizer):
             self.pool_size, data_format="channels_last", dtype=self.dtype_policy, name="pool"
         )
 
-    def tokenize(self, frames):
+    def tokenize(self, frames: keras.KerasTensor) -> keras.KerasTensor:
         return flatten_grid(self.pool(frames))
 
-    def tokens_per_frame(self, height, width):
+    def tokens_per_frame(self, height: int, width: int) -> int:
         return (height // self.pool_size[0]) * (width // self.pool_size[1])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "pool_size": self.pool_size}
 
 
@@ -135,11 +142,16 @@ class FixedGrid(FrameTokenizer):
     (2, 8, 32)
     """
 
-    def __init__(self, num_tokens=8, grid=None, **kwargs):
+    def __init__(
+        self,
+        num_tokens: int = 8,
+        grid: tuple[int, ...] | None = None,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(grid, **kwargs)
         self.num_tokens = check_int("FixedGrid", "num_tokens", num_tokens)
 
-    def build_frames(self, height, width, channels):
+    def build_frames(self, height: int, width: int, channels: int) -> None:
         cells = [
             (rows, self.num_tokens // rows)
             for rows in range(1, self.num_tokens + 1)
@@ -151,24 +163,24 @@ class FixedGrid(FrameTokenizer):
                 f"frame. Received: num_tokens={self.num_tokens} for a grid of {(height, width)}"
             )
 
-        def elongation(size):
+        def elongation(size: tuple[int, int]) -> float:
             ratio = (height / size[0]) / (width / size[1])
             return max(ratio, 1 / ratio)
 
         rows, columns = min(cells, key=elongation)
         self.cells = np.kron(_averages(rows, height), _averages(columns, width))  # (S, H * W)
 
-    def tokenize(self, frames):
+    def tokenize(self, frames: keras.KerasTensor) -> keras.KerasTensor:
         return ops.matmul(ops.cast(self.cells, frames.dtype), flatten_grid(frames))
 
-    def tokens_per_frame(self, height, width):
+    def tokens_per_frame(self, height: int, width: int) -> int:
         return self.num_tokens
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "num_tokens": self.num_tokens}
 
 
-def _averages(cells, size):
+def _averages(cells: int, size: int) -> np.ndarray:
     """Return a matrix (cells, size) that averages places, with borders rounded outwards.
 
     Not `layers.AdaptiveAveragePooling2D`, which on JAX gives NaN for some sizes (7 of 14).
@@ -207,21 +219,26 @@ class DirectTokens(FrameTokenizer):
     (2, 8, 16)
     """
 
-    def __init__(self, num_tokens=8, grid=None, **kwargs):
+    def __init__(
+        self,
+        num_tokens: int = 8,
+        grid: tuple[int, ...] | None = None,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(grid, **kwargs)
         self.num_tokens = check_int("DirectTokens", "num_tokens", num_tokens)
 
-    def build_frames(self, height, width, channels):
+    def build_frames(self, height: int, width: int, channels: int) -> None:
         self.dense = layers.Dense(self.num_tokens * channels, dtype=self.dtype_policy, name="dense")
         self.dense.build((None, height * width * channels))
 
-    def tokenize(self, frames):
+    def tokenize(self, frames: keras.KerasTensor) -> keras.KerasTensor:
         return self.dense(ops.reshape(frames, (ops.shape(frames)[0], -1)))
 
-    def tokens_per_frame(self, height, width):
+    def tokens_per_frame(self, height: int, width: int) -> int:
         return self.num_tokens
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {**super().get_config(), "num_tokens": self.num_tokens}
 
 
@@ -254,7 +271,14 @@ class PooledTokens(FrameTokenizer):
     (2, 8, 32)
     """
 
-    def __init__(self, num_tokens=8, grid=None, mlp_dim=None, activation="gelu_tanh", **kwargs):
+    def __init__(
+        self,
+        num_tokens: int = 8,
+        grid: tuple[int, ...] | None = None,
+        mlp_dim: int | None = None,
+        activation: activations.Activation = "gelu_tanh",
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(grid, **kwargs)
         self.num_tokens = check_int("PooledTokens", "num_tokens", num_tokens)
         self.mlp_dim = mlp_dim
@@ -262,7 +286,7 @@ class PooledTokens(FrameTokenizer):
             self.mlp_dim = check_int("PooledTokens", "mlp_dim", mlp_dim)
         self.activation = activations.get(activation, "PooledTokens")
 
-    def build_frames(self, height, width, channels):
+    def build_frames(self, height: int, width: int, channels: int) -> None:
         self.mlp = MLP(
             self.mlp_dim or channels,
             self.num_tokens * channels,
@@ -272,13 +296,13 @@ class PooledTokens(FrameTokenizer):
         )
         self.mlp.build((None, channels))
 
-    def tokenize(self, frames):
+    def tokenize(self, frames: keras.KerasTensor) -> keras.KerasTensor:
         return self.mlp(ops.mean(ops.cast(frames, "float32"), axis=(1, 2)))  # sums overflow float16
 
-    def tokens_per_frame(self, height, width):
+    def tokens_per_frame(self, height: int, width: int) -> int:
         return self.num_tokens
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_tokens": self.num_tokens,

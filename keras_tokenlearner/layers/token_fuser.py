@@ -1,3 +1,5 @@
+from typing import cast
+
 import keras
 from keras import layers, ops
 
@@ -83,16 +85,16 @@ class TokenFuser(CompositeLayer):
 
     def __init__(
         self,
-        mixing="frame",
-        beta="linear",
-        norm="all",
-        grid=None,
-        bottleneck_dim=64,
-        activation="gelu_tanh",
-        dropout_rate=0.0,
-        layer_norm_epsilon=1e-6,
-        **kwargs,
-    ):
+        mixing: str = "frame",
+        beta: str = "linear",
+        norm: str = "all",
+        grid: tuple[int, ...] | None = None,
+        bottleneck_dim: int = 64,
+        activation: activations.Activation = "gelu_tanh",
+        dropout_rate: float = 0.0,
+        layer_norm_epsilon: float = 1e-6,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(**kwargs)
         check_channels_last("TokenFuser")
         self.mixing = check_choice("TokenFuser", "mixing", mixing, ("frame", "global"))
@@ -106,9 +108,11 @@ class TokenFuser(CompositeLayer):
             "TokenFuser", "layer_norm_epsilon", layer_norm_epsilon
         )
 
-    def build(self, tokens_shape, inputs_shape):
+    def build(
+        self, tokens_shape: tuple[int | None, ...], inputs_shape: tuple[int | None, ...]
+    ) -> None:
         count = self._tokens_per_frame(tokens_shape, inputs_shape)
-        channels = inputs_shape[-1]
+        channels = cast(int, inputs_shape[-1])
         mixed = count if self.mixing == "frame" else tokens_shape[1]
         self.mix = layers.Dense(
             mixed, kernel_initializer="zeros", dtype=self.dtype_policy, name="mix"
@@ -139,14 +143,19 @@ class TokenFuser(CompositeLayer):
         self.blend.build((None, None, channels))
         self.drop = layers.Dropout(self.dropout_rate, dtype=self.dtype_policy, name="drop")
 
-    def _layer_norm(self, name, channels):
+    def _layer_norm(self, name: str, channels: int) -> layers.LayerNormalization:
         norm = layers.LayerNormalization(
             epsilon=self.layer_norm_epsilon, dtype=self.dtype_policy, name=name
         )
         norm.build((None, None, channels))
         return norm
 
-    def call(self, tokens, inputs, training=None):
+    def call(
+        self,
+        tokens: keras.KerasTensor,
+        inputs: keras.KerasTensor,
+        training: bool | None = None,
+    ) -> keras.KerasTensor:
         grid = resolve_grid("TokenFuser", inputs.shape, self.grid)
         count = self._tokens_per_frame(tokens.shape, inputs.shape)
         frame_shape = (-1, count, tokens.shape[-1])
@@ -159,13 +168,15 @@ class TokenFuser(CompositeLayer):
         fused = self.drop(ops.matmul(weights, tokens), training=training)
         return inputs + restore_grid(fused, inputs)
 
-    def _mix(self, tokens):
+    def _mix(self, tokens: keras.KerasTensor) -> keras.KerasTensor:
         """Apply the linear layer over the token axis."""
         x = self.norm_before(tokens) if self.norm == "all" else tokens
         x = ops.transpose(self.mix(ops.transpose(x, (0, 2, 1))), (0, 2, 1))
         return self.norm_after(x) if self.norm == "all" else x
 
-    def _tokens_per_frame(self, tokens_shape, inputs_shape):
+    def _tokens_per_frame(
+        self, tokens_shape: tuple[int | None, ...], inputs_shape: tuple[int | None, ...]
+    ) -> int:
         """Return S, once the two shapes are known to belong together."""
         frames = resolve_grid("TokenFuser", inputs_shape, self.grid)[0]
         shapes = f"Received: tokens of shape {tuple(tokens_shape)}, inputs of {tuple(inputs_shape)}"
@@ -189,10 +200,12 @@ class TokenFuser(CompositeLayer):
             )
         return tokens_shape[1] // frames
 
-    def compute_output_shape(self, tokens_shape, inputs_shape):
+    def compute_output_shape(
+        self, tokens_shape: tuple[int | None, ...], inputs_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "mixing": self.mixing,

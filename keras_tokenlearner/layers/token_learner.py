@@ -1,5 +1,7 @@
 import functools
 import math
+from collections.abc import Mapping, MutableMapping
+from typing import cast
 
 import keras
 import numpy as np
@@ -114,21 +116,21 @@ class TokenLearner(CompositeLayer):
 
     def __init__(
         self,
-        num_tokens=8,
-        attention="conv",
-        pooling="mean",
-        over="frame",
-        grid=None,
-        num_convs=4,
-        kernel_size=3,
-        bottleneck_dim=64,
-        activation="gelu_tanh",
-        dropout=0.0,
-        epsilon=1e-6,
-        use_norm=True,
-        position_bias=False,
-        **kwargs,
-    ):
+        num_tokens: int = 8,
+        attention: str = "conv",
+        pooling: str = "mean",
+        over: str = "frame",
+        grid: tuple[int, ...] | None = None,
+        num_convs: int = 4,
+        kernel_size: int = 3,
+        bottleneck_dim: int = 64,
+        activation: activations.Activation = "gelu_tanh",
+        dropout: float = 0.0,
+        epsilon: float = 1e-6,
+        use_norm: bool = True,
+        position_bias: bool = False,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(**kwargs)
         check_channels_last("TokenLearner")
         self.num_tokens = check_int("TokenLearner", "num_tokens", num_tokens)
@@ -150,7 +152,7 @@ class TokenLearner(CompositeLayer):
                 f"has. Received: position_bias=True with attention={attention!r}"
             )
 
-    def build(self, inputs_shape):
+    def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         grid = resolve_grid("TokenLearner", inputs_shape, self.grid)
         channels = inputs_shape[-1]
         if self.use_norm:
@@ -190,8 +192,8 @@ class TokenLearner(CompositeLayer):
             layer.build((None, *[None] * rank, self.num_tokens if index else channels))
             self.convs.append(layer)
 
-    def _build_bias(self, shape, grid):
-        sizes = grid[1:] if self.over == "frame" else grid
+    def _build_bias(self, shape: tuple[int | None, ...], grid: tuple[int | None, ...]) -> None:
+        sizes = cast(tuple[int, ...], grid[1:] if self.over == "frame" else grid)
         if None in sizes or self.num_tokens > math.prod(sizes):
             raise ValueError(
                 "TokenLearner: `position_bias` needs a grid that is known, of at least as many "
@@ -201,14 +203,14 @@ class TokenLearner(CompositeLayer):
         cells = grid_cells(sizes, self.num_tokens)
         self._parents = cells.parents
 
-        def start(shape, dtype=None):
+        def start(shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
             return ops.convert_to_tensor(_OWN_CELL * cells.masks(sizes), dtype)
 
         self.bias = self.add_weight(
             shape=(*sizes, self.num_tokens), initializer=start, name="position_bias"
         )
 
-    def bias_of_first(self, count):
+    def bias_of_first(self, count: int) -> keras.KerasTensor:
         """Return the position bias of the first tokens, which take over the cells of the others.
 
         Args:
@@ -231,7 +233,13 @@ class TokenLearner(CompositeLayer):
             axis=-1,
         )
 
-    def call(self, inputs, training=None, return_maps=False, num_tokens=None):
+    def call(
+        self,
+        inputs: keras.KerasTensor,
+        training: bool | None = None,
+        return_maps: bool = False,
+        num_tokens: int | None = None,
+    ) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
         grid = resolve_grid("TokenLearner", inputs.shape, self.grid)
         count = self._count(num_tokens)
         pixels = (to_frames if self.over == "frame" else to_volume)(inputs, grid)
@@ -248,7 +256,7 @@ class TokenLearner(CompositeLayer):
             tokens = ops.reshape(tokens, (ops.shape(inputs)[0], -1, inputs.shape[-1]))
         return (tokens, restore_grid(maps, inputs)) if return_maps else tokens
 
-    def _count(self, num_tokens):
+    def _count(self, num_tokens: int | None) -> int:
         """Return the number of tokens that a call returns per frame, or per volume."""
         if num_tokens is None:
             return self.num_tokens
@@ -261,7 +269,9 @@ class TokenLearner(CompositeLayer):
             )
         return num_tokens
 
-    def _attend(self, pixels, training, count):
+    def _attend(
+        self, pixels: keras.KerasTensor, training: bool | None, count: int
+    ) -> keras.KerasTensor:
         """Return the maps of (B, ..., C) pixels, (B, ..., S)."""
         x = self.norm(pixels) if self.use_norm else pixels
         if self.attention == "conv":
@@ -273,14 +283,22 @@ class TokenLearner(CompositeLayer):
             x = x[..., :count] + ops.cast(self.bias_of_first(count), x.dtype)
         return restore_grid(ops.softmax(flatten_grid(x), axis=1), x)
 
-    def compute_output_shape(self, inputs_shape, num_tokens=None):
-        frames = 1
+    def compute_output_shape(
+        self, inputs_shape: tuple[int | None, ...], num_tokens: int | None = None
+    ) -> tuple[int | None, ...]:
+        frames: int | None = 1
         if self.over == "frame":
             frames = resolve_grid("TokenLearner", inputs_shape, self.grid)[0]
         count = None if frames is None else frames * self._count(num_tokens)
         return (inputs_shape[0], count, inputs_shape[-1])
 
-    def compute_output_spec(self, inputs, training=None, return_maps=False, num_tokens=None):
+    def compute_output_spec(
+        self,
+        inputs: keras.KerasTensor,
+        training: bool | None = None,
+        return_maps: bool = False,
+        num_tokens: int | None = None,
+    ) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
         shape = self.compute_output_shape(inputs.shape, num_tokens)
         tokens = keras.KerasTensor(shape, dtype=self.compute_dtype)
         if not return_maps:
@@ -288,16 +306,16 @@ class TokenLearner(CompositeLayer):
         maps_shape = (*inputs.shape[:-1], self._count(num_tokens))
         return tokens, keras.KerasTensor(maps_shape, dtype=self.compute_dtype)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: MutableMapping[str, np.ndarray]) -> None:
         if self.position_bias:
             store["position_bias"] = ops.convert_to_numpy(self.bias)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Mapping[str, np.ndarray]) -> None:
         if self.position_bias:
             bias = np.array(store["position_bias"])
             self.bias.assign(resize_positions(bias, self.bias.shape[:-1]))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "num_tokens": self.num_tokens,

@@ -1,5 +1,7 @@
 import contextlib
 import math
+from collections.abc import Iterator
+from typing import cast
 
 import keras
 from keras import layers, ops
@@ -93,7 +95,7 @@ class TransformerBlock(CompositeLayer):
         attention_dropout_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         layer_scale: float | None = None,
-        activation: str = "gelu_tanh",
+        activation: activations.Activation = "gelu_tanh",
         layer_norm_epsilon: float = 1e-6,
         norm: str = "layer_norm",
         qk_norm: bool = False,
@@ -215,7 +217,7 @@ class TransformerBlock(CompositeLayer):
         layer.build(shape)
         return layer
 
-    def _branch(self, shape, name):
+    def _branch(self, shape: tuple[int | None, ...], name: str) -> list[keras.Layer]:
         """Return the layers between a branch and its sum: LayerScale, stochastic depth."""
         branch = []
         if self.layer_scale is not None:
@@ -234,7 +236,13 @@ class TransformerBlock(CompositeLayer):
             )
         return branch
 
-    def _child(self, kind, shape, name, **arguments):
+    def _child(
+        self,
+        kind: type[keras.Layer],
+        shape: tuple[int | None, ...],
+        name: str,
+        **arguments: int | float | str | tuple[int | None, ...] | activations.Activation,
+    ) -> keras.Layer:
         child = kind(dtype=self.dtype_policy, name=name, **arguments)
         child.build(shape)
         return child
@@ -266,14 +274,15 @@ class TransformerBlock(CompositeLayer):
             x = layer(x)
         return inputs + x
 
-    def _key_bias(self, inputs):
+    def _key_bias(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
         """Return the bias that is added to the attention logits of each token, (N,)."""
+        patches, patch_bias = cast(int, self.num_patches), cast(keras.Variable, self.patch_bias)
         tokens = ops.shape(inputs)[1] - self.num_prefix_tokens
         if isinstance(tokens, int):  # no number to copy to a GPU and to wait for
-            bias = self.patch_bias + math.log(self.num_patches / tokens)
+            bias = patch_bias + math.log(patches / tokens)
         else:
-            count = ops.cast(tokens, self.patch_bias.dtype)
-            bias = self.patch_bias + ops.log(self.num_patches / count)
+            count = ops.cast(tokens, patch_bias.dtype)
+            bias = patch_bias + ops.log(patches / count)
         return ops.pad(ops.broadcast_to(bias, (tokens,)), ((self.num_prefix_tokens, 0),))
 
     def compute_output_shape(
@@ -310,7 +319,7 @@ class TransformerBlock(CompositeLayer):
 
 
 @contextlib.contextmanager
-def _no_flash_attention_on_tpu():
+def _no_flash_attention_on_tpu() -> Iterator[None]:
     """Turn flash attention off on TPUs: Keras 3.15's hides later tokens and does not scale.
 
     Keras uses it on JAX for a multiple of 128 tokens without a mask, even in a layer with

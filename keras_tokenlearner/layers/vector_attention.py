@@ -57,7 +57,14 @@ class VectorAttention(CompositeLayer):
     2021, appendix A.1. After: Zhao et al., "Exploring Self-attention for Image Recognition", 2020.
     """
 
-    def __init__(self, key_dim=None, value_dim=None, gamma=None, use_bias=True, **kwargs):
+    def __init__(
+        self,
+        key_dim: int | None = None,
+        value_dim: int | None = None,
+        gamma: bool | None = None,
+        use_bias: bool = True,
+        **kwargs: str | bool | keras.DTypePolicy | None,
+    ) -> None:
         super().__init__(**kwargs)
         owner = "VectorAttention"
         self.key_dim = None if key_dim is None else check_int(owner, "key_dim", key_dim)
@@ -65,7 +72,9 @@ class VectorAttention(CompositeLayer):
         self.gamma = None if gamma is None else check_bool(owner, "gamma", gamma)
         self.use_bias = check_bool(owner, "use_bias", use_bias)
 
-    def build(self, query_shape, value_shape=None):
+    def build(
+        self, query_shape: tuple[int | None, ...], value_shape: tuple[int | None, ...] | None = None
+    ) -> None:
         value_shape = value_shape or query_shape
         channels = check_channels("VectorAttention", query_shape, rank=3)
         check_channels("VectorAttention", value_shape, rank=3)
@@ -85,19 +94,30 @@ class VectorAttention(CompositeLayer):
                 shape=(key_dim, value_dim), initializer="glorot_uniform", name="gamma"
             )
 
-    def _dense(self, units, shape, name):
+    def _dense(self, units: int, shape: tuple[int | None, ...], name: str) -> layers.Dense:
         dense = layers.Dense(units, use_bias=self.use_bias, dtype=self.dtype_policy, name=name)
         dense.build(shape)
         return dense
 
-    def call(self, query, value=None, attention_mask=None):
+    def call(
+        self,
+        query: keras.KerasTensor,
+        value: keras.KerasTensor | None = None,
+        attention_mask: keras.KerasTensor | None = None,
+    ) -> keras.KerasTensor:
         value = query if value is None else value
         q, k, v = self.query_dense(query), self.key_dense(value), self.value_dense(value)
         if self.gamma_kernel is None and attention_mask is None:
             return channel_attention(q, k, v)
         return self._in_chunks(q, k, v, attention_mask)
 
-    def _in_chunks(self, q, k, v, attention_mask):
+    def _in_chunks(
+        self,
+        q: keras.KerasTensor,
+        k: keras.KerasTensor,
+        v: keras.KerasTensor,
+        attention_mask: keras.KerasTensor | None,
+    ) -> keras.KerasTensor:
         batch, length = ops.shape(q)[:2]
         chunks, shared = {"q": _split(q)}, {"k": k, "v": v}
         if attention_mask is not None:
@@ -111,10 +131,12 @@ class VectorAttention(CompositeLayer):
         y = ops.reshape(ops.moveaxis(y, 0, 1), (batch, -1, v.shape[-1]))
         return y[:, :length]
 
-    def compute_output_shape(self, query_shape, value_shape=None):
+    def compute_output_shape(
+        self, query_shape: tuple[int | None, ...], value_shape: tuple[int | None, ...] | None = None
+    ) -> tuple[int | None, ...]:
         return (*query_shape[:-1], self.value_dim or self.key_dim or query_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "key_dim": self.key_dim,
@@ -124,7 +146,7 @@ class VectorAttention(CompositeLayer):
         }
 
 
-def _attend(x):
+def _attend(x: dict[str, keras.KerasTensor]) -> keras.KerasTensor:
     """Attend from a few queries, (B, n, C), to all (B, M, C) tokens, in the direct form.
 
     In float32, as `channel_attention`: products of halves lose digits that the softmax multiplies,
@@ -141,7 +163,7 @@ def _attend(x):
     return ops.cast(ops.sum(weights * ops.expand_dims(x["v"], 1), axis=2), dtype)
 
 
-def _split(x):
+def _split(x: keras.KerasTensor) -> keras.KerasTensor:
     """Cut (B, N, C) into (chunks, B, 8, C), with zeros where N does not divide."""
     pad = -ops.shape(x)[1] % _QUERIES_AT_ONCE
     x = ops.pad(x, [[0, 0], [0, pad], [0, 0]])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import keras
 import numpy as np
@@ -117,7 +118,7 @@ class Structure:
             dropout_rate=block.dropout_rate,
             attention_dropout_rate=block.attention_dropout_rate,
             layer_scale=block.layer_scale,
-            activation=activations.serialize(block.activation),
+            activation=cast(str, activations.serialize(block.activation)),
             layer_norm_epsilon=block.layer_norm_epsilon,
             norm=block.norm,
             qk_norm=block.qk_norm,
@@ -173,7 +174,7 @@ class Structure:
     def settings(self) -> dict[str, str | float | None]:
         """Return the fields of the config that no weight shows and that sources differ in."""
         settings = {
-            "activation": activations.serialize(self.block.activation),
+            "activation": cast(str, activations.serialize(self.block.activation)),
             "layer_norm_epsilon": self.block.layer_norm_epsilon,
         }
         if names.HEAD in {layer.name for layer in self.model.layers}:

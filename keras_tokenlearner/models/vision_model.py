@@ -1,5 +1,5 @@
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeAlias
 
 import keras
@@ -8,13 +8,13 @@ from keras import layers
 from keras_tokenlearner._checks import check_channels_last
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.layers import TokenLearner, activations
+from keras_tokenlearner.layers.activations import Activation
 from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.names import HEAD
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 
 Config: TypeAlias = VisionTransformerConfig | X2Plus1DConfig
-Activation: TypeAlias = str | Callable[[keras.KerasTensor], keras.KerasTensor] | None
 Policy: TypeAlias = str | keras.DTypePolicy | None
 
 
