@@ -162,7 +162,7 @@ class ReadBatches(Batches):
         self._pool = ThreadPoolExecutor(threads)
         self._ahead: dict[tuple, list[Future]] = {}
 
-    def read(self, row: int, epoch: int):
+    def read(self, row: int, epoch: int) -> np.ndarray | tuple[np.ndarray, int]:
         """Return the example of a row of the source in an epoch."""
         raise NotImplementedError
 
@@ -202,7 +202,7 @@ class ReadBatches(Batches):
         rows = self.rows(index)
         return [self._pool.submit(self._read, int(row), self.epoch) for row in rows]
 
-    def _read(self, row: int, epoch: int):
+    def _read(self, row: int, epoch: int) -> np.ndarray | tuple[np.ndarray, int]:
         """Return the example of a row, or of another of its class in its place."""
         try:
             return self.read(row, epoch)
@@ -363,7 +363,7 @@ class ImageBatches(ReadBatches):
         height, width = pixels.shape[:2]
         if self.crop is not None:
             return inception_crop(height, width, random, area=(self.crop, 1.0))
-        return random_shift(height, width, random, self.shift)
+        return random_shift(height, width, random, cast("float", self.shift))
 
 
 _MIXING = (keras.layers.MixUp, keras.layers.CutMix)
@@ -383,7 +383,7 @@ def _refuse_mixing(mixes: bool, augment: Callable[..., keras.layers.Layer]) -> N
         )
 
 
-def _set_state(layer, random):
+def _set_state(layer: keras.layers.Layer, random: np.random.Generator) -> bool:
     """Set the states of a layer's random generators, and return whether there are any."""
     found = [v for v in layer.variables if v.path.endswith("seed_generator_state")]
     for variable in found:

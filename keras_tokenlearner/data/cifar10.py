@@ -27,7 +27,7 @@ CLASS_NAMES = (
 _SPLITS = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 
 
-def load_cifar10(source="download"):
+def load_cifar10(source: str | Path = "download") -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Load CIFAR-10 as arrays.
 
     Args:
@@ -50,7 +50,7 @@ def load_cifar10(source="download"):
     return tuple(_read(folder, split, names) for split, names in _SPLITS.items())
 
 
-def _read(folder, split, names):
+def _read(folder: Path, split: str, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
     images = np.concatenate([_strip(_file(folder, f"{name}.png")) for name in names])
     path = _file(folder, f"{split}_lables.json")
     try:
@@ -65,7 +65,7 @@ def _read(folder, split, names):
     return images, labels
 
 
-def _file(folder, name):
+def _file(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
         raise ValueError(
@@ -75,7 +75,7 @@ def _file(folder, name):
     return path
 
 
-def _strip(path):
+def _strip(path: Path) -> np.ndarray:
     """Return the images of a PNG that has one in each row."""
     try:
         pixels = decode_image(path, formats=("PNG",))

@@ -1,7 +1,15 @@
 import math
 
+import numpy as np
 
-def inception_crop(height, width, random, area=(0.05, 1.0), ratio=(3 / 4, 4 / 3)):
+
+def inception_crop(
+    height: int,
+    width: int,
+    random: np.random.Generator,
+    area: tuple[float, float] = (0.05, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> tuple[int, int, int, int]:
     """Choose a part of an image at random, as ViT and most other models are trained.
 
     Args:
@@ -36,7 +44,9 @@ def inception_crop(height, width, random, area=(0.05, 1.0), ratio=(3 / 4, 4 / 3)
     return 0, 0, width, height
 
 
-def random_shift(height, width, random, most):
+def random_shift(
+    height: int, width: int, random: np.random.Generator, most: float
+) -> tuple[int, int, int, int]:
     """Choose where an image is shifted to at random, as small images are trained.
 
     Args:

@@ -3,6 +3,7 @@
 import io
 import os
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -142,7 +143,7 @@ def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _readable(pillow, formats: tuple[str, ...]) -> list[str]:
+def _readable(pillow: ModuleType, formats: tuple[str, ...]) -> list[str]:
     """Return the formats that this Pillow reads; `open` fails at names that it does not know."""
     pillow.init()
     return [name for name in formats if name in pillow.OPEN]
@@ -162,7 +163,7 @@ def _check_size(image: "Image.Image", stream: io.BufferedIOBase, max_pixels: int
             raise ValueError(f"a JPEG must have at most {MAX_SCANS} scans; got {scans}")
 
 
-def _in_colours(pillow, image: "ImageFile.ImageFile") -> np.ndarray:
+def _in_colours(pillow: ModuleType, image: "ImageFile.ImageFile") -> np.ndarray:
     """Return an open image as uint8 pixels of three channels, as it is shown."""
     frame = image.tile[0][1] if image.format == "GIF" and image.tile else None
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
@@ -184,7 +185,7 @@ def _in_colours(pillow, image: "ImageFile.ImageFile") -> np.ndarray:
     return orient(pixels, _orientation(pillow, image))  # in PNG it may stand after the pixels
 
 
-def _orientation(pillow, image: "Image.Image") -> int:
+def _orientation(pillow: ModuleType, image: "Image.Image") -> int:
     """Return Exif's orientation of an image; 1 where there is none that can be read.
 
     Pillow applies TIFF's orientation itself.

@@ -25,7 +25,7 @@ CLASS_NAMES = (
 )
 
 
-def load_fashion_mnist(source="sample"):
+def load_fashion_mnist(source: str | Path = "sample") -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Load Fashion-MNIST as arrays.
 
     Args:
@@ -64,7 +64,7 @@ def load_fashion_mnist(source="sample"):
     )
 
 
-def _read(folder, name, rank):
+def _read(folder: Path, name: str, rank: int) -> np.ndarray:
     """Read a gzipped IDX file of unsigned bytes: magic, sizes, data, all big-endian."""
     path = folder / name
     if not path.is_file():
@@ -80,4 +80,4 @@ def _read(folder, name, rank):
     data = np.frombuffer(content, np.uint8, offset=4 * (rank + 1))
     if header[0] != 0x800 + rank or data.size != np.prod(header[1:], dtype=np.int64):
         raise ValueError(f"load_fashion_mnist: {path} is damaged: its size differs from its header")
-    return data.reshape(header[1:])
+    return data.reshape(header[1:].tolist())

@@ -1,6 +1,16 @@
 """Labelled files in folders: common code for images and videos on disk."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, TypeVar
+
+
+class _Labelled(Protocol):
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+
+Found = TypeVar("Found", bound=_Labelled)
 
 
 def class_files(
@@ -50,7 +60,9 @@ def _visible(path: str | Path) -> list[Path]:
     return [one for one in found if not one.name.startswith(".")]
 
 
-def split_folders(owner, path, read, what):
+def split_folders(
+    owner: str, path: str | Path, read: Callable[[Path], Found], what: str
+) -> tuple[Found, Found]:
     """Read the folders `train` and `test` (or `val`) of a folder, which must have the same classes.
 
     Args:
@@ -76,7 +88,7 @@ def split_folders(owner, path, read, what):
     return train, test
 
 
-def held_out(path, suffix=""):
+def held_out(path: str | Path, suffix: str = "") -> Path:
     """Return the path of `test` in a folder, or of `val` where there is that alone."""
     found = [Path(path) / f"{name}{suffix}" for name in ("test", "val")]
     return next((one for one in found if one.exists()), found[0])

@@ -1,7 +1,7 @@
 """Labelled images that are read one at a time: from arrays, from files, or some of others."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,21 +40,21 @@ class Images:
 
     class_names: tuple[str, ...] = ()
 
-    def __len__(self):
+    def __len__(self) -> int:
         raise NotImplementedError
 
-    def __getitem__(self, place):
+    def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
         raise NotImplementedError
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
         return (self[place] for place in range(len(self)))
 
     @functools.cached_property
-    def labels(self):
+    def labels(self) -> np.ndarray:
         return np.array([label for _, label in self])
 
     @functools.cached_property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         return tuple(str(place) for place in range(len(self)))
 
     def called(self, place: int) -> str:
@@ -75,25 +75,25 @@ class SomeImages(Images):
         places: Sequence of integers.
     """
 
-    def __init__(self, images, places):
+    def __init__(self, images: Images, places: Sequence[int]) -> None:
         self.images, self.places = images, [int(place) for place in places]
         self.class_names = images.class_names
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, place):
+    def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
         return self.images[self.places[place]]
 
     def called(self, place: int) -> str:
         return self.images.called(self.places[place])
 
     @functools.cached_property
-    def labels(self):
+    def labels(self) -> np.ndarray:
         return self.images.labels[self.places]
 
     @functools.cached_property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         return tuple(self.images.names[place] for place in self.places)
 
 
@@ -115,7 +115,12 @@ class ArrayImages(Images):
     (3, ('0', '1', '2'), (28, 28, 1), 2)
     """
 
-    def __init__(self, images, labels, class_names=None):
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | Sequence[int],
+        class_names: Sequence[str] | None = None,
+    ) -> None:
         if len(images) != len(labels) or np.ndim(images) != 4:
             raise ValueError(
                 "ArrayImages: `images` must have shape (n, height, width, channels), and `labels` "
@@ -125,10 +130,10 @@ class ArrayImages(Images):
         count = self.labels.max(initial=-1) + 1
         self.class_names = tuple(class_names or (str(label) for label in range(count)))
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, place):
+    def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
         return self.images[place], int(self.labels[place])
 
 
@@ -175,7 +180,7 @@ class FileImages(Images):
         return str(self.files[place])
 
     @functools.cached_property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         return tuple(Path(file).name for file in self.files)
 
 

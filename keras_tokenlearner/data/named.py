@@ -1,5 +1,5 @@
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,16 +76,23 @@ def load_named(
     )
 
 
-def _arrays(load, class_names):
+def _arrays(
+    load: Callable[..., tuple[tuple[np.ndarray, np.ndarray], ...]], class_names: tuple[str, ...]
+) -> Callable[..., tuple[Images, Images]]:
     """Return an opener for the arrays that a function loads."""
-    return lambda *source: tuple(ArrayImages(*split, class_names) for split in load(*source))
+
+    def opened(*source: str) -> tuple[Images, Images]:
+        train, test = (ArrayImages(*split, class_names) for split in load(*source))
+        return train, test
+
+    return opened
 
 
-def _folder(path):
+def _folder(path: str) -> tuple[Images, Images]:
     return split_folders("open_named", path, from_folder, "images")
 
 
-OPENERS = {
+OPENERS: dict[str, Callable[..., tuple[Images, Images]]] = {
     "fashion_mnist": _arrays(fashion_mnist.load_fashion_mnist, fashion_mnist.CLASS_NAMES),
     "cifar10": _arrays(cifar10.load_cifar10, cifar10.CLASS_NAMES),
     "folder": _folder,

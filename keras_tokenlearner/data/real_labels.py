@@ -1,11 +1,12 @@
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\b")
 
 
-def read_real_labels(path, names):
+def read_real_labels(path: str | Path, names: Iterable[str]) -> list[list[int]]:
     """Return the reassessed labels (ReaL) of images of ImageNet's validation set.
 
     Args:

@@ -1,10 +1,12 @@
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
 from keras_tokenlearner._extras import require
 
 
-def resizing(height, width):
+def resizing(height: int, width: int) -> keras.layers.Resizing:
     """Return the layer that fits images of any size to a model: resize and central crop.
 
     The largest central part of the wanted aspect is kept and resized linearly, with antialiasing.
@@ -34,7 +36,11 @@ def resizing(height, width):
     )
 
 
-def fit_image(pixels, input_shape, box=None):
+def fit_image(
+    pixels: np.ndarray,
+    input_shape: Sequence[int],
+    box: tuple[int, int, int, int] | None = None,
+) -> np.ndarray:
     """Apply the layer `resizing` to one image on the host, for pipelines.
 
     It is Pillow's, the extra `image`, which needs no compilation for each size; the
@@ -60,12 +66,14 @@ def fit_image(pixels, input_shape, box=None):
     height, width, channels = input_shape
     image = pillow.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
     image = image.convert("RGB" if channels == 3 else "L")
-    box = box or _central_box(*pixels.shape[:2], height, width)
+    box = box or _central_box(pixels.shape[0], pixels.shape[1], height, width)
     fitted = image.crop(box).resize((width, height), pillow.Resampling.BILINEAR)
     return np.asarray(fitted).reshape(input_shape)
 
 
-def _central_box(height, width, new_height, new_width):
+def _central_box(
+    height: int, width: int, new_height: int, new_width: int
+) -> tuple[int, int, int, int]:
     """Return the largest central part with the aspect of the new size, as Keras rounds it."""
     kept_width = max(min(width, int(height * new_width / new_height)), 1)
     kept_height = max(min(height, int(width * new_height / new_width)), 1)

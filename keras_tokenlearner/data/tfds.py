@@ -1,12 +1,20 @@
 """Images of tensorflow-datasets, the extra `tfds`, and which of its splits the paper takes."""
 
 import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import FOLDER_FORMATS, decode_image
 from keras_tokenlearner.data.images import Images
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
+    from tensorflow_datasets.decode import Decoder
+
+Records: TypeAlias = Sequence[Mapping[str, Any]]  # bytes, numbers or lists, by feature
 
 # Training and test split where they are not called so. The two sets without a test split are cut
 # as the authors' code cuts them.
@@ -51,36 +59,42 @@ class TfdsImages(Images):
         ImportError: If tensorflow-datasets is not installed.
     """
 
-    def __init__(self, name, split):
+    def __init__(self, name: str, split: str) -> None:
         tfds = require("tensorflow_datasets", "tfds")
         self.split, self.skip = split, {"image": tfds.decode.SkipDecoding()}
         self.builder, self.records = open_records("TfdsImages", name, split, "images", self.skip)
         self.channels = self.builder.info.features["image"].shape[-1]
         self.class_names = tuple(self.builder.info.features["label"].names)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, place):
+    def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
         record = self.records[place]
         return decode_image(record["image"], self.channels, FOLDER_FORMATS), int(record["label"])
 
     @functools.cached_property
-    def labels(self):
+    def labels(self) -> np.ndarray:
         return np.array([int(record["label"]) for record in self._without_pixels()])
 
     @functools.cached_property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         if "file_name" not in self.builder.info.features:
             return tuple(str(place) for place in range(len(self)))
         found = (record["file_name"] for record in self._without_pixels())
         return tuple(name.decode() if isinstance(name, bytes) else name for name in found)
 
-    def _without_pixels(self):
+    def _without_pixels(self) -> Records:
         return self.builder.as_data_source(self.split, decoders=self.skip)
 
 
-def open_records(owner, name, split, what, decoders=None):
+def open_records(
+    owner: str,
+    name: str,
+    split: str,
+    what: str,
+    decoders: "dict[str, Decoder] | None" = None,
+) -> "tuple[DatasetBuilder, Records]":
     """Open a split of a data set that was prepared as ArrayRecord files.
 
     Args:
@@ -109,10 +123,11 @@ def open_records(owner, name, split, what, decoders=None):
         ) from error
 
 
-def load_tfds(name):
+def load_tfds(name: str) -> tuple[TfdsImages, TfdsImages]:
     """Return the training and the test split of a data set, as two `TfdsImages`.
 
     Args:
         name: Name of the data set in tensorflow-datasets.
     """
-    return tuple(TfdsImages(name, split) for split in SPLITS.get(name, ("train", "test")))
+    train, test = (TfdsImages(name, split) for split in SPLITS.get(name, ("train", "test")))
+    return train, test

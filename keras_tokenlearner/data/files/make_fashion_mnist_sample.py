@@ -16,7 +16,9 @@ TEST_PER_CLASS = 200
 OUTPUT = Path(__file__).with_name("fashion_mnist_sample.npz")
 
 
-def first_of_each_class(split, count):
+def first_of_each_class(
+    split: tuple[np.ndarray, np.ndarray], count: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the first `count` images of each class, in the original order."""
     images, labels = split
     chosen = np.sort(np.concatenate([np.flatnonzero(labels == c)[:count] for c in range(10)]))

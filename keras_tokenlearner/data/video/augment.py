@@ -6,7 +6,7 @@ from keras_tokenlearner._extras import require
 _LUMA = np.array([0.2989, 0.587, 0.114])  # of red, green and blue in grey
 
 
-def fit_clip(clip, height, width, place=0.5):
+def fit_clip(clip: np.ndarray, height: int, width: int, place: float = 0.5) -> np.ndarray:
     """Resize a clip until it covers a size, and cut that size out of it.
 
     Args:
@@ -33,7 +33,15 @@ def fit_clip(clip, height, width, place=0.5):
     return clip[:, top : top + height, left : left + width]
 
 
-def augment_clip(clip, height, width, random, scale=(0.5, 1.0), flip=True, colour=0.2):
+def augment_clip(
+    clip: np.ndarray,
+    height: int,
+    width: int,
+    random: np.random.Generator,
+    scale: tuple[float, float] = (0.5, 1.0),
+    flip: bool = True,
+    colour: float = 0.2,
+) -> np.ndarray:
     """Vary a clip, in the same way on all its frames.
 
     Args:
@@ -66,7 +74,7 @@ def augment_clip(clip, height, width, random, scale=(0.5, 1.0), flip=True, colou
     return np.clip(((clip - mean) * contrast + mean) * brightness, 0, 255).astype("float32")
 
 
-def in_channels(clip, channels):
+def in_channels(clip: np.ndarray, channels: int) -> np.ndarray:
     """Return a clip in the channels that a model takes: as it is, or grey if that is one.
 
     Args:
@@ -83,13 +91,13 @@ def in_channels(clip, channels):
     return (clip @ _LUMA)[..., None].astype("float32")
 
 
-def _resize(clip, size):
+def _resize(clip: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     if clip.shape[1:3] == size:
         return clip.astype("float32")
     pillow = require("PIL.Image", "video")  # which needs no compilation for each size
     planes = np.moveaxis(clip.astype("float32"), -1, 1).reshape(-1, *clip.shape[1:3])
-    planes = [
+    resized = [
         np.asarray(pillow.fromarray(plane).resize(size[::-1], pillow.Resampling.BILINEAR))
         for plane in planes
     ]
-    return np.ascontiguousarray(np.moveaxis(np.reshape(planes, (len(clip), -1, *size)), 1, -1))
+    return np.ascontiguousarray(np.moveaxis(np.reshape(resized, (len(clip), -1, *size)), 1, -1))

@@ -3,7 +3,9 @@
 import numpy as np
 
 
-def random_clip(duration, frames, step, random):
+def random_clip(
+    duration: float, frames: int, step: float, random: np.random.Generator
+) -> np.ndarray:
     """Return the times of a clip at a random place.
 
     Args:
@@ -25,7 +27,7 @@ def random_clip(duration, frames, step, random):
     return _times([start], duration, frames, step)[0]
 
 
-def uniform_clips(duration, frames, step, count):
+def uniform_clips(duration: float, frames: int, step: float, count: int) -> np.ndarray:
     """Return the times of clips at even places, from the first moment to the last.
 
     Args:
@@ -43,11 +45,11 @@ def uniform_clips(duration, frames, step, count):
     [0.0, 3.0, 6.0]
     """
     spare = max(duration - frames * step, 0)
-    starts = np.linspace(0, spare, count) if count > 1 else [spare / 2]
+    starts = np.linspace(0, spare, count) if count > 1 else np.array([spare / 2])
     return _times(starts, duration, frames, step)
 
 
-def segments(duration, frames, step):
+def segments(duration: float, frames: int, step: float) -> np.ndarray:
     """Return the times of consecutive clips that cover a whole video, the last one to its end.
 
     Args:
@@ -69,6 +71,8 @@ def segments(duration, frames, step):
     return _times(starts, duration, frames, step)
 
 
-def _times(starts, duration, frames, step):
+def _times(
+    starts: np.ndarray | list[float], duration: float, frames: int, step: float
+) -> np.ndarray:
     times = np.asarray(starts, "float64")[:, None] + np.arange(frames) * step
     return np.minimum(times, max(duration - 1e-3, 0))

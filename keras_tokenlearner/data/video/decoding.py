@@ -1,9 +1,15 @@
 import bisect
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, SupportsBytes, cast
 
 import numpy as np
 
 from keras_tokenlearner._extras import require
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 
 class VideoError(ValueError):
@@ -27,7 +33,7 @@ class VideoInfo:
     width: int
 
 
-def probe(path):
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
     """Return the `VideoInfo` of a file; only its first frame is decoded.
 
     Args:
@@ -44,10 +50,10 @@ def probe(path):
     """
     with _Reader(path) as reader:
         first = reader.frame_at(0.0)
-        return VideoInfo(reader.duration, reader.frame_rate, *first.shape[:2])
+        return VideoInfo(reader.duration, reader.frame_rate, first.shape[0], first.shape[1])
 
 
-def read_frames(path, times):
+def read_frames(path: str | os.PathLike[str], times: Sequence[float] | np.ndarray) -> np.ndarray:
     """Decode the frames that are shown at given times, and as few others as may be.
 
     Times, not numbers of frames, so that videos of variable rate work too. Between two times
@@ -74,10 +80,11 @@ def read_frames(path, times):
     """
     times = np.asarray(times, "float64")
     order = np.argsort(times, kind="stable")
-    frames = [None] * len(times)
+    shown: dict[int, np.ndarray] = {}
     with _Reader(path) as reader:
         for place in order:
-            frames[place] = reader.frame_at(float(times[place]))
+            shown[int(place)] = reader.frame_at(float(times[place]))
+    frames = [shown[place] for place in range(len(times))]
     if len({frame.shape for frame in frames}) > 1:
         raise VideoError(f"{path}: its frames are not all of one size")
     return np.stack(frames)
@@ -115,12 +122,12 @@ def apply_display_matrix(pixels: np.ndarray, matrix: bytes) -> np.ndarray:
 class _Reader:
     """Reads forward through the first video stream of a file."""
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.av = require("av", "video")
         self.path = path
-        self.failure = None
+        self.failure: Exception | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         try:
             self.container = self.av.open(str(self.path))
         except (self.av.FFmpegError, OSError, ValueError) as error:
@@ -139,13 +146,15 @@ class _Reader:
             if entry.is_keyframe
         )
         self.decoded = self._decode()
-        self.current, self.next, self.image = None, None, None
+        self.current: tuple[float, VideoFrame] | None = None
+        self.next: tuple[float, VideoFrame] | None = None
+        self.image: np.ndarray | None = None
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.container.close()
 
-    def _duration(self):
+    def _duration(self) -> float:
         if self.stream.duration:
             return float(self.stream.duration * self.stream.time_base)
         if self.container.duration:
@@ -158,7 +167,7 @@ class _Reader:
         self.container.seek(0)
         return max(ends, default=0.0) - self.start
 
-    def _decode(self):
+    def _decode(self) -> "Iterator[tuple[float, VideoFrame]]":
         """Yield frames with their times, until the file ends or breaks."""
         try:
             for frame in self.container.decode(self.stream):
@@ -167,7 +176,7 @@ class _Reader:
         except (self.av.FFmpegError, EOFError) as error:
             self.failure = error
 
-    def frame_at(self, time):
+    def frame_at(self, time: float) -> np.ndarray:
         """Return the frame that is shown at a time, no earlier than the last one asked for."""
         time += 1e-6  # times of frames are not exact in floating point
         self._jump(time)
@@ -188,15 +197,17 @@ class _Reader:
             self.image = self._shown(self.current[1])
         return self.image
 
-    def _shown(self, frame) -> np.ndarray:
+    def _shown(self, frame: "VideoFrame") -> np.ndarray:
         """Return a frame as it is shown: of square pixels, turned and mirrored."""
         width = max(round(frame.width * float(self.stream.sample_aspect_ratio or 1)), 1)
-        size = {} if width == frame.width else {"width": width, "height": frame.height}
+        size: dict[str, Any] = {}
+        if width != frame.width:
+            size = {"width": width, "height": frame.height}
         pixels = frame.to_ndarray(format="rgb24", **size)
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        matrix = cast(SupportsBytes | None, frame.side_data.get("DISPLAYMATRIX"))
         return pixels if matrix is None else apply_display_matrix(pixels, bytes(matrix))
 
-    def _jump(self, time):
+    def _jump(self, time: float) -> None:
         """Skip to the last keyframe before a time, if it is after the next frame."""
         place = bisect.bisect_right(self.keyframes, time) - 1
         ahead = self.next[0] if self.next is not None else -1.0
@@ -207,5 +218,5 @@ class _Reader:
         self.decoded = self._decode()
         self.next = None
 
-    def _reason(self):
+    def _reason(self) -> str:
         return "" if self.failure is None else f": {self.failure}"

@@ -2,13 +2,15 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from keras_tokenlearner.data.folders import class_files
-from keras_tokenlearner.data.video.decoding import probe, read_frames
+from keras_tokenlearner.data.video.decoding import VideoInfo, probe, read_frames
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
@@ -37,31 +39,31 @@ class VideoList:
     class_names: tuple
     protocol: dict = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.files) != len(self.labels):
             raise ValueError(
                 "VideoList: every file needs its label. "
                 f"Received: {len(self.files)} files, {len(self.labels)} labels"
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.files)
 
-    def probe(self, place):
+    def probe(self, place: int) -> VideoInfo:
         """Return the `VideoInfo` of a video."""
         return probe(self.files[place])
 
-    def read_frames(self, place, times):
+    def read_frames(self, place: int, times: Sequence[float] | np.ndarray) -> np.ndarray:
         """Decode the frames of a video that are shown at given times."""
         return read_frames(self.files[place], times)
 
-    def take(self, places):
+    def take(self, places: Sequence[int]) -> Self:
         """Return a list of the videos at some places."""
         files = tuple(self.files[i] for i in places)
         return replace(self, files=files, labels=self.labels[places])
 
 
-def from_folder(path):
+def from_folder(path: str | Path) -> VideoList:
     """List a folder with a folder of videos for every class.
 
     Hidden folders and files, whose names start with a dot, are skipped.
@@ -84,7 +86,13 @@ def from_folder(path):
     return VideoList(files, np.array(labels), class_names)
 
 
-def from_csv(path, root=None, file_column="file", label_column="label", class_names=None):
+def from_csv(
+    path: str | Path,
+    root: str | Path | None = None,
+    file_column: str = "file",
+    label_column: str = "label",
+    class_names: Sequence[str] | None = None,
+) -> VideoList:
     """List the videos of a CSV file with a header, as Kinetics has.
 
     Args:
@@ -116,7 +124,12 @@ def from_csv(path, root=None, file_column="file", label_column="label", class_na
     return _with_names("from_csv", files, [row[label_column] for row in rows], class_names)
 
 
-def from_avid(path, root, class_names=None, frame_rate=12):
+def from_avid(
+    path: str | Path,
+    root: str | Path,
+    class_names: Sequence[str] | None = None,
+    frame_rate: float = 12,
+) -> VideoList:
     """List the videos of a JSON file of AViD, which holds a label for each file.
 
     In testing one clip is seen of each, as in the paper.
@@ -153,7 +166,7 @@ def from_avid(path, root, class_names=None, frame_rate=12):
     return replace(_with_names("from_avid", files, labels, class_names), protocol=protocol)
 
 
-def from_charades(path, root, frame_rate=12):
+def from_charades(path: str | Path, root: str | Path, frame_rate: float = 12) -> VideoList:
     """List the videos of a CSV file of Charades, each with all its actions.
 
     The column `actions` holds `"c092 11.90 21.20;c147 0.00 12.60"`: an action, from a second to a
@@ -196,7 +209,9 @@ def from_charades(path, root, frame_rate=12):
     return VideoList(files, labels, class_names, protocol)
 
 
-def _with_names(owner, files, labels, class_names):
+def _with_names(
+    owner: str, files: Sequence[Path], labels: Sequence[str], class_names: Sequence[str] | None
+) -> VideoList:
     class_names = tuple(sorted(set(labels)) if class_names is None else class_names)
     numbers = {name: number for number, name in enumerate(class_names)}
     unknown = sorted(set(labels) - set(numbers))
@@ -212,7 +227,7 @@ def _with_names(owner, files, labels, class_names):
     )
 
 
-def _rows(owner, path, columns):
+def _rows(owner: str, path: str | Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     with open(path, newline="") as stream:
         reader = csv.DictReader(stream)
         missing = [column for column in columns if column not in (reader.fieldnames or ())]

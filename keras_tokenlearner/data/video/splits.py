@@ -1,11 +1,17 @@
 from pathlib import Path
 
 from keras_tokenlearner.data.folders import held_out, split_folders
-from keras_tokenlearner.data.video.lists import from_avid, from_charades, from_csv, from_folder
+from keras_tokenlearner.data.video.lists import (
+    VideoList,
+    from_avid,
+    from_charades,
+    from_csv,
+    from_folder,
+)
 from keras_tokenlearner.data.video.tfds import load_tfds
 
 
-def open_videos(path):
+def open_videos(path: str | Path) -> tuple[VideoList, VideoList]:
     """List the training and the test videos of a folder.
 
     Args:
@@ -27,7 +33,8 @@ def open_videos(path):
     path = Path(str(path).removeprefix("folder:"))
     if (path / "Charades_v1_train.csv").is_file():
         files = [path / f"Charades_v1_{split}.csv" for split in ("train", "test")]
-        return tuple(from_charades(file, path / "Charades_v1_480") for file in files)
+        train, test = (from_charades(file, path / "Charades_v1_480") for file in files)
+        return train, test
     if (path / "avid_train.json").is_file():
         train = from_avid(path / "avid_train.json", path / "videos")
         return train, from_avid(path / "avid_val.json", path / "videos", train.class_names)

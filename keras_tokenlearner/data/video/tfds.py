@@ -1,5 +1,6 @@
 """Videos of tensorflow-datasets, the extra `tfds`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +28,13 @@ class TfdsVideos(VideoList):
     frame: Any = None
     frame_rate: float = 25.0
 
-    def probe(self, place):
+    def probe(self, place: int) -> VideoInfo:
         """Return the `VideoInfo` of a video."""
         frames = self._frames(place)
         height, width, _ = self.frame.decode_example_np(frames[0]).shape
         return VideoInfo(len(frames) / self.frame_rate, self.frame_rate, height, width)
 
-    def read_frames(self, place, times):
+    def read_frames(self, place: int, times: Sequence[float] | np.ndarray) -> np.ndarray:
         """Decode the frames of a video that are shown at given times."""
         frames = self._frames(place)
         numbers = (np.asarray(times) * self.frame_rate + 1e-6).astype(int)
@@ -41,14 +42,14 @@ class TfdsVideos(VideoList):
         decoded = {n: self.frame.decode_example_np(frames[n]) for n in np.unique(numbers)}
         return np.stack([decoded[number] for number in numbers])
 
-    def _frames(self, place):
+    def _frames(self, place: int) -> Sequence[bytes]:
         frames = self.records[int(self.files[place])]["video"]
         if not len(frames):
             raise VideoError(f"record {self.files[place]}: no frame is in it")
         return frames
 
 
-def from_tfds(name, split, frame_rate=25.0):
+def from_tfds(name: str, split: str, frame_rate: float = 25.0) -> TfdsVideos:
     """List the videos of a split of a data set that tensorflow-datasets prepared.
 
     Args:
@@ -63,12 +64,12 @@ def from_tfds(name, split, frame_rate=25.0):
         ValueError: If there is no such data set, or it was not prepared.
         ImportError: If tensorflow-datasets is not installed.
     """
-    tfds = require("tensorflow_datasets", "tfds")
+    tfds: Any = require("tensorflow_datasets", "tfds")
 
     class Encoded(tfds.decode.SkipDecoding):
         """Leaves frames encoded; `SkipDecoding` alone fails on sequences of them."""
 
-        def decode_batch_example_np(self, serialized_example):
+        def decode_batch_example_np(self, serialized_example: Sequence[bytes]) -> Sequence[bytes]:
             return serialized_example
 
     builder, records = open_records("from_tfds", name, split, "videos", {"video": Encoded()})
@@ -83,6 +84,7 @@ def from_tfds(name, split, frame_rate=25.0):
     )
 
 
-def load_tfds(name):
+def load_tfds(name: str) -> tuple[TfdsVideos, TfdsVideos]:
     """Return the training and the test split of a data set, as two `TfdsVideos`."""
-    return tuple(from_tfds(name, split) for split in SPLITS.get(name, ("train", "test")))
+    train, test = (from_tfds(name, split) for split in SPLITS.get(name, ("train", "test")))
+    return train, test
