@@ -1,12 +1,13 @@
 """The dtype policy of the layers that are made meanwhile."""
 
 import contextlib
+from collections.abc import Iterator
 
 import keras
 
 
 @contextlib.contextmanager
-def dtype_policy(policy):
+def dtype_policy(policy: str | keras.DTypePolicy | None) -> Iterator[None]:
     """Create layers with a policy, and restore the previous policy afterwards.
 
     Args:

@@ -34,7 +34,7 @@ print("Predictions:", ", ".join(x.decode() for x in answers["top_class_names"].n
 """
 
 
-def quickstart(output="quickstart", epochs=2):
+def quickstart(output: str | Path = "quickstart", epochs: int = 2) -> dict[str, float]:
     """Run the demo and write its results into a folder.
 
     Args:
@@ -102,15 +102,17 @@ def quickstart(output="quickstart", epochs=2):
     }
 
 
-def _say(number, title):
+def _say(number: int, title: str) -> None:
     print(f"\n{number}/4  {title}\n{'-' * (len(title) + 5)}", flush=True)
 
 
-def _accuracy(model, images, labels):
+def _accuracy(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> float:
     return float(model.evaluate(images, labels, batch_size=200, verbose=0)[1])
 
 
-def _served_difference(folder, requests, expected, output):
+def _served_difference(
+    folder: Path, requests: np.ndarray, expected: np.ndarray, output: Path
+) -> float:
     """Return the largest difference of another process's answers from the expected ones."""
     asked, answered = output / "requests.npy", output / "answers.npy"
     np.save(asked, requests)

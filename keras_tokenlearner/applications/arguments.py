@@ -48,5 +48,23 @@ class ConfigChanges(VisionTransformerFields, X2Plus1DFields, total=False):
     """The arguments of `create_model` that change the config of a model."""
 
 
+class BodyArguments(ConfigChanges, total=False):
+    """The arguments of `create_model` for a model without top, of types that JSON knows."""
+
+    include_preprocessing: bool
+    weights: str | None
+    input_shape: Sequence[int] | None
+    normalization: Normalization | None
+    grid: Sequence[int] | None
+
+
+class BackboneArguments(BodyArguments, total=False):
+    """The arguments of `hub_backbone`."""
+
+    dtype: str | None
+    name: str | None
+    trainable: bool
+
+
 class LoadArguments(GraphArguments, ConfigChanges, total=False):
     """The arguments of `create_model` for a model whose weights are passed apart."""

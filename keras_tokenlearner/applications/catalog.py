@@ -1,13 +1,15 @@
 """The one table of named models. A new variant is a new row."""
 
 from dataclasses import dataclass
+from typing import Unpack
 
 from keras_tokenlearner.models import VisionTransformerConfig, X2Plus1DConfig
+from keras_tokenlearner.models.config_fields import VisionTransformerFields, X2Plus1DFields
 
 # Hidden size, heads and blocks of the sizes: S, B and L from section 3.1 of the paper and the ViT
 # that it follows; Ti and H from DeiT and ViT; SO400M from Alabdulmohsin et al., "Getting ViT in
 # Shape", 2023; nano and pico are ours, for laptops and for tests.
-SIZES = {
+SIZES: dict[str, VisionTransformerFields] = {
     "pico": {"hidden_dim": 32, "num_heads": 2, "num_layers": 2},
     "nano": {
         "hidden_dim": 96,
@@ -26,7 +28,7 @@ SIZES = {
 
 
 # Sizes of X(2+1)D: M is X3D-M's, the default of its config; pico is ours.
-X2PLUS1D_SIZES = {
+X2PLUS1D_SIZES: dict[str, X2Plus1DFields] = {
     "pico": {
         "stem_channels": 8,
         "stage_channels": (8, 16),
@@ -56,19 +58,38 @@ class CatalogEntry:
     input_shape: tuple
 
 
-def _vit(size, patch, input_shape, **changes):
+def _vit(
+    size: str,
+    patch: int,
+    input_shape: tuple[int, ...],
+    **changes: Unpack[VisionTransformerFields],
+) -> CatalogEntry:
     patch_size = (patch, patch) if len(input_shape) == 3 else (2, patch, patch)
-    arguments = {**SIZES[size], "patch_size": patch_size, **changes}
+    arguments: VisionTransformerFields = {**SIZES[size], "patch_size": patch_size, **changes}
     return CatalogEntry(VisionTransformerConfig(**arguments), input_shape)
 
 
-def _learner(size, patch, input_shape, num_tokens, at, **changes):
-    arguments = {"reducer": "token_learner", "num_tokens": num_tokens, "at": at, **changes}
+def _learner(
+    size: str,
+    patch: int,
+    input_shape: tuple[int, ...],
+    num_tokens: int,
+    at: int,
+    /,
+    **changes: Unpack[VisionTransformerFields],
+) -> CatalogEntry:
+    arguments: VisionTransformerFields = {
+        "reducer": "token_learner",
+        "num_tokens": num_tokens,
+        "at": at,
+        **changes,
+    }
     return _vit(size, patch, input_shape, **arguments)
 
 
-def _x2plus1d(size, input_shape, unit="conv2d+conv1d"):
-    return CatalogEntry(X2Plus1DConfig(**X2PLUS1D_SIZES[size], unit=unit), input_shape)
+def _x2plus1d(size: str, input_shape: tuple[int, ...], unit: str = "conv2d+conv1d") -> CatalogEntry:
+    arguments: X2Plus1DFields = {**X2PLUS1D_SIZES[size], "unit": unit}
+    return CatalogEntry(X2Plus1DConfig(**arguments), input_shape)
 
 
 _28 = (28, 28, 1)
@@ -77,7 +98,7 @@ _224 = (224, 224, 3)
 _384 = (384, 384, 3)
 _512 = (512, 512, 3)
 _VIDEO = (32, 224, 224, 3)
-_FUSER = {"fuser": "token_fuser"}
+_FUSER = "token_fuser"
 _CLIP = (8, 32, 32, 3)
 _64_FRAMES = (64, 256, 256, 3)
 
@@ -108,27 +129,29 @@ CATALOG = {
     "tokenlearner_h14_16at16": _learner("H", 14, _224, 16, 16),
     "tokenlearner_so400m14_16at13": _learner("SO400M", 14, _224, 16, 13),
     "tokenlearner_pico8_4at1": _learner("pico", 8, _32, 4, 1),
-    "tokenlearner_pico8_4at1_fuser": _learner("pico", 8, _32, 4, 1, **_FUSER),
+    "tokenlearner_pico8_4at1_fuser": _learner("pico", 8, _32, 4, 1, fuser=_FUSER),
     "tokenlearner_nano4_8at2": _learner("nano", 4, _28, 8, 2, token_attention="mlp"),
     "tokenlearner_s32_8at6": _learner("S", 32, _384, 8, 6),
     "tokenlearner_s32_22_8at11": _learner("S", 32, _384, 8, 11, num_layers=22),
     "tokenlearner_b32_8at6": _learner("B", 32, _384, 8, 6),
     "tokenlearner_b32_20_8at10": _learner("B", 32, _384, 8, 10, num_layers=20),
     "tokenlearner_b16_8at6": _learner("B", 16, _384, 8, 6),
-    "tokenlearner_b16_8at6_fuser": _learner("B", 16, _384, 8, 6, **_FUSER),
+    "tokenlearner_b16_8at6_fuser": _learner("B", 16, _384, 8, 6, fuser=_FUSER),
     "tokenlearner_b16_16at6": _learner("B", 16, _384, 16, 6),
-    "tokenlearner_b16_16at6_fuser": _learner("B", 16, _384, 16, 6, **_FUSER),
+    "tokenlearner_b16_16at6_fuser": _learner("B", 16, _384, 16, 6, fuser=_FUSER),
     "tokenlearner_b16_21_8at10": _learner("B", 16, _384, 8, 10, num_layers=21),
     "tokenlearner_b16_21_16at10": _learner("B", 16, _384, 16, 10, num_layers=21),
     "tokenlearner_l16_16at12": _learner("L", 16, _512, 16, 12),
-    "tokenlearner_l16_16at12_fuser": _learner("L", 16, _512, 16, 12, **_FUSER),
+    "tokenlearner_l16_16at12_fuser": _learner("L", 16, _512, 16, 12, fuser=_FUSER),
     "tokenlearner_l16_8at18": _learner("L", 16, _512, 8, 18),
-    "tokenlearner_l16_8at18_fuser": _learner("L", 16, _512, 8, 18, **_FUSER),
+    "tokenlearner_l16_8at18_fuser": _learner("L", 16, _512, 8, 18, fuser=_FUSER),
     "tokenlearner_l16_30_8at18": _learner("L", 16, _512, 8, 18, num_layers=30),
     "tokenlearner_l16_35_16at12": _learner("L", 16, _512, 16, 12, num_layers=35),
     "tokenlearner_l14_35_16at18": _learner("L", 14, _512, 16, 18, num_layers=35),
     "tokenlearner_l10_35_16at18": _learner("L", 10, _512, 16, 18, num_layers=35),
-    "tokenlearner_l10_35_16at18_fuser": _learner("L", 10, _512, 16, 18, num_layers=35, **_FUSER),
+    "tokenlearner_l10_35_16at18_fuser": _learner(
+        "L", 10, _512, 16, 18, num_layers=35, fuser=_FUSER
+    ),
     "tokenlearner_l8_35_16at18": _learner("L", 8, _512, 16, 18, num_layers=35),
     "vivit_b16": _vit("B", 16, _VIDEO, class_token=True),
     "tokenlearner_vivit_b16_8at6": _learner("B", 16, _VIDEO, 8, 6),
@@ -139,7 +162,7 @@ CATALOG = {
     "tokenlearner_vivit_l14_35_16at18": _learner("L", 14, _VIDEO, 16, 18, num_layers=35),
     "tokenlearner_vivit_l10_35_16at18": _learner("L", 10, _VIDEO, 16, 18, num_layers=35),
     "tokenlearner_vivit_l10_35_16at18_fuser": _learner(
-        "L", 10, _VIDEO, 16, 18, num_layers=35, **_FUSER
+        "L", 10, _VIDEO, 16, 18, num_layers=35, fuser=_FUSER
     ),
     "x2plus1d_pico": _x2plus1d("pico", _CLIP),
     "x2plus1d_m": _x2plus1d("m", _64_FRAMES),

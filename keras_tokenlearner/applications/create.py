@@ -3,7 +3,7 @@ import fnmatch
 import os
 import warnings
 from collections.abc import Sequence
-from typing import TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack, cast
 
 import keras
 
@@ -184,12 +184,14 @@ def create_model(
     if plan is not None:
         plan.check_features()
         plan.check_open(cast(Fields, changes))
-        config = dataclasses.replace(entry.config, **{**_trunk_fields(plan), **changes})
+        of_transformer = cast(VisionTransformerConfig, entry.config)
+        fields_of_plan: dict[str, Any] = {**_trunk_fields(plan), **changes}
+        trunk = dataclasses.replace(of_transformer, **fields_of_plan)
         built = build_model(
-            owner, kind, config, plan, classes=classes, class_names=class_names, **arguments
+            owner, kind, trunk, plan, classes=classes, class_names=class_names, **arguments
         )
     else:
-        config = dataclasses.replace(entry.config, **changes)
+        config = dataclasses.replace(entry.config, **cast(dict[str, Any], changes))
         new_head = include_top and of_weights and classes not in (None, of_weights)
         if class_names is None and stored and include_top and not new_head:
             class_names = stored.class_names

@@ -1,14 +1,16 @@
 """Our models as backbones of keras-hub, the extra `hub`."""
 
 import functools
+from typing import Any, Unpack
 
 import keras
 
 from keras_tokenlearner._extras import require
+from keras_tokenlearner.applications.arguments import BackboneArguments, BodyArguments
 from keras_tokenlearner.applications.create import create_model
 
 
-def hub_backbone(model, **arguments):
+def hub_backbone(model: str, **arguments: Unpack[BackboneArguments]) -> keras.Model:
     """Return a model of the catalogue as a backbone for `keras_hub.models.ImageClassifier`.
 
     It gives the average of the tokens, as (B, 1, 1, C), which the classifier's own pooling leaves
@@ -29,12 +31,19 @@ def hub_backbone(model, **arguments):
 
 
 @functools.cache
-def _hub_backbone_class():
-    keras_hub = require("keras_hub", "hub")
+def _hub_backbone_class() -> type[keras.Model]:
+    keras_hub: Any = require("keras_hub", "hub")
 
     @keras.saving.register_keras_serializable(package="keras_tokenlearner")
     class HubBackbone(keras_hub.models.Backbone):
-        def __init__(self, model, dtype=None, name=None, trainable=True, **arguments):
+        def __init__(
+            self,
+            model: str,
+            dtype: str | None = None,
+            name: str | None = None,
+            trainable: bool = True,
+            **arguments: Unpack[BodyArguments],
+        ) -> None:
             body = create_model(model, include_top=False, pooling="avg", **arguments)
             features = keras.layers.Reshape((1, 1, body.output_shape[-1]), name="features")
             super().__init__(
@@ -46,7 +55,7 @@ def _hub_backbone_class():
             )
             self.model, self.arguments = model, arguments
 
-        def get_config(self):
+        def get_config(self) -> dict:
             without_weights = {key: x for key, x in self.arguments.items() if key != "weights"}
             return {**super().get_config(), "model": self.model, **without_weights}
 

@@ -17,7 +17,7 @@ def costs(
     model: Annotated[str | None, typer.Argument(help="Name of a model.")] = None,
     paper: Annotated[bool, typer.Option(help="Count every row that the paper prints.")] = False,
     format: Annotated[Format, typer.Option(help="How to print the paper's rows.")] = Format.table,
-):
+) -> None:
     """Count multiply-adds, the paper's GFLOPs and parameters from the built graph of a model."""
     if paper:
         _print_paper_costs(format)
@@ -29,7 +29,7 @@ def costs(
         raise typer.BadParameter("name a model (keras-tokenlearner models), or pass --paper")
 
 
-def _print_paper_costs(format):
+def _print_paper_costs(format: Format) -> None:
     from keras_tokenlearner.analysis.paper_costs import COLUMNS, paper_costs
 
     if format is Format.csv:

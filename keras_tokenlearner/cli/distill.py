@@ -20,7 +20,7 @@ def distill(
     epochs: Annotated[int, typer.Option(help="Epochs over the training images.")] = 8,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-):
+) -> None:
     """Make a ViT faster: fit learned tokens into it, distill it, and compare both models.
 
     An interrupted run continues from a backup next to OUTPUT when you repeat the command.

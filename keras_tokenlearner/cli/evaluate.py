@@ -26,7 +26,7 @@ def evaluate(
     real_labels: Annotated[str | None, typer.Option(help="Path of real.json.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of a batch.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-):
+) -> None:
     """Score a model on test images, and its features by least squares on a few training images.
 
     Without --data, the nine data sets of the paper's few-shot experiments; several are averaged.
@@ -66,7 +66,7 @@ def evaluate(
         print(f"{row['data']:32}" + "".join(f"{value:>18}" for value in values))
 
 
-def _cell(name, value):
+def _cell(name: str, value: str | float | None) -> str:
     if value is None:
         return "-"
     if name == "images_per_second":

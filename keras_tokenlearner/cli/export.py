@@ -22,7 +22,7 @@ def export(
         str | None,
         typer.Option(help="Activation of logits: softmax, sigmoid, or linear."),
     ] = None,
-):
+) -> None:
     """Write a SavedModel that takes encoded images, or pixels of any size, or videos."""
     import dataclasses
 

@@ -8,7 +8,7 @@ def models(
     weights: Annotated[
         bool, typer.Option("--weights", help="List published checkpoints instead.")
     ] = False,
-):
+) -> None:
     """List the named models with their default input and included weights."""
     if weights:
         list_weights(pattern)

@@ -17,7 +17,7 @@ def predict(
     classifier_activation: Annotated[
         str | None, typer.Option(help="Activation of logits: softmax or sigmoid.")
     ] = None,
-):
+) -> None:
     """Classify image files: a table, or JSON, and a figure of the attention maps."""
     from keras_tokenlearner.serving import predict
 

@@ -12,7 +12,7 @@ def serve(
     ] = 8081,
     name: Annotated[str | None, typer.Option(help="Name of the model in URLs.")] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Most rows of a batch.")] = 32,
-):
+) -> None:
     """Serve an exported model over HTTP (V1, V2) and gRPC (V2), by default to this machine."""
     from keras_tokenlearner.serving import serve
 

@@ -25,7 +25,7 @@ def train(
     restart: Annotated[
         bool, typer.Option("--restart", help="Delete the backup of an interrupted run first.")
     ] = False,
-):
+) -> None:
     """Train a model by a recipe; an interrupted run continues when you repeat the command.
 
     `train --list` lists the recipes. `train RECIPE --list` prints the requirements, the expected
@@ -52,7 +52,7 @@ def train(
     print(f"test score {score:.2%}; weights and results are in {output}")
 
 
-def find_recipe(recipe):
+def find_recipe(recipe: str) -> type:
     """Return the class that a name means, or `MODULE:CLASS` in the folder that this is run in."""
     from keras_tokenlearner._checks import check_choice
     from keras_tokenlearner.training import RECIPES

@@ -14,9 +14,14 @@ from keras_tokenlearner.layers import (
     TokenLearner,
     VectorAttention,
 )
+from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 
 
-def bottleneck_module(config, input_shape=(64, 8, 8, 432), name="module"):
+def bottleneck_module(
+    config: X2Plus1DConfig,
+    input_shape: tuple[int, ...] = (64, 8, 8, 432),
+    name: str = "module",
+) -> keras.Model:
     """Build the module of a config's `unit` alone, as Tables 11 and 12 measure it.
 
     A module maps a video, (B, T, H, W, C), to one of the same shape; its parts run in order:
@@ -81,7 +86,13 @@ def bottleneck_module(config, input_shape=(64, 8, 8, 432), name="module"):
     return keras.Model(inputs, x, name=name)
 
 
-def convolution(x, channels, kernel_size, name, strides=1):
+def convolution(
+    x: keras.KerasTensor,
+    channels: int,
+    kernel_size: int | tuple[int, ...],
+    name: str,
+    strides: int | tuple[int, ...] = 1,
+) -> keras.KerasTensor:
     """Add a 3-D convolution without bias that keeps the size, except for its strides."""
     return layers.Conv3D(
         channels,
@@ -97,16 +108,22 @@ def convolution(x, channels, kernel_size, name, strides=1):
     )(x)
 
 
-def add_part(config, part, x, name, strides=1):
+def add_part(
+    config: X2Plus1DConfig,
+    part: str,
+    x: keras.KerasTensor,
+    name: str,
+    strides: int | tuple[int, ...] = 1,
+) -> keras.KerasTensor:
     """Add one part of a module to a graph; `strides` is for `conv2d`, which alone has any."""
     channels = x.shape[-1]
     if part == "conv2d":
         return convolution(x, channels, (1, 3, 3), name, strides=strides)
     if part == "conv1d":
         return convolution(x, channels, (3, 1, 1), name)
-    heads = {"num_heads": config.num_heads, "key_dim": config.key_dim}
+    heads, key_dim = config.num_heads, config.key_dim
     if part in ("spatial", "temporal", "joint"):
-        return SpaceTimeAttention(part, **heads, name=name)(x)
+        return SpaceTimeAttention(part, num_heads=heads, key_dim=key_dim, name=name)(x)
     if part == "temporal_vector":
         return SpaceTimeAttention("temporal", attention="vector", name=name)(x)
     if part == "tokenlearner":
@@ -120,7 +137,7 @@ def add_part(config, part, x, name, strides=1):
     elif config.attention == "vector":
         tokens = VectorAttention(use_bias=False, name=f"{name}_attention")(tokens)
     else:
-        tokens = SelfAttention(**heads, name=f"{name}_attention")(tokens)
+        tokens = SelfAttention(heads, key_dim, name=f"{name}_attention")(tokens)
     if part in ("tokenlearner", "fuser"):
         return TokenFuser(mixing="global", norm="none", name=f"{name}_fuser")(tokens, x)
     tokens = layers.Reshape((-1, 1, 1, channels), name=f"{name}_frames")(tokens)

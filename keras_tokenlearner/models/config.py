@@ -204,7 +204,7 @@ class VisionTransformerConfig:
     attention_inner_norm: bool = False
     mlp_inner_norm: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         owner = "VisionTransformerConfig"
         # Checked numbers are returned as Python numbers, which JSON can hold.
         for name in ("hidden_dim", "num_layers", "num_heads", "num_tokens"):
@@ -265,7 +265,7 @@ class VisionTransformerConfig:
                 f"Received: patch_size={self.patch_size}"
             )
 
-    def _set(self, name, value):
+    def _set(self, name: str, value: object) -> None:
         """Set a field, which a frozen dataclass allows in this way alone."""
         object.__setattr__(self, name, value)
 
@@ -334,7 +334,7 @@ class VisionTransformerConfig:
                 f"patch_size={self.patch_size}, over={self.over!r}, rotary={self.rotary!r}"
             )
 
-    def _check_stem(self, owner):
+    def _check_stem(self, owner: str) -> None:
         if self.stem is None:
             return
         stem = check_pairs(owner, "stem", self.stem)
@@ -347,7 +347,7 @@ class VisionTransformerConfig:
                 f"Received: stem={stem}, patch_size={self.patch_size}"
             )
 
-    def _check_head(self, owner):
+    def _check_head(self, owner: str) -> None:
         if self.head_reads == "attention":
             check_heads(owner, self.pooling_num_heads or self.num_heads, self.hidden_dim)
         if self.head_reads not in BESIDE_THE_CLASS_TOKEN:
@@ -365,7 +365,7 @@ class VisionTransformerConfig:
                 f"Received: class_token={self.class_token}, register_tokens={self.register_tokens}"
             )
 
-    def _check_place(self, owner):
+    def _check_place(self, owner: str) -> None:
         if self.at is None:
             return
         self._set("at", check_int(owner, "at", self.at, minimum=0))
@@ -397,7 +397,7 @@ class VisionTransformerConfig:
                 f"block_attention={self.block_attention!r}"
             )
 
-    def _check_fuser(self, owner):
+    def _check_fuser(self, owner: str) -> None:
         if self.fuser is None:
             return
         if self.reducer is None:
@@ -423,7 +423,7 @@ class VisionTransformerConfig:
             )
 
     @property
-    def place(self):
+    def place(self) -> int:
         """Full-token blocks before the reducer, or all of them where there is none."""
         if self.reducer is None:
             return self.num_layers
@@ -445,6 +445,6 @@ class VisionTransformerConfig:
         return self.head_reads in POOLS or (self.head_reads is None and not self.class_token)
 
     @property
-    def num_prefix_tokens(self):
+    def num_prefix_tokens(self) -> int:
         """Tokens before the patch tokens: class token and registers."""
         return int(self.class_token) + self.register_tokens

@@ -75,7 +75,7 @@ class X2Plus1DConfig:
     batch_norm_epsilon: float = 1e-5
     batch_norm_momentum: float = 0.9
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         owner = "X2Plus1DConfig"
         for name in ("num_tokens", "num_heads", "key_dim", "stem_channels", "head_channels"):
             object.__setattr__(self, name, check_int(owner, name, getattr(self, name)))
@@ -92,7 +92,7 @@ class X2Plus1DConfig:
             check_heads(owner, self.num_heads, self.key_dim)
             check_heads(owner, self.num_heads, self.inner_channels[-1])
 
-    def _check_sizes(self, owner, name):
+    def _check_sizes(self, owner: str, name: str) -> None:
         """Check that there is a size for each stage; a list, as JSON has it, becomes a tuple."""
         value = getattr(self, name)
         if not isinstance(value, (tuple, list)) or not value:
@@ -108,7 +108,7 @@ class X2Plus1DConfig:
             )
         object.__setattr__(self, name, value)
 
-    def _check_unit(self, owner):
+    def _check_unit(self, owner: str) -> None:
         if not isinstance(self.unit, str):
             raise ValueError(
                 f"{owner}: `unit` must be parts joined by '+', such as 'conv2d+tokenlearner'. "
@@ -117,7 +117,7 @@ class X2Plus1DConfig:
         for part in self.parts:
             check_choice(owner, "unit", part, PARTS)
 
-    def _check_replaced(self, owner):
+    def _check_replaced(self, owner: str) -> None:
         if self.replaced is None:
             return
         units = range(self.stage_units[-1])
@@ -132,18 +132,18 @@ class X2Plus1DConfig:
             )
 
     @property
-    def _has_heads(self):
+    def _has_heads(self) -> bool:
         over_tokens = {"tokenlearner", "broadcast", "fuser"} & set(self.parts)
         by_name = {"spatial", "temporal", "joint"} & set(self.parts)
         return bool(by_name or (over_tokens and self.attention == "multi_head"))
 
     @property
-    def parts(self):
+    def parts(self) -> tuple[str, ...]:
         """The names of the parts of `unit`, in order."""
         return tuple(self.unit.split("+"))
 
     @property
-    def replaced_units(self):
+    def replaced_units(self) -> tuple[int, ...]:
         """The units of the last stage that have the module `unit`, counted from 0."""
         units = self.stage_units[-1]
         return tuple(range(units))[-3:] if self.replaced is None else self.replaced

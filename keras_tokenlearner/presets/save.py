@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -164,7 +165,7 @@ def _card_data(task: str) -> str:
     return data.to_yaml()
 
 
-def _class_from_preset(cls: type[VisionModel], preset: PresetName, **arguments) -> VisionModel:
+def _class_from_preset(cls: type[VisionModel], preset: PresetName, **arguments: Any) -> VisionModel:
     model = from_preset(preset, **arguments)
     if not isinstance(model, cls):
         raise ValueError(
