@@ -24,7 +24,7 @@ def bottleneck_module(
 ) -> keras.Model:
     """Build the module of a config's `unit` alone, as Tables 11 and 12 measure it.
 
-    A module maps a video, (B, T, H, W, C), to one of the same shape; its parts run in order:
+    A module maps a video, (B, T, H, W, C), to one of the same shape. Its parts run in order:
 
     * `conv2d`: 3x3 convolution of each frame, dense, no bias;
     * `conv1d`: convolution over 3 frames, dense, no bias;
@@ -38,38 +38,40 @@ def bottleneck_module(
 
     "Broadcast" adds the transformed average of a frame to each of its positions.
 
-    The modules of the paper are, Table 11: `joint`, `conv2d+joint`, `tokenlearner`,
-    `conv2d+tokenlearner`; Table 12: `conv2d+conv1d`, `conv2d+mlpmixer`, `conv2d+temporal`,
-    `spatial+temporal`, `conv2d+spatial+temporal`, `spatial+tokenlearner`; Table 13, in its order:
-    `conv2d+temporal`, `conv2d+temporal_vector`, `conv2d+prior_broadcast`, `conv2d+broadcast`,
-    `conv2d+fuser`, and `conv2d+tokenlearner` with either `attention`.
+    The modules of the paper:
+
+    * Table 11: `joint`, `conv2d+joint`, `tokenlearner`, `conv2d+tokenlearner`.
+    * Table 12: `conv2d+conv1d`, `conv2d+mlpmixer`, `conv2d+temporal`, `spatial+temporal`,
+      `conv2d+spatial+temporal`, `spatial+tokenlearner`.
+    * Table 13, in its order: `conv2d+temporal`, `conv2d+temporal_vector`,
+      `conv2d+prior_broadcast`, `conv2d+broadcast`, `conv2d+fuser`, and `conv2d+tokenlearner` with
+      either `attention`.
 
     Choices where the paper is not specific:
 
-    * The `tokenlearner` part is the text to the letter: `alpha` is one 3x3 convolution without
-      LayerNorm, queries, keys and values have as many channels as the input and no bias, M mixes
-      the tokens of all frames, and there is no norm around it. (M has a bias here, 512 weights, and
-      starts at zero, which makes the part the identity.) It has 0.857M weights where the tables
-      print 0.81M: their figure cannot be had from the text.
-    * Table 13 has names only. Its rows without TokenLearner need other tokens: "standard
-      transformer" and "vector transformer" are attention over time at every place, since the
-      first has the accuracy of Table 12's "Conv2D + Temporal transformer"; "broadcasting" and
+    * The `tokenlearner` part follows the text. `alpha` is one 3x3 convolution without LayerNorm.
+      Queries, keys and values have as many channels as the input and no bias. M mixes the tokens of
+      all frames, without norms. Here M has a bias (512 weights) and starts at zero, so the part
+      starts as the identity. It has 0.857M weights. The tables print 0.81M, which the text does not
+      explain.
+    * Table 13 has names only. Its rows without TokenLearner need other tokens. "Standard
+      transformer" and "vector transformer" are attention over time at every position. The first
+      has the accuracy of Table 12's "Conv2D + Temporal transformer". "Broadcasting" and
       "TokenFuser" without TokenLearner take the average of each frame as its one token.
     * MLP-Mixer works on the averages of the frames, which fits the printed cost.
 
     Args:
-        config: An `X2Plus1DConfig`, of which `unit`, `attention`, `num_tokens`, `num_heads` and
-            `key_dim` count.
-        input_shape: `(frames, height, width, channels)`; the default is the size in the paper.
+        config: An `X2Plus1DConfig`. The module uses its `unit`, `attention`, `num_tokens`,
+            `num_heads` and `key_dim`.
+        input_shape: `(frames, height, width, channels)`. Defaults to the size in the paper.
         name: Name of the model.
 
     Returns:
-        A functional `keras.Model` without batch normalisation or activation: in a network they
-        follow every part.
+        A functional `keras.Model` without batch normalisation and activation, which follow every
+        part in a network.
 
     Raises:
-        ValueError: If the input is no video of known sizes, or the heads do not divide its
-            channels.
+        ValueError: If the input is no video of known size, or the heads do not divide its channels.
 
     Example:
 
@@ -115,7 +117,7 @@ def add_part(
     name: str,
     strides: int | tuple[int, ...] = 1,
 ) -> keras.KerasTensor:
-    """Add one part of a module to a graph; `strides` is for `conv2d`, which alone has any."""
+    """Add one part of a module to a graph; `strides` is for `conv2d` only."""
     channels = x.shape[-1]
     if part == "conv2d":
         return convolution(x, channels, (1, 3, 3), name, strides=strides)

@@ -8,17 +8,17 @@ from keras_tokenlearner.layers import TokenLearner
 
 
 def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) -> keras.Model:
-    """Return a model with the weights of another, that learns fewer tokens.
+    """Return a copy of a model that learns fewer tokens.
 
-    A student that `Distiller(budgets=...)` trained serves any of its budgets: the first
-    `num_tokens` of its learned tokens cover the whole image. The new model has weights of its own,
-    and is saved and exported as any other.
+    After `Distiller(budgets=...)`, this makes a model of each budget. The first `num_tokens` of the
+    learned tokens cover the whole image. The new model has its own weights. Save and export it as
+    any other model.
 
     Args:
-        model: A model whose TokenLearners start from the grid, as after
+        model: A model whose TokenLearners start from the grid, for example from
             `retrofit(..., start="grid")`.
-        num_tokens: Integer, tokens of each image or frame, at most as many as the model learns.
-        name: Name of the new model. Defaults to the model's name with `_8tokens` behind it.
+        num_tokens: Integer, tokens of each image or frame, at most as many as `model` learns.
+        name: Name of the new model. Defaults to the name of `model` and, for example, `_8tokens`.
 
     Returns:
         A `keras.Model` of the same inputs and outputs.

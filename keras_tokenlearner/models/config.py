@@ -59,11 +59,11 @@ BOOLEANS = (
 
 @dataclass(frozen=True)
 class VisionTransformerConfig:
-    """Everything that decides the graph of a vision transformer, for images and for videos.
+    """The choices that decide the graph of a vision transformer, for images and for videos.
 
-    Without a `reducer` it is ViT, or ViViT where the patches have three axes. With one it is the
-    paper's model (a): from block `at` on, the blocks run on the reduced tokens. With a `fuser` it
-    is model (b): every block from `at` on is between its own reducer and fuser.
+    Without a `reducer` it is a ViT, or a ViViT if the patches have three axes. With a reducer it is
+    the paper's model (a): from block `at` on, the blocks run on the reduced tokens. With a `fuser`
+    too it is model (b): every block from `at` on is between its own reducer and fuser.
 
     Attributes:
         hidden_dim: Channels of a token (C).
@@ -81,44 +81,44 @@ class VisionTransformerConfig:
         token_pooling: `"mean"` or `"sum"`, the TokenLearner's pooling.
         token_start: `"random"`, or `"grid"`: the maps of `token_attention="mlp"` start as averages
             of the cells of a grid, by a position bias.
-        proportional_attention: Whether blocks behind the reducer weigh a token by the patches that
-            it stands for, in attention. It acts only with a class token or registers.
+        proportional_attention: Whether attention after the reducer weighs a token by the number of
+            patches that it replaces. It acts only with a class token or registers.
         over: `"frame"` or `"space_time"`, the positions of a map of the TokenLearner.
         fuser: `None`, `"token_fuser"`, or an alternative of the paper: `"unpool"`,
             which needs the TokenLearner's maps, and `"reproject"`.
-        fuser_beta: `"linear"` or `"mlp"`, the TokenFuser's beta: the paper's, or the authors'
-            later one.
-        fuser_norm: `"all"`, `"inputs"` or `"none"`, where the TokenFuser normalises: the released
-            code's default, its `use_normalization=False`, or the paper's text.
-        stem: `None`, or the `convs` of a `ConvStem` instead of the patch embedding, whose strides
-            multiply to the patch size; a patch of a video is one frame deep then.
+        fuser_beta: `"linear"` or `"mlp"`, the TokenFuser's beta, of the paper or of the authors'
+            later code.
+        fuser_norm: Norms of the TokenFuser. `"all"` is the released code, `"inputs"` the same with
+            `use_normalization=False`, `"none"` the paper's text.
+        stem: `None`, or the `convs` of a `ConvStem` instead of the patch embedding. The strides
+            multiply to the patch size. Patches of videos must then have one frame.
         embedding_norm: Whether a norm follows the patch embedding, before the positions (AIMv2).
-        positions: Where the learned table of positions starts, `"normal"` or `"sincos"`;
-            `"sequence"` for sines and cosines of the place in the sequence, which no file holds
-            (VideoMAE); `None` for none (DINOv3, V-JEPA 2).
-        rotary: `None`, or the rotation of queries and keys, as in `RotaryPositions`:
-            `"index"` (EVA-02, Perception Encoder, V-JEPA 2), `"centred"` (DINOv3), or
-            `"learned"` frequencies of every head and block (RoPE-ViT).
+        positions: `"normal"` or `"sincos"`, the initial values of the learned table of positions.
+            `"sequence"` for fixed sines and cosines of the index in the sequence (VideoMAE). `None`
+            for no positions (DINOv3, V-JEPA 2).
+        rotary: `None`, or the rotation of queries and keys, as in `RotaryPositions`. `"index"` is
+            for EVA-02, Perception Encoder and V-JEPA 2, `"centred"` for DINOv3. `"learned"` has
+            frequencies of every head and block (RoPE-ViT).
         rotary_theta: Base of the frequencies.
         rotary_layout: `"interleaved"`, `"half"` (DINOv3) or `"tiled"` (V-JEPA 2).
         rotary_order: `"height_first"`, or `"width_first"` (Perception Encoder, RoPE-ViT).
         rotary_offset: Added to each index (Perception Encoder).
         rotary_grid: The grid that indices are scaled to, or `None` (EVA-02: the training grid).
-        rotary_tokens: How learned tokens are rotated: `"none"`, as prefix tokens are, or
-            `"centre_of_mass"`, as if each stood where its map does.
-        class_token: Whether a class token is learned and read by the head, instead of the average.
-        register_tokens: How many register tokens are learned besides.
-        head_reads: `None` for the class token or, without one, the average of the patches; or the
-            tokens next to the class token: `"class_and_registers"`, as in distilled DeiT, whose
-            distillation token is a register, or `"class_and_average"`, as in DINOv2's classifiers;
-            or `"average"`, `"max"` or `"attention"` (SigLIP, Perception Encoder) of the patches.
-        pool_prefix: Whether average, maximum or attention take in the class token and registers.
-        pooling_num_heads: Heads of the attention that pools; `None` for `num_heads`.
-        pooling_mlp_dim: Hidden units of the MLP behind it; `None` for `mlp_dim`, 0 for no MLP.
-        final_norm: Where the last norm stands: `"tokens"`, before the pooling, `"pooled"`, after
-            it (timm's `fc_norm`), or `None` for no such norm.
-        final_norm_epsilon: Of this norm; `None` for `layer_norm_epsilon`. VideoMAE has 1e-5 and
-            1e-12.
+        rotary_tokens: Rotation of learned tokens: `"none"`, or `"centre_of_mass"`, by the centre of
+            mass of the token's map.
+        class_token: Whether a class token is learned, which the head reads instead of the average.
+        register_tokens: Number of learned register tokens.
+        head_reads: Input of the head. `None` is the class token, or without one the average of the
+            patches. `"class_and_registers"` is for distilled DeiT, whose distillation token is a
+            register. `"class_and_average"` is for DINOv2's classifiers. `"average"`, `"max"` and
+            `"attention"` (SigLIP, Perception Encoder) pool the patches.
+        pool_prefix: Whether average, maximum or attention pool the prefix tokens too.
+        pooling_num_heads: Heads of the attention pooling; `None` for `num_heads`.
+        pooling_mlp_dim: Hidden units of its MLP; `None` for `mlp_dim`, 0 for no MLP.
+        final_norm: Place of the last norm: `"tokens"`, before the pooling, or `"pooled"`, after it
+            (timm's `fc_norm`). `None` for no last norm.
+        final_norm_epsilon: Epsilon of the last norm; `None` for `layer_norm_epsilon`. VideoMAE has
+            1e-5 here, and 1e-12 in other norms.
         pre_logits: Units of a dense layer with tanh before the head, as in the first ViTs, or
             `None`.
         head_bias: Whether the head has a bias.
@@ -127,21 +127,20 @@ class VisionTransformerConfig:
         dropout_rate: Rate after the embedding, the attentions and the MLPs.
         attention_dropout_rate: Rate on attention weights.
         drop_path_rate: Rate of the last block; it grows linearly from 0 at the first.
-        layer_scale: Where LayerScale factors start, or `None` for no LayerScale.
-        activation: Of the MLPs and between the TokenLearner's convolutions.
-        layer_norm_epsilon: Of every norm.
-        norm: `"layer_norm"` or `"rms_norm"` (AIMv2), the kind of the norms of the plain ViT;
-            reducers and fusers have LayerNorms.
+        layer_scale: Initial value of the LayerScale factors, or `None` for no LayerScale.
+        activation: Activation of the MLPs and between the TokenLearner's convolutions.
+        layer_norm_epsilon: Epsilon of every norm.
+        norm: `"layer_norm"` or `"rms_norm"` (AIMv2), the norms of the plain ViT. Reducers and
+            fusers have LayerNorms.
         qk_norm: Whether each head's queries and keys are normalised.
-        qkv_bias: `"all"`, `"query_value"` (EVA-02) or `"none"`: which of the projections to
-            queries, keys and values have a bias.
+        qkv_bias: `"all"`, `"query_value"` (EVA-02) or `"none"`, the projections with a bias.
         attention_bias: Whether the output projections of the attentions have a bias.
         mlp_bias: Whether the MLPs have biases.
         attention_inner_norm: Whether a norm precedes these output projections (BEiT-3).
         mlp_inner_norm: Whether a norm precedes the MLPs' last dense layer (EVA-02).
 
     Raises:
-        ValueError: If a value is out of range or two of them contradict each other.
+        ValueError: If a value is out of range, or two values contradict each other.
 
     Example:
 

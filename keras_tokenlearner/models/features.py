@@ -11,11 +11,11 @@ from keras_tokenlearner.models.vision_transformer import VisionTransformer
 def feature_extractor(
     model: VisionTransformer, blocks: Sequence[int], normalize: bool = False
 ) -> keras.Model:
-    """Return a model that gives the tokens behind some blocks, on the grid of the patches.
+    """Return a model of the tokens after some blocks, on the grid of the patches.
 
-    It shares layers and weights with `model`. Class token and registers are left out. Behind a
-    TokenFuser all positions have tokens again. Learned tokens have no grid: behind a
-    TokenLearner they come as (B, S, C), of every frame in turn for videos.
+    It shares layers and weights with `model`. Class token and registers are left out. After a
+    TokenFuser, all positions have tokens again. Learned tokens have no grid. After a TokenLearner,
+    they have shape (B, S, C), frame after frame for videos.
 
     Args:
         model: A `VisionTransformer`, with or without top.
@@ -23,8 +23,8 @@ def feature_extractor(
         normalize: Boolean, whether the model's last LayerNorm follows each block.
 
     Returns:
-        A `keras.Model` whose outputs are a dictionary from `"block_5"` to features of shape
-        (B, H, W, C), (B, T, H, W, C) for videos, or (B, S, C).
+        A `keras.Model`. Its outputs are a dictionary from names such as `"block_5"` to features.
+        Their shape is (B, H, W, C), (B, T, H, W, C) for videos, or (B, S, C).
 
     Raises:
         ValueError: If the model is of another class or has no such block.

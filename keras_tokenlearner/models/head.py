@@ -11,10 +11,10 @@ def has_head(model: keras.Model) -> bool:
 
 
 def before_head(model: keras.Model) -> keras.Model:
-    """Return the part of a model that gives the input of its head; all of one without a head."""
+    """Return the part of a model before its head, or the whole model without a head."""
     return keras.Model(model.input, model.get_layer(HEAD).input) if has_head(model) else model
 
 
 def before_softmax(model: keras.Model) -> keras.Model:
-    """Return the part of a model that gives its head's logits; all of one without a head."""
+    """Return the part of a model up to its logits, or the whole model without a head."""
     return keras.Model(model.input, model.get_layer(HEAD).output) if has_head(model) else model

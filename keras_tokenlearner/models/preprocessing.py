@@ -11,7 +11,7 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
 
 
 class PreprocessingFields(TypedDict):
-    """The fields of a `Preprocessing`, as JSON holds them."""
+    """The fields of a `Preprocessing` as JSON values."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -23,22 +23,22 @@ class PreprocessingFields(TypedDict):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pictures become the input of a model, as its weights were trained and evaluated.
+    """The rule from image files to the input of a model, as in its training and evaluation.
 
     The host resizes and crops. The model then computes `(pixel / 255 - mean) / std` itself, unless
     it was built with `include_preprocessing=False`.
 
     Attributes:
-        mean: Mean of each channel, of pixels in [0, 1]; one number applies to all channels.
+        mean: Mean of each channel, of pixels in [0, 1]. One number applies to all channels.
         std: Standard deviation of each channel, of pixels in [0, 1].
         size: `(height, width)` that the weights were evaluated at; `None` for the model's input.
-        resize_mode: `"shortest"` resizes the shortest edge and crops the centre, `"squash"` resizes
-            both edges to the input, `"longest"` resizes the longest edge and pads.
+        resize_mode: `"shortest"` resizes the shortest edge and crops the centre. `"squash"` resizes
+            both edges to the input. `"longest"` resizes the longest edge and pads.
         interpolation: `"bilinear"`, `"bicubic"`, `"nearest"` or `"lanczos"`, antialiased.
         crop_fraction: Part of the resized edge that the centre crop keeps, in (0, 1].
 
     Raises:
-        ValueError: If a value is out of range or two of them contradict each other.
+        ValueError: If a value is out of range, or two values contradict each other.
 
     Example:
 
@@ -86,7 +86,7 @@ class Preprocessing:
 
     @property
     def has_default_resize(self) -> bool:
-        """Whether images are resized as in our training: the largest central part, bilinearly."""
+        """Whether the largest central part is resized bilinearly, as in training."""
         resize = self.resize_mode, self.interpolation, self.crop_fraction
         return resize == ("shortest", "bilinear", 1.0)
 
@@ -95,7 +95,7 @@ class Preprocessing:
         return cast(PreprocessingFields, asdict(self))
 
     def check_channels(self, channels: int) -> None:
-        """Raise `ValueError` if mean and std are not for so many channels."""
+        """Raise `ValueError` if mean and std are for another number of channels."""
         counts = {len(self.mean), len(self.std)}
         if not counts <= {1, channels}:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Where models (a) and (b) of Figure 3 differ from ViT: fewer tokens, and all of them again."""
+"""The parts of models (a) and (b) of Figure 3: reducing the tokens, and restoring them."""
 
 from typing import TypeAlias, cast
 
@@ -25,10 +25,10 @@ Grid: TypeAlias = tuple[int, ...]
 def reduce_tokens(
     config: VisionTransformerConfig, grid: Grid, x: keras.KerasTensor
 ) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
-    """Reduce the tokens of the patches, as model (a) does once; prefix tokens stay as they are.
+    """Reduce the tokens of the patches, as model (a) does once. Prefix tokens stay unchanged.
 
     Returns:
-        The tokens, and the table by which later blocks rotate them, if they do.
+        The tokens, and the rotary table of later blocks or `None`.
     """
     prefix = config.num_prefix_tokens
     tokens, _, table = _reduced(config, grid, x[:, prefix:] if prefix else x)
@@ -43,7 +43,7 @@ def _reduced(
     patches: keras.KerasTensor,
     index: int | None = None,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor | None, keras.KerasTensor | None]:
-    """Return few tokens of (B, N, C); their maps and their table where something reads them."""
+    """Return the reduced tokens of (B, N, C), their maps and their rotary table, if needed."""
     reducer, centred = _reducer(config, grid, index), config.rotary_tokens == "centre_of_mass"
     if config.fuser != "unpool" and not centred:
         return reducer(patches), None, None
@@ -59,7 +59,7 @@ def reduce_and_fuse(
     block: layers.Layer,
     x: keras.KerasTensor,
 ) -> keras.KerasTensor:
-    """Run block `index` on reduced tokens and write them back: one layer of model (b)."""
+    """Reduce the tokens, run block `index`, and restore all tokens: one layer of model (b)."""
     prefix = config.num_prefix_tokens
     patches = x[:, prefix:] if prefix else x
     name = names.numbered(cast(str, config.fuser), index)
@@ -97,7 +97,7 @@ def before_reducer(owner: str, model: keras.Model) -> keras.Model:
     """Return the part of a model up to the input of its first reducer, including prefix tokens.
 
     Raises:
-        ValueError: If the model has no reducer; `owner` is who asks.
+        ValueError: If the model has no reducer. The message starts with `owner`.
     """
     trunk = None
     for layer in model.layers:
@@ -113,7 +113,7 @@ def before_reducer(owner: str, model: keras.Model) -> keras.Model:
 
 
 def _reducer(config: VisionTransformerConfig, grid: Grid, index: int | None = None) -> layers.Layer:
-    """Return the layer that leaves few tokens of (B, N, C)."""
+    """Return the layer that reduces the tokens of (B, N, C)."""
     kind = cast(str, config.reducer)
     name = names.numbered(kind, index)
     if kind == "token_learner":

@@ -15,7 +15,7 @@ class Rotations:
 
     Args:
         config: A `VisionTransformerConfig`.
-        patches: Embedded patches, (B, H, W, C) or (B, T, H, W, C), whose grid counts.
+        patches: Embedded patches, (B, H, W, C) or (B, T, H, W, C). Only their grid is used.
     """
 
     def __init__(self, config: VisionTransformerConfig, patches: keras.KerasTensor) -> None:

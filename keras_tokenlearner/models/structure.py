@@ -33,7 +33,7 @@ _PLAIN = (
 
 
 class Structure:
-    """The parts of a vision transformer, with our head or one of the user.
+    """The parts of a vision transformer, with the head of the package or a custom one.
 
     Args:
         owner: Name of the function that the user called, for error messages.
@@ -91,7 +91,7 @@ class Structure:
         self.config = model.config if _is_trunk(model) else self._config(found)
 
     def _config(self, found: set[str]) -> VisionTransformerConfig:
-        """Return the config that the layers of a plain ViT tell."""
+        """Return the config of a plain ViT, read from its layers."""
         block, embedding = self.block, self.model.get_layer(names.EMBEDDING)
         registers = names.REGISTER_TOKENS in found
         stem = embedding.convs if isinstance(embedding, ConvStem) else None
@@ -172,7 +172,7 @@ class Structure:
         return {path: keras.ops.convert_to_numpy(v) for path, v in self.variables.items()}
 
     def settings(self) -> dict[str, str | float | None]:
-        """Return the fields of the config that no weight shows and that sources differ in."""
+        """Return the config fields that differ between sources and are not visible in weights."""
         settings = {
             "activation": cast(str, activations.serialize(self.block.activation)),
             "layer_norm_epsilon": self.block.layer_norm_epsilon,

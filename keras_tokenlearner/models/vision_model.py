@@ -28,7 +28,7 @@ class VisionModel(keras.Model):
         config: The dataclass that decides the graph.
         include_top: Whether the classifier is part of the model.
         include_preprocessing: Whether the model takes pixels in [0, 255].
-        pooling: Without top, how the features are pooled, or `None`.
+        pooling: Pooling of the features without top, or `None`.
         classes: Classes of the top; `None` without it.
         classifier_activation: Activation of the top; `None` for logits.
         preprocessing: The `Preprocessing` of the weights.
@@ -145,7 +145,7 @@ def input_of(
     input_shape: Sequence[int] | None,
     input_tensor: keras.KerasTensor | None,
 ) -> keras.KerasTensor:
-    """Return the input to build a graph on, once its shape has the axes and is known."""
+    """Return the input to build a graph on, after a check of its shape."""
     check_channels_last(owner)
     if input_tensor is not None:
         shape = tuple(input_tensor.shape[1:])

@@ -37,30 +37,30 @@ POOLINGS = ("avg", "max", "token", "head")
 class VisionTransformer(VisionModel):
     """A ViT or ViViT, with or without TokenLearner, as a functional `keras.Model`.
 
-    The graph is embedding, positions, blocks, norm, head, with a reducer and fusers where the
-    config has them (Figure 3 of the paper). Positions are added once, before the first block, or
-    rotate queries and keys in every block on the patches.
+    The graph is embedding, positions, blocks, norm and head. The config can add a reducer and
+    fusers (Figure 3 of the paper). Positions are added before the first block, or rotate queries
+    and keys in every block on the patches.
 
     Args:
         config: A `VisionTransformerConfig`.
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for
             patches of three axes. Not needed with an `input_tensor`.
-        input_tensor: A `keras.Input` to build on, in place of an input of its own.
+        input_tensor: A `keras.Input` to build on, instead of a new input.
         include_top: Boolean, whether the classifier is part of the model.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
             them itself.
-        pooling: Without top: `None` for the tokens, (B, tokens, C); `"avg"` or `"max"` of the
-            patches, `"token"` for the class token, or `"head"` for the inputs of the head, by the
+        pooling: Output without top. `None` is the tokens, (B, tokens, C). `"avg"` and `"max"` pool
+            the patches. `"token"` is the class token. `"head"` is the input of the head, by the
             config's `head_reads`, `final_norm` and `pre_logits`.
         classes: Integer, classes of the top.
         classifier_activation: Activation of the top; `None` gives logits.
-        preprocessing: A `Preprocessing`; by default pixels are scaled to [-1, 1].
+        preprocessing: A `Preprocessing`. Defaults to a scaling of pixels to [-1, 1].
         class_names: Names of the classes in their order, or `None`.
-        dtype: Dtype policy of the layers; by default the global one.
+        dtype: Dtype policy of the layers. Defaults to the global one.
         name: Name of the model.
 
     Raises:
-        ValueError: If input, patches and config do not fit each other.
+        ValueError: If input shape, patches and config contradict each other.
 
     Example:
 
@@ -71,8 +71,8 @@ class VisionTransformer(VisionModel):
     >>> model.output_shape, len(model.blocks), model.head.units
     ((None, 10), 2, 10)
 
-    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021; Arnab et al., "ViViT: A
-    Video Vision Transformer", 2021; Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021. Arnab et al., "ViViT: A
+    Video Vision Transformer", 2021. Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for
     Images and Videos?", 2021.
     """
 

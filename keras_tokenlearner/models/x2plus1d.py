@@ -22,40 +22,42 @@ from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 class X2Plus1D(VisionModel):
     """An X(2+1)D video network, with or without TokenLearner, as a functional `keras.Model`.
 
-    It is X3D-M with the changes that section 6.1 of the paper names: every 3-D convolution is a
-    2-D and a 1-D one, squeeze-and-excitation is removed, ReLU replaces swish. A unit is an
-    expanding 1x1x1 convolution, a module, a projecting 1x1x1 convolution and a shortcut; batch
-    normalisation and ReLU follow every convolution and every part of a module, but after the
-    projection ReLU follows the sum. The module is `conv2d+conv1d`, and `config.unit` in some units
-    of the last stage. The authors released no code. That the convolutions are dense, where X3D's
-    are by channel, is inferred from the paper's costs: so 527 GFLOPs are counted for the printed
-    532 of the backbone.
+    It is X3D-M with the changes of section 6.1 of the paper. A 2-D and a 1-D convolution replace
+    every 3-D one, squeeze-and-excitation is removed, and ReLU replaces swish.
 
-    Every stage halves height and width in its first unit, by the 3x3 convolution, or by the
-    expanding one where the unit's module does not begin with `conv2d`. All frames are kept. The
-    last normalisation of a unit starts at zero, so that the unit starts as its shortcut. With a
-    `tokenlearner`, `fuser`, `mlpmixer` or `prior_broadcast` the weights depend on the number of
+    A unit is an expanding 1x1x1 convolution, a module, a projecting 1x1x1 convolution and a
+    shortcut. Batch normalisation and ReLU follow every convolution and every part of a module.
+    After the projection, ReLU follows the sum. The module is `conv2d+conv1d`, and `config.unit` in
+    some units of the last stage.
+
+    The authors released no code. Our convolutions are dense, while X3D's are depthwise. We infer
+    this from the paper's costs: 527 GFLOPs are counted, and 532 are printed for the backbone.
+
+    Every stage halves height and width in the 3x3 convolution of its first unit. If the module of
+    this unit does not begin with `conv2d`, the expanding convolution halves them. All frames are
+    kept. The last normalisation of a unit starts at zero, so the unit starts as its shortcut. With
+    `tokenlearner`, `fuser`, `mlpmixer` or `prior_broadcast`, the weights depend on the number of
     frames.
 
     Args:
         config: An `X2Plus1DConfig`.
         input_shape: `(frames, height, width, channels)`. Not needed with an `input_tensor`.
-        input_tensor: A `keras.Input` to build on, in place of an input of its own.
-        include_top: Boolean, whether the classifier is part of the model, and the layer of
-            `head_channels` before it.
+        input_tensor: A `keras.Input` to build on, instead of a new input.
+        include_top: Boolean, whether the model has the classifier and the layer of `head_channels`
+            before it.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
             them itself.
-        pooling: Without top: `None` for the features of every place,
-            (B, T, H, W, inner channels of the last stage), `"avg"` or `"max"`.
+        pooling: Output without top. `None` is the features of every position,
+            (B, T, H, W, inner channels of the last stage). `"avg"` and `"max"` pool them.
         classes: Integer, classes of the top.
         classifier_activation: Activation of the top; `None` gives logits.
-        preprocessing: A `Preprocessing`; by default pixels are scaled to [-1, 1].
+        preprocessing: A `Preprocessing`. Defaults to a scaling of pixels to [-1, 1].
         class_names: Names of the classes in their order, or `None`.
-        dtype: Dtype policy of the layers; by default the global one.
+        dtype: Dtype policy of the layers. Defaults to the global one.
         name: Name of the model.
 
     Raises:
-        ValueError: If input and config do not fit each other.
+        ValueError: If input shape and config contradict each other.
 
     Example:
 
@@ -71,7 +73,7 @@ class X2Plus1D(VisionModel):
     (None, 10)
 
     Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
-    2021, section 6, after Feichtenhofer, "X3D: Expanding Architectures for Efficient Video
+    2021, section 6. After: Feichtenhofer, "X3D: Expanding Architectures for Efficient Video
     Recognition", 2020.
     """
 

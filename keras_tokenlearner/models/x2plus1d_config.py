@@ -25,34 +25,33 @@ PARTS = (
 
 @dataclass(frozen=True)
 class X2Plus1DConfig:
-    """Everything that decides the graph of an X(2+1)D network and of its bottleneck modules.
+    """The choices that decide the graph of an X(2+1)D network and of its bottleneck modules.
 
-    The defaults are X(2+1)D-M, the sizes of X3D-M. With another `unit` some units of the last
-    stage have that module in place of the two convolutions (Figure 9 of the paper).
+    The defaults are X(2+1)D-M, the sizes of X3D-M. With another `unit`, some units of the last
+    stage have this module instead of the two convolutions (Figure 9 of the paper).
 
     Attributes:
-        unit: The module of the replaced units: parts joined by `"+"`, which
-            `keras_tokenlearner.models.bottleneck_module` explains, such as
-            `"conv2d+tokenlearner"`, the paper's final one.
-        replaced: Which units of the last stage have it, counted from 0; `None` for the last
-            three. The paper does not say which, but its costs fit three of seven.
+        unit: The module of the replaced units: parts joined by `"+"`. The paper's final module is
+            `"conv2d+tokenlearner"`. See `keras_tokenlearner.models.bottleneck_module`.
+        replaced: Units of the last stage with this module, counted from 0; `None` for the last
+            three. The paper does not state them, but its costs fit three of seven.
         attention: `"vector"` or `"multi_head"`, between the tokens of the parts `tokenlearner`,
             `broadcast` and `fuser`.
         num_tokens: Tokens of each frame (S) of `tokenlearner`.
         num_heads: Heads of multi-head attention; they must divide `key_dim` and the channels
             inside the units of the last stage.
-        key_dim: Channels of its queries, all heads together.
+        key_dim: Channels of the queries of multi-head attention, all heads together.
         stem_channels: Channels after the stem.
-        stage_channels: Channels that the units of each stage give.
-        inner_channels: Channels inside them, between the 1x1x1 convolutions.
+        stage_channels: Output channels of the units of each stage.
+        inner_channels: Channels inside the units of each stage, between the 1x1x1 convolutions.
         stage_units: Units of each stage.
         head_channels: Channels of the layer between the average and the classifier.
         dropout_rate: Rate before the classifier.
-        batch_norm_epsilon: Of every batch normalisation.
-        batch_norm_momentum: Of every batch normalisation.
+        batch_norm_epsilon: Epsilon of every batch normalisation.
+        batch_norm_momentum: Momentum of every batch normalisation.
 
     Raises:
-        ValueError: If a value is out of range or two of them contradict each other.
+        ValueError: If a value is out of range, or two values contradict each other.
 
     Example:
 
