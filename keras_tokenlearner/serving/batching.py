@@ -12,18 +12,18 @@ Item: TypeAlias = tuple[Key, Row, float, asyncio.Future[Answer]]
 
 
 class Batcher(Generic[Key, Row, Answer]):
-    """Answers rows that come one by one in batches, one batch at a time.
+    """Answers single rows in batches, one batch at a time.
 
-    While the model works on a batch, rows that come wait, and go together next. So nothing waits
-    where there is nothing to wait for, and the busier the server, the larger its batches. A batch
-    that fails is tried again row by row, so that a bad row fails alone.
+    Rows that arrive while the model works on a batch wait, and form the next batch. An idle server
+    therefore never waits, and a busy one has larger batches. A batch that fails is tried again row
+    by row, so a bad row fails alone.
 
     Args:
-        function: Called in a thread of its own as `function(key, rows)`; gives an answer for each
-            of the rows.
+        function: Called in its own thread as `function(key, rows)`. Returns one answer for each
+            row.
         max_rows: Integer, rows of the largest batch.
-        max_weight: Number, the largest sum of the weights of the rows of a batch. A row that alone
-            is heavier makes a batch of its own.
+        max_weight: Number, the largest sum of the weights of the rows of a batch. A heavier row
+            makes its own batch.
 
     Example:
 

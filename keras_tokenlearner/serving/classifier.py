@@ -16,25 +16,24 @@ ACTIVATIONS = ("softmax", "sigmoid", "linear")
 def classifier_activation_of(
     owner: str, model: keras.Model, classifier_activation: str | None = None
 ) -> tuple[str, bool]:
-    """Return the activation of a model's answers, and whether it is still to be applied.
+    """Return the activation of a model's outputs, and whether it is still to be applied.
 
     A model that ends in a softmax or a sigmoid returns probabilities. A model that ends in a dense
-    layer returns logits. It does not state whether its classes exclude each other, so the caller
-    has to.
+    layer returns logits. The caller must then state whether classes exclude each other.
 
     Args:
         owner: Name of the function that the user called, for error messages.
         model: A `keras.Model` with one output.
-        classifier_activation: `"softmax"` for logits of exclusive classes, `"sigmoid"` for logits
-            of several classes per image, `"linear"` for features, `None` for the model's own
-            activation.
+        classifier_activation: `"softmax"` for logits of exclusive classes. `"sigmoid"` for logits
+            of several classes per image. `"linear"` for features. `None` for the activation that
+            the model ends in.
 
     Returns:
         `"softmax"`, `"sigmoid"`, or `"linear"` for features, and a boolean.
 
     Raises:
-        ValueError: If the outputs are logits and no activation is passed, or the model ends in
-            another than the one passed.
+        ValueError: If the outputs are logits and no activation is passed. Also if the model ends in
+            another activation.
 
     Example:
 

@@ -1,7 +1,7 @@
-"""Bytes of image files become pixels inside a SavedModel, by the rule of `data/decoding.py`.
+"""Decoding of image files inside a SavedModel, by the rule of `data/decoding.py`.
 
-TensorFlow decodes the pixels. The graph reads the parts that it skips from the bytes: Exif's
-orientation, transparent colours and the first frame of GIF, palettes of BMP.
+TensorFlow decodes the pixels. The graph itself reads the parts that TensorFlow skips. They are
+Exif's orientation, transparent colours and the first frame of GIF, and palettes of BMP.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,8 @@ _EXIF = b"Exif\x00\x00"
 def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
     """Decode the bytes of a JPEG, PNG, GIF, BMP or WebP file, as `data.decode_image` does.
 
-    The pixels are the same, apart from BMP files of 1, 4 or 16 bits a pixel or with run-length
-    coding, which TensorFlow refuses.
-    All frames of an animated WebP file are decoded before the first is taken.
+    The pixels are equal. TensorFlow refuses BMP files of 1, 4 or 16 bits per pixel or with
+    run-length coding. It decodes all frames of an animated WebP file before the first is taken.
 
     Args:
         content: Tensor of type string and shape ().
@@ -31,7 +30,7 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
         Tensor of type uint8 and shape (height, width, channels).
 
     Raises:
-        tf.errors.InvalidArgumentError: When it runs, if the file cannot be read.
+        tf.errors.InvalidArgumentError: If the file cannot be read, when the graph runs.
     """
     tf = require("tensorflow", "tensorflow")
     # Zeros after the end, so that reading past it finds nothing.

@@ -59,57 +59,57 @@ def export(
 ) -> Path:
     """Export an image or video model as a SavedModel that takes files or pixels of any size.
 
-    The model must take pixels in [0, 255], as those with `include_preprocessing=True` do. Your own
-    model on one of our backbones works too, for example with a new dense layer. Decoding, resizing
-    and cropping become part of the SavedModel, which needs neither Keras nor this package to run.
-    Its signatures, for images:
+    The model must take pixels in [0, 255], as with `include_preprocessing=True`. A custom model on
+    a backbone of this package works too, for example with a new dense layer. Decoding, resizing
+    and cropping become part of the SavedModel. It needs neither Keras nor this package to run.
 
-    * `serving_default` and `encoded`: bytes of JPEG, PNG, GIF, BMP or WebP files, (B,);
-    * `images`: uint8 pixels of any height and width, (B, height, width, channels);
-    * `pixels`: float pixels of the model's own size, (B, height, width, channels);
-    * `serve`: float pixels of the model's own size, (B, height, width, channels), answered with
-      the plain outputs of the model;
+    Signatures for images:
 
-    and for videos:
+    * `serving_default` and `encoded`: bytes of JPEG, PNG, GIF, BMP or WebP files, (B,).
+    * `images`: uint8 pixels of any height and width, (B, height, width, channels).
+    * `pixels`: float pixels of the model's input size, (B, height, width, channels).
+    * `serve`: the same inputs as `pixels`. It returns the plain outputs of the model.
 
-    * `serving_default` and `encoded`: bytes of the frames as image files, (B, frames), and
-    * `clips`: uint8 pixels of any size, (B, frames, height, width, channels), of both of which as
-      many frames as the model takes are chosen evenly;
-    * `clips_at_rate`, with a `frame_step`: the same with a `frame_rate`, (B,), of which frames are
-      chosen as far apart as in training, from the middle;
-    * `pixels`: float pixels of the model's own size, (B, frames, height, width, channels);
-    * `serve`: float pixels of the model's own size.
+    Signatures for videos:
 
-    All but `serve` answer a classifier's `probabilities`, `top_classes`, `top_probabilities` and,
-    where the classes have names, `top_class_names`; a model without top answers `features`. A
-    classifier is a model that ends in a softmax, a sigmoid or a dense layer.
+    * `serving_default` and `encoded`: bytes of the frames as image files, (B, frames). As many
+      frames as the model takes are chosen evenly.
+    * `clips`: uint8 pixels of any size, (B, frames, height, width, channels). Frames are chosen
+      evenly too.
+    * `clips_at_rate`, with a `frame_step`: the inputs of `clips` and a `frame_rate`, (B,). Frames
+      are chosen from the middle, with the time steps of training.
+    * `pixels`: float pixels of the model's input size, (B, frames, height, width, channels).
+    * `serve`: the same inputs as `pixels`. It returns the plain outputs of the model.
 
-    Keras writes SavedModels from TensorFlow and JAX. From torch the model goes through a `.keras`
-    file to another process on TensorFlow, which gives the same answers to 1e-5.
+    For a classifier, all except `serve` return `probabilities`, `top_classes` and
+    `top_probabilities`, and `top_class_names` if the classes have names. A model without top
+    returns `features`. A classifier is a model that ends in a softmax, a sigmoid or a dense layer.
+
+    Keras writes SavedModels on TensorFlow and JAX. On torch, a second process on TensorFlow loads
+    the model from a `.keras` file and exports it. Its outputs are equal to 1e-5.
 
     Args:
         model: A functional `keras.Model` with one image or video as input.
-        path: Folder of the versions of this model, as servers watch it; the SavedModel becomes
-            its next version, `path/1` at first. It appears there whole.
+        path: Folder of the versions of this model, which servers watch. The SavedModel becomes the
+            next version, at first `path/1`. It appears there when it is complete.
         class_names: Names of the classes, in their order. Defaults to the model's `class_names`.
-        top_k: Integer, how many of the likeliest classes to answer.
-        maps: Boolean, whether to answer also `token_maps` of the first TokenLearner, (B, H, W, S),
-            or (B, T, H, W, S) for videos.
-        frame_step: Of a model of videos: seconds between two frames of the clips that it was
-            trained with, which is the stride of `VideoBatches` over its frame rate.
-        provenance: Dictionary for JSON: the origin of the weights.
-        classifier_activation: Of a model that ends in logits: `"softmax"` if an image has one
-            class, `"sigmoid"` if it has several, `"linear"` if the outputs are features.
+        top_k: Integer, number of the most probable classes to return.
+        maps: Boolean, whether to return `token_maps` of the first TokenLearner too. Their shape is
+            (B, H, W, S), or (B, T, H, W, S) for videos.
+        frame_step: For video models: seconds between two frames of a training clip. It is the
+            stride of `VideoBatches` divided by the frame rate.
+        provenance: Dictionary of JSON values, the origin of the weights.
+        classifier_activation: For a model that ends in logits: `"softmax"` if an image has one
+            class, `"sigmoid"` if it has several, `"linear"` for features.
 
     Returns:
-        The `pathlib.Path` of the version that was written. Class names, input shape, preprocessing,
-        provenance, a hash of the weights and versions are in
-        `assets.extra/keras_tokenlearner.json`.
+        The `pathlib.Path` of the new version. Its file `assets.extra/keras_tokenlearner.json` holds
+        class names, input shape, preprocessing, provenance, versions and a hash of the weights.
 
     Raises:
-        ValueError: If the model does not take one image or video of known size, in [0, 255], it
-            ends in logits and no activation is passed, the names are not as many as the classes,
-            or maps are wanted of a model without TokenLearner.
+        ValueError: If the model does not take one image or video of known size, in [0, 255]. If it
+            ends in logits and no activation is passed. If the number of names differs from the
+            number of classes. If maps are requested for a model without TokenLearner.
         ImportError: If TensorFlow, the extra `tensorflow`, is not installed.
 
     Example::
@@ -135,7 +135,7 @@ def export(
 
 
 def is_version(name: str) -> bool:
-    """Return whether servers take a folder of this name for a version of a model.
+    """Return whether servers treat a folder of this name as a version of a model.
 
     Example:
 
@@ -146,7 +146,7 @@ def is_version(name: str) -> bool:
 
 
 def newest_version(path: Path) -> Path | None:
-    """Return the folder of the newest whole version of an exported model, or `None`.
+    """Return the folder of the newest complete version of an exported model, or `None`.
 
     Args:
         path: `pathlib.Path` of the folder of the versions, or of one version.

@@ -25,15 +25,15 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 def check_json(body: bytes) -> None:
     """Raise `ValueError` if JSON would take long to read, or is nested too deep.
 
-    A parser makes an object of three bytes and keeps the interpreter to itself meanwhile. Counting
-    brackets and commas takes milliseconds. Those in strings count too, which base64 has none of;
-    depth that strings hide ends at the parser's own limit.
+    A parser can make one object per three bytes, and blocks other threads meanwhile. Counting
+    brackets and commas takes milliseconds. Brackets and commas in strings count too; base64 has
+    none. Depth that strings hide ends at the limit of the parser.
 
     Args:
         body: Bytes that should be JSON.
 
     Raises:
-        ValueError: If there is too much of anything.
+        ValueError: If the JSON has too many values or lists, or is nested too deep.
 
     Example:
 
@@ -56,15 +56,18 @@ def check_json(body: bytes) -> None:
 
 
 class Guard:
-    """ASGI middleware that reads bodies within limits, and drops requests without a client.
+    """ASGI middleware that limits bodies, and cancels the requests of disconnected clients.
 
-    It answers 413 to bodies that are too large, 408 to those that do not come to an end, 400 to
-    JSON that would take long to read and 503 while too many requests are answered. When a client
-    disconnects, its request is cancelled.
+    Its answers are:
+
+    * 413 to bodies that are too large.
+    * 408 to bodies that do not end in time.
+    * 400 to JSON that would take long to read.
+    * 503 while too many requests are answered.
 
     Args:
         app: An ASGI application.
-        max_bytes: Integer, of the largest body.
+        max_bytes: Integer, size of the largest body.
         max_requests: Integer, requests that are answered at the same time.
         body_seconds: Seconds until the last byte of a body.
     """

@@ -1,4 +1,4 @@
-"""KServe's servers, listening where they are told to, and with an answer to broken requests."""
+"""KServe's servers, on a chosen address, with error messages for malformed requests."""
 
 import asyncio
 import logging
@@ -140,8 +140,8 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
 def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane") -> None:
     """Add routes of V1 and V2 that read requests themselves, before KServe's own.
 
-    KServe's take `"1"` and `true` for 1, parse on the event loop, and fail with 500 at bodies
-    that are broken in ways that they do not expect.
+    KServe's routes read `"1"` and `true` as 1, and parse on the event loop. They fail with 500 on
+    some malformed bodies.
     """
     from fastapi import Request, Response
     from fastapi.responses import ORJSONResponse
@@ -174,7 +174,7 @@ def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane") -> None:
 
 
 def _refuse_in_words(app: "fastapi.FastAPI") -> None:
-    """Put the limits before an application, and answer bad paths and fields in short."""
+    """Put the limits before an application, and shorten the errors of bad paths and fields."""
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from kserve.errors import InvalidInput, ModelNotFound

@@ -26,10 +26,10 @@ class LocalServer:
     """A server of a model on this machine.
 
     Attributes:
-        name: Of the model, as URLs have it.
-        port: Of HTTP.
-        grpc_port: Of gRPC.
-        pid: Of the process.
+        name: Name of the model in URLs.
+        port: Port of HTTP.
+        grpc_port: Port of gRPC.
+        pid: Process id.
     """
 
     name: str
@@ -60,11 +60,11 @@ class LocalServer:
 
 @contextlib.contextmanager
 def local_server(path: str | os.PathLike[str], *options: str) -> Iterator[LocalServer]:
-    """Run `keras-tokenlearner serve` in a process of its own for as long as the context lasts.
+    """Run `keras-tokenlearner serve` in another process while the context lasts.
 
     Args:
         path: An exported model, as for `serve`.
-        *options: Of the command.
+        *options: Options of the command.
 
     Yields:
         A `LocalServer` that is ready.

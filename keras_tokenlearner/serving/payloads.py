@@ -29,7 +29,7 @@ def v1_body(body: bytes) -> dict[str, Any]:
     """Return the JSON of a V1 request, which has `instances` or, by columns, `inputs`.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If the body is no V1 request.
     """
     try:
         found = json.loads(body)
@@ -46,10 +46,10 @@ def v1_request(
     """Return the name of the signature and the rows of a V1 request.
 
     Args:
-        body: Result of `v1_body`, or its bytes: `instances` or `inputs`, and perhaps
+        body: Result of `v1_body`, or its bytes. It has `instances` or `inputs`, and optionally
             `signature_name`. An instance is the value of the only input, or a dictionary from
-            inputs to values; encoded images are `{"b64": "..."}`. `inputs`, the columnar form,
-            has the values of all rows: of the only input, or a dictionary from inputs to values.
+            inputs to values. Encoded images are `{"b64": "..."}`. `inputs` is the columnar form. It
+            has the values of all rows, or a dictionary from inputs to such lists.
         model: A `ServedModel`.
 
     Raises:
@@ -74,9 +74,9 @@ def v1_answer(answers: list[dict[str, np.ndarray]], columnar: bool = False) -> d
 
     Args:
         answers: A dictionary of arrays for each row.
-        columnar: Boolean, whether the request was: `outputs` then has a dictionary from names to
-            the values of all rows, or these values where there is only one output. Otherwise
-            `predictions` has a dictionary for each row, or the value where there is only one.
+        columnar: Boolean, whether the request was columnar. If so, `outputs` has a dictionary from
+            names to the values of all rows. Otherwise `predictions` has a dictionary for each row.
+            A single output has no name: its value replaces the dictionary.
     """
     rows = [{name: _plain(value) for name, value in answer.items()} for answer in answers]
     if columnar:

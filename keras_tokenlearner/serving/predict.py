@@ -55,27 +55,27 @@ def predict(
     """Classify image files with a model of any kind, and draw its attention maps.
 
     Args:
-        source: The folder of an exported model (its newest version is taken) or of one version of
-            it, the path of a `.keras` file, or a name in the catalogue.
+        source: A name of the catalogue, the path of a `.keras` file, or the folder of an exported
+            model. The newest version is taken, unless the folder is a version.
         files: Paths of JPEG, PNG, GIF, BMP or WebP files, or one path.
-        weights: Of a named model: weights for `create_model`, or `"random"` for an untrained model.
+        weights: For a named model: weights for `create_model`, or `"random"` for no training.
             Defaults to the first included weights.
-        top_k: Integer, how many of the likeliest classes to give.
-        maps: Path of a PNG file to draw the token maps to; they are not drawn if `None`.
-        served: Boolean, whether to answer as a client is answered: the model is exported, unless
-            it is, a server is started with it on this machine, asked over HTTP, and stopped.
-        classifier_activation: Of a model that ends in logits: `"softmax"` if an image has one
+        top_k: Integer, number of the most probable classes.
+        maps: Path of a PNG file for the token maps, or `None` for no figure.
+        served: Boolean, whether to ask over HTTP, as a client does. The model is exported if
+            needed, and a server runs on this machine for the call.
+        classifier_activation: For a model that ends in logits: `"softmax"` if an image has one
             class, `"sigmoid"` if it has several.
 
     Returns:
-        A dictionary for each file: `file`, and `classes`, a list of the likeliest, each with
-        `class`, `class_name` (where the names are known) and `probability`.
+        A dictionary for each file. `file` is its path. `classes` is a list of the most probable
+        classes, each with `class`, `probability` and, if known, `class_name`.
 
     Raises:
-        ValueError: If there is no such model, a file is missing or no image, the model is no
-            classifier of images or ends in logits and no activation is passed, or maps are wanted
-            of one that does not give them.
-        ImportError: If a library that is needed is not installed; the message names the extra.
+        ValueError: If the model does not exist, is no classifier of images, or ends in logits
+            without an activation. If a file is missing or no image. If maps are requested from a
+            model without them.
+        ImportError: If a library is missing. The message names the extra.
     """
     check_int("predict", "top_k", top_k)
     check_bool("predict", "served", served)
@@ -175,7 +175,7 @@ def _ask_loaded(
     maps: bool,
     activation: str | None,
 ) -> Asked:
-    """Return the same of a model that Keras runs."""
+    """Return the same as `_ask`, for a model that Keras runs."""
     model = load_model(source, weights=weights, owner="predict")
     check_classifier(model, source, "predict")
     check_takes_pixels("predict", model)

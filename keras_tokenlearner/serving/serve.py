@@ -31,23 +31,23 @@ def serve(
 ) -> None:
     """Serve an exported model with KServe, until the process is told to stop.
 
-    Over HTTP it speaks V1, which is the REST schema of TensorFlow Serving, and V2, the Open
-    Inference Protocol; over gRPC V2. Rows of requests that come at the same time share a batch. A
-    request that the model cannot take gets a 4xx (over gRPC `INVALID_ARGUMENT`) with the reason.
+    HTTP has two protocols: V1, the REST schema of TensorFlow Serving, and V2, the Open Inference
+    Protocol. gRPC has V2. Rows of simultaneous requests share a batch. A request that the model
+    cannot take gets a 4xx (over gRPC `INVALID_ARGUMENT`) with the reason.
 
     Args:
-        path: Folder of the versions of an exported model, of which the newest is served, or of one
+        path: Folder of an exported model. The newest version is taken, unless the folder is a
             version.
-        host: Address to listen on. The default is open to this machine alone.
-        port: Integer, of HTTP.
-        grpc_port: Integer, of gRPC; `None` for none.
-        name: Of the model in URLs. Defaults to the name of the folder of the versions.
-        max_batch: Integer, the most rows that the model gets at a time.
+        host: Address to listen on. Defaults to this machine only.
+        port: Integer, port of HTTP.
+        grpc_port: Integer, port of gRPC; `None` for no gRPC.
+        name: Name of the model in URLs. Defaults to the name of the folder of the versions.
+        max_batch: Integer, rows of the largest batch.
 
     Raises:
         ValueError: If there is no exported model.
         OSError: If a port is taken.
-        ImportError: If a library that is needed is not installed; the message names the extra.
+        ImportError: If a library is missing. The message names the extra.
 
     Example::
 

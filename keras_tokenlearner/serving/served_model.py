@@ -27,10 +27,10 @@ class ServedModel:
     of one example.
 
     Args:
-        path: Folder of the versions of an exported model, of which the newest is taken, or of one
+        path: Folder of an exported model. The newest version is taken, unless the folder is a
             version.
-        max_pixels: Integer, pixels of the largest image that is accepted.
-        max_rows: Integer, rows of the largest request that is accepted.
+        max_pixels: Integer, pixels of the largest accepted image.
+        max_rows: Integer, rows of the largest accepted request.
 
     Raises:
         ValueError: If there is no exported model.
@@ -98,7 +98,7 @@ class ServedModel:
         return {name: self._check(name, spec, row[name]) for name, spec in inputs.items()}
 
     def check_rows(self, signature: str, rows: Sequence[Row]) -> list[dict[str, np.ndarray]]:
-        """Return the rows of a request as `check_row` does, with a limit on their pixels together.
+        """Return the rows of a request as `check_row` does, with a limit on all their pixels.
 
         Args:
             signature: Name of a signature.
@@ -120,16 +120,16 @@ class ServedModel:
     ) -> tuple[str, list[dict[str, np.ndarray]]]:
         """Decode the image files in rows by the rule of training, and fit them to the model.
 
-        It takes a thread's time instead of the model's, reads the first frame alone, and the rows
-        of images of all sizes can share a batch.
+        It runs in a thread before the model, and reads the first frame only. Afterwards images of
+        all sizes can share a batch.
 
         Args:
             signature: Name of the signature that the rows were checked for.
             rows: List of results of `check_row`.
 
         Returns:
-            The name of the signature to ask instead, and its rows. Those without image files, and
-            those for an export that takes no pixels of its own size, are returned as they are.
+            The name of the signature to ask instead, and its rows. Rows without image files stay
+            unchanged. So do rows for an export without the signature `pixels`.
 
         Raises:
             ValueError: If an image is damaged; the message says why.
@@ -228,7 +228,7 @@ def _array(name: str, spec: "TensorSpec", value: Any) -> np.ndarray:
 
 
 def _check_numbers(name: str, dtype: "DTypeLike", array: np.ndarray) -> np.ndarray:
-    """Return numbers as an array of a type, if they have a place in it."""
+    """Return numbers as an array of a type, if all are in its range."""
     if dtype == np.uint8:
         if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
             raise ValueError(f"{name!r} must be integers from 0 to 255; got {_said(array)}")

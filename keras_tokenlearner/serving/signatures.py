@@ -28,10 +28,10 @@ def image_signatures(
     """Return the signatures of a model of images, a dictionary from names to functions.
 
     Args:
-        model_function: From float pixels (B, height, width, channels) to outputs.
+        model_function: Function from float pixels (B, height, width, channels) to outputs.
         input_shape: `(height, width, channels)` of the model.
-        answer: From outputs to the dictionary that the client gets.
-        preprocessing: How images are resized; `None` for the layer `resizing`.
+        answer: Function from outputs to the dictionary for the client.
+        preprocessing: The rule for resizing; `None` for the layer `resizing`.
     """
     tf = require("tensorflow", "tensorflow")
     height, width, channels = input_shape
@@ -126,7 +126,7 @@ def classifier_answer(
         activation: Function from outputs to probabilities: `"softmax"`, `"sigmoid"`, or `None`
             if the model applies it.
         class_names: Names of the classes, or `None`.
-        top_k: Integer, how many of the likeliest classes to answer.
+        top_k: Integer, number of the most probable classes to return.
     """
     tf = require("tensorflow", "tensorflow")
     names = None if class_names is None else tf.constant(class_names)

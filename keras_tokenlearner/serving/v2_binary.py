@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferRequest":
-    """Return the request that a body holds; every field has the type that V2 asks for.
+    """Return the request of a body. Every field has the type of the V2 protocol.
 
     Args:
-        body: JSON, and behind it the binary tensors, if any.
-        headers: Of the request, in lower case.
+        body: JSON, followed by binary tensors, if any.
+        headers: Headers of the request, in lower case.
         model_name: Name of the model.
 
     Returns:
@@ -63,10 +63,10 @@ def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferR
 
 
 def check_shape(name: str, shape: list[int]) -> None:
-    """Raise `ValueError` if a shape is not one of integers of at least 0.
+    """Raise `ValueError` unless a shape is a list of integers of at least 0.
 
     Args:
-        name: Of the input.
+        name: Name of the input.
         shape: Shape in the request.
     """
     if not all(

@@ -22,11 +22,11 @@ def video_signatures(
     """Return the signatures of a model of videos, a dictionary from names to functions.
 
     Args:
-        model_function: From float pixels (B, frames, height, width, channels) to outputs.
+        model_function: Function from float pixels (B, frames, height, width, channels) to outputs.
         input_shape: `(frames, height, width, channels)` of the model.
-        answer: From outputs to the dictionary that the client gets.
-        frame_step: Seconds between two frames of the model's clips; with it there is a signature
-            that takes the frame rate.
+        answer: Function from outputs to the dictionary for the client.
+        frame_step: Seconds between two frames of the model's clips. It adds a signature that takes
+            the frame rate.
     """
     tf = require("tensorflow", "tensorflow")
     frames, height, width, channels = input_shape
@@ -72,15 +72,15 @@ def video_signatures(
 
 
 def even_places(length: "Tensor", frames: int) -> "Tensor":
-    """Return which frames of a clip to take, evenly from the first to the last, (frames,)."""
+    """Return the indices of evenly chosen frames of a clip, from the first on, (frames,)."""
     tf = require("tensorflow", "tensorflow")
     return tf.range(frames) * length // frames
 
 
 def places_at_rate(length: "Tensor", frames: int, frame_rate: "Tensor", step: float) -> "Tensor":
-    """Return which frames to take of clips of known frame rates, from their middles.
+    """Return the indices of frames from the middles of clips of known frame rates.
 
-    They equal `uniform_clips` with a count of one.
+    The frames equal `uniform_clips` with a count of one.
 
     Args:
         length: Frames of the clips.
@@ -105,13 +105,13 @@ def places_at_rate(length: "Tensor", frames: int, frame_rate: "Tensor", step: fl
 
 
 def fit_frames(clips: "Tensor", frames: int, height: int, width: int) -> "Tensor":
-    """Resize clips until they cover a size, and cut it from their middles, as `fit_clip` does.
+    """Resize clips to cover a size, and cut out their middles, as `fit_clip` does.
 
     Args:
         clips: Tensor of shape (B, frames, any height, any width, channels).
         frames: Integer (T).
-        height: Integer, of the result.
-        width: Integer, of the result.
+        height: Integer, height of the result.
+        width: Integer, width of the result.
 
     Returns:
         Tensor of type float32 and shape (B, frames, height, width, channels).
