@@ -55,8 +55,11 @@ def test_preset_of_a_video_network_is_refused_as_a_plan_of_a_transformer(tmp_pat
     same(model, X2Plus1D.from_preset(folder))
     with pytest.raises(ValueError, match="X2Plus1D.from_preset"):
         VisionTransformer.from_preset(folder)
-    with pytest.raises(ValueError, match="`at`.*X2Plus1D"):
-        kt.from_preset(folder, at=1)
+    given = {"at": 1, "include_top": False, "pooling": "avg", "classes": 3, "num_heads": 2}
+    given |= {"classifier_activation": None, "include_preprocessing": False, "name": "mine"}
+    for name, value in given.items():
+        with pytest.raises(ValueError, match=f"`{name}`.*X2Plus1D"):
+            kt.from_preset(folder, **{name: value})
 
 
 def test_save_preset_of_another_object_raises(tmp_path):
