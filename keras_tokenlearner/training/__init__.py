@@ -1,4 +1,4 @@
-"""Recipes: how the models that we report were trained, each a frozen dataclass with a command.
+"""Training recipes of reported models, each a frozen dataclass with a command.
 
 `retrofit` and `distill` make a trained ViT faster.
 """

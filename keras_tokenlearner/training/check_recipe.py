@@ -45,7 +45,7 @@ _CHECKS: dict[str, Callable[[str, str, int], float]] = {
 
 
 def check_recipe(owner: str, recipe: "DataclassInstance") -> None:
-    """Raise `ValueError` if a number of a recipe is out of range; `owner` is who asks.
+    """Raise `ValueError` if a number of a recipe is out of range.
 
     Args:
         owner: Name of the caller, for the error message.

@@ -1,4 +1,4 @@
-"""Training that ends with an error, and not with a model full of NaN."""
+"""An error instead of a model with NaN weights."""
 
 import keras
 import numpy as np
@@ -7,12 +7,12 @@ import numpy as np
 class StopOnNonFinite(keras.callbacks.Callback):
     """Ends training with an error after an epoch whose loss or weights are not finite.
 
-    The model then has the weights of before the training. It stands first among the callbacks, so
-    that those behind it, such as `Resume` or `keras.callbacks.ModelCheckpoint`, save no NaN.
+    The model then has its weights from before training. Put this callback first in the list, so
+    `Resume` and `keras.callbacks.ModelCheckpoint` save no NaN.
 
     Args:
-        model: The `keras.Model` to restore, such as the student of a distillation. Defaults to
-            the one that is trained.
+        model: The `keras.Model` to restore, such as the student of a distillation. Defaults to the
+            trained model.
         owner: Name of the caller, for the error message.
 
     Raises:

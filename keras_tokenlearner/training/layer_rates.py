@@ -1,7 +1,7 @@
 """Keras's optimizers with a learning rate for each depth of a transformer.
 
-`keras.optimizers.MultiOptimizer` could give each depth an optimizer of its own. But each would clip
-its gradients by their own norm, and not all of them by one.
+`keras.optimizers.MultiOptimizer` could give each depth its own optimizer. But each optimizer would
+clip by the norm of its own gradients, and not by the norm of all.
 """
 
 import re
@@ -10,18 +10,18 @@ import keras
 
 
 class _Layerwise:
-    """Before a Keras optimizer: lets a variable learn the slower the nearer it is to the input.
+    """Base class before a Keras optimizer: variables near the input learn more slowly.
 
-    The learning rate of a variable is the optimizer's times `layer_decay` to the power of the
-    depths above it. Its decoupled weight decay is scaled in the same way and applied here, since
-    Keras has one rate for all variables. Clipping, accumulation and averages are Keras's.
+    The learning rate of a variable is scaled by `layer_decay` to the power of the depths above it.
+    Decoupled weight decay is scaled in the same way, and applied here: Keras has one rate for all
+    variables. Clipping, accumulation and averages are Keras's.
 
     Args:
-        *args: Of the optimizer.
+        *args: Arguments of the optimizer.
         layer_decay: Float in (0, 1], the rate of a block divided by the rate of the block above.
         weight_decay: Float or `None`.
-        undecayed: Texts; variables with one of them in their name are spared weight decay.
-        **kwargs: Of the optimizer.
+        undecayed: Texts. Variables with one of them in their name have no weight decay.
+        **kwargs: Arguments of the optimizer.
 
     Raises:
         ValueError: If `layer_decay` is out of range, or the model has no blocks.
@@ -76,14 +76,14 @@ class LayerwiseSGD(_Layerwise, keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class LayerwiseMuon(_Layerwise, keras.optimizers.Muon):
-    """Keras's Muon with a rate for each depth, and one weight decay for all that it does."""
+    """Keras's Muon with a rate for each depth, and one weight decay for Muon and its AdamW."""
 
     def __init__(self, *args, adam_weight_decay=None, **kwargs):
         super().__init__(*args, adam_weight_decay=None, **kwargs)
 
 
 def depths_of(paths):
-    """Return how far from the input variables are, by their paths in the order of a model.
+    """Return the depth of each variable from the input, by its path, in the order of a model.
 
     Layers before the blocks are at depth 0. Block `i` and layers with its number are at depth `i +
     1`. Layers between two blocks have the depth of the lower one. Norm and head are at the last

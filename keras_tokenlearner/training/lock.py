@@ -1,4 +1,4 @@
-"""A folder that one run at a time may write to."""
+"""A lock that allows one run at a time to write to a folder."""
 
 import contextlib
 import importlib.util
@@ -9,14 +9,13 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def locked(owner: str, folder: str | Path) -> Iterator[None]:
-    """Keep other processes out of a folder meanwhile, by a lock on its file `.lock`.
+    """Lock a folder for this process during the context, by its file `.lock`.
 
-    The system releases the lock when the process ends, in whatever way, so that a killed run
-    leaves no lock behind.
+    The system releases the lock when the process ends, even if it is killed.
 
     Args:
         owner: Name of the caller, for the error message.
-        folder: Path of a folder that exists.
+        folder: Path of an existing folder.
 
     Raises:
         ValueError: If another process, or another run in this one, has locked the folder.
@@ -47,7 +46,7 @@ def locked(owner: str, folder: str | Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int) -> None:
-    """Lock a file that is open, or raise `OSError` if somebody else has."""
+    """Lock an open file, or raise `OSError` if it is locked already."""
     if importlib.util.find_spec("fcntl"):
         import fcntl
 

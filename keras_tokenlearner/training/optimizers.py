@@ -10,19 +10,19 @@ _LAYERWISE = {AdamW: LayerwiseAdamW, Muon: LayerwiseMuon, SGD: LayerwiseSGD}
 def adamw(
     learning_rate, steps, warmup_steps=0, weight_decay=0.05, global_clipnorm=1.0, layer_decay=1.0
 ):
-    """Return Keras's AdamW as transformers are trained with it.
+    """Return Keras's AdamW with the usual settings for transformers.
 
-    Linear warm-up from zero, cosine decay to zero, global-norm clipping, and no weight decay on
-    biases, norms and positions.
+    The settings are linear warm-up from zero, cosine decay to zero and global-norm clipping.
+    Biases, norms and positions have no weight decay.
 
     Args:
-        learning_rate: Float, the highest, at the end of the warm-up.
-        steps: Integer, optimiser steps of the whole run.
-        warmup_steps: Integer, how many of them warm up.
-        weight_decay: Float.
+        learning_rate: Float, the highest learning rate, at the end of the warm-up.
+        steps: Integer, optimizer steps of the whole run.
+        warmup_steps: Integer, steps of the warm-up.
+        weight_decay: Float, decoupled weight decay.
         global_clipnorm: Float, the largest global norm of the gradients.
-        layer_decay: Float in (0, 1], the rate of a block divided by the rate of the block above; 1
-            for one rate, as in the other functions here.
+        layer_decay: Float in (0, 1], the rate of a block divided by the rate of the block above. 1
+            is one rate for all.
 
     Example:
 
@@ -39,15 +39,15 @@ def adamw(
 def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05, layer_decay=1.0):
     """Return Keras's Muon, which learns small models in fewer epochs than AdamW.
 
-    Its orthogonal steps are for the matrices between hidden layers; Keras takes AdamW for the
-    others, and here for the layer `head` too. Schedule and weight decay are as in `adamw`.
+    Its orthogonal steps are for the matrices between hidden layers. Keras uses AdamW for other
+    variables, and here for the layer `head` too. Schedule and weight decay are as in `adamw`.
 
     Args:
-        learning_rate: Float, the highest, at the end of the warm-up.
-        steps: Integer, optimiser steps of the whole run.
-        warmup_steps: Integer, how many of them warm up.
-        weight_decay: Float.
-        layer_decay: Float, of the learning rates of blocks.
+        learning_rate: Float, the highest learning rate, at the end of the warm-up.
+        steps: Integer, optimizer steps of the whole run.
+        warmup_steps: Integer, steps of the warm-up.
+        weight_decay: Float, decoupled weight decay.
+        layer_decay: Float in (0, 1], as for `adamw`.
 
     Example:
 
@@ -69,14 +69,14 @@ def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05, layer_decay=1.
 
 
 def sgd(learning_rate, steps, warmup_steps=0, global_clipnorm=1.0, layer_decay=1.0, **arguments):
-    """Return Keras's SGD as ViT is fine-tuned with it: momentum 0.9, and the schedule of `adamw`.
+    """Return Keras's SGD with the settings of ViT's fine-tuning: momentum 0.9, schedule of `adamw`.
 
     Args:
-        learning_rate: Float, the highest, at the end of the warm-up.
-        steps: Integer, optimiser steps of the whole run.
-        warmup_steps: Integer, how many of them warm up.
+        learning_rate: Float, the highest learning rate, at the end of the warm-up.
+        steps: Integer, optimizer steps of the whole run.
+        warmup_steps: Integer, steps of the warm-up.
         global_clipnorm: Float, the largest global norm of the gradients.
-        layer_decay: Float, of the learning rates of blocks.
+        layer_decay: Float in (0, 1], as for `adamw`.
         **arguments: For `keras.optimizers.SGD`, such as `use_ema`.
 
     Example:
@@ -95,11 +95,11 @@ def adamw_linear(
     """Return Keras's AdamW as in the pre-training of ViT: `adamw` with a linear decay.
 
     Args:
-        learning_rate: Float, the highest, at the end of the warm-up.
-        steps: Integer, optimiser steps of the whole run.
-        warmup_steps: Integer, how many of them warm up.
-        weight_decay: Float.
-        layer_decay: Float, of the learning rates of blocks.
+        learning_rate: Float, the highest learning rate, at the end of the warm-up.
+        steps: Integer, optimizer steps of the whole run.
+        warmup_steps: Integer, steps of the warm-up.
+        weight_decay: Float, decoupled weight decay.
+        layer_decay: Float in (0, 1], as for `adamw`.
         **arguments: For `keras.optimizers.AdamW`, such as `use_ema`.
     """
     schedule = LinearDecay(learning_rate, steps, warmup_steps)
@@ -109,12 +109,12 @@ def adamw_linear(
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that rises linearly from zero, and falls linearly back to it.
+    """A learning rate that rises linearly from zero, and falls linearly back to zero.
 
     Args:
-        learning_rate: Float, the highest, at the end of the warm-up.
-        steps: Integer, of the whole run.
-        warmup_steps: Integer, how many of them warm up.
+        learning_rate: Float, the highest learning rate, at the end of the warm-up.
+        steps: Integer, steps of the whole run.
+        warmup_steps: Integer, steps of the warm-up.
 
     Example:
 
@@ -142,13 +142,13 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class OfSteps(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule by steps of an optimizer that takes one after several parts of a batch.
+    """A schedule that counts optimizer steps, and not the parts of accumulated batches.
 
-    Keras 3.15 asks its schedules by parts, so that they would end too early.
+    Keras 3.15 counts parts, so its schedules would end too early.
 
     Args:
         schedule: A `keras.optimizers.schedules.LearningRateSchedule`.
-        parts: Integer, of a batch.
+        parts: Integer, parts of a batch.
 
     Example:
 

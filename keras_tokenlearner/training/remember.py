@@ -16,12 +16,12 @@ def remember(model, images, dtype, verbose="auto", cache=None, batch_size=64):
         images: Array of inputs of the model, (n, ...).
         dtype: Name of the type of the array.
         verbose: 0 for no progress bar.
-        cache: Folder to keep the array in, or `None`. There it is found again for the same weights
-            and images, and read from as it is needed, so that it may be larger than memory.
-        batch_size: Integer.
+        cache: Folder to keep the array in, or `None`. A later call with the same weights and images
+            finds it there. The array may be larger than memory.
+        batch_size: Integer, images per batch.
 
     Returns:
-        A numpy array, (n, ...), mapped from a file where there is a `cache`.
+        A numpy array, (n, ...), mapped from a file if there is a `cache`.
     """
     if cache is None:
         outputs = np.empty((len(images), *model.output_shape[1:]), dtype)
@@ -32,11 +32,11 @@ def remember(model, images, dtype, verbose="auto", cache=None, batch_size=64):
 
 
 def keep(models, images, dtype, cache, verbose="auto", batch_size=64):
-    """Fill a cache with the outputs that `remember` reads, for parts of one model, in one pass.
+    """Fill a cache with outputs for `remember`, for several parts of one model at once.
 
     Args:
         models: List of models of one output each, on the same input.
-        images: As for `remember`, and so are the others.
+        images: As for `remember`. The other arguments too.
 
     Returns:
         List of the paths of the files, one for each model.

@@ -15,26 +15,26 @@ from keras_tokenlearner.weights.formats import read_npz
 
 
 class Resume(keras.callbacks.Callback):
-    """Saves all that a run depends on, so that a killed one ends as if it had never been.
+    """Saves the whole state of a run, so a killed run continues to the same result.
 
-    `keras.callbacks.BackupAndRestore` keeps weights, optimizer and epoch, in two files. This keeps
-    the random states of the model, the metrics of a broken epoch, the place in the data and the
-    history too, in one file that appears whole or not at all. On one device, the continued run has
+    `keras.callbacks.BackupAndRestore` keeps weights, optimizer and epoch, in two files. `Resume`
+    also keeps random states, metrics of an interrupted epoch, the place in the data and the
+    history. It writes one file, completely or not at all. On one device, the continued run has
     bitwise the weights and history of an uninterrupted run.
 
-    The file is written when training starts, so that a path without write access fails early. It is
+    The file is written when training starts, so a path without write access fails early. It is
     then written after every epoch, and every `save_freq` batches. It takes the space of weights and
-    optimizer, and twice the space during a write. It stays when training ends; delete it when the
+    optimizer, and twice the space during a write. It remains after training. Delete it when the
     results are saved.
 
     Args:
         path: Path of the file, which ends in `.npz`.
         batches: `keras_tokenlearner.data.Batches`, as passed to `fit`.
-        save_freq: `"epoch"`, or an integer: also after that many batches, or the first end of an
-            execution past them if the model was compiled with `steps_per_execution`.
-        loggers: Callbacks to tell of the epochs before this process, such as a
-            `keras.callbacks.CSVLogger`; pass them to `fit` too.
-        devices: The result of `keras_tokenlearner.training.distribution.scope`: all processes read
+        save_freq: `"epoch"`, or an integer: save also after this number of batches. With
+            `steps_per_execution`, the save follows the end of the execution.
+        loggers: Callbacks that also log earlier epochs, such as `keras.callbacks.CSVLogger`. Pass
+            them to `fit` too.
+        devices: The result of `keras_tokenlearner.training.distribution.scope`. All processes read
             the file, one writes it.
 
         run: Dictionary of JSON values that determine the run, such as its settings. The file keeps
@@ -45,8 +45,9 @@ class Resume(keras.callbacks.Callback):
 
     Raises:
         ValueError: If the file is damaged, or of another model or another `run`.
-        FloatingPointError: In training, if the loss is not finite. The file is then of before.
-        OSError: In training, if the file cannot be written. The one before it stays.
+        FloatingPointError: In training, if the loss is not finite. The file keeps the last finite
+            state.
+        OSError: In training, if the file cannot be written. The previous file remains.
 
     Example:
 

@@ -6,7 +6,7 @@ from keras_tokenlearner._checks import check_choice
 
 
 def with_settings(recipe, settings):
-    """Return a recipe with fields set from texts, as they come from a command line.
+    """Return a recipe with fields set from texts of a command line.
 
     Args:
         recipe: A frozen dataclass whose fields are `str`, `int` or `float`.

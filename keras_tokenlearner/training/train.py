@@ -1,4 +1,4 @@
-"""Training by a recipe, of whatever kind."""
+"""Training by any recipe."""
 
 import importlib.util
 import json
@@ -20,27 +20,27 @@ from keras_tokenlearner.weights import save_weights
 def train(recipe, output, devices=None, restart=False):
     """Train a model by a recipe, and score it on the test data.
 
-    An interrupted run continues from its last epoch when it is started again, and ends with the
-    same weights. Its backup is `NAME.backup.npz` until the run ends. A run with another recipe,
-    other data or another backend is refused while there is a backup. The folder is locked
-    meanwhile, so that two runs cannot write to it.
+    The same call continues an interrupted run from its last epoch, and ends with the same weights.
+    The backup is `NAME.backup.npz` until the run ends. While it exists, runs with another recipe,
+    other data or another backend raise an error. The folder is locked, so two runs cannot write to
+    it.
 
     Args:
         recipe: One of `RECIPES`, such as a `FashionMnistRecipe`, or another frozen dataclass with
             the members in `keras_tokenlearner.training.recipes`.
-        output: Folder for `NAME.weights.h5`, the weights of the last epoch, with their sha256,
-            `NAME.json`, the recipe and the result, `NAME.csv`, the losses of the epochs, and
-            `NAME.tensorboard`, the same for TensorBoard, where that and TensorFlow are installed.
+        output: Folder for the results. `NAME.weights.h5` has the weights of the last epoch, with a
+            file of their sha256. `NAME.json` has the recipe and the result. `NAME.csv` has the
+            losses of the epochs, and `NAME.tensorboard` the same for TensorBoard, if installed.
         devices: The result of `keras_tokenlearner.training.distribution.scope`.
         restart: Boolean, whether to delete the backup of an interrupted run and start again.
 
     Returns:
-        The test accuracy, in [0, 1]; of a model that ends in a sigmoid, and so says yes or no to
-        each class, the area under the curve of precision and recall, averaged over the classes.
+        The test accuracy, in [0, 1]. For a model that ends in a sigmoid, it is the area under the
+        precision-recall curve, averaged over the classes.
 
     Raises:
-        ValueError: If a field of the recipe is out of range, its data cannot be opened, the backup
-            is of a run with other settings, or another run writes to the folder.
+        ValueError: If a field of the recipe is out of range, or its data cannot be opened. If the
+            backup is of a run with other settings. If another run writes to the folder.
         FloatingPointError: If the loss or a weight is not finite after an epoch.
     """
     check_bool("train", "restart", restart)

@@ -1,8 +1,8 @@
 """Keras's optimizers without weight decay for some variables, also after loading.
 
-`exclude_from_weight_decay` is a method of a Keras optimizer, by design (keras-team/keras pull
-request 16274: https://github.com/keras-team/keras/pull/16274), so that its config does not list the
-excluded variables. The optimizer of a loaded `.keras` file would therefore decay all variables.
+`exclude_from_weight_decay` is a method of a Keras optimizer, by design: see keras-team/keras pull
+request 16274 (https://github.com/keras-team/keras/pull/16274). The config does not list the
+excluded variables, so the optimizer of a loaded `.keras` file would decay all variables.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ else:
 
 
 class _Sparing(_Optimizer):
-    """Before a Keras optimizer: keeps in its config which variables it spares weight decay.
+    """Base class before a Keras optimizer: its config lists the variables without weight decay.
 
     Args:
-        *args: Of the optimizer.
-        undecayed: Words; variables with one of them in their name are spared weight decay.
-        **kwargs: Of the optimizer.
+        *args: Arguments of the optimizer.
+        undecayed: Words. Variables with one of them in their name have no weight decay.
+        **kwargs: Arguments of the optimizer.
     """
 
     def __init__(self, *args, undecayed: Sequence[str] = UNDECAYED, **kwargs) -> None:

@@ -1,4 +1,4 @@
-"""Training on more than one device, each framework's own way: which one, and its limits."""
+"""Training on several devices, by the way of each framework, with errors for its limits."""
 
 from keras_tokenlearner.training.distribution.devices import Devices
 from keras_tokenlearner.training.distribution.scope import scope

@@ -7,16 +7,16 @@ from keras_tokenlearner.data import Batches
 
 
 class Devices:
-    """One device; arrangements of more are subclasses, and `scope` gives the one that fits.
+    """One device. Subclasses are arrangements of several, and `scope` returns the suitable one.
 
-    In one process Keras's own `fit`, `evaluate` and `predict` work inside the scope as well. These
-    here also work in several processes, and raise an error for modes that fail or train on one
-    device.
+    In one process, Keras's own `fit`, `evaluate` and `predict` work inside the scope too. These
+    methods also work in several processes. They raise an error for modes that fail or that train
+    on one device.
 
     Attributes:
         replicas: Integer, parts of a batch that are computed at the same time.
-        processes: Integer.
-        process: Integer, which of them this is.
+        processes: Integer, number of processes.
+        process: Integer, index of this process.
 
     Example:
 
@@ -46,9 +46,9 @@ class Devices:
 
         Args:
             model: A compiled `keras.Model`, built inside the scope.
-            batches: `keras_tokenlearner.data.Batches`; their size counts all devices together.
+            batches: `keras_tokenlearner.data.Batches`. Their size counts all devices together.
             validation_data: `Batches`, or arrays of inputs and targets.
-            validation_batch_size: Integer, at most so many at once.
+            validation_batch_size: Integer, the largest batch of validation rows.
             **arguments: For `model.fit`.
 
         Returns:
@@ -79,7 +79,7 @@ class Devices:
         Args:
             model: A compiled `keras.Model`.
             data: `Batches`, or arrays of inputs and targets.
-            batch_size: Integer, at most so many at once, of arrays.
+            batch_size: Integer, the largest batch of arrays.
         """
         self._prepare(model)
         return model.evaluate(self._batches(data, batch_size), verbose=0, return_dict=True)

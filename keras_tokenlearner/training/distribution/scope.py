@@ -14,24 +14,24 @@ def scope(mode="auto"):
     """Return a context to build and train a model in, on the available devices.
 
     * JAX: `keras.distribution`, `DataParallel` or `ModelParallel`, in one process or several.
-    * TensorFlow: `MirroredStrategy`; `MultiWorkerMirroredStrategy` where `TF_CONFIG` is set,
-      `TPUStrategy` where `TPU_NAME` is. Data parallel alone.
-    * PyTorch: `DistributedDataParallel`, under `torchrun`. Data parallel alone.
+    * TensorFlow: `MirroredStrategy`, `MultiWorkerMirroredStrategy` if `TF_CONFIG` is set, or
+      `TPUStrategy` if `TPU_NAME` is set. Data parallel only.
+    * PyTorch: `DistributedDataParallel`, under `torchrun`. Data parallel only.
 
     The batch size counts all devices together, so the learning rate stays the same.
 
     Args:
-        mode: `"one_device"`; `"data_parallel"`, a part of every batch for each device;
-            `"model_parallel:N"`, attention heads and hidden units over N devices and batches over
-            the others, where N defaults to all devices of a process; or `"auto"`, data parallel
-            where there is more than one accelerator or process.
+        mode: `"one_device"`, or one of these. `"data_parallel"` gives each device a part of every
+            batch. `"model_parallel:N"` divides attention heads and hidden units over N devices, and
+            batches over groups of N. N defaults to all devices of a process. `"auto"` is data
+            parallel with more than one accelerator or process.
 
     Yields:
         A `Devices`. Its `fit`, `evaluate` and `predict` also work in several processes.
 
     Raises:
-        ValueError: If the backend does not have the mode, or its requirements are missing; and in
-            place of JAX's error for sizes that the devices do not divide.
+        ValueError: If the backend lacks the mode, or its requirements are missing. Also if the
+            devices do not divide the sizes of the model.
 
     Example:
 

@@ -1,11 +1,15 @@
 """How models are trained: a frozen dataclass for each experiment.
 
-`train` asks a recipe for its data (`open`, `batches`), its model (`build`) and its `optimizer`, and
-reads `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing` and `seed`; any object
-with these is a recipe. One with a method `fit`, which takes the model, the path of a backup and
-callbacks, trains the model by that, on one device, and needs no `optimizer` and `label_smoothing`.
-One with a method `learner`, which takes the model and returns another around it, such as a
-`Distiller`, has that one trained in its place, on any number of devices.
+`train` calls the methods `open` and `batches` for the data, `build` for the model, and `optimizer`.
+It reads `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing` and `seed`. Any object
+with these members is a recipe.
+
+Two methods are optional:
+
+* `fit(model, backup, callbacks)` trains the model instead of `train`, on one device. The recipe
+  then needs no `optimizer` and no `label_smoothing`.
+* `learner(model)` returns a model around it, such as a `Distiller`. It is trained instead, on any
+  number of devices.
 """
 
 from keras_tokenlearner.training.recipes.ablations import (

@@ -10,12 +10,12 @@ from keras_tokenlearner.training.recipes.pretraining import PretrainingRecipe
 class PlaceRecipe(PretrainingRecipe):
     """Figure 4: the position of the TokenLearner.
 
-    Command: `keras-tokenlearner train place --set at=BLOCKS`, for 0, 3, 6, 9 of 12 blocks and, as
-    the base, `train pretraining --set model=vit_b16`; then `evaluate` with the metric `few_shot`.
+    Command: `keras-tokenlearner train place --set at=BLOCKS`, for 0, 3, 6, 9 of 12 blocks. The base
+    is `train pretraining --set model=vit_b16`. Then `evaluate` with the metric `few_shot`.
 
-    To expect, from section 3.3: at half of the depth almost the accuracy of the base at almost half
-    of its cost, and at three quarters more than the base. The figure prints no numbers and does not
-    name the model: we take B/16.
+    Expected, from section 3.3: at half of the depth, almost the accuracy of the base at almost half
+    of its cost. At three quarters, more than the base. The figure prints no numbers and does not
+    name the model. We take B/16.
 
     Attributes:
         at: Blocks before the TokenLearner.
@@ -30,18 +30,18 @@ class PlaceRecipe(PretrainingRecipe):
 
 @dataclass(frozen=True)
 class FuserRecipe(ImageNet384Recipe):
-    """Table 4: with and without TokenFuser; of L models by `imagenet_512`.
+    """Table 4: with and without TokenFuser. For L models use `imagenet_512`.
 
     Command: `keras-tokenlearner train fuser --set model=NAME --set weights=FILE`.
 
-    To expect, top-1 and ReaL in percent, from Table 4:
+    Expected top-1 and ReaL accuracy in percent, from Table 4:
 
         tokenlearner_b16_8at6   83.2 88.1    tokenlearner_b16_8at6_fuser   83.7 88.4
         tokenlearner_b16_16at6  83.2 88.0    tokenlearner_b16_16at6_fuser  83.9 88.7
         tokenlearner_l16_16at12 87.6 90.4    tokenlearner_l16_16at12_fuser 87.6 90.5
         tokenlearner_l16_8at18  87.9 90.8    tokenlearner_l16_8at18_fuser  88.2 90.9
 
-    Table 1 prints 83.65 for the first of them; the paper does not say why.
+    Table 1 prints 83.65 for the first model. The paper does not explain the difference.
     """
 
     model: str = "tokenlearner_b16_8at6_fuser"
@@ -53,12 +53,12 @@ class PoolingRecipe(ImageNet512Recipe):
 
     Command: `keras-tokenlearner train pooling --set reducer=NAME --set weights=FILE`.
 
-    To expect, from section 3.5: pooling loses accuracy against the base, and the TokenLearner gains
-    a little. The paper does not say where it pools: we take half of the depth.
+    Expected, from section 3.5: pooling loses accuracy against the base, and the TokenLearner gains
+    a little. The paper does not state the place of pooling. We take half of the depth.
 
     Attributes:
         reducer: A value of `VisionTransformerConfig`, such as `spatial_pooling`.
-        at: Blocks before it.
+        at: Blocks before the reducer.
     """
 
     model: str = "vit_l16"
@@ -77,7 +77,7 @@ class FuserAlternativesRecipe(ImageNet384Recipe):
     Command: `keras-tokenlearner train fuser_alternatives --set fuser=NAME --set weights=FILE`, with
     `token_fuser`, `unpool` and `reproject`.
 
-    To expect, from section 3.5: `unpool` is worse; `reproject` is as good as the TokenFuser at a
+    Expected, from section 3.5: `unpool` is worse. `reproject` is as good as the TokenFuser at a
     higher cost. The figure prints no numbers.
 
     Attributes:

@@ -26,27 +26,27 @@ class DistillationRecipe(ImageNet384Recipe):
         weights: Weights of the teacher, with its head, for `create_model`.
         at: Blocks before the tokens are reduced.
         num_tokens: Tokens to learn.
-        budgets: Numbers of tokens, joined by `+` as in `4+8+16`, one of which each step trains;
-            empty for all tokens in every step.
-        temperature: Of the logits.
-        feature_weight: Of the loss of the features, added to the loss of the logits.
-        label_weight: Of the labels, in [0, 1].
-        reconstruction_weight: Of the teacher's tokens behind every block.
-        weight_decay: Of AdamW.
+        budgets: Numbers of tokens, joined by `+` as in `4+8+16`. Each step trains one of them.
+            Empty for all tokens in every step.
+        temperature: Divides the logits.
+        feature_weight: Weight of the features in the loss; the weight of the logits is 1.
+        label_weight: Weight of the labels in the loss, in [0, 1].
+        reconstruction_weight: Weight of the teacher's tokens after every block in the loss.
+        weight_decay: Weight decay of AdamW.
         data: Name of a data set for `open_named`.
         size: Height and width of the images.
         epochs: Epochs over the training images.
-        batch_size: Images a step of the optimizer.
+        batch_size: Images per optimizer step.
         gradient_accumulation_steps: 1, no parts of a batch.
-        learning_rate: The highest, reached after the warm-up.
+        learning_rate: The highest, after the warm-up.
         warmup_steps: Steps of linear warm-up.
         layer_decay: Learning rate of a block divided by the rate of the block above.
         label_smoothing: Not used.
         ema_momentum: 0, no average of the weights.
         precision: Name of Keras's policy, such as `mixed_bfloat16`.
         remat: As in `ImageNet384Recipe`.
-        threads: Of reading.
-        seed: Of weights, order and augmentation.
+        threads: Threads that read images.
+        seed: Decides initial weights, order and augmentation.
     """
 
     model: str = "vit_s16"

@@ -24,11 +24,12 @@ _REMAT = {
 class ImageNet384Recipe:
     """Fine-tuning of S and B models on ImageNet at 384 pixels: Tables 1 and 4.
 
-    Command: `keras-tokenlearner train imagenet_384 --set model=NAME --set weights=FILE`. It needs
-    ImageNet prepared by tensorflow-datasets (or `data=FOLDER`), weights that were
-    pre-trained, and accelerators for 512 images at a time, or `gradient_accumulation_steps`.
+    Command: `keras-tokenlearner train imagenet_384 --set model=NAME --set weights=FILE`.
 
-    To expect after pre-training on JFT-300M, which is not public, from Table 1 (top-1, in percent):
+    Requirements: ImageNet prepared by tensorflow-datasets (or `data=FOLDER`), pre-trained weights,
+    and accelerators for 512 images at a time, or `gradient_accumulation_steps`.
+
+    Expected after pre-training on JFT-300M, which is not public, from Table 1 (top-1, in percent):
 
         vit_s32 77.87                     tokenlearner_s32_8at6 76.13
         vit_b32 80.69                     tokenlearner_s32_22_8at11 79.42
@@ -36,10 +37,10 @@ class ImageNet384Recipe:
         tokenlearner_b16_8at6 83.65       tokenlearner_b16_21_8at10 85.21
                                           tokenlearner_b16_21_16at10 85.45
 
-    The paper follows "the exact training protocols" of ViT: SGD with momentum, 20,000 steps of 512
-    images (8 epochs), cosine decay, no weight decay, global norm clipped at 1. ViT tried the rates
-    0.003, 0.01, 0.03 and 0.06 and the paper does not say which it took: we take 0.03. 500 steps of
-    warm-up and the inception crop follow ViT's code.
+    The paper follows "the exact training protocols" of ViT. These are SGD with momentum, 20,000
+    steps of 512 images (8 epochs), cosine decay, no weight decay and a global norm clipped at 1.
+    ViT tried the learning rates 0.003, 0.01, 0.03 and 0.06. The paper does not state its rate; we
+    take 0.03. 500 steps of warm-up and the inception crop follow ViT's code.
 
     Attributes:
         model: Name in the catalogue.
@@ -48,19 +49,18 @@ class ImageNet384Recipe:
         data: Name of a data set for `open_named`.
         size: Height and width of the images.
         epochs: Epochs over the training images.
-        batch_size: Images a step of the optimizer.
+        batch_size: Images per optimizer step.
         gradient_accumulation_steps: Parts of a batch; their gradients are averaged.
-        learning_rate: The highest, reached after the warm-up.
+        learning_rate: The highest, after the warm-up.
         warmup_steps: Steps of linear warm-up.
-        layer_decay: Learning rate of a block divided by the rate of the block above; ViT has one
-            for all.
-        label_smoothing: Of the cross-entropy.
-        ema_momentum: Momentum of the average of the weights that is kept; 0 for none.
+        layer_decay: Learning rate of a block divided by the rate of the block above. ViT has 1.
+        label_smoothing: Label smoothing of the cross-entropy.
+        ema_momentum: Momentum of the average of the weights; 0 for no average.
         precision: Name of Keras's policy, such as `mixed_bfloat16`.
         remat: `none`, or the part that the backward pass computes again to save memory:
             `activations`, and on torch `full`.
-        threads: Of reading.
-        seed: Of weights, order and augmentation.
+        threads: Threads that read images.
+        seed: Decides initial weights, order and augmentation.
 
     Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, appendix B.1.1.
     """
@@ -157,18 +157,19 @@ class ImageNet384Recipe:
 class ImageNet512Recipe(ImageNet384Recipe):
     """Fine-tuning of L models on ImageNet at 512 pixels: Tables 2, 3 and 4.
 
-    Command: `keras-tokenlearner train imagenet_512 --set model=NAME --set weights=FILE`. It has the
-    requirements of the recipe at 384 pixels; L/8 and L/10 need many times its memory: see
+    Command: `keras-tokenlearner train imagenet_512 --set model=NAME --set weights=FILE`.
+
+    Requirements are as at 384 pixels. L/8 and L/10 need many times the memory: see
     `gradient_accumulation_steps`, `precision` and `remat`.
 
-    To expect after pre-training on JFT-300M, from Tables 2 and 3 (top-1, in percent):
+    Expected after pre-training on JFT-300M, from Tables 2 and 3 (top-1, in percent):
 
         vit_l16 87.35                     tokenlearner_l16_30_8at18 88.11
         tokenlearner_l16_16at12 87.68     tokenlearner_l14_35_16at18 88.37
         tokenlearner_l16_35_16at12 87.47  tokenlearner_l10_35_16at18 88.5 (ReaL 90.75)
                                           tokenlearner_l8_35_16at18 88.87 (ReaL 91.05)
 
-    ViT averages weights with 0.9999 at 512 pixels.
+    ViT averages weights with a momentum of 0.9999 at 512 pixels.
     """
 
     model: str = "tokenlearner_l16_16at12"

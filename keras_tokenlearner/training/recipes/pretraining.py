@@ -10,22 +10,23 @@ from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe
 class PretrainingRecipe(ImageNet384Recipe):
     """The schedule of ViT on JFT-300M at 224 pixels, which the paper follows.
 
-    Command: `keras-tokenlearner train pretraining --set model=NAME --set data=DATA`. It needs a
-    large set of images and accelerators for 4,096 of them at a time, or
-    `gradient_accumulation_steps`. The paper's
-    set has 300 million and is Google's own; ImageNet replaces it here, for which 7 epochs are far
-    too few: ViT takes 300 there, a rate of 0.003 and a weight decay of 0.3.
+    Command: `keras-tokenlearner train pretraining --set model=NAME --set data=DATA`.
 
-    To expect after JFT-300M: the few-shot accuracies of Figure 6, which prints no numbers; measure
-    them with `keras-tokenlearner evaluate MODEL --weights FILE --metrics few_shot`. We trained none
-    of these models, so no number is ours.
+    Requirements: a large set of images, and accelerators for 4,096 images at a time, or
+    `gradient_accumulation_steps`. The paper's set has 300 million images and is not public. The
+    default is ImageNet, for which 7 epochs are far too few. ViT takes 300 epochs there, with a
+    learning rate of 0.003 and a weight decay of 0.3.
 
-    Adam with decoupled weight decay 0.1, 10,000 steps of warm-up and linear decay are ViT's, for 7
-    epochs at a rate of 8e-4 for B models; it takes 4e-4 and 7 or 14 epochs for L/16. Neither paper
-    states the values for S models; we take B's.
+    Expected after JFT-300M: the few-shot accuracies of Figure 6, which prints no numbers. Measure
+    them with `keras-tokenlearner evaluate MODEL --weights FILE --metrics few_shot`. We have not
+    trained these models.
+
+    Adam with decoupled weight decay 0.1, 10,000 steps of warm-up and linear decay are ViT's values.
+    B models take 7 epochs at a learning rate of 8e-4. L/16 takes 4e-4, and 7 or 14 epochs. Neither
+    paper states the values for S models. We take the values for B.
 
     Attributes:
-        weight_decay: Of all but biases, norms and positions.
+        weight_decay: Weight decay, except on biases, norms and positions.
 
     Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, Table 3.
     """

@@ -1,4 +1,4 @@
-"""Recipes of the runs that we report: small models, on a laptop."""
+"""Recipes of the reported runs of small models, on a laptop."""
 
 from dataclasses import dataclass
 
@@ -16,20 +16,20 @@ class FashionMnistRecipe:
 
     Command: `keras-tokenlearner train fashion_mnist --set model=NAME --set
     data=fashion_mnist:FOLDER`, with `vit_nano4` or `tokenlearner_nano4_8at2` and the folder of the
-    four `.gz` files. It needs one to two hours a model on a CPU core. The numbers to expect,
-    measured by us, are in the README.
+    four `.gz` files. It needs one to two hours per model on a CPU core. The README has the
+    expected accuracy, measured by us.
 
     Attributes:
         model: Name in the catalogue, of a model for 28 x 28 x 1 images.
         data: Name of a data set for `open_named`.
         epochs: Epochs over the training images.
-        batch_size: Images a step.
-        learning_rate: The highest, reached after the warm-up; cosine to zero from there.
+        batch_size: Images per step.
+        learning_rate: The highest, after the warm-up. A cosine takes it to zero.
         warmup_epochs: Epochs of linear warm-up.
-        weight_decay: Of all but biases, norms and positions.
-        label_smoothing: Of the cross-entropy.
+        weight_decay: Weight decay, except on biases, norms and positions.
+        label_smoothing: Label smoothing of the cross-entropy.
         shift: Largest random shift, in pixels.
-        seed: Of weights, order and augmentation.
+        seed: Decides initial weights, order and augmentation.
     """
 
     SIDE = 28  # pixels
@@ -82,8 +82,8 @@ class Cifar10Recipe(FashionMnistRecipe):
 
     Command: `KERAS_BACKEND=torch keras-tokenlearner train cifar10 --set model=NAME --set
     data=cifar10:FOLDER`, with `tokenlearner_nano4_8at2` or `vit_nano4`, or without a folder to
-    download the images. It needs one to two hours a model on a CPU core. The numbers to expect,
-    measured by us, are in the README.
+    download the images. It needs one to two hours per model on a CPU core. The README has the
+    expected accuracy, measured by us.
 
     Attributes:
         model: Name in the catalogue, built for 32 x 32 x 3 images.

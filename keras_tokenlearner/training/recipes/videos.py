@@ -16,29 +16,31 @@ from keras_tokenlearner.weights import load
 class VideosRecipe:
     """AdamW for a video model on labelled video files.
 
-    Command: `keras-tokenlearner train videos --set data=FOLDER`. It needs the extra `video`, and
-    folders `train` and `test` in FOLDER, each with a folder of videos for every class, or lists
-    `train.csv` and `test.csv` with columns `file` and `label`; or `data=tfds:NAME` and a set
-    that tensorflow-datasets prepared. The expected accuracy depends on the videos.
+    Command: `keras-tokenlearner train videos --set data=FOLDER`.
 
-    A training video gives a clip at a random moment in every epoch, a test video one from its
-    middle; `keras-tokenlearner evaluate` scores several views of each.
+    Requirements: the extra `video`, and one of these data sets. FOLDER has folders `train` and
+    `test`, each with a folder of videos for every class. Or it has lists `train.csv` and
+    `test.csv` with the columns `file` and `label`. Or `data=tfds:NAME` is a set that
+    tensorflow-datasets prepared. The expected accuracy depends on the videos.
+
+    Each epoch takes one clip of a training video, at a random moment. A test video has one clip,
+    from its middle. `keras-tokenlearner evaluate` scores several views of each test video.
 
     Attributes:
         model: Name in the catalogue, of a model for videos.
         data: Name of a data set for `keras_tokenlearner.data.video.open_videos`.
-        frames: Of a clip; 0 for the catalogue's value.
+        frames: Frames of a clip; 0 for the catalogue's value.
         size: Height and width of a clip; 0 for the catalogue's value.
         stride: Frames of the video for each frame of a clip.
-        frame_rate: Frames of the video a second that `stride` counts; 0 for each file's own.
+        frame_rate: Frames per second that `stride` counts; 0 for the rate of each file.
         epochs: Epochs over the training videos.
-        batch_size: Clips a step.
-        learning_rate: The highest, reached after the warm-up; cosine to zero from there.
+        batch_size: Clips per step.
+        learning_rate: The highest, after the warm-up. A cosine takes it to zero.
         warmup_epochs: Epochs of linear warm-up.
-        weight_decay: Of all but biases, norms and positions.
-        label_smoothing: Of the cross-entropy.
-        threads: Of decoding.
-        seed: Of weights, order, moments and augmentation.
+        weight_decay: Weight decay, except on biases, norms and positions.
+        label_smoothing: Label smoothing of the cross-entropy.
+        threads: Threads that decode videos.
+        seed: Decides initial weights, order, moments and augmentation.
     """
 
     model: str = "tokenlearner_x2plus1d_pico"
@@ -109,7 +111,7 @@ class VideosRecipe:
 
 @dataclass(frozen=True)
 class _MomentumRecipe(VideosRecipe):
-    """Videos as the paper trains on them: SGD with momentum instead of AdamW."""
+    """The paper's training on videos: SGD with momentum instead of AdamW."""
 
     layer_decay = 1.0
 
@@ -123,12 +125,13 @@ class _MomentumRecipe(VideosRecipe):
 class KineticsRecipe(_MomentumRecipe):
     """The paper's ViViT with TokenLearner on Kinetics-400 and Kinetics-600: Tables 6 to 8.
 
-    Command: `keras-tokenlearner train kinetics --set data=FOLDER --set weights=FILE`, with the
-    videos as the recipe `videos` wants them. It needs the extra `video`, accelerators for 64 clips
-    at a time, and weights of the image model that were pre-trained. Then `keras-tokenlearner
-    evaluate` scores 4 clips and 3 crops of each test video, as the paper.
+    Command: `keras-tokenlearner train kinetics --set data=FOLDER --set weights=FILE`. Then
+    `keras-tokenlearner evaluate` scores 4 clips and 3 crops of each test video, as the paper does.
 
-    To expect after pre-training on JFT-300M, which is not public, top-1 and top-5 in percent:
+    Requirements: the extra `video`, videos as for the recipe `videos`, accelerators for 64 clips at
+    a time, and pre-trained weights of the image model.
+
+    Expected after pre-training on JFT-300M, which is not public, top-1 and top-5 in percent:
 
         Kinetics-400, Table 6                         Kinetics-600, Table 8
         vivit_l16 83.4 95.6                           vivit_l16 84.3 96.2
@@ -138,18 +141,17 @@ class KineticsRecipe(_MomentumRecipe):
         tokenlearner_vivit_l10_35_16at18 85.4 96.3    tokenlearner_vivit_l10_35_16at18 86.1 97.0
                                                       ..._l10_35_16at18_fuser 86.3 97.0
 
-    We have not run it, so no number is ours. 30 epochs and a rate of 0.05 are the paper's; 64
-    clips at a time, 32 frames with a stride of 2, 2.5 epochs of warm-up, cosine decay, gradients
-    clipped at 1 and no label smoothing follow ViViT's code, as the paper does. Crops,
-    mirroring and colours are varied as `VideoBatches` does it, somewhat otherwise than there.
+    We have not run it. 30 epochs and a learning rate of 0.05 are the paper's values. Other values
+    follow ViViT's code, as the paper does. They are 64 clips at a time, 32 frames with a stride of
+    2, 2.5 epochs of warm-up, cosine decay, gradients clipped at 1 and no label smoothing.
+    `VideoBatches` augments the clips a little differently.
 
     Attributes:
-        image_model: Name in the catalogue, of the image model whose weights `weights` are; patches
-            become tubelets as by ViViT's "central frame".
-        weights: Weights of `image_model` for `create_model`, of any classes; empty for random
+        image_model: Name in the catalogue, of the image model of `weights`. Patches become tubelets
+            by ViViT's "central frame".
+        weights: Weights of `image_model` for `create_model`, of any classes. Empty for random
             weights.
-        layer_decay: Learning rate of a block divided by the rate of the block above; ViViT has one
-            for all.
+        layer_decay: Learning rate of a block divided by the rate of the block above. ViViT has 1.
         precision: Name of Keras's policy, such as `mixed_bfloat16`.
 
     Source: Arnab et al., "ViViT: A Video Vision Transformer", 2021, and its code in Scenic.
@@ -180,18 +182,21 @@ class KineticsRecipe(_MomentumRecipe):
 class CharadesRecipe(_MomentumRecipe):
     """The paper's X(2+1)D with TokenLearner on Charades: Tables 9 and 11 to 13.
 
-    Command: `keras-tokenlearner train charades --set data=FOLDER`. It needs the extra `video`,
-    accelerators for 256 clips at a time, and in FOLDER `Charades_v1_train.csv`,
-    `Charades_v1_test.csv` and the folder `Charades_v1_480` of the videos. Segments of 64 frames,
-    12 a second, start at random moments; `keras-tokenlearner evaluate` merges consecutive ones.
+    Command: `keras-tokenlearner train charades --set data=FOLDER`.
 
-    To expect, in mean average precision of the test videos, from the paper: 66.3% at 12 frames per
-    second and 59.6% at 6; of `x2plus1d_m` 62.7% and 56.6%. We have not run it, so no number is
-    ours. A video is labelled with all its actions, and so are its segments.
+    Requirements: the extra `video`, and accelerators for 256 clips at a time. FOLDER has the files
+    `Charades_v1_train.csv` and `Charades_v1_test.csv`, and the folder `Charades_v1_480` of videos.
+    Segments of 64 frames at 12 frames per second start at random moments. `keras-tokenlearner
+    evaluate` merges consecutive segments.
+
+    Expected mean average precision of the test videos, from the paper: 66.3% at 12 frames per
+    second, 59.6% at 6. `x2plus1d_m` has 62.7% and 56.6%. We have not run it. Every segment has all
+    labels of its video.
 
     100,000 steps of 256 segments, a cosine schedule, no label smoothing and 224 pixels are the
-    paper's, which tests at 256. It names no optimizer and gives a rate of 0.8 "per TPU core": we
-    take SGD with momentum and 0.8 for the whole batch, after one epoch of warm-up.
+    paper's values. It tests at 256 pixels. It names no optimizer, and states a learning rate of 0.8
+    "per TPU core". We take SGD with momentum and 0.8 for the whole batch, after one epoch of
+    warm-up.
 
     Attributes:
         model: Name in the catalogue, of a model for videos.
@@ -217,19 +222,21 @@ class CharadesRecipe(_MomentumRecipe):
 class AvidRecipe(_MomentumRecipe):
     """The paper's X(2+1)D with TokenLearner on AViD: Tables 10 and 11.
 
-    Command: `keras-tokenlearner train avid --set data=FOLDER`. It needs the extra `video`,
-    accelerators for 512 clips at a time, and in FOLDER `avid_train.json`, `avid_val.json` and the
-    folder `videos`. Then `keras-tokenlearner evaluate` scores one clip of each test video.
+    Command: `keras-tokenlearner train avid --set data=FOLDER`. Then `keras-tokenlearner evaluate`
+    scores one clip of each test video.
 
-    To expect, the mean accuracy of the 887 classes in percent, from the paper:
+    Requirements: the extra `video`, and accelerators for 512 clips at a time. FOLDER has the files
+    `avid_train.json` and `avid_val.json`, and the folder `videos`.
+
+    Expected mean accuracy of the 887 classes in percent, from the paper:
 
         x2plus1d_m 48.6                       tokenlearner_x2plus1d_m 53.7
         x2plus1d_m_spatial_temporal 50.6      tokenlearner_x2plus1d_m_without_conv2d 53.8
 
-    We have not run it, so no number is ours. 8 clips on each of 64 cores, a cosine schedule,
-    label smoothing of 0.2 and 100,000 steps, "roughly 125 epochs", are the paper's. It names no
-    optimizer, no frame rate, and gives a rate of 0.025 "per TPU": we take SGD with momentum and
-    0.025 for the whole batch, after one epoch of warm-up, and 12 frames per second as on Charades.
+    We have not run it. 8 clips on each of 64 cores, a cosine schedule, label smoothing of 0.2 and
+    100,000 steps, "roughly 125 epochs", are the paper's values. It names no optimizer and no frame
+    rate, and states a learning rate of 0.025 "per TPU". We take SGD with momentum and 0.025 for the
+    whole batch, after one epoch of warm-up. As on Charades, we take 12 frames per second.
     """
 
     model: str = "tokenlearner_x2plus1d_m_without_conv2d"
