@@ -1,4 +1,4 @@
-"""Trained weights into models: our files with their hashes, and files of other libraries."""
+"""Loading of trained weights: files of this package with hashes, and files of other libraries."""
 
 from keras_tokenlearner.weights.files import load_weights, save_weights, saved_classes
 from keras_tokenlearner.weights.formats import Checkpoint, read_checkpoint

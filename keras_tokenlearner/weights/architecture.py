@@ -7,7 +7,7 @@ from keras_tokenlearner.weights.source import ZEROS, Arrays, Entries, FieldValue
 
 
 def sizes_of(arrays: Arrays) -> dict[str, FieldValue]:
-    """Return the sizes that the shapes of arrays tell."""
+    """Return the sizes of a model, read from the shapes of its arrays."""
     sizes: dict[str, FieldValue] = {}
     kernel = arrays.get("embedding/projection/kernel")
     if kernel is not None and kernel.array.ndim in (4, 5):
@@ -54,7 +54,7 @@ def fields_of(arrays: Arrays, recipe: Source) -> dict[str, FieldValue]:
 
 
 def name_norms(arrays: Arrays, rms: bool) -> None:
-    """Name a norm behind the pooling as the last norm, and scales of RMSNorm as Keras does."""
+    """Rename a norm after the pooling to the last norm, and scales of RMSNorm as in Keras."""
     if "fc_norm/gamma" in arrays and "norm/gamma" not in arrays:
         for leaf in ("gamma", "beta"):
             arrays[f"{names.NORM}/{leaf}"] = arrays.pop(f"fc_norm/{leaf}")
@@ -68,7 +68,7 @@ def name_norms(arrays: Arrays, rms: bool) -> None:
 
 
 def features_lacking(arrays: Arrays) -> tuple[str, ...]:
-    """Return the features of a file's model that ours lack, in words."""
+    """Return the features of a file's model that this package lacks, in words."""
     return ("norms before and behind the pooling",) if "fc_norm/gamma" in arrays else ()
 
 

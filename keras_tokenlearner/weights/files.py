@@ -19,8 +19,8 @@ KERNEL = "layers/dense/vars/0"  # of the classifier
 def save_weights(model: keras.Model, path: PathLike) -> str:
     """Save the weights of a model, and a file with their sha256 for `load_weights` to check.
 
-    The new file takes the old one's place in one step: a run that is killed while it saves leaves
-    the old file or the new one, and either loads.
+    The new file replaces the old file in one step. A run that is killed while it saves leaves one
+    of both, and either loads.
 
     Args:
         model: A `keras.Model`.
@@ -31,7 +31,7 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
         The sha256, as 64 hexadecimal digits.
 
     Raises:
-        ValueError: If the path ends otherwise.
+        ValueError: If the path does not end in `.weights.h5`.
 
     Example:
 
@@ -60,20 +60,22 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
 def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None = None) -> None:
     """Load a `.weights.h5` file into a model of the same architecture, whole or not at all.
 
-    Positions of another grid are resized. A model without top takes the file of one with top.
-    Damaged bytes inside such a file load without an error in Keras: they are found if the sha256
-    is known, from `expected_sha256` or from the file of `save_weights` or `sha256sum` next to it.
-    The bytes that were hashed are those that are loaded: both read one private copy.
+    Positions of another grid are resized. A model without top loads a file with top.
+
+    Keras loads damaged bytes inside such a file without an error. This function detects them if it
+    knows the sha256: from `expected_sha256`, or from a `.sha256` file next to it. The hash and the
+    load read the same private copy of the file.
 
     Args:
         model: A built `keras.Model`.
         path: Path that ends in `.weights.h5`.
-        expected_sha256: The sha256 that the file must have; by default the one in `PATH.sha256`,
-            where there is such a file.
+        expected_sha256: The sha256 of the file. Defaults to the content of `PATH.sha256`, if that
+            file exists.
 
     Raises:
         ValueError: If the file is missing, damaged, or of another architecture or number of
-            classes, or holds anything but numbers of floating point. The model is then as it was.
+            classes. Also if it holds anything but floating-point numbers. The model is then
+            unchanged.
 
     Example:
 
@@ -110,7 +112,7 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
 
 
 def saved_classes(path: PathLike, owner: str = "saved_classes") -> int | None:
-    """Return how many classes a `.weights.h5` file was saved with, or `None` if without top.
+    """Return the number of classes of a `.weights.h5` file, or `None` without top.
 
     Raises:
         ValueError: If there is no such file, or it is damaged.

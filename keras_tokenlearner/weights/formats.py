@@ -55,7 +55,7 @@ class Entry:
         shape: Tuple of integers; `None` for a value that is no array.
         dtype: numpy type; `None` for a type that numpy lacks.
         read: Function that returns the array.
-        problem: Why it cannot be read, if it cannot.
+        problem: Reason why the array cannot be read, or `None`.
     """
 
     __slots__ = ("shape", "dtype", "_read", "problem")
@@ -98,13 +98,13 @@ class Entry:
 
 
 class Checkpoint(Mapping[str, "np.ndarray | None"]):
-    """Names to arrays, as a file or a mapping has them; each array is read when it is asked for.
+    """The names and arrays of a file or a mapping. Each array is read on request.
 
     Values that are no arrays (a number of epochs, training options) are `None`.
 
     Attributes:
         entries: Names to `Entry`, with shapes, before anything is read.
-        origin: Where they came from: a path, or "a mapping".
+        origin: Origin of the entries: a path, or "a mapping".
     """
 
     def __init__(self, entries: Mapping[str, Entry], origin: str) -> None:
@@ -122,21 +122,21 @@ class Checkpoint(Mapping[str, "np.ndarray | None"]):
 
 
 def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") -> Checkpoint:
-    """Return the entries of a checkpoint with names and shapes; arrays are read later, one by one.
+    """Return the entries of a checkpoint with names and shapes. Arrays are read later, one by one.
 
     Args:
-        checkpoint: Path of a `.npz`, `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`) or
-            Flax (`.msgpack`, `checkpoint`) file, or of the `.index.json` of one in several parts; a
-            mapping of names to arrays, nested or flat (the levels are joined by "/"); or a model,
-            of PyTorch or Keras. A file's content decides its format, not its name.
+        checkpoint: One of these. A `.npz`, `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`)
+            or Flax (`.msgpack`, `checkpoint`) file: its content decides the format, not its name.
+            The `.index.json` of a file in several parts. A mapping of names to arrays, nested or
+            flat; the levels are joined by "/". A model of PyTorch or Keras.
         owner: String, the function that the user called, for error messages.
 
     Returns:
         A `Checkpoint`.
 
     Raises:
-        ValueError: If the file is missing, damaged or of another kind, or holds anything but plain
-            arrays, or claims much more than its size on disk allows.
+        ValueError: If the file is missing, damaged or of another kind. If it holds anything but
+            plain arrays, or claims much more than its size on disk allows.
 
     Example:
 
@@ -170,8 +170,8 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
 def read_npz(path: PathLike, owner: str = "read_npz") -> dict[str, np.ndarray]:
     """Return all arrays of a `.npz` file by name, or raise `ValueError`.
 
-    Sizes are compared with those that the archive declares before memory is taken, and arrays of
-    Python objects, which are pickles, are refused.
+    Sizes are checked against the directory of the archive before memory is taken. Arrays of Python
+    objects are pickles, and raise an error.
     """
     path = Path(path)
     if not path.is_file():
@@ -180,7 +180,7 @@ def read_npz(path: PathLike, owner: str = "read_npz") -> dict[str, np.ndarray]:
 
 
 def listed(names: collections.abc.Iterable[object], most: int = _LISTED) -> str:
-    """Return names in one line, the first few of them where they are many."""
+    """Return names in one line, or the first few of many."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(str(name)[:120] for name in names[:most]) + more
@@ -190,7 +190,7 @@ _Entries = dict[str, Entry]
 
 
 def _reader(owner: str, path: Path) -> Callable[[str, Path], _Entries]:
-    """Return the function that reads a file, by the bytes that it begins with."""
+    """Return the function that reads a file, by its first bytes."""
     with path.open("rb") as stream:
         start = stream.read(10)
     if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
@@ -405,8 +405,8 @@ def _read_torch(owner: str, path: Path) -> _Entries:
 def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
     """Copy the members of a PyTorch file to a new one, with their checksums compared.
 
-    A zip may have two directories, of which Python reads one and PyTorch the other, and PyTorch
-    compares no checksums. It reads the copy, which has one directory, and whose bytes are checked.
+    A zip may have two directories: Python reads one and PyTorch the other. PyTorch compares no
+    checksums. It reads the copy, which has one directory and checked bytes.
     """
     archive, members = _open_zip(owner, path)
     with archive, zipfile.ZipFile(to, "w", zipfile.ZIP_STORED) as copy:
@@ -534,7 +534,7 @@ def _read_msgpack(owner: str, path: Path) -> _Entries:
 
 
 def _joined(tree: dict) -> object:
-    """Return a tree whose large arrays, stored in pieces, are whole."""
+    """Return a tree with large arrays joined from their stored pieces."""
     if _FLAX_CHUNKED in tree:
         shape = [tree["shape"][str(axis)] for axis in range(len(tree["shape"]))]
         pieces = [tree["chunks"][str(number)] for number in range(len(tree["chunks"]))]

@@ -1,6 +1,6 @@
 """ViT, DeiT, DINOv2, CLIP's and SigLIP's vision towers and ViViT of Hugging Face transformers.
 
-Files keep the names of the first releases; models in memory, since release 5, have shorter ones.
+Files keep the names of the first releases. Models in memory have shorter names since release 5.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Our models as checkpoints, for models with another grid, head or number of frames."""
+"""Models of this package as checkpoints, for another grid, head or number of frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NUMBERED = ("token_learner", "token_fuser")
 
 
 def convert(entries: Entries) -> Arrays:
-    """Return the entries by their own names; TokenLearners and TokenFusers are numbered from 0."""
+    """Return the entries by their own names, TokenLearners and TokenFusers numbered from 0."""
     names = {name.partition("/")[0] for name in entries}
     numbered = {
         kind: in_order(kind, [name for name in names if name.startswith(kind)])

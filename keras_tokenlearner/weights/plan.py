@@ -1,4 +1,4 @@
-"""From a checkpoint to our model: read and converted once, loaded whole or not at all."""
+"""Loading of a checkpoint: read and converted once, loaded completely or not at all."""
 
 from __future__ import annotations
 
@@ -67,17 +67,17 @@ class Statement:
     """Settings of a checkpoint that are not in its arrays, from a config.json or arguments.
 
     Attributes:
-        source: Name of the source, or `None` where the entries' names tell.
+        source: Name of the source, or `None` to recognise it by the names of entries.
         fields: Fields of `VisionTransformerConfig`.
-        preprocessing: How its pictures were prepared, or `None`.
+        preprocessing: `Preprocessing` of its images, or `None`.
         class_names: Names of its classes, or `None`.
         grid: Grid of its positions, or `None`.
-        input_size: `(height, width)` of its pictures, or `None`.
+        input_size: `(height, width)` of its images, or `None`.
         input_shape: Shape of its model's input, or `None` for the grid of its positions.
-        resize: Method by which its positions are resized, or `None` for the source's.
+        resize: Method to resize its positions, or `None` for the method of the source.
         pooling: Pooling of its features without a head, or `None`.
-        missing: Names of features that our models lack.
-        is_config: Whether it is of a config.json, which leaves nothing out.
+        missing: Names of features that this package lacks.
+        is_config: Whether it is from a config.json, which states everything.
     """
 
     source: str | None = None
@@ -106,7 +106,7 @@ class LoadReport:
         adapted: Paths of variables to the changes of their values.
         left: Paths of the variables that kept their values.
         reset: Paths of the variables that were initialised again.
-        unused: Names of the entries that found no place.
+        unused: Names of the entries without a place in the model.
         added: Names of the layers that a plain ViT lacks and the file did not fill.
         differences: Settings that differ between model and source, where allowed.
     """
@@ -144,20 +144,18 @@ class LoadReport:
 
 
 class Plan:
-    """A checkpoint as our weights, converted once: the config it needs, and its loading.
-
-    `plan_of` makes one.
+    """A checkpoint that `plan_of` read and converted: the config of its model, and its loading.
 
     Attributes:
         source: Name of the source.
         origin: Where the checkpoint came from: a path, or "a mapping".
         fields: Fields of `VisionTransformerConfig` that the checkpoint decides, without its sizes.
-        sizes: Fields that are its sizes, as far as its arrays or its config.json tell them.
+        sizes: Fields that are its sizes, as far as its arrays or its config.json state them.
         classes: Classes of its head; `None` without a head.
         class_names: Names of its classes, or `None`.
-        preprocessing: The `Preprocessing` of its pictures; `None` where it is not stated.
+        preprocessing: The `Preprocessing` of its images, or `None` if it is not stated.
         pooling: Pooling of its features without a head.
-        grid: Grid of its positions, or `None` where that is not clear.
+        grid: Grid of its positions, or `None` if it is ambiguous.
     """
 
     def __init__(
@@ -234,15 +232,15 @@ class Plan:
 
     @property
     def config(self) -> VisionTransformerConfig:
-        """The config of the model that the checkpoint is of."""
+        """The config of the checkpoint's model."""
         return self.config_with({})
 
     def config_with(self, changes: Fields) -> VisionTransformerConfig:
         """Return the config of the checkpoint's model, with fields changed.
 
         Raises:
-            ValueError: If the heads, the activation or the epsilon are not stated, or our models
-                lack a feature of the checkpoint's.
+            ValueError: If the heads, the activation or the epsilon are not stated. Also if this
+                package lacks a feature of the checkpoint.
         """
         self.check_features()
         self.check_open(changes)
@@ -283,28 +281,27 @@ class Plan:
         partial: bool = False,
         check_settings: bool = True,
     ) -> LoadReport:
-        """Load the checkpoint into our model, whole or not at all.
+        """Load the checkpoint into a model of this package, completely or not at all.
 
-        The class token's position becomes part of the class token; a model that averages drops
-        both. A file with TokenLearners goes into models with as many.
+        The class token's position becomes part of the class token. A model that averages drops
+        both. A file with TokenLearners needs a model with the same number of them.
 
         Args:
             model: A `VisionTransformer`.
-            head: `"keep"` loads the file's classifier, where it has one, `"drop"` leaves the
-                model's as it is, `"reset"` initialises it again, for other classes.
-            embedding: `"central_frame"` or `"inflate"`, how the patches of an image become
+            head: `"keep"` loads the file's classifier, if any. `"drop"` keeps the model's
+                classifier. `"reset"` initialises it again, for other classes.
+            embedding: `"central_frame"` or `"inflate"`, the way from patches of an image to
                 tubelets.
-            partial: Boolean, whether to continue although variables other than the head, or layers
-                of a TokenLearner, are not in the file, or the file holds more blocks or unknown
-                entries.
-            check_settings: Boolean, whether to refuse a model with another activation, epsilon or
-                normalisation of pixels than the checkpoint's.
+            partial: Boolean, whether an incomplete match is loaded. The file may then lack
+                variables or layers of a TokenLearner, or have more blocks or unknown entries.
+            check_settings: Boolean, whether to raise an error for a model with another activation,
+                epsilon or normalisation of pixels than the checkpoint.
 
         Returns:
             A `LoadReport`.
 
         Raises:
-            ValueError: If a shape or a setting does not fit. The model is then unchanged.
+            ValueError: If a shape or a setting differs. The model is then unchanged.
         """
         owner = self.owner
         check_choice(owner, "head", head, ("keep", "drop", "reset"))
@@ -484,21 +481,21 @@ def plan_of(
     resize: str | None = None,
     owner: str = "plan_of",
 ) -> Plan:
-    """Read a checkpoint of another library, once: the config it needs, and its loading.
+    """Read a checkpoint of another library once, for its config and its loading.
 
     Args:
         checkpoint: Path of a file, a mapping of names to arrays or a model, as `read_checkpoint`
             takes it.
         source: `"augreg"`, `"scenic"`, `"timm"`, `"timm_deit"`, `"dinov2"`, `"torchvision"`,
             `"huggingface_vit"` and the other `"huggingface_..."`, `"keras_hub"`, or
-            `"keras_tokenlearner"`. By default the names of the entries tell.
-        statement: Statement of a config.json, if there is one.
-        normalization: `(mean, std)` of the pixels, in [0, 1], that the file was trained on, or
-            `"half"` (both 0.5), `"imagenet"` or `"clip"`. It wins over the file.
-        layer_norm_epsilon: Epsilon of the norms. It wins over the file.
-        activation: Activation of the MLPs. It wins over the file.
-        num_heads: Heads of the attentions, which names and shapes of many files do not say.
-        grid: `(H, W)` or `(T, H, W)` of the file's positions; by default a square.
+            `"keras_tokenlearner"`. Defaults to the source of the names of the entries.
+        statement: Statement of a config.json, or `None`.
+        normalization: `(mean, std)` of the training pixels, in [0, 1], or `"half"` (both 0.5),
+            `"imagenet"` or `"clip"`. It overrides the file.
+        layer_norm_epsilon: Epsilon of the norms. It overrides the file.
+        activation: Activation of the MLPs. It overrides the file.
+        num_heads: Heads of the attentions. Many files do not state it.
+        grid: `(H, W)` or `(T, H, W)` of the file's positions. Defaults to a square.
         resize: `"bilinear"` with aligned corners, `"bicubic"`, `"bicubic_antialias"` or
             `"bicubic_offset"`. Defaults to the source's own method.
         owner: Name of the function that the user called, for error messages.
@@ -507,7 +504,7 @@ def plan_of(
         A `Plan`.
 
     Raises:
-        ValueError: If the file is damaged, or of none of the sources, or of another than given.
+        ValueError: If the file is damaged, of no known source, or of another source than `source`.
 
     Example:
 
@@ -560,7 +557,7 @@ def load(
     partial: bool = False,
     check_settings: bool = True,
 ) -> LoadReport:
-    """Load weights of another library into our model, whole or not at all.
+    """Load weights of another library into a model of this package, completely or not at all.
 
     Equals `plan_of` and then `Plan.load`, for an existing model.
 
@@ -581,8 +578,8 @@ def load(
         A `LoadReport`; print it.
 
     Raises:
-        ValueError: If the file is damaged or of another architecture, or a shape or a setting does
-            not fit. The model is then unchanged.
+        ValueError: If the file is damaged or of another architecture, or if a shape or a setting
+            differs. The model is then unchanged.
 
     Example:
 

@@ -1,7 +1,7 @@
-"""Positions of a checkpoint on the grid of a model, in the ways of the sources.
+"""Positions of a checkpoint on the grid of a model, by the rules of the sources.
 
-`fit_positions` is the one way from a file's table to a model's: it finds the file's grid, gives the
-tokens before the patches their positions, and resizes.
+`fit_positions` is the only way from a file's table to a model's table. It finds the file's grid,
+gives prefix tokens their positions, and resizes.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ def fit_positions(
     method: str,
     file_grid: Sequence[int] | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Bring the table of positions in `arrays` to the grid of a model, in place.
+    """Resize the table of positions in `arrays` to the grid of a model, in place.
 
     Args:
         owner: String, the function that the user called.
         arrays: Paths of our variables to `Named` arrays.
         grid: `(H, W)` or `(T, H, W)` of the model.
         method: One of `METHODS`.
-        file_grid: Grid of the file's positions; by default the model's, or a square.
+        file_grid: Grid of the file's positions. Defaults to the model's grid, or a square.
 
     Returns:
         Changes by path: of values, and of shapes.
 
     Raises:
-        ValueError: If the file's grid is not clear.
+        ValueError: If the file's grid is ambiguous.
     """
     check_choice(owner, "resize", method, METHODS)
     if TABLE not in arrays:
@@ -73,11 +73,13 @@ def file_grids(arrays: Arrays, given: Sequence[int] | None = None) -> list[tuple
 def resize_table(table: np.ndarray, grid: tuple[int, ...], method: str) -> np.ndarray:
     """Resize a table of positions, (H, W, C) or (T, H, W, C), to a grid.
 
-    `"bilinear"` lets the corners of both grids coincide, as the JAX ViT does. `"bicubic"` is the
-    interpolation of PyTorch, as Hugging Face's models do it, `"bicubic_antialias"` the one with a
-    wider filter where the grid shrinks, as timm does, and `"bicubic_offset"` Meta's for DINOv2
-    without registers, which adds 0.1 to the new size. A table of an image that goes to a video is
-    repeated for every frame; frames are always resized linearly.
+    * `"bilinear"` aligns the corners of both grids, as the JAX ViT does.
+    * `"bicubic"` is PyTorch's interpolation, as in Hugging Face's models.
+    * `"bicubic_antialias"` has a wider filter if the grid shrinks, as in timm.
+    * `"bicubic_offset"` adds 0.1 to the new size, as Meta does for DINOv2 without registers.
+
+    The table of an image is repeated for every frame of a video. Frames are always resized
+    linearly.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""The library that wrote a checkpoint, known by the names of its entries; the table of sources."""
+"""The table of sources, and recognition of a checkpoint's source by the names of its entries."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ Fields = Mapping[str, FieldValue]
 
 
 class Named(NamedTuple):
-    """An array in the layout of our variable, and the name of the entry that it came from."""
+    """An array in the layout of a variable of this package, and the name of its entry."""
 
     array: np.ndarray
     origin: str
@@ -34,30 +34,29 @@ Arrays = dict[str, Named]
 
 @dataclass(frozen=True)
 class Source:
-    """How the checkpoints of one source become our weights.
+    """The rule from checkpoints of one source to weights of this package.
 
     Attributes:
-        convert: Function of `Entries`. It returns the paths of our variables to `Named` arrays.
-            Kernels and biases of an attention may come with heads and their channels as one axis.
-            "positions/table" is (N, C), with the rows of class token and registers where the file
-            has them, or without them on its grid, (H, W, C) or (T, H, W, C); and the j-th
+        convert: Function of `Entries`. It returns a dictionary from paths of variables to `Named`
+            arrays. Kernels and biases of an attention may have heads and channels as one axis.
+            "positions/table" is (N, C), with rows of class token and registers if the file has
+            them. Or it is on its grid without them, (H, W, C) or (T, H, W, C). The j-th
             TokenLearner and TokenFuser are "token_learner_{j}" and "token_fuser_{j}".
-        anchors: Names of entries, one of which every checkpoint of the source has.
+        anchors: Names of entries. Every checkpoint of the source has one of them.
         marks: Parts of names that all must occur in a checkpoint for the source to be recognised.
         alien: Parts of names, none of which occurs in a checkpoint of the source.
-        proof: Parts of names that tell the source from others that have the same marks.
+        proof: Parts of names that distinguish the source from others with the same marks.
         video: Whether its patches are of videos; `None` for either.
         config: Fields of `VisionTransformerConfig` that the source fixes for every file.
-        choices: Fields that the source leaves open, and their usual values: the file's config.json
-            or the user says which. `"normalization"` is the mean and std of pixels.
-        conv_learner: Further fields that it decides where there is a TokenLearner with
-            convolutions.
-        gated_mlp: Further fields that it decides where the MLPs are gated.
-        wide_head: Further fields that it decides where the head reads two tokens' channels.
+        choices: Fields that the source leaves open, and their usual values. A config.json or an
+            argument states them. `"normalization"` is the mean and std of pixels.
+        conv_learner: Further fields of files with a TokenLearner with convolutions.
+        gated_mlp: Further fields of files with gated MLPs.
+        wide_head: Further fields of files whose head reads two tokens.
         resize: How the source resizes positions, a method of `weights.positions`.
-        resize_without_registers: The same for files without register tokens, where it differs.
+        resize_without_registers: The same for files without register tokens, if it differs.
         normalization: Name of the mean and standard deviation that all its models expect.
-        ignored: Starts of the names of entries that have no place in our models and are not missed.
+        ignored: Starts of the names of entries that are not needed.
         head_only: Starts of the names of entries between the features and the head.
     """
 
@@ -94,11 +93,11 @@ class Source:
 
 
 class Entries:
-    """The entries of a checkpoint, by the names of its source, and which were taken.
+    """The entries of a checkpoint, by the names of its source, and the record of their use.
 
     Checkpoints keep the same network under various prefixes ("params/", "vit.", "module."). The
-    prefix is the part before the source's `anchor`, a name that every file of it has; names
-    behind it are given without, others in full.
+    prefix is the part before an anchor, a name that every file of the source has. Names with the
+    prefix are shortened, others are given in full.
 
     Args:
         owner: String, the function that the user called, for error messages.

@@ -1,4 +1,4 @@
-"""The included weights, and files by their address: in the package, or downloaded once."""
+"""The table of included weights, and the files of addresses: in the package or downloaded."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class StoredWeights:
     """A row of the store.
 
     Attributes:
-        model: Name in the catalogue of the model that they are for.
-        uri: Where the `.weights.h5` file is: `package:NAME` for an included one, or an address.
-        sha256: Of the file.
-        size: Of the file, in bytes.
-        input_shape: `(height, width, channels)` that they were trained at.
-        classes: Of the classifier.
+        model: Name of their model in the catalogue.
+        uri: Address of the `.weights.h5` file, or `package:NAME` for an included file.
+        sha256: sha256 of the file.
+        size: Size of the file, in bytes.
+        input_shape: `(height, width, channels)` of training.
+        classes: Number of classes.
         class_names: Names of the classes, in order.
-        licence: Of the weights, and of the data that they were trained on.
-        metric: Accuracy or another metric, and the data that it was measured on.
-        command: The command that made them.
+        licence: Licence of the weights, and of the training data.
+        metric: Accuracy or another metric, and its data.
+        command: The command that trained them.
 
     Example:
 
@@ -85,7 +85,7 @@ def names(model: str) -> list[str]:
 
 
 def find(model: str, name: str) -> StoredWeights:
-    """Return the row of the weights called `name` for a model of the catalogue, or raise."""
+    """Return the row of weights by model and name, or raise `ValueError`."""
     if (model, name) not in STORE:
         known = [None, *names(model)]
         raise ValueError(
@@ -104,21 +104,21 @@ def load_stored(model: keras.Model, stored: StoredWeights) -> None:
 def fetch(uri: str, expected_sha256: str, cache_dir: PathLike | None = None) -> Path:
     """Return the local path of a file, downloaded if it is not in Keras's cache yet.
 
-    A broken or damaged download is never taken: the next call starts again. A file that
-    lies in the cache with the right hash is taken without the network.
+    An incomplete or damaged download is never used: the next call starts again. A cached file with
+    the right hash needs no network.
 
     Args:
         uri: `"package:NAME"` for a file in the package, or an address that
             `keras.utils.get_file` takes.
         expected_sha256: The sha256 of the file, as 64 hexadecimal digits.
-        cache_dir: Folder in place of Keras's own, `~/.keras` or `$KERAS_HOME`.
+        cache_dir: Folder instead of Keras's `~/.keras` or `$KERAS_HOME`.
 
     Returns:
         A `pathlib.Path`.
 
     Raises:
-        ValueError: If the file is not the one that was expected.
-        ConnectionError: If nothing came, or not all of it.
+        ValueError: If the file has another sha256.
+        ConnectionError: If the download fails.
     """
     scheme, _, name = uri.partition(":")
     if scheme == "package":
@@ -133,12 +133,12 @@ def download(
 
     Args:
         uri: Address that `keras.utils.get_file` takes.
-        expected_sha256: The sha256 of the file, where it is known.
-        cache_dir: Folder in place of Keras's own, `~/.keras` or `$KERAS_HOME`.
+        expected_sha256: The sha256 of the file, or `None` if unknown.
+        cache_dir: Folder instead of Keras's `~/.keras` or `$KERAS_HOME`.
 
     Raises:
-        ValueError: If the file is not the one that was expected.
-        ConnectionError: If nothing came, or not all of it.
+        ValueError: If the file has another sha256.
+        ConnectionError: If the download fails.
     """
     # Files are published under one name at many addresses: a hash in the name keeps them apart.
     mark = expected_sha256 or hashlib.sha256(uri.encode()).hexdigest()

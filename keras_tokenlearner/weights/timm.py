@@ -131,25 +131,28 @@ def _convert_torchvision(entries: Entries) -> Arrays:
 
 
 def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
-    """Return the weights of one of our plain ViTs by the names of timm's `VisionTransformer`.
+    """Return the weights of a plain ViT by the names of timm's `VisionTransformer`.
 
-    timm's model must have the same sizes, exact gelu where ours has it, `norm_layer` with our
-    epsilon, and `fc_norm=False` where we average the tokens. Pixels are normalised by the model's
-    `preprocessing.mean` and `std`. With register tokens, timm's model must be built with
-    `no_embed_class=True`; with gated MLPs, with `mlp_layer=SwiGLUPacked`; where the head reads the
-    class token and a register, it is timm's `VisionTransformerDistilled`.
+    timm's model must have the same sizes, the same form of gelu, and `norm_layer` with the same
+    epsilon. Pixels are normalised by the model's `preprocessing.mean` and `std`. Further settings
+    of timm's model:
+
+    * `fc_norm=False` if the model averages the tokens.
+    * `no_embed_class=True` for register tokens.
+    * `mlp_layer=SwiGLUPacked` for gated MLPs.
+    * The class `VisionTransformerDistilled` if the head reads the class token and a register.
 
     Args:
         model: A `VisionTransformer`.
 
     Returns:
-        A dictionary of names to numpy arrays: save it with `safetensors.numpy.save_file`, or load
-        it with `load_state_dict` after `torch.from_numpy` of each.
+        A dictionary of names to numpy arrays. Save it with `safetensors.numpy.save_file`. Or load
+        it with `load_state_dict` after `torch.from_numpy` of each array.
 
     Raises:
-        ValueError: If timm has no such model: with a TokenLearner, of videos, with vector
-            attention, with a LayerNorm before the blocks (timm's has no bias before it), or with a
-            head that reads the average as well, or more registers than one.
+        ValueError: If timm has no such model. Examples are models with a TokenLearner, vector
+            attention or a LayerNorm before the blocks, and models of videos. Also if the head reads
+            the average too, or several registers.
 
     Example:
 

@@ -18,15 +18,15 @@ _PARTS = ("query", "key", "value")
 def from_torch(entries: Entries, names: Table) -> Arrays:
     """Convert the entries that a table names.
 
-    A layer without bias gets zeros, which is the same. A gated MLP's first layer may hold its gate
-    too, before the hidden units.
+    A layer without bias gets an equivalent bias of zeros. The first layer of a gated MLP may
+    include the gate, before the hidden units.
 
     Args:
         entries: `Entries`.
-        names: A dictionary of our names to tuples of kind and the source's names.
+        names: Dictionary from names of this package to tuples of kind and names of the source.
 
     Returns:
-        Paths of our variables to `Named` arrays.
+        Dictionary from paths of variables to `Named` arrays.
     """
     arrays: Arrays = {}
     for ours, (kind, *candidates) in numbered(names, count_blocks(entries, names)).items():
@@ -59,7 +59,7 @@ def split_qkv(entries: Entries, theirs: str, ours: str, bias: str | None = None)
         entries: `Entries`.
         theirs: Name of the weight.
         ours: Name of the attention.
-        bias: Name of the bias of all three; or without, `{q,k,v}_bias` next to the layer.
+        bias: Name of the bias of all three. Without it, `{q,k,v}_bias` next to the layer.
     """
     if theirs not in entries:
         return {}
@@ -90,14 +90,14 @@ def split_qkv(entries: Entries, theirs: str, ours: str, bias: str | None = None)
 
 
 def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
-    """Return one head, on their tokens side by side, whose logits are the average of the heads'.
+    """Join several heads to one on their concatenated tokens, with the average of their logits.
 
     Args:
         entries: `Entries`.
         heads: Names of linear layers, in the order of the tokens that they read.
 
     Returns:
-        Paths of our variables to `Named` arrays; none, unless the entries have all of the heads.
+        Dictionary from paths of variables to `Named` arrays. It is empty if a head is missing.
     """
     heads = tuple(heads)
     weights, biases = ([f"{head}.{leaf}" for head in heads] for leaf in ("weight", "bias"))
@@ -143,7 +143,7 @@ def numbered(names: Table, count: int) -> dict[str, tuple[str, ...]]:
 
 
 def count_blocks(entries: Iterable[str], names: Table) -> int:
-    """Return how many blocks the entries of a table have, counted from 0 without a gap."""
+    """Return the number of blocks in the entries of a table, counted from 0 without a gap."""
     starts = {name.partition("{i}")[0] for row in names.values() for name in row if "{i}" in name}
     found = {name[len(start) :].partition(".")[0] for name in entries for start in starts
              if name.startswith(start)}  # fmt: skip

@@ -1,8 +1,8 @@
 import keras
 
-# Which axis of a weight is divided, by the end of its path: heads in attention, hidden units in
-# MLPs. The first weight of a pair is divided by its outputs, the second by its inputs, so that
-# devices exchange only two sums per block, one of its attention and one of its MLP.
+# The axis of each weight that is divided, by the end of its path: heads in attention, hidden units
+# in MLPs. The first weight of a pair is divided by its outputs, the second by its inputs. Devices
+# then exchange only two sums per block, one of its attention and one of its MLP.
 _AXES = {
     r"self_attention/(query|key|value)/kernel": (None, "model", None),  # (C, heads, d)
     r"self_attention/(query|key|value)/bias": ("model", None),
