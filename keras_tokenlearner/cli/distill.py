@@ -41,8 +41,16 @@ def distill(
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     student = retrofit(teacher, at, num_tokens, fuser)
     backup = Path(output).with_suffix(".backup.npz")
-    arguments = {"epochs": epochs, "learning_rate": learning_rate, "backup": backup}
-    distill(student, teacher, images, labels, verbose=0 if as_json else 1, **arguments)
+    distill(
+        student,
+        teacher,
+        images,
+        labels,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        backup=backup,
+        verbose=0 if as_json else 1,
+    )
     student.save(output)
     backup.unlink()
     rows = compare([teacher, student], test_images, test_labels)

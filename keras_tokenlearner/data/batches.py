@@ -2,6 +2,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Required, TypedDict, Unpack, cast
 
 import keras
@@ -61,7 +62,7 @@ class Batches(keras.utils.PyDataset):
         self.partial = check_bool(owner, "partial", partial)
         self.epoch, self.start, self.shard = 0, 0, (0, 1)
         self.ordered = False
-        self.alone = contextlib.nullcontext
+        self.alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self._order: tuple[int | None, np.ndarray] = (None, np.empty(0, int))
         self._in_epoch, self._count = False, 0
         self._places: dict[int, int] = {}

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Sequence
 
 import keras
@@ -32,23 +33,23 @@ from keras_tokenlearner.training.resume import Resume
 
 
 def distill(
-    student,
-    teacher,
-    images,
-    labels=None,
-    epochs=8,
-    batch_size=64,
-    learning_rate=3e-4,
-    temperature=2.0,
-    feature_weight=1.0,
-    label_weight=0.5,
-    train_all=False,
-    cache=None,
-    backup=None,
-    callbacks=None,
-    verbose="auto",
-    seed=0,
-):
+    student: keras.Model,
+    teacher: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray | Sequence[int] | None = None,
+    epochs: int = 8,
+    batch_size: int = 64,
+    learning_rate: float = 3e-4,
+    temperature: float = 2.0,
+    feature_weight: float = 1.0,
+    label_weight: float = 0.5,
+    train_all: bool = False,
+    cache: str | os.PathLike[str] | None = None,
+    backup: str | os.PathLike[str] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    verbose: str | int = "auto",
+    seed: int = 0,
+) -> keras.callbacks.History:
     """Train a student with learned tokens to reproduce the outputs of its teacher.
 
     The loss is `(1 - label_weight) (KL(teacher, student) + feature_weight MSE(features)) +
@@ -153,7 +154,7 @@ def distill(
 class _Batches(Batches):
     """Batches of kept inputs, the teacher's kept features, and labels."""
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple:
         inputs, features, *labels = super().__getitem__(index)
         return ((inputs.astype("float32"), features), *labels)
 
@@ -172,7 +173,9 @@ def _with_features(trained: keras.Model, teacher: keras.Model) -> tuple[keras.Mo
     return keras.Model([x, features], found), keras.Model([x, features], taught)
 
 
-def _check_data(student: keras.Model, images: np.ndarray, labels: Sequence[int] | None) -> None:
+def _check_data(
+    student: keras.Model, images: np.ndarray, labels: np.ndarray | Sequence[int] | None
+) -> None:
     if labels is not None and (not has_head(student) or np.shape(labels) != (len(images),)):
         raise ValueError(
             "distill: `labels` must be integers, one for each image, for models with a top. "

@@ -5,11 +5,18 @@ clip by the norm of its own gradients, and not by the norm of all.
 """
 
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 
+if TYPE_CHECKING:
+    from keras.optimizers import Optimizer as _Optimizer
+else:
+    _Optimizer = object
 
-class _Layerwise:
+
+class _Layerwise(_Optimizer):
     """Base class before a Keras optimizer: variables near the input learn more slowly.
 
     The learning rate of a variable is scaled by `layer_decay` to the power of the depths above it.
@@ -27,7 +34,14 @@ class _Layerwise:
         ValueError: If `layer_decay` is out of range, or the model has no blocks.
     """
 
-    def __init__(self, *args, layer_decay, weight_decay=None, undecayed=(), **kwargs):
+    def __init__(
+        self,
+        *args: Any,
+        layer_decay: float,
+        weight_decay: float | None = None,
+        undecayed: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
         if not 0 < layer_decay <= 1:
             raise ValueError(
                 f"{type(self).__name__}: `layer_decay` must be a number above 0 and at most "
@@ -38,7 +52,7 @@ class _Layerwise:
         self.decay = weight_decay
         self.undecayed = tuple(undecayed)
 
-    def build(self, variables):
+    def build(self, variables: Sequence[keras.Variable]) -> None:
         super().build(variables)
         depths = depths_of([variable.path for variable in variables])
         self.factors = tuple(self.layer_decay ** (max(depths) - depth) for depth in depths)
@@ -47,7 +61,12 @@ class _Layerwise:
             for variable in variables
         )
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self,
+        gradient: keras.KerasTensor,
+        variable: keras.Variable,
+        learning_rate: keras.KerasTensor,
+    ) -> None:
         index = self._get_variable_index(variable)
         learning_rate = learning_rate * self.factors[index]
         if self.decays[index]:
@@ -55,7 +74,7 @@ class _Layerwise:
             self.assign_sub(variable, keras.ops.multiply(variable, decay))
         super().update_step(gradient, variable, learning_rate)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {
             **super().get_config(),
             "layer_decay": self.layer_decay,
@@ -78,11 +97,11 @@ class LayerwiseSGD(_Layerwise, keras.optimizers.SGD):
 class LayerwiseMuon(_Layerwise, keras.optimizers.Muon):
     """Keras's Muon with a rate for each depth, and one weight decay for Muon and its AdamW."""
 
-    def __init__(self, *args, adam_weight_decay=None, **kwargs):
+    def __init__(self, *args: Any, adam_weight_decay: float | None = None, **kwargs: Any) -> None:
         super().__init__(*args, adam_weight_decay=None, **kwargs)
 
 
-def depths_of(paths):
+def depths_of(paths: Sequence[str]) -> list[int]:
     """Return the depth of each variable from the input, by its path, in the order of a model.
 
     Layers before the blocks are at depth 0. Block `i` and layers with its number are at depth `i +

@@ -1,3 +1,5 @@
+from typing import Any, Self
+
 import keras
 
 from keras_tokenlearner._checks import check_int, check_not_negative, check_positive
@@ -8,8 +10,13 @@ _LAYERWISE = {AdamW: LayerwiseAdamW, Muon: LayerwiseMuon, SGD: LayerwiseSGD}
 
 
 def adamw(
-    learning_rate, steps, warmup_steps=0, weight_decay=0.05, global_clipnorm=1.0, layer_decay=1.0
-):
+    learning_rate: float,
+    steps: int,
+    warmup_steps: int = 0,
+    weight_decay: float = 0.05,
+    global_clipnorm: float | None = 1.0,
+    layer_decay: float = 1.0,
+) -> keras.optimizers.Optimizer:
     """Return Keras's AdamW with the usual settings for transformers.
 
     The settings are linear warm-up from zero, cosine decay to zero and global-norm clipping.
@@ -36,7 +43,13 @@ def adamw(
     return _make(AdamW, schedule, layer_decay, **arguments)
 
 
-def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05, layer_decay=1.0):
+def muon(
+    learning_rate: float,
+    steps: int,
+    warmup_steps: int = 0,
+    weight_decay: float = 0.05,
+    layer_decay: float = 1.0,
+) -> keras.optimizers.Optimizer:
     """Return Keras's Muon, which learns small models in fewer epochs than AdamW.
 
     Its orthogonal steps are for the matrices between hidden layers. Keras uses AdamW for other
@@ -68,7 +81,14 @@ def muon(learning_rate, steps, warmup_steps=0, weight_decay=0.05, layer_decay=1.
     )
 
 
-def sgd(learning_rate, steps, warmup_steps=0, global_clipnorm=1.0, layer_decay=1.0, **arguments):
+def sgd(
+    learning_rate: float,
+    steps: int,
+    warmup_steps: int = 0,
+    global_clipnorm: float | None = 1.0,
+    layer_decay: float = 1.0,
+    **arguments: float | str | None,
+) -> keras.optimizers.Optimizer:
     """Return Keras's SGD with the settings of ViT's fine-tuning: momentum 0.9, schedule of `adamw`.
 
     Args:
@@ -90,8 +110,13 @@ def sgd(learning_rate, steps, warmup_steps=0, global_clipnorm=1.0, layer_decay=1
 
 
 def adamw_linear(
-    learning_rate, steps, warmup_steps=0, weight_decay=0.1, layer_decay=1.0, **arguments
-):
+    learning_rate: float,
+    steps: int,
+    warmup_steps: int = 0,
+    weight_decay: float = 0.1,
+    layer_decay: float = 1.0,
+    **arguments: float | str | None,
+) -> keras.optimizers.Optimizer:
     """Return Keras's AdamW as in the pre-training of ViT: `adamw` with a linear decay.
 
     Args:
@@ -123,20 +148,20 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
 
-    def __init__(self, learning_rate, steps, warmup_steps=0):
+    def __init__(self, learning_rate: float, steps: int, warmup_steps: int = 0) -> None:
         _check_schedule(learning_rate, steps, warmup_steps)
         self.learning_rate = learning_rate
         self.steps = steps
         self.warmup_steps = warmup_steps
 
-    def __call__(self, step):
+    def __call__(self, step: int | keras.KerasTensor) -> keras.KerasTensor:
         step = keras.ops.cast(step, "float32")
         rising = step / max(self.warmup_steps, 1)
         falling = (self.steps - step) / max(self.steps - self.warmup_steps, 1)
         factor = keras.ops.where(step < self.warmup_steps, rising, falling)
         return self.learning_rate * keras.ops.maximum(factor, 0.0)
 
-    def get_config(self):
+    def get_config(self) -> dict:
         return {name: getattr(self, name) for name in ("learning_rate", "steps", "warmup_steps")}
 
 
@@ -157,24 +182,31 @@ class OfSteps(keras.optimizers.schedules.LearningRateSchedule):
     [1.0, 1.0, 0.9, 0.0]
     """
 
-    def __init__(self, schedule, parts):
+    def __init__(
+        self, schedule: keras.optimizers.schedules.LearningRateSchedule, parts: int
+    ) -> None:
         self.schedule = schedule
         self.parts = parts
 
-    def __call__(self, step):
+    def __call__(self, step: int | keras.KerasTensor) -> keras.KerasTensor:
         return self.schedule(keras.ops.floor_divide(step, self.parts))
 
-    def get_config(self):
+    def get_config(self) -> dict:
         schedule = keras.saving.serialize_keras_object(self.schedule)
         return {"schedule": schedule, "parts": self.parts}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> Self:
         schedule = keras.saving.deserialize_keras_object(config["schedule"])
         return cls(schedule, config["parts"])
 
 
-def _make(kind, schedule, layer_decay, **arguments):
+def _make(
+    kind: type[keras.optimizers.Optimizer],
+    schedule: keras.optimizers.schedules.LearningRateSchedule,
+    layer_decay: float,
+    **arguments: Any,
+) -> keras.optimizers.Optimizer:
     """Return an optimizer of a kind that does not decay biases, norms and positions."""
     for name in ("weight_decay", "adam_weight_decay"):
         if name in arguments:
@@ -189,7 +221,7 @@ def _make(kind, schedule, layer_decay, **arguments):
     return kind(schedule, **arguments)
 
 
-def _check_schedule(learning_rate, steps, warmup_steps):
+def _check_schedule(learning_rate: float, steps: int, warmup_steps: int) -> None:
     check_positive("optimizer", "learning_rate", learning_rate)
     check_int("optimizer", "steps", steps)
     check_int("optimizer", "warmup_steps", warmup_steps, minimum=0)
@@ -200,7 +232,9 @@ def _check_schedule(learning_rate, steps, warmup_steps):
         )
 
 
-def _cosine(learning_rate, steps, warmup_steps):
+def _cosine(
+    learning_rate: float, steps: int, warmup_steps: int
+) -> keras.optimizers.schedules.CosineDecay:
     _check_schedule(learning_rate, steps, warmup_steps)
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,

@@ -2,13 +2,21 @@
 
 import hashlib
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 
-def remember(model, images, dtype, verbose="auto", cache=None, batch_size=64):
+def remember(
+    model: keras.Model,
+    images: np.ndarray,
+    dtype: str,
+    verbose: str | int = "auto",
+    cache: str | os.PathLike[str] | None = None,
+    batch_size: int = 64,
+) -> np.ndarray:
     """Return the outputs of a model for all images as one array, made batch by batch.
 
     Args:
@@ -31,7 +39,14 @@ def remember(model, images, dtype, verbose="auto", cache=None, batch_size=64):
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def keep(models, images, dtype, cache, verbose="auto", batch_size=64):
+def keep(
+    models: Sequence[keras.Model],
+    images: np.ndarray,
+    dtype: str,
+    cache: str | os.PathLike[str],
+    verbose: str | int = "auto",
+    batch_size: int = 64,
+) -> list[Path]:
     """Fill a cache with outputs for `remember`, for several parts of one model at once.
 
     Args:
@@ -66,7 +81,13 @@ def keep(models, images, dtype, cache, verbose="auto", batch_size=64):
     return list(paths)
 
 
-def _fill(outputs, models, images, verbose, batch_size):
+def _fill(
+    outputs: Sequence[np.ndarray],
+    models: Sequence[keras.Model],
+    images: np.ndarray,
+    verbose: str | int,
+    batch_size: int,
+) -> None:
     model = keras.Model(models[0].input, [model.output for model in models])
     progress = keras.utils.Progbar(len(images), verbose=1 if verbose == "auto" else verbose)
     for start in range(0, len(images), batch_size):
@@ -77,13 +98,13 @@ def _fill(outputs, models, images, verbose, batch_size):
         progress.add(len(batch))
 
 
-def _name(model, dtype, of_images):
+def _name(model: keras.Model, dtype: str, of_images: str) -> str:
     """Return the name of a file from weights, images and request, which determine the outputs."""
     asked = (model.output_shape, dtype, len(model.layers), of_images)
     return f"{_digest(model.get_weights(), asked)}.npy"
 
 
-def _digest(arrays, asked=None):
+def _digest(arrays: Iterable[np.ndarray], asked: tuple | None = None) -> str:
     """Return 24 hexadecimal digits for some arrays and further values."""
     found = hashlib.sha256(repr(asked).encode())
     for array in arrays:

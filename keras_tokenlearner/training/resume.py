@@ -3,15 +3,27 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal, TypedDict
 
 import keras
 import numpy as np
 
 from keras_tokenlearner._checks import check_int
 from keras_tokenlearner._extras import require
+from keras_tokenlearner._json import JSON
+from keras_tokenlearner.data import Batches
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.weights.formats import read_npz
+
+
+class _Place(TypedDict):
+    """The place that training has reached, and the logs of the epochs before."""
+
+    epoch: int
+    batch: int
+    history: list[dict[str, float | list[float]]]
 
 
 class Resume(keras.callbacks.Callback):
@@ -63,27 +75,37 @@ class Resume(keras.callbacks.Callback):
     2
     """
 
-    def __init__(self, path, batches, save_freq="epoch", loggers=(), devices=None, run=None):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        batches: Batches,
+        save_freq: Literal["epoch"] | int = "epoch",
+        loggers: Sequence[keras.callbacks.Callback] = (),
+        devices: Devices | None = None,
+        run: Mapping[str, JSON] | None = None,
+    ) -> None:
         super().__init__()
         self.path = Path(path)
         self.batches = batches
-        self.save_freq = save_freq if save_freq == "epoch" else _freq(save_freq)
+        self.save_freq: Literal["epoch"] | int = (
+            save_freq if save_freq == "epoch" else _freq(save_freq)
+        )
         self.run = json.loads(json.dumps(run or {}))
         self.batches.start = 0  # an interrupted run may have left another
         self.loggers = loggers
         self.devices = devices or Devices()
-        self.place = {"epoch": 0, "batch": 0, "history": []}
+        self.place: _Place = {"epoch": 0, "batch": 0, "history": []}
         self._quiet = contextlib.ExitStack()
-        self._last = []
+        self._last: list[tuple[keras.Variable, np.ndarray]] = []
         self._saved = read_npz(self.path) if self.path.is_file() else None
         if self._saved:
             self.place = json.loads(str(self._saved["place"]))
             if run is not None:
-                self._check_run()
+                self._check_run(self._saved)
 
-    def _check_run(self):
+    def _check_run(self, arrays: dict[str, np.ndarray]) -> None:
         """Refuse a file of a run with other settings, and list the differences."""
-        saved = json.loads(str(self._saved["run"])) if "run" in self._saved else {}
+        saved = json.loads(str(arrays["run"])) if "run" in arrays else {}
         names = sorted(saved.keys() | self.run.keys())
         changed = [name for name in names if saved.get(name) != self.run.get(name)]
         if changed:
@@ -95,38 +117,38 @@ class Resume(keras.callbacks.Callback):
             )
 
     @property
-    def initial_epoch(self):
+    def initial_epoch(self) -> int:
         return self.place["epoch"]
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
         if self._saved:
-            self._restore()
+            self._restore(self._saved)
         else:
             self._save(0, 0)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if epoch != self.place["epoch"]:
             raise ValueError(
                 f"Resume: {self.path} continues at epoch {self.initial_epoch}; pass "
                 f"initial_epoch=resume.initial_epoch to `fit`. Received: initial_epoch={epoch}"
             )
         self.batches.epoch, self.batches.start = epoch, self.place["batch"]
-        if self.batches.start:
+        if self.batches.start and self._saved:
             self._quiet.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", "Your input ran out of data")
-            self._restore()  # the metrics, which Keras has set to nothing, above all
+            self._restore(self._saved)  # the metrics, which Keras has set to nothing, above all
         if self._saved:
             self._replay()
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
         if keras.backend.backend() == "torch":  # where Dropout has no random state of its own
             place = (self.batches.seed, self.place["epoch"], self.batches.start + batch)
             random = np.random.default_rng((*place, self.devices.process))
             require("torch", "torch").manual_seed(int(random.integers(2**63)))
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         # Keras counts a last execution as if it were full.
         last = batch + 1 >= len(self.batches)
         done = self.batches.start + batch + 1
@@ -136,13 +158,14 @@ class Resume(keras.callbacks.Callback):
             done // self.save_freq > self.place["batch"] // self.save_freq
         )
         if passed and not last:
-            self._check(logs)
+            self._check(logs or {})
             self._save(self.place["epoch"], done)
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
         self._undo()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        logs = logs or {}
         self._quiet.close()
         self._undo()
         self._check(logs)
@@ -150,17 +173,17 @@ class Resume(keras.callbacks.Callback):
         self.place["history"].append({name: _plain(value) for name, value in logs.items()})
         self._save(epoch + 1, 0)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         if self._saved:  # no epoch was left
             self._replay()
 
-    def _undo(self):
+    def _undo(self) -> None:
         """Undo the partial step that TensorFlow runs at the end of an interrupted epoch."""
         for variable, value in self._last:
             variable.assign(value)
         self._last = []
 
-    def _replay(self):
+    def _replay(self) -> None:
         """Tell history and loggers of the epochs before."""
         self._saved = None
         for epoch, logs in enumerate(self.place["history"]):
@@ -168,14 +191,14 @@ class Resume(keras.callbacks.Callback):
                 found = {name: _restored(value) for name, value in logs.items()}
                 callback.on_epoch_end(epoch, found)
 
-    def _check(self, logs):
+    def _check(self, logs: dict[str, float]) -> None:
         if not np.isfinite(logs["loss"]):
             raise FloatingPointError(
                 f"Resume: the loss is {logs['loss']} in epoch {self.place['epoch']}. {self.path} "
                 "keeps the last finite weights; start again with a lower learning rate or clipping"
             )
 
-    def _variables(self):
+    def _variables(self) -> list[keras.Variable]:
         model = self.model
         return [
             *model.trainable_variables,
@@ -184,28 +207,30 @@ class Resume(keras.callbacks.Callback):
             *model.metrics_variables,
         ]
 
-    def _restore(self):
-        paths = json.loads(str(self._saved["paths"]))
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        paths = json.loads(str(arrays["paths"]))
         if len(self._variables()) < len(paths):
             self.model.test_on_batch(*self.batches[0])  # TensorFlow makes the metrics so late
         variables = self._variables()
         fits = _unnumbered(variable.path for variable in variables) == _unnumbered(paths)
-        shapes = [self._saved[str(index)].shape for index in range(len(paths))]
+        shapes = [arrays[str(index)].shape for index in range(len(paths))]
         if not fits or [tuple(variable.shape) for variable in variables] != shapes:
             raise ValueError(
                 f"Resume: {self.path} is of another model, optimizer or backend. Use the "
                 "settings of the interrupted run, or delete the file to start again"
             )
         for index, variable in enumerate(variables):
-            value = self._saved[str(index)]
+            value = arrays[str(index)]
             if value.dtype.kind == "V":  # so numpy reads bfloat16
                 value = value.view(keras.ops.convert_to_numpy(variable).dtype)
             variable.assign(value)
 
-    def _save(self, epoch, batch):
-        self.place.update(epoch=epoch, batch=batch)
+    def _save(self, epoch: int, batch: int) -> None:
+        self.place["epoch"], self.place["batch"] = epoch, batch
         variables = self._variables()
-        arrays = {str(index): self.devices.to_numpy(v) for index, v in enumerate(variables)}
+        arrays: dict[str, Any] = {
+            str(index): self.devices.to_numpy(v) for index, v in enumerate(variables)
+        }
         if not self.devices.writes:
             return
         arrays["run"] = json.dumps(self.run)
@@ -228,11 +253,11 @@ class Resume(keras.callbacks.Callback):
             ) from error
 
 
-def _freq(save_freq):
+def _freq(save_freq: int) -> int:
     return check_int("Resume", "save_freq", save_freq)
 
 
-def _unnumbered(paths):
+def _unnumbered(paths: Iterable[str]) -> list[str]:
     """Return paths without the numbers that Keras gives to names.
 
     Keras counts its names in a process: an optimizer that is made again there is `muon_1`.
@@ -240,11 +265,11 @@ def _unnumbered(paths):
     return [re.sub(r"_\d+(?=[_/]|$)", "", path) for path in paths]
 
 
-def _plain(value):
+def _plain(value: float | keras.KerasTensor) -> float | list[float]:
     """Return a metric as JSON can hold it: one of each class is a list."""
     return np.asarray(keras.ops.convert_to_numpy(value)).tolist()
 
 
-def _restored(value):
+def _restored(value: float | list[float]) -> float | np.ndarray:
     """Return a metric as `fit` gives it: one of each class is an array."""
     return np.array(value, "float32") if isinstance(value, list) else value

@@ -1,11 +1,18 @@
 import dataclasses
 import inspect
 import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from keras_tokenlearner._checks import check_choice
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-def with_settings(recipe, settings):
+Recipe = TypeVar("Recipe", bound="DataclassInstance")
+
+
+def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """Return a recipe with fields set from texts of a command line.
 
     Args:
@@ -24,7 +31,7 @@ def with_settings(recipe, settings):
     >>> with_settings(FashionMnistRecipe(), ["epochs=3"]).epochs
     3
     """
-    fields = {field.name: field.type for field in dataclasses.fields(recipe)}
+    fields = {field.name: cast("type", field.type) for field in dataclasses.fields(recipe)}
     changes = {}
     for setting in settings:
         name, _, text = setting.partition("=")
@@ -39,7 +46,7 @@ def with_settings(recipe, settings):
     return dataclasses.replace(recipe, **changes)
 
 
-def describe(kind):
+def describe(kind: type) -> dict[str, str]:
     """Return the descriptions of the fields of a recipe, from the docstrings of its class and
     bases.
 
@@ -55,9 +62,9 @@ def describe(kind):
     >>> describe(Cifar10Recipe)["epochs"]
     'Epochs over the training images.'
     """
-    found = {}
+    found: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):
-        section = inspect.getdoc(base).partition("\nAttributes:\n")[2]
+        section = (inspect.getdoc(base) or "").partition("\nAttributes:\n")[2]
         entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
         found |= {name: " ".join(text.split()) for name, text in entries}
     return found

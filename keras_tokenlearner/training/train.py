@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +14,17 @@ from keras_tokenlearner.training.check_recipe import check_recipe
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.finite import StopOnNonFinite
 from keras_tokenlearner.training.lock import locked
+from keras_tokenlearner.training.recipes.recipe import FittingRecipe, Recipe
 from keras_tokenlearner.training.resume import Resume
 from keras_tokenlearner.weights import save_weights
 
 
-def train(recipe, output, devices=None, restart=False):
+def train(
+    recipe: Recipe | FittingRecipe,
+    output: str | os.PathLike[str],
+    devices: Devices | None = None,
+    restart: bool = False,
+) -> float:
     """Train a model by a recipe, and score it on the test data.
 
     The same call continues an interrupted run from its last epoch, and ends with the same weights.
@@ -46,23 +53,22 @@ def train(recipe, output, devices=None, restart=False):
     check_bool("train", "restart", restart)
     check_recipe("train", recipe)
     devices = devices or Devices()
-    own_way = hasattr(recipe, "fit")
-    if own_way and devices.replicas > 1:
+    if hasattr(recipe, "fit") and devices.replicas > 1:
         raise ValueError(
             f"train: {type(recipe).__name__} trains on one device. Received: {devices.replicas} "
             "replicas; leave `devices` out"
         )
     output = Path(output)
     if not devices.writes:
-        return _train(recipe, output, devices, own_way)
+        return _train(recipe, output, devices)
     output.mkdir(parents=True, exist_ok=True)
     with locked("train", output):
         if restart:
             (output / f"{recipe.model}.backup.npz").unlink(missing_ok=True)
-        return _train(recipe, output, devices, own_way)
+        return _train(recipe, output, devices)
 
 
-def _train(recipe, output, devices, own_way):
+def _train(recipe: Recipe | FittingRecipe, output: Path, devices: Devices) -> float:
     """Train in a folder that is there, and score."""
     keras.utils.set_random_seed(recipe.seed)
     train_data, test_data = recipe.open()
@@ -73,10 +79,10 @@ def _train(recipe, output, devices, own_way):
     loggers = [keras.callbacks.CSVLogger(output / f"{name}.csv")] if devices.writes else []
     boards = _boards(output / f"{name}.tensorboard") if devices.writes else []
     loss, metric = _objective(model, getattr(recipe, "label_smoothing", 0.0))
-    if own_way:
+    history: dict[str, list[float]] = {}
+    if hasattr(recipe, "fit"):
         recipe.fit(model, backup, [*loggers, *boards])
         model.compile(loss=loss, metrics=[metric])
-        history = {}
     else:
         batches = recipe.batches(train_data, model.input_shape[1:], training=True)
         learner = recipe.learner(model) if hasattr(recipe, "learner") else model
@@ -130,7 +136,9 @@ def _train(recipe, output, devices, own_way):
     return score
 
 
-def _objective(model, label_smoothing):
+def _objective(
+    model: keras.Model, label_smoothing: float
+) -> tuple[keras.losses.Loss, keras.metrics.Metric]:
     """Return the loss and the metric for the last activation of a model, softmax or sigmoid."""
     if model.layers[-1].activation is not keras.activations.sigmoid:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
@@ -140,7 +148,7 @@ def _objective(model, label_smoothing):
     return keras.losses.BinaryCrossentropy(label_smoothing=label_smoothing), area
 
 
-def _boards(folder):
+def _boards(folder: Path) -> list[keras.callbacks.Callback]:
     """Return Keras's callback for TensorBoard, if its libraries are installed."""
     if not all(map(importlib.util.find_spec, ("tensorboard", "tensorflow"))):
         return []

@@ -6,7 +6,7 @@ excluded variables, so the optimizer of a loaded `.keras` file would decay all v
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -28,7 +28,7 @@ class _Sparing(_Optimizer):
         **kwargs: Arguments of the optimizer.
     """
 
-    def __init__(self, *args, undecayed: Sequence[str] = UNDECAYED, **kwargs) -> None:
+    def __init__(self, *args: Any, undecayed: Sequence[str] = UNDECAYED, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.undecayed = tuple(undecayed)
         self.exclude_from_weight_decay(var_names=list(self.undecayed))

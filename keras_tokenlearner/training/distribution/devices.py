@@ -1,9 +1,25 @@
 import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import TypedDict, Unpack
 
 import keras
 import numpy as np
 
 from keras_tokenlearner.data import Batches
+
+
+class FitArguments(TypedDict, total=False):
+    """Further arguments of `model.fit`."""
+
+    epochs: int
+    initial_epoch: int
+    verbose: str | int
+    callbacks: Sequence[keras.callbacks.Callback]
+    class_weight: dict[int, float]
+    steps_per_epoch: int
+    validation_steps: int
+    validation_freq: int
 
 
 class Devices:
@@ -29,19 +45,26 @@ class Devices:
     replicas, processes, process = 1, 1, 0
 
     @property
-    def writes(self):
+    def writes(self) -> bool:
         """Whether this process is the one that writes files."""
         return self.process == 0
 
-    def scope(self):
+    def scope(self) -> AbstractContextManager[None]:
         """Return the context in which models are built and trained."""
         return contextlib.nullcontext()
 
-    def alone(self):
+    def alone(self) -> AbstractContextManager[None]:
         """Return a context for objects of this process alone, inside the scope."""
         return contextlib.nullcontext()
 
-    def fit(self, model, batches, validation_data=None, validation_batch_size=500, **arguments):
+    def fit(
+        self,
+        model: keras.Model,
+        batches: Batches,
+        validation_data: Batches | tuple[np.ndarray, ...] | None = None,
+        validation_batch_size: int = 500,
+        **arguments: Unpack[FitArguments],
+    ) -> keras.callbacks.History:
         """Train a model as `model.fit` does, with batches shared among processes.
 
         Args:
@@ -73,7 +96,12 @@ class Devices:
                 raise
             raise next(filter(None, failures)) from error
 
-    def evaluate(self, model, data, batch_size=500):
+    def evaluate(
+        self,
+        model: keras.Model,
+        data: Batches | tuple[np.ndarray, ...],
+        batch_size: int = 500,
+    ) -> dict[str, float]:
         """Return the results of `model.evaluate` for all rows, as a dictionary.
 
         Args:
@@ -84,29 +112,29 @@ class Devices:
         self._prepare(model)
         return model.evaluate(self._batches(data, batch_size), verbose=0, return_dict=True)
 
-    def predict(self, model, x, batch_size=500):
+    def predict(self, model: keras.Model, x: np.ndarray, batch_size: int = 500) -> np.ndarray:
         """Return the result of `model.predict` for all rows, on every process."""
         self._prepare(model)
         padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % self.replicas, axis=0)])
         batches = self._batches((padded,), batch_size)
         return self._gather(model.predict(batches, verbose=0), batches.batch_size)[: len(x)]
 
-    def weights(self, model):
+    def weights(self, model: keras.Model) -> list[np.ndarray]:
         """Return the result of `model.get_weights`, collected from all devices."""
         return [self.to_numpy(weight) for weight in model.weights]
 
-    def to_numpy(self, variable):
+    def to_numpy(self, variable: keras.Variable) -> np.ndarray:
         """Return the whole value of a variable; all processes must ask."""
         return keras.ops.convert_to_numpy(variable)
 
-    def _prepare(self, model):
+    def _prepare(self, model: keras.Model) -> None:
         """Make a model fit for several processes, once."""
 
-    def _gather(self, outputs, batch_size):
+    def _gather(self, outputs: np.ndarray, batch_size: int) -> np.ndarray:
         """Return the outputs of all processes in the order of the rows."""
         return outputs
 
-    def _share(self, batches):
+    def _share(self, batches: Batches) -> Batches:
         """Return batches of which this process reads its part, if they can be divided."""
         if isinstance(batches, Batches):
             last = batches.batch_size * len(batches) - len(batches.arrays[0])
@@ -126,11 +154,11 @@ class Devices:
             )
         return batches
 
-    def _shard(self):
+    def _shard(self) -> tuple[int, int]:
         """Return which part of every batch is this process's, and how many parts there are."""
         return self.process, self.processes
 
-    def _batches(self, data, batch_size):
+    def _batches(self, data: Batches | tuple[np.ndarray, ...], batch_size: int) -> Batches:
         """Return batches, of all rows of arrays and of about the size that is asked for."""
         if isinstance(data, Batches):
             return self._share(data)
@@ -138,7 +166,7 @@ class Devices:
         return self._share(Batches(data, batch_size, shuffle=False, partial=True))
 
 
-def check_keras_distribution():
+def check_keras_distribution() -> None:
     """Refuse `keras.distribution` on backends other than JAX, which ignore it."""
     found, backend = keras.distribution.distribution(), keras.backend.backend()
     if found is not None and backend != "jax":
@@ -150,7 +178,7 @@ def check_keras_distribution():
         )
 
 
-def batch_normalizations(model):
+def batch_normalizations(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
     """Yield the BatchNormalization layers of a model, those in models within it too."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

@@ -13,7 +13,7 @@ _AXES = {
 }
 
 
-def transformer_layout(mesh):
+def transformer_layout(mesh: keras.distribution.DeviceMesh) -> keras.distribution.LayoutMap:
     """Return which weights of our transformers are divided over the `model` axis of a mesh.
 
     Args:

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import keras
@@ -13,19 +15,19 @@ from keras_tokenlearner.training.distribution.devices import Devices
 from keras_tokenlearner.training.distribution.layout import transformer_layout
 
 
-def several():
+def several() -> bool:
     """Return whether there is more than one device."""
     _initialize()
     return jax.device_count() > 1
 
 
-def data_parallel():
+def data_parallel() -> "JaxDevices":
     """Return all devices, each for a part of every batch."""
     _initialize()
     return JaxDevices(keras.distribution.DataParallel(auto_shard_dataset=False))
 
 
-def model_parallel(count):
+def model_parallel(count: int | None) -> "JaxDevices":
     """Return all devices, groups of `count` for a part of every batch."""
     _initialize()
     count = count or jax.local_device_count()
@@ -44,7 +46,7 @@ def model_parallel(count):
     )
 
 
-def _initialize():
+def _initialize() -> None:
     """Join the other processes, where the environment names them."""
     named = any(name.startswith("KERAS_DISTRIBUTION_") for name in os.environ)
     slice_hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
@@ -55,13 +57,15 @@ def _initialize():
 class JaxDevices(Devices):
     """The devices of a `keras.distribution.Distribution`."""
 
-    def __init__(self, distribution):
+    def __init__(
+        self, distribution: keras.distribution.DataParallel | keras.distribution.ModelParallel
+    ) -> None:
         self.distribution = distribution
         self.replicas = distribution.num_model_replicas
         self.processes, self.process = jax.process_count(), jax.process_index()
 
     @contextlib.contextmanager
-    def scope(self):
+    def scope(self) -> Iterator[None]:
         with self.distribution.scope():
             try:
                 yield
@@ -82,32 +86,32 @@ class JaxDevices(Devices):
                 ) from error
 
     @contextlib.contextmanager
-    def alone(self):
+    def alone(self) -> Iterator[None]:
         keras.distribution.set_distribution(None)
         try:
             yield
         finally:
             keras.distribution.set_distribution(self.distribution)
 
-    def to_numpy(self, variable):
+    def to_numpy(self, variable: keras.Variable) -> np.ndarray:
         value = variable.value
         if value.is_fully_addressable or value.is_fully_replicated:
             return np.asarray(value)
         return multihost_utils.process_allgather(value, tiled=True)
 
-    def _prepare(self, model):
+    def _prepare(self, model: keras.Model) -> None:
         """Let `predict` return all rows in every process: Keras reads remote rows."""
         if self.processes == 1 or "predict_step" in vars(model):
             return
         step, mesh = model.predict_step, self.distribution.device_mesh
 
-        def predict_step(state, data):
+        def predict_step(state: Any, data: Any) -> tuple[jax.Array, Any]:
             outputs, state = step(state, data)
             layout = keras.distribution.TensorLayout([None] * outputs.ndim, mesh)
             return keras.distribution.distribute_tensor(outputs, layout), state
 
         model.predict_step = predict_step
 
-    def _shard(self):
+    def _shard(self) -> tuple[int, int]:
         parts = min(self.processes, self.replicas)
         return self.distribution.data_shard_id, parts

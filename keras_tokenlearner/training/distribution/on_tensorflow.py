@@ -1,19 +1,28 @@
 """On TensorFlow: the strategies of `tf.distribute`."""
 
 import os
+from contextlib import AbstractContextManager
+from typing import NoReturn, Unpack
 
+import keras
+import numpy as np
 import tensorflow as tf
 
-from keras_tokenlearner.training.distribution.devices import Devices, batch_normalizations
+from keras_tokenlearner.data import Batches
+from keras_tokenlearner.training.distribution.devices import (
+    Devices,
+    FitArguments,
+    batch_normalizations,
+)
 
 
-def several():
+def several() -> bool:
     """Return whether there is more than one GPU, or a cluster or TPU is named."""
     named = "TF_CONFIG" in os.environ or "TPU_NAME" in os.environ
     return named or len(tf.config.list_logical_devices("GPU")) > 1
 
 
-def data_parallel():
+def data_parallel() -> "TensorFlowDevices":
     """Return the devices of the strategy that fits the environment."""
     if "TPU_NAME" in os.environ:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ["TPU_NAME"])
@@ -26,7 +35,7 @@ def data_parallel():
     return TensorFlowDevices(tf.distribute.MirroredStrategy([device.name for device in devices]))
 
 
-def model_parallel(count):
+def model_parallel(count: int | None) -> NoReturn:
     """Refuse: Keras 3.15 has it on JAX alone, and takes it without effect on TensorFlow."""
     raise ValueError(
         "distribution: model_parallel needs JAX; set KERAS_BACKEND=jax. "
@@ -37,20 +46,27 @@ def model_parallel(count):
 class TensorFlowDevices(Devices):
     """The replicas of a strategy in one process."""
 
-    def __init__(self, strategy):
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self.strategy = strategy
         self.replicas = strategy.num_replicas_in_sync
 
-    def scope(self):
+    def scope(self) -> AbstractContextManager[None]:
         return self.strategy.scope()
 
-    def fit(self, model, batches, **arguments):
+    def fit(
+        self,
+        model: keras.Model,
+        batches: Batches,
+        validation_data: Batches | tuple[np.ndarray, ...] | None = None,
+        validation_batch_size: int = 500,
+        **arguments: Unpack[FitArguments],
+    ) -> keras.callbacks.History:
         """Train as `Devices` does; BatchNormalization sees whole batches, as on JAX."""
         apart = [layer for layer in batch_normalizations(model) if not layer.synchronized]
         for layer in apart:
             layer.synchronized = True
         try:
-            return super().fit(model, batches, **arguments)
+            return super().fit(model, batches, validation_data, validation_batch_size, **arguments)
         finally:
             for layer in apart:  # other backends do not load a model in which it is so
                 layer.synchronized = False
@@ -59,7 +75,9 @@ class TensorFlowDevices(Devices):
 class _Workers(tf.distribute.MultiWorkerMirroredStrategy):
     """The strategy, with the attributes that Keras 3.15 needs in `fit`."""
 
-    def reduce(self, reduce_op, value, axis):
+    def reduce(
+        self, reduce_op: tf.distribute.ReduceOp, value: "tf.Tensor | tuple", axis: int | None
+    ) -> "tf.Tensor | tuple":
         if isinstance(value, tuple):  # a batch, of which Keras reads the shapes
             return tf.nest.map_structure(lambda v: self.experimental_local_results(v)[0], value)
         return super().reduce(reduce_op, value, axis=None)  # a loss, which has no axis 0
@@ -68,11 +86,11 @@ class _Workers(tf.distribute.MultiWorkerMirroredStrategy):
 class WorkerDevices(TensorFlowDevices):
     """The replicas of a strategy of several processes, which divides the batches itself."""
 
-    def __init__(self, strategy):
+    def __init__(self, strategy: _Workers) -> None:
         super().__init__(strategy)
         resolver = strategy.cluster_resolver
         self.processes = len(resolver.cluster_spec().as_dict()["worker"])
         self.process = resolver.task_id
 
-    def _shard(self):
+    def _shard(self) -> tuple[int, int]:
         return 0, 1

@@ -1,21 +1,27 @@
 """On PyTorch: `DistributedDataParallel`, a process a device, started by `torchrun`."""
 
 import os
+from typing import Any, NoReturn, Unpack
 
 import keras
 import numpy as np
 import torch
 from torch import distributed
 
-from keras_tokenlearner.training.distribution.devices import Devices, batch_normalizations
+from keras_tokenlearner.data import Batches
+from keras_tokenlearner.training.distribution.devices import (
+    Devices,
+    FitArguments,
+    batch_normalizations,
+)
 
 
-def several():
+def several() -> bool:
     """Return whether torchrun started more than one process."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
-def data_parallel():
+def data_parallel() -> "TorchDevices":
     """Return the device of this process, one of those that torchrun started."""
     if not distributed.is_torchelastic_launched():
         raise ValueError(
@@ -30,7 +36,7 @@ def data_parallel():
     return TorchDevices()
 
 
-def model_parallel(count):
+def model_parallel(count: int | None) -> NoReturn:
     """Refuse: Keras 3.15 has it on JAX alone, and takes it without effect on PyTorch."""
     raise ValueError(
         "distribution: model_parallel needs JAX; set KERAS_BACKEND=jax. "
@@ -41,18 +47,30 @@ def model_parallel(count):
 class TorchDevices(Devices):
     """The device of this process, and the devices of the others."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.processes = self.replicas = distributed.get_world_size()
         self.process = distributed.get_rank()
 
-    def fit(self, model, batches, callbacks=(), **arguments):
-        callbacks = [_MeanOfLogs(), *callbacks]
-        return super().fit(model, batches, callbacks=callbacks, **arguments)
+    def fit(
+        self,
+        model: keras.Model,
+        batches: Batches,
+        validation_data: Batches | tuple[np.ndarray, ...] | None = None,
+        validation_batch_size: int = 500,
+        **arguments: Unpack[FitArguments],
+    ) -> keras.callbacks.History:
+        arguments["callbacks"] = [_MeanOfLogs(), *arguments.get("callbacks", ())]
+        return super().fit(model, batches, validation_data, validation_batch_size, **arguments)
 
-    def evaluate(self, model, data, batch_size=500):
+    def evaluate(
+        self,
+        model: keras.Model,
+        data: Batches | tuple[np.ndarray, ...],
+        batch_size: int = 500,
+    ) -> dict[str, float]:
         return _mean(super().evaluate(model, data, batch_size))
 
-    def _prepare(self, model):
+    def _prepare(self, model: keras.Model) -> None:
         """Send the calls of a model through DistributedDataParallel, which averages gradients."""
         for metric in model.metrics:
             for part in getattr(metric, "metrics", [metric]):
@@ -71,8 +89,8 @@ class TorchDevices(Devices):
             forward = torch.nn.parallel.DistributedDataParallel(_Forward(model))
             object.__setattr__(model, "call", forward)
 
-    def _gather(self, outputs, batch_size):
-        parts = [None] * self.processes
+    def _gather(self, outputs: np.ndarray, batch_size: int) -> np.ndarray:
+        parts: list[Any] = [None] * self.processes
         distributed.all_gather_object(parts, outputs)
         size = batch_size // self.processes
         batches = [np.split(part, range(size, len(part), size)) for part in parts]
@@ -82,22 +100,22 @@ class TorchDevices(Devices):
 class _Forward(torch.nn.Module):
     """The call of a model as a module, inside of DistributedDataParallel."""
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         super().__init__()
         self.model, self.call = model, model.call
 
-    def forward(self, *args, **kwargs):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.call(*args, **kwargs)
 
 
 class _MeanOfLogs(keras.callbacks.Callback):
     """Averages the logs of an epoch over all processes. It runs before other callbacks."""
 
-    def on_epoch_end(self, epoch, logs):
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         logs.update(_mean(logs))
 
 
-def _mean(logs):
+def _mean(logs: dict[str, float]) -> dict[str, float]:
     values = torch.tensor(list(logs.values()), dtype=torch.float64)
     values = values.to(keras.ops.zeros(()).device)
     distributed.all_reduce(values)

@@ -1,5 +1,6 @@
 import contextlib
 import importlib
+from collections.abc import Iterator
 
 import keras
 
@@ -10,7 +11,7 @@ MODES = ("auto", "one_device", "data_parallel", "model_parallel")
 
 
 @contextlib.contextmanager
-def scope(mode="auto"):
+def scope(mode: str = "auto") -> Iterator[Devices]:
     """Return a context to build and train a model in, on the available devices.
 
     * JAX: `keras.distribution`, `DataParallel` or `ModelParallel`, in one process or several.

@@ -2,12 +2,12 @@
 
 `train` calls the methods `open` and `batches` for the data, `build` for the model, and `optimizer`.
 It reads `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing` and `seed`. Any object
-with these members is a recipe.
+with these members is a `Recipe`.
 
 Two methods are optional:
 
-* `fit(model, backup, callbacks)` trains the model instead of `train`, on one device. The recipe
-  then needs no `optimizer` and no `label_smoothing`.
+* `fit(model, backup, callbacks)` trains the model instead of `train`, on one device. A
+  `FittingRecipe` needs no `optimizer` and no `label_smoothing`.
 * `learner(model)` returns a model around it, such as a `Distiller`. It is trained instead, on any
   number of devices.
 """
@@ -21,6 +21,7 @@ from keras_tokenlearner.training.recipes.ablations import (
 from keras_tokenlearner.training.recipes.distillation import DistillationRecipe
 from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe, ImageNet512Recipe
 from keras_tokenlearner.training.recipes.pretraining import PretrainingRecipe
+from keras_tokenlearner.training.recipes.recipe import FittingRecipe, Recipe
 from keras_tokenlearner.training.recipes.small import Cifar10Recipe, FashionMnistRecipe
 from keras_tokenlearner.training.recipes.videos import (
     AvidRecipe,
@@ -53,6 +54,7 @@ __all__ = [
     "Cifar10Recipe",
     "DistillationRecipe",
     "FashionMnistRecipe",
+    "FittingRecipe",
     "FuserAlternativesRecipe",
     "FuserRecipe",
     "ImageNet384Recipe",
@@ -62,5 +64,6 @@ __all__ = [
     "PoolingRecipe",
     "PretrainingRecipe",
     "RECIPES",
+    "Recipe",
     "VideosRecipe",
 ]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from keras_tokenlearner.applications.arguments import ConfigChanges
 from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe, ImageNet512Recipe
 from keras_tokenlearner.training.recipes.pretraining import PretrainingRecipe
 
@@ -23,7 +24,7 @@ class PlaceRecipe(PretrainingRecipe):
 
     at: int = 6
 
-    def changes(self):
+    def changes(self) -> ConfigChanges:
         """Return the place."""
         return {"at": self.at}
 
@@ -65,7 +66,7 @@ class PoolingRecipe(ImageNet512Recipe):
     reducer: str = "spatial_pooling"
     at: int = 12
 
-    def changes(self):
+    def changes(self) -> ConfigChanges:
         """Return the reducer and its place."""
         return {"reducer": self.reducer, "at": self.at}
 
@@ -86,6 +87,6 @@ class FuserAlternativesRecipe(ImageNet384Recipe):
 
     fuser: str = "reproject"
 
-    def changes(self):
+    def changes(self) -> ConfigChanges:
         """Return the fuser."""
         return {"fuser": self.fuser}

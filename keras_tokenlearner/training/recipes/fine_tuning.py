@@ -1,13 +1,16 @@
 """Fine-tuning on ImageNet, as section 3 of the paper and the ViT that it follows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import keras
 
 from keras_tokenlearner._checks import check_choice, check_int
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import create_model
-from keras_tokenlearner.data import ImageBatches, open_named
+from keras_tokenlearner.applications.arguments import ConfigChanges
+from keras_tokenlearner.data import ImageBatches, Images, open_named
 from keras_tokenlearner.training.optimizers import sgd
 
 _CROP = 0.05  # the smallest share of an image's area, as ViT's code has it
@@ -18,6 +21,15 @@ _REMAT = {
     "torch": ("none", "activations", "full"),
     "tensorflow": ("none",),
 }
+
+
+class CommonArguments(TypedDict):
+    """The arguments that all optimizers of a recipe get."""
+
+    layer_decay: float
+    gradient_accumulation_steps: int | None
+    use_ema: bool
+    ema_momentum: float
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,7 @@ class ImageNet384Recipe:
     threads: int = 16
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_int(
             type(self).__name__, "gradient_accumulation_steps", self.gradient_accumulation_steps
         )
@@ -93,11 +105,11 @@ class ImageNet384Recipe:
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps}"
             )
 
-    def open(self):
+    def open(self) -> tuple[Images, Images]:
         """Return the sources of the training and of the test images."""
         return open_named(self.data)
 
-    def build(self, classes):
+    def build(self, classes: int) -> keras.Model:
         """Return the model, to be compiled."""
         backend = keras.backend.backend()
         check_choice(f"{type(self).__name__} on {backend}", "remat", self.remat, _REMAT[backend])
@@ -105,42 +117,50 @@ class ImageNet384Recipe:
         with dtype_policy(self.precision), keras.RematScope(mode=mode):
             return self._build(classes)
 
-    def _build(self, classes):
-        arguments = {"input_shape": (self.size, self.size, 3), **self.changes()}
+    def _build(self, classes: int) -> keras.Model:
+        shape, changes = (self.size, self.size, 3), self.changes()
         if not self.weights:
-            return create_model(self.model, classes=classes, **arguments)
+            return create_model(self.model, classes=classes, input_shape=shape, **changes)
         body = create_model(
-            self.model, include_top=False, pooling="avg", weights=self.weights, **arguments
+            self.model,
+            include_top=False,
+            pooling="avg",
+            weights=self.weights,
+            input_shape=shape,
+            **changes,
         )
         logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="head")(body.output)
         scores = keras.layers.Activation("softmax", dtype="float32", name="predictions")(logits)
         return keras.Model(body.input, scores, name=self.model)
 
-    def changes(self):
+    def changes(self) -> ConfigChanges:
         """Return the differences from the config in the catalogue."""
         return {}
 
-    def batches(self, images, input_shape, training):
+    def batches(self, images: Images, input_shape: Sequence[int], training: bool) -> ImageBatches:
         """Return the batches of a source of images."""
-        size, augment = self.batch_size // self.gradient_accumulation_steps, self.augmentation
-        arguments = {
-            "crop": _CROP,
-            "label_mode": "categorical",
-            "seed": self.seed,
-            "threads": self.threads,
-        }
-        return ImageBatches(images, input_shape, size, training, augment=augment, **arguments)
+        return ImageBatches(
+            images,
+            input_shape,
+            self.batch_size // self.gradient_accumulation_steps,
+            training,
+            crop=_CROP,
+            augment=self.augmentation,
+            label_mode="categorical",
+            seed=self.seed,
+            threads=self.threads,
+        )
 
-    def augmentation(self, seed):
+    def augmentation(self, seed: int) -> keras.layers.Layer:
         """Return the layers that vary a batch of training images."""
         return keras.layers.RandomFlip("horizontal", seed=seed)
 
-    def optimizer(self, steps_per_epoch):
+    def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Return SGD with momentum, warm-up and cosine decay over the whole run."""
         steps = self.epochs * steps_per_epoch // self.gradient_accumulation_steps
         return sgd(self.learning_rate, steps, self.warmup_steps, **self.common())
 
-    def common(self):
+    def common(self) -> CommonArguments:
         """Return the common arguments of all optimizers."""
         return {
             "layer_decay": self.layer_decay,

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import keras
+
 from keras_tokenlearner.training.optimizers import adamw_linear
 from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe
 
@@ -38,7 +40,7 @@ class PretrainingRecipe(ImageNet384Recipe):
     warmup_steps: int = 10_000
     weight_decay: float = 0.1
 
-    def optimizer(self, steps_per_epoch):
+    def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Return AdamW with warm-up and linear decay over the whole run."""
         steps = self.epochs * steps_per_epoch // self.gradient_accumulation_steps
         return adamw_linear(

@@ -1,12 +1,13 @@
 """Recipes of the reported runs of small models, on a laptop."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import create_model
-from keras_tokenlearner.data import ImageBatches, open_named
+from keras_tokenlearner.data import ImageBatches, Images, open_named
 from keras_tokenlearner.training.optimizers import muon
 
 
@@ -45,15 +46,15 @@ class FashionMnistRecipe:
     shift: int = 1
     seed: int = 0
 
-    def open(self):
+    def open(self) -> tuple[Images, Images]:
         """Return the sources of the training and of the test images."""
         return open_named(self.data)
 
-    def build(self, classes):
+    def build(self, classes: int) -> keras.Model:
         """Return the model, to be compiled."""
         return create_model(self.model, classes=classes)
 
-    def batches(self, images, input_shape, training):
+    def batches(self, images: Images, input_shape: Sequence[int], training: bool) -> ImageBatches:
         """Return the batches of a source of images."""
         return ImageBatches(
             images,
@@ -66,7 +67,7 @@ class FashionMnistRecipe:
             seed=self.seed,
         )
 
-    def optimizer(self, steps_per_epoch):
+    def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Return Muon with warm-up and cosine decay over the whole run."""
         return muon(
             self.learning_rate,
@@ -98,7 +99,7 @@ class Cifar10Recipe(FashionMnistRecipe):
     shift: int = 4
     precision: str = "mixed_bfloat16"
 
-    def build(self, classes):
+    def build(self, classes: int) -> keras.Model:
         """Return the model, to be compiled."""
         shape = (self.SIDE, self.SIDE, 3)
         with dtype_policy(self.precision):

@@ -1,8 +1,10 @@
 """Video models on a folder of videos, and the paper's models on Kinetics, Charades and AViD."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 from keras_tokenlearner._precision import dtype_policy
@@ -60,7 +62,7 @@ class VideosRecipe:
 
     classifier_activation = "softmax"
 
-    def open(self):
+    def open(self) -> tuple[video.VideoList, video.VideoList]:
         """Return the lists of the training and of the test videos, with one-hot labels."""
         splits = video.open_videos(self.data)
         if splits[0].labels.ndim == 2:
@@ -68,14 +70,15 @@ class VideosRecipe:
                 "train videos: videos with several labels each are for the recipe `charades`. "
                 f"Received: data={self.data!r}"
             )
-        return tuple(
+        training, test = (
             dataclasses.replace(
                 videos, labels=np.eye(len(videos.class_names), dtype="float32")[videos.labels]
             )
             for videos in splits
         )
+        return training, test
 
-    def build(self, classes):
+    def build(self, classes: int) -> keras.Model:
         """Return the model, to be compiled."""
         frames, height, width, channels = CATALOG[self.model].input_shape
         shape = (self.frames or frames, self.size or height, self.size or width, channels)
@@ -86,11 +89,14 @@ class VideosRecipe:
             classifier_activation=self.classifier_activation,
         )
 
-    def batches(self, videos, input_shape, training):
+    def batches(
+        self, videos: video.VideoList, input_shape: Sequence[int], training: bool
+    ) -> video.VideoBatches:
         """Return the batches of a list of videos."""
+        frames, height, width, channels = input_shape
         return video.VideoBatches(
             videos,
-            input_shape,
+            (frames, height, width, channels),
             self.batch_size,
             stride=self.stride,
             frame_rate=self.frame_rate or None,
@@ -99,7 +105,7 @@ class VideosRecipe:
             threads=self.threads,
         )
 
-    def optimizer(self, steps_per_epoch):
+    def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Return AdamW with warm-up and cosine decay over the whole run."""
         return adamw(
             self.learning_rate,
@@ -115,7 +121,7 @@ class _MomentumRecipe(VideosRecipe):
 
     layer_decay = 1.0
 
-    def optimizer(self, steps_per_epoch):
+    def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Return SGD with momentum, warm-up and cosine decay over the whole run."""
         steps, warmup_steps = self.epochs * steps_per_epoch, self.warmup_epochs * steps_per_epoch
         return sgd(self.learning_rate, steps, int(warmup_steps), layer_decay=self.layer_decay)
@@ -167,7 +173,7 @@ class KineticsRecipe(_MomentumRecipe):
     layer_decay: float = 1.0
     precision: str = "float32"
 
-    def build(self, classes):
+    def build(self, classes: int) -> keras.Model:
         """Return the model, to be compiled."""
         with dtype_policy(self.precision):
             model = super().build(classes)
@@ -213,7 +219,7 @@ class CharadesRecipe(_MomentumRecipe):
 
     classifier_activation = "sigmoid"
 
-    def open(self):
+    def open(self) -> tuple[video.VideoList, video.VideoList]:
         """Return the lists of the training and of the test videos, with all labels of each."""
         return video.open_videos(self.data)
 

@@ -1,0 +1,79 @@
+from collections.abc import Sequence
+from dataclasses import Field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import keras
+
+from keras_tokenlearner.data import Batches
+
+
+class Examples(Protocol):
+    """Labelled data of a recipe, such as `keras_tokenlearner.data.Images`."""
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+
+Data = TypeVar("Data", bound=Examples)
+
+
+class AnyRecipe(Protocol[Data]):
+    """Members that `train` asks of every recipe, a frozen dataclass.
+
+    Attributes:
+        model: Name of the model.
+        epochs: Epochs over the training data.
+        batch_size: Examples a step.
+        learning_rate: The highest learning rate.
+        seed: Of weights, order and augmentation.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    def open(self) -> tuple[Data, Data]:
+        """Return the training data and the test data."""
+        ...
+
+    def build(self, classes: int, /) -> keras.Model:
+        """Return the model, to be compiled."""
+        ...
+
+    def batches(self, data: Data, input_shape: Sequence[int], /, training: bool) -> Batches:
+        """Return the batches of data."""
+        ...
+
+
+class Recipe(AnyRecipe[Data], Protocol[Data]):
+    """A recipe that `train` trains by an optimizer."""
+
+    def optimizer(self, steps_per_epoch: int, /) -> keras.optimizers.Optimizer:
+        """Return the optimizer of the whole run."""
+        ...
+
+
+class FittingRecipe(AnyRecipe[Data], Protocol[Data]):
+    """A recipe that trains its model itself."""
+
+    def fit(
+        self, model: keras.Model, backup: Path, callbacks: list[keras.callbacks.Callback], /
+    ) -> None:
+        """Train a model, and keep a backup at a path."""
+        ...
