@@ -19,21 +19,21 @@ from keras_tokenlearner.models.preprocessing import Preprocessing
 class Batches(keras.utils.PyDataset):
     """Batches of arrays that depend on seed, epoch and index alone.
 
-    So a run can continue in the middle of an epoch, and several processes can share every batch.
-    The seed sets the order, with and without `shuffle` of `fit`: within an epoch of Keras, batches
-    come one after the other, whichever index Keras asks for.
+    A run can therefore continue in the middle of an epoch, and several processes can share every
+    batch. The seed sets the order, with and without `shuffle` of `fit`: an epoch takes batches one
+    after the other, and ignores the shuffled indices of Keras.
 
     Args:
         arrays: Tuple of arrays of n rows each, such as images and labels.
-        batch_size: Integer, rows of a batch, of all processes together.
-        shuffle: Boolean, whether each epoch has an order of its own.
-        seed: Integer.
-        partial: Boolean, whether a last batch that is not full is given or left out.
+        batch_size: Integer, rows of a batch, on all processes together.
+        shuffle: Boolean, whether each epoch has a new order.
+        seed: Integer, decides the orders.
+        partial: Boolean, whether to keep a last batch that is not full.
 
     Attributes:
-        epoch: Integer, which pass over the rows this is.
-        start: Integer, batches of this epoch to pass over.
-        shard: `(part, parts)`: only this part of the rows of each batch is given.
+        epoch: Integer, number of the current epoch.
+        start: Integer, batches of this epoch to skip.
+        shard: `(part, parts)`: each batch has only this part of its rows.
         ordered: Boolean, whether Keras is known to ask for batches in their order.
         alone: Function that returns a context for computations of this process alone.
 
@@ -127,21 +127,21 @@ class _BatchesArguments(TypedDict, total=False):
 class ReadBatches(Batches):
     """Batches of the results of a method `read`, called in threads for each row.
 
-    They read the rows of a batch in parallel, and the rows of the next batch ahead. The threads are
-    our own: with `workers` of `keras.utils.PyDataset`, Keras 3.15 on JAX and torch starts the
-    second epoch with a batch of the first.
+    They read the rows of a batch in parallel, and the rows of the next batch ahead. The class has
+    its own threads. With `workers` of `keras.utils.PyDataset`, Keras 3.15 on JAX and torch starts
+    the second epoch with a batch of the first.
 
     Args:
         source: The source, with a length.
-        threads: Integer.
-        labels: For `on_error="skip"`: array of shape (n,) or (n, classes), by which another row of
-            the same class is found.
-        on_error: `"raise"`, or `"skip"`: another row of the same class replaces a row for which
-            `read` raises `ValueError`, and a warning at the end of the epoch names it.
+        threads: Integer, number of threads.
+        labels: For `on_error="skip"`: array of shape (n,) or (n, classes), to find other rows of a
+            class.
+        on_error: `"raise"` or `"skip"`. With `"skip"`, another row of the same class replaces a
+            row for which `read` raises `ValueError`. A warning after the epoch names it.
         **kwargs: For `Batches`.
 
     Attributes:
-        failure: The error of `read`, or `None`; TensorFlow replaces it by an error of its own.
+        failure: The error of `read`, or `None`. TensorFlow replaces it by its own error.
         skipped: Dictionary from the names of unreadable rows, in any epoch, to the reasons.
     """
 
@@ -238,31 +238,31 @@ class ImageBatches(ReadBatches):
     Args:
         images: A source, such as `ArrayImages` or the result of `from_folder`.
         input_shape: `(height, width, channels)` as the model takes them.
-        batch_size: Integer.
+        batch_size: Integer, images per batch.
         training: Boolean, whether to shuffle, crop and augment, and to leave out a last batch that
             is not full.
-        crop: For training, the smallest share of an image's area that `inception_crop` takes;
+        crop: For training, the smallest share of an image's area that `inception_crop` takes.
             `None` for the central part, as in testing.
-        shift: For training, instead of `crop`, the largest random shift in parts of each side; new
+        shift: For training, instead of `crop`, the largest random shift in parts of each side. New
             pixels are black.
-        augment: For training, a function that makes a Keras layer from a `seed`, or several in a
-            `keras.layers.Pipeline`, which takes `{"images": ..., "labels": ...}`, such as
-            `keras.layers.MixUp`. The layer is made once and its random state set for each batch,
-            or, if Keras does not see it, as in keras-cv's, made each time.
-        label_mode: `"int"` for labels of type int32 and shape (B,), or `"categorical"` for one-hot
-            ones of type float32 and shape (B, classes), which MixUp and CutMix need.
-        preprocessing: Without training, the `Preprocessing` of a checkpoint, by which images are
-            resized and cropped, such as `model.preprocessing`. Defaults to the largest central part
-            of the model's aspect, resized bilinearly.
-        on_error: `"raise"`, or `"skip"`: another image of the same class takes the place of one
-            that cannot be read, and a warning at the end of the epoch names it.
-        seed: Integer.
-        threads: Integer, of reading.
+        augment: For training, a function from a `seed` to a Keras layer or `keras.layers.Pipeline`.
+            The layer takes `{"images": ..., "labels": ...}`, as `keras.layers.MixUp` does. It is
+            made once, and its random state is set for each batch. Layers of keras-cv are made for
+            each batch, because Keras cannot set their state.
+        label_mode: `"int"` for labels of type int32 and shape (B,). `"categorical"` for one-hot
+            labels of type float32 and shape (B, classes), which MixUp and CutMix need.
+        preprocessing: Without training, the `Preprocessing` for resizing and cropping, such as
+            `model.preprocessing`. Defaults to the largest central part of the model's aspect,
+            resized bilinearly.
+        on_error: `"raise"` or `"skip"`. With `"skip"`, another image of the same class replaces an
+            unreadable one. A warning after the epoch names it.
+        seed: Integer, decides orders, crops and augmentation.
+        threads: Integer, threads that read images.
 
     Raises:
-        ValueError: If there are fewer images to train on than a batch has, `crop` and `shift` are
-            both given, or `augment` mixes labels that are integers. When an image is read that
-            cannot be, with `on_error="raise"`, or none of its class can.
+        ValueError: If there are fewer training images than a batch, `crop` and `shift` are both
+            given, or `augment` mixes integer labels. While reading: for an unreadable image with
+            `on_error="raise"`, or if no image of its class can be read.
 
     Example:
 

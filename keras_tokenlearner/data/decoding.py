@@ -1,4 +1,4 @@
-"""Bytes of image files become pixels: one rule for training, prediction and serving."""
+"""Decoding of image files, by one rule for training, prediction and serving."""
 
 import io
 import os
@@ -36,17 +36,17 @@ def decode_image(
 
     * Exif orientation is applied, as viewers and browsers do. Colour profiles are ignored.
     * Transparent pixels are laid on white: `round((c * alpha + 255 * (255 - alpha)) / 255)`.
-    * Of an animation the first frame is taken; uncovered parts of the canvas are white.
+    * The first frame of an animation is taken. Uncovered parts of the canvas are white.
     * 16-bit values keep their upper byte, `value >> 8`, as Pillow and libpng do for colours.
-    * Images of 32-bit integers or floats are refused: their white value is unknown.
-    * Palettes, CMYK and grey become colours; grey of colours is Pillow's `convert("L")`.
+    * Images of 32-bit integers or floats raise an error, because their white value is unknown.
+    * Palettes, CMYK and grey become colours. Colours become grey as by Pillow's `convert("L")`.
 
     Args:
         source: Path of the file, or its bytes.
         channels: Integer, 3 for colours or 1 for grey.
-        formats: Pillow's names of the formats that may be read, such as `FOLDER_FORMATS`. The
-            contents of the file count, not its name.
-        max_pixels: Integer, pixels of the largest image that is decoded.
+        formats: Pillow's names of the accepted formats, such as `FOLDER_FORMATS`. The content of
+            the file decides its format, not its name.
+        max_pixels: Integer, pixels of the largest accepted image.
 
     Returns:
         Array of type uint8 and shape (height, width, channels).
@@ -88,15 +88,15 @@ def decode_image(
 def count_pixels(
     source: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
 ) -> int:
-    """Return how many pixels an image file would decode to, from its header alone.
+    """Return the number of pixels of an image file, from its header alone.
 
     Args:
         source: Bytes of the file.
-        formats: Pillow's names of the formats that may be read.
-        max_pixels: Integer, pixels of the largest image that is accepted.
+        formats: Pillow's names of the accepted formats.
+        max_pixels: Integer, pixels of the largest accepted image.
 
     Raises:
-        ValueError: If there is no such image, or it is too large.
+        ValueError: If the file is no such image, or too large.
 
     Example:
 
@@ -121,11 +121,11 @@ def count_pixels(
 
 
 def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Return pixels as Exif's orientation, an integer from 1 to 8, says that they are shown.
+    """Turn and mirror pixels by Exif's orientation, an integer from 1 to 8.
 
     Args:
         pixels: Array of shape (height, width, channels).
-        orientation: Integer; other values than 2 to 8 change nothing.
+        orientation: Integer. Values other than 2 to 8 change nothing.
 
     Example:
 

@@ -29,15 +29,15 @@ def load_fashion_mnist(source: str | Path = "sample") -> tuple[tuple[np.ndarray,
     """Load Fashion-MNIST as arrays.
 
     Args:
-        source: `"sample"` for the included class-balanced sample (5,000
-            images to train on and 2,000 to test on, the first of each class in the original
-            order); `"download"` for all 70,000 through `keras.datasets`; or the path of a folder
-            that holds the four original `.gz` files (on Debian `/usr/share/datasets/fashion-mnist`
-            of the package `dataset-fashion-mnist`).
+        source: `"sample"` for the included class-balanced sample of 5,000 training and 2,000 test
+            images. They are the first of each class in the original order. `"download"` for all
+            70,000 images from `keras.datasets`. Or the path of a folder with the four original
+            `.gz` files. On Debian, the package `dataset-fashion-mnist` has them in
+            `/usr/share/datasets/fashion-mnist`.
 
     Returns:
         `(train_images, train_labels), (test_images, test_labels)`: images of type uint8 and shape
-        (n, 28, 28, 1), labels of type uint8 and shape (n,), as `CLASS_NAMES` orders them.
+        (n, 28, 28, 1), labels of type uint8 and shape (n,), in the order of `CLASS_NAMES`.
 
     Raises:
         ValueError: If a folder lacks one of the files, or a file is damaged.

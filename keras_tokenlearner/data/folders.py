@@ -30,7 +30,7 @@ def class_files(
         `(files, labels, class_names)`: tuples, in the order of the names.
 
     Raises:
-        ValueError: If there are no such folders, or one of them has no such files.
+        ValueError: If there are no such folders, or a folder has no such files.
     """
     folders = [found for found in _visible(path) if found.is_dir()]
     if not folders:
@@ -66,7 +66,7 @@ def split_folders(
     """Read the folders `train` and `test` (or `val`) of a folder, which must have the same classes.
 
     Args:
-        owner: String, who asks, for the message.
+        owner: Name of the caller, for the error message.
         path: Path of the folder.
         read: Function from the path of either to an object with `class_names`.
         what: Kind of the files, for the message.
@@ -89,6 +89,6 @@ def split_folders(
 
 
 def held_out(path: str | Path, suffix: str = "") -> Path:
-    """Return the path of `test` in a folder, or of `val` where there is that alone."""
+    """Return the path of `test` in a folder, or of `val` if there is no `test`."""
     found = [Path(path) / f"{name}{suffix}" for name in ("test", "val")]
     return next((one for one in found if one.exists()), found[0])

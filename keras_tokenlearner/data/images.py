@@ -1,4 +1,4 @@
-"""Labelled images that are read one at a time: from arrays, from files, or some of others."""
+"""Sources of labelled images, read one at a time from arrays or files."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -16,8 +16,8 @@ SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", "
 class Images:
     """Base class of all sources of images.
 
-    A source has a length, and `source[place]` is `(pixels, label)`: an array of type uint8 and
-    shape (height, width, channels), of any size, and an integer.
+    A source has a length, and `source[place]` is `(pixels, label)`. The pixels are an array of type
+    uint8 and shape (height, width, channels), of any size. The label is an integer.
 
     Attributes:
         class_names: Tuple of the names of the classes, in order.
@@ -138,16 +138,16 @@ class ArrayImages(Images):
 
 
 class FileImages(Images):
-    """Images in files, decoded by `decode_image` when they are asked for.
+    """Images in files, decoded by `decode_image` on request.
 
     Args:
         files: Paths of JPEG, PNG, GIF, BMP, WebP, TIFF or AVIF files.
         labels: Integer array of shape (n,).
         class_names: Names of the classes.
-        max_pixels: Integer, pixels of the largest image that is decoded.
+        max_pixels: Integer, pixels of the largest accepted image.
 
     Raises:
-        ValueError: When an image is asked for whose file is missing, damaged or too large.
+        ValueError: On request of an image whose file is missing, damaged or too large.
         ImportError: If Pillow is not installed.
 
     Example:
@@ -191,7 +191,7 @@ def from_folder(path: str | Path, max_pixels: int = MAX_PIXELS) -> FileImages:
 
     Args:
         path: Path of the folder.
-        max_pixels: Integer, pixels of the largest image that is decoded.
+        max_pixels: Integer, pixels of the largest accepted image.
 
     Returns:
         A `FileImages`, in the order of the names.

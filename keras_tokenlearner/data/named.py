@@ -16,11 +16,13 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
     """Open a labelled data set by its name.
 
     Args:
-        data: `"fashion_mnist"`, the included sample, or `"cifar10"`, downloaded; or with a
-            source as their own functions take it, `"cifar10:FOLDER"`; `"folder:FOLDER"`, or the
-            path of a folder alone, for folders `train` and `test` (or `val`), each with a folder
-            of images for every class; `"tfds:NAME"` for a data set that tensorflow-datasets
-            prepared.
+        data: One of these names:
+
+            * `"fashion_mnist"`, the included sample, or `"cifar10"`, a download. A source may
+              follow, as in `"cifar10:FOLDER"`.
+            * `"folder:FOLDER"`, or the path of a folder, with folders `train` and `test` (or
+              `val`). Each has a folder of images for every class.
+            * `"tfds:NAME"`, a data set that tensorflow-datasets prepared.
 
     Returns:
         The source of the training images and the source of the test images.
@@ -54,7 +56,7 @@ def load_named(
     Args:
         data: Name of a data set for `open_named`.
         input_shape: `(height, width, channels)` to resize the images to. Defaults to the shape of
-            the first one.
+            the first image.
 
     Returns:
         `(train_images, train_labels), (test_images, test_labels)`, images of type uint8.

@@ -1,4 +1,4 @@
-"""Pixels of any size become the input of a model, as its checkpoint was evaluated."""
+"""Resizing of images to the input of a model, as in the evaluation of its checkpoint."""
 
 import math
 from typing import cast
@@ -18,12 +18,12 @@ def preprocess_image(
 ) -> np.ndarray:
     """Resize and crop one image on the host, exactly as timm's and torchvision's transforms do.
 
-    The edges to resize to are `floor(edge / crop_fraction)` of the input's. By `resize_mode`:
+    Edges are resized to `floor(edge / crop_fraction)` of the input's edges. By `resize_mode`:
 
-    * `"shortest"`: the shortest edge gets that size, the other keeps the aspect, and the centre is
-      cut out;
-    * `"squash"`: both edges get that size, and the centre is cut out;
-    * `"longest"`: the longest edge gets that size, and the rest is filled with the mean colour.
+    * `"shortest"`: the shortest edge gets this size, and the other keeps the aspect. The centre is
+      cut out.
+    * `"squash"`: both edges get this size. The centre is cut out.
+    * `"longest"`: the longest edge gets this size. The rest is filled with the mean colour.
 
     Args:
         pixels: Array of type uint8 and shape (height, width, channels), of one channel or three.
@@ -43,7 +43,7 @@ def preprocess_image(
     >>> preprocess_image(np.zeros((100, 200, 3), "uint8"), (32, 48, 3), rule).shape
     (32, 48, 3)
 
-    Source: `timm.data.create_transform`; the rounding equals `torchvision.transforms`.
+    Source: `timm.data.create_transform`, with the rounding of `torchvision.transforms`.
     """
     pillow = require("PIL.Image", "image")
     height, width, channels = input_shape
@@ -67,8 +67,8 @@ def fit_pixels(
     Args:
         pixels: Array of type uint8 and shape (height, width, channels), of one channel or three.
         input_shape: `(height, width, channels)` of the result.
-        preprocessing: The model's. `fit_image` takes the place of `None` and of a `Preprocessing`
-            that resizes as training does.
+        preprocessing: The `Preprocessing` of the model. `None`, or one that resizes as in training,
+            uses `fit_image`.
 
     Returns:
         Array of type uint8 and shape `input_shape`.
@@ -79,9 +79,9 @@ def fit_pixels(
 
 
 def preprocessing_of(model: keras.Model) -> Preprocessing | None:
-    """Return how the images of a model are resized; `None` for a model that does not say.
+    """Return the `Preprocessing` of a model, or `None` if it has none.
 
-    A user's own model on our backbone was trained on the pixels of `ImageBatches`.
+    A custom model on a backbone of this package was trained on the pixels of `ImageBatches`.
     """
     found = getattr(model, "preprocessing", None)
     return found if isinstance(found, Preprocessing) else None

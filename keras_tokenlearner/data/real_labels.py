@@ -10,10 +10,10 @@ def read_real_labels(path: str | Path, names: Iterable[str]) -> list[list[int]]:
     """Return the reassessed labels (ReaL) of images of ImageNet's validation set.
 
     Args:
-        path: Path of `real.json`, from https://github.com/google-research/reassessed-imagenet: a
-            list of labels for each validation image, in the order of their numbers.
-        names: Names of the images, such as `"ILSVRC2012_val_00000001.JPEG"`, in any order: the
-            `names` of a source.
+        path: Path of `real.json`, from https://github.com/google-research/reassessed-imagenet. It
+            has a list of labels for each validation image, in the order of their numbers.
+        names: Names of the images, such as `"ILSVRC2012_val_00000001.JPEG"`, in any order. A
+            source has them as `names`.
 
     Returns:
         A list of labels for each name, for `keras_tokenlearner.evaluation.real_accuracy`.

@@ -9,13 +9,13 @@ from keras_tokenlearner._extras import require
 def resizing(height: int, width: int) -> keras.layers.Resizing:
     """Return the layer that fits images of any size to a model: resize and central crop.
 
-    The largest central part of the wanted aspect is kept and resized linearly, with antialiasing.
-    Exported models contain it too, so that training and serving see the same pixels. Give it
-    floats: it rounds integers on some backends.
+    The largest central part of the requested aspect is resized linearly, with antialiasing.
+    Exported models contain the layer, so training and serving see the same pixels. Pass floats: on
+    some backends the layer rounds integers.
 
     Args:
-        height: Integer, of the result, in pixels.
-        width: Integer, of the result, in pixels.
+        height: Integer, height of the result, in pixels.
+        width: Integer, width of the result, in pixels.
 
     Returns:
         A `keras.layers.Resizing` for (height, width, channels) or (B, height, width, channels).
@@ -43,17 +43,17 @@ def fit_image(
 ) -> np.ndarray:
     """Apply the layer `resizing` to one image on the host, for pipelines.
 
-    It is Pillow's, the extra `image`, which needs no compilation for each size; the
-    result equals the layer's, rounded. Grey images become coloured ones and the other way round.
+    It uses Pillow, the extra `image`, which needs no compilation for each size. The result equals
+    the rounded result of the layer. Grey images become colour images, and vice versa.
 
     Args:
         pixels: Array of type uint8 and shape (height, width, channels).
-        input_shape: `(height, width, channels)` of the result; one channel, or three.
-        box: `(left, top, right, bottom)` of the part to keep, in pixels; black where it is outside
-            of the image. Defaults to the largest central part of the wanted aspect.
+        input_shape: `(height, width, channels)` of the result, with one channel or three.
+        box: `(left, top, right, bottom)` of the part to keep, in pixels. Parts outside the image
+            are black. Defaults to the largest central part of the requested aspect.
 
     Returns:
-        Array of type uint8 and shape `input_shape`; the image itself if it fits already.
+        Array of type uint8 and shape `input_shape`, or the image itself if it has this shape.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Images of tensorflow-datasets, the extra `tfds`, and which of its splits the paper takes."""
+"""Images of tensorflow-datasets, the extra `tfds`, and the splits of the paper."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -41,11 +41,10 @@ FEW_SHOT = (
 
 
 class TfdsImages(Images):
-    """A split of a data set of tensorflow-datasets, read from where it was prepared.
+    """A prepared split of a data set of tensorflow-datasets.
 
-    Images are read at random places from ArrayRecord files, without a session of TensorFlow, so
-    that it feeds every backend. Prepare a data set once, which downloads it where its licence lets
-    tensorflow-datasets do so:
+    Images are read from ArrayRecord files without TensorFlow, so it works on every backend.
+    Prepare a data set once. This downloads it, if its licence allows tensorflow-datasets to do so:
 
         import tensorflow_datasets as tfds
         tfds.builder("cifar100", file_format="array_record").download_and_prepare()
@@ -98,11 +97,11 @@ def open_records(
     """Open a split of a data set that was prepared as ArrayRecord files.
 
     Args:
-        owner: String, who asks, for the message.
+        owner: Name of the caller, for the error message.
         name: Name of the data set in tensorflow-datasets.
         split: Name of the split, with a slice if wanted.
         what: Kind of the data, for the message: `"images"` or `"videos"`.
-        decoders: Of features that are not to be decoded as usual.
+        decoders: Decoders of features that need another decoding, or `None`.
 
     Returns:
         The builder of the data set, and the records, by their numbers.

@@ -1,4 +1,4 @@
-"""How good a model is, by the protocols of the paper."""
+"""Evaluation of models by the protocols of the paper."""
 
 from keras_tokenlearner.evaluation.compare import compare, images_per_second
 from keras_tokenlearner.evaluation.evaluate import FewShotProtocol, evaluate

@@ -16,15 +16,16 @@ def compare(models, images, labels, batch_size=32, repeats=5):
         models: List of classifiers, each a `keras.Model` that takes the images.
         images: Array, (n, ...), with at least one batch.
         labels: Integer array of shape (n,).
-        batch_size: Integer, of the measurement and of the scoring.
+        batch_size: Integer, images per batch, for speed and accuracy.
         repeats: Integer, turns of each model.
 
     Returns:
-        A dictionary for each model: `model`, its name; `accuracy`, in [0, 1]; `gmacs`, billions of
-        multiply-adds per image; `mparams`; `images_per_second`.
+        A dictionary for each model. `model` is its name, and `accuracy` is in [0, 1]. `gmacs` are
+        billions of multiply-adds per image, `mparams` millions of parameters. `images_per_second`
+        is the throughput.
 
     Raises:
-        ValueError: If there are fewer images than one batch, or not as many labels.
+        ValueError: If there are fewer images than one batch, or another number of labels.
 
     Example:
 
@@ -58,10 +59,10 @@ def compare(models, images, labels, batch_size=32, repeats=5):
 
 
 def images_per_second(models, batch, repeats=5):
-    """Measure how many images models take a second on this machine, compiled and warm.
+    """Measure the throughput of compiled and warm models on this machine.
 
-    The models take turns, so that a machine that slows down slows all of them down, and the median
-    of the turns counts.
+    The models take turns, so a slowdown of the machine affects all of them. The result is the
+    median over the turns.
 
     Args:
         models: List of models that take the batch.
@@ -69,7 +70,7 @@ def images_per_second(models, batch, repeats=5):
         repeats: Integer, turns of each model.
 
     Returns:
-        List of floats, one for each model.
+        List of floats, images per second of each model.
 
     Example:
 

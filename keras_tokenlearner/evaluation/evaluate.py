@@ -27,18 +27,20 @@ class FewShotProtocol:
     """The few-shot experiments of section 3.4 of the paper, Figures 4 and 6.
 
     Command: `keras-tokenlearner evaluate MODEL --size 224 --metrics few_shot`. It needs the data
-    sets prepared by tensorflow-datasets. The paper's figures print no numbers, and its models were
-    pre-trained on JFT-300M, which is not public: no number is to be expected.
+    sets prepared by tensorflow-datasets.
+
+    There is no expected number: the paper's figures print none, and its models were pre-trained on
+    JFT-300M, which is not public.
 
     The paper follows ViT: least squares with a penalty, from frozen features at 224 pixels to
-    targets of -1 and +1, 5 shots. The penalty, the 1, 10 and 25 shots and the choice of training
-    images follow the authors' code.
+    targets of -1 and +1, with 5 shots. The penalty, other numbers of shots and the choice of
+    training images follow the authors' code.
 
     Attributes:
         data: Names for `open_named`, one for each of the nine sets.
         shots: Training images of each class.
         l2: Weight of the penalty.
-        seed: Of the choice of the training images.
+        seed: Decides the choice of the training images.
     """
 
     data: tuple = tuple(f"tfds:{name}" for name in FEW_SHOT)
@@ -62,23 +64,23 @@ def evaluate(
         model: A `keras.Model` that classifies images. For `few_shot`, a model without top returns
             the features (B, C). With top, the features are the inputs of its layer `head`.
         data: List of names for `open_named`. Defaults to the names of the `protocol`.
-        metrics: Some of `"top1"`, `"top5"`, `"mean_class"` (the accuracies of the classes,
-            averaged), `"real"` (ImageNet's validation images by the reassessed labels),
-            `"few_shot"` (least squares on a few training images of each class) and `"speed"` (of
-            the compiled and warm model on one batch, as `images_per_second` measures it).
+        metrics: Names of metrics. `"top1"` and `"top5"` are accuracies. `"mean_class"` is the mean
+            of the classes' accuracies. `"real"` uses ImageNet's reassessed labels. `"few_shot"` is
+            least squares on a few training images of each class. `"speed"` is the throughput by
+            `images_per_second`.
         real_labels: Path of `real.json`, for `"real"`.
         protocol: A `FewShotProtocol`.
-        batch_size: Integer.
-        threads: Integer, of reading.
+        batch_size: Integer, images per batch.
+        threads: Integer, threads that read images.
 
     Returns:
-        A dictionary for each data set: `data`, its name; the metrics, in [0, 1], the few-shot ones
-        as `1_shot` and so on, `None` where a class has too few training images, and the speed as
-        `images_per_second`. For several data sets a last one has their averages, `data` being
-        `"average"`.
+        A dictionary for each data set. `data` is its name. Metrics are in [0, 1], and the speed is
+        `images_per_second`. Few-shot metrics are `1_shot` and so on, `None` if a class has too few
+        training images. For several data sets, a last dictionary with the name `"average"` has the
+        averages.
 
     Raises:
-        ValueError: If a metric or a data set is unknown or does not suit the model.
+        ValueError: If a metric or a data set is unknown, or the model has other classes.
 
     Example:
 

@@ -8,19 +8,19 @@ _CONSTANT = 100.0  # value of the feature that replaces the bias, large so that 
 def few_shot(model, datasets, shots=(1, 5, 10, 25), l2=2.0**10, batch_size=32, seed=0):
     """Score the features of a frozen model by least squares on a few images of each class.
 
-    The protocol of section 3.4 of the paper: for every data set and number of shots, features of
-    that many training images a class are mapped to one target a class, -1 or +1, by ridge
-    regression; a test image is of the class whose prediction is the largest.
+    This is the protocol of section 3.4 of the paper. For every data set, ridge regression maps
+    features of the training images to one target per class, -1 or +1. The number of shots is the
+    number of training images per class. The class of a test image has the largest prediction.
 
     Args:
-        model: A `keras.Model` that gives features, (B, C), such as one with `include_top=False,
-            pooling="avg"`.
+        model: A `keras.Model` that returns features, (B, C), for example built with
+            `include_top=False, pooling="avg"`.
         datasets: Dictionary from names to `((train_images, train_labels), (test_images,
             test_labels))`, as inputs of the model.
         shots: Training images of each class; a tuple of integers.
         l2: Float, weight of the penalty.
         batch_size: Integer, images at a time.
-        seed: Integer, of the choice of the images.
+        seed: Integer, decides the choice of the images.
 
     Returns:
         Dictionary from each name, and from `"average"`, to a dictionary from shots to accuracy in
@@ -55,9 +55,9 @@ def few_shot_accuracy(
 ):
     """Return the accuracy of ridge regression on `shots` features of each class.
 
-    Features are standardised with the mean and deviation of those that are trained on, and a
-    constant of 100 replaces the bias. `W = (X'X + l2 I)^-1 X'Y`, or the dual form where there are
-    fewer examples than features.
+    Features are standardised with the mean and deviation of the training features. A constant of
+    100 replaces the bias. `W = (X'X + l2 I)^-1 X'Y`, or its dual form for fewer examples than
+    features.
 
     Args:
         train_features: Array of shape (n, C).
@@ -66,7 +66,7 @@ def few_shot_accuracy(
         test_labels: Integer array of shape (m,).
         shots: Integer, training examples of each class.
         l2: Float, weight of the penalty.
-        seed: Integer, of the choice of the examples.
+        seed: Integer, decides the choice of the examples.
 
     Returns:
         The accuracy, in [0, 1].

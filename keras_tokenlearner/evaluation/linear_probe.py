@@ -17,13 +17,14 @@ def linear_probe(
 ) -> keras.Model:
     """Return a model with a classifier on its frozen features: a head for a teacher without one.
 
-    The features are mapped to one target a class, -1 or +1, by ridge regression, as `few_shot` does
-    with a few images. The logits are then scaled by the number that gives the least cross-entropy
-    on the same images, so that the softmax is calibrated.
+    Ridge regression maps the features to one target per class, -1 or +1, as `few_shot` does with a
+    few images. Then one factor scales the logits to the least cross-entropy on the same images.
+    This calibrates the softmax.
 
     Args:
-        model: A `keras.Model` that gives features, (B, C), such as one with `include_top=False,
-            pooling="token"`. It stays as it is; the new model has the same layers.
+        model: A `keras.Model` that returns features, (B, C), for example built with
+            `include_top=False, pooling="token"`. It stays unchanged. The new model shares its
+            layers.
         images: Array of images or videos, as the model takes them.
         labels: Integers from 0 to the number of classes, one for each image.
         l2: Float, weight of the penalty.
@@ -34,7 +35,7 @@ def linear_probe(
         A `keras.Model` of the same input, with the layers `head` and `predictions`, a softmax.
 
     Raises:
-        ValueError: If the model gives no features of shape (B, C), or labels and images disagree.
+        ValueError: If the outputs are no features of shape (B, C), or labels and images disagree.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Metrics that Keras lacks, in numpy; each takes arrays of all examples."""
+"""Metrics that Keras lacks, in numpy. Each takes arrays of all examples."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ import numpy as np
 def top_k_accuracy(labels, scores, k=1):
     """Return the share of examples whose label is among the k largest scores.
 
-    Of equal scores the first counts as larger, as in `argmax`; an example with a score that is no
-    number is wrong.
+    The first of equal scores counts as larger, as in `argmax`. An example with a NaN score is
+    wrong.
 
     Args:
         labels: Integer array of shape (n,).
@@ -54,7 +54,7 @@ def real_accuracy(label_lists, scores):
         scores: Array of shape (n, classes).
 
     Raises:
-        ValueError: If there are not as many lists as scores, or no image has a label.
+        ValueError: If the numbers of lists and scores differ, or no image has a label.
 
     Example:
 
@@ -78,16 +78,16 @@ def real_accuracy(label_lists, scores):
 def mean_average_precision(targets, scores):
     """Return the average precision of each class, averaged over classes with positives.
 
-    Non-interpolated: the mean, over the positives of a class, of the precision among the examples
-    that score at least as high; examples of equal score count together.
+    The average precision is not interpolated. For each positive of a class, precision is computed
+    among the examples with at least its score. Their mean is the average precision.
 
     Args:
         targets: Array of 0 and 1, of shape (n, classes); an example may have several classes.
         scores: Array of shape (n, classes).
 
     Returns:
-        `(mean, skipped)`: the mean average precision, in [0, 1], and how many classes had no
-        positive and were left out.
+        `(mean, skipped)`: the mean average precision, in [0, 1], and the number of classes without
+        positives, which are left out.
 
     Raises:
         ValueError: If the shapes differ or no class has a positive.
@@ -126,11 +126,11 @@ def _average_precision(targets, scores):
 def merge(groups, scores, how="mean"):
     """Merge the scores of the views, or of the segments, of each example.
 
-    Give logits for the paper's multi-view testing, 4 clips x 3 crops averaged. For the segments
-    of one long video the paper says only "merging": mean or max.
+    Pass logits for the paper's multi-view testing, the average of 4 clips x 3 crops. For segments
+    of a long video, the paper states only "merging": mean or max.
 
     Args:
-        groups: Array of shape (views,) that says which example each view is of.
+        groups: Array of shape (views,), the example of each view.
         scores: Array of shape (views, classes).
         how: `"mean"` or `"max"`.
 
@@ -139,7 +139,7 @@ def merge(groups, scores, how="mean"):
         (examples, classes).
 
     Raises:
-        ValueError: If `how` is another, or views and scores are not as many.
+        ValueError: If `how` is unknown, or the numbers of views and scores differ.
 
     Example:
 

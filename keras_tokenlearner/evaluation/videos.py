@@ -19,20 +19,21 @@ _MERGES = {"mean": np.mean, "max": np.max}
 
 
 def evaluate_videos(model, videos, **protocol):
-    """Score a model on labelled videos, each seen in several views.
+    """Score a model on labelled videos, with several views of each.
 
     Args:
         model: A `keras.Model` that classifies clips.
         videos: A `keras_tokenlearner.data.video.VideoList`.
-        **protocol: Arguments of `predict_videos` that replace the videos' own.
+        **protocol: Arguments of `predict_videos` that replace `videos.protocol`.
 
     Returns:
-        A dictionary: `videos`, how many were scored; `skipped`, how many could not be read; and
-        `top1`, `top5` and `mean_class`, in [0, 1], or `map` where a video may have several labels.
+        A dictionary. `videos` and `skipped` are the numbers of scored and of unreadable videos.
+        `top1`, `top5` and `mean_class` are accuracies in [0, 1]. For several labels per video,
+        `map` replaces them.
 
     Raises:
-        ValueError: If the protocol is out of range, the model has other classes than the videos,
-            or no video can be read.
+        ValueError: If the protocol is out of range, or no video can be read. Also if the classes of
+            model and videos differ.
 
     Example:
 
@@ -81,20 +82,19 @@ def predict_videos(
             `head`, the logits before the softmax are merged.
         videos: A `keras_tokenlearner.data.video.VideoList`.
         stride: Integer, frames of the video for each frame of a clip.
-        frame_rate: Frames per second of the video that `stride` counts. Defaults to each file's
-            own.
-        clips: Integer, clips at even places of each video, the paper's 4 views in time; or
-            `"segments"` for as many consecutive ones as cover it, for long videos.
-        crops: 1 for the centre, or 3 along the longer side, the paper's.
+        frame_rate: Frames per second that `stride` counts. Defaults to the rate of each file.
+        clips: Integer, clips at even moments of each video. The paper has 4. Or `"segments"` for
+            consecutive clips that cover a long video.
+        crops: 1 for the centre, or 3 along the longer side, as in the paper.
         merge: `"mean"` or `"max"`, over the views.
         batch_size: Integer, views at once.
         on_error: `"skip"` warns of a video that cannot be read, `"raise"` raises.
-        threads: Integer, that decode videos ahead.
+        threads: Integer, threads that decode videos ahead.
         verbose: 1 for a progress bar, 0 for none.
 
     Returns:
-        `(logits, read)`: an array of shape (videos, classes), and a boolean array of shape
-        (videos,), `False` for the videos that were skipped, whose logits are NaN.
+        `(logits, read)`. The logits are an array of shape (videos, classes). The boolean array has
+        shape (videos,), and is `False` for skipped videos, whose logits are NaN.
 
     Raises:
         ValueError: If the protocol is out of range.

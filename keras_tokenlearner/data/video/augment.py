@@ -11,10 +11,10 @@ def fit_clip(clip: np.ndarray, height: int, width: int, place: float = 0.5) -> n
 
     Args:
         clip: Array of shape (T, height, width, channels).
-        height: Integer, of the result, in pixels.
-        width: Integer, of the result, in pixels.
-        place: Float, where along the longer side to cut: 0 for its start, 0.5 for its middle, 1
-            for its end. The three crops of multi-view testing are 0, 0.5 and 1.
+        height: Integer, height of the result, in pixels.
+        width: Integer, width of the result, in pixels.
+        place: Float, place of the cut along the longer side: 0 is the start, 0.5 the middle, 1 the
+            end. The three crops of multi-view testing are 0, 0.5 and 1.
 
     Returns:
         Array of type float32 and shape (T, height, width, channels).
@@ -42,12 +42,12 @@ def augment_clip(
     flip: bool = True,
     colour: float = 0.2,
 ) -> np.ndarray:
-    """Vary a clip, in the same way on all its frames.
+    """Crop, mirror and recolour a clip at random, in the same way on all its frames.
 
     Args:
         clip: Array of shape (T, height, width, channels), pixels in [0, 255].
-        height: Integer, of the result, in pixels.
-        width: Integer, of the result, in pixels.
+        height: Integer, height of the result, in pixels.
+        width: Integer, width of the result, in pixels.
         random: A `numpy.random.Generator`.
         scale: Smallest and largest share of the largest possible crop's area to cut out.
         flip: Boolean, whether to mirror every other clip.
@@ -75,7 +75,7 @@ def augment_clip(
 
 
 def in_channels(clip: np.ndarray, channels: int) -> np.ndarray:
-    """Return a clip in the channels that a model takes: as it is, or grey if that is one.
+    """Return a clip in the channels of a model: unchanged for three, grey for one.
 
     Args:
         clip: Array of shape (T, height, width, 3).

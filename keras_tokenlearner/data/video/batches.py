@@ -10,30 +10,28 @@ from keras_tokenlearner.data.video.lists import VideoList
 class VideoBatches(ReadBatches):
     """Batches of clips from video files, for `fit` on every backend.
 
-    For training every video gives a clip at a random moment, augmented alike on all its frames;
-    otherwise one from its middle, cut from its centre. Only the frames of the clip are decoded. A
-    video's clip depends on the seed, the epoch and the video alone.
+    For training, each video has a clip at a random moment, with the same augmentation on all
+    frames. Otherwise the clip is the middle of the video, cut from its centre. Only the frames of
+    the clip are decoded. A clip depends on the seed, the epoch and the video alone.
 
     Args:
-        videos: A `VideoList`, such as `from_folder` gives.
-        input_shape: `(frames, height, width, channels)` of a clip, as the model takes it: of three
-            channels, or grey.
+        videos: A `VideoList`, for example from `from_folder`.
+        input_shape: `(frames, height, width, channels)` of the model. One channel is grey.
         batch_size: Integer. The last batch may be smaller.
         stride: Integer, frames of the video for each frame of the clip.
-        frame_rate: Frames of the video a second that `stride` counts. Defaults to each file's own.
+        frame_rate: Frames per second that `stride` counts. Defaults to the rate of each file.
         training: Boolean, whether to shuffle and augment.
-        flip: Boolean, whether to mirror every other clip for training; not where a class is a way
-            to go, as to the left.
-        label_mode: `"int"` for labels of shape (B,), or `"categorical"` for one-hot ones of type
-            float32 and shape (B, classes). Labels of several classes a video are given as they are.
-        on_error: `"skip"` replaces an unreadable video by another of the same class, records it in
-            `skipped`, a dictionary from files to reasons, and warns at the end of the epoch;
-            `"raise"` raises.
-        seed: Integer.
-        threads: Integer, of decoding.
+        flip: Boolean, whether to mirror half of the training clips. Turn it off if a class is a
+            direction, such as left.
+        label_mode: `"int"` for labels of shape (B,). `"categorical"` for one-hot labels of type
+            float32 and shape (B, classes). Labels of several classes per video stay unchanged.
+        on_error: `"skip"` replaces an unreadable video by another of the same class, and warns
+            after the epoch. The attribute `skipped` has its file and the reason. `"raise"` raises.
+        seed: Integer, decides order, moments and augmentation.
+        threads: Integer, threads that decode videos.
 
     Raises:
-        ValueError: When a video cannot be read and `on_error="raise"`, or none of its class can.
+        ValueError: If a video cannot be read with `on_error="raise"`, or no video of its class.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Which moments of a video a clip is made of; all functions give seconds from its first frame."""
+"""The times of the frames of a clip, in seconds from the first frame of the video."""
 
 import numpy as np
 
@@ -6,17 +6,16 @@ import numpy as np
 def random_clip(
     duration: float, frames: int, step: float, random: np.random.Generator
 ) -> np.ndarray:
-    """Return the times of a clip at a random place.
+    """Return the times of a clip at a random moment.
 
     Args:
-        duration: Of the video, in seconds.
+        duration: Duration of the video, in seconds.
         frames: Integer, frames of the clip (T).
-        step: Seconds between two of them: the stride over the frame rate.
+        step: Seconds between two frames: the stride divided by the frame rate.
         random: A `numpy.random.Generator`.
 
     Returns:
-        Array of shape (frames,). In a video shorter than the clip, times stop at its end, so that
-        the last frame is repeated.
+        Array of shape (frames,). In a video shorter than the clip, the last frame is repeated.
 
     Example:
 
@@ -31,9 +30,9 @@ def uniform_clips(duration: float, frames: int, step: float, count: int) -> np.n
     """Return the times of clips at even places, from the first moment to the last.
 
     Args:
-        duration: Of the video, in seconds.
+        duration: Duration of the video, in seconds.
         frames: Integer, frames of each clip (T).
-        step: Seconds between two of them.
+        step: Seconds between two frames.
         count: Integer, clips; the paper tests with 4. A single one is in the middle.
 
     Returns:
@@ -53,9 +52,9 @@ def segments(duration: float, frames: int, step: float) -> np.ndarray:
     """Return the times of consecutive clips that cover a whole video, the last one to its end.
 
     Args:
-        duration: Of the video, in seconds.
+        duration: Duration of the video, in seconds.
         frames: Integer, frames of each clip (T); 64 for Charades.
-        step: Seconds between two of them; 1/6 or 1/12 for Charades.
+        step: Seconds between two frames; 1/6 or 1/12 for Charades.
 
     Returns:
         Array of shape (clips, frames).

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class VideoError(ValueError):
-    """A video file that cannot be used; the message names it and says why."""
+    """A video file that cannot be used. The message has its name and the reason."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class VideoInfo:
     """Properties of a video file.
 
     Attributes:
-        duration: From the first frame to the end of the last, in seconds.
+        duration: Seconds from the first frame to the end of the last.
         frame_rate: Frames per second, on average.
-        height: Of a frame as it is shown, in pixels.
-        width: Of a frame as it is shown, in pixels.
+        height: Height of a displayed frame, in pixels.
+        width: Width of a displayed frame, in pixels.
     """
 
     duration: float
@@ -54,16 +54,16 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 
 
 def read_frames(path: str | os.PathLike[str], times: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Decode the frames that are shown at given times, and as few others as may be.
+    """Decode the frames that are shown at given times, and few others.
 
-    Times, not numbers of frames, so that videos of variable rate work too. Between two times
-    the reader jumps to a later keyframe where there is one. Frames are turned, mirrored and
-    stretched to square pixels, as the file says that they are shown.
+    Times work for videos of variable frame rate too. Between two times, the reader jumps to a
+    later keyframe, if any. Frames are turned, mirrored and stretched to square pixels, as players
+    display them.
 
     Args:
         path: Path of a video file.
-        times: Sequence of seconds from the first frame, in any order. Times after the last frame,
-            but within the duration of the video, give the last frame.
+        times: Sequence of seconds from the first frame, in any order. Times between the last frame
+            and the end of the video return the last frame.
 
     Returns:
         Array of type uint8 and shape (len(times), height, width, 3).
@@ -93,9 +93,9 @@ def read_frames(path: str | os.PathLike[str], times: Sequence[float] | np.ndarra
 def apply_display_matrix(pixels: np.ndarray, matrix: bytes) -> np.ndarray:
     """Turn and mirror a frame by its display matrix, to the nearest quarter turn.
 
-    With `(a, b, u, c, d, v, x, y, w)`, a stored place (column, row) is shown at
-    (a * column + c * row, b * column + d * row). Front cameras mirror; `rotation` alone, an angle,
-    cannot say so.
+    With `(a, b, u, c, d, v, x, y, w)`, a stored position (column, row) is displayed at
+    (a * column + c * row, b * column + d * row). Front cameras mirror, which the angle `rotation`
+    cannot express.
 
     Args:
         pixels: Array of shape (height, width, channels).

@@ -21,8 +21,8 @@ class VideoList:
 
     Attributes:
         files: Paths, as a tuple of texts.
-        labels: Integer array of shape (n,), or array of 0 and 1 of shape (n, classes) where a video
-            may have several.
+        labels: Integer array of shape (n,), or array of 0 and 1 of shape (n, classes) for several
+            labels per video.
         class_names: Names of the classes, in order.
         protocol: Views for testing: arguments of `keras_tokenlearner.evaluation.predict_videos`
             that replace its defaults.
@@ -93,11 +93,11 @@ def from_csv(
     label_column: str = "label",
     class_names: Sequence[str] | None = None,
 ) -> VideoList:
-    """List the videos of a CSV file with a header, as Kinetics has.
+    """List the videos of a CSV file with a header, the format of Kinetics.
 
     Args:
         path: Path of the CSV file.
-        root: Folder that the names in it are relative to. Defaults to the folder of the CSV file.
+        root: Folder of relative names in the file. Defaults to the folder of the CSV file.
         file_column: Name of the column with the names of the files.
         label_column: Name of the column with the labels.
         class_names: The labels in order, for example the labels of the training videos for the test
@@ -130,16 +130,16 @@ def from_avid(
     class_names: Sequence[str] | None = None,
     frame_rate: float = 12,
 ) -> VideoList:
-    """List the videos of a JSON file of AViD, which holds a label for each file.
+    """List the videos of a JSON file of AViD, which has a label for each file.
 
-    In testing one clip is seen of each, as in the paper.
+    Tests use one clip of each video, as in the paper.
 
     Args:
         path: Path of `avid_train.json` or `avid_val.json`: `{"abcdefgh.mp4": "tap dancing"}`.
         root: Folder of the videos.
-        class_names: The labels in order. Pass the training videos' for the validation videos.
-            Defaults to the labels of the file, sorted.
-        frame_rate: Frames per second to test at; the paper does not state it.
+        class_names: The labels in order. For validation videos, pass the labels of the training
+            videos. Defaults to the labels of the file, sorted.
+        frame_rate: Frames per second of tests. The paper does not state it.
 
     Returns:
         A `VideoList`.
@@ -169,14 +169,14 @@ def from_avid(
 def from_charades(path: str | Path, root: str | Path, frame_rate: float = 12) -> VideoList:
     """List the videos of a CSV file of Charades, each with all its actions.
 
-    The column `actions` holds `"c092 11.90 21.20;c147 0.00 12.60"`: an action, from a second to a
-    second. A video is labelled with every action in it, as in the v1 classification setting. In
-    testing, consecutive segments that cover it are merged, as in the paper.
+    The column `actions` has entries such as `"c092 11.90 21.20;c147 0.00 12.60"`: an action, its
+    start and its end in seconds. All actions of a video are its labels, as in the v1 classification
+    setting. Tests merge consecutive segments that cover the video, as in the paper.
 
     Args:
         path: Path of `Charades_v1_train.csv` or `Charades_v1_test.csv`.
         root: Folder of the videos, `ID.mp4`.
-        frame_rate: Frames per second to test at; the paper has 6 and 12.
+        frame_rate: Frames per second of tests. The paper has 6 and 12.
 
     Returns:
         A `VideoList` with labels of shape (n, 157).

@@ -15,12 +15,14 @@ def open_videos(path: str | Path) -> tuple[VideoList, VideoList]:
     """List the training and the test videos of a folder.
 
     Args:
-        path: Path of a folder with folders `train` and `test` (or `val`), as `from_folder` reads
-            them, or with files `train.csv` and `test.csv` (or `val.csv`) for `from_csv`, or with
-            the files of Charades: `Charades_v1_train.csv`, `Charades_v1_test.csv` and the videos in
-            `Charades_v1_480`, or of AViD: `avid_train.json`, `avid_val.json` and the videos in
-            `videos`; or `"tfds:NAME"` for a data set that tensorflow-datasets prepared.
-            `"folder:FOLDER"` is FOLDER, as in the names of sets of images.
+        path: Path of a folder, also as `"folder:FOLDER"`, or `"tfds:NAME"` for a data set that
+            tensorflow-datasets prepared. The folder has one of these:
+
+            * Folders `train` and `test` (or `val`) for `from_folder`.
+            * Files `train.csv` and `test.csv` (or `val.csv`) for `from_csv`.
+            * Charades: `Charades_v1_train.csv`, `Charades_v1_test.csv`, and videos in
+              `Charades_v1_480`.
+            * AViD: `avid_train.json`, `avid_val.json`, and videos in `videos`.
 
     Returns:
         Two `VideoList` of the same classes.

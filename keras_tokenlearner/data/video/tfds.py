@@ -19,7 +19,7 @@ class TfdsVideos(VideoList):
     Its records hold each frame as an image. Only the frames of a clip are decoded.
 
     Attributes:
-        records: Source of a record by its number; `files` holds the numbers as texts.
+        records: Source of records by number. `files` has the numbers as texts.
         frame: The feature that decodes a frame.
         frame_rate: Frames per second, of all videos.
     """
@@ -55,7 +55,7 @@ def from_tfds(name: str, split: str, frame_rate: float = 25.0) -> TfdsVideos:
     Args:
         name: Name of the data set, such as `"ucf101"`.
         split: Name of the split, with a slice if wanted, such as `"train[:1000]"`.
-        frame_rate: Frames per second, which the records do not state; UCF101 has 25.
+        frame_rate: Frames per second, which the records do not state. UCF101 has 25.
 
     Returns:
         A `TfdsVideos`.
