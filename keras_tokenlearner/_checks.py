@@ -1,4 +1,4 @@
-"""Checks of arguments, on every floor; each failure names the argument, its value and the fix."""
+"""Checks of arguments. Each error has the argument, its value and the fix."""
 
 import difflib
 import math
@@ -121,8 +121,8 @@ def check_choice(
 ) -> Choice:
     """Return `value` if it is one of `choices`, or raise `ValueError` with the nearest ones.
 
-    The type counts as well: 0 is not `False`. Of many choices the nearest come first, and the
-    others only where there is no near one and `listed_by`, the code that lists them, is not given.
+    The type counts too: 0 is not `False`. The nearest of many choices come first in the message.
+    Others are listed only if there is no near one, and no `listed_by`, the code that lists them.
     """
     choices = list(choices)
     for choice in choices:
@@ -174,8 +174,8 @@ def check_channels_last(owner: str) -> None:
 def _kind(value: Value) -> str | None:
     """Return the kind of a scalar, `"bool"`, `"int"` or `"float"`, or `None` for other values.
 
-    Scalars of the backends are known by their shape and the name of their type: `int()` and
-    `float()` would take texts and arrays of one element as well.
+    Scalars of the backends are recognised by their shape and the name of their type. `int()` and
+    `float()` would accept texts and arrays of one element too.
     """
     if isinstance(value, bool):
         return "bool"
@@ -190,7 +190,7 @@ def _kind(value: Value) -> str | None:
 
 
 def _number(value: float) -> float | None:
-    """Return a scalar as a `float`, or `None` if it is no number, or none that a float can hold."""
+    """Return a scalar as a `float`, or `None` if it is no number or too large."""
     if _kind(value) not in ("int", "float"):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The dtype policy of the layers that are made meanwhile."""
+"""The dtype policy of the layers that are made in a context."""
 
 import contextlib
 from collections.abc import Iterator

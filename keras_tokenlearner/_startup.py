@@ -22,12 +22,12 @@ _waits = is_command_line()
 
 
 def is_wanted() -> bool:
-    """Return whether the package imports all of itself, and with it Keras, now."""
+    """Return whether the whole package, and with it Keras, is imported now."""
     return not _waits
 
 
 def start() -> None:
-    """Import all of the package, where it is the command line that has waited until now."""
+    """Import the rest of the package, which the command line has delayed."""
     global _waits
     if _waits:
         _waits = False

@@ -12,22 +12,22 @@ from keras_tokenlearner.analysis.panels import as_arrays, enlarge, token_heads, 
 def draw_clip_maps(clip, maps, columns=8, path=None):
     """Draw the attention map of each learned token over time: columns are moments, rows are tokens.
 
-    Each map is scaled to its own range over the whole clip and laid over the frames. The last row
-    paints every position in the colour of the token whose map, against that map's mean over the
-    clip, is strongest there and then.
+    Each map is scaled to its own range over the whole clip and drawn over the frames. The last row
+    has the colour of the strongest token at each position and moment. The strongest token has the
+    largest ratio of its map to the mean of its map over the clip.
 
     Args:
         clip: Array of shape (T, height, width, 1 or 3), pixels in [0, 255].
-        maps: Array of shape (T, H, W, S), as `token_maps` gives it for a clip, or of fewer moments
-            where a model joins frames to tubelets.
-        columns: Integer, the most moments to draw, at even distances.
-        path: Where to save the figure; `None` does not save it.
+        maps: Array of shape (T, H, W, S) from `token_maps`. It has fewer moments if a model joins
+            frames to tubelets.
+        columns: Integer, the largest number of moments, at even distances.
+        path: Path of the figure, or `None` for no file.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If the shapes of clip and maps do not fit.
+        ValueError: If the shapes of clip and maps disagree.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -64,9 +64,9 @@ def animate_clip_maps(clip, maps, path, frame_rate=6):
         A `matplotlib.figure.Figure` of the last moment.
 
     Raises:
-        ValueError: If the shapes of clip and maps do not fit, or the path has another ending.
-        ImportError: If matplotlib, the extra `plot`, or the writer of the file is not installed:
-            Pillow (extra `image`) or PyAV (extra `video`).
+        ValueError: If the shapes of clip and maps disagree, or the path has another ending.
+        ImportError: If matplotlib (extra `plot`) is not installed. Also if Pillow (extra `image`)
+            or PyAV (extra `video`) is missing, which write the file.
 
     Example:
 

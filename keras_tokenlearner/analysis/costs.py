@@ -11,12 +11,12 @@ class Cost:
     """Cost of one example, and size of the weights.
 
     Attributes:
-        macs: Multiply-adds, less the taps of a padded convolution that fall outside its input.
-        padding_macs: Those taps.
-        elementwise: Cheap operations: 7 an element for LayerNorm, 8 for tanh gelu, 4 for softmax,
-            1 for a bias, a residual, a scale and the like.
-        params: Weights.
-        softmax: Elements of softmaxes, whose 4 operations each are in `elementwise`.
+        macs: Multiply-adds, without the taps of a padded convolution outside its input.
+        padding_macs: Multiply-adds of these taps.
+        elementwise: Cheap operations. An element costs 7 in LayerNorm, 8 in tanh gelu, 4 in
+            softmax, and 1 in a bias, residual or scale.
+        params: Number of weights.
+        softmax: Elements of softmaxes. Their 4 operations each are in `elementwise`.
 
     Example:
 
@@ -100,20 +100,20 @@ class ModelCosts:
 def costs(model):
     """Count the operations and weights of a functional model, without running it.
 
-    The built graph is walked layer by layer; shapes come from its symbolic tensors, so that the
-    count is the same on every backend. It is for one example; inference, no dropout.
+    The layers of the built graph are counted one by one. Shapes come from symbolic tensors, so the
+    count is the same on every backend. It is for one example, at inference.
 
     Args:
         model: A functional `keras.Model` with known input sizes, except for the batch.
 
     Returns:
-        A `ModelCosts`, with `macs`, `paper_gflops` (the paper's count: multiply-adds plus half of
-        the cheap element-wise operations), `bottleneck_gflops` (its other count, of Tables 10 to
-        12), `params` and the same for every layer in `layers`; printing it gives a table.
+        A `ModelCosts` with `macs` and `params`. `paper_gflops` is the paper's count: multiply-adds
+        plus half of the cheap operations. `bottleneck_gflops` is its count of Tables 10 to 12.
+        `layers` has the same for every layer. Printing it gives a table.
 
     Raises:
-        ValueError: If a size is not known, or there is no rule for a layer that has weights; rules
-            for other layers are added with `count.register`.
+        ValueError: If a size is not known, or a layer with weights has no rule. Add rules with
+            `count.register`.
 
     Example:
 

@@ -5,18 +5,18 @@ from keras_tokenlearner.layers import TokenLearner
 
 
 def token_maps(model, images, layer=None, batch_size=32):
-    """Return the maps that a model's TokenLearner weighs the positions of images with.
+    """Return the maps by which a model's TokenLearner weighs the positions of images.
 
     Args:
         model: A functional `keras.Model` with a `TokenLearner`, of the catalogue or loaded.
         images: Array of inputs of the model, (B, ...).
-        layer: Name of the `TokenLearner`. Defaults to the first; in a model with fusers, where
-            every block has its own, later ones see positions that are mixed already.
+        layer: Name of the `TokenLearner`. Defaults to the first. In a model with fusers, later
+            ones take mixed positions.
         batch_size: Integer, images at a time.
 
     Returns:
-        Array of shape (B, H, W, S), or (B, T, H, W, S) for videos, of type float32: map s of
-        image b is `maps[b, ..., s]`.
+        Array of type float32 and shape (B, H, W, S), or (B, T, H, W, S) for videos. Map s of image
+        b is `maps[b, ..., s]`.
 
     Raises:
         ValueError: If the model has no `TokenLearner`, or none of that name.
@@ -34,7 +34,7 @@ def token_maps(model, images, layer=None, batch_size=32):
 
 
 def token_similarity(model, images, layer=None, batch_size=32):
-    """Return how alike the tokens are that a model learns from images.
+    """Return the cosine similarity of the tokens that a model learns from images.
 
     Args:
         model: A functional `keras.Model` with a `TokenLearner`, of the catalogue or loaded.
@@ -43,8 +43,8 @@ def token_similarity(model, images, layer=None, batch_size=32):
         batch_size: Integer, images at a time.
 
     Returns:
-        Array of shape (B, S, S), of type float32: the cosine between every two tokens of an image.
-        For a model that learns S tokens of each of T frames it is (B, T * S, T * S).
+        Array of type float32 and shape (B, S, S), the cosine between every two tokens of an image.
+        Videos with S tokens in each of T frames have (B, T * S, T * S).
 
     Raises:
         ValueError: If the model has no `TokenLearner`, or none of that name.
@@ -61,16 +61,16 @@ def token_similarity(model, images, layer=None, batch_size=32):
 
 
 def position_entropy(maps):
-    """Return where tokens agree: the entropy of the tokens at each position of an image.
+    """Return the entropy of the tokens at each position of an image: large where tokens agree.
 
-    Every map is divided by its sum, so that all tokens count alike; at each position the shares of
-    the tokens then have an entropy, which is divided by its largest value, log S.
+    Every map is divided by its sum, so all tokens have the same weight. The shares of the tokens at
+    a position have an entropy. It is divided by its largest value, log S.
 
     Args:
         maps: Array of shape (..., H, W, S), as `token_maps` gives it.
 
     Returns:
-        Array of shape (..., H, W), from 0, where one token looks alone, to 1, where all look alike.
+        Array of shape (..., H, W). 0 is a position of one token, 1 a position of all tokens alike.
 
     Example:
 
@@ -86,15 +86,15 @@ def position_entropy(maps):
 
 
 def with_token_maps(model, layer=None):
-    """Return a copy of a model that gives its outputs and the maps of its TokenLearner.
+    """Return a copy of a model that returns its outputs and the maps of its TokenLearner.
 
     Args:
         model: A functional `keras.Model` with a `TokenLearner`.
         layer: Name of the `TokenLearner`. Defaults to the first.
 
     Returns:
-        A `keras.Model` with copies of the weights. Its outputs are a dictionary: `outputs`, and
-        `token_maps` of shape (B, H, W, S), or (B, T, H, W, S) for videos.
+        A `keras.Model` with copies of the weights. It returns a dictionary of `outputs` and
+        `token_maps`. Maps have shape (B, H, W, S), or (B, T, H, W, S) for videos.
 
     Raises:
         ValueError: If the model has no `TokenLearner`, or none of that name.

@@ -1,4 +1,4 @@
-"""Pixels and the maps over them as panels, of images and of clips alike."""
+"""Panels of pixels and of maps over them, for images and clips."""
 
 import keras
 import numpy as np

@@ -55,11 +55,11 @@ def paper_costs(tables=None):
         tables: Tables to count, such as `("1", "4")`; all if `None`.
 
     Yields:
-        A dictionary with the keys `COLUMNS` for every printed row: `paper_gflops` and
-        `paper_mparams` as printed (empty where the paper prints none), `gflops` and `mparams`
-        (millions) as counted from the built model, and a note where the paper contradicts itself
-        or does not define its count. Images have 1000 classes, videos 400, or 887 in Table 10.
-        Tables 10 to 12 are counted as `Cost.bottleneck_flops` says, the others as `paper_flops`.
+        A dictionary with the keys `COLUMNS` for every printed row. `paper_gflops` and
+        `paper_mparams` are the printed values, or empty. `gflops` and `mparams` (millions) are
+        counted from the built model. `note` states where the paper contradicts itself or does not
+        define its count. Images have 1000 classes, videos 400, or 887 in Table 10. Tables 10 to 12
+        are counted by `Cost.bottleneck_flops`, others by `paper_flops`.
 
     Example:
 

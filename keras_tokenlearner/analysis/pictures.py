@@ -16,15 +16,15 @@ from keras_tokenlearner.analysis.panels import (
 def draw_token_maps(images, maps, titles=None, path=None, tokens=None):
     """Draw the attention map of each learned token: rows are images, columns are tokens.
 
-    Each map is scaled to its own range and laid over the image. The last column paints every
-    position in the colour of the token whose map, against that map's mean over the image, is
-    strongest there.
+    Each map is scaled to its own range and drawn over the image. The last column has the colour of
+    the strongest token at each position. The strongest token has the largest ratio of its map to
+    the mean of its map over the image.
 
     Args:
         images: Array of shape (B, height, width, 1 or 3), pixels in [0, 255].
-        maps: Array of shape (B, H, W, S), as `token_maps` gives it.
+        maps: Array of shape (B, H, W, S) from `token_maps`.
         titles: A text for each image.
-        path: Where to save the figure; `None` does not save it.
+        path: Path of the figure, or `None` for no file.
         tokens: Numbers of the tokens that get a column, from 0. Defaults to all.
 
     Returns:
@@ -62,9 +62,9 @@ def draw_token_entropy(images, maps, titles=None, path=None):
 
     Args:
         images: Array of shape (B, height, width, 1 or 3), pixels in [0, 255].
-        maps: Array of shape (B, H, W, S), as `token_maps` gives it.
+        maps: Array of shape (B, H, W, S) from `token_maps`.
         titles: A text for each image.
-        path: Where to save the figure; `None` does not save it.
+        path: Path of the figure, or `None` for no file.
 
     Returns:
         A `matplotlib.figure.Figure`.

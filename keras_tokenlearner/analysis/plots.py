@@ -7,11 +7,11 @@ from keras_tokenlearner.analysis.canvas import FAINT, GROUND, INK, new_figure, s
 
 
 def draw_token_similarity(similarity, path=None):
-    """Draw how alike the tokens are: a square of cosines, averaged over the images.
+    """Draw the cosine similarity of the tokens, averaged over the images.
 
     Args:
-        similarity: Array of shape (B, S, S), as `token_similarity` gives it.
-        path: Where to save the figure; `None` does not save it.
+        similarity: Array of shape (B, S, S) from `token_similarity`.
+        path: Path of the figure, or `None` for no file.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -44,13 +44,13 @@ def draw_token_similarity(similarity, path=None):
 def draw_costs(rows, path=None, cost="gmacs", score="accuracy", label="model"):
     """Draw the quality of models against their cost: up and to the left is better.
 
-    A line joins the models that no other beats in both.
+    A line joins the models that no other model beats in both.
 
     Args:
-        rows: List of dictionaries, as `keras_tokenlearner.evaluation.compare` gives it, or the path
-            of a CSV file with a header; its lines that start with `#` and its rows that lack one of
-            the two numbers are left out.
-        path: Where to save the figure; `None` does not save it.
+        rows: List of dictionaries from `keras_tokenlearner.evaluation.compare`, or the path of a
+            CSV file with a header. Lines that start with `#`, and rows that lack one of both
+            numbers, are skipped.
+        path: Path of the figure, or `None` for no file.
         cost: The column of the cost.
         score: The column of the quality.
         label: The column of the names.

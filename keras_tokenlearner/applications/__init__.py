@@ -1,4 +1,4 @@
-"""The names a user types: the catalogue of models and a function for every family."""
+"""The catalogue of named models, and a function for every family."""
 
 from keras_tokenlearner.applications.catalog import CATALOG, CatalogEntry
 from keras_tokenlearner.applications.create import create_model, list_models

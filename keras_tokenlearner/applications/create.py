@@ -79,44 +79,44 @@ def create_model(
     name: str | None = None,
     **changes: Unpack[ConfigChanges],
 ) -> VisionModel:
-    """Build a model of the catalogue, with trained weights if wanted.
+    """Build a model of the catalogue, with or without trained weights.
 
     Args:
-        model: Name in the catalogue; `list_models()` gives all.
+        model: Name in the catalogue. `list_models()` returns all names.
         include_top: Boolean, whether the classifier is part of the model.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
-            itself. Without, it takes pixels in [-1, 1].
-        weights: `None` for random weights, the name of included weights, the path of a
-            `.weights.h5` file, or an address or file that `from_preset` takes, such as
-            `"hf://timm/vit_base_patch16_224.augreg_in21k"`. The checkpoint then sets the fields
-            that the name does not. Positions are resized to the model's grid.
+            itself. Otherwise it takes pixels in [-1, 1].
+        weights: `None` for random weights, the name of included weights, or the path of a
+            `.weights.h5` file. Or an address or file for `from_preset`, such as
+            `"hf://timm/vit_base_patch16_224.augreg_in21k"`, which sets the fields that the name
+            leaves open. Positions are resized to the model's grid.
         input_tensor: A `keras.Input` to build on. For a tensor computed from one, the result is a
             plain `keras.Model` that calls the model on it.
-        input_shape: `(height, width, channels)`, with frames before them for videos. Defaults to
-            the shape of the included weights, or of the catalogue. Weights of another resolution
-            fit.
-        pooling: Without top: `None` for the tokens, `"avg"`, `"max"`, or, for a transformer,
+        input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for videos.
+            Defaults to the shape of the included weights, or of the catalogue. Weights of another
+            resolution can be loaded.
+        pooling: Output without top: `None` for the tokens, `"avg"`, `"max"`, or, for a transformer,
             `"token"`.
         classes: Integer, classes of the top. Defaults to the classes of the weights, or 1000.
             Another number makes a new head, with a warning.
         classifier_activation: Activation of the top; `None` gives logits.
-        normalization: `(mean, std)` of the pixels in [0, 1] that another library's weights were
-            trained on, or `"half"`, `"imagenet"` or `"clip"`. It wins over the file.
-        grid: `(H, W)` or `(T, H, W)` of the file's positions, where that is not clear.
-        preprocessing: A `keras_tokenlearner.models.Preprocessing`; by default pixels are scaled to
-            [-1, 1].
+        normalization: For weights of another library: `(mean, std)` of its training pixels in
+            [0, 1], or `"half"`, `"imagenet"` or `"clip"`. It overrides the file.
+        grid: `(H, W)` or `(T, H, W)` of the file's positions, if it is ambiguous.
+        preprocessing: A `keras_tokenlearner.models.Preprocessing`. Defaults to a scaling of pixels
+            to [-1, 1].
         class_names: Names of the classes in their order. Defaults to the names of the weights.
-        dtype: Dtype policy of the layers; by default the global one.
+        dtype: Dtype policy of the layers. Defaults to the global one.
         name: Name of the model. Defaults to the catalogue's.
-        **changes: Fields of the model's config to change:
-            `keras_tokenlearner.models.VisionTransformerConfig`, such as `num_tokens`, `at`,
-            `fuser` or `dropout_rate`, or for X(2+1)D `keras_tokenlearner.models.X2Plus1DConfig`.
+        **changes: Changed fields of the config, such as `num_tokens`, `at`, `fuser` or
+            `dropout_rate`. See `keras_tokenlearner.models.VisionTransformerConfig`, or for X(2+1)D
+            `keras_tokenlearner.models.X2Plus1DConfig`.
 
     Returns:
-        A `VisionTransformer` or an `X2Plus1D`, functional models that know their config.
+        A `VisionTransformer` or an `X2Plus1D`.
 
     Raises:
-        ValueError: If a name is unknown, or the arguments or the weights do not fit the model.
+        ValueError: If a name is unknown, or the arguments or the weights do not suit the model.
 
     Example:
 

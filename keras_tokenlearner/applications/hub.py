@@ -1,4 +1,4 @@
-"""Our models as backbones of keras-hub, the extra `hub`."""
+"""Models of this package as backbones of keras-hub, the extra `hub`."""
 
 import functools
 from typing import Any, Unpack
@@ -13,13 +13,13 @@ from keras_tokenlearner.applications.create import create_model
 def hub_backbone(model: str, **arguments: Unpack[BackboneArguments]) -> keras.Model:
     """Return a model of the catalogue as a backbone for `keras_hub.models.ImageClassifier`.
 
-    It gives the average of the tokens, as (B, 1, 1, C), which the classifier's own pooling leaves
-    as it is. To load a saved classifier, call this once before, which registers the class.
+    It returns the average of the tokens, as (B, 1, 1, C), which the classifier's pooling does not
+    change. Before you load a saved classifier, call this function once, which registers the class.
 
     Args:
         model: Name in the catalogue, of a model of images.
-        **arguments: Of `create_model`, such as `input_shape` and `weights`, of types that JSON
-            knows.
+        **arguments: Arguments of `create_model`, such as `input_shape` and `weights`, as JSON
+            values.
 
     Returns:
         A `keras_hub.models.Backbone`.

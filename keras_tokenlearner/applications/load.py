@@ -21,25 +21,25 @@ def load_model(
     owner: str = "load_model",
     **arguments: Unpack[LoadArguments],
 ) -> keras.Model:
-    """Return the trained model that a path or a name means.
+    """Return the trained model of a path or a name.
 
-    Every command takes its model by this function, so that a name means the same to all of them.
-    Random weights have to be asked for: answers of an untrained model look like answers.
+    Every command uses this function, so a name means the same model in all of them. Random weights
+    need `weights="random"`, because outputs of an untrained model look like predictions.
 
     Args:
-        source: Path of a `.keras` file, a name in the catalogue, or an address or a folder as
-            `from_preset` takes it.
-        weights: Of a named model: weights for `create_model`, or `"random"` for an untrained model.
+        source: Path of a `.keras` file, a name in the catalogue, or an address or a folder for
+            `from_preset`.
+        weights: For a named model: weights for `create_model`, or `"random"` for no training.
             Defaults to the first included weights.
         owner: Name of the function or command that the user called, for error messages.
-        **arguments: Of a named model: others of `create_model`, such as `classes`.
+        **arguments: For a named model: other arguments of `create_model`, such as `classes`.
 
     Returns:
         A `keras.Model`, not compiled. Its `class_names` come from the included weights.
 
     Raises:
-        ValueError: If there is no such file or name, the file is damaged, the name has no included
-            weights and none are passed, or arguments do not fit the source.
+        ValueError: If the file or name does not exist, or the file is damaged. If there are neither
+            included weights nor `weights`. If arguments do not suit the source.
 
     Example:
 
@@ -129,13 +129,13 @@ def _from_preset(
 def check_classifier(
     model: keras.Model, source: str | os.PathLike[str], owner: str, videos: bool = False
 ) -> None:
-    """Raise `ValueError` if a model does not give a row of scores for each image.
+    """Raise `ValueError` if a model does not return a row of scores for each image.
 
     Args:
         model: A `keras.Model`.
-        source: Where it comes from, for the error message.
+        source: Origin of the model, for the error message.
         owner: Name of the function or command that the user called, for error messages.
-        videos: Boolean, whether a classifier of videos will do.
+        videos: Boolean, whether a classifier of videos is allowed too.
     """
     ranks = (4, 5) if videos else (4,)
     shapes = model.input_shape, model.output_shape

@@ -1,4 +1,4 @@
-"""Habits of `keras.applications`: class names of predictions, and preprocessing of pixels."""
+"""Functions of `keras.applications`: class names of predictions, and preprocessing of pixels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def decode_predictions(
 
     Args:
         preds: Array of shape (B, classes), from `model.predict`.
-        top: Integer, how many classes to return for each example.
+        top: Integer, number of classes to return for each example.
         class_names: Names of the classes, such as `model.class_names`. By default the names of
             ImageNet-1k or ImageNet-21k, for 1,000 or 21,843 classes.
 
@@ -33,7 +33,7 @@ def decode_predictions(
         for ImageNet, else the number of the class.
 
     Raises:
-        ValueError: If the array has another shape, or no class names of its width are known.
+        ValueError: If the array has another shape, or no class names are known for its width.
 
     Example:
 
@@ -74,11 +74,11 @@ def decode_predictions(
 
 
 def preprocess_input(x: np.ndarray, data_format: str | None = None) -> np.ndarray:
-    """Return the pixels as they are: the models take [0, 255] and normalise them themselves.
+    """Return the pixels unchanged, because the models take [0, 255] and normalise themselves.
 
-    It is here for code that is written for `keras.applications`. A model that was built with
-    `include_preprocessing=False` takes `(x / 255 - mean) / std`, with the mean and
-    std of `model.preprocessing`.
+    It exists for code that was written for `keras.applications`. A model that was built with
+    `include_preprocessing=False` takes `(x / 255 - mean) / std`, with the mean and std of
+    `model.preprocessing`.
 
     Args:
         x: Pixels in [0, 255].

@@ -1,4 +1,4 @@
-"""The command line: one verb a file, each a few lines over the package."""
+"""The command line: one verb per file, each a few lines around the package."""
 
 import functools
 from collections.abc import Callable

@@ -20,8 +20,8 @@ class Batches(keras.utils.PyDataset):
     """Batches of arrays that depend on seed, epoch and index alone.
 
     A run can therefore continue in the middle of an epoch, and several processes can share every
-    batch. The seed sets the order, with and without `shuffle` of `fit`: an epoch takes batches one
-    after the other, and ignores the shuffled indices of Keras.
+    batch. The seed sets the order, with and without `shuffle` of `fit`. Shuffled indices of Keras
+    have no effect.
 
     Args:
         arrays: Tuple of arrays of n rows each, such as images and labels.

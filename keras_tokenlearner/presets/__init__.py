@@ -1,4 +1,4 @@
-"""Public names: checkpoints of the hubs, with or without learned tokens, and ours to share."""
+"""Models by public names: checkpoints of the hubs, and folders to share."""
 
 from keras_tokenlearner.presets.checkpoints import PublishedCheckpoint, list_checkpoints
 from keras_tokenlearner.presets.from_preset import from_preset

@@ -19,7 +19,7 @@ _KAGGLE = re.compile(r"kaggle://([\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+(?:/\d+)?)")
 
 @dataclass(frozen=True)
 class Address:
-    """Where weights are.
+    """The place of weights.
 
     Attributes:
         kind: `"hf"`, `"kaggle"`, `"https"` or `"path"`.
@@ -35,10 +35,10 @@ class Address:
 
 
 def parse_address(owner: str, text: str | os.PathLike[str]) -> Address:
-    """Return the address that a text is.
+    """Return the parts of an address.
 
     Raises:
-        ValueError: If it begins like an address and is none.
+        ValueError: If the text starts like an address, but is none.
 
     Example:
 

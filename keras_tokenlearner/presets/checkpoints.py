@@ -23,22 +23,22 @@ class PublishedCheckpoint:
     Attributes:
         name: Name for `from_preset`.
         family: Family of models.
-        address: Where it is: `hf://`, `kaggle://`, or `https://` with its source before it.
-        sha256: First digits of the published sha256, where one is published; else empty.
-        sha256_of: Address of the file that the hash is of, which may be the same weights elsewhere.
+        address: Its `hf://` or `kaggle://` address, or a source and an `https://` address.
+        sha256: First digits of the published sha256, or empty.
+        sha256_of: Address of the hashed file, which may have the same weights elsewhere.
         patch_size: Size of a patch, with frames first for videos.
         hidden_dim: Channels of a token.
         num_layers: Transformer blocks.
         num_heads: Heads of the attentions.
         activation: Activation of the MLPs.
         layer_norm_epsilon: Epsilon of the norms.
-        preprocessing: How pictures are prepared.
+        preprocessing: The `Preprocessing` of its images.
         input_size: `(height, width)`, with frames before them for videos.
         classes: Classes of its head, or 0 without one.
-        licence: Licence, and who says so.
+        licence: Licence, and the source of this statement.
         top1: Published top-1 accuracy on ImageNet-1k, or on Kinetics-400 for videos; or empty.
-        top1_source: Where that was published.
-        is_checked: Whether we have downloaded it and compared its outputs with its own library's.
+        top1_source: Source of this accuracy.
+        is_checked: Whether we have compared its outputs with its own library.
     """
 
     name: str

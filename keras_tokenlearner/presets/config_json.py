@@ -1,7 +1,7 @@
 """Config files next to weights on a hub: of timm, transformers and Keras, told apart.
 
-A config file wins over the usual settings of a source. timm's files have many families under one
-set of names; the settings that they leave out are in `files/timm_architectures.csv`.
+A config file overrides the usual settings of a source. timm's files have many families under one
+set of names. Their missing settings are in `files/timm_architectures.csv`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read_statement(owner: str, configs: Mapping[str, Path]) -> Statement:
         configs: Paths by name: config.json, preprocessor_config.json and Keras's.
 
     Raises:
-        ValueError: If config.json is damaged, or of a model that ours cannot be.
+        ValueError: If config.json is damaged, or of an unsupported model.
     """
     if "config.json" not in configs:
         return Statement()

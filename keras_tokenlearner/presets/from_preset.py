@@ -1,4 +1,4 @@
-"""Models by a public name: the checkpoint describes the model, and its weights fill it."""
+"""Models by a public name: the checkpoint decides the model and has its weights."""
 
 from __future__ import annotations
 
@@ -65,35 +65,35 @@ def from_preset(
 ) -> VisionModel:
     """Build the model that a checkpoint describes, with its weights.
 
-    The checkpoint's config.json or, without one, the shapes of its arrays say how the model is
-    built. An error asks for settings that neither states; none is guessed. Without a classifier in
-    the checkpoint the model gives its pooled features.
+    The checkpoint's config.json or, without one, the shapes of its arrays decide the model. An
+    error asks for missing settings; none is guessed. If the checkpoint has no classifier, the model
+    returns its pooled features.
 
     Args:
-        preset: `"hf://ORG/NAME[@REVISION]"`, `"kaggle://OWNER/MODEL/FRAMEWORK/VARIATION"`,
-            `"https://..."`, a local folder or file, such a file with its source before it
-            (`"timm:FILE"`), or a name that `list_checkpoints()` has.
-        at: Integer, blocks before a TokenLearner that is fitted into the model, as `retrofit` does;
-            `None` for the model as it is.
+        preset: One of these: `"hf://ORG/NAME[@REVISION]"`, `"https://..."`,
+            `"kaggle://OWNER/MODEL/FRAMEWORK/VARIATION"`, a local folder or file, a file with its
+            source (`"timm:FILE"`), or a name of `list_checkpoints()`.
+        at: Integer, blocks before a TokenLearner that is added as by `retrofit`. `None` for no
+            TokenLearner.
         num_tokens: Integer, tokens that the TokenLearner learns. Needs `at`; defaults to 8.
-        include_top: Boolean, whether the classifier is part of the model. Defaults to whether the
-            checkpoint has one, or `classes` is given.
+        include_top: Boolean, whether the classifier is part of the model. Defaults to `True` if the
+            checkpoint has one, or `classes` is passed.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
             them itself.
-        pooling: Without top: `"avg"`, `"max"`, `"token"` or `"none"` for the tokens. Defaults to
-            the output of the checkpoint's own library.
-        classes: Integer, for a new classifier where the checkpoint's has another number. Defaults
-            to the checkpoint's classes.
+        pooling: Output without top: `"avg"`, `"max"`, `"token"`, or `"none"` for all tokens.
+            Defaults to the output in the checkpoint's own library.
+        classes: Integer. Another number than the checkpoint's makes a new classifier. Defaults to
+            the checkpoint's classes.
         classifier_activation: Activation of the top; `None` gives logits.
-        input_shape: `(height, width, channels)`, with frames before them for videos; positions are
-            resized. Defaults to the checkpoint's.
+        input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for videos.
+            Positions are resized. Defaults to the shape of the checkpoint.
         normalization: `(mean, std)` of the pixels in [0, 1], or `"half"`, `"imagenet"` or
-            `"clip"`. It wins over the checkpoint.
-        layer_norm_epsilon: Epsilon of the norms. It wins over the checkpoint.
-        activation: Activation of the MLPs. It wins over the checkpoint.
-        num_heads: Heads of the attentions, where the checkpoint does not say.
-        grid: `(H, W)` or `(T, H, W)` of the checkpoint's positions, where it does not say.
-        resize: How positions are resized, as `keras_tokenlearner.weights.plan_of` takes it.
+            `"clip"`. It overrides the checkpoint.
+        layer_norm_epsilon: Epsilon of the norms. It overrides the checkpoint.
+        activation: Activation of the MLPs. It overrides the checkpoint.
+        num_heads: Heads of the attentions, if the checkpoint does not state them.
+        grid: `(H, W)` or `(T, H, W)` of the checkpoint's positions, if it does not state it.
+        resize: Method to resize positions, as for `keras_tokenlearner.weights.plan_of`.
         name: Name of the model.
         **changes: Further fields of `VisionTransformerConfig` to change, such as `dropout_rate`.
 
@@ -102,8 +102,8 @@ def from_preset(
 
     Raises:
         ImportError: If the hub's library is not installed (the extras `hf` and `kaggle`).
-        ValueError: If there is no such preset, it is damaged, our models lack a feature of it, or
-            a setting of it must be passed.
+        ValueError: If the preset does not exist or is damaged. If this package lacks one of its
+            features. If a setting must be passed.
         PermissionError: If the preset is gated or private.
         ConnectionError: If it cannot be downloaded and is not in the cache.
 

@@ -1,4 +1,4 @@
-"""Files of a preset from where they are: a hub, by its own library and cache, or a folder."""
+"""Files of a preset: from a hub, by its own library and cache, or from a folder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PresetFiles:
 
     Attributes:
         weights: Path of the weights, or of the index of their parts.
-        configs: Paths of the JSON files that are there, and of keras-hub's head, by name.
+        configs: Paths of the JSON files and of keras-hub's head, by name.
     """
 
     weights: Path
@@ -50,9 +50,9 @@ def fetch_files(owner: str, address: Address) -> PresetFiles:
 
     Raises:
         ImportError: If the hub's library is not installed.
-        ValueError: If there is no such place or revision, or no weights in it.
-        PermissionError: If the place is gated or private.
-        ConnectionError: If the network fails and the cache does not have it.
+        ValueError: If the repository or revision does not exist, or has no weights.
+        PermissionError: If the repository is gated or private.
+        ConnectionError: If the network fails, and the files are not in the cache.
     """
     if address.kind == "path":
         return _from_path(owner, Path(address.place))

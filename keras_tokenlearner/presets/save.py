@@ -1,4 +1,4 @@
-"""A model as a folder that `from_preset` opens, and such a folder on a hub."""
+"""Saving of a model as a folder for `from_preset`, and upload to a hub."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CONFIG, WEIGHTS, CLASSES, CARD = "config.json", "model.weights.h5", "class_names
 
 
 def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
-    """Save a model as a folder that `from_preset` opens: config, weights, class names, model card.
+    """Save a model as a folder for `from_preset`: config, weights, class names and model card.
 
     Args:
         model: A `VisionTransformer` or `X2Plus1D`.
-        folder: Path of the folder, which is made if it does not exist. Files in it with the same
-            names are replaced.
+        folder: Path of the folder. A missing folder is created. Files with the same names are
+            replaced.
 
     Returns:
         The path of the folder.
@@ -64,7 +64,7 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
 
 
 def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
-    """Upload a folder that `save_to_preset` wrote to a hub, under the account that is logged in.
+    """Upload a folder of `save_to_preset` to a hub, with the account that is logged in.
 
     Args:
         uri: `"hf://ORG/NAME"` or `"kaggle://OWNER/MODEL/FRAMEWORK/VARIATION"`.
@@ -72,8 +72,8 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
 
     Raises:
         ImportError: If the hub's library is not installed (the extras `hf` and `kaggle`).
-        ValueError: If the folder holds no preset, or the address is no hub's.
-        PermissionError: If the account may not write there.
+        ValueError: If the folder holds no preset, or the address is not on a hub.
+        PermissionError: If the account may not write to this address.
         ConnectionError: If the hub cannot be reached.
     """
     folder = Path(folder)

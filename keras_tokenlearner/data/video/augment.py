@@ -42,7 +42,7 @@ def augment_clip(
     flip: bool = True,
     colour: float = 0.2,
 ) -> np.ndarray:
-    """Crop, mirror and recolour a clip at random, in the same way on all its frames.
+    """Crop and mirror a clip and change its colours at random, equally on all frames.
 
     Args:
         clip: Array of shape (T, height, width, channels), pixels in [0, 255].
