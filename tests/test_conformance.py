@@ -54,7 +54,7 @@ def faulty(fault=None, name="faulty"):
 @pytest.mark.parametrize(
     "check", (*conformance.LAYER_CHECKS, *conformance.MODEL_CHECKS), ids=lambda f: f.__name__
 )
-def test_conformance_of_sound_layer_passes(check, monkeypatch, tmp_path):
+def test_conformance_of_correct_layer_passes(check, monkeypatch, tmp_path):
     path = tmp_path / "outputs.npz"
     np.savez(path, faulty=conformance.sample_outputs(faulty()))
     monkeypatch.setattr(conformance, "OUTPUTS_FILE", path)

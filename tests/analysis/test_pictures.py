@@ -43,7 +43,7 @@ def test_drawn_maps_have_rows_of_images_and_columns_of_tokens(images, maps, tmp_
     np.testing.assert_allclose(_panels(figure)[0], images[0] / 255)
 
 
-def test_drawn_column_is_bright_where_its_map_is_large():
+def test_token_maps_figure_is_bright_at_large_values():
     maps = np.zeros((1, 4, 6, 4))
     maps[0, 2, 1, 3] = 1
     overlay = _panels(draw_token_maps(np.zeros((1, 32, 48, 1)), maps, tokens=[3]))[1].sum(-1)
@@ -60,7 +60,7 @@ def test_chosen_tokens_keep_their_names_and_colours(images, maps):
     np.testing.assert_array_equal(_panels(chosen)[3], _panels(full)[5])
 
 
-def test_entropy_is_dark_where_one_token_looks_and_bright_where_all_do():
+def test_entropy_figure_is_dark_for_one_token_and_bright_for_all():
     maps = np.ones((1, 2, 2, 4))
     maps[0, 0, 0] = [1, 0, 0, 0]
     entropy = _panels(draw_token_entropy(np.zeros((1, 8, 8, 3)), maps))[2].sum(-1)

@@ -50,7 +50,7 @@ def rectangle_and_features(name):
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_name_says_what_the_model_is(name):
+def test_catalogue_name_states_size_patch_and_tokens(name):
     config = CATALOG[name].config
     parts = name.split("_")
     assert (parts[0] == "tokenlearner") is (config.reducer == "token_learner")
@@ -65,7 +65,7 @@ def test_name_says_what_the_model_is(name):
 
 
 @pytest.mark.parametrize("name", X2PLUS1D)
-def test_name_says_what_the_video_network_is(name):
+def test_catalogue_name_of_a_video_network_states_size_and_module(name):
     config = CATALOG[name].config
     learns = name.startswith("tokenlearner_")
     assert ("tokenlearner" in config.parts) is learns

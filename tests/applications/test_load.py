@@ -21,7 +21,7 @@ def test_load_model_name_has_the_first_weights_that_ship():
     assert tuple(model.class_names) == CLASS_NAMES
 
 
-def test_load_model_keras_file_answers_as_the_saved_model(tmp_path):
+def test_load_model_of_a_keras_file_gives_its_outputs(tmp_path):
     saved = create_model(UNTRAINED, classes=3)
     saved.get_layer("head").kernel.assign(np.random.default_rng(0).normal(size=(32, 3)))
     saved.save(tmp_path / "mine.keras")

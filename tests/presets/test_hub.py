@@ -86,7 +86,7 @@ def weight_requests(hub):
     return [path for path, _ in hub.log if path.endswith("model.safetensors")]
 
 
-def test_preset_of_the_hub_gives_its_own_probabilities_and_comes_once(hub, monkeypatch):
+def test_hub_preset_gives_its_probabilities_and_downloads_once(hub, monkeypatch):
     expected = files()[1].predict(image(), verbose=0)
     model = open_it()
     np.testing.assert_allclose(model.predict(image(), verbose=0), expected, atol=1e-5)

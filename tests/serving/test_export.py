@@ -111,7 +111,7 @@ def test_signature_encoded_takes_files_of_different_sizes_in_one_batch(exported)
     keras.backend.backend() != "tensorflow",
     reason="only on tensorflow: slow, with the same signatures",
 )
-def test_saved_model_cli_answers_as_the_signature(exported, tmp_path):
+def test_saved_model_cli_equals_the_signature(exported, tmp_path):
     """TensorFlow's own tool, as docs/serving.md has it."""
     _, path, images, _, _, answers = exported
     np.save(tmp_path / "images.npy", images)

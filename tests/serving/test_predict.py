@@ -103,7 +103,7 @@ def test_predict_command_of_each_kind_of_model_gives_equal_json_and_maps(saved, 
 
 
 @pytest.mark.slow
-def test_predict_command_served_answers_a_jpeg_as_the_shipped_model(tmp_path):
+def test_predict_command_served_equals_the_included_model_for_a_jpeg(tmp_path):
     """One command: export, the real server, a request over HTTP, its answer."""
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     pytest.importorskip("kserve", reason="the server is KServe")

@@ -213,7 +213,7 @@ def test_served_rows_in_one_batch_equal_single_rows(served, tmp_path, backend):
     np.testing.assert_allclose([x["probabilities"] for x in answers], right, atol=1e-5)
 
 
-def test_server_folder_with_space_and_planted_code_answers_as_usual(
+def test_server_folder_with_space_and_planted_code_is_served_safely(
     exported_pico, tmp_path, monkeypatch
 ):
     model, folder = exported_pico

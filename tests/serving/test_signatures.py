@@ -70,7 +70,7 @@ def test_decode_in_graph_of_plain_files_gives_the_pixels_of_pillow(decode):
             np.testing.assert_array_equal(decode(content, 1)[..., 0], wanted.convert("L"), name)
 
 
-def test_decode_in_graph_of_bmp_with_alpha_lays_it_on_white(decode):
+def test_decode_in_graph_of_bmp_with_alpha_has_a_white_background(decode):
     pixels = np.random.default_rng(1).integers(0, 256, (3, 5, 4)).astype("uint8")
     header = struct.pack("<IiiHHIIiiII", 108, 5, 3, 1, 32, 3, 60, 0, 0, 0, 0)
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000).ljust(108 - 40, b"\0")
@@ -88,7 +88,7 @@ def test_decode_in_graph_stops_before_the_second_frame_of_a_gif(decode):
     np.testing.assert_array_equal(decode(huge), decode_image(content))
 
 
-def test_decode_in_graph_refuses_what_it_cannot_read(decode):
+def test_decode_in_graph_of_unreadable_files_raises(decode):
     content = encode(PICTURE.convert("1"), "BMP")
     for broken in (content, b"", b"GIF89a", b"no image", b"BM"):
         with pytest.raises(tf.errors.InvalidArgumentError):

@@ -165,7 +165,7 @@ def test_recipe_optimizers_have_the_settings_of_vit():
     assert float(again.learning_rate) == pytest.approx(4e-4)
 
 
-def test_recipe_bad_fields_raise():
+def test_recipe_fields_out_of_range_raise():
     with pytest.raises(ValueError, match="Received: batch_size=8, gradient_accumulation_steps=3"):
         tiny("imagenet_384", gradient_accumulation_steps=3)
     with pytest.raises(ValueError, match=f"{BACKEND}: `remat` must be one of"):

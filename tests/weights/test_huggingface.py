@@ -44,7 +44,7 @@ def forms(module, tmp_path):
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_huggingface_vit_gives_its_own_logits(image, tmp_path):
+def test_huggingface_vit_gives_the_logits_of_transformers(image, tmp_path):
     module = theirs("ViTForImageClassification", num_labels=5)
     images = pixels(image)
     expected = module(normalised(images), interpolate_pos_encoding=True).logits.detach().numpy()
@@ -56,7 +56,7 @@ def test_huggingface_vit_gives_its_own_logits(image, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-def test_huggingface_vit_in_parts_gives_its_own_logits(kind, tmp_path):
+def test_huggingface_vit_in_parts_gives_the_logits_of_transformers(kind, tmp_path):
     """The parts that transformers writes, and the same ones as releases before 5 wrote them."""
     module = theirs("ViTForImageClassification", num_labels=5)
     peer("safetensors")
@@ -93,7 +93,7 @@ def test_huggingface_vit_without_head_has_a_pooler():
 
 @pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize("name", ["ForImageClassification", "ForImageClassificationWithTeacher"])
-def test_huggingface_distilled_deit_gives_its_own_logits(image, name, tmp_path):
+def test_huggingface_distilled_deit_gives_the_logits_of_transformers(image, name, tmp_path):
     module = theirs(f"DeiT{name}", num_labels=5)
     images = pixels(image)
     found = module(normalised(images, *IMAGENET), interpolate_pos_encoding=True)
@@ -105,7 +105,7 @@ def test_huggingface_distilled_deit_gives_its_own_logits(image, name, tmp_path):
 
 
 @pytest.mark.parametrize("registers", [0, 3])
-def test_huggingface_dinov2_with_gates_and_classifier_gives_its_own_logits(registers, tmp_path):
+def test_huggingface_dinov2_with_gates_gives_the_logits_of_transformers(registers, tmp_path):
     name = f"Dinov2{'WithRegisters' * bool(registers)}ForImageClassification"
     changes = {"num_register_tokens": registers} if registers else {}
     module = theirs(name, mlp_ratio=3, use_swiglu_ffn=True, num_labels=5, **changes)
@@ -119,7 +119,7 @@ def test_huggingface_dinov2_with_gates_and_classifier_gives_its_own_logits(regis
 
 @pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize("registers", [0, 3])
-def test_huggingface_dinov2_gives_its_own_tokens(image, registers, tmp_path):
+def test_huggingface_dinov2_gives_the_tokens_of_transformers(image, registers, tmp_path):
     name = "Dinov2WithRegistersModel" if registers else "Dinov2Model"
     changes = {"num_register_tokens": registers} if registers else {}
     module = theirs(name, mlp_ratio=2, **changes)
@@ -134,7 +134,7 @@ def test_huggingface_dinov2_gives_its_own_tokens(image, registers, tmp_path):
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_huggingface_clip_gives_its_own_features(image, tmp_path):
+def test_huggingface_clip_gives_the_features_of_transformers(image, tmp_path):
     module = theirs("CLIPVisionModel")
     images = pixels(image)
     found = module(normalised(images, *CLIP), interpolate_pos_encoding=True)
@@ -145,7 +145,7 @@ def test_huggingface_clip_gives_its_own_features(image, tmp_path):
         close(outputs(model, images)[:, 0], found.pooler_output.detach().numpy())
 
 
-def test_huggingface_clip_with_its_text_model_gives_its_own_features():
+def test_huggingface_clip_with_its_text_model_gives_the_same_features():
     transformers = peer("transformers")
     config = transformers.CLIPConfig(
         vision_config=SIZES | {"intermediate_size": 48},
@@ -200,7 +200,7 @@ def test_activation_of_clip_follows_its_config(activation, tmp_path):
         ("DINOv3ViTModel", {"num_register_tokens": 2}),
     ],
 )
-def test_folder_of_transformers_gives_its_own_outputs(name, changes, tmp_path):
+def test_transformers_folder_gives_the_outputs_of_transformers(name, changes, tmp_path):
     module = theirs(name, **changes)
     module.save_pretrained(tmp_path)
     pixel = IMAGENET if name.startswith(("DeiT", "Dino", "DINO")) else HALF

@@ -27,7 +27,7 @@ def theirs(**changes):
 
 @pytest.mark.parametrize("form", ["model", "file"])
 @pytest.mark.parametrize("changes", [{}, {"use_class_token": False, "pooling": "gap"}])
-def test_keras_hub_classifier_gives_its_own_outputs(form, changes, tmp_path):
+def test_keras_hub_classifier_gives_the_outputs_of_keras_hub(form, changes, tmp_path):
     classifier = theirs(**changes)
     classifier.save_weights(tmp_path / "task.weights.h5")
     checkpoint = classifier if form == "model" else tmp_path / "task.weights.h5"
@@ -39,7 +39,7 @@ def test_keras_hub_classifier_gives_its_own_outputs(form, changes, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["model", "file"])
-def test_keras_hub_backbone_gives_its_own_tokens(form, tmp_path):
+def test_keras_hub_backbone_gives_the_tokens_of_keras_hub(form, tmp_path):
     backbone = theirs().backbone
     backbone.save_weights(tmp_path / "model.weights.h5")
     checkpoint = backbone if form == "model" else tmp_path / "model.weights.h5"
@@ -60,7 +60,7 @@ def test_keras_hub_head_after_another_layer_raises_unless_dropped(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["backbone", "classifier"])
-def test_preset_folder_of_keras_hub_gives_its_own_outputs(form, tmp_path):
+def test_keras_hub_preset_folder_gives_the_outputs_of_keras_hub(form, tmp_path):
     classifier = theirs()
     theirs_model = classifier if form == "classifier" else classifier.backbone
     theirs_model.save_to_preset(str(tmp_path))

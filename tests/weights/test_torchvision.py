@@ -22,7 +22,7 @@ def logits_model(plan, image=(32, 32), **changes):
 
 
 @pytest.mark.peers
-def test_torchvision_weights_give_its_own_logits():
+def test_torchvision_weights_give_the_logits_of_torchvision():
     models = peer("torchvision").models
     sizes = {"patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 48}
     module = fill(models.VisionTransformer(image_size=32, num_classes=5, **sizes))
