@@ -10,7 +10,7 @@ from keras_tokenlearner.models import VisionTransformer
 def ViTS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size S with patches of 32 x 32 pixels.
 
-    Inputs are (384, 384, 3) by default; any resolution and aspect fit.
+    Inputs are (384, 384, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -19,7 +19,7 @@ def ViTS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
         The model `vit_s32` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -36,7 +36,7 @@ def ViTS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
 def ViTB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size B with patches of 32 x 32 pixels.
 
-    Inputs are (384, 384, 3) by default; any resolution and aspect fit.
+    Inputs are (384, 384, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -45,7 +45,7 @@ def ViTB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
         The model `vit_b32` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -62,7 +62,7 @@ def ViTB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
 def ViTB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size B with patches of 16 x 16 pixels.
 
-    Inputs are (384, 384, 3) by default; any resolution and aspect fit.
+    Inputs are (384, 384, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -71,7 +71,7 @@ def ViTB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
         The model `vit_b16` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -88,7 +88,7 @@ def ViTB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
 def ViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size L with patches of 16 x 16 pixels.
 
-    Inputs are (512, 512, 3) by default; any resolution and aspect fit.
+    Inputs are (512, 512, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -97,7 +97,7 @@ def ViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
         The model `vit_l16` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -114,7 +114,7 @@ def ViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
 def TokenLearnerS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-S/32 with eight learned tokens after block 6.
 
-    Inputs are (384, 384, 3) by default; any resolution and aspect fit.
+    Inputs are (384, 384, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -123,7 +123,7 @@ def TokenLearnerS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
         The model `tokenlearner_s32_8at6` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -141,7 +141,7 @@ def TokenLearnerS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-B/32 with eight learned tokens after block 6.
 
-    Inputs are (384, 384, 3) by default; any resolution and aspect fit.
+    Inputs are (384, 384, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -150,7 +150,7 @@ def TokenLearnerB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
         The model `tokenlearner_b32_8at6` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -168,7 +168,7 @@ def TokenLearnerB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-B/16 with eight learned tokens after block 6.
 
-    Inputs are (384, 384, 3) by default; any resolution and aspect fit.
+    Inputs are (384, 384, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -177,7 +177,7 @@ def TokenLearnerB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
         The model `tokenlearner_b16_8at6` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -195,7 +195,7 @@ def TokenLearnerB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/16 with 16 learned tokens after block 12.
 
-    Inputs are (512, 512, 3) by default; any resolution and aspect fit.
+    Inputs are (512, 512, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -204,7 +204,7 @@ def TokenLearnerL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
         The model `tokenlearner_l16_16at12` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -222,7 +222,7 @@ def TokenLearnerL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/14 of 35 blocks with 16 learned tokens after block 18.
 
-    Inputs are (512, 512, 3) by default; any resolution and aspect fit.
+    Inputs are (512, 512, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -231,7 +231,7 @@ def TokenLearnerL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
         The model `tokenlearner_l14_35_16at18` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -249,7 +249,7 @@ def TokenLearnerL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/10 of 35 blocks with 16 learned tokens after block 18.
 
-    Inputs are (512, 512, 3) by default; any resolution and aspect fit.
+    Inputs are (512, 512, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -258,7 +258,7 @@ def TokenLearnerL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
         The model `tokenlearner_l10_35_16at18` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -276,7 +276,7 @@ def TokenLearnerL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerL8(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/8 of 35 blocks with 16 learned tokens after block 18.
 
-    Inputs are (512, 512, 3) by default; any resolution and aspect fit.
+    Inputs are (512, 512, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -285,7 +285,7 @@ def TokenLearnerL8(**arguments: Unpack[VisionTransformerArguments]) -> VisionTra
         The model `tokenlearner_l8_35_16at18` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 

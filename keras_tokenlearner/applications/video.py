@@ -10,7 +10,7 @@ from keras_tokenlearner.models import VisionTransformer, X2Plus1D
 def ViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViViT of size L with tubelets of 2 frames and 16 x 16 pixels.
 
-    Inputs are (32, 224, 224, 3) by default; any resolution and aspect fit.
+    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -19,7 +19,7 @@ def ViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransform
         The model `vivit_l16` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -34,9 +34,9 @@ def ViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransform
 
 
 def TokenLearnerViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViViT-L/16 with 16 learned tokens a frame after block 12.
+    """ViViT-L/16 with 16 learned tokens per frame after block 12.
 
-    Inputs are (32, 224, 224, 3) by default; any resolution and aspect fit.
+    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -45,7 +45,7 @@ def TokenLearnerViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> Vis
         The model `tokenlearner_vivit_l16_16at12` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -63,9 +63,9 @@ def TokenLearnerViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> Vis
 
 
 def TokenLearnerViViTL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViViT-L/14 of 35 blocks with 16 learned tokens a frame.
+    """ViViT-L/14 of 35 blocks with 16 learned tokens per frame.
 
-    Inputs are (32, 224, 224, 3) by default; any resolution and aspect fit.
+    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -74,7 +74,7 @@ def TokenLearnerViViTL14(**arguments: Unpack[VisionTransformerArguments]) -> Vis
         The model `tokenlearner_vivit_l14_35_16at18` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -92,9 +92,9 @@ def TokenLearnerViViTL14(**arguments: Unpack[VisionTransformerArguments]) -> Vis
 
 
 def TokenLearnerViViTL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViViT-L/10 of 35 blocks with 16 learned tokens a frame.
+    """ViViT-L/10 of 35 blocks with 16 learned tokens per frame.
 
-    Inputs are (32, 224, 224, 3) by default; any resolution and aspect fit.
+    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -103,7 +103,7 @@ def TokenLearnerViViTL10(**arguments: Unpack[VisionTransformerArguments]) -> Vis
         The model `tokenlearner_vivit_l10_35_16at18` of the catalogue, a `VisionTransformer`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -123,7 +123,7 @@ def TokenLearnerViViTL10(**arguments: Unpack[VisionTransformerArguments]) -> Vis
 def X2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
     """The X(2+1)D-M video network, without learned tokens.
 
-    Inputs are (64, 256, 256, 3) by default; any resolution and aspect fit.
+    Inputs are (64, 256, 256, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `X2Plus1DConfig` to change.
@@ -132,7 +132,7 @@ def X2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
         The model `x2plus1d_m` of the catalogue, an `X2Plus1D`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 
@@ -152,7 +152,7 @@ def X2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
 def TokenLearnerX2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
     """X(2+1)D-M with TokenLearner bottlenecks, the paper's final network.
 
-    Inputs are (64, 256, 256, 3) by default; any resolution and aspect fit.
+    Inputs are (64, 256, 256, 3) by default. Other resolutions and aspects work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `X2Plus1DConfig` to change.
@@ -161,7 +161,7 @@ def TokenLearnerX2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
         The model `tokenlearner_x2plus1d_m` of the catalogue, an `X2Plus1D`.
 
     Raises:
-        ValueError: If the arguments or the weights do not fit the model.
+        ValueError: If the arguments or the weights do not suit the model.
 
     Example:
 

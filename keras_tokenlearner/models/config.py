@@ -430,7 +430,7 @@ class VisionTransformerConfig:
 
     @property
     def newer(self) -> list[str]:
-        """The fields by which it differs from the ViT of 2021, with their values, as text."""
+        """The fields of newer families that differ from the ViT of 2021, as `name=value` texts."""
         default = {field.name: field.default for field in dataclasses.fields(self)}
         values = {name: getattr(self, name) for name in NEWER}
         found = [f"{name}={v!r}" for name, v in values.items() if v != default[name]]

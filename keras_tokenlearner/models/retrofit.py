@@ -54,9 +54,9 @@ def retrofit(
         name: Name of the new model. Defaults to the name of `model` and, for example, `_8at6`.
 
     Returns:
-        A model of the same inputs, all of it trainable. From a `VisionTransformer` it is one too.
-        Its outputs have the shape of the outputs of `model`. A model without top and pooling
-        returns fewer tokens.
+        A trainable `VisionTransformer`, or a functional `keras.Model` for any other `model`. Inputs
+        and outputs have the shapes of `model`. Only without top and pooling, the outputs are fewer
+        tokens.
 
     Raises:
         ValueError: If this package did not build the model, or it has learned tokens already. Also

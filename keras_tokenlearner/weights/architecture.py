@@ -26,7 +26,7 @@ def sizes_of(arrays: Arrays) -> dict[str, FieldValue]:
 
 
 def fields_of(arrays: Arrays, recipe: Source) -> dict[str, FieldValue]:
-    """Return the fields that the arrays of a file show, except its sizes."""
+    """Return the config fields that the arrays of a file determine, except its sizes."""
     paths = {"".join(c for c in path if not c.isdigit()).strip("_") for path in arrays}
     config: dict[str, FieldValue] = {
         "class_token": "class_token/tokens" in arrays,

@@ -60,7 +60,7 @@ class Needs:
     def __str__(self) -> str:
         fits = "" if self.gibibytes <= self.machine.gibibytes else ", more than it has"
         return (
-            f"{self.machine.name}: {self.hours:.1f} hours, {self.gibibytes:.1f} GiB a device"
+            f"{self.machine.name}: {self.hours:.1f} hours, {self.gibibytes:.1f} GiB per device"
             f"{fits} (computed, not measured)"
         )
 
@@ -92,9 +92,9 @@ def needs(
     >>> teacher = create_model("vit_s16", classes=1000)
     >>> for each in needs(retrofit(teacher, at=6), teacher, epochs=30, batch_size=1024):
     ...     print(each)  # doctest: +ELLIPSIS
-    8 x H100: ... hours, ... GiB a device (computed, not measured)
-    8 x A100 40 GB: ... hours, ... GiB a device (computed, not measured)
-    v5e-8: ... hours, ... GiB a device (computed, not measured)
+    8 x H100: ... hours, ... GiB per device (computed, not measured)
+    8 x A100 40 GB: ... hours, ... GiB per device (computed, not measured)
+    v5e-8: ... hours, ... GiB per device (computed, not measured)
     """
     macs = costs(teacher).macs + 3 * costs(student).macs
     found = []
