@@ -1,6 +1,6 @@
 """Time around a model: import, building, compilation, preprocessing and the overhead of `fit`.
 
-Run on a machine that has nothing else to do:
+Run on an idle machine:
 
     python -m benchmarks.around
 

@@ -1,12 +1,12 @@
 """Time of a transformer block and its parts, compared with the time of its matrix products.
 
-Run on a machine that has nothing else to do:
+Run on an idle machine:
 
     python -m benchmarks.block
 
-Inference of ViT-B's block and of its parts, six of each in a row, compiled as Keras does;
-`least_ms` is the time of its multiply-adds at the rate of one large matrix product in the same
-process.
+Measured is inference of ViT-B's block and of its parts, six of each in a row, compiled as Keras
+does. `least_ms` is the time of the multiply-adds at the rate of one large matrix product in the
+same process.
 """
 
 import argparse

@@ -17,27 +17,29 @@ IMAGES = "tokenlearner_nano4_8at2"
 
 @dataclass(frozen=True)
 class ClipsRecipe:
-    """A small video model on where a few hundred real clips move; one fold of several is tested.
+    """A small video model on the motion of a few hundred real clips, tested on one fold.
 
     Command: `KERAS_BACKEND=torch OMP_NUM_THREADS=1 keras-tokenlearner train
     benchmarks.clips_recipe:ClipsRecipe --set data=FOLDER --set fold=0`, in the repository. FOLDER
-    holds the clips and `labels.csv` with columns file, label and source_video; no source is split
-    between folds. It needs the extras `video` and `distill`, and a minute of a core.
+    has the clips and `labels.csv` with columns file, label and source_video. No source is split
+    between folds.
 
-    To expect, in percent, measured by us on 238 clips of two classes: 78.8, 78.3, 70.2, 71.7 and
-    57.4 in folds 0 to 4, by the middle of each clip. `benchmarks.clips_cross_validation` takes
-    three moments, each mirrored too, and other seeds: its mean is 69.1.
+    Requirements: the extras `video` and `distill`, and one minute of one core.
+
+    Expected top-1 accuracy, measured by us on 238 clips of two classes: 78.8%, 78.3%, 70.2%, 71.7%
+    and 57.4% in folds 0 to 4, on the middle of each clip. `benchmarks.clips_cross_validation` takes
+    three moments, each mirrored too, and other seeds. Its mean is 69.1%.
 
     Networks take differences of frames, 28 x 28 and grey as for the included weights.
 
     Attributes:
         model: Name in the catalogue.
         data: The folder.
-        weights: `fashion_mnist` to start a ViViT from those weights; empty for random ones.
-        frames: Of a clip.
+        weights: `fashion_mnist` to start a ViViT from these weights. Empty for random weights.
+        frames: Frames of a clip.
         epochs: Epochs over the training clips.
-        batch_size: Clips a step.
-        learning_rate: The highest, reached after the warm-up; cosine to zero from there.
+        batch_size: Clips per step.
+        learning_rate: The highest, after the warm-up. A cosine takes it to zero.
         warmup_epochs: Epochs of linear warm-up.
         label_smoothing: Of the cross-entropy.
         folds: How many parts the clips are divided into.

@@ -2,15 +2,16 @@
 
     python -m benchmarks.devices
 
-One example for each replica of the model, in mixed bfloat16; nothing is executed. In GiB a device:
+Each replica of the model has one example, in mixed bfloat16. Nothing is executed. Columns in GiB
+per device:
 
-* `state_gib`: sixteen bytes a weight: itself, its gradient, momentum and average, in float32.
-* `activations_gib`: activations that the blocks keep for the backward pass, at two bytes a number,
-  after
-  Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models", 2022,
-  section 4, without dropout. It is a floor: a compiler also needs room to work in.
-* `exchanged_gib`: data that a device sends in a step in rings: gradients of its weights among the
-  replicas, at two bytes, and four sums of tokens a block within a replica.
+* `state_gib`: sixteen bytes per weight, for value, gradient, momentum and average in float32.
+* `activations_gib`: activations that the blocks keep for the backward pass, at two bytes per
+  number. The formula is of Korthikanti et al., "Reducing Activation Recomputation in Large
+  Transformer Models", 2022, section 4, without dropout. It is a lower bound, because a compiler
+  needs working memory too.
+* `exchanged_gib`: data that a device sends in a step in rings. These are gradients of its weights
+  among the replicas, at two bytes, and four sums of tokens per block within a replica.
 
 `tera_macs` are multiply-adds of a device, three times the number of the forward pass.
 """

@@ -1,12 +1,12 @@
-"""One trained model in every format, from every backend: does it work, how far off, how fast.
+"""One trained model in every format from every backend: success, difference and speed.
 
-Run on a machine that has nothing else to do:
+Run on an idle machine:
 
     pip install -e ".[formats,tensorflow,jax,torch]"
     python -m benchmarks.formats tokenlearner_nano4_8at2 --weights fashion_mnist
 
-ONNX from JAX also takes jax2onnx, which wants an older orbax, and LiteRT from torch litert-torch;
-without them their rows say so. Each row has its own process. A failed export is in the table with
+ONNX from JAX also needs jax2onnx and an older orbax. LiteRT from torch needs litert-torch. Rows
+without these libraries state it. Each row has its own process. A failed export is in the table with
 its error. Outputs are logits, compared with the Keras model on the same backend.
 """
 

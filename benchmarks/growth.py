@@ -1,14 +1,14 @@
-"""How time and memory grow with resolution, frames and tokens, before and after TokenLearner.
+"""Growth of time and memory with resolution, frames and tokens, with and without TokenLearner.
 
-Run on a machine that has nothing else to do:
+Run on an idle machine:
 
     python -m benchmarks.growth
 
-One inference step of one example; each row has its own process. `step_mib` is the memory of the
-step without weights and program: on JAX as the compiler states it, elsewhere the growth of the
-process. The exponents are fitted over the tokens of the larger half of the sizes; the largest size
-for 16 GB is where a line through the memory of the two largest ones arrives there, not a run. On
-JAX those are larger ones, which are compiled and not run.
+A row is one inference step of one example, in its own process. `step_mib` is the memory of the step
+without weights and program. On JAX the compiler states it; elsewhere it is the growth of the
+process. Exponents are fitted over the tokens of the larger half of the sizes. The largest size for
+16 GB is extrapolated by a line through the memory of the two largest sizes. On JAX these are larger
+sizes, which are compiled and not run.
 """
 
 import argparse
@@ -79,8 +79,8 @@ def fits(rows):
         rows: Dictionaries of texts, as `main` wrote them.
 
     Returns:
-        A dictionary for each backend, axis and model: the exponents of time, and of the memory of
-        the step, over the tokens; and the largest size at which weights and step stay under 16 GB.
+        A dictionary for each backend, axis and model. It has the exponents of the step's time and
+        memory over the tokens, and the largest size at which weights and step stay under 16 GB.
     """
     groups = {}
     for row in rows:

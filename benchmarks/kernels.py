@@ -1,11 +1,11 @@
-"""The kernels that a step's time goes to, named by the backend's own profiler.
+"""The kernels that take the time of a step, by the profiler of the backend.
 
     python -m benchmarks.kernels --policy mixed_bfloat16 --batch-size 128     # on a GPU
     python -m benchmarks.kernels --pair b16_224 --backends torch              # operations of a CPU
 
-A kernel's `ms` is its time in one step, all of its calls together; `step_ms` is how long the
-same step takes while nothing watches. Kernels of one source differ by numbers at the end of their
-names, which are left out. JAX names its kernels on a GPU alone.
+A kernel's `ms` is the time of all of its calls in one step. `step_ms` is the time of the same step
+without the profiler. Kernels of one source differ by numbers at the end of their names, which are
+left out. JAX names its kernels on a GPU only.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""An exported model under load: throughput, latency, and whether any answer is wrong.
+"""An exported model under load: throughput, latency and number of wrong answers.
 
-Run on a machine that has nothing else to do, with an exported model of images:
+Run on an idle machine, with an exported model of images:
 
     pip install -e ".[cli,serve,tensorflow]"
     keras-tokenlearner export tokenlearner_nano4_8at2 served/clothes
     python -m benchmarks.load served/clothes --seconds 60
 
-The server is a process of its own, on the loopback. Every client sends V1 requests of one PNG, the
-next as soon as it has the answer. An answer is wrong if it is none, or if its probabilities differ
-by more than 1e-4 from those that the SavedModel gives for the image alone.
+The server is another process, on the loopback. Every client sends V1 requests of one PNG, each
+after the answer to the last one. An answer is wrong if it is missing, or if its probabilities
+differ by more than 1e-4 from the SavedModel's probabilities for the image alone.
 """
 
 import argparse

@@ -2,10 +2,11 @@
 
     python -m benchmarks.paper_comparisons FOLDER --train-images 10000 --epochs 10
 
-Figure 4 (place of the TokenLearner), Table 4 (TokenFuser), Table 5 (pooling), Figure 7 (fuser
-alternatives) and the tokenisers of section 6.3, there of videos, here of images. Each variant of
-`vit_nano4` is trained by the recipe `cifar10` from scratch with each seed. Each result is written
-at once, and rows of the file are not computed again. The plot is next to the file.
+The comparisons are Figure 4 (place of the TokenLearner), Table 4 (TokenFuser), Table 5 (pooling)
+and Figure 7 (fuser alternatives). The tokenisers of section 6.3 are of videos in the paper, and of
+images here. Each variant of `vit_nano4` is trained by the recipe `cifar10` from scratch with each
+seed. Each result is written at once, and rows of the file are not computed again. The plot is next
+to the file.
 """
 
 import argparse

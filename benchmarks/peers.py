@@ -1,6 +1,6 @@
 """Our ViT-B/16 and TokenLearner B/16, compared with other libraries' ViT on the same weights.
 
-Run on a machine that has nothing else to do, with timm, transformers and keras-hub installed:
+Run on an idle machine, with timm, transformers and keras-hub installed:
 
     python -m benchmarks.peers
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.pipeline FOLDER --model tokenlearner_b16_8at6
 
-FOLDER holds a folder of images for every class; without one, JPEG files of 500 x 375 pixels are
-made. A row for each number of threads has the throughput of the warm pipeline alone (decoded,
-inception crop, mirrored); the row `train` is the model's rate on a batch that is there already. The
-pipeline keeps up where its rate is the larger one.
+FOLDER has a folder of images for every class. Without FOLDER, JPEG files of 500 x 375 pixels are
+made. A row for each number of threads has the throughput of the warm pipeline alone: decoding,
+inception crop and mirroring. The row `train` is the model's rate on a batch in memory. A pipeline
+with the larger rate keeps up with the model.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Realised part of the counted saving of TokenLearner, compared with the same plain model.
 
-Run on a machine that has nothing else to do:
+Run on an idle machine:
 
     python -m benchmarks.realised
 

@@ -1,6 +1,6 @@
 """Everything that the speed of the package is judged by, from one command.
 
-Run on a machine that has nothing else to do; about 40 minutes on two cores, 5 with `--quick`:
+Run on an idle machine; about 40 minutes on two cores, 5 with `--quick`:
 
     python -m benchmarks.speed --output benchmarks/results
 

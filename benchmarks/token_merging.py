@@ -1,8 +1,8 @@
 """Token merging (ToMe), compared with learned tokens: no training, fewer tokens in each block.
 
-Source: Bolya et al., "Token Merging: Your ViT But Faster", 2023: bipartite soft matching on the
-keys, between attention and MLP, and attention in proportion to the number of patches of a token.
-Class token and registers are not merged.
+Source: Bolya et al., "Token Merging: Your ViT But Faster", 2023. Tokens are merged by bipartite
+soft matching on the keys, between attention and MLP. Attention is proportional to the number of
+patches of a token. Class token and registers are not merged.
 """
 
 import math

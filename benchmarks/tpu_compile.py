@@ -3,13 +3,16 @@
     pip install 'libtpu==0.0.42.*'
     JAX_PLATFORMS=cpu KERAS_BACKEND=jax python -m benchmarks.tpu_compile tpu_compile.csv
 
-Appends a row for each step that is not in the file yet: the step that `fit` takes by a recipe,
-compiled ahead of time by XLA's compiler for TPUs, on a machine without any. Nothing is executed.
-`--recipe`, `--set`, `--topology`, `--mode` and `--batch` compile one step of your choice instead.
+A row is the training step of a recipe, compiled ahead of time by XLA's compiler for TPUs on a
+machine without TPUs. Nothing is executed. Rows that the file lacks are appended. `--recipe`,
+`--set`, `--topology`, `--mode` and `--batch` compile one step of your choice instead.
 
-Columns: `state_gib` and `temporary_gib` a chip, of weights, optimizer and batch, and of all values
-computed from them in a step; `collectives`, data that chips exchange in a step, by kind: operations
-and MiB a chip; `note`, why the compiler refuses.
+Columns:
+
+* `state_gib`: weights, optimizer and batch, in GiB per chip.
+* `temporary_gib`: all values computed from them in a step, in GiB per chip.
+* `collectives`: data that chips exchange in a step, by kind: operations, and MiB per chip.
+* `note`: the compiler's error, if any.
 """
 
 import argparse

@@ -1,12 +1,12 @@
 """Vector attention, its direct form and Keras's multi-head attention with one channel per head.
 
-Run on a machine that has nothing else to do:
+Run on an idle machine:
 
     python -m benchmarks.vector_attention
 
-One forward and backward pass of a compiled training function, float32, each row in a process of its
-own: the median of the repeats after the first call, the fastest and the slowest of them, and by how
-much the calls raised the most memory that the process has held.
+A row is one forward and backward pass of a compiled training function in float32, in its own
+process. Times are the median, the fastest and the slowest of the repeats after the first call.
+Memory is the growth of the largest memory of the process during the calls.
 """
 
 import argparse

@@ -6,9 +6,9 @@ from typing import Unpack
 from keras_tokenlearner.models import VisionTransformerConfig, X2Plus1DConfig
 from keras_tokenlearner.models.config_fields import VisionTransformerFields, X2Plus1DFields
 
-# Hidden size, heads and blocks of the sizes: S, B and L from section 3.1 of the paper and the ViT
-# that it follows; Ti and H from DeiT and ViT; SO400M from Alabdulmohsin et al., "Getting ViT in
-# Shape", 2023; nano and pico are ours, for laptops and for tests.
+# Hidden size, heads and blocks of the sizes. S, B and L are from section 3.1 of the paper and the
+# ViT that it follows, Ti and H from DeiT and ViT. SO400M is from Alabdulmohsin et al., "Getting ViT
+# in Shape", 2023. nano and pico are our sizes, for laptops and for tests.
 SIZES: dict[str, VisionTransformerFields] = {
     "pico": {"hidden_dim": 32, "num_heads": 2, "num_layers": 2},
     "nano": {
@@ -102,8 +102,8 @@ _FUSER = "token_fuser"
 _CLIP = (8, 32, 32, 3)
 _64_FRAMES = (64, 256, 256, 3)
 
-# Names read: family, size and patch, blocks where they differ from the size's, tokens "at" place;
-# of X(2+1)D: family, size, the module of its last units unless it is the paper's final module.
+# Names state family, size and patch, blocks if unusual for the size, and tokens "at" place. Names
+# of X(2+1)D state family, size, and the module of the last units if it is not the paper's final one.
 CATALOG = {
     "vit_pico8": _vit("pico", 8, _32),
     "vit_nano4": _vit("nano", 4, _28),

@@ -14,8 +14,8 @@ _Patterns = tuple[tuple[str, str], ...]
 
 _BLOCK = "Transformer/encoderblock"
 _WEIGHT = "(scale|kernel|bias)"
-# Flax numbers the layers of a block either all together or each class apart, by release; only the
-# order of the two LayerNorms says which is which.
+# Depending on the release, Flax numbers the layers of a block together or each class separately.
+# Only the order of the two LayerNorms identifies them.
 _PATTERNS: _Patterns = (
     (r"embedding/(kernel|bias)", r"embedding/projection/\1"),
     (r"cls", "class_token/tokens"),

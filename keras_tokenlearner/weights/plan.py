@@ -419,8 +419,8 @@ class Plan:
         """Take arrays without a place in the model out of `arrays`, and find missing ones.
 
         Returns:
-            The names of the unused entries, the paths of the variables that are left as they are,
-            and the names of the added layers of which the file has nothing.
+            The names of the unused entries, the paths of the unchanged variables, and the names of
+            the added layers that the file lacks.
         """
         owner, variables, recipe = self.owner, structure.variables, self._recipe
         homeless = {

@@ -8,9 +8,9 @@ import numpy as np
 
 from keras_tokenlearner.weights.source import BOTH, ZEROS, Arrays, Entries, Named
 
-# Kinds: "conv", "linear", "heads" and "norm" have weight and bias; "heads" is a linear layer into
-# or out of the heads of an attention; "raw" is one array as it is, "rows" one as a table. The names
-# of a source follow, the first that a checkpoint has; "{i}" is a block's number.
+# Kinds: "conv", "linear", "heads" and "norm" have weight and bias. "heads" is a linear layer into
+# or out of the heads of an attention. "raw" is an unchanged array, "rows" an array as a table. Then
+# names of a source follow; the first that a checkpoint has is used. "{i}" is a block's number.
 Table = Mapping[str, tuple[str, ...]]
 _PARTS = ("query", "key", "value")
 
