@@ -103,7 +103,7 @@ _CLIP = (8, 32, 32, 3)
 _64_FRAMES = (64, 256, 256, 3)
 
 # Names state family, size and patch, blocks if unusual for the size, and tokens "at" place. Names
-# of X(2+1)D state family, size, and the module of the last units if it is not the paper's final one.
+# of X(2+1)D state family, size and the module of the last units, but not the paper's final module.
 CATALOG = {
     "vit_pico8": _vit("pico", 8, _32),
     "vit_nano4": _vit("nano", 4, _28),

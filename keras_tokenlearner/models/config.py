@@ -136,7 +136,7 @@ class VisionTransformerConfig:
         qkv_bias: `"all"`, `"query_value"` (EVA-02) or `"none"`, the projections with a bias.
         attention_bias: Whether the output projections of the attentions have a bias.
         mlp_bias: Whether the MLPs have biases.
-        attention_inner_norm: Whether a norm precedes these output projections (BEiT-3).
+        attention_inner_norm: Whether a norm precedes the attentions' output projections (BEiT-3).
         mlp_inner_norm: Whether a norm precedes the MLPs' last dense layer (EVA-02).
 
     Raises:

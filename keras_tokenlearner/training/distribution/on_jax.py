@@ -80,9 +80,10 @@ class JaxDevices(Devices):
                     )
                 )
                 raise ValueError(
-                    f"distribution: the devices, {shape}, must divide every batch, the last one "
-                    "too, and the heads and hidden units if there is a `model` axis. Choose "
-                    f"another batch_size, or another N in model_parallel:N. {error}"
+                    "distribution: every batch, also the last, must be a multiple of the axis "
+                    "`batch` of the devices, and heads and hidden units of the axis `model`. "
+                    "Choose another batch_size, or another N in model_parallel:N. "
+                    f"Received: devices {shape}. {error}"
                 ) from error
 
     @contextlib.contextmanager
