@@ -7,7 +7,7 @@ import typer
 
 
 class Format(StrEnum):
-    """How a table is printed."""
+    """The format of a table."""
 
     table = "table"
     csv = "csv"
@@ -16,7 +16,7 @@ class Format(StrEnum):
 def costs(
     model: Annotated[str | None, typer.Argument(help="Name of a model.")] = None,
     paper: Annotated[bool, typer.Option(help="Count every row that the paper prints.")] = False,
-    format: Annotated[Format, typer.Option(help="How to print the paper's rows.")] = Format.table,
+    format: Annotated[Format, typer.Option(help="Format of the paper's rows.")] = Format.table,
 ) -> None:
     """Count multiply-adds, the paper's GFLOPs and parameters from the built graph of a model."""
     if paper:

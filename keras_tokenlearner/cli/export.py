@@ -10,11 +10,11 @@ def export(
     weights: Annotated[
         str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
-    class_names: Annotated[str | None, typer.Option(help="File with a class name a line.")] = None,
-    top_k: Annotated[int, typer.Option(help="How many of the likeliest classes to answer.")] = 5,
-    maps: Annotated[
-        bool, typer.Option("--maps", help="Also answer the maps of the tokens.")
-    ] = False,
+    class_names: Annotated[
+        str | None, typer.Option(help="File of one class name per line.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(help="Number of the top classes to return.")] = 5,
+    maps: Annotated[bool, typer.Option("--maps", help="Also return the token maps.")] = False,
     frame_step: Annotated[
         float | None, typer.Option(help="Seconds between two frames of a clip.")
     ] = None,
@@ -23,7 +23,7 @@ def export(
         typer.Option(help="Activation of logits: softmax, sigmoid, or linear."),
     ] = None,
 ) -> None:
-    """Write a SavedModel that takes encoded images, or pixels of any size, or videos."""
+    """Write a SavedModel of an image or video model that takes files, or pixels of any size."""
     import dataclasses
 
     from keras_tokenlearner import export
@@ -42,7 +42,7 @@ def export(
 
 
 def _lines(file: str) -> list[str]:
-    """Return the names in a file, one a line."""
+    """Return the names in a file, one per line."""
     if not Path(file).is_file():
         raise ValueError(f"export: `--class-names` must be a file. Received: {file!r}")
     return Path(file).read_text(encoding="utf-8").splitlines()

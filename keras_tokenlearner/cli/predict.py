@@ -10,15 +10,15 @@ def predict(
     weights: Annotated[
         str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
-    top_k: Annotated[int, typer.Option(help="How many of the likeliest classes to show.")] = 3,
+    top_k: Annotated[int, typer.Option(help="Number of the top classes to show.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    maps: Annotated[str | None, typer.Option(help="Also draw the tokens, to this PNG.")] = None,
-    served: Annotated[bool, typer.Option("--served", help="Export it, serve it, ask it.")] = False,
+    maps: Annotated[str | None, typer.Option(help="Also draw the token maps to this PNG.")] = None,
+    served: Annotated[bool, typer.Option("--served", help="Ask a server over HTTP.")] = False,
     classifier_activation: Annotated[
         str | None, typer.Option(help="Activation of logits: softmax or sigmoid.")
     ] = None,
 ) -> None:
-    """Classify image files: a table, or JSON, and a figure of the attention maps."""
+    """Classify image files, as a table or JSON, and draw the attention maps."""
     from keras_tokenlearner.serving import predict
 
     answers = predict(model, images, weights, top_k, maps, served, classifier_activation)

@@ -17,7 +17,7 @@ def train(
     ] = _NONE,
     output: Annotated[str, typer.Option(help="Folder for weights and results.")] = "trained",
     explain: Annotated[
-        bool, typer.Option("--list", help="List the recipes, or say all of one.")
+        bool, typer.Option("--list", help="List the recipes, or explain one.")
     ] = False,
     distribute: Annotated[
         str, typer.Option(help="one_device, data_parallel, model_parallel:N, or auto.")
