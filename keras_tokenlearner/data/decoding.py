@@ -202,7 +202,7 @@ def _orientation(pillow: ModuleType, image: "Image.Image") -> int:
 
 
 def _upper_byte(image: "Image.Image") -> np.ndarray:
-    """Return 16-bit grey, of which one value may be transparent, as colours."""
+    """Return 16-bit grey, with at most one transparent value, as colours."""
     values = np.asarray(image).astype("int64")
     bits = 16
     if image.format == "TIFF":

@@ -63,12 +63,12 @@ class Images:
         return f"image {place}"
 
     def take(self, places: Sequence[int]) -> "SomeImages":
-        """Return a source of the images at some places."""
+        """Return a source of the images with the given indices."""
         return SomeImages(self, places)
 
 
 class SomeImages(Images):
-    """The images at some places of another source.
+    """The images with the given indices of another source.
 
     Args:
         images: The other source.
@@ -106,7 +106,7 @@ class ArrayImages(Images):
         class_names: Names of the classes. Defaults to their numbers.
 
     Raises:
-        ValueError: If there are not as many images as labels.
+        ValueError: If the numbers of images and labels differ.
 
     Example:
 

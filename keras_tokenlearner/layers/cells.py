@@ -133,7 +133,7 @@ def _is_prime(number: int) -> bool:
 
 
 def _split(box: Box, shares: tuple[int, ...]) -> _Node | None:
-    """Split a box along its longest axis that allows it, into parts of so many cells each."""
+    """Split a box along its longest divisible axis, into parts with the given cells each."""
     order = sorted(range(len(box)), key=lambda axis: (box[axis][0] - box[axis][1], -axis))
     for axis in order:
         start, stop = box[axis]

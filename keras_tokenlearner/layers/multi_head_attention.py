@@ -11,9 +11,9 @@ from keras_tokenlearner.layers.rotary import LAYOUTS, rotate
 
 QKV_BIASES = ("all", "query_value", "none")
 
-# On JAX so many weights of a head are worth a turn of their own; fewer are faster together.
+# Weights of a head from which JAX takes each head alone. Fewer are faster together.
 _MANY_WEIGHTS = 128 * 128
-# The weights of so many queries of a head stay in the cache.
+# Queries of a head whose weights stay in the cache.
 _MANY_QUERIES = 1024
 # On PyTorch's CPUs more are no slower in its fused attention, which holds less memory.
 _MOST_WEIGHTS = 1024 * 1024
@@ -340,7 +340,7 @@ def _head_by_head(
 def _piece_by_piece(
     matrices: Sequence[keras.KerasTensor], bias: keras.KerasTensor | None
 ) -> keras.KerasTensor:
-    """Do as `_attend` for one head, with as many queries at a time as the cache can hold."""
+    """Do as `_attend` for one head, with a few queries at a time that fit in the cache."""
     query, key, value = matrices
     tokens, size = query.shape
     pieces = -(-tokens // _MANY_QUERIES)

@@ -196,8 +196,8 @@ class TokenLearner(CompositeLayer):
         sizes = cast(tuple[int, ...], grid[1:] if self.over == "frame" else grid)
         if None in sizes or self.num_tokens > math.prod(sizes):
             raise ValueError(
-                "TokenLearner: `position_bias` needs a grid that is known, of at least as many "
-                f"positions as tokens. Received: num_tokens={self.num_tokens} for inputs of shape "
+                "TokenLearner: `position_bias` needs a known grid with at least `num_tokens` "
+                f"positions. Received: num_tokens={self.num_tokens} for inputs of shape "
                 f"{tuple(shape)} with grid={self.grid}, over={self.over!r}"
             )
         cells = grid_cells(sizes, self.num_tokens)

@@ -33,10 +33,10 @@ def block_index(name: str) -> int | None:
 
 
 def numbered(kind: str, index: int | None) -> str:
-    """Return the name of a reducer or a fuser: its kind alone, or one before each block."""
+    """Return the name of a reducer or fuser: its kind, with the block's number if it has one."""
     return kind if index is None else f"{kind}_{index}"
 
 
 def in_order(kind: str, names: Iterable[str]) -> list[str]:
-    """Return names such as `token_learner_3`, or the kind alone, by their numbers."""
+    """Return names such as `token_learner` and `token_learner_3`, sorted by their numbers."""
     return sorted(names, key=lambda name: int("0" + name.removeprefix(kind).strip("_")))

@@ -104,7 +104,7 @@ class Preprocessing:
             )
 
     def layer(self, channels: int) -> layers.Layer:
-        """Return the layer that normalises pixels in [0, 255] of so many channels."""
+        """Return the layer that normalises pixels in [0, 255] with a number of channels."""
         self.check_channels(channels)
         count = max(len(self.mean), len(self.std))
         means, stds = (v * (count // len(v)) for v in (self.mean, self.std))

@@ -381,7 +381,7 @@ class Plan:
         return recipe.resize
 
     def _take_projection(self, arrays: Arrays, kernel: keras.Variable | None) -> None:
-        """Let a projection be the head of a model with as many classes, without a bias."""
+        """Load a projection as the head, without a bias, if the model has its number of classes."""
         if "head/kernel" in arrays or "projection/kernel" not in arrays or kernel is None:
             return
         if tuple(kernel.shape) == arrays["projection/kernel"].array.shape:

@@ -152,7 +152,7 @@ def _listed(found: list[tuple[int, tuple[int, ...]]]) -> str:
 def _candidates(
     arrays: Arrays, grid: tuple[int, ...] | None, given: tuple[int, ...] | None
 ) -> list[tuple[int, tuple[int, ...]]]:
-    """Return the numbers of prefix positions and the grids that so many positions may have."""
+    """Return the possible numbers of prefix positions and grids for a number of positions."""
     table, _ = arrays[TABLE]
     counts = [len(arrays[f"{n}/tokens"].array) for n in _PREFIX if f"{n}/tokens" in arrays]
     # A table has the positions of the patches, and of some or all of the tokens before them.
@@ -168,7 +168,7 @@ def _candidates(
 def _grids(
     count: int, grid: tuple[int, ...] | None, given: tuple[int, ...] | None, of_video: bool
 ) -> list[tuple[int, ...]]:
-    """Return the grids that so many positions may have: the model's, or a square."""
+    """Return the possible grids of a number of positions: the model's grid, or a square."""
     if given is not None:
         return [given] if math.prod(given) == count else []
     if count < 1:

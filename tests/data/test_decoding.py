@@ -108,7 +108,7 @@ def test_jpeg_with_hundreds_of_scans_raises():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP"])
-def test_damaged_files_raise_value_error_alone(kind):
+def test_damaged_image_files_raise_only_value_error(kind):
     content = encode(Image.fromarray(SMALL).resize((40, 30)), kind)
     random = np.random.default_rng(0)
     for _ in range(60):

@@ -182,7 +182,7 @@ def test_vector_attention_wrong_shapes_raise(arguments, shape, words):
 
 @pytest.mark.parametrize("form", [{}, {"gamma": True}, {"mask": True}], ids=str)
 @pytest.mark.parametrize("half, atol", [("bfloat16", 2e-2), ("float16", 3e-3)])
-def test_vector_attention_in_half_precision_is_near_to_float64(form, half, atol):
+def test_vector_attention_in_half_precision_is_near_float64(form, half, atol):
     """Queries and keys of 300 have products that float16 cannot hold."""
     form = dict(form)
     mask = np.tril(np.ones((1, 12, 12), bool)) if form.pop("mask", False) else None

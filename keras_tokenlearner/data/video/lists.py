@@ -58,7 +58,7 @@ class VideoList:
         return read_frames(self.files[place], times)
 
     def take(self, places: Sequence[int]) -> Self:
-        """Return a list of the videos at some places."""
+        """Return a list of the videos with the given indices."""
         files = tuple(self.files[i] for i in places)
         return replace(self, files=files, labels=self.labels[places])
 

@@ -1,4 +1,4 @@
-"""Distillation of a ViT into one with learned tokens, on as many devices as there are."""
+"""Distillation of a ViT into one with learned tokens, on any number of devices."""
 
 from dataclasses import dataclass
 
