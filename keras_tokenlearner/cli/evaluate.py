@@ -50,7 +50,7 @@ def evaluate(
             raise typer.BadParameter("name the videos by --data FOLDER")
         tests = {name: video.open_videos(name)[1] for name in data}
         verbose = 0 if as_json else 1
-        rows = [
+        rows: list[dict[str, str | float | None]] = [
             {"data": name, **evaluate_videos(built, test, verbose=verbose)}
             for name, test in tests.items()
         ]

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\b")
 
 
-def read_real_labels(path: str | Path, names: Iterable[str]) -> list[list[int]]:
+def read_real_labels(path: str | os.PathLike[str], names: Iterable[str]) -> list[list[int]]:
     """Return the reassessed labels (ReaL) of images of ImageNet's validation set.
 
     Args:

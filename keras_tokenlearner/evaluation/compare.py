@@ -1,13 +1,21 @@
 import statistics
 import time
+from collections.abc import Sequence
 
+import keras
 import numpy as np
 
-from keras_tokenlearner.analysis import costs
+from keras_tokenlearner.analysis.costs import costs
 from keras_tokenlearner.evaluation.scores import top_k_accuracy
 
 
-def compare(models, images, labels, batch_size=32, repeats=5):
+def compare(
+    models: Sequence[keras.Model],
+    images: np.ndarray,
+    labels: np.ndarray | Sequence[int],
+    batch_size: int = 32,
+    repeats: int = 5,
+) -> list[dict[str, str | float]]:
     """Compare the cost, throughput and top-1 accuracy of models.
 
     Speed is measured on one batch, as `images_per_second` does.
@@ -41,7 +49,7 @@ def compare(models, images, labels, batch_size=32, repeats=5):
             f"Received: {len(images)} images, {len(labels)} labels, batch_size={batch_size}"
         )
     speeds = images_per_second(models, images[:batch_size], repeats)
-    rows = []
+    rows: list[dict[str, str | float]] = []
     for model, speed in zip(models, speeds, strict=True):
         counted = costs(model)
         batches = range(0, len(images), batch_size)
@@ -58,7 +66,9 @@ def compare(models, images, labels, batch_size=32, repeats=5):
     return rows
 
 
-def images_per_second(models, batch, repeats=5):
+def images_per_second(
+    models: Sequence[keras.Model], batch: np.ndarray, repeats: int = 5
+) -> list[float]:
     """Measure the throughput of compiled and warm models on this machine.
 
     The models take turns, so a slowdown of the machine affects all of them. The result is the
@@ -79,7 +89,7 @@ def images_per_second(models, batch, repeats=5):
     >>> len(images_per_second([teacher, student], np.zeros((8, 32, 32, 3)), repeats=1))
     2
     """
-    times = [[] for _ in models]
+    times: list[list[float]] = [[] for _ in models]
     for turn in range(-1, repeats):  # the first compiles
         for model, measured in zip(models, times, strict=True):
             start = time.perf_counter()

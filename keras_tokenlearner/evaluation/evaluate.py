@@ -1,11 +1,16 @@
+import os
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
+import keras
 import numpy as np
 
 from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.data import (
     FEW_SHOT,
     ImageBatches,
+    Images,
     open_named,
     read_real_labels,
 )
@@ -19,6 +24,8 @@ from keras_tokenlearner.evaluation.scores import (
 )
 from keras_tokenlearner.models.head import before_head
 
+Row: TypeAlias = dict[str, str | float | None]
+Predict: TypeAlias = Callable[[keras.Model, Images], np.ndarray]
 METRICS = ("top1", "top5", "mean_class", "real", "few_shot", "speed")
 
 
@@ -43,21 +50,21 @@ class FewShotProtocol:
         seed: Decides the choice of the training images.
     """
 
-    data: tuple = tuple(f"tfds:{name}" for name in FEW_SHOT)
-    shots: tuple = (1, 5, 10, 25)
+    data: tuple[str, ...] = tuple(f"tfds:{name}" for name in FEW_SHOT)
+    shots: tuple[int, ...] = (1, 5, 10, 25)
     l2: float = 2.0**10
     seed: int = 0
 
 
 def evaluate(
-    model,
-    data=None,
-    metrics=("top1", "top5"),
-    real_labels=None,
-    protocol=None,
-    batch_size=32,
-    threads=2,
-):
+    model: keras.Model,
+    data: Sequence[str] | None = None,
+    metrics: Collection[str] = ("top1", "top5"),
+    real_labels: str | os.PathLike[str] | None = None,
+    protocol: FewShotProtocol | None = None,
+    batch_size: int = 32,
+    threads: int = 2,
+) -> list[dict[str, str | float | None]]:
     """Score a model on the test images of one data set or of several.
 
     Args:
@@ -96,7 +103,7 @@ def evaluate(
     if "real" in metrics and real_labels is None:
         raise ValueError("evaluate: the metric 'real' needs `real_labels`, the path of real.json")
 
-    def batches(images):
+    def batches(images: Images) -> ImageBatches:
         shape = model.input_shape[1:]
         return ImageBatches(
             images,
@@ -107,13 +114,13 @@ def evaluate(
             threads=threads,
         )
 
-    def predict(part, images):
+    def predict(part: keras.Model, images: Images) -> np.ndarray:
         return part.predict(batches(images), verbose=0)
 
-    rows = []
+    rows: list[Row] = []
     for name in data or protocol.data:
         train, test = open_named(name)
-        row = {"data": name}
+        row: Row = {"data": name}
         if set(metrics) - {"few_shot", "speed"}:
             _check_classes(model, name, test)
             row |= _scores(test, predict(model, test), metrics, real_labels)
@@ -129,7 +136,7 @@ def evaluate(
     return rows
 
 
-def _check_classes(model, name, images):
+def _check_classes(model: keras.Model, name: str, images: Images) -> None:
     if model.output_shape[-1] != len(images.class_names):
         raise ValueError(
             f"evaluate: the model must have the {len(images.class_names)} classes of {name!r}; "
@@ -137,23 +144,37 @@ def _check_classes(model, name, images):
         )
 
 
-def _scores(images, scores, metrics, real_labels):
+def _scores(
+    images: Images,
+    scores: np.ndarray,
+    metrics: Collection[str],
+    real_labels: str | os.PathLike[str] | None,
+) -> dict[str, float]:
     labels = images.labels
     functions = {
         "top1": lambda: top_k_accuracy(labels, scores),
         "top5": lambda: top_k_accuracy(labels, scores, k=5),
         "mean_class": lambda: mean_class_accuracy(labels, scores),
-        "real": lambda: real_accuracy(read_real_labels(real_labels, images.names), scores),
     }
+    if real_labels is not None:
+        functions["real"] = lambda: real_accuracy(
+            read_real_labels(real_labels, images.names), scores
+        )
     return {metric: functions[metric]() for metric in metrics if metric in functions}
 
 
-def _few_shot(features, predict, train, test, protocol):
+def _few_shot(
+    features: keras.Model,
+    predict: Predict,
+    train: Images,
+    test: Images,
+    protocol: FewShotProtocol,
+) -> dict[str, float | None]:
     labels = np.unique(train.labels, return_inverse=True)[1]
-    most = min(np.bincount(labels).min(), max(protocol.shots))
-    some = train.take(choose(labels, most, protocol.seed))  # the model sees no others
+    most = min(int(np.bincount(labels).min()), max(protocol.shots))
+    some = train.take(choose(labels, most, protocol.seed).tolist())  # the model sees no others
     arrays = predict(features, some), some.labels, predict(features, test), test.labels
-    found = {f"{count}_shot": None for count in protocol.shots}
+    found: dict[str, float | None] = {f"{count}_shot": None for count in protocol.shots}
     for count in protocol.shots:
         if count <= most:
             accuracy = few_shot_accuracy(*arrays, count, protocol.l2, protocol.seed)
@@ -161,7 +182,7 @@ def _few_shot(features, predict, train, test, protocol):
     return found
 
 
-def _average(rows, name):
+def _average(rows: Sequence[Row], name: str) -> float | None:
     """Return the average over the data sets that have a value."""
-    found = [row[name] for row in rows if row[name] is not None]
+    found = [float(value) for row in rows if (value := row[name]) is not None]
     return float(np.mean(found)) if found else None

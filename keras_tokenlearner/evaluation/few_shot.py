@@ -1,11 +1,23 @@
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import keras
 import numpy as np
 
 from keras_tokenlearner._checks import check_int
 
+Labelled: TypeAlias = tuple[np.ndarray, np.ndarray]  # images and labels
 _CONSTANT = 100.0  # value of the feature that replaces the bias, large so that l2 hardly shrinks it
 
 
-def few_shot(model, datasets, shots=(1, 5, 10, 25), l2=2.0**10, batch_size=32, seed=0):
+def few_shot(
+    model: keras.Model,
+    datasets: Mapping[str, tuple[Labelled, Labelled]],
+    shots: Sequence[int] = (1, 5, 10, 25),
+    l2: float = 2.0**10,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> dict[str, dict[int, float]]:
     """Score the features of a frozen model by least squares on a few images of each class.
 
     This is the protocol of section 3.4 of the paper. For every data set, ridge regression maps
@@ -51,8 +63,14 @@ def few_shot(model, datasets, shots=(1, 5, 10, 25), l2=2.0**10, batch_size=32, s
 
 
 def few_shot_accuracy(
-    train_features, train_labels, test_features, test_labels, shots, l2=2.0**10, seed=0
-):
+    train_features: np.ndarray,
+    train_labels: np.ndarray | Sequence[int],
+    test_features: np.ndarray,
+    test_labels: np.ndarray | Sequence[int],
+    shots: int,
+    l2: float = 2.0**10,
+    seed: int = 0,
+) -> float:
     """Return the accuracy of ridge regression on `shots` features of each class.
 
     Features are standardised with the mean and deviation of the training features. A constant of
@@ -118,7 +136,7 @@ def ridge(
     return kernel, _CONSTANT * weights[-1] - mean @ kernel
 
 
-def choose(labels, shots, seed=0):
+def choose(labels: np.ndarray, shots: int, seed: int = 0) -> np.ndarray:
     """Return the indices of `shots` random examples of each class.
 
     Args:
@@ -142,5 +160,5 @@ def choose(labels, shots, seed=0):
     return np.concatenate(chosen)
 
 
-def _with_constant(x):
+def _with_constant(x: np.ndarray) -> np.ndarray:
     return np.concatenate([x, np.full((len(x), 1), _CONSTANT)], axis=1)

@@ -1,9 +1,11 @@
 """Metrics that Keras lacks, in numpy. Each takes arrays of all examples."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
 
-def top_k_accuracy(labels, scores, k=1):
+def top_k_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray, k: int = 1) -> float:
     """Return the share of examples whose label is among the k largest scores.
 
     The first of equal scores counts as larger, as in `argmax`. An example with a NaN score is
@@ -26,7 +28,7 @@ def top_k_accuracy(labels, scores, k=1):
     return float(np.mean((larger.sum(1) < k) & ~np.isnan(scores).any(1)))
 
 
-def mean_class_accuracy(labels, scores):
+def mean_class_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray) -> float:
     """Return the accuracy of each class, averaged over the classes that have examples.
 
     Args:
@@ -43,7 +45,7 @@ def mean_class_accuracy(labels, scores):
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
-def real_accuracy(label_lists, scores):
+def real_accuracy(label_lists: Sequence[Sequence[int]], scores: np.ndarray) -> float:
     """Return the accuracy by reassessed labels (ReaL); an image has any number of them.
 
     A prediction is correct if its largest score is for one of the labels. Images without any label
@@ -75,7 +77,7 @@ def real_accuracy(label_lists, scores):
     return float(np.mean(right))
 
 
-def mean_average_precision(targets, scores):
+def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> tuple[float, int]:
     """Return the average precision of each class, averaged over classes with positives.
 
     The average precision is not interpolated. For each positive of a class, precision is computed
@@ -113,7 +115,7 @@ def mean_average_precision(targets, scores):
     return float(np.mean(found)), int((~has_positives).sum())
 
 
-def _average_precision(targets, scores):
+def _average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
     order = np.argsort(-scores, kind="stable")
     targets, scores = targets[order] > 0, scores[order]
     last_of_tie = np.append(scores[1:] != scores[:-1], True)
@@ -123,7 +125,9 @@ def _average_precision(targets, scores):
     return float((precision * gained).sum() / positives[-1])
 
 
-def merge(groups, scores, how="mean"):
+def merge(
+    groups: np.ndarray | Sequence[int] | Sequence[str], scores: np.ndarray, how: str = "mean"
+) -> tuple[np.ndarray, np.ndarray]:
     """Merge the scores of the views, or of the segments, of each example.
 
     Pass logits for the paper's multi-view testing, the average of 4 clips x 3 crops. For segments
@@ -146,7 +150,7 @@ def merge(groups, scores, how="mean"):
     >>> merge(["a", "b", "a"], np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]))[1].tolist()
     [[2.0, 3.0], [2.0, 3.0]]
     """
-    functions = {"mean": np.mean, "max": np.max}
+    functions: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "max": np.max}
     if how not in functions:
         raise ValueError(f"merge: `how` must be 'mean' or 'max'. Received: how={how!r}")
     groups, scores = np.asarray(groups), np.asarray(scores)

@@ -1,6 +1,8 @@
 import collections
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal, TypedDict, TypeVar, Unpack
 
 import keras
 import numpy as np
@@ -15,10 +17,28 @@ from keras_tokenlearner.evaluation.scores import (
 from keras_tokenlearner.models.head import before_softmax
 
 _PLACES = {1: (0.5,), 3: (0.0, 0.5, 1.0)}  # of the crops along the longer side
-_MERGES = {"mean": np.mean, "max": np.max}
+_MERGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "max": np.max}
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def evaluate_videos(model, videos, **protocol):
+class Protocol(TypedDict, total=False):
+    """The arguments of `predict_videos` besides model and videos."""
+
+    stride: int
+    frame_rate: float | None
+    clips: int | Literal["segments"]
+    crops: int
+    merge: str
+    batch_size: int
+    on_error: str
+    threads: int
+    verbose: int
+
+
+def evaluate_videos(
+    model: keras.Model, videos: video.VideoList, **protocol: Unpack[Protocol]
+) -> dict[str, float]:
     """Score a model on labelled videos, with several views of each.
 
     Args:
@@ -47,11 +67,12 @@ def evaluate_videos(model, videos, **protocol):
             f"evaluate_videos: the model must have the {len(videos.class_names)} classes of the "
             f"videos. Received: {model.output_shape[-1]} classes"
         )
-    scores, read = predict_videos(model, videos, **videos.protocol | protocol)
+    arguments: dict = {**videos.protocol, **protocol}
+    scores, read = predict_videos(model, videos, **arguments)
     if not read.any():
         raise ValueError("evaluate_videos: no video can be read; the warnings above say why")
     scores, labels = scores[read], videos.labels[read]
-    row = {"videos": int(read.sum()), "skipped": int((~read).sum())}
+    row: dict[str, float] = {"videos": int(read.sum()), "skipped": int((~read).sum())}
     if labels.ndim == 2:
         return {**row, "map": mean_average_precision(labels, scores)[0]}
     return {
@@ -63,18 +84,18 @@ def evaluate_videos(model, videos, **protocol):
 
 
 def predict_videos(
-    model,
-    videos,
-    stride=2,
-    frame_rate=None,
-    clips=4,
-    crops=3,
-    merge="mean",
-    batch_size=4,
-    on_error="skip",
-    threads=2,
-    verbose=1,
-):
+    model: keras.Model,
+    videos: video.VideoList,
+    stride: int = 2,
+    frame_rate: float | None = None,
+    clips: int | Literal["segments"] = 4,
+    crops: int = 3,
+    merge: str = "mean",
+    batch_size: int = 4,
+    on_error: str = "skip",
+    threads: int = 2,
+    verbose: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the logits of videos, merged over several views of each.
 
     Args:
@@ -108,7 +129,7 @@ def predict_videos(
         check_int(owner, "clips", clips)
     frames, height, width, channels = model.input_shape[1:]
 
-    def views(place):
+    def views(place: int) -> np.ndarray | video.VideoError:
         try:
             info = videos.probe(place)
             step = stride / (frame_rate or info.frame_rate)
@@ -139,7 +160,7 @@ def predict_videos(
     return logits, ~np.isnan(logits[:, 0])
 
 
-def _predict(model, views, batch_size):
+def _predict(model: keras.Model, views: np.ndarray, batch_size: int) -> np.ndarray:
     """Predict in batches of one size, so that one program is compiled."""
     found = []
     for start in range(0, len(views), batch_size):
@@ -149,10 +170,12 @@ def _predict(model, views, batch_size):
     return np.concatenate(found)
 
 
-def _ahead(function, items, threads):
+def _ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Iterator[Result]:
     """Yield `function(item)` in order, computed in threads, a few items ahead."""
     with ThreadPoolExecutor(threads) as pool:
-        waiting = collections.deque()
+        waiting: collections.deque[Future[Result]] = collections.deque()
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > 2 * threads:
