@@ -1,6 +1,13 @@
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from keras_tokenlearner._extras import require
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Figures have a dark background, so that they look alike on light and on dark pages.
 GROUND, INK, FAINT = "#101218", "#f2f2f2", "#5a6070"
@@ -8,7 +15,7 @@ DPI = 150
 SMALL = 10  # points, for the labels next to panels
 
 
-def new_figure(width, height):
+def new_figure(width: float, height: float) -> "Figure":
     """Return an empty `matplotlib.figure.Figure` of a size in inches.
 
     Raises:
@@ -18,7 +25,9 @@ def new_figure(width, height):
     return figures.Figure(figsize=(width, height), facecolor=GROUND, layout="constrained")
 
 
-def new_panels(rows, columns, size, lines=1):
+def new_panels(
+    rows: int, columns: int, size: Sequence[int], lines: int = 1
+) -> "tuple[Figure, np.ndarray]":
     """Return a figure for panels in rows, with lines of titles above them, and its bare axes.
 
     Args:
@@ -36,14 +45,14 @@ def new_panels(rows, columns, size, lines=1):
     return figure, axes
 
 
-def save(figure, path):
+def save(figure: "Figure", path: str | os.PathLike[str] | None) -> "Figure":
     """Save a figure if there is a path, and return it."""
     if path is not None:
         figure.savefig(path, dpi=DPI, facecolor=GROUND)
     return figure
 
 
-def pixels(figure):
+def pixels(figure: "Figure") -> np.ndarray:
     """Return a figure as an array of type uint8 and shape (height, width, 3)."""
     canvas = require("matplotlib.backends.backend_agg", "plot").FigureCanvasAgg(figure)
     figure.set_dpi(DPI)

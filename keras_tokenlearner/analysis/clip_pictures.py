@@ -1,6 +1,10 @@
 """Attention maps over time: a figure, and an animation."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,8 +12,16 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis.canvas import INK, SMALL, new_panels, pixels, save
 from keras_tokenlearner.analysis.panels import as_arrays, enlarge, token_heads, token_panels
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def draw_clip_maps(clip, maps, columns=8, path=None):
+
+def draw_clip_maps(
+    clip: np.ndarray,
+    maps: np.ndarray,
+    columns: int = 8,
+    path: str | os.PathLike[str] | None = None,
+) -> "Figure":
     """Draw the attention map of each learned token over time: columns are moments, rows are tokens.
 
     Each map is scaled to its own range over the whole clip and drawn over the frames. The last row
@@ -49,7 +61,12 @@ def draw_clip_maps(clip, maps, columns=8, path=None):
     return save(figure, path)
 
 
-def animate_clip_maps(clip, maps, path, frame_rate=6):
+def animate_clip_maps(
+    clip: np.ndarray,
+    maps: np.ndarray,
+    path: str | os.PathLike[str],
+    frame_rate: int = 6,
+) -> "Figure":
     """Save a clip with the attention map of each learned token as a GIF or an MP4.
 
     The panels are the rows of `draw_clip_maps`.
@@ -100,12 +117,22 @@ def animate_clip_maps(clip, maps, path, frame_rate=6):
     return figure
 
 
-def _write_gif(pillow, path, frames, frame_rate):
+def _write_gif(
+    pillow: ModuleType,
+    path: str | os.PathLike[str],
+    frames: Sequence[np.ndarray],
+    frame_rate: int,
+) -> None:
     first, *others = (pillow.fromarray(frame) for frame in frames)
     first.save(path, save_all=True, append_images=others, duration=1000 // frame_rate, loop=0)
 
 
-def _write_mp4(av, path, frames, frame_rate):
+def _write_mp4(
+    av: ModuleType,
+    path: str | os.PathLike[str],
+    frames: Sequence[np.ndarray],
+    frame_rate: int,
+) -> None:
     height, width = (size // 2 * 2 for size in frames[0].shape[:2])  # H.264 wants even sizes
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=frame_rate)
@@ -119,7 +146,9 @@ def _write_mp4(av, path, frames, frame_rate):
 _WRITERS = {".gif": ("PIL.Image", "image", _write_gif), ".mp4": ("av", "video", _write_mp4)}
 
 
-def _panels(owner, clip, maps):
+def _panels(
+    owner: str, clip: np.ndarray, maps: np.ndarray
+) -> tuple[np.ndarray, list[str], list[str | np.ndarray]]:
     """Return the pictures of each moment, (T, panels, height, width, 3), their names and inks."""
     clip, maps = as_arrays(owner, "clip", clip, maps)
     if clip.ndim != 4 or maps.ndim != 4 or not 0 < len(maps) <= len(clip):

@@ -1,5 +1,6 @@
 """The cost of each layer: the rules of `keras_tokenlearner.analysis.costs`."""
 
+from collections.abc import Callable
 from math import prod
 from typing import cast
 
@@ -7,19 +8,19 @@ import keras
 from keras import layers
 
 from keras_tokenlearner import layers as own
-from keras_tokenlearner.analysis.costs import Cost, count
+from keras_tokenlearner.analysis.costs import Cost, Shape, count
 from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 
 
-def _each(number, shape):
+def _each(number: int, shape: Shape) -> Cost:
     return Cost(elementwise=number * prod(shape))
 
 
-def _softmax(shape):
+def _softmax(shape: Shape) -> Cost:
     return Cost(elementwise=4 * prod(shape), softmax=prod(shape))
 
 
-def _activation(function, shape):
+def _activation(function: Callable | None, shape: Shape) -> Cost:
     if function in (None, keras.activations.linear):
         return Cost()
     name = getattr(function, "__name__", "")
@@ -29,42 +30,42 @@ def _activation(function, shape):
 
 
 @count.register
-def _(layer: layers.Rescaling, shape):
+def _(layer: layers.Rescaling, shape: Shape) -> Cost:
     return _each(2, shape)
 
 
 @count.register
-def _(layer: layers.LayerNormalization, shape):
+def _(layer: layers.LayerNormalization, shape: Shape) -> Cost:
     return _each(7, shape)
 
 
 @count.register
-def _(layer: layers.RMSNormalization, shape):
+def _(layer: layers.RMSNormalization, shape: Shape) -> Cost:
     return _each(4, shape)
 
 
 @count.register
-def _(layer: layers.BatchNormalization, shape):
+def _(layer: layers.BatchNormalization, shape: Shape) -> Cost:
     return _each(2, shape)
 
 
 @count.register
-def _(layer: layers.ReLU, shape):
+def _(layer: layers.ReLU, shape: Shape) -> Cost:
     return _each(1, shape)
 
 
 @count.register
-def _(layer: layers.Activation, shape):
+def _(layer: layers.Activation, shape: Shape) -> Cost:
     return _activation(layer.activation, shape)
 
 
 @count.register
-def _(layer: layers.Add, *shapes):
+def _(layer: layers.Add, *shapes: Shape) -> Cost:
     return _each(len(shapes) - 1, layer.compute_output_shape([(None, *s) for s in shapes])[1:])
 
 
 @count.register
-def _(layer: layers.Dense, shape):
+def _(layer: layers.Dense, shape: Shape) -> Cost:
     output = (*shape[:-1], layer.units)
     bias = _each(1, output) if layer.use_bias else Cost()
     return Cost(prod(shape) * layer.units) + bias + _activation(layer.activation, output)
@@ -72,7 +73,7 @@ def _(layer: layers.Dense, shape):
 
 @count.register(layers.Conv2D)
 @count.register(layers.Conv3D)
-def _(layer, shape):
+def _(layer: layers.Conv2D | layers.Conv3D, shape: Shape) -> Cost:
     output = layer.compute_output_shape((None, *shape))[1:]
     per_tap = shape[-1] * layer.filters // layer.groups
     taps = prod(output[:-1]) * prod(layer.kernel_size) * per_tap
@@ -84,7 +85,7 @@ def _(layer, shape):
     return Cost(inside, taps - inside) + bias + _activation(layer.activation, output)
 
 
-def _taps_inside(size, positions, kernel, stride):
+def _taps_inside(size: int, positions: int, kernel: int, stride: int) -> int:
     """Count the taps of a 1-D convolution that fall inside the input."""
     padding = max((positions - 1) * stride + kernel - size, 0) // 2
     starts = range(-padding, positions * stride - padding, stride)
@@ -92,7 +93,12 @@ def _taps_inside(size, positions, kernel, stride):
 
 
 @count.register
-def _(layer: layers.MultiHeadAttention, query, value=None, key=None):
+def _(
+    layer: layers.MultiHeadAttention,
+    query: Shape,
+    value: Shape | None = None,
+    key: Shape | None = None,
+) -> Cost:
     value = value or query
     (length, width), (others, _) = query, value
     query_dim, value_dim = layer.key_dim * layer.num_heads, layer.value_dim * layer.num_heads
@@ -109,7 +115,13 @@ def _(layer: layers.MultiHeadAttention, query, value=None, key=None):
 
 
 @count.register
-def _(layer: MultiHeadAttention, query, value=None, key=None, rotation=None):
+def _(
+    layer: MultiHeadAttention,
+    query: Shape,
+    value: Shape | None = None,
+    key: Shape | None = None,
+    rotation: Shape | None = None,
+) -> Cost:
     # The rule of Keras's layer, without our additions.
     cost = count.dispatch(layers.MultiHeadAttention)(layer, query, value, key)
     length, others = query[0], (value or query)[0]
@@ -127,7 +139,7 @@ def _(layer: MultiHeadAttention, query, value=None, key=None, rotation=None):
 
 
 @count.register
-def _(layer: own.AttentionPooling, shape):
+def _(layer: own.AttentionPooling, shape: Shape) -> Cost:
     pooled = (1, shape[-1])
     cost = count(layer.attention, pooled, shape)
     if layer.mlp_dim == 0:
@@ -136,7 +148,7 @@ def _(layer: own.AttentionPooling, shape):
 
 
 @count.register
-def _(layer: own.RotaryPositions, shape, maps=None):
+def _(layer: own.RotaryPositions, shape: Shape, maps: Shape | None = None) -> Cost:
     """Return no cost for a constant table, else the cost of angles, cosines and sines."""
     if maps is None and layer.frequencies == "fixed":
         return Cost()
@@ -150,27 +162,27 @@ def _(layer: own.RotaryPositions, shape, maps=None):
 
 @count.register(own.PositionEmbedding)
 @count.register(own.SequencePositions)
-def _(layer, shape):
+def _(layer: own.PositionEmbedding | own.SequencePositions, shape: Shape) -> Cost:
     return _each(1, shape)
 
 
 @count.register
-def _(layer: own.PrefixTokens, shape):
+def _(layer: own.PrefixTokens, shape: Shape) -> Cost:
     return Cost()
 
 
 @count.register
-def _(layer: own.LayerScale, shape):
+def _(layer: own.LayerScale, shape: Shape) -> Cost:
     return _each(1, shape)
 
 
 @count.register
-def _(layer: own.PatchEmbedding, shape):
+def _(layer: own.PatchEmbedding, shape: Shape) -> Cost:
     return count(layer.projection, shape)
 
 
 @count.register
-def _(layer: own.ConvStem, shape):
+def _(layer: own.ConvStem, shape: Shape) -> Cost:
     *frames, height, width, channels = shape
     total, shape = Cost(), (height, width, channels)
     for conv, norm in zip(layer.conv_layers, layer.norm_layers, strict=True):
@@ -182,7 +194,7 @@ def _(layer: own.ConvStem, shape):
 
 
 @count.register
-def _(layer: own.MLP, shape):
+def _(layer: own.MLP, shape: Shape) -> Cost:
     hidden = (*shape[:-1], layer.mlp_dim)
     gate = count(layer.gate, shape) + _each(1, hidden) if layer.gated else Cost()
     return (
@@ -195,7 +207,7 @@ def _(layer: own.MLP, shape):
 
 
 @count.register
-def _(layer: own.VectorAttention, query, value=None):
+def _(layer: own.VectorAttention, query: Shape, value: Shape | None = None) -> Cost:
     value = value or query
     pairs, channels = query[0] * value[0], layer.value_dense.units
     logits = _each(1, (pairs, layer.key_dense.units))
@@ -212,7 +224,7 @@ def _(layer: own.VectorAttention, query, value=None):
 
 
 @count.register
-def _(layer: own.SelfAttention, shape):
+def _(layer: own.SelfAttention, shape: Shape) -> Cost:
     length, pairs = shape[0], shape[0] ** 2
     queries, values = layer.query_dense, layer.value_dense
     dense = (queries, layer.key_dense, values)
@@ -225,7 +237,7 @@ def _(layer: own.SelfAttention, shape):
 
 
 @count.register
-def _(layer: own.SpaceTimeAttention, shape):
+def _(layer: own.SpaceTimeAttention, shape: Shape) -> Cost:
     frames, height, width, channels = shape
     positions = height * width
     repeats, length = {
@@ -237,13 +249,13 @@ def _(layer: own.SpaceTimeAttention, shape):
 
 
 @count.register
-def _(layer: own.PriorAttention, shape):
+def _(layer: own.PriorAttention, shape: Shape) -> Cost:
     length, channels = shape
     return count(layer.value_dense, shape) + Cost(length**2 * channels) + _softmax((length, length))
 
 
 @count.register
-def _(layer: own.MixerBlock, shape):
+def _(layer: own.MixerBlock, shape: Shape) -> Cost:
     return (
         count(layer.token_norm, shape)
         + count(layer.token_mlp, shape[::-1])
@@ -254,7 +266,7 @@ def _(layer: own.MixerBlock, shape):
 
 
 @count.register
-def _(layer: own.TransformerBlock, shape, rotation=None):
+def _(layer: own.TransformerBlock, shape: Shape, rotation: Shape | None = None) -> Cost:
     branches = [*layer.self_attention_branch, *layer.mlp_branch]
     rotated = () if rotation is None else (shape, shape, rotation)
     return (
@@ -269,7 +281,7 @@ def _(layer: own.TransformerBlock, shape, rotation=None):
 
 
 @count.register
-def _(layer: own.TokenLearner, shape):
+def _(layer: own.TokenLearner, shape: Shape) -> Cost:
     frames, height, width = _grid(layer, shape)
     channels, count_tokens = shape[-1], layer.num_tokens
     volume = layer.over == "space_time"
@@ -289,7 +301,7 @@ def _(layer: own.TokenLearner, shape):
 
 
 @count.register
-def _(layer: own.TokenFuser, tokens, inputs):
+def _(layer: own.TokenFuser, tokens: Shape, inputs: Shape) -> Cost:
     frames, height, width = _grid(layer, inputs)
     channels, per_frame = inputs[-1], tokens[0] // frames
     mixed = per_frame if layer.mixing == "frame" else tokens[0]
@@ -305,7 +317,7 @@ def _(layer: own.TokenFuser, tokens, inputs):
 
 
 @count.register
-def _(layer: own.Reproject, tokens, inputs):
+def _(layer: own.Reproject, tokens: Shape, inputs: Shape) -> Cost:
     pixels = (prod(inputs[:-1]), inputs[-1])
     return (
         count(layer.tokens_norm, tokens)
@@ -318,21 +330,24 @@ def _(layer: own.Reproject, tokens, inputs):
 
 
 @count.register
-def _(layer: own.DirectTokens, shape):
+def _(layer: own.DirectTokens, shape: Shape) -> Cost:
     frames, height, width = _grid(layer, shape)
     return sum([count(layer.dense, (height * width * shape[-1],))] * frames, Cost())
 
 
 @count.register
-def _(layer: own.PooledTokens, shape):
+def _(layer: own.PooledTokens, shape: Shape) -> Cost:
     frames, *_ = _grid(layer, shape)
     return sum([count(layer.mlp, shape[-1:])] * frames, _each(1, shape))
 
 
-def _grid(layer, shape):
+def _grid(
+    layer: own.TokenLearner | own.TokenFuser | own.DirectTokens | own.PooledTokens, shape: Shape
+) -> Shape:
     """Return (T, H, W) of one example."""
-    if layer.grid is not None and len(layer.grid) == 3:
-        return layer.grid
-    if len(shape) == 2:
-        return (shape[0] // prod(layer.grid), *layer.grid)
+    grid = layer.grid
+    if grid is not None and len(grid) == 3:
+        return grid
+    if grid is not None and len(shape) == 2:
+        return (shape[0] // prod(grid), *grid)
     return shape[:-1] if len(shape) == 4 else (1, *shape[:-1])

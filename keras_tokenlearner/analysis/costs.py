@@ -1,9 +1,12 @@
 import dataclasses
 from dataclasses import dataclass
 from functools import singledispatch
+from typing import TypeAlias
 
 import keras
 from keras import layers
+
+Shape: TypeAlias = tuple[int, ...]  # of one example, without the batch
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,17 @@ class Cost:
     params: int = 0
     softmax: int = 0
 
-    def __add__(self, other):
+    def __add__(self, other: "Cost") -> "Cost":
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
         return Cost(*(a + b for a, b in pairs))
 
     @property
-    def paper_flops(self):
+    def paper_flops(self) -> float:
         """Multiply-adds and half of the cheap ones, the count of Tables 1, 2, 4, 6, 7 and 8."""
         return self.macs + self.elementwise / 2
 
     @property
-    def bottleneck_flops(self):
+    def bottleneck_flops(self) -> int:
         """Two operations a multiply-add, outer taps and all, the count of Tables 10, 11 and 12.
 
         Of the cheap operations, a softmax counts 5 an element, the others as in `elementwise`.
@@ -59,29 +62,29 @@ class ModelCosts:
     """
 
     name: str
-    layers: dict
+    layers: dict[str, Cost]
 
     @property
-    def total(self):
+    def total(self) -> Cost:
         return sum(self.layers.values(), Cost())
 
     @property
-    def macs(self):
+    def macs(self) -> int:
         return self.total.macs
 
     @property
-    def paper_gflops(self):
+    def paper_gflops(self) -> float:
         return self.total.paper_flops / 1e9
 
     @property
-    def bottleneck_gflops(self):
+    def bottleneck_gflops(self) -> float:
         return self.total.bottleneck_flops / 1e9
 
     @property
-    def params(self):
+    def params(self) -> int:
         return self.total.params
 
-    def __str__(self):
+    def __str__(self) -> str:
         width = max(len(name) for name in (*self.layers, "total"))
         lines = [
             f"{self.name}, for one example",
@@ -97,7 +100,7 @@ class ModelCosts:
         return "\n".join(lines)
 
 
-def costs(model):
+def costs(model: keras.Model) -> ModelCosts:
     """Count the operations and weights of a functional model, without running it.
 
     The layers of the built graph are counted one by one. Shapes come from symbolic tensors, so the
@@ -121,7 +124,7 @@ def costs(model):
     >>> costs(model).macs
     32
     """
-    found = {}
+    found: dict[str, Cost] = {}
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             found.update({f"{layer.name}/{k}": v for k, v in costs(layer).layers.items()})
@@ -132,7 +135,7 @@ def costs(model):
     return ModelCosts(model.name, found)
 
 
-def _known(layer, shape):
+def _known(layer: keras.layers.Layer, shape: tuple) -> Shape:
     """Return the shape of one example."""
     if None in shape[1:]:
         raise ValueError(
@@ -143,7 +146,7 @@ def _known(layer, shape):
 
 
 @singledispatch
-def count(layer, *shapes):
+def count(layer: keras.layers.Layer, *shapes: Shape) -> Cost:
     """Return the `Cost` of a layer for one example with inputs of `shapes`, without the batch.
 
     Example:

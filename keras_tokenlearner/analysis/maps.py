@@ -1,10 +1,14 @@
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_tokenlearner.layers import TokenLearner
 
 
-def token_maps(model, images, layer=None, batch_size=32):
+def token_maps(
+    model: keras.Model, images: np.ndarray, layer: str | None = None, batch_size: int = 32
+) -> np.ndarray:
     """Return the maps by which a model's TokenLearner weighs the positions of images.
 
     Args:
@@ -33,7 +37,9 @@ def token_maps(model, images, layer=None, batch_size=32):
     return maps
 
 
-def token_similarity(model, images, layer=None, batch_size=32):
+def token_similarity(
+    model: keras.Model, images: np.ndarray, layer: str | None = None, batch_size: int = 32
+) -> np.ndarray:
     """Return the cosine similarity of the tokens that a model learns from images.
 
     Args:
@@ -60,7 +66,7 @@ def token_similarity(model, images, layer=None, batch_size=32):
     return tokens @ tokens.transpose(0, 2, 1)
 
 
-def position_entropy(maps):
+def position_entropy(maps: np.ndarray) -> np.ndarray:
     """Return the entropy of the tokens at each position of an image: large where tokens agree.
 
     Every map is divided by its sum, so all tokens have the same weight. The shares of the tokens at
@@ -85,7 +91,7 @@ def position_entropy(maps):
     return entropy / np.log(max(maps.shape[-1], 2))
 
 
-def with_token_maps(model, layer=None):
+def with_token_maps(model: keras.Model, layer: str | None = None) -> keras.Model:
     """Return a copy of a model that returns its outputs and the maps of its TokenLearner.
 
     Args:
@@ -108,7 +114,9 @@ def with_token_maps(model, layer=None):
     learner = _learner("with_token_maps", model, layer)
     found = []
 
-    def call(layer, *inputs, **arguments):
+    def call(
+        layer: keras.layers.Layer, *inputs: keras.KerasTensor, **arguments: Any
+    ) -> keras.KerasTensor:
         if layer.name != learner.name:
             return layer(*inputs, **arguments)
         tokens, maps = layer(*inputs, **arguments, return_maps=True)
@@ -122,7 +130,9 @@ def with_token_maps(model, layer=None):
     return keras.Model(copy.input, {"outputs": copy.output, "token_maps": maps}, name=model.name)
 
 
-def _learned(owner, model, images, layer, batch_size):
+def _learned(
+    owner: str, model: keras.Model, images: np.ndarray, layer: str | None, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the tokens and the maps of a model's TokenLearner, of type float32."""
     learner = _learner(owner, model, layer)
     images, wanted = np.asarray(images), tuple(model.inputs[0].shape)
@@ -143,7 +153,7 @@ def _learned(owner, model, images, layer, batch_size):
     return tokens, maps.reshape(len(maps), *(learner.grid or maps.shape[1:-1]), maps.shape[-1])
 
 
-def _learner(owner, model, layer):
+def _learner(owner: str, model: keras.Model, layer: str | None) -> TokenLearner:
     learners = {x.name: x for x in model.layers if isinstance(x, TokenLearner)}
     if not learners:
         raise ValueError(

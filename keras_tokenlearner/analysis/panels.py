@@ -1,5 +1,7 @@
 """Panels of pixels and of maps over them, for images and clips."""
 
+from collections.abc import Collection
+
 import keras
 import numpy as np
 
@@ -7,7 +9,9 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis.canvas import INK
 
 
-def as_arrays(owner, name, pixels, maps):
+def as_arrays(
+    owner: str, name: str, pixels: np.ndarray, maps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return pixels in [0, 255] as float32 in [0, 1], and their maps as float32."""
     try:
         return np.asarray(pixels, "float32") / 255, np.asarray(maps, "float32")
@@ -18,7 +22,7 @@ def as_arrays(owner, name, pixels, maps):
         ) from error
 
 
-def enlarge(maps, pixels):
+def enlarge(maps: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Return maps (B, H, W, S) at the height and width of pixels (B, height, width, channels)."""
     maps = keras.ops.image.resize(
         maps, pixels.shape[1:3], "bicubic", antialias=True, data_format="channels_last"
@@ -26,7 +30,7 @@ def enlarge(maps, pixels):
     return keras.ops.convert_to_numpy(maps)
 
 
-def token_panels(pixels, maps, tokens):
+def token_panels(pixels: np.ndarray, maps: np.ndarray, tokens: Collection[int]) -> list[np.ndarray]:
     """Return panels of the pixels, of the maps of some tokens, and of the strongest token per
     position.
 
@@ -44,30 +48,32 @@ def token_panels(pixels, maps, tokens):
     return [coloured(pixels), *(overlay(pixels, scaled[..., i]) for i in tokens), painted]
 
 
-def token_heads(first, count, tokens):
+def token_heads(
+    first: str, count: int, tokens: Collection[int]
+) -> tuple[list[str], list[str | np.ndarray]]:
     """Return the names of `token_panels`, and their inks."""
     heads = [first, *(f"token {token + 1}" for token in tokens), "strongest"]
     return heads, [INK, *_colours(count)[list(tokens)], INK]
 
 
-def coloured(pixels):
+def coloured(pixels: np.ndarray) -> np.ndarray:
     """Return grey or coloured pixels with three channels."""
     return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
 
 
-def overlay(pixels, heat):
+def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Return pixels in grey with a map in [0, 1] over them."""
     return 0.4 * _grey(pixels) + 0.75 * _colormap("inferno", heat)
 
 
-def _colours(count):
+def _colours(count: int) -> np.ndarray:
     """Return the colour of each token."""
     return _colormap("hsv", np.arange(count) / count) * 0.75 + 0.25
 
 
-def _grey(pixels):
+def _grey(pixels: np.ndarray) -> np.ndarray:
     return pixels.mean(-1, keepdims=True)
 
 
-def _colormap(name, values):
+def _colormap(name: str, values: np.ndarray) -> np.ndarray:
     return require("matplotlib", "plot").colormaps[name](values)[..., :3]

@@ -1,17 +1,30 @@
 import csv
+from collections.abc import Collection, Iterator, Sequence
 from importlib import resources
+from typing import Unpack
 
 import keras
 
-from keras_tokenlearner.analysis.costs import costs
+from keras_tokenlearner.analysis.costs import ModelCosts, costs
 from keras_tokenlearner.applications import create_model
+from keras_tokenlearner.applications.arguments import ConfigChanges
 from keras_tokenlearner.models import X2Plus1DConfig, bottleneck_module
 
 MODULE = "module:"  # in the column "model": a bottleneck module, by its unit
 COLUMNS = ("table", "row", "paper_gflops", "gflops", "paper_mparams", "mparams", "note")
 
 
-def catalog_costs(name, **arguments):
+class Arguments(ConfigChanges, total=False):
+    """The arguments of `create_model` that change its costs."""
+
+    classes: int | None
+    include_preprocessing: bool
+    include_top: bool
+    input_shape: Sequence[int] | None
+    pooling: str | None
+
+
+def catalog_costs(name: str, **arguments: Unpack[Arguments]) -> ModelCosts:
     """Count the costs of a model of the catalogue, without memory or time for its weights.
 
     Args:
@@ -30,7 +43,7 @@ def catalog_costs(name, **arguments):
         return costs(create_model(name, **arguments))
 
 
-def module_costs(unit):
+def module_costs(unit: str) -> ModelCosts:
     """Count the costs of a bottleneck module on the input that Tables 11 and 12 measure.
 
     Args:
@@ -48,7 +61,7 @@ def module_costs(unit):
         return costs(bottleneck_module(X2Plus1DConfig(unit)))
 
 
-def paper_costs(tables=None):
+def paper_costs(tables: Collection[str] | None = None) -> Iterator[dict[str, str]]:
     """Count every printed cost of the paper's own models, and yield it with the printed one.
 
     Args:
@@ -67,8 +80,8 @@ def paper_costs(tables=None):
     '3.44'
     """
     file = resources.files("keras_tokenlearner.analysis") / "paper_costs.csv"
-    with file.open(newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if not tables or row["table"] in tables]
+    table = csv.DictReader(file.read_text(encoding="utf-8").splitlines())
+    rows = [row for row in table if not tables or row["table"] in tables]
     for row in rows:
         model = row["model"]
         if model.startswith(MODULE):

@@ -1,3 +1,7 @@
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from keras_tokenlearner._checks import check_choice
@@ -12,8 +16,17 @@ from keras_tokenlearner.analysis.panels import (
     token_panels,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def draw_token_maps(images, maps, titles=None, path=None, tokens=None):
+
+def draw_token_maps(
+    images: np.ndarray,
+    maps: np.ndarray,
+    titles: Sequence[str] | None = None,
+    path: str | os.PathLike[str] | None = None,
+    tokens: Sequence[int] | None = None,
+) -> "Figure":
     """Draw the attention map of each learned token: rows are images, columns are tokens.
 
     Each map is scaled to its own range and drawn over the image. The last column has the colour of
@@ -53,7 +66,12 @@ def draw_token_maps(images, maps, titles=None, path=None, tokens=None):
     return save(_grid(rows, heads, inks, titles), path)
 
 
-def draw_token_entropy(images, maps, titles=None, path=None):
+def draw_token_entropy(
+    images: np.ndarray,
+    maps: np.ndarray,
+    titles: Sequence[str] | None = None,
+    path: str | os.PathLike[str] | None = None,
+) -> "Figure":
     """Draw the sum of the attention maps and their entropy: rows are images.
 
     The second column is the sum of all maps, in the range of each image. The third is
@@ -95,7 +113,7 @@ def draw_token_entropy(images, maps, titles=None, path=None):
     return save(_grid(rows, heads, [INK] * 3, titles), path)
 
 
-def _checked(owner, images, maps):
+def _checked(owner: str, images: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     images, maps = as_arrays(owner, "images", images, maps)
     if images.ndim != 4 or maps.ndim != 4 or len(images) != len(maps):
         raise ValueError(
@@ -105,7 +123,12 @@ def _checked(owner, images, maps):
     return images, maps
 
 
-def _grid(rows, heads, inks, titles):
+def _grid(
+    rows: Sequence[Sequence[np.ndarray]],
+    heads: Sequence[str],
+    inks: Sequence[str | np.ndarray],
+    titles: Sequence[str] | None,
+) -> "Figure":
     """Return a figure of panels in rows, a head in its own ink over each column."""
     lines = max(head.count("\n") + 1 for head in heads)
     figure, axes = new_panels(len(rows), len(heads), rows[0][0].shape, lines)

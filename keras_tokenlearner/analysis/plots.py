@@ -1,12 +1,24 @@
 import csv
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from keras_tokenlearner.analysis.canvas import FAINT, GROUND, INK, new_figure, save
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-def draw_token_similarity(similarity, path=None):
+Rows: TypeAlias = Sequence[Mapping[str, str | float | None]]
+Point: TypeAlias = tuple[float, float, str]  # cost, score and name
+
+
+def draw_token_similarity(
+    similarity: np.ndarray, path: str | os.PathLike[str] | None = None
+) -> "Figure":
     """Draw the cosine similarity of the tokens, averaged over the images.
 
     Args:
@@ -41,7 +53,13 @@ def draw_token_similarity(similarity, path=None):
     return save(figure, path)
 
 
-def draw_costs(rows, path=None, cost="gmacs", score="accuracy", label="model"):
+def draw_costs(
+    rows: Rows | str | Path,
+    path: str | os.PathLike[str] | None = None,
+    cost: str = "gmacs",
+    score: str = "accuracy",
+    label: str = "model",
+) -> "Figure":
     """Draw the quality of models against their cost: up and to the left is better.
 
     A line joins the models that no other model beats in both.
@@ -83,7 +101,7 @@ def draw_costs(rows, path=None, cost="gmacs", score="accuracy", label="model"):
     return save(figure, path)
 
 
-def _points(rows, cost, score, label):
+def _points(rows: Rows | str | Path, cost: str, score: str, label: str) -> list[Point]:
     """Return `(cost, score, name)` of the rows that have them, the cheapest first."""
     if isinstance(rows, str | Path):
         lines = Path(rows).read_text().splitlines()
@@ -94,11 +112,11 @@ def _points(rows, cost, score, label):
             f"draw_costs: the rows must have the columns {cost!r}, {score!r} and {label!r}; choose "
             f"others by `cost`, `score` and `label`. Received: columns {columns}"
         )
-    found = [
-        (float(row[cost]), float(row[score]), str(row[label]))
-        for row in rows
-        if row[cost] not in ("", None) and row[score] not in ("", None)
-    ]
+    found = []
+    for row in rows:
+        x, y = row[cost], row[score]
+        if x is not None and y is not None and "" not in (x, y):
+            found.append((float(x), float(y), str(row[label])))
     if not found:
         raise ValueError(
             "draw_costs: no row has values in both columns. "
@@ -107,12 +125,12 @@ def _points(rows, cost, score, label):
     return sorted(found)
 
 
-def _beats(one, other):
+def _beats(one: Point, other: Point) -> bool:
     """Whether one model costs no more than another, is as good, and is not the same on both."""
     return one[0] <= other[0] and one[1] >= other[1] and one[:2] != other[:2]
 
 
-def _inked(axis):
+def _inked(axis: "Axes") -> None:
     axis.set_facecolor(GROUND)
     axis.tick_params(colors=INK, labelsize=8)
     axis.spines[:].set_color(FAINT)
