@@ -22,7 +22,7 @@ def test_keras_cv_layer_augments_image_batches(name):
     def augment(seed):
         return getattr(keras_cv.layers, name)(seed=seed, **arguments)
 
-    batches = ImageBatches(images, (16, 16, 3), 8, augment=augment)
+    batches = ImageBatches(images, (16, 16, 3), 8, augment=augment, label_mode="categorical")
     (varied, labels), (again, _) = batches[0], batches[0]
     if name == "RandomFlip":  # the others draw from TensorFlow's global generator as well
         np.testing.assert_array_equal(varied, again)
