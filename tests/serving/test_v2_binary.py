@@ -74,7 +74,7 @@ def test_read_v2_json_of_wrong_types_is_refused(fields, reason):
         ({"inputs": [raw(-1)]}, b"abc", "-1"),
         ({"inputs": [raw("3")]}, b"abc", "'3'"),
         ({"inputs": [raw(True)]}, b"abc", "True"),
-        ({"inputs": [raw(3)]}, b"abcd", "1 bytes behind"),
+        ({"inputs": [raw(3)]}, b"abcd", "1 bytes after"),
         ({"inputs": [raw(3), raw(3)]}, b"abcd", "remaining 1 bytes"),
         ({"inputs": [raw(3), PIXELS]}, b"abc", "all inputs or none"),
         ({"inputs": [raw(3, data=[1])]}, b"abc", "not both"),
