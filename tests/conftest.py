@@ -66,10 +66,10 @@ def pytest_collection_modifyitems(config, items):
         group = f"{item.path}:{case.name}" if hasattr(case, "name") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
     backends = config.getoption("backends").split()
-    others = [item for item in items if backends and not _is_for_this(item, backends)]
-    if others:
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item not in set(others)]
+    if backends:
+        ours = [item for item in items if _is_for_this(item, backends)]
+        config.hook.pytest_deselected(items=[i for i in items if not _is_for_this(i, backends)])
+        items[:] = ours
 
 
 def _is_for_this(item, backends):

@@ -79,12 +79,13 @@ def fit_pixels(
 
 
 def preprocessing_of(model: keras.Model) -> Preprocessing | None:
-    """Return the `Preprocessing` of a model, or `None` if it has none.
+    """Return how a model's images are resized, or `None` for the rule of training.
 
     A custom model on a backbone of this package was trained on the pixels of `ImageBatches`.
     """
     found = getattr(model, "preprocessing", None)
-    return found if isinstance(found, Preprocessing) else None
+    states = isinstance(found, Preprocessing) and not found.has_default_resize
+    return found if states else None
 
 
 def resized_size(

@@ -290,8 +290,6 @@ def _write(
     if maps:
         answer = answer_with_maps(answer)
     preprocessing = preprocessing_of(model) if len(input_shape) == 3 else None
-    if preprocessing is not None and preprocessing.has_default_resize:
-        preprocessing = None
     if len(input_shape) == 3:
         found = image_signatures(function, input_shape, answer, preprocessing)
     else:
