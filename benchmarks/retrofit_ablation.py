@@ -2,10 +2,11 @@
 
     KERAS_BACKEND=torch python -m benchmarks.retrofit_ablation dinov2s.pt cifar10:FOLDER
 
-The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0). Its blocks from `--frozen` on and
-its head are fine-tuned on the labels first. The outputs of the frozen blocks are kept in bfloat16,
-for each image and its mirror image. All students learn from them, for the same number of images, in
-mixed bfloat16. Each row is written once it is known. A second run makes the missing rows.
+The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0). Its blocks from `--tuned-from` on
+and its head are fine-tuned on the labels first. A student trains its reducer and the blocks after
+it. The outputs of the frozen blocks are kept in bfloat16, for each image and its mirror image. All
+students learn from the same number of images, in mixed bfloat16. Each row is written once it is
+known. A second run makes the missing rows.
 """
 
 import argparse
@@ -19,12 +20,14 @@ import numpy as np
 from benchmarks.retrofit_recipe import fitted_teacher
 from benchmarks.retrofit_students import (
     Cell,
+    KeptOutputs,
     MirroredBatches,
     cells,
     faster_reducer,
     float32,
-    keep_mirrored,
+    keep_features,
     models_of,
+    needs_teacher,
     student_of,
     train_student,
 )
@@ -45,7 +48,7 @@ def run(
     wanted: list[Cell],
     folder: Path,
     output: Path,
-    frozen: int = 3,
+    tuned_from: int = 6,
     epochs: int = 12,
     teacher_epochs: int = 6,
     batch_size: int = 64,
@@ -54,47 +57,51 @@ def run(
     """Fine-tune the teacher, train each student that the CSV lacks, and draw the plot.
 
     Args:
-        teacher: A plain ViT with a head. It is fine-tuned from block `frozen` on.
+        teacher: A plain ViT with a head. It is fine-tuned from block `tuned_from` on.
         train: Images and labels to train on.
         test: Images and labels to score.
-        wanted: The students.
+        wanted: The students. The blocks before their reducer are frozen.
         folder: Path for the outputs of the frozen blocks and the weights of the teacher.
         output: Path of the CSV.
-        frozen: Integer, number of frozen blocks, 1 or more.
+        tuned_from: Integer, number of the teacher's frozen blocks, 1 or more.
         epochs: Integer, of each student.
         teacher_epochs: Integer, of the teacher.
         batch_size: Integer.
         learning_rate: Float, the highest learning rate.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    before = keras.Model(teacher.input, teacher.get_layer(f"block_{frozen - 1}").output)
-    kept = [
-        keep_mirrored(before, images, folder / f"{name}_{len(images)}_{frozen}.npy")
-        for name, (images, _) in (("train", train), ("test", test))
-    ]
-    _tune(teacher, kept[0], train[1], folder, frozen, teacher_epochs, batch_size, learning_rate)
+    outputs = KeptOutputs(teacher, {"train": train[0], "test": test[0]}, folder)
+    tokens = outputs.of("train", tuned_from)
+    _tune(teacher, tokens, train[1], folder, tuned_from, teacher_epochs, batch_size, learning_rate)
     known = [{key: row[key] for key in (*KEYS, "tokens", "accuracy")} for row in read_rows(output)]
-    of_teacher = Cell("teacher", "none", frozen, 0, "none", False).key
+    of_teacher = Cell("teacher", "none", tuned_from, 0, "none", False).key
     macs = costs(teacher).macs
     found = [float(row["accuracy"]) for row in known if row["part"] == "teacher"]
     if found:
         best = found[0]
     else:
-        best = accuracy(teacher, kept[1], test[1], frozen)
+        best = accuracy(teacher, outputs.of("test", tuned_from), test[1], tuned_from)
         numbers = (0, best, 1.0, macs / 1e9, 1.0, teacher_epochs, "")
         append_row(output, COLUMNS, _row(of_teacher, numbers))
+    features = None
     for cell in wanted:
         if any(all(row[key] == value for key, value in cell.key.items()) for row in known):
             continue
-        student, begun = student_of(cell, teacher, frozen), time.perf_counter()
-        batches = MirroredBatches(kept[0], train[1], batch_size, cell.seed)
-        train_student(cell, student, teacher, batches, frozen, epochs, learning_rate)
+        student, begun = student_of(cell, teacher), time.perf_counter()
+        if features is None and not needs_teacher(cell):
+            features = keep_features(teacher, tokens, tuned_from)
+        given = None if needs_teacher(cell) else features
+        kept = outputs.of("train", cell.at)
+        batches = MirroredBatches(kept, train[1], batch_size, cell.seed, given)
+        train_student(cell, student, teacher, batches, epochs, learning_rate)
         seconds = round(time.perf_counter() - begun)
-        for tokens, model in models_of(cell, student).items():
-            right, cost = accuracy(model, kept[1], test[1], frozen), costs(model).macs
-            numbers = (tokens, right, right / best, cost / 1e9, cost / macs, epochs, seconds)
+        for budget, model in models_of(cell, student).items():
+            right = accuracy(model, outputs.of("test", cell.at), test[1], cell.at)
+            cost = costs(model).macs
+            numbers = (budget, right, right / best, cost / 1e9, cost / macs, epochs, seconds)
             append_row(output, COLUMNS, _row(cell.key, numbers))
-    draw(output)
+            print(f"{cell.reducer} {cell.start} at {cell.at}: {budget} tokens, {right:.2%}")
+        draw(output)
 
 
 def _row(key: dict[str, str], numbers: tuple[float | int | str, ...]) -> dict[str, str]:
@@ -171,15 +178,20 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, default=Path("retrofit_cache"))
     parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--frozen", type=int, default=3)
-    parser.add_argument("--places", type=int, nargs="+", default=[6, 8, 3, 8], metavar="AT TOKENS")
+    parser.add_argument("--tuned-from", type=int, default=6, metavar="BLOCK")
+    parser.add_argument(
+        "--places", type=int, nargs="+", default=[6, 16, 6, 8, 3, 8], metavar="AT TOKENS"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train-images", type=int, default=50_000)
     parser.add_argument("--test-images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--teacher-epochs", type=int, default=6)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     options = parser.parse_args()
+    if max(options.places[::2]) > options.tuned_from:
+        parser.error("--places must reduce the tokens before the first tuned block of the teacher")
     keras.config.set_dtype_policy("mixed_bfloat16")
     (images, labels), (others, targets) = load_named(options.data, (options.size, options.size, 3))
     train = images[: options.train_images], np.asarray(labels)[: options.train_images]
@@ -194,9 +206,10 @@ def main() -> None:
         cells(pairs, options.seeds),
         options.folder,
         options.output,
-        options.frozen,
+        options.tuned_from,
         options.epochs,
         options.teacher_epochs,
+        options.batch_size,
         learning_rate=options.learning_rate,
     )
 

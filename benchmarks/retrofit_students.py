@@ -1,6 +1,7 @@
 """Students of one fine-tuned teacher, for `benchmarks.retrofit_ablation`."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,12 @@ import numpy as np
 from benchmarks.token_merging import merging_of_cost
 from keras_tokenlearner import Distiller, retrofit, with_tokens
 from keras_tokenlearner.analysis import costs
-from keras_tokenlearner.training.distillation.answers import answers
+from keras_tokenlearner.models.structure import Structure
+from keras_tokenlearner.training.distillation.answers import (
+    FEATURES,
+    answers,
+    with_kept_features,
+)
 from keras_tokenlearner.training.distillation.distiller import ends_in_sigmoid
 
 
@@ -23,7 +29,7 @@ class Cell:
         reducer: `"token_learner"`, `"spatial_pooling"` or `"token_merging"`.
         at: Blocks before the tokens are reduced. Token merging costs as much as the TokenLearner's
             student of this place.
-        num_tokens: Tokens after the reducer.
+        num_tokens: Tokens after the reducer; 0 for 2 x 2 pooling, whose grid decides it.
         start: `"grid"` or `"random"`, the start of the TokenLearner's maps.
         proportional: Whether attention weighs a token by its number of patches.
         reconstruction: Weight of the reconstructed tokens in the loss.
@@ -55,43 +61,53 @@ def cells(places: tuple[tuple[int, int], ...], seeds: int) -> list[Cell]:
         places: Pairs of a place and a number of tokens. The ablation uses the first pair.
         seeds: Number of seeds of each cell.
     """
-    found = []
-    for seed in range(seeds):
-        for at, tokens in places:
-            found += [
+    main, ablation = [], []
+    for at, tokens in places:
+        for seed in range(seeds):
+            main += [
                 Cell("main", "token_learner", at, tokens, seed=seed),
-                Cell("main", "spatial_pooling", at, tokens, start="random", seed=seed),
+                Cell("main", "spatial_pooling", at, 0, start="random", seed=seed),
+            ]
+    for at, tokens in places:
+        for seed in range(seeds):
+            main += [
                 Cell("main", "token_merging", at, tokens, "random", False, seed=seed),
                 Cell("main", "token_learner", at, tokens, start="random", seed=seed),
             ]
-        at, tokens = places[0]
+    at, tokens = places[0]
+    budgets = tuple(m for m in (4, 8, 16, 32) if m <= 2 * tokens)
+    for seed in range(seeds):
         learner = Cell("ablation", "token_learner", at, tokens, seed=seed)
-        pooling = Cell("ablation", "spatial_pooling", at, tokens, start="random", seed=seed)
-        budgets = tuple(m for m in (4, 8, 16, 32) if m <= 2 * tokens)
-        found += [
+        pooling = Cell("ablation", "spatial_pooling", at, 0, start="random", seed=seed)
+        ablation += [
             dataclasses.replace(learner, proportional=False),
             dataclasses.replace(pooling, proportional=False),
-            dataclasses.replace(learner, reconstruction=1.0),
             dataclasses.replace(learner, num_tokens=max(budgets), budgets=budgets),
             *(dataclasses.replace(learner, num_tokens=m) for m in budgets if m != tokens),
+            dataclasses.replace(learner, reconstruction=1.0),
         ]
-    return found
+    return list(dict.fromkeys(main + ablation))  # places at the same block share their pooling
 
 
-def student_of(cell: Cell, teacher: keras.Model, frozen: int) -> keras.Model:
+def student_of(cell: Cell, teacher: keras.Model) -> keras.Model:
     """Return the student of a cell before any training."""
     keras.utils.set_random_seed(cell.seed)
     if cell.reducer == "token_merging":
         twin = retrofit(teacher, cell.at, cell.num_tokens)
-        return merging_of_cost(teacher, costs(twin).macs, start=frozen)
+        return merging_of_cost(teacher, costs(twin).macs, start=cell.at)
     return retrofit(
         teacher,
         cell.at,
-        cell.num_tokens,
+        cell.num_tokens or 1,
         reducer=cell.reducer,
         start=cell.start,
         proportional_attention=cell.proportional,
     )
+
+
+def needs_teacher(cell: Cell) -> bool:
+    """Return whether a student learns from more of its teacher than the kept features."""
+    return bool(cell.reconstruction or cell.budgets)
 
 
 def train_student(
@@ -99,21 +115,13 @@ def train_student(
     student: keras.Model,
     teacher: keras.Model,
     batches: keras.utils.PyDataset,
-    frozen: int,
     epochs: int,
     learning_rate: float,
 ) -> None:
-    """Train the blocks of a student after the frozen blocks, with the same steps for all cells."""
-    behind = f"block_{frozen - 1}"
+    """Train the blocks of a student from `cell.at` on, with the same steps for all cells."""
+    behind = f"block_{cell.at - 1}"
     arguments = {"temperature": 2.0, "feature_weight": 1.0, "label_weight": 0.5}
-    if cell.reducer == "token_merging":  # no reducer: each block after the frozen ones merges
-        of_teacher = answers(teacher, 0, [], behind)
-        copy = keras.models.clone_model(of_teacher)
-        copy.set_weights(of_teacher.get_weights())
-        distiller = Distiller.of_answers(
-            answers(student, 0, [], behind), copy, **arguments, sigmoid=ends_in_sigmoid(student)
-        )
-    else:
+    if needs_teacher(cell):
         distiller = Distiller(
             student,
             teacher,
@@ -123,15 +131,31 @@ def train_student(
             seed=cell.seed,
             behind=behind,
         )
+    else:
+        models = with_kept_features(answers(student, 0, [], behind), teacher)
+        distiller = Distiller.of_answers(*models, **arguments, sigmoid=ends_in_sigmoid(student))
     steps = epochs * len(batches)
     distiller.compile(faster_reducer(learning_rate, steps))
     distiller.fit(batches, epochs=epochs, shuffle=False, verbose=2)
 
 
+def keep_features(teacher: keras.Model, kept: np.ndarray, frozen: int) -> np.ndarray:
+    """Return the inputs of the teacher's head for kept tokens, (n, 2, C)."""
+    found = answers(teacher, 0, [], f"block_{frozen - 1}")
+    upper = keras.Model(found.input, found.output[FEATURES])
+    features = np.empty((len(kept), 2, upper.output_shape[-1]), "float32")
+    for start in range(0, len(kept), 100):
+        rows = slice(start, start + 100)
+        for side in range(2):
+            features[rows, side] = upper.predict_on_batch(float32(kept[rows, side]))
+    return features
+
+
 def models_of(cell: Cell, student: keras.Model) -> dict[int, keras.Model]:
     """Return a model for each number of tokens of a trained student."""
     if not cell.budgets:
-        return {cell.num_tokens: student}
+        pooled = math.prod(Structure("models_of", student).grid) // 4
+        return {cell.num_tokens or pooled: student}
     return {m: with_tokens(student, m) for m in cell.budgets}
 
 
@@ -167,10 +191,20 @@ class MirroredBatches(keras.utils.PyDataset):
         labels: Integer array of shape (n,).
         batch_size: Integer.
         seed: Integer, decides the order and the mirrored images of each epoch.
+        features: Array of shape (n, 2, C), the teacher's features, which follow the tokens. `None`
+            for batches without them.
     """
 
-    def __init__(self, kept: np.ndarray, labels: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        kept: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int,
+        seed: int,
+        features: np.ndarray | None = None,
+    ) -> None:
         super().__init__()
+        self.features = features
         self.kept, self.labels, self.batch_size, self.seed = kept, labels, batch_size, seed
         self.epoch = 0
         self._draw()
@@ -183,9 +217,12 @@ class MirroredBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self.labels) // self.batch_size
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray | tuple[np.ndarray, ...], np.ndarray]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        return float32(self.kept[rows, self.mirrored[rows]]), self.labels[rows]
+        sides = self.mirrored[rows]
+        tokens = float32(self.kept[rows, sides])
+        inputs = tokens if self.features is None else (tokens, self.features[rows, sides])
+        return inputs, self.labels[rows]
 
     def on_epoch_end(self) -> None:
         self.epoch += 1
@@ -201,6 +238,25 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
     """Return float32 numbers rounded to bfloat16, as `uint16`."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+class KeptOutputs:
+    """The outputs of a model's first blocks for images and their mirror images, kept in files.
+
+    Args:
+        model: A plain ViT.
+        images: Dictionary of arrays.
+        folder: Path of the files.
+    """
+
+    def __init__(self, model: keras.Model, images: dict[str, np.ndarray], folder: Path) -> None:
+        self.model, self.images, self.folder = model, images, folder
+
+    def of(self, name: str, blocks: int) -> np.ndarray:
+        """Return the outputs of block `blocks - 1` for the images of a name."""
+        before = keras.Model(self.model.input, self.model.get_layer(f"block_{blocks - 1}").output)
+        images = self.images[name]
+        return keep_mirrored(before, images, self.folder / f"{name}_{len(images)}_{blocks}.npy")
 
 
 def keep_mirrored(

@@ -16,10 +16,9 @@ from keras_tokenlearner.models.head import has_head
 from keras_tokenlearner.models.reduction import before_reducer
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.training.distillation.answers import (
-    FEATURES,
-    LOGITS,
     answers,
     features_of,
+    with_kept_features,
 )
 from keras_tokenlearner.training.distillation.distiller import (
     Distiller,
@@ -125,7 +124,7 @@ def distill(
     batches = _Batches(arrays, min(batch_size, len(images)), seed=seed)
     trained = answers(student, prefix, [], behind)
     distiller = Distiller.of_answers(
-        *_with_features(trained, teacher),
+        *with_kept_features(trained, teacher),
         temperature=temperature,
         feature_weight=feature_weight,
         label_weight=0.0 if labels is None else label_weight,
@@ -157,20 +156,6 @@ class _Batches(Batches):
     def __getitem__(self, index: int) -> tuple:
         inputs, features, *labels = super().__getitem__(index)
         return ((inputs.astype("float32"), features), *labels)
-
-
-def _with_features(trained: keras.Model, teacher: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """Return student and teacher as models of two inputs: `x` and the teacher's features."""
-    x = keras.Input(trained.input_shape[1:], name="x")
-    features = keras.Input(trained.output[FEATURES].shape[1:], name="features")
-    taught = {FEATURES: keras.layers.Identity(dtype="float32")(features)}
-    if has_head(teacher):
-        head = teacher.get_layer("head")
-        copy = type(head).from_config(head.get_config())  # the teacher's own head stays trainable
-        taught[LOGITS] = copy(features)
-        copy.set_weights(head.get_weights())
-    found = trained(x)
-    return keras.Model([x, features], found), keras.Model([x, features], taught)
 
 
 def _check_data(

@@ -38,6 +38,8 @@ def test_cells_are_all_different_and_have_each_seed():
     assert len({tuple(cell.key.items()) for cell in found}) == len(found)
     assert {cell.seed for cell in found} == {0, 1, 2}
     main = [cell for cell in found if cell.part == "main" and cell.seed == 0]
+    pooled = [cell for cell in cells(((6, 16), (6, 8)), 1) if cell.reducer == "spatial_pooling"]
+    assert [cell.part for cell in pooled] == ["main", "ablation"]
     assert {cell.reducer for cell in main} == {
         "token_learner",
         "spatial_pooling",
@@ -79,10 +81,10 @@ def test_retrofit_ablation_writes_each_row_once(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (16, 32, 32, 3), dtype="uint8")
     labels = random.integers(0, 10, 16)
-    arguments = {"frozen": 1, "epochs": 1, "teacher_epochs": 1, "batch_size": 8}
+    arguments = {"tuned_from": 1, "epochs": 1, "teacher_epochs": 1, "batch_size": 8}
     wanted = [
         Cell("main", "token_learner", 1, 4),
-        Cell("main", "spatial_pooling", 1, 4, start="random"),
+        Cell("main", "spatial_pooling", 1, 0, start="random"),
         Cell("main", "token_merging", 1, 4, "random", False),
         Cell("ablation", "token_learner", 1, 4, reconstruction=1.0),
         Cell("ablation", "token_learner", 1, 8, budgets=(4, 8)),

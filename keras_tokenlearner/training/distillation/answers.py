@@ -81,3 +81,24 @@ def with_budget(model: keras.Model, num_tokens: int) -> keras.Model:
         return layer(*args, **kwargs)
 
     return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+
+
+def with_kept_features(
+    trained: keras.Model, teacher: keras.Model
+) -> tuple[keras.Model, keras.Model]:
+    """Return two models of two inputs, `x` and the teacher's kept features, for `of_answers`.
+
+    Args:
+        trained: The student's `answers`.
+        teacher: A model, with a layer `head` or without. Of its layers the head alone is copied.
+    """
+    x = keras.Input(trained.input_shape[1:], name="x")
+    features = keras.Input(trained.output[FEATURES].shape[1:], name="features")
+    taught = {FEATURES: layers.Identity(dtype="float32")(features)}
+    if has_head(teacher):
+        head = teacher.get_layer(names.HEAD)
+        copy = type(head).from_config(head.get_config())  # the teacher's own head stays trainable
+        taught[LOGITS] = copy(features)
+        copy.set_weights(head.get_weights())
+    found = trained(x)
+    return keras.Model([x, features], found), keras.Model([x, features], taught)
