@@ -1,6 +1,6 @@
 import dataclasses
-import math
 from dataclasses import dataclass
+from typing import cast
 
 from keras_tokenlearner._checks import (
     check_bool,
@@ -17,14 +17,17 @@ from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.multi_head_attention import QKV_BIASES
 from keras_tokenlearner.layers.norms import NORMS
 from keras_tokenlearner.layers.rotary import LAYOUTS, ORDERS
+from keras_tokenlearner.models.config_fields import (
+    FUSERS,
+    HEAD_READS,
+    POOLS,
+    POSITIONS,
+    REDUCERS,
+    ROTARY,
+    VisionTransformerFields,
+)
+from keras_tokenlearner.models.config_rules import check_rules
 
-REDUCERS = ("token_learner", "spatial_pooling", "fixed_grid", "direct_tokens", "pooled_tokens")
-FUSERS = ("token_fuser", "unpool", "reproject")
-BESIDE_THE_CLASS_TOKEN = ("class_and_registers", "class_and_average")
-POOLS = ("average", "max", "attention")
-HEAD_READS = (*BESIDE_THE_CLASS_TOKEN, *POOLS)
-POSITIONS = ("normal", "sincos", "sequence")
-ROTARY = ("index", "centred", "learned")
 # Fields by which newer families differ from the ViT of 2021, whose names many files share.
 NEWER = (
     "embedding_norm",
@@ -37,19 +40,6 @@ NEWER = (
     "norm",
     "qk_norm",
     "qkv_bias",
-    "attention_bias",
-    "mlp_bias",
-    "attention_inner_norm",
-    "mlp_inner_norm",
-)
-BOOLEANS = (
-    "gated_mlp",
-    "class_token",
-    "pre_norm",
-    "embedding_norm",
-    "pool_prefix",
-    "head_bias",
-    "qk_norm",
     "attention_bias",
     "mlp_bias",
     "attention_inner_norm",
@@ -152,12 +142,12 @@ class VisionTransformerConfig:
     hidden_dim: int
     num_layers: int
     num_heads: int
-    patch_size: tuple
+    patch_size: tuple[int, ...]
     mlp_dim: int | None = None
     gated_mlp: bool = False
     reducer: str | None = None
     num_tokens: int = 8
-    pool_size: tuple = (2, 2)
+    pool_size: tuple[int, ...] = (2, 2)
     at: int | None = None
     token_attention: str = "conv"
     token_pooling: str = "mean"
@@ -167,7 +157,7 @@ class VisionTransformerConfig:
     fuser: str | None = None
     fuser_beta: str = "linear"
     fuser_norm: str = "all"
-    stem: tuple | None = None
+    stem: tuple[tuple[int, int], ...] | None = None
     embedding_norm: bool = False
     positions: str | None = "normal"
     rotary: str | None = None
@@ -175,7 +165,7 @@ class VisionTransformerConfig:
     rotary_layout: str = "interleaved"
     rotary_order: str = "height_first"
     rotary_offset: float = 0.0
-    rotary_grid: tuple | None = None
+    rotary_grid: tuple[int, ...] | None = None
     rotary_tokens: str = "none"
     class_token: bool = False
     register_tokens: int = 0
@@ -209,8 +199,9 @@ class VisionTransformerConfig:
         for name in ("hidden_dim", "num_layers", "num_heads", "num_tokens"):
             self._set(name, check_int(owner, name, getattr(self, name)))
         self._set("register_tokens", check_int(owner, "register_tokens", self.register_tokens, 0))
-        for name in BOOLEANS:
-            self._set(name, check_bool(owner, name, getattr(self, name)))
+        for one in dataclasses.fields(self):
+            if one.type is bool:
+                self._set(one.name, check_bool(owner, one.name, getattr(self, one.name)))
         for name, lengths in (("patch_size", (2, 3)), ("pool_size", (2,))):
             self._set(name, check_ints(owner, name, getattr(self, name), lengths))
         for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate"):
@@ -220,7 +211,6 @@ class VisionTransformerConfig:
         check_choice(owner, "token_attention", self.token_attention, ("conv", "mlp"))
         check_choice(owner, "token_pooling", self.token_pooling, ("mean", "sum"))
         check_choice(owner, "token_start", self.token_start, ("random", "grid"))
-        check_bool(owner, "proportional_attention", self.proportional_attention)
         check_choice(owner, "over", self.over, ("frame", "space_time"))
         check_choice(owner, "fuser_beta", self.fuser_beta, ("linear", "mlp"))
         check_choice(owner, "fuser_norm", self.fuser_norm, ("all", "inputs", "none"))
@@ -251,175 +241,22 @@ class VisionTransformerConfig:
         activations.get(self.activation, owner)
         if self.layer_scale is not None:
             self._set("layer_scale", check_positive(owner, "layer_scale", self.layer_scale))
-        self._check_unread(owner)
-        self._check_rotary(owner)
-        self._check_place(owner)
-        self._check_tokens(owner)
-        self._check_fuser(owner)
-        self._check_stem(owner)
-        self._check_head(owner)
-        if self.over == "space_time" and len(self.patch_size) == 2:
-            raise ValueError(
-                f"{owner}: over='space_time' is for videos, whose `patch_size` has three sizes. "
-                f"Received: patch_size={self.patch_size}"
-            )
+        if self.at is not None:
+            self._set("at", check_int(owner, "at", self.at, minimum=0))
+        if self.stem is not None:
+            self._set("stem", check_pairs(owner, "stem", self.stem))
+        if self.rotary_grid is not None:
+            axes = (len(self.patch_size),)
+            self._set("rotary_grid", check_ints(owner, "rotary_grid", self.rotary_grid, axes))
+        default = {one.name: one.default for one in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name in default}
+        check_rules(
+            owner, cast("VisionTransformerFields", values), cast("VisionTransformerFields", default)
+        )
 
     def _set(self, name: str, value: object) -> None:
         """Set a field, which a frozen dataclass allows in this way alone."""
         object.__setattr__(self, name, value)
-
-    def _check_unread(self, owner: str) -> None:
-        """Refuse a value that decides nothing, since it is a mistake in another field."""
-        learner, dot_product = self.reducer == "token_learner", self.block_attention != "vector"
-        reducer = f"reducer={self.reducer!r} and fuser={self.fuser!r}"
-        learned, rotary = self.rotary == "learned", f"rotary={self.rotary!r}"
-        reads = f"head_reads={self.head_reads!r}"
-        readers = {
-            "num_tokens": (self.reducer not in (None, "spatial_pooling"), reducer),
-            "pool_size": (self.reducer == "spatial_pooling", reducer),
-            "token_attention": (learner, reducer),
-            "token_pooling": (learner, reducer),
-            "over": (learner, reducer),
-            "fuser_beta": (self.fuser == "token_fuser", reducer),
-            "fuser_norm": (self.fuser == "token_fuser", reducer),
-            "rotary": (dot_product, "block_attention='vector'"),
-            "rotary_theta": (self.rotary, rotary),
-            "rotary_layout": (self.rotary, rotary),
-            "rotary_order": (self.rotary, rotary),
-            "rotary_offset": (self.rotary and not learned, rotary),
-            "rotary_grid": (self.rotary == "index", rotary),
-            "rotary_tokens": (self.rotary and learner, f"{rotary} and reducer={self.reducer!r}"),
-            "final_norm_epsilon": (self.final_norm, f"final_norm={self.final_norm!r}"),
-            "pool_prefix": (
-                self.pools and self.num_prefix_tokens,
-                f"{reads} and {self.num_prefix_tokens} prefix tokens",
-            ),
-            "pooling_num_heads": (self.head_reads == "attention", reads),
-            "pooling_mlp_dim": (self.head_reads == "attention", reads),
-        }
-        of_attention = ("qk_norm", "qkv_bias", "attention_bias", "attention_inner_norm")
-        readers |= dict.fromkeys(of_attention, (dot_product, "block_attention='vector'"))
-        for field in dataclasses.fields(self):
-            value, (read, given) = getattr(self, field.name), readers.get(field.name, (True, ""))
-            if not read and value != field.default:
-                raise ValueError(
-                    f"{owner}: `{field.name}` has no effect with {given}; leave it out. "
-                    f"Received: {field.name}={value!r}"
-                )
-
-    def _check_rotary(self, owner: str) -> None:
-        if self.rotary is None:
-            return
-        axes = len(self.patch_size)
-        if self.rotary_grid is not None:
-            grid = check_ints(owner, "rotary_grid", self.rotary_grid, (axes,))
-            self._set("rotary_grid", grid)
-        head_dim = self.hidden_dim // self.num_heads
-        if head_dim % 2 or head_dim < 2 * axes:
-            raise ValueError(
-                f"{owner}: rotary positions need heads of {2 * axes} channels or more, an even "
-                f"number. Received: rotary={self.rotary!r} with {head_dim} channels a head"
-            )
-        if self.rotary == "learned" and (axes == 3 or self.rotary_layout == "tiled"):
-            raise ValueError(
-                f"{owner}: rotary='learned' is for images, with pairs of channels. Received: "
-                f"patch_size={self.patch_size}, rotary_layout={self.rotary_layout!r}"
-            )
-        frames = axes == 3 and self.over == "frame"
-        if self.rotary_tokens == "centre_of_mass" and (frames or self.rotary == "learned"):
-            raise ValueError(
-                f"{owner}: rotary_tokens='centre_of_mass' is for images, or over='space_time', "
-                "and fixed frequencies; leave it at 'none'. Received: "
-                f"patch_size={self.patch_size}, over={self.over!r}, rotary={self.rotary!r}"
-            )
-
-    def _check_stem(self, owner: str) -> None:
-        if self.stem is None:
-            return
-        stem = check_pairs(owner, "stem", self.stem)
-        self._set("stem", stem)
-        pixels = math.prod(stride for _, stride in stem)
-        if self.patch_size not in ((pixels, pixels), (1, pixels, pixels)):
-            raise ValueError(
-                f"{owner}: the strides of `stem` must multiply to `patch_size`, here "
-                f"{(pixels, pixels)}, or {(1, pixels, pixels)} for videos. "
-                f"Received: stem={stem}, patch_size={self.patch_size}"
-            )
-
-    def _check_head(self, owner: str) -> None:
-        if self.head_reads == "attention":
-            check_heads(owner, self.pooling_num_heads or self.num_heads, self.hidden_dim)
-        if self.head_reads not in BESIDE_THE_CLASS_TOKEN:
-            return
-        if self.final_norm == "pooled":
-            raise ValueError(
-                f"{owner}: final_norm='pooled' needs a head that reads one vector; pass "
-                f"final_norm='tokens'. Received: head_reads={self.head_reads!r}, which is two"
-            )
-        needs_registers = self.head_reads == "class_and_registers"
-        if not self.class_token or (needs_registers and not self.register_tokens):
-            registers = " and register_tokens=1 or more" if needs_registers else ""
-            raise ValueError(
-                f"{owner}: head_reads={self.head_reads!r} needs class_token=True{registers}. "
-                f"Received: class_token={self.class_token}, register_tokens={self.register_tokens}"
-            )
-
-    def _check_place(self, owner: str) -> None:
-        if self.at is None:
-            return
-        self._set("at", check_int(owner, "at", self.at, minimum=0))
-        if self.reducer is None:
-            raise ValueError(
-                f"{owner}: `at` is the place of a reducer, and there is none; pass "
-                f"reducer='token_learner' or leave `at` out. Received: at={self.at}"
-            )
-        if self.at > self.num_layers:
-            raise ValueError(
-                f"{owner}: `at` must be a place in the depth, 0 to num_layers={self.num_layers}. "
-                f"Received: at={self.at}"
-            )
-
-    def _check_tokens(self, owner: str) -> None:
-        learner = self.reducer == "token_learner" and self.token_attention == "mlp"
-        if self.token_start == "grid" and not learner:
-            raise ValueError(
-                f"{owner}: token_start='grid' is for reducer='token_learner' with "
-                f"token_attention='mlp'. Received: reducer={self.reducer!r}, "
-                f"token_attention={self.token_attention!r}"
-            )
-        if self.proportional_attention and (
-            self.reducer is None or self.block_attention != "dot_product"
-        ):
-            raise ValueError(
-                f"{owner}: `proportional_attention` needs a reducer, and blocks with "
-                f"block_attention='dot_product'. Received: reducer={self.reducer!r}, "
-                f"block_attention={self.block_attention!r}"
-            )
-
-    def _check_fuser(self, owner: str) -> None:
-        if self.fuser is None:
-            return
-        if self.reducer is None:
-            raise ValueError(
-                f"{owner}: a fuser needs a reducer; pass reducer='token_learner'. "
-                f"Received: fuser={self.fuser!r}, reducer=None"
-            )
-        if self.fuser == "unpool" and (self.reducer, self.over) != ("token_learner", "frame"):
-            raise ValueError(
-                f"{owner}: fuser='unpool' reads the maps of a TokenLearner over frames. "
-                f"Received: reducer={self.reducer!r}, over={self.over!r}"
-            )
-        if self.fuser == "token_fuser" and self.over == "space_time":
-            raise ValueError(
-                f"{owner}: fuser='token_fuser' needs tokens of each frame, over='frame'; for "
-                "over='space_time' pass fuser='reproject'. Received: over='space_time'"
-            )
-        if self.place == self.num_layers:
-            raise ValueError(
-                f"{owner}: `at` must be 0 to {self.num_layers - 1} for a fuser, which follows a "
-                f"block. "
-                f"Received: at={self.at}"
-            )
 
     @property
     def place(self) -> int:

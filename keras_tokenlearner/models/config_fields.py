@@ -1,6 +1,14 @@
-"""The fields of the configs as types, so that editors know the arguments that change them."""
+"""The fields of the configs as types, for editors, and the choices of the fields."""
 
 from typing import TypedDict
+
+REDUCERS = ("token_learner", "spatial_pooling", "fixed_grid", "direct_tokens", "pooled_tokens")
+FUSERS = ("token_fuser", "unpool", "reproject")
+BESIDE_THE_CLASS_TOKEN = ("class_and_registers", "class_and_average")
+POOLS = ("average", "max", "attention")
+HEAD_READS = (*BESIDE_THE_CLASS_TOKEN, *POOLS)
+POSITIONS = ("normal", "sincos", "sequence")
+ROTARY = ("index", "centred", "learned")
 
 
 class VisionTransformerFields(TypedDict, total=False):
@@ -14,7 +22,7 @@ class VisionTransformerFields(TypedDict, total=False):
     gated_mlp: bool
     reducer: str | None
     num_tokens: int
-    pool_size: tuple[int, int]
+    pool_size: tuple[int, ...]
     at: int | None
     token_attention: str
     token_pooling: str

@@ -16,7 +16,8 @@ from keras_tokenlearner.layers import (
     Unpool,
 )
 from keras_tokenlearner.models import names
-from keras_tokenlearner.models.config import REDUCERS, VisionTransformerConfig
+from keras_tokenlearner.models.config import VisionTransformerConfig
+from keras_tokenlearner.models.config_fields import REDUCERS
 from keras_tokenlearner.models.rotations import call_block, table_of_maps
 
 Grid: TypeAlias = tuple[int, ...]

@@ -9,13 +9,13 @@ import numpy as np
 
 from keras_tokenlearner.layers import ConvStem, SequencePositions, activations
 from keras_tokenlearner.models import names
-from keras_tokenlearner.models.config import (
+from keras_tokenlearner.models.config import VisionTransformerConfig
+from keras_tokenlearner.models.config_fields import (
     BESIDE_THE_CLASS_TOKEN,
     FUSERS,
     REDUCERS,
-    VisionTransformerConfig,
+    VisionTransformerFields,
 )
-from keras_tokenlearner.models.config_fields import VisionTransformerFields
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
 _PLAIN = (

@@ -18,7 +18,8 @@ from keras_tokenlearner.layers import (
 )
 from keras_tokenlearner.layers.norms import norm_layer
 from keras_tokenlearner.models import names
-from keras_tokenlearner.models.config import POOLS, VisionTransformerConfig
+from keras_tokenlearner.models.config import VisionTransformerConfig
+from keras_tokenlearner.models.config_fields import POOLS
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
 from keras_tokenlearner.models.rotations import Rotations, call_block

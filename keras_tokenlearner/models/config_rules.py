@@ -1,0 +1,201 @@
+"""The rules between the fields of a `VisionTransformerConfig`.
+
+`config.py` checks each field on its own before.
+"""
+
+import math
+
+from keras_tokenlearner._checks import check_heads
+from keras_tokenlearner.models.config_fields import (
+    BESIDE_THE_CLASS_TOKEN,
+    POOLS,
+    VisionTransformerFields,
+)
+
+
+def check_rules(
+    owner: str, values: VisionTransformerFields, defaults: VisionTransformerFields
+) -> None:
+    """Raise `ValueError`, with the fix, if fields contradict each other or have no effect."""
+    _check_unread(owner, values, defaults)
+    _check_rotary(owner, values)
+    _check_place(owner, values)
+    _check_tokens(owner, values)
+    _check_fuser(owner, values)
+    _check_stem(owner, values)
+    _check_head(owner, values)
+
+
+def _check_unread(
+    owner: str, values: VisionTransformerFields, defaults: VisionTransformerFields
+) -> None:
+    """Refuse a value that decides nothing, since it is a mistake in another field."""
+    reducer, fuser = values["reducer"], values["fuser"]
+    rotary, head_reads = values["rotary"], values["head_reads"]
+    final_norm, block_attention = values["final_norm"], values["block_attention"]
+    prefix = values["register_tokens"] + values["class_token"]
+    pools = head_reads in POOLS or (head_reads is None and not values["class_token"])
+    learner, dot_product = reducer == "token_learner", block_attention == "dot_product"
+    by_reducer = f"reducer={reducer!r} and fuser={fuser!r}"
+    by_rotary, by_head = f"rotary={rotary!r}", f"head_reads={head_reads!r}"
+    by_attention = (dot_product, f"block_attention={block_attention!r}")
+    readers: dict[str, tuple[bool, str]] = {
+        "num_tokens": (reducer not in (None, "spatial_pooling"), by_reducer),
+        "pool_size": (reducer == "spatial_pooling", by_reducer),
+        "token_attention": (learner, by_reducer),
+        "token_pooling": (learner, by_reducer),
+        "over": (learner, by_reducer),
+        "fuser_beta": (fuser == "token_fuser", by_reducer),
+        "fuser_norm": (fuser == "token_fuser", by_reducer),
+        "rotary": by_attention,
+        "rotary_theta": (rotary is not None, by_rotary),
+        "rotary_layout": (rotary is not None, by_rotary),
+        "rotary_order": (rotary is not None, by_rotary),
+        "rotary_offset": (rotary not in (None, "learned"), by_rotary),
+        "rotary_grid": (rotary == "index", by_rotary),
+        "rotary_tokens": (
+            rotary is not None and learner,
+            f"{by_rotary} and reducer={reducer!r}",
+        ),
+        "final_norm_epsilon": (final_norm is not None, f"final_norm={final_norm!r}"),
+        "pool_prefix": (pools and prefix > 0, f"{by_head} and {prefix} prefix tokens"),
+        "pooling_num_heads": (head_reads == "attention", by_head),
+        "pooling_mlp_dim": (head_reads == "attention", by_head),
+        "qk_norm": by_attention,
+        "qkv_bias": by_attention,
+        "attention_bias": by_attention,
+        "attention_inner_norm": by_attention,
+    }
+    default = dict(defaults)
+    for name, value in values.items():
+        is_read, given = readers.get(name, (True, ""))
+        if not is_read and value != default[name]:
+            raise ValueError(
+                f"{owner}: `{name}` has no effect with {given}; leave it out. "
+                f"Received: {name}={value!r}"
+            )
+
+
+def _check_rotary(owner: str, values: VisionTransformerFields) -> None:
+    rotary, layout, over = values["rotary"], values["rotary_layout"], values["over"]
+    patch_size = values["patch_size"]
+    if rotary is None:
+        return
+    axes = len(patch_size)
+    head_dim = values["hidden_dim"] // values["num_heads"]
+    if head_dim % 2 or head_dim < 2 * axes:
+        raise ValueError(
+            f"{owner}: rotary positions need heads of {2 * axes} channels or more, an even "
+            f"number. Received: rotary={rotary!r} with {head_dim} channels a head"
+        )
+    if rotary == "learned" and (axes == 3 or layout == "tiled"):
+        raise ValueError(
+            f"{owner}: rotary='learned' is for images, with pairs of channels. Received: "
+            f"patch_size={patch_size}, rotary_layout={layout!r}"
+        )
+    frames = axes == 3 and over == "frame"
+    if values["rotary_tokens"] == "centre_of_mass" and (frames or rotary == "learned"):
+        raise ValueError(
+            f"{owner}: rotary_tokens='centre_of_mass' is for images, or over='space_time', "
+            "and fixed frequencies; leave it at 'none'. Received: "
+            f"patch_size={patch_size}, over={over!r}, rotary={rotary!r}"
+        )
+
+
+def _check_place(owner: str, values: VisionTransformerFields) -> None:
+    at, num_layers = values["at"], values["num_layers"]
+    if at is None:
+        return
+    if values["reducer"] is None:
+        raise ValueError(
+            f"{owner}: `at` is the place of a reducer, and there is none; pass "
+            f"reducer='token_learner' or leave `at` out. Received: at={at}"
+        )
+    if at > num_layers:
+        raise ValueError(
+            f"{owner}: `at` must be a place in the depth, 0 to num_layers={num_layers}. "
+            f"Received: at={at}"
+        )
+
+
+def _check_tokens(owner: str, values: VisionTransformerFields) -> None:
+    reducer, token_attention = values["reducer"], values["token_attention"]
+    block_attention = values["block_attention"]
+    learner = reducer == "token_learner" and token_attention == "mlp"
+    if values["token_start"] == "grid" and not learner:
+        raise ValueError(
+            f"{owner}: token_start='grid' is for reducer='token_learner' with "
+            f"token_attention='mlp'. Received: reducer={reducer!r}, "
+            f"token_attention={token_attention!r}"
+        )
+    if values["proportional_attention"] and (reducer is None or block_attention != "dot_product"):
+        raise ValueError(
+            f"{owner}: `proportional_attention` needs a reducer, and blocks with "
+            f"block_attention='dot_product'. Received: reducer={reducer!r}, "
+            f"block_attention={block_attention!r}"
+        )
+    if values["over"] == "space_time" and len(values["patch_size"]) == 2:
+        raise ValueError(
+            f"{owner}: over='space_time' is for videos, whose `patch_size` has three sizes. "
+            f"Received: patch_size={values['patch_size']}"
+        )
+
+
+def _check_fuser(owner: str, values: VisionTransformerFields) -> None:
+    fuser, reducer, over = values["fuser"], values["reducer"], values["over"]
+    if fuser is None:
+        return
+    if reducer is None:
+        raise ValueError(
+            f"{owner}: a fuser needs a reducer; pass reducer='token_learner'. "
+            f"Received: fuser={fuser!r}, reducer=None"
+        )
+    if fuser == "unpool" and (reducer, over) != ("token_learner", "frame"):
+        raise ValueError(
+            f"{owner}: fuser='unpool' reads the maps of a TokenLearner over frames. "
+            f"Received: reducer={reducer!r}, over={over!r}"
+        )
+    if fuser == "token_fuser" and over == "space_time":
+        raise ValueError(
+            f"{owner}: fuser='token_fuser' needs tokens of each frame, over='frame'; for "
+            "over='space_time' pass fuser='reproject'. Received: over='space_time'"
+        )
+    if values["at"] == values["num_layers"]:
+        raise ValueError(
+            f"{owner}: `at` must be 0 to {values['num_layers'] - 1} for a fuser, which follows a "
+            f"block. Received: at={values['at']}"
+        )
+
+
+def _check_stem(owner: str, values: VisionTransformerFields) -> None:
+    stem, patch_size = values["stem"], values["patch_size"]
+    if stem is None:
+        return
+    pixels = math.prod(stride for _, stride in stem)
+    if patch_size not in ((pixels, pixels), (1, pixels, pixels)):
+        raise ValueError(
+            f"{owner}: the strides of `stem` must multiply to `patch_size`, here "
+            f"{(pixels, pixels)}, or {(1, pixels, pixels)} for videos. "
+            f"Received: stem={stem}, patch_size={patch_size}"
+        )
+
+
+def _check_head(owner: str, values: VisionTransformerFields) -> None:
+    reads, class_token = values["head_reads"], values["class_token"]
+    register_tokens = values["register_tokens"]
+    if reads == "attention":
+        check_heads(owner, values["pooling_num_heads"] or values["num_heads"], values["hidden_dim"])
+    if reads not in BESIDE_THE_CLASS_TOKEN:
+        return
+    if values["final_norm"] == "pooled":
+        raise ValueError(
+            f"{owner}: final_norm='pooled' needs a head that reads one vector; pass "
+            f"final_norm='tokens'. Received: head_reads={reads!r}, which is two"
+        )
+    needs_registers = reads == "class_and_registers"
+    if not class_token or (needs_registers and not register_tokens):
+        registers = " and register_tokens=1 or more" if needs_registers else ""
+        raise ValueError(
+            f"{owner}: head_reads={reads!r} needs class_token=True{registers}. "
+            f"Received: class_token={class_token}, register_tokens={register_tokens}"
+        )
