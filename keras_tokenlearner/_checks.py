@@ -171,6 +171,13 @@ def check_channels_last(owner: str) -> None:
         )
 
 
+def listed(names: Iterable[object], most: int = 6) -> str:
+    """Return names in one line, or the first few of many."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(str(name)[:120] for name in names[:most]) + more
+
+
 def _kind(value: Value) -> str | None:
     """Return the kind of a scalar, `"bool"`, `"int"` or `"float"`, or `None` for other values.
 

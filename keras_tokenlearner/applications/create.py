@@ -23,8 +23,9 @@ from keras_tokenlearner.models.vision_model import Activation, Policy, VisionMod
 from keras_tokenlearner.presets.addresses import is_address
 from keras_tokenlearner.presets.from_preset import build_model, open_preset
 from keras_tokenlearner.weights import SOURCES, load_weights, saved_classes, store
-from keras_tokenlearner.weights.plan import Normalization, Plan
-from keras_tokenlearner.weights.source import Fields
+from keras_tokenlearner.weights.plan import Plan
+from keras_tokenlearner.weights.sources.source import Fields
+from keras_tokenlearner.weights.statement import Normalization
 
 MODELS = {VisionTransformerConfig: VisionTransformer, X2Plus1DConfig: X2Plus1D}
 

@@ -10,7 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, cast
 
 from keras_tokenlearner.models.preprocessing import Preprocessing
-from keras_tokenlearner.weights.plan import Statement
+from keras_tokenlearner.weights.statement import Statement
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from keras_tokenlearner.models.preprocessing import Preprocessing
-from keras_tokenlearner.weights.plan import Statement
+from keras_tokenlearner.weights.statement import Statement
 
 Json: TypeAlias = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]
 Object: TypeAlias = dict[str, Json]

@@ -25,8 +25,9 @@ from keras_tokenlearner.presets.checkpoints import table
 from keras_tokenlearner.presets.config_json import read_json, read_statement
 from keras_tokenlearner.presets.hub import HEAD, PresetFiles, fetch_files
 from keras_tokenlearner.weights import STORE, Checkpoint, load_weights, read_checkpoint
-from keras_tokenlearner.weights.plan import Normalization, Plan, plan_of
-from keras_tokenlearner.weights.source import FieldValue
+from keras_tokenlearner.weights.plan import Plan, plan_of
+from keras_tokenlearner.weights.sources.source import FieldValue
+from keras_tokenlearner.weights.statement import Normalization
 
 PresetName: TypeAlias = str | os.PathLike[str]
 _X2PLUS1D = "keras_tokenlearner>X2Plus1D"

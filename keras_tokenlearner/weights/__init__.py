@@ -2,10 +2,12 @@
 
 from keras_tokenlearner.weights.files import load_weights, save_weights, saved_classes
 from keras_tokenlearner.weights.formats import Checkpoint, read_checkpoint
-from keras_tokenlearner.weights.plan import LoadReport, Plan, Statement, load, plan_of
+from keras_tokenlearner.weights.plan import Plan, load, plan_of
 from keras_tokenlearner.weights.recognise import SOURCES
+from keras_tokenlearner.weights.report import LoadReport
+from keras_tokenlearner.weights.sources.timm import to_timm
+from keras_tokenlearner.weights.statement import Statement
 from keras_tokenlearner.weights.store import STORE, StoredWeights
-from keras_tokenlearner.weights.timm import to_timm
 
 __all__ = [
     "Checkpoint",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_tokenlearner.models import names
-from keras_tokenlearner.weights.source import ZEROS, Arrays, Entries, FieldValue, Source
+from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, FieldValue, Source
 
 
 def sizes_of(arrays: Arrays) -> dict[str, FieldValue]:

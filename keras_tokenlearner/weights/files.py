@@ -11,7 +11,8 @@ from typing import cast
 import keras
 import numpy as np
 
-from keras_tokenlearner.weights.formats import PathLike, listed, read_checkpoint
+from keras_tokenlearner._checks import listed
+from keras_tokenlearner.weights.formats import PathLike, read_checkpoint
 
 KERNEL = "layers/dense/vars/0"  # of the classifier
 

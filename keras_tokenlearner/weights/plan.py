@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import keras
-import numpy as np
 
 from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_positive
 from keras_tokenlearner.models import VisionTransformerConfig, names
@@ -23,124 +21,26 @@ from keras_tokenlearner.weights.architecture import (
     name_norms,
     sizes_of,
 )
-from keras_tokenlearner.weights.formats import CheckpointLike, listed, read_checkpoint
+from keras_tokenlearner.weights.formats import CheckpointLike, read_checkpoint
+from keras_tokenlearner.weights.match import (
+    SETTINGS,
+    check_head,
+    differences_of,
+    match,
+    name_added,
+    reset_head,
+    split_heads,
+    take_projection,
+)
 from keras_tokenlearner.weights.recognise import SOURCES, recognise
-from keras_tokenlearner.weights.source import (
-    BOTH,
-    NORMALIZATIONS,
-    ZEROS,
-    Arrays,
-    Entries,
-    Fields,
-    FieldValue,
-    Named,
+from keras_tokenlearner.weights.report import LoadReport
+from keras_tokenlearner.weights.sources.source import ZEROS, Entries, Fields, FieldValue
+from keras_tokenlearner.weights.statement import (
+    Normalization,
+    Statement,
+    mean_and_std,
+    statement_of_model,
 )
-
-Normalization = str | tuple[Sequence[float], Sequence[float]]
-
-_UNTRAINED = (
-    "These layers start untrained, and the blocks behind them meet tokens that they have not seen: "
-    "fine-tune or distill. The TokenLearner's authors found that plain weights alone do not help."
-)
-# Layers between the last norm and the head: without the head they are not needed.
-_BEFORE_HEAD = ("pre_logits/", "pooling/", "fc_norm/", "projection/")
-_SETTINGS = ("activation", "layer_norm_epsilon")
-# Fields that change the outputs and that neither names nor shapes of weights show.
-_UNSEEN = (
-    "final_norm",
-    "final_norm_epsilon",
-    "norm",
-    "pool_prefix",
-    "rotary",
-    "rotary_theta",
-    "rotary_layout",
-    "rotary_order",
-    "rotary_offset",
-    "rotary_grid",
-)
-_TOLD = ("final_norm", "norm")  # by the names of the entries of every source
-_DEFAULT = {one.name: one.default for one in fields(VisionTransformerConfig)}
-
-
-@dataclass(frozen=True)
-class Statement:
-    """Settings of a checkpoint that are not in its arrays, from a config.json or arguments.
-
-    Attributes:
-        source: Name of the source, or `None` to recognise it by the names of entries.
-        fields: Fields of `VisionTransformerConfig`.
-        preprocessing: `Preprocessing` of its images, or `None`.
-        class_names: Names of its classes, or `None`.
-        grid: Grid of its positions, or `None`.
-        input_size: `(height, width)` of its images, or `None`.
-        input_shape: Shape of its model's input, or `None` for the grid of its positions.
-        resize: Method to resize its positions, or `None` for the method of the source.
-        pooling: Pooling of its features without a head, or `None`.
-        missing: Names of features that this package lacks.
-        is_config: Whether it is from a config.json, which states everything.
-    """
-
-    source: str | None = None
-    fields: Fields = field(default_factory=dict)
-    preprocessing: Preprocessing | None = None
-    class_names: tuple[str, ...] | None = None
-    grid: tuple[int, ...] | None = None
-    input_size: tuple[int, ...] | None = None
-    input_shape: tuple[int, ...] | None = None
-    resize: str | None = None
-    pooling: str | None = None
-    missing: tuple[str, ...] = ()
-    is_config: bool = False
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """The result of `load`. `print` it.
-
-    Attributes:
-        model: Name of the model.
-        source: Name of the source.
-        origin: Where the weights came from: a path, or "a mapping".
-        loaded: Paths of variables to the names of the entries that they came from.
-        resized: Paths of variables to the changes of their shape.
-        adapted: Paths of variables to the changes of their values.
-        left: Paths of the variables that kept their values.
-        reset: Paths of the variables that were initialised again.
-        unused: Names of the entries without a place in the model.
-        added: Names of the layers that a plain ViT lacks and the file did not fill.
-        differences: Settings that differ between model and source, where allowed.
-    """
-
-    model: str
-    source: str
-    origin: str
-    loaded: dict[str, str]
-    resized: dict[str, str]
-    adapted: dict[str, str]
-    left: tuple[str, ...]
-    reset: tuple[str, ...]
-    unused: tuple[str, ...]
-    added: tuple[str, ...]
-    differences: tuple[str, ...]
-
-    def __str__(self) -> str:
-        total = len(self.loaded) + len(self.left) + len(self.reset)
-        lines = [
-            f"{self.source} weights from {self.origin} in the model {self.model!r}: "
-            f"{len(self.loaded)} of {total} variables loaded"
-        ]
-        for title, rows in (("resized", self.resized), ("adapted", self.adapted)):
-            for what in dict.fromkeys(rows.values()):
-                paths = [path for path in rows if rows[path] == what]
-                lines.append(f"  {title:8} {listed(paths)}: {what}")
-        for title in ("left", "reset", "unused"):
-            found = getattr(self, title)
-            if found:
-                lines.append(f"  {title:8} {len(found)}: {listed(found)}")
-        lines += [f"  differs  {what}" for what in self.differences]
-        if self.added:
-            lines.append(f"  note     {listed(self.added)}: {_UNTRAINED}")
-        return "\n".join(lines)
 
 
 class Plan:
@@ -310,10 +210,12 @@ class Plan:
         check_bool(owner, "check_settings", check_settings)
         structure = Structure(owner, model)
         arrays = dict(self._arrays)
-        kernel = structure.variables.get("head/kernel")
-        self._take_projection(arrays, kernel)
-        _name_added(owner, arrays, structure, partial)
-        differences = self._differences(structure, head)
+        take_projection(arrays, structure)
+        name_added(owner, arrays, structure, partial)
+        has_head = "head/kernel" in self._arrays and head == "keep"
+        differences = differences_of(
+            structure, self.fields, self.preprocessing, self._is_described, has_head
+        )
         if differences and check_settings:
             raise ValueError(
                 f"{owner}: the settings of the model differ from the checkpoint: "
@@ -333,17 +235,19 @@ class Plan:
         embedded = structure.variables.get("embedding/projection/kernel")
         if embedded is not None:
             resized |= positions.inflate(arrays, tuple(embedded.shape), embedding)
-        _split_heads(arrays, structure)
+        split_heads(arrays, structure)
         if head == "keep":
-            _check_head(owner, arrays, structure, self._between())
-        unused, left, added = self._match(arrays, structure, head, partial)
+            check_head(owner, arrays, structure, self._entries, self._recipe)
+        unused, left, added = match(
+            owner, arrays, structure, self._entries, self._recipe, head, partial
+        )
         # Nothing has been assigned so far, and nothing can fail from here on.
         loaded = {path: arrays[path] for path in structure.variables if path in arrays}
         for path, (array, _) in loaded.items():
             structure.variables[path].assign(array)
         reset = [path for path in left if head == "reset" and path.startswith(f"{names.HEAD}/")]
         if reset:
-            _reset(model.get_layer(names.HEAD))
+            reset_head(model)
         return LoadReport(
             model=model.name,
             source=self.source,
@@ -369,103 +273,11 @@ class Plan:
         if fields.get("final_norm", "tokens") is None:
             fields.pop("final_norm_epsilon", None)
 
-    def _between(self) -> list[str]:
-        """Return the entries that stand between the features and the head and were not taken."""
-        starts = self._recipe.head_only
-        return [name for name in self._entries.unused() if starts and name.startswith(starts)]
-
     def _own_resize(self) -> str:
         recipe = self._recipe
         if recipe.resize_without_registers and "register_tokens/tokens" not in self._arrays:
             return recipe.resize_without_registers
         return recipe.resize
-
-    def _take_projection(self, arrays: Arrays, kernel: keras.Variable | None) -> None:
-        """Load a projection as the head, without a bias, if the model has its number of classes."""
-        if "head/kernel" in arrays or "projection/kernel" not in arrays or kernel is None:
-            return
-        if tuple(kernel.shape) == arrays["projection/kernel"].array.shape:
-            for leaf in ("kernel", "bias"):
-                arrays[f"head/{leaf}"] = arrays.pop(f"projection/{leaf}")
-
-    def _differences(self, structure: Structure, head: str) -> list[str]:
-        wanted: dict[str, str | float | None] = {
-            name: cast("str | float | None", value)
-            for name, value in self.fields.items()
-            if name in (*_SETTINGS, "head_reads", "token_pooling") and value is not None
-        }
-        if "head/kernel" in self._arrays and head == "keep":
-            wanted.setdefault("head_reads", None)
-        else:
-            wanted.pop("head_reads", None)
-        differences = structure.disagreements(wanted)
-        for name in _UNSEEN:
-            have, must = getattr(structure.config, name), self.fields.get(name, _DEFAULT[name])
-            # Settings that no array shows are compared where the checkpoint states them.
-            if have != must and (name in self.fields or self._is_described or name in _TOLD):
-                differences.append(f"{name} is {have!r} and must be {must!r}")
-        ours = getattr(structure.model, "preprocessing", None) or Preprocessing()
-        if self.preprocessing is not None and not _same_pixels(ours, self.preprocessing):
-            theirs = self.preprocessing
-            differences.append(
-                f"preprocessing has mean {ours.mean} and std {ours.std}, and must have "
-                f"{theirs.mean} and {theirs.std}"
-            )
-        return differences
-
-    def _match(
-        self, arrays: Arrays, structure: Structure, head: str, partial: bool
-    ) -> tuple[list[str], list[str], list[str]]:
-        """Take arrays without a place in the model out of `arrays`, and find missing ones.
-
-        Returns:
-            The names of the unused entries, the paths of the unchanged variables, and the names of
-            the added layers that the file lacks.
-        """
-        owner, variables, recipe = self.owner, structure.variables, self._recipe
-        homeless = {
-            path: arrays[path].origin
-            for path in arrays
-            if path not in variables or (head != "keep" and path.startswith("head/"))
-        }
-        for path in homeless:
-            del arrays[path]
-        _check_shapes(owner, arrays, variables)
-        left = [path for path in variables if path not in arrays]
-        filled = {path.split("/")[0] for path in arrays}
-        unfilled = [layer.name for layer in structure.added if layer.name not in filled]
-        may_be_left = {*unfilled} if "head" in filled else {"head", *unfilled}
-        missing = [path for path in left if path.split("/")[0] not in may_be_left]
-        entries = self._entries
-        unused = [name for name in entries.unused() if not name.startswith(recipe.head_only)] if (
-            recipe.head_only
-        ) else entries.unused()  # fmt: skip
-        unknown = [
-            entries.full_name(name)
-            for name in unused
-            if entries.full_name(name) not in entries.outside
-            and not (recipe.ignored and name.startswith(recipe.ignored))
-        ]
-        # A head that is not wanted, and the class token of a model that averages, may go.
-        may_go = ["class_token/", "projection/"]
-        if head != "keep" or "head/kernel" not in variables:
-            may_go += ["head/", *_BEFORE_HEAD]
-        unknown += [
-            origin
-            for path, origin in homeless.items()
-            if origin != ZEROS and not path.startswith(tuple(may_go))
-        ]
-        if (missing or unknown) and not partial:
-            raise ValueError(
-                f"{owner}: model and file are of different architectures, so the model is "
-                f"unchanged. Not in the file: {listed(missing) or 'nothing'}. Without a place in "
-                f"the model: {listed(unknown) or 'nothing'}. Build the model from "
-                "plan_of(...).config, or pass partial=True to load the rest"
-            )
-        all_unused = [entries.full_name(name) for name in entries.unused()]
-        origins = [name for origin in homeless.values() for name in origin.split(BOTH)]
-        all_unused += [name for name in dict.fromkeys(origins) if name != ZEROS]
-        return all_unused, left, unfilled
 
 
 def plan_of(
@@ -517,13 +329,13 @@ def plan_of(
     checkpoint_read = read_checkpoint(checkpoint, owner)
     source = recognise(owner, checkpoint_read, source or said.source)
     if isinstance(checkpoint, VisionTransformer):
-        said = _of_model(checkpoint)
+        said = statement_of_model(checkpoint)
     preprocessing = said.preprocessing
     default = SOURCES[source].normalization
     if normalization is None and preprocessing is None:
         normalization = default
     if normalization is not None:
-        mean, std = _normalization(owner, normalization)
+        mean, std = mean_and_std(owner, normalization)
         preprocessing = replace(preprocessing or Preprocessing(), mean=mean, std=std)
     given: dict[str, FieldValue] = {}
     if layer_norm_epsilon is not None:
@@ -597,130 +409,5 @@ def load(
         checkpoint, source, normalization=normalization, grid=grid, resize=resize, owner=owner
     )
     if check_settings:
-        plan.check_open(dict.fromkeys(_SETTINGS, True))  # the model has those
+        plan.check_open(dict.fromkeys(SETTINGS, True))  # the model has those
     return plan.load(model, head, embedding, partial, check_settings)
-
-
-def _normalization(owner: str, value: Normalization) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if isinstance(value, str):
-        check_choice(owner, "normalization", value, list(NORMALIZATIONS))
-        value = NORMALIZATIONS[value]
-    pair = [np.asarray(part, np.float64).reshape(-1) for part in value] if len(value) == 2 else []
-    sizes = {part.size for part in pair} - {1}
-    if not pair or len(sizes) > 1 or not all(np.isfinite(part).all() for part in pair):
-        raise ValueError(
-            f"{owner}: `normalization` must be one of {list(NORMALIZATIONS)}, or a pair of finite "
-            f"mean and standard deviation. Received: normalization={value}"
-        )
-    if not np.all(pair[1] > 0):
-        raise ValueError(
-            f"{owner}: `normalization` must have positive standard deviations. "
-            f"Received: normalization={value}"
-        )
-    mean, std = (tuple(float(x) for x in part) for part in pair)
-    return mean, std
-
-
-def _same_pixels(one: Preprocessing, other: Preprocessing) -> bool:
-    return all(
-        np.allclose(getattr(one, name), getattr(other, name), rtol=1e-5)
-        if {len(getattr(p, name)) for p in (one, other)} - {1} in ({3}, set(), {1}, {4})
-        else False
-        for name in ("mean", "std")
-    )
-
-
-def _of_model(model: VisionTransformer) -> Statement:
-    """Return the statement of our model."""
-    sizes = ("hidden_dim", "num_layers")
-    said = {
-        one.name: getattr(model.config, one.name)
-        for one in fields(model.config)
-        if one.name not in sizes
-    }
-    return Statement(
-        source="keras_tokenlearner",
-        fields=said,
-        preprocessing=model.preprocessing,
-        class_names=model.class_names,
-        grid=model.grid,
-        input_shape=model.input_shape[1:],
-        pooling=model.pooling,
-        is_config=True,
-    )
-
-
-def _name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) -> None:
-    """Give the file's TokenLearners and TokenFusers, numbered from 0, the names of the model's."""
-    renamed: Arrays = {}
-    for kind in ("token_learner", "token_fuser"):
-        ours = structure.numbered(kind)
-        theirs = {path.partition("/")[0] for path in arrays if path.startswith(f"{kind}_")}
-        if theirs and ours and len(theirs) != len(ours) and not partial:
-            raise ValueError(
-                f"{owner}: the file has {len(theirs)} layers {kind} and the model has "
-                f"{len(ours)}, so the model is unchanged; build it with as many (`at` and "
-                "`num_layers` decide), or pass partial=True"
-            )
-        for index, name in enumerate(ours):
-            start = f"{kind}_{index}/"
-            for path in [path for path in arrays if path.startswith(start)]:
-                renamed[f"{name}/{path.removeprefix(start)}"] = arrays.pop(path)
-    arrays |= renamed
-
-
-def _split_heads(arrays: Arrays, structure: Structure) -> None:
-    """Give the arrays of attentions, which may have heads and channels as one axis, both axes."""
-    for path, (array, origin) in arrays.items():
-        variable = structure.variables.get(path)
-        if variable is None or "attention/" not in path:
-            continue
-        shape = tuple(variable.shape)
-        if len(shape) == array.ndim + 1 and math.prod(shape) == array.size:
-            arrays[path] = Named(array.reshape(shape), origin)
-
-
-def _check_head(owner: str, arrays: Arrays, structure: Structure, between: list[str]) -> None:
-    """Raise `ValueError`, with the fix, if the file's head does not fit the model."""
-    kernel = structure.variables.get("head/kernel")
-    if kernel is None or "head/kernel" not in arrays:
-        return
-    between = between + [
-        origin
-        for path, (_, origin) in arrays.items()
-        if path.startswith(_BEFORE_HEAD) and path not in structure.variables and origin != ZEROS
-    ]
-    if between:
-        raise ValueError(
-            f"{owner}: the file's head follows layers that this model lacks, "
-            f"{listed(between)}; pass head='drop' or head='reset'"
-        )
-    array, origin = arrays["head/kernel"]
-    if array.shape[-1] != kernel.shape[-1]:
-        raise ValueError(
-            f"{owner}: {kernel.path} of the model has shape {tuple(kernel.shape)}, {origin} of the "
-            f"file gives {array.shape}; build the model with classes={array.shape[-1]}, or pass "
-            "head='drop' or head='reset'"
-        )
-
-
-def _check_shapes(owner: str, arrays: Arrays, variables: Mapping[str, keras.Variable]) -> None:
-    wrong = [
-        f"{path} of the model has shape {tuple(variables[path].shape)}, {origin} of the file gives "
-        f"{array.shape}"
-        for path, (array, origin) in arrays.items()
-        if array.shape != tuple(variables[path].shape)
-    ]
-    if wrong:
-        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(
-            f"{owner}: shapes differ, so the model is unchanged: {'; '.join(wrong[:3])}{more}"
-        )
-
-
-def _reset(layer: keras.layers.Dense) -> None:
-    for variable, initializer in (
-        (layer.kernel, layer.kernel_initializer),
-        (layer.bias, layer.bias_initializer),
-    ):
-        variable.assign(initializer(variable.shape, dtype=variable.dtype))

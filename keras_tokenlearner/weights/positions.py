@@ -14,7 +14,7 @@ import numpy as np
 from keras_tokenlearner._checks import check_choice, check_ints
 from keras_tokenlearner.layers.positions import resize_positions
 from keras_tokenlearner.models import names
-from keras_tokenlearner.weights.source import Arrays, Named
+from keras_tokenlearner.weights.sources.source import Arrays, Named
 
 METHODS = ("bilinear", "bicubic", "bicubic_antialias", "bicubic_offset")
 TABLE = f"{names.POSITIONS}/table"

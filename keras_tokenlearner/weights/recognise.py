@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from keras_tokenlearner._checks import check_choice
-from keras_tokenlearner.weights.flax import AUGREG, SCENIC
-from keras_tokenlearner.weights.formats import Checkpoint, listed
-from keras_tokenlearner.weights.huggingface import (
+from keras_tokenlearner._checks import check_choice, listed
+from keras_tokenlearner.weights.formats import Checkpoint
+from keras_tokenlearner.weights.sources.flax import AUGREG, SCENIC
+from keras_tokenlearner.weights.sources.huggingface import (
     HUGGINGFACE_CLIP,
     HUGGINGFACE_DEIT,
     HUGGINGFACE_DINOV2,
@@ -15,10 +15,10 @@ from keras_tokenlearner.weights.huggingface import (
     HUGGINGFACE_VIT,
     HUGGINGFACE_VIVIT,
 )
-from keras_tokenlearner.weights.keras_hub import KERAS_HUB
-from keras_tokenlearner.weights.own import OWN
-from keras_tokenlearner.weights.source import Source
-from keras_tokenlearner.weights.timm import DINOV2, TIMM, TIMM_DEIT, TORCHVISION
+from keras_tokenlearner.weights.sources.keras_hub import KERAS_HUB
+from keras_tokenlearner.weights.sources.own import OWN
+from keras_tokenlearner.weights.sources.source import Source
+from keras_tokenlearner.weights.sources.timm import DINOV2, TIMM, TIMM_DEIT, TORCHVISION
 
 SOURCES: dict[str, Source] = {
     "augreg": AUGREG,

@@ -10,7 +10,7 @@ from keras_tokenlearner.models import (
     VisionTransformerConfig,
 )
 from keras_tokenlearner.weights import SOURCES, load, plan_of
-from keras_tokenlearner.weights.source import NORMALIZATIONS
+from keras_tokenlearner.weights.sources.source import NORMALIZATIONS
 
 SIZES = {
     "hidden_dim": 32,

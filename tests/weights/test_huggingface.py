@@ -8,7 +8,7 @@ import pytest
 import keras_tokenlearner as kt
 from keras_tokenlearner.models import VisionTransformer
 from keras_tokenlearner.weights import load, plan_of
-from keras_tokenlearner.weights.source import CLIP, HALF, IMAGENET
+from keras_tokenlearner.weights.sources.source import CLIP, HALF, IMAGENET
 from tests.skips import peer
 from tests.weights.foreign import build, close, fill, normalised, outputs, pixels
 

@@ -5,7 +5,7 @@ import pytest
 
 from keras_tokenlearner import create_model
 from keras_tokenlearner.weights import load, plan_of, to_timm
-from keras_tokenlearner.weights.source import IMAGENET
+from keras_tokenlearner.weights.sources.source import IMAGENET
 from tests.skips import peer
 from tests.weights.foreign import build, close, fill, normalised, outputs, pixels, refused
 

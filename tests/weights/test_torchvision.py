@@ -6,7 +6,7 @@ import pytest
 from keras_tokenlearner.models import VisionTransformer
 from keras_tokenlearner.weights import plan_of
 from keras_tokenlearner.weights.positions import resize_table
-from keras_tokenlearner.weights.source import IMAGENET
+from keras_tokenlearner.weights.sources.source import IMAGENET
 from tests.skips import peer
 from tests.weights.foreign import augreg_entries, close, fill, normalised, outputs, pixels
 

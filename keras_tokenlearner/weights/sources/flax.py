@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from keras_tokenlearner.weights.source import Arrays, Entries, Fields, Named, Source
+from keras_tokenlearner.weights.sources.source import Arrays, Entries, Fields, Named, Source
 
 _Patterns = tuple[tuple[str, str], ...]
 

@@ -8,8 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from keras_tokenlearner.weights.source import Arrays, Entries, Named, Source
-from keras_tokenlearner.weights.torch import Table, average_heads, from_torch, split_qkv
+from keras_tokenlearner.weights.sources.source import Arrays, Entries, Named, Source
+from keras_tokenlearner.weights.sources.torch_layers import (
+    Table,
+    average_heads,
+    from_torch,
+    split_qkv,
+)
 
 
 def _in_blocks(starts: tuple[str, ...], rows: Table) -> dict[str, tuple[str, ...]]:

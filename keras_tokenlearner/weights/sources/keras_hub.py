@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from keras_tokenlearner.weights.source import Arrays, Entries, Named, Source
+from keras_tokenlearner.weights.sources.source import Arrays, Entries, Named, Source
 
 _BLOCK = r"vit_encoder/transformer_block_(\d+)"
 _PATTERNS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_tokenlearner.models.names import in_order
-from keras_tokenlearner.weights.source import Arrays, Entries, Named, Source
+from keras_tokenlearner.weights.sources.source import Arrays, Entries, Named, Source
 
 _NUMBERED = ("token_learner", "token_fuser")
 

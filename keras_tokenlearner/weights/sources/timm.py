@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from keras_tokenlearner.models.structure import Structure
-from keras_tokenlearner.weights.source import ZEROS, Arrays, Entries, Fields, Named, Source
-from keras_tokenlearner.weights.torch import (
+from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, Fields, Named, Source
+from keras_tokenlearner.weights.sources.torch_layers import (
     average_heads,
     count_blocks,
     from_torch,

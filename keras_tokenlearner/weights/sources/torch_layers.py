@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from keras_tokenlearner.weights.source import BOTH, ZEROS, Arrays, Entries, Named
+from keras_tokenlearner.weights.sources.source import BOTH, ZEROS, Arrays, Entries, Named
 
 # Kinds: "conv", "linear", "heads" and "norm" have weight and bias. "heads" is a linear layer into
 # or out of the heads of an attention. "raw" is an unchanged array, "rows" an array as a table. Then

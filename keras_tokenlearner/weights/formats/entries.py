@@ -1,0 +1,184 @@
+"""Names, shapes and arrays of a checkpoint, and the limits of their sizes."""
+
+from __future__ import annotations
+
+import collections.abc
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Union, cast
+
+import keras
+import ml_dtypes  # a dependency of Keras
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+# Limit of the unpacked arrays of a file: a multiple of its size, and at least 64 MiB.
+# Trained weights hardly compress; a file that claims more is a bomb.
+_RATIO, _FLOOR = 20, 64 << 20
+MOST_ENTRIES = 100_000
+_DEPTH = 32
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+class Entry:
+    """An entry of a checkpoint: a shape, a type, and a function that reads the array.
+
+    Args:
+        shape: Tuple of integers; `None` for a value that is no array.
+        dtype: numpy type; `None` for a type that numpy lacks.
+        read: Function that returns the array.
+        problem: Reason why the array cannot be read, or `None`.
+    """
+
+    __slots__ = ("shape", "dtype", "_read", "problem")
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] | None = None,
+        dtype: np.dtype | None = None,
+        read: Callable[[], np.ndarray] | None = None,
+        problem: str | None = None,
+    ) -> None:
+        self.shape, self.dtype, self._read = shape, dtype, read
+        self.problem = problem or (None if read else "no array")
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> Entry:
+        return cls(tuple(array.shape), array.dtype, lambda: array)
+
+    @property
+    def nbytes(self) -> int:
+        if self.shape is None or self.dtype is None:
+            return 0
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it is an array of numbers of floating point."""
+        if self.problem or self.dtype is None:
+            return False
+        return self.dtype.kind == "f" or self.dtype in (BFLOAT16, np.dtype("V2"))
+
+    def read(self) -> np.ndarray:
+        """Return the array; bfloat16, which numpy lacks, as float32."""
+        if self._read is None:
+            raise ValueError(f"it is {self.problem}")
+        array = self._read()
+        if array.dtype == np.dtype("V2"):  # bfloat16, as numpy and HDF5 store it
+            array = array.view(BFLOAT16)
+        return array.astype(np.float32) if array.dtype == BFLOAT16 else array
+
+
+class Checkpoint(Mapping[str, "np.ndarray | None"]):
+    """The names and arrays of a file or a mapping. Each array is read on request.
+
+    Values that are no arrays (a number of epochs, training options) are `None`.
+
+    Attributes:
+        entries: Names to `Entry`, with shapes, before anything is read.
+        origin: Origin of the entries: a path, or "a mapping".
+    """
+
+    def __init__(self, entries: Mapping[str, Entry], origin: str) -> None:
+        self.entries, self.origin = dict(entries), origin
+
+    def __getitem__(self, name: str) -> np.ndarray | None:
+        entry = self.entries[name]
+        return None if entry.problem == "no array" else entry.read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def flat_entries(
+    owner: str,
+    mapping: Mapping[str, object],
+    flat: dict[str, Entry] | None = None,
+    prefix: str = "",
+    depth: int = 0,
+) -> dict[str, Entry]:
+    """Return the arrays of a nested mapping as entries; the levels are joined by "/"."""
+    flat = {} if flat is None else flat
+    if depth > _DEPTH:
+        raise ValueError(f"{owner}: mappings are nested more than {_DEPTH} deep, at {prefix[:40]}")
+    for name, value in mapping.items():
+        full = f"{prefix}{name}"
+        if isinstance(value, collections.abc.Mapping):
+            flat_entries(owner, value, flat, f"{full}/", depth + 1)
+        else:
+            flat[full] = _entry(value)
+        # A mapping under two names doubles at every level: the count has an end, not the depth.
+        if len(flat) > MOST_ENTRIES:
+            raise ValueError(f"{owner}: mappings hold more than {MOST_ENTRIES} entries")
+    return flat
+
+
+def _entry(value: object) -> Entry:
+    """Return a value as an entry; reading it raises the reason if it is no plain array."""
+    if isinstance(value, Entry):
+        return value
+    if isinstance(value, keras.Variable):
+        dtype = BFLOAT16 if value.dtype == "bfloat16" else np.dtype(value.dtype)
+        return Entry(tuple(value.shape), dtype, lambda: keras.ops.convert_to_numpy(value))
+    if hasattr(value, "detach"):
+        return _torch_entry(cast("torch.Tensor", value))
+    if not hasattr(value, "shape"):
+        return Entry()
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # arrays of other libraries raise errors of any type
+        return Entry(problem=f"an array that numpy cannot hold ({error})")
+    if array.dtype.hasobject:
+        return Entry(problem="an array of Python objects, which are refused")
+    return Entry.of(array)
+
+
+def _torch_entry(tensor: torch.Tensor) -> Entry:
+    try:
+        shape = tuple(int(size) for size in tensor.shape)
+        kind = str(tensor.dtype).removeprefix("torch.")
+        if tensor.is_quantized or str(tensor.layout) != "torch.strided" or tensor.is_nested:
+            return Entry(shape, problem="a sparse, nested or quantized tensor, which are refused")
+        if tensor.is_meta:
+            return Entry(shape, problem="a tensor on the meta device, which holds no values")
+        size = tensor.numel() * tensor.element_size()
+        if size > tensor.untyped_storage().nbytes():
+            return Entry(problem=f"a tensor that claims shape {shape}, more than it stores")
+    except Exception as error:  # tensors of rare kinds lack attributes of plain ones
+        return Entry(problem=f"a tensor of a kind that is refused ({error})")
+    if kind not in _TORCH:
+        return Entry(shape, problem=f"a tensor of {kind}, which numpy lacks")
+    dtype = BFLOAT16 if kind == "bfloat16" else np.dtype(kind)
+
+    def read() -> np.ndarray:
+        plain = tensor.detach().cpu()
+        return (plain.float() if kind == "bfloat16" else plain).numpy()
+
+    return Entry(shape, dtype, read)
+
+
+_TORCH = (
+    "bfloat16",
+    "bool",
+    *(f"float{bits}" for bits in (16, 32, 64)),
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+)
+
+
+def check_total(owner: str, path: Path, total: int, ratio: int = _RATIO) -> None:
+    """Raise `ValueError` if the arrays of a file are much larger than the file."""
+    limit = max(_FLOOR, ratio * path.stat().st_size)
+    if total > limit:
+        raise ValueError(
+            f"{owner}: {path} is refused as a bomb: it would unpack to {total} bytes, and {limit} "
+            "is the most for its size"
+        )

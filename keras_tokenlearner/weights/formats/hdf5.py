@@ -1,0 +1,123 @@
+"""The `.h5` files of Keras."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_tokenlearner.weights.formats.entries import (
+    MOST_ENTRIES,
+    Entry,
+    check_total,
+)
+
+if TYPE_CHECKING:
+    import h5py
+
+
+def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
+    import h5py  # a dependency of Keras, which writes these files with it
+
+    entries: dict[str, Entry] = {}
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            entries[name] = _h5_entry(owner, path, name, item)
+        if len(entries) > MOST_ENTRIES:
+            raise ValueError(f"it holds more than {MOST_ENTRIES} arrays")
+
+    try:
+        file = h5py.File(path, "r", locking=False)
+        file.visititems(visit)
+    except Exception as error:  # the library raises errors of any type on a damaged file
+        raise ValueError(f"{owner}: {path} is damaged or no HDF5 file: {error}") from error
+    check_total(owner, path, sum(entry.nbytes for entry in entries.values()))
+    return entries
+
+
+def _h5_entry(owner: str, path: Path, name: str, item: h5py.Dataset) -> Entry:
+    try:
+        dtype = item.dtype
+    except Exception as error:  # a type that numpy lacks, such as HDF5's time
+        return Entry(problem=f"of a type that numpy lacks ({error})")
+    if item.shape is None:
+        return Entry(problem="an empty dataset")
+    if item.external is not None or item.is_virtual or dtype.hasobject:
+        raise ValueError(f"{name} is no plain array")
+    read = _h5_reader(name, item)
+
+    def guarded() -> np.ndarray:
+        try:
+            return read()
+        except Exception as error:
+            raise ValueError(f"{owner}: {name} of {path} is damaged: {error}") from error
+
+    return Entry(tuple(item.shape), dtype, guarded)
+
+
+def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
+    """Return a reader of a dataset, after a check that it is stored completely."""
+    size = item.size * item.dtype.itemsize
+    filters = _h5_filters(name, item) if item.chunks else []
+    if not filters:
+        if item.id.get_storage_size() < size:
+            raise ValueError(
+                f"{name} claims more than it stores: shape {item.shape} in "
+                f"{item.id.get_storage_size()} bytes"
+            )
+        return lambda: item[()]
+    chunk_size = math.prod(item.chunks) * item.dtype.itemsize
+    wanted = math.prod(-(-n // c) for n, c in zip(item.shape, item.chunks, strict=True))
+    stored = item.id.get_num_chunks()
+    if wanted != stored or wanted > 1_000_000 or chunk_size > max(8 << 20, 4 * size):
+        raise ValueError(f"{name} claims more than it stores: {wanted} chunks, {stored} stored")
+
+    def read() -> np.ndarray:
+        # HDF5's own gzip filter never ends on some damaged chunks: they are unpacked here.
+        array = np.empty(item.shape, item.dtype)
+        for index in range(stored):
+            offset = item.id.get_chunk_info(index).chunk_offset
+            mask, content = item.id.read_direct_chunk(offset)
+            if mask:
+                raise ValueError("a chunk skips its filters")
+            chunk = np.frombuffer(_unfiltered(content, filters, item.dtype, chunk_size), item.dtype)
+            region = tuple(
+                slice(start, min(start + c, n))
+                for start, c, n in zip(offset, item.chunks, item.shape, strict=True)
+            )
+            inner = tuple(slice(0, part.stop - part.start) for part in region)
+            array[region] = chunk.reshape(item.chunks)[inner]
+        return array
+
+    return read
+
+
+_DEFLATE, _SHUFFLE = 1, 2  # HDF5's numbers of its filters
+
+
+def _h5_filters(name: str, item: h5py.Dataset) -> list[int]:
+    settings = item.id.get_create_plist()
+    filters = [settings.get_filter(index)[0] for index in range(settings.get_nfilters())]
+    if set(filters) - {_DEFLATE, _SHUFFLE} or len(filters) > 2:
+        raise ValueError(f"{name} is compressed by filters other than gzip: {filters[:8]}")
+    return filters
+
+
+def _unfiltered(content: bytes, filters: list[int], dtype: np.dtype, size: int) -> bytes:
+    for kind in reversed(filters):
+        if kind == _DEFLATE:
+            stream = zlib.decompressobj()
+            content = stream.decompress(content, size)
+            if len(content) != size or not (stream.eof or stream.decompress(b"", 1) == b""):
+                raise ValueError("a chunk is not of the size that it claims")
+        else:
+            shuffled = np.frombuffer(content, np.uint8).reshape(dtype.itemsize, -1)
+            content = np.ascontiguousarray(shuffled.T).tobytes()
+    if len(content) != size:
+        raise ValueError("a chunk is not of the size that it claims")
+    return content

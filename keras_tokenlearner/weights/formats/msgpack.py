@@ -1,0 +1,79 @@
+"""The `.msgpack` and `checkpoint` files of Flax."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from keras_tokenlearner._extras import require
+from keras_tokenlearner.weights.formats.entries import (
+    BFLOAT16,
+    MOST_ENTRIES,
+    Entry,
+    flat_entries,
+)
+
+# Flax stores arrays as extension types: (shape, name of the type, bytes).
+_FLAX_ARRAY, _FLAX_SCALAR = 1, 3
+_FLAX_CHUNKED = "__msgpack_chunked_array__"
+
+
+def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
+    msgpack = require("msgpack", "weights")
+    size = path.stat().st_size
+    count = 0
+
+    def counted(value: object) -> object:
+        # Each of a file's bytes may be an empty dictionary of 64: their number is limited.
+        nonlocal count
+        count += 1
+        if count > MOST_ENTRIES:
+            raise ValueError(f"it holds more than {MOST_ENTRIES} dictionaries and lists")
+        return value
+
+    def unpack(content: bytes) -> object:
+        return msgpack.unpackb(
+            content,
+            raw=False,
+            strict_map_key=False,
+            ext_hook=extension,
+            object_hook=counted,
+            list_hook=counted,
+            max_map_len=MOST_ENTRIES,
+            max_array_len=MOST_ENTRIES,
+            max_str_len=1 << 16,
+            max_bin_len=size,
+            max_ext_len=size,
+        )
+
+    def extension(code: int, content: bytes) -> object:
+        if code not in (_FLAX_ARRAY, _FLAX_SCALAR):
+            return None  # a complex number, or a type that Flax does not write
+        shape, kind, data = cast("tuple[tuple[int, ...], object, bytes]", unpack(content))
+        dtype = BFLOAT16 if kind == "bfloat16" else np.dtype(str(kind))
+        if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
+            raise ValueError(f"it has an array of shape {shape} of {dtype} in {len(data)} bytes")
+        return np.frombuffer(data, dtype).reshape(shape)
+
+    try:
+        tree = unpack(path.read_bytes())
+        if not isinstance(tree, dict):
+            raise ValueError(f"it holds a {type(tree).__name__}, not a tree")
+        return flat_entries(owner, cast("Mapping[str, object]", _joined(tree)))
+    except Exception as error:  # a damaged file raises errors of any type
+        raise ValueError(f"{owner}: {path} is damaged or no Flax checkpoint: {error}") from error
+
+
+def _joined(tree: dict) -> object:
+    """Return a tree with large arrays joined from their stored pieces."""
+    if _FLAX_CHUNKED in tree:
+        shape = [tree["shape"][str(axis)] for axis in range(len(tree["shape"]))]
+        pieces = [tree["chunks"][str(number)] for number in range(len(tree["chunks"]))]
+        return np.concatenate([piece.ravel() for piece in pieces]).reshape(shape)
+    return {
+        name: _joined(value) if isinstance(value, dict) else value for name, value in tree.items()
+    }

@@ -1,0 +1,97 @@
+"""The `.npz` files of numpy, and the zip archives that they are."""
+
+from __future__ import annotations
+
+import functools
+import math
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, TypeVar
+
+import numpy as np
+from numpy.lib import format as npy
+
+from keras_tokenlearner.weights.formats.entries import Entry, PathLike, check_total
+
+_T = TypeVar("_T")
+
+
+def read_npz(path: PathLike, owner: str = "read_npz") -> dict[str, np.ndarray]:
+    """Return all arrays of a `.npz` file by name, or raise `ValueError`.
+
+    Sizes are checked against the directory of the archive before memory is taken. Arrays of Python
+    objects are pickles, and raise an error.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{owner}: there is no such file. Received: {str(path)!r}")
+    return {name: entry.read() for name, entry in npz_entries(owner, path).items()}
+
+
+def open_zip(owner: str, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
+    try:
+        archive = zipfile.ZipFile(path)
+        members = archive.infolist()
+    except Exception as error:  # zipfile raises errors of any type on a damaged directory
+        raise ValueError(f"{owner}: {path} is damaged or no npz file: {error}") from error
+    if len({member.filename for member in members}) != len(members):
+        raise ValueError(f"{owner}: {path} is refused: it holds two entries of one name")
+    return archive, members
+
+
+def npz_entries(owner: str, path: Path) -> dict[str, Entry]:
+    archive, members = open_zip(owner, path)
+    check_total(owner, path, sum(member.file_size for member in members))
+    entries = {}
+    for member in members:
+        entry = _guarded(owner, path, functools.partial(_npz_entry, archive, member))
+        read = functools.partial(_guarded, owner, path, entry.read)
+        entries[member.filename.removesuffix(".npy")] = Entry(entry.shape, entry.dtype, read)
+    return entries
+
+
+def _guarded(owner: str, path: Path, call: Callable[[], _T]) -> _T:
+    try:
+        return call()
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+        raise ValueError(f"{owner}: {path} is damaged or no npz file: {error}") from error
+    except Exception as error:  # numpy raises errors of any type on a damaged header
+        raise ValueError(f"{owner}: {path} is refused: {error}") from error
+
+
+def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
+    if not member.filename.endswith(".npy"):
+        raise ValueError(f"{member.filename} is no array")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{member.filename} is compressed in a way that numpy does not use")
+    with archive.open(member) as stream:
+        shape, is_fortran, dtype = _npy_header(member.filename, stream)
+        start = stream.tell()
+    if dtype.hasobject:
+        raise ValueError(f"{member.filename} is an array of Python objects")
+    # Python integers: sizes of a hostile header do not overflow.
+    if dtype.itemsize * math.prod(shape) != member.file_size - start:
+        raise ValueError(
+            f"{member.filename} claims shape {shape} of {dtype}, which differs from its stored size"
+        )
+
+    def read() -> np.ndarray:
+        with archive.open(member) as stream:
+            content = stream.read(member.file_size)
+            if stream.read(1):
+                raise ValueError(f"{member.filename} is longer than it claims")
+        array = np.frombuffer(content, dtype, offset=start)
+        return array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
+
+    return Entry(shape, dtype, read)
+
+
+def _npy_header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = npy.read_magic(stream)
+    if version == (1, 0):
+        return npy.read_array_header_1_0(stream)
+    if version == (2, 0):
+        return npy.read_array_header_2_0(stream)
+    raise ValueError(f"{name} has the unknown format version {version}")

@@ -1,0 +1,89 @@
+"""The `.pt`, `.pth` and `.bin` files of PyTorch: zip archives with a pickle of tensors."""
+
+from __future__ import annotations
+
+import collections.abc
+import struct
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import IO, cast
+
+from keras_tokenlearner._extras import require
+from keras_tokenlearner.weights.formats.entries import Entry, check_total, flat_entries
+from keras_tokenlearner.weights.formats.npz import open_zip
+
+
+def is_torch(owner: str, path: Path) -> bool:
+    if path.suffix == ".npz":
+        return False
+    if path.suffix in (".pt", ".pth", ".bin"):
+        return True
+    archive, members = open_zip(owner, path)
+    archive.close()
+    return any(member.filename.endswith("data.pkl") for member in members)
+
+
+def torch_entries(owner: str, path: Path) -> dict[str, Entry]:
+    import_torch = require("torch", "torch")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        clean = Path(folder) / "clean.pt"
+        _copy_torch_zip(owner, path, clean)
+        try:
+            # Memory-mapped, a storage cannot reach beyond the file, whatever size it claims.
+            content = import_torch.load(clean, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # a damaged or hostile pickle raises errors of any type
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"{owner}: {path} is damaged or holds more than tensors, and is not unpickled: "
+                f"{reason}"
+            ) from error
+    if not isinstance(content, collections.abc.Mapping):
+        raise ValueError(
+            f"{owner}: {path} holds a {type(content).__name__}, not a state dict of names to "
+            "tensors"
+        )
+    entries = flat_entries(owner, content)
+    # One tensor may have several names, but not so many that they fill the memory.
+    check_total(owner, path, sum(entry.nbytes for entry in entries.values()), ratio=2)
+    return entries
+
+
+def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
+    """Copy the members of a PyTorch file to a new one, with their checksums compared.
+
+    A zip may have two directories: Python reads one and PyTorch the other. PyTorch compares no
+    checksums. It reads the copy, which has one directory and checked bytes.
+    """
+    archive, members = open_zip(owner, path)
+    with archive, zipfile.ZipFile(to, "w", zipfile.ZIP_STORED) as copy:
+        if any("/code/" in member.filename for member in members):
+            raise ValueError(
+                f"{owner}: {path} is refused: it is a TorchScript archive, which holds code; save "
+                "its state_dict() with torch.save"
+            )
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError(f"{owner}: {path} is refused: PyTorch writes no compressed entries")
+        total = sum(member.file_size for member in members)
+        if total > path.stat().st_size:
+            raise ValueError(
+                f"{owner}: {path} is refused as a zip bomb: it would unpack to {total} bytes"
+            )
+        for member in members:
+            info = zipfile.ZipInfo(member.filename)
+            # Storages start at multiples of 64 bytes, as PyTorch writes them.
+            used = cast("IO[bytes]", copy.fp).tell() + 30 + len(info.filename.encode()) + 4
+            info.extra = b"FB" + struct.pack("<H", -used % 64) + b"Z" * (-used % 64)
+            info.file_size = member.file_size
+            try:
+                with archive.open(member) as source, copy.open(info, "w") as target:
+                    left = member.file_size
+                    while content := source.read(1 << 20):
+                        left -= len(content)
+                        if left < 0:
+                            raise ValueError("an entry is longer than it claims")
+                        target.write(content)
+                    if left:
+                        raise ValueError("an entry is shorter than it claims")
+            except Exception as error:  # damaged members raise much
+                raise ValueError(f"{owner}: {path} is damaged: {error}") from error

@@ -1,0 +1,130 @@
+"""Any checkpoint: a file of any format, a file in parts, a mapping or a model."""
+
+from __future__ import annotations
+
+import collections.abc
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+import keras
+
+from keras_tokenlearner._checks import listed
+from keras_tokenlearner.weights.formats.entries import (
+    MOST_ENTRIES,
+    Checkpoint,
+    Entry,
+    PathLike,
+    flat_entries,
+)
+from keras_tokenlearner.weights.formats.hdf5 import h5_entries
+from keras_tokenlearner.weights.formats.msgpack import msgpack_entries
+from keras_tokenlearner.weights.formats.npz import npz_entries
+from keras_tokenlearner.weights.formats.pytorch import is_torch, torch_entries
+from keras_tokenlearner.weights.formats.safetensors import safetensors_entries
+
+if TYPE_CHECKING:
+    import torch
+
+_MOST_JSON = 64 << 20
+_KINDS = "a .npz, .safetensors, .h5, PyTorch or Flax (.msgpack) file, or the .index.json of parts"
+
+CheckpointLike = Union[PathLike, Checkpoint, Mapping[str, object], keras.Model, "torch.nn.Module"]
+
+
+def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") -> Checkpoint:
+    """Return the entries of a checkpoint with names and shapes. Arrays are read later, one by one.
+
+    Args:
+        checkpoint: One of these. A `.npz`, `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`)
+            or Flax (`.msgpack`, `checkpoint`) file: its content decides the format, not its name.
+            The `.index.json` of a file in several parts. A mapping of names to arrays, nested or
+            flat; the levels are joined by "/". A model of PyTorch or Keras.
+        owner: String, the function that the user called, for error messages.
+
+    Returns:
+        A `Checkpoint`.
+
+    Raises:
+        ValueError: If the file is missing, damaged or of another kind. If it holds anything but
+            plain arrays, or claims much more than its size on disk allows.
+
+    Example:
+
+    >>> np.savez("mine.npz", kernel=np.ones((2, 3)))
+    >>> read_checkpoint("mine.npz").entries["kernel"].shape
+    (2, 3)
+    """
+    if isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    if isinstance(checkpoint, collections.abc.Mapping):
+        return Checkpoint(flat_entries(owner, checkpoint), "a mapping")
+    if isinstance(checkpoint, keras.Layer):  # before modules, which it is too on PyTorch
+        weights = {weight.path: weight for weight in checkpoint.weights}
+        return Checkpoint(flat_entries(owner, weights), f"the model {checkpoint.name!r}")
+    if hasattr(checkpoint, "state_dict"):
+        return Checkpoint(flat_entries(owner, checkpoint.state_dict()), "a PyTorch module")
+    if not isinstance(checkpoint, (str, os.PathLike)):
+        raise ValueError(
+            f"{owner}: a checkpoint must be {_KINDS}, a mapping or a model. "
+            f"Received: {type(checkpoint).__name__}"
+        )
+    path = Path(checkpoint)
+    if not path.is_file():
+        raise ValueError(f"{owner}: there is no such file. Received: {str(path)!r}")
+    entries = _reader(owner, path)(owner, path)
+    if len(entries) > MOST_ENTRIES:
+        raise ValueError(f"{owner}: {path} is refused: it holds {len(entries)} entries")
+    return Checkpoint(entries, str(path))
+
+
+def _reader(owner: str, path: Path) -> Callable[[str, Path], dict[str, Entry]]:
+    """Return the function that reads a file, by its first bytes."""
+    with path.open("rb") as stream:
+        start = stream.read(10)
+    if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        return torch_entries if is_torch(owner, path) else npz_entries
+    if start[:8] == b"\x89HDF\r\n\x1a\n":
+        return h5_entries
+    if path.suffix == ".json":
+        return _read_parts
+    if path.suffix == ".safetensors" or (len(start) > 8 and start[8:9] == b"{" and start[7] == 0):
+        return safetensors_entries
+    if path.suffix == ".msgpack" or path.name.startswith("checkpoint"):
+        return msgpack_entries
+    if path.suffix in (".pt", ".pth", ".bin"):
+        raise ValueError(
+            f"{owner}: {path} is damaged, or a bare pickle as PyTorch wrote them before 1.6; save "
+            "it again with torch.save"
+        )
+    if path.suffix in (".npz", ".h5"):
+        kind = {".npz": "npz", ".h5": "HDF5"}[path.suffix]
+        raise ValueError(f"{owner}: {path} is damaged or no {kind} file")
+    raise ValueError(f"{owner}: a checkpoint must be {_KINDS}. Received: {str(path)!r}")
+
+
+def _read_parts(owner: str, path: Path) -> dict[str, Entry]:
+    """Read the files next to an index, which lists the file of each entry."""
+    try:
+        if path.stat().st_size > _MOST_JSON:
+            raise ValueError(f"it is larger than {_MOST_JSON} bytes")
+        files = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        parts: dict[str, set[str]] = {str(file): set() for file in files.values()}
+        for name, file in files.items():
+            parts[str(file)].add(name)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{owner}: {path} is damaged or no index of parts: {error!r}") from error
+    entries: dict[str, Entry] = {}
+    for file, names in sorted(parts.items()):
+        if Path(file).name != file or file in ("", "..") or file.endswith(".json"):
+            raise ValueError(f"{owner}: {path} is refused: {file!r} is no file next to it")
+        part = read_checkpoint(path.with_name(file), owner).entries
+        if set(part) != names:
+            wrong = listed(sorted(names.symmetric_difference(part)))
+            raise ValueError(
+                f"{owner}: {path} and {file} do not belong together: only one of them has {wrong}"
+            )
+        entries |= part
+    return entries

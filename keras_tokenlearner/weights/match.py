@@ -1,0 +1,259 @@
+"""Comparison of a checkpoint with a model: settings, names, shapes and the head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import NamedTuple, cast
+
+import keras
+import numpy as np
+
+from keras_tokenlearner._checks import listed
+from keras_tokenlearner.models import VisionTransformerConfig, names
+from keras_tokenlearner.models.preprocessing import Preprocessing
+from keras_tokenlearner.models.structure import Structure
+from keras_tokenlearner.weights.sources.source import (
+    BOTH,
+    ZEROS,
+    Arrays,
+    Entries,
+    Fields,
+    Named,
+    Source,
+)
+
+# Layers between the last norm and the head: without the head they are not needed.
+_BEFORE_HEAD = ("pre_logits/", "pooling/", "fc_norm/", "projection/")
+SETTINGS = ("activation", "layer_norm_epsilon")
+# Fields that change the outputs and that neither names nor shapes of weights show.
+_UNSEEN = (
+    "final_norm",
+    "final_norm_epsilon",
+    "norm",
+    "pool_prefix",
+    "rotary",
+    "rotary_theta",
+    "rotary_layout",
+    "rotary_order",
+    "rotary_offset",
+    "rotary_grid",
+)
+_TOLD = ("final_norm", "norm")  # by the names of the entries of every source
+_DEFAULT = {one.name: one.default for one in fields(VisionTransformerConfig)}
+
+
+def differences_of(
+    structure: Structure,
+    stated: Fields,
+    preprocessing: Preprocessing | None,
+    is_complete: bool,
+    has_head: bool,
+) -> list[str]:
+    """Return the settings that differ between a model and a checkpoint, in words.
+
+    Args:
+        structure: `Structure` of the model.
+        stated: Fields of `VisionTransformerConfig` that the checkpoint decides.
+        preprocessing: `Preprocessing` of the checkpoint's images, or `None`.
+        is_complete: Whether a config.json states every field.
+        has_head: Whether the checkpoint's head is loaded.
+    """
+    wanted: dict[str, str | float | None] = {
+        name: cast("str | float | None", value)
+        for name, value in stated.items()
+        if name in (*SETTINGS, "head_reads", "token_pooling") and value is not None
+    }
+    if has_head:
+        wanted.setdefault("head_reads", None)
+    else:
+        wanted.pop("head_reads", None)
+    differences = structure.disagreements(wanted)
+    for name in _UNSEEN:
+        have, must = getattr(structure.config, name), stated.get(name, _DEFAULT[name])
+        # Settings that no array shows are compared where the checkpoint states them.
+        if have != must and (name in stated or is_complete or name in _TOLD):
+            differences.append(f"{name} is {have!r} and must be {must!r}")
+    ours = getattr(structure.model, "preprocessing", None) or Preprocessing()
+    if preprocessing is not None and not _same_pixels(ours, preprocessing):
+        theirs = preprocessing
+        differences.append(
+            f"preprocessing has mean {ours.mean} and std {ours.std}, and must have "
+            f"{theirs.mean} and {theirs.std}"
+        )
+    return differences
+
+
+def take_projection(arrays: Arrays, structure: Structure) -> None:
+    """Load a projection as the head, without a bias, if the model has its number of classes."""
+    kernel = structure.variables.get("head/kernel")
+    if "head/kernel" in arrays or "projection/kernel" not in arrays or kernel is None:
+        return
+    if tuple(kernel.shape) == arrays["projection/kernel"].array.shape:
+        for leaf in ("kernel", "bias"):
+            arrays[f"head/{leaf}"] = arrays.pop(f"projection/{leaf}")
+
+
+def name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) -> None:
+    """Give the file's TokenLearners and TokenFusers, numbered from 0, the names of the model's."""
+    renamed: Arrays = {}
+    for kind in ("token_learner", "token_fuser"):
+        ours = structure.numbered(kind)
+        theirs = {path.partition("/")[0] for path in arrays if path.startswith(f"{kind}_")}
+        if theirs and ours and len(theirs) != len(ours) and not partial:
+            raise ValueError(
+                f"{owner}: the file has {len(theirs)} layers {kind} and the model has "
+                f"{len(ours)}, so the model is unchanged; build it with as many (`at` and "
+                "`num_layers` decide), or pass partial=True"
+            )
+        for index, name in enumerate(ours):
+            start = f"{kind}_{index}/"
+            for path in [path for path in arrays if path.startswith(start)]:
+                renamed[f"{name}/{path.removeprefix(start)}"] = arrays.pop(path)
+    arrays |= renamed
+
+
+def split_heads(arrays: Arrays, structure: Structure) -> None:
+    """Give the arrays of attentions, which may have heads and channels as one axis, both axes."""
+    for path, (array, origin) in arrays.items():
+        variable = structure.variables.get(path)
+        if variable is None or "attention/" not in path:
+            continue
+        shape = tuple(variable.shape)
+        if len(shape) == array.ndim + 1 and math.prod(shape) == array.size:
+            arrays[path] = Named(array.reshape(shape), origin)
+
+
+def check_head(
+    owner: str, arrays: Arrays, structure: Structure, entries: Entries, recipe: Source
+) -> None:
+    """Raise `ValueError`, with the fix, if the file's head does not fit the model."""
+    kernel = structure.variables.get("head/kernel")
+    if kernel is None or "head/kernel" not in arrays:
+        return
+    starts = recipe.head_only
+    between = [name for name in entries.unused() if starts and name.startswith(starts)]
+    between += [
+        origin
+        for path, (_, origin) in arrays.items()
+        if path.startswith(_BEFORE_HEAD) and path not in structure.variables and origin != ZEROS
+    ]
+    if between:
+        raise ValueError(
+            f"{owner}: the file's head follows layers that this model lacks, "
+            f"{listed(between)}; pass head='drop' or head='reset'"
+        )
+    array, origin = arrays["head/kernel"]
+    if array.shape[-1] != kernel.shape[-1]:
+        raise ValueError(
+            f"{owner}: {kernel.path} of the model has shape {tuple(kernel.shape)}, {origin} of the "
+            f"file gives {array.shape}; build the model with classes={array.shape[-1]}, or pass "
+            "head='drop' or head='reset'"
+        )
+
+
+class Match(NamedTuple):
+    """The rest of a match.
+
+    Attributes:
+        unused: Names of the entries without a place in the model.
+        left: Paths of the variables that the file lacks.
+        added: Names of the layers that a plain ViT lacks and the file does not fill.
+    """
+
+    unused: list[str]
+    left: list[str]
+    added: list[str]
+
+
+def match(
+    owner: str,
+    arrays: Arrays,
+    structure: Structure,
+    entries: Entries,
+    recipe: Source,
+    head: str,
+    partial: bool,
+) -> Match:
+    """Take arrays without a place in the model out of `arrays`, and find missing ones.
+
+    Raises:
+        ValueError: If a shape differs. Also if something is missing or unknown and not `partial`.
+    """
+    variables = structure.variables
+    homeless = {
+        path: arrays[path].origin
+        for path in arrays
+        if path not in variables or (head != "keep" and path.startswith("head/"))
+    }
+    for path in homeless:
+        del arrays[path]
+    _check_shapes(owner, arrays, variables)
+    left = [path for path in variables if path not in arrays]
+    filled = {path.split("/")[0] for path in arrays}
+    unfilled = [layer.name for layer in structure.added if layer.name not in filled]
+    may_be_left = {*unfilled} if "head" in filled else {"head", *unfilled}
+    missing = [path for path in left if path.split("/")[0] not in may_be_left]
+    unused = [name for name in entries.unused() if not name.startswith(recipe.head_only)] if (
+        recipe.head_only
+    ) else entries.unused()  # fmt: skip
+    unknown = [
+        entries.full_name(name)
+        for name in unused
+        if entries.full_name(name) not in entries.outside
+        and not (recipe.ignored and name.startswith(recipe.ignored))
+    ]
+    # A head that is not wanted, and the class token of a model that averages, may go.
+    may_go = ["class_token/", "projection/"]
+    if head != "keep" or "head/kernel" not in variables:
+        may_go += ["head/", *_BEFORE_HEAD]
+    unknown += [
+        origin
+        for path, origin in homeless.items()
+        if origin != ZEROS and not path.startswith(tuple(may_go))
+    ]
+    if (missing or unknown) and not partial:
+        raise ValueError(
+            f"{owner}: model and file are of different architectures, so the model is "
+            f"unchanged. Not in the file: {listed(missing) or 'nothing'}. Without a place in "
+            f"the model: {listed(unknown) or 'nothing'}. Build the model from "
+            "plan_of(...).config, or pass partial=True to load the rest"
+        )
+    all_unused = [entries.full_name(name) for name in entries.unused()]
+    origins = [name for origin in homeless.values() for name in origin.split(BOTH)]
+    all_unused += [name for name in dict.fromkeys(origins) if name != ZEROS]
+    return Match(all_unused, left, unfilled)
+
+
+def reset_head(model: keras.Model) -> None:
+    """Initialise the head again."""
+    layer = model.get_layer(names.HEAD)
+    for variable, initializer in (
+        (layer.kernel, layer.kernel_initializer),
+        (layer.bias, layer.bias_initializer),
+    ):
+        variable.assign(initializer(variable.shape, dtype=variable.dtype))
+
+
+def _same_pixels(one: Preprocessing, other: Preprocessing) -> bool:
+    return all(
+        np.allclose(getattr(one, name), getattr(other, name), rtol=1e-5)
+        if {len(getattr(p, name)) for p in (one, other)} - {1} in ({3}, set(), {1}, {4})
+        else False
+        for name in ("mean", "std")
+    )
+
+
+def _check_shapes(owner: str, arrays: Arrays, variables: Mapping[str, keras.Variable]) -> None:
+    wrong = [
+        f"{path} of the model has shape {tuple(variables[path].shape)}, {origin} of the file gives "
+        f"{array.shape}"
+        for path, (array, origin) in arrays.items()
+        if array.shape != tuple(variables[path].shape)
+    ]
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(
+            f"{owner}: shapes differ, so the model is unchanged: {'; '.join(wrong[:3])}{more}"
+        )

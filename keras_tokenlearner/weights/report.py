@@ -1,0 +1,62 @@
+"""The report of a load: variables that were loaded, resized, adapted, left and reset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keras_tokenlearner._checks import listed
+
+_UNTRAINED = (
+    "These layers start untrained, and the blocks behind them meet tokens that they have not seen: "
+    "fine-tune or distill. The TokenLearner's authors found that plain weights alone do not help."
+)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """The result of `load`. `print` it.
+
+    Attributes:
+        model: Name of the model.
+        source: Name of the source.
+        origin: Where the weights came from: a path, or "a mapping".
+        loaded: Paths of variables to the names of the entries that they came from.
+        resized: Paths of variables to the changes of their shape.
+        adapted: Paths of variables to the changes of their values.
+        left: Paths of the variables that kept their values.
+        reset: Paths of the variables that were initialised again.
+        unused: Names of the entries without a place in the model.
+        added: Names of the layers that a plain ViT lacks and the file did not fill.
+        differences: Settings that differ between model and source, where allowed.
+    """
+
+    model: str
+    source: str
+    origin: str
+    loaded: dict[str, str]
+    resized: dict[str, str]
+    adapted: dict[str, str]
+    left: tuple[str, ...]
+    reset: tuple[str, ...]
+    unused: tuple[str, ...]
+    added: tuple[str, ...]
+    differences: tuple[str, ...]
+
+    def __str__(self) -> str:
+        total = len(self.loaded) + len(self.left) + len(self.reset)
+        lines = [
+            f"{self.source} weights from {self.origin} in the model {self.model!r}: "
+            f"{len(self.loaded)} of {total} variables loaded"
+        ]
+        for title, rows in (("resized", self.resized), ("adapted", self.adapted)):
+            for what in dict.fromkeys(rows.values()):
+                paths = [path for path in rows if rows[path] == what]
+                lines.append(f"  {title:8} {listed(paths)}: {what}")
+        for title in ("left", "reset", "unused"):
+            found = getattr(self, title)
+            if found:
+                lines.append(f"  {title:8} {len(found)}: {listed(found)}")
+        lines += [f"  differs  {what}" for what in self.differences]
+        if self.added:
+            lines.append(f"  note     {listed(self.added)}: {_UNTRAINED}")
+        return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The sources of weights: one file for each family of libraries."""

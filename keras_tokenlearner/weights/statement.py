@@ -1,0 +1,87 @@
+"""Settings of a checkpoint that its arrays do not show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner.models.preprocessing import Preprocessing
+from keras_tokenlearner.models.vision_transformer import VisionTransformer
+from keras_tokenlearner.weights.sources.source import NORMALIZATIONS, Fields
+
+Normalization = str | tuple[Sequence[float], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Settings of a checkpoint that are not in its arrays, from a config.json or arguments.
+
+    Attributes:
+        source: Name of the source, or `None` to recognise it by the names of entries.
+        fields: Fields of `VisionTransformerConfig`.
+        preprocessing: `Preprocessing` of its images, or `None`.
+        class_names: Names of its classes, or `None`.
+        grid: Grid of its positions, or `None`.
+        input_size: `(height, width)` of its images, or `None`.
+        input_shape: Shape of its model's input, or `None` for the grid of its positions.
+        resize: Method to resize its positions, or `None` for the method of the source.
+        pooling: Pooling of its features without a head, or `None`.
+        missing: Names of features that this package lacks.
+        is_config: Whether it is from a config.json, which states everything.
+    """
+
+    source: str | None = None
+    fields: Fields = field(default_factory=dict)
+    preprocessing: Preprocessing | None = None
+    class_names: tuple[str, ...] | None = None
+    grid: tuple[int, ...] | None = None
+    input_size: tuple[int, ...] | None = None
+    input_shape: tuple[int, ...] | None = None
+    resize: str | None = None
+    pooling: str | None = None
+    missing: tuple[str, ...] = ()
+    is_config: bool = False
+
+
+def statement_of_model(model: VisionTransformer) -> Statement:
+    """Return the statement of our model."""
+    sizes = ("hidden_dim", "num_layers")
+    said = {
+        one.name: getattr(model.config, one.name)
+        for one in fields(model.config)
+        if one.name not in sizes
+    }
+    return Statement(
+        source="keras_tokenlearner",
+        fields=said,
+        preprocessing=model.preprocessing,
+        class_names=model.class_names,
+        grid=model.grid,
+        input_shape=model.input_shape[1:],
+        pooling=model.pooling,
+        is_config=True,
+    )
+
+
+def mean_and_std(owner: str, value: Normalization) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and standard deviation of pixels, given or named."""
+    if isinstance(value, str):
+        check_choice(owner, "normalization", value, list(NORMALIZATIONS))
+        value = NORMALIZATIONS[value]
+    pair = [np.asarray(part, np.float64).reshape(-1) for part in value] if len(value) == 2 else []
+    sizes = {part.size for part in pair} - {1}
+    if not pair or len(sizes) > 1 or not all(np.isfinite(part).all() for part in pair):
+        raise ValueError(
+            f"{owner}: `normalization` must be one of {list(NORMALIZATIONS)}, or a pair of finite "
+            f"mean and standard deviation. Received: normalization={value}"
+        )
+    if not np.all(pair[1] > 0):
+        raise ValueError(
+            f"{owner}: `normalization` must have positive standard deviations. "
+            f"Received: normalization={value}"
+        )
+    mean, std = (tuple(float(x) for x in part) for part in pair)
+    return mean, std
