@@ -13,10 +13,10 @@ PIP_FLAGS ?= --quiet --disable-pip-version-check
 # Quiet logs; and one thread a process in the tests, of which there is one for each core: torch with
 # spinning threads on busy cores is many times slower.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-test test-slow test-peers test-without-tensorflow: export OMP_NUM_THREADS ?= 1
+test test-slow test-peers test-xla test-without-tensorflow: export OMP_NUM_THREADS ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: quickstart test test-slow test-peers test-without-tensorflow lint notebooks docs links dist clean help \
+.PHONY: quickstart test test-slow test-peers test-xla test-without-tensorflow lint notebooks docs links dist clean help \
   check-python
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make test                     the tests, on each of: $(BACKENDS)"
 	@echo "make test-slow                thorough proofs: processes that share a training, runs that are killed"
 	@echo "make test-peers               comparisons with timm, transformers and others, today on: $(PEERS_BACKEND)"
+	@echo "make test-xla                 the conformance suite on jax, compiled as for users"
 	@echo "make test-without-tensorflow  models build and train on jax and torch alone"
 	@echo "make lint                     ruff, mypy and the word list of tests/prose.py"
 	@echo "make notebooks                run the notebooks anew; NOTEBOOKS=tokens for one of them"
@@ -88,6 +89,11 @@ test-slow: .venv/test/ready
 test-peers: .venv/peers/ready
 	@echo "== tests against other libraries, on $(PEERS_BACKEND)"
 	@KERAS_BACKEND=$(PEERS_BACKEND) .venv/peers/bin/python -m pytest -m peers $(PYTEST_FLAGS)
+
+# tests/conftest.py lowers XLA's optimization in all other tests.
+test-xla: .venv/test/ready
+	@echo "== conformance on jax with XLA's default optimization"
+	@KERAS_BACKEND=jax XLA_FLAGS= .venv/test/bin/python -m pytest $(PYTEST_FLAGS) tests/test_conformance.py
 
 test-without-tensorflow: .venv/no-tensorflow/ready
 	@set -e; for backend in jax torch; do echo "== without TensorFlow, on $$backend"; \
