@@ -115,9 +115,9 @@ class MLP(CompositeLayer):
 
     def call(self, inputs: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
         if self.gated:
-            x = self.activation(linear(self.gate, inputs)) * linear(self.hidden, inputs)
+            x = linear(self.gate, inputs, self.activation) * linear(self.hidden, inputs)
         else:
-            x = self.activation(linear(self.hidden, inputs))
+            x = linear(self.hidden, inputs, self.activation)
         if self.dropout_rate:
             x = self.hidden_dropout(x, training=training)
         if self.inner_norm is not None:

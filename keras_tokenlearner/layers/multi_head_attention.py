@@ -5,7 +5,7 @@ import keras
 from keras import layers, ops
 
 from keras_tokenlearner._checks import check_bool, check_choice, check_positive
-from keras_tokenlearner.layers.linear import linear
+from keras_tokenlearner.layers.linear import linear, linear_each
 from keras_tokenlearner.layers.norms import NORMS, norm_layer
 from keras_tokenlearner.layers.rotary import LAYOUTS, rotate
 
@@ -162,7 +162,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
             return super().call(query, value, key, *masks, *options)
         inputs = query, value if key is None else key, value
         projections = self.query_dense, self.key_dense, self.value_dense
-        query, key, value = map(linear, projections, inputs)
+        query, key, value = linear_each(projections, inputs)
         if self.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None and self.rotary is not None:

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from keras_tokenlearner.layers.linear import linear
+from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.linear import linear, linear_each
 from tests.conformance import array
 
 ON_TORCH = keras.backend.backend() == "torch"
+torch_alone = pytest.mark.skipif(not ON_TORCH, reason="only on torch: its own products")
 
 
 def made(kind, dtype="float32"):
@@ -71,3 +73,95 @@ def test_linear_with_lora_adds_the_update(products):
     found, wanted = (ops.convert_to_numpy(y) for y in (linear(layer, x), layer(x)))
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert np.abs(found - before).max() > 0.1 and len(products) == 2 * ON_TORCH
+
+
+def without_gradients(function):
+    """Return the result of a function as float32, where PyTorch keeps no gradients."""
+    import torch
+
+    with torch.no_grad():
+        return ops.convert_to_numpy(ops.cast(function(), "float32"))
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Return the list of the activations that oneDNN computes with a product."""
+    import torch
+
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("only on Linux: this PyTorch has no oneDNN")
+    found, operator = [], torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(
+        torch.ops.mkldnn, "_linear_pointwise", lambda *a: found.append(a[3:]) or operator(*a)
+    )
+    return found
+
+
+@torch_alone
+@pytest.mark.parametrize("kind", ["dense", "to heads", "from heads"])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("name", [None, "gelu", "gelu_tanh", "quick_gelu"])
+def test_linear_without_gradients_computes_one_step(kind, dtype, name, steps):
+    layer, x = made(kind, dtype)
+    activation = None if name is None else activations.get(name)
+    found = without_gradients(lambda: linear(layer, x, activation))
+    wanted = without_gradients(lambda: activations.get(activation)(layer(x)))
+    np.testing.assert_allclose(found, wanted, atol=2e-6 if dtype == "float32" else 0.05)
+    form = {"gelu": ("gelu", [], "none"), "gelu_tanh": ("gelu", [], "tanh")}
+    assert steps == ([] if name == "quick_gelu" else [form.get(name, ("none", [], ""))])
+
+
+@torch_alone
+@pytest.mark.parametrize("case", ["gradient", "compiled", "autocast", "empty"])
+def test_linear_where_one_step_is_no_choice_adds_the_bias(case, steps, products):
+    import torch
+
+    layer, x = made("dense")
+    wanted = ops.convert_to_numpy(layer(x))
+    products.clear()
+    if case == "gradient":
+        linear(layer, x).sum().backward()
+        assert layer.kernel.value.grad is not None
+    elif case == "compiled":
+        program = torch.export.export(_Module(layer), (x,), strict=False)
+        assert "mkldnn" not in str(program.graph)
+        found = program.module()(x).detach().numpy()
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    elif case == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            assert without_gradients(lambda: linear(layer, x)).shape == wanted.shape
+    else:
+        assert without_gradients(lambda: linear(layer, x[:0])).shape == (0, 5, 6)
+    assert not steps and len(products) == 1
+
+
+def _Module(layer):  # noqa: N802
+    import torch
+
+    class Module(torch.nn.Module):
+        def forward(self, x):
+            with torch.no_grad():
+                return linear(layer, x)
+
+    return Module()
+
+
+@torch_alone
+@pytest.mark.parametrize(("rows", "calls"), [(1024, 1), (8, 3)])
+def test_linear_each_of_many_rows_computes_one_product(rows, calls, steps):
+    layers_of = [made("to heads", "mixed_bfloat16")[0] for _ in range(3)]
+    for seed, layer in enumerate(layers_of):
+        layer.kernel.assign(array(layer.kernel.shape, seed=seed))
+    x = ops.convert_to_tensor(array((2, rows // 2, 8), seed=0), "bfloat16")
+    found = without_gradients(lambda: ops.stack(linear_each(layers_of, [x] * 3)))
+    wanted = without_gradients(lambda: ops.stack([layer(x) for layer in layers_of]))
+    assert len(steps) == calls
+    np.testing.assert_allclose(found, wanted, rtol=0.01, atol=0.05)
+
+
+def test_linear_each_of_other_inputs_computes_each_product():
+    layers_of = [made("dense")[0] for _ in range(2)]
+    inputs = [made("dense")[1], made("dense")[1] + 1]
+    found = linear_each(layers_of, inputs)
+    for y, layer, x in zip(found, layers_of, inputs, strict=True):
+        np.testing.assert_allclose(*map(ops.convert_to_numpy, (y, layer(x))), atol=1e-6)
