@@ -28,7 +28,7 @@ from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.evaluation.scores import top_k_accuracy
-from keras_tokenlearner.models.head import before_head
+from keras_tokenlearner.models.features import before_head
 from keras_tokenlearner.training.remember import keep, remember
 
 KEYS = (

@@ -12,7 +12,7 @@ from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.data import ArrayImages, Batches, load_named
 from keras_tokenlearner.evaluation import linear_probe
 from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig
-from keras_tokenlearner.models.head import before_head
+from keras_tokenlearner.models.features import before_head
 from keras_tokenlearner.training.optimizers import adamw
 from keras_tokenlearner.training.remember import keep, remember
 from keras_tokenlearner.weights import plan_of

@@ -22,7 +22,7 @@ from keras_tokenlearner.evaluation.scores import (
     real_accuracy,
     top_k_accuracy,
 )
-from keras_tokenlearner.models.head import before_head
+from keras_tokenlearner.models.features import before_head
 
 Row: TypeAlias = dict[str, str | float | None]
 Predict: TypeAlias = Callable[[keras.Model, Images], np.ndarray]

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_tokenlearner._checks import check_positive
 from keras_tokenlearner.evaluation.few_shot import ridge
+from keras_tokenlearner.models import names
 
 
 def linear_probe(
@@ -62,10 +63,10 @@ def linear_probe(
     features = model.predict(images, batch_size=batch_size, verbose=0)
     kernel, bias = ridge(features, labels, int(labels.max()) + 1, l2)
     scale = _calibration(np.asarray(features, "float64") @ kernel + bias, labels)
-    head = keras.layers.Dense(len(bias), name="head")
+    head = keras.layers.Dense(len(bias), name=names.HEAD)
     logits = head(model.outputs[0])
     head.set_weights([scale * kernel, scale * bias])
-    outputs = keras.layers.Activation("softmax", dtype="float32", name="predictions")(logits)
+    outputs = keras.layers.Activation("softmax", dtype="float32", name=names.PREDICTIONS)(logits)
     return keras.Model(model.inputs[0], outputs, name=name or model.name)
 
 

@@ -14,7 +14,7 @@ from keras_tokenlearner.evaluation.scores import (
     mean_class_accuracy,
     top_k_accuracy,
 )
-from keras_tokenlearner.models.head import before_softmax
+from keras_tokenlearner.models.features import before_softmax
 
 _PLACES = {1: (0.5,), 3: (0.0, 0.5, 1.0)}  # of the crops along the longer side
 _MERGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "max": np.max}

@@ -9,9 +9,9 @@ from keras_tokenlearner._checks import (
 )
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
+from keras_tokenlearner.layers.layer_normalization import norm_layer
 from keras_tokenlearner.layers.mlp import MLP
 from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
-from keras_tokenlearner.layers.norms import norm_layer
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")

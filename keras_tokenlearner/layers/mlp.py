@@ -11,8 +11,8 @@ from keras_tokenlearner._checks import (
 )
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
+from keras_tokenlearner.layers.layer_normalization import NORMS, norm_layer
 from keras_tokenlearner.layers.linear import linear
-from keras_tokenlearner.layers.norms import NORMS, norm_layer
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")

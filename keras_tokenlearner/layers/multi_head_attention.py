@@ -5,8 +5,8 @@ import keras
 from keras import layers, ops
 
 from keras_tokenlearner._checks import check_bool, check_choice, check_positive
+from keras_tokenlearner.layers.layer_normalization import NORMS, norm_layer
 from keras_tokenlearner.layers.linear import linear, linear_each
-from keras_tokenlearner.layers.norms import NORMS, norm_layer
 from keras_tokenlearner.layers.rotary import LAYOUTS, rotate
 
 QKV_BIASES = ("all", "query_value", "none")

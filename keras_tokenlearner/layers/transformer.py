@@ -17,10 +17,10 @@ from keras_tokenlearner._checks import (
 )
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
+from keras_tokenlearner.layers.layer_normalization import NORMS, norm_layer
 from keras_tokenlearner.layers.layer_scale import LayerScale
 from keras_tokenlearner.layers.mlp import MLP
 from keras_tokenlearner.layers.multi_head_attention import QKV_BIASES, MultiHeadAttention
-from keras_tokenlearner.layers.norms import NORMS, norm_layer
 from keras_tokenlearner.layers.rotary import LAYOUTS
 from keras_tokenlearner.layers.vector_attention import VectorAttention
 

@@ -14,8 +14,8 @@ from keras_tokenlearner._checks import (
     check_rate,
 )
 from keras_tokenlearner.layers import activations
+from keras_tokenlearner.layers.layer_normalization import NORMS
 from keras_tokenlearner.layers.multi_head_attention import QKV_BIASES
-from keras_tokenlearner.layers.norms import NORMS
 from keras_tokenlearner.layers.rotary import LAYOUTS, ORDERS
 from keras_tokenlearner.models.config_fields import (
     FUSERS,

@@ -1,3 +1,5 @@
+"""Parts of a model: features of some blocks, and the parts before head and softmax."""
+
 from collections.abc import Sequence
 
 import keras
@@ -61,6 +63,25 @@ def feature_extractor(
     if not outputs:
         raise ValueError(f"{owner}: `blocks` must name a block. Received: blocks={blocks}")
     return keras.Model(model.input, outputs, name=f"{model.name}_features")
+
+
+def has_head(model: keras.Model) -> bool:
+    """Return whether a model has a layer `head`."""
+    return any(layer.name == names.HEAD for layer in model.layers)
+
+
+def before_head(model: keras.Model) -> keras.Model:
+    """Return the part of a model before its head, or the whole model without a head."""
+    if not has_head(model):
+        return model
+    return keras.Model(model.input, model.get_layer(names.HEAD).input)
+
+
+def before_softmax(model: keras.Model) -> keras.Model:
+    """Return the part of a model up to its logits, or the whole model without a head."""
+    if not has_head(model):
+        return model
+    return keras.Model(model.input, model.get_layer(names.HEAD).output)
 
 
 def _features(model: VisionTransformer, index: int, normalize: bool) -> keras.KerasTensor:

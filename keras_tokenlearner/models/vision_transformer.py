@@ -16,7 +16,7 @@ from keras_tokenlearner.layers import (
     TransformerBlock,
     TubeletEmbedding,
 )
-from keras_tokenlearner.layers.norms import norm_layer
+from keras_tokenlearner.layers.layer_normalization import norm_layer
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.config_fields import POOLS

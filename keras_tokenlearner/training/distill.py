@@ -12,7 +12,7 @@ from keras_tokenlearner._checks import (
     check_positive,
 )
 from keras_tokenlearner.data import Batches
-from keras_tokenlearner.models.head import has_head
+from keras_tokenlearner.models.features import has_head
 from keras_tokenlearner.models.reduction import before_reducer
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.training.distillation.answers import (

@@ -5,7 +5,7 @@ from keras import layers
 
 from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.models import names
-from keras_tokenlearner.models.head import has_head
+from keras_tokenlearner.models.features import has_head
 
 PREDICTIONS, LOGITS, FEATURES = "predictions", "logits", "features"
 
