@@ -13,16 +13,17 @@ PIP_FLAGS ?= --quiet --disable-pip-version-check
 # Quiet logs; and one thread a process in the tests, of which there is one for each core: torch with
 # spinning threads on busy cores is many times slower.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-test test-slow test-peers test-xla test-without-tensorflow: export OMP_NUM_THREADS ?= 1
+test test-slow test-keras-faults test-peers test-xla test-without-tensorflow: export OMP_NUM_THREADS ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: quickstart test test-slow test-peers test-xla test-without-tensorflow lint notebooks docs links dist clean help \
+.PHONY: quickstart test test-slow test-keras-faults test-peers test-xla test-without-tensorflow lint notebooks docs links dist clean help \
   check-python
 
 help:
 	@echo "make quickstart               a demo: a trained model, its tokens, fine-tuning, a SavedModel"
 	@echo "make test                     the tests, on each of: $(BACKENDS)"
 	@echo "make test-slow                thorough proofs: processes that share a training, runs that are killed"
+	@echo "make test-keras-faults        faults of Keras that the package works around; one that fails is fixed"
 	@echo "make test-peers               comparisons with timm, transformers and others, today on: $(PEERS_BACKEND)"
 	@echo "make test-xla                 the conformance suite on jax, compiled as for users"
 	@echo "make test-without-tensorflow  models build and train on jax and torch alone"
@@ -85,6 +86,10 @@ test: .venv/test/ready
 test-slow: .venv/test/ready
 	@set -e; for backend in $(BACKENDS); do echo "== slow tests on $$backend"; \
 	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest -m slow -n 0; done
+
+test-keras-faults: .venv/test/ready
+	@set -e; for backend in $(BACKENDS); do echo "== faults of Keras on $$backend"; \
+	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest -m nightly -n 0; done
 
 test-peers: .venv/peers/ready
 	@echo "== tests against other libraries, on $(PEERS_BACKEND)"

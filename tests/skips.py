@@ -43,6 +43,7 @@ ALLOWED = (
 # Why tests are deselected.
 DESELECTED = {
     "slow": "`make test-slow` runs them",
+    "nightly": "`make test-keras-faults` runs them",
     "once": "`make test` runs them on one backend",
     "-m, -k": "not selected on the command line",
 }
@@ -110,8 +111,13 @@ def pytest_deselected(items):
     config = items[0].config
     counts = config.stash.setdefault(_deselected, Counter())
     for item in items:
-        if "not slow" in config.option.markexpr and item.get_closest_marker("slow"):
-            counts["slow"] += 1
+        marks = [
+            name
+            for name in ("slow", "nightly")
+            if f"not {name}" in config.option.markexpr and item.get_closest_marker(name)
+        ]
+        if marks:
+            counts[marks[0]] += 1
         elif config.getoption("backends", "") and item.get_closest_marker("once"):
             counts["once"] += 1
         else:

@@ -1,6 +1,4 @@
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import cast
 
 import keras
@@ -15,6 +13,7 @@ from keras_tokenlearner._checks import (
     check_positive,
     check_rate,
 )
+from keras_tokenlearner._keras_faults import no_flash_attention_on_tpu
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.layer_normalization import NORMS, norm_layer
@@ -173,7 +172,7 @@ class TransformerBlock(CompositeLayer):
                 channels, dtype=self.dtype_policy, name="self_attention"
             )
         else:
-            with _no_flash_attention_on_tpu():
+            with no_flash_attention_on_tpu():
                 self.self_attention = MultiHeadAttention(
                     self.num_heads,
                     key_dim=check_heads("TransformerBlock", self.num_heads, channels),
@@ -316,20 +315,3 @@ class TransformerBlock(CompositeLayer):
             "num_patches": self.num_patches,
             "num_prefix_tokens": self.num_prefix_tokens,
         }
-
-
-@contextlib.contextmanager
-def _no_flash_attention_on_tpu() -> Iterator[None]:
-    """Turn flash attention off on TPUs: Keras 3.15's hides later tokens and does not scale.
-
-    Keras uses it on JAX for a multiple of 128 tokens without a mask, even in a layer with
-    `flash_attention=False`.
-    """
-    on_jax, enabled = keras.backend.backend() == "jax", keras.config.is_flash_attention_enabled()
-    if on_jax and keras.distribution.list_devices()[0].startswith("tpu"):
-        keras.config.disable_flash_attention()
-    try:
-        yield
-    finally:
-        if enabled is None:
-            keras.config.enable_flash_attention()  # where it can be used: Keras's default

@@ -7,20 +7,15 @@ from typing import TypedDict
 import keras
 
 from keras_tokenlearner._checks import check_choice, check_int
+from keras_tokenlearner._keras_faults import REMAT_MODES
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.applications.arguments import ConfigChanges
 from keras_tokenlearner.data import ImageBatches, Images, open_named
+from keras_tokenlearner.models import names
 from keras_tokenlearner.training.optimizers import sgd
 
 _CROP = 0.05  # the smallest share of an image's area, as ViT's code has it
-
-# Modes of Keras's RematScope on each backend, as of Keras 3.15.
-_REMAT = {
-    "jax": ("none", "activations"),
-    "torch": ("none", "activations", "full"),
-    "tensorflow": ("none",),
-}
 
 
 class CommonArguments(TypedDict):
@@ -112,7 +107,8 @@ class ImageNet384Recipe:
     def build(self, classes: int) -> keras.Model:
         """Return the model, to be compiled."""
         backend = keras.backend.backend()
-        check_choice(f"{type(self).__name__} on {backend}", "remat", self.remat, _REMAT[backend])
+        modes = REMAT_MODES[backend]
+        check_choice(f"{type(self).__name__} on {backend}", "remat", self.remat, modes)
         mode = None if self.remat == "none" else self.remat
         with dtype_policy(self.precision), keras.RematScope(mode=mode):
             return self._build(classes)
@@ -129,8 +125,10 @@ class ImageNet384Recipe:
             input_shape=shape,
             **changes,
         )
-        logits = keras.layers.Dense(classes, kernel_initializer="zeros", name="head")(body.output)
-        scores = keras.layers.Activation("softmax", dtype="float32", name="predictions")(logits)
+        head = keras.layers.Dense(classes, kernel_initializer="zeros", name=names.HEAD)
+        scores = keras.layers.Activation("softmax", dtype="float32", name=names.PREDICTIONS)(
+            head(body.output)
+        )
         return keras.Model(body.input, scores, name=self.model)
 
     def changes(self) -> ConfigChanges:

@@ -1,0 +1,47 @@
+"""Workarounds for faults of Keras 3.15, which go once Keras is fixed.
+
+`tests/test_keras_faults.py` has a test for each fault. It fails once Keras has fixed the fault.
+These workarounds are part of other code and stay there:
+
+* `ReadBatches` of `data/batches.py` reads in its own threads. With `workers` of a `PyDataset`, the
+  second epoch starts with a batch of the first on JAX and PyTorch. A related issue is
+  https://github.com/keras-team/keras/issues/23283.
+* `Distiller` passes an instance of `KLDivergence`. With its name, `LogitsDistillation` applies no
+  softmax. No public issue is known.
+* `_Workers` of `training/distribution/on_tensorflow.py` reduces batches and losses in its own way.
+  `fit` fails with the strategy of TensorFlow. No public issue is known.
+* `check_keras_distribution` of `training/distribution/devices.py` refuses `keras.distribution` on
+  TensorFlow and PyTorch, which take it without effect. `model_parallel` is refused there too. For
+  PyTorch, see https://github.com/keras-team/keras/issues/23418.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+
+# Modes of `keras.RematScope` that train a transformer on each backend. For TensorFlow, see
+# https://github.com/keras-team/keras/issues/21207.
+REMAT_MODES = {
+    "jax": ("none", "activations"),
+    "torch": ("none", "activations", "full"),
+    "tensorflow": ("none",),
+}
+
+
+@contextlib.contextmanager
+def no_flash_attention_on_tpu() -> Iterator[None]:
+    """Turn flash attention off on TPUs: it hides later tokens and does not scale.
+
+    Keras uses it on JAX for a multiple of 128 tokens without a mask, even in a layer with
+    `flash_attention=False`. A related issue is
+    https://github.com/keras-team/keras/issues/21116.
+    """
+    on_jax, enabled = keras.backend.backend() == "jax", keras.config.is_flash_attention_enabled()
+    if on_jax and keras.distribution.list_devices()[0].startswith("tpu"):
+        keras.config.disable_flash_attention()
+    try:
+        yield
+    finally:
+        if enabled is None:
+            keras.config.enable_flash_attention()  # where it can be used: Keras's default
