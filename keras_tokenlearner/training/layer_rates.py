@@ -6,9 +6,12 @@ clip by the norm of its own gradients, and not by the norm of all.
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import keras
+
+from keras_tokenlearner.models.names import block_index
+from keras_tokenlearner.training.weight_decay import OptimizerArguments, Rate
 
 if TYPE_CHECKING:
     from keras.optimizers import Optimizer as _Optimizer
@@ -24,11 +27,10 @@ class _Layerwise(_Optimizer):
     variables. Clipping, accumulation and averages are Keras's.
 
     Args:
-        *args: Arguments of the optimizer.
+        learning_rate: Learning rate of the last depth, or its schedule.
         layer_decay: Float in (0, 1], the rate of a block divided by the rate of the block above.
-        weight_decay: Float or `None`.
         undecayed: Texts. Variables with one of them in their name have no weight decay.
-        **kwargs: Arguments of the optimizer.
+        **arguments: Further arguments of the optimizer.
 
     Raises:
         ValueError: If `layer_decay` is out of range, or the model has no blocks.
@@ -36,20 +38,20 @@ class _Layerwise(_Optimizer):
 
     def __init__(
         self,
-        *args: Any,
+        learning_rate: Rate,
         layer_decay: float,
-        weight_decay: float | None = None,
         undecayed: Sequence[str] = (),
-        **kwargs: Any,
+        **arguments: Unpack[OptimizerArguments],
     ) -> None:
         if not 0 < layer_decay <= 1:
             raise ValueError(
                 f"{type(self).__name__}: `layer_decay` must be a number above 0 and at most "
                 f"1. Received: layer_decay={layer_decay!r}"
             )
-        super().__init__(*args, weight_decay=None, **kwargs)
+        decay = arguments.pop("weight_decay", None)
+        super().__init__(learning_rate, weight_decay=None, **arguments)
         self.layer_decay = layer_decay
-        self.decay = weight_decay
+        self.decay = decay
         self.undecayed = tuple(undecayed)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -97,8 +99,15 @@ class LayerwiseSGD(_Layerwise, keras.optimizers.SGD):
 class LayerwiseMuon(_Layerwise, keras.optimizers.Muon):
     """Keras's Muon with a rate for each depth, and one weight decay for Muon and its AdamW."""
 
-    def __init__(self, *args: Any, adam_weight_decay: float | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, adam_weight_decay=None, **kwargs)
+    def __init__(
+        self,
+        learning_rate: Rate,
+        layer_decay: float,
+        undecayed: Sequence[str] = (),
+        **arguments: Unpack[OptimizerArguments],
+    ) -> None:
+        arguments["adam_weight_decay"] = None
+        super().__init__(learning_rate, layer_decay, undecayed, **arguments)
 
 
 def depths_of(paths: Sequence[str]) -> list[int]:
@@ -123,7 +132,7 @@ def depths_of(paths: Sequence[str]) -> list[int]:
     [0, 1, 1, 2, 3]
     """
     numbers = [re.match(r"[a-z_]+_(\d+)/", path) for path in paths]
-    blocks = [place for place, path in enumerate(paths) if path.startswith("block_")]
+    blocks = [place for place, path in enumerate(paths) if block_index(path) is not None]
     if not blocks:
         raise ValueError(
             "layer_decay: the model must have blocks, `block_0` and so on, as a ViT has; pass "

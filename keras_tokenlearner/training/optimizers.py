@@ -1,10 +1,18 @@
-from typing import Any, Self
+from typing import Self, Unpack
 
 import keras
 
 from keras_tokenlearner._checks import check_int, check_not_negative, check_positive
+from keras_tokenlearner.models.names import HEAD
 from keras_tokenlearner.training.layer_rates import LayerwiseAdamW, LayerwiseMuon, LayerwiseSGD
-from keras_tokenlearner.training.weight_decay import SGD, UNDECAYED, AdamW, Muon
+from keras_tokenlearner.training.weight_decay import (
+    SGD,
+    UNDECAYED,
+    AdamW,
+    Muon,
+    OptimizerArguments,
+    UpdateArguments,
+)
 
 _LAYERWISE = {AdamW: LayerwiseAdamW, Muon: LayerwiseMuon, SGD: LayerwiseSGD}
 
@@ -39,8 +47,13 @@ def adamw(
     0.0
     """
     schedule = _cosine(learning_rate, steps, warmup_steps)
-    arguments = {"weight_decay": weight_decay, "global_clipnorm": global_clipnorm}
-    return _make(AdamW, schedule, layer_decay, **arguments)
+    return _make(
+        AdamW,
+        schedule,
+        layer_decay,
+        weight_decay=weight_decay,
+        global_clipnorm=global_clipnorm,
+    )
 
 
 def muon(
@@ -76,8 +89,7 @@ def muon(
         _cosine(learning_rate, steps, warmup_steps),
         layer_decay,
         weight_decay=weight_decay,
-        adam_weight_decay=weight_decay,
-        exclude_layers=["head"],
+        exclude_layers=[HEAD],
     )
 
 
@@ -87,7 +99,7 @@ def sgd(
     warmup_steps: int = 0,
     global_clipnorm: float | None = 1.0,
     layer_decay: float = 1.0,
-    **arguments: float | str | None,
+    **arguments: Unpack[UpdateArguments],
 ) -> keras.optimizers.Optimizer:
     """Return Keras's SGD with the settings of ViT's fine-tuning: momentum 0.9, schedule of `adamw`.
 
@@ -105,8 +117,14 @@ def sgd(
     0.9
     """
     schedule = _cosine(learning_rate, steps, warmup_steps)
-    arguments |= {"momentum": 0.9, "global_clipnorm": global_clipnorm}
-    return _make(SGD, schedule, layer_decay, **arguments)
+    return _make(
+        SGD,
+        schedule,
+        layer_decay,
+        momentum=0.9,
+        global_clipnorm=global_clipnorm,
+        **arguments,
+    )
 
 
 def adamw_linear(
@@ -115,7 +133,7 @@ def adamw_linear(
     warmup_steps: int = 0,
     weight_decay: float = 0.1,
     layer_decay: float = 1.0,
-    **arguments: float | str | None,
+    **arguments: Unpack[UpdateArguments],
 ) -> keras.optimizers.Optimizer:
     """Return Keras's AdamW as in the pre-training of ViT: `adamw` with a linear decay.
 
@@ -128,8 +146,14 @@ def adamw_linear(
         **arguments: For `keras.optimizers.AdamW`, such as `use_ema`.
     """
     schedule = LinearDecay(learning_rate, steps, warmup_steps)
-    arguments |= {"weight_decay": weight_decay, "global_clipnorm": 1.0}
-    return _make(AdamW, schedule, layer_decay, **arguments)
+    return _make(
+        AdamW,
+        schedule,
+        layer_decay,
+        weight_decay=weight_decay,
+        global_clipnorm=1.0,
+        **arguments,
+    )
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -169,7 +193,7 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 class OfSteps(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule that counts optimizer steps, and not the parts of accumulated batches.
 
-    Keras 3.15 counts parts, so its schedules would end too early.
+    Keras counts parts by design, so its schedules would end too early.
 
     Args:
         schedule: A `keras.optimizers.schedules.LearningRateSchedule`.
@@ -205,19 +229,21 @@ def _make(
     kind: type[keras.optimizers.Optimizer],
     schedule: keras.optimizers.schedules.LearningRateSchedule,
     layer_decay: float,
-    **arguments: Any,
+    **arguments: Unpack[OptimizerArguments],
 ) -> keras.optimizers.Optimizer:
     """Return an optimizer of a kind that does not decay biases, norms and positions."""
-    for name in ("weight_decay", "adam_weight_decay"):
-        if name in arguments:
-            arguments[name] = check_not_negative("optimizer", name, arguments[name])
-    if arguments.get("global_clipnorm") is not None:
-        check_positive("optimizer", "global_clipnorm", arguments["global_clipnorm"])
-    if arguments.get("gradient_accumulation_steps"):
-        schedule = OfSteps(schedule, arguments["gradient_accumulation_steps"])
+    if "weight_decay" in arguments:
+        decay = check_not_negative("optimizer", "weight_decay", arguments["weight_decay"])
+        arguments["weight_decay"] = decay
+        if kind is Muon:
+            arguments["adam_weight_decay"] = decay
+    clipnorm, parts = arguments.get("global_clipnorm"), arguments.get("gradient_accumulation_steps")
+    if clipnorm is not None:
+        check_positive("optimizer", "global_clipnorm", clipnorm)
+    if parts:
+        schedule = OfSteps(schedule, parts)
     if layer_decay != 1:
-        arguments |= {"layer_decay": layer_decay, "undecayed": UNDECAYED}
-        return _LAYERWISE[kind](schedule, **arguments)
+        return _LAYERWISE[kind](schedule, layer_decay, UNDECAYED, **arguments)
     return kind(schedule, **arguments)
 
 

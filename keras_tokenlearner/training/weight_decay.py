@@ -6,7 +6,7 @@ excluded variables, so the optimizer of a loaded `.keras` file would decay all v
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 import keras
 
@@ -19,17 +19,43 @@ else:
     _Optimizer = object
 
 
+Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+
+
+class UpdateArguments(TypedDict, total=False):
+    """Arguments of Keras's optimizers about accumulated gradients and averaged weights."""
+
+    gradient_accumulation_steps: int | None
+    use_ema: bool
+    ema_momentum: float
+
+
+class OptimizerArguments(UpdateArguments, total=False):
+    """Further arguments of Keras's AdamW, SGD and Muon."""
+
+    weight_decay: float
+    adam_weight_decay: float | None
+    exclude_layers: Sequence[str]
+    momentum: float
+    global_clipnorm: float | None
+
+
 class _Sparing(_Optimizer):
     """Base class before a Keras optimizer: its config lists the variables without weight decay.
 
     Args:
-        *args: Arguments of the optimizer.
+        learning_rate: Learning rate, or its schedule.
         undecayed: Words. Variables with one of them in their name have no weight decay.
-        **kwargs: Arguments of the optimizer.
+        **arguments: Further arguments of the optimizer.
     """
 
-    def __init__(self, *args: Any, undecayed: Sequence[str] = UNDECAYED, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        learning_rate: Rate,
+        undecayed: Sequence[str] = UNDECAYED,
+        **arguments: Unpack[OptimizerArguments],
+    ) -> None:
+        super().__init__(learning_rate, **arguments)
         self.undecayed = tuple(undecayed)
         self.exclude_from_weight_decay(var_names=list(self.undecayed))
 

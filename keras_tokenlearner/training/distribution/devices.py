@@ -88,8 +88,12 @@ class Devices:
         if not self.writes:
             arguments["verbose"] = 0
         batches = self._share(batches)
+        arguments["callbacks"] = [*self._callbacks(), *arguments.get("callbacks", ())]
         try:
-            return model.fit(batches, shuffle=False, validation_data=validation_data, **arguments)
+            with self._fitting(model):
+                return model.fit(
+                    batches, shuffle=False, validation_data=validation_data, **arguments
+                )
         except Exception as error:
             failures = [getattr(data, "failure", None) for data in (batches, validation_data)]
             if error in failures or not any(failures):
@@ -129,6 +133,14 @@ class Devices:
 
     def _prepare(self, model: keras.Model) -> None:
         """Make a model fit for several processes, once."""
+
+    def _callbacks(self) -> list[keras.callbacks.Callback]:
+        """Return callbacks of `fit` that run before the user's."""
+        return []
+
+    def _fitting(self, model: keras.Model) -> AbstractContextManager[None]:
+        """Return the context of the training of a model."""
+        return contextlib.nullcontext()
 
     def _gather(self, outputs: np.ndarray, batch_size: int) -> np.ndarray:
         """Return the outputs of all processes in the order of the rows."""

@@ -1,19 +1,15 @@
 """On TensorFlow: the strategies of `tf.distribute`."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import NoReturn, Unpack
+from typing import NoReturn
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_tokenlearner.data import Batches
-from keras_tokenlearner.training.distribution.devices import (
-    Devices,
-    FitArguments,
-    batch_normalizations,
-)
+from keras_tokenlearner.training.distribution.devices import Devices, batch_normalizations
 
 
 def several() -> bool:
@@ -53,20 +49,14 @@ class TensorFlowDevices(Devices):
     def scope(self) -> AbstractContextManager[None]:
         return self.strategy.scope()
 
-    def fit(
-        self,
-        model: keras.Model,
-        batches: Batches,
-        validation_data: Batches | tuple[np.ndarray, ...] | None = None,
-        validation_batch_size: int = 500,
-        **arguments: Unpack[FitArguments],
-    ) -> keras.callbacks.History:
-        """Train as `Devices` does; BatchNormalization sees whole batches, as on JAX."""
+    @contextlib.contextmanager
+    def _fitting(self, model: keras.Model) -> Iterator[None]:
+        """Let BatchNormalization see whole batches, as on JAX."""
         apart = [layer for layer in batch_normalizations(model) if not layer.synchronized]
         for layer in apart:
             layer.synchronized = True
         try:
-            return super().fit(model, batches, validation_data, validation_batch_size, **arguments)
+            yield
         finally:
             for layer in apart:  # other backends do not load a model in which it is so
                 layer.synchronized = False

@@ -1,7 +1,7 @@
 """On PyTorch: `DistributedDataParallel`, a process a device, started by `torchrun`."""
 
 import os
-from typing import Any, NoReturn, Unpack
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -9,11 +9,7 @@ import torch
 from torch import distributed
 
 from keras_tokenlearner.data import Batches
-from keras_tokenlearner.training.distribution.devices import (
-    Devices,
-    FitArguments,
-    batch_normalizations,
-)
+from keras_tokenlearner.training.distribution.devices import Devices, batch_normalizations
 
 
 def several() -> bool:
@@ -51,16 +47,8 @@ class TorchDevices(Devices):
         self.processes = self.replicas = distributed.get_world_size()
         self.process = distributed.get_rank()
 
-    def fit(
-        self,
-        model: keras.Model,
-        batches: Batches,
-        validation_data: Batches | tuple[np.ndarray, ...] | None = None,
-        validation_batch_size: int = 500,
-        **arguments: Unpack[FitArguments],
-    ) -> keras.callbacks.History:
-        arguments["callbacks"] = [_MeanOfLogs(), *arguments.get("callbacks", ())]
-        return super().fit(model, batches, validation_data, validation_batch_size, **arguments)
+    def _callbacks(self) -> list[keras.callbacks.Callback]:
+        return [_MeanOfLogs()]
 
     def evaluate(
         self,
