@@ -42,19 +42,28 @@ class VisionModel(keras.Model):
         inputs: keras.KerasTensor,
         outputs: keras.KerasTensor,
         name: str | None,
-        **attributes: Any,
+        *,
+        config: Config,
+        include_top: bool,
+        include_preprocessing: bool,
+        pooling: str | None,
+        classes: int,
+        classifier_activation: Activation,
+        preprocessing: Preprocessing,
+        class_names: Sequence[str] | None,
+        policy: keras.DTypePolicy,
     ) -> None:
         super().__init__(inputs=inputs, outputs=outputs, name=name)
-        self.config: Config = attributes["config"]
-        self.include_top: bool = attributes["include_top"]
-        self.include_preprocessing: bool = attributes["include_preprocessing"]
-        self.pooling: str | None = attributes["pooling"]
-        self.classes: int | None = attributes["classes"] if self.include_top else None
-        self.classifier_activation: Activation = attributes["classifier_activation"]
-        self.preprocessing: Preprocessing = attributes["preprocessing"]
-        self._policy: keras.DTypePolicy = attributes["policy"]
+        self.config: Config = config
+        self.include_top = include_top
+        self.include_preprocessing = include_preprocessing
+        self.pooling = pooling
+        self.classes: int | None = classes if include_top else None
+        self.classifier_activation: Activation = classifier_activation
+        self.preprocessing = preprocessing
+        self._policy = policy
         self._class_names: tuple[str, ...] | None = None
-        self.class_names = attributes["class_names"]
+        self.class_names = class_names
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TypeAlias, TypedDict
+from typing import TypeAlias, TypedDict, Unpack
 
 import keras
 
@@ -33,7 +33,7 @@ PresetName: TypeAlias = str | os.PathLike[str]
 _X2PLUS1D = "keras_tokenlearner>X2Plus1D"
 
 
-class _PlanOptions(TypedDict):
+class PlanOptions(TypedDict, total=False):
     """Keyword arguments of `plan_of` that users give."""
 
     normalization: Normalization | None
@@ -125,6 +125,14 @@ def from_preset(
             f"{owner}: `num_tokens` needs `at`, the number of blocks before the TokenLearner. "
             f"Received: num_tokens={num_tokens!r}, at=None"
         )
+    options: PlanOptions = {
+        "normalization": normalization,
+        "layer_norm_epsilon": layer_norm_epsilon,
+        "activation": activation,
+        "num_heads": num_heads,
+        "grid": grid,
+        "resize": resize,
+    }
     network = _video_network(owner, preset)
     if network is not None:
         given: dict[str, object] = {
@@ -135,13 +143,8 @@ def from_preset(
             "classes": classes,
             "classifier_activation": classifier_activation,
             "input_shape": input_shape,
-            "normalization": normalization,
-            "layer_norm_epsilon": layer_norm_epsilon,
-            "activation": activation,
-            "num_heads": num_heads,
-            "grid": grid,
-            "resize": resize,
             "name": name,
+            **options,
             **changes,
         }
         defaults = {"include_preprocessing": True, "classifier_activation": "softmax"}
@@ -152,16 +155,7 @@ def from_preset(
                 f"X2Plus1D; leave it out. Received: {asked[0]}={given[asked[0]]!r}"
             )
         return network
-    plan = open_preset(
-        preset,
-        owner,
-        normalization=normalization,
-        layer_norm_epsilon=layer_norm_epsilon,
-        activation=activation,
-        num_heads=num_heads,
-        grid=grid,
-        resize=resize,
-    )
+    plan = open_preset(preset, owner, **options)
     known = [field.name for field in fields(VisionTransformerConfig)]
     for change in changes:
         check_choice(owner, "argument", change, known)
@@ -188,28 +182,13 @@ def from_preset(
     return retrofit(model, at=at, num_tokens=8 if num_tokens is None else num_tokens)
 
 
-def open_preset(
-    preset: PresetName,
-    owner: str,
-    *,
-    normalization: Normalization | None = None,
-    layer_norm_epsilon: float | None = None,
-    activation: str | None = None,
-    num_heads: int | None = None,
-    grid: Sequence[int] | None = None,
-    resize: str | None = None,
-) -> Plan:
+def open_preset(preset: PresetName, owner: str, **options: Unpack[PlanOptions]) -> Plan:
     """Return the plan of the checkpoint at a name or address, read and converted once.
 
     Args:
         preset: As for `from_preset`.
         owner: Name of the function that the user called, for error messages.
-        normalization: As for `from_preset`.
-        layer_norm_epsilon: As for `from_preset`.
-        activation: As for `from_preset`.
-        num_heads: As for `from_preset`.
-        grid: As for `from_preset`.
-        resize: As for `from_preset`.
+        **options: As for `plan_of`.
     """
     model, _, stored = str(preset).rpartition("/")
     if (model, stored) in STORE:
@@ -221,14 +200,6 @@ def open_preset(
     address = parse_address(owner, row.address if row else preset)
     files = fetch_files(owner, address)
     ours = _own_model(owner, files)
-    options: _PlanOptions = {
-        "normalization": normalization,
-        "layer_norm_epsilon": layer_norm_epsilon,
-        "activation": activation,
-        "num_heads": num_heads,
-        "grid": grid,
-        "resize": resize,
-    }
     if ours is not None:
         return plan_of(ours, "keras_tokenlearner", owner=owner, **options)
     statement = read_statement(owner, files.configs)
