@@ -12,6 +12,8 @@ import keras
 import numpy as np
 
 from keras_tokenlearner._checks import listed
+from keras_tokenlearner.models.features import has_head
+from keras_tokenlearner.models.names import HEAD
 from keras_tokenlearner.weights.formats import PathLike, read_checkpoint
 
 KERNEL = "layers/dense/vars/0"  # of the classifier
@@ -207,17 +209,17 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
 
 def _check_layout(model: keras.Model, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     """Compare the variables of file and model before the model changes."""
-    has_head = any(layer.name == "head" for layer in model.layers)
+    head = has_head(model)
     kernel = shapes.get(KERNEL)
-    if has_head and kernel:
-        classes = model.get_layer("head").kernel.shape[-1]
+    if head and kernel:
+        classes = model.get_layer(HEAD).kernel.shape[-1]
         if kernel[-1] != classes:
             raise ValueError(
                 f"load_weights: {path} was saved with {kernel[-1]} classes, the model has "
                 f"{classes}; build it with classes={kernel[-1]} or include_top=False"
             )
     # The classifier's kernel and bias, and in X(2+1)D the kernel of the layer before it.
-    spare = (2, 3) if kernel and not has_head else (0,)
+    spare = (2, 3) if kernel and not head else (0,)
     if len(shapes) - len(model.weights) not in spare:
         raise ValueError(
             f"load_weights: {path} holds {len(shapes)} arrays and the model {model.name!r} has "

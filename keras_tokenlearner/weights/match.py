@@ -24,8 +24,9 @@ from keras_tokenlearner.weights.sources.source import (
     Source,
 )
 
+_HEAD, _KERNEL = f"{names.HEAD}/", f"{names.HEAD}/kernel"
 # Layers between the last norm and the head: without the head they are not needed.
-_BEFORE_HEAD = ("pre_logits/", "pooling/", "fc_norm/", "projection/")
+_BEFORE_HEAD = (f"{names.PRE_LOGITS}/", f"{names.POOLING}/", "fc_norm/", "projection/")
 SETTINGS = ("activation", "layer_norm_epsilon")
 # Fields that change the outputs and that neither names nor shapes of weights show.
 _UNSEEN = (
@@ -87,12 +88,12 @@ def differences_of(
 
 def take_projection(arrays: Arrays, structure: Structure) -> None:
     """Load a projection as the head, without a bias, if the model has its number of classes."""
-    kernel = structure.variables.get("head/kernel")
-    if "head/kernel" in arrays or "projection/kernel" not in arrays or kernel is None:
+    kernel = structure.variables.get(_KERNEL)
+    if _KERNEL in arrays or "projection/kernel" not in arrays or kernel is None:
         return
     if tuple(kernel.shape) == arrays["projection/kernel"].array.shape:
         for leaf in ("kernel", "bias"):
-            arrays[f"head/{leaf}"] = arrays.pop(f"projection/{leaf}")
+            arrays[f"{_HEAD}{leaf}"] = arrays.pop(f"projection/{leaf}")
 
 
 def name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) -> None:
@@ -129,8 +130,8 @@ def check_head(
     owner: str, arrays: Arrays, structure: Structure, entries: Entries, recipe: Source
 ) -> None:
     """Raise `ValueError`, with the fix, if the file's head does not fit the model."""
-    kernel = structure.variables.get("head/kernel")
-    if kernel is None or "head/kernel" not in arrays:
+    kernel = structure.variables.get(_KERNEL)
+    if kernel is None or _KERNEL not in arrays:
         return
     starts = recipe.head_only
     between = [name for name in entries.unused() if starts and name.startswith(starts)]
@@ -144,7 +145,7 @@ def check_head(
             f"{owner}: the file's head follows layers that this model lacks, "
             f"{listed(between)}; pass head='drop' or head='reset'"
         )
-    array, origin = arrays["head/kernel"]
+    array, origin = arrays[_KERNEL]
     if array.shape[-1] != kernel.shape[-1]:
         raise ValueError(
             f"{owner}: {kernel.path} of the model has shape {tuple(kernel.shape)}, {origin} of the "
@@ -185,7 +186,7 @@ def match(
     homeless = {
         path: arrays[path].origin
         for path in arrays
-        if path not in variables or (head != "keep" and path.startswith("head/"))
+        if path not in variables or (head != "keep" and path.startswith(_HEAD))
     }
     for path in homeless:
         del arrays[path]
@@ -193,7 +194,7 @@ def match(
     left = [path for path in variables if path not in arrays]
     filled = {path.split("/")[0] for path in arrays}
     unfilled = [layer.name for layer in structure.added if layer.name not in filled]
-    may_be_left = {*unfilled} if "head" in filled else {"head", *unfilled}
+    may_be_left = {*unfilled} if names.HEAD in filled else {names.HEAD, *unfilled}
     missing = [path for path in left if path.split("/")[0] not in may_be_left]
     unused = [name for name in entries.unused() if not name.startswith(recipe.head_only)] if (
         recipe.head_only
@@ -205,9 +206,9 @@ def match(
         and not (recipe.ignored and name.startswith(recipe.ignored))
     ]
     # A head that is not wanted, and the class token of a model that averages, may go.
-    may_go = ["class_token/", "projection/"]
-    if head != "keep" or "head/kernel" not in variables:
-        may_go += ["head/", *_BEFORE_HEAD]
+    may_go = [f"{names.CLASS_TOKEN}/", "projection/"]
+    if head != "keep" or _KERNEL not in variables:
+        may_go += [_HEAD, *_BEFORE_HEAD]
     unknown += [
         origin
         for path, origin in homeless.items()
