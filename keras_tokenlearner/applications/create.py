@@ -19,6 +19,7 @@ from keras_tokenlearner.models import (
     X2Plus1DConfig,
     names,
 )
+from keras_tokenlearner.models.config_fields import errors_of
 from keras_tokenlearner.models.vision_model import Activation, Policy, VisionModel, is_input
 from keras_tokenlearner.presets.addresses import is_address
 from keras_tokenlearner.presets.from_preset import build_model, open_preset
@@ -187,12 +188,14 @@ def create_model(
         plan.check_open(cast(Fields, changes))
         of_transformer = cast(VisionTransformerConfig, entry.config)
         fields_of_plan: dict[str, Any] = {**_trunk_fields(plan), **changes}
-        trunk = dataclasses.replace(of_transformer, **fields_of_plan)
+        with errors_of(owner):
+            trunk = dataclasses.replace(of_transformer, **fields_of_plan)
         built = build_model(
             owner, kind, trunk, plan, classes=classes, class_names=class_names, **arguments
         )
     else:
-        config = dataclasses.replace(entry.config, **cast(dict[str, Any], changes))
+        with errors_of(owner):
+            config = dataclasses.replace(entry.config, **cast(dict[str, Any], changes))
         new_head = include_top and of_weights and classes not in (None, of_weights)
         if class_names is None and stored and include_top and not new_head:
             class_names = stored.class_names

@@ -1,5 +1,7 @@
-"""The fields of the configs as types, for editors, and the choices of the fields."""
+"""The fields of the configs as types, for editors; their choices; and a change of fields."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TypedDict
 
 REDUCERS = ("token_learner", "spatial_pooling", "fixed_grid", "direct_tokens", "pooled_tokens")
@@ -86,3 +88,24 @@ class X2Plus1DFields(TypedDict, total=False):
     dropout_rate: float
     batch_norm_epsilon: float
     batch_norm_momentum: float
+
+
+@contextlib.contextmanager
+def errors_of(owner: str) -> Iterator[None]:
+    """Let the errors of a config name the function that the user called.
+
+    Example:
+
+    >>> with errors_of("retrofit"):
+    ...     raise ValueError("VisionTransformerConfig: `at` must be an integer")
+    Traceback (most recent call last):
+    ...
+    ValueError: retrofit: `at` must be an integer
+    """
+    try:
+        yield
+    except ValueError as error:
+        name, colon, rest = str(error).partition(": ")
+        if name not in ("VisionTransformerConfig", "X2Plus1DConfig"):
+            raise
+        raise ValueError(f"{owner}{colon}{rest}") from error

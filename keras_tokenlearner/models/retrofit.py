@@ -7,7 +7,7 @@ from keras_tokenlearner._checks import check_bool, check_int
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
-from keras_tokenlearner.models.config_fields import VisionTransformerFields
+from keras_tokenlearner.models.config_fields import VisionTransformerFields, errors_of
 from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_model import quantization_of
@@ -91,7 +91,8 @@ def retrofit(
         changes["token_attention"] = attention
     if reducer != "spatial_pooling":
         changes["num_tokens"] = num_tokens
-    config = dataclasses.replace(structure.config, **changes)
+    with errors_of("retrofit"):
+        config = dataclasses.replace(structure.config, **changes)
     name = name or f"{model.name}_{num_tokens}at{at}"
     if isinstance(model, VisionTransformer):
         student = _rebuilt(model, config, name)

@@ -10,6 +10,7 @@ import keras
 
 from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_positive
 from keras_tokenlearner.models import VisionTransformerConfig, names
+from keras_tokenlearner.models.config_fields import errors_of
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
@@ -151,7 +152,8 @@ class Plan:
                 f"pass num_heads= (ViTs have hidden_dim / 64, here "
                 f"{max(1, int(merged['hidden_dim']) // 64)})"
             )
-        return VisionTransformerConfig(**merged)
+        with errors_of(self.owner):
+            return VisionTransformerConfig(**merged)
 
     def check_open(self, given: Fields = {}) -> None:  # noqa: B006 (never changed)
         """Raise `ValueError` with usual values of settings that are neither stated nor given."""

@@ -219,6 +219,7 @@ def test_classes_of_a_numpy_scalar_build_the_same_model(name, tmp_path):
         ({"model": PICO, "depth": 3}, "pass num_layers=3."),
         ({"model": PICO, "weights": "gone.weights.h5"}, "there is no such file"),
         ({"model": PICO, "num_heads": 3}, "`num_heads` must divide"),
+        ({"model": "vit_pico8", "at": 1}, "create_model('vit_pico8'): `at` is the place of"),
         ({"model": PICO_VIDEO, "at": 1}, "argument='at'"),
         ({"model": PICO_VIDEO, "unit": "conv2d+tokenlearn"}, "Did you mean 'tokenlearner'"),
         ({"model": PICO_VIDEO, "input_shape": (32, 32, 3)}, "(frames, height, width, channels)"),

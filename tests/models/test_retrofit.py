@@ -195,7 +195,10 @@ def test_retrofit_of_a_video_model_reduces_its_tokens():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"at": 3}, "`at` must be a place in the depth, 0 to num_layers=2. Received: at=3"),
+        (
+            {"at": 3},
+            "retrofit: `at` must be a place in the depth, 0 to num_layers=2. Received: at=3",
+        ),
         ({"at": -1}, "`at` must be an integer of at least 0. Received: at=-1"),
         ({"at": 1, "num_tokens": 0}, "`num_tokens` must be"),
         ({"at": 1, "attention": "mpl"}, "Did you mean 'mlp'"),
