@@ -22,8 +22,9 @@ from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.vision_model import Activation, Policy, VisionModel
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.checkpoints import table
-from keras_tokenlearner.presets.config_json import read_json, read_statement
+from keras_tokenlearner.presets.config_json import read_statement
 from keras_tokenlearner.presets.hub import HEAD, PresetFiles, fetch_files
+from keras_tokenlearner.presets.json_values import read_json
 from keras_tokenlearner.weights import STORE, Checkpoint, load_weights, read_checkpoint
 from keras_tokenlearner.weights.plan import Plan, plan_of
 from keras_tokenlearner.weights.sources.source import FieldValue

@@ -27,7 +27,14 @@ WEIGHTS = (
     "flax_model.msgpack",
 )
 HEAD = "task.weights.h5"  # of keras-hub, whose backbone has its own file
-CONFIGS = ("config.json", "preprocessor_config.json", "image_converter.json", "task.json", HEAD)
+CONFIGS = (
+    "config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "image_converter.json",
+    "task.json",
+    HEAD,
+)
 # PyTorch's hub writes the first digits of the sha256 into file names: vit_b_16-c867db91.pth.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.\w+$")
 

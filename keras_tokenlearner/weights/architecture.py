@@ -37,6 +37,10 @@ def fields_of(arrays: Arrays, recipe: Source) -> dict[str, FieldValue]:
     if "block_0/self_attention_scale/gamma" in arrays:
         config["layer_scale"] = 1.0
     config |= _newer(arrays)
+    if "head/kernel" in arrays:
+        config |= recipe.classifier
+    if config.get("final_norm") == "pooled":
+        config |= recipe.pooled_norm
     if "block_/mlp/gate/kernel" in paths:
         config |= {"gated_mlp": True} | dict(recipe.gated_mlp)
     channels = arrays["norm/gamma"].array.size if "norm/gamma" in arrays else 0

@@ -209,6 +209,8 @@ def match(
     may_go = [f"{names.CLASS_TOKEN}/", "projection/"]
     if head != "keep" or _KERNEL not in variables:
         may_go += [_HEAD, *_BEFORE_HEAD]
+    elif _KERNEL not in arrays:
+        may_go.append("pre_logits/")
     unknown += [
         origin
         for path, origin in homeless.items()

@@ -72,8 +72,8 @@ class Plan:
         self._recipe = recipe = SOURCES[source]
         self._entries = Entries(owner, checkpoint, recipe.anchors)
         self._arrays = recipe.convert(self._entries)
-        rms = said.fields.get("norm") == "rms_norm"
-        name_norms(self._arrays, rms)
+        norm = {**recipe.config, **said.fields}.get("norm")
+        name_norms(self._arrays, rms=norm == "rms_norm")
         shown = fields_of(self._arrays, recipe)
         self.sizes: dict[str, FieldValue] = sizes_of(self._arrays)
         said_fields = dict(said.fields)
@@ -310,8 +310,8 @@ def plan_of(
         activation: Activation of the MLPs. It overrides the file.
         num_heads: Heads of the attentions. Many files do not state it.
         grid: `(H, W)` or `(T, H, W)` of the file's positions. Defaults to a square.
-        resize: `"bilinear"` with aligned corners, `"bicubic"`, `"bicubic_antialias"` or
-            `"bicubic_offset"`. Defaults to the source's own method.
+        resize: `"bilinear"` with aligned corners, `"bilinear_antialias"`, `"bicubic"`,
+            `"bicubic_antialias"` or `"bicubic_offset"`. Defaults to the source's own method.
         owner: Name of the function that the user called, for error messages.
 
     Returns:

@@ -16,7 +16,7 @@ from keras_tokenlearner.layers.positions import resize_positions
 from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.source import Arrays, Named
 
-METHODS = ("bilinear", "bicubic", "bicubic_antialias", "bicubic_offset")
+METHODS = ("bilinear", "bilinear_antialias", "bicubic", "bicubic_antialias", "bicubic_offset")
 TABLE = f"{names.POSITIONS}/table"
 _EMBEDDING = f"{names.EMBEDDING}/projection/kernel"
 _PREFIX = (names.CLASS_TOKEN, names.REGISTER_TOKENS)
@@ -74,6 +74,8 @@ def resize_table(table: np.ndarray, grid: tuple[int, ...], method: str) -> np.nd
     """Resize a table of positions, (H, W, C) or (T, H, W, C), to a grid.
 
     * `"bilinear"` aligns the corners of both grids, as the JAX ViT does.
+    * `"bilinear_antialias"` keeps the edges instead, and has a wider filter if the grid shrinks, as
+      in SigLIP 2.
     * `"bicubic"` is PyTorch's interpolation, as in Hugging Face's models.
     * `"bicubic_antialias"` has a wider filter if the grid shrinks, as in timm.
     * `"bicubic_offset"` adds 0.1 to the new size, as Meta does for DINOv2 without registers.
@@ -89,7 +91,7 @@ def resize_table(table: np.ndarray, grid: tuple[int, ...], method: str) -> np.nd
     if method == "bilinear" or table.shape[:-1] == grid:
         return resize_positions(table, grid)
     *_, height, width = table.shape[:-1]
-    rows, columns = _bicubic(height, grid[-2], method), _bicubic(width, grid[-1], method)
+    rows, columns = _matrix(height, grid[-2], method), _matrix(width, grid[-1], method)
     table = np.einsum("yh,...hwc,xw->...yxc", rows, table, columns).astype(table.dtype)
     return resize_positions(table, grid)
 
@@ -182,9 +184,9 @@ def _grids(
     return sorted(found)
 
 
-def _bicubic(old: int, new: int, method: str) -> np.ndarray:
+def _matrix(old: int, new: int, method: str) -> np.ndarray:
     """Return the matrix (new, old) of the interpolation along one axis."""
-    antialias = method == "bicubic_antialias"
+    antialias = method.endswith("_antialias")
     scale = old / (new + 0.1) if method == "bicubic_offset" else old / new
     if scale == 1:
         return np.eye(old)
@@ -192,8 +194,9 @@ def _bicubic(old: int, new: int, method: str) -> np.ndarray:
     a, width = (-0.5, max(scale, 1.0)) if antialias else (-0.75, 1.0)
     centre = (np.arange(new)[:, None] + 0.5) * scale - 0.5
     if antialias:  # places outside of the table are left out
-        place = np.arange(old)[None]
-        weights = _cubic((place - centre) / width, a)
+        places = (np.arange(old)[None] - centre) / width
+        linear = method == "bilinear_antialias"
+        weights = np.maximum(0, 1 - np.abs(places)) if linear else _cubic(places, a)
         return weights / weights.sum(1, keepdims=True)
     place = np.floor(centre) + np.arange(-1, 3)[None]
     matrix = np.zeros((new, old))

@@ -6,14 +6,21 @@ from keras_tokenlearner._checks import check_choice, listed
 from keras_tokenlearner.weights.formats import Checkpoint
 from keras_tokenlearner.weights.sources.flax import AUGREG, SCENIC
 from keras_tokenlearner.weights.sources.huggingface import (
-    HUGGINGFACE_CLIP,
     HUGGINGFACE_DEIT,
     HUGGINGFACE_DINOV2,
     HUGGINGFACE_DINOV3,
-    HUGGINGFACE_SIGLIP,
-    HUGGINGFACE_VIDEOMAE,
     HUGGINGFACE_VIT,
+)
+from keras_tokenlearner.weights.sources.huggingface_towers import (
+    HUGGINGFACE_AIMV2,
+    HUGGINGFACE_CLIP,
+    HUGGINGFACE_SIGLIP,
+    HUGGINGFACE_SIGLIP2,
+)
+from keras_tokenlearner.weights.sources.huggingface_videos import (
+    HUGGINGFACE_VIDEOMAE,
     HUGGINGFACE_VIVIT,
+    HUGGINGFACE_VJEPA2,
 )
 from keras_tokenlearner.weights.sources.keras_hub import KERAS_HUB
 from keras_tokenlearner.weights.sources.own import OWN
@@ -33,8 +40,11 @@ SOURCES: dict[str, Source] = {
     "huggingface_dinov3": HUGGINGFACE_DINOV3,
     "huggingface_clip": HUGGINGFACE_CLIP,
     "huggingface_siglip": HUGGINGFACE_SIGLIP,
+    "huggingface_siglip2": HUGGINGFACE_SIGLIP2,
+    "huggingface_aimv2": HUGGINGFACE_AIMV2,
     "huggingface_vivit": HUGGINGFACE_VIVIT,
     "huggingface_videomae": HUGGINGFACE_VIDEOMAE,
+    "huggingface_vjepa2": HUGGINGFACE_VJEPA2,
     "keras_hub": KERAS_HUB,
     "keras_tokenlearner": OWN,
 }

@@ -6,7 +6,7 @@ import pytest
 
 from keras_tokenlearner.presets import list_checkpoints
 from keras_tokenlearner.presets.addresses import parse_address
-from keras_tokenlearner.presets.config_json import timm_architectures
+from keras_tokenlearner.presets.timm_json import timm_architectures
 
 pytestmark = pytest.mark.once("torch")
 

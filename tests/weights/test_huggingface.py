@@ -187,28 +187,3 @@ def test_activation_of_clip_follows_its_config(activation, tmp_path):
     images = pixels()
     expected = module(normalised(images, *CLIP)).pooler_output.detach().numpy()
     close(outputs(model, images), expected)
-
-
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("ViTForImageClassification", {"num_labels": 5}),
-        ("DeiTForImageClassificationWithTeacher", {"num_labels": 5}),
-        ("Dinov2ForImageClassification", {"num_labels": 5, "mlp_ratio": 2}),
-        ("Dinov2WithRegistersForImageClassification", {"num_labels": 5, "num_register_tokens": 3}),
-        ("SiglipVisionModel", {}),
-        ("DINOv3ViTModel", {"num_register_tokens": 2}),
-    ],
-)
-def test_transformers_folder_gives_the_outputs_of_transformers(name, changes, tmp_path):
-    module = theirs(name, **changes)
-    module.save_pretrained(tmp_path)
-    pixel = IMAGENET if name.startswith(("DeiT", "Dino", "DINO")) else HALF
-    config = {"image_mean": pixel[0], "image_std": pixel[1], "size": {"height": 32, "width": 32}}
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
-    model = kt.from_preset(tmp_path, classifier_activation=None)
-    assert model.input_shape == (None, 32, 32, 3)
-    images = pixels()
-    found = module(normalised(images, *pixel))
-    expected = found.logits if "logits" in found else found.pooler_output
-    close(outputs(model, images), expected.detach().numpy())

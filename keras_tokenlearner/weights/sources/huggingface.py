@@ -1,4 +1,4 @@
-"""ViT, DeiT, DINOv2, CLIP's and SigLIP's vision towers and ViViT of Hugging Face transformers.
+"""ViT, DeiT, DINOv2 and DINOv3 of Hugging Face transformers.
 
 Files keep the names of the first releases. Models in memory have shorter names since release 5.
 """
@@ -8,16 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from keras_tokenlearner.weights.sources.source import Arrays, Entries, Named, Source
-from keras_tokenlearner.weights.sources.torch_layers import (
-    Table,
-    average_heads,
-    from_torch,
-    split_qkv,
-)
+from keras_tokenlearner.weights.sources.source import Arrays, Entries, Source
+from keras_tokenlearner.weights.sources.torch_layers import Table, average_heads, from_torch
 
 
-def _in_blocks(starts: tuple[str, ...], rows: Table) -> dict[str, tuple[str, ...]]:
+def in_blocks(starts: tuple[str, ...], rows: Table) -> dict[str, tuple[str, ...]]:
     """Return rows of the layers of a block, for all that the names of blocks may start with."""
     return {
         f"block_{{i}}/{ours}": (kind, *(start + name for start in starts for name in names))
@@ -53,89 +48,46 @@ _DINOV2 = {
     "mlp/output": ("linear", "mlp.fc2", "mlp.weights_out", "mlp.down_proj"),
     "mlp_scale/gamma": ("raw", "layer_scale2.lambda1"),
 }
-_CLIP = {
-    "attention_norm": ("norm", "layer_norm1"),
-    "self_attention/query": ("linear", "self_attn.q_proj"),
-    "self_attention/key": ("linear", "self_attn.k_proj"),
-    "self_attention/value": ("linear", "self_attn.v_proj"),
-    "self_attention/attention_output": ("heads", "self_attn.out_proj"),
-    "mlp_norm": ("norm", "layer_norm2"),
-    "mlp/hidden": ("linear", "mlp.fc1"),
-    "mlp/output": ("linear", "mlp.fc2"),
-}
-_VIT_NAMES = {
+VIT_NAMES = {
     **_EMBEDDINGS,
-    **_in_blocks(("encoder.layer.{i}.", "layers.{i}."), _ATTENTION | _VIT),
+    **in_blocks(("encoder.layer.{i}.", "layers.{i}."), _ATTENTION | _VIT),
 }
 # The distillation token is a register to us.
-_DEIT_NAMES = _VIT_NAMES | {"register_tokens/tokens": ("rows", "embeddings.distillation_token")}
+_DEIT_NAMES = VIT_NAMES | {"register_tokens/tokens": ("rows", "embeddings.distillation_token")}
 _DINOV2_NAMES = {
     **_EMBEDDINGS,
     "register_tokens/tokens": ("rows", "embeddings.register_tokens"),
-    **_in_blocks(("encoder.layer.{i}.",), _ATTENTION | _DINOV2),
+    **in_blocks(("encoder.layer.{i}.",), _ATTENTION | _DINOV2),
 }
 _DINOV3_NAMES = {
     **_EMBEDDINGS,
     "embedding/projection": ("conv", "embeddings.patch_embeddings"),
     "register_tokens/tokens": ("rows", "embeddings.register_tokens"),
     "norm": ("norm", "norm"),
-    **_in_blocks(("layer.{i}.", "model.layer.{i}."), _ATTENTION | _DINOV2),
-}
-_CLIP_NAMES = {
-    "embedding/projection": ("conv", "embeddings.patch_embedding"),
-    "class_token/tokens": ("rows", "embeddings.class_embedding"),
-    "positions/table": ("rows", "embeddings.position_embedding.weight"),
-    "pre_norm": ("norm", "pre_layrnorm"),  # spelt so
-    "norm": ("norm", "post_layernorm"),
-    "projection": ("linear", "visual_projection"),
-    "head": ("linear", "classifier"),
-} | _in_blocks(("encoder.layers.{i}.",), _CLIP)
-_SIGLIP_NAMES = {
-    **_CLIP_NAMES,
-    "pooling/latent": ("rows", "head.probe"),
-    "pooling/attention/attention_output": ("heads", "head.attention.out_proj"),
-    "pooling/mlp_norm": ("norm", "head.layernorm"),
-    "pooling/mlp/hidden": ("linear", "head.mlp.fc1"),
-    "pooling/mlp/output": ("linear", "head.mlp.fc2"),
+    **in_blocks(("layer.{i}.", "model.layer.{i}."), _ATTENTION | _DINOV2),
 }
 
 
-def _converter(names: Table, averaged: tuple[str, ...] = ()) -> Callable[[Entries], Arrays]:
+def converter(names: Table, averaged: tuple[str, ...] = ()) -> Callable[[Entries], Arrays]:
+    """Return the conversion by a table, with the heads whose logits are averaged."""
+
     def convert(entries: Entries) -> Arrays:
         arrays = from_torch(entries, names)
         arrays |= average_heads(entries, averaged) if averaged else {}
-        return arrays | split_qkv(
-            entries,
-            "head.attention.in_proj_weight",
-            "pooling/attention",
-            "head.attention.in_proj_bias",
-        )
+        if "head/kernel" in arrays:  # it reads the class token itself
+            return arrays
+        return arrays | from_torch(entries, {"pre_logits": ("linear", "pooler.dense")})
 
     return convert
 
 
-def _convert_videomae(entries: Entries) -> Arrays:
-    """Convert VideoMAE's, whose positions are computed, and whose keys have no bias."""
-    names = {**_VIT_NAMES, "fc_norm": ("norm", "fc_norm")}
-    arrays = from_torch(entries, names)
-    blocks = {path.partition("/")[0] for path in arrays if path.startswith("block_")}
-    for block in blocks:
-        for part, letter in (("query", "q"), ("value", "v")):
-            name = f"encoder.layer.{block[6:]}.attention.attention.{letter}_bias"
-            if name in entries:
-                arrays[f"{block}/self_attention/{part}/bias"] = Named(
-                    entries.take(name), entries.full_name(name)
-                )
-    return arrays
-
-
-_ANCHORS = ("embeddings.patch_embeddings.projection.weight",)
+ANCHORS = ("embeddings.patch_embeddings.projection.weight",)
 _OPEN: Mapping[str, tuple] = {"normalization": ("half", "imagenet")}
 HUGGINGFACE_VIT = Source(
-    _converter(_VIT_NAMES),
-    anchors=_ANCHORS,
+    converter(VIT_NAMES),
+    anchors=ANCHORS,
     alien=("norm1.weight", "distillation_token", "layer_scale1", "fc_norm", "q_bias"),
-    video=False,
+    ranks=(4,),
     config={"activation": "gelu", "layer_norm_epsilon": 1e-12},
     choices=_OPEN,  # ViT has half, DINO's files under the same names have imagenet
     resize="bicubic",
@@ -143,7 +95,7 @@ HUGGINGFACE_VIT = Source(
 )
 HUGGINGFACE_DEIT = replace(
     HUGGINGFACE_VIT,
-    convert=_converter(_DEIT_NAMES, ("cls_classifier", "distillation_classifier")),
+    convert=converter(_DEIT_NAMES, ("cls_classifier", "distillation_classifier")),
     marks=("distillation_token",),
     alien=("norm1.weight", "layer_scale1"),
     choices={},
@@ -151,8 +103,8 @@ HUGGINGFACE_DEIT = replace(
     normalization="imagenet",
 )
 HUGGINGFACE_DINOV2 = Source(
-    _converter(_DINOV2_NAMES),
-    anchors=_ANCHORS,
+    converter(_DINOV2_NAMES),
+    anchors=ANCHORS,
     marks=("layer_scale1",),
     config={"activation": "gelu", "layer_norm_epsilon": 1e-6},
     gated_mlp={"activation": "silu"},
@@ -161,47 +113,18 @@ HUGGINGFACE_DINOV2 = Source(
     normalization="imagenet",
     ignored=("embeddings.mask_token",),
 )
-HUGGINGFACE_CLIP = Source(
-    _converter(_CLIP_NAMES),
-    anchors=("embeddings.patch_embedding.weight",),
-    marks=("pre_layrnorm", "embeddings.class_embedding"),
-    config={"layer_norm_epsilon": 1e-5},
-    choices={"activation": ("quick_gelu", "gelu")},  # OpenAI's and LAION's
-    resize="bicubic",
-    normalization="clip",
-    ignored=("embeddings.position_ids",),
-)
-HUGGINGFACE_SIGLIP = Source(
-    _converter(_SIGLIP_NAMES),
-    anchors=("embeddings.patch_embedding.weight",),
-    marks=("post_layernorm",),
-    alien=("pre_layrnorm", "class_embedding"),
-    config={"activation": "gelu_tanh", "layer_norm_epsilon": 1e-6},
-    resize="bicubic",
-    normalization="half",
-    ignored=("embeddings.position_ids",),
-)
 HUGGINGFACE_DINOV3 = Source(
-    _converter(_DINOV3_NAMES),
+    converter(_DINOV3_NAMES),
     anchors=("embeddings.patch_embeddings.weight",),
     marks=("layer_scale1",),
-    config={"layer_norm_epsilon": 1e-5},
+    config={
+        "layer_norm_epsilon": 1e-5,
+        "rotary": "centred",
+        "rotary_theta": 100.0,
+        "rotary_layout": "half",
+    },
     choices={"activation": ("gelu", "silu")},
     gated_mlp={"activation": "silu"},
     normalization="imagenet",
     ignored=("embeddings.mask_token",),
-)
-HUGGINGFACE_VIVIT = replace(
-    HUGGINGFACE_VIT,
-    video=True,
-    config={"activation": "gelu_tanh", "layer_norm_epsilon": 1e-6},
-    choices={},
-    normalization="half",
-)
-HUGGINGFACE_VIDEOMAE = Source(
-    _convert_videomae,
-    anchors=_ANCHORS,
-    marks=("attention.attention.q_bias",),
-    config={"activation": "gelu", "layer_norm_epsilon": 1e-12},
-    normalization="imagenet",
 )

@@ -47,13 +47,16 @@ class Source:
         marks: Parts of names that all must occur in a checkpoint for the source to be recognised.
         alien: Parts of names, none of which occurs in a checkpoint of the source.
         proof: Parts of names that distinguish the source from others with the same marks.
-        video: Whether its patches are of videos; `None` for either.
+        ranks: Ranks of the anchors, such as 4 for patches of images and 5 for patches of videos;
+            empty for any.
         config: Fields of `VisionTransformerConfig` that the source fixes for every file.
         choices: Fields that the source leaves open, and their usual values. A config.json or an
             argument states them. `"normalization"` is the mean and std of pixels.
         conv_learner: Further fields of files with a TokenLearner with convolutions.
         gated_mlp: Further fields of files with gated MLPs.
         wide_head: Further fields of files whose head reads two tokens.
+        classifier: Further fields of files with a head.
+        pooled_norm: Further fields of files whose last norm follows the pooling.
         resize: How the source resizes positions, a method of `weights.positions`.
         resize_without_registers: The same for files without register tokens, if it differs.
         normalization: Name of the mean and standard deviation that all its models expect.
@@ -66,12 +69,14 @@ class Source:
     marks: tuple[str, ...] = ()
     alien: tuple[str, ...] = ()
     proof: tuple[str, ...] = ()
-    video: bool | None = None
+    ranks: tuple[int, ...] = ()
     config: Fields = field(default_factory=dict)
     choices: Mapping[str, tuple[FieldValue, ...]] = field(default_factory=dict)
     conv_learner: Fields = field(default_factory=dict)
     gated_mlp: Fields = field(default_factory=dict)
     wide_head: Fields = field(default_factory=dict)
+    classifier: Fields = field(default_factory=dict)
+    pooled_norm: Fields = field(default_factory=dict)
     resize: str = "bicubic_antialias"
     resize_without_registers: str | None = None
     normalization: str | None = None
@@ -84,7 +89,7 @@ class Source:
         if not anchors or (self.alien and _has(checkpoint, self.alien, any)):
             return False
         ranks = {len(checkpoint.entries[name].shape or ()) for name in anchors}
-        if self.video is not None and (5 in ranks) != self.video:
+        if self.ranks and not ranks <= {*self.ranks}:
             return False
         return _has(checkpoint, self.marks, all)
 

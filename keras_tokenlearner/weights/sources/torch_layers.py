@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -159,6 +160,14 @@ def _to_keras(owner: str, kind: str, name: str, weight: np.ndarray) -> np.ndarra
         raise ValueError(f"{owner}: {name} has shape {weight.shape}, which fits no {kind} layer")
     if kind == "conv":
         return np.moveaxis(weight, (1, 0), (-2, -1))
+    if kind == "patches":
+        side = math.isqrt(weight.shape[1] // 3)
+        if 3 * side * side != weight.shape[1]:
+            raise ValueError(
+                f"{owner}: {name} has shape {weight.shape}, which fits no square patches of three "
+                "channels"
+            )
+        return weight.T.reshape(side, side, 3, -1)
     return weight if kind == "norm" else weight.T
 
 

@@ -1,0 +1,61 @@
+"""Values of the JSON files next to weights, checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias, cast
+
+from keras_tokenlearner.models.preprocessing import Preprocessing
+
+Json: TypeAlias = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]
+Object: TypeAlias = dict[str, Json]
+
+_MOST_BYTES = 8 << 20
+_INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
+
+
+def read_json(owner: str, path: Path) -> Object:
+    """Return the object of a JSON file of bounded size, or raise `ValueError`."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
+        said = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(said, dict):
+            raise ValueError("it is no object")
+    except (ValueError, OSError, RecursionError) as error:
+        raise ValueError(f"{owner}: {path.name} is damaged: {error}") from error
+    return said
+
+
+def numbers_of(value: Json) -> tuple[float, ...]:
+    """Return one number or several as a tuple."""
+    if isinstance(value, Sequence):
+        return tuple(cast("Sequence[float]", value))
+    return (float(cast("float", value)),)
+
+
+def preprocessing_of(
+    owner: str,
+    mean: Json,
+    std: Json,
+    size: tuple[int, int] | None,
+    resize_mode: str,
+    interpolation: str,
+    crop_fraction: Json,
+) -> Preprocessing:
+    """Return the preprocessing of a config, or raise `ValueError` if it is invalid."""
+    if interpolation not in _INTERPOLATIONS:
+        interpolation = "bicubic"  # timm's "random" and "hamming", which are of training
+    try:
+        return Preprocessing(
+            mean=numbers_of(mean),
+            std=numbers_of(std),
+            size=size,
+            resize_mode=resize_mode,
+            interpolation=interpolation,
+            crop_fraction=cast("float", crop_fraction),
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{owner}: the preprocessing of the config is invalid: {error}") from error

@@ -1,0 +1,139 @@
+"""The config.json of timm.
+
+timm's files have many families under one set of names. Their missing settings are in
+`files/timm_architectures.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import cast
+
+from keras_tokenlearner.models.preprocessing import Preprocessing
+from keras_tokenlearner.presets.json_values import Json, Object, preprocessing_of
+from keras_tokenlearner.weights.statement import Statement
+
+_RESIZES = {"center": "shortest", "squash": "squash", "border": "longest"}
+
+
+@functools.cache
+def timm_architectures() -> dict[str, dict[str, str]]:
+    """Return the rows of `files/timm_architectures.csv` by the architecture's name."""
+    path = resources.files("keras_tokenlearner.presets") / "files" / "timm_architectures.csv"
+    with cast("Path", path).open(encoding="utf-8", newline="") as file:
+        return {row["architecture"]: row for row in csv.DictReader(file)}
+
+
+def of_timm(owner: str, said: Object) -> Statement:
+    """Return the statement of a config.json of timm."""
+    name = str(said["architecture"])
+    row = timm_architectures().get(name)
+    if row is None:
+        raise ValueError(
+            f"{owner}: config.json is of timm's {name!r}, which is no supported ViT. Received: "
+            f"architecture={name!r}"
+        )
+    if row["missing"]:
+        raise ValueError(
+            f"{owner}: timm's {name!r} has {row['missing']}, which our models lack. Received: "
+            f"architecture={name!r}"
+        )
+    arguments = said.get("model_args")
+    arguments = dict(arguments) if isinstance(arguments, Mapping) else {}
+    known = {"depth", "img_size", "num_classes", "global_pool", "dynamic_img_size", "in_chans"}
+    unknown = sorted(set(arguments) - known - {"dynamic_img_pad", "drop_rate", "drop_path_rate"})
+    if unknown:
+        raise ValueError(
+            f"{owner}: config.json changes timm's {name!r} in ways that we do not know: "
+            f"{ {one: arguments[one] for one in unknown} }"
+        )
+    pretrained = said.get("pretrained_cfg")
+    pretrained = dict(pretrained) if isinstance(pretrained, Mapping) else {}
+    pooling = str(arguments.get("global_pool") or said.get("global_pool") or row["pooling"])
+    fields: dict = {
+        "num_heads": int(row["num_heads"]),
+        "activation": row["activation"],
+        "layer_norm_epsilon": float(row["layer_norm_epsilon"]),
+    }
+    features, missing = _timm_features(row, pooling)
+    fields |= features
+    labels = pretrained.get("label_names") or said.get("label_names")
+    size = pretrained.get("input_size")
+    has_size = isinstance(size, Sequence) and len(size) == 3
+    return Statement(
+        source="timm",
+        fields=fields,
+        preprocessing=_timm_preprocessing(owner, pretrained),
+        class_names=tuple(map(str, labels)) if isinstance(labels, Sequence) else None,
+        grid=None,
+        input_size=tuple(cast("Sequence[int]", size)[1:]) if has_size else None,
+        missing=missing,
+        is_config=True,
+    )
+
+
+def _timm_features(row: Mapping[str, str], pooling: str) -> tuple[dict, tuple[str, ...]]:
+    """Return fields of our config, and features that it lacks, of a row of the architectures."""
+    fields: dict = {"norm": row["norm"]} if row["norm"] != "layer_norm" else {}
+    missing = []
+    has_rotary = bool(row["rope"])
+    if pooling == "map":
+        fields["head_reads"] = "attention"
+        fields["pooling_num_heads"] = int(row["pool_heads"] or row["num_heads"])
+        # timm's Eva, which alone has rotary positions, pools all tokens.
+        fields["pool_prefix"] = has_rotary or row["pool_prefix"] == "1"
+        if row["pool_activation"] and row["pool_activation"] != row["activation"]:
+            missing.append("an attention pooling with an activation of its own")
+    elif pooling in ("avg", "max"):
+        fields["head_reads"] = {"avg": "average", "max": "max"}[pooling]
+    elif pooling != "token":
+        missing.append(f"the pooling {pooling!r}")
+    if row["final_norm"] == "0" and not row["fc_norm_epsilon"]:
+        fields["final_norm"] = None
+    last = row["fc_norm_epsilon"] or row["final_norm_epsilon"]
+    if last and float(last) != float(row["layer_norm_epsilon"]):
+        fields["final_norm_epsilon"] = float(last)
+    if row["pre_norm_epsilon"] and row["pre_norm_epsilon"] != row["layer_norm_epsilon"]:
+        missing.append("a first norm with an epsilon of its own")
+    return fields | _timm_rotary(row, missing), tuple(missing)
+
+
+def _timm_rotary(row: Mapping[str, str], missing: list[str]) -> dict:
+    """Return the fields of rotary positions."""
+    kinds = {"Cat": "index", "DinoV3": "centred", "Mixed": "learned"}
+    if not row["rope"]:
+        return {}
+    if row["rope"] not in kinds or row["rope_in_pixels"] == "True":
+        missing.append("rotary positions in pixels or of an unknown kind")
+        return {}
+    fields: dict = {
+        "rotary": kinds[row["rope"]],
+        "rotary_theta": float(row["rope_theta"]),
+        "rotary_layout": "half" if row["rope_rotate_half"] == "1" else "interleaved",
+        "rotary_order": "width_first" if row["rope_indexing"] == "xy" else "height_first",
+    }
+    if row["rope"] != "Mixed":
+        fields["rotary_offset"] = float(row["rope_offset"] or 0)
+    if row["rope"] == "Cat" and row["rope_reference"]:
+        fields["rotary_grid"] = (int(row["rope_reference"]),) * 2
+    return fields
+
+
+def _timm_preprocessing(owner: str, said: Mapping[str, Json]) -> Preprocessing | None:
+    if "mean" not in said or "std" not in said:
+        return None
+    size = said.get("input_size")
+    has_size = isinstance(size, Sequence) and len(size) == 3
+    return preprocessing_of(
+        owner,
+        mean=said["mean"],
+        std=said["std"],
+        size=cast("tuple[int, int]", tuple(cast("Sequence[int]", size)[1:])) if has_size else None,
+        resize_mode=_RESIZES.get(str(said.get("crop_mode") or "center"), "shortest"),
+        interpolation=str(said.get("interpolation") or "bicubic"),
+        crop_fraction=said.get("crop_pct") or 0.875,
+    )

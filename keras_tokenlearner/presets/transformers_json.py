@@ -1,0 +1,209 @@
+"""The config.json and preprocessor_config.json of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from keras_tokenlearner.models.preprocessing import Preprocessing
+from keras_tokenlearner.presets.json_values import Json, Object, numbers_of, preprocessing_of
+from keras_tokenlearner.weights.statement import Statement
+
+_SOURCES = {
+    "vit": "huggingface_vit",
+    "deit": "huggingface_deit",
+    "dinov2": "huggingface_dinov2",
+    "dinov2_with_registers": "huggingface_dinov2",
+    "dinov3_vit": "huggingface_dinov3",
+    "clip": "huggingface_clip",
+    "clip_vision_model": "huggingface_clip",
+    "siglip": "huggingface_siglip",
+    "siglip_vision_model": "huggingface_siglip",
+    "siglip2": "huggingface_siglip2",
+    "siglip2_vision_model": "huggingface_siglip2",
+    "aimv2": "huggingface_aimv2",
+    "aimv2_vision_model": "huggingface_aimv2",
+    "vivit": "huggingface_vivit",
+    "videomae": "huggingface_videomae",
+    "vjepa2": "huggingface_vjepa2",
+}
+# Configs with a vision part leave out its defaults.
+_HEADS = {
+    "huggingface_clip": 12,
+    "huggingface_siglip": 12,
+    "huggingface_siglip2": 12,
+    "huggingface_aimv2": 8,
+}
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "silu": "silu",
+    "swish": "silu",
+}
+_PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+
+
+def of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
+    """Return the statement of a config.json and a preprocessor_config.json of transformers."""
+    kind = str(said["model_type"])
+    if kind not in _SOURCES:
+        raise ValueError(
+            f"{owner}: config.json is of transformers' {kind!r}; supported are "
+            f"{list(_SOURCES)}. Received: model_type={kind!r}"
+        )
+    source = _SOURCES[kind]
+    part = said.get("vision_config")
+    vision: Object = {**said, **part} if isinstance(part, Mapping) else said
+    size = _size(vision.get("crop_size" if kind == "vjepa2" else "image_size"))
+    patch = _patch(vision)
+    frames = vision.get("frames_per_clip" if kind == "vjepa2" else "num_frames")
+    clip = (frames, *size) if size and patch and isinstance(frames, int) else None
+    channels = vision.get("in_chans", vision.get("num_channels", 3))
+    return Statement(
+        source=source,
+        fields=_fields(owner, source, vision),
+        preprocessing=_preprocessing(owner, pixels),
+        class_names=_class_names(said.get("id2label")),
+        grid=tuple(n // p for n, p in zip(clip, patch, strict=True)) if clip and patch else None,
+        input_size=size,
+        input_shape=(*clip, cast("int", channels)) if clip else None,
+        missing=_missing(source, vision),
+        is_config=True,
+    )
+
+
+def _fields(owner: str, source: str, vision: Object) -> dict:
+    """Return the fields of our config that a config states."""
+    fields: dict = {}
+    heads = vision.get("num_attention_heads", _HEADS.get(source))
+    if isinstance(heads, int):
+        fields["num_heads"] = heads
+    epsilon = vision.get("layer_norm_eps", vision.get("rms_norm_eps"))
+    if isinstance(epsilon, float):
+        fields["layer_norm_epsilon"] = epsilon
+    activation = vision.get("hidden_act")
+    if source == "huggingface_clip" and activation is None:
+        activation = "quick_gelu"
+    if activation is not None and not vision.get("use_swiglu_ffn"):
+        if str(activation) not in _ACTIVATIONS:
+            raise ValueError(
+                f"{owner}: the activation of config.json must be one of {list(_ACTIVATIONS)}. "
+                f"Received: hidden_act={activation!r}"
+            )
+        fields["activation"] = _ACTIVATIONS[str(activation)]
+    theta = vision.get("rope_theta")
+    if source == "huggingface_dinov3" and isinstance(theta, (int, float)):
+        fields["rotary_theta"] = float(theta)
+    pools = vision.get("use_mean_pooling", True)
+    if source == "huggingface_videomae" and pools and not _classifies(vision):
+        fields["final_norm"] = None
+    return fields
+
+
+def _classifies(said: Object) -> bool:
+    names = said.get("architectures")
+    return any("Classification" in str(name) for name in names) if isinstance(names, list) else True
+
+
+def _missing(source: str, vision: Object) -> tuple[str, ...]:
+    """Return the features of a config that our models lack, in words."""
+    found = []
+    activation = vision.get("pooler_act", "tanh")
+    if activation != "tanh" and not _classifies(vision):
+        found.append(f"a pooler with the activation {activation!r}")
+    if source == "huggingface_aimv2" and vision.get("is_native"):
+        found.append("computed positions for any size (is_native)")
+    no_mean = source == "huggingface_videomae" and vision.get("use_mean_pooling") is False
+    if no_mean and _classifies(vision):
+        found.append("a head that reads the first patch")
+    return tuple(found)
+
+
+def _size(image: Json) -> tuple[int, ...] | None:
+    size = tuple(image) if isinstance(image, Sequence) else (image, image)
+    return cast("tuple[int, ...]", size) if all(isinstance(n, int) for n in size) else None
+
+
+def _patch(vision: Object) -> tuple[int, ...] | None:
+    """Return the patch of a video; ViViT's config has it in one field, others in two."""
+    tubelet = vision.get("tubelet_size")
+    if isinstance(tubelet, Sequence):
+        return cast("tuple[int, ...]", tuple(tubelet))
+    size = _size(vision.get("patch_size"))
+    return (tubelet, *size) if isinstance(tubelet, int) and size else None
+
+
+def _class_names(labels: Json) -> tuple[str, ...] | None:
+    if not isinstance(labels, Mapping):
+        return None
+    if all(str(value) == f"LABEL_{key}" for key, value in labels.items()):
+        return None
+    try:
+        return tuple(str(labels[key]) for key in sorted(labels, key=int))
+    except ValueError:
+        return None
+
+
+def _preprocessing(owner: str, said: Object) -> Preprocessing | None:
+    if "image_mean" not in said or "image_std" not in said:
+        return None
+    mean, std = _scaling(owner, said)
+    size, crop = said.get("size"), said.get("crop_size")
+    edge = _edge(size)
+    wanted = _edge(crop) if said.get("do_center_crop", crop is not None) else edge
+    shortest = isinstance(size, Mapping) and "shortest_edge" in size
+    cropped = bool(said.get("do_center_crop", crop is not None)) and crop is not None
+    resample = said.get("resample")
+    return preprocessing_of(
+        owner,
+        mean=mean,
+        std=std,
+        size=wanted,
+        resize_mode="shortest" if shortest or cropped else "squash",
+        interpolation=_PILLOW.get(resample, "bilinear")
+        if isinstance(resample, int)
+        else "bilinear",
+        crop_fraction=wanted[0] / edge[0] if wanted and edge and wanted[0] <= edge[0] else 1.0,
+    )
+
+
+def _scaling(owner: str, said: Object) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std of pixels in [0, 1].
+
+    transformers computes `(pixel * factor - offset - mean) / std`. ViViT's processor has an offset.
+    """
+    is_vivit = said.get("image_processor_type") == "VivitImageProcessor"
+    factor = said.get("rescale_factor", 1 / 127.5 if is_vivit else 1 / 255)
+    offset = float(bool(said.get("offset", is_vivit)))
+    if said.get("do_rescale") is False:
+        factor, offset = 1.0, 0.0
+    if not isinstance(factor, (int, float)) or factor <= 0:
+        raise ValueError(
+            f"{owner}: preprocessor_config.json must scale pixels by a positive number. "
+            f"Received: rescale_factor={factor!r}"
+        )
+    scale = 255.0 * factor
+    if abs(scale - 1) < 1e-6:  # 1 / 255 with the digits of a file
+        scale = 1.0
+    if said.get("do_normalize") is False:
+        return (offset / scale,), (1.0 / scale,)
+    try:
+        means, stds = numbers_of(said["image_mean"]), numbers_of(said["image_std"])
+        return tuple((m + offset) / scale for m in means), tuple(s / scale for s in stds)
+    except TypeError as error:
+        raise ValueError(f"{owner}: the preprocessing of the config is invalid: {error}") from error
+
+
+def _edge(size: Json) -> tuple[int, int] | None:
+    if isinstance(size, int):
+        return (size, size)
+    if isinstance(size, Mapping):
+        edge, height, width = (size.get(key) for key in ("shortest_edge", "height", "width"))
+        if isinstance(edge, int):
+            return (edge, edge)
+        if isinstance(height, int) and isinstance(width, int):
+            return (height, width)
+    return None
