@@ -1,29 +1,92 @@
-"""The config.json of Keras and KerasHub."""
+"""The config.json and image_converter.json of KerasHub."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from keras_tokenlearner.presets.json_values import Object
+from keras_tokenlearner.models.preprocessing import Preprocessing
+from keras_tokenlearner.presets.json_values import Json, Object, numbers_of, preprocessing_of
 from keras_tokenlearner.weights.statement import Statement
+
+_SOURCES = {
+    "ViTBackbone": "keras_hub",
+    "SigLIPBackbone": "keras_hub_siglip",
+    "SigLIPVisionEncoder": "keras_hub_siglip",
+    "DINOV3Backbone": "keras_hub_dinov3",
+}
+_ACTIVATIONS = {"gelu_approximate": "gelu_tanh", "gelu": "gelu", "silu": "silu", "swish": "silu"}
 
 
 def of_keras(owner: str, said: Object, pixels: Object) -> Statement:
+    """Return the statement of a config.json and an image_converter.json of KerasHub."""
     name = str(said.get("registered_name") or said.get("class_name"))
-    if "ViT" not in name:
+    source = _SOURCES.get(name.rpartition(">")[2])
+    if source is None:
         raise ValueError(
-            f"{owner}: config.json is of Keras's {name!r}; supported is keras-hub's ViTBackbone. "
-            f"Received: class_name={name!r}"
+            f"{owner}: config.json is of Keras's {name!r}; supported are keras-hub's "
+            f"{list(_SOURCES)}. Received: class_name={name!r}"
         )
-    inner = said.get("config")
-    inner = dict(inner) if isinstance(inner, Mapping) else {}
+    inner = _config(said)
+    if isinstance(inner.get("vision_encoder"), Mapping):
+        inner = _config(cast("Object", inner["vision_encoder"]))
     fields: dict = {}
-    if isinstance(inner.get("num_heads"), int):
-        fields["num_heads"] = inner["num_heads"]
-    if isinstance(inner.get("layer_norm_epsilon"), float):
-        fields["layer_norm_epsilon"] = inner["layer_norm_epsilon"]
+    for ours, *theirs in (
+        ("num_heads", "num_heads"),
+        ("layer_norm_epsilon", "layer_norm_epsilon", "layer_norm_eps"),
+        ("rotary_theta", "rope_theta"),
+        ("register_tokens", "num_register_tokens"),
+    ):
+        found = [inner[name] for name in theirs if isinstance(inner.get(name), (int, float))]
+        fields |= {ours: found[0]} if found else {}
+    activation = inner.get("intermediate_activation", inner.get("hidden_activation"))
+    if activation is not None:
+        if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+            raise ValueError(
+                f"{owner}: the activation of config.json must be one of {list(_ACTIVATIONS)}. "
+                f"Received: {activation!r}"
+            )
+        fields["activation"] = _ACTIVATIONS[activation]
     image = inner.get("image_shape")
     has_size = isinstance(image, Sequence) and len(image) == 3
-    size = tuple(cast("Sequence[int]", image)[:2]) if has_size else None
-    return Statement(source="keras_hub", fields=fields, input_size=size, is_config=True)
+    return Statement(
+        source=source,
+        fields=fields,
+        preprocessing=_preprocessing(owner, _config(pixels)),
+        input_size=tuple(cast("Sequence[int]", image)[:2]) if has_size else None,
+        is_config=True,
+    )
+
+
+def _config(said: Object) -> Object:
+    inner = said.get("config")
+    return dict(inner) if isinstance(inner, Mapping) else {}
+
+
+def _preprocessing(owner: str, said: Object) -> Preprocessing | None:
+    """Return the preprocessing of an image converter, which computes `pixel * scale + offset`."""
+    if said.get("scale") is None and said.get("offset") is None:
+        return None
+    try:
+        scales, offsets = _values(said.get("scale"), 1.0), _values(said.get("offset"), 0.0)
+        count = max(len(scales), len(offsets))
+        scales, offsets = (v * count if len(v) == 1 else v for v in (scales, offsets))
+        stds = tuple(1 / (255 * scale) for scale in scales)
+        means = tuple(-offset * std for offset, std in zip(offsets, stds, strict=True))
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{owner}: image_converter.json is invalid: {error}") from error
+    size = said.get("image_size")
+    modes = [("crop_to_aspect_ratio", "shortest"), ("pad_to_aspect_ratio", "longest")]
+    return preprocessing_of(
+        owner,
+        mean=means,
+        std=stds,
+        size=cast("tuple[int, int]", tuple(size)) if isinstance(size, Sequence) else None,
+        resize_mode=next((mode for name, mode in modes if said.get(name)), "squash"),
+        interpolation=str(said.get("interpolation") or "bilinear"),
+        crop_fraction=1.0,
+    )
+
+
+def _values(value: Json, default: float) -> tuple[float, ...]:
+    return (default,) if value is None else numbers_of(value)

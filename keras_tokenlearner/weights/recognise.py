@@ -23,6 +23,10 @@ from keras_tokenlearner.weights.sources.huggingface_videos import (
     HUGGINGFACE_VJEPA2,
 )
 from keras_tokenlearner.weights.sources.keras_hub import KERAS_HUB
+from keras_tokenlearner.weights.sources.keras_hub_towers import (
+    KERAS_HUB_DINOV3,
+    KERAS_HUB_SIGLIP,
+)
 from keras_tokenlearner.weights.sources.own import OWN
 from keras_tokenlearner.weights.sources.source import Source
 from keras_tokenlearner.weights.sources.timm import DINOV2, TIMM, TIMM_DEIT, TORCHVISION
@@ -46,6 +50,8 @@ SOURCES: dict[str, Source] = {
     "huggingface_videomae": HUGGINGFACE_VIDEOMAE,
     "huggingface_vjepa2": HUGGINGFACE_VJEPA2,
     "keras_hub": KERAS_HUB,
+    "keras_hub_siglip": KERAS_HUB_SIGLIP,
+    "keras_hub_dinov3": KERAS_HUB_DINOV3,
     "keras_tokenlearner": OWN,
 }
 

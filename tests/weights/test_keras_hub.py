@@ -1,9 +1,13 @@
-"""ViT of keras-hub, from its models and its files, against keras-hub itself."""
+"""ViT, SigLIP and DINOv3 of keras-hub, from models and files, against keras-hub itself."""
 
+import keras
+import numpy as np
 import pytest
 
 import keras_tokenlearner as kt
-from keras_tokenlearner.weights import load
+from keras_tokenlearner.models import VisionTransformer
+from keras_tokenlearner.presets.keras_json import of_keras
+from keras_tokenlearner.weights import load, plan_of
 from tests.skips import peer
 from tests.weights.foreign import build, close, outputs, pixels, randomise
 
@@ -68,3 +72,77 @@ def test_keras_hub_preset_folder_gives_the_outputs_of_keras_hub(form, tmp_path):
     images = pixels()
     expected = outputs(theirs_model, images / 127.5 - 1)
     close(outputs(model, images), expected if form == "classifier" else expected[:, 0])
+
+
+SIZES = {
+    "patch_size": 8,
+    "hidden_dim": 32,
+    "num_layers": 2,
+    "num_heads": 2,
+    "intermediate_dim": 48,
+    "image_shape": (32, 32, 3),
+}
+
+
+@pytest.mark.parametrize("form", ["model", "folder", "pair"])
+def test_keras_hub_siglip_gives_the_pooled_vector_of_keras_hub(form, tmp_path):
+    models = peer("keras_hub").models
+    vision = randomise(models.SigLIPVisionEncoder(**SIZES))
+    text = {"vocabulary_size": 9, "embedding_dim": 8, "hidden_dim": 8, "num_layers": 1}
+    text |= {"num_heads": 1, "intermediate_dim": 8, "max_sequence_length": 4}
+    if form == "model":
+        model = build("keras_hub_siglip", vision, include_top=False)
+        load(model, "keras_hub_siglip", vision)
+        images = pixels()
+        tokens = keras.Model(vision.input, vision.get_layer("post_layer_norm").output)
+        close(outputs(model, images), outputs(tokens, images / 127.5 - 1))
+        return
+    theirs_model = vision
+    if form == "pair":
+        encoder = models.SigLIPTextEncoder(**text, projection_dim=32)
+        theirs_model = models.SigLIPBackbone(vision, encoder)
+    theirs_model.save_to_preset(str(tmp_path))
+    images = pixels()
+    model = kt.from_preset(tmp_path)
+    close(outputs(model, images), outputs(vision, images / 127.5 - 1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"use_key_bias": False},
+        {"use_gated_mlp": True, "hidden_activation": "silu", "use_mask_token": False},
+    ],
+)
+def test_keras_hub_dinov3_gives_the_tokens_of_keras_hub(changes, tmp_path):
+    backbone = randomise(
+        peer("keras_hub").models.DINOV3Backbone(**SIZES, num_register_tokens=2, **changes)
+    )
+    backbone.save_to_preset(str(tmp_path))
+    model = kt.from_preset(tmp_path, normalization="half", include_top=False, pooling="none")
+    images = pixels()
+    expected = outputs(backbone, images / 127.5 - 1)
+    close(outputs(model, images), expected)
+    plan = plan_of(backbone, activation=changes.get("hidden_activation", "gelu"), num_heads=2)
+    again = VisionTransformer(
+        plan.config, (32, 32, 3), include_top=False, preprocessing=model.preprocessing
+    )
+    plan.load(again, check_settings=False)
+    close(outputs(again, images), expected)
+
+
+def test_image_converter_of_keras_hub_gives_the_preprocessing(tmp_path):
+    hub = peer("keras_hub")
+    converter = hub.layers.ImageConverter(
+        image_size=(32, 32), scale=[1 / 60, 1 / 50, 1 / 40], offset=[-2, -1, -3]
+    )
+    statement = of_keras(
+        "test",
+        {"registered_name": "keras_hub>ViTBackbone", "config": {}},
+        {"config": converter.get_config()},
+    )
+    images = pixels()
+    mean, std = (np.array(v) for v in (statement.preprocessing.mean, statement.preprocessing.std))
+    np.testing.assert_allclose((images / 255 - mean) / std, converter(images), atol=1e-4)
+    assert statement.preprocessing.size == (32, 32)
+    assert statement.preprocessing.resize_mode == "shortest"
