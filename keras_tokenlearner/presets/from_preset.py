@@ -74,7 +74,8 @@ def from_preset(
     Args:
         preset: One of these: `"hf://ORG/NAME[@REVISION]"`, `"https://..."`,
             `"kaggle://OWNER/MODEL/FRAMEWORK/VARIATION"`, a local folder or file, a file with its
-            source (`"timm:FILE"`), or a name of `list_checkpoints()`.
+            source (`"timm:FILE"`), or a name of `list_checkpoints()`. A local
+            `dinov2_..._pretrain.pth` takes the `dinov2_..._linear_head.pth` next to it.
         at: Integer, blocks before a TokenLearner that is added as by `retrofit`. `None` for no
             TokenLearner.
         num_tokens: Integer, tokens that the TokenLearner learns. Needs `at`; defaults to 8.
@@ -273,11 +274,16 @@ def build_model(
 
 
 def _with_head(owner: str, files: PresetFiles) -> Checkpoint | Path:
-    """Return the weights of a preset, with the head that keras-hub keeps in a file of its own."""
-    if HEAD not in files.configs or files.weights.suffix != ".h5":
+    """Return the weights of a preset, with the head that its library keeps in another file."""
+    if files.linear_head is not None:
+        path, start = files.linear_head, "linear_head."
+    elif HEAD in files.configs and files.weights.suffix == ".h5":
+        path, start = files.configs[HEAD], ""
+    else:
         return files.weights
-    backbone, head = (read_checkpoint(path, owner) for path in (files.weights, files.configs[HEAD]))
-    return Checkpoint({**head.entries, **backbone.entries}, str(files.weights))
+    backbone, head = (read_checkpoint(one, owner) for one in (files.weights, path))
+    entries = {f"{start}{name}": entry for name, entry in head.entries.items()}
+    return Checkpoint({**entries, **backbone.entries}, str(files.weights))
 
 
 def _video_network(owner: str, preset: PresetName) -> VisionModel | None:

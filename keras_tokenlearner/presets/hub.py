@@ -46,10 +46,12 @@ class PresetFiles:
     Attributes:
         weights: Path of the weights, or of the index of their parts.
         configs: Paths of the JSON files and of keras-hub's head, by name.
+        linear_head: Path of DINOv2's linear head, or `None`.
     """
 
     weights: Path
     configs: dict[str, Path]
+    linear_head: Path | None = None
 
 
 def fetch_files(owner: str, address: Address) -> PresetFiles:
@@ -72,7 +74,8 @@ def fetch_files(owner: str, address: Address) -> PresetFiles:
 
 def _from_path(owner: str, path: Path) -> PresetFiles:
     if path.is_file():
-        return PresetFiles(path, _configs(path.parent) if path.name in WEIGHTS else {})
+        configs = _configs(path.parent) if path.name in WEIGHTS else {}
+        return PresetFiles(path, configs, _linear_head(path))
     if not path.is_dir():
         raise ValueError(
             f"{owner}: there is no such file or folder, and weights must be {FORMS}. "
@@ -85,6 +88,14 @@ def _from_path(owner: str, path: Path) -> PresetFiles:
         f"{owner}: the folder holds no weights; it must have one of {list(WEIGHTS)}. "
         f"Received: {str(path)!r}"
     )
+
+
+def _linear_head(backbone: Path) -> Path | None:
+    """Return the head next to a backbone of DINOv2, by the names of Meta's files."""
+    if not backbone.name.startswith("dinov2_"):
+        return None
+    head = backbone.with_name(backbone.name.replace("_pretrain.", "_linear_head."))
+    return head if head != backbone and head.is_file() else None
 
 
 def _configs(folder: Path) -> dict[str, Path]:

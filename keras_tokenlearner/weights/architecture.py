@@ -73,7 +73,16 @@ def name_norms(arrays: Arrays, rms: bool) -> None:
 
 def features_lacking(arrays: Arrays) -> tuple[str, ...]:
     """Return the features of a file's model that this package lacks, in words."""
-    return ("norms before and behind the pooling",) if "fc_norm/gamma" in arrays else ()
+    lacking = ["norms before and behind the pooling"] if "fc_norm/gamma" in arrays else []
+    kernel, norm = arrays.get("head/kernel"), arrays.get("norm/gamma")
+    if (
+        kernel is not None
+        and norm is not None
+        and "pre_logits/kernel" not in arrays
+        and len(kernel.array) > 2 * norm.array.size
+    ):
+        lacking.append("a head that reads class tokens of several blocks")
+    return tuple(lacking)
 
 
 def _newer(arrays: Arrays) -> dict[str, FieldValue]:

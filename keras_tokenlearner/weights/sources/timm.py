@@ -54,7 +54,7 @@ NAMES = {
     "pooling/mlp_norm": ("norm", "attn_pool.norm"),
     "pooling/mlp/hidden": ("linear", "attn_pool.mlp.fc1"),
     "pooling/mlp/output": ("linear", "attn_pool.mlp.fc2"),
-    "head": ("linear", "head"),
+    "head": ("linear", "head", "linear_head"),
 }
 _PARTS = ("query", "key", "value")
 _JOINED = (*_PARTS, "gate")  # which timm has in one layer with others
@@ -226,6 +226,7 @@ DINOV2 = Source(
     proof=("mask_token",),
     config=_CONFIG,
     gated_mlp=_GATED_MLP,
+    wide_head={"head_reads": "class_and_average"},
     resize_without_registers="bicubic_offset",
     normalization="imagenet",
     ignored=("mask_token",),  # of its training only
