@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -24,7 +25,7 @@ NAME = "hf://timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"
 TOKEN = "hf_secret_that_nobody_may_see"
 
 
-def files():
+def files(num_heads=2, num_layers=2):
     """Return the files of a repository of timm, and the model that is in it."""
     from safetensors.numpy import save
 
@@ -33,9 +34,9 @@ def files():
         classes=5,
         class_token=True,
         activation="gelu",
-        num_heads=2,
+        num_heads=num_heads,
         hidden_dim=24,
-        num_layers=2,
+        num_layers=num_layers,
     )
     rng = np.random.default_rng(1)
     model.set_weights([rng.normal(0, 0.2, array.shape) for array in model.get_weights()])
@@ -100,6 +101,25 @@ def test_hub_preset_gives_its_probabilities_and_downloads_once(hub, monkeypatch)
     again = open_it()
     np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
     assert weight_requests(hub) == before
+
+
+def test_readme_lines_that_name_a_checkpoint_run_as_printed(hub):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    lines = [line for line in readme.splitlines() if 'kt.from_preset("hf://' in line]
+    assert lines == [
+        f'model = kt.from_preset("{NAME}")',
+        f'faster = kt.from_preset("{NAME}", at=6, num_tokens=16)',
+    ]
+    # The architecture of this name has 12 heads, and the second line needs 6 blocks.
+    hub.repos[NAME.removeprefix("hf://")], small = files(num_heads=12, num_layers=7)
+    names = {"kt": kt}
+    exec("\n".join(lines), names)  # noqa: S102
+    expected = small.predict(image(), verbose=0)
+    np.testing.assert_allclose(names["model"].predict(image(), verbose=0), expected, atol=1e-5)
+    config = names["faster"].config
+    assert (config.at, config.num_tokens) == (6, 16)
+    kernels = [names[name].get_layer("head").kernel for name in ("model", "faster")]
+    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, kernels))
 
 
 def test_named_model_takes_the_same_weights_and_learned_tokens_come_in_one_call(hub):
