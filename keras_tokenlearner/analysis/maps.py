@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -112,22 +113,49 @@ def with_token_maps(model: keras.Model, layer: str | None = None) -> keras.Model
     (2, 4, 4, 4)
     """
     learner = _learner("with_token_maps", model, layer)
-    found = []
+    copy = _with_maps(model, [learner])
+    return keras.Model(
+        copy.input, {"outputs": copy.output[0], "token_maps": copy.output[1]}, name=model.name
+    )
+
+
+def with_all_token_maps(model: keras.Model) -> keras.Model:
+    """Return a copy of a model that returns its outputs and the maps of all its TokenLearners.
+
+    Args:
+        model: A functional `keras.Model`, with any number of TokenLearners.
+
+    Returns:
+        A `keras.Model` with copies of the weights. It returns a dictionary of `outputs` and
+        `token_maps`, a dictionary from the names of the TokenLearners to their maps.
+    """
+    learners = _learners(model)
+    copy = _with_maps(model, list(learners.values()))
+    maps = dict(zip(learners, copy.output[1:], strict=True))
+    return keras.Model(copy.input, {"outputs": copy.output[0], "token_maps": maps}, name=model.name)
+
+
+def _with_maps(model: keras.Model, learners: Sequence[TokenLearner]) -> keras.Model:
+    """Return a copy of a model that returns a list of its output and of the learners' maps."""
+    found: dict[str, keras.KerasTensor] = {}
 
     def call(
         layer: keras.layers.Layer, *inputs: keras.KerasTensor, **arguments: Any
     ) -> keras.KerasTensor:
-        if layer.name != learner.name:
+        if layer.name not in {learner.name for learner in learners}:
             return layer(*inputs, **arguments)
-        tokens, maps = layer(*inputs, **arguments, return_maps=True)
-        found.append(maps)
+        tokens, found[layer.name] = layer(*inputs, **arguments, return_maps=True)
         return tokens
 
     copy = keras.models.clone_model(model, call_function=call)
     copy.set_weights(model.get_weights())
-    shape = (*(learner.grid or learner.input.shape[1:-1]), learner.num_tokens)
-    maps = keras.layers.Reshape(shape, dtype="float32", name="token_maps")(found[0])
-    return keras.Model(copy.input, {"outputs": copy.output, "token_maps": maps}, name=model.name)
+    maps = []
+    for learner in learners:
+        shape = (*(learner.grid or learner.input.shape[1:-1]), learner.num_tokens)
+        name = "token_maps" if len(learners) == 1 else f"{learner.name}_maps"
+        reshape = keras.layers.Reshape(shape, dtype="float32", name=name)
+        maps.append(reshape(found[learner.name]))
+    return keras.Model(copy.input, [copy.output, *maps])
 
 
 def _learned(
@@ -154,7 +182,7 @@ def _learned(
 
 
 def _learner(owner: str, model: keras.Model, layer: str | None) -> TokenLearner:
-    learners = {x.name: x for x in model.layers if isinstance(x, TokenLearner)}
+    learners = _learners(model)
     if not learners:
         raise ValueError(
             f"{owner}: the model has no TokenLearner; take a `tokenlearner_*` of the catalogue, or "
@@ -166,3 +194,8 @@ def _learner(owner: str, model: keras.Model, layer: str | None) -> TokenLearner:
             f"Received: layer={layer!r}, model {model.name!r}"
         )
     return learners[layer] if layer else next(iter(learners.values()))
+
+
+def _learners(model: keras.Model) -> dict[str, TokenLearner]:
+    """Return the TokenLearners of a model by name, in the order of its layers."""
+    return {layer.name: layer for layer in model.layers if isinstance(layer, TokenLearner)}

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_tokenlearner._extras import require
-from keras_tokenlearner.data.resizing import fit_image
+from keras_tokenlearner.data.resizing import central_box, fit_image
 from keras_tokenlearner.models.preprocessing import Preprocessing
 
 
@@ -76,6 +76,45 @@ def fit_pixels(
     if preprocessing is None or preprocessing.has_default_resize:
         return fit_image(pixels, input_shape)
     return preprocess_image(pixels, input_shape, preprocessing)
+
+
+def seen_box(
+    size: tuple[int, int],
+    input_shape: tuple[int, int, int] | list[int],
+    preprocessing: Preprocessing | None = None,
+) -> tuple[float, float, float, float]:
+    """Return the part of an image that `fit_pixels` gives to a model.
+
+    Args:
+        size: `(height, width)` of the image.
+        input_shape: `(height, width, channels)` of the model.
+        preprocessing: The `Preprocessing` of the model, as for `fit_pixels`.
+
+    Returns:
+        `(left, top, width, height)` as fractions of the image. With `"longest"`, the part is larger
+        than the image, and `left` or `top` is negative.
+
+    Example:
+
+    >>> seen_box((100, 200), (32, 32, 3))
+    (0.25, 0.0, 0.5, 1.0)
+    """
+    wanted = input_shape[0], input_shape[1]
+    if preprocessing is None or preprocessing.has_default_resize:
+        left, top, right, bottom = central_box(*size, *wanted)
+        return (
+            left / size[1],
+            top / size[0],
+            (right - left) / size[1],
+            (bottom - top) / size[0],
+        )
+    resized = resized_size(size, wanted, preprocessing)
+    # The same rounding as in `_centre`.
+    top, left = (
+        round((edge - kept) / 2) if edge >= kept else -((kept - edge) // 2)
+        for edge, kept in zip(resized, wanted, strict=True)
+    )
+    return left / resized[1], top / resized[0], wanted[1] / resized[1], wanted[0] / resized[0]
 
 
 def preprocessing_of(model: keras.Model) -> Preprocessing | None:

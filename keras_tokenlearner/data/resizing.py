@@ -66,15 +66,24 @@ def fit_image(
     height, width, channels = input_shape
     image = pillow.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
     image = image.convert("RGB" if channels == 3 else "L")
-    box = box or _central_box(pixels.shape[0], pixels.shape[1], height, width)
+    box = box or central_box(pixels.shape[0], pixels.shape[1], height, width)
     fitted = image.crop(box).resize((width, height), pillow.Resampling.BILINEAR)
     return np.asarray(fitted).reshape(input_shape)
 
 
-def _central_box(
+def central_box(
     height: int, width: int, new_height: int, new_width: int
 ) -> tuple[int, int, int, int]:
-    """Return the largest central part with the aspect of the new size, as Keras rounds it."""
+    """Return `(left, top, right, bottom)` of the largest central part with the aspect of a size.
+
+    Keras's layer rounds the same way.
+
+    Args:
+        height: Integer, height of the image.
+        width: Integer, width of the image.
+        new_height: Integer, height of the size.
+        new_width: Integer, width of the size.
+    """
     kept_width = max(min(width, int(height * new_width / new_height)), 1)
     kept_height = max(min(height, int(width * new_height / new_width)), 1)
     left, top = int((width - kept_width) / 2), int((height - kept_height) / 2)

@@ -11,6 +11,7 @@ from keras_tokenlearner.analysis import (
     token_similarity,
     with_token_maps,
 )
+from keras_tokenlearner.analysis.maps import with_all_token_maps
 
 MODEL = "tokenlearner_pico8_4at1"
 
@@ -72,6 +73,24 @@ def test_model_with_token_maps_returns_both_outputs(name):
     found = with_token_maps(model).predict(inputs, verbose=0)
     np.testing.assert_allclose(found["outputs"], model.predict(inputs, verbose=0), atol=1e-6)
     np.testing.assert_allclose(found["token_maps"], token_maps(model, inputs), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("vit_pico8", []),
+        (MODEL, ["token_learner"]),
+        (f"{MODEL}_fuser", ["token_learner_0", "token_learner_1"]),
+    ],
+)
+def test_model_with_all_token_maps_returns_the_maps_of_each_layer(name, layers):
+    model = keras_tokenlearner.create_model(name, classes=3, **({"at": 0} if layers[1:] else {}))
+    inputs = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
+    found = with_all_token_maps(model).predict_on_batch(inputs)
+    np.testing.assert_allclose(found["outputs"], model.predict(inputs, verbose=0), atol=1e-6)
+    assert list(found["token_maps"]) == layers
+    for layer, maps in found["token_maps"].items():
+        np.testing.assert_allclose(maps, token_maps(model, inputs, layer), atol=1e-6)
 
 
 def test_token_similarity_equals_the_cosine_of_the_learned_tokens(model, images):

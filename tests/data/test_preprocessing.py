@@ -6,7 +6,7 @@ import pytest
 Image = pytest.importorskip("PIL.Image", reason="resizes the images")
 
 from keras_tokenlearner.data import ArrayImages, ImageBatches  # noqa: E402
-from keras_tokenlearner.data.preprocessing import preprocess_image  # noqa: E402
+from keras_tokenlearner.data.preprocessing import fit_pixels, preprocess_image, seen_box  # noqa: E402
 from keras_tokenlearner.models.preprocessing import Preprocessing  # noqa: E402
 from tests.skips import peer  # noqa: E402
 
@@ -54,6 +54,34 @@ def test_preprocess_image_equals_the_transform_of_timm(shape, mode, fields, size
     found = preprocess_image(pixels, shape, rule)
     assert found.dtype == np.uint8 and found.shape == shape
     np.testing.assert_array_equal(found, np.rint(right))
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("size", [(427, 640), (97, 401), (400, 130)])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        None,
+        Preprocessing(crop_fraction=0.875),
+        Preprocessing(resize_mode="squash", crop_fraction=0.9),
+        Preprocessing(resize_mode="longest"),
+    ],
+)
+@pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)])
+def test_seen_box_is_the_part_whose_pixels_the_model_gets(shape, rule, size):
+    """The colours of the image are its coordinates, so pixels of the model show their origin."""
+    rows, columns = ((np.arange(edge) + 0.5) / edge * 240 + 8 for edge in size)
+    pixels = np.zeros((*size, 3))
+    pixels[..., 0], pixels[..., 1], pixels[..., 2] = columns, rows[:, None], 255
+    found = fit_pixels(np.rint(pixels).astype("uint8"), shape, rule).astype(float)
+    left, top, width, height = seen_box(size, shape, rule)
+    x = (left + width * (np.arange(shape[1]) + 0.5) / shape[1]) * 240 + 8
+    y = (top + height * (np.arange(shape[0]) + 0.5) / shape[0]) * 240 + 8
+    image = found[..., 2] > 250  # not filled up
+    assert image.mean() > 0.2
+    step = 240 * max(width / shape[1], height / shape[0]) + 1  # a pixel of the model
+    assert np.abs(found[..., 0] - x)[image].max() < step
+    assert np.abs(found[..., 1] - y[:, None])[image].max() < step
 
 
 @pytest.mark.peers
