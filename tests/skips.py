@@ -35,6 +35,7 @@ ALLOWED = (
     (r"of the extra `formats`", "needs `pip install .[formats]`"),
     (r"set KERAS_TOKENLEARNER_DINOV2", "reads 88 MB of published weights"),
     (r"Triton's server comes with nvidia-pytriton", "docs/serving.md has its environment"),
+    (r"Chromium is not installed", "`apt-get install chromium`; it tests the demo page"),
     (r"pip install 'libtpu", "compiles for TPUs in an environment with libtpu"),
     (r"the machine has no other address than the loopback", "needs a network"),
     (r"this Pillow does not write (?:TIFF|AVIF)", "builds of Pillow differ"),

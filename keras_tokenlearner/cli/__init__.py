@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
 from keras_tokenlearner import _startup
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.cli.costs import costs
+from keras_tokenlearner.cli.demo import demo
 from keras_tokenlearner.cli.distill import distill
 from keras_tokenlearner.cli.evaluate import evaluate
 from keras_tokenlearner.cli.export import export
@@ -23,7 +24,7 @@ from keras_tokenlearner.cli.quickstart import quickstart
 from keras_tokenlearner.cli.serve import serve
 from keras_tokenlearner.cli.train import train
 
-VerbArgument: TypeAlias = str | float | bool | list[str] | None
+VerbArgument: TypeAlias = str | float | bool | list[str] | list[int] | None
 
 app = typer.Typer(
     name="keras-tokenlearner",
@@ -62,7 +63,7 @@ def _options(
     """TokenLearner for Keras 3: vision transformers with learned tokens."""
 
 
-for _verb in (models, costs, train, distill, evaluate, export, predict, serve, quickstart):
+for _verb in (models, costs, train, distill, evaluate, export, predict, serve, demo, quickstart):
     app.command()(_with_keras(_verb))
 
 

@@ -1,5 +1,8 @@
 """One rule for the meaning of the outputs of a model, and for its input pixels."""
 
+from collections.abc import Sequence
+from typing import NotRequired, TypedDict
+
 import keras
 import numpy as np
 from keras import layers
@@ -11,6 +14,8 @@ TRUNKS = ({"embedding", "positions"}, {"stem_conv2d", "stem_conv1d"})
 SCALING = (layers.Rescaling, layers.Normalization)
 # Functions from logits to probabilities; "linear" outputs are not scores of classes.
 ACTIVATIONS = ("softmax", "sigmoid", "linear")
+
+Scored = TypedDict("Scored", {"class": int, "class_name": NotRequired[str], "probability": float})
 
 
 def classifier_activation_of(
@@ -79,6 +84,27 @@ def probabilities(outputs: np.ndarray, activation: str) -> np.ndarray:
         return (0.5 * (1 + np.tanh(logits / 2))).astype("float32")
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return (powers / powers.sum(-1, keepdims=True)).astype("float32")
+
+
+def best_classes(
+    probabilities: np.ndarray, class_names: Sequence[str] | None, top_k: int
+) -> list[Scored]:
+    """Return the most probable classes, the most probable first.
+
+    Args:
+        probabilities: Array of shape (classes,).
+        class_names: Names of the classes, or `None`.
+        top_k: Integer, number of classes.
+    """
+    found: list[Scored] = []
+    for index in np.argsort(-probabilities)[:top_k]:
+        number, share = int(index), float(probabilities[index])
+        if class_names is None:
+            found.append({"class": number, "probability": share})
+        else:
+            name = class_names[number]
+            found.append({"class": number, "class_name": name, "probability": share})
+    return found
 
 
 def check_takes_pixels(owner: str, model: keras.Model) -> None:

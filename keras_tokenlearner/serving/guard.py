@@ -14,6 +14,7 @@ MAX_LISTS = 2**20  # lists and dictionaries in JSON
 MAX_DEPTH = 32  # of JSON
 MAX_REQUESTS = 256  # at the same time
 BODY_SECONDS = 30.0  # until the last byte of a body
+PICTURE_PATH = "/page/answer"  # bodies of requests to it are image files, and no JSON
 
 Message: TypeAlias = dict[str, str | int | bytes | bool | list[tuple[bytes, bytes]]]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -149,8 +150,12 @@ class Guard:
 
 
 def _is_binary(scope: Scope) -> bool:
-    """Return whether binary tensors follow the JSON; their reader checks the JSON."""
-    return any(name == b"inference-header-content-length" for name, _ in scope["headers"])
+    """Return whether a body is an image file, or JSON before binary tensors.
+
+    The reader of binary tensors checks their JSON.
+    """
+    names = {name for name, _ in scope["headers"]}
+    return scope["path"] == PICTURE_PATH or b"inference-header-content-length" in names
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

@@ -5,9 +5,11 @@ import logging
 import signal
 import socket
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from keras_tokenlearner.serving.guard import MAX_BYTES, MAX_REQUESTS, Guard
+from keras_tokenlearner.serving.guard import MAX_BYTES, MAX_REQUESTS, Application, Guard
+from keras_tokenlearner.serving.page.answers import PageModel
+from keras_tokenlearner.serving.page.routes import page_routes
 from keras_tokenlearner.serving.v2_binary import read_v2
 
 if TYPE_CHECKING:
@@ -24,7 +26,13 @@ IDLE_SECONDS = 15  # of a connection between two requests
 STOP_SECONDS = 30  # for requests in flight to be answered after SIGTERM
 
 
-async def run(endpoint: "kserve.Model", host: str, port: int, grpc_port: int | None) -> None:
+async def run(
+    endpoint: "kserve.Model",
+    host: str,
+    port: int,
+    grpc_port: int | None,
+    page: PageModel | None = None,
+) -> None:
     """Serve a `kserve.Model` over HTTP and gRPC until the process gets a signal.
 
     After SIGTERM or SIGINT no more connections are taken, those requests that have begun are
@@ -35,6 +43,7 @@ async def run(endpoint: "kserve.Model", host: str, port: int, grpc_port: int | N
         host: Address to listen on.
         port: Integer, of HTTP.
         grpc_port: Integer, of gRPC; `None` or 0 for none.
+        page: The model behind the page for browsers, or `None` for no page.
 
     Raises:
         OSError: If a port is taken.
@@ -60,11 +69,15 @@ async def run(endpoint: "kserve.Model", host: str, port: int, grpc_port: int | N
     with _listen(host, port) as listener:
         grpc = await _start_grpc(plane, extension, host, grpc_port) if grpc_port else None
         rest = RESTServer("kserve.model_server:app", plane, extension, port)
+        if page is not None:
+            app.router.routes.extend(page_routes(page))
         _add_routes(app, plane)
         _refuse_in_words(app)
         rest.create_application()
         server = _server(rest.config)
         print(f"serving {endpoint.name} at http://{host}:{port}/v1/models/{endpoint.name}")
+        if page is not None:
+            print(f"with a page for browsers at http://{_in_url(host)}:{port}/")
         if grpc:
             print(f"and over gRPC at {host}:{grpc_port}")
         print(end="", flush=True)
@@ -73,6 +86,36 @@ async def run(endpoint: "kserve.Model", host: str, port: int, grpc_port: int | N
         finally:
             if grpc:
                 await grpc.stop(grace=STOP_SECONDS)
+
+
+async def run_page(page: PageModel, host: str, port: int) -> None:
+    """Serve the page for browsers alone, until the process gets a signal.
+
+    Args:
+        page: The model behind the page.
+        host: Address to listen on.
+        port: Integer, of HTTP.
+
+    Raises:
+        OSError: If the port is taken.
+    """
+    import uvicorn
+
+    with _listen(host, port) as listener:
+        server = _server(uvicorn.Config(page_app(page), log_level="warning"))
+        print(f"open http://{_in_url(host)}:{port}/ in a browser", flush=True)
+        await server.serve(sockets=[listener])
+
+
+def page_app(page: PageModel) -> Application:
+    """Return the ASGI application of the page alone, within the limits of the server."""
+    from starlette.applications import Starlette
+
+    return Guard(cast("Application", Starlette(routes=page_routes(page))))
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _listen(host: str, port: int) -> socket.socket:

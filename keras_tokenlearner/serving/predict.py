@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypeAlias, TypedDict, cast
+from typing import Any, TypeAlias, TypedDict, cast
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from keras_tokenlearner.data import decode_image
 from keras_tokenlearner.data.preprocessing import fit_pixels, preprocessing_of
 from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.serving.classifier import (
+    Scored,
+    best_classes,
     check_takes_pixels,
     classifier_activation_of,
     probabilities,
@@ -29,7 +31,6 @@ from keras_tokenlearner.serving.export import (
 )
 from keras_tokenlearner.serving.local import local_server
 
-Scored = TypedDict("Scored", {"class": int, "class_name": NotRequired[str], "probability": float})
 Files: TypeAlias = Sequence[str | os.PathLike[str]]
 Answer: TypeAlias = dict[str, np.ndarray]
 # The input shape of a model, how its images are resized, its class names, and its answer.
@@ -105,7 +106,7 @@ def predict(
         images = np.stack([read_image(file, input_shape, preprocessing) for file in files])
         draw_token_maps(images, answer["token_maps"], [Path(file).name for file in files], maps)
     return [
-        {"file": str(file), "classes": _best(row, class_names, top_k)}
+        {"file": str(file), "classes": best_classes(row, class_names, top_k)}
         for file, row in zip(files, answer["probabilities"], strict=True)
     ]
 
@@ -215,15 +216,3 @@ def _ask_server(folder: Path, files: Files) -> Answer:
         raise ValueError(f"predict: the server answers {status}: {answer['error']}")
     outputs = cast("list[dict[str, Any]]", answer["outputs"])
     return {found["name"]: np.reshape(found["data"], found["shape"]) for found in outputs}
-
-
-def _best(probabilities: np.ndarray, class_names: Sequence[str] | None, top_k: int) -> list[Scored]:
-    found: list[Scored] = []
-    for index in np.argsort(-probabilities)[:top_k]:
-        number, share = int(index), float(probabilities[index])
-        if class_names is None:
-            found.append({"class": number, "probability": share})
-        else:
-            name = class_names[number]
-            found.append({"class": number, "class_name": name, "probability": share})
-    return found

@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
+from keras_tokenlearner._checks import check_bool
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving import payloads
 from keras_tokenlearner.serving.batching import Batcher
 from keras_tokenlearner.serving.export import is_version
 from keras_tokenlearner.serving.kserve_server import run
-from keras_tokenlearner.serving.served_model import ServedModel
+from keras_tokenlearner.serving.page.exported import ExportedPage
+from keras_tokenlearner.serving.served_model import Key, ServedModel
 
 if TYPE_CHECKING:
     import kserve
 
 Request = TypeVar("Request")
 Rows: TypeAlias = list[dict[str, np.ndarray]]
+Rowwise: TypeAlias = Batcher[Key, dict[str, np.ndarray], dict[str, np.ndarray]]
 Reader: TypeAlias = Callable[[Request, ServedModel], tuple[str, Rows]]
 
 
@@ -28,6 +31,7 @@ def serve(
     grpc_port: int | None = 8081,
     name: str | None = None,
     max_batch: int = 32,
+    page: bool = False,
 ) -> None:
     """Serve an exported model with KServe, until the process is told to stop.
 
@@ -43,9 +47,12 @@ def serve(
         grpc_port: Integer, port of gRPC; `None` for no gRPC.
         name: Name of the model in URLs. Defaults to the name of the folder of the versions.
         max_batch: Integer, rows of the largest batch.
+        page: Boolean, whether `GET /` is a page for browsers, as in `demo`. It shows attention maps
+            of a model that was exported with `maps=True`.
 
     Raises:
-        ValueError: If there is no exported model.
+        ValueError: If there is no exported model, or a page is requested for a model that is no
+            classifier of images.
         OSError: If a port is taken.
         ImportError: If a library is missing. The message names the extra.
 
@@ -59,9 +66,12 @@ def serve(
     Source: the two inference protocols of KServe.
     """
     require("kserve", "serve")
+    check_bool("serve", "page", page)
     model = ServedModel(path)
-    endpoint = _endpoint(name or default_name(model.folder), model, max_batch)
-    asyncio.run(run(endpoint, host, port, grpc_port))
+    name = name or default_name(model.folder)
+    batcher = Batcher(model.answer, max_batch, max_weight=model.max_pixels)
+    shown = ExportedPage(model, batcher, name) if page else None
+    asyncio.run(run(_endpoint(name, model, batcher), host, port, grpc_port, shown))
 
 
 def default_name(version: str | os.PathLike[str]) -> str:
@@ -76,12 +86,10 @@ def default_name(version: str | os.PathLike[str]) -> str:
     return (version.parent if is_version(version.name) else version).name
 
 
-def _endpoint(name: str, model: ServedModel, max_batch: int) -> "kserve.Model":
-    """Return the `kserve.Model` that answers with a `ServedModel`."""
+def _endpoint(name: str, model: ServedModel, batcher: Rowwise) -> "kserve.Model":
+    """Return the `kserve.Model` that answers with a `ServedModel`, in the batches of a batcher."""
     import kserve
     from kserve.errors import InvalidInput
-
-    batcher = Batcher(model.answer, max_batch, max_weight=model.max_pixels)
 
     def decoded(read: Reader[Request], request: Request) -> tuple[str, Rows]:
         return model.decode(*read(request, model))

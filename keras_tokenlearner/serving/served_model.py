@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
     from tensorflow import TensorSpec
 
+MAX_PIXELS = 32_000_000  # of an image
+
 Row: TypeAlias = Mapping[str, Any]  # arrays, nested lists or bytes, as a client sent them
 Key: TypeAlias = tuple[str, tuple[tuple[int, ...], ...]]  # equal for the rows of one batch
 
@@ -40,7 +42,7 @@ class ServedModel:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        max_pixels: int = 32_000_000,
+        max_pixels: int = MAX_PIXELS,
         max_rows: int = 256,
     ) -> None:
         tf = require("tensorflow", "tensorflow")

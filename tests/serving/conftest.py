@@ -26,7 +26,7 @@ def served(exported_pico):
     """The model, and the server of its export."""
     pytest.importorskip("kserve", reason="the server is KServe")
     model, folder = exported_pico
-    with serving(folder) as server:
+    with serving(folder, "--page") as server:
         yield model, server
 
 

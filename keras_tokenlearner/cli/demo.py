@@ -1,0 +1,25 @@
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    model: Annotated[str, typer.Argument(help="A .keras file, or the name of a model.")],
+    weights: Annotated[
+        str | None, typer.Option(help="Weights of a named model: name, path, or random.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of HTTP.")] = 8080,
+    tokens: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="A number of tokens to choose from; may be repeated."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of the top classes to show.")] = 5,
+    classifier_activation: Annotated[
+        str | None, typer.Option(help="Activation of logits: softmax or sigmoid.")
+    ] = None,
+) -> None:
+    """Show a model on a page: drop a picture, see its classes and the maps of each token."""
+    from keras_tokenlearner.serving import demo
+
+    demo(model, weights, host, port, tokens, top_k, classifier_activation)

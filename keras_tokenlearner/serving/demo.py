@@ -1,0 +1,59 @@
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_tokenlearner._extras import require
+from keras_tokenlearner.applications.load import load_model
+from keras_tokenlearner.serving.export import newest_version
+from keras_tokenlearner.serving.kserve_server import run_page
+from keras_tokenlearner.serving.page.loaded import LoadedPage
+
+
+def demo(
+    source: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    tokens: Sequence[int] | None = None,
+    top_k: int = 5,
+    classifier_activation: str | None = None,
+) -> None:
+    """Show a model on a page for browsers, until the process is told to stop.
+
+    The page takes a picture from a file or a camera. It shows the classes, the attention maps of
+    each token over the picture, and the milliseconds. It needs no address outside the server.
+
+    Args:
+        source: A name of the catalogue, the path of a `.keras` file, or an address or a folder for
+            `from_preset`.
+        weights: For a named model: weights for `create_model`, or `"random"` for no training.
+            Defaults to the first included weights.
+        host: Address to listen on. Defaults to this machine only. Browsers give the camera to pages
+            of this machine, or over HTTPS.
+        port: Integer, port of HTTP.
+        tokens: Numbers of tokens to choose from, for a model that starts from the grid. The model
+            is copied for each. Defaults to the powers of two up to the model's own number.
+        top_k: Integer, number of the most probable classes to show.
+        classifier_activation: For a model that ends in logits: `"softmax"` if an image has one
+            class, `"sigmoid"` if it has several.
+
+    Raises:
+        ValueError: If the model does not exist, is no classifier of images, or ends in logits
+            without an activation. If it cannot learn as many tokens.
+        OSError: If the port is taken.
+        ImportError: If a library is missing. The message names the extra.
+
+    Example::
+
+        keras_tokenlearner.serving.demo("tokenlearner_nano4_8at2", weights="cifar10")
+        # open http://127.0.0.1:8080/
+    """
+    require("kserve", "serve")
+    if newest_version(Path(source)) is not None:
+        raise ValueError(
+            "demo: `source` must be a model that Keras loads; `keras-tokenlearner serve --page` "
+            f"shows an exported model. Received: {str(source)!r}"
+        )
+    model = load_model(source, weights=weights, owner="demo")
+    asyncio.run(run_page(LoadedPage(model, tokens, top_k, classifier_activation), host, port))

@@ -1,0 +1,1 @@
+"""The demo page: pictures in, classes and attention maps out."""

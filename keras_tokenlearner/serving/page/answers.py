@@ -1,0 +1,160 @@
+"""Facts and answers as the page reads them, in JSON."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypedDict
+
+import numpy as np
+
+from keras_tokenlearner._checks import check_int
+from keras_tokenlearner.data.decoding import decode_image
+from keras_tokenlearner.data.preprocessing import fit_pixels, seen_box
+from keras_tokenlearner.models import Preprocessing
+from keras_tokenlearner.serving.classifier import Scored, best_classes
+from keras_tokenlearner.serving.served_model import MAX_PIXELS
+
+
+class About(TypedDict):
+    """Facts about a model that the page shows before the first picture.
+
+    `tokens` has the numbers of tokens to choose from, in ascending order. It is empty for a model
+    without maps, and `hint` then says why.
+    """
+
+    model: str
+    runtime: str
+    input_shape: list[int]
+    classes: int
+    tokens: list[int]
+    hint: str
+
+
+class LayerMaps(TypedDict):
+    """Attention maps of a layer: a list of rows of weights for each token.
+
+    The largest weight of each token is 1.
+    """
+
+    layer: str
+    tokens: list[list[list[float]]]
+
+
+class Milliseconds(TypedDict):
+    """Time to decode and resize a picture, and time of the model."""
+
+    decoding: float
+    model: float
+
+
+class Classified(TypedDict):
+    """Answer to a picture.
+
+    `box` is the part of the picture that the model gets: `(left, top, width, height)` as fractions.
+    """
+
+    classes: list[Scored]
+    box: tuple[float, float, float, float]
+    maps: list[LayerMaps]
+    milliseconds: Milliseconds
+
+
+class PageModel(Protocol):
+    """A model behind the page.
+
+    Attributes:
+        about: Facts about the model.
+    """
+
+    about: About
+
+    async def classify(self, content: bytes, tokens: int | None) -> Classified:
+        """Return the answer to a picture.
+
+        Args:
+            content: Bytes of an image file.
+            tokens: Integer, one of `about["tokens"]`; `None` for the largest.
+
+        Raises:
+            ValueError: If the picture cannot be read, or the number of tokens is another.
+        """
+        ...
+
+
+class Picture:
+    """A picture that was decoded within the limits of the server, and fitted to a model.
+
+    Args:
+        content: Bytes of an image file.
+        input_shape: `(height, width, channels)` of the model.
+        preprocessing: How the images of the model are resized, as for `fit_pixels`.
+        max_pixels: Integer, pixels of the largest accepted image.
+
+    Attributes:
+        pixels: Array of type float32 and shape `input_shape`.
+        box: The part that the model gets, as `seen_box` returns it.
+
+    Raises:
+        ValueError: If the picture cannot be read.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        input_shape: Sequence[int],
+        preprocessing: Preprocessing | None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        height, width, channels = input_shape
+        try:
+            pixels = decode_image(content, channels, max_pixels=max_pixels)
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix("decode_image: ")) from error
+        shape = (height, width, channels)
+        self.pixels = fit_pixels(pixels, shape, preprocessing).astype("float32")
+        self.box = seen_box((pixels.shape[0], pixels.shape[1]), shape, preprocessing)
+
+
+def classified(
+    picture: Picture,
+    probabilities: np.ndarray,
+    class_names: Sequence[str] | None,
+    maps: Mapping[str, np.ndarray],
+    milliseconds: Milliseconds,
+    top_k: int,
+) -> Classified:
+    """Return an answer as JSON values.
+
+    Args:
+        picture: The `Picture`.
+        probabilities: Array of shape (classes,).
+        class_names: Names of the classes, or `None`.
+        maps: Dictionary from the names of layers to arrays of shape (H, W, S).
+        milliseconds: The times.
+        top_k: Integer, number of the most probable classes.
+    """
+    return {
+        "classes": best_classes(probabilities, class_names, top_k),
+        "box": picture.box,
+        "maps": [{"layer": name, "tokens": _rows(found)} for name, found in maps.items()],
+        "milliseconds": milliseconds,
+    }
+
+
+def chosen_tokens(about: About, tokens: int | None) -> int:
+    """Return the number of tokens of a request, or 0 for a model without maps.
+
+    Raises:
+        ValueError: If the number is none of `about["tokens"]`.
+    """
+    if tokens is None:
+        return max(about["tokens"], default=0)
+    check_int("page", "tokens", tokens)
+    if tokens not in about["tokens"]:
+        raise ValueError(f"`tokens` must be one of {about['tokens']}. Received: tokens={tokens}")
+    return tokens
+
+
+def _rows(maps: np.ndarray) -> list[list[list[float]]]:
+    """Return maps as lists, the largest weight of each token as 1."""
+    maps = np.asarray(maps, "float64")
+    largest = np.maximum(maps.max((0, 1)), 1e-30)
+    return np.round(np.moveaxis(maps / largest, -1, 0), 4).tolist()

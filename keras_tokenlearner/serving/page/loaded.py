@@ -1,0 +1,123 @@
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import keras
+import numpy as np
+
+from keras_tokenlearner._checks import check_int
+from keras_tokenlearner.analysis.maps import with_all_token_maps
+from keras_tokenlearner.applications.load import check_classifier
+from keras_tokenlearner.data.preprocessing import preprocessing_of
+from keras_tokenlearner.layers import TokenLearner
+from keras_tokenlearner.models import with_tokens
+from keras_tokenlearner.serving.batching import Batcher
+from keras_tokenlearner.serving.classifier import (
+    check_takes_pixels,
+    classifier_activation_of,
+    probabilities,
+)
+from keras_tokenlearner.serving.page.answers import (
+    About,
+    Classified,
+    Milliseconds,
+    Picture,
+    chosen_tokens,
+    classified,
+)
+
+# Probabilities, maps by layer, and the milliseconds of the model.
+Outputs: TypeAlias = tuple[np.ndarray, dict[str, np.ndarray], float]
+
+
+class LoadedPage:
+    """A Keras model behind the page, with a copy for each number of tokens.
+
+    Pictures are decoded in threads. One other thread runs the models, one picture at a time, so the
+    milliseconds are for a batch of one.
+
+    Args:
+        model: A `keras.Model`, a classifier of images.
+        tokens: Numbers of tokens to choose from. Defaults to the powers of two up to the tokens of
+            a model that starts from the grid, and to the tokens of another model.
+        top_k: Integer, number of the most probable classes.
+        classifier_activation: For a model that ends in logits: `"softmax"` or `"sigmoid"`.
+
+    Raises:
+        ValueError: If the model is no classifier of images, ends in logits without an activation,
+            or cannot learn as many tokens.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        tokens: Sequence[int] | None = None,
+        top_k: int = 5,
+        classifier_activation: str | None = None,
+    ) -> None:
+        self.top_k = check_int("demo", "top_k", top_k)
+        check_classifier(model, model.name, "demo")
+        check_takes_pixels("demo", model)
+        activation, is_applied = classifier_activation_of("demo", model, classifier_activation)
+        if activation == "linear":
+            raise ValueError(
+                "demo: the model must be a classifier of images; its outputs are features. "
+                f"Received: model {model.name!r}"
+            )
+        self.activation = activation if is_applied else None
+        self.input_shape = model.input_shape[1:]
+        self.class_names = getattr(model, "class_names", None)
+        self.preprocessing = preprocessing_of(model)
+        budgets = _budgets(model, tokens)
+        self.models = {count: with_all_token_maps(_with_budget(model, count)) for count in budgets}
+        self.about: About = {
+            "model": model.name,
+            "runtime": keras.backend.backend(),
+            "input_shape": list(self.input_shape),
+            "classes": model.output_shape[-1],
+            "tokens": [count for count in budgets if count],
+            "hint": "" if budgets[-1] else "This model has no TokenLearner, so it has no maps.",
+        }
+        self.batcher: Batcher[int, np.ndarray, Outputs] = Batcher(self._answer, max_rows=1)
+        for count in budgets:  # compiled before the first picture
+            self._answer(count, [np.zeros(self.input_shape, "float32")])
+
+    async def classify(self, content: bytes, tokens: int | None = None) -> Classified:
+        """Return the answer to a picture, as `PageModel` describes it."""
+        count = chosen_tokens(self.about, tokens)
+        start = time.perf_counter()
+        picture = await asyncio.to_thread(Picture, content, self.input_shape, self.preprocessing)
+        decoding = 1000 * (time.perf_counter() - start)
+        scores, maps, milliseconds = await self.batcher.answer(count, picture.pixels)
+        times: Milliseconds = {"decoding": decoding, "model": milliseconds}
+        return classified(picture, scores, self.class_names, maps, times, self.top_k)
+
+    def _answer(self, count: int, rows: list[np.ndarray]) -> list[Outputs]:
+        start = time.perf_counter()
+        found = self.models[count].predict_on_batch(np.stack(rows))
+        milliseconds = 1000 * (time.perf_counter() - start)
+        scores = np.asarray(found["outputs"], "float32")
+        if self.activation is not None:
+            scores = probabilities(scores, self.activation)
+        return [
+            (scores[i], {name: maps[i] for name, maps in found["token_maps"].items()}, milliseconds)
+            for i in range(len(rows))
+        ]
+
+
+def _budgets(model: keras.Model, tokens: Sequence[int] | None) -> list[int]:
+    """Return the numbers of tokens to choose from, in ascending order; 0 stands for no tokens."""
+    learners = [layer for layer in model.layers if isinstance(layer, TokenLearner)]
+    most = max((learner.num_tokens for learner in learners), default=0)
+    if tokens:
+        return sorted({check_int("demo", "tokens", count) for count in tokens})
+    if not learners or not all(learner.position_bias for learner in learners):
+        return [most]
+    return sorted({2**power for power in range(most.bit_length())} | {most})
+
+
+def _with_budget(model: keras.Model, count: int) -> keras.Model:
+    """Return the model of a number of tokens: the model itself if it learns as many."""
+    counts = {layer.num_tokens for layer in model.layers if isinstance(layer, TokenLearner)}
+    return model if counts <= {count} else with_tokens(model, count)

@@ -1,0 +1,271 @@
+"""The page for browsers: its files, its answers and its refusals, without a browser."""
+
+import base64
+import re
+import sys
+import threading
+import urllib.request
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+import keras_tokenlearner as kt
+from keras_tokenlearner.analysis import token_maps
+from keras_tokenlearner.data import decode_image, fit_image
+from keras_tokenlearner.serving import demo, serve
+from keras_tokenlearner.serving.batching import Batcher
+from keras_tokenlearner.serving.kserve_server import page_app
+from keras_tokenlearner.serving.page import loaded
+from keras_tokenlearner.serving.page.exported import ExportedPage
+from keras_tokenlearner.serving.page.loaded import LoadedPage
+from keras_tokenlearner.serving.page.routes import FILES
+from keras_tokenlearner.serving.served_model import ServedModel
+from tests.serving.answers import BOMB, JPEG, PIXELS, encode
+
+pytest.importorskip("kserve", reason="the server is KServe")
+
+on_torch = pytest.mark.once("torch")
+on_tensorflow = pytest.mark.once("tensorflow")
+IMAGE = {"Content-Type": "image/jpeg"}
+
+
+def randomised(model):
+    """Return a model with weights that give clear answers."""
+    random = np.random.default_rng(0)
+    model.set_weights([w + random.normal(0, 0.2, w.shape) for w in model.get_weights()])
+    return model
+
+
+def client(page):
+    from starlette.testclient import TestClient
+
+    return TestClient(page_app(page))
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    model = randomised(kt.create_model("tokenlearner_pico8_4at1", classes=10))
+    model.class_names = [f"<b>class</b> {index}" for index in range(10)]
+    return model
+
+
+@pytest.fixture(scope="module")
+def page(model):
+    return LoadedPage(model, top_k=3)
+
+
+@pytest.fixture(scope="module")
+def asked(page):
+    with client(page) as asked:
+        yield asked
+
+
+def check(answer, probabilities, maps):
+    """Compare an answer with the probabilities (classes,) and the maps (H, W, S) of a model."""
+    order = np.argsort(-probabilities)[: len(answer["classes"])]
+    assert [row["class"] for row in answer["classes"]] == order.tolist()
+    shares = [row["probability"] for row in answer["classes"]]
+    np.testing.assert_allclose(shares, probabilities[order], atol=1e-3)
+    (layer,) = answer["maps"]
+    right = np.moveaxis(maps / maps.max((0, 1)), -1, 0)
+    np.testing.assert_allclose(layer["tokens"], right, atol=2e-3)
+
+
+@on_torch
+def test_page_answer_has_the_classes_and_the_maps_of_the_model(model, asked):
+    answer = asked.post("/page/answer", content=JPEG, headers=IMAGE)
+    assert answer.status_code == 200
+    found = answer.json()
+    pixels = fit_image(decode_image(JPEG), (32, 32, 3))[None].astype("float32")
+    check(found, model.predict(pixels, verbose=0)[0], token_maps(model, pixels)[0])
+    assert found["classes"][0]["class_name"] == model.class_names[found["classes"][0]["class"]]
+    np.testing.assert_allclose(found["box"], [10 / 60, 0, 40 / 60, 1])  # of 60 x 40 pixels
+    assert all(value > 0 for value in found["milliseconds"].values())
+
+
+@on_torch
+def test_page_answer_with_a_budget_is_the_answer_of_fewer_tokens():
+    model = randomised(kt.retrofit(kt.create_model("vit_pico8", classes=5), at=1, num_tokens=6))
+    pixels = fit_image(decode_image(JPEG), (32, 32, 3))[None].astype("float32")
+    with client(LoadedPage(model)) as asked:
+        assert asked.get("/page/about").json()["tokens"] == [1, 2, 4, 6]
+        for count in (2, 6):
+            answer = asked.post(f"/page/answer?tokens={count}", content=JPEG, headers=IMAGE)
+            small = kt.with_tokens(model, count)
+            maps = token_maps(small, pixels)[0]
+            assert maps.shape[-1] == count
+            check(answer.json(), small.predict(pixels, verbose=0)[0], maps)
+
+
+@on_torch
+def test_page_of_a_model_without_token_learner_has_classes_and_no_maps():
+    with client(LoadedPage(kt.create_model("vit_pico8", classes=3))) as asked:
+        about = asked.get("/page/about").json()
+        answer = asked.post("/page/answer", content=JPEG, headers=IMAGE).json()
+    assert (about["tokens"], answer["maps"], len(answer["classes"])) == ([], [], 3)
+    assert "no TokenLearner" in about["hint"]
+
+
+@on_torch
+def test_page_image_bytes_that_look_like_deep_json_are_answered(asked):
+    content = encode(PIXELS, "PNG") + b"[" * 1000
+    assert asked.post("/page/answer", content=content, headers=IMAGE).status_code == 200
+
+
+@on_torch
+@pytest.mark.parametrize(
+    ("content", "query", "kind", "status", "reason"),
+    [
+        (b"no image", "", "image/jpeg", 400, "it must be one of JPEG"),
+        (JPEG[:200], "", "image/jpeg", 400, ""),
+        (BOMB, "", "image/png", 400, "32000000 pixels"),
+        (JPEG, "?tokens=3", "image/jpeg", 400, r"one of \[4\]. Received: tokens=3"),
+        (JPEG, "?tokens=1e9", "image/jpeg", 400, "positive integer"),
+        (JPEG, "", "text/plain", 415, "'text/plain'"),
+    ],
+)
+def test_page_bad_request_gets_a_status_and_a_reason(asked, content, query, kind, status, reason):
+    answer = asked.post(f"/page/answer{query}", content=content, headers={"Content-Type": kind})
+    assert answer.status_code == status
+    assert re.search(reason, answer.json()["error"])
+
+
+@on_torch
+def test_page_decodes_pictures_outside_the_thread_of_the_model(page, asked, monkeypatch):
+    threads = []
+
+    def picture(*arguments):
+        threads.append(threading.current_thread().name)
+        return whole(*arguments)
+
+    def answer(*arguments):
+        threads.append(threading.current_thread().name)
+        return LoadedPage._answer(page, *arguments)
+
+    whole = loaded.Picture
+    monkeypatch.setattr(loaded, "Picture", picture)
+    monkeypatch.setattr(page.batcher, "function", answer)
+    asked.post("/page/answer", content=JPEG, headers=IMAGE)
+    assert len(threads) == 2
+    assert [name.startswith("model") for name in threads] == [False, True]
+
+
+@on_torch
+def test_page_files_are_served_and_name_no_other_address(asked):
+    html = asked.get("/").text
+    named = {f"/{path}" for path in re.findall(r'(?:src|href)="([^"]+)"', html)}
+    assert named <= set(FILES) and len(named) == 3
+    for path, (_, kind) in FILES.items():
+        answer = asked.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+        text = answer.text.replace('xmlns="http://www.w3.org/2000/svg"', "")
+        assert "//" not in re.sub(r"^ *//.*|; //.*", "", text, flags=re.MULTILINE)
+        assert not re.search("innerHTML|outerHTML|insertAdjacent|document.write|eval", text)
+
+
+@on_torch
+@pytest.mark.parametrize("path", ["/", "/page/page.js", "/page/about", "/page/answer"])
+def test_page_headers_forbid_other_sources_frames_and_scripts_in_html(asked, path):
+    post = path.endswith("answer")
+    headers = asked.request("POST" if post else "GET", path).headers
+    policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["form-action"] == "'none'"
+    assert {policy[f"{kind}-src"] for kind in ("script", "style", "img", "connect")} == {"'self'"}
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def _luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    parts = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+    return np.dot([0.2126, 0.7152, 0.0722], parts)
+
+
+@on_torch
+def test_page_colours_of_texts_have_the_contrast_of_wcag(asked):
+    """At least 4.5 for text and 3 for the focus, WCAG 2.2, in the light and the dark scheme."""
+    blocks = re.findall(r":root \{(.*?)\}", asked.get("/page/page.css").text, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        colours = dict(re.findall(r"--([\w-]+): (#\w{6});", block))
+        pairs = [(ink, ground, 4.5) for ink in ("ink", "quiet") for ground in ("ground", "card")]
+        pairs += [("quiet", "well", 4.5), ("error", "ground", 4.5), ("on-accent", "accent", 4.5)]
+        pairs += [("accent", "ground", 3), ("accent", "card", 3)]
+        for ink, ground, least in pairs:
+            low, high = sorted(_luminance(colours[name]) for name in (ink, ground))
+            assert (high + 0.05) / (low + 0.05) >= least, (ink, ground)
+
+
+@on_torch
+@pytest.mark.parametrize(
+    ("options", "arguments", "reason"),
+    [
+        ({"classifier_activation": None}, {}, "ends in logits"),
+        ({"include_top": False, "pooling": "avg"}, {}, "outputs are features"),
+        ({"include_preprocessing": False}, {}, "must take pixels in"),
+        ({}, {"tokens": [2]}, "starts from the grid"),
+        ({}, {"top_k": 0}, "`top_k`"),
+    ],
+)
+def test_page_of_unsuitable_model_or_argument_raises(options, arguments, reason):
+    model = kt.create_model("tokenlearner_pico8_4at1", **{"classes": 10, **options})
+    with pytest.raises(ValueError, match=reason):
+        LoadedPage(model, **arguments)
+
+
+@on_torch
+def test_demo_of_exported_model_raises_the_command_for_it(tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").touch()
+    with pytest.raises(ValueError, match="serve --page"):
+        demo(tmp_path)
+
+
+@on_tensorflow
+def test_page_of_exported_model_with_maps_answers_as_the_model(model, tmp_path):
+    pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+    kt.export(model, tmp_path, maps=True)
+    served = ServedModel(tmp_path)
+    with client(ExportedPage(served, Batcher(served.answer), "pico")) as asked:
+        about = asked.get("/page/about").json()
+        found = asked.post("/page/answer", content=JPEG, headers=IMAGE).json()
+    assert (about["model"], about["tokens"], about["classes"]) == ("pico", [4], 10)
+    pixels = fit_image(decode_image(JPEG), (32, 32, 3))[None].astype("float32")
+    check(found, model.predict(pixels, verbose=0)[0], token_maps(model, pixels)[0])
+
+
+@on_tensorflow
+def test_page_of_server_is_off_by_default_and_on_when_asked_for(exported_pico, monkeypatch):
+    pages = []
+
+    async def run(endpoint, host, port, grpc_port, page):
+        pages.append(page)
+
+    monkeypatch.setattr(sys.modules[serve.__module__], "run", run)
+    serve(exported_pico[1])
+    serve(exported_pico[1], page=True)
+    assert pages[0] is None
+    assert "export --maps" in pages[1].about["hint"]
+
+
+@on_tensorflow
+def test_server_with_page_answers_pictures_and_the_protocols(served):
+    _, server = served
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=60) as answer:
+        assert b"<!doctype html>" in answer.read()
+    status, found = server.ask("/page/answer", JPEG, **IMAGE)
+    assert (status, found["maps"]) == (200, [])
+    instance = {"b64": base64.b64encode(JPEG).decode()}
+    probabilities = server.v1({"instances": [instance]})[1]["predictions"][0]
+    best = found["classes"][0]
+    assert best["class"] == probabilities["top_classes"][0]
+    assert best["probability"] == pytest.approx(probabilities["top_probabilities"][0], abs=1e-5)
+
+
+@on_torch
+def test_page_of_exported_features_raises():
+    served = SimpleNamespace(metadata={"input_shape": [32, 32, 3]}, outputs={}, folder="x")
+    with pytest.raises(ValueError, match="needs a classifier of images"):
+        ExportedPage(served, None, "x")
