@@ -15,7 +15,7 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.training.distribution import Devices
-from keras_tokenlearner.weights.formats import read_npz
+from keras_tokenlearner.weights.formats.npz import read_npz
 
 
 class _Place(TypedDict):

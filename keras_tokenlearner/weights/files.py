@@ -14,7 +14,8 @@ import numpy as np
 from keras_tokenlearner._checks import listed
 from keras_tokenlearner.models.features import has_head
 from keras_tokenlearner.models.names import HEAD
-from keras_tokenlearner.weights.formats import PathLike, read_checkpoint
+from keras_tokenlearner.weights.formats.entries import PathLike
+from keras_tokenlearner.weights.formats.read import read_checkpoint
 
 KERNEL = "layers/dense/vars/0"  # of the classifier
 

@@ -22,7 +22,7 @@ from keras_tokenlearner.weights.architecture import (
     name_norms,
     sizes_of,
 )
-from keras_tokenlearner.weights.formats import CheckpointLike, read_checkpoint
+from keras_tokenlearner.weights.formats.read import CheckpointLike, read_checkpoint
 from keras_tokenlearner.weights.match import (
     SETTINGS,
     check_head,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keras_tokenlearner._checks import check_choice, listed
-from keras_tokenlearner.weights.formats import Checkpoint
+from keras_tokenlearner.weights.formats.entries import Checkpoint
 from keras_tokenlearner.weights.sources.flax import AUGREG, SCENIC
 from keras_tokenlearner.weights.sources.huggingface import (
     HUGGINGFACE_DEIT,

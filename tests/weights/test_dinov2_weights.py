@@ -7,7 +7,7 @@ import pytest
 
 from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig
 from keras_tokenlearner.weights import plan_of
-from keras_tokenlearner.weights.formats import read_checkpoint
+from keras_tokenlearner.weights.formats.read import read_checkpoint
 from keras_tokenlearner.weights.sources.source import IMAGENET
 from tests.skips import peer
 from tests.weights.foreign import normalised, outputs

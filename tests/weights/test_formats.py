@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner.weights import load
-from keras_tokenlearner.weights.formats import read_checkpoint
+from keras_tokenlearner.weights.formats.read import read_checkpoint
 from tests.skips import peer
 from tests.weights.foreign import augreg_entries, build, refused
 

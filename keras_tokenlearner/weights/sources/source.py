@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_tokenlearner._checks import listed
-from keras_tokenlearner.weights.formats import Checkpoint
+from keras_tokenlearner.weights.formats.entries import Checkpoint
 
 # Means and standard deviations of pixels in [0, 1]; the first gives pixels in [-1, 1].
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
