@@ -21,6 +21,7 @@ FOLDER_FORMATS = (*FORMATS, "TIFF", "AVIF")
 
 MAX_PIXELS = 89_478_485  # a quarter of a gibibyte in three channels, above which Pillow warns
 MAX_SCANS = 64  # of a JPEG; encoders write about ten, and each is a pass over all pixels
+MAX_TEXTS = 16  # compressed ones of a PNG; Pillow unpacks up to a MiB of each
 
 _ORIENTATION = 0x0112  # the tag of Exif and TIFF
 _BITS_PER_SAMPLE = 258
@@ -67,7 +68,7 @@ def decode_image(
     try:
         with (
             io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as stream,
-            pillow.open(stream, formats=_readable(pillow, formats)) as image,
+            _open(pillow, stream, formats) as image,
         ):
             _check_size(image, stream, max_pixels)
             pixels = _in_colours(pillow, image)
@@ -106,7 +107,7 @@ def count_pixels(
     pillow = require("PIL.Image", "image")
     try:
         stream = io.BytesIO(source)
-        with pillow.open(stream, formats=_readable(pillow, formats)) as image:
+        with _open(pillow, stream, formats) as image:
             _check_size(image, stream, max_pixels)
             return image.width * image.height
     except pillow.UnidentifiedImageError as error:
@@ -143,10 +144,20 @@ def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def _readable(pillow: ModuleType, formats: tuple[str, ...]) -> list[str]:
-    """Return the formats that this Pillow reads; `open` fails at names that it does not know."""
+def _open(
+    pillow: ModuleType, stream: io.BufferedIOBase, formats: tuple[str, ...]
+) -> "ImageFile.ImageFile":
+    """Return an image whose header is read, and nothing behind it."""
     pillow.init()
-    return [name for name in formats if name in pillow.OPEN]
+    if stream.read(4) == b"\x89PNG":
+        content = stream.read()
+        texts = content.count(b"zTXt") + content.count(b"iTXt")
+        if texts > MAX_TEXTS:
+            raise ValueError(f"a PNG must have at most {MAX_TEXTS} compressed texts; got {texts}")
+    stream.seek(0)
+    # `open` fails at names of formats that this Pillow does not know.
+    known = [name for name in formats if name in pillow.OPEN]
+    return cast("ImageFile.ImageFile", pillow.open(stream, formats=known))
 
 
 def _check_size(image: "Image.Image", stream: io.BufferedIOBase, max_pixels: int) -> None:
@@ -215,7 +226,12 @@ def _upper_byte(image: "Image.Image") -> np.ndarray:
 
 
 def _on_white(pixels: np.ndarray) -> np.ndarray:
-    """Return pixels with alpha, laid on white."""
-    alpha = pixels[..., 3:].astype("uint16")
-    white = 255 * (255 - alpha)
-    return ((pixels[..., :3] * alpha + white + 127) // 255).astype("uint8")
+    """Return pixels with alpha, laid on white, in bands that take little memory."""
+    found = np.empty((*pixels.shape[:2], 3), "uint8")
+    rows = max(1, 2**20 // max(1, pixels.shape[1]))
+    for start in range(0, len(pixels), rows):
+        band = pixels[start : start + rows]
+        alpha = band[..., 3:].astype("uint16")
+        white = 255 * (255 - alpha)
+        found[start : start + rows] = (band[..., :3] * alpha + white + 127) // 255
+    return found

@@ -107,6 +107,22 @@ def test_jpeg_with_hundreds_of_scans_raises():
         decode_image(content[:start] + scan * 800 + b"\xff\xd9")
 
 
+def test_png_with_many_compressed_texts_raises():
+    from PIL.PngImagePlugin import PngInfo
+
+    for count in (3, 17):
+        info = PngInfo()
+        for index in range(count):
+            info.add_text(f"text {index}", "a" * 10_000, zip=True)
+        content = encode(Image.fromarray(SMALL), "PNG", pnginfo=info)
+        if count == 3:
+            np.testing.assert_array_equal(decode_image(content), SMALL)
+            continue
+        for read in (decode_image, count_pixels):
+            with pytest.raises(ValueError, match="at most 16 compressed texts; got 17"):
+                read(content)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "BMP"])
 def test_damaged_image_files_raise_only_value_error(kind):
     content = encode(Image.fromarray(SMALL).resize((40, 30)), kind)
