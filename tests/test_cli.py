@@ -171,8 +171,12 @@ def test_train_command_list_explains_recipes_and_their_fields():
 
 def test_train_command_lists_a_custom_recipe_and_refuses_unknown_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    before, planted = list(sys.path), tmp_path / "planted"
+    (tmp_path / "colorsys.py").write_text(f"open({str(planted)!r}, 'w').close()")
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     (tmp_path / "my_recipes.py").write_text(
         "from dataclasses import dataclass\n"
+        "import colorsys\n"
         "from keras_tokenlearner.training import FashionMnistRecipe\n"
         "@dataclass(frozen=True)\n"
         "class Shorter(FashionMnistRecipe):\n"
@@ -182,6 +186,7 @@ def test_train_command_lists_a_custom_recipe_and_refuses_unknown_ones(tmp_path, 
     printed = run("train", "my_recipes:Shorter", "--list").stdout
     assert printed.startswith("Half of the passes.")
     assert re.search(r"--set epochs=14 +Epochs over the training images\.\n", printed)
+    assert sys.path == before and not planted.exists()
     for wrong in ("my_recipes:Longer", "no_recipes:Shorter"):
         error = str(run("train", wrong).exception)
         assert "as in my_recipes:Larger" in error and f"Received: '{wrong}'" in error

@@ -61,8 +61,8 @@ def find_recipe(recipe: str) -> type:
     if not colon:
         check_choice("train", "recipe", recipe, list(RECIPES))
         return RECIPES[recipe]
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    # Last, and for this import alone: no other file of the folder takes the place of a library.
+    sys.path.append("")
     try:
         return getattr(importlib.import_module(module), kind)
     except (ModuleNotFoundError, AttributeError) as error:
@@ -70,3 +70,7 @@ def find_recipe(recipe: str) -> type:
             "train: `recipe` must name a class of a module, as in my_recipes:Larger for the class "
             f"Larger in my_recipes.py of this folder. Received: {recipe!r} ({error})"
         ) from error
+    finally:
+        sys.path.reverse()
+        sys.path.remove("")  # the last one
+        sys.path.reverse()
