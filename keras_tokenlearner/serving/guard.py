@@ -15,6 +15,7 @@ MAX_DEPTH = 32  # of JSON
 MAX_REQUESTS = 256  # at the same time
 BODY_SECONDS = 30.0  # until the last byte of a body
 PICTURE_PATH = "/page/answer"  # bodies of requests to it are image files, and no JSON
+INLINE_BYTES = 2**16  # of JSON that is checked at once, without a thread
 
 Message: TypeAlias = dict[str, str | int | bytes | bool | list[tuple[bytes, bytes]]]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -126,7 +127,10 @@ class Guard:
         """Let the application answer, for as long as the client is there."""
         if not _is_binary(scope):
             try:
-                await asyncio.to_thread(check_json, body)
+                if len(body) <= INLINE_BYTES:  # health checks never wait for a thread
+                    check_json(body)
+                else:
+                    await asyncio.to_thread(check_json, body)
             except ValueError as error:
                 return await _refuse(send, 400, str(error))
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]

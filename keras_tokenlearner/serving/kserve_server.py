@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_CONNECTIONS = 2048
 HEADER_SECONDS = 10.0  # from the connection, or the first byte of a later request, to its headers
+HEADER_BYTES = 2**16  # of all headers of a request; uvicorn keeps whatever comes
+UNREAD_SECONDS = 30.0  # until a client reads the part of an answer that waits for it
 IDLE_SECONDS = 15  # of a connection between two requests
 STOP_SECONDS = 30  # for requests in flight to be answered after SIGTERM
 
@@ -132,9 +134,11 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     class Timed(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        """Closes connections whose headers do not come; uvicorn has no time-out for them."""
+        """Closes connections of slow clients, and of headers without end; uvicorn does not."""
 
         waits: asyncio.TimerHandle | None = None
+        unread: asyncio.TimerHandle | None = None
+        header_bytes = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
@@ -144,11 +148,27 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
             if self.waits is None and self._is_idle():
                 self._wait()
             super().data_received(data)
-            if self.waits is not None and not self._is_idle():
+            if not self._is_idle():
                 self._stop_waiting()
+                self.header_bytes = 0
+                return
+            self.header_bytes += len(data)
+            if self.header_bytes > HEADER_BYTES:
+                self.transport.abort()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            loop = asyncio.get_running_loop()
+            # `close` would wait for the client to read the rest.
+            self.unread = loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._stop_unread()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
+            self._stop_unread()
             super().connection_lost(exc)
 
         def _is_idle(self) -> bool:
@@ -161,6 +181,11 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
             if self.waits is not None:
                 self.waits.cancel()
                 self.waits = None
+
+        def _stop_unread(self) -> None:
+            if self.unread is not None:
+                self.unread.cancel()
+                self.unread = None
 
         def _give_up(self) -> None:
             self.waits = None

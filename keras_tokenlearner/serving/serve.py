@@ -14,13 +14,17 @@ from keras_tokenlearner.serving.export import is_version
 from keras_tokenlearner.serving.kserve_server import run
 from keras_tokenlearner.serving.page.exported import ExportedPage
 from keras_tokenlearner.serving.served_model import Key, ServedModel
+from keras_tokenlearner.serving.threads import DecodingThreads
 
 if TYPE_CHECKING:
     import kserve
 
+ANSWER_SECONDS = 120.0  # until the answer to a request; then it is dropped
+
 Request = TypeVar("Request")
-Rows: TypeAlias = list[dict[str, np.ndarray]]
-Rowwise: TypeAlias = Batcher[Key, dict[str, np.ndarray], dict[str, np.ndarray]]
+Arrays: TypeAlias = dict[str, np.ndarray]
+Rows: TypeAlias = list[Arrays]
+Rowwise: TypeAlias = Batcher[Key, Arrays, Arrays]
 Reader: TypeAlias = Callable[[Request, ServedModel], tuple[str, Rows]]
 
 
@@ -89,21 +93,41 @@ def default_name(version: str | os.PathLike[str]) -> str:
 def _endpoint(name: str, model: ServedModel, batcher: Rowwise) -> "kserve.Model":
     """Return the `kserve.Model` that answers with a `ServedModel`, in the batches of a batcher."""
     import kserve
-    from kserve.errors import InvalidInput
+    from kserve.errors import InvalidInput, ModelNotReady
 
-    def decoded(read: Reader[Request], request: Request) -> tuple[str, Rows]:
-        return model.decode(*read(request, model))
+    threads = DecodingThreads()
+
+    class Late(ModelNotReady):
+        """The request took too long: status 503, over gRPC `UNAVAILABLE`."""
+
+        def __init__(self) -> None:
+            super().__init__(name)
+            self.error_msg = f"there is no answer within {ANSWER_SECONDS:g} s; retry"
+            self.reason = self.error_msg  # of gRPC
+
+    def read_rows(read: Reader[Request], request: Request) -> tuple[str, list[tuple[Arrays, int]]]:
+        signature, rows = read(request, model)
+        return signature, [(row, model.weight(row)) for row in rows]
+
+    async def answer(signature: str, row: Arrays, pixels: int) -> Arrays:
+        signature, decoded = await threads.run(pixels, model.decode, signature, [row])
+        row = decoded[0]
+        return await batcher.answer(model.batch_key(signature, row), row, model.weight(row))
 
     async def answers(read: Reader[Request], request: Request) -> Rows:
         try:
-            signature, rows = await asyncio.to_thread(decoded, read, request)
-            tasks = (
-                batcher.answer(model.batch_key(signature, row), row, model.weight(row))
-                for row in rows
-            )
-            return await asyncio.gather(*tasks)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                signature, rows = await asyncio.to_thread(read_rows, read, request)
+                tasks = [asyncio.ensure_future(answer(signature, *row)) for row in rows]
+                try:
+                    return await asyncio.gather(*tasks)
+                finally:  # a bad row ends the others
+                    for task in tasks:
+                        task.cancel()
         except ValueError as error:
             raise InvalidInput(str(error)) from error
+        except TimeoutError as error:
+            raise Late from error
 
     class Endpoint(kserve.Model):
         async def predict(

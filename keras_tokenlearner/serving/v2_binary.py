@@ -123,6 +123,8 @@ def _parameters(field: dict[str, Any]) -> dict[str, str | int | float | bool] | 
     for name, value in found.items():
         if not isinstance(value, (str, int, float, bool)):
             raise ValueError(f"parameter {name!r} must be text, a number or a boolean")
+        if name in ("binary_data", "binary_data_output") and not isinstance(value, bool):
+            raise ValueError(f"parameter {name!r} must be true or false; got {value!r:.100}")
     return found
 
 
@@ -131,4 +133,6 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     wanted = {"dict": "a JSON object", "list": "a list", "str": "text"}[kind.__name__]
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be {wanted}; got {type(value).__name__}")
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"{name} must be text without lone surrogates; got {value!r:.100}")
     return value

@@ -152,6 +152,72 @@ def test_idle_and_slow_connections_are_closed(monkeypatch):
     assert ends == [b""] * 51
 
 
+def attacked(attack, app=echo):
+    """Run an attack on a server over the loopback; return its result and another's status line."""
+    uvicorn = pytest.importorskip("uvicorn", reason="the server is KServe")
+
+    async def serve():
+        with kserve_server._listen("127.0.0.1", 0) as listener:
+            port = listener.getsockname()[1]
+            server = kserve_server._server(uvicorn.Config(Guard(app), log_config=None))
+            running = asyncio.create_task(server.serve(sockets=[listener]))
+            found = await asyncio.wait_for(attack(port), 60)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n[]")
+            status = await asyncio.wait_for(reader.readline(), 60)
+            server.should_exit = server.force_exit = True
+            writer.close()
+            await asyncio.wait_for(running, 60)
+            return found, status
+
+    return asyncio.run(serve())
+
+
+@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\n"])
+def test_headers_without_end_close_the_connection(start):
+    """uvicorn keeps headers of any size: a gigabyte took seconds."""
+
+    async def attack(port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(start)
+        sent, part = 0, (b"X: " + b"a" * 1000 + b"\r\n") * 60
+        try:
+            while sent < 30 * 2**20:
+                writer.write(part if start.endswith(b"\n") else b"a" * len(part))
+                await writer.drain()
+                sent += len(part)
+        except OSError:
+            pass
+        writer.close()
+        return sent
+
+    sent, status = attacked(attack)
+    assert b"200" in status
+    assert sent < 20 * 2**20  # the buffers of the system hold the rest
+
+
+def test_client_that_never_reads_its_answer_is_disconnected(monkeypatch):
+    monkeypatch.setattr(kserve_server, "UNREAD_SECONDS", 0.3)
+    ended = []
+
+    async def large(scope, receive, send):
+        message = await receive()
+        size = 2 if message["body"] == b"[]" else 40 * 2**20
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * size})
+        ended.append(size)
+
+    async def attack(port):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1")
+            while not ended:
+                await asyncio.sleep(0.05)
+        return ended[0]
+
+    found, status = attacked(attack, large)
+    assert found == 40 * 2**20 and b"200" in status
+
+
 def test_listening_on_a_taken_port_raises_os_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -196,6 +196,40 @@ def test_grpc_bad_images_get_invalid_argument(ask_grpc):
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+def gif(size, blocks=1, later=None):
+    """Return a GIF of one frame and its repetitions, or of a first and a larger second frame."""
+    first = encode(np.zeros(size, "uint8"), "GIF")
+    start = 13 + 3 * 2 ** (first[10] % 8 + 1)
+    frames = first[start:-1] * blocks
+    if later is not None:
+        other = encode(np.zeros(later, "uint8"), "GIF")
+        frames += other[13 + 3 * 2 ** (other[10] % 8 + 1) : -1]
+    return first[:start] + frames + b";"
+
+
+@pytest.mark.parametrize("attack", ["second frame", "many frames", "scans"])
+def test_image_bombs_take_neither_memory_nor_the_place_of_others(served, attack):
+    """As decoded images, the GIF files have 400 MB and more. The JPEG took 40 s."""
+    model, server = served
+    if attack == "second frame":
+        content = gif((10, 10), later=(6_000, 6_000))
+    elif attack == "many frames":
+        content = gif((300, 300), blocks=2_000)
+    else:
+        content = encode(np.zeros((2_000, 2_000, 3), "uint8"), progressive=True)
+        start = content.rindex(b"\xff\xda")
+        content = content[:start] + content[start:-2] * 800 + b"\xff\xd9"
+    before = server.memory("VmHWM")
+    status, answer = server.v1({"instances": [b64(content)]})
+    if attack == "scans":
+        assert status == 400 and "at most 64 scans" in answer["error"]
+    else:
+        assert status == 200
+        check(model, answer["predictions"][0], gif((10, 10)))
+    assert server.memory("VmHWM") - before < 100
+    check(model, server.v1({"instances": [b64(JPEG)]})[1]["predictions"][0])
+
+
 def test_image_of_many_frames_decodes_the_first(served, tmp_path):
     """A WebP of three frames, of which the limit allows one."""
     frames = [pillow.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]

@@ -1,0 +1,61 @@
+"""Threads that decode the images of requests."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+LARGE_PIXELS = 4_000_000
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class DecodingThreads:
+    """Threads for small images, and fewer threads for large ones.
+
+    Requests of small images never wait for large ones. Large images at the same time fill the
+    memory, so their threads are few.
+
+    Args:
+        small: Integer, threads for images of at most `large_pixels`. Defaults to the CPUs, at
+            most 8.
+        large: Integer, threads for larger images. Defaults to half of the CPUs, at most 4.
+        large_pixels: Integer, pixels above which an image is large.
+
+    Example:
+
+    >>> asyncio.run(DecodingThreads().run(100, max, 1, 2))
+    2
+    """
+
+    def __init__(
+        self, small: int | None = None, large: int | None = None, large_pixels: int = LARGE_PIXELS
+    ) -> None:
+        count = os.cpu_count() or 1
+        self.small = ThreadPoolExecutor(small or min(8, count), thread_name_prefix="small")
+        self.large = ThreadPoolExecutor(
+            large or min(4, max(1, count // 2)), thread_name_prefix="large"
+        )
+        self.large_pixels = large_pixels
+
+    async def run(
+        self,
+        pixels: int,
+        function: Callable[Arguments, Result],
+        *arguments: Arguments.args,
+        **options: Arguments.kwargs,
+    ) -> Result:
+        """Return the result of a function that decodes an image of some pixels.
+
+        A call that is cancelled before a thread takes it never starts.
+
+        Args:
+            pixels: Integer, of the image.
+            function: Called with the other arguments.
+            *arguments: Of the function.
+            **options: Of the function.
+        """
+        threads = self.large if pixels > self.large_pixels else self.small
+        return await asyncio.wrap_future(threads.submit(function, *arguments, **options))
