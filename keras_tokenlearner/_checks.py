@@ -4,8 +4,10 @@ import difflib
 import math
 import numbers
 import operator
+import os
 import re
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import keras
@@ -138,6 +140,54 @@ def check_choice(
     else:
         text = f"`{name}` is unknown.{hint}{received} It must be one of {choices}."
     raise ValueError(f"{owner}: {text}")
+
+
+def check_is(
+    owner: str, name: str, value: Value, kind: type | tuple[type, ...], wanted: str
+) -> Value:
+    """Return `value` if it is an instance of a class, or raise `ValueError`.
+
+    `wanted` describes the class in the message.
+    """
+    if not isinstance(value, kind):
+        raise ValueError(
+            f"{owner}: `{name}` must be {wanted}. Received: {name}={repr(value)[:200]}"
+        )
+    return value
+
+
+def check_path(owner: str, name: str, value: str | os.PathLike[str]) -> Path:
+    """Return `value` as a `Path` if it is a text or a path, or raise `ValueError`."""
+    check_is(owner, name, value, (str, os.PathLike), "a path")
+    return Path(value)
+
+
+def check_model(
+    owner: str, name: str, value: keras.Model, single: bool = False, functional: bool = False
+) -> keras.Model:
+    """Return `value` if it is a model with known inputs, or raise `ValueError`.
+
+    `single` asks for one input and one output. `functional` refuses a `keras.Sequential`.
+    """
+    wanted = "a functional keras.Model" if functional else "a keras.Model"
+    check_is(owner, name, value, keras.Model, wanted)
+    if functional and isinstance(value, keras.Sequential):
+        raise ValueError(
+            f"{owner}: `{name}` must be {wanted}; pass keras.Model(model.inputs, model.outputs). "
+            f"Received: {name}={value!r}"
+        )
+    if not getattr(value, "inputs", None):
+        raise ValueError(
+            f"{owner}: `{name}` must have known inputs, as functional models have, and "
+            f"keras.Sequential behind keras.Input. Received: {name}={value!r}"
+        )
+    shapes = value.input_shape, value.output_shape
+    if single and not all(isinstance(shape, tuple) for shape in shapes):
+        raise ValueError(
+            f"{owner}: `{name}` must have one input and one output. Received: {name}={value!r} "
+            f"with inputs {shapes[0]} and outputs {shapes[1]}"
+        )
+    return value
 
 
 def check_channels(owner: str, shape: Shape, rank: int | None = None) -> int:

@@ -6,6 +6,8 @@ from typing import TypeAlias
 import keras
 from keras import layers
 
+from keras_tokenlearner._checks import check_is, check_model
+
 Shape: TypeAlias = tuple[int, ...]  # of one example, without the batch
 
 
@@ -124,6 +126,7 @@ def costs(model: keras.Model) -> ModelCosts:
     >>> costs(model).macs
     32
     """
+    check_model("costs", "model", model)
     found: dict[str, Cost] = {}
     for layer in model.layers:
         if isinstance(layer, keras.Model):
@@ -156,6 +159,7 @@ def count(layer: keras.layers.Layer, *shapes: Shape) -> Cost:
     >>> count(dense, (32,)).macs
     320
     """
+    check_is("count", "layer", layer, keras.layers.Layer, "a built keras.layers.Layer")
     if layer.weights:
         raise ValueError(
             f"costs: there is no rule for {type(layer).__name__}; add one with "

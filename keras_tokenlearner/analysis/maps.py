@@ -4,6 +4,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_model
 from keras_tokenlearner.layers import TokenLearner
 
 
@@ -182,6 +183,7 @@ def _learned(
 
 
 def _learner(owner: str, model: keras.Model, layer: str | None) -> TokenLearner:
+    check_model(owner, "model", model)
     learners = _learners(model)
     if not learners:
         raise ValueError(

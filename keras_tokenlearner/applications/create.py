@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack, cast
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int
+from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is
 from keras_tokenlearner.applications.arguments import ConfigChanges
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.hints import check_arguments
@@ -58,6 +58,7 @@ def list_models(pattern: str = "*", weights: bool = False) -> list[str]:
     ['vit_b32', 'vit_b16', 'vit_b14', 'vit_b8']
     """
     check_bool("list_models", "weights", weights)
+    check_is("list_models", "pattern", pattern, str, "a text")
     found = [name for name in CATALOG if fnmatch.fnmatchcase(name, pattern)]
     return [name for name in found if store.names(name)] if weights else found
 

@@ -4,7 +4,7 @@ from typing import Any, Unpack, cast
 
 import keras
 
-from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner._checks import check_choice, check_path
 from keras_tokenlearner.applications.arguments import LoadArguments
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.create import create_model
@@ -47,6 +47,7 @@ def load_model(
     >>> model.output_shape, model.class_names[0]
     ((None, 10), 'T-shirt')
     """
+    check_path(owner, "source", source)
     if is_preset(source):
         return _from_preset(source, weights, owner, arguments)
     if Path(source).suffix == ".keras":

@@ -8,7 +8,7 @@ from typing import Required, TypedDict, Unpack, cast
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int
+from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is
 from keras_tokenlearner.data.crops import inception_crop, random_shift
 from keras_tokenlearner.data.images import Images
 from keras_tokenlearner.data.preprocessing import fit_pixels
@@ -288,6 +288,7 @@ class ImageBatches(ReadBatches):
         seed: int = 0,
         threads: int = 2,
     ) -> None:
+        check_is("ImageBatches", "images", images, Images, "images of this package")
         check_bool("ImageBatches", "training", training)
         check_choice("ImageBatches", "label_mode", label_mode, ("int", "categorical"))
         if crop is not None and shift is not None:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from keras_tokenlearner._checks import check_path
+
 
 class _Labelled(Protocol):
     @property
@@ -32,6 +34,7 @@ def class_files(
     Raises:
         ValueError: If there are no such folders, or a folder has no such files.
     """
+    path = check_path("from_folder", "path", path)
     folders = [found for found in _visible(path) if found.is_dir()]
     if not folders:
         raise ValueError(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner._checks import check_choice, check_path
 from keras_tokenlearner.data import cifar10, fashion_mnist
 from keras_tokenlearner.data.folders import split_folders
 from keras_tokenlearner.data.images import ArrayImages, Images, from_folder
@@ -36,6 +36,7 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
     >>> len(train), test.class_names[0], test[0][0].shape
     (5000, 'T-shirt', (28, 28, 1))
     """
+    check_path("open_named", "data", data)
     name, _, source = str(data).partition(":")
     if name not in OPENERS and Path(data).is_dir():
         name, source = "folder", str(data)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_is, check_model
 from keras_tokenlearner.analysis.costs import costs
 from keras_tokenlearner.evaluation.scores import top_k_accuracy
 
@@ -43,6 +44,7 @@ def compare(
     >>> [row["model"] for row in rows], rows[0]["gmacs"] > rows[1]["gmacs"]
     (['vit_pico8', 'vit_pico8_4at1'], True)
     """
+    _check_all("compare", models)
     if not batch_size <= len(images) == len(labels):
         raise ValueError(
             "compare: there must be a label for each image and at least one batch of them. "
@@ -64,6 +66,13 @@ def compare(
             }
         )
     return rows
+
+
+def _check_all(owner: str, models: Sequence[keras.Model]) -> None:
+    """Raise `ValueError` unless models with one input and one output are given in a list."""
+    check_is(owner, "models", models, (list, tuple), "a list of models")
+    for model in models:
+        check_model(owner, "models", model, single=True)
 
 
 def images_per_second(
@@ -89,6 +98,7 @@ def images_per_second(
     >>> len(images_per_second([teacher, student], np.zeros((8, 32, 32, 3)), repeats=1))
     2
     """
+    _check_all("images_per_second", models)
     times: list[list[float]] = [[] for _ in models]
     for turn in range(-1, repeats):  # the first compiles
         for model, measured in zip(models, times, strict=True):

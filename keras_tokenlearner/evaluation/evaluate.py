@@ -6,7 +6,7 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner._checks import check_choice, check_model
 from keras_tokenlearner.data import (
     FEW_SHOT,
     ImageBatches,
@@ -97,6 +97,12 @@ def evaluate(
     >>> list(row)
     ['data', 'top1', '1_shot']
     """
+    check_model("evaluate", "model", model, single=True)
+    if len(model.input_shape) != 4:
+        raise ValueError(
+            "evaluate: `model` must take images, (B, height, width, channels). Received: "
+            f"model={model!r} with inputs {model.input_shape}"
+        )
     protocol = protocol or FewShotProtocol()
     for metric in metrics:
         check_choice("evaluate", "metrics", metric, METRICS)

@@ -4,7 +4,7 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int
+from keras_tokenlearner._checks import check_int, check_model
 
 Labelled: TypeAlias = tuple[np.ndarray, np.ndarray]  # images and labels
 _CONSTANT = 100.0  # value of the feature that replaces the bias, large so that l2 hardly shrinks it
@@ -48,6 +48,7 @@ def few_shot(
     >>> few_shot(model, {"toy": (data, data)}, shots=(1,))["average"]
     {1: 1.0}
     """
+    check_model("few_shot", "model", model, single=True)
     results = {}
     for name, ((train_images, train_labels), (test_images, test_labels)) in datasets.items():
         train, test = (

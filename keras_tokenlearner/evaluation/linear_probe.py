@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_positive
+from keras_tokenlearner._checks import check_model, check_positive
 from keras_tokenlearner.evaluation.few_shot import ridge
 from keras_tokenlearner.models import names
 
@@ -47,6 +47,7 @@ def linear_probe(
 
     Source: the protocol of section 3.4 of the paper, with all training images.
     """
+    check_model("linear_probe", "model", model, single=True)
     check_positive("linear_probe", "l2", l2)
     labels = np.asarray(labels)
     if len(model.output_shape) != 2:

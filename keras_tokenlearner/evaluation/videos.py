@@ -7,7 +7,7 @@ from typing import Literal, TypedDict, TypeVar, Unpack
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice, check_int
+from keras_tokenlearner._checks import check_choice, check_int, check_is, check_model
 from keras_tokenlearner.data import video
 from keras_tokenlearner.evaluation.scores import (
     mean_average_precision,
@@ -62,6 +62,7 @@ def evaluate_videos(
     >>> evaluate_videos(model, videos, clips=1, crops=1, verbose=0)["videos"]
     2
     """
+    _check("evaluate_videos", model, videos)
     if model.output_shape[-1] != len(videos.class_names):
         raise ValueError(
             f"evaluate_videos: the model must have the {len(videos.class_names)} classes of the "
@@ -122,6 +123,7 @@ def predict_videos(
         VideoError: If a video cannot be read and `on_error="raise"`.
     """
     owner = "predict_videos"
+    _check(owner, model, videos)
     check_choice(owner, "crops", crops, tuple(_PLACES))
     check_choice(owner, "merge", merge, tuple(_MERGES))
     check_choice(owner, "on_error", on_error, ("skip", "raise"))
@@ -158,6 +160,17 @@ def predict_videos(
             logits[place] = _MERGES[merge](of_views, axis=0)
         progress.add(1)
     return logits, ~np.isnan(logits[:, 0])
+
+
+def _check(owner: str, model: keras.Model, videos: video.VideoList) -> None:
+    """Raise `ValueError` unless a model of videos and a list of videos are given."""
+    check_model(owner, "model", model, single=True)
+    if len(model.input_shape) != 5:
+        raise ValueError(
+            f"{owner}: `model` must take videos, (B, T, height, width, channels). Received: "
+            f"model={model!r} with inputs {model.input_shape}"
+        )
+    check_is(owner, "videos", videos, video.VideoList, "a VideoList")
 
 
 def _predict(model: keras.Model, views: np.ndarray, batch_size: int) -> np.ndarray:

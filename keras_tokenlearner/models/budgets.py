@@ -3,7 +3,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int
+from keras_tokenlearner._checks import check_int, check_model
 from keras_tokenlearner.layers import TokenLearner
 
 
@@ -33,12 +33,13 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     >>> small.name, costs(small).macs < costs(student).macs
     ('vit_pico8_8at1_4tokens', True)
     """
+    check_model("with_tokens", "model", model, functional=True)
     check_int("with_tokens", "num_tokens", num_tokens)
     learners = [layer for layer in model.layers if isinstance(layer, TokenLearner)]
     most = min((each.num_tokens for each in learners if each.position_bias), default=0)
     if num_tokens > most or not all(each.position_bias for each in learners):
         raise ValueError(
-            "with_tokens: the model must have a TokenLearner that starts from the grid, with at "
+            "with_tokens: `model` must have a TokenLearner that starts from the grid, with at "
             f"least `num_tokens` tokens. Received: num_tokens={num_tokens}, and {model.name!r} "
             f"with {most} such tokens"
         )

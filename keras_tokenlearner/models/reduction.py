@@ -5,6 +5,7 @@ from typing import TypeAlias, cast
 import keras
 from keras import layers
 
+from keras_tokenlearner._checks import check_model
 from keras_tokenlearner.layers import (
     DirectTokens,
     FixedGrid,
@@ -95,11 +96,12 @@ def reduce_and_fuse(
 
 
 def before_reducer(owner: str, model: keras.Model) -> keras.Model:
-    """Return the part of a model up to the input of its first reducer, including prefix tokens.
+    """Return the part of a student up to the input of its first reducer, including prefix tokens.
 
     Raises:
         ValueError: If the model has no reducer. The message starts with `owner`.
     """
+    check_model(owner, "student", model, functional=True)
     trunk = None
     for layer in model.layers:
         if layer.name.startswith(REDUCERS):
@@ -108,8 +110,8 @@ def before_reducer(owner: str, model: keras.Model) -> keras.Model:
         if behind_trunk or names.block_index(layer.name) is not None:
             trunk = layer.name
     raise ValueError(
-        f"{owner}: the model must have a TokenLearner or another reducer, as from retrofit. "
-        f"Received: model {model.name!r}"
+        f"{owner}: `student` must have a TokenLearner or another reducer, as from retrofit. "
+        f"Received: student {model.name!r}"
     )
 
 

@@ -58,14 +58,15 @@ class Structure:
     """
 
     def __init__(self, owner: str, model: keras.Model) -> None:
-        found = {layer.name for layer in getattr(model, "layers", ())}
+        parts = model.layers if isinstance(model, keras.Model) else []
+        found = {layer.name for layer in parts}
         missing = {names.EMBEDDING, names.TOKENS, names.block_name(0)} - found
         if missing:
-            inside = [layer for layer in getattr(model, "layers", ()) if _is_trunk(layer)]
+            inside = [layer for layer in parts if _is_trunk(layer)]
             fix = f"; pass its layer {inside[0].name!r}" if inside else ""
             raise ValueError(
-                f"{owner}: the model must be one that create_model or VisionTransformer built; it "
-                f"has no layers {sorted(missing)}{fix}. Received: {model!r}"
+                f"{owner}: `model` must be one that create_model or VisionTransformer built; it "
+                f"has no layers {sorted(missing)}{fix}. Received: model={repr(model)[:200]}"
             )
         self.model = model
         self.variables = {weight.path: weight for weight in model.weights}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int
+from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.layers import (
     AttentionPooling,
@@ -96,6 +96,7 @@ class VisionTransformer(VisionModel):
         name: str | None = None,
     ) -> None:
         owner = "VisionTransformer"
+        check_is(owner, "config", config, VisionTransformerConfig, "a VisionTransformerConfig")
         check_bool(owner, "include_top", include_top)
         check_bool(owner, "include_preprocessing", include_preprocessing)
         check_choice(owner, "pooling", pooling, (None, *POOLINGS))

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int
+from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.bottleneck import add_part, convolution
@@ -96,6 +96,7 @@ class X2Plus1D(VisionModel):
         name: str | None = None,
     ) -> None:
         owner = "X2Plus1D"
+        check_is(owner, "config", config, X2Plus1DConfig, "an X2Plus1DConfig")
         check_bool(owner, "include_top", include_top)
         check_bool(owner, "include_preprocessing", include_preprocessing)
         check_choice(owner, "pooling", pooling, (None, "avg", "max"))

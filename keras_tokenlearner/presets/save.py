@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_tokenlearner._checks import check_path
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.models.vision_model import VisionModel
@@ -45,7 +46,7 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
             "save_to_preset: `model` must be a VisionTransformer or X2Plus1D; save others with "
             f"model.save. Received: {type(model).__name__}"
         )
-    folder = Path(folder)
+    folder = check_path("save_to_preset", "folder", folder)
     folder.mkdir(parents=True, exist_ok=True)
     said = {
         "module": type(model).__module__,

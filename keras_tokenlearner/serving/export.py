@@ -11,7 +11,7 @@ from typing import TypedDict
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_bool, check_int, check_positive
+from keras_tokenlearner._checks import check_bool, check_int, check_path, check_positive
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner._version import __version__
@@ -123,7 +123,7 @@ def export(
     options = _checked(
         model, class_names, top_k, maps, frame_step, provenance, classifier_activation
     )
-    path = Path(path)
+    path = check_path("export", "path", path)
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path, prefix=".writing-") as folder:
         written = Path(folder) / "model"
@@ -194,6 +194,11 @@ def _checked(
             "export: the model must take one image, (B, height, width, 1 or 3), or one video, "
             "(B, frames, height, width, 1 or 3), of known size; for another model use its own "
             f"`export` method. Received: model {model.name!r} with inputs of shape {shape}"
+        )
+    if not isinstance(model.output_shape, tuple):
+        raise ValueError(
+            f"export: `model` must have one output. Received: model {model.name!r} with outputs of "
+            f"shape {model.output_shape}"
         )
     check_int("export", "top_k", top_k)
     check_bool("export", "maps", maps)

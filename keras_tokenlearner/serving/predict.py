@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypedDict, cast
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int
+from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_path
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.analysis import draw_token_maps, token_maps
@@ -78,6 +78,7 @@ def predict(
             model without them.
         ImportError: If a library is missing. The message names the extra.
     """
+    check_path("predict", "source", source)
     check_int("predict", "top_k", top_k)
     check_bool("predict", "served", served)
     files = [files] if isinstance(files, (str, os.PathLike)) else list(files)

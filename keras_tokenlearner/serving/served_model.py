@@ -1,11 +1,11 @@
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from keras_tokenlearner._checks import check_path
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import count_pixels, decode_image
 from keras_tokenlearner.data.preprocessing import fit_pixels
@@ -46,7 +46,7 @@ class ServedModel:
         max_rows: int = 256,
     ) -> None:
         tf = require("tensorflow", "tensorflow")
-        folder = newest_version(Path(path))
+        folder = newest_version(check_path("serve", "path", path))
         if folder is None:
             raise ValueError(
                 "serve: `path` must be the folder of an exported model; make one with "

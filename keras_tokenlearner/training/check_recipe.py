@@ -1,7 +1,7 @@
 """The fields of a recipe, checked before its data are opened and its model is built."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING
 
 from keras_tokenlearner._checks import (
@@ -59,6 +59,11 @@ def check_recipe(owner: str, recipe: "DataclassInstance") -> None:
     >>> from keras_tokenlearner.training import FashionMnistRecipe
     >>> check_recipe("train", FashionMnistRecipe(label_smoothing=0.2))
     """
+    if isinstance(recipe, type) or not is_dataclass(recipe):
+        raise ValueError(
+            f"{owner}: `recipe` must be an instance of a recipe, such as FashionMnistRecipe(). "
+            f"Received: recipe={repr(recipe)[:200]}"
+        )
     for field in fields(recipe):
         if field.name in _CHECKS:
             _CHECKS[field.name](owner, field.name, getattr(recipe, field.name))

@@ -161,6 +161,8 @@ class _Batches(Batches):
 def _check_data(
     student: keras.Model, images: np.ndarray, labels: np.ndarray | Sequence[int] | None
 ) -> None:
+    if not hasattr(images, "shape") or not hasattr(images, "__len__"):
+        raise ValueError(f"distill: `images` must be an array. Received: {repr(images)[:200]}")
     if labels is not None and (not has_head(student) or np.shape(labels) != (len(images),)):
         raise ValueError(
             "distill: `labels` must be integers, one for each image, for models with a top. "

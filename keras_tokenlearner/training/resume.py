@@ -4,13 +4,12 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int
+from keras_tokenlearner._checks import check_int, check_is, check_path
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.data import Batches
@@ -85,8 +84,8 @@ class Resume(keras.callbacks.Callback):
         run: Mapping[str, JSON] | None = None,
     ) -> None:
         super().__init__()
-        self.path = Path(path)
-        self.batches = batches
+        self.path = check_path("Resume", "path", path)
+        self.batches = check_is("Resume", "batches", batches, Batches, "Batches of this package")
         self.save_freq: Literal["epoch"] | int = (
             save_freq if save_freq == "epoch" else _freq(save_freq)
         )

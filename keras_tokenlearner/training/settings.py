@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner._checks import check_choice, check_is
+from keras_tokenlearner.training.check_recipe import check_recipe
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -31,6 +32,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     >>> with_settings(FashionMnistRecipe(), ["epochs=3"]).epochs
     3
     """
+    check_recipe("with_settings", recipe)
     fields = {field.name: cast("type", field.type) for field in dataclasses.fields(recipe)}
     changes = {}
     for setting in settings:
@@ -62,6 +64,7 @@ def describe(kind: type) -> dict[str, str]:
     >>> describe(Cifar10Recipe)["epochs"]
     'Epochs over the training images.'
     """
+    check_is("describe", "kind", kind, type, "the class of a recipe")
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):
         section = (inspect.getdoc(base) or "").partition("\nAttributes:\n")[2]

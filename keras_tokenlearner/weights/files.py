@@ -11,7 +11,7 @@ from typing import cast
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import listed
+from keras_tokenlearner._checks import check_is, listed
 from keras_tokenlearner.models.features import has_head
 from keras_tokenlearner.models.names import HEAD
 from keras_tokenlearner.weights.formats.entries import PathLike
@@ -43,6 +43,9 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
     >>> len(save_weights(model, "mine.weights.h5"))
     64
     """
+    check_is("save_weights", "model", model, keras.Model, "a keras.Model")
+    if not model.built:
+        raise ValueError(f"save_weights: `model` must be built. Received: model={model!r}")
     path = _checked_name("save_weights", path)
     hashes = path.with_name(path.name + ".sha256")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:

@@ -9,6 +9,7 @@ from keras import ops
 from keras_tokenlearner._checks import (
     check_fraction,
     check_int,
+    check_model,
     check_not_negative,
     check_positive,
 )
@@ -305,6 +306,7 @@ class Distiller(keras.Model):
 def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None:
     """Raise `ValueError` unless student and teacher have the same input and output shapes."""
     before_reducer(owner, student)
+    check_model(owner, "teacher", teacher, functional=True)
     tokens = len(student.output_shape) == 3
     found, wanted = student.output_shape, teacher.output_shape
     same = found[::2] == wanted[::2] if tokens and len(wanted) == 3 else found == wanted

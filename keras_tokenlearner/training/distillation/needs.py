@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import keras
 
+from keras_tokenlearner._checks import check_model
 from keras_tokenlearner.analysis.costs import costs
 from keras_tokenlearner.models.structure import Structure
 
@@ -96,6 +97,8 @@ def needs(
     8 x A100 40 GB: ... hours, ... GiB per device (computed, not measured)
     v5e-8: ... hours, ... GiB per device (computed, not measured)
     """
+    check_model("needs", "student", student)
+    check_model("needs", "teacher", teacher)
     macs = costs(teacher).macs + 3 * costs(student).macs
     found = []
     for machine in MACHINES:

@@ -64,7 +64,7 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
     if isinstance(checkpoint, keras.Layer):  # before modules, which it is too on PyTorch
         weights = {weight.path: weight for weight in checkpoint.weights}
         return Checkpoint(flat_entries(owner, weights), f"the model {checkpoint.name!r}")
-    if hasattr(checkpoint, "state_dict"):
+    if hasattr(checkpoint, "state_dict") and not isinstance(checkpoint, type):
         return Checkpoint(flat_entries(owner, checkpoint.state_dict()), "a PyTorch module")
     if not isinstance(checkpoint, (str, os.PathLike)):
         raise ValueError(
