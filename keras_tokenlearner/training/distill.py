@@ -11,6 +11,7 @@ from keras_tokenlearner._checks import (
     check_not_negative,
     check_positive,
 )
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.models.features import has_head
 from keras_tokenlearner.models.reduction import before_reducer
@@ -89,7 +90,8 @@ def distill(
 
     Raises:
         ValueError: If the student has no TokenLearner, the shapes of the models differ, or an
-            argument is out of range. Also if the backup is damaged or of another student.
+            argument is out of range. Also if the backup is damaged, or of another student or other
+            arguments.
 
     Example:
 
@@ -137,7 +139,20 @@ def distill(
     callbacks, initial_epoch = list(callbacks or ()), 0
     if backup is not None:
         loggers = [each for each in callbacks if isinstance(each, keras.callbacks.CSVLogger)]
-        resume = Resume(backup, batches, loggers=loggers)
+        run: dict[str, JSON] = {
+            "epochs": int(epochs),
+            "batch_size": int(batch_size),
+            "learning_rate": float(learning_rate),
+            "temperature": float(temperature),
+            "feature_weight": float(feature_weight),
+            "label_weight": float(label_weight),
+            "train_all": bool(train_all),
+            "seed": int(seed),
+            "images": list(np.shape(images)),
+            "labels": labels is not None,
+            "backend": keras.backend.backend(),
+        }
+        resume = Resume(backup, batches, loggers=loggers, run=run)
         callbacks, initial_epoch = [resume, *callbacks], resume.initial_epoch
     callbacks = [StopOnNonFinite(student, "distill"), *callbacks]
     return distiller.fit(

@@ -96,11 +96,33 @@ class Resume(keras.callbacks.Callback):
         self.place: _Place = {"epoch": 0, "batch": 0, "history": []}
         self._quiet = contextlib.ExitStack()
         self._last: list[tuple[keras.Variable, np.ndarray]] = []
-        self._saved = read_npz(self.path) if self.path.is_file() else None
-        if self._saved:
-            self.place = json.loads(str(self._saved["place"]))
-            if run is not None:
-                self._check_run(self._saved)
+        self._saved = self._read() if self.path.is_file() else None
+        if self._saved and run is not None:
+            self._check_run(self._saved)
+
+    def _read(self) -> dict[str, np.ndarray]:
+        """Return the arrays of the file, and continue at its place; refuse an edited file."""
+        arrays = read_npz(self.path, "Resume")
+        try:
+            place, paths = (json.loads(str(arrays[name])) for name in ("place", "paths"))
+            run = json.loads(str(arrays.get("run", "{}")))
+            numbers = [arrays[str(index)] for index in range(len(paths))]
+            fits = (
+                _is_place(place, len(self.batches))
+                and isinstance(run, dict)
+                and all(isinstance(path, str) for path in paths)
+                and all(found.dtype.kind in "fiub" or found.dtype == "V2" for found in numbers)
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"Resume: {self.path} is damaged or was edited; delete it to start again: {error!r}"
+            ) from error
+        if not fits:
+            raise ValueError(
+                f"Resume: {self.path} was edited, or is of other batches; delete it to start again"
+            )
+        self.place = place
+        return arrays
 
     def _check_run(self, arrays: dict[str, np.ndarray]) -> None:
         """Refuse a file of a run with other settings, and list the differences."""
@@ -110,9 +132,9 @@ class Resume(keras.callbacks.Callback):
         if changed:
             lines = (f"{name}: {saved.get(name)!r}, now {self.run.get(name)!r}" for name in changed)
             raise ValueError(
-                f"Resume: {self.path} is of a run with other settings. Use those, start again with "
-                "`restart=True` (`--restart`), or name another folder. Received: "
-                + "; ".join(lines)
+                f"Resume: {self.path} is of a run with other settings. Use those, or start again: "
+                "delete the file, name another, or pass `restart=True` (`--restart`) to `train`. "
+                "Received: " + "; ".join(lines)
             )
 
     @property
@@ -254,6 +276,18 @@ class Resume(keras.callbacks.Callback):
 
 def _freq(save_freq: int) -> int:
     return check_int("Resume", "save_freq", save_freq)
+
+
+def _is_place(place: _Place, steps: int) -> bool:
+    """Return whether the place of a file can be one of a run of some steps per epoch."""
+    epoch, batch, history = place["epoch"], place["batch"], place["history"]
+    values = [value for logs in history for value in logs.values()] if history else []
+    return (
+        type(epoch) is type(batch) is int
+        and epoch == len(history)
+        and 0 <= batch < max(1, steps)
+        and all(isinstance(value, (int, float, list)) for value in values)
+    )
 
 
 def _unnumbered(paths: Iterable[str]) -> list[str]:

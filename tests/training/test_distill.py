@@ -112,7 +112,7 @@ def test_distill_cache_is_reused_for_the_same_inputs_only(tmp_path, monkeypatch)
 
 
 def test_distill_interrupted_continues_to_the_same_weights(tmp_path):
-    def run(backup, callbacks=()):
+    def run(backup, callbacks=(), **changes):
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
         model = teacher(class_token=True)
@@ -120,6 +120,7 @@ def test_distill_interrupted_continues_to_the_same_weights(tmp_path):
         student = retrofit(model, at=1, num_tokens=4)
         logger = keras.callbacks.CSVLogger(backup.with_suffix(".csv"))
         arguments = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "verbose": 0}
+        arguments |= changes
         callbacks = [logger, *callbacks]
         distill(student, model, IMAGES, LABELS, backup=backup, callbacks=callbacks, **arguments)
         return student.get_weights(), backup.with_suffix(".csv").read_text()
@@ -138,6 +139,8 @@ def test_distill_interrupted_continues_to_the_same_weights(tmp_path):
     for array, wanted in zip(found, unbroken, strict=True):
         np.testing.assert_array_equal(array, wanted)
     assert losses == whole and len(losses.splitlines()) == 4
+    with pytest.raises(ValueError, match="learning_rate: 0.01, now 0.02$"):
+        run(tmp_path / "broken.npz", learning_rate=2e-2)
 
 
 @pytest.mark.parametrize("reducer", ["fixed_grid", "spatial_pooling"])
@@ -164,7 +167,7 @@ def test_distill_without_top_and_with_one_seed_repeats_its_losses():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"student": "plain"}, "the model must have a TokenLearner"),
+        ({"student": "plain"}, "`student` must have a TokenLearner"),
         ({"teacher": "other"}, "must have the same input and output shapes. Received: student"),
         ({"labels": LABELS[:5]}, "labels of shape (5,) for 24 images"),
         ({"label_weight": 1.5}, "Received: label_weight=1.5"),

@@ -1,5 +1,6 @@
 """A run that is killed ends as one that was not."""
 
+import json
 import random
 import signal
 import subprocess
@@ -175,6 +176,42 @@ def test_damaged_backup_raises(small, tmp_path):
     path.write_bytes(content)
     with pytest.raises(ValueError, match="backup.npz is damaged"):
         Resume(path, batches)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"place": None},
+        {"place": "[]"},
+        {"place": "{"},
+        {"place": '{"epoch": "2", "batch": 0, "history": []}'},
+        {"place": '{"epoch": 2, "batch": 0, "history": []}'},
+        {"place": '{"epoch": 0, "batch": 99, "history": []}'},
+        {"place": '{"epoch": 1, "batch": 0, "history": [{"loss": {}}]}'},
+        {"place": '{"epoch": 1, "batch": 0, "history": [5]}'},
+        {"paths": None},
+        {"paths": "5"},
+        {"paths": "[5]"},
+        {"run": "[]"},
+        {"1": None},
+        {"1": np.array(["text"])},
+        {"1": np.zeros(1, "complex64")},
+    ],
+    ids=str,
+)
+def test_edited_backup_raises(tmp_path, changes):
+    batches = Batches((np.ones((8, 4)), np.ones((8, 1))), 4)
+    path = tmp_path / "backup.npz"
+    place = {"epoch": 1, "batch": 0, "history": [{"loss": 0.5}]}
+    texts = {"place": place, "paths": ["kernel", "bias"], "run": {"seed": 0}}
+    arrays = {name: json.dumps(value) for name, value in texts.items()}
+    arrays |= {"0": np.ones((4, 1)), "1": np.ones(1)}
+    np.savez(path, **arrays)
+    assert Resume(path, batches, run={"seed": 0}).initial_epoch == 1
+    kept = {**arrays, **changes}
+    np.savez(path, **{name: array for name, array in kept.items() if array is not None})
+    with pytest.raises(ValueError, match="backup.npz .*edited.*delete it"):
+        Resume(path, batches, run={"seed": 0})
 
 
 def test_backup_of_another_model_raises(small, tmp_path):
