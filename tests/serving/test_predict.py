@@ -148,6 +148,12 @@ def test_predict_of_bad_files_and_models_raises(saved, tmp_path):
         predict(folder / "model.keras", "gone.png")
     with pytest.raises(ValueError, match="no image that can be read"):
         predict(folder / "model.keras", [tmp_path / "text.png"])
+    png = (folder / "a.png").read_bytes()
+    avif = b"\x00\x00\x00\x20ftypavif" + b"\x00" * 200
+    for name, content in (("cut.png", png[: len(png) // 2]), ("head.png", png[:20]), ("a", avif)):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match="no image that can be read"):
+            predict(folder / "model.keras", [tmp_path / name])
     with pytest.raises(ValueError, match="no_such_model"):
         predict("no_such_model", [folder / "a.png"])
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
