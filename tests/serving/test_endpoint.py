@@ -1,0 +1,108 @@
+"""The endpoint of a server on a model that is no TensorFlow: its order, time limit and errors."""
+
+import asyncio
+import importlib
+import json
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tests.serving.answers import b64
+
+kserve = pytest.importorskip("kserve", reason="the server is KServe")
+
+serve = importlib.import_module("keras_tokenlearner.serving.serve")
+
+pytestmark = pytest.mark.once("tensorflow")
+
+
+class Model:
+    """Answers with the length of an image; large ones wait for `release`."""
+
+    max_pixels, inputs, outputs = 10**9, {}, {}
+
+    def __init__(self):
+        self.release, self.decoded = threading.Event(), []
+
+    def check_signature(self, name):
+        return {"encoded": SimpleNamespace(dtype="string")}
+
+    def check_count(self, count):
+        assert count
+
+    def check_rows(self, signature, rows):
+        return rows
+
+    def weight(self, row):
+        return 10**8 if row.get("encoded") == b"large" else 1
+
+    def decode(self, signature, rows):
+        (row,) = rows
+        if row["encoded"] == b"bad":
+            raise ValueError("the image is damaged")
+        if row["encoded"] == b"large":
+            assert self.release.wait(60)
+        self.decoded.append(row["encoded"])
+        return "pixels", [{"pixels": len(row["encoded"])}]
+
+    def batch_key(self, signature, row):
+        return signature
+
+    def answer(self, key, rows):
+        return [{"length": np.array(row["pixels"])} for row in rows]
+
+
+def endpoint_of(model):
+    return serve._endpoint("x", model, serve.Batcher(model.answer, 4))
+
+
+def body(*contents):
+    return json.dumps({"instances": [b64(content) for content in contents]}).encode()
+
+
+def test_small_images_are_answered_while_large_ones_are_decoded():
+    model = Model()
+    endpoint = endpoint_of(model)
+
+    async def ask():
+        large = [asyncio.ensure_future(endpoint.predict(body(b"large"))) for _ in range(8)]
+        small = await asyncio.wait_for(endpoint.predict(body(b"a", b"bc")), 60)
+        assert not any(one.done() for one in large)
+        for one in large[4:]:
+            one.cancel()  # their clients left, before a thread took their images
+        await asyncio.sleep(0.1)
+        model.release.set()
+        return small, await asyncio.gather(*large[:4])
+
+    small, large = asyncio.run(ask())
+    assert small == {"predictions": [1, 2]} and large == [{"predictions": [5]}] * 4
+    assert len(model.decoded) < 10
+
+
+def test_bad_image_is_an_invalid_input_and_ends_its_request():
+    model = Model()
+    endpoint = endpoint_of(model)
+
+    async def ask():
+        with pytest.raises(kserve.errors.InvalidInput, match="the image is damaged"):
+            await endpoint.predict(body(b"bad", *[b"large"] * 20))
+        await asyncio.sleep(0.1)
+        model.release.set()
+        return await endpoint.predict(body(b"abc"))
+
+    assert asyncio.run(ask()) == {"predictions": [3]}
+    assert len(model.decoded) < 10
+
+
+def test_late_answer_is_status_503_over_both_protocols(monkeypatch):
+    monkeypatch.setattr(serve, "ANSWER_SECONDS", 0.05)
+    model = Model()
+    endpoint = endpoint_of(model)
+    with pytest.raises(kserve.errors.ModelNotReady, match="no answer within 0.05 s") as caught:
+        try:
+            asyncio.run(endpoint.predict(body(b"large")))
+        finally:
+            model.release.set()
+    assert caught.value.reason == str(caught.value)
