@@ -217,7 +217,8 @@ def check_channels_last(owner: str) -> None:
     if keras.config.image_data_format() == "channels_first":
         raise ValueError(
             f"{owner}: only channels_last is supported; call "
-            "keras.config.set_image_data_format('channels_last'). Received: 'channels_first'"
+            "keras.config.set_image_data_format('channels_last'). "
+            "Received: image_data_format='channels_first'"
         )
 
 

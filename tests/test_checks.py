@@ -61,16 +61,17 @@ def test_check_int_of_no_positive_integer_is_refused(value):
 
 @pytest.mark.parametrize("value", [2**31, 10**18, np.int64(2**40), 10**400])
 def test_check_int_above_what_an_axis_can_have_is_refused(value):
-    refused(lambda: checks.check_int("Owner", "size", value), "at most 2147483647", f"={value!r}")
+    refused(lambda: checks.check_int("Owner", "size", value), "2147483647", f"={value!r}")
     assert checks.check_int("Owner", "size", 2**31 - 1) == 2**31 - 1
-    refused(lambda: checks.check_int("Owner", "size", 5, maximum=4), "at most 4", "size=5")
+    refused(lambda: checks.check_int("Owner", "size", 5, maximum=4), "4", "size=5")
 
 
 @pytest.mark.parametrize("value", [8, (8,), (1, 2, 3, 4), "14", {2, 3}, None])
 def test_check_ints_of_another_type_or_length_raises(value):
     refused(
         lambda: checks.check_ints("Owner", "grid", value, lengths=(2, 3)),
-        "Owner: `grid` must be a tuple of 2 or 3 integers",
+        "Owner: `grid` ",
+        "2 or 3",
         f"Received: grid={value!r}",
     )
 
@@ -107,7 +108,7 @@ def test_check_choice_of_another_type_is_refused(value):
 
 @pytest.mark.parametrize(
     "value, hint",
-    [("con", "Did you mean 'conv'?"), ("dense", "['conv', 'mlp']"), (None, "form=None")],
+    [("con", "'conv'?"), ("dense", "['conv', 'mlp']"), (None, "form=None")],
 )
 def test_check_choice_unknown_value_names_the_choices(value, hint):
     refused(lambda: checks.check_choice("Owner", "form", value, ("conv", "mlp")), "Owner", hint)
@@ -118,11 +119,13 @@ def test_check_choice_of_many_lists_the_nearest_first():
     with pytest.raises(ValueError) as caught:
         checks.check_choice("Owner", "form", "choise_7", choices, "list_forms()")
     text = str(caught.value)
-    assert "Did you mean 'choice_7'" in text and "form='choise_7'" in text
+    assert text.index("'choice_7'") < text.index("'choice_37'") and "form='choise_7'" in text
     assert "list_forms()" in text and "choice_20" not in text
     refused(lambda: checks.check_choice("Owner", "form", "x", choices), "form='x'", "choice_20")
 
 
 def test_check_channels_last_of_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
-    refused(lambda: checks.check_channels_last("Owner"), "Owner: ", "channels_first")
+    refused(
+        lambda: checks.check_channels_last("Owner"), "Owner: ", "image_data_format='channels_first'"
+    )

@@ -53,26 +53,26 @@ def test_costs_command_without_a_model_exits_with_2():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("costs vit_b61", "Did you mean .*'vit_b16'"),
-        ("models vit_z*", "`models` lists all. Received: 'vit_z"),
-        ("train fashion_mnist --set epochs=0", "`epochs` must be an integer of at least 1"),
-        ("train fashion_mnist --set batch_size=0", "`batch_size` must be an integer of at"),
-        ("train fashion_mnist --set learning_rate=nan", "`learning_rate` must be a number above"),
-        ("train videos", "must be folders `train` and `test` .* Received: '.'"),
+        ("costs vit_b61", "'vit_b16'.*model='vit_b61'"),
+        ("models vit_z*", r"models: .*pattern='vit_z\*'"),
+        ("train fashion_mnist --set epochs=0", "train: .* epochs=0"),
+        ("train fashion_mnist --set batch_size=0", "train: .* batch_size=0"),
+        ("train fashion_mnist --set learning_rate=nan", "train: .* learning_rate=nan"),
+        ("train videos", "`train` and `test` .* path='.'"),
         (
             "train imagenet_384 --set gradient_accumulation_steps=0",
-            "`gradient_accumulation_steps` must be an integer of at least",
+            "Received: gradient_accumulation_steps=0",
         ),
-        ("predict . image.png --top-k 0", "`top_k` must be an integer of at least 1"),
-        ("evaluate . --data fashion_mnist", "evaluate: .*a `.keras` file, a name .* Received: '.'"),
-        ("evaluate vit_pico8 --weights random --data folder", "needs a name .* in 'fold"),
-        ("evaluate vit_pico8 --data fashion_mnist", "evaluate: no trained weights .*'random'"),
-        ("export vit_pico8 served", "export: no trained weights .*'random'"),
-        ("distill vit_pico8 fast.keras --at 1", "distill: no trained weights .*'random'"),
-        ("predict vit_pico8 image.png", "predict: no trained weights .*'random'"),
-        ("export none.keras served", "export: there is no such file. Received: 'none.keras'"),
-        ("export vit_pico8 served --weights random --class-names n.txt", "Received: 'n.txt'"),
-        ("serve .", "must be the folder of an exported model; make one with"),
+        ("predict . image.png --top-k 0", "predict: .* top_k=0"),
+        ("evaluate . --data fashion_mnist", "evaluate: .* model='.'"),
+        ("evaluate vit_pico8 --weights random --data folder", "'folder:WHICH'.* data='folder'"),
+        ("evaluate vit_pico8 --data fashion_mnist", "evaluate: .*'random'.*weights=None"),
+        ("export vit_pico8 served", "export: .*'random'.*weights=None"),
+        ("distill vit_pico8 fast.keras --at 1", "distill: .*'random'.*weights=None"),
+        ("predict vit_pico8 image.png", "predict: .*'random'.*weights=None"),
+        ("export none.keras served", "export: .* model='none.keras'"),
+        ("export vit_pico8 served --weights random --class-names n.txt", "class_names='n.txt'"),
+        ("serve .", "serve: `path` .* path='.'"),
     ],
 )
 def test_command_errors_are_one_line(arguments, said, monkeypatch, tmp_path):
@@ -166,7 +166,7 @@ def test_train_command_list_explains_recipes_and_their_fields():
     assert "tokenlearner_b16_8at6 83.65" in printed
     assert re.search(r"--set epochs=3 +Epochs over the training images\.\n", printed)
     assert run("train").exit_code == 2
-    assert "Did you mean 'imagenet_384'" in str(run("train", "imagenet_385").exception)
+    assert "'imagenet_384'" in str(run("train", "imagenet_385").exception)
 
 
 def test_train_command_lists_a_custom_recipe_and_refuses_unknown_ones(tmp_path, monkeypatch):
@@ -180,21 +180,21 @@ def test_train_command_lists_a_custom_recipe_and_refuses_unknown_ones(tmp_path, 
         "from keras_tokenlearner.training import FashionMnistRecipe\n"
         "@dataclass(frozen=True)\n"
         "class Shorter(FashionMnistRecipe):\n"
-        '    """Half of the passes."""\n'
+        '    """Half of the epochs."""\n'
         "    epochs: int = 14\n"
     )
     printed = run("train", "my_recipes:Shorter", "--list").stdout
-    assert printed.startswith("Half of the passes.")
+    assert printed.startswith("Half of the epochs.")
     assert re.search(r"--set epochs=14 +Epochs over the training images\.\n", printed)
     assert sys.path == before and not planted.exists()
     for wrong in ("my_recipes:Longer", "no_recipes:Shorter"):
         error = str(run("train", wrong).exception)
-        assert "as in my_recipes:Larger" in error and f"Received: '{wrong}'" in error
+        assert "my_recipes:Larger" in error and f"recipe='{wrong}'" in error
 
 
 def test_train_command_unknown_distribution_raises():
     done = run("train", "fashion_mnist", "--distribute", "data_paralel")
-    assert "Did you mean 'data_parallel'" in str(done.exception)
+    assert "'data_parallel'" in str(done.exception)
 
 
 def test_distill_command_saves_the_student_and_compares(tmp_path, monkeypatch):
@@ -213,7 +213,7 @@ def test_distill_command_saves_the_student_and_compares(tmp_path, monkeypatch):
     assert np.mean(right) == pytest.approx(student["accuracy"])
     assert {path.suffix for path in tmp_path.iterdir()} == {".keras"}  # no backup is left
     done = run(*arguments[:2], str(tmp_path / "fast.h5"), "--at", "1")
-    assert "must end in .keras" in str(done.exception)
+    assert "output='" in str(done.exception)
 
 
 def test_export_command_writes_a_saved_model_with_class_names(tmp_path):

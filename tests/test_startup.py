@@ -20,7 +20,7 @@ def test_oldest_keras_equals_the_requirement_of_the_package():
 
 def test_old_keras_raises_the_needed_version(monkeypatch):
     monkeypatch.setattr(metadata, "version", {"keras": "3.5.0"}.__getitem__)
-    with pytest.raises(ImportError, match="needs Keras 3.15 .* --upgrade keras. Found: keras 3.5"):
+    with pytest.raises(ImportError, match="Keras 3.15 .* keras 3.5.0"):
         _startup.check_keras()
 
 
@@ -28,11 +28,11 @@ def test_old_keras_raises_the_needed_version(monkeypatch):
 def test_missing_backend_raises_what_to_set_or_install(monkeypatch, installed):
     monkeypatch.setitem(sys.modules, "keras", None)
     monkeypatch.setattr(_startup.util, "find_spec", lambda name: name in installed or None)
-    fix = "set KERAS_BACKEND=jax or torch" if installed else "pip install jax and set KERAS_BACKEND"
+    fix = "KERAS_BACKEND=jax or torch" if installed else "pip install jax .* KERAS_BACKEND="
     with pytest.raises(ImportError, match=fix):
         _startup.check_keras()
     monkeypatch.setattr("sys.argv", ["/bin/keras-tokenlearner", "models"])
-    with pytest.raises(SystemExit, match=f"keras-tokenlearner: Keras does not start .*{fix}"):
+    with pytest.raises(SystemExit, match=f"keras-tokenlearner: .*{fix}"):
         _startup.check_keras()
 
 

@@ -83,7 +83,7 @@ def resolve_weights(
         raise ValueError(
             f"{owner}: the model must be the path of a `.keras` file, a name that "
             "`keras-tokenlearner models` lists, or, for `predict` alone, the folder of an "
-            f"exported model. Received: {name!r}"
+            f"exported model. Received: model={name!r}"
         )
     check_choice(owner, "model", name, list(CATALOG), "`keras-tokenlearner models`")
     if weights == RANDOM:
@@ -145,7 +145,7 @@ def check_classifier(
     ):
         raise ValueError(
             f"{owner}: the model must be a classifier of images{' or videos' * videos}. Received: "
-            f"{str(source)!r}, model {model.name!r} from {shapes[0]} to {shapes[1]}"
+            f"model={str(source)!r}, {model.name!r} from {shapes[0]} to {shapes[1]}"
         )
 
 
@@ -157,12 +157,12 @@ def _from_file(
 ) -> keras.Model:
     """Return the model of a `.keras` file."""
     if not Path(source).is_file():
-        raise ValueError(f"{owner}: there is no such file. Received: {str(source)!r}")
+        raise ValueError(f"{owner}: there is no such file. Received: model={str(source)!r}")
     passed = {**({} if weights is None else {"weights": weights}), **arguments}
     if passed:
         raise ValueError(
             f"{owner}: a `.keras` file has its own weights and shape; leave {list(passed)} out. "
-            f"Received: {str(source)!r} with {passed}"
+            f"Received: model={str(source)!r} with {passed}"
         )
     try:
         return keras.saving.load_model(source, compile=False, safe_mode=True)

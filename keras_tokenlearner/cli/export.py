@@ -44,5 +44,5 @@ def export(
 def _lines(file: str) -> list[str]:
     """Return the names in a file, one per line."""
     if not Path(file).is_file():
-        raise ValueError(f"export: `--class-names` must be a file. Received: {file!r}")
+        raise ValueError(f"export: `--class-names` must be a file. Received: class_names={file!r}")
     return Path(file).read_text(encoding="utf-8").splitlines()

@@ -19,7 +19,7 @@ def models(
     names = list_models(pattern)
     if not names:
         raise ValueError(
-            f"models: no name fits the pattern; `models` lists all. Received: {pattern!r}"
+            f"models: no name fits `pattern`; `models` lists all. Received: pattern={pattern!r}"
         )
     for name in names:
         shape = "x".join(str(size) for size in CATALOG[name].input_shape)
@@ -33,8 +33,8 @@ def list_weights(pattern: str) -> None:
     rows = list_checkpoints(pattern)
     if not rows:
         raise ValueError(
-            "models: no checkpoint fits the pattern; `models --weights` lists all. "
-            f"Received: {pattern!r}"
+            "models: no checkpoint fits `pattern`; `models --weights` lists all. "
+            f"Received: pattern={pattern!r}"
         )
     for row in rows:
         size = "x".join(str(length) for length in row.input_size)

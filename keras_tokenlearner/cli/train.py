@@ -68,7 +68,7 @@ def find_recipe(recipe: str) -> type:
     except (ModuleNotFoundError, AttributeError) as error:
         raise ValueError(
             "train: `recipe` must name a class of a module, as in my_recipes:Larger for the class "
-            f"Larger in my_recipes.py of this folder. Received: {recipe!r} ({error})"
+            f"Larger in my_recipes.py of this folder. Received: recipe={recipe!r} ({error})"
         ) from error
     finally:
         sys.path.reverse()

@@ -84,6 +84,6 @@ def _strip(path: Path) -> np.ndarray:
     if pixels.shape[1] != 32 * 32:
         raise ValueError(
             f"load_cifar10: {path} must be 1024 pixels wide, one image per row. Received: "
-            f"{pixels.shape[1]}"
+            f"width={pixels.shape[1]}"
         )
     return pixels.reshape(-1, 32, 32, 3)

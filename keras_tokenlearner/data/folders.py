@@ -79,8 +79,8 @@ def split_folders(
     """
     if not (Path(path) / "train").is_dir():
         raise ValueError(
-            f"{owner}: there must be folders `train` and `test` (or `val`), each with a folder of "
-            f"{what} for every class. Received: {str(path)!r}"
+            f"{owner}: `path` must have folders `train` and `test` (or `val`), each with a folder "
+            f"of {what} for every class. Received: path={str(path)!r}"
         )
     train, test = read(Path(path) / "train"), read(held_out(path))
     if train.class_names != test.class_names:

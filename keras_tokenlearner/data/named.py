@@ -43,8 +43,8 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
     check_choice("open_named", "data", name, list(OPENERS))
     if not source and name in ("folder", "tfds"):
         raise ValueError(
-            f"open_named: {name!r} needs a name after a colon, as in '{name}:WHICH'. "
-            f"Received: {data!r}"
+            f"open_named: `data` needs a name after a colon, as in '{name}:WHICH'. "
+            f"Received: data={data!r}"
         )
     return OPENERS[name](*[source] if source else [])
 

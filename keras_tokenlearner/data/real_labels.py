@@ -36,8 +36,8 @@ def read_real_labels(path: str | os.PathLike[str], names: Iterable[str]) -> list
         number = _NUMBER.search(name)
         if not number or not 1 <= int(number.group(1)) <= len(lists):
             raise ValueError(
-                "read_real_labels: names must be ILSVRC2012_val_00000001.JPEG and so on, up to "
-                f"{len(lists)}. Received: {name!r}"
+                "read_real_labels: `names` must be ILSVRC2012_val_00000001.JPEG and so on, up "
+                f"to number {len(lists)}. Received: {name!r}"
             )
         found.append(lists[int(number.group(1)) - 1])
     return found

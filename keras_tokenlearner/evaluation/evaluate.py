@@ -107,7 +107,10 @@ def evaluate(
     for metric in metrics:
         check_choice("evaluate", "metrics", metric, METRICS)
     if "real" in metrics and real_labels is None:
-        raise ValueError("evaluate: the metric 'real' needs `real_labels`, the path of real.json")
+        raise ValueError(
+            "evaluate: the metric 'real' needs `real_labels`, the path of real.json. "
+            "Received: real_labels=None"
+        )
 
     def batches(images: Images) -> ImageBatches:
         shape = model.input_shape[1:]

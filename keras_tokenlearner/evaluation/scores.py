@@ -67,13 +67,16 @@ def real_accuracy(label_lists: Sequence[Sequence[int]], scores: np.ndarray) -> f
     """
     if len(label_lists) != len(scores):
         raise ValueError(
-            "real_accuracy: there must be a list of labels for every image. "
+            "real_accuracy: `label_lists` must have a list for each image. "
             f"Received: {len(label_lists)} lists, {len(scores)} scores"
         )
     best = np.asarray(scores).argmax(1)
     right = [best[i] in labels for i, labels in enumerate(label_lists) if len(labels)]
     if not right:
-        raise ValueError("real_accuracy: no image has a label, so there is nothing to average")
+        raise ValueError(
+            "real_accuracy: `label_lists` must have a label for an image or more. "
+            f"Received: {len(label_lists)} empty lists"
+        )
     return float(np.mean(right))
 
 
@@ -105,12 +108,15 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> tuple[flo
     targets, scores = np.asarray(targets), np.asarray(scores)
     if targets.shape != scores.shape:
         raise ValueError(
-            "mean_average_precision: targets and scores must have one shape. "
-            f"Received: {targets.shape} and {scores.shape}"
+            "mean_average_precision: `targets` and `scores` must have one shape. "
+            f"Received: targets of shape {targets.shape}, scores of {scores.shape}"
         )
     has_positives = targets.any(0)
     if not has_positives.any():
-        raise ValueError("mean_average_precision: no class has a positive example")
+        raise ValueError(
+            "mean_average_precision: `targets` must have a positive example of a class or more. "
+            f"Received: targets of shape {targets.shape}, all 0"
+        )
     found = [_average_precision(targets[:, c], scores[:, c]) for c in np.flatnonzero(has_positives)]
     return float(np.mean(found)), int((~has_positives).sum())
 

@@ -71,7 +71,10 @@ def evaluate_videos(
     arguments: dict = {**videos.protocol, **protocol}
     scores, read = predict_videos(model, videos, **arguments)
     if not read.any():
-        raise ValueError("evaluate_videos: no video can be read; the warnings above say why")
+        raise ValueError(
+            "evaluate_videos: no video can be read; the warnings above say why. Received: "
+            f"{len(videos.files)} videos, the first {videos.files[0]}"
+        )
     scores, labels = scores[read], videos.labels[read]
     row: dict[str, float] = {"videos": int(read.sum()), "skipped": int((~read).sum())}
     if labels.ndim == 2:

@@ -85,7 +85,7 @@ def set_trainable_flags(layer: keras.Layer, flags: dict[str, bool]) -> None:
     if unknown:
         raise ValueError(
             f"set_trainable_flags: `flags` must name parts of {layer.name!r}, such as "
-            f"{[path for path, _, _ in parts[:3]]}. Received: {sorted(unknown)}"
+            f"{[path for path, _, _ in parts[:3]]}. Received: flags for {sorted(unknown)}"
         )
     for path, part, parent in parts:  # a layer before those that it holds
         trainable = flags.get(path, parent.trainable)

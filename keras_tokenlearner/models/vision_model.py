@@ -161,7 +161,10 @@ def input_of(
     elif input_shape is not None:
         shape = tuple(input_shape)
     else:
-        raise ValueError(f"{owner}: pass `input_shape` or `input_tensor`. Received neither")
+        raise ValueError(
+            f"{owner}: pass `input_shape` or `input_tensor`. "
+            "Received: input_shape=None, input_tensor=None"
+        )
     if len(shape) != len(axes) + 1 or None in shape:
         raise ValueError(
             f"{owner}: `input_shape` must be ({', '.join(axes)}, channels), all known, for patches "
@@ -172,7 +175,8 @@ def input_of(
     if not is_input(input_tensor):
         raise ValueError(
             f"{owner}: `input_tensor` must be a keras.Input. Build the model with "
-            f"input_shape={shape} and call it on your tensor. Received: {input_tensor}"
+            f"input_shape={shape} and call it on your tensor. Received: "
+            f"input_tensor={input_tensor}"
         )
     return input_tensor
 

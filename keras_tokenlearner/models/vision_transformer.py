@@ -161,7 +161,7 @@ def _check_patches(
     for axis, size, patch in zip(axes, shape, config.patch_size, strict=False):
         if size < patch:
             raise ValueError(
-                f"{owner}: {axis} must be at least one patch, {patch}. "
+                f"{owner}: the {axis} of `input_shape` must be at least one patch, {patch}. "
                 f"Received: input_shape={shape} with patch_size={config.patch_size}"
             )
 

@@ -46,7 +46,7 @@ def parse_address(owner: str, text: str | os.PathLike[str]) -> Address:
     'main'
     """
     if not isinstance(text, (str, os.PathLike)) or not str(text):
-        raise ValueError(f"{owner}: weights must be {FORMS}. Received: {text!r}")
+        raise ValueError(f"{owner}: weights must be {FORMS}. Received: address={text!r}")
     text = str(text)
     source, _, rest = text.partition(":")
     if source in SOURCES and rest:
@@ -65,7 +65,7 @@ def parse_address(owner: str, text: str | os.PathLike[str]) -> Address:
         return Address("https", text)
     elif not scheme:
         return Address("path", os.path.expanduser(text))
-    raise ValueError(f"{owner}: an address must be {FORMS}. Received: {text!r}")
+    raise ValueError(f"{owner}: an address must be {FORMS}. Received: address={text!r}")
 
 
 def is_address(text: object) -> bool:

@@ -308,7 +308,8 @@ def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
     config = said.get("config")
     if registered not in kinds or not isinstance(config, dict):
         raise ValueError(
-            f"{owner}: config.json must be of one of {list(kinds)}. Received: {registered!r}"
+            f"{owner}: config.json must be of one of {list(kinds)}. Received: "
+            f"registered_name={registered!r}"
         )
     try:
         model = kinds[registered].from_config(config)

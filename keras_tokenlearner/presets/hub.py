@@ -79,14 +79,14 @@ def _from_path(owner: str, path: Path) -> PresetFiles:
     if not path.is_dir():
         raise ValueError(
             f"{owner}: there is no such file or folder, and weights must be {FORMS}. "
-            f"Received: {str(path)!r}"
+            f"Received: path={str(path)!r}"
         )
     for name in WEIGHTS:
         if (path / name).is_file():
             return PresetFiles(path / name, _configs(path))
     raise ValueError(
         f"{owner}: the folder holds no weights; it must have one of {list(WEIGHTS)}. "
-        f"Received: {str(path)!r}"
+        f"Received: path={str(path)!r}"
     )
 
 
@@ -183,7 +183,7 @@ def _hf_error(owner: str, address: Address, errors: ModuleType, error: Exception
     if isinstance(error, errors.RepositoryNotFoundError):
         return ValueError(
             f"{owner}: there is no such repository, or it is private: check the spelling, or log "
-            f"in with `hf auth login`. Received: {place!r}"
+            f"in with `hf auth login`. Received: preset={place!r}"
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
         return ConnectionError(f"{owner}: {place} is not in the cache, and HF_HUB_OFFLINE is set")
@@ -210,6 +210,6 @@ def _from_kaggle(owner: str, handle: str) -> Path:
             ) from None
         if status == 404 or isinstance(error, ValueError):
             raise ValueError(
-                f"{owner}: there is no such model on Kaggle. Received: 'kaggle://{handle}'"
+                f"{owner}: there is no such model on Kaggle. Received: preset='kaggle://{handle}'"
             ) from None
         raise ConnectionError(_unreachable(owner, f"kaggle://{handle}", error)) from None

@@ -23,7 +23,7 @@ def read_json(owner: str, path: Path) -> Object:
             raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
         said = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(said, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it must be a JSON object")
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{owner}: {path.name} is damaged: {error}") from error
     return said

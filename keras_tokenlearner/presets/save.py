@@ -44,7 +44,7 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
     if not isinstance(model, VisionModel):
         raise ValueError(
             "save_to_preset: `model` must be a VisionTransformer or X2Plus1D; save others with "
-            f"model.save. Received: {type(model).__name__}"
+            f"model.save. Received: model of class {type(model).__name__}"
         )
     folder = check_path("save_to_preset", "folder", folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
     if missing:
         raise ValueError(
             f"upload_preset: the folder lacks {missing}; make it with model.save_to_preset(folder)."
-            f" Received: {str(folder)!r}"
+            f" Received: folder={str(folder)!r}"
         )
     address = parse_address("upload_preset", uri)
     if address.kind not in ("hf", "kaggle"):
@@ -172,7 +172,7 @@ def _class_from_preset(cls: type[VisionModel], preset: PresetName, **arguments: 
         raise ValueError(
             f"{cls.__name__}.from_preset: the preset is a {type(model).__name__}; call "
             f"{type(model).__name__}.from_preset. "
-            f"Received: {str(preset)!r}"
+            f"Received: preset={str(preset)!r}"
         )
     return model
 

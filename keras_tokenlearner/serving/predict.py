@@ -86,7 +86,7 @@ def predict(
         raise ValueError(f"predict: `files` must name an image file. Received: files={files!r}")
     for file in files:
         if not Path(file).is_file():
-            raise ValueError(f"predict: there is no such file. Received: {str(file)!r}")
+            raise ValueError(f"predict: there is no such file. Received: file={str(file)!r}")
     if classifier_activation is not None:
         check_choice(
             "predict", "classifier_activation", classifier_activation, ("softmax", "sigmoid")
@@ -96,13 +96,13 @@ def predict(
     )
     if "probabilities" not in answer:
         raise ValueError(
-            f"predict: the model must be a classifier of images. Received: {str(source)!r}"
+            f"predict: the model must be a classifier of images. Received: source={str(source)!r}"
         )
     if maps is not None:
         if "token_maps" not in answer:
             raise ValueError(
                 "predict: the model was exported without its token maps; export it with `--maps`, "
-                f"in Python with `maps=True`. Received: {str(source)!r}"
+                f"in Python with `maps=True`. Received: source={str(source)!r}"
             )
         images = np.stack([read_image(file, input_shape, preprocessing) for file in files])
         draw_token_maps(images, answer["token_maps"], [Path(file).name for file in files], maps)
@@ -166,7 +166,7 @@ def _metadata(exported: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(
             "predict: the folder must hold a model exported by this package, with "
-            f"{METADATA}. Received: {str(exported)!r} ({error})"
+            f"{METADATA}. Received: source={str(exported)!r} ({error})"
         ) from error
 
 

@@ -267,10 +267,10 @@ class Resume(keras.callbacks.Callback):
         except OSError as error:
             with contextlib.suppress(OSError):
                 unfinished.unlink()
-            before = f"{self.path} is unchanged" if self.path.is_file() else "there is none"
+            last = "is unchanged" if self.path.is_file() else "does not exist"
             raise OSError(
-                f"Resume: the backup cannot be written, and {before}: make room or name another "
-                f"folder, then start again. {error}"
+                f"Resume: {self.path} cannot be written; the last backup {last}. Free space or "
+                f"choose another folder, then start again: {error}"
             ) from error
 
 

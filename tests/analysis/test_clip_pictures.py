@@ -87,9 +87,9 @@ def test_clip_maps_of_every_video_model_can_be_drawn(name):
 @pytest.mark.parametrize("shape", [(7, 4, 6, 2), (4, 6, 2)])
 def test_clip_maps_of_wrong_shapes_and_types_raise(shape, tmp_path):
     for draw in (draw_clip_maps, lambda *a: animate_clip_maps(*a, tmp_path / "a.gif")):
-        with pytest.raises(ValueError, match=r"_clip_maps: `clip` must have shape .* Received: sh"):
+        with pytest.raises(ValueError, match=r"_clip_maps: `clip` .*\(6, 32, 48, [13]\)"):
             draw(CLIP, np.ones(shape))
-        with pytest.raises(ValueError, match="`clip` and `maps` must be arrays.* function and nda"):
+        with pytest.raises(ValueError, match="`clip` and `maps` .* function and ndarray"):
             draw(draw_clip_maps, CLIP)
-    with pytest.raises(ValueError, match=r"must end in \.gif or \.mp4"):
+    with pytest.raises(ValueError, match=r"`path` .*a\.png"):
         animate_clip_maps(CLIP, np.ones((6, 4, 6, 2)), tmp_path / "a.png")

@@ -198,14 +198,14 @@ def test_costs_of_a_layer_without_a_rule_raise():
             return x * self.w
 
     inputs = keras.Input((4,))
-    with pytest.raises(ValueError, match="no rule for Odd; add one with"):
+    with pytest.raises(ValueError, match="costs: .* Odd.*'odd'"):
         costs(keras.Model(inputs, Odd(name="odd")(inputs)))
 
 
 def test_costs_of_unknown_sizes_raise():
     inputs = keras.Input((None, 4))
     model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
-    with pytest.raises(ValueError, match="all sizes but the batch must be known"):
+    with pytest.raises(ValueError, match=r"costs: .*\(None, None, 4\)"):
         costs(model)
 
 

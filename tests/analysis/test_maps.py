@@ -55,14 +55,14 @@ def test_token_maps_cover_each_learner_of_a_model_with_fusers(images):
 
 def test_token_maps_of_model_without_learned_tokens_raise(images):
     model = keras_tokenlearner.create_model("vit_pico8", classes=10, input_shape=(32, 48, 3))
-    with pytest.raises(ValueError, match="the model has no TokenLearner; .* model 'vit_pico8'"):
+    with pytest.raises(ValueError, match="token_maps: .*'vit_pico8'"):
         token_maps(model, images)
 
 
 def test_token_maps_of_wrong_images_and_layers_raise(model, images):
-    with pytest.raises(ValueError, match=r"inputs of the model, of shape \(None, 32, 48, 3\)"):
+    with pytest.raises(ValueError, match=r"`images` .*\(None, 32, 48, 3\).*\(5, 16, 48, 3\)"):
         token_maps(model, images[:, :16])
-    with pytest.raises(ValueError, match=r"it has \['token_learner'\]. Received: layer='head'"):
+    with pytest.raises(ValueError, match=r"\['token_learner'\]. Received: layer='head'"):
         token_maps(model, images, layer="head")
 
 

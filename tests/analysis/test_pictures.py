@@ -125,11 +125,11 @@ def test_costs_drawn_from_rows_and_from_a_csv_are_equal(tmp_path):
 def test_drawing_of_unfit_arrays_raises(images, maps):
     with pytest.raises(ValueError, match=r"shapes \(5, 32, 48, 3\) and \(4, 4, 6, 4\)"):
         draw_token_maps(images, maps[:4])
-    with pytest.raises(ValueError, match="must be arrays.* VisionTransformer and ndarray"):
+    with pytest.raises(ValueError, match="`images` and `maps` .* VisionTransformer and ndarray"):
         draw_token_maps(create_model("tokenlearner_pico8_4at1"), images)
-    with pytest.raises(ValueError, match="`tokens` must be"):
+    with pytest.raises(ValueError, match="draw_token_maps: .*tokens=4"):
         draw_token_maps(images, maps, tokens=[4])
-    with pytest.raises(ValueError, match="must have the columns 'gflops'"):
+    with pytest.raises(ValueError, match="draw_costs: .*'gflops'"):
         draw_costs(ROWS, cost="gflops")
     with pytest.raises(ValueError, match="cost=.gmacs"):
         draw_costs(ROWS[3:])

@@ -138,7 +138,7 @@ def test_weights_of_a_vit_load_at_another_resolution_and_without_top(tmp_path):
     save_weights(model, path)
     wide = create_model(PICO, weights=path, input_shape=(32, 64, 3))
     assert wide.output_shape == (None, 10)
-    with pytest.warns(UserWarning, match="for 10 classes; the head for 7 starts untrained"):
+    with pytest.warns(UserWarning, match=r"pico\.weights\.h5.* 10 .* 7 "):
         other = create_model(PICO, weights=path, classes=7)
     assert other.output_shape == (None, 7)
     np.testing.assert_array_equal(other.get_weights()[0], model.get_weights()[0])
@@ -165,7 +165,7 @@ def test_weights_of_a_video_network_load_at_another_resolution_but_not_frame_cou
         assert len(other.weights) == len(model.weights) - count
         for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=False):
             np.testing.assert_array_equal(ours, theirs)
-    with pytest.raises(ValueError, match="does not fit the model"):
+    with pytest.raises(ValueError, match=rf"pico\.weights\.h5.*'{PICO_VIDEO}'"):
         create_model(PICO_VIDEO, weights=path, classes=10, input_shape=(4, 32, 32, 3))
 
 
@@ -188,42 +188,45 @@ def test_classes_of_a_numpy_scalar_build_the_same_model(name, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"model": "tokenlearner_b16_8at7"}, "Did you mean 'tokenlearner_b16_8at6'"),
-        ({"model": PICO, "num_token": 4}, "Did you mean 'num_tokens'"),
-        ({"model": PICO, "num_tokens": 0}, "`num_tokens` must be an integer of at least 1"),
+        ({"model": "tokenlearner_b16_8at7"}, "'tokenlearner_b16_8at6'"),
+        ({"model": PICO, "num_token": 4}, "'num_tokens'"),
+        ({"model": PICO, "num_tokens": 0}, "Received: num_tokens=0"),
         ({"model": PICO, "num_tokens": 2.5}, "Received: num_tokens=2.5"),
-        ({"model": PICO, "at": 3}, "`at` must be a place in the depth, 0 to num_layers=2"),
-        ({"model": PICO, "at": -1}, "`at` must be an integer of at least 0"),
+        ({"model": PICO, "at": 3}, "num_layers=2. Received: at=3"),
+        ({"model": PICO, "at": -1}, "Received: at=-1"),
         ({"model": "vit_pico8", "at": 1}, "reducer='token_learner'"),
-        ({"model": PICO, "fuser": "fuser"}, "`fuser` must be one of"),
-        ({"model": PICO, "input_shape": (4, 32, 3)}, "height must be at least one patch, 8"),
-        ({"model": PICO, "input_shape": (32, 32)}, "`input_shape` must be"),
-        ({"model": PICO, "input_shape": (None, 32, 3)}, "all known"),
-        ({"model": PICO, "classes": 0}, "`classes` must be an integer of at least 1"),
+        ({"model": PICO, "fuser": "fuser"}, "fuser='fuser'"),
+        ({"model": PICO, "input_shape": (4, 32, 3)}, "input_shape=(4, 32, 3)"),
+        ({"model": PICO, "input_shape": (32, 32)}, "input_shape=(32, 32)"),
+        ({"model": PICO, "input_shape": (None, 32, 3)}, "input_shape=(None, 32, 3)"),
+        ({"model": PICO, "classes": 0}, "Received: classes=0"),
         ({"model": PICO, "classes": 10**18}, "Received: classes=1000000000000000000"),
         ({"model": PICO, "classes": 10.0}, "Received: classes=10.0"),
         ({"model": PICO, "include_top": "False"}, "Received: include_top='False'"),
         ({"model": PICO, "include_top": 0}, "Received: include_top=0"),
         ({"model": PICO, "include_preprocessing": "no"}, "Received: include_preprocessing='no'"),
         ({"model": PICO, "class_token": 10**18}, "Received: class_token=1000000000000000000"),
-        ({"model": PICO, "pooling": "mean", "include_top": False}, "`pooling` must be one of"),
+        ({"model": PICO, "pooling": "mean", "include_top": False}, "pooling='mean'"),
         ({"model": PICO, "pooling": "token", "include_top": False}, "class_token=True"),
         ({"model": PICO, "weights": "imagenet"}, "weights='timm:FILE'"),
-        ({"model": PICO, "weights": "fashion"}, "must be one of [None], the path of"),
-        ({"model": NANO, "weights": True}, "pass weights='fashion_mnist'"),
-        ({"model": NANO, "pretrained": True}, "pass weights='fashion_mnist'"),
+        ({"model": PICO, "weights": "fashion"}, "Received: weights='fashion'"),
+        ({"model": NANO, "weights": True}, "weights='fashion_mnist'"),
+        ({"model": NANO, "pretrained": True}, "weights='fashion_mnist'"),
         ({"model": PICO, "pretrained": True}, "weights='timm:FILE'"),
-        ({"model": PICO, "num_classes": 7}, "pass classes=7."),
-        ({"model": PICO, "input_shape": 224}, "pass input_shape=(224, 224, 3)"),
-        ({"model": PICO, "img_size": 64}, "pass input_shape=("),
-        ({"model": PICO, "depth": 3}, "pass num_layers=3."),
-        ({"model": PICO, "weights": "gone.weights.h5"}, "there is no such file"),
-        ({"model": PICO, "num_heads": 3}, "`num_heads` must divide"),
-        ({"model": "vit_pico8", "at": 1}, "create_model('vit_pico8'): `at` is the place of"),
+        ({"model": PICO, "num_classes": 7}, "classes=7. Received: num_classes=7"),
+        ({"model": PICO, "input_shape": 224}, "input_shape=(224, 224, 3)"),
+        ({"model": PICO, "img_size": 64}, "input_shape=("),
+        ({"model": PICO, "depth": 3}, "num_layers=3. Received: depth=3"),
+        ({"model": PICO, "weights": "gone.weights.h5"}, "path='gone.weights.h5'"),
+        ({"model": PICO, "num_heads": 3}, "num_heads=3"),
+        ({"model": "vit_pico8", "at": 1}, "create_model('vit_pico8'): `at` "),
         ({"model": PICO_VIDEO, "at": 1}, "argument='at'"),
-        ({"model": PICO_VIDEO, "unit": "conv2d+tokenlearn"}, "Did you mean 'tokenlearner'"),
+        ({"model": PICO_VIDEO, "unit": "conv2d+tokenlearn"}, "'tokenlearner'"),
         ({"model": PICO_VIDEO, "input_shape": (32, 32, 3)}, "(frames, height, width, channels)"),
-        ({"model": PICO_VIDEO, "weights": "augreg:B_16.npz"}, "libraries are for transformers"),
+        (
+            {"model": PICO_VIDEO, "weights": "augreg:B_16.npz"},
+            "Received: weights='augreg:B_16.npz'",
+        ),
     ],
 )
 def test_create_model_bad_arguments_raise(arguments, message):
@@ -236,7 +239,7 @@ def test_create_model_unknown_name_puts_the_nearest_names_first():
     with pytest.raises(ValueError) as caught:
         create_model("vit_b61")
     text = str(caught.value)
-    assert "Did you mean 'vit_b16'" in text and "model='vit_b61'" in text
+    assert "'vit_b16'" in text and "model='vit_b61'" in text
     assert "list_models()" in text and len(text) < 250 and "\n" not in text
     named = [name for name in list_models() if repr(name) in text]
     assert len(named) <= 3
@@ -249,5 +252,5 @@ def test_family_function_num_classes_gives_the_right_spelling():
 
 def test_channels_first_is_refused():
     keras.config.set_image_data_format("channels_first")
-    with pytest.raises(ValueError, match="channels_last"):
+    with pytest.raises(ValueError, match="image_data_format='channels_first'"):
         create_model(PICO)

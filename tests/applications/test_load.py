@@ -46,10 +46,10 @@ def test_load_model_random_weights_have_to_be_asked_for():
 @pytest.mark.parametrize(
     ("source", "arguments", "words"),
     [
-        ("gone.keras", {}, ["gone.keras"]),
-        (".", {}, ["'.'", "exported model"]),
+        ("gone.keras", {}, ["model='gone.keras'"]),
+        (".", {}, ["model='.'"]),
         ("folder/vit_b16", {}, ["folder/vit_b16"]),
-        ("vit_b61", {}, ["Did you mean 'vit_b16'", "model='vit_b61'"]),
+        ("vit_b61", {}, ["'vit_b16'", "model='vit_b61'"]),
         (UNTRAINED, {"weights": "gone"}, ["weights='gone'"]),
         (UNTRAINED, {"weights": "random", "clases": 2}, ["argument='clases'"]),
     ],
@@ -64,7 +64,7 @@ def test_load_model_bad_source_names_the_command(source, arguments, words):
 
 def test_load_model_damaged_file_is_a_value_error(tmp_path):
     (tmp_path / "bad.keras").write_bytes(b"PK\x03\x04 no archive")
-    with pytest.raises(ValueError, match="bad.keras"):
+    with pytest.raises(ValueError, match=r"bad\.keras"):
         load_model(tmp_path / "bad.keras")
 
 
@@ -72,13 +72,13 @@ def test_load_model_lambda_is_refused_and_not_run(tmp_path):
     inputs = keras.Input((4,))
     outputs = keras.layers.Lambda(lambda x: x * 2)(inputs)
     keras.Model(inputs, outputs).save(tmp_path / "code.keras")
-    with pytest.raises(ValueError, match="code.keras"):
+    with pytest.raises(ValueError, match=r"code\.keras"):
         load_model(tmp_path / "code.keras")
 
 
 def test_load_model_arguments_of_names_are_refused_for_files(tmp_path):
     create_model(UNTRAINED, classes=2).save(tmp_path / "mine.keras")
-    with pytest.raises(ValueError, match="classes"):
+    with pytest.raises(ValueError, match="'classes': 3"):
         load_model(tmp_path / "mine.keras", classes=3)
-    with pytest.raises(ValueError, match="weights"):
+    with pytest.raises(ValueError, match="'weights': 'random'"):
         load_model(tmp_path / "mine.keras", weights="random")

@@ -207,7 +207,7 @@ def test_skip_replaces_damaged_files_within_their_class_and_reports_them(damaged
     assert len(pixels) == 12 and np.bincount(labels).tolist() == [6, 6]
     np.testing.assert_array_equal(pixels > 100, labels == 1)
     assert not {12, 205} & set(pixels.astype(int))
-    with pytest.warns(UserWarning, match="2 of 12 files.*dark/2.png.*light/5.png"):
+    with pytest.warns(UserWarning, match="2 of 12.*dark/2.png.*light/5.png"):
         batches.on_epoch_end()
     assert sorted(batches.skipped) == [str(damaged / f) for f in ("dark/2.png", "light/5.png")]
     with warnings.catch_warnings():
@@ -220,9 +220,9 @@ def test_skip_reports_at_the_end_of_an_epoch_of_fit(damaged):
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(2))
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
-    with pytest.warns(UserWarning, match="of 12 files") as found:
+    with pytest.warns(UserWarning, match="of 12 ") as found:
         model.fit(batches, epochs=2, verbose=0)
-    reports = [one for one in found if "of 12 files" in str(one.message)]
+    reports = [one for one in found if "of 12 " in str(one.message)]
     # TensorFlow reads an epoch ahead, so that it may report that one too.
     assert len(reports) == 2 or (len(reports), keras.backend.backend()) == (3, "tensorflow")
 
@@ -231,5 +231,5 @@ def test_skip_raises_when_no_file_of_a_class_can_be_read(damaged):
     for file in (damaged / "dark").iterdir():
         file.write_bytes(b"nothing")
     batches = ImageBatches(from_folder(damaged), (8, 8, 3), 12, on_error="skip")
-    with pytest.raises(ValueError, match="none of the 6 files of a class"):
+    with pytest.raises(ValueError, match=r"ImageBatches: .* 6 .*dark/\d.png"):
         batches[0]

@@ -44,11 +44,11 @@ def test_cifar10_without_a_folder_comes_from_keras(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("data_batch_3.png", None, "data_batch_3.png among them. Received: source="),
-        ("data_batch_3.png", b"\x89PNG nothing", "data_batch_3.png is damaged"),
-        ("test_lables.json", b"[3, 10]", "a label from 0 to 9 for each of the 2"),
+        ("data_batch_3.png", None, "data_batch_3.png"),
+        ("data_batch_3.png", b"\x89PNG nothing", "data_batch_3.png"),
+        ("test_lables.json", b"[3, 10]", "labels of shape (2,) up to 10"),
         ("test_lables.json", b"[3]", "labels of shape (1,)"),
-        ("test_lables.json", b"[3,", "test_lables.json is damaged"),
+        ("test_lables.json", b"[3,", "test_lables.json"),
     ],
 )
 def test_cifar10_missing_or_damaged_file_is_named(folder, name, content, message):
@@ -61,8 +61,8 @@ def test_cifar10_missing_or_damaged_file_is_named(folder, name, content, message
 def test_cifar10_truncated_or_narrow_strip_raises(folder):
     path = folder / "test_batch.png"
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match="test_batch.png is damaged"):
+    with pytest.raises(ValueError, match=r"test_batch\.png"):
         load_cifar10(folder)
     Image.fromarray(IMAGES[0]).save(path)
-    with pytest.raises(ValueError, match="1024 pixels wide, one image per row. Received: 32"):
+    with pytest.raises(ValueError, match=r"test_batch\.png.* 1024 .*width=32"):
         load_cifar10(folder)

@@ -42,7 +42,7 @@ def test_folder_formats_are_read_from_folders_and_refused_elsewhere(kind, tmp_pa
     (tmp_path / "a" / f"0.{kind.lower()}").write_bytes(content)
     pixels, _ = from_folder(tmp_path)[0]
     np.testing.assert_allclose(pixels.astype(int), SMALL, atol=0 if kind == "TIFF" else 4)
-    with pytest.raises(ValueError, match="no image that can be read"):
+    with pytest.raises(ValueError, match="decode_image: .*JPEG, PNG"):
         decode_image(content)
 
 
@@ -74,7 +74,7 @@ def test_eps_file_called_photo_jpg_never_starts_ghostscript(tmp_path, monkeypatc
     folder = tmp_path / "cat"
     folder.mkdir()
     Image.fromarray(SMALL).save(folder / "photo.jpg", "EPS")
-    with pytest.raises(ValueError, match=r"photo\.jpg is no image that can be read"):
+    with pytest.raises(ValueError, match=r"photo\.jpg.*JPEG, PNG"):
         from_folder(tmp_path)[0]
 
 
@@ -90,12 +90,12 @@ def _png_of_size(width, height):
 def test_too_many_pixels_are_refused_before_any_is_decoded(tmp_path):
     bomb = _png_of_size(12_000, 12_000)
     for read in (decode_image, count_pixels):
-        with pytest.raises(ValueError, match="pixels"):
+        with pytest.raises(ValueError, match="144000000"):
             read(bomb)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "0.png").write_bytes(encode(Image.fromarray(SMALL), "PNG"))
     assert from_folder(tmp_path, max_pixels=30)[0][0].shape == (6, 5, 3)
-    with pytest.raises(ValueError, match="at most 29 pixels.*got 30"):
+    with pytest.raises(ValueError, match=r"0\.png.* 29 .* 30"):
         from_folder(tmp_path, max_pixels=29)[0]
 
 
@@ -149,5 +149,5 @@ def test_damaged_exif_part_changes_nothing():
 
 @pytest.mark.parametrize("channels", [2, 4, "3"])
 def test_channels_other_than_one_and_three_are_refused(channels):
-    with pytest.raises(ValueError, match="channels"):
+    with pytest.raises(ValueError, match=f"channels={channels!r}"):
         decode_image(encode(Image.fromarray(SMALL), "PNG"), channels=channels)

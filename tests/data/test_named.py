@@ -61,9 +61,9 @@ def test_open_named_folder_has_both_splits_with_the_same_classes(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("cifar", "Did you mean 'cifar10'"),
-        ("tfds", "as in 'tfds:WHICH'. Received: 'tfds'"),
-        ("folder:nowhere", "there must be folders `train` and `test` .* Received: 'nowhere'"),
+        ("cifar", "'cifar10'.*data='cifar'"),
+        ("tfds", "'tfds:WHICH'. Received: data='tfds'"),
+        ("folder:nowhere", "`train` .* path='nowhere'"),
     ],
 )
 def test_open_named_unknown_data_raise(data, message):
@@ -76,8 +76,8 @@ def test_read_real_labels_follow_the_file_names(tmp_path):
     path.write_text(json.dumps([[3], [], [1, 2]]))
     names = ["ILSVRC2012_val_00000003.JPEG", "ILSVRC2012_val_00000001.JPEG"]
     assert read_real_labels(path, names) == [[1, 2], [3]]
-    with pytest.raises(ValueError, match="up to 3. Received: 'ILSVRC2012_val_00000004.JPEG'"):
+    with pytest.raises(ValueError, match="`names`.* 3. Received: 'ILSVRC2012_val_00000004.JPEG'"):
         read_real_labels(path, ["ILSVRC2012_val_00000004.JPEG"])
     path.write_text("{}}")
-    with pytest.raises(ValueError, match="real.json must be a JSON list of lists of labels"):
+    with pytest.raises(ValueError, match=r"real\.json"):
         read_real_labels(path, names)

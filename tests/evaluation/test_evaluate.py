@@ -104,12 +104,12 @@ def test_few_shot_protocol_defaults_to_nine_tfds_sets():
 
 
 def test_evaluate_unknown_metric_or_wrong_classes_raise(model, sets):
-    with pytest.raises(ValueError, match="Did you mean .*'top1'"):
+    with pytest.raises(ValueError, match="evaluate: .*'top1'.*metrics='top'"):
         evaluate(model, ["tfds:a"], ["top"])
-    with pytest.raises(ValueError, match="needs `real_labels`"):
+    with pytest.raises(ValueError, match="real_labels=None"):
         evaluate(model, ["tfds:a"], ["real"])
     sets["a"][1].class_names = ("cat", "dog")
-    with pytest.raises(ValueError, match="the 2 classes of 'tfds:a'; only .* Received: 6 classes"):
+    with pytest.raises(ValueError, match=" 2 .*'tfds:a'.* 6 classes"):
         evaluate(model, ["tfds:a"])
 
 

@@ -47,7 +47,7 @@ def test_linear_probe_refuses_tokens_and_labels():
     with pytest.raises(ValueError, match="linear_probe: .*pooling"):
         linear_probe(tokens, np.zeros((9, 3, 4)), labels)
     for bad in (labels[:5], labels / 1.0, labels - 1):
-        with pytest.raises(ValueError, match="`labels`"):
+        with pytest.raises(ValueError, match="linear_probe: `labels`"):
             linear_probe(features_model(), x, bad)
     with pytest.raises(ValueError, match="l2=0"):
         linear_probe(features_model(), x, labels, l2=0)

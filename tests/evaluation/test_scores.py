@@ -37,9 +37,9 @@ def test_mean_class_accuracy_equals_the_hand_count():
 def test_real_accuracy_equals_the_hand_count():
     scores = np.eye(3)[[0, 1, 2, 1]]
     assert real_accuracy([[0, 2], [2], [], [1]], scores) == pytest.approx(2 / 3)
-    with pytest.raises(ValueError, match="a list of labels for every image"):
+    with pytest.raises(ValueError, match="`label_lists`.* 1 lists, 4 scores"):
         real_accuracy([[0]], scores)
-    with pytest.raises(ValueError, match="no image has a label"):
+    with pytest.raises(ValueError, match="`label_lists`.* 2 empty"):
         real_accuracy([[], []], scores[:2])
 
 
@@ -67,9 +67,9 @@ def test_average_precision_equals_scikit_learn(ties):
 
 
 def test_average_precision_without_positives_raises():
-    with pytest.raises(ValueError, match="no class has a positive"):
+    with pytest.raises(ValueError, match=r"`targets`.*\(3, 2\), all 0"):
         mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match=r"\(3, 2\).*\(3, 3\)"):
         mean_average_precision(np.zeros((3, 2)), np.zeros((3, 3)))
 
 
@@ -81,5 +81,5 @@ def test_merge_of_views_averages_or_takes_the_maximum_per_group():
     np.testing.assert_array_equal(merge(["b", "a", "b"], scores, "max")[1], [[1, 1], [2, 4]])
     with pytest.raises(ValueError, match="Received: how='sum'"):
         merge([0, 0, 0], scores, "sum")
-    with pytest.raises(ValueError, match="one entry for each view"):
+    with pytest.raises(ValueError, match="`groups`.* 1 groups, 3 views"):
         merge([0], scores)

@@ -52,7 +52,7 @@ def grey(frames, level=lambda frame: 5 * frame):
     ids=str,
 )
 def test_predict_videos_averages_the_clips_of_the_protocol(model, videos, protocol, clips):
-    with pytest.warns(UserWarning, match="skipped: .*broken.mp4"):
+    with pytest.warns(UserWarning, match=r"broken\.mp4"):
         logits, read = predict_videos(model, videos, crops=1, **protocol)
     expected = np.mean([grey(clip) for clip in clips])
     assert read.tolist() == [True, True, False] and np.isnan(logits[2]).all()
@@ -85,8 +85,11 @@ def test_predict_and_evaluate_videos_of_wrong_arguments_raise(model, videos):
         with pytest.raises(ValueError, match="predict_videos"):
             predict_videos(model, videos, **protocol)
     other = video.VideoList(videos.files, videos.labels, ("a", "b", "c"))
-    with pytest.raises(ValueError, match="must have the 3 classes .* Received: 2"):
+    with pytest.raises(ValueError, match="evaluate_videos: .* 3 .* 2 classes"):
         evaluate_videos(model, other)
     broken = videos.take([2])
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="no video can be read"):
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(ValueError, match=r"evaluate_videos: .*broken\.mp4"),
+    ):
         evaluate_videos(model, broken)

@@ -59,7 +59,7 @@ def test_video_stem_equals_the_stem_of_each_frame():
 
 @pytest.mark.parametrize("convs", [(), 8, ((8, 0),), ((8, 2, 1),), ((8, 2.0),)], ids=str)
 def test_conv_stem_bad_convs_raise(convs):
-    refused(lambda: ConvStem(8, convs), "ConvStem: `convs` must be", "Received: convs=")
+    refused(lambda: ConvStem(8, convs), "ConvStem: ", f"Received: convs={convs!r}")
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 3), (2, 8, 8, None)])
@@ -70,4 +70,4 @@ def test_conv_stem_wrong_shapes_raise(shape):
 
 def test_conv_stem_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
-    refused(lambda: ConvStem(8, CONVS), "ConvStem: only channels_last", "set_image_data_format")
+    refused(lambda: ConvStem(8, CONVS), "ConvStem: ", "image_data_format='channels_first'")

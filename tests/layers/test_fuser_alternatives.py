@@ -58,13 +58,13 @@ def test_reproject_attends_from_positions_to_tokens(shape):
 @pytest.mark.parametrize(
     "kind, arguments, words",
     [
-        (Unpool, {"grid": 4}, ["grid=4", "tuple of 2 or 3 integers"]),
+        (Unpool, {"grid": 4}, ["grid=4"]),
         (Reproject, {"num_heads": 0}, ["num_heads=0"]),
         (Reproject, {"num_heads": 2, "mlp_dim": "x"}, ["mlp_dim='x'"]),
         (
             Reproject,
             {"num_heads": 2, "layer_norm_epsilon": 0.0},
-            ["layer_norm_epsilon=0.0", "above zero"],
+            ["layer_norm_epsilon=0.0"],
         ),
     ],
     ids=str,
@@ -77,7 +77,7 @@ def test_fuser_alternatives_bad_arguments_raise(kind, arguments, words):
     "shapes, words",
     [
         (((2, 3, 8), (2, 24, 3), (2, 24, 8)), ["grid=None", "(2, 24, 8)"]),
-        (((2, 3, 8), (2, 6, 4, 3), (2, 4, 6, 8)), ["maps must have the shape", "(2, 6, 4, 3)"]),
+        (((2, 3, 8), (2, 6, 4, 3), (2, 4, 6, 8)), ["maps", "(2, 6, 4, 3)", "(2, 4, 6, 8)"]),
         (((2, 4, 8), (2, 4, 6, 3), (2, 4, 6, 8)), ["tokens", "(2, 4, 8)", "(2, 4, 6, 3)"]),
         (((2, 3, 7), (2, 4, 6, 3), (2, 4, 6, 8)), ["tokens", "(2, 3, 7)", "(2, 4, 6, 8)"]),
     ],
@@ -90,8 +90,8 @@ def test_unpool_wrong_shapes_raise(shapes, words):
 @pytest.mark.parametrize(
     "shapes, words",
     [
-        (((2, 3, 8), (2, 24, 8)), ["`num_heads` must divide", "num_heads=3", "8 channels"]),
-        (((2, 3, 9), (2, 24, None)), ["known", "(2, 24, None)"]),
+        (((2, 3, 8), (2, 24, 8)), ["num_heads=3", "8 channels"]),
+        (((2, 3, 9), (2, 24, None)), ["(2, 24, None)"]),
         (((2, 3, 6), (2, 24, 9)), ["tokens", "(2, 3, 6)", "(2, 24, 9)"]),
     ],
     ids=str,
@@ -102,4 +102,4 @@ def test_reproject_wrong_shapes_raise(shapes, words):
 
 def test_unpool_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
-    refused(Unpool, "Unpool: only channels_last", "set_image_data_format")
+    refused(Unpool, "Unpool: ", "image_data_format='channels_first'")

@@ -48,10 +48,10 @@ def test_grid_reshapes_keep_positions_and_reverse(shape):
     "shape, grid, words",
     [
         ((2, 4, 5, 8), (4, 6), ["grid=(4, 6)", "shape=(2, 4, 5, 8)"]),
-        ((2, 4, 6, 8), (2, 4, 6), ["grid=(2, 4, 6)", "leave it out"]),
-        ((2, 23, 8), (4, 6), ["account for all tokens", "24 tokens"]),
-        ((2, 48, 8), (1, 4, 6), ["account for all tokens", "grid=(1, 4, 6)"]),
-        ((2, 48, 8), None, ["need `grid=(H, W)`"]),
+        ((2, 4, 6, 8), (2, 4, 6), ["grid=(2, 4, 6)", "shape=(2, 4, 6, 8)"]),
+        ((2, 23, 8), (4, 6), ["grid=(4, 6)", "24 tokens", "shape=(2, 23, 8)"]),
+        ((2, 48, 8), (1, 4, 6), ["grid=(1, 4, 6)", "shape=(2, 48, 8)"]),
+        ((2, 48, 8), None, ["grid=None", "shape=(2, 48, 8)"]),
         ((8,), None, ["shape=(8,)"]),
     ],
 )

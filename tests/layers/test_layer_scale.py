@@ -17,10 +17,8 @@ def test_layer_scale_multiplies_each_channel(shape):
 
 @pytest.mark.parametrize("value", [0, -1.0, "1e-5", True, None])
 def test_layer_scale_bad_initial_value_raises(value):
-    refused(
-        lambda: LayerScale(value), "LayerScale", f"initial_value={value!r}", "number above zero"
-    )
+    refused(lambda: LayerScale(value), "LayerScale", f"initial_value={value!r}")
 
 
 def test_layer_scale_unknown_channels_raise():
-    refused(lambda: LayerScale().build((2, 5, None)), "LayerScale", "known", "(2, 5, None)")
+    refused(lambda: LayerScale().build((2, 5, None)), "LayerScale", "(2, 5, None)")

@@ -36,7 +36,7 @@ def test_mixer_block_without_token_mixing_keeps_tokens_apart():
     [
         ({"token_dim": 0}, ["token_dim=0"]),
         ({"channel_dim": "12"}, ["channel_dim='12'"]),
-        ({"activation": "gelu_tan"}, ["activation='gelu_tan'", "Did you mean 'gelu_tanh'"]),
+        ({"activation": "gelu_tan"}, ["activation='gelu_tan'", "'gelu_tanh'"]),
         ({"layer_norm_epsilon": 0}, ["layer_norm_epsilon=0"]),
     ],
     ids=str,
@@ -47,4 +47,4 @@ def test_mixer_block_bad_arguments_raise(arguments, words):
 
 @pytest.mark.parametrize("shape", [(None, None, 8), (None, 5, None), (None, 2, 5, 8)])
 def test_mixer_block_wrong_shapes_raise(shape):
-    refused(lambda: MixerBlock().build(shape), "MixerBlock: inputs must have shape", str(shape))
+    refused(lambda: MixerBlock().build(shape), "MixerBlock: ", "(B, N, C)", f"shape={shape}")

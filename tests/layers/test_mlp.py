@@ -44,10 +44,10 @@ def test_mlp_dropout_follows_each_dense_layer():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"mlp_dim": 0}, ["mlp_dim=0", "at least 1"]),
-        ({"output_dim": 0}, ["output_dim=0", "at least 1"]),
+        ({"mlp_dim": 0}, ["mlp_dim=0"]),
+        ({"output_dim": 0}, ["output_dim=0"]),
         ({"dropout_rate": 2}, ["dropout_rate=2", "[0, 1)"]),
-        ({"gated": "silu"}, ["gated='silu'", "True or False"]),
+        ({"gated": "silu"}, ["gated='silu'"]),
         ({"activation": "relo"}, ["activation='relo'", "'relu'"]),
     ],
     ids=str,
@@ -57,7 +57,7 @@ def test_mlp_bad_arguments_raise(arguments, words):
 
 
 def test_mlp_unknown_channels_raise():
-    refused(lambda: MLP(8).build((2, None)), "MLP", "known", "(2, None)")
+    refused(lambda: MLP(8).build((2, None)), "MLP", "shape=(2, None)")
 
 
 @pytest.mark.parametrize("norm", ["layer_norm", "rms_norm"])

@@ -49,10 +49,10 @@ def test_patch_embedding_ignores_pixels_outside_whole_patches():
     "kind, arguments, words",
     [
         (PatchEmbedding, {"hidden_dim": 0}, ["hidden_dim=0"]),
-        (PatchEmbedding, {"patch_size": 16}, ["patch_size=16", "tuple of 2 integers"]),
+        (PatchEmbedding, {"patch_size": 16}, ["patch_size=16"]),
         (PatchEmbedding, {"patch_size": (2, 4, 4)}, ["patch_size=(2, 4, 4)"]),
-        (PatchEmbedding, {"patch_size": (4, 0)}, ["patch_size=0", "at least 1"]),
-        (TubeletEmbedding, {"patch_size": (4, 4)}, ["patch_size=(4, 4)", "tuple of 3 integers"]),
+        (PatchEmbedding, {"patch_size": (4, 0)}, ["patch_size=0"]),
+        (TubeletEmbedding, {"patch_size": (4, 4)}, ["patch_size=(4, 4)"]),
     ],
     ids=str,
 )
@@ -64,10 +64,14 @@ def test_patch_and_tubelet_embedding_bad_arguments_raise(kind, arguments, words)
 @pytest.mark.parametrize(
     "kind, shape, words",
     [
-        (PatchEmbedding, (2, 15, 32, 3), ["as large as one patch", "(2, 15, 32, 3)", "(16, 16)"]),
+        (PatchEmbedding, (2, 15, 32, 3), ["shape=(2, 15, 32, 3)", "patch_size=(16, 16)"]),
         (PatchEmbedding, (2, 4, 32, 32, 3), ["(B, height, width, channels)", "(2, 4, 32, 32, 3)"]),
-        (PatchEmbedding, (2, 32, 32, None), ["known channels", "(2, 32, 32, None)"]),
-        (TubeletEmbedding, (2, 1, 32, 32, 3), ["as large as one patch", "(2, 16, 16)"]),
+        (PatchEmbedding, (2, 32, 32, None), ["shape=(2, 32, 32, None)"]),
+        (
+            TubeletEmbedding,
+            (2, 1, 32, 32, 3),
+            ["shape=(2, 1, 32, 32, 3)", "patch_size=(2, 16, 16)"],
+        ),
         (TubeletEmbedding, (2, 32, 32, 3), ["(B, frames, height, width, channels)"]),
     ],
     ids=str,
@@ -80,4 +84,4 @@ def test_patch_and_tubelet_embedding_wrong_shapes_raise(kind, shape, words):
 @pytest.mark.parametrize("kind", [PatchEmbedding, TubeletEmbedding])
 def test_patch_and_tubelet_embedding_channels_first_raises(kind):
     keras.config.set_image_data_format("channels_first")
-    refused(lambda: kind(8), f"{kind.__name__}: only channels_last", "set_image_data_format")
+    refused(lambda: kind(8), f"{kind.__name__}: ", "image_data_format='channels_first'")

@@ -111,30 +111,33 @@ def test_position_table_in_bfloat16_is_saved_and_loaded(tmp_path):
 
 
 def test_resize_positions_of_a_video_to_an_image_raises(tmp_path):
-    words = ["positions of a video", "(2, 4, 4, 8)", "grid=(4, 4)"]
+    words = ["(2, 4, 4, 8)", "grid=(4, 4)"]
     refused(lambda: resize_positions(array((2, 4, 4, 8), 0), (4, 4)), "Received: ", *words)
     model((2, 4, 4)).save_weights(tmp_path / "model.weights.h5")
-    refused(lambda: model((4, 4)).load_weights(tmp_path / "model.weights.h5"), *words[:1])
+    refused(lambda: model((4, 4)).load_weights(tmp_path / "model.weights.h5"), "grid=(4, 4)")
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 8), (2, None, 4, 8), (2, 4, 4, None)])
 def test_position_embedding_wrong_shapes_raise(shape):
     refused(
         lambda: PositionEmbedding().build(shape),
-        "PositionEmbedding: inputs must have shape (B, H, W, C) or (B, T, H, W, C)",
+        "PositionEmbedding: ",
+        "(B, T, H, W, C)",
         f"Received: shape={shape}",
     )
 
 
 def test_position_embedding_bad_initializers_raise():
-    words = ["PositionEmbedding: ", "Received: initializer='sincosine'", "Did you mean 'sincos'?"]
+    words = ["PositionEmbedding: ", "Received: initializer='sincosine'", "'sincos'?"]
     refused(lambda: PositionEmbedding("sincosine"), *words)
-    words = ["initializer='sincos' needs 6 channels", "Received: shape=(2, 3, 4, 5)"]
+    words = ["initializer='sincos'", "6 channels", "Received: shape=(2, 3, 4, 5)"]
     refused(lambda: sincos_positions((2, 3, 4, 5)), *words)
 
 
 def test_position_embedding_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(
-        lambda: PositionEmbedding().build((2, 4, 4, 8)), "PositionEmbedding: only channels_last"
+        lambda: PositionEmbedding().build((2, 4, 4, 8)),
+        "PositionEmbedding: ",
+        "image_data_format='channels_first'",
     )

@@ -39,9 +39,9 @@ def test_self_attention_of_one_channel_per_head_equals_scaled_vector_attention()
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"num_heads": 0}, ["num_heads=0", "at least 1"]),
-        ({"key_dim": 2.5}, ["key_dim=2.5", "integer"]),
-        ({"num_heads": 3}, ["num_heads=3 with 128 channels", "divide"]),
+        ({"num_heads": 0}, ["num_heads=0"]),
+        ({"key_dim": 2.5}, ["key_dim=2.5"]),
+        ({"num_heads": 3}, ["num_heads=3 with 128 channels"]),
         ({"value_dim": -1}, ["value_dim=-1"]),
     ],
     ids=str,

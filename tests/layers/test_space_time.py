@@ -64,7 +64,7 @@ def test_space_time_attention_mixes_tokens_of_its_axis_only(over, attention):
     "arguments, words",
     [
         ({"over": "space"}, ["over='space'", "'spatial'", "'joint'"]),
-        ({"attention": "multihead"}, ["attention='multihead'", "Did you mean 'multi_head'?"]),
+        ({"attention": "multihead"}, ["attention='multihead'", "'multi_head'?"]),
         ({"num_heads": 0}, ["num_heads=0"]),
         ({"key_dim": "6"}, ["key_dim='6'"]),
     ],
@@ -78,9 +78,13 @@ def test_space_time_attention_bad_arguments_raise(arguments, words):
 @pytest.mark.parametrize("shape", [(None, 4, 6, 8), (None, 2, 4, 6, None)])
 def test_space_time_attention_wrong_shapes_raise(shape):
     layer = SpaceTimeAttention("joint")
-    refused(lambda: layer.build(shape), "SpaceTimeAttention: inputs must have shape", str(shape))
+    refused(lambda: layer.build(shape), "SpaceTimeAttention: ", f"shape={shape}")
 
 
 def test_space_time_attention_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
-    refused(lambda: SpaceTimeAttention("joint"), "SpaceTimeAttention: only channels_last")
+    refused(
+        lambda: SpaceTimeAttention("joint"),
+        "SpaceTimeAttention: ",
+        "image_data_format='channels_first'",
+    )

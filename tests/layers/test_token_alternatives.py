@@ -79,14 +79,14 @@ def test_pooled_tokens_is_an_mlp_of_the_average():
 @pytest.mark.parametrize(
     "kind, arguments, words",
     [
-        (SpatialPooling, {"pool_size": 2}, ["pool_size=2", "tuple of 2 integers"]),
+        (SpatialPooling, {"pool_size": 2}, ["pool_size=2"]),
         (SpatialPooling, {"pool_size": (2, 0)}, ["pool_size=0"]),
-        (FixedGrid, {"num_tokens": 0}, ["num_tokens=0", "at least 1"]),
+        (FixedGrid, {"num_tokens": 0}, ["num_tokens=0"]),
         (DirectTokens, {"num_tokens": "8"}, ["num_tokens='8'"]),
         (PooledTokens, {"num_tokens": True}, ["num_tokens=True"]),
         (PooledTokens, {"mlp_dim": 2.5}, ["mlp_dim=2.5"]),
         (PooledTokens, {"activation": "gelu_tan"}, ["activation='gelu_tan'", "'gelu_tanh'"]),
-        *((kind, {"grid": 14}, ["grid=14", "tuple of 2 or 3 integers"]) for kind in KINDS),
+        *((kind, {"grid": 14}, ["grid=14"]) for kind in KINDS),
     ],
     ids=str,
 )
@@ -100,8 +100,8 @@ def test_token_alternatives_bad_arguments_raise(kind, arguments, words):
     [
         (None, (2, 24, 8), ["grid=None", "(2, 24, 8)"]),
         ((4, 5), (2, 24, 8), ["grid=(4, 5)", "(2, 24, 8)"]),
-        (None, (2, None, 6, 8), ["height and width", "known", "(2, None, 6, 8)"]),
-        (None, (2, 4, 6, None), ["channels, must be known"]),
+        (None, (2, None, 6, 8), ["shape=(2, None, 6, 8)"]),
+        (None, (2, 4, 6, None), ["shape=(2, 4, 6, None)"]),
     ],
     ids=str,
 )
@@ -124,4 +124,4 @@ def test_token_alternatives_on_too_small_frames_raise(layer, words):
 @pytest.mark.parametrize("kind", KINDS)
 def test_token_alternatives_channels_first_raises(kind):
     keras.config.set_image_data_format("channels_first")
-    refused(kind, f"{kind.__name__}: only channels_last", "set_image_data_format")
+    refused(kind, f"{kind.__name__}: ", "image_data_format='channels_first'")

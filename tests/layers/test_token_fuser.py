@@ -106,13 +106,13 @@ def test_token_fuser_dropout_drops_the_added_term_only():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"mixing": "frames"}, ["mixing='frames'", "Did you mean 'frame'?"]),
+        ({"mixing": "frames"}, ["mixing='frames'", "'frame'?"]),
         ({"norm": False}, ["norm=False", "'all', 'inputs', 'none'"]),
         ({"beta": "dense"}, ["beta='dense'", "'linear', 'mlp'"]),
         ({"grid": (4, 6, 2, 1)}, ["grid=(4, 6, 2, 1)"]),
         ({"bottleneck_dim": 0}, ["bottleneck_dim=0"]),
         ({"dropout_rate": -0.1}, ["dropout_rate=-0.1", "[0, 1)"]),
-        ({"layer_norm_epsilon": "1e-6"}, ["layer_norm_epsilon='1e-6'", "above zero"]),
+        ({"layer_norm_epsilon": "1e-6"}, ["layer_norm_epsilon='1e-6'"]),
     ],
     ids=str,
 )
@@ -123,11 +123,11 @@ def test_token_fuser_bad_arguments_raise(arguments, words):
 @pytest.mark.parametrize(
     "tokens_shape, inputs_shape, words",
     [
-        ((2, 5, 8), (2, 2, 4, 6, 8), ["the same number of tokens", "(2, 5, 8)", "2 frames"]),
-        ((2, 6, 7), (2, 4, 6, 8), ["channels of the inputs", "(2, 6, 7)", "(2, 4, 6, 8)"]),
+        ((2, 5, 8), (2, 2, 4, 6, 8), ["(2, 5, 8)", "2 frames"]),
+        ((2, 6, 7), (2, 4, 6, 8), ["(2, 6, 7)", "(2, 4, 6, 8)"]),
         ((2, 2, 3, 8), (2, 2, 4, 6, 8), ["(B, T * S, C)", "(2, 2, 3, 8)"]),
-        ((2, 6, 8), (2, 24, 8), ["need `grid=(H, W)`", "(2, 24, 8)"]),
-        ((2, None, 8), (2, None, 4, 6, 8), ["must be known", "(2, None, 4, 6, 8)"]),
+        ((2, 6, 8), (2, 24, 8), ["grid=None", "(2, 24, 8)"]),
+        ((2, None, 8), (2, None, 4, 6, 8), ["(2, None, 4, 6, 8)"]),
     ],
     ids=str,
 )
@@ -138,4 +138,4 @@ def test_token_fuser_wrong_shapes_raise(tokens_shape, inputs_shape, words):
 
 def test_token_fuser_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
-    refused(TokenFuser, "TokenFuser: only channels_last", "set_image_data_format")
+    refused(TokenFuser, "TokenFuser: ", "image_data_format='channels_first'")

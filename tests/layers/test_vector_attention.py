@@ -157,8 +157,8 @@ def test_vector_attention_gradient_memory_grows_with_tokens(gamma):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"key_dim": 0}, ["key_dim=0", "at least 1"]),
-        ({"value_dim": 2.5}, ["value_dim=2.5", "integer"]),
+        ({"key_dim": 0}, ["key_dim=0"]),
+        ({"value_dim": 2.5}, ["value_dim=2.5"]),
     ],
     ids=str,
 )
@@ -170,7 +170,7 @@ def test_vector_attention_bad_arguments_raise(arguments, words):
     "arguments, shape, words",
     [
         ({"gamma": False, "value_dim": 4}, (2, 5, 8), ["gamma=False, key_dim=8, value_dim=4"]),
-        ({}, (2, 5, None), ["(B, N, C)", "known", "(2, 5, None)"]),
+        ({}, (2, 5, None), ["(B, N, C)", "(2, 5, None)"]),
         ({}, (2, 4, 6, 8), ["(B, N, C)", "(2, 4, 6, 8)"]),
     ],
     ids=str,

@@ -195,13 +195,11 @@ def test_retrofit_of_a_video_model_reduces_its_tokens():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            {"at": 3},
-            "retrofit: `at` must be a place in the depth, 0 to num_layers=2. Received: at=3",
-        ),
-        ({"at": -1}, "`at` must be an integer of at least 0. Received: at=-1"),
-        ({"at": 1, "num_tokens": 0}, "`num_tokens` must be"),
-        ({"at": 1, "attention": "mpl"}, "Did you mean 'mlp'"),
+        ({"at": 3}, "retrofit: `at` "),
+        ({"at": 3}, "num_layers=2. Received: at=3"),
+        ({"at": -1}, "Received: at=-1"),
+        ({"at": 1, "num_tokens": 0}, "Received: num_tokens=0"),
+        ({"at": 1, "attention": "mpl"}, "'mlp'"),
         ({"at": 1, "attention": "conv", "start": "grid"}, "token_attention='conv'"),
         ({"at": 1, "reducer": "fixed_grid", "start": "grid"}, "reducer='fixed_grid'"),
         ({"at": 1, "start": "clusters"}, "token_start='clusters'"),
@@ -215,10 +213,10 @@ def test_retrofit_bad_arguments_raise(arguments, message):
 
 
 def test_retrofit_of_unsuitable_models_raises():
-    with pytest.raises(ValueError, match="must be a plain ViT. Received.*token_learner"):
+    with pytest.raises(ValueError, match="retrofit: .*tokenlearner_pico8_4at1.*token_learner"):
         retrofit(create_model("tokenlearner_pico8_4at1"), at=1)
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    with pytest.raises(ValueError, match="must be one that create_model"):
+    with pytest.raises(ValueError, match="retrofit: .*model=<Sequential"):
         retrofit(other, at=1)
 
 
@@ -247,7 +245,7 @@ def test_student_of_a_model_with_a_custom_head_keeps_that_head():
 
 def test_retrofit_of_nested_or_lora_models_raises():
     nested = keras.Sequential([teacher(include_top=False, pooling="avg"), keras.layers.Dense(3)])
-    with pytest.raises(ValueError, match="pass its layer 'vit_pico8'"):
+    with pytest.raises(ValueError, match="retrofit: .*'vit_pico8'"):
         retrofit(nested, at=1)
     model = teacher()
     model.blocks[0].mlp.hidden.enable_lora(2)

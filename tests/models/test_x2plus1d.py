@@ -212,20 +212,20 @@ def test_video_network_pooling_averages_or_takes_the_maximum(pooling):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"unit": "conv2d+tokenlearn"}, ["unit='tokenlearn'", "Did you mean 'tokenlearner'"]),
+        ({"unit": "conv2d+tokenlearn"}, ["unit='tokenlearn'", "'tokenlearner'"]),
         ({"unit": ""}, ["unit=''", "'conv2d'"]),
-        ({"unit": None}, ["unit=None", "joined by '+'"]),
+        ({"unit": None}, ["unit=None", "'conv2d+tokenlearner'"]),
         ({"attention": "heads"}, ["attention='heads'", "'multi_head'"]),
         ({"replaced": (7,)}, ["replaced=(7,)", "0 to 6"]),
-        ({"replaced": (1, 1)}, ["replaced=(1, 1)", "different units"]),
-        ({"replaced": 3}, ["replaced=3", "tuple"]),
-        ({"replaced": (-1,)}, ["replaced=-1", "at least 0"]),
-        ({"replaced": ([1],)}, ["replaced=[1]", "integer"]),
+        ({"replaced": (1, 1)}, ["replaced=(1, 1)"]),
+        ({"replaced": 3}, ["replaced=3"]),
+        ({"replaced": (-1,)}, ["replaced=-1"]),
+        ({"replaced": ([1],)}, ["replaced=[1]"]),
         ({"num_tokens": 0}, ["num_tokens=0"]),
-        ({"stage_channels": 24}, ["stage_channels=24", "each stage"]),
-        ({"stage_channels": ()}, ["stage_channels=()", "each stage"]),
+        ({"stage_channels": 24}, ["stage_channels=24"]),
+        ({"stage_channels": ()}, ["stage_channels=()"]),
         ({"stage_units": (3, 5)}, ["stage_units=(3, 5)", "4 stages"]),
-        ({"inner_channels": (54, 108, 216, 0)}, ["inner_channels=0", "at least 1"]),
+        ({"inner_channels": (54, 108, 216, 0)}, ["inner_channels=0"]),
         ({"unit": "joint", "num_heads": 5}, ["num_heads=5 with 128 channels"]),
         (
             {"unit": "tokenlearner", "attention": "multi_head", "num_heads": 32},
@@ -251,9 +251,9 @@ def test_x2plus1d_config_accepts_lists_and_unused_heads():
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"input_shape": None}, ["`input_shape` or `input_tensor`"]),
+        ({"input_shape": None}, ["input_shape=None, input_tensor=None"]),
         ({"input_shape": (10, 12, 3)}, ["(frames, height, width, channels)", "(10, 12, 3)"]),
-        ({"input_shape": (None, 10, 12, 3)}, ["all known", "(None, 10, 12, 3)"]),
+        ({"input_shape": (None, 10, 12, 3)}, ["(None, 10, 12, 3)"]),
         ({"include_top": False, "pooling": "token"}, ["pooling='token'", "'avg'"]),
     ],
     ids=str,
@@ -281,5 +281,5 @@ def test_bottleneck_module_wrong_shapes_and_heads_raise():
 
 def test_x2plus1d_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
-    refused(video_network, "X2Plus1D: only channels_last")
-    refused(lambda: module("conv2d"), "bottleneck_module: only channels_last")
+    refused(video_network, "X2Plus1D: ", "image_data_format='channels_first'")
+    refused(lambda: module("conv2d"), "bottleneck_module: ", "image_data_format='channels_first'")

@@ -40,7 +40,7 @@ def test_preset_of_a_folder_is_the_same_model(tmp_path):
 
 def test_preset_with_other_classes_keeps_the_body_and_reports_the_head(tmp_path):
     model, folder = saved(tmp_path, class_names=["a", "b", "c"])
-    with pytest.warns(UserWarning, match="reset    2: head/kernel, head/bias"):
+    with pytest.warns(UserWarning, match="reset .*: head/kernel, head/bias"):
         other = kt.from_preset(folder, classes=5)
     assert other.output_shape == (None, 5) and other.class_names is None
     for ours, theirs in zip(model.get_weights()[:-2], other.get_weights()[:-2], strict=True):
@@ -53,7 +53,7 @@ def test_preset_of_a_video_network_is_refused_as_a_plan_of_a_transformer(tmp_pat
     model, folder = saved(tmp_path, "x2plus1d_pico")
     assert isinstance(model, X2Plus1D)
     same(model, X2Plus1D.from_preset(folder))
-    with pytest.raises(ValueError, match="X2Plus1D.from_preset"):
+    with pytest.raises(ValueError, match=r"X2Plus1D\.from_preset.*preset="):
         VisionTransformer.from_preset(folder)
     given = {"at": 1, "include_top": False, "pooling": "avg", "classes": 3, "num_heads": 2}
     given |= {"classifier_activation": None, "include_preprocessing": False, "name": "mine"}
@@ -71,11 +71,17 @@ def test_damaged_presets_raise(tmp_path):
     _, folder = saved(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     for said, message in (
-        ("[" * 100_000, "config.json is damaged"),
-        ("[]", "config.json is damaged: it is no object"),
-        ("{}", "none of timm, transformers and Keras"),
-        (json.dumps(config | {"registered_name": "keras_tokenlearner>Other"}), "Other"),
-        (json.dumps(config | {"config": {"config": {"hidden_dim": "x"}}}), "config.json is dam"),
+        ("[" * 100_000, r"config\.json.*recursion"),
+        ("[]", r"config\.json.*object"),
+        ("{}", r"config\.json.*timm, transformers and Keras"),
+        (
+            json.dumps(config | {"registered_name": "keras_tokenlearner>Other"}),
+            "registered_name=.*Other",
+        ),
+        (
+            json.dumps(config | {"config": {"config": {"hidden_dim": "x"}}}),
+            r"config\.json.*'classes'",
+        ),
         (json.dumps({"model_type": "llama"}), "model_type='llama'"),
         (json.dumps({"architecture": "resnet50", "num_features": 3}), "architecture='resnet50'"),
         (
@@ -93,9 +99,9 @@ def test_damaged_presets_raise(tmp_path):
         with pytest.raises(ValueError, match=message):
             kt.from_preset(folder)
     (folder / "model.weights.h5").unlink()
-    with pytest.raises(ValueError, match="holds no weights"):
+    with pytest.raises(ValueError, match=r"model\.safetensors.*path="):
         kt.from_preset(folder)
-    with pytest.raises(ValueError, match="no such file or folder"):
+    with pytest.raises(ValueError, match="path=.*mine/none"):
         kt.from_preset(folder / "none")
     with pytest.raises(ValueError, match="`num_tokens` .*`at`.*num_tokens=8"):
         kt.from_preset(folder, num_tokens=8)
@@ -103,7 +109,7 @@ def test_damaged_presets_raise(tmp_path):
 
 def test_named_model_keeps_its_tokens_with_the_weights_of_a_plain_preset(tmp_path):
     model, folder = saved(tmp_path, "vit_pico8", activation="gelu")
-    with pytest.warns(UserWarning, match="token_learner: These layers start untrained"):
+    with pytest.warns(UserWarning, match="token_learner: "):
         named = create_model("tokenlearner_pico8_4at1", weights=folder)
     assert len(named.token_learners) == 1 and named.config.activation == "gelu"
     np.testing.assert_array_equal(*(m.head.get_weights()[0] for m in (named, model)))

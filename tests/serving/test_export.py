@@ -155,16 +155,16 @@ def test_next_export_has_the_next_version(exported, tmp_path):
         (
             lambda: create_model("vit_pico8", classes=7),
             {"class_names": CLASS_NAMES[1:]},
-            "each of the 7",
+            "`class_names`.* 7 .* 6 names",
         ),
-        (lambda: create_model("vit_pico8", classes=7), {"top_k": 0}, "`top_k` must be an integer"),
+        (lambda: create_model("vit_pico8", classes=7), {"top_k": 0}, "top_k=0"),
         (
             lambda: keras.Sequential([keras.Input((8,)), keras.layers.Dense(2)]),
             {},
-            "the model must take one image",
+            r"export: .*\(None, 8\)",
         ),
-        (lambda: create_model("vit_pico8", classes=7), {"maps": True}, "has no TokenLearner"),
-        (lambda: create_model("vit_pico8", classes=7), {"provenance": {1j}}, "JSON values only"),
+        (lambda: create_model("vit_pico8", classes=7), {"maps": True}, "model 'vit_pico8'"),
+        (lambda: create_model("vit_pico8", classes=7), {"provenance": {1j}}, "`provenance`.*1j"),
     ],
 )
 def test_export_bad_arguments_raise_and_write_nothing(build, arguments, message, tmp_path):

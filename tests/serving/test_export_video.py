@@ -112,10 +112,10 @@ def test_served_video_rows_share_batches_and_bad_rates_raise(exported):
     assert model.weight(row) == 4 * 30 * 40
     assert model.answer(model.batch_key("encoded", row), [row])[0]["probabilities"].shape == (3,)
     row = model.check_row("clips_at_rate", {"clips": clip, "frame_rate": 0})
-    with pytest.raises(ValueError, match="`frame_rate` must be above zero"):
+    with pytest.raises(ValueError, match="`frame_rate`"):
         model.answer(key, [row])
 
 
 def test_frame_step_of_image_model_raises(tmp_path):
-    with pytest.raises(ValueError, match="`frame_step` is for models of videos"):
+    with pytest.raises(ValueError, match="export: .*frame_step=0.1"):
         export(create_model("vit_pico8", classes=2), tmp_path / "model", frame_step=0.1)

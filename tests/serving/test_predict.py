@@ -131,31 +131,31 @@ def test_predict_of_unsuitable_exported_models_raises(saved, tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, _ = saved
     export(create_model(NAME, classes=4), tmp_path / "plain")
-    with pytest.raises(ValueError, match="without its token maps; export it with `--maps`"):
+    with pytest.raises(ValueError, match="`--maps`.*source=.*plain"):
         predict(tmp_path / "plain", [folder / "a.png"], maps=tmp_path / "maps.png")
     assert not (tmp_path / "maps.png").exists()
     export(create_model(NAME, include_top=False), tmp_path / "features")
-    with pytest.raises(ValueError, match="must be a classifier of images"):
+    with pytest.raises(ValueError, match="predict: .*source=.*features"):
         predict(tmp_path / "features", [folder / "a.png"])
 
 
 def test_predict_of_bad_files_and_models_raises(saved, tmp_path):
     folder, _ = saved
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(ValueError, match="there is no such file"):
+    with pytest.raises(ValueError, match="file='gone.png'"):
         predict(folder / "model.keras", ["gone.png"])
-    with pytest.raises(ValueError, match=r"Received: 'gone.png'"):
+    with pytest.raises(ValueError, match="file='gone.png'"):
         predict(folder / "model.keras", "gone.png")
-    with pytest.raises(ValueError, match="no image that can be read"):
+    with pytest.raises(ValueError, match=r"text\.png"):
         predict(folder / "model.keras", [tmp_path / "text.png"])
     png = (folder / "a.png").read_bytes()
     avif = b"\x00\x00\x00\x20ftypavif" + b"\x00" * 200
     for name, content in (("cut.png", png[: len(png) // 2]), ("head.png", png[:20]), ("a", avif)):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match="no image that can be read"):
+        with pytest.raises(ValueError, match=name):
             predict(folder / "model.keras", [tmp_path / name])
-    with pytest.raises(ValueError, match="no_such_model"):
+    with pytest.raises(ValueError, match="model='no_such_model'"):
         predict("no_such_model", [folder / "a.png"])
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "other.keras")
-    with pytest.raises(ValueError, match="must be a classifier of images"):
+    with pytest.raises(ValueError, match=r"predict: .*model=.*other\.keras"):
         predict(tmp_path / "other.keras", [folder / "a.png"])

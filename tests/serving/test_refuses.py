@@ -24,7 +24,7 @@ pytestmark = pytest.mark.once("tensorflow")
 FLOATS = np.zeros((32, 32, 3)).tolist()
 NAN = json.dumps({"signature_name": "serve", "instances": [[[[float("nan")] * 3] * 32] * 32]})
 BAD_V1 = {
-    "no rows": ({"instances": []}, "1 to 256 rows"),
+    "no rows": ({"instances": []}, " 256 .* 0"),
     "no instances": ({}, "instances"),
     "no JSON": (b"{", "JSON"),
     "deep JSON": (b"[" * 100_000, "JSON"),
@@ -39,24 +39,24 @@ BAD_V1 = {
     "other column": ({"inputs": {"image": [b64(JPEG)]}}, "\\['encoded'\\]"),
     "b64 of a number": ({"instances": [{"b64": 5}]}, "int"),
     "b64 of one letter": ({"instances": [{"b64": "A"}]}, "base64"),
-    "no image": ({"instances": [b64(b"a text")]}, "an image must be one of JPEG"),
-    "no bytes": ({"instances": [b64(b"")]}, "got 0 bytes"),
+    "no image": ({"instances": [b64(b"a text")]}, "JPEG, PNG.* 6 "),
+    "no bytes": ({"instances": [b64(b"")]}, " 0 bytes"),
     "truncated": (
         {"instances": [b64(JPEG[: len(JPEG) // 2])]},
-        "no image that can be read: .*truncated",
+        "truncated",
     ),
-    "bomb": ({"instances": [b64(BOMB)]}, "at most 32000000 pixels.*got 100000000"),
+    "bomb": ({"instances": [b64(BOMB)]}, " 32000000 .* 100000000"),
     "no base64": ({"instances": [{"b64": "%"}]}, "base64"),
     "text": ({"instances": ["flower.jpg"]}, "b64"),
-    "many": ({"instances": [b64(JPEG)] * 257}, "1 to 256 rows; got 257"),
-    "large": (b" " * (32 * 2**20 + 1), "at most 33554432 bytes"),
-    "signature": ({"instances": [b64(JPEG)], "signature_name": "x"}, "one of .*'images'.*got 'x'"),
-    "other input": ({"instances": [{"image": b64(JPEG)}]}, "takes \\['encoded'\\]"),
-    "fractions": ({"signature_name": "images", "instances": [[[[0.5] * 3]]]}, "integers from 0"),
-    "range": ({"signature_name": "images", "instances": [[[[256] * 3]]]}, "integers from 0 to 255"),
-    "rank": ({"signature_name": "images", "instances": [[[1, 2, 3]]]}, "must have shape"),
-    "ragged": ({"signature_name": "images", "instances": [[[[1] * 3], []]]}, "equal length"),
-    "no pixels": ({"signature_name": "images", "instances": [[]]}, "must have shape"),
+    "many": ({"instances": [b64(JPEG)] * 257}, " 256 .* 257"),
+    "large": (b" " * (32 * 2**20 + 1), " 33554432 "),
+    "signature": ({"instances": [b64(JPEG)], "signature_name": "x"}, "signature_name.*'images'.*'x'"),
+    "other input": ({"instances": [{"image": b64(JPEG)}]}, "\\['encoded'\\].*\\['image'\\]"),
+    "fractions": ({"signature_name": "images", "instances": [[[[0.5] * 3]]]}, "'images'.* 0 to 255.* 0.5"),
+    "range": ({"signature_name": "images", "instances": [[[[256] * 3]]]}, "'images'.* 0 to 255.* 256"),
+    "rank": ({"signature_name": "images", "instances": [[[1, 2, 3]]]}, "'images'.*shape"),
+    "ragged": ({"signature_name": "images", "instances": [[[[1] * 3], []]]}, "'images'.*equal"),
+    "no pixels": ({"signature_name": "images", "instances": [[]]}, "'images'.*shape"),
     "size": (
         {"signature_name": "serve", "instances": [FLOATS[:9]]},
         "\\(32, 32, 3\\).*\\(9, 32, 3\\)",
@@ -83,12 +83,12 @@ def field(**changes):
 
 
 BAD_V2 = {
-    "no inputs": ({"inputs": []}, "must have inputs"),
-    "input": (field(name="x"), "got \\['x'\\]"),
-    "datatype": (field(datatype="FP32"), "datatype UINT8; got FP32"),
-    "shape": (field(shape=[1, 2, 1, 3]), "does not fit its shape"),
-    "fractions": (field(data=[1, 2, 3.5]), "integers from 0 to 255"),
-    "range": (field(data=[1, 2, -1]), "integers from 0 to 255"),
+    "no inputs": ({"inputs": []}, "inputs"),
+    "input": (field(name="x"), "\\['x'\\]"),
+    "datatype": (field(datatype="FP32"), "UINT8.*FP32"),
+    "shape": (field(shape=[1, 2, 1, 3]), "shape"),
+    "fractions": (field(data=[1, 2, 3.5]), "'images'.* 0 to 255.* 3.5"),
+    "range": (field(data=[1, 2, -1]), "'images'.* 0 to 255.* -1"),
     "no rows": (field(shape=[0, 1, 1, 3], data=[]), "rows|shape"),
     "no shape": ({"inputs": [{"name": "images"}]}, "shape"),
     "free shape": (field(shape=[-1]), "-1"),
@@ -98,10 +98,10 @@ BAD_V2 = {
     "id": (field() | {"id": 5}, "id"),
     "twice": ({"inputs": field()["inputs"] * 2}, "once"),
     "deep data": (b'{"inputs": ' + b"[" * 500 + b"]" * 500 + b"}", "501"),
-    "signature": (field() | {"parameters": {"signature_name": "x"}}, "one of .*got 'x'"),
-    "no image": (field(name="encoded", shape=[1], datatype="BYTES", data=["YQ=="]), "must be one"),
-    "no lengths": (binary("encoded", [1], "BYTES", b"abcdefg"), "does not fit its shape"),
-    "no header": ((b"{}", {"Content-Type": "application/octet-stream"}), "cannot be read"),
+    "signature": (field() | {"parameters": {"signature_name": "x"}}, "signature_name.*'x'"),
+    "no image": (field(name="encoded", shape=[1], datatype="BYTES", data=["YQ=="]), "JPEG, PNG"),
+    "no lengths": (binary("encoded", [1], "BYTES", b"abcdefg"), "shape"),
+    "no header": ((b"{}", {"Content-Type": "application/octet-stream"}), "Inference-Header-Content-Length"),
 }
 
 
@@ -190,7 +190,7 @@ def test_grpc_bad_images_get_invalid_argument(ask_grpc):
     import grpc
 
     field = {"name": "encoded", "shape": [1], "datatype": "BYTES"}
-    for content, reason in ((b"text", "an image must be one of"), (BOMB, "100000000")):
+    for content, reason in ((b"text", "JPEG, PNG"), (BOMB, "100000000")):
         with pytest.raises(grpc.RpcError, match=reason) as caught:
             ask_grpc([field | {"contents": {"bytes_contents": [content]}}])
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -239,5 +239,5 @@ def test_image_of_many_frames_decodes_the_first(served, tmp_path):
     assert (decode_image(content, max_pixels=64 * 64) == (255, 0, 0)).all()
     model, _ = served
     model = ServedModel(export(model, tmp_path / "pico"), max_pixels=64 * 64 - 1)
-    with pytest.raises(ValueError, match="at most 4095 pixels.*got 4096"):
+    with pytest.raises(ValueError, match=" 4095 .* 4096"):
         model.check_row("encoded", {"encoded": content})

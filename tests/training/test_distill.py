@@ -167,12 +167,12 @@ def test_distill_without_top_and_with_one_seed_repeats_its_losses():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"student": "plain"}, "`student` must have a TokenLearner"),
-        ({"teacher": "other"}, "must have the same input and output shapes. Received: student"),
+        ({"student": "plain"}, "`student`"),
+        ({"teacher": "other"}, "teacher (None, 32, 32, 3) to (None, 7)"),
         ({"labels": LABELS[:5]}, "labels of shape (5,) for 24 images"),
         ({"label_weight": 1.5}, "Received: label_weight=1.5"),
-        ({"epochs": 0}, "`epochs` must be an integer of at least 1. Received: epochs=0"),
-        ({"temperature": 0.0}, "`temperature` must be"),
+        ({"epochs": 0}, "Received: epochs=0"),
+        ({"temperature": 0.0}, "Received: temperature=0.0"),
     ],
 )
 def test_distill_bad_arguments_raise(changes, message):

@@ -141,7 +141,7 @@ def test_gradient_accumulation_ends_with_the_weights_of_whole_batches(images):
 
 
 def test_optimizer_with_warm_up_as_long_as_the_run_raises():
-    with pytest.raises(ValueError, match="raise `epochs`, .* Received: 10 steps, 10 to warm up"):
+    with pytest.raises(ValueError, match="`warmup_steps`.* 10 steps, 10 to"):
         sgd(0.03, steps=10, warmup_steps=10)
 
 
@@ -168,8 +168,8 @@ def test_recipe_optimizers_have_the_settings_of_vit():
 def test_recipe_fields_out_of_range_raise():
     with pytest.raises(ValueError, match="Received: batch_size=8, gradient_accumulation_steps=3"):
         tiny("imagenet_384", gradient_accumulation_steps=3)
-    with pytest.raises(ValueError, match=f"{BACKEND}: `remat` must be one of"):
+    with pytest.raises(ValueError, match=f"{BACKEND}: `remat`.*remat='everything'"):
         tiny("imagenet_384", remat="everything").build(2)
     for name in ("imagenet_384", "pretraining"):
-        with pytest.raises(ValueError, match="Received: 4 steps, 500 to warm up"):
+        with pytest.raises(ValueError, match="`warmup_steps`.* 4 steps, 500 to"):
             tiny(name, warmup_steps=500).optimizer(2)

@@ -93,7 +93,7 @@ def test_nan_loss_ends_training_and_keeps_the_backup(small, tmp_path):
     fit(Resume(path, batches), epochs=1)
     before, weights = path.read_bytes(), model.get_weights()
     batches.arrays = (batches.arrays[0] * np.nan, batches.arrays[1])
-    with pytest.raises(FloatingPointError, match="loss is nan in epoch 1.*backup.npz"):
+    with pytest.raises(FloatingPointError, match=r"Resume: .* nan in epoch 1.*backup\.npz"):
         fit(Resume(path, batches))
     assert path.read_bytes() == before
     batches.arrays = tuple(np.ones_like(array) for array in batches.arrays)
@@ -112,7 +112,7 @@ class Rows(ReadBatches):
 
     def read(self, row, epoch):
         if (epoch, row) == self.broken:
-            raise ValueError(f"row {row} is broken")
+            raise ValueError(f"row={row}")
         return np.full(4, row / 8, "float32")
 
 
@@ -132,7 +132,7 @@ def test_dead_worker_ends_training_and_keeps_the_backup(small, tmp_path):
     model.set_weights(weights)
     model.optimizer.iterations.assign(0)
     path = tmp_path / "backup.npz"
-    with pytest.raises(ValueError, match="^row 5 is broken$"):
+    with pytest.raises(ValueError, match="^row=5$"):
         fit(path, broken=(1, 5))
     assert Resume(path, Rows(range(8), threads=1, batch_size=4)).initial_epoch == 1
     np.testing.assert_array_equal(fit(path), expected)
@@ -147,7 +147,7 @@ def test_full_disk_ends_training_and_keeps_the_backup(small, tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
-        with pytest.raises(OSError, match="cannot be written, and .*backup.npz is unchanged"):
+        with pytest.raises(OSError, match=r"Resume: .*backup\.npz .*unchanged"):
             fit(Resume(path, batches))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -162,7 +162,7 @@ def test_unwritable_folder_raises_before_training(folder, small, tmp_path):
     (tmp_path / "file").write_text("")
     if not Path(tmp_path / folder).exists():
         pytest.skip("only on Linux: it has /sys, where not even root makes files")
-    with pytest.raises(OSError, match="cannot be written, and there is none: make room or name"):
+    with pytest.raises(OSError, match=rf"Resume: .*{folder}/backup\.npz"):
         fit(Resume(tmp_path / folder / "backup.npz", batches))
     np.testing.assert_array_equal(model.get_weights()[0], weights[0])
 
@@ -174,7 +174,7 @@ def test_damaged_backup_raises(small, tmp_path):
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 255
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="backup.npz is damaged"):
+    with pytest.raises(ValueError, match=r"Resume: .*backup\.npz"):
         Resume(path, batches)
 
 
@@ -221,14 +221,14 @@ def test_backup_of_another_model_raises(small, tmp_path):
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1), keras.layers.Dense(1)])
     other.compile("sgd", "mse")
     resume = Resume(path, batches)
-    with pytest.raises(ValueError, match="is of another model, optimizer or backend"):
+    with pytest.raises(ValueError, match=r"Resume: .*backup\.npz"):
         other.fit(batches, epochs=3, initial_epoch=2, callbacks=[resume], verbose=0)
 
 
 def test_resume_without_its_initial_epoch_raises(small, tmp_path):
     _, batches, fit = small
     fit(Resume(tmp_path / "backup.npz", batches), epochs=1)
-    with pytest.raises(ValueError, match="pass initial_epoch=resume.initial_epoch"):
+    with pytest.raises(ValueError, match="Resume: .*initial_epoch=0"):
         fit(Resume(tmp_path / "backup.npz", batches), initial_epoch=0)
 
 

@@ -85,7 +85,7 @@ def test_charades_recipe_learns_several_labels_per_video(folder):
     seen = [1, 2, 150]
     expected = metrics.average_precision_score(test.labels[:, seen], logits[:, seen])
     assert row == {"data": str(folder), "videos": 4, "skipped": 0, "map": pytest.approx(expected)}
-    with pytest.raises(ValueError, match="for the recipe `charades`"):
+    with pytest.raises(ValueError, match="`charades`.*data="):
         VideosRecipe(data=str(folder)).open()
 
 
@@ -161,7 +161,9 @@ def test_open_videos_of_folders_and_lists_has_two_splits(folder, tmp_path):
     assert train.labels.tolist() == [0, 1] and test.labels.tolist() == [1]
     assert test.class_names == ("x", "y")
     (folder / "val" / "dark").rename(folder / "val" / "dim")
-    with pytest.raises(ValueError, match="must have the same classes"):
+    with pytest.raises(
+        ValueError, match=r"open_videos: .*\('dark', 'light'\) and \('dim', 'light'\)"
+    ):
         video.open_videos(folder)
-    with pytest.raises(ValueError, match="a folder of videos for every class"):
+    with pytest.raises(ValueError, match="open_videos: `path`.*nothing"):
         video.open_videos(tmp_path / "nothing")

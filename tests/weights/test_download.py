@@ -59,8 +59,8 @@ def test_download_happens_once(server, tmp_path):
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [
-        ("wrong", ValueError, "its sha256 is not the expected " + SHA256),
-        ("truncated", ConnectionError, "could not be downloaded"),
+        ("wrong", ValueError, SHA256),
+        ("truncated", ConnectionError, "50000 .* 100000"),
         ("refused", ConnectionError, "403"),
     ],
 )
@@ -78,7 +78,7 @@ def test_fetch_offline_returns_the_cached_file_or_raises(server, tmp_path):
     gone = "http://127.0.0.1:9/a/b.weights.h5"  # nothing listens on the discard port
     assert fetch(gone, SHA256, tmp_path) == path
     path.write_bytes(b"damaged since")
-    with pytest.raises(ConnectionError, match="not in the cache; check the network"):
+    with pytest.raises(ConnectionError, match=gone):
         fetch(gone, SHA256, tmp_path)
     assert fetch(server.uri, SHA256, tmp_path).read_bytes() == CONTENT
 

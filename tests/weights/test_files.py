@@ -61,7 +61,7 @@ def test_damaged_bytes_are_found_by_the_hash(saved):
     content = bytearray(path.read_bytes())
     content[-40_000:-30_000] = b"\x00" * 10_000
     path.write_bytes(content)
-    _refused(model, path, "is damaged or was changed; fetch or save it again")
+    _refused(model, path, r"pico\.weights\.h5.* sha256")
 
 
 def test_weights_that_are_not_finite_raise_without_a_hash(saved, tmp_path):
@@ -72,37 +72,39 @@ def test_weights_that_are_not_finite_raise_without_a_hash(saved, tmp_path):
     broken.set_weights(weights)
     path = tmp_path / "broken.weights.h5"
     broken.save_weights(path)
-    _refused(model, path, "not finite, so it is damaged")
+    _refused(model, path, r"broken\.weights\.h5.*finite")
 
 
 def test_truncated_weights_file_raises(saved):
     model, path, _ = saved
     path.with_name(path.name + ".sha256").unlink()
     path.write_bytes(path.read_bytes()[:20_000])
-    _refused(model, path, "is damaged or no HDF5 file")
+    _refused(model, path, r"pico\.weights\.h5.*HDF5")
 
 
 def test_weights_file_that_is_no_hdf5_raises(tmp_path):
     path = tmp_path / "text.weights.h5"
     path.write_text("not weights")
-    _refused(create_model(PICO, classes=10), path, "is damaged or no HDF5 file")
+    _refused(create_model(PICO, classes=10), path, r"text\.weights\.h5.*HDF5")
 
 
 def test_weights_of_another_number_of_classes_raise(saved):
     _, path, _ = saved
     model = create_model(PICO, classes=7)
-    _refused(model, path, "saved with 10 classes, the model has 7; build it with classes=10")
+    _refused(model, path, "pico.* 10 .* 7; .*classes=10")
 
 
 def test_weights_of_another_architecture_raise(saved):
     _, path, _ = saved
-    _refused(create_model("vit_pico8", classes=10), path, "different architectures")
-    _refused(create_model(PICO, classes=10, num_tokens=3), path, "does not fit the model")
+    _refused(
+        create_model("vit_pico8", classes=10), path, r"pico\.weights\.h5.* 45 .*'vit_pico8'.* 39"
+    )
+    _refused(create_model(PICO, classes=10, num_tokens=3), path, f"load_weights: .*{PICO}")
 
 
 @pytest.mark.parametrize("name", ["model.keras", "weights.npz"])
 def test_weights_path_of_another_suffix_raises(name):
-    with pytest.raises(ValueError, match="must end in '.weights.h5'"):
+    with pytest.raises(ValueError, match=rf"'\.weights\.h5'.*path='{name}'"):
         load_weights(create_model(PICO), name)
 
 
@@ -114,7 +116,7 @@ def test_hash_file_in_upper_case_is_read_and_other_texts_raise(saved, form):
     if form == "upper":
         load_weights(model, path)
     else:
-        _refused(model, path, "must hold a sha256, 64 hexadecimal digits")
+        _refused(model, path, r"pico\.weights\.h5\.sha256.* 64 ")
 
 
 def test_save_weights_killed_leaves_a_file_that_loads(saved, monkeypatch):
@@ -165,7 +167,7 @@ def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path):
             try:
                 load_weights(model, path, expected_sha256=digest)
             except ValueError as error:
-                assert "damaged or was changed" in str(error)
+                assert digest in str(error)
                 continue
             for one, two in zip(model.get_weights(), expected, strict=True):
                 np.testing.assert_array_equal(one, two)
@@ -185,7 +187,7 @@ def test_weights_that_are_no_floats_raise(saved, dtype):
         array = file[name][()]
         del file[name]
         file[name] = array.astype(dtype)
-    _refused(model, path, "other things than arrays of floats, layers/dense/vars/0")
+    _refused(model, path, "layers/dense/vars/0")
 
 
 def test_weights_with_declared_sizes_not_stored_raise(saved):
@@ -197,11 +199,11 @@ def test_weights_with_declared_sizes_not_stored_raise(saved):
     with h5py.File(path, "a") as file:
         del file["layers/dense/vars/0"]
         file.create_dataset("layers/dense/vars/0", shape=(32, 10**7), dtype="f4")
-    _refused(model, path, "claims more than it stores")
-    with pytest.raises(ValueError, match="create_model.*claims more than it stores"):
+    _refused(model, path, r"layers/dense/vars/0.*\(32, 10000000\)")
+    with pytest.raises(ValueError, match=r"create_model.*\(32, 10000000\)"):
         create_model(PICO, weights=str(path))
 
 
 def test_load_weights_into_no_model_raises(saved):
-    with pytest.raises(ValueError, match="`model` must be a built keras.Model"):
+    with pytest.raises(ValueError, match="load_weights: .*model='vit_pico8'"):
         load_weights("vit_pico8", saved[1])

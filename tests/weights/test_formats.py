@@ -68,7 +68,7 @@ def test_npz_checkpoint_loads_into_the_model(tmp_path):
 def test_npz_truncated_raises(tmp_path, share):
     path = npz(tmp_path / "vit.npz", **ENTRIES)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    refused("damaged or no npz file", build("augreg", ENTRIES), "augreg", path)
+    refused(r"vit\.npz.*damaged", build("augreg", ENTRIES), "augreg", path)
 
 
 def test_npz_damaged_raises(tmp_path):
@@ -76,22 +76,22 @@ def test_npz_damaged_raises(tmp_path):
     content = bytearray(path.read_bytes())
     content[5_000:5_100] = b"\x00" * 100
     path.write_bytes(content)
-    refused("damaged or no npz file: Bad CRC-32", build("augreg", ENTRIES), "augreg", path)
+    refused(r"vit\.npz.*CRC", build("augreg", ENTRIES), "augreg", path)
 
 
 def test_objects_in_npz_are_not_unpickled(tmp_path):
     trap = tmp_path / "trap"
     path = npz(tmp_path / "vit.npz", **ENTRIES, extra=np.array([Bomb(trap)], dtype=object))
-    refused("array of Python objects", build("augreg", ENTRIES), "augreg", path)
+    refused(r"extra\.npy.*object", build("augreg", ENTRIES), "augreg", path)
     assert not trap.exists()
 
 
 def test_pickles_are_not_unpickled(tmp_path):
     trap, model = tmp_path / "trap", build("augreg", ENTRIES)
     for name, message in (
-        ("a.npz", "damaged or no npz file"),
-        ("a.pt", "damaged, or a bare pickle"),
-        ("a.pkl", "a checkpoint must be"),
+        ("a.npz", r"a\.npz.*damaged"),
+        ("a.pt", r"a\.pt.*pickle"),
+        ("a.pkl", r"path=.*a\.pkl"),
     ):
         (tmp_path / name).write_bytes(pickle.dumps({"embedding/kernel": Bomb(trap)}))
         refused(message, model, "augreg", tmp_path / name)
@@ -101,31 +101,31 @@ def test_pickles_are_not_unpickled(tmp_path):
 def test_npz_of_zip_bombs_raises(tmp_path):
     zeros = member(np.zeros(30 << 20, np.float32))
     path = archive(tmp_path / "a.npz", zipfile.ZIP_DEFLATED, a=zeros)
-    refused("as a bomb", build("augreg", ENTRIES), "augreg", path)
+    refused(r"a\.npz.*bomb", build("augreg", ENTRIES), "augreg", path)
     path = archive(tmp_path / "b.npz", a=member(np.zeros(4), shape=(1 << 40, 1 << 40)))
-    refused("which differs from its stored size", build("augreg", ENTRIES), "augreg", path)
+    refused(r"a\.npy.*\(1099511627776, 1099511627776\)", build("augreg", ENTRIES), "augreg", path)
     path = archive(tmp_path / "c.npz", zipfile.ZIP_LZMA, a=member(np.zeros(4)))
-    refused("in a way that numpy does not use", build("augreg", ENTRIES), "augreg", path)
+    refused(r"a\.npy.*compressed", build("augreg", ENTRIES), "augreg", path)
 
 
 def test_mapping_that_contains_itself_raises():
     endless = {}
     endless["again"] = endless
-    refused("nested more than 32 deep", build("augreg", ENTRIES), "augreg", endless)
+    refused(" 32 .*again/", build("augreg", ENTRIES), "augreg", endless)
 
 
 def test_npz_with_members_that_are_no_arrays_raises(tmp_path):
     path = archive(tmp_path / "a.npz", a=b"text")
-    with pytest.raises(ValueError, match="is refused"):
+    with pytest.raises(ValueError, match=r"a\.npz"):
         read_checkpoint(path)
     with zipfile.ZipFile(tmp_path / "b.npz", "w") as file:
         file.writestr("run.py", "print()")
-    with pytest.raises(ValueError, match="run.py is no array"):
+    with pytest.raises(ValueError, match=r"run\.py"):
         read_checkpoint(tmp_path / "b.npz")
 
 
 def test_missing_file_raises(tmp_path):
-    refused("no such file", build("augreg", ENTRIES), "augreg", tmp_path / "none.npz")
+    refused(r"path=.*none\.npz", build("augreg", ENTRIES), "augreg", tmp_path / "none.npz")
 
 
 def test_torch_file_tensors_are_read_and_pickles_or_damage_raise(tmp_path):
@@ -137,21 +137,21 @@ def test_torch_file_tensors_are_read_and_pickles_or_damage_raise(tmp_path):
     assert found["epoch"] is None and found["name"] is None
     trap = tmp_path / "trap"
     torch.save({"a": Bomb(trap)}, tmp_path / "b.pt")
-    with pytest.raises(ValueError, match="not unpickled"):
+    with pytest.raises(ValueError, match=r"b\.pt.*unpickled"):
         read_checkpoint(tmp_path / "b.pt")
     assert not trap.exists()
     torch.save([weight], tmp_path / "c.pt")
-    with pytest.raises(ValueError, match="holds a list"):
+    with pytest.raises(ValueError, match=r"c\.pt.* list"):
         read_checkpoint(tmp_path / "c.pt")
     torch.save({"a": torch.zeros(1).expand(1 << 40)}, tmp_path / "d.pt")
-    with pytest.raises(ValueError, match="refused as a bomb|more than it stores"):
+    with pytest.raises(ValueError, match=r"d\.pt|\(1099511627776,\)"):
         read_checkpoint(tmp_path / "d.pt")["a"]
     torch.save({"a": torch.zeros(3).to_sparse()}, tmp_path / "e.pt")
-    with pytest.raises(ValueError, match="refused|not unpickled"):
+    with pytest.raises(ValueError, match=r"e\.pt|sparse"):
         read_checkpoint(tmp_path / "e.pt")["a"]
     content = (tmp_path / "a.pt").read_bytes()
     (tmp_path / "f.pt").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(ValueError, match=r"f\.pt.*damaged"):
         read_checkpoint(tmp_path / "f.pt")
     with (
         zipfile.ZipFile(tmp_path / "a.pt") as old,
@@ -159,7 +159,7 @@ def test_torch_file_tensors_are_read_and_pickles_or_damage_raise(tmp_path):
     ):
         for name in old.namelist():
             new.writestr(name, old.read(name))
-    with pytest.raises(ValueError, match="no compressed entries"):
+    with pytest.raises(ValueError, match=r"g\.pt.*compressed"):
         read_checkpoint(tmp_path / "g.pt")
 
 
@@ -171,15 +171,15 @@ def test_h5_datasets_are_read_and_false_sizes_or_damage_raise(tmp_path):
     np.testing.assert_array_equal(read_checkpoint(tmp_path / "a.h5")["x/y"], np.ones(3))
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file.create_dataset("x", shape=(1 << 40,), chunks=(1024,))
-    with pytest.raises(ValueError, match="claims more than it stores"):
+    with pytest.raises(ValueError, match=r"b\.h5.* x .*\(1099511627776,\)"):
         read_checkpoint(tmp_path / "b.h5")
     with h5py.File(tmp_path / "c.h5", "w") as file:
         outside = [(str(tmp_path / "a.h5"), 0, 16)]
         file.create_dataset("x", shape=(2,), dtype="f8", external=outside)
-    with pytest.raises(ValueError, match="no plain array"):
+    with pytest.raises(ValueError, match=r"c\.h5.* x "):
         read_checkpoint(tmp_path / "c.h5")
     (tmp_path / "d.h5").write_bytes((tmp_path / "a.h5").read_bytes()[:500])
-    with pytest.raises(ValueError, match="damaged or no HDF5 file"):
+    with pytest.raises(ValueError, match=r"d\.h5.*HDF5"):
         read_checkpoint(tmp_path / "d.h5")
 
 
@@ -235,7 +235,7 @@ def test_flax_file_damaged_raises(tmp_path):
     assert content not in (lies, objects)
     for broken in (content[:-5], b"", b"\x01", b"\xff" * 40, b"\x81" * 5000, lies, objects):
         path.write_bytes(broken)
-        with pytest.raises(ValueError, match="damaged or no Flax checkpoint"):
+        with pytest.raises(ValueError, match=r"a\.msgpack"):
             read_checkpoint(path)
 
 
@@ -248,7 +248,7 @@ def test_safetensors_file_is_read_and_damage_raises(tmp_path):
     content = (tmp_path / "a.safetensors").read_bytes()
     for broken in (content[:-3], content[:20], b"", b"\xff" * 64):
         (tmp_path / "b.safetensors").write_bytes(broken)
-        with pytest.raises(ValueError, match="damaged or no safetensors file"):
+        with pytest.raises(ValueError, match=r"b\.safetensors"):
             read_checkpoint(tmp_path / "b.safetensors")
 
 
@@ -274,10 +274,10 @@ def test_safetensors_bfloat16_values_are_read_exactly(tmp_path):
 @pytest.mark.parametrize(
     ("dtype", "shape", "size", "message"),
     [
-        ("F8_E4M3", [8], 8, "F8_E4M3.*which numpy lacks"),
-        ("BF16", [8], 8, "damaged or no safetensors file"),
-        ("BF16", [1 << 62, 1 << 62], 8, "damaged or no safetensors file"),
-        ("F33", [8], 8, "damaged or no safetensors file"),
+        ("F8_E4M3", [8], 8, "F8_E4M3"),
+        ("BF16", [8], 8, r"a\.safetensors"),
+        ("BF16", [1 << 62, 1 << 62], 8, r"a\.safetensors"),
+        ("F33", [8], 8, r"a\.safetensors"),
     ],
 )
 def test_safetensors_with_a_false_header_raises(tmp_path, dtype, shape, size, message):
@@ -295,18 +295,18 @@ def test_checkpoint_index_joins_its_parts_and_bad_indexes_raise(tmp_path):
     assert set(entries) == {"a", "b"} and entries.origin == str(index)
     np.testing.assert_array_equal(entries["b"], np.arange(4))
     for text, message in (
-        ('{"weight_map": {"a": "../one.npz"}}', "'../one.npz' is no file next to it"),
-        ('{"weight_map": {"a": "model.npz.index.json"}}', "is no file next to it"),
-        ('{"weight_map": {"a": "three.npz"}}', "there is no such file"),
-        (json.dumps({"weight_map": {"a": str(tmp_path / "one.npz")}}), "is no file next to it"),
-        ('{"weight_map": {"a": ".."}}', "is no file next to it"),
-        ('{"weight_map": {"a": ""}}', "is no file next to it"),
-        ('{"weight_map": {"a": 3}}', "there is no such file"),
-        ('{"weight_map": {"a": "one.npz", "c": "one.npz"}}', "do not belong together.* has c"),
-        ('{"weight_map": {"b": "one.npz"}}', "do not belong together.* has a, b"),
-        ('{"weight_map": 3}', "no index of parts"),
-        ("[" * 100_000, "no index of parts"),
-        ("{}", "no index of parts"),
+        ('{"weight_map": {"a": "../one.npz"}}', r"'\.\./one\.npz'"),
+        ('{"weight_map": {"a": "model.npz.index.json"}}', "'model.npz.index.json'"),
+        ('{"weight_map": {"a": "three.npz"}}', "path=.*three.npz"),
+        (json.dumps({"weight_map": {"a": str(tmp_path / "one.npz")}}), f"'{tmp_path}/one"),
+        ('{"weight_map": {"a": ".."}}', r"'\.\.'"),
+        ('{"weight_map": {"a": ""}}', "''"),
+        ('{"weight_map": {"a": 3}}', "path=.*/3'"),
+        ('{"weight_map": {"a": "one.npz", "c": "one.npz"}}', "one.npz .* c$"),
+        ('{"weight_map": {"b": "one.npz"}}', "one.npz .* a, b$"),
+        ('{"weight_map": 3}', "AttributeError"),
+        ("[" * 100_000, "RecursionError"),
+        ("{}", "KeyError"),
     ):
         index.write_text(text)
         with pytest.raises(ValueError, match=message):
@@ -344,7 +344,7 @@ def test_h5_gzip_chunks_that_are_damaged_end_with_an_error(tmp_path):
             file.create_dataset("x", **settings).id.write_direct_chunk((0,), content)
     with Bounds():
         for name in ("cut", "noise"):
-            with pytest.raises(ValueError, match="x of .* is damaged"):
+            with pytest.raises(ValueError, match=rf"x of .*{name}\.h5"):
                 read_checkpoint(tmp_path / f"{name}.h5")["x"]
 
 
@@ -357,7 +357,7 @@ def test_h5_gzip_chunks_are_read_as_h5py_does(tmp_path, shuffle):
         file.create_dataset("x", data=array, chunks=(8, 4), compression="gzip", shuffle=shuffle)
         file.create_dataset("y", data=array, chunks=(8, 4))
         file.create_dataset("z", data=array, chunks=(8, 4), compression="lzf")
-    with pytest.raises(ValueError, match="filters other than gzip"):
+    with pytest.raises(ValueError, match=r"z .*\[32000\]"):
         read_checkpoint(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "a") as file:
         del file["z"]
@@ -373,7 +373,7 @@ def test_h5_that_stores_nothing_is_refused(tmp_path, chunks):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("x", shape=(1 << 29,), dtype="f4", chunks=chunks)
         file.create_dataset("y", shape=(32, 10**7), dtype="f4", compression="gzip")
-    with Bounds(), pytest.raises(ValueError, match="claims more than it stores"):
+    with Bounds(), pytest.raises(ValueError, match=r"x .*\(536870912,\)"):
         read_checkpoint(tmp_path / "a.h5")
 
 
@@ -387,10 +387,10 @@ def test_h5_empty_and_odd_types_are_named(tmp_path):
         h5py.h5d.create(file.id, b"time", h5py.h5t.UNIX_D32LE, space)
     found = read_checkpoint(tmp_path / "a.h5")
     for name in ("empty", "time"):
-        with pytest.raises(ValueError, match="empty|numpy lacks"):
+        with pytest.raises(ValueError, match="empty|numpy"):
             found[name]
     entries = augreg_entries() | {"head/bias": found["complex"]}
-    refused("head/bias must be an array of floats", build("augreg", ENTRIES), "augreg", entries)
+    refused("head/bias .*complex64", build("augreg", ENTRIES), "augreg", entries)
 
 
 def test_torch_dictionaries_that_double_at_every_level_are_refused(tmp_path):
@@ -399,7 +399,7 @@ def test_torch_dictionaries_that_double_at_every_level_are_refused(tmp_path):
     for _ in range(30):
         tree = {"a": tree, "b": tree}
     torch.save(tree, tmp_path / "a.pt")
-    with Bounds(), pytest.raises(ValueError, match="more than 100000 entries"):
+    with Bounds(), pytest.raises(ValueError, match=" 100000 "):
         read_checkpoint(tmp_path / "a.pt")
 
 
@@ -407,7 +407,7 @@ def test_torch_tensor_under_many_names_is_refused(tmp_path):
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     tensor = torch.zeros(4 << 20, dtype=torch.float16)
     torch.save({f"x{i}": tensor for i in range(200)}, tmp_path / "a.pt")
-    with Bounds(), pytest.raises(ValueError, match="refused as a bomb"):
+    with Bounds(), pytest.raises(ValueError, match=r"a\.pt.*bomb"):
         read_checkpoint(tmp_path / "a.pt")
     torch.save({"one": tensor, "two": tensor}, tmp_path / "b.pt")
     assert read_checkpoint(tmp_path / "b.pt")["two"].shape == tensor.shape
@@ -433,7 +433,7 @@ def test_torch_files_with_flipped_bits_are_refused(tmp_path):
     content = bytearray((tmp_path / "a.pt").read_bytes())
     content[content.index(np.float32(77).tobytes() + np.float32(78).tobytes())] ^= 1
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged: Bad CRC-32"):
+    with pytest.raises(ValueError, match=r"a\.pt.*CRC"):
         read_checkpoint(tmp_path / "a.pt")
 
 
@@ -448,7 +448,7 @@ def test_torch_tensors_of_rare_kinds_are_named(tmp_path):
     }
     for name, tensor in rare.items():
         torch.save({name: tensor, "a": torch.ones(2)}, tmp_path / f"{name}.pt")
-        with pytest.raises(ValueError, match=f"it is .*|{name}.pt is damaged or holds more"):
+        with pytest.raises(ValueError, match=name):
             found = read_checkpoint(tmp_path / f"{name}.pt")
             np.testing.assert_array_equal(found["a"], [1, 1])  # the others can be read
             found[name]
@@ -461,7 +461,7 @@ def test_torchscript_archives_raise(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's own, that TorchScript is old
         torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="TorchScript archive, which holds code"):
+    with pytest.raises(ValueError, match=r"a\.pt.*TorchScript"):
         read_checkpoint(tmp_path / "a.pt")
 
 
@@ -473,7 +473,7 @@ def test_flax_files_of_empty_dictionaries_raise(tmp_path):
         ("lists", b"\xdc\xff\xff" + (b"\xdc\x00\x40" + b"\x80" * 64) * 0xFFFF),
     ):
         (tmp_path / f"{name}.msgpack").write_bytes(b"\x81\xa1a" + content)
-        with Bounds(), pytest.raises(ValueError, match="damaged or no Flax checkpoint"):
+        with Bounds(), pytest.raises(ValueError, match=rf"{name}\.msgpack"):
             read_checkpoint(tmp_path / f"{name}.msgpack")
 
 
@@ -481,7 +481,7 @@ def test_checkpoint_content_decides_its_format(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.arange(3))
     (tmp_path / "a.npz").rename(tmp_path / "weights")
     np.testing.assert_array_equal(read_checkpoint(tmp_path / "weights")["a"], np.arange(3))
-    with pytest.raises(ValueError, match="predict: there is no such file"):
+    with pytest.raises(ValueError, match="predict: .*path=.*none'"):
         read_checkpoint(tmp_path / "none", "predict")
-    with pytest.raises(ValueError, match="Received: int"):
+    with pytest.raises(ValueError, match="class int"):
         read_checkpoint(3)

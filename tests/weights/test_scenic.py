@@ -105,7 +105,7 @@ def test_scenic_vivit_loads_and_resizes_its_positions():
     positions = entries["Transformer/posembed_input/pos_embedding"][0].astype("float32")
     np.testing.assert_array_equal(table.reshape(-1, 16), positions[1:])
     longer = build("scenic", entries, image=(8, *IMAGE), **sizes)
-    refused("pass it as `grid`", longer, "scenic", entries)
+    refused("pos_embedding.* 109 .*grid=None", longer, "scenic", entries)
     report = load(longer, "scenic", entries, grid=(3, 6, 6))
     assert report.resized == {"positions/table": "3x6x6 to 4x6x6, bilinear"}
 
@@ -113,7 +113,7 @@ def test_scenic_vivit_loads_and_resizes_its_positions():
 def test_scenic_checkpoint_into_mean_pooling_raises():
     entries = tree(part("v10_sum", "Transformer/TokenLearnerModule_0"))
     model = build("scenic", entries, image=IMAGE, **SIZES, token_pooling="mean")
-    refused("token_pooling is 'mean' and must be 'sum'", model, "scenic", entries)
+    refused("token_pooling.*'mean'.*'sum'", model, "scenic", entries)
 
 
 def test_head_after_pre_logits_is_loaded():
@@ -122,7 +122,7 @@ def test_head_after_pre_logits_is_loaded():
     entries["params"]["pre_logits/bias"] = np.zeros(16)
     plain = {"hidden_dim": 16, "mlp_dim": 32}
     model = build("scenic", entries, image=IMAGE, **plain, pre_logits=None)
-    refused("follows layers that this model lacks", model, "scenic", entries)
+    refused("pre_logits/kernel, params/pre_logits/bias", model, "scenic", entries)
     assert load(model, "scenic", entries, head="drop").left == ("head/kernel", "head/bias")
     model = build("scenic", entries, image=IMAGE, **plain)
     assert model.config.pre_logits == 16 and not load(model, "scenic", entries).left
@@ -142,7 +142,7 @@ def test_scenic_two_fuser_pairs_into_a_model_of_three_raise():
     entries["params"] |= third
     sizes = SIZES | {"at": 0, "num_layers": 3}
     model = build("scenic", entries, image=IMAGE, **sizes, fuser="token_fuser")
-    refused("the file has 2 layers token_learner and the model has 3", model, "scenic", entries)
+    refused(" 2 .* token_learner .* 3", model, "scenic", entries)
 
 
 def test_fuser_without_norms_of_tokens_keeps_the_norm_of_its_inputs():

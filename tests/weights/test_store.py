@@ -46,7 +46,7 @@ def test_stored_weights_give_the_same_outputs_on_every_backend(key):
 
 
 def test_stored_weights_with_other_classes_get_a_new_head():
-    with pytest.warns(UserWarning, match="for 10 classes; the head for 5 starts untrained"):
+    with pytest.warns(UserWarning, match="fashion_mnist.* 10 .* 5 "):
         model = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist", classes=5)
     body = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
     assert model.output_shape == (None, 5) and model.class_names is None

@@ -54,7 +54,7 @@ def test_timm_weights_give_the_logits_of_timm(form, image):
     if form == "no_bias":
         assert model.config.qkv_bias == "none"
     if form == "pre_norm":
-        assert "zeros, since the file's layer has no bias" in str(report)
+        assert "zeros" in str(report)
 
 
 @pytest.mark.peers
@@ -100,7 +100,7 @@ def test_weights_to_timm_and_back_are_equal(changes):
     ],
 )
 def test_unsupported_model_to_timm_raises(changes):
-    with pytest.raises(ValueError, match="have a place in timm"):
+    with pytest.raises(ValueError, match=r"to_timm: .*grid=\(4, 4\)"):
         to_timm(build("timm", **changes))
 
 
@@ -110,7 +110,7 @@ def test_timm_file_decides_the_config(tmp_path):
     np.savez(tmp_path / "deit.npz", **to_timm(model))
     path, options = f"timm:{tmp_path}/deit.npz", {"mlp_dim": 48, "classifier_activation": None}
     said = {"layer_norm_epsilon": 1e-6, "normalization": "half"}
-    with pytest.raises(ValueError, match="`layer_norm_epsilon`, one of .*`normalization`, one of"):
+    with pytest.raises(ValueError, match="`layer_norm_epsilon`.* 1e-06.*`normalization`.*'half'"):
         create_model("vit_pico8", weights=path, **options)
     again = create_model("vit_pico8", weights=path, **options, **said)
     images = pixels()
@@ -121,17 +121,17 @@ def test_distilled_heads_of_another_reading_raise():
     """The shape of a head alone does not show if it reads registers or the average."""
     entries = to_timm(build("timm", class_token=True, **DISTILLED))
     other = {"class_token": True, **DISTILLED, "head_reads": "class_and_average"}
-    message = "head_reads is 'class_and_average' and must be 'class_and_registers'"
+    message = "head_reads.*'class_and_average'.*'class_and_registers'"
     refused(message, build("timm", **other), "timm", entries, normalization="half")
     plain = build("timm", class_token=True, register_tokens=1)
-    refused("head_reads is None and must be", plain, "timm", entries, normalization="half")
+    refused("head_reads.*None.*'class_and_registers'", plain, "timm", entries, normalization="half")
     report = load(plain, "timm", entries, head="drop", normalization="half")
     assert report.left == ("head/kernel", "head/bias")
     heads = ("head.weight", "head_dist.weight", "head.bias", "head_dist.bias")
     assert report.unused == heads
     entries["head_dist.weight"] = entries["head_dist.weight"][:3]
     model = build("timm", class_token=True, **DISTILLED)
-    refused("do not fit heads for the same classes", model, "timm", entries, normalization="half")
+    refused(r"head_dist\.weight.*\(3, 32\)", model, "timm", entries, normalization="half")
 
 
 @pytest.mark.parametrize(
@@ -159,15 +159,15 @@ def test_attention_weights_that_do_not_divide_by_heads_raise():
     model = build("timm", num_heads=4)
     entries["blocks.1.attn.qkv.weight"] = np.zeros((90, 32), np.float32)
     entries["blocks.1.attn.qkv.bias"] = np.zeros(90, np.float32)
-    refused("shapes differ", model, "timm", entries, normalization="half")
+    refused(r"\(32, 4, 8\).*\(32, 30\)", model, "timm", entries, normalization="half")
     entries["blocks.1.attn.qkv.weight"] = np.zeros((91, 32), np.float32)
-    refused("does not divide into query, key and value", model, "timm", entries)
+    refused(r"attn\.qkv\.weight.*\(91, 32\)", model, "timm", entries)
 
 
 def test_timm_file_without_a_bias_raises():
     entries = to_timm(build("timm"))
     del entries["blocks.1.mlp.fc2.bias"]
-    message = "Not in the file: block_1/mlp/output/bias"
+    message = "block_1/mlp/output/bias"
     refused(message, build("timm"), "timm", entries, normalization="half")
 
 
@@ -175,12 +175,12 @@ def test_norm_after_pooling_makes_final_norm_pooled():
     entries = to_timm(build("timm"))
     for part in ("weight", "bias"):
         entries[f"fc_norm.{part}"] = entries.pop(f"norm.{part}")
-    message = "final_norm is 'tokens' and must be 'pooled'"
+    message = "final_norm.*'tokens'.*'pooled'"
     refused(message, build("timm"), "timm", entries, normalization="half")
     model = build("timm", entries)
     assert model.config.final_norm == "pooled"
     assert not load(model, "timm", entries, normalization="half").left
-    with pytest.raises(ValueError, match="`rotary`, one of None, 'index'"):
+    with pytest.raises(ValueError, match="`rotary`.* None, 'index'"):
         bare = entries | {"blocks.0.gamma_1": np.ones(32, np.float32)}
         plan_of(bare, "timm", normalization="half").check_open(
             {"activation": "gelu", "layer_norm_epsilon": 1e-6}

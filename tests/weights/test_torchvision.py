@@ -41,7 +41,7 @@ def test_unknown_number_of_heads_raises():
     models = peer("torchvision").models
     sizes = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 64, "mlp_dim": 48}
     plan = plan_of(models.VisionTransformer(image_size=32, num_classes=5, **sizes))
-    with pytest.raises(ValueError, match="num_heads=.*hidden_dim / 64, here 1"):
+    with pytest.raises(ValueError, match="num_heads=.* 1"):
         plan.config  # noqa: B018
 
 
@@ -73,12 +73,12 @@ def test_unknown_number_of_heads_raises():
 )
 def test_checkpoint_of_another_source_raises_with_the_correct_one(names, given, right):
     entries = {name: np.zeros((3, 3, 2, 2), np.float32) for name in names}
-    with pytest.raises(ValueError, match=f"of another source; pass .*'{right}'.*{given}"):
+    with pytest.raises(ValueError, match=f"'{right}'.*source='{given}'"):
         plan_of(entries, given)
 
 
 def test_checkpoint_of_no_known_source_lists_its_names():
-    with pytest.raises(ValueError, match="of none of .*augreg.*Its entries are a, b"):
+    with pytest.raises(ValueError, match="'augreg'.* a, b.*source=None"):
         plan_of({"a": np.zeros(1), "b": np.zeros(1)})
 
 
@@ -100,7 +100,7 @@ def test_dinov2_positions_are_resized_with_the_offset_of_meta():
 def test_positions_of_an_ambiguous_grid_raise():
     entries = augreg_entries(grid=(2, 8))
     model = logits_model(plan_of(entries), image=(16, 64))
-    with pytest.raises(ValueError, match="it as `grid`, one of"):
+    with pytest.raises(ValueError, match=r"`grid`.*\(2, 8\) or \(4, 4\).*grid=None"):
         plan_of(entries).load(model)
     report = plan_of(entries, grid=(2, 8)).load(model)
     assert not report.resized

@@ -27,7 +27,7 @@ def test_report_lists_loaded_resized_left_and_unused():
 def test_head_of_other_classes_raises_or_is_dropped_or_reset():
     entries = augreg_entries(classes=7)
     model = build("augreg", entries)
-    message = r"head/kernel of the model has shape \(32, 5\), head/kernel of the file gives"
+    message = r"head/kernel.*\(32, 5\).*\(32, 7\)"
     refused(message, model, "augreg", entries)
     before = model.get_layer("head").get_weights()
     report = load(model, "augreg", entries, head="drop")
@@ -37,7 +37,7 @@ def test_head_of_other_classes_raises_or_is_dropped_or_reset():
     assert report.reset == ("head/kernel", "head/bias") and not report.left
     assert not np.any(model.get_layer("head").get_weights()[0])
     half = {name: array for name, array in ENTRIES.items() if name != "head/bias"}
-    refused("Not in the file: head/bias", model, "augreg", half)
+    refused("head/bias", model, "augreg", half)
     features = build("augreg", entries, include_top=False)
     assert load(features, "augreg", entries).unused == ("head/kernel", "head/bias")
 
@@ -45,7 +45,7 @@ def test_head_of_other_classes_raises_or_is_dropped_or_reset():
 def test_ambiguous_grid_raises():
     entries = augreg_entries(grid=(2, 6))
     model = build("augreg", entries)
-    refused("has 13 positions, and their grid is ambiguous", model, "augreg", entries)
+    refused("pos_embedding.* 13 .*grid=None", model, "augreg", entries)
     report = load(model, "augreg", entries, grid=(2, 6))
     assert report.resized == {"positions/table": "2x6 to 4x4, bilinear"}
     rectangle = build("augreg", entries, image=(16, 48))
@@ -79,7 +79,9 @@ def test_normalization_unlike_the_preprocessing_raises():
     plan = plan_of(ENTRIES, "augreg", normalization=(mean, std))
     assert plan.preprocessing.mean == mean and plan.preprocessing.std == std
     model, other = build("augreg", ENTRIES), build("augreg", ENTRIES)
-    refused("preprocessing has mean", model, "augreg", ENTRIES, normalization=(mean, std))
+    refused(
+        r"preprocessing.*\(0\.4, 0\.5, 0\.6\)", model, "augreg", ENTRIES, normalization=(mean, std)
+    )
     right = VisionTransformer(
         model.config,
         input_shape=(32, 32, 3),
@@ -93,29 +95,29 @@ def test_normalization_unlike_the_preprocessing_raises():
     shifted = ((images / 255 - mean) / std + 1) * 127.5
     close(outputs(right, images), outputs(other, shifted.astype("float32")))
     for value, message in (
-        (((0.5, np.nan), (1, 1)), "pair of finite mean"),
-        ((np.nan, 0.5), "pair of finite mean"),
-        ((0.5, 0.0), "positive standard deviations"),
-        (((0.5, 0.5), (1, 1, 1)), "pair of finite mean"),
-        ((0.5, 0.5, 0.5), "pair of finite mean"),
-        ("imagenets", "Did you mean 'imagenet'"),
+        (((0.5, np.nan), (1, 1)), r"\(\(0\.5, nan\), \(1, 1\)\)"),
+        ((np.nan, 0.5), r"\(nan, 0\.5\)"),
+        ((0.5, 0.0), r"\(0\.5, 0\.0\)"),
+        (((0.5, 0.5), (1, 1, 1)), r"\(\(0\.5, 0\.5\), \(1, 1, 1\)\)"),
+        ((0.5, 0.5, 0.5), r"\(0\.5, 0\.5, 0\.5\)"),
+        ("imagenets", "'imagenets'.*'imagenet'"),
     ):
-        refused(message, model, "augreg", ENTRIES, normalization=value)
+        refused(f"normalization={message}", model, "augreg", ENTRIES, normalization=value)
 
 
 def test_checkpoint_of_another_architecture_raises_unless_partial():
     for changes, message in (
-        ({"num_layers": 3}, "Not in the file: block_2/attention_norm/gamma"),
-        ({"num_layers": 1}, "Without a place in the model: Transformer/encoderblock_1"),
-        ({"hidden_dim": 64}, r"has shape \(8, 8, 3, 64\), embedding/kernel of the file gives"),
-        ({"patch_size": (16, 16)}, "shapes differ"),
-        ({"register_tokens": 2}, "Not in the file: register_tokens/tokens"),
-        ({"layer_scale": 0.1}, "Not in the file: block_0/self_attention_scale/gamma"),
-        ({"pre_norm": True}, "Not in the file: pre_norm/gamma"),
-        ({"block_attention": "vector"}, "shapes differ"),
+        ({"num_layers": 3}, "block_2/attention_norm/gamma"),
+        ({"num_layers": 1}, "Transformer/encoderblock_1"),
+        ({"hidden_dim": 64}, r"\(8, 8, 3, 64\), embedding/kernel .*\(8, 8, 3, 32\)"),
+        ({"patch_size": (16, 16)}, r"\(16, 16, 3, 32\), embedding/kernel"),
+        ({"register_tokens": 2}, "register_tokens/tokens"),
+        ({"layer_scale": 0.1}, "block_0/self_attention_scale/gamma"),
+        ({"pre_norm": True}, "pre_norm/gamma"),
+        ({"block_attention": "vector"}, "block_0/self_attention/query/kernel"),
     ):
         refused(message, build("augreg", ENTRIES, **changes), "augreg", ENTRIES)
-    refused("is of another source; pass 'augreg'", build("timm"), "timm", ENTRIES)
+    refused("'augreg'.*source='timm'", build("timm"), "timm", ENTRIES)
     deeper = build("augreg", ENTRIES, num_layers=3)
     report = load(deeper, "augreg", ENTRIES, partial=True)
     assert len(report.left) == 16 and report.left[0] == "block_2/attention_norm/gamma"
@@ -124,36 +126,31 @@ def test_checkpoint_of_another_architecture_raises_unless_partial():
 def test_unknown_entries_raise_unless_partial():
     entries = ENTRIES | {"Transformer/encoderblock_0/gate/kernel": np.ones(3)}
     model = build("augreg", ENTRIES)
-    refused(
-        "Without a place in the model: Transformer/encoderblock_0/gate", model, "augreg", entries
-    )
+    refused("Transformer/encoderblock_0/gate", model, "augreg", entries)
     report = load(model, "augreg", entries, partial=True)
     assert report.unused == ("Transformer/encoderblock_0/gate/kernel",)
 
 
 def test_checkpoint_of_other_settings_raises_unless_unchecked():
     model = build("augreg", ENTRIES, activation="gelu", layer_norm_epsilon=1e-3)
-    message = (
-        "activation is 'gelu' and must be 'gelu_tanh'; "
-        "layer_norm_epsilon is 0.001 and must be 1e-06"
-    )
+    message = "activation .*'gelu' .*'gelu_tanh'; layer_norm_epsilon .*0.001 .*1e-06"
     refused(message, model, "augreg", ENTRIES)
     report = load(model, "augreg", ENTRIES, check_settings=False)
-    assert len(report.differences) == 2 and "differs  layer_norm_epsilon is 0.001" in str(report)
+    assert len(report.differences) == 2 and "layer_norm_epsilon" in str(report)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("head/bias", np.array([1.0, np.nan, 1, 1, 1]), "values that are not finite"),
-        ("head/bias", np.array(["a", "b"]), "must be an array of floats"),
-        ("head/bias", np.arange(5), "must be an array of floats, and is an array of int64"),
-        ("head/bias", None, "is no array"),
-        ("head/bias", np.array([{}, 1], dtype=object), "array of Python objects"),
-        ("head/bias", np.float32(1), "holds no weights"),
-        ("head/bias", np.zeros(0), "holds no weights"),
-        ("cls", np.zeros((1, 1, 8)), "which do not belong together"),
-        ("copy/embedding/kernel", np.zeros(3), "holds several networks"),
+        ("head/bias", np.array([1.0, np.nan, 1, 1, 1]), "head/bias .*finite"),
+        ("head/bias", np.array(["a", "b"]), "head/bias .*<U1"),
+        ("head/bias", np.arange(5), "head/bias .*int64"),
+        ("head/bias", None, "head/bias "),
+        ("head/bias", np.array([{}, 1], dtype=object), "head/bias .* Python "),
+        ("head/bias", np.float32(1), r"head/bias .*\(\)"),
+        ("head/bias", np.zeros(0), r"head/bias .*\(0,\)"),
+        ("cls", np.zeros((1, 1, 8)), "pos_embedding .* 32 .* cls 8"),
+        ("copy/embedding/kernel", np.zeros(3), "'copy/'"),
     ],
 )
 def test_checkpoint_of_bad_entries_raises(name, value, message):
@@ -162,9 +159,9 @@ def test_checkpoint_of_bad_entries_raises(name, value, message):
 
 def test_unknown_model_or_source_raises():
     model = build("augreg", ENTRIES)
-    refused("Did you mean 'augreg'", model, "augre", ENTRIES)
-    refused("`head` must be one of", model, "augreg", ENTRIES, head="keeps")
-    with pytest.raises(ValueError, match="must be one that create_model"):
+    refused("'augreg'.*source='augre'", model, "augre", ENTRIES)
+    refused("head='keeps'", model, "augreg", ENTRIES, head="keeps")
+    with pytest.raises(ValueError, match=r"load\('augreg'\): .*model=<Sequential"):
         load(keras.Sequential([keras.layers.Dense(3)]), "augreg", ENTRIES)
 
 
@@ -180,7 +177,7 @@ def test_plan_of_a_checkpoint_has_the_config_of_its_model():
 def test_create_model_warns_of_untrained_weights(tmp_path):
     np.savez(tmp_path / "vit.npz", **augreg_entries())
     weights = f"augreg:{tmp_path}/vit.npz"
-    with pytest.warns(UserWarning, match="start untrained"):
+    with pytest.warns(UserWarning, match="untrained"):
         model = create_model("tokenlearner_pico8_4at1", weights=weights, mlp_dim=48)
     assert model.output_shape == (None, 5)
     assert "class_token" in [layer.name for layer in model.layers]

@@ -217,7 +217,7 @@ def _with_names(
     unknown = sorted(set(labels) - set(numbers))
     if unknown:
         raise ValueError(
-            f"{owner}: every label must be one of the {len(numbers)} class_names. "
+            f"{owner}: every label must be one of the {len(numbers)} `class_names`. "
             f"Received: {unknown[:3]}, of {len(unknown)} unknown labels"
         )
     return VideoList(

@@ -35,7 +35,7 @@ def model_parallel(count: int | None) -> NoReturn:
     """Refuse: Keras 3.15 has it on JAX alone, and takes it without effect on TensorFlow."""
     raise ValueError(
         "distribution: model_parallel needs JAX; set KERAS_BACKEND=jax. "
-        "Received: the backend 'tensorflow'"
+        "Received: KERAS_BACKEND=tensorflow"
     )
 
 

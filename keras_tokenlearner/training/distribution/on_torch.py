@@ -23,7 +23,7 @@ def data_parallel() -> "TorchDevices":
         raise ValueError(
             "distribution: data_parallel on PyTorch needs one process per device; start them by "
             "torchrun --nproc-per-node=N -m keras_tokenlearner.cli train ... "
-            "Received: a process without torchrun's variables"
+            "Received: TORCHELASTIC_RUN_ID=None, which torchrun sets"
         )
     if not distributed.is_initialized():
         if torch.cuda.is_available():
@@ -36,7 +36,7 @@ def model_parallel(count: int | None) -> NoReturn:
     """Refuse: Keras 3.15 has it on JAX alone, and takes it without effect on PyTorch."""
     raise ValueError(
         "distribution: model_parallel needs JAX; set KERAS_BACKEND=jax. "
-        "Received: the backend 'torch'"
+        "Received: KERAS_BACKEND=torch"
     )
 
 

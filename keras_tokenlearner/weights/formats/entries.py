@@ -46,7 +46,7 @@ class Entry:
         problem: str | None = None,
     ) -> None:
         self.shape, self.dtype, self._read = shape, dtype, read
-        self.problem = problem or (None if read else "no array")
+        self.problem = problem or (None if read else "not an array")
 
     @classmethod
     def of(cls, array: np.ndarray) -> Entry:
@@ -90,7 +90,7 @@ class Checkpoint(Mapping[str, "np.ndarray | None"]):
 
     def __getitem__(self, name: str) -> np.ndarray | None:
         entry = self.entries[name]
-        return None if entry.problem == "no array" else entry.read()
+        return None if entry.problem == "not an array" else entry.read()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)

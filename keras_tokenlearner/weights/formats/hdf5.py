@@ -35,7 +35,7 @@ def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
         file = h5py.File(path, "r", locking=False)
         file.visititems(visit)
     except Exception as error:  # the library raises errors of any type on a damaged file
-        raise ValueError(f"{owner}: {path} is damaged or no HDF5 file: {error}") from error
+        raise ValueError(f"{owner}: {path} is damaged or not an HDF5 file: {error}") from error
     check_total(owner, path, sum(entry.nbytes for entry in entries.values()))
     return entries
 
@@ -48,7 +48,7 @@ def _h5_entry(owner: str, path: Path, name: str, item: h5py.Dataset) -> Entry:
     if item.shape is None:
         return Entry(problem="an empty dataset")
     if item.external is not None or item.is_virtual or dtype.hasobject:
-        raise ValueError(f"{name} is no plain array")
+        raise ValueError(f"{name} is not a plain array")
     read = _h5_reader(name, item)
 
     def guarded() -> np.ndarray:

@@ -65,7 +65,7 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
             raise ValueError(f"it holds a {type(tree).__name__}, not a tree")
         return flat_entries(owner, cast("Mapping[str, object]", _joined(tree)))
     except Exception as error:  # a damaged file raises errors of any type
-        raise ValueError(f"{owner}: {path} is damaged or no Flax checkpoint: {error}") from error
+        raise ValueError(f"{owner}: {path} is damaged or not a Flax checkpoint: {error}") from error
 
 
 def _joined(tree: dict) -> object:

@@ -26,7 +26,7 @@ def read_npz(path: PathLike, owner: str = "read_npz") -> dict[str, np.ndarray]:
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{owner}: there is no such file. Received: {str(path)!r}")
+        raise ValueError(f"{owner}: there is no such file. Received: path={str(path)!r}")
     return {name: entry.read() for name, entry in npz_entries(owner, path).items()}
 
 
@@ -35,7 +35,7 @@ def open_zip(owner: str, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipI
         archive = zipfile.ZipFile(path)
         members = archive.infolist()
     except Exception as error:  # zipfile raises errors of any type on a damaged directory
-        raise ValueError(f"{owner}: {path} is damaged or no npz file: {error}") from error
+        raise ValueError(f"{owner}: {path} is damaged or not an npz file: {error}") from error
     if len({member.filename for member in members}) != len(members):
         raise ValueError(f"{owner}: {path} is refused: it holds two entries of one name")
     return archive, members
@@ -56,14 +56,14 @@ def _guarded(owner: str, path: Path, call: Callable[[], _T]) -> _T:
     try:
         return call()
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-        raise ValueError(f"{owner}: {path} is damaged or no npz file: {error}") from error
+        raise ValueError(f"{owner}: {path} is damaged or not an npz file: {error}") from error
     except Exception as error:  # numpy raises errors of any type on a damaged header
         raise ValueError(f"{owner}: {path} is refused: {error}") from error
 
 
 def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
     if not member.filename.endswith(".npy"):
-        raise ValueError(f"{member.filename} is no array")
+        raise ValueError(f"{member.filename} is not an array")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{member.filename} is compressed in a way that numpy does not use")
     with archive.open(member) as stream:

@@ -69,11 +69,11 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
     if not isinstance(checkpoint, (str, os.PathLike)):
         raise ValueError(
             f"{owner}: a checkpoint must be {_KINDS}, a mapping or a model. "
-            f"Received: {type(checkpoint).__name__}"
+            f"Received: checkpoint of class {type(checkpoint).__name__}"
         )
     path = Path(checkpoint)
     if not path.is_file():
-        raise ValueError(f"{owner}: there is no such file. Received: {str(path)!r}")
+        raise ValueError(f"{owner}: there is no such file. Received: path={str(path)!r}")
     entries = _reader(owner, path)(owner, path)
     if len(entries) > MOST_ENTRIES:
         raise ValueError(f"{owner}: {path} is refused: it holds {len(entries)} entries")
@@ -101,8 +101,8 @@ def _reader(owner: str, path: Path) -> Callable[[str, Path], dict[str, Entry]]:
         )
     if path.suffix in (".npz", ".h5"):
         kind = {".npz": "npz", ".h5": "HDF5"}[path.suffix]
-        raise ValueError(f"{owner}: {path} is damaged or no {kind} file")
-    raise ValueError(f"{owner}: a checkpoint must be {_KINDS}. Received: {str(path)!r}")
+        raise ValueError(f"{owner}: {path} is damaged or not an {kind} file")
+    raise ValueError(f"{owner}: a checkpoint must be {_KINDS}. Received: path={str(path)!r}")
 
 
 def _read_parts(owner: str, path: Path) -> dict[str, Entry]:
@@ -115,11 +115,11 @@ def _read_parts(owner: str, path: Path) -> dict[str, Entry]:
         for name, file in files.items():
             parts[str(file)].add(name)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{owner}: {path} is damaged or no index of parts: {error!r}") from error
+        raise ValueError(f"{owner}: {path} is damaged or not an index of parts: {error!r}") from error
     entries: dict[str, Entry] = {}
     for file, names in sorted(parts.items()):
         if Path(file).name != file or file in ("", "..") or file.endswith(".json"):
-            raise ValueError(f"{owner}: {path} is refused: {file!r} is no file next to it")
+            raise ValueError(f"{owner}: {path} is refused: {file!r} is not a file next to it")
         part = read_checkpoint(path.with_name(file), owner).entries
         if set(part) != names:
             wrong = listed(sorted(names.symmetric_difference(part)))

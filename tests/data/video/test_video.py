@@ -145,35 +145,31 @@ def _audio(path):
 
 @pytest.fixture
 def broken(tmp_path, ramp):
-    """Files that no clip can come from, each with a piece of the reason."""
+    """Paths of files that no clip can come from."""
     content = ramp.read_bytes()
     header = content.index(b"mdat") + 4
     files = {
-        "empty.mp4": (b"", "cannot be opened"),
-        "text.mp4": (b"no video" * 100, "cannot be opened"),
-        "headless.mp4": (content[: len(content) // 2], "cannot be opened"),
+        "empty.mp4": b"",
+        "text.mp4": b"no video" * 100,
+        "headless.mp4": content[: len(content) // 2],
         "noise.mp4": (
             content[:header] + bytes(len(content[header : content.index(b"moov") - 4]))
-            + content[content.index(b"moov") - 4 :],
-            "no frame can be decoded|ends",
+            + content[content.index(b"moov") - 4 :]
         ),
     }  # fmt: skip
-    made = {}
-    for name, (data, reason) in files.items():
+    for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-        made[tmp_path / name] = reason
     _audio(tmp_path / "audio.mp4")
-    return {**made, tmp_path / "audio.mp4": "no video in it", tmp_path / "gone.mp4": "cannot be"}
+    return [tmp_path / name for name in (*files, "audio.mp4", "gone.mp4")]
 
 
-def test_broken_video_files_raise_the_reason(broken):
-    for path, reason in broken.items():
-        with pytest.raises(VideoError, match=reason) as caught:
+def test_broken_video_file_is_named_by_the_error(broken):
+    for path in broken:
+        with pytest.raises(VideoError, match=f"^{path}: "):
             read_frames(path, [0.0, 1.0])
-        assert str(path) in str(caught.value)
 
 
-def test_truncated_video_raises_the_reason(tmp_path):
+def test_truncated_video_is_named_by_the_error(tmp_path):
     path = tmp_path / "cut.avi"
     write(path, [100] * 200, gop=1)
     content = path.read_bytes()
@@ -239,33 +235,33 @@ def test_video_lists_read_folder_csv_charades_and_avid(folder, tmp_path):
     assert avid.files == ("videos/x.mp4", "videos/y.mp4")
     named = video.from_csv(folder / "list.csv", class_names=("b", "c", "a"))
     assert named.labels.tolist() == [0, 2] and named.class_names == ("b", "c", "a")
-    with pytest.raises(ValueError, match="one of the 1 class_names. Received: .'tap dancing'"):
+    with pytest.raises(ValueError, match="`class_names`.*'tap dancing'"):
         video.from_avid(tmp_path / "avid.json", "videos", class_names=["none"])
-    with pytest.raises(ValueError, match="must be a JSON object"):
+    with pytest.raises(ValueError, match=r"from_avid: .*list\.csv"):
         video.from_avid(folder / "list.csv", "videos")
-    with pytest.raises(ValueError, match="must have the columns"):
+    with pytest.raises(ValueError, match=r"list\.csv .*'path'"):
         video.from_csv(folder / "list.csv", file_column="path")
-    with pytest.raises(ValueError, match="a folder of videos for every class"):
+    with pytest.raises(ValueError, match="from_folder: .*path=.*dark"):
         video.from_folder(tmp_path / "videos" / "dark")
 
 
 def test_video_batches_skip_count_and_name_broken_files(folder, broken):
     files = video.from_folder(folder)
-    bad = next(iter(broken))
+    bad = broken[0]
     videos = video.VideoList((*files.files, str(bad)), np.append(files.labels, 0), ("d", "l"))
     batches = VideoBatches(videos, (3, 16, 16, 3), batch_size=4, training=False)
     clips, labels = zip(*(batches[index] for index in range(len(batches))), strict=True)
-    with pytest.warns(UserWarning, match=f"1 of 7 files.*{bad}"):
+    with pytest.warns(UserWarning, match=f"1 of 7.*{bad}"):
         batches.on_epoch_end()
     assert [len(clip) for clip in clips] == [4, 3]
-    assert list(batches.skipped) == [str(bad)] and "cannot be opened" in batches.skipped[str(bad)]
+    assert list(batches.skipped) == [str(bad)] and str(bad) in batches.skipped[str(bad)]
     for clip, label in zip(np.concatenate(clips), np.concatenate(labels), strict=True):
         assert (clip[:, :, 10:].mean() > 100) == label  # never a black clip under a label
     strict = VideoBatches(videos, (3, 16, 16, 3), 4, training=False, on_error="raise")
-    with pytest.raises(VideoError, match="cannot be opened"):
+    with pytest.raises(VideoError, match=str(bad)):
         [strict[index] for index in range(len(strict))]
     only_bad = video.VideoList((str(bad),), np.array([0]), ("d", "l"))
-    with pytest.raises(ValueError, match="none of the 1 files of a class"):
+    with pytest.raises(ValueError, match=f"VideoBatches: .*{bad}"):
         VideoBatches(only_bad, (3, 16, 16, 3), 4)[0]
 
 

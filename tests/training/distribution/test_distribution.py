@@ -116,13 +116,13 @@ class FourReplicas(Devices):
 def test_batches_not_divisible_by_devices_raise(rows, batch_size, partial):
     batches = Batches((np.zeros((rows, 2)),), batch_size, partial=partial)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    with pytest.raises(ValueError, match="must be a multiple of the replicas, 4, the last one too"):
+    with pytest.raises(ValueError, match=f" 4, .* {rows} rows, batch_size={batch_size}"):
         FourReplicas().fit(model, batches)
 
 
 def test_evaluation_of_rows_not_divisible_by_devices_raises():
     model = create_model("vit_pico8", classes=10)
-    with pytest.raises(ValueError, match="multiple of the replicas"):
+    with pytest.raises(ValueError, match=" 4, .* 10 rows"):
         FourReplicas().evaluate(model, (np.zeros((10, 32, 32, 3)), np.zeros(10)))
 
 
@@ -137,9 +137,9 @@ def test_predict_of_rows_not_divisible_by_devices_returns_all_rows():
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
-        ("data_paralel", "Did you mean 'data_parallel'"),
-        ("data_parallel:2", "only model_parallel takes a number"),
-        ("model_parallel:0", "only model_parallel takes a number"),
+        ("data_paralel", "'data_parallel'.*mode='data_paralel'"),
+        ("data_parallel:2", "mode='data_parallel:2'"),
+        ("model_parallel:0", "mode='model_parallel:0'"),
     ],
 )
 def test_distribution_mode_unknown_or_with_wrong_number_raises(mode, message):
@@ -150,7 +150,7 @@ def test_distribution_mode_unknown_or_with_wrong_number_raises(mode, message):
 @pytest.mark.skipif(BACKEND == "jax", reason="only on tensorflow and torch: JAX has it")
 def test_model_parallel_raises_where_keras_ignores_it():
     with (
-        pytest.raises(ValueError, match="model_parallel needs JAX"),
+        pytest.raises(ValueError, match=f"model_parallel .*KERAS_BACKEND={BACKEND}"),
         scope("model_parallel"),
     ):
         pass
@@ -162,7 +162,7 @@ def test_keras_distribution_raises_where_it_has_no_effect():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
     try:
-        with pytest.raises(ValueError, match="needs JAX; .* trains on one device"):
+        with pytest.raises(ValueError, match="KERAS_BACKEND=jax.*DataParallel"):
             Devices().fit(model, Batches((np.zeros((4, 2)),), 2))
         with pytest.raises(ValueError, match="Received: DataParallel"), scope("auto"):
             pass
@@ -202,7 +202,7 @@ def test_batch_normalization_of_parts_of_batches_raises(monkeypatch):
     try:
         with scope("data_parallel") as devices:
             model, _ = with_normalization()
-            with pytest.raises(ValueError, match="every process would normalise its own part"):
+            with pytest.raises(ValueError, match="BatchNormalization.*model "):
                 devices.fit(model, batches)
     finally:
         distributed.destroy_process_group()
@@ -211,7 +211,7 @@ def test_batch_normalization_of_parts_of_batches_raises(monkeypatch):
 @pytest.mark.skipif(BACKEND != "jax", reason="only on jax: its devices")
 def test_devices_not_divisible_into_groups_raise():
     with (
-        pytest.raises(ValueError, match="model_parallel:3 needs a multiple of 3 devices"),
+        pytest.raises(ValueError, match="model_parallel:3 .* devices"),
         scope("model_parallel:3"),
     ):
         pass
@@ -220,7 +220,7 @@ def test_devices_not_divisible_into_groups_raise():
 @pytest.mark.skipif(BACKEND != "torch", reason="only on torch: its torchrun")
 def test_data_parallel_without_torchrun_raises():
     with (
-        pytest.raises(ValueError, match="start them by torchrun --nproc-per-node=N"),
+        pytest.raises(ValueError, match="TORCHELASTIC_RUN_ID=None"),
         scope("data_parallel"),
     ):
         pass
