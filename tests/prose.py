@@ -76,6 +76,10 @@ NO_SUBJECT = re.compile(
     r"|each|every|all|only|refuses|equals|starts|against|there)_|test_[a-z0-9]+(?:_[a-z0-9]+)?$"
 )
 
+# Wording of an error, which may change: four plain words in a row.
+SENTENCE = re.compile(r"(?<![\w'`./=-])[a-z]+(?: [a-z]+){3}(?![\w'`=/(-])")
+MESSAGE = re.compile(r"str\((?:error|\w+\.(?:value|exception))\)$")
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -202,6 +206,37 @@ def test_names(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.name
 
 
+def sentence_patterns(source: str) -> Iterator[tuple[int, str]]:
+    """Yield line and words of each expected message that quotes a sentence of an error.
+
+    Expected messages are the patterns of `match=`, the strings before `in str(...)`, the arguments
+    of `refused`, and the tables of a test whose `match=` is an argument.
+    """
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        expected: list[ast.AST] = []
+        tables = [x for x in function.decorator_list if "parametrize" in ast.unparse(x)]
+        for node in ast.walk(function):
+            if isinstance(node, ast.Call):
+                matches = [word.value for word in node.keywords if word.arg == "match"]
+                named = isinstance(node.func, ast.Name) and node.func.id.endswith("refused")
+                expected += [*matches, *(node.args if named else ())]
+                if named or any(not isinstance(match, ast.Constant) for match in matches):
+                    expected += tables
+            elif isinstance(node, ast.Compare) and MESSAGE.match(ast.unparse(node.comparators[0])):
+                expected += [node.left, *tables]
+        strings = {
+            (text.lineno, text.value)
+            for part in expected
+            for text in ast.walk(part)
+            if isinstance(text, ast.Constant) and isinstance(text.value, str)
+        }
+        for line, text in sorted(strings):
+            if found := SENTENCE.search(text):
+                yield line, found[0]
+
+
 def files() -> list[Path]:
     """Return the Python and Markdown files with prose."""
     folders = ("benchmarks", "docs", "keras_tokenlearner", "notebooks", "tests")
@@ -224,6 +259,9 @@ def findings(path: Path, long: bool = False) -> Iterator[str]:
         if markdown or long:
             for opening, count in too_long(unit.text):
                 yield f"{place}:{unit.line}: '{opening} ...' has {count} words, at most {LONGEST}"
+    if place.parts[0] == "tests" and not markdown:
+        for line, words in sentence_patterns(source):
+            yield f"{place}:{line}: '{words}': match the argument, value or file of the error"
     if path.name.startswith("test_"):
         for line, name in test_names(source):
             yield f"{place}:{line}: {name}: write test_<subject>_<condition>_<result>"

@@ -112,6 +112,34 @@ def test_test_names_without_subject_or_result_are_reported(name, faults):
     assert len(list(prose.test_names(f"def {name}():\n    pass\n"))) == faults
 
 
+QUOTED, NAMED = "a row must be a number", r"top_k: .*top_k=0 of 'a'"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        'with raises(ValueError, match="{}"):\n        f()',
+        'refused(f, r"{}")',
+        'assert "{}" in str(caught.value)',
+        'with raises(ValueError, match=f"{{x}} {}"):\n        f()',
+    ],
+)
+def test_expected_messages_that_quote_a_sentence_are_reported(form):
+    quoted, named = (f"def test():\n    {form.format(text)}\n" for text in (QUOTED, NAMED))
+    assert list(prose.sentence_patterns(quoted)) == [(2, "a row must be")]
+    assert not list(prose.sentence_patterns(named))
+
+
+@pytest.mark.parametrize("use", ["match=message", "match=f'{message}'"])
+def test_tables_of_expected_messages_that_quote_a_sentence_are_reported(use):
+    test = f"def test(message):\n    with raises(ValueError, {use}):\n        f()\n"
+    quoted, named = (
+        f'@mark.parametrize("message", ["{text}"])\n{test}' for text in (QUOTED, NAMED)
+    )
+    assert list(prose.sentence_patterns(quoted)) == [(1, "a row must be")]
+    assert not list(prose.sentence_patterns(named))
+
+
 def test_repository_prose_has_no_fault():
     done = subprocess.run(
         [sys.executable, "-m", "tests.prose"], cwd=prose.ROOT, capture_output=True, text=True
