@@ -63,7 +63,7 @@ def preprocessing(repeats):
 
 
 def fit(repeats, steps=30, batch_size=64):
-    """Return how much longer an epoch of `fit` takes than as many compiled steps."""
+    """Return how much longer an epoch of `fit` takes than its number of compiled steps."""
     import numpy as np
 
     from benchmarks.steps import random_batch, step_of
@@ -82,7 +82,7 @@ def fit(repeats, steps=30, batch_size=64):
 
 
 def overhead(more, less):
-    """Return in percent by how much the fastest call is above that with less to do.
+    """Return in percent how much slower the fastest call is than the one with less work.
 
     Other work on the machine would move a median of long calls more than the difference to measure.
     """

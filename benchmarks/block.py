@@ -4,9 +4,9 @@ Run on an idle machine:
 
     python -m benchmarks.block
 
-Measured is inference of ViT-B's block and of its parts, six of each in a row, compiled as Keras
-does. `least_ms` is the time of the multiply-adds at the rate of one large matrix product in the
-same process.
+A row is the inference of ViT-B's block or of a part, six in a row, compiled as Keras does.
+`least_ms` is the time of the multiply-adds at the rate of one large matrix product in the same
+process.
 """
 
 import argparse

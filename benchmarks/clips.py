@@ -32,7 +32,7 @@ class Clips:
 
     @property
     def motion(self):
-        """How much each place has changed since two frames before, four times as bright."""
+        """Change of each pixel since two frames earlier, four times as bright."""
         frames = self.pixels.astype("int16")
         changed = np.abs(frames[:, _GAP:] - frames[:, :-_GAP])
         return np.minimum(_GAIN * changed, 255).astype("uint8")

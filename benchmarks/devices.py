@@ -53,7 +53,7 @@ def main(arguments=None):
 
 
 def of_a_device(model, parts, devices):
-    """Return a row: memory and work of each of `devices`, if `parts` of them share a replica."""
+    """Return a row: memory and work per device, for replicas that `parts` devices share."""
     mesh = keras.distribution.DeviceMesh((1, 1), ["batch", "model"], ["cpu:0"])
     layout = transformer_layout(mesh)
     weights = {weight.path: math.prod(weight.shape) for weight in model.trainable_variables}

@@ -32,7 +32,7 @@ COLUMNS = ("backend", "axis", "size", "tokens", "model", "ms", "spread", "step_m
 
 
 def measure(axis, size, model, repeats):
-    """Return time and memory of one model on the backend of this process; no time of 0 repeats."""
+    """Return time and memory of one model on this backend; 0 repeats measure no time."""
     import keras
 
     from benchmarks.steps import step_of

@@ -53,7 +53,7 @@ def measure(pair, step, policy, batch_size, most):
 
 
 def grouped(events):
-    """Return calls and milliseconds a step of each kernel, without the numbers of its name.
+    """Return calls and milliseconds per step of each kernel, by names without numbers.
 
     Args:
         events: Pairs of a name and milliseconds, of `_STEPS` steps.
@@ -67,7 +67,7 @@ def grouped(events):
 
 
 def of_torch(call):
-    """Return name and milliseconds of each kernel of some steps, on a CPU of each operation."""
+    """Return name and milliseconds of each kernel of some steps; on a CPU, of each operation."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 

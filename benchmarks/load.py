@@ -92,7 +92,7 @@ def _load(server, questions, clients, seconds):
 
 
 def _ask(server, questions, end):
-    """Ask one question after the other until the end; return seconds each, and wrong answers."""
+    """Send requests in turn until the end; return the seconds of each, and wrong answers."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     path, headers = f"/v1/models/{server.name}:predict", {"Content-Type": "application/json"}
     times, wrong = [], 0

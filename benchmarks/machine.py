@@ -1,4 +1,4 @@
-"""Where a measurement was made."""
+"""The command and the machine of a measurement."""
 
 import importlib.metadata
 import os

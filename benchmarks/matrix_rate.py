@@ -1,4 +1,4 @@
-"""The most multiply-adds a second that a backend reaches in one product of two matrices."""
+"""The most multiply-adds per second that a backend reaches in one product of two matrices."""
 
 import keras
 
@@ -9,7 +9,7 @@ _LEAST_SECONDS = 3e-3
 
 
 def matrix_rate(dtype="float32", size=3072, repeats=9):
-    """Return multiply-adds a second of large square matrices on the backend of this process.
+    """Return multiply-adds per second of large square matrices on the backend of this process.
 
     Args:
         dtype: Name of the dtype of the matrices.

@@ -4,7 +4,7 @@
 
 The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0) at 112 pixels. The command fits a
 linear head to its class token. `--tuned-from` trains its blocks from that one on too, on the labels
-and for as many epochs as the students.
+and for the epochs of the students.
 
 Each place and number of tokens makes one student by `retrofit`. `distill` trains it on the same
 images. `--reducers` adds other reducers than the TokenLearner. `token_merging` among them is not

@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 def main():
-    """Write a row for each model of each place."""
+    """Write a row for each model and each place of its reducer."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     results = Path("benchmarks/results")
     parser.add_argument("--rows", type=Path, default=results / "retrofit.csv")

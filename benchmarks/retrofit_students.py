@@ -27,8 +27,8 @@ class Cell:
     Attributes:
         part: `"main"` or the name of an ablation.
         reducer: `"token_learner"`, `"spatial_pooling"` or `"token_merging"`.
-        at: Blocks before the tokens are reduced. Token merging costs as much as the TokenLearner's
-            student of this place.
+        at: Blocks before the tokens are reduced. Token merging has the cost of the
+            TokenLearner's student of this place.
         num_tokens: Tokens after the reducer; 0 for 2 x 2 pooling, whose grid decides it.
         start: `"grid"` or `"random"`, the start of the TokenLearner's maps.
         proportional: Whether attention weighs a token by its number of patches.

@@ -1,4 +1,4 @@
-"""Everything that the speed of the package is judged by, from one command.
+"""All benchmarks of the speed of the package, from one command.
 
 Run on an idle machine; about 40 minutes on two cores, 5 with `--quick`:
 

@@ -1,4 +1,4 @@
-"""One step of a model, as Keras compiles it: `predict` or `fit` on a batch that is there."""
+"""One step of a model, as Keras compiles it: `predict` or `fit` on one batch in memory."""
 
 import numpy as np
 

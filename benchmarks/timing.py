@@ -31,7 +31,7 @@ class Times:
 
     @property
     def spread(self):
-        """From the fastest to the slowest warm call, in parts of the median."""
+        """Difference of the slowest and the fastest warm call, as a share of the median."""
         return (max(self.warm) - min(self.warm)) / self.median
 
 

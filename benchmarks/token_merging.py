@@ -97,7 +97,7 @@ class MergingBlock(keras.layers.Layer):
 
 
 def merge(x, sizes, keys, merged):
-    """Merge the tokens of even place that are most alike one of odd place into that one.
+    """Merge the tokens at even places that are most similar to a token at an odd place.
 
     Args:
         x: Tensor of shape (B, N, C).

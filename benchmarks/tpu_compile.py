@@ -150,7 +150,7 @@ def _laid_out(shape, dtype, axes, mesh):
 
 
 def collectives(program):
-    """Return of a program's text how many collectives of each kind it has, and their bytes."""
+    """Return the number and the bytes of each kind of collective in a program's text."""
     found = {}
     for shapes, kind in re.findall(rf"= (.*?) ({_KINDS})(?:-start)?\(", program):
         count, size = found.get(kind, (0, 0))

@@ -82,7 +82,7 @@ def _layer(form, channels):
             return ops.sum(ops.softmax(logits, axis=2) * ops.expand_dims(v, 1), axis=2)
 
     class MultiHead(layers.Layer):
-        """Keras's layer, with itself as query and value."""
+        """Keras's multi-head attention of the inputs to themselves."""
 
         def build(self, shape):
             self.attention = layers.MultiHeadAttention(channels, key_dim=1)

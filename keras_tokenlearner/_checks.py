@@ -248,7 +248,7 @@ def _kind(value: Value) -> str | None:
 
 
 def _number(value: float) -> float | None:
-    """Return a scalar as a `float`, or `None` if it is no number or too large."""
+    """Return a scalar as a `float`, or `None` if it is not a number or is too large."""
     if _kind(value) not in ("int", "float"):
         return None
     try:
@@ -259,5 +259,5 @@ def _number(value: float) -> float | None:
 
 
 def _equal(value: Choice, choice: Choice) -> bool:
-    """Return whether two values are equal, which arrays do not say of themselves."""
+    """Return whether two values are equal, as one boolean for arrays too."""
     return isinstance(value, (type(choice), numbers.Number)) and value == choice

@@ -1,6 +1,6 @@
 """Check the prose of the repository: `python -m tests.prose`, a part of `make lint`.
 
-Read are docstrings, comments, error messages and help texts of Python files, and Markdown files.
+It reads docstrings, comments, errors and help texts of Python files, and Markdown files.
 `WORDS` has a row for each phrase that makes readers look twice. `--long` also lists sentences of
 more than 20 words in Python files; in Markdown files they are errors.
 """

@@ -55,12 +55,12 @@ def test_check_bool_of_another_type_is_refused(value):
     "value",
     [0, -1, "8", True, np.True_, 2.5, 3.0, None, (8,), float("nan"), np.array([3]), np.array("3")],
 )
-def test_check_int_of_no_positive_integer_is_refused(value):
+def test_check_int_of_another_value_is_refused(value):
     refused(lambda: checks.check_int("Owner", "size", value), f"Received: size={value!r}", "Owner")
 
 
 @pytest.mark.parametrize("value", [2**31, 10**18, np.int64(2**40), 10**400])
-def test_check_int_above_what_an_axis_can_have_is_refused(value):
+def test_check_int_above_the_limit_of_an_axis_is_refused(value):
     refused(lambda: checks.check_int("Owner", "size", value), "2147483647", f"={value!r}")
     assert checks.check_int("Owner", "size", 2**31 - 1) == 2**31 - 1
     refused(lambda: checks.check_int("Owner", "size", 5, maximum=4), "4", "size=5")
@@ -91,7 +91,7 @@ def test_check_fraction_outside_its_interval_is_refused(value):
 
 
 @pytest.mark.parametrize("value", [0, -1, 1e-46, 1e39, *_NO_NUMBERS])
-def test_check_positive_of_what_float32_cannot_hold_is_refused(value):
+def test_check_positive_outside_float32_is_refused(value):
     refused(lambda: checks.check_positive("Owner", "scale", value), f"Received: scale={value!r}")
 
 

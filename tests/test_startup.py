@@ -25,7 +25,7 @@ def test_old_keras_raises_the_needed_version(monkeypatch):
 
 
 @pytest.mark.parametrize("installed", [(), ("jax", "torch")])
-def test_missing_backend_raises_what_to_set_or_install(monkeypatch, installed):
+def test_missing_backend_raises_the_fix(monkeypatch, installed):
     monkeypatch.setitem(sys.modules, "keras", None)
     monkeypatch.setattr(_startup.util, "find_spec", lambda name: name in installed or None)
     fix = "KERAS_BACKEND=jax or torch" if installed else "pip install jax .* KERAS_BACKEND="

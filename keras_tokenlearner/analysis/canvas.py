@@ -28,7 +28,7 @@ def new_figure(width: float, height: float) -> "Figure":
 def new_panels(
     rows: int, columns: int, size: Sequence[int], lines: int = 1
 ) -> "tuple[Figure, np.ndarray]":
-    """Return a figure for panels in rows, with lines of titles above them, and its bare axes.
+    """Return a figure of panels in rows, with lines for titles, and its axes without frames.
 
     Args:
         rows: Integer.

@@ -149,7 +149,7 @@ _WRITERS = {".gif": ("PIL.Image", "image", _write_gif), ".mp4": ("av", "video", 
 def _panels(
     owner: str, clip: np.ndarray, maps: np.ndarray
 ) -> tuple[np.ndarray, list[str], list[str | np.ndarray]]:
-    """Return the pictures of each moment, (T, panels, height, width, 3), their names and inks."""
+    """Return the panels of each moment, (T, panels, height, width, 3), their titles and colours."""
     clip, maps = as_arrays(owner, "clip", clip, maps)
     if clip.ndim != 4 or maps.ndim != 4 or not 0 < len(maps) <= len(clip):
         raise ValueError(

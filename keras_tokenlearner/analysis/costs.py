@@ -41,14 +41,14 @@ class Cost:
 
     @property
     def paper_flops(self) -> float:
-        """Multiply-adds and half of the cheap ones, the count of Tables 1, 2, 4, 6, 7 and 8."""
+        """Multiply-adds plus half of `elementwise`: the count of Tables 1, 2, 4, 6, 7 and 8."""
         return self.macs + self.elementwise / 2
 
     @property
     def bottleneck_flops(self) -> int:
-        """Two operations a multiply-add, outer taps and all, the count of Tables 10, 11 and 12.
+        """Two operations per multiply-add, with padding: the count of Tables 10, 11 and 12.
 
-        Of the cheap operations, a softmax counts 5 an element, the others as in `elementwise`.
+        A softmax counts 5 operations per element. Other operations count as in `elementwise`.
         """
         return 2 * (self.macs + self.padding_macs) + self.elementwise + self.softmax
 

@@ -51,7 +51,7 @@ def token_panels(pixels: np.ndarray, maps: np.ndarray, tokens: Collection[int]) 
 def token_heads(
     first: str, count: int, tokens: Collection[int]
 ) -> tuple[list[str], list[str | np.ndarray]]:
-    """Return the names of `token_panels`, and their inks."""
+    """Return the titles of `token_panels`, and their colours."""
     heads = [first, *(f"token {token + 1}" for token in tokens), "strongest"]
     return heads, [INK, *_colours(count)[list(tokens)], INK]
 

@@ -129,7 +129,7 @@ def _grid(
     inks: Sequence[str | np.ndarray],
     titles: Sequence[str] | None,
 ) -> "Figure":
-    """Return a figure of panels in rows, a head in its own ink over each column."""
+    """Return a figure of panels in rows, with a coloured title over each column."""
     lines = max(head.count("\n") + 1 for head in heads)
     figure, axes = new_panels(len(rows), len(heads), rows[0][0].shape, lines)
     for place, panels in enumerate(rows):

@@ -126,7 +126,7 @@ def _points(rows: Rows | str | Path, cost: str, score: str, label: str) -> list[
 
 
 def _beats(one: Point, other: Point) -> bool:
-    """Whether one model costs no more than another, is as good, and is not the same on both."""
+    """Return whether one model beats another: not worse on either axis, better on one."""
     return one[0] <= other[0] and one[1] >= other[1] and one[:2] != other[:2]
 
 

@@ -49,7 +49,7 @@ class ConfigChanges(VisionTransformerFields, X2Plus1DFields, total=False):
 
 
 class BodyArguments(ConfigChanges, total=False):
-    """The arguments of `create_model` for a model without top, of types that JSON knows."""
+    """The arguments of `create_model` for a model without top, as JSON types."""
 
     include_preprocessing: bool
     weights: str | None
@@ -67,4 +67,4 @@ class BackboneArguments(BodyArguments, total=False):
 
 
 class LoadArguments(GraphArguments, ConfigChanges, total=False):
-    """The arguments of `create_model` for a model whose weights are passed apart."""
+    """The arguments of `create_model` for a model whose weights are passed separately."""

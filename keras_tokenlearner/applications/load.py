@@ -91,9 +91,9 @@ def resolve_weights(
     found = next(iter(store.names(name)), None) if weights is None else weights
     if found is None:
         raise ValueError(
-            f"{owner}: no trained weights ship for {name!r}. Pass the path of a `.keras` file in "
-            "its place, `weights` (`--weights`) with a checkpoint, such as FILE.weights.h5 or "
-            f"'timm:FILE', or weights={RANDOM!r} for a dry run. Received: weights=None"
+            f"{owner}: {name!r} has no included weights. Pass a `.keras` file instead, or "
+            "`weights` (`--weights`): a checkpoint such as FILE.weights.h5 or 'timm:FILE', or "
+            f"{RANDOM!r} for a dry run. Received: weights=None"
         )
     return found
 
@@ -168,6 +168,6 @@ def _from_file(
         return keras.saving.load_model(source, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001, damaged files raise anything
         raise ValueError(
-            f"{owner}: {str(source)!r} is no `.keras` file that can be read: "
+            f"{owner}: {str(source)!r} is not a readable `.keras` file: "
             f"{type(error).__name__}: {error}"
         ) from error

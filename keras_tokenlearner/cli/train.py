@@ -53,7 +53,7 @@ def train(
 
 
 def find_recipe(recipe: str) -> type:
-    """Return the class that a name means, or `MODULE:CLASS` in the folder that this is run in."""
+    """Return the class of a recipe's name, or of `MODULE:CLASS` in the current folder."""
     from keras_tokenlearner._checks import check_choice
     from keras_tokenlearner.training import RECIPES
 

@@ -81,7 +81,7 @@ class Batches(keras.utils.PyDataset):
         return len(self)
 
     def place(self, index: int) -> int:
-        """Return which batch of the epoch to give for an index, as `__getitem__` gets it.
+        """Return the batch of the epoch for an index that `__getitem__` received.
 
         `fit` shuffles indices by default, with a generator that knows neither seed nor epoch. The
         first index that it asks for gets the first batch, and so on.
@@ -204,7 +204,7 @@ class ReadBatches(Batches):
         return [self._pool.submit(self._read, int(row), self.epoch) for row in rows]
 
     def _read(self, row: int, epoch: int) -> np.ndarray | tuple[np.ndarray, int]:
-        """Return the example of a row, or of another of its class in its place."""
+        """Return the example of a row, or of another row of its class if it cannot be read."""
         try:
             return self.read(row, epoch)
         except ValueError as error:

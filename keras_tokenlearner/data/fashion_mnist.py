@@ -70,7 +70,7 @@ def _read(folder: Path, name: str, rank: int) -> np.ndarray:
     if not path.is_file():
         raise ValueError(
             "load_fashion_mnist: `source` must be 'sample', 'download' or a folder with the four "
-            f"files of Fashion-MNIST, {name} among them. Received: source={str(folder)!r}"
+            f"files of Fashion-MNIST; {name} is missing. Received: source={str(folder)!r}"
         )
     try:
         content = gzip.decompress(path.read_bytes())

@@ -48,8 +48,8 @@ def class_files(
     empty = [folder.name for folder, found in zip(folders, files, strict=True) if not found]
     if empty:
         raise ValueError(
-            f"from_folder: every folder must hold {what} of its class, which end in "
-            f"{', '.join(suffixes)}; take others away. Received: path={str(path)!r}, with none in "
+            f"from_folder: every folder must hold {what} of its class, with names in "
+            f"{', '.join(suffixes)}; remove others. Received: path={str(path)!r}, with none in "
             f"{', '.join(map(repr, empty[:5]))}{f' and {len(empty) - 5} more' * (len(empty) > 5)}"
         )
     labels = [label for label, found in enumerate(files) for _ in found]

@@ -58,8 +58,7 @@ class Images:
         return tuple(str(place) for place in range(len(self)))
 
     def called(self, place: int) -> str:
-        """Return the name of the image at a place for messages: the path of its file, if it has
-        one."""
+        """Return the name of an image for messages: the path of its file, if it has one."""
         return f"image {place}"
 
     def take(self, places: Sequence[int]) -> "SomeImages":

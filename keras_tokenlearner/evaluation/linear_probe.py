@@ -36,7 +36,7 @@ def linear_probe(
         A `keras.Model` of the same input, with the layers `head` and `predictions`, a softmax.
 
     Raises:
-        ValueError: If the outputs are no features of shape (B, C), or labels and images disagree.
+        ValueError: If the outputs are not features of shape (B, C), or labels and images disagree.
 
     Example:
 

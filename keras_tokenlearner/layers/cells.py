@@ -133,7 +133,7 @@ def _is_prime(number: int) -> bool:
 
 
 def _split(box: Box, shares: tuple[int, ...]) -> _Node | None:
-    """Split a box along its longest divisible axis, into parts with the given cells each."""
+    """Split a box along its longest divisible axis, into parts of the given numbers of cells."""
     order = sorted(range(len(box)), key=lambda axis: (box[axis][0] - box[axis][1], -axis))
     for axis in order:
         start, stop = box[axis]

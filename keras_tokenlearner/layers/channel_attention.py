@@ -83,7 +83,7 @@ def _by_rows(
     function: Callable[[tuple[keras.KerasTensor, ...]], keras.KerasTensor],
     tensors: Sequence[keras.KerasTensor],
 ) -> list[keras.KerasTensor]:
-    """Map over a few rows of the last axis at once: (B, C, N) each, to (B, C, N) for each sum."""
+    """Apply a function to a few rows at a time: tensors (B, C, N) to its sums, each (B, C, N)."""
     batch, channels, length = ops.shape(tensors[0])
 
     def split(x: keras.KerasTensor) -> keras.KerasTensor:

@@ -71,7 +71,7 @@ def set_trainable_flags(layer: keras.Layer, flags: dict[str, bool]) -> None:
             layer around them.
 
     Raises:
-        ValueError: If a path is no part of the layer. Then the layer is unchanged.
+        ValueError: If a path is not a part of the layer. Then the layer is unchanged.
 
     Example:
 

@@ -54,7 +54,7 @@ def resolve_grid(owner: str, shape: Shape, grid: tuple[int, ...] | None) -> tupl
     if grid is None:
         raise ValueError(
             f"{owner}: inputs of shape (B, N, C) need `grid=(H, W)` (or `(T, H, W)`), since a "
-            f"sequence does not say how it was laid out. Received: shape={tuple(shape)}, grid=None"
+            f"sequence does not state its layout. Received: shape={tuple(shape)}, grid=None"
         )
     length, per_grid = shape[1], math.prod(grid)
     if length is not None and (length % per_grid or (len(grid) == 3 and length != per_grid)):

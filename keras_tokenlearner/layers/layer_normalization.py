@@ -11,7 +11,7 @@ class LayerNormalization(layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis, faster in half precision.
 
     PyTorch's kernel computes in float32 for any input type. Keras also converts inputs and outputs,
-    which reads and writes twice the memory once more and slows a GPU. CPUs use Keras's layer,
+    which moves more memory and slows a GPU. CPUs use Keras's layer,
     because PyTorch sums the gradients of the weights in bfloat16 there, wrong by 9%.
     """
 

@@ -17,7 +17,7 @@ class MixerBlock(CompositeLayer):
     the same for every token.
 
     The paper names MLP-Mixer without sizes. Its printed costs fit one block over one token per
-    frame, with as many hidden units as channels. They fit 32 or 64 hidden units of the MLP over
+    frame, with one hidden unit per channel. They fit 32 or 64 hidden units of the MLP over
     tokens; the default here is 64.
 
     Args:

@@ -96,7 +96,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         value_shape: tuple[int | None, ...],
         key_shape: tuple[int | None, ...],
     ) -> None:
-        """Make the projections of Keras's layer, under its names, with biases where they are."""
+        """Make the projections of Keras's layer under its names, with the biases of `qkv_bias`."""
         heads = self.num_heads
         some, all_of_them = self.qkv_bias != "none", self.qkv_bias == "all"
         self._query_dense = self._dense("query", query_shape, (heads, self.key_dim), some)
@@ -361,7 +361,7 @@ def _matrices(
 def _attend(
     matrices: Sequence[keras.KerasTensor], bias: keras.KerasTensor | None = None
 ) -> keras.KerasTensor:
-    """Return the values that queries find by their keys: matrices as `_matrices` has them."""
+    """Return the attention output for the matrices of `_matrices`."""
     query, key, value = matrices
     logits = ops.matmul(query * query.shape[-1] ** -0.5, key)
     weights = ops.softmax(logits if bias is None else logits + bias, axis=-1)

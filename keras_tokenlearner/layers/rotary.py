@@ -43,7 +43,7 @@ class RotaryPositions(CompositeLayer):
         theta: Float, base of the frequencies, or of the initial values of learned ones.
         layout: Pairs of channels. `"interleaved"` pairs neighbours. `"half"` pairs a channel of the
             first half with one of the second half. `"tiled"` pairs neighbours, with angles in the
-            order of `"half"`. This is no rotation, but V-JEPA 2 was trained with it.
+            order of `"half"`. This is not a rotation, but V-JEPA 2 was trained with it.
         order: `"height_first"` or `"width_first"`, the axis of the first channels.
         offset: Float, added to each index.
         reference_grid: `(H, W)` or `(T, H, W)`. Indices are scaled to the range of this grid, so
@@ -190,7 +190,7 @@ class RotaryPositions(CompositeLayer):
         return ops.broadcast_to(table, (batch, *ops.shape(table)[1:]))
 
     def _frequencies_of_channels(self) -> keras.KerasTensor:
-        """Return (axes, 1 or heads, D)."""
+        """Return the frequency of each channel, (axes, 1 or heads, D)."""
         if self.frequencies == "fixed":
             return ops.cast(self._frequencies, "float32")
         pairs = ops.convert_to_tensor(self.learned)
@@ -300,13 +300,13 @@ def _fixed_frequencies(channels: int, axes: int, theta: float, layout: str) -> n
 
 
 def _signs(channels: int, layout: str) -> np.ndarray:
-    """Return the signs of the sines: a rotation takes the first of a pair less the second."""
+    """Return the sign of each channel's sine: -1 for the first of a pair, 1 for the second."""
     signs = np.ones((channels // 2, 2)) * [-1.0, 1.0]
     return (signs.T if layout == "half" else signs).reshape(-1)
 
 
 def _centres_of_mass(maps: keras.KerasTensor, places: keras.KerasTensor) -> keras.KerasTensor:
-    """Return the positions of the tokens of maps, (B, S, axes)."""
+    """Return the centre of mass of each map, (B, S, axes)."""
     weights = ops.relu(ops.cast(maps, "float32"))  # a mass is none below zero
     weights = ops.reshape(weights, (-1, places.shape[0], maps.shape[-1]))
     mass = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1e-6)

@@ -32,7 +32,7 @@ class SelfAttention(CompositeLayer):
         Tensor of shape (B, N, value_dim).
 
     Raises:
-        ValueError: If an argument is no positive integer, or the heads do not divide the channels.
+        ValueError: If an argument is not a positive integer, or heads do not divide channels.
 
     Example:
 

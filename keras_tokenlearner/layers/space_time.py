@@ -34,7 +34,7 @@ class SpaceTimeAttention(CompositeLayer):
         Tensor of the shape of the inputs.
 
     Raises:
-        ValueError: If an argument is out of range, or the inputs are no video.
+        ValueError: If an argument is out of range, or the inputs are not a video.
 
     Example:
 

@@ -50,7 +50,7 @@ def bottleneck_module(
     Choices where the paper is not specific:
 
     * The `tokenlearner` part follows the text. `alpha` is one 3x3 convolution without LayerNorm.
-      Queries, keys and values have as many channels as the input and no bias. M mixes the tokens of
+      Queries, keys and values have the channels of the input and no bias. M mixes the tokens of
       all frames, without norms. Here M has a bias (512 weights) and starts at zero, so the part
       starts as the identity. It has 0.857M weights. The tables print 0.81M, which the text does not
       explain.
@@ -71,7 +71,7 @@ def bottleneck_module(
         part in a network.
 
     Raises:
-        ValueError: If the input is no video of known size, or the heads do not divide its channels.
+        ValueError: If the input is not a video of known size, or heads do not divide channels.
 
     Example:
 

@@ -17,7 +17,7 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     Args:
         model: A model whose TokenLearners start from the grid, for example from
             `retrofit(..., start="grid")`.
-        num_tokens: Integer, tokens of each image or frame, at most as many as `model` learns.
+        num_tokens: Integer, tokens of each image or frame, at most the `num_tokens` of `model`.
         name: Name of the new model. Defaults to the name of `model` and, for example, `_8tokens`.
 
     Returns:
@@ -70,7 +70,7 @@ def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
 
 
 def _first(layer: keras.Layer, num_tokens: int) -> list[np.ndarray]:
-    """Return the weights of a layer; of a TokenLearner, for its first tokens alone."""
+    """Return the weights of a layer, for a TokenLearner cut to its first tokens."""
     if not isinstance(layer, TokenLearner):
         return layer.get_weights()
     values = {weight.path: weight for weight in layer.weights}

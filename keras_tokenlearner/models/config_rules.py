@@ -1,6 +1,6 @@
 """The rules between the fields of a `VisionTransformerConfig`.
 
-`config.py` checks each field on its own before.
+`config.py` checks each field on its own first.
 """
 
 import math
@@ -86,7 +86,7 @@ def _check_rotary(owner: str, values: VisionTransformerFields) -> None:
     if head_dim % 2 or head_dim < 2 * axes:
         raise ValueError(
             f"{owner}: rotary positions need heads of {2 * axes} channels or more, an even "
-            f"number. Received: rotary={rotary!r} with {head_dim} channels a head"
+            f"number. Received: rotary={rotary!r} with {head_dim} channels per head"
         )
     if rotary == "learned" and (axes == 3 or layout == "tiled"):
         raise ValueError(
@@ -96,8 +96,8 @@ def _check_rotary(owner: str, values: VisionTransformerFields) -> None:
     frames = axes == 3 and over == "frame"
     if values["rotary_tokens"] == "centre_of_mass" and (frames or rotary == "learned"):
         raise ValueError(
-            f"{owner}: rotary_tokens='centre_of_mass' is for images, or over='space_time', "
-            "and fixed frequencies; leave it at 'none'. Received: "
+            f"{owner}: rotary_tokens='centre_of_mass' needs fixed frequencies, and images or "
+            "over='space_time'; leave it at 'none'. Received: "
             f"patch_size={patch_size}, over={over!r}, rotary={rotary!r}"
         )
 
@@ -113,7 +113,7 @@ def _check_place(owner: str, values: VisionTransformerFields) -> None:
         )
     if at > num_layers:
         raise ValueError(
-            f"{owner}: `at` must be a place in the depth, 0 to num_layers={num_layers}. "
+            f"{owner}: `at` must be a number of blocks, 0 to num_layers={num_layers}. "
             f"Received: at={at}"
         )
 

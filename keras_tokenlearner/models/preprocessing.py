@@ -67,7 +67,7 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(map(float, values)))
         if len({len(self.mean), len(self.std)} - {1}) > 1 or min(self.std) <= 0:
             raise ValueError(
-                f"{owner}: `std` must be positive, with as many channels as `mean`. "
+                f"{owner}: `std` must be positive and have the channels of `mean`. "
                 f"Received: mean={self.mean}, std={self.std}"
             )
         if self.size is not None:

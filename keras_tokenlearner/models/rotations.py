@@ -40,7 +40,7 @@ def call_block(
 
 
 def rotary_positions(config: VisionTransformerConfig, name: str) -> RotaryPositions:
-    """Return the layer of the tables that a config asks for."""
+    """Return the layer that computes the tables of a config."""
     learned = config.rotary == "learned"
     return RotaryPositions(
         config.num_heads,

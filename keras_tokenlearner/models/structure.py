@@ -164,7 +164,7 @@ class Structure:
         }
 
     def numbered(self, kind: str) -> list[str]:
-        """Return the names of the added layers of a kind, in the order of the depth."""
+        """Return the names of the added layers of a kind, from first to last."""
         added = [layer.name for layer in self.added if layer.name.startswith(kind)]
         return names.in_order(kind, added)
 

@@ -86,7 +86,7 @@ class VisionModel(keras.Model):
 
     @property
     def token_learners(self) -> list[TokenLearner]:
-        """The TokenLearners, in the order of the depth."""
+        """The TokenLearners, from first to last."""
         return [layer for layer in self.layers if isinstance(layer, TokenLearner)]
 
     @property

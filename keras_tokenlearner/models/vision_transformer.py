@@ -146,7 +146,7 @@ class VisionTransformer(VisionModel):
 
     @property
     def blocks(self) -> list[TransformerBlock]:
-        """The transformer blocks, in the order of the depth."""
+        """The transformer blocks, from first to last."""
         return [self.get_layer(names.block_name(i)) for i in range(self.config.num_layers)]
 
     @property
@@ -167,7 +167,7 @@ def _check_patches(
 
 
 def _trunk(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.KerasTensor:
-    """Return the tokens behind the last norm of tokens, prefix tokens first."""
+    """Return the tokens after the last norm of tokens, prefix tokens first."""
     patches = _embed(config, x)
     grid, table = patches.shape[1:-1], None
     x = _with_prefix(config, patches)

@@ -1,4 +1,4 @@
-"""Config files next to weights on a hub: of timm, transformers and Keras, told apart.
+"""Config files next to weights on a hub: of timm, transformers or Keras.
 
 A config file overrides the usual settings of a source.
 """
@@ -39,6 +39,6 @@ def read_statement(owner: str, configs: Mapping[str, Path]) -> Statement:
         extra = configs.get("image_converter.json")
         return of_keras(owner, said, read_json(owner, extra) if extra else {})
     raise ValueError(
-        f"{owner}: config.json is of none of timm, transformers and Keras; it has "
-        f"{sorted(said)[:8]}. Pass the path of the weights alone, with their source before it"
+        f"{owner}: config.json is not from timm, transformers or Keras; it has "
+        f"{sorted(said)[:8]}. Pass the path of the weights with its source, such as 'timm:FILE'"
     )

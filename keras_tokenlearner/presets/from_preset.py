@@ -308,7 +308,7 @@ def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
     config = said.get("config")
     if registered not in kinds or not isinstance(config, dict):
         raise ValueError(
-            f"{owner}: config.json must be of one of {list(kinds)}. Received: "
+            f"{owner}: config.json must name one of {list(kinds)}. Received: "
             f"registered_name={registered!r}"
         )
     try:
@@ -333,6 +333,6 @@ def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tup
 
 
 def _name(preset: PresetName) -> str:
-    """Return the name of a preset as Keras accepts names of models."""
+    """Return a preset's name as a valid name of a Keras model."""
     name = Path(str(preset).rpartition("@")[0] or str(preset)).name
     return "".join(c if c.isalnum() else "_" for c in name).strip("_") or "model"

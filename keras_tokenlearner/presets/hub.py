@@ -159,7 +159,7 @@ def _get_parts(owner: str, index: Path, get: Callable[[str], Path | None]) -> No
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         plain = all(isinstance(name, str) and Path(name).name == name for name in names)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{owner}: {index.name} is damaged or no index of parts") from error
+        raise ValueError(f"{owner}: {index.name} is damaged or not an index of parts") from error
     if not plain:
         raise ValueError(f"{owner}: {index.name} is refused: it names files outside of its folder")
     for name in sorted(names):

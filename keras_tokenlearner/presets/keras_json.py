@@ -24,7 +24,7 @@ def of_keras(owner: str, said: Object, pixels: Object) -> Statement:
     source = _SOURCES.get(name.rpartition(">")[2])
     if source is None:
         raise ValueError(
-            f"{owner}: config.json is of Keras's {name!r}; supported are keras-hub's "
+            f"{owner}: config.json names Keras's {name!r}; supported are keras-hub's "
             f"{list(_SOURCES)}. Received: class_name={name!r}"
         )
     inner = _config(said)

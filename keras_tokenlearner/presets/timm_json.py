@@ -34,12 +34,12 @@ def of_timm(owner: str, said: Object) -> Statement:
     row = timm_architectures().get(name)
     if row is None:
         raise ValueError(
-            f"{owner}: config.json is of timm's {name!r}, which is no supported ViT. Received: "
+            f"{owner}: config.json names timm's {name!r}, which is not a supported ViT. Received: "
             f"architecture={name!r}"
         )
     if row["missing"]:
         raise ValueError(
-            f"{owner}: timm's {name!r} has {row['missing']}, which our models lack. Received: "
+            f"{owner}: timm's {name!r} has {row['missing']}, which is not supported. Received: "
             f"architecture={name!r}"
         )
     arguments = said.get("model_args")
@@ -48,7 +48,7 @@ def of_timm(owner: str, said: Object) -> Statement:
     unknown = sorted(set(arguments) - known - {"dynamic_img_pad", "drop_rate", "drop_path_rate"})
     if unknown:
         raise ValueError(
-            f"{owner}: config.json changes timm's {name!r} in ways that we do not know: "
+            f"{owner}: config.json changes unsupported arguments of timm's {name!r}: "
             f"{ {one: arguments[one] for one in unknown} }"
         )
     pretrained = said.get("pretrained_cfg")

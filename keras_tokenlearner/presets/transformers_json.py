@@ -51,7 +51,7 @@ def of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
     kind = str(said["model_type"])
     if kind not in _SOURCES:
         raise ValueError(
-            f"{owner}: config.json is of transformers' {kind!r}; supported are "
+            f"{owner}: config.json names transformers' {kind!r}; supported are "
             f"{list(_SOURCES)}. Received: model_type={kind!r}"
         )
     source = _SOURCES[kind]

@@ -88,7 +88,7 @@ class Batcher(Generic[Key, Row, Answer]):
         return True
 
     def _next(self) -> tuple[Key, list[Row], list[asyncio.Future[Answer]]] | None:
-        """Take the rows of a batch from those that wait, the first included; `None` of none.
+        """Take the rows of the next batch from `waiting`, or return `None` if none wait.
 
         Rows whose client has left are dropped.
         """

@@ -52,8 +52,8 @@ def classifier_activation_of(
     if own in ("softmax", "sigmoid"):
         if classifier_activation not in (None, own):
             raise ValueError(
-                f"{owner}: `classifier_activation` must be None or {own!r}, in which the model "
-                f"ends. Received: classifier_activation={classifier_activation!r}"
+                f"{owner}: `classifier_activation` must be None or {own!r}, the model's last "
+                f"activation. Received: classifier_activation={classifier_activation!r}"
             )
         return own, False
     if classifier_activation is None and is_dense:
@@ -153,7 +153,7 @@ def _last_operation(model: keras.Model) -> keras.Operation | None:
 
 
 def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation | None:
-    """Return the operation whose output another takes, if there is one alone."""
+    """Return the only operation whose output another takes, or `None`."""
     operations = getattr(model, "operations", None) or model.layers
     try:
         wanted = operation.input
@@ -163,7 +163,7 @@ def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation |
 
 
 def _name(activation: layers.Layer) -> str | None:
-    """Return the name of one of Keras's activations; `None` of another."""
+    """Return the name of an activation of Keras, or `None` for another function."""
     if isinstance(activation, layers.Layer):
         return type(activation).__name__.lower()
     for name in ("softmax", "sigmoid", "linear"):

@@ -85,7 +85,7 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
 
 
 def _number(data: "Tensor", place: "Tensor", size: int, big: "Tensor") -> "Tensor":
-    """Return an unsigned integer of some bytes at a place, negative where it has 32 bits."""
+    """Return the unsigned integer in `size` bytes at a place; 32 bits may wrap to a negative."""
     tf = require("tensorflow", "tensorflow")
     last = tf.size(data) - size
     place = tf.clip_by_value(place, 0, last)
@@ -95,7 +95,7 @@ def _number(data: "Tensor", place: "Tensor", size: int, big: "Tensor") -> "Tenso
 
 
 def _is(data: "Tensor", place: "Tensor", text: bytes) -> "Tensor":
-    """Return whether some bytes are at a place."""
+    """Return whether the data have given bytes at a place."""
     tf = require("tensorflow", "tensorflow")
     place = tf.clip_by_value(place, 0, tf.size(data) - len(text))
     return tf.reduce_all(data[place : place + len(text)] == tf.constant(list(text), tf.uint8))
@@ -213,7 +213,7 @@ def _in_grey(pixels: "Tensor") -> "Tensor":
 
 
 def _decode_gif(content: "Tensor", data: "Tensor") -> "Tensor":
-    """Decode the first frame of a GIF, white where it is transparent or leaves the canvas open.
+    """Decode the first frame of a GIF, white where it is transparent or does not cover the canvas.
 
     Its transparent colour is made white in its palette. The blocks between palette and frame, which
     mark it as transparent, are removed. Later frames are cut off.
@@ -225,7 +225,7 @@ def _decode_gif(content: "Tensor", data: "Tensor") -> "Tensor":
         return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, flags % 8), 0)
 
     def pass_blocks(place: "Tensor") -> "Tensor":
-        """Return the place after blocks of data, which an empty one ends."""
+        """Return the place after a sequence of data blocks, which ends with an empty block."""
         last = tf.size(data) - 1
         (place,) = tf.while_loop(
             lambda place: data[place] > 0,
@@ -256,7 +256,7 @@ def _decode_gif(content: "Tensor", data: "Tensor") -> "Tensor":
         return tf.strings.substr(content, start, tf.maximum(stop - start, 0))
 
     def with_white(start: "Tensor", stop: "Tensor") -> "Tensor":
-        """Return a part, in which the transparent colour is white if its palette is there."""
+        """Return a part of the file; if it has the palette, the transparent colour is white."""
         white = table + 3 * clear
         here = (clear >= 0) & (3 * clear < size) & (start <= table) & (table < stop)
         changed = tf.strings.join([part(start, white), b"\xff\xff\xff", part(white + 3, stop)])

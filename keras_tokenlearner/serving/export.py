@@ -72,8 +72,8 @@ def export(
 
     Signatures for videos:
 
-    * `serving_default` and `encoded`: bytes of the frames as image files, (B, frames). As many
-      frames as the model takes are chosen evenly.
+    * `serving_default` and `encoded`: bytes of the frames as image files, (B, frames). The
+      number of frames that the model takes is chosen evenly.
     * `clips`: uint8 pixels of any size, (B, frames, height, width, channels). Frames are chosen
       evenly too.
     * `clips_at_rate`, with a `frame_step`: the inputs of `clips` and a `frame_rate`, (B,). Frames
@@ -164,7 +164,7 @@ def newest_version(path: Path) -> Path | None:
 
 
 def _next_version(written: Path, path: Path) -> Path:
-    """Move a folder that was written to the next version, which another export may take first."""
+    """Move a written folder to the next free version, since another export may take one first."""
     while True:
         versions = [int(found.name) for found in path.iterdir() if is_version(found.name)]
         version = path / str(max(versions, default=0) + 1)
@@ -184,7 +184,7 @@ def _checked(
     provenance: Mapping[str, JSON] | None,
     classifier_activation: str | None,
 ) -> _Options:
-    """Return the options of `_write`, which JSON can hold."""
+    """Return the options of `_write` as JSON values."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"export: `model` must be a keras.Model. Received: model={model!r}")
     shape = getattr(model, "input_shape", None)
@@ -232,7 +232,7 @@ def _checked(
 
 
 def _activation(model: keras.Model, classifier_activation: str | None) -> tuple[str, bool]:
-    """Return the activation of the answers, and whether the model leaves it to the export."""
+    """Return the activation of the answers, and whether the export must apply it."""
     if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
         if classifier_activation not in (None, "linear"):
             raise ValueError(
@@ -321,7 +321,7 @@ def _write(
 
 
 def preprocessing_of_export(metadata: dict) -> Preprocessing | None:
-    """Return how the images of an exported model are resized; `None` for as in training."""
+    """Return how the images of an exported model are resized; `None` means as in training."""
     fields = metadata.get("resize")
     try:
         return None if fields is None else Preprocessing(**fields)
@@ -356,7 +356,7 @@ def _write_in_another_process(model: keras.Model, folder: Path, options: _Option
     saved = folder.with_name("model.keras")
     model.save(saved)
     done = subprocess.run(
-        # -P: no code of the folder that this is run in takes the place of a library's.
+        # -P: no code in the current folder replaces a library.
         [sys.executable, "-P", "-m", __spec__.name, str(saved), str(folder), json.dumps(options)],
         env={**os.environ, "KERAS_BACKEND": "tensorflow"},
         capture_output=True,

@@ -54,7 +54,7 @@ def check_json(body: bytes) -> None:
     steps = opens[opens | closes].astype("int32") * 2 - 1
     depth = int(np.cumsum(steps).max(initial=0))
     if depth > MAX_DEPTH:
-        raise ValueError(f"JSON must be at most {MAX_DEPTH} deep. Received: {depth}")
+        raise ValueError(f"JSON must be nested at most {MAX_DEPTH} deep. Received: {depth}")
 
 
 class Guard:
@@ -109,7 +109,7 @@ class Guard:
             self.running -= 1
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """Return a body, cut off behind the limit; `None` if the client has left."""
+        """Return a body, cut off at the limit; `None` if the client has left."""
         parts: list[bytes] = []
         size, more = 0, True
         while more:  # to the end, so that the client is there to read the answer

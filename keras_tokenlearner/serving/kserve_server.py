@@ -134,7 +134,7 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     class Timed(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        """Closes connections of slow clients, and of headers without end; uvicorn does not."""
+        """Closes connections of slow clients and of endless headers; uvicorn keeps them open."""
 
         waits: asyncio.TimerHandle | None = None
         unread: asyncio.TimerHandle | None = None

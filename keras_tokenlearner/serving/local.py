@@ -76,7 +76,7 @@ def local_server(path: str | os.PathLike[str], *options: str) -> Iterator[LocalS
     require("kserve", "serve")
     name = urllib.parse.quote(default_name(newest_version(Path(path)) or path), safe="")
     port, grpc_port = _free_ports(2)
-    # -P: no code of the folder that this is run in takes the place of a library's.
+    # -P: no code in the current folder replaces a library.
     command = [sys.executable, "-P", "-m", "keras_tokenlearner.cli", "serve", str(path), *options]
     command += ["--port", str(port), "--grpc-port", str(grpc_port)]
     with tempfile.TemporaryFile("w+") as log:

@@ -141,7 +141,7 @@ def v2_tensors(
 
 
 def _instances(found: dict[str, Any], inputs: dict[str, Any], model: ServedModel) -> list[Row]:
-    """Return the rows of a request by rows."""
+    """Return the rows of a request that lists instances."""
     if not isinstance(found["instances"], list):
         raise ValueError('the request must be {"instances": [...]}')
     model.check_count(len(found["instances"]))

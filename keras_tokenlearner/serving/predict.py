@@ -73,9 +73,9 @@ def predict(
         classes, each with `class`, `probability` and, if known, `class_name`.
 
     Raises:
-        ValueError: If the model does not exist, is no classifier of images, or ends in logits
-            without an activation. If a file is missing or no image. If maps are requested from a
-            model without them.
+        ValueError: If the model does not exist, is not a classifier of images, or ends in logits
+            without an activation. If a file is missing or is not an image. If maps are
+            requested from a model without them.
         ImportError: If a library is missing. The message names the extra.
     """
     check_path("predict", "source", source)
@@ -200,14 +200,12 @@ def _ask_exported(folder: Path, files: Files) -> Answer:
     try:
         answer = served.encoded(tf.constant([Path(file).read_bytes() for file in files]))
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(
-            f"predict: a file is no image that can be read: {error.message}"
-        ) from error
+        raise ValueError(f"predict: a file is not a readable image: {error.message}") from error
     return {name: value.numpy() for name, value in answer.items()}
 
 
 def _ask_server(folder: Path, files: Files) -> Answer:
-    """Return the answer of an exported model behind a server, a dictionary of arrays."""
+    """Return the answer of an exported model from a server, a dictionary of arrays."""
     data = [base64.b64encode(Path(file).read_bytes()).decode() for file in files]
     shape = [len(data)]
     field: JSON = {"name": "encoded", "datatype": "BYTES", "shape": shape, "data": data}

@@ -31,7 +31,9 @@ def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferR
 
     length = headers.get("inference-header-content-length")
     if length is None and headers.get("content-type", "").startswith("application/octet-stream"):
-        raise ValueError("the request cannot be read: no header Inference-Header-Content-Length")
+        raise ValueError(
+            "a request with binary tensors must have the header Inference-Header-Content-Length"
+        )
     start = len(body) if length is None else _length(length, len(body))
     fields = _typed("the request", _parsed(body[:start]), dict)
     inputs, contents = [], []
@@ -42,7 +44,9 @@ def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferR
             contents.append(body[start : start + size])
             start += size
     if start != len(body):
-        raise ValueError(f"binary_data_size leaves {len(body) - start} bytes after the tensors")
+        raise ValueError(
+            f"the body has {len(body) - start} bytes after the tensors; fix each binary_data_size"
+        )
     if contents and len(contents) != len(inputs):
         raise ValueError("either all inputs or none must have a binary_data_size")
     outputs = [
@@ -76,7 +80,7 @@ def check_shape(name: str, shape: list[int]) -> None:
 
 
 def _input(field: dict[str, Any], left: int) -> tuple["InferInput", int | None]:
-    """Return an input without its binary content, and the size of that."""
+    """Return an input without its binary content, and the size of that content."""
     from kserve import InferInput
 
     name = _typed("an input's name", field.get("name"), str)
@@ -129,7 +133,7 @@ def _parameters(field: dict[str, Any]) -> dict[str, str | int | float | bool] | 
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
-    """Return a value that is of a type, or raise `ValueError`."""
+    """Return a value if it has a type, or raise `ValueError`."""
     wanted = {"dict": "a JSON object", "list": "a list", "str": "text"}[kind.__name__]
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be {wanted}; got {type(value).__name__}")

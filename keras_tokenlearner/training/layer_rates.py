@@ -136,7 +136,7 @@ def depths_of(paths: Sequence[str]) -> list[int]:
     if not blocks:
         raise ValueError(
             "layer_decay: the model must have blocks, `block_0` and so on, as a ViT has; pass "
-            f"layer_decay=1 for others. Received: variables {paths[:3]}, of {len(paths)}"
+            f"layer_decay=1 for others. Received: {len(paths)} variables, first {paths[:3]}"
         )
     depths = [0]
     for number in numbers:

@@ -55,8 +55,8 @@ def train(
     devices = devices or Devices()
     if hasattr(recipe, "fit") and devices.replicas > 1:
         raise ValueError(
-            f"train: {type(recipe).__name__} trains on one device. Received: {devices.replicas} "
-            "replicas; leave `devices` out"
+            f"train: {type(recipe).__name__} trains on one device; leave `devices` out. Received: "
+            f"{devices.replicas} replicas"
         )
     output = Path(output)
     if not devices.writes:
@@ -69,7 +69,7 @@ def train(
 
 
 def _train(recipe: Recipe | FittingRecipe, output: Path, devices: Devices) -> float:
-    """Train in a folder that is there, and score."""
+    """Train in an existing folder, and score."""
     keras.utils.set_random_seed(recipe.seed)
     train_data, test_data = recipe.open()
     model = recipe.build(len(train_data.class_names))

@@ -73,7 +73,7 @@ def name_norms(arrays: Arrays, rms: bool) -> None:
 
 def features_lacking(arrays: Arrays) -> tuple[str, ...]:
     """Return the features of a file's model that this package lacks, in words."""
-    lacking = ["norms before and behind the pooling"] if "fc_norm/gamma" in arrays else []
+    lacking = ["norms before and after the pooling"] if "fc_norm/gamma" in arrays else []
     kernel, norm = arrays.get("head/kernel"), arrays.get("norm/gamma")
     if (
         kernel is not None
@@ -119,7 +119,7 @@ def _newer(arrays: Arrays) -> dict[str, FieldValue]:
 
 
 def may_be_rotary(entries: Entries) -> bool:
-    """Return whether a file of timm may be of its Eva, whose rotary positions have no weights."""
+    """Return whether a timm file may be an Eva, whose rotary positions have no weights."""
     found = [name for name in entries if name.startswith(("blocks.0.", "attn_pool", "norm_pre"))]
     marks = ("attn.q_proj.weight", "attn.q_bias", "0.gamma_1")
     eva = any(name.endswith(marks) for name in found)
@@ -128,13 +128,13 @@ def may_be_rotary(entries: Entries) -> bool:
 
 
 def _is_pooled(arrays: Arrays) -> bool:
-    """Return whether the last norm of a file follows the pooling, by the name it had."""
+    """Return whether the last norm of a file follows the pooling, as its original name shows."""
     paths = (f"{names.NORM}/gamma", f"{names.NORM}/scale")
     return any("fc_norm" in arrays[path].origin for path in paths if path in arrays)
 
 
 def _pooling(arrays: Arrays) -> dict[str, FieldValue]:
-    """Return the fields of an attention that pools."""
+    """Return the config fields of attention pooling."""
     if "pooling/latent" not in arrays:
         return {}
     config: dict[str, FieldValue] = {"head_reads": "attention"}

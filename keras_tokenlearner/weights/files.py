@@ -23,8 +23,8 @@ KERNEL = "layers/dense/vars/0"  # of the classifier
 def save_weights(model: keras.Model, path: PathLike) -> str:
     """Save the weights of a model, and a file with their sha256 for `load_weights` to check.
 
-    The new file replaces the old file in one step. A run that is killed while it saves leaves one
-    of both, and either loads.
+    The new file replaces the old file in one step. A run that is killed while it saves leaves
+    the old file or the new one, and both load.
 
     Args:
         model: A `keras.Model`.
@@ -191,7 +191,7 @@ def _existing(owner: str, path: PathLike) -> Path:
 
 
 def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the arrays of layers in a file, by name, once all can be weights."""
+    """Return the shapes of the layers' arrays in a file by name, once all are known as floats."""
     try:
         entries = read_checkpoint(path, owner).entries
     except ValueError as error:
@@ -205,7 +205,7 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
     wrong = [name for name, entry in entries.items() if not entry.is_float]
     if wrong:
         raise ValueError(
-            f"{owner}: {shown} is no file of weights: it holds other things than arrays of floats, "
+            f"{owner}: {shown} is not a file of weights: these entries are not arrays of floats: "
             f"{listed(wrong)}"
         )
     return {name: cast("tuple[int, ...]", entry.shape) for name, entry in entries.items()}

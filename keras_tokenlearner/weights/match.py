@@ -105,8 +105,8 @@ def name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) 
         if theirs and ours and len(theirs) != len(ours) and not partial:
             raise ValueError(
                 f"{owner}: the file has {len(theirs)} layers {kind} and the model has "
-                f"{len(ours)}, so the model is unchanged; build it with as many (`at` and "
-                "`num_layers` decide), or pass partial=True"
+                f"{len(ours)}, so the model is unchanged; build it with the "
+                "same number (`at` and `num_layers` decide), or pass partial=True"
             )
         for index, name in enumerate(ours):
             start = f"{kind}_{index}/"
@@ -116,7 +116,7 @@ def name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) 
 
 
 def split_heads(arrays: Arrays, structure: Structure) -> None:
-    """Give the arrays of attentions, which may have heads and channels as one axis, both axes."""
+    """Split attention arrays that have heads and channels as one axis into both axes."""
     for path, (array, origin) in arrays.items():
         variable = structure.variables.get(path)
         if variable is None or "attention/" not in path:
@@ -155,10 +155,10 @@ def check_head(
 
 
 class Match(NamedTuple):
-    """The rest of a match.
+    """The entries and variables without a counterpart.
 
     Attributes:
-        unused: Names of the entries without a place in the model.
+        unused: Names of the entries that the model lacks.
         left: Paths of the variables that the file lacks.
         added: Names of the layers that a plain ViT lacks and the file does not fill.
     """
@@ -177,7 +177,7 @@ def match(
     head: str,
     partial: bool,
 ) -> Match:
-    """Take arrays without a place in the model out of `arrays`, and find missing ones.
+    """Remove arrays that the model lacks from `arrays`, and list the missing ones.
 
     Raises:
         ValueError: If a shape differs. Also if something is missing or unknown and not `partial`.
@@ -219,9 +219,9 @@ def match(
     if (missing or unknown) and not partial:
         raise ValueError(
             f"{owner}: model and file are of different architectures, so the model is "
-            f"unchanged. Not in the file: {listed(missing) or 'nothing'}. Without a place in "
-            f"the model: {listed(unknown) or 'nothing'}. Build the model from "
-            "plan_of(...).config, or pass partial=True to load the rest"
+            f"unchanged. Not in the file: {listed(missing) or 'nothing'}. Not in the model: "
+            f"{listed(unknown) or 'nothing'}. Build the model from plan_of(...).config, or pass "
+            "partial=True to load the rest"
         )
     all_unused = [entries.full_name(name) for name in entries.unused()]
     origins = [name for origin in homeless.values() for name in origin.split(BOTH)]

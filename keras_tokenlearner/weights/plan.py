@@ -110,13 +110,13 @@ class Plan:
 
     @property
     def channels(self) -> int:
-        """Channels of the pictures."""
+        """Channels of the images."""
         kernel = self._arrays.get("embedding/projection/kernel")
         return kernel.array.shape[-2] if kernel else 3
 
     @property
     def projection(self) -> int | None:
-        """Width of a projection behind the features, as CLIP's, or `None`."""
+        """Width of a projection after the features, as in CLIP, or `None`."""
         kernel = self._arrays.get("projection/kernel")
         return kernel.array.shape[-1] if kernel else None
 
@@ -148,7 +148,7 @@ class Plan:
         merged: dict[str, Any] = {**self.sizes, **self.fields, **changes}
         if "num_heads" not in merged:
             raise ValueError(
-                f"{self.owner}: {self.origin} does not say how many heads its attentions have; "
+                f"{self.owner}: {self.origin} does not state its number of attention heads; "
                 f"pass num_heads= (ViTs have hidden_dim / 64, here "
                 f"{max(1, int(merged['hidden_dim']) // 64)})"
             )
@@ -164,15 +164,15 @@ class Plan:
             )
             raise ValueError(
                 f"{self.owner}: {self.origin} is a {self.source} file without a config.json, and "
-                f"its names do not say how its model was built. Pass {hints}"
+                f"its names do not state all settings of its model. Pass {hints}"
             )
 
     def check_features(self) -> None:
-        """Raise `ValueError` if our models lack a feature of the checkpoint."""
+        """Raise `ValueError` if the checkpoint has a feature that this package lacks."""
         if self.missing:
             raise ValueError(
                 f"{self.owner}: {self.origin} is of a model with {', '.join(self.missing)}, which "
-                "our models lack"
+                "this package does not support"
             )
 
     def load(
@@ -192,8 +192,8 @@ class Plan:
             model: A `VisionTransformer`.
             head: `"keep"` loads the file's classifier, if any. `"drop"` keeps the model's
                 classifier. `"reset"` initialises it again, for other classes.
-            embedding: `"central_frame"` or `"inflate"`, the way from patches of an image to
-                tubelets.
+            embedding: `"central_frame"` or `"inflate"`, how the patches of an image
+                become tubelets.
             partial: Boolean, whether an incomplete match is loaded. The file may then lack
                 variables or layers of a TokenLearner, or have more blocks or unknown entries.
             check_settings: Boolean, whether to raise an error for a model with another activation,
@@ -265,7 +265,7 @@ class Plan:
         )
 
     def _drop_unread(self) -> None:
-        """Leave out fields that our config refuses as unread."""
+        """Leave out fields that our config rejects as unused."""
         fields = self.fields
         prefix = fields.get("class_token") or fields.get("register_tokens")
         if not prefix:

@@ -113,7 +113,7 @@ def inflate(arrays: Arrays, kernel_shape: tuple[int, ...], method: str) -> dict[
 def _fold(
     owner: str, arrays: Arrays, grid: tuple[int, ...], given: tuple[int, ...] | None
 ) -> dict[str, str]:
-    """Give the table its grid, and prefix tokens the positions that they have."""
+    """Reshape the table to its grid, and add the positions of prefix tokens to the tokens."""
     table, origin = arrays[TABLE]
     if table.ndim > 2:  # it has its grid
         return {}
@@ -146,7 +146,7 @@ def _fold(
 
 
 def _listed(found: list[tuple[int, tuple[int, ...]]]) -> str:
-    """Return the grids that fit, as a hint behind the word `grid`."""
+    """Return the grids that fit, as a hint after the word `grid`."""
     grids = sorted({grid for _, grid in found})
     return "one of " + " or ".join(map(str, grids)) if grids else "(height, width) in patches"
 

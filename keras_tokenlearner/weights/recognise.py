@@ -63,7 +63,7 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
         check_choice(owner, "source", source, list(SOURCES))
         if found and source not in found:
             raise ValueError(
-                f"{owner}: {checkpoint.origin} is of another source; pass "
+                f"{owner}: {checkpoint.origin} is from another source; pass "
                 f"{' or '.join(map(repr, found))}. Received: source={source!r}"
             )
         return source
@@ -73,7 +73,7 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
     for names_left in (proved, plain, found):
         if len(names_left) == 1:
             return names_left[0]
-    what = f"may be of {found}; pass one of them" if found else f"is of none of {list(SOURCES)}"
+    what = f"may be from {found}; pass one of them" if found else f"is from none of {list(SOURCES)}"
     raise ValueError(
         f"{owner}: {checkpoint.origin} {what}. Its entries are "
         f"{listed(sorted(checkpoint)) or 'nothing'}. Received: source=None"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from keras_tokenlearner._checks import listed
 
 _UNTRAINED = (
-    "These layers start untrained, and the blocks behind them meet tokens that they have not seen: "
+    "These layers start untrained, and later blocks get tokens that are new to them: "
     "fine-tune or distill. The TokenLearner's authors found that plain weights alone do not help."
 )
 

@@ -90,7 +90,7 @@ def find(model: str, name: str) -> StoredWeights:
         known = [None, *names(model)]
         raise ValueError(
             f"create_model({model!r}): `weights` must be one of {known}, the path of a "
-            "`.weights.h5` file, or a path with its source before it, such as 'timm:FILE'. "
+            "`.weights.h5` file, or a path with its source, such as 'timm:FILE'. "
             f"Received: weights={name!r}"
         )
     return STORE[model, name]

@@ -106,7 +106,7 @@ def test_create_model_without_top_returns_tokens_or_pooled_features():
     assert with_class_token.output_shape == (None, 32)
 
 
-def test_input_tensor_computed_from_an_input_is_what_the_model_is_called_on():
+def test_input_tensor_computed_from_an_input_calls_the_model():
     inputs = keras.Input((40, 56, 3))
     model = create_model(PICO, input_tensor=keras.layers.Rescaling(2.0)(inputs), classes=3)
     assert model.inputs[0] is inputs

@@ -39,7 +39,7 @@ def test_load_model_untrained_name_lists_the_options():
         assert option in text
 
 
-def test_load_model_random_weights_have_to_be_asked_for():
+def test_load_model_random_weights_load_on_request():
     assert load_model(UNTRAINED, weights="random", classes=2).output_shape == (None, 2)
 
 

@@ -59,6 +59,6 @@ def test_merging_of_cost_is_near_the_cost_asked_for():
     assert lengths == [12, 8]
 
 
-def test_token_merging_leaves_one_token_at_last():
+def test_token_merging_of_one_token_keeps_it():
     tokens, sizes = merge(np.ones((2, 1, 5), "float32"), np.ones((2, 1, 1), "float32"), None, 3)
     assert tokens.shape == (2, 1, 5) and sizes.shape == (2, 1, 1)

@@ -98,7 +98,7 @@ def test_preprocess_image_equals_the_processors_of_transformers(size):
     np.testing.assert_allclose(found, wanted, atol=1)
 
 
-def test_preprocess_image_of_one_channel_and_of_a_fitting_image():
+def test_preprocess_image_keeps_a_fitting_image_and_converts_channels():
     pixels = photograph(40, 40)
     rule = Preprocessing()
     np.testing.assert_array_equal(preprocess_image(pixels, (40, 40, 3), rule), pixels)

@@ -29,7 +29,7 @@ def test_unpool_works_frame_by_frame(grid):
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 8), (2, 4, 6, 8)])
-def test_unpool_takes_what_a_token_learner_gives(shape):
+def test_unpool_accepts_the_outputs_of_a_token_learner(shape):
     x = array((2, *shape), 0)
     learner = random_layer(TokenLearner(3), x.shape)
     tokens, maps = run(learner, x, return_maps=True)

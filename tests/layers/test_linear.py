@@ -113,7 +113,7 @@ def test_linear_without_gradients_computes_one_step(kind, dtype, name, steps):
 
 @torch_alone
 @pytest.mark.parametrize("case", ["gradient", "compiled", "autocast", "empty"])
-def test_linear_where_one_step_is_no_choice_adds_the_bias(case, steps, products):
+def test_linear_without_one_step_adds_the_bias(case, steps, products):
     import torch
 
     layer, x = made("dense")

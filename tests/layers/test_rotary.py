@@ -87,7 +87,7 @@ def test_rotary_leaves_prefix_tokens_and_left_over_channels_unchanged():
     close(found[3:, :6], rotated(x[3:, :6], places((2, 2, 3)), frequencies, "interleaved"))
 
 
-def test_rotary_products_depend_on_the_difference_of_places_alone():
+def test_rotary_products_depend_on_position_differences_alone():
     q, k = array((2, 12), 0)
     layer = RotaryPositions(1, layout="half", theta=30.0)
     grid = (5, 6)
@@ -97,7 +97,7 @@ def test_rotary_products_depend_on_the_difference_of_places_alone():
     assert abs(products[0] - q @ k) > 0.1
 
 
-def test_rotary_learned_frequencies_are_of_each_head():
+def test_rotary_learned_frequencies_differ_per_head():
     x = array((1, 1 + 6, 3, 8), 0)
     layer = RotaryPositions(3, 1, frequencies="learned", order="width_first", theta=10.0)
     table = layer(np.zeros((1, 2, 3, 24), "float32"))

@@ -73,7 +73,7 @@ def test_damaged_presets_raise(tmp_path):
     for said, message in (
         ("[" * 100_000, r"config\.json.*recursion"),
         ("[]", r"config\.json.*object"),
-        ("{}", r"config\.json.*timm, transformers and Keras"),
+        ("{}", r"config\.json.*timm, transformers or Keras"),
         (
             json.dumps(config | {"registered_name": "keras_tokenlearner>Other"}),
             "registered_name=.*Other",

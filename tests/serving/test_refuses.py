@@ -50,10 +50,19 @@ BAD_V1 = {
     "text": ({"instances": ["flower.jpg"]}, "b64"),
     "many": ({"instances": [b64(JPEG)] * 257}, " 256 .* 257"),
     "large": (b" " * (32 * 2**20 + 1), " 33554432 "),
-    "signature": ({"instances": [b64(JPEG)], "signature_name": "x"}, "signature_name.*'images'.*'x'"),
+    "signature": (
+        {"instances": [b64(JPEG)], "signature_name": "x"},
+        "signature_name.*'images'.*'x'",
+    ),
     "other input": ({"instances": [{"image": b64(JPEG)}]}, "\\['encoded'\\].*\\['image'\\]"),
-    "fractions": ({"signature_name": "images", "instances": [[[[0.5] * 3]]]}, "'images'.* 0 to 255.* 0.5"),
-    "range": ({"signature_name": "images", "instances": [[[[256] * 3]]]}, "'images'.* 0 to 255.* 256"),
+    "fractions": (
+        {"signature_name": "images", "instances": [[[[0.5] * 3]]]},
+        "'images'.* 0 to 255.* 0.5",
+    ),
+    "range": (
+        {"signature_name": "images", "instances": [[[[256] * 3]]]},
+        "'images'.* 0 to 255.* 256",
+    ),
     "rank": ({"signature_name": "images", "instances": [[[1, 2, 3]]]}, "'images'.*shape"),
     "ragged": ({"signature_name": "images", "instances": [[[[1] * 3], []]]}, "'images'.*equal"),
     "no pixels": ({"signature_name": "images", "instances": [[]]}, "'images'.*shape"),
@@ -101,7 +110,10 @@ BAD_V2 = {
     "signature": (field() | {"parameters": {"signature_name": "x"}}, "signature_name.*'x'"),
     "no image": (field(name="encoded", shape=[1], datatype="BYTES", data=["YQ=="]), "JPEG, PNG"),
     "no lengths": (binary("encoded", [1], "BYTES", b"abcdefg"), "shape"),
-    "no header": ((b"{}", {"Content-Type": "application/octet-stream"}), "Inference-Header-Content-Length"),
+    "no header": (
+        (b"{}", {"Content-Type": "application/octet-stream"}),
+        "Inference-Header-Content-Length",
+    ),
 }
 
 

@@ -117,7 +117,7 @@ def test_triton_simultaneous_clients_get_their_own_predictions(model, ports):
             check(model, answer, image)
 
 
-def test_triton_bytes_that_are_no_image_get_an_error(model, ports):
+def test_triton_text_instead_of_an_image_gets_an_error(model, ports):
     from pytriton.client.exceptions import PyTritonClientInferenceServerError
 
     with pytest.raises(PyTritonClientInferenceServerError, match="Unknown image file format"):

@@ -290,7 +290,7 @@ def test_interrupted_run_resumes_in_the_same_process(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-def test_backup_of_a_run_with_other_settings_is_refused_with_what_differs(small, tmp_path):
+def test_backup_of_a_run_with_other_settings_lists_the_differences(small, tmp_path):
     _, batches, fit = small
     path = tmp_path / "backup.npz"
     fit(Resume(path, batches, run={"learning_rate": 0.1, "seed": 0}), epochs=1)

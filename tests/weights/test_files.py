@@ -82,7 +82,7 @@ def test_truncated_weights_file_raises(saved):
     _refused(model, path, r"pico\.weights\.h5.*HDF5")
 
 
-def test_weights_file_that_is_no_hdf5_raises(tmp_path):
+def test_weights_file_of_another_format_raises(tmp_path):
     path = tmp_path / "text.weights.h5"
     path.write_text("not weights")
     _refused(create_model(PICO, classes=10), path, r"text\.weights\.h5.*HDF5")
@@ -177,7 +177,7 @@ def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["c8", "i4", "?"])
-def test_weights_that_are_no_floats_raise(saved, dtype):
+def test_weights_of_other_types_than_floats_raise(saved, dtype):
     import h5py
 
     model, path, _ = saved

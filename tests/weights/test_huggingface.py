@@ -161,7 +161,7 @@ def test_huggingface_clip_with_its_text_model_gives_the_same_features():
     close(outputs(model, images)[:, 0], found.detach().numpy())
 
 
-def test_projection_of_clip_is_the_head_of_as_many_classes():
+def test_clip_projection_becomes_the_head_of_its_number_of_classes():
     module = theirs("CLIPVisionModelWithProjection", projection_dim=7)
     plan = plan_of(module, activation="quick_gelu", num_heads=2)
     assert plan.classes is None and plan.projection == 7

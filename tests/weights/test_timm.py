@@ -99,7 +99,7 @@ def test_weights_to_timm_and_back_are_equal(changes):
         {"class_token": True, "register_tokens": 2, "head_reads": "class_and_registers"},
     ],
 )
-def test_unsupported_model_to_timm_raises(changes):
+def test_export_of_unsupported_model_to_timm_raises(changes):
     with pytest.raises(ValueError, match=r"to_timm: .*grid=\(4, 4\)"):
         to_timm(build("timm", **changes))
 
@@ -117,7 +117,7 @@ def test_timm_file_decides_the_config(tmp_path):
     close(outputs(again, images), outputs(model, images))
 
 
-def test_distilled_heads_of_another_reading_raise():
+def test_distilled_heads_of_another_head_reads_raise():
     """The shape of a head alone does not show if it reads registers or the average."""
     entries = to_timm(build("timm", class_token=True, **DISTILLED))
     other = {"class_token": True, **DISTILLED, "head_reads": "class_and_average"}
@@ -147,7 +147,7 @@ def test_distilled_heads_of_another_reading_raise():
     ],
     ids=str,
 )
-def test_newer_families_to_timm_raise(changes):
+def test_export_of_newer_families_to_timm_raises(changes):
     ((name, value),) = changes.items()
     with pytest.raises(ValueError) as error:
         to_timm(build("timm", **changes))
@@ -190,7 +190,7 @@ def test_norm_after_pooling_makes_final_norm_pooled():
 @pytest.mark.peers
 @pytest.mark.parametrize("image", [(32, 32), (48, 24)])
 @pytest.mark.parametrize("gate", [{}, {"swiglu": True, "mlp_ratio": 3}])
-def test_dinov2_under_the_names_of_meta_gives_the_tokens_of_timm(image, gate):
+def test_dinov2_file_of_meta_gives_the_tokens_of_timm(image, gate):
     module = theirs(reg_tokens=4, no_embed_class=True, init_values=0.1, num_classes=0, **gate)
     entries = {name: value.numpy() for name, value in module.state_dict().items()}
     position = np.random.default_rng(5).normal(size=(1, 1, 32)).astype("float32")

@@ -23,7 +23,7 @@ class FitArguments(TypedDict, total=False):
 
 
 class Devices:
-    """One device. Subclasses are arrangements of several, and `scope` returns the suitable one.
+    """One device. Subclasses are for several devices, and `scope` returns the suitable one.
 
     In one process, Keras's own `fit`, `evaluate` and `predict` work inside the scope too. These
     methods also work in several processes. They raise an error for modes that fail or that train
@@ -128,11 +128,11 @@ class Devices:
         return [self.to_numpy(weight) for weight in model.weights]
 
     def to_numpy(self, variable: keras.Variable) -> np.ndarray:
-        """Return the whole value of a variable; all processes must ask."""
+        """Return the whole value of a variable; all processes must call it."""
         return keras.ops.convert_to_numpy(variable)
 
     def _prepare(self, model: keras.Model) -> None:
-        """Make a model fit for several processes, once."""
+        """Prepare a model for several processes, once."""
 
     def _callbacks(self) -> list[keras.callbacks.Callback]:
         """Return callbacks of `fit` that run before the user's."""
@@ -171,7 +171,7 @@ class Devices:
         return self.process, self.processes
 
     def _batches(self, data: Batches | tuple[np.ndarray, ...], batch_size: int) -> Batches:
-        """Return batches, of all rows of arrays and of about the size that is asked for."""
+        """Return batches of all rows of arrays, of about the requested size."""
         if isinstance(data, Batches):
             return self._share(data)
         batch_size = -(-min(batch_size, len(data[0])) // self.replicas) * self.replicas

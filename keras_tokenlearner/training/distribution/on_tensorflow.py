@@ -32,7 +32,7 @@ def data_parallel() -> "TensorFlowDevices":
 
 
 def model_parallel(count: int | None) -> NoReturn:
-    """Refuse: Keras 3.15 has it on JAX alone, and takes it without effect on TensorFlow."""
+    """Raise `ValueError`: in Keras 3.15, it has an effect on JAX alone."""
     raise ValueError(
         "distribution: model_parallel needs JAX; set KERAS_BACKEND=jax. "
         "Received: KERAS_BACKEND=tensorflow"

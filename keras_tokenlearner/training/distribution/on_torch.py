@@ -1,4 +1,4 @@
-"""On PyTorch: `DistributedDataParallel`, a process a device, started by `torchrun`."""
+"""On PyTorch: `DistributedDataParallel`, one process per device, started by `torchrun`."""
 
 import os
 from typing import Any, NoReturn
@@ -33,7 +33,7 @@ def data_parallel() -> "TorchDevices":
 
 
 def model_parallel(count: int | None) -> NoReturn:
-    """Refuse: Keras 3.15 has it on JAX alone, and takes it without effect on PyTorch."""
+    """Raise `ValueError`: in Keras 3.15, it has an effect on JAX alone."""
     raise ValueError(
         "distribution: model_parallel needs JAX; set KERAS_BACKEND=jax. "
         "Received: KERAS_BACKEND=torch"

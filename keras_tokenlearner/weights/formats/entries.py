@@ -30,7 +30,7 @@ class Entry:
     """An entry of a checkpoint: a shape, a type, and a function that reads the array.
 
     Args:
-        shape: Tuple of integers; `None` for a value that is no array.
+        shape: Tuple of integers; `None` for a value that is not an array.
         dtype: numpy type; `None` for a type that numpy lacks.
         read: Function that returns the array.
         problem: Reason why the array cannot be read, or `None`.
@@ -60,7 +60,7 @@ class Entry:
 
     @property
     def is_float(self) -> bool:
-        """Whether it is an array of numbers of floating point."""
+        """Whether it is an array of floating-point numbers."""
         if self.problem or self.dtype is None:
             return False
         return self.dtype.kind == "f" or self.dtype in (BFLOAT16, np.dtype("V2"))
@@ -78,7 +78,7 @@ class Entry:
 class Checkpoint(Mapping[str, "np.ndarray | None"]):
     """The names and arrays of a file or a mapping. Each array is read on request.
 
-    Values that are no arrays (a number of epochs, training options) are `None`.
+    Values that are not arrays (a number of epochs, training options) are `None`.
 
     Attributes:
         entries: Names to `Entry`, with shapes, before anything is read.
@@ -123,7 +123,7 @@ def flat_entries(
 
 
 def _entry(value: object) -> Entry:
-    """Return a value as an entry; reading it raises the reason if it is no plain array."""
+    """Return a value as an entry; reading it raises the reason if it is not a plain array."""
     if isinstance(value, Entry):
         return value
     if isinstance(value, keras.Variable):

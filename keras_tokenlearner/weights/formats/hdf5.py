@@ -114,10 +114,10 @@ def _unfiltered(content: bytes, filters: list[int], dtype: np.dtype, size: int) 
             stream = zlib.decompressobj()
             content = stream.decompress(content, size)
             if len(content) != size or not (stream.eof or stream.decompress(b"", 1) == b""):
-                raise ValueError("a chunk is not of the size that it claims")
+                raise ValueError("a chunk's size differs from its header")
         else:
             shuffled = np.frombuffer(content, np.uint8).reshape(dtype.itemsize, -1)
             content = np.ascontiguousarray(shuffled.T).tobytes()
     if len(content) != size:
-        raise ValueError("a chunk is not of the size that it claims")
+        raise ValueError("a chunk's size differs from its header")
     return content

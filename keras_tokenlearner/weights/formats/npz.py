@@ -1,4 +1,4 @@
-"""The `.npz` files of numpy, and the zip archives that they are."""
+"""The `.npz` files of numpy, which are zip archives."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def open_zip(owner: str, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipI
     except Exception as error:  # zipfile raises errors of any type on a damaged directory
         raise ValueError(f"{owner}: {path} is damaged or not an npz file: {error}") from error
     if len({member.filename for member in members}) != len(members):
-        raise ValueError(f"{owner}: {path} is refused: it holds two entries of one name")
+        raise ValueError(f"{owner}: {path} is refused: it holds two entries with the same name")
     return archive, members
 
 

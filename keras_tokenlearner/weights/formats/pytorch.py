@@ -63,7 +63,9 @@ def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
                 "its state_dict() with torch.save"
             )
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise ValueError(f"{owner}: {path} is refused: PyTorch writes no compressed entries")
+            raise ValueError(
+                f"{owner}: {path} is refused: it has compressed entries, unlike files of PyTorch"
+            )
         total = sum(member.file_size for member in members)
         if total > path.stat().st_size:
             raise ValueError(

@@ -115,7 +115,9 @@ def _read_parts(owner: str, path: Path) -> dict[str, Entry]:
         for name, file in files.items():
             parts[str(file)].add(name)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{owner}: {path} is damaged or not an index of parts: {error!r}") from error
+        raise ValueError(
+            f"{owner}: {path} is damaged or not an index of parts: {error!r}"
+        ) from error
     entries: dict[str, Entry] = {}
     for file, names in sorted(parts.items()):
         if Path(file).name != file or file in ("", "..") or file.endswith(".json"):

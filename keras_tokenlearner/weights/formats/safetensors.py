@@ -19,7 +19,9 @@ def safetensors_entries(owner: str, path: Path) -> dict[str, Entry]:
         shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
         kinds = {name: part.get_dtype() for name, part in slices.items()}
     except Exception as error:  # the library's own error, and the system's errors
-        raise ValueError(f"{owner}: {path} is damaged or not a safetensors file: {error}") from error
+        raise ValueError(
+            f"{owner}: {path} is damaged or not a safetensors file: {error}"
+        ) from error
 
     def read(name: str) -> np.ndarray:
         try:

@@ -13,7 +13,7 @@ from keras_tokenlearner.weights.sources.torch_layers import Table, average_heads
 
 
 def in_blocks(starts: tuple[str, ...], rows: Table) -> dict[str, tuple[str, ...]]:
-    """Return rows of the layers of a block, for all that the names of blocks may start with."""
+    """Return the rows of a block's layers, for each prefix that names of blocks may have."""
     return {
         f"block_{{i}}/{ours}": (kind, *(start + name for start in starts for name in names))
         for ours, (kind, *names) in rows.items()

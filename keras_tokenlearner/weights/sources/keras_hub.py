@@ -70,7 +70,7 @@ def convert(entries: Entries) -> Arrays:
 
 
 def _rename(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
-    """Return the name after every pattern that it matches in turn."""
+    """Return a name after the replacement of every pattern, in their order."""
     for pattern, ours in patterns:
         found = re.fullmatch(pattern, name)
         if found:

@@ -138,7 +138,7 @@ class Entries:
                 f"{sorted(found)}; pass a mapping with the entries of one"
             )
         raise ValueError(
-            f"{self.owner}: {checkpoint.origin} is of another architecture or source: it has no "
+            f"{self.owner}: {checkpoint.origin} is from another architecture or source: it has no "
             f"entry {' or '.join(anchors)}. It holds {listed(sorted(checkpoint)) or 'nothing'}"
         )
 
@@ -153,7 +153,7 @@ class Entries:
         return self._full[name]
 
     def take(self, name: str) -> np.ndarray:
-        """Return an entry as float32 and count it as used, or raise if it is no number."""
+        """Return an entry as float32 and count it as used, or raise if it is not numeric."""
         full = self._full[name]
         entry = self._checkpoint.entries[full]
         if not entry.is_float:

@@ -169,7 +169,7 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
     unknown += [reads] if reads and (reads, registers) != ("class_and_registers", 1) else []
     if unknown or len(structure.grid) != 2 or "block_0/self_attention/query/kernel" not in arrays:
         raise ValueError(
-            "to_timm: only image models of plain dot-product blocks have a place in timm. "
+            "to_timm: timm has equivalents for image models of plain dot-product blocks only. "
             f"Received: a model with grid={structure.grid} and layers {unknown}"
         )
     entries = to_torch(

@@ -49,7 +49,7 @@ def splits(tmp_path_factory):
     return video.open_videos("tfds:dark_and_light")
 
 
-def test_tfds_videos_return_the_frames_of_the_times(splits):
+def test_tfds_videos_return_the_frames_at_the_times(splits):
     train, test = splits
     assert (len(train), len(test)) == (4, 2) and train.class_names == ("dark", "light")
     found = {round(train.probe(place).duration * 25): place for place in range(4)}  # it shuffles
