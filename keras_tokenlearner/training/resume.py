@@ -132,7 +132,7 @@ class Resume(keras.callbacks.Callback):
         if changed:
             lines = (f"{name}: {saved.get(name)!r}, now {self.run.get(name)!r}" for name in changed)
             raise ValueError(
-                f"Resume: {self.path} is of a run with other settings. Use those, or start again: "
+                f"Resume: {self.path} was saved by a run with other settings. Use those, or start again: "
                 "delete the file, name another, or pass `restart=True` (`--restart`) to `train`. "
                 "Received: " + "; ".join(lines)
             )
@@ -205,7 +205,7 @@ class Resume(keras.callbacks.Callback):
         self._last = []
 
     def _replay(self) -> None:
-        """Tell history and loggers of the epochs before."""
+        """Report the earlier epochs to the history and the loggers."""
         self._saved = None
         for epoch, logs in enumerate(self.place["history"]):
             for callback in (self.model.history, *self.loggers):
@@ -237,7 +237,7 @@ class Resume(keras.callbacks.Callback):
         shapes = [arrays[str(index)].shape for index in range(len(paths))]
         if not fits or [tuple(variable.shape) for variable in variables] != shapes:
             raise ValueError(
-                f"Resume: {self.path} is of another model, optimizer or backend. Use the "
+                f"Resume: {self.path} was saved for another model, optimizer or backend. Use the "
                 "settings of the interrupted run, or delete the file to start again"
             )
         for index, variable in enumerate(variables):
@@ -299,10 +299,10 @@ def _unnumbered(paths: Iterable[str]) -> list[str]:
 
 
 def _plain(value: float | keras.KerasTensor) -> float | list[float]:
-    """Return a metric as JSON can hold it: one of each class is a list."""
+    """Return a metric as a JSON value: a metric of each class is a list."""
     return np.asarray(keras.ops.convert_to_numpy(value)).tolist()
 
 
 def _restored(value: float | list[float]) -> float | np.ndarray:
-    """Return a metric as `fit` gives it: one of each class is an array."""
+    """Return a metric as `fit` gives it: a metric of each class is an array."""
     return np.array(value, "float32") if isinstance(value, list) else value
