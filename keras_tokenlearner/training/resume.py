@@ -132,8 +132,9 @@ class Resume(keras.callbacks.Callback):
         if changed:
             lines = (f"{name}: {saved.get(name)!r}, now {self.run.get(name)!r}" for name in changed)
             raise ValueError(
-                f"Resume: {self.path} was saved by a run with other settings. Use those, or start again: "
-                "delete the file, name another, or pass `restart=True` (`--restart`) to `train`. "
+                f"Resume: {self.path} was saved by a run with other settings. Use those, or start "
+                "again: delete the file, name another, or pass `restart=True` (`--restart`) to "
+                "`train`. "
                 "Received: " + "; ".join(lines)
             )
 

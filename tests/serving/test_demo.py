@@ -204,8 +204,8 @@ def test_page_colours_of_texts_have_the_contrast_of_wcag(asked):
     [
         ({"classifier_activation": None}, {}, "ends in logits"),
         ({"include_top": False, "pooling": "avg"}, {}, "outputs are features"),
-        ({"include_preprocessing": False}, {}, "must take pixels in"),
-        ({}, {"tokens": [2]}, "starts from the grid"),
+        ({"include_preprocessing": False}, {}, "include_preprocessing=False"),
+        ({}, {"tokens": [2]}, "num_tokens=2"),
         ({}, {"top_k": 0}, "`top_k`"),
     ],
 )
@@ -267,5 +267,5 @@ def test_server_with_page_answers_pictures_and_the_protocols(served):
 @on_torch
 def test_page_of_exported_features_raises():
     served = SimpleNamespace(metadata={"input_shape": [32, 32, 3]}, outputs={}, folder="x")
-    with pytest.raises(ValueError, match="needs a classifier of images"):
+    with pytest.raises(ValueError, match="serve: .*`keras-tokenlearner export`"):
         ExportedPage(served, None, "x")
