@@ -55,8 +55,11 @@ def linear_each(
         return list(map(linear, denses, inputs))
     import torch
 
-    rows = first.numel() // max(first.shape[-1], 1)
-    if first.dtype != torch.bfloat16 or rows < _MANY_ROWS or not _has_one_step(first):
+    if (
+        first.dtype != torch.bfloat16
+        or not _has_one_step(first)  # first: graphs for export take any number of rows
+        or first.numel() // max(first.shape[-1], 1) < _MANY_ROWS
+    ):
         return list(map(linear, denses, inputs))
     kernels = [ops.reshape(dense.kernel, (first.shape[-1], -1)) for dense in denses]
     biases = [ops.reshape(dense.bias, (-1,)) for dense in denses]
