@@ -1,11 +1,13 @@
 """Optional libraries, imported where they are used."""
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 # Libraries whose name for pip differs from the module's. Other modules are named like theirs.
 LIBRARIES = {
     "PIL": "pillow",
+    "ai_edge_litert": "ai-edge-litert",
     "keras_cv": "keras-cv",
     "keras_hub": "keras-hub",
     "sklearn": "scikit-learn",
@@ -45,6 +47,17 @@ def require(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ImportError(missing(module, extra)) from error
+
+
+def check_installed(module: str, extra: str) -> None:
+    """Raise `ImportError` if a module is not installed; it is not imported.
+
+    Args:
+        module: Name of the module.
+        extra: Name of the extra.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ImportError(missing(module, extra))
 
 
 def missing(module: str, extra: str) -> str:

@@ -78,7 +78,7 @@ def test_readme_relative_links_lead_to_files():
 def test_readme_extras_exist():
     table = README.partition("| extra | adds |")[2].partition("\n\n")[0]
     named = re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)))
-    assert len(named) == 12
+    assert len(named) == 15
     assert set(named) <= set(PROJECT["optional-dependencies"])
 
 

@@ -6,7 +6,7 @@ import typer
 
 def export(
     model: Annotated[str, typer.Argument(help="A .keras file, or the name of a model.")],
-    path: Annotated[str, typer.Argument(help="Folder of the versions of the served model.")],
+    path: Annotated[str, typer.Argument(help="Folder of the versions of a SavedModel, or a file.")],
     weights: Annotated[
         str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
@@ -22,8 +22,15 @@ def export(
         str | None,
         typer.Option(help="Activation of logits: softmax, sigmoid, or linear."),
     ] = None,
+    format: Annotated[
+        str, typer.Option(help="saved_model, onnx, openvino, litert, or pt2.")
+    ] = "saved_model",
+    precision: Annotated[
+        str | None, typer.Option(help="int8: 8-bit weights, in ONNX and LiteRT.")
+    ] = None,
+    check: Annotated[bool, typer.Option(help="Compare the file with the Keras model.")] = True,
 ) -> None:
-    """Write a SavedModel of an image or video model that takes files, or pixels of any size."""
+    """Export an image or video model to a format that runs without Keras."""
     import dataclasses
 
     from keras_tokenlearner import export
@@ -38,7 +45,20 @@ def export(
         if found in store.names(model):
             provenance = dataclasses.asdict(store.find(model, found))
     names = _lines(class_names) if class_names else None
-    print(export(built, path, names, top_k, maps, frame_step, provenance, classifier_activation))
+    exported = export(
+        built,
+        path,
+        names,
+        top_k,
+        maps,
+        frame_step,
+        provenance,
+        classifier_activation,
+        format=format,
+        precision=precision,
+        check=check,
+    )
+    print(exported.path)
 
 
 def _lines(file: str) -> list[str]:

@@ -1,11 +1,12 @@
 """From a trained model to a server."""
 
 from keras_tokenlearner.serving.demo import demo
-from keras_tokenlearner.serving.export import export
+from keras_tokenlearner.serving.export import Exported, export
 from keras_tokenlearner.serving.predict import predict
 from keras_tokenlearner.serving.serve import serve
 
 __all__ = [
+    "Exported",
     "demo",
     "export",
     "predict",

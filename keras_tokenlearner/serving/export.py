@@ -1,50 +1,57 @@
-import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_bool, check_int, check_path, check_positive
-from keras_tokenlearner._extras import require
-from keras_tokenlearner._json import JSON
-from keras_tokenlearner._version import __version__
-from keras_tokenlearner.analysis import with_token_maps
-from keras_tokenlearner.data.preprocessing import preprocessing_of
-from keras_tokenlearner.models import Preprocessing
-from keras_tokenlearner.serving.classifier import check_takes_pixels, classifier_activation_of
-from keras_tokenlearner.serving.signatures import (
-    answer_with_maps,
-    classifier_answer,
-    feature_answer,
-    image_signatures,
+from keras_tokenlearner._checks import (
+    check_bool,
+    check_choice,
+    check_int,
+    check_path,
+    check_positive,
 )
-from keras_tokenlearner.serving.video_signatures import video_signatures
+from keras_tokenlearner._json import JSON
+from keras_tokenlearner.analysis import with_token_maps
+from keras_tokenlearner.serving.classifier import (
+    check_takes_pixels,
+    classifier_activation_of,
+    probabilities,
+)
+from keras_tokenlearner.serving.formats import FORMATS
+from keras_tokenlearner.serving.metadata import Options, compute_dtype
+from keras_tokenlearner.serving.runtimes import load_exported
+from keras_tokenlearner.serving.versions import move_to_next_version
+from keras_tokenlearner.serving.writing import write
 
-METADATA = Path("assets.extra") / "keras_tokenlearner.json"
-# Preprocessing of pixels before the model, by the rank of an example.
-PREPROCESSING = {
-    3: "the largest central part of the aspect, resized bilinearly with antialiasing; [0, 255]",
-    4: "resized bilinearly with antialiasing until it covers, its middle cut out; [0, 255]",
-}
 
+@dataclass(frozen=True)
+class Exported(os.PathLike[str]):
+    """An exported model, which functions take in place of its path.
 
-class _Options(TypedDict):
-    """Checked arguments of `export`, as `_write` takes them."""
+    Attributes:
+        path: `pathlib.Path` of the file or, for a SavedModel, of the folder of the new version.
+        max_difference: Float, the largest difference of an answer from the Keras model. It is a
+            difference of probabilities, or of features. `None` without a check.
 
-    class_names: list[str] | None
-    top_k: int
-    maps: bool
-    frame_step: float | None
-    provenance: Mapping[str, JSON] | None
-    activation: str
-    is_applied: bool
+    Example:
+
+    >>> os.fspath(Exported(Path("served/pets/1"), 1e-6))
+    'served/pets/1'
+    """
+
+    path: Path
+    max_difference: float | None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    __str__ = __fspath__
 
 
 def export(
@@ -56,14 +63,26 @@ def export(
     frame_step: float | None = None,
     provenance: Mapping[str, JSON] | None = None,
     classifier_activation: str | None = None,
-) -> Path:
-    """Export an image or video model as a SavedModel that takes files or pixels of any size.
+    format: str = "saved_model",
+    precision: str | None = None,
+    check: bool = True,
+) -> Exported:
+    """Export an image or video model to a format that runs without Keras and this package.
 
     The model must take pixels in [0, 255], as with `include_preprocessing=True`. A custom model on
-    a backbone of this package works too, for example with a new dense layer. Decoding, resizing
-    and cropping become part of the SavedModel. It needs neither Keras nor this package to run.
+    a backbone of this package works too, for example with a new dense layer. Every format takes
+    batches of any size. It is compared with the Keras model before it appears at `path`, and the
+    largest difference is printed.
 
-    Signatures for images:
+    * `"saved_model"`: a folder, written on TensorFlow and JAX; extra `tensorflow`.
+    * `"onnx"`: a file `.onnx`, written on PyTorch; extra `onnx`.
+    * `"openvino"`: a file `.xml`, with weights in `.bin`, written on PyTorch; extra `openvino`.
+    * `"litert"`: a file `.tflite`, written on TensorFlow; extra `litert`.
+    * `"pt2"`: a file `.pt2`, written on PyTorch; extra `torch`.
+
+    On another backend, a second process loads the model from a `.keras` file and exports it.
+
+    A SavedModel decodes, resizes and crops images itself. Its signatures for images:
 
     * `serving_default` and `encoded`: bytes of JPEG, PNG, GIF, BMP or WebP files, (B,).
     * `images`: uint8 pixels of any height and width, (B, height, width, channels).
@@ -81,17 +100,27 @@ def export(
     * `pixels`: float pixels of the model's input size, (B, frames, height, width, channels).
     * `serve`: the same inputs as `pixels`. It returns the plain outputs of the model.
 
-    For a classifier, all except `serve` return `probabilities`, `top_classes` and
-    `top_probabilities`, and `top_class_names` if the classes have names. A model without top
-    returns `features`. A classifier is a model that ends in a softmax, a sigmoid or a dense layer.
+    The other formats have one input, `images`: uint8 pixels of the model's input size.
 
-    Keras writes SavedModels on TensorFlow and JAX. On torch, a second process on TensorFlow loads
-    the model from a `.keras` file and exports it. Its outputs are equal to 1e-5.
+    For a classifier, all except `serve` return `probabilities`, `top_classes` and
+    `top_probabilities`. A model without top returns `features`. A classifier is a model that ends
+    in a softmax, a sigmoid or a dense layer. A SavedModel with class names also returns
+    `top_class_names`.
+
+    Every format holds class names, input shape, preprocessing, provenance, versions and a hash of
+    the weights:
+
+    * SavedModel: the file `assets.extra/keras_tokenlearner.json`.
+    * ONNX: `metadata_props`, under `keras_tokenlearner`.
+    * OpenVINO: `rt_info`, under `keras_tokenlearner` and `metadata`.
+    * LiteRT: the file `keras_tokenlearner.json` in a zip archive at the end.
+    * `.pt2`: the extra file `keras_tokenlearner.json`.
 
     Args:
         model: A functional `keras.Model` with one image or video as input.
-        path: Folder of the versions of this model, which servers watch. The SavedModel becomes the
-            next version, at first `path/1`. It appears there when it is complete.
+        path: For a SavedModel: the folder of the versions of this model, which servers watch. The
+            SavedModel becomes the next version, at first `path/1`. Otherwise the file, with the
+            format's suffix. An older file is replaced.
         class_names: Names of the classes, in their order. Defaults to the model's `class_names`.
         top_k: Integer, number of the most probable classes to return.
         maps: Boolean, whether to return `token_maps` of the first TokenLearner too. Their shape is
@@ -101,78 +130,99 @@ def export(
         provenance: Dictionary of JSON values, the origin of the weights.
         classifier_activation: For a model that ends in logits: `"softmax"` if an image has one
             class, `"sigmoid"` if it has several, `"linear"` for features.
+        format: `"saved_model"`, `"onnx"`, `"openvino"`, `"litert"` or `"pt2"`. ONNX and LiteRT take
+            models that compute in float32 alone.
+        precision: `"int8"` for 8-bit weights in ONNX and LiteRT. Activations are then rounded while
+            the model runs. `None` for the precision of the model.
+        check: Boolean, whether to run the file and compare its answers to random pixels.
 
     Returns:
-        The `pathlib.Path` of the new version. Its file `assets.extra/keras_tokenlearner.json` holds
-        class names, input shape, preprocessing, provenance, versions and a hash of the weights.
+        An `Exported` with the `path` of the file or of the new version's folder, and
+        `max_difference`.
 
     Raises:
         ValueError: If the model does not take one image or video of known size, in [0, 255]. If it
             ends in logits and no activation is passed. If the number of names differs from the
-            number of classes. If maps are requested for a model without TokenLearner.
-        ImportError: If TensorFlow, the extra `tensorflow`, is not installed.
+            number of classes. If maps are requested for a model without TokenLearner. If the path
+            or the precision does not fit the format.
+        RuntimeError: If the answers of the written file are not finite.
+        ImportError: If a library of the format is missing. The message names the extra.
 
     Example::
 
         model = keras_tokenlearner.create_model("tokenlearner_b16_8at6", classes=2)
         keras_tokenlearner.export(model, "served/pets", class_names=["cat", "dog"], maps=True)
+        keras_tokenlearner.export(model, "pets.onnx", format="onnx")
 
-    Source: the layout of TensorFlow Serving.
+    Source: the layout of TensorFlow Serving; the exporters of each framework.
     """
-    require("tensorflow", "tensorflow")
+    chosen = FORMATS[check_choice("export", "format", format, FORMATS)]
+    check_bool("export", "check", check)
+    chosen.check_installed()
     options = _checked(
-        model, class_names, top_k, maps, frame_step, provenance, classifier_activation
+        model, class_names, top_k, maps, frame_step, provenance, classifier_activation, precision
     )
     path = check_path("export", "path", path)
-    path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path, prefix=".writing-") as folder:
-        written = Path(folder) / "model"
-        if keras.backend.backend() in ("tensorflow", "jax"):
-            _write(model, written, **options)
-        else:
-            _write_in_another_process(model, written, options)
-        return _next_version(written, path)
+    _check_format(model, path, format, options)
+    around = path.parent if chosen.suffix else path
+    around.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=around, prefix=".writing-") as folder:
+        version = Path(folder) / "version"
+        written = version
+        if chosen.suffix:
+            version.mkdir()
+            written = version / path.name
+        write(model, written, format, options)
+        difference = _difference(model, written, format, options) if check else None
+        if not chosen.suffix:
+            return Exported(move_to_next_version(version, path), difference)
+        for file in sorted(version.iterdir(), key=lambda file: file == written):
+            os.replace(file, path.with_name(file.name))  # the file itself last, after its weights
+    return Exported(path, difference)
 
 
-def is_version(name: str) -> bool:
-    """Return whether servers treat a folder of this name as a version of a model.
-
-    Example:
-
-    >>> is_version("12"), is_version("²"), is_version(".writing-3")
-    (True, False, False)
-    """
-    return name.isascii() and name.isdecimal()
-
-
-def newest_version(path: Path) -> Path | None:
-    """Return the folder of the newest complete version of an exported model, or `None`.
-
-    Args:
-        path: `pathlib.Path` of the folder of the versions, or of one version.
-    """
-    if (path / "saved_model.pb").is_file():
-        return path
-    if not path.is_dir():
-        return None
-    versions = [
-        found
-        for found in path.iterdir()
-        if is_version(found.name) and (found / "saved_model.pb").is_file()
-    ]
-    return max(versions, key=lambda found: int(found.name), default=None)
+def _difference(model: keras.Model, written: Path, format: str, options: Options) -> float:
+    """Print and return the largest difference between the answers of a file and of a model."""
+    shape = (3, *model.input_shape[1:])
+    images = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
+    outputs = model.predict_on_batch(images.astype("float32"))
+    right = np.asarray(keras.ops.convert_to_numpy(outputs), "float32")
+    if options["is_applied"]:
+        right = probabilities(right, options["activation"])
+    run = load_exported(written, format)
+    name = "features" if options["activation"] == "linear" else "probabilities"
+    differences = [np.abs(run(images[:size])[name] - right[:size]).max() for size in (1, 3)]
+    difference = float(max(differences))
+    if not np.isfinite(difference):
+        raise RuntimeError(
+            f"export: the answers of the written file, format {format!r}, or of the model are not "
+            f"finite; the largest difference is {difference}. Nothing was exported."
+        )
+    said = f"Largest difference of the {name} from the Keras model: {difference:.1e}"
+    print(said, file=sys.stderr)  # the command prints the path alone on standard output
+    return difference
 
 
-def _next_version(written: Path, path: Path) -> Path:
-    """Move a written folder to the next free version, since another export may take one first."""
-    while True:
-        versions = [int(found.name) for found in path.iterdir() if is_version(found.name)]
-        version = path / str(max(versions, default=0) + 1)
-        try:
-            return written.rename(version)  # fails where a version is, and is atomic
-        except OSError:
-            if not version.exists():
-                raise
+def _check_format(model: keras.Model, path: Path, format: str, options: Options) -> None:
+    """Raise `ValueError` if a format cannot hold a model, or has another suffix."""
+    chosen = FORMATS[format]
+    if chosen.suffix and (path.suffix != chosen.suffix or path.is_dir()):
+        raise ValueError(
+            f"export: `path` must be a file whose name ends in {chosen.suffix!r} for "
+            f"format={format!r}. Received: path={str(path)!r}"
+        )
+    dtype = compute_dtype(model)
+    if dtype != "float32" and not chosen.computes_in_half:
+        raise ValueError(
+            f"export: format={format!r} needs a model that computes in float32; build it with "
+            f"dtype='float32' and load its weights. Received: a model that computes in {dtype}"
+        )
+    if options["precision"] == "int8" and not chosen.has_int8:
+        able = [name for name, found in FORMATS.items() if found.has_int8]
+        raise ValueError(
+            f"export: `precision` must be None, or format one of {able}. "
+            f"Received: precision='int8', format={format!r}"
+        )
 
 
 def _checked(
@@ -183,8 +233,9 @@ def _checked(
     frame_step: float | None,
     provenance: Mapping[str, JSON] | None,
     classifier_activation: str | None,
-) -> _Options:
-    """Return the options of `_write` as JSON values."""
+    precision: str | None,
+) -> Options:
+    """Return the options of the writers, which JSON can hold."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"export: `model` must be a keras.Model. Received: model={model!r}")
     shape = getattr(model, "input_shape", None)
@@ -202,6 +253,7 @@ def _checked(
         )
     check_int("export", "top_k", top_k)
     check_bool("export", "maps", maps)
+    check_choice("export", "precision", precision, (None, "int8"))
     check_takes_pixels("export", model)
     activation, is_applied = _activation(model, classifier_activation)
     class_names = _checked_names(model, class_names, activation)
@@ -228,6 +280,7 @@ def _checked(
         "provenance": provenance,
         "activation": activation,
         "is_applied": is_applied,
+        "precision": precision,
     }
 
 
@@ -265,107 +318,3 @@ def _checked_names(
             f"Received: {len(names)} names, class_names={str(class_names)[:60]}"
         )
     return names
-
-
-def _write(
-    model: keras.Model,
-    folder: Path,
-    class_names: list[str] | None,
-    top_k: int,
-    maps: bool,
-    frame_step: float | None,
-    provenance: Mapping[str, JSON] | None,
-    activation: str,
-    is_applied: bool,
-) -> None:
-    """Write the SavedModel of a model on TensorFlow or JAX."""
-    archive = keras.export.ExportArchive()
-    arguments = {}
-    if keras.backend.backend() == "jax":
-        # Without this the model would serve only on the kind of device that exported it.
-        arguments["jax2tf_kwargs"] = {"native_serialization_platforms": ("cpu", "cuda", "tpu")}
-    input_shape = model.input_shape[1:]
-    specification = keras.InputSpec(shape=(None, *input_shape), dtype="float32")
-    served = with_token_maps(model) if maps else model
-    function = archive.track_and_add_endpoint("serve", served, [specification], **arguments)
-    answer: Callable = feature_answer
-    if activation != "linear":
-        count = min(top_k, model.output_shape[-1])
-        answer = classifier_answer(activation if is_applied else None, class_names, count)
-    if maps:
-        answer = answer_with_maps(answer)
-    preprocessing = preprocessing_of(model) if len(input_shape) == 3 else None
-    if len(input_shape) == 3:
-        found = image_signatures(function, input_shape, answer, preprocessing)
-    else:
-        found = video_signatures(function, input_shape, answer, frame_step)
-    for name, signature in found.items():
-        archive.add_endpoint(name, signature)
-    archive.write_out(folder, verbose=False)
-    (folder / METADATA).parent.mkdir()
-    metadata = {
-        "model": model.name,
-        "input_shape": list(input_shape),
-        "class_names": class_names,
-        "classifier_activation": activation,
-        "preprocessing": _described(preprocessing) or PREPROCESSING[len(input_shape)],
-        "resize": None if preprocessing is None else preprocessing.fields(),
-        "frame_step": frame_step,
-        "provenance": provenance,
-        "weights_sha256": _digest(model),
-        "keras_tokenlearner": __version__,
-        "keras": keras.version(),
-        "backend": keras.backend.backend(),
-    }
-    (folder / METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-
-
-def preprocessing_of_export(metadata: dict) -> Preprocessing | None:
-    """Return how the images of an exported model are resized; `None` means as in training."""
-    fields = metadata.get("resize")
-    try:
-        return None if fields is None else Preprocessing(**fields)
-    except TypeError as error:
-        raise ValueError(
-            f"{METADATA}: `resize` must hold the fields of a Preprocessing. Received: {fields!r}"
-        ) from error
-
-
-def _described(preprocessing: Preprocessing | None) -> str | None:
-    """Return a sentence for readers of the metadata, or `None`."""
-    if preprocessing is None:
-        return None
-    edges = {"shortest": "the shortest edge", "squash": "both edges", "longest": "the longest edge"}
-    return (
-        f"{edges[preprocessing.resize_mode]} resized by {preprocessing.interpolation} "
-        f"interpolation with antialiasing to the input's size over {preprocessing.crop_fraction:g},"
-        " the centre cut out; [0, 255]"
-    )
-
-
-def _digest(model: keras.Model) -> str:
-    """Return the sha256 of the weights of a model, whatever file they came from."""
-    digest = hashlib.sha256()
-    for array in model.get_weights():
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _write_in_another_process(model: keras.Model, folder: Path, options: _Options) -> None:
-    """Write the SavedModel of a model on torch, in a process on TensorFlow."""
-    saved = folder.with_name("model.keras")
-    model.save(saved)
-    done = subprocess.run(
-        # -P: no code in the current folder replaces a library.
-        [sys.executable, "-P", "-m", __spec__.name, str(saved), str(folder), json.dumps(options)],
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"export: the process on TensorFlow failed:\n{done.stderr[-2000:]}")
-
-
-if __name__ == "__main__":
-    _model = keras.saving.load_model(sys.argv[1], compile=False)
-    _write(_model, Path(sys.argv[2]), **json.loads(sys.argv[3]))

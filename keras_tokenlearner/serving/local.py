@@ -15,8 +15,8 @@ from pathlib import Path
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._json import JSON
-from keras_tokenlearner.serving.export import newest_version
 from keras_tokenlearner.serving.serve import default_name
+from keras_tokenlearner.serving.versions import newest_version
 
 SECONDS = 300  # to start, on a machine that is busy
 

@@ -23,13 +23,10 @@ from keras_tokenlearner.serving.classifier import (
     classifier_activation_of,
     probabilities,
 )
-from keras_tokenlearner.serving.export import (
-    METADATA,
-    export,
-    newest_version,
-    preprocessing_of_export,
-)
+from keras_tokenlearner.serving.export import export
 from keras_tokenlearner.serving.local import local_server
+from keras_tokenlearner.serving.metadata import METADATA, preprocessing_of_export
+from keras_tokenlearner.serving.versions import newest_version
 
 Files: TypeAlias = Sequence[str | os.PathLike[str]]
 Answer: TypeAlias = dict[str, np.ndarray]
@@ -140,8 +137,12 @@ def _ask(
             check_classifier(model, source, "predict")
             # A name that is valid in a URL, for any name of the temporary folder.
             exported = export(
-                model, Path(folder) / "model", maps=maps, classifier_activation=activation
-            )
+                model,
+                Path(folder) / "model",
+                maps=maps,
+                classifier_activation=activation,
+                check=False,
+            ).path
             activation = None
         metadata = _metadata(exported)
         recorded = metadata.get("classifier_activation")

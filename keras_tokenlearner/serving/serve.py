@@ -10,11 +10,11 @@ from keras_tokenlearner._checks import check_bool
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving import payloads
 from keras_tokenlearner.serving.batching import Batcher
-from keras_tokenlearner.serving.export import is_version
 from keras_tokenlearner.serving.kserve_server import run
 from keras_tokenlearner.serving.page.exported import ExportedPage
 from keras_tokenlearner.serving.served_model import Key, ServedModel
 from keras_tokenlearner.serving.threads import DecodingThreads
+from keras_tokenlearner.serving.versions import is_version
 
 if TYPE_CHECKING:
     import kserve

@@ -10,7 +10,8 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import count_pixels, decode_image
 from keras_tokenlearner.data.preprocessing import fit_pixels
 from keras_tokenlearner.data.video.augment import fit_clip
-from keras_tokenlearner.serving.export import METADATA, newest_version, preprocessing_of_export
+from keras_tokenlearner.serving.metadata import METADATA, preprocessing_of_export
+from keras_tokenlearner.serving.versions import newest_version
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

@@ -14,7 +14,7 @@ from keras_tokenlearner.serving.classifier import (
     classifier_activation_of,
     probabilities,
 )
-from keras_tokenlearner.serving.export import METADATA
+from keras_tokenlearner.serving.metadata import METADATA
 
 NAME = "tokenlearner_pico8_4at1"
 
@@ -131,7 +131,7 @@ def test_multi_label_logits_exported_equal_predict(multi_label, tmp_path):
     assert not (tmp_path / "served").exists()
     path = export(
         model, tmp_path / "served", ["cat", "dog", "owl"], classifier_activation="sigmoid"
-    )
+    ).path
     served = tf.saved_model.load(str(path))
     answer = served.images(pixels[None])
     right = 1 / (1 + np.exp(-logits))

@@ -14,12 +14,9 @@ import pytest
 from keras_tokenlearner import create_model, export
 from keras_tokenlearner.analysis import token_maps
 from keras_tokenlearner.data import resizing
-from keras_tokenlearner.serving.export import (
-    METADATA,
-    _next_version,
-    _write_in_another_process,
-    newest_version,
-)
+from keras_tokenlearner.serving.metadata import METADATA
+from keras_tokenlearner.serving.versions import move_to_next_version, newest_version
+from keras_tokenlearner.serving.writing import write_in_another_process
 
 tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 
@@ -52,7 +49,7 @@ def exported(tmp_path_factory):
     )
     random = np.random.default_rng(0)
     model.set_weights([random.normal(0, 0.2, w.shape) for w in model.get_weights()])
-    path = export(model, folder / "pico", class_names=CLASS_NAMES, top_k=3)
+    path = export(model, folder / "pico", class_names=CLASS_NAMES, top_k=3, check=False).path
     images = random.integers(0, 256, (3, 70, 50, 3)).astype("uint8")
     floats = random.uniform(0, 255, (2, 32, 48, 3)).astype("float32")
     np.savez(folder / "requests.npz", images=images, floats=floats)
@@ -139,8 +136,8 @@ def test_next_export_has_the_next_version(exported, tmp_path):
     if keras.backend.backend() == "torch":
         pytest.skip("only on tensorflow and jax: the same code, in more processes")
     features = create_model("vit_pico8", include_top=False, pooling="avg", input_shape=(32, 32, 1))
-    assert export(features, tmp_path).name == "1"
-    path = export(features, tmp_path)
+    assert export(features, tmp_path, check=False).path.name == "1"
+    path = export(features, tmp_path, check=False).path
     assert path.name == "2"
     grey = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 1)).astype("uint8")
     served = tf.saved_model.load(str(path))
@@ -176,7 +173,7 @@ def test_export_bad_arguments_raise_and_write_nothing(build, arguments, message,
 def test_export_with_maps_and_provenance_has_both(tmp_path):
     model = create_model("tokenlearner_pico8_4at1", classes=7)
     source = {"weights": "ours", "licence": "Apache-2.0"}
-    path = export(model, tmp_path, maps=True, provenance=source)
+    path = export(model, tmp_path, maps=True, provenance=source, check=False).path
     metadata = json.loads((path / METADATA).read_text())
     assert metadata["provenance"] == source and "resized" in metadata["preprocessing"]
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
@@ -193,7 +190,7 @@ def test_simultaneous_exports_become_different_versions(tmp_path):
         written = tmp_path / f".writing-{number}" / "model"
         written.mkdir(parents=True)
         (written / "saved_model.pb").write_text(str(number))
-        return _next_version(written, tmp_path)
+        return move_to_next_version(written, tmp_path)
 
     with concurrent.futures.ThreadPoolExecutor(8) as exports:
         moved = list(exports.map(move, range(8)))
@@ -211,7 +208,7 @@ def test_newest_version_skips_incomplete_versions(tmp_path):
     assert newest_version(tmp_path / "9") is None
     written = tmp_path / ".writing-4"
     (written / "saved_model.pb").touch()
-    assert _next_version(written, tmp_path) == tmp_path / "10"
+    assert move_to_next_version(written, tmp_path) == tmp_path / "10"
 
 
 def test_code_in_the_current_folder_is_not_run_by_export(tmp_path, monkeypatch):
@@ -228,8 +225,9 @@ def test_code_in_the_current_folder_is_not_run_by_export(tmp_path, monkeypatch):
         "provenance": None,
         "activation": "softmax",
         "is_applied": False,
+        "precision": None,
     }
-    _write_in_another_process(model, tmp_path / "out" / "model", options)
+    write_in_another_process(model, tmp_path / "out" / "model", "saved_model", options)
     assert (tmp_path / "out" / "model" / "saved_model.pb").is_file()
     assert not (tmp_path / "planted").exists()
 

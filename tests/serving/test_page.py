@@ -21,7 +21,7 @@ def test_serving_page_python_blocks_run_in_order(tmp_path, monkeypatch):
     model = create_model("tokenlearner_pico8_4at1", classes=3)
     random = np.random.default_rng(0)
     model.set_weights([random.normal(0, 0.2, w.shape) for w in model.get_weights()])
-    path = export(model, tmp_path / "flowers", class_names=["rose", "tulip", "daisy"])
+    path = export(model, tmp_path / "flowers", class_names=["rose", "tulip", "daisy"]).path
     image = random.integers(0, 256, (40, 30, 3)).astype("uint8")
     Path("flower.jpg").write_bytes(tf.io.encode_jpeg(image).numpy())
     content = tf.constant([Path("flower.jpg").read_bytes()])

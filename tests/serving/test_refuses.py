@@ -250,6 +250,6 @@ def test_image_of_many_frames_decodes_the_first(served, tmp_path):
     content = stream.getvalue()
     assert (decode_image(content, max_pixels=64 * 64) == (255, 0, 0)).all()
     model, _ = served
-    model = ServedModel(export(model, tmp_path / "pico"), max_pixels=64 * 64 - 1)
+    model = ServedModel(export(model, tmp_path / "pico", check=False), max_pixels=64 * 64 - 1)
     with pytest.raises(ValueError, match=" 4095 .* 4096"):
         model.check_row("encoded", {"encoded": content})

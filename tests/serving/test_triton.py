@@ -33,7 +33,7 @@ def ports(model, tmp_path_factory):
     """Triton's ports, for as long as it serves each signature as a model of that name."""
     from pytriton.triton import Triton, TritonConfig
 
-    path = export(model, tmp_path_factory.mktemp("triton"), class_names=list("abcde"))
+    path = export(model, tmp_path_factory.mktemp("triton"), class_names=list("abcde")).path
     served = tf.saved_model.load(str(path))
     with socket.socket() as one, socket.socket() as two, socket.socket() as three:
         sockets = (one, two, three)

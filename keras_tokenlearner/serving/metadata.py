@@ -1,0 +1,113 @@
+"""The metadata of an exported file: class names, preprocessing, origin."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypedDict
+
+import keras
+import numpy as np
+
+from keras_tokenlearner._json import JSON
+from keras_tokenlearner._version import __version__
+from keras_tokenlearner.data.preprocessing import preprocessing_of
+from keras_tokenlearner.models import Preprocessing
+
+NAME = "keras_tokenlearner"  # of the metadata, in formats that hold named texts
+METADATA = Path("assets.extra") / f"{NAME}.json"  # in a SavedModel
+# Preprocessing of pixels before the model, by the rank of an example.
+PREPROCESSING = {
+    3: "the largest central part of the aspect, resized bilinearly with antialiasing; [0, 255]",
+    4: "resized bilinearly with antialiasing until it covers, its middle cut out; [0, 255]",
+}
+
+
+class Options(TypedDict):
+    """Checked arguments of `export`, as the writers take them. JSON can hold them."""
+
+    class_names: list[str] | None
+    top_k: int
+    maps: bool
+    frame_step: float | None
+    provenance: Mapping[str, JSON] | None
+    activation: str
+    is_applied: bool
+    precision: str | None
+
+
+def metadata_of(model: keras.Model, options: Options) -> dict[str, JSON]:
+    """Return the metadata of a model, which every format holds.
+
+    Args:
+        model: A `keras.Model` of images or videos.
+        options: Checked arguments of `export`.
+    """
+    input_shape = model.input_shape[1:]
+    preprocessing = image_preprocessing(model)
+    return {
+        "model": model.name,
+        "input_shape": list(input_shape),
+        "class_names": options["class_names"],
+        "classifier_activation": options["activation"],
+        "preprocessing": _described(preprocessing) or PREPROCESSING[len(input_shape)],
+        "resize": None if preprocessing is None else preprocessing.fields(),
+        "frame_step": options["frame_step"],
+        "precision": options["precision"] or compute_dtype(model),
+        "provenance": options["provenance"],
+        "weights_sha256": _digest(model),
+        "keras_tokenlearner": __version__,
+        "keras": keras.version(),
+        "backend": keras.backend.backend(),
+    }
+
+
+def compute_dtype(model: keras.Model) -> str:
+    """Return the type of numbers that a model computes in; float32 in scaling layers aside.
+
+    Example:
+
+    >>> compute_dtype(create_model("vit_pico8", classes=2, dtype="mixed_bfloat16"))
+    'bfloat16'
+    """
+    for layer in model.layers:
+        is_model = isinstance(layer, keras.Model)
+        found = compute_dtype(layer) if is_model else layer.compute_dtype
+        if layer.weights and found != "float32":
+            return found
+    return "float32"
+
+
+def image_preprocessing(model: keras.Model) -> Preprocessing | None:
+    """Return how the images of a model are resized; `None` for as in training, and for videos."""
+    return preprocessing_of(model) if len(model.input_shape) == 4 else None
+
+
+def preprocessing_of_export(metadata: dict) -> Preprocessing | None:
+    """Return how the images of an exported model are resized; `None` for as in training."""
+    fields = metadata.get("resize")
+    try:
+        return None if fields is None else Preprocessing(**fields)
+    except TypeError as error:
+        raise ValueError(
+            f"{METADATA}: `resize` must hold the fields of a Preprocessing. Received: {fields!r}"
+        ) from error
+
+
+def _described(preprocessing: Preprocessing | None) -> str | None:
+    """Return a sentence for readers of the metadata, or `None`."""
+    if preprocessing is None:
+        return None
+    edges = {"shortest": "the shortest edge", "squash": "both edges", "longest": "the longest edge"}
+    return (
+        f"{edges[preprocessing.resize_mode]} resized by {preprocessing.interpolation} "
+        f"interpolation with antialiasing to the input's size over {preprocessing.crop_fraction:g},"
+        " the centre cut out; [0, 255]"
+    )
+
+
+def _digest(model: keras.Model) -> str:
+    """Return the sha256 of the weights of a model, whatever file they came from."""
+    digest = hashlib.sha256()
+    for array in model.get_weights():
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,45 @@
+"""A Keras model with everything that a format of fixed sizes can hold around another."""
+
+import keras
+from keras import ops
+
+from keras_tokenlearner.analysis import with_token_maps
+from keras_tokenlearner.serving.metadata import Options
+
+
+def pixels_model(model: keras.Model, options: Options) -> keras.Model:
+    """Return a model from uint8 pixels of the model's size to named answers.
+
+    Its input is `images`. A classifier answers `probabilities`, `top_classes` and
+    `top_probabilities`, another model `features`. With maps, `token_maps` is there too.
+
+    Args:
+        model: A `keras.Model` of images or videos.
+        options: Checked arguments of `export`.
+
+    Example:
+
+    >>> model = create_model("vit_pico8", classes=3, input_shape=(32, 32, 3))
+    >>> options = {"activation": "softmax", "is_applied": False, "top_k": 2, "maps": False}
+    >>> list(pixels_model(model, options).output)
+    ['probabilities', 'top_classes', 'top_probabilities']
+    """
+    images = keras.Input(model.input_shape[1:], dtype="uint8", name="images")
+    served = with_token_maps(model) if options["maps"] else model
+    found = served(ops.cast(images, "float32"))
+    outputs = ops.cast(found["outputs"] if options["maps"] else found, "float32")
+    answers = {"features": outputs}
+    if options["activation"] != "linear":
+        if options["is_applied"]:
+            outputs = {"softmax": ops.softmax, "sigmoid": ops.sigmoid}[options["activation"]](
+                outputs
+            )
+        top = ops.top_k(outputs, min(options["top_k"], model.output_shape[-1]))
+        answers = {
+            "probabilities": outputs,
+            "top_classes": ops.cast(top[1], "int32"),
+            "top_probabilities": top[0],
+        }
+    if options["maps"]:
+        answers["token_maps"] = ops.cast(found["token_maps"], "float32")
+    return keras.Model(images, answers)

@@ -1,0 +1,80 @@
+"""Exported files in their own runtimes, without Keras."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from keras_tokenlearner._extras import require
+
+Run: TypeAlias = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+def load_exported(path: Path, format: str) -> Run:
+    """Return a function from uint8 pixels of the model's size to the answers of a file.
+
+    Args:
+        path: `pathlib.Path` of the file, or of the folder of a SavedModel.
+        format: A key of `FORMATS`.
+    """
+    return LOADERS[format](path)
+
+
+def _saved_model(path: Path) -> Run:
+    tf = require("tensorflow", "tensorflow")
+    loaded = tf.saved_model.load(str(path))
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = loaded.signatures["pixels"](pixels=tf.constant(images, tf.float32))
+        return {name: value.numpy() for name, value in found.items()}
+
+    return run
+
+
+def _onnx(path: Path) -> Run:
+    onnxruntime = require("onnxruntime", "onnx")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [found.name for found in session.get_outputs()]
+    return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
+
+
+def _openvino(path: Path) -> Run:
+    openvino = require("openvino", "openvino")
+    # Without it, CPUs that have bfloat16 use it: answers are off by 1e-2.
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = compiled({"images": images})
+        # An output has the names of the operations that were merged into it too.
+        return {name: np.array(found[x]) for x in compiled.outputs for name in x.names}
+
+    return run
+
+
+def _litert(path: Path) -> Run:
+    interpreter = require("ai_edge_litert.interpreter", "litert").Interpreter(str(path))
+    runner = interpreter.get_signature_runner("serve")
+    return lambda images: runner(images=images)
+
+
+def _pt2(path: Path) -> Run:
+    torch = require("torch", "torch")
+    module = torch.export.load(path).module()
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            found = module(torch.from_numpy(images))
+        return {name: value.numpy() for name, value in found.items()}
+
+    return run
+
+
+LOADERS: dict[str, Callable[[Path], Run]] = {
+    "saved_model": _saved_model,
+    "onnx": _onnx,
+    "openvino": _openvino,
+    "litert": _litert,
+    "pt2": _pt2,
+}

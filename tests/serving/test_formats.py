@@ -1,0 +1,182 @@
+"""Exported files, each in its own runtime, against the Keras model that they came from."""
+
+import json
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from keras_tokenlearner import create_model, export
+from keras_tokenlearner._extras import library_of
+from keras_tokenlearner.analysis import token_maps
+from keras_tokenlearner.data import load_fashion_mnist
+from keras_tokenlearner.serving.formats import FORMATS
+from tests.test_extras import EXTRAS
+
+NAME = "tokenlearner_nano4_8at2"
+SIZES = (1, 2, 5)
+pytestmark = [pytest.mark.once("torch"), pytest.mark.peers]
+
+
+def run_onnx(path):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="of the extra `formats`")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [found.name for found in session.get_outputs()]
+    texts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(texts["class_names"])[9] == "Ankle boot" and texts["preprocessing"]
+    metadata = json.loads(texts["keras_tokenlearner"])
+    return metadata, lambda x: dict(zip(names, session.run(None, {"images": x}), strict=True))
+
+
+def run_openvino(path):
+    openvino = pytest.importorskip("openvino", reason="of the extra `formats`")
+    read = openvino.Core().read_model(path)
+    metadata = json.loads(read.get_rt_info(["keras_tokenlearner", "metadata"]).value)
+    model = openvino.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return metadata, lambda x: {
+        name: value for key, value in model({"images": x}).items() for name in key.names
+    }
+
+
+def run_litert(path):
+    litert = pytest.importorskip("ai_edge_litert.interpreter", reason="of the extra `formats`")
+    with zipfile.ZipFile(path) as added:
+        metadata = json.loads(added.read("keras_tokenlearner.json"))
+        assert added.read("labels.txt").decode().splitlines() == metadata["class_names"]
+    runner = litert.Interpreter(str(path)).get_signature_runner()
+    return metadata, lambda x: runner(images=x)
+
+
+def run_pt2(path):
+    torch = pytest.importorskip("torch", reason="only on torch: the format is PyTorch's")
+    files = {"keras_tokenlearner.json": ""}
+    module = torch.export.load(path, extra_files=files).module()
+    with torch.no_grad():
+        return json.loads(files["keras_tokenlearner.json"]), lambda x: {
+            key: value.detach().numpy() for key, value in module(torch.from_numpy(x)).items()
+        }
+
+
+RUN = {"onnx": run_onnx, "openvino": run_openvino, "litert": run_litert, "pt2": run_pt2}
+
+
+def skip_without(format):
+    for module in FORMATS[format].modules:
+        pytest.importorskip(module, reason="of the extra `formats`")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return load_fashion_mnist()[1][0][: max(SIZES)].reshape(-1, 28, 28, 1)
+
+
+def check(run, model, images, limit):
+    """Compare answers to batches of several sizes with the outputs of a Keras model."""
+    right = model.predict(images.astype("float32"), verbose=0)
+    for size in SIZES:
+        found = run(images[:size])
+        np.testing.assert_allclose(found["probabilities"], right[:size], atol=limit)
+        np.testing.assert_array_equal(found["top_classes"][:, 0], right[:size].argmax(1))
+        best = np.take_along_axis(found["probabilities"], found["top_classes"], 1)
+        np.testing.assert_array_equal(found["top_probabilities"], best)
+        assert found["top_classes"].shape == (size, 3)
+    return found
+
+
+@pytest.mark.parametrize("format", RUN)
+def test_exported_file_in_its_runtime_equals_the_model(format, images, tmp_path):
+    skip_without(format)
+    model = create_model(NAME, weights="fashion_mnist")
+    path = tmp_path / f"clothes{FORMATS[format].suffix}"
+    exported = export(model, path, top_k=3, maps=True, provenance={"licence": "MIT"}, format=format)
+    metadata, run = RUN[format](path)
+    found = check(run, model, images, 1e-4)
+    maps = token_maps(model, images.astype("float32"))
+    np.testing.assert_allclose(found["token_maps"], maps, atol=1e-4)
+    assert exported.path == path and exported.max_difference < 1e-5
+    assert metadata["class_names"] == list(model.class_names)
+    assert metadata["provenance"] == {"licence": "MIT"}
+    assert (metadata["input_shape"], metadata["precision"]) == ([28, 28, 1], "float32")
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+def test_exported_int8_file_agrees_and_is_smaller(format, images, tmp_path):
+    skip_without(format)
+    model = create_model(NAME, weights="fashion_mnist")
+    path = tmp_path / f"clothes{FORMATS[format].suffix}"
+    export(model, path, top_k=3, format=format, precision="int8", check=False)
+    metadata, run = RUN[format](path)
+    check(run, model, images, 2e-2)
+    assert metadata["precision"] == "int8"
+    assert path.stat().st_size < 0.45 * 4 * model.count_params()
+
+
+@pytest.mark.parametrize("format", ["openvino", "pt2"])
+def test_exported_bfloat16_file_agrees(format, images, tmp_path):
+    skip_without(format)
+    half = create_model(NAME, weights="fashion_mnist", dtype="mixed_bfloat16")
+    path = tmp_path / f"clothes{FORMATS[format].suffix}"
+    export(half, path, top_k=3, format=format, check=False)
+    metadata, run = RUN[format](path)
+    check(run, create_model(NAME, weights="fashion_mnist"), images, 2e-2)
+    assert metadata["precision"] == "bfloat16"
+
+
+def test_exported_logits_get_the_activation_and_videos_their_frames(tmp_path):
+    video = create_model("tokenlearner_x2plus1d_pico", classes=3, classifier_activation=None)
+    random = np.random.default_rng(0)
+    video.set_weights([w + random.normal(0, 0.1, w.shape) ** 2 for w in video.get_weights()])
+    clips = random.integers(0, 256, (2, *video.input_shape[1:])).astype("uint8")
+    exported = export(
+        video, tmp_path / "new" / "video.pt2", format="pt2", classifier_activation="sigmoid"
+    )
+    _, run = run_pt2(exported.path)
+    logits = video.predict(clips.astype("float32"), verbose=0)
+    right = 1 / (1 + np.exp(-logits.astype("float64")))
+    np.testing.assert_allclose(run(clips)["probabilities"], right, atol=1e-5)
+    assert [file.name for file in exported.path.parent.iterdir()] == ["video.pt2"]
+
+
+def test_exported_file_that_is_not_finite_does_not_appear(tmp_path):
+    model = create_model("vit_pico8", classes=2)
+    model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
+    (tmp_path / "model.pt2").write_text("older")
+    with pytest.raises(RuntimeError, match="not finite"):
+        export(model, tmp_path / "model.pt2", format="pt2")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["older"]
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "message"),
+    [
+        ("model.pt2", {"format": "pt3"}, "format='pt3'"),
+        ("model.onnx", {"format": "pt2"}, r"path='.*model\.onnx'"),
+        ("model.pt2", {"format": "pt2", "precision": "int4"}, "precision='int4'"),
+        ("model.pt2", {"format": "pt2", "precision": "int8"}, "format='pt2'"),
+    ],
+)
+def test_export_to_a_format_with_bad_arguments_raises(path, arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        export(create_model("vit_pico8", classes=2), tmp_path / path, **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+def test_export_of_a_half_precision_model_to_float_formats_raises(format, tmp_path):
+    skip_without(format)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = create_model("vit_pico8", classes=2)
+    with pytest.raises(ValueError, match="computes in bfloat16"):
+        export(model, tmp_path / f"model{FORMATS[format].suffix}", format=format)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_format_without_its_library_names_the_extra(format, tmp_path, monkeypatch):
+    chosen = FORMATS[format]
+    extra = " ".join(EXTRAS[chosen.extra])
+    assert all(library_of(module) in extra for module in chosen.modules)
+    monkeypatch.setitem(sys.modules, chosen.modules[-1], None)
+    with pytest.raises(ImportError, match=f"extra `{chosen.extra}`"):
+        export(create_model("vit_pico8", classes=2), tmp_path / "x", format=format)
