@@ -23,6 +23,7 @@ PEERS = (
     "timm",
     "torchvision",
     "transformers",
+    "tritonclient",
 )
 PEER = rf"peer library (?:{'|'.join(PEERS)})\b"
 

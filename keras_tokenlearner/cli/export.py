@@ -28,6 +28,9 @@ def export(
     precision: Annotated[
         str | None, typer.Option(help="int8: 8-bit weights, in ONNX and LiteRT.")
     ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="triton: a folder for NVIDIA's Triton, of ONNX.")
+    ] = None,
     check: Annotated[bool, typer.Option(help="Compare the file with the Keras model.")] = True,
 ) -> None:
     """Export an image or video model to a format that runs without Keras."""
@@ -57,6 +60,7 @@ def export(
         format=format,
         precision=precision,
         check=check,
+        layout=layout,
     )
     print(exported.path)
 

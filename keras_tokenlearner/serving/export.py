@@ -26,6 +26,7 @@ from keras_tokenlearner.serving.classifier import (
 from keras_tokenlearner.serving.formats import FORMATS
 from keras_tokenlearner.serving.metadata import Options, compute_dtype
 from keras_tokenlearner.serving.runtimes import load_exported
+from keras_tokenlearner.serving.triton import write_triton_files
 from keras_tokenlearner.serving.versions import move_to_next_version
 from keras_tokenlearner.serving.writing import write
 
@@ -66,6 +67,7 @@ def export(
     format: str = "saved_model",
     precision: str | None = None,
     check: bool = True,
+    layout: str | None = None,
 ) -> Exported:
     """Export an image or video model to a format that runs without Keras and this package.
 
@@ -135,6 +137,10 @@ def export(
         precision: `"int8"` for 8-bit weights in ONNX and LiteRT. Activations are then rounded while
             the model runs. `None` for the precision of the model.
         check: Boolean, whether to run the file and compare its answers to random pixels.
+        layout: `"triton"` for a folder in the model repository of NVIDIA's Triton, with format
+            `"onnx"`. `path` is then that folder, and its name is the name of the model. The file
+            becomes the next version, at first `path/1/model.onnx`. `config.pbtxt` has dynamic
+            batching and warm-up. `None` for the layout that `path` states.
 
     Returns:
         An `Exported` with the `path` of the file or of the new version's folder, and
@@ -153,6 +159,7 @@ def export(
         model = keras_tokenlearner.create_model("tokenlearner_b16_8at6", classes=2)
         keras_tokenlearner.export(model, "served/pets", class_names=["cat", "dog"], maps=True)
         keras_tokenlearner.export(model, "pets.onnx", format="onnx")
+        keras_tokenlearner.export(model, "repository/pets", format="onnx", layout="triton")
 
     Source: the layout of TensorFlow Serving; the exporters of each framework.
     """
@@ -163,18 +170,21 @@ def export(
         model, class_names, top_k, maps, frame_step, provenance, classifier_activation, precision
     )
     path = check_path("export", "path", path)
-    _check_format(model, path, format, options)
-    around = path.parent if chosen.suffix else path
+    _check_format(model, path, format, layout, options)
+    has_versions = not chosen.suffix or layout == "triton"
+    around = path if has_versions else path.parent
     around.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=around, prefix=".writing-") as folder:
         version = Path(folder) / "version"
         written = version
         if chosen.suffix:
             version.mkdir()
-            written = version / path.name
+            written = version / (f"model{chosen.suffix}" if has_versions else path.name)
         write(model, written, format, options)
         difference = _difference(model, written, format, options) if check else None
-        if not chosen.suffix:
+        if layout == "triton":
+            write_triton_files(model, path, options)
+        if has_versions:
             return Exported(move_to_next_version(version, path), difference)
         for file in sorted(version.iterdir(), key=lambda file: file == written):
             os.replace(file, path.with_name(file.name))  # the file itself last, after its weights
@@ -203,10 +213,18 @@ def _difference(model: keras.Model, written: Path, format: str, options: Options
     return difference
 
 
-def _check_format(model: keras.Model, path: Path, format: str, options: Options) -> None:
-    """Raise `ValueError` if a format cannot hold a model, or has another suffix."""
+def _check_format(
+    model: keras.Model, path: Path, format: str, layout: str | None, options: Options
+) -> None:
+    """Raise `ValueError` if a format cannot hold a model, or has another suffix or layout."""
     chosen = FORMATS[format]
-    if chosen.suffix and (path.suffix != chosen.suffix or path.is_dir()):
+    check_choice("export", "layout", layout, (None, "triton"))
+    if layout == "triton" and format != "onnx":
+        raise ValueError(
+            "export: layout='triton' needs format='onnx', for Triton's onnxruntime backend. "
+            f"Received: layout='triton', format={format!r}"
+        )
+    if layout is None and chosen.suffix and (path.suffix != chosen.suffix or path.is_dir()):
         raise ValueError(
             f"export: `path` must be a file whose name ends in {chosen.suffix!r} for "
             f"format={format!r}. Received: path={str(path)!r}"
