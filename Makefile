@@ -57,7 +57,7 @@ NO_TENSORFLOW := --editable=.[jax,torch,dev]
 # Without dependencies, because some replace PyTorch or add a second TensorFlow.
 PEERS := --editable=.[formats] flax grain huggingface_hub kagglehub kagglesdk regex sentencepiece sphinx tokenizers \
   tritonclient[grpc]
-PEERS_ALONE := keras-core keras-cv==0.9.0 keras-hub keras-nlp tensorflow-text timm torchvision \
+PEERS_ALONE := keras-core keras-cv==0.9.0 keras-hub keras-nlp tensorflow-serving-api tensorflow-text timm torchvision \
   transformers
 DOCS := --editable=.[tensorflow,jax,torch,dev,docs]
 

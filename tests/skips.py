@@ -20,6 +20,7 @@ PEERS = (
     "keras_cv",
     "keras_hub",
     "sphinx",
+    "tensorflow_serving",
     "timm",
     "torchvision",
     "transformers",

@@ -15,6 +15,7 @@ from keras_tokenlearner.serving.signatures import (
     image_signatures,
 )
 from keras_tokenlearner.serving.video_signatures import video_signatures
+from keras_tokenlearner.serving.warm_up_records import write_warm_up_records
 
 
 def write_saved_model(model: keras.Model, folder: Path, options: Options) -> None:
@@ -49,5 +50,6 @@ def write_saved_model(model: keras.Model, folder: Path, options: Options) -> Non
         archive.add_endpoint(name, signature)
     archive.write_out(folder, verbose=False)
     (folder / METADATA).parent.mkdir()
+    write_warm_up_records(folder, found, input_shape)
     text = json.dumps(metadata_of(model, options), indent=2) + "\n"
     (folder / METADATA).write_text(text)

@@ -16,7 +16,9 @@ from keras_tokenlearner.analysis import token_maps
 from keras_tokenlearner.data import resizing
 from keras_tokenlearner.serving.metadata import METADATA
 from keras_tokenlearner.serving.versions import move_to_next_version, newest_version
+from keras_tokenlearner.serving.warm_up_records import WARM_UP
 from keras_tokenlearner.serving.writing import write_in_another_process
+from tests.skips import peer
 
 tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 
@@ -244,3 +246,22 @@ def test_weights_hash_equals_the_hash_of_the_values(exported):
     values = b"".join(w.tobytes() for w in model.get_weights())
     found = json.loads((path / METADATA).read_text())["weights_sha256"]
     assert found == hashlib.sha256(values).hexdigest()
+
+
+@pytest.mark.peers
+def test_warm_up_requests_are_answered_by_the_export(exported):
+    """As TensorFlow Serving reads them: records of `PredictionLog`."""
+    peer("tensorflow_serving.apis")
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    _, path, *_ = exported
+    served = tf.saved_model.load(str(path))
+    names = []
+    for record in tf.data.TFRecordDataset(str(path / WARM_UP)):
+        request = PredictionLog.FromString(record.numpy()).predict_log.request
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        signature = served.signatures[request.model_spec.signature_name]
+        answer = signature(**{name: tf.constant(value) for name, value in inputs.items()})
+        assert answer["probabilities"].shape == (1, 7)
+        names.append(request.model_spec.signature_name)
+    assert sorted(names) == ["encoded", "images", "pixels", "serving_default"]
