@@ -2,9 +2,11 @@
 
 import base64
 import json
+import re
 import shutil
 import socket
 import struct
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -115,6 +117,15 @@ def test_v1_status_of_a_model_says_ready_or_404(served):
     assert server.ask("/v1/models/tulip")[0] == 404
 
 
+def test_probes_of_the_deployment_files_are_answered(served):
+    folder = Path(__file__).parents[2] / "docs" / "deployment"
+    texts = [(folder / name).read_text() for name in ("kubernetes.yaml", "inference_service.yaml")]
+    paths = set(re.findall(r"path: (/\S+)", "".join(texts)))
+    assert paths == {"/v2/health/ready", "/v2/health/live"}
+    _, server = served
+    assert [server.ask(path)[0] for path in sorted(paths)] == [200, 200]
+
+
 def test_v2_metadata_lists_inputs_and_outputs(served):
     _, server = served
     status, answer = server.ask("/v2/models/pico")
@@ -198,7 +209,7 @@ def test_server_listens_to_this_machine_only(served):
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_served_rows_in_one_batch_equal_single_rows(served, tmp_path, backend):
     """Batches for exports of JAX are padded to sizes that are compiled already."""
-    model = ServedModel(export(served[0], tmp_path / "pico"))
+    model = ServedModel(export(served[0], tmp_path / "pico", check=False))
     model.metadata["backend"] = backend
     sizes = []
     run = model.model.signatures["images"]

@@ -1,0 +1,58 @@
+"""The files in docs/deployment: fields that their schemas know."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+yaml = pytest.importorskip("yaml", reason="reads the files")
+kserve = pytest.importorskip("kserve", reason="the schema of its resources")
+
+from kubernetes.client import models as kubernetes  # noqa: E402
+
+from keras_tokenlearner.serving.kserve_server import STOP_SECONDS  # noqa: E402
+
+pytestmark = pytest.mark.once("torch")
+FOLDER = Path(__file__).parents[2] / "docs" / "deployment"
+MODELS = {
+    "InferenceService": kserve.V1beta1InferenceService,
+    "Deployment": kubernetes.V1Deployment,
+    "Service": kubernetes.V1Service,
+}
+
+
+def resources(name):
+    return list(yaml.safe_load_all((FOLDER / name).read_text()))
+
+
+def class_of(kind):
+    for module in (kserve, kubernetes):
+        if hasattr(module, kind):
+            return getattr(module, kind)
+    return None
+
+
+def unknown(value, kind, path=""):
+    """Return the paths of fields that a resource of the Kubernetes API does not have."""
+    listed = re.fullmatch(r"list\[(.*)\]", kind)
+    if listed:
+        return [x for i, row in enumerate(value) for x in unknown(row, listed[1], f"{path}[{i}]")]
+    found = class_of(kind)
+    if found is None:
+        return []  # text, a number, or a dictionary of the user's own
+    kinds = {name: found.openapi_types[field] for field, name in found.attribute_map.items()}
+    bad = [f"{path}.{name}" for name in value if name not in kinds]
+    known = [(name, row) for name, row in value.items() if name in kinds]
+    return bad + [x for name, row in known for x in unknown(row, kinds[name], f"{path}.{name}")]
+
+
+@pytest.mark.parametrize("name", ["kubernetes.yaml", "inference_service.yaml"])
+def test_resource_has_only_fields_of_its_schema(name):
+    for resource in resources(name):
+        assert unknown(resource, MODELS[resource["kind"]].__name__) == []
+        assert unknown({**resource, "sppec": 1}, MODELS[resource["kind"]].__name__) == [".sppec"]
+
+
+def test_pods_get_the_time_that_the_server_takes_to_stop():
+    pod = resources("kubernetes.yaml")[0]["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > STOP_SECONDS
