@@ -5,9 +5,9 @@ from pathlib import Path
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.applications.load import load_model
-from keras_tokenlearner.serving.export import newest_version
 from keras_tokenlearner.serving.kserve_server import run_page
 from keras_tokenlearner.serving.page.loaded import LoadedPage
+from keras_tokenlearner.serving.versions import newest_version
 
 
 def demo(
