@@ -55,10 +55,9 @@ QUICKSTART := --editable=.[tensorflow,cli,plot]
 TEST := --editable=.[tensorflow,jax,torch,dev]
 NO_TENSORFLOW := --editable=.[jax,torch,dev]
 # Without dependencies, because some replace PyTorch or add a second TensorFlow.
-PEERS := --editable=.[formats] flax grain huggingface_hub kagglehub kagglesdk regex sentencepiece sphinx tokenizers \
-  tritonclient[grpc]
+PEERS := --editable=.[formats] flax grain huggingface_hub kagglehub kagglesdk regex sentencepiece sphinx tokenizers
 PEERS_ALONE := keras-core keras-cv==0.9.0 keras-hub keras-nlp tensorflow-serving-api tensorflow-text timm torchvision \
-  transformers
+  transformers tritonclient
 DOCS := --editable=.[tensorflow,jax,torch,dev,docs]
 
 .venv/quickstart/ready: pyproject.toml | check-python

@@ -101,6 +101,7 @@ CALLS = {
     "load": lambda model, **a: weights.load(model, "keras_tokenlearner", model, **a),
     "Plan.load": lambda model, **a: weights.plan_of(model, "keras_tokenlearner").load(model, **a),
     "export": lambda model, **a: kt.export(model, "served", **a),
+    "serve": lambda model, **a: serving.serve("served", **a),
     "predict": lambda model, **a: serving.predict("model.keras", "image.png", **a),
 }
 

@@ -13,8 +13,11 @@ def serve(
     name: Annotated[str | None, typer.Option(help="Name of the model in URLs.")] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Most rows of a batch.")] = 32,
     page: Annotated[bool, typer.Option("--page", help="Also show a page at /.")] = False,
+    warm_up: Annotated[
+        bool, typer.Option(help="Run each batch size once before the server is ready.")
+    ] = True,
 ) -> None:
     """Serve an exported model over HTTP (V1, V2) and gRPC (V2), by default to this machine."""
     from keras_tokenlearner.serving import serve
 
-    serve(path, host, port, grpc_port, name, max_batch, page)
+    serve(path, host, port, grpc_port, name, max_batch, page, warm_up)

@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,8 +8,8 @@ from typing import Generic, TypeAlias, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 Row = TypeVar("Row")
 Answer = TypeVar("Answer")
-# A row that waits: its key, itself, its weight and the future of its answer.
-Item: TypeAlias = tuple[Key, Row, float, asyncio.Future[Answer]]
+# A row that waits: its key, itself, its weight, the future of its answer, and since when.
+Item: TypeAlias = tuple[Key, Row, float, asyncio.Future[Answer], float]
 
 
 class Batcher(Generic[Key, Row, Answer]):
@@ -24,6 +25,7 @@ class Batcher(Generic[Key, Row, Answer]):
         max_rows: Integer, rows of the largest batch.
         max_weight: Number, the largest sum of the weights of the rows of a batch. A heavier row
             makes its own batch.
+        observe: Called for each batch with the seconds that its rows waited.
 
     Example:
 
@@ -37,10 +39,12 @@ class Batcher(Generic[Key, Row, Answer]):
         function: Callable[[Key, list[Row]], Sequence[Answer]],
         max_rows: int = 32,
         max_weight: float = float("inf"),
+        observe: Callable[[Sequence[float]], None] | None = None,
     ) -> None:
         self.function = function
         self.max_rows = max_rows
         self.max_weight = max_weight
+        self.observe = observe
         self.waiting: deque[Item[Key, Row, Answer]] = deque()
         self.worker: asyncio.Task[None] | None = None
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -57,7 +61,7 @@ class Batcher(Generic[Key, Row, Answer]):
             Exception: Error that `function` raised for this row.
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self.waiting.append((key, row, weight, future))
+        self.waiting.append((key, row, weight, future, time.monotonic()))
         if self.worker is None or self.worker.done():
             self.worker = asyncio.create_task(self._work())
         return await future
@@ -106,4 +110,7 @@ class Batcher(Generic[Key, Row, Answer]):
                 taken.append(item)
                 total += item[2]
         self.waiting = left
+        if self.observe is not None:
+            now = time.monotonic()
+            self.observe([now - item[4] for item in taken])
         return key, [item[1] for item in taken], [item[3] for item in taken]

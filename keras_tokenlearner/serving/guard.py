@@ -72,6 +72,7 @@ class Guard:
         max_bytes: Integer, size of the largest body.
         max_requests: Integer, requests that are answered at the same time.
         body_seconds: Seconds until the last byte of a body.
+        observe: Called with the status of each answer.
     """
 
     def __init__(
@@ -80,16 +81,19 @@ class Guard:
         max_bytes: int = MAX_BYTES,
         max_requests: int = MAX_REQUESTS,
         body_seconds: float = BODY_SECONDS,
+        observe: Callable[[int], None] | None = None,
     ) -> None:
         self.app = app
         self.max_bytes = max_bytes
         self.max_requests = max_requests
         self.body_seconds = body_seconds
+        self.observe = observe
         self.running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        send = self._observed(send)
         try:
             async with asyncio.timeout(self.body_seconds):
                 body = await self._read(receive)
@@ -107,6 +111,18 @@ class Guard:
             return await self._answer(scope, body, receive, send)
         finally:
             self.running -= 1
+
+    def _observed(self, send: Send) -> Send:
+        """Return a `send` that reports statuses."""
+
+        async def observed(message: Message) -> None:
+            if self.observe is not None and message["type"] == "http.response.start":
+                status = message["status"]
+                assert isinstance(status, int)
+                self.observe(status)
+            await send(message)
+
+        return observed
 
     async def _read(self, receive: Receive) -> bytes | None:
         """Return a body, cut off at the limit; `None` if the client has left."""

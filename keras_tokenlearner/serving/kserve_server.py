@@ -4,10 +4,13 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, cast
 
+from keras_tokenlearner.serving.current_model import CurrentModel
 from keras_tokenlearner.serving.guard import MAX_BYTES, MAX_REQUESTS, Application, Guard
+from keras_tokenlearner.serving.metrics import metrics
 from keras_tokenlearner.serving.page.answers import PageModel
 from keras_tokenlearner.serving.page.routes import page_routes
 from keras_tokenlearner.serving.v2_binary import read_v2
@@ -30,6 +33,7 @@ STOP_SECONDS = 30  # for requests in flight to be answered after SIGTERM
 
 async def run(
     endpoint: "kserve.Model",
+    current: CurrentModel,
     host: str,
     port: int,
     grpc_port: int | None,
@@ -38,10 +42,12 @@ async def run(
     """Serve a `kserve.Model` over HTTP and gRPC until the process gets a signal.
 
     After SIGTERM or SIGINT no more connections are taken, those requests that have begun are
-    answered, and the function returns.
+    answered, and the function returns. The server is ready when each batch size has run once. It
+    replaces the model by newer versions.
 
     Args:
         endpoint: A `kserve.Model`.
+        current: The model that it answers with.
         host: Address to listen on.
         port: Integer, of HTTP.
         grpc_port: Integer, of gRPC; `None` or 0 for none.
@@ -64,16 +70,20 @@ async def run(
         async def load(self, model_name: str) -> None:
             await self.unload(model_name)  # nor load others: the same 404
 
+    class Plane(DataPlane):
+        async def ready(self) -> bool:  # KServe's is always ready
+            return endpoint.ready
+
     repository = OneModel()
     repository.update(endpoint)
-    plane = DataPlane(repository)
+    plane = Plane(repository)
     extension = NoLoading(repository)
     with _listen(host, port) as listener:
         grpc = await _start_grpc(plane, extension, host, grpc_port) if grpc_port else None
         rest = RESTServer("kserve.model_server:app", plane, extension, port)
         if page is not None:
             app.router.routes.extend(page_routes(page))
-        _add_routes(app, plane)
+        _add_routes(app, plane, current)
         _refuse_in_words(app)
         rest.create_application()
         server = _server(rest.config)
@@ -83,9 +93,11 @@ async def run(
         if grpc:
             print(f"and over gRPC at {host}:{grpc_port}")
         print(end="", flush=True)
+        following = asyncio.create_task(_follow(endpoint, current))
         try:
             await server.serve(sockets=[listener])
         finally:
+            following.cancel()
             if grpc:
                 await grpc.stop(grace=STOP_SECONDS)
 
@@ -118,6 +130,13 @@ def page_app(page: PageModel) -> Application:
 
 def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+async def _follow(endpoint: "kserve.Model", current: CurrentModel) -> None:
+    """Warm the model up, let the endpoint be ready, and look for newer versions."""
+    await asyncio.to_thread(current.warm_up)
+    endpoint.ready = True
+    await current.follow()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -205,15 +224,17 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
     return Server(config)
 
 
-def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane") -> None:
+def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane", current: CurrentModel) -> None:
     """Add routes of V1 and V2 that read requests themselves, before KServe's own.
+
+    Routes of versions and their status are TensorFlow Serving's.
 
     KServe's routes read `"1"` and `true` as 1, and parse on the event loop. They fail with 500 on
     some malformed bodies.
     """
     from fastapi import Request, Response
     from fastapi.responses import ORJSONResponse
-    from kserve.errors import InvalidInput
+    from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
 
     async def answer(name: str, request: Request) -> Response:
         headers = dict(request.headers.items())
@@ -236,9 +257,40 @@ def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane") -> None:
     async def v2(model_name: str, request: Request) -> Response:
         return await answer(model_name, request)
 
-    routes = {"/v1/models/{model_name}:predict": v1, "/v2/models/{model_name}/infer": v2}
+    async def v1_version(model_name: str, version: str, request: Request) -> Response:
+        check_version(model_name, version)
+        return await answer(model_name, request)
+
+    async def status(model_name: str) -> Response:
+        if not await plane.model_ready(model_name):
+            raise ModelNotReady(model_name)
+        states = current.status()
+        return ORJSONResponse({"name": model_name, "ready": True, "model_version_status": states})
+
+    async def version_status(model_name: str, version: str) -> Response:
+        await plane.model_ready(model_name)
+        found = [state for state in current.status() if state["version"] == version]
+        if not found:
+            raise ModelNotFound(f"{model_name}, version {version}")
+        return ORJSONResponse({"model_version_status": found})
+
+    def check_version(name: str, version: str) -> None:
+        if version != current.now.version:
+            raise ModelNotFound(f"{name}, version {version}")
+
+    routes: dict[str, Callable] = {
+        "/v1/models/{model_name}/versions/{version}:predict": v1_version,
+        "/v1/models/{model_name}:predict": v1,
+        "/v2/models/{model_name}/infer": v2,
+    }
     for path, route in routes.items():
         app.add_api_route(path, route, methods=["POST"], response_model=None)
+    routes = {
+        "/v1/models/{model_name}/versions/{version}": version_status,
+        "/v1/models/{model_name}": status,
+    }
+    for path, route in routes.items():
+        app.add_api_route(path, route, methods=["GET"], response_model=None)
 
 
 def _refuse_in_words(app: "fastapi.FastAPI") -> None:
@@ -254,7 +306,9 @@ def _refuse_in_words(app: "fastapi.FastAPI") -> None:
         return JSONResponse({"error": f"{place}: {first['msg']}"}, 400)
 
     app.add_exception_handler(RequestValidationError, refuse)
-    app.add_middleware(Guard, max_bytes=MAX_BYTES, max_requests=MAX_REQUESTS)
+    app.add_middleware(
+        Guard, max_bytes=MAX_BYTES, max_requests=MAX_REQUESTS, observe=metrics().status
+    )
     # A client's mistake is the client's to read, not a traceback in the log.
     logging.getLogger("kserve").addFilter(
         lambda record: (

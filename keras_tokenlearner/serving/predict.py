@@ -210,7 +210,7 @@ def _ask_server(folder: Path, files: Files) -> Answer:
     data = [base64.b64encode(Path(file).read_bytes()).decode() for file in files]
     shape = [len(data)]
     field: JSON = {"name": "encoded", "datatype": "BYTES", "shape": shape, "data": data}
-    with local_server(folder) as server:
+    with local_server(folder, "--no-warm-up") as server:
         status, answer = server.ask(f"/v2/models/{server.name}/infer", {"inputs": [field]})
     if status != 200:
         raise ValueError(f"predict: the server answers {status}: {answer['error']}")

@@ -9,10 +9,11 @@ import numpy as np
 from keras_tokenlearner._checks import check_bool
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving import payloads
-from keras_tokenlearner.serving.batching import Batcher
+from keras_tokenlearner.serving.current_model import CurrentModel, Loaded
 from keras_tokenlearner.serving.kserve_server import run
+from keras_tokenlearner.serving.metrics import metrics
 from keras_tokenlearner.serving.page.exported import ExportedPage
-from keras_tokenlearner.serving.served_model import Key, ServedModel
+from keras_tokenlearner.serving.served_model import ServedModel
 from keras_tokenlearner.serving.threads import DecodingThreads
 from keras_tokenlearner.serving.versions import is_version
 
@@ -24,7 +25,6 @@ ANSWER_SECONDS = 120.0  # until the answer to a request; then it is dropped
 Request = TypeVar("Request")
 Arrays: TypeAlias = dict[str, np.ndarray]
 Rows: TypeAlias = list[Arrays]
-Rowwise: TypeAlias = Batcher[Key, Arrays, Arrays]
 Reader: TypeAlias = Callable[[Request, ServedModel], tuple[str, Rows]]
 
 
@@ -36,6 +36,7 @@ def serve(
     name: str | None = None,
     max_batch: int = 32,
     page: bool = False,
+    warm_up: bool = True,
 ) -> None:
     """Serve an exported model with KServe, until the process is told to stop.
 
@@ -44,8 +45,8 @@ def serve(
     cannot take gets a 4xx (over gRPC `INVALID_ARGUMENT`) with the reason.
 
     Args:
-        path: Folder of an exported model. The newest version is taken, unless the folder is a
-            version.
+        path: Folder of an exported model. The newest version is taken, and replaced by newer ones
+            while the server runs. A folder that is a version stays.
         host: Address to listen on. Defaults to this machine only.
         port: Integer, port of HTTP.
         grpc_port: Integer, port of gRPC; `None` for no gRPC.
@@ -53,6 +54,8 @@ def serve(
         max_batch: Integer, rows of the largest batch.
         page: Boolean, whether `GET /` is a page for browsers, as in `demo`. It shows attention maps
             of a model that was exported with `maps=True`.
+        warm_up: Boolean, whether the server runs each batch size once before it is ready, and
+            before a newer version answers.
 
     Raises:
         ValueError: If there is no exported model, or a page is requested for a model that is no
@@ -69,13 +72,13 @@ def serve(
 
     Source: the two inference protocols of KServe.
     """
+    check_bool("serve", "warm_up", warm_up)
     require("kserve", "serve")
     check_bool("serve", "page", page)
-    model = ServedModel(path)
-    name = name or default_name(model.folder)
-    batcher = Batcher(model.answer, max_batch, max_weight=model.max_pixels)
-    shown = ExportedPage(model, batcher, name) if page else None
-    asyncio.run(run(_endpoint(name, model, batcher), host, port, grpc_port, shown))
+    current = CurrentModel(Path(path), max_batch, metrics().batch, warm_up)
+    name = name or default_name(current.now.model.folder)
+    shown = ExportedPage(current, name) if page else None
+    asyncio.run(run(_endpoint(name, current), current, host, port, grpc_port, shown))
 
 
 def default_name(version: str | os.PathLike[str]) -> str:
@@ -90,8 +93,8 @@ def default_name(version: str | os.PathLike[str]) -> str:
     return (version.parent if is_version(version.name) else version).name
 
 
-def _endpoint(name: str, model: ServedModel, batcher: Rowwise) -> "kserve.Model":
-    """Return the `kserve.Model` that answers with a `ServedModel`, in the batches of a batcher."""
+def _endpoint(name: str, current: CurrentModel) -> "kserve.Model":
+    """Return the `kserve.Model` that answers with the newest version of a model."""
     import kserve
     from kserve.errors import InvalidInput, ModelNotReady
 
@@ -105,20 +108,24 @@ def _endpoint(name: str, model: ServedModel, batcher: Rowwise) -> "kserve.Model"
             self.error_msg = f"there is no answer within {ANSWER_SECONDS:g} s; retry"
             self.reason = self.error_msg  # of gRPC
 
-    def read_rows(read: Reader[Request], request: Request) -> tuple[str, list[tuple[Arrays, int]]]:
+    def read_rows(
+        model: ServedModel, read: Reader[Request], request: Request
+    ) -> tuple[str, list[tuple[Arrays, int]]]:
         signature, rows = read(request, model)
         return signature, [(row, model.weight(row)) for row in rows]
 
-    async def answer(signature: str, row: Arrays, pixels: int) -> Arrays:
+    async def answer(loaded: Loaded, signature: str, row: Arrays, pixels: int) -> Arrays:
+        model, batcher = loaded
         signature, decoded = await threads.run(pixels, model.decode, signature, [row])
         row = decoded[0]
         return await batcher.answer(model.batch_key(signature, row), row, model.weight(row))
 
     async def answers(read: Reader[Request], request: Request) -> Rows:
+        loaded = current.now  # to the end of the request, also if a newer version comes
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                signature, rows = await asyncio.to_thread(read_rows, read, request)
-                tasks = [asyncio.ensure_future(answer(signature, *row)) for row in rows]
+                signature, rows = await asyncio.to_thread(read_rows, loaded.model, read, request)
+                tasks = [asyncio.ensure_future(answer(loaded, signature, *row)) for row in rows]
                 try:
                     return await asyncio.gather(*tasks)
                 finally:  # a bad row ends the others
@@ -130,6 +137,9 @@ def _endpoint(name: str, model: ServedModel, batcher: Rowwise) -> "kserve.Model"
             raise Late from error
 
     class Endpoint(kserve.Model):
+        def load(self) -> bool:  # KServe calls it for a model that is not ready
+            return self.ready
+
         async def predict(
             self,
             payload: bytes | kserve.InferRequest,
@@ -158,12 +168,14 @@ def _endpoint(name: str, model: ServedModel, batcher: Rowwise) -> "kserve.Model"
 
         def get_input_types(self) -> list[dict[str, str | list[int]]]:
             return payloads.v2_tensors(
-                {key: spec for inputs in model.inputs.values() for key, spec in inputs.items()}
+                {
+                    key: spec
+                    for inputs in current.now.model.inputs.values()
+                    for key, spec in inputs.items()
+                }
             )
 
         def get_output_types(self) -> list[dict[str, str | list[int]]]:
-            return payloads.v2_tensors(model.outputs)
+            return payloads.v2_tensors(current.now.model.outputs)
 
-    endpoint = Endpoint(name)
-    endpoint.load()
-    return endpoint
+    return Endpoint(name)

@@ -185,6 +185,32 @@ class ServedModel:
         arrays = {name: value.numpy() for name, value in answer.items()}
         return [{name: value[i] for name, value in arrays.items()} for i in range(len(rows))]
 
+    def warm_up(self, max_rows: int) -> None:
+        """Run once each batch size that requests of the model's own pixels can form.
+
+        Files are decoded to these pixels. Other signatures run with one row, and from JAX with each
+        size too: a model from JAX is compiled for each.
+
+        Args:
+            max_rows: Integer, rows of the largest batch.
+        """
+        shape = self.metadata.get("input_shape")
+        if shape is None:
+            return
+        for signature, inputs in self.inputs.items():
+            if any(spec.dtype == "string" for spec in inputs.values()):
+                continue
+            row = {name: _example(spec, shape) for name, spec in inputs.items()}
+            for size in self._batch_sizes(signature, max_rows):
+                if size == 1 or size * self.weight(row) <= self.max_pixels:
+                    self.answer(self.batch_key(signature, row), [row] * size)
+
+    def _batch_sizes(self, signature: str, max_rows: int) -> list[int]:
+        """Return the sizes of batches that a signature runs with."""
+        if signature != "pixels" and self.metadata.get("backend") != "jax":
+            return [1]
+        return sorted({size + self._padding(size) for size in range(1, max_rows + 1)})
+
     def _padding(self, count: int) -> int:
         """Return how many rows to add to a batch.
 
@@ -212,6 +238,13 @@ class ServedModel:
                 f"got {type(content).__name__}"
             )
         count_pixels(content, max_pixels=self.max_pixels)
+
+
+def _example(spec: "TensorSpec", shape: list[int]) -> np.ndarray:
+    """Return an input of one row: a black image or clip, or frames per second."""
+    if spec.shape.rank == 1:
+        return np.array(30, spec.dtype.as_numpy_dtype)
+    return np.zeros(shape, spec.dtype.as_numpy_dtype)
 
 
 def _array(name: str, spec: "TensorSpec", value: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from keras_tokenlearner.analysis import token_maps
 from keras_tokenlearner.data import decode_image, fit_image
 from keras_tokenlearner.serving import demo, serve
 from keras_tokenlearner.serving.batching import Batcher
+from keras_tokenlearner.serving.current_model import Loaded
 from keras_tokenlearner.serving.kserve_server import page_app
 from keras_tokenlearner.serving.page import loaded
 from keras_tokenlearner.serving.page.exported import ExportedPage
@@ -29,6 +30,12 @@ pytest.importorskip("kserve", reason="the server is KServe")
 on_torch = pytest.mark.once("torch")
 on_tensorflow = pytest.mark.once("tensorflow")
 IMAGE = {"Content-Type": "image/jpeg"}
+
+
+def page_of(served, name):
+    """Return the page of a `ServedModel`."""
+    batcher = Batcher(getattr(served, "answer", None))
+    return ExportedPage(SimpleNamespace(now=Loaded(served, batcher)), name)
 
 
 def randomised(model):
@@ -228,7 +235,7 @@ def test_page_of_exported_model_with_maps_answers_as_the_model(model, tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     kt.export(model, tmp_path, maps=True)
     served = ServedModel(tmp_path)
-    with client(ExportedPage(served, Batcher(served.answer), "pico")) as asked:
+    with client(page_of(served, "pico")) as asked:
         about = asked.get("/page/about").json()
         found = asked.post("/page/answer", content=JPEG, headers=IMAGE).json()
     assert (about["model"], about["tokens"], about["classes"]) == ("pico", [4], 10)
@@ -240,7 +247,7 @@ def test_page_of_exported_model_with_maps_answers_as_the_model(model, tmp_path):
 def test_page_of_server_is_off_by_default_and_on_when_asked_for(exported_pico, monkeypatch):
     pages = []
 
-    async def run(endpoint, host, port, grpc_port, page):
+    async def run(endpoint, current, host, port, grpc_port, page):
         pages.append(page)
 
     monkeypatch.setattr(sys.modules[serve.__module__], "run", run)
@@ -268,4 +275,4 @@ def test_server_with_page_answers_pictures_and_the_protocols(served):
 def test_page_of_exported_features_raises():
     served = SimpleNamespace(metadata={"input_shape": [32, 32, 3]}, outputs={}, folder="x")
     with pytest.raises(ValueError, match="serve: .*`keras-tokenlearner export`"):
-        ExportedPage(served, None, "x")
+        page_of(served, "x")

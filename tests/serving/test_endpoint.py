@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from keras_tokenlearner.serving.batching import Batcher
+from keras_tokenlearner.serving.current_model import Loaded
 from tests.serving.answers import b64
 
 kserve = pytest.importorskip("kserve", reason="the server is KServe")
@@ -55,7 +57,8 @@ class Model:
 
 
 def endpoint_of(model):
-    return serve._endpoint("x", model, serve.Batcher(model.answer, 4))
+    loaded = Loaded(model, Batcher(model.answer, 4))
+    return serve._endpoint("x", SimpleNamespace(now=loaded))
 
 
 def body(*contents):

@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import struct
+import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,10 +112,73 @@ def test_v1_answer_of_one_output_has_no_name(served):
     np.testing.assert_allclose(answer["predictions"], right, atol=1e-5)
 
 
-def test_v1_status_of_a_model_says_ready_or_404(served):
+def test_v1_status_has_the_version_and_is_ready_or_404(served):
     _, server = served
-    assert server.ask("/v1/models/pico") == (200, {"name": "pico", "ready": True})
+    version = {
+        "version": "1",
+        "state": "AVAILABLE",
+        "status": {"error_code": "OK", "error_message": ""},
+    }
+    right = {"name": "pico", "ready": True, "model_version_status": [version]}
+    assert server.ask("/v1/models/pico") == (200, right)
+    found = server.ask("/v1/models/pico/versions/1")
+    assert found == (200, {"model_version_status": [version]})
     assert server.ask("/v1/models/tulip")[0] == 404
+    assert server.ask("/v1/models/tulip/versions/1")[0] == 404
+    assert server.ask("/v1/models/pico/versions/2")[0] == 404
+
+
+def test_v1_version_answers_and_another_gets_404(served):
+    model, server = served
+    body = {"instances": [b64(JPEG)]}
+    status, answer = server.ask("/v1/models/pico/versions/1:predict", body)
+    assert status == 200
+    check(model, answer["predictions"][0])
+    status, answer = server.ask("/v1/models/pico/versions/2:predict", body)
+    assert status == 404 and "version 2" in answer["error"]
+
+
+def metric(server, name):
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
+        text = answer.read().decode()
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def test_metrics_count_batches_queue_times_and_refusals(served):
+    _, server = served
+    names = [
+        "keras_tokenlearner_batch_rows_sum",
+        "keras_tokenlearner_queue_seconds_count",
+        'keras_tokenlearner_refusals_total{status="400"}',
+    ]
+    before = [metric(server, name) for name in names]
+    assert server.v1({"instances": [b64(JPEG)] * 3})[0] == 200
+    assert server.v1({"instances": 1})[0] == 400
+    assert [metric(server, name) for name in names] == [before[0] + 3, before[1] + 3, before[2] + 1]
+    assert metric(server, "keras_tokenlearner_queue_seconds_sum") >= 0
+
+
+@pytest.mark.parametrize(
+    ("backend", "sizes"),
+    [
+        ("tensorflow", {"pixels": [1, 2, 3, 4, 5], "images": [1], "serve": [1]}),
+        ("jax", dict.fromkeys(("pixels", "images", "serve"), [1, 2, 4, 8])),
+    ],
+)
+def test_warm_up_runs_each_batch_size(exported_pico, monkeypatch, backend, sizes):
+    model = ServedModel(exported_pico[1])
+    model.metadata["backend"] = backend
+    ran = {name: [] for name in sizes}
+
+    def answer(key, rows):
+        for name, value in rows[0].items():
+            model.check_row(key[0], {name: value})
+        ran[key[0]].append(len(rows))
+
+    monkeypatch.setattr(model, "answer", answer)
+    model.warm_up(5)
+    assert ran == sizes
 
 
 def test_probes_of_the_deployment_files_are_answered(served):

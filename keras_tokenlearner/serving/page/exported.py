@@ -1,10 +1,7 @@
 import asyncio
 import time
-from typing import TypeAlias
 
-import numpy as np
-
-from keras_tokenlearner.serving.batching import Batcher
+from keras_tokenlearner.serving.current_model import CurrentModel
 from keras_tokenlearner.serving.page.answers import (
     About,
     Classified,
@@ -12,17 +9,13 @@ from keras_tokenlearner.serving.page.answers import (
     chosen_tokens,
     classified,
 )
-from keras_tokenlearner.serving.served_model import Key, ServedModel
-
-Rows: TypeAlias = dict[str, np.ndarray]
 
 
 class ExportedPage:
     """An exported model behind the page, which shares the batches of the other requests.
 
     Args:
-        model: A `ServedModel`.
-        batcher: The `Batcher` of its server.
+        current: The model of the server and its batches. Newer versions replace it.
         name: Name of the model.
         top_k: Integer, number of the most probable classes.
 
@@ -30,22 +23,25 @@ class ExportedPage:
         ValueError: If the model is no classifier of images that this package exported.
     """
 
-    def __init__(
-        self, model: ServedModel, batcher: Batcher[Key, Rows, Rows], name: str, top_k: int = 5
-    ) -> None:
+    def __init__(self, current: CurrentModel, name: str, top_k: int = 5) -> None:
+        model = current.now.model
         shape = model.metadata.get("input_shape", [])
         if len(shape) != 3 or "probabilities" not in model.outputs:
             raise ValueError(
                 "serve: the page needs a classifier of images that `keras-tokenlearner export` "
                 f"wrote. Received: path={str(model.folder)!r}"
             )
-        self.model, self.batcher, self.top_k = model, batcher, top_k
-        self.input_shape = shape
+        self.current, self.name, self.top_k = current, name, top_k
+
+    @property
+    def about(self) -> About:
+        """The facts of the current version that the page shows."""
+        model = self.current.now.model
         maps = model.outputs.get("token_maps")
-        self.about: About = {
-            "model": name,
+        return {
+            "model": self.name,
             "runtime": "SavedModel",
-            "input_shape": shape,
+            "input_shape": model.metadata["input_shape"],
             "classes": model.outputs["probabilities"].shape[-1],
             "tokens": [] if maps is None else [maps.shape[-1]],
             "hint": ""
@@ -58,18 +54,19 @@ class ExportedPage:
         """Return the answer to a picture, as `PageModel` describes it."""
         chosen_tokens(self.about, tokens)
         start = time.perf_counter()
-        resize, limit = self.model.resize, self.model.max_pixels
-        picture = await asyncio.to_thread(Picture, content, self.input_shape, resize, limit)
+        model, batcher = self.current.now
+        shape, limit = model.metadata["input_shape"], model.max_pixels
+        picture = await asyncio.to_thread(Picture, content, shape, model.resize, limit)
         decoded = time.perf_counter()
         row = {"pixels": picture.pixels}
-        key, weight = self.model.batch_key("pixels", row), self.model.weight(row)
-        answer = await self.batcher.answer(key, row, weight)
+        key, weight = model.batch_key("pixels", row), model.weight(row)
+        answer = await batcher.answer(key, row, weight)
         end = time.perf_counter()
         maps = {"token_maps": answer["token_maps"]} if "token_maps" in answer else {}
         return classified(
             picture,
             answer["probabilities"],
-            self.model.metadata.get("class_names"),
+            model.metadata.get("class_names"),
             maps,
             {"decoding": 1000 * (decoded - start), "model": 1000 * (end - decoded)},
             self.top_k,

@@ -1,0 +1,128 @@
+"""The version of a model that the server answers with, and its successors."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeAlias, TypedDict
+
+import numpy as np
+
+from keras_tokenlearner.serving.batching import Batcher
+from keras_tokenlearner.serving.served_model import Key, ServedModel
+from keras_tokenlearner.serving.versions import is_version, newest_version
+
+SECONDS = 2.0  # between two looks for a newer version
+
+Arrays: TypeAlias = dict[str, np.ndarray]
+
+
+class VersionStatus(TypedDict):
+    """State of a version, as TensorFlow Serving states it."""
+
+    version: str
+    state: str
+    status: dict[str, str]
+
+
+class Loaded(NamedTuple):
+    """A version of a model, and the batches that it answers."""
+
+    model: ServedModel
+    batcher: Batcher[Key, Arrays, Arrays]
+
+    @property
+    def version(self) -> str:
+        """Name of the folder, or `"1"` for a folder that is no version."""
+        name = self.model.folder.name
+        return name if is_version(name) else "1"
+
+
+class CurrentModel:
+    """The newest version of an exported model, replaced while requests are answered.
+
+    A request takes `now` once and keeps it. Requests of an older version are therefore finished by
+    it, and it leaves memory with the last of them.
+
+    Args:
+        path: `pathlib.Path` of the folder of the versions, or of one version, which stays.
+        max_batch: Integer, rows of the largest batch.
+        observe: Function of the seconds that the rows of a batch waited, called for each batch.
+        warms_up: Boolean, whether a version runs each batch size before it answers requests.
+
+    Raises:
+        ValueError: If there is no exported model.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_batch: int = 32,
+        observe: Callable[[Sequence[float]], None] | None = None,
+        warms_up: bool = True,
+    ) -> None:
+        self.path = path
+        self.max_batch = max_batch
+        self.observe = observe
+        self.warms_up = warms_up
+        self.now = self._load(path)
+        self.ended: list[str] = []
+        self.failed: dict[Path, str] = {}
+
+    def warm_up(self) -> None:
+        """Run each batch size of the version that answers."""
+        if self.warms_up:
+            self.now.model.warm_up(self.max_batch)
+
+    async def follow(self, seconds: float = SECONDS) -> None:
+        """Replace the version when there is a newer one, or it is gone, until cancelled.
+
+        A version that cannot be loaded is logged, and the older one stays.
+
+        Args:
+            seconds: Time between two looks.
+        """
+        while True:
+            await asyncio.sleep(seconds)
+            await asyncio.to_thread(self._replace)
+
+    def status(self) -> list[VersionStatus]:
+        """Return `model_version_status` as TensorFlow Serving states it.
+
+        Source: GetModelStatusResponse of TensorFlow Serving.
+        """
+        states = [(self.now.version, "AVAILABLE", "OK", "")]
+        states += [(version, "END", "OK", "") for version in self.ended]
+        states += [
+            (folder.name, "END", "UNKNOWN", reason) for folder, reason in self.failed.items()
+        ]
+        return [
+            {
+                "version": version,
+                "state": state,
+                "status": {"error_code": code, "error_message": message},
+            }
+            for version, state, code, message in states
+        ]
+
+    def _load(self, path: Path) -> Loaded:
+        model = ServedModel(path)
+        batcher = Batcher(
+            model.answer, self.max_batch, max_weight=model.max_pixels, observe=self.observe
+        )
+        return Loaded(model, batcher)
+
+    def _replace(self) -> None:
+        folder = newest_version(self.path)
+        if folder is None or folder == self.now.model.folder or folder in self.failed:
+            return
+        try:
+            loaded = self._load(folder)
+            if self.warms_up:
+                loaded.model.warm_up(self.max_batch)
+        except Exception as error:  # noqa: BLE001, the older version stays
+            self.failed[folder] = str(error)
+            logging.getLogger(__name__).exception("version %s cannot be served", folder.name)
+            return
+        self.ended = [x for x in self.ended if x != loaded.version] + [self.now.version]
+        self.now = loaded

@@ -1,0 +1,52 @@
+"""Measurements of the server, which `GET /metrics` shows to Prometheus."""
+
+import functools
+from collections.abc import Sequence
+
+from keras_tokenlearner._extras import require
+
+
+class Metrics:
+    """Histograms of batches and queue times, and a counter of refusals.
+
+    Names in `GET /metrics`:
+
+    * `keras_tokenlearner_batch_rows`: rows of the batches that the model answered.
+    * `keras_tokenlearner_queue_seconds`: time of a row from its request to its batch.
+    * `keras_tokenlearner_refusals_total`: HTTP answers of status 400 and higher, by `status`.
+    """
+
+    def __init__(self) -> None:
+        prometheus = require("prometheus_client", "serve")
+        rows = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+        seconds = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+        self.batch_rows = prometheus.Histogram(
+            "keras_tokenlearner_batch_rows", "Rows of a batch", buckets=rows
+        )
+        self.queue_seconds = prometheus.Histogram(
+            "keras_tokenlearner_queue_seconds", "Time of a row until its batch", buckets=seconds
+        )
+        self.refusals = prometheus.Counter(
+            "keras_tokenlearner_refusals", "HTTP answers of status 400 and higher", ["status"]
+        )
+
+    def batch(self, waited: Sequence[float]) -> None:
+        """Record a batch.
+
+        Args:
+            waited: Seconds that each of its rows waited.
+        """
+        self.batch_rows.observe(len(waited))
+        for seconds in waited:
+            self.queue_seconds.observe(seconds)
+
+    def status(self, status: int) -> None:
+        """Record the status of an answer over HTTP."""
+        if status >= 400:
+            self.refusals.labels(str(status)).inc()
+
+
+@functools.cache
+def metrics() -> Metrics:
+    """Return the measurements of this process; Prometheus takes each name once."""
+    return Metrics()

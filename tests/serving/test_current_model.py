@@ -1,0 +1,151 @@
+"""Versions of a served model that come and go while the server runs."""
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from keras_tokenlearner.serving import current_model
+from keras_tokenlearner.serving.current_model import CurrentModel
+from keras_tokenlearner.serving.kserve_server import _follow
+
+pytestmark = pytest.mark.once("torch")
+
+
+class Model:
+    """In place of `ServedModel`: it answers with its version, and records its warm-up."""
+
+    max_pixels = float("inf")
+
+    def __init__(self, path):
+        self.folder = current_model.newest_version(path)
+        self.warm = None
+        self.may_answer = threading.Event()
+        if (self.folder / "broken").exists():
+            raise ValueError("broken")
+
+    def warm_up(self, max_rows):
+        self.warm = max_rows
+
+    def answer(self, key, rows):
+        assert self.may_answer.wait(10)
+        return [self.folder.name] * len(rows)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(current_model, "ServedModel", Model)
+    add(tmp_path, "1")
+    return tmp_path
+
+
+def add(folder, version, file="saved_model.pb"):
+    (folder / version).mkdir(exist_ok=True)
+    (folder / version / file).touch()
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def states(current):
+    return [(found["version"], found["state"]) for found in current.status()]
+
+
+def followed(current, check):
+    async def run():
+        following = asyncio.create_task(current.follow(0.005))
+        try:
+            await check()
+        finally:
+            following.cancel()
+
+    asyncio.run(run())
+
+
+def test_newer_version_answers_and_old_requests_are_finished(folder):
+    current = CurrentModel(folder, 8)
+    old = current.now
+
+    async def check():
+        waiting = asyncio.create_task(old.batcher.answer("key", "row"))
+        add(folder, "2")
+        await until(lambda: current.now is not old)
+        assert current.now.model.warm == 8
+        current.now.model.may_answer.set()
+        assert await current.now.batcher.answer("key", "row") == "2"
+        assert not waiting.done()
+        old.model.may_answer.set()
+        assert await waiting == "1"
+
+    followed(current, check)
+    assert states(current) == [("2", "AVAILABLE"), ("1", "END")]
+
+
+def test_version_that_cannot_be_loaded_leaves_the_older_one(folder):
+    current = CurrentModel(folder)
+
+    async def check():
+        add(folder, "2", "broken")
+        add(folder, "2")
+        await until(lambda: current.failed)
+        add(folder, "3")
+        await until(lambda: current.now.version == "3")
+
+    followed(current, check)
+    assert states(current) == [("3", "AVAILABLE"), ("1", "END"), ("2", "END")]
+    failed = current.status()[2]["status"]
+    assert failed == {"error_code": "UNKNOWN", "error_message": "broken"}
+
+
+def test_version_that_is_gone_is_replaced_by_the_one_before(folder):
+    add(folder, "2")
+    current = CurrentModel(folder)
+
+    async def check():
+        (folder / "2" / "saved_model.pb").unlink()
+        await until(lambda: current.now.version == "1")
+
+    followed(current, check)
+    assert states(current) == [("1", "AVAILABLE"), ("2", "END")]
+
+
+def test_path_of_a_version_stays(folder):
+    current = CurrentModel(folder / "1")
+
+    async def check():
+        add(folder, "2")
+        await asyncio.sleep(0.05)
+
+    followed(current, check)
+    assert states(current) == [("1", "AVAILABLE")]
+
+
+def test_warm_up_can_be_left_out(folder):
+    current = CurrentModel(folder, warms_up=False)
+    current.warm_up()
+    assert current.now.model.warm is None
+
+
+def test_endpoint_is_ready_after_the_warm_up(folder):
+    current, endpoint = CurrentModel(folder, 4), SimpleNamespace(ready=False)
+    begun, may_end = threading.Event(), threading.Event()
+
+    def warm_up(max_rows):
+        begun.set()
+        assert may_end.wait(10) and max_rows == 4
+
+    current.now.model.warm_up = warm_up
+
+    async def check():
+        following = asyncio.create_task(_follow(endpoint, current))
+        await until(begun.is_set)
+        assert not endpoint.ready
+        may_end.set()
+        await until(lambda: endpoint.ready)
+        following.cancel()
+
+    asyncio.run(check())
