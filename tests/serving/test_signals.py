@@ -29,9 +29,14 @@ class Slow(kserve.Model):
         output.set_data_from_numpy(np.ones(1, "float32"), binary_data=True)
         return kserve.InferResponse("", "slow", [output])
 
-model = Slow("slow")
-model.load()
-asyncio.run(run(model, "127.0.0.1", int(sys.argv[1]), int(sys.argv[2])))
+class Current:  # one version, without a successor
+    def warm_up(self):
+        pass
+
+    async def follow(self):
+        await asyncio.Event().wait()
+
+asyncio.run(run(Slow("slow"), Current(), "127.0.0.1", int(sys.argv[1]), int(sys.argv[2])))
 """
 
 
