@@ -58,13 +58,12 @@ class Classified(TypedDict):
 
 
 class PageModel(Protocol):
-    """A model behind the page.
+    """A model behind the page."""
 
-    Attributes:
-        about: Facts about the model.
-    """
-
-    about: About
+    @property
+    def about(self) -> About:
+        """Facts about the model."""
+        ...
 
     async def classify(self, content: bytes, tokens: int | None) -> Classified:
         """Return the answer to a picture.
