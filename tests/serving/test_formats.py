@@ -177,6 +177,7 @@ def test_format_without_its_library_names_the_extra(format, tmp_path, monkeypatc
     chosen = FORMATS[format]
     extra = " ".join(EXTRAS[chosen.extra])
     assert all(library_of(module) in extra for module in chosen.modules)
+    model = create_model("vit_pico8", classes=2)
     monkeypatch.setitem(sys.modules, chosen.modules[-1], None)
     with pytest.raises(ImportError, match=f"extra `{chosen.extra}`"):
-        export(create_model("vit_pico8", classes=2), tmp_path / "x", format=format)
+        export(model, tmp_path / "x", format=format)
