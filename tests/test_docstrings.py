@@ -54,7 +54,7 @@ DOCUMENTED = _documented()
 WITHOUT = {
     *("load_cifar10", "read_real_labels", "TfdsImages", "TfdsVideos", "from_tfds", "open_videos"),
     *("train", "Cifar10Recipe", "FashionMnistRecipe", "FewShotProtocol", "predict_videos"),
-    *("hub_backbone", "export", "serve", "predict", "VideoError", "VideoInfo"),
+    *("hub_backbone", "export", "serve", "demo", "predict", "VideoError", "VideoInfo"),
     *("upload_preset", "PublishedCheckpoint", "Checkpoint", "Plan", "Statement", "LoadReport"),
 }
 

@@ -64,7 +64,7 @@ class Resume(keras.callbacks.Callback):
 
     >>> import tempfile
     >>> from keras_tokenlearner.data import Batches
-    >>> path = Path(tempfile.mkdtemp()) / "backup.npz"
+    >>> path = tempfile.mkdtemp() + "/backup.npz"
     >>> batches = Batches((np.ones((8, 4)), np.ones((8, 1))), batch_size=4)
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     >>> model.compile("sgd", "mse")

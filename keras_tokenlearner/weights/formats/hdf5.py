@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
+    """Return the arrays of an HDF5 file by name; none is read yet."""
     import h5py  # a dependency of Keras, which writes these files with it
 
     entries: dict[str, Entry] = {}

@@ -23,6 +23,7 @@ _FLAX_CHUNKED = "__msgpack_chunked_array__"
 
 
 def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
+    """Return the arrays of a Flax msgpack file by name."""
     msgpack = require("msgpack", "weights")
     size = path.stat().st_size
     count = 0

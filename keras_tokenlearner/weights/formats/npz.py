@@ -31,6 +31,7 @@ def read_npz(path: PathLike, owner: str = "read_npz") -> dict[str, np.ndarray]:
 
 
 def open_zip(owner: str, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
+    """Return an open zip archive and its members; a damaged archive raises `ValueError`."""
     try:
         archive = zipfile.ZipFile(path)
         members = archive.infolist()
@@ -42,6 +43,7 @@ def open_zip(owner: str, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipI
 
 
 def npz_entries(owner: str, path: Path) -> dict[str, Entry]:
+    """Return the arrays of a .npz file by name; none is read yet."""
     archive, members = open_zip(owner, path)
     check_total(owner, path, sum(member.file_size for member in members))
     entries = {}

@@ -15,6 +15,7 @@ from keras_tokenlearner.weights.formats.npz import open_zip
 
 
 def is_torch(owner: str, path: Path) -> bool:
+    """Return whether a file is a checkpoint of PyTorch."""
     if path.suffix == ".npz":
         return False
     if path.suffix in (".pt", ".pth", ".bin"):
@@ -25,6 +26,7 @@ def is_torch(owner: str, path: Path) -> bool:
 
 
 def torch_entries(owner: str, path: Path) -> dict[str, Entry]:
+    """Return the tensors of a .pt file by name, read with `weights_only=True`."""
     import_torch = require("torch", "torch")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         clean = Path(folder) / "clean.pt"

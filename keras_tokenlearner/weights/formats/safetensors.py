@@ -12,6 +12,7 @@ from keras_tokenlearner.weights.formats.entries import BFLOAT16, Entry
 
 
 def safetensors_entries(owner: str, path: Path) -> dict[str, Entry]:
+    """Return the arrays of a safetensors file by name; none is read yet."""
     safetensors = require("safetensors", "weights")
     try:
         file = safetensors.safe_open(path, framework="numpy")
