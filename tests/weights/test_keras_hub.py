@@ -58,7 +58,7 @@ def test_keras_hub_head_after_another_layer_raises_unless_dropped(tmp_path):
     classifier.save_weights(tmp_path / "task.weights.h5")
     for checkpoint in (classifier, tmp_path / "task.weights.h5"):
         model = build("keras_hub", checkpoint)
-        with pytest.raises(ValueError, match="dense/vars/0, .*dense/vars/1"):
+        with pytest.raises(ValueError, match="pre_logits/kernel|dense/vars/0"):
             load(model, "keras_hub", checkpoint)
         assert len(load(model, "keras_hub", checkpoint, head="drop").unused) >= 4
 
