@@ -40,7 +40,7 @@ def demo(
 
     Raises:
         ValueError: If the model does not exist, is no classifier of images, or ends in logits
-            without an activation. If it cannot learn as many tokens.
+            without an activation. If a number of `tokens` is above the model's own number.
         OSError: If the port is taken.
         ImportError: If a library is missing. The message names the extra.
 

@@ -1,16 +1,19 @@
 """Facts and answers as the page reads them, in JSON."""
 
+import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypedDict
 
 import numpy as np
 
 from keras_tokenlearner._checks import check_int
-from keras_tokenlearner.data.decoding import decode_image
+from keras_tokenlearner.data.decoding import count_pixels, decode_image
 from keras_tokenlearner.data.preprocessing import fit_pixels, seen_box
 from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.serving.classifier import Scored, best_classes
 from keras_tokenlearner.serving.served_model import MAX_PIXELS
+from keras_tokenlearner.serving.threads import DecodingThreads
 
 
 class About(TypedDict):
@@ -110,6 +113,31 @@ class Picture:
         shape = (height, width, channels)
         self.pixels = fit_pixels(pixels, shape, preprocessing).astype("float32")
         self.box = seen_box((pixels.shape[0], pixels.shape[1]), shape, preprocessing)
+
+
+async def read_picture(
+    threads: DecodingThreads,
+    content: bytes,
+    input_shape: Sequence[int],
+    preprocessing: Preprocessing | None,
+    max_pixels: int = MAX_PIXELS,
+) -> Picture:
+    """Return a `Picture`, decoded in a thread of large or of small images.
+
+    Args:
+        threads: The threads.
+        content: As for `Picture`.
+        input_shape: As for `Picture`.
+        preprocessing: As for `Picture`.
+        max_pixels: As for `Picture`.
+
+    Raises:
+        ValueError: If the picture cannot be read.
+    """
+    count = 0
+    with contextlib.suppress(ValueError):  # Picture states why it cannot be read
+        count = await asyncio.to_thread(count_pixels, content, max_pixels=max_pixels)
+    return await threads.run(count, Picture, content, input_shape, preprocessing, max_pixels)
 
 
 def classified(

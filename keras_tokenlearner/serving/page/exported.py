@@ -1,14 +1,14 @@
-import asyncio
 import time
 
 from keras_tokenlearner.serving.current_model import CurrentModel
 from keras_tokenlearner.serving.page.answers import (
     About,
     Classified,
-    Picture,
     chosen_tokens,
     classified,
+    read_picture,
 )
+from keras_tokenlearner.serving.threads import DecodingThreads
 
 
 class ExportedPage:
@@ -32,6 +32,7 @@ class ExportedPage:
                 f"wrote. Received: path={str(model.folder)!r}"
             )
         self.current, self.name, self.top_k = current, name, top_k
+        self.threads = DecodingThreads()
 
     @property
     def about(self) -> About:
@@ -56,7 +57,7 @@ class ExportedPage:
         start = time.perf_counter()
         model, batcher = self.current.now
         shape, limit = model.metadata["input_shape"], model.max_pixels
-        picture = await asyncio.to_thread(Picture, content, shape, model.resize, limit)
+        picture = await read_picture(self.threads, content, shape, model.resize, limit)
         decoded = time.perf_counter()
         row = {"pixels": picture.pixels}
         key, weight = model.batch_key("pixels", row), model.weight(row)

@@ -1,4 +1,3 @@
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -22,10 +21,11 @@ from keras_tokenlearner.serving.page.answers import (
     About,
     Classified,
     Milliseconds,
-    Picture,
     chosen_tokens,
     classified,
+    read_picture,
 )
+from keras_tokenlearner.serving.threads import DecodingThreads
 
 # Probabilities, maps by layer, and the milliseconds of the model.
 Outputs: TypeAlias = tuple[np.ndarray, dict[str, np.ndarray], float]
@@ -46,7 +46,7 @@ class LoadedPage:
 
     Raises:
         ValueError: If the model is no classifier of images, ends in logits without an activation,
-            or cannot learn as many tokens.
+            or a number of `tokens` is above its own number.
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class LoadedPage:
             "tokens": [count for count in budgets if count],
             "hint": "" if budgets[-1] else "This model has no TokenLearner, so it has no maps.",
         }
+        self.threads = DecodingThreads()
         self.batcher: Batcher[int, np.ndarray, Outputs] = Batcher(self._answer, max_rows=1)
         for count in budgets:  # compiled before the first picture
             self._answer(count, [np.zeros(self.input_shape, "float32")])
@@ -87,7 +88,7 @@ class LoadedPage:
         """Return the answer to a picture, as `PageModel` describes it."""
         count = chosen_tokens(self.about, tokens)
         start = time.perf_counter()
-        picture = await asyncio.to_thread(Picture, content, self.input_shape, self.preprocessing)
+        picture = await read_picture(self.threads, content, self.input_shape, self.preprocessing)
         decoding = 1000 * (time.perf_counter() - start)
         scores, maps, milliseconds = await self.batcher.answer(count, picture.pixels)
         times: Milliseconds = {"decoding": decoding, "model": milliseconds}
@@ -107,7 +108,7 @@ class LoadedPage:
 
 
 def _budgets(model: keras.Model, tokens: Sequence[int] | None) -> list[int]:
-    """Return the numbers of tokens to choose from, in ascending order; 0 stands for no tokens."""
+    """Return the numbers of tokens to choose from, ascending; [0] without a TokenLearner."""
     learners = [layer for layer in model.layers if isinstance(layer, TokenLearner)]
     most = max((learner.num_tokens for learner in learners), default=0)
     if tokens:
@@ -118,6 +119,6 @@ def _budgets(model: keras.Model, tokens: Sequence[int] | None) -> list[int]:
 
 
 def _with_budget(model: keras.Model, count: int) -> keras.Model:
-    """Return the model of a number of tokens: the model itself if it learns as many."""
+    """Return `with_tokens(model, count)`, or the model itself if it has `count` tokens."""
     counts = {layer.num_tokens for layer in model.layers if isinstance(layer, TokenLearner)}
     return model if counts <= {count} else with_tokens(model, count)
