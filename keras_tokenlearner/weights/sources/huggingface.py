@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from keras_tokenlearner.weights.sources.source import Arrays, Entries, Source
+from keras_tokenlearner.weights.sources.source import Arrays, Entries, Fields, Source
 from keras_tokenlearner.weights.sources.torch_layers import Table, average_heads, from_torch
 
 
@@ -113,16 +113,18 @@ HUGGINGFACE_DINOV2 = Source(
     normalization="imagenet",
     ignored=("embeddings.mask_token",),
 )
+# Fields that each library's DINOv3 fixes.
+DINOV3_CONFIG: Fields = {
+    "layer_norm_epsilon": 1e-5,
+    "rotary": "centred",
+    "rotary_theta": 100.0,
+    "rotary_layout": "half",
+}
 HUGGINGFACE_DINOV3 = Source(
     converter(_DINOV3_NAMES),
     anchors=("embeddings.patch_embeddings.weight",),
     marks=("layer_scale1",),
-    config={
-        "layer_norm_epsilon": 1e-5,
-        "rotary": "centred",
-        "rotary_theta": 100.0,
-        "rotary_layout": "half",
-    },
+    config=DINOV3_CONFIG,
     choices={"activation": ("gelu", "silu")},
     gated_mlp={"activation": "silu"},
     normalization="imagenet",

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from keras_tokenlearner.weights.sources.huggingface import DINOV3_CONFIG
 from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, Named, Source
 
 # Files name layers by class and attribute, and number the variables of a layer. The first layer of
@@ -127,12 +128,7 @@ KERAS_HUB_DINOV3 = Source(
         "embeddings/patch_embeddings/projection/kernel",
         "layers/dinov3_embedding/patch_embeddings/projection/vars/0",
     ),
-    config={
-        "layer_norm_epsilon": 1e-5,
-        "rotary": "centred",
-        "rotary_theta": 100.0,
-        "rotary_layout": "half",
-    },
+    config=DINOV3_CONFIG,
     choices={"activation": ("gelu", "silu")},
     gated_mlp={"activation": "silu"},
     normalization="imagenet",
