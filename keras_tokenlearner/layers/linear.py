@@ -8,6 +8,12 @@ from keras_tokenlearner.layers.activations import ActivationFunction, gelu_tanh
 
 # Rows from which one product of three kernels is faster than three products, in bfloat16.
 _MANY_ROWS = 1024
+# Names of activations that oneDNN computes with a product.
+_FORMS = {
+    None: ("none", ""),
+    gelu_tanh: ("gelu", "tanh"),
+    keras.activations.gelu: ("gelu", "none"),
+}
 
 
 def linear(
@@ -44,7 +50,7 @@ def linear_each(
 ) -> list[keras.KerasTensor]:
     """Return `linear(dense, x)` for each layer, by one product where that is faster.
 
-    That is so for many rows of the same inputs in bfloat16 on a CPU.
+    One product is faster for many rows of the same inputs in bfloat16 on a CPU.
 
     Args:
         denses: Layers of one output shape, as `linear` takes them.
@@ -87,13 +93,8 @@ def _product(
 ) -> keras.KerasTensor:
     import torch
 
-    forms = {
-        None: ("none", ""),
-        gelu_tanh: ("gelu", "tanh"),
-        keras.activations.gelu: ("gelu", "none"),
-    }
-    if activation in forms and _has_one_step(inputs):
-        kind, form = forms[activation]
+    if activation in _FORMS and _has_one_step(inputs):
+        kind, form = _FORMS[activation]
         return torch.ops.mkldnn._linear_pointwise(inputs, kernel.t(), bias, kind, [], form)
     outputs = torch.addmm(bias, inputs, kernel)
     return outputs if activation is None else activation(outputs)
