@@ -1,4 +1,4 @@
-"""The names of the layers of our models. Nothing else in the package spells them."""
+"""The names of the layers of our models. The tables of `weights/sources` alone spell them too."""
 
 import re
 from collections.abc import Iterable
@@ -13,12 +13,32 @@ CLASS_TOKEN = "class_token"
 REGISTER_TOKENS = "register_tokens"
 DROPOUT = "dropout"
 PRE_NORM = "pre_norm"
+TOKEN_LEARNER = "token_learner"
+TOKEN_FUSER = "token_fuser"
 NORM = "norm"
 POOLING = "pooling"
 PRE_LOGITS = "pre_logits"
 HEAD = "head"
 PREDICTIONS = "predictions"
 _BLOCK = re.compile(r"block_(\d+)")
+
+# The first layers of an X(2+1)D.
+STEM_CONV2D = "stem_conv2d"
+STEM_CONV1D = "stem_conv1d"
+
+# Paths of weights that show the content of a file.
+EMBEDDING_KERNEL = f"{EMBEDDING}/projection/kernel"
+POSITION_TABLE = f"{POSITIONS}/table"
+CLASS_TOKENS = f"{CLASS_TOKEN}/tokens"
+REGISTERS = f"{REGISTER_TOKENS}/tokens"
+LATENT = f"{POOLING}/latent"
+NORM_GAMMA = f"{NORM}/gamma"
+HEAD_KERNEL = f"{HEAD}/kernel"
+HEAD_BIAS = f"{HEAD}/bias"
+
+# Layers of files that our models lack or name otherwise.
+FC_NORM = "fc_norm"
+PROJECTION = "projection"
 
 
 def block_name(index: int) -> str:
@@ -40,3 +60,9 @@ def numbered(kind: str, index: int | None) -> str:
 def in_order(kind: str, names: Iterable[str]) -> list[str]:
     """Return names such as `token_learner` and `token_learner_3`, sorted by their numbers."""
     return sorted(names, key=lambda name: int("0" + name.removeprefix(kind).strip("_")))
+
+
+def are_of_a_model(names: Iterable[str]) -> bool:
+    """Return whether layers of these names are of our vision transformer or X(2+1)D."""
+    found = set(names)
+    return {EMBEDDING, TOKENS} <= found or {STEM_CONV2D, STEM_CONV1D} <= found

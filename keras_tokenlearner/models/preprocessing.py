@@ -5,6 +5,7 @@ from typing import TypedDict, cast
 from keras import layers
 
 from keras_tokenlearner._checks import check_choice, check_ints
+from keras_tokenlearner.models.names import PREPROCESSING
 
 RESIZE_MODES = ("shortest", "squash", "longest")
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
@@ -111,5 +112,5 @@ class Preprocessing:
         scale = [1 / (255 * std) for std in stds]
         offset = [-mean / std for mean, std in zip(means, stds, strict=True)]
         if count == 1:
-            return layers.Rescaling(scale[0], offset=offset[0], name="preprocessing")
-        return layers.Rescaling(scale, offset=offset, name="preprocessing")
+            return layers.Rescaling(scale[0], offset=offset[0], name=PREPROCESSING)
+        return layers.Rescaling(scale, offset=offset, name=PREPROCESSING)

@@ -181,7 +181,7 @@ class Structure:
         if names.HEAD in {layer.name for layer in self.model.layers}:
             settings["head_reads"] = self.head_reads
         for layer in self.added:
-            if layer.name.startswith("token_learner") and layer.attention == "conv":
+            if layer.name.startswith(names.TOKEN_LEARNER) and layer.attention == "conv":
                 settings["token_pooling"] = layer.pooling
         return settings
 

@@ -129,8 +129,8 @@ class X2Plus1D(VisionModel):
 
 
 def _trunk(config: X2Plus1DConfig, x: keras.KerasTensor) -> keras.KerasTensor:
-    x = convolution(x, config.stem_channels, (1, 3, 3), "stem_conv2d", strides=(1, 2, 2))
-    x = convolution(x, config.stem_channels, (5, 1, 1), "stem_conv1d")
+    x = convolution(x, config.stem_channels, (1, 3, 3), names.STEM_CONV2D, strides=(1, 2, 2))
+    x = convolution(x, config.stem_channels, (5, 1, 1), names.STEM_CONV1D)
     x = _normalise(config, x, "stem")
     last = len(config.stage_units) - 1
     for stage, units in enumerate(config.stage_units):
@@ -188,7 +188,7 @@ def _normalise(config: X2Plus1DConfig, x: keras.KerasTensor, name: str) -> keras
 
 def _pool(pooling: str, keepdims: bool = False) -> layers.Layer:
     kind = layers.GlobalAveragePooling3D if pooling == "avg" else layers.GlobalMaxPooling3D
-    return kind(data_format="channels_last", keepdims=keepdims, name="pooling")
+    return kind(data_format="channels_last", keepdims=keepdims, name=names.POOLING)
 
 
 def _top(
@@ -198,7 +198,7 @@ def _top(
     x = convolution(x, config.head_channels, 1, "pre_head")
     x = layers.ReLU(name="pre_head_relu")(x)
     x = layers.Flatten(data_format="channels_last", name="pre_head_flat")(x)
-    x = layers.Dropout(config.dropout_rate, name="dropout")(x)
+    x = layers.Dropout(config.dropout_rate, name=names.DROPOUT)(x)
     normal = keras.initializers.RandomNormal(stddev=0.01)
     x = layers.Dense(classes, kernel_initializer=normal, name=names.HEAD)(x)
     return layers.Activation(activation, dtype="float32", name=names.PREDICTIONS)(x)

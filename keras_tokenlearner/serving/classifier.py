@@ -8,9 +8,9 @@ import numpy as np
 from keras import layers
 
 from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner.models import names
 
-# Layers that both kinds of our models begin with, and layers that scale pixels before them.
-TRUNKS = ({"embedding", "positions"}, {"stem_conv2d", "stem_conv1d"})
+# Layers that scale pixels before our models.
 SCALING = (layers.Rescaling, layers.Normalization)
 # Functions from logits to probabilities; "linear" outputs are not scores of classes.
 ACTIVATIONS = ("softmax", "sigmoid", "linear")
@@ -114,8 +114,8 @@ def check_takes_pixels(owner: str, model: keras.Model) -> None:
         owner: Name of the function that the user called, for error messages.
         model: A `keras.Model`. Models of this package are checked, also as one of its layers.
     """
-    names = {layer.name for layer in model.layers}
-    if any(trunk <= names for trunk in TRUNKS) and "preprocessing" not in names:
+    found = {layer.name for layer in model.layers}
+    if names.are_of_a_model(found) and names.PREPROCESSING not in found:
         raise ValueError(
             f"{owner}: the model must take pixels in [0, 255]; build it with "
             "include_preprocessing=True, or put a scaling layer before it. "

@@ -5,21 +5,23 @@ from __future__ import annotations
 from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, FieldValue, Source
 
+_FIRST = names.block_name(0)
+
 
 def sizes_of(arrays: Arrays) -> dict[str, FieldValue]:
     """Return the sizes of a model, read from the shapes of its arrays."""
     sizes: dict[str, FieldValue] = {}
-    kernel = arrays.get("embedding/projection/kernel")
+    kernel = arrays.get(names.EMBEDDING_KERNEL)
     if kernel is not None and kernel.array.ndim in (4, 5):
         sizes["patch_size"] = tuple(kernel.array.shape[:-2])
         sizes["hidden_dim"] = kernel.array.shape[-1]
     blocks = {names.block_index(path) for path in arrays} - {None}
     if blocks:
         sizes["num_layers"] = len(blocks)
-    hidden = arrays.get("block_0/mlp/output/kernel")
+    hidden = arrays.get(f"{_FIRST}/mlp/output/kernel")
     if hidden is not None and hidden.array.ndim == 2:
         sizes["mlp_dim"] = hidden.array.shape[0]
-    query = arrays.get("block_0/self_attention/query/kernel")
+    query = arrays.get(f"{_FIRST}/self_attention/query/kernel")
     if query is not None and query.array.ndim == 3:
         sizes["num_heads"] = query.array.shape[1]
     return sizes
@@ -27,41 +29,42 @@ def sizes_of(arrays: Arrays) -> dict[str, FieldValue]:
 
 def fields_of(arrays: Arrays, recipe: Source) -> dict[str, FieldValue]:
     """Return the config fields that the arrays of a file determine, except its sizes."""
-    paths = {"".join(c for c in path if not c.isdigit()).strip("_") for path in arrays}
     config: dict[str, FieldValue] = {
-        "class_token": "class_token/tokens" in arrays,
-        "pre_norm": "pre_norm/gamma" in arrays,
+        "class_token": names.CLASS_TOKENS in arrays,
+        "pre_norm": f"{names.PRE_NORM}/gamma" in arrays,
     }
-    if "register_tokens/tokens" in arrays:
-        config["register_tokens"] = len(arrays["register_tokens/tokens"].array)
-    if "block_0/self_attention_scale/gamma" in arrays:
+    if names.REGISTERS in arrays:
+        config["register_tokens"] = len(arrays[names.REGISTERS].array)
+    if f"{_FIRST}/self_attention_scale/gamma" in arrays:
         config["layer_scale"] = 1.0
     config |= _newer(arrays)
-    if "head/kernel" in arrays:
+    if names.HEAD_KERNEL in arrays:
         config |= recipe.classifier
     if config.get("final_norm") == "pooled":
         config |= recipe.pooled_norm
-    if "block_/mlp/gate/kernel" in paths:
+    if f"{_FIRST}/mlp/gate/kernel" in arrays:
         config |= {"gated_mlp": True} | dict(recipe.gated_mlp)
-    channels = arrays["norm/gamma"].array.size if "norm/gamma" in arrays else 0
-    if "head/kernel" in arrays and len(arrays["head/kernel"].array) == 2 * channels:
+    channels = arrays[names.NORM_GAMMA].array.size if names.NORM_GAMMA in arrays else 0
+    if names.HEAD_KERNEL in arrays and len(arrays[names.HEAD_KERNEL].array) == 2 * channels:
         config |= recipe.wide_head
-    if any(p.startswith("token_learner") and "/conv_/kernel" in p for p in paths):
+    learner = [path for path in arrays if path.startswith(names.TOKEN_LEARNER)]
+    fuser = [path for path in arrays if path.startswith(names.TOKEN_FUSER)]
+    if any("/conv_" in path for path in learner):
         config |= {"token_attention": "conv"} | dict(recipe.conv_learner)
-    elif any(p.startswith("token_learner") for p in paths):
+    elif learner:
         config |= {"token_attention": "mlp"}
-    if any(p.startswith("token_fuser") for p in paths):
-        config["fuser_beta"] = "mlp" if any("/blend/hidden" in p for p in paths) else "linear"
-        if not any("/norm_before" in p for p in paths):  # the authors' use_normalization=False
-            config["fuser_norm"] = "inputs" if any("/norm_inputs" in p for p in paths) else "none"
+    if fuser:
+        config["fuser_beta"] = "mlp" if any("/blend/hidden" in p for p in fuser) else "linear"
+        if not any("/norm_before" in p for p in fuser):  # the authors' use_normalization=False
+            config["fuser_norm"] = "inputs" if any("/norm_inputs" in p for p in fuser) else "none"
     return config
 
 
 def name_norms(arrays: Arrays, rms: bool) -> None:
     """Rename a norm after the pooling to the last norm, and scales of RMSNorm as in Keras."""
-    if "fc_norm/gamma" in arrays and "norm/gamma" not in arrays:
+    if f"{names.FC_NORM}/gamma" in arrays and names.NORM_GAMMA not in arrays:
         for leaf in ("gamma", "beta"):
-            arrays[f"{names.NORM}/{leaf}"] = arrays.pop(f"fc_norm/{leaf}")
+            arrays[f"{names.NORM}/{leaf}"] = arrays.pop(f"{names.FC_NORM}/{leaf}")
     if not rms:
         return
     for path in [path for path in arrays if path.endswith("/beta")]:
@@ -73,12 +76,12 @@ def name_norms(arrays: Arrays, rms: bool) -> None:
 
 def features_lacking(arrays: Arrays) -> tuple[str, ...]:
     """Return the features of a file's model that this package lacks, in words."""
-    lacking = ["norms before and after the pooling"] if "fc_norm/gamma" in arrays else []
-    kernel, norm = arrays.get("head/kernel"), arrays.get("norm/gamma")
+    lacking = ["norms before and after the pooling"] if f"{names.FC_NORM}/gamma" in arrays else []
+    kernel, norm = arrays.get(names.HEAD_KERNEL), arrays.get(names.NORM_GAMMA)
     if (
         kernel is not None
         and norm is not None
-        and "pre_logits/kernel" not in arrays
+        and f"{names.PRE_LOGITS}/kernel" not in arrays
         and len(kernel.array) > 2 * norm.array.size
     ):
         lacking.append("a head that reads class tokens of several blocks")
@@ -89,14 +92,14 @@ def _newer(arrays: Arrays) -> dict[str, FieldValue]:
     """Return the fields of the newer families that the arrays of a file show."""
     config: dict[str, FieldValue] = {}
     for name, part in (
-        ("qk_norm", "block_0/self_attention/query_norm/"),
-        ("attention_inner_norm", "block_0/self_attention/output_norm/"),
-        ("mlp_inner_norm", "block_0/mlp/norm/"),
-        ("embedding_norm", "embedding_norm/"),
+        ("qk_norm", f"{_FIRST}/self_attention/query_norm/"),
+        ("attention_inner_norm", f"{_FIRST}/self_attention/output_norm/"),
+        ("mlp_inner_norm", f"{_FIRST}/mlp/norm/"),
+        ("embedding_norm", f"{names.EMBEDDING_NORM}/"),
     ):
         if any(path.startswith(part) for path in arrays):
             config[name] = True
-    attention = "block_0/self_attention"
+    attention = f"{_FIRST}/self_attention"
     without = {
         part
         for part in ("query", "key", "value", "attention_output")
@@ -109,12 +112,13 @@ def _newer(arrays: Arrays) -> dict[str, FieldValue]:
         config["qkv_bias"] = "query_value"
     if "attention_output" in without:
         config["attention_bias"] = False
-    if "block_0/mlp/output/bias" in arrays and arrays["block_0/mlp/output/bias"].origin == ZEROS:
+    bias = arrays.get(f"{_FIRST}/mlp/output/bias")
+    if bias is not None and bias.origin == ZEROS:
         config["mlp_bias"] = False
-    if "fc_norm/gamma" not in arrays and _is_pooled(arrays):
+    if f"{names.FC_NORM}/gamma" not in arrays and _is_pooled(arrays):
         config["final_norm"] = "pooled"
-    if "pre_logits/kernel" in arrays:
-        config["pre_logits"] = arrays["pre_logits/kernel"].array.shape[-1]
+    if f"{names.PRE_LOGITS}/kernel" in arrays:
+        config["pre_logits"] = arrays[f"{names.PRE_LOGITS}/kernel"].array.shape[-1]
     return config | _pooling(arrays)
 
 
@@ -129,21 +133,22 @@ def may_be_rotary(entries: Entries) -> bool:
 
 def _is_pooled(arrays: Arrays) -> bool:
     """Return whether the last norm of a file follows the pooling, as its original name shows."""
-    paths = (f"{names.NORM}/gamma", f"{names.NORM}/scale")
-    return any("fc_norm" in arrays[path].origin for path in paths if path in arrays)
+    paths = (names.NORM_GAMMA, f"{names.NORM}/scale")
+    return any(names.FC_NORM in arrays[path].origin for path in paths if path in arrays)
 
 
 def _pooling(arrays: Arrays) -> dict[str, FieldValue]:
     """Return the config fields of attention pooling."""
-    if "pooling/latent" not in arrays:
+    if names.LATENT not in arrays:
         return {}
     config: dict[str, FieldValue] = {"head_reads": "attention"}
-    hidden, block = (arrays.get(f"{start}mlp/output/kernel") for start in ("pooling/", "block_0/"))
+    layers = (names.POOLING, _FIRST)
+    hidden, block = (arrays.get(f"{layer}/mlp/output/kernel") for layer in layers)
     if hidden is None:
         config["pooling_mlp_dim"] = 0
     elif block is None or len(hidden.array) != len(block.array):
         config["pooling_mlp_dim"] = len(hidden.array)
-    query = arrays.get("pooling/attention/query/kernel")
+    query = arrays.get(f"{names.POOLING}/attention/query/kernel")
     if query is not None and query.array.ndim == 3:
         config["pooling_num_heads"] = query.array.shape[1]
     return config

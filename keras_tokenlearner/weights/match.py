@@ -24,9 +24,11 @@ from keras_tokenlearner.weights.sources.source import (
     Source,
 )
 
-_HEAD, _KERNEL = f"{names.HEAD}/", f"{names.HEAD}/kernel"
+_HEAD = f"{names.HEAD}/"
 # Layers between the last norm and the head: without the head they are not needed.
-_BEFORE_HEAD = (f"{names.PRE_LOGITS}/", f"{names.POOLING}/", "fc_norm/", "projection/")
+_BEFORE_HEAD = tuple(
+    f"{name}/" for name in (names.PRE_LOGITS, names.POOLING, names.FC_NORM, names.PROJECTION)
+)
 SETTINGS = ("activation", "layer_norm_epsilon")
 # Fields that change the outputs and that neither names nor shapes of weights show.
 _UNSEEN = (
@@ -88,18 +90,19 @@ def differences_of(
 
 def take_projection(arrays: Arrays, structure: Structure) -> None:
     """Load a projection as the head, without a bias, if the model has its number of classes."""
-    kernel = structure.variables.get(_KERNEL)
-    if _KERNEL in arrays or "projection/kernel" not in arrays or kernel is None:
+    kernel = structure.variables.get(names.HEAD_KERNEL)
+    projection = arrays.get(f"{names.PROJECTION}/kernel")
+    if names.HEAD_KERNEL in arrays or projection is None or kernel is None:
         return
-    if tuple(kernel.shape) == arrays["projection/kernel"].array.shape:
+    if tuple(kernel.shape) == projection.array.shape:
         for leaf in ("kernel", "bias"):
-            arrays[f"{_HEAD}{leaf}"] = arrays.pop(f"projection/{leaf}")
+            arrays[f"{_HEAD}{leaf}"] = arrays.pop(f"{names.PROJECTION}/{leaf}")
 
 
 def name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) -> None:
     """Give the file's TokenLearners and TokenFusers, numbered from 0, the names of the model's."""
     renamed: Arrays = {}
-    for kind in ("token_learner", "token_fuser"):
+    for kind in (names.TOKEN_LEARNER, names.TOKEN_FUSER):
         ours = structure.numbered(kind)
         theirs = {path.partition("/")[0] for path in arrays if path.startswith(f"{kind}_")}
         if theirs and ours and len(theirs) != len(ours) and not partial:
@@ -109,7 +112,7 @@ def name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) 
                 "same number (`at` and `num_layers` decide), or pass partial=True"
             )
         for index, name in enumerate(ours):
-            start = f"{kind}_{index}/"
+            start = f"{names.numbered(kind, index)}/"
             for path in [path for path in arrays if path.startswith(start)]:
                 renamed[f"{name}/{path.removeprefix(start)}"] = arrays.pop(path)
     arrays |= renamed
@@ -130,8 +133,8 @@ def check_head(
     owner: str, arrays: Arrays, structure: Structure, entries: Entries, recipe: Source
 ) -> None:
     """Raise `ValueError`, with the fix, if the file's head does not fit the model."""
-    kernel = structure.variables.get(_KERNEL)
-    if kernel is None or _KERNEL not in arrays:
+    kernel = structure.variables.get(names.HEAD_KERNEL)
+    if kernel is None or names.HEAD_KERNEL not in arrays:
         return
     starts = recipe.head_only
     between = [name for name in entries.unused() if starts and name.startswith(starts)]
@@ -145,7 +148,7 @@ def check_head(
             f"{owner}: the file's head follows layers that this model lacks, "
             f"{listed(between)}; pass head='drop' or head='reset'"
         )
-    array, origin = arrays[_KERNEL]
+    array, origin = arrays[names.HEAD_KERNEL]
     if array.shape[-1] != kernel.shape[-1]:
         raise ValueError(
             f"{owner}: {kernel.path} of the model has shape {tuple(kernel.shape)}, {origin} of the "
@@ -206,11 +209,11 @@ def match(
         and not (recipe.ignored and name.startswith(recipe.ignored))
     ]
     # A head that is not wanted, and the class token of a model that averages, may go.
-    may_go = [f"{names.CLASS_TOKEN}/", "projection/"]
-    if head != "keep" or _KERNEL not in variables:
+    may_go = [f"{names.CLASS_TOKEN}/", f"{names.PROJECTION}/"]
+    if head != "keep" or names.HEAD_KERNEL not in variables:
         may_go += [_HEAD, *_BEFORE_HEAD]
-    elif _KERNEL not in arrays:
-        may_go.append("pre_logits/")
+    elif names.HEAD_KERNEL not in arrays:
+        may_go.append(f"{names.PRE_LOGITS}/")
     unknown += [
         origin
         for path, origin in homeless.items()

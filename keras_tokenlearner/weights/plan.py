@@ -81,7 +81,7 @@ class Plan:
             if name in said_fields:
                 self.sizes[name] = said_fields.pop(name)
         self.fields: dict[str, FieldValue] = {**recipe.config, **shown, **said_fields}
-        if self.fields.get("rotary") and positions.TABLE not in self._arrays:
+        if self.fields.get("rotary") and names.POSITION_TABLE not in self._arrays:
             self.fields["positions"] = None
         self._drop_unread()
         self._is_described = said.is_config
@@ -95,29 +95,30 @@ class Plan:
         if self.grid is None and said.input_size and isinstance(patch, tuple) and len(patch) == 2:
             # The grid of the file's positions, where its pictures have the size that it says.
             grid = tuple(n // p for n, p in zip(said.input_size, patch, strict=True))
-            if positions.TABLE not in self._arrays or positions.file_grids(self._arrays, grid):
+            if names.POSITION_TABLE not in self._arrays or positions.file_grids(self._arrays, grid):
                 self.grid = grid
         self._said_grid = self.grid
         self.input_shape = said.input_shape
-        if self.grid is None and positions.TABLE in self._arrays:
+        if self.grid is None and names.POSITION_TABLE in self._arrays:
             grids = set(positions.file_grids(self._arrays))
             self.grid = grids.pop() if len(grids) == 1 else None
 
     @property
     def classes(self) -> int | None:
         """Classes of the head, or `None` without one."""
-        return len(self._arrays["head/bias"].array) if "head/bias" in self._arrays else None
+        bias = self._arrays.get(names.HEAD_BIAS)
+        return len(bias.array) if bias else None
 
     @property
     def channels(self) -> int:
         """Channels of the images."""
-        kernel = self._arrays.get("embedding/projection/kernel")
+        kernel = self._arrays.get(names.EMBEDDING_KERNEL)
         return kernel.array.shape[-2] if kernel else 3
 
     @property
     def projection(self) -> int | None:
         """Width of a projection after the features, as in CLIP, or `None`."""
-        kernel = self._arrays.get("projection/kernel")
+        kernel = self._arrays.get(f"{names.PROJECTION}/kernel")
         return kernel.array.shape[-1] if kernel else None
 
     @property
@@ -214,7 +215,7 @@ class Plan:
         arrays = dict(self._arrays)
         take_projection(arrays, structure)
         name_added(owner, arrays, structure, partial)
-        has_head = "head/kernel" in self._arrays and head == "keep"
+        has_head = names.HEAD_KERNEL in self._arrays and head == "keep"
         differences = differences_of(
             structure, self.fields, self.preprocessing, self._is_described, has_head
         )
@@ -234,7 +235,7 @@ class Plan:
         )
         for path, what in folded.items():
             adapted[path] = f"{adapted[path]}; {what}" if path in adapted else what
-        embedded = structure.variables.get("embedding/projection/kernel")
+        embedded = structure.variables.get(names.EMBEDDING_KERNEL)
         if embedded is not None:
             resized |= positions.inflate(arrays, tuple(embedded.shape), embedding)
         split_heads(arrays, structure)
@@ -277,7 +278,7 @@ class Plan:
 
     def _own_resize(self) -> str:
         recipe = self._recipe
-        if recipe.resize_without_registers and "register_tokens/tokens" not in self._arrays:
+        if recipe.resize_without_registers and names.REGISTERS not in self._arrays:
             return recipe.resize_without_registers
         return recipe.resize
 

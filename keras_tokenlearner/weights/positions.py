@@ -17,8 +17,6 @@ from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.source import Arrays, Named
 
 METHODS = ("bilinear", "bilinear_antialias", "bicubic", "bicubic_antialias", "bicubic_offset")
-TABLE = f"{names.POSITIONS}/table"
-_EMBEDDING = f"{names.EMBEDDING}/projection/kernel"
 _PREFIX = (names.CLASS_TOKEN, names.REGISTER_TOKENS)
 
 
@@ -45,25 +43,25 @@ def fit_positions(
         ValueError: If the file's grid is ambiguous.
     """
     check_choice(owner, "resize", method, METHODS)
-    if TABLE not in arrays:
+    if names.POSITION_TABLE not in arrays:
         return {}, {}
     if file_grid is not None:
         file_grid = check_ints(owner, "grid", file_grid, lengths=(2, 3))
     adapted = _fold(owner, arrays, grid, file_grid)
-    table, origin = arrays[TABLE]
+    table, origin = arrays[names.POSITION_TABLE]
     old = table.shape[:-1]
     if old == grid:
         return adapted, {}
-    arrays[TABLE] = Named(resize_table(table, grid, method), origin)
+    arrays[names.POSITION_TABLE] = Named(resize_table(table, grid, method), origin)
     sizes = ("x".join(str(size) for size in one) for one in (old, grid))
-    return adapted, {TABLE: f"{' to '.join(sizes)}, {method}"}
+    return adapted, {names.POSITION_TABLE: f"{' to '.join(sizes)}, {method}"}
 
 
 def file_grids(arrays: Arrays, given: Sequence[int] | None = None) -> list[tuple[int, ...]]:
     """Return the grids that a file's positions may have, without a model to compare with."""
-    if TABLE not in arrays:
+    if names.POSITION_TABLE not in arrays:
         return []
-    table, _ = arrays[TABLE]
+    table, _ = arrays[names.POSITION_TABLE]
     if table.ndim > 2:
         return [table.shape[:-1]]
     found = _candidates(arrays, None, None if given is None else tuple(given))
@@ -98,23 +96,27 @@ def resize_table(table: np.ndarray, grid: tuple[int, ...], method: str) -> np.nd
 
 def inflate(arrays: Arrays, kernel_shape: tuple[int, ...], method: str) -> dict[str, str]:
     """Turn patches of an image into tubelets, if the model's kernel has frames, in place."""
-    if _EMBEDDING not in arrays or len(kernel_shape) != 5 or arrays[_EMBEDDING].array.ndim != 4:
+    if (
+        names.EMBEDDING_KERNEL not in arrays
+        or len(kernel_shape) != 5
+        or arrays[names.EMBEDDING_KERNEL].array.ndim != 4
+    ):
         return {}  # a stem takes the frames of a video as images
-    kernel, origin = arrays[_EMBEDDING]
+    kernel, origin = arrays[names.EMBEDDING_KERNEL]
     frames = kernel_shape[0]
     if method == "inflate":
         kernel = np.repeat(kernel[None] / frames, frames, axis=0)
     else:
         kernel = np.where(np.arange(frames).reshape(-1, 1, 1, 1, 1) == frames // 2, kernel, 0.0)
-    arrays[_EMBEDDING] = Named(kernel.astype(np.float32), origin)
-    return {_EMBEDDING: f"an image's to {frames} frames, {method}"}
+    arrays[names.EMBEDDING_KERNEL] = Named(kernel.astype(np.float32), origin)
+    return {names.EMBEDDING_KERNEL: f"an image's to {frames} frames, {method}"}
 
 
 def _fold(
     owner: str, arrays: Arrays, grid: tuple[int, ...], given: tuple[int, ...] | None
 ) -> dict[str, str]:
     """Reshape the table to its grid, and add the positions of prefix tokens to the tokens."""
-    table, origin = arrays[TABLE]
+    table, origin = arrays[names.POSITION_TABLE]
     if table.ndim > 2:  # it has its grid
         return {}
     tokens = [name for name in _PREFIX if f"{name}/tokens" in arrays]
@@ -141,7 +143,7 @@ def _fold(
             arrays[f"{name}/tokens"] = Named(values, token_origin)
             adapted[f"{name}/tokens"] = "its position is added to it"
         start += count
-    arrays[TABLE] = Named(table[prefix:].reshape(*file_grid, -1), origin)
+    arrays[names.POSITION_TABLE] = Named(table[prefix:].reshape(*file_grid, -1), origin)
     return adapted
 
 
@@ -155,11 +157,11 @@ def _candidates(
     arrays: Arrays, grid: tuple[int, ...] | None, given: tuple[int, ...] | None
 ) -> list[tuple[int, tuple[int, ...]]]:
     """Return the possible numbers of prefix positions and grids for a number of positions."""
-    table, _ = arrays[TABLE]
+    table, _ = arrays[names.POSITION_TABLE]
     counts = [len(arrays[f"{n}/tokens"].array) for n in _PREFIX if f"{n}/tokens" in arrays]
     # A table has the positions of the patches, and of some or all of the tokens before them.
     prefixes = [sum(counts[:index]) for index in range(len(counts) + 1)]
-    of_video = _EMBEDDING in arrays and arrays[_EMBEDDING].array.ndim == 5
+    of_video = names.EMBEDDING_KERNEL in arrays and arrays[names.EMBEDDING_KERNEL].array.ndim == 5
     return [
         (prefix, candidate)
         for prefix in prefixes

@@ -82,7 +82,10 @@ def test_classifier_without_preprocessing_raises():
     base = create_model(NAME, include_top=False, pooling="avg", include_preprocessing=False)
     on_top = keras.Sequential([keras.Input((32, 32, 3)), base, layers.Dense(3, "softmax")])
     video = create_model("tokenlearner_x2plus1d_pico", classes=2, include_preprocessing=False)
-    for model in (plain, on_top, video):
+    turned = create_model(
+        NAME, classes=2, include_preprocessing=False, rotary="index", positions=None
+    )
+    for model in (plain, on_top, video, turned):
         with pytest.raises(ValueError, match="include_preprocessing=False"):
             check_takes_pixels("export", model)
     scaled = keras.Sequential(

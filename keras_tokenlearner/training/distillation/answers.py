@@ -7,7 +7,7 @@ from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.features import has_head
 
-PREDICTIONS, LOGITS, FEATURES = "predictions", "logits", "features"
+PREDICTIONS, LOGITS, FEATURES = names.PREDICTIONS, "logits", "features"
 
 
 def answers(

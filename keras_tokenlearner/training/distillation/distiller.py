@@ -15,6 +15,7 @@ from keras_tokenlearner._checks import (
 )
 from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.models import names
+from keras_tokenlearner.models.config_fields import FUSERS
 from keras_tokenlearner.models.reduction import before_reducer
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.training.distillation.answers import (
@@ -325,7 +326,7 @@ def ends_in_sigmoid(model: keras.Model) -> bool:
 
 def _blocks_behind(layout: Structure, student: keras.Model) -> list[str]:
     """Return the names of the blocks that run on fewer tokens."""
-    if layout.numbered("token_fuser") or layout.numbered("unpool") or layout.numbered("reproject"):
+    if any(layout.numbered(kind) for kind in FUSERS):
         raise ValueError(
             "Distiller: `reconstruction_weight` must be 0 for a student with fusers, which "
             f"restore all tokens after each block. Received: student {student.name!r}"

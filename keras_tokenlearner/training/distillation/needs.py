@@ -7,6 +7,7 @@ import keras
 
 from keras_tokenlearner._checks import check_model
 from keras_tokenlearner.analysis.costs import costs
+from keras_tokenlearner.models.names import block_name
 from keras_tokenlearner.models.structure import Structure
 
 IMAGENET_IMAGES = 1_281_167
@@ -113,5 +114,6 @@ def needs(
 def kept_bytes(student: keras.Model) -> int:
     """Return the bytes per example that the blocks of a model keep for the gradient."""
     structure = Structure("needs", student)
-    shapes = [student.get_layer(f"block_{i}").output.shape for i in range(structure.num_blocks)]
+    blocks = [student.get_layer(block_name(i)) for i in range(structure.num_blocks)]
+    shapes = [block.output.shape for block in blocks]
     return _KEPT_BYTES * sum(tokens * channels for _, tokens, channels in shapes)

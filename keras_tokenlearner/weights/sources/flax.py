@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.source import Arrays, Entries, Fields, Named, Source
 
 _Patterns = tuple[tuple[str, str], ...]
@@ -67,6 +68,7 @@ _SCENIC: _Patterns = (
     (rf"{_FUSER}/token_masking/Dense_0/{_WEIGHT}", r"token_fuser_\1/blend/hidden/\2"),
     (rf"{_FUSER}/token_masking/Dense_1/{_WEIGHT}", r"token_fuser_\1/blend/output/\2"),
 )
+_ROWS = (names.CLASS_TOKENS, names.POSITION_TABLE, names.LATENT)
 
 
 def _converter(patterns: _Patterns) -> Callable[[Entries], Arrays]:
@@ -78,7 +80,7 @@ def _converter(patterns: _Patterns) -> Callable[[Entries], Arrays]:
             if path is None:
                 continue
             array, origin = entries.take(name), entries.full_name(name)
-            if path in ("class_token/tokens", "positions/table", "pooling/latent"):
+            if path in _ROWS:
                 array = array.reshape(-1, array.shape[-1])
             elif path.endswith("/blend/kernel") and array.ndim == 4:
                 array = array[0, 0]  # a 1 x 1 convolution is a dense layer
@@ -86,7 +88,9 @@ def _converter(patterns: _Patterns) -> Callable[[Entries], Arrays]:
                 arrays[path] = Named(array, origin)
                 continue
             for i in range(array.shape[0] if array.ndim else 0):
-                arrays[path.replace("block_0", f"block_{i}", 1)] = Named(array[i], origin)
+                arrays[path.replace(names.block_name(0), names.block_name(i), 1)] = Named(
+                    array[i], origin
+                )
         return arrays
 
     return convert

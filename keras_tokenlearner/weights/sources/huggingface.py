@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.source import Arrays, Entries, Fields, Source
-from keras_tokenlearner.weights.sources.torch_layers import Table, average_heads, from_torch
+from keras_tokenlearner.weights.sources.torch_layers import BLOCK, Table, average_heads, from_torch
 
 
 def in_blocks(starts: tuple[str, ...], rows: Table) -> dict[str, tuple[str, ...]]:
     """Return the rows of a block's layers, for each prefix that names of blocks may have."""
     return {
-        f"block_{{i}}/{ours}": (kind, *(start + name for start in starts for name in names))
-        for ours, (kind, *names) in rows.items()
+        f"{BLOCK}/{ours}": (kind, *(start + name for start in starts for name in theirs))
+        for ours, (kind, *theirs) in rows.items()
     }
 
 
@@ -68,15 +69,15 @@ _DINOV3_NAMES = {
 }
 
 
-def converter(names: Table, averaged: tuple[str, ...] = ()) -> Callable[[Entries], Arrays]:
+def converter(table: Table, averaged: tuple[str, ...] = ()) -> Callable[[Entries], Arrays]:
     """Return the conversion by a table, with the heads whose logits are averaged."""
 
     def convert(entries: Entries) -> Arrays:
-        arrays = from_torch(entries, names)
+        arrays = from_torch(entries, table)
         arrays |= average_heads(entries, averaged) if averaged else {}
-        if "head/kernel" in arrays:  # it reads the class token itself
+        if names.HEAD_KERNEL in arrays:  # it reads the class token itself
             return arrays
-        return arrays | from_torch(entries, {"pre_logits": ("linear", "pooler.dense")})
+        return arrays | from_torch(entries, {names.PRE_LOGITS: ("linear", "pooler.dense")})
 
     return convert
 

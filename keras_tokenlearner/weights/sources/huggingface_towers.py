@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.huggingface import in_blocks
 from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, Named, Source
 from keras_tokenlearner.weights.sources.torch_layers import Table, from_torch, split_qkv
@@ -63,17 +64,17 @@ _AIMV2_NAMES = {
 } | in_blocks(("encoder.layers.{i}.",), _AIMV2)
 
 
-def _converter(names: Table, unread: str) -> Callable[[Entries], Arrays]:
+def _converter(table: Table, unread: str) -> Callable[[Entries], Arrays]:
     """Return the conversion by a table, without the layers that a classifier does not read."""
 
     def convert(entries: Entries) -> Arrays:
-        arrays = from_torch(entries, names) | split_qkv(
+        arrays = from_torch(entries, table) | split_qkv(
             entries,
             "head.attention.in_proj_weight",
-            "pooling/attention",
+            f"{names.POOLING}/attention",
             "head.attention.in_proj_bias",
         )
-        if "head/kernel" not in arrays:
+        if names.HEAD_KERNEL not in arrays:
             return arrays
         return {path: array for path, array in arrays.items() if not path.startswith(unread)}
 
@@ -83,19 +84,20 @@ def _converter(names: Table, unread: str) -> Callable[[Entries], Arrays]:
 def _convert_aimv2(entries: Entries) -> Arrays:
     """Convert AIMv2's, whose latent is the query itself, without a projection."""
     arrays = from_torch(entries, _AIMV2_NAMES)
-    latent = arrays.get("pooling/latent")
+    latent = arrays.get(names.LATENT)
     if latent is None:
         return arrays
     channels = latent.array.shape[-1]
     kernel, bias = np.eye(channels, dtype=np.float32), np.zeros(channels, np.float32)
-    arrays["pooling/attention/query/kernel"] = Named(kernel, latent.origin)
-    arrays["pooling/attention/query/bias"] = Named(bias, ZEROS)
+    query = f"{names.POOLING}/attention/query"
+    arrays[f"{query}/kernel"] = Named(kernel, latent.origin)
+    arrays[f"{query}/bias"] = Named(bias, ZEROS)
     return arrays
 
 
 _ANCHORS = ("embeddings.patch_embedding.weight",)
 HUGGINGFACE_CLIP = Source(
-    _converter(_CLIP_NAMES, unread="norm/"),
+    _converter(_CLIP_NAMES, unread=f"{names.NORM}/"),
     anchors=_ANCHORS,
     marks=("pre_layrnorm", "embeddings.class_embedding"),
     config={"layer_norm_epsilon": 1e-5},
@@ -106,7 +108,7 @@ HUGGINGFACE_CLIP = Source(
     ignored=("embeddings.position_ids",),
 )
 HUGGINGFACE_SIGLIP = Source(
-    _converter(_SIGLIP_NAMES, unread="pooling/"),
+    _converter(_SIGLIP_NAMES, unread=f"{names.POOLING}/"),
     anchors=_ANCHORS,
     marks=("post_layernorm",),
     alien=("pre_layrnorm", "class_embedding"),
@@ -118,7 +120,7 @@ HUGGINGFACE_SIGLIP = Source(
 )
 HUGGINGFACE_SIGLIP2 = replace(
     HUGGINGFACE_SIGLIP,
-    convert=_converter(_SIGLIP2_NAMES, unread="pooling/"),
+    convert=_converter(_SIGLIP2_NAMES, unread=f"{names.POOLING}/"),
     ranks=(2,),
     resize="bilinear_antialias",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.huggingface import (
     ANCHORS,
     HUGGINGFACE_VIT,
@@ -39,7 +40,7 @@ def _convert_videomae(entries: Entries) -> Arrays:
             name = f"encoder.layer.{i}.attention.attention.{part[0]}_bias"
             if name in entries:
                 bias = Named(entries.take(name), entries.full_name(name))
-                arrays[f"block_{i}/self_attention/{part}/bias"] = bias
+                arrays[f"{names.block_name(i)}/self_attention/{part}/bias"] = bias
     return arrays
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.source import Arrays, Entries, Named, Source
 
 _BLOCK = r"vit_encoder/transformer_block_(\d+)"
+_HEAD = "predictions"  # of keras-hub
 _PATTERNS = (
     (r"vit_patching_and_embedding/class_token", "class_token/tokens"),
     (r"vit_patching_and_embedding/patch_embedding/(\w+)", r"embedding/projection/\1"),
@@ -17,7 +19,7 @@ _PATTERNS = (
     (rf"{_BLOCK}/mlp/dense_1/(\w+)", r"block_\1/mlp/hidden/\2"),
     (rf"{_BLOCK}/mlp/dense_2/(\w+)", r"block_\1/mlp/output/\2"),
     (r"vit_encoder/ln/(\w+)", r"norm/\1"),
-    (r"predictions/(\w+)", r"head/\1"),
+    (rf"{_HEAD}/(\w+)", r"head/\1"),
 )
 # Files name layers by class and attribute, and number the variables of a layer.
 _FILE = "layers/vi_t_encoder/encoder_layers/vi_t_encoder_block"
@@ -53,17 +55,19 @@ def convert(entries: Entries) -> Arrays:
     head = "layers/dense_1" if "layers/dense_1/vars/0" in entries else "layers/dense"
     arrays: Arrays = {}
     for name in list(entries):
-        path = _rename(name.replace(f"{head}/vars", "predictions"), _FILE_PATTERNS)
+        path = _rename(name.replace(f"{head}/vars", _HEAD), _FILE_PATTERNS)
         path = _rename(path, _PATTERNS)
         if path == name:
             continue
-        path = re.sub(r"^block_(\d+)", lambda found: f"block_{int(found[1]) - first}", path)
+        block = names.block_index(path)
+        if block is not None:
+            path = f"{names.block_name(block - first)}/{path.partition('/')[2]}"
         layer, _, leaf = path.rpartition("/")
         if leaf in ("0", "1"):
             leaves = ("gamma", "beta") if layer.endswith("norm") else ("kernel", "bias")
             path = f"{layer}/{leaves[int(leaf)]}"
         array, origin = entries.take(name), entries.full_name(name)
-        if path in ("class_token/tokens", "positions/table"):
+        if path in (names.CLASS_TOKENS, names.POSITION_TABLE):
             array = array.reshape(-1, array.shape[-1])
         arrays[path] = Named(array, origin)
     return arrays

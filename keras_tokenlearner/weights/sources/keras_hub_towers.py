@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.huggingface import DINOV3_CONFIG
 from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, Named, Source
 
@@ -55,7 +56,7 @@ _DINOV3 = (
 )
 _PARTS = {"q": "query", "k": "key", "v": "value", "o": "attention_output"}
 _PARTS |= {"output": "attention_output"}
-_TOKENS = ("class_token/tokens", "register_tokens/tokens", "positions/table", "pooling/latent")
+_ROWS = (names.CLASS_TOKENS, names.REGISTERS, names.POSITION_TABLE, names.LATENT)
 
 
 def _convert(entries: Entries, patterns: tuple[tuple[str, str], ...]) -> Arrays:
@@ -65,7 +66,7 @@ def _convert(entries: Entries, patterns: tuple[tuple[str, str], ...]) -> Arrays:
         if path is None:
             continue
         array = entries.take(name)
-        if path in _TOKENS:
+        if path in _ROWS:
             array = array.reshape(-1, array.shape[-1])
         arrays[path] = Named(array, entries.full_name(name))
     return arrays
@@ -103,8 +104,9 @@ def _convert_dinov3(entries: Entries) -> Arrays:
         array = entries.take(name)
         if name == numbered[1] or array.shape[1] > 1:
             tokens = array.reshape(-1, array.shape[-1])
-            arrays["register_tokens/tokens"] = Named(tokens, entries.full_name(name))
-    for path in [path for path in arrays if path.startswith("block_") and "/kernel" in path]:
+            arrays[names.REGISTERS] = Named(tokens, entries.full_name(name))
+    in_blocks = [path for path in arrays if names.block_index(path) is not None]
+    for path in [path for path in in_blocks if path.endswith("/kernel")]:
         bias = path.replace("/kernel", "/bias")
         if bias not in arrays:
             arrays[bias] = Named(np.zeros(arrays[path].array.shape[-1], np.float32), ZEROS)

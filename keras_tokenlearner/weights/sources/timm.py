@@ -7,6 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from keras_tokenlearner.models import names
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, Fields, Named, Source
 from keras_tokenlearner.weights.sources.torch_layers import (
@@ -66,19 +67,18 @@ def convert(entries: Entries) -> Arrays:
     """Convert timm's entries, or Meta's of DINOv2."""
     arrays = from_torch(entries, NAMES) | average_heads(entries, ("head", "head_dist"))
     for i in range(count_blocks(entries, NAMES)):
-        attention = f"blocks.{i}.attn"
+        theirs, ours = f"blocks.{i}.attn", names.block_name(i)
         arrays |= split_qkv(
-            entries, f"{attention}.qkv.weight", f"block_{i}/self_attention", f"{attention}.qkv.bias"
+            entries, f"{theirs}.qkv.weight", f"{ours}/self_attention", f"{theirs}.qkv.bias"
         )
-        gamma = arrays.get(f"block_{i}/self_attention_scale/gamma")
-        if gamma and f"block_{i}/mlp_scale/gamma" not in arrays:  # a scale of the attention alone
-            ones = Named(np.ones_like(gamma.array), ZEROS)
-            arrays[f"block_{i}/mlp_scale/gamma"] = ones
+        gamma = arrays.get(f"{ours}/self_attention_scale/gamma")
+        if gamma and f"{ours}/mlp_scale/gamma" not in arrays:  # a scale of the attention alone
+            arrays[f"{ours}/mlp_scale/gamma"] = Named(np.ones_like(gamma.array), ZEROS)
     if "rope.freqs" in entries:  # of every block, (2, blocks, heads, pairs)
         freqs, origin = entries.take("rope.freqs"), entries.full_name("rope.freqs")
         for i in range(freqs.shape[1]):
-            arrays[f"rotary_{i}/frequencies"] = Named(freqs[:, i], origin)
-    return arrays | _split_key_value(entries, "attn_pool.kv", "pooling/attention")
+            arrays[f"{names.numbered(names.ROTARY, i)}/frequencies"] = Named(freqs[:, i], origin)
+    return arrays | _split_key_value(entries, "attn_pool.kv", f"{names.POOLING}/attention")
 
 
 def _split_key_value(entries: Entries, theirs: str, ours: str) -> Arrays:
@@ -124,7 +124,7 @@ def _convert_torchvision(entries: Entries) -> Arrays:
         arrays |= split_qkv(
             entries,
             f"{attention}.in_proj_weight",
-            f"block_{i}/self_attention",
+            f"{names.block_name(i)}/self_attention",
             f"{attention}.in_proj_bias",
         )
     return arrays
@@ -163,11 +163,12 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
     """
     structure = Structure("to_timm", model)
     arrays, reads = structure.arrays(), structure.head_reads
-    registers = len(arrays.get("register_tokens/tokens", ()))
+    registers = len(arrays.get(names.REGISTERS, ()))
     unknown = [layer.name for layer in structure.added] + structure.config.newer
-    unknown += ["pre_norm"] if "pre_norm/gamma" in arrays else []
+    unknown += [names.PRE_NORM] if f"{names.PRE_NORM}/gamma" in arrays else []
     unknown += [reads] if reads and (reads, registers) != ("class_and_registers", 1) else []
-    if unknown or len(structure.grid) != 2 or "block_0/self_attention/query/kernel" not in arrays:
+    query = f"{names.block_name(0)}/self_attention/query/kernel"
+    if unknown or len(structure.grid) != 2 or query not in arrays:
         raise ValueError(
             "to_timm: timm has equivalents for image models of plain dot-product blocks only. "
             f"Received: a model with grid={structure.grid} and layers {unknown}"
@@ -178,10 +179,10 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
         structure.num_blocks,
     )
     for i in range(structure.num_blocks):
-        names = [f"block_{i}/self_attention/{part}" for part in _PARTS]
-        channels = arrays[f"{names[0]}/kernel"].shape[0]
-        kernels = [arrays[f"{name}/kernel"].reshape(channels, -1).T for name in names]
-        biases = [arrays[f"{name}/bias"].reshape(-1) for name in names]
+        parts = [f"{names.block_name(i)}/self_attention/{part}" for part in _PARTS]
+        channels = arrays[f"{parts[0]}/kernel"].shape[0]
+        kernels = [arrays[f"{part}/kernel"].reshape(channels, -1).T for part in parts]
+        biases = [arrays[f"{part}/bias"].reshape(-1) for part in parts]
         entries[f"blocks.{i}.attn.qkv.weight"] = np.concatenate(kernels)
         entries[f"blocks.{i}.attn.qkv.bias"] = np.concatenate(biases)
     if reads:  # two heads, whose average timm takes

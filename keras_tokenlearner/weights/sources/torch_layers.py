@@ -7,16 +7,18 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.source import BOTH, ZEROS, Arrays, Entries, Named
 
 # Kinds: "conv", "linear", "heads" and "norm" have weight and bias. "heads" is a linear layer into
 # or out of the heads of an attention. "raw" is an unchanged array, "rows" an array as a table. Then
 # names of a source follow; the first that a checkpoint has is used. "{i}" is a block's number.
 Table = Mapping[str, tuple[str, ...]]
+BLOCK = "block_{i}"
 _PARTS = ("query", "key", "value")
 
 
-def from_torch(entries: Entries, names: Table) -> Arrays:
+def from_torch(entries: Entries, table: Table) -> Arrays:
     """Convert the entries that a table names.
 
     A layer without bias gets an equivalent bias of zeros. The first layer of a gated MLP may
@@ -24,13 +26,13 @@ def from_torch(entries: Entries, names: Table) -> Arrays:
 
     Args:
         entries: `Entries`.
-        names: Dictionary from names of this package to tuples of kind and names of the source.
+        table: Dictionary from names of this package to tuples of kind and names of the source.
 
     Returns:
         Dictionary from paths of variables to `Named` arrays.
     """
     arrays: Arrays = {}
-    for ours, (kind, *candidates) in numbered(names, count_blocks(entries, names)).items():
+    for ours, (kind, *candidates) in numbered(table, count_blocks(entries, table)).items():
         single = kind in ("raw", "rows")
         found = [name for name in candidates if (name if single else f"{name}.weight") in entries]
         if not found:
@@ -46,7 +48,7 @@ def from_torch(entries: Entries, names: Table) -> Arrays:
         arrays[f"{ours}/{scale}"] = Named(kernel, full)
         if bias in entries:
             arrays[f"{ours}/{shift}"] = Named(entries.take(bias), entries.full_name(bias))
-        elif ours not in ("head", "pre_logits"):
+        elif ours not in (names.HEAD, names.PRE_LOGITS):
             arrays[f"{ours}/{shift}"] = Named(np.zeros(kernel.shape[-1:], np.float32), ZEROS)
     _check_biases(arrays)
     _split_gates(arrays)
@@ -104,7 +106,7 @@ def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
     weights, biases = ([f"{head}.{leaf}" for head in heads] for leaf in ("weight", "bias"))
     if not heads or not all(name in entries for name in (*weights, *biases)):
         return {}
-    kernels, shifts = ([entries.take(name) for name in names] for names in (weights, biases))
+    kernels, shifts = ([entries.take(name) for name in group] for group in (weights, biases))
     shapes = [array.shape for array in (*kernels, *shifts)]
     if len(set(shapes[: len(heads)])) > 1 or len({shape[0] for shape in shapes}) > 1:
         raise ValueError(
@@ -114,15 +116,15 @@ def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
     kernel = np.concatenate([kernel.T for kernel in kernels]) / len(heads)
     shift = np.asarray(sum(shifts) / len(heads))
     return {
-        "head/kernel": Named(kernel, BOTH.join(map(entries.full_name, weights))),
-        "head/bias": Named(shift, BOTH.join(map(entries.full_name, biases))),
+        names.HEAD_KERNEL: Named(kernel, BOTH.join(map(entries.full_name, weights))),
+        names.HEAD_BIAS: Named(shift, BOTH.join(map(entries.full_name, biases))),
     }
 
 
-def to_torch(arrays: Mapping[str, np.ndarray], names: Table, num_blocks: int) -> dict:
+def to_torch(arrays: Mapping[str, np.ndarray], table: Table, num_blocks: int) -> dict:
     """Convert back: our paths to arrays, to the first of the source's names to arrays."""
     entries, arrays = {}, _with_gates(arrays)
-    for ours, (kind, theirs, *_) in numbered(names, num_blocks).items():
+    for ours, (kind, theirs, *_) in numbered(table, num_blocks).items():
         if kind in ("raw", "rows"):
             if ours in arrays:
                 entries[theirs] = arrays[ours] if kind == "raw" else _rows(arrays[ours])[None]
@@ -134,18 +136,18 @@ def to_torch(arrays: Mapping[str, np.ndarray], names: Table, num_blocks: int) ->
     return entries
 
 
-def numbered(names: Table, count: int) -> dict[str, tuple[str, ...]]:
+def numbered(table: Table, count: int) -> dict[str, tuple[str, ...]]:
     """Return a table with a row for every block in place of its rows with "{i}"."""
     rows = {}
-    for ours, row in names.items():
+    for ours, row in table.items():
         for i in range(count) if "{i}" in ours else range(1):
             rows[ours.replace("{i}", str(i))] = tuple(name.replace("{i}", str(i)) for name in row)
     return rows
 
 
-def count_blocks(entries: Iterable[str], names: Table) -> int:
+def count_blocks(entries: Iterable[str], table: Table) -> int:
     """Return the number of blocks in the entries of a table, counted from 0 without a gap."""
-    starts = {name.partition("{i}")[0] for row in names.values() for name in row if "{i}" in name}
+    starts = {name.partition("{i}")[0] for row in table.values() for name in row if "{i}" in name}
     found = {name[len(start) :].partition(".")[0] for name in entries for start in starts
              if name.startswith(start)}  # fmt: skip
     count = 0
@@ -196,12 +198,12 @@ def _check_biases(arrays: Arrays) -> None:
     """Take back the zeros of a block where other blocks have the bias: the file has lost it."""
     there = {_any_block(path) for path, (_, origin) in arrays.items() if origin != ZEROS}
     for path in [path for path, (_, origin) in arrays.items() if origin == ZEROS]:
-        if path.startswith("block_") and _any_block(path) in there:
+        if names.block_index(path) is not None and _any_block(path) in there:
             del arrays[path]
 
 
 def _any_block(path: str) -> str:
-    return path.partition("/")[2] if path.startswith("block_") else path
+    return path if names.block_index(path) is None else path.partition("/")[2]
 
 
 def _split_gates(arrays: Arrays) -> None:
