@@ -1,3 +1,4 @@
+import contextlib
 import os
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from keras_tokenlearner._checks import (
     check_fraction,
     check_int,
     check_not_negative,
+    check_path,
     check_positive,
 )
 from keras_tokenlearner._json import JSON
@@ -27,8 +29,9 @@ from keras_tokenlearner.training.distillation.distiller import (
     ends_in_sigmoid,
 )
 from keras_tokenlearner.training.finite import StopOnNonFinite
+from keras_tokenlearner.training.lock import locked
 from keras_tokenlearner.training.optimizers import adamw
-from keras_tokenlearner.training.remember import remember
+from keras_tokenlearner.training.remember import digest, remember
 from keras_tokenlearner.training.resume import Resume
 
 
@@ -79,8 +82,8 @@ def distill(
         cache: Folder for the outputs of the teacher and of the frozen blocks. Other students of
             the same teacher and images read them again. `None` keeps the outputs in memory.
         backup: Path that ends in `.npz`, or `None`. The file is written after every epoch. The
-            same call continues an interrupted run from it, with the same result. Delete it once
-            the student is saved.
+            same call continues an interrupted run from it, with the same result. Its folder is
+            locked until the end. Delete the file once the student is saved.
         callbacks: List of `keras.callbacks.Callback`, for `fit`.
         verbose: As for `fit`.
         seed: Integer, decides the order of the images.
@@ -90,8 +93,10 @@ def distill(
 
     Raises:
         ValueError: If the student has no TokenLearner, the shapes of the models differ, or an
-            argument is out of range. Also if the backup is damaged, or of another student or other
-            arguments.
+            argument is out of range. If the backup is damaged, or of another student, teacher,
+            data or other arguments. If another run writes to its folder.
+        FloatingPointError: If the loss or a weight is not finite after an epoch. The student then
+            has its weights from before.
 
     Example:
 
@@ -114,55 +119,57 @@ def distill(
     check_not_negative("distill", "feature_weight", feature_weight)
     check_fraction("distill", "label_weight", label_weight)
     check_bool("distill", "train_all", train_all)
-    prefix = Structure("distill", student).num_prefix_tokens
-    of_teacher = features_of(teacher, prefix)
-    features = remember(of_teacher, images, "float32", verbose, cache)
-    if train_all:
-        behind, inputs = None, images
-    else:
-        behind = before.layers[-1].name
-        inputs = remember(before, images, "float16", verbose, cache)
-    arrays = (inputs, features) if labels is None else (inputs, features, np.asarray(labels))
-    batches = _Batches(arrays, min(batch_size, len(images)), seed=seed)
-    trained = answers(student, prefix, [], behind)
-    distiller = Distiller.of_answers(
-        *with_kept_features(trained, teacher),
-        temperature=temperature,
-        feature_weight=feature_weight,
-        label_weight=0.0 if labels is None else label_weight,
-        sigmoid=ends_in_sigmoid(student),
-    )
-    steps = epochs * len(batches)
-    distiller.compile(adamw(learning_rate, steps, warmup_steps=steps // 10))
-    # TensorFlow traces a step again if the first one makes variables.
-    distiller.optimizer.build(distiller.trainable_variables)
-    callbacks, initial_epoch = list(callbacks or ()), 0
-    if backup is not None:
-        loggers = [each for each in callbacks if isinstance(each, keras.callbacks.CSVLogger)]
-        run: dict[str, JSON] = {
-            "epochs": int(epochs),
-            "batch_size": int(batch_size),
-            "learning_rate": float(learning_rate),
-            "temperature": float(temperature),
-            "feature_weight": float(feature_weight),
-            "label_weight": float(label_weight),
-            "train_all": bool(train_all),
-            "seed": int(seed),
-            "images": list(np.shape(images)),
-            "labels": labels is not None,
-            "backend": keras.backend.backend(),
-        }
-        resume = Resume(backup, batches, loggers=loggers, run=run)
-        callbacks, initial_epoch = [resume, *callbacks], resume.initial_epoch
-    callbacks = [StopOnNonFinite(student, "distill"), *callbacks]
-    return distiller.fit(
-        batches,
-        epochs=epochs,
-        initial_epoch=initial_epoch,
-        shuffle=False,
-        callbacks=callbacks,
-        verbose=verbose,
-    )
+    with _locked(backup):
+        prefix = Structure("distill", student).num_prefix_tokens
+        of_teacher = features_of(teacher, prefix)
+        features = remember(of_teacher, images, "float32", verbose, cache)
+        if train_all:
+            behind, inputs = None, images
+        else:
+            behind = before.layers[-1].name
+            inputs = remember(before, images, "float16", verbose, cache)
+        arrays = (inputs, features) if labels is None else (inputs, features, np.asarray(labels))
+        batches = _Batches(arrays, min(batch_size, len(images)), seed=seed)
+        trained = answers(student, prefix, [], behind)
+        distiller = Distiller.of_answers(
+            *with_kept_features(trained, teacher),
+            temperature=temperature,
+            feature_weight=feature_weight,
+            label_weight=0.0 if labels is None else label_weight,
+            sigmoid=ends_in_sigmoid(student),
+        )
+        steps = epochs * len(batches)
+        distiller.compile(adamw(learning_rate, steps, warmup_steps=steps // 10))
+        # TensorFlow traces a step again if the first one makes variables.
+        distiller.optimizer.build(distiller.trainable_variables)
+        callbacks, initial_epoch = list(callbacks or ()), 0
+        if backup is not None:
+            loggers = [each for each in callbacks if isinstance(each, keras.callbacks.CSVLogger)]
+            run: dict[str, JSON] = {
+                "epochs": int(epochs),
+                "batch_size": int(batch_size),
+                "learning_rate": float(learning_rate),
+                "temperature": float(temperature),
+                "feature_weight": float(feature_weight),
+                "label_weight": float(label_weight),
+                "train_all": bool(train_all),
+                "seed": int(seed),
+                "images": digest([images]),
+                "labels": None if labels is None else digest([np.asarray(labels)]),
+                "teacher": digest(teacher.get_weights()),
+                "backend": keras.backend.backend(),
+            }
+            resume = Resume(backup, batches, loggers=loggers, run=run)
+            callbacks, initial_epoch = [resume, *callbacks], resume.initial_epoch
+        callbacks = [StopOnNonFinite(student, "distill"), *callbacks]
+        return distiller.fit(
+            batches,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            shuffle=False,
+            callbacks=callbacks,
+            verbose=verbose,
+        )
 
 
 class _Batches(Batches):
@@ -171,6 +178,16 @@ class _Batches(Batches):
     def __getitem__(self, index: int) -> tuple:
         inputs, features, *labels = super().__getitem__(index)
         return ((inputs.astype("float32"), features), *labels)
+
+
+def _locked(
+    backup: str | os.PathLike[str] | None,
+) -> contextlib.AbstractContextManager[None]:
+    """Return a context that locks the folder of a backup, as `train` locks its output."""
+    if backup is None:
+        return contextlib.nullcontext()
+    path = check_path("distill", "backup", backup)
+    return locked("distill", path.parent, f"backup={str(path)!r}")
 
 
 def _check_data(

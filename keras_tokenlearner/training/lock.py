@@ -1,24 +1,31 @@
 """A lock that allows one run at a time to write to a folder."""
 
 import contextlib
+import contextvars
 import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# Folders that this run has locked: a recipe of `train` may call `distill` on the same folder.
+_OURS: contextvars.ContextVar[frozenset[Path]] = contextvars.ContextVar("_OURS")
+
 
 @contextlib.contextmanager
-def locked(owner: str, folder: str | Path) -> Iterator[None]:
-    """Lock a folder for this process during the context, by its file `.lock`.
+def locked(owner: str, folder: str | Path, received: str | None = None) -> Iterator[None]:
+    """Lock a folder for this run during the context, by its file `.lock`.
 
-    The system releases the lock when the process ends, even if it is killed.
+    The run may lock the folder again inside the context. The system releases the lock when the
+    process ends, even if it is killed.
 
     Args:
         owner: Name of the caller, for the error message.
         folder: Path of an existing folder.
+        received: Argument and value that the caller received. Defaults to `output` and the folder.
 
     Raises:
-        ValueError: If another process, or another run in this one, has locked the folder.
+        ValueError: If another process, or another thread in this one, has locked the folder.
+        OSError: If the folder is missing, or cannot be written to.
 
     Example:
 
@@ -26,8 +33,19 @@ def locked(owner: str, folder: str | Path) -> Iterator[None]:
     >>> with locked("train", tempfile.mkdtemp()):
     ...     pass
     """
+    ours, resolved = _OURS.get(frozenset()), Path(folder).resolve()
+    if resolved in ours:
+        yield
+        return
     path = Path(folder) / ".lock"
-    with open(path, "a+b") as stream:
+    received = received or f"output={str(folder)!r}"
+    try:
+        stream = open(path, "a+b")  # noqa: SIM115, closed below
+    except OSError as error:
+        raise OSError(
+            f"{owner}: the folder must exist, and allow to write. Received: {received} ({error})"
+        ) from error
+    with stream:
         try:
             _lock(stream.fileno())
             # A run that ended meanwhile has deleted this file; another may have a new one.
@@ -36,11 +54,13 @@ def locked(owner: str, folder: str | Path) -> Iterator[None]:
         except OSError as error:
             raise ValueError(
                 f"{owner}: another run writes to this folder; wait for its end, or name another "
-                f"folder. Received: output={str(folder)!r}"
+                f"folder. Received: {received}"
             ) from error
+        token = _OURS.set(ours | {resolved})
         try:
             yield
         finally:
+            _OURS.reset(token)
             with contextlib.suppress(OSError):  # Windows deletes no file that is open
                 path.unlink()
 

@@ -58,7 +58,7 @@ def keep(
     """
     folder = Path(cache)
     folder.mkdir(parents=True, exist_ok=True)
-    of_images = _digest([images])
+    of_images = digest([images])
     paths = {folder / _name(model, dtype, of_images): model for model in models}
     missing = {path: model for path, model in paths.items() if not path.is_file()}
     unfinished = {path: path.with_suffix(f".{os.getpid()}.unfinished") for path in missing}
@@ -101,13 +101,18 @@ def _fill(
 def _name(model: keras.Model, dtype: str, of_images: str) -> str:
     """Return the name of a file from weights, images and request, which determine the outputs."""
     asked = (model.output_shape, dtype, len(model.layers), of_images)
-    return f"{_digest(model.get_weights(), asked)}.npy"
+    return f"{digest(model.get_weights(), asked)}.npy"
 
 
-def _digest(arrays: Iterable[np.ndarray], asked: tuple | None = None) -> str:
-    """Return 24 hexadecimal digits for some arrays and further values."""
+def digest(arrays: Iterable[np.ndarray], asked: tuple | None = None) -> str:
+    """Return 24 hexadecimal digits that identify arrays and further values.
+
+    Args:
+        arrays: Numpy arrays.
+        asked: Further values, with a `repr` that identifies them.
+    """
     found = hashlib.sha256(repr(asked).encode())
     for array in arrays:
         found.update(repr((array.shape, array.dtype)).encode())
-        found.update(np.ascontiguousarray(array).data)
+        found.update(np.ascontiguousarray(array).reshape(-1).view("uint8").data)
     return found.hexdigest()[:24]

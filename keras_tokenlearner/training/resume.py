@@ -55,7 +55,8 @@ class Resume(keras.callbacks.Callback):
         initial_epoch: Integer for `fit`, the epoch at which training continues.
 
     Raises:
-        ValueError: If the file is damaged, or of another model or another `run`.
+        ValueError: If the file is damaged, or of another model or another `run`. In training, if
+            another run has written the file.
         FloatingPointError: In training, if the loss is not finite. The file keeps the last finite
             state.
         OSError: In training, if the file cannot be written. The previous file remains.
@@ -97,6 +98,7 @@ class Resume(keras.callbacks.Callback):
         self._quiet = contextlib.ExitStack()
         self._last: list[tuple[keras.Variable, np.ndarray]] = []
         self._saved = self._read() if self.path.is_file() else None
+        self._written = self._stamp()
         if self._saved and run is not None:
             self._check_run(self._saved)
 
@@ -123,6 +125,14 @@ class Resume(keras.callbacks.Callback):
             )
         self.place = place
         return arrays
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """Return values that differ for each write of the file; `None` without a file."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _check_run(self, arrays: dict[str, np.ndarray]) -> None:
         """Refuse a file of a run with other settings, and list the differences."""
@@ -258,6 +268,11 @@ class Resume(keras.callbacks.Callback):
         arrays["run"] = json.dumps(self.run)
         arrays["place"] = json.dumps(self.place)
         arrays["paths"] = json.dumps([variable.path for variable in variables])
+        if self._stamp() not in (None, self._written):
+            raise ValueError(
+                f"Resume: {self.path} was written by another run meanwhile; end that run, or name "
+                "another file. This run has not changed it"
+            )
         unfinished = self.path.with_suffix(".unfinished")
         try:
             with open(unfinished, "wb") as stream:
@@ -265,6 +280,7 @@ class Resume(keras.callbacks.Callback):
                 stream.flush()
                 os.fsync(stream.fileno())
             unfinished.replace(self.path)
+            self._written = self._stamp()
         except OSError as error:
             with contextlib.suppress(OSError):
                 unfinished.unlink()

@@ -143,6 +143,22 @@ def test_distill_interrupted_continues_to_the_same_weights(tmp_path):
         run(tmp_path / "broken.npz", learning_rate=2e-2)
 
 
+@pytest.mark.parametrize("changed", ["images", "labels", "teacher"])
+def test_distill_of_other_data_does_not_continue_a_backup(tmp_path, changed):
+    model, images, labels = teacher(), IMAGES[:8], LABELS[:8]
+    student = retrofit(model, at=1, num_tokens=4)
+    arguments = {"epochs": 1, "backup": tmp_path / "backup.npz", "verbose": 0}
+    distill(student, model, images, labels, **arguments)
+    if changed == "images":
+        images = images[::-1]
+    elif changed == "labels":
+        labels = labels[::-1]
+    else:
+        model.get_layer("head").bias.assign(np.ones(10))
+    with pytest.raises(ValueError, match=rf"Received: {changed}: '\w{{24}}', now '\w{{24}}'$"):
+        distill(student, model, images, labels, **arguments)
+
+
 @pytest.mark.parametrize("reducer", ["fixed_grid", "spatial_pooling"])
 def test_distill_trains_students_of_other_reducers(reducer):
     model = teacher()

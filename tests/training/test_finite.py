@@ -1,5 +1,6 @@
 """Training that breaks down ends with an error and gives the weights back."""
 
+import concurrent.futures
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from keras_tokenlearner import create_model
 from keras_tokenlearner.models import retrofit
-from keras_tokenlearner.training import distill
+from keras_tokenlearner.training import distill, lock
 from keras_tokenlearner.training.finite import StopOnNonFinite
 from keras_tokenlearner.training.lock import locked
 
@@ -38,23 +39,50 @@ def test_distill_that_diverges_raises_and_restores_the_student():
         np.testing.assert_array_equal(one, other)
 
 
-def test_locked_folder_raises_for_a_second_run_until_the_first_ends(tmp_path):
-    code = (
-        "import sys, time; from keras_tokenlearner.training.lock import locked\n"
+@pytest.fixture
+def locked_elsewhere(tmp_path):
+    """A folder that another process has locked."""
+    code = (  # the file alone, which imports no backend
+        f"import runpy, time; locked = runpy.run_path({lock.__file__!r})['locked']\n"
         f"with locked('train', {str(tmp_path)!r}): print('locked', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     try:
         assert "locked" in process.stdout.readline()
-        with pytest.raises(ValueError, match="output="), locked("train", tmp_path):
-            pass
+        yield tmp_path
     finally:
         process.kill()
         process.wait()
-    with (
-        locked("train", tmp_path),
-        pytest.raises(ValueError, match="output="),
-        locked("train", tmp_path),
-    ):
+
+
+def test_locked_folder_raises_until_the_other_run_ends(locked_elsewhere):
+    with pytest.raises(ValueError, match="output="), locked("train", locked_elsewhere):
+        pass
+
+
+def test_distill_with_a_backup_in_a_locked_folder_raises_before_any_work(locked_elsewhere):
+    teacher = create_model("vit_pico8", classes=3, input_shape=(16, 16, 3))
+    student = retrofit(teacher, at=1, num_tokens=2)
+    teacher.predict_on_batch = student.predict_on_batch = None  # not called
+    backup = locked_elsewhere / "backup.npz"
+    with pytest.raises(ValueError, match=r"^distill: .*backup='.*backup\.npz'"):
+        distill(student, teacher, np.zeros((2, 16, 16, 3)), backup=backup)
+    assert not backup.exists()
+
+
+def test_lock_of_a_killed_run_is_free_and_a_run_may_take_its_own_again(tmp_path):
+    def other_thread():
+        with pytest.raises(ValueError, match="output="), locked("train", tmp_path):
+            pass
+        return True
+
+    with locked("train", tmp_path), concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(other_thread).result()
+        with locked("distill", tmp_path / "." / ""):  # as a recipe of `train` does
+            pass
+        assert pool.submit(other_thread).result()
+    with locked("train", tmp_path):
         pass
     assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match="none"), locked("train", tmp_path / "none"):
+        pass

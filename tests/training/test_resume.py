@@ -214,6 +214,19 @@ def test_edited_backup_raises(tmp_path, changes):
         Resume(path, batches, run={"seed": 0})
 
 
+def test_backup_written_by_another_run_meanwhile_ends_this_one(small, tmp_path):
+    _, batches, fit = small
+    path = tmp_path / "backup.npz"
+    fit(Resume(path, batches), epochs=1)
+    ours, other = Resume(path, batches), Resume(path, batches)
+    fit(other)
+    written = path.read_bytes()
+    with pytest.raises(ValueError, match=r"Resume: .*backup\.npz .*another run"):
+        fit(ours)
+    assert path.read_bytes() == written
+    assert Resume(path, batches).initial_epoch == 2
+
+
 def test_backup_of_another_model_raises(small, tmp_path):
     _, batches, fit = small
     path = tmp_path / "backup.npz"
