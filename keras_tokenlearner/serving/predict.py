@@ -2,6 +2,7 @@ import base64
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, cast
@@ -28,6 +29,9 @@ from keras_tokenlearner.serving.local import local_server
 from keras_tokenlearner.serving.metadata import METADATA, preprocessing_of_export
 from keras_tokenlearner.serving.versions import newest_version
 
+# Keras loads and runs models in one thread at a time. Its models are not thread-safe on JAX.
+_LOCK = threading.Lock()
+
 Files: TypeAlias = Sequence[str | os.PathLike[str]]
 Answer: TypeAlias = dict[str, np.ndarray]
 # The input shape of a model, how its images are resized, its class names, and its answer.
@@ -51,6 +55,9 @@ def predict(
     classifier_activation: str | None = None,
 ) -> list[Prediction]:
     """Classify image files with a model of any kind, and draw its attention maps.
+
+    Several threads may call it: Keras then runs one call after another. `keras.Model.predict` has
+    no such lock. On JAX, calls from several threads break the model, so hold a lock around them.
 
     Args:
         source: A name of the catalogue, the path of a `.keras` file, or the folder of an exported
@@ -130,19 +137,21 @@ def _ask(
     """Return input shape, preprocessing, class names and answer, a dictionary of arrays."""
     exported = newest_version(Path(source))
     if exported is None and not served:
-        return _ask_loaded(source, files, weights, maps, activation)
+        with _LOCK:
+            return _ask_loaded(source, files, weights, maps, activation)
     with tempfile.TemporaryDirectory() as folder:
         if exported is None:
-            model = load_model(source, weights=weights, owner="predict")
-            check_classifier(model, source, "predict")
-            # A name that is valid in a URL, for any name of the temporary folder.
-            exported = export(
-                model,
-                Path(folder) / "model",
-                maps=maps,
-                classifier_activation=activation,
-                check=False,
-            ).path
+            with _LOCK:
+                model = load_model(source, weights=weights, owner="predict")
+                check_classifier(model, source, "predict")
+                # A name that is valid in a URL, for any name of the temporary folder.
+                exported = export(
+                    model,
+                    Path(folder) / "model",
+                    maps=maps,
+                    classifier_activation=activation,
+                    check=False,
+                ).path
             activation = None
         metadata = _metadata(exported)
         recorded = metadata.get("classifier_activation")

@@ -1,5 +1,6 @@
 """The same answers from a .keras file, a name with weights, and an exported model."""
 
+import concurrent.futures
 import json
 import re
 import subprocess
@@ -45,6 +46,22 @@ def test_predict_of_a_keras_file_lists_the_top_classes(saved):
     assert found[0]["classes"][0]["probability"] == pytest.approx(expected.max(), abs=1e-5)
     (alone,) = predict(folder / "model.keras", folder / "a.png")
     assert alone["file"] == found[0]["file"]
+
+
+def test_predict_in_eight_threads_gives_the_answers_of_one(saved):
+    folder, _ = saved
+    files = [folder / "a.png", folder / "b.png"]
+    small = [keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]
+    source = folder / "small.keras"
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Rescaling(1e-3), *small]).save(source)
+    right = predict(source, files)
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda i: predict(source, files[i % 2])[0], range(8)))
+    for place, one in enumerate(found):
+        wanted = right[place % 2]["classes"]
+        assert [row["class"] for row in one["classes"]] == [row["class"] for row in wanted]
+        for row, other in zip(one["classes"], wanted, strict=True):
+            assert row["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
 
 @pytest.fixture(scope="module")
