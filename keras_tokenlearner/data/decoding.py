@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 FOLDER_FORMATS = (*FORMATS, "TIFF", "AVIF")
 
-MAX_PIXELS = 89_478_485  # a quarter of a gibibyte in three channels, above which Pillow warns
+MAX_PIXELS = 89_478_485  # a quarter of a gibibyte in three channels
 MAX_SCANS = 64  # of a JPEG; encoders write about ten, and each is a pass over all pixels
 MAX_TEXTS = 16  # compressed ones of a PNG; Pillow unpacks up to a MiB of each
 
@@ -154,9 +155,19 @@ def _open(
         if texts > MAX_TEXTS:
             raise ValueError(f"a PNG must have at most {MAX_TEXTS} compressed texts; got {texts}")
     stream.seek(0)
-    # `open` fails at names of formats that this Pillow does not know.
-    known = [name for name in formats if name in pillow.OPEN]
-    return cast("ImageFile.ImageFile", pillow.open(stream, formats=known))
+    prefix = stream.read(16)
+    # As `pillow.open`, which warns of many pixels and has its own limit, both before ours.
+    for name in formats:
+        factory, accept = pillow.OPEN.get(name, (None, None))
+        accepted = factory is not None and (accept is None or accept(prefix))
+        if not accepted or isinstance(accepted, str):  # a text says which library is missing
+            continue
+        stream.seek(0)
+        try:
+            return cast("ImageFile.ImageFile", factory(stream, ""))
+        except (SyntaxError, IndexError, TypeError, struct.error):  # of another format
+            continue
+    raise pillow.UnidentifiedImageError
 
 
 def _check_size(image: "Image.Image", stream: io.BufferedIOBase, max_pixels: int) -> None:
