@@ -4,13 +4,19 @@ Run on an idle machine, with timm, transformers and keras-hub installed:
 
     python -m benchmarks.peers
 
-The three models take turns in one process; `most_mib` is the memory of a process that holds one
-model alone. `difference` is how far our logits are from the peer's on the same weights, in parts of
-their size. A peer that is not installed is left out, and said so.
+The models of a row take turns in one process: the peer, ours with the peer's weights, and two
+models as `create_model` makes them by name. A module of PyTorch runs under autocast for our policy
+`mixed_bfloat16`, and holds bfloat16 weights for `bfloat16`. `most_mib` is the memory of a process
+that holds one model alone, in float32. `difference` is the largest difference of the probabilities
+of ours and the peer, divided by the largest probability. A peer that is not installed is left out.
+
+Rows with the mode `compiled` compare `torch.compile`: of timm's module, and of the `.pt2` file that
+`export` writes of our models. `first_s` is the time of the first call there.
 """
 
 import argparse
 import importlib.util
+import tempfile
 from itertools import product
 from pathlib import Path
 
@@ -26,17 +32,22 @@ PEERS = {
     "keras_hub": (BACKENDS, "keras_hub"),
 }
 ALONE = ("peer", "ours")  # whose memory is measured
-MODELS = (*ALONE, "token_learner")
+NAMED = {"by_name": "vit_b16", "token_learner": "tokenlearner_b16_8at6"}
+MODELS = (*ALONE, *NAMED)
+MODES = ("eager", "compiled")
+POLICIES = ("float32", "mixed_bfloat16", "bfloat16")
 COLUMNS = (
-    *("backend", "peer", "step", "policy", "size", "batch_size", "difference"),
+    *("backend", "peer", "mode", "step", "policy", "size", "batch_size", "difference"),
     *(f"{name}_{what}" for what in ("ms", "spread") for name in MODELS),
+    *(f"{name}_over_peer" for name in MODELS[1:]),
+    *(f"{name}_of_matrix_rate" for name in ALONE),
     *(f"{name}_most_mib" for name in ALONE),
-    *("ours_over_peer", "token_learner_over_peer", "ours_of_matrix_rate", "peer_of_matrix_rate"),
+    *("peer_first_s", "ours_first_s", "graph_breaks"),
 )
 
 
-def measure(peer, step, policy, size, batch_size, repeats):
-    """Return the figures of three models on the backend of this process."""
+def measure(peer, mode, step, policy, size, batch_size, repeats):
+    """Return the figures of four models on the backend of this process."""
     import keras
     import numpy as np
 
@@ -47,19 +58,69 @@ def measure(peer, step, policy, size, batch_size, repeats):
     keras.config.set_dtype_policy(policy)
     models = make_models(peer, size)
     pixels, _ = random_batch(models["ours"], batch_size)
-    theirs, found = (predict(models[name], pixels) for name in ("peer", "ours"))
-    calls = [step_of_any(model, step, policy, batch_size, size) for model in models.values()]
-    times = dict(zip(models, take_turns(calls, repeats), strict=True))
     work = PASSES[step] * batch_size * costs(models["ours"]).macs
     work /= matrix_rate(keras.config.dtype_policy().compute_dtype)
-    row = {"difference": np.abs(found - theirs).max() / np.abs(theirs).max()}
+    if mode == "compiled":
+        answers, calls = zip(*(compiled(m, pixels, policy) for m in models.values()), strict=True)
+    else:
+        answers = [predict(models[name], pixels, policy) for name in ALONE]
+        calls = [step_of_any(model, step, policy, batch_size, size) for model in models.values()]
+    times = dict(zip(models, take_turns(calls, repeats), strict=True))
+    if mode == "compiled":
+        answers = [answer() for answer in answers[:2]]
+    row = {"difference": np.abs(answers[1] - answers[0]).max() / np.abs(answers[0]).max()}
     for name, measured in times.items():
         row[f"{name}_ms"], row[f"{name}_spread"] = 1e3 * measured.median, measured.spread
-    for name in ("ours", "token_learner"):
+    for name in MODELS[1:]:
         row[f"{name}_over_peer"] = times["peer"].median / times[name].median
-    for name in ("ours", "peer"):
+    for name in ALONE:
         row[f"{name}_of_matrix_rate"] = work / times[name].median
+        if mode == "compiled":
+            row[f"{name}_first_s"] = times[name].first
+    if mode == "compiled":
+        row["graph_breaks"] = graph_breaks()
     return {name: f"{value:.4g}" for name, value in row.items()}
+
+
+def compiled(model, pixels, policy):
+    """Return two functions that run a compiled model: one returns its probabilities.
+
+    Args:
+        model: A Keras model, which is exported first, or a module of PyTorch.
+        pixels: Array of pixels in [0, 255].
+        policy: Name of the dtype policy.
+    """
+    import keras
+    import torch
+
+    from keras_tokenlearner import export
+
+    if isinstance(model, keras.Model):
+        with tempfile.TemporaryDirectory() as folder:
+            path = export(model, f"{folder}/model", format="pt2")
+            module = torch.compile(torch.export.load(path).module())
+        batch = torch.from_numpy(pixels.astype("uint8"))
+
+        def run():
+            with torch.no_grad():
+                return module(batch)["probabilities"].float().numpy()
+
+    else:
+        module, cast = torch.compile(_in_policy(model, policy)), _autocast(policy)
+        batch = _torch_pixels(pixels, policy)
+
+        def run():
+            with torch.no_grad(), cast:
+                return torch.softmax(_logits(module, batch).float(), -1).numpy()
+
+    return run, run
+
+
+def graph_breaks():
+    """Return the number of graph breaks that PyTorch's compiler has counted in this process."""
+    from torch._dynamo.utils import counters
+
+    return sum(counters["graph_break"].values())
 
 
 def most_mib(peer, step, policy, size, batch_size, only):
@@ -89,12 +150,13 @@ def make_models(peer, size, names=MODELS):
         models["ours"] = create_model("vit_b16", input_shape=shape, **changes)
         if other is not None:
             load(models["ours"], source, other, normalization="half")
-    if "token_learner" in names:
-        models["token_learner"] = create_model("tokenlearner_b16_8at6", input_shape=shape)
+    for key, name in NAMED.items():
+        if key in names:
+            models[key] = create_model(name, input_shape=shape)
     return models
 
 
-def predict(model, pixels):
+def predict(model, pixels, policy):
     """Return the probabilities of a Keras model, or of a PyTorch module, as an array."""
     import keras
 
@@ -103,8 +165,8 @@ def predict(model, pixels):
         return model.predict_on_batch(scaled)
     import torch
 
-    with torch.no_grad():
-        logits = _logits(model, _torch_pixels(pixels))
+    with torch.no_grad(), _autocast(policy):
+        logits = _logits(_in_policy(model, policy), _torch_pixels(pixels, policy))
     return torch.softmax(logits.float(), -1).numpy()
 
 
@@ -118,9 +180,10 @@ def step_of_any(model, kind, policy, batch_size, size):
         return step_of(model, kind, batch_size)
     import torch
 
+    model, cast = _in_policy(model, policy), _autocast(policy)
     pixels = torch.rand(batch_size, 3, size, size)
+    pixels = pixels.bfloat16() if policy == "bfloat16" else pixels
     labels = torch.randint(0, 1000, (batch_size,))
-    cast = torch.autocast("cpu", torch.bfloat16, enabled=policy == "mixed_bfloat16")
     optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
 
     def inference():
@@ -143,10 +206,21 @@ def _logits(module, pixels):
     return getattr(found, "logits", found)
 
 
-def _torch_pixels(pixels):
+def _torch_pixels(pixels, policy):
     import torch
 
-    return torch.from_numpy((pixels / 127.5 - 1).transpose(0, 3, 1, 2).copy())
+    found = torch.from_numpy((pixels / 127.5 - 1).transpose(0, 3, 1, 2).copy())
+    return found.bfloat16() if policy == "bfloat16" else found
+
+
+def _in_policy(module, policy):
+    return module.bfloat16() if policy == "bfloat16" else module
+
+
+def _autocast(policy):
+    import torch
+
+    return torch.autocast("cpu", torch.bfloat16, enabled=policy == "mixed_bfloat16")
 
 
 def _timm(size):
@@ -182,27 +256,45 @@ def main(arguments=None):
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
-    parser.add_argument("--policy", default="float32")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=POLICIES)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 1])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/peers.csv"))
     options = parser.parse_args(arguments)
-    for peer, backend, step in product(options.peers, options.backends, options.steps):
-        if backend not in PEERS[peer][0]:
-            continue
+    for case in cases(options):
+        peer, backend = case["peer"], case["backend"]
         if importlib.util.find_spec(peer) is None:
             print(f"left out: {peer} is not installed")
             continue
-        case = {"peer": peer, "step": step, "policy": options.policy, "size": options.size}
-        case["batch_size"] = options.batch_size
-        found = in_child("peers", backend, case | {"repeats": options.repeats})
-        for name in ALONE:
-            found |= in_child("peers", backend, case | {"only": name})
-        append_row(options.output, COLUMNS, {"backend": backend} | case | found)
+        wanted = {name: value for name, value in case.items() if name != "backend"}
+        found = in_child("peers", backend, wanted | {"repeats": options.repeats})
+        if (case["mode"], case["policy"]) == ("eager", "float32") and case["batch_size"] > 1:
+            del wanted["mode"]
+            for name in ALONE:
+                found |= in_child("peers", backend, wanted | {"only": name})
+        append_row(options.output, COLUMNS, case | found)
     if rows := read_rows(options.output):
         path = options.output.with_suffix(".png")
-        draw_bars(rows, path, ["peer", "backend"], ["step"], "ours_over_peer", goal=1.05)
+        groups, series = ["peer", "backend", "mode"], ["policy", "step", "batch_size"]
+        draw_bars(rows, path, groups, series, "ours_over_peer", goal=1.0)
+
+
+def cases(options):
+    """Return the rows to measure, as dictionaries of the first columns."""
+    found, first = [], options.batch_sizes[0]
+    for policy, peer, backend in product(options.policies, options.peers, options.backends):
+        kinds = [("eager", "inference", batch) for batch in options.batch_sizes]
+        if policy == "float32":
+            kinds.append(("eager", "training", first))
+        if peer == "timm":
+            kinds.append(("compiled", "inference", first))
+        for mode, step, batch in kinds:
+            if backend in PEERS[peer][0] and mode in options.modes and step in options.steps:
+                values = (backend, peer, mode, step, policy, options.size, batch)
+                found.append(dict(zip(COLUMNS, values, strict=False)))
+    return found
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """The figures of the speed benchmarks, where they can be known beforehand."""
 
+import argparse
 import itertools
 
 import keras
 import pytest
 
-from benchmarks import around, bars, growth, kernels, matrix_rate, realised, speed, timing
+from benchmarks import around, bars, growth, kernels, matrix_rate, peers, realised, speed, timing
 from keras_tokenlearner import create_model
 
 
@@ -39,6 +40,26 @@ def test_matrix_rate_grows_matrices_until_a_product_takes_long_enough(monkeypatc
     monkeypatch.setattr(matrix_rate, "_product", lambda a, b: a.shape[0])
     monkeypatch.setattr(matrix_rate, "take_turns", one_second_for_a_side_of_32)
     assert matrix_rate.matrix_rate(size=8) == 32**3 and sides == [8, 16, 32]
+
+
+def test_peers_compile_timm_once_in_each_dtype_and_train_in_float32():
+    options = argparse.Namespace(
+        backends=("torch", "jax"),
+        peers=("timm", "keras_hub"),
+        size=224,
+        modes=peers.MODES,
+        steps=("inference", "training"),
+        batch_sizes=[8, 1],
+        policies=peers.POLICIES,
+    )
+    cases = peers.cases(options)
+    compiled = [case for case in cases if case["mode"] == "compiled"]
+    assert {case["peer"] for case in compiled} == {"timm"}
+    assert [case["policy"] for case in compiled] == list(peers.POLICIES)
+    training = [case for case in cases if case["step"] == "training"]
+    assert {(case["policy"], case["batch_size"]) for case in training} == {("float32", 8)}
+    assert [case["backend"] for case in training] == ["torch", "torch", "jax"]
+    assert len(cases) == 3 * 6 + 3 + 3  # inference, training, compiled
 
 
 def test_kernels_are_grouped_by_their_source():
