@@ -72,7 +72,10 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     outputs = KeptOutputs(teacher, {"train": train[0], "test": test[0]}, folder)
     tokens = outputs.of("train", tuned_from)
-    _tune(teacher, tokens, train[1], folder, tuned_from, teacher_epochs, batch_size, learning_rate)
+    weights = (
+        folder / f"teacher_{len(train[1])}_{tuned_from}_{teacher_epochs}_{learning_rate}.weights.h5"
+    )
+    _tune(teacher, tokens, train[1], weights, tuned_from, teacher_epochs, batch_size, learning_rate)
     known = [{key: row[key] for key in (*KEYS, "tokens", "accuracy")} for row in read_rows(output)]
     of_teacher = Cell("teacher", "none", tuned_from, 0, "none", False).key
     macs = costs(teacher).macs
@@ -89,7 +92,9 @@ def run(
             continue
         student, begun = student_of(cell, teacher), time.perf_counter()
         if features is None and not needs_teacher(cell):
-            features = keep_features(teacher, tokens, tuned_from)
+            features = keep_features(
+                teacher, tokens, tuned_from, weights.with_suffix(".features.npy")
+            )
         given = None if needs_teacher(cell) else features
         kept = outputs.of("train", cell.at)
         batches = MirroredBatches(kept, train[1], batch_size, cell.seed, given)
@@ -113,14 +118,13 @@ def _tune(
     teacher: keras.Model,
     kept: np.ndarray,
     labels: np.ndarray,
-    folder: Path,
+    weights: Path,
     frozen: int,
     epochs: int,
     batch_size: int,
     learning_rate: float,
 ) -> None:
     """Fine-tune the teacher after its frozen blocks, or load the weights of an earlier run."""
-    weights = folder / f"teacher_{len(labels)}_{frozen}_{epochs}_{learning_rate}.weights.h5"
     if not weights.is_file():
         keras.utils.set_random_seed(0)
         batches = MirroredBatches(kept, labels, batch_size, seed=0)

@@ -139,8 +139,10 @@ def train_student(
     distiller.fit(batches, epochs=epochs, shuffle=False, verbose=2)
 
 
-def keep_features(teacher: keras.Model, kept: np.ndarray, frozen: int) -> np.ndarray:
-    """Return the inputs of the teacher's head for kept tokens, (n, 2, C)."""
+def keep_features(teacher: keras.Model, kept: np.ndarray, frozen: int, path: Path) -> np.ndarray:
+    """Return the inputs of the teacher's head for kept tokens, (n, 2, C), from a file."""
+    if path.is_file():
+        return np.load(path, allow_pickle=False)
     found = answers(teacher, 0, [], f"block_{frozen - 1}")
     upper = keras.Model(found.input, found.output[FEATURES])
     features = np.empty((len(kept), 2, upper.output_shape[-1]), "float32")
@@ -148,6 +150,7 @@ def keep_features(teacher: keras.Model, kept: np.ndarray, frozen: int) -> np.nda
         rows = slice(start, start + 100)
         for side in range(2):
             features[rows, side] = upper.predict_on_batch(float32(kept[rows, side]))
+    np.save(path, features)
     return features
 
 
