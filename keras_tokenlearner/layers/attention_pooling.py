@@ -18,8 +18,8 @@ from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 class AttentionPooling(CompositeLayer):
     """Pools all tokens to one vector by attention from a learned query: the head of SigLIP.
 
-    `y = Attention(latent, x, x)` with a learned vector `latent`, then `y <- y + MLP(Norm(y))`. The
-    number of tokens is free, for example 196 patches or 8 learned tokens.
+    `y = Attention(latent, x, x)` with a learned vector `latent`, then `y <- y + MLP(Norm(y))`. It
+    accepts any number of tokens, for example 196 patches or 8 learned tokens.
 
     Args:
         num_heads: Integer, heads of the attention; it must divide the channels.

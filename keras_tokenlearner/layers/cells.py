@@ -1,4 +1,4 @@
-"""Cells of a grid, coarse to fine: where learned tokens start, and the cells of fewer tokens."""
+"""Divides a grid into cells, from coarse to fine: each learned token starts in one cell."""
 
 import functools
 import math
@@ -8,14 +8,14 @@ import numpy as np
 
 from keras_tokenlearner._checks import check_int, check_ints
 
-Box = tuple[tuple[int, int], ...]  # (start, stop) of each axis
+Box = tuple[tuple[int, int], ...]  # (start, stop) along each axis
 
 
 @dataclass(frozen=True)
 class Cells:
     """A grid that is divided into cells. Each cell was split off from an earlier one, its parent.
 
-    The first `m` cells cover the grid, for any `m`, if each later cell returns to its parent.
+    For any `m`, the first `m` cells cover the grid if each later cell is merged into its parent.
 
     Attributes:
         boxes: `(start, stop)` of each axis, for each cell.
@@ -36,10 +36,10 @@ class Cells:
 def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
     """Divide a grid into any number of nearly square cells of nearly the same size.
 
-    A box is split along its longest axis. Two splits are compared: into `p` equal parts, for a
-    prime factor `p` of its number of cells, or into two parts with half of the cells each. The one
-    with squarer and more similar cells is taken. Cells are numbered level by level, so the first
-    ones spread over the whole grid.
+    A box is split along its longest axis. Two splits are compared. One has `p` equal parts, for a
+    prime factor `p` of the number of cells. The other has two parts with half of the cells each.
+    The split with squarer and more similar cells is used. Cells are numbered level by level, so the
+    first cells spread over the whole grid.
 
     Args:
         grid: Positions along each axis, such as `(H, W)` or `(T, H, W)`.
@@ -103,10 +103,10 @@ def ancestors(parents: tuple[int, ...], num_cells: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Node:
-    box: Box | None  # of a cell
+    box: Box | None  # `None` if the node has children
     children: tuple["_Node", ...]
-    elongation: float  # of the longest cell within
-    areas: tuple[int, int]  # of the smallest and of the largest cell within
+    elongation: float  # length divided by width of the longest cell
+    areas: tuple[int, int]  # positions of the smallest and of the largest cell
 
     @property
     def unevenness(self) -> float:
@@ -115,7 +115,7 @@ class _Node:
 
 @functools.lru_cache(maxsize=4096)
 def _divide(box: Box, cells: int) -> _Node:
-    """Return the tree of a box."""
+    """Return the tree of cells of a box."""
     if cells == 1:
         sizes = [stop - start for start, stop in box]
         area = math.prod(sizes)

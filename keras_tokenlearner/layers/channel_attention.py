@@ -1,11 +1,11 @@
-"""Attention of each channel on its own: exact, with memory linear in the tokens."""
+"""Exact attention with separate weights per channel, in memory linear in the number of tokens."""
 
 from collections.abc import Callable, Sequence
 
 import keras
 from keras import ops
 
-_ROWS = 16  # at once: the largest tensor is (B, C, 16, N)
+_ROWS = 16  # queries at once, so that the largest tensor has shape (B, C, 16, N)
 
 
 def channel_attention(
@@ -15,8 +15,8 @@ def channel_attention(
 
     This is multi-head attention with one channel per head and scale one. PyTorch has a fused kernel
     for it on CPUs. Elsewhere a few rows of the N x M weights are computed at a time. The gradient
-    computes them again from the sums of the softmax. Its closed form needs one exponential per
-    weight in either direction.
+    computes the weights again from the sums of the softmax. Output and gradient each need one
+    exponential per weight.
 
     Args:
         q: Queries, a tensor of shape (B, N, C).
@@ -34,7 +34,7 @@ def _has_fused_kernel(q: keras.KerasTensor) -> bool:
 
 
 def _fused(q: keras.KerasTensor, k: keras.KerasTensor, v: keras.KerasTensor) -> keras.KerasTensor:
-    heads = (ops.expand_dims(x, -1) for x in (q, k, v))  # (B, N, C, 1): one channel a head
+    heads = (ops.expand_dims(x, -1) for x in (q, k, v))  # (B, N, C, 1): one channel per head
     return ops.dot_product_attention(*heads, scale=1.0)[..., 0]
 
 
@@ -43,7 +43,7 @@ def _attend(
     q: keras.KerasTensor, k: keras.KerasTensor, v: keras.KerasTensor
 ) -> tuple[keras.KerasTensor, Callable[..., tuple[keras.KerasTensor, ...]]]:
     q, k, v = (_swap(x) for x in (q, k, v))  # (B, C, N)
-    # The largest logit of a row belongs to the largest or to the smallest key.
+    # The sign of a query decides whether the largest or the smallest key has its largest logit.
     largest = ops.max(k, axis=-1, keepdims=True)
     top = ops.maximum(q * largest, q * ops.min(k, axis=-1, keepdims=True))
     keys = ops.expand_dims(k, 2)
@@ -83,7 +83,7 @@ def _by_rows(
     function: Callable[[tuple[keras.KerasTensor, ...]], keras.KerasTensor],
     tensors: Sequence[keras.KerasTensor],
 ) -> list[keras.KerasTensor]:
-    """Apply a function to a few rows at a time: tensors (B, C, N) to its sums, each (B, C, N)."""
+    """Map tensors (B, C, N) to sums, each (B, C, N). The function gets a few rows at a time."""
     batch, channels, length = ops.shape(tensors[0])
 
     def split(x: keras.KerasTensor) -> keras.KerasTensor:

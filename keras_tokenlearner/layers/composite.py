@@ -13,12 +13,12 @@ class CompositeLayer(keras.layers.Layer):
     """Base of the layers of this package: a frozen layer stays frozen when it is built or loaded.
 
     `layer.trainable = False` freezes existing sublayers. In Keras, sublayers that a frozen layer
-    creates later, in `build`, are trainable: see tensorflow/tensorflow issue 37541
+    creates later, in `build`, are trainable. See tensorflow/tensorflow issue 37541
     (https://github.com/tensorflow/tensorflow/issues/37541). The variables of a frozen model would
     be trainable after loading, and the state of its optimizer would not fit.
 
     Here new sublayers are frozen with the layer. The build config keeps the parts whose state
-    differs from the layer around them. A partly frozen layer is therefore loaded as it was saved.
+    differs from the enclosing layer. A partly frozen layer is therefore loaded as it was saved.
     """
 
     def __init_subclass__(cls, **kwargs: bool) -> None:
@@ -38,15 +38,15 @@ class CompositeLayer(keras.layers.Layer):
 
 
 def trainable_flags(layer: keras.Layer) -> dict[str, bool]:
-    """Return the parts of a layer or model whose frozen state differs from the part around them.
+    """Return the parts of a layer or model whose frozen state differs from the enclosing part.
 
     Args:
         layer: A `keras.Layer` or `keras.Model`, built.
 
     Returns:
         Dictionary from paths within the layer, such as `"block_0/mlp"`, to booleans, whether the
-        part is trainable. Outer parts come first. Parts in the state of the layer around them are
-        left out. A wholly frozen layer gives an empty dictionary.
+        part is trainable. Outer parts come first. Parts with the state of the enclosing layer are
+        omitted. A wholly frozen layer gives an empty dictionary.
 
     Example:
 
@@ -68,7 +68,7 @@ def set_trainable_flags(layer: keras.Layer, flags: dict[str, bool]) -> None:
     Args:
         layer: A `keras.Layer` or `keras.Model`, built.
         flags: Dictionary from paths within the layer to booleans. Other parts get the state of the
-            layer around them.
+            enclosing layer.
 
     Raises:
         ValueError: If a path is not a part of the layer. Then the layer is unchanged.
@@ -87,14 +87,14 @@ def set_trainable_flags(layer: keras.Layer, flags: dict[str, bool]) -> None:
             f"set_trainable_flags: `flags` must name parts of {layer.name!r}, such as "
             f"{[path for path, _, _ in parts[:3]]}. Received: flags for {sorted(unknown)}"
         )
-    for path, part, parent in parts:  # a layer before those that it holds
+    for path, part, parent in parts:  # enclosing layers come first
         trainable = flags.get(path, parent.trainable)
         if part.trainable != trainable or path in flags:
             part.trainable = trainable
 
 
 def _freezing(build: Callable[..., None]) -> Callable[..., None]:
-    """Return a `build` after which the layers that it created are frozen if the layer is."""
+    """Wrap `build` so that a frozen layer also freezes the sublayers that `build` creates."""
 
     @functools.wraps(build)
     def build_and_freeze(
@@ -102,13 +102,13 @@ def _freezing(build: Callable[..., None]) -> Callable[..., None]:
     ) -> None:
         build(self, *args, **kwargs)
         if not self.trainable:
-            self.trainable = False  # Keras hands it on to the layers that exist now
+            self.trainable = False  # also freezes the new sublayers
 
     return build_and_freeze
 
 
 def _parts(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer, keras.Layer]]:
-    """Yield the path of every layer within a layer, the layer, and the one around it."""
+    """Yield the path, the layer and the enclosing layer for every layer within a layer."""
     for part in _children(layer):
         path = f"{prefix}{part.name}"
         yield path, part, layer
@@ -118,7 +118,7 @@ def _parts(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.La
 def _children(layer: keras.Layer) -> list[keras.Layer]:
     """Return the layers that a layer holds itself, in attributes, lists and dictionaries."""
     if isinstance(layer, keras.Model):
-        # Keras's functional models keep no flag of their inputs.
+        # Functional models ignore the flag of their input layers.
         return [part for part in layer.layers if not isinstance(part, keras.layers.InputLayer)]
     found: dict[int, keras.Layer] = {}
 

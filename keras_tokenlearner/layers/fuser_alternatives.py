@@ -26,7 +26,7 @@ from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class Unpool(CompositeLayer):
-    """Writes processed tokens back through the maps they were learned with.
+    """Writes processed tokens back to positions, weighted by the maps of the TokenLearner.
 
     `X_t[n] <- sum_s maps[n, s] Y_t[s] + X_t[n]`: a TokenFuser with the TokenLearner's maps instead
     of its own weights. The layer has no weights. The residual is part of the layer.
@@ -107,7 +107,7 @@ class Unpool(CompositeLayer):
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class Reproject(CompositeLayer):
-    """Writes processed tokens back by one more transformer layer, from positions to tokens.
+    """Writes processed tokens back by a transformer layer: positions attend to the tokens.
 
     `X <- X + Attention(LayerNorm(X), LayerNorm(Y))`, then `X <- X + MLP(LayerNorm(X))`. Positions
     are the queries; tokens are keys and values. Unlike the TokenFuser, the layer reads tokens of

@@ -11,8 +11,8 @@ class LayerNormalization(layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis, faster in half precision.
 
     PyTorch's kernel computes in float32 for any input type. Keras also converts inputs and outputs,
-    which moves more memory and slows a GPU. CPUs use Keras's layer,
-    because PyTorch sums the gradients of the weights in bfloat16 there, wrong by 9%.
+    which moves more memory and slows a GPU. CPUs use Keras's layer. PyTorch sums weight gradients
+    in bfloat16 there, with an error of 9%.
     """
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:

@@ -6,9 +6,9 @@ from keras import ops
 
 from keras_tokenlearner.layers.activations import ActivationFunction, gelu_tanh
 
-# Rows from which one product of three kernels is faster than three products, in bfloat16.
+# From this number of rows on, one product of three kernels is faster than three, in bfloat16.
 _MANY_ROWS = 1024
-# Names of activations that oneDNN computes with a product.
+# oneDNN's names of the activations that it computes in one step with a product.
 _FORMS = {
     None: ("none", ""),
     gelu_tanh: ("gelu", "tanh"),
@@ -26,8 +26,8 @@ def linear(
     A separate sum would read and write the outputs a second time. On a GPU, that is a fourth of the
     time of a ViT in bfloat16. Calling a layer also costs more CPU time than calling a product.
 
-    Without gradients on a CPU, oneDNN computes product, bias and gelu in one step. Its product in
-    float32 is faster than `torch.addmm`, most for few rows.
+    Without gradients on a CPU, oneDNN computes product, bias and gelu in one step. Its float32
+    product is faster than `torch.addmm`, above all for few rows.
 
     Args:
         dense: A built `Dense`, or an `EinsumDense` that contracts the last axes of its inputs with
@@ -61,9 +61,10 @@ def linear_each(
         return list(map(linear, denses, inputs))
     import torch
 
+    # The number of rows comes last: exported graphs, which have no single step, do not know it.
     if (
         first.dtype != torch.bfloat16
-        or not _has_one_step(first)  # first: graphs for export take any number of rows
+        or not _has_one_step(first)
         or first.numel() // max(first.shape[-1], 1) < _MANY_ROWS
     ):
         return list(map(linear, denses, inputs))
@@ -72,7 +73,7 @@ def linear_each(
     kernel, bias = (torch.cat(x, -1).to(first.dtype) for x in (kernels, biases))
     outputs = _product(first.reshape(-1, first.shape[-1]), kernel, bias)
     parts = outputs.split([x.numel() for x in biases], -1)
-    return [  # copied: PyTorch's products of stacks of strided matrices are slow
+    return [  # contiguous copies: PyTorch multiplies batches of strided matrices slowly
         part.contiguous().reshape(*first.shape[:-1], *dense.bias.shape)
         for part, dense in zip(parts, denses, strict=True)
     ]
@@ -103,7 +104,7 @@ def _product(
 def _has_one_step(inputs: keras.KerasTensor) -> bool:
     """Return whether oneDNN can compute a product with bias and activation in one step.
 
-    PyTorch's compiler calls the same operator. It has no gradient. Graphs for export must not hold
+    PyTorch's compiler calls the same operator. It has no gradient. Exported graphs must not contain
     it.
     """
     import torch

@@ -19,8 +19,8 @@ from keras_tokenlearner.layers.linear import linear
 class MLP(CompositeLayer):
     """Two dense layers with an activation between, over the last axis.
 
-    `y = W2 activation(W1 x + b1) + b2`, with dropout after each dense layer. It is part of the
-    transformer block, of the later TokenLearner and TokenFuser, and of `PooledTokens`.
+    `y = W2 activation(W1 x + b1) + b2`, with dropout after each dense layer. The transformer block,
+    the `"mlp"` forms of TokenLearner and TokenFuser, and `PooledTokens` use it.
 
     With a gate, `y = W2 (activation(Wg x + bg) * (W1 x + b1)) + b2`. With the activation `"silu"`
     this is SwiGLU, as in DINOv2's largest model. With an inner norm, the input of W2 is normalised

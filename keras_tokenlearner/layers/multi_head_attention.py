@@ -11,11 +11,11 @@ from keras_tokenlearner.layers.rotary import LAYOUTS, rotate
 
 QKV_BIASES = ("all", "query_value", "none")
 
-# Weights of a head from which JAX takes each head alone. Fewer are faster together.
+# From this number of attention weights per head on, JAX is faster with one head at a time.
 _MANY_WEIGHTS = 128 * 128
-# Queries of a head whose weights stay in the cache.
+# Queries whose attention weights fit in the CPU's cache.
 _MANY_QUERIES = 1024
-# On PyTorch's CPUs more are no slower in its fused attention, which holds less memory.
+# Above it, PyTorch's fused attention on CPUs is as fast and needs less memory.
 _MOST_WEIGHTS = 1024 * 1024
 
 
@@ -24,17 +24,18 @@ class MultiHeadAttention(layers.MultiHeadAttention):
 
     The faster paths run on CPUs:
 
-    * JAX on one device, in float32: many tokens go head by head, very many go piece by piece. No
-      weights (B, heads, N, N) go through memory. The gradient computes them again.
-    * TensorFlow in float32, and PyTorch in bfloat16: two products of stacks of matrices. PyTorch's
-      fused attention is not made for bfloat16.
+    * JAX on one device, in float32: computes many tokens one head at a time. It splits the queries
+      of very many tokens. The weights (B, heads, N, N) are never stored. The gradient computes them
+      again.
+    * TensorFlow in float32, and PyTorch in bfloat16: two batched matrix products. PyTorch's fused
+      attention is not optimized for bfloat16.
 
     PyTorch adds biases within the projections and copies nothing for its fused attention.
 
-    Other cases use Keras's code. Gates and windows of Keras are not supported.
+    Other cases use Keras's code. Keras's arguments for gates and windows are not supported.
 
-    Options of ViTs work on every path. They are biases of some projections, a norm of each head's
-    queries and keys, rotary positions, and a norm before the output projection.
+    The options of ViTs work on every path. They are biases of some projections, norms of queries
+    and keys, rotary positions, and a norm before the output projection.
 
     Args:
         *args: Arguments of `keras.layers.MultiHeadAttention`.
@@ -96,7 +97,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         value_shape: tuple[int | None, ...],
         key_shape: tuple[int | None, ...],
     ) -> None:
-        """Make the projections of Keras's layer under its names, with the biases of `qkv_bias`."""
+        """Create Keras's projections under their names, with biases by `qkv_bias`."""
         heads = self.num_heads
         some, all_of_them = self.qkv_bias != "none", self.qkv_bias == "all"
         self._query_dense = self._dense("query", query_shape, (heads, self.key_dim), some)
@@ -180,7 +181,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
             explicit = return_attention_scores or bias is not None
             heads, scores = self._compute_attention(query, key, value, mask, training, explicit)
         if self.inner_norm:
-            # The norm needs to know the channels, which -1 hides in TensorFlow's graphs.
+            # The norm needs known channels: a -1 here would hide them in TensorFlow's graphs.
             joined = ops.reshape(heads, (*ops.shape(heads)[:2], math.prod(heads.shape[2:])))
             heads = ops.reshape(self.output_norm(joined), ops.shape(heads))
         output = linear(self.output_dense, heads)
@@ -204,7 +205,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         value: keras.KerasTensor,
         bias: keras.KerasTensor,
     ) -> keras.KerasTensor:
-        """Do as `_compute_attention` does without mask and dropout, on JAX and TensorFlow."""
+        """Compute the attention without mask and dropout, on JAX and TensorFlow."""
 
         def of_keras(
             query: keras.KerasTensor, key: keras.KerasTensor, value: keras.KerasTensor
@@ -215,7 +216,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
                 value,
                 bias=ops.reshape(bias, (1, 1, 1, -1)),
                 scale=self.key_dim**-0.5,
-                flash_attention=False,  # it takes no bias
+                flash_attention=False,  # flash attention supports no bias
             )
 
         if self.compute_dtype != "float32":
@@ -301,7 +302,7 @@ def _on_torch(
     value: keras.KerasTensor,
     bias: keras.KerasTensor | None = None,
 ) -> keras.KerasTensor:
-    """Do as `_all_heads`, by PyTorch's fused attention where that is the faster one."""
+    """Compute the same as `_all_heads`, by PyTorch's fused attention where it is faster."""
     import torch
 
     few = query.shape[1] * key.shape[1] <= _MOST_WEIGHTS
@@ -319,7 +320,7 @@ def _all_heads(
     value: keras.KerasTensor,
     bias: keras.KerasTensor | None = None,
 ) -> keras.KerasTensor:
-    """Attend from (B, N, heads, d) to (B, M, heads, d), with a bias of each key, (M,)."""
+    """Attend from queries (B, N, heads, d) to keys (B, M, heads, d) with a bias per key, (M,)."""
     heads = _attend(_matrices(query, key, value), bias)
     return ops.transpose(heads, (0, 2, 1, 3))
 
@@ -330,7 +331,7 @@ def _head_by_head(
     value: keras.KerasTensor,
     bias: keras.KerasTensor | None = None,
 ) -> keras.KerasTensor:
-    """Do as `_all_heads`, with one head of one example at a time."""
+    """Compute the same as `_all_heads`, one head of one example at a time."""
     batch, tokens, heads, size = query.shape
     each = [ops.reshape(x, (-1, *x.shape[2:])) for x in _matrices(query, key, value)]
     output = ops.map(lambda matrices: _piece_by_piece(matrices, bias), each)
@@ -340,7 +341,7 @@ def _head_by_head(
 def _piece_by_piece(
     matrices: Sequence[keras.KerasTensor], bias: keras.KerasTensor | None
 ) -> keras.KerasTensor:
-    """Do as `_attend` for one head, with a few queries at a time that fit in the cache."""
+    """Compute `_attend` for one head, with as many queries at a time as fit in the cache."""
     query, key, value = matrices
     tokens, size = query.shape
     pieces = -(-tokens // _MANY_QUERIES)
@@ -353,7 +354,7 @@ def _piece_by_piece(
 def _matrices(
     query: keras.KerasTensor, key: keras.KerasTensor, value: keras.KerasTensor
 ) -> list[keras.KerasTensor]:
-    """Return stacks of matrices: queries (B, heads, N, d), keys (.., d, M), values (.., M, d)."""
+    """Return batches of matrices: queries (B, heads, N, d), keys (.., d, M), values (.., M, d)."""
     axes = (0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)
     return [ops.transpose(x, order) for x, order in zip((query, key, value), axes, strict=True)]
 

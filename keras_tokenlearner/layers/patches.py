@@ -9,8 +9,8 @@ from keras_tokenlearner.layers.composite import CompositeLayer
 class PatchEmbedding(CompositeLayer):
     """Cuts images into patches and projects each to a token, keeping their grid.
 
-    A convolution whose stride equals its kernel. Rows and columns that do not fill a patch are left
-    out: 512 pixels in patches of 14 give 36 tokens.
+    It is a convolution whose stride equals its kernel size. Rows and columns that do not fill a
+    patch are omitted: 512 pixels in patches of 14 give 36 tokens along an axis.
 
     Args:
         hidden_dim: Integer, channels of the tokens (C).
@@ -101,8 +101,8 @@ class PatchEmbedding(CompositeLayer):
 class TubeletEmbedding(PatchEmbedding):
     """Cuts videos into tubelets, patches of several frames, and projects each to a token.
 
-    A 3-D convolution whose stride equals its kernel. Pixels that do not fill a tubelet are left
-    out.
+    It is a 3-D convolution whose stride equals its kernel size. Pixels that do not fill a tubelet
+    are omitted.
 
     Args:
         hidden_dim: Integer, channels of the tokens (C).

@@ -12,8 +12,8 @@ class PositionEmbedding(CompositeLayer):
     """Adds a learned vector to each position of a grid, and resizes its table on load.
 
     `y[b, h, w] = x[b, h, w] + table[h, w]`, likewise with a frame axis. The table has one vector
-    for each position of the inputs. Loading resizes weights that were saved for another grid. A
-    model can therefore start from weights of another resolution.
+    for each position of the inputs. Loading resizes a table that was saved for another grid. A
+    model can therefore load weights of another resolution.
 
     Args:
         initializer: Initial values of the table: `"normal"`, N(0, 0.02) as in ViT, or `"sincos"`,

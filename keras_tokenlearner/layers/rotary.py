@@ -43,7 +43,7 @@ class RotaryPositions(CompositeLayer):
         theta: Float, base of the frequencies, or of the initial values of learned ones.
         layout: Pairs of channels. `"interleaved"` pairs neighbours. `"half"` pairs a channel of the
             first half with one of the second half. `"tiled"` pairs neighbours, with angles in the
-            order of `"half"`. This is not a rotation, but V-JEPA 2 was trained with it.
+            order of `"half"`. `"tiled"` is not a rotation, but V-JEPA 2 was trained with it.
         order: `"height_first"` or `"width_first"`, the axis of the first channels.
         offset: Float, added to each index.
         reference_grid: `(H, W)` or `(T, H, W)`. Indices are scaled to the range of this grid, so
@@ -139,7 +139,7 @@ class RotaryPositions(CompositeLayer):
         self.head_dim = check_heads(owner, self.num_heads, channels)
         if self.head_dim % 2 or self.head_dim < 2 * len(grid):
             raise ValueError(
-                f"{owner}: the channels of a head must be even, and {2 * len(grid)} or more. "
+                f"{owner}: the channels per head must be even, and at least {2 * len(grid)}. "
                 f"Received: {self.head_dim} of num_heads={self.num_heads} with "
                 f"shape={tuple(inputs_shape)}"
             )
@@ -238,7 +238,7 @@ def grid_coordinates(
         coordinates: `"index"` or `"centred"`, as `RotaryPositions` has them.
         order: `"height_first"` or `"width_first"`, the order of both axes.
         offset: Added to each index.
-        reference_grid: Size that the indices are scaled to.
+        reference_grid: Size of the grid to whose range the indices are scaled.
 
     Returns:
         Array of shape (N, axes).
@@ -307,7 +307,7 @@ def _signs(channels: int, layout: str) -> np.ndarray:
 
 def _centres_of_mass(maps: keras.KerasTensor, places: keras.KerasTensor) -> keras.KerasTensor:
     """Return the centre of mass of each map, (B, S, axes)."""
-    weights = ops.relu(ops.cast(maps, "float32"))  # a mass is none below zero
+    weights = ops.relu(ops.cast(maps, "float32"))  # maps may be negative, masses may not
     weights = ops.reshape(weights, (-1, places.shape[0], maps.shape[-1]))
     mass = ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1e-6)
     return ops.einsum("bns,na->bsa", weights / mass, places)

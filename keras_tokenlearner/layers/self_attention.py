@@ -15,8 +15,8 @@ class SelfAttention(CompositeLayer):
     tokens, and d is the width of a head's queries. The outputs of the heads are joined.
 
     It is lighter than `keras.layers.MultiHeadAttention`, because the 1x1x1 convolutions around a
-    bottleneck module already project. The sizes, 8 heads and queries narrower than values,
-    reproduce the printed costs. The paper's text states the number of heads only.
+    bottleneck module already project. With 8 heads and queries narrower than values, it reproduces
+    the printed costs. The paper's text states only the number of heads.
 
     Args:
         num_heads: Integer, heads; it must divide `key_dim` and `value_dim`.

@@ -65,7 +65,7 @@ class SpatialPooling(FrameTokenizer):
 
     Args:
         pool_size: `(height, width)` of the window and its stride, in tokens. Rows and columns that
-            do not fill a window are left out.
+            do not fill a window are omitted.
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
 
@@ -181,9 +181,9 @@ class FixedGrid(FrameTokenizer):
 
 
 def _averages(cells: int, size: int) -> np.ndarray:
-    """Return a matrix (cells, size) that averages places, with borders rounded outwards.
+    """Return a matrix (cells, size) that averages positions, with borders rounded outwards.
 
-    Not `layers.AdaptiveAveragePooling2D`, which on JAX gives NaN for some sizes (7 of 14).
+    `layers.AdaptiveAveragePooling2D` is not used: on JAX it gives NaN for some sizes (7 of 14).
     """
     matrix = np.zeros((cells, size), "float32")
     for cell in range(cells):

@@ -24,7 +24,7 @@ from keras_tokenlearner.layers.mlp import MLP
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class TokenFuser(CompositeLayer):
-    """Mixes processed tokens and writes them back to every position they were learned from.
+    """Mixes processed tokens and writes them back to every position of their frame.
 
     A linear layer over the token axis mixes the tokens Y, `Y <- M Y`, for every channel alike.
     Then (Eq. 2 of the paper), frame by frame,
@@ -36,10 +36,10 @@ class TokenFuser(CompositeLayer):
 
     Text and released code of the paper differ:
 
-    * The text has M over all S * T tokens, a linear beta and no norms:
-      `mixing="global", norm="none"`.
-    * The released code, whose costs the paper prints, is the default here. It mixes the S tokens
-      of each frame. It normalises before and after the mixing, and before beta.
+    * In the text, M mixes all S * T tokens, beta is linear, and no norms exist: `mixing="global",
+      norm="none"`.
+    * The released code is the default here. The paper prints its costs. It mixes the S tokens of
+      each frame. It normalises before and after the mixing, and before beta.
     * The released code with `use_normalization=False` still normalises before beta:
       `norm="inputs"`.
     * Its later version has an MLP as beta: `beta="mlp"`.
@@ -177,7 +177,7 @@ class TokenFuser(CompositeLayer):
     def _tokens_per_frame(
         self, tokens_shape: tuple[int | None, ...], inputs_shape: tuple[int | None, ...]
     ) -> int:
-        """Return S, once the two shapes are known to belong together."""
+        """Return S, or raise `ValueError` if the two shapes do not fit together."""
         frames = resolve_grid("TokenFuser", inputs_shape, self.grid)[0]
         shapes = f"Received: tokens of shape {tuple(tokens_shape)}, inputs of {tuple(inputs_shape)}"
         if len(tokens_shape) != 3 or tokens_shape[-1] != inputs_shape[-1]:

@@ -29,8 +29,8 @@ from keras_tokenlearner.layers.grids import (
 from keras_tokenlearner.layers.mlp import MLP
 from keras_tokenlearner.layers.positions import resize_positions
 
-# Initial bias of the positions of a token's own cell. Other positions have exp(-8) of the weight:
-# little, and enough for a gradient.
+# Initial bias of the positions of a token's own cell. Other positions have exp(-8) of that weight:
+# little, but enough for a gradient.
 _OWN_CELL = 8.0
 
 
@@ -42,10 +42,10 @@ class TokenLearner(CompositeLayer):
 
     `z_i = rho(X_t * gamma(alpha_i(X_t)))`
 
-    `alpha_i` computes a map of H x W weights, `gamma` broadcasts it over the channels, and `rho`
-    is the spatial average. Here `gamma` and `rho` are one contraction over positions,
-    `z[s, c] = sum_n map[n, s] x[n, c]`. The weighted (S, H * W, C) tensor is never built. The maps
-    are computed from the normalised input, and weight the input before its norm.
+    `alpha_i` computes a map of H x W weights. `gamma` broadcasts the map over the channels, and
+    `rho` is the spatial average. Here `gamma` and `rho` are one contraction over positions, `z[s,
+    c] = sum_n map[n, s] x[n, c]`. The weighted (S, H * W, C) tensor is never built. The maps are
+    computed from the normalised input, but they weight the input itself.
 
     `alpha` has two forms:
 
@@ -69,11 +69,12 @@ class TokenLearner(CompositeLayer):
     Args:
         num_tokens: Integer, tokens to learn from each frame (S). Defaults to 8.
         attention: `"conv"` or `"mlp"`, the form of `alpha`.
-        pooling: `"mean"`, as in the paper's text, or `"sum"`, as in the released code: H * W times
-            as large. It applies to sigmoid maps only, because softmax maps sum to one.
+        pooling: `"mean"`, as in the paper's text, or `"sum"`, as in the released code. A sum is H *
+            W times the mean. The choice applies to sigmoid maps only, because softmax maps sum to
+            one.
         over: `"frame"` learns maps of each frame, and returns S tokens per frame. `"space_time"`
             learns maps of the whole (T, H, W) volume, and returns S tokens per video. The paper
-            leaves it as future work.
+            leaves `"space_time"` as future work.
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         num_convs: Integer, number of convolutions of `"conv"`. The paper uses 4 in ViT and 1 in
             its bottleneck networks.
@@ -148,8 +149,8 @@ class TokenLearner(CompositeLayer):
         self.position_bias = check_bool("TokenLearner", "position_bias", position_bias)
         if self.position_bias and self.attention != "mlp":
             raise ValueError(
-                "TokenLearner: `position_bias` is added before a softmax, which attention='mlp' "
-                f"has. Received: position_bias=True with attention={attention!r}"
+                "TokenLearner: `position_bias` needs the softmax of attention='mlp'. Received: "
+                f"position_bias=True with attention={attention!r}"
             )
 
     def build(self, inputs_shape: tuple[int | None, ...]) -> None:
@@ -211,14 +212,14 @@ class TokenLearner(CompositeLayer):
         )
 
     def bias_of_first(self, count: int) -> keras.KerasTensor:
-        """Return the position bias of the first tokens, which take over the cells of the others.
+        """Return the position bias of the first tokens, with the cells of omitted tokens.
 
         Args:
             count: Integer, tokens to keep.
 
         Returns:
-            Tensor of shape (..., count): for each token the largest bias of itself and of the
-            omitted tokens that were split off from it.
+            Tensor of shape (..., count). For each token it is the largest bias of the token and of
+            the omitted tokens split off from it.
         """
         if count == self.num_tokens:
             return ops.convert_to_tensor(self.bias)
@@ -245,11 +246,11 @@ class TokenLearner(CompositeLayer):
         pixels = (to_frames if self.over == "frame" else to_volume)(inputs, grid)
         maps = self._attend(pixels, training, count)
         x, weights = flatten_grid(pixels), flatten_grid(maps)
-        if self.compute_dtype == "float16":  # which holds no sum above 65504, nor such a count
+        if self.compute_dtype == "float16":  # sums and counts above 65504 overflow
             x, weights = ops.cast(x, "float32"), ops.cast(weights, "float32")
         tokens = ops.matmul(ops.transpose(weights, (0, 2, 1)), x)  # (B or B * T, S, C)
         if self.attention == "conv" and self.pooling == "mean":
-            count = ops.shape(x)[1]  # an integer where it is known: no copy to a GPU to wait for
+            count = ops.shape(x)[1]  # a Python integer if known, which needs no copy to a GPU
             tokens = tokens / (count if isinstance(count, int) else ops.cast(count, tokens.dtype))
         tokens = ops.cast(tokens, self.compute_dtype)
         if self.over == "frame" and len(inputs.shape) != 4:
@@ -272,7 +273,7 @@ class TokenLearner(CompositeLayer):
     def _attend(
         self, pixels: keras.KerasTensor, training: bool | None, count: int
     ) -> keras.KerasTensor:
-        """Return the maps of (B, ..., C) pixels, (B, ..., S)."""
+        """Return the maps (B, ..., S) of pixels (B, ..., C)."""
         x = self.norm(pixels) if self.use_norm else pixels
         if self.attention == "conv":
             for conv in self.convs:

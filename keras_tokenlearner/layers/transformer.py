@@ -30,10 +30,10 @@ class TransformerBlock(CompositeLayer):
 
     `x <- x + Attention(Norm(x))`, then `x <- x + MLP(Norm(x))`.
 
-    Each learned token replaces several patches. Proportional attention weighs it by their number.
-    With `num_patches`, the block adds `log(num_patches / M) + b` to the attention logits of M
-    tokens, all except prefix tokens. The learned scalar b starts at zero. Without prefix tokens the
-    sum would change nothing, so it is left out.
+    Each learned token replaces several patches. Proportional attention weighs each token by its
+    number of patches. With `num_patches`, the block adds `log(num_patches / M) + b` to the
+    attention logits of M tokens, all except prefix tokens. The learned scalar b starts at zero.
+    Without prefix tokens the bias would have no effect and is omitted.
 
     Args:
         num_heads: Integer, heads of the dot-product attention; it must divide the channels. Vector
@@ -205,7 +205,8 @@ class TransformerBlock(CompositeLayer):
             layer_norm_epsilon=self.layer_norm_epsilon,
         )
         self.patch_bias = None
-        if self.num_patches is not None and self.num_prefix_tokens:  # else it cancels in softmax
+        # Without prefix tokens the bias cancels in the softmax.
+        if self.num_patches is not None and self.num_prefix_tokens:
             self.patch_bias = self.add_weight(shape=(), initializer="zeros", name="patch_bias")
         self.self_attention_branch = self._branch(inputs_shape, "self_attention")
         self.mlp_branch = self._branch(inputs_shape, "mlp")
@@ -277,7 +278,7 @@ class TransformerBlock(CompositeLayer):
         """Return the bias that is added to the attention logits of each token, (N,)."""
         patches, patch_bias = cast(int, self.num_patches), cast(keras.Variable, self.patch_bias)
         tokens = ops.shape(inputs)[1] - self.num_prefix_tokens
-        if isinstance(tokens, int):  # no number to copy to a GPU and to wait for
+        if isinstance(tokens, int):  # a Python integer needs no copy to a GPU
             bias = patch_bias + math.log(patches / tokens)
         else:
             count = ops.cast(tokens, patch_bias.dtype)

@@ -5,7 +5,7 @@ from keras_tokenlearner._checks import check_bool, check_channels, check_int
 from keras_tokenlearner.layers.channel_attention import channel_attention
 from keras_tokenlearner.layers.composite import CompositeLayer
 
-_QUERIES_AT_ONCE = 8  # bounds the largest tensor to (B, 8, N, C)
+_QUERIES_AT_ONCE = 8  # so that the largest tensor has shape (B, 8, N, C)
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -23,9 +23,9 @@ class VectorAttention(CompositeLayer):
     cancel in the softmax. Otherwise `gamma` is the identity. The layer is then multi-head attention
     with one channel per head and scale one.
 
-    The direct form holds a tensor of N x N x C. This layer takes a few queries at a time, and again
-    for the gradient. Its memory grows with N x C. Without `gamma` and mask it is
-    also several times faster. With `gamma`, the N x N products by a C x C matrix dominate the cost.
+    The direct form stores a tensor of N x N x C. This layer computes a few queries at a time, also
+    for the gradient. Its memory grows with N x C. Without `gamma` and mask it is also several times
+    faster. With `gamma`, the N x N products by a C x C matrix dominate the cost.
 
     Args:
         key_dim: Integer, channels of queries and keys. Defaults to the channels of the inputs.
@@ -126,7 +126,8 @@ class VectorAttention(CompositeLayer):
             chunks["mask"] = _split(ops.broadcast_to(mask, shape))
         if self.gamma_kernel is not None:
             shared["gamma"] = ops.convert_to_tensor(self.gamma_kernel)
-        attend = keras.remat(_attend)  # on TensorFlow of floating arguments alone, no captures
+        # TensorFlow needs tensors as floating arguments, not as captured variables.
+        attend = keras.remat(_attend)
         y = ops.map(lambda chunk: attend({**chunk, **shared}), chunks)  # (chunks, B, 8, C)
         y = ops.reshape(ops.moveaxis(y, 0, 1), (batch, -1, v.shape[-1]))
         return y[:, :length]
@@ -149,8 +150,8 @@ class VectorAttention(CompositeLayer):
 def _attend(x: dict[str, keras.KerasTensor]) -> keras.KerasTensor:
     """Attend from a few queries, (B, n, C), to all (B, M, C) tokens, in the direct form.
 
-    In float32, as `channel_attention`: products of halves lose digits that the softmax multiplies,
-    and in float16 they overflow.
+    It computes in float32, as `channel_attention` does. Half-precision products lose digits that
+    the softmax amplifies, and in float16 they overflow.
     """
     dtype = x["v"].dtype
     x = {name: value if name == "mask" else ops.cast(value, "float32") for name, value in x.items()}
