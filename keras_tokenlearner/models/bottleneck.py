@@ -29,7 +29,7 @@ def bottleneck_module(
     * `conv2d`: 3x3 convolution of each frame, dense, no bias;
     * `conv1d`: convolution over 3 frames, dense, no bias;
     * `spatial`, `temporal`, `joint`: `SpaceTimeAttention` with multi-head attention;
-    * `temporal_vector`: the same over time, with vector attention;
+    * `temporal_vector`: `SpaceTimeAttention` over time, with vector attention;
     * `mlpmixer`: frame averages, `MixerBlock`, broadcast;
     * `tokenlearner`: `TokenLearner`, attention between its tokens, `TokenFuser`;
     * `broadcast`: frame averages, attention between them, broadcast;
@@ -51,9 +51,9 @@ def bottleneck_module(
 
     * The `tokenlearner` part follows the text. `alpha` is one 3x3 convolution without LayerNorm.
       Queries, keys and values have the channels of the input and no bias. M mixes the tokens of
-      all frames, without norms. Here M has a bias (512 weights) and starts at zero, so the part
-      starts as the identity. It has 0.857M weights. The tables print 0.81M, which the text does not
-      explain.
+      all frames, without norms. Here M has a bias (512 parameters) and starts at zero, so the part
+      starts as the identity. It has 0.857M parameters. The tables print 0.81M, which the text does
+      not explain.
     * Table 13 has names only. Its rows without TokenLearner need other tokens. "Standard
       transformer" and "vector transformer" are attention over time at every position. The first
       has the accuracy of Table 12's "Conv2D + Temporal transformer". "Broadcasting" and

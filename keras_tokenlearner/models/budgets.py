@@ -10,7 +10,7 @@ from keras_tokenlearner.layers import TokenLearner
 def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) -> keras.Model:
     """Return a copy of a model that learns fewer tokens.
 
-    After `Distiller(budgets=...)`, this makes a model of each budget. The first `num_tokens` of the
+    After `Distiller(budgets=...)`, call it once for each budget. The first `num_tokens` of the
     learned tokens cover the whole image. The new model has its own weights. Save and export it as
     any other model.
 
@@ -24,7 +24,7 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
         A `keras.Model` of the same inputs and outputs.
 
     Raises:
-        ValueError: If the model has no TokenLearner with a position bias, or fewer tokens.
+        ValueError: If no TokenLearner has a position bias, or `num_tokens` is above its own.
 
     Example:
 
@@ -40,8 +40,8 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     if num_tokens > most or not all(each.position_bias for each in learners):
         raise ValueError(
             "with_tokens: `model` must have a TokenLearner that starts from the grid, with at "
-            f"least `num_tokens` tokens. Received: num_tokens={num_tokens}, and {model.name!r} "
-            f"with {most} such tokens"
+            f"least `num_tokens` tokens. Received: num_tokens={num_tokens} for model "
+            f"{model.name!r}, which has {most} such tokens"
         )
     name = name or f"{model.name}_{num_tokens}tokens"
     config = getattr(model, "config", None)
@@ -70,7 +70,7 @@ def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
 
 
 def _first(layer: keras.Layer, num_tokens: int) -> list[np.ndarray]:
-    """Return the weights of a layer, for a TokenLearner cut to its first tokens."""
+    """Return the weights of a layer. Cut the weights of a TokenLearner to its first tokens."""
     if not isinstance(layer, TokenLearner):
         return layer.get_weights()
     values = {weight.path: weight for weight in layer.weights}

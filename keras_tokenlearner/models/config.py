@@ -28,7 +28,7 @@ from keras_tokenlearner.models.config_fields import (
 )
 from keras_tokenlearner.models.config_rules import check_rules
 
-# Fields by which newer families differ from the ViT of 2021, whose names many files share.
+# Fields in which newer families differ from the ViT of 2021.
 NEWER = (
     "embedding_norm",
     "rotary",
@@ -52,8 +52,9 @@ class VisionTransformerConfig:
     """The choices that decide the graph of a vision transformer, for images and for videos.
 
     Without a `reducer` it is a ViT, or a ViViT if the patches have three axes. With a reducer it is
-    the paper's model (a): from block `at` on, the blocks run on the reduced tokens. With a `fuser`
-    too it is model (b): every block from `at` on is between its own reducer and fuser.
+    the paper's model (a): from block `at` on, the blocks run on the reduced tokens. With a reducer
+    and a `fuser` it is model (b). Every block from `at` on is then between its own reducer and
+    fuser.
 
     Attributes:
         hidden_dim: Channels of a token (C).
@@ -255,19 +256,19 @@ class VisionTransformerConfig:
         )
 
     def _set(self, name: str, value: object) -> None:
-        """Set a field, which a frozen dataclass allows in this way alone."""
+        """Set a field of the frozen dataclass."""
         object.__setattr__(self, name, value)
 
     @property
     def place(self) -> int:
-        """Full-token blocks before the reducer, or all of them where there is none."""
+        """Number of full-token blocks before the reducer, or of all blocks without a reducer."""
         if self.reducer is None:
             return self.num_layers
         return self.num_layers // 2 if self.at is None else self.at
 
     @property
     def newer(self) -> list[str]:
-        """The fields of newer families that differ from the ViT of 2021, as `name=value` texts."""
+        """The fields of newer families that differ from the ViT of 2021, as `name=value`."""
         default = {field.name: field.default for field in dataclasses.fields(self)}
         values = {name: getattr(self, name) for name in NEWER}
         found = [f"{name}={v!r}" for name, v in values.items() if v != default[name]]

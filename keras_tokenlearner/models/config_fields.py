@@ -1,4 +1,4 @@
-"""The fields of the configs as types, for editors; their choices; and a change of fields."""
+"""The fields of the configs as types for editors, and the choices of some fields."""
 
 import contextlib
 from collections.abc import Iterator

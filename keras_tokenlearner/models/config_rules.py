@@ -29,7 +29,7 @@ def check_rules(
 def _check_unread(
     owner: str, values: VisionTransformerFields, defaults: VisionTransformerFields
 ) -> None:
-    """Refuse a value that decides nothing, since it is a mistake in another field."""
+    """Refuse a value that has no effect, since it points to a mistake in another field."""
     reducer, fuser = values["reducer"], values["fuser"]
     rotary, head_reads = values["rotary"], values["head_reads"]
     final_norm, block_attention = values["final_norm"], values["block_attention"]
@@ -85,8 +85,8 @@ def _check_rotary(owner: str, values: VisionTransformerFields) -> None:
     head_dim = values["hidden_dim"] // values["num_heads"]
     if head_dim % 2 or head_dim < 2 * axes:
         raise ValueError(
-            f"{owner}: rotary positions need heads of {2 * axes} channels or more, an even "
-            f"number. Received: rotary={rotary!r} with {head_dim} channels per head"
+            f"{owner}: rotary positions need an even number of channels per head, at least "
+            f"{2 * axes}. Received: rotary={rotary!r} with {head_dim} channels per head"
         )
     if rotary == "learned" and (axes == 3 or layout == "tiled"):
         raise ValueError(
@@ -108,7 +108,7 @@ def _check_place(owner: str, values: VisionTransformerFields) -> None:
         return
     if values["reducer"] is None:
         raise ValueError(
-            f"{owner}: `at` is the place of a reducer, and there is none; pass "
+            f"{owner}: `at` is the position of a reducer, and the config has none; pass "
             f"reducer='token_learner' or leave `at` out. Received: at={at}"
         )
     if at > num_layers:

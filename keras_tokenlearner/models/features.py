@@ -13,9 +13,9 @@ from keras_tokenlearner.models.vision_transformer import VisionTransformer
 def feature_extractor(
     model: VisionTransformer, blocks: Sequence[int], normalize: bool = False
 ) -> keras.Model:
-    """Return a model of the tokens after some blocks, on the grid of the patches.
+    """Return a model whose outputs are the tokens after some blocks, on the grid of the patches.
 
-    It shares layers and weights with `model`. Class token and registers are left out. After a
+    It shares layers and weights with `model`. It omits class token and registers. After a
     TokenFuser, all positions have tokens again. Learned tokens have no grid. After a TokenLearner,
     they have shape (B, S, C), frame after frame for videos.
 

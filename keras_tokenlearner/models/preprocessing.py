@@ -24,7 +24,7 @@ class PreprocessingFields(TypedDict):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The rule from image files to the input of a model, as in its training and evaluation.
+    """How image files become the input of a model, as in its training and evaluation.
 
     The host resizes and crops. The model then computes `(pixel / 255 - mean) / std` itself, unless
     it was built with `include_preprocessing=False`.

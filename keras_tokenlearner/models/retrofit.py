@@ -37,8 +37,7 @@ def retrofit(
     equal, and training is slow.
 
     Args:
-        model: A plain `VisionTransformer`, or a functional model on the input and outputs of one,
-            with a head of your own.
+        model: A plain `VisionTransformer`, or a functional model that adds your own head to one.
         at: Integer, full-token blocks before the TokenLearner, 0 to all.
         num_tokens: Integer, tokens to learn from each image or frame (S).
         fuser: Boolean, whether a TokenFuser follows every block from `at` on, as in model (b). The
@@ -55,8 +54,8 @@ def retrofit(
 
     Returns:
         A trainable `VisionTransformer`, or a functional `keras.Model` for any other `model`. Inputs
-        and outputs have the shapes of `model`. Only without top and pooling, the outputs are fewer
-        tokens.
+        and outputs have the shapes of `model`. As an exception, a student without top and pooling
+        returns fewer tokens.
 
     Raises:
         ValueError: If this package did not build the model, or it has learned tokens already. Also
@@ -103,7 +102,7 @@ def retrofit(
         # Blocks on learned tokens do not rotate, so they have no rotary frequencies.
         if layer.name in kept or not layer.name.startswith(names.ROTARY):
             copy, known = student.get_layer(layer.name), layer.get_weights()
-            own = copy.get_weights()[: len(copy.weights) - len(known)]  # of proportional attention
+            own = copy.get_weights()[: len(copy.weights) - len(known)]  # proportional attention
             copy.set_weights([*own, *known])
     return student
 
@@ -116,7 +115,7 @@ def _check_plain(structure: Structure) -> None:
         problem = f"be a plain ViT. Received: model {model.name!r} with {added}"
     elif any("lora_" in weight.path for weight in model.weights):
         problem = (
-            "have no LoRA weights; save_weights merges them, and load_weights takes the file into "
+            "have no LoRA weights; save_weights merges them, and load_weights reads the file into "
             f"a new model. Received: model {model.name!r} with LoRA enabled"
         )
     elif quantization_of(model):
@@ -143,7 +142,7 @@ def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) ->
     if not behind and config.final_norm != "tokens":
         raise ValueError(
             f"retrofit: `at` must be below num_layers={config.num_layers} for a model whose last "
-            f"norm is not on the tokens. Received: at={config.at}"
+            f"norm follows the pooling. Received: at={config.at}"
         )
 
     def call(

@@ -1,4 +1,4 @@
-"""The parts of a vision transformer, found in a graph: for weights, and for cutting models."""
+"""Finds the parts of a vision transformer in a graph, to load weights and to cut models."""
 
 import math
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Structure:
 
     Args:
         owner: Name of the function that the user called, for error messages.
-        model: A `VisionTransformer`, or a functional model on the input and outputs of one.
+        model: A `VisionTransformer`, or a functional model that adds a head to one.
 
     Attributes:
         model: The model.
@@ -186,7 +186,7 @@ class Structure:
         return settings
 
     def disagreements(self, wanted: Mapping[str, str | float | None]) -> list[str]:
-        """Return the fields that differ from those wanted, as text."""
+        """Return the fields that differ from the wanted values, as text."""
         have = self.settings()
         return [
             f"{name} is {have[name]!r} and must be {value!r}"

@@ -154,7 +154,7 @@ def input_of(
     input_shape: Sequence[int] | None,
     input_tensor: keras.KerasTensor | None,
 ) -> keras.KerasTensor:
-    """Return the input to build a graph on, after a check of its shape."""
+    """Check the shape of an input, and return the input on which to build a graph."""
     check_channels_last(owner)
     if input_tensor is not None:
         shape = tuple(input_tensor.shape[1:])

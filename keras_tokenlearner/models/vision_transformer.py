@@ -102,8 +102,8 @@ class VisionTransformer(VisionModel):
         check_choice(owner, "pooling", pooling, (None, *POOLINGS))
         if pooling == "token" and not config.class_token:
             raise ValueError(
-                f"{owner}: pooling='token' reads the class token, and the config has none; "
-                "pass class_token=True or another pooling. Received: pooling='token'"
+                f"{owner}: pooling='token' reads the class token, but the config has none; pass "
+                "class_token=True or another pooling. Received: pooling='token'"
             )
         if include_top:
             classes = check_int(owner, "classes", classes)

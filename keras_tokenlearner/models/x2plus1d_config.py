@@ -27,8 +27,8 @@ PARTS = (
 class X2Plus1DConfig:
     """The choices that decide the graph of an X(2+1)D network and of its bottleneck modules.
 
-    The defaults are X(2+1)D-M, the sizes of X3D-M. With another `unit`, some units of the last
-    stage have this module instead of the two convolutions (Figure 9 of the paper).
+    The defaults are X(2+1)D-M, the sizes of X3D-M. With another `unit`, this module replaces the
+    two convolutions in some units of the last stage (Figure 9 of the paper).
 
     Attributes:
         unit: The module of the replaced units: parts joined by `"+"`. The paper's final module is
