@@ -30,9 +30,9 @@ def draw_clip_maps(
 
     Args:
         clip: Array of shape (T, height, width, 1 or 3), pixels in [0, 255].
-        maps: Array of shape (T, H, W, S) from `token_maps`. It has fewer moments if a model joins
-            frames to tubelets.
-        columns: Integer, the largest number of moments, at even distances.
+        maps: Array of shape (T, H, W, S) from `token_maps`. It has fewer moments than frames if the
+            model has tubelets.
+        columns: Integer, the largest number of moments to draw, evenly spaced.
         path: Path of the figure, or `None` for no file.
 
     Returns:
@@ -106,7 +106,7 @@ def animate_clip_maps(
     for axis, panel, name, colour in zip(axes.flat, panels[0], names, colours, strict=False):
         shown.append(axis.imshow(panel))
         axis.set_title(name, color=colour, fontsize=SMALL)
-    figure.draw_without_rendering()  # lays it out once for all frames
+    figure.draw_without_rendering()  # computes the layout once for all frames
     figure.set_layout_engine("none")
     frames = []
     for moment in panels:
@@ -133,7 +133,7 @@ def _write_mp4(
     frames: Sequence[np.ndarray],
     frame_rate: int,
 ) -> None:
-    height, width = (size // 2 * 2 for size in frames[0].shape[:2])  # H.264 wants even sizes
+    height, width = (size // 2 * 2 for size in frames[0].shape[:2])  # H.264 needs even sizes
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=frame_rate)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"

@@ -20,7 +20,7 @@ class Cost:
         padding_macs: Multiply-adds of these taps.
         elementwise: Cheap operations. An element costs 7 in LayerNorm, 8 in tanh gelu, 4 in
             softmax, and 1 in a bias, residual or scale.
-        params: Number of weights.
+        params: Number of parameters.
         softmax: Elements of softmaxes. Their 4 operations each are in `elementwise`.
 
     Example:
@@ -97,7 +97,7 @@ class ModelCosts:
                 lines.append(f"{name:{width}}  {cost.macs / 1e6:10.2f}  {cost.params:12,}")
         lines += [
             f"as the paper counts: {self.paper_gflops:.4g} GFLOPs",
-            f"as it counts bottleneck modules: {self.bottleneck_gflops:.4g} GFLOPs",
+            f"as the paper counts bottleneck modules: {self.bottleneck_gflops:.4g} GFLOPs",
         ]
         return "\n".join(lines)
 
@@ -106,7 +106,7 @@ def costs(model: keras.Model) -> ModelCosts:
     """Count the operations and weights of a functional model, without running it.
 
     The layers of the built graph are counted one by one. Shapes come from symbolic tensors, so the
-    count is the same on every backend. It is for one example, at inference.
+    count is the same on every backend. The count is for one example, at inference.
 
     Args:
         model: A functional `keras.Model` with known input sizes, except for the batch.

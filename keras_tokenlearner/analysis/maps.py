@@ -17,7 +17,7 @@ def token_maps(
         model: A functional `keras.Model` with a `TokenLearner`, of the catalogue or loaded.
         images: Array of inputs of the model, (B, ...).
         layer: Name of the `TokenLearner`. Defaults to the first. In a model with fusers, later
-            ones take mixed positions.
+            TokenLearners read positions that the fusers have mixed.
         batch_size: Integer, images at a time.
 
     Returns:
@@ -78,7 +78,8 @@ def position_entropy(maps: np.ndarray) -> np.ndarray:
         maps: Array of shape (..., H, W, S), as `token_maps` gives it.
 
     Returns:
-        Array of shape (..., H, W). 0 is a position of one token, 1 a position of all tokens alike.
+        Array of shape (..., H, W). At 0, one token has all the weight. At 1, all tokens have equal
+        weights.
 
     Example:
 

@@ -25,7 +25,7 @@ class Arguments(ConfigChanges, total=False):
 
 
 def catalog_costs(name: str, **arguments: Unpack[Arguments]) -> ModelCosts:
-    """Count the costs of a model of the catalogue, without memory or time for its weights.
+    """Count the costs of a model of the catalogue, without allocating its weights.
 
     Args:
         name: Name in the catalogue.
@@ -62,7 +62,7 @@ def module_costs(unit: str) -> ModelCosts:
 
 
 def paper_costs(tables: Collection[str] | None = None) -> Iterator[dict[str, str]]:
-    """Count every printed cost of the paper's own models, and yield it with the printed one.
+    """Yield our count next to each cost that the paper prints for its own models.
 
     Args:
         tables: Tables to count, such as `("1", "4")`; all if `None`.

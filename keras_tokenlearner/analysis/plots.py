@@ -66,8 +66,8 @@ def draw_costs(
 
     Args:
         rows: List of dictionaries from `keras_tokenlearner.evaluation.compare`, or the path of a
-            CSV file with a header. Lines that start with `#`, and rows that lack one of both
-            numbers, are skipped.
+            CSV file with a header. Lines that start with `#`, and rows without both numbers, are
+            skipped.
         path: Path of the figure, or `None` for no file.
         cost: The column of the cost.
         score: The column of the quality.
