@@ -6,9 +6,9 @@ from typing import Unpack
 from keras_tokenlearner.models import VisionTransformerConfig, X2Plus1DConfig
 from keras_tokenlearner.models.config_fields import VisionTransformerFields, X2Plus1DFields
 
-# Hidden size, heads and blocks of the sizes. S, B and L are from section 3.1 of the paper and the
-# ViT that it follows, Ti and H from DeiT and ViT. SO400M is from Alabdulmohsin et al., "Getting ViT
-# in Shape", 2023. nano and pico are our sizes, for laptops and for tests.
+# Hidden size, heads and blocks of the sizes. S, B and L are from section 3.1 of the paper. Ti and H
+# are from DeiT and ViT. SO400M is from Alabdulmohsin et al., "Getting ViT in Shape", 2023. nano and
+# pico are our sizes, for laptops and for tests.
 SIZES: dict[str, VisionTransformerFields] = {
     "pico": {"hidden_dim": 32, "num_heads": 2, "num_layers": 2},
     "nano": {
@@ -111,7 +111,7 @@ CATALOG = {
     "vit_b32": _vit("B", 32, _384),
     "vit_b16": _vit("B", 16, _384),
     "vit_l16": _vit("L", 16, _512),
-    # The sizes that published checkpoints have, each with a twin that learns tokens in its middle.
+    # Sizes of published checkpoints, each also with a TokenLearner after half of the blocks.
     "vit_ti16": _vit("Ti", 16, _224),
     "vit_s16": _vit("S", 16, _224),
     "vit_s14": _vit("S", 14, _224),

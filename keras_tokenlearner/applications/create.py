@@ -90,9 +90,9 @@ def create_model(
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
             itself. Otherwise it takes pixels in [-1, 1].
         weights: `None` for random weights, the name of included weights, or the path of a
-            `.weights.h5` file. Or an address or file for `from_preset`, such as
-            `"hf://timm/vit_base_patch16_224.augreg_in21k"`, which sets the fields that the name
-            leaves open. Positions are resized to the model's grid.
+            `.weights.h5` file. It can also be an address or file for `from_preset`, such as
+            `"hf://timm/vit_base_patch16_224.augreg_in21k"`. The checkpoint then sets the config
+            fields that the model's name does not state. Positions are resized to the model's grid.
         input_tensor: A `keras.Input` to build on. For a tensor computed from one, the result is a
             plain `keras.Model` that calls the model on it.
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for videos.
@@ -206,7 +206,7 @@ def create_model(
             class_names=class_names,
             **arguments,
         )
-        # With another number of classes, the body is loaded by a model with the old number.
+        # With another number of classes, a second model with the old number loads the body.
         loaded = kind(config, classes=of_weights, **arguments) if new_head else built
         if stored:
             store.load_stored(loaded, stored)
@@ -225,7 +225,7 @@ def create_model(
     return built
 
 
-# Fields that the catalogue decides, where the weights are of another model of the package.
+# Fields that keep the catalogue's values, if the weights are from another model of the package.
 _OF_THE_NAME = (
     "reducer",
     "num_tokens",
@@ -246,7 +246,7 @@ _OF_THE_NAME = (
 
 
 def _trunk_fields(plan: Plan) -> Fields:
-    """Return the fields that a checkpoint decides for a model of the catalogue."""
+    """Return the config fields that a checkpoint sets for a model of the catalogue."""
     if plan.source != "keras_tokenlearner":
         return plan.fields
     return {name: value for name, value in plan.fields.items() if name not in _OF_THE_NAME}
@@ -257,7 +257,7 @@ def _source(weights: str | os.PathLike[str] | None) -> str:
 
 
 def _copy_body(one: VisionModel, other: VisionModel) -> None:
-    """Copy the weights of a model to another that differs in the head alone."""
+    """Copy the weights of a model to another that differs only in the head."""
     weights = {weight.path: weight for weight in one.weights}
     for weight in other.weights:
         if not weight.path.startswith(f"{names.HEAD}/"):

@@ -9,7 +9,7 @@ from keras_tokenlearner.models import VisionTransformerConfig
 from keras_tokenlearner.presets.checkpoints import checkpoints_for
 from keras_tokenlearner.weights import store
 
-# Arguments of timm, transformers and torchvision, and ours in their place.
+# Arguments of timm, transformers and torchvision, and our names for them.
 OURS = {
     "num_classes": "classes",
     "num_labels": "classes",
@@ -72,12 +72,12 @@ def published(model: str) -> list[str]:
 
 
 def _spelt(model: str, name: str, value: object = None) -> str:
-    """Return how to pass an argument."""
+    """Return the fix for an argument: code to copy."""
     if name == "weights":
         names = store.names(model) + published(model)
         known = " or ".join(f"weights={found!r}" for found in names)
         own = "a file with its source, as in weights='timm:FILE' or weights='augreg:FILE.npz'."
-        return f"pass {known}, or {own}" if known else f"no weights ship for it; pass {own}"
+        return f"pass {known}, or {own}" if known else f"it has no included weights; pass {own}"
     if name == "input_shape":
         return "pass input_shape=(height, width, 3)."
     return f"pass {name}={value!r}."

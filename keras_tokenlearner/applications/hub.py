@@ -14,7 +14,8 @@ def hub_backbone(model: str, **arguments: Unpack[BackboneArguments]) -> keras.Mo
     """Return a model of the catalogue as a backbone for `keras_hub.models.ImageClassifier`.
 
     It returns the average of the tokens, as (B, 1, 1, C), which the classifier's pooling does not
-    change. Before you load a saved classifier, call this function once, which registers the class.
+    change. Call this function once before you load a saved classifier: the call registers the
+    class.
 
     Args:
         model: Name in the catalogue, of a model of images.

@@ -10,7 +10,7 @@ from keras_tokenlearner.models import VisionTransformer
 def ViTS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size S with patches of 32 x 32 pixels.
 
-    Inputs are (384, 384, 3) by default. Other resolutions and aspects work too.
+    Inputs are (384, 384, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -36,7 +36,7 @@ def ViTS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
 def ViTB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size B with patches of 32 x 32 pixels.
 
-    Inputs are (384, 384, 3) by default. Other resolutions and aspects work too.
+    Inputs are (384, 384, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -62,7 +62,7 @@ def ViTB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
 def ViTB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size B with patches of 16 x 16 pixels.
 
-    Inputs are (384, 384, 3) by default. Other resolutions and aspects work too.
+    Inputs are (384, 384, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -88,7 +88,7 @@ def ViTB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
 def ViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size L with patches of 16 x 16 pixels.
 
-    Inputs are (512, 512, 3) by default. Other resolutions and aspects work too.
+    Inputs are (512, 512, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -114,7 +114,7 @@ def ViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
 def TokenLearnerS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-S/32 with eight learned tokens after block 6.
 
-    Inputs are (384, 384, 3) by default. Other resolutions and aspects work too.
+    Inputs are (384, 384, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -141,7 +141,7 @@ def TokenLearnerS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-B/32 with eight learned tokens after block 6.
 
-    Inputs are (384, 384, 3) by default. Other resolutions and aspects work too.
+    Inputs are (384, 384, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -168,7 +168,7 @@ def TokenLearnerB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-B/16 with eight learned tokens after block 6.
 
-    Inputs are (384, 384, 3) by default. Other resolutions and aspects work too.
+    Inputs are (384, 384, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -195,7 +195,7 @@ def TokenLearnerB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/16 with 16 learned tokens after block 12.
 
-    Inputs are (512, 512, 3) by default. Other resolutions and aspects work too.
+    Inputs are (512, 512, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -222,7 +222,7 @@ def TokenLearnerL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/14 of 35 blocks with 16 learned tokens after block 18.
 
-    Inputs are (512, 512, 3) by default. Other resolutions and aspects work too.
+    Inputs are (512, 512, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -249,7 +249,7 @@ def TokenLearnerL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/10 of 35 blocks with 16 learned tokens after block 18.
 
-    Inputs are (512, 512, 3) by default. Other resolutions and aspects work too.
+    Inputs are (512, 512, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -276,7 +276,7 @@ def TokenLearnerL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerL8(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/8 of 35 blocks with 16 learned tokens after block 18.
 
-    Inputs are (512, 512, 3) by default. Other resolutions and aspects work too.
+    Inputs are (512, 512, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.

@@ -81,9 +81,9 @@ def resolve_weights(
     name = str(source)
     if name not in CATALOG and (Path(source).exists() or len(Path(source).parts) > 1):
         raise ValueError(
-            f"{owner}: the model must be the path of a `.keras` file, a name that "
-            "`keras-tokenlearner models` lists, or, for `predict` alone, the folder of an "
-            f"exported model. Received: model={name!r}"
+            f"{owner}: the model must be a `.keras` file or a name that `keras-tokenlearner "
+            "models` lists. `predict` also takes the folder of an exported model. Received: "
+            f"model={name!r}"
         )
     check_choice(owner, "model", name, list(CATALOG), "`keras-tokenlearner models`")
     if weights == RANDOM:

@@ -12,8 +12,8 @@ import numpy as np
 
 from keras_tokenlearner._checks import check_int
 
-# Files by their number of classes: the orders of ImageNet-1k and of the 21,843 classes of
-# ImageNet-21k that AugReg's checkpoints have.
+# Class names by number of classes: ImageNet-1k, and the 21,843 classes of ImageNet-21k in the order
+# of AugReg's checkpoints.
 _FILES = {1000: "imagenet_1k.csv", 21843: "imagenet_21k.csv"}
 
 

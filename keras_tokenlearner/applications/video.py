@@ -10,7 +10,7 @@ from keras_tokenlearner.models import VisionTransformer, X2Plus1D
 def ViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViViT of size L with tubelets of 2 frames and 16 x 16 pixels.
 
-    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspects work too.
+    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -36,7 +36,7 @@ def ViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransform
 def TokenLearnerViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViViT-L/16 with 16 learned tokens per frame after block 12.
 
-    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspects work too.
+    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -65,7 +65,7 @@ def TokenLearnerViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> Vis
 def TokenLearnerViViTL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViViT-L/14 of 35 blocks with 16 learned tokens per frame.
 
-    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspects work too.
+    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -94,7 +94,7 @@ def TokenLearnerViViTL14(**arguments: Unpack[VisionTransformerArguments]) -> Vis
 def TokenLearnerViViTL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViViT-L/10 of 35 blocks with 16 learned tokens per frame.
 
-    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspects work too.
+    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -123,7 +123,7 @@ def TokenLearnerViViTL10(**arguments: Unpack[VisionTransformerArguments]) -> Vis
 def X2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
     """The X(2+1)D-M video network, without learned tokens.
 
-    Inputs are (64, 256, 256, 3) by default. Other resolutions and aspects work too.
+    Inputs are (64, 256, 256, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `X2Plus1DConfig` to change.
@@ -152,7 +152,7 @@ def X2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
 def TokenLearnerX2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
     """X(2+1)D-M with TokenLearner bottlenecks, the paper's final network.
 
-    Inputs are (64, 256, 256, 3) by default. Other resolutions and aspects work too.
+    Inputs are (64, 256, 256, 3) by default. Other resolutions and aspect ratios work too.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `X2Plus1DConfig` to change.
