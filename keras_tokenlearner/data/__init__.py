@@ -1,4 +1,4 @@
-"""Pixels in."""
+"""Images and videos as arrays of pixels: data sets, files, batches and preprocessing."""
 
 from keras_tokenlearner.data import cifar10, fashion_mnist
 from keras_tokenlearner.data.batches import Batches, ImageBatches

@@ -17,15 +17,14 @@ from keras_tokenlearner.models.preprocessing import Preprocessing
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of arrays that depend on seed, epoch and index alone.
+    """Batches of arrays. A batch depends only on the seed, the epoch and its index.
 
     A run can therefore continue in the middle of an epoch, and several processes can share every
-    batch. The seed sets the order, with and without `shuffle` of `fit`. Shuffled indices of Keras
-    have no effect.
+    batch. The seed sets the order of the rows. The argument `shuffle` of `fit` has no effect.
 
     Args:
         arrays: Tuple of arrays of n rows each, such as images and labels.
-        batch_size: Integer, rows of a batch, on all processes together.
+        batch_size: Integer, rows of a batch, summed over all processes.
         shuffle: Boolean, whether each epoch has a new order.
         seed: Integer, decides the orders.
         partial: Boolean, whether to keep a last batch that is not full.
@@ -33,9 +32,9 @@ class Batches(keras.utils.PyDataset):
     Attributes:
         epoch: Integer, number of the current epoch.
         start: Integer, batches of this epoch to skip.
-        shard: `(part, parts)`: each batch has only this part of its rows.
-        ordered: Boolean, whether Keras is known to ask for batches in their order.
-        alone: Function that returns a context for computations of this process alone.
+        shard: `(part, parts)`: each batch has only rows of part number `part`.
+        ordered: Boolean, whether Keras asks for the batches in their order.
+        alone: Function that returns a context for computations that no other process shares.
 
     Example:
 
@@ -77,14 +76,14 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int:
-        self._places = {}  # Keras asks for it when it starts to go through the batches
+        self._places = {}  # Keras asks for the length when it starts an epoch
         return len(self)
 
     def place(self, index: int) -> int:
         """Return the batch of the epoch for an index that `__getitem__` received.
 
-        `fit` shuffles indices by default, with a generator that knows neither seed nor epoch. The
-        first index that it asks for gets the first batch, and so on.
+        `fit` shuffles indices by default, by a generator without our seed. The first requested
+        index therefore gets the first batch, the second gets the second batch, and so on.
         """
         self._count += 1
         if self._in_epoch and not self.ordered:
@@ -125,11 +124,11 @@ class _BatchesArguments(TypedDict, total=False):
 
 
 class ReadBatches(Batches):
-    """Batches of the results of a method `read`, called in threads for each row.
+    """Batches of examples that the method `read` of a subclass reads, in threads.
 
-    They read the rows of a batch in parallel, and the rows of the next batch ahead. The class has
-    its own threads. With `workers` of `keras.utils.PyDataset`, Keras 3.15 on JAX and torch starts
-    the second epoch with a batch of the first.
+    The threads read the rows of a batch in parallel, and the next batch ahead of time. They replace
+    `workers` of `keras.utils.PyDataset`. With `workers`, Keras 3.15 on JAX and torch starts the
+    second epoch with a batch of the first.
 
     Args:
         source: The source, with a length.
@@ -141,7 +140,7 @@ class ReadBatches(Batches):
         **kwargs: For `Batches`.
 
     Attributes:
-        failure: The error of `read`, or `None`. TensorFlow replaces it by its own error.
+        failure: The error of `read`, or `None`. TensorFlow raises another error in its place.
         skipped: Dictionary from the names of unreadable rows, in any epoch, to the reasons.
     """
 
@@ -183,13 +182,13 @@ class ReadBatches(Batches):
             raise
 
     def on_epoch_end(self) -> None:
-        # Keras also ends epochs of which it saw one batch, to find out shapes.
+        # Keras also reads one batch to find out shapes. This is no epoch and gets no warning.
         if self._skipped_now and (not self._in_epoch or self._count >= len(self)):
             some = [f"{name} ({self.skipped[name]})" for name in sorted(self._skipped_now)]
-            others = f"; and {len(some) - 10} more, see `skipped`" * (len(some) > 10)
+            others = f"; and {len(some) - 10} more, listed in `skipped`" * (len(some) > 10)
             warnings.warn(
                 f"{type(self).__name__}: {len(some)} of {len(self.arrays[0])} files could not be "
-                f"read in epoch {self.epoch}, and others of their class took their places: "
+                f"read in epoch {self.epoch}; other files of their class replace them: "
                 f"{'; '.join(some[:10])}{others}",
                 stacklevel=2,
             )
@@ -239,21 +238,21 @@ class ImageBatches(ReadBatches):
         images: A source, such as `ArrayImages` or the result of `from_folder`.
         input_shape: `(height, width, channels)` as the model takes them.
         batch_size: Integer, images per batch.
-        training: Boolean, whether to shuffle, crop and augment, and to leave out a last batch that
-            is not full.
+        training: Boolean, whether to shuffle, crop and augment, and to omit a last batch that is
+            not full.
         crop: For training, the smallest share of an image's area that `inception_crop` takes.
             `None` for the central part, as in testing.
         shift: For training, instead of `crop`, the largest random shift in parts of each side. New
             pixels are black.
         augment: For training, a function from a `seed` to a Keras layer or `keras.layers.Pipeline`.
-            The layer takes `{"images": ..., "labels": ...}`, as `keras.layers.MixUp` does. It is
-            made once, and its random state is set for each batch. Layers of keras-cv are made for
-            each batch, because Keras cannot set their state.
+            The layer takes `{"images": ..., "labels": ...}`, as `keras.layers.MixUp` does. The
+            layer is created once, and its random state is set for each batch. Layers of keras-cv
+            are created for each batch, because Keras cannot set their state.
         label_mode: `"int"` for labels of type int32 and shape (B,). `"categorical"` for one-hot
             labels of type float32 and shape (B, classes), which MixUp and CutMix need.
         preprocessing: Without training, the `Preprocessing` for resizing and cropping, such as
-            `model.preprocessing`. Defaults to the largest central part of the model's aspect,
-            resized bilinearly.
+            `model.preprocessing`. Defaults to the largest central part with the model's aspect
+            ratio, resized bilinearly.
         on_error: `"raise"` or `"skip"`. With `"skip"`, another image of the same class replaces an
             unreadable one. A warning after the epoch names it.
         seed: Integer, decides orders, crops and augmentation.
@@ -372,7 +371,7 @@ _MIXING = (keras.layers.MixUp, keras.layers.CutMix)
 
 
 def _mixes(layer: keras.layers.Layer) -> bool:
-    """Return whether a layer, or one within it, mixes the labels of images."""
+    """Return whether a layer, or a layer within it, mixes the labels of images."""
     inner = getattr(layer, "layers", ())
     return isinstance(layer, _MIXING) or any(_mixes(one) for one in inner)
 

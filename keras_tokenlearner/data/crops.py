@@ -10,14 +10,14 @@ def inception_crop(
     area: tuple[float, float] = (0.05, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> tuple[int, int, int, int]:
-    """Choose a random part of an image, as in the training of ViT and most other models.
+    """Choose a random crop of an image, as in the training of ViT and most other models.
 
     Args:
         height: Integer, height of the image, in pixels.
         width: Integer, width of the image, in pixels.
         random: A `numpy.random.Generator`.
         area: Smallest and largest share of the image's area.
-        ratio: Smallest and largest width of the part in heights.
+        ratio: Smallest and largest aspect ratio of the crop, width divided by height.
 
     Returns:
         `(left, top, right, bottom)` in pixels. After a hundred failed tries, the whole image.

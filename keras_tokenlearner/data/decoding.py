@@ -15,8 +15,8 @@ from keras_tokenlearner._extras import require
 if TYPE_CHECKING:
     from PIL import Image, ImageFile, TiffImagePlugin
 
-# Formats that every route reads; folders of the user may hold two more. Pillow would open others by
-# their content, whatever the file is called: an EPS file starts Ghostscript.
+# Formats that training, prediction and serving all read. Pillow would also open other formats,
+# whatever the name of the file: an EPS file starts Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 FOLDER_FORMATS = (*FORMATS, "TIFF", "AVIF")
 
@@ -24,7 +24,7 @@ MAX_PIXELS = 89_478_485  # a quarter of a gibibyte in three channels
 MAX_SCANS = 64  # of a JPEG; encoders write about ten, and each is a pass over all pixels
 MAX_TEXTS = 16  # compressed ones of a PNG; Pillow unpacks up to a MiB of each
 
-_ORIENTATION = 0x0112  # the tag of Exif and TIFF
+_ORIENTATION = 0x0112  # tag number in Exif and TIFF
 _BITS_PER_SAMPLE = 258
 
 
@@ -38,10 +38,11 @@ def decode_image(
 
     * Exif orientation is applied, as viewers and browsers do. Colour profiles are ignored.
     * Transparent pixels are laid on white: `round((c * alpha + 255 * (255 - alpha)) / 255)`.
-    * The first frame of an animation is taken. Uncovered parts of the canvas are white.
+    * The first frame of an animation is decoded. Uncovered parts of the canvas are white.
     * 16-bit values keep their upper byte, `value >> 8`, as Pillow and libpng do for colours.
     * Images of 32-bit integers or floats raise an error, because their white value is unknown.
-    * Palettes, CMYK and grey become colours. Colours become grey as by Pillow's `convert("L")`.
+    * Palettes, CMYK and grey become RGB for 3 channels. For 1 channel, colours become grey as by
+      Pillow's `convert("L")`.
 
     Args:
         source: Path of the file, or its bytes.
@@ -147,7 +148,7 @@ def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def _open(
     pillow: ModuleType, stream: io.BufferedIOBase, formats: tuple[str, ...]
 ) -> "ImageFile.ImageFile":
-    """Return an image whose header is read, and nothing behind it."""
+    """Open an image, and read only its header."""
     pillow.init()
     if stream.read(4) == b"\x89PNG":
         content = stream.read()
@@ -171,7 +172,7 @@ def _open(
 
 
 def _check_size(image: "Image.Image", stream: io.BufferedIOBase, max_pixels: int) -> None:
-    """Raise `ValueError` if an image that was opened would take too much space or time."""
+    """Raise `ValueError` if decoding an open image would take too much memory or time."""
     pixels = image.width * image.height
     if pixels > max_pixels:
         raise ValueError(f"it must have at most {max_pixels} pixels; resize it first; got {pixels}")
@@ -191,7 +192,7 @@ def _in_colours(pillow: ModuleType, image: "ImageFile.ImageFile") -> np.ndarray:
         pixels = _upper_byte(image)
     elif image.mode in ("I", "F"):
         raise ValueError(
-            f"its values have 32 bits (Pillow's mode {image.mode!r}), and the white value is "
+            f"its values have 32 bits (Pillow's mode {image.mode!r}), so the white value is "
             "unknown; scale them to 0..255 and save them with 8 bits"
         )
     elif image.has_transparency_data:
@@ -203,11 +204,12 @@ def _in_colours(pillow: ModuleType, image: "ImageFile.ImageFile") -> np.ndarray:
         canvas = np.full_like(pixels, 255)
         canvas[top:bottom, left:right] = pixels[top:bottom, left:right]
         pixels = canvas
-    return orient(pixels, _orientation(pillow, image))  # in PNG it may stand after the pixels
+    # The orientation is read last, because a PNG file may store it after the pixels.
+    return orient(pixels, _orientation(pillow, image))
 
 
 def _orientation(pillow: ModuleType, image: "Image.Image") -> int:
-    """Return Exif's orientation of an image; 1 where there is none that can be read.
+    """Return the Exif orientation of an image, or 1 if none can be read.
 
     Pillow applies TIFF's orientation itself.
     """
@@ -228,7 +230,7 @@ def _upper_byte(image: "Image.Image") -> np.ndarray:
     bits = 16
     if image.format == "TIFF":
         tiff = cast("TiffImagePlugin.TiffImageFile", image)
-        bits = tiff.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0]  # 12 of scanners and microscopes
+        bits = tiff.tag_v2.get(_BITS_PER_SAMPLE, (16,))[0]  # scanners and microscopes store 12 bits
     grey = np.clip(values >> (bits - 8), 0, 255).astype("uint8")
     if isinstance(image.info.get("transparency"), int):
         grey[values == image.info["transparency"]] = 255

@@ -30,9 +30,9 @@ def load_fashion_mnist(source: str | Path = "sample") -> tuple[tuple[np.ndarray,
 
     Args:
         source: `"sample"` for the included class-balanced sample of 5,000 training and 2,000 test
-            images. They are the first of each class in the original order. `"download"` for all
-            70,000 images from `keras.datasets`. Or the path of a folder with the four original
-            `.gz` files. On Debian, the package `dataset-fashion-mnist` has them in
+            images. They are the first images of each class in the original order. `"download"`
+            loads all 70,000 images from `keras.datasets`. The path of a folder loads the four
+            original `.gz` files in it. On Debian, the package `dataset-fashion-mnist` has them in
             `/usr/share/datasets/fashion-mnist`.
 
     Returns:

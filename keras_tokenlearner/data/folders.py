@@ -18,7 +18,7 @@ Found = TypeVar("Found", bound=_Labelled)
 def class_files(
     path: str | Path, suffixes: tuple[str, ...], what: str
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
-    """List the files of a folder that holds a folder for every class.
+    """List the files of a folder that has one subfolder per class.
 
     Names that start with a dot are skipped: `.ipynb_checkpoints`, and the companion files of macOS,
     `._0.png`.
@@ -38,8 +38,8 @@ def class_files(
     folders = [found for found in _visible(path) if found.is_dir()]
     if not folders:
         raise ValueError(
-            f"from_folder: there must be a folder of {what} for every class. "
-            f"Received: path={str(path)!r}, with no folders in it"
+            f"from_folder: `path` must have one subfolder of {what} per class. Received: "
+            f"path={str(path)!r}, which has no subfolders"
         )
     files = [
         [str(file) for file in _visible(folder) if file.suffix.lower() in suffixes]

@@ -67,7 +67,7 @@ class Images:
 
 
 class SomeImages(Images):
-    """The images with the given indices of another source.
+    """A part of another source: the images with the given indices.
 
     Args:
         images: The other source.
@@ -146,8 +146,8 @@ class FileImages(Images):
         max_pixels: Integer, pixels of the largest accepted image.
 
     Raises:
-        ValueError: On request of an image whose file is missing, damaged or too large.
-        ImportError: If Pillow is not installed.
+        ValueError: When an image is read whose file is missing, damaged or too large.
+        ImportError: If Pillow (extra `image`) is not installed.
 
     Example:
 

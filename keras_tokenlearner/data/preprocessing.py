@@ -18,12 +18,13 @@ def preprocess_image(
 ) -> np.ndarray:
     """Resize and crop one image on the host, exactly as timm's and torchvision's transforms do.
 
-    Edges are resized to `floor(edge / crop_fraction)` of the input's edges. By `resize_mode`:
+    Images are resized to `floor(edge / crop_fraction)` for the edges of the input. `resize_mode`
+    decides which edges:
 
-    * `"shortest"`: the shortest edge gets this size, and the other keeps the aspect. The centre is
-      cut out.
-    * `"squash"`: both edges get this size. The centre is cut out.
-    * `"longest"`: the longest edge gets this size. The rest is filled with the mean colour.
+    * `"shortest"`: the shortest edge gets this size, and the aspect ratio is kept. The centre is
+      cropped.
+    * `"squash"`: both edges get this size. The centre is cropped.
+    * `"longest"`: the longest edge gets this size. The rest is padded with the mean colour.
 
     Args:
         pixels: Array of type uint8 and shape (height, width, channels), of one channel or three.
@@ -67,8 +68,8 @@ def fit_pixels(
     Args:
         pixels: Array of type uint8 and shape (height, width, channels), of one channel or three.
         input_shape: `(height, width, channels)` of the result.
-        preprocessing: The `Preprocessing` of the model. `None`, or one that resizes as in training,
-            uses `fit_image`.
+        preprocessing: The `Preprocessing` of the model. `fit_image` is used for `None`, or if it
+            resizes as in training.
 
     Returns:
         Array of type uint8 and shape `input_shape`.
@@ -118,7 +119,7 @@ def seen_box(
 
 
 def preprocessing_of(model: keras.Model) -> Preprocessing | None:
-    """Return how a model's images are resized, or `None` for the rule of training.
+    """Return the `Preprocessing` that resizes a model's images, or `None` to resize as in training.
 
     A custom model on a backbone of this package was trained on the pixels of `ImageBatches`.
     """
@@ -130,7 +131,7 @@ def preprocessing_of(model: keras.Model) -> Preprocessing | None:
 def resized_size(
     size: tuple[int, int], input_size: tuple[int, int], preprocessing: Preprocessing
 ) -> tuple[int, int]:
-    """Return `(height, width)` that an image is resized to, before its centre is cut out.
+    """Return the `(height, width)` to which an image is resized before the central crop.
 
     Args:
         size: `(height, width)` of the image.
@@ -147,7 +148,7 @@ def resized_size(
     if preprocessing.resize_mode == "squash":
         return target
     if preprocessing.resize_mode == "shortest" and target[0] == target[1]:
-        shortest = min(size)  # torchvision cuts the other edge off, where timm rounds
+        shortest = min(size)  # torchvision truncates the other edge, timm rounds it
         height, width = (int(target[0] * edge / shortest) for edge in size)
         return height, width
     choose = min if preprocessing.resize_mode == "shortest" else max
@@ -163,7 +164,7 @@ def fill_colour(preprocessing: Preprocessing, channels: int) -> np.ndarray:
 
 
 def _centre(pixels: np.ndarray, size: tuple[int, int], fill: np.ndarray) -> np.ndarray:
-    """Return the centre of an image, filled up where it is smaller than the size."""
+    """Return the centre of an image, padded where the image is smaller than the size."""
     missing = [max(wanted - edge, 0) for wanted, edge in zip(size, pixels.shape[:2], strict=True)]
     if any(missing):
         (top, left), whole = (edge // 2 for edge in missing), pixels

@@ -13,8 +13,8 @@ def read_real_labels(path: str | os.PathLike[str], names: Iterable[str]) -> list
     Args:
         path: Path of `real.json`, from https://github.com/google-research/reassessed-imagenet. It
             has a list of labels for each validation image, in the order of their numbers.
-        names: Names of the images, such as `"ILSVRC2012_val_00000001.JPEG"`, in any order. A
-            source has them as `names`.
+        names: Names of the images, such as `"ILSVRC2012_val_00000001.JPEG"`, in any order. They are
+            the attribute `names` of a source.
 
     Returns:
         A list of labels for each name, for `keras_tokenlearner.evaluation.real_accuracy`.

@@ -9,7 +9,7 @@ from keras_tokenlearner._extras import require
 def resizing(height: int, width: int) -> keras.layers.Resizing:
     """Return the layer that fits images of any size to a model: resize and central crop.
 
-    The largest central part of the requested aspect is resized linearly, with antialiasing.
+    The largest central part with the requested aspect ratio is resized bilinearly, antialiased.
     Exported models contain the layer, so training and serving see the same pixels. Pass floats: on
     some backends the layer rounds integers.
 
@@ -50,7 +50,7 @@ def fit_image(
         pixels: Array of type uint8 and shape (height, width, channels).
         input_shape: `(height, width, channels)` of the result, with one channel or three.
         box: `(left, top, right, bottom)` of the part to keep, in pixels. Parts outside the image
-            are black. Defaults to the largest central part of the requested aspect.
+            are black. Defaults to the largest central part with the requested aspect ratio.
 
     Returns:
         Array of type uint8 and shape `input_shape`, or the image itself if it has this shape.
@@ -74,7 +74,7 @@ def fit_image(
 def central_box(
     height: int, width: int, new_height: int, new_width: int
 ) -> tuple[int, int, int, int]:
-    """Return `(left, top, right, bottom)` of the largest central part with the aspect of a size.
+    """Return `(left, top, right, bottom)` of the largest central part with a given aspect ratio.
 
     Keras's layer rounds the same way.
 

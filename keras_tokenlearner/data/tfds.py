@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 Records: TypeAlias = Sequence[Mapping[str, Any]]  # bytes, numbers or lists, by feature
 
-# Training and test split where they are not called so. The two sets without a test split are cut
-# as the authors' code cuts them.
+# Training and test splits with other names. Two sets have no test split; the authors' code divides
+# them like this.
 SPLITS = {
     "imagenet2012": ("train", "validation"),
     "imagenet2012_subset/10pct": ("train", "validation"),
@@ -25,8 +25,8 @@ SPLITS = {
     "uc_merced": ("train[:1000]", "train[1000:]"),
 }
 
-# The nine sets of section 3.4, whose few-shot accuracies the paper averages. Of ImageNet the tenth
-# that the authors' code takes, which has a dozen images of each class.
+# The nine sets of section 3.4. The paper averages their few-shot accuracies. As in the
+# authors' code, ImageNet is a tenth of its training images: 128 per class.
 FEW_SHOT = (
     "caltech101",
     "caltech_birds2011",
@@ -116,9 +116,9 @@ def open_records(
     except (tfds.core.DatasetNotFoundError, KeyError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"{owner}: the name must be a data set of {what} with labels, prepared by "
-            f"tfds.builder({name!r}, file_format='array_record').download_and_prepare(). "
-            f"Received: name={name!r}, split={split!r}: {reason}"
+            f"{owner}: the name must be a labelled data set of {what}, prepared by "
+            f"tfds.builder({name!r}, file_format='array_record').download_and_prepare(). Received: "
+            f"name={name!r}, split={split!r}: {reason}"
         ) from error
 
 

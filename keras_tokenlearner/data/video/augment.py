@@ -3,18 +3,18 @@ import numpy as np
 from keras_tokenlearner._checks import check_bool
 from keras_tokenlearner._extras import require
 
-_LUMA = np.array([0.2989, 0.587, 0.114])  # of red, green and blue in grey
+_LUMA = np.array([0.2989, 0.587, 0.114])  # weights of red, green and blue in grey
 
 
 def fit_clip(clip: np.ndarray, height: int, width: int, place: float = 0.5) -> np.ndarray:
-    """Resize a clip until it covers a size, and cut that size out of it.
+    """Resize a clip until it covers a size, and crop it to that size.
 
     Args:
         clip: Array of shape (T, height, width, channels).
         height: Integer, height of the result, in pixels.
         width: Integer, width of the result, in pixels.
-        place: Float, place of the cut along the longer side: 0 is the start, 0.5 the middle, 1 the
-            end. The three crops of multi-view testing are 0, 0.5 and 1.
+        place: Float, position of the crop along the longer side: 0 is the start, 0.5 the middle, 1
+            the end. The three crops of multi-view testing are 0, 0.5 and 1.
 
     Returns:
         Array of type float32 and shape (T, height, width, channels).
@@ -49,8 +49,8 @@ def augment_clip(
         height: Integer, height of the result, in pixels.
         width: Integer, width of the result, in pixels.
         random: A `numpy.random.Generator`.
-        scale: Smallest and largest share of the largest possible crop's area to cut out.
-        flip: Boolean, whether to mirror every other clip.
+        scale: Smallest and largest area of the crop, as shares of the largest possible area.
+        flip: Boolean, whether to mirror half of the clips, at random.
         colour: Float, the largest change of brightness and contrast.
 
     Returns:
@@ -94,7 +94,7 @@ def in_channels(clip: np.ndarray, channels: int) -> np.ndarray:
 def _resize(clip: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     if clip.shape[1:3] == size:
         return clip.astype("float32")
-    pillow = require("PIL.Image", "video")  # which needs no compilation for each size
+    pillow = require("PIL.Image", "video")  # Pillow needs no compilation for each size
     planes = np.moveaxis(clip.astype("float32"), -1, 1).reshape(-1, *clip.shape[1:3])
     resized = [
         np.asarray(pillow.fromarray(plane).resize(size[::-1], pillow.Resampling.BILINEAR))

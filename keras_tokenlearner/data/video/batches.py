@@ -11,8 +11,8 @@ class VideoBatches(ReadBatches):
     """Batches of clips from video files, for `fit` on every backend.
 
     For training, each video has a clip at a random moment, with the same augmentation on all
-    frames. Otherwise the clip is the middle of the video, cut from its centre. Only the frames of
-    the clip are decoded. A clip depends on the seed, the epoch and the video alone.
+    frames. Otherwise the clip is the middle of the video, with a central crop. Only the frames of
+    the clip are decoded. A clip depends only on the seed, the epoch and the video.
 
     Args:
         videos: A `VideoList`, for example from `from_folder`.
@@ -31,7 +31,8 @@ class VideoBatches(ReadBatches):
         threads: Integer, threads that decode videos.
 
     Raises:
-        ValueError: If a video cannot be read with `on_error="raise"`, or no video of its class.
+        ValueError: If a video cannot be read with `on_error="raise"`, or no video of a class can be
+            read.
 
     Example:
 

@@ -27,13 +27,13 @@ def random_clip(
 
 
 def uniform_clips(duration: float, frames: int, step: float, count: int) -> np.ndarray:
-    """Return the times of clips at even places, from the first moment to the last.
+    """Return the times of evenly spaced clips, from the start of a video to its end.
 
     Args:
         duration: Duration of the video, in seconds.
         frames: Integer, frames of each clip (T).
         step: Seconds between two frames.
-        count: Integer, clips; the paper tests with 4. A single one is in the middle.
+        count: Integer, number of clips; the paper tests with 4. A single clip is in the middle.
 
     Returns:
         Array of shape (count, frames).

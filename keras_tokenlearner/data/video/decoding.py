@@ -34,7 +34,7 @@ class VideoInfo:
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Return the `VideoInfo` of a file; only its first frame is decoded.
+    """Return the `VideoInfo` of a file. Only its first frame is decoded.
 
     Args:
         path: Path of a video file of any kind that FFmpeg reads.
@@ -54,7 +54,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 
 
 def read_frames(path: str | os.PathLike[str], times: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Decode the frames that are shown at given times, and few others.
+    """Decode the frames that are shown at given times, and as few others as possible.
 
     Times work for videos of variable frame rate too. Between two times, the reader jumps to a
     later keyframe, if any. Frames are turned, mirrored and stretched to square pixels, as players
@@ -86,7 +86,7 @@ def read_frames(path: str | os.PathLike[str], times: Sequence[float] | np.ndarra
             shown[int(place)] = reader.frame_at(float(times[place]))
     frames = [shown[place] for place in range(len(times))]
     if len({frame.shape for frame in frames}) > 1:
-        raise VideoError(f"{path}: its frames are not all of one size")
+        raise VideoError(f"{path}: its frames have different sizes")
     return np.stack(frames)
 
 
@@ -94,8 +94,8 @@ def apply_display_matrix(pixels: np.ndarray, matrix: bytes) -> np.ndarray:
     """Turn and mirror a frame by its display matrix, to the nearest quarter turn.
 
     With `(a, b, u, c, d, v, x, y, w)`, a stored position (column, row) is displayed at
-    (a * column + c * row, b * column + d * row). Front cameras mirror, which the angle `rotation`
-    cannot express.
+    (a * column + c * row, b * column + d * row). Front cameras mirror the frame. The angle
+    `rotation` cannot express this.
 
     Args:
         pixels: Array of shape (height, width, channels).
@@ -134,7 +134,7 @@ class _Reader:
             raise VideoError(f"{self.path}: cannot be opened: {error}") from error
         if not self.container.streams.video:
             self.container.close()
-            raise VideoError(f"{self.path}: there is no video in it")
+            raise VideoError(f"{self.path}: the file has no video stream")
         self.stream = self.container.streams.video[0]
         self.stream.thread_type = "AUTO"
         self.start = float((self.stream.start_time or 0) * self.stream.time_base)
@@ -159,7 +159,7 @@ class _Reader:
             return float(self.stream.duration * self.stream.time_base)
         if self.container.duration:
             return self.container.duration / self.av.time_base - self.start
-        ends = [  # some formats do not say: read the packets, without decoding them
+        ends = [  # some formats do not state it: read the packets, without decoding them
             float((packet.pts + (packet.duration or 0)) * self.stream.time_base)
             for packet in self.container.demux(self.stream)
             if packet.pts is not None
@@ -178,7 +178,7 @@ class _Reader:
 
     def frame_at(self, time: float) -> np.ndarray:
         """Return the frame that is shown at a time, no earlier than the last one asked for."""
-        time += 1e-6  # times of frames are not exact in floating point
+        time += 1e-6  # times of frames are rounded to floating point
         self._jump(time)
         if self.next is None:
             self.next = next(self.decoded, None)

@@ -20,7 +20,7 @@ class VideoList:
     """Labelled videos.
 
     Attributes:
-        files: Paths, as a tuple of texts.
+        files: Paths, as a tuple of strings.
         labels: Integer array of shape (n,), or array of 0 and 1 of shape (n, classes) for several
             labels per video.
         class_names: Names of the classes, in order.
@@ -107,7 +107,7 @@ def from_csv(
         A `VideoList`.
 
     Raises:
-        ValueError: If a column is missing, or a label is none of `class_names`.
+        ValueError: If a column is missing, or a label is not in `class_names`.
 
     Example:
 
@@ -139,13 +139,13 @@ def from_avid(
         root: Folder of the videos.
         class_names: The labels in order. For validation videos, pass the labels of the training
             videos. Defaults to the labels of the file, sorted.
-        frame_rate: Frames per second of tests. The paper does not state it.
+        frame_rate: Frames per second in tests. The paper does not state this rate.
 
     Returns:
         A `VideoList`.
 
     Raises:
-        ValueError: If the file is of another kind, or a label is none of `class_names`.
+        ValueError: If the file is of another kind, or a label is not in `class_names`.
 
     Example:
 
@@ -176,13 +176,13 @@ def from_charades(path: str | Path, root: str | Path, frame_rate: float = 12) ->
     Args:
         path: Path of `Charades_v1_train.csv` or `Charades_v1_test.csv`.
         root: Folder of the videos, `ID.mp4`.
-        frame_rate: Frames per second of tests. The paper has 6 and 12.
+        frame_rate: Frames per second in tests. The paper has 6 and 12.
 
     Returns:
         A `VideoList` with labels of shape (n, 157).
 
     Raises:
-        ValueError: If a column is missing or an action is none of c000 to c156.
+        ValueError: If a column is missing, or an action is not one of c000 to c156.
 
     Example:
 

@@ -19,9 +19,9 @@ class TfdsVideos(VideoList):
     Its records hold each frame as an image. Only the frames of a clip are decoded.
 
     Attributes:
-        records: Source of records by number. `files` has the numbers as texts.
+        records: Source of records by number. `files` has the numbers as strings.
         frame: The feature that decodes a frame.
-        frame_rate: Frames per second, of all videos.
+        frame_rate: Frames per second, the same for all videos.
     """
 
     records: Any = None
@@ -45,7 +45,7 @@ class TfdsVideos(VideoList):
     def _frames(self, place: int) -> Sequence[bytes]:
         frames = self.records[int(self.files[place])]["video"]
         if not len(frames):
-            raise VideoError(f"record {self.files[place]}: no frame is in it")
+            raise VideoError(f"record {self.files[place]}: the record has no frame")
         return frames
 
 
@@ -67,7 +67,7 @@ def from_tfds(name: str, split: str, frame_rate: float = 25.0) -> TfdsVideos:
     tfds: Any = require("tensorflow_datasets", "tfds")
 
     class Encoded(tfds.decode.SkipDecoding):
-        """Leaves frames encoded; `SkipDecoding` alone fails on sequences of them."""
+        """Leaves frames encoded. `SkipDecoding` alone fails for sequences of frames."""
 
         def decode_batch_example_np(self, serialized_example: Sequence[bytes]) -> Sequence[bytes]:
             return serialized_example
