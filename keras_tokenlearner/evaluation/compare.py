@@ -26,7 +26,7 @@ def compare(
         images: Array, (n, ...), with at least one batch.
         labels: Integer array of shape (n,).
         batch_size: Integer, images per batch, for speed and accuracy.
-        repeats: Integer, turns of each model.
+        repeats: Integer, number of measurements of each model.
 
     Returns:
         A dictionary for each model. `model` is its name, and `accuracy` is in [0, 1]. `gmacs` are
@@ -47,7 +47,7 @@ def compare(
     _check_all("compare", models)
     if not batch_size <= len(images) == len(labels):
         raise ValueError(
-            "compare: there must be a label for each image and at least one batch of them. "
+            "compare: `labels` must have one label per image, and `images` at least one batch. "
             f"Received: {len(images)} images, {len(labels)} labels, batch_size={batch_size}"
         )
     speeds = images_per_second(models, images[:batch_size], repeats)

@@ -36,8 +36,8 @@ class FewShotProtocol:
     Command: `keras-tokenlearner evaluate MODEL --size 224 --metrics few_shot`. It needs the data
     sets prepared by tensorflow-datasets.
 
-    There is no expected number: the paper's figures print none, and its models were pre-trained on
-    JFT-300M, which is not public.
+    No number to expect is known: the paper's figures print none. The paper's models were
+    pre-trained on JFT-300M, which is not public.
 
     The paper follows ViT: least squares with a penalty, from frozen features at 224 pixels to
     targets of -1 and +1, with 5 shots. The penalty, other numbers of shots and the choice of
@@ -181,7 +181,7 @@ def _few_shot(
 ) -> dict[str, float | None]:
     labels = np.unique(train.labels, return_inverse=True)[1]
     most = min(int(np.bincount(labels).min()), max(protocol.shots))
-    some = train.take(choose(labels, most, protocol.seed).tolist())  # the model sees no others
+    some = train.take(choose(labels, most, protocol.seed).tolist())  # others need no features
     arrays = predict(features, some), some.labels, predict(features, test), test.labels
     found: dict[str, float | None] = {f"{count}_shot": None for count in protocol.shots}
     for count in protocol.shots:

@@ -7,7 +7,7 @@ import numpy as np
 from keras_tokenlearner._checks import check_int, check_model
 
 Labelled: TypeAlias = tuple[np.ndarray, np.ndarray]  # images and labels
-_CONSTANT = 100.0  # value of the feature that replaces the bias, large so that l2 hardly shrinks it
+_CONSTANT = 100.0  # feature that replaces the bias, so large that the penalty hardly affects it
 
 
 def few_shot(

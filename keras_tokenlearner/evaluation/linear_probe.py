@@ -16,11 +16,11 @@ def linear_probe(
     batch_size: int = 32,
     name: str | None = None,
 ) -> keras.Model:
-    """Return a model with a classifier on its frozen features: a head for a teacher without one.
+    """Add a classifier on a model's frozen features, for example to a teacher without a head.
 
     Ridge regression maps the features to one target per class, -1 or +1, as `few_shot` does with a
-    few images. Then one factor scales the logits to the least cross-entropy on the same images.
-    This calibrates the softmax.
+    few images. Then one factor scales the logits so that the cross-entropy on the same images is
+    minimal. This calibrates the softmax.
 
     Args:
         model: A `keras.Model` that returns features, (B, C), for example built with
@@ -72,7 +72,7 @@ def linear_probe(
 
 
 def _calibration(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the factor of the logits that has the least cross-entropy, to a tenth."""
+    """Return the factor of the logits with the smallest cross-entropy, within a tenth."""
     rows = np.arange(len(labels))
 
     def entropy(scale: float) -> float:

@@ -49,7 +49,7 @@ def real_accuracy(label_lists: Sequence[Sequence[int]], scores: np.ndarray) -> f
     """Return the accuracy by reassessed labels (ReaL); an image has any number of them.
 
     A prediction is correct if its largest score is for one of the labels. Images without any label
-    are left out.
+    are ignored.
 
     Args:
         label_lists: A list of labels for each image.
@@ -74,8 +74,8 @@ def real_accuracy(label_lists: Sequence[Sequence[int]], scores: np.ndarray) -> f
     right = [best[i] in labels for i, labels in enumerate(label_lists) if len(labels)]
     if not right:
         raise ValueError(
-            "real_accuracy: `label_lists` must have a label for an image or more. "
-            f"Received: {len(label_lists)} empty lists"
+            "real_accuracy: `label_lists` must have a label for at least one image. Received: "
+            f"{len(label_lists)} empty lists"
         )
     return float(np.mean(right))
 
@@ -91,8 +91,8 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> tuple[flo
         scores: Array of shape (n, classes).
 
     Returns:
-        `(mean, skipped)`: the mean average precision, in [0, 1], and the number of classes without
-        positives, which are left out.
+        `(mean, skipped)`: the mean average precision, in [0, 1], and the number of ignored classes,
+        which have no positives.
 
     Raises:
         ValueError: If the shapes differ or no class has a positive.
@@ -114,7 +114,7 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> tuple[flo
     has_positives = targets.any(0)
     if not has_positives.any():
         raise ValueError(
-            "mean_average_precision: `targets` must have a positive example of a class or more. "
+            "mean_average_precision: `targets` must have a positive example of at least one class. "
             f"Received: targets of shape {targets.shape}, all 0"
         )
     found = [_average_precision(targets[:, c], scores[:, c]) for c in np.flatnonzero(has_positives)]

@@ -16,7 +16,7 @@ from keras_tokenlearner.evaluation.scores import (
 )
 from keras_tokenlearner.models.features import before_softmax
 
-_PLACES = {1: (0.5,), 3: (0.0, 0.5, 1.0)}  # of the crops along the longer side
+_PLACES = {1: (0.5,), 3: (0.0, 0.5, 1.0)}  # positions of the crops along the longer side
 _MERGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "max": np.max}
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -72,8 +72,8 @@ def evaluate_videos(
     scores, read = predict_videos(model, videos, **arguments)
     if not read.any():
         raise ValueError(
-            "evaluate_videos: no video can be read; the warnings above say why. Received: "
-            f"{len(videos.files)} videos, the first {videos.files[0]}"
+            "evaluate_videos: no video can be read; the warnings above state the reasons. "
+            f"Received: {len(videos.files)} videos, the first {videos.files[0]}"
         )
     scores, labels = scores[read], videos.labels[read]
     row: dict[str, float] = {"videos": int(read.sum()), "skipped": int((~read).sum())}
@@ -108,8 +108,8 @@ def predict_videos(
         videos: A `keras_tokenlearner.data.video.VideoList`.
         stride: Integer, frames of the video for each frame of a clip.
         frame_rate: Frames per second that `stride` counts. Defaults to the rate of each file.
-        clips: Integer, clips at even moments of each video. The paper has 4. Or `"segments"` for
-            consecutive clips that cover a long video.
+        clips: Integer, number of evenly spaced clips of each video (4 in the paper). Or
+            `"segments"`: consecutive clips that cover a long video.
         crops: 1 for the centre, or 3 along the longer side, as in the paper.
         merge: `"mean"` or `"max"`, over the views.
         batch_size: Integer, views at once.
@@ -118,8 +118,8 @@ def predict_videos(
         verbose: 1 for a progress bar, 0 for none.
 
     Returns:
-        `(logits, read)`. The logits are an array of shape (videos, classes). The boolean array has
-        shape (videos,), and is `False` for skipped videos, whose logits are NaN.
+        `(logits, read)`. The logits are an array of shape (videos, classes). The boolean array
+        `read` has shape (videos,). It is `False` for skipped videos. Their logits are NaN.
 
     Raises:
         ValueError: If the protocol is out of range.
@@ -166,7 +166,7 @@ def predict_videos(
 
 
 def _check(owner: str, model: keras.Model, videos: video.VideoList) -> None:
-    """Raise `ValueError` unless a model of videos and a list of videos are given."""
+    """Raise `ValueError` unless the arguments are a video model and a list of videos."""
     check_model(owner, "model", model, single=True)
     if len(model.input_shape) != 5:
         raise ValueError(
@@ -181,7 +181,7 @@ def _predict(model: keras.Model, views: np.ndarray, batch_size: int) -> np.ndarr
     found = []
     for start in range(0, len(views), batch_size):
         batch = views[start : start + batch_size]
-        padded = np.resize(batch, (batch_size, *batch.shape[1:]))  # repeats views
+        padded = np.resize(batch, (batch_size, *batch.shape[1:]))  # repeats views to fill the batch
         found.append(np.asarray(model.predict_on_batch(padded))[: len(batch)])
     return np.concatenate(found)
 
