@@ -19,13 +19,13 @@ _KAGGLE = re.compile(r"kaggle://([\w.-]+/[\w.-]+/[\w.-]+/[\w.-]+(?:/\d+)?)")
 
 @dataclass(frozen=True)
 class Address:
-    """The place of weights.
+    """The parts of an address of weights.
 
     Attributes:
         kind: `"hf"`, `"kaggle"`, `"https"` or `"path"`.
         place: Repository, handle, address or path.
         revision: Branch, tag or commit of a Hugging Face repository, or `None`.
-        source: Name of the source that was written before it, or `None`.
+        source: Name of the source before the address, as in `"timm:FILE"`, or `None`.
     """
 
     kind: str
@@ -38,7 +38,7 @@ def parse_address(owner: str, text: str | os.PathLike[str]) -> Address:
     """Return the parts of an address.
 
     Raises:
-        ValueError: If the text starts like an address, but is none.
+        ValueError: If the text starts like an address, but is not a valid one.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""The table of published checkpoints by name: `files/checkpoints.csv`, data alone."""
+"""The table of published checkpoints by name, from `files/checkpoints.csv`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class PublishedCheckpoint:
         name: Name for `from_preset`.
         family: Family of models.
         address: Its `hf://` or `kaggle://` address, or a source and an `https://` address.
-        sha256: First digits of the published sha256, or empty.
-        sha256_of: Address of the hashed file, which may have the same weights elsewhere.
+        sha256: First digits of the published sha256, or the empty string.
+        sha256_of: Address of the hashed file, which may be a copy at another address.
         patch_size: Size of a patch, with frames first for videos.
         hidden_dim: Channels of a token.
         num_layers: Transformer blocks.
@@ -61,7 +61,7 @@ class PublishedCheckpoint:
     is_checked: bool
 
     def statement(self) -> Statement:
-        """Return the statement of the row for a file without a config.json."""
+        """Return the `Statement` of the row, for a file without a config.json."""
         return Statement(
             fields={
                 "num_heads": self.num_heads,
@@ -117,7 +117,7 @@ def table() -> dict[str, PublishedCheckpoint]:
 def _row(row: dict[str, str]) -> PublishedCheckpoint:
     sizes = tuple(int(size) for size in row["input_size"].split("x"))
     size = sizes if len(sizes) != 1 else sizes * 2
-    if len(size) == 2 and size[0] < 64:  # frames x edge
+    if len(size) == 2 and size[0] < 64:  # video: frames x edge
         size = (size[0], size[1], size[1])
     patch = tuple(int(size) for size in row["patch_size"].split("x"))
     return PublishedCheckpoint(

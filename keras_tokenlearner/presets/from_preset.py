@@ -1,4 +1,4 @@
-"""Models by a public name: the checkpoint decides the model and has its weights."""
+"""Builds models by public names: a checkpoint decides the config and the weights."""
 
 from __future__ import annotations
 
@@ -68,15 +68,16 @@ def from_preset(
     """Build the model that a checkpoint describes, with its weights.
 
     The checkpoint's config.json or, without one, the shapes of its arrays decide the model. An
-    error asks for missing settings; none is guessed. If the checkpoint has no classifier, the model
-    returns its pooled features.
+    error asks for missing settings. No setting is guessed. If the checkpoint has no classifier, the
+    model returns its pooled features.
 
     Args:
-        preset: One of these: `"hf://ORG/NAME[@REVISION]"`, `"https://..."`,
+        preset: `"hf://ORG/NAME[@REVISION]"`, `"https://..."`,
             `"kaggle://OWNER/MODEL/FRAMEWORK/VARIATION"`, a local folder or file, a file with its
-            source (`"timm:FILE"`), or a name of `list_checkpoints()`. A local
-            `dinov2_..._pretrain.pth` takes the `dinov2_..._linear_head.pth` next to it.
-        at: Integer, blocks before a TokenLearner that is added as by `retrofit`. `None` for no
+            source (`"timm:FILE"`), or a name of `list_checkpoints()`. For a local
+            `dinov2_..._pretrain.pth`, the `dinov2_..._linear_head.pth` next to it is the
+            classifier.
+        at: Integer, blocks before an added TokenLearner, as in `retrofit`. `None` for no
             TokenLearner.
         num_tokens: Integer, tokens that the TokenLearner learns. Needs `at`; defaults to 8.
         include_top: Boolean, whether the classifier is part of the model. Defaults to `True` if the
@@ -108,7 +109,7 @@ def from_preset(
         ValueError: If the preset does not exist or is damaged. If this package lacks one of its
             features. If a setting must be passed.
         PermissionError: If the preset is gated or private.
-        ConnectionError: If it cannot be downloaded and is not in the cache.
+        ConnectionError: If the preset cannot be downloaded and is not in the cache.
 
     Example:
 
@@ -234,7 +235,7 @@ def build_model(
     class_names: Sequence[str] | None = None,
     dtype: Policy = None,
 ) -> VisionModel:
-    """Build a model of a config and load a plan into it: the one rule about classes.
+    """Build the model of a plan and load its weights, by one rule about classes.
 
     `classes=None` takes the checkpoint's classifier; another number makes a new one. A
     warning reports the untrained layers.
@@ -287,7 +288,7 @@ def _with_head(owner: str, files: PresetFiles) -> Checkpoint | Path:
 
 
 def _video_network(owner: str, preset: PresetName) -> VisionModel | None:
-    """Return the model of a preset of an X2Plus1D; `None` for other presets."""
+    """Return the model if a preset is of an X2Plus1D, else `None`."""
     if str(preset) in table():
         return None
     files = fetch_files(owner, parse_address(owner, preset))
@@ -298,7 +299,7 @@ def _video_network(owner: str, preset: PresetName) -> VisionModel | None:
 
 
 def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
-    """Return the model of a preset that `save_to_preset` wrote; `None` for other presets."""
+    """Return the model if `save_to_preset` wrote a preset, else `None`."""
     path = files.configs.get("config.json")
     said = read_json(owner, path) if path else {}
     registered = said.get("registered_name")
@@ -313,7 +314,7 @@ def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
         )
     try:
         model = kinds[registered].from_config(config)
-    except Exception as error:  # an edited config fails in many ways
+    except Exception as error:  # an edited config can raise any error
         raise ValueError(f"{owner}: config.json is damaged: {error}") from error
     load_weights(model, files.weights)
     return model

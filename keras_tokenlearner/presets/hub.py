@@ -1,4 +1,4 @@
-"""Files of a preset: from a hub, by its own library and cache, or from a folder."""
+"""Finds the files of a preset: in a folder, or on a hub, by the hub's library and cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_tokenlearner.presets.addresses import FORMS, Address
 from keras_tokenlearner.weights.files import sha256
 from keras_tokenlearner.weights.store import download
 
-# Names of weight files in a folder; the first that exists is taken.
+# Names of weight files in a folder. The first existing one is read.
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -26,7 +26,7 @@ WEIGHTS = (
     "model.weights.json",
     "flax_model.msgpack",
 )
-HEAD = "task.weights.h5"  # of keras-hub, whose backbone has its own file
+HEAD = "task.weights.h5"  # keras-hub keeps the backbone in another file
 CONFIGS = (
     "config.json",
     "preprocessor_config.json",
@@ -109,7 +109,7 @@ def _from_https(owner: str, uri: str) -> Path:
         path.unlink()
         raise ValueError(
             f"{owner}: {uri} is damaged or was changed: its name states a sha256 that begins with "
-            f"{found[1]}, and the file has another. Try again"
+            f"{found[1]}, but the file has another. Try again"
         )
     return path
 
@@ -144,7 +144,7 @@ def _from_hf(owner: str, address: Address) -> PresetFiles:
             "it once to download it"
         )
     raise ValueError(
-        f"{owner}: hf://{address.place} holds no weights; a repository must have one of "
+        f"{owner}: hf://{address.place} has no weights; a repository must have one of "
         f"{list(WEIGHTS)}"
     )
 
@@ -201,7 +201,7 @@ def _from_kaggle(owner: str, handle: str) -> Path:
     kagglehub = require("kagglehub", "kaggle")
     try:
         return Path(kagglehub.model_download(handle))
-    except Exception as error:  # errors of the library and of the network
+    except Exception as error:  # any error of the library or the network
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             raise PermissionError(

@@ -1,4 +1,4 @@
-"""Values of the JSON files next to weights, checked."""
+"""Reads and checks values of the JSON files next to weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_json(owner: str, path: Path) -> Object:
 
 
 def numbers_of(value: Json) -> tuple[float, ...]:
-    """Return one number or several as a tuple."""
+    """Return a number or a list of numbers as a tuple."""
     if isinstance(value, Sequence):
         return tuple(cast("Sequence[float]", value))
     return (float(cast("float", value)),)
@@ -47,7 +47,7 @@ def preprocessing_of(
 ) -> Preprocessing:
     """Return the preprocessing of a config, or raise `ValueError` if it is invalid."""
     if interpolation not in _INTERPOLATIONS:
-        interpolation = "bicubic"  # timm's "random" and "hamming", which are of training
+        interpolation = "bicubic"  # timm's "random" and "hamming" are for training only
     try:
         return Preprocessing(
             mean=numbers_of(mean),

@@ -1,4 +1,4 @@
-"""Saving of a model as a folder for `from_preset`, and upload to a hub."""
+"""Saves a model as a folder for `from_preset`, and uploads it to a hub."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
             raise PermissionError(
-                f"upload_preset: your account may not write to hf://{address.place}; log in with "
-                "`hf auth login`, or set HF_TOKEN to a token that may write"
+                f"upload_preset: your account may not write to hf://{address.place}. Log in with "
+                "`hf auth login`, or set HF_TOKEN to a token with write access"
             ) from None
         raise ConnectionError(
             f"upload_preset: hf://{address.place} answered with the status {status}; try again"
@@ -117,7 +117,7 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all."""
+    """Write a text file atomically."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         new = Path(folder) / path.name
         new.write_text(text, encoding="utf-8")
@@ -146,7 +146,7 @@ def _card(model: VisionModel) -> str:
         "model = kt.from_preset(PATH_OR_ADDRESS_OF_THIS_FOLDER)",
         "```",
         "",
-        f"* Classes: {model.classes or 'none, it gives features'}",
+        f"* Classes: {model.classes or 'none, it returns features'}",
         f"* Parameters: {model.count_params():,}",
         f"* Learned tokens: {'yes' if model.token_learners else 'no'}",
         f"* Pixels: mean {model.preprocessing.mean}, std {model.preprocessing.std}",
@@ -159,7 +159,7 @@ def _card_data(task: str) -> str:
     tags = ["keras", "token-learner"]
     try:
         hub = require("huggingface_hub", "hf")
-    except ImportError:  # the same lines, without the library
+    except ImportError:  # write the same lines without the library
         listed = "\n".join(f"- {tag}" for tag in tags)
         return f"library_name: keras_tokenlearner\npipeline_tag: {task}\ntags:\n{listed}"
     data = hub.ModelCardData(library_name="keras_tokenlearner", pipeline_tag=task, tags=tags)
@@ -177,6 +177,6 @@ def _class_from_preset(cls: type[VisionModel], preset: PresetName, **arguments: 
     return model
 
 
-# No import of `models` goes up to here: the methods are attached from above.
+# `models` may not import `presets`, so this file attaches the methods.
 VisionModel.save_to_preset = save_to_preset
 VisionModel.from_preset = classmethod(_class_from_preset)

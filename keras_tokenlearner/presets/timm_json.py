@@ -1,6 +1,6 @@
 """The config.json of timm.
 
-timm's files have many families under one set of names. Their missing settings are in
+timm uses one set of names for many families. Settings that its files omit are in
 `files/timm_architectures.csv`.
 """
 
@@ -77,14 +77,14 @@ def of_timm(owner: str, said: Object) -> Statement:
 
 
 def _timm_features(row: Mapping[str, str], pooling: str) -> tuple[dict, tuple[str, ...]]:
-    """Return fields of our config, and features that it lacks, of a row of the architectures."""
+    """Return the config fields of a row of the architectures, and its unsupported features."""
     fields: dict = {"norm": row["norm"]} if row["norm"] != "layer_norm" else {}
     missing = []
     has_rotary = bool(row["rope"])
     if pooling == "map":
         fields["head_reads"] = "attention"
         fields["pooling_num_heads"] = int(row["pool_heads"] or row["num_heads"])
-        # timm's Eva, which alone has rotary positions, pools all tokens.
+        # Of timm's classes, only Eva has rotary positions. It pools all tokens.
         fields["pool_prefix"] = has_rotary or row["pool_prefix"] == "1"
         if row["pool_activation"] and row["pool_activation"] != row["activation"]:
             missing.append("an attention pooling with an activation of its own")

@@ -27,7 +27,7 @@ _SOURCES = {
     "videomae": "huggingface_videomae",
     "vjepa2": "huggingface_vjepa2",
 }
-# Configs with a vision part leave out its defaults.
+# Configs with a vision part omit the default values of that part.
 _HEADS = {
     "huggingface_clip": 12,
     "huggingface_siglip": 12,
@@ -43,7 +43,8 @@ _ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-_PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+# Pillow's numbers of the methods.
+_PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 def of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
@@ -109,7 +110,7 @@ def _classifies(said: Object) -> bool:
 
 
 def _missing(source: str, vision: Object) -> tuple[str, ...]:
-    """Return the features of a config that our models lack, in words."""
+    """Return descriptions of a config's features that our models lack."""
     found = []
     activation = vision.get("pooler_act", "tanh")
     if activation != "tanh" and not _classifies(vision):
@@ -186,7 +187,7 @@ def _scaling(owner: str, said: Object) -> tuple[tuple[float, ...], tuple[float, 
             f"Received: rescale_factor={factor!r}"
         )
     scale = 255.0 * factor
-    if abs(scale - 1) < 1e-6:  # 1 / 255 with the digits of a file
+    if abs(scale - 1) < 1e-6:  # 1 / 255, rounded in the file
         scale = 1.0
     if said.get("do_normalize") is False:
         return (offset / scale,), (1.0 / scale,)

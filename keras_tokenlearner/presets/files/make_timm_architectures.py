@@ -1,4 +1,4 @@
-"""Writes `timm_architectures.csv`: settings of timm's ViTs that are in no checkpoint.
+"""Writes `timm_architectures.csv`: settings of timm's ViTs that no checkpoint states.
 
 `python make_timm_architectures.py` instantiates every architecture of
 timm's ViT modules without memory for its weights and writes a row for each.
@@ -116,7 +116,7 @@ def main() -> None:
     for name in sorted(set(names)):
         try:
             rows.append(row(name))
-        except Exception as error:  # an architecture that needs more than its name
+        except Exception as error:  # the architecture needs further arguments
             rows.append({"architecture": name, "missing": f"an error of timm ({error})"})
     columns = list(dict.fromkeys(column for one in rows for column in one))
     path = Path(__file__).with_name("timm_architectures.csv")
