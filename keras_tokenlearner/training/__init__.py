@@ -1,4 +1,4 @@
-"""Training recipes of reported models, each a frozen dataclass with a command.
+"""Training by recipes: one frozen dataclass for each reported model, with its command.
 
 `retrofit` and `distill` make a trained ViT faster.
 """

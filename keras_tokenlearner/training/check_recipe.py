@@ -1,4 +1,4 @@
-"""The fields of a recipe, checked before its data are opened and its model is built."""
+"""Checks the fields of a recipe before its data are opened and its model is built."""
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -24,7 +24,7 @@ def _at_most_one(owner: str, name: str, value: float) -> float:
     return check_number(owner, name, value, 1e-3, 1.0, "a number above 0 and at most 1")
 
 
-# Of fields with these names; recipes of users may have others besides.
+# Checks by name of field. Recipes of users may have further fields.
 _CHECKS: dict[str, Callable[[str, str, int], float]] = {
     "epochs": _at_least(1),
     "batch_size": _at_least(1),

@@ -60,8 +60,8 @@ def distill(
     without head learn from the features alone.
 
     The teacher runs once on each image. The blocks before the first TokenLearner are frozen, and
-    their outputs are kept in float16. An epoch then runs the later blocks alone. The kept outputs
-    take `2 * tokens * C` bytes per image, in memory or, with `cache`, on disk.
+    their outputs are stored in float16. An epoch then runs only the later blocks. The stored
+    outputs take `2 * tokens * C` bytes per image, in memory or, with `cache`, on disk.
 
     Use `Distiller` for augmented images, data other than arrays, several devices, or students
     that take several numbers of tokens.
@@ -79,8 +79,8 @@ def distill(
         feature_weight: Float, weight of the features; the weight of the logits is 1.
         label_weight: Float in [0, 1], weight of the labels.
         train_all: Boolean, whether to train the blocks before the TokenLearner too.
-        cache: Folder for the outputs of the teacher and of the frozen blocks. Other students of
-            the same teacher and images read them again. `None` keeps the outputs in memory.
+        cache: Folder for the outputs of the teacher and of the frozen blocks. Other students of the
+            same teacher and images read the same files. `None` keeps the outputs in memory.
         backup: Path that ends in `.npz`, or `None`. The file is written after every epoch. The
             same call continues an interrupted run from it, with the same result. Its folder is
             locked until the end. Delete the file once the student is saved.
@@ -173,7 +173,7 @@ def distill(
 
 
 class _Batches(Batches):
-    """Batches of kept inputs, the teacher's kept features, and labels."""
+    """Batches of stored inputs, the teacher's stored features, and labels."""
 
     def __getitem__(self, index: int) -> tuple:
         inputs, features, *labels = super().__getitem__(index)

@@ -1,4 +1,4 @@
-"""An error instead of a model with NaN weights."""
+"""A callback that raises an error instead of training a model to NaN weights."""
 
 import keras
 import numpy as np
@@ -7,8 +7,8 @@ import numpy as np
 class StopOnNonFinite(keras.callbacks.Callback):
     """Ends training with an error after an epoch whose loss or weights are not finite.
 
-    The model then has its weights from before training. Put this callback first in the list, so
-    `Resume` and `keras.callbacks.ModelCheckpoint` save no NaN.
+    The model's weights are reset to their values before training. Put this callback first in the
+    list, so `Resume` and `keras.callbacks.ModelCheckpoint` save no NaN.
 
     Args:
         model: The `keras.Model` to restore, such as the student of a distillation. Defaults to the
@@ -46,7 +46,7 @@ class StopOnNonFinite(keras.callbacks.Callback):
         self._restored().set_weights(self._before)
         raise FloatingPointError(
             f"{self.owner}: {found} after epoch {epoch}. The weights from before training are "
-            "restored. Lower the learning rate, or look for inputs that are not finite"
+            "restored. Lower the learning rate, or check the inputs for values that are not finite"
         )
 
     def _restored(self) -> keras.Model:

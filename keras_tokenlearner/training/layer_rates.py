@@ -1,7 +1,7 @@
 """Keras's optimizers with a learning rate for each depth of a transformer.
 
-`keras.optimizers.MultiOptimizer` could give each depth its own optimizer. But each optimizer would
-clip by the norm of its own gradients, and not by the norm of all.
+`keras.optimizers.MultiOptimizer` is not used. Its optimizers, one for each depth, would clip by the
+norm of their own gradients, not of all gradients.
 """
 
 import re
@@ -22,14 +22,14 @@ else:
 class _Layerwise(_Optimizer):
     """Base class before a Keras optimizer: variables near the input learn more slowly.
 
-    The learning rate of a variable is scaled by `layer_decay` to the power of the depths above it.
-    Decoupled weight decay is scaled in the same way, and applied here: Keras has one rate for all
-    variables. Clipping, accumulation and averages are Keras's.
+    The learning rate of a variable is scaled by `layer_decay` to the power of the number of depths
+    above it. Decoupled weight decay is scaled in the same way, and applied here: Keras has one rate
+    for all variables. Clipping, accumulation and averages are Keras's.
 
     Args:
         learning_rate: Learning rate of the last depth, or its schedule.
         layer_decay: Float in (0, 1], the rate of a block divided by the rate of the block above.
-        undecayed: Texts. Variables with one of them in their name have no weight decay.
+        undecayed: Strings. Variables with one of these strings in their name have no weight decay.
         **arguments: Further arguments of the optimizer.
 
     Raises:
@@ -111,14 +111,14 @@ class LayerwiseMuon(_Layerwise, keras.optimizers.Muon):
 
 
 def depths_of(paths: Sequence[str]) -> list[int]:
-    """Return the depth of each variable from the input, by its path, in the order of a model.
+    """Return the depth of each variable, counted from the input, by its path.
 
     Layers before the blocks are at depth 0. Block `i` and layers with its number are at depth `i +
     1`. Layers between two blocks have the depth of the lower one. Norm and head are at the last
     depth.
 
     Args:
-        paths: Texts, such as `"block_0/mlp/hidden/kernel"`.
+        paths: Strings, such as `"block_0/mlp/hidden/kernel"`.
 
     Returns:
         List of integers.

@@ -48,7 +48,8 @@ def locked(owner: str, folder: str | Path, received: str | None = None) -> Itera
     with stream:
         try:
             _lock(stream.fileno())
-            # A run that ended meanwhile has deleted this file; another may have a new one.
+            # The lock may be on a file that an ended run has deleted: another run may have a new
+            # one.
             if not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
                 raise FileNotFoundError(str(path))
         except OSError as error:

@@ -63,7 +63,7 @@ def muon(
     weight_decay: float = 0.05,
     layer_decay: float = 1.0,
 ) -> keras.optimizers.Optimizer:
-    """Return Keras's Muon, which learns small models in fewer epochs than AdamW.
+    """Return Keras's Muon, which trains small models in fewer epochs than AdamW.
 
     Its orthogonal steps are for the matrices between hidden layers. Keras uses AdamW for other
     variables, and here for the layer `head` too. Schedule and weight decay are as in `adamw`.
@@ -197,7 +197,7 @@ class OfSteps(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         schedule: A `keras.optimizers.schedules.LearningRateSchedule`.
-        parts: Integer, parts of a batch.
+        parts: Integer, number of parts of a batch.
 
     Example:
 
@@ -231,7 +231,7 @@ def _make(
     layer_decay: float,
     **arguments: Unpack[OptimizerArguments],
 ) -> keras.optimizers.Optimizer:
-    """Return an optimizer of a kind that does not decay biases, norms and positions."""
+    """Return an optimizer of a class, without weight decay of biases, norms and positions."""
     if "weight_decay" in arguments:
         decay = check_not_negative("optimizer", "weight_decay", arguments["weight_decay"])
         arguments["weight_decay"] = decay
@@ -253,8 +253,9 @@ def _check_schedule(learning_rate: float, steps: int, warmup_steps: int) -> None
     check_int("optimizer", "warmup_steps", warmup_steps, minimum=0)
     if steps <= warmup_steps:
         raise ValueError(
-            "optimizer: a run must be longer than its warm-up; raise `epochs`, or lower "
-            f"`warmup_epochs` or `warmup_steps`. Received: {steps} steps, {warmup_steps} to warm up"
+            "optimizer: the run must be longer than its warm-up; raise `epochs`, or lower "
+            f"`warmup_epochs` or `warmup_steps`. Received: {steps} steps, of which {warmup_steps} "
+            "are warm-up"
         )
 
 

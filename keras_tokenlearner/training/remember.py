@@ -1,4 +1,4 @@
-"""Outputs of models that do not change, computed once."""
+"""Computes the outputs of frozen models once, and stores them."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ def remember(
     cache: str | os.PathLike[str] | None = None,
     batch_size: int = 64,
 ) -> np.ndarray:
-    """Return the outputs of a model for all images as one array, made batch by batch.
+    """Return the outputs of a model for all images as one array, computed batch by batch.
 
     Args:
         model: A `keras.Model` with one output.
@@ -51,7 +51,7 @@ def keep(
 
     Args:
         models: List of models of one output each, on the same input.
-        images: As for `remember`. The other arguments too.
+        images: As for `remember`, like the other arguments.
 
     Returns:
         List of the paths of the files, one for each model.
@@ -92,14 +92,15 @@ def _fill(
     progress = keras.utils.Progbar(len(images), verbose=1 if verbose == "auto" else verbose)
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        made = keras.tree.flatten(model.predict_on_batch(batch))  # no list around a single one
+        # A single output comes without a list.
+        made = keras.tree.flatten(model.predict_on_batch(batch))
         for output, found in zip(outputs, made, strict=True):
             output[start : start + len(batch)] = found
         progress.add(len(batch))
 
 
 def _name(model: keras.Model, dtype: str, of_images: str) -> str:
-    """Return the name of a file from weights, images and request, which determine the outputs."""
+    """Return the name of a file: a hash of weights, images and request."""
     asked = (model.output_shape, dtype, len(model.layers), of_images)
     return f"{digest(model.get_weights(), asked)}.npy"
 

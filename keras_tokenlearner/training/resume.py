@@ -18,7 +18,7 @@ from keras_tokenlearner.weights.formats.npz import read_npz
 
 
 class _Place(TypedDict):
-    """The place that training has reached, and the logs of the epochs before."""
+    """The position that training has reached, and the logs of the earlier epochs."""
 
     epoch: int
     batch: int
@@ -91,7 +91,7 @@ class Resume(keras.callbacks.Callback):
             save_freq if save_freq == "epoch" else _freq(save_freq)
         )
         self.run = json.loads(json.dumps(run or {}))
-        self.batches.start = 0  # an interrupted run may have left another
+        self.batches.start = 0  # an interrupted run may have left another value
         self.loggers = loggers
         self.devices = devices or Devices()
         self.place: _Place = {"epoch": 0, "batch": 0, "history": []}
@@ -103,7 +103,7 @@ class Resume(keras.callbacks.Callback):
             self._check_run(self._saved)
 
     def _read(self) -> dict[str, np.ndarray]:
-        """Return the arrays of the file, and continue at its place; refuse an edited file."""
+        """Return the arrays of the file, and continue at its position. Raise for an edited file."""
         arrays = read_npz(self.path, "Resume")
         try:
             place, paths = (json.loads(str(arrays[name])) for name in ("place", "paths"))
@@ -135,16 +135,16 @@ class Resume(keras.callbacks.Callback):
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _check_run(self, arrays: dict[str, np.ndarray]) -> None:
-        """Refuse a file of a run with other settings, and list the differences."""
+        """Raise `ValueError` for a file of a run with other settings, and list the differences."""
         saved = json.loads(str(arrays["run"])) if "run" in arrays else {}
         names = sorted(saved.keys() | self.run.keys())
         changed = [name for name in names if saved.get(name) != self.run.get(name)]
         if changed:
             lines = (f"{name}: {saved.get(name)!r}, now {self.run.get(name)!r}" for name in changed)
             raise ValueError(
-                f"Resume: {self.path} was saved by a run with other settings. Use those, or start "
-                "again: delete the file, name another, or pass `restart=True` (`--restart`) to "
-                "`train`. "
+                f"Resume: {self.path} was saved by a run with other settings. Use the same "
+                "settings, or start again: delete the file, name another, or pass `restart=True` "
+                "(`--restart`) to `train`. "
                 "Received: " + "; ".join(lines)
             )
 
@@ -170,12 +170,12 @@ class Resume(keras.callbacks.Callback):
         if self.batches.start and self._saved:
             self._quiet.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", "Your input ran out of data")
-            self._restore(self._saved)  # the metrics, which Keras has set to nothing, above all
+            self._restore(self._saved)  # above all the metrics, which Keras has reset
         if self._saved:
             self._replay()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        if keras.backend.backend() == "torch":  # where Dropout has no random state of its own
+        if keras.backend.backend() == "torch":  # on PyTorch, Dropout uses the global random state
             place = (self.batches.seed, self.place["epoch"], self.batches.start + batch)
             random = np.random.default_rng((*place, self.devices.process))
             require("torch", "torch").manual_seed(int(random.integers(2**63)))
@@ -206,7 +206,7 @@ class Resume(keras.callbacks.Callback):
         self._save(epoch + 1, 0)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        if self._saved:  # no epoch was left
+        if self._saved:  # no epoch remained
             self._replay()
 
     def _undo(self) -> None:
@@ -234,7 +234,7 @@ class Resume(keras.callbacks.Callback):
         model = self.model
         return [
             *model.trainable_variables,
-            *model.non_trainable_variables,  # with the random states
+            *model.non_trainable_variables,  # these include the random states
             *model.optimizer.variables,
             *model.metrics_variables,
         ]
@@ -242,7 +242,8 @@ class Resume(keras.callbacks.Callback):
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         paths = json.loads(str(arrays["paths"]))
         if len(self._variables()) < len(paths):
-            self.model.test_on_batch(*self.batches[0])  # TensorFlow makes the metrics so late
+            # TensorFlow creates the metrics in the first step.
+            self.model.test_on_batch(*self.batches[0])
         variables = self._variables()
         fits = _unnumbered(variable.path for variable in variables) == _unnumbered(paths)
         shapes = [arrays[str(index)].shape for index in range(len(paths))]
@@ -253,7 +254,7 @@ class Resume(keras.callbacks.Callback):
             )
         for index, variable in enumerate(variables):
             value = arrays[str(index)]
-            if value.dtype.kind == "V":  # so numpy reads bfloat16
+            if value.dtype.kind == "V":  # restores bfloat16, which numpy stores as raw bytes
                 value = value.view(keras.ops.convert_to_numpy(variable).dtype)
             variable.assign(value)
 
@@ -296,7 +297,7 @@ def _freq(save_freq: int) -> int:
 
 
 def _is_place(place: _Place, steps: int) -> bool:
-    """Return whether the place of a file can be one of a run of some steps per epoch."""
+    """Return whether a saved position is possible in a run with this number of steps per epoch."""
     epoch, batch, history = place["epoch"], place["batch"], place["history"]
     values = [value for logs in history for value in logs.values()] if history else []
     return (
@@ -310,7 +311,7 @@ def _is_place(place: _Place, steps: int) -> bool:
 def _unnumbered(paths: Iterable[str]) -> list[str]:
     """Return paths without the numbers that Keras gives to names.
 
-    Keras counts its names in a process: an optimizer that is made again there is `muon_1`.
+    Keras counts names per process: a second Muon optimizer is called `muon_1`.
     """
     return [re.sub(r"_\d+(?=[_/]|$)", "", path) for path in paths]
 

@@ -14,11 +14,11 @@ Recipe = TypeVar("Recipe", bound="DataclassInstance")
 
 
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
-    """Return a recipe with fields set from texts of a command line.
+    """Return a recipe whose fields are set from strings of a command line.
 
     Args:
         recipe: A frozen dataclass whose fields are `str`, `int` or `float`.
-        settings: Texts of the form `"field=value"`.
+        settings: Strings of the form `"field=value"`.
 
     Returns:
         A recipe of the same class.
@@ -56,7 +56,7 @@ def describe(kind: type) -> dict[str, str]:
         kind: The class of a recipe.
 
     Returns:
-        Dictionary from names of fields to texts.
+        Dictionary from names of fields to descriptions.
 
     Example:
 

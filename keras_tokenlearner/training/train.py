@@ -1,4 +1,4 @@
-"""Training by any recipe."""
+"""Trains and scores a model by any recipe."""
 
 import importlib.util
 import json
@@ -87,7 +87,7 @@ def _train(recipe: Recipe | FittingRecipe, output: Path, devices: Devices) -> fl
         batches = recipe.batches(train_data, model.input_shape[1:], training=True)
         learner = recipe.learner(model) if hasattr(recipe, "learner") else model
         if learner is not model:
-            model.compile(loss=loss, metrics=[metric])  # to be scored
+            model.compile(loss=loss, metrics=[metric])  # metrics for the score below
         learner.compile(
             recipe.optimizer(len(batches)),
             loss if learner is model else None,
@@ -108,19 +108,19 @@ def _train(recipe: Recipe | FittingRecipe, output: Path, devices: Devices) -> fl
             epochs=recipe.epochs,
             initial_epoch=resume.initial_epoch,
             validation_data=test_batches,
-            verbose=1 if sys.stdout.isatty() else 2,  # a bar, or a line for each epoch
+            verbose=1 if sys.stdout.isatty() else 2,  # else one line per epoch
             callbacks=[StopOnNonFinite(owner="train"), resume, *loggers, *boards],
         ).history
     if history and not learner.optimizer.use_ema:
         score = history[f"val_{metric.name}"][-1]
-    else:  # after the last epoch averages of the weights may have become the weights
+    else:  # averaged weights may have replaced the weights after the last epoch
         score = devices.evaluate(model, test_batches)[metric.name]
     weights = devices.weights(model)
     if devices.writes:
         with devices.alone():
             trained = keras.models.clone_model(model)
             trained.set_weights(weights)
-            alone = keras.Model(trained.input, trained.output)  # without an optimizer
+            alone = keras.Model(trained.input, trained.output)  # a model without optimizer state
         digest = save_weights(alone, output / f"{name}.weights.h5")
         last = {f"last_train_{metric.name}": history[metric.name][-1]} if history else {}
         result = {

@@ -1,8 +1,8 @@
 """Keras's optimizers without weight decay for some variables, also after loading.
 
-`exclude_from_weight_decay` is a method of a Keras optimizer, by design: see keras-team/keras pull
-request 16274 (https://github.com/keras-team/keras/pull/16274). The config does not list the
-excluded variables, so the optimizer of a loaded `.keras` file would decay all variables.
+Keras excludes variables by a method, `exclude_from_weight_decay`, and not in the config. See
+keras-team/keras pull request 16274 (https://github.com/keras-team/keras/pull/16274). The optimizer
+of a loaded `.keras` file would therefore decay all variables.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
 
 class UpdateArguments(TypedDict, total=False):
-    """Arguments of Keras's optimizers about accumulated gradients and averaged weights."""
+    """Arguments of Keras's optimizers for accumulated gradients and averaged weights."""
 
     gradient_accumulation_steps: int | None
     use_ema: bool
@@ -45,7 +45,7 @@ class _Sparing(_Optimizer):
 
     Args:
         learning_rate: Learning rate, or its schedule.
-        undecayed: Words. Variables with one of them in their name have no weight decay.
+        undecayed: Words. Variables with one of these words in their name have no weight decay.
         **arguments: Further arguments of the optimizer.
     """
 

@@ -1,4 +1,4 @@
-"""The tensors that distillation compares: head, features and blocks as outputs of one model."""
+"""Models whose outputs are the tensors that distillation compares: head, features and blocks."""
 
 import keras
 from keras import layers
@@ -25,9 +25,9 @@ def answers(
     Returns:
         A `keras.Model` that returns a dictionary. `predictions` is the output of `model`.
         `features`, (B, C), is the input of the head, or the output of a model without head.
-        Without pooling too, it is the prefix tokens and the average of the others, (B, P + 1, C).
-        `logits`, (B, classes), is the output of the head, if any. Each block has an entry under
-        its name.
+        A model without head and pooling returns the prefix tokens and the average of the other
+        tokens, (B, P + 1, C). `logits`, (B, classes), is the output of the head, if any. Each block
+        has an entry under its name.
     """
     outputs = {PREDICTIONS: model.output, FEATURES: _features(model, num_prefix_tokens)}
     if has_head(model):
@@ -52,7 +52,7 @@ def _features(model: keras.Model, num_prefix_tokens: int) -> keras.KerasTensor:
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class PrefixAndAverage(layers.Layer):
-    """Returns the first tokens and the average of the others: (B, N, C) to (B, P + 1, C)."""
+    """Maps (B, N, C) to (B, P + 1, C): the P prefix tokens and the average of the other tokens."""
 
     def __init__(self, num_prefix_tokens: int, **kwargs: str) -> None:
         super().__init__(**kwargs)
@@ -86,18 +86,19 @@ def with_budget(model: keras.Model, num_tokens: int) -> keras.Model:
 def with_kept_features(
     trained: keras.Model, teacher: keras.Model
 ) -> tuple[keras.Model, keras.Model]:
-    """Return two models of two inputs, `x` and the teacher's kept features, for `of_answers`.
+    """Return student and teacher as models of `x` and the stored features, for `of_answers`.
 
     Args:
         trained: The student's `answers`.
-        teacher: A model, with a layer `head` or without. Of its layers the head alone is copied.
+        teacher: A model, with a layer `head` or without. Only its head is copied.
     """
     x = keras.Input(trained.input_shape[1:], name="x")
     features = keras.Input(trained.output[FEATURES].shape[1:], name="features")
     taught = {FEATURES: layers.Identity(dtype="float32")(features)}
     if has_head(teacher):
         head = teacher.get_layer(names.HEAD)
-        copy = type(head).from_config(head.get_config())  # the teacher's own head stays trainable
+        # A copy, so that the teacher's own head stays trainable.
+        copy = type(head).from_config(head.get_config())
         taught[LOGITS] = copy(features)
         copy.set_weights(head.get_weights())
     found = trained(x)

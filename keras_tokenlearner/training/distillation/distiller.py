@@ -38,8 +38,9 @@ class Distiller(keras.Model):
       a distribution of its own.
     * `features` are the inputs of the head: class token, registers, average or attention pooling.
     * `tokens` are the teacher's outputs of each block after the TokenLearner. An auxiliary module
-      reconstructs them from the student's tokens, for training alone.
-    * Batches without labels train by the first part. Models without head train by the features.
+      reconstructs them from the student's tokens, in training only.
+    * Batches without labels use only the first part of the loss. Models without head use only the
+      features.
 
     Teacher and student take the same batch, so they see the same augmented pixels. Layers of the
     student with `trainable=False` stay unchanged. The teacher stays unchanged: the distiller has a
@@ -109,13 +110,13 @@ class Distiller(keras.Model):
         copy = keras.models.clone_model(of_teacher)
         copy.set_weights(of_teacher.get_weights())
         copy.trainable = False
-        # Untracked: Keras would train all layers of the student, even those before `behind`.
+        # Untracked by Keras, which would train all layers of the student, also before `behind`.
         object.__setattr__(self, "student", student)
         of_student = answers(student, prefix, blocks, behind)
         self._teach(copy, of_student, ends_in_sigmoid(student))
         self.budgets = None if budgets is None else _check_budgets(student, budgets)
         self._draws = keras.random.SeedGenerator(seed)
-        if self.budgets:  # untracked: they share the student's weights
+        if self.budgets:  # untracked by Keras, since they share the student's weights
             models = tuple(with_budget(self._answers, m) for m in self.budgets)
             object.__setattr__(self, "_by_budget", models)
         patches = math.prod(layout.grid)
@@ -159,7 +160,7 @@ class Distiller(keras.Model):
         self._distillation_loss = keras.metrics.Mean(name="distillation_loss")
         self._logits_loss = keras.distillation.LogitsDistillation(
             self.temperature,
-            # An instance: with the name, Keras 3.15 applies no softmax to the logits.
+            # An instance: given the name, Keras 3.15 would apply no softmax to the logits.
             keras.losses.KLDivergence(),
         )
         self._features_loss = keras.distillation.FeatureDistillation("mse")
@@ -210,7 +211,7 @@ class Distiller(keras.Model):
         return ops.switch(index, [lambda m=m: answer(m) for m in self._by_budget])
 
     def _guessed(self, found: dict[str, keras.KerasTensor]) -> dict[str, keras.KerasTensor]:
-        """Return the answers with the teacher's tokens reconstructed from the student's tokens."""
+        """Return the answers, with the teacher's tokens reconstructed from the student's."""
         return {
             name: self._reconstructions[name](x) if name in self._reconstructions else x
             for name, x in found.items()
@@ -287,14 +288,14 @@ class Distiller(keras.Model):
         y_pred: dict[str, keras.KerasTensor],
         sample_weight: keras.KerasTensor | None = None,
     ) -> dict[str, keras.KerasTensor]:
-        if y is None:  # Keras would compare the predictions with None
+        if y is None:  # without labels, Keras would compare the predictions with None
             return self.get_metrics_result()
         return super().compute_metrics(x, y, y_pred[PREDICTIONS], sample_weight)
 
     def get_metrics_result(self) -> dict[str, keras.KerasTensor]:
         found: dict[str, keras.KerasTensor] = {}
         for metric in self.metrics:
-            if getattr(metric, "built", True):  # metrics of labels, before the first labels
+            if getattr(metric, "built", True):  # the first labels build the metrics of labels
                 result = metric.result()
                 found |= result if isinstance(result, dict) else {metric.name: result}
         return found
@@ -320,7 +321,7 @@ def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None
 
 
 def ends_in_sigmoid(model: keras.Model) -> bool:
-    """Return whether the last layer of a model is a sigmoid, one probability per class."""
+    """Return whether a model ends in a sigmoid, with an independent probability per class."""
     return getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid
 
 

@@ -1,4 +1,4 @@
-"""Time and memory of training by a `Distiller` on several devices, computed from the costs."""
+"""Computes the time and memory of training by a `Distiller` on several devices."""
 
 import math
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from keras_tokenlearner.models.names import block_name
 from keras_tokenlearner.models.structure import Structure
 
 IMAGENET_IMAGES = 1_281_167
-# Assumption: the part of the peak rate that training a ViT in bfloat16 reaches.
+# Assumption: training a ViT in bfloat16 reaches 40% of the peak rate.
 UTILIZATION = 0.4
-# Bytes per channel of a token that a block keeps for its gradient: 17 numbers of two bytes. They
+# Bytes per channel and token that a block stores for its gradient: 17 numbers of two bytes. They
 # are the inputs of norms, projections and products, and the four times wider MLP. Fused attention
-# keeps no attention weights.
+# stores no attention weights.
 _KEPT_BYTES = 34
 
 

@@ -5,7 +5,7 @@ from keras_tokenlearner.layers import MLP
 
 
 class Reconstruction(layers.Layer):
-    """Reconstructs all tokens of a teacher's block from a student's tokens, during training alone.
+    """Reconstructs all tokens of a teacher's block from a student's tokens, in training only.
 
     `y = K^T x` takes M tokens to N with a learned K of M x N. Then `y + MLP(LayerNorm(y))` follows
     over the channels. Prefix tokens stay unchanged. Fewer than M tokens use the first rows of K.

@@ -1,4 +1,4 @@
-"""Training on several devices, by the way of each framework, with errors for its limits."""
+"""Training on several devices with each framework's own method, and errors for its limits."""
 
 from keras_tokenlearner.training.distribution.devices import Devices
 from keras_tokenlearner.training.distribution.scope import scope

@@ -23,14 +23,14 @@ class FitArguments(TypedDict, total=False):
 
 
 class Devices:
-    """One device. Subclasses are for several devices, and `scope` returns the suitable one.
+    """Training on one device. Subclasses are for several devices; `scope` selects one.
 
-    In one process, Keras's own `fit`, `evaluate` and `predict` work inside the scope too. These
-    methods also work in several processes. They raise an error for modes that fail or that train
-    on one device.
+    In one process, Keras's own `fit`, `evaluate` and `predict` work inside the scope too. The
+    methods of this class also work in several processes. They raise an error for modes that fail,
+    or that would train on one device only.
 
     Attributes:
-        replicas: Integer, parts of a batch that are computed at the same time.
+        replicas: Integer, number of parts of a batch that are computed in parallel.
         processes: Integer, number of processes.
         process: Integer, index of this process.
 
@@ -46,7 +46,7 @@ class Devices:
 
     @property
     def writes(self) -> bool:
-        """Whether this process is the one that writes files."""
+        """Whether this process writes the files."""
         return self.process == 0
 
     def scope(self) -> AbstractContextManager[None]:
@@ -54,7 +54,7 @@ class Devices:
         return contextlib.nullcontext()
 
     def alone(self) -> AbstractContextManager[None]:
-        """Return a context for objects of this process alone, inside the scope."""
+        """Return a context for objects that only this process has, inside the scope."""
         return contextlib.nullcontext()
 
     def fit(
@@ -128,7 +128,7 @@ class Devices:
         return [self.to_numpy(weight) for weight in model.weights]
 
     def to_numpy(self, variable: keras.Variable) -> np.ndarray:
-        """Return the whole value of a variable; all processes must call it."""
+        """Return the whole value of a variable. All processes must call this method."""
         return keras.ops.convert_to_numpy(variable)
 
     def _prepare(self, model: keras.Model) -> None:
@@ -147,16 +147,15 @@ class Devices:
         return outputs
 
     def _share(self, batches: Batches) -> Batches:
-        """Return batches of which this process reads its part, if they can be divided."""
+        """Return the batches of this process, or raise `ValueError` if they are not divisible."""
         if isinstance(batches, Batches):
             last = batches.batch_size * len(batches) - len(batches.arrays[0])
             for size in (batches.batch_size, max(last, 0)):
                 if size % self.replicas:
                     raise ValueError(
-                        "distribution: every batch must be a multiple of the replicas, "
-                        f"{self.replicas}, the last one too. Choose another batch_size, or leave "
-                        f"rows out. Received: {len(batches.arrays[0])} rows, "
-                        f"batch_size={batches.batch_size}"
+                        "distribution: every batch, also the last, must be a multiple of the "
+                        f"{self.replicas} replicas. Choose another batch_size, or remove rows. "
+                        f"Received: {len(batches.arrays[0])} rows, batch_size={batches.batch_size}"
                     )
             batches.shard, batches.alone, batches.ordered = self._shard(), self.alone, True
         elif self.processes > 1:
@@ -167,7 +166,7 @@ class Devices:
         return batches
 
     def _shard(self) -> tuple[int, int]:
-        """Return which part of every batch is this process's, and how many parts there are."""
+        """Return the index of this process's part of every batch, and the number of parts."""
         return self.process, self.processes
 
     def _batches(self, data: Batches | tuple[np.ndarray, ...], batch_size: int) -> Batches:
@@ -179,7 +178,7 @@ class Devices:
 
 
 def check_keras_distribution() -> None:
-    """Refuse `keras.distribution` on backends other than JAX, which ignore it."""
+    """Raise `ValueError` for `keras.distribution` on TensorFlow and PyTorch, which ignore it."""
     found, backend = keras.distribution.distribution(), keras.backend.backend()
     if found is not None and backend != "jax":
         raise ValueError(
@@ -191,7 +190,7 @@ def check_keras_distribution() -> None:
 
 
 def batch_normalizations(model: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
-    """Yield the BatchNormalization layers of a model, those in models within it too."""
+    """Yield the BatchNormalization layers of a model, also from nested models."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             yield layer

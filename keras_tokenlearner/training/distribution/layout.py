@@ -1,8 +1,8 @@
 import keras
 
-# The axis of each weight that is divided, by the end of its path: heads in attention, hidden units
-# in MLPs. The first weight of a pair is divided by its outputs, the second by its inputs. Devices
-# then exchange only two sums per block, one of its attention and one of its MLP.
+# The divided axis of each weight, by the end of its path: heads in attention, hidden units in MLPs.
+# The first weight of a pair is divided along its outputs, the second along its inputs. Devices then
+# exchange only two sums per block: one for the attention, one for the MLP.
 _AXES = {
     r"self_attention/(query|key|value)/kernel": (None, "model", None),  # (C, heads, d)
     r"self_attention/(query|key|value)/bias": ("model", None),

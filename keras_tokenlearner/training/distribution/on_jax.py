@@ -47,7 +47,7 @@ def model_parallel(count: int | None) -> "JaxDevices":
 
 
 def _initialize() -> None:
-    """Join the other processes, where the environment names them."""
+    """Join the other processes, if the environment names them."""
     named = any(name.startswith("KERAS_DISTRIBUTION_") for name in os.environ)
     slice_hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
     if (named or "," in slice_hosts) and not jax.distributed.is_initialized():
@@ -80,10 +80,10 @@ class JaxDevices(Devices):
                     )
                 )
                 raise ValueError(
-                    "distribution: every batch, also the last, must be a multiple of the axis "
-                    "`batch` of the devices, and heads and hidden units of the axis `model`. "
-                    "Choose another batch_size, or another N in model_parallel:N. "
-                    f"Received: devices {shape}. {error}"
+                    "distribution: the axis `batch` of the devices must divide every batch, also "
+                    "the last. The axis `model` must divide heads and hidden units. Choose another "
+                    f"batch_size, or another N in model_parallel:N. Received: devices {shape}. "
+                    f"{error}"
                 ) from error
 
     @contextlib.contextmanager
@@ -101,7 +101,7 @@ class JaxDevices(Devices):
         return multihost_utils.process_allgather(value, tiled=True)
 
     def _prepare(self, model: keras.Model) -> None:
-        """Let `predict` return all rows in every process: Keras reads remote rows."""
+        """Let `predict` return all rows in every process, also rows of remote devices."""
         if self.processes == 1 or "predict_step" in vars(model):
             return
         step, mesh = model.predict_step, self.distribution.device_mesh

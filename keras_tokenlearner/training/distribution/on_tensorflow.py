@@ -32,7 +32,7 @@ def data_parallel() -> "TensorFlowDevices":
 
 
 def model_parallel(count: int | None) -> NoReturn:
-    """Raise `ValueError`: in Keras 3.15, it has an effect on JAX alone."""
+    """Raise `ValueError`: in Keras 3.15, model parallelism works on JAX only."""
     raise ValueError(
         "distribution: model_parallel needs JAX; set KERAS_BACKEND=jax. "
         "Received: KERAS_BACKEND=tensorflow"
@@ -58,7 +58,7 @@ class TensorFlowDevices(Devices):
         try:
             yield
         finally:
-            for layer in apart:  # other backends do not load a model in which it is so
+            for layer in apart:  # a saved model with this flag would not load on other backends
                 layer.synchronized = False
 
 
@@ -68,9 +68,9 @@ class _Workers(tf.distribute.MultiWorkerMirroredStrategy):
     def reduce(
         self, reduce_op: tf.distribute.ReduceOp, value: "tf.Tensor | tuple", axis: int | None
     ) -> "tf.Tensor | tuple":
-        if isinstance(value, tuple):  # a batch, of which Keras reads the shapes
+        if isinstance(value, tuple):  # a batch, from which Keras reads only the shapes
             return tf.nest.map_structure(lambda v: self.experimental_local_results(v)[0], value)
-        return super().reduce(reduce_op, value, axis=None)  # a loss, which has no axis 0
+        return super().reduce(reduce_op, value, axis=None)  # a loss is a scalar, without axis 0
 
 
 class WorkerDevices(TensorFlowDevices):

@@ -18,7 +18,7 @@ def several() -> bool:
 
 
 def data_parallel() -> "TorchDevices":
-    """Return the device of this process, one of those that torchrun started."""
+    """Return the device of this process, which torchrun started."""
     if not distributed.is_torchelastic_launched():
         raise ValueError(
             "distribution: data_parallel on PyTorch needs one process per device; start them by "
@@ -33,7 +33,7 @@ def data_parallel() -> "TorchDevices":
 
 
 def model_parallel(count: int | None) -> NoReturn:
-    """Raise `ValueError`: in Keras 3.15, it has an effect on JAX alone."""
+    """Raise `ValueError`: in Keras 3.15, model parallelism works on JAX only."""
     raise ValueError(
         "distribution: model_parallel needs JAX; set KERAS_BACKEND=jax. "
         "Received: KERAS_BACKEND=torch"
@@ -59,19 +59,19 @@ class TorchDevices(Devices):
         return _mean(super().evaluate(model, data, batch_size))
 
     def _prepare(self, model: keras.Model) -> None:
-        """Send the calls of a model through DistributedDataParallel, which averages gradients."""
+        """Call a model through DistributedDataParallel, which averages its gradients."""
         for metric in model.metrics:
             for part in getattr(metric, "metrics", [metric]):
                 if not isinstance(part, keras.metrics.Mean):
                     raise ValueError(
                         "distribution: metrics of several processes are averaged, so each must be "
-                        f"a mean. Compute others from `predict`. Received: {part.name}"
+                        f"a mean; compute other metrics from `predict`. Received: {part.name}"
                     )
         if any(batch_normalizations(model)):
             raise ValueError(
-                "distribution: on PyTorch every process would normalise its own part of a batch. "
-                "Train on JAX or TensorFlow, or without BatchNormalization. Received: model "
-                f"{model.name!r}"
+                "distribution: on PyTorch, BatchNormalization would normalise each process's part "
+                "of a batch alone. Train on JAX or TensorFlow, or without BatchNormalization. "
+                f"Received: model {model.name!r}"
             )
         if "call" not in vars(model):
             forward = torch.nn.parallel.DistributedDataParallel(_Forward(model))
@@ -86,7 +86,7 @@ class TorchDevices(Devices):
 
 
 class _Forward(torch.nn.Module):
-    """The call of a model as a module, inside of DistributedDataParallel."""
+    """A model's call as a PyTorch module, for DistributedDataParallel."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__()

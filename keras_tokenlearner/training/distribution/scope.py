@@ -12,7 +12,7 @@ MODES = ("auto", "one_device", "data_parallel", "model_parallel")
 
 @contextlib.contextmanager
 def scope(mode: str = "auto") -> Iterator[Devices]:
-    """Return a context to build and train a model in, on the available devices.
+    """Return a context in which to build and train a model on the available devices.
 
     * JAX: `keras.distribution`, `DataParallel` or `ModelParallel`, in one process or several.
     * TensorFlow: `MirroredStrategy`, `MultiWorkerMirroredStrategy` if `TF_CONFIG` is set, or
@@ -32,7 +32,7 @@ def scope(mode: str = "auto") -> Iterator[Devices]:
 
     Raises:
         ValueError: If the backend lacks the mode, or its requirements are missing. Also if the
-            devices do not divide the sizes of the model.
+            number of devices does not divide the sizes of the model.
 
     Example:
 

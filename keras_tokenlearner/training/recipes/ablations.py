@@ -1,4 +1,4 @@
-"""The ablations of sections 3.3 and 3.5, each a recipe above with one thing changed."""
+"""The ablations of sections 3.3 and 3.5. Each changes one setting of another recipe."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,12 @@ class PlaceRecipe(PretrainingRecipe):
     """Figure 4: the position of the TokenLearner.
 
     Command: `keras-tokenlearner train place --set at=BLOCKS`, for 0, 3, 6, 9 of 12 blocks. The base
-    is `train pretraining --set model=vit_b16`. Then `evaluate` with the metric `few_shot`.
+    is `train pretraining --set model=vit_b16`. Afterwards run `evaluate` with the metric
+    `few_shot`.
 
-    Expected, from section 3.3: at half of the depth, almost the accuracy of the base at almost half
-    of its cost. At three quarters, more than the base. The figure prints no numbers and does not
-    name the model. We take B/16.
+    Expected, from section 3.3: almost the base's accuracy at half of the depth, for almost half of
+    its cost. At three quarters of the depth, a higher accuracy than the base. The figure prints no
+    numbers and does not name the model. We take B/16.
 
     Attributes:
         at: Blocks before the TokenLearner.
@@ -25,7 +26,7 @@ class PlaceRecipe(PretrainingRecipe):
     at: int = 6
 
     def changes(self) -> ConfigChanges:
-        """Return the place."""
+        """Return the change: the position of the TokenLearner."""
         return {"at": self.at}
 
 
@@ -55,7 +56,7 @@ class PoolingRecipe(ImageNet512Recipe):
     Command: `keras-tokenlearner train pooling --set reducer=NAME --set weights=FILE`.
 
     Expected, from section 3.5: pooling loses accuracy against the base, and the TokenLearner gains
-    a little. The paper does not state the place of pooling. We take half of the depth.
+    a little. The paper does not state the position of pooling. We take half of the depth.
 
     Attributes:
         reducer: A value of `VisionTransformerConfig`, such as `spatial_pooling`.
@@ -67,7 +68,7 @@ class PoolingRecipe(ImageNet512Recipe):
     at: int = 12
 
     def changes(self) -> ConfigChanges:
-        """Return the reducer and its place."""
+        """Return the changes: the reducer and its position."""
         return {"reducer": self.reducer, "at": self.at}
 
 
@@ -88,5 +89,5 @@ class FuserAlternativesRecipe(ImageNet384Recipe):
     fuser: str = "reproject"
 
     def changes(self) -> ConfigChanges:
-        """Return the fuser."""
+        """Return the change: the fuser."""
         return {"fuser": self.fuser}

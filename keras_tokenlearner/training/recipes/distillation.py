@@ -24,8 +24,8 @@ class DistillationRecipe(ImageNet384Recipe):
     Attributes:
         model: Name of the teacher in the catalogue, and of the files that are written.
         weights: Weights of the teacher, with its head, for `create_model`.
-        at: Blocks before the tokens are reduced.
-        num_tokens: Tokens to learn.
+        at: Blocks before the TokenLearner.
+        num_tokens: Number of learned tokens.
         budgets: Numbers of tokens, joined by `+` as in `4+8+16`. Each step trains one of them.
             Empty for all tokens in every step.
         temperature: Divides the logits.
@@ -37,12 +37,12 @@ class DistillationRecipe(ImageNet384Recipe):
         size: Height and width of the images.
         epochs: Epochs over the training images.
         batch_size: Images per optimizer step.
-        gradient_accumulation_steps: 1, no parts of a batch.
+        gradient_accumulation_steps: Must be 1: batches are not divided into parts.
         learning_rate: The highest, after the warm-up.
         warmup_steps: Steps of linear warm-up.
         layer_decay: Learning rate of a block divided by the rate of the block above.
         label_smoothing: Not used.
-        ema_momentum: 0, no average of the weights.
+        ema_momentum: Must be 0: weights are not averaged.
         precision: Name of Keras's policy, such as `mixed_bfloat16`.
         remat: As in `ImageNet384Recipe`.
         threads: Threads that read images.
@@ -86,7 +86,7 @@ class DistillationRecipe(ImageNet384Recipe):
         )
 
     def learner(self, student: keras.Model) -> Distiller:
-        """Return the model that `train` fits in place of the student."""
+        """Return the `Distiller`, which `train` fits instead of the student."""
         with dtype_policy(self.precision):
             teacher = self._teacher(student.output_shape[-1])
         for each in needs(student, teacher, self.epochs, self.batch_size):

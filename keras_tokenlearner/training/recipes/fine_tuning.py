@@ -1,4 +1,4 @@
-"""Fine-tuning on ImageNet, as section 3 of the paper and the ViT that it follows."""
+"""Fine-tuning on ImageNet as in section 3 of the paper, which follows ViT."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from keras_tokenlearner.data import ImageBatches, Images, open_named
 from keras_tokenlearner.models import names
 from keras_tokenlearner.training.optimizers import sgd
 
-_CROP = 0.05  # the smallest share of an image's area, as ViT's code has it
+_CROP = 0.05  # smallest share of an image's area, from ViT's code
 
 
 class CommonArguments(TypedDict):
@@ -58,7 +58,7 @@ class ImageNet384Recipe:
         epochs: Epochs over the training images.
         batch_size: Images per optimizer step.
         gradient_accumulation_steps: Parts of a batch; their gradients are averaged.
-        learning_rate: The highest, after the warm-up.
+        learning_rate: The highest learning rate, after the warm-up.
         warmup_steps: Steps of linear warm-up.
         layer_decay: Learning rate of a block divided by the rate of the block above. ViT has 1.
         label_smoothing: Label smoothing of the cross-entropy.
@@ -150,7 +150,7 @@ class ImageNet384Recipe:
         )
 
     def augmentation(self, seed: int) -> keras.layers.Layer:
-        """Return the layers that vary a batch of training images."""
+        """Return the layers that augment a batch of training images."""
         return keras.layers.RandomFlip("horizontal", seed=seed)
 
     def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
@@ -166,8 +166,8 @@ class ImageNet384Recipe:
             if self.gradient_accumulation_steps > 1
             else None,
             "use_ema": self.ema_momentum > 0,
-            "ema_momentum": self.ema_momentum
-            ** (1 / self.gradient_accumulation_steps),  # Keras averages after each part
+            # Keras updates the average after each part of a batch.
+            "ema_momentum": self.ema_momentum ** (1 / self.gradient_accumulation_steps),
         }
 
 

@@ -21,14 +21,14 @@ Data = TypeVar("Data", bound=Examples)
 
 
 class AnyRecipe(Protocol[Data]):
-    """Members that `train` asks of every recipe, a frozen dataclass.
+    """The members that `train` needs of every recipe, a frozen dataclass.
 
     Attributes:
         model: Name of the model.
         epochs: Epochs over the training data.
-        batch_size: Examples a step.
+        batch_size: Examples per step.
         learning_rate: The highest learning rate.
-        seed: Of weights, order and augmentation.
+        seed: Decides initial weights, order and augmentation.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -62,7 +62,7 @@ class AnyRecipe(Protocol[Data]):
 
 
 class Recipe(AnyRecipe[Data], Protocol[Data]):
-    """A recipe that `train` trains by an optimizer."""
+    """A recipe whose model `train` trains with an optimizer."""
 
     def optimizer(self, steps_per_epoch: int, /) -> keras.optimizers.Optimizer:
         """Return the optimizer of the whole run."""

@@ -134,8 +134,8 @@ class KineticsRecipe(_MomentumRecipe):
     Command: `keras-tokenlearner train kinetics --set data=FOLDER --set weights=FILE`. Then
     `keras-tokenlearner evaluate` scores 4 clips and 3 crops of each test video, as the paper does.
 
-    Requirements: the extra `video`, videos as for the recipe `videos`, accelerators for 64 clips at
-    a time, and pre-trained weights of the image model.
+    Requirements: the extra `video`, pre-trained weights of the image model, and accelerators for 64
+    clips at a time. The videos are as for the recipe `videos`.
 
     Expected after pre-training on JFT-300M, which is not public, top-1 and top-5 in percent:
 
@@ -148,9 +148,9 @@ class KineticsRecipe(_MomentumRecipe):
                                                       ..._l10_35_16at18_fuser 86.3 97.0
 
     We have not run it. 30 epochs and a learning rate of 0.05 are the paper's values. Other values
-    follow ViViT's code, as the paper does. They are 64 clips at a time, 32 frames with a stride of
-    2, 2.5 epochs of warm-up, cosine decay, gradients clipped at 1 and no label smoothing.
-    `VideoBatches` augments the clips a little differently.
+    follow ViViT's code, as the paper does. They are batches of 64 clips, 32 frames with a stride of
+    2, and gradients clipped at 1. The schedule has 2.5 epochs of warm-up and cosine decay. There is
+    no label smoothing. `VideoBatches` augments the clips a little differently.
 
     Attributes:
         image_model: Name in the catalogue, of the image model of `weights`. Patches become tubelets
