@@ -1,4 +1,4 @@
-"""From a trained model to a server."""
+"""Export, predictions and servers of trained models."""
 
 from keras_tokenlearner.serving.demo import demo
 from keras_tokenlearner.serving.export import Exported, export

@@ -8,23 +8,23 @@ from typing import Generic, TypeAlias, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 Row = TypeVar("Row")
 Answer = TypeVar("Answer")
-# A row that waits: its key, itself, its weight, the future of its answer, and since when.
+# A waiting row: its key, its value, its weight, the future of its answer, the time of its arrival.
 Item: TypeAlias = tuple[Key, Row, float, asyncio.Future[Answer], float]
 
 
 class Batcher(Generic[Key, Row, Answer]):
     """Answers single rows in batches, one batch at a time.
 
-    Rows that arrive while the model works on a batch wait, and form the next batch. An idle server
-    therefore never waits, and a busy one has larger batches. A batch that fails is tried again row
-    by row, so a bad row fails alone.
+    Rows that arrive while the model computes a batch form the next batch. An idle server therefore
+    never waits, and a busy server has larger batches. A failed batch is tried again row by row, so
+    a bad row fails alone.
 
     Args:
         function: Called in its own thread as `function(key, rows)`. Returns one answer for each
             row.
         max_rows: Integer, rows of the largest batch.
-        max_weight: Number, the largest sum of the weights of the rows of a batch. A heavier row
-            makes its own batch.
+        max_weight: Number, the largest sum of the weights of the rows in a batch. A heavier row is
+            a batch of its own.
         observe: Called for each batch with the seconds that its rows waited.
 
     Example:
@@ -53,9 +53,9 @@ class Batcher(Generic[Key, Row, Answer]):
         """Return the answer to a row.
 
         Args:
-            key: Of the rows that may share a batch.
-            row: Argument: `function` takes a list of these.
-            weight: Number, the part of the row in `max_weight`.
+            key: Key. Rows with equal keys may share a batch.
+            row: The row. `function` takes a list of rows.
+            weight: Number, counted against `max_weight`.
 
         Raises:
             Exception: Error that `function` raised for this row.
@@ -76,7 +76,7 @@ class Batcher(Generic[Key, Row, Answer]):
                     await self._try(key, [row], [future])
 
     async def _try(self, key: Key, rows: list[Row], futures: list[asyncio.Future[Answer]]) -> bool:
-        """Answer rows; return whether that is the end of it."""
+        """Answer rows. Return `False` if they should be tried again one by one."""
         loop = asyncio.get_running_loop()
         try:
             answers = await loop.run_in_executor(self.thread, self.function, key, rows)
@@ -87,14 +87,14 @@ class Batcher(Generic[Key, Row, Answer]):
                 futures[0].set_exception(error)
             return True
         for future, answer in zip(futures, answers, strict=True):
-            if not future.done():  # a client that left has cancelled it
+            if not future.done():  # a disconnected client has cancelled it
                 future.set_result(answer)
         return True
 
     def _next(self) -> tuple[Key, list[Row], list[asyncio.Future[Answer]]] | None:
         """Take the rows of the next batch from `waiting`, or return `None` if none wait.
 
-        Rows whose client has left are dropped.
+        Rows of disconnected clients are dropped.
         """
         self.waiting = deque(item for item in self.waiting if not item[3].done())
         if not self.waiting:

@@ -1,4 +1,5 @@
-"""One rule for the meaning of the outputs of a model, and for its input pixels."""
+"""Decides whether outputs of a model are probabilities, logits or features, and checks its
+input."""
 
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
@@ -12,7 +13,7 @@ from keras_tokenlearner.models import names
 
 # Layers that scale pixels before our models.
 SCALING = (layers.Rescaling, layers.Normalization)
-# Functions from logits to probabilities; "linear" outputs are not scores of classes.
+# Functions from logits to probabilities. "linear" means that outputs are not scores of classes.
 ACTIVATIONS = ("softmax", "sigmoid", "linear")
 
 Scored = TypedDict("Scored", {"class": int, "class_name": NotRequired[str], "probability": float})
@@ -21,7 +22,7 @@ Scored = TypedDict("Scored", {"class": int, "class_name": NotRequired[str], "pro
 def classifier_activation_of(
     owner: str, model: keras.Model, classifier_activation: str | None = None
 ) -> tuple[str, bool]:
-    """Return the activation of a model's outputs, and whether it is still to be applied.
+    """Return the activation of a model's outputs, and whether the caller must apply it.
 
     A model that ends in a softmax or a sigmoid returns probabilities. A model that ends in a dense
     layer returns logits. The caller must then state whether classes exclude each other.
@@ -58,10 +59,9 @@ def classifier_activation_of(
         return own, False
     if classifier_activation is None and is_dense:
         raise ValueError(
-            f"{owner}: the model ends in logits; pass classifier_activation='softmax' if an image "
-            "has one class, 'sigmoid' if it has several, or 'linear' if the outputs are features. "
-            f"Received: classifier_activation=None, model {model.name!r} that ends in "
-            f"activation {own!r}"
+            f"{owner}: the model ends in logits; pass classifier_activation='softmax' for one "
+            "class per image, 'sigmoid' for several, or 'linear' for features. Received: "
+            f"classifier_activation=None, model {model.name!r} that ends in activation {own!r}"
         )
     chosen = classifier_activation or "linear"
     return chosen, chosen != "linear"
@@ -129,7 +129,7 @@ def check_takes_pixels(owner: str, model: keras.Model) -> None:
 
 
 def _last_activation(model: keras.Model) -> tuple[str | None, bool]:
-    """Return the name of the activation that a model ends in, and whether a dense layer does."""
+    """Return the name of a model's last activation, and whether a dense layer applies it."""
     operation = _last_operation(model)
     while operation is not None:
         kind = type(operation).__name__
@@ -153,7 +153,7 @@ def _last_operation(model: keras.Model) -> keras.Operation | None:
 
 
 def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation | None:
-    """Return the only operation whose output another takes, or `None`."""
+    """Return the operation before another one, or `None` if there are several."""
     operations = getattr(model, "operations", None) or model.layers
     try:
         wanted = operation.input

@@ -1,4 +1,4 @@
-"""The version of a model that the server answers with, and its successors."""
+"""The version of a model that answers requests, and its replacement by newer versions."""
 
 import asyncio
 import logging
@@ -12,13 +12,13 @@ from keras_tokenlearner.serving.batching import Batcher
 from keras_tokenlearner.serving.served_model import Key, ServedModel
 from keras_tokenlearner.serving.versions import is_version, newest_version
 
-SECONDS = 2.0  # between two looks for a newer version
+SECONDS = 2.0  # between two checks for a newer version
 
 Arrays: TypeAlias = dict[str, np.ndarray]
 
 
 class VersionStatus(TypedDict):
-    """State of a version, as TensorFlow Serving states it."""
+    """State of a version, in the format of TensorFlow Serving."""
 
     version: str
     state: str
@@ -26,14 +26,14 @@ class VersionStatus(TypedDict):
 
 
 class Loaded(NamedTuple):
-    """A version of a model, and the batches that it answers."""
+    """A version of a model, and its batches."""
 
     model: ServedModel
     batcher: Batcher[Key, Arrays, Arrays]
 
     @property
     def version(self) -> str:
-        """Name of the folder, or `"1"` for a folder that is no version."""
+        """Name of the folder, or `"1"` if the folder is not a version."""
         name = self.model.folder.name
         return name if is_version(name) else "1"
 
@@ -41,11 +41,12 @@ class Loaded(NamedTuple):
 class CurrentModel:
     """The newest version of an exported model, replaced while requests are answered.
 
-    A request takes `now` once and keeps it. Requests of an older version are therefore finished by
-    it, and it leaves memory with the last of them.
+    A request reads `now` once and keeps it. An older version therefore finishes its requests, and
+    is freed after the last one.
 
     Args:
-        path: `pathlib.Path` of the folder of the versions, or of one version, which stays.
+        path: `pathlib.Path` of the folder of the versions, or of one version, which is never
+            replaced.
         max_batch: Integer, rows of the largest batch.
         observe: Function of the seconds that the rows of a batch waited, called for each batch.
         warms_up: Boolean, whether a version runs each batch size before it answers requests.
@@ -75,19 +76,19 @@ class CurrentModel:
             self.now.model.warm_up(self.max_batch)
 
     async def follow(self, seconds: float = SECONDS) -> None:
-        """Replace the version when there is a newer one, or it is gone, until cancelled.
+        """Until cancelled, replace the version when a newer one exists or its folder is gone.
 
-        A version that cannot be loaded is logged, and the older one stays.
+        If a version cannot be loaded, the error is logged and the older version stays.
 
         Args:
-            seconds: Time between two looks.
+            seconds: Time between two checks.
         """
         while True:
             await asyncio.sleep(seconds)
             await asyncio.to_thread(self._replace)
 
     def status(self) -> list[VersionStatus]:
-        """Return `model_version_status` as TensorFlow Serving states it.
+        """Return `model_version_status` in the format of TensorFlow Serving.
 
         Source: GetModelStatusResponse of TensorFlow Serving.
         """

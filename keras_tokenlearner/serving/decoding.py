@@ -20,7 +20,8 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
     """Decode the bytes of a JPEG, PNG, GIF, BMP or WebP file, as `data.decode_image` does.
 
     The pixels are equal. TensorFlow refuses BMP files of 1, 4 or 16 bits per pixel or with
-    run-length coding. It decodes all frames of an animated WebP file before the first is taken.
+    run-length coding. It decodes all frames of an animated WebP file, although only the first is
+    used.
 
     Args:
         content: Tensor of type string and shape ().
@@ -33,19 +34,19 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
         tf.errors.InvalidArgumentError: If the file cannot be read, when the graph runs.
     """
     tf = require("tensorflow", "tensorflow")
-    # Zeros after the end, so that reading past it finds nothing.
+    # Zeros after the end, so that reads beyond the end match nothing.
     data = tf.concat([tf.io.decode_raw(content, tf.uint8), tf.zeros(64, tf.uint8)], 0)
 
     def starts(text: bytes, place: int = 0) -> "Tensor":
         return tf.equal(tf.strings.substr(content, place, len(text)), text)
 
     def jpeg() -> "tuple[Tensor, Tensor]":
-        # As others decode it; the faster way, TensorFlow's default, is off by up to 14.
+        # As other decoders do. TensorFlow's default is faster, but pixels differ by up to 14.
         pixels = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
         return pixels, _orientation(*_jpeg_exif(data))
 
     def png() -> "tuple[Tensor, Tensor]":
-        # Where there is no alpha, TensorFlow gives palettes of few bits one that is not 255.
+        # For palettes of few bits without alpha, TensorFlow returns an alpha other than 255.
         kind = _number(data, tf.constant(25), 1, tf.constant(True))
         has_alpha = tf.equal(kind // 4, 1) | (_chunk(data, b"tRNS", 8, big=True)[1] >= 0)
         pixels = tf.cond(
@@ -56,7 +57,8 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
         return pixels, _orientation(*_chunk(data, b"eXIf", 8, big=True))
 
     def webp() -> "tuple[Tensor, Tensor]":
-        pixels = tf.image.decode_webp(content, channels=0)[0]  # it refuses 4 where 3 are there
+        # TensorFlow refuses 4 channels for a file of 3.
+        pixels = tf.image.decode_webp(content, channels=0)[0]
         has_alpha = tf.equal(tf.shape(pixels)[-1], 4)
         pixels = tf.cond(has_alpha, lambda: _on_white(pixels), lambda: pixels)
         return pixels, _orientation(*_chunk(data, b"EXIF", 12, big=False))
@@ -85,7 +87,7 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
 
 
 def _number(data: "Tensor", place: "Tensor", size: int, big: "Tensor") -> "Tensor":
-    """Return the unsigned integer in `size` bytes at a place; 32 bits may wrap to a negative."""
+    """Return the unsigned integer in `size` bytes at a position. 32 bits may wrap to a negative."""
     tf = require("tensorflow", "tensorflow")
     last = tf.size(data) - size
     place = tf.clip_by_value(place, 0, last)
@@ -95,14 +97,14 @@ def _number(data: "Tensor", place: "Tensor", size: int, big: "Tensor") -> "Tenso
 
 
 def _is(data: "Tensor", place: "Tensor", text: bytes) -> "Tensor":
-    """Return whether the data have given bytes at a place."""
+    """Return whether the data have the given bytes at a position."""
     tf = require("tensorflow", "tensorflow")
     place = tf.clip_by_value(place, 0, tf.size(data) - len(text))
     return tf.reduce_all(data[place : place + len(text)] == tf.constant(list(text), tf.uint8))
 
 
 def _jpeg_exif(data: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
-    """Return the bytes of a JPEG, and start and end of the Exif part in its segments."""
+    """Return the bytes of a JPEG, and the start and end of its Exif segment."""
     tf = require("tensorflow", "tensorflow")
 
     def more(place: "Tensor", found: "Tensor") -> "Tensor":
@@ -113,7 +115,7 @@ def _jpeg_exif(data: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
     def step(place: "Tensor", found: "Tensor") -> "tuple[Tensor, Tensor]":
         is_exif = _is(data, place, b"\xff\xe1") & _is(data, place + 4, _EXIF)
         after = place + 2 + _number(data, place + 2, 2, tf.constant(True))
-        after = tf.where(_is(data, place, b"\xff\xff"), place + 1, after)  # a filling byte
+        after = tf.where(_is(data, place, b"\xff\xff"), place + 1, after)  # a padding byte
         return tf.minimum(after, tf.size(data) - 1), tf.where(is_exif, place, found)
 
     _, found = tf.while_loop(more, step, (tf.constant(2), tf.constant(-1)))
@@ -122,9 +124,10 @@ def _jpeg_exif(data: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
 
 
 def _chunk(data: "Tensor", name: bytes, start: int, big: bool) -> "tuple[Tensor, Tensor, Tensor]":
-    """Return the bytes of a file of chunks, and start and end of the contents of one of them.
+    """Return the bytes of a file of chunks, and the start and end of the contents of one chunk.
 
-    PNG has size, name and checksum, `big`; WebP has name and size, filled up to even sizes.
+    PNG chunks have size, name and checksum, `big`-endian. WebP chunks have name and size, padded to
+    even sizes.
     """
     tf = require("tensorflow", "tensorflow")
 
@@ -149,7 +152,7 @@ def _chunk(data: "Tensor", name: bytes, start: int, big: bool) -> "tuple[Tensor,
 
 
 def _orientation(data: "Tensor", start: "Tensor", end: "Tensor") -> "Tensor":
-    """Return Exif's orientation, of the part of the bytes from `start` on; 1 where it has none."""
+    """Return the Exif orientation from the bytes after `start`, or 1 without one."""
     tf = require("tensorflow", "tensorflow")
 
     def read() -> "Tensor":
@@ -213,10 +216,10 @@ def _in_grey(pixels: "Tensor") -> "Tensor":
 
 
 def _decode_gif(content: "Tensor", data: "Tensor") -> "Tensor":
-    """Decode the first frame of a GIF, white where it is transparent or does not cover the canvas.
+    """Decode the first frame of a GIF. Transparent and uncovered parts of the canvas are white.
 
-    Its transparent colour is made white in its palette. The blocks between palette and frame, which
-    mark it as transparent, are removed. Later frames are cut off.
+    The transparent colour becomes white in the palette. The blocks between palette and frame, which
+    mark it as transparent, are removed. Later frames are removed too.
     """
     tf = require("tensorflow", "tensorflow")
     little = tf.constant(False)
@@ -225,7 +228,7 @@ def _decode_gif(content: "Tensor", data: "Tensor") -> "Tensor":
         return tf.where(flags >= 128, 3 * tf.bitwise.left_shift(2, flags % 8), 0)
 
     def pass_blocks(place: "Tensor") -> "Tensor":
-        """Return the place after a sequence of data blocks, which ends with an empty block."""
+        """Return the position after a sequence of data blocks, which ends with an empty block."""
         last = tf.size(data) - 1
         (place,) = tf.while_loop(
             lambda place: data[place] > 0,
@@ -256,13 +259,14 @@ def _decode_gif(content: "Tensor", data: "Tensor") -> "Tensor":
         return tf.strings.substr(content, start, tf.maximum(stop - start, 0))
 
     def with_white(start: "Tensor", stop: "Tensor") -> "Tensor":
-        """Return a part of the file; if it has the palette, the transparent colour is white."""
+        """Return a part of the file. In the palette, the transparent colour becomes white."""
         white = table + 3 * clear
         here = (clear >= 0) & (3 * clear < size) & (start <= table) & (table < stop)
         changed = tf.strings.join([part(start, white), b"\xff\xff\xff", part(white + 3, stop)])
         return tf.where(here, changed, part(start, stop))
 
-    head_of_frame = tf.strings.join([part(place, place + 1), b"\0\0\0\0"])  # at left and top
+    # The frame then starts at the left and top edges.
+    head_of_frame = tf.strings.join([part(place, place + 1), b"\0\0\0\0"])
     first = tf.strings.join(
         [with_white(tf.constant(0), head), head_of_frame, with_white(place + 5, end), b";"]
     )
@@ -286,7 +290,7 @@ def _decode_bmp(content: "Tensor", data: "Tensor") -> "Tensor":
     plain = tf.equal(coding, 0) | (tf.equal(coding, 3) & tf.equal(bits, 32) & masks)
     check = tf.debugging.Assert(
         (header >= 40) & plain,
-        ["a BMP must be without compression and have 8, 24 or 32 bits; save it as PNG instead"],
+        ["a BMP must be uncompressed with 8, 24 or 32 bits per pixel; save it as PNG instead"],
     )
     with tf.control_dependencies([check] if check is not None else []):
         pixels = tf.io.decode_bmp(content, channels=0)

@@ -19,10 +19,10 @@ def demo(
     top_k: int = 5,
     classifier_activation: str | None = None,
 ) -> None:
-    """Show a model on a page for browsers, until the process is told to stop.
+    """Serve a demo page of a model, until the process gets a signal.
 
-    The page takes a picture from a file or a camera. It shows the classes, the attention maps of
-    each token over the picture, and the milliseconds. It needs no address outside the server.
+    The page takes a picture from a file or a camera. It shows the classes, the attention map of
+    each token over the picture, and the latency. It loads nothing from other servers.
 
     Args:
         source: A name of the catalogue, the path of a `.keras` file, or an address or a folder for
@@ -31,15 +31,16 @@ def demo(
             Defaults to the first included weights.
         host: Address to listen on. Defaults to this machine only. Browsers give the camera to pages
             of this machine, or over HTTPS.
-        port: Integer, port of HTTP.
-        tokens: Numbers of tokens to choose from, for a model that starts from the grid. The model
-            is copied for each. Defaults to the powers of two up to the model's own number.
+        port: Integer, HTTP port.
+        tokens: Numbers of tokens that the page offers, for a model that starts from the grid. Each
+            number has its own copy of the model. Defaults to the powers of two up to the model's
+            own number.
         top_k: Integer, number of the most probable classes to show.
         classifier_activation: For a model that ends in logits: `"softmax"` if an image has one
             class, `"sigmoid"` if it has several.
 
     Raises:
-        ValueError: If the model does not exist, is no classifier of images, or ends in logits
+        ValueError: If the model does not exist, is not a classifier of images, or ends in logits
             without an activation. If a number of `tokens` is above the model's own number.
         OSError: If the port is taken.
         ImportError: If a library is missing. The message names the extra.
@@ -52,8 +53,8 @@ def demo(
     require("kserve", "serve")
     if newest_version(Path(source)) is not None:
         raise ValueError(
-            "demo: `source` must be a model that Keras loads; `keras-tokenlearner serve --page` "
-            f"shows an exported model. Received: {str(source)!r}"
+            "demo: `source` must be a model that Keras loads; for an exported model run "
+            f"`keras-tokenlearner serve --page`. Received: {str(source)!r}"
         )
     model = load_model(source, weights=weights, owner="demo")
     asyncio.run(run_page(LoadedPage(model, tokens, top_k, classifier_activation), host, port))

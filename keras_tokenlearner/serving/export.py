@@ -33,12 +33,12 @@ from keras_tokenlearner.serving.writing import write
 
 @dataclass(frozen=True)
 class Exported(os.PathLike[str]):
-    """An exported model, which functions take in place of its path.
+    """An exported model. Other functions accept it instead of its path.
 
     Attributes:
         path: `pathlib.Path` of the file or, for a SavedModel, of the folder of the new version.
-        max_difference: Float, the largest difference of an answer from the Keras model. It is a
-            difference of probabilities, or of features. `None` without a check.
+        max_difference: Float, the largest difference from the outputs of the Keras model, in
+            probabilities or features. `None` without a check.
 
     Example:
 
@@ -73,8 +73,8 @@ def export(
 
     The model must take pixels in [0, 255], as with `include_preprocessing=True`. A custom model on
     a backbone of this package works too, for example with a new dense layer. Every format takes
-    batches of any size. It is compared with the Keras model before it appears at `path`, and the
-    largest difference is printed.
+    batches of any size. The file is compared with the Keras model before it appears at `path`, and
+    the largest difference is printed.
 
     * `"saved_model"`: a folder, written on TensorFlow and JAX; extra `tensorflow`.
     * `"onnx"`: a file `.onnx`, written on PyTorch; extra `onnx`.
@@ -93,12 +93,12 @@ def export(
 
     Signatures for videos:
 
-    * `serving_default` and `encoded`: bytes of the frames as image files, (B, frames). The
-      number of frames that the model takes is chosen evenly.
-    * `clips`: uint8 pixels of any size, (B, frames, height, width, channels). Frames are chosen
-      evenly too.
-    * `clips_at_rate`, with a `frame_step`: the inputs of `clips` and a `frame_rate`, (B,). Frames
-      are chosen from the middle, with the time steps of training.
+    * `serving_default` and `encoded`: bytes of the frames as image files, (B, frames). The frames
+      for the model are evenly spaced.
+    * `clips`: uint8 pixels of any size, (B, frames, height, width, channels). The frames for the
+      model are evenly spaced too.
+    * `clips_at_rate`, with a `frame_step`: the inputs of `clips` and a `frame_rate`, (B,). The
+      frames are from the middle of the clip, with the time steps of training.
     * `pixels`: float pixels of the model's input size, (B, frames, height, width, channels).
     * `serve`: the same inputs as `pixels`. It returns the plain outputs of the model.
 
@@ -121,8 +121,8 @@ def export(
     Args:
         model: A functional `keras.Model` with one image or video as input.
         path: For a SavedModel: the folder of the versions of this model, which servers watch. The
-            SavedModel becomes the next version, at first `path/1`. Otherwise the file, with the
-            format's suffix. An older file is replaced.
+            SavedModel becomes the next version, at first `path/1`. For other formats: the file,
+            with the format's suffix. An older file is replaced.
         class_names: Names of the classes, in their order. Defaults to the model's `class_names`.
         top_k: Integer, number of the most probable classes to return.
         maps: Boolean, whether to return `token_maps` of the first TokenLearner too. Their shape is
@@ -130,28 +130,29 @@ def export(
         frame_step: For video models: seconds between two frames of a training clip. It is the
             stride of `VideoBatches` divided by the frame rate.
         provenance: Dictionary of JSON values, the origin of the weights.
-        classifier_activation: For a model that ends in logits: `"softmax"` if an image has one
-            class, `"sigmoid"` if it has several, `"linear"` for features.
-        format: `"saved_model"`, `"onnx"`, `"openvino"`, `"litert"` or `"pt2"`. ONNX and LiteRT take
-            models that compute in float32 alone.
+        classifier_activation: For a model that ends in logits: `"softmax"` for one class per image,
+            `"sigmoid"` for several, `"linear"` for features.
+        format: `"saved_model"`, `"onnx"`, `"openvino"`, `"litert"` or `"pt2"`. ONNX and LiteRT need
+            models that compute in float32.
         precision: `"int8"` for 8-bit weights in ONNX and LiteRT. Activations are then rounded while
             the model runs. `None` for the precision of the model.
-        check: Boolean, whether to run the file and compare its answers to random pixels.
+        check: Boolean, whether to run the file on random pixels and compare its outputs with the
+            Keras model.
         layout: `"triton"` for a folder in the model repository of NVIDIA's Triton, with format
             `"onnx"`. `path` is then that folder, and its name is the name of the model. The file
             becomes the next version, at first `path/1/model.onnx`. `config.pbtxt` has dynamic
-            batching and warm-up. `None` for the layout that `path` states.
+            batching and warm-up. `None` for the usual layout of the format.
 
     Returns:
         An `Exported` with the `path` of the file or of the new version's folder, and
         `max_difference`.
 
     Raises:
-        ValueError: If the model does not take one image or video of known size, in [0, 255]. If it
-            ends in logits and no activation is passed. If the number of names differs from the
-            number of classes. If maps are requested for a model without TokenLearner. If the path
-            or the precision does not fit the format.
-        RuntimeError: If the answers of the written file are not finite.
+        ValueError: If the model does not take one image or video of known size, in [0, 255]. If the
+            model ends in logits and no activation is passed. If the number of names differs from
+            the number of classes. If maps are requested for a model without TokenLearner. If the
+            path or the precision does not fit the format.
+        RuntimeError: If the outputs of the written file are not finite.
         ImportError: If a library of the format is missing. The message names the extra.
 
     Example::
@@ -187,12 +188,12 @@ def export(
         if has_versions:
             return Exported(move_to_next_version(version, path), difference)
         for file in sorted(version.iterdir(), key=lambda file: file == written):
-            os.replace(file, path.with_name(file.name))  # the file itself last, after its weights
+            os.replace(file, path.with_name(file.name))  # the weights first, the file itself last
     return Exported(path, difference)
 
 
 def _difference(model: keras.Model, written: Path, format: str, options: Options) -> float:
-    """Print and return the largest difference between the answers of a file and of a model."""
+    """Print and return the largest difference between the outputs of a file and of a model."""
     shape = (3, *model.input_shape[1:])
     images = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
     outputs = model.predict_on_batch(images.astype("float32"))
@@ -205,11 +206,11 @@ def _difference(model: keras.Model, written: Path, format: str, options: Options
     difference = float(max(differences))
     if not np.isfinite(difference):
         raise RuntimeError(
-            f"export: the answers of the written file, format {format!r}, or of the model are not "
+            f"export: the outputs of the written file, format {format!r}, or of the model are not "
             f"finite; the largest difference is {difference}. Nothing was exported."
         )
     said = f"Largest difference of the {name} from the Keras model: {difference:.1e}"
-    print(said, file=sys.stderr)  # the command prints the path alone on standard output
+    print(said, file=sys.stderr)  # standard output of the command has only the path
     return difference
 
 
@@ -253,7 +254,7 @@ def _checked(
     classifier_activation: str | None,
     precision: str | None,
 ) -> Options:
-    """Return the options of the writers, which JSON can hold."""
+    """Return the options of the writers, as JSON values."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"export: `model` must be a keras.Model. Received: model={model!r}")
     shape = getattr(model, "input_shape", None)
@@ -261,8 +262,8 @@ def _checked(
     if shape is None or not has_rank or None in shape[1:] or shape[-1] not in (1, 3):
         raise ValueError(
             "export: the model must take one image, (B, height, width, 1 or 3), or one video, "
-            "(B, frames, height, width, 1 or 3), of known size; for another model use its own "
-            f"`export` method. Received: model {model.name!r} with inputs of shape {shape}"
+            "(B, frames, height, width, 1 or 3), of known size. For other models, use their own "
+            f"method `export`. Received: model {model.name!r} with inputs of shape {shape}"
         )
     if not isinstance(model.output_shape, tuple):
         raise ValueError(
@@ -283,7 +284,7 @@ def _checked(
                 f"Received: frame_step={frame_step!r}, inputs of shape {shape}"
             )
     if maps:
-        with_token_maps(model)  # raises `ValueError` where there are none
+        with_token_maps(model)  # raises `ValueError` for a model without maps
     try:
         json.dumps(provenance)
     except TypeError as error:
@@ -303,11 +304,11 @@ def _checked(
 
 
 def _activation(model: keras.Model, classifier_activation: str | None) -> tuple[str, bool]:
-    """Return the activation of the answers, and whether the export must apply it."""
+    """Return the activation of the outputs, and whether the export must apply it."""
     if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
         if classifier_activation not in (None, "linear"):
             raise ValueError(
-                "export: `classifier_activation` is for models of outputs (B, classes); leave it "
+                "export: `classifier_activation` is for models with outputs (B, classes); leave it "
                 f"out. Received: classifier_activation={classifier_activation!r}, outputs of shape "
                 f"{model.output_shape}"
             )

@@ -1,4 +1,4 @@
-"""The file formats of exported models, and the needs of each."""
+"""The file formats of exported models, and the requirements of each."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,8 @@ class Format:
 
     Attributes:
         suffix: End of the file's name; empty for a folder.
-        backends: The backends of Keras that write it. From another, a second process does.
+        backends: The backends of Keras that write it. On other backends, a second process writes
+            it.
         extra: The extra that installs the modules.
         modules: Modules that write the file and run it.
         computes_in_half: Boolean, whether its runtime takes models in bfloat16 and float16.

@@ -8,28 +8,28 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-MAX_BYTES = 32 * 2**20  # of a body
+MAX_BYTES = 32 * 2**20  # bytes of a body
 MAX_ITEMS = 2**21  # values in JSON; larger arrays go as binary tensors
-MAX_LISTS = 2**20  # lists and dictionaries in JSON
-MAX_DEPTH = 32  # of JSON
-MAX_REQUESTS = 256  # at the same time
-BODY_SECONDS = 30.0  # until the last byte of a body
-PICTURE_PATH = "/page/answer"  # bodies of requests to it are image files, and no JSON
-INLINE_BYTES = 2**16  # of JSON that is checked at once, without a thread
+MAX_LISTS = 2**20  # number of lists and dictionaries in JSON
+MAX_DEPTH = 32  # nested levels of JSON
+MAX_REQUESTS = 256  # requests that are answered at the same time
+BODY_SECONDS = 30.0  # time until the last byte of a body
+PICTURE_PATH = "/page/answer"  # its requests have image files as bodies, not JSON
+INLINE_BYTES = 2**16  # up to this size, JSON is checked without a thread
 
 Message: TypeAlias = dict[str, str | int | bytes | bool | list[tuple[bytes, bytes]]]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-Scope: TypeAlias = Mapping[str, Any]  # as ASGI has it
+Scope: TypeAlias = Mapping[str, Any]  # as in ASGI
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def check_json(body: bytes) -> None:
     """Raise `ValueError` if JSON would take long to read, or is nested too deep.
 
-    A parser can make one object per three bytes, and blocks other threads meanwhile. Counting
-    brackets and commas takes milliseconds. Brackets and commas in strings count too; base64 has
-    none. Depth that strings hide ends at the limit of the parser.
+    A parser can create one object per three bytes, and blocks other threads meanwhile. Counting
+    brackets and commas takes milliseconds. Brackets and commas in strings count too, but base64 has
+    none. The parser itself limits depth that strings hide from this count.
 
     Args:
         body: Bytes that should be JSON.
@@ -98,7 +98,7 @@ class Guard:
             async with asyncio.timeout(self.body_seconds):
                 body = await self._read(receive)
         except TimeoutError:
-            return await _refuse(send, 408, f"a body must come within {self.body_seconds:g} s")
+            return await _refuse(send, 408, f"a body must arrive within {self.body_seconds:g} s")
         if body is None:
             return None
         if len(body) > self.max_bytes:
@@ -113,7 +113,7 @@ class Guard:
             self.running -= 1
 
     def _observed(self, send: Send) -> Send:
-        """Return a `send` that reports statuses."""
+        """Return a `send` that reports the statuses of answers."""
 
         async def observed(message: Message) -> None:
             if self.observe is not None and message["type"] == "http.response.start":
@@ -125,10 +125,10 @@ class Guard:
         return observed
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """Return a body, cut off at the limit; `None` if the client has left."""
+        """Return a body, truncated at the limit, or `None` if the client has disconnected."""
         parts: list[bytes] = []
         size, more = 0, True
-        while more:  # to the end, so that the client is there to read the answer
+        while more:  # read to the end: a client reads the answer only after it has sent everything
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
@@ -140,10 +140,10 @@ class Guard:
         return b"".join(parts)
 
     async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Let the application answer, for as long as the client is there."""
+        """Let the application answer, until the client disconnects."""
         if not _is_binary(scope):
             try:
-                if len(body) <= INLINE_BYTES:  # health checks never wait for a thread
+                if len(body) <= INLINE_BYTES:  # so health checks never wait for a thread
                     check_json(body)
                 else:
                     await asyncio.to_thread(check_json, body)

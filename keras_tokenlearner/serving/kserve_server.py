@@ -1,4 +1,4 @@
-"""KServe's servers, on a chosen address, with error messages for malformed requests."""
+"""Runs KServe's servers on a chosen address, with clear errors for malformed requests."""
 
 import asyncio
 import logging
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 MAX_CONNECTIONS = 2048
-HEADER_SECONDS = 10.0  # from the connection, or the first byte of a later request, to its headers
-HEADER_BYTES = 2**16  # of all headers of a request; uvicorn keeps whatever comes
-UNREAD_SECONDS = 30.0  # until a client reads the part of an answer that waits for it
-IDLE_SECONDS = 15  # of a connection between two requests
-STOP_SECONDS = 30  # for requests in flight to be answered after SIGTERM
+# Time from the connection, or from the first byte of a later request, to the end of its headers.
+HEADER_SECONDS = 10.0
+HEADER_BYTES = 2**16  # all headers of a request; uvicorn has no limit
+UNREAD_SECONDS = 30.0  # time for a client to read the pending part of an answer
+IDLE_SECONDS = 15  # idle time of a connection between two requests
+STOP_SECONDS = 30  # time to answer open requests after SIGTERM
 
 
 async def run(
@@ -41,17 +42,17 @@ async def run(
 ) -> None:
     """Serve a `kserve.Model` over HTTP and gRPC until the process gets a signal.
 
-    After SIGTERM or SIGINT no more connections are taken, those requests that have begun are
-    answered, and the function returns. The server is ready when each batch size has run once. It
-    replaces the model by newer versions.
+    After SIGTERM or SIGINT the server accepts no more connections, answers open requests, and
+    returns. It is ready after each batch size has run once. It replaces the model by newer
+    versions.
 
     Args:
         endpoint: A `kserve.Model`.
-        current: The model that it answers with.
+        current: The model that answers.
         host: Address to listen on.
-        port: Integer, of HTTP.
-        grpc_port: Integer, of gRPC; `None` or 0 for none.
-        page: The model behind the page for browsers, or `None` for no page.
+        port: Integer, HTTP port.
+        grpc_port: Integer, gRPC port; `None` or 0 for no gRPC.
+        page: The model of the demo page, or `None` for no page.
 
     Raises:
         OSError: If a port is taken.
@@ -64,14 +65,14 @@ async def run(
 
     class OneModel(ModelRepository):
         def unload(self, name: str) -> None:
-            raise KeyError(name)  # clients do not stop the server
+            raise KeyError(name)  # clients may not stop the server
 
     class NoLoading(ModelRepositoryExtension):
         async def load(self, model_name: str) -> None:
-            await self.unload(model_name)  # nor load others: the same 404
+            await self.unload(model_name)  # clients may not load models either: the same 404
 
     class Plane(DataPlane):
-        async def ready(self) -> bool:  # KServe's is always ready
+        async def ready(self) -> bool:  # KServe's own method always returns True
             return endpoint.ready
 
     repository = OneModel()
@@ -103,12 +104,12 @@ async def run(
 
 
 async def run_page(page: PageModel, host: str, port: int) -> None:
-    """Serve the page for browsers alone, until the process gets a signal.
+    """Serve only the demo page, until the process gets a signal.
 
     Args:
         page: The model behind the page.
         host: Address to listen on.
-        port: Integer, of HTTP.
+        port: Integer, HTTP port.
 
     Raises:
         OSError: If the port is taken.
@@ -122,7 +123,7 @@ async def run_page(page: PageModel, host: str, port: int) -> None:
 
 
 def page_app(page: PageModel) -> Application:
-    """Return the ASGI application of the page alone, within the limits of the server."""
+    """Return the ASGI application of the page, with the limits of the server."""
     from starlette.applications import Starlette
 
     return Guard(cast("Application", Starlette(routes=page_routes(page))))
@@ -133,7 +134,7 @@ def _in_url(host: str) -> str:
 
 
 async def _follow(endpoint: "kserve.Model", current: CurrentModel) -> None:
-    """Warm the model up, let the endpoint be ready, and look for newer versions."""
+    """Warm the model up, mark the endpoint as ready, and check for newer versions."""
     await asyncio.to_thread(current.warm_up)
     endpoint.ready = True
     await current.follow()
@@ -148,12 +149,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _server(config: "uvicorn.Config") -> "uvicorn.Server":
-    """Return the HTTP server, with limits on time, that ends with status 0 at a signal."""
+    """Return the HTTP server, with time limits. It ends with status 0 after a signal."""
     import uvicorn
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     class Timed(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        """Closes connections of slow clients and of endless headers; uvicorn keeps them open."""
+        """Closes connections with slow clients or endless headers. uvicorn keeps them open."""
 
         waits: asyncio.TimerHandle | None = None
         unread: asyncio.TimerHandle | None = None
@@ -178,7 +179,7 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
         def pause_writing(self) -> None:
             super().pause_writing()
             loop = asyncio.get_running_loop()
-            # `close` would wait for the client to read the rest.
+            # `close` would wait until the client has read the rest.
             self.unread = loop.call_later(UNREAD_SECONDS, self.transport.abort)
 
         def resume_writing(self) -> None:
@@ -225,12 +226,12 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
 
 
 def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane", current: CurrentModel) -> None:
-    """Add routes of V1 and V2 that read requests themselves, before KServe's own.
+    """Add our own routes of V1 and V2 before KServe's routes.
 
-    Routes of versions and their status are TensorFlow Serving's.
+    Routes of versions and their status are as in TensorFlow Serving.
 
-    KServe's routes read `"1"` and `true` as 1, and parse on the event loop. They fail with 500 on
-    some malformed bodies.
+    KServe's routes read `"1"` and `true` as 1. They parse on the event loop, and answer some
+    malformed bodies with status 500.
     """
     from fastapi import Request, Response
     from fastapi.responses import ORJSONResponse
@@ -246,7 +247,7 @@ def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane", current: CurrentMode
             except ValueError as error:
                 raise InvalidInput(str(error)) from error
         found, _ = await plane.infer(model_name=name, request=content, headers=headers)
-        found, added = plane.encode(name, found, {}, {})  # no cloud events, whatever headers say
+        found, added = plane.encode(name, found, {}, {})  # empty headers: no cloud events
         if isinstance(found, bytes):
             return Response(found, headers=added)
         return ORJSONResponse(found)
@@ -294,7 +295,7 @@ def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane", current: CurrentMode
 
 
 def _refuse_in_words(app: "fastapi.FastAPI") -> None:
-    """Put the limits before an application, and shorten the errors of bad paths and fields."""
+    """Apply the limits to an application, and shorten its errors for bad paths and fields."""
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from kserve.errors import InvalidInput, ModelNotFound
@@ -309,7 +310,7 @@ def _refuse_in_words(app: "fastapi.FastAPI") -> None:
     app.add_middleware(
         Guard, max_bytes=MAX_BYTES, max_requests=MAX_REQUESTS, observe=metrics().status
     )
-    # A client's mistake is the client's to read, not a traceback in the log.
+    # A client's mistake goes to the client, not as a traceback into the log.
     logging.getLogger("kserve").addFilter(
         lambda record: (
             not (record.exc_info and isinstance(record.exc_info[1], (InvalidInput, ModelNotFound)))
@@ -330,7 +331,8 @@ async def _start_grpc(
         maximum_concurrent_rpcs=MAX_REQUESTS,
         options=[
             ("grpc.max_receive_message_length", MAX_BYTES),
-            ("grpc.so_reuseport", 0),  # two servers on one port would mix their answers
+            # Otherwise two servers could share a port and mix their answers.
+            ("grpc.so_reuseport", 0),
             ("grpc.max_connection_idle_ms", 20 * IDLE_SECONDS * 1000),
         ],
     )

@@ -1,4 +1,4 @@
-"""LiteRT files, once TensorFlow Lite."""
+"""Writes LiteRT files (formerly TensorFlow Lite)."""
 
 import json
 import tempfile

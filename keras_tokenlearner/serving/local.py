@@ -18,7 +18,7 @@ from keras_tokenlearner._json import JSON
 from keras_tokenlearner.serving.serve import default_name
 from keras_tokenlearner.serving.versions import newest_version
 
-SECONDS = 300  # to start, on a machine that is busy
+SECONDS = 300  # time to start on a busy machine
 
 
 @dataclass
@@ -27,8 +27,8 @@ class LocalServer:
 
     Attributes:
         name: Name of the model in URLs.
-        port: Port of HTTP.
-        grpc_port: Port of gRPC.
+        port: HTTP port.
+        grpc_port: gRPC port.
         pid: Process id.
     """
 
@@ -43,9 +43,9 @@ class LocalServer:
         """Return the status and the JSON of the answer to a GET, or to a POST of a body.
 
         Args:
-            path: Of the URL.
+            path: Path of the URL.
             body: Bytes, or values to encode as JSON.
-            **headers: Of the request.
+            **headers: Headers of the request.
         """
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
@@ -76,7 +76,7 @@ def local_server(path: str | os.PathLike[str], *options: str) -> Iterator[LocalS
     require("kserve", "serve")
     name = urllib.parse.quote(default_name(newest_version(Path(path)) or path), safe="")
     port, grpc_port = _free_ports(2)
-    # -P: no code in the current folder replaces a library.
+    # -P: code in the current folder must not replace a library.
     command = [sys.executable, "-P", "-m", "keras_tokenlearner.cli", "serve", str(path), *options]
     command += ["--port", str(port), "--grpc-port", str(grpc_port)]
     with tempfile.TemporaryFile("w+") as log:

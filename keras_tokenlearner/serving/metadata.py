@@ -13,17 +13,19 @@ from keras_tokenlearner._version import __version__
 from keras_tokenlearner.data.preprocessing import preprocessing_of
 from keras_tokenlearner.models import Preprocessing
 
-NAME = "keras_tokenlearner"  # of the metadata, in formats that hold named texts
-METADATA = Path("assets.extra") / f"{NAME}.json"  # in a SavedModel
+NAME = "keras_tokenlearner"  # key of the metadata, in formats with named strings
+METADATA = Path("assets.extra") / f"{NAME}.json"  # file in a SavedModel
 # Preprocessing of pixels before the model, by the rank of an example.
 PREPROCESSING = {
-    3: "the largest central part of the aspect, resized bilinearly with antialiasing; [0, 255]",
-    4: "resized bilinearly with antialiasing until it covers, its middle cut out; [0, 255]",
+    3: "the largest central part of the input's aspect ratio, resized bilinearly, antialiased; "
+    "[0, 255]",
+    4: "resized bilinearly, antialiased, until it covers the input, then cropped to the centre; "
+    "[0, 255]",
 }
 
 
 class Options(TypedDict):
-    """Checked arguments of `export`, as the writers take them. JSON can hold them."""
+    """Checked arguments of `export` for the writers, as JSON values."""
 
     class_names: list[str] | None
     top_k: int
@@ -36,7 +38,7 @@ class Options(TypedDict):
 
 
 def metadata_of(model: keras.Model, options: Options) -> dict[str, JSON]:
-    """Return the metadata of a model, which every format holds.
+    """Return the metadata of a model, which every format stores.
 
     Args:
         model: A `keras.Model` of images or videos.
@@ -62,7 +64,7 @@ def metadata_of(model: keras.Model, options: Options) -> dict[str, JSON]:
 
 
 def compute_dtype(model: keras.Model) -> str:
-    """Return the type of numbers that a model computes in; float32 in scaling layers aside.
+    """Return the dtype in which a model computes, apart from scaling layers in float32.
 
     Example:
 
@@ -78,12 +80,14 @@ def compute_dtype(model: keras.Model) -> str:
 
 
 def image_preprocessing(model: keras.Model) -> Preprocessing | None:
-    """Return how the images of a model are resized; `None` for as in training, and for videos."""
+    """Return how the images of a model are resized. `None` is for videos, and for resizing as in
+    training."""
     return preprocessing_of(model) if len(model.input_shape) == 4 else None
 
 
 def preprocessing_of_export(metadata: dict) -> Preprocessing | None:
-    """Return how the images of an exported model are resized; `None` for as in training."""
+    """Return how the images of an exported model are resized, or `None` to resize as in
+    training."""
     fields = metadata.get("resize")
     try:
         return None if fields is None else Preprocessing(**fields)
@@ -100,13 +104,13 @@ def _described(preprocessing: Preprocessing | None) -> str | None:
     edges = {"shortest": "the shortest edge", "squash": "both edges", "longest": "the longest edge"}
     return (
         f"{edges[preprocessing.resize_mode]} resized by {preprocessing.interpolation} "
-        f"interpolation with antialiasing to the input's size over {preprocessing.crop_fraction:g},"
-        " the centre cut out; [0, 255]"
+        "interpolation with antialiasing to the input's size over "
+        f"{preprocessing.crop_fraction:g}, then cropped to the centre; [0, 255]"
     )
 
 
 def _digest(model: keras.Model) -> str:
-    """Return the sha256 of the weights of a model, whatever file they came from."""
+    """Return the sha256 of the weights of a model, which does not depend on their file."""
     digest = hashlib.sha256()
     for array in model.get_weights():
         digest.update(np.ascontiguousarray(array).tobytes())

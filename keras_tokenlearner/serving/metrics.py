@@ -48,5 +48,5 @@ class Metrics:
 
 @functools.cache
 def metrics() -> Metrics:
-    """Return the measurements of this process; Prometheus takes each name once."""
+    """Return the measurements of this process. Prometheus allows each name only once."""
     return Metrics()

@@ -26,10 +26,10 @@ DATATYPES = {
 
 
 def v1_body(body: bytes) -> dict[str, Any]:
-    """Return the JSON of a V1 request, which has `instances` or, by columns, `inputs`.
+    """Return the JSON of a V1 request: `instances` by rows, or `inputs` by columns.
 
     Raises:
-        ValueError: If the body is no V1 request.
+        ValueError: If the body is not a V1 request.
     """
     try:
         found = json.loads(body)
@@ -53,7 +53,7 @@ def v1_request(
         model: A `ServedModel`.
 
     Raises:
-        ValueError: If the request cannot be taken; the message says why.
+        ValueError: If the request cannot be taken. The message states the reason.
 
     Source: the REST API of TensorFlow Serving.
     """
@@ -70,7 +70,7 @@ def v1_request(
 
 
 def v1_answer(answers: list[dict[str, np.ndarray]], columnar: bool = False) -> dict[str, Any]:
-    """Return the V1 answer to rows.
+    """Return the V1 answer for rows.
 
     Args:
         answers: A dictionary of arrays for each row.
@@ -99,7 +99,7 @@ def v2_request(
         model: A `ServedModel`.
 
     Raises:
-        ValueError: If the request cannot be taken; the message says why.
+        ValueError: If the request cannot be taken. The message states the reason.
     """
     if not request.inputs:
         raise ValueError("the request must have inputs")
@@ -118,7 +118,7 @@ def v2_request(
 
 
 def v2_answer(answers: list[dict[str, np.ndarray]]) -> list[tuple[str, str, np.ndarray]]:
-    """Return the names, datatypes and arrays of the V2 answer to rows."""
+    """Return the names, datatypes and arrays of the V2 answer for rows."""
     columns = {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
     return [
         (name, "BYTES" if column.dtype == object else DATATYPES[column.dtype.name], column)
@@ -129,7 +129,7 @@ def v2_answer(answers: list[dict[str, np.ndarray]]) -> list[tuple[str, str, np.n
 def v2_tensors(
     specifications: "Mapping[str, TensorSpec]",
 ) -> list[dict[str, str | list[int]]]:
-    """Return `tf.TensorSpec`s, a dictionary from names, as V2's metadata has them."""
+    """Return a dictionary of `tf.TensorSpec`s in the format of V2's metadata."""
     return [
         {
             "name": name,
@@ -189,7 +189,7 @@ def _v2_column(found: "kserve.InferInput", spec: "TensorSpec | None") -> np.ndar
         if found.datatype == "BYTES" and found.data and isinstance(found.data[0], str):
             array = np.array([_from_base64({"b64": text}) for text in found.data], object)
         elif found.datatype != "BYTES" and found.data:
-            array = np.asarray(found.data)  # `as_numpy` would cut 1.7 to 1
+            array = np.asarray(found.data)  # `as_numpy` would truncate 1.7 to 1
         else:
             array = found.as_numpy()
         array = array.reshape(found.shape)
@@ -201,14 +201,14 @@ def _v2_column(found: "kserve.InferInput", spec: "TensorSpec | None") -> np.ndar
 
 
 def _from_base64(value: Any) -> bytes | list:
-    """Return `{"b64": text}`, or nested lists of it, as bytes."""
+    """Return `{"b64": text}` as bytes, also in nested lists."""
     if isinstance(value, list):
         return [_from_base64(item) for item in value]
     if not isinstance(value, dict) or set(value) != {"b64"}:
         raise ValueError('bytes must be written in JSON as {"b64": "..."}')
     if not isinstance(value["b64"], str):
         raise ValueError(f"b64 must be text; got {type(value['b64']).__name__}")
-    # With line breaks, as MIME and `base64` write it, or in the URL-safe alphabet without padding.
+    # Accepts line breaks, as in MIME, and the URL-safe alphabet without padding.
     text = "".join(value["b64"].split()).replace("-", "+").replace("_", "/").rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)

@@ -1,4 +1,4 @@
-"""A Keras model with everything that a format of fixed sizes can hold around another."""
+"""Wraps a model with preprocessing and named outputs, for formats of fixed input sizes."""
 
 import keras
 from keras import ops
@@ -8,10 +8,10 @@ from keras_tokenlearner.serving.metadata import Options
 
 
 def pixels_model(model: keras.Model, options: Options) -> keras.Model:
-    """Return a model from uint8 pixels of the model's size to named answers.
+    """Return a model that maps uint8 pixels of the model's size to named outputs.
 
-    Its input is `images`. A classifier answers `probabilities`, `top_classes` and
-    `top_probabilities`, another model `features`. With maps, `token_maps` is there too.
+    Its input is `images`. A classifier returns `probabilities`, `top_classes` and
+    `top_probabilities`. Other models return `features`. With maps, `token_maps` is added.
 
     Args:
         model: A `keras.Model` of images or videos.

@@ -34,7 +34,7 @@ _LOCK = threading.Lock()
 
 Files: TypeAlias = Sequence[str | os.PathLike[str]]
 Answer: TypeAlias = dict[str, np.ndarray]
-# The input shape of a model, how its images are resized, its class names, and its answer.
+# The input shape of a model, its preprocessing, its class names, and its outputs.
 Asked: TypeAlias = tuple[tuple[int, int, int], Preprocessing | None, Sequence[str] | None, Answer]
 
 
@@ -61,7 +61,7 @@ def predict(
 
     Args:
         source: A name of the catalogue, the path of a `.keras` file, or the folder of an exported
-            model. The newest version is taken, unless the folder is a version.
+            model. The newest version is used, unless the folder is a version.
         files: Paths of JPEG, PNG, GIF, BMP or WebP files, or one path.
         weights: For a named model: weights for `create_model`, or `"random"` for no training.
             Defaults to the first included weights.
@@ -121,7 +121,7 @@ def read_image(
     input_shape: tuple[int, int, int],
     preprocessing: Preprocessing | None = None,
 ) -> np.ndarray:
-    """Return an image file as float pixels (height, width, channels), fitted to a model."""
+    """Return an image file as float pixels (height, width, channels) of a model's input size."""
     pixels = decode_image(file, input_shape[-1])
     return fit_pixels(pixels, input_shape, preprocessing).astype("float32")
 
@@ -134,7 +134,7 @@ def _ask(
     served: bool,
     activation: str | None,
 ) -> Asked:
-    """Return input shape, preprocessing, class names and answer, a dictionary of arrays."""
+    """Return input shape, preprocessing, class names, and a dictionary of output arrays."""
     exported = newest_version(Path(source))
     if exported is None and not served:
         with _LOCK:
@@ -187,7 +187,7 @@ def _ask_loaded(
     maps: bool,
     activation: str | None,
 ) -> Asked:
-    """Return the same as `_ask`, for a model that Keras runs."""
+    """Return the same as `_ask`, with Keras as the runtime."""
     model = load_model(source, weights=weights, owner="predict")
     check_classifier(model, source, "predict")
     check_takes_pixels("predict", model)
@@ -204,7 +204,7 @@ def _ask_loaded(
 
 
 def _ask_exported(folder: Path, files: Files) -> Answer:
-    """Return the answer of an exported model, a dictionary of arrays."""
+    """Return the output arrays of an exported model by name."""
     tf = require("tensorflow", "tensorflow")
     served = tf.saved_model.load(str(folder))
     try:
@@ -215,7 +215,7 @@ def _ask_exported(folder: Path, files: Files) -> Answer:
 
 
 def _ask_server(folder: Path, files: Files) -> Answer:
-    """Return the answer of an exported model from a server, a dictionary of arrays."""
+    """Return the output arrays of an exported model by name, from a server."""
     data = [base64.b64encode(Path(file).read_bytes()).decode() for file in files]
     shape = [len(data)]
     field: JSON = {"name": "encoded", "datatype": "BYTES", "shape": shape, "data": data}

@@ -1,4 +1,4 @@
-"""Exported files in their own runtimes, without Keras."""
+"""Runs exported files in their own runtimes, without Keras."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ Run: TypeAlias = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def load_exported(path: Path, format: str) -> Run:
-    """Return a function from uint8 pixels of the model's size to the answers of a file.
+    """Return a function from uint8 pixels of the model's size to the outputs of a file.
 
     Args:
         path: `pathlib.Path` of the file, or of the folder of a SavedModel.
@@ -41,13 +41,13 @@ def _onnx(path: Path) -> Run:
 
 def _openvino(path: Path) -> Run:
     openvino = require("openvino", "openvino")
-    # Without it, CPUs that have bfloat16 use it: answers are off by 1e-2.
+    # Without this hint, CPUs with bfloat16 compute in it, and outputs differ by 1e-2.
     options = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(str(path), "CPU", options)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         found = compiled({"images": images})
-        # An output has the names of the operations that were merged into it too.
+        # An output also has the names of operations that were merged into it.
         return {name: np.array(found[x]) for x in compiled.outputs for name in x.names}
 
     return run

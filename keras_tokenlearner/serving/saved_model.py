@@ -1,4 +1,4 @@
-"""SavedModels, which TensorFlow and JAX write."""
+"""Writes SavedModels, on TensorFlow and JAX."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def write_saved_model(model: keras.Model, folder: Path, options: Options) -> Non
     archive = keras.export.ExportArchive()
     arguments = {}
     if keras.backend.backend() == "jax":
-        # Without this the model would serve only on the kind of device that exported it.
+        # Otherwise the model would run only on the kind of device that exported it.
         arguments["jax2tf_kwargs"] = {"native_serialization_platforms": ("cpu", "cuda", "tpu")}
     input_shape = model.input_shape[1:]
     specification = keras.InputSpec(shape=(None, *input_shape), dtype="float32")

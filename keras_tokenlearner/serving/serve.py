@@ -20,7 +20,7 @@ from keras_tokenlearner.serving.versions import is_version
 if TYPE_CHECKING:
     import kserve
 
-ANSWER_SECONDS = 120.0  # until the answer to a request; then it is dropped
+ANSWER_SECONDS = 120.0  # time limit of an answer; later the request is dropped
 
 Request = TypeVar("Request")
 Arrays: TypeAlias = dict[str, np.ndarray]
@@ -38,28 +38,28 @@ def serve(
     page: bool = False,
     warm_up: bool = True,
 ) -> None:
-    """Serve an exported model with KServe, until the process is told to stop.
+    """Serve an exported model with KServe, until the process gets a signal.
 
     HTTP has two protocols: V1, the REST schema of TensorFlow Serving, and V2, the Open Inference
     Protocol. gRPC has V2. Rows of simultaneous requests share a batch. A request that the model
     cannot take gets a 4xx (over gRPC `INVALID_ARGUMENT`) with the reason.
 
     Args:
-        path: Folder of an exported model. The newest version is taken, and replaced by newer ones
-            while the server runs. A folder that is a version stays.
+        path: Folder of an exported model. The newest version answers. Newer versions replace it
+            while the server runs, unless the folder itself is a version.
         host: Address to listen on. Defaults to this machine only.
-        port: Integer, port of HTTP.
-        grpc_port: Integer, port of gRPC; `None` for no gRPC.
+        port: Integer, HTTP port.
+        grpc_port: Integer, gRPC port; `None` for no gRPC.
         name: Name of the model in URLs. Defaults to the name of the folder of the versions.
         max_batch: Integer, rows of the largest batch.
-        page: Boolean, whether `GET /` is a page for browsers, as in `demo`. It shows attention maps
-            of a model that was exported with `maps=True`.
+        page: Boolean, whether `GET /` is the demo page, as in `demo`. It shows attention maps if
+            the model was exported with `maps=True`.
         warm_up: Boolean, whether the server runs each batch size once before it is ready, and
             before a newer version answers.
 
     Raises:
-        ValueError: If there is no exported model, or a page is requested for a model that is no
-            classifier of images.
+        ValueError: If there is no exported model. Also if a page is requested for a model that is
+            not a classifier of images.
         OSError: If a port is taken.
         ImportError: If a library is missing. The message names the extra.
 
@@ -94,19 +94,19 @@ def default_name(version: str | os.PathLike[str]) -> str:
 
 
 def _endpoint(name: str, current: CurrentModel) -> "kserve.Model":
-    """Return the `kserve.Model` that answers with the newest version of a model."""
+    """Return a `kserve.Model` that answers with the newest version of a model."""
     import kserve
     from kserve.errors import InvalidInput, ModelNotReady
 
     threads = DecodingThreads()
 
     class Late(ModelNotReady):
-        """The request took too long: status 503, over gRPC `UNAVAILABLE`."""
+        """The error for a request that took too long: status 503, over gRPC `UNAVAILABLE`."""
 
         def __init__(self) -> None:
             super().__init__(name)
-            self.error_msg = f"there is no answer within {ANSWER_SECONDS:g} s; retry"
-            self.reason = self.error_msg  # of gRPC
+            self.error_msg = f"no answer within {ANSWER_SECONDS:g} s; retry"
+            self.reason = self.error_msg  # the field that gRPC reads
 
     def read_rows(
         model: ServedModel, read: Reader[Request], request: Request
@@ -121,14 +121,14 @@ def _endpoint(name: str, current: CurrentModel) -> "kserve.Model":
         return await batcher.answer(model.batch_key(signature, row), row, model.weight(row))
 
     async def answers(read: Reader[Request], request: Request) -> Rows:
-        loaded = current.now  # to the end of the request, also if a newer version comes
+        loaded = current.now  # one version for the whole request
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 signature, rows = await asyncio.to_thread(read_rows, loaded.model, read, request)
                 tasks = [asyncio.ensure_future(answer(loaded, signature, *row)) for row in rows]
                 try:
                     return await asyncio.gather(*tasks)
-                finally:  # a bad row ends the others
+                finally:  # an error of one row cancels the others
                     for task in tasks:
                         task.cancel()
         except ValueError as error:
@@ -137,7 +137,7 @@ def _endpoint(name: str, current: CurrentModel) -> "kserve.Model":
             raise Late from error
 
     class Endpoint(kserve.Model):
-        def load(self) -> bool:  # KServe calls it for a model that is not ready
+        def load(self) -> bool:  # KServe calls `load` for a model that is not ready
             return self.ready
 
         async def predict(

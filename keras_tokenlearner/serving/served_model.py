@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
     from tensorflow import TensorSpec
 
-MAX_PIXELS = 32_000_000  # of an image
+MAX_PIXELS = 32_000_000  # pixels of an image
 
-Row: TypeAlias = Mapping[str, Any]  # arrays, nested lists or bytes, as a client sent them
+Row: TypeAlias = Mapping[str, Any]  # values of a client: arrays, nested lists or bytes
 Key: TypeAlias = tuple[str, tuple[tuple[int, ...], ...]]  # equal for the rows of one batch
 
 
 class ServedModel:
     """An exported model that checks requests before any pixel is decoded.
 
-    A request is a list of rows. A row is a dictionary from the inputs of a signature to the arrays
-    of one example.
+    A request is a list of rows. A row is one example: a dictionary from the inputs of a signature
+    to arrays.
 
     Args:
-        path: Folder of an exported model. The newest version is taken, unless the folder is a
+        path: Folder of an exported model. The newest version is used, unless the folder is a
             version.
         max_pixels: Integer, pixels of the largest accepted image.
         max_rows: Integer, rows of the largest accepted request.
@@ -93,7 +93,7 @@ class ServedModel:
             row: Dictionary from the names of its inputs to arrays, nested lists or bytes.
 
         Raises:
-            ValueError: If the model cannot take the row; the message says why.
+            ValueError: If the model cannot take the row. The message states the reason.
         """
         inputs = self.check_signature(signature)
         if set(row) != set(inputs):
@@ -101,14 +101,14 @@ class ServedModel:
         return {name: self._check(name, spec, row[name]) for name, spec in inputs.items()}
 
     def check_rows(self, signature: str, rows: Sequence[Row]) -> list[dict[str, np.ndarray]]:
-        """Return the rows of a request as `check_row` does, with a limit on all their pixels.
+        """Check each row of a request by `check_row`, and limit the pixels of all rows.
 
         Args:
             signature: Name of a signature.
             rows: Dictionaries from the names of its inputs to arrays, nested lists or bytes.
 
         Raises:
-            ValueError: If the model cannot take a row; the message says why.
+            ValueError: If the model cannot take a row. The message states the reason.
         """
         checked = [self.check_row(signature, row) for row in rows]
         total = sum(self.weight(row) for row in checked)
@@ -121,9 +121,9 @@ class ServedModel:
     def decode(
         self, signature: str, rows: list[dict[str, np.ndarray]]
     ) -> tuple[str, list[dict[str, np.ndarray]]]:
-        """Decode the image files in rows by the rule of training, and fit them to the model.
+        """Decode the image files in rows as in training, and fit them to the model.
 
-        It runs in a thread before the model, and reads the first frame only. Afterwards images of
+        It runs in a thread before the model, and reads only the first frame. Afterwards images of
         all sizes can share a batch.
 
         Args:
@@ -131,11 +131,11 @@ class ServedModel:
             rows: List of results of `check_row`.
 
         Returns:
-            The name of the signature to ask instead, and its rows. Rows without image files stay
-            unchanged. So do rows for an export without the signature `pixels`.
+            The name of the signature to call instead, and its rows. Rows without image files stay
+            unchanged, as do rows for an export without the signature `pixels`.
 
         Raises:
-            ValueError: If an image is damaged; the message says why.
+            ValueError: If an image is damaged. The message states the reason.
         """
         encoded = "encoded" in self.inputs.get(signature, ())
         if not encoded or "pixels" not in self.inputs or "input_shape" not in self.metadata:
@@ -144,7 +144,7 @@ class ServedModel:
         return "pixels", [{"pixels": self._pixels(row["encoded"], shape)} for row in rows]
 
     def _pixels(self, encoded: np.ndarray, shape: list[int]) -> np.ndarray:
-        """Return the image, or the evenly chosen frames, of a row as float pixels of a shape."""
+        """Return the image, or evenly spaced frames, of a row as float pixels of a given shape."""
         *frames, height, width, channels = shape
         if not frames:
             pixels = decode_image(encoded.item(), channels, max_pixels=self.max_pixels)
@@ -161,7 +161,7 @@ class ServedModel:
         )
 
     def batch_key(self, signature: str, row: Mapping[str, np.ndarray]) -> Key:
-        """Return the key that rows of one batch share."""
+        """Return the key of a row. Rows with equal keys may share a batch."""
         return signature, tuple(value.shape for value in row.values())
 
     def answer(self, key: Key, rows: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
@@ -172,7 +172,7 @@ class ServedModel:
             rows: List of results of `check_row`.
 
         Raises:
-            ValueError: If an image is damaged, or a value out of its range.
+            ValueError: If an image is damaged, or a value is out of its range.
         """
         tf = require("tensorflow", "tensorflow")
         padded = rows + rows[:1] * self._padding(len(rows))
@@ -180,16 +180,17 @@ class ServedModel:
         try:
             answer = self.model.signatures[key[0]](**batch)
         except tf.errors.InvalidArgumentError as error:
-            reason = error.message.split("\n\t")[0].splitlines()[-1]  # above it, where in the graph
+            # Earlier lines state the place in the graph.
+            reason = error.message.split("\n\t")[0].splitlines()[-1]
             raise ValueError(f"a row cannot be decoded: {reason}") from error
         arrays = {name: value.numpy() for name, value in answer.items()}
         return [{name: value[i] for name, value in arrays.items()} for i in range(len(rows))]
 
     def warm_up(self, max_rows: int) -> None:
-        """Run once each batch size that requests of the model's own pixels can form.
+        """Run each batch size once, for requests with pixels of the model's own size.
 
-        Files are decoded to these pixels. Other signatures run with one row, and from JAX with each
-        size too: a model from JAX is compiled for each.
+        Image files are decoded to these pixels. Other signatures run with one row. A model from JAX
+        is compiled for each batch size, so it runs every size of every signature.
 
         Args:
             max_rows: Integer, rows of the largest batch.
@@ -224,7 +225,7 @@ class ServedModel:
         shape = spec.shape[1:]
         if not shape.is_compatible_with(array.shape) or 0 in array.shape:
             wanted = tuple("any" if size is None else size for size in shape)
-            raise ValueError(f"{name!r} must have shape {wanted} each; got {array.shape}")
+            raise ValueError(f"each {name!r} must have shape {wanted}; got {array.shape}")
         if spec.dtype == "string":
             for content in array.flat:
                 self._check_encoded(name, content)
@@ -255,16 +256,16 @@ def _array(name: str, spec: "TensorSpec", value: Any) -> np.ndarray:
             array = np.empty(shape, object)
             array[...] = value
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{name!r} must be rows of equal length: {error}") from error
+            raise ValueError(f"{name!r} must be nested lists of equal lengths: {error}") from error
         return array
     try:
         return np.asarray(value)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{name!r} must be rows of equal length: {error}") from error
+        raise ValueError(f"{name!r} must be nested lists of equal lengths: {error}") from error
 
 
 def _check_numbers(name: str, dtype: "DTypeLike", array: np.ndarray) -> np.ndarray:
-    """Return numbers as an array of a type, if all are in its range."""
+    """Return numbers as an array of a type, or raise `ValueError` if one is out of its range."""
     if dtype == np.uint8:
         if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
             raise ValueError(f"{name!r} must be integers from 0 to 255; got {_said(array)}")

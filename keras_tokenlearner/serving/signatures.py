@@ -1,4 +1,4 @@
-"""Inputs and outputs of a served model: TensorFlow functions around an exported model."""
+"""TensorFlow functions around an exported image model: its served inputs and outputs."""
 
 import math
 from typing import TYPE_CHECKING, TypeVar
@@ -25,13 +25,13 @@ def image_signatures(
     answer: "Callable[[Outputs], dict[str, Tensor]]",
     preprocessing: "Preprocessing | None" = None,
 ) -> "dict[str, PolymorphicFunction]":
-    """Return the signatures of a model of images, a dictionary from names to functions.
+    """Return the signatures of an image model, a dictionary from names to functions.
 
     Args:
         model_function: Function from float pixels (B, height, width, channels) to outputs.
         input_shape: `(height, width, channels)` of the model.
         answer: Function from outputs to the dictionary for the client.
-        preprocessing: The rule for resizing; `None` for the layer `resizing`.
+        preprocessing: The `Preprocessing` for resizing; `None` for the layer `resizing`.
     """
     tf = require("tensorflow", "tensorflow")
     height, width, channels = input_shape
@@ -60,7 +60,7 @@ def image_signatures(
 def resizing_of_checkpoint(
     input_shape: tuple[int, int, int], preprocessing: "Preprocessing"
 ) -> "Callable[[Tensor], Tensor]":
-    """Return `preprocess_image` as a TensorFlow function of one image or of several.
+    """Return `preprocess_image` as a TensorFlow function of one image or a batch.
 
     Args:
         input_shape: `(height, width, channels)` of the result.
@@ -86,7 +86,7 @@ def resizing_of_checkpoint(
     def fit(pixels: "Tensor") -> "Tensor":
         size = resized_size(tf.shape(pixels)[-3:-1])
         pixels = tf.image.resize(pixels, size, method, antialias=True)
-        pixels = tf.clip_by_value(tf.round(pixels), 0, 255)  # as Pillow, which gives integers
+        pixels = tf.clip_by_value(tf.round(pixels), 0, 255)  # Pillow rounds to integers
         missing = tf.maximum(tf.constant(input_size) - size, 0)
         before = missing // 2
         paddings = tf.stack([before, missing - before], axis=1)
@@ -106,7 +106,7 @@ def of_pixels(
     input_shape: tuple[int, ...],
     answer: "Callable[[Outputs], dict[str, Tensor]]",
 ) -> "PolymorphicFunction":
-    """Return the signature of float pixels of the model's own size, which are not resized."""
+    """Return the signature that takes float pixels of the model's own size, without resizing."""
     tf = require("tensorflow", "tensorflow")
     specification = tf.TensorSpec((None, *input_shape), tf.float32, "pixels")
 
@@ -133,7 +133,7 @@ def classifier_answer(
     apply = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, None: tf.identity}[activation]
 
     def answer(outputs: "Tensor") -> "dict[str, Tensor]":
-        probabilities = apply(tf.cast(outputs, tf.float32))  # half precision would tie classes
+        probabilities = apply(tf.cast(outputs, tf.float32))  # half precision rounds to ties
         top_probabilities, top_classes = tf.math.top_k(probabilities, top_k)
         found = {
             "probabilities": probabilities,

@@ -15,8 +15,8 @@ Result = TypeVar("Result")
 class DecodingThreads:
     """Threads for small images, and fewer threads for large ones.
 
-    Requests of small images never wait for large ones. Large images at the same time fill the
-    memory, so their threads are few.
+    Requests with small images never wait for large images. Many large images at a time would fill
+    the memory, so their threads are few.
 
     Args:
         small: Integer, threads for images of at most `large_pixels`. Defaults to the CPUs, at
@@ -52,10 +52,10 @@ class DecodingThreads:
         A call that is cancelled before a thread takes it never starts.
 
         Args:
-            pixels: Integer, of the image.
+            pixels: Integer, pixels of the image.
             function: Called with the other arguments.
-            *arguments: Of the function.
-            **options: Of the function.
+            *arguments: Arguments of the function.
+            **options: Keyword arguments of the function.
         """
         threads = self.large if pixels > self.large_pixels else self.small
         return await asyncio.wrap_future(threads.submit(function, *arguments, **options))

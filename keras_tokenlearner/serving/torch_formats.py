@@ -1,4 +1,4 @@
-"""`.pt2`, ONNX and OpenVINO files: one program of PyTorch, in three formats."""
+"""Writes `.pt2`, ONNX and OpenVINO files: one PyTorch program in three formats."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def write_pt2(model: keras.Model, path: Path, options: Options) -> None:
-    """Write the program of a model for PyTorch without Keras, on torch.
+    """Write a `.pt2` file, a program for PyTorch without Keras, on torch.
 
     Args:
         model: A `keras.Model` of images or videos.
@@ -31,7 +31,7 @@ def write_pt2(model: keras.Model, path: Path, options: Options) -> None:
 
 
 def write_onnx(model: keras.Model, path: Path, options: Options) -> None:
-    """Write an ONNX file, on torch. Weights of more than 2 GB go into a second file.
+    """Write an ONNX file, on torch. Weights above 2 GB go into a second file.
 
     Args:
         model: A `keras.Model` of images or videos.
@@ -91,18 +91,18 @@ def _program(model: keras.Model, options: Options) -> "tuple[ExportedProgram, li
 
         def forward(self, images: "Tensor") -> "dict[str, Tensor]":
             found = self.served(images, training=False)
-            return {name: found[name] for name in names}  # Keras sorts them
+            return {name: found[name] for name in names}  # Keras sorts the outputs by name
 
-    batch = torch.zeros((2, *model.input_shape[1:]), dtype=torch.uint8)  # one would be a constant
+    batch = torch.zeros((2, *model.input_shape[1:]), dtype=torch.uint8)  # 1 would be a constant
     shapes = {"images": {0: torch.export.Dim("batch")}}
     program = torch.export.export(Served(), (batch,), dynamic_shapes=shapes, strict=False)
     return program, names
 
 
 def _quantize(path: Path) -> None:
-    """Replace the weights of products of matrices in an ONNX file by 8-bit integers.
+    """Replace the weights of matrix products in an ONNX file by 8-bit integers.
 
-    Convolutions stay float: onnxruntime is slower with integers there, and less exact.
+    Convolutions stay float: integer convolutions of onnxruntime are slower and less exact.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -111,7 +111,7 @@ def _quantize(path: Path) -> None:
     path.rename(whole)
     logger = logging.getLogger()
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it advises the step that it has just been given
+    logger.setLevel(logging.ERROR)  # it recommends a step that was just done
     try:
         quant_pre_process(whole, whole)
         quantize_dynamic(

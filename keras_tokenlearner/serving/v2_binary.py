@@ -1,4 +1,4 @@
-"""Bodies of V2 requests, with binary tensors or without, as KServe's requests."""
+"""Parses bodies of V2 requests, with or without binary tensors, to KServe's requests."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferRequest":
-    """Return the request of a body. Every field has the type of the V2 protocol.
+    """Parse a body to a request, and check that every field has the type of the V2 protocol.
 
     Args:
         body: JSON, followed by binary tensors, if any.
@@ -22,7 +22,7 @@ def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferR
         A `kserve.InferRequest`.
 
     Raises:
-        ValueError: If the body is no V2 request; the message says why.
+        ValueError: If the body is not a V2 request. The message states the reason.
 
     Source: the Open Inference Protocol, with its extension for binary tensors.
     """
@@ -80,7 +80,7 @@ def check_shape(name: str, shape: list[int]) -> None:
 
 
 def _input(field: dict[str, Any], left: int) -> tuple["InferInput", int | None]:
-    """Return an input without its binary content, and the size of that content."""
+    """Return an input without its binary content, and the size of the content."""
     from kserve import InferInput
 
     name = _typed("an input's name", field.get("name"), str)

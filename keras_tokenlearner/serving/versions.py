@@ -1,4 +1,4 @@
-"""The folder of the versions of a model, which servers watch."""
+"""The folder of a model's versions, which servers watch."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def newest_version(path: Path) -> Path | None:
 
 
 def move_to_next_version(written: Path, path: Path) -> Path:
-    """Move a folder that was written to the next version, which another export may take first.
+    """Move a written folder to the next free version, also if another export takes one first.
 
     Args:
         written: `pathlib.Path` of the folder to move.
@@ -43,7 +43,7 @@ def move_to_next_version(written: Path, path: Path) -> Path:
         versions = [int(found.name) for found in path.iterdir() if is_version(found.name)]
         version = path / str(max(versions, default=0) + 1)
         try:
-            return written.rename(version)  # fails where a version is, and is atomic
+            return written.rename(version)  # atomic, and fails if the version exists
         except OSError:
             if not version.exists():
                 raise

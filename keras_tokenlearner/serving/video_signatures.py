@@ -1,4 +1,4 @@
-"""Inputs of a served video model: TensorFlow functions around an exported model."""
+"""TensorFlow functions around an exported video model: its served inputs."""
 
 from typing import TYPE_CHECKING
 
@@ -19,14 +19,14 @@ def video_signatures(
     answer: "Callable[[Outputs], dict[str, Tensor]]",
     frame_step: float | None = None,
 ) -> "dict[str, PolymorphicFunction]":
-    """Return the signatures of a model of videos, a dictionary from names to functions.
+    """Return the signatures of a video model, a dictionary from names to functions.
 
     Args:
         model_function: Function from float pixels (B, frames, height, width, channels) to outputs.
         input_shape: `(frames, height, width, channels)` of the model.
         answer: Function from outputs to the dictionary for the client.
-        frame_step: Seconds between two frames of the model's clips. It adds a signature that takes
-            the frame rate.
+        frame_step: Seconds between two frames of the model's clips. If given, a signature with a
+            frame rate is added.
     """
     tf = require("tensorflow", "tensorflow")
     frames, height, width, channels = input_shape
@@ -72,21 +72,21 @@ def video_signatures(
 
 
 def even_places(length: "Tensor", frames: int) -> "Tensor":
-    """Return the indices of evenly chosen frames of a clip, from the first on, (frames,)."""
+    """Return the indices of evenly spaced frames of a clip, from the first on, (frames,)."""
     tf = require("tensorflow", "tensorflow")
     return tf.range(frames) * length // frames
 
 
 def places_at_rate(length: "Tensor", frames: int, frame_rate: "Tensor", step: float) -> "Tensor":
-    """Return the indices of frames from the middles of clips of known frame rates.
+    """Return the indices of frames from the middle of each clip, for known frame rates.
 
     The frames equal `uniform_clips` with a count of one.
 
     Args:
         length: Frames of the clips.
-        frames: Integer, frames to take (T).
+        frames: Integer, number of frames to select (T).
         frame_rate: Tensor of frames per second, (B,).
-        step: Seconds between two frames to take.
+        step: Seconds between two selected frames.
 
     Returns:
         Tensor of type int32 and shape (B, frames). In clips that are too short, the last frame is
@@ -105,7 +105,7 @@ def places_at_rate(length: "Tensor", frames: int, frame_rate: "Tensor", step: fl
 
 
 def fit_frames(clips: "Tensor", frames: int, height: int, width: int) -> "Tensor":
-    """Resize clips to cover a size, and cut out their middles, as `fit_clip` does.
+    """Resize clips to cover a size, and crop them to their centres, as `fit_clip` does.
 
     Args:
         clips: Tensor of shape (B, frames, any height, any width, channels).

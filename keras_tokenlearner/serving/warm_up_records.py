@@ -1,4 +1,4 @@
-"""Requests that TensorFlow Serving runs when it loads a model, before it answers others."""
+"""Writes requests that TensorFlow Serving runs when it loads a model, before it answers clients."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +46,8 @@ def _example(spec: "TensorSpec", input_shape: tuple[int, ...]) -> "Tensor":
 
 
 def _prediction_log(signature: str, tensors: "dict[str, Tensor]") -> bytes:
-    """Return a `PredictionLog` in protobuf's wire format; its classes are no dependency."""
+    """Return a `PredictionLog` in protobuf's wire format, without the classes of TensorFlow
+    Serving."""
     tf = require("tensorflow", "tensorflow")
     request = _field(1, _field(3, signature.encode()))  # model_spec.signature_name
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""Writes an exported file, in a process on a backend that can."""
+"""Writes an exported file, in a second process if this backend cannot."""
 
 import json
 import os
@@ -43,11 +43,11 @@ def write(model: keras.Model, path: Path, format: str, options: Options) -> None
 
 
 def write_in_another_process(model: keras.Model, path: Path, format: str, options: Options) -> None:
-    """Write a model in a format, in a process on the first backend that can.
+    """Write a model in a format, in a second process on the first suitable backend.
 
     Args:
         model: A `keras.Model` of images or videos.
-        path: `pathlib.Path` of a new file or folder. A `.keras` file is next to it meanwhile.
+        path: `pathlib.Path` of a new file or folder. A temporary `.keras` file is next to it.
         format: A key of `FORMATS`.
         options: Checked arguments of `export`.
 
@@ -57,7 +57,7 @@ def write_in_another_process(model: keras.Model, path: Path, format: str, option
     backend = FORMATS[format].backends[0]
     saved = path.with_name("model.keras")
     model.save(saved)
-    # -P: no code of the folder that this is run in takes the place of a library's.
+    # -P: code in the current folder must not replace a library.
     command = [sys.executable, "-P", "-m", __spec__.name, str(saved), str(path), format]
     done = subprocess.run(
         [*command, json.dumps(options)],
@@ -71,7 +71,7 @@ def write_in_another_process(model: keras.Model, path: Path, format: str, option
 
 
 def _is_on_accelerator(model: keras.Model) -> bool:
-    """Return whether PyTorch would write programs that run on this kind of device alone."""
+    """Return whether programs that PyTorch writes here would run only on this kind of device."""
     if keras.backend.backend() != "torch" or not model.variables:
         return False
     return model.variables[0].value.device.type != "cpu"

@@ -1,4 +1,4 @@
-"""Facts and answers as the page reads them, in JSON."""
+"""Facts and answers for the page, as JSON values."""
 
 import asyncio
 import contextlib
@@ -19,8 +19,8 @@ from keras_tokenlearner.serving.threads import DecodingThreads
 class About(TypedDict):
     """Facts about a model that the page shows before the first picture.
 
-    `tokens` has the numbers of tokens to choose from, in ascending order. It is empty for a model
-    without maps, and `hint` then says why.
+    `tokens` lists the offered numbers of tokens, in ascending order. For a model without maps it is
+    empty, and `hint` states the reason.
     """
 
     model: str
@@ -76,13 +76,13 @@ class PageModel(Protocol):
             tokens: Integer, one of `about["tokens"]`; `None` for the largest.
 
         Raises:
-            ValueError: If the picture cannot be read, or the number of tokens is another.
+            ValueError: If the picture cannot be read, or the number of tokens is not offered.
         """
         ...
 
 
 class Picture:
-    """A picture that was decoded within the limits of the server, and fitted to a model.
+    """A picture, decoded within the limits of the server and fitted to a model.
 
     Args:
         content: Bytes of an image file.
@@ -92,7 +92,7 @@ class Picture:
 
     Attributes:
         pixels: Array of type float32 and shape `input_shape`.
-        box: The part that the model gets, as `seen_box` returns it.
+        box: The part for the model, as `seen_box` returns it.
 
     Raises:
         ValueError: If the picture cannot be read.
@@ -122,7 +122,7 @@ async def read_picture(
     preprocessing: Preprocessing | None,
     max_pixels: int = MAX_PIXELS,
 ) -> Picture:
-    """Return a `Picture`, decoded in a thread of large or of small images.
+    """Return a `Picture`, decoded in a thread for large or for small images.
 
     Args:
         threads: The threads.
@@ -135,7 +135,7 @@ async def read_picture(
         ValueError: If the picture cannot be read.
     """
     count = 0
-    with contextlib.suppress(ValueError):  # Picture states why it cannot be read
+    with contextlib.suppress(ValueError):  # `Picture` raises the error with the reason
         count = await asyncio.to_thread(count_pixels, content, max_pixels=max_pixels)
     return await threads.run(count, Picture, content, input_shape, preprocessing, max_pixels)
 
@@ -170,7 +170,7 @@ def chosen_tokens(about: About, tokens: int | None) -> int:
     """Return the number of tokens of a request, or 0 for a model without maps.
 
     Raises:
-        ValueError: If the number is none of `about["tokens"]`.
+        ValueError: If the number is not in `about["tokens"]`.
     """
     if tokens is None:
         return max(about["tokens"], default=0)
@@ -181,7 +181,7 @@ def chosen_tokens(about: About, tokens: int | None) -> int:
 
 
 def _rows(maps: np.ndarray) -> list[list[list[float]]]:
-    """Return maps as lists, the largest weight of each token as 1."""
+    """Return maps as lists, scaled so that the largest weight of each token is 1."""
     maps = np.asarray(maps, "float64")
     largest = np.maximum(maps.max((0, 1)), 1e-30)
     return np.round(np.moveaxis(maps / largest, -1, 0), 4).tolist()

@@ -12,7 +12,7 @@ from keras_tokenlearner.serving.threads import DecodingThreads
 
 
 class ExportedPage:
-    """An exported model behind the page, which shares the batches of the other requests.
+    """An exported model on the page. Pictures share batches with other requests.
 
     Args:
         current: The model of the server and its batches. Newer versions replace it.
@@ -20,7 +20,7 @@ class ExportedPage:
         top_k: Integer, number of the most probable classes.
 
     Raises:
-        ValueError: If the model is no classifier of images that this package exported.
+        ValueError: If the model is not a classifier of images that this package exported.
     """
 
     def __init__(self, current: CurrentModel, name: str, top_k: int = 5) -> None:

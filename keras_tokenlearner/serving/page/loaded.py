@@ -32,21 +32,22 @@ Outputs: TypeAlias = tuple[np.ndarray, dict[str, np.ndarray], float]
 
 
 class LoadedPage:
-    """A Keras model behind the page, with a copy for each number of tokens.
+    """A Keras model on the page, with a copy for each number of tokens.
 
     Pictures are decoded in threads. One other thread runs the models, one picture at a time, so the
     milliseconds are for a batch of one.
 
     Args:
         model: A `keras.Model`, a classifier of images.
-        tokens: Numbers of tokens to choose from. Defaults to the powers of two up to the tokens of
-            a model that starts from the grid, and to the tokens of another model.
+        tokens: Numbers of tokens that the page offers. A model that starts from the grid offers by
+            default the powers of two up to its own number. Other models offer only their own
+            number.
         top_k: Integer, number of the most probable classes.
         classifier_activation: For a model that ends in logits: `"softmax"` or `"sigmoid"`.
 
     Raises:
-        ValueError: If the model is no classifier of images, ends in logits without an activation,
-            or a number of `tokens` is above its own number.
+        ValueError: If the model is not a classifier of images, or ends in logits without an
+            activation. Also if a number of `tokens` is above its own number.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class LoadedPage:
         }
         self.threads = DecodingThreads()
         self.batcher: Batcher[int, np.ndarray, Outputs] = Batcher(self._answer, max_rows=1)
-        for count in budgets:  # compiled before the first picture
+        for count in budgets:  # compile before the first picture
             self._answer(count, [np.zeros(self.input_shape, "float32")])
 
     async def classify(self, content: bytes, tokens: int | None = None) -> Classified:
@@ -108,7 +109,7 @@ class LoadedPage:
 
 
 def _budgets(model: keras.Model, tokens: Sequence[int] | None) -> list[int]:
-    """Return the numbers of tokens to choose from, ascending; [0] without a TokenLearner."""
+    """Return the offered numbers of tokens, ascending, or [0] without a TokenLearner."""
     learners = [layer for layer in model.layers if isinstance(layer, TokenLearner)]
     most = max((learner.num_tokens for learner in learners), default=0)
     if tokens:

@@ -16,7 +16,7 @@ FILES = {
     "/page/maps.js": ("maps.js", "text/javascript; charset=utf-8"),
     "/page/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-# Browsers load nothing from elsewhere, run no code of a string, and show the page in no frame.
+# Browsers load nothing from other servers, run no code from strings, and show the page in no frame.
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -61,9 +61,9 @@ def page_routes(page: PageModel) -> "list[Route]":
 
     async def answer(request: Request) -> Response:
         kind = request.headers.get("content-type", "")
-        # A page of another site may send texts and forms without asking; of these types it may not.
+        # Pages of other sites may post text and forms without a permission, but not these types.
         if not kind.startswith(("image/", "application/octet-stream")):
-            reason = f"the body must be an image file of type image/*; got {kind[:80]!r}"
+            reason = f"the body must be an image file of a type image/*; got {kind[:80]!r}"
             return JSONResponse({"error": reason}, 415, headers=HEADERS)
         try:
             tokens = _tokens(request.query_params.get("tokens"))
