@@ -1,4 +1,4 @@
-"""The names of the layers of our models. The tables of `weights/sources` alone spell them too."""
+"""The names of the layers of our models. Only the tables of `weights/sources` spell them too."""
 
 import re
 from collections.abc import Iterable

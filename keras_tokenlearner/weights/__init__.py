@@ -1,4 +1,4 @@
-"""Loading of trained weights: files of this package with hashes, and files of other libraries."""
+"""Loads trained weights: files of this package with hashes, and files of other libraries."""
 
 from keras_tokenlearner.weights.files import load_weights, save_weights, saved_classes
 from keras_tokenlearner.weights.formats.entries import Checkpoint

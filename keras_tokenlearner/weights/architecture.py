@@ -1,4 +1,4 @@
-"""The architecture of a checkpoint: the fields of a config that its arrays show."""
+"""Reads the architecture of a checkpoint from the names and shapes of its arrays."""
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ def name_norms(arrays: Arrays, rms: bool) -> None:
     if not rms:
         return
     for path in [path for path in arrays if path.endswith("/beta")]:
-        if arrays[path].origin == ZEROS:  # a norm without shift, unlike LayerScale
+        if arrays[path].origin == ZEROS:  # RMSNorm: a scale without a shift
             norm = path.removesuffix("/beta")
             arrays[f"{norm}/scale"] = arrays.pop(f"{norm}/gamma")
             del arrays[path]
 
 
 def features_lacking(arrays: Arrays) -> tuple[str, ...]:
-    """Return the features of a file's model that this package lacks, in words."""
+    """Return descriptions of features in a file's model that this package lacks."""
     lacking = ["norms before and after the pooling"] if f"{names.FC_NORM}/gamma" in arrays else []
     kernel, norm = arrays.get(names.HEAD_KERNEL), arrays.get(names.NORM_GAMMA)
     if (
@@ -123,7 +123,7 @@ def _newer(arrays: Arrays) -> dict[str, FieldValue]:
 
 
 def may_be_rotary(entries: Entries) -> bool:
-    """Return whether a timm file may be an Eva, whose rotary positions have no weights."""
+    """Return whether a timm file may be an Eva. Its rotary positions have no weights."""
     found = [name for name in entries if name.startswith(("blocks.0.", "attn_pool", "norm_pre"))]
     marks = ("attn.q_proj.weight", "attn.q_bias", "0.gamma_1")
     eva = any(name.endswith(marks) for name in found)
@@ -132,7 +132,7 @@ def may_be_rotary(entries: Entries) -> bool:
 
 
 def _is_pooled(arrays: Arrays) -> bool:
-    """Return whether the last norm of a file follows the pooling, as its original name shows."""
+    """Return whether the last norm of a file follows the pooling, by its original name."""
     paths = (names.NORM_GAMMA, f"{names.NORM}/scale")
     return any(names.FC_NORM in arrays[path].origin for path in paths if path in arrays)
 

@@ -1,4 +1,4 @@
-"""Weights from and to `.weights.h5` files, with checks that Keras lacks."""
+"""Saves and loads `.weights.h5` files, with checks that Keras lacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keras_tokenlearner.models.names import HEAD
 from keras_tokenlearner.weights.formats.entries import PathLike
 from keras_tokenlearner.weights.formats.read import read_checkpoint
 
-KERNEL = "layers/dense/vars/0"  # of the classifier
+KERNEL = "layers/dense/vars/0"  # path of the classifier's kernel
 
 
 def save_weights(model: keras.Model, path: PathLike) -> str:
@@ -65,13 +65,13 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
 
 
 def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None = None) -> None:
-    """Load a `.weights.h5` file into a model of the same architecture, whole or not at all.
+    """Load a `.weights.h5` file into a model of the same architecture, completely or not at all.
 
     Positions of another grid are resized. A model without top loads a file with top.
 
-    Keras loads damaged bytes inside such a file without an error. This function detects them if it
-    knows the sha256: from `expected_sha256`, or from a `.sha256` file next to it. The hash and the
-    load read the same private copy of the file.
+    Keras loads damaged bytes inside such a file without an error. This function detects damage if
+    the sha256 is known: from `expected_sha256`, or from a `.sha256` file next to the weights.
+    Hashing and loading read the same private copy of the file.
 
     Args:
         model: A built `keras.Model`.
@@ -81,7 +81,7 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
 
     Raises:
         ValueError: If the file is missing, damaged, or of another architecture or number of
-            classes. Also if it holds anything but floating-point numbers. The model is then
+            classes. Also if the file holds anything but floating-point numbers. The model is then
             unchanged.
 
     Example:
@@ -108,7 +108,7 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
         try:
             model.load_weights(copy)
             if not all(np.isfinite(array).all() for array in model.get_weights()):
-                raise ValueError("it holds values that are not finite, so it is damaged")
+                raise ValueError("the file holds values that are not finite, so it is damaged")
         except Exception as error:  # Keras and HDF5 raise errors of any type on a damaged file
             model.set_weights(before)
             reason = str(error).split("value=[")[0]
@@ -158,7 +158,7 @@ def _replace_text(folder: Path, path: Path, lines: list[str]) -> None:
 
 
 def _expected(owner: str, path: Path, given: str | None) -> list[str]:
-    """Return the valid hashes of a file: the given one, or the ones in the file next to it."""
+    """Return the valid hashes of a file: the given hash, or the hashes in the `.sha256` file."""
     hashes = path.with_name(path.name + ".sha256")
     if given is not None:
         lines, origin = [str(given)], "expected_sha256"
@@ -169,7 +169,7 @@ def _expected(owner: str, path: Path, given: str | None) -> list[str]:
     found = [line.split()[0].lower() for line in lines if line.strip()]
     if not found or any(len(x) != 64 or set(x) - set("0123456789abcdef") for x in found):
         raise ValueError(
-            f"{owner}: {origin} must hold a sha256, 64 hexadecimal digits. Received: {lines[:2]}"
+            f"{owner}: {origin} must contain a sha256: 64 hexadecimal digits. Received: {lines[:2]}"
         )
     return found
 
@@ -177,7 +177,7 @@ def _expected(owner: str, path: Path, given: str | None) -> list[str]:
 def _checked_name(owner: str, path: PathLike) -> Path:
     if not str(path).endswith(".weights.h5"):
         raise ValueError(
-            f"{owner}: a path must end in '.weights.h5'; a whole model, '.keras', is for "
+            f"{owner}: a path must end in '.weights.h5'; load a whole model, '.keras', with "
             f"keras.models.load_model. Received: path={str(path)!r}"
         )
     return Path(path)
@@ -191,12 +191,12 @@ def _existing(owner: str, path: PathLike) -> Path:
 
 
 def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the layers' arrays in a file by name, once all are known as floats."""
+    """Check that all arrays of a file are floats, and return their shapes by name."""
     try:
         entries = read_checkpoint(path, owner).entries
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), str(shown))) from error
-    # A compiled model's file also holds its optimizer, next to "layers", and dropout's seeds.
+    # A compiled model's file also has its optimizer, outside "layers", and the seeds of dropout.
     entries = {
         name: entry
         for name, entry in entries.items()
@@ -226,6 +226,6 @@ def _check_layout(model: keras.Model, path: Path, shapes: dict[str, tuple[int, .
     spare = (2, 3) if kernel and not head else (0,)
     if len(shapes) - len(model.weights) not in spare:
         raise ValueError(
-            f"load_weights: {path} holds {len(shapes)} arrays and the model {model.name!r} has "
-            f"{len(model.weights)}: they are of different architectures"
+            f"load_weights: {path} holds {len(shapes)} arrays, but the model {model.name!r} has "
+            f"{len(model.weights)}: the architectures differ"
         )

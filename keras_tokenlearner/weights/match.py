@@ -1,4 +1,4 @@
-"""Comparison of a checkpoint with a model: settings, names, shapes and the head."""
+"""Compares a checkpoint with a model: settings, names, shapes and the head."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from keras_tokenlearner.weights.sources.source import (
 )
 
 _HEAD = f"{names.HEAD}/"
-# Layers between the last norm and the head: without the head they are not needed.
+# Layers between the last norm and the head. Without a head they are not needed.
 _BEFORE_HEAD = tuple(
     f"{name}/" for name in (names.PRE_LOGITS, names.POOLING, names.FC_NORM, names.PROJECTION)
 )
 SETTINGS = ("activation", "layer_norm_epsilon")
-# Fields that change the outputs and that neither names nor shapes of weights show.
+# Fields that change the outputs but show in neither the names nor the shapes of weights.
 _UNSEEN = (
     "final_norm",
     "final_norm_epsilon",
@@ -43,7 +43,7 @@ _UNSEEN = (
     "rotary_offset",
     "rotary_grid",
 )
-_TOLD = ("final_norm", "norm")  # by the names of the entries of every source
+_TOLD = ("final_norm", "norm")  # shown by the names of the entries of every source
 _DEFAULT = {one.name: one.default for one in fields(VisionTransformerConfig)}
 
 
@@ -54,7 +54,7 @@ def differences_of(
     is_complete: bool,
     has_head: bool,
 ) -> list[str]:
-    """Return the settings that differ between a model and a checkpoint, in words.
+    """Return descriptions of the settings that differ between a model and a checkpoint.
 
     Args:
         structure: `Structure` of the model.
@@ -75,15 +75,15 @@ def differences_of(
     differences = structure.disagreements(wanted)
     for name in _UNSEEN:
         have, must = getattr(structure.config, name), stated.get(name, _DEFAULT[name])
-        # Settings that no array shows are compared where the checkpoint states them.
+        # Settings that no array shows are compared only if the checkpoint states them.
         if have != must and (name in stated or is_complete or name in _TOLD):
-            differences.append(f"{name} is {have!r} and must be {must!r}")
+            differences.append(f"{name} is {have!r}, but must be {must!r}")
     ours = getattr(structure.model, "preprocessing", None) or Preprocessing()
     if preprocessing is not None and not _same_pixels(ours, preprocessing):
         theirs = preprocessing
         differences.append(
-            f"preprocessing has mean {ours.mean} and std {ours.std}, and must have "
-            f"{theirs.mean} and {theirs.std}"
+            f"preprocessing has mean {ours.mean} and std {ours.std}, but must have {theirs.mean} "
+            f"and {theirs.std}"
         )
     return differences
 
@@ -100,16 +100,16 @@ def take_projection(arrays: Arrays, structure: Structure) -> None:
 
 
 def name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) -> None:
-    """Give the file's TokenLearners and TokenFusers, numbered from 0, the names of the model's."""
+    """Rename the file's TokenLearners and TokenFusers, numbered from 0, to the model's names."""
     renamed: Arrays = {}
     for kind in (names.TOKEN_LEARNER, names.TOKEN_FUSER):
         ours = structure.numbered(kind)
         theirs = {path.partition("/")[0] for path in arrays if path.startswith(f"{kind}_")}
         if theirs and ours and len(theirs) != len(ours) and not partial:
             raise ValueError(
-                f"{owner}: the file has {len(theirs)} layers {kind} and the model has "
-                f"{len(ours)}, so the model is unchanged; build it with the "
-                "same number (`at` and `num_layers` decide), or pass partial=True"
+                f"{owner}: the file has {len(theirs)} layers {kind}, the model has {len(ours)}. "
+                "The model is unchanged; build it with the same number by `at` and `num_layers`, "
+                "or pass partial=True"
             )
         for index, name in enumerate(ours):
             start = f"{names.numbered(kind, index)}/"
@@ -119,7 +119,7 @@ def name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) 
 
 
 def split_heads(arrays: Arrays, structure: Structure) -> None:
-    """Split attention arrays that have heads and channels as one axis into both axes."""
+    """Split the joint axis of heads and channels in attention arrays into two axes."""
     for path, (array, origin) in arrays.items():
         variable = structure.variables.get(path)
         if variable is None or "attention/" not in path:
@@ -151,9 +151,9 @@ def check_head(
     array, origin = arrays[names.HEAD_KERNEL]
     if array.shape[-1] != kernel.shape[-1]:
         raise ValueError(
-            f"{owner}: {kernel.path} of the model has shape {tuple(kernel.shape)}, {origin} of the "
-            f"file gives {array.shape}; build the model with classes={array.shape[-1]}, or pass "
-            "head='drop' or head='reset'"
+            f"{owner}: {kernel.path} has shape {tuple(kernel.shape)}, but {origin} in the file has "
+            f"{array.shape}; build the model with classes={array.shape[-1]}, or pass head='drop' "
+            "or head='reset'"
         )
 
 
@@ -208,7 +208,7 @@ def match(
         if entries.full_name(name) not in entries.outside
         and not (recipe.ignored and name.startswith(recipe.ignored))
     ]
-    # A head that is not wanted, and the class token of a model that averages, may go.
+    # An unwanted head, and the class token for a model that averages, may be ignored.
     may_go = [f"{names.CLASS_TOKEN}/", f"{names.PROJECTION}/"]
     if head != "keep" or names.HEAD_KERNEL not in variables:
         may_go += [_HEAD, *_BEFORE_HEAD]

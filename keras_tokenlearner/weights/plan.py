@@ -1,4 +1,4 @@
-"""Loading of a checkpoint: read and converted once, loaded completely or not at all."""
+"""Loads checkpoints: reads and converts once, then loads completely or not at all."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ from keras_tokenlearner.weights.statement import (
 
 
 class Plan:
-    """A checkpoint that `plan_of` read and converted: the config of its model, and its loading.
+    """A checkpoint that `plan_of` has read and converted, with the config of its model.
 
     Attributes:
         source: Name of the source.
         origin: Where the checkpoint came from: a path, or "a mapping".
         fields: Fields of `VisionTransformerConfig` that the checkpoint decides, without its sizes.
-        sizes: Fields that are its sizes, as far as its arrays or its config.json state them.
+        sizes: Fields for its sizes, if its arrays or its config.json state them.
         classes: Classes of its head; `None` without a head.
         class_names: Names of its classes, or `None`.
         preprocessing: The `Preprocessing` of its images, or `None` if it is not stated.
-        pooling: Pooling of its features without a head.
+        pooling: Pooling of its features if the head is omitted.
         grid: Grid of its positions, or `None` if it is ambiguous.
     """
 
@@ -93,7 +93,7 @@ class Plan:
         patch = self.sizes.get("patch_size")
         self.grid = said.grid
         if self.grid is None and said.input_size and isinstance(patch, tuple) and len(patch) == 2:
-            # The grid of the file's positions, where its pictures have the size that it says.
+            # The grid of the file's positions, for the image size that its config states.
             grid = tuple(n // p for n, p in zip(said.input_size, patch, strict=True))
             if names.POSITION_TABLE not in self._arrays or positions.file_grids(self._arrays, grid):
                 self.grid = grid
@@ -157,7 +157,7 @@ class Plan:
             return VisionTransformerConfig(**merged)
 
     def check_open(self, given: Fields = {}) -> None:  # noqa: B006 (never changed)
-        """Raise `ValueError` with usual values of settings that are neither stated nor given."""
+        """Raise `ValueError` for missing settings, and list their usual values."""
         unsaid = {name: usual for name, usual in self.open.items() if name not in given}
         if unsaid:
             hints = "; ".join(
@@ -165,7 +165,7 @@ class Plan:
             )
             raise ValueError(
                 f"{self.owner}: {self.origin} is a {self.source} file without a config.json, and "
-                f"its names do not state all settings of its model. Pass {hints}"
+                f"the names of its entries do not show all settings. Pass {hints}"
             )
 
     def check_features(self) -> None:
@@ -187,7 +187,7 @@ class Plan:
         """Load the checkpoint into a model of this package, completely or not at all.
 
         The class token's position becomes part of the class token. A model that averages drops
-        both. A file with TokenLearners needs a model with the same number of them.
+        both. Model and file must have the same number of TokenLearners.
 
         Args:
             model: A `VisionTransformer`.
@@ -244,7 +244,7 @@ class Plan:
         unused, left, added = match(
             owner, arrays, structure, self._entries, self._recipe, head, partial
         )
-        # Nothing has been assigned so far, and nothing can fail from here on.
+        # All checks are done: from here on, nothing can fail.
         loaded = {path: arrays[path] for path in structure.variables if path in arrays}
         for path, (array, _) in loaded.items():
             structure.variables[path].assign(array)
@@ -266,7 +266,7 @@ class Plan:
         )
 
     def _drop_unread(self) -> None:
-        """Leave out fields that our config rejects as unused."""
+        """Remove fields that our config would reject as unused."""
         fields = self.fields
         prefix = fields.get("class_token") or fields.get("register_tokens")
         if not prefix:
@@ -303,7 +303,7 @@ def plan_of(
             takes it.
         source: `"augreg"`, `"scenic"`, `"timm"`, `"timm_deit"`, `"dinov2"`, `"torchvision"`,
             `"huggingface_vit"` and the other `"huggingface_..."`, `"keras_hub"`, or
-            `"keras_tokenlearner"`. Defaults to the source of the names of the entries.
+            `"keras_tokenlearner"`. By default, the names of the entries decide.
         statement: Statement of a config.json, or `None`.
         normalization: `(mean, std)` of the training pixels, in [0, 1], or `"half"` (both 0.5),
             `"imagenet"` or `"clip"`. It overrides the file.
@@ -319,7 +319,8 @@ def plan_of(
         A `Plan`.
 
     Raises:
-        ValueError: If the file is damaged, of no known source, or of another source than `source`.
+        ValueError: If the file is damaged, or from an unknown source or another source than
+            `source`.
 
     Example:
 
@@ -374,7 +375,7 @@ def load(
 ) -> LoadReport:
     """Load weights of another library into a model of this package, completely or not at all.
 
-    Equals `plan_of` and then `Plan.load`, for an existing model.
+    For an existing model, it does the same as `plan_of` and then `Plan.load`.
 
     Args:
         model: A `VisionTransformer` with the settings of the checkpoint, which
@@ -390,7 +391,7 @@ def load(
         check_settings: As for `Plan.load`.
 
     Returns:
-        A `LoadReport`; print it.
+        A `LoadReport`, to be printed.
 
     Raises:
         ValueError: If the file is damaged or of another architecture, or if a shape or a setting
@@ -407,10 +408,10 @@ def load(
     """
     owner = f"load({source!r})"
     check_bool(owner, "check_settings", check_settings)
-    Structure(owner, model)  # a wrong model raises an error before anything is read
+    Structure(owner, model)  # a wrong model raises an error before the file is read
     plan = plan_of(
         checkpoint, source, normalization=normalization, grid=grid, resize=resize, owner=owner
     )
     if check_settings:
-        plan.check_open(dict.fromkeys(SETTINGS, True))  # the model has those
+        plan.check_open(dict.fromkeys(SETTINGS, True))  # the model already has these settings
     return plan.load(model, head, embedding, partial, check_settings)

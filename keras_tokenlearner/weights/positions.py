@@ -1,7 +1,7 @@
-"""Positions of a checkpoint on the grid of a model, by the rules of the sources.
+"""Resizes the positions of a checkpoint to the grid of a model, by the rules of the sources.
 
-`fit_positions` is the only way from a file's table to a model's table. It finds the file's grid,
-gives prefix tokens their positions, and resizes.
+Every load calls `fit_positions`. It finds the file's grid, adds the positions of prefix tokens to
+these tokens, and resizes the table.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def fit_positions(
         file_grid: Grid of the file's positions. Defaults to the model's grid, or a square.
 
     Returns:
-        Changes by path: of values, and of shapes.
+        Two dictionaries from paths to descriptions: of changed values, and of changed shapes.
 
     Raises:
         ValueError: If the file's grid is ambiguous.
@@ -72,8 +72,8 @@ def resize_table(table: np.ndarray, grid: tuple[int, ...], method: str) -> np.nd
     """Resize a table of positions, (H, W, C) or (T, H, W, C), to a grid.
 
     * `"bilinear"` aligns the corners of both grids, as the JAX ViT does.
-    * `"bilinear_antialias"` keeps the edges instead, and has a wider filter if the grid shrinks, as
-      in SigLIP 2.
+    * `"bilinear_antialias"` aligns the edges instead, and has a wider filter if the grid shrinks,
+      as in SigLIP 2.
     * `"bicubic"` is PyTorch's interpolation, as in Hugging Face's models.
     * `"bicubic_antialias"` has a wider filter if the grid shrinks, as in timm.
     * `"bicubic_offset"` adds 0.1 to the new size, as Meta does for DINOv2 without registers.
@@ -101,7 +101,7 @@ def inflate(arrays: Arrays, kernel_shape: tuple[int, ...], method: str) -> dict[
         or len(kernel_shape) != 5
         or arrays[names.EMBEDDING_KERNEL].array.ndim != 4
     ):
-        return {}  # a stem takes the frames of a video as images
+        return {}  # a stem processes the frames of a video as images
     kernel, origin = arrays[names.EMBEDDING_KERNEL]
     frames = kernel_shape[0]
     if method == "inflate":
@@ -109,7 +109,7 @@ def inflate(arrays: Arrays, kernel_shape: tuple[int, ...], method: str) -> dict[
     else:
         kernel = np.where(np.arange(frames).reshape(-1, 1, 1, 1, 1) == frames // 2, kernel, 0.0)
     arrays[names.EMBEDDING_KERNEL] = Named(kernel.astype(np.float32), origin)
-    return {names.EMBEDDING_KERNEL: f"an image's to {frames} frames, {method}"}
+    return {names.EMBEDDING_KERNEL: f"from an image to {frames} frames, {method}"}
 
 
 def _fold(
@@ -117,7 +117,7 @@ def _fold(
 ) -> dict[str, str]:
     """Reshape the table to its grid, and add the positions of prefix tokens to the tokens."""
     table, origin = arrays[names.POSITION_TABLE]
-    if table.ndim > 2:  # it has its grid
+    if table.ndim > 2:  # the table already has a grid
         return {}
     tokens = [name for name in _PREFIX if f"{name}/tokens" in arrays]
     counts = [len(arrays[f"{name}/tokens"].array) for name in tokens]
@@ -159,7 +159,7 @@ def _candidates(
     """Return the possible numbers of prefix positions and grids for a number of positions."""
     table, _ = arrays[names.POSITION_TABLE]
     counts = [len(arrays[f"{n}/tokens"].array) for n in _PREFIX if f"{n}/tokens" in arrays]
-    # A table has the positions of the patches, and of some or all of the tokens before them.
+    # A table has the positions of the patches, and of all or some of the prefix tokens.
     prefixes = [sum(counts[:index]) for index in range(len(counts) + 1)]
     of_video = names.EMBEDDING_KERNEL in arrays and arrays[names.EMBEDDING_KERNEL].array.ndim == 5
     return [
@@ -192,17 +192,17 @@ def _matrix(old: int, new: int, method: str) -> np.ndarray:
     scale = old / (new + 0.1) if method == "bicubic_offset" else old / new
     if scale == 1:
         return np.eye(old)
-    # PyTorch's constants: -0.5 with antialias, as Pillow has it, -0.75 without.
+    # PyTorch's constants: -0.5 with antialiasing, as in Pillow, and -0.75 without.
     a, width = (-0.5, max(scale, 1.0)) if antialias else (-0.75, 1.0)
     centre = (np.arange(new)[:, None] + 0.5) * scale - 0.5
-    if antialias:  # places outside of the table are left out
+    if antialias:  # positions outside the table are ignored
         places = (np.arange(old)[None] - centre) / width
         linear = method == "bilinear_antialias"
         weights = np.maximum(0, 1 - np.abs(places)) if linear else _cubic(places, a)
         return weights / weights.sum(1, keepdims=True)
     place = np.floor(centre) + np.arange(-1, 3)[None]
     matrix = np.zeros((new, old))
-    index = np.clip(place, 0, old - 1).astype(int)  # places outside of the table repeat the edge
+    index = np.clip(place, 0, old - 1).astype(int)  # positions outside the table repeat the edge
     np.add.at(matrix, (np.arange(new)[:, None], index), _cubic(place - centre, a))
     return matrix
 

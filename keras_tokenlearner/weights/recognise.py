@@ -1,4 +1,4 @@
-"""The table of sources, and recognition of a checkpoint's source by the names of its entries."""
+"""Recognises the source of a checkpoint by the names of its entries, from the table of sources."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SOURCES: dict[str, Source] = {
 
 
 def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
-    """Return the source, given or recognised, or raise if the names are of another one."""
+    """Return the given or recognised source, or raise `ValueError` if the names do not fit it."""
     found = [name for name, recipe in SOURCES.items() if recipe.recognises(checkpoint)]
     if source is not None:
         check_choice(owner, "source", source, list(SOURCES))
@@ -67,13 +67,13 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
                 f"{' or '.join(map(repr, found))}. Received: source={source!r}"
             )
         return source
-    # Several sources have the same names: one is proved, or is the one that assumes nothing.
+    # Of several sources with these names, choose the proved one, else the only one without a proof.
     proved = [name for name in found if SOURCES[name].proves(checkpoint)]
     plain = [name for name in found if not SOURCES[name].proof]
     for names_left in (proved, plain, found):
         if len(names_left) == 1:
             return names_left[0]
-    what = f"may be from {found}; pass one of them" if found else f"is from none of {list(SOURCES)}"
+    what = f"may be from {found}; pass one of them" if found else f"is not from {list(SOURCES)}"
     raise ValueError(
         f"{owner}: {checkpoint.origin} {what}. Its entries are "
         f"{listed(sorted(checkpoint)) or 'nothing'}. Received: source=None"

@@ -1,4 +1,4 @@
-"""The report of a load: variables that were loaded, resized, adapted, left and reset."""
+"""The report of a load: loaded, resized, adapted, left and reset variables."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LoadReport:
         adapted: Paths of variables to the changes of their values.
         left: Paths of the variables that kept their values.
         reset: Paths of the variables that were initialised again.
-        unused: Names of the entries without a place in the model.
+        unused: Names of the entries without a variable in the model.
         added: Names of the layers that a plain ViT lacks and the file did not fill.
         differences: Settings that differ between model and source, where allowed.
     """

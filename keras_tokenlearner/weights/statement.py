@@ -1,4 +1,4 @@
-"""Settings of a checkpoint that its arrays do not show."""
+"""The settings of a checkpoint that its arrays do not show."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Statement:
         resize: Method to resize its positions, or `None` for the method of the source.
         pooling: Pooling of its features without a head, or `None`.
         missing: Names of features that this package lacks.
-        is_config: Whether it is from a config.json, which states everything.
+        is_config: Whether it is from a config.json, which states every setting.
     """
 
     source: str | None = None

@@ -1,4 +1,4 @@
-"""The table of included weights, and the files of addresses: in the package or downloaded."""
+"""The table of included weights, and local files for addresses: included or downloaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StoredWeights:
     """A row of the store.
 
     Attributes:
-        model: Name of their model in the catalogue.
+        model: Name of the model in the catalogue.
         uri: Address of the `.weights.h5` file, or `package:NAME` for an included file.
         sha256: sha256 of the file.
         size: Size of the file, in bytes.
@@ -31,7 +31,7 @@ class StoredWeights:
         class_names: Names of the classes, in order.
         licence: Licence of the weights, and of the training data.
         metric: Accuracy or another metric, and its data.
-        command: The command that trained them.
+        command: The command that trained the weights.
 
     Example:
 
@@ -85,7 +85,7 @@ def names(model: str) -> list[str]:
 
 
 def find(model: str, name: str) -> StoredWeights:
-    """Return the row of weights by model and name, or raise `ValueError`."""
+    """Return the row of included weights for a model and a name, or raise `ValueError`."""
     if (model, name) not in STORE:
         known = [None, *names(model)]
         raise ValueError(
@@ -129,7 +129,7 @@ def fetch(uri: str, expected_sha256: str, cache_dir: PathLike | None = None) -> 
 def download(
     uri: str, expected_sha256: str | None = None, cache_dir: PathLike | None = None
 ) -> Path:
-    """Return the local path of a file of the network, downloaded once into Keras's cache.
+    """Download a file once into Keras's cache, and return its local path.
 
     Args:
         uri: Address that `keras.utils.get_file` takes.
@@ -140,13 +140,14 @@ def download(
         ValueError: If the file has another sha256.
         ConnectionError: If the download fails.
     """
-    # Files are published under one name at many addresses: a hash in the name keeps them apart.
+    # Different files have the same name at different addresses: a hash in the name separates them.
     mark = expected_sha256 or hashlib.sha256(uri.encode()).hexdigest()
     name = f"{mark[:8]}-{PurePosixPath(urlsplit(uri).path).name}"
     home = Path(cache_dir or os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
     whole = home / "models" / "keras_tokenlearner" / name
     if not expected_sha256:
-        # Without a hash a broken download could not be told from a whole file by its next user.
+        # Without a hash, a later call could not distinguish a partial download from a complete
+        # file.
         if whole.is_file():
             return whole
         name = f"{name}.part"
@@ -165,7 +166,7 @@ def download(
             f"{uri} is damaged or was changed: its sha256 is not the expected {expected_sha256}. "
             "Try again, and report it if the error remains"
         ) from error
-    except Exception as error:  # Keras raises no class of its own here
+    except Exception as error:  # Keras raises a plain Exception here
         raise ConnectionError(
             f"{uri} could not be downloaded and is not in the cache; check the network and try "
             f"again: {error}"

@@ -61,7 +61,7 @@ def test_image_weights_in_a_video_model_give_the_image_tokens(method):
     load(flat, "augreg", ENTRIES)
     report = load(video, "augreg", ENTRIES, embedding=method)
     assert report.resized["positions/table"] == "4x4 to 2x4x4, bilinear"
-    assert report.resized["embedding/projection/kernel"] == f"an image's to 2 frames, {method}"
+    assert report.resized["embedding/projection/kernel"] == f"from an image to 2 frames, {method}"
     image = pixels()
     stack = np.repeat(image[:, None], 4, 1)
     if method == "central_frame":

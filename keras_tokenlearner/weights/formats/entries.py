@@ -16,8 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-# Limit of the unpacked arrays of a file: a multiple of its size, and at least 64 MiB.
-# Trained weights hardly compress; a file that claims more is a bomb.
+# Size limit of the unpacked arrays of a file: 20 times its size, and at least 64 MiB. Trained
+# weights hardly compress, so a file that claims more is a decompression bomb.
 _RATIO, _FLOOR = 20, 64 << 20
 MOST_ENTRIES = 100_000
 _DEPTH = 32
@@ -66,7 +66,7 @@ class Entry:
         return self.dtype.kind == "f" or self.dtype in (BFLOAT16, np.dtype("V2"))
 
     def read(self) -> np.ndarray:
-        """Return the array; bfloat16, which numpy lacks, as float32."""
+        """Return the array. numpy lacks bfloat16, so it becomes float32."""
         if self._read is None:
             raise ValueError(f"it is {self.problem}")
         array = self._read()
@@ -76,12 +76,12 @@ class Entry:
 
 
 class Checkpoint(Mapping[str, "np.ndarray | None"]):
-    """The names and arrays of a file or a mapping. Each array is read on request.
+    """The names and arrays of a file or a mapping. An array is read when it is requested.
 
     Values that are not arrays (a number of epochs, training options) are `None`.
 
     Attributes:
-        entries: Names to `Entry`, with shapes, before anything is read.
+        entries: Dictionary from names to `Entry`. Shapes are known before any array is read.
         origin: Origin of the entries: a path, or "a mapping".
     """
 
@@ -109,21 +109,21 @@ def flat_entries(
     """Return the arrays of a nested mapping as entries; the levels are joined by "/"."""
     flat = {} if flat is None else flat
     if depth > _DEPTH:
-        raise ValueError(f"{owner}: mappings are nested more than {_DEPTH} deep, at {prefix[:40]}")
+        raise ValueError(f"{owner}: mappings have more than {_DEPTH} levels, at {prefix[:40]}")
     for name, value in mapping.items():
         full = f"{prefix}{name}"
         if isinstance(value, collections.abc.Mapping):
             flat_entries(owner, value, flat, f"{full}/", depth + 1)
         else:
             flat[full] = _entry(value)
-        # A mapping under two names doubles at every level: the count has an end, not the depth.
+        # Nesting under two names doubles the count at each level, so the count is limited too.
         if len(flat) > MOST_ENTRIES:
             raise ValueError(f"{owner}: mappings hold more than {MOST_ENTRIES} entries")
     return flat
 
 
 def _entry(value: object) -> Entry:
-    """Return a value as an entry; reading it raises the reason if it is not a plain array."""
+    """Return a value as an entry. If it is not a plain array, reading it raises the reason."""
     if isinstance(value, Entry):
         return value
     if isinstance(value, keras.Variable):
@@ -136,7 +136,7 @@ def _entry(value: object) -> Entry:
     try:
         array = np.asarray(value)
     except Exception as error:  # arrays of other libraries raise errors of any type
-        return Entry(problem=f"an array that numpy cannot hold ({error})")
+        return Entry(problem=f"an array that numpy cannot represent ({error})")
     if array.dtype.hasobject:
         return Entry(problem="an array of Python objects, which are refused")
     return Entry.of(array)
@@ -149,10 +149,10 @@ def _torch_entry(tensor: torch.Tensor) -> Entry:
         if tensor.is_quantized or str(tensor.layout) != "torch.strided" or tensor.is_nested:
             return Entry(shape, problem="a sparse, nested or quantized tensor, which are refused")
         if tensor.is_meta:
-            return Entry(shape, problem="a tensor on the meta device, which holds no values")
+            return Entry(shape, problem="a tensor on the meta device, without values")
         size = tensor.numel() * tensor.element_size()
         if size > tensor.untyped_storage().nbytes():
-            return Entry(problem=f"a tensor that claims shape {shape}, more than it stores")
+            return Entry(problem=f"a tensor whose shape {shape} exceeds its stored values")
     except Exception as error:  # tensors of rare kinds lack attributes of plain ones
         return Entry(problem=f"a tensor of a kind that is refused ({error})")
     if kind not in _TORCH:
@@ -179,6 +179,6 @@ def check_total(owner: str, path: Path, total: int, ratio: int = _RATIO) -> None
     limit = max(_FLOOR, ratio * path.stat().st_size)
     if total > limit:
         raise ValueError(
-            f"{owner}: {path} is refused as a bomb: it would unpack to {total} bytes, and {limit} "
-            "is the most for its size"
+            f"{owner}: {path} is refused as a decompression bomb: it would unpack to {total} "
+            f"bytes; the limit for its size is {limit}"
         )

@@ -1,4 +1,4 @@
-"""The `.h5` files of Keras."""
+"""Reads the `.h5` files of Keras."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
-    """Return the arrays of an HDF5 file by name; none is read yet."""
-    import h5py  # a dependency of Keras, which writes these files with it
+    """Return the entries of an HDF5 file by name, without reading arrays."""
+    import h5py  # a dependency of Keras
 
     entries: dict[str, Entry] = {}
 
@@ -30,7 +30,7 @@ def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
         if isinstance(item, h5py.Dataset):
             entries[name] = _h5_entry(owner, path, name, item)
         if len(entries) > MOST_ENTRIES:
-            raise ValueError(f"it holds more than {MOST_ENTRIES} arrays")
+            raise ValueError(f"the file has more than {MOST_ENTRIES} arrays")
 
     try:
         file = h5py.File(path, "r", locking=False)
@@ -68,18 +68,17 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
     if not filters:
         if item.id.get_storage_size() < size:
             raise ValueError(
-                f"{name} claims more than it stores: shape {item.shape} in "
-                f"{item.id.get_storage_size()} bytes"
+                f"{name} has shape {item.shape} but stores only {item.id.get_storage_size()} bytes"
             )
         return lambda: item[()]
     chunk_size = math.prod(item.chunks) * item.dtype.itemsize
     wanted = math.prod(-(-n // c) for n, c in zip(item.shape, item.chunks, strict=True))
     stored = item.id.get_num_chunks()
     if wanted != stored or wanted > 1_000_000 or chunk_size > max(8 << 20, 4 * size):
-        raise ValueError(f"{name} claims more than it stores: {wanted} chunks, {stored} stored")
+        raise ValueError(f"{name} has {wanted} chunks but stores only {stored}")
 
     def read() -> np.ndarray:
-        # HDF5's own gzip filter never ends on some damaged chunks: they are unpacked here.
+        # Chunks are unpacked here, because HDF5's gzip filter never ends on some damaged chunks.
         array = np.empty(item.shape, item.dtype)
         for index in range(stored):
             offset = item.id.get_chunk_info(index).chunk_offset
@@ -98,7 +97,7 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
     return read
 
 
-_DEFLATE, _SHUFFLE = 1, 2  # HDF5's numbers of its filters
+_DEFLATE, _SHUFFLE = 1, 2  # numbers of HDF5's filters
 
 
 def _h5_filters(name: str, item: h5py.Dataset) -> list[int]:

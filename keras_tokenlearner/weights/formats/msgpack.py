@@ -1,4 +1,4 @@
-"""The `.msgpack` and `checkpoint` files of Flax."""
+"""Reads the `.msgpack` and `checkpoint` files of Flax."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
     count = 0
 
     def counted(value: object) -> object:
-        # Each of a file's bytes may be an empty dictionary of 64: their number is limited.
+        # Each byte of a file may become an empty dictionary of 64 bytes: limit their number.
         nonlocal count
         count += 1
         if count > MOST_ENTRIES:
-            raise ValueError(f"it holds more than {MOST_ENTRIES} dictionaries and lists")
+            raise ValueError(f"the file has more than {MOST_ENTRIES} dictionaries and lists")
         return value
 
     def unpack(content: bytes) -> object:
@@ -57,13 +57,13 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
         shape, kind, data = cast("tuple[tuple[int, ...], object, bytes]", unpack(content))
         dtype = BFLOAT16 if kind == "bfloat16" else np.dtype(str(kind))
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
-            raise ValueError(f"it has an array of shape {shape} of {dtype} in {len(data)} bytes")
+            raise ValueError(f"an array of shape {shape} and type {dtype} has {len(data)} bytes")
         return np.frombuffer(data, dtype).reshape(shape)
 
     try:
         tree = unpack(path.read_bytes())
         if not isinstance(tree, dict):
-            raise ValueError(f"it holds a {type(tree).__name__}, not a tree")
+            raise ValueError(f"the file holds a {type(tree).__name__}, not a tree")
         return flat_entries(owner, cast("Mapping[str, object]", _joined(tree)))
     except Exception as error:  # a damaged file raises errors of any type
         raise ValueError(f"{owner}: {path} is damaged or not a Flax checkpoint: {error}") from error

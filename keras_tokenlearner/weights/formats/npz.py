@@ -1,4 +1,4 @@
-"""The `.npz` files of numpy, which are zip archives."""
+"""Reads the `.npz` files of numpy, which are zip archives."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _T = TypeVar("_T")
 def read_npz(path: PathLike, owner: str = "read_npz") -> dict[str, np.ndarray]:
     """Return all arrays of a `.npz` file by name, or raise `ValueError`.
 
-    Sizes are checked against the directory of the archive before memory is taken. Arrays of Python
-    objects are pickles, and raise an error.
+    Sizes are compared with the directory of the archive before memory is allocated. Arrays of
+    Python objects are pickles, and raise an error.
     """
     path = Path(path)
     if not path.is_file():
@@ -31,7 +31,7 @@ def read_npz(path: PathLike, owner: str = "read_npz") -> dict[str, np.ndarray]:
 
 
 def open_zip(owner: str, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
-    """Return an open zip archive and its members; a damaged archive raises `ValueError`."""
+    """Open a zip archive, and return it and its members. A damaged archive raises `ValueError`."""
     try:
         archive = zipfile.ZipFile(path)
         members = archive.infolist()
@@ -43,7 +43,7 @@ def open_zip(owner: str, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipI
 
 
 def npz_entries(owner: str, path: Path) -> dict[str, Entry]:
-    """Return the arrays of a .npz file by name; none is read yet."""
+    """Return the entries of a .npz file by name, without reading arrays."""
     archive, members = open_zip(owner, path)
     check_total(owner, path, sum(member.file_size for member in members))
     entries = {}
@@ -73,17 +73,18 @@ def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
         start = stream.tell()
     if dtype.hasobject:
         raise ValueError(f"{member.filename} is an array of Python objects")
-    # Python integers: sizes of a hostile header do not overflow.
+    # Python integers do not overflow for the sizes of a malicious header.
     if dtype.itemsize * math.prod(shape) != member.file_size - start:
         raise ValueError(
-            f"{member.filename} claims shape {shape} of {dtype}, which differs from its stored size"
+            f"{member.filename} has shape {shape} and type {dtype}, which do not fit its stored "
+            "size"
         )
 
     def read() -> np.ndarray:
         with archive.open(member) as stream:
             content = stream.read(member.file_size)
             if stream.read(1):
-                raise ValueError(f"{member.filename} is longer than it claims")
+                raise ValueError(f"{member.filename} is longer than its header states")
         array = np.frombuffer(content, dtype, offset=start)
         return array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
 

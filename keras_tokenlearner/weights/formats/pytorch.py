@@ -1,4 +1,4 @@
-"""The `.pt`, `.pth` and `.bin` files of PyTorch: zip archives with a pickle of tensors."""
+"""Reads the `.pt`, `.pth` and `.bin` files of PyTorch: zip archives with a pickle of tensors."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def torch_entries(owner: str, path: Path) -> dict[str, Entry]:
         clean = Path(folder) / "clean.pt"
         _copy_torch_zip(owner, path, clean)
         try:
-            # Memory-mapped, a storage cannot reach beyond the file, whatever size it claims.
+            # A memory-mapped storage cannot extend beyond the file, whatever size its header
+            # states.
             content = import_torch.load(clean, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # a damaged or hostile pickle raises errors of any type
+        except Exception as error:  # a damaged or malicious pickle raises errors of any type
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
                 f"{owner}: {path} is damaged or holds more than tensors, and is not unpickled: "
@@ -46,16 +47,16 @@ def torch_entries(owner: str, path: Path) -> dict[str, Entry]:
             "tensors"
         )
     entries = flat_entries(owner, content)
-    # One tensor may have several names, but not so many that they fill the memory.
+    # A tensor may have several names, but not enough to fill the memory.
     check_total(owner, path, sum(entry.nbytes for entry in entries.values()), ratio=2)
     return entries
 
 
 def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
-    """Copy the members of a PyTorch file to a new one, with their checksums compared.
+    """Copy the members of a PyTorch file to a new file, and compare their checksums.
 
     A zip may have two directories: Python reads one and PyTorch the other. PyTorch compares no
-    checksums. It reads the copy, which has one directory and checked bytes.
+    checksums. PyTorch therefore reads the copy, which has one directory and checked bytes.
     """
     archive, members = open_zip(owner, path)
     with archive, zipfile.ZipFile(to, "w", zipfile.ZIP_STORED) as copy:
@@ -66,7 +67,7 @@ def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
             )
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError(
-                f"{owner}: {path} is refused: it has compressed entries, unlike files of PyTorch"
+                f"{owner}: {path} is refused: it has compressed entries, which PyTorch never writes"
             )
         total = sum(member.file_size for member in members)
         if total > path.stat().st_size:
@@ -85,9 +86,9 @@ def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
                     while content := source.read(1 << 20):
                         left -= len(content)
                         if left < 0:
-                            raise ValueError("an entry is longer than it claims")
+                            raise ValueError("an entry is longer than its header states")
                         target.write(content)
                     if left:
-                        raise ValueError("an entry is shorter than it claims")
-            except Exception as error:  # damaged members raise much
+                        raise ValueError("an entry is shorter than its header states")
+            except Exception as error:  # damaged members raise errors of any type
                 raise ValueError(f"{owner}: {path} is damaged: {error}") from error

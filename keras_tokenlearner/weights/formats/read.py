@@ -1,4 +1,4 @@
-"""Any checkpoint: a file of any format, a file in parts, a mapping or a model."""
+"""Reads any checkpoint: a file of any format, a file in parts, a mapping or a model."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ CheckpointLike = Union[PathLike, Checkpoint, Mapping[str, object], keras.Model, 
 
 
 def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") -> Checkpoint:
-    """Return the entries of a checkpoint with names and shapes. Arrays are read later, one by one.
+    """Return the entries of a checkpoint with names and shapes. Arrays are read one by one later.
 
     Args:
-        checkpoint: One of these. A `.npz`, `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`)
-            or Flax (`.msgpack`, `checkpoint`) file: its content decides the format, not its name.
-            The `.index.json` of a file in several parts. A mapping of names to arrays, nested or
-            flat; the levels are joined by "/". A model of PyTorch or Keras.
+        checkpoint: A file, a mapping or a model of PyTorch or Keras. The content of a file decides
+            its format, not its name: `.npz`, `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`)
+            or Flax (`.msgpack`, `checkpoint`). For a file in several parts, pass its `.index.json`.
+            A mapping from names to arrays may be nested; the levels are joined by "/".
         owner: String, the function that the user called, for error messages.
 
     Returns:
@@ -61,7 +61,8 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
         return checkpoint
     if isinstance(checkpoint, collections.abc.Mapping):
         return Checkpoint(flat_entries(owner, checkpoint), "a mapping")
-    if isinstance(checkpoint, keras.Layer):  # before modules, which it is too on PyTorch
+    # Before PyTorch's modules: on torch, a Keras layer is a module too.
+    if isinstance(checkpoint, keras.Layer):
         weights = {weight.path: weight for weight in checkpoint.weights}
         return Checkpoint(flat_entries(owner, weights), f"the model {checkpoint.name!r}")
     if hasattr(checkpoint, "state_dict") and not isinstance(checkpoint, type):
@@ -96,8 +97,8 @@ def _reader(owner: str, path: Path) -> Callable[[str, Path], dict[str, Entry]]:
         return msgpack_entries
     if path.suffix in (".pt", ".pth", ".bin"):
         raise ValueError(
-            f"{owner}: {path} is damaged, or a bare pickle as PyTorch wrote them before 1.6; save "
-            "it again with torch.save"
+            f"{owner}: {path} is damaged, or is a bare pickle of PyTorch before 1.6; save it again "
+            "with torch.save"
         )
     if path.suffix in (".npz", ".h5"):
         kind = {".npz": "npz", ".h5": "HDF5"}[path.suffix]
@@ -106,10 +107,10 @@ def _reader(owner: str, path: Path) -> Callable[[str, Path], dict[str, Entry]]:
 
 
 def _read_parts(owner: str, path: Path) -> dict[str, Entry]:
-    """Read the files next to an index, which lists the file of each entry."""
+    """Read the files of an index. The index lists the file of each entry."""
     try:
         if path.stat().st_size > _MOST_JSON:
-            raise ValueError(f"it is larger than {_MOST_JSON} bytes")
+            raise ValueError(f"the file is larger than {_MOST_JSON} bytes")
         files = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         parts: dict[str, set[str]] = {str(file): set() for file in files.values()}
         for name, file in files.items():

@@ -1,4 +1,4 @@
-"""The `.safetensors` files."""
+"""Reads the `.safetensors` files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from keras_tokenlearner.weights.formats.entries import BFLOAT16, Entry
 
 
 def safetensors_entries(owner: str, path: Path) -> dict[str, Entry]:
-    """Return the arrays of a safetensors file by name; none is read yet."""
+    """Return the entries of a safetensors file by name, without reading arrays."""
     safetensors = require("safetensors", "weights")
     try:
         file = safetensors.safe_open(path, framework="numpy")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
         kinds = {name: part.get_dtype() for name, part in slices.items()}
-    except Exception as error:  # the library's own error, and the system's errors
+    except Exception as error:  # any error of the library or the system
         raise ValueError(
             f"{owner}: {path} is damaged or not a safetensors file: {error}"
         ) from error

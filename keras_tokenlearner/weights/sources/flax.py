@@ -15,8 +15,8 @@ _Patterns = tuple[tuple[str, str], ...]
 
 _BLOCK = "Transformer/encoderblock"
 _WEIGHT = "(scale|kernel|bias)"
-# Depending on the release, Flax numbers the layers of a block together or each class separately.
-# Only the order of the two LayerNorms identifies them.
+# Releases of Flax number the layers of a block either together or per class. Only the order of the
+# two LayerNorms identifies them.
 _PATTERNS: _Patterns = (
     (r"embedding/(kernel|bias)", r"embedding/projection/\1"),
     (r"cls", "class_token/tokens"),
@@ -75,7 +75,7 @@ def _converter(patterns: _Patterns) -> Callable[[Entries], Arrays]:
     def convert(entries: Entries) -> Arrays:
         arrays: Arrays = {}
         for name in list(entries):
-            stacked = name.startswith(f"{_BLOCK}/")  # all blocks, along a leading axis
+            stacked = name.startswith(f"{_BLOCK}/")  # all blocks are stacked along a leading axis
             path = _rename(name.replace(_BLOCK, f"{_BLOCK}_0", 1) if stacked else name, patterns)
             if path is None:
                 continue

@@ -14,7 +14,7 @@ from keras_tokenlearner.weights.sources.torch_layers import BLOCK, Table, averag
 
 
 def in_blocks(starts: tuple[str, ...], rows: Table) -> dict[str, tuple[str, ...]]:
-    """Return the rows of a block's layers, for each prefix that names of blocks may have."""
+    """Return the table rows of a block's layers, for each possible prefix of block names."""
     return {
         f"{BLOCK}/{ours}": (kind, *(start + name for start in starts for name in theirs))
         for ours, (kind, *theirs) in rows.items()
@@ -53,7 +53,7 @@ VIT_NAMES = {
     **_EMBEDDINGS,
     **in_blocks(("encoder.layer.{i}.", "layers.{i}."), _ATTENTION | _VIT),
 }
-# The distillation token is a register to us.
+# The distillation token becomes a register.
 _DEIT_NAMES = VIT_NAMES | {"register_tokens/tokens": ("rows", "embeddings.distillation_token")}
 _DINOV2_NAMES = {
     **_EMBEDDINGS,
@@ -70,12 +70,12 @@ _DINOV3_NAMES = {
 
 
 def converter(table: Table, averaged: tuple[str, ...] = ()) -> Callable[[Entries], Arrays]:
-    """Return the conversion by a table, with the heads whose logits are averaged."""
+    """Return the conversion by a table and by the heads whose logits are averaged."""
 
     def convert(entries: Entries) -> Arrays:
         arrays = from_torch(entries, table)
         arrays |= average_heads(entries, averaged) if averaged else {}
-        if names.HEAD_KERNEL in arrays:  # it reads the class token itself
+        if names.HEAD_KERNEL in arrays:  # this head reads only the class token
             return arrays
         return arrays | from_torch(entries, {names.PRE_LOGITS: ("linear", "pooler.dense")})
 
@@ -90,7 +90,7 @@ HUGGINGFACE_VIT = Source(
     alien=("norm1.weight", "distillation_token", "layer_scale1", "fc_norm", "q_bias"),
     ranks=(4,),
     config={"activation": "gelu", "layer_norm_epsilon": 1e-12},
-    choices=_OPEN,  # ViT has half, DINO's files under the same names have imagenet
+    choices=_OPEN,  # "half" for ViT, "imagenet" for DINO's files, which have the same names
     resize="bicubic",
     ignored=("pooler.", "embeddings.mask_token"),
 )

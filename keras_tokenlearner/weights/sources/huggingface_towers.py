@@ -37,7 +37,7 @@ _CLIP_NAMES = {
     "embedding/projection": ("conv", "embeddings.patch_embedding"),
     "class_token/tokens": ("rows", "embeddings.class_embedding"),
     "positions/table": ("rows", "embeddings.position_embedding.weight"),
-    "pre_norm": ("norm", "pre_layrnorm"),  # spelt so
+    "pre_norm": ("norm", "pre_layrnorm"),  # this spelling is in the files
     "norm": ("norm", "post_layernorm"),
     "projection": ("linear", "visual_projection"),
     "head": ("linear", "classifier"),
@@ -50,7 +50,7 @@ _SIGLIP_NAMES = {
     "pooling/mlp/hidden": ("linear", "head.mlp.fc1"),
     "pooling/mlp/output": ("linear", "head.mlp.fc2"),
 }
-# The patches come flat: the first layer is a dense one.
+# Patches are flattened, so the first layer is a dense layer.
 _SIGLIP2_NAMES = _SIGLIP_NAMES | {"embedding/projection": ("patches", "embeddings.patch_embedding")}
 _AIMV2_NAMES = {
     "embedding/projection": ("conv", "embeddings.patch_embed"),
@@ -82,7 +82,7 @@ def _converter(table: Table, unread: str) -> Callable[[Entries], Arrays]:
 
 
 def _convert_aimv2(entries: Entries) -> Arrays:
-    """Convert AIMv2's, whose latent is the query itself, without a projection."""
+    """Convert the entries of AIMv2. Its latent is the query itself, without a projection."""
     arrays = from_torch(entries, _AIMV2_NAMES)
     latent = arrays.get(names.LATENT)
     if latent is None:
@@ -101,7 +101,7 @@ HUGGINGFACE_CLIP = Source(
     anchors=_ANCHORS,
     marks=("pre_layrnorm", "embeddings.class_embedding"),
     config={"layer_norm_epsilon": 1e-5},
-    choices={"activation": ("quick_gelu", "gelu")},  # OpenAI's and LAION's
+    choices={"activation": ("quick_gelu", "gelu")},  # of OpenAI's and LAION's checkpoints
     classifier={"head_reads": "average", "final_norm": None},
     resize="bicubic",
     normalization="clip",

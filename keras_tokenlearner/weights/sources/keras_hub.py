@@ -33,7 +33,7 @@ _FILE_PATTERNS = (
         r"layers/vi_t_patching_and_embedding/position_embedding/vars/0",
         "vit_patching_and_embedding/position_embedding/embeddings",
     ),
-    (rf"{_FILE}/(.*)", rf"{_FILE}_0/\1"),  # the first has no number
+    (rf"{_FILE}/(.*)", rf"{_FILE}_0/\1"),  # the first block has no number
     (rf"{_FILE}_(\d+)/layer_norm_(\d)/vars/(\d)", r"vit_encoder/transformer_block_\1/ln_\2/\3"),
     (
         rf"{_FILE}_(\d+)/mha/(query|key|value)_dense/vars/(\d)",
@@ -51,7 +51,7 @@ _FILE_PATTERNS = (
 def convert(entries: Entries) -> Arrays:
     """Convert the entries of a keras-hub backbone or classifier."""
     in_file = any(name.startswith("layers/vi_t_encoder/") for name in entries)
-    first = 0 if in_file else 1  # of the numbers of the blocks
+    first = 0 if in_file else 1  # first number of the blocks
     head = "layers/dense_1" if "layers/dense_1/vars/0" in entries else "layers/dense"
     arrays: Arrays = {}
     for name in list(entries):
@@ -74,7 +74,7 @@ def convert(entries: Entries) -> Arrays:
 
 
 def _rename(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
-    """Return a name after the replacement of every pattern, in their order."""
+    """Replace every pattern in a name, in order."""
     for pattern, ours in patterns:
         found = re.fullmatch(pattern, name)
         if found:

@@ -16,7 +16,7 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 NORMALIZATIONS = {"half": HALF, "imagenet": IMAGENET, "clip": CLIP}
-ZEROS = "zeros"  # the origin of a bias that the file's layer does not have
+ZEROS = "zeros"  # origin of a bias that the file's layer lacks
 BOTH = " and "  # joins the origins of two entries
 
 FieldValue = str | float | int | bool | tuple | None
@@ -35,7 +35,7 @@ Arrays = dict[str, Named]
 
 @dataclass(frozen=True)
 class Source:
-    """The rule from checkpoints of one source to weights of this package.
+    """The rule that converts checkpoints of one source to weights of this package.
 
     Attributes:
         convert: Function of `Entries`. It returns a dictionary from paths of variables to `Named`
@@ -44,8 +44,8 @@ class Source:
             them. Or it is on its grid without them, (H, W, C) or (T, H, W, C). The j-th
             TokenLearner and TokenFuser are "token_learner_{j}" and "token_fuser_{j}".
         anchors: Names of entries. Every checkpoint of the source has one of them.
-        marks: Parts of names that all must occur in a checkpoint for the source to be recognised.
-        alien: Parts of names, none of which occurs in a checkpoint of the source.
+        marks: Parts of names. All must occur in a checkpoint for the source to be recognised.
+        alien: Parts of names. None may occur in a checkpoint of the source.
         proof: Parts of names that distinguish the source from others with the same marks.
         ranks: Ranks of the anchors, such as 4 for patches of images and 5 for patches of videos;
             empty for any.
@@ -102,8 +102,8 @@ class Entries:
     """The entries of a checkpoint, by the names of its source, and the record of their use.
 
     Checkpoints keep the same network under various prefixes ("params/", "vit.", "module."). The
-    prefix is the part before an anchor, a name that every file of the source has. Names with the
-    prefix are shortened, others are given in full.
+    prefix is the part before an anchor, a name that every file of the source has. The prefix is
+    removed from names; names without it stay unchanged.
 
     Args:
         owner: String, the function that the user called, for error messages.
@@ -120,7 +120,7 @@ class Entries:
         self._full = {name.removeprefix(self.prefix): name for name in checkpoint}
         self._checkpoint = checkpoint
         self._taken: set[str] = set()
-        # Entries outside of the prefix are of other networks and are not read.
+        # Entries without the prefix belong to other networks and are not read.
         self.outside = {name for name in checkpoint if not name.startswith(self.prefix)}
 
     def _find_prefix(self, checkpoint: Checkpoint, anchors: tuple[str, ...]) -> str:
@@ -153,12 +153,12 @@ class Entries:
         return self._full[name]
 
     def take(self, name: str) -> np.ndarray:
-        """Return an entry as float32 and count it as used, or raise if it is not numeric."""
+        """Return an entry as float32 and mark it as used, or raise if it is not numeric."""
         full = self._full[name]
         entry = self._checkpoint.entries[full]
         if not entry.is_float:
             kind = entry.problem or f"an array of {entry.dtype}"
-            raise ValueError(f"{self.owner}: {full} must be an array of floats, and is {kind}")
+            raise ValueError(f"{self.owner}: {full} must be an array of floats, but is {kind}")
         if not entry.shape or 0 in entry.shape:
             raise ValueError(f"{self.owner}: {full} has shape {entry.shape} and holds no weights")
         array = entry.read().astype(np.float32, copy=False)
@@ -168,7 +168,7 @@ class Entries:
         return array
 
     def unused(self) -> list[str]:
-        """Return the names, without prefix, that were not taken."""
+        """Return the names, without prefix, of the unused entries."""
         return [name for name in self._full if name not in self._taken]
 
 

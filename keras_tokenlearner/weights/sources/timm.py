@@ -1,4 +1,4 @@
-"""ViT and DeiT of timm, to and from; DINOv2 as Meta publishes it; torchvision's ViT."""
+"""ViT and DeiT of timm, in both directions. DINOv2 as published by Meta, and torchvision's ViT."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from keras_tokenlearner.weights.sources.torch_layers import (
     to_torch,
 )
 
-# DINOv2's names, as Meta publishes it, come after timm's. The distillation token of DeiT is a
-# register to us.
+# The names in Meta's DINOv2 files come after timm's. DeiT's distillation token becomes a register.
 NAMES = {
     "embedding/projection": ("conv", "patch_embed.proj"),
     "embedding_norm": ("norm", "patch_embed.norm"),
@@ -58,13 +57,13 @@ NAMES = {
     "head": ("linear", "head", "linear_head"),
 }
 _PARTS = ("query", "key", "value")
-_JOINED = (*_PARTS, "gate")  # which timm has in one layer with others
+_JOINED = (*_PARTS, "gate")  # timm joins these layers into one
 _CONFIG: Fields = {"activation": "gelu", "layer_norm_epsilon": 1e-6}
 _GATED_MLP: Fields = {"activation": "silu"}
 
 
 def convert(entries: Entries) -> Arrays:
-    """Convert timm's entries, or Meta's of DINOv2."""
+    """Convert the entries of timm, or of Meta's DINOv2."""
     arrays = from_torch(entries, NAMES) | average_heads(entries, ("head", "head_dist"))
     for i in range(count_blocks(entries, NAMES)):
         theirs, ours = f"blocks.{i}.attn", names.block_name(i)
@@ -72,9 +71,9 @@ def convert(entries: Entries) -> Arrays:
             entries, f"{theirs}.qkv.weight", f"{ours}/self_attention", f"{theirs}.qkv.bias"
         )
         gamma = arrays.get(f"{ours}/self_attention_scale/gamma")
-        if gamma and f"{ours}/mlp_scale/gamma" not in arrays:  # a scale of the attention alone
+        if gamma and f"{ours}/mlp_scale/gamma" not in arrays:  # only the attention has a scale
             arrays[f"{ours}/mlp_scale/gamma"] = Named(np.ones_like(gamma.array), ZEROS)
-    if "rope.freqs" in entries:  # of every block, (2, blocks, heads, pairs)
+    if "rope.freqs" in entries:  # shape (2, blocks, heads, pairs)
         freqs, origin = entries.take("rope.freqs"), entries.full_name("rope.freqs")
         for i in range(freqs.shape[1]):
             arrays[f"{names.numbered(names.ROTARY, i)}/frequencies"] = Named(freqs[:, i], origin)
@@ -185,19 +184,19 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
         biases = [arrays[f"{part}/bias"].reshape(-1) for part in parts]
         entries[f"blocks.{i}.attn.qkv.weight"] = np.concatenate(kernels)
         entries[f"blocks.{i}.attn.qkv.bias"] = np.concatenate(biases)
-    if reads:  # two heads, whose average timm takes
+    if reads:  # timm averages two heads
         entries["dist_token"] = entries.pop("reg_token")
         entries["head_dist.bias"] = entries["head.bias"]
         kernels = np.split(2 * entries["head.weight"], 2, axis=1)
         entries["head.weight"], entries["head_dist.weight"] = kernels
-    # The positions of the tokens before the patches are in these tokens.
+    # The prefix tokens already include their positions.
     before = structure.num_prefix_tokens if reads or not registers else 0
     entries["pos_embed"] = np.pad(entries["pos_embed"], ((0, 0), (before, 0), (0, 0)))
     return {name: np.ascontiguousarray(array) for name, array in entries.items()}
 
 
 _ANCHORS = ("patch_embed.proj.weight",)
-# timm's ViT is many families with one set of names: only config.json says which a file is of.
+# Many families share the names of timm's ViT: only config.json states the family of a file.
 TIMM = Source(
     convert,
     anchors=_ANCHORS,
@@ -230,7 +229,7 @@ DINOV2 = Source(
     wide_head={"head_reads": "class_and_average"},
     resize_without_registers="bicubic_offset",
     normalization="imagenet",
-    ignored=("mask_token",),  # of its training only
+    ignored=("mask_token",),  # used only in training
 )
 TORCHVISION = Source(
     _convert_torchvision,

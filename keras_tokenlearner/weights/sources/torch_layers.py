@@ -1,4 +1,4 @@
-"""Layers of PyTorch as layers of Keras, and back: names by table, kernels by transposition."""
+"""Converts layers of PyTorch to Keras and back: names by a table, kernels by transposition."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.source import BOTH, ZEROS, Arrays, Entries, Named
 
 # Kinds: "conv", "linear", "heads" and "norm" have weight and bias. "heads" is a linear layer into
-# or out of the heads of an attention. "raw" is an unchanged array, "rows" an array as a table. Then
-# names of a source follow; the first that a checkpoint has is used. "{i}" is a block's number.
+# or out of the heads of an attention. "raw" is an unchanged array, "rows" an array as a table.
+# Names of a source follow. The first name in a checkpoint is used. "{i}" is a block's number.
 Table = Mapping[str, tuple[str, ...]]
 BLOCK = "block_{i}"
 _PARTS = ("query", "key", "value")
@@ -84,7 +84,7 @@ def split_qkv(entries: Entries, theirs: str, ours: str, bias: str | None = None)
             )
         biases = [Named(part, bias_origin) for part in np.split(whole.reshape(-1), 3)]
     for index, name in enumerate(f"{start}{part}_bias" for part in "qkv"):
-        if name in entries:  # BEiT and EVA have biases of query and value alone
+        if name in entries:  # in BEiT and EVA, only query and value have biases
             biases[index] = Named(entries.take(name), entries.full_name(name))
     for part, kernel, shift in zip(_PARTS, np.split(weight, 3), biases, strict=True):
         arrays[f"{ours}/{part}/kernel"] = Named(kernel.T, origin)
@@ -93,7 +93,7 @@ def split_qkv(entries: Entries, theirs: str, ours: str, bias: str | None = None)
 
 
 def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
-    """Join several heads to one on their concatenated tokens, with the average of their logits.
+    """Join several heads to one head that reads all their tokens and averages their logits.
 
     Args:
         entries: `Entries`.
@@ -122,7 +122,7 @@ def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
 
 
 def to_torch(arrays: Mapping[str, np.ndarray], table: Table, num_blocks: int) -> dict:
-    """Convert back: our paths to arrays, to the first of the source's names to arrays."""
+    """Convert arrays by our paths to arrays by the source's names, the first of each row."""
     entries, arrays = {}, _with_gates(arrays)
     for ours, (kind, theirs, *_) in numbered(table, num_blocks).items():
         if kind in ("raw", "rows"):
@@ -137,7 +137,7 @@ def to_torch(arrays: Mapping[str, np.ndarray], table: Table, num_blocks: int) ->
 
 
 def numbered(table: Table, count: int) -> dict[str, tuple[str, ...]]:
-    """Return a table with a row for every block in place of its rows with "{i}"."""
+    """Return a table in which each row with "{i}" is repeated for every block."""
     rows = {}
     for ours, row in table.items():
         for i in range(count) if "{i}" in ours else range(1):
@@ -176,7 +176,7 @@ def _to_keras(owner: str, kind: str, name: str, weight: np.ndarray) -> np.ndarra
 def _to_torch(kind: str, kernel: np.ndarray) -> np.ndarray:
     if kind == "conv":
         return np.moveaxis(kernel, (-2, -1), (1, 0))
-    if kind == "heads":  # out of the heads, (H, D, C)
+    if kind == "heads":  # output projection, (H, D, C)
         return kernel.reshape(-1, kernel.shape[-1]).T
     return kernel if kind == "norm" else kernel.T
 
@@ -186,7 +186,7 @@ def _rows(array: np.ndarray) -> np.ndarray:
 
 
 def _with_gates(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays with the gates of MLPs before their hidden units, as one layer."""
+    """Join the gates of MLPs with their hidden units into one layer, gates first."""
     gates = {path.replace("gate", "hidden"): path for path in arrays if "/mlp/gate/" in path}
     return {**arrays} | {
         hidden: np.concatenate([arrays[gate], arrays[hidden]], axis=-1)
@@ -195,7 +195,7 @@ def _with_gates(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _check_biases(arrays: Arrays) -> None:
-    """Take back the zeros of a block where other blocks have the bias: the file has lost it."""
+    """Remove the zeros of a block if other blocks have the bias: the file has lost it."""
     there = {_any_block(path) for path, (_, origin) in arrays.items() if origin != ZEROS}
     for path in [path for path, (_, origin) in arrays.items() if origin == ZEROS]:
         if names.block_index(path) is not None and _any_block(path) in there:
@@ -207,7 +207,7 @@ def _any_block(path: str) -> str:
 
 
 def _split_gates(arrays: Arrays) -> None:
-    """Split the MLPs' first layers that are twice as wide as the input of the second ones."""
+    """Split the first layer of each MLP that is twice as wide as the input of its second layer."""
     for path in [path for path in arrays if "/mlp/hidden/" in path]:
         array, origin = arrays[path]
         output = arrays.get(path.rpartition("hidden")[0] + "output/kernel")
