@@ -12,14 +12,15 @@ from typing import TypeVar
 
 import keras
 
-MANY = 12  # with more choices, only the nearest ones are listed
+MANY = 12  # the error for more choices lists only the nearest ones
 Choice = TypeVar("Choice")
 Value = TypeVar("Value")
 Shape = Sequence[int | None]
 
-LARGEST_INT = 2**31 - 1  # backends index axes and count steps with 32 bits
-LARGEST_FLOAT = 3.4028234663852886e38  # of float32, as is the next
-SMALLEST_FLOAT = 1.1754943508222875e-38  # less is zero where denormals are flushed
+LARGEST_INT = 2**31 - 1  # backends use 32 bits to index axes and to count steps
+# Range of float32. Backends may round positive numbers below it to zero.
+LARGEST_FLOAT = 3.4028234663852886e38
+SMALLEST_FLOAT = 1.1754943508222875e-38
 
 
 def check_bool(owner: str, name: str, value: bool) -> bool:
@@ -34,7 +35,7 @@ def check_int(
 ) -> int:
     """Return `value` as an `int` from `minimum` to `maximum`, or raise `ValueError`.
 
-    Scalars of numpy and of the backends, such as `labels.max() + 1`, are integers too.
+    Integer scalars of numpy and of the backends are accepted, for example `labels.max() + 1`.
     """
     number = operator.index(value) if _kind(value) == "int" else None
     if number is None or not minimum <= number <= maximum:
@@ -123,8 +124,8 @@ def check_choice(
 ) -> Choice:
     """Return `value` if it is one of `choices`, or raise `ValueError` with the nearest ones.
 
-    The type counts too: 0 is not `False`. The nearest of many choices come first in the message.
-    Others are listed only if there is no near one, and no `listed_by`, the code that lists them.
+    The type counts too: 0 is not `False`. The message suggests the nearest choices. It lists all
+    choices if they are few, or if no `listed_by` names the code that lists them.
     """
     choices = list(choices)
     for choice in choices:
@@ -157,7 +158,7 @@ def check_is(
 
 
 def check_path(owner: str, name: str, value: str | os.PathLike[str]) -> Path:
-    """Return `value` as a `Path` if it is a text or a path, or raise `ValueError`."""
+    """Return `value` as a `Path` if it is a string or a path, or raise `ValueError`."""
     check_is(owner, name, value, (str, os.PathLike), "a path")
     return Path(value)
 
@@ -178,8 +179,8 @@ def check_model(
         )
     if not getattr(value, "inputs", None):
         raise ValueError(
-            f"{owner}: `{name}` must have known inputs, as functional models have, and "
-            f"keras.Sequential behind keras.Input. Received: {name}={value!r}"
+            f"{owner}: `{name}` must have known inputs: pass a functional model, or a "
+            f"keras.Sequential that starts with keras.Input. Received: {name}={value!r}"
         )
     shapes = value.input_shape, value.output_shape
     if single and not all(isinstance(shape, tuple) for shape in shapes):
@@ -191,7 +192,7 @@ def check_model(
 
 
 def check_channels(owner: str, shape: Shape, rank: int | None = None) -> int:
-    """Return the last size of a shape, the channels, which must be known; `rank` is optional."""
+    """Return the channels, the last axis of a shape, or raise `ValueError` if they are unknown."""
     channels = shape[-1]
     if (rank is not None and len(shape) != rank) or channels is None:
         layout = "(B, N, C)" if rank == 3 else "(..., C)"
@@ -203,7 +204,7 @@ def check_channels(owner: str, shape: Shape, rank: int | None = None) -> int:
 
 
 def check_heads(owner: str, num_heads: int, channels: int) -> int:
-    """Return the channels of a head, or raise `ValueError` where heads do not divide channels."""
+    """Return the channels per head, or raise `ValueError` if heads do not divide the channels."""
     if channels % num_heads:
         raise ValueError(
             f"{owner}: `num_heads` must divide the channels. "
@@ -223,7 +224,7 @@ def check_channels_last(owner: str) -> None:
 
 
 def listed(names: Iterable[object], most: int = 6) -> str:
-    """Return names in one line, or the first few of many."""
+    """Join names into one line; of more than `most` names, join the first and count the others."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(str(name)[:120] for name in names[:most]) + more
@@ -233,7 +234,7 @@ def _kind(value: Value) -> str | None:
     """Return the kind of a scalar, `"bool"`, `"int"` or `"float"`, or `None` for other values.
 
     Scalars of the backends are recognised by their shape and the name of their type. `int()` and
-    `float()` would accept texts and arrays of one element too.
+    `float()` would also accept strings and arrays of one element.
     """
     if isinstance(value, bool):
         return "bool"

@@ -33,8 +33,8 @@ def library_of(module: str) -> str:
 def require(module: str, extra: str) -> ModuleType:
     """Import and return a module of an optional library.
 
-    The package is installed from a clone, so the error names the library to install, and the
-    extra of `pyproject.toml` that includes it.
+    The package is installed from a clone, so the error names the library to install. It also names
+    the extra of `pyproject.toml` that includes it.
 
     Args:
         module: Name of the module.
@@ -50,7 +50,7 @@ def require(module: str, extra: str) -> ModuleType:
 
 
 def check_installed(module: str, extra: str) -> None:
-    """Raise `ImportError` if a module is not installed; it is not imported.
+    """Raise `ImportError` if a module is not installed, without importing it.
 
     Args:
         module: Name of the module.

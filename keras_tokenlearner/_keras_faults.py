@@ -1,4 +1,4 @@
-"""Workarounds for faults of Keras 3.15, which go once Keras is fixed.
+"""Workarounds for faults of Keras 3.15. Remove each once Keras has fixed its fault.
 
 `tests/test_keras_faults.py` has a test for each fault. It fails once Keras has fixed the fault.
 These workarounds are part of other code and stay there:
@@ -6,12 +6,12 @@ These workarounds are part of other code and stay there:
 * `ReadBatches` of `data/batches.py` reads in its own threads. With `workers` of a `PyDataset`, the
   second epoch starts with a batch of the first on JAX and PyTorch. A related issue is
   https://github.com/keras-team/keras/issues/23283.
-* `Distiller` passes an instance of `KLDivergence`. With its name, `LogitsDistillation` applies no
-  softmax. No public issue is known.
+* `Distiller` passes an instance of `KLDivergence`. Given the name instead, `LogitsDistillation`
+  applies no softmax. No public issue is known.
 * `_Workers` of `training/distribution/on_tensorflow.py` reduces batches and losses in its own way.
   `fit` fails with the strategy of TensorFlow. No public issue is known.
 * `check_keras_distribution` of `training/distribution/devices.py` refuses `keras.distribution` on
-  TensorFlow and PyTorch, which take it without effect. `model_parallel` is refused there too. For
+  TensorFlow and PyTorch. They accept it without effect. `model_parallel` is refused there too. For
   PyTorch, see https://github.com/keras-team/keras/issues/23418.
 """
 
@@ -44,4 +44,4 @@ def no_flash_attention_on_tpu() -> Iterator[None]:
         yield
     finally:
         if enabled is None:
-            keras.config.enable_flash_attention()  # where it can be used: Keras's default
+            keras.config.enable_flash_attention()  # Keras's default: used where possible

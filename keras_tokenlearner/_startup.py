@@ -11,9 +11,9 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def is_command_line() -> bool:
-    """Return whether this process is the command line, whose help and completion need no Keras."""
+    """Return whether this process runs the command line: its help and completion need no Keras."""
     program = Path(sys.argv[0]).name
-    if program == "-m":  # while Python looks for the module
+    if program == "-m":  # `python -m`, before Python has found the module
         return "keras_tokenlearner.cli" in sys.orig_argv
     return program in ("keras-tokenlearner", "keras-tokenlearner.exe")
 
@@ -22,7 +22,7 @@ _waits = is_command_line()
 
 
 def is_wanted() -> bool:
-    """Return whether the whole package, and with it Keras, is imported now."""
+    """Return whether to import the whole package, including Keras, now."""
     return not _waits
 
 

@@ -42,9 +42,10 @@ def quickstart(output: str | Path = "quickstart", epochs: int = 2) -> dict[str, 
         epochs: Integer, epochs of fine-tuning on 5,000 images.
 
     Returns:
-        A dictionary of measurements. `accuracy` is of upright images. `turned_before` and
-        `turned_after` are the accuracy on rotated images before and after fine-tuning.
-        `served_difference` is the largest difference between outputs of the model and the server.
+        A dictionary of measurements. `accuracy` is the top-1 accuracy on upright images.
+        `turned_before` and `turned_after` are the top-1 accuracy on rotated images before and after
+        fine-tuning. `served_difference` is the largest difference between outputs of the model and
+        the server.
 
     Raises:
         ImportError: If TensorFlow, for the SavedModel, or matplotlib is not installed.
@@ -114,7 +115,7 @@ def _accuracy(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> flo
 def _served_difference(
     folder: Path, requests: np.ndarray, expected: np.ndarray, output: Path
 ) -> float:
-    """Return the largest difference of another process's answers from the expected ones."""
+    """Serve in another process, and return the largest difference from the expected outputs."""
     asked, answered = output / "requests.npy", output / "answers.npy"
     np.save(asked, requests)
     subprocess.run(

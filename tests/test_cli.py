@@ -156,7 +156,7 @@ def test_shell_completion_knows_the_verbs():
 
 def test_evaluate_video_model_without_data_exits_with_2():
     done = run("evaluate", "tokenlearner_x2plus1d_pico", "--weights", "random")
-    assert done.exit_code == 2 and "name the videos by --data" in done.output
+    assert done.exit_code == 2 and "--data FOLDER" in done.output
 
 
 def test_train_command_list_explains_recipes_and_their_fields():

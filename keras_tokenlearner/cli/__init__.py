@@ -1,4 +1,4 @@
-"""The command line: one verb per file, each a few lines around the package."""
+"""The command line: one verb per file. Each parses its arguments and calls the package."""
 
 import functools
 from collections.abc import Callable
@@ -35,7 +35,7 @@ app = typer.Typer(
 
 
 def _with_keras(verb: Callable[..., None]) -> Callable[..., None]:
-    """Return a verb that starts Keras when it runs; its help and its completion need none."""
+    """Delay the import of Keras until a verb runs: its help and its completion need no Keras."""
 
     @functools.wraps(verb)
     def run(*arguments: VerbArgument, **options: VerbArgument) -> None:
@@ -68,7 +68,7 @@ for _verb in (models, costs, train, distill, evaluate, export, predict, serve, d
 
 
 def main() -> None:
-    """Run the command line; a bad argument ends it with one line, not a traceback."""
+    """Run the command line. A bad argument prints one line, not a traceback."""
     try:
         app()
     except (ValueError, ImportError, OSError, FloatingPointError) as error:

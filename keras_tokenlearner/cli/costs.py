@@ -15,10 +15,12 @@ class Format(StrEnum):
 
 def costs(
     model: Annotated[str | None, typer.Argument(help="Name of a model.")] = None,
-    paper: Annotated[bool, typer.Option(help="Count every row that the paper prints.")] = False,
-    format: Annotated[Format, typer.Option(help="Format of the paper's rows.")] = Format.table,
+    paper: Annotated[
+        bool, typer.Option(help="Count the costs of every row of the paper's tables.")
+    ] = False,
+    format: Annotated[Format, typer.Option(help="Output format of --paper.")] = Format.table,
 ) -> None:
-    """Count multiply-adds, the paper's GFLOPs and parameters from the built graph of a model."""
+    """Count the multiply-adds, the paper's GFLOPs and the parameters of a model, from its graph."""
     if paper:
         _print_paper_costs(format)
     elif model:
@@ -26,7 +28,9 @@ def costs(
 
         print(catalog_costs(model))
     else:
-        raise typer.BadParameter("name a model (keras-tokenlearner models), or pass --paper")
+        raise typer.BadParameter(
+            "name a model (`keras-tokenlearner models` lists all), or pass --paper"
+        )
 
 
 def _print_paper_costs(format: Format) -> None:

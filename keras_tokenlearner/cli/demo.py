@@ -9,10 +9,10 @@ def demo(
         str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of HTTP.")] = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port.")] = 8080,
     tokens: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="A number of tokens to choose from; may be repeated."),
+        typer.Option(min=1, help="Number of tokens that the page offers; repeat it for more."),
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Number of the top classes to show.")] = 5,
     classifier_activation: Annotated[

@@ -8,15 +8,17 @@ import typer
 def distill(
     model: Annotated[str, typer.Argument(help="A ViT: a .keras file, or the name of a model.")],
     output: Annotated[str, typer.Argument(help="The .keras file of the faster model.")],
-    at: Annotated[int, typer.Option(help="Blocks before the TokenLearner.")],
-    num_tokens: Annotated[int, typer.Option(help="Tokens to learn.")] = 8,
+    at: Annotated[int, typer.Option(help="Number of blocks before the TokenLearner.")],
+    num_tokens: Annotated[int, typer.Option(help="Number of learned tokens.")] = 8,
     data: Annotated[
         str, typer.Option(help="fashion_mnist, cifar10, FOLDER or tfds:NAME.")
     ] = "cifar10",
     weights: Annotated[
         str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
-    fuser: Annotated[bool, typer.Option("--fuser", help="Keep all tokens, by fusers.")] = False,
+    fuser: Annotated[
+        bool, typer.Option("--fuser", help="Write the learned tokens back to all positions.")
+    ] = False,
     epochs: Annotated[int, typer.Option(help="Epochs over the training images.")] = 8,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

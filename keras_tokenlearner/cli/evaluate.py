@@ -21,16 +21,17 @@ def evaluate(
         str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
     size: Annotated[
-        int | None, typer.Option(min=1, help="Height and width, for a named model.")
+        int | None, typer.Option(min=1, help="Height and width of the images, for a named model.")
     ] = None,
     real_labels: Annotated[str | None, typer.Option(help="Path of real.json.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images of a batch.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Score a model on test images, and its features by least squares on a few training images.
+    """Measure the accuracy of a model on test images, and of its features with few labels.
 
-    Without --data, the nine data sets of the paper's few-shot experiments; several are averaged.
-    A video model is scored on four clips and three crops of each test video.
+    The default of --data is the nine data sets of the paper's few-shot experiments. Metrics of
+    several data sets are also averaged. The score `few_shot` fits the features of a few training
+    images by least squares. A video model averages four clips and three crops of each test video.
     """
     from keras_tokenlearner.applications import CATALOG
     from keras_tokenlearner.applications.load import check_classifier, load_model
@@ -47,7 +48,7 @@ def evaluate(
     check_takes_pixels("evaluate", built)
     if len(built.input_shape) == 5:
         if not data:
-            raise typer.BadParameter("name the videos by --data FOLDER")
+            raise typer.BadParameter("a video model needs videos: pass --data FOLDER")
         tests = {name: video.open_videos(name)[1] for name in data}
         verbose = 0 if as_json else 1
         rows: list[dict[str, str | float | None]] = [

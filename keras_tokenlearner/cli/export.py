@@ -6,7 +6,9 @@ import typer
 
 def export(
     model: Annotated[str, typer.Argument(help="A .keras file, or the name of a model.")],
-    path: Annotated[str, typer.Argument(help="Folder of the versions of a SavedModel, or a file.")],
+    path: Annotated[
+        str, typer.Argument(help="File to write; for a SavedModel, the folder of its versions.")
+    ],
     weights: Annotated[
         str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
@@ -16,7 +18,7 @@ def export(
     top_k: Annotated[int, typer.Option(help="Number of the top classes to return.")] = 5,
     maps: Annotated[bool, typer.Option("--maps", help="Also return the token maps.")] = False,
     frame_step: Annotated[
-        float | None, typer.Option(help="Seconds between two frames of a clip.")
+        float | None, typer.Option(help="Seconds between frames of a clip.")
     ] = None,
     classifier_activation: Annotated[
         str | None,
@@ -26,10 +28,10 @@ def export(
         str, typer.Option(help="saved_model, onnx, openvino, litert, or pt2.")
     ] = "saved_model",
     precision: Annotated[
-        str | None, typer.Option(help="int8: 8-bit weights, in ONNX and LiteRT.")
+        str | None, typer.Option(help="int8 stores 8-bit weights, for onnx and litert.")
     ] = None,
     layout: Annotated[
-        str | None, typer.Option(help="triton: a folder for NVIDIA's Triton, of ONNX.")
+        str | None, typer.Option(help="triton writes a model folder for NVIDIA's Triton, for onnx.")
     ] = None,
     check: Annotated[bool, typer.Option(help="Compare the file with the Keras model.")] = True,
 ) -> None:

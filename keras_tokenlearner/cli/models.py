@@ -4,7 +4,7 @@ import typer
 
 
 def models(
-    pattern: Annotated[str, typer.Argument(help="Names to list, with * and ?.")] = "*",
+    pattern: Annotated[str, typer.Argument(help="Pattern of names, with * and ?.")] = "*",
     weights: Annotated[
         bool, typer.Option("--weights", help="List published checkpoints instead.")
     ] = False,
@@ -38,5 +38,5 @@ def list_weights(pattern: str) -> None:
         )
     for row in rows:
         size = "x".join(str(length) for length in row.input_size)
-        checked = "" if row.is_checked else "  not downloaded for a check"
+        checked = "" if row.is_checked else "  untested: never downloaded"
         print(f"{row.name:48}{size:>12}{row.top1:>18}  {row.licence}{checked}")

@@ -6,13 +6,13 @@ import typer
 def serve(
     path: Annotated[str, typer.Argument(help="An exported model.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of HTTP.")] = 8080,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="HTTP port.")] = 8080,
     grpc_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of gRPC; 0 for none.")
+        int, typer.Option(min=0, max=65535, help="gRPC port; 0 turns gRPC off.")
     ] = 8081,
     name: Annotated[str | None, typer.Option(help="Name of the model in URLs.")] = None,
-    max_batch: Annotated[int, typer.Option(min=1, help="Most rows of a batch.")] = 32,
-    page: Annotated[bool, typer.Option("--page", help="Also show a page at /.")] = False,
+    max_batch: Annotated[int, typer.Option(min=1, help="Largest number of rows in a batch.")] = 32,
+    page: Annotated[bool, typer.Option("--page", help="Also serve the demo page at /.")] = False,
     warm_up: Annotated[
         bool, typer.Option(help="Run each batch size once before the server is ready.")
     ] = True,

@@ -13,7 +13,10 @@ def train(
         str | None, typer.Argument(help="Name, such as fashion_mnist, or MODULE:CLASS.")
     ] = None,
     settings: Annotated[
-        list[str], typer.Option("--set", help="field=value of the recipe.")
+        list[str],
+        typer.Option(
+            "--set", help="Change a field of the recipe: FIELD=VALUE; repeat it for more."
+        ),
     ] = _NONE,
     output: Annotated[str, typer.Option(help="Folder for weights and results.")] = "trained",
     explain: Annotated[
@@ -28,14 +31,14 @@ def train(
 ) -> None:
     """Train a model by a recipe; an interrupted run continues when you repeat the command.
 
-    `train --list` lists the recipes. `train RECIPE --list` prints the requirements, the expected
-    result and the fields of one. Your own recipe is a frozen dataclass, for example a subclass in
+    `train --list` lists the recipes. `train RECIPE --list` prints the requirements, expected result
+    and fields of that recipe. Your own recipe is a frozen dataclass, for example a subclass in
     my_recipes.py: `train my_recipes:Larger`.
     """
     from keras_tokenlearner.training import RECIPES, describe, distribution, train, with_settings
 
     if recipe is None and not explain:
-        raise typer.BadParameter("name a recipe (keras-tokenlearner train --list)")
+        raise typer.BadParameter("name a recipe (`keras-tokenlearner train --list` lists all)")
     if recipe is None:
         for name, kind in RECIPES.items():
             print(f"{name:20}  {str(inspect.getdoc(kind)).splitlines()[0]}")
@@ -53,7 +56,7 @@ def train(
 
 
 def find_recipe(recipe: str) -> type:
-    """Return the class of a recipe's name, or of `MODULE:CLASS` in the current folder."""
+    """Return the class of a recipe by its name, or by `MODULE:CLASS` in the current folder."""
     from keras_tokenlearner._checks import check_choice
     from keras_tokenlearner.training import RECIPES
 
@@ -61,16 +64,16 @@ def find_recipe(recipe: str) -> type:
     if not colon:
         check_choice("train", "recipe", recipe, list(RECIPES))
         return RECIPES[recipe]
-    # Last, and for this import alone: no other file of the folder takes the place of a library.
+    # At the end, and for this import only, so that no file of the folder hides a library.
     sys.path.append("")
     try:
         return getattr(importlib.import_module(module), kind)
     except (ModuleNotFoundError, AttributeError) as error:
         raise ValueError(
-            "train: `recipe` must name a class of a module, as in my_recipes:Larger for the class "
-            f"Larger in my_recipes.py of this folder. Received: recipe={recipe!r} ({error})"
+            "train: `recipe` must name a class of a module: my_recipes:Larger is the class Larger "
+            f"in my_recipes.py of this folder. Received: recipe={recipe!r} ({error})"
         ) from error
     finally:
         sys.path.reverse()
-        sys.path.remove("")  # the last one
+        sys.path.remove("")  # only the entry added above
         sys.path.reverse()
