@@ -1,6 +1,6 @@
 """Checks of every layer and every model on the backend that `KERAS_BACKEND` selects.
 
-A layer or a model is a *case*; adding one is adding a case to `tests/layers/cases.py` or
+Each layer and each model is a *case*. New cases go to `tests/layers/cases.py` or
 `tests/models/cases.py`. The checks are plain functions of a case, for tests to parametrise over:
 `LAYER_CASES x (LAYER_CHECKS + MODEL_CHECKS)`, `MODEL_CASES x MODEL_CHECKS`.
 
@@ -143,7 +143,7 @@ def sublayers(layer):
     return list(found.values())
 
 
-@functools.lru_cache(maxsize=2)  # tests come case by case
+@functools.lru_cache(maxsize=2)  # the tests of one case run one after another
 def built_model(case):
     """Return the model of a case with weights from `assign_weights`, which no check may change."""
     model = case.build()
@@ -246,7 +246,7 @@ def check_layer_precision(case):
     mixed.set_weights(model.get_weights())
     assert_bfloat16(mixed.get_layer("layer"), exceptions=())
     found = keras.tree.flatten(predict(mixed, model_arrays(case, mixed)))
-    if keras.backend.backend() != "torch":  # which has no bfloat16 in numpy
+    if keras.backend.backend() != "torch":  # torch cannot convert bfloat16 to numpy
         assert all(keras.backend.standardize_dtype(value.dtype) == "bfloat16" for value in found)
     assert_rough(found, outputs(case)[0])
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 
-# Programs of the tests run once: compile them fast rather than well.
+# Programs of the tests run once, so compile them quickly with little optimization.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
@@ -55,7 +55,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--backends",
         default="",
-        help="names of all backends of this run, to leave tests marked `once` to one of them",
+        help="all backends of this run; tests marked `once` run on only one of them",
     )
 
 

@@ -64,7 +64,7 @@ def test_commands_of_the_pages_parse_with_their_options(tmp_path, monkeypatch):
 
     verbs = typer.main.get_command(cli.app).commands
     for _, (verb, *arguments) in _of("keras-tokenlearner"):
-        values = verbs[verb].make_context(verb, arguments).params  # raises the error of the user
+        values = verbs[verb].make_context(verb, arguments).params  # raises the error that users get
         if verb == "train" and values["recipe"]:
             with_settings(find_recipe(values["recipe"])(), values["settings"])
 

@@ -28,7 +28,7 @@ def test_reference_lists_every_package_with_public_names():
         if any(inspect.isclass(x) or inspect.isfunction(x) for x in vars(package).values())
     ]
     assert len(public) > 8
-    # By `keras-tokenlearner train --list` and `--help`.
+    # `keras-tokenlearner train --list` and `--help` describe these.
     described = {f"{name}.training.recipes", f"{name}.cli"}
     assert set(public) - described == set(listed)
 

@@ -1,4 +1,4 @@
-"""Type checkers report the wrong lines of a user's script, and those alone."""
+"""Type checkers report the wrong lines of a user's script, and no other lines."""
 
 import re
 import subprocess
@@ -38,7 +38,7 @@ def lines_reported(folder, *command):
     return {int(line) for line in re.findall(r"script\.py:(\d+).*error", done.stdout)}
 
 
-def test_type_checkers_report_the_wrong_lines_of_a_script_alone(tmp_path):
+def test_type_checkers_report_only_the_wrong_lines_of_a_script(tmp_path):
     pytest.importorskip("mypy", reason="the type checker")
     pytest.importorskip("basedpyright", reason="the type checker of editors")
     # Keras has no py.typed: mypy reads it only when told, and pyright takes its classes for Any.

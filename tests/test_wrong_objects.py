@@ -30,7 +30,7 @@ def two_inputs():
 
 @pytest.fixture(scope="module")
 def made():
-    """A teacher, a student, and objects that are no model of this package."""
+    """A teacher, a student, and objects that are not models of this package."""
     teacher = kt.create_model("vit_pico8", **SMALL)
     wrong = {
         "None": None,

@@ -1,4 +1,4 @@
-"""Tries the installed package without the repository: its included files are there and work."""
+"""Tests the installed package without the repository: its included files exist and work."""
 
 from importlib import resources
 from pathlib import Path
@@ -12,7 +12,7 @@ from keras_tokenlearner.data import load_fashion_mnist
 
 package = Path(kt.__file__).parent
 repository = Path(__file__).parent.parent
-assert repository / "keras_tokenlearner" != package, f"this is the repository's: {package}"
+assert repository / "keras_tokenlearner" != package, f"this is the repository's package: {package}"
 assert resources.files("keras_tokenlearner").joinpath("py.typed").is_file()
 assert len(list(package.rglob("LICENSE*"))) == 1
 

@@ -31,8 +31,7 @@ def enlarge(maps: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def token_panels(pixels: np.ndarray, maps: np.ndarray, tokens: Collection[int]) -> list[np.ndarray]:
-    """Return panels of the pixels, of the maps of some tokens, and of the strongest token per
-    position.
+    """Return panels of the pixels, of the maps of some tokens, and of the strongest tokens.
 
     Args:
         pixels: Array of shape (..., height, width, 1 or 3) in [0, 1], an image or a clip.

@@ -1,5 +1,4 @@
-"""Alternatives to the TokenFuser that the paper compares (Figure 7): unpooling and
-re-projection."""
+"""Alternatives to the TokenFuser in the paper (Figure 7): unpooling and re-projection."""
 
 import keras
 from keras import layers, ops

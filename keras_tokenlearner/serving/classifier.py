@@ -1,5 +1,4 @@
-"""Decides whether outputs of a model are probabilities, logits or features, and checks its
-input."""
+"""Decides whether a model returns probabilities, logits or features, and checks its input."""
 
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict

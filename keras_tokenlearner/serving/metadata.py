@@ -80,14 +80,12 @@ def compute_dtype(model: keras.Model) -> str:
 
 
 def image_preprocessing(model: keras.Model) -> Preprocessing | None:
-    """Return how the images of a model are resized. `None` is for videos, and for resizing as in
-    training."""
+    """Return how a model's images are resized: `None` for videos, or to resize as in training."""
     return preprocessing_of(model) if len(model.input_shape) == 4 else None
 
 
 def preprocessing_of_export(metadata: dict) -> Preprocessing | None:
-    """Return how the images of an exported model are resized, or `None` to resize as in
-    training."""
+    """Return how an exported model's images are resized: `None` to resize as in training."""
     fields = metadata.get("resize")
     try:
         return None if fields is None else Preprocessing(**fields)

@@ -46,8 +46,7 @@ def _example(spec: "TensorSpec", input_shape: tuple[int, ...]) -> "Tensor":
 
 
 def _prediction_log(signature: str, tensors: "dict[str, Tensor]") -> bytes:
-    """Return a `PredictionLog` in protobuf's wire format, without the classes of TensorFlow
-    Serving."""
+    """Return a `PredictionLog` in protobuf's wire format, without TensorFlow Serving's classes."""
     tf = require("tensorflow", "tensorflow")
     request = _field(1, _field(3, signature.encode()))  # model_spec.signature_name
     for name, tensor in tensors.items():

@@ -49,8 +49,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
 
 
 def describe(kind: type) -> dict[str, str]:
-    """Return the descriptions of the fields of a recipe, from the docstrings of its class and
-    bases.
+    """Return the descriptions of a recipe's fields, from the docstrings of its class and bases.
 
     Args:
         kind: The class of a recipe.

@@ -1,4 +1,4 @@
-"""Strips and animations of maps that are made up, read back from the pictures."""
+"""Figures and animations of clip maps, checked by their pixels."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ CLIP = np.full((6, 32, 48, 1), 100.0)
 
 @pytest.fixture
 def maps():
-    """Two tokens, three moments: the first looks left and dims, the second always looks right."""
+    """Maps of two tokens at three moments: one attends left and fades, one always attends right."""
     found = np.zeros((3, 4, 6, 2))
     found[:, :, :3, 0] = np.array([1.0, 0.6, 0.2])[:, None, None]
     found[:, :, 3:, 1] = 0.5
     return found
 
 
-def test_clip_maps_drawn_as_a_strip_show_clip_tokens_and_strongest(maps, tmp_path):
+def test_drawn_clip_maps_show_clip_tokens_and_strongest_token(maps, tmp_path):
     figure = draw_clip_maps(CLIP, maps, columns=3, path=tmp_path / "strip.png")
     assert (tmp_path / "strip.png").stat().st_size > 5_000
     panels = np.array([axis.images[0].get_array() for axis in figure.axes])
@@ -47,7 +47,7 @@ def test_clip_maps_as_gif_keep_frame_times_and_brightness(maps, tmp_path):
     assert titles == ["clip", "token 1", "token 2", "strongest"]
     with image.open(tmp_path / "maps.gif") as gif:
         durations, brightness = [], []
-        for number in range(gif.n_frames):  # frames that are alike may be stored as one
+        for number in range(gif.n_frames):  # equal frames may be stored as one
             gif.seek(number)
             durations.append(gif.info["duration"])
             brightness.append(np.asarray(gif.convert("L")).mean())
@@ -70,7 +70,7 @@ def test_clip_maps_as_mp4_keep_frame_rate_and_brightness(maps, tmp_path):
     "name", [name for name in list_models("tokenlearner_*") if len(CATALOG[name].input_shape) == 4]
 )
 def test_clip_maps_of_every_video_model_can_be_drawn(name):
-    """As deep as it is, but on small clips, the transformers narrow."""
+    """The models have their full depth, but small clips and narrow transformers."""
     config, shape, narrow = CATALOG[name].config, (4, 64, 96, 3), {}
     if isinstance(config, VisionTransformerConfig):
         frames, height, width = config.patch_size

@@ -75,7 +75,7 @@ def test_transformer_block_cost_equals_the_hand_count():
 
 
 def test_bottleneck_flops_of_spatial_attention_equal_the_hand_count():
-    """Of spatial attention: two operations a multiply-add, 5 an element of softmax."""
+    """Count two operations per multiply-add, and 5 per element of a softmax."""
     frames, positions, width, heads, keys = 3, 20, 16, 2, 6
     layer = own.SpaceTimeAttention("spatial", num_heads=heads, key_dim=keys)
     layer.build((None, frames, 4, 5, width))
@@ -96,7 +96,7 @@ def test_bottleneck_flops_count_taps_outside_the_image():
 
 
 def test_token_learner_module_cost_equals_the_hand_count_of_the_paper_text():
-    """The text to the letter, at the sizes of Tables 11 and 12."""
+    """The count follows the paper's text literally, at the sizes of Tables 11 and 12."""
     pixels, tokens, per_frame, width = 64 * 8 * 8, 64 * 8, 8, 432
     macs = (
         pixels * 9 * width * per_frame  # alpha, a 3x3 convolution
@@ -110,7 +110,7 @@ def test_token_learner_module_cost_equals_the_hand_count_of_the_paper_text():
     cheap = tokens**2 * width * (1 + 5)  # queries times keys, softmax
     found = module_costs("tokenlearner")
     assert found.total.bottleneck_flops == pytest.approx(2 * macs + cheap, rel=0.002)
-    bias = tokens  # which M of the paper does not have
+    bias = tokens  # the paper's M has no bias
     weights = 9 * width * per_frame + 3 * width**2 + tokens**2 + bias + width * per_frame
     assert found.params == weights
 

@@ -82,7 +82,7 @@ def test_loaded_model_draws_the_same_maps(name, tmp_path, images):
     "name", [name for name in list_models("tokenlearner_*") if len(CATALOG[name].input_shape) == 3]
 )
 def test_maps_of_every_image_model_can_be_drawn(name):
-    """As deep as it is, but narrow."""
+    """The model has its full depth, but narrow layers."""
     config = CATALOG[name].config
     shape = (4 * config.patch_size[0], 6 * config.patch_size[1], CATALOG[name].input_shape[-1])
     model = create_model(name, classes=2, input_shape=shape, hidden_dim=16, num_heads=1)

@@ -36,7 +36,7 @@ def test_large_catalogue_model_has_its_shapes_without_weights(name):
 
 
 def rectangle_and_features(name):
-    """Return the shape of an input that is no square, and of the features that it gives."""
+    """Return the shape of an input that is not square, and the shape of its features."""
     config, shape = CATALOG[name].config, CATALOG[name].input_shape
     if name in X2PLUS1D:
         step = 2 ** (1 + len(config.stage_units))
@@ -93,7 +93,7 @@ def test_video_network_learns_tokens_in_the_units_of_the_paper(name):
     assert len([x for x in model.layers if isinstance(x, layers.TokenFuser)]) == len(units)
 
 
-def test_catalogue_models_have_reducers_at_their_place():
+def test_catalogue_models_have_reducers_after_the_named_block():
     for name in set(SMALL) - set(X2PLUS1D):
         config = CATALOG[name].config
         model = create_model(name, classes=2)

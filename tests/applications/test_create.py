@@ -155,7 +155,7 @@ def test_weights_of_a_vit_load_at_another_resolution_and_without_top(tmp_path):
 
 
 def test_weights_of_a_video_network_load_at_another_resolution_but_not_frame_count(tmp_path):
-    """Into another resolution and without top; not into another number of frames."""
+    """Another resolution and a model without top work. Another number of frames raises."""
     path = tmp_path / "pico.weights.h5"
     model = create_model(PICO_VIDEO, classes=10)
     save_weights(model, path)

@@ -1,4 +1,4 @@
-"""Where a command's model comes from: a file or a name with trained weights, never a guess."""
+"""Loading the model of a command: from a file, or by a name with trained weights."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
 UNTRAINED = "vit_pico8"
 
 
-def test_load_model_name_has_the_first_weights_that_ship():
+def test_load_model_of_a_name_has_its_first_included_weights():
     model = load_model("tokenlearner_nano4_8at2")
     right = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
     images = np.random.default_rng(0).uniform(0, 255, (2, 28, 28, 1)).astype("float32")
@@ -62,7 +62,7 @@ def test_load_model_bad_source_names_the_command(source, arguments, words):
         assert word in str(caught.value)
 
 
-def test_load_model_damaged_file_is_a_value_error(tmp_path):
+def test_load_model_damaged_file_raises_value_error(tmp_path):
     (tmp_path / "bad.keras").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(ValueError, match=r"bad\.keras"):
         load_model(tmp_path / "bad.keras")

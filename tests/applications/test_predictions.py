@@ -14,7 +14,7 @@ def test_class_names_of_imagenet_1k_equal_torchvision():
     ours = [row[0][1] for row in decode_predictions(np.eye(1000), top=1)]
     theirs = meta._IMAGENET_CATEGORIES
     same = [one.lower() == other.lower() for one, other in zip(ours, theirs, strict=True)]
-    assert sum(same) > 950  # torchvision spells some apart: "crane bird", "mouse"
+    assert sum(same) > 950  # torchvision spells some names differently: "crane bird", "mouse"
 
 
 def test_decode_predictions_orders_scores_and_takes_other_class_names():
@@ -46,6 +46,6 @@ def test_preprocess_input_returns_its_input():
     assert preprocess_input(pixels) is pixels
 
 
-def test_imagenet_weights_name_the_presets_that_exist():
+def test_create_model_with_weights_imagenet_names_existing_presets():
     with pytest.raises(ValueError, match="weights='vit_base_patch16_224.augreg2_in21k_ft_in1k'"):
         create_model("vit_b16", weights="imagenet")

@@ -20,7 +20,7 @@ TINY = "tokenlearner_x2plus1d", "random"
 
 @pytest.fixture
 def clips():
-    """Sixteen clips of eight sources: a bright square does not move in every other one."""
+    """Sixteen clips of eight sources. A bright square moves in every second clip."""
     pixels = np.random.default_rng(0).integers(20, 30, (16, 30, 64, 64, 1)).astype("uint8")
     labels = np.arange(16) % 2
     for clip, moves in zip(pixels, labels, strict=True):
@@ -68,7 +68,7 @@ def test_clips_recipe_trains_and_separates_recordings(clips, tmp_path, monkeypat
     train_clips, test_clips = recipe.open()
     assert (len(train_clips), len(test_clips)) == (12, 4)
     assert not set(train_clips.sources) & set(test_clips.sources)
-    assert train(recipe, tmp_path) == 1.0  # a square that moves is easy to see
+    assert train(recipe, tmp_path) == 1.0  # a moving square is easy to classify
     assert (tmp_path / f"{recipe.model}.weights.h5").is_file()
 
 

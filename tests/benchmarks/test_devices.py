@@ -16,7 +16,7 @@ def test_activations_without_dropout_equal_korthikanti():
     block = create_model("vit_pico8").get_layer("block_0")
     _, tokens, channels = block.input.shape
     heads, hidden = block.num_heads, block.mlp.mlp_dim
-    block.mlp.mlp_dim = 4 * channels  # as the formula has it
+    block.mlp.mlp_dim = 4 * channels  # the value in the formula
     for parts in (1, 2, 4):
         squared = 2 * heads * tokens / channels  # 5 with the masks and outputs of dropout
         printed = tokens * channels * (8 + 24 / parts + squared / parts)  # 10 with two masks

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import formats
 
 BACKEND = keras.backend.backend()
-pytestmark = pytest.mark.slow  # each row is a process of its own
+pytestmark = pytest.mark.slow  # each row runs in a process of its own
 
 
 def rows(folder, *arguments):

@@ -1,4 +1,4 @@
-"""Clients at once get right answers, and are counted."""
+"""Simultaneous clients: correct and wrong answers are counted."""
 
 import csv
 

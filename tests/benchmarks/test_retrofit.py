@@ -1,4 +1,4 @@
-"""The curve of retrofitted models, on a checkpoint and images that are made here."""
+"""The curve of retrofitted models, on a generated checkpoint and generated images."""
 
 import dataclasses
 import json
@@ -74,7 +74,7 @@ def test_retrofit_writes_each_row_once(small, tmp_path, monkeypatch):
         retrofit.main()
     kept = sorted(np.load(path).shape for path in tmp_path.glob("*.npy"))
     tokens, features = (40, 17, 32), (40, 32)
-    assert kept == [tokens, tokens, features]  # in two precisions; the splits are the same
+    assert kept == [tokens, tokens, features]  # in two precisions, with the same splits
     assert rows.with_suffix(".png").stat().st_size > 10_000
     found = read_rows(rows)
     assert [row["reducer"] for row in found] == ["teacher", *reducers]
@@ -99,4 +99,4 @@ def test_retrofit_writes_each_row_once(small, tmp_path, monkeypatch):
     written = speeds.read_text()
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--at", "1000"])
     retrofit_speed.main()
-    assert speeds.read_text() == written  # no student of a place that was not asked for
+    assert speeds.read_text() == written  # no row for a position that was not requested

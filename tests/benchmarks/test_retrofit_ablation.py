@@ -1,4 +1,4 @@
-"""The table of students: cells that differ, rows that grow, on a tiny teacher and noise."""
+"""The table of students, on a tiny teacher and noise: different cells, each in one row."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The figures of the speed benchmarks, where they can be known beforehand."""
+"""Numbers of the speed benchmarks that are known in advance."""
 
 import argparse
 import itertools
@@ -115,7 +115,7 @@ def test_growth_fit_finds_the_exponent():
     rows.append(rows[-1] | {"size": 3200, "tokens": 40_000, "step_mib": 2000})
     (found,) = growth.fits(rows)
     assert float(found["time_exponent"]) == 1.25 and float(found["memory_exponent"]) == 1
-    side = float(found["largest_for_16_gb"]) / 16  # by the two that were compiled only
+    side = float(found["largest_for_16_gb"]) / 16  # from the two rows that were only compiled
     assert 100 + 0.05 * side**2 == pytest.approx(16e9 / 2**20, rel=0.02)
 
 
@@ -125,7 +125,7 @@ def test_step_memory_grows_with_the_image():
         growth.compiled_mib(create_model("vit_pico8", input_shape=(side, side, 3)))
         for side in (64, 128)
     ]
-    values = 4 * 16 * 16 * 32 / 2**20  # of the tokens of the larger one, once
+    values = 4 * 16 * 16 * 32 / 2**20  # one copy of the tokens of the larger image
     assert needed[1] > max(2 * needed[0], values)
 
 

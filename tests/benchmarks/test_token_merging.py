@@ -48,7 +48,7 @@ def test_token_merging_of_zero_tokens_equals_the_model():
     )
 
 
-def test_merging_of_cost_is_near_the_cost_asked_for():
+def test_merging_for_a_cost_is_near_that_cost():
     model = create_model("vit_pico8", classes=3)
     plain = costs(model).macs
     found = costs(merging_of_cost(model, 0.6 * plain)).macs

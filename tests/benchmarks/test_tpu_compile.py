@@ -29,7 +29,7 @@ def test_data_parallel_exchanges_the_gradients(topology):
     assert program.memory_analysis().argument_size_in_bytes > 2 * 4 * weights  # with momentum
 
 
-def test_model_parallel_exchanges_four_sums_a_block():
+def test_model_parallel_exchanges_four_sums_per_block():
     _, _, exchanged = compiled("model_parallel:2")
     assert set(exchanged) == {"all-reduce"}
     assert 2 * 4 <= exchanged["all-reduce"][0] <= 2 * 4 + 3  # of two blocks, and gradients

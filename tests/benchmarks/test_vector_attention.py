@@ -1,4 +1,4 @@
-"""Every form runs, as a row."""
+"""Every form of vector attention runs and writes a row."""
 
 import keras
 import pytest

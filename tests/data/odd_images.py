@@ -1,4 +1,4 @@
-"""Image files of unusual modes, and the pixels that they must give, from references of others."""
+"""Image files of unusual modes, and their expected pixels from independent references."""
 
 import io
 import struct
@@ -37,7 +37,7 @@ def _grey(values):
 
 
 def _found():
-    """Yield names, bytes and the pixels that they must give, of type uint8 in three channels."""
+    """Yield names, bytes and expected pixels, of type uint8 with three channels."""
     picture = Image.fromarray(_smooth(3))
     deep = RANDOM.integers(0, 65536, SIZE).astype("uint16")
     yield "16_bit_grey.png", encode(Image.fromarray(deep), "PNG"), _grey(deep // 256)
@@ -91,7 +91,7 @@ def _found():
     yield "animated.png", encode(frames[0], "PNG", **options), on_white(np.asarray(frames[0]))
 
     content = encode(few, "GIF", transparency=3)
-    screen = struct.pack("<HH", SIZE[1] + 9, SIZE[0] + 6)  # a canvas that the frame leaves open
+    screen = struct.pack("<HH", SIZE[1] + 9, SIZE[0] + 6)  # a canvas larger than the frame
     canvas = np.full((SIZE[0] + 6, SIZE[1] + 9, 3), 255, "uint8")
     canvas[: SIZE[0], : SIZE[1]] = clear
     content = content[:6] + screen + content[10:]

@@ -1,4 +1,4 @@
-"""Batches of images: the same for a seed, however many threads there are."""
+"""Batches of images are the same for a seed, with any number of threads."""
 
 import warnings
 
@@ -71,7 +71,7 @@ def test_fit_with_any_number_of_threads_sees_the_same_batches():
     np.testing.assert_allclose(seen_by_fit(1, shuffle=False), one, rtol=1e-6)  # Keras's default
     assert one.shape == (10,)
     np.testing.assert_allclose(many, one, rtol=1e-6)
-    assert not np.allclose(one[:5], one[5:], rtol=1e-3)  # each epoch is another
+    assert not np.allclose(one[:5], one[5:], rtol=1e-3)  # each epoch differs
     assert not np.allclose(one, other, rtol=1e-3)
 
 
@@ -137,7 +137,7 @@ def test_image_batches_larger_than_the_data_raise():
 @pytest.mark.parametrize("partial", [True, False])
 @pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"steps_per_epoch": 2}])
 def test_fit_without_shuffle_false_keeps_the_order_of_the_seed(options, partial):
-    """Keras shuffles the batches of a PyDataset by default; ours come in their own order."""
+    """Keras shuffles the batches of a PyDataset by default. Our batches keep their own order."""
     given = []
 
     class Rows(Batches):
@@ -158,7 +158,7 @@ def test_fit_without_shuffle_false_keeps_the_order_of_the_seed(options, partial)
         np.random.default_rng((5, epoch)).shuffle(order)
         wanted = order.reshape(-1, 2).tolist()
         found = [rows for at, rows in given if at == epoch]
-        if "steps_per_epoch" in options:  # the order continues; TensorFlow also reads ahead
+        if "steps_per_epoch" in options:  # the order continues, and TensorFlow reads ahead
             assert found and all(rows in wanted for rows in found)
         else:
             assert found == wanted
@@ -183,7 +183,7 @@ def test_mixing_augmentation_without_one_hot_labels_raises():
 
 @pytest.fixture
 def damaged(tmp_path):
-    """Two classes of six files, told apart by their grey, of which two are damaged."""
+    """Two classes of six files with different grey levels. Two files are damaged."""
     image = pytest.importorskip("PIL.Image", reason="writes the files")
     for grey, name in ((10, "dark"), (200, "light")):
         (tmp_path / name).mkdir()
@@ -212,7 +212,7 @@ def test_skip_replaces_damaged_files_within_their_class_and_reports_them(damaged
     assert sorted(batches.skipped) == [str(damaged / f) for f in ("dark/2.png", "light/5.png")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        batches.on_epoch_end()  # an epoch in which nothing was read
+        batches.on_epoch_end()  # an epoch without any reads
 
 
 def test_skip_reports_at_the_end_of_an_epoch_of_fit(damaged):
@@ -223,7 +223,7 @@ def test_skip_reports_at_the_end_of_an_epoch_of_fit(damaged):
     with pytest.warns(UserWarning, match="of 12 ") as found:
         model.fit(batches, epochs=2, verbose=0)
     reports = [one for one in found if "of 12 " in str(one.message)]
-    # TensorFlow reads an epoch ahead, so that it may report that one too.
+    # TensorFlow reads one epoch ahead, so it may also report that epoch.
     assert len(reports) == 2 or (len(reports), keras.backend.backend()) == (3, "tensorflow")
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 from a folder of strips, small ones that are written here."""
+"""CIFAR-10 from a folder of small strips that the test writes."""
 
 import json
 

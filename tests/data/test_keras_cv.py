@@ -24,7 +24,7 @@ def test_keras_cv_layer_augments_image_batches(name):
 
     batches = ImageBatches(images, (16, 16, 3), 8, augment=augment, label_mode="categorical")
     (varied, labels), (again, _) = batches[0], batches[0]
-    if name == "RandomFlip":  # the others draw from TensorFlow's global generator as well
+    if name == "RandomFlip":  # other layers also draw from TensorFlow's global generator
         np.testing.assert_array_equal(varied, again)
     plain, _ = ImageBatches(images, (16, 16, 3), 8)[0]
     assert varied.shape == plain.shape and (varied != plain).any()

@@ -77,9 +77,9 @@ def test_seen_box_is_the_part_whose_pixels_the_model_gets(shape, rule, size):
     left, top, width, height = seen_box(size, shape, rule)
     x = (left + width * (np.arange(shape[1]) + 0.5) / shape[1]) * 240 + 8
     y = (top + height * (np.arange(shape[0]) + 0.5) / shape[0]) * 240 + 8
-    image = found[..., 2] > 250  # not filled up
+    image = found[..., 2] > 250  # without padding
     assert image.mean() > 0.2
-    step = 240 * max(width / shape[1], height / shape[0]) + 1  # a pixel of the model
+    step = 240 * max(width / shape[1], height / shape[0]) + 1  # size of a pixel of the model
     assert np.abs(found[..., 0] - x)[image].max() < step
     assert np.abs(found[..., 1] - y[:, None])[image].max() < step
 

@@ -1,4 +1,4 @@
-"""Images of tensorflow-datasets: a set that is prepared here, and mock-ups of the paper's."""
+"""Images of tensorflow-datasets: a small prepared set, and mocks of the paper's sets."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ class ThreeColours(tfds.core.GeneratorBasedBuilder):
 
 
 class Unprepared(ThreeColours):
-    """The same, but no files are written."""
+    """The same data set, but never prepared."""
 
 
 def test_tfds_images_equal_the_records_of_the_data_set(tmp_path):
@@ -48,7 +48,7 @@ def test_tfds_images_equal_the_records_of_the_data_set(tmp_path):
     train, test = load_tfds("three_colours")
     assert (len(train), len(test)) == (4, 2)
     assert train.class_names == ("red", "green", "blue")
-    places = [int(name[0]) for name in train.names]  # it shuffles
+    places = [int(name[0]) for name in train.names]  # tensorflow-datasets shuffles
     assert sorted(places) == [0, 1, 2, 3]
     assert train.labels.tolist() == [place % 3 for place in places]
     for (pixels, label), place in zip(train, places, strict=True):

@@ -17,7 +17,7 @@ def _features(count, size, seed):
 @pytest.mark.parametrize(("size", "shots"), [(6, 10), (60, 5)])
 def test_few_shot_accuracy_equals_least_squares(size, shots):
     """Ridge is least squares with sqrt(l2) I and zeros below; both forms, primal and dual."""
-    train, train_labels = _features(4 * shots, size, 0)  # all of them are chosen
+    train, train_labels = _features(4 * shots, size, 0)  # so that every image is chosen
     test, test_labels = _features(100, size, 1)
     l2 = 2.0**6
     x = (train - train.mean(0)) / (train.std(0) + 1e-5)

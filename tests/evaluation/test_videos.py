@@ -24,7 +24,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """A brightening video of 40 frames, 10 a second, a dark one, and one that is broken."""
+    """Three videos: one brightens over 40 frames at 10 per second, one is dark, one is damaged."""
     folder = tmp_path_factory.mktemp("videos")
     files = [
         write(folder / "ramp.mp4", range(0, 200, 5), size=(16, 16)),

@@ -23,7 +23,7 @@ def test_cells_of_any_number_hold_every_position_once(grid):
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_cells_of_any_prefix_cover_the_grid(grid):
-    """With the cells left out given to their ancestors, each position is in one cell again."""
+    """If omitted cells go to their ancestors, each position is again in exactly one cell."""
     count = min(math.prod(grid), 33)
     cells = grid_cells(grid, count)
     masks = cells.masks(grid).reshape(-1, count)

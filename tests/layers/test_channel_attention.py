@@ -15,7 +15,7 @@ SHAPES = [(1, 1), (8, 8), (21, 18), (16, 3)]
 
 @pytest.fixture(params=["as it is", "closed form"], autouse=True)
 def path(request, monkeypatch):
-    """Run each test by the path of the backend, and by the closed form where that is another."""
+    """Run each test on the backend's own path, and also on the closed form if it differs."""
     if request.param == "closed form":
         if keras.backend.backend() != "torch":
             pytest.skip("only on torch: others take the closed form anyway")

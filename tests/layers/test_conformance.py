@@ -9,7 +9,7 @@ from keras_tokenlearner import layers
 from tests.conformance import LAYER_CHECKS, MODEL_CHECKS, check_precision
 from tests.layers.cases import LAYER_CASES
 
-# A layer's own policy is checked, which the global one amounts to.
+# `LAYER_CHECKS` check a layer's own policy, so the check of the global policy is not needed.
 CHECKS = (*LAYER_CHECKS, *(check for check in MODEL_CHECKS if check is not check_precision))
 
 

@@ -120,12 +120,12 @@ def test_jax_attention_holds_the_weights_of_one_head_or_piece(tokens, weights, m
         compiled = jax.jit(lambda x: layer(x, x)).lower(x).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert memory() < 3 * 4 * weights  # of six heads, and of pieces
+    assert memory() < 3 * 4 * weights  # less than the weights of six heads
     monkeypatch.setattr(keras.distribution, "distribution", lambda: object())
-    assert memory() >= 2 * 3 * 4 * tokens**2  # several devices each take their part of all
+    assert memory() >= 2 * 3 * 4 * tokens**2  # on several devices, all heads are computed together
 
 
-# Options of ViTs. Sizes as above: few and many tokens take paths of their own.
+# Options of ViTs. As above, few and many tokens take different paths.
 TOKENS = [5, 150, 1030]
 
 
@@ -144,7 +144,7 @@ def rotation_table(tokens, size, heads=1):
 
 
 def expected(layer, x, norm, table=None, mask=None):
-    """Attention with all that may be added, in numpy, from the names of the weights."""
+    """Attention with every option, in numpy, with the weights by name."""
     weights = {
         w.path.split("/", 1)[1]: np.asarray(v)
         for w, v in zip(layer.weights, layer.get_weights(), strict=True)

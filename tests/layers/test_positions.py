@@ -11,7 +11,7 @@ from tests.layers.helpers import close, random_layer, refused, run
 
 
 def interpolate(table, grid):
-    """Resize a table one place at a time, each a weighted sum of the corners around it."""
+    """Resize a table position by position: each is a weighted sum of the corners around it."""
     output = np.zeros((*grid, table.shape[-1]))
     for place in np.ndindex(*grid):
         at = [

@@ -78,7 +78,8 @@ def test_rotary_rotates_pairs_as_complex_numbers_do(name, layout):
 
 
 def test_rotary_leaves_prefix_tokens_and_left_over_channels_unchanged():
-    x = array((3 + 12, 10), 0)  # a head of 10 channels has 2 for each of three axes, and 4 besides
+    # A head of 10 channels has 2 for each of three axes, and 4 are left over.
+    x = array((3 + 12, 10), 0)
     layer = RotaryPositions(1, num_prefix_tokens=3, theta=7.0)
     found = apply(layer, (2, 2, 3), x)
     np.testing.assert_array_equal(found[:3], x[:3])
@@ -87,7 +88,7 @@ def test_rotary_leaves_prefix_tokens_and_left_over_channels_unchanged():
     close(found[3:, :6], rotated(x[3:, :6], places((2, 2, 3)), frequencies, "interleaved"))
 
 
-def test_rotary_products_depend_on_position_differences_alone():
+def test_rotary_products_depend_only_on_position_differences():
     q, k = array((2, 12), 0)
     layer = RotaryPositions(1, layout="half", theta=30.0)
     grid = (5, 6)
@@ -210,7 +211,7 @@ def test_rotary_equals_timm(name):
 
 @pytest.mark.peers
 def test_rotary_equals_v_jepa_2():
-    """Which tiles the angles and rotates neighbours."""
+    """V-JEPA 2 tiles the angles and rotates neighbours."""
     vjepa = peer("transformers.models.vjepa2.modeling_vjepa2")
     import torch
 

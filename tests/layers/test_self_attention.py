@@ -33,7 +33,7 @@ def test_self_attention_of_one_channel_per_head_equals_scaled_vector_attention()
     x = array((2, 5, 8), 0)
     heads = random_layer(SelfAttention(num_heads=8, key_dim=8), x.shape)
     vector = random_layer(VectorAttention(use_bias=False), x.shape)
-    close(run(heads, x), run(vector, x))  # sqrt(1) is one
+    close(run(heads, x), run(vector, x))  # one channel per head needs no scale
 
 
 @pytest.mark.parametrize(

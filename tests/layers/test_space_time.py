@@ -20,7 +20,7 @@ def attend(x, layer):
 
 
 def oracle(x, layer):
-    """Return the sum over the tokens that may be seen, place by place."""
+    """Return the sum over the visible tokens, position by position."""
     y = np.zeros_like(x)
     if layer.over == "joint":
         return attend(x.reshape(B, -1, C), layer).reshape(x.shape)

@@ -15,7 +15,7 @@ def equation_2(tokens, x, weights, mixing="frame", beta="linear", norm="all"):
     norms, beta_weights = weights[: 2 * count], weights[2 * count :]
 
     def normed(values, index):
-        index -= 3 - count  # the norm of X alone is the first there is
+        index -= 3 - count  # with fewer norms, the norm of X comes first
         if index < 0 or norm == "none":
             return values
         return helpers.layer_norm(values, *norms[2 * index : 2 * index + 2])

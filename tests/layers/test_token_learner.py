@@ -117,7 +117,7 @@ def test_token_learner_dropout_acts_in_training_only():
 
 
 def averages(x, cells, axes):
-    """Return the averages of x over cells, and how far a start with a few strays can be off."""
+    """Return the averages of x over cells, and the largest error from weights outside the cells."""
     masks = cells.masks(tuple(x.shape[axis] for axis in axes))
     strays = np.exp(-8) * (masks.size / masks.shape[-1] / masks.reshape(-1, masks.shape[-1]).sum(0))
     flat = x.reshape(len(x), -1, x.shape[-1])
@@ -127,7 +127,7 @@ def averages(x, cells, axes):
 
 
 @pytest.mark.parametrize("num_tokens", [1, 5, 8, 24])
-def test_position_bias_untrained_averages_one_cell_a_token(num_tokens):
+def test_position_bias_untrained_averages_one_cell_per_token(num_tokens):
     x = array((2, 4, 6, 8), 0)
     layer = TokenLearner(num_tokens, "mlp", position_bias=True)
     cells = grid_cells((4, 6), num_tokens)
@@ -161,7 +161,7 @@ def test_position_bias_trained_is_added_before_the_softmax():
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_first_tokens_untrained_average_the_whole_image(count):
-    """Each prefix is the averages of as many cells, which hold every position once."""
+    """The first m tokens are the averages of m cells. Each position is in one cell."""
     x = array((2, 4, 6, 8), 0)
     layer = TokenLearner(5, "mlp", position_bias=True)
     cells = grid_cells((4, 6), 5)
@@ -293,7 +293,7 @@ def test_token_learner_on_torch_copies_no_number_to_the_gpu(pooling):
     layer(x)
     with Operations():
         layer(x)
-    # a number that becomes a tensor is copied, and the copy waits for all work before it
+    # a number that becomes a tensor is copied, and the copy waits for all earlier work
     assert any("conv" in name for name in names) and not any("lift" in name for name in names)
 
 

@@ -40,12 +40,12 @@ def test_transformer_block_equals_its_equations(masked):
 
 
 def copies(x, patches, prefix):
-    """Return tokens in which each of those behind the prefix stands as often as patches it has."""
+    """Repeat each token after the prefix once for each patch that it replaces."""
     return np.concatenate([x[:, :prefix], np.repeat(x[:, prefix:], patches, axis=1)], axis=1)
 
 
 def take_weights(layer, plain):
-    """Give a block in proportion the weights of a plain one; its own stays at zero."""
+    """Copy the weights of a plain block to a proportional block. Its bias stays zero."""
     own, *others = layer.get_weights()
     assert own == 0 and len(others) == len(plain.weights)
     layer.set_weights([own, *plain.get_weights()])
@@ -53,7 +53,7 @@ def take_weights(layer, plain):
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_num_patches_block_equals_a_plain_block_on_copies_of_tokens(masked):
-    """A block in proportion on 3 tokens is the plain block on 4 copies of each."""
+    """A proportional block on 3 tokens equals a plain block on 4 copies of each token."""
     x = array((2, 5, 8), 0)
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
     layer = TransformerBlock(num_heads=2, num_patches=12, num_prefix_tokens=2)
@@ -64,7 +64,7 @@ def test_num_patches_block_equals_a_plain_block_on_copies_of_tokens(masked):
     found = run(layer, x, attention_mask=mask)
     close(found[:, :2], expected[:, :2])
     close(found[:, 2:], expected[:, 2::4])
-    layer.patch_bias.assign(-np.log(4.0))  # and learns to be otherwise
+    layer.patch_bias.assign(-np.log(4.0))  # this bias cancels the proportion
     close(run(layer, x), run(plain, x))
 
 
@@ -107,7 +107,7 @@ def test_layer_scale_multiplies_each_branch():
     for branch in ("self_attention", "mlp"):
         weights = getattr(plain, branch).get_weights()
         getattr(scaled, branch).set_weights(weights)
-        weights[-2:] = [0.3 * weights[-2], 0.3 * weights[-1]]  # the last linear layer's
+        weights[-2:] = [0.3 * weights[-2], 0.3 * weights[-1]]  # weights of the last linear layer
         getattr(plain, branch).set_weights(weights)
     close(run(scaled, x), run(plain, x))
 

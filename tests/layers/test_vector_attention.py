@@ -12,7 +12,7 @@ FORMS = [{}, {"gamma": True}, {"key_dim": 6, "value_dim": 4}, {"key_dim": 6, "us
 
 
 def equation_3(z, y, weights, gamma, use_bias=True, mask=None):
-    """Return the paper's sum in the direct form, with the N x M x C tensor; z asks, y answers."""
+    """Return the paper's sum with the N x M x C tensor; z are the queries, y the keys."""
     weights = list(weights)
     project = weights.pop(0) if gamma else None
     step = 2 if use_bias else 1
@@ -72,7 +72,7 @@ def test_vector_attention_weights_sum_to_one_for_every_channel(form):
 
 
 class Direct(layers.Layer):
-    """The direct form, of the same weights in the same order, to compare gradients with."""
+    """The direct form with the same weights in the same order, to compare gradients."""
 
     def __init__(self, layer):
         super().__init__()

@@ -57,7 +57,7 @@ def test_features_have_the_grid_unless_tokens_were_learned(base, changes, shapes
     assert {name: tuple(x.shape) for name, x in extractor.output.items()} == wanted
 
 
-def test_features_behind_a_fuser_are_the_inputs_of_the_last_norm():
+def test_features_after_a_fuser_are_the_inputs_of_the_last_norm():
     model = built(**LEARNER, fuser="token_fuser", include_top=False)
     found = feature_extractor(model, blocks=(3,), normalize=True)(pixels(model))["block_3"]
     found = keras.ops.convert_to_numpy(found).reshape(2, 16, 16)

@@ -11,7 +11,7 @@ NUMPY = keras.ops.convert_to_numpy
 
 
 def teacher(seed=0, **changes):
-    """Return a small ViT whose head, which starts at zero, tells classes apart."""
+    """Return a small ViT with a random head, since a new head is zero."""
     keras.utils.set_random_seed(seed)
     model = create_model(changes.pop("name", "vit_pico8"), classes=10, **changes)
     for layer in model.layers:
@@ -66,7 +66,7 @@ def test_student_tokens_run_through_the_blocks_of_the_teacher():
     inner = keras.Model(student.input, student.get_layer("join").output)
     tokens = inner(x)
     assert tuple(tokens.shape) == (2, 6, 32)
-    np.testing.assert_allclose(  # the class token and the register are as the teacher has them
+    np.testing.assert_allclose(  # class token and register equal the teacher's
         NUMPY(tokens)[:, :2],
         NUMPY(keras.Model(model.input, model.get_layer("block_0").output)(x))[:, :2],
         atol=1e-5,
@@ -100,18 +100,18 @@ def test_student_from_the_grid_untrained_equals_average_pooling(changes, num_tok
     logits, wanted, full = (
         NUMPY(keras.Model(m.input, m.get_layer("head").output)(x)) for m in (student, pooled, model)
     )
-    # exp(-8) of a position's weight falls elsewhere: under 2% of the change by pooling
+    # other positions have exp(-8) of the weight: under 2% of the change by pooling
     assert np.abs(logits - wanted).max() < 0.02 * np.abs(wanted - full).max()
     if len(model.input_shape) == 4:
         student.get_layer("token_learner").bias.assign(
-            5 * student.get_layer("token_learner").bias  # exp(-40): none
+            5 * student.get_layer("token_learner").bias  # exp(-40) is negligible
         )
         logits = NUMPY(keras.Model(student.input, student.get_layer("head").output)(x))
         np.testing.assert_allclose(logits, wanted, atol=1e-4)
 
 
 def test_proportional_attention_equals_attention_to_copies_of_tokens():
-    """With tokens that stand for 4 patches, the blocks answer as with 4 copies of each."""
+    """Tokens that replace 4 patches give the same outputs as 4 copies of each token."""
     model = teacher(class_token=True)
     x = pixels(2, 32, 32, 3)
     student = retrofit(model, at=1, num_tokens=4)

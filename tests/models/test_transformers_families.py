@@ -231,7 +231,7 @@ def test_aimv2_gives_the_tokens_and_pooled_vector_of_transformers():
     expected = module(channels_first(images))
     model = ours(weights, (32, 32, 3), **fields)
     agree(model.predict(images, verbose=0), expected.last_hidden_state)
-    # The latent is the query itself, which a projection that changes nothing holds.
+    # AIMv2's latent is the query itself, so our query projection is the identity.
     weights["pooling/latent"] = state["head.cls_token"][0]
     state["head.q.weight"], zeros = np.eye(48), np.zeros(48)
     for name in ("head.q", "head.k_proj", "head.v_proj"):

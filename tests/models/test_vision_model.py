@@ -1,4 +1,4 @@
-"""Models that know how they were built, and come back from files as they were."""
+"""Models keep their config, preprocessing, precision and frozen layers through files."""
 
 import keras
 import numpy as np

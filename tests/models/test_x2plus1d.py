@@ -140,7 +140,8 @@ def test_bottleneck_modules_on_frame_averages_equal_their_equations(part, attent
 def test_attention_argument_sets_the_attention_between_tokens_only(attention, kind):
     model = module("spatial+tokenlearner", attention=attention)
     assert isinstance(model.get_layer("1_tokenlearner_attention"), kind)
-    assert model.get_layer("0_spatial").attention == "multi_head"  # whatever the tokens have
+    # Independent of the attention between tokens.
+    assert model.get_layer("0_spatial").attention == "multi_head"
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -47,7 +47,7 @@ def config_of(module):
         pool = module.attn_pool
         fields["pooling_num_heads"] = pool.num_heads
         fields["pooling_mlp_dim"] = pool.mlp.fc2.in_features
-        # Eva gives its attention pooling all tokens, VisionTransformer those that it is told to
+        # Eva pools all tokens, VisionTransformer pools by its setting
         prefix = fields["class_token"] or fields["register_tokens"]
         fields["pool_prefix"] = bool(prefix) and getattr(module, "pool_include_prefix", True)
     return fields | _rotary(module)
@@ -184,7 +184,7 @@ def _block(weights, state, index, attention):
             if f"{theirs}.{gamma}" in state:
                 weights[f"{ours}/{name}_scale/gamma"] = state[f"{theirs}.{gamma}"]
     if f"{theirs}.gamma_1" in state and f"{theirs}.gamma_2" not in state:
-        ones = np.ones_like(state[f"{theirs}.gamma_1"])  # a scale of the attention alone
+        ones = np.ones_like(state[f"{theirs}.gamma_1"])  # only the attention has a scale
         weights[f"{ours}/mlp_scale/gamma"] = ones
     _mlp(weights, state, f"{ours}/mlp", f"{theirs}.mlp", attention)
 

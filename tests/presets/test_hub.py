@@ -26,7 +26,7 @@ TOKEN = "hf_secret_that_nobody_may_see"
 
 
 def files(num_heads=2, num_layers=2):
-    """Return the files of a repository of timm, and the model that is in it."""
+    """Return the files of a repository of timm, and their model."""
     from safetensors.numpy import save
 
     model = create_model(
@@ -57,7 +57,7 @@ def files(num_heads=2, num_layers=2):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A server, to which the library, whose settings are read at its import, is turned."""
+    """A server. The hub's library reads this address when it is imported."""
     constants = pytest.importorskip("huggingface_hub.constants", reason="the library of the hub")
     with Hub() as server:
         server.repos[NAME.removeprefix("hf://")] = files()[0]
@@ -75,7 +75,7 @@ def hub(tmp_path, monkeypatch):
 def open_it(name=NAME, **arguments):
     # The small model in the repository has fewer heads than the architecture in its config.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of learned tokens that start untrained
+        warnings.simplefilter("ignore", UserWarning)  # warnings about untrained learned tokens
         return kt.from_preset(name, num_heads=2, **arguments)
 
 
@@ -122,7 +122,7 @@ def test_readme_lines_that_name_a_checkpoint_run_as_printed(hub):
     np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, kernels))
 
 
-def test_named_model_takes_the_same_weights_and_learned_tokens_come_in_one_call(hub):
+def test_preset_with_learned_tokens_equals_a_named_model_with_its_weights(hub):
     model = open_it(at=1, num_tokens=4)
     assert len(model.token_learners) == 1 and model.config.num_tokens == 4
     assert model.output_shape == (None, 5)
@@ -164,7 +164,7 @@ def test_interrupted_download_is_never_taken_as_complete(hub):
     hub.how, hub.breaks = "broken", 1
     try:
         model = open_it()
-    except ConnectionError:  # the library gave up; the next call continues
+    except ConnectionError:  # the library stopped trying; the next call continues
         model = open_it()
     expected = files()[1].predict(image(), verbose=0)
     np.testing.assert_allclose(model.predict(image(), verbose=0), expected, atol=1e-5)
@@ -189,7 +189,7 @@ def test_uploaded_preset_comes_back_the_same(hub, tmp_path):
 
 
 def test_hub_environment_variables_are_obeyed(hub, tmp_path):
-    """In a process of its own: HF_ENDPOINT, HF_HOME and the token, which nothing prints."""
+    """A new process reads HF_ENDPOINT, HF_HOME and the token, and never prints the token."""
     code = (
         f"import keras_tokenlearner as kt; m = kt.from_preset({NAME!r}, num_heads=2); print(m.name)"
     )

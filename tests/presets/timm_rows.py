@@ -1,10 +1,10 @@
-"""Every ViT that timm publishes, with two blocks and random weights: does `from_preset` agree?
+"""Compare `from_preset` with every ViT that timm publishes, with two blocks and random weights.
 
-`python -m tests.presets.timm_rows` goes through all rows of `tests/data/timm_vits.csv`, the ViT
-configurations of timm 1.0.31, and prints how many are exact, refused, wrong or crashed. With names
-behind it, it goes through those that contain one of them. With `--one-of-each`, it goes through
-the smallest row of each kind of model. With `--results FILE`, it appends each verdict to this CSV
-file, and takes the verdicts that the file has. A run that was stopped can so continue.
+`python -m tests.presets.timm_rows` compares all rows of `tests/data/timm_vits.csv`, the ViT
+configurations of timm 1.0.31. It prints how many are exact, refused, wrong or crashed. Further
+arguments select the rows whose names contain one of them. `--one-of-each` selects the smallest row
+of each kind of model. `--results FILE` appends each verdict to this CSV file. An interrupted run
+then continues from the verdicts in the file.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 import keras_tokenlearner as kt
 
 TABLE = Path(__file__).parents[1] / "data" / "timm_vits.csv"
-TOLERANCE = 1e-5  # of the size of the outputs
+TOLERANCE = 1e-5  # relative to the size of the outputs
 SIZES = ("name", "dim", "depth", "heads", "patch", "mlp_hidden", "params", "classes", "input")
 NOT_OF_THE_GRAPH = (*SIZES, "lic", "mean", "interp", "crop", "reg", "nblk_types")
 
@@ -53,14 +53,14 @@ def theirs(name):
     torch.manual_seed(0)
     try:
         module = timm.create_model(name, depth=2)
-    except (TypeError, AssertionError, IndexError, ValueError):  # stages, not blocks
+    except (TypeError, AssertionError, IndexError, ValueError):  # models of stages have no blocks
         module = timm.create_model(name)
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim > 1 and parameter.shape[0] > 1:
                 fan_in = math.prod(parameter.shape[1:])
                 parameter.normal_(0, fan_in**-0.5)
-            else:  # biases, scales and tokens keep where they start, so that scales stay near 1
+            else:  # biases, scales and tokens stay near their initial values, so scales stay near 1
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return module.eval()
 
@@ -68,7 +68,7 @@ def theirs(name):
 def refusal(name, folder):
     """Return why config.json alone, which needs no weights, refuses a model; `None` if it does not.
 
-    The models of stages have no smaller form, and hundreds of millions of weights.
+    Models of stages cannot be made smaller, and have hundreds of millions of parameters.
     """
     import timm
     import torch
@@ -96,7 +96,7 @@ def judge(row):
             return "refused", reason.partition(": ")[2][-160:]
         try:
             module = theirs(row["name"])
-        except RuntimeError as error:  # more memory than there is
+        except RuntimeError as error:  # not enough memory
             return "unbuilt", str(error)[:80]
         save_for_hf(module, folder, safe_serialization=True)
         config = module.pretrained_cfg
@@ -118,7 +118,8 @@ def judge(row):
     expected = [array.numpy() for array in expected]
     differences = []
     for found, wanted in zip(ours, expected if len(ours) == 2 else expected[1:], strict=True):
-        if found.shape[-1] == 2 * wanted.shape[-1]:  # timm has the mean of class and distillation
+        # timm returns the mean of class token and distillation token.
+        if found.shape[-1] == 2 * wanted.shape[-1]:
             found = sum(np.split(found, 2, axis=-1)) / 2
         if found.shape != wanted.shape:
             return "wrong", f"shape {found.shape}, timm's is {wanted.shape}"
@@ -155,7 +156,7 @@ def main():
         found = [row for row in found if any(name in row["name"] for name in arguments.names)]
     known = results(arguments.results) if arguments.results else {}
     counts = collections.Counter()
-    for row in sorted(found, key=size):  # the small ones first
+    for row in sorted(found, key=size):  # smallest models first
         name = row["name"]
         verdict, what = known[name] if name in known else judge(row)
         if arguments.results and name not in known:

@@ -8,10 +8,10 @@ import subprocess
 import time
 from pathlib import Path
 
-SECONDS = 60  # to start, or until a condition holds, on a machine that is busy
+SECONDS = 60  # time limit to start, or until a condition holds, on a busy machine
 OPTIONS = (
     "--headless=new",
-    "--no-sandbox",  # which Chromium refuses to the root of a container
+    "--no-sandbox",  # Chromium's sandbox does not start for root in a container
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--hide-scrollbars",

@@ -1,4 +1,4 @@
-"""The served model of a test, asked over the loopback."""
+"""A client of a test's server, over the loopback."""
 
 import contextlib
 from pathlib import Path
@@ -7,7 +7,7 @@ from keras_tokenlearner.serving.local import LocalServer, local_server
 
 
 class Server(LocalServer):
-    """A server that is asked in the words of its protocols, and watched."""
+    """A server with a client for each protocol, and a reading of its memory."""
 
     def v1(self, body, **headers):
         """Return the status and the JSON of the answer to a V1 request."""
@@ -18,9 +18,9 @@ class Server(LocalServer):
         return self.ask(f"/v2/models/{self.name}/infer", body, **headers)
 
     def memory(self, kind="VmRSS"):
-        """Return the memory of the process, or with `VmHWM` the most that it has had, in MiB.
+        """Return the memory of the process in MiB, or with `VmHWM` its peak.
 
-        It is 0 where the system does not say.
+        It is 0 if the system does not state it.
         """
         status = Path(f"/proc/{self.pid}/status")
         if not status.is_file():

@@ -1,4 +1,4 @@
-"""Rows that come together go together, and a bad one fails alone."""
+"""Simultaneous rows share a batch, and a bad row fails alone."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.once("tensorflow")
 
 
 class Doubler:
-    """Doubles numbers; refuses negative ones; the first batch waits until it is let go."""
+    """Doubles numbers, and refuses negative numbers. The first batch waits for `go`."""
 
     def __init__(self):
         self.go = threading.Event()
@@ -26,7 +26,7 @@ class Doubler:
 
 
 def run(rows, **arguments):
-    """Answer (key, row, weight)s that come at once; return the answers and the batches."""
+    """Answer simultaneous tuples of (key, row, weight). Return the answers and the batches."""
     double = Doubler()
 
     async def ask():

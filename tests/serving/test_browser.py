@@ -65,10 +65,10 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def tab(chromium):
-    """The browser, which must have loaded nothing from elsewhere and met no error afterwards."""
+    """The browser. It must load nothing from other servers and report no error."""
     chromium.events.clear()
     yield chromium
-    chromium.value("1")  # the events until now
+    chromium.value("1")  # collects the events until now
     bad = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
     assert [event for event in chromium.events if event["method"] in bad] == []
 
@@ -84,7 +84,7 @@ def test_photograph_gets_the_answer_of_the_model_and_fits_the_window(tab, addres
     tab.wait(DONE)
     pixels = fit_image(decode_image(photograph()), (48, 64, 3))[None].astype("float32")
     best = int(np.argmax(model.predict(pixels, verbose=0)))
-    # The name is text, whatever it looks like.
+    # Markup in a class name is shown as text.
     assert text(tab, "#classes .name") == f"<b>class</b> {best}"
     assert tab.value("document.querySelectorAll('#classes b').length") == 0
     assert tab.value("document.querySelectorAll('#choices input').length") == 8 + 2
@@ -100,7 +100,7 @@ def test_photograph_gets_the_answer_of_the_model_and_fits_the_window(tab, addres
 
 def test_map_over_the_picture_is_bright_where_the_token_attends(tab, address, model):
     tab.open(address, *DESKTOP)
-    tab.drop(photograph(), 400, 300)  # where the page asks for it
+    tab.drop(photograph(), 400, 300)  # the area in which the page accepts files
     tab.wait(DONE)
     pixels = fit_image(decode_image(photograph()), (48, 64, 3))[None].astype("float32")
     maps = token_maps(model, pixels)[0]
@@ -189,7 +189,7 @@ def test_dark_scheme_has_a_dark_ground_and_light_text(tab, address):
     assert grounds[0] > 600 and grounds[1] < 100
 
 
-def test_page_tells_when_the_server_is_gone(tab, address):
+def test_page_states_that_the_server_is_gone(tab, address):
     tab.open(address, *DESKTOP)
     tab.value("window.fetch = () => Promise.reject(new TypeError('gone')); 0")
     tab.choose("#file", photograph())

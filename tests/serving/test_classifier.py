@@ -1,4 +1,4 @@
-"""Meaning of the outputs of a model: one rule for `predict` and exported models."""
+"""Activations of model outputs: one rule for `predict` and exported models."""
 
 import json
 
@@ -42,7 +42,7 @@ def ends_in(*after):
         ((layers.LayerNormalization(),), "linear"),
     ],
 )
-def test_last_activation_is_found(after, wanted):
+def test_last_activation_of_a_model_is_found(after, wanted):
     assert classifier_activation_of("export", ends_in(*after)) == (wanted, False)
 
 
@@ -126,7 +126,7 @@ def test_predict_of_logits_gives_probabilities(multi_label, activation):
 
 
 def test_multi_label_logits_exported_equal_predict(multi_label, tmp_path):
-    """A dense layer of the user's own, whatever it is called, with names and a sigmoid."""
+    """A custom dense layer of any name, with class names and a sigmoid."""
     tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, model, pixels, logits = multi_label
     with pytest.raises(ValueError, match="classifier_activation=None"):

@@ -1,4 +1,4 @@
-"""Versions of a served model that come and go while the server runs."""
+"""Versions of a served model that appear and disappear while the server runs."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.once("torch")
 
 
 class Model:
-    """In place of `ServedModel`: it answers with its version, and records its warm-up."""
+    """A substitute for `ServedModel`: it answers with its version, and records its warm-up."""
 
     max_pixels = float("inf")
 
@@ -101,7 +101,7 @@ def test_version_that_cannot_be_loaded_leaves_the_older_one(folder):
     assert failed == {"error_code": "UNKNOWN", "error_message": "broken"}
 
 
-def test_version_that_is_gone_is_replaced_by_the_one_before(folder):
+def test_deleted_version_is_replaced_by_the_previous_version(folder):
     add(folder, "2")
     current = CurrentModel(folder)
 
@@ -113,7 +113,7 @@ def test_version_that_is_gone_is_replaced_by_the_one_before(folder):
     assert states(current) == [("1", "AVAILABLE"), ("2", "END")]
 
 
-def test_path_of_a_version_stays(folder):
+def test_model_of_a_version_folder_keeps_that_version(folder):
     current = CurrentModel(folder / "1")
 
     async def check():
@@ -124,7 +124,7 @@ def test_path_of_a_version_stays(folder):
     assert states(current) == [("1", "AVAILABLE")]
 
 
-def test_warm_up_can_be_left_out(folder):
+def test_warm_up_turned_off_runs_no_batch(folder):
     current = CurrentModel(folder, warms_up=False)
     current.warm_up()
     assert current.now.model.warm is None

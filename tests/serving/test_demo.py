@@ -1,4 +1,4 @@
-"""The page for browsers: its files, its answers and its refusals, without a browser."""
+"""The demo page without a browser: its files, answers and errors."""
 
 import base64
 import re
@@ -192,7 +192,7 @@ def _luminance(colour):
 
 @on_torch
 def test_page_colours_of_texts_have_the_contrast_of_wcag(asked):
-    """At least 4.5 for text and 3 for the focus, WCAG 2.2, in the light and the dark scheme."""
+    """WCAG 2.2 needs 4.5 for text and 3 for the focus, in the light and the dark scheme."""
     blocks = re.findall(r":root \{(.*?)\}", asked.get("/page/page.css").text, re.DOTALL)
     assert len(blocks) == 2
     for block in blocks:

@@ -1,4 +1,4 @@
-"""The files in docs/deployment: fields that their schemas know."""
+"""The files in docs/deployment have only fields of their schemas."""
 
 import re
 from pathlib import Path

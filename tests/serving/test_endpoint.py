@@ -1,4 +1,4 @@
-"""The endpoint of a server on a model that is no TensorFlow: its order, time limit and errors."""
+"""The endpoint of a server on a model without TensorFlow: its order, time limit and errors."""
 
 import asyncio
 import importlib
@@ -74,7 +74,7 @@ def test_small_images_are_answered_while_large_ones_are_decoded():
         small = await asyncio.wait_for(endpoint.predict(body(b"a", b"bc")), 60)
         assert not any(one.done() for one in large)
         for one in large[4:]:
-            one.cancel()  # their clients left, before a thread took their images
+            one.cancel()  # their clients disconnect before a thread takes their images
         await asyncio.sleep(0.1)
         model.release.set()
         return small, await asyncio.gather(*large[:4])

@@ -111,7 +111,7 @@ def test_signature_encoded_takes_files_of_different_sizes_in_one_batch(exported)
     reason="only on tensorflow: slow, with the same signatures",
 )
 def test_saved_model_cli_equals_the_signature(exported, tmp_path):
-    """TensorFlow's own tool, as docs/serving.md has it."""
+    """TensorFlow's own tool, with the command of docs/serving.md."""
     _, path, images, _, _, answers = exported
     np.save(tmp_path / "images.npy", images)
     command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run"]
@@ -214,7 +214,7 @@ def test_newest_version_skips_incomplete_versions(tmp_path):
 
 
 def test_code_in_the_current_folder_is_not_run_by_export(tmp_path, monkeypatch):
-    """The other process would import a planted module instead of a library."""
+    """Otherwise the second process would import a planted module instead of a library."""
     (tmp_path / "h5py.py").write_text("open('planted', 'w').close()\nraise ImportError")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()

@@ -1,4 +1,4 @@
-"""Limits on requests before they are read: on size, time, nesting, and clients that left."""
+"""Limits on requests before they are parsed: size, time, nesting, and disconnected clients."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def test_check_json_accepts_an_image_and_plain_text():
 def run(app, parts, **limits):
     """Return the messages that a guarded application sends to a client that sends some parts.
 
-    A part is the bytes of a body, seconds to wait, or `None` where the client leaves.
+    A part is the bytes of a body, seconds to wait, or `None` if the client disconnects.
     """
     sent, waiting = [], list(parts)
 
@@ -124,7 +124,7 @@ def test_guard_lets_other_requests_through_while_one_body_is_awaited():
 
 
 def test_idle_and_slow_connections_are_closed(monkeypatch):
-    """Sockets that send nothing, or a header a second, do not stay; others are answered."""
+    """Sockets that send nothing, or one header per second, are closed. Others get answers."""
     uvicorn = pytest.importorskip("uvicorn", reason="the server is KServe")
     monkeypatch.setattr(kserve_server, "HEADER_SECONDS", 0.4)
 
@@ -153,7 +153,7 @@ def test_idle_and_slow_connections_are_closed(monkeypatch):
 
 
 def attacked(attack, app=echo):
-    """Run an attack on a server over the loopback; return its result and another's status line."""
+    """Run an attack over loopback. Return its result and another client's status line."""
     uvicorn = pytest.importorskip("uvicorn", reason="the server is KServe")
 
     async def serve():
@@ -175,7 +175,7 @@ def attacked(attack, app=echo):
 
 @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\n"])
 def test_headers_without_end_close_the_connection(start):
-    """uvicorn keeps headers of any size: a gigabyte took seconds."""
+    """uvicorn keeps headers of any size: it took a gigabyte within seconds."""
 
     async def attack(port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)

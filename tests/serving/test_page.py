@@ -1,4 +1,4 @@
-"""The page about serving: its code gets the answers that it says, from the real server."""
+"""The code of docs/serving.md gets the printed answers from a real server."""
 
 import re
 from pathlib import Path

@@ -23,7 +23,7 @@ NAME = "tokenlearner_pico8_4at1"
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A folder with a model as `.keras` and weights, and two images of other sizes than its own."""
+    """A folder with a model as `.keras` and as weights, and two images of other sizes."""
     folder = tmp_path_factory.mktemp("predict")
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)

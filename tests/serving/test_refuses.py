@@ -1,4 +1,4 @@
-"""Bad requests to the real server: a reason for each, and no harm to others."""
+"""Bad requests to the real server get a reason, and do not affect other requests."""
 
 import concurrent.futures
 import contextlib
@@ -148,7 +148,7 @@ def test_server_answers_good_requests_among_bad_ones(served):
 
 
 def test_server_memory_does_not_grow_with_requests(served):
-    """Hundreds of requests; kept, their bodies alone would be 170 MB."""
+    """The bodies of these hundreds of requests would take 170 MB if they were kept."""
     _, server = served
     noise = RANDOM.integers(0, 256, (400, 500, 3)).astype("uint8")
     png, jpeg = encode(noise, "PNG"), encode(noise, quality=100)
@@ -175,7 +175,7 @@ def test_server_memory_does_not_grow_with_requests(served):
 
 
 def test_server_body_of_millions_of_lists_delays_no_other_request(served):
-    """Parsed, it stalled the others for 44 s."""
+    """If this body were parsed, other requests would wait for 44 s."""
     _, server = served
     body = b'{"instances": [' + b"[]," * 10_000_000 + b"[]]}"
     with concurrent.futures.ThreadPoolExecutor(2) as clients:
@@ -220,8 +220,8 @@ def gif(size, blocks=1, later=None):
 
 
 @pytest.mark.parametrize("attack", ["second frame", "many frames", "scans"])
-def test_image_bombs_take_neither_memory_nor_the_place_of_others(served, attack):
-    """As decoded images, the GIF files have 400 MB and more. The JPEG took 40 s."""
+def test_image_bombs_take_little_memory_and_delay_no_others(served, attack):
+    """Decoded completely, the GIF files take 400 MB and more, and the JPEG takes 40 s."""
     model, server = served
     if attack == "second frame":
         content = gif((10, 10), later=(6_000, 6_000))
@@ -243,7 +243,7 @@ def test_image_bombs_take_neither_memory_nor_the_place_of_others(served, attack)
 
 
 def test_image_of_many_frames_decodes_the_first(served, tmp_path):
-    """A WebP of three frames, of which the limit allows one."""
+    """A WebP file of three frames. The limit allows the pixels of one frame."""
     frames = [pillow.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
     stream = io.BytesIO()
     frames[0].save(stream, "WEBP", save_all=True, append_images=frames[1:], lossless=True)

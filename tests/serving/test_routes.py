@@ -1,4 +1,4 @@
-"""The same image files give the same answers on every route that they can take."""
+"""The same image files give the same answers by every interface of the package."""
 
 import json
 
@@ -35,7 +35,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model():
-    """A model whose answers are far from equal for all images."""
+    """A model whose outputs differ strongly between images."""
     keras.utils.set_random_seed(0)
     made = create_model("tokenlearner_pico8_4at1", classes=10)
     random = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def test_exported_model_uses_the_preprocessing_of_training(model, files, tmp_pat
     found = in_order(predict(folder, files, top_k=10))
     # TensorFlow resizes in float32, Pillow to integers.
     np.testing.assert_allclose(found, right, atol=3e-3)
-    loaded = tf.saved_model.load(str(folder))  # a signature alone does not keep its variables
+    loaded = tf.saved_model.load(str(folder))  # a signature does not keep its variables alive
     answer = loaded.pixels(
         ImageBatches(FileImages(files[:3], [0] * 3, ["any"]), (32, 32, 3), 3, training=False)[0][0]
     )

@@ -1,4 +1,4 @@
-"""The real server, asked over the loopback: right answers, and a reason where there is none."""
+"""The real server over the loopback: correct answers, and a reason for each refusal."""
 
 import base64
 import json
@@ -53,7 +53,7 @@ def test_v1_encoded_image_gets_the_prediction_of_the_model(served, body):
 
 @pytest.mark.parametrize("form", ["lines", "url", "bare"])
 def test_v1_base64_variants_are_read(served, form):
-    """As `base64` of coreutils and MIME write it, for URLs, and without padding."""
+    """In the forms of coreutils and MIME, the URL-safe alphabet, and without padding."""
     content = next(x for x in (JPEG + b"\0" * n for n in range(3)) if len(x) % 3)
     text = {
         "lines": base64.encodebytes(content).decode(),
@@ -88,7 +88,7 @@ def test_v1_columnar_answer_of_one_output_has_no_name(served):
 def test_v1_without_json_content_type_is_answered(served):
     model, server = served
     body = json.dumps({"instances": [b64(JPEG)]}).encode()
-    status, answer = server.v1(body)  # urllib says form data, as curl does
+    status, answer = server.v1(body)  # urllib's default content type is form data, as in curl
     assert status == 200
     check(model, answer["predictions"][0])
 
@@ -260,7 +260,8 @@ def test_server_listens_to_this_machine_only(served):
     _, server = served
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing; says which address would be used
+            # Sends nothing, but shows the address that would be used.
+            probe.connect(("192.0.2.1", 9))
         except OSError:
             pytest.skip("the machine has no other address than the loopback")
         address = probe.getsockname()[0]
@@ -272,7 +273,7 @@ def test_server_listens_to_this_machine_only(served):
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_served_rows_in_one_batch_equal_single_rows(served, tmp_path, backend):
-    """Batches for exports of JAX are padded to sizes that are compiled already."""
+    """Batches for exports from JAX are padded to sizes that are already compiled."""
     model = ServedModel(export(served[0], tmp_path / "pico", check=False))
     model.metadata["backend"] = backend
     sizes = []

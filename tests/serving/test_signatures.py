@@ -1,4 +1,4 @@
-"""The bytes of image files become the pixels in a SavedModel that they become on the host."""
+"""A SavedModel decodes image files to the same pixels as the host."""
 
 import io
 import struct
@@ -26,7 +26,7 @@ PICTURE = pillow.fromarray(SMALL).resize((70, 90), pillow.Resampling.BICUBIC)
 
 @pytest.fixture(scope="module")
 def decode():
-    """A function that decodes in a graph, which is compiled once for each number of channels."""
+    """A function that decodes in a graph. It is compiled once for each number of channels."""
     made = {
         channels: tf.function(
             lambda content, channels=channels: decode_in_graph(content, channels),
@@ -120,6 +120,6 @@ def test_resizing_of_checkpoint_in_graph_equals_the_host(resize_mode, interpolat
         found = fit(tf.constant(pixels[None], tf.float32))[0].numpy()
         right = preprocess_image(pixels, shape, rule).astype(int)
         assert found.shape == shape
-        # Pillow rounds after rows and after columns; a nearest pixel may be its neighbour.
+        # Pillow rounds twice, after rows and after columns. A nearest pixel may be a neighbour.
         far = np.abs(found - right) > 2
         assert far.mean() < (0.05 if interpolation == "nearest" else 2e-3), size

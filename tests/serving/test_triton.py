@@ -1,6 +1,6 @@
 """The exported model behind NVIDIA Triton, by PyTriton, which brings the C++ server.
 
-In an environment of its own; docs/serving.md has the commands.
+It runs in a separate environment: docs/serving.md has the commands.
 """
 
 import concurrent.futures
@@ -30,7 +30,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def ports(model, tmp_path_factory):
-    """Triton's ports, for as long as it serves each signature as a model of that name."""
+    """Ports of a Triton server that serves each signature as a model of the same name."""
     from pytriton.triton import Triton, TritonConfig
 
     path = export(model, tmp_path_factory.mktemp("triton"), class_names=list("abcde")).path

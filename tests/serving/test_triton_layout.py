@@ -18,7 +18,7 @@ OPTIONS |= {"is_applied": False, "frame_step": None, "provenance": None, "precis
 
 @functools.cache
 def schema():
-    """Load one file of Triton's client: others have messages of the same names as KServe's."""
+    """Load one file of Triton's client. Messages in its other files clash with KServe's."""
     file = Path(peer("tritonclient").__file__).parent / "grpc" / "model_config_pb2.py"
     spec = importlib.util.spec_from_file_location("model_config_pb2", file)
     module = importlib.util.module_from_spec(spec)

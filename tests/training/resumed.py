@@ -1,7 +1,7 @@
 """A short training with dropout, shuffling and augmentation, to be killed and started again.
 
-`python -m tests.training.resumed FOLDER KILL_AT` kills itself while it writes its backup of that
-number; `python -m tests.training.resumed FOLDER` takes time enough to be killed by others.
+`python -m tests.training.resumed FOLDER KILL_AT` kills itself while it writes backup number
+KILL_AT. `python -m tests.training.resumed FOLDER` runs slowly enough to be killed by others.
 """
 
 import os
@@ -61,7 +61,7 @@ class Rest(keras.callbacks.Callback):
 
 
 def kill_at(count):
-    """Let this process be killed in its backup of that number, before the file has its name."""
+    """Kill this process while it writes the backup of this number, before the file is renamed."""
     sync = os.fsync
 
     def fsync(descriptor):

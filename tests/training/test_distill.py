@@ -1,4 +1,4 @@
-"""A student trained to answer as its teacher: the loss by hand, changed weights, accuracy."""
+"""Distillation by `distill`: the loss by hand, changed weights, accuracy."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ def log_softmax(x):
 
 
 def answers(model):
-    """Return logits and features, by layers, not by the graph."""
+    """Return logits and features, computed layer by layer."""
     inner = keras.Model(model.input, model.get_layer("head").input)
     features = NUMPY(inner(IMAGES.astype("float32")))
     kernel, bias = model.get_layer("head").get_weights()
@@ -102,7 +102,7 @@ def test_distill_cache_is_reused_for_the_same_inputs_only(tmp_path, monkeypatch)
         assert calls == expected
         losses.append(history.history["loss"][0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    for layer, expected in (("head", []), ("norm", [24])):  # a head is applied again
+    for layer, expected in (("head", []), ("norm", [24])):  # the head is applied to cached features
         weights = model.get_layer(layer).get_weights()
         model.get_layer(layer).set_weights([array + 1 for array in weights])
         calls.clear()
@@ -116,7 +116,8 @@ def test_distill_interrupted_continues_to_the_same_weights(tmp_path):
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
         model = teacher(class_token=True)
-        keras.utils.set_random_seed(len(list(tmp_path.iterdir())))  # the student's start is lost
+        # The student's initial weights are lost.
+        keras.utils.set_random_seed(len(list(tmp_path.iterdir())))
         student = retrofit(model, at=1, num_tokens=4)
         logger = keras.callbacks.CSVLogger(backup.with_suffix(".csv"))
         arguments = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "verbose": 0}

@@ -1,4 +1,4 @@
-"""Training that breaks down ends with an error and gives the weights back."""
+"""Training that diverges raises an error and restores the weights."""
 
 import concurrent.futures
 import subprocess

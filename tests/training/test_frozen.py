@@ -1,4 +1,4 @@
-"""Frozen layers stay frozen through files, and the optimizer keeps its state."""
+"""Frozen layers stay frozen after saving and loading, and the optimizer keeps its state."""
 
 import keras
 import numpy as np

@@ -11,7 +11,7 @@ from keras_tokenlearner.training.layer_rates import depths_of
 from keras_tokenlearner.training.optimizers import sgd
 
 DECAY = 0.5
-# Layers of `tokenlearner_pico8_4at1_fuser`, and the power of the decay that each has.
+# Layers of `tokenlearner_pico8_4at1_fuser`, and the power of `layer_decay` of each.
 POWERS = {
     "embedding": 3,
     "positions": 3,
@@ -34,7 +34,7 @@ def sgd_steps(weight, gradients, rate, decay):
 
 
 def adamw_steps(weight, gradients, rate, decay):
-    """AdamW as Loshchilov and Hutter have it, with Keras's epsilon."""
+    """AdamW as in Loshchilov and Hutter's paper, with Keras's epsilon."""
     mean, square = np.zeros_like(weight), np.zeros_like(weight)
     for step, gradient in enumerate(gradients, start=1):
         mean = 0.9 * mean + 0.1 * gradient
@@ -107,7 +107,7 @@ def test_layer_decay_with_scaled_losses_gives_the_same_steps():
     for scale in (None, 2.0**10):
         model, gradients = model_and_gradients()
         optimizer = adamw(0.1, 10**9, layer_decay=DECAY)
-        if scale:  # as Keras does for mixed_float16
+        if scale:  # as Keras scales losses for mixed_float16
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=scale)
             gradients = [[scale * gradient for gradient in step] for step in gradients]
         found.append(apply(optimizer, model, gradients))
@@ -117,8 +117,7 @@ def test_layer_decay_with_scaled_losses_gives_the_same_steps():
 
 @pytest.fixture
 def training(tmp_path):
-    """Return a function that builds a model with several rates, and one that trains it, resumed
-    after an epoch."""
+    """Return functions that build a model with several rates, and that train and resume it."""
     random = np.random.default_rng(0)
     x, y = random.uniform(0, 255, (8, 16, 16, 3)).astype("float32"), np.arange(8) % 3
     batches = Batches((x, y), 4)
@@ -129,7 +128,7 @@ def training(tmp_path):
         shape = {"input_shape": (16, 16, 3), "num_layers": 1, "hidden_dim": 8, "num_heads": 1}
         model = create_model("vit_pico8", classes=3, **shape)
         optimizer = adamw(1e-2, steps=6, layer_decay=DECAY)
-        eager = keras.backend.backend() != "jax"  # faster for so few steps
+        eager = keras.backend.backend() != "jax"  # eager is faster for a few steps
         model.compile(optimizer, "sparse_categorical_crossentropy", run_eagerly=eager)
         return model
 

@@ -30,7 +30,7 @@ def _model(optimizer):
 
 
 def _decayed(model):
-    """Return the shares of each variable that a step without gradients leaves."""
+    """Return the share of each variable that remains after a step without gradients."""
     for variable in model.trainable_variables:
         variable.assign(keras.ops.ones(variable.shape))
     for variable in model.optimizer.variables:

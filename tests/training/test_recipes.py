@@ -17,7 +17,8 @@ from keras_tokenlearner.weights import save_weights
 
 BACKEND = keras.backend.backend()
 JIT = BACKEND == "jax"  # eager is faster for two steps on the others
-PAPER = ("pretraining", "imagenet_384", "place", "pooling", "fuser_alternatives")  # others: no code
+# Other recipes need no further code.
+PAPER = ("pretraining", "imagenet_384", "place", "pooling", "fuser_alternatives")
 
 
 def tiny(name, **changes):
@@ -129,7 +130,7 @@ def test_gradient_accumulation_ends_with_the_weights_of_whole_batches(images):
         )
         model = recipe.build(classes=2)
         batches = recipe.batches(images, model.input_shape[1:], training=True)
-        batches.augment = None  # which varies a batch as a whole
+        batches.augment = None  # augmentation changes a batch as a whole
         config = keras.optimizers.serialize(recipe.optimizer(len(batches)))
         optimizer = keras.optimizers.deserialize(config)
         model.compile(optimizer, "categorical_crossentropy", run_eagerly=not JIT)

@@ -1,4 +1,4 @@
-"""Cached outputs of models that do not change."""
+"""Cached outputs of frozen models."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""A run that is killed ends as one that was not."""
+"""A killed and resumed run ends like an uninterrupted run."""
 
 import json
 import random
@@ -59,7 +59,7 @@ def test_run_killed_at_random_moments_resumes_to_the_same_weights(unbroken, tmp_
         before, process = written(), start(tmp_path)
         while written() == before and process.poll() is None:
             time.sleep(0.01)
-        try:  # there is a new backup, so that every start brings the training on
+        try:  # there is a new backup, so every start makes progress
             assert process.wait(timeout=random.uniform(0, 1)) == 0
             break
         except subprocess.TimeoutExpired:
@@ -102,7 +102,7 @@ def test_nan_loss_ends_training_and_keeps_the_backup(small, tmp_path):
 
 
 class Rows(ReadBatches):
-    """Rows of numbers that are read in threads; a worker dies when it comes to a broken one."""
+    """Rows of numbers that threads read. A thread dies at a broken row."""
 
     broken = None
 
@@ -277,7 +277,7 @@ def test_save_freq_with_steps_per_execution_saves_at_the_next_end_of_an_executio
 
 
 def test_interrupted_run_resumes_in_the_same_process(tmp_path):
-    """Keras counts names: the second optimizer's variables are called otherwise."""
+    """Keras counts names, so the second optimizer's variables have other names."""
     batches = Batches((np.ones((8, 4), "float32"), np.ones((8, 1), "float32")), 4)
     path = tmp_path / "backup.npz"
 

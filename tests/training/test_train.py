@@ -92,7 +92,8 @@ def test_train_with_a_full_disk_at_the_end_loses_nothing(few, tmp_path, monkeypa
 def test_tensorboard_losses_equal_the_csv(few, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tensor_util = pytest.importorskip("tensorboard.util.tensor_util")
-    pytest.importorskip("tensorflow")  # with which Keras writes them on every backend
+    # Keras writes TensorBoard files with TensorFlow on every backend.
+    pytest.importorskip("tensorflow")
     train(FashionMnistRecipe(model="vit_pico8", epochs=2, batch_size=160), tmp_path)
     with open(tmp_path / "vit_pico8.csv") as file:
         rows = list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""From files of videos to a score, by the two commands."""
+"""Training and evaluation of video models by the two commands."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ pytest.importorskip("av", reason="the extra `video`")
 
 @pytest.fixture
 def folder(tmp_path):
-    """Dark and light videos, six to train on and four to test, and a broken one of each."""
+    """Dark and light videos: six to train on, four to test on, and a damaged one in each."""
     for split, count in (("train", 3), ("val", 2)):
         for label, name in enumerate(("dark", "light")):
             (tmp_path / split / name).mkdir(parents=True)
@@ -57,7 +57,7 @@ def test_video_recipe_trains_and_evaluate_scores_it(folder, tmp_path):
 
 
 def test_charades_recipe_learns_several_labels_per_video(folder):
-    """Charades in small: dark videos hold c001 and c150, light ones c002 and c150."""
+    """A small Charades: dark videos have the labels c001 and c150, light videos c002 and c150."""
     (folder / "Charades_v1_480").mkdir()
     for split, csv in (("train", "train"), ("val", "test")):
         lines = ["id,scene,actions"]
@@ -73,7 +73,8 @@ def test_charades_recipe_learns_several_labels_per_video(folder):
     settings = [part for pair in settings.items() for part in ("--set", "{}={}".format(*pair))]
     run("train", "charades", *settings, "--output", folder)
     result = json.loads((folder / f"{name}.json").read_text())
-    assert result["test_examples"] == 4 and 0 < result["test_auc_pr"] < 0.1  # 154 are never there
+    # 154 labels never occur.
+    assert result["test_examples"] == 4 and 0 < result["test_auc_pr"] < 0.1
     weights = folder / f"{name}.weights.h5"
     options = ["--data", folder, "--weights", weights, "--json"]
     (row,) = json.loads(run("evaluate", name, *options))
@@ -90,7 +91,7 @@ def test_charades_recipe_learns_several_labels_per_video(folder):
 
 
 def trained_on_two_batches(recipe, classes):
-    """Return the model of a recipe, which learned of two batches, and its weights before."""
+    """Train the model of a recipe on two batches. Return it, and its initial weights."""
     videos, _ = recipe.open()
     model = recipe.build(classes)
     batches = recipe.batches(videos, model.input_shape[1:], training=True)

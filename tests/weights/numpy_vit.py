@@ -1,4 +1,4 @@
-"""The JAX ViT in numpy, by the names of its checkpoints: the oracle where no library is."""
+"""The JAX ViT in numpy, by the names of its checkpoints: a reference without any library."""
 
 import numpy as np
 

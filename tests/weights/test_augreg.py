@@ -1,4 +1,4 @@
-"""Checkpoints of the JAX ViT, under all names that it went by."""
+"""Checkpoints of the JAX ViT, in every naming scheme of its releases."""
 
 import re
 
@@ -35,7 +35,7 @@ def nested(entries):
 
 
 def big_vision(entries):
-    """Stacked blocks, positions at the top without the class token's, bfloat16 as void."""
+    """Stacked blocks, top-level positions without the class token, bfloat16 as void."""
     entries, blocks = newer(entries), {}
     positions = entries.pop("Transformer/posembed_input/pos_embedding")
     entries["cls"] = entries["cls"] + positions[:, :1]

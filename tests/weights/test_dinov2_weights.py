@@ -1,4 +1,4 @@
-"""A real DINOv2 ViT-S/14 with registers, where its file is at hand, against timm."""
+"""A published DINOv2 ViT-S/14 with registers against timm, if its file is available."""
 
 import os
 
@@ -24,7 +24,7 @@ REASON = (
 
 @pytest.fixture(scope="module")
 def pair():
-    """The checkpoint, and timm's model with it."""
+    """The checkpoint, and timm's model with its weights."""
     timm, checkpoint = peer("timm"), read_checkpoint(PATH)
     module = timm.create_model(
         "vit_small_patch14_reg4_dinov2", num_classes=0, dynamic_img_size=True

@@ -1,4 +1,4 @@
-"""Downloads, from a server on loopback that behaves and misbehaves."""
+"""Downloads from a correct and from a faulty server on loopback."""
 
 import dataclasses
 import hashlib
@@ -93,6 +93,6 @@ def test_named_model_loads_from_an_address(server, tmp_path, monkeypatch):
     )
     monkeypatch.setitem(STORE, ("vit_pico8", "mine"), row)
     monkeypatch.setattr(store, "fetch", lambda *arguments: fetch(*arguments, tmp_path))
-    loaded = create_model("vit_pico8", weights="mine")  # of the shape of the weights
+    loaded = create_model("vit_pico8", weights="mine")  # the input shape comes from the weights
     for array, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(array, expected)

@@ -1,4 +1,4 @@
-"""Files of weights: whole, damaged, truncated and of another model."""
+"""Files of weights: intact, damaged, truncated, and of another model."""
 
 import hashlib
 import os
@@ -120,7 +120,7 @@ def test_hash_file_in_upper_case_is_read_and_other_texts_raise(saved, form):
 
 
 def test_save_weights_killed_leaves_a_file_that_loads(saved, monkeypatch):
-    """The file loads, whichever of the three steps is the last."""
+    """The file loads after a kill in any of the three steps."""
     model, path, _ = saved
     before, replace = model.get_weights(), os.replace
     for last in range(3):
@@ -147,7 +147,7 @@ def test_save_weights_killed_leaves_a_file_that_loads(saved, monkeypatch):
 
 
 def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path):
-    """A file that is replaced while it is loaded is refused or loaded as it was hashed."""
+    """A file that is replaced during a load is refused, or the hashed bytes are loaded."""
     model, path, digest = saved
     other = tmp_path / "other.weights.h5"
     create_model(PICO, classes=10).save_weights(other)

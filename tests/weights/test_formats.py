@@ -1,4 +1,4 @@
-"""Files of strangers: whole ones are read, bad ones refused, and nothing in them runs."""
+"""Untrusted files: valid files are read, bad files are refused, and no code in them runs."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def npz(path, **entries):
 
 
 def member(array, shape=None, dtype=None):
-    """Return a `.npy` file whose header may lie."""
+    """Return a `.npy` file whose header may state wrong sizes."""
     stream = io.BytesIO()
     header = {
         "descr": dtype or np.lib.format.dtype_to_descr(array.dtype),
@@ -98,7 +98,7 @@ def test_pickles_are_not_unpickled(tmp_path):
     assert not trap.exists()
 
 
-def test_npz_of_zip_bombs_raises(tmp_path):
+def test_npz_zip_bomb_raises(tmp_path):
     zeros = member(np.zeros(30 << 20, np.float32))
     path = archive(tmp_path / "a.npz", zipfile.ZIP_DEFLATED, a=zeros)
     refused(r"a\.npz.*bomb", build("augreg", ENTRIES), "augreg", path)
@@ -262,7 +262,7 @@ def safetensors_file(path, dtype, shape, content):
 
 
 def test_safetensors_bfloat16_values_are_read_exactly(tmp_path):
-    """Every bfloat16 there is."""
+    """Every bfloat16 value is read."""
     halves = np.arange(1 << 16, dtype="<u2")
     path = safetensors_file(tmp_path / "a.safetensors", "BF16", [256, 256], halves.tobytes())
     found = read_checkpoint(path)["x"]
@@ -314,7 +314,7 @@ def test_checkpoint_index_joins_its_parts_and_bad_indexes_raise(tmp_path):
 
 
 class Bounds:
-    """Checks that a block takes little memory and CPU time, whatever the file in it claims."""
+    """Checks that a block takes little memory and CPU time, for any sizes in the file's header."""
 
     def __enter__(self):
         self.before, self.start = _peak(), time.process_time()
@@ -330,7 +330,7 @@ def _peak():
 
 
 def test_h5_gzip_chunks_that_are_damaged_end_with_an_error(tmp_path):
-    """HDF5's own filter never returns on a chunk that is cut off."""
+    """HDF5's own filter never returns for a truncated chunk."""
     import h5py
 
     whole = zlib.compress(np.random.default_rng(0).bytes(4096))
@@ -450,7 +450,7 @@ def test_torch_tensors_of_rare_kinds_are_named(tmp_path):
         torch.save({name: tensor, "a": torch.ones(2)}, tmp_path / f"{name}.pt")
         with pytest.raises(ValueError, match=f"{name}|refused"):
             found = read_checkpoint(tmp_path / f"{name}.pt")
-            np.testing.assert_array_equal(found["a"], [1, 1])  # the others can be read
+            np.testing.assert_array_equal(found["a"], [1, 1])  # the other tensors can be read
             found[name]
 
 
@@ -459,7 +459,7 @@ def test_torchscript_archives_raise(tmp_path):
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's own, that TorchScript is old
+        warnings.simplefilter("ignore")  # PyTorch's own warning about TorchScript
         torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"a\.pt.*TorchScript"):
         read_checkpoint(tmp_path / "a.pt")

@@ -34,7 +34,7 @@ def theirs(name, **changes):
 
 
 def forms(module, tmp_path):
-    """Yield a model as it is in memory, and the two files that it may come in."""
+    """Yield a model in memory, and its two file formats."""
     import torch
 
     peer("safetensors")
@@ -57,7 +57,7 @@ def test_huggingface_vit_gives_the_logits_of_transformers(image, tmp_path):
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 def test_huggingface_vit_in_parts_gives_the_logits_of_transformers(kind, tmp_path):
-    """The parts that transformers writes, and the same ones as releases before 5 wrote them."""
+    """The parts that transformers writes, now and in releases before 5."""
     module = theirs("ViTForImageClassification", num_labels=5)
     peer("safetensors")
     module.save_pretrained(tmp_path, max_shard_size="20KB")

@@ -1,4 +1,4 @@
-"""One of our models into another: same features, on other grids and on still clips."""
+"""Weights of one of our models in another: the same features on other grids and still clips."""
 
 import keras
 import numpy as np

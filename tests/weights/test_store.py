@@ -1,7 +1,7 @@
 """The included weights: complete, and with the same outputs on every backend.
 
 `tests/data/shipped_outputs.npz` holds outputs of one backend for the first images of the sample of
-Fashion-MNIST, coloured and resized where the weights want it, made by
+Fashion-MNIST, converted to colour and resized if the weights need it. They were made by
 `KERAS_BACKEND=tensorflow python -m tests.weights.test_store`.
 """
 

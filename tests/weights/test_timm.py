@@ -1,4 +1,4 @@
-"""ViT, DeiT and DINOv2 of timm, against timm itself, and out to timm again."""
+"""ViT, DeiT and DINOv2 of timm against timm itself, and exports to timm."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,8 @@ def test_weights_exported_to_timm_give_the_logits_of_the_model(form):
     model = build("timm", module)
     entries = to_timm(model)
     if form == "deit3":
-        entries["pos_embed"] = entries["pos_embed"][:, 1:]  # where timm gives it no position
+        # timm may give the class token no position.
+        entries["pos_embed"] = entries["pos_embed"][:, 1:]
     module.load_state_dict({name: torch.from_numpy(array) for name, array in entries.items()})
     images = pixels()
     close(outputs(model, images), module(normalised(images)).detach().numpy())
@@ -80,7 +81,7 @@ def test_weights_exported_to_timm_give_the_logits_of_the_model(form):
     ],
 )
 def test_weights_to_timm_and_back_are_equal(changes):
-    """Without timm: out and in again gives the model back."""
+    """An export and a load return the same weights. It needs no timm."""
     model, other = build("timm", **changes), build("timm", **changes)
     other.set_weights([0 * array for array in other.get_weights()])
     entries = to_timm(model)
@@ -118,7 +119,7 @@ def test_timm_file_decides_the_config(tmp_path):
 
 
 def test_distilled_heads_of_another_head_reads_raise():
-    """The shape of a head alone does not show if it reads registers or the average."""
+    """The shape of a head does not show whether it reads registers or the average."""
     entries = to_timm(build("timm", class_token=True, **DISTILLED))
     other = {"class_token": True, **DISTILLED, "head_reads": "class_and_average"}
     message = "head_reads.*'class_and_average'.*'class_and_registers'"

@@ -65,7 +65,7 @@ def test_image_weights_in_a_video_model_give_the_image_tokens(method):
     image = pixels()
     stack = np.repeat(image[:, None], 4, 1)
     if method == "central_frame":
-        stack[:, ::2] = 0  # not the central frame of a tubelet of two
+        stack[:, ::2] = 0  # a tubelet of two frames has its central frame at odd indices
     parts = [
         keras.Model(model.inputs[0], model.get_layer("tokens").output) for model in (flat, video)
     ]

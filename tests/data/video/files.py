@@ -6,9 +6,9 @@ import numpy as np
 
 
 def write(path, levels, rate=10, size=(32, 48), times=None, gop=12, ratio=None):
-    """Write a video of grey frames, brighter on the left half, or of frames that are given.
+    """Write a video of grey frames with a brighter left half, or of given frames.
 
-    `times` are ticks of 1/100 s, `ratio` is the width of a pixel in heights.
+    `times` are ticks of 1/100 s, and `ratio` is the aspect ratio of a pixel, width by height.
     """
     import av
 

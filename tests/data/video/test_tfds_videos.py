@@ -1,4 +1,4 @@
-"""Videos of a data set that is prepared here."""
+"""Videos of a small data set that the test prepares."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from keras_tokenlearner.evaluation import predict_videos
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra `tfds`")
 
 pytestmark = pytest.mark.once("torch")
-LEVELS = {"train": (0, 1, 2, 3), "test": (4, 5)}  # a video a number, of 5 + number frames
+LEVELS = {"train": (0, 1, 2, 3), "test": (4, 5)}  # one video per number, with 5 + number frames
 
 
 def frames(number):
@@ -52,7 +52,8 @@ def splits(tmp_path_factory):
 def test_tfds_videos_return_the_frames_at_the_times(splits):
     train, test = splits
     assert (len(train), len(test)) == (4, 2) and train.class_names == ("dark", "light")
-    found = {round(train.probe(place).duration * 25): place for place in range(4)}  # it shuffles
+    # tensorflow-datasets shuffles.
+    found = {round(train.probe(place).duration * 25): place for place in range(4)}
     assert sorted(found) == [5, 6, 7, 8]
     for count, place in found.items():
         number = count - 5

@@ -1,4 +1,4 @@
-"""Video files that the tests write themselves, read back: right frames, and no silent failure."""
+"""Video files that the tests write: the expected frames are read, and no failure is silent."""
 
 import struct
 import subprocess
@@ -31,7 +31,7 @@ def levels_of(frames):
 
 @pytest.fixture
 def ramp(tmp_path):
-    """Forty frames at 10 a second, each 5 brighter, with a keyframe each 12."""
+    """Forty frames at 10 per second. Each is 5 brighter, and every 12th is a keyframe."""
     return write(tmp_path / "ramp.mp4", range(0, 200, 5))
 
 
@@ -45,7 +45,7 @@ def test_probe_returns_size_rate_and_duration(ramp):
     ("times", "expected"),
     [
         ([0.0, 0.1, 0.2], [0, 5, 10]),
-        ([0.05, 0.19], [0, 5]),  # the frame shown then
+        ([0.05, 0.19], [0, 5]),  # the frame shown at that time
         ([3.9, 0.0, 2.5], [195, 0, 125]),  # any order, over keyframes
         ([1.3, 1.3, 1.4], [65, 65, 70]),
         ([3.99], [195]),
@@ -107,7 +107,7 @@ def with_matrix(path, numbers):
 def test_display_matrix_turns_and_mirrors_frames_as_viewers_do(name, tmp_path):
     numbers, change = MATRICES[name]
     corner = np.zeros((2, 32, 48, 3), "uint8")
-    corner[:, :16, :12] = 200  # one corner, so that no two changes look alike
+    corner[:, :16, :12] = 200  # one corner, so that every change gives another picture
     upright = write(tmp_path / "upright.mp4", corner)
     shown = with_matrix(upright, numbers)
     expected = change(read_frames(upright, [0.0])[0])
@@ -145,7 +145,7 @@ def _audio(path):
 
 @pytest.fixture
 def broken(tmp_path, ramp):
-    """Paths of files that no clip can come from."""
+    """Paths of files from which no clip can be read."""
     content = ramp.read_bytes()
     header = content.index(b"mdat") + 4
     files = {

@@ -1,4 +1,4 @@
-"""Several processes with several CPUs each, as the framework of this backend wants them started."""
+"""Starts several processes with several CPUs each, by the method of this backend's framework."""
 
 import json
 import os
@@ -14,7 +14,7 @@ BACKEND = keras.backend.backend()
 
 
 def launch(module, arguments, processes, cpus):
-    """Start a module as so many processes; return those."""
+    """Start a module in several processes, and return them."""
     flags = f"--xla_force_host_platform_device_count={cpus} --xla_backend_optimization_level=0"
     common = {**os.environ, "XLA_FLAGS": flags, "CPUS": str(cpus)}
     command = [sys.executable, "-m", module, *map(str, arguments)]
@@ -28,7 +28,7 @@ def launch(module, arguments, processes, cpus):
 
 
 def kill(process):
-    """Kill a process, and those that it started if it is torchrun."""
+    """Kill a process, and its children if it is torchrun."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for pid in (process.pid, *map(int, children)):
         os.kill(pid, signal.SIGKILL)
@@ -36,7 +36,7 @@ def kill(process):
 
 
 def make_cpus():
-    """Make TensorFlow believe in several CPUs; JAX is told by XLA_FLAGS."""
+    """Give TensorFlow several virtual CPUs. For JAX, XLA_FLAGS does this."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -46,7 +46,7 @@ def make_cpus():
 
 
 def _cluster(processes):
-    """Return for each process the variables by which the framework finds the others."""
+    """Return the environment variables of each process, by which the framework finds the others."""
     addresses = [f"localhost:{free_port()}" for _ in range(processes)]
     for index in range(processes):
         if BACKEND == "tensorflow":
@@ -61,7 +61,7 @@ def _cluster(processes):
 
 
 def free_port():
-    """Return a port of this machine on which nobody listens."""
+    """Return a free port of this machine."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         return listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""`train --distribute`: killed with all its processes, the same command brings it to its end."""
+"""After all processes of `train --distribute` are killed, the same command completes the run."""
 
 import csv
 import json

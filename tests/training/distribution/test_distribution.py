@@ -12,7 +12,7 @@ from keras_tokenlearner.training.distribution import Devices, scope
 from tests.training.distribution import worker
 from tests.training.distribution.launch import BACKEND, free_port, launch
 
-TIME_LIMIT = 1800  # seconds, for processes that wait for each other on busy cores
+TIME_LIMIT = 1800  # seconds; processes wait for each other on busy cores
 
 # Mode, processes, devices of each; the thorough ones are slow.
 ARRANGEMENTS = {
@@ -29,21 +29,21 @@ ARRANGEMENTS = {
     ],
     "torch": [("data_parallel", 2, 1)],
 }[BACKEND]
-VIDEO_MODEL = (  # of the latter DistributedDataParallel cannot share the BatchNormalization
+VIDEO_MODEL = (  # DistributedDataParallel cannot share the BatchNormalization of X(2+1)D
     "tokenlearner_vivit_l16_16at12" if BACKEND == "torch" else "tokenlearner_x2plus1d_pico"
 )
 over_arrangements = pytest.mark.parametrize(("mode", "processes", "cpus"), ARRANGEMENTS)
 
 
 def run(mode, processes, cpus, folder, *arguments):
-    """Run the worker as so many processes; return the results of each."""
+    """Run the worker in several processes, and return the results of each."""
     arguments = (mode, folder, *arguments)
     running = launch("tests.training.distribution.worker", arguments, processes, cpus)
     try:
         assert [process.wait(TIME_LIMIT) for process in running] == [0] * len(running)
     finally:
         for process in running:
-            process.terminate()  # one that waits for another that has failed
+            process.terminate()  # it may wait for a process that has failed
     return [json.loads((folder / f"{index}.json").read_text()) for index in range(processes)]
 
 

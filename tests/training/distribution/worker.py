@@ -1,4 +1,4 @@
-"""A short training as each process of a test runs it.
+"""A short training, which every process of a test runs.
 
 `CPUS=N python -m tests.training.distribution.worker MODE FOLDER EPOCHS MODEL`
 """
@@ -16,7 +16,7 @@ from keras_tokenlearner.training.distribution import scope
 from keras_tokenlearner.training.resume import Resume
 from tests.training.distribution.launch import make_cpus
 
-# Models without dropout, because several devices draw other noise than one.
+# Models without dropout, because several devices draw other random numbers than one.
 MODELS = {
     "tokenlearner_pico8_4at1": {},
     "tokenlearner_x2plus1d_pico": {
