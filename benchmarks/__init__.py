@@ -1,1 +1,1 @@
-"""Measurements. Each is a command; its output includes the command and the machine."""
+"""Measurements, one command each. The output states the command and the machine."""

@@ -33,7 +33,7 @@ def imports(repeats):
 
 
 def build(repeats):
-    """Return how long the largest model takes to build, and B/16 to compile."""
+    """Return the time to build the largest model, and the time to compile B/16."""
     from benchmarks.steps import STEPS, step_of
     from keras_tokenlearner import create_model
 
@@ -63,7 +63,7 @@ def preprocessing(repeats):
 
 
 def fit(repeats, steps=30, batch_size=64):
-    """Return how much longer an epoch of `fit` takes than its number of compiled steps."""
+    """Return the extra time of an epoch of `fit` over the same number of compiled steps."""
     import numpy as np
 
     from benchmarks.steps import random_batch, step_of
@@ -82,9 +82,9 @@ def fit(repeats, steps=30, batch_size=64):
 
 
 def overhead(more, less):
-    """Return in percent how much slower the fastest call is than the one with less work.
+    """Return the overhead of the fastest call over the fastest call with less work, in percent.
 
-    Other work on the machine would move a median of long calls more than the difference to measure.
+    Other work on the machine would change a median of long calls by more than this difference.
     """
     return 100 * (min(more.warm) / min(less.warm) - 1)
 
@@ -95,7 +95,7 @@ def measure(what, repeats):
 
 
 def main(arguments=None):
-    """Write a row for each figure and backend."""
+    """Write a row for each measurement and backend."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--what", nargs="+", choices=MEASURED, default=MEASURED)

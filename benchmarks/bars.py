@@ -7,12 +7,12 @@ def draw_bars(rows, path, group, series, value, goal):
     """Draw a bar for each row, in groups, each group with a bar for each series.
 
     Args:
-        rows: List of dictionaries of texts.
-        path: Where to save the picture.
-        group: Columns whose texts together name a group.
-        series: Columns whose texts together name a colour.
+        rows: List of dictionaries of strings.
+        path: Path of the picture.
+        group: Columns whose joined strings name a group.
+        series: Columns whose joined strings name a series, which has one colour.
         value: Column of the height.
-        goal: Float, where to draw a line.
+        goal: Float, height of a line.
 
     Returns:
         The figure.

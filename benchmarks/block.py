@@ -4,9 +4,8 @@ Run on an idle machine:
 
     python -m benchmarks.block
 
-A row is the inference of ViT-B's block or of a part, six in a row, compiled as Keras does.
-`least_ms` is the time of the multiply-adds at the rate of one large matrix product in the same
-process.
+A row is the inference of six blocks of ViT-B in sequence, or of six equal parts. `least_ms` is the
+time of the multiply-adds at the rate of one large matrix product in the same process.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Small real clips as arrays: decoded once, where they move, and folds that split no source."""
+"""Small real clips as arrays: decoded videos, their motion, and folds that split no source."""
 
 import csv
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Clips:
     Attributes:
         pixels: Array of type uint8 and shape (n, 30, 64, 64, 1), 15 frames per second.
         labels: Integer array of shape (n,).
-        sources: Which recording each was cut from, an array of texts.
+        sources: Array of strings, the recording that each clip was cut from.
         class_names: Names of the labels.
     """
 
@@ -46,7 +46,7 @@ class Clips:
         return Clips(*chosen, self.class_names)
 
     def folds(self, count, seed):
-        """Return `(train, test)` places for each fold; all clips of a source are in one fold."""
+        """Return the indices `(train, test)` of each fold. No source is split between folds."""
         selection = require("sklearn.model_selection", "dev")
         splitter = selection.StratifiedGroupKFold(count, shuffle=True, random_state=seed)
         return list(splitter.split(self.pixels, self.labels, self.sources))
@@ -55,7 +55,7 @@ class Clips:
 def load_clips(folder, cache):
     """Decode the videos of a folder with a `labels.csv`, or read the decoded videos.
 
-    Every frame is made square whatever its size, since sizes differ by class.
+    Every frame is resized to a square, since sizes differ by class.
 
     Args:
         folder: Path of a folder with files and `labels.csv`, of columns file, label, source_video.

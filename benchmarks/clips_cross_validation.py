@@ -1,10 +1,10 @@
-"""Small video models on a few hundred real clips, cross-validated: do they beat motion statistics?
+"""Small video models on a few hundred real clips, cross-validated against motion statistics.
 
     KERAS_BACKEND=torch OMP_NUM_THREADS=1 python -m benchmarks.clips_cross_validation FOLDER
 
-`benchmarks.clips_recipe` describes FOLDER and the training; here each network is trained for every
-fold. Each result is written at once, and rows of the file are not computed again. Two to four
-minutes of one core each.
+`benchmarks.clips_recipe` describes FOLDER and the training. Here each network is trained for every
+fold. Each result is written at once, and rows of the file are not computed again. Each result takes
+one core two to four minutes.
 """
 
 import argparse
@@ -49,7 +49,7 @@ STATISTICS = {
 
 
 def views(motion, input_shape):
-    """Return three moments of clips, and each mirrored: a list of six arrays."""
+    """Return clips at three moments, each also mirrored: a list of six arrays."""
     found = []
     for place in (0.0, 0.5, 1.0):
         clips = fitted(at(motion, input_shape[0], place), input_shape)

@@ -1,4 +1,4 @@
-"""Small video models on a few hundred real clips: a recipe, and the batches of it."""
+"""Small video models on a few hundred real clips: a recipe and its batches."""
 
 from dataclasses import dataclass
 
@@ -27,10 +27,10 @@ class ClipsRecipe:
     Requirements: the extras `video` and `distill`, and one minute of one core.
 
     Expected top-1 accuracy, measured by us on 238 clips of two classes: 78.8%, 78.3%, 70.2%, 71.7%
-    and 57.4% in folds 0 to 4, on the middle of each clip. `benchmarks.clips_cross_validation` takes
-    three moments, each mirrored too, and other seeds. Its mean is 69.1%.
+    and 57.4% in folds 0 to 4, on the middle of each clip. `benchmarks.clips_cross_validation`
+    scores three moments, each also mirrored, and other seeds. Its mean is 69.1%.
 
-    Networks take differences of frames, 28 x 28 and grey as for the included weights.
+    Inputs are grey differences of frames at 28 x 28 pixels, as for the included weights.
 
     Attributes:
         model: Name in the catalogue.
@@ -41,11 +41,11 @@ class ClipsRecipe:
         batch_size: Clips per step.
         learning_rate: The highest, after the warm-up. A cosine takes it to zero.
         warmup_epochs: Epochs of linear warm-up.
-        label_smoothing: Of the cross-entropy.
-        folds: How many parts the clips are divided into.
-        fold: Which of them is tested.
+        label_smoothing: Label smoothing of the cross-entropy.
+        folds: Number of folds.
+        fold: Number of the tested fold, from 0.
         split: Seed of the division.
-        seed: Of weights, order, moments and augmentation.
+        seed: Decides initial weights, order, moments and augmentation.
         cache: Path of a file of decoded videos.
     """
 
@@ -77,7 +77,7 @@ class ClipsRecipe:
         model = create_model(self.model, classes=classes, input_shape=shape, **changes)
         if self.weights:
             trained = create_model(IMAGES, weights=self.weights)
-            # The plain network has no place for the weights of the TokenLearner.
+            # The plain network has no TokenLearner to load weights into.
             partial = self.model != IMAGES
             load(model, "keras_tokenlearner", trained, head="reset", partial=partial)
         return model
@@ -97,7 +97,7 @@ class ClipsRecipe:
 
 
 class MotionBatches(ReadBatches):
-    """Training batches: clips at random moments, each cropped and mirrored alike in all frames."""
+    """Training batches: clips at random moments, with the same crop and mirroring in all frames."""
 
     def __init__(self, clips, input_shape, batch_size, seed):
         super().__init__(clips.motion, threads=1, batch_size=batch_size, seed=seed)
@@ -116,7 +116,7 @@ class MotionBatches(ReadBatches):
 
 
 def at(motion, frames, place):
-    """Return some frames at even distances of one clip or several; `place` is in [0, 1]."""
+    """Return evenly spaced frames of one clip or several. `place`, in [0, 1], is their position."""
     stride = motion.shape[-4] // frames
     start = round(place * (motion.shape[-4] - 1 - stride * (frames - 1)))
     return motion[..., start : start + stride * frames : stride, :, :, :]

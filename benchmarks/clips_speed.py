@@ -2,8 +2,8 @@
 
     python -m benchmarks.clips_speed
 
-Speed does not depend on weights, so that those are drawn at random. The networks take turns in one
-run, batch by batch, and the median of the turns counts.
+Weights are random, because speed does not depend on them. The networks take turns in one run, batch
+by batch, and the result is the median over the turns.
 """
 
 import argparse

@@ -6,12 +6,12 @@ Each replica of the model has one example, in mixed bfloat16. Nothing is execute
 per device:
 
 * `state_gib`: sixteen bytes per weight, for value, gradient, momentum and average in float32.
-* `activations_gib`: activations that the blocks keep for the backward pass, at two bytes per
-  number. The formula is of Korthikanti et al., "Reducing Activation Recomputation in Large
+* `activations_gib`: activations that the blocks store for the backward pass, at two bytes per
+  number. The formula is from Korthikanti et al., "Reducing Activation Recomputation in Large
   Transformer Models", 2022, section 4, without dropout. It is a lower bound, because a compiler
   needs working memory too.
-* `exchanged_gib`: data that a device sends in a step in rings. These are gradients of its weights
-  among the replicas, at two bytes, and four sums of tokens per block within a replica.
+* `exchanged_gib`: data that a device sends in a step in rings. Among the replicas it sends
+  gradients of its weights, at two bytes. Within a replica it sends four sums of tokens per block.
 
 `tera_macs` are multiply-adds of a device, three times the number of the forward pass.
 """
@@ -34,7 +34,7 @@ MODELS = ("tokenlearner_l10_35_16at18", "tokenlearner_vivit_l10_35_16at18")
 
 
 def main(arguments=None):
-    """Write the file: a row for each model, way to divide it, and number of devices."""
+    """Write a row for each model, method of dividing it, and number of devices."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--parts", nargs="+", type=int, default=[1, 4, 16], help="of a replica")
@@ -81,7 +81,7 @@ def of_a_device(model, parts, devices):
 
 
 def activations(block, parts=1):
-    """Return the bytes that a block of one example keeps on each of the devices that share it."""
+    """Return the bytes that a block stores for one example, on each device that shares it."""
     _, tokens, channels = block.input.shape
     hidden, heads = block.mlp.mlp_dim, block.num_heads
     # Inputs of both norms, of the attention and of the MLP are on every device.
@@ -93,7 +93,7 @@ def activations(block, parts=1):
 
 
 def _ring(size, members):
-    """Return the bytes that each member of a ring sends to sum `size` bytes over all of them."""
+    """Return the bytes that each device of a ring sends to sum `size` bytes over the ring."""
     return 2 * size * (members - 1) / members
 
 

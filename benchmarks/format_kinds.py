@@ -1,10 +1,10 @@
-"""The formats of a trained model: how each is written, and run without this package."""
+"""The formats of a trained model: code that writes each, and runs it without this package."""
 
 import numpy as np
 
 
 def keras_file(model, path, shape):
-    """The `.keras` file itself, which the others are compared with."""
+    """The `.keras` file itself. Other formats are compared with it."""
     import keras
 
     model.save(path / "model.keras")
@@ -13,7 +13,7 @@ def keras_file(model, path, shape):
 
 
 def saved_model(model, path, shape):
-    """TensorFlow's format; from torch through another process."""
+    """TensorFlow's SavedModel. From torch, another process writes it."""
     import tensorflow as tf
 
     from keras_tokenlearner import export
@@ -39,13 +39,13 @@ def openvino(model, path, shape):
 
     file = str(path / "model.xml")
     model.export(file, format="openvino", input_signature=_signature(shape), verbose=False)
-    options = {"INFERENCE_PRECISION_HINT": "f32"}  # without it outputs are off by 1e-2
+    options = {"INFERENCE_PRECISION_HINT": "f32"}  # without this hint, outputs differ by 1e-2
     compiled = openvino.Core().compile_model(file, "CPU", options)
     return lambda images: compiled(images)[0]
 
 
 def litert(model, path, shape):
-    """LiteRT, once TensorFlow Lite."""
+    """LiteRT, formerly TensorFlow Lite."""
     from ai_edge_litert.interpreter import Interpreter
 
     file = str(path / "model.tflite")
@@ -70,7 +70,7 @@ def torch_export(model, path, shape):
 
     file = str(path / "model.pt2")
     options = {"input_signature": _signature(shape), "verbose": False}
-    if shape[0] is None:  # otherwise the batch is frozen at one
+    if shape[0] is None:  # otherwise the batch size is fixed at one
         options["dynamic_shapes"] = ({0: torch.export.Dim("batch")},)
     model.export(file, format="torch", **options)
     loaded = torch.export.load(file).module()
@@ -83,14 +83,14 @@ def torch_export(model, path, shape):
 
 
 def int8(model, path, shape):
-    """`model.quantize("int8")`: weights of Dense, EinsumDense and attention; run by Keras."""
+    """`model.quantize("int8")` for Dense, EinsumDense and attention, run by Keras."""
     model.quantize("int8")
     model.save_weights(path / "model.weights.h5")
     return lambda images: model.predict_on_batch(images)
 
 
 def left_in_float(model):
-    """Return in words how much of a quantized model is integers, and which kernels are not."""
+    """Describe which share of a quantized model is integers, and which kernels are floats."""
     sizes = {"integer": 0, "float": 0}
     kept = []
     for weight in model.weights:

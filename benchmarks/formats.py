@@ -6,8 +6,8 @@ Run on an idle machine:
     python -m benchmarks.formats tokenlearner_nano4_8at2 --weights fashion_mnist
 
 ONNX from JAX also needs jax2onnx and an older orbax. LiteRT from torch needs litert-torch. Rows
-without these libraries state it. Each row has its own process. A failed export is in the table with
-its error. Outputs are logits, compared with the Keras model on the same backend.
+without these libraries state that they are missing. Each row has its own process. A failed export
+has a row with its error. Outputs are logits, compared with the Keras model on the same backend.
 """
 
 import argparse
@@ -38,7 +38,7 @@ COLUMNS = (
     "ms_32",
     "note",
 )
-LONGEST = 200  # characters of an error
+LONGEST = 200  # characters of an error that are kept
 LIBRARIES = ("keras", *BACKENDS, "onnx", "onnxruntime", "openvino", "ai-edge-litert")
 
 
@@ -46,11 +46,13 @@ def main(arguments=None):
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="name of a model")
-    parser.add_argument("--weights", help="name or path; random ones without it")
+    parser.add_argument("--weights", help="name or path of weights; random without it")
     parser.add_argument("--formats", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
-    parser.add_argument("--repeats", type=int, default=50, help="calls that the median is of")
-    parser.add_argument("--row", help=argparse.SUPPRESS)  # a format: measure it, in this process
+    parser.add_argument(
+        "--repeats", type=int, default=50, help="number of calls, whose median is printed"
+    )
+    parser.add_argument("--row", help=argparse.SUPPRESS)  # measure this format in this process
     parser.add_argument("--output", type=Path, default="benchmarks/results/formats.csv")
     options = parser.parse_args(arguments)
     if options.row:
@@ -98,7 +100,7 @@ def measure(kind, name, weights, repeats):
 
 
 def _model(name, weights):
-    """Return a model and images for it; random weights are large enough to tell inputs apart."""
+    """Return a model and images for it. Random weights are large, so outputs differ by input."""
     import keras
 
     from keras_tokenlearner import create_model
@@ -128,7 +130,7 @@ def _median_ms(run, images, repeats):
 
 
 def _row(kind, backend, options):
-    """Return a row that another process has measured, or the reason why it could not."""
+    """Return a row that another process has measured, or the reason of its failure."""
     again = [sys.executable, "-m", "benchmarks.formats", options.model, "--row", kind]
     again += ["--repeats", str(options.repeats)]
     again += ["--weights", options.weights] if options.weights else []

@@ -5,10 +5,10 @@ Run on an idle machine:
     python -m benchmarks.growth
 
 A row is one inference step of one example, in its own process. `step_mib` is the memory of the step
-without weights and program. On JAX the compiler states it; elsewhere it is the growth of the
-process. Exponents are fitted over the tokens of the larger half of the sizes. The largest size for
-16 GB is extrapolated by a line through the memory of the two largest sizes. On JAX these are larger
-sizes, which are compiled and not run.
+without weights and program. On JAX the compiler states it. On other backends it is the growth of
+the process's memory. Exponents are fitted over the tokens of the larger half of the sizes. The
+largest size for 16 GB is extrapolated by a line through the memory of the two largest sizes. On JAX
+these two sizes are larger, and are only compiled.
 """
 
 import argparse
@@ -32,7 +32,7 @@ COLUMNS = ("backend", "axis", "size", "tokens", "model", "ms", "spread", "step_m
 
 
 def measure(axis, size, model, repeats):
-    """Return time and memory of one model on this backend; 0 repeats measure no time."""
+    """Return time and memory of one model on this backend. With 0 repeats, no time is measured."""
     import keras
 
     from benchmarks.steps import step_of
@@ -60,8 +60,7 @@ def measure(axis, size, model, repeats):
 
 
 def compiled_mib(model):
-    """Return the memory of a forward pass of one example without the weights, as JAX's compiler
-    states it."""
+    """Return the memory of one example's forward pass without weights, from JAX's compiler."""
     import jax
 
     kinds = model.trainable_variables, model.non_trainable_variables
@@ -76,11 +75,12 @@ def fits(rows):
     """Return how the measured time and memory of each model grow with its tokens.
 
     Args:
-        rows: Dictionaries of texts, as `main` wrote them.
+        rows: Dictionaries of strings, as `main` wrote them.
 
     Returns:
         A dictionary for each backend, axis and model. It has the exponents of the step's time and
-        memory over the tokens, and the largest size at which weights and step stay under 16 GB.
+        memory over the tokens. It also has the largest size at which weights and step stay under 16
+        GB.
     """
     groups = {}
     for row in rows:
@@ -96,7 +96,7 @@ def fits(rows):
         )
         slope, constant = np.polyfit(tokens, step + weights, 1)
         most = (16e9 / 2**20 - constant) / slope
-        of_size = 2 if axis == "resolution" else 1  # the exponent of the tokens over the size
+        of_size = 2 if axis == "resolution" else 1  # power by which tokens grow with the size
         found.append(
             {
                 "backend": backend,
@@ -122,7 +122,7 @@ def plot(rows, path):
     size = (4.5 * len(shown), 6)
     figure, axes = pyplot.subplots(2, len(shown), figsize=size, layout="constrained", squeeze=False)
     for column, axis in enumerate(shown):
-        labels = (("ms", "ms an example"), ("step_mib", "MiB of the step"))
+        labels = (("ms", "ms per example"), ("step_mib", "MiB of the step"))
         for line, (name, label) in enumerate(labels):
             ax = axes[line][column]
             for backend, model in product(backends, _MODELS):
@@ -151,7 +151,9 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--axes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--sizes", type=int, nargs="+", help="instead of each axis's own")
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", help="sizes; default: the sizes of each axis"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/growth.csv"))
     options = parser.parse_args(arguments)

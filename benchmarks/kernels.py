@@ -4,8 +4,8 @@
     python -m benchmarks.kernels --pair b16_224 --backends torch              # operations of a CPU
 
 A kernel's `ms` is the time of all of its calls in one step. `step_ms` is the time of the same step
-without the profiler. Kernels of one source differ by numbers at the end of their names, which are
-left out. JAX names its kernels on a GPU only.
+without the profiler. Kernels of one source differ by numbers at the end of their names. These
+numbers are removed. JAX names its kernels only on a GPU.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def measure(pair, step, policy, batch_size, most):
         (times,) = take_turns([call], _STEPS)
         kernels = grouped(profile(call))
         if not kernels:
-            raise ValueError("The profiler names no kernels here: JAX does on a GPU alone.")
+            raise ValueError("The profiler names no kernels here: JAX names kernels only on a GPU.")
         total = sum(ms for _, ms in kernels.values())
         longest = sorted(kernels.items(), key=lambda item: -item[1][1])[:most]
         together = sum(calls for calls, _ in kernels.values()), total
@@ -67,7 +67,7 @@ def grouped(events):
 
 
 def of_torch(call):
-    """Return name and milliseconds of each kernel of some steps; on a CPU, of each operation."""
+    """Return name and milliseconds of each kernel of some steps, or of each operation on a CPU."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -111,7 +111,7 @@ def main(arguments=None):
     parser.add_argument("--pair", choices=PAIRS, default="l16_512")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--policy", default="float32")
-    parser.add_argument("--batch-size", type=int, help="instead of the pair's own")
+    parser.add_argument("--batch-size", type=int, help="batch size; default: the pair's")
     parser.add_argument("--most", type=int, default=12, help="kernels of a step, the longest ones")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/kernels.csv"))
     options = parser.parse_args(arguments)

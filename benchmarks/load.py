@@ -6,9 +6,9 @@ Run on an idle machine, with an exported model of images:
     keras-tokenlearner export tokenlearner_nano4_8at2 served/clothes
     python -m benchmarks.load served/clothes --seconds 60
 
-The server is another process, on the loopback. Every client sends V1 requests of one PNG, each
-after the answer to the last one. An answer is wrong if it is missing, or if its probabilities
-differ by more than 1e-4 from the SavedModel's probabilities for the image alone.
+The server is another process, on the loopback. Each client sends V1 requests of one PNG, one after
+another. A missing answer is wrong. So are probabilities that differ by more than 1e-4 from the
+SavedModel's for the image alone.
 """
 
 import argparse
@@ -34,7 +34,12 @@ def main(arguments=None):
     parser.add_argument("path", help="an exported model of images")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--max-batch", type=int, default=32, help="1 is without batching")
+    parser.add_argument(
+        "--max-batch",
+        type=int,
+        default=32,
+        help="largest batch of the server; 1 turns batching off",
+    )
     parser.add_argument("--output", type=Path, default="benchmarks/results/load.csv")
     options = parser.parse_args(arguments)
     questions = _questions(options.path)
@@ -48,7 +53,7 @@ def main(arguments=None):
 
 
 def _questions(path):
-    """Return requests with the right answers."""
+    """Return requests with their correct answers."""
     import tensorflow as tf
 
     model = ServedModel(path)
@@ -59,7 +64,7 @@ def _questions(path):
         image = random.integers(0, 256, (64, 64, channels)).astype("uint8")
         content = tf.io.encode_png(image).numpy()
         row = model.check_row("encoded", {"encoded": content})
-        signature, (row,) = model.decode("encoded", [row])  # as the server does
+        signature, (row,) = model.decode("encoded", [row])  # decoded as in the server
         answer = model.answer(model.batch_key(signature, row), [row])[0]
         body = {"instances": [{"b64": base64.b64encode(content).decode()}]}
         found.append((json.dumps(body), answer["probabilities"]))
@@ -92,7 +97,7 @@ def _load(server, questions, clients, seconds):
 
 
 def _ask(server, questions, end):
-    """Send requests in turn until the end; return the seconds of each, and wrong answers."""
+    """Send requests one after another until the end. Return their times and the wrong answers."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     path, headers = f"/v1/models/{server.name}:predict", {"Content-Type": "application/json"}
     times, wrong = [], 0

@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 def command():
-    """Return the command line of this process, as a person would type it."""
+    """Return the command line of this process, as typed in a shell."""
     backend = os.environ.get("KERAS_BACKEND")
     start = [f"KERAS_BACKEND={backend}"] if backend else []
     return " ".join([*start, f"python -m benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
 
 
 def machine(*libraries):
-    """Return processor, cores, GPUs of NVIDIA, Python and versions of libraries, in one line."""
+    """Return CPU, cores, NVIDIA GPUs, Python and versions of libraries, in one line."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]

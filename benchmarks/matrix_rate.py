@@ -1,10 +1,10 @@
-"""The most multiply-adds per second that a backend reaches in one product of two matrices."""
+"""The highest rate of multiply-adds that a backend reaches in one product of two matrices."""
 
 import keras
 
 from benchmarks.timing import take_turns
 
-# A product that takes less does not fill the device.
+# A shorter product does not fill the device.
 _LEAST_SECONDS = 3e-3
 
 
@@ -13,8 +13,8 @@ def matrix_rate(dtype="float32", size=3072, repeats=9):
 
     Args:
         dtype: Name of the dtype of the matrices.
-        size: Integer, their side where a product takes long enough; twice as much elsewhere.
-        repeats: Integer, products, of which the fastest counts.
+        size: Integer, side of the matrices. It is doubled until a product takes long enough.
+        repeats: Integer, number of products. The fastest one counts.
     """
     a, b = (keras.ops.cast(keras.random.normal((size, size)), dtype) for _ in range(2))
     (times,) = take_turns([_product(a, b)], repeats)

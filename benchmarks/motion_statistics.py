@@ -4,14 +4,14 @@ import numpy as np
 
 from keras_tokenlearner._extras import require
 
-_MOVES = 0.05  # a pixel that changes by more, of 1, moves
+_MOVES = 0.05  # a pixel in [0, 1] that changes by more than this moves
 
 
 def motion_statistics(pixels):
     """Return six numbers of how clips move, (n, 6).
 
-    Of the change from frame to frame: its mean, its spread and its peak over the frames, the share
-    of pixels that move, the 99th percentile, and how unevenly it lies in the picture.
+    They describe the change from frame to frame. They are its mean, its spread, its peak over the
+    frames, its 99th percentile, the share of moving pixels, and its unevenness over the picture.
 
     Args:
         pixels: Array of type uint8 and shape (n, T, H, W, 1).

@@ -3,10 +3,10 @@
     python -m benchmarks.paper_comparisons FOLDER --train-images 10000 --epochs 10
 
 The comparisons are Figure 4 (place of the TokenLearner), Table 4 (TokenFuser), Table 5 (pooling)
-and Figure 7 (fuser alternatives). The tokenisers of section 6.3 are of videos in the paper, and of
-images here. Each variant of `vit_nano4` is trained by the recipe `cifar10` from scratch with each
-seed. Each result is written at once, and rows of the file are not computed again. The plot is next
-to the file.
+and Figure 7 (fuser alternatives). The tokenisers of section 6.3 are for videos in the paper, and
+for images here. Each variant of `vit_nano4` is trained by the recipe `cifar10` from scratch with
+each seed. Each result is written at once, and rows of the file are not computed again. The plot is
+next to the file.
 """
 
 import argparse
@@ -61,8 +61,8 @@ class VariantRecipe(Cifar10Recipe):
     Attributes:
         model: Name in the catalogue.
         variant: Name of a variant.
-        train_images: How many of them.
-        test_images: How many of them.
+        train_images: Number of training images.
+        test_images: Number of test images.
     """
 
     model: str = "vit_nano4"
@@ -86,7 +86,7 @@ class VariantRecipe(Cifar10Recipe):
 def main(arguments=None):
     """Train the missing variants, and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", help="as keras_tokenlearner.data.load_cifar10 takes it")
+    parser.add_argument("source", help="a source for keras_tokenlearner.data.load_cifar10")
     parser.add_argument("--output", type=Path, default="benchmarks/results/paper_comparisons.csv")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -120,7 +120,7 @@ def _row(recipe):
 
 
 def _draw(rows, path):
-    """Draw accuracies: a panel a comparison, a line a variant with its cost, a dot a seed."""
+    """Draw a panel per comparison, a line per variant with its cost, and a dot per seed."""
     found = {}
     for row in rows:
         found.setdefault(row["variant"], []).append(row)

@@ -124,7 +124,7 @@ def graph_breaks():
 
 
 def most_mib(peer, step, policy, size, batch_size, only):
-    """Return the most memory of this process after two steps of one model alone."""
+    """Return the peak memory of this process after two steps of a single model."""
     import keras
 
     keras.config.set_dtype_policy(policy)
@@ -134,7 +134,7 @@ def most_mib(peer, step, policy, size, batch_size, only):
 
 
 def make_models(peer, size, names=MODELS):
-    """Return those models that are named; ours has the weights of the peer, where that is made."""
+    """Return the named models. Our model has the peer's weights if the peer is built too."""
     from keras_tokenlearner import create_model
     from keras_tokenlearner.weights import load, plan_of
 
@@ -171,7 +171,7 @@ def predict(model, pixels, policy):
 
 
 def step_of_any(model, kind, policy, batch_size, size):
-    """Return `step_of` a Keras model, or the same step of a PyTorch module."""
+    """Return the `step_of` a Keras model, or the same step of a PyTorch module."""
     import keras
 
     from benchmarks.steps import step_of
@@ -266,7 +266,7 @@ def main(arguments=None):
     for case in cases(options):
         peer, backend = case["peer"], case["backend"]
         if importlib.util.find_spec(peer) is None:
-            print(f"left out: {peer} is not installed")
+            print(f"skipped: {peer} is not installed")
             continue
         wanted = {name: value for name, value in case.items() if name != "backend"}
         found = in_child("peers", backend, wanted | {"repeats": options.repeats})

@@ -2,8 +2,8 @@
 
     python -m benchmarks.pipeline FOLDER --model tokenlearner_b16_8at6
 
-FOLDER has a folder of images for every class. Without FOLDER, JPEG files of 500 x 375 pixels are
-made. A row for each number of threads has the throughput of the warm pipeline alone: decoding,
+FOLDER has one subfolder of images per class. Without FOLDER, JPEG files of 500 x 375 pixels are
+generated. A row for each number of threads has the throughput of the warm pipeline alone: decoding,
 inception crop and mirroring. The row `train` is the model's rate on a batch in memory. A pipeline
 with the larger rate keeps up with the model.
 """
@@ -26,9 +26,9 @@ COLUMNS = ("backend", "what", "model", "size", "batch_size", "threads", "images_
 
 
 def main(arguments=None):
-    """Append a row for each number of threads, and one for the model."""
+    """Append a row for each number of threads, and a row for the model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="?", help="images, a folder for every class")
+    parser.add_argument("folder", nargs="?", help="images, one subfolder per class")
     parser.add_argument("--model", default="tokenlearner_b16_8at6")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -83,7 +83,7 @@ def _training_rate(name, batch, count):
         start = time.perf_counter()
         float(model.train_on_batch(images, labels))
         times.append(time.perf_counter() - start)
-    return len(images) / statistics.median(times[2:])  # the first ones compile
+    return len(images) / statistics.median(times[2:])  # the first two batches compile
 
 
 def _write_images(folder, count):

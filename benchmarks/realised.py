@@ -1,4 +1,4 @@
-"""Realised part of the counted saving of TokenLearner, compared with the same plain model.
+"""The share of TokenLearner's counted saving that a measured speedup realises.
 
 Run on an idle machine:
 
@@ -42,7 +42,7 @@ COLUMNS = (
 
 
 def models_of(pair, policy, batch_size):
-    """Return the two models of a pair, and the size of their batches: its own if none is given."""
+    """Return the two models of a pair, and the batch size: the pair's, if none is given."""
     import keras
 
     from keras_tokenlearner import create_model
@@ -54,7 +54,7 @@ def models_of(pair, policy, batch_size):
 
 
 def measure(pair, step, policy, batch_size, repeats):
-    """Return the figures of one pair of models on the backend of this process."""
+    """Return the measurements of one pair of models on the backend of this process."""
     import keras
 
     from benchmarks.matrix_rate import matrix_rate
@@ -89,12 +89,12 @@ def main(arguments=None):
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
-    help_trained = "pairs whose training step is measured too"
+    help_trained = "pairs whose training step is also measured"
     parser.add_argument(
         "--trained", nargs="*", choices=PAIRS, default=["b16_384"], help=help_trained
     )
     parser.add_argument("--policy", default="float32")
-    parser.add_argument("--batch-size", type=int, help="instead of each pair's own")
+    parser.add_argument("--batch-size", type=int, help="batch size; default: each pair's")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/realised.csv"))
     options = parser.parse_args(arguments)

@@ -3,14 +3,14 @@
     python -m benchmarks.retrofit dinov2s.pt cifar10:FOLDER --at 2 3 4 6 9
 
 The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0) at 112 pixels. The command fits a
-linear head to its class token. `--tuned-from` trains its blocks from that one on too, on the labels
-and for the epochs of the students.
+linear head to its class token. With `--tuned-from N`, its blocks from N on are also trained, on the
+labels and for the epochs of the students.
 
-Each place and number of tokens makes one student by `retrofit`. `distill` trains it on the same
-images. `--reducers` adds other reducers than the TokenLearner. `token_merging` among them is not
-trained; its cost is the nearest to the cost of the TokenLearner's student.
+Each position and number of tokens gives one student by `retrofit`. `distill` trains it on the same
+images. `--reducers` adds other reducers than the TokenLearner. `token_merging` is not trained. Its
+cost is as near as possible to the cost of the TokenLearner's student.
 
-Outputs of the teacher's blocks are kept for all students, in float16 for training. Each row is
+Outputs of the teacher's blocks are stored for all students, in float16 for training. Each row is
 written once it is known. A second run makes the missing rows. The plot is in the folder of the CSV.
 `benchmarks.retrofit_speed` measures the speed of these models; run it on an idle machine.
 """
@@ -39,7 +39,7 @@ COLUMNS = (*KEYS, "accuracy", "kept", "gmacs", "cost_ratio", "train_seconds")
 
 
 def keep_for_students(model, places, train_images, test_images, cache):
-    """Keep the teacher's outputs that students at these places take, in one run per split."""
+    """Store the teacher's outputs for students at these positions, in one run per split."""
     before = [before_block(model, at) for at in places]
     keep(before, train_images, "float16", cache)
     keep([*before, before_head(model)], test_images, "float32", cache)
@@ -51,7 +51,7 @@ def scores(model, images, labels):
 
 
 def scores_behind(before, model, images, labels, cache):
-    """Return the same columns, and keep the outputs of the first part for other models."""
+    """Return the same columns, and store the outputs of the first part for other models."""
     kept = remember(before, images, "float32", cache=cache)
     behind = keras.Model(before.output, model.output)
     return {"accuracy": accuracy(behind, kept, labels), "gmacs": costs(model).macs / 1e9}
@@ -86,13 +86,13 @@ def main():
     default = RetrofitRecipe()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="the .pt file of the teacher")
-    parser.add_argument("data", help="as keras_tokenlearner.data.load_named takes it")
+    parser.add_argument("data", help="name of a data set for keras_tokenlearner.data.load_named")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/retrofit.csv"))
     parser.add_argument("--cache", default=default.cache)
     parser.add_argument("--size", type=int, default=default.size)
     places = range(1, 13)
     parser.add_argument("--at", type=int, nargs="+", default=[6, 3], choices=places)
-    help_tuned = "also train the teacher's blocks from this one on, on the labels"
+    help_tuned = "also train the teacher on the labels, from this block on"
     parser.add_argument("--tuned-from", type=int, default=0, choices=places, help=help_tuned)
     parser.add_argument("--num-tokens", type=int, nargs="+", default=[8])
     parser.add_argument("--reducers", nargs="+", default=["token_learner"])
@@ -127,7 +127,7 @@ def main():
         if wanted.epochs:
             wanted.teach(student, model, images, labels)
         seconds = round(time.perf_counter() - begun)
-        if wanted.reducer == "token_merging":  # in every block
+        if wanted.reducer == "token_merging":  # it merges in every block
             scored = scores(student, *test)
         else:
             scored = scores_behind(before_block(student, wanted.at), student, *test, cache)

@@ -4,8 +4,8 @@
 
 The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0). Its blocks from `--tuned-from` on
 and its head are fine-tuned on the labels first. A student trains its reducer and the blocks after
-it. The outputs of the frozen blocks are kept in bfloat16, for each image and its mirror image. All
-students learn from the same number of images, in mixed bfloat16. Each row is written once it is
+it. The outputs of the frozen blocks are stored in bfloat16, for each image and its mirror image.
+All students learn from the same number of images, in mixed bfloat16. Each row is written once it is
 known. A second run makes the missing rows.
 """
 
@@ -64,9 +64,9 @@ def run(
         folder: Path for the outputs of the frozen blocks and the weights of the teacher.
         output: Path of the CSV.
         tuned_from: Integer, number of the teacher's frozen blocks, 1 or more.
-        epochs: Integer, of each student.
-        teacher_epochs: Integer, of the teacher.
-        batch_size: Integer.
+        epochs: Integer, epochs of each student.
+        teacher_epochs: Integer, epochs of the teacher.
+        batch_size: Integer, images per step.
         learning_rate: Float, the highest learning rate.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def main() -> None:
     """Read the options, load the data, and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="the .pt file of the teacher")
-    parser.add_argument("data", help="as keras_tokenlearner.data.load_named takes it")
+    parser.add_argument("data", help="name of a data set for keras_tokenlearner.data.load_named")
     parser.add_argument(
         "--output", type=Path, default=Path("benchmarks/results/retrofit_ablation.csv")
     )

@@ -37,15 +37,15 @@ class RetrofitRecipe:
     Attributes:
         model: Name of the teacher, and of the files that are written.
         checkpoint: The `.pt` file of the teacher.
-        data: Name of a data set, as `keras_tokenlearner.data.open_named` takes it.
+        data: Name of a data set for `keras_tokenlearner.data.open_named`.
         size: Height and width of the images, in pixels.
         train_images: Number of training images, from the first on.
         test_images: Number of test images, from the first on.
-        at: Blocks before the tokens are reduced.
-        num_tokens: Tokens to learn, in addition to class token and registers.
+        at: Blocks before the reducer.
+        num_tokens: Number of learned tokens, without class token and registers.
         reducer: `token_learner`, `token_merging` or another reducer of `retrofit`.
         start: `grid` or `random`, the start of the TokenLearner's maps.
-        tuned_from: First block of the teacher to train on the labels; 0 for its head alone.
+        tuned_from: First block of the teacher to train on the labels; 0 for only its head.
         epochs: Epochs of the student, and of a tuned teacher.
         batch_size: Images per step.
         learning_rate: The highest learning rate, after a tenth of the steps. A cosine takes it to
@@ -80,7 +80,7 @@ class RetrofitRecipe:
 
     @cached_property
     def teacher(self):
-        """The plain model with a fitted head, trained on the labels from `tuned_from` on."""
+        """The plain model with a fitted head, trained on the labels from block `tuned_from` on."""
         model = fitted_teacher(self.checkpoint, *self.arrays[0], self.cache)
         if self.tuned_from:
             tune(model, *self.arrays[0], self)
@@ -178,5 +178,5 @@ def student_of(model, reducer, at, num_tokens, start="grid"):
 
 
 def before_block(model, at):
-    """Return the part of a model before block `at`, whose outputs the reducer takes."""
+    """Return the part of a model before block `at`. The reducer takes its outputs."""
     return keras.Model(model.input, model.get_layer(f"block_{at - 1}").output)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.retrofit_speed
 
-The weights are random, because speed does not depend on them. All students of one place take turns
-with the teacher, batch by batch. The result is the median over the turns.
+The weights are random, because speed does not depend on them. All students with the reducer at one
+position take turns with the teacher, batch by batch. The result is the median over the turns.
 """
 
 import argparse
@@ -30,12 +30,12 @@ COLUMNS = (
 
 
 def main():
-    """Write a row for each model and each place of its reducer."""
+    """Write a row for each model and each position of its reducer."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     results = Path("benchmarks/results")
     parser.add_argument("--rows", type=Path, default=results / "retrofit.csv")
     parser.add_argument("--output", type=Path, default=results / "retrofit_speed.csv")
-    parser.add_argument("--at", type=int, nargs="+", help="places, instead of all of the rows")
+    parser.add_argument("--at", type=int, nargs="+", help="positions to measure; default: all rows")
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=15)

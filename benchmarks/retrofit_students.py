@@ -27,9 +27,9 @@ class Cell:
     Attributes:
         part: `"main"` or the name of an ablation.
         reducer: `"token_learner"`, `"spatial_pooling"` or `"token_merging"`.
-        at: Blocks before the tokens are reduced. Token merging has the cost of the
-            TokenLearner's student of this place.
-        num_tokens: Tokens after the reducer; 0 for 2 x 2 pooling, whose grid decides it.
+        at: Blocks before the reducer. Token merging has the cost of the TokenLearner's student with
+            this value.
+        num_tokens: Tokens after the reducer; 0 for 2 x 2 pooling, whose grid decides the number.
         start: `"grid"` or `"random"`, the start of the TokenLearner's maps.
         proportional: Whether attention weighs a token by its number of patches.
         reconstruction: Weight of the reconstructed tokens in the loss.
@@ -49,16 +49,16 @@ class Cell:
 
     @property
     def key(self) -> dict[str, str]:
-        """The columns that identify a row of the CSV, as texts."""
+        """The columns that identify a row of the CSV, as strings."""
         fields = dataclasses.asdict(self) | {"budgets": "+".join(map(str, self.budgets))}
         return {name: str(value) for name, value in fields.items()}
 
 
 def cells(places: tuple[tuple[int, int], ...], seeds: int) -> list[Cell]:
-    """Return all cells: the main table for each place and number of tokens, then the ablation.
+    """Return all cells: the main table for each position and number of tokens, then the ablation.
 
     Args:
-        places: Pairs of a place and a number of tokens. The ablation uses the first pair.
+        places: Pairs of a position and a number of tokens. The ablation uses the first pair.
         seeds: Number of seeds of each cell.
     """
     main, ablation = [], []
@@ -86,7 +86,8 @@ def cells(places: tuple[tuple[int, int], ...], seeds: int) -> list[Cell]:
             *(dataclasses.replace(learner, num_tokens=m) for m in budgets if m != tokens),
             dataclasses.replace(learner, reconstruction=1.0),
         ]
-    return list(dict.fromkeys(main + ablation))  # places at the same block share their pooling
+    # Pairs at the same block share the student with pooling.
+    return list(dict.fromkeys(main + ablation))
 
 
 def student_of(cell: Cell, teacher: keras.Model) -> keras.Model:
@@ -106,7 +107,7 @@ def student_of(cell: Cell, teacher: keras.Model) -> keras.Model:
 
 
 def needs_teacher(cell: Cell) -> bool:
-    """Return whether a student learns from more of its teacher than the kept features."""
+    """Return whether a student needs more of its teacher than the stored features."""
     return bool(cell.reconstruction or cell.budgets)
 
 
@@ -155,7 +156,7 @@ def keep_features(teacher: keras.Model, kept: np.ndarray, frozen: int, path: Pat
 
 
 def models_of(cell: Cell, student: keras.Model) -> dict[int, keras.Model]:
-    """Return a model for each number of tokens of a trained student."""
+    """Return one model for each number of tokens of a trained student."""
     if not cell.budgets:
         pooled = math.prod(Structure("models_of", student).grid) // 4
         return {cell.num_tokens or pooled: student}
@@ -187,7 +188,7 @@ def faster_reducer(learning_rate: float, steps: int) -> keras.optimizers.Optimiz
 
 
 class MirroredBatches(keras.utils.PyDataset):
-    """Batches of kept tokens of images and of their mirror images, and labels.
+    """Batches of stored tokens of images and of their mirror images, and labels.
 
     Args:
         kept: Array of shape (n, 2, tokens, C) of bfloat16 numbers as `uint16`.
@@ -233,7 +234,7 @@ class MirroredBatches(keras.utils.PyDataset):
 
 
 def float32(kept: np.ndarray) -> np.ndarray:
-    """Return bfloat16 numbers, kept as `uint16`, as float32."""
+    """Return bfloat16 numbers, stored as `uint16`, as float32."""
     return (np.asarray(kept).astype(np.uint32) << 16).view(np.float32)
 
 
@@ -244,7 +245,7 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 
 
 class KeptOutputs:
-    """The outputs of a model's first blocks for images and their mirror images, kept in files.
+    """The outputs of a model's first blocks for images and their mirror images, stored in files.
 
     Args:
         model: A plain ViT.
@@ -267,7 +268,7 @@ def keep_mirrored(
 ) -> np.ndarray:
     """Return the outputs of a model for images and their mirror images, from a file.
 
-    The call computes the outputs that the file lacks, so it continues after an interruption.
+    The call computes only the outputs that the file lacks, so it continues after an interruption.
 
     Returns:
         Array of shape (n, 2, tokens, C), mapped from the file.

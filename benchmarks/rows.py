@@ -6,7 +6,7 @@ from benchmarks.machine import command, machine
 
 
 def read_rows(path):
-    """Return the rows of a file as dictionaries of texts; none if there is no file."""
+    """Return the rows of a file as dictionaries of strings, or no rows without a file."""
     if not path.is_file():
         return []
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]

@@ -4,7 +4,7 @@ Run on an idle machine; about 40 minutes on two cores, 5 with `--quick`:
 
     python -m benchmarks.speed --output benchmarks/results
 
-Each part is a separate command that describes its measurement. Their files in the folder are
+Each part is a separate command that describes its measurement. Existing files of the parts are
 overwritten.
 """
 
@@ -38,10 +38,10 @@ QUICK = {
 
 
 def main(arguments=None):
-    """Run the parts one after the other, and say how long each took."""
+    """Run the parts one after another, and print the time of each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, help="instead of all")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="parts to run; default: all")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args(arguments)
     for part, line in (QUICK if options.quick else PARTS).items():

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# Cost of a step in forward passes: the backward pass is twice as much.
+# Cost of a step in forward passes: a backward pass costs two forward passes.
 PASSES = {"inference": 1, "training": 3}
 STEPS = tuple(PASSES)
 # The sizes of a ViT-S, for video models that a laptop can run.
@@ -18,7 +18,7 @@ def random_batch(model, batch_size):
 
 
 def step_of(model, kind, batch_size):
-    """Return a function that runs one step and returns when it is done.
+    """Return a function that runs one step and waits for its end.
 
     Args:
         model: A classifier.

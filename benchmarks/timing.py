@@ -1,4 +1,4 @@
-"""Calls that take turns, each measurement in a process of its own."""
+"""Times calls that take turns, each measurement in a process of its own."""
 
 import contextlib
 import inspect
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BACKENDS = ("tensorflow", "jax", "torch")
-# Whether XLA compiles: on TensorFlow Keras has it after `compile`, where a model allows it.
+# Whether XLA compiles. On TensorFlow, Keras uses XLA after `compile` if the model allows it.
 XLA = {"tensorflow": (False, True), "jax": (True,), "torch": (False,)}
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds: of the first call, which compiles, and of the warm ones."""
+    """Seconds of the first call, which compiles, and of the warm calls."""
 
     first: float
     warm: tuple
@@ -31,16 +31,16 @@ class Times:
 
     @property
     def spread(self):
-        """Difference of the slowest and the fastest warm call, as a share of the median."""
+        """Difference of the slowest and the fastest warm call, divided by the median."""
         return (max(self.warm) - min(self.warm)) / self.median
 
 
 def take_turns(calls, repeats):
-    """Return the `Times` of functions that are called in turn, so that all meet the same machine.
+    """Return the `Times` of functions that take turns, so load affects all of them equally.
 
     Args:
         calls: List of functions without arguments that return when their work is done.
-        repeats: Integer, warm calls of each, after the first and one more.
+        repeats: Integer, measured warm calls of each function, after two calls to warm up.
     """
     times = [[_seconds(call)] for call in calls]
     for _ in range(repeats + 1):
@@ -56,15 +56,15 @@ def _seconds(call):
 
 
 def forget_peak():
-    """Let `peak_mib` start at the current memory, after a model is built; on Linux."""
+    """Reset `peak_mib` to the current memory, after a model is built. It works on Linux."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_mib():
-    """Return the most memory that this process has held, in MiB."""
+    """Return the peak memory of this process, in MiB."""
     status = Path("/proc/self/status")
-    if status.is_file():  # elsewhere the memory of the parent process is included
+    if status.is_file():  # without /proc, the memory of the parent process is included
         return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) // 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
@@ -72,7 +72,7 @@ def peak_mib():
 def in_child(module, backend, case):
     """Return the result of a benchmark function for a case in a new process, on a backend.
 
-    The module calls `child` when it is run, with its measuring functions.
+    When the module is run, it must call `child` with its measuring functions.
     """
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{module}", "--case", json.dumps(case)],

@@ -1,4 +1,4 @@
-"""Token merging (ToMe), compared with learned tokens: no training, fewer tokens in each block.
+"""Token merging (ToMe), a baseline without training: every block has fewer tokens.
 
 Source: Bolya et al., "Token Merging: Your ViT But Faster", 2023. Tokens are merged by bipartite
 soft matching on the keys, between attention and MLP. Attention is proportional to the number of
@@ -41,7 +41,7 @@ def token_merging(model, merged, start=0):
 
 
 def merging_of_cost(model, macs, start=0):
-    """Return the model of `token_merging` whose multiply-adds are nearest to a number."""
+    """Return the `token_merging` model whose multiply-adds are nearest to a number."""
     layout, plain = Structure("merging_of_cost", model), costs(model)
     patches, prefix = math.prod(layout.grid), layout.num_prefix_tokens
     blocks = [f"block_{index}" for index in range(start, layout.num_blocks)]
@@ -59,7 +59,7 @@ def merging_of_cost(model, macs, start=0):
 
 
 class MergingBlock(keras.layers.Layer):
-    """A `TransformerBlock` that merges tokens: (B, N, C) and sizes (B, N, 1) to N - r of each."""
+    """A `TransformerBlock` on tokens (B, N, C) and sizes (B, N, 1) that merges r tokens."""
 
     def __init__(self, block, merged, prefix, **kwargs):
         super().__init__(**kwargs)
@@ -97,13 +97,13 @@ class MergingBlock(keras.layers.Layer):
 
 
 def merge(x, sizes, keys, merged):
-    """Merge the tokens at even places that are most similar to a token at an odd place.
+    """Merge the tokens at even positions that are most similar to a token at an odd position.
 
     Args:
         x: Tensor of shape (B, N, C).
         sizes: Tensor of shape (B, N, 1), the number of patches of each token.
         keys: Tensor of shape (B, N, d), compared by their cosine.
-        merged: Integer, tokens to merge; at most half of them are.
+        merged: Integer, tokens to merge, at most half of the tokens.
 
     Returns:
         Tokens of shape (B, N - r, C), averages by size, and their sizes (B, N - r, 1).

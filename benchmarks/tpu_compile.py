@@ -3,9 +3,9 @@
     pip install 'libtpu==0.0.42.*'
     JAX_PLATFORMS=cpu KERAS_BACKEND=jax python -m benchmarks.tpu_compile tpu_compile.csv
 
-A row is the training step of a recipe, compiled ahead of time by XLA's compiler for TPUs on a
-machine without TPUs. Nothing is executed. Rows that the file lacks are appended. `--recipe`,
-`--set`, `--topology`, `--mode` and `--batch` compile one step of your choice instead.
+A row is the training step of a recipe. XLA's compiler for TPUs compiles it on a machine without
+TPUs. Nothing is executed. Rows that the file lacks are appended. `--recipe`, `--set`, `--topology`,
+`--mode` and `--batch` compile one step of your choice instead.
 
 Columns:
 
@@ -30,7 +30,7 @@ from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner.training import RECIPES, with_settings
 from keras_tokenlearner.training.distribution.layout import transformer_layout
 
-# Libtpu asks where it runs, and waits for an answer, unless it is told.
+# Otherwise libtpu would query the cloud's metadata server, and wait.
 os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
 
 CHOICE = ("recipe", "settings", "topology", "mode", "batch")
@@ -76,7 +76,7 @@ def compiled(recipe, settings, topology, mode, batch):
 
     Args:
         recipe: Name in `RECIPES`.
-        settings: Texts `field=value`, with spaces between.
+        settings: Strings `field=value`, separated by spaces.
         topology: Name of the topology, for example `"v5e:2x2"`.
         mode: `"data_parallel"` or `"model_parallel:N"`.
         batch: Integer, images of all chips together.

@@ -6,7 +6,7 @@ Run on an idle machine:
 
 A row is one forward and backward pass of a compiled training function in float32, in its own
 process. Times are the median, the fastest and the slowest of the repeats after the first call.
-Memory is the growth of the largest memory of the process during the calls.
+Memory is the growth of the process's peak memory during the calls.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main(arguments=None):
 
 
 def measure(form, shape, xla, repeats):
-    """Return the figures of one form on the backend of this process."""
+    """Return the measurements of one form on the backend of this process."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -72,7 +72,7 @@ def _layer(form, channels):
         return VectorAttention(gamma=gamma)
 
     class Direct(VectorAttention):
-        """The equation as it is written, with the N x N x C tensor."""
+        """The equation in its direct form, with the N x N x C tensor."""
 
         def call(self, query):
             q, k, v = self.query_dense(query), self.key_dense(query), self.value_dense(query)
@@ -82,7 +82,7 @@ def _layer(form, channels):
             return ops.sum(ops.softmax(logits, axis=2) * ops.expand_dims(v, 1), axis=2)
 
     class MultiHead(layers.Layer):
-        """Keras's multi-head attention of the inputs to themselves."""
+        """Keras's multi-head self-attention."""
 
         def build(self, shape):
             self.attention = layers.MultiHeadAttention(channels, key_dim=1)

@@ -44,7 +44,7 @@ autosummary_imported_members = True
 nb_execution_mode = "off"
 myst_heading_anchors = 3
 
-# The copy button takes commands and code, without prompts and printed results.
+# The copy button copies commands and code, without prompts and printed results.
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
@@ -52,8 +52,9 @@ html_theme = "furo"
 html_title = f"keras_tokenlearner {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_theme_options = {"light_css_variables": {"code-font-size": "0.72rem"}}  # 100 columns fit
-html_extra_path = ["front"]  # from the root of the site to docs/index.html
+# At this size, lines of 100 columns fit.
+html_theme_options = {"light_css_variables": {"code-font-size": "0.72rem"}}
+html_extra_path = ["front"]  # redirects from the root of the site to docs/index.html
 
 
 def signature_of_init(app, what, name, found, options, signature, returns):

@@ -1,7 +1,7 @@
 """Write `docs/pypi.md`, the README for PyPI: `python docs/pypi.py`.
 
-PyPI shows the page without the repository, so relative links become plain text there, and images
-of the repository are left out.
+PyPI shows the page without the repository. Relative links therefore become plain text, and images
+of the repository are removed.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The directives `models` and `checkpoints`: tables of the catalogue, made during the build."""
+"""The directives `models` and `checkpoints`: tables of the catalogue, written during the build."""
 
 import fnmatch
 from collections.abc import Iterable, Sequence
@@ -51,7 +51,7 @@ def published_rows(pattern: str) -> list[tuple[str, ...]]:
             "x".join(str(size) for size in row.input_size),
             row.top1 or "-",
             row.licence,
-            "yes" if row.is_checked else "not downloaded for a check",
+            "yes" if row.is_checked else "untested: never downloaded",
         )
         for row in list_checkpoints(pattern)
     ]
@@ -85,7 +85,7 @@ def checkpoint_rows(pattern: str) -> list[tuple[str, ...]]:
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> nodes.table:
-    """Return a table; cells between backticks are code."""
+    """Return a table. Cells in backticks are code."""
     group = nodes.tgroup(cols=len(titles))
     group += [nodes.colspec(colwidth=1) for _ in titles]
     head, body = nodes.thead(), nodes.tbody()
