@@ -254,8 +254,8 @@ def _check_schedule(learning_rate: float, steps: int, warmup_steps: int) -> None
     if steps <= warmup_steps:
         raise ValueError(
             "optimizer: the run must be longer than its warm-up; raise `epochs`, or lower "
-            f"`warmup_epochs` or `warmup_steps`. Received: {steps} steps, of which {warmup_steps} "
-            "are warm-up"
+            f"`warmup_epochs` or `warmup_steps`. Received: {steps} steps, {warmup_steps} warm-up "
+            "steps"
         )
 
 

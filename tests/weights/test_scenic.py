@@ -142,7 +142,7 @@ def test_scenic_two_fuser_pairs_into_a_model_of_three_raise():
     entries["params"] |= third
     sizes = SIZES | {"at": 0, "num_layers": 3}
     model = build("scenic", entries, image=IMAGE, **sizes, fuser="token_fuser")
-    refused(" 2 .* token_learner .* 3", model, "scenic", entries)
+    refused(" 2 .*token_learner.* 3", model, "scenic", entries)
 
 
 def test_fuser_without_norms_of_tokens_keeps_the_norm_of_its_inputs():
