@@ -24,7 +24,7 @@ class ClipsRecipe:
     has the clips and `labels.csv` with columns file, label and source_video. No source is split
     between folds.
 
-    Requirements: the extras `video` and `distill`, and one minute of one core.
+    Requirements: the extras `video` and `dev`, and one minute of one core.
 
     Expected top-1 accuracy, measured by us on 238 clips of two classes: 78.8%, 78.3%, 70.2%, 71.7%
     and 57.4% in folds 0 to 4, on the middle of each clip. `benchmarks.clips_cross_validation`

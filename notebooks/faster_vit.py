@@ -5,7 +5,7 @@
 # trains the later blocks to reproduce its outputs from eight tokens. The earlier the tokens, the
 # lower the cost and the accuracy.
 #
-# Install it from a clone: `pip install -e ".[jax,distill]"`, or with another backend.
+# Install it from a clone: `pip install -e ".[jax]"`, or with another backend.
 
 # %%
 import os

@@ -12,7 +12,11 @@ from keras_tokenlearner import _extras, cli
 
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-SOURCES = [path.read_text() for path in (ROOT / "keras_tokenlearner").rglob("*.py")]
+SOURCES = [
+    path.read_text()
+    for folder in ("keras_tokenlearner", "benchmarks")
+    for path in (ROOT / folder).rglob("*.py")
+]
 
 
 def test_missing_module_raises_library_and_extra(monkeypatch):
@@ -26,7 +30,9 @@ def test_extras_named_in_the_package_exist_in_pyproject():
         extra
         for source in SOURCES
         for extra in re.findall(r'(?:require|missing)\("[\w.]+", "(\w+)"\)', source)
-        + re.findall(r"the extras? `(\w+)`", source)
+        + re.findall(
+            r"`(\w+)`", " ".join(re.findall(r"the extras? (?:`\w+`(?:,| and| or)? ?)+", source))
+        )
     }
     assert len(named) > 8
     assert named <= set(EXTRAS)

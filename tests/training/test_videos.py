@@ -82,7 +82,7 @@ def test_charades_recipe_learns_several_labels_per_video(folder):
     model = create_model(name, classes=157, weights=str(weights))
     logits, _ = predict_videos(model, test, clips="segments", crops=1, stride=1, frame_rate=12)
     assert (logits[:, 150] > logits[:, 3:150].max(1)).all()  # the constant part was learned
-    metrics = pytest.importorskip("sklearn.metrics", reason="the extra `distill`")
+    metrics = pytest.importorskip("sklearn.metrics", reason="pip install scikit-learn")
     seen = [1, 2, 150]
     expected = metrics.average_precision_score(test.labels[:, seen], logits[:, seen])
     assert row == {"data": str(folder), "videos": 4, "skipped": 0, "map": pytest.approx(expected)}
