@@ -31,7 +31,7 @@ PEERS = {
     "transformers": (("torch",), "huggingface_vit"),
     "keras_hub": (BACKENDS, "keras_hub"),
 }
-ALONE = ("peer", "ours")  # whose memory is measured
+ALONE = ("peer", "ours")  # models whose memory is measured
 NAMED = {"by_name": "vit_b16", "token_learner": "tokenlearner_b16_8at6"}
 MODELS = (*ALONE, *NAMED)
 MODES = ("eager", "compiled")

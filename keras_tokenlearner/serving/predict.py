@@ -144,7 +144,7 @@ def _ask(
             with _LOCK:
                 model = load_model(source, weights=weights, owner="predict")
                 check_classifier(model, source, "predict")
-                # A name that is valid in a URL, for any name of the temporary folder.
+                # A fixed name is valid in a URL, unlike some names of temporary folders.
                 exported = export(
                     model,
                     Path(folder) / "model",

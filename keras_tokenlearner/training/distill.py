@@ -140,7 +140,7 @@ def distill(
         )
         steps = epochs * len(batches)
         distiller.compile(adamw(learning_rate, steps, warmup_steps=steps // 10))
-        # TensorFlow traces a step again if the first one makes variables.
+        # TensorFlow would trace the step twice if its first call created variables.
         distiller.optimizer.build(distiller.trainable_variables)
         callbacks, initial_epoch = list(callbacks or ()), 0
         if backup is not None:

@@ -62,7 +62,7 @@ def locked(owner: str, folder: str | Path, received: str | None = None) -> Itera
             yield
         finally:
             _OURS.reset(token)
-            with contextlib.suppress(OSError):  # Windows deletes no file that is open
+            with contextlib.suppress(OSError):  # Windows cannot delete an open file
                 path.unlink()
 
 
