@@ -47,7 +47,7 @@ COLUMNS = (
 
 
 def measure(peer, mode, step, policy, size, batch_size, repeats):
-    """Return the figures of four models on the backend of this process."""
+    """Return the measurements of four models on the backend of this process."""
     import keras
     import numpy as np
 

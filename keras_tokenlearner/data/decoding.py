@@ -157,16 +157,16 @@ def _open(
             raise ValueError(f"a PNG must have at most {MAX_TEXTS} compressed texts; got {texts}")
     stream.seek(0)
     prefix = stream.read(16)
-    # As `pillow.open`, which warns of many pixels and has its own limit, both before ours.
+    # Like `pillow.open`, but without its warning and limit for many pixels, which come before ours.
     for name in formats:
         factory, accept = pillow.OPEN.get(name, (None, None))
         accepted = factory is not None and (accept is None or accept(prefix))
-        if not accepted or isinstance(accepted, str):  # a text says which library is missing
+        if not accepted or isinstance(accepted, str):  # a string names the missing library
             continue
         stream.seek(0)
         try:
             return cast("ImageFile.ImageFile", factory(stream, ""))
-        except (SyntaxError, IndexError, TypeError, struct.error):  # of another format
+        except (SyntaxError, IndexError, TypeError, struct.error):  # the file has another format
             continue
     raise pillow.UnidentifiedImageError
 

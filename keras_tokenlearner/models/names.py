@@ -36,7 +36,7 @@ NORM_GAMMA = f"{NORM}/gamma"
 HEAD_KERNEL = f"{HEAD}/kernel"
 HEAD_BIAS = f"{HEAD}/bias"
 
-# Layers of files that our models lack or name otherwise.
+# Layers of files that our models lack or that have other names.
 FC_NORM = "fc_norm"
 PROJECTION = "projection"
 
@@ -63,6 +63,6 @@ def in_order(kind: str, names: Iterable[str]) -> list[str]:
 
 
 def are_of_a_model(names: Iterable[str]) -> bool:
-    """Return whether layers of these names are of our vision transformer or X(2+1)D."""
+    """Return whether layers of these names belong to our vision transformer or X(2+1)D."""
     found = set(names)
     return {EMBEDDING, TOKENS} <= found or {STEM_CONV2D, STEM_CONV1D} <= found

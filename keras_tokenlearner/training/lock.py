@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Folders that this run has locked: a recipe of `train` may call `distill` on the same folder.
+# Folders that this run has locked. A recipe of `train` may call `distill` on the same folder.
 _OURS: contextvars.ContextVar[frozenset[Path]] = contextvars.ContextVar("_OURS")
 
 

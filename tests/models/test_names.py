@@ -1,4 +1,4 @@
-"""Layer names are written in `models/names.py` and in the tables of `weights/sources` alone."""
+"""Only `models/names.py` and the tables of `weights/sources` spell layer names."""
 
 import ast
 import re

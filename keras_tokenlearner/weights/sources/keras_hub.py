@@ -8,7 +8,7 @@ from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.source import Arrays, Entries, Named, Source
 
 _BLOCK = r"vit_encoder/transformer_block_(\d+)"
-_HEAD = "predictions"  # of keras-hub
+_HEAD = "predictions"  # keras-hub's name of the head
 _PATTERNS = (
     (r"vit_patching_and_embedding/class_token", "class_token/tokens"),
     (r"vit_patching_and_embedding/patch_embedding/(\w+)", r"embedding/projection/\1"),
