@@ -116,13 +116,13 @@ class FourReplicas(Devices):
 def test_batches_not_divisible_by_devices_raise(rows, batch_size, partial):
     batches = Batches((np.zeros((rows, 2)),), batch_size, partial=partial)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    with pytest.raises(ValueError, match=f" 4, .* {rows} rows, batch_size={batch_size}"):
+    with pytest.raises(ValueError, match=f" 4 replicas.* {rows} rows, batch_size={batch_size}"):
         FourReplicas().fit(model, batches)
 
 
 def test_evaluation_of_rows_not_divisible_by_devices_raises():
     model = create_model("vit_pico8", classes=10)
-    with pytest.raises(ValueError, match=" 4, .* 10 rows"):
+    with pytest.raises(ValueError, match=" 4 replicas.* 10 rows"):
         FourReplicas().evaluate(model, (np.zeros((10, 32, 32, 3)), np.zeros(10)))
 
 
