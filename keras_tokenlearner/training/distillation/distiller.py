@@ -160,8 +160,9 @@ class Distiller(keras.Model):
         self._distillation_loss = keras.metrics.Mean(name="distillation_loss")
         self._logits_loss = keras.distillation.LogitsDistillation(
             self.temperature,
-            # An instance: given the name, Keras 3.15 would apply no softmax to the logits.
-            keras.losses.KLDivergence(),
+            # An instance: given the name, Keras 3.15 would apply no softmax to the logits. No
+            # reduction: Keras divides reduced losses by the replicas of TensorFlow.
+            keras.losses.KLDivergence(reduction="none"),
         )
         self._features_loss = keras.distillation.FeatureDistillation("mse")
 
@@ -245,7 +246,7 @@ class Distiller(keras.Model):
             self._student_loss.update_state(of_labels)
             loss = (1 - self.label_weight) * loss + self.label_weight * of_labels
         regularization = sum(self.losses) if self.losses else 0.0
-        return loss + regularization
+        return (loss + regularization) / replicas()  # Keras adds the gradients of the replicas
 
     def _of_logits(
         self, teacher: keras.KerasTensor, student: keras.KerasTensor
@@ -271,7 +272,8 @@ class Distiller(keras.Model):
                 f"{found[PREDICTIONS].shape}"
             )
         if self._label_loss is not None:
-            return self._label_loss(y, found[PREDICTIONS], sample_weight=sample_weight)
+            of_replica = self._label_loss(y, found[PREDICTIONS], sample_weight=sample_weight)
+            return of_replica * replicas()  # Keras has divided it
         logits = found[LOGITS]
         if self._sigmoid:
             kind = keras.losses.BinaryCrossentropy
@@ -279,7 +281,8 @@ class Distiller(keras.Model):
             kind = keras.losses.CategoricalCrossentropy
         else:
             kind = keras.losses.SparseCategoricalCrossentropy
-        return kind(from_logits=True)(y, logits, sample_weight=sample_weight)
+        values = kind(from_logits=True, reduction="none")(y, logits, sample_weight=sample_weight)
+        return ops.mean(values)
 
     def compute_metrics(
         self,
@@ -323,6 +326,15 @@ def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None
 def ends_in_sigmoid(model: keras.Model) -> bool:
     """Return whether a model ends in a sigmoid, with an independent probability per class."""
     return getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid
+
+
+def replicas() -> int:
+    """Return the number of replicas of a strategy of TensorFlow, or 1 on other backends."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def _blocks_behind(layout: Structure, student: keras.Model) -> list[str]:

@@ -88,13 +88,14 @@ def test_training_on_several_devices_continues_from_its_backup(
 
 
 @pytest.mark.slow
-def test_video_model_on_devices_equals_one_device(tmp_path):
+@pytest.mark.parametrize("name", [VIDEO_MODEL, "distiller"])
+def test_other_models_on_devices_equal_one_device(name, tmp_path):
     processes, cpus = {"jax": (1, 8), "tensorflow": (1, 2), "torch": (2, 1)}[BACKEND]
     for folder in ("one", "several"):
         (tmp_path / folder).mkdir()
-    worker.run("one_device", tmp_path / "one", 2, VIDEO_MODEL)
+    worker.run("one_device", tmp_path / "one", 2, name)
     expected = json.loads((tmp_path / "one" / "0.json").read_text())
-    for found in run("data_parallel", processes, cpus, tmp_path / "several", 2, VIDEO_MODEL):
+    for found in run("data_parallel", processes, cpus, tmp_path / "several", 2, name):
         assert_equal(found, expected, processes * cpus)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_tokenlearner import create_model
+from keras_tokenlearner import Distiller, create_model, retrofit
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.training.distribution import scope
 from keras_tokenlearner.training.resume import Resume
@@ -44,12 +44,15 @@ def run(mode, folder, epochs=2, name="tokenlearner_pico8_4at1"):
     random = np.random.default_rng(0)
     with scope(mode) as devices:
         keras.utils.set_random_seed(0)
-        model = create_model(name, classes=10, **MODELS[name])
-        x = random.integers(0, 255, (48, *model.input_shape[1:])).astype("float32")
+        model = (
+            _distiller() if name == "distiller" else create_model(name, classes=10, **MODELS[name])
+        )
+        shape = getattr(model, "student", model).input_shape[1:]
+        x = random.integers(0, 255, (48, *shape)).astype("float32")
         y = np.arange(48) % 10
         model.compile(
             keras.optimizers.AdamW(1e-3),
-            "sparse_categorical_crossentropy",
+            None if name == "distiller" else "sparse_categorical_crossentropy",
             metrics=["accuracy"],
             jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
         )
@@ -75,6 +78,11 @@ def run(mode, folder, epochs=2, name="tokenlearner_pico8_4at1"):
             "divided": [weight.path for weight in model.weights if _divided(weight)],
         }
     (Path(folder) / f"{devices.process}.json").write_text(json.dumps(results))
+
+
+def _distiller():
+    teacher = create_model("vit_pico8", classes=10)
+    return Distiller(retrofit(teacher, at=1, num_tokens=4), teacher, reconstruction_weight=0.5)
 
 
 def _divided(weight):
