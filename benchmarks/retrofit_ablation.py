@@ -36,6 +36,7 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.data import load_named
 
+REDUCERS = ("token_learner", "spatial_pooling", "token_merging")
 KEYS = tuple(Cell("", "", 0, 0).key)
 COLUMNS = (*KEYS, "tokens", "accuracy", "kept", "gmacs", "cost_ratio", "epochs", "train_seconds")
 Split = tuple[np.ndarray, np.ndarray]
@@ -186,6 +187,7 @@ def main() -> None:
     parser.add_argument(
         "--places", type=int, nargs="+", default=[6, 16, 6, 8, 3, 8], metavar="AT TOKENS"
     )
+    parser.add_argument("--reducers", nargs="+", choices=REDUCERS, default=REDUCERS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train-images", type=int, default=50_000)
     parser.add_argument("--test-images", type=int, default=10_000)
@@ -207,7 +209,7 @@ def main() -> None:
         teacher,
         train,
         test,
-        cells(pairs, options.seeds),
+        [cell for cell in cells(pairs, options.seeds) if cell.reducer in options.reducers],
         options.folder,
         options.output,
         options.tuned_from,
