@@ -1,7 +1,10 @@
-# Two commands for a fresh clone: `make quickstart` and `make test`. Each makes its own environment
-# under .venv/ with pip, and uses it again the next time. Variables: PYTHON, the interpreter to
-# make environments with; TORCH, what pip is asked for where PyTorch is wanted; BACKENDS, what to
-# test; PEERS_BACKEND, where `make test-peers` runs; PYTEST_FLAGS, such as `-n 0 -k costs`.
+# Two commands for a fresh clone: `make quickstart` and `make test`. Each creates its own environment
+# under .venv/ with pip, and uses it again the next time. Variables:
+#   PYTHON         interpreter that creates the environments
+#   TORCH          requirement or path of PyTorch, for pip
+#   BACKENDS       backends to test
+#   PEERS_BACKEND  backend of `make test-peers`
+#   PYTEST_FLAGS   options of pytest, for example `-n 0 -k costs`
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -10,8 +13,8 @@ PEERS_BACKEND ?= $(word $(shell expr $$(date +%j) % 3 + 1),tensorflow jax torch)
 PYTEST_FLAGS ?= -n auto --dist loadgroup --no-loadscope-reorder
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-# Quiet logs; and one thread a process in the tests, of which there is one for each core: torch with
-# spinning threads on busy cores is many times slower.
+# Quiet logs. Tests run one process per core with one thread each, because PyTorch's spinning threads
+# are many times slower on busy cores.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 test test-slow test-keras-faults test-peers test-xla test-without-tensorflow: export OMP_NUM_THREADS ?= 1
 
@@ -20,26 +23,26 @@ test test-slow test-keras-faults test-peers test-xla test-without-tensorflow: ex
   check-python
 
 help:
-	@echo "make quickstart               a demo: a trained model, its tokens, fine-tuning, a SavedModel"
-	@echo "make test                     the tests, on each of: $(BACKENDS)"
-	@echo "make test-slow                thorough proofs: processes that share a training, runs that are killed"
-	@echo "make test-keras-faults        faults of Keras that the package works around; one that fails is fixed"
-	@echo "make test-peers               comparisons with timm, transformers and others, today on: $(PEERS_BACKEND)"
-	@echo "make test-xla                 the conformance suite on jax, compiled as for users"
-	@echo "make test-without-tensorflow  models build and train on jax and torch alone"
-	@echo "make lint                     ruff, mypy and the word list of tests/prose.py"
-	@echo "make notebooks                run the notebooks anew; NOTEBOOKS=tokens for one of them"
-	@echo "make docs                     the documentation, in site/html/; make links checks its addresses"
-	@echo "make dist                     wheel and source archive, the wheel tried on: $(BACKENDS)"
-	@echo "make clean                    remove the environments and what the quickstart made"
+	@echo "make quickstart               run the demo: a trained model, its tokens, fine-tuning, a SavedModel"
+	@echo "make test                     run the tests on: $(BACKENDS)"
+	@echo "make test-slow                run the slow tests: several processes, killed runs"
+	@echo "make test-keras-faults        test for faults of Keras; a failure means that Keras fixed one"
+	@echo "make test-peers               compare with timm, transformers and others; today on: $(PEERS_BACKEND)"
+	@echo "make test-xla                 run the conformance suite on jax with XLA's default optimization"
+	@echo "make test-without-tensorflow  build and train models without TensorFlow"
+	@echo "make lint                     run ruff, mypy and the word list of tests/prose.py"
+	@echo "make notebooks                run the notebooks; NOTEBOOKS=tokens runs one of them"
+	@echo "make docs                     build the documentation in site/html/; make links checks its links"
+	@echo "make dist                     build wheel and source archive; test the wheel on: $(BACKENDS)"
+	@echo "make clean                    remove the environments and all built files"
 
 check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "Python 3.11 or newer is needed. Install it, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	  echo "Python 3.11 or newer is needed. Install it, or pass its path: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "Python's venv module is missing. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 
-# Makes the environment of $@. $(1) lists the arguments of each run of pip, in quotes.
+# Creates the environment of $@. $(1) lists the arguments of each run of pip, in quotes.
 define install
 	@echo "Making the environment $(@D) (a few minutes, once) ..."
 	@$(PYTHON) -m venv --clear $(@D)
@@ -50,7 +53,7 @@ define install
 	@touch $@
 endef
 
-# PyTorch comes first, so that what TORCH names is what the package finds.
+# PyTorch comes first, so that the package uses the build that TORCH names.
 QUICKSTART := --editable=.[tensorflow,cli,plot]
 TEST := --editable=.[tensorflow,jax,torch,dev]
 NO_TENSORFLOW := --editable=.[jax,torch,dev]
@@ -111,17 +114,17 @@ lint: .venv/test/ready
 notebooks: .venv/docs/ready
 	@.venv/docs/bin/python notebooks/make.py $(NOTEBOOKS)
 
-# A warning is an error; so are links between pages that lead nowhere.
+# A warning is an error. A broken link between pages is a warning.
 docs: .venv/docs/ready
 	@rm -rf site docs/api
 	@KERAS_BACKEND=torch .venv/docs/bin/python -m sphinx -c docs --fail-on-warning --quiet . site/html
 	@echo "See site/html/index.html, or: python3 -m http.server --directory site/html"
 
-# Those inside the site are checked by `docs`, above.
+# Checks links to other sites. `docs` checks the links inside the site.
 links: docs
 	@if .venv/docs/bin/python -c 'import socket; socket.getaddrinfo("github.com", 443)' 2>/dev/null; then \
 	  KERAS_BACKEND=torch .venv/docs/bin/python -m sphinx -c docs -b linkcheck --quiet . site/links; \
-	else echo "No network: the links inside the site are right, the addresses outside were not asked."; fi
+	else echo "No network: links to other sites were not checked. Links inside the site are valid."; fi
 
 dist: .venv/test/ready
 	@rm -rf build dist && .venv/test/bin/python -m build

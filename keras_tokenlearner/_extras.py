@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-# Libraries whose name for pip differs from the module's. Other modules are named like theirs.
+# Libraries whose name for pip differs from the name of the module.
 LIBRARIES = {
     "PIL": "pillow",
     "ai_edge_litert": "ai-edge-litert",

@@ -39,7 +39,7 @@ keras.utils.set_random_seed(0)
 # test videos have different garments.
 
 # %%
-MOTIONS = {  # what changes from the first to the last frame: (rows, size)
+MOTIONS = {  # change from the first to the last frame: (rows, size)
     "fall": (1, 0),
     "grow": (0, 1),
     "rise": (-1, 0),

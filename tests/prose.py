@@ -1,15 +1,14 @@
 """Check the prose of the repository: `python -m tests.prose`, a part of `make lint`.
 
-It reads docstrings, comments, errors and help texts of Python files, and Markdown files.
+It reads docstrings, comments, errors and help texts of Python files, Markdown files, and the
+comments and messages of other text files.
 `WORDS` has a row for each phrase that makes readers look twice. `--long` also lists sentences of
 more than 20 words in Python files; in Markdown files they are errors.
 """
 
 import ast
-import io
 import re
 import sys
-import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,10 @@ WORDS = (
     (r"\bof (?:ours|yours|theirs)\b", "our ..., your ..., their ...", "one word says it"),
     (r"\bthat you have\b", "your ..., other ..., existing ...", "one word says it"),
     (r"(?<!--)\bwhat\b(?! can 8 learned)(?!.*\?$)", "the noun", "a clause hides it"),
-    (r"\bfor who\b|\bwho can\b.*\bshould\b", "if you ...", "address the reader"),
+    (r"\bfor who\b|\bwho can\b.*\bshould\b|\bwhoever\b", "if you ...", "address the reader"),
+    (r"\bas [\w' ]+ ha(?:s|ve) (?:it|them)\b", "as in ...", "one word says it"),
+    (r"\b(?:as|than|like|and|with|in|by) (?:ours|theirs|yours)\b", "the noun", "name it"),
+    (r"\b(?:is|are) none of\b", "is not one of", "`none of` counts, it does not compare"),
     (r"\bsuch as\b.*\bsuch as\b", "one list", "two lists of examples hide the fact"),
     # Everyday words in the place of terms, which people search for.
     (
@@ -92,7 +94,8 @@ class Unit:
 def check_text(text: str) -> Iterator[tuple[str, str, str]]:
     """Yield `(found, instead, reason)` of every phrase of a unit that `WORDS` has."""
     plain = re.sub(r"``.+?``|`[^`\n]*`", "`x`", " ".join(text.split()))
-    for sentence in sentences(plain):
+    parts = [re.sub(r"^\{?[\w.]+\}?: (?=[A-Z])|^\[", "", part) for part in sentences(plain)]
+    for sentence in parts:
         for pattern, instead, reason in WORDS:
             flags = 0 if pattern.startswith("^") else re.IGNORECASE
             if found := re.search(pattern, sentence, flags):
@@ -138,6 +141,10 @@ def markdown_units(source: str) -> Iterator[Unit]:
             if not paragraph:
                 begun = number
             paragraph.append(re.sub(r"^(?:[*+-]|\d+\.|#+|>) +", "", bare) if starts else bare)
+            if bare.startswith("#"):  # the next line begins a paragraph
+                yield Unit(begun, paragraph.pop())
+        elif fenced and not fence:
+            yield from (Unit(number, unit.text) for unit in comment_units(line))
 
 
 def _docstring_units(line: int, text: str) -> Iterator[Unit]:
@@ -157,27 +164,37 @@ def _docstring_units(line: int, text: str) -> Iterator[Unit]:
             paragraph.append(entry[1] if entry else found.strip())
 
 
+def comment_units(source: str) -> Iterator[Unit]:
+    """Yield comments of any language that begins them with `#`, and messages of `echo`.
+
+    Comments on whole lines in a row are one unit.
+    """
+    begun, paragraph = 0, ""
+    for number, line in enumerate([*source.splitlines(), ""], start=1):
+        whole, rest = re.match(r"\s*#+!? *(.*)", line), re.search(r"\s#+ +(.*)", line)
+        if whole and whole[1]:
+            begun, paragraph = begun or number, f"{paragraph} {whole[1]}"
+        elif paragraph:
+            yield Unit(begun, paragraph)
+            begun, paragraph = 0, ""
+        if not whole and rest:
+            yield Unit(number, rest[1])
+        elif echo := re.match(r"\s*@?echo \"(.*)\"", line):
+            yield Unit(number, echo[1])
+
+
 def python_units(source: str) -> Iterator[Unit]:
     """Yield docstrings, comments and strings of more than one word."""
+    code = source
     if re.search(r"^# %% \[markdown\]", source, re.MULTILINE):  # a notebook
-        text = re.sub(r"^#(?! %%) ?", "", source, flags=re.MULTILINE)
-        cells = re.split(r"^(# %%.*)$", text, flags=re.MULTILINE)
-        line = 1
-        for title, cell in zip(["", *cells[1::2]], cells[::2], strict=True):
-            if "[markdown]" in title:
-                yield from (Unit(line + unit.line - 1, unit.text) for unit in markdown_units(cell))
-            line += cell.count("\n")
-    else:
-        comments: list[tuple[int, str]] = []
-        for token in tokenize.generate_tokens(io.StringIO(source).readline):
-            if token.type == tokenize.COMMENT:
-                line, text = token.start[0], token.string.lstrip("#! ")
-                if comments and comments[-1][0] != line - 1:
-                    yield Unit(comments[0][0], " ".join(part for _, part in comments))
-                    comments = []
-                comments.append((line, text))
-        if comments:
-            yield Unit(comments[0][0], " ".join(part for _, part in comments))
+        code = ""
+        for cell in re.split(r"^(?=# %%)", source, flags=re.MULTILINE):
+            line, lines = code.count("\n"), cell.count("\n")
+            if cell.startswith("# %% [markdown]"):
+                text = re.sub(r"^# ?(?:%%.*)?", "", cell, flags=re.MULTILINE)
+                yield from (Unit(line + unit.line, unit.text) for unit in markdown_units(text))
+            code += "\n" * lines if cell.startswith("# %% [markdown]") else cell
+    yield from comment_units(code)
     tree = ast.parse(source)
     parts = {
         id(value)
@@ -238,9 +255,15 @@ def sentence_patterns(source: str) -> Iterator[tuple[int, str]]:
 
 
 def files() -> list[Path]:
-    """Return the Python and Markdown files with prose."""
+    """Return the files with prose."""
     folders = ("benchmarks", "docs", "keras_tokenlearner", "notebooks", "tests")
     found = [
+        *(
+            ROOT / name
+            for name in ("Makefile", "pyproject.toml", ".ci/run", ".pre-commit-config.yaml")
+        ),
+        *ROOT.glob(".github/**/*.[my][dm]*"),
+        *ROOT.glob("docs/deployment/*"),
         *ROOT.glob("*.md"),
         *(x for name in folders for x in (ROOT / name).rglob("*.[pm][yd]")),
     ]
@@ -253,7 +276,8 @@ def findings(path: Path, long: bool = False) -> Iterator[str]:
     source = path.read_text()
     place = path.relative_to(ROOT)
     markdown = path.suffix == ".md"
-    for unit in markdown_units(source) if markdown else python_units(source):
+    readers = {".md": markdown_units, ".py": python_units}
+    for unit in readers.get(path.suffix, comment_units)(source):
         for found, instead, reason in check_text(unit.text):
             yield f"{place}:{unit.line}: '{found}': write {instead} ({reason})"
         if markdown or long:

@@ -37,6 +37,9 @@ REJECTED_AND_ACCEPTED = [
     ("It is right on {:.1%} of the images.", "Top-1 accuracy: {:.1%}."),
     ("The shape is that of the input.", "The shape equals the input's."),
     ("3.1 images a second", "3.1 images per second"),
+    ("It is none of the names.", "It is not one of the names."),
+    ("The names are like ours.", "The names are like the package's."),
+    ("Pixels are floats, as Keras has it.", "Pixels are floats, as in Keras."),
 ]
 REJECTED = [rejected for rejected, _ in REJECTED_AND_ACCEPTED]
 
@@ -49,6 +52,7 @@ def _python_source(kind, phrase):
         "error": f'raise ValueError(\n    f"{{x}}: bad value. "\n    "{phrase}"\n)\n',
         "help": f'import typer\nx = typer.Option(help="{phrase}")\n',
         "notebook": f"# %% [markdown]\n# {phrase}\n\n# %%\nx = 1\n",
+        "notebook's code": f"# %% [markdown]\n# # Title\n# %%\nx = 1  # {phrase}\n",
     }[kind]
 
 
@@ -58,7 +62,10 @@ def test_word_list_rejects_phrase_and_accepts_its_replacement(rejected, accepted
     assert not list(prose.check_text(accepted))
 
 
-@pytest.mark.parametrize("kind", ["docstring", "argument", "comment", "error", "help", "notebook"])
+@pytest.mark.parametrize(
+    "kind",
+    ["docstring", "argument", "comment", "error", "help", "notebook", "notebook's code"],
+)
 @pytest.mark.parametrize("phrase", REJECTED)
 def test_python_units_contain_phrase_of_each_kind_of_text(kind, phrase):
     units = list(prose.python_units(_python_source(kind, phrase)))
@@ -73,9 +80,28 @@ def test_python_units_of_plain_code_contain_no_fault():
 
 
 @pytest.mark.parametrize("phrase", REJECTED)
-@pytest.mark.parametrize("form", ["{}", "## {}", "* {}", "| {} | 3 |", "Good.\n\n{}"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}",
+        "## {}",
+        "* {}",
+        "| {} | 3 |",
+        "# Good\n{}",
+        "[{}](x.md)",
+        "```python\nx = 1  # {}\n```",
+    ],
+)
 def test_markdown_units_contain_phrase_of_each_form(form, phrase):
     units = list(prose.markdown_units(form.format(phrase)))
+    assert any(list(prose.check_text(unit.text)) for unit in units)
+
+
+@pytest.mark.parametrize("line", ["# {}", "x: 1  # {}", '\t@echo "{}"'])
+@pytest.mark.parametrize("phrase", REJECTED)
+def test_comment_units_contain_phrase_of_each_form(line, phrase):
+    units = list(prose.comment_units(f"y: 2\n{line.format(phrase)}\n"))
+    assert units[0].line == 2
     assert any(list(prose.check_text(unit.text)) for unit in units)
 
 
