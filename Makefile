@@ -1,10 +1,10 @@
 # Two commands for a fresh clone: `make quickstart` and `make test`. Each creates its own environment
 # under .venv/ with pip, and uses it again the next time. Variables:
-#   PYTHON         interpreter that creates the environments
-#   TORCH          requirement or path of PyTorch, for pip
-#   BACKENDS       backends to test
-#   PEERS_BACKEND  backend of `make test-peers`
-#   PYTEST_FLAGS   options of pytest, for example `-n 0 -k costs`
+#   PYTHON: the interpreter that creates the environments.
+#   TORCH: the requirement or path of PyTorch, for pip.
+#   BACKENDS: the backends to test.
+#   PEERS_BACKEND: the backend of `make test-peers`.
+#   PYTEST_FLAGS: options of pytest, for example `-n 0 -k costs`.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -13,8 +13,8 @@ PEERS_BACKEND ?= $(word $(shell expr $$(date +%j) % 3 + 1),tensorflow jax torch)
 PYTEST_FLAGS ?= -n auto --dist loadgroup --no-loadscope-reorder
 PIP_FLAGS ?= --quiet --disable-pip-version-check
 
-# Quiet logs. Tests run one process per core with one thread each, because PyTorch's spinning threads
-# are many times slower on busy cores.
+# Quiet logs. Tests run one process per core with one thread each: PyTorch's spinning threads are
+# many times slower on busy cores.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 test test-slow test-keras-faults test-peers test-xla test-without-tensorflow: export OMP_NUM_THREADS ?= 1
 

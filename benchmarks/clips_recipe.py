@@ -26,9 +26,9 @@ class ClipsRecipe:
 
     Requirements: the extras `video` and `dev`, and one minute of one core.
 
-    Expected top-1 accuracy, measured by us on 238 clips of two classes: 78.8%, 78.3%, 70.2%, 71.7%
-    and 57.4% in folds 0 to 4, on the middle of each clip. `benchmarks.clips_cross_validation`
-    scores three moments, each also mirrored, and other seeds. Its mean is 69.1%.
+    Expected top-1 accuracy, measured by us on the middle of 238 clips of two classes: 78.8%, 78.3%,
+    70.2%, 71.7% and 57.4% in folds 0 to 4. `benchmarks.clips_cross_validation` scores three
+    moments, each also mirrored, and other seeds. Its mean is 69.1%.
 
     Inputs are grey differences of frames at 28 x 28 pixels, as for the included weights.
 

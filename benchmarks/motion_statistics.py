@@ -10,8 +10,9 @@ _MOVES = 0.05  # a pixel in [0, 1] that changes by more than this moves
 def motion_statistics(pixels):
     """Return six numbers of how clips move, (n, 6).
 
-    They describe the change from frame to frame. They are its mean, its spread, its peak over the
-    frames, its 99th percentile, the share of moving pixels, and its unevenness over the picture.
+    They describe the change from frame to frame. Four are its mean, its spread, its peak over the
+    frames, and its 99th percentile. The others are the share of moving pixels, and its unevenness
+    over the picture.
 
     Args:
         pixels: Array of type uint8 and shape (n, T, H, W, 1).

@@ -4,14 +4,15 @@ Run on an idle machine, with timm, transformers and keras-hub installed:
 
     python -m benchmarks.peers
 
-The models of a row take turns in one process: the peer, ours with the peer's weights, and two
-models as `create_model` makes them by name. A module of PyTorch runs under autocast for our policy
-`mixed_bfloat16`, and holds bfloat16 weights for `bfloat16`. `most_mib` is the memory of a process
-that holds one model alone, in float32. `difference` is the largest difference between our
-probabilities and the peer's, divided by the largest. A peer that is not installed is left out.
+The models of a row take turns in one process. They are the peer, our model with the peer's weights,
+and two models that `create_model` builds by name. A module of PyTorch runs under autocast for our
+policy `mixed_bfloat16`, and has bfloat16 weights for `bfloat16`. `most_mib` is the memory of a
+process with only one model, in float32. `difference` is the largest difference between our
+probabilities and the peer's, divided by the largest probability. A message names each peer that is
+not installed.
 
-Rows with the mode `compiled` compare `torch.compile`: of timm's module, and of the `.pt2` file that
-`export` writes of our models. `first_s` is the time of the first call there.
+Rows with the mode `compiled` compare timm's module under `torch.compile` with the `.pt2` files that
+`export` writes of our models. In them, `first_s` is the time of the first call.
 """
 
 import argparse

@@ -55,7 +55,7 @@ def write(path, garment, pattern, random):
 
 random = np.random.default_rng(0)
 for split, (garments, kinds), count in zip(("train", "test"), load_fashion_mnist(), (60, 40)):
-    garments = garments[np.isin(kinds, (0, 2, 3, 4, 8))]  # with room for a pattern
+    garments = garments[np.isin(kinds, (0, 2, 3, 4, 8))]  # garments with room for a pattern
     for number in range(4 * count):
         pattern = list(PATTERNS)[number % 4]
         write(Path("wardrobe", split, pattern, f"{number}.jpg"), garments[number], pattern, random)

@@ -79,7 +79,7 @@ while server.poll() is None:
         print(ask("/v2/health/ready"))
         break
     except urllib.error.URLError:
-        time.sleep(0.5)  # not up yet
+        time.sleep(0.5)  # the server has not started yet
 
 # %% [markdown]
 # ## Send requests

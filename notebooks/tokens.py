@@ -2,7 +2,7 @@
 # # Attention maps of learned tokens
 #
 # A TokenLearner pools an image into eight tokens. This notebook shows the weights of a trained
-# model: for single images, for classes, between tokens, and for a moving object.
+# model. It compares images, classes, tokens, and the frames of a moving object.
 #
 # Install it from a clone: `pip install -e ".[jax,plot]"`, or with another backend. Each figure is
 # one call; `path=` saves it.
@@ -108,7 +108,7 @@ falling = token_maps(model, frames)
 draw_token_maps(frames[::6], falling[::6], [f"frame {time}" for time in range(0, 19, 6)])
 
 # %%
-middles = 4 * np.arange(7) + 2  # of the rows of patches, in pixels
+middles = 4 * np.arange(7) + 2  # centres of the rows of patches, in pixels
 heights = np.einsum("trcs,r->ts", falling, middles)
 figure, axis = plt.subplots(figsize=(6, 3.4), layout="constrained", facecolor="#101218")
 axis.plot(steps + np.nonzero(frame())[0].mean(), color="#9098a8", linewidth=5, label="sneaker")

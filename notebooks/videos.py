@@ -55,7 +55,7 @@ def frames(garment, motion, random):
         side = round(24 + 10 * size * time)
         small = np.linspace(0, 27, side).round().astype(int)
         top, left = 24 + round(12 * rows * time) - side // 2, column + 14 - side // 2
-        picture = np.full((80, 96, 3), 30, "uint8")  # with a border of 16, cut off below
+        picture = np.full((80, 96, 3), 30, "uint8")  # with a border of 16, cropped below
         picture[16 + top : 16 + top + side, 16 + left : 16 + left + side] = garment[small][:, small]
         yield picture[16:64, 16:80]
 

@@ -37,8 +37,8 @@ def clean_state():
     keras.config.set_dtype_policy(policy)
     keras.config.set_image_data_format(image_format)
     if next(_COUNT) % 100 == 0:
-        # TensorFlow keeps every graph, and Keras collects garbage at each layer that it quantizes:
-        # the collector would go through millions of objects, for seconds.
+        # TensorFlow keeps every graph, and Keras collects garbage at each layer that it quantizes.
+        # The collector would visit millions of objects, for seconds.
         gc.collect()
         gc.freeze()
         if keras.backend.backend() == "jax":

@@ -26,14 +26,14 @@ def bottleneck_module(
 
     A module maps a video, (B, T, H, W, C), to one of the same shape. Its parts run in order:
 
-    * `conv2d`: 3x3 convolution of each frame, dense, no bias;
-    * `conv1d`: convolution over 3 frames, dense, no bias;
-    * `spatial`, `temporal`, `joint`: `SpaceTimeAttention` with multi-head attention;
-    * `temporal_vector`: `SpaceTimeAttention` over time, with vector attention;
-    * `mlpmixer`: frame averages, `MixerBlock`, broadcast;
-    * `tokenlearner`: `TokenLearner`, attention between its tokens, `TokenFuser`;
-    * `broadcast`: frame averages, attention between them, broadcast;
-    * `prior_broadcast`: frame averages, `PriorAttention`, broadcast;
+    * `conv2d`: 3x3 convolution of each frame, dense, no bias.
+    * `conv1d`: convolution over 3 frames, dense, no bias.
+    * `spatial`, `temporal`, `joint`: `SpaceTimeAttention` with multi-head attention.
+    * `temporal_vector`: `SpaceTimeAttention` over time, with vector attention.
+    * `mlpmixer`: frame averages, `MixerBlock`, broadcast.
+    * `tokenlearner`: `TokenLearner`, attention between its tokens, `TokenFuser`.
+    * `broadcast`: frame averages, attention between them, broadcast.
+    * `prior_broadcast`: frame averages, `PriorAttention`, broadcast.
     * `fuser`: frame averages, attention between them, `TokenFuser`.
 
     "Broadcast" adds the transformed average of a frame to each of its positions.

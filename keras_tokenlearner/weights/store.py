@@ -89,9 +89,8 @@ def find(model: str, name: str) -> StoredWeights:
     if (model, name) not in STORE:
         known = [None, *names(model)]
         raise ValueError(
-            f"create_model({model!r}): `weights` must be one of {known}, the path of a "
-            "`.weights.h5` file, or a path with its source, such as 'timm:FILE'. "
-            f"Received: weights={name!r}"
+            f"create_model({model!r}): `weights` must be one of {known}, a `.weights.h5` file, or "
+            f"a file with its source, such as 'timm:FILE'. Received: weights={name!r}"
         )
     return STORE[model, name]
 

@@ -1,7 +1,7 @@
-"""Families of ViTs compared with timm's models: the trunk holds each by its config.
+"""Families of ViTs compared with timm's models: our trunk represents each by its config.
 
-`timm_families.config_of` is the mapping of timm's modules to the fields of the config, and
-`timm_families.weights_of` is the mapping of its weights. No checkpoint is read.
+`timm_families.config_of` maps timm's modules to the fields of the config.
+`timm_families.weights_of` maps its weights. No checkpoint is read.
 """
 
 import json

@@ -39,9 +39,10 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
 
     Args:
         checkpoint: A file, a mapping or a model of PyTorch or Keras. The content of a file decides
-            its format, not its name: `.npz`, `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`)
-            or Flax (`.msgpack`, `checkpoint`). For a file in several parts, pass its `.index.json`.
-            A mapping from names to arrays may be nested; the levels are joined by "/".
+            its format, not its name. Formats are `.npz`, `.safetensors`, `.h5`, PyTorch (`.pt`,
+            `.pth`, `.bin`) or Flax (`.msgpack`, `checkpoint`). For a file in several parts, pass
+            its `.index.json`. A mapping from names to arrays may be nested; the levels are joined
+            by "/".
         owner: String, the function that the user called, for error messages.
 
     Returns:

@@ -71,8 +71,7 @@ def test_training_on_several_devices_equals_one_device(mode, processes, cpus, ex
     parts = int(mode.partition(":")[2] or 1)
     for found in run(mode, processes, cpus, tmp_path):
         assert_equal(found, expected, processes * cpus // parts)
-        # Of each of the two blocks: three kernels and biases of heads and one kernel after them,
-        # a kernel and a bias of hidden units and one kernel after them.
+        # Each of the two blocks divides 7 weights of the attention and 3 of the MLP.
         assert len(found["divided"]) == (2 * (7 + 3) if parts > 1 else 0)
 
 
