@@ -5,7 +5,7 @@
 
 from keras_tokenlearner.training import distribution
 from keras_tokenlearner.training.distill import distill
-from keras_tokenlearner.training.distillation import Distiller
+from keras_tokenlearner.training.distillation.distiller import Distiller
 from keras_tokenlearner.training.optimizers import adamw, muon
 from keras_tokenlearner.training.recipes import RECIPES, Cifar10Recipe, FashionMnistRecipe
 from keras_tokenlearner.training.resume import Resume

@@ -7,7 +7,8 @@ import keras
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.models import retrofit
-from keras_tokenlearner.training.distillation import Distiller, needs
+from keras_tokenlearner.training.distillation import needs
+from keras_tokenlearner.training.distillation.distiller import Distiller
 from keras_tokenlearner.training.optimizers import adamw
 from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe
 
