@@ -85,6 +85,6 @@ def test_tfds_videos_work_in_batches_and_in_prediction_views(splits):
 
 
 def test_missing_data_set_raises():
-    message = r"from_tfds: .* videos .* tfds.builder\('dark_and_lite'"
+    message = r"from_tfds: .* videos.* tfds.builder\('dark_and_lite'"
     with pytest.raises(ValueError, match=message):
         video.open_videos("tfds:dark_and_lite")
