@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import TYPE_CHECKING, cast
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import grpc
     import kserve
     import uvicorn
+    from google.protobuf.message import Message
     from kserve.protocol.dataplane import DataPlane
     from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
@@ -327,7 +328,7 @@ async def _start_grpc(
     from kserve.protocol.grpc.servicer import InferenceServicer
 
     server = grpc.aio.server(
-        interceptors=[ExceptionToStatusInterceptor()],
+        interceptors=[_counting(metrics().refuse), ExceptionToStatusInterceptor()],
         maximum_concurrent_rpcs=MAX_REQUESTS,
         options=[
             ("grpc.max_receive_message_length", MAX_BYTES),
@@ -347,3 +348,25 @@ async def _start_grpc(
         raise OSError(f"serve: cannot listen on grpc_port={port}: {address} is taken")
     await server.start()
     return server
+
+
+def _counting(refuse: Callable[[str], None]) -> "grpc.aio.ServerInterceptor":
+    """Return an interceptor that calls a function with the name of each failed call's status."""
+    import grpc
+    from grpc_interceptor.server import AsyncServerInterceptor
+
+    class Counting(AsyncServerInterceptor):  # type: ignore[misc]
+        async def intercept(
+            self,
+            method: Callable[["Message", "grpc.aio.ServicerContext"], Awaitable["Message"]],
+            request_or_iterator: "Message",
+            context: "grpc.aio.ServicerContext",
+            method_name: str,
+        ) -> "Message":
+            try:
+                return await method(request_or_iterator, context)
+            finally:
+                if isinstance(context.code(), grpc.StatusCode):  # 0 for an answer
+                    refuse(context.code().name)
+
+    return Counting()

@@ -13,7 +13,8 @@ class Metrics:
 
     * `keras_tokenlearner_batch_rows`: rows of the batches that the model answered.
     * `keras_tokenlearner_queue_seconds`: time of a row from its request to its batch.
-    * `keras_tokenlearner_refusals_total`: HTTP answers of status 400 and higher, by `status`.
+    * `keras_tokenlearner_refusals_total`: HTTP answers of status 400 and higher, and gRPC calls
+      that failed, by `status`: `"400"`, `"INVALID_ARGUMENT"`.
     """
 
     def __init__(self) -> None:
@@ -27,7 +28,7 @@ class Metrics:
             "keras_tokenlearner_queue_seconds", "Time of a row until its batch", buckets=seconds
         )
         self.refusals = prometheus.Counter(
-            "keras_tokenlearner_refusals", "HTTP answers of status 400 and higher", ["status"]
+            "keras_tokenlearner_refusals", "HTTP and gRPC answers with an error", ["status"]
         )
 
     def batch(self, waited: Sequence[float]) -> None:
@@ -43,7 +44,11 @@ class Metrics:
     def status(self, status: int) -> None:
         """Record the status of an answer over HTTP."""
         if status >= 400:
-            self.refusals.labels(str(status)).inc()
+            self.refuse(str(status))
+
+    def refuse(self, status: str) -> None:
+        """Count a refusal with the name of its status."""
+        self.refusals.labels(status).inc()
 
 
 @functools.cache

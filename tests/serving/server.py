@@ -1,13 +1,15 @@
 """A client of a test's server, over the loopback."""
 
 import contextlib
+import re
+import urllib.request
 from pathlib import Path
 
 from keras_tokenlearner.serving.local import LocalServer, local_server
 
 
 class Server(LocalServer):
-    """A server with a client for each protocol, and a reading of its memory."""
+    """A server with a client for each protocol, and readings of its memory and its metrics."""
 
     def v1(self, body, **headers):
         """Return the status and the JSON of the answer to a V1 request."""
@@ -16,6 +18,13 @@ class Server(LocalServer):
     def v2(self, body, **headers):
         """Return the status and the JSON of the answer to a V2 request."""
         return self.ask(f"/v2/models/{self.name}/infer", body, **headers)
+
+    def metric(self, name):
+        """Return a number that `GET /metrics` shows, or 0 if it is not there."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
+            text = answer.read().decode()
+        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
 
     def memory(self, kind="VmRSS"):
         """Return the memory of the process in MiB, or with `VmHWM` its peak.

@@ -198,14 +198,17 @@ def test_server_with_idle_sockets_answers_others(served):
         check(model, server.v1({"instances": [b64(JPEG)]})[1]["predictions"][0])
 
 
-def test_grpc_bad_images_get_invalid_argument(ask_grpc):
+def test_grpc_bad_images_get_invalid_argument_and_are_counted(served, ask_grpc):
     import grpc
 
+    name = 'keras_tokenlearner_refusals_total{status="INVALID_ARGUMENT"}'
+    before = served[1].metric(name)
     field = {"name": "encoded", "shape": [1], "datatype": "BYTES"}
     for content, reason in ((b"text", "JPEG, PNG"), (BOMB, "100000000")):
         with pytest.raises(grpc.RpcError, match=reason) as caught:
             ask_grpc([field | {"contents": {"bytes_contents": [content]}}])
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert served[1].metric(name) == before + 2
 
 
 def gif(size, blocks=1, later=None):

@@ -6,7 +6,6 @@ import re
 import shutil
 import socket
 import struct
-import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -138,13 +137,6 @@ def test_v1_version_answers_and_another_gets_404(served):
     assert status == 404 and "version 2" in answer["error"]
 
 
-def metric(server, name):
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as answer:
-        text = answer.read().decode()
-    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
-    return float(found[1]) if found else 0.0
-
-
 def test_metrics_count_batches_queue_times_and_refusals(served):
     _, server = served
     names = [
@@ -152,11 +144,11 @@ def test_metrics_count_batches_queue_times_and_refusals(served):
         "keras_tokenlearner_queue_seconds_count",
         'keras_tokenlearner_refusals_total{status="400"}',
     ]
-    before = [metric(server, name) for name in names]
+    before = [server.metric(name) for name in names]
     assert server.v1({"instances": [b64(JPEG)] * 3})[0] == 200
     assert server.v1({"instances": 1})[0] == 400
-    assert [metric(server, name) for name in names] == [before[0] + 3, before[1] + 3, before[2] + 1]
-    assert metric(server, "keras_tokenlearner_queue_seconds_sum") >= 0
+    assert [server.metric(name) for name in names] == [before[0] + 3, before[1] + 3, before[2] + 1]
+    assert server.metric("keras_tokenlearner_queue_seconds_sum") >= 0
 
 
 @pytest.mark.parametrize(
