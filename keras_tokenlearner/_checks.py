@@ -223,7 +223,7 @@ def check_channels_last(owner: str) -> None:
         )
 
 
-def listed(names: Iterable[object], most: int = 6) -> str:
+def listed(names: Iterable[str | int | tuple[int, ...]], most: int = 6) -> str:
     """Join names into one line; of more than `most` names, join the first and count the others."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -1,6 +1,5 @@
 """The cost of each layer: the rules of `keras_tokenlearner.analysis.costs`."""
 
-from collections.abc import Callable
 from math import prod
 from typing import cast
 
@@ -9,6 +8,7 @@ from keras import layers
 
 from keras_tokenlearner import layers as own
 from keras_tokenlearner.analysis.costs import Cost, Shape, count
+from keras_tokenlearner.layers.activations import ActivationFunction
 from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 
 
@@ -20,7 +20,7 @@ def _softmax(shape: Shape) -> Cost:
     return Cost(elementwise=4 * prod(shape), softmax=prod(shape))
 
 
-def _activation(function: Callable | None, shape: Shape) -> Cost:
+def _activation(function: ActivationFunction | None, shape: Shape) -> Cost:
     if function in (None, keras.activations.linear):
         return Cost()
     name = getattr(function, "__name__", "")

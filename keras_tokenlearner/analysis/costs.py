@@ -1,7 +1,7 @@
 import dataclasses
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import keras
 from keras import layers
@@ -138,14 +138,14 @@ def costs(model: keras.Model) -> ModelCosts:
     return ModelCosts(model.name, found)
 
 
-def _known(layer: keras.layers.Layer, shape: tuple) -> Shape:
+def _known(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> Shape:
     """Return the shape of one example."""
     if None in shape[1:]:
         raise ValueError(
             f"costs: all sizes but the batch must be known. Received: layer {layer.name!r} "
             f"with inputs of shape {shape}"
         )
-    return tuple(shape[1:])
+    return cast(Shape, tuple(shape[1:]))
 
 
 @singledispatch

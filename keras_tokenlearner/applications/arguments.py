@@ -7,9 +7,12 @@ from typing import TypedDict
 import keras
 
 from keras_tokenlearner.models import Preprocessing
-from keras_tokenlearner.models.config_fields import VisionTransformerFields, X2Plus1DFields
+from keras_tokenlearner.models.config_fields import (
+    Normalization,
+    VisionTransformerFields,
+    X2Plus1DFields,
+)
 from keras_tokenlearner.models.vision_model import Activation, Policy
-from keras_tokenlearner.weights.statement import Normalization
 
 
 class GraphArguments(TypedDict, total=False):

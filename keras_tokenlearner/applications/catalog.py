@@ -55,7 +55,7 @@ class CatalogEntry:
     """
 
     config: VisionTransformerConfig | X2Plus1DConfig
-    input_shape: tuple
+    input_shape: tuple[int, ...]
 
 
 def _vit(

@@ -19,14 +19,12 @@ from keras_tokenlearner.models import (
     X2Plus1DConfig,
     names,
 )
-from keras_tokenlearner.models.config_fields import errors_of
+from keras_tokenlearner.models.config_fields import Fields, Normalization, errors_of
 from keras_tokenlearner.models.vision_model import Activation, Policy, VisionModel, is_input
 from keras_tokenlearner.presets.addresses import is_address
 from keras_tokenlearner.presets.from_preset import build_model, open_preset
 from keras_tokenlearner.weights import SOURCES, load_weights, saved_classes, store
 from keras_tokenlearner.weights.plan import Plan
-from keras_tokenlearner.weights.sources.source import Fields
-from keras_tokenlearner.weights.statement import Normalization
 
 MODELS = {VisionTransformerConfig: VisionTransformer, X2Plus1DConfig: X2Plus1D}
 
@@ -135,7 +133,7 @@ def create_model(
     entry = CATALOG[model]
     owner = f"create_model({model!r})"
     fields = [field.name for field in dataclasses.fields(entry.config)]
-    check_arguments(model, weights, input_shape, changes, fields)
+    check_arguments(model, weights, input_shape, cast(Fields, changes), fields)
     # A wrong path or name raises an error before a large model is built.
     is_file = str(weights).endswith(".weights.h5") and not SOURCES.keys() & {_source(weights)}
     stored = plan = of_weights = None

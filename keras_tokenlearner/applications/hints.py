@@ -1,11 +1,12 @@
 """Hints for names and spellings of other libraries."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.models import VisionTransformerConfig
+from keras_tokenlearner.models.config_fields import Fields, FieldValue
 from keras_tokenlearner.presets.checkpoints import checkpoints_for
 from keras_tokenlearner.weights import store
 
@@ -30,7 +31,7 @@ def check_arguments(
     model: str,
     weights: str | os.PathLike[str] | None,
     input_shape: Sequence[int] | None,
-    changes: Mapping[str, object],
+    changes: Fields,
     fields: Sequence[str],
 ) -> None:
     """Raise `ValueError` with the right spelling if an argument of `create_model` is misspelt.
@@ -71,7 +72,7 @@ def published(model: str) -> list[str]:
     return [row.name for row in rows][:4]
 
 
-def _spelt(model: str, name: str, value: object = None) -> str:
+def _spelt(model: str, name: str, value: FieldValue = None) -> str:
     """Return the fix for an argument: code to copy."""
     if name == "weights":
         names = store.names(model) + published(model)

@@ -6,6 +6,7 @@ from typing import Any, Unpack
 import keras
 
 from keras_tokenlearner._extras import require
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.applications.arguments import BackboneArguments, BodyArguments
 from keras_tokenlearner.applications.create import create_model
 
@@ -56,7 +57,7 @@ def _hub_backbone_class() -> type[keras.Model]:
             )
             self.model, self.arguments = model, arguments
 
-        def get_config(self) -> dict:
+        def get_config(self) -> dict[str, JSON]:
             without_weights = {key: x for key, x in self.arguments.items() if key != "weights"}
             return {**super().get_config(), "model": self.model, **without_weights}
 

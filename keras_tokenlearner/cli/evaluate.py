@@ -34,12 +34,13 @@ def evaluate(
     images by least squares. A video model averages four clips and three crops of each test video.
     """
     from keras_tokenlearner.applications import CATALOG
+    from keras_tokenlearner.applications.arguments import LoadArguments
     from keras_tokenlearner.applications.load import check_classifier, load_model
     from keras_tokenlearner.data import video
     from keras_tokenlearner.evaluation import evaluate, evaluate_videos
     from keras_tokenlearner.serving.classifier import check_takes_pixels
 
-    arguments: dict = {}
+    arguments: LoadArguments = {}
     if size:
         channels = CATALOG[model].input_shape[-1] if model in CATALOG else 3
         arguments["input_shape"] = (size, size, channels)

@@ -39,12 +39,13 @@ def export(
     import dataclasses
 
     from keras_tokenlearner import export
+    from keras_tokenlearner._json import JSON
     from keras_tokenlearner.applications import load_model
     from keras_tokenlearner.applications.load import resolve_weights
     from keras_tokenlearner.weights import store
 
     built = load_model(model, weights=weights, owner="export")
-    provenance: dict = {"source": model, "weights": weights}
+    provenance: dict[str, JSON] = {"source": model, "weights": weights}
     if not model.endswith(".keras"):
         found = resolve_weights(model, weights, "export")
         if found in store.names(model):

@@ -3,7 +3,7 @@ import warnings
 from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Required, TypedDict, Unpack, cast
+from typing import Generic, Required, TypedDict, TypeVar, Unpack, cast
 
 import keras
 import numpy as np
@@ -14,6 +14,8 @@ from keras_tokenlearner.data.images import Images
 from keras_tokenlearner.data.preprocessing import fit_pixels
 from keras_tokenlearner.data.resizing import fit_image
 from keras_tokenlearner.models.preprocessing import Preprocessing
+
+Example = TypeVar("Example")  # pixels, or pixels and the class
 
 
 class Batches(keras.utils.PyDataset):
@@ -123,7 +125,7 @@ class _BatchesArguments(TypedDict, total=False):
     partial: bool
 
 
-class ReadBatches(Batches):
+class ReadBatches(Batches, Generic[Example]):
     """Batches of examples that the method `read` of a subclass reads, in threads.
 
     The threads read the rows of a batch in parallel, and the next batch ahead of time. They replace
@@ -160,9 +162,9 @@ class ReadBatches(Batches):
         self.skipped: dict[str, str] = {}
         self._skipped_now: set[str] = set()
         self._pool = ThreadPoolExecutor(threads)
-        self._ahead: dict[tuple, list[Future]] = {}
+        self._ahead: dict[tuple[int, ...], list[Future[Example]]] = {}
 
-    def read(self, row: int, epoch: int) -> np.ndarray | tuple[np.ndarray, int]:
+    def read(self, row: int, epoch: int) -> Example:
         """Return the example of a row of the source in an epoch."""
         raise NotImplementedError
 
@@ -170,7 +172,7 @@ class ReadBatches(Batches):
         """Return the name of a row for messages."""
         return f"row {row}"
 
-    def found(self, index: int) -> list:
+    def found(self, index: int) -> list[Example]:
         """Return the examples of batch `index` of the epoch, as a list."""
         asked = self._ahead.pop(self._key(index), None) or self._ask(index)
         more = index + 1 < len(self) + self.start
@@ -195,14 +197,14 @@ class ReadBatches(Batches):
         self._skipped_now = set()
         super().on_epoch_end()
 
-    def _key(self, index: int) -> tuple:
-        return self.epoch, index, self.shard
+    def _key(self, index: int) -> tuple[int, ...]:
+        return self.epoch, index, *self.shard
 
-    def _ask(self, index: int) -> list[Future]:
+    def _ask(self, index: int) -> list[Future[Example]]:
         rows = self.rows(index)
         return [self._pool.submit(self._read, int(row), self.epoch) for row in rows]
 
-    def _read(self, row: int, epoch: int) -> np.ndarray | tuple[np.ndarray, int]:
+    def _read(self, row: int, epoch: int) -> Example:
         """Return the example of a row, or of another row of its class if it cannot be read."""
         try:
             return self.read(row, epoch)
@@ -228,7 +230,7 @@ class ReadBatches(Batches):
         self._skipped_now.add(self.called(row))
 
 
-class ImageBatches(ReadBatches):
+class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
     """Batches of images for `fit`, `evaluate` and `predict` on every backend.
 
     For training, images are shuffled in each epoch, cropped and augmented on the host. A batch

@@ -2,13 +2,14 @@ import collections
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, TypedDict, TypeVar, Unpack
+from typing import Literal, TypeVar, Unpack
 
 import keras
 import numpy as np
 
 from keras_tokenlearner._checks import check_choice, check_int, check_is, check_model
 from keras_tokenlearner.data import video
+from keras_tokenlearner.data.video.lists import Views
 from keras_tokenlearner.evaluation.scores import (
     mean_average_precision,
     mean_class_accuracy,
@@ -22,22 +23,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Protocol(TypedDict, total=False):
-    """The arguments of `predict_videos` besides model and videos."""
-
-    stride: int
-    frame_rate: float | None
-    clips: int | Literal["segments"]
-    crops: int
-    merge: str
-    batch_size: int
-    on_error: str
-    threads: int
-    verbose: int
-
-
 def evaluate_videos(
-    model: keras.Model, videos: video.VideoList, **protocol: Unpack[Protocol]
+    model: keras.Model, videos: video.VideoList, **protocol: Unpack[Views]
 ) -> dict[str, float]:
     """Score a model on labelled videos, with several views of each.
 
@@ -68,7 +55,7 @@ def evaluate_videos(
             f"evaluate_videos: the model must have the {len(videos.class_names)} classes of the "
             f"videos. Received: {model.output_shape[-1]} classes"
         )
-    arguments: dict = {**videos.protocol, **protocol}
+    arguments: Views = {**videos.protocol, **protocol}
     scores, read = predict_videos(model, videos, **arguments)
     if not read.any():
         raise ValueError(

@@ -6,6 +6,8 @@ from typing import TypeAlias
 
 import keras
 
+from keras_tokenlearner._json import JSON
+
 ActivationFunction: TypeAlias = Callable[[keras.KerasTensor], keras.KerasTensor]
 Activation: TypeAlias = str | ActivationFunction | None
 
@@ -25,7 +27,7 @@ def quick_gelu(x: keras.KerasTensor) -> keras.KerasTensor:
 _OWN = {"gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
 
 
-def get(identifier: Activation | dict, owner: str = "activations") -> ActivationFunction:
+def get(identifier: Activation | dict[str, JSON], owner: str = "activations") -> ActivationFunction:
     """Return the activation that `identifier` names, as `keras.activations.get` does.
 
     Args:
@@ -49,7 +51,7 @@ def get(identifier: Activation | dict, owner: str = "activations") -> Activation
         ) from error
 
 
-def serialize(activation: ActivationFunction) -> str | dict:
+def serialize(activation: ActivationFunction) -> str | dict[str, JSON]:
     """Return the name or config of an activation, the inverse of `get`."""
     for name, function in _OWN.items():
         if activation is function:

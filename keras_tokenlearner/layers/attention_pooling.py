@@ -7,6 +7,7 @@ from keras_tokenlearner._checks import (
     check_int,
     check_positive,
 )
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.layer_normalization import norm_layer
@@ -106,7 +107,7 @@ class AttentionPooling(CompositeLayer):
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (inputs_shape[0], inputs_shape[-1])
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

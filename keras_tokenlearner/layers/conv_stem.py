@@ -10,6 +10,7 @@ from keras_tokenlearner._checks import (
     check_pairs,
     check_positive,
 )
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import to_frames
@@ -115,7 +116,7 @@ class ConvStem(CompositeLayer):
         grid = (None if size is None else -(-size // pixels) for size in inputs_shape[-3:-1])
         return (*inputs_shape[:-3], *grid, self.hidden_dim)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "hidden_dim": self.hidden_dim,

@@ -10,6 +10,7 @@ from keras_tokenlearner._checks import (
     check_int,
     check_positive,
 )
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import (
@@ -100,7 +101,7 @@ class Unpool(CompositeLayer):
     ) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {**super().get_config(), "grid": self.grid}
 
 
@@ -199,7 +200,7 @@ class Reproject(CompositeLayer):
     ) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

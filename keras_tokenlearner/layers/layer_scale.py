@@ -1,6 +1,7 @@
 import keras
 
 from keras_tokenlearner._checks import check_channels, check_positive
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers.composite import CompositeLayer
 
 
@@ -47,5 +48,5 @@ class LayerScale(CompositeLayer):
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {**super().get_config(), "initial_value": self.initial_value}

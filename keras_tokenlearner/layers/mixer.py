@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from keras_tokenlearner._checks import check_int, check_positive
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.mlp import MLP
@@ -98,7 +99,7 @@ class MixerBlock(CompositeLayer):
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "token_dim": self.token_dim,

@@ -9,6 +9,7 @@ from keras_tokenlearner._checks import (
     check_positive,
     check_rate,
 )
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.layer_normalization import NORMS, norm_layer
@@ -129,7 +130,7 @@ class MLP(CompositeLayer):
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*inputs_shape[:-1], self.output_dim or inputs_shape[-1])
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "mlp_dim": self.mlp_dim,

@@ -5,6 +5,7 @@ import keras
 from keras import layers, ops
 
 from keras_tokenlearner._checks import check_bool, check_choice, check_positive
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers.layer_normalization import NORMS, norm_layer
 from keras_tokenlearner.layers.linear import linear, linear_each
 from keras_tokenlearner.layers.rotary import LAYOUTS, rotate
@@ -284,7 +285,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     ) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
         return super().compute_output_spec(*args, **kwargs)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "qkv_bias": self.qkv_bias,

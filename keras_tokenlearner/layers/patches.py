@@ -2,6 +2,7 @@ import keras
 from keras import layers
 
 from keras_tokenlearner._checks import check_channels_last, check_int, check_ints
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers.composite import CompositeLayer
 
 
@@ -89,7 +90,7 @@ class PatchEmbedding(CompositeLayer):
         )
         return (inputs_shape[0], *grid, self.hidden_dim)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "hidden_dim": self.hidden_dim,

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_tokenlearner._checks import check_channels_last, check_choice
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers.composite import CompositeLayer
 
 
@@ -73,7 +74,7 @@ class PositionEmbedding(CompositeLayer):
     def load_own_variables(self, store: Mapping[str, np.ndarray]) -> None:
         self.table.assign(resize_positions(np.array(store["table"]), self.table.shape[:-1]))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {**super().get_config(), "initializer": self.initializer}
 
 

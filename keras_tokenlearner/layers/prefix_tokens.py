@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_tokenlearner._checks import check_channels, check_int
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers.composite import CompositeLayer
 
 
@@ -55,5 +56,5 @@ class PrefixTokens(CompositeLayer):
         batch, length, channels = inputs_shape
         return (batch, None if length is None else length + self.num_tokens, channels)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {**super().get_config(), "num_tokens": self.num_tokens}

@@ -12,6 +12,7 @@ from keras_tokenlearner._checks import (
     check_ints,
     check_positive,
 )
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers.composite import CompositeLayer
 
 COORDINATES = ("index", "centred")
@@ -209,7 +210,7 @@ class RotaryPositions(CompositeLayer):
         table = 2 * (channels // self.num_heads)
         return (inputs_shape[0], self.num_prefix_tokens + tokens, heads, table)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

@@ -4,6 +4,7 @@ import keras
 from keras import layers, ops
 
 from keras_tokenlearner._checks import check_channels, check_heads, check_int
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers.composite import CompositeLayer
 
 
@@ -95,7 +96,7 @@ class SelfAttention(CompositeLayer):
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*inputs_shape[:-1], self.value_dim or inputs_shape[-1])
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

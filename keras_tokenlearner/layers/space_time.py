@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_tokenlearner._checks import check_channels_last, check_choice, check_int
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import flatten_grid, restore_grid
 from keras_tokenlearner.layers.self_attention import SelfAttention
@@ -92,7 +93,7 @@ class SpaceTimeAttention(CompositeLayer):
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "over": self.over,

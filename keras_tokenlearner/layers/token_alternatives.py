@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_tokenlearner._checks import Shape, check_channels_last, check_int, check_ints
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import check_grid, flatten_grid, resolve_grid, to_frames
@@ -55,7 +56,7 @@ class FrameTokenizer(CompositeLayer):
         count = self.tokens_per_frame(height, width)
         return (inputs_shape[0], None if frames is None else frames * count, inputs_shape[-1])
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {**super().get_config(), "grid": self.grid}
 
 
@@ -110,7 +111,7 @@ class SpatialPooling(FrameTokenizer):
     def tokens_per_frame(self, height: int, width: int) -> int:
         return (height // self.pool_size[0]) * (width // self.pool_size[1])
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {**super().get_config(), "pool_size": self.pool_size}
 
 
@@ -176,7 +177,7 @@ class FixedGrid(FrameTokenizer):
     def tokens_per_frame(self, height: int, width: int) -> int:
         return self.num_tokens
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {**super().get_config(), "num_tokens": self.num_tokens}
 
 
@@ -238,7 +239,7 @@ class DirectTokens(FrameTokenizer):
     def tokens_per_frame(self, height: int, width: int) -> int:
         return self.num_tokens
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {**super().get_config(), "num_tokens": self.num_tokens}
 
 
@@ -302,7 +303,7 @@ class PooledTokens(FrameTokenizer):
     def tokens_per_frame(self, height: int, width: int) -> int:
         return self.num_tokens
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "num_tokens": self.num_tokens,

@@ -10,6 +10,7 @@ from keras_tokenlearner._checks import (
     check_positive,
     check_rate,
 )
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import (
@@ -205,7 +206,7 @@ class TokenFuser(CompositeLayer):
     ) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "mixing": self.mixing,

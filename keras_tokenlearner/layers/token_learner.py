@@ -15,6 +15,7 @@ from keras_tokenlearner._checks import (
     check_positive,
     check_rate,
 )
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.cells import ancestors, grid_cells
 from keras_tokenlearner.layers.composite import CompositeLayer
@@ -316,7 +317,7 @@ class TokenLearner(CompositeLayer):
             bias = np.array(store["position_bias"])
             self.bias.assign(resize_positions(bias, self.bias.shape[:-1]))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "num_tokens": self.num_tokens,

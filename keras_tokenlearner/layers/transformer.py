@@ -13,6 +13,7 @@ from keras_tokenlearner._checks import (
     check_positive,
     check_rate,
 )
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner._keras_faults import no_flash_attention_on_tpu
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
@@ -292,7 +293,7 @@ class TransformerBlock(CompositeLayer):
     ) -> tuple[int | None, ...]:
         return inputs_shape
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

@@ -2,6 +2,7 @@ import keras
 from keras import layers, ops
 
 from keras_tokenlearner._checks import check_bool, check_channels, check_int
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers.channel_attention import channel_attention
 from keras_tokenlearner.layers.composite import CompositeLayer
 
@@ -137,7 +138,7 @@ class VectorAttention(CompositeLayer):
     ) -> tuple[int | None, ...]:
         return (*query_shape[:-1], self.value_dim or self.key_dim or query_shape[-1])
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "key_dim": self.key_dim,

@@ -24,6 +24,7 @@ from keras_tokenlearner.models.config_fields import (
     POSITIONS,
     REDUCERS,
     ROTARY,
+    FieldValue,
     VisionTransformerFields,
 )
 from keras_tokenlearner.models.config_rules import check_rules
@@ -255,7 +256,7 @@ class VisionTransformerConfig:
             owner, cast("VisionTransformerFields", values), cast("VisionTransformerFields", default)
         )
 
-    def _set(self, name: str, value: object) -> None:
+    def _set(self, name: str, value: FieldValue) -> None:
         """Set a field of the frozen dataclass."""
         object.__setattr__(self, name, value)
 

@@ -1,8 +1,16 @@
 """The fields of the configs as types for editors, and the choices of some fields."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import TypedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias, TypedDict
+
+from keras_tokenlearner.layers.activations import Activation
+
+Pairs: TypeAlias = tuple[tuple[int, int], ...]
+FieldValue: TypeAlias = str | float | int | bool | tuple[float, ...] | Pairs | None
+Fields: TypeAlias = Mapping[str, FieldValue]
+# Mean and standard deviation of pixels in [0, 1], or their name.
+Normalization: TypeAlias = str | tuple[Sequence[float], Sequence[float]]
 
 REDUCERS = ("token_learner", "spatial_pooling", "fixed_grid", "direct_tokens", "pooled_tokens")
 FUSERS = ("token_fuser", "unpool", "reproject")
@@ -13,19 +21,16 @@ POSITIONS = ("normal", "sincos", "sequence")
 ROTARY = ("index", "centred", "learned")
 
 
-class VisionTransformerFields(TypedDict, total=False):
-    """The fields of `VisionTransformerConfig`."""
+class VisionTransformerChanges(TypedDict, total=False):
+    """The fields of `VisionTransformerConfig` that `from_preset` does not name."""
 
     hidden_dim: int
     num_layers: int
-    num_heads: int
     patch_size: tuple[int, ...]
     mlp_dim: int | None
     gated_mlp: bool
     reducer: str | None
-    num_tokens: int
     pool_size: tuple[int, ...]
-    at: int | None
     token_attention: str
     token_pooling: str
     token_start: str
@@ -34,7 +39,7 @@ class VisionTransformerFields(TypedDict, total=False):
     fuser: str | None
     fuser_beta: str
     fuser_norm: str
-    stem: tuple[tuple[int, int], ...] | None
+    stem: Pairs | None
     embedding_norm: bool
     positions: str | None
     rotary: str | None
@@ -60,8 +65,6 @@ class VisionTransformerFields(TypedDict, total=False):
     attention_dropout_rate: float
     drop_path_rate: float
     layer_scale: float | None
-    activation: str
-    layer_norm_epsilon: float
     norm: str
     qk_norm: bool
     qkv_bias: str
@@ -69,6 +72,36 @@ class VisionTransformerFields(TypedDict, total=False):
     mlp_bias: bool
     attention_inner_norm: bool
     mlp_inner_norm: bool
+
+
+class VisionTransformerFields(VisionTransformerChanges, total=False):
+    """The fields of `VisionTransformerConfig`."""
+
+    num_heads: int
+    num_tokens: int
+    at: int | None
+    activation: str
+    layer_norm_epsilon: float
+
+
+class PresetArguments(VisionTransformerChanges, total=False):
+    """The arguments of `from_preset` besides the preset."""
+
+    at: int | None
+    num_tokens: int | None
+    include_top: bool | None
+    include_preprocessing: bool
+    pooling: str | None
+    classes: int | None
+    classifier_activation: Activation
+    input_shape: Sequence[int] | None
+    normalization: Normalization | None
+    layer_norm_epsilon: float | None
+    activation: str | None
+    num_heads: int | None
+    grid: Sequence[int] | None
+    resize: str | None
+    name: str | None
 
 
 class X2Plus1DFields(TypedDict, total=False):

@@ -1,20 +1,25 @@
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeAlias
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, Unpack
 
 import keras
 from keras import layers
 
 from keras_tokenlearner._checks import check_channels_last
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.layers import TokenLearner, activations
 from keras_tokenlearner.layers.activations import Activation
 from keras_tokenlearner.models.config import VisionTransformerConfig
+from keras_tokenlearner.models.config_fields import PresetArguments
 from keras_tokenlearner.models.names import HEAD
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 
 Config: TypeAlias = VisionTransformerConfig | X2Plus1DConfig
+CustomObjects: TypeAlias = Mapping[str, type | Callable[..., keras.KerasTensor]]
 Policy: TypeAlias = str | keras.DTypePolicy | None
 
 
@@ -65,6 +70,15 @@ class VisionModel(keras.Model):
         self._class_names: tuple[str, ...] | None = None
         self.class_names = class_names
 
+    if TYPE_CHECKING:  # `presets/save.py` attaches these methods, so that no import goes up
+
+        def save_to_preset(self, folder: str | os.PathLike[str]) -> Path: ...
+
+        @classmethod
+        def from_preset(
+            cls, preset: str | os.PathLike[str], **arguments: Unpack[PresetArguments]
+        ) -> Self: ...
+
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes in their order, or `None`; saved with the model."""
@@ -94,7 +108,7 @@ class VisionModel(keras.Model):
         """The dense layer whose outputs are the logits, or `None` without top."""
         return self.get_layer(HEAD) if self.include_top else None
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, JSON]:
         fields = dataclasses.asdict(self.config)
         if "activation" in fields:
             fields["activation"] = activations.serialize(activations.get(fields["activation"]))
@@ -120,10 +134,10 @@ class VisionModel(keras.Model):
 
     @classmethod
     def from_config(
-        cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None
+        cls, config: Mapping[str, JSON], custom_objects: CustomObjects | None = None
     ) -> Self:
         """Make the model again, untrained, with the same layers frozen or quantized."""
-        arguments = dict(config)
+        arguments: dict[str, Any] = dict(config)
         frozen, trainable = arguments.pop("frozen", []), arguments.pop("trainable", True)
         quantization = arguments.pop("quantization", None)
         if arguments["classes"] is None:

@@ -60,15 +60,15 @@ class X2Plus1DConfig:
     """
 
     unit: str = "conv2d+conv1d"
-    replaced: tuple | None = None
+    replaced: tuple[int, ...] | None = None
     attention: str = "vector"
     num_tokens: int = 8
     num_heads: int = 8
     key_dim: int = 128
     stem_channels: int = 24
-    stage_channels: tuple = (24, 48, 96, 192)
-    inner_channels: tuple = (54, 108, 216, 432)
-    stage_units: tuple = (3, 5, 11, 7)
+    stage_channels: tuple[int, ...] = (24, 48, 96, 192)
+    inner_channels: tuple[int, ...] = (54, 108, 216, 432)
+    stage_units: tuple[int, ...] = (3, 5, 11, 7)
     head_channels: int = 2048
     dropout_rate: float = 0.5
     batch_norm_epsilon: float = 1e-5

@@ -68,7 +68,7 @@ def parse_address(owner: str, text: str | os.PathLike[str]) -> Address:
     raise ValueError(f"{owner}: an address must be {FORMS}. Received: address={text!r}")
 
 
-def is_address(text: object) -> bool:
+def is_address(text: str | os.PathLike[str] | None) -> bool:
     """Return whether a text names a checkpoint, is an address, or is a path that exists."""
     if isinstance(text, os.PathLike):
         return True

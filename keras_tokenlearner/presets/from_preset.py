@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TypeAlias, TypedDict, Unpack
+from typing import TypeAlias, TypedDict, Unpack, cast
 
 import keras
 
@@ -18,6 +18,7 @@ from keras_tokenlearner.models import (
     X2Plus1D,
     retrofit,
 )
+from keras_tokenlearner.models.config_fields import Fields, Normalization, VisionTransformerChanges
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.vision_model import Activation, Policy, VisionModel
 from keras_tokenlearner.presets.addresses import parse_address
@@ -27,8 +28,6 @@ from keras_tokenlearner.presets.hub import HEAD, PresetFiles, fetch_files
 from keras_tokenlearner.presets.json_values import read_json
 from keras_tokenlearner.weights import STORE, Checkpoint, load_weights, read_checkpoint
 from keras_tokenlearner.weights.plan import Plan, plan_of
-from keras_tokenlearner.weights.sources.source import FieldValue
-from keras_tokenlearner.weights.statement import Normalization
 
 PresetName: TypeAlias = str | os.PathLike[str]
 _X2PLUS1D = "keras_tokenlearner>X2Plus1D"
@@ -63,7 +62,7 @@ def from_preset(
     grid: Sequence[int] | None = None,
     resize: str | None = None,
     name: str | None = None,
-    **changes: FieldValue,
+    **changes: Unpack[VisionTransformerChanges],
 ) -> VisionModel:
     """Build the model that a checkpoint describes, with its weights.
 
@@ -138,7 +137,7 @@ def from_preset(
     }
     network = _video_network(owner, preset)
     if network is not None:
-        given: dict[str, object] = {
+        given = {
             "at": at,
             "include_top": include_top,
             "include_preprocessing": include_preprocessing,
@@ -162,7 +161,7 @@ def from_preset(
     known = [field.name for field in fields(VisionTransformerConfig)]
     for change in changes:
         check_choice(owner, "argument", change, known)
-    config = plan.config_with(changes)
+    config = plan.config_with(cast(Fields, changes))
     if include_top is None:
         include_top = classes is not None or plan.classes is not None
     if pooling is None and not include_top:

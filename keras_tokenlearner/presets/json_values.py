@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias, cast
 
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.preprocessing import Preprocessing
 
-Json: TypeAlias = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]
-Object: TypeAlias = dict[str, Json]
+Object: TypeAlias = dict[str, JSON]
 
 _MOST_BYTES = 8 << 20
 _INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
@@ -29,7 +29,7 @@ def read_json(owner: str, path: Path) -> Object:
     return said
 
 
-def numbers_of(value: Json) -> tuple[float, ...]:
+def numbers_of(value: JSON) -> tuple[float, ...]:
     """Return a number or a list of numbers as a tuple."""
     if isinstance(value, Sequence):
         return tuple(cast("Sequence[float]", value))
@@ -38,12 +38,12 @@ def numbers_of(value: Json) -> tuple[float, ...]:
 
 def preprocessing_of(
     owner: str,
-    mean: Json,
-    std: Json,
+    mean: JSON,
+    std: JSON,
     size: tuple[int, int] | None,
     resize_mode: str,
     interpolation: str,
-    crop_fraction: Json,
+    crop_fraction: JSON,
 ) -> Preprocessing:
     """Return the preprocessing of a config, or raise `ValueError` if it is invalid."""
     if interpolation not in _INTERPOLATIONS:

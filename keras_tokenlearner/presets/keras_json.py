@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from keras_tokenlearner._json import JSON
+from keras_tokenlearner.models.config_fields import FieldValue
 from keras_tokenlearner.models.preprocessing import Preprocessing
-from keras_tokenlearner.presets.json_values import Json, Object, numbers_of, preprocessing_of
+from keras_tokenlearner.presets.json_values import Object, numbers_of, preprocessing_of
 from keras_tokenlearner.weights.statement import Statement
 
 _SOURCES = {
@@ -30,7 +32,7 @@ def of_keras(owner: str, said: Object, pixels: Object) -> Statement:
     inner = _config(said)
     if isinstance(inner.get("vision_encoder"), Mapping):
         inner = _config(cast("Object", inner["vision_encoder"]))
-    fields: dict = {}
+    fields: dict[str, FieldValue] = {}
     for ours, *theirs in (
         ("num_heads", "num_heads"),
         ("layer_norm_epsilon", "layer_norm_epsilon", "layer_norm_eps"),
@@ -38,7 +40,7 @@ def of_keras(owner: str, said: Object, pixels: Object) -> Statement:
         ("register_tokens", "num_register_tokens"),
     ):
         found = [inner[name] for name in theirs if isinstance(inner.get(name), (int, float))]
-        fields |= {ours: found[0]} if found else {}
+        fields |= {ours: cast("float", found[0])} if found else {}
     activation = inner.get("intermediate_activation", inner.get("hidden_activation"))
     if activation is not None:
         if not isinstance(activation, str) or activation not in _ACTIVATIONS:
@@ -88,5 +90,5 @@ def _preprocessing(owner: str, said: Object) -> Preprocessing | None:
     )
 
 
-def _values(value: Json, default: float) -> tuple[float, ...]:
+def _values(value: JSON, default: float) -> tuple[float, ...]:
     return (default,) if value is None else numbers_of(value)

@@ -6,13 +6,14 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import keras
 
 from keras_tokenlearner._checks import check_path
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._version import __version__
+from keras_tokenlearner.models.config_fields import PresetArguments
 from keras_tokenlearner.models.vision_model import VisionModel
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.from_preset import PresetName, from_preset
@@ -166,7 +167,9 @@ def _card_data(task: str) -> str:
     return data.to_yaml()
 
 
-def _class_from_preset(cls: type[VisionModel], preset: PresetName, **arguments: Any) -> VisionModel:
+def _class_from_preset(
+    cls: type[VisionModel], preset: PresetName, **arguments: Unpack[PresetArguments]
+) -> VisionModel:
     model = from_preset(preset, **arguments)
     if not isinstance(model, cls):
         raise ValueError(
@@ -178,5 +181,6 @@ def _class_from_preset(cls: type[VisionModel], preset: PresetName, **arguments: 
 
 
 # `models` may not import `presets`, so this file attaches the methods.
-VisionModel.save_to_preset = save_to_preset
-VisionModel.from_preset = classmethod(_class_from_preset)
+_METHODS = {"save_to_preset": save_to_preset, "from_preset": classmethod(_class_from_preset)}
+for _name, _method in _METHODS.items():
+    setattr(VisionModel, _name, _method)

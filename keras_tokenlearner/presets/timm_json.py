@@ -13,8 +13,10 @@ from importlib import resources
 from pathlib import Path
 from typing import cast
 
+from keras_tokenlearner._json import JSON
+from keras_tokenlearner.models.config_fields import FieldValue
 from keras_tokenlearner.models.preprocessing import Preprocessing
-from keras_tokenlearner.presets.json_values import Json, Object, preprocessing_of
+from keras_tokenlearner.presets.json_values import Object, preprocessing_of
 from keras_tokenlearner.weights.statement import Statement
 
 _RESIZES = {"center": "shortest", "squash": "squash", "border": "longest"}
@@ -54,7 +56,7 @@ def of_timm(owner: str, said: Object) -> Statement:
     pretrained = said.get("pretrained_cfg")
     pretrained = dict(pretrained) if isinstance(pretrained, Mapping) else {}
     pooling = str(arguments.get("global_pool") or said.get("global_pool") or row["pooling"])
-    fields: dict = {
+    fields: dict[str, FieldValue] = {
         "num_heads": int(row["num_heads"]),
         "activation": row["activation"],
         "layer_norm_epsilon": float(row["layer_norm_epsilon"]),
@@ -76,9 +78,11 @@ def of_timm(owner: str, said: Object) -> Statement:
     )
 
 
-def _timm_features(row: Mapping[str, str], pooling: str) -> tuple[dict, tuple[str, ...]]:
+def _timm_features(
+    row: Mapping[str, str], pooling: str
+) -> tuple[dict[str, FieldValue], tuple[str, ...]]:
     """Return the config fields of a row of the architectures, and its unsupported features."""
-    fields: dict = {"norm": row["norm"]} if row["norm"] != "layer_norm" else {}
+    fields: dict[str, FieldValue] = {"norm": row["norm"]} if row["norm"] != "layer_norm" else {}
     missing = []
     has_rotary = bool(row["rope"])
     if pooling == "map":
@@ -102,7 +106,7 @@ def _timm_features(row: Mapping[str, str], pooling: str) -> tuple[dict, tuple[st
     return fields | _timm_rotary(row, missing), tuple(missing)
 
 
-def _timm_rotary(row: Mapping[str, str], missing: list[str]) -> dict:
+def _timm_rotary(row: Mapping[str, str], missing: list[str]) -> dict[str, FieldValue]:
     """Return the fields of rotary positions."""
     kinds = {"Cat": "index", "DinoV3": "centred", "Mixed": "learned"}
     if not row["rope"]:
@@ -110,7 +114,7 @@ def _timm_rotary(row: Mapping[str, str], missing: list[str]) -> dict:
     if row["rope"] not in kinds or row["rope_in_pixels"] == "True":
         missing.append("rotary positions in pixels or of an unknown kind")
         return {}
-    fields: dict = {
+    fields: dict[str, FieldValue] = {
         "rotary": kinds[row["rope"]],
         "rotary_theta": float(row["rope_theta"]),
         "rotary_layout": "half" if row["rope_rotate_half"] == "1" else "interleaved",
@@ -123,7 +127,7 @@ def _timm_rotary(row: Mapping[str, str], missing: list[str]) -> dict:
     return fields
 
 
-def _timm_preprocessing(owner: str, said: Mapping[str, Json]) -> Preprocessing | None:
+def _timm_preprocessing(owner: str, said: Mapping[str, JSON]) -> Preprocessing | None:
     if "mean" not in said or "std" not in said:
         return None
     size = said.get("input_size")

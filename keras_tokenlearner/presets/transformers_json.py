@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+from keras_tokenlearner._json import JSON
+from keras_tokenlearner.models.config_fields import FieldValue
 from keras_tokenlearner.models.preprocessing import Preprocessing
-from keras_tokenlearner.presets.json_values import Json, Object, numbers_of, preprocessing_of
+from keras_tokenlearner.presets.json_values import Object, numbers_of, preprocessing_of
 from keras_tokenlearner.weights.statement import Statement
 
 _SOURCES = {
@@ -76,9 +78,9 @@ def of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
     )
 
 
-def _fields(owner: str, source: str, vision: Object) -> dict:
+def _fields(owner: str, source: str, vision: Object) -> dict[str, FieldValue]:
     """Return the fields of our config that a config states."""
-    fields: dict = {}
+    fields: dict[str, FieldValue] = {}
     heads = vision.get("num_attention_heads", _HEADS.get(source))
     if isinstance(heads, int):
         fields["num_heads"] = heads
@@ -123,7 +125,7 @@ def _missing(source: str, vision: Object) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _size(image: Json) -> tuple[int, ...] | None:
+def _size(image: JSON) -> tuple[int, ...] | None:
     size = tuple(image) if isinstance(image, Sequence) else (image, image)
     return cast("tuple[int, ...]", size) if all(isinstance(n, int) for n in size) else None
 
@@ -137,7 +139,7 @@ def _patch(vision: Object) -> tuple[int, ...] | None:
     return (tubelet, *size) if isinstance(tubelet, int) and size else None
 
 
-def _class_names(labels: Json) -> tuple[str, ...] | None:
+def _class_names(labels: JSON) -> tuple[str, ...] | None:
     if not isinstance(labels, Mapping):
         return None
     if all(str(value) == f"LABEL_{key}" for key, value in labels.items()):
@@ -198,7 +200,7 @@ def _scaling(owner: str, said: Object) -> tuple[tuple[float, ...], tuple[float, 
         raise ValueError(f"{owner}: the preprocessing of the config is invalid: {error}") from error
 
 
-def _edge(size: Json) -> tuple[int, int] | None:
+def _edge(size: JSON) -> tuple[int, int] | None:
     if isinstance(size, int):
         return (size, size)
     if isinstance(size, Mapping):

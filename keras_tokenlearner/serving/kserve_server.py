@@ -280,7 +280,7 @@ def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane", current: CurrentMode
         if version != current.now.version:
             raise ModelNotFound(f"{name}, version {version}")
 
-    routes: dict[str, Callable] = {
+    routes: dict[str, Callable[..., Awaitable[Response]]] = {
         "/v1/models/{model_name}/versions/{version}:predict": v1_version,
         "/v1/models/{model_name}:predict": v1,
         "/v2/models/{model_name}/infer": v2,

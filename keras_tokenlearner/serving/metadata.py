@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import keras
 import numpy as np
@@ -12,6 +12,7 @@ from keras_tokenlearner._json import JSON
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.data.preprocessing import preprocessing_of
 from keras_tokenlearner.models import Preprocessing
+from keras_tokenlearner.models.preprocessing import PreprocessingFields
 
 NAME = "keras_tokenlearner"  # key of the metadata, in formats with named strings
 METADATA = Path("assets.extra") / f"{NAME}.json"  # file in a SavedModel
@@ -84,9 +85,9 @@ def image_preprocessing(model: keras.Model) -> Preprocessing | None:
     return preprocessing_of(model) if len(model.input_shape) == 4 else None
 
 
-def preprocessing_of_export(metadata: dict) -> Preprocessing | None:
+def preprocessing_of_export(metadata: Mapping[str, JSON]) -> Preprocessing | None:
     """Return how an exported model's images are resized: `None` to resize as in training."""
-    fields = metadata.get("resize")
+    fields = cast("PreprocessingFields | None", metadata.get("resize"))
     try:
         return None if fields is None else Preprocessing(**fields)
     except TypeError as error:

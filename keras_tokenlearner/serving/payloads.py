@@ -200,7 +200,7 @@ def _v2_column(found: "kserve.InferInput", spec: "TensorSpec | None") -> np.ndar
     return array
 
 
-def _from_base64(value: Any) -> bytes | list:
+def _from_base64(value: Any) -> bytes | list[Any]:
     """Return `{"b64": text}` as bytes, also in nested lists."""
     if isinstance(value, list):
         return [_from_base64(item) for item in value]

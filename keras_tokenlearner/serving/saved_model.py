@@ -1,8 +1,10 @@
 """Writes SavedModels, on TensorFlow and JAX."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -16,6 +18,11 @@ from keras_tokenlearner.serving.signatures import (
 )
 from keras_tokenlearner.serving.video_signatures import video_signatures
 from keras_tokenlearner.serving.warm_up_records import write_warm_up_records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tensorflow import Tensor
 
 
 def write_saved_model(model: keras.Model, folder: Path, options: Options) -> None:
@@ -35,7 +42,7 @@ def write_saved_model(model: keras.Model, folder: Path, options: Options) -> Non
     specification = keras.InputSpec(shape=(None, *input_shape), dtype="float32")
     served = with_token_maps(model) if options["maps"] else model
     function = archive.track_and_add_endpoint("serve", served, [specification], **arguments)
-    answer: Callable = feature_answer
+    answer: Callable[..., dict[str, Tensor]] = feature_answer
     if options["activation"] != "linear":
         count = min(options["top_k"], model.output_shape[-1])
         applied = options["activation"] if options["is_applied"] else None

@@ -1,6 +1,7 @@
 import contextlib
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -175,7 +176,7 @@ def distill(
 class _Batches(Batches):
     """Batches of stored inputs, the teacher's stored features, and labels."""
 
-    def __getitem__(self, index: int) -> tuple:
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
         inputs, features, *labels = super().__getitem__(index)
         return ((inputs.astype("float32"), features), *labels)
 

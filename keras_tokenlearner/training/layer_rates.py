@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import keras
 
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.names import block_index
 from keras_tokenlearner.training.weight_decay import OptimizerArguments, Rate
 
@@ -76,7 +77,7 @@ class _Layerwise(_Optimizer):
             self.assign_sub(variable, keras.ops.multiply(variable, decay))
         super().update_step(gradient, variable, learning_rate)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {
             **super().get_config(),
             "layer_decay": self.layer_decay,

@@ -1,8 +1,10 @@
-from typing import Self, Unpack
+from collections.abc import Mapping
+from typing import Self, Unpack, cast
 
 import keras
 
 from keras_tokenlearner._checks import check_int, check_not_negative, check_positive
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.names import HEAD
 from keras_tokenlearner.training.layer_rates import LayerwiseAdamW, LayerwiseMuon, LayerwiseSGD
 from keras_tokenlearner.training.weight_decay import (
@@ -185,7 +187,7 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         factor = keras.ops.where(step < self.warmup_steps, rising, falling)
         return self.learning_rate * keras.ops.maximum(factor, 0.0)
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {name: getattr(self, name) for name in ("learning_rate", "steps", "warmup_steps")}
 
 
@@ -215,14 +217,14 @@ class OfSteps(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: int | keras.KerasTensor) -> keras.KerasTensor:
         return self.schedule(keras.ops.floor_divide(step, self.parts))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         schedule = keras.saving.serialize_keras_object(self.schedule)
         return {"schedule": schedule, "parts": self.parts}
 
     @classmethod
-    def from_config(cls, config: dict) -> Self:
+    def from_config(cls, config: Mapping[str, JSON]) -> Self:
         schedule = keras.saving.deserialize_keras_object(config["schedule"])
-        return cls(schedule, config["parts"])
+        return cls(schedule, cast(int, config["parts"]))
 
 
 def _make(

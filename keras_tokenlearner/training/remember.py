@@ -8,6 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_tokenlearner._json import JSON
+
 
 def remember(
     model: keras.Model,
@@ -105,7 +107,7 @@ def _name(model: keras.Model, dtype: str, of_images: str) -> str:
     return f"{digest(model.get_weights(), asked)}.npy"
 
 
-def digest(arrays: Iterable[np.ndarray], asked: tuple | None = None) -> str:
+def digest(arrays: Iterable[np.ndarray], asked: Sequence[JSON] | None = None) -> str:
     """Return 24 hexadecimal digits that identify arrays and further values.
 
     Args:

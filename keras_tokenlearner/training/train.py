@@ -14,13 +14,13 @@ from keras_tokenlearner.training.check_recipe import check_recipe
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.finite import StopOnNonFinite
 from keras_tokenlearner.training.lock import locked
-from keras_tokenlearner.training.recipes.recipe import FittingRecipe, Recipe
+from keras_tokenlearner.training.recipes.recipe import Data, FittingRecipe, Recipe
 from keras_tokenlearner.training.resume import Resume
 from keras_tokenlearner.weights import save_weights
 
 
 def train(
-    recipe: Recipe | FittingRecipe,
+    recipe: Recipe[Data] | FittingRecipe[Data],
     output: str | os.PathLike[str],
     devices: Devices | None = None,
     restart: bool = False,
@@ -68,7 +68,7 @@ def train(
         return _train(recipe, output, devices)
 
 
-def _train(recipe: Recipe | FittingRecipe, output: Path, devices: Devices) -> float:
+def _train(recipe: Recipe[Data] | FittingRecipe[Data], output: Path, devices: Devices) -> float:
     """Train in an existing folder, and score."""
     keras.utils.set_random_seed(recipe.seed)
     train_data, test_data = recipe.open()

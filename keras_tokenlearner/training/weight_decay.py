@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 import keras
 
+from keras_tokenlearner._json import JSON
+
 # Words in the names of variables: biases, norms and positions.
 UNDECAYED = ("bias", "gamma", "beta", "table")
 
@@ -59,7 +61,7 @@ class _Sparing(_Optimizer):
         self.undecayed = tuple(undecayed)
         self.exclude_from_weight_decay(var_names=list(self.undecayed))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, JSON]:
         return {**super().get_config(), "undecayed": list(self.undecayed)}
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from keras_tokenlearner.models import names
-from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, FieldValue, Source
+from keras_tokenlearner.models.config_fields import FieldValue
+from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, Source
 
 _FIRST = names.block_name(0)
 

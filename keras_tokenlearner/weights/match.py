@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_tokenlearner._checks import listed
 from keras_tokenlearner.models import VisionTransformerConfig, names
+from keras_tokenlearner.models.config_fields import Fields
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.weights.sources.source import (
@@ -19,7 +20,6 @@ from keras_tokenlearner.weights.sources.source import (
     ZEROS,
     Arrays,
     Entries,
-    Fields,
     Named,
     Source,
 )

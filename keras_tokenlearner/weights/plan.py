@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import keras
 
 from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_positive
 from keras_tokenlearner.models import VisionTransformerConfig, names
-from keras_tokenlearner.models.config_fields import errors_of
+from keras_tokenlearner.models.config_fields import Fields, FieldValue, Normalization, errors_of
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
@@ -35,9 +35,8 @@ from keras_tokenlearner.weights.match import (
 )
 from keras_tokenlearner.weights.recognise import SOURCES, recognise
 from keras_tokenlearner.weights.report import LoadReport
-from keras_tokenlearner.weights.sources.source import ZEROS, Entries, Fields, FieldValue
+from keras_tokenlearner.weights.sources.source import ZEROS, Entries
 from keras_tokenlearner.weights.statement import (
-    Normalization,
     Statement,
     mean_and_std,
     statement_of_model,
@@ -90,9 +89,9 @@ class Plan:
         self.pooling = said.pooling or "head"
         self.missing = said.missing + features_lacking(self._arrays)
         self._resize = resize or said.resize or self._own_resize()
-        patch = self.sizes.get("patch_size")
+        patch = cast("tuple[int, ...] | None", self.sizes.get("patch_size"))
         self.grid = said.grid
-        if self.grid is None and said.input_size and isinstance(patch, tuple) and len(patch) == 2:
+        if self.grid is None and said.input_size and patch is not None and len(patch) == 2:
             # The grid of the file's positions, for the image size that its config states.
             grid = tuple(n // p for n, p in zip(said.input_size, patch, strict=True))
             if names.POSITION_TABLE not in self._arrays or positions.file_grids(self._arrays, grid):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner.models.config_fields import Fields, Normalization
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
-from keras_tokenlearner.weights.sources.source import NORMALIZATIONS, Fields
-
-Normalization = str | tuple[Sequence[float], Sequence[float]]
+from keras_tokenlearner.weights.sources.source import NORMALIZATIONS
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,9 @@ class StoredWeights:
     uri: str
     sha256: str
     size: int
-    input_shape: tuple
+    input_shape: tuple[int, ...]
     classes: int
-    class_names: tuple
+    class_names: tuple[str, ...]
     licence: str
     metric: str
     command: str

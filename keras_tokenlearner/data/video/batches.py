@@ -7,7 +7,7 @@ from keras_tokenlearner.data.video.clips import random_clip, uniform_clips
 from keras_tokenlearner.data.video.lists import VideoList
 
 
-class VideoBatches(ReadBatches):
+class VideoBatches(ReadBatches[np.ndarray]):
     """Batches of clips from video files, for `fit` on every backend.
 
     For training, each video has a clip at a random moment, with the same augmentation on all

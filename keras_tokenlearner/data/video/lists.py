@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, TypedDict
 
 import numpy as np
 
@@ -13,6 +13,20 @@ from keras_tokenlearner.data.folders import class_files
 from keras_tokenlearner.data.video.decoding import VideoInfo, probe, read_frames
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+
+
+class Views(TypedDict, total=False):
+    """The arguments of `keras_tokenlearner.evaluation.predict_videos` besides model and videos."""
+
+    stride: int
+    frame_rate: float | None
+    clips: int | Literal["segments"]
+    crops: int
+    merge: str
+    batch_size: int
+    on_error: str
+    threads: int
+    verbose: int
 
 
 @dataclass(frozen=True)
@@ -34,10 +48,10 @@ class VideoList:
     ('b.mp4',)
     """
 
-    files: tuple
+    files: tuple[str, ...]
     labels: np.ndarray
-    class_names: tuple
-    protocol: dict = field(default_factory=dict)
+    class_names: tuple[str, ...]
+    protocol: Views = field(default_factory=Views)
 
     def __post_init__(self) -> None:
         if len(self.files) != len(self.labels):
@@ -162,7 +176,7 @@ def from_avid(
         raise ValueError(
             f"from_avid: {path} must be a JSON object of files and their labels: {error}"
         ) from error
-    protocol = {"clips": 1, "crops": 1, "stride": 1, "frame_rate": frame_rate}
+    protocol: Views = {"clips": 1, "crops": 1, "stride": 1, "frame_rate": frame_rate}
     return replace(_with_names("from_avid", files, labels, class_names), protocol=protocol)
 
 
@@ -205,7 +219,7 @@ def from_charades(path: str | Path, root: str | Path, frame_rate: float = 12) ->
             label[int(name[1:])] = 1
     files = tuple(str(Path(root) / f"{row['id']}.mp4") for row in rows)
     class_names = tuple(f"c{number:03}" for number in range(157))
-    protocol = {"clips": "segments", "crops": 1, "stride": 1, "frame_rate": frame_rate}
+    protocol: Views = {"clips": "segments", "crops": 1, "stride": 1, "frame_rate": frame_rate}
     return VideoList(files, labels, class_names, protocol)
 
 

@@ -1,8 +1,8 @@
 """Videos of tensorflow-datasets, the extra `tfds`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -10,6 +10,20 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.tfds import SPLITS, open_records
 from keras_tokenlearner.data.video.decoding import VideoError, VideoInfo
 from keras_tokenlearner.data.video.lists import VideoList
+
+
+class Records(Protocol):
+    """Records by number, as tensorflow-datasets opens them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: int, /) -> Mapping[str, Sequence[bytes]]: ...
+
+
+class FrameDecoder(Protocol):
+    """A feature of tensorflow-datasets that decodes a frame."""
+
+    def decode_example_np(self, example: bytes, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -24,8 +38,8 @@ class TfdsVideos(VideoList):
         frame_rate: Frames per second, the same for all videos.
     """
 
-    records: Any = None
-    frame: Any = None
+    records: Records = field(kw_only=True)
+    frame: FrameDecoder = field(kw_only=True)
     frame_rate: float = 25.0
 
     def probe(self, place: int) -> VideoInfo:

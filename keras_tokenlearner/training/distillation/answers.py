@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.features import has_head
@@ -66,7 +67,7 @@ class PrefixAndAverage(layers.Layer):
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (shape[0], self.num_prefix_tokens + 1, shape[2])
 
-    def get_config(self) -> dict[str, str | int | dict]:
+    def get_config(self) -> dict[str, JSON]:
         return {**super().get_config(), "num_prefix_tokens": self.num_prefix_tokens}
 
 

@@ -66,8 +66,11 @@ class _Workers(tf.distribute.MultiWorkerMirroredStrategy):
     """The strategy, with the attributes that Keras 3.15 needs in `fit`."""
 
     def reduce(
-        self, reduce_op: tf.distribute.ReduceOp, value: "tf.Tensor | tuple", axis: int | None
-    ) -> "tf.Tensor | tuple":
+        self,
+        reduce_op: tf.distribute.ReduceOp,
+        value: "tf.Tensor | tuple[tf.Tensor, ...]",
+        axis: int | None,
+    ) -> "tf.Tensor | tuple[tf.Tensor, ...]":
         if isinstance(value, tuple):  # a batch, from which Keras reads only the shapes
             return tf.nest.map_structure(lambda v: self.experimental_local_results(v)[0], value)
         return super().reduce(reduce_op, value, axis=None)  # a loss is a scalar, without axis 0

@@ -7,11 +7,12 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Union, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import keras
 import ml_dtypes  # a dependency of Keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,7 @@ MOST_ENTRIES = 100_000
 _DEPTH = 32
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
-PathLike = Union[str, "os.PathLike[str]"]
+PathLike: TypeAlias = str | os.PathLike[str]
 
 
 class Entry:
@@ -75,6 +76,10 @@ class Entry:
         return array.astype(np.float32) if array.dtype == BFLOAT16 else array
 
 
+# An array of any library, or a mapping of names to arrays.
+Nested: TypeAlias = ArrayLike | Entry | None | Mapping[str, "Nested"]
+
+
 class Checkpoint(Mapping[str, "np.ndarray | None"]):
     """The names and arrays of a file or a mapping. An array is read when it is requested.
 
@@ -101,7 +106,7 @@ class Checkpoint(Mapping[str, "np.ndarray | None"]):
 
 def flat_entries(
     owner: str,
-    mapping: Mapping[str, object],
+    mapping: Mapping[str, Nested],
     flat: dict[str, Entry] | None = None,
     prefix: str = "",
     depth: int = 0,
@@ -122,7 +127,7 @@ def flat_entries(
     return flat
 
 
-def _entry(value: object) -> Entry:
+def _entry(value: ArrayLike | Entry | None) -> Entry:
     """Return a value as an entry. If it is not a plain array, reading it raises the reason."""
     if isinstance(value, Entry):
         return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from keras_tokenlearner.weights.formats.entries import (
     BFLOAT16,
     MOST_ENTRIES,
     Entry,
+    Nested,
     flat_entries,
 )
 
@@ -64,12 +65,12 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
         tree = unpack(path.read_bytes())
         if not isinstance(tree, dict):
             raise ValueError(f"the file holds a {type(tree).__name__}, not a tree")
-        return flat_entries(owner, cast("Mapping[str, object]", _joined(tree)))
+        return flat_entries(owner, cast("Mapping[str, Nested]", _joined(tree)))
     except Exception as error:  # a damaged file raises errors of any type
         raise ValueError(f"{owner}: {path} is damaged or not a Flax checkpoint: {error}") from error
 
 
-def _joined(tree: dict) -> object:
+def _joined(tree: dict[str, Any]) -> Nested:
     """Return a tree with large arrays joined from their stored pieces."""
     if _FLAX_CHUNKED in tree:
         shape = [tree["shape"][str(axis)] for axis in range(len(tree["shape"]))]

@@ -16,6 +16,7 @@ from keras_tokenlearner.weights.formats.entries import (
     MOST_ENTRIES,
     Checkpoint,
     Entry,
+    Nested,
     PathLike,
     flat_entries,
 )
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _MOST_JSON = 64 << 20
 _KINDS = "a .npz, .safetensors, .h5, PyTorch or Flax (.msgpack) file, or the .index.json of parts"
 
-CheckpointLike = Union[PathLike, Checkpoint, Mapping[str, object], keras.Model, "torch.nn.Module"]
+CheckpointLike = Union[PathLike, Checkpoint, Mapping[str, Nested], keras.Model, "torch.nn.Module"]
 
 
 def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") -> Checkpoint:

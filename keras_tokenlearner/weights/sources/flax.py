@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable
 
 from keras_tokenlearner.models import names
-from keras_tokenlearner.weights.sources.source import Arrays, Entries, Fields, Named, Source
+from keras_tokenlearner.models.config_fields import Fields
+from keras_tokenlearner.weights.sources.source import Arrays, Entries, Named, Source
 
 _Patterns = tuple[tuple[str, str], ...]
 

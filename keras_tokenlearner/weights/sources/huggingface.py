@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from keras_tokenlearner.models import names
-from keras_tokenlearner.weights.sources.source import Arrays, Entries, Fields, Source
+from keras_tokenlearner.models.config_fields import Fields
+from keras_tokenlearner.weights.sources.source import Arrays, Entries, Source
 from keras_tokenlearner.weights.sources.torch_layers import BLOCK, Table, average_heads, from_torch
 
 
@@ -83,7 +84,7 @@ def converter(table: Table, averaged: tuple[str, ...] = ()) -> Callable[[Entries
 
 
 ANCHORS = ("embeddings.patch_embeddings.projection.weight",)
-_OPEN: Mapping[str, tuple] = {"normalization": ("half", "imagenet")}
+_OPEN: Mapping[str, tuple[str, ...]] = {"normalization": ("half", "imagenet")}
 HUGGINGFACE_VIT = Source(
     converter(VIT_NAMES),
     anchors=ANCHORS,

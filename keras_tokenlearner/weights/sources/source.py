@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_tokenlearner._checks import listed
+from keras_tokenlearner.models.config_fields import Fields, FieldValue
 from keras_tokenlearner.weights.formats.entries import Checkpoint
 
 # Means and standard deviations of pixels in [0, 1]; the first gives pixels in [-1, 1].
@@ -18,9 +19,6 @@ CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711
 NORMALIZATIONS = {"half": HALF, "imagenet": IMAGENET, "clip": CLIP}
 ZEROS = "zeros"  # origin of a bias that the file's layer lacks
 BOTH = " and "  # joins the origins of two entries
-
-FieldValue = str | float | int | bool | tuple | None
-Fields = Mapping[str, FieldValue]
 
 
 class Named(NamedTuple):
@@ -142,7 +140,7 @@ class Entries:
             f"entry {' or '.join(anchors)}. It holds {listed(sorted(checkpoint)) or 'nothing'}"
         )
 
-    def __contains__(self, name: object) -> bool:
+    def __contains__(self, name: str) -> bool:
         return name in self._full
 
     def __iter__(self) -> Iterator[str]:

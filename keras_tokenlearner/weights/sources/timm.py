@@ -8,8 +8,9 @@ import keras
 import numpy as np
 
 from keras_tokenlearner.models import names
+from keras_tokenlearner.models.config_fields import Fields
 from keras_tokenlearner.models.structure import Structure
-from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, Fields, Named, Source
+from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, Named, Source
 from keras_tokenlearner.weights.sources.torch_layers import (
     average_heads,
     count_blocks,

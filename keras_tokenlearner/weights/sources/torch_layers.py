@@ -121,7 +121,9 @@ def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
     }
 
 
-def to_torch(arrays: Mapping[str, np.ndarray], table: Table, num_blocks: int) -> dict:
+def to_torch(
+    arrays: Mapping[str, np.ndarray], table: Table, num_blocks: int
+) -> dict[str, np.ndarray]:
     """Convert arrays by our paths to arrays by the source's names, the first of each row."""
     entries, arrays = {}, _with_gates(arrays)
     for ours, (kind, theirs, *_) in numbered(table, num_blocks).items():

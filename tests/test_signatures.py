@@ -1,0 +1,92 @@
+"""Public functions, classes and methods state their types, and none of them is Any or object."""
+
+import importlib
+import inspect
+import pkgutil
+import typing
+from types import SimpleNamespace
+
+import pytest
+
+import keras_tokenlearner as kt
+from keras_tokenlearner._json import JSON
+from keras_tokenlearner.weights.formats.entries import Nested
+
+pytestmark = pytest.mark.once("torch")
+
+
+class Unloaded:
+    """Stands for classes of libraries that the package imports for type checkers alone."""
+
+
+NAMES = {
+    "Figure": Unloaded,
+    "Nested": Unloaded,  # it holds itself; `test_loose_types_are_found` checks it
+    "torch": SimpleNamespace(nn=SimpleNamespace(Module=Unloaded)),
+}
+
+
+def public_items():
+    """Return the public functions and classes of all packages by name."""
+    packages = [kt] + [
+        importlib.import_module(found.name)
+        for found in pkgutil.walk_packages(kt.__path__, "keras_tokenlearner.")
+        if found.ispkg
+    ]
+    items = {}
+    for package in packages:
+        for name in getattr(package, "__all__", ()):
+            item = getattr(package, name)
+            if callable(item) and item.__module__.startswith("keras_tokenlearner."):
+                items[f"{item.__module__}.{item.__qualname__}"] = item
+    return items
+
+
+def functions(item):
+    """Return the functions that a public item has: itself, or methods of its own."""
+    if not inspect.isclass(item):
+        return {item.__qualname__: item}
+    found = {}
+    for name, member in vars(item).items():
+        member = getattr(member, "__func__", getattr(member, "fget", member))
+        if inspect.isfunction(member) and (name == "__init__" or not name.startswith("_")):
+            found[f"{item.__qualname__}.{name}"] = member
+    return found
+
+
+def loose(hint):
+    """Return whether a type is or holds `Any`, `object` or a container of unnamed types."""
+    if hint in (typing.Any, object, dict, list, tuple, set):
+        return True
+    if str(getattr(hint, "__module__", "")).startswith("numpy"):  # types of its elements
+        return False
+    return any(loose(part) for part in typing.get_args(hint) if not isinstance(part, str))
+
+
+ITEMS = public_items()
+
+
+def test_public_items_are_many():
+    assert len(ITEMS) > 100 and "keras_tokenlearner.applications.create.create_model" in ITEMS
+
+
+@pytest.mark.parametrize("name", sorted(ITEMS))
+def test_public_signature_has_no_loose_type(name):
+    for called, function in functions(ITEMS[name]).items():
+        hints = typing.get_type_hints(function, localns=NAMES)
+        parameters = inspect.signature(function).parameters
+        missing = set(parameters) - set(hints) - {"self", "cls"}
+        assert not missing and "return" in hints, called
+        assert [part for part, hint in hints.items() if loose(hint)] == [], called
+
+
+@pytest.mark.parametrize("name", sorted(name for name in ITEMS if inspect.isclass(ITEMS[name])))
+def test_public_attribute_has_no_loose_type(name):
+    hints = typing.get_type_hints(ITEMS[name], localns=NAMES)
+    own = [part for part in vars(ITEMS[name]).get("__annotations__", ()) if part[0] != "_"]
+    assert [part for part in own if loose(hints[part])] == []
+
+
+def test_loose_types_are_found():
+    assert all(map(loose, (typing.Any, list, dict[str, object], typing.Any | None)))
+    assert not any(map(loose, (int | None, dict[str, JSON], Nested)))
