@@ -23,7 +23,7 @@ def distill(
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make a ViT faster: fit learned tokens into it, distill it, and compare both models.
+    """Make a ViT faster: add learned tokens, distill the new model, and compare both models.
 
     An interrupted run continues from a backup next to OUTPUT when you repeat the command.
     """

@@ -233,7 +233,7 @@ def _make(
     layer_decay: float,
     **arguments: Unpack[OptimizerArguments],
 ) -> keras.optimizers.Optimizer:
-    """Return an optimizer of a class, without weight decay of biases, norms and positions."""
+    """Return an instance of an optimizer class that does not decay biases, norms and positions."""
     if "weight_decay" in arguments:
         decay = check_not_negative("optimizer", "weight_decay", arguments["weight_decay"])
         arguments["weight_decay"] = decay

@@ -101,7 +101,7 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
         if expected and digest not in expected:
             raise ValueError(
                 f"load_weights: {path} is damaged or was changed; fetch or save it again. "
-                f"Its sha256 is {digest}, expected was {expected[0]}"
+                f"Its sha256 is {digest}, not the expected {expected[0]}"
             )
         _check_layout(model, path, _shapes("load_weights", copy, path))
         before = model.get_weights()

@@ -37,7 +37,7 @@ def test_token_maps_times_positions_give_the_learned_tokens(model, images):
     np.testing.assert_allclose(tokens, expected, atol=1e-5)
 
 
-def test_token_maps_twice_are_equal_and_leave_the_model_unchanged(model, images):
+def test_token_maps_of_two_calls_are_equal_and_the_model_is_unchanged(model, images):
     first = token_maps(model, images)
     np.testing.assert_array_equal(first, token_maps(model, images))
     assert model.get_layer("token_learner").input is not None

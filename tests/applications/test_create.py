@@ -169,7 +169,7 @@ def test_weights_of_a_video_network_load_at_another_resolution_but_not_frame_cou
         create_model(PICO_VIDEO, weights=path, classes=10, input_shape=(4, 32, 32, 3))
 
 
-def test_config_changes_of_a_video_network_reach_its_units():
+def test_config_changes_of_a_video_network_change_its_units():
     model = create_model(PICO_VIDEO, unit="joint", replaced=(2,), input_shape=(4, 16, 24, 3))
     assert model.get_layer("stage_1_unit_2_0_joint").over == "joint"
     assert model.output_shape == (None, 1000)
@@ -245,7 +245,7 @@ def test_create_model_unknown_name_puts_the_nearest_names_first():
     assert len(named) <= 3
 
 
-def test_family_function_num_classes_gives_the_right_spelling():
+def test_family_function_num_classes_raises_and_names_classes():
     with pytest.raises(ValueError, match=r"classes=3\. Received: num_classes=3"):
         applications.TokenLearnerB16(num_classes=3)
 

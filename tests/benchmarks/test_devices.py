@@ -12,7 +12,7 @@ from keras_tokenlearner.analysis import costs
 pytestmark = pytest.mark.once("torch")
 
 
-def test_activations_without_dropout_equal_korthikanti():
+def test_activations_without_dropout_equal_the_formula_of_korthikanti():
     block = create_model("vit_pico8").get_layer("block_0")
     _, tokens, channels = block.input.shape
     heads, hidden = block.num_heads, block.mlp.mlp_dim

@@ -38,7 +38,7 @@ def test_format_row_of_a_working_format_has_latency_and_difference(tmp_path):
         ("torch", "torch", ("torch",)),
     ],
 )
-def test_exported_format_gives_the_outputs_of_the_model(tmp_path, kind, library, backends):
+def test_exported_format_returns_the_outputs_of_the_model(tmp_path, kind, library, backends):
     pytest.importorskip(library, reason="of the extra `formats`")
     if BACKEND not in backends:
         pytest.skip(f"only on {' and '.join(backends)}: Keras writes it there")

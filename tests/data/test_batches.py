@@ -75,7 +75,7 @@ def test_fit_with_any_number_of_threads_sees_the_same_batches():
     assert not np.allclose(one, other, rtol=1e-3)
 
 
-def test_host_augmentation_depends_on_seed_epoch_and_index_alone():
+def test_host_augmentation_depends_only_on_seed_epoch_and_index():
     def batch(epochs=0, seed=0, before=()):
         batches = ImageBatches(IMAGES, (12, 16, 3), 8, augment=mix, seed=seed, **ONE_HOT)
         for _ in range(epochs):

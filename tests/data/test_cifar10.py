@@ -33,7 +33,7 @@ def test_cifar10_folder_gives_images_and_labels_of_both_splits(folder):
     assert train_images.dtype == train_labels.dtype == np.uint8
 
 
-def test_cifar10_without_a_folder_comes_from_keras(monkeypatch):
+def test_cifar10_without_a_folder_is_loaded_by_keras(monkeypatch):
     splits = (IMAGES[:2], np.array([[1], [2]])), (IMAGES[2:3], np.array([[7]]))
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: splits)
     (train_images, train_labels), (_, test_labels) = load_cifar10()

@@ -46,7 +46,7 @@ def test_few_shot_of_several_sets_has_their_average():
     assert found["a"][5] == pytest.approx(expected, abs=0.03)
 
 
-def test_few_shot_accuracy_does_not_depend_on_the_numbers_of_labels():
+def test_few_shot_accuracy_of_renumbered_labels_is_unchanged():
     train, labels = _features(40, 6, 0)
     test, test_labels = _features(40, 6, 1)
     plain = few_shot_accuracy(train, labels, test, test_labels, 5)

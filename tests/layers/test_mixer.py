@@ -20,7 +20,7 @@ def test_mixer_block_equals_its_equations():
     close(run(layer, x), mixer(x, layer.get_weights()))
 
 
-def test_mixer_block_without_token_mixing_keeps_tokens_apart():
+def test_mixer_block_without_token_mixing_keeps_tokens_independent():
     x = array((1, 5, 8), 0)
     layer = random_layer(MixerBlock(token_dim=6), x.shape)
     assert layer.channel_mlp.mlp_dim == 8

@@ -204,7 +204,7 @@ def test_attention_additions_equal_their_equations_on_every_path(name, tokens):
 
 
 @pytest.mark.parametrize("tokens", TOKENS[1:])
-def test_attention_additions_train_alike_on_the_fast_path_and_the_keras_path(tokens):
+def test_attention_additions_train_equally_on_the_fast_and_the_keras_path(tokens):
     x, target = array((2, 2, tokens, 12), 0)
     trained, start = [], None
     for masked in (False, True):

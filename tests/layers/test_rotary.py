@@ -70,7 +70,7 @@ CASES = {
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 @pytest.mark.parametrize("name", CASES)
-def test_rotary_rotates_pairs_as_complex_numbers_do(name, layout):
+def test_rotary_rotation_equals_complex_multiplication(name, layout):
     arguments, coordinates = CASES[name]
     x = array((15, 12), 0)
     layer = RotaryPositions(2, layout=layout, **arguments)

@@ -203,7 +203,7 @@ def test_position_bias_saved_is_resized_for_another_grid(tmp_path):
     ],
     ids=str,
 )
-def test_position_bias_with_unknown_or_small_grid_raises(arguments, shape, words):
+def test_position_bias_on_an_unknown_or_too_small_grid_raises(arguments, shape, words):
     layer = TokenLearner(5, "mlp", position_bias=True, **arguments)
     refused(lambda: layer.build(shape), "TokenLearner", "Received: ", *words)
 

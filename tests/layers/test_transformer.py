@@ -68,7 +68,7 @@ def test_num_patches_block_equals_a_plain_block_on_copies_of_tokens(masked):
     close(run(layer, x), run(plain, x))
 
 
-def test_num_patches_with_fewer_tokens_weighs_each_more():
+def test_num_patches_with_fewer_tokens_weighs_each_token_more():
     x = array((2, 5, 8), 0)
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
     layer = TransformerBlock(num_heads=2, num_patches=12, num_prefix_tokens=2)
@@ -86,7 +86,7 @@ def test_num_patches_without_prefix_tokens_adds_no_weight():
 
 
 @pytest.mark.parametrize("attention", ["dot_product", "vector"])
-def test_masked_tokens_do_not_change_other_tokens(attention):
+def test_masked_tokens_do_not_affect_other_tokens(attention):
     x = array((2, 5, 8), 0)
     changed = np.concatenate([x[:, :3], array((2, 2, 8), 1)], axis=1)
     causal = np.tril(np.ones((2, 5, 5), dtype=bool))

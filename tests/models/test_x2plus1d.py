@@ -145,7 +145,7 @@ def test_attention_argument_sets_the_attention_between_tokens_only(attention, ki
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_unit_parts_keep_the_shape(part):
+def test_unit_parts_keep_the_shape_of_the_input(part):
     assert module(f"conv2d+{part}").output_shape == (None, 3, 4, 5, 8)
 
 
@@ -174,7 +174,7 @@ def test_default_sizes_equal_x3d_m():
 
 
 @pytest.mark.parametrize("replaced, units", [(None, (4, 5, 6)), ((0, 2), (0, 2)), ((), ())])
-def test_replaced_units_have_token_learners(replaced, units):
+def test_replaced_units_of_a_video_network_have_token_learners(replaced, units):
     sizes = {"stage_channels": (8,), "inner_channels": (16,), "stage_units": (7,)}
     model = video_network("conv2d+tokenlearner", **sizes, replaced=replaced)
     found = [layer.name for layer in model.layers if isinstance(layer, TokenLearner)]

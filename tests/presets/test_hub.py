@@ -160,7 +160,7 @@ def test_hub_errors_state_the_fix(hub, monkeypatch, capfd, how, name, error, mes
     assert TOKEN not in str(found.value) + "".join(capfd.readouterr())
 
 
-def test_interrupted_download_is_never_taken_as_complete(hub):
+def test_interrupted_download_is_never_used(hub):
     hub.how, hub.breaks = "broken", 1
     try:
         model = open_it()
@@ -171,7 +171,7 @@ def test_interrupted_download_is_never_taken_as_complete(hub):
     assert len(weight_requests(hub)) > 1
 
 
-def test_uploaded_preset_comes_back_the_same(hub, tmp_path):
+def test_uploaded_preset_loads_unchanged(hub, tmp_path):
     model = create_model("vit_pico8", classes=3, class_names=["a", "b", "c"])
     model.head.bias.assign([1.0, 2.0, 3.0])
     kt.upload_preset("hf://me/mine", model.save_to_preset(tmp_path / "mine"))

@@ -35,7 +35,7 @@ def expected(backbone, head):
     return both @ head.weight.detach().numpy().T + head.bias.detach().numpy()
 
 
-def test_backbone_takes_the_linear_head_next_to_it(files):
+def test_backbone_preset_loads_the_linear_head_next_to_its_file(files):
     backbone, head, folder = files
     path = folder / "dinov2_vits14_pretrain.pth"
     model = kt.from_preset(path, num_heads=2, classifier_activation=None)

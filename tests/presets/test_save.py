@@ -49,7 +49,7 @@ def test_preset_with_other_classes_keeps_the_body_and_reports_the_head(tmp_path)
     assert features.output_shape == (None, 32)
 
 
-def test_preset_of_a_video_network_is_refused_as_a_plan_of_a_transformer(tmp_path):
+def test_video_network_preset_with_arguments_of_transformers_raises(tmp_path):
     model, folder = saved(tmp_path, "x2plus1d_pico")
     assert isinstance(model, X2Plus1D)
     same(model, X2Plus1D.from_preset(folder))
@@ -62,7 +62,7 @@ def test_preset_of_a_video_network_is_refused_as_a_plan_of_a_transformer(tmp_pat
             kt.from_preset(folder, **{name: value})
 
 
-def test_save_preset_of_another_object_raises(tmp_path):
+def test_save_to_preset_of_an_unsuitable_object_raises(tmp_path):
     with pytest.raises(ValueError, match="save_to_preset: `model`.*str"):
         kt.presets.save_to_preset("vit_b16", tmp_path)
 
@@ -107,7 +107,7 @@ def test_damaged_presets_raise(tmp_path):
         kt.from_preset(folder, num_tokens=8)
 
 
-def test_named_model_keeps_its_tokens_with_the_weights_of_a_plain_preset(tmp_path):
+def test_named_model_with_weights_of_a_plain_preset_keeps_its_learned_tokens(tmp_path):
     model, folder = saved(tmp_path, "vit_pico8", activation="gelu")
     with pytest.warns(UserWarning, match="token_learner: "):
         named = create_model("tokenlearner_pico8_4at1", weights=folder)

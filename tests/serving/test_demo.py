@@ -244,7 +244,7 @@ def test_page_of_exported_model_with_maps_answers_as_the_model(model, tmp_path):
 
 
 @on_tensorflow
-def test_page_of_server_is_off_by_default_and_on_when_asked_for(exported_pico, monkeypatch):
+def test_page_of_server_is_off_by_default_and_on_by_option(exported_pico, monkeypatch):
     pages = []
 
     async def run(endpoint, current, host, port, grpc_port, page):

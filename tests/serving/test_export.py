@@ -235,7 +235,7 @@ def test_code_in_the_current_folder_is_not_run_by_export(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", [None, 5, "vit_pico8", keras.layers.Dense(2)])
-def test_export_of_another_object_raises_value_error(wrong, tmp_path):
+def test_export_of_an_unsuitable_object_raises_value_error(wrong, tmp_path):
     with pytest.raises(ValueError, match="model="):
         export(wrong, tmp_path / "served")
     assert not (tmp_path / "served").exists()

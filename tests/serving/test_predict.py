@@ -48,7 +48,7 @@ def test_predict_of_a_keras_file_lists_the_top_classes(saved):
     assert alone["file"] == found[0]["file"]
 
 
-def test_predict_in_eight_threads_gives_the_answers_of_one(saved):
+def test_predict_in_eight_threads_equals_predict_in_one_thread(saved):
     folder, _ = saved
     files = [folder / "a.png", folder / "b.png"]
     small = [keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]

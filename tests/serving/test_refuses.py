@@ -127,7 +127,7 @@ def test_v2_bad_requests_get_a_reason_and_status_400(served, case):
     assert re.search(reason, answer["error"]), answer
 
 
-def test_server_answers_good_requests_among_bad_ones(served):
+def test_server_answers_valid_requests_among_invalid_requests(served):
     """Many clients at once: answers are correct, and the bombs are never decoded."""
     model, server = served
     images = [RANDOM.integers(0, 256, (32, 32, 3)).astype("uint8") for _ in range(8)]

@@ -52,7 +52,7 @@ def test_v1_encoded_image_gets_the_prediction_of_the_model(served, body):
 
 @pytest.mark.parametrize("form", ["lines", "url", "bare"])
 def test_v1_base64_variants_are_read(served, form):
-    """In the forms of coreutils and MIME, the URL-safe alphabet, and without padding."""
+    """Base64 is read with line breaks, in the URL-safe alphabet, and without padding."""
     content = next(x for x in (JPEG + b"\0" * n for n in range(3)) if len(x) % 3)
     text = {
         "lines": base64.encodebytes(content).decode(),
@@ -92,7 +92,7 @@ def test_v1_without_json_content_type_is_answered(served):
     check(model, answer["predictions"][0])
 
 
-def test_v1_pixels_of_two_sizes_get_predictions_each(served):
+def test_v1_pixels_of_each_of_two_sizes_get_predictions(served):
     model, server = served
     images = [PIXELS[:2, :3], PIXELS]
     body = {"signature_name": "images", "instances": [image.tolist() for image in images]}

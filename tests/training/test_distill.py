@@ -54,7 +54,7 @@ def test_distillation_loss_equals_the_loss_by_hand():
 
 
 @pytest.mark.parametrize("train_all", [False, True])
-def test_student_approaches_teacher_and_lower_blocks_stay(train_all):
+def test_student_approaches_teacher_and_frozen_blocks_are_unchanged(train_all):
     model = teacher(class_token=True)
     student = retrofit(model, at=1, num_tokens=4)
     before = {weight.path: NUMPY(weight) for weight in student.weights}

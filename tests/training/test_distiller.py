@@ -77,7 +77,7 @@ def test_reconstruction_layer_equals_its_equation():
     np.testing.assert_array_equal(found[:, 0], x[:, 0])
 
 
-def test_distiller_of_sigmoid_heads_compares_each_class_alone():
+def test_distiller_of_sigmoid_heads_compares_each_class_separately():
     student, model = pair(classifier_activation="sigmoid")
     distiller = compiled(student, model, feature_weight=0.0, temperature=2.0, metrics=())
     found = distiller.evaluate(IMAGES, batch_size=24, verbose=0, return_dict=True)["loss"]
@@ -168,7 +168,7 @@ def test_video_student_learns_without_labels():
     ],
     ids=str,
 )
-def test_features_alone_teach_models_without_head(changes):
+def test_distiller_of_models_without_head_learns_from_features_only(changes):
     student, model = pair(**changes)
     distiller = compiled(student, model)
     loss = distiller.evaluate(IMAGES, batch_size=24, verbose=0, return_dict=True)["loss"]

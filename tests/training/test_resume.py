@@ -214,7 +214,7 @@ def test_edited_backup_raises(tmp_path, changes):
         Resume(path, batches, run={"seed": 0})
 
 
-def test_backup_written_by_another_run_meanwhile_ends_this_one(small, tmp_path):
+def test_backup_that_another_run_has_written_ends_the_run(small, tmp_path):
     _, batches, fit = small
     path = tmp_path / "backup.npz"
     fit(Resume(path, batches), epochs=1)

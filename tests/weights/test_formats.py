@@ -413,7 +413,7 @@ def test_torch_tensor_under_many_names_is_refused(tmp_path):
     assert read_checkpoint(tmp_path / "b.pt")["two"].shape == tensor.shape
 
 
-def test_torch_file_with_two_directories_is_read_by_one(tmp_path):
+def test_torch_file_with_two_zip_directories_is_read_by_one_of_them(tmp_path):
     """Python and PyTorch must not read different archives out of one file."""
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     for name, value in (("one", 1.0), ("two", 2.0)):

@@ -71,7 +71,7 @@ def test_unknown_number_of_heads_raises():
         ),
     ],
 )
-def test_checkpoint_of_another_source_raises_with_the_correct_one(names, given, right):
+def test_checkpoint_of_another_source_raises_and_names_the_correct_source(names, given, right):
     entries = {name: np.zeros((3, 3, 2, 2), np.float32) for name in names}
     with pytest.raises(ValueError, match=f"'{right}'.*source='{given}'"):
         plan_of(entries, given)

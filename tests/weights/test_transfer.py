@@ -153,7 +153,7 @@ def test_checkpoint_of_other_settings_raises_unless_unchecked():
         ("copy/embedding/kernel", np.zeros(3), "'copy/'"),
     ],
 )
-def test_checkpoint_of_bad_entries_raises(name, value, message):
+def test_checkpoint_with_invalid_entries_raises(name, value, message):
     refused(message, build("augreg", ENTRIES), "augreg", ENTRIES | {name: value})
 
 

@@ -105,7 +105,7 @@ class ImageNet384Recipe:
         return open_named(self.data)
 
     def build(self, classes: int) -> keras.Model:
-        """Return the model, to be compiled."""
+        """Return the model, not yet compiled."""
         backend = keras.backend.backend()
         modes = REMAT_MODES[backend]
         check_choice(f"{type(self).__name__} on {backend}", "remat", self.remat, modes)

@@ -53,7 +53,7 @@ class AnyRecipe(Protocol[Data]):
         ...
 
     def build(self, classes: int, /) -> keras.Model:
-        """Return the model, to be compiled."""
+        """Return the model, not yet compiled."""
         ...
 
     def batches(self, data: Data, input_shape: Sequence[int], /, training: bool) -> Batches:

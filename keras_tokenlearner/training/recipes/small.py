@@ -51,7 +51,7 @@ class FashionMnistRecipe:
         return open_named(self.data)
 
     def build(self, classes: int) -> keras.Model:
-        """Return the model, to be compiled."""
+        """Return the model, not yet compiled."""
         return create_model(self.model, classes=classes)
 
     def batches(self, images: Images, input_shape: Sequence[int], training: bool) -> ImageBatches:
@@ -100,7 +100,7 @@ class Cifar10Recipe(FashionMnistRecipe):
     precision: str = "mixed_bfloat16"
 
     def build(self, classes: int) -> keras.Model:
-        """Return the model, to be compiled."""
+        """Return the model, not yet compiled."""
         shape = (self.SIDE, self.SIDE, 3)
         with dtype_policy(self.precision):
             return create_model(self.model, classes=classes, input_shape=shape)

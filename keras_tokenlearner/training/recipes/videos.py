@@ -79,7 +79,7 @@ class VideosRecipe:
         return training, test
 
     def build(self, classes: int) -> keras.Model:
-        """Return the model, to be compiled."""
+        """Return the model, not yet compiled."""
         frames, height, width, channels = CATALOG[self.model].input_shape
         shape = (self.frames or frames, self.size or height, self.size or width, channels)
         return create_model(
@@ -174,7 +174,7 @@ class KineticsRecipe(_MomentumRecipe):
     precision: str = "float32"
 
     def build(self, classes: int) -> keras.Model:
-        """Return the model, to be compiled."""
+        """Return the model, not yet compiled."""
         with dtype_policy(self.precision):
             model = super().build(classes)
         if self.weights:

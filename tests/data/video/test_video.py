@@ -104,7 +104,7 @@ def with_matrix(path, numbers):
 
 
 @pytest.mark.parametrize("name", MATRICES)
-def test_display_matrix_turns_and_mirrors_frames_as_viewers_do(name, tmp_path):
+def test_display_matrix_turns_and_mirrors_frames_like_video_players(name, tmp_path):
     numbers, change = MATRICES[name]
     corner = np.zeros((2, 32, 48, 3), "uint8")
     corner[:, :16, :12] = 200  # one corner, so that every change gives another picture
@@ -192,7 +192,7 @@ def test_clip_times_cover_the_video_without_leaving_it():
     assert video.segments(3, 4, 1).shape == (1, 4)
 
 
-def test_fit_clip_and_augment_clip_treat_all_frames_alike():
+def test_fit_clip_and_augment_clip_change_all_frames_equally():
     frame = np.random.default_rng(0).integers(0, 256, (40, 60, 3))
     clip = np.stack([frame] * 5).astype("uint8")
     for seed in range(4):
