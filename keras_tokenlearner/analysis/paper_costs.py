@@ -15,7 +15,7 @@ COLUMNS = ("table", "row", "paper_gflops", "gflops", "paper_mparams", "mparams",
 
 
 class Arguments(ConfigChanges, total=False):
-    """The arguments of `create_model` that change its costs."""
+    """The arguments of `create_model` that change a model's costs."""
 
     classes: int | None
     include_preprocessing: bool

@@ -359,7 +359,7 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
         return self.images.called(row)
 
     def _box(self, pixels: np.ndarray, row: int, epoch: int) -> tuple[int, int, int, int] | None:
-        """Return the crop of an image, or `None` for the crop of testing."""
+        """Return the random crop of an image, or `None` for the central crop."""
         if self.crop is None and self.shift is None:
             return None
         random = np.random.default_rng((self.seed, epoch, 0, row))

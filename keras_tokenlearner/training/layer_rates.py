@@ -21,7 +21,7 @@ else:
 
 
 class _Layerwise(_Optimizer):
-    """Base class before a Keras optimizer: variables near the input learn more slowly.
+    """Mixin for a Keras optimizer: variables near the input learn more slowly.
 
     The learning rate of a variable is scaled by `layer_decay` to the power of the number of depths
     above it. Decoupled weight decay is scaled in the same way, and applied here: Keras has one rate
@@ -88,7 +88,7 @@ class _Layerwise(_Optimizer):
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class LayerwiseAdamW(_Layerwise, keras.optimizers.Adam):
-    """Keras's AdamW, which is its Adam with weight decay, with a rate for each depth."""
+    """Keras's Adam with weight decay (AdamW) and a rate for each depth."""
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")

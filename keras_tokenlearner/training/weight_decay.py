@@ -43,7 +43,7 @@ class OptimizerArguments(UpdateArguments, total=False):
 
 
 class _Sparing(_Optimizer):
-    """Base class before a Keras optimizer: its config lists the variables without weight decay.
+    """Mixin for a Keras optimizer: its config lists the variables without weight decay.
 
     Args:
         learning_rate: Learning rate, or its schedule.

@@ -295,7 +295,7 @@ def plan_of(
     resize: str | None = None,
     owner: str = "plan_of",
 ) -> Plan:
-    """Read a checkpoint of another library once, for its config and its loading.
+    """Read a checkpoint of another library once, to get its config and to load it.
 
     Args:
         checkpoint: Path of a file, a mapping of names to arrays or a model, as `read_checkpoint`

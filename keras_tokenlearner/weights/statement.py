@@ -45,7 +45,7 @@ class Statement:
 
 
 def statement_of_model(model: VisionTransformer) -> Statement:
-    """Return the statement of our model."""
+    """Return the `Statement` of a model of this package."""
     sizes = ("hidden_dim", "num_layers")
     said = {
         one.name: getattr(model.config, one.name)

@@ -19,7 +19,7 @@ from keras_tokenlearner.weights.formats.entries import PathLike
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """A row of the store.
+    """A row of the table of included weights.
 
     Attributes:
         model: Name of the model in the catalogue.

@@ -177,7 +177,7 @@ class _Reader:
             self.failure = error
 
     def frame_at(self, time: float) -> np.ndarray:
-        """Return the frame that is shown at a time, no earlier than the last one asked for."""
+        """Return the frame that is shown at a time. Times may not decrease between calls."""
         time += 1e-6  # times of frames are rounded to floating point
         self._jump(time)
         if self.next is None:

@@ -13,7 +13,7 @@ from keras_tokenlearner.training.distribution.devices import Devices, batch_norm
 
 
 def several() -> bool:
-    """Return whether there is more than one GPU, or a cluster or TPU is named."""
+    """Return whether the environment has several GPUs, or names a cluster or a TPU."""
     named = "TF_CONFIG" in os.environ or "TPU_NAME" in os.environ
     return named or len(tf.config.list_logical_devices("GPU")) > 1
 

@@ -61,7 +61,7 @@ class Entry:
 
     @property
     def is_float(self) -> bool:
-        """Whether it is an array of floating-point numbers."""
+        """Whether the entry is an array of floating-point numbers."""
         if self.problem or self.dtype is None:
             return False
         return self.dtype.kind == "f" or self.dtype in (BFLOAT16, np.dtype("V2"))
