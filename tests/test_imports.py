@@ -1,9 +1,11 @@
 """Modules that the package imports."""
 
+import ast
 import inspect
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import pytest
@@ -44,13 +46,49 @@ def test_optional_libraries_are_not_imported():
 
 @pytest.mark.parametrize("private", ["keras.src", "tf_keras"])
 def test_package_uses_only_public_keras(private):
-    from pathlib import Path
-
     import keras_tokenlearner
 
     sources = list(Path(keras_tokenlearner.__file__).parent.rglob("*.py"))
     assert len(sources) > 20
     assert [str(path) for path in sources if private in path.read_text()] == []
+
+
+FOLDERS = (
+    "layers",
+    "models",
+    "data",
+    "weights",
+    "presets",
+    "applications",
+    "analysis",
+    "training",
+    "evaluation",
+    "serving",
+    "quickstart",
+    "cli",
+)
+
+
+def imported_folders(path):
+    """Return the folders of the package that a file imports, in functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            start = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            names = [f"{start}{alias.name}".split(".") for alias in node.names]
+            found |= {name[1] for name in names if name[0] == "keras_tokenlearner" and name[1:]}
+    return found & {*FOLDERS}
+
+
+def test_imports_between_folders_go_down():
+    root, wrong = Path(__file__).parent.parent / "keras_tokenlearner", []
+    for path in root.rglob("*.py"):
+        folder = path.relative_to(root).parts[0].removesuffix(".py")
+        if folder != "__init__":
+            allowed = FOLDERS[: FOLDERS.index(folder) + 1] if folder in FOLDERS else ()
+            wrong += [(str(path), target) for target in imported_folders(path) - {*allowed}]
+    assert imported_folders(root / "weights/plan.py") == {"models", "weights"}
+    assert wrong == []
 
 
 def test_packages_list_their_public_names_and_no_internal_module():

@@ -24,6 +24,8 @@ from keras_tokenlearner.cli.quickstart import quickstart
 from keras_tokenlearner.cli.serve import serve
 from keras_tokenlearner.cli.train import train
 
+__all__ = ["app", "main"]
+
 VerbArgument: TypeAlias = str | float | bool | list[str] | list[int] | None
 
 app = typer.Typer(

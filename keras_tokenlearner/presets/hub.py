@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.presets.addresses import FORMS, Address
-from keras_tokenlearner.weights.files import sha256
+from keras_tokenlearner.weights.saving import sha256
 from keras_tokenlearner.weights.store import download
 
 # Names of weight files in a folder. The first existing one is read.

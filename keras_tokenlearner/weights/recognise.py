@@ -11,7 +11,7 @@ from keras_tokenlearner.weights.sources.huggingface import (
     HUGGINGFACE_DINOV3,
     HUGGINGFACE_VIT,
 )
-from keras_tokenlearner.weights.sources.huggingface_towers import (
+from keras_tokenlearner.weights.sources.huggingface_clip import (
     HUGGINGFACE_AIMV2,
     HUGGINGFACE_CLIP,
     HUGGINGFACE_SIGLIP,

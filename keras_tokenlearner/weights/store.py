@@ -13,8 +13,8 @@ import keras
 
 from keras_tokenlearner.data.cifar10 import CLASS_NAMES as CIFAR10
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES as FASHION_MNIST
-from keras_tokenlearner.weights.files import load_weights
 from keras_tokenlearner.weights.formats.entries import PathLike
+from keras_tokenlearner.weights.saving import load_weights
 
 
 @dataclass(frozen=True)

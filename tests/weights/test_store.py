@@ -14,7 +14,7 @@ from keras_tokenlearner import create_model, list_models
 from keras_tokenlearner.data import load_fashion_mnist
 from keras_tokenlearner.data.resizing import fit_image
 from keras_tokenlearner.weights import STORE
-from keras_tokenlearner.weights.files import sha256
+from keras_tokenlearner.weights.saving import sha256
 from keras_tokenlearner.weights.store import fetch
 
 OUTPUTS_FILE = Path(__file__).parents[1] / "data" / "shipped_outputs.npz"
