@@ -17,6 +17,7 @@ import keras_tokenlearner as kt
 print("keras_tokenlearner", kt.__version__)
 
 import base64
+import contextlib
 import io
 import json
 import socket
@@ -74,12 +75,12 @@ def ask(path, body=None):
         return error.code, json.load(error)
 
 
-while server.poll() is None:
-    try:
-        print(ask("/v2/health/ready"))
-        break
-    except urllib.error.URLError:
-        time.sleep(0.5)  # the server has not started yet
+status = None
+while status != 200 and server.poll() is None:  # it starts, then runs each batch size once
+    time.sleep(0.5)
+    with contextlib.suppress(urllib.error.URLError):
+        status, answer = ask("/v2/health/ready")
+print(status, answer)
 
 # %% [markdown]
 # ## Send requests

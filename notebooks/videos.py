@@ -149,8 +149,8 @@ animate_clip_maps(clip, maps, "maps.mp4")
 draw_clip_maps(clip, maps)
 
 # %% [markdown]
-# The four tokens are nearly alike: each weighs most of every frame, and the first and last frames
-# less. A few minutes of training on 96 videos teach the motions, but not different tokens.
+# The four tokens are nearly alike: each weighs most of every frame, and the lower corners less. A
+# few minutes of training on 96 videos teach the motions, but not different tokens.
 #
 # Training clips are mirrored, so the model cannot distinguish left from right. Pass `flip=False`
 # for classes that differ in direction.
