@@ -1,5 +1,6 @@
 """Training by the recipes, on a few images."""
 
+import concurrent.futures
 import csv
 import json
 import sys
@@ -60,6 +61,33 @@ def test_train_interrupted_continues_to_the_same_weights(few, tmp_path, monkeypa
     ]
     for name in ("vit_pico8.csv", "vit_pico8.json"):
         assert (tmp_path / name).read_text() == (tmp_path / "unbroken" / name).read_text()
+
+
+def test_train_refuses_a_second_run_and_other_settings_until_restart(few, tmp_path, monkeypatch):
+    """Once, two runs shared a backup, and a run continued with the settings of the one before."""
+    recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, warmup_epochs=0, batch_size=160)
+    seconds = []
+
+    class Breaks(Resume):
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            with concurrent.futures.ThreadPoolExecutor(1) as thread:
+                seconds.append(thread.submit(train, recipe, tmp_path).exception())
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[train.__module__], "Resume", Breaks)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path)
+    assert isinstance(seconds[0], ValueError) and f"output={str(tmp_path)!r}" in str(seconds[0])
+    backup = (tmp_path / "vit_pico8.backup.npz").read_bytes()
+    for name, value in {"learning_rate": 0.1, "seed": 1}.items():
+        changed = f"Received: recipe.{name}: {getattr(recipe, name)}, now {value}$"
+        with pytest.raises(ValueError, match=changed):
+            train(replace(recipe, **{name: value}), tmp_path)
+    assert (tmp_path / "vit_pico8.backup.npz").read_bytes() == backup
+    train(replace(recipe, seed=1, epochs=1), tmp_path, restart=True)
+    assert json.loads((tmp_path / "vit_pico8.json").read_text())["recipe"]["seed"] == 1
 
 
 def test_train_with_a_full_disk_at_the_end_loses_nothing(few, tmp_path, monkeypatch):
