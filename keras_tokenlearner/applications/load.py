@@ -10,6 +10,8 @@ from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.create import create_model
 from keras_tokenlearner.presets.from_preset import from_preset
 from keras_tokenlearner.weights import store
+from keras_tokenlearner.weights.formats.entries import check_total
+from keras_tokenlearner.weights.formats.npz import open_zip
 
 RANDOM = "random"
 
@@ -165,6 +167,10 @@ def _from_file(
             f"Received: model={str(source)!r} with {passed}"
         )
     try:
+        # Keras unpacks the whole file into memory.
+        archive, members = open_zip(owner, Path(source))
+        archive.close()
+        check_total(owner, Path(source), sum(member.file_size for member in members))
         return keras.saving.load_model(source, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001, damaged files raise anything
         raise ValueError(

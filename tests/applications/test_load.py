@@ -1,5 +1,7 @@
 """Loading the model of a command: from a file, or by a name with trained weights."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -66,6 +68,15 @@ def test_load_model_damaged_file_raises_value_error(tmp_path):
     (tmp_path / "bad.keras").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(ValueError, match=r"bad\.keras"):
         load_model(tmp_path / "bad.keras")
+
+
+def test_load_model_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    create_model(UNTRAINED, classes=2).save(tmp_path / "bomb.keras")
+    with zipfile.ZipFile(tmp_path / "bomb.keras", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("assets/zeros", bytes(200 << 20))
+    monkeypatch.setattr(keras.saving, "load_model", None)
+    with pytest.raises(ValueError, match=r"bomb\.keras.* bomb: .* \d+ bytes"):
+        load_model(tmp_path / "bomb.keras")
 
 
 def test_load_model_lambda_is_refused_and_not_run(tmp_path):

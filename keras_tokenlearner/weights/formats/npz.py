@@ -36,7 +36,7 @@ def open_zip(owner: str, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipI
         archive = zipfile.ZipFile(path)
         members = archive.infolist()
     except Exception as error:  # zipfile raises errors of any type on a damaged directory
-        raise ValueError(f"{owner}: {path} is damaged or not an npz file: {error}") from error
+        raise ValueError(f"{owner}: {path} is damaged or not a zip archive: {error}") from error
     if len({member.filename for member in members}) != len(members):
         raise ValueError(f"{owner}: {path} is refused: it holds two entries with the same name")
     return archive, members
