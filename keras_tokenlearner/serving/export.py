@@ -24,7 +24,7 @@ from keras_tokenlearner.serving.classifier import (
     probabilities,
 )
 from keras_tokenlearner.serving.formats import FORMATS
-from keras_tokenlearner.serving.metadata import Options, compute_dtype
+from keras_tokenlearner.serving.metadata import Options, class_names_of, compute_dtype
 from keras_tokenlearner.serving.runtimes import load_exported
 from keras_tokenlearner.serving.triton import write_triton_files
 from keras_tokenlearner.serving.versions import move_to_next_version
@@ -275,7 +275,7 @@ def _checked(
     check_choice("export", "precision", precision, (None, "int8"))
     check_takes_pixels("export", model)
     activation, is_applied = _activation(model, classifier_activation)
-    class_names = _checked_names(model, class_names, activation)
+    class_names = class_names_of(model, class_names, activation)
     if frame_step is not None:
         check_positive("export", "frame_step", frame_step)
         if len(shape) != 5:
@@ -314,26 +314,3 @@ def _activation(model: keras.Model, classifier_activation: str | None) -> tuple[
             )
         return "linear", False
     return classifier_activation_of("export", model, classifier_activation)
-
-
-def _checked_names(
-    model: keras.Model, class_names: Sequence[str] | None, activation: str
-) -> list[str] | None:
-    """Return the names of the classes as a list, or `None`."""
-    if class_names is None:
-        own = getattr(model, "class_names", None)
-        return list(own) if own and activation != "linear" else None
-    if activation == "linear":
-        raise ValueError(
-            "export: `class_names` need a classifier, whose outputs (B, classes) end in a softmax, "
-            "a sigmoid or logits with `classifier_activation`. Received: class_names="
-            f"{str(class_names)[:60]}, model {model.name!r} with outputs of shape "
-            f"{model.output_shape}"
-        )
-    names = list(class_names) if isinstance(class_names, (list, tuple)) else []
-    if len(names) != model.output_shape[-1] or not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            f"export: `class_names` must name each of the {model.output_shape[-1]} classes. "
-            f"Received: {len(names)} names, class_names={str(class_names)[:60]}"
-        )
-    return names

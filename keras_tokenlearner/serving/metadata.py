@@ -1,7 +1,7 @@
-"""The metadata of an exported file: class names, preprocessing, origin."""
+"""The metadata of an exported file: chooses the class names, states preprocessing and origin."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -36,6 +36,41 @@ class Options(TypedDict):
     activation: str
     is_applied: bool
     precision: str | None
+
+
+def class_names_of(
+    model: keras.Model, class_names: Sequence[str] | None, activation: str
+) -> list[str] | None:
+    """Return the class names that an export stores: the given ones, else the model's own.
+
+    Args:
+        model: A `keras.Model`.
+        class_names: Names of the outputs, or `None` for the names that the model knows.
+        activation: Activation of the exported outputs. `"linear"`: they are not classes.
+
+    Returns:
+        List of strings, or `None` if no names are known or the outputs are not classes.
+
+    Raises:
+        ValueError: If the number of names is not the number of classes.
+    """
+    if class_names is None:
+        own = getattr(model, "class_names", None)
+        return list(own) if own and activation != "linear" else None
+    if activation == "linear":
+        raise ValueError(
+            "export: `class_names` need a classifier, whose outputs (B, classes) end in a softmax, "
+            "a sigmoid or logits with `classifier_activation`. Received: class_names="
+            f"{str(class_names)[:60]}, model {model.name!r} with outputs of shape "
+            f"{model.output_shape}"
+        )
+    names = list(class_names) if isinstance(class_names, (list, tuple)) else []
+    if len(names) != model.output_shape[-1] or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"export: `class_names` must name each of the {model.output_shape[-1]} classes. "
+            f"Received: {len(names)} names, class_names={str(class_names)[:60]}"
+        )
+    return names
 
 
 def metadata_of(model: keras.Model, options: Options) -> dict[str, JSON]:

@@ -1,7 +1,7 @@
 """Resizes the positions of a checkpoint to the grid of a model, by the rules of the sources.
 
-Every load calls `fit_positions`. It finds the file's grid, adds the positions of prefix tokens to
-these tokens, and resizes the table.
+Every load of a checkpoint calls `fit_positions`; our own files are resized by the layer. It finds
+the grid, adds the positions of prefix tokens to these tokens, and resizes the table.
 """
 
 from __future__ import annotations

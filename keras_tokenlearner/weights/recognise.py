@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from keras_tokenlearner._checks import check_choice, listed
 from keras_tokenlearner.weights.formats.entries import Checkpoint
 from keras_tokenlearner.weights.sources.flax import AUGREG, SCENIC
@@ -28,7 +30,7 @@ from keras_tokenlearner.weights.sources.keras_hub_towers import (
     KERAS_HUB_SIGLIP,
 )
 from keras_tokenlearner.weights.sources.own import OWN
-from keras_tokenlearner.weights.sources.source import Source
+from keras_tokenlearner.weights.sources.source import Source, ends_with
 from keras_tokenlearner.weights.sources.timm import DINOV2, TIMM, TIMM_DEIT, TORCHVISION
 
 SOURCES: dict[str, Source] = {
@@ -58,7 +60,7 @@ SOURCES: dict[str, Source] = {
 
 def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
     """Return the given or recognised source, or raise `ValueError` if the names do not fit it."""
-    found = [name for name, recipe in SOURCES.items() if recipe.recognises(checkpoint)]
+    found = [name for name, recipe in SOURCES.items() if _fits(recipe, checkpoint)]
     if source is not None:
         check_choice(owner, "source", source, list(SOURCES))
         if found and source not in found:
@@ -68,7 +70,7 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
             )
         return source
     # Of several sources with these names, choose the proved one, else the only one without a proof.
-    proved = [name for name in found if SOURCES[name].proves(checkpoint)]
+    proved = [name for name in found if _proves(SOURCES[name], checkpoint)]
     plain = [name for name in found if not SOURCES[name].proof]
     for names_left in (proved, plain, found):
         if len(names_left) == 1:
@@ -78,3 +80,25 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
         f"{owner}: {checkpoint.origin} {what}. Its entries are "
         f"{listed(sorted(checkpoint)) or 'nothing'}. Received: source=None"
     )
+
+
+def _fits(source: Source, checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint can be one of a source, by the names of its entries."""
+    anchors = [name for name in checkpoint if ends_with(name, source.anchors)]
+    if not anchors or (source.alien and _has(checkpoint, source.alien, any)):
+        return False
+    ranks = {len(checkpoint.entries[name].shape or ()) for name in anchors}
+    if source.ranks and not ranks <= {*source.ranks}:
+        return False
+    return _has(checkpoint, source.marks, all)
+
+
+def _proves(source: Source, checkpoint: Checkpoint) -> bool:
+    """Return whether the names of a checkpoint belong to a source alone."""
+    return bool(source.proof) and _has(checkpoint, source.proof, all)
+
+
+def _has(
+    checkpoint: Checkpoint, parts: tuple[str, ...], how: Callable[[Iterable[bool]], bool]
+) -> bool:
+    return how(any(part in name for name in checkpoint) for part in parts)

@@ -81,20 +81,6 @@ class Source:
     ignored: tuple[str, ...] = ()
     head_only: tuple[str, ...] = ()
 
-    def recognises(self, checkpoint: Checkpoint) -> bool:
-        """Return whether a checkpoint can be one of the source, by the names of its entries."""
-        anchors = [name for name in checkpoint if _ends_with(name, self.anchors)]
-        if not anchors or (self.alien and _has(checkpoint, self.alien, any)):
-            return False
-        ranks = {len(checkpoint.entries[name].shape or ()) for name in anchors}
-        if self.ranks and not ranks <= {*self.ranks}:
-            return False
-        return _has(checkpoint, self.marks, all)
-
-    def proves(self, checkpoint: Checkpoint) -> bool:
-        """Return whether the names of a checkpoint belong to this source alone."""
-        return bool(self.proof) and _has(checkpoint, self.proof, all)
-
 
 class Entries:
     """The entries of a checkpoint, by the names of its source, and the record of their use.
@@ -126,7 +112,7 @@ class Entries:
             name.removesuffix(anchor)
             for name in checkpoint
             for anchor in anchors
-            if _ends_with(name, (anchor,))
+            if ends_with(name, (anchor,))
         }
         if len(found) == 1:
             return found.pop()
@@ -170,13 +156,8 @@ class Entries:
         return [name for name in self._full if name not in self._taken]
 
 
-def _has(
-    checkpoint: Checkpoint, parts: tuple[str, ...], how: Callable[[Iterable[bool]], bool]
-) -> bool:
-    return how(any(part in name for name in checkpoint) for part in parts)
-
-
-def _ends_with(name: str, anchors: tuple[str, ...]) -> bool:
+def ends_with(name: str, anchors: tuple[str, ...]) -> bool:
+    """Return whether an entry has the name of an anchor, with or without a prefix."""
     return any(
         name.endswith(anchor) and (name == anchor or name[-len(anchor) - 1] in "./")
         for anchor in anchors
