@@ -154,9 +154,10 @@ def draw(path: Path) -> None:
     axis, groups = figure.subplots(), {}
     for row in read_rows(path):
         if row["part"] in ("teacher", "main"):
-            kind = (row["reducer"], row["start"] if row["reducer"] == "token_learner" else "")
+            learned = row["reducer"] == "token_learner"
+            kind = (row["reducer"], row["start"], row["tokens"] if learned else "")
             groups.setdefault(kind, {}).setdefault(row["cost_ratio"], []).append(row)
-    for (reducer, start), points in groups.items():
+    for (reducer, start, tokens), points in groups.items():
         costs_of, means, errors = [], [], []
         for ratio, rows in sorted(points.items()):
             values = [100 * float(row["accuracy"]) for row in rows]
@@ -164,7 +165,8 @@ def draw(path: Path) -> None:
             means.append(statistics.mean(values))
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             errors.append(spread / len(values) ** 0.5)
-        label = f"{reducer}, {start} start" if start else reducer.replace("none", "teacher")
+        label = f"{tokens} learned tokens, {start} start" if tokens else reducer
+        label = label.replace("none", "teacher")
         axis.errorbar(costs_of, means, errors, fmt="o-", capsize=3, label=label.replace("_", " "))
     axis.set_xlabel("multiply-adds, in percent of the teacher's")
     axis.set_ylabel("top-1 accuracy, in percent")
