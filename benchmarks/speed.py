@@ -22,7 +22,7 @@ PARTS = {
     "realised": "realised --repeats 3",
     "realised_bfloat16": "realised --pairs b16_384 --trained --policy mixed_bfloat16 "
     "--backends torch --repeats 3",
-    "peers": "peers --peers timm transformers keras_hub --repeats 2",
+    "peers": "peers --modes eager --policies float32 --batch-sizes 8 --repeats 2",
     "token_merging": "retrofit_speed --at 3 --repeats 5",
     "vector_attention": "vector_attention --repeats 1",
     "growth": "growth --backends jax --repeats 1",
@@ -31,7 +31,8 @@ QUICK = {
     "around": "around --what imports --repeats 1",
     "block": "block --tokens 197 --repeats 3 --backends jax torch",
     "realised": "realised --pairs b16_224 --repeats 3",
-    "peers": "peers --peers timm --steps inference --repeats 3",
+    "peers": "peers --peers timm --steps inference --modes eager --policies float32 "
+    "--batch-sizes 8 --repeats 3",
     "vector_attention": "vector_attention --repeats 1 --forms direct ours --backends jax",
     "growth": "growth --axes resolution --sizes 224 320 448 640 --repeats 1 --backends jax",
 }

@@ -96,7 +96,7 @@ def test_check_positive_outside_float32_is_refused(value):
 
 
 @pytest.mark.parametrize("value", [-1, -1e-9, 1e39, *_NO_NUMBERS])
-def test_check_not_negative_of_less_than_zero_is_refused(value):
+def test_check_not_negative_refuses_negative_values(value):
     refused(lambda: checks.check_not_negative("Owner", "decay", value), f"decay={value!r}")
     assert checks.check_not_negative("Owner", "decay", 0) == 0.0
 

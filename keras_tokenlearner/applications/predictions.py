@@ -63,8 +63,8 @@ def decode_predictions(
         known = _imagenet(classes)
     else:
         raise ValueError(
-            f"{owner}: names are known for {sorted(_FILES)} classes; pass "
-            f"class_names=model.class_names. Received: shape={preds.shape}"
+            f"{owner}: without `class_names`, the number of classes must be one of "
+            f"{sorted(_FILES)}; pass class_names=model.class_names. Received: shape={preds.shape}"
         )
     best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
     return [

@@ -186,7 +186,7 @@ def _check_size(image: "Image.Image", stream: io.BufferedIOBase, max_pixels: int
 
 
 def _in_colours(pillow: ModuleType, image: "ImageFile.ImageFile") -> np.ndarray:
-    """Return an open image as uint8 pixels of three channels, as it is shown."""
+    """Return an opened image as uint8 RGB pixels, transparent parts on white."""
     frame = image.tile[0][1] if image.format == "GIF" and image.tile else None
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         pixels = _upper_byte(image)

@@ -125,7 +125,7 @@ class X2Plus1DFields(TypedDict, total=False):
 
 @contextlib.contextmanager
 def errors_of(owner: str) -> Iterator[None]:
-    """Let the errors of a config name the function that the user called.
+    """Begin the errors of a config with the name of the function that the user called.
 
     Example:
 

@@ -162,8 +162,8 @@ def _check_fuser(owner: str, values: VisionTransformerFields) -> None:
         )
     if values["at"] == values["num_layers"]:
         raise ValueError(
-            f"{owner}: `at` must be 0 to {values['num_layers'] - 1} for a fuser, which follows a "
-            f"block. Received: at={values['at']}"
+            f"{owner}: `at` must be 0 to {values['num_layers'] - 1} with a fuser: it needs a block "
+            f"after the reducer. Received: at={values['at']}"
         )
 
 
@@ -190,7 +190,7 @@ def _check_head(owner: str, values: VisionTransformerFields) -> None:
     if values["final_norm"] == "pooled":
         raise ValueError(
             f"{owner}: final_norm='pooled' needs a head that reads one vector; pass "
-            f"final_norm='tokens'. Received: head_reads={reads!r}, which is two"
+            f"final_norm='tokens'. Received: head_reads={reads!r}, which reads two vectors"
         )
     needs_registers = reads == "class_and_registers"
     if not class_token or (needs_registers and not register_tokens):

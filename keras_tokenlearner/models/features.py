@@ -71,14 +71,14 @@ def has_head(model: keras.Model) -> bool:
 
 
 def before_head(model: keras.Model) -> keras.Model:
-    """Return the part of a model before its head, or the whole model without a head."""
+    """Return the part of a model before its head. A model that has no head is returned whole."""
     if not has_head(model):
         return model
     return keras.Model(model.input, model.get_layer(names.HEAD).input)
 
 
 def before_softmax(model: keras.Model) -> keras.Model:
-    """Return the part of a model up to its logits, or the whole model without a head."""
+    """Return the part of a model up to its logits. A model that has no head is returned whole."""
     if not has_head(model):
         return model
     return keras.Model(model.input, model.get_layer(names.HEAD).output)

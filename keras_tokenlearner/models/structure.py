@@ -148,7 +148,7 @@ class Structure:
         return {"final_norm": place, "final_norm_epsilon": None if same else norm.epsilon}
 
     def _rotary(self, found: set[str]) -> VisionTransformerFields:
-        """Return the fields of rotary positions."""
+        """Return the config fields of rotary positions."""
         layer = next((name for name in sorted(found) if name.startswith(names.ROTARY)), None)
         if layer is None:
             return {}

@@ -298,7 +298,7 @@ def _video_network(owner: str, preset: PresetName) -> VisionModel | None:
 
 
 def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
-    """Return the model if `save_to_preset` wrote a preset, else `None`."""
+    """Load the model of a preset that `save_to_preset` wrote. Return `None` for other presets."""
     path = files.configs.get("config.json")
     said = read_json(owner, path) if path else {}
     registered = said.get("registered_name")

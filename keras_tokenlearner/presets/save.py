@@ -82,8 +82,8 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise ValueError(
-            f"upload_preset: the folder lacks {missing}; make it with model.save_to_preset(folder)."
-            f" Received: folder={str(folder)!r}"
+            f"upload_preset: the folder lacks {missing}; write them with "
+            f"model.save_to_preset(folder). Received: folder={str(folder)!r}"
         )
     address = parse_address("upload_preset", uri)
     if address.kind not in ("hf", "kaggle"):

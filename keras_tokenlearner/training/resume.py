@@ -43,11 +43,10 @@ class Resume(keras.callbacks.Callback):
         batches: `keras_tokenlearner.data.Batches`, as passed to `fit`.
         save_freq: `"epoch"`, or an integer: save also after this number of batches. With
             `steps_per_execution`, the save follows the end of the execution.
-        loggers: Callbacks that also log earlier epochs, such as `keras.callbacks.CSVLogger`. Pass
-            them to `fit` too.
+        loggers: Callbacks such as `keras.callbacks.CSVLogger`, which then receive the epochs before
+            an interruption again. Pass them to `fit` too.
         devices: The result of `keras_tokenlearner.training.distribution.scope`. All processes read
             the file, one writes it.
-
         run: Dictionary of JSON values that determine the run, such as its settings. The file keeps
             it, and a run with other values raises an error.
 
@@ -55,8 +54,8 @@ class Resume(keras.callbacks.Callback):
         initial_epoch: Integer for `fit`, the epoch at which training continues.
 
     Raises:
-        ValueError: If the file is damaged, or of another model or another `run`. In training, if
-            another run has written the file.
+        ValueError: If the file is damaged, or was saved with another model or other values of
+            `run`. In training, if another process has overwritten the file.
         FloatingPointError: In training, if the loss is not finite. The file keeps the last finite
             state.
         OSError: In training, if the file cannot be written. The previous file remains.
@@ -121,7 +120,8 @@ class Resume(keras.callbacks.Callback):
             ) from error
         if not fits:
             raise ValueError(
-                f"Resume: {self.path} was edited, or is of other batches; delete it to start again"
+                f"Resume: {self.path} was edited, or was saved in a run with other batches; delete "
+                "it to start again"
             )
         self.place = place
         return arrays

@@ -90,7 +90,7 @@ def features_lacking(arrays: Arrays) -> tuple[str, ...]:
 
 
 def _newer(arrays: Arrays) -> dict[str, FieldValue]:
-    """Return the fields of the newer families that the arrays of a file show."""
+    """Return the config fields of families after the first ViT, which a file's arrays show."""
     config: dict[str, FieldValue] = {}
     for name, part in (
         ("qk_norm", f"{_FIRST}/self_attention/query_norm/"),

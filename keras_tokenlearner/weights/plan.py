@@ -163,8 +163,8 @@ class Plan:
                 f"`{name}`, one of {', '.join(map(repr, usual))}" for name, usual in unsaid.items()
             )
             raise ValueError(
-                f"{self.owner}: {self.origin} is a {self.source} file without a config.json, and "
-                f"the names of its entries do not show all settings. Pass {hints}"
+                f"{self.owner}: {self.origin} is a {self.source} file without a config.json. "
+                f"Its weights do not show all settings of the model. Pass {hints}"
             )
 
     def check_features(self) -> None:
@@ -185,8 +185,8 @@ class Plan:
     ) -> LoadReport:
         """Load the checkpoint into a model of this package, completely or not at all.
 
-        The class token's position becomes part of the class token. A model that averages drops
-        both. Model and file must have the same number of TokenLearners.
+        The position embedding of the class token is added to the class token. A model without a
+        class token drops both. Model and file must have the same number of TokenLearners.
 
         Args:
             model: A `VisionTransformer`.
@@ -194,8 +194,8 @@ class Plan:
                 classifier. `"reset"` initialises it again, for other classes.
             embedding: `"central_frame"` or `"inflate"`, how the patches of an image
                 become tubelets.
-            partial: Boolean, whether an incomplete match is loaded. The file may then lack
-                variables or layers of a TokenLearner, or have more blocks or unknown entries.
+            partial: Boolean, whether to load a file that matches only in part. It may then lack
+                variables or layers. It may also have more blocks, or unknown entries.
             check_settings: Boolean, whether to raise an error for a model with another activation,
                 epsilon or normalisation of pixels than the checkpoint.
 

@@ -148,7 +148,7 @@ def _fold(
 
 
 def _listed(found: list[tuple[int, tuple[int, ...]]]) -> str:
-    """Return the grids that fit, as a hint after the word `grid`."""
+    """Return the possible grids as text, for the end of an error message."""
     grids = sorted({grid for _, grid in found})
     return "one of " + " or ".join(map(str, grids)) if grids else "(height, width) in patches"
 

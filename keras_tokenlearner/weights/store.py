@@ -1,4 +1,4 @@
-"""The table of included weights, and local files for addresses: included or downloaded."""
+"""The table of included weights. Addresses become local files, downloaded if not included."""
 
 from __future__ import annotations
 

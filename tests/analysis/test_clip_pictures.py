@@ -85,7 +85,7 @@ def test_clip_maps_of_every_video_model_can_be_drawn(name):
 
 
 @pytest.mark.parametrize("shape", [(7, 4, 6, 2), (4, 6, 2)])
-def test_clip_maps_of_wrong_shapes_and_types_raise(shape, tmp_path):
+def test_clip_pictures_of_wrong_shapes_or_types_raise(shape, tmp_path):
     for draw in (draw_clip_maps, lambda *a: animate_clip_maps(*a, tmp_path / "a.gif")):
         with pytest.raises(ValueError, match=r"_clip_maps: `clip` .*\(6, 32, 48, [13]\)"):
             draw(CLIP, np.ones(shape))

@@ -195,7 +195,7 @@ def damaged(tmp_path):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_skip_replaces_damaged_files_within_their_class_and_reports_them(damaged, training):
+def test_damaged_files_with_skip_are_reported_and_replaced_by_their_class(damaged, training):
     images = from_folder(damaged)
     options = {"batch_size": 4, "training": training}
     with pytest.raises(ValueError, match="dark/2.png|light/5.png"):

@@ -291,7 +291,7 @@ def test_key_bias_works_with_mask_scores_and_dropout():
 
 
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-def test_key_bias_in_half_precision_is_near_float32(dtype):
+def test_attention_with_key_bias_in_half_precision_is_near_float32(dtype):
     layer, _ = both(4, dtype=dtype)
     random = np.random.default_rng(0)
     x = random.normal(size=(2, 20, 12)).astype("float32")

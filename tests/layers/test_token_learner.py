@@ -218,7 +218,7 @@ def test_num_tokens_of_a_call_out_of_range_raises():
 
 
 @pytest.mark.parametrize("attention", ["conv", "mlp"])
-def test_token_learner_never_builds_the_product_of_maps_and_pixels(attention):
+def test_token_learner_allocates_no_tensor_of_maps_by_pixels_by_channels(attention):
     x = array((2, 8, 10, 32), 0)
     layer = random_layer(TokenLearner(8, attention, bottleneck_dim=4), x.shape)
     product = 2 * 8 * 80 * 32

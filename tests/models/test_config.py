@@ -45,7 +45,7 @@ def test_config_fields_are_all_documented():
     "changes, place",
     [({}, 4), (LEARNER, 2), ({**LEARNER, "at": 0}, 0), ({**LEARNER, "at": 4}, 4)],
 )
-def test_config_place_is_at_or_half_the_depth(changes, place):
+def test_config_place_equals_at_and_defaults_to_half_the_depth(changes, place):
     assert config(**changes).place == place
 
 

@@ -51,7 +51,7 @@ def _is_part(node):
     return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute)
 
 
-def test_written_names_are_found():
+def test_layer_names_in_source_code_are_found():
     source = "a['head/kernel'], f'block_{i}', get_layer('norm'), Dense(name='head'), head('head')"
     assert sorted(written_names(source)) == ["block_", "head", "head/kernel", "norm"]
     assert written_names("TABLE = {'head/kernel': 1}", tables=True) == []

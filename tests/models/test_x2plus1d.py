@@ -137,7 +137,7 @@ def test_bottleneck_modules_on_frame_averages_equal_their_equations(part, attent
 @pytest.mark.parametrize(
     "attention, kind", [("vector", VectorAttention), ("multi_head", SelfAttention)]
 )
-def test_attention_argument_sets_the_attention_between_tokens_only(attention, kind):
+def test_attention_argument_leaves_the_spatial_attention_unchanged(attention, kind):
     model = module("spatial+tokenlearner", attention=attention)
     assert isinstance(model.get_layer("1_tokenlearner_attention"), kind)
     # Independent of the attention between tokens.

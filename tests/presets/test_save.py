@@ -24,7 +24,7 @@ def same(one, other):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_preset_of_a_folder_is_the_same_model(tmp_path):
+def test_model_from_saved_preset_equals_the_model(tmp_path):
     pixels = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3), crop_fraction=0.9)
     names = ["a", "b", "c"]
     model, folder = saved(tmp_path, preprocessing=pixels, class_names=names, activation="gelu")

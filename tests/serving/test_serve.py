@@ -84,7 +84,7 @@ def test_v1_columnar_answer_of_one_output_has_no_name(served):
     np.testing.assert_allclose(answer, model.predict(pixels, verbose=0), atol=1e-5)
 
 
-def test_v1_without_json_content_type_is_answered(served):
+def test_v1_request_without_json_content_type_gets_predictions(served):
     model, server = served
     body = json.dumps({"instances": [b64(JPEG)]}).encode()
     status, answer = server.v1(body)  # urllib's default content type is form data, as in curl
@@ -281,9 +281,7 @@ def test_served_rows_in_one_batch_equal_single_rows(served, tmp_path, backend):
     np.testing.assert_allclose([x["probabilities"] for x in answers], right, atol=1e-5)
 
 
-def test_server_folder_with_space_and_planted_code_is_served_safely(
-    exported_pico, tmp_path, monkeypatch
-):
+def test_server_of_a_path_with_a_space_runs_no_planted_code(exported_pico, tmp_path, monkeypatch):
     model, folder = exported_pico
     shutil.copytree(folder, tmp_path / "my model")
     (tmp_path / "my model" / "9").mkdir()  # an incomplete version

@@ -70,7 +70,7 @@ def test_decode_in_graph_of_plain_files_gives_the_pixels_of_pillow(decode):
             np.testing.assert_array_equal(decode(content, 1)[..., 0], wanted.convert("L"), name)
 
 
-def test_decode_in_graph_of_bmp_with_alpha_has_a_white_background(decode):
+def test_bmp_with_alpha_decoded_in_graph_gets_a_white_background(decode):
     pixels = np.random.default_rng(1).integers(0, 256, (3, 5, 4)).astype("uint8")
     header = struct.pack("<IiiHHIIiiII", 108, 5, 3, 1, 32, 3, 60, 0, 0, 0, 0)
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000).ljust(108 - 40, b"\0")

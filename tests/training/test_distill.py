@@ -161,7 +161,7 @@ def test_distill_of_other_data_does_not_continue_a_backup(tmp_path, changed):
 
 
 @pytest.mark.parametrize("reducer", ["fixed_grid", "spatial_pooling"])
-def test_distill_trains_students_of_other_reducers(reducer):
+def test_distill_trains_students_with_other_reducers(reducer):
     model = teacher()
     student = retrofit(model, at=1, num_tokens=4, reducer=reducer)
     assert student.get_layer("block_1").output.shape == (None, 4, 32)

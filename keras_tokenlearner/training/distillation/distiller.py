@@ -37,10 +37,10 @@ class Distiller(keras.Model):
     * KL compares the logits divided by `temperature`. If the head ends in a sigmoid, each class is
       a distribution of its own.
     * `features` are the inputs of the head: class token, registers, average or attention pooling.
-    * `tokens` are the teacher's outputs of each block after the TokenLearner. An auxiliary module
-      reconstructs them from the student's tokens, in training only.
-    * Batches without labels use only the first part of the loss. Models without head use only the
-      features.
+    * `tokens` are the outputs of the teacher's blocks that follow the reducer in the student. An
+      auxiliary module reconstructs them from the student's tokens, in training only.
+    * Batches without labels leave out CE and the factor `1 - label_weight`. Models without head
+      leave out KL and CE.
 
     Teacher and student take the same batch, so they see the same augmented pixels. Layers of the
     student with `trainable=False` stay unchanged. The teacher stays unchanged: the distiller has a
@@ -55,12 +55,12 @@ class Distiller(keras.Model):
         label_weight: Float in [0, 1], weight of the labels.
         reconstruction_weight: Float, weight of the reconstructed tokens; 0 for none.
         budgets: Numbers of tokens. Each training step draws one of them for the student's
-            TokenLearner. Afterwards `with_tokens` makes a model of each number. `None` for all
-            tokens in all steps. Needs `retrofit(..., start="grid")`.
+            TokenLearner. Afterwards `with_tokens(student, n)` is a model with `n` of the tokens.
+            `None` for all tokens in all steps. Needs `retrofit(..., start="grid")`.
         seed: Integer, decides the draws of `budgets`.
-        behind: Name of a layer of both models, for example `"block_2"`. The data are then outputs
-            of this layer, computed once. Layers up to it are neither run nor trained. `None` for
-            data that the models take.
+        behind: Name of a layer of both models, for example `"block_2"`. Pass outputs of this layer
+            to `fit`, computed beforehand, instead of images. The layers up to it do not run and do
+            not change. `None` for the usual inputs of the models.
         name: Name of the distiller.
 
     Attributes:

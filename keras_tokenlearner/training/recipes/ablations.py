@@ -11,13 +11,13 @@ from keras_tokenlearner.training.recipes.pretraining import PretrainingRecipe
 class PlaceRecipe(PretrainingRecipe):
     """Figure 4: the position of the TokenLearner.
 
-    Command: `keras-tokenlearner train place --set at=BLOCKS`, for 0, 3, 6, 9 of 12 blocks. The base
-    is `train pretraining --set model=vit_b16`. Afterwards run `evaluate` with the metric
-    `few_shot`.
+    Command: `keras-tokenlearner train place --set at=BLOCKS`, for 0, 3, 6, 9 of 12 blocks.
+    Compare with the plain model, `train pretraining --set model=vit_b16`. Afterwards run `evaluate`
+    with the metric `few_shot`.
 
-    Expected, from section 3.3: almost the base's accuracy at half of the depth, for almost half of
-    its cost. At three quarters of the depth, a higher accuracy than the base. The figure prints no
-    numbers and does not name the model. We take B/16.
+    Expected, from section 3.3: after half of the blocks, almost the plain model's accuracy at
+    almost half its cost. After three quarters of the blocks, a higher accuracy. The figure
+    prints no numbers and does not name the model. We take B/16.
 
     Attributes:
         at: Blocks before the TokenLearner.

@@ -10,22 +10,22 @@ from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe
 
 @dataclass(frozen=True)
 class PretrainingRecipe(ImageNet384Recipe):
-    """The schedule of ViT on JFT-300M at 224 pixels, which the paper follows.
+    """The schedule of ViT on JFT-300M at 224 pixels, which the TokenLearner paper follows.
 
     Command: `keras-tokenlearner train pretraining --set model=NAME --set data=DATA`.
 
     Requirements: a large set of images, and accelerators for 4,096 images at a time, or
-    `gradient_accumulation_steps`. The paper's set has 300 million images and is not public. The
-    default is ImageNet, for which 7 epochs are far too few. ViT takes 300 epochs there, with a
-    learning rate of 0.003 and a weight decay of 0.3.
+    `gradient_accumulation_steps`. JFT-300M has 300 million images and is not public. `data` is
+    ImageNet by default, for which the 7 epochs of this recipe are far too few. ViT takes 300 epochs
+    there, with a learning rate of 0.003 and a weight decay of 0.3.
 
-    Expected after JFT-300M: the few-shot accuracies of Figure 6, which prints no numbers. Measure
-    them with `keras-tokenlearner evaluate MODEL --weights FILE --metrics few_shot`. We have not
-    trained these models.
+    Expected after JFT-300M: the few-shot accuracies of Figure 6 of the TokenLearner paper, which
+    prints no numbers. Measure them with `keras-tokenlearner evaluate MODEL --weights FILE --metrics
+    few_shot`. We have not trained these models.
 
     Adam with decoupled weight decay 0.1, 10,000 steps of warm-up and linear decay are ViT's values.
     B models take 7 epochs at a learning rate of 8e-4. L/16 takes 4e-4, and 7 or 14 epochs. Neither
-    paper states the values for S models. We take the values for B.
+    the ViT paper nor the TokenLearner paper states the values for S models. We take those for B.
 
     Attributes:
         weight_decay: Weight decay, except on biases, norms and positions.

@@ -65,7 +65,7 @@ _AIMV2_NAMES = {
 
 
 def _converter(table: Table, unread: str) -> Callable[[Entries], Arrays]:
-    """Return the conversion by a table, without the layers that a classifier does not read."""
+    """Return a function that converts weights by a table, and skips layers after the features."""
 
     def convert(entries: Entries) -> Arrays:
         arrays = from_torch(entries, table) | split_qkv(

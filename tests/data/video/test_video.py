@@ -297,7 +297,7 @@ def test_video_frames_are_resized_as_by_keras(size):
 
 
 @pytest.mark.parametrize(("flip", "ways"), [(True, {False, True}), (False, {False})])
-def test_clip_flip_mirrors_some_clips_or_none(flip, ways):
+def test_flip_mirrors_some_clips_if_on_and_none_if_off(flip, ways):
     videos = FromLeftToRight(("a",) * 20, np.zeros(20, int), ("x",))
     batches = VideoBatches(videos, (4, 16, 16, 3), batch_size=20, flip=flip)
     clips, _ = batches[0]
