@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeAlias, TypedDict, Unpack, cast
 
@@ -21,8 +21,8 @@ from keras_tokenlearner.models import (
 from keras_tokenlearner.models.config_fields import Fields, Normalization, VisionTransformerChanges
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.vision_model import Activation, Policy, VisionModel
-from keras_tokenlearner.presets.addresses import parse_address
-from keras_tokenlearner.presets.checkpoints import table
+from keras_tokenlearner.presets.addresses import Address, parse_address
+from keras_tokenlearner.presets.checkpoints import PublishedCheckpoint, table
 from keras_tokenlearner.presets.config_json import read_statement
 from keras_tokenlearner.presets.hub import HEAD, PresetFiles, fetch_files
 from keras_tokenlearner.presets.json_values import read_json
@@ -135,7 +135,8 @@ def from_preset(
         "grid": grid,
         "resize": resize,
     }
-    network = _video_network(owner, preset)
+    found = _found(owner, preset)
+    network = None if found.row else _video_network(owner, found.files)
     if network is not None:
         given = {
             "at": at,
@@ -157,7 +158,7 @@ def from_preset(
                 f"X2Plus1D; leave it out. Received: {asked[0]}={given[asked[0]]!r}"
             )
         return network
-    plan = open_preset(preset, owner, **options)
+    plan = _plan_of(owner, found, options)
     known = [field.name for field in fields(VisionTransformerConfig)]
     for change in changes:
         check_choice(owner, "argument", change, known)
@@ -192,6 +193,20 @@ def open_preset(preset: PresetName, owner: str, **options: Unpack[PlanOptions]) 
         owner: Name of the function that the user called, for error messages.
         **options: As for `plan_of`.
     """
+    return _plan_of(owner, _found(owner, preset), options)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A preset on this machine: its address, files, and row of the table of checkpoints."""
+
+    row: PublishedCheckpoint | None
+    address: Address
+    files: PresetFiles
+
+
+def _found(owner: str, preset: PresetName) -> _Found:
+    """Download the files of a preset, or find them on this machine."""
     model, _, stored = str(preset).rpartition("/")
     if (model, stored) in STORE:
         raise ValueError(
@@ -200,16 +215,20 @@ def open_preset(preset: PresetName, owner: str, **options: Unpack[PlanOptions]) 
         )
     row = table().get(str(preset))
     address = parse_address(owner, row.address if row else preset)
-    files = fetch_files(owner, address)
-    ours = _own_model(owner, files)
+    return _Found(row, address, fetch_files(owner, address))
+
+
+def _plan_of(owner: str, found: _Found, options: PlanOptions) -> Plan:
+    """Return the plan of the checkpoint in the files of a preset."""
+    ours = _own_model(owner, found.files)
     if ours is not None:
         return plan_of(ours, "keras_tokenlearner", owner=owner, **options)
-    statement = read_statement(owner, files.configs)
-    if row and "config.json" not in files.configs:
-        statement = row.statement()
+    statement = read_statement(owner, found.files.configs)
+    if found.row and "config.json" not in found.files.configs:
+        statement = found.row.statement()
     return plan_of(
-        _with_head(owner, files),
-        address.source or statement.source,
+        _with_head(owner, found.files),
+        found.address.source or statement.source,
         statement=statement,
         owner=owner,
         **options,
@@ -286,11 +305,8 @@ def _with_head(owner: str, files: PresetFiles) -> Checkpoint | Path:
     return Checkpoint({**entries, **backbone.entries}, str(files.weights))
 
 
-def _video_network(owner: str, preset: PresetName) -> VisionModel | None:
+def _video_network(owner: str, files: PresetFiles) -> VisionModel | None:
     """Return the model if a preset is of an X2Plus1D, else `None`."""
-    if str(preset) in table():
-        return None
-    files = fetch_files(owner, parse_address(owner, preset))
     path = files.configs.get("config.json")
     if path is None or read_json(owner, path).get("registered_name") != _X2PLUS1D:
         return None

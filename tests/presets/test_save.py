@@ -67,6 +67,18 @@ def test_save_to_preset_of_an_unsuitable_object_raises(tmp_path):
         kt.presets.save_to_preset("vit_b16", tmp_path)
 
 
+def test_names_of_other_functions_raise_with_the_call_to_make(tmp_path):
+    name = "tokenlearner_nano4_8at2/fashion_mnist"
+    with pytest.raises(ValueError, match=r"create_model\('tokenlearner_nano4_8at2', weights="):
+        kt.from_preset(name)
+    model = kt.create_model("vit_pico8", classes=10)
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"model\.keras .*keras\.saving\.load_model"):
+        kt.from_preset(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"model\.keras .*keras\.saving\.load_model"):
+        kt.create_model("vit_pico8", classes=10, weights=tmp_path / "model.keras")
+
+
 def test_damaged_presets_raise(tmp_path):
     _, folder = saved(tmp_path)
     config = json.loads((folder / "config.json").read_text())

@@ -87,6 +87,11 @@ def _reader(owner: str, path: Path) -> Callable[[str, Path], dict[str, Entry]]:
     """Return the function that reads a file, by its first bytes."""
     with path.open("rb") as stream:
         start = stream.read(10)
+    if path.suffix == ".keras":
+        raise ValueError(
+            f"{owner}: {path} holds a whole model; load it with keras.saving.load_model, or save "
+            "its weights with model.save_weights"
+        )
     if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return torch_entries if is_torch(owner, path) else npz_entries
     if start[:8] == b"\x89HDF\r\n\x1a\n":
