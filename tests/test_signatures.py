@@ -16,7 +16,7 @@ pytestmark = pytest.mark.once("torch")
 
 
 class Unloaded:
-    """Stands for classes of libraries that the package imports for type checkers alone."""
+    """Replaces classes of libraries that the package imports only for type checkers."""
 
 
 NAMES = {

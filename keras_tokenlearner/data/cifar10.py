@@ -84,7 +84,6 @@ def _strip(path: Path) -> np.ndarray:
     if pixels.shape[1] != 32 * 32:
         raise ValueError(
             f"load_cifar10: {path} must be 1024 pixels wide: each row of pixels is one "
-            f"image of 32 x 32. Received: "
-            f"width={pixels.shape[1]}"
+            f"image of 32 x 32. Received: width={pixels.shape[1]}"
         )
     return pixels.reshape(-1, 32, 32, 3)

@@ -342,7 +342,7 @@ def _head_by_head(
 def _piece_by_piece(
     matrices: Sequence[keras.KerasTensor], bias: keras.KerasTensor | None
 ) -> keras.KerasTensor:
-    """Compute `_attend` for one head, with as many queries at a time as fit in the cache."""
+    """Compute `_attend` for one head, in groups of queries that fit in the CPU's cache."""
     query, key, value = matrices
     tokens, size = query.shape
     pieces = -(-tokens // _MANY_QUERIES)

@@ -84,7 +84,18 @@ class VisionTransformerFields(VisionTransformerChanges, total=False):
     layer_norm_epsilon: float
 
 
-class PresetArguments(VisionTransformerChanges, total=False):
+class PlanOptions(TypedDict, total=False):
+    """Keyword arguments of `plan_of` that users give."""
+
+    normalization: Normalization | None
+    layer_norm_epsilon: float | None
+    activation: str | None
+    num_heads: int | None
+    grid: Sequence[int] | None
+    resize: str | None
+
+
+class PresetArguments(VisionTransformerChanges, PlanOptions, total=False):
     """The arguments of `from_preset` besides the preset."""
 
     at: int | None
@@ -95,12 +106,6 @@ class PresetArguments(VisionTransformerChanges, total=False):
     classes: int | None
     classifier_activation: Activation
     input_shape: Sequence[int] | None
-    normalization: Normalization | None
-    layer_norm_epsilon: float | None
-    activation: str | None
-    num_heads: int | None
-    grid: Sequence[int] | None
-    resize: str | None
     name: str | None
 
 

@@ -92,8 +92,7 @@ class X2Plus1DConfig:
             check_heads(owner, self.num_heads, self.inner_channels[-1])
 
     def _check_sizes(self, owner: str, name: str) -> None:
-        """Check that there is a size for each stage. A list, which comes from JSON, becomes a
-        tuple."""
+        """Check that each stage has a size, and make a tuple of a list from JSON."""
         value = getattr(self, name)
         if not isinstance(value, (tuple, list)) or not value:
             raise ValueError(

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeAlias, TypedDict, Unpack, cast
+from typing import TypeAlias, Unpack, cast
 
 import keras
 
@@ -18,7 +18,12 @@ from keras_tokenlearner.models import (
     X2Plus1D,
     retrofit,
 )
-from keras_tokenlearner.models.config_fields import Fields, Normalization, VisionTransformerChanges
+from keras_tokenlearner.models.config_fields import (
+    Fields,
+    Normalization,
+    PlanOptions,
+    VisionTransformerChanges,
+)
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.vision_model import Activation, Policy, VisionModel
 from keras_tokenlearner.presets.addresses import Address, parse_address
@@ -31,17 +36,6 @@ from keras_tokenlearner.weights.plan import Plan, plan_of
 
 PresetName: TypeAlias = str | os.PathLike[str]
 _X2PLUS1D = "keras_tokenlearner>X2Plus1D"
-
-
-class PlanOptions(TypedDict, total=False):
-    """Keyword arguments of `plan_of` that users give."""
-
-    normalization: Normalization | None
-    layer_norm_epsilon: float | None
-    activation: str | None
-    num_heads: int | None
-    grid: Sequence[int] | None
-    resize: str | None
 
 
 def from_preset(
