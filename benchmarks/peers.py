@@ -25,6 +25,7 @@ from benchmarks.bars import draw_bars
 from benchmarks.rows import append_row, read_rows
 from benchmarks.steps import STEPS
 from benchmarks.timing import BACKENDS, child, in_child, peak_mib, take_turns
+from benchmarks.torchvision_import import import_torchvision
 
 # name: its backends, and its name in `keras_tokenlearner.weights`
 PEERS = {
@@ -141,6 +142,7 @@ def make_models(peer, size, names=MODELS):
 
     shape, models = (size, size, 3), {}
     if "peer" in names:
+        import_torchvision()
         models["peer"] = globals()[f"_{peer}"](size)
     if "ours" in names:
         other = models.get("peer")

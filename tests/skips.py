@@ -13,6 +13,8 @@ from collections import Counter
 
 import pytest
 
+from benchmarks.torchvision_import import import_torchvision
+
 # Libraries to compare with. `make test` does not install them.
 PEERS = (
     "flax",
@@ -63,26 +65,8 @@ def peer(module):
     """Return a library to compare with, or skip."""
     name = module.split(".")[0]
     if name in ("timm", "torchvision", "transformers"):
-        _import_torchvision()
+        import_torchvision()
     return pytest.importorskip(module, reason=f"peer library {name}")
-
-
-def _import_torchvision():
-    """Import torchvision from PyPI next to PyTorch for CPUs, where its operators do not load.
-
-    They are built for CUDA. Its import fails when it describes the first of them, so declare them.
-    """
-    with contextlib.suppress(ModuleNotFoundError):
-        try:
-            import torchvision  # noqa: F401
-        except RuntimeError as error:
-            if "operator torchvision::" not in str(error):
-                raise
-            import torch
-
-            for name in ("nms", "qnms"):
-                schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-                torch.library.define(f"torchvision::{name}", schema)
 
 
 def judge(reports, peers_installed=False):
