@@ -4,7 +4,6 @@
 the variable TEST_RUNS names a file, a run adds a line of JSON to it, for `tests/summary.py`.
 """
 
-import contextlib
 import json
 import os
 import re
