@@ -1,13 +1,17 @@
-"""One trained model in every format from every backend: success, difference and speed.
+"""Models in every format of `export`: agreement, latency and throughput in the format's runtime.
 
-Run on an idle machine:
+Run on an idle machine, with the runtimes installed:
 
     pip install -e ".[formats,tensorflow,jax,torch]"
-    python -m benchmarks.formats tokenlearner_nano4_8at2 --weights fashion_mnist
+    python -m benchmarks.formats vit_b16 tokenlearner_b16_8at6 --backends torch
 
-ONNX from JAX also needs jax2onnx and an older orbax. LiteRT from torch needs litert-torch. Rows
-without these libraries state that they are missing. Each row has its own process. A failed export
-has a row with its error. Outputs are logits, compared with the Keras model on the same backend.
+Each row has its own process, which builds the model and exports it. `difference` is the largest
+difference from the probabilities of the Keras model in float32. `same_top_1` counts the images with
+the same most probable class. A failed export has a row with its error.
+
+Rows of `bfloat16` export a model of the policy `mixed_bfloat16`. OpenVINO runs the float32 file in
+bfloat16 instead. The format `compiled` is a `.pt2` file under `torch.compile`. The format `keras`
+is the model itself.
 """
 
 import argparse
@@ -22,21 +26,22 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.format_kinds import KINDS, left_in_float
 from benchmarks.rows import append_row
 from benchmarks.timing import BACKENDS
 
-BATCHES = (1, 32)
+KINDS = {  # format: its precisions
+    "keras": ("float32", "bfloat16"),
+    "saved_model": ("float32", "bfloat16"),
+    "onnx": ("float32", "int8"),
+    "openvino": ("float32", "bfloat16"),
+    "litert": ("float32", "int8"),
+    "pt2": ("float32", "bfloat16"),
+    "compiled": ("float32", "bfloat16"),
+}
+BATCHES = (1, 4, 16)
 COLUMNS = (
-    "format",
-    "backend",
-    "works",
-    "batch",
-    "max_difference",
-    "bytes",
-    "ms_1",
-    "ms_32",
-    "note",
+    *("model", "format", "precision", "backend", "works", "mib", "difference", "same_top_1"),
+    *("ms_1", "images_per_second", "best_batch", "note"),
 )
 LONGEST = 200  # characters of an error that are kept
 LIBRARIES = ("keras", *BACKENDS, "onnx", "onnxruntime", "openvino", "ai-edge-litert")
@@ -45,93 +50,131 @@ LIBRARIES = ("keras", *BACKENDS, "onnx", "onnxruntime", "openvino", "ai-edge-lit
 def main(arguments=None):
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="name of a model")
+    parser.add_argument("models", nargs="+", help="names of models")
     parser.add_argument("--weights", help="name or path of weights; random without it")
     parser.add_argument("--formats", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument(
-        "--repeats", type=int, default=50, help="number of calls, whose median is printed"
+        "--repeats", type=int, default=5, help="number of calls, whose median is printed"
     )
-    parser.add_argument("--row", help=argparse.SUPPRESS)  # measure this format in this process
+    parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)  # measured in this process
     parser.add_argument("--output", type=Path, default="benchmarks/results/formats.csv")
     options = parser.parse_args(arguments)
-    if options.row:
+    if options.case:
         try:
-            row = measure(options.row, options.model, options.weights, options.repeats)
-        except Exception as error:  # noqa: BLE001, whatever it is, it goes into the table
-            row = {"works": "no", "note": _said(error)}
+            row = measure(*options.case, options.models[0], options.weights, options.repeats)
+        except Exception as error:  # noqa: BLE001, the table shows each error
+            row = {"works": "no", "note": _in_one_line(error)}
         print(json.dumps(row))
         return
     options.output.unlink(missing_ok=True)
-    for kind in options.formats:
-        for backend in options.backends:
-            row = {"format": kind, "backend": backend, **_row(kind, backend, options)}
-            append_row(options.output, COLUMNS, row, LIBRARIES)
+    for model in options.models:
+        for kind in options.formats:
+            for precision in KINDS[kind]:
+                for backend in options.backends:
+                    row = dict(zip(COLUMNS, (model, kind, precision, backend), strict=False))
+                    row |= _in_own_process(model, kind, precision, backend, options)
+                    append_row(options.output, COLUMNS, row, LIBRARIES)
 
 
-def measure(kind, name, weights, repeats):
+def measure(kind, precision, name, weights, repeats):
     """Return a row of the table, as a dictionary, on the backend of this process."""
-    model, images = _model(name, weights)
-    right = model.predict(images, batch_size=len(images), verbose=0)
-    batch, failure = "any", None
+    model, images = model_and_images(name, weights)
+    right = _probabilities(model.predict(images, batch_size=1, verbose=0))
+    if precision == "bfloat16" and kind != "openvino":
+        values = model.get_weights()
+        model = _build(name, dtype="mixed_bfloat16")
+        model.set_weights(values)
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            runs = dict.fromkeys(BATCHES, _write(kind, model, Path(folder) / "any", None))
-            found = runs[1](images[:1]), runs[32](images)
-        except Exception as error:  # noqa: BLE001, it goes into the table too
-            if kind not in ("onnx", "openvino", "litert", "torch"):
-                raise
-            batch, failure = "fixed", error
-            runs = {size: _write(kind, model, Path(folder) / str(size), size) for size in BATCHES}
-            found = runs[1](images[:1]), runs[32](images)
-        used = Path(folder) / ("any" if batch == "any" else "1")
-        size = sum(file.stat().st_size for file in used.rglob("*") if file.is_file())
-    differences = [np.abs(np.asarray(x) - right[: len(x)]).max() for x in found]
-    note = left_in_float(model) if kind == "int8" else ""
+        run, size = _runner(model, kind, precision, Path(folder))
+        found = np.concatenate([run(images[:1]), run(images[1:])])
+        seconds = {batch: _median_seconds(run, images[:batch], repeats) for batch in BATCHES}
+    best = max(BATCHES, key=lambda batch: batch / seconds[batch])
     return {
         "works": "yes",
-        "batch": batch,
-        "max_difference": f"{max(differences):.1e}",
-        "bytes": size,
-        "ms_1": f"{_median_ms(runs[1], images[:1], repeats):.3g}",
-        "ms_32": f"{_median_ms(runs[32], images, repeats):.3g}",
-        "note": f"with any batch: {_said(failure)}" if failure else note,
+        "mib": f"{size / 2**20:.1f}",
+        "difference": f"{np.abs(found - right).max():.1e}",
+        "same_top_1": f"{(found.argmax(-1) == right.argmax(-1)).sum()}/{len(right)}",
+        "ms_1": f"{1e3 * seconds[1]:.3g}",
+        "images_per_second": f"{best / seconds[best]:.3g}",
+        "best_batch": best,
     }
 
 
-def _model(name, weights):
+def _build(name, **options):
+    from keras_tokenlearner import create_model
+
+    return create_model(name, classifier_activation="softmax", **options)
+
+
+def model_and_images(name, weights=None):
     """Return a model and images for it. Random weights are large, so outputs differ by input."""
     import keras
 
-    from keras_tokenlearner import create_model
-
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
-    model = create_model(name, weights=weights, classifier_activation=None)
+    model = _build(name, weights=weights)
     if weights is None:
         noise = [random.normal(0, 0.05, w.shape) for w in model.get_weights()]
         model.set_weights([w + x for w, x in zip(model.get_weights(), noise, strict=True)])
     shape = (max(BATCHES), *model.input_shape[1:])
-    return model, random.integers(0, 256, shape).astype("float32")
+    return model, random.integers(0, 256, shape).astype("uint8")
 
 
-def _write(kind, model, folder, size):
-    folder.mkdir()
-    return KINDS[kind](model, folder, (size, *model.input_shape[1:]))
+def _runner(model, kind, precision, folder):
+    """Return a function from uint8 pixels to probabilities, and the bytes of the exported file."""
+    from keras_tokenlearner import export
+    from keras_tokenlearner.serving.formats import FORMATS
+    from keras_tokenlearner.serving.runtimes import load_exported, load_openvino
+
+    if kind == "keras":
+        size = sum(np.asarray(value).nbytes for value in model.get_weights())
+        return lambda images: _probabilities(model.predict_on_batch(images)), size
+    format = "pt2" if kind == "compiled" else kind
+    path = folder / f"model{FORMATS[format].suffix}"
+    int8 = "int8" if precision == "int8" else None
+    path = export(model, path, format=format, precision=int8, check=False).path
+    if kind == "compiled":
+        run = _compiled(path)
+    elif (kind, precision) == ("openvino", "bfloat16"):
+        run = load_openvino(path, "bf16")
+    else:
+        run = load_exported(path, format)
+    files = folder.rglob("*")
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    return lambda images: run(images)["probabilities"], size
 
 
-def _median_ms(run, images, repeats):
+def _compiled(path):
+    import torch
+
+    module = torch.compile(torch.export.load(path).module(), dynamic=True)
+
+    def run(images):
+        with torch.no_grad():
+            return {name: x.float().numpy() for name, x in module(torch.from_numpy(images)).items()}
+
+    return run
+
+
+def _probabilities(outputs):
+    import keras
+
+    return np.asarray(keras.ops.convert_to_numpy(outputs), "float32")
+
+
+def _median_seconds(run, images, repeats):
     times = []
-    for _ in range(repeats):
+    for _ in range(repeats + 1):  # the first call may compile
         start = time.perf_counter()
-        np.asarray(run(images))
+        run(images)
         times.append(time.perf_counter() - start)
-    return 1e3 * float(np.median(times))
+    return float(np.median(times[1:]))
 
 
-def _row(kind, backend, options):
+def _in_own_process(model, kind, precision, backend, options):
     """Return a row that another process has measured, or the reason of its failure."""
-    again = [sys.executable, "-m", "benchmarks.formats", options.model, "--row", kind]
+    again = [sys.executable, "-m", "benchmarks.formats", model, "--case", kind, precision]
     again += ["--repeats", str(options.repeats)]
     again += ["--weights", options.weights] if options.weights else []
     done = subprocess.run(
@@ -143,7 +186,7 @@ def _row(kind, backend, options):
     return {"works": "no", "note": f"exit status {done.returncode}: {' '.join(last)}"[:LONGEST]}
 
 
-def _said(error):
+def _in_one_line(error):
     """Return an error in one line, without the paths of this machine."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return re.sub(r"/\S*/site-packages/", "", text)[:LONGEST]

@@ -1,10 +1,11 @@
-"""An exported model under load: throughput, latency and number of wrong answers.
+"""Exported models under load: throughput, latency and number of wrong answers.
 
-Run on an idle machine, with an exported model of images:
+Run on an idle machine, with names of models or with exported models of images:
 
     pip install -e ".[cli,serve,tensorflow]"
-    keras-tokenlearner export tokenlearner_nano4_8at2 served/clothes
-    python -m benchmarks.load served/clothes --seconds 60
+    KERAS_BACKEND=tensorflow python -m benchmarks.load vit_b16 tokenlearner_b16_8at6
+
+A named model is exported with random weights, which are large, so answers differ by image.
 
 The server is another process, on the loopback. Each client sends V1 requests of one PNG, one after
 another. A missing answer is wrong. So are probabilities that differ by more than 1e-4 from the
@@ -15,23 +16,26 @@ import argparse
 import base64
 import http.client
 import json
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.formats import model_and_images
 from benchmarks.rows import append_row
+from keras_tokenlearner import export
 from keras_tokenlearner.serving.local import local_server
 from keras_tokenlearner.serving.served_model import ServedModel
 
-COLUMNS = ("clients", "max_batch", "requests", "per_second", "p50_ms", "p99_ms", "wrong")
+COLUMNS = ("model", "clients", "max_batch", "requests", "per_second", "p50_ms", "p99_ms", "wrong")
 
 
 def main(arguments=None):
-    """Write the file: a row for each number of clients."""
+    """Write the file: a row for each model and number of clients."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("path", help="an exported model of images")
+    parser.add_argument("models", nargs="+", help="names of models, or paths of exported models")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument(
@@ -42,14 +46,23 @@ def main(arguments=None):
     )
     parser.add_argument("--output", type=Path, default="benchmarks/results/load.csv")
     options = parser.parse_args(arguments)
-    questions = _questions(options.path)
     options.output.unlink(missing_ok=True)
-    with local_server(options.path, "--max-batch", str(options.max_batch)) as server:
-        _ask(server, questions, time.perf_counter() + 1)  # the first requests are slower
-        for clients in options.clients:
-            row = {"clients": clients, "max_batch": options.max_batch}
-            row |= _load(server, questions, clients, options.seconds)
-            append_row(options.output, COLUMNS, row, ("keras", "tensorflow", "kserve"))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.models:
+            path = Path(name) if Path(name).is_dir() else _export(name, Path(folder))
+            questions = _questions(path)
+            with local_server(path, "--max-batch", str(options.max_batch)) as server:
+                _ask(server, questions, time.perf_counter() + 1)  # the first requests are slower
+                for clients in options.clients:
+                    row = dict(zip(COLUMNS, (path.name, clients, options.max_batch), strict=False))
+                    row |= _load(server, questions, clients, options.seconds)
+                    append_row(options.output, COLUMNS, row, ("keras", "tensorflow", "kserve"))
+
+
+def _export(name, folder):
+    """Return the folder of a SavedModel with random weights."""
+    model, _ = model_and_images(name)
+    return export(model, folder / name, check=False).path.parent
 
 
 def _questions(path):

@@ -4,6 +4,8 @@ Run on an idle machine, with timm, transformers and keras-hub installed:
 
     python -m benchmarks.peers
 
+An interrupted run continues after its last row.
+
 The models of a row take turns in one process. They are the peer, our model with the peer's weights,
 and two models that `create_model` builds by name. A module of PyTorch runs under autocast for our
 policy `mixed_bfloat16`, and has bfloat16 weights for `bfloat16`. `most_mib` is the memory of a
@@ -38,8 +40,9 @@ NAMED = {"by_name": "vit_b16", "token_learner": "tokenlearner_b16_8at6"}
 MODELS = (*ALONE, *NAMED)
 MODES = ("eager", "compiled")
 POLICIES = ("float32", "mixed_bfloat16", "bfloat16")
+CASE = ("backend", "peer", "mode", "step", "policy", "size", "batch_size")
 COLUMNS = (
-    *("backend", "peer", "mode", "step", "policy", "size", "batch_size", "difference"),
+    *(*CASE, "difference"),
     *(f"{name}_{what}" for what in ("ms", "spread") for name in MODELS),
     *(f"{name}_over_peer" for name in MODELS[1:]),
     *(f"{name}_of_matrix_rate" for name in ALONE),
@@ -99,7 +102,7 @@ def compiled(model, pixels, policy):
 
     if isinstance(model, keras.Model):
         with tempfile.TemporaryDirectory() as folder:
-            path = export(model, f"{folder}/model", format="pt2")
+            path = export(model, f"{folder}/model.pt2", format="pt2", check=False)
             module = torch.compile(torch.export.load(path).module())
         batch = torch.from_numpy(pixels.astype("uint8"))
 
@@ -138,21 +141,20 @@ def most_mib(peer, step, policy, size, batch_size, only):
 def make_models(peer, size, names=MODELS):
     """Return the named models. Our model has the peer's weights if the peer is built too."""
     from keras_tokenlearner import create_model
-    from keras_tokenlearner.weights import load, plan_of
+    from keras_tokenlearner.weights import plan_of
 
     shape, models = (size, size, 3), {}
     if "peer" in names:
         import_torchvision()
         models["peer"] = globals()[f"_{peer}"](size)
     if "ours" in names:
-        other = models.get("peer")
-        source = PEERS[peer][1]
-        changes = {"class_token": True, "activation": "gelu"}
-        if other is not None:
-            changes |= plan_of(other, source, layer_norm_epsilon=1e-6).fields
+        plan, changes = None, {"class_token": True, "activation": "gelu"}
+        if "peer" in models:
+            plan = plan_of(models["peer"], PEERS[peer][1], normalization="half")
+            changes |= plan.fields
         models["ours"] = create_model("vit_b16", input_shape=shape, **changes)
-        if other is not None:
-            load(models["ours"], source, other, normalization="half")
+        if plan is not None:
+            plan.load(models["ours"])
     for key, name in NAMED.items():
         if key in names:
             models[key] = create_model(name, input_shape=shape)
@@ -254,7 +256,7 @@ def _keras_hub(size):
 
 
 def main(arguments=None):
-    """Write a row for each backend, peer and step."""
+    """Write a row for each case that has none."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
@@ -266,8 +268,11 @@ def main(arguments=None):
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/peers.csv"))
     options = parser.parse_args(arguments)
+    done = [tuple(map(row.get, CASE)) for row in read_rows(options.output)]
     for case in cases(options):
         peer, backend = case["peer"], case["backend"]
+        if tuple(map(str, case.values())) in done:
+            continue
         if importlib.util.find_spec(peer) is None:
             print(f"skipped: {peer} is not installed")
             continue
@@ -296,7 +301,7 @@ def cases(options):
         for mode, step, batch in kinds:
             if backend in PEERS[peer][0] and mode in options.modes and step in options.steps:
                 values = (backend, peer, mode, step, policy, options.size, batch)
-                found.append(dict(zip(COLUMNS, values, strict=False)))
+                found.append(dict(zip(CASE, values, strict=True)))
     return found
 
 

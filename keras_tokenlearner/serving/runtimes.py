@@ -1,5 +1,6 @@
 """Runs exported files in their own runtimes, without Keras."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -39,10 +40,16 @@ def _onnx(path: Path) -> Run:
     return lambda images: dict(zip(names, session.run(names, {"images": images}), strict=True))
 
 
-def _openvino(path: Path) -> Run:
+def load_openvino(path: Path, precision: str = "f32") -> Run:
+    """Return a function as `load_exported` does, for a file that OpenVINO runs.
+
+    Args:
+        path: `pathlib.Path` of the `.xml` file.
+        precision: `"f32"` or `"bf16"`, OpenVINO's names of the precision that it computes in.
+            Without it, CPUs with bfloat16 compute in bfloat16, and outputs differ by 1e-2.
+    """
     openvino = require("openvino", "openvino")
-    # Without this hint, CPUs with bfloat16 compute in it, and outputs differ by 1e-2.
-    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    options = {"INFERENCE_PRECISION_HINT": precision}
     compiled = openvino.Core().compile_model(str(path), "CPU", options)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -54,7 +61,9 @@ def _openvino(path: Path) -> Run:
 
 
 def _litert(path: Path) -> Run:
-    interpreter = require("ai_edge_litert.interpreter", "litert").Interpreter(str(path))
+    litert = require("ai_edge_litert.interpreter", "litert")
+    # The default is one thread. Other runtimes use all cores.
+    interpreter = litert.Interpreter(str(path), num_threads=os.cpu_count())
     runner = interpreter.get_signature_runner("serve")
     return lambda images: runner(images=images)
 
@@ -74,7 +83,7 @@ def _pt2(path: Path) -> Run:
 LOADERS: dict[str, Callable[[Path], Run]] = {
     "saved_model": _saved_model,
     "onnx": _onnx,
-    "openvino": _openvino,
+    "openvino": load_openvino,
     "litert": _litert,
     "pt2": _pt2,
 }
