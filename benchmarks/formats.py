@@ -148,7 +148,7 @@ def _runner(model, kind, precision, folder):
 def _compiled(path):
     import torch
 
-    module = torch.compile(torch.export.load(path).module(), dynamic=True)
+    module = torch.compile(torch.export.load(path).module())
 
     def run(images):
         with torch.no_grad():
