@@ -1,4 +1,4 @@
-"""Imports torchvision from PyPI beside PyTorch's build for CPUs."""
+"""Imports torchvision from PyPI with PyTorch's build for CPUs."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ import contextlib
 def import_torchvision():
     """Import torchvision, if it is installed. timm and transformers import it too.
 
-    Its operators are built for CUDA, so they do not load beside PyTorch's build for CPUs. Its
+    Its operators are built for CUDA, so they do not load with PyTorch's build for CPUs. Its
     import fails when it describes the first of them. Declare them before a second import.
     """
     with contextlib.suppress(ModuleNotFoundError):
