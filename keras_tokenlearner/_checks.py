@@ -1,4 +1,4 @@
-"""Checks of arguments. Each error has the argument, its value and the fix."""
+"""Checks of arguments. Each error message states the argument, its value and the fix."""
 
 import difflib
 import math
@@ -122,10 +122,10 @@ def check_positive(owner: str, name: str, value: float) -> float:
 def check_choice(
     owner: str, name: str, value: Choice, choices: Iterable[Choice], listed_by: str = ""
 ) -> Choice:
-    """Return `value` if it is one of `choices`, or raise `ValueError` with the nearest ones.
+    """Return `value` if it is one of `choices`, or raise `ValueError` that suggests the nearest.
 
-    The type counts too: 0 is not `False`. The message suggests the nearest choices. It lists all
-    choices if they are few, or if no `listed_by` names the code that lists them.
+    Types must match too: 0 does not equal `False`. The message lists all choices. If they are many
+    and `listed_by` names code that lists them, the message names this code instead.
     """
     choices = list(choices)
     for choice in choices:
@@ -137,7 +137,7 @@ def check_choice(
     if len(choices) <= MANY:
         text = f"`{name}` must be one of {choices}.{received}{hint}"
     elif listed_by:
-        text = f"`{name}` is unknown.{hint}{received} {listed_by} gives all {len(choices)}."
+        text = f"`{name}` is unknown.{hint}{received} {listed_by} lists all {len(choices)} names."
     else:
         text = f"`{name}` is unknown.{hint}{received} It must be one of {choices}."
     raise ValueError(f"{owner}: {text}")
@@ -148,7 +148,7 @@ def check_is(
 ) -> Value:
     """Return `value` if it is an instance of a class, or raise `ValueError`.
 
-    `wanted` describes the class in the message.
+    The message describes the class by `wanted`.
     """
     if not isinstance(value, kind):
         raise ValueError(
@@ -192,7 +192,7 @@ def check_model(
 
 
 def check_channels(owner: str, shape: Shape, rank: int | None = None) -> int:
-    """Return the channels, the last axis of a shape, or raise `ValueError` if they are unknown."""
+    """Return the number of channels, the last axis of a shape, or raise `ValueError` if unknown."""
     channels = shape[-1]
     if (rank is not None and len(shape) != rank) or channels is None:
         layout = "(B, N, C)" if rank == 3 else "(..., C)"
@@ -204,7 +204,7 @@ def check_channels(owner: str, shape: Shape, rank: int | None = None) -> int:
 
 
 def check_heads(owner: str, num_heads: int, channels: int) -> int:
-    """Return the channels per head, or raise `ValueError` if heads do not divide the channels."""
+    """Return channels per head, or raise `ValueError` if `num_heads` does not divide `channels`."""
     if channels % num_heads:
         raise ValueError(
             f"{owner}: `num_heads` must divide the channels. "
@@ -214,7 +214,7 @@ def check_heads(owner: str, num_heads: int, channels: int) -> int:
 
 
 def check_channels_last(owner: str) -> None:
-    """Raise `ValueError` if Keras is set to images with the channels first."""
+    """Raise `ValueError` if the image data format of Keras is `channels_first`."""
     if keras.config.image_data_format() == "channels_first":
         raise ValueError(
             f"{owner}: only channels_last is supported; call "
@@ -224,7 +224,7 @@ def check_channels_last(owner: str) -> None:
 
 
 def listed(names: Iterable[str | int | tuple[int, ...]], most: int = 6) -> str:
-    """Join names into one line; of more than `most` names, join the first and count the others."""
+    """Join up to `most` names into one line, and state the number of further names."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(str(name)[:120] for name in names[:most]) + more
@@ -260,5 +260,5 @@ def _number(value: float) -> float | None:
 
 
 def _equal(value: Choice, choice: Choice) -> bool:
-    """Return whether two values are equal, as one boolean for arrays too."""
+    """Return whether two values are equal. The result for arrays is one boolean too."""
     return isinstance(value, (type(choice), numbers.Number)) and value == choice

@@ -6,8 +6,8 @@ These workarounds are part of other code and stay there:
 * `ReadBatches` of `data/batches.py` reads in its own threads. With `workers` of a `PyDataset`, the
   second epoch starts with a batch of the first on JAX and PyTorch. A related issue is
   https://github.com/keras-team/keras/issues/23283.
-* `Distiller` passes an instance of `KLDivergence`. Given the name instead, `LogitsDistillation`
-  applies no softmax. No public issue is known.
+* `Distiller` passes an instance of `KLDivergence`. With the name of the loss instead,
+  `LogitsDistillation` applies no softmax. No public issue is known.
 * `_Workers` of `training/distribution/on_tensorflow.py` reduces batches and losses in its own way.
   `fit` fails with the strategy of TensorFlow. No public issue is known.
 * `check_keras_distribution` of `training/distribution/devices.py` refuses `keras.distribution` on
@@ -31,11 +31,11 @@ REMAT_MODES = {
 
 @contextlib.contextmanager
 def no_flash_attention_on_tpu() -> Iterator[None]:
-    """Turn flash attention off on TPUs: it hides later tokens and does not scale.
+    """Turn flash attention off on TPUs, where Keras calls it with a wrong mask and scale.
 
-    Keras uses it on JAX for a multiple of 128 tokens without a mask, even in a layer with
-    `flash_attention=False`. A related issue is
-    https://github.com/keras-team/keras/issues/21116.
+    The mask hides later tokens, and queries are not scaled. On JAX, Keras uses flash attention for
+    a multiple of 128 tokens without a mask, even in a layer with `flash_attention=False`. A related
+    issue is https://github.com/keras-team/keras/issues/21116.
     """
     on_jax, enabled = keras.backend.backend() == "jax", keras.config.is_flash_attention_enabled()
     if on_jax and keras.distribution.list_devices()[0].startswith("tpu"):

@@ -1,4 +1,4 @@
-"""The dtype policy of the layers that are made in a context."""
+"""A context manager for the dtype policy of new layers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import keras
 
 @contextlib.contextmanager
 def dtype_policy(policy: str | keras.DTypePolicy | None) -> Iterator[None]:
-    """Create layers with a policy, and restore the previous policy afterwards.
+    """Set the dtype policy of new layers, and restore the previous policy afterwards.
 
     Args:
         policy: Name, such as `"mixed_bfloat16"`, or a `keras.DTypePolicy`.

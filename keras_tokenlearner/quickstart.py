@@ -1,7 +1,7 @@
 """A demo of the package in a few minutes on a laptop, with included images and weights.
 
-It builds a trained model by name, evaluates it, draws its attention maps and fine-tunes it to
-rotated images. Then it exports a SavedModel and serves it from a process without Keras.
+The demo builds a trained model by name, evaluates it, draws its attention maps and fine-tunes it on
+rotated images. Then the demo exports a SavedModel and serves it from a process without Keras.
 """
 
 import subprocess
@@ -94,8 +94,8 @@ def quickstart(output: str | Path = "quickstart", epochs: int = 2) -> dict[str, 
     answers = model.predict(requests.astype("float32"), verbose=0)
     difference = _served_difference(folder, requests, answers, output)
     print("Labels:     ", ", ".join(CLASS_NAMES[label] for label in labels[:6]))
-    print(f"{folder}: TensorFlow alone answers {len(requests)} images as the model does,")
-    print(f"to {difference:.1e}.")
+    print(f"{folder}: without Keras, TensorFlow predicts {len(requests)} images;")
+    print(f"its probabilities differ from the model's by at most {difference:.1e}.")
     return {
         "accuracy": accuracy,
         "turned_before": before,
@@ -115,7 +115,7 @@ def _accuracy(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> flo
 def _served_difference(
     folder: Path, requests: np.ndarray, expected: np.ndarray, output: Path
 ) -> float:
-    """Serve in another process, and return the largest difference from the expected outputs."""
+    """Serve `requests` in another process, and return the largest difference from `expected`."""
     asked, answered = output / "requests.npy", output / "answers.npy"
     np.save(asked, requests)
     subprocess.run(
@@ -123,5 +123,8 @@ def _served_difference(
     )
     difference = float(np.abs(np.load(answered) - expected).max())
     if difference > 1e-4:
-        raise RuntimeError(f"The served answers differ from the model's by {difference:.1e}")
+        raise RuntimeError(
+            "quickstart: probabilities of the SavedModel must equal the probabilities of the model "
+            f"to 1e-4. Received: a difference of {difference:.1e}"
+        )
     return difference

@@ -24,12 +24,12 @@ class AttentionPooling(CompositeLayer):
 
     Args:
         num_heads: Integer, heads of the attention; it must divide the channels.
-        mlp_dim: Integer, hidden units of the MLP. `None` is four times the channels. 0 is no MLP
-            and no norm, as in AIMv2.
-        activation: Name or callable, of the MLP.
+        mlp_dim: Integer, hidden units of the MLP. `None` means four times the channels. 0 means no
+            MLP and no norm, as in AIMv2.
+        activation: Name or callable, the activation of the MLP.
         norm: `"layer_norm"` or `"rms_norm"`.
-        layer_norm_epsilon: Float, of the norm.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        layer_norm_epsilon: Float, the epsilon of the norm.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, N, C).
@@ -38,7 +38,7 @@ class AttentionPooling(CompositeLayer):
         Tensor of shape (B, C).
 
     Raises:
-        ValueError: If an argument is out of range or the heads do not divide the channels.
+        ValueError: If an argument is out of range or `num_heads` does not divide the channels.
 
     Example:
 

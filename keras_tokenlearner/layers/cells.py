@@ -26,7 +26,7 @@ class Cells:
     parents: tuple[int, ...]
 
     def masks(self, grid: tuple[int, ...]) -> np.ndarray:
-        """Return which positions are in which cell, a Boolean array of shape (*grid, cells)."""
+        """Return a Boolean array of shape (*grid, cells): whether a position is in a cell."""
         masks = np.zeros((*grid, len(self.boxes)), bool)
         for index, box in enumerate(self.boxes):
             masks[..., index][tuple(slice(start, stop) for start, stop in box)] = True
@@ -43,7 +43,7 @@ def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
 
     Args:
         grid: Positions along each axis, such as `(H, W)` or `(T, H, W)`.
-        num_cells: Integer, at most the positions of the grid.
+        num_cells: Integer, at most the number of positions of the grid.
 
     Returns:
         The `Cells`.
@@ -63,7 +63,7 @@ def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
     check_int("grid_cells", "num_cells", num_cells)
     if num_cells > math.prod(grid):
         raise ValueError(
-            "grid_cells: `num_cells` must be at most the positions of the grid, "
+            "grid_cells: `num_cells` must be at most the number of positions of the grid, "
             f"{math.prod(grid)}. Received: num_cells={num_cells} for grid={grid}"
         )
     root = _divide(tuple((0, size) for size in grid), num_cells)
@@ -86,7 +86,7 @@ def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
 
 
 def ancestors(parents: tuple[int, ...], num_cells: int) -> list[int]:
-    """Return for each cell its nearest ancestor among the first `num_cells`, or itself.
+    """Return the nearest ancestor of each cell among the first `num_cells`; their own is the cell.
 
     Example:
 

@@ -13,10 +13,10 @@ def channel_attention(
 ) -> keras.KerasTensor:
     """Return `y_ic = sum_j softmax_j(q_ic * k_jc) * v_jc`, of shape (B, N, C).
 
-    This is multi-head attention with one channel per head and scale one. PyTorch has a fused kernel
-    for it on CPUs. Elsewhere a few rows of the N x M weights are computed at a time. The gradient
-    computes the weights again from the sums of the softmax. Output and gradient each need one
-    exponential per weight.
+    This is multi-head attention with one channel per head and without scaling. On CPUs, a fused
+    kernel of PyTorch computes it. Elsewhere, this function computes a few rows of the N x M weights
+    at a time. The gradient computes the weights again from the sums of the softmax. Output and
+    gradient each need one exponential per weight.
 
     Args:
         q: Queries, a tensor of shape (B, N, C).
@@ -83,7 +83,7 @@ def _by_rows(
     function: Callable[[tuple[keras.KerasTensor, ...]], keras.KerasTensor],
     tensors: Sequence[keras.KerasTensor],
 ) -> list[keras.KerasTensor]:
-    """Map tensors (B, C, N) to sums, each (B, C, N). The function gets a few rows at a time."""
+    """Return the sums, each (B, C, N), that `function` computes from a few rows of N at a time."""
     batch, channels, length = ops.shape(tensors[0])
 
     def split(x: keras.KerasTensor) -> keras.KerasTensor:

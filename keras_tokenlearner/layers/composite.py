@@ -1,4 +1,4 @@
-"""Frozen parts of composite layers, kept at build and at load."""
+"""Base class of layers with sublayers. Frozen parts stay frozen when layers build or load."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -10,15 +10,16 @@ BuildConfig = dict[str, "list[int | None] | dict[str, list[int | None]] | dict[s
 
 
 class CompositeLayer(keras.layers.Layer):
-    """Base of the layers of this package: a frozen layer stays frozen when it is built or loaded.
+    """Base class of the layers of this package, whose frozen parts stay frozen on build and load.
 
     `layer.trainable = False` freezes existing sublayers. In Keras, sublayers that a frozen layer
     creates later, in `build`, are trainable. See tensorflow/tensorflow issue 37541
     (https://github.com/tensorflow/tensorflow/issues/37541). The variables of a frozen model would
     be trainable after loading, and the state of its optimizer would not fit.
 
-    Here new sublayers are frozen with the layer. The build config keeps the parts whose state
-    differs from the enclosing layer. A partly frozen layer is therefore loaded as it was saved.
+    In this class, a frozen layer also freezes its new sublayers. The build config lists the parts
+    that are frozen in a trainable layer, or trainable in a frozen one. A partly frozen layer is
+    therefore loaded as it was saved.
     """
 
     def __init_subclass__(cls, **kwargs: bool) -> None:
@@ -38,15 +39,15 @@ class CompositeLayer(keras.layers.Layer):
 
 
 def trainable_flags(layer: keras.Layer) -> dict[str, bool]:
-    """Return the parts of a layer or model whose frozen state differs from the enclosing part.
+    """Return the parts that are frozen in a trainable layer or model, or the reverse.
 
     Args:
         layer: A `keras.Layer` or `keras.Model`, built.
 
     Returns:
-        Dictionary from paths within the layer, such as `"block_0/mlp"`, to booleans, whether the
-        part is trainable. Outer parts come first. Parts with the state of the enclosing layer are
-        omitted. A wholly frozen layer gives an empty dictionary.
+        Dictionary from the path of a part, such as `"block_0/mlp"`, to a boolean, whether the part
+        is trainable. Outer parts come first. Parts with the state of the enclosing layer are
+        omitted. The dictionary of a wholly frozen layer is empty.
 
     Example:
 
@@ -108,7 +109,7 @@ def _freezing(build: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parts(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer, keras.Layer]]:
-    """Yield the path, the layer and the enclosing layer for every layer within a layer."""
+    """Yield `(path, sublayer, enclosing layer)` for every sublayer at any depth."""
     for part in _children(layer):
         path = f"{prefix}{part.name}"
         yield path, part, layer
@@ -116,7 +117,7 @@ def _parts(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.La
 
 
 def _children(layer: keras.Layer) -> list[keras.Layer]:
-    """Return the layers that a layer holds itself, in attributes, lists and dictionaries."""
+    """Return the direct sublayers of a layer: in its attributes, lists and dictionaries."""
     if isinstance(layer, keras.Model):
         # Functional models ignore the flag of their input layers.
         return [part for part in layer.layers if not isinstance(part, keras.layers.InputLayer)]

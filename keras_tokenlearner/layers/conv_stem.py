@@ -28,9 +28,9 @@ class ConvStem(CompositeLayer):
     Args:
         hidden_dim: Integer, channels of the tokens (C).
         convs: Tuple of `(filters, stride)`, one for each 3 x 3 convolution.
-        activation: Name or callable, after each 3 x 3 convolution.
-        layer_norm_epsilon: Float, of the LayerNorms.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        activation: Name or callable, the activation after each 3 x 3 convolution.
+        layer_norm_epsilon: Float, the epsilon of the LayerNorms.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Images, a tensor of shape (B, height, width, channels), or videos, (B, T, height,

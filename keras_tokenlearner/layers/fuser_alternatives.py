@@ -33,7 +33,7 @@ class Unpool(CompositeLayer):
 
     Args:
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         tokens: Tensor of shape (B, T * S, C), the processed tokens, frame after frame.
@@ -116,19 +116,19 @@ class Reproject(CompositeLayer):
     Args:
         num_heads: Integer, heads of the attention; it must divide the channels.
         mlp_dim: Integer, hidden units of the MLP. Defaults to four times the channels.
-        activation: Name or callable, of the MLP.
-        layer_norm_epsilon: Float, of the LayerNorms.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        activation: Name or callable, the activation of the MLP.
+        layer_norm_epsilon: Float, the epsilon of the LayerNorms.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         tokens: Tensor of shape (B, S, C), the processed tokens Y.
-        inputs: Tensor X of shape (B, ..., C), of any rank from three.
+        inputs: Tensor X of shape (B, ..., C), of rank 3 or more.
 
     Returns:
         Tensor of the shape of `inputs`.
 
     Raises:
-        ValueError: If an argument is out of range or the heads do not divide the channels.
+        ValueError: If an argument is out of range or `num_heads` does not divide the channels.
 
     Example:
 

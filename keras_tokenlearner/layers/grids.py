@@ -20,7 +20,7 @@ def check_grid(owner: str, grid: Sequence[int] | None) -> tuple[int, ...] | None
 
 
 def resolve_grid(owner: str, shape: Shape, grid: tuple[int, ...] | None) -> tuple[int | None, ...]:
-    """Return `(T, H, W)` of a tensor, with `None` for a size that is not known.
+    """Return `(T, H, W)` of a tensor, with `None` for an unknown size.
 
     Args:
         owner: Name of the caller, for error messages.
@@ -59,8 +59,9 @@ def resolve_grid(owner: str, shape: Shape, grid: tuple[int, ...] | None) -> tupl
     length, per_grid = shape[1], math.prod(grid)
     if length is not None and (length % per_grid or (len(grid) == 3 and length != per_grid)):
         raise ValueError(
-            f"{owner}: `grid` must account for all tokens of the inputs. "
-            f"Received: grid={grid}, which is {per_grid} tokens, with shape={tuple(shape)}"
+            f"{owner}: `grid` must have one position for each token of the inputs, or of one frame "
+            f"if it is (H, W). Received: grid={grid} with {per_grid} positions, for "
+            f"shape={tuple(shape)}"
         )
     if len(grid) == 3:
         return grid
@@ -94,7 +95,7 @@ def flatten_grid(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def restore_grid(x: keras.KerasTensor, like: keras.KerasTensor) -> keras.KerasTensor:
-    """Reshape a tensor to the leading shape of `like`, with the channels of the tensor."""
+    """Reshape a tensor to the shape of `like`, except for the channels."""
     return ops.reshape(x, (*ops.shape(like)[:-1], x.shape[-1]))
 
 

@@ -11,8 +11,8 @@ class LayerNormalization(layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis, faster in half precision.
 
     PyTorch's kernel computes in float32 for any input type. Keras also converts inputs and outputs,
-    which moves more memory and slows a GPU. CPUs use Keras's layer. PyTorch sums weight gradients
-    in bfloat16 there, with an error of 9%.
+    which moves more memory and slows a GPU. On CPUs, this layer runs Keras's code. There, PyTorch's
+    kernel sums weight gradients in bfloat16, with an error of 9%.
     """
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
@@ -47,9 +47,9 @@ def norm_layer(
         owner: Name of the caller, for the error message.
         norm: `"layer_norm"`, with a mean, a scale and a shift, or `"rms_norm"`, with a scale
             alone: `x / sqrt(mean(x^2) + epsilon) * scale`.
-        epsilon: Added to the variance, or to the mean square.
+        epsilon: Float, added to the variance, or to the mean square.
         name: Name of the layer.
-        dtype: Its policy.
+        dtype: Dtype policy of the layer.
 
     Raises:
         ValueError: If `norm` is unknown.

@@ -12,7 +12,7 @@ class LayerScale(CompositeLayer):
     Args:
         initial_value: Float, initial value of every factor. Small values (1e-5) help to train deep
             transformers, for example DINOv2.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (..., C).

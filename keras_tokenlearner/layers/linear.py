@@ -21,10 +21,11 @@ def linear(
     inputs: keras.KerasTensor,
     activation: ActivationFunction | None = None,
 ) -> keras.KerasTensor:
-    """Return `activation(dense(inputs))`, on PyTorch by one product that adds the bias too.
+    """Return `activation(dense(inputs))`. On PyTorch, the matrix product also adds the bias.
 
-    A separate sum would read and write the outputs a second time. On a GPU, that is a fourth of the
-    time of a ViT in bfloat16. Calling a layer also costs more CPU time than calling a product.
+    A separate sum would read and write the outputs a second time. On a GPU, these reads and writes
+    are a fourth of the time of a ViT in bfloat16. Calling a layer also costs more CPU time than
+    calling a product.
 
     Without gradients on a CPU, oneDNN computes product, bias and gelu in one step. Its float32
     product is faster than `torch.addmm`, above all for few rows.
@@ -48,12 +49,12 @@ def linear(
 def linear_each(
     denses: Sequence[keras.Layer], inputs: Sequence[keras.KerasTensor]
 ) -> list[keras.KerasTensor]:
-    """Return `linear(dense, x)` for each layer, by one product where that is faster.
+    """Return `linear(dense, x)` for each layer, by one joint matrix product where it is faster.
 
-    One product is faster for many rows of the same inputs in bfloat16 on a CPU.
+    The joint product is faster for many rows of the same inputs in bfloat16 on a CPU.
 
     Args:
-        denses: Layers of one output shape, as `linear` takes them.
+        denses: Layers that `linear` accepts, all with the same output shape.
         inputs: Tensors, one for each layer.
     """
     first = inputs[0]
@@ -104,8 +105,8 @@ def _product(
 def _has_one_step(inputs: keras.KerasTensor) -> bool:
     """Return whether oneDNN can compute a product with bias and activation in one step.
 
-    PyTorch's compiler calls the same operator. It has no gradient. Exported graphs must not contain
-    it.
+    PyTorch's compiler calls the same operator. The operator has no gradient. Exported graphs must
+    not contain it.
     """
     import torch
 

@@ -17,16 +17,16 @@ class MixerBlock(CompositeLayer):
     `u = x + MLP(LayerNorm(x)^T)^T`, the same for every channel. Then `y = u + MLP(LayerNorm(u))`,
     the same for every token.
 
-    The paper names MLP-Mixer without sizes. Its printed costs fit one block over one token per
-    frame, with one hidden unit per channel. They fit 32 or 64 hidden units of the MLP over
+    The paper does not state the sizes of MLP-Mixer. Its printed costs fit one block over one token
+    per frame, with one hidden unit per channel. The costs fit 32 or 64 hidden units of the MLP over
     tokens; the default here is 64.
 
     Args:
         token_dim: Integer, hidden units of the MLP over the tokens.
         channel_dim: Integer, hidden units of the MLP over the channels. Defaults to the channels.
-        activation: Name or callable, of the MLPs.
-        layer_norm_epsilon: Float, of the LayerNorms.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        activation: Name or callable, the activation of the MLPs.
+        layer_norm_epsilon: Float, the epsilon of the LayerNorms.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, N, C), with known N: the weights over the tokens depend on it.

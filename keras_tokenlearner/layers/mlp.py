@@ -35,9 +35,9 @@ class MLP(CompositeLayer):
         gated: Boolean, whether a third dense layer gates the hidden units.
         use_bias: Boolean, whether the dense layers have biases.
         inner_norm: `None`, or the norm of the hidden units: `"layer_norm"` or `"rms_norm"`.
-        layer_norm_epsilon: Float, of the inner norm.
+        layer_norm_epsilon: Float, the epsilon of the inner norm.
         zero_output: Boolean, whether the second dense layer starts at zero.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (..., C).
@@ -55,7 +55,7 @@ class MLP(CompositeLayer):
     >>> MLP(mlp_dim=64)(x).shape[-1]
     16
 
-    Source: the gate: Shazeer, "GLU Variants Improve Transformer", 2020.
+    Source: Shazeer, "GLU Variants Improve Transformer", 2020, for the gate.
     """
 
     def __init__(

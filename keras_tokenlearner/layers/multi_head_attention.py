@@ -25,9 +25,9 @@ class MultiHeadAttention(layers.MultiHeadAttention):
 
     The faster paths run on CPUs:
 
-    * JAX on one device, in float32: computes many tokens one head at a time. It splits the queries
-      of very many tokens. The weights (B, heads, N, N) are never stored. The gradient computes them
-      again.
+    * JAX on one device, in float32: for many tokens, computes one head at a time. For very many
+      tokens, also splits the queries. The weights (B, heads, N, N) are never stored. The gradient
+      computes the weights again.
     * TensorFlow in float32, and PyTorch in bfloat16: two batched matrix products. PyTorch's fused
       attention is not optimized for bfloat16.
 
@@ -41,12 +41,12 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     Args:
         *args: Arguments of `keras.layers.MultiHeadAttention`.
         qkv_bias: `"all"`, `"query_value"` (BEiT, EVA) or `"none"`, the projections with a bias.
-        output_bias: Boolean, whether the output projection has one.
+        output_bias: Boolean, whether the output projection has a bias.
         qk_norm: `None`, or the norm of queries and keys: `"layer_norm"` or `"rms_norm"`.
         inner_norm: `None`, or the norm before the output projection.
-        layer_norm_epsilon: Float, of these norms.
-        rotary: `None`, or a layout of `RotaryPositions`. The call then takes its table as
-            `rotation`. Without a table nothing is rotated.
+        layer_norm_epsilon: Float, the epsilon of these norms.
+        rotary: `None`, or a layout of `RotaryPositions`. With a layout, the call takes the table of
+            `RotaryPositions` as `rotation`. Without a table nothing is rotated.
         **kwargs: Arguments of `keras.layers.MultiHeadAttention`.
 
     Call arguments besides Keras's own:
@@ -151,8 +151,8 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     ) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
         if rotation is not None and self.rotary is None:
             raise ValueError(
-                "MultiHeadAttention: a `rotation` needs the layout of its pairs; pass "
-                f"rotary='half' or another of {LAYOUTS}. Received: rotary=None"
+                "MultiHeadAttention: `rotation` needs a layer with the layout of its table; create "
+                f"the layer with `rotary`, one of {LAYOUTS}. Received: rotary=None"
             )
         masks = query_mask, value_mask, key_mask, attention_mask
         options = return_attention_scores, training, use_causal_mask
@@ -193,7 +193,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Return queries and keys with one more channel, whose scaled product is the bias.
 
-        It is exact, and Keras's code for masks, dropout and weights is used unchanged.
+        The result is exact, and Keras's code for masks, dropout and weights is used unchanged.
         """
         ones = ops.full_like(query[..., :1], self.key_dim**0.5)
         biases = ops.broadcast_to(bias[:, None, None], ops.shape(key[..., :1]))
@@ -303,7 +303,7 @@ def _on_torch(
     value: keras.KerasTensor,
     bias: keras.KerasTensor | None = None,
 ) -> keras.KerasTensor:
-    """Compute the same as `_all_heads`, by PyTorch's fused attention where it is faster."""
+    """Return the result of `_all_heads`, by PyTorch's fused attention where it is faster."""
     import torch
 
     few = query.shape[1] * key.shape[1] <= _MOST_WEIGHTS
@@ -332,7 +332,7 @@ def _head_by_head(
     value: keras.KerasTensor,
     bias: keras.KerasTensor | None = None,
 ) -> keras.KerasTensor:
-    """Compute the same as `_all_heads`, one head of one example at a time."""
+    """Return the result of `_all_heads`, computed one head of one example at a time."""
     batch, tokens, heads, size = query.shape
     each = [ops.reshape(x, (-1, *x.shape[2:])) for x in _matrices(query, key, value)]
     output = ops.map(lambda matrices: _piece_by_piece(matrices, bias), each)
@@ -342,7 +342,7 @@ def _head_by_head(
 def _piece_by_piece(
     matrices: Sequence[keras.KerasTensor], bias: keras.KerasTensor | None
 ) -> keras.KerasTensor:
-    """Compute `_attend` for one head, in groups of queries that fit in the CPU's cache."""
+    """Return `_attend` for one head, computed for groups of queries that fit in the CPU's cache."""
     query, key, value = matrices
     tokens, size = query.shape
     pieces = -(-tokens // _MANY_QUERIES)

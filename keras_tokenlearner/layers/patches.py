@@ -8,15 +8,15 @@ from keras_tokenlearner.layers.composite import CompositeLayer
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class PatchEmbedding(CompositeLayer):
-    """Cuts images into patches and projects each to a token, keeping their grid.
+    """Cuts images into patches and projects each patch to a token, on the grid of the patches.
 
-    It is a convolution whose stride equals its kernel size. Rows and columns that do not fill a
-    patch are omitted: 512 pixels in patches of 14 give 36 tokens along an axis.
+    The layer is a convolution whose stride equals its kernel size. Rows and columns that do not
+    fill a patch are omitted: 512 pixels in patches of 14 give 36 tokens along an axis.
 
     Args:
         hidden_dim: Integer, channels of the tokens (C).
         patch_size: `(height, width)` of a patch in pixels. Defaults to `(16, 16)`.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Images, a tensor of shape (B, height, width, channels).
@@ -102,13 +102,13 @@ class PatchEmbedding(CompositeLayer):
 class TubeletEmbedding(PatchEmbedding):
     """Cuts videos into tubelets, patches of several frames, and projects each to a token.
 
-    It is a 3-D convolution whose stride equals its kernel size. Pixels that do not fill a tubelet
-    are omitted.
+    The layer is a 3-D convolution whose stride equals its kernel size. Pixels that do not fill a
+    tubelet are omitted.
 
     Args:
         hidden_dim: Integer, channels of the tokens (C).
         patch_size: `(frames, height, width)` of a tubelet. Defaults to `(2, 16, 16)`.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Videos, a tensor of shape (B, frames, height, width, channels).

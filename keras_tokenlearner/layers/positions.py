@@ -19,7 +19,7 @@ class PositionEmbedding(CompositeLayer):
     Args:
         initializer: Initial values of the table: `"normal"`, N(0, 0.02) as in ViT, or `"sincos"`,
             sines and cosines of each axis. Small models learn faster from `"sincos"`.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C), with H, W and T known.
@@ -87,10 +87,10 @@ def sincos_positions(shape: tuple[int, ...], dtype: str | None = None) -> keras.
         dtype: Type of the table.
 
     Returns:
-        Tensor of that shape.
+        Tensor of the shape `shape`.
 
     Raises:
-        ValueError: If there are fewer channels than a sine and a cosine for each axis.
+        ValueError: If C is less than two channels, a sine and a cosine, for each axis.
 
     Example:
 
@@ -138,7 +138,8 @@ def resize_positions(table: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
     table = np.asarray(table)
     if len(grid) < table.ndim - 1:
         raise ValueError(
-            "PositionEmbedding: positions of a video cannot be resized to the grid of an image. "
+            "PositionEmbedding: positions of a video cannot be resized to the grid of an image; "
+            "load them into a model of videos. "
             f"Received: a table of shape {table.shape} for grid={tuple(grid)}"
         )
     if len(grid) > table.ndim - 1:

@@ -12,7 +12,7 @@ class PrefixTokens(CompositeLayer):
 
     Args:
         num_tokens: Integer, number of learned tokens (P). One is a class token.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, N, C).

@@ -6,14 +6,15 @@ from keras_tokenlearner.layers.composite import CompositeLayer
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class PriorAttention(CompositeLayer):
-    """Attention whose weights are learned for positions, and not computed from the tokens.
+    """Attention with learned weights for each pair of positions, the same for all inputs.
 
     `y_i = sum_j softmax_j(p[i, j]) f_v(x_j)` with a learned table p of N x N and a linear `f_v`
-    without bias. Table 13 of the paper lists "prior-only attention" without a definition. Our
-    reading: vector attention without queries and keys, with the same weights for all channels.
+    without bias. Table 13 of the paper lists "prior-only attention" without a definition. We
+    interpret it as vector attention without queries and keys, with the same weights for all
+    channels.
 
     Args:
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, N, C), with known N: the table depends on it.

@@ -40,16 +40,18 @@ class RotaryPositions(CompositeLayer):
         num_prefix_tokens: Integer, tokens before the patch tokens.
         coordinates: `"index"`, 0, 1, 2, ... on each axis, or `"centred"`, the centres of the
             patches in [-1, 1] on each axis. Centred angles are multiplied by 2 pi, as in DINOv3.
-        frequencies: `"fixed"`, or `"learned"`: both frequencies of every pair of every head.
+        frequencies: `"fixed"`, or `"learned"`: two learned frequencies, one for each axis, of every
+            pair of channels of every head.
         theta: Float, base of the frequencies, or of the initial values of learned ones.
-        layout: Pairs of channels. `"interleaved"` pairs neighbours. `"half"` pairs a channel of the
-            first half with one of the second half. `"tiled"` pairs neighbours, with angles in the
-            order of `"half"`. `"tiled"` is not a rotation, but V-JEPA 2 was trained with it.
-        order: `"height_first"` or `"width_first"`, the axis of the first channels.
+        layout: The choice of pairs. `"interleaved"` pairs neighbouring channels. `"half"` pairs a
+            channel of the first half with one of the second half. `"tiled"` pairs neighbours, with
+            angles in the order of `"half"`. `"tiled"` is not a rotation, but V-JEPA 2 was trained
+            with it.
+        order: `"height_first"` or `"width_first"`, the axis whose angles rotate the first channels.
         offset: Float, added to each index.
         reference_grid: `(H, W)` or `(T, H, W)`. Indices are scaled to the range of this grid, so
             other resolutions keep the range. `None` for no scaling.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C), with all but B known. Its values
@@ -105,14 +107,13 @@ class RotaryPositions(CompositeLayer):
             self.reference_grid = check_ints(owner, "reference_grid", reference_grid, (2, 3))
             if coordinates == "centred":
                 raise ValueError(
-                    f"{owner}: `reference_grid` scales indices; leave it out for centred "
-                    f"coordinates. Received: coordinates='centred', reference_grid="
-                    f"{self.reference_grid}"
+                    f"{owner}: `reference_grid` has no effect with coordinates='centred'; leave it "
+                    f"out. Received: coordinates='centred', reference_grid={self.reference_grid}"
                 )
         if frequencies == "learned" and layout == "tiled":
             raise ValueError(
-                f"{owner}: learned frequencies need pairs of channels, which layout='tiled' lacks; "
-                "pass another layout. Received: frequencies='learned', layout='tiled'"
+                f"{owner}: frequencies='learned' does not work with layout='tiled'; pass "
+                "layout='half' or 'interleaved'. Received: frequencies='learned', layout='tiled'"
             )
 
     def build(
@@ -129,20 +130,20 @@ class RotaryPositions(CompositeLayer):
         *grid, channels = cast(tuple[int, ...], inputs_shape[1:])
         if self.reference_grid is not None and len(self.reference_grid) != len(grid):
             raise ValueError(
-                f"{owner}: `reference_grid` must have the axes of the inputs. Received: "
-                f"reference_grid={self.reference_grid} with shape={tuple(inputs_shape)}"
+                f"{owner}: `reference_grid` must be (H, W) for images and (T, H, W) for videos. "
+                f"Received: reference_grid={self.reference_grid} with shape={tuple(inputs_shape)}"
             )
         if self.frequencies == "learned" and len(grid) != 2:
             raise ValueError(
-                f"{owner}: learned frequencies are for images, (B, H, W, C). "
-                f"Received: shape={tuple(inputs_shape)}"
+                f"{owner}: frequencies='learned' needs images, (B, H, W, C); pass "
+                f"frequencies='fixed' for videos. Received: shape={tuple(inputs_shape)}"
             )
         self.head_dim = check_heads(owner, self.num_heads, channels)
         if self.head_dim % 2 or self.head_dim < 2 * len(grid):
             raise ValueError(
-                f"{owner}: the channels per head must be even, and at least {2 * len(grid)}. "
-                f"Received: {self.head_dim} of num_heads={self.num_heads} with "
-                f"shape={tuple(inputs_shape)}"
+                f"{owner}: the number of channels per head must be even, and at least "
+                f"{2 * len(grid)}; change `num_heads`. Received: {self.head_dim} channels per "
+                f"head, with num_heads={self.num_heads} and shape={tuple(inputs_shape)}"
             )
         self._places = grid_coordinates(
             grid, self.coordinates, self.order, self.offset, self.reference_grid
@@ -236,10 +237,10 @@ def grid_coordinates(
 
     Args:
         grid: `(H, W)` or `(T, H, W)`.
-        coordinates: `"index"` or `"centred"`, as `RotaryPositions` has them.
+        coordinates: `"index"` or `"centred"`, the argument of `RotaryPositions`.
         order: `"height_first"` or `"width_first"`, the order of both axes.
         offset: Added to each index.
-        reference_grid: Size of the grid to whose range the indices are scaled.
+        reference_grid: Size of a grid; indices are scaled to its range.
 
     Returns:
         Array of shape (N, axes).
@@ -270,7 +271,7 @@ def rotate(x: keras.KerasTensor, table: keras.KerasTensor, layout: str) -> keras
     Args:
         x: Tensor of shape (B, N, heads, D).
         table: Tensor of shape (B, N, 1 or heads, 2 D), cosines then sines.
-        layout: The layout that the table was made for.
+        layout: Layout of the `RotaryPositions` that computed the table.
 
     Returns:
         Tensor of the shape of `x`.

@@ -15,16 +15,16 @@ class SelfAttention(CompositeLayer):
     `y_i = sum_j softmax_j(q_i . k_j / sqrt(d)) v_j` for every head. q, k and v are linear in the
     tokens, and d is the width of a head's queries. The outputs of the heads are joined.
 
-    It is lighter than `keras.layers.MultiHeadAttention`, because the 1x1x1 convolutions around a
-    bottleneck module already project. With 8 heads and queries narrower than values, it reproduces
-    the printed costs. The paper's text states only the number of heads.
+    The layer is lighter than `keras.layers.MultiHeadAttention`, because the 1x1x1 convolutions
+    around a bottleneck module already project. With 8 heads and queries narrower than values, it
+    reproduces the costs in the paper. The paper's text states only the number of heads.
 
     Args:
         num_heads: Integer, heads; it must divide `key_dim` and `value_dim`.
         key_dim: Integer, channels of the queries and of the keys, all heads together.
         value_dim: Integer, channels of the values and of the outputs. Defaults to the channels of
             the inputs.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, N, C).
@@ -33,7 +33,8 @@ class SelfAttention(CompositeLayer):
         Tensor of shape (B, N, value_dim).
 
     Raises:
-        ValueError: If an argument is not a positive integer, or heads do not divide channels.
+        ValueError: If an argument is not a positive integer, or `num_heads` does not divide
+            `key_dim` and `value_dim`.
 
     Example:
 

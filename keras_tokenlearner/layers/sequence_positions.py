@@ -16,7 +16,7 @@ class SequencePositions(layers.Layer):
     `sin(n / 10000^(2 k / C))`, and channel 2 k + 1 gets the cosine of the same angle.
 
     Args:
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C), with all but B known.

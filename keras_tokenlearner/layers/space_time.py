@@ -26,7 +26,7 @@ class SpaceTimeAttention(CompositeLayer):
             bias.
         num_heads: Integer, heads of `"multi_head"`.
         key_dim: Integer, channels of the queries of `"multi_head"`, all heads together.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, T, H, W, C). T, H and W may be unknown when the model is built.

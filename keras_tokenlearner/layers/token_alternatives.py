@@ -1,7 +1,7 @@
-"""Alternatives to the TokenLearner that the paper compares: four other ways to pool a frame.
+"""Four alternatives to the TokenLearner that the paper compares with it.
 
-Each can replace a `TokenLearner`. Inputs are (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a
-`grid`. Outputs are (B, T * S, C), frame after frame.
+Each layer can replace a `TokenLearner`. Inputs are (B, H, W, C), (B, T, H, W, C), or (B, N, C) with
+a `grid`. Outputs are (B, T * S, C), frame after frame.
 """
 
 import keras
@@ -17,14 +17,14 @@ from keras_tokenlearner.layers.mlp import MLP
 
 
 class FrameTokenizer(CompositeLayer):
-    """Base of layers that map every frame, (B * T, H, W, C), to S tokens, (B * T, S, C).
+    """Base class of layers that map every frame, (B * T, H, W, C), to S tokens, (B * T, S, C).
 
     Subclasses implement `build_frames(height, width, channels)`, `tokenize(frames)` and
     `tokens_per_frame(height, width)`.
 
     Args:
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SpatialPooling(FrameTokenizer):
         pool_size: `(height, width)` of the window and its stride, in tokens. Rows and columns that
             do not fill a window are omitted.
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`.
@@ -125,7 +125,7 @@ class FixedGrid(FrameTokenizer):
     Args:
         num_tokens: Integer, cells of each frame (S).
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`.
@@ -195,14 +195,14 @@ def _averages(cells: int, size: int) -> np.ndarray:
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class DirectTokens(FrameTokenizer):
-    """Generates the tokens of each frame by one dense layer over all of it (section 6.3).
+    """Generates the tokens of each frame by one dense layer over the whole frame (section 6.3).
 
-    `z = W vec(X_t) + b`, from H * W * C values to S * C: its weights grow with the grid.
+    `z = W vec(X_t) + b`, from H * W * C values to S * C. The weights grow with the grid.
 
     Args:
         num_tokens: Integer, tokens of each frame (S).
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`.
@@ -253,8 +253,8 @@ class PooledTokens(FrameTokenizer):
         num_tokens: Integer, tokens of each frame (S).
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         mlp_dim: Integer, hidden units of the MLP. Defaults to the channels.
-        activation: Name or callable, of the MLP.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        activation: Name or callable, the activation of the MLP.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`.

@@ -52,14 +52,14 @@ class TokenFuser(CompositeLayer):
         mixing: `"frame"` mixes the tokens of each frame, `"global"` the tokens of all frames.
         beta: `"linear"` or `"mlp"`, the form of beta: one linear layer, or
             C -> `bottleneck_dim` -> S.
-        norm: `"all"` normalises the tokens before and after mixing, and X before beta; `"inputs"`
-            X alone; `"none"` nothing.
+        norm: `"all"` normalises the tokens before and after mixing, and X before beta. `"inputs"`
+            normalises X alone, `"none"` nothing.
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         bottleneck_dim: Integer, hidden units of beta as an MLP.
         activation: Name or callable, the activation of beta as an MLP.
         dropout_rate: Float in [0, 1), the rate on `B_w Y_t`.
-        layer_norm_epsilon: Float, of the LayerNorms.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        layer_norm_epsilon: Float, the epsilon of the LayerNorms.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         tokens: Tensor of shape (B, T * S, C), the processed tokens Y, frame after frame.
@@ -192,7 +192,7 @@ class TokenFuser(CompositeLayer):
             if self.built and frames is not None:
                 return self.mix.units // frames
             raise ValueError(
-                "TokenFuser: the number of frames and of tokens must be known. " + shapes
+                "TokenFuser: the number of frames and the number of tokens must be known. " + shapes
             )
         if tokens_shape[1] % frames:
             raise ValueError(

@@ -37,7 +37,7 @@ _OWN_CELL = 8.0
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class TokenLearner(CompositeLayer):
-    """Learns a few tokens from every image or frame. Each token is a weighted pool of positions.
+    """Learns a few tokens from every image or frame. Each token is a weighted sum of positions.
 
     For frame `X_t` of H x W positions, token i is (Eq. 1 of the paper)
 
@@ -83,19 +83,19 @@ class TokenLearner(CompositeLayer):
         bottleneck_dim: Integer, hidden units of `"mlp"`.
         activation: Name or callable, the activation inside `alpha`.
         dropout: Float in [0, 1), the dropout rate of `"mlp"`.
-        epsilon: Float, of the LayerNorm.
+        epsilon: Float, the epsilon of the LayerNorm.
         use_norm: Boolean, whether `alpha` starts with a LayerNorm.
         position_bias: Boolean, whether `"mlp"` has a bias of each position, as above. It needs a
-            known height and width, and known frames for `over="space_time"`.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+            known height and width, and for `over="space_time"` a known number of frames.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`. H, W and
             T may be unknown when the model is built.
         training: Boolean, whether to apply dropout.
         return_maps: Boolean, whether to return the maps too.
-        num_tokens: Integer, number of tokens to return, from the first on. `None` for all. It needs
-            `position_bias`.
+        num_tokens: Integer, to return only the first `num_tokens` tokens. `None` for all. A number
+            needs `position_bias`.
 
     Returns:
         Tokens of shape (B, S, C). For videos with `over="frame"`, (B, T * S, C), frame after frame.
@@ -213,14 +213,14 @@ class TokenLearner(CompositeLayer):
         )
 
     def bias_of_first(self, count: int) -> keras.KerasTensor:
-        """Return the position bias of the first tokens, with the cells of omitted tokens.
+        """Return the position bias of the first tokens, extended by the cells of omitted tokens.
 
         Args:
             count: Integer, tokens to keep.
 
         Returns:
-            Tensor of shape (..., count). For each token it is the largest bias of the token and of
-            the omitted tokens split off from it.
+            Tensor of shape (..., count). The value of a token is the largest bias of the token and
+            of the omitted tokens that were split off from it.
         """
         if count == self.num_tokens:
             return ops.convert_to_tensor(self.bias)
@@ -265,8 +265,8 @@ class TokenLearner(CompositeLayer):
         check_int("TokenLearner", "num_tokens", num_tokens)
         if num_tokens > self.num_tokens or not self.position_bias:
             raise ValueError(
-                "TokenLearner: `num_tokens` of a call needs position_bias=True, and must not "
-                "exceed the `num_tokens` of the layer. Received: "
+                "TokenLearner: `num_tokens` of a call needs a layer with position_bias=True, and "
+                "must be at most the `num_tokens` of the layer. Received: "
                 f"num_tokens={num_tokens} of {self.num_tokens}, position_bias={self.position_bias}"
             )
         return num_tokens
@@ -274,7 +274,7 @@ class TokenLearner(CompositeLayer):
     def _attend(
         self, pixels: keras.KerasTensor, training: bool | None, count: int
     ) -> keras.KerasTensor:
-        """Return the maps (B, ..., S) of pixels (B, ..., C)."""
+        """Return the maps, (B, ..., S), of inputs of shape (B, ..., C)."""
         x = self.norm(pixels) if self.use_norm else pixels
         if self.attention == "conv":
             for conv in self.convs:

@@ -38,16 +38,19 @@ class TransformerBlock(CompositeLayer):
 
     Args:
         num_heads: Integer, heads of the dot-product attention; it must divide the channels. Vector
-            attention has one head per channel and ignores it.
+            attention has one head per channel and ignores this argument.
         mlp_dim: Integer, hidden units of the MLP. Defaults to four times the channels.
         gated_mlp: Boolean, whether the MLP is gated: SwiGLU, with the activation `"silu"`.
         attention: `"dot_product"` for `MultiHeadAttention`, `"vector"` for `VectorAttention`.
-        dropout_rate: Float in [0, 1), after the attention and after each dense layer of the MLP.
-        attention_dropout_rate: Float in [0, 1), on the attention weights of `"dot_product"`.
+        dropout_rate: Float in [0, 1), the dropout rate after the attention and after each dense
+            layer of the MLP.
+        attention_dropout_rate: Float in [0, 1), the dropout rate on the attention weights of
+            `"dot_product"`.
         drop_path_rate: Float in [0, 1), the rate at which an example skips a branch in training.
         layer_scale: Float, initial value of a `LayerScale` after each branch, or `None` for none.
-        activation: Name or callable, of the MLP. Defaults to `"gelu_tanh"`, as in the JAX ViT.
-        layer_norm_epsilon: Float, of the norms.
+        activation: Name or callable, the activation of the MLP. Defaults to `"gelu_tanh"`, as in
+            the JAX ViT.
+        layer_norm_epsilon: Float, the epsilon of the norms.
         norm: `"layer_norm"` or `"rms_norm"`, the kind of all norms.
         qk_norm: Boolean, whether each head's queries and keys are normalised.
         qkv_bias: `"all"`, `"query_value"` or `"none"`, the projections with a bias.
@@ -55,11 +58,12 @@ class TransformerBlock(CompositeLayer):
         mlp_bias: Boolean, whether the MLP has biases.
         attention_inner_norm: Boolean, whether a norm precedes the output projection.
         mlp_inner_norm: Boolean, whether a norm precedes the MLP's last dense layer.
-        rotary: `None`, or the layout of the `RotaryPositions` whose tables the block takes.
-        num_patches: Integer, patches that all learned tokens replace, for proportional attention.
-            `None` for equal weights. It needs `"dot_product"`.
-        num_prefix_tokens: Integer, first tokens that replace no patches: class token, registers.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        rotary: `None`, or the layout of the `RotaryPositions` that compute `rotation`.
+        num_patches: Integer, the number of patches that the learned tokens replace together, for
+            proportional attention. `None` for equal weights. A number needs `"dot_product"`.
+        num_prefix_tokens: Integer, tokens before the patches or learned tokens: the class token and
+            registers.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape (B, N, C).
@@ -72,7 +76,7 @@ class TransformerBlock(CompositeLayer):
         Tensor of shape (B, N, C).
 
     Raises:
-        ValueError: If an argument is out of range or the heads do not divide the channels.
+        ValueError: If an argument is out of range or `num_heads` does not divide the channels.
 
     Example:
 
@@ -146,7 +150,7 @@ class TransformerBlock(CompositeLayer):
             )
 
     def _check_vector_attention(self) -> None:
-        """Raise `ValueError` for arguments that vector attention does not read."""
+        """Raise `ValueError` for arguments that have no effect on vector attention."""
         default = {
             "qk_norm": False,
             "qkv_bias": "all",
@@ -219,7 +223,7 @@ class TransformerBlock(CompositeLayer):
         return layer
 
     def _branch(self, shape: tuple[int | None, ...], name: str) -> list[keras.Layer]:
-        """Return the layers between a branch and its sum: LayerScale, stochastic depth."""
+        """Return the layers between a branch and its residual sum: LayerScale, stochastic depth."""
         branch = []
         if self.layer_scale is not None:
             branch.append(
@@ -257,8 +261,8 @@ class TransformerBlock(CompositeLayer):
     ) -> keras.KerasTensor:
         if rotation is not None and self.rotary is None:
             raise ValueError(
-                "TransformerBlock: a `rotation` needs the layout of its pairs; pass "
-                f"rotary='half' or another of {LAYOUTS}. Received: rotary=None"
+                "TransformerBlock: `rotation` needs a block with the layout of its table; create "
+                f"the block with `rotary`, one of {LAYOUTS}. Received: rotary=None"
             )
         x = self.attention_norm(inputs)
         options = {} if rotation is None else {"rotation": rotation}
@@ -276,7 +280,7 @@ class TransformerBlock(CompositeLayer):
         return inputs + x
 
     def _key_bias(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        """Return the bias that is added to the attention logits of each token, (N,)."""
+        """Return one number for each token, (N,), that is added to the attention logits."""
         patches, patch_bias = cast(int, self.num_patches), cast(keras.Variable, self.patch_bias)
         tokens = ops.shape(inputs)[1] - self.num_prefix_tokens
         if isinstance(tokens, int):  # a Python integer needs no copy to a GPU

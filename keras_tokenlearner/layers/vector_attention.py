@@ -22,19 +22,19 @@ class VectorAttention(CompositeLayer):
 
     `gamma` is a projection if keys and values have different channels. It has no bias, which would
     cancel in the softmax. Otherwise `gamma` is the identity. The layer is then multi-head attention
-    with one channel per head and scale one.
+    with one channel per head and without scaling.
 
-    The direct form stores a tensor of N x N x C. This layer computes a few queries at a time, also
-    for the gradient. Its memory grows with N x C. Without `gamma` and mask it is also several times
-    faster. With `gamma`, the N x N products by a C x C matrix dominate the cost.
+    Eq. 3, computed directly, stores a tensor of N x N x C. This layer computes a few queries at a
+    time, also for the gradient. Its memory grows with N x C. Without `gamma` and mask, the layer is
+    also several times faster. With `gamma`, the N x N products by a C x C matrix dominate the cost.
 
     Args:
         key_dim: Integer, channels of queries and keys. Defaults to the channels of the inputs.
         value_dim: Integer, channels of values and of the outputs. Defaults to `key_dim`.
-        gamma: Boolean, whether to project the products before the softmax. Defaults to `True` if
-            `value_dim` differs from `key_dim`, which needs it.
+        gamma: Boolean, whether to project the products before the softmax. Must not be `False` if
+            `value_dim` differs from `key_dim`. Defaults to `True` in this case only.
         use_bias: Boolean, whether `f_q`, `f_k` and `f_v` have biases.
-        **kwargs: Name, dtype and the like, for `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
         query: Tensor of shape (B, N, C).
@@ -46,7 +46,8 @@ class VectorAttention(CompositeLayer):
         Tensor of shape (B, N, value_dim).
 
     Raises:
-        ValueError: If a size is not a positive integer, or `gamma=False` for different channels.
+        ValueError: If a size is not a positive integer. Also if `gamma=False` and `value_dim`
+            differs from `key_dim`.
 
     Example:
 
@@ -83,8 +84,8 @@ class VectorAttention(CompositeLayer):
         value_dim = self.value_dim or key_dim
         if self.gamma is False and key_dim != value_dim:
             raise ValueError(
-                "VectorAttention: keys and values of different channels need gamma; leave it at "
-                f"`None`. Received: gamma=False, key_dim={key_dim}, value_dim={value_dim}"
+                "VectorAttention: `gamma` must be None or True if `value_dim` differs from "
+                f"`key_dim`. Received: gamma=False, key_dim={key_dim}, value_dim={value_dim}"
             )
         self.query_dense = self._dense(key_dim, query_shape, "query")
         self.key_dense = self._dense(key_dim, value_shape, "key")
@@ -149,10 +150,10 @@ class VectorAttention(CompositeLayer):
 
 
 def _attend(x: dict[str, keras.KerasTensor]) -> keras.KerasTensor:
-    """Attend from a few queries, (B, n, C), to all (B, M, C) tokens, in the direct form.
+    """Compute Eq. 3 directly for a few queries, (B, n, C), and all tokens, (B, M, C).
 
-    It computes in float32, as `channel_attention` does. Half-precision products lose digits that
-    the softmax amplifies, and in float16 they overflow.
+    This function computes in float32, as `channel_attention` does. Half-precision products lose
+    digits that the softmax amplifies, and in float16 they overflow.
     """
     dtype = x["v"].dtype
     x = {name: value if name == "mask" else ops.cast(value, "float32") for name, value in x.items()}
@@ -166,7 +167,7 @@ def _attend(x: dict[str, keras.KerasTensor]) -> keras.KerasTensor:
 
 
 def _split(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Cut (B, N, C) into (chunks, B, 8, C), with zeros where N does not divide."""
+    """Cut (B, N, C) into (chunks, B, 8, C), with zeros at the end if 8 does not divide N."""
     pad = -ops.shape(x)[1] % _QUERIES_AT_ONCE
     x = ops.pad(x, [[0, 0], [0, pad], [0, 0]])
     shape = (ops.shape(x)[0], -1, _QUERIES_AT_ONCE, ops.shape(x)[2])
