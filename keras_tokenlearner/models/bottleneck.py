@@ -22,7 +22,7 @@ def bottleneck_module(
     input_shape: tuple[int, ...] = (64, 8, 8, 432),
     name: str = "module",
 ) -> keras.Model:
-    """Build the module of a config's `unit` alone, as Tables 11 and 12 measure it.
+    """Build a model of one bottleneck module, the `unit` of a config, as in Tables 11 and 12.
 
     A module maps a video, (B, T, H, W, C), to one of the same shape. Its parts run in order:
 
@@ -71,7 +71,8 @@ def bottleneck_module(
         part in a network.
 
     Raises:
-        ValueError: If the input is not a video of known size, or heads do not divide channels.
+        ValueError: If the input is not a video of known size. Also if `num_heads` does not divide
+            the channels.
 
     Example:
 
@@ -95,7 +96,7 @@ def convolution(
     name: str,
     strides: int | tuple[int, ...] = 1,
 ) -> keras.KerasTensor:
-    """Add a 3-D convolution without bias that keeps the size, except for its strides."""
+    """Add a 3-D convolution without bias, with padding: only the strides change the size of `x`."""
     return layers.Conv3D(
         channels,
         kernel_size,
@@ -117,7 +118,7 @@ def add_part(
     name: str,
     strides: int | tuple[int, ...] = 1,
 ) -> keras.KerasTensor:
-    """Add one part of a module to a graph; `strides` is for `conv2d` only."""
+    """Add one part of a module to a graph. Only the part `conv2d` reads `strides`."""
     channels = x.shape[-1]
     if part == "conv2d":
         return convolution(x, channels, (1, 3, 3), name, strides=strides)

@@ -10,21 +10,22 @@ from keras_tokenlearner.layers import TokenLearner
 def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) -> keras.Model:
     """Return a copy of a model that learns fewer tokens.
 
-    After `Distiller(budgets=...)`, call it once for each budget. The first `num_tokens` of the
-    learned tokens cover the whole image. The new model has its own weights. Save and export it as
-    any other model.
+    After `Distiller(budgets=...)`, call `with_tokens` once for each budget. The first `num_tokens`
+    of the learned tokens cover the whole image. The new model has its own weights. Save and export
+    it like any other model.
 
     Args:
-        model: A model whose TokenLearners start from the grid, for example from
+        model: A model whose TokenLearners start from a grid, for example from
             `retrofit(..., start="grid")`.
         num_tokens: Integer, tokens of each image or frame, at most the `num_tokens` of `model`.
         name: Name of the new model. Defaults to the name of `model` and, for example, `_8tokens`.
 
     Returns:
-        A `keras.Model` of the same inputs and outputs.
+        A `keras.Model` with the inputs and outputs of `model`.
 
     Raises:
-        ValueError: If no TokenLearner has a position bias, or `num_tokens` is above its own.
+        ValueError: If no TokenLearner starts from a grid, or `num_tokens` is larger than the
+            `num_tokens` of `model`.
 
     Example:
 
@@ -39,9 +40,9 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     most = min((each.num_tokens for each in learners if each.position_bias), default=0)
     if num_tokens > most or not all(each.position_bias for each in learners):
         raise ValueError(
-            "with_tokens: `model` must have a TokenLearner that starts from the grid, with at "
-            f"least `num_tokens` tokens. Received: num_tokens={num_tokens} for model "
-            f"{model.name!r}, which has {most} such tokens"
+            "with_tokens: `num_tokens` must be at most the tokens that `model` learns from a grid; "
+            "build the model by retrofit(..., start='grid') with more tokens. Received: "
+            f"num_tokens={num_tokens} for model {model.name!r}, which learns {most} from a grid"
         )
     name = name or f"{model.name}_{num_tokens}tokens"
     config = getattr(model, "config", None)
@@ -57,7 +58,7 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
 
 
 def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
-    """Return a copy of a graph, with new weights, whose TokenLearners have fewer tokens."""
+    """Return an untrained copy of a model, whose TokenLearners have `num_tokens` tokens."""
 
     def clone(layer: keras.Layer) -> keras.Layer:
         settings = layer.get_config()
@@ -70,7 +71,7 @@ def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
 
 
 def _first(layer: keras.Layer, num_tokens: int) -> list[np.ndarray]:
-    """Return the weights of a layer. Cut the weights of a TokenLearner to its first tokens."""
+    """Return the weights of a layer, but only for the first tokens of a TokenLearner."""
     if not isinstance(layer, TokenLearner):
         return layer.get_weights()
     values = {weight.path: weight for weight in layer.weights}

@@ -52,10 +52,10 @@ NEWER = (
 class VisionTransformerConfig:
     """The choices that decide the graph of a vision transformer, for images and for videos.
 
-    Without a `reducer` it is a ViT, or a ViViT if the patches have three axes. With a reducer it is
-    the paper's model (a): from block `at` on, the blocks run on the reduced tokens. With a reducer
-    and a `fuser` it is model (b). Every block from `at` on is then between its own reducer and
-    fuser.
+    Without a `reducer` the model is a ViT, or a ViViT if the patches have three axes. With a
+    reducer it is model (a) of the paper: from block `at` on, the blocks run on the reduced tokens.
+    With a reducer and a `fuser` it is model (b). Every block from `at` on then has its own reducer
+    before it and its own fuser after it.
 
     Attributes:
         hidden_dim: Channels of a token (C).
@@ -269,7 +269,7 @@ class VisionTransformerConfig:
 
     @property
     def newer(self) -> list[str]:
-        """The fields of newer families that differ from the ViT of 2021, as `name=value`."""
+        """Fields whose values differ from the ViT of 2021, as `name=value`."""
         default = {field.name: field.default for field in dataclasses.fields(self)}
         values = {name: getattr(self, name) for name in NEWER}
         found = [f"{name}={v!r}" for name, v in values.items() if v != default[name]]
@@ -279,7 +279,7 @@ class VisionTransformerConfig:
 
     @property
     def pools(self) -> bool:
-        """Whether the head reads an average, a maximum or an attention over the patches."""
+        """Whether the head reads the average, maximum or attention pooling of the patches."""
         return self.head_reads in POOLS or (self.head_reads is None and not self.class_token)
 
     @property

@@ -22,7 +22,7 @@ ROTARY = ("index", "centred", "learned")
 
 
 class VisionTransformerChanges(TypedDict, total=False):
-    """The fields of `VisionTransformerConfig` that `from_preset` does not name."""
+    """The fields of `VisionTransformerConfig` that are not parameters of `from_preset` itself."""
 
     hidden_dim: int
     num_layers: int
@@ -85,7 +85,7 @@ class VisionTransformerFields(VisionTransformerChanges, total=False):
 
 
 class PlanOptions(TypedDict, total=False):
-    """Keyword arguments of `plan_of` that users give."""
+    """Keyword arguments of `plan_of` that users can pass."""
 
     normalization: Normalization | None
     layer_norm_epsilon: float | None
@@ -130,7 +130,7 @@ class X2Plus1DFields(TypedDict, total=False):
 
 @contextlib.contextmanager
 def errors_of(owner: str) -> Iterator[None]:
-    """Begin the errors of a config with the name of the function that the user called.
+    """Start the error messages of a config with the name of the function that the user called.
 
     Example:
 

@@ -16,7 +16,7 @@ from keras_tokenlearner.models.config_fields import (
 def check_rules(
     owner: str, values: VisionTransformerFields, defaults: VisionTransformerFields
 ) -> None:
-    """Raise `ValueError`, with the fix, if fields contradict each other or have no effect."""
+    """Raise `ValueError` if fields of a config contradict each other or have no effect."""
     _check_unread(owner, values, defaults)
     _check_rotary(owner, values)
     _check_place(owner, values)
@@ -29,7 +29,7 @@ def check_rules(
 def _check_unread(
     owner: str, values: VisionTransformerFields, defaults: VisionTransformerFields
 ) -> None:
-    """Refuse a value that has no effect, since it points to a mistake in another field."""
+    """Raise `ValueError` for a field that has no effect: another field may be a mistake."""
     reducer, fuser = values["reducer"], values["fuser"]
     rotary, head_reads = values["rotary"], values["head_reads"]
     final_norm, block_attention = values["final_norm"], values["block_attention"]
@@ -85,19 +85,21 @@ def _check_rotary(owner: str, values: VisionTransformerFields) -> None:
     head_dim = values["hidden_dim"] // values["num_heads"]
     if head_dim % 2 or head_dim < 2 * axes:
         raise ValueError(
-            f"{owner}: rotary positions need an even number of channels per head, at least "
-            f"{2 * axes}. Received: rotary={rotary!r} with {head_dim} channels per head"
+            f"{owner}: `rotary` needs an even number of channels per head, at least {2 * axes}; "
+            f"change `hidden_dim` or `num_heads`. Received: rotary={rotary!r} with {head_dim} "
+            "channels per head"
         )
     if rotary == "learned" and (axes == 3 or layout == "tiled"):
         raise ValueError(
-            f"{owner}: rotary='learned' is for images, with pairs of channels. Received: "
+            f"{owner}: rotary='learned' needs a `patch_size` of two sizes, and `rotary_layout` "
+            "'half' or 'interleaved'. Received: "
             f"patch_size={patch_size}, rotary_layout={layout!r}"
         )
     frames = axes == 3 and over == "frame"
     if values["rotary_tokens"] == "centre_of_mass" and (frames or rotary == "learned"):
         raise ValueError(
-            f"{owner}: rotary_tokens='centre_of_mass' needs fixed frequencies, and images or "
-            "over='space_time'; leave it at 'none'. Received: "
+            f"{owner}: rotary_tokens='centre_of_mass' does not work with rotary='learned', nor for "
+            "videos with over='frame'; leave it at 'none'. Received: "
             f"patch_size={patch_size}, over={over!r}, rotary={rotary!r}"
         )
 
@@ -108,12 +110,12 @@ def _check_place(owner: str, values: VisionTransformerFields) -> None:
         return
     if values["reducer"] is None:
         raise ValueError(
-            f"{owner}: `at` is the position of a reducer, and the config has none; pass "
+            f"{owner}: `at` is the position of a reducer, but the config has no reducer; pass "
             f"reducer='token_learner' or leave `at` out. Received: at={at}"
         )
     if at > num_layers:
         raise ValueError(
-            f"{owner}: `at` must be a number of blocks, 0 to num_layers={num_layers}. "
+            f"{owner}: `at` must be a number of blocks from 0 to num_layers={num_layers}. "
             f"Received: at={at}"
         )
 
@@ -124,20 +126,20 @@ def _check_tokens(owner: str, values: VisionTransformerFields) -> None:
     learner = reducer == "token_learner" and token_attention == "mlp"
     if values["token_start"] == "grid" and not learner:
         raise ValueError(
-            f"{owner}: token_start='grid' is for reducer='token_learner' with "
+            f"{owner}: token_start='grid' needs reducer='token_learner' and "
             f"token_attention='mlp'. Received: reducer={reducer!r}, "
             f"token_attention={token_attention!r}"
         )
     if values["proportional_attention"] and (reducer is None or block_attention != "dot_product"):
         raise ValueError(
-            f"{owner}: `proportional_attention` needs a reducer, and blocks with "
+            f"{owner}: `proportional_attention` needs a `reducer` and "
             f"block_attention='dot_product'. Received: reducer={reducer!r}, "
             f"block_attention={block_attention!r}"
         )
     if values["over"] == "space_time" and len(values["patch_size"]) == 2:
         raise ValueError(
-            f"{owner}: over='space_time' is for videos, whose `patch_size` has three sizes. "
-            f"Received: patch_size={values['patch_size']}"
+            f"{owner}: over='space_time' needs the `patch_size` of a video model, (frames, height, "
+            f"width). Received: patch_size={values['patch_size']}"
         )
 
 
@@ -147,23 +149,23 @@ def _check_fuser(owner: str, values: VisionTransformerFields) -> None:
         return
     if reducer is None:
         raise ValueError(
-            f"{owner}: a fuser needs a reducer; pass reducer='token_learner'. "
+            f"{owner}: `fuser` needs a `reducer`; pass reducer='token_learner'. "
             f"Received: fuser={fuser!r}, reducer=None"
         )
     if fuser == "unpool" and (reducer, over) != ("token_learner", "frame"):
         raise ValueError(
-            f"{owner}: fuser='unpool' reads the maps of a TokenLearner over frames. "
+            f"{owner}: fuser='unpool' needs reducer='token_learner' and over='frame'. "
             f"Received: reducer={reducer!r}, over={over!r}"
         )
     if fuser == "token_fuser" and over == "space_time":
         raise ValueError(
-            f"{owner}: fuser='token_fuser' needs tokens of each frame, over='frame'; for "
-            "over='space_time' pass fuser='reproject'. Received: over='space_time'"
+            f"{owner}: fuser='token_fuser' needs over='frame'; for over='space_time' pass "
+            "fuser='reproject'. Received: over='space_time'"
         )
     if values["at"] == values["num_layers"]:
         raise ValueError(
-            f"{owner}: `at` must be 0 to {values['num_layers'] - 1} with a fuser: it needs a block "
-            f"after the reducer. Received: at={values['at']}"
+            f"{owner}: `at` must be from 0 to {values['num_layers'] - 1} with a fuser, which "
+            f"follows a block after the reducer. Received: at={values['at']}"
         )
 
 
@@ -174,7 +176,7 @@ def _check_stem(owner: str, values: VisionTransformerFields) -> None:
     pixels = math.prod(stride for _, stride in stem)
     if patch_size not in ((pixels, pixels), (1, pixels, pixels)):
         raise ValueError(
-            f"{owner}: the strides of `stem` must multiply to `patch_size`, here "
+            f"{owner}: `patch_size` must be the product of the strides of `stem`: "
             f"{(pixels, pixels)}, or {(1, pixels, pixels)} for videos. "
             f"Received: stem={stem}, patch_size={patch_size}"
         )

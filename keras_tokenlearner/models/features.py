@@ -1,4 +1,4 @@
-"""Parts of a model: features of some blocks, and the parts before head and softmax."""
+"""Functions that cut a model: after some blocks, before the head, or before the softmax."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,9 @@ def feature_extractor(
 ) -> keras.Model:
     """Return a model whose outputs are the tokens after some blocks, on the grid of the patches.
 
-    It shares layers and weights with `model`. It omits class token and registers. After a
-    TokenFuser, all positions have tokens again. Learned tokens have no grid. After a TokenLearner,
-    they have shape (B, S, C), frame after frame for videos.
+    The new model shares layers and weights with `model`. Its outputs omit the class token and
+    registers. After a TokenFuser, all positions have tokens again. Learned tokens have no grid:
+    after a TokenLearner, outputs have shape (B, S, C), frame after frame for videos.
 
     Args:
         model: A `VisionTransformer`, with or without top.
@@ -41,13 +41,13 @@ def feature_extractor(
     owner = "feature_extractor"
     if not isinstance(model, VisionTransformer):
         raise ValueError(
-            f"{owner}: `model` must be a VisionTransformer, as create_model makes it. "
-            f"Received: model of class {type(model).__name__}"
+            f"{owner}: `model` must be a VisionTransformer, for example from create_model. "
+            f"Received: a model of class {type(model).__name__}"
         )
     check_bool(owner, "normalize", normalize)
     if normalize and model.config.final_norm != "tokens":
         raise ValueError(
-            f"{owner}: the model has no norm of its tokens; leave `normalize` out. "
+            f"{owner}: `normalize` needs a model with final_norm='tokens'; leave `normalize` out. "
             f"Received: normalize=True, final_norm={model.config.final_norm!r}"
         )
     numbers = blocks if isinstance(blocks, (list, tuple, range)) else (blocks,)
@@ -61,7 +61,9 @@ def feature_extractor(
             )
         outputs[names.block_name(index)] = _features(model, index, normalize)
     if not outputs:
-        raise ValueError(f"{owner}: `blocks` must name a block. Received: blocks={blocks}")
+        raise ValueError(
+            f"{owner}: `blocks` must have at least one number. Received: blocks={blocks}"
+        )
     return keras.Model(model.input, outputs, name=f"{model.name}_features")
 
 

@@ -1,4 +1,4 @@
-"""The names of the layers of our models. Only the tables of `weights/sources` spell them too."""
+"""The layer names of our models. Only the tables of `weights/sources` also contain these names."""
 
 import re
 from collections.abc import Iterable
@@ -47,13 +47,13 @@ def block_name(index: int) -> str:
 
 
 def block_index(name: str) -> int | None:
-    """Return the number of the block that a layer's name or a weight's path starts with."""
+    """Return the block number at the start of a layer's name or a weight's path, if any."""
     found = _BLOCK.fullmatch(name.partition("/")[0])
     return int(found[1]) if found else None
 
 
 def numbered(kind: str, index: int | None) -> str:
-    """Return the name of a reducer or fuser: its kind, with the block's number if it has one."""
+    """Return the name of a reducer or fuser: its kind, then the number of its block, if any."""
     return kind if index is None else f"{kind}_{index}"
 
 
@@ -63,6 +63,6 @@ def in_order(kind: str, names: Iterable[str]) -> list[str]:
 
 
 def are_of_a_model(names: Iterable[str]) -> bool:
-    """Return whether layers of these names belong to our vision transformer or X(2+1)D."""
+    """Return whether the layer names `names` are from a vision transformer or X(2+1)D of ours."""
     found = set(names)
     return {EMBEDDING, TOKENS} <= found or {STEM_CONV2D, STEM_CONV1D} <= found

@@ -24,15 +24,15 @@ class PreprocessingFields(TypedDict):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How image files become the input of a model, as in its training and evaluation.
+    """The resizing, cropping and normalisation of images for a model, as in its training.
 
-    The host resizes and crops. The model then computes `(pixel / 255 - mean) / std` itself, unless
-    it was built with `include_preprocessing=False`.
+    Code outside the model resizes and crops. The model then computes `(pixel / 255 - mean) / std`
+    itself, unless it was built with `include_preprocessing=False`.
 
     Attributes:
-        mean: Mean of each channel, of pixels in [0, 1]. One number applies to all channels.
-        std: Standard deviation of each channel, of pixels in [0, 1].
-        size: `(height, width)` that the weights were evaluated at; `None` for the model's input.
+        mean: Mean of each channel, for pixels in [0, 1]. One number applies to all channels.
+        std: Standard deviation of each channel, for pixels in [0, 1].
+        size: `(height, width)` at which the weights were evaluated; `None` for the model's input.
         resize_mode: `"shortest"` resizes the shortest edge and crops the centre. `"squash"` resizes
             both edges to the input. `"longest"` resizes the longest edge and pads.
         interpolation: `"bilinear"`, `"bicubic"`, `"nearest"` or `"lanczos"`, antialiased.
@@ -68,7 +68,7 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(map(float, values)))
         if len({len(self.mean), len(self.std)} - {1}) > 1 or min(self.std) <= 0:
             raise ValueError(
-                f"{owner}: `std` must be positive and have the channels of `mean`. "
+                f"{owner}: `std` must have positive numbers, as many as `mean`. "
                 f"Received: mean={self.mean}, std={self.std}"
             )
         if self.size is not None:
@@ -87,7 +87,7 @@ class Preprocessing:
 
     @property
     def has_default_resize(self) -> bool:
-        """Whether the largest central part is resized bilinearly, as in training."""
+        """Whether images are resized as by default: shortest edge, bilinear, largest crop."""
         resize = self.resize_mode, self.interpolation, self.crop_fraction
         return resize == ("shortest", "bilinear", 1.0)
 
@@ -96,16 +96,16 @@ class Preprocessing:
         return cast(PreprocessingFields, asdict(self))
 
     def check_channels(self, channels: int) -> None:
-        """Raise `ValueError` if mean and std are for another number of channels."""
+        """Raise `ValueError` if mean and std do not have one value, or one for each channel."""
         counts = {len(self.mean), len(self.std)}
         if not counts <= {1, channels}:
             raise ValueError(
-                f"Preprocessing: `mean` and `std` must have one number or {channels}, the "
-                f"channels of the input. Received: mean={self.mean}, std={self.std}"
+                f"Preprocessing: `mean` and `std` must have one number, or {channels}, one for "
+                f"each channel of the input. Received: mean={self.mean}, std={self.std}"
             )
 
     def layer(self, channels: int) -> layers.Layer:
-        """Return the layer that normalises pixels in [0, 255] with a number of channels."""
+        """Return the layer that normalises images with `channels` channels, in [0, 255]."""
         self.check_channels(channels)
         count = max(len(self.mean), len(self.std))
         means, stds = (v * (count // len(v)) for v in (self.mean, self.std))

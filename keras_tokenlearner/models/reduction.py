@@ -1,4 +1,4 @@
-"""The parts of models (a) and (b) of Figure 3: reducing the tokens, and restoring them."""
+"""Reduces the tokens and restores them: the parts of models (a) and (b) of Figure 3."""
 
 from typing import TypeAlias, cast
 
@@ -27,10 +27,10 @@ Grid: TypeAlias = tuple[int, ...]
 def reduce_tokens(
     config: VisionTransformerConfig, grid: Grid, x: keras.KerasTensor
 ) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:
-    """Reduce the tokens of the patches, as model (a) does once. Prefix tokens stay unchanged.
+    """Reduce the patch tokens, as model (a) does before block `at`. Prefix tokens stay unchanged.
 
     Returns:
-        The tokens, and the rotary table of later blocks or `None`.
+        The tokens, and the rotary table for later blocks or `None`.
     """
     prefix = config.num_prefix_tokens
     tokens, _, table = _reduced(config, grid, x[:, prefix:] if prefix else x)
@@ -45,7 +45,7 @@ def _reduced(
     patches: keras.KerasTensor,
     index: int | None = None,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor | None, keras.KerasTensor | None]:
-    """Return the reduced tokens of (B, N, C), their maps and their rotary table, if needed."""
+    """Return the reduced tokens of (B, N, C). If needed, also their maps and rotary table."""
     reducer, centred = _reducer(config, grid, index), config.rotary_tokens == "centre_of_mass"
     if config.fuser != "unpool" and not centred:
         return reducer(patches), None, None
@@ -110,7 +110,7 @@ def before_reducer(owner: str, model: keras.Model) -> keras.Model:
         if behind_trunk or names.block_index(layer.name) is not None:
             trunk = layer.name
     raise ValueError(
-        f"{owner}: `student` must have a TokenLearner or another reducer, as from retrofit. "
+        f"{owner}: `student` must have a TokenLearner or another reducer; build it by retrofit. "
         f"Received: student {model.name!r}"
     )
 

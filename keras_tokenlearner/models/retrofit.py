@@ -25,7 +25,7 @@ def retrofit(
     reducer: str = "token_learner",
     name: str | None = None,
 ) -> keras.Model:
-    """Fit learned tokens into a trained ViT: the student of `distill`.
+    """Return a copy of a trained ViT with a TokenLearner: the student for `distill`.
 
     The student has the weights, head and preprocessing of `model`, which stays unchanged. A
     TokenLearner precedes block `at`. From there on, the blocks run on `num_tokens` tokens, the
@@ -33,12 +33,13 @@ def retrofit(
     needs training by `distill` or `Distiller`.
 
     With `start="grid"`, each token starts as the average of one cell of a grid. The untrained
-    student then equals one with average pooling. With `start="random"`, all tokens start nearly
-    equal, and training is slow.
+    student then computes the same as a student with average pooling. With `start="random"`, all
+    tokens start nearly equal, and training is slow.
 
     Args:
         model: A plain `VisionTransformer`, or a functional model that adds your own head to one.
-        at: Integer, full-token blocks before the TokenLearner, 0 to all.
+        at: Integer, number of blocks before the TokenLearner. Blocks are counted from 0, so the
+            TokenLearner precedes block `at`.
         num_tokens: Integer, tokens to learn from each image or frame (S).
         fuser: Boolean, whether a TokenFuser follows every block from `at` on, as in model (b). The
             student then returns all tokens.
@@ -108,35 +109,38 @@ def retrofit(
 
 
 def _check_plain(structure: Structure) -> None:
-    """Raise `ValueError` for a model whose weights a plain one cannot take."""
+    """Raise `ValueError` for a model with reducers, LoRA weights or quantized weights."""
     model, problem = structure.model, ""
     if structure.reduced:
         added = ", ".join(layer.name for layer in structure.reduced)
-        problem = f"be a plain ViT. Received: model {model.name!r} with {added}"
+        problem = (
+            "be a plain ViT; pass the model without learned tokens. "
+            f"Received: model {model.name!r} with the layers {added}"
+        )
     elif any("lora_" in weight.path for weight in model.weights):
         problem = (
-            "have no LoRA weights; save_weights merges them, and load_weights reads the file into "
-            f"a new model. Received: model {model.name!r} with LoRA enabled"
+            "have no LoRA weights; merge them by save_weights, and load the file into a new model "
+            f"by load_weights. Received: model {model.name!r} with LoRA enabled"
         )
     elif quantization_of(model):
         problem = (
             "have float weights; quantize the student instead. Received: model "
-            f"{model.name!r} in {quantization_of(model)}"
+            f"{model.name!r}, quantized to {quantization_of(model)}"
         )
     if problem:
-        raise ValueError(f"retrofit: the model must {problem}")
+        raise ValueError(f"retrofit: `model` must {problem}")
 
 
 def _rebuilt(
     model: VisionTransformer, config: VisionTransformerConfig, name: str
 ) -> VisionTransformer:
-    """Return the model of another config, with new weights, all of them trainable."""
+    """Return a copy of a model with another config and new, trainable weights."""
     arguments = {**model.get_config(), "config": dataclasses.asdict(config), "name": name}
     return VisionTransformer.from_config({**arguments, "trainable": True, "frozen": []})
 
 
 def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) -> keras.Model:
-    """Return a copy of a graph, with new weights, that reduces its tokens."""
+    """Return a copy of a custom model that reduces its tokens. The copy has new weights."""
     behind = [names.block_name(index) for index in range(config.place, config.num_layers)]
     first = behind[0] if behind else names.NORM
     if not behind and config.final_norm != "tokens":

@@ -1,4 +1,4 @@
-"""The tables by which the blocks of a vision transformer rotate queries and keys."""
+"""The tables of rotary positions that the blocks of a vision transformer use."""
 
 from typing import cast
 
@@ -11,7 +11,7 @@ from keras_tokenlearner.models.config import VisionTransformerConfig
 
 
 class Rotations:
-    """Rotation of each block on the patches: one table for all, or one for each block.
+    """The rotary tables of the blocks on the patches: one for all blocks, or one for each block.
 
     Args:
         config: A `VisionTransformerConfig`.
@@ -35,12 +35,12 @@ class Rotations:
 def call_block(
     block: TransformerBlock, x: keras.KerasTensor, table: keras.KerasTensor | None
 ) -> keras.KerasTensor:
-    """Call a block, with a rotation if there is one."""
+    """Call a block, with a rotary table unless it is `None`."""
     return block(x) if table is None else block(x, rotation=table)
 
 
 def rotary_positions(config: VisionTransformerConfig, name: str) -> RotaryPositions:
-    """Return the layer that computes the tables of a config."""
+    """Return the layer that computes the rotary tables for a config."""
     learned = config.rotary == "learned"
     return RotaryPositions(
         config.num_heads,
@@ -63,7 +63,7 @@ def table_of_maps(
     maps: keras.KerasTensor,
     index: int | None = None,
 ) -> keras.KerasTensor:
-    """Return the table for learned tokens, by the centres of mass of their maps."""
+    """Return the rotary table for learned tokens, from the centres of mass of their maps."""
     shape = (*grid, config.hidden_dim)
     name = names.numbered(f"{names.ROTARY}_tokens", index)
     on_grid = layers.Reshape(shape, name=f"{name}_grid")(patches)

@@ -1,4 +1,4 @@
-"""Finds the parts of a vision transformer in a graph, to load weights and to cut models."""
+"""Finds the parts of a vision transformer in a graph, for loading weights and cutting models."""
 
 import math
 from collections.abc import Mapping
@@ -51,10 +51,10 @@ class Structure:
         grid: `(H, W)` or `(T, H, W)` of the positions.
         head_reads: The tokens next to the class token that the head reads.
         added: The layers with weights that a plain ViT lacks.
-        reduced: The reducers and fusers among them.
+        reduced: The layers of `added` that are reducers or fusers.
 
     Raises:
-        ValueError: If the model has no such parts.
+        ValueError: If the model does not contain a vision transformer of this package.
     """
 
     def __init__(self, owner: str, model: keras.Model) -> None:
@@ -65,8 +65,8 @@ class Structure:
             inside = [layer for layer in parts if _is_trunk(layer)]
             fix = f"; pass its layer {inside[0].name!r}" if inside else ""
             raise ValueError(
-                f"{owner}: `model` must be one that create_model or VisionTransformer built; it "
-                f"has no layers {sorted(missing)}{fix}. Received: model={repr(model)[:200]}"
+                f"{owner}: `model` must be built by create_model or VisionTransformer{fix}. "
+                f"Received: model={repr(model)[:200]} without layers {sorted(missing)}"
             )
         self.model = model
         self.variables = {weight.path: weight for weight in model.weights}
@@ -164,7 +164,7 @@ class Structure:
         }
 
     def numbered(self, kind: str) -> list[str]:
-        """Return the names of the added layers of a kind, from first to last."""
+        """Return the names of the layers of `added` of a kind, from first to last."""
         added = [layer.name for layer in self.added if layer.name.startswith(kind)]
         return names.in_order(kind, added)
 
@@ -173,7 +173,7 @@ class Structure:
         return {path: keras.ops.convert_to_numpy(v) for path, v in self.variables.items()}
 
     def settings(self) -> dict[str, str | float | None]:
-        """Return the config fields that differ between sources and are not visible in weights."""
+        """Return the config fields that weights do not show and on which sources differ."""
         settings = {
             "activation": cast(str, activations.serialize(self.block.activation)),
             "layer_norm_epsilon": self.block.layer_norm_epsilon,
@@ -186,7 +186,7 @@ class Structure:
         return settings
 
     def disagreements(self, wanted: Mapping[str, str | float | None]) -> list[str]:
-        """Return the fields that differ from the wanted values, as text."""
+        """Return a text for each config field that differs from its wanted value."""
         have = self.settings()
         return [
             f"{name} is {have[name]!r} and must be {value!r}"

@@ -26,11 +26,11 @@ Policy: TypeAlias = str | keras.DTypePolicy | None
 class VisionModel(keras.Model):
     """A functional model that knows its config: the base class of all models of the package.
 
-    Slicing, `summary`, saving and export are Keras's own. The saved config holds the graph's
-    choices, not its layers. A copy by `keras.models.clone_model` is a plain `keras.Model`.
+    Slicing, `summary`, saving and export work as for any Keras model. The saved config holds the
+    fields of `config`, not the layers. `keras.models.clone_model` returns a plain `keras.Model`.
 
     Attributes:
-        config: The dataclass that decides the graph.
+        config: The dataclass whose fields decide the graph.
         include_top: Whether the classifier is part of the model.
         include_preprocessing: Whether the model takes pixels in [0, 255].
         pooling: Pooling of the features without top, or `None`.
@@ -136,7 +136,7 @@ class VisionModel(keras.Model):
     def from_config(
         cls, config: Mapping[str, JSON], custom_objects: CustomObjects | None = None
     ) -> Self:
-        """Make the model again, untrained, with the same layers frozen or quantized."""
+        """Return an untrained model of a config, with the same layers frozen or quantized."""
         arguments: dict[str, Any] = dict(config)
         frozen, trainable = arguments.pop("frozen", []), arguments.pop("trainable", True)
         quantization = arguments.pop("quantization", None)
@@ -157,7 +157,7 @@ class VisionModel(keras.Model):
 
 
 def policy_of(dtype: Policy) -> keras.DTypePolicy:
-    """Return the dtype policy that an argument names; the global one for `None`."""
+    """Return the dtype policy of a name or an object, or the global policy for `None`."""
     with dtype_policy(keras.config.dtype_policy() if dtype is None else dtype):
         return keras.config.dtype_policy()
 
@@ -168,7 +168,7 @@ def input_of(
     input_shape: Sequence[int] | None,
     input_tensor: keras.KerasTensor | None,
 ) -> keras.KerasTensor:
-    """Check the shape of an input, and return the input on which to build a graph."""
+    """Check `input_shape` or `input_tensor`, and return the input on which to build a graph."""
     check_channels_last(owner)
     if input_tensor is not None:
         shape = tuple(input_tensor.shape[1:])
@@ -181,8 +181,8 @@ def input_of(
         )
     if len(shape) != len(axes) + 1 or None in shape:
         raise ValueError(
-            f"{owner}: `input_shape` must be ({', '.join(axes)}, channels), all known, for patches "
-            f"or a stem of {len(axes)} axes. Received: input_shape={shape}"
+            f"{owner}: `input_shape` must be ({', '.join(axes)}, channels), without None. "
+            f"Received: input_shape={shape}"
         )
     if input_tensor is None:
         return keras.Input(shape, name="inputs")
@@ -196,13 +196,13 @@ def input_of(
 
 
 def is_input(tensor: keras.KerasTensor) -> bool:
-    """Return whether a symbolic tensor is a `keras.Input` itself, not computed from one."""
+    """Return whether a symbolic tensor is a `keras.Input`, not the output of a layer."""
     sources = keras.utils.get_source_inputs(tensor)
     return len(sources) == 1 and sources[0] is tensor
 
 
 def frozen_parts(model: keras.Model) -> list[str]:
-    """Return the names of a model's frozen layers, and the paths of further frozen weights."""
+    """Return the names of a model's frozen layers, and the paths of other frozen weights."""
     frozen = [layer.name for layer in model.layers if not layer.trainable]
     parts = [layer for layer in model.layers if layer.trainable]
     return frozen + [w.path for layer in parts for w in layer.weights if not w.trainable]
@@ -226,7 +226,7 @@ def quantization_of(model: keras.Model) -> str | None:
 
 
 def dense_parts(layer: layers.Layer) -> list[layers.Layer]:
-    """Return the dense layers of the MLP of a block, or a dense layer itself."""
+    """Return a dense layer as a list, or the hidden dense layer of a block's MLP."""
     mlp = getattr(layer, "mlp", None)
     if isinstance(layer, layers.Dense):
         return [layer]

@@ -39,8 +39,8 @@ class VisionTransformer(VisionModel):
     """A ViT or ViViT, with or without TokenLearner, as a functional `keras.Model`.
 
     The graph is embedding, positions, blocks, norm and head. The config can add a reducer and
-    fusers (Figure 3 of the paper). Positions are added before the first block, or rotate queries
-    and keys in every block on the patches.
+    fusers (Figure 3 of the paper). Positions are added before the first block. Rotary positions
+    instead rotate queries and keys in every block on the patches.
 
     Args:
         config: A `VisionTransformerConfig`.
@@ -102,8 +102,8 @@ class VisionTransformer(VisionModel):
         check_choice(owner, "pooling", pooling, (None, *POOLINGS))
         if pooling == "token" and not config.class_token:
             raise ValueError(
-                f"{owner}: pooling='token' reads the class token, but the config has none; pass "
-                "class_token=True or another pooling. Received: pooling='token'"
+                f"{owner}: pooling='token' needs a config with class_token=True; pass another "
+                "`pooling` or change the config. Received: pooling='token', class_token=False"
             )
         if include_top:
             classes = check_int(owner, "classes", classes)
@@ -161,13 +161,13 @@ def _check_patches(
     for axis, size, patch in zip(axes, shape, config.patch_size, strict=False):
         if size < patch:
             raise ValueError(
-                f"{owner}: the {axis} of `input_shape` must be at least one patch, {patch}. "
+                f"{owner}: the {axis} of `input_shape` must be at least {patch}, one patch. "
                 f"Received: input_shape={shape} with patch_size={config.patch_size}"
             )
 
 
 def _trunk(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.KerasTensor:
-    """Return the tokens after the last norm of tokens, prefix tokens first."""
+    """Return all tokens after the last block and the norm, if any; prefix tokens first."""
     patches = _embed(config, x)
     grid, table = patches.shape[1:-1], None
     x = _with_prefix(config, patches)
@@ -270,7 +270,7 @@ def _read(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.KerasT
 
 
 def _beside(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.KerasTensor:
-    """Return the vector next to the class token that the head reads."""
+    """Return the vector that the head reads in addition to the class token."""
     if config.head_reads == "class_and_average":
         return _pool(config, x, "avg")
     return layers.Flatten(name="registers")(x[:, 1 : config.num_prefix_tokens])

@@ -22,13 +22,13 @@ from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 class X2Plus1D(VisionModel):
     """An X(2+1)D video network, with or without TokenLearner, as a functional `keras.Model`.
 
-    It is X3D-M with the changes of section 6.1 of the paper. A 2-D and a 1-D convolution replace
-    every 3-D one, squeeze-and-excitation is removed, and ReLU replaces swish.
+    The network is X3D-M with the changes of section 6.1 of the paper. A 2-D and a 1-D convolution
+    replace every 3-D convolution, squeeze-and-excitation is removed, and ReLU replaces swish.
 
     A unit is an expanding 1x1x1 convolution, a module, a projecting 1x1x1 convolution and a
     shortcut. Batch normalisation and ReLU follow every convolution and every part of a module.
-    After the projection, ReLU follows the sum. The module is `conv2d+conv1d`, and `config.unit` in
-    some units of the last stage.
+    After the projection, ReLU follows the sum. The module is `conv2d+conv1d`. In some units of the
+    last stage, it is `config.unit`.
 
     The authors released no code. Our convolutions are dense, while X3D's are depthwise. We infer
     this from the paper's costs: 527 GFLOPs are counted, and 532 are printed for the backbone.

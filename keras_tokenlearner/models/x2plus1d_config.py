@@ -27,8 +27,8 @@ PARTS = (
 class X2Plus1DConfig:
     """The choices that decide the graph of an X(2+1)D network and of its bottleneck modules.
 
-    The defaults are X(2+1)D-M, the sizes of X3D-M. With another `unit`, this module replaces the
-    two convolutions in some units of the last stage (Figure 9 of the paper).
+    The defaults are X(2+1)D-M, with the sizes of X3D-M. Another `unit` replaces the two
+    convolutions in some units of the last stage (Figure 9 of the paper).
 
     Attributes:
         unit: The module of the replaced units: parts joined by `"+"`. The paper's final module is
@@ -92,7 +92,7 @@ class X2Plus1DConfig:
             check_heads(owner, self.num_heads, self.inner_channels[-1])
 
     def _check_sizes(self, owner: str, name: str) -> None:
-        """Check that each stage has a size, and make a tuple of a list from JSON."""
+        """Check that each stage has a size, and convert a list from JSON to a tuple."""
         value = getattr(self, name)
         if not isinstance(value, (tuple, list)) or not value:
             raise ValueError(
