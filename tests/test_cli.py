@@ -35,7 +35,7 @@ def test_models_command_lists_the_matching_names():
 def test_costs_command_prints_the_layers_and_paper_flops():
     printed = run("costs", "tokenlearner_b16_8at6").stdout
     assert "token_learner" in printed
-    assert re.search(r"as the paper counts: 28\.36 GFLOPs", printed)
+    assert re.search(r"by the paper.s count: 28\.36 GFLOPs", printed)
 
 
 def test_costs_command_paper_prints_csv_rows():

@@ -16,7 +16,7 @@ SMALL = 10  # points, for the labels next to panels
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty `matplotlib.figure.Figure` of a size in inches.
+    """Return an empty `matplotlib.figure.Figure`; `width` and `height` are in inches.
 
     Raises:
         ImportError: If matplotlib, the extra `plot`, is not installed.
@@ -28,13 +28,13 @@ def new_figure(width: float, height: float) -> "Figure":
 def new_panels(
     rows: int, columns: int, size: Sequence[int], lines: int = 1
 ) -> "tuple[Figure, np.ndarray]":
-    """Return a figure of panels in rows, with lines for titles, and its axes without frames.
+    """Return a figure with rows of panels, and the axes of the panels, which have no frames.
 
     Args:
         rows: Integer.
         columns: Integer.
         size: `(height, width)` of a panel, in any unit.
-        lines: Integer, lines of text above the panels, from top to bottom.
+        lines: Integer, lines of text to leave room for above the panels.
     """
     height = 1.15 * rows * size[0] / size[1] + 0.25 * lines + 0.1
     figure = new_figure(1.15 * columns + 0.3, height)
@@ -46,7 +46,7 @@ def new_panels(
 
 
 def save(figure: "Figure", path: str | os.PathLike[str] | None) -> "Figure":
-    """Save a figure if there is a path, and return it."""
+    """Save a figure if `path` is not `None`, and return the figure."""
     if path is not None:
         figure.savefig(path, dpi=DPI, facecolor=GROUND)
     return figure

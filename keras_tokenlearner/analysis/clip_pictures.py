@@ -30,8 +30,8 @@ def draw_clip_maps(
 
     Args:
         clip: Array of shape (T, height, width, 1 or 3), pixels in [0, 255].
-        maps: Array of shape (T, H, W, S) from `token_maps`. It has fewer moments than frames if the
-            model has tubelets.
+        maps: Array of shape (T, H, W, S) from `token_maps`. A model with tubelets has fewer moments
+            T than the clip has frames.
         columns: Integer, the largest number of moments to draw, evenly spaced.
         path: Path of the figure, or `None` for no file.
 
@@ -73,7 +73,8 @@ def animate_clip_maps(
 
     Args:
         clip: Array of shape (T, height, width, 1 or 3), pixels in [0, 255].
-        maps: Array of shape (T, H, W, S), or of fewer moments.
+        maps: Array of shape (T, H, W, S) from `token_maps`, with as many moments as `clip` or
+            fewer.
         path: Path that ends in `.gif` or `.mp4`.
         frame_rate: Integer, frames per second of the clip.
 
@@ -82,8 +83,8 @@ def animate_clip_maps(
 
     Raises:
         ValueError: If the shapes of clip and maps disagree, or the path has another ending.
-        ImportError: If matplotlib (extra `plot`) is not installed. Also if Pillow (extra `image`)
-            or PyAV (extra `video`) is missing, which write the file.
+        ImportError: If matplotlib (extra `plot`) is not installed. Also if the library that writes
+            the file is missing: Pillow (extra `image`) for a GIF, PyAV (extra `video`) for an MP4.
 
     Example:
 
@@ -149,12 +150,13 @@ _WRITERS = {".gif": ("PIL.Image", "image", _write_gif), ".mp4": ("av", "video", 
 def _panels(
     owner: str, clip: np.ndarray, maps: np.ndarray
 ) -> tuple[np.ndarray, list[str], list[str | np.ndarray]]:
-    """Return the panels of each moment, (T, panels, height, width, 3), their titles and colours."""
+    """Return the panels of each moment, (T, panels, height, width, 3), with titles and colours."""
     clip, maps = as_arrays(owner, "clip", clip, maps)
     if clip.ndim != 4 or maps.ndim != 4 or not 0 < len(maps) <= len(clip):
         raise ValueError(
-            f"{owner}: `clip` must have shape (T, height, width, 1 or 3), and `maps` (t, H, W, S) "
-            f"with t at most T. Received: shapes {clip.shape} and {maps.shape}"
+            f"{owner}: `clip` must have shape (T, height, width, 1 or 3), and `maps` must have "
+            f"shape (t, H, W, S) with t at most T. Received: clip of shape {clip.shape}, maps of "
+            f"shape {maps.shape}"
         )
     maps = maps[np.arange(len(clip)) * len(maps) // len(clip)]
     maps, count = np.maximum(enlarge(maps, clip), 0), maps.shape[-1]

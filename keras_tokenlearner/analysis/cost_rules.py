@@ -1,4 +1,4 @@
-"""The cost of each layer: the rules of `keras_tokenlearner.analysis.costs`."""
+"""One rule for each kind of layer: its cost for `keras_tokenlearner.analysis.costs`."""
 
 from math import prod
 from typing import cast
@@ -86,7 +86,7 @@ def _(layer: layers.Conv2D | layers.Conv3D, shape: Shape) -> Cost:
 
 
 def _taps_inside(size: int, positions: int, kernel: int, stride: int) -> int:
-    """Count the taps of a 1-D convolution that fall inside the input."""
+    """Count the products of a 1-D convolution whose input is not padding."""
     padding = max((positions - 1) * stride + kernel - size, 0) // 2
     starts = range(-padding, positions * stride - padding, stride)
     return sum(min(start + kernel, size) - max(start, 0) for start in starts)
@@ -149,7 +149,7 @@ def _(layer: own.AttentionPooling, shape: Shape) -> Cost:
 
 @count.register
 def _(layer: own.RotaryPositions, shape: Shape, maps: Shape | None = None) -> Cost:
-    """Return no cost for a constant table, else the cost of angles, cosines and sines."""
+    """Return no cost if the table is constant, else the cost of its angles, cosines and sines."""
     if maps is None and layer.frequencies == "fixed":
         return Cost()
     table = layer.compute_output_shape((None, *shape), maps and (None, *maps))

@@ -13,15 +13,16 @@ Shape: TypeAlias = tuple[int, ...]  # of one example, without the batch
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one example, and size of the weights.
+    """The cost of a layer or model for one example, and its number of parameters.
 
     Attributes:
-        macs: Multiply-adds, without the taps of a padded convolution outside its input.
-        padding_macs: Multiply-adds of these taps.
+        macs: Multiply-adds, without products with the padding of a convolution.
+        padding_macs: Multiply-adds with the padding of a convolution.
         elementwise: Cheap operations. An element costs 7 in LayerNorm, 8 in tanh gelu, 4 in
             softmax, and 1 in a bias, residual or scale.
         params: Number of parameters.
-        softmax: Elements of softmaxes. Their 4 operations each are in `elementwise`.
+        softmax: Number of elements in softmaxes. `elementwise` already counts 4 operations for
+            each.
 
     Example:
 
@@ -55,7 +56,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class ModelCosts:
-    """The costs of a model, layer by layer: `layers` maps names to `Cost`, `total` sums them.
+    """The costs of a model. `layers` maps layer names to `Cost`, and `total` is their sum.
 
     Example:
 
@@ -96,8 +97,8 @@ class ModelCosts:
             if cost != Cost():
                 lines.append(f"{name:{width}}  {cost.macs / 1e6:10.2f}  {cost.params:12,}")
         lines += [
-            f"as the paper counts: {self.paper_gflops:.4g} GFLOPs",
-            f"as the paper counts bottleneck modules: {self.bottleneck_gflops:.4g} GFLOPs",
+            f"by the paper's count: {self.paper_gflops:.4g} GFLOPs",
+            f"by the paper's count for bottleneck modules: {self.bottleneck_gflops:.4g} GFLOPs",
         ]
         return "\n".join(lines)
 
@@ -113,8 +114,8 @@ def costs(model: keras.Model) -> ModelCosts:
 
     Returns:
         A `ModelCosts` with `macs` and `params`. `paper_gflops` is the paper's count: multiply-adds
-        plus half of the cheap operations. `bottleneck_gflops` is its count of Tables 10 to 12.
-        `layers` has the same for every layer. Printing it gives a table.
+        plus half of the cheap operations. `bottleneck_gflops` is the paper's count in Tables 10 to
+        12. `layers` has the `Cost` of every layer. Print the `ModelCosts` for a table.
 
     Raises:
         ValueError: If a size is not known, or a layer with weights has no rule. Add rules with
@@ -142,15 +143,15 @@ def _known(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> Shape:
     """Return the shape of one example."""
     if None in shape[1:]:
         raise ValueError(
-            f"costs: all sizes but the batch must be known. Received: layer {layer.name!r} "
-            f"with inputs of shape {shape}"
+            f"costs: all sizes of `model` except the batch must be known. Received: layer "
+            f"{layer.name!r} with inputs of shape {shape}"
         )
     return cast(Shape, tuple(shape[1:]))
 
 
 @singledispatch
 def count(layer: keras.layers.Layer, *shapes: Shape) -> Cost:
-    """Return the `Cost` of a layer for one example with inputs of `shapes`, without the batch.
+    """Return the `Cost` of a layer for one example. `shapes` of its inputs omit the batch.
 
     Example:
 
@@ -162,7 +163,7 @@ def count(layer: keras.layers.Layer, *shapes: Shape) -> Cost:
     check_is("count", "layer", layer, keras.layers.Layer, "a built keras.layers.Layer")
     if layer.weights:
         raise ValueError(
-            f"costs: there is no rule for {type(layer).__name__}; add one with "
+            f"costs: there is no rule for the layer class {type(layer).__name__}; add a rule with "
             f"`@count.register`. Received: layer {layer.name!r}"
         )
     return Cost()

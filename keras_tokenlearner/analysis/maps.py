@@ -11,7 +11,7 @@ from keras_tokenlearner.layers import TokenLearner
 def token_maps(
     model: keras.Model, images: np.ndarray, layer: str | None = None, batch_size: int = 32
 ) -> np.ndarray:
-    """Return the maps by which a model's TokenLearner weighs the positions of images.
+    """Return the attention maps of a model's TokenLearner for some images.
 
     Args:
         model: A functional `keras.Model` with a `TokenLearner`, of the catalogue or loaded.
@@ -69,13 +69,14 @@ def token_similarity(
 
 
 def position_entropy(maps: np.ndarray) -> np.ndarray:
-    """Return the entropy of the tokens at each position of an image: large where tokens agree.
+    """Return how evenly all tokens use each position of an image, as an entropy from 0 to 1.
 
-    Every map is divided by its sum, so all tokens have the same weight. The shares of the tokens at
-    a position have an entropy. It is divided by its largest value, log S.
+    Every map is divided by its sum, so all tokens have the same weight. At each position, the
+    shares of the S tokens have an entropy. The result is this entropy divided by log S, its largest
+    value.
 
     Args:
-        maps: Array of shape (..., H, W, S), as `token_maps` gives it.
+        maps: Array of shape (..., H, W, S) from `token_maps`.
 
     Returns:
         Array of shape (..., H, W). At 0, one token has all the weight. At 1, all tokens have equal
@@ -169,8 +170,8 @@ def _learned(
     sizes = zip(images.shape, wanted, strict=False)
     if images.ndim != len(wanted) or any(size not in (found, None) for found, size in sizes):
         raise ValueError(
-            f"{owner}: `images` must be inputs of the model, of shape {wanted} with the batch "
-            f"first. Received: shape {images.shape}"
+            f"{owner}: `images` must have the input shape of the model, {wanted}, with any batch "
+            f"size. Received: images of shape {images.shape}"
         )
     inputs = keras.Model(model.inputs, learner.input).predict(
         images, batch_size=batch_size, verbose=0
@@ -188,12 +189,12 @@ def _learner(owner: str, model: keras.Model, layer: str | None) -> TokenLearner:
     learners = _learners(model)
     if not learners:
         raise ValueError(
-            f"{owner}: the model has no TokenLearner; take a `tokenlearner_*` of the catalogue, or "
-            f"give it one with `retrofit`. Received: model {model.name!r}"
+            f"{owner}: `model` has no TokenLearner; pass a `tokenlearner_*` model of the "
+            f"catalogue, or the result of `retrofit`. Received: model {model.name!r}"
         )
     if layer is not None and layer not in learners:
         raise ValueError(
-            f"{owner}: `layer` must be a TokenLearner of the model; it has {list(learners)}. "
+            f"{owner}: `layer` must name a TokenLearner of the model, one of {list(learners)}. "
             f"Received: layer={layer!r}, model {model.name!r}"
         )
     return learners[layer] if layer else next(iter(learners.values()))

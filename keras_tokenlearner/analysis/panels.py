@@ -1,4 +1,4 @@
-"""Panels of pixels and of maps over them, for images and clips."""
+"""Panels of figures: pixels of images and clips, and attention maps drawn over the pixels."""
 
 from collections.abc import Collection
 
@@ -12,18 +12,18 @@ from keras_tokenlearner.analysis.canvas import INK
 def as_arrays(
     owner: str, name: str, pixels: np.ndarray, maps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return pixels in [0, 255] as float32 in [0, 1], and their maps as float32."""
+    """Return `pixels` divided by 255, in [0, 1], and `maps`, both as float32."""
     try:
         return np.asarray(pixels, "float32") / 255, np.asarray(maps, "float32")
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{owner}: `{name}` and `maps` must be arrays; `token_maps` gives the maps of a model. "
-            f"Received: {type(pixels).__name__} and {type(maps).__name__}"
+            f"{owner}: `{name}` and `maps` must be arrays; `token_maps` returns maps of a model. "
+            f"Received: {name} of type {type(pixels).__name__}, maps of {type(maps).__name__}"
         ) from error
 
 
 def enlarge(maps: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Return maps (B, H, W, S) at the height and width of pixels (B, height, width, channels)."""
+    """Resize maps, (B, H, W, S), to the size of pixels, (B, height, width, channels)."""
     maps = keras.ops.image.resize(
         maps, pixels.shape[1:3], "bicubic", antialias=True, data_format="channels_last"
     )
@@ -35,8 +35,8 @@ def token_panels(pixels: np.ndarray, maps: np.ndarray, tokens: Collection[int]) 
 
     Args:
         pixels: Array of shape (..., height, width, 1 or 3) in [0, 1], an image or a clip.
-        maps: Array of shape (..., height, width, S), not negative; each map is scaled to its range
-            over all of it.
+        maps: Array of shape (..., height, width, S), not negative. Each map is scaled to its own
+            range, over all frames of a clip.
         tokens: Numbers of the tokens that get a panel.
     """
     axes = tuple(range(maps.ndim - 1))
@@ -56,12 +56,12 @@ def token_heads(
 
 
 def coloured(pixels: np.ndarray) -> np.ndarray:
-    """Return grey or coloured pixels with three channels."""
+    """Return pixels with three channels. Grey pixels get three equal channels."""
     return np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Return pixels in grey with a map in [0, 1] over them."""
+    """Return pixels in grey, with a map drawn over them. The map is `heat`, in [0, 1]."""
     return 0.4 * _grey(pixels) + 0.75 * _colormap("inferno", heat)
 
 

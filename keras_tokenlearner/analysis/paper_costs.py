@@ -29,7 +29,7 @@ def catalog_costs(name: str, **arguments: Unpack[Arguments]) -> ModelCosts:
 
     Args:
         name: Name in the catalogue.
-        **arguments: For `create_model`.
+        **arguments: Arguments of `create_model` that change the config.
 
     Returns:
         A `ModelCosts`.
@@ -47,7 +47,8 @@ def module_costs(unit: str) -> ModelCosts:
     """Count the costs of a bottleneck module on the input that Tables 11 and 12 measure.
 
     Args:
-        unit: Field of `keras_tokenlearner.models.X2Plus1DConfig`, such as `"conv2d+joint"`.
+        unit: Parts of the module, the field `unit` of `keras_tokenlearner.models.X2Plus1DConfig`,
+            such as `"conv2d+joint"`.
 
     Returns:
         A `ModelCosts`.

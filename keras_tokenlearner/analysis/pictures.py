@@ -44,7 +44,8 @@ def draw_token_maps(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If `maps` has another number of images, or no such token.
+        ValueError: If `maps` and `images` differ in the number of images, or a token does not
+            exist.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -74,9 +75,9 @@ def draw_token_entropy(
 ) -> "Figure":
     """Draw the sum of the attention maps and their entropy: rows are images.
 
-    The second column is the sum of all maps, in the range of each image. The third is
-    `position_entropy`, in the range of all images, which its title states. A bright position has
-    similar weights in all maps.
+    The second column is the sum of all maps, scaled to its range in each image. The third column is
+    `position_entropy`, scaled to its range over all images. Its title states this range. A bright
+    position has similar weights in all maps.
 
     Args:
         images: Array of shape (B, height, width, 1 or 3), pixels in [0, 255].
@@ -88,7 +89,7 @@ def draw_token_entropy(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If `maps` has another number of images.
+        ValueError: If `maps` and `images` differ in the number of images.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -117,8 +118,8 @@ def _checked(owner: str, images: np.ndarray, maps: np.ndarray) -> tuple[np.ndarr
     images, maps = as_arrays(owner, "images", images, maps)
     if images.ndim != 4 or maps.ndim != 4 or len(images) != len(maps):
         raise ValueError(
-            f"{owner}: `images` must have shape (B, height, width, 1 or 3) and `maps` (B, H, W, S)."
-            f" Received: shapes {images.shape} and {maps.shape}"
+            f"{owner}: `images` must have shape (B, height, width, 1 or 3), and `maps` must have "
+            f"shape (B, H, W, S). Received: images of shape {images.shape}, maps of {maps.shape}"
         )
     return images, maps
 

@@ -60,9 +60,9 @@ def draw_costs(
     score: str = "accuracy",
     label: str = "model",
 ) -> "Figure":
-    """Draw the quality of models against their cost: up and to the left is better.
+    """Draw the quality of models against their cost. Models at the upper left are better.
 
-    A line joins the models that no other model beats in both.
+    A line joins the models that no other model beats in quality and cost.
 
     Args:
         rows: List of dictionaries from `keras_tokenlearner.evaluation.compare`, or the path of a
@@ -102,15 +102,15 @@ def draw_costs(
 
 
 def _points(rows: Rows | str | Path, cost: str, score: str, label: str) -> list[Point]:
-    """Return `(cost, score, name)` of the rows that have them, the cheapest first."""
+    """Return `(cost, score, name)` of the rows with both numbers, the cheapest first."""
     if isinstance(rows, str | Path):
         lines = Path(rows).read_text().splitlines()
         rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
     columns = list(rows[0]) if rows else []
     if not {cost, score, label} <= set(columns):
         raise ValueError(
-            f"draw_costs: the rows must have the columns {cost!r}, {score!r} and {label!r}; choose "
-            f"others by `cost`, `score` and `label`. Received: columns {columns}"
+            f"draw_costs: `rows` must have the columns {cost!r}, {score!r} and {label!r}; pass "
+            f"other names as `cost`, `score` and `label`. Received: columns {columns}"
         )
     found = []
     for row in rows:
@@ -119,14 +119,14 @@ def _points(rows: Rows | str | Path, cost: str, score: str, label: str) -> list[
             found.append((float(x), float(y), str(row[label])))
     if not found:
         raise ValueError(
-            "draw_costs: no row has values in both columns. "
-            f"Received: cost={cost!r}, score={score!r}"
+            "draw_costs: at least one row must have values in both columns, `cost` and `score`. "
+            f"Received: cost={cost!r}, score={score!r}, without such a row"
         )
     return sorted(found)
 
 
 def _beats(one: Point, other: Point) -> bool:
-    """Return whether one model beats another: not worse on either axis, better on one."""
+    """Return whether a model beats another: better in cost or score, and worse in neither."""
     return one[0] <= other[0] and one[1] >= other[1] and one[:2] != other[:2]
 
 

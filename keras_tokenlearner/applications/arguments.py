@@ -16,7 +16,7 @@ from keras_tokenlearner.models.vision_model import Activation, Policy
 
 
 class GraphArguments(TypedDict, total=False):
-    """The arguments of `create_model` that every model has, except for its weights."""
+    """The arguments of `create_model` that apply to every model, except for `weights`."""
 
     include_top: bool
     include_preprocessing: bool
@@ -34,17 +34,17 @@ class GraphArguments(TypedDict, total=False):
 
 
 class ModelArguments(GraphArguments, total=False):
-    """The arguments of `create_model` that every model has."""
+    """The arguments of `create_model` that apply to every model."""
 
     weights: str | os.PathLike[str] | None
 
 
 class VisionTransformerArguments(ModelArguments, VisionTransformerFields, total=False):
-    """The arguments of the functions of ViT and ViViT."""
+    """The arguments of `ViTB16`, `ViViTL16` and the other functions for vision transformers."""
 
 
 class X2Plus1DArguments(ModelArguments, X2Plus1DFields, total=False):
-    """The arguments of the functions of X(2+1)D."""
+    """The arguments of `X2Plus1DM` and `TokenLearnerX2Plus1DM`."""
 
 
 class ConfigChanges(VisionTransformerFields, X2Plus1DFields, total=False):

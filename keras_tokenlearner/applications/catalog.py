@@ -1,4 +1,4 @@
-"""The one table of named models. A new variant is a new row."""
+"""The table of named models. A new variant is a new row."""
 
 from dataclasses import dataclass
 from typing import Unpack
@@ -46,7 +46,7 @@ X2PLUS1D_SIZES: dict[str, X2Plus1DFields] = {
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A named model: its config, whose type selects the builder, and its default input.
+    """A named model: its config and its default input shape. The config's type selects the class.
 
     Example:
 

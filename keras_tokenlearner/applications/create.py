@@ -91,8 +91,8 @@ def create_model(
             `.weights.h5` file. It can also be an address or file for `from_preset`, such as
             `"hf://timm/vit_base_patch16_224.augreg_in21k"`. The checkpoint then sets the config
             fields that the model's name does not state. Positions are resized to the model's grid.
-        input_tensor: A `keras.Input` to build on. For a tensor computed from one, the result is a
-            plain `keras.Model` that calls the model on it.
+        input_tensor: A `keras.Input` to build on. For a tensor computed from a `keras.Input`, the
+            result is a plain `keras.Model` that calls the model on this tensor.
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for videos.
             Defaults to the shape of the included weights, or of the catalogue. Weights of another
             resolution can be loaded.
@@ -108,7 +108,7 @@ def create_model(
             to [-1, 1].
         class_names: Names of the classes in their order. Defaults to the names of the weights.
         dtype: Dtype policy of the layers. Defaults to the global one.
-        name: Name of the model. Defaults to the catalogue's.
+        name: Name of the model. Defaults to its name in the catalogue.
         **changes: Changed fields of the config, such as `num_tokens`, `at`, `fuser` or
             `dropout_rate`. See `keras_tokenlearner.models.VisionTransformerConfig`, or for X(2+1)D
             `keras_tokenlearner.models.X2Plus1DConfig`.
@@ -142,8 +142,8 @@ def create_model(
     elif weights is not None and is_address(weights):
         if isinstance(entry.config, X2Plus1DConfig):
             raise ValueError(
-                f"{owner}: weights of other libraries are for transformers; pass None or a path "
-                f"that ends in .weights.h5. Received: weights={weights!r} for an X2Plus1D"
+                f"{owner}: `weights` of an X2Plus1D must be None or a path that ends in "
+                f".weights.h5. Received: weights={weights!r}"
             )
         if normalization is None and preprocessing is not None:
             normalization = (preprocessing.mean, preprocessing.std)
@@ -161,8 +161,8 @@ def create_model(
         of_weights = stored.classes
     if plan is None and (normalization is not None or grid is not None):
         raise ValueError(
-            f"{owner}: `normalization` and `grid` describe the weights of another library; leave "
-            f"them out. Received: normalization={normalization!r}, grid={grid!r}, "
+            f"{owner}: `normalization` and `grid` have an effect on weights of other libraries "
+            f"only; leave them out. Received: normalization={normalization!r}, grid={grid!r}, "
             f"weights={weights!r}"
         )
     computed = input_tensor is not None and not is_input(input_tensor)
@@ -213,8 +213,8 @@ def create_model(
         if new_head:
             _copy_body(loaded, built)
             warnings.warn(
-                f"{owner}: weights={weights!r} are for {of_weights} classes; the head for "
-                f"{classes} starts untrained",
+                f"{owner}: weights={weights!r} have {of_weights} classes. The head of the model is "
+                f"untrained, because it has {classes} classes",
                 stacklevel=2,
             )
     if computed:
@@ -244,7 +244,7 @@ _OF_THE_NAME = (
 
 
 def _trunk_fields(plan: Plan) -> Fields:
-    """Return the config fields that a checkpoint sets for a model of the catalogue."""
+    """Return the config fields that a checkpoint sets, except fields that the name states."""
     if plan.source != "keras_tokenlearner":
         return plan.fields
     return {name: value for name, value in plan.fields.items() if name not in _OF_THE_NAME}
@@ -255,7 +255,7 @@ def _source(weights: str | os.PathLike[str] | None) -> str:
 
 
 def _copy_body(one: VisionModel, other: VisionModel) -> None:
-    """Copy the weights of a model to another that differs only in the head."""
+    """Copy all weights except the head from a model to another that differs only in the head."""
     weights = {weight.path: weight for weight in one.weights}
     for weight in other.weights:
         if not weight.path.startswith(f"{names.HEAD}/"):

@@ -1,4 +1,4 @@
-"""Hints for names and spellings of other libraries."""
+"""Error messages for argument names and values from other libraries, with our spelling."""
 
 import os
 from collections.abc import Sequence
@@ -34,13 +34,13 @@ def check_arguments(
     changes: Fields,
     fields: Sequence[str],
 ) -> None:
-    """Raise `ValueError` with the right spelling if an argument of `create_model` is misspelt.
+    """Raise `ValueError` with the correct spelling for a misspelt argument of `create_model`.
 
     Args:
         model: Name in the catalogue.
         weights: The argument `weights`.
         input_shape: The argument `input_shape`.
-        changes: The arguments that `create_model` does not name.
+        changes: The other arguments of `create_model`, `**changes`.
         fields: Names of the fields of the model's config.
     """
     owner = f"create_model({model!r})"
@@ -56,8 +56,8 @@ def check_arguments(
     if isinstance(input_shape, int):
         height = f"({input_shape}, {input_shape}, 3)"
         raise ValueError(
-            f"{owner}: pass input_shape={height}, height, width and channels. "
-            f"Received: input_shape={input_shape!r}"
+            f"{owner}: `input_shape` must be (height, width, channels); pass "
+            f"input_shape={height}. Received: input_shape={input_shape!r}"
         )
     if isinstance(weights, bool) or (weights == "imagenet" and weights not in store.names(model)):
         raise ValueError(f"{owner}: {_spelt(model, 'weights')} Received: weights={weights!r}")
@@ -73,12 +73,12 @@ def published(model: str) -> list[str]:
 
 
 def _spelt(model: str, name: str, value: FieldValue = None) -> str:
-    """Return the fix for an argument: code to copy."""
+    """Return the fix for a misspelt argument, as code to copy."""
     if name == "weights":
         names = store.names(model) + published(model)
         known = " or ".join(f"weights={found!r}" for found in names)
         own = "a file with its source, as in weights='timm:FILE' or weights='augreg:FILE.npz'."
-        return f"pass {known}, or {own}" if known else f"it has no included weights; pass {own}"
+        return f"pass {known}, or {own}" if known else f"no weights are included; pass {own}"
     if name == "input_shape":
         return "pass input_shape=(height, width, 3)."
     return f"pass {name}={value!r}."

@@ -1,4 +1,4 @@
-"""Models of this package as backbones of keras-hub, the extra `hub`."""
+"""Models of this package as backbones for keras-hub (extra `hub`)."""
 
 import functools
 from typing import Any, Unpack
@@ -14,12 +14,12 @@ from keras_tokenlearner.applications.create import create_model
 def hub_backbone(model: str, **arguments: Unpack[BackboneArguments]) -> keras.Model:
     """Return a model of the catalogue as a backbone for `keras_hub.models.ImageClassifier`.
 
-    It returns the average of the tokens, as (B, 1, 1, C), which the classifier's pooling does not
-    change. Call this function once before you load a saved classifier: the call registers the
-    class.
+    The backbone returns the average of the tokens, as (B, 1, 1, C), which the classifier's pooling
+    does not change. Before you load a saved classifier, call this function once: the call registers
+    the class of the backbone.
 
     Args:
-        model: Name in the catalogue, of a model of images.
+        model: Name in the catalogue, of a model for images.
         **arguments: Arguments of `create_model`, such as `input_shape` and `weights`, as JSON
             values.
 

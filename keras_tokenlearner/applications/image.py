@@ -1,4 +1,4 @@
-"""Functions in the manner of `keras.applications`, one for every family of image models."""
+"""Functions like the ones of `keras.applications`, one for every family of image models."""
 
 from typing import Unpack, cast
 

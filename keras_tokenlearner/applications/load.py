@@ -23,7 +23,7 @@ def load_model(
     owner: str = "load_model",
     **arguments: Unpack[LoadArguments],
 ) -> keras.Model:
-    """Return the trained model of a path or a name.
+    """Load the trained model of a path, an address or a name in the catalogue.
 
     Every command uses this function, so a name means the same model in all of them. Random weights
     need `weights="random"`, because outputs of an untrained model look like predictions.
@@ -31,8 +31,8 @@ def load_model(
     Args:
         source: Path of a `.keras` file, a name in the catalogue, or an address or a folder for
             `from_preset`.
-        weights: For a named model: weights for `create_model`, or `"random"` for no training.
-            Defaults to the first included weights.
+        weights: For a named model: the `weights` of `create_model`, or `"random"` for random
+            weights. Defaults to the first included weights.
         owner: Name of the function or command that the user called, for error messages.
         **arguments: For a named model: other arguments of `create_model`, such as `classes`.
 
@@ -40,8 +40,9 @@ def load_model(
         A `keras.Model`, not compiled. Its `class_names` come from the included weights.
 
     Raises:
-        ValueError: If the file or name does not exist, or the file is damaged. If there are neither
-            included weights nor `weights`. If arguments do not suit the source.
+        ValueError: If the file or name does not exist, or the file is damaged. Also if a named
+            model has no included weights and `weights` is `None`, or an argument does not suit the
+            source.
 
     Example:
 
@@ -65,15 +66,16 @@ def load_model(
 def resolve_weights(
     source: str | os.PathLike[str], weights: str | os.PathLike[str] | None, owner: str
 ) -> str | os.PathLike[str] | None:
-    """Return the `weights` of `create_model` for a named model; `None` for random ones.
+    """Return the argument `weights` of `create_model` for a named model; `None` for random weights.
 
     Args:
         source: Name in the catalogue.
-        weights: As `load_model` takes it.
+        weights: The argument `weights` of `load_model`.
         owner: Name of the function or command that the user called, for error messages.
 
     Raises:
-        ValueError: If there is no such name, or there are no weights and none are passed.
+        ValueError: If the name does not exist. Also if the model has no included weights and
+            `weights` is `None`.
 
     Example:
 
@@ -83,7 +85,7 @@ def resolve_weights(
     name = str(source)
     if name not in CATALOG and (Path(source).exists() or len(Path(source).parts) > 1):
         raise ValueError(
-            f"{owner}: the model must be a `.keras` file or a name that `keras-tokenlearner "
+            f"{owner}: `model` must be a `.keras` file, or a name that `keras-tokenlearner "
             "models` lists. `predict` also takes the folder of an exported model. Received: "
             f"model={name!r}"
         )
@@ -93,15 +95,15 @@ def resolve_weights(
     found = next(iter(store.names(name)), None) if weights is None else weights
     if found is None:
         raise ValueError(
-            f"{owner}: {name!r} has no included weights. Pass a `.keras` file instead, or "
-            "`weights` (`--weights`): a checkpoint such as FILE.weights.h5 or 'timm:FILE', or "
-            f"{RANDOM!r} for a dry run. Received: weights=None"
+            f"{owner}: {name!r} has no included weights; pass `weights` (`--weights`): a "
+            f"checkpoint such as FILE.weights.h5 or 'timm:FILE', or {RANDOM!r} for a dry run. Or "
+            "pass a `.keras` file as the model. Received: weights=None"
         )
     return found
 
 
 def is_preset(source: str | os.PathLike[str]) -> bool:
-    """Return whether a source is an address, or a folder with a config.json.
+    """Return whether `source` is an address, or a folder with a config.json.
 
     Example:
 
@@ -117,10 +119,10 @@ def _from_preset(
     owner: str,
     arguments: LoadArguments,
 ) -> keras.Model:
-    """Return the model of an address or a folder."""
+    """Load the model of an address or a folder for `from_preset`."""
     if weights is not None:
         raise ValueError(
-            f"{owner}: {str(source)!r} has its own weights; leave `weights` out. "
+            f"{owner}: the preset {str(source)!r} has its own weights; leave `weights` out. "
             f"Received: weights={weights!r}"
         )
     try:
@@ -138,7 +140,7 @@ def check_classifier(
         model: A `keras.Model`.
         source: Origin of the model, for the error message.
         owner: Name of the function or command that the user called, for error messages.
-        videos: Boolean, whether a classifier of videos is allowed too.
+        videos: Boolean, whether to allow a classifier of videos too.
     """
     ranks = (4, 5) if videos else (4,)
     shapes = model.input_shape, model.output_shape
@@ -146,8 +148,8 @@ def check_classifier(
         len(shapes[1]) != 2 or len(shapes[0]) not in ranks
     ):
         raise ValueError(
-            f"{owner}: the model must be a classifier of images{' or videos' * videos}. Received: "
-            f"model={str(source)!r}, {model.name!r} from {shapes[0]} to {shapes[1]}"
+            f"{owner}: `model` must be a classifier of images{' or videos' * videos}. Received: "
+            f"model={str(source)!r} with inputs {shapes[0]} and outputs {shapes[1]}"
         )
 
 
@@ -157,14 +159,17 @@ def _from_file(
     owner: str,
     arguments: LoadArguments,
 ) -> keras.Model:
-    """Return the model of a `.keras` file."""
+    """Load the model of a `.keras` file."""
     if not Path(source).is_file():
-        raise ValueError(f"{owner}: there is no such file. Received: model={str(source)!r}")
+        raise ValueError(
+            f"{owner}: `model` must be the path of an existing file. "
+            f"Received: model={str(source)!r}"
+        )
     passed = {**({} if weights is None else {"weights": weights}), **arguments}
     if passed:
         raise ValueError(
-            f"{owner}: a `.keras` file has its own weights and shape; leave {list(passed)} out. "
-            f"Received: model={str(source)!r} with {passed}"
+            f"{owner}: a `.keras` file has its own weights and input shape; leave {list(passed)} "
+            f"out. Received: model={str(source)!r} with {passed}"
         )
     try:
         # Keras unpacks the whole file into memory.

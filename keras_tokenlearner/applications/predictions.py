@@ -1,4 +1,4 @@
-"""Functions of `keras.applications`: class names of predictions, and preprocessing of pixels."""
+"""`decode_predictions` and `preprocess_input`, as in `keras.applications`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def decode_predictions(
     Args:
         preds: Array of shape (B, classes), from `model.predict`.
         top: Integer, number of classes to return for each example.
-        class_names: Names of the classes, such as `model.class_names`. By default the names of
-            ImageNet-1k or ImageNet-21k, for 1,000 or 21,843 classes.
+        class_names: Names of the classes, such as `model.class_names`. Defaults to the names of
+            ImageNet-1k for 1,000 classes, and of ImageNet-21k for 21,843 classes.
 
     Returns:
-        For each example a list of `(id, name, score)`, the highest score first. The id is WordNet's
-        for ImageNet, else the number of the class.
+        For each example, a list of `(id, name, score)`, the highest score first. The id is from
+        WordNet for ImageNet, else the number of the class.
 
     Raises:
         ValueError: If the array has another shape, or no class names are known for its width.
@@ -49,7 +49,7 @@ def decode_predictions(
     top = check_int(owner, "top", top)
     if preds.ndim != 2:
         raise ValueError(
-            f"{owner}: `preds` must be of shape (B, classes). Received: shape={preds.shape}"
+            f"{owner}: `preds` must have shape (B, classes). Received: shape={preds.shape}"
         )
     classes = preds.shape[1]
     if class_names is not None:
@@ -63,8 +63,9 @@ def decode_predictions(
         known = _imagenet(classes)
     else:
         raise ValueError(
-            f"{owner}: without `class_names`, the number of classes must be one of "
-            f"{sorted(_FILES)}; pass class_names=model.class_names. Received: shape={preds.shape}"
+            f"{owner}: `class_names` is needed unless `preds` has a number of classes in "
+            f"{sorted(_FILES)}; pass class_names=model.class_names. "
+            f"Received: preds of shape {preds.shape}, class_names=None"
         )
     best = np.argsort(-preds, axis=1, kind="stable")[:, :top]
     return [
@@ -76,8 +77,8 @@ def decode_predictions(
 def preprocess_input(x: np.ndarray, data_format: str | None = None) -> np.ndarray:
     """Return the pixels unchanged, because the models take [0, 255] and normalise themselves.
 
-    It exists for code that was written for `keras.applications`. A model that was built with
-    `include_preprocessing=False` takes `(x / 255 - mean) / std`, with the mean and std of
+    This function exists for code that was written for `keras.applications`. A model that was built
+    with `include_preprocessing=False` takes `(x / 255 - mean) / std`, with the mean and std of
     `model.preprocessing`.
 
     Args:

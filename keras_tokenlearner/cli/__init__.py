@@ -1,4 +1,4 @@
-"""The command line: one verb per file. Each parses its arguments and calls the package."""
+"""The command line: one file per command. A command parses its arguments and calls the package."""
 
 import functools
 from collections.abc import Callable
@@ -37,7 +37,7 @@ app = typer.Typer(
 
 
 def _with_keras(verb: Callable[..., None]) -> Callable[..., None]:
-    """Delay the import of Keras until a verb runs: its help and its completion need no Keras."""
+    """Delay the import of Keras until a command runs: its help and completion need no Keras."""
 
     @functools.wraps(verb)
     def run(*arguments: VerbArgument, **options: VerbArgument) -> None:
@@ -70,7 +70,7 @@ for _verb in (models, costs, train, distill, evaluate, export, predict, serve, d
 
 
 def main() -> None:
-    """Run the command line. A bad argument prints one line, not a traceback."""
+    """Run the command line. For a bad argument, print one line instead of a traceback."""
     try:
         app()
     except (ValueError, ImportError, OSError, FloatingPointError) as error:

@@ -29,7 +29,7 @@ def costs(
         print(catalog_costs(model))
     else:
         raise typer.BadParameter(
-            "name a model (`keras-tokenlearner models` lists all), or pass --paper"
+            "pass the name of a model (`keras-tokenlearner models` lists all), or --paper"
         )
 
 

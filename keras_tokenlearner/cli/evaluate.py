@@ -30,8 +30,9 @@ def evaluate(
     """Measure the accuracy of a model on test images, and of its features with few labels.
 
     The default of --data is the nine data sets of the paper's few-shot experiments. Metrics of
-    several data sets are also averaged. The score `few_shot` fits the features of a few training
-    images by least squares. A video model averages four clips and three crops of each test video.
+    several data sets are also averaged. The metric `few_shot` fits a linear classifier to the
+    features of a few training images. A video model averages four clips and three crops of each
+    test video.
     """
     from keras_tokenlearner.applications import CATALOG
     from keras_tokenlearner.applications.arguments import LoadArguments

@@ -19,7 +19,8 @@ def models(
     names = list_models(pattern)
     if not names:
         raise ValueError(
-            f"models: no name fits `pattern`; `models` lists all. Received: pattern={pattern!r}"
+            "models: `pattern` must match a name of the catalogue; `models` lists all names. "
+            f"Received: pattern={pattern!r}"
         )
     for name in names:
         shape = "x".join(str(size) for size in CATALOG[name].input_shape)
@@ -27,13 +28,13 @@ def models(
 
 
 def list_weights(pattern: str) -> None:
-    """Print the published checkpoints whose names fit a pattern."""
+    """Print the published checkpoints whose names match a pattern."""
     from keras_tokenlearner.presets import list_checkpoints
 
     rows = list_checkpoints(pattern)
     if not rows:
         raise ValueError(
-            "models: no checkpoint fits `pattern`; `models --weights` lists all. "
+            "models: `pattern` must match a published checkpoint; `models --weights` lists all. "
             f"Received: pattern={pattern!r}"
         )
     for row in rows:

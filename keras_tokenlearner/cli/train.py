@@ -38,7 +38,7 @@ def train(
     from keras_tokenlearner.training import RECIPES, describe, distribution, train, with_settings
 
     if recipe is None and not explain:
-        raise typer.BadParameter("name a recipe (`keras-tokenlearner train --list` lists all)")
+        raise typer.BadParameter("pass a recipe (`keras-tokenlearner train --list` lists all)")
     if recipe is None:
         for name, kind in RECIPES.items():
             print(f"{name:20}  {str(inspect.getdoc(kind)).splitlines()[0]}")
@@ -70,8 +70,8 @@ def find_recipe(recipe: str) -> type:
         return getattr(importlib.import_module(module), kind)
     except (ModuleNotFoundError, AttributeError) as error:
         raise ValueError(
-            "train: `recipe` must name a class of a module: my_recipes:Larger is the class Larger "
-            f"in my_recipes.py of this folder. Received: recipe={recipe!r} ({error})"
+            "train: `recipe` must be MODULE:CLASS; my_recipes:Larger is the class Larger in "
+            f"my_recipes.py of the current folder. Received: recipe={recipe!r} ({error})"
         ) from error
     finally:
         sys.path.reverse()
