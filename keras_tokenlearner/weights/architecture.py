@@ -10,7 +10,7 @@ _FIRST = names.block_name(0)
 
 
 def sizes_of(arrays: Arrays) -> dict[str, FieldValue]:
-    """Return the sizes of a model, read from the shapes of its arrays."""
+    """Return the config fields for the sizes of a model, read from the shapes of its arrays."""
     sizes: dict[str, FieldValue] = {}
     kernel = arrays.get(names.EMBEDDING_KERNEL)
     if kernel is not None and kernel.array.ndim in (4, 5):
@@ -29,7 +29,7 @@ def sizes_of(arrays: Arrays) -> dict[str, FieldValue]:
 
 
 def fields_of(arrays: Arrays, recipe: Source) -> dict[str, FieldValue]:
-    """Return the config fields that the arrays of a file determine, except its sizes."""
+    """Return the config fields, except sizes, that the arrays of a checkpoint determine."""
     config: dict[str, FieldValue] = {
         "class_token": names.CLASS_TOKENS in arrays,
         "pre_norm": f"{names.PRE_NORM}/gamma" in arrays,
@@ -62,7 +62,7 @@ def fields_of(arrays: Arrays, recipe: Source) -> dict[str, FieldValue]:
 
 
 def name_norms(arrays: Arrays, rms: bool) -> None:
-    """Rename a norm after the pooling to the last norm, and scales of RMSNorm as in Keras."""
+    """Rename arrays: a norm after the pooling to the last norm, RMSNorm scales as in Keras."""
     if f"{names.FC_NORM}/gamma" in arrays and names.NORM_GAMMA not in arrays:
         for leaf in ("gamma", "beta"):
             arrays[f"{names.NORM}/{leaf}"] = arrays.pop(f"{names.FC_NORM}/{leaf}")
@@ -76,7 +76,7 @@ def name_norms(arrays: Arrays, rms: bool) -> None:
 
 
 def features_lacking(arrays: Arrays) -> tuple[str, ...]:
-    """Return descriptions of features in a file's model that this package lacks."""
+    """Return descriptions of features that a checkpoint's model has and this package lacks."""
     lacking = ["norms before and after the pooling"] if f"{names.FC_NORM}/gamma" in arrays else []
     kernel, norm = arrays.get(names.HEAD_KERNEL), arrays.get(names.NORM_GAMMA)
     if (
@@ -90,7 +90,7 @@ def features_lacking(arrays: Arrays) -> tuple[str, ...]:
 
 
 def _newer(arrays: Arrays) -> dict[str, FieldValue]:
-    """Return the config fields of families after the first ViT, which a file's arrays show."""
+    """Return the config fields that the first ViT lacks and that the arrays of a file show."""
     config: dict[str, FieldValue] = {}
     for name, part in (
         ("qk_norm", f"{_FIRST}/self_attention/query_norm/"),
@@ -124,7 +124,7 @@ def _newer(arrays: Arrays) -> dict[str, FieldValue]:
 
 
 def may_be_rotary(entries: Entries) -> bool:
-    """Return whether a timm file may be an Eva. Its rotary positions have no weights."""
+    """Return whether a timm file may be of timm's `Eva`, whose rotary positions have no weights."""
     found = [name for name in entries if name.startswith(("blocks.0.", "attn_pool", "norm_pre"))]
     marks = ("attn.q_proj.weight", "attn.q_bias", "0.gamma_1")
     eva = any(name.endswith(marks) for name in found)

@@ -54,13 +54,13 @@ def differences_of(
     is_complete: bool,
     has_head: bool,
 ) -> list[str]:
-    """Return descriptions of the settings that differ between a model and a checkpoint.
+    """Return a description of each setting that differs between a model and a checkpoint.
 
     Args:
         structure: `Structure` of the model.
         stated: Fields of `VisionTransformerConfig` that the checkpoint decides.
         preprocessing: `Preprocessing` of the checkpoint's images, or `None`.
-        is_complete: Whether a config.json states every field.
+        is_complete: Whether `stated` has every field, from a config.json.
         has_head: Whether the checkpoint's head is loaded.
     """
     wanted: dict[str, str | float | None] = {
@@ -82,14 +82,14 @@ def differences_of(
     if preprocessing is not None and not _same_pixels(ours, preprocessing):
         theirs = preprocessing
         differences.append(
-            f"preprocessing has mean {ours.mean} and std {ours.std}, but must have {theirs.mean} "
-            f"and {theirs.std}"
+            f"preprocessing has mean {ours.mean} and std {ours.std}, but must have mean "
+            f"{theirs.mean} and std {theirs.std}"
         )
     return differences
 
 
 def take_projection(arrays: Arrays, structure: Structure) -> None:
-    """Load a projection as the head, without a bias, if the model has its number of classes."""
+    """Use the file's projection as the head if its width equals the model's number of classes."""
     kernel = structure.variables.get(names.HEAD_KERNEL)
     projection = arrays.get(f"{names.PROJECTION}/kernel")
     if names.HEAD_KERNEL in arrays or projection is None or kernel is None:
@@ -107,9 +107,9 @@ def name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) 
         theirs = {path.partition("/")[0] for path in arrays if path.startswith(f"{kind}_")}
         if theirs and ours and len(theirs) != len(ours) and not partial:
             raise ValueError(
-                f"{owner}: the file has {len(theirs)} layers {kind}, the model has {len(ours)}. "
-                "The model is unchanged; build it with the same number by `at` and `num_layers`, "
-                "or pass partial=True"
+                f"{owner}: `model` must have as many {kind} layers as the file; change `at` and "
+                "`num_layers`, or pass partial=True. The model is unchanged. Received: "
+                f"{len(ours)} layers in the model, {len(theirs)} in the file"
             )
         for index, name in enumerate(ours):
             start = f"{names.numbered(kind, index)}/"
@@ -132,7 +132,7 @@ def split_heads(arrays: Arrays, structure: Structure) -> None:
 def check_head(
     owner: str, arrays: Arrays, structure: Structure, entries: Entries, recipe: Source
 ) -> None:
-    """Raise `ValueError`, with the fix, if the file's head does not fit the model."""
+    """Raise `ValueError` if the file's head does not fit the model."""
     kernel = structure.variables.get(names.HEAD_KERNEL)
     if kernel is None or names.HEAD_KERNEL not in arrays:
         return
@@ -145,20 +145,20 @@ def check_head(
     ]
     if between:
         raise ValueError(
-            f"{owner}: the file's head follows layers that this model lacks, "
-            f"{listed(between)}; pass head='drop' or head='reset'"
+            f"{owner}: the head of the file follows layers that the model lacks: "
+            f"{listed(between)}. Pass head='drop' or head='reset'"
         )
     array, origin = arrays[names.HEAD_KERNEL]
     if array.shape[-1] != kernel.shape[-1]:
         raise ValueError(
-            f"{owner}: {kernel.path} has shape {tuple(kernel.shape)}, but {origin} in the file has "
-            f"{array.shape}; build the model with classes={array.shape[-1]}, or pass head='drop' "
-            "or head='reset'"
+            f"{owner}: the head of the model must have the classes of the file; build the model "
+            f"with classes={array.shape[-1]}, or pass head='drop' or head='reset'. Received: "
+            f"{kernel.path} of shape {tuple(kernel.shape)}, {origin} of shape {array.shape}"
         )
 
 
 class Match(NamedTuple):
-    """The entries and variables without a counterpart.
+    """The entries of a checkpoint and the variables of a model that have no counterpart.
 
     Attributes:
         unused: Names of the entries that the model lacks.
@@ -180,7 +180,7 @@ def match(
     head: str,
     partial: bool,
 ) -> Match:
-    """Remove arrays that the model lacks from `arrays`, and list the missing ones.
+    """Remove arrays without a variable from `arrays`, and list them and variables without an array.
 
     Raises:
         ValueError: If a shape differs. Also if something is missing or unknown and not `partial`.
@@ -221,10 +221,10 @@ def match(
     ]
     if (missing or unknown) and not partial:
         raise ValueError(
-            f"{owner}: model and file are of different architectures, so the model is "
-            f"unchanged. Not in the file: {listed(missing) or 'nothing'}. Not in the model: "
-            f"{listed(unknown) or 'nothing'}. Build the model from plan_of(...).config, or pass "
-            "partial=True to load the rest"
+            f"{owner}: `model` and the file have different architectures; build the model from "
+            "plan_of(...).config, or pass partial=True to load the common part. The model is "
+            f"unchanged. Missing in the file: {listed(missing) or 'nothing'}. Missing in the "
+            f"model: {listed(unknown) or 'nothing'}"
         )
     all_unused = [entries.full_name(name) for name in entries.unused()]
     origins = [name for origin in homeless.values() for name in origin.split(BOTH)]
@@ -233,7 +233,7 @@ def match(
 
 
 def reset_head(model: keras.Model) -> None:
-    """Initialise the head again."""
+    """Set the weights of the head to new initial values."""
     layer = model.get_layer(names.HEAD)
     for variable, initializer in (
         (layer.kernel, layer.kernel_initializer),
@@ -253,13 +253,14 @@ def _same_pixels(one: Preprocessing, other: Preprocessing) -> bool:
 
 def _check_shapes(owner: str, arrays: Arrays, variables: Mapping[str, keras.Variable]) -> None:
     wrong = [
-        f"{path} of the model has shape {tuple(variables[path].shape)}, {origin} of the file gives "
-        f"{array.shape}"
+        f"{path} of the model has shape {tuple(variables[path].shape)}, but {origin} of the file "
+        f"has shape {array.shape}"
         for path, (array, origin) in arrays.items()
         if array.shape != tuple(variables[path].shape)
     ]
     if wrong:
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(
-            f"{owner}: shapes differ, so the model is unchanged: {'; '.join(wrong[:3])}{more}"
+            f"{owner}: `model` must have the shapes of the file; build it from "
+            f"plan_of(...).config. The model is unchanged: {'; '.join(wrong[:3])}{more}"
         )

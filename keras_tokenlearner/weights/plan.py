@@ -1,4 +1,4 @@
-"""Loads checkpoints: reads and converts once, then loads completely or not at all."""
+"""Loads checkpoints. A file is read and converted once, then loaded completely or not at all."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ from keras_tokenlearner.weights.statement import (
 
 
 class Plan:
-    """A checkpoint that `plan_of` has read and converted, with the config of its model.
+    """A checkpoint that `plan_of` has read and converted, and the config of its model.
 
     Attributes:
         source: Name of the source.
         origin: Where the checkpoint came from: a path, or "a mapping".
-        fields: Fields of `VisionTransformerConfig` that the checkpoint decides, without its sizes.
-        sizes: Fields for its sizes, if its arrays or its config.json state them.
-        classes: Classes of its head; `None` without a head.
-        class_names: Names of its classes, or `None`.
-        preprocessing: The `Preprocessing` of its images, or `None` if it is not stated.
-        pooling: Pooling of its features if the head is omitted.
-        grid: Grid of its positions, or `None` if it is ambiguous.
+        fields: Fields of `VisionTransformerConfig` that the checkpoint decides, without sizes.
+        sizes: Fields for the sizes of the model, if the arrays or the config.json state them.
+        classes: Classes of the head; `None` without a head.
+        class_names: Names of the classes, or `None`.
+        preprocessing: The `Preprocessing` of the images, or `None` if it is not stated.
+        pooling: Pooling of the features if the head is omitted.
+        grid: Grid of the positions, or `None` if it is ambiguous.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Plan:
 
     @property
     def open(self) -> dict[str, tuple[FieldValue, ...]]:
-        """Settings that neither checkpoint nor source states, and their usual values."""
+        """Settings that neither the checkpoint nor its source states, with their usual values."""
         known = {**self.fields, "normalization": self.preprocessing}
         choices = self._recipe.choices
         unsaid = {name: usual for name, usual in choices.items() if known.get(name) is None}
@@ -149,30 +149,30 @@ class Plan:
         if "num_heads" not in merged:
             raise ValueError(
                 f"{self.owner}: {self.origin} does not state its number of attention heads; "
-                f"pass num_heads= (ViTs have hidden_dim / 64, here "
-                f"{max(1, int(merged['hidden_dim']) // 64)})"
+                f"pass `num_heads` (most ViTs have hidden_dim / 64, which is "
+                f"{max(1, int(merged['hidden_dim']) // 64)} here)"
             )
         with errors_of(self.owner):
             return VisionTransformerConfig(**merged)
 
     def check_open(self, given: Fields = {}) -> None:  # noqa: B006 (never changed)
-        """Raise `ValueError` for missing settings, and list their usual values."""
+        """Raise `ValueError` that lists missing settings with their usual values, if any."""
         unsaid = {name: usual for name, usual in self.open.items() if name not in given}
         if unsaid:
             hints = "; ".join(
                 f"`{name}`, one of {', '.join(map(repr, usual))}" for name, usual in unsaid.items()
             )
             raise ValueError(
-                f"{self.owner}: {self.origin} is a {self.source} file without a config.json. "
-                f"Its weights do not show all settings of the model. Pass {hints}"
+                f"{self.owner}: {self.origin} is a {self.source} file without a config.json, and "
+                f"its weights do not show all settings of the model. Pass {hints}"
             )
 
     def check_features(self) -> None:
         """Raise `ValueError` if the checkpoint has a feature that this package lacks."""
         if self.missing:
             raise ValueError(
-                f"{self.owner}: {self.origin} is of a model with {', '.join(self.missing)}, which "
-                "this package does not support"
+                f"{self.owner}: the model of {self.origin} has {', '.join(self.missing)}, which "
+                "this package does not support; choose another checkpoint"
             )
 
     def load(
@@ -220,12 +220,12 @@ class Plan:
         )
         if differences and check_settings:
             raise ValueError(
-                f"{owner}: the settings of the model differ from the checkpoint: "
-                f"{'; '.join(differences)}. Build it with the fields of `plan_of(...)`, or pass "
-                "check_settings=False"
+                f"{owner}: the settings of `model` differ from the checkpoint: "
+                f"{'; '.join(differences)}. Build the model with the fields of `plan_of(...)`, or "
+                "pass check_settings=False"
             )
         adapted = {
-            path: "zeros, since the file's layer has no bias"
+            path: "zeros, because the layer in the file has no bias"
             for path, (_, origin) in arrays.items()
             if origin == ZEROS
         }
@@ -265,7 +265,7 @@ class Plan:
         )
 
     def _drop_unread(self) -> None:
-        """Remove fields that our config would reject as unused."""
+        """Remove fields that have no effect, because our config would raise an error for them."""
         fields = self.fields
         prefix = fields.get("class_token") or fields.get("register_tokens")
         if not prefix:
@@ -298,17 +298,17 @@ def plan_of(
     """Read a checkpoint of another library once, to get its config and to load it.
 
     Args:
-        checkpoint: Path of a file, a mapping of names to arrays or a model, as `read_checkpoint`
-            takes it.
+        checkpoint: Path of a file, a mapping of names to arrays, or a model. `read_checkpoint`
+            lists the formats.
         source: `"augreg"`, `"scenic"`, `"timm"`, `"timm_deit"`, `"dinov2"`, `"torchvision"`,
             `"huggingface_vit"` and the other `"huggingface_..."`, `"keras_hub"`, or
             `"keras_tokenlearner"`. By default, the names of the entries decide.
-        statement: Statement of a config.json, or `None`.
+        statement: The `Statement` that a config.json contains, or `None`.
         normalization: `(mean, std)` of the training pixels, in [0, 1], or `"half"` (both 0.5),
             `"imagenet"` or `"clip"`. It overrides the file.
         layer_norm_epsilon: Epsilon of the norms. It overrides the file.
         activation: Activation of the MLPs. It overrides the file.
-        num_heads: Heads of the attentions. Many files do not state it.
+        num_heads: Number of attention heads. Many files do not state it.
         grid: `(H, W)` or `(T, H, W)` of the file's positions. Defaults to a square.
         resize: `"bilinear"` with aligned corners, `"bilinear_antialias"`, `"bicubic"`,
             `"bicubic_antialias"` or `"bicubic_offset"`. Defaults to the source's own method.
@@ -374,7 +374,7 @@ def load(
 ) -> LoadReport:
     """Load weights of another library into a model of this package, completely or not at all.
 
-    For an existing model, it does the same as `plan_of` and then `Plan.load`.
+    For an existing model, this function does the same as `plan_of` and then `Plan.load`.
 
     Args:
         model: A `VisionTransformer` with the settings of the checkpoint, which

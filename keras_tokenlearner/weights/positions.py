@@ -27,7 +27,7 @@ def fit_positions(
     method: str,
     file_grid: Sequence[int] | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Resize the table of positions in `arrays` to the grid of a model, in place.
+    """Resize the table of positions in the dictionary `arrays` to the grid of a model.
 
     Args:
         owner: String, the function that the user called.
@@ -58,7 +58,7 @@ def fit_positions(
 
 
 def file_grids(arrays: Arrays, given: Sequence[int] | None = None) -> list[tuple[int, ...]]:
-    """Return the grids that a file's positions may have, without a model to compare with."""
+    """Return the possible grids of a file's positions, without a model to compare with."""
     if names.POSITION_TABLE not in arrays:
         return []
     table, _ = arrays[names.POSITION_TABLE]
@@ -95,7 +95,7 @@ def resize_table(table: np.ndarray, grid: tuple[int, ...], method: str) -> np.nd
 
 
 def inflate(arrays: Arrays, kernel_shape: tuple[int, ...], method: str) -> dict[str, str]:
-    """Turn patches of an image into tubelets, if the model's kernel has frames, in place."""
+    """Replace the kernel for image patches in `arrays` by a kernel for tubelets, if needed."""
     if (
         names.EMBEDDING_KERNEL not in arrays
         or len(kernel_shape) != 5
@@ -125,9 +125,8 @@ def _fold(
     if len(found) != 1:
         options = _listed(found)
         raise ValueError(
-            f"{owner}: {origin} has {len(table)} positions, and their grid is ambiguous; "
-            f"pass it as `grid`, {options}. Received: grid={given}, with {counts} tokens before "
-            "the patches"
+            f"{owner}: the grid of the {len(table)} positions in {origin} is ambiguous; pass "
+            f"`grid`, {options}. Received: grid={given}, with {counts} tokens before the patches"
         )
     prefix, file_grid = found[0]
     adapted, start = {}, 0
@@ -136,12 +135,13 @@ def _fold(
             values, token_origin = arrays[f"{name}/tokens"]
             if values.shape[-1] != table.shape[-1]:
                 raise ValueError(
-                    f"{owner}: {origin} has {table.shape[-1]} channels and {token_origin} "
-                    f"{values.shape[-1]}, which do not belong together"
+                    f"{owner}: {origin} and {token_origin} must have the same number of channels; "
+                    f"the checkpoint is damaged. Received: {table.shape[-1]} and "
+                    f"{values.shape[-1]} channels"
                 )
             values = values + table[start : start + count]
             arrays[f"{name}/tokens"] = Named(values, token_origin)
-            adapted[f"{name}/tokens"] = "its position is added to it"
+            adapted[f"{name}/tokens"] = "the sum of token and position in the file"
         start += count
     arrays[names.POSITION_TABLE] = Named(table[prefix:].reshape(*file_grid, -1), origin)
     return adapted
@@ -156,7 +156,7 @@ def _listed(found: list[tuple[int, tuple[int, ...]]]) -> str:
 def _candidates(
     arrays: Arrays, grid: tuple[int, ...] | None, given: tuple[int, ...] | None
 ) -> list[tuple[int, tuple[int, ...]]]:
-    """Return the possible numbers of prefix positions and grids for a number of positions."""
+    """Return the possible pairs of a number of prefix positions and a grid, for a table."""
     table, _ = arrays[names.POSITION_TABLE]
     counts = [len(arrays[f"{n}/tokens"].array) for n in _PREFIX if f"{n}/tokens" in arrays]
     # A table has the positions of the patches, and of all or some of the prefix tokens.
@@ -172,7 +172,7 @@ def _candidates(
 def _grids(
     count: int, grid: tuple[int, ...] | None, given: tuple[int, ...] | None, of_video: bool
 ) -> list[tuple[int, ...]]:
-    """Return the possible grids of a number of positions: the model's grid, or a square."""
+    """Return the possible grids for `count` positions: the model's grid, or a square."""
     if given is not None:
         return [given] if math.prod(given) == count else []
     if count < 1:

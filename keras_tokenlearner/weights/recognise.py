@@ -59,7 +59,7 @@ SOURCES: dict[str, Source] = {
 
 
 def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
-    """Return the given or recognised source, or raise `ValueError` if the names do not fit it."""
+    """Return `source`, or recognise it; raise `ValueError` if the names of entries do not fit."""
     found = [name for name, recipe in SOURCES.items() if _fits(recipe, checkpoint)]
     if source is not None:
         check_choice(owner, "source", source, list(SOURCES))
@@ -75,15 +75,19 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
     for names_left in (proved, plain, found):
         if len(names_left) == 1:
             return names_left[0]
-    what = f"may be from {found}; pass one of them" if found else f"is not from {list(SOURCES)}"
+    what = (
+        f"may be from several sources; pass one of {found} as `source`"
+        if found
+        else f"is from an unknown source; known sources are {list(SOURCES)}"
+    )
     raise ValueError(
-        f"{owner}: {checkpoint.origin} {what}. Its entries are "
-        f"{listed(sorted(checkpoint)) or 'nothing'}. Received: source=None"
+        f"{owner}: {checkpoint.origin} {what}. Received: source=None, and entries "
+        f"{listed(sorted(checkpoint)) or '(none)'}"
     )
 
 
 def _fits(source: Source, checkpoint: Checkpoint) -> bool:
-    """Return whether a checkpoint can be one of a source, by the names of its entries."""
+    """Return whether a checkpoint can be from a source, by the names of its entries."""
     anchors = [name for name in checkpoint if ends_with(name, source.anchors)]
     if not anchors or (source.alien and _has(checkpoint, source.alien, any)):
         return False
@@ -94,7 +98,7 @@ def _fits(source: Source, checkpoint: Checkpoint) -> bool:
 
 
 def _proves(source: Source, checkpoint: Checkpoint) -> bool:
-    """Return whether the names of a checkpoint belong to a source alone."""
+    """Return whether a checkpoint has names of entries that only this source uses."""
     return bool(source.proof) and _has(checkpoint, source.proof, all)
 
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from keras_tokenlearner._checks import listed
 
 _UNTRAINED = (
-    "These layers start untrained, and later blocks get tokens that are new to them: "
-    "fine-tune or distill. The TokenLearner's authors found that plain weights alone do not help."
+    "these layers are untrained, and later blocks were not trained on learned tokens. Fine-tune or "
+    "distill the model; weights of a plain ViT alone do not help, as the paper's authors found."
 )
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The result of `load`. `print` it.
+    """The result of `load`: loaded and other variables. `print` it to read it.
 
     Attributes:
         model: Name of the model.

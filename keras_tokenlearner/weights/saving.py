@@ -45,7 +45,10 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
     """
     check_is("save_weights", "model", model, keras.Model, "a keras.Model")
     if not model.built:
-        raise ValueError(f"save_weights: `model` must be built. Received: model={model!r}")
+        raise ValueError(
+            "save_weights: `model` must be built; call it on a batch first. "
+            f"Received: model={model!r}"
+        )
     path = _checked_name("save_weights", path)
     hashes = path.with_name(path.name + ".sha256")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
@@ -92,7 +95,8 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
     path = _existing("load_weights", path)
     if not isinstance(model, keras.Model) or not model.built:
         raise ValueError(
-            f"load_weights: `model` must be a built keras.Model. Received: model={model!r}"
+            "load_weights: `model` must be a built keras.Model; call it on a batch first. "
+            f"Received: model={model!r}"
         )
     expected = _expected("load_weights", path, expected_sha256)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,15 +104,15 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
         digest = _copy(path, copy)
         if expected and digest not in expected:
             raise ValueError(
-                f"load_weights: {path} is damaged or was changed; fetch or save it again. "
-                f"Its sha256 is {digest}, not the expected {expected[0]}"
+                f"load_weights: {path} is damaged or was changed; download or save it again. "
+                f"Its sha256 must be {expected[0]}. Received: sha256 {digest}"
             )
         _check_layout(model, path, _shapes("load_weights", copy, path))
         before = model.get_weights()
         try:
             model.load_weights(copy)
             if not all(np.isfinite(array).all() for array in model.get_weights()):
-                raise ValueError("the file holds values that are not finite, so it is damaged")
+                raise ValueError("the file has NaN or infinite values, so it is damaged")
         except Exception as error:  # Keras and HDF5 raise errors of any type on a damaged file
             model.set_weights(before)
             reason = str(error).split("value=[")[0]
@@ -177,8 +181,8 @@ def _expected(owner: str, path: Path, given: str | None) -> list[str]:
 def _checked_name(owner: str, path: PathLike) -> Path:
     if not str(path).endswith(".weights.h5"):
         raise ValueError(
-            f"{owner}: a path must end in '.weights.h5'; load a whole model, '.keras', with "
-            f"keras.models.load_model. Received: path={str(path)!r}"
+            f"{owner}: `path` must end in '.weights.h5'. For a '.keras' file, call "
+            f"keras.models.load_model instead. Received: path={str(path)!r}"
         )
     return Path(path)
 
@@ -186,7 +190,7 @@ def _checked_name(owner: str, path: PathLike) -> Path:
 def _existing(owner: str, path: PathLike) -> Path:
     path = _checked_name(owner, path)
     if not path.is_file():
-        raise ValueError(f"{owner}: there is no such file. Received: path={str(path)!r}")
+        raise ValueError(f"{owner}: `path` must be an existing file. Received: path={str(path)!r}")
     return path
 
 
@@ -205,8 +209,8 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
     wrong = [name for name, entry in entries.items() if not entry.is_float]
     if wrong:
         raise ValueError(
-            f"{owner}: {shown} is not a file of weights: these entries are not arrays of floats: "
-            f"{listed(wrong)}"
+            f"{owner}: all entries of {shown} must be arrays of floats; save the file again by "
+            f"save_weights. Received other entries: {listed(wrong)}"
         )
     return {name: cast("tuple[int, ...]", entry.shape) for name, entry in entries.items()}
 
@@ -219,13 +223,13 @@ def _check_layout(model: keras.Model, path: Path, shapes: dict[str, tuple[int, .
         classes = model.get_layer(HEAD).kernel.shape[-1]
         if kernel[-1] != classes:
             raise ValueError(
-                f"load_weights: {path} was saved with {kernel[-1]} classes, the model has "
-                f"{classes}; build it with classes={kernel[-1]} or include_top=False"
+                f"load_weights: `model` must have as many classes as {path}; build it with "
+                f"classes={kernel[-1]} or include_top=False. Received: a model of {classes} classes"
             )
     # The classifier's kernel and bias, and in X(2+1)D the kernel of the layer before it.
     spare = (2, 3) if kernel and not head else (0,)
     if len(shapes) - len(model.weights) not in spare:
         raise ValueError(
-            f"load_weights: {path} holds {len(shapes)} arrays, but the model {model.name!r} has "
-            f"{len(model.weights)}: the architectures differ"
+            f"load_weights: `model` must have the architecture of the saved model. Received: "
+            f"{path} with {len(shapes)} arrays, model {model.name!r} with {len(model.weights)}"
         )

@@ -1,4 +1,4 @@
-"""The settings of a checkpoint that its arrays do not show."""
+"""The settings of a checkpoint that a config.json or arguments state."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from keras_tokenlearner.weights.sources.source import NORMALIZATIONS
 
 @dataclass(frozen=True)
 class Statement:
-    """Settings of a checkpoint that are not in its arrays, from a config.json or arguments.
+    """Settings of a checkpoint that a config.json or arguments state. Its arrays do not show them.
 
     Attributes:
         source: Name of the source, or `None` to recognise it by the names of entries.
         fields: Fields of `VisionTransformerConfig`.
-        preprocessing: `Preprocessing` of its images, or `None`.
-        class_names: Names of its classes, or `None`.
-        grid: Grid of its positions, or `None`.
-        input_size: `(height, width)` of its images, or `None`.
-        input_shape: Shape of its model's input, or `None` for the grid of its positions.
-        resize: Method to resize its positions, or `None` for the method of the source.
-        pooling: Pooling of its features without a head, or `None`.
+        preprocessing: `Preprocessing` of the images, or `None`.
+        class_names: Names of the classes, or `None`.
+        grid: Grid of the positions, or `None`.
+        input_size: `(height, width)` of the images, or `None`.
+        input_shape: Shape of the model's input, or `None` to compute it from the grid.
+        resize: Method to resize positions, or `None` for the method of the source.
+        pooling: Pooling of the features without a head, or `None`.
         missing: Names of features that this package lacks.
-        is_config: Whether it is from a config.json, which states every setting.
+        is_config: Whether a config.json states every setting.
     """
 
     source: str | None = None
@@ -65,7 +65,7 @@ def statement_of_model(model: VisionTransformer) -> Statement:
 
 
 def mean_and_std(owner: str, value: Normalization) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation of pixels, given or named."""
+    """Return the mean and standard deviation that the argument `normalization` gives or names."""
     if isinstance(value, str):
         check_choice(owner, "normalization", value, list(NORMALIZATIONS))
         value = NORMALIZATIONS[value]
@@ -73,8 +73,8 @@ def mean_and_std(owner: str, value: Normalization) -> tuple[tuple[float, ...], t
     sizes = {part.size for part in pair} - {1}
     if not pair or len(sizes) > 1 or not all(np.isfinite(part).all() for part in pair):
         raise ValueError(
-            f"{owner}: `normalization` must be one of {list(NORMALIZATIONS)}, or a pair of finite "
-            f"mean and standard deviation. Received: normalization={value}"
+            f"{owner}: `normalization` must be one of {list(NORMALIZATIONS)}, or a pair of mean "
+            f"and standard deviation, both finite. Received: normalization={value}"
         )
     if not np.all(pair[1] > 0):
         raise ValueError(

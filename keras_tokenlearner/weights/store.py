@@ -1,4 +1,4 @@
-"""The table of included weights. Addresses become local files, downloaded if not included."""
+"""The table of included weights, and functions that find or download their files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class StoredWeights:
         classes: Number of classes.
         class_names: Names of the classes, in order.
         licence: Licence of the weights, and of the training data.
-        metric: Accuracy or another metric, and its data.
+        metric: Accuracy or another metric, with the data on which it was measured.
         command: The command that trained the weights.
 
     Example:
@@ -85,7 +85,7 @@ def names(model: str) -> list[str]:
 
 
 def find(model: str, name: str) -> StoredWeights:
-    """Return the row of included weights for a model and a name, or raise `ValueError`."""
+    """Return the included weights with a name for a model, or raise `ValueError`."""
     if (model, name) not in STORE:
         known = [None, *names(model)]
         raise ValueError(
@@ -96,12 +96,12 @@ def find(model: str, name: str) -> StoredWeights:
 
 
 def load_stored(model: keras.Model, stored: StoredWeights) -> None:
-    """Load a row of the store into a model, from the package, the cache or the network."""
+    """Load included weights into a model, from the package, the cache or the network."""
     load_weights(model, fetch(stored.uri, stored.sha256), expected_sha256=stored.sha256)
 
 
 def fetch(uri: str, expected_sha256: str, cache_dir: PathLike | None = None) -> Path:
-    """Return the local path of a file, downloaded if it is not in Keras's cache yet.
+    """Return the local path of a file. Download the file if it is not in Keras's cache yet.
 
     An incomplete or damaged download is never used: the next call starts again. A cached file with
     the right hash needs no network.
@@ -162,13 +162,13 @@ def download(
         )
     except ValueError as error:
         raise ValueError(
-            f"{uri} is damaged or was changed: its sha256 is not the expected {expected_sha256}. "
-            "Try again, and report it if the error remains"
+            f"download: the file at {uri} is damaged or was changed; try again, and report the "
+            f"error if it remains. The expected sha256 is {expected_sha256}"
         ) from error
     except Exception as error:  # Keras raises a plain Exception here
         raise ConnectionError(
-            f"{uri} could not be downloaded and is not in the cache; check the network and try "
-            f"again: {error}"
+            f"download: {uri} could not be downloaded and is not in the cache; check the network "
+            f"and try again: {error}"
         ) from error
     if not expected_sha256:
         os.replace(path, whole)

@@ -1,5 +1,6 @@
-"""The only readers of untrusted checkpoint files, with their limits and errors.
+"""Readers of checkpoint files, which may be damaged or malicious. No other code reads them.
 
-Checkpoints are data: nothing in them is executed. Names and shapes are known before an array is
-read. A file cannot claim more data than its size allows. Only requested arrays are read.
+Checkpoints are data: no code in them is executed. Names and shapes are known before an array is
+read. A file that claims more data than its size allows raises an error. Only requested arrays are
+read.
 """

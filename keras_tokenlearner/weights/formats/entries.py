@@ -28,7 +28,7 @@ PathLike: TypeAlias = str | os.PathLike[str]
 
 
 class Entry:
-    """An entry of a checkpoint: a shape, a type, and a function that reads the array.
+    """An entry of a checkpoint: the shape and type of an array, and a function that reads it.
 
     Args:
         shape: Tuple of integers; `None` for a value that is not an array.
@@ -67,9 +67,9 @@ class Entry:
         return self.dtype.kind == "f" or self.dtype in (BFLOAT16, np.dtype("V2"))
 
     def read(self) -> np.ndarray:
-        """Return the array. numpy lacks bfloat16, so it becomes float32."""
+        """Return the array. A bfloat16 array becomes float32, because numpy lacks bfloat16."""
         if self._read is None:
-            raise ValueError(f"it is {self.problem}")
+            raise ValueError(f"the entry must be an array. Received: {self.problem}")
         array = self._read()
         if array.dtype == np.dtype("V2"):  # bfloat16, as numpy and HDF5 store it
             array = array.view(BFLOAT16)
@@ -81,9 +81,9 @@ Nested: TypeAlias = ArrayLike | Entry | None | Mapping[str, "Nested"]
 
 
 class Checkpoint(Mapping[str, "np.ndarray | None"]):
-    """The names and arrays of a file or a mapping. An array is read when it is requested.
+    """A mapping from names to the arrays of a file. An array is read when it is requested.
 
-    Values that are not arrays (a number of epochs, training options) are `None`.
+    The value of a name without an array (a number of epochs, training options) is `None`.
 
     Attributes:
         entries: Dictionary from names to `Entry`. Shapes are known before any array is read.
@@ -111,10 +111,13 @@ def flat_entries(
     prefix: str = "",
     depth: int = 0,
 ) -> dict[str, Entry]:
-    """Return the arrays of a nested mapping as entries; the levels are joined by "/"."""
+    """Return the arrays of a nested mapping as entries, whose names join all keys by "/"."""
     flat = {} if flat is None else flat
     if depth > _DEPTH:
-        raise ValueError(f"{owner}: mappings have more than {_DEPTH} levels, at {prefix[:40]}")
+        raise ValueError(
+            f"{owner}: the nested mappings of a checkpoint must have at most {_DEPTH} levels. "
+            f"Received: more levels at {prefix[:40]!r}"
+        )
     for name, value in mapping.items():
         full = f"{prefix}{name}"
         if isinstance(value, collections.abc.Mapping):
@@ -123,12 +126,14 @@ def flat_entries(
             flat[full] = _entry(value)
         # Nesting under two names doubles the count at each level, so the count is limited too.
         if len(flat) > MOST_ENTRIES:
-            raise ValueError(f"{owner}: mappings hold more than {MOST_ENTRIES} entries")
+            raise ValueError(
+                f"{owner}: a checkpoint must have at most {MOST_ENTRIES} entries. Received: more"
+            )
     return flat
 
 
 def _entry(value: ArrayLike | Entry | None) -> Entry:
-    """Return a value as an entry. If it is not a plain array, reading it raises the reason."""
+    """Return a value as an entry. Reading the entry raises an error if it is not a plain array."""
     if isinstance(value, Entry):
         return value
     if isinstance(value, keras.Variable):
@@ -143,7 +148,7 @@ def _entry(value: ArrayLike | Entry | None) -> Entry:
     except Exception as error:  # arrays of other libraries raise errors of any type
         return Entry(problem=f"an array that numpy cannot represent ({error})")
     if array.dtype.hasobject:
-        return Entry(problem="an array of Python objects, which are refused")
+        return Entry(problem="an array of Python objects, which this package does not read")
     return Entry.of(array)
 
 
@@ -152,14 +157,14 @@ def _torch_entry(tensor: torch.Tensor) -> Entry:
         shape = tuple(int(size) for size in tensor.shape)
         kind = str(tensor.dtype).removeprefix("torch.")
         if tensor.is_quantized or str(tensor.layout) != "torch.strided" or tensor.is_nested:
-            return Entry(shape, problem="a sparse, nested or quantized tensor, which are refused")
+            return Entry(shape, problem="a sparse, nested or quantized tensor, not a plain one")
         if tensor.is_meta:
             return Entry(shape, problem="a tensor on the meta device, without values")
         size = tensor.numel() * tensor.element_size()
         if size > tensor.untyped_storage().nbytes():
             return Entry(problem=f"a tensor whose shape {shape} exceeds its stored values")
     except Exception as error:  # tensors of rare kinds lack attributes of plain ones
-        return Entry(problem=f"a tensor of a kind that is refused ({error})")
+        return Entry(problem=f"a tensor of an unsupported kind ({error})")
     if kind not in _TORCH:
         return Entry(shape, problem=f"a tensor of {kind}, which numpy lacks")
     dtype = BFLOAT16 if kind == "bfloat16" else np.dtype(kind)
@@ -185,5 +190,5 @@ def check_total(owner: str, path: Path, total: int, ratio: int = _RATIO) -> None
     if total > limit:
         raise ValueError(
             f"{owner}: {path} is refused as a decompression bomb: it would unpack to {total} "
-            f"bytes; the limit for its size is {limit}"
+            f"bytes; the limit for a file of this size is {limit}"
         )

@@ -30,7 +30,7 @@ def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
         if isinstance(item, h5py.Dataset):
             entries[name] = _h5_entry(owner, path, name, item)
         if len(entries) > MOST_ENTRIES:
-            raise ValueError(f"the file has more than {MOST_ENTRIES} arrays")
+            raise ValueError(f"a file must have at most {MOST_ENTRIES} arrays")
 
     try:
         file = h5py.File(path, "r", locking=False)
@@ -45,11 +45,11 @@ def _h5_entry(owner: str, path: Path, name: str, item: h5py.Dataset) -> Entry:
     try:
         dtype = item.dtype
     except Exception as error:  # a type that numpy lacks, such as HDF5's time
-        return Entry(problem=f"of a type that numpy lacks ({error})")
+        return Entry(problem=f"a dataset of a type that numpy lacks ({error})")
     if item.shape is None:
         return Entry(problem="an empty dataset")
     if item.external is not None or item.is_virtual or dtype.hasobject:
-        raise ValueError(f"{name} is not a plain array")
+        raise ValueError(f"the dataset {name} must be a plain array of numbers in this file")
     read = _h5_reader(name, item)
 
     def guarded() -> np.ndarray:
@@ -62,20 +62,23 @@ def _h5_entry(owner: str, path: Path, name: str, item: h5py.Dataset) -> Entry:
 
 
 def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
-    """Return a reader of a dataset, after a check that it is stored completely."""
+    """Return a function that reads a dataset, if the dataset is stored completely."""
     size = item.size * item.dtype.itemsize
     filters = _h5_filters(name, item) if item.chunks else []
     if not filters:
         if item.id.get_storage_size() < size:
             raise ValueError(
-                f"{name} has shape {item.shape} but stores only {item.id.get_storage_size()} bytes"
+                f"the dataset {name} has shape {item.shape}, but the file stores only "
+                f"{item.id.get_storage_size()} bytes of it"
             )
         return lambda: item[()]
     chunk_size = math.prod(item.chunks) * item.dtype.itemsize
     wanted = math.prod(-(-n // c) for n, c in zip(item.shape, item.chunks, strict=True))
     stored = item.id.get_num_chunks()
     if wanted != stored or wanted > 1_000_000 or chunk_size > max(8 << 20, 4 * size):
-        raise ValueError(f"{name} has {wanted} chunks but stores only {stored}")
+        raise ValueError(
+            f"the dataset {name} must consist of {wanted} chunks, but the file stores {stored}"
+        )
 
     def read() -> np.ndarray:
         # Chunks are unpacked here, because HDF5's gzip filter never ends on some damaged chunks.
@@ -84,7 +87,7 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
             offset = item.id.get_chunk_info(index).chunk_offset
             mask, content = item.id.read_direct_chunk(offset)
             if mask:
-                raise ValueError("a chunk skips its filters")
+                raise ValueError("a chunk is not compressed, but the file states that it is")
             chunk = np.frombuffer(_unfiltered(content, filters, item.dtype, chunk_size), item.dtype)
             region = tuple(
                 slice(start, min(start + c, n))
@@ -104,7 +107,10 @@ def _h5_filters(name: str, item: h5py.Dataset) -> list[int]:
     settings = item.id.get_create_plist()
     filters = [settings.get_filter(index)[0] for index in range(settings.get_nfilters())]
     if set(filters) - {_DEFLATE, _SHUFFLE} or len(filters) > 2:
-        raise ValueError(f"{name} is compressed by filters other than gzip: {filters[:8]}")
+        raise ValueError(
+            f"the dataset {name} must be compressed by gzip or not at all; it has the filters "
+            f"{filters[:8]}"
+        )
     return filters
 
 
@@ -114,10 +120,10 @@ def _unfiltered(content: bytes, filters: list[int], dtype: np.dtype, size: int) 
             stream = zlib.decompressobj()
             content = stream.decompress(content, size)
             if len(content) != size or not (stream.eof or stream.decompress(b"", 1) == b""):
-                raise ValueError("a chunk's size differs from its header")
+                raise ValueError("the size of a chunk differs from the size in its header")
         else:
             shuffled = np.frombuffer(content, np.uint8).reshape(dtype.itemsize, -1)
             content = np.ascontiguousarray(shuffled.T).tobytes()
     if len(content) != size:
-        raise ValueError("a chunk's size differs from its header")
+        raise ValueError("the size of a chunk differs from the size in its header")
     return content

@@ -34,7 +34,7 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
         nonlocal count
         count += 1
         if count > MOST_ENTRIES:
-            raise ValueError(f"the file has more than {MOST_ENTRIES} dictionaries and lists")
+            raise ValueError(f"a file must have at most {MOST_ENTRIES} dictionaries and lists")
         return value
 
     def unpack(content: bytes) -> object:
@@ -58,20 +58,22 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
         shape, kind, data = cast("tuple[tuple[int, ...], object, bytes]", unpack(content))
         dtype = BFLOAT16 if kind == "bfloat16" else np.dtype(str(kind))
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
-            raise ValueError(f"an array of shape {shape} and type {dtype} has {len(data)} bytes")
+            raise ValueError(
+                f"the file stores {len(data)} bytes for an array of shape {shape} and type {dtype}"
+            )
         return np.frombuffer(data, dtype).reshape(shape)
 
     try:
         tree = unpack(path.read_bytes())
         if not isinstance(tree, dict):
-            raise ValueError(f"the file holds a {type(tree).__name__}, not a tree")
+            raise ValueError(f"the file must contain a dictionary, not a {type(tree).__name__}")
         return flat_entries(owner, cast("Mapping[str, Nested]", _joined(tree)))
     except Exception as error:  # a damaged file raises errors of any type
         raise ValueError(f"{owner}: {path} is damaged or not a Flax checkpoint: {error}") from error
 
 
 def _joined(tree: dict[str, Any]) -> Nested:
-    """Return a tree with large arrays joined from their stored pieces."""
+    """Return a tree of arrays, whose large arrays are joined from stored pieces."""
     if _FLAX_CHUNKED in tree:
         shape = [tree["shape"][str(axis)] for axis in range(len(tree["shape"]))]
         pieces = [tree["chunks"][str(number)] for number in range(len(tree["chunks"]))]

@@ -22,23 +22,25 @@ def read_npz(path: PathLike, owner: str = "read_npz") -> dict[str, np.ndarray]:
     """Return all arrays of a `.npz` file by name, or raise `ValueError`.
 
     Sizes are compared with the directory of the archive before memory is allocated. Arrays of
-    Python objects are pickles, and raise an error.
+    Python objects, which are pickles, raise an error.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{owner}: there is no such file. Received: path={str(path)!r}")
+        raise ValueError(f"{owner}: `path` must be an existing file. Received: path={str(path)!r}")
     return {name: entry.read() for name, entry in npz_entries(owner, path).items()}
 
 
 def open_zip(owner: str, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
-    """Open a zip archive, and return it and its members. A damaged archive raises `ValueError`."""
+    """Open a zip archive and list its members. Raise `ValueError` if the archive is damaged."""
     try:
         archive = zipfile.ZipFile(path)
         members = archive.infolist()
     except Exception as error:  # zipfile raises errors of any type on a damaged directory
         raise ValueError(f"{owner}: {path} is damaged or not a zip archive: {error}") from error
     if len({member.filename for member in members}) != len(members):
-        raise ValueError(f"{owner}: {path} is refused: it holds two entries with the same name")
+        raise ValueError(
+            f"{owner}: {path} is damaged: it has two entries with the same name; save it again"
+        )
     return archive, members
 
 
@@ -65,26 +67,31 @@ def _guarded(owner: str, path: Path, call: Callable[[], _T]) -> _T:
 
 def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
     if not member.filename.endswith(".npy"):
-        raise ValueError(f"{member.filename} is not an array")
+        raise ValueError(f"its member {member.filename} must be an array, a .npy file")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{member.filename} is compressed in a way that numpy does not use")
+        raise ValueError(
+            f"its member {member.filename} has a compression that numpy does not use; save the "
+            "file with numpy.savez"
+        )
     with archive.open(member) as stream:
         shape, is_fortran, dtype = _npy_header(member.filename, stream)
         start = stream.tell()
     if dtype.hasobject:
-        raise ValueError(f"{member.filename} is an array of Python objects")
+        raise ValueError(
+            f"its member {member.filename} is an array of Python objects; save arrays of numbers"
+        )
     # Python integers do not overflow for the sizes of a malicious header.
     if dtype.itemsize * math.prod(shape) != member.file_size - start:
         raise ValueError(
-            f"{member.filename} has shape {shape} and type {dtype}, which do not fit its stored "
-            "size"
+            f"the stored size of its member {member.filename} does not fit the shape {shape} and "
+            f"the type {dtype}"
         )
 
     def read() -> np.ndarray:
         with archive.open(member) as stream:
             content = stream.read(member.file_size)
             if stream.read(1):
-                raise ValueError(f"{member.filename} is longer than its header states")
+                raise ValueError(f"its member {member.filename} is longer than its header states")
         array = np.frombuffer(content, dtype, offset=start)
         return array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
 
@@ -97,4 +104,4 @@ def _npy_header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np
         return npy.read_array_header_1_0(stream)
     if version == (2, 0):
         return npy.read_array_header_2_0(stream)
-    raise ValueError(f"{name} has the unknown format version {version}")
+    raise ValueError(f"its member {name} must have npy format 1.0 or 2.0, but has {version}")

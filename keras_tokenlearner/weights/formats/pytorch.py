@@ -15,7 +15,7 @@ from keras_tokenlearner.weights.formats.npz import open_zip
 
 
 def is_torch(owner: str, path: Path) -> bool:
-    """Return whether a file is a checkpoint of PyTorch."""
+    """Return whether a zip archive is a checkpoint of PyTorch."""
     if path.suffix == ".npz":
         return False
     if path.suffix in (".pt", ".pth", ".bin"):
@@ -38,13 +38,13 @@ def torch_entries(owner: str, path: Path) -> dict[str, Entry]:
         except Exception as error:  # a damaged or malicious pickle raises errors of any type
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
-                f"{owner}: {path} is damaged or holds more than tensors, and is not unpickled: "
-                f"{reason}"
+                f"{owner}: {path} is not unpickled, because it is damaged or contains more than "
+                f"tensors; save only its state_dict() with torch.save: {reason}"
             ) from error
     if not isinstance(content, collections.abc.Mapping):
         raise ValueError(
-            f"{owner}: {path} holds a {type(content).__name__}, not a state dict of names to "
-            "tensors"
+            f"{owner}: {path} must contain a state dict from names to tensors; save it with "
+            f"torch.save(model.state_dict(), ...). Received: {type(content).__name__}"
         )
     entries = flat_entries(owner, content)
     # A tensor may have several names, but not enough to fill the memory.
@@ -53,26 +53,28 @@ def torch_entries(owner: str, path: Path) -> dict[str, Entry]:
 
 
 def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
-    """Copy the members of a PyTorch file to a new file, and compare their checksums.
+    """Copy the members of a PyTorch file to a new zip archive, and compare their checksums.
 
-    A zip may have two directories: Python reads one and PyTorch the other. PyTorch compares no
+    A zip archive may have two directories: Python reads one, PyTorch the other. PyTorch compares no
     checksums. PyTorch therefore reads the copy, which has one directory and checked bytes.
     """
     archive, members = open_zip(owner, path)
     with archive, zipfile.ZipFile(to, "w", zipfile.ZIP_STORED) as copy:
         if any("/code/" in member.filename for member in members):
             raise ValueError(
-                f"{owner}: {path} is refused: it is a TorchScript archive, which holds code; save "
-                "its state_dict() with torch.save"
+                f"{owner}: {path} is refused: it is a TorchScript archive, which contains code; "
+                "save its state_dict() with torch.save"
             )
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError(
-                f"{owner}: {path} is refused: it has compressed entries, which PyTorch never writes"
+                f"{owner}: {path} is refused: it has compressed entries, which PyTorch never "
+                "writes; save it again with torch.save"
             )
         total = sum(member.file_size for member in members)
         if total > path.stat().st_size:
             raise ValueError(
-                f"{owner}: {path} is refused as a zip bomb: it would unpack to {total} bytes"
+                f"{owner}: {path} is refused as a decompression bomb: it would unpack to {total} "
+                f"bytes; the limit is the size of the file, {path.stat().st_size}"
             )
         for member in members:
             info = zipfile.ZipInfo(member.filename)

@@ -1,4 +1,4 @@
-"""Reads any checkpoint: a file of any format, a file in parts, a mapping or a model."""
+"""Reads checkpoints: files of all supported formats, files in parts, mappings and models."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ CheckpointLike = Union[PathLike, Checkpoint, Mapping[str, Nested], keras.Model, 
 
 
 def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") -> Checkpoint:
-    """Return the entries of a checkpoint with names and shapes. Arrays are read one by one later.
+    """Return the names and shapes of a checkpoint's arrays. An array is read when it is requested.
 
     Args:
-        checkpoint: A file, a mapping or a model of PyTorch or Keras. The content of a file decides
-            its format, not its name. Formats are `.npz`, `.safetensors`, `.h5`, PyTorch (`.pt`,
-            `.pth`, `.bin`) or Flax (`.msgpack`, `checkpoint`). For a file in several parts, pass
-            its `.index.json`. A mapping from names to arrays may be nested; the levels are joined
-            by "/".
+        checkpoint: A file, a mapping, or a model of PyTorch or Keras. Formats of files are `.npz`,
+            `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`) and Flax (`.msgpack`,
+            `checkpoint`). The content of a file decides its format, not its name. For a file in
+            several parts, pass its `.index.json`. A mapping from names to arrays may be nested; its
+            keys are joined by "/".
         owner: String, the function that the user called, for error messages.
 
     Returns:
         A `Checkpoint`.
 
     Raises:
-        ValueError: If the file is missing, damaged or of another kind. If it holds anything but
-            plain arrays, or claims much more than its size on disk allows.
+        ValueError: If the file is missing, damaged or of another format. Also if an entry is not a
+            plain array, or the arrays are much larger than the file.
 
     Example:
 
@@ -71,26 +71,31 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
         return Checkpoint(flat_entries(owner, checkpoint.state_dict()), "a PyTorch module")
     if not isinstance(checkpoint, (str, os.PathLike)):
         raise ValueError(
-            f"{owner}: a checkpoint must be {_KINDS}, a mapping or a model. "
+            f"{owner}: `checkpoint` must be {_KINDS}, a mapping or a model. "
             f"Received: checkpoint of class {type(checkpoint).__name__}"
         )
     path = Path(checkpoint)
     if not path.is_file():
-        raise ValueError(f"{owner}: there is no such file. Received: path={str(path)!r}")
+        raise ValueError(
+            f"{owner}: `checkpoint` must be an existing file. Received: path={str(path)!r}"
+        )
     entries = _reader(owner, path)(owner, path)
     if len(entries) > MOST_ENTRIES:
-        raise ValueError(f"{owner}: {path} is refused: it holds {len(entries)} entries")
+        raise ValueError(
+            f"{owner}: a checkpoint must have at most {MOST_ENTRIES} entries. "
+            f"Received: {path} with {len(entries)} entries"
+        )
     return Checkpoint(entries, str(path))
 
 
 def _reader(owner: str, path: Path) -> Callable[[str, Path], dict[str, Entry]]:
-    """Return the function that reads a file, by its first bytes."""
+    """Return the function that reads the format of a file. Its first bytes decide the format."""
     with path.open("rb") as stream:
         start = stream.read(10)
     if path.suffix == ".keras":
         raise ValueError(
-            f"{owner}: {path} holds a whole model; load it with keras.saving.load_model, or save "
-            "its weights with model.save_weights"
+            f"{owner}: {path} contains a whole model; load it with keras.saving.load_model, or "
+            "save its weights with model.save_weights"
         )
     if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return torch_entries if is_torch(owner, path) else npz_entries
@@ -104,37 +109,42 @@ def _reader(owner: str, path: Path) -> Callable[[str, Path], dict[str, Entry]]:
         return msgpack_entries
     if path.suffix in (".pt", ".pth", ".bin"):
         raise ValueError(
-            f"{owner}: {path} is damaged, or is a bare pickle of PyTorch before 1.6; save it again "
-            "with torch.save"
+            f"{owner}: {path} is damaged, or was saved by PyTorch before 1.6; save it again with "
+            "torch.save"
         )
     if path.suffix in (".npz", ".h5"):
         kind = {".npz": "npz", ".h5": "HDF5"}[path.suffix]
-        raise ValueError(f"{owner}: {path} is damaged or not an {kind} file")
-    raise ValueError(f"{owner}: a checkpoint must be {_KINDS}. Received: path={str(path)!r}")
+        raise ValueError(
+            f"{owner}: {path} is damaged or not an {kind} file; download or save it again"
+        )
+    raise ValueError(f"{owner}: `checkpoint` must be {_KINDS}. Received: path={str(path)!r}")
 
 
 def _read_parts(owner: str, path: Path) -> dict[str, Entry]:
-    """Read the files of an index. The index lists the file of each entry."""
+    """Read all files of a checkpoint in parts. Its index, `path`, names the file of each entry."""
     try:
         if path.stat().st_size > _MOST_JSON:
-            raise ValueError(f"the file is larger than {_MOST_JSON} bytes")
+            raise ValueError(f"an index must have at most {_MOST_JSON} bytes")
         files = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         parts: dict[str, set[str]] = {str(file): set() for file in files.values()}
         for name, file in files.items():
             parts[str(file)].add(name)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{owner}: {path} is damaged or not an index of parts: {error!r}"
+            f"{owner}: {path} is damaged or not the index of a checkpoint in parts: {error!r}"
         ) from error
     entries: dict[str, Entry] = {}
     for file, names in sorted(parts.items()):
         if Path(file).name != file or file in ("", "..") or file.endswith(".json"):
-            raise ValueError(f"{owner}: {path} is refused: {file!r} is not a file next to it")
+            raise ValueError(
+                f"{owner}: all files that {path} names must be in its folder. Received: {file!r}"
+            )
         part = read_checkpoint(path.with_name(file), owner).entries
         if set(part) != names:
             wrong = listed(sorted(names.symmetric_difference(part)))
             raise ValueError(
-                f"{owner}: {path} and {file} do not belong together: only one of them has {wrong}"
+                f"{owner}: {path} and {file} must list the same entries; download both again. "
+                f"Received: {wrong} in only one of them"
             )
         entries |= part
     return entries

@@ -1,4 +1,4 @@
-"""Reads the `.safetensors` files."""
+"""Reads `.safetensors` files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def safetensors_entries(owner: str, path: Path) -> dict[str, Entry]:
     for name, shape in shapes.items():
         dtype = _SAFETENSORS.get(kinds[name])
         if dtype is None:
-            entries[name] = Entry(shape, problem=f"of type {kinds[name]}, which numpy lacks")
+            entries[name] = Entry(shape, problem=f"an array of {kinds[name]}, which numpy lacks")
         else:
             entries[name] = Entry(shape, dtype, functools.partial(read, name))
     return entries

@@ -15,7 +15,7 @@ from keras_tokenlearner.weights.sources.torch_layers import BLOCK, Table, averag
 
 
 def in_blocks(starts: tuple[str, ...], rows: Table) -> dict[str, tuple[str, ...]]:
-    """Return the table rows of a block's layers, for each possible prefix of block names."""
+    """Return the table rows of a block's layers, for each possible start of block names."""
     return {
         f"{BLOCK}/{ours}": (kind, *(start + name for start in starts for name in theirs))
         for ours, (kind, *theirs) in rows.items()
@@ -71,7 +71,7 @@ _DINOV3_NAMES = {
 
 
 def converter(table: Table, averaged: tuple[str, ...] = ()) -> Callable[[Entries], Arrays]:
-    """Return the conversion by a table and by the heads whose logits are averaged."""
+    """Return a function that converts entries by a table and averages the logits of some heads."""
 
     def convert(entries: Entries) -> Arrays:
         arrays = from_torch(entries, table)

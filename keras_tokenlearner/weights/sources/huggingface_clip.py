@@ -82,7 +82,7 @@ def _converter(table: Table, unread: str) -> Callable[[Entries], Arrays]:
 
 
 def _convert_aimv2(entries: Entries) -> Arrays:
-    """Convert the entries of AIMv2. Its latent is the query itself, without a projection."""
+    """Convert the entries of AIMv2, whose pooling uses the latent vector as query, unprojected."""
     arrays = from_torch(entries, _AIMV2_NAMES)
     latent = arrays.get(names.LATENT)
     if latent is None:

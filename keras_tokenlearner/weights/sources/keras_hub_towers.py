@@ -73,7 +73,7 @@ def _convert(entries: Entries, patterns: tuple[tuple[str, str], ...]) -> Arrays:
 
 
 def _path(name: str, patterns: tuple[tuple[str, str], ...]) -> str | None:
-    """Return our path of an entry, or `None`."""
+    """Return our path for the name of an entry, or `None` for an unknown name."""
     for pattern, ours in patterns:
         found = re.fullmatch(pattern, name)
         if not found:

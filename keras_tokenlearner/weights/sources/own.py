@@ -9,7 +9,7 @@ _NUMBERED = (names.TOKEN_LEARNER, names.TOKEN_FUSER)
 
 
 def convert(entries: Entries) -> Arrays:
-    """Return the entries by their own names, with TokenLearners and TokenFusers numbered from 0."""
+    """Return the entries under their own names, but number TokenLearners and TokenFusers from 0."""
     layers = {name.partition("/")[0] for name in entries}
     numbered = {
         kind: names.in_order(kind, [name for name in layers if name.startswith(kind)])

@@ -1,4 +1,4 @@
-"""Sources of weights, and the entries of a checkpoint under the names of its source."""
+"""Sources of weights, and access to the entries of a checkpoint by the names of its source."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Source:
     Attributes:
         convert: Function of `Entries`. It returns a dictionary from paths of variables to `Named`
             arrays. Kernels and biases of an attention may have heads and channels as one axis.
-            "positions/table" is (N, C), with rows of class token and registers if the file has
-            them. Or it is on its grid without them, (H, W, C) or (T, H, W, C). The j-th
+            "positions/table" is (N, C), including rows of class token and registers if the file
+            has them. Or it has its grid, (H, W, C) or (T, H, W, C), without these rows. The j-th
             TokenLearner and TokenFuser are "token_learner_{j}" and "token_fuser_{j}".
         anchors: Names of entries. Every checkpoint of the source has one of them.
         marks: Parts of names. All must occur in a checkpoint for the source to be recognised.
@@ -55,9 +55,9 @@ class Source:
         wide_head: Further fields of files whose head reads two tokens.
         classifier: Further fields of files with a head.
         pooled_norm: Further fields of files whose last norm follows the pooling.
-        resize: How the source resizes positions, a method of `weights.positions`.
-        resize_without_registers: The same for files without register tokens, if it differs.
-        normalization: Name of the mean and standard deviation that all its models expect.
+        resize: Method by which the source resizes positions, from `weights.positions`.
+        resize_without_registers: Method for files without register tokens, if it differs.
+        normalization: Name of the mean and standard deviation that all models expect.
         ignored: Starts of the names of entries that are not needed.
         head_only: Starts of the names of entries between the features and the head.
     """
@@ -83,7 +83,7 @@ class Source:
 
 
 class Entries:
-    """The entries of a checkpoint, by the names of its source, and the record of their use.
+    """The entries of a checkpoint by the names of its source, and a record of the used entries.
 
     Checkpoints keep the same network under various prefixes ("params/", "vit.", "module."). The
     prefix is the part before an anchor, a name that every file of the source has. The prefix is
@@ -92,10 +92,10 @@ class Entries:
     Args:
         owner: String, the function that the user called, for error messages.
         checkpoint: A `Checkpoint`.
-        anchors: Names, one of which the checkpoint must hold once.
+        anchors: Names of entries. The checkpoint must have exactly one entry with such a name.
 
     Raises:
-        ValueError: If the checkpoint holds no anchor, or several.
+        ValueError: If the checkpoint has no anchor, or several.
     """
 
     def __init__(self, owner: str, checkpoint: Checkpoint, anchors: Iterable[str]) -> None:
@@ -118,12 +118,13 @@ class Entries:
             return found.pop()
         if found:
             raise ValueError(
-                f"{self.owner}: {checkpoint.origin} holds several networks, under "
-                f"{sorted(found)}; pass a mapping with the entries of one"
+                f"{self.owner}: {checkpoint.origin} contains several networks, with the prefixes "
+                f"{sorted(found)}; pass a mapping with the entries of one network"
             )
         raise ValueError(
-            f"{self.owner}: {checkpoint.origin} is from another architecture or source: it has no "
-            f"entry {' or '.join(anchors)}. It holds {listed(sorted(checkpoint)) or 'nothing'}"
+            f"{self.owner}: {checkpoint.origin} must have an entry {' or '.join(anchors)}; it is "
+            "from another architecture or source. "
+            f"Received: entries {listed(sorted(checkpoint)) or '(none)'}"
         )
 
     def __contains__(self, name: str) -> bool:
@@ -137,22 +138,29 @@ class Entries:
         return self._full[name]
 
     def take(self, name: str) -> np.ndarray:
-        """Return an entry as float32 and mark it as used, or raise if it is not numeric."""
+        """Return an entry as a float32 array and mark it as used. Raise if it is not numeric."""
         full = self._full[name]
         entry = self._checkpoint.entries[full]
         if not entry.is_float:
             kind = entry.problem or f"an array of {entry.dtype}"
-            raise ValueError(f"{self.owner}: {full} must be an array of floats, but is {kind}")
+            raise ValueError(
+                f"{self.owner}: the entry {full} must be an array of floats. Received: {kind}"
+            )
         if not entry.shape or 0 in entry.shape:
-            raise ValueError(f"{self.owner}: {full} has shape {entry.shape} and holds no weights")
+            raise ValueError(
+                f"{self.owner}: the entry {full} must have weights. "
+                f"Received: an array of shape {entry.shape}"
+            )
         array = entry.read().astype(np.float32, copy=False)
         if not np.isfinite(array).all():
-            raise ValueError(f"{self.owner}: {full} holds values that are not finite")
+            raise ValueError(
+                f"{self.owner}: the entry {full} must be finite. Received: NaN or infinite values"
+            )
         self._taken.add(name)
         return array
 
     def unused(self) -> list[str]:
-        """Return the names, without prefix, of the unused entries."""
+        """Return the names of the unused entries, without the prefix."""
         return [name for name in self._full if name not in self._taken]
 
 

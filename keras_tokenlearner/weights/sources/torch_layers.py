@@ -19,7 +19,7 @@ _PARTS = ("query", "key", "value")
 
 
 def from_torch(entries: Entries, table: Table) -> Arrays:
-    """Convert the entries that a table names.
+    """Convert the entries whose names are in a table.
 
     A layer without bias gets an equivalent bias of zeros. The first layer of a gated MLP may
     include the gate, before the hidden units.
@@ -62,15 +62,16 @@ def split_qkv(entries: Entries, theirs: str, ours: str, bias: str | None = None)
         entries: `Entries`.
         theirs: Name of the weight.
         ours: Name of the attention.
-        bias: Name of the bias of all three. Without it, `{q,k,v}_bias` next to the layer.
+        bias: Name of the joint bias of query, key and value. Without it, the biases are
+            `{q,k,v}_bias` next to the layer.
     """
     if theirs not in entries:
         return {}
     weight, origin = entries.take(theirs), entries.full_name(theirs)
     if weight.ndim != 2 or weight.shape[0] % 3:
         raise ValueError(
-            f"{entries.owner}: {origin} has shape {weight.shape}, which does not divide into "
-            "query, key and value"
+            f"{entries.owner}: {origin} must have 3 C rows, for query, key and value. "
+            f"Received: shape {weight.shape}"
         )
     size, arrays = weight.shape[0] // 3, {}
     biases = [Named(np.zeros(size, np.float32), ZEROS)] * 3
@@ -79,8 +80,8 @@ def split_qkv(entries: Entries, theirs: str, ours: str, bias: str | None = None)
         whole, bias_origin = entries.take(bias), entries.full_name(bias)
         if whole.size != weight.shape[0]:
             raise ValueError(
-                f"{entries.owner}: {bias_origin} has shape {whole.shape} and {origin} has shape "
-                f"{weight.shape}, which do not belong together"
+                f"{entries.owner}: {bias_origin} must have one value for each row of {origin}. "
+                f"Received: shapes {whole.shape} and {weight.shape}"
             )
         biases = [Named(part, bias_origin) for part in np.split(whole.reshape(-1), 3)]
     for index, name in enumerate(f"{start}{part}_bias" for part in "qkv"):
@@ -93,7 +94,7 @@ def split_qkv(entries: Entries, theirs: str, ours: str, bias: str | None = None)
 
 
 def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
-    """Join several heads to one head that reads all their tokens and averages their logits.
+    """Join several heads to one head. It reads the tokens of all heads and averages their logits.
 
     Args:
         entries: `Entries`.
@@ -110,8 +111,8 @@ def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
     shapes = [array.shape for array in (*kernels, *shifts)]
     if len(set(shapes[: len(heads)])) > 1 or len({shape[0] for shape in shapes}) > 1:
         raise ValueError(
-            f"{entries.owner}: {' and '.join(weights)} with their biases have shapes {shapes}, "
-            "which do not fit heads for the same classes"
+            f"{entries.owner}: {' and '.join(weights)}, and their biases, must be for the same "
+            f"classes. Received: shapes {shapes}"
         )
     kernel = np.concatenate([kernel.T for kernel in kernels]) / len(heads)
     shift = np.asarray(sum(shifts) / len(heads))
@@ -124,7 +125,7 @@ def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
 def to_torch(
     arrays: Mapping[str, np.ndarray], table: Table, num_blocks: int
 ) -> dict[str, np.ndarray]:
-    """Convert arrays by our paths to arrays by the source's names, the first of each row."""
+    """Convert arrays of Keras layers to PyTorch. Keys become the first name of each table row."""
     entries, arrays = {}, _with_gates(arrays)
     for ours, (kind, theirs, *_) in numbered(table, num_blocks).items():
         if kind in ("raw", "rows"):
@@ -148,7 +149,7 @@ def numbered(table: Table, count: int) -> dict[str, tuple[str, ...]]:
 
 
 def count_blocks(entries: Iterable[str], table: Table) -> int:
-    """Return the number of blocks in the entries of a table, counted from 0 without a gap."""
+    """Return the number of blocks in a checkpoint. Block numbers count from 0 without a gap."""
     starts = {name.partition("{i}")[0] for row in table.values() for name in row if "{i}" in name}
     found = {name[len(start) :].partition(".")[0] for name in entries for start in starts
              if name.startswith(start)}  # fmt: skip
@@ -161,15 +162,18 @@ def count_blocks(entries: Iterable[str], table: Table) -> int:
 def _to_keras(owner: str, kind: str, name: str, weight: np.ndarray) -> np.ndarray:
     rank = {"conv": (4, 5), "norm": (1,)}.get(kind, (2,))
     if weight.ndim not in rank:
-        raise ValueError(f"{owner}: {name} has shape {weight.shape}, which fits no {kind} layer")
+        raise ValueError(
+            f"{owner}: {name} must have {' or '.join(map(str, rank))} axes, as a {kind} layer. "
+            f"Received: shape {weight.shape}"
+        )
     if kind == "conv":
         return np.moveaxis(weight, (1, 0), (-2, -1))
     if kind == "patches":
         side = math.isqrt(weight.shape[1] // 3)
         if 3 * side * side != weight.shape[1]:
             raise ValueError(
-                f"{owner}: {name} has shape {weight.shape}, which fits no square patches of three "
-                "channels"
+                f"{owner}: {name} must have 3 P P columns, for square patches of three channels. "
+                f"Received: shape {weight.shape}"
             )
         return weight.T.reshape(side, side, 3, -1)
     return weight if kind == "norm" else weight.T
@@ -197,7 +201,7 @@ def _with_gates(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _check_biases(arrays: Arrays) -> None:
-    """Remove the zeros of a block if other blocks have the bias: the file has lost it."""
+    """Remove zeros for a missing bias if other blocks have this bias: the file is incomplete."""
     there = {_any_block(path) for path, (_, origin) in arrays.items() if origin != ZEROS}
     for path in [path for path, (_, origin) in arrays.items() if origin == ZEROS]:
         if names.block_index(path) is not None and _any_block(path) in there:
@@ -209,7 +213,7 @@ def _any_block(path: str) -> str:
 
 
 def _split_gates(arrays: Arrays) -> None:
-    """Split the first layer of each MLP that is twice as wide as the input of its second layer."""
+    """Split the first layer of gated MLPs, which is twice as wide as the second layer's input."""
     for path in [path for path in arrays if "/mlp/hidden/" in path]:
         array, origin = arrays[path]
         output = arrays.get(path.rpartition("hidden")[0] + "output/kernel")
