@@ -1,4 +1,4 @@
-"""Models by public names: checkpoints on hubs, and folders of `save_to_preset`."""
+"""Models by name or address: checkpoints on hubs, and folders of `save_to_preset`."""
 
 from keras_tokenlearner.presets.checkpoints import PublishedCheckpoint, list_checkpoints
 from keras_tokenlearner.presets.from_preset import from_preset

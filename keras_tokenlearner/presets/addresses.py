@@ -1,4 +1,4 @@
-"""Addresses of weights: hubs, https and files, with a source before them."""
+"""Parses the addresses of weights: hubs, https and files, after an optional source."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def parse_address(owner: str, text: str | os.PathLike[str]) -> Address:
     """Return the parts of an address.
 
     Raises:
-        ValueError: If the text starts like an address, but is not a valid one.
+        ValueError: If the text starts like an address, but is not a valid address.
 
     Example:
 
@@ -46,7 +46,9 @@ def parse_address(owner: str, text: str | os.PathLike[str]) -> Address:
     'main'
     """
     if not isinstance(text, (str, os.PathLike)) or not str(text):
-        raise ValueError(f"{owner}: weights must be {FORMS}. Received: address={text!r}")
+        raise ValueError(
+            f"{owner}: the address of weights must be {FORMS}. Received: address={text!r}"
+        )
     text = str(text)
     source, _, rest = text.partition(":")
     if source in SOURCES and rest:
@@ -65,11 +67,11 @@ def parse_address(owner: str, text: str | os.PathLike[str]) -> Address:
         return Address("https", text)
     elif not scheme:
         return Address("path", os.path.expanduser(text))
-    raise ValueError(f"{owner}: an address must be {FORMS}. Received: address={text!r}")
+    raise ValueError(f"{owner}: the address of weights must be {FORMS}. Received: address={text!r}")
 
 
 def is_address(text: str | os.PathLike[str] | None) -> bool:
-    """Return whether a text names a checkpoint, is an address, or is a path that exists."""
+    """Return whether a text is the name of a checkpoint, an address or an existing path."""
     if isinstance(text, os.PathLike):
         return True
     if not isinstance(text, str):

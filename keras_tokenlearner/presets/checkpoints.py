@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """A row of the table.
+    """A published checkpoint: a row of the table `files/checkpoints.csv`.
 
     Attributes:
         name: Name for `from_preset`.
         family: Family of models.
-        address: Its `hf://` or `kaggle://` address, or a source and an `https://` address.
+        address: An `hf://` or `kaggle://` address, or a source and an `https://` address.
         sha256: First digits of the published sha256, or the empty string.
         sha256_of: Address of the hashed file, which may be a copy at another address.
         patch_size: Size of a patch, with frames first for videos.
@@ -32,13 +32,13 @@ class PublishedCheckpoint:
         num_heads: Heads of the attentions.
         activation: Activation of the MLPs.
         layer_norm_epsilon: Epsilon of the norms.
-        preprocessing: The `Preprocessing` of its images.
-        input_size: `(height, width)`, with frames before them for videos.
-        classes: Classes of its head, or 0 without one.
-        licence: Licence, and the source of this statement.
+        preprocessing: The `Preprocessing` of the images.
+        input_size: `(height, width)`, or `(frames, height, width)` for videos.
+        classes: Classes of the head, or 0 without a head.
+        licence: Licence, and where it is stated.
         top1: Published top-1 accuracy on ImageNet-1k, or on Kinetics-400 for videos; or empty.
-        top1_source: Source of this accuracy.
-        is_checked: Whether we have compared its outputs with its own library.
+        top1_source: Where the accuracy is published.
+        is_checked: Whether we have compared outputs with the checkpoint's own library.
     """
 
     name: str
@@ -61,7 +61,7 @@ class PublishedCheckpoint:
     is_checked: bool
 
     def statement(self) -> Statement:
-        """Return the `Statement` of the row, for a file without a config.json."""
+        """Return the settings that the row states, for a checkpoint without a config.json."""
         return Statement(
             fields={
                 "num_heads": self.num_heads,
@@ -75,7 +75,7 @@ class PublishedCheckpoint:
 
 
 def list_checkpoints(pattern: str = "*") -> list[PublishedCheckpoint]:
-    """Return the published checkpoints whose names fit a pattern.
+    """Return the published checkpoints whose names match a pattern.
 
     Args:
         pattern: Names to keep, with `*` and `?` as in file names.
@@ -91,7 +91,7 @@ def list_checkpoints(pattern: str = "*") -> list[PublishedCheckpoint]:
 def checkpoints_for(
     patch_size: tuple[int, ...], hidden_dim: int, num_layers: int
 ) -> list[PublishedCheckpoint]:
-    """Return the published checkpoints with a classifier for a model of these sizes.
+    """Return the published checkpoints with a classifier and the sizes of a model.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Config files next to weights on a hub: of timm, transformers or Keras.
+"""Reads the config files of timm, transformers and Keras, which are next to weights on a hub.
 
 A config file overrides the usual settings of a source.
 """
@@ -16,14 +16,14 @@ from keras_tokenlearner.weights.statement import Statement
 
 
 def read_statement(owner: str, configs: Mapping[str, Path]) -> Statement:
-    """Return the statement of the JSON files next to weights.
+    """Return the settings that the JSON files next to weights state.
 
     Args:
         owner: Name of the function that the user called, for error messages.
-        configs: Paths by name: config.json, preprocessor_config.json and Keras's.
+        configs: Paths of the JSON files by name, for example config.json.
 
     Raises:
-        ValueError: If config.json is damaged, or of an unsupported model.
+        ValueError: If config.json is damaged, or is for an unsupported model.
     """
     if "config.json" not in configs:
         return Statement()
@@ -39,6 +39,6 @@ def read_statement(owner: str, configs: Mapping[str, Path]) -> Statement:
         extra = configs.get("image_converter.json")
         return of_keras(owner, said, read_json(owner, extra) if extra else {})
     raise ValueError(
-        f"{owner}: config.json is not from timm, transformers or Keras; it has "
-        f"{sorted(said)[:8]}. Pass the path of the weights with its source, such as 'timm:FILE'"
+        f"{owner}: config.json must be from timm, transformers or Keras; else pass the path of the "
+        f"weights with its source, such as 'timm:FILE'. Received: keys {sorted(said)[:8]}"
     )

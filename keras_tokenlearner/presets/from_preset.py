@@ -1,4 +1,4 @@
-"""Builds models by public names: a checkpoint decides the config and the weights."""
+"""Builds models by name or address. The checkpoint decides the config and the weights."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def from_preset(
 ) -> VisionModel:
     """Build the model that a checkpoint describes, with its weights.
 
-    The checkpoint's config.json or, without one, the shapes of its arrays decide the model. An
-    error asks for missing settings. No setting is guessed. If the checkpoint has no classifier, the
-    model returns its pooled features.
+    The config.json of the checkpoint decides the model. Without a config.json, the shapes of its
+    arrays do. An error asks for missing settings. No setting is guessed. If the checkpoint has no
+    classifier, the model returns pooled features.
 
     Args:
         preset: `"hf://ORG/NAME[@REVISION]"`, `"https://..."`,
@@ -74,13 +74,13 @@ def from_preset(
             TokenLearner.
         num_tokens: Integer, tokens that the TokenLearner learns. Needs `at`; defaults to 8.
         include_top: Boolean, whether the classifier is part of the model. Defaults to `True` if the
-            checkpoint has one, or `classes` is passed.
+            checkpoint has a classifier, or `classes` is passed.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
             them itself.
         pooling: Output without top: `"avg"`, `"max"`, `"token"`, or `"none"` for all tokens.
             Defaults to the output in the checkpoint's own library.
-        classes: Integer. Another number than the checkpoint's makes a new classifier. Defaults to
-            the checkpoint's classes.
+        classes: Integer, classes of the top. Defaults to the checkpoint's number. Any other number
+            makes a new classifier.
         classifier_activation: Activation of the top; `None` gives logits.
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for videos.
             Positions are resized. Defaults to the shape of the checkpoint.
@@ -89,7 +89,8 @@ def from_preset(
         layer_norm_epsilon: Epsilon of the norms. It overrides the checkpoint.
         activation: Activation of the MLPs. It overrides the checkpoint.
         num_heads: Heads of the attentions, if the checkpoint does not state them.
-        grid: `(H, W)` or `(T, H, W)` of the checkpoint's positions, if it does not state it.
+        grid: `(H, W)` or `(T, H, W)`, the grid of the checkpoint's positions. Needed if the
+            checkpoint does not state the grid.
         resize: Method to resize positions, as for `keras_tokenlearner.weights.plan_of`.
         name: Name of the model.
         **changes: Further fields of `VisionTransformerConfig` to change, such as `dropout_rate`.
@@ -99,8 +100,8 @@ def from_preset(
 
     Raises:
         ImportError: If the hub's library is not installed (the extras `hf` and `kaggle`).
-        ValueError: If the preset does not exist or is damaged. If this package lacks one of its
-            features. If a setting must be passed.
+        ValueError: If the preset does not exist or is damaged. Also if this package lacks a feature
+            of its model, or a setting must be passed.
         PermissionError: If the preset is gated or private.
         ConnectionError: If the preset cannot be downloaded and is not in the cache.
 
@@ -148,8 +149,8 @@ def from_preset(
         asked = [argument for argument, value in given.items() if value != defaults.get(argument)]
         if asked:
             raise ValueError(
-                f"{owner}: `{asked[0]}` is for presets of transformers, and this preset is an "
-                f"X2Plus1D; leave it out. Received: {asked[0]}={given[asked[0]]!r}"
+                f"{owner}: `{asked[0]}` has no effect on this preset, an X2Plus1D; leave it out. "
+                f"Received: {asked[0]}={given[asked[0]]!r}"
             )
         return network
     plan = _plan_of(owner, found, options)
@@ -180,19 +181,19 @@ def from_preset(
 
 
 def open_preset(preset: PresetName, owner: str, **options: Unpack[PlanOptions]) -> Plan:
-    """Return the plan of the checkpoint at a name or address, read and converted once.
+    """Read and convert the checkpoint of a name or address, and return its `Plan`.
 
     Args:
-        preset: As for `from_preset`.
+        preset: The argument of `from_preset`.
         owner: Name of the function that the user called, for error messages.
-        **options: As for `plan_of`.
+        **options: Arguments of `plan_of`.
     """
     return _plan_of(owner, _found(owner, preset), options)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A preset on this machine: its address, files, and row of the table of checkpoints."""
+    """A local or downloaded preset: its address, files, and row in the table of checkpoints."""
 
     row: PublishedCheckpoint | None
     address: Address
@@ -200,12 +201,12 @@ class _Found:
 
 
 def _found(owner: str, preset: PresetName) -> _Found:
-    """Download the files of a preset, or find them on this machine."""
+    """Find the files of a preset on this machine, or download them."""
     model, _, stored = str(preset).rpartition("/")
     if (model, stored) in STORE:
         raise ValueError(
-            f"{owner}: included weights belong to models of the catalogue; call "
-            f"create_model({model!r}, weights={stored!r})"
+            f"{owner}: `preset` must not be the name of included weights; call "
+            f"create_model({model!r}, weights={stored!r}) for them"
         )
     row = table().get(str(preset))
     address = parse_address(owner, row.address if row else preset)
@@ -213,7 +214,7 @@ def _found(owner: str, preset: PresetName) -> _Found:
 
 
 def _plan_of(owner: str, found: _Found, options: PlanOptions) -> Plan:
-    """Return the plan of the checkpoint in the files of a preset."""
+    """Read and convert the checkpoint in the files of a preset, and return its `Plan`."""
     ours = _own_model(owner, found.files)
     if ours is not None:
         return plan_of(ours, "keras_tokenlearner", owner=owner, **options)
@@ -247,18 +248,18 @@ def build_model(
     class_names: Sequence[str] | None = None,
     dtype: Policy = None,
 ) -> VisionModel:
-    """Build the model of a plan and load its weights, by one rule about classes.
+    """Build the model of a plan and load its weights, with the classifier that `classes` asks for.
 
-    `classes=None` takes the checkpoint's classifier; another number makes a new one. A
-    warning reports the untrained layers.
+    `classes=None` loads the checkpoint's classifier. Any other number of classes makes a new one. A
+    warning lists the untrained layers.
     """
     head = "keep"
     if include_top:
         found = plan.classes or (plan.projection if plan.projection == classes else None)
         if found is None and classes is None:
             raise ValueError(
-                f"{owner}: {plan.origin} has no classifier; pass classes= for a new one, or "
-                "include_top=False for features. Received: classes=None"
+                f"{owner}: {plan.origin} has no classifier; pass `classes` for a new classifier, "
+                "or include_top=False for features. Received: classes=None"
             )
         if classes is not None and classes != found:
             head = "reset"
@@ -287,7 +288,7 @@ def build_model(
 
 
 def _with_head(owner: str, files: PresetFiles) -> Checkpoint | Path:
-    """Return the weights of a preset, with the head that its library keeps in another file."""
+    """Return the weights of a preset, including a head that its library saves in another file."""
     if files.linear_head is not None:
         path, start = files.linear_head, "linear_head."
     elif HEAD in files.configs and files.weights.suffix == ".h5":
@@ -300,7 +301,7 @@ def _with_head(owner: str, files: PresetFiles) -> Checkpoint | Path:
 
 
 def _video_network(owner: str, files: PresetFiles) -> VisionModel | None:
-    """Return the model if a preset is of an X2Plus1D, else `None`."""
+    """Load the model of a preset that was saved from an `X2Plus1D`. Return `None` for others."""
     path = files.configs.get("config.json")
     if path is None or read_json(owner, path).get("registered_name") != _X2PLUS1D:
         return None
@@ -308,7 +309,7 @@ def _video_network(owner: str, files: PresetFiles) -> VisionModel | None:
 
 
 def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
-    """Load the model of a preset that `save_to_preset` wrote. Return `None` for other presets."""
+    """Load the model of a preset that `save_to_preset` wrote. Return `None` for others."""
     path = files.configs.get("config.json")
     said = read_json(owner, path) if path else {}
     registered = said.get("registered_name")
@@ -330,12 +331,12 @@ def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
 
 
 def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tuple[int, ...]:
-    """Return the input that the checkpoint's positions are for."""
+    """Return the input shape whose patches have the grid of the checkpoint's positions."""
     if plan.input_shape:
         return plan.input_shape
     if plan.grid is None or len(plan.grid) != len(config.patch_size):
         raise ValueError(
-            f"{owner}: {plan.origin} does not state the grid of its positions; pass "
+            f"{owner}: {plan.origin} does not state the grid of its position embedding; pass "
             f"`input_shape` and `grid`. Received: input_shape=None, grid={plan.grid}"
         )
     sizes = (n * patch for n, patch in zip(plan.grid, config.patch_size, strict=True))
@@ -343,6 +344,6 @@ def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tup
 
 
 def _name(preset: PresetName) -> str:
-    """Return a preset's name as a valid name of a Keras model."""
+    """Return the name of a preset, with characters that the name of a Keras model may have."""
     name = Path(str(preset).rpartition("@")[0] or str(preset)).name
     return "".join(c if c.isalnum() else "_" for c in name).strip("_") or "model"

@@ -1,4 +1,4 @@
-"""Finds the files of a preset: in a folder, or on a hub, by the hub's library and cache."""
+"""Finds the files of a preset in a folder, or downloads them by the library of a hub."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PresetFiles:
 
 
 def fetch_files(owner: str, address: Address) -> PresetFiles:
-    """Return the files at an address, downloaded if they are not in the library's cache.
+    """Return the files at an address. Download them if they are not in the cache of the hub.
 
     Raises:
         ImportError: If the hub's library is not installed.
@@ -78,20 +78,19 @@ def _from_path(owner: str, path: Path) -> PresetFiles:
         return PresetFiles(path, configs, _linear_head(path))
     if not path.is_dir():
         raise ValueError(
-            f"{owner}: there is no such file or folder, and weights must be {FORMS}. "
-            f"Received: path={str(path)!r}"
+            f"{owner}: `preset` must be {FORMS}. Received: path={str(path)!r}, which does not exist"
         )
     for name in WEIGHTS:
         if (path / name).is_file():
             return PresetFiles(path / name, _configs(path))
     raise ValueError(
-        f"{owner}: the folder holds no weights; it must have one of {list(WEIGHTS)}. "
+        f"{owner}: the folder of a preset must have one of the files {list(WEIGHTS)}. "
         f"Received: path={str(path)!r}"
     )
 
 
 def _linear_head(backbone: Path) -> Path | None:
-    """Return the head next to a backbone of DINOv2, by the names of Meta's files."""
+    """Return the file of the linear head next to a DINOv2 backbone, if it has Meta's name."""
     if not backbone.name.startswith("dinov2_"):
         return None
     head = backbone.with_name(backbone.name.replace("_pretrain.", "_linear_head."))
@@ -108,8 +107,8 @@ def _from_https(owner: str, uri: str) -> Path:
     if found and not sha256(path).startswith(found[1]):
         path.unlink()
         raise ValueError(
-            f"{owner}: {uri} is damaged or was changed: its name states a sha256 that begins with "
-            f"{found[1]}, but the file has another. Try again"
+            f"{owner}: {uri} is damaged or was changed; try again. By its name, its sha256 must "
+            f"start with {found[1]}"
         )
     return path
 
@@ -140,12 +139,12 @@ def _from_hf(owner: str, address: Address) -> PresetFiles:
         return PresetFiles(path, configs)
     if _is_offline(hub):
         raise ConnectionError(
-            f"{owner}: hf://{address.place} is not in the cache, and HF_HUB_OFFLINE is set; unset "
-            "it once to download it"
+            f"{owner}: hf://{address.place} is not in the cache, and HF_HUB_OFFLINE forbids the "
+            "download; unset HF_HUB_OFFLINE once"
         )
     raise ValueError(
-        f"{owner}: hf://{address.place} has no weights; a repository must have one of "
-        f"{list(WEIGHTS)}"
+        f"{owner}: the repository of a preset must have one of the files {list(WEIGHTS)}. "
+        f"Received: hf://{address.place}"
     )
 
 
@@ -159,34 +158,42 @@ def _get_parts(owner: str, index: Path, get: Callable[[str], Path | None]) -> No
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         plain = all(isinstance(name, str) and Path(name).name == name for name in names)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{owner}: {index.name} is damaged or not an index of parts") from error
+        raise ValueError(
+            f"{owner}: {index.name} is damaged or not the index of a checkpoint in parts"
+        ) from error
     if not plain:
-        raise ValueError(f"{owner}: {index.name} is refused: it names files outside of its folder")
+        raise ValueError(f"{owner}: all files that {index.name} names must be in its folder")
     for name in sorted(names):
         if get(name) is None:
-            raise ValueError(f"{owner}: {index.name} names {name}, which is missing")
+            raise ValueError(
+                f"{owner}: the repository must have all files that {index.name} names. "
+                f"Missing: {name}"
+            )
 
 
 def _hf_error(owner: str, address: Address, errors: ModuleType, error: Exception) -> Exception:
-    """Return the error for the user, without the messages of the library."""
+    """Return the error to raise for an error of the hub's library, with our own message."""
     place = f"hf://{address.place}"
     if isinstance(error, errors.GatedRepoError):
         return PermissionError(
-            f"{owner}: {place} is gated: accept its licence at its page on the hub, then log in "
+            f"{owner}: {place} is gated; accept its licence on its page of the hub, then log in "
             "with `hf auth login` or set HF_TOKEN"
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return ValueError(
-            f"{owner}: {place} has no such branch, tag or commit. "
+            f"{owner}: the revision must be a branch, tag or commit of {place}. "
             f"Received: revision={address.revision!r}"
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return ValueError(
-            f"{owner}: there is no such repository, or it is private: check the spelling, or log "
+            f"{owner}: the repository does not exist or is private; check the spelling, or log "
             f"in with `hf auth login`. Received: preset={place!r}"
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return ConnectionError(f"{owner}: {place} is not in the cache, and HF_HUB_OFFLINE is set")
+        return ConnectionError(
+            f"{owner}: {place} is not in the cache, and HF_HUB_OFFLINE forbids the download; "
+            "unset HF_HUB_OFFLINE once"
+        )
     return ConnectionError(_unreachable(owner, place, error))
 
 
@@ -205,11 +212,12 @@ def _from_kaggle(owner: str, handle: str) -> Path:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             raise PermissionError(
-                f"{owner}: kaggle://{handle} is private, or asks you to accept its licence at its "
-                "page; then set KAGGLE_API_TOKEN or call kagglehub.login()"
+                f"{owner}: kaggle://{handle} is private or gated; accept its licence on its page, "
+                "then set KAGGLE_API_TOKEN or call kagglehub.login()"
             ) from None
         if status == 404 or isinstance(error, ValueError):
             raise ValueError(
-                f"{owner}: there is no such model on Kaggle. Received: preset='kaggle://{handle}'"
+                f"{owner}: `preset` must be the handle of a model on Kaggle; check the spelling. "
+                f"Received: preset='kaggle://{handle}'"
             ) from None
         raise ConnectionError(_unreachable(owner, f"kaggle://{handle}", error)) from None

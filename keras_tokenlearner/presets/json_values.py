@@ -17,13 +17,13 @@ _INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
 
 
 def read_json(owner: str, path: Path) -> Object:
-    """Return the object of a JSON file of bounded size, or raise `ValueError`."""
+    """Return the object in a JSON file. Raise `ValueError` for a damaged or very large file."""
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
+            raise ValueError(f"it has more than {_MOST_BYTES} bytes")
         said = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(said, dict):
-            raise ValueError("it must be a JSON object")
+            raise ValueError(f"it must be a JSON object, not a {type(said).__name__}")
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{owner}: {path.name} is damaged: {error}") from error
     return said
@@ -45,7 +45,7 @@ def preprocessing_of(
     interpolation: str,
     crop_fraction: JSON,
 ) -> Preprocessing:
-    """Return the preprocessing of a config, or raise `ValueError` if it is invalid."""
+    """Return the `Preprocessing` that a config states, or raise `ValueError` if it is invalid."""
     if interpolation not in _INTERPOLATIONS:
         interpolation = "bicubic"  # timm's "random" and "hamming" are for training only
     try:
@@ -58,4 +58,6 @@ def preprocessing_of(
             crop_fraction=cast("float", crop_fraction),
         )
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{owner}: the preprocessing of the config is invalid: {error}") from error
+        raise ValueError(
+            f"{owner}: the preprocessing in the config file is invalid: {error}"
+        ) from error

@@ -1,4 +1,4 @@
-"""The config.json and image_converter.json of KerasHub."""
+"""Reads the config.json and image_converter.json of KerasHub."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _ACTIVATIONS = {"gelu_approximate": "gelu_tanh", "gelu": "gelu", "silu": "silu",
 
 
 def of_keras(owner: str, said: Object, pixels: Object) -> Statement:
-    """Return the statement of a config.json and an image_converter.json of KerasHub."""
+    """Return the settings that a config.json and an image_converter.json of KerasHub state."""
     name = str(said.get("registered_name") or said.get("class_name"))
     source = _SOURCES.get(name.rpartition(">")[2])
     if source is None:
         raise ValueError(
-            f"{owner}: config.json names Keras's {name!r}; supported are keras-hub's "
-            f"{list(_SOURCES)}. Received: class_name={name!r}"
+            f"{owner}: the class in config.json must be one of keras-hub's {list(_SOURCES)}. "
+            f"Received: class_name={name!r}"
         )
     inner = _config(said)
     if isinstance(inner.get("vision_encoder"), Mapping):
@@ -45,8 +45,8 @@ def of_keras(owner: str, said: Object, pixels: Object) -> Statement:
     if activation is not None:
         if not isinstance(activation, str) or activation not in _ACTIVATIONS:
             raise ValueError(
-                f"{owner}: the activation of config.json must be one of {list(_ACTIVATIONS)}. "
-                f"Received: {activation!r}"
+                f"{owner}: the activation in config.json must be one of {list(_ACTIVATIONS)}. "
+                f"Received: activation={activation!r}"
             )
         fields["activation"] = _ACTIVATIONS[activation]
     image = inner.get("image_shape")
@@ -66,7 +66,7 @@ def _config(said: Object) -> Object:
 
 
 def _preprocessing(owner: str, said: Object) -> Preprocessing | None:
-    """Return the preprocessing of an image converter, which computes `pixel * scale + offset`."""
+    """Return the `Preprocessing` of an image converter, which computes `pixel * scale + offset`."""
     if said.get("scale") is None and said.get("offset") is None:
         return None
     try:

@@ -44,8 +44,8 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
     """
     if not isinstance(model, VisionModel):
         raise ValueError(
-            "save_to_preset: `model` must be a VisionTransformer or X2Plus1D; save others with "
-            f"model.save. Received: model of class {type(model).__name__}"
+            "save_to_preset: `model` must be a VisionTransformer or X2Plus1D; save other models "
+            f"with model.save. Received: a model of class {type(model).__name__}"
         )
     folder = check_path("save_to_preset", "folder", folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
 
     Raises:
         ImportError: If the hub's library is not installed (the extras `hf` and `kaggle`).
-        ValueError: If the folder holds no preset, or the address is not on a hub.
+        ValueError: If the folder contains no preset, or the address is not on a hub.
         PermissionError: If the account may not write to this address.
         ConnectionError: If the hub cannot be reached.
     """
@@ -82,7 +82,7 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise ValueError(
-            f"upload_preset: the folder lacks {missing}; write them with "
+            f"upload_preset: `folder` must contain {missing}; write the files with "
             f"model.save_to_preset(folder). Received: folder={str(folder)!r}"
         )
     address = parse_address("upload_preset", uri)
@@ -109,11 +109,11 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
         status = getattr(error.response, "status_code", None)
         if status in (401, 403):
             raise PermissionError(
-                f"upload_preset: your account may not write to hf://{address.place}. Log in with "
+                f"upload_preset: your account cannot write to hf://{address.place}; log in with "
                 "`hf auth login`, or set HF_TOKEN to a token with write access"
             ) from None
         raise ConnectionError(
-            f"upload_preset: hf://{address.place} answered with the status {status}; try again"
+            f"upload_preset: hf://{address.place} returned the HTTP status {status}; try again"
         ) from None
 
 
@@ -126,7 +126,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _card(model: VisionModel) -> str:
-    """Return the README of a preset, with the data that the hub reads."""
+    """Return the README.md of a preset, starting with the metadata that the hub reads."""
     what = "videos" if len(model.input_shape) == 5 else "images"
     task = "video-classification" if what == "videos" else "image-classification"
     if not model.include_top:
@@ -173,9 +173,9 @@ def _class_from_preset(
     model = from_preset(preset, **arguments)
     if not isinstance(model, cls):
         raise ValueError(
-            f"{cls.__name__}.from_preset: the preset is a {type(model).__name__}; call "
-            f"{type(model).__name__}.from_preset. "
-            f"Received: preset={str(preset)!r}"
+            f"{cls.__name__}.from_preset: `preset` must be a {cls.__name__}; call "
+            f"{type(model).__name__}.from_preset instead. "
+            f"Received: preset={str(preset)!r}, a {type(model).__name__}"
         )
     return model
 

@@ -1,6 +1,6 @@
-"""The config.json of timm.
+"""Reads the config.json of timm.
 
-timm uses one set of names for many families. Settings that its files omit are in
+timm uses the same names of entries for many families. Settings that a config.json omits are in
 `files/timm_architectures.csv`.
 """
 
@@ -24,25 +24,25 @@ _RESIZES = {"center": "shortest", "squash": "squash", "border": "longest"}
 
 @functools.cache
 def timm_architectures() -> dict[str, dict[str, str]]:
-    """Return the rows of `files/timm_architectures.csv` by the architecture's name."""
+    """Return the rows of `files/timm_architectures.csv` by the name of the architecture."""
     path = resources.files("keras_tokenlearner.presets") / "files" / "timm_architectures.csv"
     with cast("Path", path).open(encoding="utf-8", newline="") as file:
         return {row["architecture"]: row for row in csv.DictReader(file)}
 
 
 def of_timm(owner: str, said: Object) -> Statement:
-    """Return the statement of a config.json of timm."""
+    """Return the settings that a config.json of timm states."""
     name = str(said["architecture"])
     row = timm_architectures().get(name)
     if row is None:
         raise ValueError(
-            f"{owner}: config.json names timm's {name!r}, which is not a supported ViT. Received: "
-            f"architecture={name!r}"
+            f"{owner}: config.json must be for a ViT of timm that this package supports; choose "
+            f"another checkpoint. Received: architecture={name!r}"
         )
     if row["missing"]:
         raise ValueError(
-            f"{owner}: timm's {name!r} has {row['missing']}, which is not supported. Received: "
-            f"architecture={name!r}"
+            f"{owner}: this package does not support {row['missing']}; choose another checkpoint. "
+            f"Received: architecture={name!r}"
         )
     arguments = said.get("model_args")
     arguments = dict(arguments) if isinstance(arguments, Mapping) else {}
@@ -50,7 +50,8 @@ def of_timm(owner: str, said: Object) -> Statement:
     unknown = sorted(set(arguments) - known - {"dynamic_img_pad", "drop_rate", "drop_path_rate"})
     if unknown:
         raise ValueError(
-            f"{owner}: config.json changes unsupported arguments of timm's {name!r}: "
+            f"{owner}: this package does not support some `model_args` in config.json; choose "
+            f"another checkpoint. Received for timm's {name!r}: "
             f"{ {one: arguments[one] for one in unknown} }"
         )
     pretrained = said.get("pretrained_cfg")
@@ -81,7 +82,7 @@ def of_timm(owner: str, said: Object) -> Statement:
 def _timm_features(
     row: Mapping[str, str], pooling: str
 ) -> tuple[dict[str, FieldValue], tuple[str, ...]]:
-    """Return the config fields of a row of the architectures, and its unsupported features."""
+    """Return the config fields of an architecture, and descriptions of unsupported features."""
     fields: dict[str, FieldValue] = {"norm": row["norm"]} if row["norm"] != "layer_norm" else {}
     missing = []
     has_rotary = bool(row["rope"])
@@ -91,7 +92,7 @@ def _timm_features(
         # Of timm's classes, only Eva has rotary positions. It pools all tokens.
         fields["pool_prefix"] = has_rotary or row["pool_prefix"] == "1"
         if row["pool_activation"] and row["pool_activation"] != row["activation"]:
-            missing.append("an attention pooling with an activation of its own")
+            missing.append("an attention pooling with an activation different from the MLPs")
     elif pooling in ("avg", "max"):
         fields["head_reads"] = {"avg": "average", "max": "max"}[pooling]
     elif pooling != "token":
@@ -102,12 +103,12 @@ def _timm_features(
     if last and float(last) != float(row["layer_norm_epsilon"]):
         fields["final_norm_epsilon"] = float(last)
     if row["pre_norm_epsilon"] and row["pre_norm_epsilon"] != row["layer_norm_epsilon"]:
-        missing.append("a first norm with an epsilon of its own")
+        missing.append("a first norm with an epsilon different from other norms")
     return fields | _timm_rotary(row, missing), tuple(missing)
 
 
 def _timm_rotary(row: Mapping[str, str], missing: list[str]) -> dict[str, FieldValue]:
-    """Return the fields of rotary positions."""
+    """Return the config fields of rotary positions, and add unsupported kinds to `missing`."""
     kinds = {"Cat": "index", "DinoV3": "centred", "Mixed": "learned"}
     if not row["rope"]:
         return {}

@@ -1,4 +1,4 @@
-"""The config.json and preprocessor_config.json of transformers."""
+"""Reads the config.json and preprocessor_config.json of transformers."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ _PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 def of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
-    """Return the statement of a config.json and a preprocessor_config.json of transformers."""
+    """Return the settings that a config.json and a preprocessor_config.json state."""
     kind = str(said["model_type"])
     if kind not in _SOURCES:
         raise ValueError(
-            f"{owner}: config.json names transformers' {kind!r}; supported are "
-            f"{list(_SOURCES)}. Received: model_type={kind!r}"
+            f"{owner}: `model_type` in config.json must be one of {list(_SOURCES)}. "
+            f"Received: model_type={kind!r}"
         )
     source = _SOURCES[kind]
     part = said.get("vision_config")
@@ -79,7 +79,7 @@ def of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
 
 
 def _fields(owner: str, source: str, vision: Object) -> dict[str, FieldValue]:
-    """Return the fields of our config that a config states."""
+    """Return the fields of `VisionTransformerConfig` that a config of transformers states."""
     fields: dict[str, FieldValue] = {}
     heads = vision.get("num_attention_heads", _HEADS.get(source))
     if isinstance(heads, int):
@@ -93,7 +93,7 @@ def _fields(owner: str, source: str, vision: Object) -> dict[str, FieldValue]:
     if activation is not None and not vision.get("use_swiglu_ffn"):
         if str(activation) not in _ACTIVATIONS:
             raise ValueError(
-                f"{owner}: the activation of config.json must be one of {list(_ACTIVATIONS)}. "
+                f"{owner}: `hidden_act` in config.json must be one of {list(_ACTIVATIONS)}. "
                 f"Received: hidden_act={activation!r}"
             )
         fields["activation"] = _ACTIVATIONS[str(activation)]
@@ -112,13 +112,13 @@ def _classifies(said: Object) -> bool:
 
 
 def _missing(source: str, vision: Object) -> tuple[str, ...]:
-    """Return descriptions of a config's features that our models lack."""
+    """Return descriptions of features that a config states and our models lack."""
     found = []
     activation = vision.get("pooler_act", "tanh")
     if activation != "tanh" and not _classifies(vision):
         found.append(f"a pooler with the activation {activation!r}")
     if source == "huggingface_aimv2" and vision.get("is_native"):
-        found.append("computed positions for any size (is_native)")
+        found.append("positions that are computed for any size (is_native)")
     no_mean = source == "huggingface_videomae" and vision.get("use_mean_pooling") is False
     if no_mean and _classifies(vision):
         found.append("a head that reads the first patch")
@@ -131,7 +131,7 @@ def _size(image: JSON) -> tuple[int, ...] | None:
 
 
 def _patch(vision: Object) -> tuple[int, ...] | None:
-    """Return the patch of a video; ViViT's config has it in one field, others in two."""
+    """Return the patch size of a video. ViViT's config has it in one field, others in two."""
     tubelet = vision.get("tubelet_size")
     if isinstance(tubelet, Sequence):
         return cast("tuple[int, ...]", tuple(tubelet))
@@ -185,7 +185,7 @@ def _scaling(owner: str, said: Object) -> tuple[tuple[float, ...], tuple[float, 
         factor, offset = 1.0, 0.0
     if not isinstance(factor, (int, float)) or factor <= 0:
         raise ValueError(
-            f"{owner}: preprocessor_config.json must scale pixels by a positive number. "
+            f"{owner}: `rescale_factor` in preprocessor_config.json must be positive. "
             f"Received: rescale_factor={factor!r}"
         )
     scale = 255.0 * factor
@@ -197,7 +197,9 @@ def _scaling(owner: str, said: Object) -> tuple[tuple[float, ...], tuple[float, 
         means, stds = numbers_of(said["image_mean"]), numbers_of(said["image_std"])
         return tuple((m + offset) / scale for m in means), tuple(s / scale for s in stds)
     except TypeError as error:
-        raise ValueError(f"{owner}: the preprocessing of the config is invalid: {error}") from error
+        raise ValueError(
+            f"{owner}: the preprocessing in preprocessor_config.json is invalid: {error}"
+        ) from error
 
 
 def _edge(size: JSON) -> tuple[int, int] | None:
