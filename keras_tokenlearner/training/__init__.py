@@ -1,4 +1,4 @@
-"""Training by recipes: one frozen dataclass for each reported model, with its command.
+"""Training by recipes. A recipe is a frozen dataclass for a reported model, with its command.
 
 `retrofit` and `distill` make a trained ViT faster.
 """

@@ -1,4 +1,4 @@
-"""Checks the fields of a recipe before its data are opened and its model is built."""
+"""Checks the fields of a recipe before `train` opens its data and builds its model."""
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -45,7 +45,7 @@ _CHECKS: dict[str, Callable[[str, str, int], float]] = {
 
 
 def check_recipe(owner: str, recipe: "DataclassInstance") -> None:
-    """Raise `ValueError` if a number of a recipe is out of range.
+    """Raise `ValueError` if a number in a recipe is out of range.
 
     Args:
         owner: Name of the caller, for the error message.

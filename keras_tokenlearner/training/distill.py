@@ -57,8 +57,8 @@ def distill(
     """Train a student with learned tokens to reproduce the outputs of its teacher.
 
     The loss is `(1 - label_weight) (KL(teacher, student) + feature_weight MSE(features)) +
-    label_weight CE(labels)`, as in `Distiller`. Without labels, the first part remains. Models
-    without head learn from the features alone.
+    label_weight CE(labels)`, as in `Distiller`. Without labels, the loss is its first part, without
+    the factor. Models without head learn from the features alone.
 
     The teacher runs once on each image. The blocks before the first TokenLearner are frozen, and
     their outputs are stored in float16. An epoch then runs only the later blocks. The stored
@@ -68,25 +68,25 @@ def distill(
     that take several numbers of tokens.
 
     Args:
-        student: The model that `retrofit` made from the teacher. It is trained in place.
+        student: The model that `retrofit` made from the teacher. `distill` changes its weights.
         teacher: The plain model. It stays unchanged.
         images: Array of inputs of the models, (n, ...).
         labels: Integer array of shape (n,), or `None`.
         epochs: Integer, number of epochs.
         batch_size: Integer, images per step.
-        learning_rate: Float, the highest learning rate of AdamW. It warms up over a tenth of the
-            steps, and a cosine takes it to zero.
-        temperature: Float, divides the logits.
+        learning_rate: Float, the highest learning rate of AdamW. The rate warms up over a tenth of
+            the steps, then decays to zero by a cosine.
+        temperature: Float. Logits are divided by it before the softmax.
         feature_weight: Float, weight of the features; the weight of the logits is 1.
         label_weight: Float in [0, 1], weight of the labels.
         train_all: Boolean, whether to train the blocks before the TokenLearner too.
         cache: Folder for the outputs of the teacher and of the frozen blocks. Other students of the
             same teacher and images read the same files. `None` keeps the outputs in memory.
-        backup: Path that ends in `.npz`, or `None`. The file is written after every epoch. The
-            same call continues an interrupted run from it, with the same result. Its folder is
-            locked until the end. Delete the file once the student is saved.
+        backup: Path that ends in `.npz`, or `None`. The file is written after every epoch. The same
+            call continues an interrupted run from this file, with the same result. The folder of
+            the file is locked until the end. Delete the file once the student is saved.
         callbacks: List of `keras.callbacks.Callback`, for `fit`.
-        verbose: As for `fit`.
+        verbose: The argument of `fit`.
         seed: Integer, decides the order of the images.
 
     Returns:
@@ -94,8 +94,8 @@ def distill(
 
     Raises:
         ValueError: If the student has no TokenLearner, the shapes of the models differ, or an
-            argument is out of range. If the backup is damaged, or of another student, teacher,
-            data or other arguments. If another run writes to its folder.
+            argument is out of range. Also if the backup is damaged, or was saved with another
+            student, teacher, data or other arguments. Also if another run writes to its folder.
         FloatingPointError: If the loss or a weight is not finite after an epoch. The student then
             has its weights from before.
 
@@ -184,7 +184,7 @@ class _Batches(Batches):
 def _locked(
     backup: str | os.PathLike[str] | None,
 ) -> contextlib.AbstractContextManager[None]:
-    """Return a context that locks the folder of a backup, as `train` locks its output."""
+    """Return a context manager that locks the folder of a backup. Without a backup, do nothing."""
     if backup is None:
         return contextlib.nullcontext()
     path = check_path("distill", "backup", backup)
@@ -198,6 +198,6 @@ def _check_data(
         raise ValueError(f"distill: `images` must be an array. Received: {repr(images)[:200]}")
     if labels is not None and (not has_head(student) or np.shape(labels) != (len(images),)):
         raise ValueError(
-            "distill: `labels` must be integers, one for each image, for models with a top. "
-            f"Received: labels of shape {np.shape(labels)} for {len(images)} images"
+            "distill: `labels` must be one integer for each image, or None for a student without "
+            f"top. Received: labels of shape {np.shape(labels)} for {len(images)} images"
         )

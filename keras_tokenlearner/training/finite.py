@@ -37,16 +37,16 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)
-        found = None if np.isfinite(loss) else f"the loss is {loss}"
+        found = None if np.isfinite(loss) else f"the loss became {loss}"
         for variable in self._restored().variables:
             if found is None and "float" in variable.dtype and not _is_finite(variable):
-                found = f"the variable {variable.path} is not finite"
+                found = f"the variable {variable.path} became NaN or infinite"
         if found is None:
             return
         self._restored().set_weights(self._before)
         raise FloatingPointError(
-            f"{self.owner}: {found} after epoch {epoch}. The weights from before training are "
-            "restored. Lower the learning rate, or check the inputs for values that are not finite"
+            f"{self.owner}: {found} in epoch {epoch}; lower the learning rate, or check the "
+            "inputs for NaN and infinite values. The model has its weights from before training"
         )
 
     def _restored(self) -> keras.Model:

@@ -21,11 +21,11 @@ else:
 
 
 class _Layerwise(_Optimizer):
-    """Mixin for a Keras optimizer: variables near the input learn more slowly.
+    """Mixin for a Keras optimizer: variables near the input have lower learning rates.
 
     The learning rate of a variable is scaled by `layer_decay` to the power of the number of depths
-    above it. Decoupled weight decay is scaled in the same way, and applied here: Keras has one rate
-    for all variables. Clipping, accumulation and averages are Keras's.
+    above it. This class scales and applies decoupled weight decay in the same way, because Keras
+    has one rate for all variables. Clipping, accumulation and averages are unchanged.
 
     Args:
         learning_rate: Learning rate of the last depth, or its schedule.
@@ -88,17 +88,17 @@ class _Layerwise(_Optimizer):
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class LayerwiseAdamW(_Layerwise, keras.optimizers.Adam):
-    """Keras's Adam with weight decay (AdamW) and a rate for each depth."""
+    """Keras's Adam with decoupled weight decay (AdamW), and a learning rate for each depth."""
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class LayerwiseSGD(_Layerwise, keras.optimizers.SGD):
-    """Keras's SGD with a rate for each depth."""
+    """Keras's SGD with a learning rate for each depth."""
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class LayerwiseMuon(_Layerwise, keras.optimizers.Muon):
-    """Keras's Muon with a rate for each depth, and one weight decay for Muon and its AdamW."""
+    """Keras's Muon with a learning rate for each depth. One weight decay is for all variables."""
 
     def __init__(
         self,
@@ -112,14 +112,14 @@ class LayerwiseMuon(_Layerwise, keras.optimizers.Muon):
 
 
 def depths_of(paths: Sequence[str]) -> list[int]:
-    """Return the depth of each variable, counted from the input, by its path.
+    """Return the depth of the layer of each variable, counted from the input.
 
     Layers before the blocks are at depth 0. Block `i` and layers with its number are at depth `i +
-    1`. Layers between two blocks have the depth of the lower one. Norm and head are at the last
+    1`. Layers between two blocks have the depth of the earlier block. Norm and head are at the last
     depth.
 
     Args:
-        paths: Strings, such as `"block_0/mlp/hidden/kernel"`.
+        paths: Paths of variables, such as `"block_0/mlp/hidden/kernel"`.
 
     Returns:
         List of integers.
@@ -136,8 +136,8 @@ def depths_of(paths: Sequence[str]) -> list[int]:
     blocks = [place for place, path in enumerate(paths) if block_index(path) is not None]
     if not blocks:
         raise ValueError(
-            "layer_decay: the model must have blocks, `block_0` and so on, as a ViT has; pass "
-            f"layer_decay=1 for others. Received: {len(paths)} variables, first {paths[:3]}"
+            "optimizer: `layer_decay` needs a model with layers `block_0` and so on, as in a ViT; "
+            f"pass layer_decay=1. Received: {len(paths)} variables, the first are {paths[:3]}"
         )
     depths = [0]
     for number in numbers:

@@ -13,19 +13,19 @@ _OURS: contextvars.ContextVar[frozenset[Path]] = contextvars.ContextVar("_OURS")
 
 @contextlib.contextmanager
 def locked(owner: str, folder: str | Path, received: str | None = None) -> Iterator[None]:
-    """Lock a folder for this run during the context, by its file `.lock`.
+    """Lock a folder for this run within the context, by a file `.lock` in the folder.
 
-    The run may lock the folder again inside the context. The system releases the lock when the
-    process ends, even if it is killed.
+    The run may lock the folder again inside the context. The operating system releases the lock
+    when the process ends, even if the process is killed.
 
     Args:
         owner: Name of the caller, for the error message.
         folder: Path of an existing folder.
-        received: Argument and value that the caller received. Defaults to `output` and the folder.
+        received: Argument and value for the error message. Defaults to `output` and the folder.
 
     Raises:
         ValueError: If another process, or another thread in this one, has locked the folder.
-        OSError: If the folder is missing, or cannot be written to.
+        OSError: If the folder does not exist or is not writable.
 
     Example:
 
@@ -43,7 +43,7 @@ def locked(owner: str, folder: str | Path, received: str | None = None) -> Itera
         stream = open(path, "a+b")  # noqa: SIM115, closed below
     except OSError as error:
         raise OSError(
-            f"{owner}: the folder must exist, and allow to write. Received: {received} ({error})"
+            f"{owner}: the folder must exist and be writable. Received: {received} ({error})"
         ) from error
     with stream:
         try:
@@ -54,7 +54,7 @@ def locked(owner: str, folder: str | Path, received: str | None = None) -> Itera
                 raise FileNotFoundError(str(path))
         except OSError as error:
             raise ValueError(
-                f"{owner}: another run writes to this folder; wait for its end, or name another "
+                f"{owner}: another run writes to this folder; wait until it ends, or pass another "
                 f"folder. Received: {received}"
             ) from error
         token = _OURS.set(ours | {resolved})

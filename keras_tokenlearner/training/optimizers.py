@@ -29,8 +29,8 @@ def adamw(
 ) -> keras.optimizers.Optimizer:
     """Return Keras's AdamW with the usual settings for transformers.
 
-    The settings are linear warm-up from zero, cosine decay to zero and global-norm clipping.
-    Biases, norms and positions have no weight decay.
+    The learning rate warms up linearly from zero and decays to zero by a cosine. Gradients are
+    clipped by their global norm. Biases, norms and positions have no weight decay.
 
     Args:
         learning_rate: Float, the highest learning rate, at the end of the warm-up.
@@ -38,8 +38,8 @@ def adamw(
         warmup_steps: Integer, steps of the warm-up.
         weight_decay: Float, decoupled weight decay.
         global_clipnorm: Float, the largest global norm of the gradients.
-        layer_decay: Float in (0, 1], the rate of a block divided by the rate of the block above. 1
-            is one rate for all.
+        layer_decay: Float in (0, 1], the learning rate of a block divided by the learning rate of
+            the block above. 1 means one rate for all.
 
     Example:
 
@@ -67,8 +67,8 @@ def muon(
 ) -> keras.optimizers.Optimizer:
     """Return Keras's Muon, which trains small models in fewer epochs than AdamW.
 
-    Its orthogonal steps are for the matrices between hidden layers. Keras uses AdamW for other
-    variables, and here for the layer `head` too. Schedule and weight decay are as in `adamw`.
+    Muon orthogonalises the updates of matrices between hidden layers. Other variables, and the
+    layer `head`, use AdamW. The schedule and the weight decay are the ones of `adamw`.
 
     Args:
         learning_rate: Float, the highest learning rate, at the end of the warm-up.
@@ -103,7 +103,7 @@ def sgd(
     layer_decay: float = 1.0,
     **arguments: Unpack[UpdateArguments],
 ) -> keras.optimizers.Optimizer:
-    """Return Keras's SGD with the settings of ViT's fine-tuning: momentum 0.9, schedule of `adamw`.
+    """Return Keras's SGD with momentum 0.9 and the schedule of `adamw`, as for ViT's fine-tuning.
 
     Args:
         learning_rate: Float, the highest learning rate, at the end of the warm-up.
@@ -137,7 +137,7 @@ def adamw_linear(
     layer_decay: float = 1.0,
     **arguments: Unpack[UpdateArguments],
 ) -> keras.optimizers.Optimizer:
-    """Return Keras's AdamW as in the pre-training of ViT: `adamw` with a linear decay.
+    """Return `adamw` with a linear decay of the learning rate, as in the pre-training of ViT.
 
     Args:
         learning_rate: Float, the highest learning rate, at the end of the warm-up.
@@ -193,13 +193,13 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class OfSteps(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule that counts optimizer steps, and not the parts of accumulated batches.
+    """A schedule for gradient accumulation that counts optimizer steps, not parts of batches.
 
-    Keras counts parts by design, so its schedules would end too early.
+    Keras counts the parts by design, so its schedules would end too early.
 
     Args:
         schedule: A `keras.optimizers.schedules.LearningRateSchedule`.
-        parts: Integer, number of parts of a batch.
+        parts: Integer, parts of a batch whose gradients are accumulated.
 
     Example:
 
@@ -233,7 +233,7 @@ def _make(
     layer_decay: float,
     **arguments: Unpack[OptimizerArguments],
 ) -> keras.optimizers.Optimizer:
-    """Return an instance of an optimizer class that does not decay biases, norms and positions."""
+    """Return an optimizer without weight decay of biases, norms and positions."""
     if "weight_decay" in arguments:
         decay = check_not_negative("optimizer", "weight_decay", arguments["weight_decay"])
         arguments["weight_decay"] = decay
@@ -255,7 +255,7 @@ def _check_schedule(learning_rate: float, steps: int, warmup_steps: int) -> None
     check_int("optimizer", "warmup_steps", warmup_steps, minimum=0)
     if steps <= warmup_steps:
         raise ValueError(
-            "optimizer: the run must be longer than its warm-up; raise `epochs`, or lower "
+            "optimizer: the run must have more steps than its warm-up; raise `epochs`, or lower "
             f"`warmup_epochs` or `warmup_steps`. Received: {steps} steps, {warmup_steps} warm-up "
             "steps"
         )

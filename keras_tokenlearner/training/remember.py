@@ -26,12 +26,12 @@ def remember(
         images: Array of inputs of the model, (n, ...).
         dtype: Name of the type of the array.
         verbose: 0 for no progress bar.
-        cache: Folder to keep the array in, or `None`. A later call with the same weights and images
-            finds it there. The array may be larger than memory.
+        cache: Folder for a file of the array, or `None`. A later call with the same weights and
+            images reads this file. The array may be larger than memory.
         batch_size: Integer, images per batch.
 
     Returns:
-        A numpy array, (n, ...), mapped from a file if there is a `cache`.
+        A numpy array, (n, ...). With a `cache`, it is a memory map of the file.
     """
     if cache is None:
         outputs = np.empty((len(images), *model.output_shape[1:]), dtype)
@@ -49,11 +49,11 @@ def keep(
     verbose: str | int = "auto",
     batch_size: int = 64,
 ) -> list[Path]:
-    """Fill a cache with outputs for `remember`, for several parts of one model at once.
+    """Compute several outputs at once, and store them in a cache for `remember`.
 
     Args:
-        models: List of models of one output each, on the same input.
-        images: As for `remember`, like the other arguments.
+        models: List of models with the same input and one output each.
+        images: The argument of `remember`, like the other arguments.
 
     Returns:
         List of the paths of the files, one for each model.
@@ -102,17 +102,17 @@ def _fill(
 
 
 def _name(model: keras.Model, dtype: str, of_images: str) -> str:
-    """Return the name of a file: a hash of weights, images and request."""
+    """Return the name of the file for some outputs: a hash of weights, images and dtype."""
     asked = (model.output_shape, dtype, len(model.layers), of_images)
     return f"{digest(model.get_weights(), asked)}.npy"
 
 
 def digest(arrays: Iterable[np.ndarray], asked: Sequence[JSON] | None = None) -> str:
-    """Return 24 hexadecimal digits that identify arrays and further values.
+    """Return a hash of arrays and other values, as 24 hexadecimal digits.
 
     Args:
         arrays: Numpy arrays.
-        asked: Further values, with a `repr` that identifies them.
+        asked: Other values. Their `repr` enters the hash.
     """
     found = hashlib.sha256(repr(asked).encode())
     for array in arrays:

@@ -26,29 +26,29 @@ class _Place(TypedDict):
 
 
 class Resume(keras.callbacks.Callback):
-    """Saves the whole state of a run, so a killed run continues to the same result.
+    """Saves the whole state of a training run. A killed run continues to the same result.
 
-    `keras.callbacks.BackupAndRestore` keeps weights, optimizer and epoch, in two files. `Resume`
-    also keeps random states, metrics of an interrupted epoch, the place in the data and the
+    `keras.callbacks.BackupAndRestore` saves weights, optimizer and epoch, in two files. `Resume`
+    also saves random states, metrics of an interrupted epoch, the position in the data and the
     history. It writes one file, completely or not at all. On one device, the continued run has
     bitwise the weights and history of an uninterrupted run.
 
-    The file is written when training starts, so a path without write access fails early. It is
-    then written after every epoch, and every `save_freq` batches. It takes the space of weights and
-    optimizer, and twice the space during a write. It remains after training. Delete it when the
-    results are saved.
+    The file is written when training starts, so a path without write access fails early. It is then
+    written after every epoch, and every `save_freq` batches. The file is as large as the weights
+    and the optimizer's state. During a write, two files exist. The last file remains after
+    training. Delete it when the results are saved.
 
     Args:
         path: Path of the file, which ends in `.npz`.
         batches: `keras_tokenlearner.data.Batches`, as passed to `fit`.
         save_freq: `"epoch"`, or an integer: save also after this number of batches. With
             `steps_per_execution`, the save follows the end of the execution.
-        loggers: Callbacks such as `keras.callbacks.CSVLogger`, which then receive the epochs before
-            an interruption again. Pass them to `fit` too.
+        loggers: Callbacks such as `keras.callbacks.CSVLogger`. A continued run sends them the
+            earlier epochs again. Pass them to `fit` too.
         devices: The result of `keras_tokenlearner.training.distribution.scope`. All processes read
-            the file, one writes it.
-        run: Dictionary of JSON values that determine the run, such as its settings. The file keeps
-            it, and a run with other values raises an error.
+            the file, but only one process writes it.
+        run: Dictionary of JSON values that determine the run, such as its settings. The file
+            contains this dictionary, and a run with other values raises an error.
 
     Attributes:
         initial_epoch: Integer for `fit`, the epoch at which training continues.
@@ -56,8 +56,8 @@ class Resume(keras.callbacks.Callback):
     Raises:
         ValueError: If the file is damaged, or was saved with another model or other values of
             `run`. In training, if another process has overwritten the file.
-        FloatingPointError: In training, if the loss is not finite. The file keeps the last finite
-            state.
+        FloatingPointError: In training, if the loss is not finite. The file contains the last
+            finite state.
         OSError: In training, if the file cannot be written. The previous file remains.
 
     Example:
@@ -102,7 +102,7 @@ class Resume(keras.callbacks.Callback):
             self._check_run(self._saved)
 
     def _read(self) -> dict[str, np.ndarray]:
-        """Return the arrays of the file, and continue at its position. Raise for an edited file."""
+        """Return the arrays of the file, and set `place` from it. Raise if the file was edited."""
         arrays = read_npz(self.path, "Resume")
         try:
             place, paths = (json.loads(str(arrays[name])) for name in ("place", "paths"))
@@ -116,18 +116,19 @@ class Resume(keras.callbacks.Callback):
             )
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
-                f"Resume: {self.path} is damaged or was edited; delete it to start again: {error!r}"
+                f"Resume: {self.path} is damaged or was edited; delete the file to start training "
+                f"again: {error!r}"
             ) from error
         if not fits:
             raise ValueError(
-                f"Resume: {self.path} was edited, or was saved in a run with other batches; delete "
-                "it to start again"
+                f"Resume: {self.path} was edited, or was saved by a run with other batches; delete "
+                "the file to start training again"
             )
         self.place = place
         return arrays
 
     def _stamp(self) -> tuple[int, int, int] | None:
-        """Return values that differ for each write of the file; `None` without a file."""
+        """Return values that change with each write of the file, or `None` without a file."""
         try:
             found = self.path.stat()
         except OSError:
@@ -135,7 +136,7 @@ class Resume(keras.callbacks.Callback):
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _check_run(self, arrays: dict[str, np.ndarray]) -> None:
-        """Raise `ValueError` for a file of a run with other settings, and list the differences."""
+        """Raise `ValueError` that lists the differences if the file has other values of `run`."""
         saved = json.loads(str(arrays["run"])) if "run" in arrays else {}
         names = sorted(saved.keys() | self.run.keys())
         changed = [name for name in names if saved.get(name) != self.run.get(name)]
@@ -143,8 +144,7 @@ class Resume(keras.callbacks.Callback):
             lines = (f"{name}: {saved.get(name)!r}, now {self.run.get(name)!r}" for name in changed)
             raise ValueError(
                 f"Resume: {self.path} was saved by a run with other settings. Use the same "
-                "settings, or start again: delete the file, name another, or pass `restart=True` "
-                "(`--restart`) to `train`. "
+                "settings, delete the file, or pass `restart=True` (`--restart`) to `train`. "
                 "Received: " + "; ".join(lines)
             )
 
@@ -163,8 +163,9 @@ class Resume(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if epoch != self.place["epoch"]:
             raise ValueError(
-                f"Resume: {self.path} continues at epoch {self.initial_epoch}; pass "
-                f"initial_epoch=resume.initial_epoch to `fit`. Received: initial_epoch={epoch}"
+                f"Resume: `initial_epoch` of `fit` must be {self.initial_epoch}, the epoch at "
+                f"which {self.path} continues; pass initial_epoch=resume.initial_epoch. Received: "
+                f"initial_epoch={epoch}"
             )
         self.batches.epoch, self.batches.start = epoch, self.place["batch"]
         if self.batches.start and self._saved:
@@ -226,8 +227,9 @@ class Resume(keras.callbacks.Callback):
     def _check(self, logs: dict[str, float]) -> None:
         if not np.isfinite(logs["loss"]):
             raise FloatingPointError(
-                f"Resume: the loss is {logs['loss']} in epoch {self.place['epoch']}. {self.path} "
-                "keeps the last finite weights; start again with a lower learning rate or clipping"
+                f"Resume: the loss became {logs['loss']} in epoch {self.place['epoch']}; train "
+                f"with a lower learning rate or with clipping. {self.path} has the last finite "
+                "weights"
             )
 
     def _variables(self) -> list[keras.Variable]:
@@ -249,8 +251,8 @@ class Resume(keras.callbacks.Callback):
         shapes = [arrays[str(index)].shape for index in range(len(paths))]
         if not fits or [tuple(variable.shape) for variable in variables] != shapes:
             raise ValueError(
-                f"Resume: {self.path} was saved for another model, optimizer or backend. Use the "
-                "settings of the interrupted run, or delete the file to start again"
+                f"Resume: {self.path} was saved for another model, optimizer or backend; use the "
+                "ones of the interrupted run, or delete the file to start training again"
             )
         for index, variable in enumerate(variables):
             value = arrays[str(index)]
@@ -271,8 +273,8 @@ class Resume(keras.callbacks.Callback):
         arrays["paths"] = json.dumps([variable.path for variable in variables])
         if self._stamp() not in (None, self._written):
             raise ValueError(
-                f"Resume: {self.path} was written by another run meanwhile; end that run, or name "
-                "another file. This run has not changed it"
+                f"Resume: another run has written {self.path} during this run; end the other run, "
+                "or pass another `path`. This run has not changed the file"
             )
         unfinished = self.path.with_suffix(".unfinished")
         try:
@@ -285,10 +287,10 @@ class Resume(keras.callbacks.Callback):
         except OSError as error:
             with contextlib.suppress(OSError):
                 unfinished.unlink()
-            last = "is unchanged" if self.path.is_file() else "does not exist"
+            last = "The previous backup is unchanged" if self.path.is_file() else "No backup exists"
             raise OSError(
-                f"Resume: {self.path} cannot be written; the last backup {last}. Free space or "
-                f"choose another folder, then start again: {error}"
+                f"Resume: {self.path} cannot be written; free disk space or pass another `path`. "
+                f"{last}: {error}"
             ) from error
 
 
@@ -317,10 +319,10 @@ def _unnumbered(paths: Iterable[str]) -> list[str]:
 
 
 def _plain(value: float | keras.KerasTensor) -> float | list[float]:
-    """Return a metric as a JSON value: a metric of each class is a list."""
+    """Return a metric as a JSON value: a float, or a list for a metric with a value per class."""
     return np.asarray(keras.ops.convert_to_numpy(value)).tolist()
 
 
 def _restored(value: float | list[float]) -> float | np.ndarray:
-    """Return a metric as `fit` gives it: a metric of each class is an array."""
+    """Return a metric from JSON as in the logs of `fit`: a float, or an array for a list."""
     return np.array(value, "float32") if isinstance(value, list) else value

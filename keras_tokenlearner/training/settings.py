@@ -24,7 +24,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         A recipe of the same class.
 
     Raises:
-        ValueError: If there is no such field, or the value is of another type.
+        ValueError: If a field does not exist, or a value has another type.
 
     Example:
 
@@ -42,8 +42,8 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
             changes[name] = fields[name](text)
         except ValueError as error:
             raise ValueError(
-                f"{type(recipe).__name__}: {name} must be of type {fields[name].__name__}, as in "
-                f"{name}={getattr(recipe, name)}. Received: {setting!r}"
+                f"{type(recipe).__name__}: `{name}` must have the type {fields[name].__name__}, as "
+                f"in {name}={getattr(recipe, name)}. Received: {setting!r}"
             ) from error
     return dataclasses.replace(recipe, **changes)
 

@@ -1,4 +1,4 @@
-"""Trains and scores a model by any recipe."""
+"""Trains and evaluates a model by any recipe."""
 
 import importlib.util
 import json
@@ -25,29 +25,30 @@ def train(
     devices: Devices | None = None,
     restart: bool = False,
 ) -> float:
-    """Train a model by a recipe, and score it on the test data.
+    """Train a model by a recipe, and evaluate it on the test data.
 
     The same call continues an interrupted run from its last epoch, and ends with the same weights.
-    The backup is `NAME.backup.npz` until the run ends. While it exists, runs with another recipe,
-    other data or another backend raise an error. The folder is locked, so two runs cannot write to
-    it.
+    Until the run ends, the folder has a backup, `NAME.backup.npz`. While the backup exists, runs
+    with another recipe, other data or another backend raise an error. The folder is locked, so two
+    runs cannot write to it.
 
     Args:
         recipe: One of `RECIPES`, such as a `FashionMnistRecipe`, or another frozen dataclass with
             the members in `keras_tokenlearner.training.recipes`.
-        output: Folder for the results. `NAME.weights.h5` has the weights of the last epoch, with a
-            file of their sha256. `NAME.json` has the recipe and the result. `NAME.csv` has the
-            losses of the epochs, and `NAME.tensorboard` the same for TensorBoard, if installed.
+        output: Folder for the results. `NAME.weights.h5` has the weights of the last epoch, and
+            `NAME.weights.h5.sha256` their hash. `NAME.json` has the recipe and the result.
+            `NAME.csv` has the losses of the epochs. `NAME.tensorboard` has the losses for
+            TensorBoard, if TensorBoard is installed.
         devices: The result of `keras_tokenlearner.training.distribution.scope`.
         restart: Boolean, whether to delete the backup of an interrupted run and start again.
 
     Returns:
-        The test accuracy, in [0, 1]. For a model that ends in a sigmoid, it is the area under the
-        precision-recall curve, averaged over the classes.
+        The test accuracy, in [0, 1]. For a model that ends in a sigmoid, the result is instead the
+        area under the precision-recall curve, averaged over the classes.
 
     Raises:
-        ValueError: If a field of the recipe is out of range, or its data cannot be opened. If the
-            backup is of a run with other settings. If another run writes to the folder.
+        ValueError: If a field of the recipe is out of range, or its data cannot be opened. Also if
+            the backup is of a run with other settings, or another run writes to the folder.
         FloatingPointError: If the loss or a weight is not finite after an epoch.
     """
     check_bool("train", "restart", restart)
@@ -55,8 +56,8 @@ def train(
     devices = devices or Devices()
     if hasattr(recipe, "fit") and devices.replicas > 1:
         raise ValueError(
-            f"train: {type(recipe).__name__} trains on one device; leave `devices` out. Received: "
-            f"{devices.replicas} replicas"
+            f"train: the recipe {type(recipe).__name__} trains on one device; leave `devices` out. "
+            f"Received: devices with {devices.replicas} replicas"
         )
     output = Path(output)
     if not devices.writes:
@@ -69,7 +70,7 @@ def train(
 
 
 def _train(recipe: Recipe[Data] | FittingRecipe[Data], output: Path, devices: Devices) -> float:
-    """Train in an existing folder, and score."""
+    """Train and evaluate by a recipe. The folder `output` exists."""
     keras.utils.set_random_seed(recipe.seed)
     train_data, test_data = recipe.open()
     model = recipe.build(len(train_data.class_names))
@@ -139,7 +140,7 @@ def _train(recipe: Recipe[Data] | FittingRecipe[Data], output: Path, devices: De
 def _objective(
     model: keras.Model, label_smoothing: float
 ) -> tuple[keras.losses.Loss, keras.metrics.Metric]:
-    """Return the loss and the metric for the last activation of a model, softmax or sigmoid."""
+    """Return the loss and the metric for a model that ends in a softmax or a sigmoid."""
     if model.layers[-1].activation is not keras.activations.sigmoid:
         loss = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
         return loss, keras.metrics.CategoricalAccuracy(name="accuracy")

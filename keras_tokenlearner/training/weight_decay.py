@@ -1,4 +1,4 @@
-"""Keras's optimizers without weight decay for some variables, also after loading.
+"""Keras's optimizers without weight decay for some variables, also after they are loaded.
 
 Keras excludes variables by a method, `exclude_from_weight_decay`, and not in the config. See
 keras-team/keras pull request 16274 (https://github.com/keras-team/keras/pull/16274). The optimizer
@@ -43,7 +43,7 @@ class OptimizerArguments(UpdateArguments, total=False):
 
 
 class _Sparing(_Optimizer):
-    """Mixin for a Keras optimizer: its config lists the variables without weight decay.
+    """Mixin for a Keras optimizer, whose config lists the variables without weight decay.
 
     Args:
         learning_rate: Learning rate, or its schedule.

@@ -14,7 +14,7 @@ PREDICTIONS, LOGITS, FEATURES = names.PREDICTIONS, "logits", "features"
 def answers(
     model: keras.Model, num_prefix_tokens: int, blocks: list[str], behind: str | None = None
 ) -> keras.Model:
-    """Return a model of the same layers with all outputs that distillation compares.
+    """Return a model with the layers of `model` and all outputs that distillation compares.
 
     Args:
         model: A functional model, with a layer `head` or without.
@@ -25,10 +25,10 @@ def answers(
 
     Returns:
         A `keras.Model` that returns a dictionary. `predictions` is the output of `model`.
-        `features`, (B, C), is the input of the head, or the output of a model without head.
-        A model without head and pooling returns the prefix tokens and the average of the other
-        tokens, (B, P + 1, C). `logits`, (B, classes), is the output of the head, if any. Each block
-        has an entry under its name.
+        `features`, (B, C), is the input of the head, or the output of a model without head. Without
+        head and pooling, `features` are the prefix tokens and the average of the other tokens,
+        (B, P + 1, C). `logits`, (B, classes), is the output of the head, if any. The outputs of
+        `blocks` have the names of the blocks.
     """
     outputs = {PREDICTIONS: model.output, FEATURES: _features(model, num_prefix_tokens)}
     if has_head(model):
@@ -39,7 +39,7 @@ def answers(
 
 
 def features_of(model: keras.Model, num_prefix_tokens: int) -> keras.Model:
-    """Return the part of a model that gives the `features` of `answers`."""
+    """Return the part of a model whose output is the `features` of `answers`."""
     return keras.Model(model.input, _features(model, num_prefix_tokens))
 
 
@@ -72,7 +72,7 @@ class PrefixAndAverage(layers.Layer):
 
 
 def with_budget(model: keras.Model, num_tokens: int) -> keras.Model:
-    """Return a model of the same layers whose TokenLearners return `num_tokens` tokens."""
+    """Return a model with the same layers, whose TokenLearners return `num_tokens` tokens."""
 
     def call(
         layer: keras.Layer, *args: keras.KerasTensor, **kwargs: keras.KerasTensor
@@ -87,10 +87,10 @@ def with_budget(model: keras.Model, num_tokens: int) -> keras.Model:
 def with_kept_features(
     trained: keras.Model, teacher: keras.Model
 ) -> tuple[keras.Model, keras.Model]:
-    """Return student and teacher as models of `x` and the stored features, for `of_answers`.
+    """Return student and teacher as models for `of_answers` that take stored teacher features.
 
     Args:
-        trained: The student's `answers`.
+        trained: The model `answers` of the student.
         teacher: A model, with a layer `head` or without. Only its head is copied.
     """
     x = keras.Input(trained.input_shape[1:], name="x")

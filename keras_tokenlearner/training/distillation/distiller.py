@@ -29,13 +29,13 @@ from keras_tokenlearner.training.distillation.reconstruction import Reconstructi
 
 
 class Distiller(keras.Model):
-    """Trains a student to reproduce the outputs of its teacher, by `fit` on any data of Keras.
+    """Trains a student to reproduce the outputs of its teacher, by `fit` on any kind of data.
 
     The loss is `(1 - label_weight) (KL(teacher, student) + feature_weight MSE(features) +
     reconstruction_weight MSE(tokens)) + label_weight CE(labels)`.
 
-    * KL compares the logits divided by `temperature`. If the head ends in a sigmoid, each class is
-      a distribution of its own.
+    * KL compares the logits divided by `temperature`. If the head ends in a sigmoid, KL compares
+      the two-valued distribution of each class.
     * `features` are the inputs of the head: class token, registers, average or attention pooling.
     * `tokens` are the outputs of the teacher's blocks that follow the reducer in the student. An
       auxiliary module reconstructs them from the student's tokens, in training only.
@@ -48,9 +48,9 @@ class Distiller(keras.Model):
 
     Args:
         student: A model with a TokenLearner or another reducer, for example from
-            `retrofit(teacher, ...)`. It is trained in place.
-        teacher: The plain model, of the same inputs and outputs.
-        temperature: Float, divides the logits.
+            `retrofit(teacher, ...)`. Training changes its weights.
+        teacher: The plain model, with the same inputs and outputs.
+        temperature: Float. Logits are divided by it before the softmax.
         feature_weight: Float, weight of the features; the weight of the logits is 1.
         label_weight: Float in [0, 1], weight of the labels.
         reconstruction_weight: Float, weight of the reconstructed tokens; 0 for none.
@@ -133,7 +133,7 @@ class Distiller(keras.Model):
         label_weight: float,
         sigmoid: bool,
     ) -> "Distiller":
-        """Return a distiller of two models of one input that return dictionaries of `answers`."""
+        """Return a distiller of two models that return the dictionary of `answers`."""
         distiller = cls.__new__(cls)
         keras.Model.__init__(distiller, name="distiller")
         distiller._set_weights_of_losses(temperature, feature_weight, label_weight, 0.0)
@@ -188,11 +188,11 @@ class Distiller(keras.Model):
         """Configure training as `keras.Model.compile` does.
 
         Args:
-            optimizer: Name or instance.
-            loss: Loss of labels and the student's predictions. Defaults to the cross-entropy of
-                labels and logits. Labels are integers or one row per example.
+            optimizer: Name or instance of an optimizer.
+            loss: Loss between labels and the student's predictions. Defaults to the cross-entropy
+                of labels and logits. Labels are integers or one row per example.
             metrics: Metrics of labels and the student's predictions.
-            **kwargs: As for `keras.Model.compile`.
+            **kwargs: Further arguments of `keras.Model.compile`.
         """
         self._label_loss = None if loss is None else keras.losses.get(loss)
         super().compile(optimizer, loss=None, metrics=metrics, **kwargs)
@@ -212,7 +212,7 @@ class Distiller(keras.Model):
         return ops.switch(index, [lambda m=m: answer(m) for m in self._by_budget])
 
     def _guessed(self, found: dict[str, keras.KerasTensor]) -> dict[str, keras.KerasTensor]:
-        """Return the answers, with the teacher's tokens reconstructed from the student's."""
+        """Return the outputs of the student, with reconstructions of the teacher's tokens."""
         return {
             name: self._reconstructions[name](x) if name in self._reconstructions else x
             for name, x in found.items()
@@ -267,8 +267,8 @@ class Distiller(keras.Model):
     ) -> keras.KerasTensor:
         if LOGITS not in found and self._label_loss is None:
             raise ValueError(
-                "Distiller: labels need models with a head. Remove them from the data, or pass "
-                f"`loss` to `compile`. Received: labels of shape {y.shape} with outputs of shape "
+                "Distiller: labels need models with a head; remove the labels from the data, or "
+                f"pass `loss` to `compile`. Received: labels of shape {y.shape}, outputs of shape "
                 f"{found[PREDICTIONS].shape}"
             )
         if self._label_loss is not None:
@@ -317,19 +317,19 @@ def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None
     same = found[::2] == wanted[::2] if tokens and len(wanted) == 3 else found == wanted
     if teacher.input_shape != student.input_shape or not same:
         raise ValueError(
-            f"{owner}: student and teacher must have the same input and output shapes. Received: "
-            f"student {student.input_shape} to {student.output_shape}, teacher "
-            f"{teacher.input_shape} to {teacher.output_shape}"
+            f"{owner}: `student` and `teacher` must have the same input and output shapes. "
+            f"Received: inputs {student.input_shape} and {teacher.input_shape}, outputs "
+            f"{student.output_shape} and {teacher.output_shape}"
         )
 
 
 def ends_in_sigmoid(model: keras.Model) -> bool:
-    """Return whether a model ends in a sigmoid, with an independent probability per class."""
+    """Return whether a model ends in a sigmoid, so each class has a probability of its own."""
     return getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid
 
 
 def replicas() -> int:
-    """Return the number of replicas of a strategy of TensorFlow, or 1 on other backends."""
+    """Return the number of replicas of the TensorFlow strategy in use, or 1 on other backends."""
     if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf
@@ -338,7 +338,7 @@ def replicas() -> int:
 
 
 def _blocks_behind(layout: Structure, student: keras.Model) -> list[str]:
-    """Return the names of the blocks that run on fewer tokens."""
+    """Return the names of the student's blocks after the reducer, which run on fewer tokens."""
     if any(layout.numbered(kind) for kind in FUSERS):
         raise ValueError(
             "Distiller: `reconstruction_weight` must be 0 for a student with fusers, which "
@@ -350,7 +350,7 @@ def _blocks_behind(layout: Structure, student: keras.Model) -> list[str]:
 
 
 def _check_behind(student: keras.Model, teacher: keras.Model, behind: str | None) -> None:
-    """Raise `ValueError` unless both models have the layer, and it precedes the reducer."""
+    """Raise `ValueError` unless `behind` is a layer of both models, before the reducer."""
     if behind is None:
         return
     before = {layer.name for layer in before_reducer("Distiller", student).layers}
@@ -367,14 +367,14 @@ def _check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, .
     most = min((layer.num_tokens for layer in learners if layer.position_bias), default=0)
     if not budgets or max(budgets) > most or not all(layer.position_bias for layer in learners):
         raise ValueError(
-            'Distiller: `budgets` needs a student of retrofit(..., start="grid") and numbers of '
-            f"tokens up to its `num_tokens`. Received: budgets={budgets} for {student.name!r} with "
-            f"{most} tokens that start from the grid"
+            "Distiller: `budgets` must be numbers up to the tokens that `student` learns from a "
+            'grid; build it by retrofit(..., start="grid"). Received: '
+            f"budgets={budgets} for {student.name!r}, which learns {most} tokens from a grid"
         )
     dropout = [layer.name for layer in student.layers if getattr(layer, "dropout_rate", 0)]
     if dropout and keras.backend.backend() == "jax":
         raise ValueError(
-            "Distiller: on JAX, `budgets` need a student without dropout: set dropout_rate=0. "
-            f"Received: budgets={budgets} with dropout in {dropout}"
+            "Distiller: on JAX, `budgets` needs a student without dropout; build it with "
+            f"dropout_rate=0. Received: budgets={budgets} with dropout in {dropout}"
         )
     return budgets

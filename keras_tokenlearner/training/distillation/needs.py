@@ -1,4 +1,4 @@
-"""Computes the time and memory of training by a `Distiller` on several devices."""
+"""Estimates the time and memory of training by a `Distiller` on several devices."""
 
 import math
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Needs:
     gibibytes: float
 
     def __str__(self) -> str:
-        fits = "" if self.gibibytes <= self.machine.gibibytes else ", more than it has"
+        fits = "" if self.gibibytes <= self.machine.gibibytes else ", more than its memory"
         return (
             f"{self.machine.name}: {self.hours:.1f} hours, {self.gibibytes:.1f} GiB per device"
             f"{fits} (computed, not measured)"
@@ -74,7 +74,7 @@ def needs(
     batch_size: int,
     images: int = IMAGENET_IMAGES,
 ) -> list[Needs]:
-    """Compute time and memory of training a student on common machines.
+    """Estimate the time and memory of training a student on common machines.
 
     A step costs one forward pass of the teacher and three of the student. A multiply-add is two
     operations.
@@ -112,7 +112,7 @@ def needs(
 
 
 def kept_bytes(student: keras.Model) -> int:
-    """Return the bytes per example that the blocks of a model keep for the gradient."""
+    """Return the bytes per example that the blocks of a model store for the gradient."""
     structure = Structure("needs", student)
     blocks = [student.get_layer(block_name(i)) for i in range(structure.num_blocks)]
     shapes = [block.output.shape for block in blocks]

@@ -7,8 +7,9 @@ from keras_tokenlearner.layers import MLP
 class Reconstruction(layers.Layer):
     """Reconstructs all tokens of a teacher's block from a student's tokens, in training only.
 
-    `y = K^T x` takes M tokens to N with a learned K of M x N. Then `y + MLP(LayerNorm(y))` follows
-    over the channels. Prefix tokens stay unchanged. Fewer than M tokens use the first rows of K.
+    `y = K^T x` maps M tokens to N tokens with a learned M x N matrix K. The output is
+    `y + MLP(LayerNorm(y))`, over the channels. Prefix tokens stay unchanged. Fewer than M tokens
+    use the first rows of K.
 
     Args:
         num_patches: Integer, tokens to reconstruct (N).

@@ -1,4 +1,4 @@
-"""Training on several devices with each framework's own method, and errors for its limits."""
+"""Training on several devices, by the method of each backend. Unsupported cases raise errors."""
 
 from keras_tokenlearner.training.distribution.devices import Devices
 from keras_tokenlearner.training.distribution.scope import scope

@@ -26,8 +26,8 @@ class Devices:
     """Training on one device. Subclasses are for several devices; `scope` selects one.
 
     In one process, Keras's own `fit`, `evaluate` and `predict` work inside the scope too. The
-    methods of this class also work in several processes. They raise an error for modes that fail,
-    or that would train on one device only.
+    methods of this class also work in several processes. They raise an error where Keras would fail
+    or train on one device only.
 
     Attributes:
         replicas: Integer, number of parts of a batch that are computed in parallel.
@@ -46,7 +46,7 @@ class Devices:
 
     @property
     def writes(self) -> bool:
-        """Whether this process writes the files."""
+        """Whether this process, of several ones, writes files."""
         return self.process == 0
 
     def scope(self) -> AbstractContextManager[None]:
@@ -54,7 +54,7 @@ class Devices:
         return contextlib.nullcontext()
 
     def alone(self) -> AbstractContextManager[None]:
-        """Return a context for objects that only this process has, inside the scope."""
+        """Return a context, inside the scope, for objects that exist in this process only."""
         return contextlib.nullcontext()
 
     def fit(
@@ -135,11 +135,11 @@ class Devices:
         """Prepare a model for several processes, once."""
 
     def _callbacks(self) -> list[keras.callbacks.Callback]:
-        """Return callbacks of `fit` that run before the user's."""
+        """Return callbacks for `fit` that run before the callbacks of the user."""
         return []
 
     def _fitting(self, model: keras.Model) -> AbstractContextManager[None]:
-        """Return the context of the training of a model."""
+        """Return the context in which `fit` trains a model."""
         return contextlib.nullcontext()
 
     def _gather(self, outputs: np.ndarray, batch_size: int) -> np.ndarray:
@@ -147,21 +147,21 @@ class Devices:
         return outputs
 
     def _share(self, batches: Batches) -> Batches:
-        """Return the batches of this process, or raise `ValueError` if they are not divisible."""
+        """Return this process's part of batches, or raise `ValueError` if it cannot divide them."""
         if isinstance(batches, Batches):
             last = batches.batch_size * len(batches) - len(batches.arrays[0])
             for size in (batches.batch_size, max(last, 0)):
                 if size % self.replicas:
                     raise ValueError(
-                        "distribution: every batch, also the last, must be a multiple of the "
-                        f"{self.replicas} replicas. Choose another batch_size, or remove rows. "
+                        "distribution: the size of every batch, also the last, must be a multiple "
+                        f"of {self.replicas} replicas; change `batch_size`, or remove rows. "
                         f"Received: {len(batches.arrays[0])} rows, batch_size={batches.batch_size}"
                     )
             batches.shard, batches.alone, batches.ordered = self._shard(), self.alone, True
         elif self.processes > 1:
             raise ValueError(
-                "distribution: training in several processes needs data of the class "
-                f"keras_tokenlearner.data.Batches. Received: {type(batches).__name__}"
+                "distribution: `batches` must be a keras_tokenlearner.data.Batches for training in "
+                f"several processes. Received: {type(batches).__name__}"
             )
         return batches
 
@@ -170,7 +170,7 @@ class Devices:
         return self.process, self.processes
 
     def _batches(self, data: Batches | tuple[np.ndarray, ...], batch_size: int) -> Batches:
-        """Return batches of all rows of arrays, of about the requested size."""
+        """Return batches of all rows of some arrays, with about `batch_size` rows each."""
         if isinstance(data, Batches):
             return self._share(data)
         batch_size = -(-min(batch_size, len(data[0])) // self.replicas) * self.replicas
@@ -182,8 +182,8 @@ def check_keras_distribution() -> None:
     found, backend = keras.distribution.distribution(), keras.backend.backend()
     if found is not None and backend != "jax":
         raise ValueError(
-            f"distribution: keras.distribution needs JAX; {backend} ignores it and trains on one "
-            "device. Call keras.distribution.set_distribution(None) and use "
+            f"distribution: keras.distribution has no effect on {backend}, which would train on "
+            "one device; call keras.distribution.set_distribution(None) and use "
             "distribution.scope('data_parallel'), or set KERAS_BACKEND=jax. "
             f"Received: {type(found).__name__}"
         )

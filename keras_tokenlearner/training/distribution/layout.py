@@ -14,7 +14,7 @@ _AXES = {
 
 
 def transformer_layout(mesh: keras.distribution.DeviceMesh) -> keras.distribution.LayoutMap:
-    """Return which weights of our transformers are divided over the `model` axis of a mesh.
+    """Return the layout that divides weights of our transformers over the `model` axis of a mesh.
 
     Args:
         mesh: A `keras.distribution.DeviceMesh` with an axis `"model"`.

@@ -1,4 +1,4 @@
-"""On JAX: `keras.distribution`, in one process or several."""
+"""Training on several devices on JAX: `keras.distribution`, in one process or several."""
 
 import contextlib
 import os
@@ -16,25 +16,25 @@ from keras_tokenlearner.training.distribution.layout import transformer_layout
 
 
 def several() -> bool:
-    """Return whether there is more than one device."""
+    """Return whether JAX has more than one device."""
     _initialize()
     return jax.device_count() > 1
 
 
 def data_parallel() -> "JaxDevices":
-    """Return all devices, each for a part of every batch."""
+    """Return a `JaxDevices` that gives each device a part of every batch."""
     _initialize()
     return JaxDevices(keras.distribution.DataParallel(auto_shard_dataset=False))
 
 
 def model_parallel(count: int | None) -> "JaxDevices":
-    """Return all devices, groups of `count` for a part of every batch."""
+    """Return a `JaxDevices` that gives each group of `count` devices a part of every batch."""
     _initialize()
     count = count or jax.local_device_count()
     if jax.device_count() % count:
         raise ValueError(
-            f"distribution: model_parallel:{count} needs a multiple of {count} devices. "
-            f"Received: {jax.device_count()} devices"
+            f"distribution: N in model_parallel:N must divide the number of devices; pass another "
+            f"`mode`. Received: model_parallel:{count} with {jax.device_count()} devices"
         )
     mesh = keras.distribution.DeviceMesh(
         (jax.device_count() // count, count), ["batch", "model"], jax.devices()
@@ -47,7 +47,7 @@ def model_parallel(count: int | None) -> "JaxDevices":
 
 
 def _initialize() -> None:
-    """Join the other processes, if the environment names them."""
+    """Connect to the other processes of JAX, if environment variables name them."""
     named = any(name.startswith("KERAS_DISTRIBUTION_") for name in os.environ)
     slice_hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "")
     if (named or "," in slice_hosts) and not jax.distributed.is_initialized():
@@ -81,9 +81,8 @@ class JaxDevices(Devices):
                 )
                 raise ValueError(
                     "distribution: the axis `batch` of the devices must divide every batch, also "
-                    "the last. The axis `model` must divide heads and hidden units. Choose another "
-                    f"batch_size, or another N in model_parallel:N. Received: devices {shape}. "
-                    f"{error}"
+                    "the last. The axis `model` must divide heads and hidden units. Change "
+                    f"`batch_size`, or N in model_parallel:N. Received: devices {shape}. {error}"
                 ) from error
 
     @contextlib.contextmanager
@@ -101,7 +100,7 @@ class JaxDevices(Devices):
         return multihost_utils.process_allgather(value, tiled=True)
 
     def _prepare(self, model: keras.Model) -> None:
-        """Let `predict` return all rows in every process, also rows of remote devices."""
+        """Change `predict` to return all rows in every process, also rows of remote devices."""
         if self.processes == 1 or "predict_step" in vars(model):
             return
         step, mesh = model.predict_step, self.distribution.device_mesh

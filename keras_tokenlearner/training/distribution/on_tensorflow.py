@@ -1,4 +1,4 @@
-"""On TensorFlow: the strategies of `tf.distribute`."""
+"""Training on several devices on TensorFlow: the strategies of `tf.distribute`."""
 
 import contextlib
 import os
@@ -13,13 +13,13 @@ from keras_tokenlearner.training.distribution.devices import Devices, batch_norm
 
 
 def several() -> bool:
-    """Return whether the environment has several GPUs, or names a cluster or a TPU."""
+    """Return whether this machine has several GPUs, or the environment names a cluster or a TPU."""
     named = "TF_CONFIG" in os.environ or "TPU_NAME" in os.environ
     return named or len(tf.config.list_logical_devices("GPU")) > 1
 
 
 def data_parallel() -> "TensorFlowDevices":
-    """Return the devices of the strategy that fits the environment."""
+    """Return the devices of the `tf.distribute` strategy that fits the environment."""
     if "TPU_NAME" in os.environ:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(os.environ["TPU_NAME"])
         tf.config.experimental_connect_to_cluster(resolver)
@@ -51,7 +51,7 @@ class TensorFlowDevices(Devices):
 
     @contextlib.contextmanager
     def _fitting(self, model: keras.Model) -> Iterator[None]:
-        """Let BatchNormalization see whole batches, as on JAX."""
+        """Make BatchNormalization use the mean and variance of whole batches, as on JAX."""
         apart = [layer for layer in batch_normalizations(model) if not layer.synchronized]
         for layer in apart:
             layer.synchronized = True
@@ -63,7 +63,7 @@ class TensorFlowDevices(Devices):
 
 
 class _Workers(tf.distribute.MultiWorkerMirroredStrategy):
-    """The strategy, with the attributes that Keras 3.15 needs in `fit`."""
+    """`MultiWorkerMirroredStrategy`, with the attributes that `fit` of Keras 3.15 needs."""
 
     def reduce(
         self,
@@ -77,7 +77,7 @@ class _Workers(tf.distribute.MultiWorkerMirroredStrategy):
 
 
 class WorkerDevices(TensorFlowDevices):
-    """The replicas of a strategy of several processes, which divides the batches itself."""
+    """The replicas of a strategy in several processes. The strategy itself divides the batches."""
 
     def __init__(self, strategy: _Workers) -> None:
         super().__init__(strategy)

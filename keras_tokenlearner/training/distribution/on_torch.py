@@ -1,4 +1,4 @@
-"""On PyTorch: `DistributedDataParallel`, one process per device, started by `torchrun`."""
+"""Training on several devices on PyTorch: `DistributedDataParallel`, started by `torchrun`."""
 
 import os
 from typing import Any, NoReturn
@@ -21,8 +21,8 @@ def data_parallel() -> "TorchDevices":
     """Return the device of this process, which torchrun started."""
     if not distributed.is_torchelastic_launched():
         raise ValueError(
-            "distribution: data_parallel on PyTorch needs one process per device; start them by "
-            "torchrun --nproc-per-node=N -m keras_tokenlearner.cli train ... "
+            "distribution: data_parallel on PyTorch needs one process per device; start the "
+            "processes by torchrun --nproc-per-node=N -m keras_tokenlearner.cli train ... "
             "Received: TORCHELASTIC_RUN_ID=None, which torchrun sets"
         )
     if not distributed.is_initialized():
@@ -41,7 +41,7 @@ def model_parallel(count: int | None) -> NoReturn:
 
 
 class TorchDevices(Devices):
-    """The device of this process, and the devices of the others."""
+    """The device of this process, and the devices of the other processes of `torchrun`."""
 
     def __init__(self) -> None:
         self.processes = self.replicas = distributed.get_world_size()
@@ -64,13 +64,13 @@ class TorchDevices(Devices):
             for part in getattr(metric, "metrics", [metric]):
                 if not isinstance(part, keras.metrics.Mean):
                     raise ValueError(
-                        "distribution: metrics of several processes are averaged, so each must be "
-                        f"a mean; compute other metrics from `predict`. Received: {part.name}"
+                        "distribution: a metric must be a mean, because several processes average "
+                        f"it; compute other metrics from `predict`. Received: {part.name}"
                     )
         if any(batch_normalizations(model)):
             raise ValueError(
-                "distribution: on PyTorch, BatchNormalization would normalise each process's part "
-                "of a batch alone. Train on JAX or TensorFlow, or without BatchNormalization. "
+                "distribution: `model` must not have BatchNormalization on PyTorch, which would "
+                "normalise the part of a batch in each process alone; train on JAX or TensorFlow. "
                 f"Received: model {model.name!r}"
             )
         if "call" not in vars(model):

@@ -22,10 +22,11 @@ def scope(mode: str = "auto") -> Iterator[Devices]:
     The batch size counts all devices together, so the learning rate stays the same.
 
     Args:
-        mode: `"one_device"`, or one of these. `"data_parallel"` gives each device a part of every
-            batch. `"model_parallel:N"` divides attention heads and hidden units over N devices, and
-            batches over groups of N. N defaults to all devices of a process. `"auto"` is data
-            parallel with more than one accelerator or process.
+        mode: `"one_device"`, `"data_parallel"`, `"model_parallel:N"` or `"auto"`. Data parallel
+            gives each device a part of every batch. Model parallel divides attention heads and
+            hidden units over N devices, and batches over groups of N devices. N defaults to all
+            devices of a process. `"auto"` is data parallel with more than one accelerator or
+            process, else one device.
 
     Yields:
         A `Devices`. Its `fit`, `evaluate` and `predict` also work in several processes.
@@ -46,8 +47,8 @@ def scope(mode: str = "auto") -> Iterator[Devices]:
     check_choice("distribution", "mode", name, MODES)
     if count and (name != "model_parallel" or not count.isdecimal() or not int(count)):
         raise ValueError(
-            "distribution: only model_parallel takes a number, as in 'model_parallel:4'. "
-            f"Received: mode={mode!r}"
+            "distribution: `mode` may have a number for model_parallel only, as in "
+            f"'model_parallel:4'. Received: mode={mode!r}"
         )
     check_keras_distribution()
     backend = importlib.import_module(f"{__package__}.on_{keras.backend.backend()}")

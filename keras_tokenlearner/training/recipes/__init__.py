@@ -1,4 +1,4 @@
-"""Recipes: a frozen dataclass for each experiment states how its models are trained.
+"""Recipes. A recipe is a frozen dataclass that states how the models of an experiment are trained.
 
 `train` calls the methods `open` and `batches` for the data, `build` for the model, and `optimizer`.
 It reads `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing` and `seed`. Any object
@@ -8,8 +8,8 @@ Two methods are optional:
 
 * `fit(model, backup, callbacks)` trains the model instead of `train`, on one device. A
   `FittingRecipe` needs no `optimizer` and no `label_smoothing`.
-* `learner(model)` returns another model that contains it, such as a `Distiller`. This model is
-  trained instead, on any number of devices.
+* `learner(model)` returns another model that contains `model`, such as a `Distiller`. `train` fits
+  this other model, on any number of devices.
 """
 
 from keras_tokenlearner.training.recipes.ablations import (

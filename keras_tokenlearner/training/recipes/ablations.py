@@ -1,4 +1,4 @@
-"""The ablations of sections 3.3 and 3.5. Each changes one setting of another recipe."""
+"""Recipes of the ablations in sections 3.3 and 3.5. Each changes a setting of another recipe."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,9 @@ class PlaceRecipe(PretrainingRecipe):
     Compare with the plain model, `train pretraining --set model=vit_b16`. Afterwards run `evaluate`
     with the metric `few_shot`.
 
-    Expected, from section 3.3: after half of the blocks, almost the plain model's accuracy at
-    almost half its cost. After three quarters of the blocks, a higher accuracy. The figure
-    prints no numbers and does not name the model. We take B/16.
+    Expected, from section 3.3: after half of the blocks, almost the accuracy of the plain model at
+    almost half its cost. After three quarters of the blocks, a higher accuracy than the plain
+    model. The figure prints no numbers and does not name the model. We take B/16.
 
     Attributes:
         at: Blocks before the TokenLearner.
@@ -26,13 +26,13 @@ class PlaceRecipe(PretrainingRecipe):
     at: int = 6
 
     def changes(self) -> ConfigChanges:
-        """Return the change: the position of the TokenLearner."""
+        """Return the changed config field, `at`: the position of the TokenLearner."""
         return {"at": self.at}
 
 
 @dataclass(frozen=True)
 class FuserRecipe(ImageNet384Recipe):
-    """Table 4: with and without TokenFuser. For L models use `imagenet_512`.
+    """Table 4: models with and without TokenFuser. For L models use `imagenet_512`.
 
     Command: `keras-tokenlearner train fuser --set model=NAME --set weights=FILE`.
 
@@ -51,7 +51,7 @@ class FuserRecipe(ImageNet384Recipe):
 
 @dataclass(frozen=True)
 class PoolingRecipe(ImageNet512Recipe):
-    """Table 5: other ways to reduce the tokens, in ViT L/16.
+    """Table 5: alternatives to the TokenLearner that reduce the tokens, in ViT L/16.
 
     Command: `keras-tokenlearner train pooling --set reducer=NAME --set weights=FILE`.
 
@@ -68,13 +68,13 @@ class PoolingRecipe(ImageNet512Recipe):
     at: int = 12
 
     def changes(self) -> ConfigChanges:
-        """Return the changes: the reducer and its position."""
+        """Return the changed config fields: the reducer and its position."""
         return {"reducer": self.reducer, "at": self.at}
 
 
 @dataclass(frozen=True)
 class FuserAlternativesRecipe(ImageNet384Recipe):
-    """Figure 7: other ways to restore all tokens, in B/16.
+    """Figure 7: alternatives to the TokenFuser that restore all tokens, in B/16.
 
     Command: `keras-tokenlearner train fuser_alternatives --set fuser=NAME --set weights=FILE`, with
     `token_fuser`, `unpool` and `reproject`.
@@ -89,5 +89,5 @@ class FuserAlternativesRecipe(ImageNet384Recipe):
     fuser: str = "reproject"
 
     def changes(self) -> ConfigChanges:
-        """Return the change: the fuser."""
+        """Return the changed config field: the fuser."""
         return {"fuser": self.fuser}

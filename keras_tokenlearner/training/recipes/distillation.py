@@ -1,4 +1,4 @@
-"""Distillation of a ViT into one with learned tokens, on any number of devices."""
+"""A recipe that distills a ViT into a ViT with learned tokens, on any number of devices."""
 
 from dataclasses import dataclass
 
@@ -15,21 +15,20 @@ from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe
 
 @dataclass(frozen=True)
 class DistillationRecipe(ImageNet384Recipe):
-    """A trained ViT made faster: learned tokens that reproduce its outputs, on augmented images.
+    """Distillation of a ViT into a faster one with learned tokens, on augmented images.
 
     Command: `keras-tokenlearner train distill --set model=NAME --set weights=FILE --distribute
-    auto`. The teacher needs a head of the classes of the data. Before training it prints the
-    computed time and memory of this run on ImageNet for several machines. We have not run it on
-    ImageNet.
+    auto`. The head of the teacher needs the classes of the data. Before training, the recipe prints
+    an estimate of time and memory on ImageNet for several machines. We have not run it on ImageNet.
 
     Attributes:
-        model: Name of the teacher in the catalogue, and of the files that are written.
+        model: Name of the teacher in the catalogue. Output files have this name too.
         weights: Weights of the teacher, with its head, for `create_model`.
         at: Blocks before the TokenLearner.
         num_tokens: Number of learned tokens.
         budgets: Numbers of tokens, joined by `+` as in `4+8+16`. Each step trains one of them.
             Empty for all tokens in every step.
-        temperature: Divides the logits.
+        temperature: Logits are divided by this number before the softmax.
         feature_weight: Weight of the features in the loss; the weight of the logits is 1.
         label_weight: Weight of the labels in the loss, in [0, 1].
         reconstruction_weight: Weight of the teacher's tokens after every block in the loss.
@@ -39,13 +38,13 @@ class DistillationRecipe(ImageNet384Recipe):
         epochs: Epochs over the training images.
         batch_size: Images per optimizer step.
         gradient_accumulation_steps: Must be 1: batches are not divided into parts.
-        learning_rate: The highest, after the warm-up.
+        learning_rate: The highest learning rate, after the warm-up.
         warmup_steps: Steps of linear warm-up.
         layer_decay: Learning rate of a block divided by the rate of the block above.
-        label_smoothing: Not used.
+        label_smoothing: Has no effect.
         ema_momentum: Must be 0: weights are not averaged.
         precision: Name of Keras's policy, such as `mixed_bfloat16`.
-        remat: As in `ImageNet384Recipe`.
+        remat: The field of `ImageNet384Recipe`.
         threads: Threads that read images.
         seed: Decides initial weights, order and augmentation.
     """
@@ -71,8 +70,9 @@ class DistillationRecipe(ImageNet384Recipe):
         for name, value in (("gradient_accumulation_steps", 1), ("ema_momentum", 0.0)):
             if getattr(self, name) != value:
                 raise ValueError(
-                    f"{type(self).__name__}: `{name}` must be {value}; a smaller `batch_size` or "
-                    f"more devices save memory. Received: {name}={getattr(self, name)!r}"
+                    f"{type(self).__name__}: `{name}` must be {value}. To save memory, use a "
+                    f"smaller `batch_size` or more devices. Received: {name}="
+                    f"{getattr(self, name)!r}"
                 )
 
     def _build(self, classes: int) -> keras.Model:
@@ -87,7 +87,7 @@ class DistillationRecipe(ImageNet384Recipe):
         )
 
     def learner(self, student: keras.Model) -> Distiller:
-        """Return the `Distiller`, which `train` fits instead of the student."""
+        """Return the `Distiller` that `train` fits instead of the student."""
         with dtype_policy(self.precision):
             teacher = self._teacher(student.output_shape[-1])
         for each in needs(student, teacher, self.epochs, self.batch_size):

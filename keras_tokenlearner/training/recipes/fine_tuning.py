@@ -1,4 +1,4 @@
-"""Fine-tuning on ImageNet as in section 3 of the paper, which follows ViT."""
+"""Recipes of fine-tuning on ImageNet, as in section 3 of the paper, which follows ViT."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _CROP = 0.05  # smallest share of an image's area, from ViT's code
 
 
 class CommonArguments(TypedDict):
-    """The arguments that all optimizers of a recipe get."""
+    """The arguments that every optimizer of a recipe receives."""
 
     layer_decay: float
     gradient_accumulation_steps: int | None
@@ -95,13 +95,13 @@ class ImageNet384Recipe:
         )
         if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
-                f"{type(self).__name__}: `gradient_accumulation_steps` must divide the batch. "
+                f"{type(self).__name__}: `gradient_accumulation_steps` must divide `batch_size`. "
                 f"Received: batch_size={self.batch_size}, "
                 f"gradient_accumulation_steps={self.gradient_accumulation_steps}"
             )
 
     def open(self) -> tuple[Images, Images]:
-        """Return the sources of the training and of the test images."""
+        """Return the training images and the test images."""
         return open_named(self.data)
 
     def build(self, classes: int) -> keras.Model:
@@ -132,7 +132,7 @@ class ImageNet384Recipe:
         return keras.Model(body.input, scores, name=self.model)
 
     def changes(self) -> ConfigChanges:
-        """Return the differences from the config in the catalogue."""
+        """Return the config fields that differ from the catalogue."""
         return {}
 
     def batches(self, images: Images, input_shape: Sequence[int], training: bool) -> ImageBatches:
@@ -159,7 +159,7 @@ class ImageNet384Recipe:
         return sgd(self.learning_rate, steps, self.warmup_steps, **self.common())
 
     def common(self) -> CommonArguments:
-        """Return the common arguments of all optimizers."""
+        """Return the arguments that every optimizer of this recipe receives."""
         return {
             "layer_decay": self.layer_decay,
             "gradient_accumulation_steps": self.gradient_accumulation_steps

@@ -1,4 +1,4 @@
-"""Pre-training as on JFT-300M, which is not public."""
+"""A recipe of ViT's pre-training on JFT-300M, a data set that is not public."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe
 
 @dataclass(frozen=True)
 class PretrainingRecipe(ImageNet384Recipe):
-    """The schedule of ViT on JFT-300M at 224 pixels, which the TokenLearner paper follows.
+    """Pre-training as of ViT on JFT-300M at 224 pixels, which the TokenLearner paper follows.
 
     Command: `keras-tokenlearner train pretraining --set model=NAME --set data=DATA`.
 
@@ -25,7 +25,7 @@ class PretrainingRecipe(ImageNet384Recipe):
 
     Adam with decoupled weight decay 0.1, 10,000 steps of warm-up and linear decay are ViT's values.
     B models take 7 epochs at a learning rate of 8e-4. L/16 takes 4e-4, and 7 or 14 epochs. Neither
-    the ViT paper nor the TokenLearner paper states the values for S models. We take those for B.
+    the ViT paper nor the TokenLearner paper states values for S models. We take the values for B.
 
     Attributes:
         weight_decay: Weight decay, except on biases, norms and positions.

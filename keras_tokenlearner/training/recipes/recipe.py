@@ -21,7 +21,7 @@ Data = TypeVar("Data", bound=Examples)
 
 
 class AnyRecipe(Protocol[Data]):
-    """The members that `train` needs of every recipe, a frozen dataclass.
+    """The members that `train` needs in every recipe. A recipe is a frozen dataclass.
 
     Attributes:
         model: Name of the model.
@@ -57,12 +57,12 @@ class AnyRecipe(Protocol[Data]):
         ...
 
     def batches(self, data: Data, input_shape: Sequence[int], /, training: bool) -> Batches:
-        """Return the batches of data."""
+        """Return the batches of training data or of test data."""
         ...
 
 
 class Recipe(AnyRecipe[Data], Protocol[Data]):
-    """A recipe whose model `train` trains with an optimizer."""
+    """A recipe with an optimizer, with which `train` trains its model."""
 
     def optimizer(self, steps_per_epoch: int, /) -> keras.optimizers.Optimizer:
         """Return the optimizer of the whole run."""
@@ -70,10 +70,10 @@ class Recipe(AnyRecipe[Data], Protocol[Data]):
 
 
 class FittingRecipe(AnyRecipe[Data], Protocol[Data]):
-    """A recipe that trains its model itself."""
+    """A recipe that trains its model by its own method `fit`."""
 
     def fit(
         self, model: keras.Model, backup: Path, callbacks: list[keras.callbacks.Callback], /
     ) -> None:
-        """Train a model, and keep a backup at a path."""
+        """Train a model, and write a backup to the path `backup`."""
         ...

@@ -1,4 +1,4 @@
-"""Recipes of the reported runs of small models, on a laptop."""
+"""Recipes of the small models whose accuracy we report, for a laptop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from keras_tokenlearner.training.optimizers import muon
 
 @dataclass(frozen=True)
 class FashionMnistRecipe:
-    """Muon for a small model on 28 x 28 images, the same for plain and TokenLearner models.
+    """Training of a small ViT or TokenLearner model on 28 x 28 images, by Muon.
 
     Command: `keras-tokenlearner train fashion_mnist --set model=NAME --set
     data=fashion_mnist:FOLDER`, with `vit_nano4` or `tokenlearner_nano4_8at2` and the folder of the
@@ -25,7 +25,7 @@ class FashionMnistRecipe:
         data: Name of a data set for `open_named`.
         epochs: Epochs over the training images.
         batch_size: Images per step.
-        learning_rate: The highest, after the warm-up. A cosine takes it to zero.
+        learning_rate: The highest learning rate, after the warm-up. It decays to zero by a cosine.
         warmup_epochs: Epochs of linear warm-up.
         weight_decay: Weight decay, except on biases, norms and positions.
         label_smoothing: Label smoothing of the cross-entropy.
@@ -47,7 +47,7 @@ class FashionMnistRecipe:
     seed: int = 0
 
     def open(self) -> tuple[Images, Images]:
-        """Return the sources of the training and of the test images."""
+        """Return the training images and the test images."""
         return open_named(self.data)
 
     def build(self, classes: int) -> keras.Model:
@@ -79,7 +79,7 @@ class FashionMnistRecipe:
 
 @dataclass(frozen=True)
 class Cifar10Recipe(FashionMnistRecipe):
-    """The recipe of Fashion-MNIST on 32 x 32 photographs, shifted by up to four pixels.
+    """Training on 32 x 32 photographs as for Fashion-MNIST, with shifts of up to four pixels.
 
     Command: `KERAS_BACKEND=torch keras-tokenlearner train cifar10 --set model=NAME --set
     data=cifar10:FOLDER`, with `tokenlearner_nano4_8at2` or `vit_nano4`, or without a folder to

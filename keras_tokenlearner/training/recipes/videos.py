@@ -1,4 +1,4 @@
-"""Video models on a folder of videos, and the paper's models on Kinetics, Charades and AViD."""
+"""Recipes for labelled video files, and the paper's recipes for Kinetics, Charades and AViD."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from keras_tokenlearner.weights import load
 
 @dataclass(frozen=True)
 class VideosRecipe:
-    """AdamW for a video model on labelled video files.
+    """Training of a video model on labelled video files, by AdamW.
 
     Command: `keras-tokenlearner train videos --set data=FOLDER`.
 
@@ -37,7 +37,7 @@ class VideosRecipe:
         frame_rate: Frames per second that `stride` counts; 0 for the rate of each file.
         epochs: Epochs over the training videos.
         batch_size: Clips per step.
-        learning_rate: The highest, after the warm-up. A cosine takes it to zero.
+        learning_rate: The highest learning rate, after the warm-up. It decays to zero by a cosine.
         warmup_epochs: Epochs of linear warm-up.
         weight_decay: Weight decay, except on biases, norms and positions.
         label_smoothing: Label smoothing of the cross-entropy.
@@ -63,12 +63,12 @@ class VideosRecipe:
     classifier_activation = "softmax"
 
     def open(self) -> tuple[video.VideoList, video.VideoList]:
-        """Return the lists of the training and of the test videos, with one-hot labels."""
+        """Return the training videos and the test videos, with one-hot labels."""
         splits = video.open_videos(self.data)
         if splits[0].labels.ndim == 2:
             raise ValueError(
-                "train videos: videos with several labels each are for the recipe `charades`. "
-                f"Received: data={self.data!r}"
+                "train videos: `data` must have one label per video; for several labels, run "
+                f"`train charades`. Received: data={self.data!r}"
             )
         training, test = (
             dataclasses.replace(
@@ -117,7 +117,7 @@ class VideosRecipe:
 
 @dataclass(frozen=True)
 class _MomentumRecipe(VideosRecipe):
-    """The paper's training on videos: SGD with momentum instead of AdamW."""
+    """Training of a video model as in the paper: by SGD with momentum instead of AdamW."""
 
     layer_decay = 1.0
 
@@ -129,7 +129,7 @@ class _MomentumRecipe(VideosRecipe):
 
 @dataclass(frozen=True)
 class KineticsRecipe(_MomentumRecipe):
-    """The paper's ViViT with TokenLearner on Kinetics-400 and Kinetics-600: Tables 6 to 8.
+    """Training of ViViT with TokenLearner on Kinetics-400 and Kinetics-600: Tables 6 to 8.
 
     Command: `keras-tokenlearner train kinetics --set data=FOLDER --set weights=FILE`. Then
     `keras-tokenlearner evaluate` scores 4 clips and 3 crops of each test video, as the paper does.
@@ -186,7 +186,7 @@ class KineticsRecipe(_MomentumRecipe):
 
 @dataclass(frozen=True)
 class CharadesRecipe(_MomentumRecipe):
-    """The paper's X(2+1)D with TokenLearner on Charades: Tables 9 and 11 to 13.
+    """Training of X(2+1)D with TokenLearner on Charades: Tables 9 and 11 to 13.
 
     Command: `keras-tokenlearner train charades --set data=FOLDER`.
 
@@ -200,8 +200,8 @@ class CharadesRecipe(_MomentumRecipe):
     labels of its video.
 
     100,000 steps of 256 segments, a cosine schedule, no label smoothing and 224 pixels are the
-    paper's values. It tests at 256 pixels. It names no optimizer, and states a learning rate of 0.8
-    "per TPU core". We take SGD with momentum and 0.8 for the whole batch, after one epoch of
+    paper's values. The paper tests at 256 pixels. It names no optimizer, and states a learning rate
+    of 0.8 "per TPU core". We take SGD with momentum and 0.8 for the whole batch, after one epoch of
     warm-up.
 
     Attributes:
@@ -220,13 +220,13 @@ class CharadesRecipe(_MomentumRecipe):
     classifier_activation = "sigmoid"
 
     def open(self) -> tuple[video.VideoList, video.VideoList]:
-        """Return the lists of the training and of the test videos, with all labels of each."""
+        """Return the training videos and the test videos, each with all its labels."""
         return video.open_videos(self.data)
 
 
 @dataclass(frozen=True)
 class AvidRecipe(_MomentumRecipe):
-    """The paper's X(2+1)D with TokenLearner on AViD: Tables 10 and 11.
+    """Training of X(2+1)D with TokenLearner on AViD: Tables 10 and 11.
 
     Command: `keras-tokenlearner train avid --set data=FOLDER`. Then `keras-tokenlearner evaluate`
     scores one clip of each test video.
@@ -240,9 +240,9 @@ class AvidRecipe(_MomentumRecipe):
         x2plus1d_m_spatial_temporal 50.6      tokenlearner_x2plus1d_m_without_conv2d 53.8
 
     We have not run it. 8 clips on each of 64 cores, a cosine schedule, label smoothing of 0.2 and
-    100,000 steps, "roughly 125 epochs", are the paper's values. It names no optimizer and no frame
-    rate, and states a learning rate of 0.025 "per TPU". We take SGD with momentum and 0.025 for the
-    whole batch, after one epoch of warm-up. As on Charades, we take 12 frames per second.
+    100,000 steps, "roughly 125 epochs", are the paper's values. The paper names no optimizer and no
+    frame rate, and states a learning rate of 0.025 "per TPU". We take SGD with momentum and 0.025
+    for the whole batch, after one epoch of warm-up. As on Charades, we take 12 frames per second.
     """
 
     model: str = "tokenlearner_x2plus1d_m_without_conv2d"
