@@ -21,8 +21,8 @@ Example = TypeVar("Example")  # pixels, or pixels and the class
 class Batches(keras.utils.PyDataset):
     """Batches of arrays. A batch depends only on the seed, the epoch and its index.
 
-    A run can therefore continue in the middle of an epoch, and several processes can share every
-    batch. The seed sets the order of the rows. The argument `shuffle` of `fit` has no effect.
+    A run can therefore continue in the middle of an epoch, and several processes can divide every
+    batch. The seed decides the order of the rows. The argument `shuffle` of `fit` has no effect.
 
     Args:
         arrays: Tuple of arrays of n rows each, such as images and labels.
@@ -36,7 +36,7 @@ class Batches(keras.utils.PyDataset):
         start: Integer, batches of this epoch to skip.
         shard: `(part, parts)`: each batch has only rows of part number `part`.
         ordered: Boolean, whether Keras asks for the batches in their order.
-        alone: Function that returns a context for computations that no other process shares.
+        alone: Function that returns a context for computations of this process alone.
 
     Example:
 
@@ -82,10 +82,10 @@ class Batches(keras.utils.PyDataset):
         return len(self)
 
     def place(self, index: int) -> int:
-        """Return the batch of the epoch for an index that `__getitem__` received.
+        """Return the number of the batch to return for the index that `__getitem__` received.
 
-        `fit` shuffles indices by default, by a generator without our seed. The first requested
-        index therefore gets the first batch, the second gets the second batch, and so on.
+        `fit` shuffles indices by default, with a random generator that ignores our seed. Therefore
+        the first request gets the first batch, the second request the second batch, and so on.
         """
         self._count += 1
         if self._in_epoch and not self.ordered:
@@ -93,7 +93,7 @@ class Batches(keras.utils.PyDataset):
         return index + self.start
 
     def rows(self, index: int) -> np.ndarray:
-        """Return the rows of batch `index` of the epoch, an array of integers."""
+        """Return the numbers of the rows in batch `index` of the epoch, as an array of integers."""
         batch = self.order()[index * self.batch_size : (index + 1) * self.batch_size]
         part, parts = self.shard
         return np.array_split(batch, parts)[part]
@@ -126,23 +126,23 @@ class _BatchesArguments(TypedDict, total=False):
 
 
 class ReadBatches(Batches, Generic[Example]):
-    """Batches of examples that the method `read` of a subclass reads, in threads.
+    """Base class of batches whose examples are read in threads, by `read` of a subclass.
 
     The threads read the rows of a batch in parallel, and the next batch ahead of time. They replace
     `workers` of `keras.utils.PyDataset`. With `workers`, Keras 3.15 on JAX and torch starts the
-    second epoch with a batch of the first.
+    second epoch with a batch of the first epoch.
 
     Args:
-        source: The source, with a length.
+        source: The source of examples, an object with a length.
         threads: Integer, number of threads.
         labels: For `on_error="skip"`: array of shape (n,) or (n, classes), to find other rows of a
             class.
         on_error: `"raise"` or `"skip"`. With `"skip"`, another row of the same class replaces a
-            row for which `read` raises `ValueError`. A warning after the epoch names it.
-        **kwargs: For `Batches`.
+            row for which `read` raises `ValueError`. A warning after the epoch names the row.
+        **kwargs: Arguments of `Batches`.
 
     Attributes:
-        failure: The error of `read`, or `None`. TensorFlow raises another error in its place.
+        failure: The error of `read`, or `None`. TensorFlow hides this error behind another one.
         skipped: Dictionary from the names of unreadable rows, in any epoch, to the reasons.
     """
 
@@ -165,11 +165,11 @@ class ReadBatches(Batches, Generic[Example]):
         self._ahead: dict[tuple[int, ...], list[Future[Example]]] = {}
 
     def read(self, row: int, epoch: int) -> Example:
-        """Return the example of a row of the source in an epoch."""
+        """Return the example in a row of the source, for an epoch."""
         raise NotImplementedError
 
     def called(self, row: int) -> str:
-        """Return the name of a row for messages."""
+        """Return the name of a row for warnings and errors."""
         return f"row {row}"
 
     def found(self, index: int) -> list[Example]:
@@ -221,8 +221,8 @@ class ReadBatches(Batches, Generic[Example]):
                 except ValueError as another:
                     self._skip(int(other), another)
             raise ValueError(
-                f"{type(self).__name__}: none of the {len(others)} files of a class can be read: "
-                f"{error}"
+                f"{type(self).__name__}: at least one of the {len(others)} files of a class must "
+                f"be readable; check the files: {error}"
             ) from error
 
     def _skip(self, row: int, error: ValueError) -> None:
@@ -237,8 +237,8 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
     depends on the seed, the epoch and its index only.
 
     Args:
-        images: A source, such as `ArrayImages` or the result of `from_folder`.
-        input_shape: `(height, width, channels)` as the model takes them.
+        images: A source of images, such as `ArrayImages` or the result of `from_folder`.
+        input_shape: `(height, width, channels)` of the model's input.
         batch_size: Integer, images per batch.
         training: Boolean, whether to shuffle, crop and augment, and to omit a last batch that is
             not full.
@@ -256,14 +256,14 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
             `model.preprocessing`. Defaults to the largest central part with the model's aspect
             ratio, resized bilinearly.
         on_error: `"raise"` or `"skip"`. With `"skip"`, another image of the same class replaces an
-            unreadable one. A warning after the epoch names it.
+            unreadable image. A warning after the epoch names the unreadable image.
         seed: Integer, decides orders, crops and augmentation.
         threads: Integer, threads that read images.
 
     Raises:
-        ValueError: If there are fewer training images than a batch, `crop` and `shift` are both
-            given, or `augment` mixes integer labels. While reading: for an unreadable image with
-            `on_error="raise"`, or if no image of its class can be read.
+        ValueError: If training images do not fill a batch, `crop` and `shift` are both given, or
+            `augment` mixes integer labels. Later, if an image is unreadable and
+            `on_error="raise"`, or if all images of a class are unreadable.
 
     Example:
 
@@ -294,13 +294,14 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
         check_choice("ImageBatches", "label_mode", label_mode, ("int", "categorical"))
         if crop is not None and shift is not None:
             raise ValueError(
-                "ImageBatches: pass `crop` or `shift`, not both. "
+                "ImageBatches: pass either `crop` or `shift`, not both. "
                 f"Received: crop={crop}, shift={shift}"
             )
         if training and len(images) < batch_size:
             raise ValueError(
-                "ImageBatches: there must be at least one batch of images. "
-                f"Received: {len(images)} images, batch_size={batch_size}"
+                "ImageBatches: `batch_size` must be at most the number of training images, and "
+                f"`images` must not be empty. Received: {len(images)} images, "
+                f"batch_size={batch_size}"
             )
         super().__init__(
             images,
@@ -359,7 +360,7 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
         return self.images.called(row)
 
     def _box(self, pixels: np.ndarray, row: int, epoch: int) -> tuple[int, int, int, int] | None:
-        """Return the random crop of an image, or `None` for the central crop."""
+        """Return the box of a random crop of an image, or `None` for the central crop."""
         if self.crop is None and self.shift is None:
             return None
         random = np.random.default_rng((self.seed, epoch, 0, row))
@@ -373,7 +374,7 @@ _MIXING = (keras.layers.MixUp, keras.layers.CutMix)
 
 
 def _mixes(layer: keras.layers.Layer) -> bool:
-    """Return whether a layer, or a layer within it, mixes the labels of images."""
+    """Return whether a layer or one of its sublayers mixes labels, as MixUp and CutMix do."""
     inner = getattr(layer, "layers", ())
     return isinstance(layer, _MIXING) or any(_mixes(one) for one in inner)
 
@@ -381,13 +382,13 @@ def _mixes(layer: keras.layers.Layer) -> bool:
 def _refuse_mixing(mixes: bool, augment: Callable[..., keras.layers.Layer]) -> None:
     if mixes:
         raise ValueError(
-            "ImageBatches: MixUp and CutMix mix labels, which must be one-hot: pass "
-            f"label_mode='categorical'. Received: label_mode='int' with augment={augment!r}"
+            "ImageBatches: `label_mode` must be 'categorical' for an `augment` with MixUp or "
+            f"CutMix. Received: label_mode='int' with augment={augment!r}"
         )
 
 
 def _set_state(layer: keras.layers.Layer, random: np.random.Generator) -> bool:
-    """Set the states of a layer's random generators, and return whether there are any."""
+    """Set the states of a layer's random generators. Return whether the layer has a generator."""
     found = [v for v in layer.variables if v.path.endswith("seed_generator_state")]
     for variable in found:
         variable.assign(random.integers(2**31, size=variable.shape, dtype="uint32"))

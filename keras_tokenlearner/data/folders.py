@@ -1,4 +1,4 @@
-"""Labelled files in folders: common code for images and videos on disk."""
+"""Lists labelled files in folders: common code for images and videos."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,19 +20,19 @@ def class_files(
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """List the files of a folder that has one subfolder per class.
 
-    Names that start with a dot are skipped: `.ipynb_checkpoints`, and the companion files of macOS,
-    `._0.png`.
+    Names that start with a dot are skipped, for example `.ipynb_checkpoints`, and `._0.png` of
+    macOS.
 
     Args:
         path: Path of the folder.
         suffixes: Tuple of the endings of the files, in lower case.
-        what: Kind of the files, for the message: `"images"` or `"videos"`.
+        what: Kind of the files, for the error message: `"images"` or `"videos"`.
 
     Returns:
         `(files, labels, class_names)`: tuples, in the order of the names.
 
     Raises:
-        ValueError: If there are no such folders, or a folder has no such files.
+        ValueError: If the folder has no subfolders, or a subfolder has no file with such an ending.
     """
     path = check_path("from_folder", "path", path)
     folders = [found for found in _visible(path) if found.is_dir()]
@@ -48,7 +48,7 @@ def class_files(
     empty = [folder.name for folder, found in zip(folders, files, strict=True) if not found]
     if empty:
         raise ValueError(
-            f"from_folder: every folder must hold {what} of its class, with names in "
+            f"from_folder: every subfolder must contain {what} of its class, whose names end in "
             f"{', '.join(suffixes)}; remove others. Received: path={str(path)!r}, with none in "
             f"{', '.join(map(repr, empty[:5]))}{f' and {len(empty) - 5} more' * (len(empty) > 5)}"
         )
@@ -58,7 +58,7 @@ def class_files(
 
 
 def _visible(path: str | Path) -> list[Path]:
-    """Return the visible contents of a folder in the order of the names."""
+    """Return the paths in a folder whose names do not start with a dot, sorted by name."""
     found = sorted(Path(path).iterdir()) if Path(path).is_dir() else []
     return [one for one in found if not one.name.startswith(".")]
 
@@ -71,11 +71,11 @@ def split_folders(
     Args:
         owner: Name of the caller, for the error message.
         path: Path of the folder.
-        read: Function from the path of either to an object with `class_names`.
-        what: Kind of the files, for the message.
+        read: Function from the path of such a folder to an object with `class_names`.
+        what: Kind of the files, for the error message.
 
     Raises:
-        ValueError: If there are no such folders, or their classes differ.
+        ValueError: If one of the folders does not exist, or their classes differ.
     """
     if not (Path(path) / "train").is_dir():
         raise ValueError(
@@ -85,8 +85,8 @@ def split_folders(
     train, test = read(Path(path) / "train"), read(held_out(path))
     if train.class_names != test.class_names:
         raise ValueError(
-            f"{owner}: the folders of training and of test {what} must have the same classes. "
-            f"Received: {train.class_names} and {test.class_names}"
+            f"{owner}: the folders of training {what} and test {what} must have the same classes. "
+            f"Received: classes {train.class_names} and {test.class_names}"
         )
     return train, test
 

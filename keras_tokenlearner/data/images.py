@@ -58,7 +58,7 @@ class Images:
         return tuple(str(place) for place in range(len(self)))
 
     def called(self, place: int) -> str:
-        """Return the name of an image for messages: the path of its file, if it has one."""
+        """Return the name of an image for error messages: the path of its file, if any."""
         return f"image {place}"
 
     def take(self, places: Sequence[int]) -> "SomeImages":
@@ -67,11 +67,11 @@ class Images:
 
 
 class SomeImages(Images):
-    """A part of another source: the images with the given indices.
+    """Some images of another source: the images with given indices.
 
     Args:
-        images: The other source.
-        places: Sequence of integers.
+        images: The other source of images.
+        places: Sequence of integers, the indices of the images.
     """
 
     def __init__(self, images: Images, places: Sequence[int]) -> None:
@@ -97,7 +97,7 @@ class SomeImages(Images):
 
 
 class ArrayImages(Images):
-    """Images of an array.
+    """A source of images in an array.
 
     Args:
         images: Array of type uint8 and shape (n, height, width, channels).
@@ -123,7 +123,8 @@ class ArrayImages(Images):
         if len(images) != len(labels) or np.ndim(images) != 4:
             raise ValueError(
                 "ArrayImages: `images` must have shape (n, height, width, channels), and `labels` "
-                f"n labels. Received: images of shape {np.shape(images)}, {len(labels)} labels"
+                f"must have n numbers. Received: images of shape {np.shape(images)}, "
+                f"{len(labels)} labels"
             )
         self.images, self.labels = images, np.asarray(labels, "int64")
         count = self.labels.max(initial=-1) + 1
@@ -137,7 +138,7 @@ class ArrayImages(Images):
 
 
 class FileImages(Images):
-    """Images in files, decoded by `decode_image` on request.
+    """A source of images in files. An image is decoded by `decode_image` when it is requested.
 
     Args:
         files: Paths of JPEG, PNG, GIF, BMP, WebP, TIFF or AVIF files.
@@ -146,7 +147,7 @@ class FileImages(Images):
         max_pixels: Integer, pixels of the largest accepted image.
 
     Raises:
-        ValueError: When an image is read whose file is missing, damaged or too large.
+        ValueError: When an image is requested whose file is missing, damaged or too large.
         ImportError: If Pillow (extra `image`) is not installed.
 
     Example:
@@ -184,7 +185,7 @@ class FileImages(Images):
 
 
 def from_folder(path: str | Path, max_pixels: int = MAX_PIXELS) -> FileImages:
-    """List a folder with a folder of images for every class.
+    """Return the images of a folder that has one subfolder per class.
 
     Hidden folders and files, whose names start with a dot, are skipped.
 
@@ -196,7 +197,7 @@ def from_folder(path: str | Path, max_pixels: int = MAX_PIXELS) -> FileImages:
         A `FileImages`, in the order of the names.
 
     Raises:
-        ValueError: If there are no such folders, or one has no images.
+        ValueError: If the folder has no subfolders, or a subfolder has no images.
 
     Example:
 

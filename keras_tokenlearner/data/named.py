@@ -28,7 +28,7 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
         The source of the training images and the source of the test images.
 
     Raises:
-        ValueError: If there is no such data set.
+        ValueError: If the data set does not exist.
 
     Example:
 
@@ -43,7 +43,7 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
     check_choice("open_named", "data", name, list(OPENERS))
     if not source and name in ("folder", "tfds"):
         raise ValueError(
-            f"open_named: `data` needs a name after a colon, as in '{name}:WHICH'. "
+            f"open_named: `data` needs a folder or name after a colon, as in '{name}:NAME'. "
             f"Received: data={data!r}"
         )
     return OPENERS[name](*[source] if source else [])
@@ -52,7 +52,7 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
 def load_named(
     data: str | os.PathLike[str], input_shape: Sequence[int] | None = None
 ) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """Load a labelled data set that fits into memory, at the size that a model takes.
+    """Load a labelled data set into memory, with images of the size that a model takes.
 
     Args:
         data: Name of a data set for `open_named`.
@@ -82,7 +82,7 @@ def load_named(
 def _arrays(
     load: Callable[..., tuple[tuple[np.ndarray, np.ndarray], ...]], class_names: tuple[str, ...]
 ) -> Callable[..., tuple[Images, Images]]:
-    """Return an opener for the arrays that a function loads."""
+    """Return a function that opens the arrays which another function loads."""
 
     def opened(*source: str) -> tuple[Images, Images]:
         train, test = (ArrayImages(*split, class_names) for split in load(*source))

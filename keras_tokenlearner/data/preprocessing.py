@@ -1,4 +1,4 @@
-"""Resizing of images to the input of a model, as in the evaluation of its checkpoint."""
+"""Resizes images to the input of a model, as in the evaluation of its checkpoint."""
 
 import math
 from typing import cast
@@ -18,8 +18,8 @@ def preprocess_image(
 ) -> np.ndarray:
     """Resize and crop one image on the host, exactly as timm's and torchvision's transforms do.
 
-    Images are resized to `floor(edge / crop_fraction)` for the edges of the input. `resize_mode`
-    decides which edges:
+    An edge of the image is resized to `floor(edge / crop_fraction)`, for the `edge` of the input.
+    `resize_mode` decides which edges are resized:
 
     * `"shortest"`: the shortest edge gets this size, and the aspect ratio is kept. The centre is
       cropped.
@@ -63,13 +63,13 @@ def fit_pixels(
     input_shape: tuple[int, int, int] | list[int],
     preprocessing: Preprocessing | None = None,
 ) -> np.ndarray:
-    """Fit one image to a model, on every route of evaluation, `predict` and serving.
+    """Resize and crop one image for a model: the common code of evaluation and serving.
 
     Args:
         pixels: Array of type uint8 and shape (height, width, channels), of one channel or three.
         input_shape: `(height, width, channels)` of the result.
-        preprocessing: The `Preprocessing` of the model. `fit_image` is used for `None`, or if it
-            resizes as in training.
+        preprocessing: The `Preprocessing` of the model. `fit_image` resizes the image if this is
+            `None`, or has the default resizing.
 
     Returns:
         Array of type uint8 and shape `input_shape`.
@@ -84,7 +84,7 @@ def seen_box(
     input_shape: tuple[int, int, int] | list[int],
     preprocessing: Preprocessing | None = None,
 ) -> tuple[float, float, float, float]:
-    """Return the part of an image that `fit_pixels` gives to a model.
+    """Return the part of an image that remains after `fit_pixels`.
 
     Args:
         size: `(height, width)` of the image.
@@ -119,9 +119,9 @@ def seen_box(
 
 
 def preprocessing_of(model: keras.Model) -> Preprocessing | None:
-    """Return the `Preprocessing` that resizes a model's images, or `None` to resize as in training.
+    """Return the `Preprocessing` of a model, or `None` for the resizing of `ImageBatches`.
 
-    A custom model on a backbone of this package was trained on the pixels of `ImageBatches`.
+    A custom model on a backbone of this package was trained on images from `ImageBatches`.
     """
     found = getattr(model, "preprocessing", None)
     states = isinstance(found, Preprocessing) and not found.has_default_resize
@@ -158,13 +158,13 @@ def resized_size(
 
 
 def fill_colour(preprocessing: Preprocessing, channels: int) -> np.ndarray:
-    """Return the mean colour of the checkpoint, as pixels."""
+    """Return the mean colour of the checkpoint's training images, as a pixel in [0, 255]."""
     mean = [round(255 * value) for value in preprocessing.mean]
     return np.array(mean if len(mean) == channels else mean[:1] * channels, "uint8")
 
 
 def _centre(pixels: np.ndarray, size: tuple[int, int], fill: np.ndarray) -> np.ndarray:
-    """Return the centre of an image, padded where the image is smaller than the size."""
+    """Return the centre of an image, with a given size. A smaller image is padded by `fill`."""
     missing = [max(wanted - edge, 0) for wanted, edge in zip(size, pixels.shape[:2], strict=True)]
     if any(missing):
         (top, left), whole = (edge // 2 for edge in missing), pixels

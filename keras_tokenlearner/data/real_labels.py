@@ -8,13 +8,14 @@ _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\b")
 
 
 def read_real_labels(path: str | os.PathLike[str], names: Iterable[str]) -> list[list[int]]:
-    """Return the reassessed labels (ReaL) of images of ImageNet's validation set.
+    """Return the reassessed labels (ReaL) of images in ImageNet's validation set.
 
     Args:
-        path: Path of `real.json`, from https://github.com/google-research/reassessed-imagenet. It
-            has a list of labels for each validation image, in the order of their numbers.
-        names: Names of the images, such as `"ILSVRC2012_val_00000001.JPEG"`, in any order. They are
-            the attribute `names` of a source.
+        path: Path of `real.json`, from https://github.com/google-research/reassessed-imagenet. The
+            file has a list of labels for each validation image, in the order of the numbers in
+            their names.
+        names: Names of the images, such as `"ILSVRC2012_val_00000001.JPEG"`, in any order. A source
+            of images has them in its attribute `names`.
 
     Returns:
         A list of labels for each name, for `keras_tokenlearner.evaluation.real_accuracy`.
@@ -36,8 +37,8 @@ def read_real_labels(path: str | os.PathLike[str], names: Iterable[str]) -> list
         number = _NUMBER.search(name)
         if not number or not 1 <= int(number.group(1)) <= len(lists):
             raise ValueError(
-                "read_real_labels: `names` must be ILSVRC2012_val_00000001.JPEG and so on, up "
-                f"to number {len(lists)}. Received: {name!r}"
+                "read_real_labels: `names` must be ILSVRC2012_val_00000001.JPEG and so on, with "
+                f"numbers up to {len(lists)}. Received: {name!r}"
             )
         found.append(lists[int(number.group(1)) - 1])
     return found

@@ -7,7 +7,7 @@ from keras_tokenlearner._extras import require
 
 
 def resizing(height: int, width: int) -> keras.layers.Resizing:
-    """Return the layer that fits images of any size to a model: resize and central crop.
+    """Return the layer that resizes and crops images of any size for a model.
 
     The largest central part with the requested aspect ratio is resized bilinearly, antialiased.
     Exported models contain the layer, so training and serving see the same pixels. Pass floats: on
@@ -41,10 +41,11 @@ def fit_image(
     input_shape: Sequence[int],
     box: tuple[int, int, int, int] | None = None,
 ) -> np.ndarray:
-    """Apply the layer `resizing` to one image on the host, for pipelines.
+    """Resize and crop one image on the host, as the layer `resizing` does.
 
-    It uses Pillow, the extra `image`, which needs no compilation for each size. The result equals
-    the rounded result of the layer. Grey images become colour images, and vice versa.
+    This function uses Pillow, the extra `image`, which needs no compilation for each size. The
+    result equals the rounded result of the layer. Grey images become colour images for three
+    channels, and colour images become grey for one channel.
 
     Args:
         pixels: Array of type uint8 and shape (height, width, channels).
@@ -81,8 +82,8 @@ def central_box(
     Args:
         height: Integer, height of the image.
         width: Integer, width of the image.
-        new_height: Integer, height of the size.
-        new_width: Integer, width of the size.
+        new_height: Integer, height of the resized box; decides the aspect ratio.
+        new_width: Integer, width of the resized box; decides the aspect ratio.
     """
     kept_width = max(min(width, int(height * new_width / new_height)), 1)
     kept_height = max(min(height, int(width * new_height / new_width)), 1)

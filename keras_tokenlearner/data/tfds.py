@@ -1,4 +1,4 @@
-"""Images of tensorflow-datasets, the extra `tfds`, and the splits of the paper."""
+"""Images of tensorflow-datasets (extra `tfds`), and the splits that the paper uses."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -41,10 +41,10 @@ FEW_SHOT = (
 
 
 class TfdsImages(Images):
-    """A prepared split of a data set of tensorflow-datasets.
+    """A source of images: a prepared split of a data set of tensorflow-datasets.
 
-    Images are read from ArrayRecord files without TensorFlow, so it works on every backend.
-    Prepare a data set once. This downloads it, if its licence allows tensorflow-datasets to do so:
+    Images are read from ArrayRecord files without TensorFlow, so this class works on every backend.
+    Prepare a data set once. If its licence allows it, the following code downloads the data set:
 
         import tensorflow_datasets as tfds
         tfds.builder("cifar100", file_format="array_record").download_and_prepare()
@@ -54,7 +54,7 @@ class TfdsImages(Images):
         split: Name of the split, with a slice if wanted, such as `"train[:1000]"`.
 
     Raises:
-        ValueError: If there is no such data set, or it was not prepared.
+        ValueError: If the data set does not exist or was not prepared.
         ImportError: If tensorflow-datasets is not installed.
     """
 
@@ -100,14 +100,14 @@ def open_records(
         owner: Name of the caller, for the error message.
         name: Name of the data set in tensorflow-datasets.
         split: Name of the split, with a slice if wanted.
-        what: Kind of the data, for the message: `"images"` or `"videos"`.
+        what: Kind of the data, for the error message: `"images"` or `"videos"`.
         decoders: Decoders of features that need another decoding, or `None`.
 
     Returns:
-        The builder of the data set, and the records, by their numbers.
+        The builder of the data set, and a sequence of its records.
 
     Raises:
-        ValueError: If there is no such data set, or it was not prepared.
+        ValueError: If the data set does not exist or was not prepared.
     """
     tfds = require("tensorflow_datasets", "tfds")
     try:
@@ -116,7 +116,7 @@ def open_records(
     except (tfds.core.DatasetNotFoundError, KeyError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"{owner}: the name must be a labelled data set of {what}, prepared by "
+            f"{owner}: `name` must be a labelled data set of {what}; prepare it by "
             f"tfds.builder({name!r}, file_format='array_record').download_and_prepare(). Received: "
             f"name={name!r}, split={split!r}: {reason}"
         ) from error

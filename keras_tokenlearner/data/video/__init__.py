@@ -1,4 +1,4 @@
-"""Clips from video files: lists of videos, decoding and batches."""
+"""Reads clips from video files: lists of videos, decoding and batches."""
 
 from keras_tokenlearner.data.video.augment import augment_clip, fit_clip, in_channels
 from keras_tokenlearner.data.video.batches import VideoBatches

@@ -7,7 +7,7 @@ _LUMA = np.array([0.2989, 0.587, 0.114])  # weights of red, green and blue in gr
 
 
 def fit_clip(clip: np.ndarray, height: int, width: int, place: float = 0.5) -> np.ndarray:
-    """Resize a clip until it covers a size, and crop it to that size.
+    """Resize a clip until it covers a height and width, then crop it to them.
 
     Args:
         clip: Array of shape (T, height, width, channels).
@@ -75,7 +75,7 @@ def augment_clip(
 
 
 def in_channels(clip: np.ndarray, channels: int) -> np.ndarray:
-    """Return a clip in the channels of a model: unchanged for three, grey for one.
+    """Return a clip with the channels of a model: unchanged for three, grey for one.
 
     Args:
         clip: Array of shape (T, height, width, 3).

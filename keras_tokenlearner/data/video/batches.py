@@ -21,12 +21,13 @@ class VideoBatches(ReadBatches[np.ndarray]):
         stride: Integer, frames of the video for each frame of the clip.
         frame_rate: Frames per second that `stride` counts. Defaults to the rate of each file.
         training: Boolean, whether to shuffle and augment.
-        flip: Boolean, whether to mirror half of the training clips. Turn it off if a class is a
-            direction, such as left.
+        flip: Boolean, whether to mirror half of the training clips. Pass `False` if a class depends
+            on left and right.
         label_mode: `"int"` for labels of shape (B,). `"categorical"` for one-hot labels of type
             float32 and shape (B, classes). Labels of several classes per video stay unchanged.
-        on_error: `"skip"` replaces an unreadable video by another of the same class, and warns
-            after the epoch. The attribute `skipped` has its file and the reason. `"raise"` raises.
+        on_error: `"skip"` or `"raise"`. `"skip"` replaces an unreadable video by another video of
+            the same class, and warns after the epoch. The attribute `skipped` has its file and the
+            reason. `"raise"` raises an error.
         seed: Integer, decides order, moments and augmentation.
         threads: Integer, threads that decode videos.
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class VideoError(ValueError):
-    """A video file that cannot be used. The message has its name and the reason."""
+    """The error for an unusable video file. Its message states the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         path: Path of a video file of any kind that FFmpeg reads.
 
     Raises:
-        VideoError: If the file is missing, damaged, or has no video in it.
+        VideoError: If the file is missing, damaged, or has no video stream.
         ImportError: If PyAV, the extra `video`, is not installed.
 
     Example:
@@ -54,10 +54,10 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 
 
 def read_frames(path: str | os.PathLike[str], times: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Decode the frames that are shown at given times, and as few others as possible.
+    """Decode the frames that a player shows at given times, and as few other frames as possible.
 
-    Times work for videos of variable frame rate too. Between two times, the reader jumps to a
-    later keyframe, if any. Frames are turned, mirrored and stretched to square pixels, as players
+    Times work for videos with a variable frame rate too. Between two times, the reader jumps to a
+    later keyframe, if any. Frames are rotated, mirrored and stretched to square pixels, as players
     display them.
 
     Args:
@@ -69,8 +69,8 @@ def read_frames(path: str | os.PathLike[str], times: Sequence[float] | np.ndarra
         Array of type uint8 and shape (len(times), height, width, 3).
 
     Raises:
-        VideoError: If the file is missing, damaged, without video, or ends long before one of the
-            times.
+        VideoError: If the file is missing, damaged, has no video stream, or ends long before one of
+            the times.
         ImportError: If PyAV, the extra `video`, is not installed.
 
     Example:
@@ -86,12 +86,12 @@ def read_frames(path: str | os.PathLike[str], times: Sequence[float] | np.ndarra
             shown[int(place)] = reader.frame_at(float(times[place]))
     frames = [shown[place] for place in range(len(times))]
     if len({frame.shape for frame in frames}) > 1:
-        raise VideoError(f"{path}: its frames have different sizes")
+        raise VideoError(f"{path}: all frames of the video must have the same size")
     return np.stack(frames)
 
 
 def apply_display_matrix(pixels: np.ndarray, matrix: bytes) -> np.ndarray:
-    """Turn and mirror a frame by its display matrix, to the nearest quarter turn.
+    """Rotate and mirror a frame by its display matrix, in steps of 90 degrees.
 
     With `(a, b, u, c, d, v, x, y, w)`, a stored position (column, row) is displayed at
     (a * column + c * row, b * column + d * row). Front cameras mirror the frame. The angle
@@ -131,7 +131,7 @@ class _Reader:
         try:
             self.container = self.av.open(str(self.path))
         except (self.av.FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"{self.path}: cannot be opened: {error}") from error
+            raise VideoError(f"{self.path}: the file cannot be opened: {error}") from error
         if not self.container.streams.video:
             self.container.close()
             raise VideoError(f"{self.path}: the file has no video stream")
@@ -190,15 +190,16 @@ class _Reader:
         late = time - self.current[0]
         if self.next is None and late > max(2.5 / self.frame_rate, 0.25):
             raise VideoError(
-                f"{self.path}: the last frame is {late:.1f} s before {time:.1f} s, but the file "
-                f"states a duration of {self.duration:.1f} s{self._reason()}"
+                f"{self.path}: the file is truncated: its last frame is {late:.1f} s before the "
+                f"requested time, {time:.1f} s, but it states a duration of "
+                f"{self.duration:.1f} s{self._reason()}"
             )
         if self.image is None:
             self.image = self._shown(self.current[1])
         return self.image
 
     def _shown(self, frame: "VideoFrame") -> np.ndarray:
-        """Return a frame as it is shown: of square pixels, turned and mirrored."""
+        """Return a frame as players show it: with square pixels, rotated and mirrored."""
         width = max(round(frame.width * float(self.stream.sample_aspect_ratio or 1)), 1)
         size: dict[str, Any] = {}
         if width != frame.width:
@@ -208,7 +209,7 @@ class _Reader:
         return pixels if matrix is None else apply_display_matrix(pixels, bytes(matrix))
 
     def _jump(self, time: float) -> None:
-        """Skip to the last keyframe before a time, if it is after the next frame."""
+        """Skip to the last keyframe before a time, unless it precedes the next frame."""
         place = bisect.bisect_right(self.keyframes, time) - 1
         ahead = self.next[0] if self.next is not None else -1.0
         if place <= 0 or self.keyframes[place] <= ahead + 1 / self.frame_rate:

@@ -16,7 +16,7 @@ SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".
 
 
 class Views(TypedDict, total=False):
-    """The arguments of `keras_tokenlearner.evaluation.predict_videos` besides model and videos."""
+    """The arguments of `keras_tokenlearner.evaluation.predict_videos` that choose views."""
 
     stride: int
     frame_rate: float | None
@@ -31,7 +31,7 @@ class Views(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class VideoList:
-    """Labelled videos.
+    """A list of labelled videos: files, labels and class names.
 
     Attributes:
         files: Paths, as a tuple of strings.
@@ -56,7 +56,7 @@ class VideoList:
     def __post_init__(self) -> None:
         if len(self.files) != len(self.labels):
             raise ValueError(
-                "VideoList: every file needs its label. "
+                "VideoList: `labels` must have one label for each of `files`. "
                 f"Received: {len(self.files)} files, {len(self.labels)} labels"
             )
 
@@ -68,7 +68,7 @@ class VideoList:
         return probe(self.files[place])
 
     def read_frames(self, place: int, times: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Decode the frames of a video that are shown at given times."""
+        """Decode the frames of a video that a player shows at given times."""
         return read_frames(self.files[place], times)
 
     def take(self, places: Sequence[int]) -> Self:
@@ -78,7 +78,7 @@ class VideoList:
 
 
 def from_folder(path: str | Path) -> VideoList:
-    """List a folder with a folder of videos for every class.
+    """List the videos of a folder that has one subfolder per class.
 
     Hidden folders and files, whose names start with a dot, are skipped.
 
@@ -89,7 +89,7 @@ def from_folder(path: str | Path) -> VideoList:
         A `VideoList`, in the order of the names.
 
     Raises:
-        ValueError: If there are no such folders, or one has no videos.
+        ValueError: If the folder has no subfolders, or a subfolder has no videos.
 
     Example:
 
@@ -111,7 +111,7 @@ def from_csv(
 
     Args:
         path: Path of the CSV file.
-        root: Folder of relative names in the file. Defaults to the folder of the CSV file.
+        root: Folder to which the file names are relative. Defaults to the folder of the CSV file.
         file_column: Name of the column with the names of the files.
         label_column: Name of the column with the labels.
         class_names: The labels in order, for example the labels of the training videos for the test
@@ -159,7 +159,7 @@ def from_avid(
         A `VideoList`.
 
     Raises:
-        ValueError: If the file is of another kind, or a label is not in `class_names`.
+        ValueError: If the file has another format, or a label is not in `class_names`.
 
     Example:
 
@@ -174,7 +174,7 @@ def from_avid(
         labels = [str(labels[name]) for name in labels]
     except (ValueError, TypeError, IndexError) as error:
         raise ValueError(
-            f"from_avid: {path} must be a JSON object of files and their labels: {error}"
+            f"from_avid: {path} must be a JSON object from files to labels: {error}"
         ) from error
     protocol: Views = {"clips": 1, "crops": 1, "stride": 1, "frame_rate": frame_rate}
     return replace(_with_names("from_avid", files, labels, class_names), protocol=protocol)
@@ -213,8 +213,8 @@ def from_charades(path: str | Path, root: str | Path, frame_rate: float = 12) ->
             name = action.split()[0]
             if not (name[:1] == "c" and name[1:].isdigit() and int(name[1:]) < 157):
                 raise ValueError(
-                    "from_charades: actions must be c000 to c156. "
-                    f"Received: {action!r} of video {row['id']!r}"
+                    "from_charades: actions in the CSV file must be c000 to c156. "
+                    f"Received: {action!r} for the video {row['id']!r}"
                 )
             label[int(name[1:])] = 1
     files = tuple(str(Path(root) / f"{row['id']}.mp4") for row in rows)
@@ -232,7 +232,7 @@ def _with_names(
     if unknown:
         raise ValueError(
             f"{owner}: every label must be one of the {len(numbers)} `class_names`. "
-            f"Received: {unknown[:3]}, of {len(unknown)} unknown labels"
+            f"Received: {len(unknown)} unknown labels, the first are {unknown[:3]}"
         )
     return VideoList(
         tuple(str(file) for file in files),

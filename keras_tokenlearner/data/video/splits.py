@@ -12,7 +12,7 @@ from keras_tokenlearner.data.video.tfds import load_tfds
 
 
 def open_videos(path: str | Path) -> tuple[VideoList, VideoList]:
-    """List the training and the test videos of a folder.
+    """List the training videos and the test videos of a folder or data set.
 
     Args:
         path: Path of a folder, also as `"folder:FOLDER"`, or `"tfds:NAME"` for a data set that
@@ -25,10 +25,10 @@ def open_videos(path: str | Path) -> tuple[VideoList, VideoList]:
             * AViD: `avid_train.json`, `avid_val.json`, and videos in `videos`.
 
     Returns:
-        Two `VideoList` of the same classes.
+        Two `VideoList` with the same classes: training videos and test videos.
 
     Raises:
-        ValueError: If there are no such folders or files, or their classes differ.
+        ValueError: If the folder has none of these folders or files, or their classes differ.
     """
     if str(path).startswith("tfds:"):
         return load_tfds(str(path).removeprefix("tfds:"))

@@ -1,4 +1,4 @@
-"""Videos of tensorflow-datasets, the extra `tfds`."""
+"""Videos of tensorflow-datasets (extra `tfds`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from keras_tokenlearner.data.video.lists import VideoList
 
 
 class Records(Protocol):
-    """Records by number, as tensorflow-datasets opens them."""
+    """A sequence of records from tensorflow-datasets."""
 
     def __len__(self) -> int: ...
 
@@ -28,12 +28,12 @@ class FrameDecoder(Protocol):
 
 @dataclass(frozen=True)
 class TfdsVideos(VideoList):
-    """A split of a data set of tensorflow-datasets with the features `video` and `label`.
+    """A list of videos from tensorflow-datasets, with the features `video` and `label`.
 
-    Its records hold each frame as an image. Only the frames of a clip are decoded.
+    Its records have each frame as an image. Only the frames of a clip are decoded.
 
     Attributes:
-        records: Source of records by number. `files` has the numbers as strings.
+        records: Sequence of records. `files` has their indices as strings.
         frame: The feature that decodes a frame.
         frame_rate: Frames per second, the same for all videos.
     """
@@ -49,7 +49,7 @@ class TfdsVideos(VideoList):
         return VideoInfo(len(frames) / self.frame_rate, self.frame_rate, height, width)
 
     def read_frames(self, place: int, times: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Decode the frames of a video that are shown at given times."""
+        """Decode the frames of a video that a player shows at given times."""
         frames = self._frames(place)
         numbers = (np.asarray(times) * self.frame_rate + 1e-6).astype(int)
         numbers = np.minimum(numbers, len(frames) - 1)
@@ -59,7 +59,7 @@ class TfdsVideos(VideoList):
     def _frames(self, place: int) -> Sequence[bytes]:
         frames = self.records[int(self.files[place])]["video"]
         if not len(frames):
-            raise VideoError(f"record {self.files[place]}: the record has no frame")
+            raise VideoError(f"record {self.files[place]}: the video must have at least one frame")
         return frames
 
 
@@ -75,13 +75,13 @@ def from_tfds(name: str, split: str, frame_rate: float = 25.0) -> TfdsVideos:
         A `TfdsVideos`.
 
     Raises:
-        ValueError: If there is no such data set, or it was not prepared.
+        ValueError: If the data set does not exist or was not prepared.
         ImportError: If tensorflow-datasets is not installed.
     """
     tfds: Any = require("tensorflow_datasets", "tfds")
 
     class Encoded(tfds.decode.SkipDecoding):
-        """Leaves frames encoded. `SkipDecoding` alone fails for sequences of frames."""
+        """A decoder that leaves frames encoded. `SkipDecoding` fails for sequences of frames."""
 
         def decode_batch_example_np(self, serialized_example: Sequence[bytes]) -> Sequence[bytes]:
             return serialized_example
