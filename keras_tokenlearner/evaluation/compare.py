@@ -19,11 +19,11 @@ def compare(
 ) -> list[dict[str, str | float]]:
     """Compare the cost, throughput and top-1 accuracy of models.
 
-    Speed is measured on one batch, as `images_per_second` does.
+    Throughput is measured on one batch by `images_per_second`.
 
     Args:
         models: List of classifiers, each a `keras.Model` that takes the images.
-        images: Array, (n, ...), with at least one batch.
+        images: Array of at least `batch_size` images, (n, ...).
         labels: Integer array of shape (n,).
         batch_size: Integer, images per batch, for speed and accuracy.
         repeats: Integer, number of measurements of each model.
@@ -34,7 +34,7 @@ def compare(
         is the throughput.
 
     Raises:
-        ValueError: If there are fewer images than one batch, or another number of labels.
+        ValueError: If the images do not fill a batch, or labels and images differ in number.
 
     Example:
 
@@ -47,8 +47,8 @@ def compare(
     _check_all("compare", models)
     if not batch_size <= len(images) == len(labels):
         raise ValueError(
-            "compare: `labels` must have one label per image, and `images` at least one batch. "
-            f"Received: {len(images)} images, {len(labels)} labels, batch_size={batch_size}"
+            "compare: `labels` must have one label per image, and `images` must fill at least one "
+            f"batch. Received: {len(images)} images, {len(labels)} labels, batch_size={batch_size}"
         )
     speeds = images_per_second(models, images[:batch_size], repeats)
     rows: list[dict[str, str | float]] = []
@@ -69,7 +69,7 @@ def compare(
 
 
 def _check_all(owner: str, models: Sequence[keras.Model]) -> None:
-    """Raise `ValueError` unless models with one input and one output are given in a list."""
+    """Raise `ValueError` unless `models` is a list of models with one input and one output."""
     check_is(owner, "models", models, (list, tuple), "a list of models")
     for model in models:
         check_model(owner, "models", model, single=True)
@@ -78,10 +78,10 @@ def _check_all(owner: str, models: Sequence[keras.Model]) -> None:
 def images_per_second(
     models: Sequence[keras.Model], batch: np.ndarray, repeats: int = 5
 ) -> list[float]:
-    """Measure the throughput of compiled and warm models on this machine.
+    """Measure the throughput of models on this machine, after compilation and warm-up.
 
-    The models take turns, so a slowdown of the machine affects all of them. The result is the
-    median over the turns.
+    The models take turns, so a slowdown of the machine affects all models. The result is the median
+    over the turns.
 
     Args:
         models: List of models that take the batch.

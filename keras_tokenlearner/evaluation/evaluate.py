@@ -33,11 +33,11 @@ METRICS = ("top1", "top5", "mean_class", "real", "few_shot", "speed")
 class FewShotProtocol:
     """The few-shot experiments of section 3.4 of the paper, Figures 4 and 6.
 
-    Command: `keras-tokenlearner evaluate MODEL --size 224 --metrics few_shot`. It needs the data
-    sets prepared by tensorflow-datasets.
+    Command: `keras-tokenlearner evaluate MODEL --size 224 --metrics few_shot`. It needs data sets
+    that tensorflow-datasets has prepared.
 
-    No number to expect is known: the paper's figures print none. The paper's models were
-    pre-trained on JFT-300M, which is not public.
+    The expected accuracy is unknown, because the paper's figures print no numbers. The paper's
+    models were pre-trained on JFT-300M, which is not public.
 
     The paper follows ViT: least squares with a penalty, from frozen features at 224 pixels to
     targets of -1 and +1, with 5 shots. The penalty, other numbers of shots and the choice of
@@ -65,7 +65,7 @@ def evaluate(
     batch_size: int = 32,
     threads: int = 2,
 ) -> list[dict[str, str | float | None]]:
-    """Score a model on the test images of one data set or of several.
+    """Compute metrics of a model on the test images of one or several data sets.
 
     Args:
         model: A `keras.Model` that classifies images. For `few_shot`, a model without top returns
@@ -73,8 +73,8 @@ def evaluate(
         data: List of names for `open_named`. Defaults to the names of the `protocol`.
         metrics: Names of metrics. `"top1"` and `"top5"` are accuracies. `"mean_class"` is the mean
             of the classes' accuracies. `"real"` uses ImageNet's reassessed labels. `"few_shot"` is
-            least squares on a few training images of each class. `"speed"` is the throughput by
-            `images_per_second`.
+            least squares on a few training images of each class. `"speed"` is the throughput,
+            measured by `images_per_second`.
         real_labels: Path of `real.json`, for `"real"`.
         protocol: A `FewShotProtocol`.
         batch_size: Integer, images per batch.
@@ -87,7 +87,7 @@ def evaluate(
         averages.
 
     Raises:
-        ValueError: If a metric or a data set is unknown, or the model has other classes.
+        ValueError: If a metric or a data set is unknown, or the classes of model and data differ.
 
     Example:
 
@@ -148,8 +148,9 @@ def evaluate(
 def _check_classes(model: keras.Model, name: str, images: Images) -> None:
     if model.output_shape[-1] != len(images.class_names):
         raise ValueError(
-            f"evaluate: the model must have the {len(images.class_names)} classes of {name!r}; "
-            f"only the metric 'few_shot' ignores them. Received: {model.output_shape[-1]} classes"
+            f"evaluate: `model` must have the {len(images.class_names)} classes of {name!r}; for "
+            "other classes, pass metrics=['few_shot']. "
+            f"Received: a model with {model.output_shape[-1]} classes"
         )
 
 

@@ -18,11 +18,12 @@ def few_shot(
     batch_size: int = 32,
     seed: int = 0,
 ) -> dict[str, dict[int, float]]:
-    """Score the features of a frozen model by least squares on a few images of each class.
+    """Evaluate the features of a frozen model by least squares on a few images of each class.
 
     This is the protocol of section 3.4 of the paper. For every data set, ridge regression maps
     features of the training images to one target per class, -1 or +1. The number of shots is the
-    number of training images per class. The class of a test image has the largest prediction.
+    number of training images per class. A test image is assigned to the class with the largest
+    prediction.
 
     Args:
         model: A `keras.Model` that returns features, (B, C), for example built with
@@ -72,7 +73,7 @@ def few_shot_accuracy(
     l2: float = 2.0**10,
     seed: int = 0,
 ) -> float:
-    """Return the accuracy of ridge regression on `shots` features of each class.
+    """Return the test accuracy of ridge regression on `shots` training examples of each class.
 
     Features are standardised with the mean and deviation of the training features. A constant of
     100 replaces the bias. `W = (X'X + l2 I)^-1 X'Y`, or its dual form for fewer examples than
@@ -111,13 +112,13 @@ def few_shot_accuracy(
 def ridge(
     features: np.ndarray, labels: np.ndarray, classes: int, l2: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return kernel, (C, classes), and bias of the ridge regression of `few_shot_accuracy`.
+    """Return the kernel, (C, classes), and the bias of the ridge regression.
 
     Args:
         features: Array of shape (n, C).
         labels: Integer array of shape (n,), from 0 to the number of classes.
-        classes: Integer.
-        l2: Float, weight of the penalty on the kernel of standardised features.
+        classes: Integer, number of classes.
+        l2: Float, weight of the penalty on the kernel for standardised features.
 
     Example:
 
@@ -154,8 +155,8 @@ def choose(labels: np.ndarray, shots: int, seed: int = 0) -> np.ndarray:
         places = np.flatnonzero(labels == label)
         if len(places) < shots:
             raise ValueError(
-                "few_shot_accuracy: `shots` must not exceed the training examples of a class. "
-                f"Received: shots={shots}, and a class with {len(places)}"
+                "few_shot_accuracy: `shots` must be at most the number of training examples of "
+                f"each class. Received: shots={shots}, and a class with {len(places)} examples"
             )
         chosen.append(random.choice(places, shots, replace=False))
     return np.concatenate(chosen)

@@ -16,11 +16,11 @@ def linear_probe(
     batch_size: int = 32,
     name: str | None = None,
 ) -> keras.Model:
-    """Add a classifier on a model's frozen features, for example to a teacher without a head.
+    """Add a linear classifier to a model that returns features, for example to a teacher.
 
     Ridge regression maps the features to one target per class, -1 or +1, as `few_shot` does with a
-    few images. Then one factor scales the logits so that the cross-entropy on the same images is
-    minimal. This calibrates the softmax.
+    few images. Then one factor scales the logits, to minimise the cross-entropy on the same images.
+    This factor calibrates the softmax.
 
     Args:
         model: A `keras.Model` that returns features, (B, C), for example built with
@@ -36,7 +36,8 @@ def linear_probe(
         A `keras.Model` of the same input, with the layers `head` and `predictions`, a softmax.
 
     Raises:
-        ValueError: If the outputs are not features of shape (B, C), or labels and images disagree.
+        ValueError: If the outputs of the model do not have shape (B, C). Also if labels and images
+            differ in number.
 
     Example:
 
@@ -52,13 +53,13 @@ def linear_probe(
     labels = np.asarray(labels)
     if len(model.output_shape) != 2:
         raise ValueError(
-            "linear_probe: the model must give features of shape (B, C); build it with "
+            "linear_probe: `model` must return features of shape (B, C); build it with "
             "include_top=False and pooling='avg' or 'token'. Received: outputs of shape "
             f"{model.output_shape}"
         )
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ValueError(
-            "linear_probe: `labels` must be integers from 0 on, one for each image. Received: "
+            "linear_probe: `labels` must be integers of at least 0, one for each image. Received: "
             f"labels of shape {labels.shape} and type {labels.dtype} for {len(images)} images"
         )
     features = model.predict(images, batch_size=batch_size, verbose=0)
@@ -72,7 +73,7 @@ def linear_probe(
 
 
 def _calibration(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the factor of the logits with the smallest cross-entropy, within a tenth."""
+    """Return the factor of the logits with the smallest cross-entropy, accurate to 10%."""
     rows = np.arange(len(labels))
 
     def entropy(scale: float) -> float:

@@ -1,4 +1,4 @@
-"""Metrics that Keras lacks, in numpy. Each takes arrays of all examples."""
+"""Metrics that Keras lacks, in numpy. Their arguments are arrays of all examples."""
 
 from collections.abc import Callable, Sequence
 
@@ -29,7 +29,7 @@ def top_k_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray, k: in
 
 
 def mean_class_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray) -> float:
-    """Return the accuracy of each class, averaged over the classes that have examples.
+    """Return the average of the accuracies of all classes that have examples.
 
     Args:
         labels: Integer array of shape (n,).
@@ -46,7 +46,7 @@ def mean_class_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray) 
 
 
 def real_accuracy(label_lists: Sequence[Sequence[int]], scores: np.ndarray) -> float:
-    """Return the accuracy by reassessed labels (ReaL); an image has any number of them.
+    """Return the accuracy by reassessed labels (ReaL), of which an image has any number.
 
     A prediction is correct if its largest score is for one of the labels. Images without any label
     are ignored.
@@ -108,8 +108,8 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> tuple[flo
     targets, scores = np.asarray(targets), np.asarray(scores)
     if targets.shape != scores.shape:
         raise ValueError(
-            "mean_average_precision: `targets` and `scores` must have one shape. "
-            f"Received: targets of shape {targets.shape}, scores of {scores.shape}"
+            "mean_average_precision: `targets` and `scores` must have the same shape. "
+            f"Received: targets of shape {targets.shape}, scores of shape {scores.shape}"
         )
     has_positives = targets.any(0)
     if not has_positives.any():
@@ -134,13 +134,13 @@ def _average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
 def merge(
     groups: np.ndarray | Sequence[int] | Sequence[str], scores: np.ndarray, how: str = "mean"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Merge the scores of the views, or of the segments, of each example.
+    """Merge the scores of all views, or all segments, of each example.
 
     Pass logits for the paper's multi-view testing, the average of 4 clips x 3 crops. For segments
     of a long video, the paper states only "merging": mean or max.
 
     Args:
-        groups: Array of shape (views,), the example of each view.
+        groups: Array of shape (views,), the number of each view's example.
         scores: Array of shape (views, classes).
         how: `"mean"` or `"max"`.
 

@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 def evaluate_videos(
     model: keras.Model, videos: video.VideoList, **protocol: Unpack[Views]
 ) -> dict[str, float]:
-    """Score a model on labelled videos, with several views of each.
+    """Compute metrics of a model on labelled videos, with several views of each video.
 
     Args:
         model: A `keras.Model` that classifies clips.
@@ -34,7 +34,7 @@ def evaluate_videos(
         **protocol: Arguments of `predict_videos` that replace `videos.protocol`.
 
     Returns:
-        A dictionary. `videos` and `skipped` are the numbers of scored and of unreadable videos.
+        A dictionary. `videos` is the number of readable videos, and `skipped` of unreadable videos.
         `top1`, `top5` and `mean_class` are accuracies in [0, 1]. For several labels per video,
         `map` replaces them.
 
@@ -52,15 +52,15 @@ def evaluate_videos(
     _check("evaluate_videos", model, videos)
     if model.output_shape[-1] != len(videos.class_names):
         raise ValueError(
-            f"evaluate_videos: the model must have the {len(videos.class_names)} classes of the "
-            f"videos. Received: {model.output_shape[-1]} classes"
+            f"evaluate_videos: `model` must have the {len(videos.class_names)} classes of "
+            f"`videos`. Received: a model with {model.output_shape[-1]} classes"
         )
     arguments: Views = {**videos.protocol, **protocol}
     scores, read = predict_videos(model, videos, **arguments)
     if not read.any():
         raise ValueError(
-            "evaluate_videos: no video can be read; the warnings above state the reasons. "
-            f"Received: {len(videos.files)} videos, the first {videos.files[0]}"
+            "evaluate_videos: at least one of `videos` must be readable; the warnings above state "
+            f"the reasons. Received: {len(videos.files)} videos, the first is {videos.files[0]}"
         )
     scores, labels = scores[read], videos.labels[read]
     row: dict[str, float] = {"videos": int(read.sum()), "skipped": int((~read).sum())}
@@ -87,7 +87,7 @@ def predict_videos(
     threads: int = 2,
     verbose: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the logits of videos, merged over several views of each.
+    """Return the logits of videos, merged over several views of each video.
 
     Args:
         model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3). If it has a layer
@@ -97,16 +97,17 @@ def predict_videos(
         frame_rate: Frames per second that `stride` counts. Defaults to the rate of each file.
         clips: Integer, number of evenly spaced clips of each video (4 in the paper). Or
             `"segments"`: consecutive clips that cover a long video.
-        crops: 1 for the centre, or 3 along the longer side, as in the paper.
+        crops: Integer, 1 for a central crop, or 3 for crops along the longer side (as in the
+            paper).
         merge: `"mean"` or `"max"`, over the views.
-        batch_size: Integer, views at once.
-        on_error: `"skip"` warns of a video that cannot be read, `"raise"` raises.
-        threads: Integer, threads that decode videos ahead.
+        batch_size: Integer, views per batch.
+        on_error: `"skip"` warns of an unreadable video, `"raise"` raises an error.
+        threads: Integer, threads that decode the next videos.
         verbose: 1 for a progress bar, 0 for none.
 
     Returns:
         `(logits, read)`. The logits are an array of shape (videos, classes). The boolean array
-        `read` has shape (videos,). It is `False` for skipped videos. Their logits are NaN.
+        `read` has shape (videos,). It is `False` for skipped videos, whose logits are NaN.
 
     Raises:
         ValueError: If the protocol is out of range.
@@ -164,7 +165,7 @@ def _check(owner: str, model: keras.Model, videos: video.VideoList) -> None:
 
 
 def _predict(model: keras.Model, views: np.ndarray, batch_size: int) -> np.ndarray:
-    """Predict in batches of one size, so that one program is compiled."""
+    """Predict in batches of the same size, so Keras compiles only one program."""
     found = []
     for start in range(0, len(views), batch_size):
         batch = views[start : start + batch_size]
@@ -176,7 +177,7 @@ def _predict(model: keras.Model, views: np.ndarray, batch_size: int) -> np.ndarr
 def _ahead(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Iterator[Result]:
-    """Yield `function(item)` in order, computed in threads, a few items ahead."""
+    """Yield `function(item)` for each item in order. Threads compute a few results ahead."""
     with ThreadPoolExecutor(threads) as pool:
         waiting: collections.deque[Future[Result]] = collections.deque()
         for item in items:
