@@ -1,4 +1,4 @@
-"""Export, predictions and servers of trained models."""
+"""Functions that export trained models, predict with them and serve them."""
 
 from keras_tokenlearner.serving.demo import demo
 from keras_tokenlearner.serving.export import Exported, export

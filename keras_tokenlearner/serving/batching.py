@@ -13,19 +13,19 @@ Item: TypeAlias = tuple[Key, Row, float, asyncio.Future[Answer], float]
 
 
 class Batcher(Generic[Key, Row, Answer]):
-    """Answers single rows in batches, one batch at a time.
+    """Collects single rows into batches, and computes the answers of one batch at a time.
 
     Rows that arrive while the model computes a batch form the next batch. An idle server therefore
     never waits, and a busy server has larger batches. A failed batch is tried again row by row, so
     a bad row fails alone.
 
     Args:
-        function: Called in its own thread as `function(key, rows)`. Returns one answer for each
-            row.
+        function: Function that returns a list of one answer for each row. It is called as
+            `function(key, rows)`, in its own thread.
         max_rows: Integer, rows of the largest batch.
         max_weight: Number, the largest sum of the weights of the rows in a batch. A heavier row is
             a batch of its own.
-        observe: Called for each batch with the seconds that its rows waited.
+        observe: Function that is called for each batch, with the seconds that its rows waited.
 
     Example:
 
@@ -53,12 +53,12 @@ class Batcher(Generic[Key, Row, Answer]):
         """Return the answer to a row.
 
         Args:
-            key: Key. Rows with equal keys may share a batch.
+            key: Rows with equal keys may share a batch.
             row: The row. `function` takes a list of rows.
             weight: Number, counted against `max_weight`.
 
         Raises:
-            Exception: Error that `function` raised for this row.
+            Exception: If `function` raised an error for this row; the same error.
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.waiting.append((key, row, weight, future, time.monotonic()))
@@ -76,7 +76,7 @@ class Batcher(Generic[Key, Row, Answer]):
                     await self._try(key, [row], [future])
 
     async def _try(self, key: Key, rows: list[Row], futures: list[asyncio.Future[Answer]]) -> bool:
-        """Answer rows. Return `False` if they should be tried again one by one."""
+        """Answer rows as one batch. Return `False` if each row should be tried again alone."""
         loop = asyncio.get_running_loop()
         try:
             answers = await loop.run_in_executor(self.thread, self.function, key, rows)
@@ -92,7 +92,7 @@ class Batcher(Generic[Key, Row, Answer]):
         return True
 
     def _next(self) -> tuple[Key, list[Row], list[asyncio.Future[Answer]]] | None:
-        """Take the rows of the next batch from `waiting`, or return `None` if none wait.
+        """Take the rows of the next batch from `waiting`. Return `None` if no rows wait.
 
         Rows of disconnected clients are dropped.
         """

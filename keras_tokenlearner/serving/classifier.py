@@ -1,4 +1,4 @@
-"""Decides whether a model returns probabilities, logits or features, and checks its input."""
+"""Finds whether a model returns probabilities, logits or features, and checks its inputs."""
 
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
@@ -21,10 +21,10 @@ Scored = TypedDict("Scored", {"class": int, "class_name": NotRequired[str], "pro
 def classifier_activation_of(
     owner: str, model: keras.Model, classifier_activation: str | None = None
 ) -> tuple[str, bool]:
-    """Return the activation of a model's outputs, and whether the caller must apply it.
+    """Return the activation that makes outputs probabilities, and whether to apply it to outputs.
 
     A model that ends in a softmax or a sigmoid returns probabilities. A model that ends in a dense
-    layer returns logits. The caller must then state whether classes exclude each other.
+    layer returns logits. For logits, `classifier_activation` must state the activation.
 
     Args:
         owner: Name of the function that the user called, for error messages.
@@ -34,7 +34,8 @@ def classifier_activation_of(
             the model ends in.
 
     Returns:
-        `"softmax"`, `"sigmoid"`, or `"linear"` for features, and a boolean.
+        A pair: `"softmax"`, `"sigmoid"`, or `"linear"` for features; and whether the caller must
+        apply this activation.
 
     Raises:
         ValueError: If the outputs are logits and no activation is passed. Also if the model ends in
@@ -52,22 +53,23 @@ def classifier_activation_of(
     if own in ("softmax", "sigmoid"):
         if classifier_activation not in (None, own):
             raise ValueError(
-                f"{owner}: `classifier_activation` must be None or {own!r}, the model's last "
-                f"activation. Received: classifier_activation={classifier_activation!r}"
+                f"{owner}: `classifier_activation` must be None or {own!r}, the last activation of "
+                f"the model. Received: classifier_activation={classifier_activation!r}"
             )
         return own, False
     if classifier_activation is None and is_dense:
         raise ValueError(
-            f"{owner}: the model ends in logits; pass classifier_activation='softmax' for one "
-            "class per image, 'sigmoid' for several, or 'linear' for features. Received: "
-            f"classifier_activation=None, model {model.name!r} that ends in activation {own!r}"
+            f"{owner}: `classifier_activation` is needed for a model that ends in logits; pass "
+            "'softmax' for one class per image, 'sigmoid' for several classes, or 'linear' for "
+            f"features. Received: classifier_activation=None, model {model.name!r} with the last "
+            f"activation {own!r}"
         )
     chosen = classifier_activation or "linear"
     return chosen, chosen != "linear"
 
 
 def probabilities(outputs: np.ndarray, activation: str) -> np.ndarray:
-    """Return the probabilities of logits.
+    """Return the probabilities for logits, by a softmax or a sigmoid.
 
     Args:
         outputs: Array of shape (B, classes).
@@ -111,12 +113,12 @@ def check_takes_pixels(owner: str, model: keras.Model) -> None:
 
     Args:
         owner: Name of the function that the user called, for error messages.
-        model: A `keras.Model`. Models of this package are checked, also as one of its layers.
+        model: A `keras.Model`. Checked are models of this package, also as a layer of `model`.
     """
     found = {layer.name for layer in model.layers}
     if names.are_of_a_model(found) and names.PREPROCESSING not in found:
         raise ValueError(
-            f"{owner}: the model must take pixels in [0, 255]; build it with "
+            f"{owner}: `model` must take pixels in [0, 255]; build it with "
             "include_preprocessing=True, or put a scaling layer before it. "
             f"Received: {model.name!r} with include_preprocessing=False"
         )
@@ -152,7 +154,7 @@ def _last_operation(model: keras.Model) -> keras.Operation | None:
 
 
 def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation | None:
-    """Return the operation before another one, or `None` if there are several."""
+    """Return the operation whose output an operation reads, or `None` if it reads several."""
     operations = getattr(model, "operations", None) or model.layers
     try:
         wanted = operation.input
@@ -162,7 +164,7 @@ def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation |
 
 
 def _name(activation: layers.Layer) -> str | None:
-    """Return the name of an activation of Keras, or `None` for another function."""
+    """Return the name of an activation layer, softmax, sigmoid or linear; `None` for others."""
     if isinstance(activation, layers.Layer):
         return type(activation).__name__.lower()
     for name in ("softmax", "sigmoid", "linear"):

@@ -1,4 +1,4 @@
-"""The version of a model that answers requests, and its replacement by newer versions."""
+"""Holds the version of a model that answers requests, and replaces it by newer versions."""
 
 import asyncio
 import logging
@@ -26,33 +26,33 @@ class VersionStatus(TypedDict):
 
 
 class Loaded(NamedTuple):
-    """A version of a model, and its batches."""
+    """A loaded version of a model, and the batcher that answers its requests."""
 
     model: ServedModel
     batcher: Batcher[Key, Arrays, Arrays]
 
     @property
     def version(self) -> str:
-        """Name of the folder, or `"1"` if the folder is not a version."""
+        """Name of the version's folder, or `"1"` if this name is not a version number."""
         name = self.model.folder.name
         return name if is_version(name) else "1"
 
 
 class CurrentModel:
-    """The newest version of an exported model, replaced while requests are answered.
+    """The newest version of an exported model. A running server replaces it by newer versions.
 
-    A request reads `now` once and keeps it. An older version therefore finishes its requests, and
-    is freed after the last one.
+    A request reads the attribute `now` once and uses this version to its end. An older version
+    therefore finishes its requests. Its memory is freed after the last request.
 
     Args:
         path: `pathlib.Path` of the folder of the versions, or of one version, which is never
             replaced.
         max_batch: Integer, rows of the largest batch.
-        observe: Function of the seconds that the rows of a batch waited, called for each batch.
+        observe: Function that is called for each batch, with the seconds that its rows waited.
         warms_up: Boolean, whether a version runs each batch size before it answers requests.
 
     Raises:
-        ValueError: If there is no exported model.
+        ValueError: If the folder contains no exported model.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class CurrentModel:
         self.failed: dict[Path, str] = {}
 
     def warm_up(self) -> None:
-        """Run each batch size of the version that answers."""
+        """Run the current version once for each batch size."""
         if self.warms_up:
             self.now.model.warm_up(self.max_batch)
 
     async def follow(self, seconds: float = SECONDS) -> None:
-        """Until cancelled, replace the version when a newer one exists or its folder is gone.
+        """Replace the version when a newer one exists or its folder is deleted, until cancelled.
 
-        If a version cannot be loaded, the error is logged and the older version stays.
+        If a newer version cannot be loaded, the error is logged and the older version stays.
 
         Args:
             seconds: Time between two checks.

@@ -1,7 +1,7 @@
-"""Decoding of image files inside a SavedModel, by the rule of `data/decoding.py`.
+"""Decodes image files inside a SavedModel, to the same pixels as `data/decoding.py`.
 
-TensorFlow decodes the pixels. The graph itself reads the parts that TensorFlow skips. They are
-Exif's orientation, transparent colours and the first frame of GIF, and palettes of BMP.
+TensorFlow decodes the pixels. The graph itself reads the parts that TensorFlow skips. These parts
+are the Exif orientation, transparent colours and the first frame of a GIF, and palettes of a BMP.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ _EXIF = b"Exif\x00\x00"
 def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
     """Decode the bytes of a JPEG, PNG, GIF, BMP or WebP file, as `data.decode_image` does.
 
-    The pixels are equal. TensorFlow refuses BMP files of 1, 4 or 16 bits per pixel or with
-    run-length coding. It decodes all frames of an animated WebP file, although only the first is
-    used.
+    The pixels are equal to the pixels of `data.decode_image`. TensorFlow refuses BMP files of 1, 4
+    or 16 bits per pixel or with run-length coding. TensorFlow decodes all frames of an animated
+    WebP file, although only the first frame is used.
 
     Args:
         content: Tensor of type string and shape ().
@@ -31,7 +31,7 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
         Tensor of type uint8 and shape (height, width, channels).
 
     Raises:
-        tf.errors.InvalidArgumentError: If the file cannot be read, when the graph runs.
+        tf.errors.InvalidArgumentError: When the graph runs, if the file cannot be read.
     """
     tf = require("tensorflow", "tensorflow")
     # Zeros after the end, so that reads beyond the end match nothing.
@@ -87,7 +87,7 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
 
 
 def _number(data: "Tensor", place: "Tensor", size: int, big: "Tensor") -> "Tensor":
-    """Return the unsigned integer in `size` bytes at a position. 32 bits may wrap to a negative."""
+    """Return the unsigned integer in `size` bytes at a position. A 32-bit one may be negative."""
     tf = require("tensorflow", "tensorflow")
     last = tf.size(data) - size
     place = tf.clip_by_value(place, 0, last)
@@ -104,7 +104,7 @@ def _is(data: "Tensor", place: "Tensor", text: bytes) -> "Tensor":
 
 
 def _jpeg_exif(data: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
-    """Return the bytes of a JPEG, and the start and end of its Exif segment."""
+    """Return the bytes of a JPEG file, and the start and end of its Exif segment (-1: none)."""
     tf = require("tensorflow", "tensorflow")
 
     def more(place: "Tensor", found: "Tensor") -> "Tensor":
@@ -124,10 +124,10 @@ def _jpeg_exif(data: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
 
 
 def _chunk(data: "Tensor", name: bytes, start: int, big: bool) -> "tuple[Tensor, Tensor, Tensor]":
-    """Return the bytes of a file of chunks, and the start and end of the contents of one chunk.
+    """Return the bytes of a PNG or WebP file, and the start and end of a chunk's content.
 
-    PNG chunks have size, name and checksum, `big`-endian. WebP chunks have name and size, padded to
-    even sizes.
+    A PNG chunk has size, name, content and checksum, and is `big`-endian. A WebP chunk has name,
+    size and content, padded to an even size.
     """
     tf = require("tensorflow", "tensorflow")
 
@@ -152,7 +152,7 @@ def _chunk(data: "Tensor", name: bytes, start: int, big: bool) -> "tuple[Tensor,
 
 
 def _orientation(data: "Tensor", start: "Tensor", end: "Tensor") -> "Tensor":
-    """Return the Exif orientation from the bytes after `start`, or 1 without one."""
+    """Return the orientation in the Exif bytes after `start`, or 1 if they do not state it."""
     tf = require("tensorflow", "tensorflow")
 
     def read() -> "Tensor":
@@ -185,7 +185,7 @@ def _orientation(data: "Tensor", start: "Tensor", end: "Tensor") -> "Tensor":
 
 
 def _orient(pixels: "Tensor", orientation: "Tensor") -> "Tensor":
-    """Orient pixels as `data.decoding.orient` does."""
+    """Rotate and mirror an image by its Exif orientation, as `data.decoding.orient` does."""
     tf = require("tensorflow", "tensorflow")
 
     def when(
@@ -200,7 +200,7 @@ def _orient(pixels: "Tensor", orientation: "Tensor") -> "Tensor":
 
 
 def _on_white(pixels: "Tensor") -> "Tensor":
-    """Return pixels with alpha, laid on white."""
+    """Return RGBA pixels as RGB pixels on a white background."""
     tf = require("tensorflow", "tensorflow")
     pixels = tf.cast(pixels, tf.int32)
     alpha = pixels[..., 3:]
@@ -208,7 +208,7 @@ def _on_white(pixels: "Tensor") -> "Tensor":
 
 
 def _in_grey(pixels: "Tensor") -> "Tensor":
-    """Return colours as grey, with the weights and the rounding of Pillow's `convert("L")`."""
+    """Return RGB pixels as grey, with the weights and the rounding of Pillow's `convert("L")`."""
     tf = require("tensorflow", "tensorflow")
     weighted = tf.cast(pixels, tf.int32) * tf.constant((19595, 38470, 7471))
     grey = tf.bitwise.right_shift(tf.reduce_sum(weighted, -1, keepdims=True) + 0x8000, 16)
@@ -218,8 +218,8 @@ def _in_grey(pixels: "Tensor") -> "Tensor":
 def _decode_gif(content: "Tensor", data: "Tensor") -> "Tensor":
     """Decode the first frame of a GIF. Transparent and uncovered parts of the canvas are white.
 
-    The transparent colour becomes white in the palette. The blocks between palette and frame, which
-    mark it as transparent, are removed. Later frames are removed too.
+    The transparent colour becomes white in the palette. The blocks between palette and frame are
+    removed, because they mark the colour as transparent. Later frames are removed too.
     """
     tf = require("tensorflow", "tensorflow")
     little = tf.constant(False)

@@ -19,29 +19,29 @@ def demo(
     top_k: int = 5,
     classifier_activation: str | None = None,
 ) -> None:
-    """Serve a demo page of a model, until the process gets a signal.
+    """Serve a web page that demonstrates a model, until the process receives a signal.
 
     The page takes a picture from a file or a camera. It shows the classes, the attention map of
     each token over the picture, and the latency. It loads nothing from other servers.
 
     Args:
-        source: A name of the catalogue, the path of a `.keras` file, or an address or a folder for
+        source: A name in the catalogue, the path of a `.keras` file, or an address or a folder for
             `from_preset`.
-        weights: For a named model: weights for `create_model`, or `"random"` for no training.
-            Defaults to the first included weights.
-        host: Address to listen on. Defaults to this machine only. Browsers give the camera to pages
-            of this machine, or over HTTPS.
+        weights: For a named model: the `weights` of `create_model`, or `"random"` for random
+            weights. Defaults to the first included weights.
+        host: Address to listen on. Defaults to this machine only. Browsers allow the camera for
+            pages of this machine, or over HTTPS.
         port: Integer, HTTP port.
-        tokens: Numbers of tokens that the page offers, for a model that starts from the grid. Each
-            number has its own copy of the model. Defaults to the powers of two up to the model's
-            own number.
+        tokens: Numbers of tokens that the page offers, for a model whose tokens start from a grid.
+            Each number has its own copy of the model. Defaults to the powers of two up to the
+            number of tokens of the model.
         top_k: Integer, number of the most probable classes to show.
         classifier_activation: For a model that ends in logits: `"softmax"` if an image has one
             class, `"sigmoid"` if it has several.
 
     Raises:
-        ValueError: If the model does not exist, is not a classifier of images, or ends in logits
-            without an activation. If a number of `tokens` is above the model's own number.
+        ValueError: If the model does not exist or is not a classifier of images. Also if the model
+            ends in logits and no activation is passed, or has fewer tokens than `tokens` asks for.
         OSError: If the port is taken.
         ImportError: If a library is missing. The message names the extra.
 
@@ -53,8 +53,8 @@ def demo(
     require("kserve", "serve")
     if newest_version(Path(source)) is not None:
         raise ValueError(
-            "demo: `source` must be a model that Keras loads; for an exported model run "
-            f"`keras-tokenlearner serve --page`. Received: {str(source)!r}"
+            "demo: `source` must be a model that Keras can load; for an exported model run "
+            f"`keras-tokenlearner serve --page`. Received: source={str(source)!r}"
         )
     model = load_model(source, weights=weights, owner="demo")
     asyncio.run(run_page(LoadedPage(model, tokens, top_k, classifier_activation), host, port))

@@ -37,8 +37,8 @@ class Exported(os.PathLike[str]):
 
     Attributes:
         path: `pathlib.Path` of the file or, for a SavedModel, of the folder of the new version.
-        max_difference: Float, the largest difference from the outputs of the Keras model, in
-            probabilities or features. `None` without a check.
+        max_difference: Float, the largest difference between its outputs and the outputs of the
+            Keras model, in probabilities or features. `None` without a check.
 
     Example:
 
@@ -104,13 +104,12 @@ def export(
 
     The other formats have one input, `images`: uint8 pixels of the model's input size.
 
-    For a classifier, all except `serve` return `probabilities`, `top_classes` and
-    `top_probabilities`. A model without top returns `features`. A classifier is a model that ends
-    in a softmax, a sigmoid or a dense layer. A SavedModel with class names also returns
-    `top_class_names`.
+    A classifier is a model that ends in a softmax, a sigmoid or a dense layer. All its signatures
+    except `serve` return `probabilities`, `top_classes` and `top_probabilities`. A SavedModel with
+    class names also returns `top_class_names`. A model without top returns `features`.
 
-    Every format holds class names, input shape, preprocessing, provenance, versions and a hash of
-    the weights:
+    Every format contains class names, input shape, preprocessing, provenance, versions and a hash
+    of the weights:
 
     * SavedModel: the file `assets.extra/keras_tokenlearner.json`.
     * ONNX: `metadata_props`, under `keras_tokenlearner`.
@@ -148,10 +147,10 @@ def export(
         `max_difference`.
 
     Raises:
-        ValueError: If the model does not take one image or video of known size, in [0, 255]. If the
-            model ends in logits and no activation is passed. If the number of names differs from
-            the number of classes. If maps are requested for a model without TokenLearner. If the
-            path or the precision does not fit the format.
+        ValueError: If the model does not take one image or video of known size, in [0, 255]. Also
+            if the model ends in logits and no activation is passed, or lacks the requested maps.
+            Also if the number of class names differs from the number of classes. Also if the path
+            or the precision does not suit the format.
         RuntimeError: If the outputs of the written file are not finite.
         ImportError: If a library of the format is missing. The message names the extra.
 
@@ -206,8 +205,8 @@ def _difference(model: keras.Model, written: Path, format: str, options: Options
     difference = float(max(differences))
     if not np.isfinite(difference):
         raise RuntimeError(
-            f"export: the outputs of the written file, format {format!r}, or of the model are not "
-            f"finite; the largest difference is {difference}. Nothing was exported."
+            f"export: outputs of `model` and of the file with format={format!r} must be finite; "
+            f"nothing was exported. Received: a largest difference of {difference}"
         )
     said = f"Largest difference of the {name} from the Keras model: {difference:.1e}"
     print(said, file=sys.stderr)  # standard output of the command has only the path
@@ -217,12 +216,12 @@ def _difference(model: keras.Model, written: Path, format: str, options: Options
 def _check_format(
     model: keras.Model, path: Path, format: str, layout: str | None, options: Options
 ) -> None:
-    """Raise `ValueError` if a format cannot hold a model, or has another suffix or layout."""
+    """Raise `ValueError` if a format does not suit the model, the path or other arguments."""
     chosen = FORMATS[format]
     check_choice("export", "layout", layout, (None, "triton"))
     if layout == "triton" and format != "onnx":
         raise ValueError(
-            "export: layout='triton' needs format='onnx', for Triton's onnxruntime backend. "
+            "export: layout='triton' needs format='onnx', because Triton runs it by onnxruntime. "
             f"Received: layout='triton', format={format!r}"
         )
     if layout is None and chosen.suffix and (path.suffix != chosen.suffix or path.is_dir()):
@@ -239,7 +238,7 @@ def _check_format(
     if options["precision"] == "int8" and not chosen.has_int8:
         able = [name for name, found in FORMATS.items() if found.has_int8]
         raise ValueError(
-            f"export: `precision` must be None, or format one of {able}. "
+            f"export: precision='int8' needs a `format` of {able}; pass precision=None for others. "
             f"Received: precision='int8', format={format!r}"
         )
 
@@ -254,16 +253,16 @@ def _checked(
     classifier_activation: str | None,
     precision: str | None,
 ) -> Options:
-    """Return the options of the writers, as JSON values."""
+    """Check the arguments of `export`, and return them as options of the writers."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"export: `model` must be a keras.Model. Received: model={model!r}")
     shape = getattr(model, "input_shape", None)
     has_rank = isinstance(shape, tuple) and len(shape) in (4, 5)
     if shape is None or not has_rank or None in shape[1:] or shape[-1] not in (1, 3):
         raise ValueError(
-            "export: the model must take one image (B, height, width, 1 or 3) or video (B, frames, "
-            "height, width, 1 or 3). The size must be known. For other models, use their own "
-            f"method `export`. Received: model {model.name!r} with inputs of shape {shape}"
+            "export: `model` must take one image, (B, height, width, 1 or 3), or one video, (B, "
+            "frames, height, width, 1 or 3), of known size; for other models, call "
+            f"model.export(...). Received: model {model.name!r} with inputs of shape {shape}"
         )
     if not isinstance(model.output_shape, tuple):
         raise ValueError(
@@ -280,7 +279,7 @@ def _checked(
         check_positive("export", "frame_step", frame_step)
         if len(shape) != 5:
             raise ValueError(
-                "export: `frame_step` is for models of videos; leave it out. "
+                "export: `frame_step` has no effect on a model of images; leave it out. "
                 f"Received: frame_step={frame_step!r}, inputs of shape {shape}"
             )
     if maps:
@@ -289,7 +288,8 @@ def _checked(
         json.dumps(provenance)
     except TypeError as error:
         raise ValueError(
-            f"export: `provenance` must contain JSON values only: {error}. Received: {provenance!r}"
+            f"export: `provenance` must contain JSON values only ({error}). "
+            f"Received: provenance={provenance!r}"
         ) from error
     return {
         "class_names": class_names,
@@ -308,9 +308,9 @@ def _activation(model: keras.Model, classifier_activation: str | None) -> tuple[
     if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
         if classifier_activation not in (None, "linear"):
             raise ValueError(
-                "export: `classifier_activation` is for models with outputs (B, classes); leave it "
-                f"out. Received: classifier_activation={classifier_activation!r}, outputs of shape "
-                f"{model.output_shape}"
+                "export: `classifier_activation` needs a model with outputs (B, classes); leave "
+                f"it out. Received: classifier_activation={classifier_activation!r}, outputs of "
+                f"shape {model.output_shape}"
             )
         return "linear", False
     return classifier_activation_of("export", model, classifier_activation)

@@ -1,4 +1,4 @@
-"""The file formats of exported models, and the requirements of each."""
+"""The file formats of exported models, and their requirements."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ class Format:
 
     Attributes:
         suffix: End of the file's name; empty for a folder.
-        backends: The backends of Keras that write it. On other backends, a second process writes
-            it.
-        extra: The extra that installs the modules.
+        backends: The backends of Keras that write the format. On other backends, a second process
+            writes the file.
+        extra: The extra that installs `modules`.
         modules: Modules that write the file and run it.
-        computes_in_half: Boolean, whether its runtime takes models in bfloat16 and float16.
-        has_int8: Boolean, whether it can hold 8-bit weights.
+        computes_in_half: Boolean, whether the runtime takes models in bfloat16 and float16.
+        has_int8: Boolean, whether the format supports 8-bit weights.
     """
 
     suffix: str
@@ -27,7 +27,7 @@ class Format:
     has_int8: bool = False
 
     def check_installed(self) -> None:
-        """Raise `ImportError`, with the extra to install, if a module is missing."""
+        """Raise `ImportError` that names the extra to install if a module is missing."""
         for module in self.modules:
             check_installed(module, self.extra)
 

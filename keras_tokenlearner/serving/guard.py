@@ -1,4 +1,4 @@
-"""Limits on HTTP requests, checked before they are parsed."""
+"""Limits on HTTP requests. They are checked before a request is parsed."""
 
 import asyncio
 import contextlib
@@ -25,11 +25,12 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def check_json(body: bytes) -> None:
-    """Raise `ValueError` if JSON would take long to read, or is nested too deep.
+    """Raise `ValueError` if JSON would take long to parse, or is nested too deep.
 
     A parser can create one object per three bytes, and blocks other threads meanwhile. Counting
-    brackets and commas takes milliseconds. Brackets and commas in strings count too, but base64 has
-    none. The parser itself limits depth that strings hide from this count.
+    brackets and commas takes milliseconds. Brackets and commas in strings count too, but base64
+    contains no such characters. If strings hide the depth from this count, the parser itself limits
+    it.
 
     Args:
         body: Bytes that should be JSON.
@@ -54,25 +55,27 @@ def check_json(body: bytes) -> None:
     steps = opens[opens | closes].astype("int32") * 2 - 1
     depth = int(np.cumsum(steps).max(initial=0))
     if depth > MAX_DEPTH:
-        raise ValueError(f"JSON must be nested at most {MAX_DEPTH} deep. Received: {depth}")
+        raise ValueError(
+            f"JSON must have at most {MAX_DEPTH} nested levels. Received: {depth} levels"
+        )
 
 
 class Guard:
-    """ASGI middleware that limits bodies, and cancels the requests of disconnected clients.
+    """ASGI middleware that limits request bodies, and cancels requests of disconnected clients.
 
-    Its answers are:
+    Its HTTP status codes are:
 
-    * 413 to bodies that are too large.
-    * 408 to bodies that do not end in time.
-    * 400 to JSON that would take long to read.
-    * 503 while too many requests are answered.
+    * 413 for bodies that are too large.
+    * 408 for bodies that do not end in time.
+    * 400 for JSON that would take long to parse.
+    * 503 while the server answers too many other requests.
 
     Args:
         app: An ASGI application.
         max_bytes: Integer, size of the largest body.
         max_requests: Integer, requests that are answered at the same time.
         body_seconds: Seconds until the last byte of a body.
-        observe: Called with the status of each answer.
+        observe: Function that is called with the status code of each answer.
     """
 
     def __init__(
@@ -98,14 +101,16 @@ class Guard:
             async with asyncio.timeout(self.body_seconds):
                 body = await self._read(receive)
         except TimeoutError:
-            return await _refuse(send, 408, f"a body must arrive within {self.body_seconds:g} s")
+            reason = f"the whole body of a request must arrive within {self.body_seconds:g} s"
+            return await _refuse(send, 408, reason)
         if body is None:
             return None
         if len(body) > self.max_bytes:
             reason = f"a request must have at most {self.max_bytes} bytes"
             return await _refuse(send, 413, reason)
         if self.running >= self.max_requests:
-            return await _refuse(send, 503, f"{self.running} requests are being answered; retry")
+            reason = f"the server is answering {self.running} other requests; retry"
+            return await _refuse(send, 503, reason)
         self.running += 1
         try:
             return await self._answer(scope, body, receive, send)
@@ -113,7 +118,7 @@ class Guard:
             self.running -= 1
 
     def _observed(self, send: Send) -> Send:
-        """Return a `send` that reports the statuses of answers."""
+        """Return a function that sends messages and reports their status codes to `observe`."""
 
         async def observed(message: Message) -> None:
             if self.observe is not None and message["type"] == "http.response.start":
@@ -125,7 +130,7 @@ class Guard:
         return observed
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """Return a body, truncated at the limit, or `None` if the client has disconnected."""
+        """Return the body of a request, truncated if too large; `None` if the client disconnects."""
         parts: list[bytes] = []
         size, more = 0, True
         while more:  # read to the end: a client reads the answer only after it has sent everything
@@ -140,7 +145,7 @@ class Guard:
         return b"".join(parts)
 
     async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Let the application answer, until the client disconnects."""
+        """Run the application on a request. Cancel it if the client disconnects."""
         if not _is_binary(scope):
             try:
                 if len(body) <= INLINE_BYTES:  # so health checks never wait for a thread
@@ -170,9 +175,9 @@ class Guard:
 
 
 def _is_binary(scope: Scope) -> bool:
-    """Return whether a body is an image file, or JSON before binary tensors.
+    """Return whether a body is an image file, or JSON that is followed by binary tensors.
 
-    The reader of binary tensors checks their JSON.
+    The reader of binary tensors checks the JSON before them.
     """
     names = {name for name, _ in scope["headers"]}
     return scope["path"] == PICTURE_PATH or b"inference-header-content-length" in names

@@ -1,4 +1,4 @@
-"""Runs KServe's servers on a chosen address, with clear errors for malformed requests."""
+"""Runs the HTTP and gRPC servers of KServe, with clear errors for malformed requests."""
 
 import asyncio
 import logging
@@ -41,10 +41,10 @@ async def run(
     grpc_port: int | None,
     page: PageModel | None = None,
 ) -> None:
-    """Serve a `kserve.Model` over HTTP and gRPC until the process gets a signal.
+    """Serve a `kserve.Model` over HTTP and gRPC until the process receives a signal.
 
     After SIGTERM or SIGINT the server accepts no more connections, answers open requests, and
-    returns. It is ready after each batch size has run once. It replaces the model by newer
+    returns. The server is ready after each batch size has run once. It replaces the model by newer
     versions.
 
     Args:
@@ -105,7 +105,7 @@ async def run(
 
 
 async def run_page(page: PageModel, host: str, port: int) -> None:
-    """Serve only the demo page, until the process gets a signal.
+    """Serve only the demo page, until the process receives a signal.
 
     Args:
         page: The model behind the page.
@@ -124,7 +124,7 @@ async def run_page(page: PageModel, host: str, port: int) -> None:
 
 
 def page_app(page: PageModel) -> Application:
-    """Return the ASGI application of the page, with the limits of the server."""
+    """Return the ASGI application of the demo page, with the limits on requests."""
     from starlette.applications import Starlette
 
     return Guard(cast("Application", Starlette(routes=page_routes(page))))
@@ -135,7 +135,7 @@ def _in_url(host: str) -> str:
 
 
 async def _follow(endpoint: "kserve.Model", current: CurrentModel) -> None:
-    """Warm the model up, mark the endpoint as ready, and check for newer versions."""
+    """Warm up the model, mark the endpoint as ready, then check for newer versions repeatedly."""
     await asyncio.to_thread(current.warm_up)
     endpoint.ready = True
     await current.follow()
@@ -146,16 +146,19 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
     except OSError as error:
-        raise OSError(f"serve: cannot listen on port={port} of host={host!r}: {error}") from error
+        raise OSError(
+            f"serve: the server cannot listen on `port` of `host`; choose another port: {error}. "
+            f"Received: port={port}, host={host!r}"
+        ) from error
 
 
 def _server(config: "uvicorn.Config") -> "uvicorn.Server":
-    """Return the HTTP server, with time limits. It ends with status 0 after a signal."""
+    """Return an HTTP server with time limits. After a signal, it exits with the status 0."""
     import uvicorn
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     class Timed(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        """Closes connections with slow clients or endless headers. uvicorn keeps them open."""
+        """HTTP protocol that closes connections with slow clients or endless headers."""
 
         waits: asyncio.TimerHandle | None = None
         unread: asyncio.TimerHandle | None = None
@@ -227,12 +230,12 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
 
 
 def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane", current: CurrentModel) -> None:
-    """Add our own routes of V1 and V2 before KServe's routes.
+    """Add our own routes for V1 and V2 before KServe's routes.
 
-    Routes of versions and their status are as in TensorFlow Serving.
+    Routes for versions and their status are the same as in TensorFlow Serving.
 
     KServe's routes read `"1"` and `true` as 1. They parse on the event loop, and answer some
-    malformed bodies with status 500.
+    malformed bodies with the status 500.
     """
     from fastapi import Request, Response
     from fastapi.responses import ORJSONResponse
@@ -296,7 +299,7 @@ def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane", current: CurrentMode
 
 
 def _refuse_in_words(app: "fastapi.FastAPI") -> None:
-    """Apply the limits to an application, and shorten its errors for bad paths and fields."""
+    """Add the limits on requests to an application, and shorten its errors for bad fields."""
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from kserve.errors import InvalidInput, ModelNotFound
@@ -343,15 +346,21 @@ async def _start_grpc(
     try:
         bound = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise OSError(f"serve: cannot listen on grpc_port={port}: {error}") from error
+        raise OSError(
+            f"serve: the server cannot listen on `grpc_port`; choose another port: {error}. "
+            f"Received: grpc_port={port}"
+        ) from error
     if not bound:
-        raise OSError(f"serve: cannot listen on grpc_port={port}: {address} is taken")
+        raise OSError(
+            f"serve: `grpc_port` must be free; {address} is in use, so choose another port. "
+            f"Received: grpc_port={port}"
+        )
     await server.start()
     return server
 
 
 def _counting(refuse: Callable[[str], None]) -> "grpc.aio.ServerInterceptor":
-    """Return an interceptor that calls a function with the name of each failed call's status."""
+    """Return an interceptor that passes the status name of each failed call to `refuse`."""
     import grpc
     from grpc_interceptor.server import AsyncServerInterceptor
 

@@ -13,10 +13,10 @@ from keras_tokenlearner.serving.pixels_model import pixels_model
 
 
 def write_litert(model: keras.Model, path: Path, options: Options) -> None:
-    """Write a `.tflite` file, on TensorFlow.
+    """Write a `.tflite` file, on the TensorFlow backend.
 
-    The metadata is a file in a zip archive at its end, as in TensorFlow Lite. The class names are
-    in the file `labels.txt` there.
+    A zip archive at the end of the file contains the metadata, as in TensorFlow Lite. The class
+    names are in its file `labels.txt`.
 
     Args:
         model: A `keras.Model` of images or videos.

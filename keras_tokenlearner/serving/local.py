@@ -23,7 +23,7 @@ SECONDS = 300  # time to start on a busy machine
 
 @dataclass
 class LocalServer:
-    """A server of a model on this machine.
+    """A running server for a model, on this machine.
 
     Attributes:
         name: Name of the model in URLs.
@@ -40,7 +40,7 @@ class LocalServer:
     def ask(
         self, path: str, body: bytes | JSON = None, **headers: str
     ) -> tuple[int, dict[str, JSON]]:
-        """Return the status and the JSON of the answer to a GET, or to a POST of a body.
+        """Send a GET, or a POST if `body` is passed. Return the status code and JSON of the answer.
 
         Args:
             path: Path of the URL.
@@ -63,14 +63,14 @@ def local_server(path: str | os.PathLike[str], *options: str) -> Iterator[LocalS
     """Run `keras-tokenlearner serve` in another process while the context lasts.
 
     Args:
-        path: An exported model, as for `serve`.
-        *options: Options of the command.
+        path: Path of an exported model, the argument of `serve`.
+        *options: Options of the command `keras-tokenlearner serve`.
 
     Yields:
         A `LocalServer` that is ready.
 
     Raises:
-        RuntimeError: If it does not start; the message contains its output.
+        RuntimeError: If the server does not start; the message contains its output.
         ImportError: If kserve, the extra `serve`, is not installed.
     """
     require("kserve", "serve")
@@ -87,7 +87,10 @@ def local_server(path: str | os.PathLike[str], *options: str) -> Iterator[LocalS
             while not _is_ready(server):
                 if process.poll() is not None or time.monotonic() > end:
                     log.seek(0)
-                    raise RuntimeError(f"the server did not start:\n{log.read()[-2000:]}")
+                    raise RuntimeError(
+                        "local_server: the server did not start; its output ends with:\n"
+                        + log.read()[-2000:]
+                    )
                 time.sleep(0.1)
             yield server
         finally:

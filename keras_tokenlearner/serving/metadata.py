@@ -1,4 +1,4 @@
-"""The metadata of an exported file: chooses the class names, states preprocessing and origin."""
+"""Builds the metadata of an exported file: class names, preprocessing and origin."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -41,40 +41,41 @@ class Options(TypedDict):
 def class_names_of(
     model: keras.Model, class_names: Sequence[str] | None, activation: str
 ) -> list[str] | None:
-    """Return the class names that an export stores: the given ones, else the model's own.
+    """Return the class names that an export stores: the argument, or the names of the model.
 
     Args:
         model: A `keras.Model`.
-        class_names: Names of the outputs, or `None` for the names that the model knows.
-        activation: Activation of the exported outputs. `"linear"`: they are not classes.
+        class_names: Names of the classes, or `None` for the names of the model.
+        activation: Activation of the exported outputs. `"linear"` means that outputs are not
+            classes.
 
     Returns:
-        List of strings, or `None` if no names are known or the outputs are not classes.
+        List of strings, or `None` if the names are unknown or the outputs are not classes.
 
     Raises:
-        ValueError: If the number of names is not the number of classes.
+        ValueError: If the number of names differs from the number of classes.
     """
     if class_names is None:
         own = getattr(model, "class_names", None)
         return list(own) if own and activation != "linear" else None
     if activation == "linear":
         raise ValueError(
-            "export: `class_names` need a classifier, whose outputs (B, classes) end in a softmax, "
-            "a sigmoid or logits with `classifier_activation`. Received: class_names="
-            f"{str(class_names)[:60]}, model {model.name!r} with outputs of shape "
+            "export: `class_names` needs a classifier: a model with outputs (B, classes) that ends "
+            "in a softmax or a sigmoid, or in logits with `classifier_activation`. Received: "
+            f"class_names={str(class_names)[:60]}, model {model.name!r} with outputs of shape "
             f"{model.output_shape}"
         )
     names = list(class_names) if isinstance(class_names, (list, tuple)) else []
     if len(names) != model.output_shape[-1] or not all(isinstance(name, str) for name in names):
         raise ValueError(
-            f"export: `class_names` must name each of the {model.output_shape[-1]} classes. "
-            f"Received: {len(names)} names, class_names={str(class_names)[:60]}"
+            f"export: `class_names` must have a name for each of the {model.output_shape[-1]} "
+            f"classes. Received: {len(names)} names, class_names={str(class_names)[:60]}"
         )
     return names
 
 
 def metadata_of(model: keras.Model, options: Options) -> dict[str, JSON]:
-    """Return the metadata of a model, which every format stores.
+    """Return the metadata that every format stores with a model.
 
     Args:
         model: A `keras.Model` of images or videos.
@@ -100,7 +101,7 @@ def metadata_of(model: keras.Model, options: Options) -> dict[str, JSON]:
 
 
 def compute_dtype(model: keras.Model) -> str:
-    """Return the dtype in which a model computes, apart from scaling layers in float32.
+    """Return the dtype in which a model computes. Scaling layers in float32 do not count.
 
     Example:
 
@@ -116,23 +117,24 @@ def compute_dtype(model: keras.Model) -> str:
 
 
 def image_preprocessing(model: keras.Model) -> Preprocessing | None:
-    """Return how a model's images are resized: `None` for videos, or to resize as in training."""
+    """Return the `Preprocessing` of a model, or `None` for videos or the resizing of training."""
     return preprocessing_of(model) if len(model.input_shape) == 4 else None
 
 
 def preprocessing_of_export(metadata: Mapping[str, JSON]) -> Preprocessing | None:
-    """Return how an exported model's images are resized: `None` to resize as in training."""
+    """Return the `Preprocessing` in the metadata, or `None` for the resizing of training."""
     fields = cast("PreprocessingFields | None", metadata.get("resize"))
     try:
         return None if fields is None else Preprocessing(**fields)
     except TypeError as error:
         raise ValueError(
-            f"{METADATA}: `resize` must hold the fields of a Preprocessing. Received: {fields!r}"
+            f"{METADATA}: `resize` must have the fields of a Preprocessing; export the model "
+            f"again. Received: resize={fields!r}"
         ) from error
 
 
 def _described(preprocessing: Preprocessing | None) -> str | None:
-    """Return a sentence for readers of the metadata, or `None`."""
+    """Return a sentence that describes a `Preprocessing` for the metadata, or `None`."""
     if preprocessing is None:
         return None
     edges = {"shortest": "the shortest edge", "squash": "both edges", "longest": "the longest edge"}
@@ -144,7 +146,7 @@ def _described(preprocessing: Preprocessing | None) -> str | None:
 
 
 def _digest(model: keras.Model) -> str:
-    """Return the sha256 of the weights of a model, which does not depend on their file."""
+    """Return the sha256 of the values of a model's weights, independent of any file."""
     digest = hashlib.sha256()
     for array in model.get_weights():
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -1,4 +1,4 @@
-"""Measurements of the server, which `GET /metrics` shows to Prometheus."""
+"""Metrics of the server, which Prometheus reads by `GET /metrics`."""
 
 import functools
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from keras_tokenlearner._extras import require
 
 
 class Metrics:
-    """Histograms of batches and queue times, and a counter of refusals.
+    """Histograms of batch sizes and queue times, and a counter of refused requests.
 
     Names in `GET /metrics`:
 
@@ -32,26 +32,26 @@ class Metrics:
         )
 
     def batch(self, waited: Sequence[float]) -> None:
-        """Record a batch.
+        """Record the size of a batch, and the queue time of its rows.
 
         Args:
-            waited: Seconds that each of its rows waited.
+            waited: Seconds that each row of the batch waited.
         """
         self.batch_rows.observe(len(waited))
         for seconds in waited:
             self.queue_seconds.observe(seconds)
 
     def status(self, status: int) -> None:
-        """Record the status of an answer over HTTP."""
+        """Count an HTTP answer as refused if its status code is 400 or higher."""
         if status >= 400:
             self.refuse(str(status))
 
     def refuse(self, status: str) -> None:
-        """Count a refusal with the name of its status."""
+        """Count a refused request under the name of its status."""
         self.refusals.labels(status).inc()
 
 
 @functools.cache
 def metrics() -> Metrics:
-    """Return the measurements of this process. Prometheus allows each name only once."""
+    """Return the `Metrics` of this process, always the same: Prometheus allows a name only once."""
     return Metrics()

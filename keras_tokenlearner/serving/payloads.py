@@ -1,4 +1,4 @@
-"""Requests and answers of the two protocols, V1 (TensorFlow Serving's REST) and V2."""
+"""Parses requests and builds answers of the protocols V1 (REST of TensorFlow Serving) and V2."""
 
 import base64
 import binascii
@@ -53,7 +53,7 @@ def v1_request(
         model: A `ServedModel`.
 
     Raises:
-        ValueError: If the request cannot be taken. The message states the reason.
+        ValueError: If the model cannot take the request. The message states the reason.
 
     Source: the REST API of TensorFlow Serving.
     """
@@ -64,13 +64,13 @@ def v1_request(
     try:
         rows = _columns(found["inputs"], inputs) if columnar else _instances(found, inputs, model)
     except RecursionError as error:
-        raise ValueError("the values of a request are nested too deep") from error
+        raise ValueError("the values of a request must have fewer nested levels") from error
     model.check_count(len(rows))
     return signature, model.check_rows(signature, rows)
 
 
 def v1_answer(answers: list[dict[str, np.ndarray]], columnar: bool = False) -> dict[str, Any]:
-    """Return the V1 answer for rows.
+    """Return the V1 answer for the outputs of some rows.
 
     Args:
         answers: A dictionary of arrays for each row.
@@ -92,25 +92,25 @@ def v2_request(
 ) -> tuple[str, list[dict[str, np.ndarray]]]:
     """Return the name of the signature and the rows of a V2 request.
 
-    The signature is the parameter `signature_name`, or the one that takes the request's inputs.
+    The parameter `signature_name` decides the signature. Without it, the names of the inputs do.
 
     Args:
         request: A `kserve.InferRequest`.
         model: A `ServedModel`.
 
     Raises:
-        ValueError: If the request cannot be taken. The message states the reason.
+        ValueError: If the model cannot take the request. The message states the reason.
     """
     if not request.inputs:
-        raise ValueError("the request must have inputs")
+        raise ValueError("a request must have at least one input in `inputs`")
     names = [found.name for found in request.inputs]
     if len(set(names)) != len(names):
-        raise ValueError(f"each input must appear once; got {names}")
+        raise ValueError(f"the inputs of a request must have different names; got {names}")
     signature = _parameter(request.parameters, "signature_name") or model.signature_of(names)
     inputs = model.check_signature(signature)
     columns = {found.name: _v2_column(found, inputs.get(found.name)) for found in request.inputs}
     if len({len(column) for column in columns.values()}) != 1:
-        raise ValueError("all inputs must have the same number of rows")
+        raise ValueError("all inputs of a request must have the same number of rows")
     count = len(next(iter(columns.values())))
     model.check_count(count)
     rows = [{name: column[place] for name, column in columns.items()} for place in range(count)]
@@ -118,7 +118,7 @@ def v2_request(
 
 
 def v2_answer(answers: list[dict[str, np.ndarray]]) -> list[tuple[str, str, np.ndarray]]:
-    """Return the names, datatypes and arrays of the V2 answer for rows."""
+    """Return the names, datatypes and arrays of the V2 answer for the outputs of some rows."""
     columns = {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
     return [
         (name, "BYTES" if column.dtype == object else DATATYPES[column.dtype.name], column)
@@ -129,7 +129,7 @@ def v2_answer(answers: list[dict[str, np.ndarray]]) -> list[tuple[str, str, np.n
 def v2_tensors(
     specifications: "Mapping[str, TensorSpec]",
 ) -> list[dict[str, str | list[int]]]:
-    """Return a dictionary of `tf.TensorSpec`s in the format of V2's metadata."""
+    """Return `tf.TensorSpec`s by name as a list in the format of V2's metadata."""
     return [
         {
             "name": name,
@@ -141,7 +141,7 @@ def v2_tensors(
 
 
 def _instances(found: dict[str, Any], inputs: dict[str, Any], model: ServedModel) -> list[Row]:
-    """Return the rows of a request that lists instances."""
+    """Return the rows of a V1 request with `instances`."""
     if not isinstance(found["instances"], list):
         raise ValueError('the request must be {"instances": [...]}')
     model.check_count(len(found["instances"]))
@@ -149,18 +149,18 @@ def _instances(found: dict[str, Any], inputs: dict[str, Any], model: ServedModel
 
 
 def _columns(values: Any, inputs: dict[str, Any]) -> list[Row]:
-    """Return the rows of a columnar request."""
+    """Return the rows of a V1 request with `inputs`, the columnar form."""
     if not isinstance(values, dict) or "b64" in values:
         if len(inputs) != 1:
-            raise ValueError(f"inputs must be a dictionary with the keys {list(inputs)}")
+            raise ValueError(f"`inputs` must be a dictionary with the keys {list(inputs)}")
         values = {next(iter(inputs)): values}
     if set(values) != set(inputs):
         raise ValueError(
-            f"inputs must be a dictionary with the keys {list(inputs)}; got {list(values)}"
+            f"`inputs` must be a dictionary with the keys {list(inputs)}; got {list(values)}"
         )
     lengths = {len(column) if isinstance(column, list) else None for column in values.values()}
     if None in lengths or len(lengths) != 1:
-        raise ValueError("all inputs must be lists with the same number of rows")
+        raise ValueError("all values of `inputs` must be lists with the same number of rows")
     return [
         _v1_row(dict(zip(values, row, strict=True)), inputs)
         for row in zip(*values.values(), strict=True)
@@ -179,10 +179,11 @@ def _v1_row(instance: Any, inputs: dict[str, Any]) -> Row:
 
 
 def _v2_column(found: "kserve.InferInput", spec: "TensorSpec | None") -> np.ndarray:
-    """Return the array of an input."""
+    """Return the array of an input in a V2 request."""
     if spec is not None and found.datatype != DATATYPES[spec.dtype.name]:
         raise ValueError(
-            f"{found.name!r} must have datatype {DATATYPES[spec.dtype.name]}; got {found.datatype}"
+            f"the input {found.name!r} must have the datatype {DATATYPES[spec.dtype.name]}; "
+            f"got {found.datatype}"
         )
     check_shape(found.name, list(found.shape))
     try:
@@ -194,26 +195,28 @@ def _v2_column(found: "kserve.InferInput", spec: "TensorSpec | None") -> np.ndar
             array = found.as_numpy()
         array = array.reshape(found.shape)
     except (ValueError, TypeError, OverflowError, RecursionError, struct.error) as error:
-        raise ValueError(f"{found.name!r} does not fit its shape and type: {error}") from error
+        raise ValueError(
+            f"the data of the input {found.name!r} must fit its shape and datatype: {error}"
+        ) from error
     if not array.ndim:
-        raise ValueError(f"{found.name!r} must have rows; got a single value")
+        raise ValueError(f"the input {found.name!r} must have rows; got a single value")
     return array
 
 
 def _from_base64(value: Any) -> bytes | list[Any]:
-    """Return `{"b64": text}` as bytes, also in nested lists."""
+    """Return the bytes of `{"b64": text}`, or nested lists of bytes for nested lists."""
     if isinstance(value, list):
         return [_from_base64(item) for item in value]
     if not isinstance(value, dict) or set(value) != {"b64"}:
         raise ValueError('bytes must be written in JSON as {"b64": "..."}')
     if not isinstance(value["b64"], str):
-        raise ValueError(f"b64 must be text; got {type(value['b64']).__name__}")
+        raise ValueError(f"the value of `b64` must be text; got {type(value['b64']).__name__}")
     # Accepts line breaks, as in MIME, and the URL-safe alphabet without padding.
     text = "".join(value["b64"].split()).replace("-", "+").replace("_", "/").rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ValueError(f"b64 must be base64: {error}") from error
+        raise ValueError(f"the value of `b64` must be base64 text: {error}") from error
 
 
 def _parameter(parameters: Mapping[str, Any] | None, name: str) -> Any:

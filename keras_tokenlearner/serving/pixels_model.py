@@ -10,8 +10,8 @@ from keras_tokenlearner.serving.metadata import Options
 def pixels_model(model: keras.Model, options: Options) -> keras.Model:
     """Return a model that maps uint8 pixels of the model's size to named outputs.
 
-    Its input is `images`. A classifier returns `probabilities`, `top_classes` and
-    `top_probabilities`. Other models return `features`. With maps, `token_maps` is added.
+    The input of the new model is `images`. A classifier returns `probabilities`, `top_classes` and
+    `top_probabilities`. Other models return `features`. If requested, `token_maps` are added.
 
     Args:
         model: A `keras.Model` of images or videos.

@@ -39,7 +39,7 @@ Asked: TypeAlias = tuple[tuple[int, int, int], Preprocessing | None, Sequence[st
 
 
 class Prediction(TypedDict):
-    """Prediction for a file: its path, and the most probable classes."""
+    """The prediction for an image file: its path, and the most probable classes."""
 
     file: str
     classes: list[Scored]
@@ -54,21 +54,21 @@ def predict(
     served: bool = False,
     classifier_activation: str | None = None,
 ) -> list[Prediction]:
-    """Classify image files with a model of any kind, and draw its attention maps.
+    """Classify image files with a named, saved or exported model, and draw its attention maps.
 
-    Several threads may call it: Keras then runs one call after another. `keras.Model.predict` has
-    no such lock. On JAX, calls from several threads break the model, so hold a lock around them.
+    Several threads may call this function: a lock makes Keras run one call after another.
+    `keras.Model.predict` has no lock. On JAX, calls of it from several threads break the model.
 
     Args:
-        source: A name of the catalogue, the path of a `.keras` file, or the folder of an exported
+        source: A name in the catalogue, the path of a `.keras` file, or the folder of an exported
             model. The newest version is used, unless the folder is a version.
         files: Paths of JPEG, PNG, GIF, BMP or WebP files, or one path.
-        weights: For a named model: weights for `create_model`, or `"random"` for no training.
-            Defaults to the first included weights.
+        weights: For a named model: the `weights` of `create_model`, or `"random"` for random
+            weights. Defaults to the first included weights.
         top_k: Integer, number of the most probable classes.
         maps: Path of a PNG file for the token maps, or `None` for no figure.
-        served: Boolean, whether to ask over HTTP, as a client does. The model is exported if
-            needed, and a server runs on this machine for the call.
+        served: Boolean, whether to send the files to a server over HTTP. The server runs on this
+            machine during the call. A model that is not exported is exported first.
         classifier_activation: For a model that ends in logits: `"softmax"` if an image has one
             class, `"sigmoid"` if it has several.
 
@@ -77,9 +77,9 @@ def predict(
         classes, each with `class`, `probability` and, if known, `class_name`.
 
     Raises:
-        ValueError: If the model does not exist, is not a classifier of images, or ends in logits
-            without an activation. If a file is missing or is not an image. If maps are
-            requested from a model without them.
+        ValueError: If the model does not exist or is not a classifier of images. Also if the model
+            ends in logits and no activation is passed, or lacks the requested maps. Also if a file
+            is missing or is not an image.
         ImportError: If a library is missing. The message names the extra.
     """
     check_path("predict", "source", source)
@@ -87,10 +87,14 @@ def predict(
     check_bool("predict", "served", served)
     files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
     if not files:
-        raise ValueError(f"predict: `files` must name an image file. Received: files={files!r}")
+        raise ValueError(
+            f"predict: `files` must name at least one image file. Received: files={files!r}"
+        )
     for file in files:
         if not Path(file).is_file():
-            raise ValueError(f"predict: there is no such file. Received: file={str(file)!r}")
+            raise ValueError(
+                f"predict: `files` must be existing files. Received: file={str(file)!r}"
+            )
     if classifier_activation is not None:
         check_choice(
             "predict", "classifier_activation", classifier_activation, ("softmax", "sigmoid")
@@ -100,13 +104,13 @@ def predict(
     )
     if "probabilities" not in answer:
         raise ValueError(
-            f"predict: the model must be a classifier of images. Received: source={str(source)!r}"
+            f"predict: `source` must be a classifier of images. Received: source={str(source)!r}"
         )
     if maps is not None:
         if "token_maps" not in answer:
             raise ValueError(
-                "predict: the model was exported without its token maps; export it with `--maps`, "
-                f"in Python with `maps=True`. Received: source={str(source)!r}"
+                "predict: `maps` needs a model that was exported with token maps; export it with "
+                f"`--maps`, in Python with `maps=True`. Received: source={str(source)!r}"
             )
         images = np.stack([read_image(file, input_shape, preprocessing) for file in files])
         draw_token_maps(images, answer["token_maps"], [Path(file).name for file in files], maps)
@@ -121,7 +125,7 @@ def read_image(
     input_shape: tuple[int, int, int],
     preprocessing: Preprocessing | None = None,
 ) -> np.ndarray:
-    """Return an image file as float pixels (height, width, channels) of a model's input size."""
+    """Decode an image file to float pixels, (height, width, channels), of a model's input size."""
     pixels = decode_image(file, input_shape[-1])
     return fit_pixels(pixels, input_shape, preprocessing).astype("float32")
 
@@ -134,7 +138,7 @@ def _ask(
     served: bool,
     activation: str | None,
 ) -> Asked:
-    """Return input shape, preprocessing, class names, and a dictionary of output arrays."""
+    """Run a model on files. Return its input shape, preprocessing, class names and outputs."""
     exported = newest_version(Path(source))
     if exported is None and not served:
         with _LOCK:
@@ -157,8 +161,8 @@ def _ask(
         recorded = metadata.get("classifier_activation")
         if activation not in (None, recorded):
             raise ValueError(
-                "predict: `classifier_activation` must be None or equal the value at "
-                f"export, {recorded!r}; export it again. Received: "
+                "predict: `classifier_activation` must be None or the activation of the exported "
+                f"model, {recorded!r}; for another one, export the model again. Received: "
                 f"classifier_activation={activation!r}"
             )
         answer: Answer = {}
@@ -175,7 +179,7 @@ def _metadata(exported: Path) -> dict[str, Any]:
         return json.loads((exported / METADATA).read_text())
     except (OSError, ValueError) as error:
         raise ValueError(
-            "predict: the folder must hold a model exported by this package, with "
+            "predict: `source` must be a model that this package exported, with the file "
             f"{METADATA}. Received: source={str(exported)!r} ({error})"
         ) from error
 
@@ -187,7 +191,7 @@ def _ask_loaded(
     maps: bool,
     activation: str | None,
 ) -> Asked:
-    """Return the same as `_ask`, with Keras as the runtime."""
+    """Return the result of `_ask` for a model that Keras loads."""
     model = load_model(source, weights=weights, owner="predict")
     check_classifier(model, source, "predict")
     check_takes_pixels("predict", model)
@@ -210,18 +214,20 @@ def _ask_exported(folder: Path, files: Files) -> Answer:
     try:
         answer = served.encoded(tf.constant([Path(file).read_bytes() for file in files]))
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"predict: a file is not a readable image: {error.message}") from error
+        raise ValueError(f"predict: `files` must be readable images: {error.message}") from error
     return {name: value.numpy() for name, value in answer.items()}
 
 
 def _ask_server(folder: Path, files: Files) -> Answer:
-    """Return the output arrays of an exported model by name, from a server."""
+    """Return the output arrays of an exported model by name, computed by a local server."""
     data = [base64.b64encode(Path(file).read_bytes()).decode() for file in files]
     shape = [len(data)]
     field: JSON = {"name": "encoded", "datatype": "BYTES", "shape": shape, "data": data}
     with local_server(folder, "--no-warm-up") as server:
         status, answer = server.ask(f"/v2/models/{server.name}/infer", {"inputs": [field]})
     if status != 200:
-        raise ValueError(f"predict: the server answers {status}: {answer['error']}")
+        raise ValueError(
+            f"predict: the server refused the files with the status {status}: {answer['error']}"
+        )
     outputs = cast("list[dict[str, Any]]", answer["outputs"])
     return {found["name"]: np.reshape(found["data"], found["shape"]) for found in outputs}

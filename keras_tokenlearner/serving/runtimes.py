@@ -13,7 +13,7 @@ Run: TypeAlias = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def load_exported(path: Path, format: str) -> Run:
-    """Return a function from uint8 pixels of the model's size to the outputs of a file.
+    """Load an exported file. Return a function from uint8 pixels to named outputs.
 
     Args:
         path: `pathlib.Path` of the file, or of the folder of a SavedModel.

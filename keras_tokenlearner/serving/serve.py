@@ -38,11 +38,11 @@ def serve(
     page: bool = False,
     warm_up: bool = True,
 ) -> None:
-    """Serve an exported model with KServe, until the process gets a signal.
+    """Serve an exported model with KServe, until the process receives a signal.
 
     HTTP has two protocols: V1, the REST schema of TensorFlow Serving, and V2, the Open Inference
-    Protocol. gRPC has V2. Rows of simultaneous requests share a batch. A request that the model
-    cannot take gets a 4xx (over gRPC `INVALID_ARGUMENT`) with the reason.
+    Protocol. gRPC has V2. Rows of simultaneous requests share a batch. If the model cannot take a
+    request, the server answers with a status 4xx (over gRPC `INVALID_ARGUMENT`) and the reason.
 
     Args:
         path: Folder of an exported model. The newest version answers. Newer versions replace it
@@ -52,14 +52,14 @@ def serve(
         grpc_port: Integer, gRPC port; `None` for no gRPC.
         name: Name of the model in URLs. Defaults to the name of the folder of the versions.
         max_batch: Integer, rows of the largest batch.
-        page: Boolean, whether `GET /` is the demo page, as in `demo`. It shows attention maps if
-            the model was exported with `maps=True`.
+        page: Boolean, whether `GET /` returns the demo page of `demo`. The page shows attention
+            maps if the model was exported with `maps=True`.
         warm_up: Boolean, whether the server runs each batch size once before it is ready, and
             before a newer version answers.
 
     Raises:
-        ValueError: If there is no exported model. Also if a page is requested for a model that is
-            not a classifier of images.
+        ValueError: If the folder contains no exported model. Also if a page is requested for a
+            model that is not a classifier of images.
         OSError: If a port is taken.
         ImportError: If a library is missing. The message names the extra.
 
@@ -82,7 +82,7 @@ def serve(
 
 
 def default_name(version: str | os.PathLike[str]) -> str:
-    """Return the name of an exported model: the name of the folder of its versions.
+    """Return the name of an exported model, which is the name of the folder of its versions.
 
     Example:
 
@@ -101,11 +101,11 @@ def _endpoint(name: str, current: CurrentModel) -> "kserve.Model":
     threads = DecodingThreads()
 
     class Late(ModelNotReady):
-        """The error for a request that took too long: status 503, over gRPC `UNAVAILABLE`."""
+        """The error for a request that took too long: status 503, or `UNAVAILABLE` over gRPC."""
 
         def __init__(self) -> None:
             super().__init__(name)
-            self.error_msg = f"no answer within {ANSWER_SECONDS:g} s; retry"
+            self.error_msg = f"the model did not answer within {ANSWER_SECONDS:g} s; retry"
             self.reason = self.error_msg  # the field that gRPC reads
 
     def read_rows(

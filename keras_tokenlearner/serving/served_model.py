@@ -24,7 +24,7 @@ Key: TypeAlias = tuple[str, tuple[tuple[int, ...], ...]]  # equal for the rows o
 
 
 class ServedModel:
-    """An exported model that checks requests before any pixel is decoded.
+    """An exported model that checks a request before it decodes images.
 
     A request is a list of rows. A row is one example: a dictionary from the inputs of a signature
     to arrays.
@@ -36,7 +36,7 @@ class ServedModel:
         max_rows: Integer, rows of the largest accepted request.
 
     Raises:
-        ValueError: If there is no exported model.
+        ValueError: If the folder contains no exported model.
         ImportError: If TensorFlow, the extra `tensorflow`, is not installed.
     """
 
@@ -50,7 +50,7 @@ class ServedModel:
         folder = newest_version(check_path("serve", "path", path))
         if folder is None:
             raise ValueError(
-                "serve: `path` must be the folder of an exported model; make one with "
+                "serve: `path` must be the folder of an exported model; export the model with "
                 f"`keras-tokenlearner export`. Received: path={str(path)!r}"
             )
         self.folder = folder
@@ -69,19 +69,22 @@ class ServedModel:
     def check_signature(self, name: str) -> "dict[str, TensorSpec]":
         """Return the inputs of a signature, a dictionary from names to `tf.TensorSpec`."""
         if not isinstance(name, str) or name not in self.inputs:
-            raise ValueError(f"signature_name must be one of {list(self.inputs)}; got {name!r}")
+            raise ValueError(f"`signature_name` must be one of {list(self.inputs)}; got {name!r}")
         return self.inputs[name]
 
     def signature_of(self, names: Collection[str]) -> str:
-        """Return the name of the signature that takes the inputs of these names."""
+        """Return the name of the signature whose inputs have the names `names`."""
         for signature, inputs in self.inputs.items():
             if set(inputs) == set(names):
                 return signature
         known = [list(inputs) for inputs in self.inputs.values()]
-        raise ValueError(f"the inputs must be one of {known}; got {list(names)}")
+        raise ValueError(
+            f"the inputs of a request must be the inputs of a signature, one of {known}; "
+            f"got {list(names)}"
+        )
 
     def check_count(self, count: int) -> None:
-        """Raise `ValueError` if a request has no rows, or too many."""
+        """Raise `ValueError` if a request has no rows or too many rows."""
         if not 1 <= count <= self.max_rows:
             raise ValueError(f"a request must have 1 to {self.max_rows} rows; got {count}")
 
@@ -97,7 +100,10 @@ class ServedModel:
         """
         inputs = self.check_signature(signature)
         if set(row) != set(inputs):
-            raise ValueError(f"signature {signature!r} takes {list(inputs)}; got {list(row)}")
+            raise ValueError(
+                f"a row for the signature {signature!r} must have the inputs {list(inputs)}; "
+                f"got {list(row)}"
+            )
         return {name: self._check(name, spec, row[name]) for name, spec in inputs.items()}
 
     def check_rows(self, signature: str, rows: Sequence[Row]) -> list[dict[str, np.ndarray]]:
@@ -121,18 +127,18 @@ class ServedModel:
     def decode(
         self, signature: str, rows: list[dict[str, np.ndarray]]
     ) -> tuple[str, list[dict[str, np.ndarray]]]:
-        """Decode the image files in rows as in training, and fit them to the model.
+        """Decode the image files in rows as in training, and resize them for the model.
 
-        It runs in a thread before the model, and reads only the first frame. Afterwards images of
-        all sizes can share a batch.
+        This method runs in a thread before the model, and reads only the first frame. Afterwards
+        images of all sizes can share a batch.
 
         Args:
-            signature: Name of the signature that the rows were checked for.
+            signature: Name of the signature of the rows.
             rows: List of results of `check_row`.
 
         Returns:
-            The name of the signature to call instead, and its rows. Rows without image files stay
-            unchanged, as do rows for an export without the signature `pixels`.
+            The name of the signature to call instead, and its rows. Rows without image files, and
+            rows for an export without the signature `pixels`, stay unchanged.
 
         Raises:
             ValueError: If an image is damaged. The message states the reason.
@@ -144,7 +150,7 @@ class ServedModel:
         return "pixels", [{"pixels": self._pixels(row["encoded"], shape)} for row in rows]
 
     def _pixels(self, encoded: np.ndarray, shape: list[int]) -> np.ndarray:
-        """Return the image, or evenly spaced frames, of a row as float pixels of a given shape."""
+        """Return float pixels of a given shape for the image of a row, or evenly spaced frames."""
         *frames, height, width, channels = shape
         if not frames:
             pixels = decode_image(encoded.item(), channels, max_pixels=self.max_pixels)
@@ -161,14 +167,14 @@ class ServedModel:
         )
 
     def batch_key(self, signature: str, row: Mapping[str, np.ndarray]) -> Key:
-        """Return the key of a row. Rows with equal keys may share a batch."""
+        """Return a key for a row. Rows with equal keys may share a batch."""
         return signature, tuple(value.shape for value in row.values())
 
     def answer(self, key: Key, rows: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
         """Return a dictionary of arrays for each of the rows.
 
         Args:
-            key: Result of `batch_key`, equal for all of them.
+            key: Result of `batch_key`, equal for all rows.
             rows: List of results of `check_row`.
 
         Raises:
@@ -187,10 +193,10 @@ class ServedModel:
         return [{name: value[i] for name, value in arrays.items()} for i in range(len(rows))]
 
     def warm_up(self, max_rows: int) -> None:
-        """Run each batch size once, for requests with pixels of the model's own size.
+        """Run each batch size once, with pixels of the model's input size.
 
-        Image files are decoded to these pixels. Other signatures run with one row. A model from JAX
-        is compiled for each batch size, so it runs every size of every signature.
+        Image files are decoded to pixels of this size. Other signatures run with one row. A model
+        from JAX is compiled for each batch size, so it runs every size of every signature.
 
         Args:
             max_rows: Integer, rows of the largest batch.
@@ -207,15 +213,16 @@ class ServedModel:
                     self.answer(self.batch_key(signature, row), [row] * size)
 
     def _batch_sizes(self, signature: str, max_rows: int) -> list[int]:
-        """Return the sizes of batches that a signature runs with."""
+        """Return the batch sizes with which warm-up runs a signature."""
         if signature != "pixels" and self.metadata.get("backend") != "jax":
             return [1]
         return sorted({size + self._padding(size) for size in range(1, max_rows + 1)})
 
     def _padding(self, count: int) -> int:
-        """Return how many rows to add to a batch.
+        """Return the number of rows to add to a batch of `count` rows.
 
-        A model from JAX is compiled for each batch size, so only a few sizes are used: 1, 2, 4, 8.
+        A model from JAX is compiled for each batch size. Only the sizes 1, 2, 4, 8 and so on are
+        used.
         """
         by_jax = self.metadata.get("backend") == "jax"
         return 2 ** (count - 1).bit_length() - count if by_jax else 0
@@ -225,7 +232,9 @@ class ServedModel:
         shape = spec.shape[1:]
         if not shape.is_compatible_with(array.shape) or 0 in array.shape:
             wanted = tuple("any" if size is None else size for size in shape)
-            raise ValueError(f"each {name!r} must have shape {wanted}; got {array.shape}")
+            raise ValueError(
+                f"each row of the input {name!r} must have shape {wanted}; got {array.shape}"
+            )
         if spec.dtype == "string":
             for content in array.flat:
                 self._check_encoded(name, content)
@@ -235,21 +244,21 @@ class ServedModel:
     def _check_encoded(self, name: str, content: Any) -> None:
         if not isinstance(content, bytes):
             raise ValueError(
-                f"{name!r} must be the bytes of image files, in JSON as base64; "
+                f"the input {name!r} must be the bytes of image files, in JSON as base64; "
                 f"got {type(content).__name__}"
             )
         count_pixels(content, max_pixels=self.max_pixels)
 
 
 def _example(spec: "TensorSpec", shape: list[int]) -> np.ndarray:
-    """Return an input of one row: a black image or clip, or frames per second."""
+    """Return an example of an input, for one row: a black image or clip, or a frame rate."""
     if spec.shape.rank == 1:
         return np.array(30, spec.dtype.as_numpy_dtype)
     return np.zeros(shape, spec.dtype.as_numpy_dtype)
 
 
 def _array(name: str, spec: "TensorSpec", value: Any) -> np.ndarray:
-    """Return a value, or nested lists of values, as an array."""
+    """Return a value, or nested lists of values, as an array, or raise `ValueError`."""
     if spec.dtype == "string":
         try:
             shape = np.shape(value) if isinstance(value, (list, np.ndarray)) else ()
@@ -268,18 +277,22 @@ def _check_numbers(name: str, dtype: "DTypeLike", array: np.ndarray) -> np.ndarr
     """Return numbers as an array of a type, or raise `ValueError` if one is out of its range."""
     if dtype == np.uint8:
         if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
-            raise ValueError(f"{name!r} must be integers from 0 to 255; got {_said(array)}")
+            raise ValueError(
+                f"the input {name!r} must be integers from 0 to 255; got {_said(array)}"
+            )
         return array.astype(dtype)
     if array.dtype.kind in "iuf":
         with np.errstate(over="ignore"):
             converted = array.astype(dtype)
         if np.isfinite(converted).all():
             return converted
-    raise ValueError(f"{name!r} must be finite {np.dtype(dtype)} numbers; got {_said(array)}")
+    raise ValueError(
+        f"the input {name!r} must be finite {np.dtype(dtype)} numbers; got {_said(array)}"
+    )
 
 
 def _said(array: np.ndarray) -> str:
-    """Return the type of an array, and the range of its numbers."""
+    """Return a text with the type of an array and the range of its numbers."""
     if array.dtype.kind not in "iuf":
         return f"type {array.dtype}"
     return f"{array.dtype} from {array.min()} to {array.max()}"

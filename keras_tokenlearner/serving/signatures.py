@@ -1,4 +1,4 @@
-"""TensorFlow functions around an exported image model: its served inputs and outputs."""
+"""TensorFlow functions for the signatures of a SavedModel of images."""
 
 import math
 from typing import TYPE_CHECKING, TypeVar
@@ -30,7 +30,7 @@ def image_signatures(
     Args:
         model_function: Function from float pixels (B, height, width, channels) to outputs.
         input_shape: `(height, width, channels)` of the model.
-        answer: Function from outputs to the dictionary for the client.
+        answer: Function from outputs of the model to the outputs of a signature, a dictionary.
         preprocessing: The `Preprocessing` for resizing; `None` for the layer `resizing`.
     """
     tf = require("tensorflow", "tensorflow")
@@ -106,7 +106,7 @@ def of_pixels(
     input_shape: tuple[int, ...],
     answer: "Callable[[Outputs], dict[str, Tensor]]",
 ) -> "PolymorphicFunction":
-    """Return the signature that takes float pixels of the model's own size, without resizing."""
+    """Return the signature `pixels`, which takes float pixels of the model's input size."""
     tf = require("tensorflow", "tensorflow")
     specification = tf.TensorSpec((None, *input_shape), tf.float32, "pixels")
 
@@ -120,7 +120,7 @@ def of_pixels(
 def classifier_answer(
     activation: str | None, class_names: "Sequence[str] | None", top_k: int
 ) -> "Callable[[Tensor], dict[str, Tensor]]":
-    """Return a function from the outputs of a classifier to a dictionary for the client.
+    """Return a function from the outputs of a classifier to the outputs of a signature.
 
     Args:
         activation: Function from outputs to probabilities: `"softmax"`, `"sigmoid"`, or `None`
@@ -148,7 +148,7 @@ def classifier_answer(
 
 
 def feature_answer(outputs: "Tensor") -> "dict[str, Tensor]":
-    """Return the outputs of a model without top as a dictionary for the client."""
+    """Return the outputs of a signature for a model without top."""
     tf = require("tensorflow", "tensorflow")
     return {"features": tf.cast(outputs, tf.float32)}
 
@@ -156,5 +156,5 @@ def feature_answer(outputs: "Tensor") -> "dict[str, Tensor]":
 def answer_with_maps(
     answer: "Callable[[Tensor], dict[str, Tensor]]",
 ) -> "Callable[[Mapping[str, Tensor]], dict[str, Tensor]]":
-    """Return a function from the outputs of `with_token_maps` to a dictionary for the client."""
+    """Return a function from the outputs of `with_token_maps` to the outputs of a signature."""
     return lambda found: {**answer(found["outputs"]), "token_maps": found["token_maps"]}

@@ -1,4 +1,4 @@
-"""Threads that decode the images of requests."""
+"""Threads that decode images in requests."""
 
 import asyncio
 import os
@@ -13,10 +13,10 @@ Result = TypeVar("Result")
 
 
 class DecodingThreads:
-    """Threads for small images, and fewer threads for large ones.
+    """Threads that decode small images, and fewer threads that decode large images.
 
     Requests with small images never wait for large images. Many large images at a time would fill
-    the memory, so their threads are few.
+    the memory, so large images have few threads.
 
     Args:
         small: Integer, threads for images of at most `large_pixels`. Defaults to the CPUs, at
@@ -47,13 +47,13 @@ class DecodingThreads:
         *arguments: Arguments.args,
         **options: Arguments.kwargs,
     ) -> Result:
-        """Return the result of a function that decodes an image of some pixels.
+        """Run a function that decodes an image in a thread, and return its result.
 
         A call that is cancelled before a thread takes it never starts.
 
         Args:
-            pixels: Integer, pixels of the image.
-            function: Called with the other arguments.
+            pixels: Integer, number of pixels of the image.
+            function: Function that decodes the image.
             *arguments: Arguments of the function.
             **options: Keyword arguments of the function.
         """

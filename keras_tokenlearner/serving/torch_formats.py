@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def write_pt2(model: keras.Model, path: Path, options: Options) -> None:
-    """Write a `.pt2` file, a program for PyTorch without Keras, on torch.
+    """Write a `.pt2` file, a PyTorch program that runs without Keras. Needs the torch backend.
 
     Args:
         model: A `keras.Model` of images or videos.
@@ -31,7 +31,7 @@ def write_pt2(model: keras.Model, path: Path, options: Options) -> None:
 
 
 def write_onnx(model: keras.Model, path: Path, options: Options) -> None:
-    """Write an ONNX file, on torch. Weights above 2 GB go into a second file.
+    """Write an ONNX file, with weights above 2 GB in a second file. Needs the torch backend.
 
     Args:
         model: A `keras.Model` of images or videos.
@@ -60,7 +60,7 @@ def write_onnx(model: keras.Model, path: Path, options: Options) -> None:
 
 
 def write_openvino(model: keras.Model, path: Path, options: Options) -> None:
-    """Write OpenVINO's `.xml` file, and its weights in a `.bin` file, on torch.
+    """Write OpenVINO's `.xml` file, and its weights in a `.bin` file. Needs the torch backend.
 
     Args:
         model: A `keras.Model` of images or videos.

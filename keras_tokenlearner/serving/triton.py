@@ -1,4 +1,4 @@
-"""The configuration of a model in the model repository of NVIDIA's Triton."""
+"""Writes the configuration of a model for the model repository of NVIDIA's Triton."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ LABELS = "labels.txt"
 
 
 def write_triton_files(model: keras.Model, path: Path, options: Options) -> None:
-    """Write `config.pbtxt`, and the class names if there are any, next to the versions.
+    """Write `config.pbtxt`, and the class names, if any, next to the versions of a model.
 
     Args:
         model: A `keras.Model` of images or videos.

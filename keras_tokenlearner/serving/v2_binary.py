@@ -1,4 +1,4 @@
-"""Parses bodies of V2 requests, with or without binary tensors, to KServe's requests."""
+"""Parses the bodies of V2 requests, with or without binary tensors, to KServe's requests."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferRequest":
-    """Parse a body to a request, and check that every field has the type of the V2 protocol.
+    """Parse the body of a V2 request, and check that every field has the type of the protocol.
 
     Args:
         body: JSON, followed by binary tensors, if any.
@@ -32,7 +32,8 @@ def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferR
     length = headers.get("inference-header-content-length")
     if length is None and headers.get("content-type", "").startswith("application/octet-stream"):
         raise ValueError(
-            "a request with binary tensors must have the header Inference-Header-Content-Length"
+            "a request with binary tensors must have the header Inference-Header-Content-Length, "
+            "the number of bytes of its JSON"
         )
     start = len(body) if length is None else _length(length, len(body))
     fields = _typed("the request", _parsed(body[:start]), dict)
@@ -45,10 +46,11 @@ def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferR
             start += size
     if start != len(body):
         raise ValueError(
-            f"the body has {len(body) - start} bytes after the tensors; fix each binary_data_size"
+            "the `binary_data_size` of all inputs must sum to the bytes after the JSON; "
+            f"got {len(body) - start} more bytes"
         )
     if contents and len(contents) != len(inputs):
-        raise ValueError("either all inputs or none must have a binary_data_size")
+        raise ValueError("all inputs must have a `binary_data_size` if one input has it")
     outputs = [
         RequestedOutput(
             _typed("an output's name", _typed("an output", output, dict).get("name"), str),
@@ -76,11 +78,13 @@ def check_shape(name: str, shape: list[int]) -> None:
     if not all(
         isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in shape
     ):
-        raise ValueError(f"{name!r} must have a shape of integers of at least 0; got {shape}")
+        raise ValueError(
+            f"the shape of the input {name!r} must have integers of at least 0; got {shape}"
+        )
 
 
 def _input(field: dict[str, Any], left: int) -> tuple["InferInput", int | None]:
-    """Return an input without its binary content, and the size of the content."""
+    """Return an input without its binary content, and the size of this content in bytes."""
     from kserve import InferInput
 
     name = _typed("an input's name", field.get("name"), str)
@@ -94,11 +98,13 @@ def _input(field: dict[str, Any], left: int) -> tuple["InferInput", int | None]:
         return InferInput(name, shape, datatype, data, parameters), None
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= left:
         raise ValueError(
-            f"{name!r} must have a binary_data_size from 0 to the remaining {left} bytes; "
-            f"got {size!r}"
+            f"the `binary_data_size` of the input {name!r} must be from 0 to the remaining "
+            f"{left} bytes; got {size!r}"
         )
     if "data" in field:
-        raise ValueError(f"{name!r} must have data or a binary_data_size, not both")
+        raise ValueError(
+            f"the input {name!r} must have either `data` or `binary_data_size`, not both"
+        )
     return InferInput(name, shape, datatype), size
 
 
@@ -126,9 +132,9 @@ def _parameters(field: dict[str, Any]) -> dict[str, str | int | float | bool] | 
     found = _typed("parameters", parameters, dict)
     for name, value in found.items():
         if not isinstance(value, (str, int, float, bool)):
-            raise ValueError(f"parameter {name!r} must be text, a number or a boolean")
+            raise ValueError(f"the parameter {name!r} must be text, a number or a boolean")
         if name in ("binary_data", "binary_data_output") and not isinstance(value, bool):
-            raise ValueError(f"parameter {name!r} must be true or false; got {value!r:.100}")
+            raise ValueError(f"the parameter {name!r} must be true or false; got {value!r:.100}")
     return found
 
 

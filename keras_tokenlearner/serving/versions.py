@@ -1,10 +1,10 @@
-"""The folder of a model's versions, which servers watch."""
+"""Finds and adds versions in the folder of an exported model, which servers watch."""
 
 from pathlib import Path
 
 
 def is_version(name: str) -> bool:
-    """Return whether servers treat a folder of this name as a version of a model.
+    """Return whether servers treat a folder with this name as a version of a model.
 
     Example:
 
@@ -33,7 +33,7 @@ def newest_version(path: Path) -> Path | None:
 
 
 def move_to_next_version(written: Path, path: Path) -> Path:
-    """Move a written folder to the next free version, also if another export takes one first.
+    """Move a written folder to the next free version number. Other exports may run meanwhile.
 
     Args:
         written: `pathlib.Path` of the folder to move.

@@ -1,4 +1,4 @@
-"""TensorFlow functions around an exported video model: its served inputs."""
+"""TensorFlow functions for the signatures of a SavedModel of videos."""
 
 from typing import TYPE_CHECKING
 
@@ -24,9 +24,9 @@ def video_signatures(
     Args:
         model_function: Function from float pixels (B, frames, height, width, channels) to outputs.
         input_shape: `(frames, height, width, channels)` of the model.
-        answer: Function from outputs to the dictionary for the client.
-        frame_step: Seconds between two frames of the model's clips. If given, a signature with a
-            frame rate is added.
+        answer: Function from outputs of the model to the outputs of a signature, a dictionary.
+        frame_step: Seconds between two frames of a training clip, or `None`. A number adds the
+            signature `clips_at_rate`.
     """
     tf = require("tensorflow", "tensorflow")
     frames, height, width, channels = input_shape
@@ -72,18 +72,18 @@ def video_signatures(
 
 
 def even_places(length: "Tensor", frames: int) -> "Tensor":
-    """Return the indices of evenly spaced frames of a clip, from the first on, (frames,)."""
+    """Return the indices, (frames,), of evenly spaced frames of a clip. The first index is 0."""
     tf = require("tensorflow", "tensorflow")
     return tf.range(frames) * length // frames
 
 
 def places_at_rate(length: "Tensor", frames: int, frame_rate: "Tensor", step: float) -> "Tensor":
-    """Return the indices of frames from the middle of each clip, for known frame rates.
+    """Return the indices of frames in the middle of each clip, for given frame rates.
 
-    The frames equal `uniform_clips` with a count of one.
+    The frames equal the result of `uniform_clips` for one clip.
 
     Args:
-        length: Frames of the clips.
+        length: Number of frames of each clip.
         frames: Integer, number of frames to select (T).
         frame_rate: Tensor of frames per second, (B,).
         step: Seconds between two selected frames.
@@ -105,11 +105,11 @@ def places_at_rate(length: "Tensor", frames: int, frame_rate: "Tensor", step: fl
 
 
 def fit_frames(clips: "Tensor", frames: int, height: int, width: int) -> "Tensor":
-    """Resize clips to cover a size, and crop them to their centres, as `fit_clip` does.
+    """Resize clips until they cover a size, then crop their centres, as `fit_clip` does.
 
     Args:
         clips: Tensor of shape (B, frames, any height, any width, channels).
-        frames: Integer (T).
+        frames: Integer, number of frames (T).
         height: Integer, height of the result.
         width: Integer, width of the result.
 

@@ -17,12 +17,13 @@ WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
 def write_warm_up_records(
     folder: Path, signatures: "Mapping[str, PolymorphicFunction]", input_shape: tuple[int, ...]
 ) -> None:
-    """Write one request for each signature of a SavedModel, as TensorFlow Serving reads them.
+    """Write one request for each signature of a SavedModel, in the format of TensorFlow Serving.
 
     Args:
         folder: `pathlib.Path` of the SavedModel.
         signatures: Dictionary from names to functions with an input signature.
-        input_shape: `(height, width, channels)` of the model, for videos with frames before it.
+        input_shape: `(height, width, channels)` or `(frames, height, width, channels)` of the
+            model.
 
     Source: `PredictionLog` in prediction_log.proto of TensorFlow Serving.
     """
@@ -35,7 +36,7 @@ def write_warm_up_records(
 
 
 def _example(spec: "TensorSpec", input_shape: tuple[int, ...]) -> "Tensor":
-    """Return an input of one row: a black image or clip of the model's size."""
+    """Return an example of an input, for one row: a black image or clip of the model's size."""
     tf = require("tensorflow", "tensorflow")
     if spec.shape.rank == 1 and spec.dtype == tf.float32:
         return tf.constant([30.0])  # frames per second
@@ -56,12 +57,12 @@ def _prediction_log(signature: str, tensors: "dict[str, Tensor]") -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """Return a field of bytes, text or a message: its tag, its length and its content."""
+    """Return a protobuf field of bytes, text or a message: its tag, length and content."""
     return bytes([number << 3 | 2]) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
-    """Return an integer in groups of seven bits, the lowest first."""
+    """Return an integer as a protobuf varint: groups of seven bits, the lowest first."""
     groups = []
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)

@@ -1,4 +1,4 @@
-"""Writes an exported file, in a second process if this backend cannot."""
+"""Writes an exported file, in a second process if this backend cannot write the format."""
 
 import json
 import os
@@ -25,7 +25,7 @@ WRITERS: dict[str, Callable[[keras.Model, Path, Options], None]] = {
 
 
 def write(model: keras.Model, path: Path, format: str, options: Options) -> None:
-    """Write a model in a format, in this process or in a second one.
+    """Write a model in a format. Use a second process if this backend cannot write the format.
 
     Args:
         model: A `keras.Model` of images or videos.
@@ -67,11 +67,14 @@ def write_in_another_process(model: keras.Model, path: Path, format: str, option
     )
     saved.unlink()
     if done.returncode:
-        raise RuntimeError(f"export: the process on {backend} failed:\n{done.stderr[-2000:]}")
+        raise RuntimeError(
+            f"export: the second process, on the backend {backend}, failed; its output ends "
+            f"with:\n{done.stderr[-2000:]}"
+        )
 
 
 def _is_on_accelerator(model: keras.Model) -> bool:
-    """Return whether programs that PyTorch writes here would run only on this kind of device."""
+    """Return whether a model is on an accelerator: its exported program would need this device."""
     if keras.backend.backend() != "torch" or not model.variables:
         return False
     return model.variables[0].value.device.type != "cpu"

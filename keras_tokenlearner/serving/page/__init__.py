@@ -1,1 +1,1 @@
-"""The demo page: pictures in, classes and attention maps out."""
+"""The demo page, which shows the classes and attention maps of a picture."""

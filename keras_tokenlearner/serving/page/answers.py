@@ -1,4 +1,4 @@
-"""Facts and answers for the page, as JSON values."""
+"""Facts about a model and answers to pictures for the demo page, as JSON values."""
 
 import asyncio
 import contextlib
@@ -19,8 +19,8 @@ from keras_tokenlearner.serving.threads import DecodingThreads
 class About(TypedDict):
     """Facts about a model that the page shows before the first picture.
 
-    `tokens` lists the offered numbers of tokens, in ascending order. For a model without maps it is
-    empty, and `hint` states the reason.
+    `tokens` lists the offered numbers of tokens, in ascending order. For a model without maps, the
+    list is empty, and `hint` states the reason.
     """
 
     model: str
@@ -32,7 +32,7 @@ class About(TypedDict):
 
 
 class LayerMaps(TypedDict):
-    """Attention maps of a layer: a list of rows of weights for each token.
+    """Attention maps of a layer: for each token, a list of rows of weights.
 
     The largest weight of each token is 1.
     """
@@ -42,16 +42,16 @@ class LayerMaps(TypedDict):
 
 
 class Milliseconds(TypedDict):
-    """Time to decode and resize a picture, and time of the model."""
+    """The milliseconds that decoding and resizing a picture took, and that the model took."""
 
     decoding: float
     model: float
 
 
 class Classified(TypedDict):
-    """Answer to a picture.
+    """The answer to a picture: classes, attention maps and times.
 
-    `box` is the part of the picture that the model gets: `(left, top, width, height)` as fractions.
+    `box` is the part of the picture that the model sees: `(left, top, width, height)` as fractions.
     """
 
     classes: list[Scored]
@@ -61,7 +61,7 @@ class Classified(TypedDict):
 
 
 class PageModel(Protocol):
-    """A model behind the page."""
+    """A model that answers the requests of the demo page."""
 
     @property
     def about(self) -> About:
@@ -82,17 +82,17 @@ class PageModel(Protocol):
 
 
 class Picture:
-    """A picture, decoded within the limits of the server and fitted to a model.
+    """A decoded picture, resized and cropped for a model. Limits of the server apply.
 
     Args:
         content: Bytes of an image file.
         input_shape: `(height, width, channels)` of the model.
-        preprocessing: How the images of the model are resized, as for `fit_pixels`.
+        preprocessing: The `Preprocessing` of the model, as for `fit_pixels`.
         max_pixels: Integer, pixels of the largest accepted image.
 
     Attributes:
         pixels: Array of type float32 and shape `input_shape`.
-        box: The part for the model, as `seen_box` returns it.
+        box: The part of the picture that remains, the result of `seen_box`.
 
     Raises:
         ValueError: If the picture cannot be read.
@@ -122,14 +122,14 @@ async def read_picture(
     preprocessing: Preprocessing | None,
     max_pixels: int = MAX_PIXELS,
 ) -> Picture:
-    """Return a `Picture`, decoded in a thread for large or for small images.
+    """Decode a `Picture` in one of the threads for large or small images.
 
     Args:
-        threads: The threads.
-        content: As for `Picture`.
-        input_shape: As for `Picture`.
-        preprocessing: As for `Picture`.
-        max_pixels: As for `Picture`.
+        threads: The `DecodingThreads`.
+        content: Argument of `Picture`.
+        input_shape: Argument of `Picture`.
+        preprocessing: Argument of `Picture`.
+        max_pixels: Argument of `Picture`.
 
     Raises:
         ValueError: If the picture cannot be read.
@@ -148,14 +148,14 @@ def classified(
     milliseconds: Milliseconds,
     top_k: int,
 ) -> Classified:
-    """Return an answer as JSON values.
+    """Return the answer to a picture as JSON values.
 
     Args:
         picture: The `Picture`.
         probabilities: Array of shape (classes,).
         class_names: Names of the classes, or `None`.
         maps: Dictionary from the names of layers to arrays of shape (H, W, S).
-        milliseconds: The times.
+        milliseconds: The times of decoding and of the model.
         top_k: Integer, number of the most probable classes.
     """
     return {
@@ -167,7 +167,7 @@ def classified(
 
 
 def chosen_tokens(about: About, tokens: int | None) -> int:
-    """Return the number of tokens of a request, or 0 for a model without maps.
+    """Return the number of tokens that a request asks for, or 0 for a model without maps.
 
     Raises:
         ValueError: If the number is not in `about["tokens"]`.
@@ -181,7 +181,7 @@ def chosen_tokens(about: About, tokens: int | None) -> int:
 
 
 def _rows(maps: np.ndarray) -> list[list[list[float]]]:
-    """Return maps as lists, scaled so that the largest weight of each token is 1."""
+    """Return maps as nested lists. The largest weight of each token is scaled to 1."""
     maps = np.asarray(maps, "float64")
     largest = np.maximum(maps.max((0, 1)), 1e-30)
     return np.round(np.moveaxis(maps / largest, -1, 0), 4).tolist()

@@ -12,7 +12,7 @@ from keras_tokenlearner.serving.threads import DecodingThreads
 
 
 class ExportedPage:
-    """An exported model on the page. Pictures share batches with other requests.
+    """An exported model for the demo page. Pictures share batches with other requests.
 
     Args:
         current: The model of the server and its batches. Newer versions replace it.
@@ -28,7 +28,7 @@ class ExportedPage:
         shape = model.metadata.get("input_shape", [])
         if len(shape) != 3 or "probabilities" not in model.outputs:
             raise ValueError(
-                "serve: the page needs a classifier of images that `keras-tokenlearner export` "
+                "serve: `page` needs a classifier of images that `keras-tokenlearner export` "
                 f"wrote. Received: path={str(model.folder)!r}"
             )
         self.current, self.name, self.top_k = current, name, top_k
@@ -36,7 +36,7 @@ class ExportedPage:
 
     @property
     def about(self) -> About:
-        """The facts of the current version that the page shows."""
+        """Facts about the current version, for the page."""
         model = self.current.now.model
         maps = model.outputs.get("token_maps")
         return {
@@ -47,8 +47,8 @@ class ExportedPage:
             "tokens": [] if maps is None else [maps.shape[-1]],
             "hint": ""
             if maps is not None
-            else "The model was exported without its maps. Add "
-            "them with `keras-tokenlearner export --maps`.",
+            else "The model was exported without its maps. Export "
+            "it again with `keras-tokenlearner export --maps`.",
         }
 
     async def classify(self, content: bytes, tokens: int | None = None) -> Classified:

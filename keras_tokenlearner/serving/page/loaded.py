@@ -32,22 +32,22 @@ Outputs: TypeAlias = tuple[np.ndarray, dict[str, np.ndarray], float]
 
 
 class LoadedPage:
-    """A Keras model on the page, with a copy for each number of tokens.
+    """A Keras model for the demo page, with a copy for each number of tokens.
 
-    Pictures are decoded in threads. One other thread runs the models, one picture at a time, so the
-    milliseconds are for a batch of one.
+    Pictures are decoded in threads. One other thread runs the models, one picture at a time. The
+    measured milliseconds are therefore for a batch of one.
 
     Args:
         model: A `keras.Model`, a classifier of images.
-        tokens: Numbers of tokens that the page offers. A model that starts from the grid offers by
-            default the powers of two up to its own number. Other models offer only their own
-            number.
+        tokens: Numbers of tokens that the page offers. If the tokens start from a grid, the default
+            is the powers of two up to the model's number of tokens. Other models offer only their
+            own number.
         top_k: Integer, number of the most probable classes.
         classifier_activation: For a model that ends in logits: `"softmax"` or `"sigmoid"`.
 
     Raises:
-        ValueError: If the model is not a classifier of images, or ends in logits without an
-            activation. Also if a number of `tokens` is above its own number.
+        ValueError: If the model is not a classifier of images, or ends in logits and no activation
+            is passed. Also if the model has fewer tokens than `tokens` asks for.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class LoadedPage:
         activation, is_applied = classifier_activation_of("demo", model, classifier_activation)
         if activation == "linear":
             raise ValueError(
-                "demo: the model must be a classifier of images; its outputs are features. "
-                f"Received: model {model.name!r}"
+                "demo: `source` must be a classifier of images. "
+                f"Received: model {model.name!r}, which returns features"
             )
         self.activation = activation if is_applied else None
         self.input_shape = model.input_shape[1:]
@@ -109,7 +109,7 @@ class LoadedPage:
 
 
 def _budgets(model: keras.Model, tokens: Sequence[int] | None) -> list[int]:
-    """Return the offered numbers of tokens, ascending, or [0] without a TokenLearner."""
+    """Return the numbers of tokens that the page offers, sorted, or [0] without a TokenLearner."""
     learners = [layer for layer in model.layers if isinstance(layer, TokenLearner)]
     most = max((learner.num_tokens for learner in learners), default=0)
     if tokens:

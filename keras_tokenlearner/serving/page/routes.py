@@ -33,11 +33,11 @@ HEADERS = {
 
 
 def page_routes(page: PageModel) -> "list[Route]":
-    """Return the routes of the page: its files, facts about the model, and answers to pictures.
+    """Return the HTTP routes of the demo page: files, facts about the model, and answers.
 
     * `GET /`: the page.
-    * `GET /page/about`: the facts, as `About`.
-    * `POST /page/answer?tokens=8`: the answer to the image file of the body, as `Classified`.
+    * `GET /page/about`: facts about the model, as `About`.
+    * `POST /page/answer?tokens=8`: the answer to the image file in the body, as `Classified`.
 
     Args:
         page: A `PageModel`.
