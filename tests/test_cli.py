@@ -65,7 +65,7 @@ def test_costs_command_without_a_model_exits_with_2():
         ),
         ("predict . image.png --top-k 0", "predict: .* top_k=0"),
         ("evaluate . --data fashion_mnist", "evaluate: .* model='.'"),
-        ("evaluate vit_pico8 --weights random --data folder", "'folder:WHICH'.* data='folder'"),
+        ("evaluate vit_pico8 --weights random --data folder", "'folder:NAME'.* data='folder'"),
         ("evaluate vit_pico8 --data fashion_mnist", "evaluate: .*'random'.*weights=None"),
         ("export vit_pico8 served", "export: .*'random'.*weights=None"),
         ("distill vit_pico8 fast.keras --at 1", "distill: .*'random'.*weights=None"),

@@ -18,7 +18,7 @@ def as_arrays(
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{owner}: `{name}` and `maps` must be arrays; `token_maps` returns maps of a model. "
-            f"Received: {name} of type {type(pixels).__name__}, maps of {type(maps).__name__}"
+            f"Received: types {type(pixels).__name__} and {type(maps).__name__}"
         ) from error
 
 

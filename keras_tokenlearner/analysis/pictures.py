@@ -119,7 +119,7 @@ def _checked(owner: str, images: np.ndarray, maps: np.ndarray) -> tuple[np.ndarr
     if images.ndim != 4 or maps.ndim != 4 or len(images) != len(maps):
         raise ValueError(
             f"{owner}: `images` must have shape (B, height, width, 1 or 3), and `maps` must have "
-            f"shape (B, H, W, S). Received: images of shape {images.shape}, maps of {maps.shape}"
+            f"shape (B, H, W, S). Received: shapes {images.shape} and {maps.shape}"
         )
     return images, maps
 

@@ -60,7 +60,7 @@ def resolve_grid(owner: str, shape: Shape, grid: tuple[int, ...] | None) -> tupl
     if length is not None and (length % per_grid or (len(grid) == 3 and length != per_grid)):
         raise ValueError(
             f"{owner}: `grid` must have one position for each token of the inputs, or of one frame "
-            f"if it is (H, W). Received: grid={grid} with {per_grid} positions, for "
+            f"if it is (H, W). Received: grid={grid} for {per_grid} tokens, with "
             f"shape={tuple(shape)}"
         )
     if len(grid) == 3:

@@ -130,7 +130,7 @@ class Guard:
         return observed
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """Return the body of a request, truncated if too large; `None` if the client disconnects."""
+        """Return the body of a request, truncated if large; `None` if the client disconnects."""
         parts: list[bytes] = []
         size, more = 0, True
         while more:  # read to the end: a client reads the answer only after it has sent everything

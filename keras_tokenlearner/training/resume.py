@@ -273,8 +273,8 @@ class Resume(keras.callbacks.Callback):
         arrays["paths"] = json.dumps([variable.path for variable in variables])
         if self._stamp() not in (None, self._written):
             raise ValueError(
-                f"Resume: another run has written {self.path} during this run; end the other run, "
-                "or pass another `path`. This run has not changed the file"
+                f"Resume: {self.path} was written by another run during this run; end the other "
+                "run, or pass another `path`. This run has not changed the file"
             )
         unfinished = self.path.with_suffix(".unfinished")
         try:

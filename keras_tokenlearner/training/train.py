@@ -56,8 +56,8 @@ def train(
     devices = devices or Devices()
     if hasattr(recipe, "fit") and devices.replicas > 1:
         raise ValueError(
-            f"train: the recipe {type(recipe).__name__} trains on one device; leave `devices` out. "
-            f"Received: devices with {devices.replicas} replicas"
+            f"train: {type(recipe).__name__} trains on one device; leave `devices` out. Received: "
+            f"devices with {devices.replicas} replicas"
         )
     output = Path(output)
     if not devices.writes:

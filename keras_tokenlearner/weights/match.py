@@ -107,9 +107,9 @@ def name_added(owner: str, arrays: Arrays, structure: Structure, partial: bool) 
         theirs = {path.partition("/")[0] for path in arrays if path.startswith(f"{kind}_")}
         if theirs and ours and len(theirs) != len(ours) and not partial:
             raise ValueError(
-                f"{owner}: `model` must have as many {kind} layers as the file; change `at` and "
-                "`num_layers`, or pass partial=True. The model is unchanged. Received: "
-                f"{len(ours)} layers in the model, {len(theirs)} in the file"
+                f"{owner}: the file has {len(theirs)} {kind} layers, but `model` has {len(ours)}; "
+                "build the model with another `at` and `num_layers`, or pass partial=True. The "
+                "model is unchanged"
             )
         for index, name in enumerate(ours):
             start = f"{names.numbered(kind, index)}/"
@@ -253,8 +253,8 @@ def _same_pixels(one: Preprocessing, other: Preprocessing) -> bool:
 
 def _check_shapes(owner: str, arrays: Arrays, variables: Mapping[str, keras.Variable]) -> None:
     wrong = [
-        f"{path} of the model has shape {tuple(variables[path].shape)}, but {origin} of the file "
-        f"has shape {array.shape}"
+        f"{path} of the model has shape {tuple(variables[path].shape)}, {origin} of the file has "
+        f"shape {array.shape}"
         for path, (array, origin) in arrays.items()
         if array.shape != tuple(variables[path].shape)
     ]

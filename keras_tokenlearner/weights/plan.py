@@ -149,8 +149,8 @@ class Plan:
         if "num_heads" not in merged:
             raise ValueError(
                 f"{self.owner}: {self.origin} does not state its number of attention heads; "
-                f"pass `num_heads` (most ViTs have hidden_dim / 64, which is "
-                f"{max(1, int(merged['hidden_dim']) // 64)} here)"
+                f"pass `num_heads` (in most ViTs num_heads=hidden_dim / 64, here "
+                f"{max(1, int(merged['hidden_dim']) // 64)})"
             )
         with errors_of(self.owner):
             return VisionTransformerConfig(**merged)

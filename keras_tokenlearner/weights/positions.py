@@ -125,7 +125,7 @@ def _fold(
     if len(found) != 1:
         options = _listed(found)
         raise ValueError(
-            f"{owner}: the grid of the {len(table)} positions in {origin} is ambiguous; pass "
+            f"{owner}: the grid of {origin}, with {len(table)} positions, is ambiguous; pass "
             f"`grid`, {options}. Received: grid={given}, with {counts} tokens before the patches"
         )
     prefix, file_grid = found[0]

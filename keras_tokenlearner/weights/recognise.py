@@ -81,8 +81,8 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
         else f"is from an unknown source; known sources are {list(SOURCES)}"
     )
     raise ValueError(
-        f"{owner}: {checkpoint.origin} {what}. Received: source=None, and entries "
-        f"{listed(sorted(checkpoint)) or '(none)'}"
+        f"{owner}: {checkpoint.origin} {what}. Received: entries "
+        f"{listed(sorted(checkpoint)) or '(none)'}, and source=None"
     )
 
 

@@ -223,8 +223,8 @@ def _check_layout(model: keras.Model, path: Path, shapes: dict[str, tuple[int, .
         classes = model.get_layer(HEAD).kernel.shape[-1]
         if kernel[-1] != classes:
             raise ValueError(
-                f"load_weights: `model` must have as many classes as {path}; build it with "
-                f"classes={kernel[-1]} or include_top=False. Received: a model of {classes} classes"
+                f"load_weights: {path} has {kernel[-1]} classes, but `model` has {classes}; build "
+                f"the model with classes={kernel[-1]} or include_top=False"
             )
     # The classifier's kernel and bias, and in X(2+1)D the kernel of the layer before it.
     spare = (2, 3) if kernel and not head else (0,)

@@ -63,7 +63,7 @@ def test_open_named_folder_has_both_splits_with_the_same_classes(tmp_path):
     ("data", "message"),
     [
         ("cifar", "'cifar10'.*data='cifar'"),
-        ("tfds", "'tfds:WHICH'. Received: data='tfds'"),
+        ("tfds", "'tfds:NAME'. Received: data='tfds'"),
         ("folder:nowhere", "`train` .* path='nowhere'"),
     ],
 )

@@ -82,7 +82,7 @@ def refusal(name, folder):
     try:
         kt.from_preset(folder)
     except ValueError as error:
-        return str(error) if "our models lack" in str(error) else None
+        return str(error) if "does not support" in str(error) else None
 
 
 def judge(row):

@@ -210,7 +210,7 @@ def test_page_colours_of_texts_have_the_contrast_of_wcag(asked):
     ("options", "arguments", "reason"),
     [
         ({"classifier_activation": None}, {}, "ends in logits"),
-        ({"include_top": False, "pooling": "avg"}, {}, "outputs are features"),
+        ({"include_top": False, "pooling": "avg"}, {}, "returns features"),
         ({"include_preprocessing": False}, {}, "include_preprocessing=False"),
         ({}, {"tokens": [2]}, "num_tokens=2"),
         ({}, {"top_k": 0}, "`top_k`"),

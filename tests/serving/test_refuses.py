@@ -32,7 +32,7 @@ BAD_V1 = {
     "hidden depth": (b'{"]": ' * 900 + b"1" + b"}" * 900, "instances|JSON"),
     "hidden rows": (
         b'{"instances": [' + b'{"]": ' * 900 + b"1" + b"}" * 900 + b"]}",
-        "takes|deep|JSON",
+        "inputs|levels|JSON",
     ),
     "both forms": ({"instances": [b64(JPEG)], "inputs": [b64(JPEG)]}, "instances.*inputs"),
     "uneven": ({"inputs": {"encoded": b64(JPEG)}}, "rows"),
@@ -105,7 +105,7 @@ BAD_V2 = {
     "shape of booleans": (field(shape=[True, 1, 1, 3]), "True"),
     "parameters": (field() | {"parameters": 5}, "parameters"),
     "id": (field() | {"id": 5}, "id"),
-    "twice": ({"inputs": field()["inputs"] * 2}, "once"),
+    "twice": ({"inputs": field()["inputs"] * 2}, "different"),
     "deep data": (b'{"inputs": ' + b"[" * 500 + b"]" * 500 + b"}", "501"),
     "signature": (field() | {"parameters": {"signature_name": "x"}}, "signature_name.*'x'"),
     "no image": (field(name="encoded", shape=[1], datatype="BYTES", data=["YQ=="]), "JPEG, PNG"),

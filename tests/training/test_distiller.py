@@ -272,7 +272,7 @@ def test_distiller_unsuitable_models_and_labels_raise():
     student, model = pair()
     with pytest.raises(ValueError, match="Distiller: .*TokenLearner"):
         Distiller(model, model)
-    with pytest.raises(ValueError, match=r"Distiller: student .*\(None, 7\)"):
+    with pytest.raises(ValueError, match=r"Distiller: `student` .*\(None, 7\)"):
         Distiller(student, create_model("vit_pico8", classes=7))
     student, model = pair(include_top=False, pooling="avg")
     distiller = compiled(student, model, metrics=())

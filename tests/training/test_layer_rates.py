@@ -156,7 +156,7 @@ def test_layer_decay_optimizer_saved_and_resumed_gives_the_same_weights(training
 
 def test_layer_decay_of_a_model_without_blocks_raises():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-    with pytest.raises(ValueError, match="layer_decay: .*`block_0`"):
+    with pytest.raises(ValueError, match="`layer_decay` .*`block_0`"):
         adamw(0.1, 10, layer_decay=0.5).build(model.trainable_variables)
     with pytest.raises(ValueError, match="`layer_decay`.* layer_decay=1.5"):
         sgd(0.1, 10, layer_decay=1.5)

@@ -16,6 +16,6 @@ def test_estimated_memory_and_hours_equal_the_hand_count():
     kept = 34 * 32 * (16 + 4) * 128  # a full block and one of 4 tokens, an eighth of the batch
     weights = 16 * student.count_params() + 4 * teacher.count_params()
     assert found["v5e-8"].gibibytes == pytest.approx((kept + weights) / 2**30)
-    assert "more than it has" not in str(found["v5e-8"])
+    assert "more than its memory" not in str(found["v5e-8"])
     larger = needs(student, teacher, 30, 10**9)[-1]
-    assert "more than it has" in str(larger) and "not measured" in str(larger)
+    assert "more than its memory" in str(larger) and "not measured" in str(larger)

@@ -210,7 +210,7 @@ def test_edited_backup_raises(tmp_path, changes):
     assert Resume(path, batches, run={"seed": 0}).initial_epoch == 1
     kept = {**arrays, **changes}
     np.savez(path, **{name: array for name, array in kept.items() if array is not None})
-    with pytest.raises(ValueError, match="backup.npz .*edited.*delete it"):
+    with pytest.raises(ValueError, match="backup.npz .*edited.*delete"):
         Resume(path, batches, run={"seed": 0})
 
 

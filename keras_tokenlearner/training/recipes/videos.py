@@ -67,8 +67,8 @@ class VideosRecipe:
         splits = video.open_videos(self.data)
         if splits[0].labels.ndim == 2:
             raise ValueError(
-                "train videos: `data` must have one label per video; for several labels, run "
-                f"`train charades`. Received: data={self.data!r}"
+                "train videos: `data` must have one label per video; for several labels, train by "
+                f"the recipe `charades`. Received: data={self.data!r}"
             )
         training, test = (
             dataclasses.replace(

@@ -70,8 +70,8 @@ def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
         raise ValueError(f"its member {member.filename} must be an array, a .npy file")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(
-            f"its member {member.filename} has a compression that numpy does not use; save the "
-            "file with numpy.savez"
+            f"its member {member.filename} is compressed in a way that numpy does not use; save "
+            "the file with numpy.savez"
         )
     with archive.open(member) as stream:
         shape, is_fortran, dtype = _npy_header(member.filename, stream)

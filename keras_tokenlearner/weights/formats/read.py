@@ -109,8 +109,8 @@ def _reader(owner: str, path: Path) -> Callable[[str, Path], dict[str, Entry]]:
         return msgpack_entries
     if path.suffix in (".pt", ".pth", ".bin"):
         raise ValueError(
-            f"{owner}: {path} is damaged, or was saved by PyTorch before 1.6; save it again with "
-            "torch.save"
+            f"{owner}: {path} is damaged, or is a pickle that PyTorch before 1.6 saved; save it "
+            "again with torch.save"
         )
     if path.suffix in (".npz", ".h5"):
         kind = {".npz": "npz", ".h5": "HDF5"}[path.suffix]
@@ -144,7 +144,7 @@ def _read_parts(owner: str, path: Path) -> dict[str, Entry]:
             wrong = listed(sorted(names.symmetric_difference(part)))
             raise ValueError(
                 f"{owner}: {path} and {file} must list the same entries; download both again. "
-                f"Received: {wrong} in only one of them"
+                f"Entries in only one of them: {wrong}"
             )
         entries |= part
     return entries
