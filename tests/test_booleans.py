@@ -111,7 +111,7 @@ def test_boolean_calls_cover_every_public_boolean_argument():
 
 
 @pytest.mark.parametrize(("name", "argument"), sorted(public_booleans() - NOT_FOR_USERS))
-def test_boolean_argument_of_a_text_raises(name, argument, model, tmp_path, monkeypatch):
+def test_boolean_argument_given_as_text_raises(name, argument, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = model.get_weights()
     refused(lambda: CALLS[name](model, **{argument: "False"}), f"{argument}='False'")

@@ -114,7 +114,7 @@ def test_check_choice_unknown_value_names_the_choices(value, hint):
     refused(lambda: checks.check_choice("Owner", "form", value, ("conv", "mlp")), "Owner", hint)
 
 
-def test_check_choice_of_many_lists_the_nearest_first():
+def test_check_choice_of_many_choices_lists_the_nearest_first():
     choices = [f"choice_{number}" for number in range(40)]
     with pytest.raises(ValueError) as caught:
         checks.check_choice("Owner", "form", "choise_7", choices, "list_forms()")

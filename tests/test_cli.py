@@ -38,7 +38,7 @@ def test_costs_command_prints_the_layers_and_paper_flops():
     assert re.search(r"by the paper.s count: 28\.36 GFLOPs", printed)
 
 
-def test_costs_command_paper_prints_csv_rows():
+def test_costs_command_with_paper_prints_csv_rows():
     rows = list(csv.reader(io.StringIO(run("costs", "--paper", "--format", "csv").stdout)))
     header = ["table", "row", "paper_gflops", "gflops", "paper_mparams", "mparams", "note"]
     assert rows[0] == header
@@ -137,7 +137,7 @@ def test_help_and_version_import_neither_keras_nor_a_backend(arguments):
     assert "HEAVY []" in done.stderr
 
 
-def test_shell_completion_knows_the_verbs():
+def test_shell_completion_lists_the_commands():
     environment = {
         **os.environ,
         "_KERAS_TOKENLEARNER_COMPLETE": "complete_bash",

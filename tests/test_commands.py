@@ -48,7 +48,7 @@ def _of(*start):
     return found
 
 
-def test_commands_of_the_pages_parse_with_their_options(tmp_path, monkeypatch):
+def test_commands_in_the_docs_parse_with_their_options(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Another test of this process may have imported a module of the same name.
     monkeypatch.delitem(sys.modules, "my_recipes", raising=False)
@@ -69,7 +69,7 @@ def test_commands_of_the_pages_parse_with_their_options(tmp_path, monkeypatch):
             with_settings(find_recipe(values["recipe"])(), values["settings"])
 
 
-def test_make_targets_of_the_pages_exist():
+def test_make_targets_in_the_docs_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = (
         re.search(r"^\.PHONY: (.*?[^\\])$", makefile, re.MULTILINE | re.DOTALL).group(1).split()
@@ -77,12 +77,12 @@ def test_make_targets_of_the_pages_exist():
     assert {words[0] for _, words in _of("make")} <= set(targets)
 
 
-def test_benchmarks_of_the_pages_exist():
+def test_benchmarks_in_the_docs_exist():
     for page, words in _of("python", "-m"):
         assert (ROOT / (words[0].replace(".", "/") + ".py")).is_file(), page
 
 
-def test_extras_of_the_pages_exist():
+def test_extras_in_the_docs_exist():
     for page in PAGES:
         for extras in re.findall(r"\.\[([\w,]+)\]", page.read_text()):
             assert set(extras.split(",")) <= set(EXTRAS), page

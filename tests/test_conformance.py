@@ -80,7 +80,7 @@ def test_conformance_of_faulty_layer_fails(check, fault):
         check(faulty(fault))
 
 
-def test_precision_fails_on_a_layer_that_stays_in_float32():
+def test_precision_check_of_a_layer_that_stays_in_float32_fails():
     case = conformance.ModelCase(
         "float32",
         lambda: keras.Sequential([keras.Input((8,)), layers.Dense(2, dtype="float32")]),
@@ -89,7 +89,7 @@ def test_precision_fails_on_a_layer_that_stays_in_float32():
         conformance.check_precision(case)
 
 
-def test_agreement_fails_on_other_numbers_and_on_cases_without_numbers(monkeypatch, tmp_path):
+def test_agreement_check_of_different_or_missing_numbers_fails(monkeypatch, tmp_path):
     path = tmp_path / "outputs.npz"
     np.savez(path, faulty=conformance.sample_outputs(faulty()) + 1e-4)
     monkeypatch.setattr(conformance, "OUTPUTS_FILE", path)
@@ -99,7 +99,7 @@ def test_agreement_fails_on_other_numbers_and_on_cases_without_numbers(monkeypat
         conformance.check_backends_agree(faulty(name="another"))
 
 
-def test_dynamic_shapes_fail_where_a_layer_does_not_refuse_them():
+def test_dynamic_shape_check_of_a_layer_without_an_error_fails():
     case = LayerCase("lax", Faulty, {}, ((5, 8),), dynamic=((None, 8),))
     with pytest.raises(pytest.fail.Exception):
         conformance.check_dynamic_shapes(case)

@@ -45,7 +45,7 @@ class Epochs(keras.utils.PyDataset):
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="only on jax and torch: the fault")
-def test_second_epoch_of_workers_has_a_batch_of_the_first():
+def test_second_epoch_with_workers_starts_with_a_batch_of_the_first():
     second = {}
     for workers in (1, 2):  # one has no threads
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -58,7 +58,7 @@ def test_second_epoch_of_workers_has_a_batch_of_the_first():
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="only on tensorflow and jax: the fault")
-def test_rematerialisation_of_whole_layers_fails():
+def test_rematerialisation_of_a_whole_layer_fails():
     assert "full" not in REMAT_MODES[BACKEND]
     with keras.RematScope(mode="full"):
         inputs = keras.Input((4, 8))
@@ -72,7 +72,7 @@ def test_rematerialisation_of_whole_layers_fails():
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="only on tensorflow and torch: the fault")
-def test_model_parallel_has_no_effect():
+def test_keras_model_parallel_without_jax_has_no_effect():
     mesh = keras.distribution.DeviceMesh((1, 2), ["batch", "model"], ["cpu:0", "cpu:1"])
     layout = keras.distribution.LayoutMap(mesh)
     layout["dense.*kernel"] = (None, "model")

@@ -21,7 +21,7 @@ class Unloaded:
 
 NAMES = {
     "Figure": Unloaded,
-    "Nested": Unloaded,  # it holds itself; `test_loose_types_are_found` checks it
+    "Nested": Unloaded,  # it holds itself; `test_loose_type_check_finds_loose_types_only` checks it
     "torch": SimpleNamespace(nn=SimpleNamespace(Module=Unloaded)),
 }
 
@@ -66,7 +66,7 @@ def loose(hint):
 ITEMS = public_items()
 
 
-def test_public_items_are_many():
+def test_public_items_found_are_more_than_one_hundred():
     assert len(ITEMS) > 100 and "keras_tokenlearner.applications.create.create_model" in ITEMS
 
 
@@ -87,6 +87,6 @@ def test_public_attribute_has_no_loose_type(name):
     assert [part for part in own if loose(hints[part])] == []
 
 
-def test_loose_types_are_found():
+def test_loose_type_check_finds_loose_types_only():
     assert all(map(loose, (typing.Any, list, dict[str, object], typing.Any | None)))
     assert not any(map(loose, (int | None, dict[str, JSON], Nested)))

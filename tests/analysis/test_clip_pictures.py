@@ -26,7 +26,7 @@ def maps():
     return found
 
 
-def test_drawn_clip_maps_show_clip_tokens_and_strongest_token(maps, tmp_path):
+def test_draw_clip_maps_has_rows_of_clip_tokens_and_strongest_token(maps, tmp_path):
     figure = draw_clip_maps(CLIP, maps, columns=3, path=tmp_path / "strip.png")
     assert (tmp_path / "strip.png").stat().st_size > 5_000
     panels = np.array([axis.images[0].get_array() for axis in figure.axes])
@@ -40,7 +40,7 @@ def test_drawn_clip_maps_show_clip_tokens_and_strongest_token(maps, tmp_path):
     assert [axis.get_title() for axis in figure.axes[:3]] == ["frame 1", "frame 3", "frame 6"]
 
 
-def test_clip_maps_as_gif_keep_frame_times_and_brightness(maps, tmp_path):
+def test_animate_clip_maps_to_gif_keeps_frame_times_and_brightness(maps, tmp_path):
     image = pytest.importorskip("PIL.Image", reason="the extra `image`")
     figure = animate_clip_maps(CLIP, maps, tmp_path / "maps.gif", frame_rate=5)
     titles = [axis.get_title() for axis in figure.axes]
@@ -55,7 +55,7 @@ def test_clip_maps_as_gif_keep_frame_times_and_brightness(maps, tmp_path):
     assert brightness == sorted(brightness, reverse=True) and brightness[0] > brightness[-1]
 
 
-def test_clip_maps_as_mp4_keep_frame_rate_and_brightness(maps, tmp_path):
+def test_animate_clip_maps_to_mp4_keeps_frame_rate_and_brightness(maps, tmp_path):
     pytest.importorskip("av", reason="the extra `video`")
     animate_clip_maps(CLIP, maps, tmp_path / "maps.mp4", frame_rate=5)
     info = video.probe(tmp_path / "maps.mp4")
@@ -85,7 +85,7 @@ def test_clip_maps_of_every_video_model_can_be_drawn(name):
 
 
 @pytest.mark.parametrize("shape", [(7, 4, 6, 2), (4, 6, 2)])
-def test_clip_pictures_of_wrong_shapes_or_types_raise(shape, tmp_path):
+def test_clip_figures_of_wrong_shapes_or_types_raise(shape, tmp_path):
     for draw in (draw_clip_maps, lambda *a: animate_clip_maps(*a, tmp_path / "a.gif")):
         with pytest.raises(ValueError, match=r"_clip_maps: `clip` .*\(6, 32, 48, [13]\)"):
             draw(CLIP, np.ones(shape))

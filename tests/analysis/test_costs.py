@@ -13,7 +13,7 @@ ROWS = list(paper_costs())
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['table']}-{row['row']}")
-def test_cost_of_each_paper_row_equals_the_printed_value(row):
+def test_cost_of_each_row_in_the_paper_equals_the_printed_value(row):
     assert tuple(row) == COLUMNS
     printed, ours = row["paper_gflops"], float(row["gflops"])
     if row["table"] == "3":
@@ -34,7 +34,7 @@ def test_cost_of_each_paper_row_equals_the_printed_value(row):
         assert ours == pytest.approx(float(printed), rel=0.005)
 
 
-def test_paper_rows_of_the_catalogue_are_complete():
+def test_paper_costs_contain_every_row_and_table_of_the_paper():
     assert len(ROWS) == 48
     assert {row["table"] for row in ROWS} == {"1", "2", "3", "4", "6", "8", "10", "11", "12"}
 
@@ -51,11 +51,11 @@ def test_paper_rows_of_the_catalogue_are_complete():
         ("tokenlearner_l10_35_16at18_fuser", 447.9),
     ],
 )
-def test_parameters_of_catalogue_models_equal_the_paper(name, mparams):
+def test_parameters_of_catalogue_models_equal_the_numbers_in_the_paper(name, mparams):
     assert catalog_costs(name).params / 1e6 == pytest.approx(mparams, abs=0.06)
 
 
-def test_transformer_block_cost_equals_the_hand_count():
+def test_transformer_block_cost_equals_a_manual_count():
     tokens, width, heads, hidden = 10, 32, 4, 128
     block = own.TransformerBlock(heads, hidden)
     block.build((None, tokens, width))
@@ -74,7 +74,7 @@ def test_transformer_block_cost_equals_the_hand_count():
     assert cost.paper_flops == macs + cheap / 2
 
 
-def test_bottleneck_flops_of_spatial_attention_equal_the_hand_count():
+def test_bottleneck_flops_of_spatial_attention_equal_a_manual_count():
     """Count two operations per multiply-add, and 5 per element of a softmax."""
     frames, positions, width, heads, keys = 3, 20, 16, 2, 6
     layer = own.SpaceTimeAttention("spatial", num_heads=heads, key_dim=keys)
@@ -89,13 +89,13 @@ def test_bottleneck_flops_of_spatial_attention_equal_the_hand_count():
     assert cost.bottleneck_flops == frames * (2 * macs + scale + 5 * heads * pairs)
 
 
-def test_bottleneck_flops_count_taps_outside_the_image():
+def test_bottleneck_flops_of_a_convolution_include_its_padding():
     conv = keras.layers.Conv3D(4, (1, 3, 3), strides=(1, 2, 2), padding="same", use_bias=False)
     conv.build((None, 3, 5, 8, 2))
     assert count(conv, (3, 5, 8, 2)).bottleneck_flops == 2 * 3 * 3 * 4 * 9 * 2 * 4
 
 
-def test_token_learner_module_cost_equals_the_hand_count_of_the_paper_text():
+def test_token_learner_module_cost_equals_a_manual_count_from_the_paper():
     """The count follows the paper's text literally, at the sizes of Tables 11 and 12."""
     pixels, tokens, per_frame, width = 64 * 8 * 8, 64 * 8, 8, 432
     macs = (
@@ -116,13 +116,13 @@ def test_token_learner_module_cost_equals_the_hand_count_of_the_paper_text():
 
 
 @pytest.mark.parametrize("layer", [own.PriorAttention(), own.MixerBlock(token_dim=6)])
-def test_mixer_and_prior_attention_cost_equals_the_hand_count(layer):
+def test_mixer_and_prior_attention_cost_equals_a_manual_count(layer):
     layer.build((None, 5, 8))
     macs = {"PriorAttention": 5 * 8 * 8 + 25 * 8, "MixerBlock": 2 * 8 * 5 * 6 + 2 * 5 * 8 * 8}
     assert count(layer, (5, 8)).macs == macs[type(layer).__name__]
 
 
-def test_convolution_taps_outside_the_image_are_not_counted():
+def test_macs_of_a_convolution_exclude_its_padding():
     conv = keras.layers.Conv2D(4, 3, padding="same", use_bias=False)
     conv.build((None, 5, 7, 2))
     cost = count(conv, (5, 7, 2))
@@ -131,7 +131,7 @@ def test_convolution_taps_outside_the_image_are_not_counted():
     assert cost.macs + cost.padding_macs == 5 * 7 * 9 * 2 * 4
 
 
-def test_token_learner_cost_equals_the_hand_count():
+def test_token_learner_cost_equals_a_manual_count():
     layer = own.TokenLearner(4, num_convs=1)
     layer.build((None, 5, 7, 8))
     cost = count(layer, (5, 7, 8))
@@ -146,7 +146,7 @@ def test_stem_cost_counts_each_frame_of_a_video():
     assert (video.macs, video.elementwise) == (5 * image.macs, 5 * image.elementwise)
 
 
-def test_parameters_without_weights_equal_the_built_model():
+def test_parameters_counted_without_weights_equal_the_built_model():
     import keras_tokenlearner
 
     for name, layer in (
@@ -177,7 +177,7 @@ def _multiplied(model):
     return [weight for weight in model.weights if weight.name not in ("table", "token", "tokens")]
 
 
-def test_token_alternatives_cost_equals_the_hand_count():
+def test_token_alternatives_cost_equals_a_manual_count():
     direct, pooled = own.DirectTokens(3), own.PooledTokens(3, mlp_dim=5)
     for layer in (direct, pooled):
         layer.build((None, 2, 4, 6, 8))
@@ -202,14 +202,14 @@ def test_costs_of_a_layer_without_a_rule_raise():
         costs(keras.Model(inputs, Odd(name="odd")(inputs)))
 
 
-def test_costs_of_unknown_sizes_raise():
+def test_costs_of_a_model_of_unknown_size_raise():
     inputs = keras.Input((None, 4))
     model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
     with pytest.raises(ValueError, match=r"costs: .*\(None, None, 4\)"):
         costs(model)
 
 
-def test_costs_of_a_nested_model_count_its_layers():
+def test_costs_of_a_nested_model_list_its_inner_layers():
     inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="d")], name="inner")
     inputs = keras.Input((8,))
     outer = keras.Model(inputs, inner(inputs))

@@ -26,7 +26,7 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3)).astype("float32")
 
 
-def test_token_maps_times_positions_give_the_learned_tokens(model, images):
+def test_token_maps_applied_to_positions_give_the_learned_tokens(model, images):
     maps = token_maps(model, images, batch_size=2)
     assert maps.shape == (5, 4, 6, 4)
     assert ((maps > 0) & (maps < 1)).all()
@@ -43,7 +43,7 @@ def test_token_maps_of_two_calls_are_equal_and_the_model_is_unchanged(model, ima
     assert model.get_layer("token_learner").input is not None
 
 
-def test_token_maps_cover_each_learner_of_a_model_with_fusers(images):
+def test_token_maps_of_a_model_with_fusers_exist_for_each_token_learner(images):
     model = keras_tokenlearner.create_model(
         "tokenlearner_pico8_4at1_fuser", classes=10, input_shape=(32, 48, 3), at=0
     )
@@ -53,13 +53,13 @@ def test_token_maps_cover_each_learner_of_a_model_with_fusers(images):
     assert np.abs(first - second).max() > 0
 
 
-def test_token_maps_of_model_without_learned_tokens_raise(images):
+def test_token_maps_of_a_model_without_learned_tokens_raise(images):
     model = keras_tokenlearner.create_model("vit_pico8", classes=10, input_shape=(32, 48, 3))
     with pytest.raises(ValueError, match="token_maps: .*'vit_pico8'"):
         token_maps(model, images)
 
 
-def test_token_maps_of_wrong_images_and_layers_raise(model, images):
+def test_token_maps_of_a_wrong_image_shape_or_layer_raise(model, images):
     with pytest.raises(ValueError, match=r"`images` .*\(None, 32, 48, 3\).*\(5, 16, 48, 3\)"):
         token_maps(model, images[:, :16])
     with pytest.raises(ValueError, match=r"\['token_learner'\]. Received: layer='head'"):
@@ -67,7 +67,7 @@ def test_token_maps_of_wrong_images_and_layers_raise(model, images):
 
 
 @pytest.mark.parametrize("name", [MODEL, f"{MODEL}_fuser", "tokenlearner_x2plus1d_pico"])
-def test_model_with_token_maps_returns_both_outputs(name):
+def test_model_with_token_maps_returns_outputs_and_maps(name):
     model = keras_tokenlearner.create_model(name, classes=3)
     inputs = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
     found = with_token_maps(model).predict(inputs, verbose=0)
@@ -102,7 +102,7 @@ def test_token_similarity_equals_the_cosine_of_the_learned_tokens(model, images)
             assert cosine == pytest.approx(rows[a] @ rows[b] / lengths, abs=1e-5)
 
 
-def test_position_entropy_of_one_two_and_all_tokens_is_0_half_and_1():
+def test_position_entropy_rises_from_0_for_one_token_to_1_for_all():
     alone, alike = np.zeros((2, 2, 4)), np.ones((2, 2, 4)) * [1, 2, 3, 4]
     alone[range(2), range(2), [0, 1]] = 5
     np.testing.assert_allclose(position_entropy(alone), 0, atol=1e-9)

@@ -34,7 +34,7 @@ def _panels(figure):
     return [axis.images[0].get_array() for axis in figure.axes]
 
 
-def test_drawn_maps_have_rows_of_images_and_columns_of_tokens(images, maps, tmp_path):
+def test_draw_token_maps_has_rows_of_images_and_columns_of_tokens(images, maps, tmp_path):
     figure = draw_token_maps(images, maps, titles=list("abcde"), path=tmp_path / "maps.png")
     assert [axis.get_ylabel() for axis in figure.axes[::6]] == list("abcde")
     assert (tmp_path / "maps.png").stat().st_size > 10_000
@@ -51,7 +51,7 @@ def test_token_maps_figure_is_bright_at_large_values():
     assert (row // 8, column // 8) == (2, 1)
 
 
-def test_chosen_tokens_keep_their_names_and_colours(images, maps):
+def test_draw_token_maps_of_chosen_tokens_keeps_titles_and_colours(images, maps):
     chosen, full = draw_token_maps(images, maps, tokens=[3, 0]), draw_token_maps(images, maps)
     titles = [axis.get_title() for axis in chosen.axes[:4]]
     assert titles == ["image", "token 4", "token 1", "strongest"]
@@ -60,7 +60,7 @@ def test_chosen_tokens_keep_their_names_and_colours(images, maps):
     np.testing.assert_array_equal(_panels(chosen)[3], _panels(full)[5])
 
 
-def test_entropy_figure_is_dark_for_one_token_and_bright_for_all():
+def test_entropy_figure_is_dark_for_one_token_and_bright_for_equal_tokens():
     maps = np.ones((1, 2, 2, 4))
     maps[0, 0, 0] = [1, 0, 0, 0]
     entropy = _panels(draw_token_entropy(np.zeros((1, 8, 8, 3)), maps))[2].sum(-1)
@@ -68,7 +68,7 @@ def test_entropy_figure_is_dark_for_one_token_and_bright_for_all():
 
 
 @pytest.mark.parametrize("name", ["tokenlearner_pico8_4at1", "tokenlearner_pico8_4at1_fuser"])
-def test_loaded_model_draws_the_same_maps(name, tmp_path, images):
+def test_token_maps_figure_of_a_loaded_model_is_unchanged(name, tmp_path, images):
     model = create_model(name, classes=3, input_shape=(32, 48, 3))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -81,7 +81,7 @@ def test_loaded_model_draws_the_same_maps(name, tmp_path, images):
 @pytest.mark.parametrize(
     "name", [name for name in list_models("tokenlearner_*") if len(CATALOG[name].input_shape) == 3]
 )
-def test_maps_of_every_image_model_can_be_drawn(name):
+def test_token_maps_of_every_image_model_can_be_drawn(name):
     """The model has its full depth, but narrow layers."""
     config = CATALOG[name].config
     shape = (4 * config.patch_size[0], 6 * config.patch_size[1], CATALOG[name].input_shape[-1])
@@ -122,7 +122,7 @@ def test_costs_drawn_from_rows_and_from_a_csv_are_equal(tmp_path):
         assert axis.lines[0].get_xydata().tolist() == [[1.0, 0.7], [4.0, 0.9]]
 
 
-def test_drawing_of_unfit_arrays_raises(images, maps):
+def test_drawing_of_arrays_of_wrong_shape_or_type_raises(images, maps):
     with pytest.raises(ValueError, match=r"shapes \(5, 32, 48, 3\) and \(4, 4, 6, 4\)"):
         draw_token_maps(images, maps[:4])
     with pytest.raises(ValueError, match="`images` and `maps` .* VisionTransformer and ndarray"):

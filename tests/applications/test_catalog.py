@@ -18,7 +18,7 @@ def test_small_catalogue_model_passes_conformance(case, check):
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_large_catalogue_model_has_its_shapes_without_weights(name):
+def test_large_catalogue_model_without_weights_has_the_expected_shapes(name):
     entry = CATALOG[name]
     with keras.StatelessScope(initialize_variables=False):
         model = create_model(name, classes=11)
@@ -83,7 +83,7 @@ def test_catalogue_name_of_a_video_network_states_size_and_module(name):
 
 
 @pytest.mark.parametrize("name", sorted({*SMALL} & {*X2PLUS1D}))
-def test_video_network_learns_tokens_in_the_units_of_the_paper(name):
+def test_video_network_has_token_learners_in_the_replaced_units_only(name):
     config = CATALOG[name].config
     model = create_model(name, classes=2)
     learners = [x.name for x in model.layers if isinstance(x, layers.TokenLearner)]

@@ -61,13 +61,13 @@ def test_family_function_builds_a_model_with_its_reducer(family):
     ("fields", "config"),
     [(VisionTransformerFields, VisionTransformerConfig), (X2Plus1DFields, X2Plus1DConfig)],
 )
-def test_types_of_config_changes_are_the_fields_of_the_config(fields, config):
+def test_config_changes_type_lists_every_field_of_the_config(fields, config):
     found = typing.get_type_hints(fields)
     wanted = {field.name for field in dataclasses.fields(config)}
     assert found.keys() == wanted
 
 
-def test_types_of_arguments_are_the_parameters_of_create_model():
+def test_argument_types_list_every_parameter_of_create_model():
     parameters = inspect.signature(create_model).parameters.values()
     wanted = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     assert typing.get_type_hints(ModelArguments).keys() == wanted
@@ -79,7 +79,7 @@ def test_list_models_pattern_returns_matching_names():
     assert list_models("nothing*") == []
 
 
-def test_preprocessing_inside_and_outside_agree():
+def test_preprocessing_inside_or_outside_the_model_gives_equal_outputs():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
     inside = create_model(PICO, include_top=False, pooling="avg")
     outside = create_model(PICO, include_top=False, pooling="avg", include_preprocessing=False)
@@ -106,7 +106,7 @@ def test_create_model_without_top_returns_tokens_or_pooled_features():
     assert with_class_token.output_shape == (None, 32)
 
 
-def test_input_tensor_computed_from_an_input_calls_the_model():
+def test_create_model_on_a_computed_tensor_calls_the_model_on_it():
     inputs = keras.Input((40, 56, 3))
     model = create_model(PICO, input_tensor=keras.layers.Rescaling(2.0)(inputs), classes=3)
     assert model.inputs[0] is inputs
@@ -115,12 +115,12 @@ def test_input_tensor_computed_from_an_input_calls_the_model():
     assert len(model.weights) == len(alone.weights)
 
 
-def test_arguments_after_the_name_must_be_named():
+def test_create_model_positional_arguments_after_the_name_raise():
     with pytest.raises(TypeError):
         create_model(PICO, "fashion_mnist")
 
 
-def test_classifier_activation_none_returns_the_logits_of_the_probabilities():
+def test_classifier_activation_none_returns_logits():
     model = create_model(PICO, classes=3, classifier_activation=None)
     probabilities = create_model(PICO, classes=3)
     weights = [np.random.default_rng(0).normal(size=w.shape) for w in model.get_weights()]
@@ -154,7 +154,7 @@ def test_weights_of_a_vit_load_at_another_resolution_and_without_top(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_weights_of_a_video_network_load_at_another_resolution_but_not_frame_count(tmp_path):
+def test_weights_of_a_video_network_load_at_other_resolutions_but_not_other_frame_counts(tmp_path):
     """Another resolution and a model without top work. Another number of frames raises."""
     path = tmp_path / "pico.weights.h5"
     model = create_model(PICO_VIDEO, classes=10)
@@ -169,14 +169,14 @@ def test_weights_of_a_video_network_load_at_another_resolution_but_not_frame_cou
         create_model(PICO_VIDEO, weights=path, classes=10, input_shape=(4, 32, 32, 3))
 
 
-def test_config_changes_of_a_video_network_change_its_units():
+def test_create_model_config_changes_of_a_video_network_change_its_units():
     model = create_model(PICO_VIDEO, unit="joint", replaced=(2,), input_shape=(4, 16, 24, 3))
     assert model.get_layer("stage_1_unit_2_0_joint").over == "joint"
     assert model.output_shape == (None, 1000)
 
 
 @pytest.mark.parametrize("name", [PICO, PICO_VIDEO])
-def test_classes_of_a_numpy_scalar_build_the_same_model(name, tmp_path):
+def test_create_model_with_classes_as_a_numpy_scalar_builds_the_same_model(name, tmp_path):
     labels = np.array([0, 2, 9])
     for classes in (np.int64(10), np.uint8(10), np.array(10), labels.max() + 1):
         assert create_model(name, classes=classes).output_shape == (None, 10)
@@ -250,7 +250,7 @@ def test_family_function_num_classes_raises_and_names_classes():
         applications.TokenLearnerB16(num_classes=3)
 
 
-def test_channels_first_is_refused():
+def test_create_model_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     with pytest.raises(ValueError, match="image_data_format='channels_first'"):
         create_model(PICO)

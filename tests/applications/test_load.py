@@ -13,7 +13,7 @@ from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
 UNTRAINED = "vit_pico8"
 
 
-def test_load_model_of_a_name_has_its_first_included_weights():
+def test_load_model_of_a_name_loads_its_first_included_weights():
     model = load_model("tokenlearner_nano4_8at2")
     right = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
     images = np.random.default_rng(0).uniform(0, 255, (2, 28, 28, 1)).astype("float32")
@@ -23,7 +23,7 @@ def test_load_model_of_a_name_has_its_first_included_weights():
     assert tuple(model.class_names) == CLASS_NAMES
 
 
-def test_load_model_of_a_keras_file_gives_its_outputs(tmp_path):
+def test_load_model_of_a_keras_file_gives_the_outputs_of_the_saved_model(tmp_path):
     saved = create_model(UNTRAINED, classes=3)
     saved.get_layer("head").kernel.assign(np.random.default_rng(0).normal(size=(32, 3)))
     saved.save(tmp_path / "mine.keras")
@@ -79,7 +79,7 @@ def test_load_model_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypa
         load_model(tmp_path / "bomb.keras")
 
 
-def test_load_model_lambda_is_refused_and_not_run(tmp_path):
+def test_load_model_of_a_file_with_a_lambda_layer_raises_and_runs_no_code(tmp_path):
     inputs = keras.Input((4,))
     outputs = keras.layers.Lambda(lambda x: x * 2)(inputs)
     keras.Model(inputs, outputs).save(tmp_path / "code.keras")
@@ -87,7 +87,7 @@ def test_load_model_lambda_is_refused_and_not_run(tmp_path):
         load_model(tmp_path / "code.keras")
 
 
-def test_load_model_arguments_of_names_are_refused_for_files(tmp_path):
+def test_load_model_of_a_file_with_arguments_for_named_models_raises(tmp_path):
     create_model(UNTRAINED, classes=2).save(tmp_path / "mine.keras")
     with pytest.raises(ValueError, match="'classes': 3"):
         load_model(tmp_path / "mine.keras", classes=3)

@@ -17,7 +17,7 @@ def test_class_names_of_imagenet_1k_equal_torchvision():
     assert sum(same) > 950  # torchvision spells some names differently: "crane bird", "mouse"
 
 
-def test_decode_predictions_orders_scores_and_takes_other_class_names():
+def test_decode_predictions_sorts_scores_and_accepts_other_class_names():
     scores = np.array([[0.1, 0.7, 0.2]])
     assert decode_predictions(scores, top=2, class_names=("a", "b", "c")) == [
         [("1", "b", 0.7), ("2", "c", 0.2)]
@@ -41,11 +41,11 @@ def test_decode_predictions_of_a_wrong_shape_raises(scores, options, message):
         decode_predictions(scores, **options)
 
 
-def test_preprocess_input_returns_its_input():
+def test_preprocess_input_returns_its_input_unchanged():
     pixels = np.arange(12.0)
     assert preprocess_input(pixels) is pixels
 
 
-def test_create_model_with_weights_imagenet_names_existing_presets():
+def test_create_model_with_weights_imagenet_raises_and_names_presets():
     with pytest.raises(ValueError, match="weights='vit_base_patch16_224.augreg2_in21k_ft_in1k'"):
         create_model("vit_b16", weights="imagenet")

@@ -32,7 +32,7 @@ def clips():
     )
 
 
-def test_folds_separate_recordings_and_statistics_equal_the_hand_count(clips):
+def test_folds_share_no_recording_and_statistics_equal_a_manual_count(clips):
     folds = clips.folds(4, seed=0)
     for others, tested in folds:
         assert not set(clips.sources[others]) & set(clips.sources[tested])
@@ -60,7 +60,7 @@ def test_video_network_starts_from_image_weights():
             np.testing.assert_array_equal(one, other)
 
 
-def test_clips_recipe_trains_and_separates_recordings(clips, tmp_path, monkeypatch):
+def test_clips_recipe_trains_and_tests_on_different_recordings(clips, tmp_path, monkeypatch):
     monkeypatch.setattr(clips_recipe, "load_clips", lambda folder, cache: clips)
     recipe = dataclasses.replace(clips_cross_validation.NETWORKS[TINY], epochs=12, batch_size=3)
     recipe = dataclasses.replace(recipe, folds=4, fold=3, frames=4, learning_rate=2e-2)

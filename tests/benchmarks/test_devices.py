@@ -12,7 +12,7 @@ from keras_tokenlearner.analysis import costs
 pytestmark = pytest.mark.once("torch")
 
 
-def test_activations_without_dropout_equal_the_formula_of_korthikanti():
+def test_activation_memory_without_dropout_equals_the_formula_of_korthikanti():
     block = create_model("vit_pico8").get_layer("block_0")
     _, tokens, channels = block.input.shape
     heads, hidden = block.num_heads, block.mlp.mlp_dim
@@ -24,7 +24,7 @@ def test_activations_without_dropout_equal_the_formula_of_korthikanti():
     block.mlp.mlp_dim = hidden
 
 
-def test_devices_rows_equal_the_hand_count_of_state_and_exchange(tmp_path):
+def test_devices_rows_equal_a_manual_count_of_memory_and_communication(tmp_path):
     name, output = "tokenlearner_pico8_4at1", tmp_path / "rows.csv"
     options = ["--models", name, "--parts", "1", "2", "--devices", "1", "4"]
     devices.main([*options, "--output", str(output)])

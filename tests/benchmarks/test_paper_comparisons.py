@@ -10,7 +10,7 @@ from keras_tokenlearner.data import ArrayImages, named
 pytestmark = pytest.mark.once("torch")
 
 
-def test_variants_costs_fall_with_learned_tokens():
+def test_variants_with_learned_tokens_have_lower_costs():
     names = ("plain", "token_learner_at3", "token_fuser")
     found = [costs(paper_comparisons.VariantRecipe(variant=name).build(10)) for name in names]
     plain, learner, fuser = (cost.macs for cost in found)

@@ -10,7 +10,7 @@ from benchmarks import pipeline
 pytestmark = pytest.mark.once("torch")
 
 
-def test_pipeline_writes_the_rate_of_each_number_of_threads(tmp_path):
+def test_pipeline_benchmark_writes_the_throughput_of_each_number_of_threads(tmp_path):
     pytest.importorskip("PIL", reason="the extra `image`")
     options = ["--model", "vit_pico8", "--size", "32", "--batch-size", "4", "--batches", "3"]
     output = tmp_path / "rows.csv"

@@ -33,7 +33,7 @@ def test_bfloat16_rounding_equals_ml_dtypes():
     np.testing.assert_array_equal(float32(bfloat16(values)), wanted.astype("float32"))
 
 
-def test_cells_are_all_different_and_have_each_seed():
+def test_ablation_runs_are_unique_and_cover_each_seed():
     found = cells(((6, 8), (3, 8)), seeds=3)
     assert len({tuple(cell.key.items()) for cell in found}) == len(found)
     assert {cell.seed for cell in found} == {0, 1, 2}
@@ -48,7 +48,7 @@ def test_cells_are_all_different_and_have_each_seed():
     assert any(cell.budgets == (4, 8, 16) for cell in found)
 
 
-def test_mirrored_batches_hold_every_image_and_both_sides():
+def test_mirrored_batches_contain_every_image_and_its_mirror_image():
     kept = bfloat16(np.arange(2 * 12, dtype="float32").reshape(12, 2, 1, 1))
     batches = MirroredBatches(kept, np.arange(12), batch_size=4, seed=0)
     sides = set()
@@ -62,7 +62,7 @@ def test_mirrored_batches_hold_every_image_and_both_sides():
 
 
 @torch_alone
-def test_kept_outputs_after_an_interruption_continue(tmp_path):
+def test_stored_outputs_after_an_interruption_are_completed(tmp_path):
     model = create_model("vit_pico8", classes=10)
     before = keras.Model(model.input, model.get_layer("block_0").output)
     images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype="uint8")

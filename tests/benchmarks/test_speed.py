@@ -10,7 +10,7 @@ from benchmarks import around, bars, growth, kernels, matrix_rate, peers, realis
 from keras_tokenlearner import create_model
 
 
-def test_timed_calls_take_turns_and_drop_the_warm_up(monkeypatch):
+def test_timed_calls_of_two_models_alternate_and_omit_the_warm_up(monkeypatch):
     clock = itertools.accumulate([0, 9, 0, 7, 0, 1, 0, 1, 0, 2, 0, 4, 0, 3, 0, 5, 0, 8, 0, 6])
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
     order = []
@@ -19,7 +19,7 @@ def test_timed_calls_take_turns_and_drop_the_warm_up(monkeypatch):
     assert one == timing.Times(9, (2, 3, 8)) and other == timing.Times(7, (4, 5, 6))
 
 
-def test_realised_saving_is_saved_time_over_counted_cost(monkeypatch):
+def test_realised_saving_is_the_time_ratio_divided_by_the_cost_ratio(monkeypatch):
     pair = ((32, 32, 3), 2, ("vit_pico8", {}), ("tokenlearner_pico8_4at1", {}))
     monkeypatch.setitem(realised.PAIRS, "pico", pair)
     times = [timing.Times(5.0, (0.9, 1.0, 1.2)), timing.Times(4.0, (0.5, 0.5, 0.5))]
@@ -42,7 +42,7 @@ def test_matrix_rate_grows_matrices_until_a_product_takes_long_enough(monkeypatc
     assert matrix_rate.matrix_rate(size=8) == 32**3 and sides == [8, 16, 32]
 
 
-def test_peers_compile_timm_once_in_each_dtype_and_train_in_float32():
+def test_peer_cases_compile_only_timm_and_train_in_float32():
     options = argparse.Namespace(
         backends=("torch", "jax"),
         peers=("timm", "keras_hub"),
@@ -80,7 +80,7 @@ def test_kernels_of_a_training_step_are_sorted_by_time(monkeypatch):
         assert any("mm" in row["kernel"] for row in longest)
 
 
-def test_speed_quick_runs_the_quick_parts_only(monkeypatch, tmp_path):
+def test_speed_benchmark_with_quick_runs_the_quick_parts_only(monkeypatch, tmp_path):
     started = []
     monkeypatch.setattr(speed.subprocess, "run", lambda command, check: started.append(command))
     (tmp_path / "block.csv").write_text("old")
@@ -92,7 +92,7 @@ def test_speed_quick_runs_the_quick_parts_only(monkeypatch, tmp_path):
     assert started[-1][-2:] == ["--output", str(tmp_path / "realised_bfloat16.csv")]
 
 
-def test_overhead_of_disturbed_calls_is_ignored():
+def test_overhead_with_some_slow_calls_is_computed_from_the_fastest():
     more, less = timing.Times(9, (1.05, 3.0, 2.0)), timing.Times(9, (1.5, 1.0))
     assert around.overhead(more, less) == pytest.approx(5)
 
@@ -120,7 +120,7 @@ def test_growth_fit_finds_the_exponent():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="only on jax: asks its compiler")
-def test_step_memory_grows_with_the_image():
+def test_training_step_memory_grows_with_the_image_size():
     needed = [
         growth.compiled_mib(create_model("vit_pico8", input_shape=(side, side, 3)))
         for side in (64, 128)
@@ -129,7 +129,7 @@ def test_step_memory_grows_with_the_image():
     assert needed[1] > max(2 * needed[0], values)
 
 
-def test_bars_are_drawn_in_groups(tmp_path):
+def test_bar_chart_of_several_series_has_grouped_bars(tmp_path):
     pytest.importorskip("matplotlib")
     texts = [("a", "jax", "1"), ("a", "torch", "2"), ("b", "torch", "3")]
     rows = [dict(zip(("pair", "backend", "ratio"), text, strict=True)) for text in texts]

@@ -26,7 +26,7 @@ def merge_one(x, sizes, keys, merged):
 
 
 @pytest.mark.parametrize(("tokens", "merged"), [(9, 3), (8, 4), (6, 5)])
-def test_merge_equals_a_loop_over_tokens(tokens, merged):
+def test_token_merging_equals_a_loop_over_tokens(tokens, merged):
     random = np.random.default_rng(0)
     x = random.normal(size=(2, tokens, 5)).astype("float32")
     keys = random.normal(size=(2, tokens, 4)).astype("float32")
@@ -48,7 +48,7 @@ def test_token_merging_of_zero_tokens_equals_the_model():
     )
 
 
-def test_merging_for_a_cost_is_near_that_cost():
+def test_token_merging_for_a_target_cost_is_near_that_cost():
     model = create_model("vit_pico8", classes=3)
     plain = costs(model).macs
     found = costs(merging_of_cost(model, 0.6 * plain)).macs

@@ -22,14 +22,14 @@ def compiled(mode, topology="v5e:2x2"):
 
 
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v5e:4x4"])
-def test_data_parallel_exchanges_the_gradients(topology):
+def test_data_parallel_step_exchanges_the_gradients(topology):
     weights, program, exchanged = compiled("data_parallel", topology)
     assert set(exchanged) == {"all-reduce"}
     assert exchanged["all-reduce"][1] == pytest.approx(4 * weights, rel=0.02)  # float32
     assert program.memory_analysis().argument_size_in_bytes > 2 * 4 * weights  # with momentum
 
 
-def test_model_parallel_exchanges_four_sums_per_block():
+def test_model_parallel_step_exchanges_four_sums_per_block():
     _, _, exchanged = compiled("model_parallel:2")
     assert set(exchanged) == {"all-reduce"}
     assert 2 * 4 <= exchanged["all-reduce"][0] <= 2 * 4 + 3  # of two blocks, and gradients

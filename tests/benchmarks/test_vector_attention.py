@@ -8,7 +8,7 @@ from benchmarks.rows import read_rows
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only on torch: same rows elsewhere")
-def test_vector_attention_writes_a_row_per_form(tmp_path):
+def test_vector_attention_benchmark_writes_a_row_per_implementation(tmp_path):
     backend = keras.backend.backend()
     sizes = ["--batch", "1", "--tokens", "9", "--channels", "4", "--repeats", "1"]
     forms = ["ours", "direct_gamma"]

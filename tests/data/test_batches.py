@@ -26,7 +26,7 @@ def mix(seed):
     )
 
 
-def test_epoch_has_every_image_once_in_a_new_order():
+def test_epoch_contains_every_image_once_in_a_new_order():
     images = ArrayImages(np.arange(10, dtype="uint8").reshape(10, 1, 1, 1), np.arange(10))
     batches = ImageBatches(images, (1, 1, 1), batch_size=5, seed=1)
     epochs = []
@@ -40,7 +40,7 @@ def test_epoch_has_every_image_once_in_a_new_order():
     assert epochs[0] != epochs[1]
 
 
-def test_batches_for_testing_keep_order_pixels_and_the_last_batch():
+def test_image_batches_for_testing_keep_order_pixels_and_the_last_batch():
     batches = ImageBatches(IMAGES, (12, 16, 3), 4, training=False, crop=0.1, augment=mix)
     assert batches[0][1].dtype == np.int32
     assert len(batches) == 6 and batches[5][0].shape == (2, 12, 16, 3)
@@ -102,7 +102,7 @@ def test_random_mirroring_leaves_or_mirrors_each_image():
     assert (mirrored ^ kept).all() and mirrored.any() and kept.any()
 
 
-def test_shifted_image_moves_as_a_whole_with_black_border():
+def test_shifted_image_keeps_its_pixels_and_has_a_black_border():
     images = ImageBatches(IMAGES, (12, 16, 3), 22, shift=0.25)[0][0]
     plain = ImageBatches(IMAGES, (12, 16, 3), 22)[0][0]
     shifts = []
@@ -115,13 +115,13 @@ def test_shifted_image_moves_as_a_whole_with_black_border():
     assert len(set(shifts)) > 10
 
 
-def test_crop_and_shift_exclude_each_other():
+def test_image_batches_with_both_crop_and_shift_raise():
     with pytest.raises(ValueError, match="Received: crop=0.1, shift=0.2"):
         ImageBatches(IMAGES, (12, 16, 3), 4, crop=0.1, shift=0.2)
 
 
 @pytest.mark.slow
-def test_rand_augment_changes_pixels_and_repeats_for_an_index():
+def test_rand_augment_changes_pixels_and_repeats_for_the_same_index():
     batches = ImageBatches(IMAGES, (12, 16, 3), 22, augment=keras.layers.RandAugment)
     (images, _), (again, _) = batches[0], batches[0]
     plain, _ = ImageBatches(IMAGES, (12, 16, 3), 22)[0]
@@ -136,7 +136,7 @@ def test_image_batches_larger_than_the_data_raise():
 
 @pytest.mark.parametrize("partial", [True, False])
 @pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"steps_per_epoch": 2}])
-def test_fit_without_shuffle_false_keeps_the_order_of_the_seed(options, partial):
+def test_fit_with_its_default_shuffle_keeps_the_order_of_the_seed(options, partial):
     """Keras shuffles the batches of a PyDataset by default. Our batches keep their own order."""
     given = []
 
@@ -164,7 +164,7 @@ def test_fit_without_shuffle_false_keeps_the_order_of_the_seed(options, partial)
             assert found == wanted
 
 
-def test_batches_outside_of_fit_follow_their_index():
+def test_batches_indexed_outside_of_fit_return_the_batch_of_the_index():
     batches = Batches((np.arange(8),), batch_size=2, shuffle=False)
     assert [batches[index][0].tolist() for index in (3, 0, 3)] == [[6, 7], [0, 1], [6, 7]]
 
@@ -195,7 +195,7 @@ def damaged(tmp_path):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_damaged_files_with_skip_are_reported_and_replaced_by_their_class(damaged, training):
+def test_image_batches_skip_replaces_damaged_files_and_warns(damaged, training):
     images = from_folder(damaged)
     options = {"batch_size": 4, "training": training}
     with pytest.raises(ValueError, match="dark/2.png|light/5.png"):
@@ -215,7 +215,7 @@ def test_damaged_files_with_skip_are_reported_and_replaced_by_their_class(damage
         batches.on_epoch_end()  # an epoch without any reads
 
 
-def test_skip_reports_at_the_end_of_an_epoch_of_fit(damaged):
+def test_image_batches_skip_warns_at_the_end_of_each_epoch(damaged):
     batches = ImageBatches(from_folder(damaged), (8, 8, 3), 4, on_error="skip")
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(2))
@@ -227,7 +227,7 @@ def test_skip_reports_at_the_end_of_an_epoch_of_fit(damaged):
     assert len(reports) == 2 or (len(reports), keras.backend.backend()) == (3, "tensorflow")
 
 
-def test_skip_raises_when_no_file_of_a_class_can_be_read(damaged):
+def test_image_batches_skip_without_a_readable_file_of_a_class_raises(damaged):
     for file in (damaged / "dark").iterdir():
         file.write_bytes(b"nothing")
     batches = ImageBatches(from_folder(damaged), (8, 8, 3), 12, on_error="skip")

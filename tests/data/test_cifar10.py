@@ -58,7 +58,7 @@ def test_cifar10_missing_or_damaged_file_is_named(folder, name, content, message
     assert message in str(caught.value)
 
 
-def test_cifar10_truncated_or_narrow_strip_raises(folder):
+def test_cifar10_truncated_or_narrow_png_raises(folder):
     path = folder / "test_batch.png"
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"test_batch\.png"):

@@ -20,7 +20,7 @@ SMALL = np.random.default_rng(0).integers(0, 256, (6, 5, 3)).astype("uint8")
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_decode_image_of_an_odd_mode_gives_the_pixels_of_the_reference(name, tmp_path):
+def test_decode_image_of_an_unusual_mode_gives_the_reference_pixels(name, tmp_path):
     content, right = ODD[name]
     found = decode_image(content)
     assert found.dtype == np.uint8 and found.flags["C_CONTIGUOUS"]
@@ -33,7 +33,7 @@ def test_decode_image_of_an_odd_mode_gives_the_pixels_of_the_reference(name, tmp
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "AVIF"])
-def test_folder_formats_are_read_from_folders_and_refused_elsewhere(kind, tmp_path):
+def test_image_formats_for_folders_are_read_there_and_refused_elsewhere(kind, tmp_path):
     options = {"quality": 100, "subsampling": "4:4:4"} if kind == "AVIF" else {}
     try:
         content = encode(Image.fromarray(SMALL), kind, **options)
@@ -47,7 +47,7 @@ def test_folder_formats_are_read_from_folders_and_refused_elsewhere(kind, tmp_pa
         decode_image(content)
 
 
-def test_tiff_orientation_and_depth_follow_the_same_rule():
+def test_decode_image_of_tiff_applies_orientation_and_reduces_16_bits():
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = encode(Image.fromarray(SMALL), "TIFF", exif=exif)
@@ -59,7 +59,7 @@ def test_tiff_orientation_and_depth_follow_the_same_rule():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int32"])
-def test_images_of_32_bit_values_are_refused(dtype):
+def test_decode_image_of_32_bit_values_raises(dtype):
     content = encode(Image.fromarray(SMALL[..., 0].astype(dtype)), "TIFF")
     with pytest.raises(ValueError, match="32 bits"):
         decode_image(content, formats=FOLDER_FORMATS)
@@ -88,7 +88,7 @@ def _png_of_size(width, height):
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-def test_too_many_pixels_are_refused_before_any_is_decoded(tmp_path):
+def test_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
     for width, pixels in ((12_000, "144000000"), (60_000, "720000000")):
         for read in (decode_image, count_pixels):
             with warnings.catch_warnings():
@@ -142,7 +142,7 @@ def test_damaged_image_files_raise_only_value_error(kind):
         assert pixels.dtype == np.uint8 and pixels.shape[-1] == 3
 
 
-def test_damaged_exif_part_changes_nothing():
+def test_decode_image_of_damaged_exif_ignores_the_orientation():
     picture = Image.fromarray(SMALL)
     plain = decode_image(encode(picture, "PNG"))
     for exif in (b"Exif\0\0", b"Exif\0\0MM\0*\0\0\xff\xff", b"Exif\0\0nothing at all"):
@@ -152,6 +152,6 @@ def test_damaged_exif_part_changes_nothing():
 
 
 @pytest.mark.parametrize("channels", [2, 4, "3"])
-def test_channels_other_than_one_and_three_are_refused(channels):
+def test_decode_image_with_channels_other_than_one_and_three_raises(channels):
     with pytest.raises(ValueError, match=f"channels={channels!r}"):
         decode_image(encode(Image.fromarray(SMALL), "PNG"), channels=channels)

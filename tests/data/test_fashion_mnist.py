@@ -57,7 +57,7 @@ def test_fashion_mnist_damaged_file_is_named(folder, keep):
         load_fashion_mnist(folder)
 
 
-def test_fashion_mnist_size_unlike_the_header_raises(folder):
+def test_fashion_mnist_file_of_a_size_unlike_its_header_raises(folder):
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
     with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz.*header"):

@@ -23,7 +23,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_from_folder_has_classes_names_and_pixels(folder):
+def test_from_folder_returns_class_names_file_names_and_pixels(folder):
     images = from_folder(folder)
     assert images.class_names == ("a", "b") and images.labels.tolist() == [0, 0, 1, 1]
     assert images.names == ("0.png", "1.png", "0.png", "1.png")
@@ -73,7 +73,7 @@ def test_fit_image_equals_the_resizing_layer_of_serving(size):
     assert np.abs(fitted - keras.ops.convert_to_numpy(expected)).max() <= 1.01  # rounded twice
 
 
-def test_fit_image_converts_channels_and_cuts_the_box():
+def test_fit_image_converts_channels_and_crops_to_the_box():
     grey = RANDOM.integers(0, 256, (8, 8, 1)).astype("uint8")
     colour = fit_image(grey, (8, 8, 3))
     np.testing.assert_array_equal(colour, np.repeat(grey, 3, axis=-1))
@@ -81,7 +81,7 @@ def test_fit_image_converts_channels_and_cuts_the_box():
     np.testing.assert_array_equal(fit_image(grey, (3, 2, 1), (1, 2, 3, 5)), grey[2:5, 1:3])
 
 
-def test_inception_crops_are_in_range_and_spread():
+def test_inception_crops_cover_the_ranges_of_area_and_aspect_ratio():
     boxes = np.array([inception_crop(90, 120, RANDOM, area=(0.25, 1.0)) for _ in range(500)])
     left, top, right, bottom = boxes.T
     assert (boxes >= 0).all() and right.max() <= 120 and bottom.max() <= 90

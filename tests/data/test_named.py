@@ -67,12 +67,12 @@ def test_open_named_folder_has_both_splits_with_the_same_classes(tmp_path):
         ("folder:nowhere", "`train` .* path='nowhere'"),
     ],
 )
-def test_open_named_unknown_data_raise(data, message):
+def test_open_named_of_an_unknown_data_set_raises(data, message):
     with pytest.raises(ValueError, match=message):
         open_named(data)
 
 
-def test_read_real_labels_follow_the_file_names(tmp_path):
+def test_read_real_labels_follows_the_numbers_in_file_names(tmp_path):
     path = tmp_path / "real.json"
     path.write_text(json.dumps([[3], [], [1, 2]]))
     names = ["ILSVRC2012_val_00000003.JPEG", "ILSVRC2012_val_00000001.JPEG"]

@@ -68,7 +68,7 @@ def test_preprocess_image_equals_the_transform_of_timm(shape, mode, fields, size
     ],
 )
 @pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)])
-def test_seen_box_is_the_part_whose_pixels_the_model_gets(shape, rule, size):
+def test_seen_box_is_the_part_of_an_image_that_reaches_the_model(shape, rule, size):
     """The colours of the image are its coordinates, so pixels of the model show their origin."""
     rows, columns = ((np.arange(edge) + 0.5) / edge * 240 + 8 for edge in size)
     pixels = np.zeros((*size, 3))
@@ -98,7 +98,7 @@ def test_preprocess_image_equals_the_processors_of_transformers(size):
     np.testing.assert_allclose(found, wanted, atol=1)
 
 
-def test_preprocess_image_keeps_a_fitting_image_and_converts_channels():
+def test_preprocess_image_of_the_input_size_only_converts_channels():
     pixels = photograph(40, 40)
     rule = Preprocessing()
     np.testing.assert_array_equal(preprocess_image(pixels, (40, 40, 3), rule), pixels)

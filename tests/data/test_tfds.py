@@ -59,7 +59,7 @@ def test_tfds_images_equal_the_records_of_the_data_set(tmp_path):
 
 
 @pytest.mark.parametrize("name", [*FEW_SHOT, "imagenet2012", "cifar10", "fashion_mnist"])
-def test_tfds_sets_of_the_paper_have_images_and_labels(name):
+def test_tfds_data_sets_of_the_paper_have_images_and_labels(name):
     with tfds.testing.mock_data(num_examples=5):
         train, test = load_tfds(name)
         assert len(train) == len(test) == 5
@@ -73,6 +73,6 @@ def test_tfds_sets_of_the_paper_have_images_and_labels(name):
 
 
 @pytest.mark.parametrize("name", ["three_colors", "unprepared"])
-def test_tfds_set_that_is_not_prepared_raises(name):
+def test_tfds_data_set_that_is_not_prepared_raises(name):
     with pytest.raises(ValueError, match=rf"tfds.builder\('{name}', file_format='array_record'\)"):
         TfdsImages(name, "train")

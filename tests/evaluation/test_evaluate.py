@@ -40,7 +40,7 @@ def model():
     return keras.Model(inputs, outputs)
 
 
-def test_evaluate_scores_equal_the_hand_count_of_the_predictions(model, sets, tmp_path):
+def test_evaluate_metrics_equal_a_manual_count_of_the_predictions(model, sets, tmp_path):
     numbers = RANDOM.permutation(60)
     sets["a"][1].names = tuple(f"ILSVRC2012_val_{number + 1:08}.JPEG" for number in numbers)
     images, labels = sets["a"][1].images, sets["a"][1].labels
@@ -91,7 +91,7 @@ def test_evaluate_few_shot_equals_an_independent_ridge(model, sets):
     assert 1 / 6 < expected < 1
 
 
-def test_evaluate_few_shot_of_too_few_images_is_none(model, sets):
+def test_evaluate_few_shot_with_too_few_images_is_none(model, sets):
     protocol = FewShotProtocol(data=("tfds:few", "tfds:a"), shots=(1, 5))
     few, a, average = evaluate(model, metrics=["few_shot"], protocol=protocol)
     assert few["5_shot"] is None and 0 <= few["1_shot"] <= 1

@@ -32,7 +32,7 @@ def test_few_shot_accuracy_equals_least_squares(size, shots):
     assert 0.3 < found < 1  # chance is 0.25
 
 
-def test_few_shot_of_several_sets_has_their_average():
+def test_few_shot_of_several_data_sets_includes_their_average():
     model = keras.Sequential([keras.Input((6,)), keras.layers.Activation("linear")])
     data = {
         name: (_features(80, 6, seed), _features(40, 6, seed + 1)) for seed, name in enumerate("ab")

@@ -18,7 +18,7 @@ def blobs(count, seed):
     return (centres[labels] + random.normal(size=(count, 4)) * 0.8).astype("float32"), labels
 
 
-def test_linear_probe_is_the_ridge_regression_of_few_shot():
+def test_linear_probe_equals_the_ridge_regression_of_few_shot():
     x, labels = blobs(90, 0)
     test, test_labels = blobs(60, 1)
     model = linear_probe(features_model(), x, labels, l2=3.0)
@@ -27,7 +27,7 @@ def test_linear_probe_is_the_ridge_regression_of_few_shot():
     assert right > 0.7
 
 
-def test_linear_probe_scale_has_the_least_cross_entropy():
+def test_linear_probe_scale_minimises_the_cross_entropy():
     x, labels = blobs(90, 0)
     model = linear_probe(features_model(), x, labels)
     kernel, bias = model.get_layer("head").get_weights()
@@ -41,7 +41,7 @@ def test_linear_probe_scale_has_the_least_cross_entropy():
     np.testing.assert_allclose(model.predict(x, verbose=0).sum(1), 1, atol=1e-5)
 
 
-def test_linear_probe_refuses_tokens_and_labels():
+def test_linear_probe_of_token_outputs_or_wrong_labels_raises():
     x, labels = blobs(9, 0)
     tokens = keras.Sequential([keras.Input((3, 4)), keras.layers.Activation("linear")])
     with pytest.raises(ValueError, match="linear_probe: .*pooling"):

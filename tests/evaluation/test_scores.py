@@ -14,7 +14,7 @@ from keras_tokenlearner.evaluation import (
 RANDOM = np.random.default_rng(0)
 
 
-def test_top_k_accuracy_equals_sorting():
+def test_top_k_accuracy_equals_the_result_of_sorting():
     labels, scores = RANDOM.integers(0, 9, 50), RANDOM.normal(size=(50, 9))
     for k in (1, 5):
         best = np.argsort(-scores, axis=1)[:, :k]
@@ -28,13 +28,13 @@ def test_constant_scores_have_chance_accuracy():
     assert top_k_accuracy(labels, np.full((4, 4), np.nan)) == 0
 
 
-def test_mean_class_accuracy_equals_the_hand_count():
+def test_mean_class_accuracy_equals_a_manual_count():
     labels = np.array([0, 0, 0, 0, 1, 2, 2])
     scores = np.eye(4)[[0, 0, 0, 1, 1, 2, 0]]
     assert mean_class_accuracy(labels, scores) == pytest.approx((3 / 4 + 1 + 1 / 2) / 3)
 
 
-def test_real_accuracy_equals_the_hand_count():
+def test_real_accuracy_equals_a_manual_count():
     scores = np.eye(3)[[0, 1, 2, 1]]
     assert real_accuracy([[0, 2], [2], [], [1]], scores) == pytest.approx(2 / 3)
     with pytest.raises(ValueError, match="`label_lists`.* 1 lists, 4 scores"):
@@ -43,7 +43,7 @@ def test_real_accuracy_equals_the_hand_count():
         real_accuracy([[], []], scores[:2])
 
 
-def test_average_precision_equals_the_hand_count():
+def test_average_precision_equals_a_manual_count():
     # Positives are first, third and fourth: (1/1 + 2/3 + 3/4) / 3.
     targets, scores = np.array([[1], [0], [1], [1], [0]]), -np.arange(5.0)[:, None]
     mean, skipped = mean_average_precision(targets, scores)
@@ -73,7 +73,7 @@ def test_average_precision_without_positives_raises():
         mean_average_precision(np.zeros((3, 2)), np.zeros((3, 3)))
 
 
-def test_merge_of_views_averages_or_takes_the_maximum_per_group():
+def test_merge_returns_the_mean_or_maximum_of_the_views_of_each_example():
     scores = np.array([[0.0, 4.0], [1.0, 1.0], [2.0, 0.0]])
     names, mean = merge(["b", "a", "b"], scores)
     assert names.tolist() == ["a", "b"]

@@ -51,7 +51,7 @@ def grey(frames, level=lambda frame: 5 * frame):
     ],
     ids=str,
 )
-def test_predict_videos_averages_the_clips_of_the_protocol(model, videos, protocol, clips):
+def test_predict_videos_averages_the_logits_of_all_clips(model, videos, protocol, clips):
     with pytest.warns(UserWarning, match=r"broken\.mp4"):
         logits, read = predict_videos(model, videos, crops=1, **protocol)
     expected = np.mean([grey(clip) for clip in clips])
@@ -71,14 +71,14 @@ def test_predict_videos_three_crops_are_three_views_in_space(model, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
-def test_evaluate_videos_returns_top_k_or_map_and_counts_skipped(model, videos):
+def test_evaluate_videos_returns_metrics_and_counts_skipped_videos(model, videos):
     row = evaluate_videos(model, videos, clips=2)
     assert row == {"videos": 2, "skipped": 1, "top1": 0.5, "top5": 1.0, "mean_class": 0.5}
     several = video.VideoList(videos.files, np.array([[1, 0], [0, 1], [1, 1]]), videos.class_names)
     assert evaluate_videos(model, several, clips=1) == {"videos": 2, "skipped": 1, "map": 1.0}
 
 
-def test_predict_and_evaluate_videos_of_wrong_arguments_raise(model, videos):
+def test_predict_and_evaluate_videos_with_wrong_arguments_raise(model, videos):
     with pytest.raises(video.VideoError, match=r"broken\.mp4"):
         predict_videos(model, videos, on_error="raise")
     for protocol in ({"crops": 2}, {"merge": "sum"}, {"clips": 0}, {"on_error": "stop"}):

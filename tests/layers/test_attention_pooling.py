@@ -24,7 +24,7 @@ def test_attention_pooling_is_attention_from_a_latent_then_a_residual_mlp(tokens
     close(run(bare, x), pooled[:, 0])
 
 
-def test_attention_pooling_costs_one_query():
+def test_attention_pooling_cost_equals_a_manual_count_for_one_query():
     layer = AttentionPooling(2, mlp_dim=12)
     layer.build((None, 5, 8))
     projections = 8 * 8 + 5 * 2 * 8 * 8 + 8 * 8

@@ -13,7 +13,7 @@ GRIDS = [(4, 4), (8, 8), (14, 14), (3, 5), (1, 7), (4, 9), (2, 3, 5), (4, 4, 4),
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_cells_of_any_number_hold_every_position_once(grid):
+def test_grid_cells_of_any_number_contain_every_position_once(grid):
     for count in range(1, min(math.prod(grid), 40) + 1):
         masks = grid_cells(grid, count).masks(grid)
         assert masks.shape == (*grid, count)
@@ -22,7 +22,7 @@ def test_cells_of_any_number_hold_every_position_once(grid):
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_cells_of_any_prefix_cover_the_grid(grid):
+def test_first_grid_cells_of_any_number_cover_the_grid(grid):
     """If omitted cells go to their ancestors, each position is again in exactly one cell."""
     count = min(math.prod(grid), 33)
     cells = grid_cells(grid, count)
@@ -34,7 +34,7 @@ def test_cells_of_any_prefix_cover_the_grid(grid):
         assert (merged.sum(1) == 1).all()
 
 
-def test_cells_prefix_of_a_power_of_two_equals_that_many_cells():
+def test_first_grid_cells_of_a_power_of_two_equal_a_grid_of_that_many_cells():
     cells = grid_cells((8, 8), 32)
     masks = cells.masks((8, 8))
     for first in (1, 2, 4, 8, 16):
@@ -46,7 +46,7 @@ def test_cells_prefix_of_a_power_of_two_equals_that_many_cells():
 @pytest.mark.parametrize(
     ("grid", "count"), [((8, 8), 8), ((8, 8), 16), ((14, 14), 49), ((4, 8), 8), ((6, 9), 6)]
 )
-def test_cells_of_a_divisible_grid_equal_a_fixed_grid(grid, count):
+def test_grid_cells_of_a_divisible_grid_equal_a_fixed_grid(grid, count):
     layer = FixedGrid(count)
     layer.build((None, *grid, 3))
     wanted = {tuple(row) for row in layer.cells > 0}
@@ -55,7 +55,7 @@ def test_cells_of_a_divisible_grid_equal_a_fixed_grid(grid, count):
 
 
 @pytest.mark.parametrize("grid", [(14, 14), (7, 14), (16, 10)], ids=str)
-def test_cells_are_nearly_square_and_equal_in_size(grid):
+def test_grid_cells_are_nearly_square_and_of_equal_size(grid):
     for count in range(1, 33):
         sizes = np.array([[b - a for a, b in box] for box in grid_cells(grid, count).boxes])
         areas = sizes.prod(1)
@@ -63,6 +63,6 @@ def test_cells_are_nearly_square_and_equal_in_size(grid):
         assert (sizes.max(1) <= 4 * sizes.min(1)).all(), (count, sizes)
 
 
-def test_grid_cells_more_than_positions_raise():
+def test_grid_cells_of_more_cells_than_positions_raise():
     refused(lambda: grid_cells((2, 3), 7), "num_cells=7", "grid=(2, 3)")
     refused(lambda: grid_cells((2, 3), 0), "num_cells=0")

@@ -58,7 +58,7 @@ def direct(q, k, v):
 
 @pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
 @pytest.mark.parametrize("scale", [1, 10])
-def test_channel_attention_gradients_equal_the_direct_form(shape, scale):
+def test_channel_attention_gradients_equal_the_gradients_of_its_definition(shape, scale):
     values, target = tensors(*shape, scale), array((2, shape[0], 5), 9)
 
     def after_a_step(function):

@@ -33,7 +33,7 @@ def _norm(x, gamma, beta):
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-3) * gamma + beta
 
 
-def test_conv_stem_equals_numpy():
+def test_conv_stem_equals_a_numpy_implementation():
     layer = ConvStem(8, ((5, 2), (6, 1), (7, 2)), activation="relu", layer_norm_epsilon=1e-3)
     layer.build((None, 9, 12, 3))
     assign_weights(layer)
@@ -62,7 +62,7 @@ def test_video_stem_equals_the_stem_of_each_frame():
     [((), ()), (8, 8), (((8, 0),), 0), (((8, 2, 1),), (8, 2, 1)), (((8, 2.0),), 2.0)],
     ids=str,
 )
-def test_conv_stem_bad_convs_raise(convs, received):
+def test_conv_stem_with_wrong_convs_raises(convs, received):
     refused(lambda: ConvStem(8, convs), "ConvStem: ", f"Received: convs={received!r}")
 
 

@@ -8,7 +8,7 @@ from tests.layers import helpers
 from tests.layers.helpers import close, random_layer, refused, run
 
 
-def test_unpool_writes_each_token_through_its_map():
+def test_unpool_equals_the_sum_of_tokens_weighted_by_their_maps():
     tokens, maps, x = array((2, 3, 8), 0), array((2, 4, 6, 3), 1), array((2, 4, 6, 8), 2)
     expected = x.copy()
     for token in range(3):
@@ -17,7 +17,7 @@ def test_unpool_writes_each_token_through_its_map():
 
 
 @pytest.mark.parametrize("grid", [(4, 6), (2, 4, 6)])
-def test_unpool_works_frame_by_frame(grid):
+def test_unpool_of_a_video_equals_unpool_of_each_frame(grid):
     tokens, maps, x = array((2, 6, 8), 0), array((2, 2, 4, 6, 3), 1), array((2, 2, 4, 6, 8), 2)
     expected = [
         run(Unpool(), tokens[:, 3 * frame : 3 * frame + 3], maps[:, frame], x[:, frame])

@@ -27,7 +27,7 @@ def test_resolve_grid_of_each_shape_returns_frames_height_and_width(shape, grid,
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 8), (3, 4, 6, 8)])
-def test_grid_reshapes_keep_positions_and_reverse(shape):
+def test_grid_reshapes_keep_positions_and_can_be_reversed(shape):
     x = array((2, *shape), 0)
     frames, height, width = grid = grids.resolve_grid("Owner", x.shape, None)
     volume = to_numpy(grids.to_volume(x, grid))[0]
@@ -55,5 +55,5 @@ def test_grid_reshapes_keep_positions_and_reverse(shape):
         ((8,), None, ["shape=(8,)"]),
     ],
 )
-def test_resolve_grid_of_other_shapes_raises(shape, grid, words):
+def test_resolve_grid_of_a_wrong_shape_raises(shape, grid, words):
     refused(lambda: grids.resolve_grid("Owner", shape, grid), "Owner: ", "Received: ", *words)

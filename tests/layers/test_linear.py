@@ -42,7 +42,7 @@ def products(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["dense", "to heads", "from heads"])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_linear_equals_the_layer(kind, dtype, products):
+def test_linear_equals_the_output_of_the_layer(kind, dtype, products):
     layer, x = made(kind, dtype)
     found, wanted = (ops.cast(y, "float32") for y in (linear(layer, x), layer(x)))
     atol = 1e-6 if dtype == "float32" else 0.03
@@ -51,7 +51,7 @@ def test_linear_equals_the_layer(kind, dtype, products):
 
 
 @pytest.mark.parametrize("change", ["no bias", "quantized", "other dtype"])
-def test_linear_of_special_layers_calls_the_layer(change, products):
+def test_linear_of_unsupported_layers_calls_the_layer(change, products):
     layer, x = made("dense")
     if change == "no bias":
         layer = layers.Dense(6, use_bias=False)
@@ -101,7 +101,7 @@ def steps(monkeypatch):
 @pytest.mark.parametrize("kind", ["dense", "to heads", "from heads"])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("name", [None, "gelu", "gelu_tanh", "quick_gelu"])
-def test_linear_without_gradients_computes_one_step(kind, dtype, name, steps):
+def test_linear_without_gradients_runs_one_onednn_operation(kind, dtype, name, steps):
     layer, x = made(kind, dtype)
     activation = None if name is None else activations.get(name)
     found = without_gradients(lambda: linear(layer, x, activation))
@@ -113,7 +113,7 @@ def test_linear_without_gradients_computes_one_step(kind, dtype, name, steps):
 
 @torch_alone
 @pytest.mark.parametrize("case", ["gradient", "compiled", "autocast", "empty"])
-def test_linear_without_one_step_adds_the_bias(case, steps, products):
+def test_linear_where_onednn_is_unsupported_adds_the_bias(case, steps, products):
     import torch
 
     layer, x = made("dense")
@@ -148,7 +148,7 @@ def _Module(layer):  # noqa: N802
 
 @torch_alone
 @pytest.mark.parametrize(("rows", "calls"), [(1024, 1), (8, 3)])
-def test_linear_each_of_many_rows_computes_one_product(rows, calls, steps):
+def test_linear_each_with_many_rows_computes_one_joint_product(rows, calls, steps):
     layers_of = [made("to heads", "mixed_bfloat16")[0] for _ in range(3)]
     for seed, layer in enumerate(layers_of):
         layer.kernel.assign(array(layer.kernel.shape, seed=seed))
@@ -159,7 +159,7 @@ def test_linear_each_of_many_rows_computes_one_product(rows, calls, steps):
     np.testing.assert_allclose(found, wanted, rtol=0.01, atol=0.05)
 
 
-def test_linear_each_of_other_inputs_computes_each_product():
+def test_linear_each_with_different_inputs_computes_separate_products():
     layers_of = [made("dense")[0] for _ in range(2)]
     inputs = [made("dense")[1], made("dense")[1] + 1]
     found = linear_each(layers_of, inputs)

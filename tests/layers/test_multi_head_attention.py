@@ -25,7 +25,7 @@ def both(key_dim, **arguments):
 
 
 @pytest.mark.parametrize(("queries", "keys", "key_dim"), SIZES)
-def test_multi_head_attention_equals_keras_also_in_training(queries, keys, key_dim):
+def test_multi_head_attention_equals_keras_in_inference_and_training(queries, keys, key_dim):
     ours, theirs = both(key_dim)
     random = np.random.default_rng(0)
     query, value = (random.normal(size=(2, n, 12)).astype("float32") for n in (queries, keys))
@@ -47,7 +47,7 @@ CALLS = ["mask", "query_mask", "causal", "scores", "dropout", "float16", "bfloat
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_multi_head_attention_with_masks_scores_and_dtypes_equals_keras(call):
+def test_multi_head_attention_with_masks_scores_or_dtypes_equals_keras(call):
     if call == "bfloat16" and keras.backend.backend() == "torch":
         pytest.skip("only on tensorflow and jax: on torch it is ours")
     arguments = {name: {"dtype": f"mixed_{name}"} for name in ("float16", "bfloat16")}
@@ -65,7 +65,7 @@ def test_multi_head_attention_with_masks_scores_and_dtypes_equals_keras(call):
 
 
 @pytest.mark.parametrize("tokens", [20, 1100])
-def test_bfloat16_attention_is_as_near_to_float32_as_keras(tokens):
+def test_bfloat16_attention_is_as_accurate_as_keras(tokens):
     exact, _ = both(8)
     ours, theirs = both(8, dtype="mixed_bfloat16")
     start = exact.get_weights()
@@ -88,7 +88,7 @@ def test_bfloat16_attention_is_as_near_to_float32_as_keras(tokens):
 @pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="only on torch: others have no fused attention"
 )
-def test_torch_attention_is_fused_except_short_bfloat16(monkeypatch):
+def test_torch_attention_is_fused_except_for_few_tokens_in_bfloat16(monkeypatch):
     import torch
 
     called, fused = [], torch.nn.functional.scaled_dot_product_attention
@@ -110,7 +110,7 @@ def test_torch_attention_is_fused_except_short_bfloat16(monkeypatch):
     keras.backend.backend() != "jax", reason="only on jax: others take all heads at once"
 )
 @pytest.mark.parametrize(("tokens", "weights"), [(256, 256 * 256), (3000, 1000 * 3000)])
-def test_jax_attention_holds_the_weights_of_one_head_or_piece(tokens, weights, monkeypatch):
+def test_jax_attention_stores_the_weights_of_one_head_or_query_group(tokens, weights, monkeypatch):
     import jax
 
     layer, _ = both(8)
@@ -187,7 +187,7 @@ ADDED = {
 
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("name", ADDED)
-def test_attention_additions_equal_their_equations_on_every_path(name, tokens):
+def test_attention_options_equal_their_equations_on_every_path(name, tokens):
     added = ADDED[name]
     norm = rms_norm if "rms_norm" in added.values() else layer_norm
     x = array((2, tokens, 12), 0)
@@ -204,7 +204,7 @@ def test_attention_additions_equal_their_equations_on_every_path(name, tokens):
 
 
 @pytest.mark.parametrize("tokens", TOKENS[1:])
-def test_attention_additions_train_equally_on_the_fast_and_the_keras_path(tokens):
+def test_attention_options_train_equally_on_the_fast_and_the_keras_path(tokens):
     x, target = array((2, 2, tokens, 12), 0)
     trained, start = [], None
     for masked in (False, True):
@@ -222,7 +222,7 @@ def test_attention_additions_train_equally_on_the_fast_and_the_keras_path(tokens
         assert np.abs(one - before).max() > 1e-6
 
 
-def test_attention_additions_add_elementwise_operations_to_the_cost():
+def test_attention_options_add_elementwise_operations_to_the_cost():
     plain, added = MultiHeadAttention(3, 4), MultiHeadAttention(3, 4, **ADDED["all"])
     for layer in (plain, added):
         layer.build((None, 5, 12), (None, 5, 12))
@@ -233,7 +233,7 @@ def test_attention_additions_add_elementwise_operations_to_the_cost():
     assert other.elementwise - one.elementwise == more
 
 
-def test_attention_additions_without_effect_raise():
+def test_attention_options_without_effect_raise():
     layer = MultiHeadAttention(3, 4)
     x = array((2, 5, 12), 0)
     refused(lambda: layer(x, x, rotation=rotation_table(5, 4)), "rotation", "rotary=None")
@@ -302,7 +302,7 @@ def test_attention_with_key_bias_in_half_precision_is_near_float32(dtype):
 
 
 @pytest.mark.parametrize("tokens", [5, 150])
-def test_key_bias_gets_its_gradient(tokens):
+def test_key_bias_has_the_correct_gradient(tokens):
     """One step of SGD on the bias equals the finite difference."""
 
     class Biased(keras.layers.Layer):

@@ -32,7 +32,7 @@ def test_position_embedding_adds_the_table(shape):
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 8), (2, 3, 4, 13)])
-def test_sincos_gives_each_axis_its_share_of_the_channels(shape):
+def test_sincos_positions_give_each_axis_an_equal_share_of_the_channels(shape):
     layer = PositionEmbedding("sincos")
     layer.build((None, *shape))
     table, axes = layer.get_weights()[0], len(shape) - 1
@@ -67,14 +67,14 @@ def test_resize_positions_is_linear_with_aligned_corners(old, new):
 
 
 @pytest.mark.parametrize("new", [(2, 2), (7, 11), (24, 3)])
-def test_resize_positions_keeps_corners_exactly(new):
+def test_resize_positions_keeps_the_corners_exactly(new):
     table = array((5, 4, 3), 0)
     found = resize_positions(table, new)
     for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
         np.testing.assert_array_equal(found[corner], table[corner])
 
 
-def test_image_positions_repeat_for_frames():
+def test_resize_positions_of_an_image_repeats_them_for_each_frame():
     table = array((4, 4, 3), 0)
     found = resize_positions(table, (5, 6, 3))
     assert found.shape == (5, 6, 3, 3)

@@ -70,14 +70,14 @@ CASES = {
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
 @pytest.mark.parametrize("name", CASES)
-def test_rotary_rotation_equals_complex_multiplication(name, layout):
+def test_rotate_equals_complex_multiplication(name, layout):
     arguments, coordinates = CASES[name]
     x = array((15, 12), 0)
     layer = RotaryPositions(2, layout=layout, **arguments)
     close(apply(layer, (3, 5), x), rotated(x, coordinates, axial(12, 2, 50.0), layout))
 
 
-def test_rotary_leaves_prefix_tokens_and_left_over_channels_unchanged():
+def test_rotary_leaves_prefix_tokens_and_remaining_channels_unchanged():
     # A head of 10 channels has 2 for each of three axes, and 4 are left over.
     x = array((3 + 12, 10), 0)
     layer = RotaryPositions(1, num_prefix_tokens=3, theta=7.0)
@@ -88,7 +88,7 @@ def test_rotary_leaves_prefix_tokens_and_left_over_channels_unchanged():
     close(found[3:, :6], rotated(x[3:, :6], places((2, 2, 3)), frequencies, "interleaved"))
 
 
-def test_rotary_products_depend_only_on_position_differences():
+def test_rotary_query_key_products_depend_only_on_relative_positions():
     q, k = array((2, 12), 0)
     layer = RotaryPositions(1, layout="half", theta=30.0)
     grid = (5, 6)
@@ -118,7 +118,7 @@ def test_rotary_learned_frequencies_differ_per_head():
         close(found[0, 1:, head], expected)
 
 
-def test_rotary_maps_put_tokens_at_their_centres_of_mass():
+def test_rotary_with_maps_rotates_tokens_by_their_centres_of_mass():
     x = array((1, 1 + 3, 1, 8), 0)
     maps = np.zeros((1, 2, 4, 3), "float32")
     maps[0, 1, 2, 0] = 0.3  # one place

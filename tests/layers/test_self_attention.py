@@ -20,7 +20,7 @@ def self_attention(x, kernels, num_heads):
 
 
 @pytest.mark.parametrize("arguments", [{"key_dim": 6}, {"key_dim": 4, "value_dim": 10}], ids=str)
-def test_self_attention_equals_the_sum_of_each_head(arguments):
+def test_self_attention_equals_the_weighted_sum_in_each_head(arguments):
     x = array((2, 5, 8), 0)
     layer = random_layer(SelfAttention(num_heads=2, **arguments), x.shape)
     assert len(layer.weights) == 3  # no bias, no output projection

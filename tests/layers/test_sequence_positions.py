@@ -9,7 +9,7 @@ from tests.skips import peer
 
 @pytest.mark.parametrize("grid", [(4, 6), (2, 3, 4)])
 @pytest.mark.parametrize("channels", [8, 7])
-def test_sequence_positions_are_sines_and_cosines_of_the_place_in_the_sequence(grid, channels):
+def test_sequence_positions_are_sines_and_cosines_of_the_token_index(grid, channels):
     table = np.zeros((int(np.prod(grid)), channels))
     for n in range(len(table)):
         for c in range(channels):
@@ -30,5 +30,5 @@ def test_sequence_positions_equal_videomae():
     close(found.reshape(1, 24, 8), expected)
 
 
-def test_sequence_positions_refuse_an_unknown_grid():
+def test_sequence_positions_of_an_unknown_grid_raise():
     refused(lambda: SequencePositions().build((None, None, 6, 8)), "(None, None, 6, 8)")

@@ -36,7 +36,7 @@ def oracle(x, layer):
 
 @pytest.mark.parametrize("attention", ["multi_head", "vector"])
 @pytest.mark.parametrize("over", ["spatial", "temporal", "joint"])
-def test_space_time_attention_equals_the_sum_over_each_axis(over, attention):
+def test_space_time_attention_equals_the_weighted_sum_over_its_axes(over, attention):
     x = array((B, T, H, W, C), 0)
     layer = random_layer(SpaceTimeAttention(over, attention, **FORMS), x.shape)
     close(run(layer, x), oracle(x, layer))
@@ -44,7 +44,7 @@ def test_space_time_attention_equals_the_sum_over_each_axis(over, attention):
 
 @pytest.mark.parametrize("attention", ["multi_head", "vector"])
 @pytest.mark.parametrize("over", ["spatial", "temporal", "joint"])
-def test_space_time_attention_mixes_tokens_of_its_axis_only(over, attention):
+def test_space_time_attention_mixes_only_tokens_along_its_axes(over, attention):
     x = array((1, T, H, W, C), 0)
     changed = x.copy()
     changed[0, 1, 0, 2] += 1

@@ -54,13 +54,13 @@ def test_spatial_pooling_averages_whole_windows(pool_size, height, width):
         (12, 3, 4, 3, 4),
     ],
 )
-def test_fixed_grid_averages_cells_close_to_square(num_tokens, height, width, rows, columns):
+def test_fixed_grid_averages_nearly_square_cells(num_tokens, height, width, rows, columns):
     x = array((2, height, width, 3), 0)
     found = run(random_layer(FixedGrid(num_tokens), x.shape), x)
     close(found, cells(x, rows, columns))
 
 
-def test_direct_tokens_is_one_dense_layer_over_the_frame():
+def test_direct_tokens_equals_one_dense_layer_over_the_frame():
     x = array((2, 4, 6, 8), 0)
     layer = random_layer(DirectTokens(3), x.shape)
     kernel, bias = layer.get_weights()
@@ -68,7 +68,7 @@ def test_direct_tokens_is_one_dense_layer_over_the_frame():
     close(run(layer, x), (x.reshape(2, -1) @ kernel + bias).reshape(2, 3, 8))
 
 
-def test_pooled_tokens_is_an_mlp_of_the_average():
+def test_pooled_tokens_equals_an_mlp_of_the_frame_average():
     x = array((2, 4, 6, 8), 0)
     layer = random_layer(PooledTokens(3), x.shape)
     expected = helpers.mlp(x.mean((1, 2)), *layer.get_weights())

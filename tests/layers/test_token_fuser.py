@@ -41,7 +41,7 @@ FORMS = [
 ]
 
 
-def test_token_fuser_equals_the_authors_code():
+def test_token_fuser_equals_the_code_of_the_authors():
     reference = helpers.Reference("fuser")
     tokens, x = reference.inputs
     layer = TokenFuser(beta="mlp", grid=(6, 6))
@@ -93,7 +93,7 @@ def test_token_fuser_untrained_is_the_identity(form):
     np.testing.assert_array_equal(run(TokenFuser(**form), tokens, x), x)
 
 
-def test_token_fuser_dropout_drops_the_added_term_only():
+def test_token_fuser_dropout_does_not_drop_the_residual():
     tokens, x = array((2, 3, 8), 0), array((2, 4, 5, 8), 1)
     layer = random_layer(TokenFuser(dropout_rate=0.5), tokens.shape, x.shape)
     added = run(layer, tokens, x) - x

@@ -38,7 +38,7 @@ def oracle(x, layer):
     "name, arguments",
     [("v10_sum", {"pooling": "sum"}), ("v10_mean", {}), ("v11", {"attention": "mlp"})],
 )
-def test_token_learner_equals_the_authors_code(name, arguments):
+def test_token_learner_equals_the_code_of_the_authors(name, arguments):
     reference = helpers.Reference(name)
     norm = reference("LayerNorm_0/scale", "LayerNorm_0/bias")
     if name == "v11":
@@ -83,7 +83,7 @@ def test_token_learner_on_videos_returns_tokens_in_frame_order(arguments, grid):
 
 @pytest.mark.parametrize("arguments", FORMS, ids=str)
 @pytest.mark.parametrize("shape", [(2, 4, 6, 8), (4, 6, 8)])
-def test_token_learner_over_space_time_learns_over_the_whole_volume(arguments, shape):
+def test_token_learner_over_space_time_has_maps_of_the_whole_video(arguments, shape):
     x = array((2, *shape), 0)
     layer = random_layer(TokenLearner(3, over="space_time", **arguments), x.shape)
     tokens, maps = run(layer, x, return_maps=True)
@@ -94,7 +94,7 @@ def test_token_learner_over_space_time_learns_over_the_whole_volume(arguments, s
     assert tokens.shape == (2, 3, 8) and maps.shape == (2, *shape[:-1], 3)
 
 
-def test_sum_pooling_equals_mean_times_positions():
+def test_sum_pooling_equals_mean_pooling_times_the_number_of_positions():
     x = array((2, 4, 6, 8), 0)
     mean, total = (
         run(random_layer(TokenLearner(3, pooling=pooling), x.shape), x)
@@ -103,7 +103,7 @@ def test_sum_pooling_equals_mean_times_positions():
     close(total, 24 * mean, atol=1e-4)
 
 
-def test_token_maps_weight_the_input_before_its_norm():
+def test_token_maps_weight_the_input_without_the_norm():
     x = array((1, 4, 6, 8), 0)
     layer = random_layer(TokenLearner(3), x.shape)
     close(run(layer, 100 * x), 100 * run(layer, x), atol=1e-3)  # the norm hides the scale
@@ -160,7 +160,7 @@ def test_position_bias_trained_is_added_before_the_softmax():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
-def test_first_tokens_untrained_average_the_whole_image(count):
+def test_first_tokens_untrained_cover_the_whole_image(count):
     """The first m tokens are the averages of m cells. Each position is in one cell."""
     x = array((2, 4, 6, 8), 0)
     layer = TokenLearner(5, "mlp", position_bias=True)
@@ -208,7 +208,7 @@ def test_position_bias_on_an_unknown_or_too_small_grid_raises(arguments, shape, 
     refused(lambda: layer.build(shape), "TokenLearner", "Received: ", *words)
 
 
-def test_num_tokens_of_a_call_out_of_range_raises():
+def test_token_learner_call_with_num_tokens_out_of_range_raises():
     x = array((2, 4, 6, 8), 0)
     layer = TokenLearner(5, "mlp", position_bias=True)
     refused(lambda: layer(x, num_tokens=6), "TokenLearner", "num_tokens=6 of 5")
@@ -280,7 +280,7 @@ def test_token_learner_channels_first_raises():
     keras.backend.backend() != "torch", reason="only on torch: others compile their constants"
 )
 @pytest.mark.parametrize("pooling", ["mean", "sum"])
-def test_token_learner_on_torch_copies_no_number_to_the_gpu(pooling):
+def test_token_learner_on_torch_copies_no_scalar_to_the_gpu(pooling):
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Operations(TorchDispatchMode):

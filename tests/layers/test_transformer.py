@@ -10,7 +10,7 @@ from tests.layers import helpers
 from tests.layers.helpers import close, random_layer, refused, run
 
 
-def test_transformer_block_equals_the_authors_code():
+def test_transformer_block_equals_the_code_of_the_authors():
     reference = helpers.Reference("block")
     norms = [reference(f"LayerNorm_{index}/scale", f"LayerNorm_{index}/bias") for index in (0, 1)]
     attention = reference(
@@ -52,7 +52,7 @@ def take_weights(layer, plain):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_num_patches_block_equals_a_plain_block_on_copies_of_tokens(masked):
+def test_num_patches_equals_a_plain_block_on_repeated_tokens(masked):
     """A proportional block on 3 tokens equals a plain block on 4 copies of each token."""
     x = array((2, 5, 8), 0)
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
@@ -77,7 +77,7 @@ def test_num_patches_with_fewer_tokens_weighs_each_token_more():
     close(run(layer, x[:, :4])[:, 0], run(plain, copies(x[:, :4], 6, 2))[:, 0])
 
 
-def test_num_patches_without_prefix_tokens_adds_no_weight():
+def test_num_patches_without_prefix_tokens_adds_no_variable():
     layer = random_layer(TransformerBlock(num_heads=2, num_patches=12), (2, 5, 8))
     plain = random_layer(TransformerBlock(num_heads=2), (2, 5, 8))
     assert len(layer.weights) == len(plain.weights)
@@ -133,7 +133,7 @@ def test_stochastic_depth_and_dropout_do_not_change_inference():
 
 
 @pytest.mark.parametrize("rate", ["dropout_rate", "attention_dropout_rate"])
-def test_dropout_rates_change_training_outputs(rate):
+def test_dropout_rates_change_outputs_in_training(rate):
     x = array((2, 5, 8), 0)
     layer = random_layer(TransformerBlock(num_heads=2, **{rate: 0.5}), x.shape)
     assert np.abs(run(layer, x, training=True) - run(layer, x)).max() > 1e-3

@@ -112,7 +112,7 @@ def gradient_step(layer, inputs, masked, target, weights):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_vector_attention_gradients_equal_the_direct_form(form, masked):
+def test_vector_attention_gradients_equal_the_gradients_of_equation_3(form, masked):
     z = array((2, 21, 8), 0)
     inputs = [z, array((2, 21, 21), 1) > -0.5] if masked else z
     layer = random_layer(VectorAttention(**form), z.shape)
@@ -134,7 +134,7 @@ def test_vector_attention_in_mixed_precision_with_gamma_and_mask_trains():
 
 
 @pytest.mark.parametrize("gamma", [False, True])
-def test_vector_attention_memory_grows_with_tokens_not_their_square(gamma):
+def test_vector_attention_memory_grows_linearly_with_tokens(gamma):
     z = array((1, 256, 8), 0)
     layer = random_layer(VectorAttention(gamma=gamma), z.shape)
     direct = 256 * 256 * 8
@@ -142,7 +142,7 @@ def test_vector_attention_memory_grows_with_tokens_not_their_square(gamma):
 
 
 @pytest.mark.parametrize("gamma", [False, True])
-def test_vector_attention_gradient_memory_grows_with_tokens(gamma):
+def test_vector_attention_gradient_memory_grows_linearly_with_tokens(gamma):
     z = array((1, 256, 8), 0)
     layer = random_layer(VectorAttention(gamma=gamma), z.shape)
 

@@ -16,7 +16,7 @@ def config(**changes):
     return VisionTransformerConfig(**{**SMALL, **changes})
 
 
-def test_config_through_json_is_equal():
+def test_config_saved_and_loaded_as_json_is_equal():
     first = config(**VIDEO, reducer="spatial_pooling", pool_size=[2, 3])
     second = VisionTransformerConfig(**json.loads(json.dumps(asdict(first))))
     assert second == first and hash(second) == hash(first)
@@ -32,7 +32,7 @@ def test_config_is_frozen():
     assert config().num_layers == 4
 
 
-def test_config_fields_are_all_documented():
+def test_config_docstring_describes_every_field():
     undocumented = [
         field.name
         for field in fields(VisionTransformerConfig)

@@ -21,7 +21,7 @@ def pixels(model):
     return np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:])).astype("float32")
 
 
-def test_features_equal_the_block_outputs_on_the_grid():
+def test_feature_extractor_equals_the_block_outputs_on_the_grid():
     model = built(class_token=True, register_tokens=2)
     found = feature_extractor(model, blocks=(1, 3))(pixels(model))
     x = keras.Model(model.input, model.get_layer("dropout").output)(pixels(model))
@@ -33,7 +33,7 @@ def test_features_equal_the_block_outputs_on_the_grid():
             np.testing.assert_allclose(features, expected, atol=1e-5)
 
 
-def test_normalized_features_of_the_last_block_are_the_tokens_of_the_model():
+def test_feature_extractor_with_norm_of_the_last_block_equals_the_model():
     model = built(include_top=False)
     found = feature_extractor(model, blocks=[3], normalize=True)(pixels(model))["block_3"]
     expected = run(model, pixels(model)).reshape(2, 4, 4, 16)
@@ -50,21 +50,21 @@ def test_normalized_features_of_the_last_block_are_the_tokens_of_the_model():
     ],
     ids=["learner", "fuser", "unpool", "video"],
 )
-def test_features_have_the_grid_unless_tokens_were_learned(base, changes, shapes):
+def test_feature_extractor_has_a_grid_except_for_learned_tokens(base, changes, shapes):
     model = built(base, **changes)
     extractor = feature_extractor(model, blocks=tuple(shapes))
     wanted = {f"block_{index}": (None, *shape) for index, shape in shapes.items()}
     assert {name: tuple(x.shape) for name, x in extractor.output.items()} == wanted
 
 
-def test_features_after_a_fuser_are_the_inputs_of_the_last_norm():
+def test_feature_extractor_after_a_fuser_equals_the_inputs_of_the_last_norm():
     model = built(**LEARNER, fuser="token_fuser", include_top=False)
     found = feature_extractor(model, blocks=(3,), normalize=True)(pixels(model))["block_3"]
     found = keras.ops.convert_to_numpy(found).reshape(2, 16, 16)
     np.testing.assert_allclose(found, run(model, pixels(model)), atol=1e-5)
 
 
-def test_features_of_a_wrong_block_or_model_raise():
+def test_feature_extractor_of_a_wrong_block_or_model_raises():
     model = built()
     refused(lambda: feature_extractor(model, blocks=(4,)), "`blocks`", "0 to 3")
     refused(lambda: feature_extractor(model, blocks=()), "`blocks`")

@@ -51,13 +51,13 @@ def _is_part(node):
     return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute)
 
 
-def test_layer_names_in_source_code_are_found():
+def test_written_names_finds_layer_names_in_source_code():
     source = "a['head/kernel'], f'block_{i}', get_layer('norm'), Dense(name='head'), head('head')"
     assert sorted(written_names(source)) == ["block_", "head", "head/kernel", "norm"]
     assert written_names("TABLE = {'head/kernel': 1}", tables=True) == []
 
 
-def test_layer_names_are_written_in_one_file():
+def test_layer_names_are_spelt_in_one_file_only():
     found = {}
     for path in PACKAGE.rglob("*.py"):
         folder = path.relative_to(PACKAGE).parts

@@ -58,7 +58,7 @@ def test_retrofitted_model_equals_the_catalogue_model(name, changes):
     np.testing.assert_allclose(NUMPY(student(x)), NUMPY(model(x)), atol=1e-6)
 
 
-def test_student_tokens_run_through_the_blocks_of_the_teacher():
+def test_student_untrained_equals_teacher_blocks_on_learned_tokens():
     model = teacher(class_token=True, register_tokens=1)
     before = model.get_weights()
     student = retrofit(model, at=1, num_tokens=4, proportional_attention=False)
@@ -92,7 +92,7 @@ POOLED = [
 
 
 @pytest.mark.parametrize(("changes", "num_tokens", "reducer"), POOLED, ids=str)
-def test_student_from_the_grid_untrained_equals_average_pooling(changes, num_tokens, reducer):
+def test_student_with_grid_start_untrained_equals_average_pooling(changes, num_tokens, reducer):
     model = teacher(**changes)
     x = pixels(2, *model.input_shape[1:])
     student = retrofit(model, at=1, num_tokens=num_tokens)
@@ -110,7 +110,7 @@ def test_student_from_the_grid_untrained_equals_average_pooling(changes, num_tok
         np.testing.assert_allclose(logits, wanted, atol=1e-4)
 
 
-def test_proportional_attention_equals_attention_to_copies_of_tokens():
+def test_proportional_attention_equals_attention_to_repeated_tokens():
     """Tokens that replace 4 patches give the same outputs as 4 copies of each token."""
     model = teacher(class_token=True)
     x = pixels(2, 32, 32, 3)
@@ -133,7 +133,7 @@ def test_proportional_attention_equals_attention_to_copies_of_tokens():
     ],
     ids=str,
 )
-def test_budget_model_equals_the_student_called_with_its_tokens(changes, tmp_path):
+def test_with_tokens_equals_the_student_called_with_fewer_tokens(changes, tmp_path):
     model = teacher(**changes)
     student = retrofit(model, at=1, num_tokens=8)
     learner = student.get_layer("token_learner")
@@ -154,7 +154,7 @@ def test_budget_model_equals_the_student_called_with_its_tokens(changes, tmp_pat
     np.testing.assert_allclose(NUMPY(loaded(x)), NUMPY(small(x)), atol=1e-6)
 
 
-def test_budget_model_untrained_equals_a_retrofit():
+def test_with_tokens_of_an_untrained_student_equals_a_retrofit():
     model = teacher(class_token=True)
     x = pixels(2, 32, 32, 3)
     found = with_tokens(retrofit(model, at=1, num_tokens=8), 4)
@@ -162,7 +162,7 @@ def test_budget_model_untrained_equals_a_retrofit():
     np.testing.assert_allclose(NUMPY(found(x)), NUMPY(wanted(x)), atol=1e-4)
 
 
-def test_budget_model_of_too_many_tokens_raises():
+def test_with_tokens_of_too_many_tokens_raises():
     model = teacher()
     for student, count in (
         (retrofit(model, at=1, num_tokens=4), 5),

@@ -336,7 +336,7 @@ def test_vivit_gives_the_logits_of_transformers():
     agree(model.predict(videos, verbose=0), module(channels_first(videos)).logits)
 
 
-def test_pre_logits_are_a_dense_layer_with_tanh_before_the_head():
+def test_pre_logits_adds_a_dense_layer_with_tanh_before_the_head():
     fields = {**CONFIG, "class_token": True}
     images = pixels(16, 24)
     plain = VisionTransformer(

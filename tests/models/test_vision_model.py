@@ -32,7 +32,7 @@ def trainable(model):
     return sorted(weight.path.split("sequential/")[-1] for weight in model.trainable_weights)
 
 
-def test_parts_of_a_vit_are_its_layers():
+def test_vision_transformer_attributes_return_its_layers():
     model = pico(class_names=NAMES)
     assert isinstance(model, VisionTransformer) and model.config.num_tokens == 4
     assert [block.name for block in model.blocks] == ["block_0", "block_1"]
@@ -44,14 +44,14 @@ def test_parts_of_a_vit_are_its_layers():
     assert features.head is None and features.classes is None and not features.token_learners
 
 
-def test_parts_of_a_video_network_are_its_layers():
+def test_video_network_attributes_return_its_layers():
     model = create_model("tokenlearner_x2plus1d_pico", classes=3)
     assert isinstance(model, X2Plus1D)
     assert len(model.token_learners) == len(model.config.replaced_units) == 2
     assert model.head.units == 3
 
 
-def test_saved_model_has_config_names_and_preprocessing(tmp_path):
+def test_saved_model_keeps_config_class_names_and_preprocessing(tmp_path):
     preprocessing = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), crop_fraction=0.9)
     model = pico(class_names=NAMES, preprocessing=preprocessing, classifier_activation=None)
     again = saved(model, tmp_path)
@@ -60,7 +60,7 @@ def test_saved_model_has_config_names_and_preprocessing(tmp_path):
     np.testing.assert_allclose(run(again, pixels()), run(model, pixels()), atol=1e-6)
 
 
-def test_preprocessing_normalises_pixels_as_numpy_does():
+def test_preprocessing_layer_equals_normalisation_by_numpy():
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
     model = pico(preprocessing=Preprocessing(mean=mean, std=std))
     bare = pico(include_preprocessing=False)
@@ -78,7 +78,7 @@ def test_saved_model_keeps_its_precision(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
-def test_quantized_model_loads_again(tmp_path):
+def test_quantized_model_can_be_saved_and_loaded(tmp_path):
     model = pico()
     model.quantize("int8")
     again = saved(model, tmp_path)
@@ -106,7 +106,7 @@ def freeze_all_but_a_block(model):
 @pytest.mark.parametrize(
     "freeze", [freeze_all, freeze_a_block, freeze_a_part_of_a_block, freeze_all_but_a_block]
 )
-def test_frozen_backbone_is_frozen_after_loading(freeze, tmp_path):
+def test_frozen_backbone_stays_frozen_after_loading(freeze, tmp_path):
     backbone = create_model("tokenlearner_pico8_4at1", include_top=False, pooling="avg")
     freeze(backbone)
     model = keras.Sequential([backbone, keras.layers.Dense(3)])

@@ -60,7 +60,7 @@ def test_plain_vit_equals_its_equations():
     ],
     ids=str,
 )
-def test_image_model_blocks_return_the_expected_numbers_of_tokens(changes, expected):
+def test_image_model_blocks_return_the_expected_number_of_tokens(changes, expected):
     assert lengths(transformer(**IMAGE, **changes)) == expected
 
 
@@ -74,7 +74,7 @@ def test_image_model_blocks_return_the_expected_numbers_of_tokens(changes, expec
     ],
     ids=str,
 )
-def test_video_model_blocks_return_the_expected_numbers_of_tokens(changes, expected):
+def test_video_model_blocks_return_the_expected_number_of_tokens(changes, expected):
     assert lengths(transformer(**VIDEO, **changes)) == expected
 
 
@@ -112,7 +112,7 @@ def test_fused_blocks_have_separate_weights():
     assert "token_learner_0" not in names
 
 
-def test_config_reaches_the_layers():
+def test_config_fields_reach_the_layers():
     model = transformer(
         **IMAGE,
         **LEARNER,
@@ -146,7 +146,7 @@ def test_config_reaches_the_layers():
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "token"])
-def test_pooling_averages_or_takes_the_maximum_or_the_class_token(pooling):
+def test_pooling_returns_the_average_the_maximum_or_the_class_token(pooling):
     arguments = {**IMAGE, "class_token": True, "register_tokens": 2, "include_top": False}
     pooled, tokens = transformer(**arguments, pooling=pooling), transformer(**arguments)
     assign_weights(pooled)
@@ -173,7 +173,7 @@ def test_pooling_averages_or_takes_the_maximum_or_the_class_token(pooling):
     ],
     ids=["average", "class_token", "class_and_registers", "class_and_average"],
 )
-def test_top_reads_the_tokens_of_the_config(changes, features):
+def test_head_reads_of_the_config_decides_the_input_of_the_head(changes, features):
     arguments = {**IMAGE, **changes, "classifier_activation": None}
     model, tokens = transformer(**arguments), transformer(**arguments, include_top=False)
     assign_weights(model)
@@ -244,7 +244,7 @@ def test_vision_transformer_channels_first_raises():
     ("norm", "expected"),
     [("all", ["before", "after", "inputs"]), ("inputs", ["inputs"]), ("none", [])],
 )
-def test_fuser_norm_of_the_config_decides_the_norms_of_every_fuser(norm, expected):
+def test_fuser_norm_decides_the_norms_of_every_fuser(norm, expected):
     arguments = {"fuser": "token_fuser", "at": 0, "fuser_norm": norm, "include_top": False}
     model = transformer(**IMAGE, **LEARNER, **arguments)
     weights = [weight.path for weight in model.get_layer("token_fuser_0").weights]

@@ -181,7 +181,7 @@ def test_replaced_units_of_a_video_network_have_token_learners(replaced, units):
     assert found == [f"stage_0_unit_{unit}_1_tokenlearner" for unit in units]
 
 
-def test_units_untrained_equal_their_shortcut():
+def test_video_network_units_untrained_equal_their_shortcut():
     model = video_network()
     gammas = [x.gamma for x in model.layers if x.name.endswith("project_norm")]
     assert len(gammas) == 3
@@ -200,7 +200,7 @@ def test_batch_norm_statistics_move_in_training_only():
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])
-def test_video_network_pooling_averages_or_takes_the_maximum(pooling):
+def test_video_network_pooling_returns_the_average_or_the_maximum(pooling):
     pooled, places = (video_network(include_top=False, pooling=p) for p in (pooling, None))
     assign_weights(pooled)
     places.set_weights(pooled.get_weights())

@@ -87,7 +87,7 @@ def weight_requests(hub):
     return [path for path, _ in hub.log if path.endswith("model.safetensors")]
 
 
-def test_hub_preset_gives_its_probabilities_and_downloads_once(hub, monkeypatch):
+def test_hub_preset_gives_the_saved_probabilities_and_downloads_once(hub, monkeypatch):
     expected = files()[1].predict(image(), verbose=0)
     model = open_it()
     np.testing.assert_allclose(model.predict(image(), verbose=0), expected, atol=1e-5)
@@ -103,7 +103,7 @@ def test_hub_preset_gives_its_probabilities_and_downloads_once(hub, monkeypatch)
     assert weight_requests(hub) == before
 
 
-def test_readme_lines_that_name_a_checkpoint_run_as_printed(hub):
+def test_readme_code_with_a_checkpoint_runs(hub):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     lines = [line for line in readme.splitlines() if 'kt.from_preset("hf://' in line]
     assert lines == [

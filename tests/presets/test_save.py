@@ -67,7 +67,7 @@ def test_save_to_preset_of_an_unsuitable_object_raises(tmp_path):
         kt.presets.save_to_preset("vit_b16", tmp_path)
 
 
-def test_names_of_other_functions_raise_with_the_call_to_make(tmp_path):
+def test_from_preset_of_a_name_for_other_functions_raises_and_states_the_call(tmp_path):
     name = "tokenlearner_nano4_8at2/fashion_mnist"
     with pytest.raises(ValueError, match=r"create_model\('tokenlearner_nano4_8at2', weights="):
         kt.from_preset(name)

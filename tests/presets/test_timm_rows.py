@@ -25,7 +25,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_preset_of_timm_agrees_with_timm(name):
+def test_timm_preset_gives_the_outputs_of_timm(name):
     peer("timm")
     verdict, what = judge(ROWS[name])
     assert verdict == "exact", what

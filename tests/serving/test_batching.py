@@ -67,7 +67,7 @@ def test_batcher_bad_row_fails_without_its_batch():
         raise answers[1]
 
 
-def test_batcher_answers_others_after_a_client_left():
+def test_batcher_after_a_client_left_answers_other_clients():
     double = Doubler()
 
     async def ask():

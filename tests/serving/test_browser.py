@@ -78,7 +78,7 @@ def text(tab, selector):
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
-def test_photograph_gets_the_answer_of_the_model_and_fits_the_window(tab, address, model, size):
+def test_page_photograph_is_answered_by_the_model_and_fits_the_window(tab, address, model, size):
     tab.open(address, *size)
     tab.choose("#file", photograph())
     tab.wait(DONE)
@@ -98,7 +98,7 @@ def test_photograph_gets_the_answer_of_the_model_and_fits_the_window(tab, addres
     assert urls and all(url.startswith(address) for url in urls)
 
 
-def test_map_over_the_picture_is_bright_where_the_token_attends(tab, address, model):
+def test_page_map_is_bright_at_the_positions_of_large_weights(tab, address, model):
     tab.open(address, *DESKTOP)
     tab.drop(photograph(), 400, 300)  # the area in which the page accepts files
     tab.wait(DONE)
@@ -128,7 +128,7 @@ def _brightness(tab, place, grid):
     )
 
 
-def test_keyboard_reaches_every_control_and_moves_the_slider(tab, address):
+def test_page_keyboard_reaches_every_control_and_moves_the_slider(tab, address):
     tab.open(address, *DESKTOP)
     tab.choose("#file", photograph())
     tab.wait(DONE)
@@ -146,7 +146,7 @@ def test_keyboard_reaches_every_control_and_moves_the_slider(tab, address):
     assert text(tab, "#caption").startswith("Token 1")
 
 
-def test_camera_picture_is_answered_and_escape_stops_the_camera(tab, address):
+def test_page_camera_picture_is_answered_and_escape_stops_the_camera(tab, address):
     tab.open(address, *PHONE)
     for key in ("Escape", "Enter"):
         tab.value("document.getElementById('camera').focus()")
@@ -159,7 +159,7 @@ def test_camera_picture_is_answered_and_escape_stops_the_camera(tab, address):
     assert tab.value("document.getElementById('view').width") > 100
 
 
-def test_screen_reader_finds_a_name_for_every_control(tab, address):
+def test_page_controls_have_names_for_screen_readers(tab, address):
     tab.open(address, *PHONE)
     tab.choose("#file", photograph())
     tab.wait(DONE)
@@ -171,7 +171,7 @@ def test_screen_reader_finds_a_name_for_every_control(tab, address):
 
 
 @pytest.mark.parametrize("content", [b"no image", b"\xff\xd8\xff\xe0 cut off"])
-def test_file_that_is_no_image_shows_an_alert_and_no_answer(tab, address, content, tmp_path):
+def test_page_file_that_is_no_image_shows_an_alert_and_no_answer(tab, address, content, tmp_path):
     (tmp_path / "x.jpg").write_bytes(content)
     tab.open(address, *DESKTOP)
     tab.choose("#file", tmp_path / "x.jpg")
@@ -180,7 +180,7 @@ def test_file_that_is_no_image_shows_an_alert_and_no_answer(tab, address, conten
     assert text(tab, "#classes") == "Nothing yet"
 
 
-def test_dark_scheme_has_a_dark_ground_and_light_text(tab, address):
+def test_page_in_dark_mode_has_a_dark_background_and_light_text(tab, address):
     grounds = []
     for dark in (False, True):
         tab.open(address, *DESKTOP, dark)
@@ -189,7 +189,7 @@ def test_dark_scheme_has_a_dark_ground_and_light_text(tab, address):
     assert grounds[0] > 600 and grounds[1] < 100
 
 
-def test_page_states_that_the_server_is_gone(tab, address):
+def test_page_after_the_server_stopped_states_it(tab, address):
     tab.open(address, *DESKTOP)
     tab.value("window.fetch = () => Promise.reject(new TypeError('gone')); 0")
     tab.choose("#file", photograph())

@@ -53,7 +53,7 @@ def test_last_activation_of_a_nested_model_is_found():
 
 
 @pytest.mark.parametrize("activation", [None, "linear", "relu"])
-def test_logits_without_an_activation_raise(activation):
+def test_model_that_ends_in_logits_without_an_activation_raises(activation):
     model = ends_in(layers.Dense(3, activation))
     with pytest.raises(ValueError) as caught:
         classifier_activation_of("predict", model)
@@ -63,7 +63,7 @@ def test_logits_without_an_activation_raise(activation):
     assert classifier_activation_of("predict", model, "linear") == ("linear", False)
 
 
-def test_activation_unlike_that_of_the_model_raises():
+def test_classifier_activation_unlike_the_last_activation_raises():
     with pytest.raises(ValueError, match="classifier_activation='sigmoid'"):
         classifier_activation_of("export", ends_in(layers.Dense(3, "softmax")), "sigmoid")
     with pytest.raises(ValueError, match="classifier_activation='tanh'"):
@@ -125,7 +125,7 @@ def test_predict_of_logits_gives_probabilities(multi_label, activation):
         assert row["probability"] == pytest.approx(right[row["class"]], abs=1e-5)
 
 
-def test_multi_label_logits_exported_equal_predict(multi_label, tmp_path):
+def test_exported_multi_label_model_equals_predict(multi_label, tmp_path):
     """A custom dense layer of any name, with class names and a sigmoid."""
     tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, model, pixels, logits = multi_label

@@ -66,7 +66,7 @@ def followed(current, check):
     asyncio.run(run())
 
 
-def test_newer_version_answers_and_old_requests_are_finished(folder):
+def test_newer_version_answers_while_older_requests_finish(folder):
     current = CurrentModel(folder, 8)
     old = current.now
 
@@ -85,7 +85,7 @@ def test_newer_version_answers_and_old_requests_are_finished(folder):
     assert states(current) == [("2", "AVAILABLE"), ("1", "END")]
 
 
-def test_version_that_cannot_be_loaded_leaves_the_older_one(folder):
+def test_version_that_cannot_be_loaded_leaves_the_older_version_in_use(folder):
     current = CurrentModel(folder)
 
     async def check():
@@ -113,7 +113,7 @@ def test_deleted_version_is_replaced_by_the_previous_version(folder):
     assert states(current) == [("1", "AVAILABLE"), ("2", "END")]
 
 
-def test_model_of_a_version_folder_keeps_that_version(folder):
+def test_served_version_folder_keeps_its_version(folder):
     current = CurrentModel(folder / "1")
 
     async def check():

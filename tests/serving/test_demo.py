@@ -175,7 +175,7 @@ def test_page_files_are_served_and_name_no_other_address(asked):
 
 @on_torch
 @pytest.mark.parametrize("path", ["/", "/page/page.js", "/page/about", "/page/answer"])
-def test_page_headers_forbid_other_sources_frames_and_scripts_in_html(asked, path):
+def test_page_headers_forbid_other_sources_frames_and_inline_scripts(asked, path):
     post = path.endswith("answer")
     headers = asked.request("POST" if post else "GET", path).headers
     policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
@@ -191,7 +191,7 @@ def _luminance(colour):
 
 
 @on_torch
-def test_page_colours_of_texts_have_the_contrast_of_wcag(asked):
+def test_page_text_colours_have_the_contrast_that_wcag_requires(asked):
     """WCAG 2.2 needs 4.5 for text and 3 for the focus, in the light and the dark scheme."""
     blocks = re.findall(r":root \{(.*?)\}", asked.get("/page/page.css").text, re.DOTALL)
     assert len(blocks) == 2
@@ -223,7 +223,7 @@ def test_page_of_unsuitable_model_or_argument_raises(options, arguments, reason)
 
 
 @on_torch
-def test_demo_of_exported_model_raises_the_command_for_it(tmp_path):
+def test_demo_of_exported_model_raises_and_states_the_serve_command(tmp_path):
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "saved_model.pb").touch()
     with pytest.raises(ValueError, match="serve --page"):
@@ -272,7 +272,7 @@ def test_server_with_page_answers_pictures_and_the_protocols(served):
 
 
 @on_torch
-def test_page_of_exported_features_raises():
+def test_page_of_exported_model_without_top_raises():
     served = SimpleNamespace(metadata={"input_shape": [32, 32, 3]}, outputs={}, folder="x")
     with pytest.raises(ValueError, match="serve: .*`keras-tokenlearner export`"):
         page_of(served, "x")

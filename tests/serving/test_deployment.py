@@ -47,7 +47,7 @@ def unknown(value, kind, path=""):
 
 
 @pytest.mark.parametrize("name", ["kubernetes.yaml", "inference_service.yaml"])
-def test_resource_has_only_fields_of_its_schema(name):
+def test_kubernetes_resource_has_only_fields_of_its_schema(name):
     for resource in resources(name):
         assert unknown(resource, MODELS[resource["kind"]].__name__) == []
         assert unknown({**resource, "sppec": 1}, MODELS[resource["kind"]].__name__) == [".sppec"]

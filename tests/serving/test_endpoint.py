@@ -65,7 +65,7 @@ def body(*contents):
     return json.dumps({"instances": [b64(content) for content in contents]}).encode()
 
 
-def test_small_images_are_answered_while_large_ones_are_decoded():
+def test_small_images_are_answered_while_large_images_are_decoded():
     model = Model()
     endpoint = endpoint_of(model)
 
@@ -84,7 +84,7 @@ def test_small_images_are_answered_while_large_ones_are_decoded():
     assert len(model.decoded) < 10
 
 
-def test_bad_image_is_an_invalid_input_and_ends_its_request():
+def test_damaged_image_raises_invalid_input_and_ends_its_request():
     model = Model()
     endpoint = endpoint_of(model)
 

@@ -172,7 +172,7 @@ def test_export_bad_arguments_raise_and_write_nothing(build, arguments, message,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_with_maps_and_provenance_has_both(tmp_path):
+def test_export_with_maps_and_provenance_contains_both(tmp_path):
     model = create_model("tokenlearner_pico8_4at1", classes=7)
     source = {"weights": "ours", "licence": "Apache-2.0"}
     path = export(model, tmp_path, maps=True, provenance=source, check=False).path
@@ -213,7 +213,7 @@ def test_newest_version_skips_incomplete_versions(tmp_path):
     assert move_to_next_version(written, tmp_path) == tmp_path / "10"
 
 
-def test_code_in_the_current_folder_is_not_run_by_export(tmp_path, monkeypatch):
+def test_export_runs_no_code_from_the_current_folder(tmp_path, monkeypatch):
     """Otherwise the second process would import a planted module instead of a library."""
     (tmp_path / "h5py.py").write_text("open('planted', 'w').close()\nraise ImportError")
     monkeypatch.chdir(tmp_path)

@@ -102,7 +102,7 @@ def test_exported_file_in_its_runtime_equals_the_model(format, images, tmp_path)
 
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
-def test_exported_int8_file_agrees_and_is_smaller(format, images, tmp_path):
+def test_exported_int8_file_agrees_with_the_model_and_is_smaller(format, images, tmp_path):
     skip_without(format)
     model = create_model(NAME, weights="fashion_mnist")
     path = tmp_path / f"clothes{FORMATS[format].suffix}"
@@ -114,7 +114,7 @@ def test_exported_int8_file_agrees_and_is_smaller(format, images, tmp_path):
 
 
 @pytest.mark.parametrize("format", ["openvino", "pt2"])
-def test_exported_bfloat16_file_agrees(format, images, tmp_path):
+def test_exported_bfloat16_file_agrees_with_the_model(format, images, tmp_path):
     skip_without(format)
     half = create_model(NAME, weights="fashion_mnist", dtype="mixed_bfloat16")
     path = tmp_path / f"clothes{FORMATS[format].suffix}"
@@ -124,7 +124,7 @@ def test_exported_bfloat16_file_agrees(format, images, tmp_path):
     assert metadata["precision"] == "bfloat16"
 
 
-def test_exported_logits_get_the_activation_and_videos_their_frames(tmp_path):
+def test_exported_video_model_that_ends_in_logits_returns_probabilities(tmp_path):
     video = create_model("tokenlearner_x2plus1d_pico", classes=3, classifier_activation=None)
     random = np.random.default_rng(0)
     video.set_weights([w + random.normal(0, 0.1, w.shape) ** 2 for w in video.get_weights()])
@@ -139,7 +139,7 @@ def test_exported_logits_get_the_activation_and_videos_their_frames(tmp_path):
     assert [file.name for file in exported.path.parent.iterdir()] == ["video.pt2"]
 
 
-def test_exported_file_that_is_not_finite_does_not_appear(tmp_path):
+def test_export_of_a_model_with_nan_weights_raises_and_keeps_the_old_file(tmp_path):
     model = create_model("vit_pico8", classes=2)
     model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
     (tmp_path / "model.pt2").write_text("older")

@@ -80,7 +80,7 @@ def test_guard_body_within_the_limits_is_passed_on_whole():
         ([b"[]"], {"max_requests": 0}, 503),
     ],
 )
-def test_guard_body_out_of_the_limits_is_refused(parts, limits, status):
+def test_guard_body_beyond_a_limit_is_refused(parts, limits, status):
     sent = run(echo, parts, **limits)
     assert sent[0]["status"] == status
     assert list(json.loads(sent[1]["body"])) == ["error"]
@@ -100,7 +100,7 @@ def test_guard_client_that_left_cancels_its_request():
     assert len(ended) == 1 and ended[0] < 10
 
 
-def test_guard_lets_other_requests_through_while_one_body_is_awaited():
+def test_guard_waiting_for_a_body_lets_other_requests_through():
     async def both():
         guarded = Guard(echo, max_requests=1)
         sent = []

@@ -147,7 +147,7 @@ def test_server_answers_valid_requests_among_invalid_requests(served):
     assert server.memory("VmHWM") - peak < 300
 
 
-def test_server_memory_does_not_grow_with_requests(served):
+def test_server_memory_after_many_requests_does_not_grow(served):
     """The bodies of these hundreds of requests would take 170 MB if they were kept."""
     _, server = served
     noise = RANDOM.integers(0, 256, (400, 500, 3)).astype("uint8")
@@ -249,7 +249,7 @@ def test_image_bombs_take_little_memory_and_delay_no_others(served, attack):
     check(model, server.v1({"instances": [b64(JPEG)]})[1]["predictions"][0])
 
 
-def test_image_of_many_frames_decodes_the_first(served, tmp_path):
+def test_decode_image_of_many_frames_decodes_only_the_first(served, tmp_path):
     """A WebP file of three frames. The limit allows the pixels of one frame."""
     frames = [pillow.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
     stream = io.BytesIO()

@@ -66,7 +66,7 @@ def test_v1_base64_variants_are_read(served, form):
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_v1_columnar_request_gets_columns(served, named):
+def test_v1_columnar_request_gets_a_columnar_answer(served, named):
     model, server = served
     column = [b64(JPEG), b64(encode(PIXELS[:9], "PNG"))]
     status, answer = server.v1({"inputs": {"encoded": column} if named else column})
@@ -111,7 +111,7 @@ def test_v1_answer_of_one_output_has_no_name(served):
     np.testing.assert_allclose(answer["predictions"], right, atol=1e-5)
 
 
-def test_v1_status_has_the_version_and_is_ready_or_404(served):
+def test_v1_status_of_the_model_is_ready_and_of_others_is_404(served):
     _, server = served
     version = {
         "version": "1",
@@ -127,7 +127,7 @@ def test_v1_status_has_the_version_and_is_ready_or_404(served):
     assert server.ask("/v1/models/pico/versions/2")[0] == 404
 
 
-def test_v1_version_answers_and_another_gets_404(served):
+def test_v1_current_version_answers_and_another_version_gets_404(served):
     model, server = served
     body = {"instances": [b64(JPEG)]}
     status, answer = server.ask("/v1/models/pico/versions/1:predict", body)
@@ -137,7 +137,7 @@ def test_v1_version_answers_and_another_gets_404(served):
     assert status == 404 and "version 2" in answer["error"]
 
 
-def test_metrics_count_batches_queue_times_and_refusals(served):
+def test_server_metrics_count_batches_queue_times_and_refusals(served):
     _, server = served
     names = [
         "keras_tokenlearner_batch_rows_sum",
@@ -158,7 +158,7 @@ def test_metrics_count_batches_queue_times_and_refusals(served):
         ("jax", dict.fromkeys(("pixels", "images", "serve"), [1, 2, 4, 8])),
     ],
 )
-def test_warm_up_runs_each_batch_size(exported_pico, monkeypatch, backend, sizes):
+def test_server_warm_up_runs_each_batch_size(exported_pico, monkeypatch, backend, sizes):
     model = ServedModel(exported_pico[1])
     model.metadata["backend"] = backend
     ran = {name: [] for name in sizes}
@@ -248,7 +248,7 @@ def test_server_refuses_to_load_or_unload_models(served):
     assert server.ask("/v2/models/pico/ready")[0] == 200
 
 
-def test_server_listens_to_this_machine_only(served):
+def test_server_by_default_listens_to_this_machine_only(served):
     _, server = served
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

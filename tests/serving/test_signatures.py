@@ -42,7 +42,7 @@ def decode():
 # TensorFlow.
 
 
-def test_decode_in_graph_of_odd_modes_gives_the_pixels_of_the_references(decode):
+def test_decode_in_graph_of_unusual_modes_gives_the_reference_pixels(decode):
     for name, (content, right) in ODD.items():
         np.testing.assert_array_equal(decode(content), right, err_msg=name)
         grey = decode_image(content, 1)
@@ -95,7 +95,7 @@ def test_decode_in_graph_of_unreadable_files_raises(decode):
             decode(broken)
 
 
-def test_decode_in_graph_of_damaged_files_ends(decode):
+def test_decode_in_graph_of_damaged_files_terminates(decode):
     random = np.random.default_rng(0)
     for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP"):
         content = encode(PICTURE.resize((20, 15)), kind)

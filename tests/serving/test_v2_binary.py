@@ -25,7 +25,7 @@ def raw(size, **changes):
     return field | {"parameters": {"binary_data_size": size}} | changes
 
 
-def test_read_v2_json_keeps_every_field():
+def test_read_v2_of_json_keeps_every_field():
     body = {"id": "7", "inputs": [PIXELS], "parameters": {"signature_name": "images"}}
     found = read_v2(json.dumps(body | {"outputs": [{"name": "p"}]}).encode(), {}, "pico")
     assert (found.id, found.model_name) == ("7", "pico")
@@ -33,7 +33,7 @@ def test_read_v2_json_keeps_every_field():
     assert [output.name for output in found.request_outputs] == ["p"]
 
 
-def test_read_v2_binary_tensors_are_their_bytes():
+def test_read_v2_of_binary_tensors_returns_their_values():
     body, headers = binary({"inputs": [raw(3), raw(3, name="other")]}, b"\x01\x02\x03\x04\x05\x06")
     first, second = read_v2(body, headers, "pico").inputs
     np.testing.assert_array_equal(first.as_numpy().ravel(), [1, 2, 3])
@@ -65,7 +65,7 @@ def test_read_v2_binary_tensors_are_their_bytes():
         ({"inputs": [5]}, "input"),
     ],
 )
-def test_read_v2_json_of_wrong_types_is_refused(fields, reason):
+def test_read_v2_of_json_with_wrong_types_raises(fields, reason):
     with pytest.raises(ValueError, match=reason):
         read_v2(json.dumps(fields).encode(), {}, "pico")
 
@@ -83,18 +83,18 @@ def test_read_v2_json_of_wrong_types_is_refused(fields, reason):
         ({"inputs": [raw(3, data=[1])]}, b"abc", "`data` or `binary_data_size`"),
     ],
 )
-def test_read_v2_binary_tensors_that_do_not_fit_are_refused(fields, content, reason):
+def test_read_v2_of_binary_tensors_with_wrong_sizes_raises(fields, content, reason):
     with pytest.raises(ValueError, match=reason):
         read_v2(*binary(fields, content), "pico")
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "99999", "²", "9" * 5000, ""])
-def test_read_v2_header_of_a_wrong_length_is_refused(length):
+def test_read_v2_with_a_wrong_json_length_raises(length):
     with pytest.raises(ValueError, match="Inference-Header-Content-Length"):
         read_v2(b"{}", {"inference-header-content-length": length}, "pico")
 
 
-def test_read_v2_deep_header_is_refused():
+def test_read_v2_of_deeply_nested_json_raises():
     body = b'{"inputs": ' + b"[" * 5000
     with pytest.raises(ValueError, match="5001 levels"):
         read_v2(body, {"inference-header-content-length": str(len(body))}, "pico")

@@ -25,7 +25,7 @@ def answers(model):
     return features @ kernel + bias, features
 
 
-def test_distillation_loss_equals_the_loss_by_hand():
+def test_distillation_loss_equals_a_manual_computation():
     model = teacher()
     student = retrofit(model, at=1, num_tokens=4)
     (logits, features), (student_logits, student_features) = answers(model), answers(student)
@@ -169,7 +169,7 @@ def test_distill_trains_students_with_other_reducers(reducer):
     assert history["loss"][-1] < history["loss"][0]
 
 
-def test_distill_without_top_and_with_one_seed_repeats_its_losses():
+def test_distill_without_top_with_the_same_seed_repeats_its_losses():
     model = teacher(include_top=False, pooling="avg")
     losses = []
     for _ in range(2):

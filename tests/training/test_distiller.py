@@ -32,7 +32,7 @@ def compiled(student, model, learning_rate=2e-4, metrics=("accuracy",), **argume
 
 
 @pytest.mark.parametrize("labels", [LABELS, ONE_HOT], ids=["integers", "rows"])
-def test_distiller_loss_equals_the_hand_count(labels):
+def test_distiller_loss_equals_a_manual_computation(labels):
     student, model = pair()
     distiller = compiled(student, model, temperature=3.0, feature_weight=0.7, label_weight=0.2)
     found = distiller.evaluate(IMAGES, labels, batch_size=24, verbose=0, return_dict=True)
@@ -138,7 +138,7 @@ KINDS = {
     "kind",
     [pytest.param(kind, marks=pytest.mark.peers if kind == "grain" else ()) for kind in KINDS],
 )
-def test_student_learns_from_every_kind_of_data_under_scope(kind):
+def test_student_in_a_distribution_scope_learns_from_every_kind_of_data(kind):
     with scope("one_device"):
         student, model = pair()
         of_teacher = model.get_weights()
@@ -223,7 +223,7 @@ def test_distiller_interrupted_resumes_to_the_same_weights(tmp_path):
         np.testing.assert_array_equal(values, wanted)
 
 
-def test_budgets_teach_every_number_of_tokens():
+def test_distiller_with_budgets_trains_every_number_of_tokens():
     student, model = pair(num_tokens=8)
     before = {m: loss_of(with_tokens(student, m), model) for m in (2, 4, 8)}
     distiller = compiled(student, model, 1e-3, budgets=(2, 4, 8), reconstruction_weight=0.1)
@@ -238,7 +238,7 @@ def loss_of(student, model):
     return distiller.evaluate(IMAGES, batch_size=24, verbose=0, return_dict=True)["loss"]
 
 
-def test_budget_of_one_number_equals_the_student_of_that_number():
+def test_distiller_with_one_budget_equals_a_student_of_that_many_tokens():
     """A step with the budget 4 alone is a step of the model of `with_tokens(student, 4)`."""
     student, model = pair(num_tokens=8)
     small = with_tokens(student, 4)
@@ -268,7 +268,7 @@ def test_distiller_bad_arguments_raise(arguments, words):
     assert all(word in str(caught.value) for word in ("Distiller", *words))
 
 
-def test_distiller_unsuitable_models_and_labels_raise():
+def test_distiller_with_unsuitable_models_or_labels_raises():
     student, model = pair()
     with pytest.raises(ValueError, match="Distiller: .*TokenLearner"):
         Distiller(model, model)

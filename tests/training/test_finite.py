@@ -70,7 +70,7 @@ def test_distill_with_a_backup_in_a_locked_folder_raises_before_any_work(locked_
     assert not backup.exists()
 
 
-def test_lock_of_a_killed_run_is_released_and_an_own_lock_is_reentrant(tmp_path):
+def test_locked_folder_can_be_locked_again_by_its_own_run_only(tmp_path):
     def other_thread():
         with pytest.raises(ValueError, match="output="), locked("train", tmp_path):
             pass

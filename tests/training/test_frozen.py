@@ -40,7 +40,7 @@ def _paths(model):
 
 
 @pytest.mark.parametrize("freeze", [_freeze_all, _freeze_blocks, _freeze_parts, _thaw_a_part])
-def test_frozen_backbone_after_a_keras_file_has_the_same_trainable_variables(freeze, tmp_path):
+def test_frozen_backbone_loaded_from_a_file_keeps_its_trainable_variables(freeze, tmp_path):
     base = create_model("tokenlearner_pico8_4at1", include_top=False, pooling="avg", **SHAPE)
     whole = len(base.trainable_variables)
     freeze(base)

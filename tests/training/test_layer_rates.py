@@ -73,7 +73,7 @@ def apply(optimizer, model, gradients):
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_layer_decay_steps_equal_numpy(kind):
+def test_layer_decay_steps_equal_a_numpy_implementation(kind):
     model, gradients = model_and_gradients()
     before = [value.astype("float64") for value in values(model)]
     many = {"steps": 10**9, "global_clipnorm": 1.0, "layer_decay": DECAY}
@@ -162,6 +162,6 @@ def test_layer_decay_of_a_model_without_blocks_raises():
         sgd(0.1, 10, layer_decay=1.5)
 
 
-def test_depths_of_a_reducer_equal_the_block_before_it():
+def test_depth_of_a_reducer_equals_the_depth_of_the_block_before_it():
     paths = ["embedding/conv_0/kernel", "block_0/a", "block_1/a", "token_learner/a", "block_2/a"]
     assert depths_of([*paths, "norm/gamma", "head/kernel"]) == [0, 1, 2, 2, 3, 4, 4]

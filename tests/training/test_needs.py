@@ -6,7 +6,7 @@ from keras_tokenlearner import costs, create_model, retrofit
 from keras_tokenlearner.training.distillation.needs import needs
 
 
-def test_estimated_memory_and_hours_equal_the_hand_count():
+def test_estimated_memory_and_hours_equal_a_manual_count():
     teacher = create_model("vit_pico8", classes=10)
     student = retrofit(teacher, at=1, num_tokens=4)
     found = {each.machine.name: each for each in needs(student, teacher, 30, 1024, images=1000)}

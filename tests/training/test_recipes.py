@@ -95,7 +95,7 @@ def test_distillation_recipe_trains_the_student_of_a_teacher(images, tmp_path, c
             dataclasses.replace(recipe, **changes)
 
 
-def test_fine_tuning_with_every_memory_option_trains(images, tmp_path):
+def test_fine_tuning_recipe_with_every_memory_option_trains(images, tmp_path):
     body = create_model("tokenlearner_pico8_4at1", classes=7, input_shape=(64, 64, 3))
     save_weights(body, tmp_path / "before.weights.h5")
     recipe = tiny(
@@ -119,7 +119,7 @@ def test_fine_tuning_with_every_memory_option_trains(images, tmp_path):
     assert train(recipe, tmp_path) == 1.0
 
 
-def test_gradient_accumulation_ends_with_the_weights_of_whole_batches(images):
+def test_gradient_accumulation_gives_the_weights_of_whole_batches(images):
     def trained(gradient_accumulation_steps):
         keras.utils.set_random_seed(0)
         recipe = tiny(

@@ -156,7 +156,7 @@ def test_full_disk_ends_training_and_keeps_the_backup(small, tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["file", "/sys"])
-def test_unwritable_folder_raises_before_training(folder, small, tmp_path):
+def test_resume_in_an_unwritable_folder_raises_before_training(folder, small, tmp_path):
     model, batches, fit = small
     weights = model.get_weights()
     (tmp_path / "file").write_text("")
@@ -167,7 +167,7 @@ def test_unwritable_folder_raises_before_training(folder, small, tmp_path):
     np.testing.assert_array_equal(model.get_weights()[0], weights[0])
 
 
-def test_damaged_backup_raises(small, tmp_path):
+def test_resume_from_a_damaged_backup_raises(small, tmp_path):
     _, batches, fit = small
     path = tmp_path / "backup.npz"
     fit(Resume(path, batches))
@@ -199,7 +199,7 @@ def test_damaged_backup_raises(small, tmp_path):
     ],
     ids=str,
 )
-def test_edited_backup_raises(tmp_path, changes):
+def test_resume_from_an_edited_backup_raises(tmp_path, changes):
     batches = Batches((np.ones((8, 4)), np.ones((8, 1))), 4)
     path = tmp_path / "backup.npz"
     place = {"epoch": 1, "batch": 0, "history": [{"loss": 0.5}]}
@@ -214,7 +214,7 @@ def test_edited_backup_raises(tmp_path, changes):
         Resume(path, batches, run={"seed": 0})
 
 
-def test_backup_that_another_run_has_written_ends_the_run(small, tmp_path):
+def test_backup_overwritten_by_another_run_ends_the_run(small, tmp_path):
     _, batches, fit = small
     path = tmp_path / "backup.npz"
     fit(Resume(path, batches), epochs=1)
@@ -227,7 +227,7 @@ def test_backup_that_another_run_has_written_ends_the_run(small, tmp_path):
     assert Resume(path, batches).initial_epoch == 2
 
 
-def test_backup_of_another_model_raises(small, tmp_path):
+def test_resume_from_a_backup_of_another_model_raises(small, tmp_path):
     _, batches, fit = small
     path = tmp_path / "backup.npz"
     fit(Resume(path, batches))
@@ -245,7 +245,7 @@ def test_resume_without_its_initial_epoch_raises(small, tmp_path):
         fit(Resume(tmp_path / "backup.npz", batches), initial_epoch=0)
 
 
-def test_metric_of_each_class_survives_the_backup(tmp_path):
+def test_metric_with_a_value_per_class_is_restored_from_the_backup(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
     metric = keras.metrics.F1Score(average=None, name="f1")
     random = np.random.default_rng(0)

@@ -25,7 +25,7 @@ def few(monkeypatch):
     return data
 
 
-def test_train_learns_and_saves_the_model_of_its_result(few, tmp_path):
+def test_train_reaches_and_saves_a_model_of_the_reported_accuracy(few, tmp_path):
     recipe = FashionMnistRecipe(epochs=6, batch_size=32, learning_rate=2e-3)
     accuracy = train(recipe, tmp_path)
     result = json.loads((tmp_path / f"{recipe.model}.json").read_text())
@@ -90,7 +90,7 @@ def test_train_refuses_a_second_run_and_other_settings_until_restart(few, tmp_pa
     assert json.loads((tmp_path / "vit_pico8.json").read_text())["recipe"]["seed"] == 1
 
 
-def test_train_with_a_full_disk_at_the_end_loses_nothing(few, tmp_path, monkeypatch):
+def test_train_with_a_full_disk_at_the_end_can_be_continued(few, tmp_path, monkeypatch):
     resource = pytest.importorskip("resource", reason="only on Linux and macOS: `resource`")
     recipe = FashionMnistRecipe(model="vit_nano4", epochs=1, warmup_epochs=0, batch_size=160)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -105,7 +105,7 @@ def trained_on_two_batches(recipe, classes):
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
-def test_kinetics_starts_from_the_weights_of_images(folder, monkeypatch):
+def test_kinetics_recipe_starts_from_the_weights_of_an_image_model(folder, monkeypatch):
     config = dataclasses.replace(CATALOG["tokenlearner_pico8_4at1"].config, patch_size=(2, 8, 8))
     monkeypatch.setitem(CATALOG, "vivit_tiny", CatalogEntry(config, (4, 32, 32, 3)))
     images = create_model("tokenlearner_pico8_4at1", classes=7, input_shape=(64, 64, 3))

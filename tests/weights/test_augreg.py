@@ -85,7 +85,7 @@ def test_augreg_npz_by_source_name_loads_with_and_without_its_head(tmp_path):
     assert other.output_shape == (None, 3)
 
 
-def test_averaging_model_drops_the_class_token_of_the_checkpoint():
+def test_load_into_an_averaging_model_drops_the_class_token():
     entries, images = augreg_entries(), pixels()
     model = build("augreg", entries, class_token=False)
     report = load(model, "augreg", entries)
@@ -99,7 +99,7 @@ def test_averaging_model_drops_the_class_token_of_the_checkpoint():
 
 
 @pytest.mark.parametrize("dtype", ["V2", "bfloat16"])
-def test_bfloat16_of_numpy_and_of_jax_load_exactly(dtype):
+def test_bfloat16_checkpoints_of_numpy_and_jax_load_exactly(dtype):
     if dtype == "bfloat16":
         types = pytest.importorskip("ml_dtypes", reason="the type of JAX: pip install ml_dtypes")
         dtype = types.bfloat16

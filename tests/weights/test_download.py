@@ -48,7 +48,7 @@ def server():
         thread.join()
 
 
-def test_download_happens_once(server, tmp_path):
+def test_fetch_called_twice_downloads_once(server, tmp_path):
     for _ in range(2):
         path = fetch(server.uri, SHA256, tmp_path)
         assert path.read_bytes() == CONTENT
@@ -64,7 +64,7 @@ def test_download_happens_once(server, tmp_path):
         ("refused", ConnectionError, "403"),
     ],
 )
-def test_failed_download_is_repeated_by_the_next_call(server, tmp_path, how, error, message):
+def test_fetch_after_a_failed_download_downloads_again(server, tmp_path, how, error, message):
     server.how = how
     with pytest.raises(error, match=message):
         fetch(server.uri, SHA256, tmp_path)

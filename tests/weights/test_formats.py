@@ -114,7 +114,7 @@ def test_mapping_that_contains_itself_raises():
     refused(" 32 .*again/", build("augreg", ENTRIES), "augreg", endless)
 
 
-def test_npz_with_other_members_than_arrays_raises(tmp_path):
+def test_npz_with_members_that_are_no_arrays_raises(tmp_path):
     path = archive(tmp_path / "a.npz", a=b"text")
     with pytest.raises(ValueError, match=r"a\.npz"):
         read_checkpoint(path)
@@ -124,11 +124,11 @@ def test_npz_with_other_members_than_arrays_raises(tmp_path):
         read_checkpoint(tmp_path / "b.npz")
 
 
-def test_missing_file_raises(tmp_path):
+def test_load_of_a_missing_file_raises(tmp_path):
     refused(r"path=.*none\.npz", build("augreg", ENTRIES), "augreg", tmp_path / "none.npz")
 
 
-def test_torch_file_tensors_are_read_and_pickles_or_damage_raise(tmp_path):
+def test_torch_file_is_read_and_pickles_or_damage_raise(tmp_path):
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     weight = torch.arange(6.0).reshape(2, 3).to(torch.bfloat16)
     torch.save({"model": {"a": weight}, "epoch": 3, "name": "x"}, tmp_path / "a.pt")
@@ -163,7 +163,7 @@ def test_torch_file_tensors_are_read_and_pickles_or_damage_raise(tmp_path):
         read_checkpoint(tmp_path / "g.pt")
 
 
-def test_h5_datasets_are_read_and_false_sizes_or_damage_raise(tmp_path):
+def test_h5_file_is_read_and_false_sizes_or_damage_raise(tmp_path):
     import h5py
 
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -195,7 +195,7 @@ def flax_file(path, tree):
     return path
 
 
-def test_flax_file_arrays_are_read_also_in_chunks(tmp_path):
+def test_flax_file_is_read_with_whole_and_chunked_arrays(tmp_path):
     whole = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     tree = {
         "params": {"Dense_0": {"kernel": whole[0], "bias": whole[1, 0]}},
@@ -329,7 +329,7 @@ def _peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
-def test_h5_gzip_chunks_that_are_damaged_end_with_an_error(tmp_path):
+def test_h5_damaged_gzip_chunks_raise(tmp_path):
     """HDF5's own filter never returns for a truncated chunk."""
     import h5py
 
@@ -349,7 +349,7 @@ def test_h5_gzip_chunks_that_are_damaged_end_with_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_h5_gzip_chunks_are_read_as_h5py_does(tmp_path, shuffle):
+def test_h5_gzip_chunks_are_read_as_by_h5py(tmp_path, shuffle):
     import h5py
 
     array = np.arange(35 * 11, dtype="f4").reshape(35, 11)
@@ -367,7 +367,7 @@ def test_h5_gzip_chunks_are_read_as_h5py_does(tmp_path, shuffle):
 
 
 @pytest.mark.parametrize("chunks", [None, (1 << 20,)])
-def test_h5_that_stores_nothing_is_refused(tmp_path, chunks):
+def test_h5_datasets_without_stored_data_raise(tmp_path, chunks):
     import h5py
 
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -377,7 +377,7 @@ def test_h5_that_stores_nothing_is_refused(tmp_path, chunks):
         read_checkpoint(tmp_path / "a.h5")
 
 
-def test_h5_empty_and_odd_types_are_named(tmp_path):
+def test_h5_datasets_of_unsupported_types_raise_and_name_the_type(tmp_path):
     import h5py
 
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -393,7 +393,7 @@ def test_h5_empty_and_odd_types_are_named(tmp_path):
     refused("head/bias .*complex64", build("augreg", ENTRIES), "augreg", entries)
 
 
-def test_torch_dictionaries_that_double_at_every_level_are_refused(tmp_path):
+def test_torch_file_of_dictionaries_that_double_at_every_level_raises(tmp_path):
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     tree = {"x": torch.zeros(1)}
     for _ in range(30):
@@ -403,7 +403,7 @@ def test_torch_dictionaries_that_double_at_every_level_are_refused(tmp_path):
         read_checkpoint(tmp_path / "a.pt")
 
 
-def test_torch_tensor_under_many_names_is_refused(tmp_path):
+def test_torch_file_of_one_tensor_under_many_names_raises(tmp_path):
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     tensor = torch.zeros(4 << 20, dtype=torch.float16)
     torch.save({f"x{i}": tensor for i in range(200)}, tmp_path / "a.pt")
@@ -413,7 +413,7 @@ def test_torch_tensor_under_many_names_is_refused(tmp_path):
     assert read_checkpoint(tmp_path / "b.pt")["two"].shape == tensor.shape
 
 
-def test_torch_file_with_two_zip_directories_is_read_by_one_of_them(tmp_path):
+def test_torch_file_with_two_zip_directories_is_read_as_by_zipfile(tmp_path):
     """Python and PyTorch must not read different archives out of one file."""
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     for name, value in (("one", 1.0), ("two", 2.0)):
@@ -427,7 +427,7 @@ def test_torch_file_with_two_zip_directories_is_read_by_one_of_them(tmp_path):
     np.testing.assert_array_equal(read_checkpoint(both)["a"], seen)
 
 
-def test_torch_files_with_flipped_bits_are_refused(tmp_path):
+def test_torch_files_with_flipped_bits_raise(tmp_path):
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     torch.save({"a": torch.arange(4096.0)}, tmp_path / "a.pt")
     content = bytearray((tmp_path / "a.pt").read_bytes())
@@ -437,7 +437,7 @@ def test_torch_files_with_flipped_bits_are_refused(tmp_path):
         read_checkpoint(tmp_path / "a.pt")
 
 
-def test_torch_tensors_of_rare_kinds_are_named(tmp_path):
+def test_torch_tensors_of_unsupported_kinds_raise_and_name_the_kind(tmp_path):
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     rare = {
         "float8": torch.zeros(3).to(torch.float8_e4m3fn),
@@ -477,7 +477,7 @@ def test_flax_files_of_empty_dictionaries_raise(tmp_path):
             read_checkpoint(tmp_path / f"{name}.msgpack")
 
 
-def test_checkpoint_content_decides_its_format(tmp_path):
+def test_checkpoint_with_a_wrong_suffix_is_read_by_its_content(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.arange(3))
     (tmp_path / "a.npz").rename(tmp_path / "weights")
     np.testing.assert_array_equal(read_checkpoint(tmp_path / "weights")["a"], np.arange(3))

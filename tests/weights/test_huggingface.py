@@ -81,7 +81,7 @@ def test_huggingface_vit_in_parts_gives_the_logits_of_transformers(kind, tmp_pat
     close(outputs(model, images), module(normalised(images)).logits.detach().numpy())
 
 
-def test_huggingface_vit_without_head_has_a_pooler():
+def test_huggingface_vit_without_head_gives_tokens_and_ignores_the_pooler():
     module = theirs("ViTModel")
     model = build("huggingface_vit", module, include_top=False)
     report = load(model, "huggingface_vit", module, normalization="half")
@@ -161,7 +161,7 @@ def test_huggingface_clip_with_its_text_model_gives_the_same_features():
     close(outputs(model, images)[:, 0], found.detach().numpy())
 
 
-def test_clip_projection_becomes_the_head_of_its_number_of_classes():
+def test_clip_projection_as_wide_as_the_classes_becomes_the_head():
     module = theirs("CLIPVisionModelWithProjection", projection_dim=7)
     plan = plan_of(module, activation="quick_gelu", num_heads=2)
     assert plan.classes is None and plan.projection == 7
@@ -179,7 +179,7 @@ def test_clip_projection_becomes_the_head_of_its_number_of_classes():
 
 
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
-def test_activation_of_clip_follows_its_config(activation, tmp_path):
+def test_huggingface_clip_activation_follows_its_config(activation, tmp_path):
     module = theirs("CLIPVisionModel", hidden_act=activation)
     module.save_pretrained(tmp_path)
     model = kt.from_preset(tmp_path, input_shape=(32, 32, 3))

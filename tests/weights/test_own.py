@@ -14,7 +14,7 @@ PICO = "tokenlearner_pico8_4at1"
 
 @pytest.mark.parametrize("fuser", [None, "token_fuser"])
 @pytest.mark.parametrize("embedding", ["central_frame", "inflate"])
-def test_still_clip_has_the_features_of_its_image(fuser, embedding):
+def test_clip_of_equal_frames_has_the_features_of_the_image(fuser, embedding):
     image_model = create_model(PICO, classes=5, fuser=fuser, num_layers=3)
     assign_weights(image_model)
     video = create_model(
@@ -28,7 +28,7 @@ def test_still_clip_has_the_features_of_its_image(fuser, embedding):
     close(outputs(video, clips), outputs(image_model, images))
 
 
-def test_still_clip_through_a_stem_has_the_logits_of_its_image():
+def test_clip_of_equal_frames_through_a_stem_has_the_logits_of_the_image():
     small = {"classes": 5, "num_layers": 2, "at": 1, "hidden_dim": 24}
     small["stem"] = ((8, 2), (8, 2))
     image_model = create_model("tokenlearner_nano4_8at2", **small)
@@ -42,7 +42,7 @@ def test_still_clip_through_a_stem_has_the_logits_of_its_image():
     close(outputs(video, np.repeat(images[:, None], 3, 1)), outputs(image_model, images))
 
 
-def test_rectangle_with_other_classes_resizes_positions_and_resets_the_head():
+def test_load_for_another_grid_and_classes_resizes_positions_and_resets_the_head():
     small = create_model(PICO, classes=5, input_shape=(16, 48, 3))
     assign_weights(small)
     large = create_model(PICO, classes=3, input_shape=(32, 96, 3))
@@ -56,7 +56,7 @@ def test_rectangle_with_other_classes_resizes_positions_and_resets_the_head():
     close(*corners)
 
 
-def test_another_architecture_leaves_the_model_unchanged():
+def test_load_of_another_architecture_leaves_the_model_unchanged():
     model, other = create_model(PICO, classes=5), create_model("vit_pico8", classes=5, num_layers=3)
     before = model.get_weights()
     with pytest.raises(ValueError, match="block_2/attention_norm/gamma"):

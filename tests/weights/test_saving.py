@@ -38,7 +38,7 @@ def test_saved_weights_load_unchanged(saved):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_file_of_compiled_model_holds_its_optimizer(tmp_path):
+def test_weights_file_of_a_compiled_model_contains_its_optimizer(tmp_path):
     model = create_model(PICO, classes=10, dropout_rate=0.1)
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(np.zeros((2, 32, 32, 3)), np.zeros(2), verbose=0)
@@ -56,7 +56,7 @@ def test_saved_hash_equals_the_hash_of_the_file(saved):
     assert beside.read_text() == f"{digest}  {path.name}\n"
 
 
-def test_damaged_bytes_are_found_by_the_hash(saved):
+def test_weights_file_with_damaged_bytes_fails_its_hash(saved):
     model, path, _ = saved
     content = bytearray(path.read_bytes())
     content[-40_000:-30_000] = b"\x00" * 10_000
@@ -64,7 +64,7 @@ def test_damaged_bytes_are_found_by_the_hash(saved):
     _refused(model, path, r"pico\.weights\.h5.* sha256")
 
 
-def test_weights_that_are_not_finite_raise_without_a_hash(saved, tmp_path):
+def test_weights_file_with_nan_raises_without_a_hash(saved, tmp_path):
     model, _, _ = saved
     broken = create_model(PICO, classes=10)
     weights = broken.get_weights()
@@ -88,13 +88,13 @@ def test_weights_file_of_another_format_raises(tmp_path):
     _refused(create_model(PICO, classes=10), path, r"text\.weights\.h5.*HDF5")
 
 
-def test_weights_of_another_number_of_classes_raise(saved):
+def test_weights_file_of_another_number_of_classes_raises(saved):
     _, path, _ = saved
     model = create_model(PICO, classes=7)
     _refused(model, path, "pico.* 10 .* 7; .*classes=10")
 
 
-def test_weights_of_another_architecture_raise(saved):
+def test_weights_file_of_another_architecture_raises(saved):
     _, path, _ = saved
     _refused(
         create_model("vit_pico8", classes=10), path, r"pico\.weights\.h5.* 45 .*'vit_pico8'.* 39"
@@ -103,7 +103,7 @@ def test_weights_of_another_architecture_raise(saved):
 
 
 @pytest.mark.parametrize("name", ["model.keras", "weights.npz"])
-def test_weights_path_of_another_suffix_raises(name):
+def test_weights_path_with_another_suffix_raises(name):
     with pytest.raises(ValueError, match=rf"'\.weights\.h5'.*path='{name}'"):
         load_weights(create_model(PICO), name)
 
@@ -177,7 +177,7 @@ def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["c8", "i4", "?"])
-def test_weights_of_other_types_than_floats_raise(saved, dtype):
+def test_weights_file_with_arrays_that_are_not_floats_raises(saved, dtype):
     import h5py
 
     model, path, _ = saved
@@ -190,7 +190,7 @@ def test_weights_of_other_types_than_floats_raise(saved, dtype):
     _refused(model, path, "layers/dense/vars/0")
 
 
-def test_weights_with_declared_sizes_not_stored_raise(saved):
+def test_weights_file_with_less_data_than_its_sizes_raises(saved):
     """A kernel of ten million classes in a small file must not build such a model."""
     import h5py
 
@@ -204,6 +204,6 @@ def test_weights_with_declared_sizes_not_stored_raise(saved):
         create_model(PICO, weights=str(path))
 
 
-def test_load_weights_into_no_model_raises(saved):
+def test_load_weights_into_an_object_that_is_no_model_raises(saved):
     with pytest.raises(ValueError, match="load_weights: .*model='vit_pico8'"):
         load_weights("vit_pico8", saved[1])

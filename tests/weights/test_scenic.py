@@ -116,7 +116,7 @@ def test_scenic_checkpoint_into_mean_pooling_raises():
     refused("token_pooling.*'mean'.*'sum'", model, "scenic", entries)
 
 
-def test_head_after_pre_logits_is_loaded():
+def test_scenic_head_after_pre_logits_is_loaded():
     entries = tree()
     entries["params"]["pre_logits/kernel"] = np.eye(16)
     entries["params"]["pre_logits/bias"] = np.zeros(16)
@@ -130,7 +130,7 @@ def test_head_after_pre_logits_is_loaded():
     np.testing.assert_allclose(run(model, "pre_logits", features), np.tanh(features), atol=1e-5)
 
 
-def test_scenic_two_fuser_pairs_into_a_model_of_three_raise():
+def test_scenic_checkpoint_of_two_fusers_into_a_model_of_three_raises():
     modules = [part("v11", f"Transformer/TokenLearnerModuleV11_{j}") for j in range(2)]
     fusers = [part("fuser", f"Transformer/TokenFuser_{j}") for j in range(2)]
     entries = tree(*modules, *fusers)
@@ -145,7 +145,7 @@ def test_scenic_two_fuser_pairs_into_a_model_of_three_raise():
     refused(" 2 .*token_learner.* 3", model, "scenic", entries)
 
 
-def test_fuser_without_norms_of_tokens_keeps_the_norm_of_its_inputs():
+def test_scenic_fuser_without_token_norms_keeps_the_norm_of_its_inputs():
     """The authors' `use_normalization=False`."""
     fuser = {
         name: array

@@ -40,12 +40,12 @@ def test_included_weights_equal_their_row_of_the_table(key, row):
 
 
 @pytest.mark.parametrize("key", [key for key, _ in ROWS], ids="-".join)
-def test_stored_weights_give_the_same_outputs_on_every_backend(key):
+def test_included_weights_give_the_same_outputs_on_every_backend(key):
     with np.load(OUTPUTS_FILE) as file:
         np.testing.assert_allclose(outputs(*key), file["-".join(key)], atol=1e-5)
 
 
-def test_stored_weights_with_other_classes_get_a_new_head():
+def test_included_weights_with_other_classes_get_a_new_head():
     with pytest.warns(UserWarning, match="fashion_mnist.* 10 .* 5 "):
         model = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist", classes=5)
     body = create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")
@@ -55,7 +55,7 @@ def test_stored_weights_with_other_classes_get_a_new_head():
     assert not np.any(model.head.get_weights()[0])
 
 
-def test_stored_weights_without_top_take_any_image_size():
+def test_included_weights_without_top_accept_any_image_size():
     model = create_model(
         "tokenlearner_nano4_8at2",
         weights="fashion_mnist",

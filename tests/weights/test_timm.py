@@ -105,7 +105,7 @@ def test_export_of_unsupported_model_to_timm_raises(changes):
         to_timm(build("timm", **changes))
 
 
-def test_timm_file_decides_the_config(tmp_path):
+def test_timm_checkpoint_decides_the_config_of_create_model(tmp_path):
     changes = {"class_token": True, **DISTILLED, "gated_mlp": True, "activation": "silu"}
     model = build("timm", **changes)
     np.savez(tmp_path / "deit.npz", **to_timm(model))
@@ -118,7 +118,7 @@ def test_timm_file_decides_the_config(tmp_path):
     close(outputs(again, images), outputs(model, images))
 
 
-def test_distilled_heads_of_another_head_reads_raise():
+def test_distilled_checkpoint_into_a_model_of_another_head_reads_raises():
     """The shape of a head does not show whether it reads registers or the average."""
     entries = to_timm(build("timm", class_token=True, **DISTILLED))
     other = {"class_token": True, **DISTILLED, "head_reads": "class_and_average"}
@@ -155,7 +155,7 @@ def test_export_of_newer_families_to_timm_raises(changes):
     assert f"{name}={value!r}" in str(error.value)
 
 
-def test_attention_weights_that_do_not_divide_by_heads_raise():
+def test_timm_attention_weights_that_heads_do_not_divide_raise():
     entries = to_timm(build("timm"))
     model = build("timm", num_heads=4)
     entries["blocks.1.attn.qkv.weight"] = np.zeros((90, 32), np.float32)
@@ -172,7 +172,7 @@ def test_timm_file_without_a_bias_raises():
     refused(message, build("timm"), "timm", entries, normalization="half")
 
 
-def test_norm_after_pooling_makes_final_norm_pooled():
+def test_timm_norm_after_pooling_sets_final_norm_to_pooled():
     entries = to_timm(build("timm"))
     for part in ("weight", "bias"):
         entries[f"fc_norm.{part}"] = entries.pop(f"norm.{part}")

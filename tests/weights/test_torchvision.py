@@ -37,7 +37,7 @@ def test_torchvision_weights_give_the_logits_of_torchvision():
 
 
 @pytest.mark.peers
-def test_unknown_number_of_heads_raises():
+def test_checkpoint_of_an_unknown_number_of_heads_raises():
     models = peer("torchvision").models
     sizes = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 64, "mlp_dim": 48}
     plan = plan_of(models.VisionTransformer(image_size=32, num_classes=5, **sizes))
@@ -71,18 +71,18 @@ def test_unknown_number_of_heads_raises():
         ),
     ],
 )
-def test_checkpoint_of_another_source_raises_and_names_the_correct_source(names, given, right):
+def test_checkpoint_of_another_source_raises_and_names_that_source(names, given, right):
     entries = {name: np.zeros((3, 3, 2, 2), np.float32) for name in names}
     with pytest.raises(ValueError, match=f"'{right}'.*source='{given}'"):
         plan_of(entries, given)
 
 
-def test_checkpoint_of_no_known_source_lists_its_names():
+def test_checkpoint_of_an_unknown_source_raises_and_lists_its_entries():
     with pytest.raises(ValueError, match="'augreg'.* a, b.*source=None"):
         plan_of({"a": np.zeros(1), "b": np.zeros(1)})
 
 
-def test_dinov2_positions_are_resized_with_the_offset_of_meta():
+def test_dinov2_positions_are_resized_as_by_meta():
     """Meta's own rule: scale factors of the new size plus 0.1, without antialiasing."""
     torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
     table = np.random.default_rng(0).normal(size=(7, 7, 4)).astype("float32")
@@ -97,7 +97,7 @@ def test_dinov2_positions_are_resized_with_the_offset_of_meta():
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_positions_of_an_ambiguous_grid_raise():
+def test_checkpoint_whose_positions_fit_two_grids_raises():
     entries = augreg_entries(grid=(2, 8))
     model = logits_model(plan_of(entries), image=(16, 64))
     with pytest.raises(ValueError, match=r"`grid`.*\(2, 8\) or \(4, 4\).*grid=None"):

@@ -13,7 +13,7 @@ from tests.weights.foreign import augreg_entries, build, close, outputs, pixels,
 ENTRIES = augreg_entries()
 
 
-def test_report_lists_loaded_resized_left_and_unused():
+def test_load_report_lists_loaded_resized_left_and_unused_variables():
     changes = {"reducer": "token_learner", "at": 1}
     model = build("augreg", ENTRIES, image=(48, 32), class_token=False, **changes)
     text = str(load(model, "augreg", ENTRIES | {}, head="drop"))
@@ -42,7 +42,7 @@ def test_head_of_other_classes_raises_or_is_dropped_or_reset():
     assert load(features, "augreg", entries).unused == ("head/kernel", "head/bias")
 
 
-def test_ambiguous_grid_raises():
+def test_checkpoint_of_an_unknown_grid_raises_unless_the_grid_is_passed():
     entries = augreg_entries(grid=(2, 6))
     model = build("augreg", entries)
     refused("pos_embedding.* 13 .*grid=None", model, "augreg", entries)
@@ -73,7 +73,7 @@ def test_image_weights_in_a_video_model_give_the_image_tokens(method):
     close(of_video, np.concatenate([tokens, tokens], 1))
 
 
-def test_normalization_unlike_the_preprocessing_raises():
+def test_load_with_normalization_unlike_the_preprocessing_raises():
     """Pixels are normalised by the model's preprocessing, which must equal the file's."""
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     plan = plan_of(ENTRIES, "augreg", normalization=(mean, std))
@@ -123,7 +123,7 @@ def test_checkpoint_of_another_architecture_raises_unless_partial():
     assert len(report.left) == 16 and report.left[0] == "block_2/attention_norm/gamma"
 
 
-def test_unknown_entries_raise_unless_partial():
+def test_checkpoint_with_unknown_entries_raises_unless_partial():
     entries = ENTRIES | {"Transformer/encoderblock_0/gate/kernel": np.ones(3)}
     model = build("augreg", ENTRIES)
     refused("Transformer/encoderblock_0/gate", model, "augreg", entries)
@@ -131,7 +131,7 @@ def test_unknown_entries_raise_unless_partial():
     assert report.unused == ("Transformer/encoderblock_0/gate/kernel",)
 
 
-def test_checkpoint_of_other_settings_raises_unless_unchecked():
+def test_checkpoint_of_other_settings_raises_unless_check_settings_is_false():
     model = build("augreg", ENTRIES, activation="gelu", layer_norm_epsilon=1e-3)
     message = "activation .*'gelu' .*'gelu_tanh'; layer_norm_epsilon .*0.001 .*1e-06"
     refused(message, model, "augreg", ENTRIES)
@@ -157,7 +157,7 @@ def test_checkpoint_with_invalid_entries_raises(name, value, message):
     refused(message, build("augreg", ENTRIES), "augreg", ENTRIES | {name: value})
 
 
-def test_unknown_model_or_source_raises():
+def test_load_of_an_unknown_model_or_source_raises():
     model = build("augreg", ENTRIES)
     refused("'augreg'.*source='augre'", model, "augre", ENTRIES)
     refused("head='keeps'", model, "augreg", ENTRIES, head="keeps")
@@ -165,7 +165,7 @@ def test_unknown_model_or_source_raises():
         load(keras.Sequential([keras.layers.Dense(3)]), "augreg", ENTRIES)
 
 
-def test_plan_of_a_checkpoint_has_the_config_of_its_model():
+def test_plan_of_returns_the_config_of_the_model_of_a_checkpoint():
     plan = plan_of(ENTRIES)
     config = plan.config
     assert (plan.source, plan.classes, plan.grid) == ("augreg", 5, (4, 4))
@@ -185,7 +185,7 @@ def test_create_model_warns_of_untrained_weights(tmp_path):
 
 @pytest.mark.parametrize("method", ["bicubic", "bicubic_antialias"])
 @pytest.mark.parametrize("grid", [(3, 5), (16, 9), (7, 7), (1, 30)])
-def test_bicubic_resizing_equals_pytorch(method, grid):
+def test_bicubic_position_resizing_equals_pytorch(method, grid):
     torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
     table = np.random.default_rng(0).normal(size=(7, 11, 4)).astype("float32")
     expected = torch.nn.functional.interpolate(

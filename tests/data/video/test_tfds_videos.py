@@ -65,7 +65,7 @@ def test_tfds_videos_return_the_frames_at_the_times(splits):
     assert (one.probe(0).height, one.probe(0).width) == (20, 24)
 
 
-def test_tfds_videos_work_in_batches_and_in_prediction_views(splits):
+def test_tfds_videos_work_in_video_batches_and_predict_videos(splits):
     batches = video.VideoBatches(splits[0], (2, 16, 16, 3), 2, stride=1, training=False)
     clips, labels = (np.concatenate(part) for part in zip(batches[0], batches[1], strict=True))
     assert clips.shape == (4, 2, 16, 16, 3)
@@ -84,7 +84,7 @@ def test_tfds_videos_work_in_batches_and_in_prediction_views(splits):
         np.testing.assert_allclose(mean, expected, atol=1e-3)
 
 
-def test_missing_data_set_raises():
+def test_tfds_videos_of_a_missing_data_set_raise():
     message = r"from_tfds: .* videos.* tfds.builder\('dark_and_lite'"
     with pytest.raises(ValueError, match=message):
         video.open_videos("tfds:dark_and_lite")

@@ -35,7 +35,7 @@ def ramp(tmp_path):
     return write(tmp_path / "ramp.mp4", range(0, 200, 5))
 
 
-def test_probe_returns_size_rate_and_duration(ramp):
+def test_probe_returns_size_frame_rate_and_duration(ramp):
     info = probe(ramp)
     assert (info.height, info.width, info.frame_rate) == (32, 48, 10)
     assert info.duration == pytest.approx(4.0, abs=0.01)
@@ -57,7 +57,7 @@ def test_read_frames_returns_the_frames_shown_at_the_times(ramp, times, expected
     assert levels_of(frames) == expected
 
 
-def test_read_frames_far_apart_skips_the_frames_between(tmp_path, monkeypatch):
+def test_read_frames_of_distant_times_skips_the_frames_between(tmp_path, monkeypatch):
     path = write(tmp_path / "long.mp4", [5 * (i % 40) for i in range(400)])
     decoded = []
     original = video.decoding._Reader._decode
@@ -72,7 +72,7 @@ def test_read_frames_far_apart_skips_the_frames_between(tmp_path, monkeypatch):
     assert len(decoded) < 60
 
 
-def test_read_frames_of_a_variable_rate_follow_the_timestamps(tmp_path):
+def test_read_frames_of_a_variable_frame_rate_follows_the_timestamps(tmp_path):
     path = write(tmp_path / "vfr.mp4", [0, 50, 100, 150], times=[0, 10, 200, 210])
     assert levels_of(read_frames(path, [0.0, 0.05, 0.1, 1.0, 1.95, 2.0, 2.1])) == [
         0, 0, 50, 50, 50, 100, 150,
@@ -116,7 +116,7 @@ def test_display_matrix_turns_and_mirrors_frames_like_video_players(name, tmp_pa
 
 
 @pytest.mark.parametrize(("ratio", "width"), [((4, 3), 64), ((1, 2), 24), ((1, 1), 48)])
-def test_frames_are_shown_with_square_pixels(ratio, width, tmp_path):
+def test_read_frames_of_non_square_pixels_returns_square_pixels(ratio, width, tmp_path):
     path = write(tmp_path / "wide.mp4", [100, 100], ratio=Fraction(*ratio))
     info, frame = probe(path), read_frames(path, [0.0])[0]
     assert (info.height, info.width) == frame.shape[:2] == (32, width)
@@ -125,7 +125,7 @@ def test_frames_are_shown_with_square_pixels(ratio, width, tmp_path):
     assert (turned.height, turned.width) == (width, 32)
 
 
-def test_video_of_one_frame_is_read(tmp_path):
+def test_read_frames_of_a_video_of_one_frame_returns_it(tmp_path):
     path = write(tmp_path / "one.mp4", [70])
     assert levels_of(read_frames(path, [0.0, 0.0])) == [70, 70]
     clip, _ = VideoBatches(
@@ -163,13 +163,13 @@ def broken(tmp_path, ramp):
     return [tmp_path / name for name in (*files, "audio.mp4", "gone.mp4")]
 
 
-def test_broken_video_file_is_named_by_the_error(broken):
+def test_read_frames_of_a_broken_file_raises_and_names_the_file(broken):
     for path in broken:
         with pytest.raises(VideoError, match=f"^{path}: "):
             read_frames(path, [0.0, 1.0])
 
 
-def test_truncated_video_is_named_by_the_error(tmp_path):
+def test_read_frames_of_a_truncated_file_raises_and_names_the_file(tmp_path):
     path = tmp_path / "cut.avi"
     write(path, [100] * 200, gop=1)
     content = path.read_bytes()
@@ -245,7 +245,7 @@ def test_video_lists_read_folder_csv_charades_and_avid(folder, tmp_path):
         video.from_folder(tmp_path / "videos" / "dark")
 
 
-def test_video_batches_skip_count_and_name_broken_files(folder, broken):
+def test_video_batches_skip_warns_with_number_and_names_of_broken_files(folder, broken):
     files = video.from_folder(folder)
     bad = broken[0]
     videos = video.VideoList((*files.files, str(bad)), np.append(files.labels, 0), ("d", "l"))
@@ -266,7 +266,7 @@ def test_video_batches_skip_count_and_name_broken_files(folder, broken):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_video_batches_of_one_channel_are_grey(folder, training):
+def test_video_batches_with_one_channel_are_grey(folder, training):
     videos = video.from_folder(folder).take([0, 5])
     colour, grey = (
         VideoBatches(videos, (3, 16, 16, channels), 2, training=training)[0][0]
@@ -288,7 +288,7 @@ class FromLeftToRight(VideoList):
 
 
 @pytest.mark.parametrize("size", [(20, 25), (64, 80)])
-def test_video_frames_are_resized_as_by_keras(size):
+def test_fit_clip_resizes_frames_as_keras_does(size):
     clip = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), dtype="uint8")
     found = video.fit_clip(clip, *size)
     wanted = keras.ops.image.resize(clip.astype("float32"), size, antialias=True)
@@ -297,7 +297,7 @@ def test_video_frames_are_resized_as_by_keras(size):
 
 
 @pytest.mark.parametrize(("flip", "ways"), [(True, {False, True}), (False, {False})])
-def test_flip_mirrors_some_clips_if_on_and_none_if_off(flip, ways):
+def test_video_batches_with_flip_mirror_some_clips_and_without_flip_none(flip, ways):
     videos = FromLeftToRight(("a",) * 20, np.zeros(20, int), ("x",))
     batches = VideoBatches(videos, (4, 16, 16, 3), batch_size=20, flip=flip)
     clips, _ = batches[0]
@@ -334,7 +334,7 @@ def test_video_model_learns_from_a_folder(folder):
     assert model.evaluate(test, verbose=0)[1] == 1.0
 
 
-def test_reading_without_pyav_names_the_extra(ramp):
+def test_read_frames_without_pyav_names_the_extra(ramp):
     program = (
         "import sys; sys.modules['av'] = None\n"
         "from keras_tokenlearner.data.video import probe\n"

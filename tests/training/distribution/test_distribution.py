@@ -88,7 +88,7 @@ def test_training_on_several_devices_continues_from_its_backup(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [VIDEO_MODEL, "distiller"])
-def test_other_models_on_devices_equal_one_device(name, tmp_path):
+def test_training_other_models_on_several_devices_equals_one_device(name, tmp_path):
     processes, cpus = {"jax": (1, 8), "tensorflow": (1, 2), "torch": (2, 1)}[BACKEND]
     for folder in ("one", "several"):
         (tmp_path / folder).mkdir()
@@ -98,7 +98,7 @@ def test_other_models_on_devices_equal_one_device(name, tmp_path):
         assert_equal(found, expected, processes * cpus)
 
 
-def test_process_parts_of_a_batch_join_to_the_whole_batch():
+def test_batch_parts_of_all_processes_join_to_the_whole_batch():
     parts = [Batches((np.arange(40),), 8, seed=3) for _ in range(4)]
     for index, batches in enumerate(parts):
         batches.shard = (index, 4)
@@ -148,7 +148,7 @@ def test_distribution_mode_unknown_or_with_wrong_number_raises(mode, message):
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="only on tensorflow and torch: JAX has it")
-def test_model_parallel_raises_where_keras_ignores_it():
+def test_model_parallel_on_a_backend_that_ignores_it_raises():
     with (
         pytest.raises(ValueError, match=f"model_parallel .*KERAS_BACKEND={BACKEND}"),
         scope("model_parallel"),
@@ -158,7 +158,7 @@ def test_model_parallel_raises_where_keras_ignores_it():
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="only on tensorflow and torch: JAX has it")
-def test_keras_distribution_raises_where_it_has_no_effect():
+def test_keras_distribution_on_a_backend_that_ignores_it_raises():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
     try:
@@ -192,7 +192,7 @@ def test_batch_normalization_is_synchronized_in_training_only():
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="only on torch: others normalise whole batches")
-def test_batch_normalization_of_parts_of_batches_raises(monkeypatch):
+def test_batch_normalization_on_torch_devices_raises(monkeypatch):
     from torch import distributed
 
     names = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
