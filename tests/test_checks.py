@@ -124,7 +124,7 @@ def test_check_choice_of_many_choices_lists_the_nearest_first():
     refused(lambda: checks.check_choice("Owner", "form", "x", choices), "form='x'", "choice_20")
 
 
-def test_check_channels_last_of_channels_first_raises():
+def test_check_channels_last_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(
         lambda: checks.check_channels_last("Owner"), "Owner: ", "image_data_format='channels_first'"

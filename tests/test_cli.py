@@ -75,7 +75,7 @@ def test_costs_command_without_a_model_exits_with_2():
         ("serve .", "serve: `path` .* path='.'"),
     ],
 )
-def test_command_errors_are_one_line(arguments, said, monkeypatch, tmp_path):
+def test_command_with_a_wrong_argument_prints_one_line(arguments, said, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     if arguments.endswith(" image.png"):
         (tmp_path / "image.png").touch()
@@ -93,7 +93,7 @@ def test_command_numbers_out_of_range_exit_with_2(arguments):
     assert run(*arguments.split()).exit_code == 2
 
 
-def test_version_option_prints_the_version():
+def test_command_line_version_option_prints_the_version():
     assert run("--version").stdout.strip() == f"keras-tokenlearner {keras_tokenlearner.__version__}"
 
 

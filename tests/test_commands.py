@@ -77,12 +77,12 @@ def test_make_targets_in_the_docs_exist():
     assert {words[0] for _, words in _of("make")} <= set(targets)
 
 
-def test_benchmarks_in_the_docs_exist():
+def test_benchmark_modules_in_the_docs_exist():
     for page, words in _of("python", "-m"):
         assert (ROOT / (words[0].replace(".", "/") + ".py")).is_file(), page
 
 
-def test_extras_in_the_docs_exist():
+def test_extras_in_the_docs_exist_in_pyproject():
     for page in PAGES:
         for extras in re.findall(r"\.\[([\w,]+)\]", page.read_text()):
             assert set(extras.split(",")) <= set(EXTRAS), page

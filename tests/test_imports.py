@@ -30,7 +30,7 @@ def test_import_loads_only_the_backend_of_the_user():
     assert ours == theirs
 
 
-def test_optional_libraries_are_not_imported():
+def test_import_of_the_package_imports_no_optional_library():
     program = (
         "import sys, keras; before = set(sys.modules); import keras_tokenlearner;"
         "new = {name.split('.')[0] for name in set(sys.modules) - before};"
@@ -80,7 +80,7 @@ def imported_folders(path):
     return found & {*FOLDERS}
 
 
-def test_imports_between_folders_go_down():
+def test_package_folders_import_only_folders_listed_above_them():
     root, wrong = Path(__file__).parent.parent / "keras_tokenlearner", []
     for path in root.rglob("*.py"):
         folder = path.relative_to(root).parts[0].removesuffix(".py")

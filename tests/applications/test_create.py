@@ -229,7 +229,7 @@ def test_create_model_with_classes_as_a_numpy_scalar_builds_the_same_model(name,
         ),
     ],
 )
-def test_create_model_bad_arguments_raise(arguments, message):
+def test_create_model_with_wrong_arguments_raises(arguments, message):
     with pytest.raises(ValueError) as caught:
         create_model(**arguments)
     assert message in str(caught.value)

@@ -25,7 +25,7 @@ torch_alone = pytest.mark.skipif(
 )
 
 
-def test_bfloat16_rounding_equals_ml_dtypes():
+def test_bfloat16_rounding_equals_the_rounding_of_ml_dtypes():
     ml_dtypes = pytest.importorskip("ml_dtypes")
     values = np.random.default_rng(0).normal(size=1000).astype("float32")
     wanted = values.astype(ml_dtypes.bfloat16)

@@ -97,7 +97,7 @@ def test_overhead_with_some_slow_calls_is_computed_from_the_fastest():
     assert around.overhead(more, less) == pytest.approx(5)
 
 
-def test_growth_fit_finds_the_exponent():
+def test_growth_fit_finds_the_exponent_of_a_power_law():
     rows = [
         {
             "backend": "jax",

@@ -39,7 +39,7 @@ def test_token_merging_equals_a_loop_over_tokens(tokens, merged):
         np.testing.assert_allclose(found_sizes[example, :, 0], wanted_sizes)
 
 
-def test_token_merging_of_zero_tokens_equals_the_model():
+def test_token_merging_of_zero_tokens_equals_the_unchanged_model():
     model = create_model("vit_pico8", classes=3)
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     merging = token_merging(model, 0)
@@ -59,6 +59,6 @@ def test_token_merging_for_a_target_cost_is_near_that_cost():
     assert lengths == [12, 8]
 
 
-def test_token_merging_of_one_token_keeps_it():
+def test_token_merging_of_a_single_token_keeps_it():
     tokens, sizes = merge(np.ones((2, 1, 5), "float32"), np.ones((2, 1, 1), "float32"), None, 3)
     assert tokens.shape == (2, 1, 5) and sizes.shape == (2, 1, 1)

@@ -103,7 +103,7 @@ def test_few_shot_protocol_defaults_to_nine_tfds_sets():
     assert len(data) == 9 and all(name.startswith("tfds:") for name in data)
 
 
-def test_evaluate_unknown_metric_or_wrong_classes_raise(model, sets):
+def test_evaluate_with_an_unknown_metric_or_wrong_classes_raises(model, sets):
     with pytest.raises(ValueError, match="evaluate: .*'top1'.*metrics='top'"):
         evaluate(model, ["tfds:a"], ["top"])
     with pytest.raises(ValueError, match="real_labels=None"):

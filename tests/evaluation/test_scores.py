@@ -21,7 +21,7 @@ def test_top_k_accuracy_equals_the_result_of_sorting():
         assert top_k_accuracy(labels, scores, k) == np.mean((best == labels[:, None]).any(1))
 
 
-def test_constant_scores_have_chance_accuracy():
+def test_top_k_accuracy_of_constant_scores_is_the_accuracy_of_chance():
     labels = np.array([0, 1, 2, 3])
     assert top_k_accuracy(labels, np.zeros((4, 4))) == 1 / 4
     assert top_k_accuracy(labels, np.zeros((4, 4)), k=3) == 3 / 4

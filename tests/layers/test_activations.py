@@ -28,12 +28,12 @@ def test_activation_of_each_name_equals_its_formula(name, expected):
 
 
 @pytest.mark.parametrize("name", ["gelu_tanh", "quick_gelu", "gelu", "relu"])
-def test_activation_names_survive_serialization(name):
+def test_serialize_of_an_activation_returns_its_name(name):
     assert activations.serialize(activations.get(name)) == name
     assert activations.get(activations.get(name)) is activations.get(name)
 
 
-def test_activation_of_the_package_survives_a_layer_config():
+def test_activation_of_the_package_in_a_layer_config_is_restored():
     for name in ("gelu_tanh", "quick_gelu"):
         layer = keras.layers.Dense(2, activation=activations.get(name))
         again = keras.layers.Dense.from_config(layer.get_config())

@@ -43,7 +43,7 @@ def test_attention_pooling_cost_equals_a_manual_count_for_one_query():
     ],
     ids=str,
 )
-def test_attention_pooling_wrong_arguments_raise(arguments, words):
+def test_attention_pooling_with_wrong_arguments_raises(arguments, words):
     refused(
         lambda: AttentionPooling(**{"num_heads": 2, **arguments}).build((None, 5, 8)),
         "AttentionPooling: ",
@@ -54,7 +54,7 @@ def test_attention_pooling_wrong_arguments_raise(arguments, words):
 
 @pytest.mark.peers
 @pytest.mark.parametrize("norm", [True, False])
-def test_attention_pooling_equals_timm(norm):
+def test_attention_pooling_equals_the_pooling_of_timm(norm):
     peer("timm")
     import torch
     from timm.layers import AttentionPoolLatent

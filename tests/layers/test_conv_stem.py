@@ -67,11 +67,11 @@ def test_conv_stem_with_wrong_convs_raises(convs, received):
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 3), (2, 8, 8, None)])
-def test_conv_stem_wrong_shapes_raise(shape):
+def test_conv_stem_with_wrong_shapes_raises(shape):
     words = ["ConvStem: inputs", "(B, T, H, W, C)", f"Received: shape={shape}"]
     refused(lambda: ConvStem(8, CONVS).build(shape), *words)
 
 
-def test_conv_stem_channels_first_raises():
+def test_conv_stem_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(lambda: ConvStem(8, CONVS), "ConvStem: ", "image_data_format='channels_first'")

@@ -69,7 +69,7 @@ def test_reproject_attends_from_positions_to_tokens(shape):
     ],
     ids=str,
 )
-def test_fuser_alternatives_bad_arguments_raise(kind, arguments, words):
+def test_fuser_alternatives_with_wrong_arguments_raise(kind, arguments, words):
     refused(lambda: kind(**arguments), kind.__name__, "Received: ", *words)
 
 
@@ -83,7 +83,7 @@ def test_fuser_alternatives_bad_arguments_raise(kind, arguments, words):
     ],
     ids=str,
 )
-def test_unpool_wrong_shapes_raise(shapes, words):
+def test_unpool_with_wrong_shapes_raises(shapes, words):
     refused(lambda: Unpool().build(*shapes), "Unpool", "Received: ", *words)
 
 
@@ -96,10 +96,10 @@ def test_unpool_wrong_shapes_raise(shapes, words):
     ],
     ids=str,
 )
-def test_reproject_wrong_shapes_raise(shapes, words):
+def test_reproject_with_wrong_shapes_raises(shapes, words):
     refused(lambda: Reproject(num_heads=3).build(*shapes), "Reproject", "Received: ", *words)
 
 
-def test_unpool_channels_first_raises():
+def test_unpool_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(Unpool, "Unpool: ", "image_data_format='channels_first'")

@@ -25,7 +25,7 @@ def numbers(x):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_layer_normalization_equals_keras(dtype):
+def test_layer_normalization_equals_the_layer_of_keras(dtype):
     ours, theirs, x = both(dtype)
     for given in (ops.convert_to_tensor(x), ops.cast(x, ours.compute_dtype)):
         found, wanted = ours(given), theirs(given)

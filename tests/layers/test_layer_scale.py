@@ -20,5 +20,5 @@ def test_layer_scale_bad_initial_value_raises(value):
     refused(lambda: LayerScale(value), "LayerScale", f"initial_value={value!r}")
 
 
-def test_layer_scale_unknown_channels_raise():
+def test_layer_scale_of_unknown_channels_raises():
     refused(lambda: LayerScale().build((2, 5, None)), "LayerScale", "(2, 5, None)")

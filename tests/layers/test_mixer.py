@@ -41,10 +41,10 @@ def test_mixer_block_without_token_mixing_keeps_tokens_independent():
     ],
     ids=str,
 )
-def test_mixer_block_bad_arguments_raise(arguments, words):
+def test_mixer_block_with_wrong_arguments_raises(arguments, words):
     refused(lambda: MixerBlock(**arguments), "MixerBlock", "Received: ", *words)
 
 
 @pytest.mark.parametrize("shape", [(None, None, 8), (None, 5, None), (None, 2, 5, 8)])
-def test_mixer_block_wrong_shapes_raise(shape):
+def test_mixer_block_with_wrong_shapes_raises(shape):
     refused(lambda: MixerBlock().build(shape), "MixerBlock: ", "(B, N, C)", f"shape={shape}")

@@ -52,11 +52,11 @@ def test_mlp_dropout_follows_each_dense_layer():
     ],
     ids=str,
 )
-def test_mlp_bad_arguments_raise(arguments, words):
+def test_mlp_with_wrong_arguments_raises(arguments, words):
     refused(lambda: MLP(**{"mlp_dim": 8, **arguments}), "MLP", "Received: ", *words)
 
 
-def test_mlp_unknown_channels_raise():
+def test_mlp_of_unknown_channels_raises():
     refused(lambda: MLP(8).build((2, None)), "MLP", "shape=(2, None)")
 
 

@@ -56,7 +56,7 @@ def test_patch_embedding_ignores_pixels_outside_whole_patches():
     ],
     ids=str,
 )
-def test_patch_and_tubelet_embedding_bad_arguments_raise(kind, arguments, words):
+def test_patch_and_tubelet_embedding_with_wrong_arguments_raise(kind, arguments, words):
     arguments = {"hidden_dim": 8, **arguments}
     refused(lambda: kind(**arguments), kind.__name__, "Received: ", *words)
 
@@ -76,12 +76,12 @@ def test_patch_and_tubelet_embedding_bad_arguments_raise(kind, arguments, words)
     ],
     ids=str,
 )
-def test_patch_and_tubelet_embedding_wrong_shapes_raise(kind, shape, words):
+def test_patch_and_tubelet_embedding_with_wrong_shapes_raise(kind, shape, words):
     refused(lambda: kind(8).build(shape), kind.__name__, "Received: ", *words)
     refused(lambda: kind(8).compute_output_shape(shape), kind.__name__, "Received: ", *words)
 
 
 @pytest.mark.parametrize("kind", [PatchEmbedding, TubeletEmbedding])
-def test_patch_and_tubelet_embedding_channels_first_raises(kind):
+def test_patch_and_tubelet_embedding_with_channels_first_raise(kind):
     keras.config.set_image_data_format("channels_first")
     refused(lambda: kind(8), f"{kind.__name__}: ", "image_data_format='channels_first'")

@@ -118,7 +118,7 @@ def test_resize_positions_of_a_video_to_an_image_raises(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 8), (2, None, 4, 8), (2, 4, 4, None)])
-def test_position_embedding_wrong_shapes_raise(shape):
+def test_position_embedding_with_wrong_shapes_raises(shape):
     refused(
         lambda: PositionEmbedding().build(shape),
         "PositionEmbedding: ",
@@ -127,14 +127,14 @@ def test_position_embedding_wrong_shapes_raise(shape):
     )
 
 
-def test_position_embedding_bad_initializers_raise():
+def test_position_embedding_with_wrong_initializers_raises():
     words = ["PositionEmbedding: ", "Received: initializer='sincosine'", "'sincos'?"]
     refused(lambda: PositionEmbedding("sincosine"), *words)
     words = ["initializer='sincos'", "6 channels", "Received: shape=(2, 3, 4, 5)"]
     refused(lambda: sincos_positions((2, 3, 4, 5)), *words)
 
 
-def test_position_embedding_channels_first_raises():
+def test_position_embedding_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(
         lambda: PositionEmbedding().build((2, 4, 4, 8)),

@@ -17,10 +17,10 @@ def test_prefix_tokens_precede_every_example(num_tokens):
 
 
 @pytest.mark.parametrize("num_tokens", [0, "1", True, 2.5])
-def test_prefix_tokens_bad_arguments_raise(num_tokens):
+def test_prefix_tokens_with_wrong_arguments_raise(num_tokens):
     refused(lambda: PrefixTokens(num_tokens), "PrefixTokens", f"num_tokens={num_tokens!r}")
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 6, 8), (2, 8), (2, 5, None)])
-def test_prefix_tokens_wrong_shapes_raise(shape):
+def test_prefix_tokens_with_wrong_shapes_raise(shape):
     refused(lambda: PrefixTokens().build(shape), "PrefixTokens", "(B, N, C)", f"shape={shape}")

@@ -29,5 +29,5 @@ def test_prior_attention_untrained_is_near_the_average_of_all_tokens():
 
 
 @pytest.mark.parametrize("shape", [(None, None, 8), (None, 5, None), (None, 2, 5, 8)])
-def test_prior_attention_wrong_shapes_raise(shape):
+def test_prior_attention_with_wrong_shapes_raises(shape):
     refused(lambda: PriorAttention().build(shape), "PriorAttention: ", f"shape={shape}")

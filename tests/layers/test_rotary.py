@@ -167,7 +167,7 @@ def test_rotary_cost_of_a_known_grid_is_zero():
     ],
     ids=str,
 )
-def test_rotary_bad_arguments_raise(arguments, shape, words):
+def test_rotary_with_wrong_arguments_raises(arguments, shape, words):
     def make():
         layer = RotaryPositions(2, **arguments)
         if shape is not None:
@@ -194,7 +194,7 @@ TIMM = {
 
 @pytest.mark.peers
 @pytest.mark.parametrize("name", TIMM)
-def test_rotary_equals_timm(name):
+def test_rotary_positions_equal_the_positions_of_timm(name):
     timm = peer("timm")
     import torch
     from timm.layers import pos_embed_sincos as theirs
@@ -210,7 +210,7 @@ def test_rotary_equals_timm(name):
 
 
 @pytest.mark.peers
-def test_rotary_equals_v_jepa_2():
+def test_rotary_positions_equal_the_positions_of_v_jepa_2():
     """V-JEPA 2 tiles the angles and rotates neighbours."""
     vjepa = peer("transformers.models.vjepa2.modeling_vjepa2")
     import torch

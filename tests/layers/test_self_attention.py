@@ -46,11 +46,11 @@ def test_self_attention_of_one_channel_per_head_equals_scaled_vector_attention()
     ],
     ids=str,
 )
-def test_self_attention_bad_arguments_raise(arguments, words):
+def test_self_attention_with_wrong_arguments_raises(arguments, words):
     refused(lambda: SelfAttention(**arguments), "SelfAttention", "Received: ", *words)
 
 
 @pytest.mark.parametrize("shape", [(None, 5, 9), (None, 5, None), (None, 2, 5, 8)])
-def test_self_attention_wrong_shapes_raise(shape):
+def test_self_attention_with_wrong_shapes_raises(shape):
     layer = SelfAttention(num_heads=2, key_dim=4)
     refused(lambda: layer.build(shape), "SelfAttention", "Received: ")

@@ -23,7 +23,7 @@ def test_sequence_positions_are_sines_and_cosines_of_the_token_index(grid, chann
 
 
 @pytest.mark.peers
-def test_sequence_positions_equal_videomae():
+def test_sequence_positions_equal_the_positions_of_videomae():
     videomae = peer("transformers.models.videomae.modeling_videomae")
     expected = videomae.get_sinusoid_encoding_table(24, 8).numpy()
     found = run(SequencePositions(), np.zeros((1, 2, 3, 4, 8), "float32"))

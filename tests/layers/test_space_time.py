@@ -70,18 +70,18 @@ def test_space_time_attention_mixes_only_tokens_along_its_axes(over, attention):
     ],
     ids=str,
 )
-def test_space_time_attention_bad_arguments_raise(arguments, words):
+def test_space_time_attention_with_wrong_arguments_raises(arguments, words):
     arguments = {"over": "joint", **arguments}
     refused(lambda: SpaceTimeAttention(**arguments), "SpaceTimeAttention", "Received: ", *words)
 
 
 @pytest.mark.parametrize("shape", [(None, 4, 6, 8), (None, 2, 4, 6, None)])
-def test_space_time_attention_wrong_shapes_raise(shape):
+def test_space_time_attention_with_wrong_shapes_raises(shape):
     layer = SpaceTimeAttention("joint")
     refused(lambda: layer.build(shape), "SpaceTimeAttention: ", f"shape={shape}")
 
 
-def test_space_time_attention_channels_first_raises():
+def test_space_time_attention_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(
         lambda: SpaceTimeAttention("joint"),

@@ -90,7 +90,7 @@ def test_pooled_tokens_equals_an_mlp_of_the_frame_average():
     ],
     ids=str,
 )
-def test_token_alternatives_bad_arguments_raise(kind, arguments, words):
+def test_token_alternatives_with_wrong_arguments_raise(kind, arguments, words):
     refused(lambda: kind(**arguments), kind.__name__, "Received: ", *words)
 
 
@@ -105,7 +105,7 @@ def test_token_alternatives_bad_arguments_raise(kind, arguments, words):
     ],
     ids=str,
 )
-def test_token_alternatives_wrong_shapes_raise(kind, grid, shape, words):
+def test_token_alternatives_with_wrong_shapes_raise(kind, grid, shape, words):
     refused(lambda: kind(grid=grid).build(shape), kind.__name__, "Received: ", *words)
 
 
@@ -122,6 +122,6 @@ def test_token_alternatives_on_too_small_frames_raise(layer, words):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_token_alternatives_channels_first_raises(kind):
+def test_token_alternatives_with_channels_first_raise(kind):
     keras.config.set_image_data_format("channels_first")
     refused(kind, f"{kind.__name__}: ", "image_data_format='channels_first'")

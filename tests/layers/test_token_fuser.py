@@ -116,7 +116,7 @@ def test_token_fuser_dropout_does_not_drop_the_residual():
     ],
     ids=str,
 )
-def test_token_fuser_bad_arguments_raise(arguments, words):
+def test_token_fuser_with_wrong_arguments_raises(arguments, words):
     refused(lambda: TokenFuser(**arguments), "TokenFuser", "Received: ", *words)
 
 
@@ -131,11 +131,11 @@ def test_token_fuser_bad_arguments_raise(arguments, words):
     ],
     ids=str,
 )
-def test_token_fuser_wrong_shapes_raise(tokens_shape, inputs_shape, words):
+def test_token_fuser_with_wrong_shapes_raises(tokens_shape, inputs_shape, words):
     layer = TokenFuser()
     refused(lambda: layer.build(tokens_shape, inputs_shape), "TokenFuser", "Received: ", *words)
 
 
-def test_token_fuser_channels_first_raises():
+def test_token_fuser_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(TokenFuser, "TokenFuser: ", "image_data_format='channels_first'")

@@ -250,7 +250,7 @@ def test_token_learner_allocates_no_tensor_of_maps_by_pixels_by_channels(attenti
     ],
     ids=str,
 )
-def test_token_learner_bad_arguments_raise(arguments, words):
+def test_token_learner_with_wrong_arguments_raises(arguments, words):
     refused(lambda: TokenLearner(**arguments), "TokenLearner", "Received: ", *words)
 
 
@@ -266,12 +266,12 @@ def test_token_learner_bad_arguments_raise(arguments, words):
     ],
     ids=str,
 )
-def test_token_learner_wrong_shapes_raise(grid, shape, words):
+def test_token_learner_with_wrong_shapes_raises(grid, shape, words):
     layer = TokenLearner(3, grid=grid)
     refused(lambda: layer.build(shape), "TokenLearner", "Received: ", *words)
 
 
-def test_token_learner_channels_first_raises():
+def test_token_learner_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(TokenLearner, "TokenLearner: ", "image_data_format='channels_first'")
 

@@ -97,7 +97,7 @@ def test_masked_tokens_do_not_affect_other_tokens(attention):
     assert np.abs(run(layer, x)[:, 0] - run(layer, changed)[:, 0]).max() > 1e-3
 
 
-def test_layer_scale_multiplies_each_branch():
+def test_transformer_block_layer_scale_multiplies_each_branch():
     x = array((2, 5, 8), 0)
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
     scaled = TransformerBlock(num_heads=2, layer_scale=0.3)
@@ -156,7 +156,7 @@ def test_dropout_rates_change_outputs_in_training(rate):
     ],
     ids=str,
 )
-def test_transformer_block_bad_arguments_raise(arguments, words):
+def test_transformer_block_with_wrong_arguments_raises(arguments, words):
     arguments = {"num_heads": 2, **arguments}
     refused(lambda: TransformerBlock(**arguments), "TransformerBlock", "Received: ", *words)
 
@@ -170,7 +170,7 @@ def test_transformer_block_bad_arguments_raise(arguments, words):
     ],
     ids=str,
 )
-def test_transformer_block_wrong_shapes_raise(shape, words):
+def test_transformer_block_with_wrong_shapes_raises(shape, words):
     layer = TransformerBlock(num_heads=3)
     refused(lambda: layer.build(shape), "TransformerBlock", "Received: ", *words)
 

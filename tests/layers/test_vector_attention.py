@@ -162,7 +162,7 @@ def test_vector_attention_gradient_memory_grows_linearly_with_tokens(gamma):
     ],
     ids=str,
 )
-def test_vector_attention_bad_arguments_raise(arguments, words):
+def test_vector_attention_with_wrong_arguments_raises(arguments, words):
     refused(lambda: VectorAttention(**arguments), "VectorAttention", "Received: ", *words)
 
 
@@ -175,7 +175,7 @@ def test_vector_attention_bad_arguments_raise(arguments, words):
     ],
     ids=str,
 )
-def test_vector_attention_wrong_shapes_raise(arguments, shape, words):
+def test_vector_attention_with_wrong_shapes_raises(arguments, shape, words):
     layer = VectorAttention(**arguments)
     refused(lambda: layer.build(shape), "VectorAttention", "Received: ", *words)
 

@@ -26,7 +26,7 @@ def test_config_saved_and_loaded_as_json_is_equal():
     assert second == first and second.stem == ((8, 2), (8, 2))
 
 
-def test_config_is_frozen():
+def test_config_fields_cannot_be_assigned():
     with pytest.raises(FrozenInstanceError):
         config().num_layers = 5
     assert config().num_layers == 4
@@ -164,7 +164,7 @@ def test_config_num_prefix_tokens_counts_class_token_and_registers(class_token, 
     ],
     ids=str,
 )
-def test_config_bad_fields_raise(changes, words):
+def test_config_with_wrong_fields_raises(changes, words):
     refused(lambda: config(**changes), "VisionTransformerConfig: ", "Received: ", *words)
 
 

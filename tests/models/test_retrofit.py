@@ -206,7 +206,7 @@ def test_retrofit_of_a_video_model_reduces_its_tokens():
         ({"at": 1, "num_tokens": 17}, "num_tokens=17"),
     ],
 )
-def test_retrofit_bad_arguments_raise(arguments, message):
+def test_retrofit_with_wrong_arguments_raises(arguments, message):
     with pytest.raises(ValueError) as caught:
         retrofit(teacher(), **arguments)
     assert message in str(caught.value)

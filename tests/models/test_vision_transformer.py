@@ -104,7 +104,7 @@ def test_model_b_untrained_equals_the_plain_model_except_its_last_blocks():
     close(run(fused, pixels), run(plain, pixels))
 
 
-def test_fused_blocks_have_separate_weights():
+def test_reducers_and_fusers_of_different_blocks_have_separate_weights():
     model = transformer(**IMAGE, **LEARNER, fuser="token_fuser", at=1)
     names = {layer.name for layer in model.layers}
     for index in (1, 2, 3):
@@ -219,12 +219,12 @@ def test_predictions_stay_float32_in_mixed_precision():
     ],
     ids=str,
 )
-def test_vision_transformer_bad_arguments_raise(changes, words):
+def test_vision_transformer_with_wrong_arguments_raises(changes, words):
     refused(lambda: transformer(**{**IMAGE, **changes}), "VisionTransformer: ", "Received", *words)
 
 
 @pytest.mark.parametrize("classes", [0, "10", True, 2.5, None])
-def test_vision_transformer_bad_classes_raise(classes):
+def test_vision_transformer_with_wrong_classes_raises(classes):
     config = VisionTransformerConfig(16, 1, 2, (4, 4))
     refused(
         lambda: VisionTransformer(config, (8, 8, 3), classes=classes),
@@ -233,7 +233,7 @@ def test_vision_transformer_bad_classes_raise(classes):
     )
 
 
-def test_vision_transformer_channels_first_raises():
+def test_vision_transformer_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(
         lambda: transformer(**IMAGE), "VisionTransformer: ", "image_data_format='channels_first'"

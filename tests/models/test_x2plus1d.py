@@ -154,7 +154,7 @@ def test_token_learner_part_untrained_is_the_identity():
     close(run(module("tokenlearner"), x), x)
 
 
-def test_default_sizes_equal_x3d_m():
+def test_x2plus1d_config_default_sizes_equal_x3d_m():
     with keras.StatelessScope(initialize_variables=False):
         model = X2Plus1D(X2Plus1DConfig(), (64, 256, 256, 3), classes=157)
 
@@ -239,7 +239,7 @@ def test_video_network_pooling_returns_the_average_or_the_maximum(pooling):
     ],
     ids=str,
 )
-def test_x2plus1d_config_bad_fields_raise(changes, words):
+def test_x2plus1d_config_with_wrong_fields_raises(changes, words):
     refused(lambda: X2Plus1DConfig(**changes), "X2Plus1DConfig: ", "Received: ", *words)
 
 
@@ -259,12 +259,12 @@ def test_x2plus1d_config_accepts_lists_and_unused_heads():
     ],
     ids=str,
 )
-def test_x2plus1d_bad_arguments_raise(changes, words):
+def test_x2plus1d_with_wrong_arguments_raises(changes, words):
     refused(lambda: video_network(**changes), "X2Plus1D: ", "Received", *words)
 
 
 @pytest.mark.parametrize("classes", [0, "10", True, None])
-def test_x2plus1d_bad_classes_raise(classes):
+def test_x2plus1d_with_wrong_classes_raises(classes):
     refused(
         lambda: X2Plus1D(X2Plus1DConfig(), (2, 8, 8, 3), classes=classes),
         "X2Plus1D: `classes`",
@@ -280,7 +280,7 @@ def test_bottleneck_module_wrong_shapes_and_heads_raise():
     refused(lambda: bottleneck_module(config, (2, 8, 8, 30)), "num_heads=8 with 30 channels")
 
 
-def test_x2plus1d_channels_first_raises():
+def test_x2plus1d_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(video_network, "X2Plus1D: ", "image_data_format='channels_first'")
     refused(lambda: module("conv2d"), "bottleneck_module: ", "image_data_format='channels_first'")

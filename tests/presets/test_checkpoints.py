@@ -43,7 +43,7 @@ def test_checkpoint_rows_of_timm_agree_with_the_table_of_architectures(row):
         ("folder", "path", "folder", None, None),
     ],
 )
-def test_preset_addresses_are_parsed(text, kind, place, revision, source):
+def test_parse_address_of_each_form_returns_its_parts(text, kind, place, revision, source):
     found = parse_address("test", text)
     assert (found.kind, found.place, found.revision, found.source) == (
         kind,
@@ -54,6 +54,6 @@ def test_preset_addresses_are_parsed(text, kind, place, revision, source):
 
 
 @pytest.mark.parametrize("text", ["hf://name", "kaggle://a/b", "ftp://x/y", "", 3])
-def test_wrong_preset_addresses_raise(text):
+def test_preset_address_in_a_wrong_form_raises(text):
     with pytest.raises(ValueError, match=f"test: .*address={text!r}"):
         parse_address("test", text)

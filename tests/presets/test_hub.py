@@ -146,7 +146,7 @@ def test_preset_with_learned_tokens_equals_a_named_model_with_its_weights(hub):
         ("right", "hf://timm", ValueError, "address='hf://timm'"),
     ],
 )
-def test_hub_errors_state_the_fix(hub, monkeypatch, capfd, how, name, error, message):
+def test_from_preset_hub_errors_state_the_fix(hub, monkeypatch, capfd, how, name, error, message):
     hub.how = how
     if how == "offline":
         monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
@@ -160,7 +160,7 @@ def test_hub_errors_state_the_fix(hub, monkeypatch, capfd, how, name, error, mes
     assert TOKEN not in str(found.value) + "".join(capfd.readouterr())
 
 
-def test_interrupted_download_is_never_used(hub):
+def test_from_preset_never_uses_an_interrupted_download(hub):
     hub.how, hub.breaks = "broken", 1
     try:
         model = open_it()
@@ -188,7 +188,7 @@ def test_uploaded_preset_loads_unchanged(hub, tmp_path):
         kt.upload_preset("hf://me/other", tmp_path)
 
 
-def test_hub_environment_variables_are_obeyed(hub, tmp_path):
+def test_from_preset_obeys_the_environment_variables_of_the_hub(hub, tmp_path):
     """A new process reads HF_ENDPOINT, HF_HOME and the token, and never prints the token."""
     code = (
         f"import keras_tokenlearner as kt; m = kt.from_preset({NAME!r}, num_heads=2); print(m.name)"

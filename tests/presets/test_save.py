@@ -79,7 +79,7 @@ def test_from_preset_of_a_name_for_other_functions_raises_and_states_the_call(tm
         kt.create_model("vit_pico8", classes=10, weights=tmp_path / "model.keras")
 
 
-def test_damaged_presets_raise(tmp_path):
+def test_from_preset_of_a_damaged_preset_raises(tmp_path):
     _, folder = saved(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     for said, message in (

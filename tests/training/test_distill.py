@@ -192,7 +192,7 @@ def test_distill_without_top_with_the_same_seed_repeats_its_losses():
         ({"temperature": 0.0}, "Received: temperature=0.0"),
     ],
 )
-def test_distill_bad_arguments_raise(changes, message):
+def test_distill_with_wrong_arguments_raises(changes, message):
     model = teacher()
     models = {"plain": model, "other": create_model("vit_pico8", classes=7)}
     arguments = {"student": retrofit(model, at=1), "teacher": model, "images": IMAGES, **changes}

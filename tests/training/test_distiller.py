@@ -151,7 +151,7 @@ def test_student_in_a_distribution_scope_learns_from_every_kind_of_data(kind):
     assert all(layer.trainable for layer in model.layers)
 
 
-def test_video_student_learns_without_labels():
+def test_distiller_video_student_learns_without_labels():
     changes = {"patch_size": (2, 8, 8), "input_shape": (4, 32, 32, 3)}
     student, model = pair(**changes)
     videos = pixels(6, 4, 32, 32, 3)
@@ -182,7 +182,7 @@ def test_distiller_of_models_without_head_learns_from_features_only(changes):
     assert history["loss"][-1] < history["loss"][0]
 
 
-def test_mixed_precision_student_learns():
+def test_distiller_student_in_mixed_precision_learns():
     keras.config.set_dtype_policy("mixed_bfloat16")
     student, model = pair()
     distiller = compiled(student, model, reconstruction_weight=0.5)
@@ -261,7 +261,7 @@ def test_distiller_with_one_budget_equals_a_student_of_that_many_tokens():
     ],
     ids=str,
 )
-def test_distiller_bad_arguments_raise(arguments, words):
+def test_distiller_with_wrong_arguments_raises(arguments, words):
     student, model = pair()
     with pytest.raises(ValueError) as caught:
         Distiller(student, model, **arguments)

@@ -117,7 +117,7 @@ def test_train_with_a_full_disk_at_the_end_can_be_continued(few, tmp_path, monke
     assert not (tmp_path / "vit_nano4.backup.npz").exists()
 
 
-def test_tensorboard_losses_equal_the_csv(few, tmp_path):
+def test_train_tensorboard_losses_equal_the_losses_in_the_csv_file(few, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     tensor_util = pytest.importorskip("tensorboard.util.tensor_util")
     # Keras writes TensorBoard files with TensorFlow on every backend.

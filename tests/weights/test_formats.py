@@ -65,13 +65,13 @@ def test_npz_checkpoint_loads_into_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_npz_truncated_raises(tmp_path, share):
+def test_truncated_npz_file_raises(tmp_path, share):
     path = npz(tmp_path / "vit.npz", **ENTRIES)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     refused(r"vit\.npz.*damaged", build("augreg", ENTRIES), "augreg", path)
 
 
-def test_npz_damaged_raises(tmp_path):
+def test_npz_file_with_damaged_bytes_raises(tmp_path):
     path = npz(tmp_path / "vit.npz", **ENTRIES)
     content = bytearray(path.read_bytes())
     content[5_000:5_100] = b"\x00" * 100
@@ -98,7 +98,7 @@ def test_pickles_are_not_unpickled(tmp_path):
     assert not trap.exists()
 
 
-def test_npz_zip_bomb_raises(tmp_path):
+def test_npz_file_that_is_a_zip_bomb_raises(tmp_path):
     zeros = member(np.zeros(30 << 20, np.float32))
     path = archive(tmp_path / "a.npz", zipfile.ZIP_DEFLATED, a=zeros)
     refused(r"a\.npz.*bomb", build("augreg", ENTRIES), "augreg", path)
@@ -227,7 +227,7 @@ def test_flax_file_written_by_flax_is_read(tmp_path):
     assert entries["d"] == 2
 
 
-def test_flax_file_damaged_raises(tmp_path):
+def test_flax_file_with_damaged_bytes_raises(tmp_path):
     path = flax_file(tmp_path / "a.msgpack", {"a": np.zeros((4, 4))})
     content = path.read_bytes()
     lies = content.replace(b"\x92\x04\x04", b"\x92\x04\x7f")

@@ -30,7 +30,7 @@ def _refused(model, path, message, **arguments):
         np.testing.assert_array_equal(old, new)
 
 
-def test_saved_weights_load_unchanged(saved):
+def test_weights_saved_and_loaded_are_unchanged(saved):
     model, path, digest = saved
     other = create_model(PICO, classes=10)
     load_weights(other, path, expected_sha256=digest)
