@@ -110,7 +110,7 @@ def test_check_choice_of_another_type_is_refused(value):
     "value, hint",
     [("con", "'conv'?"), ("dense", "['conv', 'mlp']"), (None, "form=None")],
 )
-def test_check_choice_unknown_value_names_the_choices(value, hint):
+def test_check_choice_of_an_unknown_value_lists_the_choices(value, hint):
     refused(lambda: checks.check_choice("Owner", "form", value, ("conv", "mlp")), "Owner", hint)
 
 

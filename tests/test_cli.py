@@ -98,12 +98,12 @@ def test_command_line_version_option_prints_the_version():
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
-def test_short_help_option_equals_help(verb):
+def test_command_line_short_help_option_equals_help(verb):
     words = [verb] if verb else []
     assert run(*words, "-h").stdout == run(*words, "--help").stdout != ""
 
 
-def test_option_help_texts_are_sentences():
+def test_command_line_option_help_texts_are_sentences():
     """Each describes its value: no fragment such as "Of HTTP."."""
     for verb in VERBS.values():
         for parameter in verb.params:
@@ -111,7 +111,7 @@ def test_option_help_texts_are_sentences():
             assert text.endswith(".") and not text.startswith("Of "), (verb.name, parameter.name)
 
 
-def test_option_of_several_commands_has_one_name_and_text():
+def test_command_line_option_of_several_commands_has_one_name_and_text():
     found = {}
     for verb in VERBS.values():
         for parameter in verb.params:
@@ -122,7 +122,7 @@ def test_option_of_several_commands_has_one_name_and_text():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "-h"], ["--version"]])
-def test_help_and_version_import_neither_keras_nor_a_backend(arguments):
+def test_command_line_help_and_version_do_not_import_keras(arguments):
     program = (
         "import runpy, sys\n"
         "try:\n"
@@ -159,7 +159,7 @@ def test_evaluate_video_model_without_data_exits_with_2():
     assert done.exit_code == 2 and "--data FOLDER" in done.output
 
 
-def test_train_command_list_explains_recipes_and_their_fields():
+def test_train_command_with_list_explains_recipes_and_their_fields():
     names = [line.split()[0] for line in run("train", "--list").stdout.splitlines()]
     assert names == list(RECIPES)
     printed = run("train", "imagenet_384", "--set", "epochs=3", "--list").stdout
@@ -192,7 +192,7 @@ def test_train_command_lists_a_custom_recipe_and_refuses_unknown_ones(tmp_path, 
         assert "my_recipes:Larger" in error and f"recipe='{wrong}'" in error
 
 
-def test_train_command_unknown_distribution_raises():
+def test_train_command_with_an_unknown_distribution_raises():
     done = run("train", "fashion_mnist", "--distribute", "data_paralel")
     assert "'data_parallel'" in str(done.exception)
 
@@ -237,7 +237,7 @@ def test_export_command_writes_a_saved_model_with_class_names(tmp_path):
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="only on tensorflow: others write the same"
 )
-def test_export_of_shipped_weights_states_their_provenance(tmp_path):
+def test_export_of_included_weights_states_their_provenance(tmp_path):
     done = run("export", "tokenlearner_nano4_8at2", str(tmp_path / "served"))
     file = tmp_path / "served" / "1" / "assets.extra" / "keras_tokenlearner.json"
     assert done.stdout.strip() == str(file.parents[1])

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 INDEX = (ROOT / "docs/index.md").read_text()
 
 
-def test_reference_lists_every_package_with_public_names():
+def test_docs_reference_lists_every_package_with_public_names():
     listed = re.findall(r"^   (keras_tokenlearner\S+)$", (ROOT / "docs/api.md").read_text(), re.M)
     name = keras_tokenlearner.__name__
     walked = pkgutil.walk_packages(keras_tokenlearner.__path__, f"{name}.")
@@ -33,7 +33,7 @@ def test_reference_lists_every_package_with_public_names():
     assert set(public) - described == set(listed)
 
 
-def test_index_lists_every_guide_and_notebook():
+def test_docs_index_lists_every_guide_and_notebook():
     assert set(re.findall(r"^/notebooks/(\w+)$", INDEX, re.M)) == {
         path.stem for path in ROOT.glob("notebooks/*.ipynb")
     }
@@ -41,7 +41,7 @@ def test_index_lists_every_guide_and_notebook():
     assert guides <= set(INDEX.splitlines())
 
 
-def test_model_pages_list_every_model_once():
+def test_docs_model_pages_list_every_model_once():
     models = (ROOT / "docs/models.md").read_text()
     pages = sorted((ROOT / "docs/models").glob("*.md"))
     assert re.findall(r"^models/(\w+)$", models, re.M) != []
@@ -54,7 +54,7 @@ def test_model_pages_list_every_model_once():
 
 
 @pytest.mark.peers
-def test_model_tables_equal_the_catalogue_and_the_weight_table():
+def test_docs_model_tables_equal_the_catalogue_and_the_weight_table():
     peer("sphinx")
     tables = runpy.run_path(str(ROOT / "docs/tables.py"))
     row = tables["model_row"]("tokenlearner_nano4_8at2")
@@ -73,7 +73,7 @@ def nodes_literal():
 
 
 @pytest.mark.parametrize("page", ["models/vit", "models/tokenlearner", "checkpoints", "costs"])
-def test_python_block_of_page_runs(page, tmp_path, monkeypatch):
+def test_docs_python_block_of_each_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # some blocks write files
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(), re.DOTALL)
     assert blocks

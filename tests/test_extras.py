@@ -19,7 +19,7 @@ SOURCES = [
 ]
 
 
-def test_missing_module_raises_library_and_extra(monkeypatch):
+def test_missing_module_raises_and_names_library_and_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ImportError, match=r"pip install scikit-learn \(extra `dev`\)"):
         _extras.require("sklearn.cluster", "dev")
@@ -50,7 +50,7 @@ def test_required_libraries_belong_to_their_extra():
         assert _extras.library_of(module) in included, (module, extra)
 
 
-def test_texts_never_install_the_package_from_pypi():
+def test_repository_texts_never_install_the_package_from_pypi():
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.py")]
     texts = [*SOURCES, *(path.read_text() for path in pages)]
     assert [text for text in texts if re.search(r"install ['\"]*keras-tokenlearner", text)] == []

@@ -78,7 +78,7 @@ def test_skip_of_a_peer_without_its_mark_fails_the_run(run):
     result.stdout.fnmatch_lines([f"ERROR {skips.UNMARKED} test_first.py::test_first"])
 
 
-def test_peer_that_is_missing_in_their_environment_fails_the_run(run):
+def test_missing_peer_in_the_environment_of_peers_fails_the_run(run):
     result, _ = run(f"{FILE}\n@pytest.mark.peers\n{PEER.format('first')}", "-m", "peers")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["deselected 3: -m, -k (*)", "ERROR *: peer library timm"])

@@ -18,14 +18,14 @@ def test_oldest_keras_equals_the_requirement_of_the_package():
     assert tuple(int(part) for part in wanted) == _startup.OLDEST_KERAS
 
 
-def test_old_keras_raises_the_needed_version(monkeypatch):
+def test_import_with_an_old_keras_raises_and_states_the_needed_version(monkeypatch):
     monkeypatch.setattr(metadata, "version", {"keras": "3.5.0"}.__getitem__)
     with pytest.raises(ImportError, match="Keras 3.15 .* keras 3.5.0"):
         _startup.check_keras()
 
 
 @pytest.mark.parametrize("installed", [(), ("jax", "torch")])
-def test_missing_backend_raises_the_fix(monkeypatch, installed):
+def test_import_without_the_backend_raises_and_states_the_fix(monkeypatch, installed):
     monkeypatch.setitem(sys.modules, "keras", None)
     monkeypatch.setattr(_startup.util, "find_spec", lambda name: name in installed or None)
     fix = "KERAS_BACKEND=jax or torch" if installed else "pip install jax .* KERAS_BACKEND="
@@ -36,7 +36,7 @@ def test_missing_backend_raises_the_fix(monkeypatch, installed):
         _startup.check_keras()
 
 
-def test_unknown_backend_raises_the_received_name():
+def test_import_with_an_unknown_backend_raises_and_states_its_name():
     program = subprocess.run(
         [sys.executable, "-c", "import keras_tokenlearner"],
         env={**os.environ, "KERAS_BACKEND": "pytorch"},

@@ -235,7 +235,7 @@ def test_create_model_with_wrong_arguments_raises(arguments, message):
     assert message in str(caught.value)
 
 
-def test_create_model_unknown_name_puts_the_nearest_names_first():
+def test_create_model_with_an_unknown_name_lists_the_nearest_names_first():
     with pytest.raises(ValueError) as caught:
         create_model("vit_b61")
     text = str(caught.value)
@@ -245,7 +245,7 @@ def test_create_model_unknown_name_puts_the_nearest_names_first():
     assert len(named) <= 3
 
 
-def test_family_function_num_classes_raises_and_names_classes():
+def test_family_function_with_num_classes_raises_and_suggests_classes():
     with pytest.raises(ValueError, match=r"classes=3\. Received: num_classes=3"):
         applications.TokenLearnerB16(num_classes=3)
 

@@ -32,7 +32,7 @@ def test_load_model_of_a_keras_file_gives_the_outputs_of_the_saved_model(tmp_pat
     np.testing.assert_allclose(found, saved.predict(images, verbose=0), atol=1e-6)
 
 
-def test_load_model_untrained_name_lists_the_options():
+def test_load_model_of_a_name_without_weights_raises_and_lists_the_options():
     with pytest.raises(ValueError) as caught:
         load_model(UNTRAINED, owner="evaluate")
     text = str(caught.value)
@@ -41,7 +41,7 @@ def test_load_model_untrained_name_lists_the_options():
         assert option in text
 
 
-def test_load_model_random_weights_load_on_request():
+def test_load_model_with_weights_random_returns_an_untrained_model():
     assert load_model(UNTRAINED, weights="random", classes=2).output_shape == (None, 2)
 
 
@@ -56,7 +56,7 @@ def test_load_model_random_weights_load_on_request():
         (UNTRAINED, {"weights": "random", "clases": 2}, ["argument='clases'"]),
     ],
 )
-def test_load_model_bad_source_names_the_command(source, arguments, words):
+def test_load_model_of_a_wrong_source_raises_and_names_the_command(source, arguments, words):
     with pytest.raises(ValueError) as caught:
         load_model(source, owner="predict", **arguments)
     assert str(caught.value).startswith("predict: ")
@@ -64,13 +64,13 @@ def test_load_model_bad_source_names_the_command(source, arguments, words):
         assert word in str(caught.value)
 
 
-def test_load_model_damaged_file_raises_value_error(tmp_path):
+def test_load_model_of_a_damaged_file_raises_value_error(tmp_path):
     (tmp_path / "bad.keras").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(ValueError, match=r"bad\.keras"):
         load_model(tmp_path / "bad.keras")
 
 
-def test_load_model_zip_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+def test_load_model_of_a_zip_bomb_raises_before_it_is_unpacked(tmp_path, monkeypatch):
     create_model(UNTRAINED, classes=2).save(tmp_path / "bomb.keras")
     with zipfile.ZipFile(tmp_path / "bomb.keras", "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("assets/zeros", bytes(200 << 20))

@@ -31,7 +31,7 @@ def rows(folder, *arguments):
         ("pt2", "torch"),
     ],
 )
-def test_format_row_has_agreement_and_speed_at_each_precision(tmp_path, kind, library):
+def test_format_benchmark_row_has_agreement_and_speed_at_each_precision(tmp_path, kind, library):
     pytest.importorskip(library, reason="of the extra `formats`")
     exact, reduced = rows(tmp_path, "--formats", kind)
     assert [row["works"] for row in (exact, reduced)] == ["yes", "yes"], (exact, reduced)
@@ -42,7 +42,7 @@ def test_format_row_has_agreement_and_speed_at_each_precision(tmp_path, kind, li
     assert int(exact["best_batch"]) in formats.BATCHES
 
 
-def test_format_row_of_a_failing_format_has_the_error(tmp_path):
+def test_format_benchmark_row_of_a_failing_format_has_the_error(tmp_path):
     (row, _) = rows(tmp_path, "--formats", "onnx", "--weights", "missing.weights.h5")
     assert (row["works"], row["mib"]) == ("no", "")
     assert "missing.weights.h5" in row["note"]

@@ -64,7 +64,7 @@ def test_retrofit_recipe_trains_and_saves_its_files(small, tmp_path):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only on torch: same rows elsewhere")
-def test_retrofit_writes_each_row_once(small, tmp_path, monkeypatch):
+def test_retrofit_benchmark_writes_each_row_once(small, tmp_path, monkeypatch):
     rows, speeds = tmp_path / "rows.csv", tmp_path / "speeds.csv"
     reducers = ["token_learner", "fixed_grid", "token_merging"]
     options = ["x", "y", "--output", rows, "--cache", tmp_path, "--at", 1, "--num-tokens", 4]

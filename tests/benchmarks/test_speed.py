@@ -62,14 +62,14 @@ def test_peer_cases_compile_only_timm_and_train_in_float32():
     assert len(cases) == 3 * 6 + 3 + 3  # inference, training, compiled
 
 
-def test_kernels_are_grouped_by_their_source():
+def test_profiled_kernels_are_grouped_by_their_source():
     events = [("add_1", 3.0), ("add_12", 6.0), ("sm90_gemm_128x64", 9.0), ("fusion.4", 1.5)] * 3
     found = kernels.grouped(events)
     assert found == {"add": (2, 9), "sm90_gemm_128x64": (1, 9), "fusion": (1, 1.5)}
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only on torch: JAX needs a GPU")
-def test_kernels_of_a_training_step_are_sorted_by_time(monkeypatch):
+def test_profiled_kernels_of_a_training_step_are_sorted_by_time(monkeypatch):
     pair = ((32, 32, 3), 2, ("vit_pico8", {}), ("tokenlearner_pico8_4at1", {}))
     monkeypatch.setitem(realised.PAIRS, "pico", pair)
     rows = kernels.measure("pico", "training", "float32", None, 20)

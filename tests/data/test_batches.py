@@ -129,7 +129,7 @@ def test_rand_augment_changes_pixels_and_repeats_for_the_same_index():
     assert np.abs(images - plain).max() > 10
 
 
-def test_image_batches_larger_than_the_data_raise():
+def test_image_batches_with_fewer_images_than_a_batch_raise():
     with pytest.raises(ValueError, match="Received: 22 images, batch_size=23"):
         ImageBatches(IMAGES, (12, 16, 3), 23)
 

@@ -43,14 +43,14 @@ def test_fashion_mnist_folder_of_original_files_loads(folder):
     np.testing.assert_array_equal(train_images[..., 0], expected)
 
 
-def test_fashion_mnist_missing_file_is_named(folder):
+def test_load_fashion_mnist_with_a_missing_file_raises_and_names_it(folder):
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte.gz.* source="):
         load_fashion_mnist(folder)
 
 
 @pytest.mark.parametrize("keep", [10, -10])
-def test_fashion_mnist_damaged_file_is_named(folder, keep):
+def test_load_fashion_mnist_with_a_damaged_file_raises_and_names_it(folder, keep):
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz"):

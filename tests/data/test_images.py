@@ -52,7 +52,7 @@ def test_from_folder_skips_hidden_names(folder):
     assert images.class_names == ("a", "b") and len(images) == 4
 
 
-def test_from_folder_error_names_the_empty_class(folder):
+def test_from_folder_with_an_empty_class_raises_and_names_it(folder):
     (folder / "unsorted").mkdir()
     (folder / "unsorted" / "._0.png").write_bytes(b"")
     with pytest.raises(ValueError, match="'unsorted'"):

@@ -7,7 +7,7 @@ from keras_tokenlearner import costs, create_model, retrofit
 from keras_tokenlearner.evaluation import compare
 
 
-def test_compare_rows_hold_accuracy_cost_and_speed():
+def test_compare_returns_accuracy_cost_and_throughput_of_each_model():
     teacher = create_model("vit_pico8", classes=10)
     teacher.get_layer("head").bias.assign(np.eye(10)[3])
     student = retrofit(teacher, at=1, num_tokens=4)

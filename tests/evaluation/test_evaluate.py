@@ -74,7 +74,7 @@ def test_evaluate_speed_is_measured_on_one_batch(model, sets, monkeypatch):
     assert seen == [([model], (16, 4, 4, 3))]
 
 
-def test_evaluate_few_shot_equals_an_independent_ridge(model, sets):
+def test_evaluate_few_shot_equals_an_independent_ridge_regression(model, sets):
     protocol = FewShotProtocol(shots=(5, 10), l2=7.0)
     rows = evaluate(model, ["tfds:a", "tfds:b"], ["few_shot"], protocol=protocol)
     assert [row["data"] for row in rows] == ["tfds:a", "tfds:b", "average"]

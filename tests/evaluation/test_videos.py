@@ -60,7 +60,7 @@ def test_predict_videos_averages_the_logits_of_all_clips(model, videos, protocol
     np.testing.assert_allclose(logits[1, 0], 35, atol=2)
 
 
-def test_predict_videos_three_crops_are_three_views_in_space(model, tmp_path):
+def test_predict_videos_with_three_crops_merges_three_views(model, tmp_path):
     wide = write(tmp_path / "wide.mp4", [40] * 10, size=(16, 48))  # its left half is brighter
     one = video.VideoList((str(wide),), np.array([0]), ("light", "dark"))
     found = {crops: predict_videos(model, one, crops=crops)[0][0, 0] for crops in (1, 3)}

@@ -10,7 +10,7 @@ from tests.skips import peer
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 300])
-def test_attention_pooling_is_attention_from_a_latent_then_a_residual_mlp(tokens):
+def test_attention_pooling_equals_attention_from_a_latent_and_a_residual_mlp(tokens):
     x = array((2, tokens, 8), 0)
     layer = random_layer(AttentionPooling(2, mlp_dim=12), x.shape)
     latent, *weights = layer.get_weights()

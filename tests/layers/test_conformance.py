@@ -13,7 +13,7 @@ from tests.layers.cases import LAYER_CASES
 CHECKS = (*LAYER_CHECKS, *(check for check in MODEL_CHECKS if check is not check_precision))
 
 
-def test_cases_cover_every_public_layer():
+def test_conformance_cases_cover_every_public_layer():
     public = {
         kind
         for kind in vars(layers).values()

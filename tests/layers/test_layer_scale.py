@@ -16,7 +16,7 @@ def test_layer_scale_multiplies_each_channel(shape):
 
 
 @pytest.mark.parametrize("value", [0, -1.0, "1e-5", True, None])
-def test_layer_scale_bad_initial_value_raises(value):
+def test_layer_scale_with_a_wrong_initial_value_raises(value):
     refused(lambda: LayerScale(value), "LayerScale", f"initial_value={value!r}")
 
 

@@ -65,7 +65,7 @@ def test_linear_of_unsupported_layers_calls_the_layer(change, products):
     assert not products
 
 
-def test_linear_with_lora_adds_the_update(products):
+def test_linear_with_lora_adds_the_lora_update(products):
     layer, x = made("dense")
     before = ops.convert_to_numpy(linear(layer, x))
     layer.enable_lora(2)

@@ -52,7 +52,7 @@ def take_weights(layer, plain):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_num_patches_equals_a_plain_block_on_repeated_tokens(masked):
+def test_block_with_num_patches_equals_a_plain_block_on_repeated_tokens(masked):
     """A proportional block on 3 tokens equals a plain block on 4 copies of each token."""
     x = array((2, 5, 8), 0)
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
@@ -68,7 +68,7 @@ def test_num_patches_equals_a_plain_block_on_repeated_tokens(masked):
     close(run(layer, x), run(plain, x))
 
 
-def test_num_patches_with_fewer_tokens_weighs_each_token_more():
+def test_block_with_num_patches_and_fewer_tokens_weighs_each_token_more():
     x = array((2, 5, 8), 0)
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
     layer = TransformerBlock(num_heads=2, num_patches=12, num_prefix_tokens=2)
@@ -77,7 +77,7 @@ def test_num_patches_with_fewer_tokens_weighs_each_token_more():
     close(run(layer, x[:, :4])[:, 0], run(plain, copies(x[:, :4], 6, 2))[:, 0])
 
 
-def test_num_patches_without_prefix_tokens_adds_no_variable():
+def test_block_with_num_patches_without_prefix_tokens_adds_no_variable():
     layer = random_layer(TransformerBlock(num_heads=2, num_patches=12), (2, 5, 8))
     plain = random_layer(TransformerBlock(num_heads=2), (2, 5, 8))
     assert len(layer.weights) == len(plain.weights)

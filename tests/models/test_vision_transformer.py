@@ -183,7 +183,7 @@ def test_head_reads_of_the_config_decides_the_input_of_the_head(changes, feature
     close(run(model, x), features(values) @ kernel + bias)
 
 
-def test_preprocessing_scales_pixels_to_minus_one_and_one():
+def test_preprocessing_scales_pixels_to_the_range_from_minus_one_to_one():
     with_it, without = (
         transformer(**IMAGE, include_preprocessing=include) for include in (True, False)
     )
@@ -244,7 +244,7 @@ def test_vision_transformer_with_channels_first_raises():
     ("norm", "expected"),
     [("all", ["before", "after", "inputs"]), ("inputs", ["inputs"]), ("none", [])],
 )
-def test_fuser_norm_decides_the_norms_of_every_fuser(norm, expected):
+def test_config_fuser_norm_decides_the_norms_of_every_fuser(norm, expected):
     arguments = {"fuser": "token_fuser", "at": 0, "fuser_norm": norm, "include_top": False}
     model = transformer(**IMAGE, **LEARNER, **arguments)
     weights = [weight.path for weight in model.get_layer("token_fuser_0").weights]

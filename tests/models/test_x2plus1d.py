@@ -188,7 +188,7 @@ def test_video_network_units_untrained_equal_their_shortcut():
     assert all(not np.any(keras.ops.convert_to_numpy(gamma)) for gamma in gammas)
 
 
-def test_batch_norm_statistics_move_in_training_only():
+def test_batch_norm_statistics_change_in_training_only():
     model = video_network()
     norm = model.get_layer("stem_norm")
     pixels = 255 * np.abs(array((2, *X2PLUS1D["input_shape"]), 0)) / 4
@@ -272,7 +272,7 @@ def test_x2plus1d_with_wrong_classes_raises(classes):
     )
 
 
-def test_bottleneck_module_wrong_shapes_and_heads_raise():
+def test_bottleneck_module_with_wrong_shapes_or_heads_raises():
     from keras_tokenlearner.models import bottleneck_module
 
     config = X2Plus1DConfig("joint")

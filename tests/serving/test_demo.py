@@ -94,7 +94,7 @@ def test_page_answer_has_the_classes_and_the_maps_of_the_model(model, asked):
 
 
 @on_torch
-def test_page_answer_with_a_budget_is_the_answer_of_fewer_tokens():
+def test_page_answer_for_fewer_tokens_equals_a_model_of_that_many_tokens():
     model = randomised(kt.retrofit(kt.create_model("vit_pico8", classes=5), at=1, num_tokens=6))
     pixels = fit_image(decode_image(JPEG), (32, 32, 3))[None].astype("float32")
     with client(LoadedPage(model)) as asked:

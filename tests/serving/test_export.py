@@ -166,7 +166,7 @@ def test_next_export_has_the_next_version(exported, tmp_path):
         (lambda: create_model("vit_pico8", classes=7), {"provenance": {1j}}, "`provenance`.*1j"),
     ],
 )
-def test_export_bad_arguments_raise_and_write_nothing(build, arguments, message, tmp_path):
+def test_export_with_wrong_arguments_raises_and_writes_nothing(build, arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export(build(), tmp_path / "model", **arguments)
     assert list(tmp_path.iterdir()) == []

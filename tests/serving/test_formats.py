@@ -157,7 +157,7 @@ def test_export_of_a_model_with_nan_weights_raises_and_keeps_the_old_file(tmp_pa
         ("model.pt2", {"format": "pt2", "precision": "int8"}, "format='pt2'"),
     ],
 )
-def test_export_to_a_format_with_bad_arguments_raises(path, arguments, message, tmp_path):
+def test_export_to_a_format_with_wrong_arguments_raises(path, arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         export(create_model("vit_pico8", classes=2), tmp_path / path, **arguments)
     assert not list(tmp_path.iterdir())

@@ -86,7 +86,7 @@ def test_guard_body_beyond_a_limit_is_refused(parts, limits, status):
     assert list(json.loads(sent[1]["body"])) == ["error"]
 
 
-def test_guard_client_that_left_cancels_its_request():
+def test_guard_cancels_the_request_of_a_client_that_left():
     ended = []
 
     async def slow(scope, receive, send):

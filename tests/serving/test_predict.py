@@ -120,7 +120,7 @@ def test_predict_command_of_each_kind_of_model_gives_equal_json_and_maps(saved, 
 
 
 @pytest.mark.slow
-def test_predict_command_served_equals_the_included_model_for_a_jpeg(tmp_path):
+def test_predict_command_with_served_equals_the_model_for_a_jpeg(tmp_path):
     """One command: export, the real server, a request over HTTP, its answer."""
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     pytest.importorskip("kserve", reason="the server is KServe")
@@ -156,7 +156,7 @@ def test_predict_of_unsuitable_exported_models_raises(saved, tmp_path):
         predict(tmp_path / "features", [folder / "a.png"])
 
 
-def test_predict_of_bad_files_and_models_raises(saved, tmp_path):
+def test_predict_of_wrong_files_or_models_raises(saved, tmp_path):
     folder, _ = saved
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match="file='gone.png'"):

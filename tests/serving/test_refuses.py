@@ -227,7 +227,7 @@ def gif(size, blocks=1, later=None):
 
 
 @pytest.mark.parametrize("attack", ["second frame", "many frames", "scans"])
-def test_image_bombs_take_little_memory_and_delay_no_others(served, attack):
+def test_server_decodes_image_bombs_in_little_memory_without_delaying_others(served, attack):
     """Decoded completely, the GIF files take 400 MB and more, and the JPEG takes 40 s."""
     model, server = served
     if attack == "second frame":

@@ -40,7 +40,7 @@ def run(*arguments):
 
 
 @pytest.mark.filterwarnings("ignore:skipped")
-def test_video_recipe_trains_and_evaluate_scores_it(folder, tmp_path):
+def test_video_recipe_trains_a_model_that_evaluate_accepts(folder, tmp_path):
     settings = {"data": folder, "epochs": 6, "batch_size": 4, "stride": 1, "learning_rate": 0.01}
     settings = [part for pair in settings.items() for part in ("--set", "{}={}".format(*pair))]
     said = run("train", "videos", *settings, "--output", tmp_path / "out")
@@ -149,7 +149,7 @@ def test_avid_recipe_trains_and_evaluates_with_its_protocol(folder):
     assert row["videos"] == 4 and 0 <= row["mean_class"] <= 1
 
 
-def test_open_videos_of_folders_and_lists_has_two_splits(folder, tmp_path):
+def test_open_videos_of_folders_or_lists_returns_two_splits(folder, tmp_path):
     train, test = video.open_videos(folder)
     assert train.class_names == test.class_names == ("dark", "light")
     assert (len(train), len(test)) == (7, 5)

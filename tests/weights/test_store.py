@@ -30,7 +30,7 @@ def outputs(model, name):
 
 
 @pytest.mark.parametrize(("key", "row"), ROWS, ids=lambda value: str(value)[:60])
-def test_included_weights_equal_their_row_of_the_table(key, row):
+def test_included_weights_match_their_row_in_the_table(key, row):
     path = fetch(row.uri, row.sha256)
     assert key[0] == row.model and row.model in list_models(weights=True)
     assert sha256(path) == row.sha256

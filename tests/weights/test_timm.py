@@ -80,7 +80,7 @@ def test_weights_exported_to_timm_give_the_logits_of_the_model(form):
         {"class_token": True, **DISTILLED, "gated_mlp": True, "activation": "silu"},
     ],
 )
-def test_weights_to_timm_and_back_are_equal(changes):
+def test_weights_converted_to_timm_and_back_are_equal(changes):
     """An export and a load return the same weights. It needs no timm."""
     model, other = build("timm", **changes), build("timm", **changes)
     other.set_weights([0 * array for array in other.get_weights()])

@@ -24,7 +24,7 @@ def test_load_report_lists_loaded_resized_left_and_unused_variables():
     assert "token_learner: these layers are untrained" in text
 
 
-def test_head_of_other_classes_raises_or_is_dropped_or_reset():
+def test_checkpoint_head_of_other_classes_raises_unless_dropped_or_reset():
     entries = augreg_entries(classes=7)
     model = build("augreg", entries)
     message = r"head/kernel.*\(32, 5\).*\(32, 7\)"

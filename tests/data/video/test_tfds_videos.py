@@ -49,7 +49,7 @@ def splits(tmp_path_factory):
     return video.open_videos("tfds:dark_and_light")
 
 
-def test_tfds_videos_return_the_frames_at_the_times(splits):
+def test_tfds_videos_read_frames_returns_the_frames_at_the_times(splits):
     train, test = splits
     assert (len(train), len(test)) == (4, 2) and train.class_names == ("dark", "light")
     # tensorflow-datasets shuffles.
