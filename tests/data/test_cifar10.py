@@ -51,7 +51,7 @@ def test_cifar10_without_a_folder_is_loaded_by_keras(monkeypatch):
         ("test_lables.json", b"[3,", "test_lables.json"),
     ],
 )
-def test_load_cifar10_with_a_missing_or_damaged_file_raises_and_names_it(folder, name, content, message):
+def test_cifar10_with_a_missing_or_damaged_file_raises_and_names_it(folder, name, content, message):
     (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
     with pytest.raises(ValueError) as caught:
         load_cifar10(folder)
