@@ -56,7 +56,7 @@ def check_ints(
     minimum: int = 1,
     maximum: int = LARGEST_INT,
 ) -> tuple[int, ...]:
-    """Return `value` as a tuple of integers whose length is in `lengths`."""
+    """Return `value` as a tuple of integers, of a length in `lengths`, or raise `ValueError`."""
     if not isinstance(value, (tuple, list)) or len(value) not in lengths:
         expected = " or ".join(str(length) for length in lengths)
         raise ValueError(
@@ -68,7 +68,7 @@ def check_ints(
 def check_pairs(
     owner: str, name: str, value: Sequence[Sequence[int]]
 ) -> tuple[tuple[int, int], ...]:
-    """Return `value` as a tuple of one or more pairs of integers."""
+    """Return `value` as a tuple of one or more pairs of integers, or raise `ValueError`."""
     if not isinstance(value, (tuple, list)) or not value:
         raise ValueError(
             f"{owner}: `{name}` must be a tuple of pairs of integers. Received: {name}={value!r}"

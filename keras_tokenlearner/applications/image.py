@@ -1,4 +1,4 @@
-"""Functions like the ones of `keras.applications`, one for every family of image models."""
+"""Functions in the style of `keras.applications`, one for each family of image models."""
 
 from typing import Unpack, cast
 

@@ -1,4 +1,4 @@
-"""Functions like the ones of `keras.applications`, one for every family of video models."""
+"""Functions in the style of `keras.applications`, one for each family of video models."""
 
 from typing import Unpack, cast
 

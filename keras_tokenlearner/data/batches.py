@@ -126,7 +126,7 @@ class _BatchesArguments(TypedDict, total=False):
 
 
 class ReadBatches(Batches, Generic[Example]):
-    """Base class of batches whose examples are read in threads, by `read` of a subclass.
+    """Base class of batches. The method `read` of a subclass reads the examples, in threads.
 
     The threads read the rows of a batch in parallel, and the next batch ahead of time. They replace
     `workers` of `keras.utils.PyDataset`. With `workers`, Keras 3.15 on JAX and torch starts the

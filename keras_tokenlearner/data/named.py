@@ -82,7 +82,7 @@ def load_named(
 def _arrays(
     load: Callable[..., tuple[tuple[np.ndarray, np.ndarray], ...]], class_names: tuple[str, ...]
 ) -> Callable[..., tuple[Images, Images]]:
-    """Return a function that opens the arrays which another function loads."""
+    """Return a function that calls `load` and returns its arrays as sources of images."""
 
     def opened(*source: str) -> tuple[Images, Images]:
         train, test = (ArrayImages(*split, class_names) for split in load(*source))

@@ -46,7 +46,7 @@ def mean_class_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray) 
 
 
 def real_accuracy(label_lists: Sequence[Sequence[int]], scores: np.ndarray) -> float:
-    """Return the accuracy by reassessed labels (ReaL), of which an image has any number.
+    """Return the accuracy by reassessed labels (ReaL). An image may have any number of labels.
 
     A prediction is correct if its largest score is for one of the labels. Images without any label
     are ignored.

@@ -86,7 +86,9 @@ def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
 
 
 def ancestors(parents: tuple[int, ...], num_cells: int) -> list[int]:
-    """Return the nearest ancestor of each cell among the first `num_cells`; their own is the cell.
+    """Return the nearest ancestor of each cell that is among the first `num_cells` cells.
+
+    A cell that is itself among the first `num_cells` cells is returned as its own ancestor.
 
     Example:
 

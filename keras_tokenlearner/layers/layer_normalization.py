@@ -41,7 +41,7 @@ def norm_layer(
     name: str | None = None,
     dtype: keras.DTypePolicy | str | None = None,
 ) -> keras.Layer:
-    """Return a normalisation over the last axis.
+    """Return a normalisation layer over the last axis.
 
     Args:
         owner: Name of the caller, for the error message.

@@ -63,6 +63,6 @@ def in_order(kind: str, names: Iterable[str]) -> list[str]:
 
 
 def are_of_a_model(names: Iterable[str]) -> bool:
-    """Return whether the layer names `names` are from a vision transformer or X(2+1)D of ours."""
+    """Return whether layers with these names are part of a vision transformer or X(2+1)D."""
     found = set(names)
     return {EMBEDDING, TOKENS} <= found or {STEM_CONV2D, STEM_CONV1D} <= found

@@ -68,7 +68,7 @@ def muon(
     """Return Keras's Muon, which trains small models in fewer epochs than AdamW.
 
     Muon orthogonalises the updates of matrices between hidden layers. Other variables, and the
-    layer `head`, use AdamW. The schedule and the weight decay are the ones of `adamw`.
+    layer `head`, use AdamW. Schedule and weight decay are the same as in `adamw`.
 
     Args:
         learning_rate: Float, the highest learning rate, at the end of the warm-up.
@@ -111,7 +111,7 @@ def sgd(
         warmup_steps: Integer, steps of the warm-up.
         global_clipnorm: Float, the largest global norm of the gradients.
         layer_decay: Float in (0, 1], as for `adamw`.
-        **arguments: For `keras.optimizers.SGD`, such as `use_ema`.
+        **arguments: Arguments of `keras.optimizers.SGD`, such as `use_ema`.
 
     Example:
 
@@ -145,7 +145,7 @@ def adamw_linear(
         warmup_steps: Integer, steps of the warm-up.
         weight_decay: Float, decoupled weight decay.
         layer_decay: Float in (0, 1], as for `adamw`.
-        **arguments: For `keras.optimizers.AdamW`, such as `use_ema`.
+        **arguments: Arguments of `keras.optimizers.AdamW`, such as `use_ema`.
     """
     schedule = LinearDecay(learning_rate, steps, warmup_steps)
     return _make(

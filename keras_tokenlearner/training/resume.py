@@ -251,8 +251,8 @@ class Resume(keras.callbacks.Callback):
         shapes = [arrays[str(index)].shape for index in range(len(paths))]
         if not fits or [tuple(variable.shape) for variable in variables] != shapes:
             raise ValueError(
-                f"Resume: {self.path} was saved for another model, optimizer or backend; use the "
-                "ones of the interrupted run, or delete the file to start training again"
+                f"Resume: {self.path} was saved with another model, optimizer or backend; use the "
+                "same as the interrupted run, or delete the file to start training again"
             )
         for index, variable in enumerate(variables):
             value = arrays[str(index)]

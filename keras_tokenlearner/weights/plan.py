@@ -379,15 +379,15 @@ def load(
     Args:
         model: A `VisionTransformer` with the settings of the checkpoint, which
             `plan_of(...).config` states.
-        source: As for `plan_of`.
-        checkpoint: As for `plan_of`.
-        head: As for `Plan.load`.
-        grid: As for `plan_of`.
-        resize: As for `plan_of`.
-        normalization: As for `plan_of`; the model's `preprocessing` must have it too.
-        embedding: As for `Plan.load`.
-        partial: As for `Plan.load`.
-        check_settings: As for `Plan.load`.
+        source: Argument of `plan_of`.
+        checkpoint: Argument of `plan_of`.
+        head: Argument of `Plan.load`.
+        grid: Argument of `plan_of`.
+        resize: Argument of `plan_of`.
+        normalization: Argument of `plan_of`. The `preprocessing` of the model must agree with it.
+        embedding: Argument of `Plan.load`.
+        partial: Argument of `Plan.load`.
+        check_settings: Argument of `Plan.load`.
 
     Returns:
         A `LoadReport`, to be printed.

@@ -72,7 +72,7 @@ class Devices:
             batches: `keras_tokenlearner.data.Batches`. Their size counts all devices together.
             validation_data: `Batches`, or arrays of inputs and targets.
             validation_batch_size: Integer, the largest batch of validation rows.
-            **arguments: For `model.fit`.
+            **arguments: Arguments of `model.fit`.
 
         Returns:
             The `keras.callbacks.History`.

@@ -10,7 +10,7 @@ from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe
 
 @dataclass(frozen=True)
 class PretrainingRecipe(ImageNet384Recipe):
-    """Pre-training as of ViT on JFT-300M at 224 pixels, which the TokenLearner paper follows.
+    """Pre-training on JFT-300M at 224 pixels, as for ViT; the TokenLearner paper does the same.
 
     Command: `keras-tokenlearner train pretraining --set model=NAME --set data=DATA`.
 
