@@ -83,8 +83,8 @@ def animate_clip_maps(
 
     Raises:
         ValueError: If the shapes of clip and maps disagree, or the path has another ending.
-        ImportError: If matplotlib (extra `plot`) is not installed. Also if the library that writes
-            the file is missing: Pillow (extra `image`) for a GIF, PyAV (extra `video`) for an MP4.
+        ImportError: If matplotlib (extra `plot`) is not installed. A GIF also needs Pillow (extra
+            `image`), and an MP4 needs PyAV (extra `video`).
 
     Example:
 
@@ -154,9 +154,9 @@ def _panels(
     clip, maps = as_arrays(owner, "clip", clip, maps)
     if clip.ndim != 4 or maps.ndim != 4 or not 0 < len(maps) <= len(clip):
         raise ValueError(
-            f"{owner}: `clip` must have shape (T, height, width, 1 or 3), and `maps` must have "
-            f"shape (t, H, W, S) with t at most T. Received: clip of shape {clip.shape}, maps of "
-            f"shape {maps.shape}"
+            f"{owner}: `clip` must have shape (T, height, width, 1 or 3). `maps` must have shape "
+            f"(t, H, W, S) with t at most T. Received: clip of shape {clip.shape}, maps of shape "
+            f"{maps.shape}"
         )
     maps = maps[np.arange(len(clip)) * len(maps) // len(clip)]
     maps, count = np.maximum(enlarge(maps, clip), 0), maps.shape[-1]

@@ -41,8 +41,8 @@ def load_model(
 
     Raises:
         ValueError: If the file or name does not exist, or the file is damaged. Also if a named
-            model has no included weights and `weights` is `None`, or an argument does not suit the
-            source.
+            model has no included weights and `weights` is `None`. Also if an argument does not suit
+            the source.
 
     Example:
 

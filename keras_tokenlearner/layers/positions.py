@@ -138,8 +138,8 @@ def resize_positions(table: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
     table = np.asarray(table)
     if len(grid) < table.ndim - 1:
         raise ValueError(
-            "PositionEmbedding: positions of a video cannot be resized to the grid of an image; "
-            "load them into a model of videos. "
+            "PositionEmbedding: positions of a video cannot be resized to an image; load them into "
+            "a model of videos. "
             f"Received: a table of shape {table.shape} for grid={tuple(grid)}"
         )
     if len(grid) > table.ndim - 1:

@@ -219,8 +219,8 @@ class TokenLearner(CompositeLayer):
             count: Integer, tokens to keep.
 
         Returns:
-            Tensor of shape (..., count). The value of a token is the largest bias of the token and
-            of the omitted tokens that were split off from it.
+            Tensor of shape (..., count): the largest bias of each token and of the omitted tokens
+            that were split off from it.
         """
         if count == self.num_tokens:
             return ops.convert_to_tensor(self.bias)

@@ -40,8 +40,8 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     most = min((each.num_tokens for each in learners if each.position_bias), default=0)
     if num_tokens > most or not all(each.position_bias for each in learners):
         raise ValueError(
-            "with_tokens: `num_tokens` must be at most the tokens that `model` learns from a grid; "
-            "build the model by retrofit(..., start='grid') with more tokens. Received: "
+            "with_tokens: `num_tokens` must be at most the tokens that `model` learns from a grid. "
+            "Build `model` by retrofit(..., start='grid') with more tokens. Received: "
             f"num_tokens={num_tokens} for model {model.name!r}, which learns {most} from a grid"
         )
     name = name or f"{model.name}_{num_tokens}tokens"

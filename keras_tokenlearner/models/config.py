@@ -53,9 +53,9 @@ class VisionTransformerConfig:
     """The choices that decide the graph of a vision transformer, for images and for videos.
 
     Without a `reducer` the model is a ViT, or a ViViT if the patches have three axes. With a
-    reducer it is model (a) of the paper: from block `at` on, the blocks run on the reduced tokens.
-    With a reducer and a `fuser` it is model (b). Every block from `at` on then has its own reducer
-    before it and its own fuser after it.
+    reducer it is model (a) of the paper: blocks from `at` on run on the reduced tokens. With a
+    reducer and a `fuser` it is model (b). Every block from `at` on then has its own reducer before
+    it and its own fuser after it.
 
     Attributes:
         hidden_dim: Channels of a token (C).

@@ -39,6 +39,6 @@ def read_statement(owner: str, configs: Mapping[str, Path]) -> Statement:
         extra = configs.get("image_converter.json")
         return of_keras(owner, said, read_json(owner, extra) if extra else {})
     raise ValueError(
-        f"{owner}: config.json must be from timm, transformers or Keras; else pass the path of the "
+        f"{owner}: config.json must be from timm, transformers or Keras. Else pass the path of the "
         f"weights with its source, such as 'timm:FILE'. Received: keys {sorted(said)[:8]}"
     )

@@ -59,7 +59,7 @@ def classifier_activation_of(
         return own, False
     if classifier_activation is None and is_dense:
         raise ValueError(
-            f"{owner}: `classifier_activation` is needed for a model that ends in logits; pass "
+            f"{owner}: `classifier_activation` is needed for a model that ends in logits. Pass "
             "'softmax' for one class per image, 'sigmoid' for several classes, or 'linear' for "
             f"features. Received: classifier_activation=None, model {model.name!r} with the last "
             f"activation {own!r}"

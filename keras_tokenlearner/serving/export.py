@@ -261,7 +261,7 @@ def _checked(
     if shape is None or not has_rank or None in shape[1:] or shape[-1] not in (1, 3):
         raise ValueError(
             "export: `model` must take one image, (B, height, width, 1 or 3), or one video, (B, "
-            "frames, height, width, 1 or 3), of known size; for other models, call "
+            "frames, height, width, 1 or 3), of known size. For other models, call "
             f"model.export(...). Received: model {model.name!r} with inputs of shape {shape}"
         )
     if not isinstance(model.output_shape, tuple):

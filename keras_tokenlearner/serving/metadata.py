@@ -60,8 +60,8 @@ def class_names_of(
         return list(own) if own and activation != "linear" else None
     if activation == "linear":
         raise ValueError(
-            "export: `class_names` needs a classifier: a model with outputs (B, classes) that ends "
-            "in a softmax or a sigmoid, or in logits with `classifier_activation`. Received: "
+            "export: `class_names` needs a model with outputs (B, classes) that ends in a softmax "
+            "or a sigmoid. For logits, also pass `classifier_activation`. Received: "
             f"class_names={str(class_names)[:60]}, model {model.name!r} with outputs of shape "
             f"{model.output_shape}"
         )

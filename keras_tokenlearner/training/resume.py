@@ -251,7 +251,7 @@ class Resume(keras.callbacks.Callback):
         shapes = [arrays[str(index)].shape for index in range(len(paths))]
         if not fits or [tuple(variable.shape) for variable in variables] != shapes:
             raise ValueError(
-                f"Resume: {self.path} was saved with another model, optimizer or backend; use the "
+                f"Resume: {self.path} was saved with another model, optimizer or backend. Use the "
                 "same as the interrupted run, or delete the file to start training again"
             )
         for index, variable in enumerate(variables):

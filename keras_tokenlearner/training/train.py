@@ -43,8 +43,8 @@ def train(
         restart: Boolean, whether to delete the backup of an interrupted run and start again.
 
     Returns:
-        The test accuracy, in [0, 1]. For a model that ends in a sigmoid, the result is instead the
-        area under the precision-recall curve, averaged over the classes.
+        The test accuracy, in [0, 1]. If the model ends in a sigmoid: the area under the
+        precision-recall curve, averaged over the classes.
 
     Raises:
         ValueError: If a field of the recipe is out of range, or its data cannot be opened. Also if

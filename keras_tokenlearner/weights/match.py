@@ -151,8 +151,8 @@ def check_head(
     array, origin = arrays[names.HEAD_KERNEL]
     if array.shape[-1] != kernel.shape[-1]:
         raise ValueError(
-            f"{owner}: the head of the model must have the classes of the file; build the model "
-            f"with classes={array.shape[-1]}, or pass head='drop' or head='reset'. Received: "
+            f"{owner}: the head of `model` must have the classes of the file. Build the model with "
+            f"classes={array.shape[-1]}, or pass head='drop' or head='reset'. Received: "
             f"{kernel.path} of shape {tuple(kernel.shape)}, {origin} of shape {array.shape}"
         )
 

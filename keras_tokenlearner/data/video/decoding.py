@@ -190,9 +190,8 @@ class _Reader:
         late = time - self.current[0]
         if self.next is None and late > max(2.5 / self.frame_rate, 0.25):
             raise VideoError(
-                f"{self.path}: the file is truncated: its last frame is {late:.1f} s before the "
-                f"requested time, {time:.1f} s, but it states a duration of "
-                f"{self.duration:.1f} s{self._reason()}"
+                f"{self.path}: the file ends {late:.1f} s before the frame at {time:.1f} s, but it "
+                f"states a duration of {self.duration:.1f} s{self._reason()}"
             )
         if self.image is None:
             self.image = self._shown(self.current[1])
