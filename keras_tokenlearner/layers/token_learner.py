@@ -219,8 +219,8 @@ class TokenLearner(CompositeLayer):
             count: Integer, tokens to keep.
 
         Returns:
-            Tensor of shape (..., count): the largest bias of each token and of the omitted tokens
-            that were split off from it.
+            Tensor of shape (..., count). A value is the largest bias of a token and of the omitted
+            tokens that were split off from it.
         """
         if count == self.num_tokens:
             return ops.convert_to_tensor(self.bias)

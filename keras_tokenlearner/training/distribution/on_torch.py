@@ -69,8 +69,8 @@ class TorchDevices(Devices):
                     )
         if any(batch_normalizations(model)):
             raise ValueError(
-                "distribution: `model` must not have BatchNormalization on PyTorch; train on JAX or "
-                "TensorFlow. Each process would normalise its part of a batch alone. "
+                "distribution: `model` must not have BatchNormalization on PyTorch; train on JAX "
+                "or TensorFlow. Each process would normalise its part of a batch alone. "
                 f"Received: model {model.name!r}"
             )
         if "call" not in vars(model):
