@@ -56,7 +56,7 @@ def _read(folder: Path, split: str, names: list[str]) -> tuple[np.ndarray, np.nd
     try:
         labels = np.asarray(json.loads(path.read_text()), "uint8")
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"load_cifar10: {path} is damaged: {error}") from error
+        raise ValueError(f"load_cifar10: {path} is damaged; download it again: {error}") from error
     if labels.shape != (len(images),) or labels.max(initial=0) >= len(CLASS_NAMES):
         raise ValueError(
             f"load_cifar10: {path} must contain a label from 0 to 9 for each of {len(images)} "
@@ -80,7 +80,7 @@ def _strip(path: Path) -> np.ndarray:
     try:
         pixels = decode_image(path, formats=("PNG",))
     except ValueError as error:
-        raise ValueError(f"load_cifar10: {path} is damaged: {error}") from error
+        raise ValueError(f"load_cifar10: {path} is damaged; download it again: {error}") from error
     if pixels.shape[1] != 32 * 32:
         raise ValueError(
             f"load_cifar10: {path} must be 1024 pixels wide: each row of pixels is one "

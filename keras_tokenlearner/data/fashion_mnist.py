@@ -75,12 +75,14 @@ def _read(folder: Path, name: str, rank: int) -> np.ndarray:
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError) as error:
-        raise ValueError(f"load_fashion_mnist: {path} is damaged: {error}") from error
+        raise ValueError(
+            f"load_fashion_mnist: {path} is damaged; download it again: {error}"
+        ) from error
     header = np.frombuffer(content[: 4 * (rank + 1)], ">u4")
     data = np.frombuffer(content, np.uint8, offset=4 * (rank + 1))
     if header[0] != 0x800 + rank or data.size != np.prod(header[1:], dtype=np.int64):
         raise ValueError(
-            f"load_fashion_mnist: {path} is damaged: its size differs from the size in its header; "
-            "download it again"
+            f"load_fashion_mnist: {path} is damaged; download it again: its size differs from the "
+            "size in its header"
         )
     return data.reshape(header[1:].tolist())

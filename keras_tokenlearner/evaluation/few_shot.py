@@ -156,7 +156,7 @@ def choose(labels: np.ndarray, shots: int, seed: int = 0) -> np.ndarray:
         if len(places) < shots:
             raise ValueError(
                 "few_shot_accuracy: `shots` must be at most the number of training examples of "
-                f"each class. Received: shots={shots}, number of examples {len(places)}"
+                f"each class. Received: shots={shots}, and a class of size {len(places)}"
             )
         chosen.append(random.choice(places, shots, replace=False))
     return np.concatenate(chosen)

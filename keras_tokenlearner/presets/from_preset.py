@@ -325,7 +325,9 @@ def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
     try:
         model = kinds[registered].from_config(config)
     except Exception as error:  # an edited config can raise any error
-        raise ValueError(f"{owner}: config.json is damaged: {error}") from error
+        raise ValueError(
+            f"{owner}: config.json is damaged; download or save it again: {error}"
+        ) from error
     load_weights(model, files.weights)
     return model
 

@@ -159,7 +159,7 @@ def _get_parts(owner: str, index: Path, get: Callable[[str], Path | None]) -> No
         plain = all(isinstance(name, str) and Path(name).name == name for name in names)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{owner}: {index.name} is damaged or not the index of a checkpoint in parts"
+            f"{owner}: {index.name} must be the index of a checkpoint in parts; download it again"
         ) from error
     if not plain:
         raise ValueError(f"{owner}: all files that {index.name} names must be in its folder")

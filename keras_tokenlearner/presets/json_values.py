@@ -25,7 +25,9 @@ def read_json(owner: str, path: Path) -> Object:
         if not isinstance(said, dict):
             raise ValueError(f"it must be a JSON object, not a {type(said).__name__}")
     except (ValueError, OSError, RecursionError) as error:
-        raise ValueError(f"{owner}: {path.name} is damaged: {error}") from error
+        raise ValueError(
+            f"{owner}: {path.name} is damaged; download or save it again: {error}"
+        ) from error
     return said
 
 

@@ -117,8 +117,8 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
             model.set_weights(before)
             reason = str(error).split("value=[")[0]
             raise ValueError(
-                f"load_weights: {path} does not fit the model {model.name!r}, which is unchanged: "
-                f"{reason}"
+                f"load_weights: {path} cannot be loaded into the model {model.name!r}, which is "
+                f"unchanged; build the saved architecture, or save the file again: {reason}"
             ) from error
 
 

@@ -80,9 +80,9 @@ class JaxDevices(Devices):
                     )
                 )
                 raise ValueError(
-                    "distribution: the axis `batch` of the devices must divide every batch, also "
-                    "the last. The axis `model` must divide heads and hidden units. Change "
-                    f"`batch_size`, or N in model_parallel:N. Received: devices {shape}. {error}"
+                    "distribution: the number of device groups must divide every batch, also the "
+                    "last. N in model_parallel:N must divide heads and hidden units. Change "
+                    f"`batch_size` or N. Received: devices {shape}. {error}"
                 ) from error
 
     @contextlib.contextmanager

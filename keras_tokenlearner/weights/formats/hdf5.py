@@ -36,7 +36,9 @@ def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
         file = h5py.File(path, "r", locking=False)
         file.visititems(visit)
     except Exception as error:  # the library raises errors of any type on a damaged file
-        raise ValueError(f"{owner}: {path} is damaged or not an HDF5 file: {error}") from error
+        raise ValueError(
+            f"{owner}: {path} is damaged or not an HDF5 file; download or save it again: {error}"
+        ) from error
     check_total(owner, path, sum(entry.nbytes for entry in entries.values()))
     return entries
 
@@ -56,7 +58,10 @@ def _h5_entry(owner: str, path: Path, name: str, item: h5py.Dataset) -> Entry:
         try:
             return read()
         except Exception as error:
-            raise ValueError(f"{owner}: {name} of {path} is damaged: {error}") from error
+            raise ValueError(
+                f"{owner}: the dataset {name} of {path} is damaged; download or save the file "
+                f"again: {error}"
+            ) from error
 
     return Entry(tuple(item.shape), dtype, guarded)
 

@@ -69,7 +69,10 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
             raise ValueError(f"the file must contain a dictionary, not a {type(tree).__name__}")
         return flat_entries(owner, cast("Mapping[str, Nested]", _joined(tree)))
     except Exception as error:  # a damaged file raises errors of any type
-        raise ValueError(f"{owner}: {path} is damaged or not a Flax checkpoint: {error}") from error
+        raise ValueError(
+            f"{owner}: {path} is damaged or not a Flax checkpoint; download or save it again: "
+            f"{error}"
+        ) from error
 
 
 def _joined(tree: dict[str, Any]) -> Nested:

@@ -36,7 +36,9 @@ def open_zip(owner: str, path: Path) -> tuple[zipfile.ZipFile, list[zipfile.ZipI
         archive = zipfile.ZipFile(path)
         members = archive.infolist()
     except Exception as error:  # zipfile raises errors of any type on a damaged directory
-        raise ValueError(f"{owner}: {path} is damaged or not a zip archive: {error}") from error
+        raise ValueError(
+            f"{owner}: {path} is damaged or not a zip archive; download or save it again: {error}"
+        ) from error
     if len({member.filename for member in members}) != len(members):
         raise ValueError(
             f"{owner}: {path} is damaged: it has two entries with the same name; save it again"
@@ -60,9 +62,11 @@ def _guarded(owner: str, path: Path, call: Callable[[], _T]) -> _T:
     try:
         return call()
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
-        raise ValueError(f"{owner}: {path} is damaged or not an npz file: {error}") from error
+        raise ValueError(
+            f"{owner}: {path} is damaged or not an npz file; download or save it again: {error}"
+        ) from error
     except Exception as error:  # numpy raises errors of any type on a damaged header
-        raise ValueError(f"{owner}: {path} is refused: {error}") from error
+        raise ValueError(f"{owner}: {path} is not a valid npz file: {error}") from error
 
 
 def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:

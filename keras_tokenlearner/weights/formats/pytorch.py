@@ -93,4 +93,6 @@ def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
                     if left:
                         raise ValueError("an entry is shorter than its header states")
             except Exception as error:  # damaged members raise errors of any type
-                raise ValueError(f"{owner}: {path} is damaged: {error}") from error
+                raise ValueError(
+                    f"{owner}: {path} is damaged; download or save it again: {error}"
+                ) from error

@@ -131,7 +131,8 @@ def _read_parts(owner: str, path: Path) -> dict[str, Entry]:
             parts[str(file)].add(name)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{owner}: {path} is damaged or not the index of a checkpoint in parts: {error!r}"
+            f"{owner}: {path} must be the index of a checkpoint in parts; download it again: "
+            f"{error!r}"
         ) from error
     entries: dict[str, Entry] = {}
     for file, names in sorted(parts.items()):

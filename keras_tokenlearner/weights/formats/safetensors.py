@@ -21,14 +21,18 @@ def safetensors_entries(owner: str, path: Path) -> dict[str, Entry]:
         kinds = {name: part.get_dtype() for name, part in slices.items()}
     except Exception as error:  # any error of the library or the system
         raise ValueError(
-            f"{owner}: {path} is damaged or not a safetensors file: {error}"
+            f"{owner}: {path} is damaged or not a safetensors file; download or save it again: "
+            f"{error}"
         ) from error
 
     def read(name: str) -> np.ndarray:
         try:
             return file.get_tensor(name)
         except Exception as error:
-            raise ValueError(f"{owner}: {name} of {path} cannot be read: {error}") from error
+            raise ValueError(
+                f"{owner}: the entry {name} of {path} cannot be read; download or save the file "
+                f"again: {error}"
+            ) from error
 
     entries = {}
     for name, shape in shapes.items():
