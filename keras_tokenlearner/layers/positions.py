@@ -90,7 +90,7 @@ def sincos_positions(shape: tuple[int, ...], dtype: str | None = None) -> keras.
         Tensor of the shape `shape`.
 
     Raises:
-        ValueError: If C is less than two channels, a sine and a cosine, for each axis.
+        ValueError: If C is less than two for each axis, for a sine and a cosine.
 
     Example:
 

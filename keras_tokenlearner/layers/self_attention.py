@@ -13,7 +13,7 @@ class SelfAttention(CompositeLayer):
     """Multi-head self-attention of the paper's bottleneck modules: no bias, no output projection.
 
     `y_i = sum_j softmax_j(q_i . k_j / sqrt(d)) v_j` for every head. q, k and v are linear in the
-    tokens, and d is the width of a head's queries. The outputs of the heads are joined.
+    tokens, and d is the width of a head's queries. The outputs of the heads are concatenated.
 
     The layer is lighter than `keras.layers.MultiHeadAttention`, because the 1x1x1 convolutions
     around a bottleneck module already project. With 8 heads and queries narrower than values, it

@@ -13,12 +13,14 @@ from keras_tokenlearner.layers.vector_attention import VectorAttention
 class SpaceTimeAttention(CompositeLayer):
     """Self-attention of a video over space, over time, or over both (Tables 11 and 12).
 
-    Every position of every frame is a token. With `over="spatial"`, it attends to the H * W tokens
-    of its frame. With `"temporal"`, it attends to the T tokens of its position, and with `"joint"`
-    to all T * H * W. The bottleneck unit around the layer has residual, bias and output projection.
+    Every position of every frame is a token. With `over="spatial"`, a token attends to the H * W
+    tokens of its frame. With `"temporal"`, a token attends to the T tokens of its position. With
+    `"joint"`, a token attends to all T * H * W tokens. The bottleneck unit around the layer has
+    residual, bias and output projection.
 
     `"joint"` with `"multi_head"` holds `num_heads` tables of (T * H * W) x (T * H * W) weights per
-    example: half a gigabyte at the paper's 4096 tokens. The paper compares with this form.
+    example: half a gigabyte at the paper's 4096 tokens. The paper compares its modules with this
+    form.
 
     Args:
         over: `"spatial"`, `"temporal"` or `"joint"`, the tokens that attend to each other.

@@ -68,7 +68,7 @@ class VisionTransformerConfig:
             `"spatial_pooling"`, `"fixed_grid"`, `"direct_tokens"`, `"pooled_tokens"`.
         num_tokens: Tokens per frame after the reducer (S), except for spatial pooling.
         pool_size: `(height, width)` of the window of spatial pooling, in tokens.
-        at: Full-token blocks before the reducer, 0 to `num_layers`; `None` for half of them.
+        at: Blocks before the reducer, 0 to `num_layers`; `None` for half of them.
         token_attention: `"conv"` or `"mlp"`, the TokenLearner's form of attention.
         token_pooling: `"mean"` or `"sum"`, the TokenLearner's pooling.
         token_start: `"random"`, or `"grid"`: the maps of `token_attention="mlp"` start as averages
@@ -262,7 +262,7 @@ class VisionTransformerConfig:
 
     @property
     def place(self) -> int:
-        """Number of full-token blocks before the reducer, or of all blocks without a reducer."""
+        """Number of blocks before the reducer, or of all blocks without a reducer."""
         if self.reducer is None:
             return self.num_layers
         return self.num_layers // 2 if self.at is None else self.at

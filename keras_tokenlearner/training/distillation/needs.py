@@ -84,7 +84,7 @@ def needs(
         teacher: The teacher.
         epochs: Integer, number of epochs.
         batch_size: Integer, images per step on all devices together.
-        images: Integer, training images. Defaults to the number of ImageNet-1k.
+        images: Integer, training images. Defaults to the number of images in ImageNet-1k.
 
     Returns:
         A `Needs` for each machine.
