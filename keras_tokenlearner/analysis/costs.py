@@ -140,7 +140,7 @@ def costs(model: keras.Model) -> ModelCosts:
 
 
 def _known(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> Shape:
-    """Return the shape of one example."""
+    """Return an input shape of a layer, without the batch. Raise if a size is unknown."""
     if None in shape[1:]:
         raise ValueError(
             f"costs: all sizes of `model` except the batch must be known. Received: layer "

@@ -63,7 +63,7 @@ def load_named(
         `(train_images, train_labels), (test_images, test_labels)`, images of type uint8.
 
     Raises:
-        ValueError: If there is no such data set.
+        ValueError: If the data set does not exist.
 
     Example:
 

@@ -125,7 +125,7 @@ def depths_of(paths: Sequence[str]) -> list[int]:
         List of integers.
 
     Raises:
-        ValueError: If there is no block.
+        ValueError: If no variable belongs to a block.
 
     Example:
 

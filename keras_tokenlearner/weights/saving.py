@@ -126,7 +126,7 @@ def saved_classes(path: PathLike, owner: str = "saved_classes") -> int | None:
     """Return the number of classes of a `.weights.h5` file, or `None` without top.
 
     Raises:
-        ValueError: If there is no such file, or it is damaged.
+        ValueError: If the file does not exist or is damaged.
 
     Example:
 

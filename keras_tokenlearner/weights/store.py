@@ -85,7 +85,7 @@ def names(model: str) -> list[str]:
 
 
 def find(model: str, name: str) -> StoredWeights:
-    """Return the included weights with a name for a model, or raise `ValueError`."""
+    """Return the row of the table for a model and a name of weights, or raise `ValueError`."""
     if (model, name) not in STORE:
         known = [None, *names(model)]
         raise ValueError(

@@ -21,7 +21,7 @@ _KEPT_BYTES = 34
 
 @dataclass(frozen=True)
 class Machine:
-    """Several equal devices.
+    """A machine with several equal devices.
 
     Attributes:
         name: Name.
