@@ -20,7 +20,7 @@ def _cells(name):
     return json.loads((FOLDER / f"{name}.ipynb").read_text())["cells"]
 
 
-def test_each_notebook_source_has_one_notebook():
+def test_notebook_sources_have_exactly_one_notebook_each():
     assert len(NAMES) > 4
     assert [path.stem for path in sorted(FOLDER.glob("*.py")) if path.stem != "make"] == NAMES
 

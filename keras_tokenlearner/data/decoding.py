@@ -193,7 +193,7 @@ def _in_colours(pillow: ModuleType, image: "ImageFile.ImageFile") -> np.ndarray:
     elif image.mode in ("I", "F"):
         raise ValueError(
             f"its values have 32 bits (Pillow's mode {image.mode!r}), so the value of white is "
-            "unknown; scale the values to 0..255 and save the image with 8 bits"
+            "unknown. Scale the values to 0..255 and save the image with 8 bits"
         )
     elif image.has_transparency_data:
         pixels = _on_white(np.asarray(image.convert("RGBA")))

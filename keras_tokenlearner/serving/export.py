@@ -260,8 +260,8 @@ def _checked(
     has_rank = isinstance(shape, tuple) and len(shape) in (4, 5)
     if shape is None or not has_rank or None in shape[1:] or shape[-1] not in (1, 3):
         raise ValueError(
-            "export: `model` must take one image, (B, height, width, 1 or 3), or one video, (B, "
-            "frames, height, width, 1 or 3), of known size. For other models, call "
+            "export: `model` must take images, (B, height, width, 1 or 3), or videos, (B, frames, "
+            "height, width, 1 or 3), of known size. For other models, call "
             f"model.export(...). Received: model {model.name!r} with inputs of shape {shape}"
         )
     if not isinstance(model.output_shape, tuple):

@@ -51,7 +51,7 @@ def test_recipe_docstrings_state_command_and_fields(name):
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_each_recipe_of_the_paper_trains_a_step(name, images):
+def test_recipes_of_the_paper_train_for_one_step(name, images):
     recipe = tiny(name)
     model = recipe.build(classes=2)
     batches = recipe.batches(images, model.input_shape[1:], training=True)

@@ -153,7 +153,7 @@ def test_weight_decay_spares_biases_norms_and_positions():
         ("epochs=three", "epochs=28. Received: 'epochs=three'"),
     ],
 )
-def test_with_settings_of_a_wrong_name_or_type_raises(setting, message):
+def test_recipe_settings_of_a_wrong_name_or_type_raise(setting, message):
     with pytest.raises(ValueError) as caught:
         with_settings(FashionMnistRecipe(), [setting])
     assert message in str(caught.value)
@@ -181,7 +181,7 @@ def test_train_with_a_field_out_of_range_raises_before_data_are_opened(field, va
     assert not (tmp_path / "output").exists()
 
 
-def test_with_settings_converts_values_to_the_types_of_fields():
+def test_recipe_settings_are_converted_to_the_types_of_fields():
     recipe = with_settings(
         FashionMnistRecipe(), ["epochs=3", "learning_rate=0.5", "model=vit_nano4"]
     )
