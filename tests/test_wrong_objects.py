@@ -135,7 +135,7 @@ CALLS = {
     "read_checkpoint": (
         lambda t, s, x, f: weights.read_checkpoint(x),
         ("None", "integer", "list", "array", "class", "function"),
-        "a checkpoint must be",
+        "checkpoint",
     ),
     "to_timm": (lambda t, s, x, f: weights.to_timm(x), NOT_OURS, "model"),
     "Plan.load": (lambda t, s, x, f: weights.plan_of(t).load(x), NOT_OURS, "model"),

@@ -382,8 +382,8 @@ def _mixes(layer: keras.layers.Layer) -> bool:
 def _refuse_mixing(mixes: bool, augment: Callable[..., keras.layers.Layer]) -> None:
     if mixes:
         raise ValueError(
-            "ImageBatches: `label_mode` must be 'categorical' for an `augment` with MixUp or "
-            f"CutMix. Received: label_mode='int' with augment={augment!r}"
+            "ImageBatches: `augment` with MixUp or CutMix needs one-hot labels; pass "
+            f"label_mode='categorical'. Received: label_mode='int' with augment={augment!r}"
         )
 
 
