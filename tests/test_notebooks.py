@@ -44,7 +44,7 @@ def test_notebook_first_code_cell_sets_the_backend_and_imports_the_package(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_notebook_was_run_from_top_to_bottom_and_is_small(name):
+def test_notebook_was_run_from_top_to_bottom_and_is_a_small_file(name):
     code = [cell for cell in _cells(name) if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), REMEDY
     outputs = [output for cell in code for output in cell["outputs"]]

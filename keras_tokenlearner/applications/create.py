@@ -244,7 +244,7 @@ _OF_THE_NAME = (
 
 
 def _trunk_fields(plan: Plan) -> Fields:
-    """Return the config fields that a checkpoint sets, except fields that the name states."""
+    """Return the config fields from a checkpoint, without fields that the model's name decides."""
     if plan.source != "keras_tokenlearner":
         return plan.fields
     return {name: value for name, value in plan.fields.items() if name not in _OF_THE_NAME}

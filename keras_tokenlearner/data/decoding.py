@@ -80,7 +80,8 @@ def decode_image(
         ) from error
     except Exception as error:  # noqa: BLE001, damaged files raise anything
         raise ValueError(
-            f"decode_image: the image {name} cannot be read: {error or type(error).__name__}"
+            f"decode_image: the image {name} cannot be read; check the file: "
+            f"{error or type(error).__name__}"
         ) from error
     if channels == 3:
         return pixels
@@ -118,7 +119,8 @@ def count_pixels(
         ) from error
     except Exception as error:  # noqa: BLE001, damaged headers raise anything
         raise ValueError(
-            f"an image cannot be read: {error or type(error).__name__}; got {len(source)} bytes"
+            f"an image must be readable; check the file: "
+            f"{error or type(error).__name__}; got {len(source)} bytes"
         ) from error
 
 

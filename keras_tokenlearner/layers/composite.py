@@ -39,7 +39,7 @@ class CompositeLayer(keras.layers.Layer):
 
 
 def trainable_flags(layer: keras.Layer) -> dict[str, bool]:
-    """Return the parts that are frozen in a trainable layer or model, or the reverse.
+    """Return the parts of a layer or model that are frozen or trainable unlike their parent.
 
     Args:
         layer: A `keras.Layer` or `keras.Model`, built.

@@ -1,4 +1,4 @@
-"""The paper's figures as functional Keras models, each built from one validated config."""
+"""The models of the paper as functional Keras models, each built from one validated config."""
 
 from keras_tokenlearner.models.bottleneck import bottleneck_module
 from keras_tokenlearner.models.budgets import with_tokens

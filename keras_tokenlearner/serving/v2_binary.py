@@ -144,5 +144,5 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be {wanted}; got {type(value).__name__}")
     if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError(f"{name} must be text without lone surrogates; got {value!r:.100}")
+        raise ValueError(f"{name} must be valid Unicode, without surrogates; got {value!r:.100}")
     return value

@@ -104,7 +104,7 @@ class Plan:
 
     @property
     def classes(self) -> int | None:
-        """Classes of the head, or `None` without one."""
+        """Number of classes of the head, or `None` without a head."""
         bias = self._arrays.get(names.HEAD_BIAS)
         return len(bias.array) if bias else None
 

@@ -113,7 +113,7 @@ def test_deleted_version_is_replaced_by_the_previous_version(folder):
     assert states(current) == [("1", "AVAILABLE"), ("2", "END")]
 
 
-def test_served_version_folder_keeps_its_version(folder):
+def test_server_of_a_single_version_folder_ignores_newer_versions(folder):
     current = CurrentModel(folder / "1")
 
     async def check():

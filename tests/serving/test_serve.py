@@ -281,7 +281,7 @@ def test_served_rows_in_one_batch_equal_single_rows(served, tmp_path, backend):
     np.testing.assert_allclose([x["probabilities"] for x in answers], right, atol=1e-5)
 
 
-def test_server_of_a_path_with_a_space_runs_no_planted_code(exported_pico, tmp_path, monkeypatch):
+def test_server_of_a_path_with_a_space_runs_no_local_code(exported_pico, tmp_path, monkeypatch):
     model, folder = exported_pico
     shutil.copytree(folder, tmp_path / "my model")
     (tmp_path / "my model" / "9").mkdir()  # an incomplete version

@@ -1,6 +1,7 @@
 """ViT, DeiT, DINOv2 and DINOv3 of Hugging Face transformers.
 
-Files keep the names of the first releases. Models in memory have shorter names since release 5.
+Entries of files have the names of the first releases of transformers. Since release 5, weights of
+models in memory have shorter names.
 """
 
 from __future__ import annotations
