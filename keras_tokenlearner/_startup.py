@@ -22,7 +22,7 @@ _waits = is_command_line()
 
 
 def is_wanted() -> bool:
-    """Return whether to import the whole package, including Keras, now."""
+    """Return whether this process needs the whole package, including Keras, from the start."""
     return not _waits
 
 

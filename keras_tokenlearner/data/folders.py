@@ -49,7 +49,7 @@ def class_files(
     if empty:
         raise ValueError(
             f"from_folder: every subfolder must contain {what} of its class, whose names end in "
-            f"{', '.join(suffixes)}; remove others. Received: path={str(path)!r}, with none in "
+            f"{', '.join(suffixes)}; remove other folders. Received: path={str(path)!r}, none in "
             f"{', '.join(map(repr, empty[:5]))}{f' and {len(empty) - 5} more' * (len(empty) > 5)}"
         )
     labels = [label for label, found in enumerate(files) for _ in found]

@@ -50,7 +50,7 @@ class Batcher(Generic[Key, Row, Answer]):
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     async def answer(self, key: Key, row: Row, weight: float = 1) -> Answer:
-        """Return the answer to a row.
+        """Put a row into the next batch, and return its answer.
 
         Args:
             key: Rows with equal keys may share a batch.

@@ -92,7 +92,7 @@ def test_v1_request_without_json_content_type_gets_predictions(served):
     check(model, answer["predictions"][0])
 
 
-def test_v1_pixels_of_each_of_two_sizes_get_predictions(served):
+def test_v1_pixels_of_two_different_sizes_get_predictions(served):
     model, server = served
     images = [PIXELS[:2, :3], PIXELS]
     body = {"signature_name": "images", "instances": [image.tolist() for image in images]}
