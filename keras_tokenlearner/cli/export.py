@@ -16,7 +16,9 @@ def export(
         str | None, typer.Option(help="File of one class name per line.")
     ] = None,
     top_k: Annotated[int, typer.Option(help="Number of the top classes to return.")] = 5,
-    maps: Annotated[bool, typer.Option("--maps", help="Also return the token maps.")] = False,
+    return_maps: Annotated[
+        bool, typer.Option("--return-maps", help="Also return the token maps.")
+    ] = False,
     frame_step: Annotated[
         float | None, typer.Option(help="Seconds between frames of a clip.")
     ] = None,
@@ -56,7 +58,7 @@ def export(
         path,
         names,
         top_k,
-        maps,
+        return_maps,
         frame_step,
         provenance,
         classifier_activation,

@@ -12,7 +12,9 @@ def predict(
     ] = None,
     top_k: Annotated[int, typer.Option(help="Number of the top classes to show.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    maps: Annotated[str | None, typer.Option(help="Also draw the token maps to this PNG.")] = None,
+    maps_path: Annotated[
+        str | None, typer.Option(help="Also draw the token maps to this PNG.")
+    ] = None,
     served: Annotated[bool, typer.Option("--served", help="Ask a server over HTTP.")] = False,
     classifier_activation: Annotated[
         str | None, typer.Option(help="Activation of logits: softmax or sigmoid.")
@@ -21,7 +23,7 @@ def predict(
     """Classify image files, as a table or JSON, and draw the attention maps."""
     from keras_tokenlearner.serving import predict
 
-    answers = predict(model, images, weights, top_k, maps, served, classifier_activation)
+    answers = predict(model, images, weights, top_k, maps_path, served, classifier_activation)
     if as_json:
         print(json.dumps(answers, indent=2))
     else:

@@ -60,7 +60,7 @@ def export(
     path: str | os.PathLike[str],
     class_names: Sequence[str] | None = None,
     top_k: int = 5,
-    maps: bool = False,
+    return_maps: bool = False,
     frame_step: float | None = None,
     provenance: Mapping[str, JSON] | None = None,
     classifier_activation: str | None = None,
@@ -124,8 +124,8 @@ def export(
             with the format's suffix. An older file is replaced.
         class_names: Names of the classes, in their order. Defaults to the model's `class_names`.
         top_k: Integer, number of the most probable classes to return.
-        maps: Boolean, whether to return `token_maps` of the first TokenLearner too. Their shape is
-            (B, H, W, S), or (B, T, H, W, S) for videos.
+        return_maps: Boolean, whether to return `token_maps` of the first TokenLearner too. Their
+            shape is (B, H, W, S), or (B, T, H, W, S) for videos.
         frame_step: For video models: seconds between two frames of a training clip. It is the
             stride of `VideoBatches` divided by the frame rate.
         provenance: Dictionary of JSON values, the origin of the weights.
@@ -157,7 +157,8 @@ def export(
     Example::
 
         model = keras_tokenlearner.create_model("tokenlearner_b16_8at6", classes=2)
-        keras_tokenlearner.export(model, "served/pets", class_names=["cat", "dog"], maps=True)
+        names = ["cat", "dog"]
+        keras_tokenlearner.export(model, "served/pets", class_names=names, return_maps=True)
         keras_tokenlearner.export(model, "pets.onnx", format="onnx")
         keras_tokenlearner.export(model, "repository/pets", format="onnx", layout="triton")
 
@@ -167,7 +168,14 @@ def export(
     check_bool("export", "check", check)
     chosen.check_installed()
     options = _checked(
-        model, class_names, top_k, maps, frame_step, provenance, classifier_activation, precision
+        model,
+        class_names,
+        top_k,
+        return_maps,
+        frame_step,
+        provenance,
+        classifier_activation,
+        precision,
     )
     path = check_path("export", "path", path)
     _check_format(model, path, format, layout, options)
@@ -247,7 +255,7 @@ def _checked(
     model: keras.Model,
     class_names: Sequence[str] | None,
     top_k: int,
-    maps: bool,
+    return_maps: bool,
     frame_step: float | None,
     provenance: Mapping[str, JSON] | None,
     classifier_activation: str | None,
@@ -270,7 +278,7 @@ def _checked(
             f"shape {model.output_shape}"
         )
     check_int("export", "top_k", top_k)
-    check_bool("export", "maps", maps)
+    check_bool("export", "return_maps", return_maps)
     check_choice("export", "precision", precision, (None, "int8"))
     check_takes_pixels("export", model)
     activation, is_applied = _activation(model, classifier_activation)
@@ -282,7 +290,7 @@ def _checked(
                 "export: `frame_step` has no effect on a model of images; leave it out. "
                 f"Received: frame_step={frame_step!r}, inputs of shape {shape}"
             )
-    if maps:
+    if return_maps:
         with_token_maps(model)  # raises `ValueError` for a model without maps
     try:
         json.dumps(provenance)
@@ -294,7 +302,7 @@ def _checked(
     return {
         "class_names": class_names,
         "top_k": top_k,
-        "maps": bool(maps),
+        "return_maps": bool(return_maps),
         "frame_step": frame_step,
         "provenance": provenance,
         "activation": activation,

@@ -30,7 +30,7 @@ class Options(TypedDict):
 
     class_names: list[str] | None
     top_k: int
-    maps: bool
+    return_maps: bool
     frame_step: float | None
     provenance: Mapping[str, JSON] | None
     activation: str

@@ -20,14 +20,14 @@ def pixels_model(model: keras.Model, options: Options) -> keras.Model:
     Example:
 
     >>> model = create_model("vit_pico8", classes=3, input_shape=(32, 32, 3))
-    >>> options = {"activation": "softmax", "is_applied": False, "top_k": 2, "maps": False}
+    >>> options = {"activation": "softmax", "is_applied": False, "top_k": 2, "return_maps": False}
     >>> list(pixels_model(model, options).output)
     ['probabilities', 'top_classes', 'top_probabilities']
     """
     images = keras.Input(model.input_shape[1:], dtype="uint8", name="images")
-    served = with_token_maps(model) if options["maps"] else model
+    served = with_token_maps(model) if options["return_maps"] else model
     found = served(ops.cast(images, "float32"))
-    outputs = ops.cast(found["outputs"] if options["maps"] else found, "float32")
+    outputs = ops.cast(found["outputs"] if options["return_maps"] else found, "float32")
     answers = {"features": outputs}
     if options["activation"] != "linear":
         if options["is_applied"]:
@@ -40,6 +40,6 @@ def pixels_model(model: keras.Model, options: Options) -> keras.Model:
             "top_classes": ops.cast(top[1], "int32"),
             "top_probabilities": top[0],
         }
-    if options["maps"]:
+    if options["return_maps"]:
         answers["token_maps"] = ops.cast(found["token_maps"], "float32")
     return keras.Model(images, answers)

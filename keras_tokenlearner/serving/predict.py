@@ -50,7 +50,7 @@ def predict(
     files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     weights: str | os.PathLike[str] | None = None,
     top_k: int = 5,
-    maps: str | os.PathLike[str] | None = None,
+    maps_path: str | os.PathLike[str] | None = None,
     served: bool = False,
     classifier_activation: str | None = None,
 ) -> list[Prediction]:
@@ -66,7 +66,7 @@ def predict(
         weights: For a named model: the `weights` of `create_model`, or `"random"` for random
             weights. Defaults to the first included weights.
         top_k: Integer, number of the most probable classes.
-        maps: Path of a PNG file for the token maps, or `None` for no figure.
+        maps_path: Path of a PNG file for the token maps, or `None` for no figure.
         served: Boolean, whether to send the files to a server over HTTP. The server runs on this
             machine during the call. A model that is not exported is exported first.
         classifier_activation: For a model that ends in logits: `"softmax"` if an image has one
@@ -100,20 +100,21 @@ def predict(
             "predict", "classifier_activation", classifier_activation, ("softmax", "sigmoid")
         )
     input_shape, preprocessing, class_names, answer = _ask(
-        source, files, weights, maps is not None, served, classifier_activation
+        source, files, weights, maps_path is not None, served, classifier_activation
     )
     if "probabilities" not in answer:
         raise ValueError(
             f"predict: `source` must be a classifier of images. Received: source={str(source)!r}"
         )
-    if maps is not None:
+    if maps_path is not None:
         if "token_maps" not in answer:
             raise ValueError(
-                "predict: `maps` needs a model that was exported with token maps; export it with "
-                f"`--maps`, in Python with `maps=True`. Received: source={str(source)!r}"
+                "predict: `maps_path` needs a model that was exported with token maps; export it with "
+                f"`--return-maps`, in Python with `return_maps=True`. Received: source={str(source)!r}"
             )
         images = np.stack([read_image(file, input_shape, preprocessing) for file in files])
-        draw_token_maps(images, answer["token_maps"], [Path(file).name for file in files], maps)
+        titles = [Path(file).name for file in files]
+        draw_token_maps(images, answer["token_maps"], titles, path=maps_path)
     return [
         {"file": str(file), "classes": best_classes(row, class_names, top_k)}
         for file, row in zip(files, answer["probabilities"], strict=True)
@@ -134,7 +135,7 @@ def _ask(
     source: str | os.PathLike[str],
     files: Files,
     weights: str | os.PathLike[str] | None,
-    maps: bool,
+    return_maps: bool,
     served: bool,
     activation: str | None,
 ) -> Asked:
@@ -142,7 +143,7 @@ def _ask(
     exported = newest_version(Path(source))
     if exported is None and not served:
         with _LOCK:
-            return _ask_loaded(source, files, weights, maps, activation)
+            return _ask_loaded(source, files, weights, return_maps, activation)
     with tempfile.TemporaryDirectory() as folder:
         if exported is None:
             with _LOCK:
@@ -152,7 +153,7 @@ def _ask(
                 exported = export(
                     model,
                     Path(folder) / "model",
-                    maps=maps,
+                    return_maps=return_maps,
                     classifier_activation=activation,
                     check=False,
                 ).path
@@ -188,7 +189,7 @@ def _ask_loaded(
     source: str | os.PathLike[str],
     files: Files,
     weights: str | os.PathLike[str] | None,
-    maps: bool,
+    return_maps: bool,
     activation: str | None,
 ) -> Asked:
     """Return the result of `_ask` for a model that Keras loads."""
@@ -202,7 +203,7 @@ def _ask_loaded(
     images = np.stack([read_image(file, model.input_shape[1:], preprocessing) for file in files])
     outputs = model.predict(images, verbose=0)
     answer = {"probabilities": probabilities(outputs, activation) if is_applied else outputs}
-    if maps:
+    if return_maps:
         answer["token_maps"] = token_maps(model, images)
     return model.input_shape[1:], preprocessing, getattr(model, "class_names", None), answer
 

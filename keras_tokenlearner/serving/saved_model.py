@@ -40,14 +40,14 @@ def write_saved_model(model: keras.Model, folder: Path, options: Options) -> Non
         arguments["jax2tf_kwargs"] = {"native_serialization_platforms": ("cpu", "cuda", "tpu")}
     input_shape = model.input_shape[1:]
     specification = keras.InputSpec(shape=(None, *input_shape), dtype="float32")
-    served = with_token_maps(model) if options["maps"] else model
+    served = with_token_maps(model) if options["return_maps"] else model
     function = archive.track_and_add_endpoint("serve", served, [specification], **arguments)
     answer: Callable[..., dict[str, Tensor]] = feature_answer
     if options["activation"] != "linear":
         count = min(options["top_k"], model.output_shape[-1])
         applied = options["activation"] if options["is_applied"] else None
         answer = classifier_answer(applied, options["class_names"], count)
-    if options["maps"]:
+    if options["return_maps"]:
         answer = answer_with_maps(answer)
     if len(input_shape) == 3:
         found = image_signatures(function, input_shape, answer, image_preprocessing(model))

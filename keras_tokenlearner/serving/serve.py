@@ -53,7 +53,7 @@ def serve(
         name: Name of the model in URLs. Defaults to the name of the folder of the versions.
         max_batch: Integer, rows of the largest batch.
         page: Boolean, whether `GET /` returns the demo page of `demo`. The page shows attention
-            maps if the model was exported with `maps=True`.
+            maps if the model was exported with `return_maps=True`.
         warm_up: Boolean, whether the server runs each batch size once before it is ready, and
             before a newer version answers.
 

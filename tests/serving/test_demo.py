@@ -233,7 +233,7 @@ def test_demo_of_exported_model_raises_and_states_the_serve_command(tmp_path):
 @on_tensorflow
 def test_page_of_exported_model_with_maps_answers_as_the_model(model, tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
-    kt.export(model, tmp_path, maps=True)
+    kt.export(model, tmp_path, return_maps=True)
     served = ServedModel(tmp_path)
     with client(page_of(served, "pico")) as asked:
         about = asked.get("/page/about").json()
@@ -254,7 +254,7 @@ def test_page_of_server_is_off_by_default_and_on_by_option(exported_pico, monkey
     serve(exported_pico[1])
     serve(exported_pico[1], page=True)
     assert pages[0] is None
-    assert "export --maps" in pages[1].about["hint"]
+    assert "export --return-maps" in pages[1].about["hint"]
 
 
 @on_tensorflow

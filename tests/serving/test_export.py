@@ -162,7 +162,7 @@ def test_next_export_has_the_next_version(exported, tmp_path):
             {},
             r"export: .*\(None, 8\)",
         ),
-        (lambda: create_model("vit_pico8", classes=7), {"maps": True}, "model 'vit_pico8'"),
+        (lambda: create_model("vit_pico8", classes=7), {"return_maps": True}, "model 'vit_pico8'"),
         (lambda: create_model("vit_pico8", classes=7), {"provenance": {1j}}, "`provenance`.*1j"),
     ],
 )
@@ -175,7 +175,7 @@ def test_export_with_wrong_arguments_raises_and_writes_nothing(build, arguments,
 def test_export_with_maps_and_provenance_contains_both(tmp_path):
     model = create_model("tokenlearner_pico8_4at1", classes=7)
     source = {"weights": "ours", "licence": "Apache-2.0"}
-    path = export(model, tmp_path, maps=True, provenance=source, check=False).path
+    path = export(model, tmp_path, return_maps=True, provenance=source, check=False).path
     metadata = json.loads((path / METADATA).read_text())
     assert metadata["provenance"] == source and "resized" in metadata["preprocessing"]
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
@@ -222,7 +222,7 @@ def test_export_runs_no_code_from_the_current_folder(tmp_path, monkeypatch):
     options = {
         "class_names": ["a", "b"],
         "top_k": 1,
-        "maps": False,
+        "return_maps": False,
         "frame_step": None,
         "provenance": None,
         "activation": "softmax",

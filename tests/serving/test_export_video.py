@@ -24,7 +24,7 @@ def exported(tmp_path_factory):
     random = np.random.default_rng(0)
     model.set_weights([w + random.normal(0, 0.1, w.shape) ** 2 for w in model.get_weights()])
     folder = tmp_path_factory.mktemp("video")
-    path = export(model, folder, maps=True, frame_step=STEP, check=False).path
+    path = export(model, folder, return_maps=True, frame_step=STEP, check=False).path
     return model, tf.saved_model.load(str(path)), path
 
 

@@ -90,7 +90,8 @@ def test_exported_file_in_its_runtime_equals_the_model(format, images, tmp_path)
     skip_without(format)
     model = create_model(NAME, weights="fashion_mnist")
     path = tmp_path / f"clothes{FORMATS[format].suffix}"
-    exported = export(model, path, top_k=3, maps=True, provenance={"licence": "MIT"}, format=format)
+    provenance = {"licence": "MIT"}
+    exported = export(model, path, top_k=3, return_maps=True, provenance=provenance, format=format)
     metadata, run = RUN[format](path)
     found = check(run, model, images, 1e-4)
     maps = token_maps(model, images.astype("float32"))

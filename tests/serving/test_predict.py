@@ -69,7 +69,7 @@ def exported(saved):
     """The model, exported with its maps."""
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, model = saved
-    export(model, folder / "served", class_names=list("wxyz"), maps=True, check=False)
+    export(model, folder / "served", class_names=list("wxyz"), return_maps=True, check=False)
     return folder / "served"
 
 
@@ -110,7 +110,7 @@ def test_predict_command_of_each_kind_of_model_gives_equal_json_and_maps(saved, 
     answers, pictures = {}, {}
     for kind, source in sources.items():
         picture = tmp_path / f"{kind}.png"
-        (answer,) = json.loads(run(*source, folder / "a.png", "--json", "--maps", picture))
+        (answer,) = json.loads(run(*source, folder / "a.png", "--json", "--maps-path", picture))
         answers[kind] = [(row["class"], row["probability"]) for row in answer["classes"]]
         pictures[kind] = np.asarray(pillow.open(picture).convert("RGB"), "float32")
     for kind in ("name", "exported"):
@@ -148,8 +148,8 @@ def test_predict_of_unsuitable_exported_models_raises(saved, tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, _ = saved
     export(create_model(NAME, classes=4), tmp_path / "plain", check=False)
-    with pytest.raises(ValueError, match="`--maps`.*source=.*plain"):
-        predict(tmp_path / "plain", [folder / "a.png"], maps=tmp_path / "maps.png")
+    with pytest.raises(ValueError, match="`--return-maps`.*source=.*plain"):
+        predict(tmp_path / "plain", [folder / "a.png"], maps_path=tmp_path / "maps.png")
     assert not (tmp_path / "maps.png").exists()
     export(create_model(NAME, include_top=False), tmp_path / "features", check=False)
     with pytest.raises(ValueError, match="predict: .*source=.*features"):

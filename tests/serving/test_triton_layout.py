@@ -12,7 +12,7 @@ from keras_tokenlearner.serving.triton import triton_config
 from tests.skips import peer
 
 pytestmark = [pytest.mark.once("torch"), pytest.mark.peers]
-OPTIONS = {"class_names": None, "top_k": 3, "maps": False, "activation": "softmax"}
+OPTIONS = {"class_names": None, "top_k": 3, "return_maps": False, "activation": "softmax"}
 OPTIONS |= {"is_applied": False, "frame_step": None, "provenance": None, "precision": None}
 
 
@@ -35,7 +35,7 @@ def parsed(text):
 
 def test_triton_config_is_valid_in_the_schema_of_triton():
     model = create_model("tokenlearner_pico8_4at1", classes=7)
-    options = OPTIONS | {"class_names": list("abcdefg"), "maps": True}
+    options = OPTIONS | {"class_names": list("abcdefg"), "return_maps": True}
     config = parsed(triton_config(model, 'tulip "é"', options))
     assert (config.name, config.backend) == ('tulip "é"', "onnxruntime")
     assert config.HasField("dynamic_batching") and config.max_batch_size == 32

@@ -48,7 +48,7 @@ class ExportedPage:
             "hint": ""
             if maps is not None
             else "The model was exported without its maps. Export "
-            "it again with `keras-tokenlearner export --maps`.",
+            "it again with `keras-tokenlearner export --return-maps`.",
         }
 
     async def classify(self, content: bytes, tokens: int | None = None) -> Classified:
