@@ -174,7 +174,7 @@ def student_of(model, reducer, at, num_tokens, start="grid"):
         macs = costs(retrofit(model, at, num_tokens)).macs
         return merging_of_cost(model, macs)
     start = start if reducer == "token_learner" else "random"
-    return retrofit(model, at, num_tokens, start=start, reducer=reducer)
+    return retrofit(model, at, num_tokens, token_start=start, reducer=reducer)
 
 
 def before_block(model, at):

@@ -101,7 +101,7 @@ def student_of(cell: Cell, teacher: keras.Model) -> keras.Model:
         cell.at,
         cell.num_tokens or 1,
         reducer=cell.reducer,
-        start=cell.start,
+        token_start=cell.start,
         proportional_attention=cell.proportional,
     )
 

@@ -17,8 +17,9 @@ def distill(
         str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
     fuser: Annotated[
-        bool, typer.Option("--fuser", help="Write the learned tokens back to all positions.")
-    ] = False,
+        str | None,
+        typer.Option(help="Restore all tokens after each block: token_fuser, unpool or reproject."),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs over the training images.")] = 8,
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 3e-4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -16,7 +16,7 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
 
     Args:
         model: A model whose TokenLearners start from a grid, for example from
-            `retrofit(..., start="grid")`.
+            `retrofit(..., token_start="grid")`.
         num_tokens: Integer, tokens of each image or frame, at most the `num_tokens` of `model`.
         name: Name of the new model. Defaults to the name of `model` and, for example, `_8tokens`.
 

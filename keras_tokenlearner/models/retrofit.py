@@ -3,7 +3,7 @@ import math
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, check_int
+from keras_tokenlearner._checks import check_int
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
@@ -18,9 +18,9 @@ def retrofit(
     model: keras.Model,
     at: int,
     num_tokens: int = 8,
-    fuser: bool = False,
-    attention: str = "mlp",
-    start: str | None = None,
+    fuser: str | None = None,
+    token_attention: str = "mlp",
+    token_start: str | None = None,
     proportional_attention: bool | None = None,
     reducer: str = "token_learner",
     name: str | None = None,
@@ -32,20 +32,22 @@ def retrofit(
     class token and the registers. These blocks have never seen learned tokens, so the student
     needs training by `distill` or `Distiller`.
 
-    With `start="grid"`, each token starts as the average of one cell of a grid. The untrained
-    student then computes the same as a student with average pooling. With `start="random"`, all
-    tokens start nearly equal, and training is slow.
+    With `token_start="grid"`, each token starts as the average of one cell of a grid. The untrained
+    student then computes the same as a student with average pooling. With `token_start="random"`,
+    all tokens start nearly equal, and training is slow.
 
     Args:
         model: A plain `VisionTransformer`, or a functional model that adds your own head to one.
         at: Integer, number of blocks before the TokenLearner. Blocks are counted from 0, so the
             TokenLearner precedes block `at`.
         num_tokens: Integer, tokens to learn from each image or frame (S).
-        fuser: Boolean, whether a TokenFuser follows every block from `at` on, as in model (b). The
-            student then returns all tokens.
-        attention: `"mlp"`, the maps of the authors' later code, or `"conv"`, the maps of the paper.
-        start: `"grid"` or `"random"`, the start of the maps. Defaults to `"grid"` for
-            `attention="mlp"`. The sigmoids of `"conv"` cannot make cells.
+        fuser: `None`, or `"token_fuser"`, `"unpool"` or `"reproject"`, as in
+            `keras_tokenlearner.models.VisionTransformerConfig`. It follows every block from `at`
+            on, as in model (b). The student then returns all tokens.
+        token_attention: `"mlp"`, the maps of the authors' later code, or `"conv"`, the maps of the
+            paper.
+        token_start: `"grid"` or `"random"`, the start of the maps. Defaults to `"grid"` for
+            `token_attention="mlp"`. The sigmoids of `"conv"` cannot make cells.
         proportional_attention: Boolean, whether later blocks weigh a learned token by the number
             of patches it replaces. Class token and registers then keep their share of the
             attention. Defaults to `True` for dot-product attention.
@@ -75,20 +77,20 @@ def retrofit(
     structure = Structure("retrofit", model)
     _check_plain(structure)
     check_int("retrofit", "at", at, minimum=0)
-    check_bool("retrofit", "fuser", fuser)
-    if start is None:
-        start = "grid" if reducer == "token_learner" and attention == "mlp" else "random"
+    if token_start is None:
+        grid = reducer == "token_learner" and token_attention == "mlp"
+        token_start = "grid" if grid else "random"
     if proportional_attention is None:
         proportional_attention = structure.config.block_attention == "dot_product"
     changes: VisionTransformerFields = {
         "reducer": reducer,
         "at": at,
-        "fuser": "token_fuser" if fuser else None,
-        "token_start": start,
+        "fuser": fuser,
+        "token_start": token_start,
         "proportional_attention": proportional_attention,
     }
     if reducer == "token_learner":
-        changes["token_attention"] = attention
+        changes["token_attention"] = token_attention
     if reducer != "spatial_pooling":
         changes["num_tokens"] = num_tokens
     with errors_of("retrofit"):

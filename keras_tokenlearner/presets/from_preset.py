@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TypeAlias, Unpack, cast
+from typing import Any, TypeAlias, Unpack
 
 import keras
 
@@ -19,7 +19,6 @@ from keras_tokenlearner.models import (
     retrofit,
 )
 from keras_tokenlearner.models.config_fields import (
-    Fields,
     Normalization,
     PlanOptions,
     VisionTransformerChanges,
@@ -36,6 +35,8 @@ from keras_tokenlearner.weights.plan import Plan, plan_of
 
 PresetName: TypeAlias = str | os.PathLike[str]
 _X2PLUS1D = "keras_tokenlearner>X2Plus1D"
+# Fields that `retrofit` sets for an added TokenLearner.
+_OF_RETROFIT = ("reducer", "fuser", "token_attention", "token_start", "proportional_attention")
 
 
 def from_preset(
@@ -71,7 +72,8 @@ def from_preset(
             `dinov2_..._pretrain.pth`, the `dinov2_..._linear_head.pth` next to it is the
             classifier.
         at: Integer, blocks before an added TokenLearner, as in `retrofit`. `None` for no
-            TokenLearner.
+            TokenLearner. `reducer`, `fuser`, `token_attention`, `token_start` and
+            `proportional_attention` are then arguments of `retrofit` too.
         num_tokens: Integer, tokens that the TokenLearner learns. Needs `at`; defaults to 8.
         include_top: Boolean, whether the classifier is part of the model. Defaults to `True` if the
             checkpoint has a classifier, or `classes` is passed.
@@ -157,7 +159,11 @@ def from_preset(
     known = [field.name for field in fields(VisionTransformerConfig)]
     for change in changes:
         check_choice(owner, "argument", change, known)
-    config = plan.config_with(cast(Fields, changes))
+    changed: dict[str, Any] = dict(changes)
+    added: dict[str, Any] = {}
+    if at is not None:
+        added = {field: changed.pop(field) for field in _OF_RETROFIT if field in changed}
+    config = plan.config_with(changed)
     if include_top is None:
         include_top = classes is not None or plan.classes is not None
     if pooling is None and not include_top:
@@ -177,7 +183,7 @@ def from_preset(
     )
     if at is None:
         return model
-    return retrofit(model, at=at, num_tokens=8 if num_tokens is None else num_tokens)
+    return retrofit(model, at, 8 if num_tokens is None else num_tokens, **added)
 
 
 def open_preset(preset: PresetName, owner: str, **options: Unpack[PlanOptions]) -> Plan:

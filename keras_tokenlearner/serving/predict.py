@@ -109,8 +109,9 @@ def predict(
     if maps_path is not None:
         if "token_maps" not in answer:
             raise ValueError(
-                "predict: `maps_path` needs a model that was exported with token maps; export it with "
-                f"`--return-maps`, in Python with `return_maps=True`. Received: source={str(source)!r}"
+                "predict: `maps_path` needs a model that was exported with token maps; export it "
+                "with `--return-maps`, in Python with `return_maps=True`. Received: "
+                f"source={str(source)!r}"
             )
         images = np.stack([read_image(file, input_shape, preprocessing) for file in files])
         titles = [Path(file).name for file in files]

@@ -50,7 +50,7 @@ def test_retrofit_recipe_trains_and_saves_its_files(small, tmp_path):
     assert files == {f"dinov2_s14.{end}" for end in ends}
     result = json.loads((tmp_path / "trained" / "dinov2_s14.json").read_text())
     assert result["test_accuracy"] == score and result["recipe"]["num_tokens"] == 4
-    student = fit_tokens(teacher, at=1, num_tokens=4, start="random")
+    student = fit_tokens(teacher, at=1, num_tokens=4, token_start="random")
     before = student.get_weights()
     student.load_weights(tmp_path / "trained" / "dinov2_s14.weights.h5")
     assert any((a != b).any() for a, b in zip(before, student.get_weights(), strict=True))

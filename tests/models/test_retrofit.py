@@ -37,20 +37,21 @@ def names(model):
         ("tokenlearner_pico8_4at1", {"at": 0}),
         ("tokenlearner_pico8_4at1", {"at": 2}),
         ("tokenlearner_pico8_4at1_fuser", {}),
+        ("tokenlearner_pico8_4at1_fuser", {"fuser": "unpool", "class_token": True}),
+        ("tokenlearner_pico8_4at1_fuser", {"fuser": "reproject"}),
     ],
 )
 def test_retrofitted_model_equals_the_catalogue_model(name, changes):
-    plain = {key: value for key, value in changes.items() if key != "at"}
-    fuser = name.endswith("fuser")
+    model = create_model(name, classes=10, **changes)
+    plain = {key: value for key, value in changes.items() if key not in ("at", "fuser")}
     student = retrofit(
         teacher(**plain),
         changes.get("at", 1),
         num_tokens=4,
-        fuser=fuser,
-        attention="conv",
+        fuser=model.config.fuser,
+        token_attention="conv",
         proportional_attention=False,
     )
-    model = create_model(name, classes=10, **changes)
     assert names(student) == names(model)
     assert costs(student).macs == costs(model).macs
     model.set_weights(student.get_weights())
@@ -166,7 +167,7 @@ def test_model_of_with_tokens_with_too_many_tokens_raises():
     model = teacher()
     for student, count in (
         (retrofit(model, at=1, num_tokens=4), 5),
-        (retrofit(model, at=1, num_tokens=4, start="random"), 2),
+        (retrofit(model, at=1, num_tokens=4, token_start="random"), 2),
         (model, 2),
     ):
         with pytest.raises(ValueError, match=f"with_tokens: .*num_tokens={count}"):
@@ -199,11 +200,12 @@ def test_retrofit_of_a_video_model_reduces_its_tokens():
         ({"at": 3}, "num_layers=2. Received: at=3"),
         ({"at": -1}, "Received: at=-1"),
         ({"at": 1, "num_tokens": 0}, "Received: num_tokens=0"),
-        ({"at": 1, "attention": "mpl"}, "'mlp'"),
-        ({"at": 1, "attention": "conv", "start": "grid"}, "token_attention='conv'"),
-        ({"at": 1, "reducer": "fixed_grid", "start": "grid"}, "reducer='fixed_grid'"),
-        ({"at": 1, "start": "clusters"}, "token_start='clusters'"),
+        ({"at": 1, "token_attention": "mpl"}, "'mlp'"),
+        ({"at": 1, "token_attention": "conv", "token_start": "grid"}, "token_attention='conv'"),
+        ({"at": 1, "reducer": "fixed_grid", "token_start": "grid"}, "reducer='fixed_grid'"),
+        ({"at": 1, "token_start": "clusters"}, "token_start='clusters'"),
         ({"at": 1, "num_tokens": 17}, "num_tokens=17"),
+        ({"at": 1, "fuser": True}, "fuser=True"),
     ],
 )
 def test_retrofit_with_wrong_arguments_raises(arguments, message):

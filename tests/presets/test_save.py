@@ -49,6 +49,15 @@ def test_preset_with_other_classes_keeps_the_body_and_reports_the_head(tmp_path)
     assert features.output_shape == (None, 32)
 
 
+def test_preset_with_a_fuser_equals_the_retrofitted_model(tmp_path):
+    model, folder = saved(tmp_path, "vit_pico8")
+    given = {"at": 1, "num_tokens": 4, "fuser": "token_fuser", "token_attention": "conv"}
+    found, wanted = kt.from_preset(folder, **given), kt.retrofit(model, **given)
+    assert found.config == wanted.config and found.config.fuser == "token_fuser"
+    for name in ("block_1", "head"):
+        same(found.get_layer(name), wanted.get_layer(name))
+
+
 def test_video_network_preset_with_arguments_of_transformers_raises(tmp_path):
     model, folder = saved(tmp_path, "x2plus1d_pico")
     assert isinstance(model, X2Plus1D)
