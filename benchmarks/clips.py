@@ -1,4 +1,4 @@
-"""Small real clips as arrays: decoded videos, their motion, and folds that split no source."""
+"""Small real clips as arrays: decoded videos, their motion, and folds that split no recording."""
 
 import csv
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ class Clips:
     Attributes:
         pixels: Array of type uint8 and shape (n, 30, 64, 64, 1), 15 frames per second.
         labels: Integer array of shape (n,).
-        sources: Array of strings, the recording that each clip was cut from.
+        recordings: Array of strings, the recording that each clip was cut from.
         class_names: Names of the labels.
     """
 
     pixels: np.ndarray
     labels: np.ndarray
-    sources: np.ndarray
+    recordings: np.ndarray
     class_names: tuple
 
     @property
@@ -42,14 +42,14 @@ class Clips:
 
     def part(self, places):
         """Return some of the clips."""
-        chosen = self.pixels[places], self.labels[places], self.sources[places]
+        chosen = self.pixels[places], self.labels[places], self.recordings[places]
         return Clips(*chosen, self.class_names)
 
     def folds(self, count, seed):
-        """Return the indices `(train, test)` of each fold. No source is split between folds."""
+        """Return the indices `(train, test)` of each fold. No recording is split between folds."""
         selection = require("sklearn.model_selection", "dev")
         splitter = selection.StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-        return list(splitter.split(self.pixels, self.labels, self.sources))
+        return list(splitter.split(self.pixels, self.labels, self.recordings))
 
 
 def load_clips(folder, cache):
@@ -67,12 +67,12 @@ def load_clips(folder, cache):
     table = Path(folder) / "labels.csv"
     videos = video.from_csv(table)
     with open(table, newline="") as stream:
-        sources = np.array([row["source_video"] for row in csv.DictReader(stream)])
+        recordings = np.array([row["source_video"] for row in csv.DictReader(stream)])
     if not Path(cache).is_file():
         pixels = np.stack([_decode(videos, place) for place in range(len(videos))])
         np.savez_compressed(cache, pixels=pixels)
     with np.load(cache) as file:
-        return Clips(file["pixels"], videos.labels, sources, videos.class_names)
+        return Clips(file["pixels"], videos.labels, recordings, videos.class_names)
 
 
 def _decode(videos, place):

@@ -21,7 +21,7 @@ class ClipsRecipe:
 
     Command: `KERAS_BACKEND=torch OMP_NUM_THREADS=1 keras-tokenlearner train
     benchmarks.clips_recipe:ClipsRecipe --set data=FOLDER --set fold=0`, in the repository. FOLDER
-    has the clips and `labels.csv` with columns file, label and source_video. No source is split
+    has the clips and `labels.csv` with columns file, label and source_video. No recording is split
     between folds.
 
     Requirements: the extras `video` and `dev`, and one minute of one core.

@@ -71,7 +71,7 @@ class VariantRecipe(Cifar10Recipe):
     test_images: int = 10_000
 
     def open(self):
-        """Return the sources of the training and of the test images."""
+        """Return the training images and the test images."""
         counts = self.train_images, self.test_images
         splits = zip(super().open(), counts, strict=True)
         return tuple(images.take(range(min(count, len(images)))) for images, count in splits)
@@ -86,7 +86,7 @@ class VariantRecipe(Cifar10Recipe):
 def main(arguments=None):
     """Train the missing variants, and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", help="a source for keras_tokenlearner.data.load_cifar10")
+    parser.add_argument("origin", help="the origin for keras_tokenlearner.data.load_cifar10")
     parser.add_argument("--output", type=Path, default="benchmarks/results/paper_comparisons.csv")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -98,7 +98,7 @@ def main(arguments=None):
     for seed in options.seeds:
         for variant in options.variants:
             recipe = VariantRecipe(
-                variant=variant, seed=seed, data=f"cifar10:{options.source}", **shared
+                variant=variant, seed=seed, data=f"cifar10:{options.origin}", **shared
             )
             wanted = {key: str(getattr(recipe, key)) for key in KEYS}
             if not any(wanted.items() <= row.items() for row in read_rows(options.output)):

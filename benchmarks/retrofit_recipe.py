@@ -87,7 +87,7 @@ class RetrofitRecipe:
         return model
 
     def open(self):
-        """Return the sources of the training images and of the test images."""
+        """Return the training images and the test images."""
         return tuple(ArrayImages(*split) for split in self.arrays)
 
     def build(self, classes):
@@ -95,7 +95,7 @@ class RetrofitRecipe:
         return self.student(self.teacher, self.arrays[0][0])
 
     def batches(self, images, input_shape, training):
-        """Return the batches of a source of images, without augmentation."""
+        """Return the batches of images, without augmentation."""
         arrays = images.images, np.eye(len(images.class_names))[images.labels]
         return Batches(arrays, self.batch_size, shuffle=training, seed=self.seed, partial=True)
 

@@ -119,11 +119,11 @@ CALLS = {
     ),
     "export": (lambda t, s, x, f: kt.export(x, f), (*NO_MODEL, "two inputs"), "model"),
     "export path": (lambda t, s, x, f: kt.export(t, x), ("None", "integer", "list"), "path"),
-    "predict": (lambda t, s, x, f: predict(x, [f]), ("None", "integer", "list"), "source"),
+    "predict": (lambda t, s, x, f: predict(x, [f]), ("None", "integer", "list"), "model"),
     "load_model": (
         lambda t, s, x, f: applications.load_model(x),
         ("None", "integer", "list", "plain"),
-        "source",
+        "model",
     ),
     "list_models": (lambda t, s, x, f: kt.list_models(x), ("None", "integer", "list"), "pattern"),
     "save_weights": (

@@ -17,7 +17,7 @@ RANDOM = "random"
 
 
 def load_model(
-    source: str | os.PathLike[str],
+    model: str | os.PathLike[str],
     *,
     weights: str | os.PathLike[str] | None = None,
     owner: str = "load_model",
@@ -29,7 +29,7 @@ def load_model(
     need `weights="random"`, because outputs of an untrained model look like predictions.
 
     Args:
-        source: Path of a `.keras` file, a name in the catalogue, or an address or a folder for
+        model: Path of a `.keras` file, a name in the catalogue, or an address or a folder for
             `from_preset`.
         weights: For a named model: the `weights` of `create_model`, or `"random"` for random
             weights. Defaults to the first included weights.
@@ -42,7 +42,7 @@ def load_model(
     Raises:
         ValueError: If the file or name does not exist, or the file is damaged. Also if a named
             model has no included weights and `weights` is `None`. Also if an argument does not suit
-            the source.
+            the model.
 
     Example:
 
@@ -50,13 +50,13 @@ def load_model(
     >>> model.output_shape, model.class_names[0]
     ((None, 10), 'T-shirt')
     """
-    check_path(owner, "source", source)
-    if is_preset(source):
-        return _from_preset(source, weights, owner, arguments)
-    if Path(source).suffix == ".keras":
-        return _from_file(source, weights, owner, arguments)
-    named = resolve_weights(source, weights, owner)
-    name = str(source)
+    check_path(owner, "model", model)
+    if is_preset(model):
+        return _from_preset(model, weights, owner, arguments)
+    if Path(model).suffix == ".keras":
+        return _from_file(model, weights, owner, arguments)
+    named = resolve_weights(model, weights, owner)
+    name = str(model)
     try:
         return create_model(name, weights=named, **arguments)
     except ValueError as error:
@@ -64,12 +64,12 @@ def load_model(
 
 
 def resolve_weights(
-    source: str | os.PathLike[str], weights: str | os.PathLike[str] | None, owner: str
+    model: str | os.PathLike[str], weights: str | os.PathLike[str] | None, owner: str
 ) -> str | os.PathLike[str] | None:
     """Return the argument `weights` of `create_model` for a named model; `None` for random weights.
 
     Args:
-        source: Name in the catalogue.
+        model: Name in the catalogue.
         weights: The argument `weights` of `load_model`.
         owner: Name of the function or command that the user called, for error messages.
 
@@ -82,8 +82,8 @@ def resolve_weights(
     >>> resolve_weights("tokenlearner_nano4_8at2", None, "predict")
     'fashion_mnist'
     """
-    name = str(source)
-    if name not in CATALOG and (Path(source).exists() or len(Path(source).parts) > 1):
+    name = str(model)
+    if name not in CATALOG and (Path(model).exists() or len(Path(model).parts) > 1):
         raise ValueError(
             f"{owner}: `model` must be a `.keras` file, or a name that `keras-tokenlearner "
             "models` lists. `predict` also takes the folder of an exported model. Received: "
@@ -102,19 +102,19 @@ def resolve_weights(
     return found
 
 
-def is_preset(source: str | os.PathLike[str]) -> bool:
-    """Return whether `source` is an address, or a folder with a config.json.
+def is_preset(model: str | os.PathLike[str]) -> bool:
+    """Return whether `model` is an address, or a folder with a config.json.
 
     Example:
 
     >>> is_preset("hf://timm/vit_tiny_patch16_224.augreg_in21k"), is_preset("vit_b16")
     (True, False)
     """
-    return "://" in str(source) or (Path(source) / "config.json").is_file()
+    return "://" in str(model) or (Path(model) / "config.json").is_file()
 
 
 def _from_preset(
-    source: str | os.PathLike[str],
+    model: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None,
     owner: str,
     arguments: LoadArguments,
@@ -122,23 +122,23 @@ def _from_preset(
     """Load the model of an address or a folder for `from_preset`."""
     if weights is not None:
         raise ValueError(
-            f"{owner}: the preset {str(source)!r} has its own weights; leave `weights` out. "
+            f"{owner}: the preset {str(model)!r} has its own weights; leave `weights` out. "
             f"Received: weights={weights!r}"
         )
     try:
-        return from_preset(source, **cast(dict[str, Any], arguments))
+        return from_preset(model, **cast(dict[str, Any], arguments))
     except ValueError as error:
         raise ValueError(f"{owner}: {error}") from error
 
 
 def check_classifier(
-    model: keras.Model, source: str | os.PathLike[str], owner: str, videos: bool = False
+    model: keras.Model, name: str | os.PathLike[str], owner: str, videos: bool = False
 ) -> None:
     """Raise `ValueError` if a model does not return a row of scores for each image.
 
     Args:
         model: A `keras.Model`.
-        source: Origin of the model, for the error message.
+        name: Name or path of the model, for the error message.
         owner: Name of the function or command that the user called, for error messages.
         videos: Boolean, whether to allow a classifier of videos too.
     """
@@ -149,36 +149,35 @@ def check_classifier(
     ):
         raise ValueError(
             f"{owner}: `model` must be a classifier of images{' or videos' * videos}. Received: "
-            f"model={str(source)!r} with inputs {shapes[0]} and outputs {shapes[1]}"
+            f"model={str(name)!r} with inputs {shapes[0]} and outputs {shapes[1]}"
         )
 
 
 def _from_file(
-    source: str | os.PathLike[str],
+    model: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None,
     owner: str,
     arguments: LoadArguments,
 ) -> keras.Model:
     """Load the model of a `.keras` file."""
-    if not Path(source).is_file():
+    if not Path(model).is_file():
         raise ValueError(
-            f"{owner}: `model` must be the path of an existing file. "
-            f"Received: model={str(source)!r}"
+            f"{owner}: `model` must be the path of an existing file. Received: model={str(model)!r}"
         )
     passed = {**({} if weights is None else {"weights": weights}), **arguments}
     if passed:
         raise ValueError(
             f"{owner}: a `.keras` file has its own weights and input shape; leave {list(passed)} "
-            f"out. Received: model={str(source)!r} with {passed}"
+            f"out. Received: model={str(model)!r} with {passed}"
         )
     try:
         # Keras unpacks the whole file into memory.
-        archive, members = open_zip(owner, Path(source))
+        archive, members = open_zip(owner, Path(model))
         archive.close()
-        check_total(owner, Path(source), sum(member.file_size for member in members))
-        return keras.saving.load_model(source, compile=False, safe_mode=True)
+        check_total(owner, Path(model), sum(member.file_size for member in members))
+        return keras.saving.load_model(model, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001, damaged files raise anything
         raise ValueError(
-            f"{owner}: {str(source)!r} is not a readable `.keras` file: "
+            f"{owner}: {str(model)!r} is not a readable `.keras` file: "
             f"{type(error).__name__}: {error}"
         ) from error

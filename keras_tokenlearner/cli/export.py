@@ -47,7 +47,7 @@ def export(
     from keras_tokenlearner.weights import store
 
     built = load_model(model, weights=weights, owner="export")
-    provenance: dict[str, JSON] = {"source": model, "weights": weights}
+    provenance: dict[str, JSON] = {"model": model, "weights": weights}
     if not model.endswith(".keras"):
         found = resolve_weights(model, weights, "export")
         if found in store.names(model):

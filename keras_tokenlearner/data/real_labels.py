@@ -14,8 +14,8 @@ def read_real_labels(path: str | os.PathLike[str], names: Iterable[str]) -> list
         path: Path of `real.json`, from https://github.com/google-research/reassessed-imagenet. The
             file has a list of labels for each validation image, in the order of the numbers in
             their names.
-        names: Names of the images, such as `"ILSVRC2012_val_00000001.JPEG"`, in any order. A source
-            of images has them in its attribute `names`.
+        names: Names of the images, such as `"ILSVRC2012_val_00000001.JPEG"`, in any order.
+            `Images` have them in their attribute `names`.
 
     Returns:
         A list of labels for each name, for `keras_tokenlearner.evaluation.real_accuracy`.

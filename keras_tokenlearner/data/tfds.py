@@ -41,7 +41,7 @@ FEW_SHOT = (
 
 
 class TfdsImages(Images):
-    """A source of images: a prepared split of a data set of tensorflow-datasets.
+    """Images of a prepared split of a data set of tensorflow-datasets.
 
     Images are read from ArrayRecord files without TensorFlow, so this class works on every backend.
     Prepare a data set once. If its licence allows it, the following code downloads the data set:

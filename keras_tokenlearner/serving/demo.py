@@ -11,7 +11,7 @@ from keras_tokenlearner.serving.versions import newest_version
 
 
 def demo(
-    source: str | os.PathLike[str],
+    model: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
     host: str = "127.0.0.1",
     port: int = 8080,
@@ -25,7 +25,7 @@ def demo(
     each token over the picture, and the latency. It loads nothing from other servers.
 
     Args:
-        source: A name in the catalogue, the path of a `.keras` file, or an address or a folder for
+        model: A name in the catalogue, the path of a `.keras` file, or an address or a folder for
             `from_preset`.
         weights: For a named model: the `weights` of `create_model`, or `"random"` for random
             weights. Defaults to the first included weights.
@@ -51,10 +51,10 @@ def demo(
         # open http://127.0.0.1:8080/
     """
     require("kserve", "serve")
-    if newest_version(Path(source)) is not None:
+    if newest_version(Path(model)) is not None:
         raise ValueError(
-            "demo: `source` must be a model that Keras can load; for an exported model run "
-            f"`keras-tokenlearner serve --page`. Received: source={str(source)!r}"
+            "demo: `model` must be a model that Keras can load; for an exported model run "
+            f"`keras-tokenlearner serve --page`. Received: model={str(model)!r}"
         )
-    model = load_model(source, weights=weights, owner="demo")
-    asyncio.run(run_page(LoadedPage(model, tokens, top_k, classifier_activation), host, port))
+    built = load_model(model, weights=weights, owner="demo")
+    asyncio.run(run_page(LoadedPage(built, tokens, top_k, classifier_activation), host, port))

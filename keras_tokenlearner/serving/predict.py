@@ -46,7 +46,7 @@ class Prediction(TypedDict):
 
 
 def predict(
-    source: str | os.PathLike[str],
+    model: str | os.PathLike[str],
     files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     weights: str | os.PathLike[str] | None = None,
     top_k: int = 5,
@@ -60,7 +60,7 @@ def predict(
     `keras.Model.predict` has no lock. On JAX, calls of it from several threads break the model.
 
     Args:
-        source: A name in the catalogue, the path of a `.keras` file, or the folder of an exported
+        model: A name in the catalogue, the path of a `.keras` file, or the folder of an exported
             model. The newest version is used, unless the folder is a version.
         files: Paths of JPEG, PNG, GIF, BMP or WebP files, or one path.
         weights: For a named model: the `weights` of `create_model`, or `"random"` for random
@@ -82,7 +82,7 @@ def predict(
             is missing or is not an image.
         ImportError: If a library is missing. The message names the extra.
     """
-    check_path("predict", "source", source)
+    check_path("predict", "model", model)
     check_int("predict", "top_k", top_k)
     check_bool("predict", "served", served)
     files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
@@ -100,18 +100,18 @@ def predict(
             "predict", "classifier_activation", classifier_activation, ("softmax", "sigmoid")
         )
     input_shape, preprocessing, class_names, answer = _ask(
-        source, files, weights, maps_path is not None, served, classifier_activation
+        model, files, weights, maps_path is not None, served, classifier_activation
     )
     if "probabilities" not in answer:
         raise ValueError(
-            f"predict: `source` must be a classifier of images. Received: source={str(source)!r}"
+            f"predict: `model` must be a classifier of images. Received: model={str(model)!r}"
         )
     if maps_path is not None:
         if "token_maps" not in answer:
             raise ValueError(
                 "predict: `maps_path` needs a model that was exported with token maps; export it "
                 "with `--return-maps`, in Python with `return_maps=True`. Received: "
-                f"source={str(source)!r}"
+                f"model={str(model)!r}"
             )
         images = np.stack([read_image(file, input_shape, preprocessing) for file in files])
         titles = [Path(file).name for file in files]
@@ -133,7 +133,7 @@ def read_image(
 
 
 def _ask(
-    source: str | os.PathLike[str],
+    model: str | os.PathLike[str],
     files: Files,
     weights: str | os.PathLike[str] | None,
     return_maps: bool,
@@ -141,18 +141,18 @@ def _ask(
     activation: str | None,
 ) -> Asked:
     """Run a model on files. Return its input shape, preprocessing, class names and outputs."""
-    exported = newest_version(Path(source))
+    exported = newest_version(Path(model))
     if exported is None and not served:
         with _LOCK:
-            return _ask_loaded(source, files, weights, return_maps, activation)
+            return _ask_loaded(model, files, weights, return_maps, activation)
     with tempfile.TemporaryDirectory() as folder:
         if exported is None:
             with _LOCK:
-                model = load_model(source, weights=weights, owner="predict")
-                check_classifier(model, source, "predict")
+                built = load_model(model, weights=weights, owner="predict")
+                check_classifier(built, model, "predict")
                 # A fixed name is valid in a URL, unlike some names of temporary folders.
                 exported = export(
-                    model,
+                    built,
                     Path(folder) / "model",
                     return_maps=return_maps,
                     classifier_activation=activation,
@@ -181,32 +181,32 @@ def _metadata(exported: Path) -> dict[str, Any]:
         return json.loads((exported / METADATA).read_text())
     except (OSError, ValueError) as error:
         raise ValueError(
-            "predict: `source` must be a model that this package exported, with the file "
-            f"{METADATA}. Received: source={str(exported)!r} ({error})"
+            "predict: `model` must be a model that this package exported, with the file "
+            f"{METADATA}. Received: model={str(exported)!r} ({error})"
         ) from error
 
 
 def _ask_loaded(
-    source: str | os.PathLike[str],
+    model: str | os.PathLike[str],
     files: Files,
     weights: str | os.PathLike[str] | None,
     return_maps: bool,
     activation: str | None,
 ) -> Asked:
     """Return the result of `_ask` for a model that Keras loads."""
-    model = load_model(source, weights=weights, owner="predict")
-    check_classifier(model, source, "predict")
-    check_takes_pixels("predict", model)
-    activation, is_applied = classifier_activation_of("predict", model, activation)
+    built = load_model(model, weights=weights, owner="predict")
+    check_classifier(built, model, "predict")
+    check_takes_pixels("predict", built)
+    activation, is_applied = classifier_activation_of("predict", built, activation)
     if activation == "linear":
-        return model.input_shape[1:], None, None, {}
-    preprocessing = preprocessing_of(model)
-    images = np.stack([read_image(file, model.input_shape[1:], preprocessing) for file in files])
-    outputs = model.predict(images, verbose=0)
+        return built.input_shape[1:], None, None, {}
+    preprocessing = preprocessing_of(built)
+    images = np.stack([read_image(file, built.input_shape[1:], preprocessing) for file in files])
+    outputs = built.predict(images, verbose=0)
     answer = {"probabilities": probabilities(outputs, activation) if is_applied else outputs}
     if return_maps:
-        answer["token_maps"] = token_maps(model, images)
-    return model.input_shape[1:], preprocessing, getattr(model, "class_names", None), answer
+        answer["token_maps"] = token_maps(built, images)
+    return built.input_shape[1:], preprocessing, getattr(built, "class_names", None), answer
 
 
 def _ask_exported(folder: Path, files: Files) -> Answer:

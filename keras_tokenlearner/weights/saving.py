@@ -148,8 +148,8 @@ def sha256(path: PathLike) -> str:
 def _copy(path: Path, to: Path) -> str:
     """Copy a file and return the sha256 of the copy."""
     digest = hashlib.sha256()
-    with open(path, "rb") as source, open(to, "wb") as target:
-        while content := source.read(1 << 20):
+    with open(path, "rb") as stream, open(to, "wb") as target:
+        while content := stream.read(1 << 20):
             digest.update(content)
             target.write(content)
     return digest.hexdigest()

@@ -46,7 +46,7 @@ def test_load_model_with_weights_random_returns_an_untrained_model():
 
 
 @pytest.mark.parametrize(
-    ("source", "arguments", "words"),
+    ("model", "arguments", "words"),
     [
         ("gone.keras", {}, ["model='gone.keras'"]),
         (".", {}, ["model='.'"]),
@@ -56,9 +56,9 @@ def test_load_model_with_weights_random_returns_an_untrained_model():
         (UNTRAINED, {"weights": "random", "clases": 2}, ["argument='clases'"]),
     ],
 )
-def test_load_model_of_a_wrong_source_raises_and_names_the_command(source, arguments, words):
+def test_load_model_of_a_wrong_model_raises_and_names_the_command(model, arguments, words):
     with pytest.raises(ValueError) as caught:
-        load_model(source, owner="predict", **arguments)
+        load_model(model, owner="predict", **arguments)
     assert str(caught.value).startswith("predict: ")
     for word in words:
         assert word in str(caught.value)

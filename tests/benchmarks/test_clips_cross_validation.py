@@ -20,7 +20,7 @@ TINY = "tokenlearner_x2plus1d", "random"
 
 @pytest.fixture
 def clips():
-    """Sixteen clips of eight sources. A bright square moves in every second clip."""
+    """Sixteen clips of eight recordings. A bright square moves in every second clip."""
     pixels = np.random.default_rng(0).integers(20, 30, (16, 30, 64, 64, 1)).astype("uint8")
     labels = np.arange(16) % 2
     for clip, moves in zip(pixels, labels, strict=True):
@@ -28,14 +28,14 @@ def clips():
             left = 2 * (frame if moves else 15) % 48
             clip[frame, 20:36, left : left + 16] = 200
     return Clips(
-        pixels, labels, np.repeat([f"source {n}" for n in range(8)], 2), ("still", "moves")
+        pixels, labels, np.repeat([f"recording {n}" for n in range(8)], 2), ("still", "moves")
     )
 
 
 def test_folds_share_no_recording_and_statistics_equal_a_manual_count(clips):
     folds = clips.folds(4, seed=0)
     for others, tested in folds:
-        assert not set(clips.sources[others]) & set(clips.sources[tested])
+        assert not set(clips.recordings[others]) & set(clips.recordings[tested])
     assert sorted(np.concatenate([tested for _, tested in folds])) == list(range(16))
     motion = motion_statistics(clips.pixels)
     changed = np.abs(np.diff(clips.pixels[3].astype(float) / 255, axis=0))
@@ -67,7 +67,7 @@ def test_clips_recipe_trains_and_tests_on_different_recordings(clips, tmp_path, 
     assert set(describe(type(recipe))) == {field.name for field in dataclasses.fields(recipe)}
     train_clips, test_clips = recipe.open()
     assert (len(train_clips), len(test_clips)) == (12, 4)
-    assert not set(train_clips.sources) & set(test_clips.sources)
+    assert not set(train_clips.recordings) & set(test_clips.recordings)
     assert train(recipe, tmp_path) == 1.0  # a moving square is easy to classify
     assert (tmp_path / f"{recipe.model}.weights.h5").is_file()
 

@@ -26,7 +26,7 @@ def test_paper_comparisons_write_each_row_once_and_a_plot(tmp_path, monkeypatch)
     images = ArrayImages(
         random.integers(0, 256, (150, 32, 32, 3)).astype("uint8"), np.arange(150) % 10
     )
-    monkeypatch.setitem(named.OPENERS, "cifar10", lambda source: (images, images))
+    monkeypatch.setitem(named.OPENERS, "cifar10", lambda origin: (images, images))
     options = ["folder", "--output", str(tmp_path / "rows.csv"), "--variants", "token_learner_at0"]
     options += ["--seeds", "3", "--epochs", "2", "--train-images", "128", "--test-images", "20"]
     paper_comparisons.main(options)

@@ -45,7 +45,7 @@ def test_fashion_mnist_folder_of_original_files_loads(folder):
 
 def test_load_fashion_mnist_with_a_missing_file_raises_and_names_it(folder):
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte.gz.* source="):
+    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte.gz.* origin="):
         load_fashion_mnist(folder)
 
 

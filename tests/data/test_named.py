@@ -31,8 +31,8 @@ def test_load_named_of_a_folder_resizes_the_images(monkeypatch):
     images = random.integers(0, 256, (3, 8, 8, 3)).astype("uint8")
     flat = np.full((2, 8, 8, 3), 77, "uint8")
 
-    def opener(source):
-        assert source == "some/folder"
+    def opener(origin):
+        assert origin == "some/folder"
         return ArrayImages(images, [0, 1, 1]), ArrayImages(flat, [1, 0])
 
     monkeypatch.setitem(named.OPENERS, "cifar10", opener)

@@ -16,7 +16,7 @@ from keras_tokenlearner.evaluation import FewShotProtocol, evaluate
 RANDOM = np.random.default_rng(0)
 
 
-def source(count, classes=6, noise=60):
+def noisy_images(count, classes=6, noise=60):
     """Return images whose channels lean to one of six directions, one for each class."""
     labels = np.arange(count) % classes
     means = 128 + 60 * np.array([np.cos(np.arange(3) + label) for label in range(classes)])
@@ -26,8 +26,8 @@ def source(count, classes=6, noise=60):
 
 @pytest.fixture
 def sets(monkeypatch):
-    found = {"a": (source(90), source(60)), "b": (source(60), source(30))}
-    found["few"] = (source(12), source(60))
+    found = {"a": (noisy_images(90), noisy_images(60)), "b": (noisy_images(60), noisy_images(30))}
+    found["few"] = (noisy_images(12), noisy_images(60))
     monkeypatch.setitem(named.OPENERS, "tfds", found.get)
     return found
 

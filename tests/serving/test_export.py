@@ -174,10 +174,10 @@ def test_export_with_wrong_arguments_raises_and_writes_nothing(build, arguments,
 
 def test_export_with_maps_and_provenance_contains_both(tmp_path):
     model = create_model("tokenlearner_pico8_4at1", classes=7)
-    source = {"weights": "ours", "licence": "Apache-2.0"}
-    path = export(model, tmp_path, return_maps=True, provenance=source, check=False).path
+    provenance = {"weights": "ours", "licence": "Apache-2.0"}
+    path = export(model, tmp_path, return_maps=True, provenance=provenance, check=False).path
     metadata = json.loads((path / METADATA).read_text())
-    assert metadata["provenance"] == source and "resized" in metadata["preprocessing"]
+    assert metadata["provenance"] == provenance and "resized" in metadata["preprocessing"]
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("uint8")
     served = tf.saved_model.load(str(path))
     answer = served.images(images)

@@ -52,11 +52,11 @@ def test_predict_in_eight_threads_equals_predict_in_one_thread(saved):
     folder, _ = saved
     files = [folder / "a.png", folder / "b.png"]
     small = [keras.layers.Flatten(), keras.layers.Dense(3, "softmax")]
-    source = folder / "small.keras"
-    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Rescaling(1e-3), *small]).save(source)
-    right = predict(source, files)
+    path = folder / "small.keras"
+    keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Rescaling(1e-3), *small]).save(path)
+    right = predict(path, files)
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda i: predict(source, files[i % 2])[0], range(8)))
+        found = list(threads.map(lambda i: predict(path, files[i % 2])[0], range(8)))
     for place, one in enumerate(found):
         wanted = right[place % 2]["classes"]
         assert [row["class"] for row in one["classes"]] == [row["class"] for row in wanted]
@@ -102,15 +102,15 @@ def test_predict_command_prints_a_line_per_file(saved):
 
 def test_predict_command_of_each_kind_of_model_gives_equal_json_and_maps(saved, exported, tmp_path):
     folder, _ = saved
-    sources = {
+    models = {
         "file": [folder / "model.keras"],
         "name": [NAME, "--weights", folder / "model.weights.h5"],
         "exported": [exported],
     }
     answers, pictures = {}, {}
-    for kind, source in sources.items():
+    for kind, model in models.items():
         picture = tmp_path / f"{kind}.png"
-        (answer,) = json.loads(run(*source, folder / "a.png", "--json", "--maps-path", picture))
+        (answer,) = json.loads(run(*model, folder / "a.png", "--json", "--maps-path", picture))
         answers[kind] = [(row["class"], row["probability"]) for row in answer["classes"]]
         pictures[kind] = np.asarray(pillow.open(picture).convert("RGB"), "float32")
     for kind in ("name", "exported"):
@@ -148,11 +148,11 @@ def test_predict_of_unsuitable_exported_models_raises(saved, tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, _ = saved
     export(create_model(NAME, classes=4), tmp_path / "plain", check=False)
-    with pytest.raises(ValueError, match="`--return-maps`.*source=.*plain"):
+    with pytest.raises(ValueError, match="`--return-maps`.*model=.*plain"):
         predict(tmp_path / "plain", [folder / "a.png"], maps_path=tmp_path / "maps.png")
     assert not (tmp_path / "maps.png").exists()
     export(create_model(NAME, include_top=False), tmp_path / "features", check=False)
-    with pytest.raises(ValueError, match="predict: .*source=.*features"):
+    with pytest.raises(ValueError, match="predict: .*model=.*features"):
         predict(tmp_path / "features", [folder / "a.png"])
 
 

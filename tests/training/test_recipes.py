@@ -36,7 +36,7 @@ def images(monkeypatch):
     labels = np.arange(16) % 2
     pixels = random.integers(0, 100, (16, 40, 48, 3)) + 100 * labels[:, None, None, None]
     found = ArrayImages(pixels.astype("uint8"), labels, ("dark", "light"))
-    monkeypatch.setitem(named.OPENERS, "tfds", lambda source: (found, found))
+    monkeypatch.setitem(named.OPENERS, "tfds", lambda origin: (found, found))
     return found
 
 

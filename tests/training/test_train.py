@@ -21,7 +21,7 @@ from keras_tokenlearner.weights import load_weights, save_weights
 def few(monkeypatch):
     (x, y), (test_x, test_y) = load_fashion_mnist()
     data = ArrayImages(x[:320], y[:320]), ArrayImages(test_x[:100], test_y[:100])
-    monkeypatch.setitem(named.OPENERS, "fashion_mnist", lambda source: data)
+    monkeypatch.setitem(named.OPENERS, "fashion_mnist", lambda origin: data)
     return data
 
 

@@ -136,7 +136,7 @@ class ImageNet384Recipe:
         return {}
 
     def batches(self, images: Images, input_shape: Sequence[int], training: bool) -> ImageBatches:
-        """Return the batches of a source of images."""
+        """Return the batches of images."""
         return ImageBatches(
             images,
             input_shape,

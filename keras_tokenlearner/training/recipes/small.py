@@ -55,7 +55,7 @@ class FashionMnistRecipe:
         return create_model(self.model, classes=classes)
 
     def batches(self, images: Images, input_shape: Sequence[int], training: bool) -> ImageBatches:
-        """Return the batches of a source of images."""
+        """Return the batches of images."""
         return ImageBatches(
             images,
             input_shape,

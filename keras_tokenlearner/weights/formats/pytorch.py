@@ -83,9 +83,9 @@ def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
             info.extra = b"FB" + struct.pack("<H", -used % 64) + b"Z" * (-used % 64)
             info.file_size = member.file_size
             try:
-                with archive.open(member) as source, copy.open(info, "w") as target:
+                with archive.open(member) as stream, copy.open(info, "w") as target:
                     left = member.file_size
-                    while content := source.read(1 << 20):
+                    while content := stream.read(1 << 20):
                         left -= len(content)
                         if left < 0:
                             raise ValueError("an entry is longer than its header states")
