@@ -37,6 +37,9 @@ class _Layerwise(_Optimizer):
         ValueError: If `layer_decay` is out of range, or the model has no blocks.
     """
 
+    # Arguments that turn off Keras's own decay.
+    decays_of_keras: tuple[str, ...] = ("weight_decay",)
+
     def __init__(
         self,
         learning_rate: Rate,
@@ -49,10 +52,9 @@ class _Layerwise(_Optimizer):
                 f"{type(self).__name__}: `layer_decay` must be a number above 0 and at most "
                 f"1. Received: layer_decay={layer_decay!r}"
             )
-        decay = arguments.pop("weight_decay", None)
-        super().__init__(learning_rate, weight_decay=None, **arguments)
+        super().__init__(learning_rate, **{**arguments, **dict.fromkeys(self.decays_of_keras)})
         self.layer_decay = layer_decay
-        self.decay = decay
+        self.decay = arguments.get("weight_decay")
         self.undecayed = tuple(undecayed)
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -100,15 +102,7 @@ class LayerwiseSGD(_Layerwise, keras.optimizers.SGD):
 class LayerwiseMuon(_Layerwise, keras.optimizers.Muon):
     """Keras's Muon with a learning rate for each depth. One weight decay is for all variables."""
 
-    def __init__(
-        self,
-        learning_rate: Rate,
-        layer_decay: float,
-        undecayed: Sequence[str] = (),
-        **arguments: Unpack[OptimizerArguments],
-    ) -> None:
-        arguments["adam_weight_decay"] = None
-        super().__init__(learning_rate, layer_decay, undecayed, **arguments)
+    decays_of_keras = ("weight_decay", "adam_weight_decay")
 
 
 def depths_of(paths: Sequence[str]) -> list[int]:
