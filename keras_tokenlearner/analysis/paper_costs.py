@@ -1,5 +1,5 @@
 import csv
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from importlib import resources
 from typing import Unpack
 
@@ -7,29 +7,19 @@ import keras
 
 from keras_tokenlearner.analysis.costs import ModelCosts, costs
 from keras_tokenlearner.applications import create_model
-from keras_tokenlearner.applications.arguments import ConfigChanges
+from keras_tokenlearner.applications.arguments import LoadArguments
 from keras_tokenlearner.models import X2Plus1DConfig, bottleneck_module
 
 MODULE = "module:"  # in the column "model": a bottleneck module, by its unit
 COLUMNS = ("table", "row", "paper_gflops", "gflops", "paper_mparams", "mparams", "note")
 
 
-class Arguments(ConfigChanges, total=False):
-    """The arguments of `create_model` that change a model's costs."""
-
-    classes: int | None
-    include_preprocessing: bool
-    include_top: bool
-    input_shape: Sequence[int] | None
-    pooling: str | None
-
-
-def catalog_costs(name: str, **arguments: Unpack[Arguments]) -> ModelCosts:
+def catalog_costs(model: str, **arguments: Unpack[LoadArguments]) -> ModelCosts:
     """Count the costs of a model of the catalogue, without allocating its weights.
 
     Args:
-        name: Name in the catalogue.
-        **arguments: Arguments of `create_model` that change the config.
+        model: Name in the catalogue.
+        **arguments: Arguments of `create_model`, except for its weights.
 
     Returns:
         A `ModelCosts`.
@@ -40,7 +30,7 @@ def catalog_costs(name: str, **arguments: Unpack[Arguments]) -> ModelCosts:
     '28.4 GFLOPs'
     """
     with keras.StatelessScope(initialize_variables=False):
-        return costs(create_model(name, **arguments))
+        return costs(create_model(model, **arguments))
 
 
 def module_costs(unit: str) -> ModelCosts:

@@ -70,4 +70,4 @@ class BackboneArguments(BodyArguments, total=False):
 
 
 class LoadArguments(GraphArguments, ConfigChanges, total=False):
-    """The arguments of `create_model` for a model whose weights are passed separately."""
+    """The arguments of `create_model`, except for its weights."""
