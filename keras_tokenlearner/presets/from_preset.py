@@ -31,7 +31,8 @@ from keras_tokenlearner.presets.config_json import read_statement
 from keras_tokenlearner.presets.hub import HEAD, PresetFiles, fetch_files
 from keras_tokenlearner.presets.json_values import read_json
 from keras_tokenlearner.weights import STORE, Checkpoint, load_weights, read_checkpoint
-from keras_tokenlearner.weights.plan import Plan, plan_of
+from keras_tokenlearner.weights.load import plan_of
+from keras_tokenlearner.weights.plan import Plan
 
 PresetName: TypeAlias = str | os.PathLike[str]
 _X2PLUS1D = "keras_tokenlearner>X2Plus1D"

@@ -2,7 +2,8 @@
 
 from keras_tokenlearner.weights.formats.entries import Checkpoint
 from keras_tokenlearner.weights.formats.read import read_checkpoint
-from keras_tokenlearner.weights.plan import Plan, load, plan_of
+from keras_tokenlearner.weights.load import load, plan_of
+from keras_tokenlearner.weights.plan import Plan
 from keras_tokenlearner.weights.recognise import SOURCES
 from keras_tokenlearner.weights.report import LoadReport
 from keras_tokenlearner.weights.saving import load_weights, save_weights, saved_classes

@@ -1,0 +1,154 @@
+"""Reads a checkpoint into a plan by `plan_of`, or into a model by `load`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import keras
+
+from keras_tokenlearner._checks import check_bool, check_int, check_positive
+from keras_tokenlearner.models.config_fields import FieldValue, Normalization
+from keras_tokenlearner.models.preprocessing import Preprocessing
+from keras_tokenlearner.models.structure import Structure
+from keras_tokenlearner.models.vision_transformer import VisionTransformer
+from keras_tokenlearner.weights.formats.read import CheckpointLike, read_checkpoint
+from keras_tokenlearner.weights.match import SETTINGS
+from keras_tokenlearner.weights.plan import Plan
+from keras_tokenlearner.weights.recognise import SOURCES, recognise
+from keras_tokenlearner.weights.report import LoadReport
+from keras_tokenlearner.weights.statement import Statement, mean_and_std, statement_of_model
+
+
+def plan_of(
+    checkpoint: CheckpointLike,
+    source: str | None = None,
+    *,
+    statement: Statement | None = None,
+    normalization: Normalization | None = None,
+    layer_norm_epsilon: float | None = None,
+    activation: str | None = None,
+    num_heads: int | None = None,
+    grid: Sequence[int] | None = None,
+    resize: str | None = None,
+    owner: str = "plan_of",
+) -> Plan:
+    """Read a checkpoint of another library once, to get its config and to load it.
+
+    Args:
+        checkpoint: Path of a file, a mapping of names to arrays, or a model. `read_checkpoint`
+            lists the formats.
+        source: `"augreg"`, `"scenic"`, `"timm"`, `"timm_deit"`, `"dinov2"`, `"torchvision"`,
+            `"huggingface_vit"` and the other `"huggingface_..."`, `"keras_hub"`, or
+            `"keras_tokenlearner"`. By default, the names of the entries decide.
+        statement: The `Statement` that a config.json contains, or `None`.
+        normalization: `(mean, std)` of the training pixels, in [0, 1], or `"half"` (both 0.5),
+            `"imagenet"` or `"clip"`. It overrides the file.
+        layer_norm_epsilon: Epsilon of the norms. It overrides the file.
+        activation: Activation of the MLPs. It overrides the file.
+        num_heads: Number of attention heads. Many files do not state it.
+        grid: `(H, W)` or `(T, H, W)` of the file's positions. Defaults to a square.
+        resize: `"bilinear"` with aligned corners, `"bilinear_antialias"`, `"bicubic"`,
+            `"bicubic_antialias"` or `"bicubic_offset"`. Defaults to the source's own method.
+        owner: Name of the function that the user called, for error messages.
+
+    Returns:
+        A `Plan`.
+
+    Raises:
+        ValueError: If the file is damaged, or from an unknown source or another source than
+            `source`.
+
+    Example:
+
+    >>> from keras_tokenlearner import create_model
+    >>> plan = plan_of(create_model("vit_pico8", classes=10))
+    >>> plan.config.hidden_dim, plan.classes
+    (32, 10)
+    """
+    said = statement or Statement()
+    checkpoint_read = read_checkpoint(checkpoint, owner)
+    source = recognise(owner, checkpoint_read, source or said.source)
+    if isinstance(checkpoint, VisionTransformer):
+        said = statement_of_model(checkpoint)
+    preprocessing = said.preprocessing
+    default = SOURCES[source].normalization
+    if normalization is None and preprocessing is None:
+        normalization = default
+    if normalization is not None:
+        mean, std = mean_and_std(owner, normalization)
+        preprocessing = replace(preprocessing or Preprocessing(), mean=mean, std=std)
+    given: dict[str, FieldValue] = {}
+    if layer_norm_epsilon is not None:
+        given["layer_norm_epsilon"] = check_positive(
+            owner, "layer_norm_epsilon", layer_norm_epsilon
+        )
+    if activation is not None:
+        given["activation"] = activation
+    if num_heads is not None:
+        given["num_heads"] = check_int(owner, "num_heads", num_heads)
+    grid = None if grid is None else tuple(grid)
+    said = replace(
+        said,
+        fields={**said.fields, **given},
+        preprocessing=preprocessing,
+        grid=grid or said.grid,
+    )
+    return Plan(owner, source, checkpoint_read, said, resize)
+
+
+def load(
+    model: keras.Model,
+    source: str | None,
+    checkpoint: CheckpointLike,
+    *,
+    head: str = "keep",
+    grid: Sequence[int] | None = None,
+    resize: str | None = None,
+    normalization: Normalization | None = None,
+    embedding: str = "central_frame",
+    partial: bool = False,
+    check_settings: bool = True,
+) -> LoadReport:
+    """Load weights of another library into a model of this package, completely or not at all.
+
+    For an existing model, this function does the same as `plan_of` and then `Plan.load`.
+
+    Args:
+        model: A `VisionTransformer` with the settings of the checkpoint, which
+            `plan_of(...).config` states.
+        source: Argument of `plan_of`.
+        checkpoint: Argument of `plan_of`.
+        head: Argument of `Plan.load`.
+        grid: Argument of `plan_of`.
+        resize: Argument of `plan_of`.
+        normalization: Argument of `plan_of`. The `preprocessing` of the model must agree with it.
+        embedding: Argument of `Plan.load`.
+        partial: Argument of `Plan.load`.
+        check_settings: Argument of `Plan.load`.
+
+    Returns:
+        A `LoadReport`, to be printed.
+
+    Raises:
+        ValueError: If the file is damaged or of another architecture, or if a shape or a setting
+            differs. The model is then unchanged.
+
+    Example:
+
+    >>> from keras_tokenlearner import create_model
+    >>> teacher = create_model("vit_pico8", classes=10)
+    >>> student = create_model("tokenlearner_pico8_4at1", classes=10, input_shape=(64, 64, 3))
+    >>> report = load(student, "keras_tokenlearner", teacher)
+    >>> report.resized
+    {'positions/table': '4x4 to 8x8, bilinear'}
+    """
+    owner = f"load({source!r})"
+    check_bool(owner, "check_settings", check_settings)
+    Structure(owner, model)  # a wrong model raises an error before the file is read
+    plan = plan_of(
+        checkpoint, source, normalization=normalization, grid=grid, resize=resize, owner=owner
+    )
+    if check_settings:
+        plan.check_open(dict.fromkeys(SETTINGS, True))  # the model already has these settings
+    return plan.load(model, head, embedding, partial, check_settings)
