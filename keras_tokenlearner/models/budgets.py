@@ -41,7 +41,7 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     if num_tokens > most or not all(each.position_bias for each in learners):
         raise ValueError(
             "with_tokens: `num_tokens` must be at most the tokens that `model` learns from a grid. "
-            "Build `model` by retrofit(..., start='grid') with more tokens. Received: "
+            "Build it by retrofit(..., token_start='grid') with more tokens. Received: "
             f"num_tokens={num_tokens} for model {model.name!r}, which learns {most} from a grid"
         )
     name = name or f"{model.name}_{num_tokens}tokens"
