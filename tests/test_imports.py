@@ -100,3 +100,19 @@ def test_packages_list_their_public_names_and_no_internal_module():
         if inspect.ismodule(package) and hasattr(package, "__path__"):
             assert package.__all__ and not any(one.startswith("_") for one in package.__all__)
             assert all(hasattr(package, one) for one in package.__all__)
+
+
+def test_processes_of_the_package_import_nothing_from_the_current_folder():
+    """Python puts that folder first on the path of `-c` and `-m`, unless it gets `-P`."""
+    root, found, starters = Path(__file__).parent.parent / "keras_tokenlearner", [], set()
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = list(map(ast.unparse, node.elts)) if isinstance(node, ast.List) else []
+            if "sys.executable" in parts:
+                found.append((path.name, parts[0], parts[1]))
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [getattr(node, "module", None), *(alias.name for alias in node.names)]
+                if {"subprocess", "multiprocessing", "ProcessPoolExecutor"} & {*names}:
+                    starters.add(path.name)
+    assert {name for name, *_ in found} == starters == {"local.py", "quickstart.py", "writing.py"}
+    assert {tuple(start) for _, *start in found} == {("sys.executable", "'-P'")}

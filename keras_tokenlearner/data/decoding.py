@@ -23,6 +23,10 @@ FOLDER_FORMATS = (*FORMATS, "TIFF", "AVIF")
 MAX_PIXELS = 89_478_485  # a quarter of a gibibyte in three channels
 MAX_SCANS = 64  # of a JPEG; encoders write about ten, and each is a pass over all pixels
 MAX_TEXTS = 16  # compressed ones of a PNG; Pillow unpacks up to a MiB of each
+# Calls of `read`. Pillow reads headers in Python, and padding of a JPEG in single bytes: a megabyte
+# takes a second.
+MAX_HEADER_READS = 2**14
+MAX_READS = 2**20  # the lines of a BMP with run-length coding need many
 
 _ORIENTATION = 0x0112  # tag number in Exif and TIFF
 _BITS_PER_SAMPLE = 258
@@ -69,10 +73,10 @@ def decode_image(
     name = f"{len(file)} bytes" if isinstance(file, bytes) else str(file)
     try:
         with (
-            io.BytesIO(file) if isinstance(file, bytes) else Path(file).open("rb") as stream,
-            _open(pillow, stream, formats) as image,
+            _reader(file) as stream,
+            _open(pillow, stream, formats, max_pixels) as image,
         ):
-            _check_size(image, stream, max_pixels)
+            stream.left = MAX_READS
             pixels = _in_colours(pillow, image)
     except pillow.UnidentifiedImageError as error:
         raise ValueError(
@@ -108,9 +112,10 @@ def count_pixels(
     """
     pillow = require("PIL.Image", "image")
     try:
-        stream = io.BytesIO(file)
-        with _open(pillow, stream, formats) as image:
-            _check_size(image, stream, max_pixels)
+        with (
+            _reader(file) as stream,
+            _open(pillow, stream, formats, max_pixels) as image,
+        ):
             return image.width * image.height
     except pillow.UnidentifiedImageError as error:
         raise ValueError(
@@ -147,12 +152,42 @@ def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
+class _Reader(io.BufferedReader):
+    """A stream that can be read only so many times.
+
+    Attributes:
+        left: Integer, calls of `read` before it raises `ValueError`.
+    """
+
+    left = MAX_HEADER_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(
+                f"its header must have at most {MAX_HEADER_READS} parts, and its pixels at most "
+                f"{MAX_READS}; save it again; got more"
+            )
+        return super().read(size)
+
+
+def _reader(source: str | os.PathLike[str] | bytes) -> _Reader:
+    if isinstance(source, bytes):
+        return _Reader(io.BytesIO(source))
+    return _Reader(Path(source).open("rb", buffering=0))
+
+
 def _open(
-    pillow: ModuleType, stream: io.BufferedIOBase, formats: tuple[str, ...]
+    pillow: ModuleType, stream: _Reader, formats: tuple[str, ...], max_pixels: int
 ) -> "ImageFile.ImageFile":
-    """Open an image, and read only its header."""
+    """Open an image, read only its header, and raise `ValueError` beyond a limit."""
     pillow.init()
-    if stream.read(4) == b"\x89PNG":
+    start = stream.read(4)
+    if start == b"GIF8" and "GIF" in formats:
+        stream.seek(0)
+        _check_pixels(_gif_pixels(stream), max_pixels)  # Pillow has its own limit, of another value
+        stream.left = MAX_HEADER_READS
+    if start == b"\x89PNG":
         content = stream.read()
         texts = content.count(b"zTXt") + content.count(b"iTXt")
         if texts > MAX_TEXTS:
@@ -167,17 +202,38 @@ def _open(
             continue
         stream.seek(0)
         try:
-            return cast("ImageFile.ImageFile", factory(stream, ""))
+            image = cast("ImageFile.ImageFile", factory(stream, ""))
         except (SyntaxError, IndexError, TypeError, struct.error):  # the file has another format
             continue
+        _check_pixels(image.width * image.height, max_pixels)
+        _check_scans(image, stream)
+        return image
     raise pillow.UnidentifiedImageError
 
 
-def _check_size(image: "Image.Image", stream: io.BufferedIOBase, max_pixels: int) -> None:
-    """Raise `ValueError` if decoding an open image would take too much memory or time."""
-    pixels = image.width * image.height
+def _gif_pixels(stream: io.BufferedIOBase) -> int:
+    """Return the pixels of the canvas that holds the first frame of a GIF."""
+    width, height, flags = struct.unpack_from("<HHB", stream.read(13), 6)
+    stream.read(6 << flags % 8 if flags >= 128 else 0)  # the palette
+    while (kind := stream.read(1)) not in (b"", b";"):
+        if kind == b",":
+            left, top, across, down = struct.unpack("<4H", stream.read(8))
+            return max(width, left + across) * max(height, top + down)
+        if kind == b"!":
+            stream.read(1)
+            while size := stream.read(1)[0]:
+                stream.read(size)
+    return width * height
+
+
+def _check_pixels(pixels: int, max_pixels: int) -> None:
+    """Raise `ValueError` if decoding an image would take too much memory."""
     if pixels > max_pixels:
         raise ValueError(f"it must have at most {max_pixels} pixels; resize it first; got {pixels}")
+
+
+def _check_scans(image: "Image.Image", stream: io.BufferedIOBase) -> None:
+    """Raise `ValueError` if decoding an open image would take too much time."""
     if image.format in ("JPEG", "MPO"):
         place = stream.tell()
         stream.seek(0)

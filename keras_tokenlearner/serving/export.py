@@ -194,8 +194,11 @@ def export(
             write_triton_files(model, path, options)
         if has_versions:
             return Exported(move_to_next_version(version, path), difference)
-        for file in sorted(version.iterdir(), key=lambda file: file == written):
-            os.replace(file, path.with_name(file.name))  # the weights first, the file itself last
+        files = sorted(version.iterdir(), key=lambda file: file == written)
+        if len(files) > 1:
+            path.unlink(missing_ok=True)  # an old file must not read new weights
+        for file in files:  # the weights first, the file itself last
+            os.replace(file, path.with_name(file.name))
     return Exported(path, difference)
 
 

@@ -4,16 +4,24 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import FrameType
 from typing import TYPE_CHECKING, cast
 
 from keras_tokenlearner.serving.current_model import CurrentModel
-from keras_tokenlearner.serving.guard import MAX_BYTES, MAX_REQUESTS, Application, Guard
+from keras_tokenlearner.serving.guard import (
+    BODY_SECONDS,
+    INLINE_BYTES,
+    MAX_BYTES,
+    MAX_REQUESTS,
+    Application,
+    Guard,
+)
 from keras_tokenlearner.serving.metrics import metrics
 from keras_tokenlearner.serving.page.answers import PageModel
 from keras_tokenlearner.serving.page.routes import page_routes
 from keras_tokenlearner.serving.v2_binary import read_v2
+from keras_tokenlearner.serving.v2_grpc import read_grpc
 
 if TYPE_CHECKING:
     import fastapi
@@ -331,7 +339,11 @@ async def _start_grpc(
     from kserve.protocol.grpc.servicer import InferenceServicer
 
     server = grpc.aio.server(
-        interceptors=[_counting(metrics().refuse), ExceptionToStatusInterceptor()],
+        interceptors=[
+            _counting(metrics().refuse),
+            ExceptionToStatusInterceptor(),
+            _reading(),
+        ],
         maximum_concurrent_rpcs=MAX_REQUESTS,
         options=[
             ("grpc.max_receive_message_length", MAX_BYTES),
@@ -379,3 +391,53 @@ def _counting(refuse: Callable[[str], None]) -> "grpc.aio.ServerInterceptor":
                     refuse(context.code().name)
 
     return Counting()
+
+
+def _reading() -> "grpc.aio.ServerInterceptor":
+    """Return an interceptor that reads messages within a time, and parses requests by `read_grpc`.
+
+    gRPC waits forever for the message of an open call, and such calls would take all places. A
+    handler for streams receives its messages itself.
+    """
+    import grpc
+    from grpc_interceptor.exceptions import DeadlineExceeded
+    from kserve.errors import InvalidInput
+
+    class Reading(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+        async def intercept_service(
+            self,
+            continuation: Callable[
+                [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]
+            ],
+            handler_call_details: grpc.HandlerCallDetails,
+        ) -> grpc.RpcMethodHandler | None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            infers = handler_call_details.method.endswith("/ModelInfer")
+            parse = read_grpc if infers else handler.request_deserializer
+
+            async def answer(
+                contents: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+            ) -> "Message":
+                try:
+                    async with asyncio.timeout(BODY_SECONDS):
+                        content = await anext(contents)
+                    if len(content) <= INLINE_BYTES:
+                        request = parse(content)
+                    else:
+                        request = await asyncio.to_thread(parse, content)
+                except TimeoutError as error:
+                    reason = f"a message must arrive within {BODY_SECONDS:g} s"
+                    raise DeadlineExceeded(reason) from error
+                except StopAsyncIteration as error:
+                    raise InvalidInput("a call must have one message; got none") from error
+                except ValueError as error:
+                    raise InvalidInput(str(error)) from error
+                return await handler.unary_unary(request, context)
+
+            return grpc.stream_unary_rpc_method_handler(
+                answer, response_serializer=handler.response_serializer
+            )
+
+    return Reading()

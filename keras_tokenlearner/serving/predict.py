@@ -10,11 +10,11 @@ from typing import Any, TypeAlias, TypedDict, cast
 import numpy as np
 
 from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_path
-from keras_tokenlearner._extras import require
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.applications.load import check_classifier, load_model
 from keras_tokenlearner.data import decode_image
+from keras_tokenlearner.data.decoding import MAX_PIXELS
 from keras_tokenlearner.data.preprocessing import fit_pixels, preprocessing_of
 from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.serving.classifier import (
@@ -27,6 +27,7 @@ from keras_tokenlearner.serving.classifier import (
 from keras_tokenlearner.serving.export import export
 from keras_tokenlearner.serving.local import local_server
 from keras_tokenlearner.serving.metadata import METADATA, preprocessing_of_export
+from keras_tokenlearner.serving.served_model import ServedModel
 from keras_tokenlearner.serving.versions import newest_version
 
 # Keras loads and runs models in one thread at a time. Its models are not thread-safe on JAX.
@@ -211,13 +212,19 @@ def _ask_loaded(
 
 def _ask_exported(folder: Path, files: Files) -> Answer:
     """Return the output arrays of an exported model by name."""
-    tf = require("tensorflow", "tensorflow")
-    served = tf.saved_model.load(str(folder))
-    try:
-        answer = served.encoded(tf.constant([Path(file).read_bytes() for file in files]))
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"predict: `files` must be readable images: {error.message}") from error
-    return {name: value.numpy() for name, value in answer.items()}
+    model = ServedModel(folder, max_pixels=MAX_PIXELS)
+    signature, rows = "encoded", []
+    for file in files:
+        try:
+            row = model.check_row("encoded", {"encoded": Path(file).read_bytes()})
+            signature, decoded = model.decode("encoded", [row])
+        except ValueError as error:
+            raise ValueError(
+                f"predict: `files` must be readable images; {file}: {error}"
+            ) from error
+        rows += decoded
+    answers = model.answer(model.batch_key(signature, rows[0]), rows)
+    return {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
 
 
 def _ask_server(folder: Path, files: Files) -> Answer:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import warnings
 import zlib
 
@@ -11,7 +12,12 @@ import pytest
 Image = pytest.importorskip("PIL.Image", reason="the decoder on the host")
 
 from keras_tokenlearner.data import FileImages, decode_image, from_folder  # noqa: E402
-from keras_tokenlearner.data.decoding import FOLDER_FORMATS, MAX_PIXELS, count_pixels  # noqa: E402
+from keras_tokenlearner.data.decoding import (  # noqa: E402
+    FOLDER_FORMATS,
+    MAX_HEADER_READS,
+    MAX_PIXELS,
+    count_pixels,
+)
 from tests.data.odd_images import ODD, encode  # noqa: E402
 
 pytestmark = pytest.mark.once("torch")
@@ -101,6 +107,69 @@ def test_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
     assert from_folder(tmp_path, max_pixels=30)[0][0].shape == (6, 5, 3)
     with pytest.raises(ValueError, match=r"0\.png.* 29 .* 30"):
         from_folder(tmp_path, max_pixels=29)[0]
+
+
+def _gif(width, height, parts=b""):
+    """Return a GIF with a small canvas, a frame of any size, and parts before the frame."""
+    content = encode(Image.fromarray(SMALL[..., 0]), "GIF")
+    place = content.index(struct.pack("<BHHHH", 0x2C, 0, 0, 5, 6))
+    frame = struct.pack("<BHHHH", 0x2C, 0, 0, width, height)
+    return content[:place] + parts + frame + content[place + 9 :]
+
+
+@pytest.mark.parametrize("disposal", [0, 2])
+def test_gif_frame_of_too_many_pixels_is_refused_on_every_route(disposal, tmp_path):
+    """Pillow has its own limit, and takes memory for the frame while it opens the file."""
+    control = b"\x21\xf9\x04" + bytes([disposal << 2, 0, 0, 0, 0])
+    (tmp_path / "a").mkdir()
+    for width, pixels in ((12_000, "144000000"), (60_000, "720000000")):
+        content = _gif(width, 12_000, control)
+        (tmp_path / "a" / "0.gif").write_bytes(content)
+        routes = (
+            lambda content: decode_image(content),
+            lambda content: count_pixels(content),
+            lambda content: decode_image(tmp_path / "a" / "0.gif"),
+            lambda content: from_folder(tmp_path)[0],
+        )
+        for read in routes:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                with pytest.raises(ValueError, match=f" {MAX_PIXELS} pixels.* {pixels}"):
+                    read(content)
+    assert count_pixels(_gif(50, 60, control)) == 3000
+
+
+def _chunks(count):
+    """Return a PNG whose header has a number of chunks that readers skip."""
+    content = encode(Image.fromarray(SMALL), "PNG")
+    place = content.index(b"IDAT") - 4
+    part = b"\0\0\0\0prVt" + struct.pack(">I", zlib.crc32(b"prVt"))
+    return content[:place] + part * count + content[place:]
+
+
+MANY_PARTS = {
+    "GIF comment": (lambda n: _gif(5, 6, b"\x21\xfe" + (b"\xff" + b"a" * 255) * n + b"\0"), 4_000),
+    "GIF comments": (lambda n: _gif(5, 6, b"\x21\xfe\x01a\0" * n), 3_000),
+    "GIF junk": (lambda n: _gif(5, 6, b"x" * n), 16_000),
+    "PNG chunks": (_chunks, 3_000),
+    "JPEG padding": (
+        lambda n: b"\xff\xd8" + b"\xff" * n + encode(Image.fromarray(SMALL), "JPEG")[2:],
+        16_000,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MANY_PARTS)
+def test_headers_of_too_many_parts_are_refused_in_a_short_time(kind):
+    """Pillow takes a second for each megabyte of padding in a JPEG."""
+    make, most = MANY_PARTS[kind]
+    assert count_pixels(make(most)) == 30
+    assert decode_image(make(most)).shape == (6, 5, 3)
+    content, start = make(40 * most), time.process_time()
+    for read in (decode_image, count_pixels):
+        with pytest.raises(ValueError, match=f" {MAX_HEADER_READS} parts"):
+            read(content)
+    assert time.process_time() - start < 5
 
 
 def test_jpeg_with_hundreds_of_scans_raises():

@@ -4,8 +4,10 @@ import concurrent.futures
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from keras_tokenlearner import create_model, export
 from keras_tokenlearner.analysis import token_maps
 from keras_tokenlearner.data import resizing
+from keras_tokenlearner.serving.formats import FORMATS
 from keras_tokenlearner.serving.metadata import METADATA
 from keras_tokenlearner.serving.versions import move_to_next_version, newest_version
 from keras_tokenlearner.serving.warm_up_records import WARM_UP
@@ -201,6 +204,50 @@ def test_simultaneous_exports_become_different_versions(tmp_path):
         assert (path / "saved_model.pb").read_text() == str(number)
 
 
+def test_two_exports_at_once_keep_both_versions(tmp_path, monkeypatch):
+    """Both write at the same time. Each stands for a process, which has its own Keras."""
+    meeting = threading.Barrier(2, timeout=60)
+
+    def write(model, path, format, options):
+        path.mkdir()
+        meeting.wait()
+        (path / "saved_model.pb").write_text(str(model.output_shape[-1]))
+        meeting.wait()
+
+    monkeypatch.setattr(sys.modules[export.__module__], "write", write)
+    models = [create_model("vit_pico8", classes=classes) for classes in (2, 3)]
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        done = list(threads.map(lambda model: export(model, tmp_path, check=False).path, models))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+    assert [(path / "saved_model.pb").read_text() for path in done] == ["2", "3"]
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_export_of_two_files_killed_between_them_leaves_no_mixture(step, tmp_path, monkeypatch):
+    """A file of OpenVINO and its weights are replaced one after the other."""
+    path, steps = tmp_path / "a.xml", []
+
+    def write(model, path, format, options):
+        for file in (path, path.with_suffix(".bin")):
+            file.write_text("new")
+
+    def replace(*arguments, replace=os.replace):
+        steps.append(arguments)
+        if len(steps) == step:
+            raise KeyboardInterrupt
+        replace(*arguments)
+
+    for file in (path, path.with_suffix(".bin")):
+        file.write_text("old")
+    monkeypatch.setattr(sys.modules[export.__module__], "write", write)
+    monkeypatch.setattr(type(FORMATS["openvino"]), "check_installed", lambda self: None)
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        export(create_model("vit_pico8", classes=2), path, format="openvino", check=False)
+    assert not path.exists()
+    assert path.with_suffix(".bin").read_text() == ("old", "new")[step - 1]
+
+
 def test_newest_version_skips_incomplete_versions(tmp_path):
     for name in ("2", "9", "²", "٣", ".writing-4", "old"):
         (tmp_path / name).mkdir()
@@ -215,7 +262,9 @@ def test_newest_version_skips_incomplete_versions(tmp_path):
 
 def test_export_runs_no_code_from_the_current_folder(tmp_path, monkeypatch):
     """Otherwise the second process would import a planted module instead of a library."""
-    (tmp_path / "h5py.py").write_text("open('planted', 'w').close()\nraise ImportError")
+    for name in ("h5py", "json", "keras", "tensorflow"):
+        text = "open('planted', 'w').close()\nraise ImportError"
+        (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").mkdir()
     model = create_model("vit_pico8", classes=2)

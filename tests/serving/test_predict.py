@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from keras_tokenlearner import cli, create_model, export
 from keras_tokenlearner.data import load_fashion_mnist
+from keras_tokenlearner.data.decoding import MAX_PIXELS
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
 from keras_tokenlearner.serving import predict
 from keras_tokenlearner.weights import save_weights
@@ -83,6 +84,14 @@ def test_predict_of_an_exported_model_equals_the_keras_file(saved, exported):
             assert answer["class_name"] == "wxyz"[row["class"]]
             # Antialiased resizing differs a little between backends.
             assert row["probability"] == pytest.approx(answer["probability"], abs=1e-3)
+
+
+def test_predict_of_an_exported_model_refuses_an_image_bomb(exported, tmp_path):
+    from tests.serving.answers import BOMB
+
+    (tmp_path / "bomb.png").write_bytes(BOMB)
+    with pytest.raises(ValueError, match=rf"predict: .*bomb\.png.* {MAX_PIXELS} .* 100000000"):
+        predict(exported, [tmp_path / "bomb.png"])
 
 
 def run(*arguments):

@@ -215,6 +215,91 @@ def test_grpc_bad_images_get_invalid_argument_and_are_counted(served, ask_grpc):
     pytest.fail(f"{served[1].metric(name) - before} refusals are counted, not 2")
 
 
+BAD_GRPC = {
+    "no inputs": ({}, (), "inputs"),
+    "huge shape": ({"shape": [10**18]}, [b"abc"], "shape"),
+    "overflowing shape": ({"shape": [2**62, 2**62, 3]}, [b"abc"], "shape"),
+    "no values in a huge shape": ({"shape": [10**18, 0]}, [b""], " 256 .* 1000000000000000000"),
+    "negative size": ({"shape": [-1, 1, 1, 3]}, [b"abc"], "-1"),
+    "no shape": ({"shape": []}, [b"a"], "rows"),
+    "few bytes": ({}, [b"ab"], "shape"),
+    "trailing bytes": ({}, [b"abcd"], "shape"),
+    "datatype": ({"datatype": "FP32"}, [b"abc"], "UINT8.*FP32"),
+    "unknown datatype": ({"datatype": "PIXELS"}, [b"abc"], "PIXELS|content type"),
+    "twice": ({"count": 2}, [b"abc"] * 2, "'images', 'images'"),
+    "one raw for two": ({"count": 2}, [b"abc"], "raw_input_contents"),
+    "two raw for one": ({}, [b"abc"] * 2, "raw_input_contents"),
+    "range": ({"contents": {"uint_contents": [1, 2, 256]}}, (), " 0 to 255.* 256"),
+    "lengths": (
+        {"name": "encoded", "shape": [1], "datatype": "BYTES"},
+        [b"\xff\xff\xff\xffabc"],
+        "shape",
+    ),
+    "text": ({"name": "encoded", "shape": [1], "datatype": "BYTES"}, [b"\x01\0\0\0a"], "JPEG, PNG"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_GRPC)
+def test_grpc_bad_requests_get_a_reason_and_invalid_argument(ask_grpc, case):
+    import grpc
+
+    changes, raw, reason = BAD_GRPC[case]
+    field = {"name": "images", "shape": [1, 1, 1, 3], "datatype": "UINT8"} | changes
+    count = field.pop("count", int(case != "no inputs"))
+    with pytest.raises(grpc.RpcError, match=reason) as caught:
+        ask_grpc([field] * count, raw)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    good = {"name": "images", "shape": [1, 1, 1, 3], "datatype": "UINT8"}
+    assert ask_grpc([good], [b"abc"])["probabilities"].shape == (1, 10)
+
+
+def test_grpc_large_messages_and_idle_channels_delay_no_others(served, ask_grpc):
+    """Parsed, the millions of empty inputs take gigabytes."""
+    import grpc
+
+    server = served[1]
+    address = f"127.0.0.1:{server.grpc_port}"
+    good = {"name": "images", "shape": [1, 1, 1, 3], "datatype": "UINT8"}
+    before = server.memory("VmHWM")
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.grpc_port)))
+            channel = stack.enter_context(
+                grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+            )
+            grpc.channel_ready_future(channel).result(60)
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        for content, status in (
+            (bytes(40 << 20), grpc.StatusCode.RESOURCE_EXHAUSTED),
+            (b"\x2a\x00" * (15 << 20), grpc.StatusCode.INVALID_ARGUMENT),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                infer(content, timeout=60)
+            assert caught.value.code() is status
+        start = time.monotonic()
+        assert ask_grpc([good], [b"abc"])["probabilities"].shape == (1, 10)
+        assert time.monotonic() - start < 10
+    assert server.memory("VmHWM") - before < 300
+
+
+def test_grpc_clients_may_not_load_or_unload_models(served):
+    import grpc
+    from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+    from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as protocol
+
+    server = served[1]
+    with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
+        stub = protocol.GRPCInferenceServiceStub(channel)
+        for call, kind in (
+            (stub.RepositoryModelLoad, messages.RepositoryModelLoadRequest),
+            (stub.RepositoryModelUnload, messages.RepositoryModelUnloadRequest),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(kind(model_name=server.name), timeout=60)
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert stub.ModelReady(messages.ModelReadyRequest(name=server.name), timeout=60).ready
+
+
 def gif(size, blocks=1, later=None):
     """Return a GIF of one frame and its repetitions, or of a first and a larger second frame."""
     first = encode(np.zeros(size, "uint8"), "GIF")

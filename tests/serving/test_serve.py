@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import export
-from keras_tokenlearner.serving import serve
+from keras_tokenlearner.serving import predict, serve
 from keras_tokenlearner.serving.serve import default_name
 from keras_tokenlearner.serving.served_model import ServedModel
 from tests.serving.answers import (
@@ -27,7 +27,6 @@ from tests.serving.answers import (
     expected,
     tensors,
 )
-from tests.serving.server import serving
 
 pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 pytest.importorskip("kserve", reason="the server is KServe")
@@ -281,15 +280,23 @@ def test_served_rows_in_one_batch_equal_single_rows(served, tmp_path, backend):
     np.testing.assert_allclose([x["probabilities"] for x in answers], right, atol=1e-5)
 
 
-def test_server_of_a_path_with_a_space_runs_no_local_code(exported_pico, tmp_path, monkeypatch):
+PLANTED = ("h5py", "json", "kserve", "keras", "uvicorn")
+
+
+def test_predict_served_of_an_odd_path_runs_no_local_code(exported_pico, tmp_path, monkeypatch):
+    """The name has a space and a digit that is no decimal. Version 9 is incomplete."""
     model, folder = exported_pico
-    shutil.copytree(folder, tmp_path / "my model")
-    (tmp_path / "my model" / "9").mkdir()  # an incomplete version
-    (tmp_path / "h5py.py").write_text("open('planted', 'w').close()\nraise ImportError")
+    shutil.copytree(folder, tmp_path / "my ² model")
+    (tmp_path / "my ² model" / "9").mkdir()
+    for name in PLANTED:
+        text = "open('planted', 'w').close()\nraise ImportError"
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "a.jpg").write_bytes(JPEG)
     monkeypatch.chdir(tmp_path)
-    with serving("my model") as server:
-        assert server.name == "my%20model"
-        check(model, server.v1({"instances": [b64(JPEG)]})[1]["predictions"][0])
+    (found,) = predict("my ² model", "a.jpg", served=True)
+    right = expected(model, JPEG)
+    assert found["classes"][0]["class"] == right.argmax()
+    assert found["classes"][0]["probability"] == pytest.approx(right.max(), abs=1e-3)
     assert not (tmp_path / "planted").exists()
 
 
@@ -300,5 +307,6 @@ def test_serve_of_a_folder_without_a_model_raises(tmp_path):
 
 def test_served_model_name_defaults_to_its_folder(tmp_path, monkeypatch):
     assert default_name(tmp_path / "flowers") == default_name("flowers/12") == "flowers"
+    assert default_name(tmp_path / "²") == default_name(tmp_path / "²" / "1") == "²"
     monkeypatch.chdir(tmp_path)
     assert default_name(".") == tmp_path.name

@@ -1,13 +1,23 @@
 """Checkpoints of the JAX ViT, in every naming scheme of its releases."""
 
+import contextlib
 import re
+import warnings
 
 import numpy as np
 import pytest
 
 from keras_tokenlearner import applications, create_model
 from keras_tokenlearner.weights import load
-from tests.weights.foreign import SIZES, augreg_entries, build, close, outputs, pixels
+from tests.weights.foreign import (
+    SIZES,
+    augreg_entries,
+    build,
+    close,
+    outputs,
+    pixels,
+    refused,
+)
 from tests.weights.numpy_vit import forward
 
 
@@ -113,3 +123,16 @@ def test_bfloat16_checkpoints_of_numpy_and_jax_load_exactly(dtype):
     np.testing.assert_array_equal(
         kernel.view(np.uint32) >> 16, halves["head/kernel"].astype(np.uint32)
     )
+
+
+@pytest.mark.parametrize("missing", sorted(augreg_entries()))
+def test_augreg_without_one_entry_raises_only_value_error(missing, tmp_path):
+    entries = augreg_entries()
+    model = build("augreg", entries)
+    del entries[missing]
+    refused(r"^load\('augreg'\): \w", model, "augreg", entries)
+    np.savez(tmp_path / "vit.npz", **entries)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a warning lists the variables without values
+        with contextlib.suppress(ValueError):
+            create_model("vit_pico8", weights=f"augreg:{tmp_path}/vit.npz", mlp_dim=48)

@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -144,6 +147,26 @@ def test_save_weights_killed_leaves_a_file_that_loads(saved, monkeypatch):
         path.name,
         f"{path.name}.sha256",
     ]
+
+
+def test_save_weights_killed_while_it_writes_keeps_the_old_file(saved):
+    """The system kills the process when the new file reaches half of its size."""
+    pytest.importorskip("resource", reason="only on Linux and macOS: `resource`")
+    model, path, _ = saved
+    program = (
+        "import resource, signal\n"
+        "from keras_tokenlearner import create_model\n"
+        "from keras_tokenlearner.weights import save_weights\n"
+        f"model = create_model({PICO!r}, classes=10)\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({path.stat().st_size // 2},) * 2)\n"
+        f"save_weights(model, {str(path)!r})\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGXFSZ
+    other = create_model(PICO, classes=10)
+    load_weights(other, path)
+    for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path):

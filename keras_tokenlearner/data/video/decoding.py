@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsBytes, cast
 import numpy as np
 
 from keras_tokenlearner._extras import require
+from keras_tokenlearner.data.decoding import MAX_PIXELS
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -40,7 +41,8 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         path: Path of a video file of any kind that FFmpeg reads.
 
     Raises:
-        VideoError: If the file is missing, damaged, or has no video stream.
+        VideoError: If the file is missing, damaged, without a video stream, or has frames
+            that are too large.
         ImportError: If PyAV, the extra `video`, is not installed.
 
     Example:
@@ -136,6 +138,13 @@ class _Reader:
             self.container.close()
             raise VideoError(f"{self.path}: the file has no video stream")
         self.stream = self.container.streams.video[0]
+        try:
+            self._check_pixels(self.stream.width, self.stream.height)
+        except VideoError:
+            self.container.close()
+            raise
+        # The size may change within the file.
+        self.stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         self.stream.thread_type = "AUTO"
         self.start = float((self.stream.start_time or 0) * self.stream.time_base)
         self.frame_rate = float(self.stream.average_rate or self.stream.guessed_rate or 25)
@@ -200,12 +209,20 @@ class _Reader:
     def _shown(self, frame: "VideoFrame") -> np.ndarray:
         """Return a frame as players show it: with square pixels, rotated and mirrored."""
         width = max(round(frame.width * float(self.stream.sample_aspect_ratio or 1)), 1)
+        self._check_pixels(width, frame.height)
         size: dict[str, Any] = {}
         if width != frame.width:
             size = {"width": width, "height": frame.height}
         pixels = frame.to_ndarray(format="rgb24", **size)
         matrix = cast(SupportsBytes | None, frame.side_data.get("DISPLAYMATRIX"))
         return pixels if matrix is None else apply_display_matrix(pixels, bytes(matrix))
+
+    def _check_pixels(self, width: int, height: int) -> None:
+        if width * height > MAX_PIXELS:
+            raise VideoError(
+                f"{self.path}: a frame must have at most {MAX_PIXELS} pixels; resize it first; "
+                f"got {width} x {height}"
+            )
 
     def _jump(self, time: float) -> None:
         """Skip to the last keyframe before a time, unless it precedes the next frame."""

@@ -86,7 +86,7 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
         )
 
     def read() -> np.ndarray:
-        # Chunks are unpacked here, because HDF5's gzip filter never ends on some damaged chunks.
+        # Chunks are unpacked here up to their size. HDF5's gzip filter has no limit.
         array = np.empty(item.shape, item.dtype)
         for index in range(stored):
             offset = item.id.get_chunk_info(index).chunk_offset

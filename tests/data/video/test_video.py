@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner.data import video
+from keras_tokenlearner.data.decoding import MAX_PIXELS
 from keras_tokenlearner.data.video import (
     VideoBatches,
     VideoError,
@@ -123,6 +124,23 @@ def test_read_frames_of_non_square_pixels_returns_square_pixels(ratio, width, tm
     assert frame[:, : width // 2 - 3].mean() > frame[:, width // 2 + 3 :].mean() + 20
     turned = probe(with_matrix(path, (0, 1, -1, 0)))
     assert (turned.height, turned.width) == (width, 32)
+
+
+def test_frames_stretched_to_too_many_pixels_raise(tmp_path):
+    """The pixels of this file of a kilobyte are 32767 times wider than high."""
+    path = write(tmp_path / "wide.mp4", [100, 100], size=(64, 96), ratio=Fraction(4, 3))
+    content = path.read_bytes()
+    place = content.index(b"pasp") + 4
+    path.write_bytes(content[:place] + struct.pack(">II", 32_767, 1) + content[place + 8 :])
+    with pytest.raises(VideoError, match=rf"wide\.mp4.* {MAX_PIXELS} pixels.* 3145632 x 64"):
+        read_frames(path, [0.0])
+
+
+def test_frames_of_too_many_pixels_raise_before_they_are_decoded(ramp, monkeypatch):
+    monkeypatch.setattr(video.decoding, "MAX_PIXELS", 32 * 48 - 1)
+    monkeypatch.setattr(video.decoding._Reader, "_decode", None)
+    with pytest.raises(VideoError, match=r"ramp\.mp4.* 1535 pixels.* 48 x 32"):
+        read_frames(ramp, [0.0])
 
 
 def test_read_frames_of_a_video_of_one_frame_returns_it(tmp_path):
