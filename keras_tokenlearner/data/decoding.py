@@ -171,10 +171,10 @@ class _Reader(io.BufferedReader):
         return super().read(size)
 
 
-def _reader(source: str | os.PathLike[str] | bytes) -> _Reader:
-    if isinstance(source, bytes):
-        return _Reader(io.BytesIO(source))
-    return _Reader(Path(source).open("rb", buffering=0))
+def _reader(file: str | os.PathLike[str] | bytes) -> _Reader:
+    if isinstance(file, bytes):
+        return _Reader(io.BytesIO(file))
+    return _Reader(Path(file).open("rb", buffering=0))
 
 
 def _open(
