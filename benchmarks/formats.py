@@ -38,7 +38,7 @@ KINDS = {  # format: its precisions
     "pt2": ("float32", "bfloat16"),
     "compiled": ("float32", "bfloat16"),
 }
-BATCHES = (1, 4, 16)
+BATCHES = (1, 8)
 COLUMNS = (
     *("model", "format", "precision", "backend", "works", "mib", "difference", "same_top_1"),
     *("ms_1", "images_per_second", "best_batch", "note"),

@@ -14,7 +14,7 @@ def serve(
     max_batch: Annotated[int, typer.Option(min=1, help="Largest number of rows in a batch.")] = 32,
     page: Annotated[bool, typer.Option("--page", help="Also serve the demo page at /.")] = False,
     warm_up: Annotated[
-        bool, typer.Option(help="Run each batch size once before the server is ready.")
+        bool, typer.Option(help="Run batches of 1, 2, 4, ... rows before the server is ready.")
     ] = True,
 ) -> None:
     """Serve an exported model over HTTP (V1, V2) and gRPC (V2), by default to this machine."""

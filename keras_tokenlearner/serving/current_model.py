@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypedDict
@@ -49,7 +50,8 @@ class CurrentModel:
             replaced.
         max_batch: Integer, rows of the largest batch.
         observe: Function that is called for each batch, with the seconds that its rows waited.
-        warms_up: Boolean, whether a version runs each batch size before it answers requests.
+        warms_up: Boolean, whether a version runs batches of 1, 2, 4, ... rows before it answers
+            requests.
 
     Raises:
         ValueError: If the folder contains no exported model.
@@ -66,14 +68,15 @@ class CurrentModel:
         self.max_batch = max_batch
         self.observe = observe
         self.warms_up = warms_up
+        self.stopping = threading.Event()
         self.now = self._load(path)
         self.ended: list[str] = []
         self.failed: dict[Path, str] = {}
 
     def warm_up(self) -> None:
-        """Run the current version once for each batch size."""
+        """Run the current version with batches of 1, 2, 4, ... rows."""
         if self.warms_up:
-            self.now.model.warm_up(self.max_batch)
+            self.now.model.warm_up(self.max_batch, self.stopping)
 
     async def follow(self, seconds: float = SECONDS) -> None:
         """Replace the version when a newer one exists or its folder is deleted, until cancelled.
@@ -120,7 +123,7 @@ class CurrentModel:
         try:
             loaded = self._load(folder)
             if self.warms_up:
-                loaded.model.warm_up(self.max_batch)
+                loaded.model.warm_up(self.max_batch, self.stopping)
         except Exception as error:  # noqa: BLE001, the older version stays
             self.failed[folder] = str(error)
             logging.getLogger(__name__).exception("version %s cannot be served", folder.name)

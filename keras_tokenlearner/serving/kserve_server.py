@@ -52,8 +52,8 @@ async def run(
     """Serve a `kserve.Model` over HTTP and gRPC until the process receives a signal.
 
     After SIGTERM or SIGINT the server accepts no more connections, answers open requests, and
-    returns. The server is ready after each batch size has run once. It replaces the model by newer
-    versions.
+    returns. The server is ready after batches of 1, 2, 4, ... rows have run once. It replaces the
+    model by newer versions.
 
     Args:
         endpoint: A `kserve.Model`.
@@ -144,9 +144,12 @@ def _in_url(host: str) -> str:
 
 async def _follow(endpoint: "kserve.Model", current: CurrentModel) -> None:
     """Warm up the model, mark the endpoint as ready, then check for newer versions repeatedly."""
-    await asyncio.to_thread(current.warm_up)
-    endpoint.ready = True
-    await current.follow()
+    try:
+        await asyncio.to_thread(current.warm_up)
+        endpoint.ready = True
+        await current.follow()
+    finally:
+        current.stopping.set()  # the thread of a warm-up would keep the process alive
 
 
 def _listen(host: str, port: int) -> socket.socket:

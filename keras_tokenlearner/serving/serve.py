@@ -54,8 +54,8 @@ def serve(
         max_batch: Integer, rows of the largest batch.
         page: Boolean, whether `GET /` returns the demo page of `demo`. The page shows attention
             maps if the model was exported with `return_maps=True`.
-        warm_up: Boolean, whether the server runs each batch size once before it is ready, and
-            before a newer version answers.
+        warm_up: Boolean, whether the server runs batches of 1, 2, 4, ... rows before it is ready,
+            and before a newer version answers.
 
     Raises:
         ValueError: If the folder contains no exported model. Also if a page is requested for a

@@ -1,5 +1,6 @@
 import json
 import os
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -192,14 +193,15 @@ class ServedModel:
         arrays = {name: value.numpy() for name, value in answer.items()}
         return [{name: value[i] for name, value in arrays.items()} for i in range(len(rows))]
 
-    def warm_up(self, max_rows: int) -> None:
-        """Run each batch size once, with pixels of the model's input size.
+    def warm_up(self, max_rows: int, stopping: threading.Event | None = None) -> None:
+        """Run batches of 1, 2, 4, ... rows once, with pixels of the model's input size.
 
         Image files are decoded to pixels of this size. Other signatures run with one row. A model
         from JAX is compiled for each batch size, so it runs every size of every signature.
 
         Args:
             max_rows: Integer, rows of the largest batch.
+            stopping: Event that ends the warm-up before its next batch.
         """
         shape = self.metadata.get("input_shape")
         if shape is None:
@@ -209,14 +211,17 @@ class ServedModel:
                 continue
             row = {name: _example(spec, shape) for name, spec in inputs.items()}
             for size in self._batch_sizes(signature, max_rows):
+                if stopping is not None and stopping.is_set():
+                    return
                 if size == 1 or size * self.weight(row) <= self.max_pixels:
                     self.answer(self.batch_key(signature, row), [row] * size)
 
     def _batch_sizes(self, signature: str, max_rows: int) -> list[int]:
         """Return the batch sizes with which warm-up runs a signature."""
-        if signature != "pixels" and self.metadata.get("backend") != "jax":
-            return [1]
-        return sorted({size + self._padding(size) for size in range(1, max_rows + 1)})
+        powers = [2**power for power in range((max_rows - 1).bit_length() + 1)]
+        if self.metadata.get("backend") == "jax":
+            return powers
+        return [1] if signature != "pixels" else sorted({min(x, max_rows) for x in powers})
 
     def _padding(self, count: int) -> int:
         """Return the number of rows to add to a batch of `count` rows.

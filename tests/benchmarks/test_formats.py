@@ -36,7 +36,7 @@ def test_format_benchmark_row_has_agreement_and_speed_at_each_precision(tmp_path
     exact, reduced = rows(tmp_path, "--formats", kind)
     assert [row["works"] for row in (exact, reduced)] == ["yes", "yes"], (exact, reduced)
     assert (exact["precision"], reduced["precision"]) == formats.KINDS[kind]
-    assert float(exact["difference"]) < 1e-4 and exact["same_top_1"] == "16/16"
+    assert float(exact["difference"]) < 1e-4 and exact["same_top_1"] == "8/8"
     assert float(reduced["difference"]) < 0.1
     assert all(float(row["ms_1"]) > 0 for row in (exact, reduced))
     assert int(exact["best_batch"]) in formats.BATCHES

@@ -25,7 +25,8 @@ class Model:
         if (self.folder / "broken").exists():
             raise ValueError("broken")
 
-    def warm_up(self, max_rows):
+    def warm_up(self, max_rows, stopping):
+        assert not stopping.is_set()
         self.warm = max_rows
 
     def answer(self, key, rows):
@@ -134,7 +135,7 @@ def test_endpoint_is_ready_after_the_warm_up(folder):
     current, endpoint = CurrentModel(folder, 4), SimpleNamespace(ready=False)
     begun, may_end = threading.Event(), threading.Event()
 
-    def warm_up(max_rows):
+    def warm_up(max_rows, stopping):
         begun.set()
         assert may_end.wait(10) and max_rows == 4
 

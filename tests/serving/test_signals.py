@@ -14,7 +14,7 @@ pytest.importorskip("kserve", reason="the server is KServe")
 pytestmark = pytest.mark.once("tensorflow")
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, sys, threading
 import kserve
 import numpy as np
 from keras_tokenlearner.serving.kserve_server import run
@@ -30,8 +30,12 @@ class Slow(kserve.Model):
         return kserve.InferResponse("", "slow", [output])
 
 class Current:  # one version, without a successor
+    stopping = threading.Event()
+
     def warm_up(self):
-        pass
+        if sys.argv[3:] == ["warm"]:
+            print("warming up", flush=True)
+            assert self.stopping.wait(60)
 
     async def follow(self):
         await asyncio.Event().wait()
@@ -40,8 +44,8 @@ asyncio.run(run(Slow("slow"), Current(), "127.0.0.1", int(sys.argv[1]), int(sys.
 """
 
 
-def start(port, grpc_port):
-    command = [sys.executable, "-c", PROGRAM, str(port), str(grpc_port)]
+def start(port, grpc_port, *options):
+    command = [sys.executable, "-c", PROGRAM, str(port), str(grpc_port), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -94,6 +98,19 @@ def test_sigterm_lets_running_requests_finish_and_ports_are_not_shared():
         assert names == ["y"] * 6
         assert statuses == [200, 200]
         assert process.wait(200) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_sigterm_ends_a_warm_up():
+    from keras_tokenlearner.serving.local import _free_ports
+
+    process = start(*_free_ports(2), "warm")
+    try:
+        read_until(process, "warming up")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
     finally:
         process.kill()
         process.wait()
