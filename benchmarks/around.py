@@ -1,13 +1,15 @@
-"""Time around a model: import, building, compilation, preprocessing and the overhead of `fit`.
+"""Time around a model: import, building, compilation, Python, preprocessing, overhead of `fit`.
 
 Run on an idle machine:
 
     python -m benchmarks.around
 
+KerasHub and timm are compared if they are installed.
 `benchmarks.pipeline` has the rate from JPEG files to batches.
 """
 
 import argparse
+import importlib.util
 import statistics
 import subprocess
 import sys
@@ -17,19 +19,64 @@ from pathlib import Path
 from benchmarks.rows import append_row
 from benchmarks.timing import BACKENDS, child, in_child, take_turns
 
-MEASURED = ("imports", "build", "preprocessing", "fit")
+MEASURED = ("imports", "large", "python", "build", "preprocessing", "fit")
 COLUMNS = ("backend", "what", "value", "unit", "goal")
 
 
 def imports(repeats):
-    """Return the time to import the package after Keras."""
+    """Return the time to import the package after Keras, and the time of the command's help."""
     start = "import keras, time; t = time.perf_counter()"
     code = f"{start}; import keras_tokenlearner; print(time.perf_counter() - t)"
     seconds = []
     for _ in range(repeats):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         seconds.append(float(done.stdout.split()[-1]))
-    return [("import after keras", 1e3 * statistics.median(seconds), "ms", "at most 100")]
+    command, helps = [sys.executable, "-m", "keras_tokenlearner.cli", "--help"], []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=True)
+        helps.append(time.perf_counter() - start)
+    return [
+        ("import after keras", 1e3 * statistics.median(seconds), "ms", "at most 300"),
+        ("keras-tokenlearner --help", 1e3 * statistics.median(helps), "ms", "at most 1000"),
+    ]
+
+
+def large(repeats):
+    """Return the time to build ViT-L/16, and the time of KerasHub."""
+    from benchmarks.peers import keras_hub_vit
+    from keras_tokenlearner import create_model
+
+    calls = {"build vit_l16": lambda: create_model("vit_l16")}
+    if importlib.util.find_spec("keras_hub"):
+        calls["build KerasHub's ViT-L/16"] = lambda: keras_hub_vit(224, 24, 16, 1024)
+    times = take_turns(list(calls.values()), repeats)
+    return [(name, each.median, "s", "") for name, each in zip(calls, times, strict=True)]
+
+
+def python(repeats):
+    """Return the time of one image in a ViT of 12 narrow blocks, nearly all of it Python."""
+    import keras
+
+    from benchmarks.peers import timm_vit
+    from benchmarks.steps import step_of
+    from keras_tokenlearner import create_model
+
+    narrow = {"hidden_dim": 24, "num_heads": 12, "mlp_dim": 96}
+    model = create_model("vit_b16", input_shape=(32, 32, 3), **narrow)
+    calls = {"ViT of 12 blocks and 24 channels, one image": step_of(model, "inference", 1)}
+    if keras.backend.backend() == "torch" and importlib.util.find_spec("timm"):
+        import torch
+
+        module, pixels = timm_vit(32, embed_dim=24), torch.zeros((1, 3, 32, 32))
+
+        def run():
+            with torch.no_grad():
+                module(pixels)
+
+        calls["the same by timm"] = run
+    times = take_turns(list(calls.values()), 10 * repeats)
+    return [(name, 1e3 * each.median, "ms", "") for name, each in zip(calls, times, strict=True)]
 
 
 def build(repeats):

@@ -145,8 +145,7 @@ def make_models(peer, size, names=MODELS):
 
     shape, models = (size, size, 3), {}
     if "peer" in names:
-        import_torchvision()
-        models["peer"] = globals()[f"_{peer}"](size)
+        models["peer"] = globals()[f"{peer}_vit"](size)
     if "ours" in names:
         plan, changes = None, {"class_token": True, "activation": "gelu"}
         if "peer" in models:
@@ -228,29 +227,35 @@ def _autocast(policy):
     return torch.autocast("cpu", torch.bfloat16, enabled=policy == "mixed_bfloat16")
 
 
-def _timm(size):
+def timm_vit(size, **changes):
+    """Return timm's ViT-B/16."""
+    import_torchvision()
     import timm
 
-    return timm.create_model("vit_base_patch16_224", img_size=size, num_classes=1000).eval()
+    name = "vit_base_patch16_224"
+    return timm.create_model(name, img_size=size, num_classes=1000, **changes).eval()
 
 
-def _transformers(size):
+def transformers_vit(size):
+    """Return the ViT-B/16 of transformers."""
+    import_torchvision()
     import transformers
 
     config = transformers.ViTConfig(image_size=size, num_labels=1000)
     return transformers.ViTForImageClassification(config).eval()
 
 
-def _keras_hub(size):
+def keras_hub_vit(size, num_layers=12, num_heads=12, hidden_dim=768):
+    """Return KerasHub's ViT with patches of 16 x 16."""
     from keras_hub import models
 
     backbone = models.ViTBackbone(
         image_shape=(size, size, 3),
         patch_size=(16, 16),
-        num_layers=12,
-        num_heads=12,
-        hidden_dim=768,
-        mlp_dim=3072,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        hidden_dim=hidden_dim,
+        mlp_dim=4 * hidden_dim,
     )
     return models.ViTImageClassifier(backbone=backbone, num_classes=1000, activation="softmax")
 
