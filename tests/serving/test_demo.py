@@ -126,7 +126,7 @@ def test_page_image_bytes_that_look_like_deep_json_are_answered(asked):
 @pytest.mark.parametrize(
     ("content", "query", "kind", "status", "reason"),
     [
-        (b"no image", "", "image/jpeg", 400, "it must be one of JPEG"),
+        (b"no image", "", "image/jpeg", 400, "formats JPEG, PNG"),
         (JPEG[:200], "", "image/jpeg", 400, ""),
         (BOMB, "", "image/png", 400, "32000000 pixels"),
         (JPEG, "?tokens=3", "image/jpeg", 400, r"one of \[4\]. Received: tokens=3"),
