@@ -46,8 +46,8 @@ def class_names_of(
     Args:
         model: A `keras.Model`.
         class_names: Names of the classes, or `None` for the names of the model.
-        activation: Activation of the exported outputs. `"linear"` means that outputs are not
-            classes.
+        activation: Activation of the exported outputs. With `"linear"`, the names of the model are
+            not stored, because the outputs may be features or logits.
 
     Returns:
         List of strings, or `None` if the names are unknown or the outputs are not classes.

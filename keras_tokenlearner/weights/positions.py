@@ -1,7 +1,7 @@
 """Resizes the positions of a checkpoint to the grid of a model, by the rules of the sources.
 
-Every load of a checkpoint calls `fit_positions`; our own files are resized by the layer. It finds
-the grid, adds the positions of prefix tokens to these tokens, and resizes the table.
+Every load of a checkpoint calls `fit_positions`. The function finds the grid, adds the positions of
+prefix tokens to these tokens, and resizes the table. The layer resizes our own files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def fit_positions(
         arrays: Paths of our variables to `Named` arrays.
         grid: `(H, W)` or `(T, H, W)` of the model.
         method: One of `METHODS`.
-        file_grid: Grid of the file's positions. Defaults to the model's grid, or a square.
+        file_grid: Grid of the file's positions. `None` for a square or the model's grid, if only
+            one of them fits.
 
     Returns:
         Two dictionaries from paths to descriptions: of changed values, and of changed shapes.
