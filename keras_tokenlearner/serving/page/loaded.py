@@ -62,7 +62,7 @@ class LoadedPage:
         activation, is_applied = classifier_activation_of("demo", model, classifier_activation)
         if activation == "linear":
             raise ValueError(
-                "demo: `source` must be a classifier of images. "
+                "demo: `model` must be a classifier of images. "
                 f"Received: model {model.name!r}, which returns features"
             )
         self.activation = activation if is_applied else None
