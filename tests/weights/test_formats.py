@@ -394,14 +394,25 @@ def test_h5_datasets_of_unsupported_types_raise_and_name_the_type(tmp_path):
     refused("head/bias .*complex64", build("augreg", ENTRIES), "augreg", entries)
 
 
-def test_torch_file_of_dictionaries_that_double_at_every_level_raises(tmp_path):
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_torch_file_of_dictionaries_that_double_at_every_level_raises(tmp_path, is_empty):
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
-    tree = {"x": torch.zeros(1)}
+    tree = {} if is_empty else {"x": torch.zeros(1)}
     for _ in range(30):
         tree = {"a": tree, "b": tree}
     torch.save(tree, tmp_path / "a.pt")
     with Bounds(), pytest.raises(ValueError, match=" 100000 "):
         read_checkpoint(tmp_path / "a.pt")
+
+
+def test_flax_file_of_an_array_in_an_array_raises(tmp_path):
+    msgpack = pytest.importorskip("msgpack", reason="reads Flax files: pip install msgpack")
+    content = b""
+    for _ in range(100):
+        content = msgpack.packb(msgpack.ExtType(1, content))
+    (tmp_path / "a.msgpack").write_bytes(msgpack.packb({"a": msgpack.ExtType(1, content)}))
+    with pytest.raises(ValueError, match=r"a\.msgpack.*another array"):
+        read_checkpoint(tmp_path / "a.msgpack")
 
 
 def test_torch_file_of_one_tensor_under_many_names_raises(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -104,31 +105,31 @@ class Checkpoint(Mapping[str, "np.ndarray | None"]):
         return len(self.entries)
 
 
-def flat_entries(
-    owner: str,
-    mapping: Mapping[str, Nested],
-    flat: dict[str, Entry] | None = None,
-    prefix: str = "",
-    depth: int = 0,
-) -> dict[str, Entry]:
+def flat_entries(owner: str, mapping: Mapping[str, Nested]) -> dict[str, Entry]:
     """Return the arrays of a nested mapping as entries, whose names join all keys by "/"."""
-    flat = {} if flat is None else flat
-    if depth > _DEPTH:
-        raise ValueError(
-            f"{owner}: the nested mappings of a checkpoint must have at most {_DEPTH} levels. "
-            f"Received: more levels at {prefix[:40]!r}"
-        )
-    for name, value in mapping.items():
-        full = f"{prefix}{name}"
-        if isinstance(value, collections.abc.Mapping):
-            flat_entries(owner, value, flat, f"{full}/", depth + 1)
-        else:
-            flat[full] = _entry(value)
-        # Nesting under two names doubles the count at each level, so the count is limited too.
-        if len(flat) > MOST_ENTRIES:
+    flat: dict[str, Entry] = {}
+    counts = itertools.count(1)
+
+    def add(mapping: Mapping[str, Nested], prefix: str, depth: int) -> None:
+        if depth > _DEPTH:
             raise ValueError(
-                f"{owner}: a checkpoint must have at most {MOST_ENTRIES} entries. Received: more"
+                f"{owner}: the nested mappings of a checkpoint must have at most {_DEPTH} levels. "
+                f"Received: more levels at {prefix[:40]!r}"
             )
+        for name, value in mapping.items():
+            # A mapping under two names doubles the count at each level, even if it is empty.
+            if next(counts) > MOST_ENTRIES:
+                raise ValueError(
+                    f"{owner}: a checkpoint must have at most {MOST_ENTRIES} entries. "
+                    "Received: more"
+                )
+            full = f"{prefix}{name}"
+            if isinstance(value, collections.abc.Mapping):
+                add(value, f"{full}/", depth + 1)
+            else:
+                flat[full] = _entry(value)
+
+    add(mapping, "", 0)
     return flat
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,7 +37,7 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
             raise ValueError(f"a file must have at most {MOST_ENTRIES} dictionaries and lists")
         return value
 
-    def unpack(content: bytes) -> object:
+    def unpack(content: bytes, extension: Callable[[int, bytes], object]) -> object:
         return msgpack.unpackb(
             content,
             raw=False,
@@ -52,10 +52,14 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
             max_ext_len=size,
         )
 
+    def inner(code: int, content: bytes) -> object:
+        # Each level of nesting would copy the rest of the file.
+        raise ValueError("an array must not contain another array")
+
     def extension(code: int, content: bytes) -> object:
         if code not in (_FLAX_ARRAY, _FLAX_SCALAR):
             return None  # a complex number, or a type that Flax does not write
-        shape, kind, data = cast("tuple[tuple[int, ...], object, bytes]", unpack(content))
+        shape, kind, data = cast("tuple[tuple[int, ...], object, bytes]", unpack(content, inner))
         dtype = BFLOAT16 if kind == "bfloat16" else np.dtype(str(kind))
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
             raise ValueError(
@@ -64,7 +68,7 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
         return np.frombuffer(data, dtype).reshape(shape)
 
     try:
-        tree = unpack(path.read_bytes())
+        tree = unpack(path.read_bytes(), extension)
         if not isinstance(tree, dict):
             raise ValueError(f"the file must contain a dictionary, not a {type(tree).__name__}")
         return flat_entries(owner, cast("Mapping[str, Nested]", _joined(tree)))
