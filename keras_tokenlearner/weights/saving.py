@@ -15,6 +15,7 @@ from keras_tokenlearner._checks import check_is, listed
 from keras_tokenlearner.models.features import has_head
 from keras_tokenlearner.models.names import HEAD
 from keras_tokenlearner.weights.formats.entries import PathLike
+from keras_tokenlearner.weights.formats.hdf5 import refuse_chunks
 from keras_tokenlearner.weights.formats.read import read_checkpoint
 
 KERNEL = "layers/dense/vars/0"  # path of the classifier's kernel
@@ -108,6 +109,7 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
                 f"Its sha256 must be {expected[0]}. Received: sha256 {digest}"
             )
         _check_layout(model, path, _shapes("load_weights", copy, path))
+        refuse_chunks("load_weights", copy, path)
         before = model.get_weights()
         try:
             model.load_weights(copy)

@@ -230,3 +230,17 @@ def test_weights_file_with_less_data_than_its_sizes_raises(saved):
 def test_load_weights_into_an_object_that_is_no_model_raises(saved):
     with pytest.raises(ValueError, match="load_weights: .*model='vit_pico8'"):
         load_weights("vit_pico8", saved[1])
+
+
+def test_load_weights_of_a_compressed_file_raises_and_keeps_the_model(saved):
+    """HDF5 would unpack a chunk of zeros to a thousand times its size."""
+    import h5py
+
+    model, path, _ = saved
+    with h5py.File(path, "a") as file:
+        kernel = file["layers/dense/vars/0"]
+        values = kernel[...]
+        del file["layers/dense/vars/0"]
+        file.create_dataset("layers/dense/vars/0", data=values, compression="gzip")
+    path.with_name(path.name + ".sha256").unlink()
+    _refused(model, path, "compressed.*layers/dense/vars/0")

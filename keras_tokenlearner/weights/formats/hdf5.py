@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_tokenlearner._checks import listed
 from keras_tokenlearner.weights.formats.entries import (
     MOST_ENTRIES,
     Entry,
@@ -41,6 +42,31 @@ def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
         ) from error
     check_total(owner, path, sum(entry.nbytes for entry in entries.values()))
     return entries
+
+
+def refuse_chunks(owner: str, path: Path, shown: Path) -> None:
+    """Raise `ValueError` if an HDF5 file has compressed arrays. HDF5 unpacks them without a limit.
+
+    Args:
+        owner: String, the function that the user called.
+        path: Path of the file.
+        shown: Path for the error message.
+    """
+    import h5py
+
+    names: list[str] = []
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and item.chunks:
+            names.append(name)
+
+    with h5py.File(path, "r", locking=False) as file:
+        file.visititems(visit)
+    if names:
+        raise ValueError(
+            f"{owner}: the arrays of {shown} must not be compressed or in chunks, as in files of "
+            f"save_weights; convert it by `h5repack -l CONTI`. Received: {listed(names)}"
+        )
 
 
 def _h5_entry(owner: str, path: Path, name: str, item: h5py.Dataset) -> Entry:
