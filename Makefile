@@ -108,11 +108,9 @@ test-peers: .venv/peers/dinov2s.pt
 	  .venv/peers/bin/python -m pytest -m peers $(PYTEST_FLAGS)
 
 # tests/conftest.py lowers XLA's optimization in all other tests.
-CONFORMANCE := tests/test_conformance.py tests/layers/test_conformance.py tests/models/test_conformance.py
-
 test-xla: .venv/test/ready
 	@echo "== conformance on jax with XLA's default optimization"
-	@KERAS_BACKEND=jax XLA_FLAGS= .venv/test/bin/python -m pytest $(PYTEST_FLAGS) $(CONFORMANCE)
+	@KERAS_BACKEND=jax XLA_FLAGS= .venv/test/bin/python -m pytest $(PYTEST_FLAGS) tests/test_conformance.py
 
 test-without-tensorflow: .venv/no-tensorflow/ready
 	@set -e; for backend in jax torch; do echo "== without TensorFlow, on $$backend"; \
