@@ -107,10 +107,12 @@ test-peers: .venv/peers/dinov2s.pt
 	@KERAS_BACKEND=$(PEERS_BACKEND) KERAS_TOKENLEARNER_DINOV2="$(CURDIR)/$<" \
 	  .venv/peers/bin/python -m pytest -m peers $(PYTEST_FLAGS)
 
+CONFORMANCE := tests/test_conformance.py tests/layers/test_conformance.py tests/models/test_conformance.py
+
 # tests/conftest.py lowers XLA's optimization in all other tests.
 test-xla: .venv/test/ready
 	@echo "== conformance on jax with XLA's default optimization"
-	@KERAS_BACKEND=jax XLA_FLAGS= .venv/test/bin/python -m pytest $(PYTEST_FLAGS) tests/test_conformance.py
+	@KERAS_BACKEND=jax XLA_FLAGS= .venv/test/bin/python -m pytest $(PYTEST_FLAGS) $(CONFORMANCE)
 
 test-without-tensorflow: .venv/no-tensorflow/ready
 	@set -e; for backend in jax torch; do echo "== without TensorFlow, on $$backend"; \

@@ -58,25 +58,17 @@ def python(repeats):
     """Return the time of one image in a ViT of 12 narrow blocks, nearly all of it Python."""
     import keras
 
-    from benchmarks.peers import timm_vit
-    from benchmarks.steps import step_of
+    from benchmarks.peers import step_of_any, timm_vit
     from keras_tokenlearner import create_model
 
     narrow = {"hidden_dim": 24, "num_heads": 12, "mlp_dim": 96}
     model = create_model("vit_b16", input_shape=(32, 32, 3), **narrow)
-    calls = {"ViT of 12 blocks and 24 channels, one image": step_of(model, "inference", 1)}
+    models = {"ViT of 12 blocks and 24 channels, one image": model}
     if keras.backend.backend() == "torch" and importlib.util.find_spec("timm"):
-        import torch
-
-        module, pixels = timm_vit(32, embed_dim=24), torch.zeros((1, 3, 32, 32))
-
-        def run():
-            with torch.no_grad():
-                module(pixels)
-
-        calls["the same by timm"] = run
-    times = take_turns(list(calls.values()), 10 * repeats)
-    return [(name, 1e3 * each.median, "ms", "") for name, each in zip(calls, times, strict=True)]
+        models["the same by timm"] = timm_vit(32, embed_dim=24)
+    calls = [step_of_any(each, "inference", "float32", 1, 32) for each in models.values()]
+    times = take_turns(calls, 10 * repeats)
+    return [(name, 1e3 * each.median, "ms", "") for name, each in zip(models, times, strict=True)]
 
 
 def build(repeats):

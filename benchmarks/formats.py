@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -68,13 +69,11 @@ def main(arguments=None):
         print(json.dumps(row))
         return
     options.output.unlink(missing_ok=True)
-    for model in options.models:
-        for kind in options.formats:
-            for precision in KINDS[kind]:
-                for backend in options.backends:
-                    row = dict(zip(COLUMNS, (model, kind, precision, backend), strict=False))
-                    row |= _in_own_process(model, kind, precision, backend, options)
-                    append_row(options.output, COLUMNS, row, LIBRARIES)
+    pairs = [(kind, precision) for kind in options.formats for precision in KINDS[kind]]
+    for model, pair, backend in product(options.models, pairs, options.backends):
+        row = dict(zip(COLUMNS, (model, *pair, backend), strict=False))
+        row |= _in_own_process(model, *pair, backend, options)
+        append_row(options.output, COLUMNS, row, LIBRARIES)
 
 
 def measure(kind, precision, name, weights, repeats):
@@ -135,7 +134,7 @@ def _runner(model, kind, precision, folder):
     int8 = "int8" if precision == "int8" else None
     path = export(model, path, format=format, precision=int8, check=False).path
     if kind == "compiled":
-        run = _compiled(path)
+        run = compiled_file(path)
     elif (kind, precision) == ("openvino", "bfloat16"):
         run = load_openvino(path, "bf16")
     else:
@@ -145,7 +144,8 @@ def _runner(model, kind, precision, folder):
     return lambda images: run(images)["probabilities"], size
 
 
-def _compiled(path):
+def compiled_file(path):
+    """Return a function from uint8 pixels to the outputs of a `.pt2` file under `torch.compile`."""
     import torch
 
     module = torch.compile(torch.export.load(path).module())

@@ -24,6 +24,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.bars import draw_bars
+from benchmarks.formats import compiled_file
 from benchmarks.rows import append_row, read_rows
 from benchmarks.steps import STEPS
 from benchmarks.timing import BACKENDS, child, in_child, peak_mib, take_turns
@@ -103,12 +104,11 @@ def compiled(model, pixels, policy):
     if isinstance(model, keras.Model):
         with tempfile.TemporaryDirectory() as folder:
             path = export(model, f"{folder}/model.pt2", format="pt2", check=False)
-            module = torch.compile(torch.export.load(path).module())
-        batch = torch.from_numpy(pixels.astype("uint8"))
+            run_file = compiled_file(path)
+        images = pixels.astype("uint8")
 
         def run():
-            with torch.no_grad():
-                return module(batch)["probabilities"].float().numpy()
+            return run_file(images)["probabilities"]
 
     else:
         module, cast = torch.compile(_in_policy(model, policy)), _autocast(policy)

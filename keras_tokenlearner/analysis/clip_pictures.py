@@ -73,8 +73,8 @@ def animate_clip_maps(
 
     Args:
         clip: Array of shape (T, height, width, 1 or 3), pixels in [0, 255].
-        maps: Array of shape (T, H, W, S) from `token_maps`, with as many moments as `clip` or
-            fewer.
+        maps: Array of shape (T, H, W, S) from `token_maps`. The time axis may be shorter
+            than the time axis of `clip`.
         path: Path that ends in `.gif` or `.mp4`.
         frame_rate: Integer, frames per second of the clip.
 

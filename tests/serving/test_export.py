@@ -205,7 +205,7 @@ def test_simultaneous_exports_become_different_versions(tmp_path):
 
 
 def test_two_exports_at_once_keep_both_versions(tmp_path, monkeypatch):
-    """Both write at the same time. Each stands for a process, which has its own Keras."""
+    """Two threads replace two processes. Both write a file before either chooses a version."""
     meeting = threading.Barrier(2, timeout=60)
 
     def write(model, path, format, options):

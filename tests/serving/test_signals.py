@@ -63,7 +63,7 @@ def test_sigterm_lets_running_requests_finish_and_ports_are_not_shared():
     from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
     from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as protocol
 
-    from keras_tokenlearner.serving.kserve_server import _start_grpc
+    from keras_tokenlearner.serving.grpc_server import start_grpc
     from keras_tokenlearner.serving.local import _free_ports
 
     ports = _free_ports(2)
@@ -71,7 +71,7 @@ def test_sigterm_lets_running_requests_finish_and_ports_are_not_shared():
     try:
         read_until(process, "over gRPC")
         with pytest.raises(OSError, match=f"grpc_port={ports[1]}"):
-            asyncio.run(_start_grpc(None, None, "127.0.0.1", ports[1]))
+            asyncio.run(start_grpc(None, None, "127.0.0.1", ports[1]))
         statuses = []
 
         def post():

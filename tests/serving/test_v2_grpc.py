@@ -11,7 +11,7 @@ pytest.importorskip("kserve", reason="the server is KServe")
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages  # noqa: E402
 from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as protocol  # noqa: E402
 
-from keras_tokenlearner.serving import kserve_server  # noqa: E402
+from keras_tokenlearner.serving import grpc_server  # noqa: E402
 from keras_tokenlearner.serving.local import _free_ports  # noqa: E402
 from keras_tokenlearner.serving.v2_grpc import MAX_FIELDS, read_grpc  # noqa: E402
 
@@ -103,8 +103,8 @@ def test_grpc_calls_that_never_send_their_message_end(monkeypatch):
     """Otherwise a few hundred of them would take all places of the server for ever."""
     import grpc
 
-    monkeypatch.setattr(kserve_server, "BODY_SECONDS", 0.5)
-    monkeypatch.setattr(kserve_server, "MAX_REQUESTS", 4)
+    monkeypatch.setattr(grpc_server, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(grpc_server, "MAX_REQUESTS", 4)
 
     async def live():
         return {"status": "alive"}
@@ -112,7 +112,7 @@ def test_grpc_calls_that_never_send_their_message_end(monkeypatch):
     async def attack():
         (port,) = _free_ports(1)
         plane = SimpleNamespace(live=live)
-        server = await kserve_server._start_grpc(plane, None, "127.0.0.1", port)
+        server = await grpc_server.start_grpc(plane, None, "127.0.0.1", port)
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 silent = channel.stream_unary("/inference.GRPCInferenceService/ServerLive")
