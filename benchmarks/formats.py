@@ -53,6 +53,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", help="names of models")
     parser.add_argument("--weights", help="name or path of weights; random without it")
+    parser.add_argument("--size", type=int, default=224, help="height and width in pixels")
     parser.add_argument("--formats", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument(
@@ -63,7 +64,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.case:
         try:
-            row = measure(*options.case, options.models[0], options.weights, options.repeats)
+            row = measure(*options.case, options)
         except Exception as error:  # noqa: BLE001, the table shows each error
             row = {"works": "no", "note": _in_one_line(error)}
         print(json.dumps(row))
@@ -76,22 +77,25 @@ def main(arguments=None):
         append_row(options.output, COLUMNS, row, LIBRARIES)
 
 
-def measure(kind, precision, name, weights, repeats):
+def measure(kind, precision, options):
     """Return a row of the table, as a dictionary, on the backend of this process."""
-    model, images = model_and_images(name, weights)
+    name, size = options.models[0], options.size
+    model, images = model_and_images(name, size, options.weights)
     right = _probabilities(model.predict(images, batch_size=1, verbose=0))
     if precision == "bfloat16" and kind != "openvino":
         values = model.get_weights()
-        model = _build(name, dtype="mixed_bfloat16")
+        model = _build(name, size, dtype="mixed_bfloat16")
         model.set_weights(values)
     with tempfile.TemporaryDirectory() as folder:
-        run, size = _runner(model, kind, precision, Path(folder))
+        run, file_bytes = _runner(model, kind, precision, Path(folder))
         found = np.concatenate([run(images[:1]), run(images[1:])])
-        seconds = {batch: _median_seconds(run, images[:batch], repeats) for batch in BATCHES}
+        seconds = {
+            batch: _median_seconds(run, images[:batch], options.repeats) for batch in BATCHES
+        }
     best = max(BATCHES, key=lambda batch: batch / seconds[batch])
     return {
         "works": "yes",
-        "mib": f"{size / 2**20:.1f}",
+        "mib": f"{file_bytes / 2**20:.1f}",
         "difference": f"{np.abs(found - right).max():.1e}",
         "same_top_1": f"{(found.argmax(-1) == right.argmax(-1)).sum()}/{len(right)}",
         "ms_1": f"{1e3 * seconds[1]:.3g}",
@@ -100,19 +104,20 @@ def measure(kind, precision, name, weights, repeats):
     }
 
 
-def _build(name, **options):
+def _build(name, size, **options):
     from keras_tokenlearner import create_model
 
+    options["input_shape"] = (size, size, 3)
     return create_model(name, classifier_activation="softmax", **options)
 
 
-def model_and_images(name, weights=None):
+def model_and_images(name, size, weights=None):
     """Return a model and images for it. Random weights are large, so outputs differ by input."""
     import keras
 
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
-    model = _build(name, weights=weights)
+    model = _build(name, size, weights=weights)
     if weights is None:
         noise = [random.normal(0, 0.05, w.shape) for w in model.get_weights()]
         model.set_weights([w + x for w, x in zip(model.get_weights(), noise, strict=True)])
@@ -175,7 +180,7 @@ def _median_seconds(run, images, repeats):
 def _in_own_process(model, kind, precision, backend, options):
     """Return a row that another process has measured, or the reason of its failure."""
     again = [sys.executable, "-m", "benchmarks.formats", model, "--case", kind, precision]
-    again += ["--repeats", str(options.repeats)]
+    again += ["--repeats", str(options.repeats), "--size", str(options.size)]
     again += ["--weights", options.weights] if options.weights else []
     done = subprocess.run(
         again, capture_output=True, text=True, env={**os.environ, "KERAS_BACKEND": backend}

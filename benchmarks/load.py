@@ -36,6 +36,7 @@ def main(arguments=None):
     """Write the file: a row for each model and number of clients."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", help="names of models, or paths of exported models")
+    parser.add_argument("--size", type=int, default=224, help="pixels of a named model")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument(
@@ -49,7 +50,7 @@ def main(arguments=None):
     options.output.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
-            path = Path(name) if Path(name).is_dir() else _export(name, Path(folder))
+            path = Path(name) if Path(name).is_dir() else _export(name, options.size, Path(folder))
             questions = _questions(path)
             with local_server(path, "--max-batch", str(options.max_batch)) as server:
                 _ask(server, questions, time.perf_counter() + 1)  # the first requests are slower
@@ -59,9 +60,9 @@ def main(arguments=None):
                     append_row(options.output, COLUMNS, row, ("keras", "tensorflow", "kserve"))
 
 
-def _export(name, folder):
+def _export(name, size, folder):
     """Return the folder of a SavedModel with random weights."""
-    model, _ = model_and_images(name)
+    model, _ = model_and_images(name, size)
     return export(model, folder / name, check=False).path.parent
 
 
