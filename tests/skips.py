@@ -18,6 +18,8 @@ from benchmarks.torchvision_import import import_torchvision
 PEERS = (
     "flax",
     "grain",
+    "kagglehub",
+    "kagglesdk",
     "keras_cv",
     "keras_hub",
     "sphinx",

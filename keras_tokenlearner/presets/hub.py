@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.presets.addresses import FORMS, Address
+from keras_tokenlearner.presets.kaggle import download_from_kaggle
 from keras_tokenlearner.weights.saving import sha256
 from keras_tokenlearner.weights.store import download
 
@@ -68,7 +69,7 @@ def fetch_files(owner: str, address: Address) -> PresetFiles:
     if address.kind == "https":
         return PresetFiles(_from_https(owner, address.place), {})
     if address.kind == "kaggle":
-        return _from_path(owner, _from_kaggle(owner, address.place))
+        return _from_path(owner, download_from_kaggle(owner, address.place))
     return _from_hf(owner, address)
 
 
@@ -202,22 +203,3 @@ def _unreachable(owner: str, place: str, error: Exception) -> str:
         f"{owner}: {place} could not be downloaded and is not in the cache; check the network and "
         f"try again ({type(error).__name__})"
     )
-
-
-def _from_kaggle(owner: str, handle: str) -> Path:
-    kagglehub = require("kagglehub", "kaggle")
-    try:
-        return Path(kagglehub.model_download(handle))
-    except Exception as error:  # any error of the library or the network
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status in (401, 403):
-            raise PermissionError(
-                f"{owner}: kaggle://{handle} is private or gated; accept its licence on its page, "
-                "then set KAGGLE_API_TOKEN or call kagglehub.login()"
-            ) from None
-        if status == 404 or isinstance(error, ValueError):
-            raise ValueError(
-                f"{owner}: `preset` must be the handle of a model on Kaggle; check the spelling. "
-                f"Received: preset='kaggle://{handle}'"
-            ) from None
-        raise ConnectionError(_unreachable(owner, f"kaggle://{handle}", error)) from None

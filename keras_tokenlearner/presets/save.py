@@ -17,6 +17,7 @@ from keras_tokenlearner.models.config_fields import PresetArguments
 from keras_tokenlearner.models.vision_model import VisionModel
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.from_preset import PresetName, from_preset
+from keras_tokenlearner.presets.kaggle import upload_to_kaggle
 from keras_tokenlearner.weights import save_weights
 
 CONFIG, WEIGHTS, CLASSES, CARD = "config.json", "model.weights.h5", "class_names.json", "README.md"
@@ -92,7 +93,7 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
             f"'kaggle://OWNER/MODEL/FRAMEWORK/VARIATION'. Received: uri={uri!r}"
         )
     if address.kind == "kaggle":
-        require("kagglehub", "kaggle").model_upload(address.place, str(folder))
+        upload_to_kaggle("upload_preset", address.place, folder)
         return
     hub = require("huggingface_hub", "hf")
     errors = require("huggingface_hub.errors", "hf")
