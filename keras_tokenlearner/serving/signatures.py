@@ -84,9 +84,12 @@ def resizing_of_checkpoint(
         return tf.cast(tf.maximum(tf.round(edges / ratio), 1), tf.int32)
 
     def fit(pixels: "Tensor") -> "Tensor":
-        size = resized_size(tf.shape(pixels)[-3:-1])
-        pixels = tf.image.resize(pixels, size, method, antialias=True)
-        pixels = tf.clip_by_value(tf.round(pixels), 0, 255)  # Pillow rounds to integers
+        old = tf.shape(pixels)[-3:-1]
+        size = resized_size(old)
+        # Pillow resizes the rows first, then the columns. It rounds to integers after each.
+        for step in (tf.stack([old[0], size[1]]), size):
+            pixels = tf.image.resize(pixels, step, method, antialias=True)
+            pixels = tf.clip_by_value(tf.round(pixels), 0, 255)
         missing = tf.maximum(tf.constant(input_size) - size, 0)
         before = missing // 2
         paddings = tf.stack([before, missing - before], axis=1)

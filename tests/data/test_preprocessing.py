@@ -56,6 +56,39 @@ def test_preprocess_image_equals_the_transform_of_timm(shape, mode, fields, size
     np.testing.assert_array_equal(found, np.rint(right))
 
 
+def real_photograph(height, width):
+    """Return a part of the photograph that comes with matplotlib, which is in the public domain."""
+    from matplotlib.cbook import get_sample_data
+
+    with Image.open(get_sample_data("grace_hopper.jpg")) as file:
+        return np.asarray(file.convert("RGB"))[:height, :width]
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("size", [(600, 512), (511, 512), (97, 401)])  # Pillow: rows first
+@pytest.mark.parametrize("mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_real_photograph_on_host_and_in_graph_equals_timm(mode, interpolation, size):
+    timm, tf = peer("timm.data"), pytest.importorskip("tensorflow")
+    from keras_tokenlearner.serving.signatures import resizing_of_checkpoint
+
+    transform = timm.create_transform(
+        input_size=(3, 224, 224),
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        interpolation=interpolation,
+        crop_pct=0.9,
+        crop_mode=mode,
+    )
+    pixels = real_photograph(*size)
+    right = np.rint(transform(Image.fromarray(pixels)).numpy().transpose(1, 2, 0) * 255)
+    modes = {"center": "shortest", "squash": "squash", "border": "longest"}
+    rule = Preprocessing((0.0,), (1.0,), None, modes[mode], interpolation, 0.9)
+    np.testing.assert_array_equal(preprocess_image(pixels, (224, 224, 3), rule), right)
+    in_graph = resizing_of_checkpoint((224, 224, 3), rule)(tf.constant(pixels, tf.float32))
+    np.testing.assert_allclose(in_graph, right, atol=1)
+
+
 @pytest.mark.once("torch")
 @pytest.mark.parametrize("size", [(427, 640), (97, 401), (400, 130)])
 @pytest.mark.parametrize(
@@ -86,9 +119,10 @@ def test_seen_box_is_the_part_of_an_image_that_reaches_the_model(shape, rule, si
 
 @pytest.mark.peers
 @pytest.mark.parametrize("size", [(427, 640), (332, 250), (224, 224), (60, 62)])
-def test_preprocess_image_equals_the_processors_of_transformers(size):
+@pytest.mark.parametrize("picture", [photograph, real_photograph])
+def test_preprocess_image_equals_the_processors_of_transformers(picture, size):
     transformers = peer("transformers")
-    pixels = photograph(*size)
+    pixels = picture(*size)
     plain = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
     processor = getattr(transformers, "ViTImageProcessorPil", transformers.ViTImageProcessor)
     right = processor(size={"height": 112, "width": 96})(Image.fromarray(pixels), **plain)

@@ -120,6 +120,6 @@ def test_resizing_of_checkpoint_in_graph_equals_the_host(resize_mode, interpolat
         found = fit(tf.constant(pixels[None], tf.float32))[0].numpy()
         right = preprocess_image(pixels, shape, rule).astype(int)
         assert found.shape == shape
-        # Pillow rounds twice, after rows and after columns. A nearest pixel may be a neighbour.
-        far = np.abs(found - right) > 2
+        # Pillow 13 resizes some tall images by columns first. A nearest pixel may be a neighbour.
+        far = np.abs(found - right) > 1
         assert far.mean() < (0.05 if interpolation == "nearest" else 2e-3), size
