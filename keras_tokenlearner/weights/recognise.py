@@ -68,6 +68,13 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
                 f"{owner}: {checkpoint.origin} is from another source; pass "
                 f"{' or '.join(map(repr, found))}. Received: source={source!r}"
             )
+        parts = SOURCES[source].alien
+        strange = [name for name in checkpoint if any(part in name for part in parts)]
+        if strange:
+            raise ValueError(
+                f"{owner}: {checkpoint.origin} is from another source, since it has the entries "
+                f"{listed(sorted(strange))}. Received: source={source!r}"
+            )
         return source
     # Of several sources with these names, choose the proved one, else the only one without a proof.
     proved = [name for name in found if _proves(SOURCES[name], checkpoint)]

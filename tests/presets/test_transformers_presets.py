@@ -64,6 +64,11 @@ MODELS = {
         DINOV2 | LABELS | {"num_register_tokens": 3},
     ),
     "dinov3": ("DINOv3ViTModel", "DINOv3ViTConfig", SIZES | {"num_register_tokens": 2}),
+    "dinov3_no_registers": (
+        "DINOv3ViTModel",
+        "DINOv3ViTConfig",
+        SIZES | {"num_register_tokens": 0},
+    ),
     "dinov3_gated": (
         "DINOv3ViTModel",
         "DINOv3ViTConfig",

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 import keras_tokenlearner as kt
+from benchmarks.torchvision_import import import_torchvision
 
 TABLE = Path(__file__).parents[1] / "data" / "timm_vits.csv"
 TOLERANCE = 1e-5  # relative to the size of the outputs
@@ -151,6 +152,7 @@ def main():
     parser.add_argument("--one-of-each", action="store_true", help="one row of each kind")
     parser.add_argument("--results", type=Path, help="CSV file of verdicts to continue")
     arguments = parser.parse_args()
+    import_torchvision()  # timm imports it
     found = one_of_each(rows()) if arguments.one_of_each else rows()
     if arguments.names:
         found = [row for row in found if any(name in row["name"] for name in arguments.names)]

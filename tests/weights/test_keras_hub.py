@@ -107,6 +107,14 @@ def test_keras_hub_siglip_gives_the_pooled_vector_of_keras_hub(form, tmp_path):
     close(outputs(model, images), outputs(vision, images / 127.5 - 1))
 
 
+def test_keras_hub_clip_in_memory_is_never_taken_for_siglip():
+    vision = peer("keras_hub").models.CLIPVisionEncoder(**SIZES)
+    with pytest.raises(ValueError, match="class_embedding"):
+        plan_of(vision)
+    with pytest.raises(ValueError, match="class_embedding"):
+        plan_of(vision, "keras_hub_siglip")
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -119,6 +119,7 @@ KERAS_HUB_SIGLIP = Source(
         "embedding/patch_embedding/kernel",
         "layers/sig_lip_vision_embedding/patch_embedding/vars/0",
     ),
+    alien=("class_embedding", "pre_layer_norm"),  # keras-hub's CLIP in memory
     config={"activation": "gelu_tanh", "layer_norm_epsilon": 1e-6, "final_norm_epsilon": 1e-6},
     resize="bicubic",
     normalization="half",

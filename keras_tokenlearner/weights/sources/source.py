@@ -137,6 +137,14 @@ class Entries:
         """Return the name that an entry has in the checkpoint."""
         return self._full[name]
 
+    def skip_empty(self, name: str) -> bool:
+        """Return whether an entry is a table without rows. If so, mark it as used."""
+        entry = self._checkpoint.entries[self._full[name]]
+        if not entry.is_float or 0 not in (entry.shape or ())[:-1]:
+            return False
+        self._taken.add(name)
+        return True
+
     def take(self, name: str) -> np.ndarray:
         """Return an entry as a float32 array and mark it as used. Raise if it is not numeric."""
         full = self._full[name]

@@ -37,6 +37,9 @@ def from_torch(entries: Entries, table: Table) -> Arrays:
         found = [name for name in candidates if (name if single else f"{name}.weight") in entries]
         if not found:
             continue
+        # transformers writes a table for zero register tokens.
+        if ours == names.REGISTERS and entries.skip_empty(found[0]):
+            continue
         if single:
             array, origin = entries.take(found[0]), entries.full_name(found[0])
             arrays[ours] = Named(array if kind == "raw" else _rows(array), origin)
