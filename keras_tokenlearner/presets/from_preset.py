@@ -343,6 +343,8 @@ def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tup
     """Return the input shape whose patches have the grid of the checkpoint's positions."""
     if plan.input_shape:
         return plan.input_shape
+    if plan.input_size:
+        return (*plan.input_size, plan.channels)
     if plan.grid is None or len(plan.grid) != len(config.patch_size):
         raise ValueError(
             f"{owner}: {plan.origin} does not state the grid of its position embedding; pass "

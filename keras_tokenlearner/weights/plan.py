@@ -92,6 +92,11 @@ class Plan:
         if self.grid is None and names.POSITION_TABLE in self._arrays:
             grids = set(positions.file_grids(self._arrays))
             self.grid = grids.pop() if len(grids) == 1 else None
+        # It may exceed the patches: 384 pixels in patches of 14 give 27 tokens along an axis.
+        self.input_size: tuple[int, ...] | None = None
+        if said.input_size and patch is not None and len(patch) == 2:
+            grid = tuple(n // p for n, p in zip(said.input_size, patch, strict=True))
+            self.input_size = said.input_size if grid == self.grid else None
 
     @property
     def classes(self) -> int | None:

@@ -158,6 +158,19 @@ def test_transformers_preset_gives_the_outputs_of_transformers(name, tmp_path):
     close(outputs(model, images), expected(name, module, images))
 
 
+def test_transformers_preset_of_a_size_that_patches_do_not_fill_keeps_the_size(tmp_path):
+    transformers = peer("transformers")
+    config = transformers.ViTConfig(**SIZES | LABELS | {"image_size": 37})
+    module = fill(transformers.ViTForImageClassification(config))
+    module.save_pretrained(tmp_path)
+    pixels = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(pixels))
+    model = kt.from_preset(tmp_path, classifier_activation=None)
+    assert model.input_shape[1:] == (37, 37, 3)
+    images = np.random.default_rng(2).integers(0, 256, (2, 37, 37, 3)).astype("float32")
+    close(outputs(model, images), expected("vit", module, images))
+
+
 def test_siglip2_preset_on_another_grid_gives_the_outputs_of_transformers(tmp_path):
     module = theirs("siglip2")
     module.save_pretrained(tmp_path)
