@@ -35,13 +35,11 @@ X2PLUS1D_SIZES: dict[str, X2Plus1DFields] = {
         "inner_channels": (16, 32),
         "stage_units": (1, 3),
         "head_channels": 64,
-        "num_tokens": 4,
-        "num_heads": 4,
-        "key_dim": 16,
-        "replaced": (1, 2),
     },
     "m": {},
 }
+# The same sizes: fields of models with learned tokens, which other models refuse.
+X2PLUS1D_TOKENS: dict[str, X2Plus1DFields] = {"pico": {"num_tokens": 4, "replaced": (1, 2)}}
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,8 @@ def _learner(
 
 
 def _x2plus1d(size: str, input_shape: tuple[int, ...], unit: str = "conv2d+conv1d") -> CatalogEntry:
-    arguments: X2Plus1DFields = {**X2PLUS1D_SIZES[size], "unit": unit}
+    tokens = X2PLUS1D_TOKENS.get(size, {}) if "tokenlearner" in unit else {}
+    arguments: X2Plus1DFields = {**X2PLUS1D_SIZES[size], **tokens, "unit": unit}
     return CatalogEntry(X2Plus1DConfig(**arguments), input_shape)
 
 

@@ -156,6 +156,7 @@ class TransformerBlock(CompositeLayer):
             "qkv_bias": "all",
             "attention_bias": True,
             "attention_inner_norm": False,
+            "attention_dropout_rate": 0.0,
             "rotary": None,
         }
         for name, value in default.items():

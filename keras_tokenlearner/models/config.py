@@ -70,7 +70,8 @@ class VisionTransformerConfig:
         pool_size: `(height, width)` of the window of spatial pooling, in tokens.
         at: Blocks before the reducer, 0 to `num_layers`; `None` for half of them.
         token_attention: `"conv"` or `"mlp"`, the TokenLearner's form of attention.
-        token_pooling: `"mean"` or `"sum"`, the TokenLearner's pooling.
+        token_pooling: `"mean"` or `"sum"`, the TokenLearner's pooling. `"sum"` needs
+            `token_attention="conv"`.
         token_start: `"random"`, or `"grid"`: the maps of `token_attention="mlp"` start as averages
             of the cells of a grid, by a position bias.
         proportional_attention: Whether attention after the reducer weighs a token by the number of
@@ -117,7 +118,7 @@ class VisionTransformerConfig:
         pre_norm: Whether a norm precedes the first block, as in CLIP.
         block_attention: `"dot_product"` or `"vector"`.
         dropout_rate: Rate after the embedding, the attentions and the MLPs.
-        attention_dropout_rate: Rate on attention weights.
+        attention_dropout_rate: Rate on attention weights, of `block_attention="dot_product"`.
         drop_path_rate: Rate of the last block; it grows linearly from 0 at the first.
         layer_scale: Initial value of the LayerScale factors, or `None` for no LayerScale.
         activation: Activation of the MLPs and between the TokenLearner's convolutions.
@@ -132,7 +133,8 @@ class VisionTransformerConfig:
         mlp_inner_norm: Whether a norm precedes the MLPs' last dense layer (EVA-02).
 
     Raises:
-        ValueError: If a value is out of range, or two values contradict each other.
+        ValueError: If a value is out of range, or two values contradict each other. Also if
+            nothing reads a value, such as `num_tokens` without a `reducer`.
 
     Example:
 

@@ -1,23 +1,30 @@
 """The rules between the fields of a `VisionTransformerConfig`.
 
-`config.py` checks each field on its own first.
+`config.py` checks each field on its own first. `X2Plus1DConfig` has its own rules, and uses
+`check_unread` too.
 """
 
 import math
+from collections.abc import Mapping
+from typing import TypeAlias, cast
 
 from keras_tokenlearner._checks import check_heads
 from keras_tokenlearner.models.config_fields import (
     BESIDE_THE_CLASS_TOKEN,
     POOLS,
+    Fields,
     VisionTransformerFields,
 )
+
+# For a field: whether anything reads it, and the values of other fields that decide this.
+Readers: TypeAlias = Mapping[str, tuple[bool, str]]
 
 
 def check_rules(
     owner: str, values: VisionTransformerFields, defaults: VisionTransformerFields
 ) -> None:
     """Raise `ValueError` if fields of a config contradict each other or have no effect."""
-    _check_unread(owner, values, defaults)
+    check_unread(owner, cast(Fields, values), cast(Fields, defaults), _readers(values))
     _check_rotary(owner, values)
     _check_place(owner, values)
     _check_tokens(owner, values)
@@ -26,10 +33,25 @@ def check_rules(
     _check_head(owner, values)
 
 
-def _check_unread(
-    owner: str, values: VisionTransformerFields, defaults: VisionTransformerFields
-) -> None:
-    """Raise `ValueError` for a field that has no effect: another field may be a mistake."""
+def check_unread(owner: str, values: Fields, defaults: Fields, readers: Readers) -> None:
+    """Raise `ValueError` for a field that has no effect: another field may be a mistake.
+
+    Args:
+        owner: Name of the config, for the error message.
+        values: The fields of a config.
+        defaults: The default values of the fields. A default value is never refused.
+        readers: The fields that only some configs read.
+    """
+    for name, value in values.items():
+        is_read, given = readers.get(name, (True, ""))
+        if not is_read and value != defaults[name]:
+            raise ValueError(
+                f"{owner}: `{name}` has no effect with {given}; leave it out. "
+                f"Received: {name}={value!r}"
+            )
+
+
+def _readers(values: VisionTransformerFields) -> Readers:
     reducer, fuser = values["reducer"], values["fuser"]
     rotary, head_reads = values["rotary"], values["head_reads"]
     final_norm, block_attention = values["final_norm"], values["block_attention"]
@@ -39,11 +61,16 @@ def _check_unread(
     by_reducer = f"reducer={reducer!r} and fuser={fuser!r}"
     by_rotary, by_head = f"rotary={rotary!r}", f"head_reads={head_reads!r}"
     by_attention = (dot_product, f"block_attention={block_attention!r}")
-    readers: dict[str, tuple[bool, str]] = {
+    token_attention = values["token_attention"]
+    return {
         "num_tokens": (reducer not in (None, "spatial_pooling"), by_reducer),
         "pool_size": (reducer == "spatial_pooling", by_reducer),
         "token_attention": (learner, by_reducer),
-        "token_pooling": (learner, by_reducer),
+        # Maps of the mlp form are softmaxes: their mean and their sum are the same.
+        "token_pooling": (
+            learner and token_attention == "conv",
+            f"{by_reducer} and token_attention={token_attention!r}",
+        ),
         "over": (learner, by_reducer),
         "fuser_beta": (fuser == "token_fuser", by_reducer),
         "fuser_norm": (fuser == "token_fuser", by_reducer),
@@ -65,15 +92,8 @@ def _check_unread(
         "qkv_bias": by_attention,
         "attention_bias": by_attention,
         "attention_inner_norm": by_attention,
+        "attention_dropout_rate": by_attention,
     }
-    default = dict(defaults)
-    for name, value in values.items():
-        is_read, given = readers.get(name, (True, ""))
-        if not is_read and value != default[name]:
-            raise ValueError(
-                f"{owner}: `{name}` has no effect with {given}; leave it out. "
-                f"Received: {name}={value!r}"
-            )
 
 
 def _check_rotary(owner: str, values: VisionTransformerFields) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 from dataclasses import dataclass
 
 from keras_tokenlearner._checks import (
@@ -7,6 +8,7 @@ from keras_tokenlearner._checks import (
     check_positive,
     check_rate,
 )
+from keras_tokenlearner.models.config_rules import Readers, check_unread
 
 PARTS = (
     "conv2d",
@@ -21,6 +23,8 @@ PARTS = (
     "prior_broadcast",
     "fuser",
 )
+_PLAIN = ("conv2d", "conv1d")  # the parts of units that are not replaced
+_OVER_TOKENS = {"tokenlearner", "broadcast", "fuser"}  # parts with attention between tokens
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class X2Plus1DConfig:
         batch_norm_momentum: Momentum of every batch normalisation.
 
     Raises:
-        ValueError: If a value is out of range, or two values contradict each other.
+        ValueError: If a value is out of range, or two values contradict each other. Also if
+            nothing reads a value, such as `num_tokens` without the part `tokenlearner`.
 
     Example:
 
@@ -90,6 +95,9 @@ class X2Plus1DConfig:
         if self._has_heads:
             check_heads(owner, self.num_heads, self.key_dim)
             check_heads(owner, self.num_heads, self.inner_channels[-1])
+        defaults = {one.name: one.default for one in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name in defaults}
+        check_unread(owner, values, defaults, self._readers())
 
     def _check_sizes(self, owner: str, name: str) -> None:
         """Check that each stage has a size, and convert a list from JSON to a tuple."""
@@ -130,10 +138,22 @@ class X2Plus1DConfig:
                 f"0 to {units[-1]}. Received: replaced={self.replaced!r}"
             )
 
+    def _readers(self) -> Readers:
+        by_unit = f"unit={self.unit!r}"
+        heads = (self._has_heads, f"{by_unit} and attention={self.attention!r}")
+        return {
+            "unit": (self.replaced != (), f"replaced={self.replaced!r}"),
+            "replaced": (self.parts != _PLAIN, by_unit),
+            "attention": (bool(_OVER_TOKENS & {*self.parts}), by_unit),
+            "num_tokens": ("tokenlearner" in self.parts, by_unit),
+            "num_heads": heads,
+            "key_dim": heads,
+        }
+
     @property
     def _has_heads(self) -> bool:
-        over_tokens = {"tokenlearner", "broadcast", "fuser"} & set(self.parts)
-        by_name = {"spatial", "temporal", "joint"} & set(self.parts)
+        over_tokens = _OVER_TOKENS & {*self.parts}
+        by_name = {"spatial", "temporal", "joint"} & {*self.parts}
         return bool(by_name or (over_tokens and self.attention == "multi_head"))
 
     @property

@@ -170,7 +170,7 @@ def test_weights_of_a_video_network_load_at_other_resolutions_but_not_other_fram
 
 
 def test_create_model_config_changes_of_a_video_network_change_its_units():
-    model = create_model(PICO_VIDEO, unit="joint", replaced=(2,), input_shape=(4, 16, 24, 3))
+    model = create_model("x2plus1d_pico", unit="joint", replaced=(2,), input_shape=(4, 16, 24, 3))
     assert model.get_layer("stage_1_unit_2_0_joint").over == "joint"
     assert model.output_shape == (None, 1000)
 
@@ -195,6 +195,7 @@ def test_create_model_with_classes_as_a_numpy_scalar_builds_the_same_model(name,
         ({"model": PICO, "at": 3}, "num_layers=2. Received: at=3"),
         ({"model": PICO, "at": -1}, "Received: at=-1"),
         ({"model": "vit_pico8", "at": 1}, "reducer='token_learner'"),
+        ({"model": "x2plus1d_m", "num_tokens": 3}, "Received: num_tokens=3"),
         ({"model": PICO, "fuser": "fuser"}, "fuser='fuser'"),
         ({"model": PICO, "input_shape": (4, 32, 3)}, "input_shape=(4, 32, 3)"),
         ({"model": PICO, "input_shape": (32, 32)}, "input_shape=(32, 32)"),

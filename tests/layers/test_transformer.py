@@ -198,6 +198,7 @@ def test_flash_attention_is_off_on_tpus(monkeypatch):
         {"qkv_bias": "none"},
         {"attention_bias": False},
         {"attention_inner_norm": True},
+        {"attention_dropout_rate": 0.1},
         {"rotary": "half"},
     ],
 )

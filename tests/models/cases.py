@@ -26,10 +26,6 @@ X2PLUS1D = {
     "inner_channels": (12, 16),
     "stage_units": (1, 2),
     "head_channels": 18,
-    "num_tokens": 3,
-    "num_heads": 2,
-    "key_dim": 6,
-    "replaced": (1,),
 }
 _TOP = {"input_shape", "include_top", "include_preprocessing", "pooling", "classifier_activation"}
 
@@ -42,15 +38,25 @@ def transformer(**arguments):
 
 def video_network(unit="conv2d+conv1d", **changes):
     """Return the X(2+1)D of arguments for the config and for `X2Plus1D` alike."""
-    arguments = {**X2PLUS1D, **changes}
+    arguments = {**X2PLUS1D, **_of_parts(unit, changes.get("attention")), **changes}
+    if unit != "conv2d+conv1d":
+        arguments.setdefault("replaced", (1,))
     top = {name: arguments.pop(name) for name in _TOP & arguments.keys()}
     return X2Plus1D(X2Plus1DConfig(unit, **arguments), classes=5, **top)
 
 
 def module(unit, **changes):
     """Return the bottleneck module of a unit."""
-    config = X2Plus1DConfig(unit, num_tokens=3, num_heads=2, key_dim=6, **changes)
+    config = X2Plus1DConfig(unit, **_of_parts(unit, changes.get("attention")), **changes)
     return bottleneck_module(config, (3, 4, 5, 8))
+
+
+def _of_parts(unit, attention):
+    """Return small sizes of the fields that the parts of a unit read."""
+    parts = {*unit.split("+")}
+    heads = parts & {"spatial", "temporal", "joint"} or attention == "multi_head"
+    tokens = {"num_tokens": 3} if "tokenlearner" in parts else {}
+    return {**tokens, **({"num_heads": 2, "key_dim": 6} if heads else {})}
 
 
 def _network(name, unit="conv2d+conv1d", **changes):

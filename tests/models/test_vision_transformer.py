@@ -117,7 +117,6 @@ def test_config_fields_reach_the_layers():
         **IMAGE,
         **LEARNER,
         mlp_dim=24,
-        token_attention="mlp",
         token_pooling="sum",
         drop_path_rate=0.3,
         dropout_rate=0.1,
@@ -138,7 +137,9 @@ def test_config_fields_reach_the_layers():
     for layer in (block, learner):
         assert layer["activation"] == "quick_gelu"
     assert (block["layer_norm_epsilon"], learner["epsilon"]) == (1e-5, 1e-5)
-    assert (learner["attention"], learner["pooling"], learner["grid"]) == ("mlp", "sum", (4, 4))
+    assert (learner["attention"], learner["pooling"], learner["grid"]) == ("conv", "sum", (4, 4))
+    model = transformer(**IMAGE, **LEARNER, token_attention="mlp")
+    assert model.get_layer("token_learner").attention == "mlp"
     depths = [model.get_layer(f"block_{i}").drop_path_rate for i in range(4)]
     close(depths, [0, 0.1, 0.2, 0.3])
     assert model.get_layer("norm").epsilon == 1e-5
