@@ -1,12 +1,17 @@
-"""Checks of arguments. Each error message states the argument, its value and the fix."""
+"""Checks of arguments. Each error message states the argument, its value and the fix.
 
+The message starts with the name of the function that the user called: see `errors_of`.
+"""
+
+import contextlib
 import difflib
 import math
 import numbers
 import operator
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,11 +21,68 @@ MANY = 12  # the error for more choices lists only the nearest ones
 Choice = TypeVar("Choice")
 Value = TypeVar("Value")
 Shape = Sequence[int | None]
+Function = TypeVar("Function", bound=Callable[..., object])
 
 LARGEST_INT = 2**31 - 1  # backends use 32 bits to index axes and to count steps
 # Range of float32. Backends may round positive numbers below it to zero.
 LARGEST_FLOAT = 3.4028234663852886e38
 SMALLEST_FLOAT = 1.1754943508222875e-38
+
+# The name at the start of a message, and after it possibly the first argument in parentheses.
+_OWNER = re.compile(r"([A-Za-z_][\w.]*)(?:\(.*?\))?: ")
+
+
+@contextlib.contextmanager
+def errors_of(owner: str) -> Iterator[None]:
+    """Start the error messages of this package with `owner`, the function that the user called.
+
+    A function that passes arguments on to another public function does so in this context. Errors
+    then name the outermost function. Errors of Keras and of the user's own code stay unchanged.
+
+    Example:
+
+    >>> with errors_of("retrofit"):
+    ...     check_int("VisionTransformerConfig", "at", -1, minimum=0)
+    Traceback (most recent call last):
+    ...
+    ValueError: retrofit: `at` must be an integer of at least 0. Received: at=-1
+    """
+    try:
+        yield
+    except Exception as error:
+        text = error.args[0] if len(error.args) == 1 else None
+        found = _OWNER.match(text) if isinstance(text, str) else None
+        if found and found[1] != owner.partition("(")[0] and _is_ours(found[1]):
+            error.args = (f"{owner}: {text[found.end() :]}",)
+        raise
+
+
+def own_errors(function: Function) -> Function:
+    """Decorate a function so that the errors of the functions that it calls start with its name.
+
+    Example:
+
+    >>> @own_errors
+    ... def double(value):
+    ...     return 2 * check_int("TokenLearner", "value", value)
+    >>> double(-1)
+    Traceback (most recent call last):
+    ...
+    ValueError: double: `value` must be an integer of at least 1. Received: value=-1
+    """
+    return errors_of(function.__name__)(function)
+
+
+def _is_ours(name: str) -> bool:
+    """Return whether this package defines a function, a class or a method with a name."""
+    first, _, method = name.partition(".")
+    for module_name, module in list(sys.modules.items()):
+        if module_name.partition(".")[0] == "keras_tokenlearner":
+            value = vars(module).get(first)
+            ours = str(getattr(value, "__module__", "")).startswith("keras_tokenlearner")
+            if ours and (not method or hasattr(value, method)):
+                return True
+    return False
 
 
 def check_bool(owner: str, name: str, value: bool) -> bool:

@@ -6,7 +6,7 @@ from typing import TypeAlias, cast
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_is, check_model
+from keras_tokenlearner._checks import check_is, check_model, own_errors
 
 Shape: TypeAlias = tuple[int, ...]  # of one example, without the batch
 
@@ -103,6 +103,7 @@ class ModelCosts:
         return "\n".join(lines)
 
 
+@own_errors
 def costs(model: keras.Model) -> ModelCosts:
     """Count the operations and weights of a functional model, without running it.
 
@@ -163,7 +164,7 @@ def count(layer: keras.layers.Layer, *shapes: Shape) -> Cost:
     check_is("count", "layer", layer, keras.layers.Layer, "a built keras.layers.Layer")
     if layer.weights:
         raise ValueError(
-            f"costs: there is no rule for the layer class {type(layer).__name__}; add a rule with "
+            f"count: there is no rule for the layer class {type(layer).__name__}; add a rule with "
             f"`@count.register`. Received: layer {layer.name!r}"
         )
     return Cost()

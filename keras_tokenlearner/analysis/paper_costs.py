@@ -5,6 +5,7 @@ from typing import Unpack
 
 import keras
 
+from keras_tokenlearner._checks import own_errors
 from keras_tokenlearner.analysis.costs import ModelCosts, costs
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.applications.arguments import LoadArguments
@@ -14,6 +15,7 @@ MODULE = "module:"  # in the column "model": a bottleneck module, by its unit
 COLUMNS = ("table", "row", "paper_gflops", "gflops", "paper_mparams", "mparams", "note")
 
 
+@own_errors
 def catalog_costs(model: str, **arguments: Unpack[LoadArguments]) -> ModelCosts:
     """Count the costs of a model of the catalogue, without allocating its weights.
 

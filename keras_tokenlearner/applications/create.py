@@ -7,7 +7,7 @@ from typing import Any, TypedDict, Unpack, cast
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is
+from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is, errors_of
 from keras_tokenlearner.applications.arguments import ConfigChanges
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.hints import check_arguments
@@ -19,7 +19,7 @@ from keras_tokenlearner.models import (
     X2Plus1DConfig,
     names,
 )
-from keras_tokenlearner.models.config_fields import Fields, Normalization, errors_of
+from keras_tokenlearner.models.config_fields import Fields, Normalization
 from keras_tokenlearner.models.vision_model import Activation, Policy, VisionModel, is_input
 from keras_tokenlearner.presets.addresses import is_address
 from keras_tokenlearner.presets.from_preset import build_model, open_preset
@@ -182,41 +182,40 @@ def create_model(
         "name": name or model,
     }
     kind = MODELS[type(entry.config)]
-    if plan is not None:
-        plan.check_features()
-        plan.check_open(cast(Fields, changes))
-        of_transformer = cast(VisionTransformerConfig, entry.config)
-        fields_of_plan: dict[str, Any] = {**_trunk_fields(plan), **changes}
-        with errors_of(owner):
+    with errors_of(owner):
+        if plan is not None:
+            plan.check_features()
+            plan.check_open(cast(Fields, changes))
+            of_transformer = cast(VisionTransformerConfig, entry.config)
+            fields_of_plan: dict[str, Any] = {**_trunk_fields(plan), **changes}
             trunk = dataclasses.replace(of_transformer, **fields_of_plan)
-        built = build_model(
-            owner, kind, trunk, plan, classes=classes, class_names=class_names, **arguments
-        )
-    else:
-        with errors_of(owner):
-            config = dataclasses.replace(entry.config, **cast(dict[str, Any], changes))
-        new_head = include_top and of_weights and classes not in (None, of_weights)
-        if class_names is None and stored and include_top and not new_head:
-            class_names = stored.class_names
-        built = kind(
-            config,
-            classes=classes or of_weights or 1000,
-            class_names=class_names,
-            **arguments,
-        )
-        # With another number of classes, a second model with the old number loads the body.
-        loaded = kind(config, classes=of_weights, **arguments) if new_head else built
-        if stored:
-            store.load_stored(loaded, stored)
-        elif is_file and weights is not None:
-            load_weights(loaded, weights)
-        if new_head:
-            _copy_body(loaded, built)
-            warnings.warn(
-                f"{owner}: weights={weights!r} have {of_weights} classes. The head of the model is "
-                f"untrained, because it has {classes} classes",
-                stacklevel=2,
+            built = build_model(
+                owner, kind, trunk, plan, classes=classes, class_names=class_names, **arguments
             )
+        else:
+            config = dataclasses.replace(entry.config, **cast(dict[str, Any], changes))
+            new_head = include_top and of_weights and classes not in (None, of_weights)
+            if class_names is None and stored and include_top and not new_head:
+                class_names = stored.class_names
+            built = kind(
+                config,
+                classes=classes or of_weights or 1000,
+                class_names=class_names,
+                **arguments,
+            )
+            # With another number of classes, a second model with the old number loads the body.
+            loaded = kind(config, classes=of_weights, **arguments) if new_head else built
+            if stored:
+                store.load_stored(loaded, stored)
+            elif is_file and weights is not None:
+                load_weights(loaded, weights)
+            if new_head:
+                _copy_body(loaded, built)
+                warnings.warn(
+                    f"{owner}: weights={weights!r} have {of_weights} classes. The head of the "
+                    f"model is untrained, because it has {classes} classes",
+                    stacklevel=2,
+                )
     if computed:
         sources = keras.utils.get_source_inputs(input_tensor)
         return keras.Model(sources, built(input_tensor), name=built.name)

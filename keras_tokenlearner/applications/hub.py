@@ -5,12 +5,14 @@ from typing import Any, Unpack
 
 import keras
 
+from keras_tokenlearner._checks import own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.applications.arguments import BackboneArguments, BodyArguments
 from keras_tokenlearner.applications.create import create_model
 
 
+@own_errors
 def hub_backbone(model: str, **arguments: Unpack[BackboneArguments]) -> keras.Model:
     """Return a model of the catalogue as a backbone for `keras_hub.models.ImageClassifier`.
 

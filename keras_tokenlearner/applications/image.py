@@ -2,11 +2,13 @@
 
 from typing import Unpack, cast
 
+from keras_tokenlearner._checks import own_errors
 from keras_tokenlearner.applications.arguments import VisionTransformerArguments
 from keras_tokenlearner.applications.create import create_model
 from keras_tokenlearner.models import VisionTransformer
 
 
+@own_errors
 def ViTS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size S with patches of 32 x 32 pixels.
 
@@ -33,6 +35,7 @@ def ViTS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
     return cast(VisionTransformer, create_model("vit_s32", **arguments))
 
 
+@own_errors
 def ViTB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size B with patches of 32 x 32 pixels.
 
@@ -59,6 +62,7 @@ def ViTB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
     return cast(VisionTransformer, create_model("vit_b32", **arguments))
 
 
+@own_errors
 def ViTB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size B with patches of 16 x 16 pixels.
 
@@ -85,6 +89,7 @@ def ViTB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
     return cast(VisionTransformer, create_model("vit_b16", **arguments))
 
 
+@own_errors
 def ViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size L with patches of 16 x 16 pixels.
 
@@ -111,6 +116,7 @@ def ViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
     return cast(VisionTransformer, create_model("vit_l16", **arguments))
 
 
+@own_errors
 def TokenLearnerS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-S/32 with eight learned tokens after block 6.
 
@@ -138,6 +144,7 @@ def TokenLearnerS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
     return cast(VisionTransformer, create_model("tokenlearner_s32_8at6", **arguments))
 
 
+@own_errors
 def TokenLearnerB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-B/32 with eight learned tokens after block 6.
 
@@ -165,6 +172,7 @@ def TokenLearnerB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
     return cast(VisionTransformer, create_model("tokenlearner_b32_8at6", **arguments))
 
 
+@own_errors
 def TokenLearnerB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-B/16 with eight learned tokens after block 6.
 
@@ -192,6 +200,7 @@ def TokenLearnerB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
     return cast(VisionTransformer, create_model("tokenlearner_b16_8at6", **arguments))
 
 
+@own_errors
 def TokenLearnerL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/16 with 16 learned tokens after block 12.
 
@@ -219,6 +228,7 @@ def TokenLearnerL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
     return cast(VisionTransformer, create_model("tokenlearner_l16_16at12", **arguments))
 
 
+@own_errors
 def TokenLearnerL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/14 of 35 blocks with 16 learned tokens after block 18.
 
@@ -246,6 +256,7 @@ def TokenLearnerL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
     return cast(VisionTransformer, create_model("tokenlearner_l14_35_16at18", **arguments))
 
 
+@own_errors
 def TokenLearnerL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/10 of 35 blocks with 16 learned tokens after block 18.
 
@@ -273,6 +284,7 @@ def TokenLearnerL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
     return cast(VisionTransformer, create_model("tokenlearner_l10_35_16at18", **arguments))
 
 
+@own_errors
 def TokenLearnerL8(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/8 of 35 blocks with 16 learned tokens after block 18.
 

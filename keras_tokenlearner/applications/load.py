@@ -4,7 +4,7 @@ from typing import Any, Unpack, cast
 
 import keras
 
-from keras_tokenlearner._checks import check_choice, check_path
+from keras_tokenlearner._checks import check_choice, check_path, errors_of
 from keras_tokenlearner.applications.arguments import LoadArguments
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.create import create_model
@@ -56,11 +56,8 @@ def load_model(
     if Path(model).suffix == ".keras":
         return _from_file(model, weights, owner, arguments)
     named = resolve_weights(model, weights, owner)
-    name = str(model)
-    try:
-        return create_model(name, weights=named, **arguments)
-    except ValueError as error:
-        raise ValueError(f"{owner}: {error}") from error
+    with errors_of(owner):
+        return create_model(str(model), weights=named, **arguments)
 
 
 def resolve_weights(
@@ -125,10 +122,8 @@ def _from_preset(
             f"{owner}: the preset {str(model)!r} has its own weights; leave `weights` out. "
             f"Received: weights={weights!r}"
         )
-    try:
+    with errors_of(owner):
         return from_preset(model, **cast(dict[str, Any], arguments))
-    except ValueError as error:
-        raise ValueError(f"{owner}: {error}") from error
 
 
 def check_classifier(

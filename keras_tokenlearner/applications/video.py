@@ -2,11 +2,13 @@
 
 from typing import Unpack, cast
 
+from keras_tokenlearner._checks import own_errors
 from keras_tokenlearner.applications.arguments import VisionTransformerArguments, X2Plus1DArguments
 from keras_tokenlearner.applications.create import create_model
 from keras_tokenlearner.models import VisionTransformer, X2Plus1D
 
 
+@own_errors
 def ViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViViT of size L with tubelets of 2 frames and 16 x 16 pixels.
 
@@ -33,6 +35,7 @@ def ViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransform
     return cast(VisionTransformer, create_model("vivit_l16", **arguments))
 
 
+@own_errors
 def TokenLearnerViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViViT-L/16 with 16 learned tokens per frame after block 12.
 
@@ -62,6 +65,7 @@ def TokenLearnerViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> Vis
     return cast(VisionTransformer, create_model("tokenlearner_vivit_l16_16at12", **arguments))
 
 
+@own_errors
 def TokenLearnerViViTL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViViT-L/14 of 35 blocks with 16 learned tokens per frame.
 
@@ -91,6 +95,7 @@ def TokenLearnerViViTL14(**arguments: Unpack[VisionTransformerArguments]) -> Vis
     return cast(VisionTransformer, create_model("tokenlearner_vivit_l14_35_16at18", **arguments))
 
 
+@own_errors
 def TokenLearnerViViTL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViViT-L/10 of 35 blocks with 16 learned tokens per frame.
 
@@ -120,6 +125,7 @@ def TokenLearnerViViTL10(**arguments: Unpack[VisionTransformerArguments]) -> Vis
     return cast(VisionTransformer, create_model("tokenlearner_vivit_l10_35_16at18", **arguments))
 
 
+@own_errors
 def X2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
     """The X(2+1)D-M video network, without learned tokens.
 
@@ -149,6 +155,7 @@ def X2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
     return cast(X2Plus1D, create_model("x2plus1d_m", **arguments))
 
 
+@own_errors
 def TokenLearnerX2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
     """X(2+1)D-M with TokenLearner bottlenecks, the paper's final network.
 

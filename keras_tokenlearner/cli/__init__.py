@@ -42,7 +42,10 @@ def _with_keras(verb: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(verb)
     def run(*arguments: VerbArgument, **options: VerbArgument) -> None:
         _startup.start()
-        verb(*arguments, **options)
+        from keras_tokenlearner._checks import errors_of
+
+        with errors_of(verb.__name__):
+            verb(*arguments, **options)
 
     return run
 

@@ -161,7 +161,7 @@ class ReadBatches(Batches, Generic[Example]):
         self.failure: Exception | None = None
         self.skipped: dict[str, str] = {}
         self._skipped_now: set[str] = set()
-        self._pool = ThreadPoolExecutor(threads)
+        self._pool = ThreadPoolExecutor(check_int(type(self).__name__, "threads", threads))
         self._ahead: dict[tuple[int, ...], list[Future[Example]]] = {}
 
     def read(self, row: int, epoch: int) -> Example:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_tokenlearner._checks import errors_of
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import FOLDER_FORMATS, MAX_PIXELS, decode_image
 from keras_tokenlearner.data.folders import class_files
@@ -173,7 +174,8 @@ class FileImages(Images):
         return len(self.files)
 
     def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
-        pixels = decode_image(self.files[place], 3, FOLDER_FORMATS, self.max_pixels)
+        with errors_of("FileImages"):
+            pixels = decode_image(self.files[place], 3, FOLDER_FORMATS, self.max_pixels)
         return pixels, int(self.labels[place])
 
     def called(self, place: int) -> str:

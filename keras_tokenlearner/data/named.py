@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice, check_path
+from keras_tokenlearner._checks import check_choice, check_ints, check_path, own_errors
 from keras_tokenlearner.data import cifar10, fashion_mnist
 from keras_tokenlearner.data.folders import split_folders
 from keras_tokenlearner.data.images import ArrayImages, Images, from_folder
@@ -12,6 +12,7 @@ from keras_tokenlearner.data.resizing import fit_image
 from keras_tokenlearner.data.tfds import load_tfds
 
 
+@own_errors
 def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
     """Open a labelled data set by its name.
 
@@ -49,6 +50,7 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
     return OPENERS[name](*[origin] if origin else [])
 
 
+@own_errors
 def load_named(
     data: str | os.PathLike[str], input_shape: Sequence[int] | None = None
 ) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
@@ -71,6 +73,8 @@ def load_named(
     >>> images.shape, images.dtype
     ((5000, 14, 14, 1), dtype('uint8'))
     """
+    if input_shape is not None:
+        check_ints("load_named", "input_shape", input_shape, lengths=(3,))
     splits = open_named(data)
     shape = tuple(input_shape or splits[0][0][0].shape)
     return tuple(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from keras_tokenlearner._checks import errors_of
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import FOLDER_FORMATS, decode_image
 from keras_tokenlearner.data.images import Images
@@ -70,7 +71,9 @@ class TfdsImages(Images):
 
     def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
         record = self.records[place]
-        return decode_image(record["image"], self.channels, FOLDER_FORMATS), int(record["label"])
+        with errors_of("TfdsImages"):
+            pixels = decode_image(record["image"], self.channels, FOLDER_FORMATS)
+        return pixels, int(record["label"])
 
     @functools.cached_property
     def labels(self) -> np.ndarray:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_is, check_model
+from keras_tokenlearner._checks import check_int, check_is, check_model, own_errors
 from keras_tokenlearner.analysis.costs import costs
 from keras_tokenlearner.evaluation.scores import top_k_accuracy
 
 
+@own_errors
 def compare(
     models: Sequence[keras.Model],
     images: np.ndarray,
@@ -45,6 +46,7 @@ def compare(
     (['vit_pico8', 'vit_pico8_4at1'], True)
     """
     _check_all("compare", models)
+    check_int("compare", "batch_size", batch_size)
     if not batch_size <= len(images) == len(labels):
         raise ValueError(
             "compare: `labels` must have one label per image, and `images` must fill at least one "
@@ -99,6 +101,7 @@ def images_per_second(
     2
     """
     _check_all("images_per_second", models)
+    check_int("images_per_second", "repeats", repeats)
     times: list[list[float]] = [[] for _ in models]
     for turn in range(-1, repeats):  # the first compiles
         for model, measured in zip(models, times, strict=True):

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice, check_model
+from keras_tokenlearner._checks import check_choice, check_model, own_errors
 from keras_tokenlearner.data import (
     FEW_SHOT,
     ImageBatches,
@@ -56,6 +56,7 @@ class FewShotProtocol:
     seed: int = 0
 
 
+@own_errors
 def evaluate(
     model: keras.Model,
     data: Sequence[str] | None = None,

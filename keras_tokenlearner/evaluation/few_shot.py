@@ -4,12 +4,13 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int, check_model
+from keras_tokenlearner._checks import check_int, check_model, check_not_negative, own_errors
 
 Labelled: TypeAlias = tuple[np.ndarray, np.ndarray]  # images and labels
 _CONSTANT = 100.0  # feature that replaces the bias, so large that the penalty hardly affects it
 
 
+@own_errors
 def few_shot(
     model: keras.Model,
     datasets: Mapping[str, tuple[Labelled, Labelled]],
@@ -64,6 +65,7 @@ def few_shot(
     return {**results, "average": average}
 
 
+@own_errors
 def few_shot_accuracy(
     train_features: np.ndarray,
     train_labels: np.ndarray | Sequence[int],
@@ -101,6 +103,7 @@ def few_shot_accuracy(
     1.0
     """
     check_int("few_shot_accuracy", "shots", shots)
+    check_not_negative("few_shot_accuracy", "l2", l2)
     classes, train_labels = np.unique(train_labels, return_inverse=True)
     chosen = choose(train_labels, shots, seed)
     x, y = np.asarray(train_features)[chosen], train_labels[chosen]

@@ -7,7 +7,14 @@ from typing import Literal, TypeVar, Unpack
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice, check_int, check_is, check_model
+from keras_tokenlearner._checks import (
+    check_choice,
+    check_int,
+    check_is,
+    check_model,
+    check_positive,
+    own_errors,
+)
 from keras_tokenlearner.data import video
 from keras_tokenlearner.data.video.lists import Views
 from keras_tokenlearner.evaluation.scores import (
@@ -23,6 +30,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@own_errors
 def evaluate_videos(
     model: keras.Model, videos: video.VideoList, **protocol: Unpack[Views]
 ) -> dict[str, float]:
@@ -120,6 +128,11 @@ def predict_videos(
     check_choice(owner, "on_error", on_error, ("skip", "raise"))
     if clips != "segments":
         check_int(owner, "clips", clips)
+    check_int(owner, "batch_size", batch_size)
+    check_int(owner, "threads", threads)
+    check_positive(owner, "stride", stride)
+    if frame_rate is not None:
+        check_positive(owner, "frame_rate", frame_rate)
     frames, height, width, channels = model.input_shape[1:]
 
     def views(place: int) -> np.ndarray | video.VideoError:

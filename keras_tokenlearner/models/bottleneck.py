@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_channels_last, check_ints
+from keras_tokenlearner._checks import check_channels_last, check_ints, check_is, own_errors
 from keras_tokenlearner.layers import (
     FixedGrid,
     MixerBlock,
@@ -17,6 +17,7 @@ from keras_tokenlearner.layers import (
 from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 
 
+@own_errors
 def bottleneck_module(
     config: X2Plus1DConfig,
     input_shape: tuple[int, ...] = (64, 8, 8, 432),
@@ -82,6 +83,7 @@ def bottleneck_module(
     (None, 4, 8, 8, 16)
     """
     check_channels_last("bottleneck_module")
+    check_is("bottleneck_module", "config", config, X2Plus1DConfig, "an X2Plus1DConfig")
     inputs = keras.Input(check_ints("bottleneck_module", "input_shape", input_shape, lengths=(4,)))
     x = inputs
     for index, part in enumerate(config.parts):

@@ -3,10 +3,11 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int, check_model
+from keras_tokenlearner._checks import check_int, check_model, own_errors
 from keras_tokenlearner.layers import TokenLearner
 
 
+@own_errors
 def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) -> keras.Model:
     """Return a copy of a model that learns fewer tokens.
 

@@ -1,7 +1,6 @@
 """The fields of the configs as types for editors, and the choices of some fields."""
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias, TypedDict
 
 from keras_tokenlearner.layers.activations import Activation
@@ -126,24 +125,3 @@ class X2Plus1DFields(TypedDict, total=False):
     dropout_rate: float
     batch_norm_epsilon: float
     batch_norm_momentum: float
-
-
-@contextlib.contextmanager
-def errors_of(owner: str) -> Iterator[None]:
-    """Start the error messages of a config with the name of the function that the user called.
-
-    Example:
-
-    >>> with errors_of("retrofit"):
-    ...     raise ValueError("VisionTransformerConfig: `at` must be an integer")
-    Traceback (most recent call last):
-    ...
-    ValueError: retrofit: `at` must be an integer
-    """
-    try:
-        yield
-    except ValueError as error:
-        name, colon, rest = str(error).partition(": ")
-        if name not in ("VisionTransformerConfig", "X2Plus1DConfig"):
-            raise
-        raise ValueError(f"{owner}{colon}{rest}") from error

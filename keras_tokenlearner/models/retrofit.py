@@ -3,17 +3,18 @@ import math
 
 import keras
 
-from keras_tokenlearner._checks import check_int
+from keras_tokenlearner._checks import check_int, own_errors
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
-from keras_tokenlearner.models.config_fields import VisionTransformerFields, errors_of
+from keras_tokenlearner.models.config_fields import VisionTransformerFields
 from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_model import quantization_of
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
 
+@own_errors
 def retrofit(
     model: keras.Model,
     at: int,
@@ -93,8 +94,7 @@ def retrofit(
         changes["token_attention"] = token_attention
     if reducer != "spatial_pooling":
         changes["num_tokens"] = num_tokens
-    with errors_of("retrofit"):
-        config = dataclasses.replace(structure.config, **changes)
+    config = dataclasses.replace(structure.config, **changes)
     name = name or f"{model.name}_{num_tokens}at{at}"
     if isinstance(model, VisionTransformer):
         student = _rebuilt(model, config, name)

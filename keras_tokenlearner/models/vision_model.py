@@ -156,10 +156,27 @@ class VisionModel(keras.Model):
         return model
 
 
-def policy_of(dtype: Policy) -> keras.DTypePolicy:
+def policy_of(owner: str, dtype: Policy) -> keras.DTypePolicy:
     """Return the dtype policy of a name or an object, or the global policy for `None`."""
-    with dtype_policy(keras.config.dtype_policy() if dtype is None else dtype):
-        return keras.config.dtype_policy()
+    try:
+        with dtype_policy(keras.config.dtype_policy() if dtype is None else dtype):
+            return keras.config.dtype_policy()
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{owner}: `dtype` must be a keras.DTypePolicy or its name, such as 'mixed_bfloat16'. "
+            f"Received: dtype={dtype!r}"
+        ) from error
+
+
+def check_activation(owner: str, activation: Activation) -> None:
+    """Raise `ValueError` unless Keras knows the `classifier_activation` of a model."""
+    try:
+        keras.activations.get(activation)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{owner}: `classifier_activation` must be a name of keras.activations, a callable or "
+            f"None. Received: classifier_activation={activation!r}"
+        ) from error
 
 
 def input_of(

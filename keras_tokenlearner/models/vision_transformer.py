@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is
+from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is, errors_of
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.layers import (
     AttentionPooling,
@@ -27,6 +27,7 @@ from keras_tokenlearner.models.vision_model import (
     Activation,
     Policy,
     VisionModel,
+    check_activation,
     input_of,
     policy_of,
 )
@@ -111,8 +112,9 @@ class VisionTransformer(VisionModel):
         inputs = input_of(owner, axes, input_shape, input_tensor)
         _check_patches(owner, config, axes, inputs.shape[1:])
         preprocessing = Preprocessing() if preprocessing is None else preprocessing
-        policy = policy_of(dtype)
-        with dtype_policy(policy):
+        policy = policy_of(owner, dtype)
+        check_activation(owner, classifier_activation)
+        with errors_of(owner), dtype_policy(policy):
             x = preprocessing.layer(inputs.shape[-1])(inputs) if include_preprocessing else inputs
             x = _trunk(config, x)
             if include_top:

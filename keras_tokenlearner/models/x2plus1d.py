@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is
+from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is, errors_of
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.bottleneck import add_part, convolution
@@ -12,6 +12,7 @@ from keras_tokenlearner.models.vision_model import (
     Activation,
     Policy,
     VisionModel,
+    check_activation,
     input_of,
     policy_of,
 )
@@ -104,8 +105,9 @@ class X2Plus1D(VisionModel):
             classes = check_int(owner, "classes", classes)
         inputs = input_of(owner, ("frames", "height", "width"), input_shape, input_tensor)
         preprocessing = Preprocessing() if preprocessing is None else preprocessing
-        policy = policy_of(dtype)
-        with dtype_policy(policy):
+        policy = policy_of(owner, dtype)
+        check_activation(owner, classifier_activation)
+        with errors_of(owner), dtype_policy(policy):
             x = preprocessing.layer(inputs.shape[-1])(inputs) if include_preprocessing else inputs
             x = _trunk(config, x)
             if include_top:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, Unpack
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, check_choice
+from keras_tokenlearner._checks import check_bool, check_choice, errors_of
 from keras_tokenlearner.models import (
     VisionTransformer,
     VisionTransformerConfig,
@@ -184,7 +184,8 @@ def from_preset(
     )
     if at is None:
         return model
-    return retrofit(model, at, 8 if num_tokens is None else num_tokens, **added)
+    with errors_of(owner):
+        return retrofit(model, at, 8 if num_tokens is None else num_tokens, **added)
 
 
 def open_preset(preset: PresetName, owner: str, **options: Unpack[PlanOptions]) -> Plan:
@@ -274,21 +275,22 @@ def build_model(
     own = plan.class_names if include_top and head == "keep" else None
     if class_names is None and own and len(own) == classes:
         class_names = own
-    model = kind(
-        config,
-        input_shape=None if input_tensor is not None else input_shape,
-        input_tensor=input_tensor,
-        include_top=include_top,
-        include_preprocessing=include_preprocessing,
-        pooling=pooling,
-        classes=classes if include_top else 1000,
-        classifier_activation=classifier_activation,
-        preprocessing=preprocessing or plan.preprocessing,
-        class_names=class_names,
-        dtype=dtype,
-        name=name,
-    )
-    report = plan.load(model, head=head)
+    with errors_of(owner):
+        model = kind(
+            config,
+            input_shape=None if input_tensor is not None else input_shape,
+            input_tensor=input_tensor,
+            include_top=include_top,
+            include_preprocessing=include_preprocessing,
+            pooling=pooling,
+            classes=classes if include_top else 1000,
+            classifier_activation=classifier_activation,
+            preprocessing=preprocessing or plan.preprocessing,
+            class_names=class_names,
+            dtype=dtype,
+            name=name,
+        )
+        report = plan.load(model, head=head)
     if report.left or report.reset:
         warnings.warn(str(report), stacklevel=3)
     return model
@@ -335,7 +337,8 @@ def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
         raise ValueError(
             f"{owner}: config.json is damaged; download or save it again: {error}"
         ) from error
-    load_weights(model, files.weights)
+    with errors_of(owner):
+        load_weights(model, files.weights)
     return model
 
 

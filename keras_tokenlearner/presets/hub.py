@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from urllib.parse import urlsplit
 
+from keras_tokenlearner._checks import errors_of
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.presets.addresses import FORMS, Address
 from keras_tokenlearner.presets.kaggle import download_from_kaggle
@@ -103,7 +104,8 @@ def _configs(folder: Path) -> dict[str, Path]:
 
 
 def _from_https(owner: str, uri: str) -> Path:
-    path = download(uri)
+    with errors_of(owner):
+        path = download(uri)
     found = _HASH_IN_NAME.search(PurePosixPath(urlsplit(uri).path).name)
     if found and not sha256(path).startswith(found[1]):
         path.unlink()

@@ -10,7 +10,7 @@ from typing import Unpack
 
 import keras
 
-from keras_tokenlearner._checks import check_path
+from keras_tokenlearner._checks import check_path, errors_of, own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.models.config_fields import PresetArguments
@@ -23,6 +23,7 @@ from keras_tokenlearner.weights import save_weights
 CONFIG, WEIGHTS, CLASSES, CARD = "config.json", "model.weights.h5", "class_names.json", "README.md"
 
 
+@own_errors
 def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
     """Save a model as a folder for `from_preset`: config, weights, class names and model card.
 
@@ -79,7 +80,7 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
         PermissionError: If the account may not write to this address.
         ConnectionError: If the hub cannot be reached.
     """
-    folder = Path(folder)
+    folder = check_path("upload_preset", "folder", folder)
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise ValueError(
@@ -171,7 +172,8 @@ def _card_data(task: str) -> str:
 def _class_from_preset(
     cls: type[VisionModel], preset: PresetName, **arguments: Unpack[PresetArguments]
 ) -> VisionModel:
-    model = from_preset(preset, **arguments)
+    with errors_of(f"{cls.__name__}.from_preset"):
+        model = from_preset(preset, **arguments)
     if not isinstance(model, cls):
         raise ValueError(
             f"{cls.__name__}.from_preset: `preset` must be a {cls.__name__}; call "

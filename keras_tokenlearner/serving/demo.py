@@ -3,6 +3,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from keras_tokenlearner._checks import own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.applications.load import load_model
 from keras_tokenlearner.serving.kserve_server import run_page
@@ -10,6 +11,7 @@ from keras_tokenlearner.serving.page.loaded import LoadedPage
 from keras_tokenlearner.serving.versions import newest_version
 
 
+@own_errors
 def demo(
     model: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,

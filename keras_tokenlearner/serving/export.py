@@ -15,6 +15,7 @@ from keras_tokenlearner._checks import (
     check_int,
     check_path,
     check_positive,
+    own_errors,
 )
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.analysis import with_token_maps
@@ -55,6 +56,7 @@ class Exported(os.PathLike[str]):
     __str__ = __fspath__
 
 
+@own_errors
 def export(
     model: keras.Model,
     path: str | os.PathLike[str],

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypedDict, cast
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_path
+from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_path, own_errors
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.applications.load import check_classifier, load_model
@@ -46,6 +46,7 @@ class Prediction(TypedDict):
     classes: list[Scored]
 
 
+@own_errors
 def predict(
     model: str | os.PathLike[str],
     files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_bool
+from keras_tokenlearner._checks import check_bool, own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving import payloads
 from keras_tokenlearner.serving.current_model import CurrentModel, Loaded
@@ -28,6 +28,7 @@ Rows: TypeAlias = list[Arrays]
 Reader: TypeAlias = Callable[[Request, ServedModel], tuple[str, Rows]]
 
 
+@own_errors
 def serve(
     path: str | os.PathLike[str],
     host: str = "127.0.0.1",

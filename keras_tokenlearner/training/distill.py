@@ -13,6 +13,7 @@ from keras_tokenlearner._checks import (
     check_not_negative,
     check_path,
     check_positive,
+    own_errors,
 )
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.data import Batches
@@ -36,6 +37,7 @@ from keras_tokenlearner.training.remember import digest, remember
 from keras_tokenlearner.training.resume import Resume
 
 
+@own_errors
 def distill(
     student: keras.Model,
     teacher: keras.Model,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import keras
 
+from keras_tokenlearner._checks import errors_of
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.names import block_index
 from keras_tokenlearner.training.weight_decay import OptimizerArguments, Rate
@@ -59,7 +60,8 @@ class _Layerwise(_Optimizer):
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         super().build(variables)
-        depths = depths_of([variable.path for variable in variables])
+        with errors_of(type(self).__name__):
+            depths = depths_of([variable.path for variable in variables])
         self.factors = tuple(self.layer_decay ** (max(depths) - depth) for depth in depths)
         self.decays = tuple(
             None if any(text in variable.name for text in self.undecayed) else self.decay
@@ -130,7 +132,7 @@ def depths_of(paths: Sequence[str]) -> list[int]:
     blocks = [place for place, path in enumerate(paths) if block_index(path) is not None]
     if not blocks:
         raise ValueError(
-            "optimizer: `layer_decay` needs a model with layers `block_0` and so on, as in a ViT; "
+            "depths_of: `layer_decay` needs a model with layers `block_0` and so on, as in a ViT; "
             f"pass layer_decay=1. Received: {len(paths)} variables, the first are {paths[:3]}"
         )
     depths = [0]

@@ -3,7 +3,7 @@ from typing import Self, Unpack, cast
 
 import keras
 
-from keras_tokenlearner._checks import check_int, check_not_negative, check_positive
+from keras_tokenlearner._checks import check_int, check_not_negative, check_positive, own_errors
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.names import HEAD
 from keras_tokenlearner.training.layer_rates import LayerwiseAdamW, LayerwiseMuon, LayerwiseSGD
@@ -19,6 +19,7 @@ from keras_tokenlearner.training.weight_decay import (
 _LAYERWISE = {AdamW: LayerwiseAdamW, Muon: LayerwiseMuon, SGD: LayerwiseSGD}
 
 
+@own_errors
 def adamw(
     learning_rate: float,
     steps: int,
@@ -48,8 +49,9 @@ def adamw(
     >>> float(optimizer.learning_rate)
     0.0
     """
-    schedule = _cosine(learning_rate, steps, warmup_steps)
+    schedule = _cosine("adamw", learning_rate, steps, warmup_steps)
     return _make(
+        "adamw",
         AdamW,
         schedule,
         layer_decay,
@@ -58,6 +60,7 @@ def adamw(
     )
 
 
+@own_errors
 def muon(
     learning_rate: float,
     steps: int,
@@ -87,14 +90,16 @@ def muon(
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
     return _make(
+        "muon",
         Muon,
-        _cosine(learning_rate, steps, warmup_steps),
+        _cosine("muon", learning_rate, steps, warmup_steps),
         layer_decay,
         weight_decay=weight_decay,
         exclude_layers=[HEAD],
     )
 
 
+@own_errors
 def sgd(
     learning_rate: float,
     steps: int,
@@ -118,8 +123,9 @@ def sgd(
     >>> sgd(0.03, steps=100).momentum
     0.9
     """
-    schedule = _cosine(learning_rate, steps, warmup_steps)
+    schedule = _cosine("sgd", learning_rate, steps, warmup_steps)
     return _make(
+        "sgd",
         SGD,
         schedule,
         layer_decay,
@@ -129,6 +135,7 @@ def sgd(
     )
 
 
+@own_errors
 def adamw_linear(
     learning_rate: float,
     steps: int,
@@ -149,6 +156,7 @@ def adamw_linear(
     """
     schedule = LinearDecay(learning_rate, steps, warmup_steps)
     return _make(
+        "adamw_linear",
         AdamW,
         schedule,
         layer_decay,
@@ -175,7 +183,7 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, learning_rate: float, steps: int, warmup_steps: int = 0) -> None:
-        _check_schedule(learning_rate, steps, warmup_steps)
+        _check_schedule("LinearDecay", learning_rate, steps, warmup_steps)
         self.learning_rate = learning_rate
         self.steps = steps
         self.warmup_steps = warmup_steps
@@ -228,6 +236,7 @@ class OfSteps(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _make(
+    owner: str,
     kind: type[keras.optimizers.Optimizer],
     schedule: keras.optimizers.schedules.LearningRateSchedule,
     layer_decay: float,
@@ -235,13 +244,13 @@ def _make(
 ) -> keras.optimizers.Optimizer:
     """Return an optimizer without weight decay of biases, norms and positions."""
     if "weight_decay" in arguments:
-        decay = check_not_negative("optimizer", "weight_decay", arguments["weight_decay"])
+        decay = check_not_negative(owner, "weight_decay", arguments["weight_decay"])
         arguments["weight_decay"] = decay
         if kind is Muon:
             arguments["adam_weight_decay"] = decay
     clipnorm, parts = arguments.get("global_clipnorm"), arguments.get("gradient_accumulation_steps")
     if clipnorm is not None:
-        check_positive("optimizer", "global_clipnorm", clipnorm)
+        check_positive(owner, "global_clipnorm", clipnorm)
     if parts:
         schedule = OfSteps(schedule, parts)
     if layer_decay != 1:
@@ -249,22 +258,22 @@ def _make(
     return kind(schedule, **arguments)
 
 
-def _check_schedule(learning_rate: float, steps: int, warmup_steps: int) -> None:
-    check_positive("optimizer", "learning_rate", learning_rate)
-    check_int("optimizer", "steps", steps)
-    check_int("optimizer", "warmup_steps", warmup_steps, minimum=0)
+def _check_schedule(owner: str, learning_rate: float, steps: int, warmup_steps: int) -> None:
+    check_positive(owner, "learning_rate", learning_rate)
+    check_int(owner, "steps", steps)
+    check_int(owner, "warmup_steps", warmup_steps, minimum=0)
     if steps <= warmup_steps:
         raise ValueError(
-            "optimizer: the run must have more steps than its warm-up; raise `epochs`, or lower "
+            f"{owner}: the run must have more steps than its warm-up; raise `epochs`, or lower "
             f"`warmup_epochs` or `warmup_steps`. Received: {steps} steps, {warmup_steps} warm-up "
             "steps"
         )
 
 
 def _cosine(
-    learning_rate: float, steps: int, warmup_steps: int
+    owner: str, learning_rate: float, steps: int, warmup_steps: int
 ) -> keras.optimizers.schedules.CosineDecay:
-    _check_schedule(learning_rate, steps, warmup_steps)
+    _check_schedule(owner, learning_rate, steps, warmup_steps)
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,
         decay_steps=steps - warmup_steps,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from keras_tokenlearner._checks import check_choice, check_is
+from keras_tokenlearner._checks import check_choice, check_is, own_errors
 from keras_tokenlearner.training.check_recipe import check_recipe
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Recipe = TypeVar("Recipe", bound="DataclassInstance")
 
 
+@own_errors
 def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """Return a recipe whose fields are set from strings of a command line.
 
@@ -37,13 +38,13 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     changes = {}
     for setting in settings:
         name, _, text = setting.partition("=")
-        check_choice(type(recipe).__name__, "field", name, list(fields))
+        check_choice("with_settings", "field", name, list(fields))
         try:
             changes[name] = fields[name](text)
         except ValueError as error:
             raise ValueError(
-                f"{type(recipe).__name__}: `{name}` must have the type {fields[name].__name__}, as "
-                f"in {name}={getattr(recipe, name)}. Received: {setting!r}"
+                f"with_settings: `{name}` must have the type {fields[name].__name__}, as in "
+                f"{name}={getattr(recipe, name)}. Received: {setting!r}"
             ) from error
     return dataclasses.replace(recipe, **changes)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 
-from keras_tokenlearner._checks import check_bool
+from keras_tokenlearner._checks import check_bool, own_errors
 from keras_tokenlearner.training.check_recipe import check_recipe
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.finite import StopOnNonFinite
@@ -19,6 +19,7 @@ from keras_tokenlearner.training.resume import Resume
 from keras_tokenlearner.weights import save_weights
 
 
+@own_errors
 def train(
     recipe: Recipe[Data] | FittingRecipe[Data],
     output: str | os.PathLike[str],

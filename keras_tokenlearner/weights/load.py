@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, check_int, check_positive
+from keras_tokenlearner._checks import check_bool, check_int, check_positive, errors_of
 from keras_tokenlearner.models.config_fields import FieldValue, Normalization
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
@@ -151,4 +151,5 @@ def load(
     )
     if check_settings:
         plan.check_open(dict.fromkeys(SETTINGS, True))  # the model already has these settings
-    return plan.load(model, head, embedding, partial, check_settings)
+    with errors_of(owner):
+        return plan.load(model, head, embedding, partial, check_settings)

@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, check_choice
+from keras_tokenlearner._checks import check_bool, check_choice, errors_of
 from keras_tokenlearner.models import VisionTransformerConfig, names
-from keras_tokenlearner.models.config_fields import Fields, FieldValue, errors_of
+from keras_tokenlearner.models.config_fields import Fields, FieldValue
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.weights import positions
 from keras_tokenlearner.weights.architecture import (
@@ -201,7 +201,7 @@ class Plan:
         Raises:
             ValueError: If a shape or a setting differs. The model is then unchanged.
         """
-        owner = self.owner
+        owner = "Plan.load"
         check_choice(owner, "head", head, ("keep", "drop", "reset"))
         check_choice(owner, "embedding", embedding, ("central_frame", "inflate"))
         check_bool(owner, "partial", partial)

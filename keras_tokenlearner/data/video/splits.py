@@ -1,5 +1,6 @@
 from pathlib import Path
 
+from keras_tokenlearner._checks import own_errors
 from keras_tokenlearner.data.folders import held_out, split_folders
 from keras_tokenlearner.data.video.lists import (
     VideoList,
@@ -11,6 +12,7 @@ from keras_tokenlearner.data.video.lists import (
 from keras_tokenlearner.data.video.tfds import load_tfds
 
 
+@own_errors
 def open_videos(path: str | Path) -> tuple[VideoList, VideoList]:
     """List the training videos and the test videos of a folder or data set.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_tokenlearner._checks import check_model
+from keras_tokenlearner._checks import check_model, own_errors
 from keras_tokenlearner.analysis.costs import costs
 from keras_tokenlearner.models.names import block_name
 from keras_tokenlearner.models.structure import Structure
@@ -67,6 +67,7 @@ class Needs:
         )
 
 
+@own_errors
 def needs(
     student: keras.Model,
     teacher: keras.Model,

@@ -81,7 +81,7 @@ class Devices:
             ValueError: If the batches cannot be divided, or `keras.distribution` is set on a
                 backend that ignores it.
         """
-        check_keras_distribution()
+        check_keras_distribution("Devices.fit")
         self._prepare(model)
         if validation_data is not None:
             validation_data = self._batches(validation_data, validation_batch_size)
@@ -153,14 +153,14 @@ class Devices:
             for size in (batches.batch_size, max(last, 0)):
                 if size % self.replicas:
                     raise ValueError(
-                        "distribution: the size of every batch, also the last, must be a multiple "
+                        "Devices: the size of every batch, also the last, must be a multiple "
                         f"of {self.replicas} replicas; change `batch_size`, or remove rows. "
                         f"Received: {len(batches.arrays[0])} rows, batch_size={batches.batch_size}"
                     )
             batches.shard, batches.alone, batches.ordered = self._shard(), self.alone, True
         elif self.processes > 1:
             raise ValueError(
-                "distribution: `batches` must be a keras_tokenlearner.data.Batches for training in "
+                "Devices: `batches` must be a keras_tokenlearner.data.Batches for training in "
                 f"several processes. Received: {type(batches).__name__}"
             )
         return batches
@@ -177,12 +177,12 @@ class Devices:
         return self._share(Batches(data, batch_size, shuffle=False, partial=True))
 
 
-def check_keras_distribution() -> None:
+def check_keras_distribution(owner: str) -> None:
     """Raise `ValueError` for `keras.distribution` on TensorFlow and PyTorch, which ignore it."""
     found, backend = keras.distribution.distribution(), keras.backend.backend()
     if found is not None and backend != "jax":
         raise ValueError(
-            f"distribution: keras.distribution has no effect on {backend}, which would train on "
+            f"{owner}: keras.distribution has no effect on {backend}, which would train on "
             "one device; call keras.distribution.set_distribution(None) and use "
             "distribution.scope('data_parallel'), or set KERAS_BACKEND=jax. "
             f"Received: {type(found).__name__}"

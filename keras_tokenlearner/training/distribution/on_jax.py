@@ -33,7 +33,7 @@ def model_parallel(count: int | None) -> "JaxDevices":
     count = count or jax.local_device_count()
     if jax.device_count() % count:
         raise ValueError(
-            f"distribution: N in model_parallel:N must divide the number of devices; pass another "
+            f"scope: N in model_parallel:N must divide the number of devices; pass another "
             f"`mode`. Received: model_parallel:{count} with {jax.device_count()} devices"
         )
     mesh = keras.distribution.DeviceMesh(
@@ -80,7 +80,7 @@ class JaxDevices(Devices):
                     )
                 )
                 raise ValueError(
-                    "distribution: the number of device groups must divide every batch, also the "
+                    "scope: the number of device groups must divide every batch, also the "
                     "last. N in model_parallel:N must divide heads and hidden units. Change "
                     f"`batch_size` or N. Received: devices {shape}. {error}"
                 ) from error

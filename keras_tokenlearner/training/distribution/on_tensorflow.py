@@ -34,8 +34,7 @@ def data_parallel() -> "TensorFlowDevices":
 def model_parallel(count: int | None) -> NoReturn:
     """Raise `ValueError`: in Keras 3.15, model parallelism works on JAX only."""
     raise ValueError(
-        "distribution: model_parallel needs JAX; set KERAS_BACKEND=jax. "
-        "Received: KERAS_BACKEND=tensorflow"
+        "scope: model_parallel needs JAX; set KERAS_BACKEND=jax. Received: KERAS_BACKEND=tensorflow"
     )
 
 

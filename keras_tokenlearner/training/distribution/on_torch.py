@@ -21,7 +21,7 @@ def data_parallel() -> "TorchDevices":
     """Return the device of this process, which torchrun started."""
     if not distributed.is_torchelastic_launched():
         raise ValueError(
-            "distribution: data_parallel on PyTorch needs one process per device; start the "
+            "scope: data_parallel on PyTorch needs one process per device; start the "
             "processes by torchrun --nproc-per-node=N -m keras_tokenlearner.cli train ... "
             "Received: TORCHELASTIC_RUN_ID=None, which torchrun sets"
         )
@@ -35,8 +35,7 @@ def data_parallel() -> "TorchDevices":
 def model_parallel(count: int | None) -> NoReturn:
     """Raise `ValueError`: in Keras 3.15, model parallelism works on JAX only."""
     raise ValueError(
-        "distribution: model_parallel needs JAX; set KERAS_BACKEND=jax. "
-        "Received: KERAS_BACKEND=torch"
+        "scope: model_parallel needs JAX; set KERAS_BACKEND=jax. Received: KERAS_BACKEND=torch"
     )
 
 
@@ -64,12 +63,12 @@ class TorchDevices(Devices):
             for part in getattr(metric, "metrics", [metric]):
                 if not isinstance(part, keras.metrics.Mean):
                     raise ValueError(
-                        "distribution: a metric must be a mean, because several processes average "
+                        "Devices: a metric must be a mean, because several processes average "
                         f"it; compute other metrics from `predict`. Received: {part.name}"
                     )
         if any(batch_normalizations(model)):
             raise ValueError(
-                "distribution: `model` must not have BatchNormalization on PyTorch; train on JAX "
+                "Devices: `model` must not have BatchNormalization on PyTorch; train on JAX "
                 "or TensorFlow. Each process would normalise its part of a batch alone. "
                 f"Received: model {model.name!r}"
             )

@@ -44,13 +44,13 @@ def scope(mode: str = "auto") -> Iterator[Devices]:
     (8, 10)
     """
     name, _, count = str(mode).partition(":")
-    check_choice("distribution", "mode", name, MODES)
+    check_choice("scope", "mode", name, MODES)
     if count and (name != "model_parallel" or not count.isdecimal() or not int(count)):
         raise ValueError(
-            "distribution: `mode` may have a number for model_parallel only, as in "
+            "scope: `mode` may have a number for model_parallel only, as in "
             f"'model_parallel:4'. Received: mode={mode!r}"
         )
-    check_keras_distribution()
+    check_keras_distribution("scope")
     backend = importlib.import_module(f"{__package__}.on_{keras.backend.backend()}")
     if name == "auto":
         name = "data_parallel" if backend.several() else "one_device"

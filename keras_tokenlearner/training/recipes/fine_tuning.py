@@ -106,9 +106,8 @@ class ImageNet384Recipe:
 
     def build(self, classes: int) -> keras.Model:
         """Return the model, not yet compiled."""
-        backend = keras.backend.backend()
-        modes = REMAT_MODES[backend]
-        check_choice(f"{type(self).__name__} on {backend}", "remat", self.remat, modes)
+        modes = REMAT_MODES[keras.backend.backend()]
+        check_choice(type(self).__name__, "remat", self.remat, modes)
         mode = None if self.remat == "none" else self.remat
         with dtype_policy(self.precision), keras.RematScope(mode=mode):
             return self._build(classes)
