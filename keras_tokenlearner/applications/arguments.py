@@ -2,35 +2,21 @@
 
 import os
 from collections.abc import Sequence
-from typing import TypedDict
 
-import keras
-
-from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.models.config_fields import (
     Normalization,
     VisionTransformerFields,
     X2Plus1DFields,
 )
-from keras_tokenlearner.models.vision_model import Activation, Policy
+from keras_tokenlearner.models.vision_model import BuildArguments
 
 
-class GraphArguments(TypedDict, total=False):
+class GraphArguments(BuildArguments, total=False):
     """The arguments of `create_model` that apply to every model, except for `weights`."""
 
-    include_top: bool
-    include_preprocessing: bool
-    input_tensor: keras.KerasTensor | None
-    input_shape: Sequence[int] | None
-    pooling: str | None
     classes: int | None
-    classifier_activation: Activation
-    preprocessing: Preprocessing | None
-    class_names: Sequence[str] | None
-    dtype: Policy
     normalization: Normalization | None
     grid: Sequence[int] | None
-    name: str | None
 
 
 class ModelArguments(GraphArguments, total=False):

@@ -3,7 +3,7 @@ import fnmatch
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, Unpack, cast
 
 import keras
 
@@ -20,27 +20,19 @@ from keras_tokenlearner.models import (
     names,
 )
 from keras_tokenlearner.models.config_fields import Fields, Normalization
-from keras_tokenlearner.models.vision_model import Activation, Policy, VisionModel, is_input
+from keras_tokenlearner.models.vision_model import (
+    Activation,
+    BuildArguments,
+    Policy,
+    VisionModel,
+    is_input,
+)
 from keras_tokenlearner.presets.addresses import is_address
 from keras_tokenlearner.presets.from_preset import build_model, open_preset
 from keras_tokenlearner.weights import SOURCES, load_weights, saved_classes, store
 from keras_tokenlearner.weights.plan import Plan
 
 MODELS = {VisionTransformerConfig: VisionTransformer, X2Plus1DConfig: X2Plus1D}
-
-
-class _Arguments(TypedDict):
-    """The arguments that every model is built with."""
-
-    input_shape: Sequence[int] | None
-    input_tensor: keras.KerasTensor | None
-    include_top: bool
-    include_preprocessing: bool
-    pooling: str | None
-    classifier_activation: Activation
-    preprocessing: Preprocessing | None
-    dtype: Policy
-    name: str | None
 
 
 def list_models(pattern: str = "*", weights: bool = False) -> list[str]:
@@ -170,7 +162,7 @@ def create_model(
         input_shape = cast(keras.KerasTensor, input_tensor).shape[1:]
     elif input_shape is None and input_tensor is None:
         input_shape = stored.input_shape if stored else entry.input_shape
-    arguments: _Arguments = {
+    arguments: BuildArguments = {
         "input_shape": input_shape,
         "input_tensor": None if computed else input_tensor,
         "include_top": include_top,
@@ -178,6 +170,7 @@ def create_model(
         "pooling": pooling,
         "classifier_activation": classifier_activation,
         "preprocessing": preprocessing,
+        "class_names": class_names,
         "dtype": dtype,
         "name": name or model,
     }
@@ -189,22 +182,17 @@ def create_model(
             of_transformer = cast(VisionTransformerConfig, entry.config)
             fields_of_plan: dict[str, Any] = {**_trunk_fields(plan), **changes}
             trunk = dataclasses.replace(of_transformer, **fields_of_plan)
-            built = build_model(
-                owner, kind, trunk, plan, classes=classes, class_names=class_names, **arguments
-            )
+            built = build_model(owner, kind, trunk, plan, classes, **arguments)
         else:
             config = dataclasses.replace(entry.config, **cast(dict[str, Any], changes))
             new_head = include_top and of_weights and classes not in (None, of_weights)
             if class_names is None and stored and include_top and not new_head:
-                class_names = stored.class_names
-            built = kind(
-                config,
-                classes=classes or of_weights or 1000,
-                class_names=class_names,
-                **arguments,
-            )
-            # With another number of classes, a second model with the old number loads the body.
-            loaded = kind(config, classes=of_weights, **arguments) if new_head else built
+                arguments["class_names"] = stored.class_names
+            built = kind(config, classes=classes or of_weights or 1000, **arguments)
+            loaded = built
+            if new_head:  # a second model with the old number of classes loads the body
+                arguments["class_names"] = None
+                loaded = kind(config, classes=of_weights, **arguments)
             if stored:
                 store.load_stored(loaded, stored)
             elif is_file and weights is not None:

@@ -94,18 +94,23 @@ class PlanOptions(TypedDict, total=False):
     resize: str | None
 
 
-class PresetArguments(VisionTransformerChanges, PlanOptions, total=False):
+class SharedArguments(TypedDict, total=False):
+    """The arguments that model classes, `create_model` and `from_preset` have in common."""
+
+    input_shape: Sequence[int] | None
+    include_preprocessing: bool
+    pooling: str | None
+    classifier_activation: Activation
+    name: str | None
+
+
+class PresetArguments(VisionTransformerChanges, PlanOptions, SharedArguments, total=False):
     """The arguments of `from_preset` besides the preset."""
 
     at: int | None
     num_tokens: int | None
     include_top: bool | None
-    include_preprocessing: bool
-    pooling: str | None
     classes: int | None
-    classifier_activation: Activation
-    input_shape: Sequence[int] | None
-    name: str | None
 
 
 class X2Plus1DFields(TypedDict, total=False):

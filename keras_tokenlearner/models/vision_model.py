@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, Unpack
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_channels_last
+from keras_tokenlearner._checks import (
+    check_bool,
+    check_channels_last,
+    check_choice,
+    check_int,
+    check_is,
+    errors_of,
+)
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.layers import TokenLearner, activations
 from keras_tokenlearner.layers.activations import Activation
 from keras_tokenlearner.models.config import VisionTransformerConfig
-from keras_tokenlearner.models.config_fields import PresetArguments
+from keras_tokenlearner.models.config_fields import PresetArguments, SharedArguments
 from keras_tokenlearner.models.names import HEAD
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
@@ -23,11 +30,26 @@ CustomObjects: TypeAlias = Mapping[str, type | Callable[..., keras.KerasTensor]]
 Policy: TypeAlias = str | keras.DTypePolicy | None
 
 
+class BuildArguments(SharedArguments, total=False):
+    """The arguments of the model classes, except for config and `classes`."""
+
+    input_tensor: keras.KerasTensor | None
+    include_top: bool
+    preprocessing: Preprocessing | None
+    class_names: Sequence[str] | None
+    dtype: Policy
+
+
 class VisionModel(keras.Model):
     """A functional model that knows its config: the base class of all models of the package.
 
     Slicing, `summary`, saving and export work as for any Keras model. The saved config holds the
     fields of `config`, not the layers. `keras.models.clone_model` returns a plain `keras.Model`.
+
+    A subclass states the class of its config, its poolings, and the graph in `_graph`.
+
+    Args:
+        config: Of the class `config_class`. `VisionTransformer` describes the other arguments.
 
     Attributes:
         config: The dataclass whose fields decide the graph.
@@ -41,34 +63,63 @@ class VisionModel(keras.Model):
     """
 
     config_class: ClassVar[type[VisionTransformerConfig] | type[X2Plus1DConfig]]
+    poolings: ClassVar[tuple[str, ...]]
 
     def __init__(
         self,
-        inputs: keras.KerasTensor,
-        outputs: keras.KerasTensor,
-        name: str | None,
-        *,
         config: Config,
-        include_top: bool,
-        include_preprocessing: bool,
-        pooling: str | None,
-        classes: int,
-        classifier_activation: Activation,
-        preprocessing: Preprocessing,
-        class_names: Sequence[str] | None,
-        policy: keras.DTypePolicy,
+        input_shape: Sequence[int] | None = None,
+        input_tensor: keras.KerasTensor | None = None,
+        include_top: bool = True,
+        include_preprocessing: bool = True,
+        pooling: str | None = None,
+        classes: int = 1000,
+        classifier_activation: Activation = "softmax",
+        preprocessing: Preprocessing | None = None,
+        class_names: Sequence[str] | None = None,
+        dtype: Policy = None,
+        name: str | None = None,
     ) -> None:
-        super().__init__(inputs=inputs, outputs=outputs, name=name)
+        owner, kind = type(self).__name__, self.config_class
+        check_is(owner, "config", config, kind, f"of the class {kind.__name__}")
+        check_bool(owner, "include_top", include_top)
+        check_bool(owner, "include_preprocessing", include_preprocessing)
+        check_choice(owner, "pooling", pooling, (None, *self.poolings))
+        check_activation(owner, classifier_activation)
+        number = check_int(owner, "classes", classes) if include_top else None
+        inputs = input_of(owner, self._axes(config), input_shape, input_tensor)
+        preprocessing = Preprocessing() if preprocessing is None else preprocessing
+        policy = policy_of(owner, dtype)
+        with errors_of(owner), dtype_policy(policy):
+            x = preprocessing.layer(inputs.shape[-1])(inputs) if include_preprocessing else inputs
+            x = self._graph(config, x, pooling, number, classifier_activation)
+        super().__init__(inputs=inputs, outputs=x, name=name)
         self.config: Config = config
         self.include_top = include_top
         self.include_preprocessing = include_preprocessing
         self.pooling = pooling
-        self.classes: int | None = classes if include_top else None
+        self.classes = number
         self.classifier_activation: Activation = classifier_activation
         self.preprocessing = preprocessing
         self._policy = policy
         self._class_names: tuple[str, ...] | None = None
         self.class_names = class_names
+
+    @staticmethod
+    def _axes(config: Any) -> tuple[str, ...]:
+        """Return the names of the input's axes before the channels."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _graph(
+        config: Any,
+        x: keras.KerasTensor,
+        pooling: str | None,
+        classes: int | None,
+        activation: Activation,
+    ) -> keras.KerasTensor:
+        """Return the output for normalised pixels; without top if `classes` is `None`."""
+        raise NotImplementedError
 
     if TYPE_CHECKING:  # `presets/save.py` attaches these methods, so that no import goes up
 

@@ -1,11 +1,8 @@
 import math
-from collections.abc import Sequence
 
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is, errors_of
-from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.layers import (
     AttentionPooling,
     ConvStem,
@@ -20,19 +17,9 @@ from keras_tokenlearner.layers.layer_normalization import norm_layer
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.config_fields import POOLS
-from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
 from keras_tokenlearner.models.rotations import Rotations, call_block
-from keras_tokenlearner.models.vision_model import (
-    Activation,
-    Policy,
-    VisionModel,
-    check_activation,
-    input_of,
-    policy_of,
-)
-
-POOLINGS = ("avg", "max", "token", "head")
+from keras_tokenlearner.models.vision_model import Activation, VisionModel
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -81,70 +68,37 @@ class VisionTransformer(VisionModel):
     config: VisionTransformerConfig
     config_class = VisionTransformerConfig
 
-    def __init__(
-        self,
+    poolings = ("avg", "max", "token", "head")
+
+    @staticmethod
+    def _axes(config: VisionTransformerConfig) -> tuple[str, ...]:
+        return ("frames", "height", "width")[-len(config.patch_size) :]
+
+    @staticmethod
+    def _graph(
         config: VisionTransformerConfig,
-        input_shape: Sequence[int] | None = None,
-        input_tensor: keras.KerasTensor | None = None,
-        include_top: bool = True,
-        include_preprocessing: bool = True,
-        pooling: str | None = None,
-        classes: int = 1000,
-        classifier_activation: Activation = "softmax",
-        preprocessing: Preprocessing | None = None,
-        class_names: Sequence[str] | None = None,
-        dtype: Policy = None,
-        name: str | None = None,
-    ) -> None:
-        owner = "VisionTransformer"
-        check_is(owner, "config", config, VisionTransformerConfig, "a VisionTransformerConfig")
-        check_bool(owner, "include_top", include_top)
-        check_bool(owner, "include_preprocessing", include_preprocessing)
-        check_choice(owner, "pooling", pooling, (None, *POOLINGS))
+        x: keras.KerasTensor,
+        pooling: str | None,
+        classes: int | None,
+        activation: Activation,
+    ) -> keras.KerasTensor:
         if pooling == "token" and not config.class_token:
             raise ValueError(
-                f"{owner}: pooling='token' needs a config with class_token=True; pass another "
-                "`pooling` or change the config. Received: pooling='token', class_token=False"
+                "VisionTransformer: pooling='token' needs a config with class_token=True; pass "
+                "another `pooling` or change the config. Received: pooling='token', "
+                "class_token=False"
             )
-        if include_top:
-            classes = check_int(owner, "classes", classes)
-        axes = ("frames", "height", "width")[-len(config.patch_size) :]
-        inputs = input_of(owner, axes, input_shape, input_tensor)
-        _check_patches(owner, config, axes, inputs.shape[1:])
-        preprocessing = Preprocessing() if preprocessing is None else preprocessing
-        policy = policy_of(owner, dtype)
-        check_activation(owner, classifier_activation)
-        with errors_of(owner), dtype_policy(policy):
-            x = preprocessing.layer(inputs.shape[-1])(inputs) if include_preprocessing else inputs
-            x = _trunk(config, x)
-            if include_top:
-                x = layers.Dense(
-                    classes,
-                    use_bias=config.head_bias,
-                    kernel_initializer="zeros",
-                    name=names.HEAD,
-                )(_read(config, x))
-                x = layers.Activation(
-                    classifier_activation, dtype="float32", name=names.PREDICTIONS
-                )(x)
-            elif pooling == "head":
-                x = _read(config, x)
-            elif pooling:
-                x = _normalise_pooled(config, _pool(config, x, pooling))
-        super().__init__(
-            inputs,
-            x,
-            name,
-            config=config,
-            include_top=include_top,
-            include_preprocessing=include_preprocessing,
-            pooling=pooling,
-            classes=classes,
-            classifier_activation=classifier_activation,
-            preprocessing=preprocessing,
-            class_names=class_names,
-            policy=policy,
-        )
+        _check_patches(config, x.shape[1:])
+        x = _trunk(config, x)
+        if classes is not None:
+            head = layers.Dense(
+                classes, use_bias=config.head_bias, kernel_initializer="zeros", name=names.HEAD
+            )
+            logits = head(_read(config, x))
+            return layers.Activation(activation, dtype="float32", name=names.PREDICTIONS)(logits)
+        if pooling == "head":
+            return _read(config, x)
+        return _normalise_pooled(config, _pool(config, x, pooling)) if pooling else x
 
     @property
     def blocks(self) -> list[TransformerBlock]:
@@ -157,14 +111,13 @@ class VisionTransformer(VisionModel):
         return tuple(self.get_layer(names.TOKENS).input.shape[1:-1])
 
 
-def _check_patches(
-    owner: str, config: VisionTransformerConfig, axes: tuple[str, ...], shape: tuple[int, ...]
-) -> None:
+def _check_patches(config: VisionTransformerConfig, shape: tuple[int, ...]) -> None:
+    axes = VisionTransformer._axes(config)
     for axis, size, patch in zip(axes, shape, config.patch_size, strict=False):
         if size < patch:
             raise ValueError(
-                f"{owner}: the {axis} of `input_shape` must be at least {patch}, one patch. "
-                f"Received: input_shape={shape} with patch_size={config.patch_size}"
+                f"VisionTransformer: the {axis} of `input_shape` must be at least {patch}, one "
+                f"patch. Received: input_shape={shape} with patch_size={config.patch_size}"
             )
 
 

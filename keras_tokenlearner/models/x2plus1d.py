@@ -1,21 +1,9 @@
-from collections.abc import Sequence
-
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is, errors_of
-from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.bottleneck import add_part, convolution
-from keras_tokenlearner.models.preprocessing import Preprocessing
-from keras_tokenlearner.models.vision_model import (
-    Activation,
-    Policy,
-    VisionModel,
-    check_activation,
-    input_of,
-    policy_of,
-)
+from keras_tokenlearner.models.vision_model import Activation, VisionModel
 from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 
 
@@ -81,53 +69,24 @@ class X2Plus1D(VisionModel):
     config: X2Plus1DConfig
     config_class = X2Plus1DConfig
 
-    def __init__(
-        self,
+    poolings = ("avg", "max")
+
+    @staticmethod
+    def _axes(config: X2Plus1DConfig) -> tuple[str, ...]:
+        return ("frames", "height", "width")
+
+    @staticmethod
+    def _graph(
         config: X2Plus1DConfig,
-        input_shape: Sequence[int] | None = None,
-        input_tensor: keras.KerasTensor | None = None,
-        include_top: bool = True,
-        include_preprocessing: bool = True,
-        pooling: str | None = None,
-        classes: int = 1000,
-        classifier_activation: Activation = "softmax",
-        preprocessing: Preprocessing | None = None,
-        class_names: Sequence[str] | None = None,
-        dtype: Policy = None,
-        name: str | None = None,
-    ) -> None:
-        owner = "X2Plus1D"
-        check_is(owner, "config", config, X2Plus1DConfig, "an X2Plus1DConfig")
-        check_bool(owner, "include_top", include_top)
-        check_bool(owner, "include_preprocessing", include_preprocessing)
-        check_choice(owner, "pooling", pooling, (None, "avg", "max"))
-        if include_top:
-            classes = check_int(owner, "classes", classes)
-        inputs = input_of(owner, ("frames", "height", "width"), input_shape, input_tensor)
-        preprocessing = Preprocessing() if preprocessing is None else preprocessing
-        policy = policy_of(owner, dtype)
-        check_activation(owner, classifier_activation)
-        with errors_of(owner), dtype_policy(policy):
-            x = preprocessing.layer(inputs.shape[-1])(inputs) if include_preprocessing else inputs
-            x = _trunk(config, x)
-            if include_top:
-                x = _top(config, x, classes, classifier_activation)
-            elif pooling:
-                x = _pool(pooling)(x)
-        super().__init__(
-            inputs,
-            x,
-            name,
-            config=config,
-            include_top=include_top,
-            include_preprocessing=include_preprocessing,
-            pooling=pooling,
-            classes=classes,
-            classifier_activation=classifier_activation,
-            preprocessing=preprocessing,
-            class_names=class_names,
-            policy=policy,
-        )
+        x: keras.KerasTensor,
+        pooling: str | None,
+        classes: int | None,
+        activation: Activation,
+    ) -> keras.KerasTensor:
+        x = _trunk(config, x)
+        if classes is not None:
+            return _top(config, x, classes, activation)
+        return _pool(pooling)(x) if pooling else x
 
 
 def _trunk(config: X2Plus1DConfig, x: keras.KerasTensor) -> keras.KerasTensor:

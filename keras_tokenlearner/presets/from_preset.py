@@ -9,8 +9,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias, Unpack
 
-import keras
-
 from keras_tokenlearner._checks import check_bool, check_choice, errors_of
 from keras_tokenlearner.models import (
     VisionTransformer,
@@ -23,8 +21,7 @@ from keras_tokenlearner.models.config_fields import (
     PlanOptions,
     VisionTransformerChanges,
 )
-from keras_tokenlearner.models.preprocessing import Preprocessing
-from keras_tokenlearner.models.vision_model import Activation, Policy, VisionModel
+from keras_tokenlearner.models.vision_model import Activation, BuildArguments, VisionModel
 from keras_tokenlearner.presets.addresses import Address, parse_address
 from keras_tokenlearner.presets.checkpoints import PublishedCheckpoint, table
 from keras_tokenlearner.presets.config_json import read_statement
@@ -174,11 +171,11 @@ def from_preset(
         VisionTransformer,
         config,
         plan,
+        classes,
         input_shape=input_shape or _input_shape(owner, plan, config),
         include_top=include_top,
         include_preprocessing=include_preprocessing,
         pooling=None if pooling == "none" else pooling,
-        classes=classes,
         classifier_activation=classifier_activation,
         name=name or _name(preset),
     )
@@ -243,25 +240,15 @@ def build_model(
     kind: Callable[..., VisionModel],
     config: VisionTransformerConfig,
     plan: Plan,
-    *,
-    input_shape: Sequence[int] | None,
-    include_top: bool,
-    include_preprocessing: bool,
-    pooling: str | None,
-    classes: int | None,
-    classifier_activation: Activation,
-    name: str | None,
-    input_tensor: keras.KerasTensor | None = None,
-    preprocessing: Preprocessing | None = None,
-    class_names: Sequence[str] | None = None,
-    dtype: Policy = None,
+    classes: int | None = None,
+    **arguments: Unpack[BuildArguments],
 ) -> VisionModel:
     """Build the model of a plan and load its weights, with the classifier that `classes` asks for.
 
     `classes=None` loads the checkpoint's classifier. Any other number of classes makes a new one. A
     warning lists the untrained layers.
     """
-    head = "keep"
+    include_top, head = arguments.get("include_top", True), "keep"
     if include_top:
         found = plan.classes or (plan.projection if plan.projection == classes else None)
         if found is None and classes is None:
@@ -273,23 +260,14 @@ def build_model(
             head = "reset"
         classes = found if classes is None else classes
     own = plan.class_names if include_top and head == "keep" else None
-    if class_names is None and own and len(own) == classes:
-        class_names = own
+    if arguments.get("class_names") is None and own and len(own) == classes:
+        arguments["class_names"] = own
+    if arguments.get("preprocessing") is None:
+        arguments["preprocessing"] = plan.preprocessing
+    if arguments.get("input_tensor") is not None:
+        arguments["input_shape"] = None
     with errors_of(owner):
-        model = kind(
-            config,
-            input_shape=None if input_tensor is not None else input_shape,
-            input_tensor=input_tensor,
-            include_top=include_top,
-            include_preprocessing=include_preprocessing,
-            pooling=pooling,
-            classes=classes if include_top else 1000,
-            classifier_activation=classifier_activation,
-            preprocessing=preprocessing or plan.preprocessing,
-            class_names=class_names,
-            dtype=dtype,
-            name=name,
-        )
+        model = kind(config, classes=classes if include_top else 1000, **arguments)
         report = plan.load(model, head=head)
     if report.left or report.reset:
         warnings.warn(str(report), stacklevel=3)

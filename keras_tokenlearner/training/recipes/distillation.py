@@ -33,20 +33,9 @@ class DistillationRecipe(ImageNet384Recipe):
         label_weight: Weight of the labels in the loss, in [0, 1].
         reconstruction_weight: Weight of the teacher's tokens after every block in the loss.
         weight_decay: Weight decay of AdamW.
-        data: Name of a data set for `open_named`.
-        size: Height and width of the images.
-        epochs: Epochs over the training images.
-        batch_size: Images per optimizer step.
         gradient_accumulation_steps: Must be 1: batches are not divided into parts.
-        learning_rate: The highest learning rate, after the warm-up.
-        warmup_steps: Steps of linear warm-up.
-        layer_decay: Learning rate of a block divided by the rate of the block above.
         label_smoothing: Has no effect.
         ema_momentum: Must be 0: weights are not averaged.
-        precision: Name of Keras's policy, such as `mixed_bfloat16`.
-        remat: The field of `ImageNet384Recipe`.
-        threads: Threads that read images.
-        seed: Decides initial weights, order and augmentation.
     """
 
     model: str = "vit_s16"

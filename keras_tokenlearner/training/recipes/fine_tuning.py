@@ -6,7 +6,7 @@ from typing import TypedDict
 
 import keras
 
-from keras_tokenlearner._checks import check_choice, check_int
+from keras_tokenlearner._checks import check_int
 from keras_tokenlearner._keras_faults import REMAT_MODES
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import create_model
@@ -14,6 +14,7 @@ from keras_tokenlearner.applications.arguments import ConfigChanges
 from keras_tokenlearner.data import ImageBatches, Images, open_named
 from keras_tokenlearner.models import names
 from keras_tokenlearner.training.optimizers import sgd
+from keras_tokenlearner.training.recipes.recipe import RecipeFields
 
 _CROP = 0.05  # smallest share of an image's area, from ViT's code
 
@@ -28,7 +29,7 @@ class CommonArguments(TypedDict):
 
 
 @dataclass(frozen=True)
-class ImageNet384Recipe:
+class ImageNet384Recipe(RecipeFields):
     """Fine-tuning of S and B models on ImageNet at 384 pixels: Tables 1 and 4.
 
     Command: `keras-tokenlearner train imagenet_384 --set model=NAME --set weights=FILE`.
@@ -50,24 +51,17 @@ class ImageNet384Recipe:
     take 0.03. 500 steps of warm-up and the inception crop follow ViT's code.
 
     Attributes:
-        model: Name in the catalogue.
         weights: Weights for `create_model`. Their head may have any classes and is not used. Empty
             for random weights.
-        data: Name of a data set for `open_named`.
         size: Height and width of the images.
-        epochs: Epochs over the training images.
-        batch_size: Images per optimizer step.
         gradient_accumulation_steps: Parts of a batch; their gradients are averaged.
-        learning_rate: The highest learning rate, after the warm-up.
         warmup_steps: Steps of linear warm-up.
         layer_decay: Learning rate of a block divided by the rate of the block above. ViT has 1.
-        label_smoothing: Label smoothing of the cross-entropy.
         ema_momentum: Momentum of the average of the weights; 0 for no average.
         precision: Name of Keras's policy, such as `mixed_bfloat16`.
         remat: `none`, or the part that the backward pass computes again to save memory:
             `activations`, and on torch `full`.
         threads: Threads that read images.
-        seed: Decides initial weights, order and augmentation.
 
     Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, appendix B.1.1.
     """
@@ -82,12 +76,10 @@ class ImageNet384Recipe:
     learning_rate: float = 0.03
     warmup_steps: int = 500
     layer_decay: float = 1.0
-    label_smoothing: float = 0.0
     ema_momentum: float = 0.0
     precision: str = "float32"
     remat: str = "none"
     threads: int = 16
-    seed: int = 0
 
     def __post_init__(self) -> None:
         check_int(
@@ -106,8 +98,12 @@ class ImageNet384Recipe:
 
     def build(self, classes: int) -> keras.Model:
         """Return the model, not yet compiled."""
-        modes = REMAT_MODES[keras.backend.backend()]
-        check_choice(type(self).__name__, "remat", self.remat, modes)
+        backend = keras.backend.backend()
+        if self.remat not in REMAT_MODES[backend]:
+            raise ValueError(
+                f"{type(self).__name__}: `remat` must be one of {REMAT_MODES[backend]} on "
+                f"{backend}. Received: remat={self.remat!r}"
+            )
         mode = None if self.remat == "none" else self.remat
         with dtype_policy(self.precision), keras.RematScope(mode=mode):
             return self._build(classes)

@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from dataclasses import Field
+from dataclasses import Field, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -18,6 +18,29 @@ class Examples(Protocol):
 
 
 Data = TypeVar("Data", bound=Examples)
+
+
+@dataclass(frozen=True)
+class RecipeFields:
+    """The fields of all recipes of this package. Each recipe sets their values.
+
+    Attributes:
+        model: Name in the catalogue.
+        data: Name of a data set for `open_named`.
+        epochs: Epochs over the training data.
+        batch_size: Examples per optimizer step.
+        learning_rate: The highest learning rate, after the warm-up.
+        label_smoothing: Label smoothing of the cross-entropy.
+        seed: Decides initial weights, order and augmentation.
+    """
+
+    model: str
+    data: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    label_smoothing: float = 0.0
+    seed: int = 0
 
 
 class AnyRecipe(Protocol[Data]):

@@ -9,10 +9,11 @@ from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.data import ImageBatches, Images, open_named
 from keras_tokenlearner.training.optimizers import muon
+from keras_tokenlearner.training.recipes.recipe import RecipeFields
 
 
 @dataclass(frozen=True)
-class FashionMnistRecipe:
+class FashionMnistRecipe(RecipeFields):
     """Training of a small ViT or TokenLearner model on 28 x 28 images, by Muon.
 
     Command: `keras-tokenlearner train fashion_mnist --set model=NAME --set
@@ -22,15 +23,10 @@ class FashionMnistRecipe:
 
     Attributes:
         model: Name in the catalogue, of a model for 28 x 28 x 1 images.
-        data: Name of a data set for `open_named`.
-        epochs: Epochs over the training images.
-        batch_size: Images per step.
         learning_rate: The highest learning rate, after the warm-up. It decays to zero by a cosine.
         warmup_epochs: Epochs of linear warm-up.
         weight_decay: Weight decay, except on biases, norms and positions.
-        label_smoothing: Label smoothing of the cross-entropy.
         shift: Largest random shift, in pixels.
-        seed: Decides initial weights, order and augmentation.
     """
 
     SIDE = 28  # pixels
@@ -44,7 +40,6 @@ class FashionMnistRecipe:
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     shift: int = 1
-    seed: int = 0
 
     def open(self) -> tuple[Images, Images]:
         """Return the training images and the test images."""

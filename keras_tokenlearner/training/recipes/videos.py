@@ -11,11 +11,12 @@ from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import CATALOG, create_model
 from keras_tokenlearner.data import video
 from keras_tokenlearner.training.optimizers import adamw, sgd
+from keras_tokenlearner.training.recipes.recipe import RecipeFields
 from keras_tokenlearner.weights import load
 
 
 @dataclass(frozen=True)
-class VideosRecipe:
+class VideosRecipe(RecipeFields):
     """Training of a video model on labelled video files, by AdamW.
 
     Command: `keras-tokenlearner train videos --set data=FOLDER`.
@@ -35,14 +36,10 @@ class VideosRecipe:
         size: Height and width of a clip; 0 for the catalogue's value.
         stride: Frames of the video for each frame of a clip.
         frame_rate: Frames per second that `stride` counts; 0 for the rate of each file.
-        epochs: Epochs over the training videos.
-        batch_size: Clips per step.
         learning_rate: The highest learning rate, after the warm-up. It decays to zero by a cosine.
         warmup_epochs: Epochs of linear warm-up.
         weight_decay: Weight decay, except on biases, norms and positions.
-        label_smoothing: Label smoothing of the cross-entropy.
         threads: Threads that decode videos.
-        seed: Decides initial weights, order, moments and augmentation.
     """
 
     model: str = "tokenlearner_x2plus1d_pico"
@@ -56,9 +53,7 @@ class VideosRecipe:
     learning_rate: float = 1e-3
     warmup_epochs: float = 1.0
     weight_decay: float = 0.05
-    label_smoothing: float = 0.0
     threads: int = 2
-    seed: int = 0
 
     classifier_activation = "softmax"
 
@@ -67,8 +62,8 @@ class VideosRecipe:
         splits = video.open_videos(self.data)
         if splits[0].labels.ndim == 2:
             raise ValueError(
-                "train videos: `data` must have one label per video; for several labels, train by "
-                f"the recipe `charades`. Received: data={self.data!r}"
+                f"{type(self).__name__}: `data` must have one label per video; for several labels, "
+                f"train by the recipe `charades`. Received: data={self.data!r}"
             )
         training, test = (
             dataclasses.replace(
