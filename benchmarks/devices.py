@@ -26,7 +26,7 @@ from benchmarks.rows import append_row
 from keras_tokenlearner import create_model
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.layers import TransformerBlock
-from keras_tokenlearner.training.distribution.layout import transformer_layout
+from keras_tokenlearner.training.distribution.devices import transformer_layout
 
 COLUMNS = ("model", "mode", "devices", "examples")
 COLUMNS += ("state_gib", "activations_gib", "total_gib", "tera_macs", "exchanged_gib")

@@ -28,7 +28,7 @@ from jax.experimental import topologies
 
 from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner.training import RECIPES, with_settings
-from keras_tokenlearner.training.distribution.layout import transformer_layout
+from keras_tokenlearner.training.distribution.devices import transformer_layout
 
 # Otherwise libtpu would query the cloud's metadata server, and wait.
 os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}

@@ -11,8 +11,7 @@ import keras
 import numpy as np
 from jax.experimental import multihost_utils
 
-from keras_tokenlearner.training.distribution.devices import Devices
-from keras_tokenlearner.training.distribution.layout import transformer_layout
+from keras_tokenlearner.training.distribution.devices import Devices, transformer_layout
 
 
 def several() -> bool:
