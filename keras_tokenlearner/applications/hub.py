@@ -10,6 +10,7 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.applications.arguments import BackboneArguments, BodyArguments
 from keras_tokenlearner.applications.create import create_model
+from keras_tokenlearner.models import names
 
 
 @own_errors
@@ -49,7 +50,7 @@ def _hub_backbone_class() -> type[keras.Model]:
             **arguments: Unpack[BodyArguments],
         ) -> None:
             body = create_model(model, include_top=False, pooling="avg", **arguments)
-            features = keras.layers.Reshape((1, 1, body.output_shape[-1]), name="features")
+            features = keras.layers.Reshape((1, 1, body.output_shape[-1]), name=names.FEATURES)
             super().__init__(
                 inputs=body.input,
                 outputs=features(body.output),

@@ -91,7 +91,7 @@ def _features(model: VisionTransformer, index: int, normalize: bool) -> keras.Ke
     layer = names.block_name(index)
     fuser = config.fuser if index >= config.place else None
     if fuser is not None:
-        layer = names.numbered("rejoin" if prefix else fuser, index)
+        layer = names.numbered(names.REJOIN if prefix else fuser, index)
     x = model.get_layer(layer).output
     if normalize:
         x = model.get_layer(names.NORM)(x)

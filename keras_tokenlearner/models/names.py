@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+INPUTS = "inputs"
 PREPROCESSING = "preprocessing"
 EMBEDDING = "embedding"
 EMBEDDING_NORM = "embedding_norm"
@@ -15,16 +16,23 @@ DROPOUT = "dropout"
 PRE_NORM = "pre_norm"
 TOKEN_LEARNER = "token_learner"
 TOKEN_FUSER = "token_fuser"
+JOIN = "join"  # puts the prefix tokens before learned tokens
+REJOIN = "rejoin"  # puts the prefix tokens before fused tokens
 NORM = "norm"
 POOLING = "pooling"
 PRE_LOGITS = "pre_logits"
 HEAD = "head"
 PREDICTIONS = "predictions"
-_BLOCK = re.compile(r"block_(\d+)")
+FLAT_REGISTERS = "registers"
+BLOCKS = r"block_\d+"  # a regular expression
+_NUMBER = re.compile(r"[a-z_]+_(\d+)/")
 
-# The first layers of an X(2+1)D.
+# X(2+1)D, in addition to `unit_name`.
+STEM = "stem"
 STEM_CONV2D = "stem_conv2d"
 STEM_CONV1D = "stem_conv1d"
+FEATURES = "features"
+PRE_HEAD = "pre_head"
 
 # Paths of weights that show the content of a file.
 EMBEDDING_KERNEL = f"{EMBEDDING}/projection/kernel"
@@ -48,8 +56,19 @@ def block_name(index: int) -> str:
 
 def block_index(name: str) -> int | None:
     """Return the block number at the start of a layer's name or a weight's path, if any."""
-    found = _BLOCK.fullmatch(name.partition("/")[0])
+    first = name.partition("/")[0]
+    return int(first.rpartition("_")[2]) if re.fullmatch(BLOCKS, first) else None
+
+
+def layer_number(path: str) -> int | None:
+    """Return the number of the layer at the start of a weight's path, of any kind, if any."""
+    found = _NUMBER.match(path)
     return int(found[1]) if found else None
+
+
+def unit_name(stage: int, unit: int) -> str:
+    """Return the name of a unit of an X(2+1)D. The names of its layers start with it."""
+    return f"stage_{stage}_unit_{unit}"
 
 
 def numbered(kind: str, index: int | None) -> str:

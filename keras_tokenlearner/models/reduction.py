@@ -35,7 +35,7 @@ def reduce_tokens(
     prefix = config.num_prefix_tokens
     tokens, _, table = _reduced(config, grid, x[:, prefix:] if prefix else x)
     if prefix:
-        tokens = layers.Concatenate(axis=1, name="join")([x[:, :prefix], tokens])
+        tokens = layers.Concatenate(axis=1, name=names.JOIN)([x[:, :prefix], tokens])
     return tokens, table
 
 
@@ -67,7 +67,9 @@ def reduce_and_fuse(
     name = names.numbered(cast(str, config.fuser), index)
     tokens, maps, table = _reduced(config, grid, patches, index)
     if prefix:
-        tokens = layers.Concatenate(axis=1, name=f"join_{index}")([x[:, :prefix], tokens])
+        tokens = layers.Concatenate(axis=1, name=names.numbered(names.JOIN, index))(
+            [x[:, :prefix], tokens]
+        )
     tokens = call_block(block, tokens, table)
     mixed = tokens[:, prefix:] if prefix else tokens
     if config.fuser == "unpool":
@@ -91,7 +93,9 @@ def reduce_and_fuse(
             name=name,
         )(mixed, patches)
     if prefix:
-        fused = layers.Concatenate(axis=1, name=f"rejoin_{index}")([tokens[:, :prefix], fused])
+        fused = layers.Concatenate(axis=1, name=names.numbered(names.REJOIN, index))(
+            [tokens[:, :prefix], fused]
+        )
     return fused
 
 

@@ -21,7 +21,7 @@ from keras_tokenlearner.layers import TokenLearner, activations
 from keras_tokenlearner.layers.activations import Activation
 from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.config_fields import PresetArguments, SharedArguments
-from keras_tokenlearner.models.names import HEAD
+from keras_tokenlearner.models.names import HEAD, INPUTS
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 
@@ -253,7 +253,7 @@ def input_of(
             f"Received: input_shape={shape}"
         )
     if input_tensor is None:
-        return keras.Input(shape, name="inputs")
+        return keras.Input(shape, name=INPUTS)
     if not is_input(input_tensor):
         raise ValueError(
             f"{owner}: `input_tensor` must be a keras.Input. Build the model with "

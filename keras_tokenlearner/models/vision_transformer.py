@@ -228,7 +228,7 @@ def _beside(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.Kera
     """Return the vector that the head reads in addition to the class token."""
     if config.head_reads == "class_and_average":
         return _pool(config, x, "avg")
-    return layers.Flatten(name="registers")(x[:, 1 : config.num_prefix_tokens])
+    return layers.Flatten(name=names.FLAT_REGISTERS)(x[:, 1 : config.num_prefix_tokens])
 
 
 def _pool(config: VisionTransformerConfig, x: keras.KerasTensor, pooling: str) -> keras.KerasTensor:

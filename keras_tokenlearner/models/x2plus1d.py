@@ -92,15 +92,15 @@ class X2Plus1D(VisionModel):
 def _trunk(config: X2Plus1DConfig, x: keras.KerasTensor) -> keras.KerasTensor:
     x = convolution(x, config.stem_channels, (1, 3, 3), names.STEM_CONV2D, strides=(1, 2, 2))
     x = convolution(x, config.stem_channels, (5, 1, 1), names.STEM_CONV1D)
-    x = _normalise(config, x, "stem")
+    x = _normalise(config, x, names.STEM)
     last = len(config.stage_units) - 1
     for stage, units in enumerate(config.stage_units):
         for unit in range(units):
             replaced = stage == last and unit in config.replaced_units
             parts = config.parts if replaced else ("conv2d", "conv1d")
             x = _unit(config, x, parts, stage, unit)
-    x = convolution(x, config.inner_channels[-1], 1, "features")
-    return _normalise(config, x, "features")
+    x = convolution(x, config.inner_channels[-1], 1, names.FEATURES)
+    return _normalise(config, x, names.FEATURES)
 
 
 def _unit(
@@ -111,7 +111,7 @@ def _unit(
     unit: int,
 ) -> keras.KerasTensor:
     """Add one bottleneck unit (Figure 9)."""
-    name = f"stage_{stage}_unit_{unit}"
+    name = names.unit_name(stage, unit)
     channels, inner = config.stage_channels[stage], config.inner_channels[stage]
     strides = (1, 1, 1) if unit else (1, 2, 2)
     by_module = parts[0] == "conv2d"
@@ -156,9 +156,9 @@ def _top(
     config: X2Plus1DConfig, x: keras.KerasTensor, classes: int, activation: Activation
 ) -> keras.KerasTensor:
     x = _pool("avg", keepdims=True)(x)
-    x = convolution(x, config.head_channels, 1, "pre_head")
-    x = layers.ReLU(name="pre_head_relu")(x)
-    x = layers.Flatten(data_format="channels_last", name="pre_head_flat")(x)
+    x = convolution(x, config.head_channels, 1, names.PRE_HEAD)
+    x = layers.ReLU(name=f"{names.PRE_HEAD}_relu")(x)
+    x = layers.Flatten(data_format="channels_last", name=f"{names.PRE_HEAD}_flat")(x)
     x = layers.Dropout(config.dropout_rate, name=names.DROPOUT)(x)
     normal = keras.initializers.RandomNormal(stddev=0.01)
     x = layers.Dense(classes, kernel_initializer=normal, name=names.HEAD)(x)

@@ -4,7 +4,6 @@
 norm of their own gradients, not of all gradients.
 """
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack
 
@@ -12,7 +11,7 @@ import keras
 
 from keras_tokenlearner._checks import errors_of
 from keras_tokenlearner._json import JSON
-from keras_tokenlearner.models.names import block_index
+from keras_tokenlearner.models.names import block_index, layer_number
 from keras_tokenlearner.training.weight_decay import OptimizerArguments, Rate
 
 if TYPE_CHECKING:
@@ -128,7 +127,7 @@ def depths_of(paths: Sequence[str]) -> list[int]:
     >>> depths_of(["embedding/kernel", "block_0/mlp", "token_learner/norm", "block_1/mlp", "head"])
     [0, 1, 1, 2, 3]
     """
-    numbers = [re.match(r"[a-z_]+_(\d+)/", path) for path in paths]
+    numbers = [layer_number(path) for path in paths]
     blocks = [place for place, path in enumerate(paths) if block_index(path) is not None]
     if not blocks:
         raise ValueError(
@@ -137,7 +136,7 @@ def depths_of(paths: Sequence[str]) -> list[int]:
         )
     depths = [0]
     for number in numbers:
-        depths.append(int(number[1]) + 1 if number else depths[-1])
-    last = max(place for place, number in enumerate(numbers) if number)
+        depths.append(depths[-1] if number is None else number + 1)
+    last = max(place for place, number in enumerate(numbers) if number is not None)
     above = len(paths) - last - 1
     return depths[1 : last + 2] + [max(depths) + 1] * above

@@ -14,14 +14,20 @@ pytestmark = pytest.mark.once("torch")
 PACKAGE = Path(keras_tokenlearner.__file__).parent
 NAMES = {value for name, value in vars(names).items() if name.isupper() and name[0] != "_"}
 LAYERS = {name for name in NAMES if "/" not in name}
+# Layers whose names have a number: as text, before a placeholder, or in a regular expression.
+NUMBERED = ("block", "stage", names.JOIN, names.REJOIN, names.ROTARY)
+NUMBERED += (names.TOKEN_LEARNER, names.TOKEN_FUSER)
 PATH = re.compile(
-    rf"(?:{'|'.join(sorted(LAYERS))})/|(?:block|{names.TOKEN_LEARNER}|{names.TOKEN_FUSER})_(?:\d|$)"
+    rf"^(?:{'|'.join(sorted(LAYERS))})/|(?:^|[^a-z_])(?:{'|'.join(NUMBERED)})_(?:\d|\\d|\(|\{{|$)"
 )
-CALLS = ("get_layer", "startswith", "numbered")
+CALLS = ("get_layer", "startswith", "numbered", "convolution", "_norm", "_normalise")
 
 
-def written_names(source, tables=False):
-    """Return the layer names in a file's source; `tables` leaves its tables out."""
+def written_names(source, tables=False, literals=False):
+    """Return the layer names in a file's source.
+
+    `tables` leaves its tables out. `literals` finds every text that names a new layer.
+    """
     tree = ast.parse(source)
     left_out = set()
     for node in ast.walk(tree):
@@ -35,14 +41,16 @@ def written_names(source, tables=False):
     found = []
     for node in ast.walk(tree):
         is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if is_text and node not in left_out and PATH.match(node.value):
+        if is_text and node not in left_out and PATH.search(node.value):
             found.append(node.value)
         if isinstance(node, ast.Call):
             called = getattr(node.func, "attr", getattr(node.func, "id", ""))
             given = list(node.args) if called in CALLS else []
             given += [one.value for one in node.keywords if one.arg == "name"]
-            texts = [one.value for one in given if isinstance(one, ast.Constant)]
-            found += [text for text in texts if text in LAYERS] if node not in left_out else []
+            parts = [one.values[0] if isinstance(one, ast.JoinedStr) else one for one in given]
+            texts = [one.value for one in parts if isinstance(getattr(one, "value", None), str)]
+            if node not in left_out:
+                found += [text for text in texts if literals or text in LAYERS]
     return found
 
 
@@ -55,6 +63,18 @@ def test_written_names_finds_layer_names_in_source_code():
     source = "a['head/kernel'], f'block_{i}', get_layer('norm'), Dense(name='head'), head('head')"
     assert sorted(written_names(source)) == ["block_", "head", "head/kernel", "norm"]
     assert written_names("TABLE = {'head/kernel': 1}", tables=True) == []
+    source = "Add(name='join'), f'rejoin_{i}', r'.*block_\\d+/', 'rotary_(', f'stage_{s}_unit_{u}'"
+    assert sorted(written_names(source)) == [
+        ".*block_\\d+/",
+        "join",
+        "rejoin_",
+        "rotary_(",
+        "stage_",
+    ]
+    source = (
+        "Add(name='new'), Add(name=f'new_{i}'), Add(name=f'{layer}_sum'), convolution(x, 'new')"
+    )
+    assert written_names(source) == [] and len(written_names(source, literals=True)) == 3
 
 
 def test_layer_names_are_spelt_in_one_file_only():
@@ -63,7 +83,8 @@ def test_layer_names_are_spelt_in_one_file_only():
         folder = path.relative_to(PACKAGE).parts
         if folder == ("models", "names.py"):
             continue
-        texts = written_names(path.read_text(), tables=folder[:2] == ("weights", "sources"))
+        source, in_sources = path.read_text(), folder[:2] == ("weights", "sources")
+        texts = written_names(source, tables=in_sources, literals=folder[0] == "models")
         if texts:
             found["/".join(folder)] = texts
     assert found == {}

@@ -8,7 +8,7 @@ from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.features import has_head
 
-PREDICTIONS, LOGITS, FEATURES = names.PREDICTIONS, "logits", "features"
+PREDICTIONS, LOGITS, FEATURES = names.PREDICTIONS, "logits", names.FEATURES
 
 
 def answers(
@@ -94,7 +94,7 @@ def with_kept_features(
         teacher: A model, with a layer `head` or without. Only its head is copied.
     """
     x = keras.Input(trained.input_shape[1:], name="x")
-    features = keras.Input(trained.output[FEATURES].shape[1:], name="features")
+    features = keras.Input(trained.output[FEATURES].shape[1:], name=FEATURES)
     taught = {FEATURES: layers.Identity(dtype="float32")(features)}
     if has_head(teacher):
         head = teacher.get_layer(names.HEAD)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_tokenlearner.data import Batches
+from keras_tokenlearner.models.names import BLOCKS
 
 # The divided axis of each weight, by the end of its path: heads in attention, hidden units in MLPs.
 # The first weight of a pair is divided along its outputs, the second along its inputs. Devices then
@@ -224,5 +225,5 @@ def transformer_layout(mesh: keras.distribution.DeviceMesh) -> keras.distributio
     """
     layout = keras.distribution.LayoutMap(mesh)
     for path, axes in _AXES.items():
-        layout[rf".*block_\d+/{path}"] = axes
+        layout[rf".*{BLOCKS}/{path}"] = axes
     return layout
