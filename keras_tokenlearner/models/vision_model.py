@@ -150,6 +150,11 @@ class VisionModel(keras.Model):
         self._class_names = names
 
     @property
+    def blocks(self) -> Sequence[keras.Layer]:
+        """The blocks from first to last, each as the layer that returns the output of the block."""
+        raise NotImplementedError
+
+    @property
     def token_learners(self) -> list[TokenLearner]:
         """The TokenLearners, from first to last."""
         return [layer for layer in self.layers if isinstance(layer, TokenLearner)]

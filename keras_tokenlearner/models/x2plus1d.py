@@ -60,6 +60,8 @@ class X2Plus1D(VisionModel):
     >>> model = X2Plus1D(config, input_shape=(4, 32, 48, 3), classes=10)
     >>> model.output_shape
     (None, 10)
+    >>> [block.output.shape[1:] for block in model.blocks]
+    [(4, 8, 12, 8), (4, 4, 6, 16), (4, 4, 6, 16)]
 
     Source: Ryoo et al., "TokenLearner: What Can 8 Learned Tokens Do for Images and Videos?",
     2021, section 6. After: Feichtenhofer, "X3D: Expanding Architectures for Efficient Video
@@ -87,6 +89,13 @@ class X2Plus1D(VisionModel):
         if classes is not None:
             return _top(config, x, classes, activation)
         return _pool(pooling)(x) if pooling else x
+
+    @property
+    def blocks(self) -> list[layers.ReLU]:
+        """The last layer of each bottleneck unit, whose output is the output of the unit."""
+        units = enumerate(self.config.stage_units)
+        found = [names.unit_name(stage, unit) for stage, count in units for unit in range(count)]
+        return [self.get_layer(f"{name}_relu") for name in found]
 
 
 def _trunk(config: X2Plus1DConfig, x: keras.KerasTensor) -> keras.KerasTensor:

@@ -49,6 +49,20 @@ def test_video_network_attributes_return_its_layers():
     assert isinstance(model, X2Plus1D)
     assert len(model.token_learners) == len(model.config.replaced_units) == 2
     assert model.head.units == 3
+    assert [block.name for block in model.blocks] == [
+        "stage_0_unit_0_relu",
+        *(f"stage_1_unit_{unit}_relu" for unit in range(3)),
+    ]
+
+
+def test_video_network_blocks_return_the_sum_of_their_unit():
+    model = create_model("x2plus1d_pico", classes=3, input_shape=(4, 16, 24, 3))
+    first, *_, last = model.blocks
+    assert first.output.shape == (None, 4, 4, 6, 8) and last.output.shape == (None, 4, 2, 3, 16)
+    clips = np.random.default_rng(0).uniform(0, 255, (1, 4, 16, 24, 3)).astype("float32")
+    added, out = keras.Model(model.input, [last.input, last.output]).predict(clips, verbose=0)
+    np.testing.assert_allclose(out, np.maximum(added, 0))
+    assert model.get_layer("stage_1_unit_2_sum").output is last.input
 
 
 def test_saved_model_keeps_config_class_names_and_preprocessing(tmp_path):
