@@ -18,6 +18,8 @@ from keras_tokenlearner.data import load_fashion_mnist
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
 from keras_tokenlearner.serving import export
 
+__all__ = ["quickstart"]
+
 MODEL, PLAIN_MODEL, WEIGHTS = "tokenlearner_nano4_8at2", "vit_nano4", "fashion_mnist"
 
 # Answers a request as a server does: TensorFlow alone reads the SavedModel.

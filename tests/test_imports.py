@@ -1,8 +1,10 @@
 """Modules that the package imports."""
 
 import ast
+import importlib
 import inspect
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,15 +93,28 @@ def test_package_folders_import_only_folders_listed_above_them():
     assert wrong == []
 
 
-def test_packages_list_their_public_names_and_no_internal_module():
+def test_packages_and_public_modules_list_their_public_names():
     import keras_tokenlearner as kt
 
     assert dir(kt) == sorted(kt.__all__) and "_checks" not in dir(kt)
+    found = list(pkgutil.walk_packages(kt.__path__, "keras_tokenlearner."))
+    packages = [kt, *(importlib.import_module(one.name) for one in found if one.ispkg)]
+    modules = {value for package in packages for value in _public_modules(package)}
+    modules.add(importlib.import_module("keras_tokenlearner.quickstart"))
+    assert len(packages) > 15 and kt.data.cifar10 in modules
+    for one in {*packages, *modules}:
+        listed = vars(one).get("__all__")
+        assert listed is not None, one.__name__
+        assert all(hasattr(one, name) for name in listed), one.__name__
+        assert not any(name.startswith("_") for name in set(listed) - {"__version__"})
     for name in kt.__all__:
-        package = getattr(kt, name)
-        if inspect.ismodule(package) and hasattr(package, "__path__"):
-            assert package.__all__ and not any(one.startswith("_") for one in package.__all__)
-            assert all(hasattr(package, one) for one in package.__all__)
+        assert not inspect.ismodule(getattr(kt, name)) or getattr(kt, name).__all__
+
+
+def _public_modules(package):
+    """Return the modules that a package exports by name."""
+    values = [getattr(package, name) for name in getattr(package, "__all__", ())]
+    return [value for value in values if inspect.ismodule(value)]
 
 
 def test_processes_of_the_package_import_nothing_from_the_current_folder():

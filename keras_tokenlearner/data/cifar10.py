@@ -12,6 +12,8 @@ import numpy as np
 
 from keras_tokenlearner.data.decoding import decode_image
 
+__all__ = ["CLASS_NAMES", "load_cifar10"]
+
 CLASS_NAMES = (
     "airplane",
     "automobile",

@@ -11,6 +11,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+__all__ = ["CLASS_NAMES", "load_fashion_mnist"]
+
 CLASS_NAMES = (
     "T-shirt",
     "Trouser",
