@@ -22,6 +22,10 @@ blocks = model.blocks
 plain: keras.Model = kt.create_model("vit_b16", classes=3)
 tokens = TokenLearner(num_tokens=8)(np.zeros((1, 4, 4, 8), "float32"))
 student = kt.retrofit(model, at=6, num_tokens=8)
+blocks = student.config.num_layers + len(student.blocks)
+built = kt.retrofit(kt.create_model("vit_b16"), at=6)
+small = kt.with_tokens(built, 4)
+count = small.config.num_tokens + len(small.token_learners)
 folder = model.save_to_preset("preset")
 again: VisionTransformer = VisionTransformer.from_preset(folder, dropout_rate=0.1)
 kt.create_model("vit_b16", clases=3)  # wrong
@@ -29,6 +33,8 @@ TokenLearnerB16(clases=3)  # wrong
 TokenLearner(num_tokens="8")  # wrong
 x: int = kt.create_model("vit_b16")  # wrong
 kt.from_preset("preset", dropout=0.1)  # wrong
+place: str = built.config.num_layers  # wrong
+small.config.no_field  # wrong
 """
 
 
@@ -51,7 +57,7 @@ def test_type_checkers_report_only_the_wrong_lines_of_a_script(tmp_path):
     pyright = lines_reported(tmp_path, "basedpyright", "--level", "error", *python)
     lines = SCRIPT.splitlines()
     wrong = {i for i, line in enumerate(lines, 1) if line.endswith("# wrong")}
-    assert len(wrong) == 5
+    assert len(wrong) == 7
     assert mypy | pyright == wrong
     layer, variable = (i for i in sorted(wrong) if lines[i - 1].startswith(("TokenLearner(", "x:")))
     assert mypy >= wrong - {layer} and pyright >= wrong - {variable}

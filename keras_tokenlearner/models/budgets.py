@@ -1,14 +1,20 @@
 import dataclasses
+from typing import TypeVar
 
 import keras
 import numpy as np
 
 from keras_tokenlearner._checks import check_int, check_model, own_errors
 from keras_tokenlearner.layers import TokenLearner
+from keras_tokenlearner.models.vision_model import VisionModel
+from keras_tokenlearner.models.vision_transformer import VisionTransformer
+
+# The result is of the same kind as the argument.
+Model = TypeVar("Model", VisionTransformer, VisionModel, keras.Model)
 
 
 @own_errors
-def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) -> keras.Model:
+def with_tokens(model: Model, num_tokens: int, name: str | None = None) -> Model:
     """Return a copy of a model that learns fewer tokens.
 
     After `Distiller(budgets=...)`, call `with_tokens` once for each budget. The first `num_tokens`
@@ -22,7 +28,8 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
         name: Name of the new model. Defaults to the name of `model` and, for example, `_8tokens`.
 
     Returns:
-        A `keras.Model` with the inputs and outputs of `model`.
+        A model with the class, inputs and outputs of `model`. A functional model that adds your
+        own head to one of ours gives a `keras.Model`.
 
     Raises:
         ValueError: If no TokenLearner starts from a grid, or `num_tokens` is larger than the

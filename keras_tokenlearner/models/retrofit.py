@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import overload
 
 import keras
 
@@ -10,8 +11,36 @@ from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.config_fields import VisionTransformerFields
 from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
 from keras_tokenlearner.models.structure import Structure
-from keras_tokenlearner.models.vision_model import quantization_of
+from keras_tokenlearner.models.vision_model import VisionModel, quantization_of
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
+
+
+@overload
+def retrofit(
+    model: VisionModel,
+    at: int,
+    num_tokens: int = 8,
+    fuser: str | None = None,
+    token_attention: str = "mlp",
+    token_start: str | None = None,
+    proportional_attention: bool | None = None,
+    reducer: str = "token_learner",
+    name: str | None = None,
+) -> VisionTransformer: ...
+
+
+@overload
+def retrofit(
+    model: keras.Model,
+    at: int,
+    num_tokens: int = 8,
+    fuser: str | None = None,
+    token_attention: str = "mlp",
+    token_start: str | None = None,
+    proportional_attention: bool | None = None,
+    reducer: str = "token_learner",
+    name: str | None = None,
+) -> keras.Model: ...
 
 
 @own_errors
