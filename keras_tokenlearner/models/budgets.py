@@ -29,7 +29,7 @@ def with_tokens(model: Model, num_tokens: int, name: str | None = None) -> Model
 
     Returns:
         A model with the class, inputs and outputs of `model`. A functional model that adds your
-        own head to one of ours gives a `keras.Model`.
+        own head to one of our models gives a `keras.Model`.
 
     Raises:
         ValueError: If no TokenLearner starts from a grid, or `num_tokens` is larger than the
