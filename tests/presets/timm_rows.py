@@ -170,6 +170,7 @@ def main():
         counts[verdict] += 1
         sys.stdout.write(f"{verdict:8} {name:60} {what}\n")
         sys.stdout.flush()
+        keras.utils.clear_session()
         gc.collect()
     total = ", ".join(f"{counts[k]} {k}" for k in ("exact", "refused", "wrong", "crashed"))
     sys.stdout.write(f"{len(found)} rows: {total}; {counts['unbuilt']} not built\n")
