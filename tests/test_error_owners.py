@@ -36,6 +36,7 @@ BUILT = [
     {"class_names": ["cat"]},
     {"preprocessing": Preprocessing(mean=(0.1, 0.2))},
 ]
+SAID = {"activation": "gelu_tanh", "layer_norm_epsilon": 1e-6, "normalization": "half"}
 CONFIG = [{"num_heads": 5}, {"num_tokens": 3}, {"at": 99}, {**GRID, "num_tokens": 99}]
 RECIPE = FashionMnistRecipe(model="vit_pico8", batch_size=4, epochs=1)
 
@@ -52,9 +53,11 @@ class Made:
         self.features = kt.create_model("vit_pico8", include_top=False, pooling="avg")
         self.clips = kt.create_model("x2plus1d_pico", classes=2, input_shape=(2, 16, 16, 3))
         self.unknown = keras.Sequential([keras.Input((4, 2)), keras.layers.GRU(2)])
-        other = kt.create_model("vit_pico8", classes=2, num_layers=1)
+        self.small = kt.create_model("vit_pico8", classes=2, num_layers=1)
         self.other = folder / "other.weights.h5"
-        weights.save_weights(other, self.other)
+        weights.save_weights(self.small, self.other)
+        self.timm = folder / "timm.npz"
+        np.savez(self.timm, **weights.to_timm(self.model))
         self.damaged = folder / "damaged.weights.h5"
         self.damaged.write_bytes(self.other.read_bytes()[:999])
         self.text = folder / "text.png"
@@ -125,7 +128,8 @@ CALLS = {
         lambda m: create(m, weights=m.broken),
         lambda m: create(m, weights=m.preset, hidden_dim=64),
         lambda m: create(m, weights=m.preset, normalization="no_name"),
-        lambda m: create(m, weights=m.preset, grid=(3, 3)),
+        lambda m: create(m, weights=f"timm:{m.timm}", grid=(3, 3), **SAID),
+        lambda m: create(m, weights=f"timm:{m.timm}"),
         lambda m: create(m, weights=m.preset, activation="no_activation"),
     ],
     **{name: family(name) for name in FAMILIES},
@@ -167,6 +171,7 @@ CALLS = {
             {"preset": "gone"},
         ),
         lambda m: kt.from_preset(m.broken),
+        lambda m: kt.from_preset(f"timm:{m.timm}", num_heads=2, grid=(3, 3), **SAID),
         lambda m: kt.from_preset(f"no_source:{m.preset}"),
     ],
     "VisionTransformer.from_preset": [
@@ -252,10 +257,8 @@ CALLS = {
         lambda m: evaluation.evaluate(
             kt.create_model("vit_pico8", classes=10), ["fashion_mnist"], ["real"], m.text
         ),
-        lambda m: evaluation.evaluate(
-            m.features, ["fashion_mnist"], ["few_shot"], protocol=FewShotProtocol(shots=(0,))
-        ),
     ],
+    "FewShotProtocol": each(lambda m, **bad: FewShotProtocol(**bad), {"shots": (0,)}, {"l2": -1.0}),
     "evaluate_videos": each(
         lambda m, **bad: evaluation.evaluate_videos(m.clips, m.videos, **{"verbose": 0, **bad}),
         {"stride": 0},
@@ -334,7 +337,8 @@ CALLS = {
         lambda m: weights.load(m.model, "no_name", m.other),
         lambda m: weights.load(m.model, "timm", m.text),
         lambda m: weights.load(m.model, None, m.student, head="no_name"),
-        lambda m: weights.load(m.model, None, m.model, grid=(3, 3)),
+        lambda m: weights.load(m.model, "timm", m.timm, grid=(3, 3), normalization="half"),
+        lambda m: weights.load(m.model, "timm", m.timm, normalization="clip"),
         lambda m: weights.load(m.model, None, m.model, normalization="no_name"),
         lambda m: weights.load(m.model, None, m.model, embedding="no_name"),
         lambda m: weights.load(m.model, None, m.model, partial="no"),
@@ -350,7 +354,7 @@ CALLS = {
     "Plan.load": [
         lambda m: weights.plan_of(m.model).load(m.model, head="no_name"),
         lambda m: weights.plan_of(m.model).load(m.plain),
-        lambda m: weights.plan_of(m.model).load(m.random),
+        lambda m: weights.plan_of(m.model).load(m.small),
     ],
     "load_weights": [
         lambda m: weights.load_weights(m.model, m.damaged),

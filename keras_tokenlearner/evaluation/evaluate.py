@@ -6,7 +6,13 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice, check_model, own_errors
+from keras_tokenlearner._checks import (
+    check_choice,
+    check_int,
+    check_model,
+    check_not_negative,
+    own_errors,
+)
 from keras_tokenlearner.data import (
     FEW_SHOT,
     ImageBatches,
@@ -48,12 +54,20 @@ class FewShotProtocol:
         shots: Training images of each class.
         l2: Weight of the penalty.
         seed: Decides the choice of the training images.
+
+    Raises:
+        ValueError: If a number of shots is not positive, or the weight is negative.
     """
 
     data: tuple[str, ...] = tuple(f"tfds:{name}" for name in FEW_SHOT)
     shots: tuple[int, ...] = (1, 5, 10, 25)
     l2: float = 2.0**10
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for count in self.shots:
+            check_int("FewShotProtocol", "shots", count)
+        check_not_negative("FewShotProtocol", "l2", self.l2)
 
 
 @own_errors
