@@ -22,7 +22,7 @@ blocks = model.blocks
 plain: keras.Model = kt.create_model("vit_b16", classes=3)
 tokens = TokenLearner(num_tokens=8)(np.zeros((1, 4, 4, 8), "float32"))
 student = kt.retrofit(model, at=6, num_tokens=8)
-blocks = student.config.num_layers + len(student.blocks)
+depth = student.config.num_layers + len(student.blocks)
 built = kt.retrofit(kt.create_model("vit_b16"), at=6)
 small = kt.with_tokens(built, 4)
 count = small.config.num_tokens + len(small.token_learners)

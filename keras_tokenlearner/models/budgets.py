@@ -1,5 +1,5 @@
 import dataclasses
-from typing import TypeVar
+from typing import overload
 
 import keras
 import numpy as np
@@ -9,12 +9,19 @@ from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.models.vision_model import VisionModel
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
-# The result is of the same kind as the argument.
-Model = TypeVar("Model", VisionTransformer, VisionModel, keras.Model)
+
+@overload
+def with_tokens(
+    model: VisionModel, num_tokens: int, name: str | None = None
+) -> VisionTransformer: ...
+
+
+@overload
+def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) -> keras.Model: ...
 
 
 @own_errors
-def with_tokens(model: Model, num_tokens: int, name: str | None = None) -> Model:
+def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) -> keras.Model:
     """Return a copy of a model that learns fewer tokens.
 
     After `Distiller(budgets=...)`, call `with_tokens` once for each budget. The first `num_tokens`
@@ -28,8 +35,8 @@ def with_tokens(model: Model, num_tokens: int, name: str | None = None) -> Model
         name: Name of the new model. Defaults to the name of `model` and, for example, `_8tokens`.
 
     Returns:
-        A model with the class, inputs and outputs of `model`. A functional model that adds your
-        own head to one of our models gives a `keras.Model`.
+        A `VisionTransformer`, or a functional `keras.Model` for any other `model`. Inputs and
+        outputs have the shapes of `model`.
 
     Raises:
         ValueError: If no TokenLearner starts from a grid, or `num_tokens` is larger than the
