@@ -5,6 +5,8 @@ remove the workaround, which `keras_tokenlearner/_keras_faults.py` names, and th
 leave these tests out, so that a release of Keras cannot break them.
 """
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -69,6 +71,28 @@ def test_rematerialisation_of_a_whole_layer_fails():
     zeros = np.zeros((2, 4, 8), "float32")
     with pytest.raises(Exception):  # noqa: B017 (of JAX or TensorFlow)
         model.fit(zeros, zeros, verbose=0)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only on jax: the fault")
+def test_flash_attention_on_tpus_hides_later_tokens_and_leaves_out_the_scale(monkeypatch):
+    import jax
+    from jax.experimental.pallas import tpu
+
+    random = np.random.default_rng(0)
+    query, key, value = random.normal(size=(3, 1, 128, 1, 128)).astype("float32")
+    # Keras sees a TPU; Pallas runs the TPU's program on the CPU.
+    monkeypatch.setattr(jax, "devices", lambda *args: [SimpleNamespace(platform="tpu")])
+    with tpu.force_tpu_interpret_mode():
+        found = keras.ops.dot_product_attention(query, key, value)
+    logits = query[0, :, 0] @ key[0, :, 0].T
+
+    def attention(logits):
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        return weights / weights.sum(-1, keepdims=True) @ value[0, :, 0]
+
+    right = attention(logits / np.sqrt(128))
+    wrong = attention(np.where(np.tri(128), logits, -np.inf))
+    assert np.abs(found[0, :, 0] - wrong).max() < 1e-3 < np.abs(right - wrong).max()
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="only on tensorflow and torch: the fault")
