@@ -3,13 +3,12 @@ from collections.abc import Collection, Iterator
 from importlib import resources
 from typing import Unpack
 
-import keras
-
 from keras_tokenlearner._checks import own_errors
 from keras_tokenlearner.analysis.costs import ModelCosts, costs
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.applications.arguments import LoadArguments
 from keras_tokenlearner.models import X2Plus1DConfig, bottleneck_module
+from keras_tokenlearner.models.weightless import without_weights
 
 MODULE = "module:"  # in the column "model": a bottleneck module, by its unit
 COLUMNS = ("table", "row", "paper_gflops", "gflops", "paper_mparams", "mparams", "note")
@@ -31,8 +30,7 @@ def catalog_costs(model: str, **arguments: Unpack[LoadArguments]) -> ModelCosts:
     >>> f"{catalog_costs('tokenlearner_b16_8at6').paper_gflops:.1f} GFLOPs"
     '28.4 GFLOPs'
     """
-    with keras.StatelessScope(initialize_variables=False):
-        return costs(create_model(model, **arguments))
+    return without_weights(lambda: costs(create_model(model, **arguments)))
 
 
 def module_costs(unit: str) -> ModelCosts:
@@ -50,8 +48,7 @@ def module_costs(unit: str) -> ModelCosts:
     >>> f"{module_costs('conv2d+conv1d').bottleneck_gflops:.1f} GFLOPs"
     '18.3 GFLOPs'
     """
-    with keras.StatelessScope(initialize_variables=False):
-        return costs(bottleneck_module(X2Plus1DConfig(unit)))
+    return without_weights(lambda: costs(bottleneck_module(X2Plus1DConfig(unit))))
 
 
 def paper_costs(tables: Collection[str] | None = None) -> Iterator[dict[str, str]]:

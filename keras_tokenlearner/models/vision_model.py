@@ -284,6 +284,7 @@ def frozen_parts(model: keras.Model) -> list[str]:
 def freeze_parts(model: keras.Model, trainable: bool, frozen: Sequence[str]) -> None:
     """Freeze the parts of a model that `frozen_parts` names."""
     model.trainable = trainable
+    frozen = set(frozen)  # from a file: it may list millions
     for layer in model.layers:
         layer.trainable = layer.name not in frozen
         for weight in layer.weights:

@@ -132,7 +132,8 @@ class X2Plus1DConfig:
         if is_list:
             value = tuple(check_int(owner, "replaced", unit, minimum=0) for unit in self.replaced)
             object.__setattr__(self, "replaced", value)
-        if not is_list or len(set(value) & set(units)) != len(value):
+        # A range finds a number without a list of all units, which may be millions.
+        if not is_list or len({unit for unit in value if unit in units}) != len(value):
             raise ValueError(
                 f"{owner}: `replaced` must be a tuple of different units of the last stage, "
                 f"0 to {units[-1]}. Received: replaced={self.replaced!r}"
@@ -165,4 +166,4 @@ class X2Plus1DConfig:
     def replaced_units(self) -> tuple[int, ...]:
         """The units of the last stage that have the module `unit`, counted from 0."""
         units = self.stage_units[-1]
-        return tuple(range(units))[-3:] if self.replaced is None else self.replaced
+        return tuple(range(units)[-3:]) if self.replaced is None else self.replaced

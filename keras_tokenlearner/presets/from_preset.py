@@ -27,6 +27,7 @@ from keras_tokenlearner.presets.checkpoints import PublishedCheckpoint, table
 from keras_tokenlearner.presets.config_json import read_statement
 from keras_tokenlearner.presets.hub import HEAD, PresetFiles, fetch_files
 from keras_tokenlearner.presets.json_values import read_json
+from keras_tokenlearner.presets.sizes import check_own_sizes, check_tables
 from keras_tokenlearner.weights import STORE, Checkpoint, load_weights, read_checkpoint
 from keras_tokenlearner.weights.load import plan_of
 from keras_tokenlearner.weights.plan import Plan
@@ -264,7 +265,11 @@ def build_model(
         arguments["class_names"] = own
     if arguments.get("preprocessing") is None:
         arguments["preprocessing"] = plan.preprocessing
-    if arguments.get("input_tensor") is not None:
+    tensor = arguments.get("input_tensor")
+    shape = arguments.get("input_shape") if tensor is None else tensor.shape[1:]
+    if shape is not None and None not in shape:
+        check_tables(owner, config, shape, plan.num_values)
+    if tensor is not None:
         arguments["input_shape"] = None
     with errors_of(owner):
         model = kind(config, classes=classes if include_top else 1000, **arguments)
@@ -310,6 +315,7 @@ def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
             f"registered_name={registered!r}"
         )
     try:
+        check_own_sizes(owner, kinds[registered], config, files.weights)
         model = kinds[registered].from_config(config)
     except Exception as error:  # an edited config can raise any error
         raise ValueError(

@@ -105,6 +105,11 @@ class Plan:
         return len(bias.array) if bias else None
 
     @property
+    @property
+    def num_values(self) -> int:
+        """Number of values in all arrays."""
+        return sum(array.size for array, _ in self._arrays.values())
+
     def channels(self) -> int:
         """Channels of the images."""
         kernel = self._arrays.get(names.EMBEDDING_KERNEL)

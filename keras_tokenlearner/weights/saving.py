@@ -136,9 +136,27 @@ def saved_classes(path: PathLike, owner: str = "saved_classes") -> int | None:
     >>> saved_classes("mine.weights.h5")
     10
     """
-    path = _existing(owner, path)
-    kernel = _shapes(owner, path, path).get(KERNEL)
+    kernel = saved_shapes(path, owner).get(KERNEL)
     return kernel[-1] if kernel else None
+
+
+def saved_shapes(path: PathLike, owner: str = "saved_shapes") -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays of a `.weights.h5` file, by their names in the file.
+
+    Only the header of the file is read.
+
+    Raises:
+        ValueError: If the file does not exist or is damaged, or an array has other values than
+            floats.
+
+    Example:
+
+    >>> create_model("vit_pico8", classes=10).save_weights("mine.weights.h5")
+    >>> saved_shapes("mine.weights.h5")["layers/dense/vars/0"]
+    (32, 10)
+    """
+    path = _existing(owner, path)
+    return _shapes(owner, path, path)
 
 
 def sha256(path: PathLike) -> str:

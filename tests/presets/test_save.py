@@ -101,7 +101,7 @@ def test_from_preset_of_a_damaged_preset_raises(tmp_path):
         ),
         (
             json.dumps(config | {"config": {"config": {"hidden_dim": "x"}}}),
-            r"config\.json.*'classes'",
+            r"config\.json.*'num_layers'",
         ),
         (json.dumps({"model_type": "llama"}), "model_type='llama'"),
         (json.dumps({"architecture": "resnet50", "num_features": 3}), "architecture='resnet50'"),

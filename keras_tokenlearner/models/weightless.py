@@ -1,0 +1,38 @@
+"""Builds models without memory for their weights, to learn the shapes of the weights."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import keras
+
+from keras_tokenlearner._precision import dtype_policy
+
+Built = TypeVar("Built")
+
+
+def without_weights(build: Callable[[], Built]) -> Built:
+    """Call a function that builds models, without allocating their weights.
+
+    The shapes of the weights are known afterwards, but not their values. In the thread that built
+    them, Keras would initialise such weights later. The function therefore runs in a thread of its
+    own, which ends.
+
+    Args:
+        build: Function without arguments. It returns a model, or values computed from models.
+
+    Example:
+
+    >>> inputs = keras.Input((10**6,))
+    >>> huge = without_weights(lambda: keras.Model(inputs, keras.layers.Dense(10**6)(inputs)))
+    >>> huge.count_params()
+    1000001000000
+    """
+    policy = keras.config.dtype_policy()
+
+    def run() -> Built:
+        with dtype_policy(policy), keras.StatelessScope(initialize_variables=False):
+            return build()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).result()

@@ -1,0 +1,84 @@
+"""Compares the sizes of a config.json with the weights next to it, before memory is taken."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from keras_tokenlearner._json import JSON
+from keras_tokenlearner.models.vision_model import Config, VisionModel
+from keras_tokenlearner.models.weightless import without_weights
+from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
+from keras_tokenlearner.weights.saving import saved_shapes
+
+MOST_PARTS = 512  # blocks or units of a model; each takes about 10 ms to build
+MOST_NUMBERS = 2**24  # in a table of positions or of cells, unless the weights have more numbers
+
+
+def check_own_sizes(
+    owner: str, kind: type[VisionModel], config: Mapping[str, JSON], weights: Path
+) -> None:
+    """Raise `ValueError` if a config of our own does not have the shapes of its file of weights.
+
+    Only the header of the file is read. The model is built without its weights.
+
+    Args:
+        owner: Name of the function that the user called, for error messages.
+        kind: `VisionTransformer` or `X2Plus1D`.
+        config: The result of `get_config` of a model of this class.
+        weights: Path of the `.weights.h5` file.
+    """
+    found = Counter(saved_shapes(weights, owner).values())
+    numbers = sum(math.prod(shape) * count for shape, count in found.items())
+    check_tables(owner, kind.config_class(**config["config"]), config["input_shape"], numbers)
+    plain = {**config, "quantization": None}
+    model = without_weights(lambda: kind.from_config(plain))
+    stated = Counter(tuple(weight.shape) for weight in model.weights)
+    if stated != found:
+        more, less = sorted(stated - found)[:3], sorted(found - stated)[:3]
+        raise ValueError(
+            f"{owner}: config.json and {weights.name} must have the same shapes; save both again "
+            f"with save_to_preset. Received: {more} only in config.json, {less} only in the weights"
+        )
+
+
+def check_tables(owner: str, config: Config, input_shape: Sequence[int], numbers: int) -> None:
+    """Raise `ValueError` if a model takes much more time or memory to build than its weights.
+
+    The weights of a checkpoint limit most sizes of its model. They limit neither tables that are
+    computed, such as rotary positions, nor the size of the images.
+
+    Args:
+        owner: Name of the function that the user called, for error messages.
+        config: Config of the model.
+        input_shape: Shape of the input of the model.
+        numbers: Numbers in all arrays of the checkpoint.
+    """
+    if isinstance(config, X2Plus1DConfig):
+        parts = {
+            "stage_units": sum(config.stage_units),
+            "unit": len(config.replaced_units) * len(config.parts),
+        }
+    else:
+        parts = {"num_layers": config.num_layers, "stem": len(config.stem or ())}
+    for name, count in parts.items():
+        if count > MOST_PARTS:
+            raise ValueError(
+                f"{owner}: `{name}` must give a model at most {MOST_PARTS} parts. "
+                f"Received: {name} with {count} parts"
+            )
+    if isinstance(config, X2Plus1DConfig):
+        return  # it has no tables besides its weights
+    tokens = config.num_prefix_tokens + math.prod(
+        size // patch for size, patch in zip(input_shape, config.patch_size, strict=False)
+    )
+    size = tokens * max(config.hidden_dim, config.num_tokens if config.reducer else 0)
+    if size > max(MOST_NUMBERS, numbers):
+        raise ValueError(
+            f"{owner}: the tables of positions must have at most {MOST_NUMBERS} numbers, or as "
+            f"many as the weights have, {numbers}; use smaller images. Received: {size} numbers, "
+            f"for input_shape={tuple(input_shape)}, hidden_dim={config.hidden_dim} and "
+            f"num_tokens={config.num_tokens}"
+        )

@@ -1,0 +1,97 @@
+"""Sizes in a config.json are compared with the weights before memory is taken."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import keras_tokenlearner as kt
+from keras_tokenlearner import create_model
+from keras_tokenlearner.analysis import catalog_costs
+from tests.bounds import Bounds, attack
+from tests.weights.foreign import augreg_entries
+
+IMAGES = {  # field of the config: its value, and the reason of the error
+    "hidden_dim": (10**4, r"same shapes.*10000.* only in config"),
+    "num_layers": (10**6, "`num_layers`.* 512 .*1000000"),
+    "mlp_dim": (10**8, r"same shapes.*100000000.* only in config"),
+    "num_tokens": (10**7, r"same shapes|must have at most \d+ numbers"),
+    "patch_size": ([30_000, 30_000], "config.json"),
+    "register_tokens": (10**8, r"at most \d+ numbers"),
+    "stem": ([[8, 1]] * 10**4, "config.json"),
+}
+MODEL = {
+    "classes": (10**8, r"same shapes.*\(32, 100000000\)"),
+    "input_shape": ([10**6, 10**6, 3], r"at most \d+ numbers.*1000000"),
+}
+VIDEOS = {
+    "stage_units": ([1, 10**9], "`stage_units`.* 512 "),
+    "head_channels": (10**8, r"same shapes.*100000000.* only in config"),
+    "unit": ("+".join(["conv2d"] * 10**4), "`unit`.* 512 "),
+}
+
+
+def edited(folder, to, values, inner):
+    """Copy a preset with other values in its config.json."""
+    shutil.copytree(folder, to)
+    said = json.loads((folder / "config.json").read_text())
+    said["config"].update(values if not inner else {})
+    said["config"]["config"].update(values if inner else {})
+    (to / "config.json").write_text(json.dumps(said))
+    return to
+
+
+def test_preset_with_huge_sizes_in_its_config_is_refused_in_little_memory(tmp_path):
+    """Each model would take gigabytes, or minutes to build."""
+    images = create_model("tokenlearner_pico8_4at1", classes=3).save_to_preset(tmp_path / "images")
+    videos = create_model("x2plus1d_pico", classes=3).save_to_preset(tmp_path / "videos")
+    folders, reasons = [], []
+    for folder, cases, inner in (
+        (images, IMAGES, True),
+        (images, MODEL, False),
+        (videos, VIDEOS, True),
+    ):
+        for name, (value, reason) in cases.items():
+            folders.append(edited(folder, tmp_path / name, {name: value}, inner))
+            reasons.append(reason)
+    outcomes = attack("keras_tokenlearner:from_preset", *folders)
+    for outcome, reason in zip(outcomes, reasons, strict=True):
+        outcome.is_refused(reason)
+
+
+def test_preset_of_another_models_weights_is_refused_before_it_is_built(tmp_path, monkeypatch):
+    one = create_model("vit_pico8", classes=3).save_to_preset(tmp_path / "one")
+    other = create_model("vit_pico8", classes=4).save_to_preset(tmp_path / "other")
+    shutil.copy(one / "model.weights.h5", other)
+    with pytest.raises(ValueError, match=r"config\.json.*\(32, 4\).*\(32, 3\)"):
+        kt.from_preset(other)
+
+
+def test_checkpoint_of_another_library_limits_the_size_of_images(tmp_path):
+    """A config.json states this size, or an argument; the tables of positions grow with it."""
+    np.savez(tmp_path / "a.npz", **augreg_entries())
+    address, options = f"augreg:{tmp_path / 'a.npz'}", {"num_heads": 2}
+    assert kt.from_preset(address, input_shape=(16, 16, 3), **options).output_shape == (None, 5)
+    with Bounds(), pytest.raises(ValueError, match=r"at most \d+ numbers.*80000"):
+        kt.from_preset(address, input_shape=(80_000, 80_000, 3), **options)
+
+
+def test_costs_of_a_model_leave_no_weights_for_a_later_scope():
+    """Keras would initialise the weights of such a scope in the next one of the thread."""
+    import keras
+
+    made = []
+    initialize = keras.initializers.GlorotUniform.__call__
+
+    def seen(self, shape, dtype=None, **options):
+        made.append(tuple(shape))
+        return initialize(self, shape, dtype, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.initializers.GlorotUniform, "__call__", seen)
+        catalog_costs("vit_pico8", classes=3)
+        made.clear()  # shapes are computed with placeholders
+        with keras.StatelessScope():
+            pass
+    assert made == []
