@@ -4,13 +4,17 @@
 a full memory ends.
 """
 
+import atexit
+import gc
 import importlib
 import json
 import os
+import queue
 import re
 import resource
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,30 +73,64 @@ class Outcome:
 def attack(call, *arguments, megabytes=2500, seconds=120):
     """Run calls of one argument each in another process, and return their `Outcome`s.
 
+    The process serves all attacks of a run, because its imports take seconds.
+
     Args:
         call: The function, as `"module:name"`.
-        *arguments: The argument of each call, a JSON value.
-        megabytes: Memory that the process may add to its memory after the imports.
-        seconds: Time limit of the process.
+        *arguments: The argument of each call, a JSON value or a path.
+        megabytes: Memory that a call may add to the process.
+        seconds: Time limit of a call.
     """
-    command = [sys.executable, "-m", "tests.bounds", call, str(megabytes)]
-    root = Path(__file__).parents[1]
-    try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(
-                [str(one) if isinstance(one, os.PathLike) else one for one in arguments]
-            ),
-            capture_output=True,
+    found = []
+    for one in arguments:
+        argument = str(one) if isinstance(one, os.PathLike) else one
+        found.append(_worker().ask([call, argument, megabytes], seconds))
+    return found
+
+
+class _Worker:
+    """The process that is attacked."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bounds"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             text=True,
-            cwd=root,
-            timeout=seconds,
+            cwd=Path(__file__).parents[1],
         )
-    except subprocess.TimeoutExpired:
-        pytest.fail(f"{call} of {arguments} has no end after {seconds} s")
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    assert len(lines) == len(arguments), f"{done.returncode} {lines} {done.stderr[-2000:]}"
-    return [Outcome(**json.loads(line)) for line in lines]
+        atexit.register(self.process.kill)
+        self.lines = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.lines.get(timeout=600)  # its imports are done
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(line)
+        self.lines.put(None)
+
+    def ask(self, request, seconds):
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        try:
+            line = self.lines.get(timeout=seconds)
+        except queue.Empty:
+            line = f"no end after {seconds} s"
+        if line is None or not line.startswith("{"):
+            self.process.kill()
+            self.process.wait()
+            pytest.fail(f"{request}: {line or self.process.returncode}")
+        return Outcome(**json.loads(line))
+
+
+_WORKERS = []
+
+
+def _worker():
+    """Return the running process, or start one."""
+    if not _WORKERS or _WORKERS[-1].process.poll() is not None:
+        _WORKERS.append(_Worker())
+    return _WORKERS[-1]
 
 
 def read(path):
@@ -109,14 +147,19 @@ def _memory_space():
     return int(pages.read_text().split()[0]) * resource.getpagesize() if pages.exists() else 0
 
 
-def _run(call, megabytes):
-    module, _, name = call.partition(":")
-    function = getattr(importlib.import_module(module), name)
-    import keras_tokenlearner.presets  # noqa: F401, before the limit is set
+def _serve():
+    """Run the calls that the standard input names, one in each line."""
+    import keras_tokenlearner.presets  # noqa: F401, before a limit is set
 
-    limit = _memory_space() + (megabytes << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    for argument in json.load(sys.stdin):
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries may print
+    print("{}", file=answers, flush=True)
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    for line in sys.stdin:
+        call, argument, megabytes = json.loads(line)
+        module, _, name = call.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        resource.setrlimit(resource.RLIMIT_AS, (_memory_space() + (megabytes << 20), most))
+        gc.collect()
         reset_peak()
         before, start, error = peak(), time.process_time(), None
         try:
@@ -126,8 +169,9 @@ def _run(call, megabytes):
         found = Outcome(
             type(error).__name__, str(error), peak() - before, time.process_time() - start
         )
-        print(json.dumps(asdict(found)), flush=True)
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        print(json.dumps(asdict(found)), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    _run(sys.argv[1], int(sys.argv[2]))
+    _serve()

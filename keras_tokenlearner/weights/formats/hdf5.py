@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import zlib
 from collections.abc import Callable
@@ -21,14 +22,26 @@ if TYPE_CHECKING:
     import h5py
 
 
+MOST_CHUNKS = 2**17  # of a file; reading one takes about 10 us
+_CHUNK_BYTES = 8  # a chunk takes more, with its place in the index of the file
+
+
 def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
     """Return the entries of an HDF5 file by name, without reading arrays."""
     import h5py  # a dependency of Keras
 
     entries: dict[str, Entry] = {}
+    chunks, most = 0, min(MOST_CHUNKS, path.stat().st_size // _CHUNK_BYTES)
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        nonlocal chunks
         if isinstance(item, h5py.Dataset):
+            chunks += _count_chunks(item)
+            if chunks > most:
+                raise ValueError(
+                    f"its arrays must have at most {most} chunks, but {name} has the shape "
+                    f"{item.shape} in chunks of {item.chunks}"
+                )
             entries[name] = _h5_entry(owner, path, name, item)
         if len(entries) > MOST_ENTRIES:
             raise ValueError(f"a file must have at most {MOST_ENTRIES} arrays")
@@ -104,9 +117,8 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
             )
         return lambda: item[()]
     chunk_size = math.prod(item.chunks) * item.dtype.itemsize
-    wanted = math.prod(-(-n // c) for n, c in zip(item.shape, item.chunks, strict=True))
-    stored = item.id.get_num_chunks()
-    if wanted != stored or wanted > 1_000_000 or chunk_size > max(8 << 20, 4 * size):
+    wanted, stored = _count_chunks(item), item.id.get_num_chunks()
+    if wanted != stored or chunk_size > max(8 << 20, 4 * size):
         raise ValueError(
             f"the dataset {name} must consist of {wanted} chunks, but the file stores {stored}"
         )
@@ -114,8 +126,9 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
     def read() -> np.ndarray:
         # Chunks are unpacked here up to their size. HDF5's gzip filter has no limit.
         array = np.empty(item.shape, item.dtype)
-        for index in range(stored):
-            offset = item.id.get_chunk_info(index).chunk_offset
+        # `get_chunk_info(n)` passes over n chunks, so a loop over it would take quadratic time.
+        places = (range(0, n, c) for n, c in zip(item.shape, item.chunks, strict=True))
+        for offset in itertools.product(*places):
             mask, content = item.id.read_direct_chunk(offset)
             if mask:
                 raise ValueError("a chunk is not compressed, but the file states that it is")
@@ -129,6 +142,13 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
         return array
 
     return read
+
+
+def _count_chunks(item: h5py.Dataset) -> int:
+    """Return the number of chunks that the shape of a dataset needs. 0 for one without chunks."""
+    if not item.chunks:
+        return 0
+    return math.prod(-(-n // c) for n, c in zip(item.shape, item.chunks, strict=True))
 
 
 _DEFLATE, _SHUFFLE = 1, 2  # numbers of HDF5's filters
