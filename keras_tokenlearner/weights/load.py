@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
 import keras
 
 from keras_tokenlearner._checks import check_bool, check_int, check_positive, errors_of
-from keras_tokenlearner.models.config_fields import FieldValue, Normalization
+from keras_tokenlearner.models.config_fields import FieldValue, Normalization, PlanOptions
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
@@ -66,7 +67,28 @@ def plan_of(
     >>> plan.config.hidden_dim, plan.classes
     (32, 10)
     """
+    options: PlanOptions = {
+        "normalization": normalization,
+        "layer_norm_epsilon": layer_norm_epsilon,
+        "activation": activation,
+        "num_heads": num_heads,
+        "grid": grid,
+        "resize": resize,
+    }
+    return _plan_of(owner, checkpoint, source, statement, options)
+
+
+def _plan_of(
+    owner: str,
+    checkpoint: CheckpointLike,
+    source: str | None,
+    statement: Statement | None,
+    options: PlanOptions,
+    reads: bool = True,
+) -> Plan:
+    """Return the result of `plan_of`. Without `reads`, all arrays are zeros without memory."""
     said = statement or Statement()
+    normalization, grid = options.get("normalization"), options.get("grid")
     checkpoint_read = read_checkpoint(checkpoint, owner)
     source = recognise(owner, checkpoint_read, source or said.source)
     if isinstance(checkpoint, VisionTransformer):
@@ -79,22 +101,20 @@ def plan_of(
         mean, std = mean_and_std(owner, normalization)
         preprocessing = replace(preprocessing or Preprocessing(), mean=mean, std=std)
     given: dict[str, FieldValue] = {}
-    if layer_norm_epsilon is not None:
-        given["layer_norm_epsilon"] = check_positive(
-            owner, "layer_norm_epsilon", layer_norm_epsilon
-        )
-    if activation is not None:
-        given["activation"] = activation
+    epsilon, num_heads = options.get("layer_norm_epsilon"), options.get("num_heads")
+    if epsilon is not None:
+        given["layer_norm_epsilon"] = check_positive(owner, "layer_norm_epsilon", epsilon)
+    if options.get("activation") is not None:
+        given["activation"] = options["activation"]
     if num_heads is not None:
         given["num_heads"] = check_int(owner, "num_heads", num_heads)
-    grid = None if grid is None else tuple(grid)
     said = replace(
         said,
         fields={**said.fields, **given},
         preprocessing=preprocessing,
-        grid=grid or said.grid,
+        grid=said.grid if not grid else tuple(grid),
     )
-    return Plan(owner, source, checkpoint_read, said, resize)
+    return Plan(owner, source, checkpoint_read, said, options.get("resize"), reads)
 
 
 def load(
@@ -146,10 +166,18 @@ def load(
     owner = f"load({source!r})"
     check_bool(owner, "check_settings", check_settings)
     Structure(owner, model)  # a wrong model raises an error before the file is read
-    plan = plan_of(
-        checkpoint, source, normalization=normalization, grid=grid, resize=resize, owner=owner
-    )
-    if check_settings:
-        plan.check_open(dict.fromkeys(SETTINGS, True))  # the model already has these settings
+    options: PlanOptions = {"normalization": normalization, "grid": grid, "resize": resize}
+    fitting = (head, embedding, partial, check_settings)
+    passes: tuple[bool, ...] = (True,)
+    if isinstance(checkpoint, (str, os.PathLike)):
+        checkpoint = read_checkpoint(checkpoint, owner)
+        passes = (False, True)  # names and shapes are compared with the model before it reads
     with errors_of(owner):
-        return plan.load(model, head, embedding, partial, check_settings)
+        for reads in passes:
+            plan = _plan_of(owner, checkpoint, source, None, options, reads)
+            if check_settings:
+                # The model already has these settings.
+                plan.check_open(dict.fromkeys(SETTINGS, True))
+            if not reads:
+                plan.fit(model, *fitting)
+        return plan.load(model, *fitting)

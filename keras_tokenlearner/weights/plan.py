@@ -30,7 +30,7 @@ from keras_tokenlearner.weights.match import (
 )
 from keras_tokenlearner.weights.recognise import SOURCES
 from keras_tokenlearner.weights.report import LoadReport
-from keras_tokenlearner.weights.sources.source import ZEROS, Entries
+from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries
 from keras_tokenlearner.weights.statement import Statement
 
 
@@ -56,11 +56,12 @@ class Plan:
         checkpoint: CheckpointLike,
         said: Statement,
         resize: str | None,
+        reads: bool = True,
     ) -> None:
         checkpoint = read_checkpoint(checkpoint, owner)
         self.owner, self.source, self.origin = owner, source, checkpoint.origin
         self._recipe = recipe = SOURCES[source]
-        self._entries = Entries(owner, checkpoint, recipe.anchors)
+        self._entries = Entries(owner, checkpoint, recipe.anchors, reads)
         self._arrays = recipe.convert(self._entries)
         norm = {**recipe.config, **said.fields}.get("norm")
         name_norms(self._arrays, rms=norm == "rms_norm")
@@ -105,11 +106,11 @@ class Plan:
         return len(bias.array) if bias else None
 
     @property
-    @property
     def num_values(self) -> int:
         """Number of values in all arrays."""
         return sum(array.size for array, _ in self._arrays.values())
 
+    @property
     def channels(self) -> int:
         """Channels of the images."""
         kernel = self._arrays.get(names.EMBEDDING_KERNEL)
@@ -206,6 +207,28 @@ class Plan:
         Raises:
             ValueError: If a shape or a setting differs. The model is then unchanged.
         """
+        arrays, report = self.fit(model, head, embedding, partial, check_settings)
+        # All checks are done: from here on, nothing can fail.
+        variables = {weight.path: weight for weight in model.weights}
+        for path in report.loaded:
+            variables[path].assign(arrays[path].array)
+        if report.reset:
+            reset_head(model)
+        return report
+
+    def fit(
+        self,
+        model: keras.Model,
+        head: str = "keep",
+        embedding: str = "central_frame",
+        partial: bool = False,
+        check_settings: bool = True,
+    ) -> tuple[Arrays, LoadReport]:
+        """Do the checks of `load` and resize the arrays, without a change of the model.
+
+        Returns:
+            The arrays by the paths of the model's variables, and the report of `load`.
+        """
         owner = "Plan.load"
         check_choice(owner, "head", head, ("keep", "drop", "reset"))
         check_choice(owner, "embedding", embedding, ("central_frame", "inflate"))
@@ -244,14 +267,9 @@ class Plan:
         unused, left, added = match(
             owner, arrays, structure, self._entries, self._recipe, head, partial
         )
-        # All checks are done: from here on, nothing can fail.
         loaded = {path: arrays[path] for path in structure.variables if path in arrays}
-        for path, (array, _) in loaded.items():
-            structure.variables[path].assign(array)
         reset = [path for path in left if head == "reset" and path.startswith(f"{names.HEAD}/")]
-        if reset:
-            reset_head(model)
-        return LoadReport(
+        return arrays, LoadReport(
             model=model.name,
             source=self.source,
             origin=self.origin,

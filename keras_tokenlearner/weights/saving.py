@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 import tempfile
 from pathlib import Path
 from typing import cast
@@ -18,6 +19,7 @@ from keras_tokenlearner.weights.formats.entries import PathLike
 from keras_tokenlearner.weights.formats.hdf5 import refuse_chunks
 from keras_tokenlearner.weights.formats.read import read_checkpoint
 
+_TABLE = "/table"  # end of the path of a table of positions, in models and files
 KERNEL = "layers/dense/vars/0"  # path of the classifier's kernel
 
 
@@ -245,6 +247,16 @@ def _check_layout(model: keras.Model, path: Path, shapes: dict[str, tuple[int, .
             raise ValueError(
                 f"load_weights: {path} has {kernel[-1]} classes, but `model` has {classes}; build "
                 f"the model with classes={kernel[-1]} or include_top=False"
+    # Positions of another grid are resized.
+    ours = Counter(tuple(w.shape) for w in model.weights if not w.path.endswith(_TABLE))
+    theirs = Counter(shape for name, shape in shapes.items() if not name.endswith(_TABLE))
+    missing, unknown = sorted(ours - theirs), sorted(theirs - ours)
+    if missing or (unknown and spare == (0,)):
+        raise ValueError(
+            f"load_weights: `model` must have the shapes of {path}; build the saved architecture. "
+            f"Received: model {model.name!r}; only it has arrays of the shapes {missing[:3]}, and "
+            f"only the file has arrays of the shapes {unknown[:3]}"
+        )
             )
     # The classifier's kernel and bias, and in X(2+1)D the kernel of the layer before it.
     spare = (2, 3) if kernel and not head else (0,)

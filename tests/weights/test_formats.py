@@ -12,6 +12,7 @@ import pytest
 
 from keras_tokenlearner.weights import load
 from keras_tokenlearner.weights.formats import hdf5
+from keras_tokenlearner.weights.formats.entries import Entry
 from keras_tokenlearner.weights.formats.read import read_checkpoint
 from tests.bounds import Bounds, attack
 from tests.skips import peer
@@ -514,3 +515,16 @@ def test_checkpoint_with_a_wrong_suffix_is_read_by_its_content(tmp_path):
         read_checkpoint(tmp_path / "none", "predict")
     with pytest.raises(ValueError, match="class int"):
         read_checkpoint(3)
+
+
+def test_load_compares_shapes_with_the_model_before_it_reads_an_array(tmp_path, monkeypatch):
+    """A file of zeros may unpack to twenty times its size."""
+    model, reads = build("augreg", ENTRIES), []
+    wide = "Transformer/encoderblock_1/MlpBlock_3/Dense_0/kernel"
+    path = npz(tmp_path / "a.npz", **ENTRIES | {wide: np.zeros((32, 10_000), np.float32)})
+    read = Entry.read
+    monkeypatch.setattr(Entry, "read", lambda self: reads.append(self.shape) or read(self))
+    refused(r"block_1/mlp/hidden/kernel .*\(32, 10000\)", model, "augreg", path)
+    assert reads == []
+    load(model, "augreg", npz(tmp_path / "b.npz", **ENTRIES))
+    assert {*reads} == {array.shape for array in ENTRIES.values()}

@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
 
 from keras_tokenlearner import create_model
-from keras_tokenlearner.weights import load_weights, save_weights
+from keras_tokenlearner.weights import load_weights, save_weights, saving
 
 PICO = "tokenlearner_pico8_4at1"
 
@@ -169,34 +168,43 @@ def test_save_weights_killed_while_it_writes_keeps_the_old_file(saved):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path):
-    """A file that is replaced during a load is refused, or the hashed bytes are loaded."""
+@pytest.mark.parametrize("moment", ["_copy", "_check_layout"])
+def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path, monkeypatch, moment):
+    """The file is replaced by another valid one after the hash, and once more before the load."""
     model, path, digest = saved
-    other = tmp_path / "other.weights.h5"
+    expected, other = model.get_weights(), tmp_path / "other.weights.h5"
     create_model(PICO, classes=10).save_weights(other)
-    contents, expected, stop = (path.read_bytes(), other.read_bytes()), model.get_weights(), []
+    original = getattr(saving, moment)
 
-    def swap():
-        while not stop:
-            for content in contents:
-                other.write_bytes(content)
-                os.replace(other, path)
+    def replaced(*arguments):
+        found = original(*arguments)
+        os.replace(other, path)
+        return found
 
-    thread = threading.Thread(target=swap)
-    thread.start()
-    try:
-        for _ in range(10):
-            model.set_weights([0 * array for array in expected])
-            try:
-                load_weights(model, path, expected_sha256=digest)
-            except ValueError as error:
-                assert digest in str(error)
-                continue
-            for one, two in zip(model.get_weights(), expected, strict=True):
-                np.testing.assert_array_equal(one, two)
-    finally:
-        stop.append(True)
-        thread.join()
+    monkeypatch.setattr(saving, moment, replaced)
+    model.set_weights([0 * array for array in expected])
+    load_weights(model, path, expected_sha256=digest)
+    for one, two in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_load_weights_compares_shapes_before_keras_reads_the_file(saved, monkeypatch):
+    import h5py
+
+    model, path, _ = saved
+    path.with_name(path.name + ".sha256").unlink()
+    with h5py.File(path, "a") as file:
+        name = next(name for name in _names(file) if name.endswith("mlp/hidden/vars/0"))
+        del file[name]
+        file[name] = np.zeros((32, 1000), "f4")
+    monkeypatch.setattr(type(model), "load_weights", None)
+    _refused(model, path, r"\(32, 1000\)")
+
+
+def _names(file):
+    names = []
+    file.visit(names.append)
+    return names
 
 
 @pytest.mark.parametrize("dtype", ["c8", "i4", "?"])

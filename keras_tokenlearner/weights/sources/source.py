@@ -93,13 +93,17 @@ class Entries:
         owner: String, the function that the user called, for error messages.
         checkpoint: A `Checkpoint`.
         anchors: Names of entries. The checkpoint must have exactly one entry with such a name.
+        reads: Boolean, whether `take` reads arrays. Otherwise it returns zeros of the same shapes,
+            which take no memory.
 
     Raises:
         ValueError: If the checkpoint has no anchor, or several.
     """
 
-    def __init__(self, owner: str, checkpoint: Checkpoint, anchors: Iterable[str]) -> None:
-        self.owner = owner
+    def __init__(
+        self, owner: str, checkpoint: Checkpoint, anchors: Iterable[str], reads: bool = True
+    ) -> None:
+        self.owner, self.reads = owner, reads
         self.prefix = self._find_prefix(checkpoint, tuple(anchors))
         self._full = {name.removeprefix(self.prefix): name for name in checkpoint}
         self._checkpoint = checkpoint
@@ -159,12 +163,14 @@ class Entries:
                 f"{self.owner}: the entry {full} must have weights. "
                 f"Received: an array of shape {entry.shape}"
             )
+        self._taken.add(name)
+        if not self.reads:
+            return np.broadcast_to(np.float32(0), entry.shape)
         array = entry.read().astype(np.float32, copy=False)
         if not np.isfinite(array).all():
             raise ValueError(
                 f"{self.owner}: the entry {full} must be finite. Received: NaN or infinite values"
             )
-        self._taken.add(name)
         return array
 
     def unused(self) -> list[str]:
