@@ -28,6 +28,7 @@ def distill(
 
     An interrupted run continues from a backup next to OUTPUT when you repeat the command.
     """
+    from keras_tokenlearner._files import replacing
     from keras_tokenlearner.applications.load import check_classifier, load_model
     from keras_tokenlearner.data import load_named
     from keras_tokenlearner.evaluation import compare
@@ -54,7 +55,8 @@ def distill(
         backup=backup,
         verbose=0 if as_json else 1,
     )
-    student.save(output)
+    with replacing(output) as new:
+        student.save(new)
     backup.unlink()
     rows = compare([teacher, student], test_images, test_labels)
     if as_json:

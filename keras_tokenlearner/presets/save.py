@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Unpack
 
@@ -12,6 +11,7 @@ import keras
 
 from keras_tokenlearner._checks import check_path, errors_of, own_errors
 from keras_tokenlearner._extras import require
+from keras_tokenlearner._files import write_text
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.models.config_fields import PresetArguments
 from keras_tokenlearner.models.vision_model import VisionModel
@@ -60,10 +60,10 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
         "config": model.get_config(),
     }
     save_weights(model, folder / WEIGHTS)
-    _write(folder / CONFIG, json.dumps(said, indent=2))
+    write_text(folder / CONFIG, json.dumps(said, indent=2))
     if model.class_names:
-        _write(folder / CLASSES, json.dumps(list(model.class_names), indent=2))
-    _write(folder / CARD, _card(model))
+        write_text(folder / CLASSES, json.dumps(list(model.class_names), indent=2))
+    write_text(folder / CARD, _card(model))
     return folder
 
 
@@ -117,14 +117,6 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
         raise ConnectionError(
             f"upload_preset: hf://{address.place} returned the HTTP status {status}; try again"
         ) from None
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        new = Path(folder) / path.name
-        new.write_text(text, encoding="utf-8")
-        os.replace(new, path)
 
 
 def _card(model: VisionModel) -> str:

@@ -17,6 +17,7 @@ from keras_tokenlearner._checks import (
     check_positive,
     own_errors,
 )
+from keras_tokenlearner._files import move
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.analysis import with_token_maps
 from keras_tokenlearner.serving.classifier import (
@@ -200,7 +201,7 @@ def export(
         if len(files) > 1:
             path.unlink(missing_ok=True)  # an old file must not read new weights
         for file in files:  # the weights first, the file itself last
-            os.replace(file, path.with_name(file.name))
+            move(file, path.with_name(file.name))
     return Exported(path, difference)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 
+from keras_tokenlearner._files import write_text
 from keras_tokenlearner.serving.metadata import Options
 from keras_tokenlearner.serving.pixels_model import pixels_model
 
@@ -25,9 +26,7 @@ def write_triton_files(model: keras.Model, path: Path, options: Options) -> None
     if options["class_names"]:
         files[LABELS] = "\n".join(options["class_names"]) + "\n"
     for name, text in sorted(files.items(), reverse=True):
-        unfinished = path / f".{name}"
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path / name)
+        write_text(path / name, text)
 
 
 def triton_config(model: keras.Model, name: str, options: Options) -> str:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from keras_tokenlearner._files import sync, sync_entry
+
 
 def is_version(name: str) -> bool:
     """Return whether servers treat a folder with this name as a version of a model.
@@ -39,11 +41,15 @@ def move_to_next_version(written: Path, path: Path) -> Path:
         written: `pathlib.Path` of the folder to move.
         path: `pathlib.Path` of the folder of the versions.
     """
+    sync(written)
     while True:
         versions = [int(found.name) for found in path.iterdir() if is_version(found.name)]
         version = path / str(max(versions, default=0) + 1)
         try:
-            return written.rename(version)  # atomic, and fails if the version exists
+            written.rename(version)  # atomic, and fails if the version exists
         except OSError:
             if not version.exists():
                 raise
+            continue
+        sync_entry(path)
+        return version

@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_tokenlearner._files import move
 from keras_tokenlearner._json import JSON
 
 
@@ -76,7 +77,7 @@ def keep(
         _fill(outputs, list(missing.values()), images, verbose, batch_size)
         for path, output in zip(missing, outputs, strict=True):
             output.flush()
-            unfinished[path].rename(path)
+            move(unfinished[path], path)
     finally:
         for path in unfinished.values():
             path.unlink(missing_ok=True)

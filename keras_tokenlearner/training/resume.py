@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_tokenlearner._checks import check_int, check_is, check_path
 from keras_tokenlearner._extras import require
+from keras_tokenlearner._files import move
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.training.distribution import Devices
@@ -280,9 +281,7 @@ class Resume(keras.callbacks.Callback):
         try:
             with open(unfinished, "wb") as stream:
                 np.savez(stream, **arrays)
-                stream.flush()
-                os.fsync(stream.fileno())
-            unfinished.replace(self.path)
+            move(unfinished, self.path)
             self._written = self._stamp()
         except OSError as error:
             with contextlib.suppress(OSError):

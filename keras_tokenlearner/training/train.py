@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from keras_tokenlearner._checks import check_bool, own_errors
+from keras_tokenlearner._files import write_text
 from keras_tokenlearner.training.check_recipe import check_recipe
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.finite import StopOnNonFinite
@@ -133,7 +134,7 @@ def _train(recipe: Recipe[Data] | FittingRecipe[Data], output: Path, devices: De
             **last,
             "sha256": digest,
         }
-        (output / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+        write_text(output / f"{name}.json", json.dumps(result, indent=2) + "\n")
         backup.unlink(missing_ok=True)
     return score
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import Counter
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_tokenlearner._checks import check_is, listed
+from keras_tokenlearner._files import move, write_text
 from keras_tokenlearner.models.features import has_head
 from keras_tokenlearner.models.names import HEAD
 from keras_tokenlearner.weights.formats.entries import PathLike
@@ -26,7 +26,7 @@ KERNEL = "layers/dense/vars/0"  # path of the classifier's kernel
 def save_weights(model: keras.Model, path: PathLike) -> str:
     """Save the weights of a model, and a file with their sha256 for `load_weights` to check.
 
-    The new file replaces the old file in one step. A run that is killed while it saves leaves
+    The new file replaces the old file in one step. A kill or a power cut during the call leaves
     the old file or the new one, and both load.
 
     Args:
@@ -58,15 +58,13 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
         new = Path(folder) / path.name
         model.save_weights(new)
         digest = sha256(new)
-        with open(new, "rb+") as stream:
-            os.fsync(stream.fileno())
         lines = [f"{digest}  {path.name}\n"]
         # Until the old file is gone, both hashes are valid.
         old = [f"{sha256(path)}  {path.name}\n"] if path.is_file() else []
-        _replace_text(Path(folder), hashes, lines + old)
-        os.replace(new, path)
+        write_text(hashes, "".join(lines + old))
+        move(new, path)
         if old:
-            _replace_text(Path(folder), hashes, lines)
+            write_text(hashes, "".join(lines))
     return digest
 
 
@@ -177,12 +175,6 @@ def _copy(path: Path, to: Path) -> str:
     return digest.hexdigest()
 
 
-def _replace_text(folder: Path, path: Path, lines: list[str]) -> None:
-    new = folder / path.name
-    new.write_text("".join(lines))
-    os.replace(new, path)
-
-
 def _expected(owner: str, path: Path, given: str | None) -> list[str]:
     """Return the valid hashes of a file: the given hash, or the hashes in the `.sha256` file."""
     hashes = path.with_name(path.name + ".sha256")
@@ -247,6 +239,14 @@ def _check_layout(model: keras.Model, path: Path, shapes: dict[str, tuple[int, .
             raise ValueError(
                 f"load_weights: {path} has {kernel[-1]} classes, but `model` has {classes}; build "
                 f"the model with classes={kernel[-1]} or include_top=False"
+            )
+    # The classifier's kernel and bias, and in X(2+1)D the kernel of the layer before it.
+    spare = (2, 3) if kernel and not head else (0,)
+    if len(shapes) - len(model.weights) not in spare:
+        raise ValueError(
+            f"load_weights: `model` must have the architecture of the saved model. Received: "
+            f"{path} with {len(shapes)} arrays, model {model.name!r} with {len(model.weights)}"
+        )
     # Positions of another grid are resized.
     ours = Counter(tuple(w.shape) for w in model.weights if not w.path.endswith(_TABLE))
     theirs = Counter(shape for name, shape in shapes.items() if not name.endswith(_TABLE))
@@ -256,12 +256,4 @@ def _check_layout(model: keras.Model, path: Path, shapes: dict[str, tuple[int, .
             f"load_weights: `model` must have the shapes of {path}; build the saved architecture. "
             f"Received: model {model.name!r}; only it has arrays of the shapes {missing[:3]}, and "
             f"only the file has arrays of the shapes {unknown[:3]}"
-        )
-            )
-    # The classifier's kernel and bias, and in X(2+1)D the kernel of the layer before it.
-    spare = (2, 3) if kernel and not head else (0,)
-    if len(shapes) - len(model.weights) not in spare:
-        raise ValueError(
-            f"load_weights: `model` must have the architecture of the saved model. Received: "
-            f"{path} with {len(shapes)} arrays, model {model.name!r} with {len(model.weights)}"
         )

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import keras
 
+from keras_tokenlearner._files import move
 from keras_tokenlearner.data.cifar10 import CLASS_NAMES as CIFAR10
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES as FASHION_MNIST
 from keras_tokenlearner.weights.formats.entries import PathLike
@@ -171,6 +172,6 @@ def download(
             f"and try again: {error}"
         ) from error
     if not expected_sha256:
-        os.replace(path, whole)
+        move(Path(path), whole)
         return whole
     return Path(path)

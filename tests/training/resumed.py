@@ -6,6 +6,7 @@ KILL_AT. `python -m tests.training.resumed FOLDER` runs slowly enough to be kill
 
 import os
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -67,7 +68,7 @@ def kill_at(count):
     def fsync(descriptor):
         nonlocal count
         sync(descriptor)
-        count -= 1
+        count -= stat.S_ISREG(os.fstat(descriptor).st_mode)  # not the folder, after the rename
         if not count:
             os.kill(os.getpid(), signal.SIGKILL)
 
