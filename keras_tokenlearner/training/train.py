@@ -14,6 +14,7 @@ from keras_tokenlearner._files import write_text
 from keras_tokenlearner.training.check_recipe import check_recipe
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.finite import StopOnNonFinite
+from keras_tokenlearner.training.identity import identity_of
 from keras_tokenlearner.training.lock import locked
 from keras_tokenlearner.training.recipes.recipe import Data, FittingRecipe, Recipe
 from keras_tokenlearner.training.resume import Resume
@@ -31,7 +32,8 @@ def train(
 
     The same call continues an interrupted run from its last epoch, and ends with the same weights.
     Until the run ends, the folder has a backup, `NAME.backup.npz`. While the backup exists, runs
-    with another recipe, other data or another backend raise an error. The folder is locked, so two
+    with another recipe, other data or another backend raise an error. Data are compared by the
+    values of arrays, and by the paths, sizes and labels of files. The folder is locked, so two
     runs cannot write to it.
 
     Args:
@@ -102,6 +104,8 @@ def _train(recipe: Recipe[Data] | FittingRecipe[Data], output: Path, devices: De
             "recipe": type(recipe).__name__,
             "backend": keras.backend.backend(),
             "training examples": len(train_data),
+            "training data": identity_of(train_data),
+            "test data": identity_of(test_data),
             "class names": [str(each) for each in train_data.class_names],
         }
         resume = Resume(backup, batches, loggers=loggers, devices=devices, run=run)

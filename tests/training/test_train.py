@@ -10,17 +10,21 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from keras_tokenlearner import create_model
-from keras_tokenlearner.data import ArrayImages, load_fashion_mnist, named
+from keras_tokenlearner.cli import app
+from keras_tokenlearner.data import ArrayImages, FileImages, load_fashion_mnist, named
+from keras_tokenlearner.data.video.lists import VideoList
 from keras_tokenlearner.training import FashionMnistRecipe, Resume, train, with_settings
+from keras_tokenlearner.training.identity import identity_of
 from keras_tokenlearner.weights import load_weights, save_weights
 
 
 @pytest.fixture
 def few(monkeypatch):
     (x, y), (test_x, test_y) = load_fashion_mnist()
-    data = ArrayImages(x[:320], y[:320]), ArrayImages(test_x[:100], test_y[:100])
+    data = ArrayImages(x[:320].copy(), y[:320]), ArrayImages(test_x[:100].copy(), test_y[:100])
     monkeypatch.setitem(named.OPENERS, "fashion_mnist", lambda origin: data)
     return data
 
@@ -88,6 +92,81 @@ def test_train_refuses_a_second_run_and_other_settings_until_restart(few, tmp_pa
     assert (tmp_path / "vit_pico8.backup.npz").read_bytes() == backup
     train(replace(recipe, seed=1, epochs=1), tmp_path, restart=True)
     assert json.loads((tmp_path / "vit_pico8.json").read_text())["recipe"]["seed"] == 1
+
+
+@pytest.fixture
+def interrupted(few, tmp_path, monkeypatch):
+    """A recipe whose run was interrupted after its first epoch, in the folder `run`."""
+    recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, warmup_epochs=0, batch_size=160)
+
+    class Breaks(Resume):
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules[train.__module__], "Resume", Breaks)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "run")
+    return recipe
+
+
+@pytest.mark.parametrize("changed", ["training data", "test data", "backend"])
+def test_train_of_other_data_does_not_continue_a_backup(interrupted, few, tmp_path, changed):
+    """The data have the same name. Once, the run continued with them silently."""
+    backup = tmp_path / "run" / "vit_pico8.backup.npz"
+    if changed == "backend":
+        with np.load(backup) as file:
+            arrays = dict(file)
+        run = json.loads(str(arrays["run"])) | {"backend": "other"}
+        np.savez(backup, **arrays | {"run": json.dumps(run)})
+        message = f"backend: 'other', now {keras.backend.backend()!r}"
+    else:
+        few[changed == "test data"].images[7, 0, 0] += 1
+        message = rf"{changed}: '\w{{24}}', now '\w{{24}}'"
+    before = backup.read_bytes()
+    with pytest.raises(ValueError, match=f"Received: {message}$"):
+        train(interrupted, tmp_path / "run")
+    assert backup.read_bytes() == before
+    train(replace(interrupted, epochs=1), tmp_path / "other")
+    assert backup.read_bytes() == before
+    assert (tmp_path / "other" / "vit_pico8.json").is_file()
+
+
+def test_train_command_with_restart_deletes_the_backup_of_other_settings(interrupted, tmp_path):
+    settings = {"model": "vit_pico8", "epochs": 1, "warmup_epochs": 0, "batch_size": 160, "seed": 9}
+    arguments = ["train", "fashion_mnist", "--output", str(tmp_path / "run")]
+    arguments += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
+    done = CliRunner().invoke(app, arguments)
+    assert isinstance(done.exception, ValueError)
+    assert "recipe.seed: 0, now 9" in str(done.exception) and "--restart" in str(done.exception)
+    done = CliRunner().invoke(app, [*arguments, "--restart"])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "run" / "vit_pico8.json").read_text())["recipe"]["seed"] == 9
+    assert not (tmp_path / "run" / "vit_pico8.backup.npz").exists()
+
+
+def test_identity_of_data_changes_with_files_labels_and_places(tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path in paths:
+        path.write_bytes(b"1")
+    files = FileImages(paths, [0, 1, 1], ["a", "b"])
+    arrays = ArrayImages(np.zeros((3, 2, 2, 1), "uint8"), [0, 1, 1], ["a", "b"])
+    videos = VideoList(tuple(map(str, paths)), np.array([0, 1, 1]), ("a", "b"))
+    changed = np.zeros((3, 2, 2, 1), "uint8")
+    changed[2, 1, 1] = 1
+    found = [
+        *(identity_of(data) for data in (files, arrays, videos)),
+        identity_of(FileImages(paths, [0, 1, 0], ["a", "b"])),
+        identity_of(FileImages(paths[::-1], [0, 1, 1], ["a", "b"])),
+        identity_of(FileImages(paths, [0, 1, 1], ["a", "c"])),
+        identity_of(ArrayImages(changed, [0, 1, 1], ["a", "b"])),
+        identity_of(files.take([0, 1])),
+        identity_of(files.take([0, 2])),
+    ]
+    assert identity_of(FileImages(paths, [0, 1, 1], ["a", "b"])) == found[0]
+    paths[1].write_bytes(b"12")
+    assert len({*found, identity_of(files), identity_of(videos)}) == len(found) + 2
 
 
 def test_train_with_a_full_disk_at_the_end_can_be_continued(few, tmp_path, monkeypatch):
