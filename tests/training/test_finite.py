@@ -28,13 +28,17 @@ def test_fit_that_diverges_raises_and_restores_the_weights(broken):
         np.testing.assert_array_equal(one, other)
 
 
-def test_distill_that_diverges_raises_and_restores_the_student():
+@pytest.mark.parametrize("broken", ["learning_rate", "images"])
+def test_distill_that_diverges_raises_and_restores_the_student(broken):
     images = np.random.default_rng(0).uniform(0, 255, (4, 16, 16, 3))
+    if broken == "images":
+        images[1] = np.nan
     teacher = create_model("vit_pico8", classes=3, input_shape=(16, 16, 3))
     student = retrofit(teacher, at=1, num_tokens=2)
     before = student.get_weights()
+    options = {"learning_rate": 1e30 if broken == "learning_rate" else 1e-3, "verbose": 0}
     with pytest.raises(FloatingPointError, match="^distill: "):
-        distill(student, teacher, images, epochs=2, batch_size=2, learning_rate=1e30, verbose=0)
+        distill(student, teacher, images, [0, 1, 2, 0], epochs=2, batch_size=2, **options)
     for one, other in zip(student.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, other)
 
