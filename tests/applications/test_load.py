@@ -79,12 +79,18 @@ def test_load_model_of_a_zip_bomb_raises_before_it_is_unpacked(tmp_path, monkeyp
         load_model(tmp_path / "bomb.keras")
 
 
-def test_load_model_of_a_file_with_a_lambda_layer_raises_and_runs_no_code(tmp_path):
+def test_load_model_of_a_file_with_a_lambda_layer_raises_and_runs_no_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     inputs = keras.Input((4,))
-    outputs = keras.layers.Lambda(lambda x: x * 2)(inputs)
-    keras.Model(inputs, outputs).save(tmp_path / "code.keras")
+    outputs = keras.layers.Lambda(lambda x: (open("trap", "w").close(), x)[1])(inputs)
+    keras.Model(inputs, outputs).save("code.keras")
+    trap = tmp_path / "trap"
+    trap.unlink()  # the first model called the function
     with pytest.raises(ValueError, match=r"code\.keras"):
         load_model(tmp_path / "code.keras")
+    assert not trap.exists()
+    keras.saving.load_model("code.keras", safe_mode=False)
+    assert trap.exists()  # the file does contain code
 
 
 def test_load_model_of_a_file_with_arguments_for_named_models_raises(tmp_path):
