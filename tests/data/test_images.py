@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_tokenlearner.data import ArrayImages, fit_image, from_folder, inception_crop, resizing
+from keras_tokenlearner.data import (
+    ArrayImages,
+    ImageBatches,
+    fit_image,
+    from_folder,
+    inception_crop,
+    resizing,
+)
 
 pytestmark = pytest.mark.once("torch")
 
@@ -41,6 +48,26 @@ def test_from_folder_with_damaged_file_or_no_classes_raises(folder):
         from_folder(folder)[0]
     with pytest.raises(ValueError, match="from_folder: .*path="):
         from_folder(folder / "a")
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "TIFF", "PNG", "JPEG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("share", [0.2, 0.7])
+def test_truncated_image_in_a_folder_raises_and_names_the_file(folder, kind, share):
+    path = folder / "a" / f"cut.{kind.lower()}"
+    noise = RANDOM.integers(0, 256, (60, 50, 3)).astype("uint8")
+    try:
+        Image.fromarray(noise).save(path, kind)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow does not write {kind}")
+    images = from_folder(folder)
+    place = [str(file) for file in images.files].index(str(path))
+    assert images[place][0].shape == (60, 50, 3)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=rf"cut\.{kind.lower()}"):
+        images[place]
+    batches = ImageBatches(images, (8, 8, 3), len(images), training=False)
+    with pytest.raises(ValueError, match=rf"cut\.{kind.lower()}"):
+        batches[0]
 
 
 def test_from_folder_skips_hidden_names(folder):
