@@ -14,13 +14,13 @@ Activation: TypeAlias = str | ActivationFunction | None
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 def gelu_tanh(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Gelu by its tanh approximation: the form of the JAX ViT, ViViT and TokenLearner."""
+    """Compute gelu by the tanh approximation, as the JAX ViT, ViViT and TokenLearner do."""
     return keras.activations.gelu(x, approximate=True)
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 def quick_gelu(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Gelu by a sigmoid, `x * sigmoid(1.702 * x)`: the form of CLIP."""
+    """Compute gelu by the sigmoid approximation, `x * sigmoid(1.702 * x)`, as CLIP does."""
     return x * keras.ops.sigmoid(1.702 * x)
 
 
@@ -28,7 +28,7 @@ _OWN = {"gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
 
 
 def get(identifier: Activation | dict[str, JSON], owner: str = "activations") -> ActivationFunction:
-    """Return the activation that `identifier` names, as `keras.activations.get` does.
+    """Return the activation function for a name or config, as `keras.activations.get` does.
 
     Args:
         identifier: `"gelu_tanh"`, `"quick_gelu"`, a name or config of Keras, a callable, or `None`

@@ -19,11 +19,11 @@ from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 class AttentionPooling(CompositeLayer):
     """Pools all tokens to one vector by attention from a learned query: the head of SigLIP.
 
-    `y = Attention(latent, x, x)` with a learned vector `latent`, then `y <- y + MLP(Norm(y))`. It
-    accepts any number of tokens, for example 196 patches or 8 learned tokens.
+    `y = Attention(latent, x, x)` with a learned vector `latent`, then `y <- y + MLP(Norm(y))`. The
+    layer accepts any number of tokens, for example 196 patches or 8 learned tokens.
 
     Args:
-        num_heads: Integer, heads of the attention; it must divide the channels.
+        num_heads: Integer, attention heads; must divide the channels.
         mlp_dim: Integer, hidden units of the MLP. `None` means four times the channels. 0 means no
             MLP and no norm, as in AIMv2.
         activation: Name or callable, the activation of the MLP.

@@ -13,7 +13,7 @@ Box = tuple[tuple[int, int], ...]  # (start, stop) along each axis
 
 @dataclass(frozen=True)
 class Cells:
-    """A grid that is divided into cells. Each cell was split off from an earlier one, its parent.
+    """The division of a grid into cells. Each cell is split off from an earlier cell, its parent.
 
     For any `m`, the first `m` cells cover the grid if each later cell is merged into its parent.
 
@@ -26,7 +26,7 @@ class Cells:
     parents: tuple[int, ...]
 
     def masks(self, grid: tuple[int, ...]) -> np.ndarray:
-        """Return a Boolean array of shape (*grid, cells): whether a position is in a cell."""
+        """Return a boolean array of shape (*grid, cells), true where a position is in a cell."""
         masks = np.zeros((*grid, len(self.boxes)), bool)
         for index, box in enumerate(self.boxes):
             masks[..., index][tuple(slice(start, stop) for start, stop in box)] = True
@@ -36,8 +36,8 @@ class Cells:
 def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
     """Divide a grid into any number of nearly square cells of nearly the same size.
 
-    A box is split along its longest axis. Two splits are compared. One has `p` equal parts, for a
-    prime factor `p` of the number of cells. The other has two parts with half of the cells each.
+    A box is split along its longest axis. Two splits are compared. The first has `p` equal parts,
+    for a prime factor `p` of the number of cells. The second has two parts with half of the cells.
     The split with squarer and more similar cells is used. Cells are numbered level by level, so the
     first cells spread over the whole grid.
 

@@ -83,7 +83,7 @@ def _by_rows(
     function: Callable[[tuple[keras.KerasTensor, ...]], keras.KerasTensor],
     tensors: Sequence[keras.KerasTensor],
 ) -> list[keras.KerasTensor]:
-    """Return the sums, each (B, C, N), that `function` computes from a few rows of N at a time."""
+    """Call `function` for a few queries at a time. Return the sums of all queries, (B, C, N)."""
     batch, channels, length = ops.shape(tensors[0])
 
     def split(x: keras.KerasTensor) -> keras.KerasTensor:

@@ -10,7 +10,7 @@ BuildConfig = dict[str, "list[int | None] | dict[str, list[int | None]] | dict[s
 
 
 class CompositeLayer(keras.layers.Layer):
-    """Base class of the layers of this package, whose frozen parts stay frozen on build and load.
+    """Base class of this package's layers. Frozen parts stay frozen on build and on load.
 
     `layer.trainable = False` freezes existing sublayers. In Keras, sublayers that a frozen layer
     creates later, in `build`, are trainable. See tensorflow/tensorflow issue 37541
@@ -39,14 +39,14 @@ class CompositeLayer(keras.layers.Layer):
 
 
 def trainable_flags(layer: keras.Layer) -> dict[str, bool]:
-    """Return the parts of a layer or model that are frozen or trainable unlike their parent.
+    """Return the sublayers of a layer or model whose trainable state differs from their parent's.
 
     Args:
         layer: A `keras.Layer` or `keras.Model`, built.
 
     Returns:
-        Dictionary from the path of a part, such as `"block_0/mlp"`, to a boolean, whether the part
-        is trainable. Outer parts come first. Parts with the state of the enclosing layer are
+        Dictionary from paths of parts, such as `"block_0/mlp"`, to booleans: whether the part is
+        trainable. Outer parts come first. Parts with the state of the enclosing layer are
         omitted. The dictionary of a wholly frozen layer is empty.
 
     Example:

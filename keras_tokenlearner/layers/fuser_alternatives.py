@@ -111,10 +111,10 @@ class Reproject(CompositeLayer):
 
     `X <- X + Attention(LayerNorm(X), LayerNorm(Y))`, then `X <- X + MLP(LayerNorm(X))`. Positions
     are the queries; tokens are keys and values. Unlike the TokenFuser, the layer reads tokens of
-    all frames, and costs an MLP at every position.
+    all frames, and applies an MLP to every position.
 
     Args:
-        num_heads: Integer, heads of the attention; it must divide the channels.
+        num_heads: Integer, attention heads; must divide the channels.
         mlp_dim: Integer, hidden units of the MLP. Defaults to four times the channels.
         activation: Name or callable, the activation of the MLP.
         layer_norm_epsilon: Float, the epsilon of the LayerNorms.

@@ -24,7 +24,7 @@ def linear(
     """Return `activation(dense(inputs))`. On PyTorch, the matrix product also adds the bias.
 
     A separate sum would read and write the outputs a second time. On a GPU, these reads and writes
-    are a fourth of the time of a ViT in bfloat16. Calling a layer also costs more CPU time than
+    take a fourth of the time of a ViT in bfloat16. Calling a layer also costs more CPU time than
     calling a product.
 
     Without gradients on a CPU, oneDNN computes product, bias and gelu in one step. Its float32
@@ -81,7 +81,7 @@ def linear_each(
 
 
 def _is_plain(dense: keras.Layer, inputs: keras.KerasTensor) -> bool:
-    """Return whether a layer is a product and a bias on PyTorch, in the dtype of its inputs."""
+    """Return whether a layer only multiplies and adds a bias, on PyTorch in the inputs' dtype."""
     on_torch = keras.backend.backend() == "torch"
     same = keras.backend.standardize_dtype(inputs.dtype) == dense.compute_dtype
     return on_torch and same and dense.bias is not None and dense.quantization_mode is None

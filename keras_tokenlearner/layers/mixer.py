@@ -17,8 +17,8 @@ class MixerBlock(CompositeLayer):
     `u = x + MLP(LayerNorm(x)^T)^T`, the same for every channel. Then `y = u + MLP(LayerNorm(u))`,
     the same for every token.
 
-    The paper does not state the sizes of MLP-Mixer. Its printed costs fit one block over one token
-    per frame, with one hidden unit per channel. The costs fit 32 or 64 hidden units of the MLP over
+    The paper does not state the sizes of MLP-Mixer. The printed costs fit one block over one token
+    per frame, with one hidden unit per channel. They fit 32 or 64 hidden units of the MLP over
     tokens; the default here is 64.
 
     Args:
@@ -29,7 +29,7 @@ class MixerBlock(CompositeLayer):
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape (B, N, C), with known N: the weights over the tokens depend on it.
+        inputs: Tensor of shape (B, N, C), with known N, the input size of the MLP over tokens.
 
     Returns:
         Tensor of the shape of the inputs.

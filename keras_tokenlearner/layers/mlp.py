@@ -18,18 +18,18 @@ from keras_tokenlearner.layers.linear import linear
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class MLP(CompositeLayer):
-    """Two dense layers with an activation between, over the last axis.
+    """Two dense layers over the last axis, with an activation between them.
 
     `y = W2 activation(W1 x + b1) + b2`, with dropout after each dense layer. The transformer block,
-    the `"mlp"` forms of TokenLearner and TokenFuser, and `PooledTokens` use it.
+    the `"mlp"` forms of TokenLearner and TokenFuser, and `PooledTokens` use this layer.
 
-    With a gate, `y = W2 (activation(Wg x + bg) * (W1 x + b1)) + b2`. With the activation `"silu"`
-    this is SwiGLU, as in DINOv2's largest model. With an inner norm, the input of W2 is normalised
+    With a gate, `y = W2 (activation(Wg x + bg) * (W1 x + b1)) + b2`. A gated MLP with `"silu"` is
+    SwiGLU, as in DINOv2's largest model. With an inner norm, the input of W2 is normalised
     first, as in EVA-02.
 
     Args:
         mlp_dim: Integer, units of the first dense layer.
-        output_dim: Integer, units of the second. Defaults to the channels of the inputs.
+        output_dim: Integer, units of the second dense layer. Defaults to the input channels.
         activation: Name or callable. Defaults to `"gelu_tanh"`, the form of the JAX reference.
         dropout_rate: Float in [0, 1), the rate after each dense layer.
         gated: Boolean, whether a third dense layer gates the hidden units.

@@ -21,7 +21,7 @@ _MOST_WEIGHTS = 1024 * 1024
 
 
 class MultiHeadAttention(layers.MultiHeadAttention):
-    """`keras.layers.MultiHeadAttention`, faster without mask and dropout.
+    """`keras.layers.MultiHeadAttention` with faster code for calls without mask and dropout.
 
     The faster paths run on CPUs:
 
@@ -31,7 +31,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     * TensorFlow in float32, and PyTorch in bfloat16: two batched matrix products. PyTorch's fused
       attention is not optimized for bfloat16.
 
-    PyTorch adds biases within the projections and copies nothing for its fused attention.
+    On PyTorch, the projections add their biases, and the fused attention needs no copies.
 
     Other cases use Keras's code. Keras's arguments for gates and windows are not supported.
 
@@ -191,7 +191,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     def _with_bias_channel(
         self, query: keras.KerasTensor, key: keras.KerasTensor, bias: keras.KerasTensor
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Return queries and keys with one more channel, whose scaled product is the bias.
+        """Return queries and keys with an extra channel that adds the bias to their product.
 
         The result is exact, and Keras's code for masks, dropout and weights is used unchanged.
         """
@@ -342,7 +342,7 @@ def _head_by_head(
 def _piece_by_piece(
     matrices: Sequence[keras.KerasTensor], bias: keras.KerasTensor | None
 ) -> keras.KerasTensor:
-    """Return `_attend` for one head, computed for groups of queries that fit in the CPU's cache."""
+    """Return the result of `_attend` for one head, for groups of queries that fit in the cache."""
     query, key, value = matrices
     tokens, size = query.shape
     pieces = -(-tokens // _MANY_QUERIES)

@@ -139,7 +139,7 @@ def resize_positions(table: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
     if len(grid) < table.ndim - 1:
         raise ValueError(
             "PositionEmbedding: positions of a video cannot be resized to an image; load them into "
-            "a model of videos. "
+            "a video model. "
             f"Received: a table of shape {table.shape} for grid={tuple(grid)}"
         )
     if len(grid) > table.ndim - 1:

@@ -17,7 +17,7 @@ class PriorAttention(CompositeLayer):
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape (B, N, C), with known N: the table depends on it.
+        inputs: Tensor of shape (B, N, C), with known N, the size of the table.
 
     Returns:
         Tensor of the shape of the inputs.

@@ -36,15 +36,15 @@ class RotaryPositions(CompositeLayer):
     `rotate(x, table, layout)` applies the table, as `MultiHeadAttention` does.
 
     Args:
-        num_heads: Integer, heads of the attention; it must divide the channels of the inputs.
+        num_heads: Integer, attention heads; must divide the channels of the inputs.
         num_prefix_tokens: Integer, tokens before the patch tokens.
         coordinates: `"index"`, 0, 1, 2, ... on each axis, or `"centred"`, the centres of the
             patches in [-1, 1] on each axis. Centred angles are multiplied by 2 pi, as in DINOv3.
         frequencies: `"fixed"`, or `"learned"`: two learned frequencies, one for each axis, of every
             pair of channels of every head.
         theta: Float, base of the frequencies, or of the initial values of learned ones.
-        layout: The choice of pairs. `"interleaved"` pairs neighbouring channels. `"half"` pairs a
-            channel of the first half with one of the second half. `"tiled"` pairs neighbours, with
+        layout: The choice of pairs. `"interleaved"` pairs neighbouring channels. `"half"` pairs
+            channels of the first half and the second half. `"tiled"` pairs neighbours, with
             angles in the order of `"half"`. `"tiled"` is not a rotation, but V-JEPA 2 was trained
             with it.
         order: `"height_first"` or `"width_first"`, the axis whose angles rotate the first channels.
@@ -61,8 +61,8 @@ class RotaryPositions(CompositeLayer):
 
     Returns:
         Tensor of shape (B, P + N, 1, 2 * C / heads), cosines then sines of each channel, for P
-        prefix tokens. For learned frequencies the third axis is the heads. With maps the second
-        axis is P + S.
+        prefix tokens. For learned frequencies, the third axis has a size of `num_heads`. With maps,
+        the second axis has a size of P + S.
 
     Raises:
         ValueError: If an argument is out of range, or the size of the grid is not known. Also if a
@@ -238,7 +238,7 @@ def grid_coordinates(
     Args:
         grid: `(H, W)` or `(T, H, W)`.
         coordinates: `"index"` or `"centred"`, the argument of `RotaryPositions`.
-        order: `"height_first"` or `"width_first"`, the order of both axes.
+        order: `"height_first"` or `"width_first"`, the order of height and width.
         offset: Added to each index.
         reference_grid: Size of a grid; indices are scaled to its range.
 

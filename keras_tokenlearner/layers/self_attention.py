@@ -16,11 +16,11 @@ class SelfAttention(CompositeLayer):
     tokens, and d is the width of a head's queries. The outputs of the heads are concatenated.
 
     The layer is lighter than `keras.layers.MultiHeadAttention`, because the 1x1x1 convolutions
-    around a bottleneck module already project. With 8 heads and queries narrower than values, it
-    reproduces the costs in the paper. The paper's text states only the number of heads.
+    around a bottleneck module already project. With 8 heads and queries narrower than values, the
+    layer reproduces the costs in the paper. The paper's text states only the number of heads.
 
     Args:
-        num_heads: Integer, heads; it must divide `key_dim` and `value_dim`.
+        num_heads: Integer, attention heads; must divide `key_dim` and `value_dim`.
         key_dim: Integer, channels of the queries and of the keys, all heads together.
         value_dim: Integer, channels of the values and of the outputs. Defaults to the channels of
             the inputs.

@@ -1,4 +1,4 @@
-"""Four alternatives to the TokenLearner that the paper compares with it.
+"""The paper's four alternatives to the TokenLearner.
 
 Each layer can replace a `TokenLearner`. Inputs are (B, H, W, C), (B, T, H, W, C), or (B, N, C) with
 a `grid`. Outputs are (B, T * S, C), frame after frame.
@@ -119,8 +119,8 @@ class SpatialPooling(FrameTokenizer):
 class FixedGrid(FrameTokenizer):
     """Averages each cell of a fixed grid to a token (section 6.3).
 
-    Rows and columns of cells are the factors of `num_tokens` whose cells are closest to square.
-    Where they do not divide the frame, neighbouring cells share a row or a column.
+    The product of the rows and columns of cells is `num_tokens`. The layer chooses the numbers
+    whose cells are closest to square. If they do not divide the frame, neighbouring cells overlap.
 
     Args:
         num_tokens: Integer, cells of each frame (S).
@@ -182,7 +182,7 @@ class FixedGrid(FrameTokenizer):
 
 
 def _averages(cells: int, size: int) -> np.ndarray:
-    """Return a matrix (cells, size) that averages positions, with borders rounded outwards.
+    """Return the matrix (cells, size) that averages each cell, with borders rounded outwards.
 
     `layers.AdaptiveAveragePooling2D` is not used: on JAX it gives NaN for some sizes (7 of 14).
     """

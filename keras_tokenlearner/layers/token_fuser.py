@@ -39,11 +39,11 @@ class TokenFuser(CompositeLayer):
 
     * In the text, M mixes all S * T tokens, beta is linear, and no norms exist: `mixing="global",
       norm="none"`.
-    * The released code is the default here. The paper prints its costs. It mixes the S tokens of
-      each frame. It normalises before and after the mixing, and before beta.
+    * The released code is the default here. The paper prints the costs of this code. The code mixes
+      the S tokens of each frame. It normalises before and after the mixing, and before beta.
     * The released code with `use_normalization=False` still normalises before beta:
       `norm="inputs"`.
-    * Its later version has an MLP as beta: `beta="mlp"`.
+    * A later version of the code has an MLP as beta: `beta="mlp"`.
 
     The mixing kernel starts at zero, so the untrained layer is the identity. With norms, the first
     gradients are large. Clip their global norm, as the authors do at 1.0.
@@ -53,7 +53,7 @@ class TokenFuser(CompositeLayer):
         beta: `"linear"` or `"mlp"`, the form of beta: one linear layer, or
             C -> `bottleneck_dim` -> S.
         norm: `"all"` normalises the tokens before and after mixing, and X before beta. `"inputs"`
-            normalises X alone, `"none"` nothing.
+            normalises only X. `"none"` normalises nothing.
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         bottleneck_dim: Integer, hidden units of beta as an MLP.
         activation: Name or callable, the activation of beta as an MLP.
@@ -63,8 +63,8 @@ class TokenFuser(CompositeLayer):
 
     Call arguments:
         tokens: Tensor of shape (B, T * S, C), the processed tokens Y, frame after frame.
-        inputs: Tensor X of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`. The
-            tokens were learned from it.
+        inputs: Tensor X of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`. X
+            is the input from which the tokens were learned.
         training: Boolean, whether to apply dropout.
 
     Returns:

@@ -62,10 +62,10 @@ class TokenLearner(CompositeLayer):
     and at 0 elsewhere. The MLP's last layer starts at zero. Each token therefore starts as the
     average of its cell, except for weights of exp(-8) elsewhere.
 
-    The cells are numbered coarse to fine, see `keras_tokenlearner.layers.cells.grid_cells`. A call
-    for fewer than S tokens gives each token the omitted cells that were split off from its own. The
-    first m tokens therefore cover the grid, for any m. The bias is resized when weights of another
-    grid are loaded.
+    The cells are numbered coarse to fine, see `keras_tokenlearner.layers.cells.grid_cells`. In a
+    call for fewer than S tokens, each token also covers the omitted cells split off from its cell.
+    The first m tokens therefore cover the grid, for any m. Loading weights of another grid resizes
+    the bias.
 
     Args:
         num_tokens: Integer, tokens to learn from each frame (S). Defaults to 8.
@@ -79,14 +79,14 @@ class TokenLearner(CompositeLayer):
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         num_convs: Integer, number of convolutions of `"conv"`. The paper uses 4 in ViT and 1 in
             its bottleneck networks.
-        kernel_size: Integer, size of these convolutions along every axis.
+        kernel_size: Integer, size of the convolutions of `"conv"` along every axis.
         bottleneck_dim: Integer, hidden units of `"mlp"`.
         activation: Name or callable, the activation inside `alpha`.
         dropout: Float in [0, 1), the dropout rate of `"mlp"`.
         epsilon: Float, the epsilon of the LayerNorm.
         use_norm: Boolean, whether `alpha` starts with a LayerNorm.
-        position_bias: Boolean, whether `"mlp"` has a bias of each position, as above. It needs a
-            known height and width, and for `over="space_time"` a known number of frames.
+        position_bias: Boolean, whether `"mlp"` has a bias of each position, as above. The bias
+            needs a known height and width, and for `over="space_time"` known frames.
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
@@ -219,8 +219,8 @@ class TokenLearner(CompositeLayer):
             count: Integer, tokens to keep.
 
         Returns:
-            Tensor of shape (..., count). A value is the largest bias of a token and of the omitted
-            tokens that were split off from it.
+            Tensor of shape (..., count). Each value is the largest bias of a token and of omitted
+            tokens with cells split off from its cell.
         """
         if count == self.num_tokens:
             return ops.convert_to_tensor(self.bias)

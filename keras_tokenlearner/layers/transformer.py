@@ -37,7 +37,7 @@ class TransformerBlock(CompositeLayer):
     Without prefix tokens the bias would have no effect and is omitted.
 
     Args:
-        num_heads: Integer, heads of the dot-product attention; it must divide the channels. Vector
+        num_heads: Integer, heads of the dot-product attention; must divide the channels. Vector
             attention has one head per channel and ignores this argument.
         mlp_dim: Integer, hidden units of the MLP. Defaults to four times the channels.
         gated_mlp: Boolean, whether the MLP is gated: SwiGLU, with the activation `"silu"`.

@@ -20,9 +20,9 @@ class VectorAttention(CompositeLayer):
     with linear `f_q`, `f_k`, `f_v`, products by channel, and a softmax over j for each channel. No
     sum precedes the softmax, so there is no `1 / sqrt(d)`. There is no output projection.
 
-    `gamma` is a projection if keys and values have different channels. It has no bias, which would
-    cancel in the softmax. Otherwise `gamma` is the identity. The layer is then multi-head attention
-    with one channel per head and without scaling.
+    `gamma` is a projection if keys and values have different channels. The projection has no bias,
+    because a bias would cancel in the softmax. Otherwise `gamma` is the identity. The layer is then
+    multi-head attention with one channel per head and without scaling.
 
     Eq. 3, computed directly, stores a tensor of N x N x C. This layer computes a few queries at a
     time, also for the gradient. Its memory grows with N x C. Without `gamma` and mask, the layer is

@@ -1,4 +1,4 @@
-"""A case for every public layer and for each of its forms; a new layer is a new case here."""
+"""A case for every public layer and for each of its forms. New layers need a new case here."""
 
 from keras_tokenlearner import layers
 from tests.conformance import LayerCase

@@ -28,7 +28,7 @@ class Reference:
 
 
 def random_layer(layer, *shapes):
-    """Build a layer for inputs of the shapes (with batch) and give it random weights."""
+    """Build a layer for input shapes, which include the batch, and set random weights."""
     layer.build(*shapes)
     assign_weights(layer)
     return layer

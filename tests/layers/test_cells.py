@@ -22,7 +22,7 @@ def test_grid_cells_of_any_number_contain_every_position_once(grid):
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_first_grid_cells_of_any_number_cover_the_grid(grid):
+def test_first_grid_cells_for_any_number_of_cells_cover_the_grid(grid):
     """If omitted cells go to their ancestors, each position is again in exactly one cell."""
     count = min(math.prod(grid), 33)
     cells = grid_cells(grid, count)
@@ -63,6 +63,6 @@ def test_grid_cells_are_nearly_square_and_of_equal_size(grid):
         assert (sizes.max(1) <= 4 * sizes.min(1)).all(), (count, sizes)
 
 
-def test_grid_cells_of_more_cells_than_positions_raise():
+def test_grid_cells_with_more_cells_than_positions_raises():
     refused(lambda: grid_cells((2, 3), 7), "num_cells=7", "grid=(2, 3)")
     refused(lambda: grid_cells((2, 3), 0), "num_cells=0")

@@ -1,4 +1,4 @@
-"""The closed form, on torch too, against the definition and the direct form's gradients."""
+"""Channel attention on every code path, against its definition: outputs and gradients."""
 
 import keras
 import numpy as np

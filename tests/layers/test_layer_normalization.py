@@ -9,7 +9,7 @@ from keras_tokenlearner.layers.layer_normalization import LayerNormalization, no
 
 
 def both(dtype):
-    """Return our layer and Keras's with the same weights, and inputs."""
+    """Return our layer and Keras's layer with the same weights, and inputs for both."""
     random = np.random.default_rng(0)
     kinds = LayerNormalization, layers.LayerNormalization
     ours, theirs = (kind(epsilon=1e-6, dtype=dtype) for kind in kinds)

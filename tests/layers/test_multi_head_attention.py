@@ -15,7 +15,7 @@ SIZES = [(5, 5, 4), (150, 150, 8), (300, 3, 4), (20, 900, 4), (2051, 20, 4)]
 
 
 def both(key_dim, **arguments):
-    """Return our layer and Keras's with the same weights."""
+    """Return our layer and Keras's layer with the same weights."""
     ours = MultiHeadAttention(3, key_dim, **arguments)
     theirs = keras.layers.MultiHeadAttention(3, key_dim, **arguments)
     for layer in (ours, theirs):

@@ -299,7 +299,7 @@ def test_token_learner_on_torch_copies_no_scalar_to_the_gpu(pooling):
 
 @pytest.mark.parametrize("attention", ["conv", "mlp"])
 @pytest.mark.parametrize("half, rtol", [("bfloat16", 2e-2), ("float16", 2e-3)])
-def test_token_learner_of_large_values_in_half_precision_is_their_weighted_mean(
+def test_token_learner_on_large_half_precision_values_returns_their_weighted_mean(
     half, rtol, attention
 ):
     """The sum of 64 x 64 values of 50 is 204800, and float16 holds at most 65504."""

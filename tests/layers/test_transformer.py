@@ -176,7 +176,7 @@ def test_transformer_block_with_wrong_shapes_raises(shape, words):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="only on jax: its Keras layer")
-def test_flash_attention_is_off_on_tpus(monkeypatch):
+def test_flash_attention_on_tpus_is_off(monkeypatch):
     import jax
 
     tpu = SimpleNamespace(platform="tpu", device_kind="TPU", id=0)
