@@ -56,8 +56,8 @@ def bottleneck_module(
       starts as the identity. It has 0.857M parameters. The tables print 0.81M, which the text does
       not explain.
     * Table 13 has names only. Its rows without TokenLearner need other tokens. "Standard
-      transformer" and "vector transformer" are attention over time at every position. The first
-      has the accuracy of Table 12's "Conv2D + Temporal transformer". "Broadcasting" and
+      transformer" and "vector transformer" are attention over time at every position. The standard
+      transformer has the accuracy of Table 12's "Conv2D + Temporal transformer". "Broadcasting" and
       "TokenFuser" without TokenLearner take the average of each frame as its one token.
     * MLP-Mixer works on the averages of the frames, which fits the printed cost.
 

@@ -56,7 +56,7 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     if num_tokens > most or not all(each.position_bias for each in learners):
         raise ValueError(
             "with_tokens: `num_tokens` must be at most the tokens that `model` learns from a grid. "
-            "Build it by retrofit(..., token_start='grid') with more tokens. Received: "
+            "Build `model` by retrofit(..., token_start='grid') with more tokens. Received: "
             f"num_tokens={num_tokens} for model {model.name!r}, which learns {most} from a grid"
         )
     name = name or f"{model.name}_{num_tokens}tokens"
@@ -86,7 +86,7 @@ def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
 
 
 def _first(layer: keras.Layer, num_tokens: int) -> list[np.ndarray]:
-    """Return the weights of a layer, but only for the first tokens of a TokenLearner."""
+    """Return the weights of a layer. Weights of a TokenLearner are cut to its first tokens."""
     if not isinstance(layer, TokenLearner):
         return layer.get_weights()
     values = {weight.path: weight for weight in layer.weights}

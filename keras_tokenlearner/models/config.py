@@ -75,14 +75,14 @@ class VisionTransformerConfig:
         token_start: `"random"`, or `"grid"`: the maps of `token_attention="mlp"` start as averages
             of the cells of a grid, by a position bias.
         proportional_attention: Whether attention after the reducer weighs a token by the number of
-            patches that it replaces. It acts only with a class token or registers.
+            patches that the token replaces. Needs a class token or registers to have an effect.
         over: `"frame"` or `"space_time"`, the positions of a map of the TokenLearner.
         fuser: `None`, `"token_fuser"`, or an alternative of the paper: `"unpool"`,
             which needs the TokenLearner's maps, and `"reproject"`.
         fuser_beta: `"linear"` or `"mlp"`, the TokenFuser's beta, of the paper or of the authors'
             later code.
-        fuser_norm: Norms of the TokenFuser. `"all"` is the released code, `"inputs"` the same with
-            `use_normalization=False`, `"none"` the paper's text.
+        fuser_norm: Norms of the TokenFuser. `"all"` is the released code, `"inputs"` the released
+            code with `use_normalization=False`, and `"none"` the paper's text.
         stem: `None`, or the `convs` of a `ConvStem` instead of the patch embedding. The strides
             multiply to the patch size. Patches of videos must then have one frame.
         embedding_norm: Whether a norm follows the patch embedding, before the positions (AIMv2).
@@ -99,7 +99,7 @@ class VisionTransformerConfig:
         rotary_grid: The grid that indices are scaled to, or `None` (EVA-02: the training grid).
         rotary_tokens: Rotation of learned tokens: `"none"`, or `"centre_of_mass"`, by the centre of
             mass of the token's map.
-        class_token: Whether a class token is learned, which the head reads instead of the average.
+        class_token: Whether the model has a class token. The head reads it instead of the average.
         register_tokens: Number of learned register tokens.
         head_reads: Input of the head. `None` is the class token, or without one the average of the
             patches. `"class_and_registers"` is for distilled DeiT, whose distillation token is a
@@ -107,7 +107,7 @@ class VisionTransformerConfig:
             `"attention"` (SigLIP, Perception Encoder) pool the patches.
         pool_prefix: Whether average, maximum or attention pool the prefix tokens too.
         pooling_num_heads: Heads of the attention pooling; `None` for `num_heads`.
-        pooling_mlp_dim: Hidden units of its MLP; `None` for `mlp_dim`, 0 for no MLP.
+        pooling_mlp_dim: Hidden units of the pooling's MLP; `None` for `mlp_dim`, 0 for no MLP.
         final_norm: Place of the last norm: `"tokens"`, before the pooling, or `"pooled"`, after it
             (timm's `fc_norm`). `None` for no last norm.
         final_norm_epsilon: Epsilon of the last norm; `None` for `layer_norm_epsilon`. VideoMAE has
@@ -119,7 +119,7 @@ class VisionTransformerConfig:
         block_attention: `"dot_product"` or `"vector"`.
         dropout_rate: Rate after the embedding, the attentions and the MLPs.
         attention_dropout_rate: Rate on attention weights, of `block_attention="dot_product"`.
-        drop_path_rate: Rate of the last block; it grows linearly from 0 at the first.
+        drop_path_rate: Rate of the last block. The rates grow linearly from 0 at the first block.
         layer_scale: Initial value of the LayerScale factors, or `None` for no LayerScale.
         activation: Activation of the MLPs and between the TokenLearner's convolutions.
         layer_norm_epsilon: Epsilon of every norm.

@@ -34,7 +34,7 @@ def check_rules(
 
 
 def check_unread(owner: str, values: Fields, defaults: Fields, readers: Readers) -> None:
-    """Raise `ValueError` for a field that has no effect: another field may be a mistake.
+    """Raise `ValueError` for a field that has no effect, because another field may be wrong.
 
     Args:
         owner: Name of the config, for the error message.
@@ -184,8 +184,8 @@ def _check_fuser(owner: str, values: VisionTransformerFields) -> None:
         )
     if values["at"] == values["num_layers"]:
         raise ValueError(
-            f"{owner}: `at` must be from 0 to {values['num_layers'] - 1} with a fuser, which "
-            f"follows a block after the reducer. Received: at={values['at']}"
+            f"{owner}: `at` must be from 0 to {values['num_layers'] - 1} with a fuser, because a "
+            f"fuser follows each block from `at` on. Received: at={values['at']}"
         )
 
 

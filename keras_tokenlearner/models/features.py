@@ -29,7 +29,7 @@ def feature_extractor(
         Their shape is (B, H, W, C), (B, T, H, W, C) for videos, or (B, S, C).
 
     Raises:
-        ValueError: If the model is of another class or has no such block.
+        ValueError: If `model` is no `VisionTransformer`, or a number in `blocks` is out of range.
 
     Example:
 
@@ -73,14 +73,14 @@ def has_head(model: keras.Model) -> bool:
 
 
 def before_head(model: keras.Model) -> keras.Model:
-    """Return the part of a model before its head. A model that has no head is returned whole."""
+    """Return the part of a model before its head, or the whole model if there is no head."""
     if not has_head(model):
         return model
     return keras.Model(model.input, model.get_layer(names.HEAD).input)
 
 
 def before_softmax(model: keras.Model) -> keras.Model:
-    """Return the part of a model up to its logits. A model that has no head is returned whole."""
+    """Return the part of a model up to its logits, or the whole model if there is no head."""
     if not has_head(model):
         return model
     return keras.Model(model.input, model.get_layer(names.HEAD).output)

@@ -92,11 +92,11 @@ class Preprocessing:
         return resize == ("shortest", "bilinear", 1.0)
 
     def fields(self) -> PreprocessingFields:
-        """Return the fields as JSON values; `Preprocessing(**fields)` reverses it."""
+        """Return the fields as JSON values; `Preprocessing(**fields)` restores the object."""
         return cast(PreprocessingFields, asdict(self))
 
     def check_channels(self, channels: int) -> None:
-        """Raise `ValueError` if mean and std do not have one value, or one for each channel."""
+        """Raise `ValueError` unless mean and std have one value, or one value per channel."""
         counts = {len(self.mean), len(self.std)}
         if not counts <= {1, channels}:
             raise ValueError(

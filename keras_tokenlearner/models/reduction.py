@@ -45,7 +45,7 @@ def _reduced(
     patches: keras.KerasTensor,
     index: int | None = None,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor | None, keras.KerasTensor | None]:
-    """Return the reduced tokens of (B, N, C). If needed, also their maps and rotary table."""
+    """Return the reduced tokens, their maps and their rotary table. Unused outputs are `None`."""
     reducer, centred = _reducer(config, grid, index), config.rotary_tokens == "centre_of_mass"
     if config.fuser != "unpool" and not centred:
         return reducer(patches), None, None

@@ -67,13 +67,13 @@ def retrofit(
     all tokens start nearly equal, and training is slow.
 
     Args:
-        model: A plain `VisionTransformer`, or a functional model that adds your own head to one.
+        model: A plain `VisionTransformer`, or a functional model of a ViT with your own head.
         at: Integer, number of blocks before the TokenLearner. Blocks are counted from 0, so the
             TokenLearner precedes block `at`.
         num_tokens: Integer, tokens to learn from each image or frame (S).
         fuser: `None`, or `"token_fuser"`, `"unpool"` or `"reproject"`, as in
-            `keras_tokenlearner.models.VisionTransformerConfig`. It follows every block from `at`
-            on, as in model (b). The student then returns all tokens.
+            `keras_tokenlearner.models.VisionTransformerConfig`. The fuser follows every block from
+            `at` on, as in model (b). The student then returns all tokens.
         token_attention: `"mlp"`, the maps of the authors' later code, or `"conv"`, the maps of the
             paper.
         token_start: `"grid"` or `"random"`, the start of the maps. Defaults to `"grid"` for
@@ -91,8 +91,8 @@ def retrofit(
         returns fewer tokens.
 
     Raises:
-        ValueError: If this package did not build the model, or it has learned tokens already. Also
-            if an argument is out of range.
+        ValueError: If `model` has learned tokens already, or is not from this package. Also if an
+            argument is out of range.
 
     Example:
 

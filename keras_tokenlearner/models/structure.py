@@ -33,21 +33,21 @@ _PLAIN = (
 
 
 class Structure:
-    """The parts of a vision transformer, with the head of the package or a custom one.
+    """The parts of a vision transformer, with the package's head or a custom head.
 
     Args:
         owner: Name of the function that the user called, for error messages.
-        model: A `VisionTransformer`, or a functional model that adds a head to one.
+        model: A `VisionTransformer`, or a functional model of a ViT with another head.
 
     Attributes:
         model: The model.
         config: The `VisionTransformerConfig`, from the model or from its layers.
         variables: The weights of the model, by path.
         num_blocks: Number of transformer blocks.
-        block: The first block.
-        heads: Heads of every block.
+        block: The first transformer block.
+        heads: Attention heads of every block.
         hidden_dim: Channels of a token.
-        num_prefix_tokens: Class token and registers.
+        num_prefix_tokens: Number of prefix tokens: class token and registers.
         grid: `(H, W)` or `(T, H, W)` of the positions.
         head_reads: The tokens next to the class token that the head reads.
         added: The layers with weights that a plain ViT lacks.
@@ -164,7 +164,7 @@ class Structure:
         }
 
     def numbered(self, kind: str) -> list[str]:
-        """Return the names of the layers of `added` of a kind, from first to last."""
+        """Return the names of the layers of one kind in `added`, from first to last."""
         added = [layer.name for layer in self.added if layer.name.startswith(kind)]
         return names.in_order(kind, added)
 
@@ -173,7 +173,7 @@ class Structure:
         return {path: keras.ops.convert_to_numpy(v) for path, v in self.variables.items()}
 
     def settings(self) -> dict[str, str | float | None]:
-        """Return the config fields that weights do not show and on which sources differ."""
+        """Return the config fields that differ between sources and that weights do not show."""
         settings = {
             "activation": cast(str, activations.serialize(self.block.activation)),
             "layer_norm_epsilon": self.block.layer_norm_epsilon,

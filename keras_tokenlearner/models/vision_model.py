@@ -41,7 +41,7 @@ class BuildArguments(SharedArguments, total=False):
 
 
 class VisionModel(keras.Model):
-    """A functional model that knows its config: the base class of all models of the package.
+    """A functional model that stores its config: the base class of all models of the package.
 
     Slicing, `summary`, saving and export work as for any Keras model. The saved config holds the
     fields of `config`, not the layers. `keras.models.clone_model` returns a plain `keras.Model`.

@@ -45,7 +45,7 @@ class VisionTransformer(VisionModel):
         classifier_activation: Activation of the top; `None` gives logits.
         preprocessing: A `Preprocessing`. Defaults to a scaling of pixels to [-1, 1].
         class_names: Names of the classes in their order, or `None`.
-        dtype: Dtype policy of the layers. Defaults to the global one.
+        dtype: Dtype policy of the layers. Defaults to the global policy.
         name: Name of the model.
 
     Raises:

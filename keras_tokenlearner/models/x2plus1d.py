@@ -17,16 +17,17 @@ class X2Plus1D(VisionModel):
     A unit is an expanding 1x1x1 convolution, a module, a projecting 1x1x1 convolution and a
     shortcut. Batch normalisation and ReLU follow every convolution and every part of a module.
     After the projection, ReLU follows the sum. The module is `conv2d+conv1d`. In some units of the
-    last stage, it is `config.unit`.
+    last stage, the module is `config.unit`.
 
     The authors released no code. Our convolutions are dense, while X3D's are depthwise. We infer
-    this from the paper's costs: 527 GFLOPs are counted, and 532 are printed for the backbone.
+    dense convolutions from the costs: we count 527 GFLOPs, and the paper prints 532 for the
+    backbone.
 
     Every stage halves height and width in the 3x3 convolution of its first unit. If the module of
-    this unit does not begin with `conv2d`, the expanding convolution halves them. All frames are
-    kept. The last normalisation of a unit starts at zero, so the unit starts as its shortcut. With
-    `tokenlearner`, `fuser`, `mlpmixer` or `prior_broadcast`, the weights depend on the number of
-    frames.
+    this unit does not begin with `conv2d`, the expanding convolution halves them. The number of
+    frames stays the same. The last normalisation of a unit starts at zero, so the unit starts as
+    its shortcut. With `tokenlearner`, `fuser`, `mlpmixer` or `prior_broadcast`, the weights depend
+    on the number of frames.
 
     Args:
         config: An `X2Plus1DConfig`.
@@ -37,12 +38,12 @@ class X2Plus1D(VisionModel):
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
             them itself.
         pooling: Output without top. `None` is the features of every position,
-            (B, T, H, W, inner channels of the last stage). `"avg"` and `"max"` pool them.
+            (B, T, H, W, inner channels of the last stage). `"avg"` and `"max"` pool the positions.
         classes: Integer, classes of the top.
         classifier_activation: Activation of the top; `None` gives logits.
         preprocessing: A `Preprocessing`. Defaults to a scaling of pixels to [-1, 1].
         class_names: Names of the classes in their order, or `None`.
-        dtype: Dtype policy of the layers. Defaults to the global one.
+        dtype: Dtype policy of the layers. Defaults to the global policy.
         name: Name of the model.
 
     Raises:

@@ -38,7 +38,7 @@ class X2Plus1DConfig:
         unit: The module of the replaced units: parts joined by `"+"`. The paper's final module is
             `"conv2d+tokenlearner"`. See `keras_tokenlearner.models.bottleneck_module`.
         replaced: Units of the last stage with this module, counted from 0; `None` for the last
-            three. The paper does not state them, but its costs fit three of seven.
+            three. The paper does not state these units, but its costs fit three of seven units.
         attention: `"vector"` or `"multi_head"`, between the tokens of the parts `tokenlearner`,
             `broadcast` and `fuser`.
         num_tokens: Tokens of each frame (S) of `tokenlearner`.

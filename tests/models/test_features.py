@@ -1,4 +1,4 @@
-"""Features of a model's depth, against the blocks run one by one."""
+"""Outputs of the feature extractor, against the blocks run one by one."""
 
 import keras
 import numpy as np

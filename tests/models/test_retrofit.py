@@ -134,7 +134,7 @@ def test_proportional_attention_equals_attention_to_repeated_tokens():
     ],
     ids=str,
 )
-def test_model_of_with_tokens_equals_the_student_called_with_fewer_tokens(changes, tmp_path):
+def test_model_with_fewer_tokens_equals_the_student_called_with_fewer_tokens(changes, tmp_path):
     model = teacher(**changes)
     student = retrofit(model, at=1, num_tokens=8)
     learner = student.get_layer("token_learner")
@@ -155,7 +155,7 @@ def test_model_of_with_tokens_equals_the_student_called_with_fewer_tokens(change
     np.testing.assert_allclose(NUMPY(loaded(x)), NUMPY(small(x)), atol=1e-6)
 
 
-def test_model_of_with_tokens_untrained_equals_a_retrofit():
+def test_model_with_fewer_tokens_untrained_equals_a_retrofit():
     model = teacher(class_token=True)
     x = pixels(2, 32, 32, 3)
     found = with_tokens(retrofit(model, at=1, num_tokens=8), 4)
@@ -163,7 +163,7 @@ def test_model_of_with_tokens_untrained_equals_a_retrofit():
     np.testing.assert_allclose(NUMPY(found(x)), NUMPY(wanted(x)), atol=1e-4)
 
 
-def test_model_of_with_tokens_with_too_many_tokens_raises():
+def test_model_with_more_tokens_than_the_student_raises():
     model = teacher()
     for student, count in (
         (retrofit(model, at=1, num_tokens=4), 5),

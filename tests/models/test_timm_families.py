@@ -1,4 +1,4 @@
-"""Families of ViTs compared with timm's models: our trunk represents each by its config.
+"""Families of ViTs compared with timm's models: each family is a config of our model.
 
 `timm_families.config_of` maps timm's modules to the fields of the config.
 `timm_families.weights_of` maps its weights. No checkpoint is read.
@@ -44,7 +44,7 @@ ROWS = {
 
 
 def theirs(name, **changes):
-    """Return timm's model of a row at small sizes, with random weights."""
+    """Return a model of timm at small sizes, with random weights."""
     timm = peer("timm")
     import torch
 
@@ -61,7 +61,7 @@ def theirs(name, **changes):
 
 
 def ours(module, **changes):
-    """Return our model of timm's, with its weights, of logits."""
+    """Return our model of logits with the config and weights of a model of timm."""
     config = VisionTransformerConfig(**config_of(module))
     model = VisionTransformer(
         VisionTransformerConfig(**json.loads(json.dumps(vars(config)))),

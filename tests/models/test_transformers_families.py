@@ -35,7 +35,7 @@ def theirs(model, config, **arguments):
 
 
 def ours(weights, shape, **changes):
-    """Return our model with weights by their paths: all of them are read."""
+    """Return our model with the given weights, a dictionary by path; every weight must be used."""
     top = {"include_top": "head/kernel" in weights, "pooling": changes.pop("pooling", None)}
     model = VisionTransformer(
         VisionTransformerConfig(**{**CONFIG, **changes}),
@@ -53,7 +53,7 @@ def ours(weights, shape, **changes):
 
 
 class Weights(dict):
-    """Weights by our paths, taken from the state of their model."""
+    """Weights by our paths, taken from the state of a model of transformers."""
 
     def __init__(self, state, heads=4):
         super().__init__()

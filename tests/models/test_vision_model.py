@@ -82,7 +82,7 @@ def test_preprocessing_layer_equals_normalisation_by_numpy():
     np.testing.assert_allclose(run(model, pixels()), expected, atol=1e-5)
 
 
-def test_saved_model_keeps_its_precision(tmp_path):
+def test_saved_model_keeps_its_dtype_policy(tmp_path):
     model = pico(dtype="mixed_bfloat16")
     again = saved(model, tmp_path)
     assert keras.config.dtype_policy().name == "float32"

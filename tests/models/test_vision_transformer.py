@@ -22,7 +22,7 @@ LEARNER = {"reducer": "token_learner", "num_tokens": 3}
 
 
 def lengths(model):
-    """Return how many tokens each block gives."""
+    """Return the number of tokens after each block."""
     blocks = [layer for layer in model.layers if layer.name.startswith("block_")]
     return [block.output.shape[1] for block in blocks]
 
@@ -112,7 +112,7 @@ def test_reducers_and_fusers_of_different_blocks_have_separate_weights():
     assert "token_learner_0" not in names
 
 
-def test_config_fields_reach_the_layers():
+def test_config_fields_are_passed_to_the_layers():
     model = transformer(
         **IMAGE,
         **LEARNER,
