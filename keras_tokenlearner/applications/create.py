@@ -36,11 +36,11 @@ MODELS = {VisionTransformerConfig: VisionTransformer, X2Plus1DConfig: X2Plus1D}
 
 
 def list_models(pattern: str = "*", weights: bool = False) -> list[str]:
-    """Return the names of the catalogue, in its order.
+    """Return the names of models in the catalogue, in the order of the catalogue.
 
     Args:
-        pattern: Names to keep, with `*` and `?` as in file names.
-        weights: Boolean, whether to keep only models with included trained weights.
+        pattern: Pattern of the names to return, with `*` and `?` as in file names.
+        weights: Boolean, whether to return only models with included trained weights.
 
     Example:
 
@@ -78,9 +78,9 @@ def create_model(
         model: Name in the catalogue. `list_models()` returns all names.
         include_top: Boolean, whether the classifier is part of the model.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
-            itself. Otherwise it takes pixels in [-1, 1].
+            itself. Otherwise the model takes pixels in [-1, 1].
         weights: `None` for random weights, the name of included weights, or the path of a
-            `.weights.h5` file. It can also be an address or file for `from_preset`, such as
+            `.weights.h5` file. Or an address or file for `from_preset`, such as
             `"hf://timm/vit_base_patch16_224.augreg_in21k"`. The checkpoint then sets the config
             fields that the model's name does not state. Positions are resized to the model's grid.
         input_tensor: A `keras.Input` to build on. For a tensor computed from a `keras.Input`, the
@@ -94,13 +94,13 @@ def create_model(
             Another number makes a new head, with a warning.
         classifier_activation: Activation of the top; `None` gives logits.
         normalization: For weights of another library: `(mean, std)` of its training pixels in
-            [0, 1], or `"half"`, `"imagenet"` or `"clip"`. It overrides the file.
-        grid: `(H, W)` or `(T, H, W)` of the file's positions, if it is ambiguous.
+            [0, 1], or `"half"`, `"imagenet"` or `"clip"`. Replaces the values in the file.
+        grid: `(H, W)` or `(T, H, W)`, the grid of the file's positions, if the file is ambiguous.
         preprocessing: A `keras_tokenlearner.models.Preprocessing`. Defaults to a scaling of pixels
             to [-1, 1].
         class_names: Names of the classes in their order. Defaults to the names of the weights.
-        dtype: Dtype policy of the layers. Defaults to the global one.
-        name: Name of the model. Defaults to its name in the catalogue.
+        dtype: Dtype policy of the layers. Defaults to the global policy.
+        name: Name of the model. Defaults to the name in the catalogue.
         **changes: Changed fields of the config, such as `num_tokens`, `at`, `fuser` or
             `dropout_rate`. See `keras_tokenlearner.models.VisionTransformerConfig`, or for X(2+1)D
             `keras_tokenlearner.models.X2Plus1DConfig`.
@@ -153,8 +153,8 @@ def create_model(
         of_weights = stored.classes
     if plan is None and (normalization is not None or grid is not None):
         raise ValueError(
-            f"{owner}: `normalization` and `grid` have an effect on weights of other libraries "
-            f"only; leave them out. Received: normalization={normalization!r}, grid={grid!r}, "
+            f"{owner}: `normalization` and `grid` apply only to weights of other libraries; "
+            f"leave them out. Received: normalization={normalization!r}, grid={grid!r}, "
             f"weights={weights!r}"
         )
     computed = input_tensor is not None and not is_input(input_tensor)
@@ -242,7 +242,7 @@ def _source(weights: str | os.PathLike[str] | None) -> str:
 
 
 def _copy_body(one: VisionModel, other: VisionModel) -> None:
-    """Copy all weights except the head from a model to another that differs only in the head."""
+    """Copy all weights except the head to a model that differs only in its head."""
     weights = {weight.path: weight for weight in one.weights}
     for weight in other.weights:
         if not weight.path.startswith(f"{names.HEAD}/"):

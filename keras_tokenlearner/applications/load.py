@@ -23,10 +23,10 @@ def load_model(
     owner: str = "load_model",
     **arguments: Unpack[LoadArguments],
 ) -> keras.Model:
-    """Load the trained model of a path, an address or a name in the catalogue.
+    """Load a trained model by its path, address or name in the catalogue.
 
-    Every command uses this function, so a name means the same model in all of them. Random weights
-    need `weights="random"`, because outputs of an untrained model look like predictions.
+    Every command uses this function, so a name means the same model in every command. Random
+    weights need `weights="random"`, because outputs of an untrained model look like predictions.
 
     Args:
         model: Path of a `.keras` file, a name in the catalogue, or an address or a folder for
@@ -129,7 +129,7 @@ def _from_preset(
 def check_classifier(
     model: keras.Model, name: str | os.PathLike[str], owner: str, videos: bool = False
 ) -> None:
-    """Raise `ValueError` if a model does not return a row of scores for each image.
+    """Raise `ValueError` unless a model returns one vector of class scores for each image.
 
     Args:
         model: A `keras.Model`.

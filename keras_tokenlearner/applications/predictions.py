@@ -33,7 +33,7 @@ def decode_predictions(
         WordNet for ImageNet, else the number of the class.
 
     Raises:
-        ValueError: If the array has another shape, or no class names are known for its width.
+        ValueError: If `preds` has another shape, or `class_names` is missing for its classes.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""The models of the catalogue as cases of the conformance suite, found through the catalogue."""
+"""The models of the catalogue as cases of the conformance suite."""
 
 import math
 from functools import partial

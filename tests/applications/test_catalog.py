@@ -1,4 +1,4 @@
-"""Every named model: small ones through the conformance suite, large ones symbolically."""
+"""Every named model: small models in the conformance suite, large models symbolically."""
 
 import json
 

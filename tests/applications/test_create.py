@@ -1,4 +1,4 @@
-"""Names and arguments of the user, and the errors for wrong ones."""
+"""Arguments of `create_model` and of the family functions, and errors for wrong arguments."""
 
 import dataclasses
 import inspect
@@ -106,7 +106,7 @@ def test_create_model_without_top_returns_tokens_or_pooled_features():
     assert with_class_token.output_shape == (None, 32)
 
 
-def test_create_model_on_a_computed_tensor_calls_the_model_on_it():
+def test_create_model_on_a_computed_tensor_calls_the_model_on_this_tensor():
     inputs = keras.Input((40, 56, 3))
     model = create_model(PICO, input_tensor=keras.layers.Rescaling(2.0)(inputs), classes=3)
     assert model.inputs[0] is inputs
@@ -169,7 +169,7 @@ def test_weights_of_a_video_network_load_at_other_resolutions_but_not_other_fram
         create_model(PICO_VIDEO, weights=path, classes=10, input_shape=(4, 32, 32, 3))
 
 
-def test_create_model_config_changes_of_a_video_network_change_its_units():
+def test_create_model_of_a_video_network_with_config_changes_changes_its_units():
     model = create_model("x2plus1d_pico", unit="joint", replaced=(2,), input_shape=(4, 16, 24, 3))
     assert model.get_layer("stage_1_unit_2_0_joint").over == "joint"
     assert model.output_shape == (None, 1000)

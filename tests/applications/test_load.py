@@ -70,7 +70,7 @@ def test_load_model_of_a_damaged_file_raises_value_error(tmp_path):
         load_model(tmp_path / "bad.keras")
 
 
-def test_load_model_of_a_zip_bomb_raises_before_it_is_unpacked(tmp_path, monkeypatch):
+def test_load_model_of_a_zip_bomb_raises_before_unpacking(tmp_path, monkeypatch):
     create_model(UNTRAINED, classes=2).save(tmp_path / "bomb.keras")
     with zipfile.ZipFile(tmp_path / "bomb.keras", "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("assets/zeros", bytes(200 << 20))
