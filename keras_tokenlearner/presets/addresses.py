@@ -1,4 +1,4 @@
-"""Parses the addresses of weights: hubs, https and files, after an optional source."""
+"""Parses addresses of weights on hubs, web servers and disks, with an optional source name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Address:
 
     Attributes:
         kind: `"hf"`, `"kaggle"`, `"https"` or `"path"`.
-        place: Repository, handle, address or path.
+        place: Hugging Face repository, Kaggle handle, https address or path.
         revision: Branch, tag or commit of a Hugging Face repository, or `None`.
         source: Name of the source before the address, as in `"timm:FILE"`, or `None`.
     """

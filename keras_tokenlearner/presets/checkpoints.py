@@ -35,9 +35,9 @@ class PublishedCheckpoint:
         preprocessing: The `Preprocessing` of the images.
         input_size: `(height, width)`, or `(frames, height, width)` for videos.
         classes: Classes of the head, or 0 without a head.
-        licence: Licence, and where it is stated.
+        licence: Licence and its source.
         top1: Published top-1 accuracy on ImageNet-1k, or on Kinetics-400 for videos; or empty.
-        top1_source: Where the accuracy is published.
+        top1_source: Source of the published accuracy.
         is_checked: Whether we have compared outputs with the checkpoint's own library.
     """
 
@@ -61,7 +61,7 @@ class PublishedCheckpoint:
     is_checked: bool
 
     def statement(self) -> Statement:
-        """Return the settings that the row states, for a checkpoint without a config.json."""
+        """Return the settings in this row of the table, for a checkpoint without a config.json."""
         return Statement(
             fields={
                 "num_heads": self.num_heads,
@@ -78,7 +78,7 @@ def list_checkpoints(pattern: str = "*") -> list[PublishedCheckpoint]:
     """Return the published checkpoints whose names match a pattern.
 
     Args:
-        pattern: Names to keep, with `*` and `?` as in file names.
+        pattern: Pattern of the names to return, with `*` and `?` as in file names.
 
     Example:
 
@@ -108,7 +108,7 @@ def checkpoints_for(
 
 @functools.cache
 def table() -> dict[str, PublishedCheckpoint]:
-    """Return the rows of the table by name."""
+    """Return all published checkpoints by name."""
     path = resources.files("keras_tokenlearner.presets") / "files" / "checkpoints.csv"
     with cast("Path", path).open(encoding="utf-8", newline="") as file:
         return {row["name"]: _row(row) for row in csv.DictReader(file)}

@@ -16,7 +16,7 @@ from keras_tokenlearner.weights.statement import Statement
 
 
 def read_statement(owner: str, configs: Mapping[str, Path]) -> Statement:
-    """Return the settings that the JSON files next to weights state.
+    """Return the settings in the JSON files next to weights.
 
     Args:
         owner: Name of the function that the user called, for error messages.
@@ -39,6 +39,6 @@ def read_statement(owner: str, configs: Mapping[str, Path]) -> Statement:
         extra = configs.get("image_converter.json")
         return of_keras(owner, said, read_json(owner, extra) if extra else {})
     raise ValueError(
-        f"{owner}: config.json must be from timm, transformers or Keras. Else pass the path of the "
-        f"weights with its source, such as 'timm:FILE'. Received: keys {sorted(said)[:8]}"
+        f"{owner}: config.json must be from timm, transformers or Keras. For other weights, pass "
+        f"their path with a source, as in 'timm:FILE'. Received: keys {sorted(said)[:8]}"
     )

@@ -60,9 +60,9 @@ def from_preset(
 ) -> VisionModel:
     """Build the model that a checkpoint describes, with its weights.
 
-    The config.json of the checkpoint decides the model. Without a config.json, the shapes of its
-    arrays do. An error asks for missing settings. No setting is guessed. If the checkpoint has no
-    classifier, the model returns pooled features.
+    The config.json of the checkpoint decides the model. Without a config.json, the shapes of the
+    checkpoint's arrays decide. An error asks for missing settings. No setting is guessed. If the
+    checkpoint has no classifier, the model returns pooled features.
 
     Args:
         preset: `"hf://ORG/NAME[@REVISION]"`, `"https://..."`,
@@ -80,15 +80,15 @@ def from_preset(
             them itself.
         pooling: Output without top: `"avg"`, `"max"`, `"token"`, or `"none"` for all tokens.
             Defaults to the output in the checkpoint's own library.
-        classes: Integer, classes of the top. Defaults to the checkpoint's number. Any other number
+        classes: Integer, classes of the top. Defaults to the checkpoint's classes. Any other number
             makes a new classifier.
         classifier_activation: Activation of the top; `None` gives logits.
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for videos.
             Positions are resized. Defaults to the shape of the checkpoint.
         normalization: `(mean, std)` of the pixels in [0, 1], or `"half"`, `"imagenet"` or
-            `"clip"`. It overrides the checkpoint.
-        layer_norm_epsilon: Epsilon of the norms. It overrides the checkpoint.
-        activation: Activation of the MLPs. It overrides the checkpoint.
+            `"clip"`. Overrides the checkpoint.
+        layer_norm_epsilon: Epsilon of the norms. Overrides the checkpoint.
+        activation: Activation of the MLPs. Overrides the checkpoint.
         num_heads: Heads of the attentions, if the checkpoint does not state them.
         grid: `(H, W)` or `(T, H, W)`, the grid of the checkpoint's positions. Needed if the
             checkpoint does not state the grid.
@@ -101,8 +101,8 @@ def from_preset(
 
     Raises:
         ImportError: If the hub's library is not installed (the extras `hf` and `kaggle`).
-        ValueError: If the preset does not exist or is damaged. Also if this package lacks a feature
-            of its model, or a setting must be passed.
+        ValueError: If the preset does not exist or is damaged. Also if this package does not
+            support its model, or a required setting is missing.
         PermissionError: If the preset is gated or private.
         ConnectionError: If the preset cannot be downloaded and is not in the cache.
 
@@ -212,7 +212,7 @@ def _found(owner: str, preset: PresetName) -> _Found:
     if (model, stored) in STORE:
         raise ValueError(
             f"{owner}: `preset` must not be the name of included weights; call "
-            f"create_model({model!r}, weights={stored!r}) for them"
+            f"create_model({model!r}, weights={stored!r}). Received: preset={str(preset)!r}"
         )
     row = table().get(str(preset))
     address = parse_address(owner, row.address if row else preset)
@@ -244,10 +244,10 @@ def build_model(
     classes: int | None = None,
     **arguments: Unpack[BuildArguments],
 ) -> VisionModel:
-    """Build the model of a plan and load its weights, with the classifier that `classes` asks for.
+    """Build the model of a plan and load its weights. `classes` decides the classifier.
 
-    `classes=None` loads the checkpoint's classifier. Any other number of classes makes a new one. A
-    warning lists the untrained layers.
+    `classes=None` loads the checkpoint's classifier. A number that differs from the checkpoint's
+    makes a new classifier. A warning lists the untrained layers.
     """
     include_top, head = arguments.get("include_top", True), "keep"
     if include_top:
@@ -293,7 +293,7 @@ def _with_head(owner: str, files: PresetFiles) -> Checkpoint | Path:
 
 
 def _video_network(owner: str, files: PresetFiles) -> VisionModel | None:
-    """Load the model of a preset that was saved from an `X2Plus1D`. Return `None` for others."""
+    """Load the model of a preset that was saved from an `X2Plus1D`, or return `None`."""
     path = files.configs.get("config.json")
     if path is None or read_json(owner, path).get("registered_name") != _X2PLUS1D:
         return None
@@ -301,7 +301,7 @@ def _video_network(owner: str, files: PresetFiles) -> VisionModel | None:
 
 
 def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
-    """Load the model of a preset that `save_to_preset` wrote. Return `None` for others."""
+    """Load the model of a preset that `save_to_preset` wrote, or return `None`."""
     path = files.configs.get("config.json")
     said = read_json(owner, path) if path else {}
     registered = said.get("registered_name")
@@ -342,6 +342,6 @@ def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tup
 
 
 def _name(preset: PresetName) -> str:
-    """Return the name of a preset, with characters that the name of a Keras model may have."""
+    """Return the name of a preset with only characters that Keras allows in model names."""
     name = Path(str(preset).rpartition("@")[0] or str(preset)).name
     return "".join(c if c.isalnum() else "_" for c in name).strip("_") or "model"

@@ -1,4 +1,4 @@
-"""Finds the files of a preset in a folder, or downloads them by the library of a hub."""
+"""Finds the files of a preset in a folder, or downloads them with the hub's library."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class PresetFiles:
     """The files of a preset on this machine.
 
     Attributes:
-        weights: Path of the weights, or of the index of their parts.
+        weights: Path of the weights, or of the index file of weights in several parts.
         configs: Paths of the JSON files and of keras-hub's head, by name.
         linear_head: Path of DINOv2's linear head, or `None`.
     """
@@ -110,8 +110,8 @@ def _from_https(owner: str, uri: str) -> Path:
     if found and not sha256(path).startswith(found[1]):
         path.unlink()
         raise ValueError(
-            f"{owner}: {uri} is damaged or was changed; try again. By its name, its sha256 must "
-            f"start with {found[1]}"
+            f"{owner}: {uri} is damaged or was changed; download it again. The file name states a "
+            f"sha256 that starts with {found[1]}"
         )
     return path
 
@@ -165,7 +165,7 @@ def _get_parts(owner: str, index: Path, get: Callable[[str], Path | None]) -> No
             f"{owner}: {index.name} must be the index of a checkpoint in parts; download it again"
         ) from error
     if not plain:
-        raise ValueError(f"{owner}: all files that {index.name} names must be in its folder")
+        raise ValueError(f"{owner}: {index.name} must only name files in its own folder")
     for name in sorted(names):
         if get(name) is None:
             raise ValueError(

@@ -20,10 +20,10 @@ def read_json(owner: str, path: Path) -> Object:
     """Return the object in a JSON file. Raise `ValueError` for a damaged or very large file."""
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"it has more than {_MOST_BYTES} bytes")
+            raise ValueError(f"a JSON file must have at most {_MOST_BYTES} bytes")
         said = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(said, dict):
-            raise ValueError(f"it must be a JSON object, not a {type(said).__name__}")
+            raise ValueError(f"the file must contain a JSON object, not a {type(said).__name__}")
     except (ValueError, OSError, RecursionError) as error:
         raise ValueError(
             f"{owner}: {path.name} is damaged; download or save it again: {error}"
@@ -61,5 +61,6 @@ def preprocessing_of(
         )
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{owner}: the preprocessing in the config file is invalid: {error}"
+            f"{owner}: the preprocessing in the config file is invalid; download or save the file "
+            f"again: {error}"
         ) from error

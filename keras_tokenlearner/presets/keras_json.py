@@ -21,7 +21,7 @@ _ACTIVATIONS = {"gelu_approximate": "gelu_tanh", "gelu": "gelu", "silu": "silu",
 
 
 def of_keras(owner: str, said: Object, pixels: Object) -> Statement:
-    """Return the settings that a config.json and an image_converter.json of KerasHub state."""
+    """Return the settings in a config.json and an image_converter.json of KerasHub."""
     name = str(said.get("registered_name") or said.get("class_name"))
     source = _SOURCES.get(name.rpartition(">")[2])
     if source is None:
@@ -76,7 +76,9 @@ def _preprocessing(owner: str, said: Object) -> Preprocessing | None:
         stds = tuple(1 / (255 * scale) for scale in scales)
         means = tuple(-offset * std for offset, std in zip(offsets, stds, strict=True))
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"{owner}: image_converter.json is invalid: {error}") from error
+        raise ValueError(
+            f"{owner}: image_converter.json is damaged; download or save it again: {error}"
+        ) from error
     size = said.get("image_size")
     modes = [("crop_to_aspect_ratio", "shortest"), ("pad_to_aspect_ratio", "longest")]
     return preprocessing_of(

@@ -1,7 +1,7 @@
 """Reads the config.json of timm.
 
-timm uses the same names of entries for many families. Settings that a config.json omits are in
-`files/timm_architectures.csv`.
+All families of timm share one file format. `files/timm_architectures.csv` has the settings that a
+config.json omits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def timm_architectures() -> dict[str, dict[str, str]]:
 
 
 def of_timm(owner: str, said: Object) -> Statement:
-    """Return the settings that a config.json of timm states."""
+    """Return the settings in a config.json of timm."""
     name = str(said["architecture"])
     row = timm_architectures().get(name)
     if row is None:

@@ -50,7 +50,7 @@ _PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 def of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
-    """Return the settings that a config.json and a preprocessor_config.json state."""
+    """Return the settings in a config.json and a preprocessor_config.json of transformers."""
     kind = str(said["model_type"])
     if kind not in _SOURCES:
         raise ValueError(
@@ -79,7 +79,7 @@ def of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
 
 
 def _fields(owner: str, source: str, vision: Object) -> dict[str, FieldValue]:
-    """Return the fields of `VisionTransformerConfig` that a config of transformers states."""
+    """Return a config of transformers as fields of `VisionTransformerConfig`."""
     fields: dict[str, FieldValue] = {}
     heads = vision.get("num_attention_heads", _HEADS.get(source))
     if isinstance(heads, int):
@@ -112,7 +112,7 @@ def _classifies(said: Object) -> bool:
 
 
 def _missing(source: str, vision: Object) -> tuple[str, ...]:
-    """Return descriptions of features that a config states and our models lack."""
+    """Return descriptions of features in a config that our models do not support."""
     found = []
     activation = vision.get("pooler_act", "tanh")
     if activation != "tanh" and not _classifies(vision):
@@ -131,7 +131,7 @@ def _size(image: JSON) -> tuple[int, ...] | None:
 
 
 def _patch(vision: Object) -> tuple[int, ...] | None:
-    """Return the patch size of a video. ViViT's config has it in one field, others in two."""
+    """Return the patch size of a video model, from one field (ViViT) or two fields (others)."""
     tubelet = vision.get("tubelet_size")
     if isinstance(tubelet, Sequence):
         return cast("tuple[int, ...]", tuple(tubelet))
@@ -198,7 +198,7 @@ def _scaling(owner: str, said: Object) -> tuple[tuple[float, ...], tuple[float, 
         return tuple((m + offset) / scale for m in means), tuple(s / scale for s in stds)
     except TypeError as error:
         raise ValueError(
-            f"{owner}: the preprocessing in preprocessor_config.json is invalid: {error}"
+            f"{owner}: preprocessor_config.json is damaged; download or save it again: {error}"
         ) from error
 
 

@@ -102,7 +102,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """The server; `repos` are its repositories, names to contents of files."""
+    """The server. `repos` maps each repository to the names and contents of its files."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)

@@ -57,7 +57,7 @@ def files(num_heads=2, num_layers=2):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A server. The hub's library reads this address when it is imported."""
+    """A server, whose address the hub's library reads on import."""
     constants = pytest.importorskip("huggingface_hub.constants", reason="the library of the hub")
     with Hub() as server:
         server.repos[NAME.removeprefix("hf://")] = files()[0]

@@ -1,4 +1,4 @@
-"""A fixed sample of timm's ViTs. `python -m tests.presets.timm_rows` compares all of them."""
+"""A fixed sample of timm's ViTs. `python -m tests.presets.timm_rows` compares all ViTs."""
 
 import pytest
 

@@ -214,7 +214,7 @@ def test_v_jepa_2_classifier_without_its_head_gives_features(tmp_path):
 
 
 def test_preprocessor_of_vivit_gives_the_pixels_of_transformers(tmp_path):
-    """Its processor shifts pixels before it normalises them."""
+    """ViViT's preprocessor shifts pixels before it normalises them."""
     transformers = peer("transformers")
     processor = transformers.VivitImageProcessor(
         size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}

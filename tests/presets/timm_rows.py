@@ -67,7 +67,7 @@ def theirs(name):
 
 
 def refusal(name, folder):
-    """Return why config.json alone, which needs no weights, refuses a model; `None` if it does not.
+    """Return the error of `from_preset` for an unsupported model, or `None`. Needs no weights.
 
     Models of stages cannot be made smaller, and have hundreds of millions of parameters.
     """
