@@ -39,8 +39,8 @@ METRICS = ("top1", "top5", "mean_class", "real", "few_shot", "speed")
 class FewShotProtocol:
     """The few-shot experiments of section 3.4 of the paper, Figures 4 and 6.
 
-    Command: `keras-tokenlearner evaluate MODEL --size 224 --metrics few_shot`. It needs data sets
-    that tensorflow-datasets has prepared.
+    Command: `keras-tokenlearner evaluate MODEL --size 224 --metrics few_shot`. The command needs
+    data sets that tensorflow-datasets has prepared.
 
     The expected accuracy is unknown, because the paper's figures print no numbers. The paper's
     models were pre-trained on JFT-300M, which is not public.
@@ -208,6 +208,6 @@ def _few_shot(
 
 
 def _average(rows: Sequence[Row], name: str) -> float | None:
-    """Return the average over the data sets that have a value."""
+    """Return the average of a metric over the data sets where the metric is not `None`."""
     found = [float(value) for row in rows if (value := row[name]) is not None]
     return float(np.mean(found)) if found else None

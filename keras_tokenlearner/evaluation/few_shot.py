@@ -115,7 +115,7 @@ def few_shot_accuracy(
 def ridge(
     features: np.ndarray, labels: np.ndarray, classes: int, l2: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the kernel, (C, classes), and the bias of the ridge regression.
+    """Fit a ridge regression and return its kernel, (C, classes), and its bias.
 
     Args:
         features: Array of shape (n, C).

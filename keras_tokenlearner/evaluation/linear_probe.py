@@ -24,8 +24,8 @@ def linear_probe(
 
     Args:
         model: A `keras.Model` that returns features, (B, C), for example built with
-            `include_top=False, pooling="token"`. It stays unchanged. The new model shares its
-            layers.
+            `include_top=False, pooling="token"`. This model stays unchanged and shares its
+            layers with the new model.
         images: Array of images or videos, as the model takes them.
         labels: Integers from 0 to the number of classes, one for each image.
         l2: Float, weight of the penalty.

@@ -8,13 +8,13 @@ import numpy as np
 def top_k_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray, k: int = 1) -> float:
     """Return the share of examples whose label is among the k largest scores.
 
-    The first of equal scores counts as larger, as in `argmax`. An example with a NaN score is
-    wrong.
+    The first of equal scores counts as larger, as in `argmax`. An example with a NaN score
+    counts as wrong.
 
     Args:
         labels: Integer array of shape (n,).
         scores: Array of shape (n, classes).
-        k: Integer.
+        k: Integer, number of largest scores that may hold the label.
 
     Example:
 
@@ -84,7 +84,8 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> tuple[flo
     """Return the average precision of each class, averaged over classes with positives.
 
     The average precision is not interpolated. For each positive of a class, precision is computed
-    among the examples with at least its score. Their mean is the average precision.
+    among the examples with an equal or larger score. The average precision is the mean of these
+    precisions.
 
     Args:
         targets: Array of 0 and 1, of shape (n, classes); an example may have several classes.
@@ -140,7 +141,7 @@ def merge(
     of a long video, the paper states only "merging": mean or max.
 
     Args:
-        groups: Array of shape (views,), the number of each view's example.
+        groups: Array of shape (views,), the number or name of the example of each view.
         scores: Array of shape (views, classes).
         how: `"mean"` or `"max"`.
 

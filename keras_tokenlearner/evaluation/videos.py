@@ -44,7 +44,7 @@ def evaluate_videos(
     Returns:
         A dictionary. `videos` is the number of readable videos, and `skipped` of unreadable videos.
         `top1`, `top5` and `mean_class` are accuracies in [0, 1]. For several labels per video,
-        `map` replaces them.
+        `map`, the mean average precision, replaces the accuracies.
 
     Raises:
         ValueError: If the protocol is out of range, or no video can be read. Also if the classes of
@@ -101,8 +101,8 @@ def predict_videos(
         model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3). If it has a layer
             `head`, the logits before the softmax are merged.
         videos: A `keras_tokenlearner.data.video.VideoList`.
-        stride: Integer, frames of the video for each frame of a clip.
-        frame_rate: Frames per second that `stride` counts. Defaults to the rate of each file.
+        stride: Integer, distance between two frames of a clip, in frames of the video.
+        frame_rate: Frame rate that converts `stride` to seconds. Defaults to the rate of each file.
         clips: Integer, number of evenly spaced clips of each video (4 in the paper). Or
             `"segments"`: consecutive clips that cover a long video.
         crops: Integer, 1 for a central crop, or 3 for crops along the longer side (as in the

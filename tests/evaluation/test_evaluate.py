@@ -1,4 +1,4 @@
-"""Scores of a model whose answers are known, and of features that scikit-learn scores too."""
+"""Scores of a model with known outputs, and of features that scikit-learn scores too."""
 
 import importlib
 import json
@@ -91,7 +91,7 @@ def test_evaluate_few_shot_equals_an_independent_ridge_regression(model, sets):
     assert 1 / 6 < expected < 1
 
 
-def test_evaluate_few_shot_with_too_few_images_is_none(model, sets):
+def test_evaluate_few_shot_with_too_few_images_returns_none(model, sets):
     protocol = FewShotProtocol(data=("tfds:few", "tfds:a"), shots=(1, 5))
     few, a, average = evaluate(model, metrics=["few_shot"], protocol=protocol)
     assert few["5_shot"] is None and 0 <= few["1_shot"] <= 1

@@ -1,4 +1,4 @@
-"""Scores against cases by hand and against scikit-learn."""
+"""Scores against manual counts and against scikit-learn."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Views of videos that the tests write, merged as computed by hand."""
+"""Views of generated videos, against averages computed by hand."""
 
 import keras
 import numpy as np
