@@ -1,4 +1,4 @@
-"""Costs of models and attention maps of learned tokens."""
+"""Model costs, and attention maps of learned tokens."""
 
 from keras_tokenlearner.analysis import cost_rules
 from keras_tokenlearner.analysis.clip_pictures import animate_clip_maps, draw_clip_maps

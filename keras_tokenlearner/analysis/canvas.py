@@ -28,11 +28,11 @@ def new_figure(width: float, height: float) -> "Figure":
 def new_panels(
     rows: int, columns: int, size: Sequence[int], lines: int = 1
 ) -> "tuple[Figure, np.ndarray]":
-    """Return a figure with rows of panels, and the axes of the panels, which have no frames.
+    """Return a figure with a grid of panels, and the axes of the panels, without frames.
 
     Args:
-        rows: Integer.
-        columns: Integer.
+        rows: Integer, rows of the grid.
+        columns: Integer, columns of the grid.
         size: `(height, width)` of a panel, in any unit.
         lines: Integer, lines of text to leave room for above the panels.
     """

@@ -88,7 +88,7 @@ def _(layer: layers.Conv2D | layers.Conv3D, shape: Shape) -> Cost:
 
 
 def _taps_inside(size: int, positions: int, kernel: int, stride: int) -> int:
-    """Count the products of a 1-D convolution whose input is not padding."""
+    """Count the products of a 1-D convolution, without products with padding."""
     padding = max((positions - 1) * stride + kernel - size, 0) // 2
     starts = range(-padding, positions * stride - padding, stride)
     return sum(min(start + kernel, size) - max(start, 0) for start in starts)

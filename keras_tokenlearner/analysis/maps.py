@@ -25,7 +25,7 @@ def token_maps(
         b is `maps[b, ..., s]`.
 
     Raises:
-        ValueError: If the model has no `TokenLearner`, or none of that name.
+        ValueError: If the model has no `TokenLearner`, or no `TokenLearner` with that name.
 
     Example:
 
@@ -55,7 +55,7 @@ def token_similarity(
         Videos with S tokens in each of T frames have (B, T * S, T * S).
 
     Raises:
-        ValueError: If the model has no `TokenLearner`, or none of that name.
+        ValueError: If the model has no `TokenLearner`, or no `TokenLearner` with that name.
 
     Example:
 
@@ -107,7 +107,7 @@ def with_token_maps(model: keras.Model, layer: str | None = None) -> keras.Model
         `token_maps`. Maps have shape (B, H, W, S), or (B, T, H, W, S) for videos.
 
     Raises:
-        ValueError: If the model has no `TokenLearner`, or none of that name.
+        ValueError: If the model has no `TokenLearner`, or no `TokenLearner` with that name.
 
     Example:
 
@@ -139,7 +139,7 @@ def with_all_token_maps(model: keras.Model) -> keras.Model:
 
 
 def _with_maps(model: keras.Model, learners: Sequence[TokenLearner]) -> keras.Model:
-    """Return a copy of a model that returns a list of its output and of the learners' maps."""
+    """Return a copy of a model that returns a list: its output, then the maps of the learners."""
     found: dict[str, keras.KerasTensor] = {}
 
     def call(

@@ -120,7 +120,7 @@ def _points(rows: Rows | str | Path, cost: str, score: str, label: str) -> list[
     if not found:
         raise ValueError(
             "draw_costs: at least one row must have values in both columns, `cost` and `score`. "
-            f"Received: cost={cost!r}, score={score!r}, without such a row"
+            f"Received: cost={cost!r}, score={score!r}, and no row with both values"
         )
     return sorted(found)
 

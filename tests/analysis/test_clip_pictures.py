@@ -26,7 +26,7 @@ def maps():
     return found
 
 
-def test_draw_clip_maps_has_rows_of_clip_tokens_and_strongest_token(maps, tmp_path):
+def test_draw_clip_maps_figure_has_rows_for_the_clip_and_for_each_token(maps, tmp_path):
     figure = draw_clip_maps(CLIP, maps, columns=3, path=tmp_path / "strip.png")
     assert (tmp_path / "strip.png").stat().st_size > 5_000
     panels = np.array([axis.images[0].get_array() for axis in figure.axes])

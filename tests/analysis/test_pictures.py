@@ -34,7 +34,7 @@ def _panels(figure):
     return [axis.images[0].get_array() for axis in figure.axes]
 
 
-def test_draw_token_maps_has_rows_of_images_and_columns_of_tokens(images, maps, tmp_path):
+def test_draw_token_maps_figure_has_image_rows_and_token_columns(images, maps, tmp_path):
     figure = draw_token_maps(images, maps, titles=list("abcde"), path=tmp_path / "maps.png")
     assert [axis.get_ylabel() for axis in figure.axes[::6]] == list("abcde")
     assert (tmp_path / "maps.png").stat().st_size > 10_000
