@@ -82,7 +82,7 @@ class Batches(keras.utils.PyDataset):
         return len(self)
 
     def place(self, index: int) -> int:
-        """Return the number of the batch to return for the index that `__getitem__` received.
+        """Return the number of the batch for an index that Keras passes to `__getitem__`.
 
         `fit` shuffles indices by default, with a random generator that ignores our seed. Therefore
         the first request gets the first batch, the second request the second batch, and so on.
@@ -126,7 +126,7 @@ class _BatchesArguments(TypedDict, total=False):
 
 
 class ReadBatches(Batches, Generic[Example]):
-    """Base class of batches. The method `read` of a subclass reads the examples, in threads.
+    """Base class of batches that read their examples in threads, by a subclass's method `read`.
 
     The threads read the rows of a batch in parallel, and the next batch ahead of time. They replace
     `workers` of `keras.utils.PyDataset`. With `workers`, Keras 3.15 on JAX and torch starts the
@@ -205,7 +205,7 @@ class ReadBatches(Batches, Generic[Example]):
         return [self._pool.submit(self._read, int(row), self.epoch) for row in rows]
 
     def _read(self, row: int, epoch: int) -> Example:
-        """Return the example of a row, or of another row of its class if it cannot be read."""
+        """Return the example of a row. Replace an unreadable example by another of its class."""
         try:
             return self.read(row, epoch)
         except ValueError as error:
@@ -244,8 +244,8 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
             not full.
         crop: For training, the smallest share of an image's area that `inception_crop` takes.
             `None` for the central part, as in testing.
-        shift: For training, instead of `crop`, the largest random shift in parts of each side. New
-            pixels are black.
+        shift: For training, instead of `crop`, the largest random shift as a fraction of each side.
+            New pixels are black.
         augment: For training, a function from a `seed` to a Keras layer or `keras.layers.Pipeline`.
             The layer takes `{"images": ..., "labels": ...}`, as `keras.layers.MixUp` does. The
             layer is created once, and its random state is set for each batch. Layers of keras-cv

@@ -57,7 +57,7 @@ def random_shift(
 
     Returns:
         `(left, top, right, bottom)` in pixels. This box has the size of the image, and is partly
-        outside it.
+        outside the image.
 
     Example:
 

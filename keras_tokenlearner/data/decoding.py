@@ -153,10 +153,10 @@ def orient(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 class _Reader(io.BufferedReader):
-    """A stream that can be read only so many times.
+    """A stream with a limited number of reads.
 
     Attributes:
-        left: Integer, calls of `read` before it raises `ValueError`.
+        left: Integer, number of calls of `read` before `read` raises `ValueError`.
     """
 
     left = MAX_HEADER_READS
@@ -165,8 +165,8 @@ class _Reader(io.BufferedReader):
         self.left -= 1
         if self.left < 0:
             raise ValueError(
-                f"its header must have at most {MAX_HEADER_READS} parts, and its pixels at most "
-                f"{MAX_READS}; save it again; got more"
+                f"an image must have at most {MAX_HEADER_READS} parts in its header and "
+                f"{MAX_READS} in its pixels; save it again; got more parts"
             )
         return super().read(size)
 
@@ -191,7 +191,9 @@ def _open(
         content = stream.read()
         texts = content.count(b"zTXt") + content.count(b"iTXt")
         if texts > MAX_TEXTS:
-            raise ValueError(f"a PNG must have at most {MAX_TEXTS} compressed texts; got {texts}")
+            raise ValueError(
+                f"a PNG must have at most {MAX_TEXTS} compressed texts; save it again; got {texts}"
+            )
     stream.seek(0)
     prefix = stream.read(16)
     # Like `pillow.open`, but without its warning and limit for many pixels, which come before ours.
@@ -229,7 +231,9 @@ def _gif_pixels(stream: io.BufferedIOBase) -> int:
 def _check_pixels(pixels: int, max_pixels: int) -> None:
     """Raise `ValueError` if decoding an image would take too much memory."""
     if pixels > max_pixels:
-        raise ValueError(f"it must have at most {max_pixels} pixels; resize it first; got {pixels}")
+        raise ValueError(
+            f"an image must have at most {max_pixels} pixels; resize it first; got {pixels}"
+        )
 
 
 def _check_scans(image: "Image.Image", stream: io.BufferedIOBase) -> None:
@@ -240,7 +244,9 @@ def _check_scans(image: "Image.Image", stream: io.BufferedIOBase) -> None:
         scans = stream.read().count(b"\xff\xda")
         stream.seek(place)
         if scans > MAX_SCANS:
-            raise ValueError(f"a JPEG must have at most {MAX_SCANS} scans; got {scans}")
+            raise ValueError(
+                f"a JPEG must have at most {MAX_SCANS} scans; save it again; got {scans}"
+            )
 
 
 def _in_colours(pillow: ModuleType, image: "ImageFile.ImageFile") -> np.ndarray:
@@ -250,8 +256,8 @@ def _in_colours(pillow: ModuleType, image: "ImageFile.ImageFile") -> np.ndarray:
         pixels = _upper_byte(image)
     elif image.mode in ("I", "F"):
         raise ValueError(
-            f"its values have 32 bits (Pillow's mode {image.mode!r}), so the value of white is "
-            "unknown. Scale the values to 0..255 and save the image with 8 bits"
+            "an image must have at most 16 bits per value; scale it to 0..255 and save 8 bits; "
+            f"got 32 bits (Pillow's mode {image.mode!r})"
         )
     elif image.has_transparency_data:
         pixels = _on_white(np.asarray(image.convert("RGBA")))

@@ -66,7 +66,7 @@ def _visible(path: str | Path) -> list[Path]:
 def split_folders(
     owner: str, path: str | Path, read: Callable[[Path], Found], what: str
 ) -> tuple[Found, Found]:
-    """Read the folders `train` and `test` (or `val`) of a folder, which must have the same classes.
+    """Read the folders `train` and `test` (or `val`) of a data set, and compare their classes.
 
     Args:
         owner: Name of the caller, for the error message.

@@ -17,8 +17,8 @@ SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", "
 class Images:
     """Base class of labelled images.
 
-    They have a length, and `images[place]` is `(pixels, label)`. The pixels are an array of type
-    uint8 and shape (height, width, channels), of any size. The label is an integer.
+    Instances have a length, and `images[place]` is `(pixels, label)`. The pixels are an array of
+    type uint8 and shape (height, width, channels), of any size. The label is an integer.
 
     Attributes:
         class_names: Tuple of the names of the classes, in order.
@@ -68,11 +68,11 @@ class Images:
 
 
 class SomeImages(Images):
-    """Some of other images: those with given indices.
+    """A selection of images by their indices.
 
     Args:
-        images: The other images.
-        places: Sequence of integers, the indices of the images.
+        images: The images to select from.
+        places: Sequence of integers, the indices of the selected images.
     """
 
     def __init__(self, images: Images, places: Sequence[int]) -> None:

@@ -86,7 +86,7 @@ def load_named(
 def _arrays(
     load: Callable[..., tuple[tuple[np.ndarray, np.ndarray], ...]], class_names: tuple[str, ...]
 ) -> Callable[..., tuple[Images, Images]]:
-    """Return a function that calls `load` and returns its arrays as images."""
+    """Wrap `load` so that it returns two `Images` instead of arrays."""
 
     def opened(*origin: str) -> tuple[Images, Images]:
         train, test = (ArrayImages(*split, class_names) for split in load(*origin))

@@ -68,8 +68,8 @@ def fit_pixels(
     Args:
         pixels: Array of type uint8 and shape (height, width, channels), of one channel or three.
         input_shape: `(height, width, channels)` of the result.
-        preprocessing: The `Preprocessing` of the model. `fit_image` resizes the image if this is
-            `None`, or has the default resizing.
+        preprocessing: The `Preprocessing` of the model. With `None` or the default resizing,
+            `fit_image` resizes the image.
 
     Returns:
         Array of type uint8 and shape `input_shape`.

@@ -94,7 +94,7 @@ def test_host_augmentation_depends_only_on_seed_epoch_and_index():
         assert np.array_equal(again[0], images) is np.array_equal(again[1], labels) is same
 
 
-def test_random_mirroring_leaves_or_mirrors_each_image():
+def test_random_mirroring_mirrors_an_image_or_leaves_it_unchanged():
     images = ImageBatches(IMAGES, (12, 16, 3), 22, augment=flip)[0][0]
     plain = ImageBatches(IMAGES, (12, 16, 3), 22)[0][0]
     mirrored = (images == plain[:, :, ::-1]).all((1, 2, 3))

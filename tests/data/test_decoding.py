@@ -1,4 +1,4 @@
-"""Bytes of image files become the same pixels on every route, whatever their mode."""
+"""Image files of every mode decode to the same pixels in every function of the package."""
 
 import io
 import struct
@@ -39,7 +39,7 @@ def test_decode_image_of_an_unusual_mode_gives_the_reference_pixels(name, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "AVIF"])
-def test_image_formats_for_folders_are_read_there_and_refused_elsewhere(kind, tmp_path):
+def test_folder_image_formats_are_read_from_folders_and_refused_elsewhere(kind, tmp_path):
     options = {"quality": 100, "subsampling": "4:4:4"} if kind == "AVIF" else {}
     try:
         content = encode(Image.fromarray(SMALL), kind, **options)
@@ -94,7 +94,7 @@ def _png_of_size(width, height):
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-def test_image_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
+def test_image_of_too_many_pixels_raises_before_decoding(tmp_path):
     for width, pixels in ((12_000, "144000000"), (60_000, "720000000")):
         for read in (decode_image, count_pixels):
             with warnings.catch_warnings():
@@ -140,7 +140,7 @@ def test_gif_frame_of_too_many_pixels_is_refused_on_every_route(disposal, tmp_pa
 
 
 def _chunks(count):
-    """Return a PNG whose header has a number of chunks that readers skip."""
+    """Return a PNG with a given number of header chunks that readers skip."""
     content = encode(Image.fromarray(SMALL), "PNG")
     place = content.index(b"IDAT") - 4
     part = b"\0\0\0\0prVt" + struct.pack(">I", zlib.crc32(b"prVt"))
@@ -160,7 +160,7 @@ MANY_PARTS = {
 
 
 @pytest.mark.parametrize("kind", MANY_PARTS)
-def test_headers_of_too_many_parts_are_refused_in_a_short_time(kind):
+def test_image_header_of_too_many_parts_raises_in_a_short_time(kind):
     """Pillow takes a second for each megabyte of padding in a JPEG."""
     make, most = MANY_PARTS[kind]
     assert count_pixels(make(most)) == 30
@@ -192,7 +192,7 @@ def test_png_with_many_compressed_texts_raises():
             np.testing.assert_array_equal(decode_image(content), SMALL)
             continue
         for read in (decode_image, count_pixels):
-            with pytest.raises(ValueError, match="at most 16 compressed texts; got 17"):
+            with pytest.raises(ValueError, match=" 16 compressed texts.* 17"):
                 read(content)
 
 

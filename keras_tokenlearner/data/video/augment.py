@@ -7,7 +7,7 @@ _LUMA = np.array([0.2989, 0.587, 0.114])  # weights of red, green and blue in gr
 
 
 def fit_clip(clip: np.ndarray, height: int, width: int, place: float = 0.5) -> np.ndarray:
-    """Resize a clip until it covers a height and width, then crop it to them.
+    """Resize a clip until it covers a height and width, then crop it to this size.
 
     Args:
         clip: Array of shape (T, height, width, channels).

@@ -18,15 +18,15 @@ class VideoBatches(ReadBatches[np.ndarray]):
         videos: A `VideoList`, for example from `from_folder`.
         input_shape: `(frames, height, width, channels)` of the model. One channel is grey.
         batch_size: Integer. The last batch may be smaller.
-        stride: Integer, frames of the video for each frame of the clip.
-        frame_rate: Frames per second that `stride` counts. Defaults to the rate of each file.
+        stride: Integer, distance between two frames of a clip, in frames of the video.
+        frame_rate: Frame rate that converts `stride` to seconds. Defaults to the rate of each file.
         training: Boolean, whether to shuffle and augment.
         flip: Boolean, whether to mirror half of the training clips. Pass `False` if a class depends
             on left and right.
         label_mode: `"int"` for labels of shape (B,). `"categorical"` for one-hot labels of type
             float32 and shape (B, classes). Labels of several classes per video stay unchanged.
         on_error: `"skip"` or `"raise"`. `"skip"` replaces an unreadable video by another video of
-            the same class, and warns after the epoch. The attribute `skipped` has its file and the
+            the same class, and warns after the epoch. The attribute `skipped` has the file and the
             reason. `"raise"` raises an error.
         seed: Integer, decides order, moments and augmentation.
         threads: Integer, threads that decode videos.

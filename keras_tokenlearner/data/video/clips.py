@@ -49,7 +49,7 @@ def uniform_clips(duration: float, frames: int, step: float, count: int) -> np.n
 
 
 def segments(duration: float, frames: int, step: float) -> np.ndarray:
-    """Return the times of consecutive clips that cover a whole video, the last one to its end.
+    """Return the times of consecutive clips that cover a video. The last clip ends with the video.
 
     Args:
         duration: Duration of the video, in seconds.

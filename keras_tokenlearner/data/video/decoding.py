@@ -97,7 +97,7 @@ def apply_display_matrix(pixels: np.ndarray, matrix: bytes) -> np.ndarray:
 
     With `(a, b, u, c, d, v, x, y, w)`, a stored position (column, row) is displayed at
     (a * column + c * row, b * column + d * row). Front cameras mirror the frame. The angle
-    `rotation` cannot express this.
+    `rotation` cannot express a mirrored frame.
 
     Args:
         pixels: Array of shape (height, width, channels).
@@ -199,8 +199,8 @@ class _Reader:
         late = time - self.current[0]
         if self.next is None and late > max(2.5 / self.frame_rate, 0.25):
             raise VideoError(
-                f"{self.path}: the file ends {late:.1f} s before the frame at {time:.1f} s, but it "
-                f"states a duration of {self.duration:.1f} s{self._reason()}"
+                f"{self.path}: the file must have frames for its duration of {self.duration:.1f} s;"
+                f" it ends {late:.1f} s before the frame at {time:.1f} s{self._reason()}"
             )
         if self.image is None:
             self.image = self._shown(self.current[1])

@@ -30,7 +30,7 @@ class FrameDecoder(Protocol):
 class TfdsVideos(VideoList):
     """A list of videos from tensorflow-datasets, with the features `video` and `label`.
 
-    Its records have each frame as an image. Only the frames of a clip are decoded.
+    A record stores each frame as an image. Only the frames of a clip are decoded.
 
     Attributes:
         records: Sequence of records. `files` has their indices as strings.

@@ -1,4 +1,4 @@
-"""Video files that the tests write: the expected frames are read, and no failure is silent."""
+"""Generated video files: the expected frames are read, and every failure raises or warns."""
 
 import struct
 import subprocess
@@ -126,8 +126,8 @@ def test_read_frames_of_non_square_pixels_returns_square_pixels(ratio, width, tm
     assert (turned.height, turned.width) == (width, 32)
 
 
-def test_frames_stretched_to_too_many_pixels_raise(tmp_path):
-    """The pixels of this file of a kilobyte are 32767 times wider than high."""
+def test_video_frames_stretched_to_too_many_pixels_raise(tmp_path):
+    """The pixels of this small file are 32767 times wider than high."""
     path = write(tmp_path / "wide.mp4", [100, 100], size=(64, 96), ratio=Fraction(4, 3))
     content = path.read_bytes()
     place = content.index(b"pasp") + 4
@@ -136,14 +136,14 @@ def test_frames_stretched_to_too_many_pixels_raise(tmp_path):
         read_frames(path, [0.0])
 
 
-def test_frames_of_too_many_pixels_raise_before_they_are_decoded(ramp, monkeypatch):
+def test_video_frames_of_too_many_pixels_raise_before_decoding(ramp, monkeypatch):
     monkeypatch.setattr(video.decoding, "MAX_PIXELS", 32 * 48 - 1)
     monkeypatch.setattr(video.decoding._Reader, "_decode", None)
     with pytest.raises(VideoError, match=r"ramp\.mp4.* 1535 pixels.* 48 x 32"):
         read_frames(ramp, [0.0])
 
 
-def test_read_frames_of_a_video_of_one_frame_returns_it(tmp_path):
+def test_read_frames_of_a_one_frame_video_returns_the_frame(tmp_path):
     path = write(tmp_path / "one.mp4", [70])
     assert levels_of(read_frames(path, [0.0, 0.0])) == [70, 70]
     clip, _ = VideoBatches(
@@ -196,7 +196,7 @@ def test_read_frames_of_a_truncated_file_raises_and_names_the_file(tmp_path):
         read_frames(path, [0.0, 19.0])
 
 
-def test_clip_times_cover_the_video_without_leaving_it():
+def test_clip_times_of_each_kind_of_clip_stay_within_the_video():
     random = np.random.default_rng(0)
     for _ in range(20):
         times = video.random_clip(10, 8, 0.5, random)
@@ -315,7 +315,7 @@ def test_fit_clip_resizes_frames_as_keras_does(size):
 
 
 @pytest.mark.parametrize(("flip", "ways"), [(True, {False, True}), (False, {False})])
-def test_video_batches_with_flip_mirror_some_clips_and_without_flip_none(flip, ways):
+def test_video_batches_mirror_some_clips_with_flip_and_no_clips_without_flip(flip, ways):
     videos = FromLeftToRight(("a",) * 20, np.zeros(20, int), ("x",))
     batches = VideoBatches(videos, (4, 16, 16, 3), batch_size=20, flip=flip)
     clips, _ = batches[0]
