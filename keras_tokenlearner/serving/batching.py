@@ -13,15 +13,15 @@ Item: TypeAlias = tuple[Key, Row, float, asyncio.Future[Answer], float]
 
 
 class Batcher(Generic[Key, Row, Answer]):
-    """Collects single rows into batches, and computes the answers of one batch at a time.
+    """Collects the rows (examples) of requests into batches, and answers one batch at a time.
 
     Rows that arrive while the model computes a batch form the next batch. An idle server therefore
     never waits, and a busy server has larger batches. A failed batch is tried again row by row, so
     a bad row fails alone.
 
     Args:
-        function: Function that returns a list of one answer for each row. It is called as
-            `function(key, rows)`, in its own thread.
+        function: Function that returns a list of one answer for each row. A separate thread calls
+            `function(key, rows)`.
         max_rows: Integer, rows of the largest batch.
         max_weight: Number, the largest sum of the weights of the rows in a batch. A heavier row is
             a batch of its own.

@@ -21,7 +21,7 @@ Scored = TypedDict("Scored", {"class": int, "class_name": NotRequired[str], "pro
 def classifier_activation_of(
     owner: str, model: keras.Model, classifier_activation: str | None = None
 ) -> tuple[str, bool]:
-    """Return the activation that makes outputs probabilities, and whether to apply it to outputs.
+    """Return the activation that converts outputs to probabilities, and whether to apply it.
 
     A model that ends in a softmax or a sigmoid returns probabilities. A model that ends in a dense
     layer returns logits. For logits, `classifier_activation` must state the activation.
@@ -113,7 +113,7 @@ def check_takes_pixels(owner: str, model: keras.Model) -> None:
 
     Args:
         owner: Name of the function that the user called, for error messages.
-        model: A `keras.Model`. Checked are models of this package, also as a layer of `model`.
+        model: A `keras.Model`. Models of this package are checked, also inside `model`.
     """
     found = {layer.name for layer in model.layers}
     if names.are_of_a_model(found) and names.PREPROCESSING not in found:
@@ -154,7 +154,7 @@ def _last_operation(model: keras.Model) -> keras.Operation | None:
 
 
 def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation | None:
-    """Return the operation whose output an operation reads, or `None` if it reads several."""
+    """Return the operation before an operation, or `None` if several operations precede it."""
     operations = getattr(model, "operations", None) or model.layers
     try:
         wanted = operation.input
@@ -164,7 +164,7 @@ def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation |
 
 
 def _name(activation: layers.Layer) -> str | None:
-    """Return the name of an activation layer, softmax, sigmoid or linear; `None` for others."""
+    """Return `"softmax"`, `"sigmoid"` or `"linear"` for an activation layer, or else `None`."""
     if isinstance(activation, layers.Layer):
         return type(activation).__name__.lower()
     for name in ("softmax", "sigmoid", "linear"):

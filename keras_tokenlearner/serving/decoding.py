@@ -87,7 +87,7 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
 
 
 def _number(data: "Tensor", place: "Tensor", size: int, big: "Tensor") -> "Tensor":
-    """Return the unsigned integer in `size` bytes at a position. A 32-bit one may be negative."""
+    """Return the unsigned integer in `size` bytes at a position. 32-bit values may be negative."""
     tf = require("tensorflow", "tensorflow")
     last = tf.size(data) - size
     place = tf.clip_by_value(place, 0, last)

@@ -24,7 +24,7 @@ def demo(
     """Serve a web page that demonstrates a model, until the process receives a signal.
 
     The page takes a picture from a file or a camera. It shows the classes, the attention map of
-    each token over the picture, and the latency. It loads nothing from other servers.
+    each token over the picture, and the latency. The page loads nothing from other servers.
 
     Args:
         model: A name in the catalogue, the path of a `.keras` file, or an address or a folder for

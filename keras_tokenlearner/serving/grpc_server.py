@@ -94,8 +94,8 @@ def _counting(refuse: Callable[[str], None]) -> "grpc.aio.ServerInterceptor":
 def _reading() -> "grpc.aio.ServerInterceptor":
     """Return an interceptor that reads messages within a time, and parses requests by `read_grpc`.
 
-    gRPC waits forever for the message of an open call, and such calls would take all places. A
-    handler for streams receives its messages itself.
+    gRPC waits forever for the message of an open call, and such calls would reach the limit on open
+    calls. A handler for streams receives its messages itself.
     """
     import grpc
     from grpc_interceptor.exceptions import DeadlineExceeded

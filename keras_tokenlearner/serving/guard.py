@@ -1,4 +1,4 @@
-"""Limits on HTTP requests. They are checked before a request is parsed."""
+"""Limits on HTTP requests, checked before a request is parsed."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ def check_json(body: bytes) -> None:
     A parser can create one object per three bytes, and blocks other threads meanwhile. Counting
     brackets and commas takes milliseconds. Brackets and commas in strings count too, but base64
     contains no such characters. If strings hide the depth from this count, the parser itself limits
-    it.
+    the depth.
 
     Args:
         body: Bytes that should be JSON.

@@ -15,8 +15,8 @@ from keras_tokenlearner.serving.pixels_model import pixels_model
 def write_litert(model: keras.Model, path: Path, options: Options) -> None:
     """Write a `.tflite` file, on the TensorFlow backend.
 
-    A zip archive at the end of the file contains the metadata, as in TensorFlow Lite. The class
-    names are in its file `labels.txt`.
+    A zip archive at the end of the file contains the metadata, as in TensorFlow Lite. The file
+    `labels.txt` in this archive has the class names.
 
     Args:
         model: A `keras.Model` of images or videos.

@@ -53,5 +53,5 @@ class Metrics:
 
 @functools.cache
 def metrics() -> Metrics:
-    """Return the `Metrics` of this process, always the same: Prometheus allows a name only once."""
+    """Return the only `Metrics` of this process, because Prometheus allows each name once."""
     return Metrics()

@@ -48,8 +48,8 @@ def v1_request(
     Args:
         body: Result of `v1_body`, or its bytes. It has `instances` or `inputs`, and optionally
             `signature_name`. An instance is the value of the only input, or a dictionary from
-            inputs to values. Encoded images are `{"b64": "..."}`. `inputs` is the columnar form. It
-            has the values of all rows, or a dictionary from inputs to such lists.
+            inputs to values. Encoded images are `{"b64": "..."}`. `inputs` is the columnar form:
+            the values of all rows, or a dictionary from inputs to such lists.
         model: A `ServedModel`.
 
     Raises:
@@ -92,7 +92,7 @@ def v2_request(
 ) -> tuple[str, list[dict[str, np.ndarray]]]:
     """Return the name of the signature and the rows of a V2 request.
 
-    The parameter `signature_name` decides the signature. Without it, the names of the inputs do.
+    The parameter `signature_name`, or else the names of the inputs, decide the signature.
 
     Args:
         request: A `kserve.InferRequest`.

@@ -59,7 +59,7 @@ def predict(
     """Classify image files with a named, saved or exported model, and draw its attention maps.
 
     Several threads may call this function: a lock makes Keras run one call after another.
-    `keras.Model.predict` has no lock. On JAX, calls of it from several threads break the model.
+    `keras.Model.predict` has no lock. On JAX, calls from several threads would break the model.
 
     Args:
         model: A name in the catalogue, the path of a `.keras` file, or the folder of an exported
@@ -166,7 +166,7 @@ def _ask(
         if activation not in (None, recorded):
             raise ValueError(
                 "predict: `classifier_activation` must be None or the activation of the exported "
-                f"model, {recorded!r}; for another one, export the model again. Received: "
+                f"model, {recorded!r}; for other activations, export the model again. Received: "
                 f"classifier_activation={activation!r}"
             )
         answer: Answer = {}

@@ -94,7 +94,7 @@ class ServedModel:
 
         Args:
             signature: Name of a signature.
-            row: Dictionary from the names of its inputs to arrays, nested lists or bytes.
+            row: Dictionary from input names to arrays, nested lists or bytes.
 
         Raises:
             ValueError: If the model cannot take the row. The message states the reason.
@@ -112,7 +112,7 @@ class ServedModel:
 
         Args:
             signature: Name of a signature.
-            rows: Dictionaries from the names of its inputs to arrays, nested lists or bytes.
+            rows: Dictionaries from input names to arrays, nested lists or bytes.
 
         Raises:
             ValueError: If the model cannot take a row. The message states the reason.
@@ -138,8 +138,8 @@ class ServedModel:
             rows: List of results of `check_row`.
 
         Returns:
-            The name of the signature to call instead, and its rows. Rows without image files, and
-            rows for an export without the signature `pixels`, stay unchanged.
+            The name of the signature for decoded rows, and the decoded rows. Rows without image
+            files, and rows for an export without the signature `pixels`, stay unchanged.
 
         Raises:
             ValueError: If an image is damaged. The message states the reason.
@@ -172,7 +172,7 @@ class ServedModel:
         return signature, tuple(value.shape for value in row.values())
 
     def answer(self, key: Key, rows: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-        """Return a dictionary of arrays for each of the rows.
+        """Run the model on rows, and return a dictionary of output arrays for each row.
 
         Args:
             key: Result of `batch_key`, equal for all rows.

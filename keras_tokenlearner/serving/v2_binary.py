@@ -139,7 +139,7 @@ def _parameters(field: dict[str, Any]) -> dict[str, str | int | float | bool] | 
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
-    """Return a value if it has a type, or raise `ValueError`."""
+    """Return a value if it is of the type `kind`, or raise `ValueError`."""
     wanted = {"dict": "a JSON object", "list": "a list", "str": "text"}[kind.__name__]
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be {wanted}; got {type(value).__name__}")

@@ -29,8 +29,8 @@ def read_grpc(content: bytes) -> "ModelInferRequest":
         A `ModelInferRequest`.
 
     Raises:
-        ValueError: If the message is damaged, or has too many fields or values. If it has typed and
-            raw contents, or raw contents for a part of the inputs.
+        ValueError: If the message is damaged, or has too many fields or values. Also if it has
+            typed and raw contents, or raw contents for only some inputs.
 
     Source: the wire format of Protocol Buffers, and the Open Inference Protocol.
     """

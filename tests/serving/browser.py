@@ -50,7 +50,7 @@ class Browser:
             self.events.append(answer)
 
     def open(self, url, width, height, dark=False):
-        """Open a page in a window of a size; one below 600 pixels is a phone."""
+        """Open a page in a window of a size; a width below 600 pixels is a phone."""
         is_phone = width < 600
         self.call(
             "Emulation.setDeviceMetricsOverride",

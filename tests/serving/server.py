@@ -29,7 +29,7 @@ class Server(LocalServer):
     def memory(self, kind="VmRSS"):
         """Return the memory of the process in MiB, or with `VmHWM` its peak.
 
-        It is 0 if the system does not state it.
+        The result is 0 if the system reports no value.
         """
         status = Path(f"/proc/{self.pid}/status")
         if not status.is_file():

@@ -65,7 +65,7 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def tab(chromium):
-    """The browser. It must load nothing from other servers and report no error."""
+    """A browser tab, which must load nothing from other servers and report no error."""
     chromium.events.clear()
     yield chromium
     chromium.value("1")  # collects the events until now
@@ -189,7 +189,7 @@ def test_page_in_dark_mode_has_a_dark_background_and_light_text(tab, address):
     assert grounds[0] > 600 and grounds[1] < 100
 
 
-def test_page_after_the_server_stopped_states_it(tab, address):
+def test_page_after_the_server_stopped_shows_an_error(tab, address):
     tab.open(address, *DESKTOP)
     tab.value("window.fetch = () => Promise.reject(new TypeError('gone')); 0")
     tab.choose("#file", photograph())

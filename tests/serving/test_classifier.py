@@ -20,7 +20,7 @@ NAME = "tokenlearner_pico8_4at1"
 
 
 def ends_in(*after):
-    """Return a small model of images that ends in some operations."""
+    """Return a small model of images that ends in the given operations."""
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Flatten()(x)
     for operation in after:

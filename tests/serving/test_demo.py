@@ -244,7 +244,7 @@ def test_page_of_exported_model_with_maps_answers_as_the_model(model, tmp_path):
 
 
 @on_tensorflow
-def test_page_of_server_is_off_by_default_and_on_by_option(exported_pico, monkeypatch):
+def test_server_page_is_off_by_default_and_on_with_page_true(exported_pico, monkeypatch):
     pages = []
 
     async def run(endpoint, current, host, port, grpc_port, page):
@@ -258,7 +258,7 @@ def test_page_of_server_is_off_by_default_and_on_by_option(exported_pico, monkey
 
 
 @on_tensorflow
-def test_server_with_page_answers_pictures_and_the_protocols(served):
+def test_server_with_page_answers_pictures_and_protocol_requests(served):
     _, server = served
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=60) as answer:
         assert b"<!doctype html>" in answer.read()

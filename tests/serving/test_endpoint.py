@@ -21,7 +21,7 @@ pytestmark = pytest.mark.once("tensorflow")
 
 
 class Model:
-    """Answers with the length of an image; large ones wait for `release`."""
+    """Answers with the length of an image. Large images wait for `release`."""
 
     max_pixels, inputs, outputs = 10**9, {}, {}
 

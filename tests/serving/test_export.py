@@ -137,7 +137,7 @@ def test_signature_encoded_decodes_webp(exported):
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
 
 
-def test_next_export_has_the_next_version(exported, tmp_path):
+def test_second_export_becomes_the_next_version(exported, tmp_path):
     if keras.backend.backend() == "torch":
         pytest.skip("only on tensorflow and jax: the same code, in more processes")
     features = create_model("vit_pico8", include_top=False, pooling="avg", input_shape=(32, 32, 1))
@@ -190,7 +190,7 @@ def test_export_with_maps_and_provenance_contains_both(tmp_path):
     np.testing.assert_allclose(answer["probabilities"], _expected(model, images, 32), atol=1e-5)
 
 
-def test_simultaneous_exports_become_different_versions(tmp_path):
+def test_exports_in_parallel_become_different_versions(tmp_path):
     def move(number):
         written = tmp_path / f".writing-{number}" / "model"
         written.mkdir(parents=True)
@@ -204,7 +204,7 @@ def test_simultaneous_exports_become_different_versions(tmp_path):
         assert (path / "saved_model.pb").read_text() == str(number)
 
 
-def test_two_exports_at_once_keep_both_versions(tmp_path, monkeypatch):
+def test_exports_that_choose_a_version_at_once_keep_both_versions(tmp_path, monkeypatch):
     """Two threads replace two processes. Both write a file before either chooses a version."""
     meeting = threading.Barrier(2, timeout=60)
 
@@ -223,7 +223,7 @@ def test_two_exports_at_once_keep_both_versions(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("step", [1, 2])
-def test_export_of_two_files_killed_between_them_leaves_no_mixture(step, tmp_path, monkeypatch):
+def test_openvino_export_killed_between_two_files_leaves_no_mixture(step, tmp_path, monkeypatch):
     """A file of OpenVINO and its weights are replaced one after the other."""
     path, steps = tmp_path / "a.xml", []
 
@@ -261,7 +261,7 @@ def test_newest_version_skips_incomplete_versions(tmp_path):
 
 
 def test_export_runs_no_code_from_the_current_folder(tmp_path, monkeypatch):
-    """Otherwise the second process would import a planted module instead of a library."""
+    """The second process must not import a planted module instead of a library."""
     for name in ("h5py", "json", "keras", "tensorflow"):
         text = "open('planted', 'w').close()\nraise ImportError"
         (tmp_path / f"{name}.py").write_text(text)
@@ -299,7 +299,7 @@ def test_weights_hash_equals_the_hash_of_the_values(exported):
 
 @pytest.mark.peers
 def test_warm_up_requests_are_answered_by_the_export(exported):
-    """As TensorFlow Serving reads them: records of `PredictionLog`."""
+    """The requests are records of `PredictionLog`, which TensorFlow Serving reads."""
     peer("tensorflow_serving.apis")
     from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 

@@ -100,7 +100,7 @@ def test_exported_token_maps_equal_token_maps(exported):
     np.testing.assert_allclose(plain["outputs"], expected(model, clips), atol=1e-4)
 
 
-def test_served_video_rows_share_batches_and_bad_rates_raise(exported):
+def test_served_video_rows_share_batches_and_bad_frame_rates_raise(exported):
     _, _, path = exported
     model = ServedModel(path)
     clip = RANDOM.integers(0, 256, (20, 30, 40, 3)).astype("uint8")

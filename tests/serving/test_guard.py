@@ -124,7 +124,7 @@ def test_guard_waiting_for_a_body_lets_other_requests_through():
 
 
 def test_idle_and_slow_connections_are_closed(monkeypatch):
-    """Sockets that send nothing, or one header per second, are closed. Others get answers."""
+    """Sockets that send nothing, or one header per second, are closed. Other requests work."""
     uvicorn = pytest.importorskip("uvicorn", reason="the server is KServe")
     monkeypatch.setattr(kserve_server, "HEADER_SECONDS", 0.4)
 
@@ -174,8 +174,8 @@ def attacked(attack, app=echo):
 
 
 @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\n"])
-def test_headers_without_end_close_the_connection(start):
-    """uvicorn keeps headers of any size: it took a gigabyte within seconds."""
+def test_request_headers_without_end_close_the_connection(start):
+    """uvicorn keeps headers of any size, up to a gigabyte within seconds."""
 
     async def attack(port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -1,4 +1,4 @@
-"""The same answers from a .keras file, a name with weights, and an exported model."""
+"""`predict` gives the same answers for a .keras file, a named model and an exported model."""
 
 import concurrent.futures
 import json
@@ -130,7 +130,7 @@ def test_predict_command_of_each_kind_of_model_gives_equal_json_and_maps(saved, 
 
 @pytest.mark.slow
 def test_predict_command_with_served_equals_the_model_for_a_jpeg(tmp_path):
-    """One command: export, the real server, a request over HTTP, its answer."""
+    """The command exports the model, starts a server and sends a request over HTTP."""
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     pytest.importorskip("kserve", reason="the server is KServe")
     _, (images, labels) = load_fashion_mnist()

@@ -148,7 +148,7 @@ def test_server_answers_valid_requests_among_invalid_requests(served):
 
 
 def test_server_memory_after_many_requests_does_not_grow(served):
-    """The bodies of these hundreds of requests would take 170 MB if they were kept."""
+    """The bodies of all requests together have 170 MB."""
     _, server = served
     noise = RANDOM.integers(0, 256, (400, 500, 3)).astype("uint8")
     png, jpeg = encode(noise, "PNG"), encode(noise, quality=100)
@@ -175,7 +175,7 @@ def test_server_memory_after_many_requests_does_not_grow(served):
 
 
 def test_server_body_of_millions_of_lists_delays_no_other_request(served):
-    """If this body were parsed, other requests would wait for 44 s."""
+    """Parsing this body would delay other requests by 44 s."""
     _, server = served
     body = b'{"instances": [' + b"[]," * 10_000_000 + b"[]]}"
     with concurrent.futures.ThreadPoolExecutor(2) as clients:
@@ -189,7 +189,7 @@ def test_server_body_of_millions_of_lists_delays_no_other_request(served):
     assert max(waits) < 10
 
 
-def test_server_with_idle_sockets_answers_others(served):
+def test_server_with_idle_sockets_answers_other_clients(served):
     model, server = served
     address = ("127.0.0.1", server.port)
     with contextlib.ExitStack() as stack:
@@ -253,7 +253,7 @@ def test_grpc_bad_requests_get_a_reason_and_invalid_argument(ask_grpc, case):
     assert ask_grpc([good], [b"abc"])["probabilities"].shape == (1, 10)
 
 
-def test_grpc_large_messages_and_idle_channels_delay_no_others(served, ask_grpc):
+def test_grpc_large_messages_and_idle_channels_delay_no_other_clients(served, ask_grpc):
     """Parsed, the millions of empty inputs take gigabytes."""
     import grpc
 
@@ -312,7 +312,7 @@ def gif(size, blocks=1, later=None):
 
 
 @pytest.mark.parametrize("attack", ["second frame", "many frames", "scans"])
-def test_server_decodes_image_bombs_in_little_memory_without_delaying_others(served, attack):
+def test_server_image_bombs_take_little_memory_and_delay_no_other_clients(served, attack):
     """Decoded completely, the GIF files take 400 MB and more, and the JPEG takes 40 s."""
     model, server = served
     if attack == "second frame":
@@ -334,7 +334,7 @@ def test_server_decodes_image_bombs_in_little_memory_without_delaying_others(ser
     check(model, server.v1({"instances": [b64(JPEG)]})[1]["predictions"][0])
 
 
-def test_decode_image_of_many_frames_decodes_only_the_first(served, tmp_path):
+def test_decode_image_of_many_frames_decodes_only_the_first_frame(served, tmp_path):
     """A WebP file of three frames. The limit allows the pixels of one frame."""
     frames = [pillow.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
     stream = io.BytesIO()

@@ -96,7 +96,7 @@ RULE = Preprocessing(resize_mode="shortest", interpolation="bicubic", crop_fract
 
 @pytest.fixture(scope="module")
 def published():
-    """A model whose checkpoint states how images are resized."""
+    """A model with the resizing method of its checkpoint."""
     keras.utils.set_random_seed(0)
     config = CATALOG["tokenlearner_pico8_4at1"].config
     made = VisionTransformer(config, input_shape=(32, 32, 3), classes=10, preprocessing=RULE)

@@ -110,7 +110,7 @@ def test_v1_answer_of_one_output_has_no_name(served):
     np.testing.assert_allclose(answer["predictions"], right, atol=1e-5)
 
 
-def test_v1_status_of_the_model_is_ready_and_of_others_is_404(served):
+def test_v1_status_is_ready_for_the_model_and_404_for_other_names(served):
     _, server = served
     version = {
         "version": "1",

@@ -58,7 +58,7 @@ def read_until(process, text):
     raise AssertionError("".join(lines) + process.stderr.read())
 
 
-def test_sigterm_lets_running_requests_finish_and_ports_are_not_shared():
+def test_sigterm_lets_running_requests_finish_and_a_taken_port_raises():
     import grpc
     from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
     from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as protocol

@@ -1,4 +1,4 @@
-"""Threads that decode images: small images never wait for large ones."""
+"""Threads that decode images: small images never wait for large images."""
 
 import asyncio
 import threading

@@ -99,8 +99,8 @@ def test_read_grpc_of_damaged_or_contradictory_messages_raises(content, reason):
         read_grpc(content)
 
 
-def test_grpc_calls_that_never_send_their_message_end(monkeypatch):
-    """Otherwise a few hundred of them would take all places of the server for ever."""
+def test_grpc_calls_without_a_message_are_closed(monkeypatch):
+    """Otherwise a few hundred open calls would block the server for ever."""
     import grpc
 
     monkeypatch.setattr(grpc_server, "BODY_SECONDS", 0.5)

@@ -42,7 +42,7 @@ class LayerMaps(TypedDict):
 
 
 class Milliseconds(TypedDict):
-    """The milliseconds that decoding and resizing a picture took, and that the model took."""
+    """Times in milliseconds: of decoding and resizing a picture, and of running the model."""
 
     decoding: float
     model: float
