@@ -59,8 +59,8 @@ def distill(
     """Train a student with learned tokens to reproduce the outputs of its teacher.
 
     The loss is `(1 - label_weight) (KL(teacher, student) + feature_weight MSE(features)) +
-    label_weight CE(labels)`, as in `Distiller`. Without labels, the loss is its first part, without
-    the factor. Models without head learn from the features alone.
+    label_weight CE(labels)`, as in `Distiller`. Without labels, `label_weight` has no effect and
+    counts as 0. Models without head learn from the features alone.
 
     The teacher runs once on each image. The blocks before the first TokenLearner are frozen, and
     their outputs are stored in float16. An epoch then runs only the later blocks. The stored
@@ -71,14 +71,14 @@ def distill(
 
     Args:
         student: The model that `retrofit` made from the teacher. `distill` changes its weights.
-        teacher: The plain model. It stays unchanged.
+        teacher: The plain model, which stays unchanged.
         images: Array of inputs of the models, (n, ...).
         labels: Integer array of shape (n,), or `None`.
         epochs: Integer, number of epochs.
         batch_size: Integer, images per step.
         learning_rate: Float, the highest learning rate of AdamW. The rate warms up over a tenth of
             the steps, then decays to zero by a cosine.
-        temperature: Float. Logits are divided by it before the softmax.
+        temperature: Float, divides the logits before the softmax.
         feature_weight: Float, weight of the features; the weight of the logits is 1.
         label_weight: Float in [0, 1], weight of the labels.
         train_all: Boolean, whether to train the blocks before the TokenLearner too.
@@ -99,7 +99,7 @@ def distill(
             argument is out of range. Also if the backup is damaged, or was saved with another
             student, teacher, data or other arguments. Also if another run writes to its folder.
         FloatingPointError: If the loss or a weight is not finite after an epoch. The student then
-            has its weights from before.
+            has its weights from before the call.
 
     Example:
 

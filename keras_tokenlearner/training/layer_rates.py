@@ -23,9 +23,9 @@ else:
 class _Layerwise(_Optimizer):
     """Mixin for a Keras optimizer: variables near the input have lower learning rates.
 
-    The learning rate of a variable is scaled by `layer_decay` to the power of the number of depths
-    above it. This class scales and applies decoupled weight decay in the same way, because Keras
-    has one rate for all variables. Clipping, accumulation and averages are unchanged.
+    The learning rate of a variable `n` depths below the last depth is scaled by `layer_decay ** n`.
+    This class scales and applies decoupled weight decay in the same way, because Keras has one rate
+    for all variables. Clipping, accumulation and averages are unchanged.
 
     Args:
         learning_rate: Learning rate of the last depth, or its schedule.
@@ -101,7 +101,7 @@ class LayerwiseSGD(_Layerwise, keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class LayerwiseMuon(_Layerwise, keras.optimizers.Muon):
-    """Keras's Muon with a learning rate for each depth. One weight decay is for all variables."""
+    """Keras's Muon with a learning rate for each depth, and the same weight decay everywhere."""
 
     decays_of_keras = ("weight_decay", "adam_weight_decay")
 

@@ -40,7 +40,7 @@ def adamw(
         weight_decay: Float, decoupled weight decay.
         global_clipnorm: Float, the largest global norm of the gradients.
         layer_decay: Float in (0, 1], the learning rate of a block divided by the learning rate of
-            the block above. 1 means one rate for all.
+            the block above. 1 means the same rate for all blocks.
 
     Example:
 

@@ -54,7 +54,11 @@ def keep(
 
     Args:
         models: List of models with the same input and one output each.
-        images: The argument of `remember`, like the other arguments.
+        images: Argument of `remember`.
+        dtype: Argument of `remember`.
+        cache: Argument of `remember`.
+        verbose: Argument of `remember`.
+        batch_size: Argument of `remember`.
 
     Returns:
         List of the paths of the files, one for each model.

@@ -44,8 +44,8 @@ class Resume(keras.callbacks.Callback):
         batches: `keras_tokenlearner.data.Batches`, as passed to `fit`.
         save_freq: `"epoch"`, or an integer: save also after this number of batches. With
             `steps_per_execution`, the save follows the end of the execution.
-        loggers: Callbacks such as `keras.callbacks.CSVLogger`. A continued run sends them the
-            earlier epochs again. Pass them to `fit` too.
+        loggers: Callbacks such as `keras.callbacks.CSVLogger`. A continued run reports the earlier
+            epochs to these callbacks again. Pass the callbacks to `fit` too.
         devices: The result of `keras_tokenlearner.training.distribution.scope`. All processes read
             the file, but only one process writes it.
         run: Dictionary of JSON values that determine the run, such as its settings. The file
@@ -252,8 +252,8 @@ class Resume(keras.callbacks.Callback):
         shapes = [arrays[str(index)].shape for index in range(len(paths))]
         if not fits or [tuple(variable.shape) for variable in variables] != shapes:
             raise ValueError(
-                f"Resume: {self.path} was saved with another model, optimizer or backend. Use the "
-                "same as the interrupted run, or delete the file to start training again"
+                f"Resume: {self.path} was saved with another model, optimizer or backend. Train "
+                "with the same settings, or delete the file to start training again"
             )
         for index, variable in enumerate(variables):
             value = arrays[str(index)]

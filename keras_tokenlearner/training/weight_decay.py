@@ -1,4 +1,4 @@
-"""Keras's optimizers without weight decay for some variables, also after they are loaded.
+"""Keras's optimizers without weight decay for some variables, also after loading.
 
 Keras excludes variables by a method, `exclude_from_weight_decay`, and not in the config. See
 keras-team/keras pull request 16274 (https://github.com/keras-team/keras/pull/16274). The optimizer

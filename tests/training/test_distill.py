@@ -54,7 +54,7 @@ def test_distillation_loss_equals_a_manual_computation():
 
 
 @pytest.mark.parametrize("train_all", [False, True])
-def test_distill_moves_the_student_to_the_teacher_and_keeps_frozen_blocks(train_all):
+def test_distill_brings_the_student_near_the_teacher_and_keeps_frozen_blocks(train_all):
     model = teacher(class_token=True)
     student = retrofit(model, at=1, num_tokens=4)
     before = {weight.path: NUMPY(weight) for weight in student.weights}

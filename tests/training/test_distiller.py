@@ -1,4 +1,4 @@
-"""The student that learns by `fit`: its loss by hand, every kind of data, budgets, devices."""
+"""`Distiller`: the loss against a manual count, every kind of data, budgets and devices."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def test_distiller_loss_equals_a_manual_computation(labels):
     assert found["accuracy"] == pytest.approx(np.mean(student_logits.argmax(1) == LABELS))
 
 
-def test_distiller_reconstruction_adds_the_error_of_the_tokens():
+def test_distiller_reconstruction_adds_the_token_error_to_the_loss():
     student, model = pair()
     distiller = compiled(student, model, reconstruction_weight=2.0, feature_weight=0.0)
     plain = compiled(student, model, feature_weight=0.0)

@@ -1,4 +1,4 @@
-"""Weight decay and its exclusions, after a file too, and arguments out of range."""
+"""Weight decay and its exclusions, also after loading, and arguments out of range."""
 
 import keras
 import numpy as np
@@ -44,7 +44,7 @@ def _decayed(model):
 
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
 @pytest.mark.parametrize("kind", KINDS)
-def test_weight_decay_loaded_from_a_file_spares_the_same_variables(kind, layer_decay, tmp_path):
+def test_weight_decay_of_a_loaded_optimizer_spares_the_same_variables(kind, layer_decay, tmp_path):
     decay = {} if kind == "sgd" else {"weight_decay": 0.5}
     model = _model(KINDS[kind](layer_decay=layer_decay, **decay))
     model.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0)

@@ -68,7 +68,7 @@ def test_train_interrupted_continues_to_the_same_weights(few, tmp_path, monkeypa
 
 
 def test_train_refuses_a_second_run_and_other_settings_until_restart(few, tmp_path, monkeypatch):
-    """Once, two runs shared a backup, and a run continued with the settings of the one before."""
+    """Two runs must not share a backup, and no run may continue with other settings."""
     recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, warmup_epochs=0, batch_size=160)
     seconds = []
 

@@ -1,4 +1,4 @@
-"""Models whose outputs are the tensors that distillation compares: head, features and blocks."""
+"""Builds models that return all tensors of the distillation loss: logits, features and blocks."""
 
 import keras
 from keras import layers
@@ -14,7 +14,7 @@ PREDICTIONS, LOGITS, FEATURES = names.PREDICTIONS, "logits", names.FEATURES
 def answers(
     model: keras.Model, num_prefix_tokens: int, blocks: list[str], behind: str | None = None
 ) -> keras.Model:
-    """Return a model with the layers of `model` and all outputs that distillation compares.
+    """Return a model with the layers of `model` that returns all tensors of the distillation loss.
 
     Args:
         model: A functional model, with a layer `head` or without.
@@ -72,7 +72,7 @@ class PrefixAndAverage(layers.Layer):
 
 
 def with_budget(model: keras.Model, num_tokens: int) -> keras.Model:
-    """Return a model with the same layers, whose TokenLearners return `num_tokens` tokens."""
+    """Return a model with the same layers. Its TokenLearners return `num_tokens` tokens."""
 
     def call(
         layer: keras.Layer, *args: keras.KerasTensor, **kwargs: keras.KerasTensor
@@ -87,7 +87,7 @@ def with_budget(model: keras.Model, num_tokens: int) -> keras.Model:
 def with_kept_features(
     trained: keras.Model, teacher: keras.Model
 ) -> tuple[keras.Model, keras.Model]:
-    """Return student and teacher as models for `of_answers` that take stored teacher features.
+    """Return the models for `of_answers` if the features of the teacher are stored.
 
     Args:
         trained: The model `answers` of the student.

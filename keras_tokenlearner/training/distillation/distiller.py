@@ -50,17 +50,17 @@ class Distiller(keras.Model):
         student: A model with a TokenLearner or another reducer, for example from
             `retrofit(teacher, ...)`. Training changes its weights.
         teacher: The plain model, with the same inputs and outputs.
-        temperature: Float. Logits are divided by it before the softmax.
+        temperature: Float, divides the logits before the softmax.
         feature_weight: Float, weight of the features; the weight of the logits is 1.
         label_weight: Float in [0, 1], weight of the labels.
         reconstruction_weight: Float, weight of the reconstructed tokens; 0 for none.
-        budgets: Numbers of tokens. Each training step draws one of them for the student's
-            TokenLearner. Afterwards `with_tokens(student, n)` is a model with `n` of the tokens.
+        budgets: Numbers of tokens. Each training step draws one number for the student's
+            TokenLearner. Afterwards `with_tokens(student, n)` returns a model with `n` tokens.
             `None` for all tokens in all steps. Needs `retrofit(..., token_start="grid")`.
         seed: Integer, decides the draws of `budgets`.
         behind: Name of a layer of both models, for example `"block_2"`. Pass outputs of this layer
-            to `fit`, computed beforehand, instead of images. The layers up to it do not run and do
-            not change. `None` for the usual inputs of the models.
+            to `fit`, computed beforehand, instead of images. The layers up to `behind` do not run
+            and do not change. `None` for the usual inputs of the models.
         name: Name of the distiller.
 
     Attributes:
@@ -368,7 +368,7 @@ def _check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, .
     if not budgets or max(budgets) > most or not all(layer.position_bias for layer in learners):
         raise ValueError(
             "Distiller: `budgets` must be numbers up to the tokens that `student` learns from a "
-            'grid; build it by retrofit(..., token_start="grid"). Received: '
+            'grid; build `student` by retrofit(..., token_start="grid"). Received: '
             f"budgets={budgets} for {student.name!r}, which learns {most} tokens from a grid"
         )
     dropout = [layer.name for layer in student.layers if getattr(layer, "dropout_rate", 0)]

@@ -24,7 +24,7 @@ class Machine:
     """A machine with several equal devices.
 
     Attributes:
-        name: Name.
+        name: Name of the machine.
         devices: Number of devices.
         teraflops: Peak of one device in bfloat16, in 10^12 operations per second.
         gibibytes: Memory of one device.
@@ -81,8 +81,8 @@ def needs(
     operations.
 
     Args:
-        student: The student.
-        teacher: The teacher.
+        student: The model to train.
+        teacher: The model whose outputs the student reproduces.
         epochs: Integer, number of epochs.
         batch_size: Integer, images per step on all devices together.
         images: Integer, training images. Defaults to the number of images in ImageNet-1k.

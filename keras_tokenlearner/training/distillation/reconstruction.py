@@ -8,8 +8,8 @@ class Reconstruction(layers.Layer):
     """Reconstructs all tokens of a teacher's block from a student's tokens, in training only.
 
     `y = K^T x` maps M tokens to N tokens with a learned M x N matrix K. The output is
-    `y + MLP(LayerNorm(y))`, over the channels. Prefix tokens stay unchanged. Fewer than M tokens
-    use the first rows of K.
+    `y + MLP(LayerNorm(y))`, over the channels. Prefix tokens stay unchanged. A call with
+    fewer than M tokens uses the first rows of K.
 
     Args:
         num_patches: Integer, tokens to reconstruct (N).

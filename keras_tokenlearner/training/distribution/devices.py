@@ -36,7 +36,7 @@ class FitArguments(TypedDict, total=False):
 
 
 class Devices:
-    """Training on one device. Subclasses are for several devices; `scope` selects one.
+    """Training on one device. Subclasses are for several devices. `scope` selects the class.
 
     In one process, Keras's own `fit`, `evaluate` and `predict` work inside the scope too. The
     methods of this class also work in several processes. They raise an error where Keras would fail
@@ -59,7 +59,7 @@ class Devices:
 
     @property
     def writes(self) -> bool:
-        """Whether this process, of several ones, writes files."""
+        """Whether this process writes files. Only one process of a run does."""
         return self.process == 0
 
     def scope(self) -> AbstractContextManager[None]:
@@ -84,7 +84,7 @@ class Devices:
             model: A compiled `keras.Model`, built inside the scope.
             batches: `keras_tokenlearner.data.Batches`. Their size counts all devices together.
             validation_data: `Batches`, or arrays of inputs and targets.
-            validation_batch_size: Integer, the largest batch of validation rows.
+            validation_batch_size: Integer, the largest batch of validation examples.
             **arguments: Arguments of `model.fit`.
 
         Returns:
@@ -119,18 +119,18 @@ class Devices:
         data: Batches | tuple[np.ndarray, ...],
         batch_size: int = 500,
     ) -> dict[str, float]:
-        """Return the results of `model.evaluate` for all rows, as a dictionary.
+        """Return the results of `model.evaluate` for all examples, as a dictionary.
 
         Args:
             model: A compiled `keras.Model`.
             data: `Batches`, or arrays of inputs and targets.
-            batch_size: Integer, the largest batch of arrays.
+            batch_size: Integer, the largest batch of examples, if `data` are arrays.
         """
         self._prepare(model)
         return model.evaluate(self._batches(data, batch_size), verbose=0, return_dict=True)
 
     def predict(self, model: keras.Model, x: np.ndarray, batch_size: int = 500) -> np.ndarray:
-        """Return the result of `model.predict` for all rows, on every process."""
+        """Return the result of `model.predict` for all examples, on every process."""
         self._prepare(model)
         padded = np.concatenate([x, np.repeat(x[-1:], -len(x) % self.replicas, axis=0)])
         batches = self._batches((padded,), batch_size)
@@ -156,19 +156,20 @@ class Devices:
         return contextlib.nullcontext()
 
     def _gather(self, outputs: np.ndarray, batch_size: int) -> np.ndarray:
-        """Return the outputs of all processes in the order of the rows."""
+        """Return the outputs of all processes in the order of the examples."""
         return outputs
 
     def _share(self, batches: Batches) -> Batches:
-        """Return this process's part of batches, or raise `ValueError` if it cannot divide them."""
+        """Return this process's part of batches, or raise `ValueError` for indivisible batches."""
         if isinstance(batches, Batches):
             last = batches.batch_size * len(batches) - len(batches.arrays[0])
             for size in (batches.batch_size, max(last, 0)):
                 if size % self.replicas:
                     raise ValueError(
                         "Devices: the size of every batch, also the last, must be a multiple "
-                        f"of {self.replicas} replicas; change `batch_size`, or remove rows. "
-                        f"Received: {len(batches.arrays[0])} rows, batch_size={batches.batch_size}"
+                        f"of {self.replicas} replicas; change `batch_size`, or remove examples. "
+                        f"Received: {len(batches.arrays[0])} examples, "
+                        f"batch_size={batches.batch_size}"
                     )
             batches.shard, batches.alone, batches.ordered = self._shard(), self.alone, True
         elif self.processes > 1:
@@ -183,7 +184,7 @@ class Devices:
         return self.process, self.processes
 
     def _batches(self, data: Batches | tuple[np.ndarray, ...], batch_size: int) -> Batches:
-        """Return batches of all rows of some arrays, with about `batch_size` rows each."""
+        """Return batches of all examples in some arrays, with about `batch_size` examples each."""
         if isinstance(data, Batches):
             return self._share(data)
         batch_size = -(-min(batch_size, len(data[0])) // self.replicas) * self.replicas

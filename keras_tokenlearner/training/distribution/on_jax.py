@@ -99,7 +99,7 @@ class JaxDevices(Devices):
         return multihost_utils.process_allgather(value, tiled=True)
 
     def _prepare(self, model: keras.Model) -> None:
-        """Change `predict` to return all rows in every process, also rows of remote devices."""
+        """Make `predict` return all outputs in every process, also outputs of remote devices."""
         if self.processes == 1 or "predict_step" in vars(model):
             return
         step, mesh = model.predict_step, self.distribution.device_mesh

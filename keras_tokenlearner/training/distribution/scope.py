@@ -32,8 +32,8 @@ def scope(mode: str = "auto") -> Iterator[Devices]:
         A `Devices`. Its `fit`, `evaluate` and `predict` also work in several processes.
 
     Raises:
-        ValueError: If the backend lacks the mode, or its requirements are missing. Also if the
-            number of devices does not divide the sizes of the model.
+        ValueError: If the backend does not support the mode, or a requirement is missing. Also if
+            the number of devices does not divide the sizes of the model.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Recipes of the ablations in sections 3.3 and 3.5. Each changes a setting of another recipe."""
+"""Recipes of the ablations in sections 3.3 and 3.5, each a change of another recipe."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from keras_tokenlearner.training.recipes.pretraining import PretrainingRecipe
 
 @dataclass(frozen=True)
 class PlaceRecipe(PretrainingRecipe):
-    """Figure 4: the position of the TokenLearner.
+    """Pre-training with the TokenLearner at different positions: Figure 4.
 
     Command: `keras-tokenlearner train place --set at=BLOCKS`, for 0, 3, 6, 9 of 12 blocks.
     Compare with the plain model, `train pretraining --set model=vit_b16`. Afterwards run `evaluate`
@@ -32,7 +32,7 @@ class PlaceRecipe(PretrainingRecipe):
 
 @dataclass(frozen=True)
 class FuserRecipe(ImageNet384Recipe):
-    """Table 4: models with and without TokenFuser. For L models use `imagenet_512`.
+    """Fine-tuning with and without TokenFuser: Table 4. For L models use `imagenet_512`.
 
     Command: `keras-tokenlearner train fuser --set model=NAME --set weights=FILE`.
 
@@ -51,15 +51,16 @@ class FuserRecipe(ImageNet384Recipe):
 
 @dataclass(frozen=True)
 class PoolingRecipe(ImageNet512Recipe):
-    """Table 5: alternatives to the TokenLearner that reduce the tokens, in ViT L/16.
+    """Fine-tuning of ViT L/16 with alternatives to the TokenLearner: Table 5.
 
     Command: `keras-tokenlearner train pooling --set reducer=NAME --set weights=FILE`.
 
-    Expected, from section 3.5: pooling loses accuracy against the base, and the TokenLearner gains
-    a little. The paper does not state the position of pooling. We take half of the depth.
+    Expected, from section 3.5: pooling is less accurate than the plain model, and the TokenLearner
+    a little more accurate. The paper does not state the position of pooling. We take half of the
+    depth.
 
     Attributes:
-        reducer: A value of `VisionTransformerConfig`, such as `spatial_pooling`.
+        reducer: The `reducer` of `VisionTransformerConfig`, such as `spatial_pooling`.
         at: Blocks before the reducer.
     """
 
@@ -74,7 +75,7 @@ class PoolingRecipe(ImageNet512Recipe):
 
 @dataclass(frozen=True)
 class FuserAlternativesRecipe(ImageNet384Recipe):
-    """Figure 7: alternatives to the TokenFuser that restore all tokens, in B/16.
+    """Fine-tuning of ViT B/16 with alternatives to the TokenFuser: Figure 7.
 
     Command: `keras-tokenlearner train fuser_alternatives --set fuser=NAME --set weights=FILE`, with
     `token_fuser`, `unpool` and `reproject`.
@@ -83,7 +84,7 @@ class FuserAlternativesRecipe(ImageNet384Recipe):
     higher cost. The figure prints no numbers.
 
     Attributes:
-        fuser: A value of `VisionTransformerConfig`.
+        fuser: The `fuser` of `VisionTransformerConfig`.
     """
 
     fuser: str = "reproject"

@@ -15,7 +15,7 @@ from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe
 
 @dataclass(frozen=True)
 class DistillationRecipe(ImageNet384Recipe):
-    """Distillation of a ViT into a faster one with learned tokens, on augmented images.
+    """Distillation of a ViT into a faster ViT with learned tokens, on augmented images.
 
     Command: `keras-tokenlearner train distill --set model=NAME --set weights=FILE --distribute
     auto`. The head of the teacher needs the classes of the data. Before training, the recipe prints
@@ -26,8 +26,8 @@ class DistillationRecipe(ImageNet384Recipe):
         weights: Weights of the teacher, with its head, for `create_model`.
         at: Blocks before the TokenLearner.
         num_tokens: Number of learned tokens.
-        budgets: Numbers of tokens, joined by `+` as in `4+8+16`. Each step trains one of them.
-            Empty for all tokens in every step.
+        budgets: Numbers of tokens, joined by `+` as in `4+8+16`. Each step trains with one of these
+            numbers. Empty for all tokens in every step.
         temperature: Logits are divided by this number before the softmax.
         feature_weight: Weight of the features in the loss; the weight of the logits is 1.
         label_weight: Weight of the labels in the loss, in [0, 1].

@@ -10,7 +10,7 @@ from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe
 
 @dataclass(frozen=True)
 class PretrainingRecipe(ImageNet384Recipe):
-    """Pre-training on JFT-300M at 224 pixels, as for ViT; the TokenLearner paper does the same.
+    """Pre-training on JFT-300M at 224 pixels, as in the ViT paper and the TokenLearner paper.
 
     Command: `keras-tokenlearner train pretraining --set model=NAME --set data=DATA`.
 

@@ -85,7 +85,7 @@ class AnyRecipe(Protocol[Data]):
 
 
 class Recipe(AnyRecipe[Data], Protocol[Data]):
-    """A recipe with an optimizer, with which `train` trains its model."""
+    """A recipe with an optimizer. `train` fits the recipe's model with this optimizer."""
 
     def optimizer(self, steps_per_epoch: int, /) -> keras.optimizers.Optimizer:
         """Return the optimizer of the whole run."""

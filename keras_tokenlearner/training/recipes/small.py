@@ -18,7 +18,7 @@ class FashionMnistRecipe(RecipeFields):
 
     Command: `keras-tokenlearner train fashion_mnist --set model=NAME --set
     data=fashion_mnist:FOLDER`, with `vit_nano4` or `tokenlearner_nano4_8at2` and the folder of the
-    four `.gz` files. It needs one to two hours per model on a CPU core. The README has the
+    four `.gz` files. Training takes one to two hours per model on a CPU core. The README has the
     expected accuracy, measured by us.
 
     Attributes:
@@ -78,7 +78,7 @@ class Cifar10Recipe(FashionMnistRecipe):
 
     Command: `KERAS_BACKEND=torch keras-tokenlearner train cifar10 --set model=NAME --set
     data=cifar10:FOLDER`, with `tokenlearner_nano4_8at2` or `vit_nano4`, or without a folder to
-    download the images. It needs one to two hours per model on a CPU core. The README has the
+    download the images. Training takes one to two hours per model on a CPU core. The README has the
     expected accuracy, measured by us.
 
     Attributes:

@@ -34,8 +34,8 @@ class VideosRecipe(RecipeFields):
         data: Name of a data set for `keras_tokenlearner.data.video.open_videos`.
         frames: Frames of a clip; 0 for the catalogue's value.
         size: Height and width of a clip; 0 for the catalogue's value.
-        stride: Frames of the video for each frame of a clip.
-        frame_rate: Frames per second that `stride` counts; 0 for the rate of each file.
+        stride: Distance between two frames of a clip, in frames of the video.
+        frame_rate: Frame rate that converts `stride` to seconds; 0 for the rate of each file.
         learning_rate: The highest learning rate, after the warm-up. It decays to zero by a cosine.
         warmup_epochs: Epochs of linear warm-up.
         weight_decay: Weight decay, except on biases, norms and positions.
@@ -142,10 +142,10 @@ class KineticsRecipe(_MomentumRecipe):
         tokenlearner_vivit_l10_35_16at18 85.4 96.3    tokenlearner_vivit_l10_35_16at18 86.1 97.0
                                                       ..._l10_35_16at18_fuser 86.3 97.0
 
-    We have not run it. 30 epochs and a learning rate of 0.05 are the paper's values. Other values
-    follow ViViT's code, as the paper does. They are batches of 64 clips, 32 frames with a stride of
-    2, and gradients clipped at 1. The schedule has 2.5 epochs of warm-up and cosine decay. There is
-    no label smoothing. `VideoBatches` augments the clips a little differently.
+    We have not run this recipe. 30 epochs and a learning rate of 0.05 are the paper's values. Other
+    values follow ViViT's code, as in the paper. Batches have 64 clips of 32 frames with a stride of
+    2, and gradients are clipped at 1. The schedule has 2.5 epochs of warm-up and cosine decay.
+    There is no label smoothing. `VideoBatches` augments the clips a little differently.
 
     Attributes:
         image_model: Name in the catalogue, of the image model of `weights`. Patches become tubelets
@@ -191,8 +191,8 @@ class CharadesRecipe(_MomentumRecipe):
     evaluate` merges consecutive segments.
 
     Expected mean average precision of the test videos, from the paper: 66.3% at 12 frames per
-    second, 59.6% at 6. `x2plus1d_m` has 62.7% and 56.6%. We have not run it. Every segment has all
-    labels of its video.
+    second, 59.6% at 6. `x2plus1d_m` has 62.7% and 56.6%. We have not run this recipe. Every segment
+    has all labels of its video.
 
     100,000 steps of 256 segments, a cosine schedule, no label smoothing and 224 pixels are the
     paper's values. The paper tests at 256 pixels. It names no optimizer, and states a learning rate
@@ -234,10 +234,11 @@ class AvidRecipe(_MomentumRecipe):
         x2plus1d_m 48.6                       tokenlearner_x2plus1d_m 53.7
         x2plus1d_m_spatial_temporal 50.6      tokenlearner_x2plus1d_m_without_conv2d 53.8
 
-    We have not run it. 8 clips on each of 64 cores, a cosine schedule, label smoothing of 0.2 and
-    100,000 steps, "roughly 125 epochs", are the paper's values. The paper names no optimizer and no
-    frame rate, and states a learning rate of 0.025 "per TPU". We take SGD with momentum and 0.025
-    for the whole batch, after one epoch of warm-up. As on Charades, we take 12 frames per second.
+    We have not run this recipe. 8 clips on each of 64 cores, a cosine schedule, label smoothing of
+    0.2 and 100,000 steps, "roughly 125 epochs", are the paper's values. The paper names no
+    optimizer and no frame rate, and states a learning rate of 0.025 "per TPU". We take SGD with
+    momentum and 0.025 for the whole batch, after one epoch of warm-up. As on Charades, we take 12
+    frames per second.
     """
 
     model: str = "tokenlearner_x2plus1d_m_without_conv2d"
