@@ -62,7 +62,7 @@ def fields_of(arrays: Arrays, recipe: Source) -> dict[str, FieldValue]:
 
 
 def name_norms(arrays: Arrays, rms: bool) -> None:
-    """Rename arrays: a norm after the pooling to the last norm, RMSNorm scales as in Keras."""
+    """Rename a norm after the pooling to the last norm, and RMSNorm scales as in Keras."""
     if f"{names.FC_NORM}/gamma" in arrays and names.NORM_GAMMA not in arrays:
         for leaf in ("gamma", "beta"):
             arrays[f"{names.NORM}/{leaf}"] = arrays.pop(f"{names.FC_NORM}/{leaf}")
@@ -76,7 +76,7 @@ def name_norms(arrays: Arrays, rms: bool) -> None:
 
 
 def features_lacking(arrays: Arrays) -> tuple[str, ...]:
-    """Return descriptions of features that a checkpoint's model has and this package lacks."""
+    """Return descriptions of a checkpoint's features that this package does not support."""
     lacking = ["norms before and after the pooling"] if f"{names.FC_NORM}/gamma" in arrays else []
     kernel, norm = arrays.get(names.HEAD_KERNEL), arrays.get(names.NORM_GAMMA)
     if (
@@ -90,7 +90,7 @@ def features_lacking(arrays: Arrays) -> tuple[str, ...]:
 
 
 def _newer(arrays: Arrays) -> dict[str, FieldValue]:
-    """Return the config fields that the first ViT lacks and that the arrays of a file show."""
+    """Return the config fields of features newer than the first ViT, read from arrays."""
     config: dict[str, FieldValue] = {}
     for name, part in (
         ("qk_norm", f"{_FIRST}/self_attention/query_norm/"),
@@ -124,7 +124,7 @@ def _newer(arrays: Arrays) -> dict[str, FieldValue]:
 
 
 def may_be_rotary(entries: Entries) -> bool:
-    """Return whether a timm file may be of timm's `Eva`, whose rotary positions have no weights."""
+    """Return whether a timm file may be an `Eva` model, whose rotary positions have no weights."""
     found = [name for name in entries if name.startswith(("blocks.0.", "attn_pool", "norm_pre"))]
     marks = ("attn.q_proj.weight", "attn.q_bias", "0.gamma_1")
     eva = any(name.endswith(marks) for name in found)

@@ -34,7 +34,7 @@ def plan_of(
     resize: str | None = None,
     owner: str = "plan_of",
 ) -> Plan:
-    """Read a checkpoint of another library once, to get its config and to load it.
+    """Read a checkpoint of another library into a `Plan`, which has its config and its weights.
 
     Args:
         checkpoint: Path of a file, a mapping of names to arrays, or a model. `read_checkpoint`
@@ -44,10 +44,10 @@ def plan_of(
             `"keras_tokenlearner"`. By default, the names of the entries decide.
         statement: The `Statement` that a config.json contains, or `None`.
         normalization: `(mean, std)` of the training pixels, in [0, 1], or `"half"` (both 0.5),
-            `"imagenet"` or `"clip"`. It overrides the file.
-        layer_norm_epsilon: Epsilon of the norms. It overrides the file.
-        activation: Activation of the MLPs. It overrides the file.
-        num_heads: Number of attention heads. Many files do not state it.
+            `"imagenet"` or `"clip"`. Overrides the file.
+        layer_norm_epsilon: Epsilon of the norms. Overrides the file.
+        activation: Activation of the MLPs. Overrides the file.
+        num_heads: Number of attention heads, which many files do not state.
         grid: `(H, W)` or `(T, H, W)` of the file's positions. Defaults to a square.
         resize: `"bilinear"` with aligned corners, `"bilinear_antialias"`, `"bicubic"`,
             `"bicubic_antialias"` or `"bicubic_offset"`. Defaults to the source's own method.
@@ -148,7 +148,7 @@ def load(
         check_settings: Argument of `Plan.load`.
 
     Returns:
-        A `LoadReport`, to be printed.
+        A `LoadReport` for `print`.
 
     Raises:
         ValueError: If the file is damaged or of another architecture, or if a shape or a setting

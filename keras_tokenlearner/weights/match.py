@@ -161,9 +161,9 @@ class Match(NamedTuple):
     """The entries of a checkpoint and the variables of a model that have no counterpart.
 
     Attributes:
-        unused: Names of the entries that the model lacks.
-        left: Paths of the variables that the file lacks.
-        added: Names of the layers that a plain ViT lacks and the file does not fill.
+        unused: Names of the entries without a variable in the model.
+        left: Paths of the variables without an entry in the file.
+        added: Names of the layers that are not in a plain ViT and not in the file.
     """
 
     unused: list[str]
@@ -180,10 +180,10 @@ def match(
     head: str,
     partial: bool,
 ) -> Match:
-    """Remove arrays without a variable from `arrays`, and list them and variables without an array.
+    """Remove arrays without a variable from `arrays`, and return all names without a counterpart.
 
     Raises:
-        ValueError: If a shape differs. Also if something is missing or unknown and not `partial`.
+        ValueError: If a shape differs. Also if a name has no counterpart and `partial` is `False`.
     """
     variables = structure.variables
     homeless = {

@@ -193,11 +193,11 @@ class Plan:
         Args:
             model: A `VisionTransformer`.
             head: `"keep"` loads the file's classifier, if any. `"drop"` keeps the model's
-                classifier. `"reset"` initialises it again, for other classes.
+                classifier. `"reset"` initialises the model's classifier again.
             embedding: `"central_frame"` or `"inflate"`, how the patches of an image
                 become tubelets.
-            partial: Boolean, whether to load a file that matches only in part. It may then lack
-                variables or layers. It may also have more blocks, or unknown entries.
+            partial: Boolean, whether to load a file that matches only in part. The file may then
+                lack variables or layers, and have more blocks or unknown entries.
             check_settings: Boolean, whether to raise an error for a model with another activation,
                 epsilon or normalisation of pixels than the checkpoint.
 

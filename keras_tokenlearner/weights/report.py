@@ -14,7 +14,7 @@ _UNTRAINED = (
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The result of `load`: loaded and other variables. `print` it to read it.
+    """The result of `load`, for `print`: the loaded, changed and omitted variables.
 
     Attributes:
         model: Name of the model.
@@ -26,7 +26,7 @@ class LoadReport:
         left: Paths of the variables that kept their values.
         reset: Paths of the variables that were initialised again.
         unused: Names of the entries without a variable in the model.
-        added: Names of the layers that a plain ViT lacks and the file did not fill.
+        added: Names of the layers that are not in a plain ViT and not in the file.
         differences: Settings that differ between model and source, where allowed.
     """
 

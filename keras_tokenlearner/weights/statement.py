@@ -15,7 +15,7 @@ from keras_tokenlearner.weights.sources.source import NORMALIZATIONS
 
 @dataclass(frozen=True)
 class Statement:
-    """Settings of a checkpoint that a config.json or arguments state. Its arrays do not show them.
+    """Settings of a checkpoint from a config.json or arguments, which its arrays do not show.
 
     Attributes:
         source: Name of the source, or `None` to recognise it by the names of entries.

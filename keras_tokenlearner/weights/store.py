@@ -105,7 +105,7 @@ def fetch(uri: str, expected_sha256: str, cache_dir: PathLike | None = None) -> 
     """Return the local path of a file. Download the file if it is not in Keras's cache yet.
 
     An incomplete or damaged download is never used: the next call starts again. A cached file with
-    the right hash needs no network.
+    the expected hash needs no network.
 
     Args:
         uri: `"package:NAME"` for a file in the package, or an address that

@@ -85,7 +85,7 @@ def outputs(model, inputs):
 
 
 def close(one, other, tolerance=1e-5):
-    """Compare relative to the size of the numbers, which random weights do not bound."""
+    """Compare arrays relative to their largest number, because random weights have no scale."""
     one, other = np.asarray(one), np.asarray(other)
     assert one.shape == other.shape
     scale = max(1.0, np.abs(other).max())

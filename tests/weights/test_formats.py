@@ -315,7 +315,7 @@ def test_checkpoint_index_joins_its_parts_and_bad_indexes_raise(tmp_path):
 
 
 def test_h5_damaged_gzip_chunks_raise(tmp_path):
-    """HDF5 1.14.6 ends too, but its gzip filter unpacks the bomb to 400 MB."""
+    """The gzip filter of HDF5 1.14.6 itself would unpack the bomb to 400 MB."""
     import h5py
 
     whole = zlib.compress(np.random.default_rng(0).bytes(4096))

@@ -139,7 +139,7 @@ def test_keras_hub_dinov3_gives_the_tokens_of_keras_hub(changes, tmp_path):
     close(outputs(again, images), expected)
 
 
-def test_image_converter_of_keras_hub_gives_the_preprocessing(tmp_path):
+def test_image_converter_of_keras_hub_decides_the_preprocessing(tmp_path):
     hub = peer("keras_hub")
     converter = hub.layers.ImageConverter(
         image_size=(32, 32), scale=[1 / 60, 1 / 50, 1 / 40], offset=[-2, -1, -3]

@@ -1,4 +1,4 @@
-"""Weights of one of our models in another: the same features on other grids and still clips."""
+"""Weights of this package's models in other models: other grids, heads and still clips."""
 
 import keras
 import numpy as np

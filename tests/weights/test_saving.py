@@ -221,8 +221,8 @@ def test_weights_file_with_arrays_that_are_not_floats_raises(saved, dtype):
     _refused(model, path, "layers/dense/vars/0")
 
 
-def test_weights_file_with_less_data_than_its_sizes_raises(saved):
-    """A kernel of ten million classes in a small file must not build such a model."""
+def test_weights_file_with_less_data_than_its_header_states_raises(saved):
+    """A small file that states ten million classes must not build a model of that size."""
     import h5py
 
     model, path, _ = saved

@@ -110,7 +110,7 @@ def test_scenic_vivit_loads_and_resizes_its_positions():
     assert report.resized == {"positions/table": "3x6x6 to 4x6x6, bilinear"}
 
 
-def test_scenic_checkpoint_into_mean_pooling_raises():
+def test_scenic_checkpoint_into_a_mean_pooling_model_raises():
     entries = tree(part("v10_sum", "Transformer/TokenLearnerModule_0"))
     model = build("scenic", entries, image=IMAGE, **SIZES, token_pooling="mean")
     refused("token_pooling.*'mean'.*'sum'", model, "scenic", entries)
@@ -146,7 +146,7 @@ def test_scenic_checkpoint_of_two_fusers_into_a_model_of_three_raises():
 
 
 def test_scenic_fuser_without_token_norms_keeps_the_norm_of_its_inputs():
-    """The authors' `use_normalization=False`."""
+    """The authors' code has this fuser with `use_normalization=False`."""
     fuser = {
         name: array
         for name, array in part("fuser", "Transformer/TokenFuser_0").items()

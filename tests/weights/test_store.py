@@ -1,8 +1,8 @@
 """The included weights: complete, and with the same outputs on every backend.
 
 `tests/data/shipped_outputs.npz` holds outputs of one backend for the first images of the
-Fashion-MNIST sample. Images are converted to colour and resized if the weights need it. They were
-made by `KERAS_BACKEND=tensorflow python -m tests.weights.test_store`.
+Fashion-MNIST sample. Images are converted to colour and resized if the weights need it. The
+command `KERAS_BACKEND=tensorflow python -m tests.weights.test_store` wrote the file.
 """
 
 from pathlib import Path

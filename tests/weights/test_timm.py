@@ -81,7 +81,7 @@ def test_weights_exported_to_timm_give_the_logits_of_the_model(form):
     ],
 )
 def test_weights_converted_to_timm_and_back_are_equal(changes):
-    """An export and a load return the same weights. It needs no timm."""
+    """The weights are equal after an export and a load. This test needs no timm."""
     model, other = build("timm", **changes), build("timm", **changes)
     other.set_weights([0 * array for array in other.get_weights()])
     entries = to_timm(model)
@@ -118,7 +118,7 @@ def test_timm_checkpoint_decides_the_config_of_create_model(tmp_path):
     close(outputs(again, images), outputs(model, images))
 
 
-def test_distilled_checkpoint_into_a_model_of_another_head_reads_raises():
+def test_distilled_checkpoint_into_a_model_with_other_head_reads_raises():
     """The shape of a head does not show whether it reads registers or the average."""
     entries = to_timm(build("timm", class_token=True, **DISTILLED))
     other = {"class_token": True, **DISTILLED, "head_reads": "class_and_average"}

@@ -1,4 +1,4 @@
-"""Readers of checkpoint files, which may be damaged or malicious. No other code reads them.
+"""Readers of checkpoint files, which may be damaged or malicious. No other code reads the files.
 
 Checkpoints are data: no code in them is executed. Names and shapes are known before an array is
 read. A file that claims more data than its size allows raises an error. Only requested arrays are

@@ -121,7 +121,7 @@ def flat_entries(owner: str, mapping: Mapping[str, Nested]) -> dict[str, Entry]:
             if next(counts) > MOST_ENTRIES:
                 raise ValueError(
                     f"{owner}: a checkpoint must have at most {MOST_ENTRIES} entries. "
-                    "Received: more"
+                    "Received: a mapping with more entries"
                 )
             full = f"{prefix}{name}"
             if isinstance(value, collections.abc.Mapping):
@@ -191,5 +191,5 @@ def check_total(owner: str, path: Path, total: int, ratio: int = _RATIO) -> None
     if total > limit:
         raise ValueError(
             f"{owner}: {path} is refused as a decompression bomb: it would unpack to {total} "
-            f"bytes; the limit for a file of this size is {limit}"
+            f"bytes, more than the limit {limit}; save the arrays uncompressed"
         )

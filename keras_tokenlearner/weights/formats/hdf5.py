@@ -77,8 +77,8 @@ def refuse_chunks(owner: str, path: Path, shown: Path) -> None:
         file.visititems(visit)
     if names:
         raise ValueError(
-            f"{owner}: the arrays of {shown} must not be compressed or in chunks, as in files of "
-            f"save_weights; convert it by `h5repack -l CONTI`. Received: {listed(names)}"
+            f"{owner}: the arrays of {shown} must not be compressed or in chunks; convert the file "
+            f"by `h5repack -l CONTI`. Received: {listed(names)}"
         )
 
 
@@ -131,7 +131,7 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
         for offset in itertools.product(*places):
             mask, content = item.id.read_direct_chunk(offset)
             if mask:
-                raise ValueError("a chunk is not compressed, but the file states that it is")
+                raise ValueError("the file states compression for a chunk that is not compressed")
             chunk = np.frombuffer(_unfiltered(content, filters, item.dtype, chunk_size), item.dtype)
             region = tuple(
                 slice(start, min(start + c, n))

@@ -66,15 +66,17 @@ def _guarded(owner: str, path: Path, call: Callable[[], _T]) -> _T:
             f"{owner}: {path} is damaged or not an npz file; download or save it again: {error}"
         ) from error
     except Exception as error:  # numpy raises errors of any type on a damaged header
-        raise ValueError(f"{owner}: {path} is not a valid npz file: {error}") from error
+        raise ValueError(
+            f"{owner}: {path} is not a valid npz file; download or save it again: {error}"
+        ) from error
 
 
 def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
     if not member.filename.endswith(".npy"):
-        raise ValueError(f"its member {member.filename} must be an array, a .npy file")
+        raise ValueError(f"the member {member.filename} must be an array, a .npy file")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(
-            f"its member {member.filename} is compressed in a way that numpy does not use; save "
+            f"the member {member.filename} is compressed in a way that numpy does not use; save "
             "the file with numpy.savez"
         )
     with archive.open(member) as stream:
@@ -82,12 +84,12 @@ def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
         start = stream.tell()
     if dtype.hasobject:
         raise ValueError(
-            f"its member {member.filename} is an array of Python objects; save arrays of numbers"
+            f"the member {member.filename} is an array of Python objects; save arrays of numbers"
         )
     # Python integers do not overflow for the sizes of a malicious header.
     if dtype.itemsize * math.prod(shape) != member.file_size - start:
         raise ValueError(
-            f"the stored size of its member {member.filename} does not fit the shape {shape} and "
+            f"the stored size of the member {member.filename} does not fit the shape {shape} and "
             f"the type {dtype}"
         )
 
@@ -95,7 +97,7 @@ def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
         with archive.open(member) as stream:
             content = stream.read(member.file_size)
             if stream.read(1):
-                raise ValueError(f"its member {member.filename} is longer than its header states")
+                raise ValueError(f"the member {member.filename} is longer than its header states")
         array = np.frombuffer(content, dtype, offset=start)
         return array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
 
@@ -108,4 +110,4 @@ def _npy_header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np
         return npy.read_array_header_1_0(stream)
     if version == (2, 0):
         return npy.read_array_header_2_0(stream)
-    raise ValueError(f"its member {name} must have npy format 1.0 or 2.0, but has {version}")
+    raise ValueError(f"the member {name} must have npy format 1.0 or 2.0, but has {version}")

@@ -138,7 +138,7 @@ def _read_parts(owner: str, path: Path) -> dict[str, Entry]:
     for file, names in sorted(parts.items()):
         if Path(file).name != file or file in ("", "..") or file.endswith(".json"):
             raise ValueError(
-                f"{owner}: all files that {path} names must be in its folder. Received: {file!r}"
+                f"{owner}: {path} must only name files in its own folder. Received: {file!r}"
             )
         part = read_checkpoint(path.with_name(file), owner).entries
         if set(part) != names:

@@ -16,7 +16,7 @@ from keras_tokenlearner.weights.sources.torch_layers import BLOCK, Table, averag
 
 
 def in_blocks(starts: tuple[str, ...], rows: Table) -> dict[str, tuple[str, ...]]:
-    """Return the table rows of a block's layers, for each possible start of block names."""
+    """Return the table rows of a block's layers, for each possible prefix of block names."""
     return {
         f"{BLOCK}/{ours}": (kind, *(start + name for start in starts for name in theirs))
         for ours, (kind, *theirs) in rows.items()

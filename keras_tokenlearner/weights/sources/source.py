@@ -38,8 +38,8 @@ class Source:
     Attributes:
         convert: Function of `Entries`. It returns a dictionary from paths of variables to `Named`
             arrays. Kernels and biases of an attention may have heads and channels as one axis.
-            "positions/table" is (N, C), including rows of class token and registers if the file
-            has them. Or it has its grid, (H, W, C) or (T, H, W, C), without these rows. The j-th
+            "positions/table" has shape (N, C), with the class token and registers if the file
+            has them. Or its shape is (H, W, C) or (T, H, W, C), without these tokens. The j-th
             TokenLearner and TokenFuser are "token_learner_{j}" and "token_fuser_{j}".
         anchors: Names of entries. Every checkpoint of the source has one of them.
         marks: Parts of names. All must occur in a checkpoint for the source to be recognised.
@@ -126,8 +126,8 @@ class Entries:
                 f"{sorted(found)}; pass a mapping with the entries of one network"
             )
         raise ValueError(
-            f"{self.owner}: {checkpoint.origin} must have an entry {' or '.join(anchors)}; it is "
-            "from another architecture or source. "
+            f"{self.owner}: {checkpoint.origin} must have an entry {' or '.join(anchors)}; pass "
+            "another `source`, or another checkpoint. "
             f"Received: entries {listed(sorted(checkpoint)) or '(none)'}"
         )
 
@@ -150,7 +150,7 @@ class Entries:
         return True
 
     def take(self, name: str) -> np.ndarray:
-        """Return an entry as a float32 array and mark it as used. Raise if it is not numeric."""
+        """Mark an entry as used, and return it as a float32 array. Other types raise an error."""
         full = self._full[name]
         entry = self._checkpoint.entries[full]
         if not entry.is_float:

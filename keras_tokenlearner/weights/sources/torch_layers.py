@@ -97,7 +97,7 @@ def split_qkv(entries: Entries, theirs: str, ours: str, bias: str | None = None)
 
 
 def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
-    """Join several heads to one head. It reads the tokens of all heads and averages their logits.
+    """Join several heads to one head, which reads their tokens and averages their logits.
 
     Args:
         entries: `Entries`.
@@ -204,7 +204,7 @@ def _with_gates(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _check_biases(arrays: Arrays) -> None:
-    """Remove zeros for a missing bias if other blocks have this bias: the file is incomplete."""
+    """Remove the zeros for a missing bias if other blocks have it: such a file is incomplete."""
     there = {_any_block(path) for path, (_, origin) in arrays.items() if origin != ZEROS}
     for path in [path for path, (_, origin) in arrays.items() if origin == ZEROS]:
         if names.block_index(path) is not None and _any_block(path) in there:
