@@ -118,7 +118,7 @@ def check_ints(
     minimum: int = 1,
     maximum: int = LARGEST_INT,
 ) -> tuple[int, ...]:
-    """Return `value` as a tuple of integers, of a length in `lengths`, or raise `ValueError`."""
+    """Return `value` as a tuple of integers with a length in `lengths`, or raise `ValueError`."""
     if not isinstance(value, (tuple, list)) or len(value) not in lengths:
         expected = " or ".join(str(length) for length in lengths)
         raise ValueError(
@@ -184,7 +184,7 @@ def check_positive(owner: str, name: str, value: float) -> float:
 def check_choice(
     owner: str, name: str, value: Choice, choices: Iterable[Choice], listed_by: str = ""
 ) -> Choice:
-    """Return `value` if it is one of `choices`, or raise `ValueError` that suggests the nearest.
+    """Return `value` if it is in `choices`, or raise `ValueError` with the nearest choices.
 
     Types must match too: 0 does not equal `False`. The message lists all choices. If they are many
     and `listed_by` names code that lists them, the message names this code instead.
@@ -208,9 +208,9 @@ def check_choice(
 def check_is(
     owner: str, name: str, value: Value, kind: type | tuple[type, ...], wanted: str
 ) -> Value:
-    """Return `value` if it is an instance of a class, or raise `ValueError`.
+    """Return `value` if it is an instance of `kind`, or raise `ValueError`.
 
-    The message describes the class by `wanted`.
+    The message describes `kind` by the text `wanted`.
     """
     if not isinstance(value, kind):
         raise ValueError(

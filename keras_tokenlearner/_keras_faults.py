@@ -1,6 +1,6 @@
 """Workarounds for faults of Keras 3.15. Remove each once Keras has fixed its fault.
 
-`tests/test_keras_faults.py` has a test for each fault. It fails once Keras has fixed the fault.
+`tests/test_keras_faults.py` has a test for each fault. A test fails once Keras has fixed its fault.
 These workarounds are part of other code and stay there:
 
 * `ReadBatches` of `data/batches.py` reads in its own threads. With `workers` of a `PyDataset`, the
@@ -11,8 +11,8 @@ These workarounds are part of other code and stay there:
 * `_Workers` of `training/distribution/on_tensorflow.py` reduces batches and losses in its own way.
   `fit` fails with the strategy of TensorFlow. No public issue is known.
 * `check_keras_distribution` of `training/distribution/devices.py` refuses `keras.distribution` on
-  TensorFlow and PyTorch. They accept it without effect. `model_parallel` is refused there too. For
-  PyTorch, see https://github.com/keras-team/keras/issues/23418.
+  TensorFlow and PyTorch, because it has no effect on these backends. The check refuses
+  `model_parallel` too. For PyTorch, see https://github.com/keras-team/keras/issues/23418.
 """
 
 import contextlib

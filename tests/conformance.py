@@ -4,8 +4,8 @@ Each layer and each model is a *case*. New cases go to `tests/layers/cases.py` o
 `tests/models/cases.py`. The checks are plain functions of a case, for tests to parametrise over:
 `LAYER_CASES x (LAYER_CHECKS + MODEL_CHECKS)`, `MODEL_CASES x MODEL_CHECKS`.
 
-That backends agree is checked through `tests/data/conformance_outputs.npz`, which holds a few
-outputs of every case, made on one backend by
+Each backend is compared with `tests/data/conformance_outputs.npz`, which holds a few outputs of
+every case from one backend. This command writes the file:
 
     KERAS_BACKEND=jax python -m tests.conformance --write
 """
@@ -58,7 +58,7 @@ class LayerCase:
         shapes: Shape of each input, without the batch.
         dynamic: Shapes with `None` for sizes that may be unknown at build.
         other: Other shapes that fit `dynamic`, or `None` where the layer must refuse `dynamic`.
-        call: Keyword arguments of its call.
+        call: Keyword arguments of the call of the layer.
         still: Endings of the paths of weights that no training step can change, with the reason.
     """
 
@@ -82,7 +82,7 @@ class LayerCase:
 
 
 def array(shape, seed):
-    """Return numbers from N(0, 1) that are the same everywhere."""
+    """Return numbers from N(0, 1) that are the same on every backend."""
     return np.random.RandomState(seed).standard_normal(shape).astype("float32")
 
 
@@ -98,7 +98,7 @@ def model_arrays(case, model, batch=3):
 
 
 def assign_weights(layer):
-    """Give every weight random values, so that none blocks a gradient and outputs are O(1).
+    """Give every weight random values, so that no weight blocks a gradient and outputs are O(1).
 
     Variances that a batch normalisation keeps are positive, as for real batches.
     """
@@ -158,7 +158,7 @@ def predict(model, inputs):
 
 @functools.cache
 def outputs(case):
-    """Return the outputs of one model for three examples together, and for the first one alone."""
+    """Return the outputs of a model for three examples, and for the first example alone."""
     model = built_model(case)
     inputs = model_arrays(case, model)
     return tuple(to_numpy(predict(model, [x[:count] for x in inputs])) for count in (3, 1))
@@ -211,7 +211,7 @@ def check_build(case):
 
 
 def check_shapes(case):
-    """A symbolic call has the shape and type of an eager one."""
+    """A symbolic call has the shape and type of an eager call."""
     layer = case.make()
     inputs = [keras.KerasTensor((None, *shape)) for shape in case.shapes]
     symbolic = keras.tree.flatten(layer(*inputs, **case.call))
@@ -227,7 +227,7 @@ def check_shapes(case):
 
 
 def check_dynamic_shapes(case):
-    """One model of unknown sizes takes different ones, or the layer names the required sizes."""
+    """A model of unknown sizes takes different sizes, or the layer names the required sizes."""
     if case.other is None:
         with pytest.raises(ValueError, match=f"{case.layer.__name__}: .*known"):
             case.build(case.dynamic)
@@ -261,7 +261,7 @@ def assert_bfloat16(layer, exceptions):
 
 
 def assert_rough(found, expected):
-    """Assert that bfloat16 outputs are near float32 ones, by the root of the mean square."""
+    """Assert that bfloat16 outputs are near float32 outputs, by the root of the mean square."""
     for one, other in zip(to_numpy(found), to_numpy(expected), strict=True):
         error = np.sqrt(np.mean((one - other) ** 2))
         assert error <= 0.03 * np.sqrt(np.mean(other**2)) + 1e-3
@@ -290,7 +290,7 @@ def check_batches(case):
 
 
 def check_precision(case):
-    """Under a global policy of mixed precision all layers follow it."""
+    """All layers follow a global policy of mixed precision."""
     model = built_model(case)
     keras.config.set_dtype_policy("mixed_bfloat16")
     mixed = case.build()
@@ -339,7 +339,7 @@ def check_saving(case):
 
 
 def check_backends_agree(case):
-    """The outputs are those in the file, which another backend may have made."""
+    """The outputs equal the outputs in the file, which another backend may have written."""
     with np.load(OUTPUTS_FILE) as file:
         assert case.name in file, f"{case.name} is new: run `python -m tests.conformance --write`"
         assert_close(sample_outputs(case), file[case.name])

@@ -6,7 +6,7 @@ from keras_tokenlearner import _checks as checks
 from tests.layers.helpers import refused
 
 
-def test_checks_return_valid_values_as_plain_types():
+def test_checks_of_valid_values_return_plain_types():
     assert checks.check_int("Owner", "size", np.int64(3)) == 3
     assert type(checks.check_int("Owner", "size", np.int64(3))) is int
     assert checks.check_ints("Owner", "grid", [2, 3], lengths=(2, 3)) == (2, 3)
@@ -47,7 +47,7 @@ def test_check_bool_of_a_boolean_returns_a_bool():
 
 
 @pytest.mark.parametrize("value", [0, 1, "False", "", None, 1.0, np.int64(1), [True], [], 10**18])
-def test_check_bool_of_another_type_is_refused(value):
+def test_check_bool_of_another_type_raises(value):
     refused(lambda: checks.check_bool("Owner", "use_norm", value), f"Received: use_norm={value!r}")
 
 
@@ -55,12 +55,12 @@ def test_check_bool_of_another_type_is_refused(value):
     "value",
     [0, -1, "8", True, np.True_, 2.5, 3.0, None, (8,), float("nan"), np.array([3]), np.array("3")],
 )
-def test_check_int_of_another_value_is_refused(value):
+def test_check_int_of_a_wrong_type_or_range_raises(value):
     refused(lambda: checks.check_int("Owner", "size", value), f"Received: size={value!r}", "Owner")
 
 
 @pytest.mark.parametrize("value", [2**31, 10**18, np.int64(2**40), 10**400])
-def test_check_int_above_the_limit_of_an_axis_is_refused(value):
+def test_check_int_above_its_maximum_raises(value):
     refused(lambda: checks.check_int("Owner", "size", value), "2147483647", f"={value!r}")
     assert checks.check_int("Owner", "size", 2**31 - 1) == 2**31 - 1
     refused(lambda: checks.check_int("Owner", "size", 5, maximum=4), "4", "size=5")
@@ -80,29 +80,29 @@ _NO_NUMBERS = ["0.1", True, None, float("nan"), float("inf"), -float("inf"), 10*
 
 
 @pytest.mark.parametrize("value", [-0.1, 1, 1.5, *_NO_NUMBERS])
-def test_check_rate_outside_its_interval_is_refused(value):
+def test_check_rate_outside_its_interval_raises(value):
     refused(lambda: checks.check_rate("Owner", "rate", value), f"Received: rate={value!r}")
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.01, 2.0, *_NO_NUMBERS])
-def test_check_fraction_outside_its_interval_is_refused(value):
+def test_check_fraction_outside_its_interval_raises(value):
     refused(lambda: checks.check_fraction("Owner", "part", value), f"Received: part={value!r}")
     assert [checks.check_fraction("Owner", "part", end) for end in (0, 1)] == [0.0, 1.0]
 
 
 @pytest.mark.parametrize("value", [0, -1, 1e-46, 1e39, *_NO_NUMBERS])
-def test_check_positive_outside_float32_is_refused(value):
+def test_check_positive_outside_the_float32_range_raises(value):
     refused(lambda: checks.check_positive("Owner", "scale", value), f"Received: scale={value!r}")
 
 
 @pytest.mark.parametrize("value", [-1, -1e-9, 1e39, *_NO_NUMBERS])
-def test_check_not_negative_refuses_negative_values(value):
+def test_check_not_negative_of_a_negative_value_raises(value):
     refused(lambda: checks.check_not_negative("Owner", "decay", value), f"decay={value!r}")
     assert checks.check_not_negative("Owner", "decay", 0) == 0.0
 
 
 @pytest.mark.parametrize("value", [0, 1, np.array([1, 2]), [1], {}, True])
-def test_check_choice_of_another_type_is_refused(value):
+def test_check_choice_of_another_type_raises(value):
     refused(lambda: checks.check_choice("Owner", "form", value, ("conv", False)), "form=")
 
 
@@ -114,7 +114,7 @@ def test_check_choice_of_an_unknown_value_lists_the_choices(value, hint):
     refused(lambda: checks.check_choice("Owner", "form", value, ("conv", "mlp")), "Owner", hint)
 
 
-def test_check_choice_of_many_choices_lists_the_nearest_first():
+def test_check_choice_of_many_choices_lists_the_nearest_choices_first():
     choices = [f"choice_{number}" for number in range(40)]
     with pytest.raises(ValueError) as caught:
         checks.check_choice("Owner", "form", "choise_7", choices, "list_forms()")

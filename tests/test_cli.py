@@ -104,7 +104,7 @@ def test_command_line_short_help_option_equals_help(verb):
 
 
 def test_command_line_option_help_texts_are_sentences():
-    """Each describes its value: no fragment such as "Of HTTP."."""
+    """Each help text describes its value and is no fragment, such as "Of HTTP."."""
     for verb in VERBS.values():
         for parameter in verb.params:
             text = parameter.help or ""
@@ -169,7 +169,7 @@ def test_train_command_with_list_explains_recipes_and_their_fields():
     assert "'imagenet_384'" in str(run("train", "imagenet_385").exception)
 
 
-def test_train_command_lists_a_custom_recipe_and_refuses_unknown_ones(tmp_path, monkeypatch):
+def test_train_command_lists_a_custom_recipe_and_refuses_unknown_recipes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before, planted = list(sys.path), tmp_path / "planted"
     (tmp_path / "colorsys.py").write_text(f"open({str(planted)!r}, 'w').close()")
@@ -197,7 +197,7 @@ def test_train_command_with_an_unknown_distribution_raises():
     assert "'data_parallel'" in str(done.exception)
 
 
-def test_distill_command_saves_the_student_and_compares(tmp_path, monkeypatch):
+def test_distill_command_saves_the_student_and_compares_both_models(tmp_path, monkeypatch):
     images, labels = np.zeros((40, 32, 32, 3), "uint8"), np.arange(40) % 10
     images += np.arange(40, dtype="uint8")[:, None, None, None] * 6
     splits = (images, labels), (images, labels)

@@ -1,8 +1,8 @@
-"""Faults of Keras 3.15 that the package works around; each test fails once Keras has fixed one.
+"""Faults of Keras 3.15 that the package works around; each test fails once its fault is fixed.
 
-`make test-keras-faults` runs them, as does the weekly job with the nightly build of Keras. Then
-remove the workaround, which `keras_tokenlearner/_keras_faults.py` names, and the test. Other runs
-leave these tests out, so that a release of Keras cannot break them.
+`make test-keras-faults` runs these tests, as does the weekly job with the nightly build of Keras.
+If a test fails, remove it and the workaround that `keras_tokenlearner/_keras_faults.py` names.
+Other runs leave these tests out, so that a release of Keras cannot break the runs.
 """
 
 from types import SimpleNamespace
@@ -47,7 +47,7 @@ class Epochs(keras.utils.PyDataset):
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="only on jax and torch: the fault")
-def test_second_epoch_with_workers_starts_with_a_batch_of_the_first():
+def test_second_epoch_with_workers_starts_with_a_batch_of_the_first_epoch():
     second = {}
     for workers in (1, 2):  # one has no threads
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])

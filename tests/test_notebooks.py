@@ -60,7 +60,7 @@ def test_notebook_was_run_from_top_to_bottom_and_is_a_small_file(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_notebook_source_runs(name, tmp_path):
-    """Its source, as a program, in an empty folder."""
+    """The source runs as a program, in an empty folder."""
     done = subprocess.run(
         [sys.executable, FOLDER / f"{name}.py"],
         cwd=tmp_path,

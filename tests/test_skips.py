@@ -61,7 +61,7 @@ def test_run_with_allowed_reasons_passes_and_lists_them(run, processes):
 
 
 @pytest.mark.parametrize("place", ["test", "file"])
-def test_unknown_reason_fails_the_run(place, run):
+def test_run_with_an_unknown_skip_reason_fails(place, run):
     skip = "import pytest\npytest.skip('too hard', allow_module_level=True)"
     if place == "test":
         result, record = run(f"{FILE}\ndef test_hard():\n    pytest.skip('too hard')\n")
@@ -71,19 +71,19 @@ def test_unknown_reason_fails_the_run(place, run):
     result.stdout.fnmatch_lines([f"ERROR {skips.REMEDY} *.py:*: too hard"])
 
 
-def test_skip_of_a_peer_without_its_mark_fails_the_run(run):
+def test_run_that_skips_a_peer_library_without_its_mark_fails(run):
     text = FILE + PEER.format("first") + "@pytest.mark.peers\n" + PEER.format("second")
     result, record = run(text)
     assert result.ret == 1 and record["skipped"]["peer library timm"][0] == 1
     result.stdout.fnmatch_lines([f"ERROR {skips.UNMARKED} test_first.py::test_first"])
 
 
-def test_missing_peer_in_the_environment_of_peers_fails_the_run(run):
+def test_run_with_a_missing_library_in_the_peer_environment_fails(run):
     result, _ = run(f"{FILE}\n@pytest.mark.peers\n{PEER.format('first')}", "-m", "peers")
     assert result.ret == 1
     result.stdout.fnmatch_lines(["deselected 3: -m, -k (*)", "ERROR *: peer library timm"])
 
 
-def test_failed_test_keeps_its_exit_status(run):
+def test_run_with_a_failed_test_keeps_the_exit_status(run):
     result, record = run("def test_fails():\n    assert False\n")
     assert (result.ret, record["failed"]) == (1, 1)

@@ -37,7 +37,7 @@ app = typer.Typer(
 
 
 def _with_keras(verb: Callable[..., None]) -> Callable[..., None]:
-    """Delay the import of Keras until a command runs: its help and completion need no Keras."""
+    """Delay the import of Keras until a command runs, because help and completion need no Keras."""
 
     @functools.wraps(verb)
     def run(*arguments: VerbArgument, **options: VerbArgument) -> None:
