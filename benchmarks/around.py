@@ -1,4 +1,4 @@
-"""Time around a model: import, building, compilation, Python, preprocessing, overhead of `fit`.
+"""Times outside the model: import, building, compilation, Python, preprocessing, and `fit`.
 
 Run on an idle machine:
 
@@ -24,7 +24,7 @@ COLUMNS = ("backend", "what", "value", "unit", "goal")
 
 
 def imports(repeats):
-    """Return the time to import the package after Keras, and the time of the command's help."""
+    """Return the time to import the package after Keras, and the time of the command's `--help`."""
     start = "import keras, time; t = time.perf_counter()"
     code = f"{start}; import keras_tokenlearner; print(time.perf_counter() - t)"
     seconds = []
@@ -43,7 +43,7 @@ def imports(repeats):
 
 
 def large(repeats):
-    """Return the time to build ViT-L/16, and the time of KerasHub."""
+    """Return the time to build ViT-L/16, and the time of KerasHub's ViT-L/16."""
     from benchmarks.peers import keras_hub_vit
     from keras_tokenlearner import create_model
 
@@ -55,7 +55,7 @@ def large(repeats):
 
 
 def python(repeats):
-    """Return the time of one image in a ViT of 12 narrow blocks, nearly all of it Python."""
+    """Return the time of one image in a narrow ViT of 12 blocks: nearly only Python's overhead."""
     import keras
 
     from benchmarks.peers import step_of_any, timm_vit
@@ -121,7 +121,7 @@ def fit(repeats, steps=30, batch_size=64):
 
 
 def overhead(more, less):
-    """Return the overhead of the fastest call over the fastest call with less work, in percent.
+    """Return the extra time of the fastest `more` call over the fastest `less` call, in percent.
 
     Other work on the machine would change a median of long calls by more than this difference.
     """
@@ -129,7 +129,7 @@ def overhead(more, less):
 
 
 def measure(what, repeats):
-    """Return the rows of one of the functions above, on the backend of this process."""
+    """Return the measurements of one function of this file, on the backend of this process."""
     return globals()[what](repeats)
 
 

@@ -1,18 +1,18 @@
-"""Measured ratios as bars, with their goals."""
+"""Draws measured ratios as bars, with a line for the goal."""
 
 from keras_tokenlearner._extras import require
 
 
 def draw_bars(rows, path, group, series, value, goal):
-    """Draw a bar for each row, in groups, each group with a bar for each series.
+    """Draw a bar for each row. Each group of bars has one bar per series.
 
     Args:
         rows: List of dictionaries of strings.
         path: Path of the picture.
-        group: Columns whose joined strings name a group.
-        series: Columns whose joined strings name a series, which has one colour.
-        value: Column of the height.
-        goal: Float, height of a line.
+        group: Columns whose joined strings are the name of a group.
+        series: Columns whose joined strings are the name of a series. A series has one colour.
+        value: Column with the height of the bar.
+        goal: Float, height of the line.
 
     Returns:
         The figure.

@@ -1,4 +1,4 @@
-"""Small real clips as arrays: decoded videos, their motion, and folds that split no recording."""
+"""Small real clips as arrays: decoded videos, their motion, and folds for cross-validation."""
 
 import csv
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Clips:
     Attributes:
         pixels: Array of type uint8 and shape (n, 30, 64, 64, 1), 15 frames per second.
         labels: Integer array of shape (n,).
-        recordings: Array of strings, the recording that each clip was cut from.
+        recordings: Array of strings, the source recording of each clip.
         class_names: Names of the labels.
     """
 
@@ -41,7 +41,7 @@ class Clips:
         return len(self.labels)
 
     def part(self, places):
-        """Return some of the clips."""
+        """Return the clips with the given indices."""
         chosen = self.pixels[places], self.labels[places], self.recordings[places]
         return Clips(*chosen, self.class_names)
 

@@ -2,9 +2,9 @@
 
     KERAS_BACKEND=torch OMP_NUM_THREADS=1 python -m benchmarks.clips_cross_validation FOLDER
 
-`benchmarks.clips_recipe` describes FOLDER and the training. Here each network is trained for every
-fold. Each result is written at once, and rows of the file are not computed again. Each result takes
-one core two to four minutes.
+`benchmarks.clips_recipe` describes FOLDER and the training. This benchmark trains each network for
+every fold. Each result is written at once, and a second run computes only missing results. A result
+takes one core two to four minutes.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def views(motion, input_shape):
 
 
 def trained(recipe, clips):
-    """Return a network that was trained on clips."""
+    """Train the network of a recipe on clips, and return it."""
     keras.utils.set_random_seed(recipe.seed)
     model = recipe.build(len(clips.class_names))
     batches = recipe.batches(clips, model.input_shape[1:], training=True)
@@ -71,7 +71,7 @@ def trained(recipe, clips):
 
 
 def network_row(recipe, clips, folds, seed):
-    """Train and score a network in each fold, and return the values of its row."""
+    """Train and score a network in each fold, and return the result as a row of the CSV file."""
     found = []
     for number, (train, test) in enumerate(folds):
         model = trained(replace(recipe, seed=len(folds) * seed + number), clips.part(train))
@@ -87,7 +87,7 @@ def network_row(recipe, clips, folds, seed):
 
 
 def summary(found):
-    """Return mean and spread, the standard deviation, of the accuracies of the folds."""
+    """Return the mean and the standard deviation of the accuracies of the folds."""
     return {
         "mean_accuracy": f"{np.mean(found):.3f}",
         "spread": f"{np.std(found):.3f}",
@@ -96,7 +96,7 @@ def summary(found):
 
 
 def main(arguments=None):
-    """Compute the rows that are missing."""
+    """Compute the missing results, and append them to the CSV file."""
     names = [*STATISTICS, *dict.fromkeys(name for name, _ in NETWORKS)]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", help="of the clips and labels.csv")

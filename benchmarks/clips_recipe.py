@@ -28,7 +28,7 @@ class ClipsRecipe:
 
     Expected top-1 accuracy, measured by us on the middle of 238 clips of two classes: 78.8%, 78.3%,
     70.2%, 71.7% and 57.4% in folds 0 to 4. `benchmarks.clips_cross_validation` scores three
-    moments, each also mirrored, and other seeds. Its mean is 69.1%.
+    moments, each also mirrored, and other seeds. The mean of its results is 69.1%.
 
     Inputs are grey differences of frames at 28 x 28 pixels, as for the included weights.
 
@@ -39,12 +39,12 @@ class ClipsRecipe:
         frames: Frames of a clip.
         epochs: Epochs over the training clips.
         batch_size: Clips per step.
-        learning_rate: The highest, after the warm-up. A cosine takes it to zero.
+        learning_rate: The highest learning rate, before it decays to zero by a cosine.
         warmup_epochs: Epochs of linear warm-up.
         label_smoothing: Label smoothing of the cross-entropy.
         folds: Number of folds.
         fold: Number of the tested fold, from 0.
-        split: Seed of the division.
+        split: Seed of the division into folds.
         seed: Decides initial weights, order, moments and augmentation.
         cache: Path of a file of decoded videos.
     """
@@ -70,7 +70,7 @@ class ClipsRecipe:
         return [clips.part(rows) for rows in clips.folds(self.folds, self.split)[self.fold]]
 
     def build(self, classes):
-        """Return the network, to be compiled."""
+        """Return the network, not yet compiled."""
         is_vivit = self.model in (IMAGES, "vit_nano4")
         changes = {"patch_size": (1, 4, 4)} if is_vivit else {}
         shape = (self.frames, 28, 28, 1)
@@ -97,7 +97,7 @@ class ClipsRecipe:
 
 
 class MotionBatches(ReadBatches):
-    """Training batches: clips at random moments, with the same crop and mirroring in all frames."""
+    """Batches of clips at random moments, with the same crop and mirroring in all frames."""
 
     def __init__(self, clips, input_shape, batch_size, seed):
         super().__init__(clips.motion, threads=1, batch_size=batch_size, seed=seed)
@@ -116,13 +116,13 @@ class MotionBatches(ReadBatches):
 
 
 def at(motion, frames, place):
-    """Return evenly spaced frames of one clip or several. `place`, in [0, 1], is their position."""
+    """Return evenly spaced frames of one clip or several. `place`, in [0, 1], is the position."""
     stride = motion.shape[-4] // frames
     start = round(place * (motion.shape[-4] - 1 - stride * (frames - 1)))
     return motion[..., start : start + stride * frames : stride, :, :, :]
 
 
 def fitted(clips, input_shape):
-    """Return clips at the size that a network takes."""
+    """Resize clips to the input size of a network."""
     _, height, width, _ = input_shape
     return np.stack([fit_clip(clip, height, width) for clip in clips])

@@ -21,7 +21,7 @@ COLUMNS = ("backend", "model", "frames", "batch_size", "gmacs", "clips_per_secon
 
 
 def main(arguments=None):
-    """Measure all networks; networks on equal clips take turns."""
+    """Measure the throughput of all networks. Networks with the same input size take turns."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default="benchmarks/results/clips_speed.csv")
     parser.add_argument("--batch-size", type=int, default=32)

@@ -1,4 +1,4 @@
-"""Memory and work of each device in a training step of the largest models, computed.
+"""Memory and operations per device in a training step of the largest models, computed.
 
     python -m benchmarks.devices
 
@@ -10,8 +10,8 @@ per device:
   number. The formula is from Korthikanti et al., "Reducing Activation Recomputation in Large
   Transformer Models", 2022, section 4, without dropout. It is a lower bound, because a compiler
   needs working memory too.
-* `exchanged_gib`: data that a device sends in a step in rings. Among the replicas it sends
-  gradients of its weights, at two bytes. Within a replica it sends four sums of tokens per block.
+* `exchanged_gib`: data that a device sends in a step in rings. Among the replicas, the device sends
+  gradients of its weights, at two bytes. Within a replica, it sends four sums of tokens per block.
 
 `tera_macs` are multiply-adds of a device, three times the number of the forward pass.
 """
@@ -34,7 +34,7 @@ MODELS = ("tokenlearner_l10_35_16at18", "tokenlearner_vivit_l10_35_16at18")
 
 
 def main(arguments=None):
-    """Write a row for each model, method of dividing it, and number of devices."""
+    """Write a row for each model, parallelism and number of devices."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--parts", nargs="+", type=int, default=[1, 4, 16], help="of a replica")
@@ -53,7 +53,7 @@ def main(arguments=None):
 
 
 def of_a_device(model, parts, devices):
-    """Return a row: memory and work per device, for replicas that `parts` devices share."""
+    """Return memory and operations per device, for replicas that `parts` devices share."""
     mesh = keras.distribution.DeviceMesh((1, 1), ["batch", "model"], ["cpu:0"])
     layout = transformer_layout(mesh)
     weights = {weight.path: math.prod(weight.shape) for weight in model.trainable_variables}

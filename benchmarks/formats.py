@@ -49,7 +49,7 @@ LIBRARIES = ("keras", *BACKENDS, "onnx", "onnxruntime", "openvino", "ai-edge-lit
 
 
 def main(arguments=None):
-    """Write the table."""
+    """Write a table with a row for each model, format and precision."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", help="names of models")
     parser.add_argument("--weights", help="name or path of weights; random without it")
@@ -78,7 +78,7 @@ def main(arguments=None):
 
 
 def measure(kind, precision, options):
-    """Return a row of the table, as a dictionary, on the backend of this process."""
+    """Measure a model in one format, and return a row of the table as a dictionary."""
     name, size = options.models[0], options.size
     model, images = model_and_images(name, size, options.weights)
     right = _probabilities(model.predict(images, batch_size=1, verbose=0))
@@ -112,7 +112,7 @@ def _build(name, size, **options):
 
 
 def model_and_images(name, size, weights=None):
-    """Return a model and images for it. Random weights are large, so outputs differ by input."""
+    """Return a model and test images. Random weights are large, so outputs differ by image."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -178,7 +178,7 @@ def _median_seconds(run, images, repeats):
 
 
 def _in_own_process(model, kind, precision, backend, options):
-    """Return a row that another process has measured, or the reason of its failure."""
+    """Run `measure` in another process. Return the measured row, or the reason of a failure."""
     again = [sys.executable, "-m", "benchmarks.formats", model, "--case", kind, precision]
     again += ["--repeats", str(options.repeats), "--size", str(options.size)]
     again += ["--weights", options.weights] if options.weights else []

@@ -5,10 +5,10 @@ Run on an idle machine:
     python -m benchmarks.growth
 
 A row is one inference step of one example, in its own process. `step_mib` is the memory of the step
-without weights and program. On JAX the compiler states it. On other backends it is the growth of
-the process's memory. Exponents are fitted over the tokens of the larger half of the sizes. The
-largest size for 16 GB is extrapolated by a line through the memory of the two largest sizes. On JAX
-these two sizes are larger, and are only compiled.
+without weights and program. On JAX, the compiler reports this memory. On other backends, it is the
+growth of the process's memory. Exponents are fitted over the tokens of the larger half of the
+sizes. The largest size for 16 GB is extrapolated by a line through the memory of the two largest
+sizes. On JAX these two sizes are larger, and are only compiled.
 """
 
 import argparse
@@ -72,15 +72,14 @@ def compiled_mib(model):
 
 
 def fits(rows):
-    """Return how the measured time and memory of each model grow with its tokens.
+    """Fit the growth of each model's time and memory with its number of tokens.
 
     Args:
         rows: Dictionaries of strings, as `main` wrote them.
 
     Returns:
-        A dictionary for each backend, axis and model. It has the exponents of the step's time and
-        memory over the tokens. It also has the largest size at which weights and step stay under 16
-        GB.
+        A dictionary for each backend, axis and model, with the exponents of the step's time and
+        memory over the tokens. Also the largest size at which weights and step stay under 16 GB.
     """
     groups = {}
     for row in rows:
@@ -115,7 +114,7 @@ def _numbers(rows, *columns):
 
 
 def plot(rows, path):
-    """Draw time and memory over the tokens, a line for each model, a column for each axis."""
+    """Plot time and memory over the tokens: one line per model, one column per axis."""
     pyplot = require("matplotlib.pyplot", "plot")
     backends = sorted({row["backend"] for row in rows})
     shown = list(dict.fromkeys(row["axis"] for row in rows))

@@ -1,4 +1,4 @@
-"""The kernels that take the time of a step, by the profiler of the backend.
+"""The slowest kernels of a step, measured by the profiler of the backend.
 
     python -m benchmarks.kernels --policy mixed_bfloat16 --batch-size 128     # on a GPU
     python -m benchmarks.kernels --pair b16_224 --backends torch              # operations of a CPU
@@ -29,7 +29,7 @@ _STEPS = 3
 
 
 def measure(pair, step, policy, batch_size, most):
-    """Return rows for the longest kernels of both models of a pair, and for all together."""
+    """Return a row for each of the slowest kernels of two models, and a row for all kernels."""
     import keras
 
     from benchmarks.steps import step_of
@@ -53,7 +53,7 @@ def measure(pair, step, policy, batch_size, most):
 
 
 def grouped(events):
-    """Return calls and milliseconds per step of each kernel, by names without numbers.
+    """Return calls and milliseconds per step of each kernel, by its name without numbers.
 
     Args:
         events: Pairs of a name and milliseconds, of `_STEPS` steps.
@@ -67,7 +67,7 @@ def grouped(events):
 
 
 def of_torch(call):
-    """Return name and milliseconds of each kernel of some steps, or of each operation on a CPU."""
+    """Profile some steps. Return name and milliseconds of each GPU kernel or CPU operation."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -105,7 +105,7 @@ def of_jax(call):
 
 
 def main(arguments=None):
-    """Write the rows of a pair of models for each step and backend."""
+    """Profile two models for each kind of step and backend, and write the kernels to a CSV file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--pair", choices=PAIRS, default="l16_512")

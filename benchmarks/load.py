@@ -8,8 +8,8 @@ Run on an idle machine, with names of models or with exported models of images:
 A named model is exported with random weights, which are large, so answers differ by image.
 
 The server is another process, on the loopback. Each client sends V1 requests of one PNG, one after
-another. A missing answer is wrong. So are probabilities that differ by more than 1e-4 from the
-SavedModel's for the image alone.
+another. Wrong answers are missing answers, and probabilities that differ from the SavedModel's by
+more than 1e-4.
 """
 
 import argparse
@@ -33,7 +33,7 @@ COLUMNS = ("model", "clients", "max_batch", "requests", "per_second", "p50_ms", 
 
 
 def main(arguments=None):
-    """Write the file: a row for each model and number of clients."""
+    """Measure each model with each number of clients, and write a CSV file of the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", help="names of models, or paths of exported models")
     parser.add_argument("--size", type=int, default=224, help="pixels of a named model")
@@ -61,13 +61,13 @@ def main(arguments=None):
 
 
 def _export(name, size, folder):
-    """Return the folder of a SavedModel with random weights."""
+    """Export a named model with random weights, and return the folder of the SavedModel."""
     model, _ = model_and_images(name, size)
     return export(model, folder / name, check=False).path.parent
 
 
 def _questions(path):
-    """Return requests with their correct answers."""
+    """Return requests to a served model, with their correct answers."""
     import tensorflow as tf
 
     model = ServedModel(path)
@@ -111,7 +111,7 @@ def _load(server, questions, clients, seconds):
 
 
 def _ask(server, questions, end):
-    """Send requests one after another until the end. Return their times and the wrong answers."""
+    """Send requests one after another until a time. Return latencies and wrong answers."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     path, headers = f"/v1/models/{server.name}:predict", {"Content-Type": "application/json"}
     times, wrong = [], 0

@@ -1,4 +1,4 @@
-"""The command and the machine of a measurement."""
+"""Describes the command and the machine of a measurement."""
 
 import importlib.metadata
 import os

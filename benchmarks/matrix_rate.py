@@ -13,8 +13,8 @@ def matrix_rate(dtype="float32", size=3072, repeats=9):
 
     Args:
         dtype: Name of the dtype of the matrices.
-        size: Integer, side of the matrices. It is doubled until a product takes long enough.
-        repeats: Integer, number of products. The fastest one counts.
+        size: Integer, side of the matrices. The side is doubled until a product takes long enough.
+        repeats: Integer, number of products. The fastest product counts.
     """
     a, b = (keras.ops.cast(keras.random.normal((size, size)), dtype) for _ in range(2))
     (times,) = take_turns([_product(a, b)], repeats)

@@ -8,10 +8,10 @@ _MOVES = 0.05  # a pixel in [0, 1] that changes by more than this moves
 
 
 def motion_statistics(pixels):
-    """Return six numbers of how clips move, (n, 6).
+    """Return six statistics of the motion in each clip, (n, 6).
 
-    They describe the change from frame to frame. Four are its mean, its spread, its peak over the
-    frames, and its 99th percentile. The others are the share of moving pixels, and its unevenness
+    The first four describe the change from frame to frame: mean, spread, peak over the frames, and
+    99th percentile. The other two are the share of moving pixels and the unevenness of this share
     over the picture.
 
     Args:
@@ -33,7 +33,7 @@ def motion_statistics(pixels):
 
 
 def appearance_statistics(pixels):
-    """Return three numbers of how clips look, (n, 3): mean, spread and sharpness."""
+    """Return three statistics of each clip's appearance, (n, 3): mean, spread and sharpness."""
     pixels = pixels[..., 0].astype("float32") / 255
     sharpness = np.abs(np.diff(pixels, axis=3)).mean((1, 2, 3))
     return np.stack([pixels.mean((1, 2, 3)), pixels.std((1, 2, 3)), sharpness], axis=1)

@@ -5,8 +5,8 @@
 The comparisons are Figure 4 (place of the TokenLearner), Table 4 (TokenFuser), Table 5 (pooling)
 and Figure 7 (fuser alternatives). The tokenisers of section 6.3 are for videos in the paper, and
 for images here. Each variant of `vit_nano4` is trained by the recipe `cifar10` from scratch with
-each seed. Each result is written at once, and rows of the file are not computed again. The plot is
-next to the file.
+each seed. Each result is written at once, and a second run computes only missing results. The plot
+is next to the CSV file.
 """
 
 import argparse
@@ -56,7 +56,7 @@ COLUMNS = (*KEYS, "accuracy", "gmacs", "mparams", "train_seconds")
 
 @dataclass(frozen=True)
 class VariantRecipe(Cifar10Recipe):
-    """The recipe `cifar10` for a variant, on some of the images.
+    """The recipe `cifar10` for a variant of the model, on a part of the images.
 
     Attributes:
         model: Name in the catalogue.
@@ -77,7 +77,7 @@ class VariantRecipe(Cifar10Recipe):
         return tuple(images.take(range(min(count, len(images)))) for images, count in splits)
 
     def build(self, classes):
-        """Return the variant, to be compiled."""
+        """Return the variant, not yet compiled."""
         shape, changes = (self.SIDE, self.SIDE, 3), VARIANTS[self.variant]
         with dtype_policy(self.precision):
             return create_model(self.model, classes=classes, input_shape=shape, **changes)

@@ -6,15 +6,15 @@ Run on an idle machine, with timm, transformers and keras-hub installed:
 
 An interrupted run continues after its last row.
 
-The models of a row take turns in one process. They are the peer, our model with the peer's weights,
-and two models that `create_model` builds by name. A module of PyTorch runs under autocast for our
-policy `mixed_bfloat16`, and has bfloat16 weights for `bfloat16`. `most_mib` is the memory of a
-process with only one model, in float32. `difference` is the largest difference between our
-probabilities and the peer's, divided by the largest probability. A message names each peer that is
-not installed.
+A peer is the ViT of another library. The models of a row take turns in one process. These are the
+peer, our model with the peer's weights, and two models that `create_model` builds by name. A module
+of PyTorch runs under autocast for our policy `mixed_bfloat16`, and has bfloat16 weights for
+`bfloat16`. `most_mib` is the memory of a process with only one model, in float32. `difference` is
+the largest difference between our probabilities and the peer's, divided by the largest probability.
+A message names each peer that is not installed.
 
 Rows with the mode `compiled` compare timm's module under `torch.compile` with the `.pt2` files that
-`export` writes of our models. In them, `first_s` is the time of the first call.
+`export` writes of our models. In these rows, `first_s` is the time of the first call.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def measure(peer, mode, step, policy, size, batch_size, repeats):
 
 
 def compiled(model, pixels, policy):
-    """Return two functions that run a compiled model: one returns its probabilities.
+    """Return `(run, predict)` for a compiled model, twice the same function.
 
     Args:
         model: A Keras model, which is exported first, or a module of PyTorch.
@@ -175,7 +175,7 @@ def predict(model, pixels, policy):
 
 
 def step_of_any(model, kind, policy, batch_size, size):
-    """Return the `step_of` a Keras model, or the same step of a PyTorch module."""
+    """Return the result of `step_of` for a Keras model, or the same step for a PyTorch module."""
     import keras
 
     from benchmarks.steps import step_of
@@ -261,7 +261,7 @@ def keras_hub_vit(size, num_layers=12, num_heads=12, hidden_dim=768):
 
 
 def main(arguments=None):
-    """Write a row for each case that has none."""
+    """Measure the missing cases, and append a row to the CSV file for each case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
@@ -295,7 +295,7 @@ def main(arguments=None):
 
 
 def cases(options):
-    """Return the rows to measure, as dictionaries of the first columns."""
+    """Return the cases to measure, as dictionaries of the first columns of the CSV file."""
     found, first = [], options.batch_sizes[0]
     for policy, peer, backend in product(options.policies, options.peers, options.backends):
         kinds = [("eager", "inference", batch) for batch in options.batch_sizes]

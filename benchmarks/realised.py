@@ -5,7 +5,7 @@ Run on an idle machine:
     python -m benchmarks.realised
 
 `saving` is the plain model's time divided by TokenLearner's, and `counted` the ratio of their
-multiply-adds. `realised` is the first divided by the second. `of_matrix_rate` compares a model with
+multiply-adds. `realised` is `saving` divided by `counted`. `of_matrix_rate` compares a model with
 the rate of one large matrix product. The two models take turns in one process. Each result is
 written at once, and the plot of `realised` is next to the file. On a GPU: `--policy mixed_bfloat16
 --batch-size 32`.
@@ -42,7 +42,7 @@ COLUMNS = (
 
 
 def models_of(pair, policy, batch_size):
-    """Return the two models of a pair, and the batch size: the pair's, if none is given."""
+    """Return the two models of a pair, and the batch size, by default the size of the pair."""
     import keras
 
     from keras_tokenlearner import create_model

@@ -3,15 +3,15 @@
     python -m benchmarks.retrofit dinov2s.pt cifar10:FOLDER --at 2 3 4 6 9
 
 The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0) at 112 pixels. The command fits a
-linear head to its class token. With `--tuned-from N`, its blocks from N on are also trained, on the
+linear head to the class token. `--tuned-from N` also trains the teacher's blocks from N on, on the
 labels and for the epochs of the students.
 
 Each position and number of tokens gives one student by `retrofit`. `distill` trains it on the same
-images. `--reducers` adds other reducers than the TokenLearner. `token_merging` is not trained. Its
-cost is as near as possible to the cost of the TokenLearner's student.
+images. `--reducers` adds other reducers than the TokenLearner. `token_merging` is not trained, and
+has a cost as near as possible to the cost of the TokenLearner's student.
 
-Outputs of the teacher's blocks are stored for all students, in float16 for training. Each row is
-written once it is known. A second run makes the missing rows. The plot is in the folder of the CSV.
+Outputs of the teacher's blocks are stored for all students, in float16 for training. Each result is
+written at once, and a second run computes only missing results. The plot is next to the CSV file.
 `benchmarks.retrofit_speed` measures the speed of these models; run it on an idle machine.
 """
 
@@ -46,12 +46,12 @@ def keep_for_students(model, places, train_images, test_images, cache):
 
 
 def scores(model, images, labels):
-    """Return the columns that depend on this model alone."""
+    """Return the columns of the CSV file with the accuracy and cost of a model."""
     return {"accuracy": accuracy(model, images, labels), "gmacs": costs(model).macs / 1e9}
 
 
 def scores_behind(before, model, images, labels, cache):
-    """Return the same columns, and store the outputs of the first part for other models."""
+    """Return the result of `scores`, and store the outputs of `before` for other models."""
     kept = remember(before, images, "float32", cache=cache)
     behind = keras.Model(before.output, model.output)
     return {"accuracy": accuracy(behind, kept, labels), "gmacs": costs(model).macs / 1e9}
@@ -65,7 +65,7 @@ def accuracy(model, images, labels):
 
 
 def wanted_recipes(recipe, places, reducers, nums_tokens):
-    """Return the recipe of each row of the curve."""
+    """Return a recipe for each position, reducer and number of tokens."""
     for at in places:
         for reducer in reducers:
             for num_tokens in nums_tokens:
@@ -78,7 +78,7 @@ def wanted_recipes(recipe, places, reducers, nums_tokens):
 
 
 def keys_of(recipe):
-    """Return the first columns of the row of a recipe."""
+    """Return the columns that identify a recipe in the CSV file."""
     return {key: getattr(recipe, key) for key in KEYS} | {"tuned_from": recipe.tuned_from or ""}
 
 
@@ -139,7 +139,7 @@ def main():
 
 
 def _draw(path, train_images):
-    """Draw top-1 accuracy over cost: a colour per reducer, a line per number of tokens."""
+    """Plot top-1 accuracy over cost: one colour per reducer, one line per number of tokens."""
     figure = require("matplotlib.figure", "plot").Figure(figsize=(8, 6.5), layout="constrained")
     axis = figure.subplots()
     groups, colors = {}, {}

@@ -3,10 +3,10 @@
     KERAS_BACKEND=torch python -m benchmarks.retrofit_ablation dinov2s.pt cifar10:FOLDER
 
 The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0). Its blocks from `--tuned-from` on
-and its head are fine-tuned on the labels first. A student trains its reducer and the blocks after
-it. The outputs of the frozen blocks are stored in bfloat16, for each image and its mirror image.
-All students learn from the same number of images, in mixed bfloat16. Each row is written once it is
-known. A second run makes the missing rows.
+and its head are fine-tuned on the labels first. Students train the reducer and the blocks after the
+reducer. The outputs of the frozen blocks are stored in bfloat16, for each image and its mirror
+image. All students learn from the same number of images, in mixed bfloat16. Each result is written
+at once, and a second run computes only missing results.
 """
 
 import argparse
@@ -55,15 +55,15 @@ def run(
     batch_size: int = 64,
     learning_rate: float = 1e-4,
 ) -> None:
-    """Fine-tune the teacher, train each student that the CSV lacks, and draw the plot.
+    """Fine-tune the teacher, train the students that are not in the CSV file, and draw the plot.
 
     Args:
         teacher: A plain ViT with a head. It is fine-tuned from block `tuned_from` on.
         train: Images and labels to train on.
         test: Images and labels to score.
-        wanted: The students. The blocks before their reducer are frozen.
+        wanted: The students to train. The blocks before the reducer are frozen.
         folder: Path for the outputs of the frozen blocks and the weights of the teacher.
-        output: Path of the CSV.
+        output: Path of the CSV file.
         tuned_from: Integer, number of the teacher's frozen blocks, 1 or more.
         epochs: Integer, epochs of each student.
         teacher_epochs: Integer, epochs of the teacher.

@@ -1,4 +1,4 @@
-"""The recipe of a retrofitted DINOv2 ViT-S/14, and its parts."""
+"""A recipe that retrofits a DINOv2 ViT-S/14 with learned tokens, and distills it."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from keras_tokenlearner.weights import plan_of
 
 @dataclass(frozen=True)
 class RetrofitRecipe:
-    """Learned tokens in a DINOv2 ViT-S/14 with registers, distilled: one point of the curve.
+    """Distillation of a DINOv2 ViT-S/14 into a student with learned tokens.
 
     Command: `KERAS_BACKEND=jax keras-tokenlearner train benchmarks.retrofit_recipe:RetrofitRecipe
     --set checkpoint=dinov2s.pt --set data=cifar10:FOLDER`, in the repository.
@@ -48,8 +48,8 @@ class RetrofitRecipe:
         tuned_from: First block of the teacher to train on the labels; 0 for only its head.
         epochs: Epochs of the student, and of a tuned teacher.
         batch_size: Images per step.
-        learning_rate: The highest learning rate, after a tenth of the steps. A cosine takes it to
-            zero.
+        learning_rate: The highest learning rate, after a tenth of the steps. It then decays to zero
+            by a cosine.
         cache: Folder for the teacher's outputs, which all students read.
         seed: Decides the initial weights and the order of the images.
     """
@@ -73,7 +73,7 @@ class RetrofitRecipe:
 
     @cached_property
     def arrays(self):
-        """The images of both splits, with their labels."""
+        """Images and labels of the training data and of the test data."""
         (images, labels), (test, targets) = load_named(self.data, (self.size, self.size, 3))
         few, some = self.train_images, self.test_images
         return (images[:few], labels[:few]), (test[:some], targets[:some])
@@ -169,7 +169,7 @@ def tune(model, images, labels, recipe):
 
 
 def student_of(model, reducer, at, num_tokens, start="grid"):
-    """Return the untrained student of a row of the CSV."""
+    """Return an untrained student with a reducer at a position."""
     if reducer == "token_merging":
         macs = costs(retrofit(model, at, num_tokens)).macs
         return merging_of_cost(model, macs)

@@ -1,4 +1,4 @@
-"""Measured speedup of the students of `benchmarks.retrofit`, and the speedup their costs predict.
+"""Measured and predicted speedup of the students of `benchmarks.retrofit`.
 
     python -m benchmarks.retrofit_speed
 
@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 def main():
-    """Write a row for each model and each position of its reducer."""
+    """Write a row for each model and each position of the reducer."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     results = Path("benchmarks/results")
     parser.add_argument("--rows", type=Path, default=results / "retrofit.csv")

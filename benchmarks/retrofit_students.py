@@ -22,13 +22,12 @@ from keras_tokenlearner.training.distillation.distiller import ends_in_sigmoid
 
 @dataclass(frozen=True)
 class Cell:
-    """A student and its training. The CSV has one row for each of its budgets.
+    """A student and its training. The CSV file has one row for each of the student's budgets.
 
     Attributes:
         part: `"main"` or the name of an ablation.
         reducer: `"token_learner"`, `"spatial_pooling"` or `"token_merging"`.
-        at: Blocks before the reducer. Token merging has the cost of the TokenLearner's student with
-            this value.
+        at: Blocks before the reducer. Token merging has the cost of a TokenLearner with this `at`.
         num_tokens: Tokens after the reducer; 0 for 2 x 2 pooling, whose grid decides the number.
         start: `"grid"` or `"random"`, the start of the TokenLearner's maps.
         proportional: Whether attention weighs a token by its number of patches.
@@ -49,7 +48,7 @@ class Cell:
 
     @property
     def key(self) -> dict[str, str]:
-        """The columns that identify a row of the CSV, as strings."""
+        """The columns that identify a row of the CSV file, as strings."""
         fields = dataclasses.asdict(self) | {"budgets": "+".join(map(str, self.budgets))}
         return {name: str(value) for name, value in fields.items()}
 
@@ -107,7 +106,7 @@ def student_of(cell: Cell, teacher: keras.Model) -> keras.Model:
 
 
 def needs_teacher(cell: Cell) -> bool:
-    """Return whether a student needs more of its teacher than the stored features."""
+    """Return whether a student needs more outputs of the teacher than the stored features."""
     return bool(cell.reconstruction or cell.budgets)
 
 
@@ -141,7 +140,7 @@ def train_student(
 
 
 def keep_features(teacher: keras.Model, kept: np.ndarray, frozen: int, path: Path) -> np.ndarray:
-    """Return the inputs of the teacher's head for kept tokens, (n, 2, C), from a file."""
+    """Return the inputs of the teacher's head, (n, 2, C), computed from stored tokens or read."""
     if path.is_file():
         return np.load(path, allow_pickle=False)
     found = answers(teacher, 0, [], f"block_{frozen - 1}")
@@ -195,8 +194,8 @@ class MirroredBatches(keras.utils.PyDataset):
         labels: Integer array of shape (n,).
         batch_size: Integer.
         seed: Integer, decides the order and the mirrored images of each epoch.
-        features: Array of shape (n, 2, C), the teacher's features, which follow the tokens. `None`
-            for batches without them.
+        features: Array of shape (n, 2, C), the teacher's features, which follow the tokens in a
+            batch. `None` for batches without features.
     """
 
     def __init__(
@@ -245,7 +244,7 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 
 
 class KeptOutputs:
-    """The outputs of a model's first blocks for images and their mirror images, stored in files.
+    """Stored outputs of a model's first blocks for images and their mirror images.
 
     Args:
         model: A plain ViT.
@@ -257,7 +256,7 @@ class KeptOutputs:
         self.model, self.images, self.folder = model, images, folder
 
     def of(self, name: str, blocks: int) -> np.ndarray:
-        """Return the outputs of block `blocks - 1` for the images of a name."""
+        """Return the outputs of block `blocks - 1` for the images `images[name]`."""
         before = keras.Model(self.model.input, self.model.get_layer(f"block_{blocks - 1}").output)
         images = self.images[name]
         return keep_mirrored(before, images, self.folder / f"{name}_{len(images)}_{blocks}.npy")
@@ -280,7 +279,10 @@ def keep_mirrored(
         done.write_text("0")
     kept = np.lib.format.open_memmap(path, "r+")
     if kept.shape != shape:
-        raise ValueError(f"keep_mirrored: {path} holds {kept.shape}; delete it. Received: {shape}")
+        raise ValueError(
+            f"keep_mirrored: the array in {path} must have shape {shape}; delete the file. "
+            f"Received: shape {kept.shape}"
+        )
     for start in range(int(done.read_text()), len(images), batch_size):
         batch = images[start : start + batch_size]
         for side, pixels in enumerate((batch, batch[:, :, ::-1])):

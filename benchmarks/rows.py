@@ -1,4 +1,4 @@
-"""A file of measurements that grows row by row, so that an interrupted run continues."""
+"""Reads and extends a CSV file of measurements, so that an interrupted run continues."""
 
 import csv
 
@@ -14,7 +14,7 @@ def read_rows(path):
 
 
 def append_row(path, columns, row, libraries=("keras", "tensorflow", "jax", "torch")):
-    """Append a row. The file starts with the command, the machine and its libraries."""
+    """Append a row to a CSV file. The file starts with the command, the machine and libraries."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.is_file()
     with open(path, "a", newline="") as file:

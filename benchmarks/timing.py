@@ -1,4 +1,4 @@
-"""Times calls that take turns, each measurement in a process of its own."""
+"""Measures the time and memory of calls, each measurement in a new process."""
 
 import contextlib
 import inspect
@@ -56,7 +56,7 @@ def _seconds(call):
 
 
 def forget_peak():
-    """Reset `peak_mib` to the current memory, after a model is built. It works on Linux."""
+    """Reset `peak_mib` to the current memory, after a model is built. Linux only."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

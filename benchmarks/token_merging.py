@@ -19,7 +19,7 @@ def token_merging(model, merged, start=0):
 
     Args:
         model: A plain ViT that `create_model` or `VisionTransformer` built.
-        merged: Integer, tokens that every block merges into others (r); at most half of them.
+        merged: Integer, tokens that every block merges into other tokens (r); at most half of all.
         start: Integer, the first block that merges.
     """
     prefix = Structure("token_merging", model).num_prefix_tokens
@@ -41,7 +41,7 @@ def token_merging(model, merged, start=0):
 
 
 def merging_of_cost(model, macs, start=0):
-    """Return the `token_merging` model whose multiply-adds are nearest to a number."""
+    """Return the `token_merging` model with multiply-adds nearest to `macs`."""
     layout, plain = Structure("merging_of_cost", model), costs(model)
     patches, prefix = math.prod(layout.grid), layout.num_prefix_tokens
     blocks = [f"block_{index}" for index in range(start, layout.num_blocks)]

@@ -6,8 +6,8 @@ import contextlib
 def import_torchvision():
     """Import torchvision, if it is installed. timm and transformers import it too.
 
-    Its operators are built for CUDA, so they do not load with PyTorch's build for CPUs. Its
-    import fails when it describes the first of them. Declare them before a second import.
+    The operators of torchvision are built for CUDA and do not load with PyTorch's build for CPUs.
+    The import then fails at its first operator. Declare the operators before a second import.
     """
     with contextlib.suppress(ModuleNotFoundError):
         try:

@@ -3,8 +3,8 @@
     pip install 'libtpu==0.0.42.*'
     JAX_PLATFORMS=cpu KERAS_BACKEND=jax python -m benchmarks.tpu_compile tpu_compile.csv
 
-A row is the training step of a recipe. XLA's compiler for TPUs compiles it on a machine without
-TPUs. Nothing is executed. Rows that the file lacks are appended. `--recipe`, `--set`, `--topology`,
+A row is the training step of a recipe. XLA's compiler for TPUs compiles the step on a machine
+without TPUs. Nothing is executed. Missing rows are appended. `--recipe`, `--set`, `--topology`,
 `--mode` and `--batch` compile one step of your choice instead.
 
 Columns:
@@ -53,7 +53,7 @@ _BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "f16": 2, "pred": 1, "s8": 1,
 
 
 def main(arguments=None):
-    """Append the rows."""
+    """Compile the training steps that are not in the CSV file, and append their rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", type=Path)
     parser.add_argument("--recipe", choices=RECIPES)
@@ -99,7 +99,7 @@ def compiled(recipe, settings, topology, mode, batch):
 
 
 def lower(recipe, topology, mode, batch):
-    """Return the step of `fit`, with its state and batch laid out as `fit` does, to be compiled."""
+    """Return the lowered training step of `fit`, with state and batch divided as in `fit`."""
     chips = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     parts = int(mode.partition(":")[2] or 1)
     mesh = keras.distribution.DeviceMesh(
@@ -136,7 +136,7 @@ def lower(recipe, topology, mode, batch):
 
 
 def _axes(variable, model, layouts):
-    """Return the axes that divide a variable; an optimizer's state of a weight has its axes."""
+    """Return the axes that divide a variable. An optimizer's state has the axes of its weight."""
     for weight in model.trainable_variables:
         kept = variable.path.rpartition("/")[2].startswith(weight.path.replace("/", "_") + "_")
         if (variable.path == weight.path or kept) and layouts[weight.path]:

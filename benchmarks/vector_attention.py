@@ -1,4 +1,4 @@
-"""Vector attention, its direct form and Keras's multi-head attention with one channel per head.
+"""Time and memory of vector attention, its direct form and Keras's multi-head attention.
 
 Run on an idle machine:
 
@@ -72,7 +72,7 @@ def _layer(form, channels):
         return VectorAttention(gamma=gamma)
 
     class Direct(VectorAttention):
-        """The equation in its direct form, with the N x N x C tensor."""
+        """Vector attention computed directly, with the N x N x C tensor of its equation."""
 
         def call(self, query):
             q, k, v = self.query_dense(query), self.key_dense(query), self.value_dense(query)

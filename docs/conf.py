@@ -1,4 +1,4 @@
-"""Sphinx builds the site: `make docs`. Its root is the repository, so links name files."""
+"""Configures Sphinx for `make docs`. The repository is the root, so links are paths of files."""
 
 import inspect
 import sys
@@ -58,7 +58,7 @@ html_extra_path = ["front"]  # redirects from the root of the site to docs/index
 
 
 def signature_of_init(app, what, name, found, options, signature, returns):
-    """Give a layer its own arguments, which Keras's `__new__` hides."""
+    """Show the arguments of a layer's `__init__`, which Keras's `__new__` hides."""
     if what == "class" and signature == "(*args, **kwargs)":
         _, *arguments = inspect.signature(found.__init__).parameters.values()
         signature = str(inspect.Signature(arguments))

@@ -1,4 +1,4 @@
-"""The directives `models` and `checkpoints`: tables of the catalogue, written during the build."""
+"""Sphinx directives for tables of models and checkpoints, written during the build."""
 
 import fnmatch
 from collections.abc import Iterable, Sequence
@@ -44,7 +44,7 @@ class Published(Directive):
 
 
 def published_rows(pattern: str) -> list[tuple[str, ...]]:
-    """Return a row for each published checkpoint."""
+    """Return the table rows of the published checkpoints whose names fit a pattern."""
     return [
         (
             f"`{row.name}`",
@@ -69,7 +69,7 @@ def model_row(name: str) -> tuple[str, ...]:
 
 
 def checkpoint_rows(pattern: str) -> list[tuple[str, ...]]:
-    """Return a row for each of the included weights."""
+    """Return the table rows of the included weights of the models that fit a pattern."""
     return [
         (
             f"`{model}`",

@@ -1,4 +1,4 @@
-"""Clips that the tests write: folds, statistics, and one tiny run."""
+"""Cross-validation on generated clips: folds, statistics, and one tiny run."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""Memory and work of one of several devices, against printed formulas and counts of the model."""
+"""Memory and communication per device, against printed formulas and counts of the model."""
 
 import csv
 
@@ -24,7 +24,7 @@ def test_activation_memory_without_dropout_equals_the_formula_of_korthikanti():
     block.mlp.mlp_dim = hidden
 
 
-def test_devices_rows_equal_a_manual_count_of_memory_and_communication(tmp_path):
+def test_devices_benchmark_rows_equal_a_manual_count_of_memory_and_communication(tmp_path):
     name, output = "tokenlearner_pico8_4at1", tmp_path / "rows.csv"
     options = ["--models", name, "--parts", "1", "2", "--devices", "1", "4"]
     devices.main([*options, "--output", str(output)])

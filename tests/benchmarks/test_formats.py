@@ -1,4 +1,4 @@
-"""The table of formats: agreement of working formats, reasons of failing ones."""
+"""The format benchmark: agreement of working formats, and errors of failing formats."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""Every variant is built; one is trained on a few images, once, and drawn."""
+"""Every variant is built. One variant is trained on a few images and plotted."""
 
 import numpy as np
 import pytest

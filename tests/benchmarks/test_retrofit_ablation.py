@@ -1,4 +1,4 @@
-"""The table of students, on a tiny teacher and noise: different cells, each in one row."""
+"""The ablation table for students of a tiny teacher, on noise: each run has one row."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Numbers of the speed benchmarks that are known in advance."""
+"""Speed benchmarks of cases whose results are known in advance."""
 
 import argparse
 import itertools
@@ -92,7 +92,7 @@ def test_speed_benchmark_with_quick_runs_the_quick_parts_only(monkeypatch, tmp_p
     assert started[-1][-2:] == ["--output", str(tmp_path / "realised_bfloat16.csv")]
 
 
-def test_overhead_with_some_slow_calls_is_computed_from_the_fastest():
+def test_overhead_with_some_slow_calls_is_computed_from_the_fastest_call():
     more, less = timing.Times(9, (1.05, 3.0, 2.0)), timing.Times(9, (1.5, 1.0))
     assert around.overhead(more, less) == pytest.approx(5)
 

@@ -59,6 +59,6 @@ def test_token_merging_for_a_target_cost_is_near_that_cost():
     assert lengths == [12, 8]
 
 
-def test_token_merging_of_a_single_token_keeps_it():
+def test_token_merging_of_a_single_token_keeps_the_token():
     tokens, sizes = merge(np.ones((2, 1, 5), "float32"), np.ones((2, 1, 1), "float32"), None, 3)
     assert tokens.shape == (2, 1, 5) and sizes.shape == (2, 1, 1)

@@ -1,4 +1,4 @@
-"""Every form of vector attention runs and writes a row."""
+"""The benchmark of vector attention writes a row for each implementation."""
 
 import keras
 import pytest
