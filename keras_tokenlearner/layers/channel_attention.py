@@ -14,9 +14,9 @@ def channel_attention(
     """Return `y_ic = sum_j softmax_j(q_ic * k_jc) * v_jc`, of shape (B, N, C).
 
     This is multi-head attention with one channel per head and without scaling. On CPUs, a fused
-    kernel of PyTorch computes it. Elsewhere, this function computes a few rows of the N x M weights
-    at a time. The gradient computes the weights again from the sums of the softmax. Output and
-    gradient each need one exponential per weight.
+    kernel of PyTorch computes the result. Elsewhere, this function computes a few rows of the N x M
+    weights at a time. The gradient computes the weights again from the sums of the softmax. Output
+    and gradient each need one exponential per weight.
 
     Args:
         q: Queries, a tensor of shape (B, N, C).

@@ -18,7 +18,7 @@ class CompositeLayer(keras.layers.Layer):
     be trainable after loading, and the state of its optimizer would not fit.
 
     In this class, a frozen layer also freezes its new sublayers. The build config lists the parts
-    that are frozen in a trainable layer, or trainable in a frozen one. A partly frozen layer is
+    that are frozen in a trainable layer, or trainable in a frozen layer. A partly frozen layer is
     therefore loaded as it was saved.
     """
 

@@ -47,7 +47,7 @@ def resolve_grid(owner: str, shape: Shape, grid: tuple[int, ...] | None) -> tupl
         found = (1, *shape[1:3]) if rank == 4 else tuple(shape[1:4])
         if grid is not None and not _agree(found[-len(grid) :], grid):
             raise ValueError(
-                f"{owner}: `grid` disagrees with the inputs; leave it out for inputs of rank "
+                f"{owner}: `grid` disagrees with the inputs; leave out `grid` for inputs of rank "
                 f"{rank}. Received: grid={grid} with shape={tuple(shape)}"
             )
         return found

@@ -106,7 +106,7 @@ def _has_one_step(inputs: keras.KerasTensor) -> bool:
     """Return whether oneDNN can compute a product with bias and activation in one step.
 
     PyTorch's compiler calls the same operator. The operator has no gradient. Exported graphs must
-    not contain it.
+    not contain the operator.
     """
     import torch
 

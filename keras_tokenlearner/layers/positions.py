@@ -117,7 +117,7 @@ def sincos_positions(shape: tuple[int, ...], dtype: str | None = None) -> keras.
 def resize_positions(table: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
     """Resize a table of positions to another grid, linearly with aligned corners.
 
-    The corners of the old grid become the corners of the new one, as in the JAX ViT. For a 3-D
+    The corners of the old grid become the corners of the new grid, as in the JAX ViT. For a 3-D
     grid, a 2-D table is resized in space and repeated for every frame, as in ViViT.
 
     Args:

@@ -42,7 +42,7 @@ class RotaryPositions(CompositeLayer):
             patches in [-1, 1] on each axis. Centred angles are multiplied by 2 pi, as in DINOv3.
         frequencies: `"fixed"`, or `"learned"`: two learned frequencies, one for each axis, of every
             pair of channels of every head.
-        theta: Float, base of the frequencies, or of the initial values of learned ones.
+        theta: Float, base of the frequencies, or of the initial values of learned frequencies.
         layout: The choice of pairs. `"interleaved"` pairs neighbouring channels. `"half"` pairs
             channels of the first half and the second half. `"tiled"` pairs neighbours, with
             angles in the order of `"half"`. `"tiled"` is not a rotation, but V-JEPA 2 was trained

@@ -10,7 +10,7 @@ from keras_tokenlearner._checks import check_channels_last
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class SequencePositions(layers.Layer):
-    """Adds sines and cosines of each token's index in the sequence. It has no weights.
+    """Adds sines and cosines of each token's index in the sequence. The layer has no weights.
 
     Tokens are counted frame after frame and row after row. Channel 2 k of token `n` gets
     `sin(n / 10000^(2 k / C))`, and channel 2 k + 1 gets the cosine of the same angle.

@@ -145,7 +145,7 @@ class TransformerBlock(CompositeLayer):
         self.num_prefix_tokens = check_int(owner, "num_prefix_tokens", num_prefix_tokens, minimum=0)
         if self.num_patches is not None and self.attention == "vector":
             raise ValueError(
-                f"{owner}: `num_patches` needs attention='dot_product'; leave it out. "
+                f"{owner}: leave out `num_patches`, or pass attention='dot_product'. "
                 f"Received: num_patches={num_patches} with attention='vector'"
             )
 
@@ -162,8 +162,8 @@ class TransformerBlock(CompositeLayer):
         for name, value in default.items():
             if getattr(self, name) != value:
                 raise ValueError(
-                    f"TransformerBlock: `{name}` needs attention='dot_product'; leave it at "
-                    f"{value!r}. Received: attention='vector', {name}={getattr(self, name)!r}"
+                    f"TransformerBlock: `{name}` must be {value!r} unless attention='dot_product'. "
+                    f"Received: attention='vector', {name}={getattr(self, name)!r}"
                 )
 
     def build(

@@ -187,7 +187,7 @@ ADDED = {
 
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("name", ADDED)
-def test_attention_options_equal_their_equations_on_every_path(name, tokens):
+def test_attention_options_equal_their_equations_on_every_code_path(name, tokens):
     added = ADDED[name]
     norm = rms_norm if "rms_norm" in added.values() else layer_norm
     x = array((2, tokens, 12), 0)

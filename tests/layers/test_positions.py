@@ -74,7 +74,7 @@ def test_resize_positions_keeps_the_corners_exactly(new):
         np.testing.assert_array_equal(found[corner], table[corner])
 
 
-def test_resize_positions_of_an_image_repeats_them_for_each_frame():
+def test_resize_positions_of_an_image_to_a_video_repeats_the_table():
     table = array((4, 4, 3), 0)
     found = resize_positions(table, (5, 6, 3))
     assert found.shape == (5, 6, 3, 3)

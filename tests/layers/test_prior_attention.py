@@ -20,7 +20,7 @@ def test_prior_attention_weights_do_not_depend_on_the_tokens():
     close(run(layer, x + y), run(layer, x) + run(layer, y))
 
 
-def test_prior_attention_untrained_is_near_the_average_of_all_tokens():
+def test_untrained_prior_attention_is_near_the_average_of_all_tokens():
     x = array((2, 5, 8), 0)
     layer = PriorAttention()
     layer.build(x.shape)

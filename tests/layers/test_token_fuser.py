@@ -88,7 +88,7 @@ def test_token_fuser_global_mixing_has_weights_over_all_frames():
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_token_fuser_untrained_is_the_identity(form):
+def test_untrained_token_fuser_is_the_identity(form):
     tokens, x = array((2, 6, 8), 0), array((2, 2, 4, 5, 8), 1)
     np.testing.assert_array_equal(run(TokenFuser(**form), tokens, x), x)
 

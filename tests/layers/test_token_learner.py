@@ -103,7 +103,7 @@ def test_sum_pooling_equals_mean_pooling_times_the_number_of_positions():
     close(total, 24 * mean, atol=1e-4)
 
 
-def test_token_maps_weight_the_input_without_the_norm():
+def test_token_maps_with_a_norm_weight_the_input_before_the_norm():
     x = array((1, 4, 6, 8), 0)
     layer = random_layer(TokenLearner(3), x.shape)
     close(run(layer, 100 * x), 100 * run(layer, x), atol=1e-3)  # the norm hides the scale
@@ -127,7 +127,7 @@ def averages(x, cells, axes):
 
 
 @pytest.mark.parametrize("num_tokens", [1, 5, 8, 24])
-def test_position_bias_untrained_averages_one_cell_per_token(num_tokens):
+def test_untrained_position_bias_averages_one_cell_per_token(num_tokens):
     x = array((2, 4, 6, 8), 0)
     layer = TokenLearner(num_tokens, "mlp", position_bias=True)
     cells = grid_cells((4, 6), num_tokens)
@@ -137,7 +137,7 @@ def test_position_bias_untrained_averages_one_cell_per_token(num_tokens):
     close(maps.sum((1, 2)), np.ones((2, num_tokens)))
 
 
-def test_position_bias_untrained_averages_cells_of_frames_and_of_space_time():
+def test_untrained_position_bias_averages_cells_of_frames_and_of_space_time():
     x = array((2, 2, 4, 6, 8), 0)
     tokens = run(TokenLearner(4, "mlp", position_bias=True), x)
     for frame in range(2):
@@ -148,7 +148,7 @@ def test_position_bias_untrained_averages_cells_of_frames_and_of_space_time():
     assert (np.abs(tokens - expected) <= error).all()
 
 
-def test_position_bias_trained_is_added_before_the_softmax():
+def test_trained_position_bias_is_added_before_the_softmax():
     x = array((2, 4, 6, 8), 0)
     layer = random_layer(TokenLearner(5, "mlp", position_bias=True), x.shape)
     bias, gamma, beta, *mlp = layer.get_weights()
@@ -160,7 +160,7 @@ def test_position_bias_trained_is_added_before_the_softmax():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
-def test_first_tokens_untrained_cover_the_whole_image(count):
+def test_first_tokens_of_an_untrained_layer_cover_the_whole_image(count):
     """The first m tokens are the averages of m cells. Each position is in one cell."""
     x = array((2, 4, 6, 8), 0)
     layer = TokenLearner(5, "mlp", position_bias=True)
@@ -177,7 +177,7 @@ def test_first_tokens_untrained_cover_the_whole_image(count):
     np.testing.assert_allclose(maps[0].reshape(24, count), expected, atol=24 * np.exp(-8))
 
 
-def test_position_bias_saved_is_resized_for_another_grid(tmp_path):
+def test_saved_position_bias_is_resized_for_another_grid(tmp_path):
     models = []
     for size in (4, 8):
         inputs = keras.Input((size, size, 8))
