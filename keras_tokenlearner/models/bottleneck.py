@@ -25,7 +25,7 @@ def bottleneck_module(
 ) -> keras.Model:
     """Build a model of one bottleneck module, the `unit` of a config, as in Tables 11 and 12.
 
-    A module maps a video, (B, T, H, W, C), to one of the same shape. Its parts run in order:
+    A module maps a video, (B, T, H, W, C), to a video of the same shape. Its parts run in order:
 
     * `conv2d`: 3x3 convolution of each frame, dense, no bias.
     * `conv1d`: convolution over 3 frames, dense, no bias.

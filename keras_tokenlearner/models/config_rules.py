@@ -46,7 +46,7 @@ def check_unread(owner: str, values: Fields, defaults: Fields, readers: Readers)
         is_read, given = readers.get(name, (True, ""))
         if not is_read and value != defaults[name]:
             raise ValueError(
-                f"{owner}: `{name}` has no effect with {given}; leave it out. "
+                f"{owner}: leave out `{name}`, which has no effect with {given}. "
                 f"Received: {name}={value!r}"
             )
 
@@ -118,8 +118,8 @@ def _check_rotary(owner: str, values: VisionTransformerFields) -> None:
     frames = axes == 3 and over == "frame"
     if values["rotary_tokens"] == "centre_of_mass" and (frames or rotary == "learned"):
         raise ValueError(
-            f"{owner}: rotary_tokens='centre_of_mass' does not work with rotary='learned', nor for "
-            "videos with over='frame'; leave it at 'none'. Received: "
+            f"{owner}: `rotary_tokens` must be 'none' with rotary='learned', and for videos with "
+            "over='frame'. Received: rotary_tokens='centre_of_mass', "
             f"patch_size={patch_size}, over={over!r}, rotary={rotary!r}"
         )
 

@@ -59,7 +59,7 @@ def test_retrofitted_model_equals_the_catalogue_model(name, changes):
     np.testing.assert_allclose(NUMPY(student(x)), NUMPY(model(x)), atol=1e-6)
 
 
-def test_student_untrained_equals_teacher_blocks_on_learned_tokens():
+def test_untrained_student_equals_teacher_blocks_on_learned_tokens():
     model = teacher(class_token=True, register_tokens=1)
     before = model.get_weights()
     student = retrofit(model, at=1, num_tokens=4, proportional_attention=False)
@@ -93,7 +93,7 @@ POOLED = [
 
 
 @pytest.mark.parametrize(("changes", "num_tokens", "reducer"), POOLED, ids=str)
-def test_student_with_grid_start_untrained_equals_average_pooling(changes, num_tokens, reducer):
+def test_untrained_student_with_grid_start_equals_average_pooling(changes, num_tokens, reducer):
     model = teacher(**changes)
     x = pixels(2, *model.input_shape[1:])
     student = retrofit(model, at=1, num_tokens=num_tokens)
@@ -155,7 +155,7 @@ def test_model_with_fewer_tokens_equals_the_student_called_with_fewer_tokens(cha
     np.testing.assert_allclose(NUMPY(loaded(x)), NUMPY(small(x)), atol=1e-6)
 
 
-def test_model_with_fewer_tokens_untrained_equals_a_retrofit():
+def test_untrained_model_with_fewer_tokens_equals_a_retrofit():
     model = teacher(class_token=True)
     x = pixels(2, 32, 32, 3)
     found = with_tokens(retrofit(model, at=1, num_tokens=8), 4)

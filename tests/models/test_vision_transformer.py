@@ -94,7 +94,7 @@ def test_model_without_top_returns_the_tokens(changes, length):
     assert model.output_shape == (None, length, 16)
 
 
-def test_model_b_untrained_equals_the_plain_model_except_its_last_blocks():
+def test_untrained_model_b_equals_the_plain_model_except_its_last_blocks():
     """Fusers start as the identity, so the outputs of the blocks between are not written back."""
     pixels = 255 * np.abs(array((2, 16, 24, 3), 0)) / 4
     fused = transformer(**IMAGE, **LEARNER, fuser="token_fuser", at=1, include_top=False)

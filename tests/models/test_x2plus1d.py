@@ -155,7 +155,7 @@ def test_unit_parts_keep_the_shape_of_the_input(part):
     assert module(f"conv2d+{part}").output_shape == (None, 3, 4, 5, 8)
 
 
-def test_token_learner_part_untrained_is_the_identity():
+def test_untrained_token_learner_part_is_the_identity():
     x = array((2, 3, 4, 5, 8), 0)
     close(run(module("tokenlearner"), x), x)
 
@@ -187,7 +187,7 @@ def test_replaced_units_of_a_video_network_have_token_learners(replaced, units):
     assert found == [f"stage_0_unit_{unit}_1_tokenlearner" for unit in units]
 
 
-def test_video_network_units_untrained_equal_their_shortcut():
+def test_untrained_video_network_units_equal_their_shortcut():
     model = video_network()
     gammas = [x.gamma for x in model.layers if x.name.endswith("project_norm")]
     assert len(gammas) == 3
