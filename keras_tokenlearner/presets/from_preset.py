@@ -150,7 +150,7 @@ def from_preset(
         asked = [argument for argument, value in given.items() if value != defaults.get(argument)]
         if asked:
             raise ValueError(
-                f"{owner}: `{asked[0]}` has no effect on this preset, an X2Plus1D; leave it out. "
+                f"{owner}: leave out `{asked[0]}`, which has no effect on an X2Plus1D preset. "
                 f"Received: {asked[0]}={given[asked[0]]!r}"
             )
         return network

@@ -162,7 +162,8 @@ def _get_parts(owner: str, index: Path, get: Callable[[str], Path | None]) -> No
         plain = all(isinstance(name, str) and Path(name).name == name for name in names)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"{owner}: {index.name} must be the index of a checkpoint in parts; download it again"
+            f"{owner}: {index.name} must be the index of a checkpoint in parts; download the file "
+            "again"
         ) from error
     if not plain:
         raise ValueError(f"{owner}: {index.name} must only name files in its own folder")
