@@ -92,7 +92,7 @@ def export(
     * `serving_default` and `encoded`: bytes of JPEG, PNG, GIF, BMP or WebP files, (B,).
     * `images`: uint8 pixels of any height and width, (B, height, width, channels).
     * `pixels`: float pixels of the model's input size, (B, height, width, channels).
-    * `serve`: the same inputs as `pixels`. It returns the plain outputs of the model.
+    * `serve`: the same inputs as `pixels`. Returns the plain outputs of the model.
 
     Signatures for videos:
 
@@ -103,7 +103,7 @@ def export(
     * `clips_at_rate`, with a `frame_step`: the inputs of `clips` and a `frame_rate`, (B,). The
       frames are from the middle of the clip, with the time steps of training.
     * `pixels`: float pixels of the model's input size, (B, frames, height, width, channels).
-    * `serve`: the same inputs as `pixels`. It returns the plain outputs of the model.
+    * `serve`: the same inputs as `pixels`. Returns the plain outputs of the model.
 
     The other formats have one input, `images`: uint8 pixels of the model's input size.
 
@@ -246,7 +246,7 @@ def _check_format(
     dtype = compute_dtype(model)
     if dtype != "float32" and not chosen.computes_in_half:
         raise ValueError(
-            f"export: format={format!r} needs a model that computes in float32; build it with "
+            f"export: format={format!r} needs a model that computes in float32; build `model` with "
             f"dtype='float32' and load its weights. Received: a model that computes in {dtype}"
         )
     if options["precision"] == "int8" and not chosen.has_int8:
@@ -293,7 +293,7 @@ def _checked(
         check_positive("export", "frame_step", frame_step)
         if len(shape) != 5:
             raise ValueError(
-                "export: `frame_step` has no effect on a model of images; leave it out. "
+                "export: leave out `frame_step`, which has no effect on a model of images. "
                 f"Received: frame_step={frame_step!r}, inputs of shape {shape}"
             )
     if return_maps:
@@ -322,8 +322,8 @@ def _activation(model: keras.Model, classifier_activation: str | None) -> tuple[
     if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
         if classifier_activation not in (None, "linear"):
             raise ValueError(
-                "export: `classifier_activation` needs a model with outputs (B, classes); leave "
-                f"it out. Received: classifier_activation={classifier_activation!r}, outputs of "
+                "export: leave out `classifier_activation` unless the outputs have shape (B, "
+                f"classes). Received: classifier_activation={classifier_activation!r}, outputs of "
                 f"shape {model.output_shape}"
             )
         return "linear", False

@@ -145,7 +145,7 @@ class Guard:
         return b"".join(parts)
 
     async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Run the application on a request. Cancel it if the client disconnects."""
+        """Run the application on a request. Cancel the request if the client disconnects."""
         if not _is_binary(scope):
             try:
                 if len(body) <= INLINE_BYTES:  # so health checks never wait for a thread

@@ -42,8 +42,8 @@ async def run(
     """Serve a `kserve.Model` over HTTP and gRPC until the process receives a signal.
 
     After SIGTERM or SIGINT the server accepts no more connections, answers open requests, and
-    returns. The server is ready after batches of 1, 2, 4, ... rows have run once. It replaces the
-    model by newer versions.
+    returns. The server is ready after batches of 1, 2, 4, ... rows have run once. Newer
+    versions replace the model.
 
     Args:
         endpoint: A `kserve.Model`.
@@ -154,7 +154,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _server(config: "uvicorn.Config") -> "uvicorn.Server":
-    """Return an HTTP server with time limits. After a signal, it exits with the status 0."""
+    """Return an HTTP server with time limits. After a signal, the server exits with status 0."""
     import uvicorn
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 

@@ -64,7 +64,7 @@ def v1_request(
     try:
         rows = _columns(found["inputs"], inputs) if columnar else _instances(found, inputs, model)
     except RecursionError as error:
-        raise ValueError("the values of a request must have fewer nested levels") from error
+        raise ValueError("the values of a request must not be nested this deeply") from error
     model.check_count(len(rows))
     return signature, model.check_rows(signature, rows)
 

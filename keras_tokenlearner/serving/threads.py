@@ -47,9 +47,9 @@ class DecodingThreads:
         *arguments: Arguments.args,
         **options: Arguments.kwargs,
     ) -> Result:
-        """Run a function that decodes an image in a thread, and return its result.
+        """Decode an image by a function in one of the threads, and return the result.
 
-        A call that is cancelled before a thread takes it never starts.
+        A cancelled call does not start if it still waits for a thread.
 
         Args:
             pixels: Integer, number of pixels of the image.

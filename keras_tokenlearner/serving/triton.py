@@ -30,7 +30,7 @@ def write_triton_files(model: keras.Model, path: Path, options: Options) -> None
 
 
 def triton_config(model: keras.Model, name: str, options: Options) -> str:
-    """Return `config.pbtxt`: the onnxruntime backend, dynamic batching and warm-up.
+    """Return the text of `config.pbtxt`, with dynamic batching and warm-up on onnxruntime.
 
     Args:
         model: A `keras.Model` of images or videos.

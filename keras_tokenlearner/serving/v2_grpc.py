@@ -41,7 +41,7 @@ def read_grpc(content: bytes) -> "ModelInferRequest":
     try:
         request = ModelInferRequest.FromString(content)
     except DecodeError as error:
-        raise ValueError(f"the message is damaged: {error}") from error
+        raise ValueError(f"the message is damaged; send it again: {error}") from error
     raw = len(request.raw_input_contents)
     if raw and raw != len(request.inputs):
         raise ValueError(
@@ -50,7 +50,9 @@ def read_grpc(content: bytes) -> "ModelInferRequest":
         )
     for found in request.inputs if raw else ():
         if found.HasField("contents"):
-            raise ValueError(f"{found.name!r} must have contents or raw_input_contents, not both")
+            raise ValueError(
+                f"the input {found.name!r} must have contents or raw_input_contents, not both"
+            )
     return request
 
 
@@ -97,9 +99,9 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         elif wire in (_FIXED64, _FIXED32):
             end = place + (8 if wire == _FIXED64 else 4)
         else:
-            raise ValueError(f"the message is damaged: it has a field of wire type {wire}")
+            raise ValueError(f"the message is damaged; send it again: wire type {wire} is unknown")
         if end > len(content):
-            raise ValueError("the message is damaged: a field ends after the message")
+            raise ValueError("the message is damaged; send it again: the last field is incomplete")
         yield key >> 3, wire, content[place:end]
         place = end
 
@@ -111,4 +113,4 @@ def _integer(content: memoryview, place: int) -> tuple[int, int]:
         value |= (byte & 127) << 7 * count
         if byte < 128:
             return value, place + count + 1
-    raise ValueError("the message is damaged: an integer does not end")
+    raise ValueError("the message is damaged; send it again: an integer is incomplete")

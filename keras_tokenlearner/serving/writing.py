@@ -47,7 +47,7 @@ def write_in_another_process(model: keras.Model, path: Path, format: str, option
 
     Args:
         model: A `keras.Model` of images or videos.
-        path: `pathlib.Path` of a new file or folder. A temporary `.keras` file is next to it.
+        path: `pathlib.Path` of a new file or folder. A temporary `.keras` file is in its parent.
         format: A key of `FORMATS`.
         options: Checked arguments of `export`.
 

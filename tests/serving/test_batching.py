@@ -60,7 +60,7 @@ def test_batcher_keeps_batches_below_the_weight_limit():
     assert [rows for _, rows in batches] == [[1], [2, 3], [4]]
 
 
-def test_batcher_bad_row_fails_without_its_batch():
+def test_batcher_bad_row_fails_and_its_batch_succeeds():
     answers, _ = run([("a", 1), ("a", -1), ("a", 2)])
     assert (answers[0], answers[2]) == (2, 4)
     with pytest.raises(ValueError, match="negative"):

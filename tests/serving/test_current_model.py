@@ -125,7 +125,7 @@ def test_server_of_a_single_version_folder_ignores_newer_versions(folder):
     assert states(current) == [("1", "AVAILABLE")]
 
 
-def test_warm_up_turned_off_runs_no_batch(folder):
+def test_server_without_warm_up_runs_no_batch(folder):
     current = CurrentModel(folder, warms_up=False)
     current.warm_up()
     assert current.now.model.warm is None

@@ -82,12 +82,12 @@ def test_export_writes_version_1_with_metadata(exported):
     assert [found.name for found in path.parent.iterdir()] == ["1"]
 
 
-def test_signature_serve_of_floats_equals_the_model(exported):
+def test_serve_signature_of_floats_equals_the_model(exported):
     model, _, _, floats, _, answers = exported
     np.testing.assert_allclose(answers["serve"], model.predict(floats, verbose=0), atol=1e-5)
 
 
-def test_signature_images_of_another_size_resizes_as_in_training(exported):
+def test_images_signature_resizes_other_sizes_as_in_training(exported):
     model, _, images, _, _, answers = exported
     expected = _expected(model, images)
     np.testing.assert_allclose(answers["images/probabilities"], expected, atol=1e-5)
@@ -101,7 +101,7 @@ def test_signature_images_of_another_size_resizes_as_in_training(exported):
     ]
 
 
-def test_signature_encoded_takes_files_of_different_sizes_in_one_batch(exported):
+def test_encoded_signature_takes_files_of_different_sizes_in_one_batch(exported):
     image_module = pytest.importorskip("PIL.Image", reason="the independent decoder")
     model, _, images, _, files, answers = exported
     decoded = np.asarray(image_module.open(files[1]))
@@ -126,7 +126,7 @@ def test_saved_model_cli_equals_the_signature(exported, tmp_path):
         np.testing.assert_allclose(found, answers[f"images/{name}"], atol=1e-6)
 
 
-def test_signature_encoded_decodes_webp(exported):
+def test_encoded_signature_decodes_webp_files(exported):
     image_module = pytest.importorskip("PIL.Image", reason="writes the WebP file")
     model, path, images, *_ = exported
     stream = io.BytesIO()

@@ -34,7 +34,7 @@ def expected(model, clips):
     return model.predict(np.stack([video.fit_clip(x, height, width) for x in clips]), verbose=0)
 
 
-def test_signature_clips_at_rate_equals_video_batches_of_the_file(exported, tmp_path):
+def test_clips_at_rate_signature_equals_video_batches_of_the_file(exported, tmp_path):
     """All frames and their rate give the same clip as `VideoBatches` on the file."""
     pytest.importorskip("av", reason="reads videos")
     model, served, _ = exported
@@ -64,7 +64,7 @@ def test_places_at_rate_equal_the_times_of_uniform_clips(length, rate):
 
 
 @pytest.mark.parametrize("length", [1, 5, 17, 64, 90])
-def test_even_places_equal_uniform_clips_as_long_as_the_video(length):
+def test_even_places_equal_the_times_of_a_clip_over_the_whole_video(length):
     from keras_tokenlearner.serving.video_signatures import even_places
 
     times = video.uniform_clips(length, 8, length / 8, count=1)[0]
@@ -91,7 +91,7 @@ def test_exported_encoded_frames_equal_the_model(exported):
     np.testing.assert_allclose(answer["probabilities"], expected(model, [clip[::2]]), atol=1e-3)
 
 
-def test_exported_token_maps_equal_token_maps(exported):
+def test_exported_video_token_maps_equal_the_maps_of_the_model(exported):
     model, served, _ = exported
     clips = RANDOM.integers(0, 256, (2, *model.input_shape[1:])).astype("uint8")
     maps = token_maps(model, clips.astype("float32"))

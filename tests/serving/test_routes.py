@@ -105,7 +105,7 @@ def published():
     return made
 
 
-def test_checkpoint_resize_is_applied_on_every_route(published, files, tmp_path):
+def test_checkpoint_resize_is_applied_by_every_interface(published, files, tmp_path):
     pixels = [preprocess_image(decode_image(file), (32, 32, 3), RULE) for file in files]
     right = published.predict(np.stack(pixels).astype("float32"), verbose=0)
     assert np.abs(right - trained_on(published, files)).max() > 0.01  # the resize matters

@@ -26,7 +26,7 @@ PICTURE = pillow.fromarray(SMALL).resize((70, 90), pillow.Resampling.BICUBIC)
 
 @pytest.fixture(scope="module")
 def decode():
-    """A function that decodes in a graph. It is compiled once for each number of channels."""
+    """A function that decodes in a graph, compiled once for each number of channels."""
     made = {
         channels: tf.function(
             lambda content, channels=channels: decode_in_graph(content, channels),

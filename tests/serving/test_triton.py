@@ -1,6 +1,6 @@
-"""The exported model behind NVIDIA Triton, by PyTriton, which brings the C++ server.
+"""The exported model behind NVIDIA Triton. PyTriton includes the C++ server.
 
-It runs in a separate environment: docs/serving.md has the commands.
+These tests run in a separate environment: docs/serving.md has the commands.
 """
 
 import concurrent.futures
