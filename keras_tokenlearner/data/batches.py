@@ -29,7 +29,7 @@ class Batches(keras.utils.PyDataset):
         batch_size: Integer, rows of a batch, summed over all processes.
         shuffle: Boolean, whether each epoch has a new order.
         seed: Integer, decides the orders.
-        partial: Boolean, whether to keep a last batch that is not full.
+        partial: Boolean, whether to return a last batch that is not full.
 
     Attributes:
         epoch: Integer, number of the current epoch.
@@ -142,7 +142,7 @@ class ReadBatches(Batches, Generic[Example]):
         **kwargs: Arguments of `Batches`.
 
     Attributes:
-        failure: The error of `read`, or `None`. TensorFlow hides this error behind another one.
+        failure: The error of `read`, or `None`. TensorFlow hides this error behind another error.
         skipped: Dictionary from the names of unreadable rows, in any epoch, to the reasons.
     """
 

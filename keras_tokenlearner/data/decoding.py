@@ -166,7 +166,7 @@ class _Reader(io.BufferedReader):
         if self.left < 0:
             raise ValueError(
                 f"an image must have at most {MAX_HEADER_READS} parts in its header and "
-                f"{MAX_READS} in its pixels; save it again; got more parts"
+                f"{MAX_READS} in its pixels; save the image again"
             )
         return super().read(size)
 
@@ -192,7 +192,8 @@ def _open(
         texts = content.count(b"zTXt") + content.count(b"iTXt")
         if texts > MAX_TEXTS:
             raise ValueError(
-                f"a PNG must have at most {MAX_TEXTS} compressed texts; save it again; got {texts}"
+                f"a PNG must have at most {MAX_TEXTS} compressed texts; save the image without; "
+                f"got {texts}"
             )
     stream.seek(0)
     prefix = stream.read(16)
@@ -232,7 +233,7 @@ def _check_pixels(pixels: int, max_pixels: int) -> None:
     """Raise `ValueError` if decoding an image would take too much memory."""
     if pixels > max_pixels:
         raise ValueError(
-            f"an image must have at most {max_pixels} pixels; resize it first; got {pixels}"
+            f"an image must have at most {max_pixels} pixels; resize the image; got {pixels}"
         )
 
 
@@ -245,7 +246,7 @@ def _check_scans(image: "Image.Image", stream: io.BufferedIOBase) -> None:
         stream.seek(place)
         if scans > MAX_SCANS:
             raise ValueError(
-                f"a JPEG must have at most {MAX_SCANS} scans; save it again; got {scans}"
+                f"a JPEG must have at most {MAX_SCANS} scans; save the image again; got {scans}"
             )
 
 

@@ -32,9 +32,9 @@ def load_fashion_mnist(origin: str | Path = "sample") -> tuple[tuple[np.ndarray,
 
     Args:
         origin: `"sample"` for the included class-balanced sample of 5,000 training and 2,000 test
-            images. They are the first images of each class in the original order. `"download"`
-            loads all 70,000 images from `keras.datasets`. The path of a folder loads the four
-            original `.gz` files in it. On Debian, the package `dataset-fashion-mnist` has them in
+            images, the first of each class in the original order. `"download"` loads all 70,000
+            images from `keras.datasets`. The path of a folder loads the four original `.gz` files
+            in this folder. On Debian, the package `dataset-fashion-mnist` has these files in
             `/usr/share/datasets/fashion-mnist`.
 
     Returns:
@@ -84,7 +84,7 @@ def _read(folder: Path, name: str, rank: int) -> np.ndarray:
     data = np.frombuffer(content, np.uint8, offset=4 * (rank + 1))
     if header[0] != 0x800 + rank or data.size != np.prod(header[1:], dtype=np.int64):
         raise ValueError(
-            f"load_fashion_mnist: {path} is damaged; download it again: its size differs from the "
+            f"load_fashion_mnist: {path} is damaged; download it again: the file does not have the "
             "size in its header"
         )
     return data.reshape(header[1:].tolist())

@@ -136,7 +136,7 @@ class _Reader:
             raise VideoError(f"{self.path}: the file cannot be opened: {error}") from error
         if not self.container.streams.video:
             self.container.close()
-            raise VideoError(f"{self.path}: the file has no video stream")
+            raise VideoError(f"{self.path}: the file must have a video stream")
         self.stream = self.container.streams.video[0]
         try:
             self._check_pixels(self.stream.width, self.stream.height)
@@ -195,7 +195,7 @@ class _Reader:
             self.current, self.image = self.next, None
             self.next = next(self.decoded, None)
         if self.current is None:
-            raise VideoError(f"{self.path}: no frame can be decoded{self._reason()}")
+            raise VideoError(f"{self.path}: at least one frame must be decodable{self._reason()}")
         late = time - self.current[0]
         if self.next is None and late > max(2.5 / self.frame_rate, 0.25):
             raise VideoError(
@@ -220,7 +220,7 @@ class _Reader:
     def _check_pixels(self, width: int, height: int) -> None:
         if width * height > MAX_PIXELS:
             raise VideoError(
-                f"{self.path}: a frame must have at most {MAX_PIXELS} pixels; resize it first; "
+                f"{self.path}: a frame must have at most {MAX_PIXELS} pixels; resize the video; "
                 f"got {width} x {height}"
             )
 

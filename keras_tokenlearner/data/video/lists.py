@@ -68,7 +68,7 @@ class VideoList:
         return probe(self.files[place])
 
     def read_frames(self, place: int, times: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Decode the frames of a video that a player shows at given times."""
+        """Decode the frames of a video that are shown at given times."""
         return read_frames(self.files[place], times)
 
     def take(self, places: Sequence[int]) -> Self:

@@ -49,7 +49,7 @@ class TfdsVideos(VideoList):
         return VideoInfo(len(frames) / self.frame_rate, self.frame_rate, height, width)
 
     def read_frames(self, place: int, times: Sequence[float] | np.ndarray) -> np.ndarray:
-        """Decode the frames of a video that a player shows at given times."""
+        """Decode the frames of a video that are shown at given times."""
         frames = self._frames(place)
         numbers = (np.asarray(times) * self.frame_rate + 1e-6).astype(int)
         numbers = np.minimum(numbers, len(frames) - 1)
