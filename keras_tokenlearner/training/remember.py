@@ -32,7 +32,7 @@ def remember(
         batch_size: Integer, images per batch.
 
     Returns:
-        A numpy array, (n, ...). With a `cache`, it is a memory map of the file.
+        A numpy array, (n, ...). With a `cache`, the array is a memory map of the file.
     """
     if cache is None:
         outputs = np.empty((len(images), *model.output_shape[1:]), dtype)

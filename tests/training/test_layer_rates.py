@@ -117,7 +117,7 @@ def test_layer_decay_with_scaled_losses_gives_the_same_steps():
 
 @pytest.fixture
 def training(tmp_path):
-    """Return functions that build a model with several rates, and that train and resume it."""
+    """Return a function that builds a model with several rates, and a function that trains it."""
     random = np.random.default_rng(0)
     x, y = random.uniform(0, 255, (8, 16, 16, 3)).astype("float32"), np.arange(8) % 3
     batches = Batches((x, y), 4)

@@ -91,7 +91,7 @@ def test_charades_recipe_learns_several_labels_per_video(folder):
 
 
 def trained_on_two_batches(recipe, classes):
-    """Train the model of a recipe on two batches. Return it, and its initial weights."""
+    """Train the model of a recipe on two batches. Return the model and its initial weights."""
     videos, _ = recipe.open()
     model = recipe.build(classes)
     batches = recipe.batches(videos, model.input_shape[1:], training=True)

@@ -374,7 +374,7 @@ def _check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, .
     dropout = [layer.name for layer in student.layers if getattr(layer, "dropout_rate", 0)]
     if dropout and keras.backend.backend() == "jax":
         raise ValueError(
-            "Distiller: on JAX, `budgets` needs a student without dropout; build it with "
+            "Distiller: on JAX, `budgets` needs a student without dropout, built with "
             f"dropout_rate=0. Received: budgets={budgets} with dropout in {dropout}"
         )
     return budgets

@@ -1,8 +1,8 @@
 """Recipes. A recipe is a frozen dataclass that states how the models of an experiment are trained.
 
 `train` calls the methods `open` and `batches` for the data, `build` for the model, and `optimizer`.
-It reads `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing` and `seed`. Any object
-with these members is a `Recipe`.
+It also reads `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing` and `seed`. Any
+object with these members is a `Recipe`.
 
 Two methods are optional:
 

@@ -19,7 +19,8 @@ class DistillationRecipe(ImageNet384Recipe):
 
     Command: `keras-tokenlearner train distill --set model=NAME --set weights=FILE --distribute
     auto`. The head of the teacher needs the classes of the data. Before training, the recipe prints
-    an estimate of time and memory on ImageNet for several machines. We have not run it on ImageNet.
+    an estimate of time and memory on ImageNet for several machines. We have not run this recipe on
+    ImageNet.
 
     Attributes:
         model: Name of the teacher in the catalogue. Output files have this name too.
@@ -31,7 +32,7 @@ class DistillationRecipe(ImageNet384Recipe):
         temperature: Logits are divided by this number before the softmax.
         feature_weight: Weight of the features in the loss; the weight of the logits is 1.
         label_weight: Weight of the labels in the loss, in [0, 1].
-        reconstruction_weight: Weight of the teacher's tokens after every block in the loss.
+        reconstruction_weight: Weight in the loss of the teacher's tokens after each block.
         weight_decay: Weight decay of AdamW.
         gradient_accumulation_steps: Must be 1: batches are not divided into parts.
         label_smoothing: Has no effect.
