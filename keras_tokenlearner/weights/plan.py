@@ -188,7 +188,8 @@ class Plan:
         """Load the checkpoint into a model of this package, completely or not at all.
 
         The position embedding of the class token is added to the class token. A model without a
-        class token drops both. Model and file must have the same number of TokenLearners.
+        class token drops the class token and its position embedding. Model and file must have the
+        same number of TokenLearners.
 
         Args:
             model: A `VisionTransformer`.

@@ -157,7 +157,7 @@ def _listed(found: list[tuple[int, tuple[int, ...]]]) -> str:
 def _candidates(
     arrays: Arrays, grid: tuple[int, ...] | None, given: tuple[int, ...] | None
 ) -> list[tuple[int, tuple[int, ...]]]:
-    """Return the possible pairs of a number of prefix positions and a grid, for a table."""
+    """Return each possible number of prefix positions in a table, with the grid of the rest."""
     table, _ = arrays[names.POSITION_TABLE]
     counts = [len(arrays[f"{n}/tokens"].array) for n in _PREFIX if f"{n}/tokens" in arrays]
     # A table has the positions of the patches, and of all or some of the prefix tokens.

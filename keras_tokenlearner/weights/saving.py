@@ -27,7 +27,7 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
     """Save the weights of a model, and a file with their sha256 for `load_weights` to check.
 
     The new file replaces the old file in one step. A kill or a power cut during the call leaves
-    the old file or the new one, and both load.
+    the old file or the new file, and both load.
 
     Args:
         model: A `keras.Model`.
@@ -114,7 +114,7 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
         try:
             model.load_weights(copy)
             if not all(np.isfinite(array).all() for array in model.get_weights()):
-                raise ValueError("the file has NaN or infinite values, so it is damaged")
+                raise ValueError("the file must not have NaN or infinite values")
         except Exception as error:  # Keras and HDF5 raise errors of any type on a damaged file
             model.set_weights(before)
             reason = str(error).split("value=[")[0]

@@ -57,7 +57,7 @@ def randomise(model, seed=1):
 
 
 def fill(module, seed=0):
-    """Give every parameter of a PyTorch module a random value, and return it for inference."""
+    """Fill a PyTorch module with random values, and return the module for inference."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -85,7 +85,7 @@ def outputs(model, inputs):
 
 
 def close(one, other, tolerance=1e-5):
-    """Compare arrays relative to their largest number, because random weights have no scale."""
+    """Assert that arrays are equal, with a tolerance relative to their largest number."""
     one, other = np.asarray(one), np.asarray(other)
     assert one.shape == other.shape
     scale = max(1.0, np.abs(other).max())
@@ -104,7 +104,7 @@ def refused(message, model, *arguments, **options):
 
 
 def augreg_entries(seed=0, grid=(4, 4), class_token=True, classes=5, prefix=""):
-    """Return a checkpoint in the names of the JAX ViT, of the sizes above."""
+    """Return a checkpoint with the names of the JAX ViT and the sizes in `SIZES`."""
     rng = np.random.default_rng(seed)
     channels, hidden, heads = SIZES["hidden_dim"], SIZES["mlp_dim"], SIZES["num_heads"]
     parts = (heads, channels // heads)

@@ -80,14 +80,14 @@ def test_npz_file_with_damaged_bytes_raises(tmp_path):
     refused(r"vit\.npz.*CRC", build("augreg", ENTRIES), "augreg", path)
 
 
-def test_objects_in_npz_are_not_unpickled(tmp_path):
+def test_npz_file_with_objects_raises_and_unpickles_nothing(tmp_path):
     trap = tmp_path / "trap"
     path = npz(tmp_path / "vit.npz", **ENTRIES, extra=np.array([Bomb(trap)], dtype=object))
     refused(r"extra\.npy.*object", build("augreg", ENTRIES), "augreg", path)
     assert not trap.exists()
 
 
-def test_pickles_are_not_unpickled(tmp_path):
+def test_pickle_files_raise_and_are_not_unpickled(tmp_path):
     trap, model = tmp_path / "trap", build("augreg", ENTRIES)
     for name, message in (
         ("a.npz", r"a\.npz.*damaged"),
@@ -129,7 +129,7 @@ def test_load_of_a_missing_file_raises(tmp_path):
     refused(r"path=.*none\.npz", build("augreg", ENTRIES), "augreg", tmp_path / "none.npz")
 
 
-def test_torch_file_is_read_and_pickles_or_damage_raise(tmp_path):
+def test_torch_file_is_read_and_other_pickles_or_damage_raise(tmp_path):
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     weight = torch.arange(6.0).reshape(2, 3).to(torch.bfloat16)
     torch.save({"model": {"a": weight}, "epoch": 3, "name": "x"}, tmp_path / "a.pt")

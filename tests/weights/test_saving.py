@@ -111,7 +111,7 @@ def test_weights_path_with_another_suffix_raises(name):
 
 
 @pytest.mark.parametrize("form", ["upper", "empty", "text"])
-def test_hash_file_in_upper_case_is_read_and_other_texts_raise(saved, form):
+def test_hash_file_in_upper_case_is_read_and_a_text_without_hash_raises(saved, form):
     model, path, digest = saved
     beside = path.with_name(path.name + ".sha256")
     beside.write_text({"upper": digest.upper(), "empty": "", "text": "none  here\n"}[form])

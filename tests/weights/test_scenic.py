@@ -130,7 +130,7 @@ def test_scenic_head_after_pre_logits_is_loaded():
     np.testing.assert_allclose(run(model, "pre_logits", features), np.tanh(features), atol=1e-5)
 
 
-def test_scenic_checkpoint_of_two_fusers_into_a_model_of_three_raises():
+def test_scenic_checkpoint_of_two_fusers_into_a_model_of_three_fusers_raises():
     modules = [part("v11", f"Transformer/TokenLearnerModuleV11_{j}") for j in range(2)]
     fusers = [part("fuser", f"Transformer/TokenFuser_{j}") for j in range(2)]
     entries = tree(*modules, *fusers)

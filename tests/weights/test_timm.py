@@ -155,7 +155,7 @@ def test_export_of_newer_families_to_timm_raises(changes):
     assert f"{name}={value!r}" in str(error.value)
 
 
-def test_timm_attention_weights_that_heads_do_not_divide_raise():
+def test_timm_attention_weights_not_divisible_by_heads_raise():
     entries = to_timm(build("timm"))
     model = build("timm", num_heads=4)
     entries["blocks.1.attn.qkv.weight"] = np.zeros((90, 32), np.float32)

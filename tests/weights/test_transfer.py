@@ -165,7 +165,7 @@ def test_load_of_an_unknown_model_or_source_raises():
         load(keras.Sequential([keras.layers.Dense(3)]), "augreg", ENTRIES)
 
 
-def test_plan_of_returns_the_config_of_the_model_of_a_checkpoint():
+def test_plan_of_a_checkpoint_returns_the_config_of_its_model():
     plan = plan_of(ENTRIES)
     config = plan.config
     assert (plan.source, plan.classes, plan.grid) == ("augreg", 5, (4, 4))

@@ -112,8 +112,8 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
     if not filters:
         if item.id.get_storage_size() < size:
             raise ValueError(
-                f"the dataset {name} has shape {item.shape}, but the file stores only "
-                f"{item.id.get_storage_size()} bytes of it"
+                f"the dataset {name} must have {size} bytes for shape {item.shape}, but has only "
+                f"{item.id.get_storage_size()} bytes"
             )
         return lambda: item[()]
     chunk_size = math.prod(item.chunks) * item.dtype.itemsize
@@ -131,7 +131,7 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
         for offset in itertools.product(*places):
             mask, content = item.id.read_direct_chunk(offset)
             if mask:
-                raise ValueError("the file states compression for a chunk that is not compressed")
+                raise ValueError(f"all chunks of the dataset {name} must be compressed")
             chunk = np.frombuffer(_unfiltered(content, filters, item.dtype, chunk_size), item.dtype)
             region = tuple(
                 slice(start, min(start + c, n))
@@ -171,10 +171,10 @@ def _unfiltered(content: bytes, filters: list[int], dtype: np.dtype, size: int) 
             stream = zlib.decompressobj()
             content = stream.decompress(content, size)
             if len(content) != size or not (stream.eof or stream.decompress(b"", 1) == b""):
-                raise ValueError("the size of a chunk differs from the size in its header")
+                raise ValueError("a chunk must have the size in its header")
         else:
             shuffled = np.frombuffer(content, np.uint8).reshape(dtype.itemsize, -1)
             content = np.ascontiguousarray(shuffled.T).tobytes()
     if len(content) != size:
-        raise ValueError("the size of a chunk differs from the size in its header")
+        raise ValueError("a chunk must have the size in its header")
     return content

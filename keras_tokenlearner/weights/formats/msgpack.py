@@ -63,7 +63,7 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
         dtype = BFLOAT16 if kind == "bfloat16" else np.dtype(str(kind))
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
             raise ValueError(
-                f"the file stores {len(data)} bytes for an array of shape {shape} and type {dtype}"
+                f"an array of {len(data)} bytes must not have shape {shape} and type {dtype}"
             )
         return np.frombuffer(data, dtype).reshape(shape)
 
@@ -80,7 +80,7 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
 
 
 def _joined(tree: dict[str, Any]) -> Nested:
-    """Return a tree of arrays, whose large arrays are joined from stored pieces."""
+    """Join the stored pieces of large arrays in a tree, and return the tree."""
     if _FLAX_CHUNKED in tree:
         shape = [tree["shape"][str(axis)] for axis in range(len(tree["shape"]))]
         pieces = [tree["chunks"][str(number)] for number in range(len(tree["chunks"]))]

@@ -76,28 +76,28 @@ def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
         raise ValueError(f"the member {member.filename} must be an array, a .npy file")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(
-            f"the member {member.filename} is compressed in a way that numpy does not use; save "
-            "the file with numpy.savez"
+            f"the member {member.filename} must be compressed as by numpy, or not at all; save the "
+            "file with numpy.savez"
         )
     with archive.open(member) as stream:
         shape, is_fortran, dtype = _npy_header(member.filename, stream)
         start = stream.tell()
     if dtype.hasobject:
         raise ValueError(
-            f"the member {member.filename} is an array of Python objects; save arrays of numbers"
+            f"the member {member.filename} must be an array of numbers, not of Python objects"
         )
     # Python integers do not overflow for the sizes of a malicious header.
     if dtype.itemsize * math.prod(shape) != member.file_size - start:
         raise ValueError(
-            f"the stored size of the member {member.filename} does not fit the shape {shape} and "
-            f"the type {dtype}"
+            f"the member {member.filename} must have the size of an array of shape {shape} and "
+            f"type {dtype}"
         )
 
     def read() -> np.ndarray:
         with archive.open(member) as stream:
             content = stream.read(member.file_size)
             if stream.read(1):
-                raise ValueError(f"the member {member.filename} is longer than its header states")
+                raise ValueError(f"the member {member.filename} must have the size in its header")
         array = np.frombuffer(content, dtype, offset=start)
         return array.reshape(shape[::-1]).T if is_fortran else array.reshape(shape)
 
@@ -110,4 +110,4 @@ def _npy_header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np
         return npy.read_array_header_1_0(stream)
     if version == (2, 0):
         return npy.read_array_header_2_0(stream)
-    raise ValueError(f"the member {name} must have npy format 1.0 or 2.0, but has {version}")
+    raise ValueError(f"the member {name} must have npy format 1.0 or 2.0, not {version}")

@@ -88,10 +88,10 @@ def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
                     while content := stream.read(1 << 20):
                         left -= len(content)
                         if left < 0:
-                            raise ValueError("an entry is longer than its header states")
+                            raise ValueError("an entry must not be longer than its header states")
                         target.write(content)
                     if left:
-                        raise ValueError("an entry is shorter than its header states")
+                        raise ValueError("an entry must not be shorter than its header states")
             except Exception as error:  # damaged members raise errors of any type
                 raise ValueError(
                     f"{owner}: {path} is damaged; download or save it again: {error}"

@@ -42,8 +42,8 @@ class Source:
             has them. Or its shape is (H, W, C) or (T, H, W, C), without these tokens. The j-th
             TokenLearner and TokenFuser are "token_learner_{j}" and "token_fuser_{j}".
         anchors: Names of entries. Every checkpoint of the source has one of them.
-        marks: Parts of names. All must occur in a checkpoint for the source to be recognised.
-        alien: Parts of names. None may occur in a checkpoint of the source.
+        marks: Parts of names. A checkpoint of the source has all these parts in its names.
+        alien: Parts of names. A checkpoint of the source has none of these parts in its names.
         proof: Parts of names that distinguish the source from others with the same marks.
         ranks: Ranks of the anchors, such as 4 for patches of images and 5 for patches of videos;
             empty for any.
@@ -160,7 +160,7 @@ class Entries:
             )
         if not entry.shape or 0 in entry.shape:
             raise ValueError(
-                f"{self.owner}: the entry {full} must have weights. "
+                f"{self.owner}: the entry {full} must not be empty. "
                 f"Received: an array of shape {entry.shape}"
             )
         self._taken.add(name)

@@ -104,7 +104,7 @@ def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
         heads: Names of linear layers, in the order of the tokens that they read.
 
     Returns:
-        Dictionary from paths of variables to `Named` arrays. It is empty if a head is missing.
+        Dictionary from paths of variables to `Named` arrays, empty if a head is missing.
     """
     heads = tuple(heads)
     weights, biases = ([f"{head}.{leaf}" for head in heads] for leaf in ("weight", "bias"))
