@@ -123,7 +123,7 @@ def fit(repeats, steps=30, batch_size=64):
 def overhead(more, less):
     """Return the extra time of the fastest `more` call over the fastest `less` call, in percent.
 
-    Other work on the machine would change a median of long calls by more than this difference.
+    On a busy machine, the median of long calls would vary by more than this difference.
     """
     return 100 * (min(more.warm) / min(less.warm) - 1)
 

@@ -81,7 +81,7 @@ def of_a_device(model, parts, devices):
 
 
 def activations(block, parts=1):
-    """Return the bytes that a block stores for one example, on each device that shares it."""
+    """Return the bytes per device that a block stores for one example, if devices share blocks."""
     _, tokens, channels = block.input.shape
     hidden, heads = block.mlp.mlp_dim, block.num_heads
     # Inputs of both norms, of the attention and of the MLP are on every device.

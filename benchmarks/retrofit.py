@@ -39,7 +39,7 @@ COLUMNS = (*KEYS, "accuracy", "kept", "gmacs", "cost_ratio", "train_seconds")
 
 
 def keep_for_students(model, places, train_images, test_images, cache):
-    """Store the teacher's outputs for students at these positions, in one run per split."""
+    """Store the teacher's outputs for students at the positions `places`, in one run per split."""
     before = [before_block(model, at) for at in places]
     keep(before, train_images, "float16", cache)
     keep([*before, before_head(model)], test_images, "float32", cache)

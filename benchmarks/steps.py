@@ -23,7 +23,7 @@ def step_of(model, kind, batch_size):
     Args:
         model: A classifier.
         kind: `"inference"` or `"training"`: forward, backward and AdamW.
-        batch_size: Integer.
+        batch_size: Integer, examples in a batch.
     """
     import keras
 

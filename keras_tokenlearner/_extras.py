@@ -33,8 +33,8 @@ def library_of(module: str) -> str:
 def require(module: str, extra: str) -> ModuleType:
     """Import and return a module of an optional library.
 
-    The package is installed from a clone, so the error names the library to install. It also names
-    the extra of `pyproject.toml` that includes it.
+    The package is installed from a clone. The error therefore names the library to install, and the
+    extra of `pyproject.toml` with this library.
 
     Args:
         module: Name of the module.

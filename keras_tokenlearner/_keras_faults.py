@@ -1,10 +1,10 @@
-"""Workarounds for faults of Keras 3.15. Remove each once Keras has fixed its fault.
+"""Workarounds for faults of Keras 3.15. Remove a workaround once Keras has fixed the fault.
 
 `tests/test_keras_faults.py` has a test for each fault. A test fails once Keras has fixed its fault.
 These workarounds are part of other code and stay there:
 
 * `ReadBatches` of `data/batches.py` reads in its own threads. With `workers` of a `PyDataset`, the
-  second epoch starts with a batch of the first on JAX and PyTorch. A related issue is
+  second epoch starts with a batch of the first epoch on JAX and PyTorch. A related issue is
   https://github.com/keras-team/keras/issues/23283.
 * `Distiller` passes an instance of `KLDivergence`. With the name of the loss instead,
   `LogitsDistillation` applies no softmax. No public issue is known.

@@ -18,7 +18,7 @@ BACKEND = keras.backend.backend()
 pytestmark = pytest.mark.nightly
 
 
-def test_logits_distillation_by_name_applies_no_softmax():
+def test_logits_distillation_by_loss_name_applies_no_softmax():
     teacher, student = np.array([[2.0, -1.0]], "float32"), np.array([[0.5, 0.3]], "float32")
     p, q = (np.exp(x) / np.exp(x).sum() for x in (teacher, student))
     found = {

@@ -103,7 +103,7 @@ def with_token_maps(model: keras.Model, layer: str | None = None) -> keras.Model
         layer: Name of the `TokenLearner`. Defaults to the first.
 
     Returns:
-        A `keras.Model` with copies of the weights. It returns a dictionary of `outputs` and
+        A `keras.Model` with copies of the weights, which returns a dictionary of `outputs` and
         `token_maps`. Maps have shape (B, H, W, S), or (B, T, H, W, S) for videos.
 
     Raises:
@@ -129,8 +129,8 @@ def with_all_token_maps(model: keras.Model) -> keras.Model:
         model: A functional `keras.Model`, with any number of TokenLearners.
 
     Returns:
-        A `keras.Model` with copies of the weights. It returns a dictionary of `outputs` and
-        `token_maps`, a dictionary from the names of the TokenLearners to their maps.
+        A `keras.Model` with copies of the weights, which returns a dictionary of `outputs` and
+        `token_maps`. `token_maps` is a dictionary from names of TokenLearners to their maps.
     """
     learners = _learners(model)
     copy = _with_maps(model, list(learners.values()))

@@ -75,7 +75,7 @@ def decode_predictions(
 
 
 def preprocess_input(x: np.ndarray, data_format: str | None = None) -> np.ndarray:
-    """Return the pixels unchanged, because the models take [0, 255] and normalise themselves.
+    """Return the pixels unchanged, because the models themselves normalise pixels in [0, 255].
 
     This function exists for code that was written for `keras.applications`. A model that was built
     with `include_preprocessing=False` takes `(x / 255 - mean) / std`, with the mean and std of

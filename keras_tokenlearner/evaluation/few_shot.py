@@ -119,7 +119,7 @@ def ridge(
 
     Args:
         features: Array of shape (n, C).
-        labels: Integer array of shape (n,), from 0 to the number of classes.
+        labels: Integer array of shape (n,), from 0 to the number of classes minus 1.
         classes: Integer, number of classes.
         l2: Float, weight of the penalty on the kernel for standardised features.
 
@@ -145,7 +145,7 @@ def choose(labels: np.ndarray, shots: int, seed: int = 0) -> np.ndarray:
     """Return the indices of `shots` random examples of each class.
 
     Args:
-        labels: Integer array of shape (n,), from 0 to the number of classes.
+        labels: Integer array of shape (n,), from 0 to the number of classes minus 1.
         shots: Integer, examples of each class.
         seed: Integer, decides the choice.
 

@@ -27,7 +27,7 @@ def linear_probe(
             `include_top=False, pooling="token"`. This model stays unchanged and shares its
             layers with the new model.
         images: Array of images or videos, as the model takes them.
-        labels: Integers from 0 to the number of classes, one for each image.
+        labels: Integers from 0 to the number of classes minus 1, one for each image.
         l2: Float, weight of the penalty.
         batch_size: Integer, images at a time.
         name: Name of the new model. Defaults to the model's name.

@@ -146,7 +146,7 @@ def test_stem_cost_counts_each_frame_of_a_video():
     assert (video.macs, video.elementwise) == (5 * image.macs, 5 * image.elementwise)
 
 
-def test_parameters_counted_without_weights_equal_the_built_model():
+def test_parameter_counts_without_allocated_weights_equal_the_built_model():
     import keras_tokenlearner
 
     for name, layer in (
