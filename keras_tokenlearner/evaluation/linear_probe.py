@@ -53,7 +53,7 @@ def linear_probe(
     labels = np.asarray(labels)
     if len(model.output_shape) != 2:
         raise ValueError(
-            "linear_probe: `model` must return features of shape (B, C); build it with "
+            "linear_probe: `model` must return features of shape (B, C), as with "
             "include_top=False and pooling='avg' or 'token'. Received: outputs of shape "
             f"{model.output_shape}"
         )

@@ -87,7 +87,7 @@ def with_budget(model: keras.Model, num_tokens: int) -> keras.Model:
 def with_kept_features(
     trained: keras.Model, teacher: keras.Model
 ) -> tuple[keras.Model, keras.Model]:
-    """Return the models for `of_answers` if the features of the teacher are stored.
+    """Return student and teacher for `of_answers`, with stored teacher features as an input.
 
     Args:
         trained: The model `answers` of the student.

@@ -63,7 +63,7 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
         dtype = BFLOAT16 if kind == "bfloat16" else np.dtype(str(kind))
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
             raise ValueError(
-                f"an array of {len(data)} bytes must not have shape {shape} and type {dtype}"
+                f"an array of shape {shape} and type {dtype} must fill {len(data)} bytes exactly"
             )
         return np.frombuffer(data, dtype).reshape(shape)
 

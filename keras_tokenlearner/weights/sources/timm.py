@@ -170,7 +170,7 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
     query = f"{names.block_name(0)}/self_attention/query/kernel"
     if unknown or len(structure.grid) != 2 or query not in arrays:
         raise ValueError(
-            "to_timm: `model` must be a plain ViT for images, because timm lacks other models. "
+            "to_timm: `model` must be a plain ViT for images, which timm can represent. "
             f"Received: a model with grid={structure.grid} and the layers {unknown}"
         )
     entries = to_torch(
