@@ -21,6 +21,7 @@ REFUSED = [
     ("vit_relpos_medium_patch16_224.sw_in1k", "RelPosAttention"),
     ("beit_base_patch16_224.in22k_ft_in22k", "relative positions"),
     ("vit_tiny_r_s16_p8_224.augreg_in21k", "HybridEmbed"),
+    ("vit_large_patch16_sapiens2.fb", "grouped attention"),  # in the upper blocks only
 ]
 
 

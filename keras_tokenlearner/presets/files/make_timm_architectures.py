@@ -66,9 +66,7 @@ def row(name: str) -> dict[str, str | int | float]:
         lacking.append("relative positions")
     if getattr(attention, "gate", None) is not None:
         lacking.append("gated attention")
-    if getattr(attention, "num_kv_heads", getattr(attention, "num_heads", 0)) != getattr(
-        attention, "num_heads", 0
-    ):
+    if any(_is_grouped(getattr(part, "attn", None)) for part in model.blocks):
         lacking.append("grouped attention")
     kept = {type(part).__name__ for part in model.blocks}
     if len(kept) > 1:
@@ -108,6 +106,12 @@ def row(name: str) -> dict[str, str | int | float]:
         found |= {column: value(rope) for column, value in ROPE.items()}
         found["rope_rotate_half"] = int(bool(getattr(attention, "rotate_half", False)))
     return found
+
+
+def _is_grouped(attention: Any) -> bool:
+    """Return whether several heads of an attention share a key and a value."""
+    heads = getattr(attention, "num_heads", 0)
+    return getattr(attention, "num_kv_heads", heads) != heads
 
 
 def main() -> None:
