@@ -163,15 +163,18 @@ def main():
     counts = collections.Counter()
     for row in sorted(found, key=size):  # smallest models first
         name = row["name"]
-        verdict, what = known[name] if name in known else judge(row)
-        if arguments.results and name not in known:
-            with arguments.results.open("a", newline="") as file:
-                csv.writer(file).writerow([name, verdict, what])
+        if name in known:
+            verdict, what = known[name]
+        else:
+            verdict, what = judge(row)
+            if arguments.results:
+                with arguments.results.open("a", newline="") as file:
+                    csv.writer(file).writerow([name, verdict, what])
+            keras.utils.clear_session()
+            gc.collect()
         counts[verdict] += 1
         sys.stdout.write(f"{verdict:8} {name:60} {what}\n")
         sys.stdout.flush()
-        keras.utils.clear_session()
-        gc.collect()
     total = ", ".join(f"{counts[k]} {k}" for k in ("exact", "refused", "wrong", "crashed"))
     sys.stdout.write(f"{len(found)} rows: {total}; {counts['unbuilt']} not built\n")
 
