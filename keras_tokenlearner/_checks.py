@@ -50,8 +50,8 @@ def errors_of(owner: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        text = error.args[0] if len(error.args) == 1 else None
-        found = _OWNER.match(text) if isinstance(text, str) else None
+        text = str(error.args[0]) if len(error.args) == 1 else ""
+        found = _OWNER.match(text)
         if found and found[1] != owner.partition("(")[0] and _is_ours(found[1]):
             error.args = (f"{owner}: {text[found.end() :]}",)
         raise

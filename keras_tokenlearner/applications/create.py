@@ -192,7 +192,7 @@ def create_model(
             loaded = built
             if new_head:  # a second model with the old number of classes loads the body
                 arguments["class_names"] = None
-                loaded = kind(config, classes=of_weights, **arguments)
+                loaded = kind(config, classes=cast(int, of_weights), **arguments)
             if stored:
                 store.load_stored(loaded, stored)
             elif is_file and weights is not None:

@@ -1,5 +1,6 @@
 import dataclasses
 from dataclasses import dataclass
+from typing import cast
 
 from keras_tokenlearner._checks import (
     check_choice,
@@ -8,6 +9,7 @@ from keras_tokenlearner._checks import (
     check_positive,
     check_rate,
 )
+from keras_tokenlearner.models.config_fields import Fields
 from keras_tokenlearner.models.config_rules import Readers, check_unread
 
 PARTS = (
@@ -97,7 +99,7 @@ class X2Plus1DConfig:
             check_heads(owner, self.num_heads, self.inner_channels[-1])
         defaults = {one.name: one.default for one in dataclasses.fields(self)}
         values = {name: getattr(self, name) for name in defaults}
-        check_unread(owner, values, defaults, self._readers())
+        check_unread(owner, values, cast(Fields, defaults), self._readers())
 
     def _check_sizes(self, owner: str, name: str) -> None:
         """Check that each stage has a size, and convert a list from JSON to a tuple."""

@@ -62,7 +62,7 @@ def describe(kind: type) -> dict[str, str]:
 
     >>> from keras_tokenlearner.training import Cifar10Recipe
     >>> describe(Cifar10Recipe)["epochs"]
-    'Epochs over the training images.'
+    'Epochs over the training data.'
     """
     check_is("describe", "kind", kind, type, "the class of a recipe")
     found: dict[str, str] = {}

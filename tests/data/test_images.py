@@ -44,7 +44,7 @@ def test_from_folder_returns_class_names_file_names_and_pixels(folder):
 
 def test_from_folder_with_damaged_file_or_no_classes_raises(folder):
     (folder / "a" / "0.png").write_bytes(b"\x89PNG nothing")
-    with pytest.raises(ValueError, match=r"decode_image: .*a/0\.png"):
+    with pytest.raises(ValueError, match=r"FileImages: .*a/0\.png"):
         from_folder(folder)[0]
     with pytest.raises(ValueError, match="from_folder: .*path="):
         from_folder(folder / "a")
