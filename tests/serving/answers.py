@@ -49,9 +49,9 @@ def tensors(answer):
     return {found["name"]: np.reshape(found["data"], found["shape"]) for found in answer["outputs"]}
 
 
-def binary(name, shape, datatype, content):
+def binary(name, shape, datatype, content, size=None):
     field = {"name": name, "shape": shape, "datatype": datatype}
-    field["parameters"] = {"binary_data_size": len(content)}
+    field["parameters"] = {"binary_data_size": len(content) if size is None else size}
     head = json.dumps({"inputs": [field]}).encode()
     headers = {"Content-Type": "application/octet-stream"}
     return head + content, headers | {"Inference-Header-Content-Length": str(len(head))}

@@ -6,6 +6,7 @@ import urllib.request
 from pathlib import Path
 
 from keras_tokenlearner.serving.local import LocalServer, local_server
+from tests.bounds import reset_peak
 
 
 class Server(LocalServer):
@@ -36,6 +37,11 @@ class Server(LocalServer):
             return 0
         line = next(row for row in status.read_text().splitlines() if row.startswith(kind))
         return int(line.split()[1]) / 1024
+
+    def memory_reset(self):
+        """Set the peak of the memory to the present memory, and return it in MiB."""
+        reset_peak(self.pid)
+        return self.memory("VmHWM")
 
 
 @contextlib.contextmanager

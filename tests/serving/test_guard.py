@@ -218,6 +218,25 @@ def test_client_that_never_reads_its_answer_is_disconnected(monkeypatch):
     assert found == 40 * 2**20 and b"200" in status
 
 
+@pytest.mark.parametrize("sent", [b"", b"P"])
+def test_connection_without_a_second_whole_request_is_closed(monkeypatch, sent):
+    """It may be idle after an answer, or stop within the headers of the next request."""
+    monkeypatch.setattr(kserve_server, "IDLE_SECONDS", 1 if not sent else 60)
+    monkeypatch.setattr(kserve_server, "HEADER_SECONDS", 1 if sent else 60)
+
+    async def attack(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n[]")
+        answer = await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent)
+        rest = await asyncio.wait_for(reader.read(), 4)  # uvicorn's own limit is 5 s
+        writer.close()
+        return answer, rest
+
+    (answer, rest), status = attacked(attack)
+    assert b"200" in answer and rest.startswith(b"2") and b"200" in status
+
+
 def test_listening_on_a_taken_port_raises_os_error():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -13,14 +13,27 @@ import pytest
 
 from keras_tokenlearner import export
 from keras_tokenlearner.data import decode_image
+from keras_tokenlearner.serving.guard import PICTURE_PATH
 from keras_tokenlearner.serving.served_model import ServedModel
-from tests.serving.answers import BOMB, JPEG, RANDOM, b64, binary, check, encode, expected, pillow
+from tests.serving.answers import (
+    BOMB,
+    JPEG,
+    PIXELS,
+    RANDOM,
+    b64,
+    binary,
+    check,
+    encode,
+    expected,
+    pillow,
+)
 
 pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 pytest.importorskip("kserve", reason="the server is KServe")
 
 pytestmark = pytest.mark.once("tensorflow")
 
+ENCODED = {"name": "encoded", "shape": [1], "datatype": "BYTES"}
 FLOATS = np.zeros((32, 32, 3)).tolist()
 NAN = json.dumps({"signature_name": "serve", "instances": [[[[float("nan")] * 3] * 32] * 32]})
 BAD_V1 = {
@@ -110,6 +123,8 @@ BAD_V2 = {
     "signature": (field() | {"parameters": {"signature_name": "x"}}, "signature_name.*'x'"),
     "no image": (field(name="encoded", shape=[1], datatype="BYTES", data=["YQ=="]), "JPEG, PNG"),
     "no lengths": (binary("encoded", [1], "BYTES", b"abcdefg"), "shape"),
+    "huge binary size": (binary("images", [1, 1, 1, 3], "UINT8", b"abc", 10**18), str(10**18)),
+    "trailing bytes": (binary("images", [1, 1, 1, 3], "UINT8", b"abcd", 3), " 1 more bytes"),
     "no header": (
         (b"{}", {"Content-Type": "application/octet-stream"}),
         "Inference-Header-Content-Length",
@@ -133,7 +148,7 @@ def test_server_answers_valid_requests_among_invalid_requests(served):
     images = [RANDOM.integers(0, 256, (32, 32, 3)).astype("uint8") for _ in range(8)]
     good = [encode(image, "PNG") for image in images]
     right = [expected(model, content) for content in good]
-    peak = server.memory("VmHWM")
+    peak = server.memory_reset()
     contents = [*good, BOMB, JPEG[:400], b"text"] * 6
     with concurrent.futures.ThreadPoolExecutor(16) as clients:
         answers = list(clients.map(lambda one: server.v1({"instances": [b64(one)]}), contents))
@@ -260,7 +275,7 @@ def test_grpc_large_messages_and_idle_channels_delay_no_other_clients(served, as
     server = served[1]
     address = f"127.0.0.1:{server.grpc_port}"
     good = {"name": "images", "shape": [1, 1, 1, 3], "datatype": "UINT8"}
-    before = server.memory("VmHWM")
+    before = server.memory_reset()
     with contextlib.ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(socket.create_connection(("127.0.0.1", server.grpc_port)))
@@ -323,15 +338,58 @@ def test_server_image_bombs_take_little_memory_and_delay_no_other_clients(served
         content = encode(np.zeros((2_000, 2_000, 3), "uint8"), progressive=True)
         start = content.rindex(b"\xff\xda")
         content = content[:start] + content[start:-2] * 800 + b"\xff\xd9"
-    before = server.memory("VmHWM")
-    status, answer = server.v1({"instances": [b64(content)]})
-    if attack == "scans":
-        assert status == 400 and "at most 64 scans" in answer["error"]
-    else:
-        assert status == 200
-        check(model, answer["predictions"][0], gif((10, 10)))
+    before = server.memory_reset()
+    good = {"instances": [b64(JPEG)]}
+    with concurrent.futures.ThreadPoolExecutor(6) as clients:
+        attacks = [clients.submit(server.v1, {"instances": [b64(content)]}) for _ in range(4)]
+        others = [clients.submit(server.v1, good) for _ in range(2)]
+        for other in others:
+            check(model, other.result()[1]["predictions"][0])
+    for status, answer in (attack.result() for attack in attacks):
+        if attack == "scans":
+            assert status == 400 and "at most 64 scans" in answer["error"]
+        else:
+            assert status == 200
+            check(model, answer["predictions"][0], gif((10, 10)))
     assert server.memory("VmHWM") - before < 100
-    check(model, server.v1({"instances": [b64(JPEG)]})[1]["predictions"][0])
+
+
+def test_server_decodes_many_large_images_apart_from_a_small_one(served):
+    """A small image that arrives last is answered before the last large image."""
+    model, server = served
+    large = {"instances": [b64(encode(np.zeros((4_000, 3_000), "uint8"), "PNG"))]}
+    with concurrent.futures.ThreadPoolExecutor(13) as clients:
+        begun = [clients.submit(server.v1, large) for _ in range(12)]
+        concurrent.futures.wait(begun, return_when=concurrent.futures.FIRST_COMPLETED)
+        check(model, server.v1({"instances": [b64(JPEG)]})[1]["predictions"][0])
+        assert not all(each.done() for each in begun)
+    assert {each.result()[0] for each in begun} == {200}
+
+
+OTHER_FORMATS = ("EPS", "TIFF", "AVIF", "ICO", "JPEG2000", "PCX", "PPM", "SGI", "TGA", "DDS")
+
+
+@pytest.mark.parametrize("kind", OTHER_FORMATS)
+def test_server_refuses_images_of_other_formats_on_every_route(served, ask_grpc, kind):
+    import grpc
+
+    _, server = served
+    try:
+        content = encode(PIXELS, kind)
+    except (KeyError, OSError):
+        pytest.skip(f"this Pillow does not write {kind}")
+    bodies = {
+        f"/v1/models/{server.name}:predict": {"instances": [b64(content)]},
+        f"/v2/models/{server.name}/infer": {"inputs": [ENCODED | {"data": [b64(content)["b64"]]}]},
+        PICTURE_PATH: content,
+    }
+    for path, body in bodies.items():
+        kinds = {"Content-Type": "image/png"} if path == PICTURE_PATH else {}
+        status, answer = server.ask(path, body, **kinds)
+        assert status == 400 and "JPEG, PNG, GIF, BMP, WEBP" in answer["error"], (path, answer)
+    with pytest.raises(grpc.RpcError, match="JPEG, PNG, GIF, BMP, WEBP") as caught:
+        ask_grpc([ENCODED | {"contents": {"bytes_contents": [content]}}])
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_decode_image_of_many_frames_decodes_only_the_first_frame(served, tmp_path):

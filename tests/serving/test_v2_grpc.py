@@ -99,6 +99,41 @@ def test_read_grpc_of_damaged_or_contradictory_messages_raises(content, reason):
         read_grpc(content)
 
 
+def test_grpc_idle_channels_hold_no_places_and_are_closed(monkeypatch):
+    """More channels than places are open while another channel gets an answer."""
+    import grpc
+
+    monkeypatch.setattr(grpc_server, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(grpc_server, "MAX_REQUESTS", 2)
+    ready = grpc.ChannelConnectivity.READY
+
+    async def live():
+        return {"status": "alive"}
+
+    async def attack():
+        (port,) = _free_ports(1)
+        server = await grpc_server.start_grpc(SimpleNamespace(live=live), None, "127.0.0.1", port)
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) for _ in range(9)
+        ]
+        try:
+            for channel in channels:
+                await asyncio.wait_for(channel.channel_ready(), 60)
+            stub = protocol.GRPCInferenceServiceStub(channels[0])
+            answer = await stub.ServerLive(messages.ServerLiveRequest(), timeout=60)
+            for channel in channels[1:]:
+                if channel.get_state() is ready:
+                    await asyncio.wait_for(channel.wait_for_state_change(ready), 60)
+            return answer.live
+        finally:
+            for channel in channels:
+                await channel.close()
+            await server.stop(None)
+
+    assert asyncio.run(attack())
+
+
 def test_grpc_calls_without_a_message_are_closed(monkeypatch):
     """Otherwise a few hundred open calls would block the server for ever."""
     import grpc
