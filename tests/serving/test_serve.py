@@ -302,6 +302,20 @@ def test_predict_served_of_an_odd_path_runs_no_local_code(exported_pico, tmp_pat
     assert not (tmp_path / "planted").exists()
 
 
+def test_quickstart_server_of_the_demo_runs_no_local_code(exported_pico, tmp_path, monkeypatch):
+    from keras_tokenlearner.quickstart import _served_difference
+
+    model, folder = exported_pico
+    for name in ("numpy", "tensorflow", "json", "keras"):
+        text = "open('planted', 'w').close()\nraise ImportError"
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    images = RANDOM.integers(0, 256, (6, 32, 32, 3)).astype("uint8")
+    answers = model.predict(images.astype("float32"), verbose=0)
+    difference = _served_difference(folder / "1", images, answers, tmp_path)
+    assert difference < 1e-4 and not (tmp_path / "planted").exists()
+
+
 def test_serve_of_a_folder_without_a_model_raises(tmp_path):
     with pytest.raises(ValueError, match="serve: `path` .*path="):
         serve(tmp_path)
