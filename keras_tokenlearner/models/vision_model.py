@@ -284,11 +284,11 @@ def frozen_parts(model: keras.Model) -> list[str]:
 def freeze_parts(model: keras.Model, trainable: bool, frozen: Sequence[str]) -> None:
     """Freeze the parts of a model that `frozen_parts` names."""
     model.trainable = trainable
-    frozen = set(frozen)  # from a file: it may list millions
+    names = set(frozen)  # a file may list millions of them
     for layer in model.layers:
-        layer.trainable = layer.name not in frozen
+        layer.trainable = layer.name not in names
         for weight in layer.weights:
-            if weight.path in frozen:
+            if weight.path in names:
                 weight.trainable = False
 
 

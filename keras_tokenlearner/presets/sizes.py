@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.vision_model import Config, VisionModel
@@ -32,7 +33,8 @@ def check_own_sizes(
     """
     found = Counter(saved_shapes(weights, owner).values())
     numbers = sum(math.prod(shape) * count for shape, count in found.items())
-    check_tables(owner, kind.config_class(**config["config"]), config["input_shape"], numbers)
+    fields, shape = cast("Any", config["config"]), cast("Sequence[int]", config["input_shape"])
+    check_tables(owner, kind.config_class(**fields), shape, numbers)
     plain = {**config, "quantization": None}
     model = without_weights(lambda: kind.from_config(plain))
     stated = Counter(tuple(weight.shape) for weight in model.weights)
