@@ -14,6 +14,7 @@ from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.layer_normalization import NORMS, norm_layer
 from keras_tokenlearner.layers.linear import linear
+from keras_tokenlearner.layers.sublayers import call_sublayer
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -120,12 +121,13 @@ class MLP(CompositeLayer):
         else:
             x = linear(self.hidden, inputs, self.activation)
         if self.dropout_rate:
-            x = self.hidden_dropout(x, training=training)
+            x = call_sublayer(self, self.hidden_dropout, x, training=training)
         if self.inner_norm is not None:
-            x = self.norm(x)
+            x = call_sublayer(self, self.norm, x, training=training)
+        x = linear(self.output_dense, x)
         if not self.dropout_rate:
-            return linear(self.output_dense, x)
-        return self.output_dropout(linear(self.output_dense, x), training=training)
+            return x
+        return call_sublayer(self, self.output_dropout, x, training=training)
 
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*inputs_shape[:-1], self.output_dim or inputs_shape[-1])

@@ -9,6 +9,7 @@ from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers.layer_normalization import NORMS, norm_layer
 from keras_tokenlearner.layers.linear import linear, linear_each
 from keras_tokenlearner.layers.rotary import LAYOUTS, rotate
+from keras_tokenlearner.layers.sublayers import call_sublayer
 
 QKV_BIASES = ("all", "query_value", "none")
 
@@ -166,7 +167,8 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         projections = self.query_dense, self.key_dense, self.value_dense
         query, key, value = linear_each(projections, inputs)
         if self.qk_norm:
-            query, key = self.query_norm(query), self.key_norm(key)
+            query = call_sublayer(self, self.query_norm, query, training=training)
+            key = call_sublayer(self, self.key_norm, key, training=training)
         if rotation is not None and self.rotary is not None:
             query, key = (rotate(x, rotation, self.rotary) for x in (query, key))
         scores = None
@@ -184,7 +186,8 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         if self.inner_norm:
             # The norm needs known channels: a -1 here would hide them in TensorFlow's graphs.
             joined = ops.reshape(heads, (*ops.shape(heads)[:2], math.prod(heads.shape[2:])))
-            heads = ops.reshape(self.output_norm(joined), ops.shape(heads))
+            joined = call_sublayer(self, self.output_norm, joined, training=training)
+            heads = ops.reshape(joined, ops.shape(heads))
         output = linear(self.output_dense, heads)
         return (output, scores) if return_attention_scores else output
 

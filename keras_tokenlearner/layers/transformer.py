@@ -22,6 +22,7 @@ from keras_tokenlearner.layers.layer_scale import LayerScale
 from keras_tokenlearner.layers.mlp import MLP
 from keras_tokenlearner.layers.multi_head_attention import QKV_BIASES, MultiHeadAttention
 from keras_tokenlearner.layers.rotary import LAYOUTS
+from keras_tokenlearner.layers.sublayers import call_sublayer
 from keras_tokenlearner.layers.vector_attention import VectorAttention
 
 
@@ -265,19 +266,21 @@ class TransformerBlock(CompositeLayer):
                 "TransformerBlock: `rotation` needs a block with the layout of its table; create "
                 f"the block with `rotary`, one of {LAYOUTS}. Received: rotary=None"
             )
-        x = self.attention_norm(inputs)
+        x = call_sublayer(self, self.attention_norm, inputs, training=training)
         options = {} if rotation is None else {"rotation": rotation}
         if self.patch_bias is not None:
             options["key_bias"] = self._key_bias(inputs)
-        x = self.self_attention(x, x, attention_mask=attention_mask, training=training, **options)
+        options |= {"attention_mask": attention_mask, "training": training}
+        x = call_sublayer(self, self.self_attention, x, x, **options)
         if self.dropout_rate:
-            x = self.self_attention_dropout(x, training=training)
+            x = call_sublayer(self, self.self_attention_dropout, x, training=training)
         for layer in self.self_attention_branch:
-            x = layer(x)
+            x = call_sublayer(self, layer, x, training=training)
         inputs = inputs + x
-        x = self.mlp(self.mlp_norm(inputs), training=training)
+        x = call_sublayer(self, self.mlp_norm, inputs, training=training)
+        x = call_sublayer(self, self.mlp, x, training=training)
         for layer in self.mlp_branch:
-            x = layer(x)
+            x = call_sublayer(self, layer, x, training=training)
         return inputs + x
 
     def _key_bias(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
