@@ -21,6 +21,7 @@ from keras_tokenlearner.layers.grids import (
     to_frames,
 )
 from keras_tokenlearner.layers.mlp import MLP
+from keras_tokenlearner.layers.sublayers import call_sublayer
 
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
@@ -162,18 +163,25 @@ class TokenFuser(CompositeLayer):
         frame_shape = (-1, count, tokens.shape[-1])
         if self.mixing == "frame":
             tokens = ops.reshape(tokens, frame_shape)
-        tokens = ops.reshape(self._mix(tokens), frame_shape)
+        tokens = ops.reshape(self._mix(tokens, training), frame_shape)
         x = flatten_grid(to_frames(inputs, grid))  # (B * T, H * W, C)
-        x = x if self.norm == "none" else self.norm_inputs(x)
-        weights = ops.sigmoid(self.blend(x))  # (B * T, H * W, S)
-        fused = self.drop(ops.matmul(weights, tokens), training=training)
+        if self.norm != "none":
+            x = call_sublayer(self, self.norm_inputs, x, training=training)
+        weights = ops.sigmoid(call_sublayer(self, self.blend, x, training=training))
+        fused = ops.matmul(weights, tokens)  # of (B * T, H * W, S) and (B * T, S, C)
+        fused = call_sublayer(self, self.drop, fused, training=training)
         return inputs + restore_grid(fused, inputs)
 
-    def _mix(self, tokens: keras.KerasTensor) -> keras.KerasTensor:
+    def _mix(self, tokens: keras.KerasTensor, training: bool | None) -> keras.KerasTensor:
         """Apply the linear layer over the token axis."""
-        x = self.norm_before(tokens) if self.norm == "all" else tokens
-        x = ops.transpose(self.mix(ops.transpose(x, (0, 2, 1))), (0, 2, 1))
-        return self.norm_after(x) if self.norm == "all" else x
+        x = tokens
+        if self.norm == "all":
+            x = call_sublayer(self, self.norm_before, x, training=training)
+        x = call_sublayer(self, self.mix, ops.transpose(x, (0, 2, 1)), training=training)
+        x = ops.transpose(x, (0, 2, 1))
+        if self.norm == "all":
+            x = call_sublayer(self, self.norm_after, x, training=training)
+        return x
 
     def _tokens_per_frame(
         self, tokens_shape: tuple[int | None, ...], inputs_shape: tuple[int | None, ...]
