@@ -8,20 +8,21 @@ NORMS = ("layer_norm", "rms_norm")
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class LayerNormalization(layers.LayerNormalization):
-    """`keras.layers.LayerNormalization` over the last axis, faster in half precision.
+    """`keras.layers.LayerNormalization` over the last axis, faster on PyTorch.
 
     PyTorch's kernel computes in float32 for any input type. Keras also converts inputs and outputs,
-    which moves more memory and slows a GPU. On CPUs, this layer runs Keras's code. There, PyTorch's
-    kernel sums weight gradients in bfloat16, with an error of 9%.
+    which moves more memory and slows a GPU. This layer does so only on CPUs. There, PyTorch's
+    kernel sums weight gradients in bfloat16, with an error of 9%. A direct call of the kernel also
+    takes less CPU time than Keras's operation.
     """
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        half = self.compute_dtype in ("bfloat16", "float16")
         same = keras.backend.standardize_dtype(inputs.dtype) == self.compute_dtype
-        on_torch = keras.backend.backend() == "torch"
-        if not on_torch or not half or not same or inputs.device.type == "cpu":
+        if keras.backend.backend() != "torch" or not same:
             return super().call(inputs)
-        return normalized(inputs, self.gamma, self.beta, self.epsilon)
+        half = self.compute_dtype in ("bfloat16", "float16")
+        x = ops.cast(inputs, "float32") if half and inputs.device.type == "cpu" else inputs
+        return ops.cast(normalized(x, self.gamma, self.beta, self.epsilon), inputs.dtype)
 
 
 def normalized(
