@@ -33,8 +33,8 @@ def check_own_sizes(
     """
     found = Counter(saved_shapes(weights, owner).values())
     numbers = sum(math.prod(shape) * count for shape, count in found.items())
-    fields, shape = cast("Any", config["config"]), cast("Sequence[int]", config["input_shape"])
-    check_tables(owner, kind.config_class(**fields), shape, numbers)
+    fields = kind.config_class(**cast("Any", config["config"]))
+    check_tables(owner, fields, cast("Sequence[int]", config["input_shape"]), numbers)
     plain = {**config, "quantization": None}
     model = without_weights(lambda: kind.from_config(plain))
     stated = Counter(tuple(weight.shape) for weight in model.weights)
