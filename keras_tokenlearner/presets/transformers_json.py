@@ -62,6 +62,12 @@ def of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
     vision: Object = {**said, **part} if isinstance(part, Mapping) else said
     size = _size(vision.get("crop_size" if kind == "vjepa2" else "image_size"))
     patch = _patch(vision)
+    if patch and any(not isinstance(n, int) or n < 1 for n in patch):
+        raise ValueError(
+            f"{owner}: the sizes of a patch in config.json must be positive. "
+            f"Received: tubelet_size={vision.get('tubelet_size')!r} and "
+            f"patch_size={vision.get('patch_size')!r}"
+        )
     frames = vision.get("frames_per_clip" if kind == "vjepa2" else "num_frames")
     clip = (frames, *size) if size and patch and isinstance(frames, int) else None
     channels = vision.get("in_chans", vision.get("num_channels", 3))

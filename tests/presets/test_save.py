@@ -104,6 +104,10 @@ def test_from_preset_of_a_damaged_preset_raises(tmp_path):
             r"config\.json.*'num_layers'",
         ),
         (json.dumps({"model_type": "llama"}), "model_type='llama'"),
+        (
+            json.dumps({"model_type": "videomae", "tubelet_size": 2, "patch_size": 0}),
+            "patch_size=0",
+        ),
         (json.dumps({"architecture": "resnet50", "num_features": 3}), "architecture='resnet50'"),
         (
             json.dumps(
