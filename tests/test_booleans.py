@@ -15,6 +15,7 @@ from tests.layers.helpers import refused
 # Dictionaries of facts that we make ourselves, and a method that Keras calls.
 NOT_FOR_USERS = {
     ("PublishedCheckpoint", "is_checked"),
+    ("Plan", "reads"),  # `plan_of` makes plans
     ("Statement", "is_config"),
     ("Distiller.compute_loss", "training"),
     ("FashionMnistRecipe.batches", "training"),  # of recipes: `train` calls it
@@ -100,6 +101,7 @@ CALLS = {
     "train": lambda model, **a: training.train(training.FashionMnistRecipe(), "trained", **a),
     "load": lambda model, **a: weights.load(model, "keras_tokenlearner", model, **a),
     "Plan.load": lambda model, **a: weights.plan_of(model, "keras_tokenlearner").load(model, **a),
+    "Plan.fit": lambda model, **a: weights.plan_of(model, "keras_tokenlearner").fit(model, **a),
     "export": lambda model, **a: kt.export(model, "served", **a),
     "serve": lambda model, **a: serving.serve("served", **a),
     "predict": lambda model, **a: serving.predict("model.keras", "image.png", **a),

@@ -164,7 +164,7 @@ def test_train_command_with_list_explains_recipes_and_their_fields():
     assert names == list(RECIPES)
     printed = run("train", "imagenet_384", "--set", "epochs=3", "--list").stdout
     assert "tokenlearner_b16_8at6 83.65" in printed
-    assert re.search(r"--set epochs=3 +Epochs over the training images\.\n", printed)
+    assert re.search(r"--set epochs=3 +Epochs over the training data\.\n", printed)
     assert run("train").exit_code == 2
     assert "'imagenet_384'" in str(run("train", "imagenet_385").exception)
 
@@ -185,7 +185,7 @@ def test_train_command_lists_a_custom_recipe_and_refuses_unknown_recipes(tmp_pat
     )
     printed = run("train", "my_recipes:Shorter", "--list").stdout
     assert printed.startswith("Half of the epochs.")
-    assert re.search(r"--set epochs=14 +Epochs over the training images\.\n", printed)
+    assert re.search(r"--set epochs=14 +Epochs over the training data\.\n", printed)
     assert sys.path == before and not planted.exists()
     for wrong in ("my_recipes:Longer", "no_recipes:Shorter"):
         error = str(run("train", wrong).exception)

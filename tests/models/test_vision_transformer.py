@@ -138,8 +138,8 @@ def test_config_fields_are_passed_to_the_layers():
         assert layer["activation"] == "quick_gelu"
     assert (block["layer_norm_epsilon"], learner["epsilon"]) == (1e-5, 1e-5)
     assert (learner["attention"], learner["pooling"], learner["grid"]) == ("conv", "sum", (4, 4))
-    model = transformer(**IMAGE, **LEARNER, token_attention="mlp")
-    assert model.get_layer("token_learner").attention == "mlp"
+    mlp = transformer(**IMAGE, **LEARNER, token_attention="mlp")
+    assert mlp.get_layer("token_learner").attention == "mlp"
     depths = [model.get_layer(f"block_{i}").drop_path_rate for i in range(4)]
     close(depths, [0, 0.1, 0.2, 0.3])
     assert model.get_layer("norm").epsilon == 1e-5
