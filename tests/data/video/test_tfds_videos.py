@@ -85,6 +85,6 @@ def test_tfds_videos_work_in_video_batches_and_predict_videos(splits):
 
 
 def test_tfds_videos_of_a_missing_data_set_raise():
-    message = r"from_tfds: .* videos.* tfds.builder\('dark_and_lite'"
+    message = r"open_videos: .* videos.* tfds.builder\('dark_and_lite'"
     with pytest.raises(ValueError, match=message):
         video.open_videos("tfds:dark_and_lite")
