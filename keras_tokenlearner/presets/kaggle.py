@@ -42,7 +42,7 @@ def upload_to_kaggle(owner: str, handle: str, folder: Path) -> None:
 
     Raises:
         ImportError: If kagglehub is not installed.
-        ValueError: If the handle is not one of a model, or has a version.
+        ValueError: If the handle does not name a model, or has a version.
         PermissionError: If the account may not write to this handle.
         ConnectionError: If the upload fails.
     """

@@ -86,7 +86,7 @@ def resizing_of_checkpoint(
     def fit(pixels: "Tensor") -> "Tensor":
         old = tf.shape(pixels)[-3:-1]
         size = resized_size(old)
-        # Pillow resizes the rows first, then the columns. It rounds to integers after each.
+        # Pillow resizes the rows first, then the columns. It rounds after each step.
         for step in (tf.stack([old[0], size[1]]), size):
             pixels = tf.image.resize(pixels, step, method, antialias=True)
             pixels = tf.clip_by_value(tf.round(pixels), 0, 255)

@@ -82,22 +82,21 @@ class Plan:
         self.missing = said.missing + features_lacking(self._arrays)
         self._resize = resize or said.resize or self._own_resize()
         patch = cast("tuple[int, ...] | None", self.sizes.get("patch_size"))
+        stated: tuple[int, ...] | None = None  # the grid for the image size in the config
+        if said.input_size and patch is not None and len(patch) == 2:
+            stated = tuple(n // p for n, p in zip(said.input_size, patch, strict=True))
         self.grid = said.grid
-        if self.grid is None and said.input_size and patch is not None and len(patch) == 2:
-            # The grid of the file's positions, for the image size that its config states.
-            grid = tuple(n // p for n, p in zip(said.input_size, patch, strict=True))
-            if names.POSITION_TABLE not in self._arrays or positions.file_grids(self._arrays, grid):
-                self.grid = grid
+        has_table = names.POSITION_TABLE in self._arrays
+        fits = stated and (not has_table or positions.file_grids(self._arrays, stated))
+        if self.grid is None and fits:
+            self.grid = stated
         self._said_grid = self.grid
         self.input_shape = said.input_shape
-        if self.grid is None and names.POSITION_TABLE in self._arrays:
+        if self.grid is None and has_table:
             grids = set(positions.file_grids(self._arrays))
             self.grid = grids.pop() if len(grids) == 1 else None
         # It may exceed the patches: 384 pixels in patches of 14 give 27 tokens along an axis.
-        self.input_size: tuple[int, ...] | None = None
-        if said.input_size and patch is not None and len(patch) == 2:
-            grid = tuple(n // p for n, p in zip(said.input_size, patch, strict=True))
-            self.input_size = said.input_size if grid == self.grid else None
+        self.input_size = said.input_size if stated and stated == self.grid else None
 
     @property
     def classes(self) -> int | None:
