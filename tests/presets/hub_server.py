@@ -2,17 +2,15 @@
 
 import base64
 import hashlib
-import http.server
 import json
-import threading
 import urllib.parse
+
+from tests.presets import loopback
 
 COMMIT = "a" * 40
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
+class Handler(loopback.Handler):
     def do_HEAD(self):
         self.answer(body=False)
 
@@ -86,34 +84,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return None
         return self.send(status, content if body else b"", headers, length=len(content))
 
-    def send(self, status, content, headers=(), length=None):
-        if isinstance(content, dict):
-            content = json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in dict(headers).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content) if length is None else length))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
 
-    def log_message(self, *arguments):
-        pass
-
-
-class Hub(http.server.ThreadingHTTPServer):
+class Hub(loopback.Server):
     """The server. `repos` maps each repository to the names and contents of its files."""
 
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server_port}"
-        self.repos, self.log, self.how, self.breaks = {}, [], "right", 0
-
-    def __enter__(self):
-        self.thread = threading.Thread(target=self.serve_forever, daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *error):
-        self.shutdown()
-        self.server_close()
+        super().__init__(Handler)
+        self.repos, self.how = {}, "right"

@@ -43,8 +43,8 @@ def test_train_reaches_and_saves_a_model_of_the_reported_accuracy(few, tmp_path)
     assert np.mean(right) == pytest.approx(accuracy, abs=0.011)
 
 
-def test_train_interrupted_continues_to_the_same_weights(few, tmp_path, monkeypatch):
-    recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, batch_size=160)
+def interrupt(recipe, folder, monkeypatch):
+    """Start a run, and interrupt it after its first epoch."""
 
     class Breaks(Resume):
         def on_epoch_end(self, epoch, logs=None):
@@ -54,7 +54,12 @@ def test_train_interrupted_continues_to_the_same_weights(few, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(sys.modules[train.__module__], "Resume", Breaks)
         with pytest.raises(KeyboardInterrupt):
-            train(recipe, tmp_path)
+            train(recipe, folder)
+
+
+def test_train_interrupted_continues_to_the_same_weights(few, tmp_path, monkeypatch):
+    recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, batch_size=160)
+    interrupt(recipe, tmp_path, monkeypatch)
     keras.utils.clear_session()
     train(recipe, tmp_path)
     keras.utils.clear_session()
@@ -98,16 +103,7 @@ def test_train_refuses_a_second_run_and_other_settings_until_restart(few, tmp_pa
 def interrupted(few, tmp_path, monkeypatch):
     """A recipe whose run was interrupted after its first epoch, in the folder `run`."""
     recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, warmup_epochs=0, batch_size=160)
-
-    class Breaks(Resume):
-        def on_epoch_end(self, epoch, logs=None):
-            super().on_epoch_end(epoch, logs)
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(sys.modules[train.__module__], "Resume", Breaks)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, tmp_path / "run")
+    interrupt(recipe, tmp_path / "run", monkeypatch)
     return recipe
 
 
