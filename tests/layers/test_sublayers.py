@@ -75,7 +75,7 @@ def test_block_outputs_and_gradients_equal_plain_calls(name, policy, training, m
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
 @pytest.mark.parametrize("policy", POLICIES[:2])
 @pytest.mark.parametrize("change", ["lora", "quantized"])
-def test_block_with_changed_dense_layers_equals_plain_calls(change, policy, monkeypatch):
+def test_block_with_lora_or_quantized_dense_layers_equals_plain_calls(change, policy, monkeypatch):
     def make():
         block = made({}, policy)
         parts = block.mlp.hidden, block.mlp.output_dense, block.self_attention.query_dense
@@ -92,7 +92,7 @@ def test_block_with_changed_dense_layers_equals_plain_calls(change, policy, monk
     assert_equal_to_plain_calls(make, monkeypatch)
 
 
-def test_block_calls_only_itself_through_keras(called):
+def test_block_runs_the_call_of_keras_for_no_sublayer(called):
     block = made({**NORMS, "layer_scale": 0.5, **RATES, "attention_dropout_rate": 0.0})
     block(ops.convert_to_tensor(array((3, 5, 8), 0)), training=True)
     assert called == ["block"]
@@ -117,7 +117,7 @@ def test_block_runs_hooks_of_its_sublayers(hook):
     ],
     ids=["policy", "autocast", "autocast of the owner", "regularizer"],
 )
-def test_sublayer_that_needs_more_runs_the_call_of_keras(change, called):
+def test_sublayer_with_another_policy_or_a_regularizer_runs_the_call_of_keras(change, called):
     block = made({}, "mixed_bfloat16")
     change(block)
     block(ops.convert_to_tensor(array((3, 5, 8), 0)))
@@ -153,7 +153,7 @@ def test_unbuilt_sublayer_runs_the_call_of_keras_once(called, monkeypatch):
     assert called == ["block", "mlp_norm", "block"]
 
 
-def test_sublayer_with_its_own_call_runs_it(called, monkeypatch):
+def test_sublayer_with_a_custom_call_runs_the_custom_call(called, monkeypatch):
     block = replaced(OwnCall(name="mlp_norm"), monkeypatch)
     block(ops.convert_to_tensor(array((3, 5, 8), 0)))
     assert called == ["block", "mlp_norm"]
@@ -177,7 +177,7 @@ def test_block_with_a_mask_on_its_inputs_ignores_masked_tokens():
     np.testing.assert_allclose(first, second, atol=1e-5)
 
 
-def test_sublayer_with_a_training_argument_gets_it(called, monkeypatch):
+def test_sublayer_with_a_training_argument_receives_the_argument(called, monkeypatch):
     block = replaced(keras.layers.Dropout(0.99, name="mlp_norm"), monkeypatch)
     x = ops.convert_to_tensor(array((3, 5, 8), 0))
     still, trained = (ops.convert_to_numpy(block(x, training=flag)) for flag in (False, True))

@@ -94,7 +94,7 @@ def test_model_without_top_returns_the_tokens(changes, length):
     assert model.output_shape == (None, length, 16)
 
 
-def test_untrained_model_b_equals_the_plain_model_except_its_last_blocks():
+def test_untrained_model_with_fusers_equals_the_blocks_before_the_fusers():
     """Fusers start as the identity, so the outputs of the blocks between are not written back."""
     pixels = 255 * np.abs(array((2, 16, 24, 3), 0)) / 4
     fused = transformer(**IMAGE, **LEARNER, fuser="token_fuser", at=1, include_top=False)
@@ -174,7 +174,7 @@ def test_pooling_returns_the_average_the_maximum_or_the_class_token(pooling):
     ],
     ids=["average", "class_token", "class_and_registers", "class_and_average"],
 )
-def test_head_reads_of_the_config_decides_the_input_of_the_head(changes, features):
+def test_config_head_reads_decides_the_input_of_the_head(changes, features):
     arguments = {**IMAGE, **changes, "classifier_activation": None}
     model, tokens = transformer(**arguments), transformer(**arguments, include_top=False)
     assign_weights(model)

@@ -151,11 +151,11 @@ def test_attention_argument_leaves_the_spatial_attention_unchanged(attention, ki
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_unit_parts_keep_the_shape_of_the_input(part):
+def test_bottleneck_module_of_each_part_keeps_the_input_shape(part):
     assert module(f"conv2d+{part}").output_shape == (None, 3, 4, 5, 8)
 
 
-def test_untrained_token_learner_part_is_the_identity():
+def test_untrained_token_learner_module_is_the_identity():
     x = array((2, 3, 4, 5, 8), 0)
     close(run(module("tokenlearner"), x), x)
 
