@@ -58,7 +58,7 @@ def test_preset_with_a_fuser_equals_the_retrofitted_model(tmp_path):
         same(found.get_layer(name), wanted.get_layer(name))
 
 
-def test_video_network_preset_with_arguments_of_transformers_raises(tmp_path):
+def test_video_network_preset_with_arguments_of_vision_transformers_raises(tmp_path):
     model, folder = saved(tmp_path, "x2plus1d_pico")
     assert isinstance(model, X2Plus1D)
     same(model, X2Plus1D.from_preset(folder))

@@ -60,7 +60,7 @@ def test_preset_with_huge_sizes_in_its_config_is_refused_in_little_memory(tmp_pa
         outcome.is_refused(reason)
 
 
-def test_preset_of_another_models_weights_is_refused_before_it_is_built(tmp_path, monkeypatch):
+def test_preset_with_the_weights_of_another_model_raises(tmp_path, monkeypatch):
     one = create_model("vit_pico8", classes=3).save_to_preset(tmp_path / "one")
     other = create_model("vit_pico8", classes=4).save_to_preset(tmp_path / "other")
     shutil.copy(one / "model.weights.h5", other)
@@ -68,7 +68,7 @@ def test_preset_of_another_models_weights_is_refused_before_it_is_built(tmp_path
         kt.from_preset(other)
 
 
-def test_checkpoint_of_another_library_limits_the_size_of_images(tmp_path):
+def test_preset_of_a_checkpoint_at_a_huge_image_size_is_refused_in_little_memory(tmp_path):
     """A config.json states this size, or an argument; the tables of positions grow with it."""
     np.savez(tmp_path / "a.npz", **augreg_entries())
     address = f"augreg:{tmp_path / 'a.npz'}"

@@ -158,7 +158,7 @@ def test_transformers_preset_gives_the_outputs_of_transformers(name, tmp_path):
     close(outputs(model, images), expected(name, module, images))
 
 
-def test_transformers_preset_of_a_size_that_patches_do_not_fill_keeps_the_size(tmp_path):
+def test_transformers_preset_of_a_size_not_divisible_by_patches_keeps_the_size(tmp_path):
     transformers = peer("transformers")
     config = transformers.ViTConfig(**SIZES | LABELS | {"image_size": 37})
     module = fill(transformers.ViTForImageClassification(config))

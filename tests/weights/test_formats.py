@@ -129,7 +129,7 @@ def test_load_of_a_missing_file_raises(tmp_path):
     refused(r"path=.*none\.npz", build("augreg", ENTRIES), "augreg", tmp_path / "none.npz")
 
 
-def test_torch_file_is_read_and_other_pickles_or_damage_raise(tmp_path):
+def test_torch_file_is_read_and_unsafe_or_damaged_files_raise(tmp_path):
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     weight = torch.arange(6.0).reshape(2, 3).to(torch.bfloat16)
     torch.save({"model": {"a": weight}, "epoch": 3, "name": "x"}, tmp_path / "a.pt")

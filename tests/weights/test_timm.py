@@ -118,7 +118,7 @@ def test_timm_checkpoint_decides_the_config_of_create_model(tmp_path):
     close(outputs(again, images), outputs(model, images))
 
 
-def test_distilled_checkpoint_into_a_model_with_other_head_reads_raises():
+def test_distilled_head_in_a_model_with_another_head_input_raises_unless_dropped():
     """The shape of a head does not show whether it reads registers or the average."""
     entries = to_timm(build("timm", class_token=True, **DISTILLED))
     other = {"class_token": True, **DISTILLED, "head_reads": "class_and_average"}
@@ -148,7 +148,7 @@ def test_distilled_checkpoint_into_a_model_with_other_head_reads_raises():
     ],
     ids=str,
 )
-def test_export_of_newer_families_to_timm_raises(changes):
+def test_export_of_newer_config_options_to_timm_raises(changes):
     ((name, value),) = changes.items()
     with pytest.raises(ValueError) as error:
         to_timm(build("timm", **changes))
