@@ -99,7 +99,7 @@ def test_damaged_image_raises_invalid_input_and_ends_its_request():
     assert len(model.decoded) < 10
 
 
-def test_late_answer_is_status_503_over_both_protocols(monkeypatch):
+def test_late_answer_raises_model_not_ready_and_states_the_limit(monkeypatch):
     monkeypatch.setattr(serve, "ANSWER_SECONDS", 0.05)
     model = Model()
     endpoint = endpoint_of(model)

@@ -183,7 +183,7 @@ def ask_grpc(server):
         (ask_v1, "served_model:decode_image", 2**16),
     ],
 )
-def test_large_legal_body_in_any_step_delays_no_other_request(holding, ask, place, least):
+def test_large_valid_body_in_any_step_delays_no_other_request(holding, ask, place, least):
     """On the event loop, the step would delay all others until it ends."""
     model, server = holding
     server.hold(f"{SERVING}.{place}", least)

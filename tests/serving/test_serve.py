@@ -285,7 +285,7 @@ def test_served_rows_in_one_batch_equal_single_rows(served, tmp_path, backend):
 PLANTED = ("h5py", "json", "kserve", "keras", "uvicorn")
 
 
-def test_predict_served_of_an_odd_path_runs_no_local_code(exported_pico, tmp_path, monkeypatch):
+def test_predict_served_of_an_odd_path_runs_no_planted_code(exported_pico, tmp_path, monkeypatch):
     """The name has a space and a digit that is no decimal. Version 9 is incomplete."""
     model, folder = exported_pico
     shutil.copytree(folder, tmp_path / "my ² model")
@@ -302,7 +302,7 @@ def test_predict_served_of_an_odd_path_runs_no_local_code(exported_pico, tmp_pat
     assert not (tmp_path / "planted").exists()
 
 
-def test_quickstart_server_of_the_demo_runs_no_local_code(exported_pico, tmp_path, monkeypatch):
+def test_quickstart_server_runs_no_planted_code(exported_pico, tmp_path, monkeypatch):
     from keras_tokenlearner.quickstart import _served_difference
 
     model, folder = exported_pico

@@ -99,7 +99,7 @@ def test_read_grpc_of_damaged_or_contradictory_messages_raises(content, reason):
         read_grpc(content)
 
 
-def test_grpc_idle_channels_hold_no_places_and_are_closed(monkeypatch):
+def test_grpc_idle_channels_block_no_calls_and_are_closed(monkeypatch):
     """More channels than places are open while another channel gets an answer."""
     import grpc
 
