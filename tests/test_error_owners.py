@@ -467,25 +467,25 @@ def test_commands_cover_the_command_line():
     assert verbs == {*COMMANDS, "quickstart"}  # its folder is its only argument
 
 
-def test_hub_backbone_has_the_decorator_of_functions_that_pass_arguments_on():
+def test_hub_backbone_has_the_decorator_own_errors():
     assert applications.hub_backbone.__wrapped__.__name__ == "hub_backbone"
 
 
-def test_errors_of_leaves_errors_of_other_code_unchanged():
+def test_errors_of_context_leaves_errors_of_other_code_unchanged():
     for text in ("Dense: 3 units", "a.mp4: no video", "no name", "os: a module of Python"):
         with pytest.raises(ValueError) as caught, errors_of("create_model"):
             raise ValueError(text)
         assert str(caught.value) == text
 
 
-def test_errors_of_replaces_names_of_functions_classes_and_methods():
+def test_errors_of_context_replaces_names_of_functions_classes_and_methods():
     for name in ("retrofit", "load('timm: x')", "VisionTransformer", "Plan.load"):
         with pytest.raises(ValueError) as caught, errors_of("create_model('vit_b16')"):
             raise ValueError(f"{name}: `at` must be 1: no more")
         assert str(caught.value) == "create_model('vit_b16'): `at` must be 1: no more"
 
 
-def test_errors_of_keeps_the_type_and_the_argument_of_its_own_function():
+def test_errors_of_context_keeps_the_type_and_the_argument_of_its_function():
     with pytest.raises(ConnectionError) as caught, errors_of("from_preset"):
         raise ConnectionError("from_preset('hf://a/b'): no network")
     assert str(caught.value) == "from_preset('hf://a/b'): no network"

@@ -91,7 +91,7 @@ def test_exported_version_is_on_the_disk_before_servers_see_it(disk, tmp_path):
     disk.check("1")
 
 
-def test_file_of_a_failed_block_stays_unchanged(tmp_path):
+def test_file_after_a_failed_replacement_is_unchanged(tmp_path):
     _files.write_text(tmp_path / "a.txt", "one")
     with pytest.raises(KeyboardInterrupt), _files.replacing(tmp_path / "a.txt") as new:
         new.write_text("two")
@@ -100,7 +100,7 @@ def test_file_of_a_failed_block_stays_unchanged(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_package_renames_files_by_these_functions_only():
+def test_package_renames_files_only_in_the_listed_modules():
     root = Path(_files.__file__).parent
     found = {
         path.name

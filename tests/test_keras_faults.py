@@ -109,7 +109,7 @@ def test_keras_model_parallel_without_jax_has_no_effect():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only on tensorflow: its strategy")
-def test_fit_with_several_workers_fails():
+def test_fit_with_the_multi_worker_strategy_fails():
     processes = launch("tests.test_keras_faults", [], processes=2, cpus=1)
     assert [process.wait() for process in processes] == [FAILED, FAILED]
 

@@ -66,7 +66,7 @@ def loose(hint):
 ITEMS = public_items()
 
 
-def test_public_items_number_more_than_one_hundred():
+def test_public_items_are_more_than_one_hundred():
     assert len(ITEMS) > 100 and "keras_tokenlearner.applications.create.create_model" in ITEMS
 
 

@@ -17,7 +17,7 @@ def parts():
     return [keras.Model(model.input, model.get_layer(name).output) for name in ("block_0", "head")]
 
 
-def test_keep_of_several_models_writes_each_output_once(parts, tmp_path):
+def test_cached_outputs_of_several_models_are_written_once(parts, tmp_path):
     expected = [part.predict(IMAGES, verbose=0) for part in parts]
     keep(parts, IMAGES, "float32", tmp_path, verbose=0, batch_size=4)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -30,7 +30,7 @@ def test_keep_of_several_models_writes_each_output_once(parts, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
 
 
-def test_keep_that_fails_leaves_no_cache(parts, tmp_path):
+def test_failed_predictions_leave_no_cache(parts, tmp_path):
     with pytest.raises(Exception, match="shape"):
         keep(parts, IMAGES[..., :1], "float32", tmp_path, verbose=0)
     assert not list(tmp_path.iterdir())

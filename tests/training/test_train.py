@@ -108,7 +108,9 @@ def interrupted(few, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("changed", ["training data", "test data", "backend"])
-def test_train_of_other_data_does_not_continue_a_backup(interrupted, few, tmp_path, changed):
+def test_train_with_other_data_or_backend_does_not_continue_a_backup(
+    interrupted, few, tmp_path, changed
+):
     """The data have the same name. Once, the run continued with them silently."""
     backup = tmp_path / "run" / "vit_pico8.backup.npz"
     if changed == "backend":
@@ -142,7 +144,7 @@ def test_train_command_with_restart_deletes_the_backup_of_other_settings(interru
     assert not (tmp_path / "run" / "vit_pico8.backup.npz").exists()
 
 
-def test_identity_of_data_changes_with_files_labels_and_places(tmp_path):
+def test_identity_of_data_changes_with_files_labels_and_selection(tmp_path):
     paths = [tmp_path / f"{number}.png" for number in range(3)]
     for path in paths:
         path.write_bytes(b"1")
