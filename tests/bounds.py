@@ -1,7 +1,7 @@
 """Limits on the memory and the time of attacks.
 
-`Bounds` measures a block. `attack` runs a call in another process, which an attack without end or
-a full memory ends.
+`Bounds` measures a block. `attack` runs a call in another process, so an endless call or a full
+memory ends only that process.
 """
 
 import atexit
@@ -55,7 +55,7 @@ def peak(pid="self"):
 
 @dataclass
 class Outcome:
-    """The end of a call in another process: the type and text of its error, memory and time."""
+    """The result of a call in another process: type and text of the error, memory and time."""
 
     error: str
     text: str

@@ -307,7 +307,8 @@ def check_training_step(case):
     inputs = model_arrays(case, model, batch=4)
     targets = [array((4, *tensor.shape[1:]), seed) for seed, tensor in enumerate(model.outputs)]
     before = {weight.path: ops.convert_to_numpy(weight).copy() for weight in model.weights}
-    # At this rate any gradient but zero shows, as with Adam, whose step TensorFlow traces twice.
+    # At this rate, any gradient other than zero changes its weight. Adam would also change every
+    # weight, but TensorFlow traces the step of Adam twice.
     model.compile(keras.optimizers.SGD(1e6), loss=["mse"] * len(targets))
     history = model.fit(
         inputs if len(inputs) > 1 else inputs[0],
@@ -326,7 +327,7 @@ def check_training_step(case):
 
 
 def check_saving(case):
-    """A `.keras` file brings back the outputs, a `.weights.h5` file the weights."""
+    """A `.keras` file restores the outputs, a `.weights.h5` file the weights."""
     model, again = built_model(case), case.build()
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/model.keras")

@@ -110,7 +110,7 @@ def pytest_deselected(items):
             counts["once"] += 1
         else:
             counts["-m, -k"] += 1
-    if hasattr(config, "workeroutput"):  # a process of xdist, of which each collects every test
+    if hasattr(config, "workeroutput"):  # each process of xdist collects every test
         config.workeroutput["deselected"] = dict(counts)
 
 

@@ -1,4 +1,4 @@
-"""An error starts with the name of the function that the user called, also if another raises it."""
+"""An error starts with the name of the called function, also if an inner function raises it."""
 
 import importlib
 import inspect
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.once("torch")
 
 IMAGES, LABELS = np.zeros((4, 32, 32, 3), "float32"), np.arange(4) % 2
 GRID = {"reducer": "token_learner", "token_attention": "mlp", "token_start": "grid"}
-# Arguments that every model is built with, with a value that another class refuses.
+# Invalid arguments of every function that builds a model. Inner classes refuse the values.
 BUILT = [
     {"input_shape": (32,)},
     {"input_shape": None, "input_tensor": keras.Input((None, None, 3))},
@@ -408,7 +408,7 @@ ALONE = {
     *("real_accuracy", "resizing", "save_weights", "segments", "token_maps", "token_similarity"),
     *("top_k_accuracy", "uniform_clips", "upload_preset", "with_token_maps"),
 }
-# Functions whose tests need another library: they have the decorator of the others.
+# Functions whose errors need another library. A test checks that they have the decorator.
 ELSEWHERE = {"hub_backbone"}
 
 

@@ -1,4 +1,4 @@
-"""A missing library is named, with the extra of the package that includes it."""
+"""The error for a missing library names the library and the extra that installs it."""
 
 import importlib
 import re

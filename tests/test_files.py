@@ -1,4 +1,4 @@
-"""Files that replace others are on the disk before their new names are, as after a power cut."""
+"""The content of a new file is on the disk before its name, so a power cut leaves no half file."""
 
 import os
 import re

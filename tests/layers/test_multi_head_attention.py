@@ -10,7 +10,7 @@ from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 from tests.conformance import array
 from tests.layers.helpers import close, layer_norm, random_layer, refused, rms_norm, run, softmax
 
-# query and key tokens, key_dim: few, many, many queries for few keys, few for many, very many
+# Query tokens, key tokens, key_dim. Few, many and very many tokens take different code paths.
 SIZES = [(5, 5, 4), (150, 150, 8), (300, 3, 4), (20, 900, 4), (2051, 20, 4)]
 
 

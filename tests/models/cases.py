@@ -31,13 +31,13 @@ _TOP = {"input_shape", "include_top", "include_preprocessing", "pooling", "class
 
 
 def transformer(**arguments):
-    """Return the model of arguments for the config and for `VisionTransformer` alike."""
+    """Return a model from arguments of the config, mixed with arguments of `VisionTransformer`."""
     top = {name: arguments.pop(name) for name in _TOP & arguments.keys()}
     return VisionTransformer(VisionTransformerConfig(**arguments), classes=5, **top)
 
 
 def video_network(unit="conv2d+conv1d", **changes):
-    """Return the X(2+1)D of arguments for the config and for `X2Plus1D` alike."""
+    """Return an X(2+1)D from arguments of the config, mixed with arguments of `X2Plus1D`."""
     arguments = {**X2PLUS1D, **_of_parts(unit, changes.get("attention")), **changes}
     if unit != "conv2d+conv1d":
         arguments.setdefault("replaced", (1,))

@@ -95,7 +95,7 @@ def test_model_without_top_returns_the_tokens(changes, length):
 
 
 def test_untrained_model_with_fusers_equals_the_blocks_before_the_fusers():
-    """Fusers start as the identity, so the outputs of the blocks between are not written back."""
+    """Untrained fusers are the identity, so the blocks before each fuser have no effect."""
     pixels = 255 * np.abs(array((2, 16, 24, 3), 0)) / 4
     fused = transformer(**IMAGE, **LEARNER, fuser="token_fuser", at=1, include_top=False)
     plain = transformer(**{**IMAGE, "num_layers": 1}, include_top=False)

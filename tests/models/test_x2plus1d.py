@@ -25,7 +25,7 @@ class Network:
         y = helpers.convolution(x, kernel)
         if stride == 1:
             return y
-        # SAME: an even size is padded behind alone, so that windows are at odd positions.
+        # SAME pads an even size only at the end, so that windows are at odd positions.
         starts = [(kernel.shape[axis] > 1) * (1 - x.shape[axis + 1] % 2) for axis in (1, 2)]
         return y[:, :, starts[0] :: 2, starts[1] :: 2]
 
@@ -146,7 +146,7 @@ def test_bottleneck_modules_on_frame_averages_equal_their_equations(part, attent
 def test_attention_argument_leaves_the_spatial_attention_unchanged(attention, kind):
     model = module("spatial+tokenlearner", attention=attention)
     assert isinstance(model.get_layer("1_tokenlearner_attention"), kind)
-    # Independent of the attention between tokens.
+    # The argument selects only the attention between tokens.
     assert model.get_layer("0_spatial").attention == "multi_head"
 
 

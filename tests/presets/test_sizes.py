@@ -69,7 +69,7 @@ def test_preset_with_the_weights_of_another_model_raises(tmp_path, monkeypatch):
 
 
 def test_preset_of_a_checkpoint_at_a_huge_image_size_is_refused_in_little_memory(tmp_path):
-    """A config.json states this size, or an argument; the tables of positions grow with it."""
+    """The tables of positions grow with the image size of a config.json or an argument."""
     np.savez(tmp_path / "a.npz", **augreg_entries())
     address = f"augreg:{tmp_path / 'a.npz'}"
     assert kt.from_preset(address, input_shape=(16, 16, 3), num_heads=2).output_shape == (None, 5)
@@ -83,7 +83,7 @@ def open_large(address):
 
 
 def test_costs_of_a_model_leave_no_weights_for_a_later_scope():
-    """Keras would initialise the weights of such a scope in the next one of the thread."""
+    """Keras would initialise weights that one scope leaves in the next scope of the thread."""
     import keras
 
     made = []

@@ -27,7 +27,7 @@ def test_check_json_of_deep_or_long_bodies_raises(body, reason):
     start = time.monotonic()
     with pytest.raises(ValueError, match=reason):
         check_json(body)
-    assert time.monotonic() - start < 10  # parsed, the first takes 44 s and 2 GB
+    assert time.monotonic() - start < 10  # parsing the first body takes 44 s and 2 GB
 
 
 def test_check_json_accepts_an_image_and_plain_text():
@@ -220,7 +220,7 @@ def test_client_that_never_reads_its_answer_is_disconnected(monkeypatch):
 
 @pytest.mark.parametrize("sent", [b"", b"P"])
 def test_connection_without_a_second_whole_request_is_closed(monkeypatch, sent):
-    """It may be idle after an answer, or stop within the headers of the next request."""
+    """The client is idle after an answer, or stops within the headers of the next request."""
     monkeypatch.setattr(kserve_server, "IDLE_SECONDS", 1 if not sent else 60)
     monkeypatch.setattr(kserve_server, "HEADER_SECONDS", 1 if sent else 60)
 

@@ -184,7 +184,7 @@ def ask_grpc(server):
     ],
 )
 def test_large_valid_body_in_any_step_delays_no_other_request(holding, ask, place, least):
-    """On the event loop, the step would delay all others until it ends."""
+    """A step on the event loop would delay all other requests until it ends."""
     model, server = holding
     server.hold(f"{SERVING}.{place}", least)
     with concurrent.futures.ThreadPoolExecutor(1) as client:

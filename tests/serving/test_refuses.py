@@ -269,7 +269,7 @@ def test_grpc_bad_requests_get_a_reason_and_invalid_argument(ask_grpc, case):
 
 
 def test_grpc_large_messages_and_idle_channels_delay_no_other_clients(served, ask_grpc):
-    """Parsed, the millions of empty inputs take gigabytes."""
+    """Parsing the millions of empty inputs would take gigabytes."""
     import grpc
 
     server = served[1]

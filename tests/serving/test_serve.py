@@ -266,7 +266,7 @@ def test_server_by_default_listens_to_this_machine_only(served):
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_served_rows_in_one_batch_equal_single_rows(served, tmp_path, backend):
-    """Batches for exports from JAX are padded to sizes that are already compiled."""
+    """Exports from JAX pad each batch to a size that is already compiled."""
     model = ServedModel(export(served[0], tmp_path / "pico", check=False))
     model.metadata["backend"] = backend
     sizes = []

@@ -73,7 +73,7 @@ def test_read_grpc_equals_the_parser_of_protobuf(sent):
     ids=range(10),
 )
 def test_read_grpc_of_too_many_fields_or_values_raises(content):
-    """Parsed by protobuf and KServe, the first takes gigabytes."""
+    """Protobuf and KServe would take gigabytes to parse the first message."""
     start = time.monotonic()
     with pytest.raises(ValueError, match=f" {MAX_FIELDS} fields"):
         read_grpc(content)
@@ -100,7 +100,7 @@ def test_read_grpc_of_damaged_or_contradictory_messages_raises(content, reason):
 
 
 def test_grpc_idle_channels_block_no_calls_and_are_closed(monkeypatch):
-    """More channels than places are open while another channel gets an answer."""
+    """Nine channels are open, and the server allows two calls at once. One call gets an answer."""
     import grpc
 
     monkeypatch.setattr(grpc_server, "IDLE_SECONDS", 1)

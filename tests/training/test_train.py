@@ -101,7 +101,7 @@ def test_train_refuses_a_second_run_and_other_settings_until_restart(few, tmp_pa
 
 @pytest.fixture
 def interrupted(few, tmp_path, monkeypatch):
-    """A recipe whose run was interrupted after its first epoch, in the folder `run`."""
+    """A recipe with a run in the folder `run` that was interrupted after the first epoch."""
     recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, warmup_epochs=0, batch_size=160)
     interrupt(recipe, tmp_path / "run", monkeypatch)
     return recipe
@@ -111,7 +111,7 @@ def interrupted(few, tmp_path, monkeypatch):
 def test_train_with_other_data_or_backend_does_not_continue_a_backup(
     interrupted, few, tmp_path, changed
 ):
-    """The data have the same name. Once, the run continued with them silently."""
+    """Both data sets have the same name. An earlier version continued with the other data."""
     backup = tmp_path / "run" / "vit_pico8.backup.npz"
     if changed == "backend":
         with np.load(backup) as file:

@@ -390,7 +390,7 @@ def test_h5_datasets_of_very_many_chunks_raise_before_they_are_counted(tmp_path,
 
 
 def test_h5_dataset_of_many_chunks_is_read_in_linear_time(tmp_path):
-    """HDF5 finds the n-th chunk by passing over n chunks: 40,000 chunks once took a minute."""
+    """HDF5 visits n chunks to find the n-th chunk: 40,000 chunks once took a minute."""
     path = many_chunks(tmp_path / "a.h5", 40_000)
     (outcome,) = attack("tests.bounds:read", path)
     assert outcome.error == "NoneType" and outcome.seconds < 15, outcome

@@ -57,7 +57,7 @@ def test_huggingface_vit_gives_the_logits_of_transformers(image, tmp_path):
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 def test_huggingface_sharded_vit_gives_the_logits_of_transformers(kind, tmp_path):
-    """The file in parts has the format of current releases, or of releases before 5."""
+    """The sharded file has the format of current releases, or of releases before 5."""
     module = theirs("ViTForImageClassification", num_labels=5)
     peer("safetensors")
     module.save_pretrained(tmp_path, max_shard_size="20KB")

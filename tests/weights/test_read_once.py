@@ -118,7 +118,7 @@ def test_weights_file_of_load_weights_is_opened_once_and_never_converted(saved, 
 
 def test_weights_file_of_create_model_is_never_converted(saved, counts):
     create_model("vit_pico8", weights=saved[1] / "ours.weights.h5")
-    # Its header states the classes; then a private copy is checked, which Keras reads.
+    # One opening reads the classes from the header. The other checks the copy that Keras reads.
     assert (counts.files, counts.conversions, counts.most_reads) == (2, {}, 0)
 
 

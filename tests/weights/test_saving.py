@@ -170,7 +170,7 @@ def test_save_weights_killed_while_it_writes_keeps_the_old_file(saved):
 
 @pytest.mark.parametrize("moment", ["_copy", "_check_layout"])
 def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path, monkeypatch, moment):
-    """The file is replaced by another valid one after the hash, and once more before the load."""
+    """Another valid file replaces the file after the hash, or just before the load."""
     model, path, digest = saved
     expected, other = model.get_weights(), tmp_path / "other.weights.h5"
     create_model(PICO, classes=10).save_weights(other)
