@@ -10,8 +10,9 @@ per device:
   number. The formula is from Korthikanti et al., "Reducing Activation Recomputation in Large
   Transformer Models", 2022, section 4, without dropout. It is a lower bound, because a compiler
   needs working memory too.
-* `exchanged_gib`: data that a device sends in a step in rings. Among the replicas, the device sends
-  gradients of its weights, at two bytes. Within a replica, it sends four sums of tokens per block.
+* `exchanged_gib`: data that a device sends in a step, if devices exchange data in rings. Among the
+  replicas, the device sends gradients of its weights, at two bytes. Within a replica, it sends four
+  sums of tokens per block.
 
 `tera_macs` are multiply-adds of a device, three times the number of the forward pass.
 """
