@@ -74,7 +74,7 @@ def own_errors(function: Function) -> Function:
 
 
 def _is_ours(name: str) -> bool:
-    """Return whether this package defines a function, a class or a method with a name."""
+    """Return whether this package defines a function, a class or a method named `name`."""
     first, _, method = name.partition(".")
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] == "keras_tokenlearner":

@@ -43,9 +43,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def move(written: Path, to: Path) -> None:
-    """Rename a file, and replace an older one. The content is on the disk before the new name is.
+    """Rename a file, and replace the file that has the new name, if any.
 
-    Without this order, a power cut can leave the new name with an empty file.
+    The content reaches the disk before the new name does. Otherwise a power cut could leave an
+    empty file under the new name.
 
     Args:
         written: Path of the written file.
@@ -68,8 +69,8 @@ def sync(path: Path) -> None:
 
 
 def sync_entry(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk. Windows writes them itself."""
-    with contextlib.suppress(PermissionError):
+    """Wait until the names in a folder are on the disk."""
+    with contextlib.suppress(PermissionError):  # Windows opens no folders, and writes names itself
         _sync(folder, os.O_RDONLY)
 
 

@@ -38,8 +38,8 @@ def check_keras() -> None:
     """Import Keras, or raise an error that states the fix.
 
     Raises:
-        ImportError: If Keras is older than the package needs, or its backend does not start. On the
-            command line, a `SystemExit` with the same text.
+        ImportError: If Keras is older than the package needs, or its backend does not start.
+        SystemExit: On the command line, with the text of the `ImportError`.
     """
     try:
         _check_version()
