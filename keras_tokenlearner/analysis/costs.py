@@ -105,7 +105,7 @@ class ModelCosts:
 
 @own_errors
 def costs(model: keras.Model) -> ModelCosts:
-    """Count the operations and weights of a functional model, without running it.
+    """Count the operations and parameters of a functional model, without running it.
 
     The layers of the built graph are counted one by one. Shapes come from symbolic tensors, so the
     count is the same on every backend. The count is for one example, at inference.
@@ -152,7 +152,14 @@ def _known(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> Shape:
 
 @singledispatch
 def count(layer: keras.layers.Layer, *shapes: Shape) -> Cost:
-    """Return the `Cost` of a layer for one example. `shapes` of its inputs omit the batch.
+    """Return the `Cost` of a layer for one example. `count.register` adds a rule for a class.
+
+    Args:
+        layer: A built `keras.layers.Layer`.
+        *shapes: Shapes of the inputs of the layer, without the batch.
+
+    Raises:
+        ValueError: If a layer with weights has no rule.
 
     Example:
 

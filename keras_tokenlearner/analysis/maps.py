@@ -25,7 +25,8 @@ def token_maps(
         b is `maps[b, ..., s]`.
 
     Raises:
-        ValueError: If the model has no `TokenLearner`, or no `TokenLearner` with that name.
+        ValueError: If the model has no `TokenLearner`, or no `TokenLearner` with that name. Also if
+            the images do not have the input shape of the model.
 
     Example:
 
@@ -55,7 +56,8 @@ def token_similarity(
         Videos with S tokens in each of T frames have (B, T * S, T * S).
 
     Raises:
-        ValueError: If the model has no `TokenLearner`, or no `TokenLearner` with that name.
+        ValueError: If the model has no `TokenLearner`, or no `TokenLearner` with that name. Also if
+            the images do not have the input shape of the model.
 
     Example:
 

@@ -44,8 +44,8 @@ def draw_token_maps(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If `maps` and `images` differ in the number of images, or a token does not
-            exist.
+        ValueError: If `images` or `maps` have another rank, or differ in the number of images. Also
+            if a token does not exist.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -89,7 +89,7 @@ def draw_token_entropy(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If `maps` and `images` differ in the number of images.
+        ValueError: If `images` or `maps` have another rank, or differ in the number of images.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
