@@ -10,7 +10,7 @@ from keras_tokenlearner.applications.arguments import LoadArguments
 from keras_tokenlearner.models import X2Plus1DConfig, bottleneck_module
 from keras_tokenlearner.models.weightless import without_weights
 
-MODULE = "module:"  # in the column "model": a bottleneck module, by its unit
+MODULE = "module:"  # before the unit of a bottleneck module, in the column "model"
 COLUMNS = ("table", "row", "paper_gflops", "gflops", "paper_mparams", "mparams", "note")
 
 
@@ -61,8 +61,8 @@ def paper_costs(tables: Collection[str] | None = None) -> Iterator[dict[str, str
         A dictionary with the keys `COLUMNS` for every printed row. `paper_gflops` and
         `paper_mparams` are the printed values, or empty. `gflops` and `mparams` (millions) are
         counted from the built model. `note` states where the paper contradicts itself or does not
-        define its count. Images have 1000 classes, videos 400, or 887 in Table 10. Tables 10 to 12
-        are counted by `Cost.bottleneck_flops`, others by `paper_flops`.
+        define its count. Image models have 1000 classes. Video models have 400 classes, or 887 in
+        Table 10. Tables 10 to 12 are counted by `Cost.bottleneck_flops`, others by `paper_flops`.
 
     Example:
 
