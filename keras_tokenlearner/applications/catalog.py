@@ -27,7 +27,7 @@ SIZES: dict[str, VisionTransformerFields] = {
 }
 
 
-# Sizes of X(2+1)D: M is X3D-M's, the default of its config; pico is ours.
+# Sizes of X(2+1)D. M is the size of X3D-M, the default of the config. pico is our own size.
 X2PLUS1D_SIZES: dict[str, X2Plus1DFields] = {
     "pico": {
         "stem_channels": 8,
@@ -38,7 +38,7 @@ X2PLUS1D_SIZES: dict[str, X2Plus1DFields] = {
     },
     "m": {},
 }
-# The same sizes: fields of models with learned tokens, which other models refuse.
+# Further fields of these sizes for models with learned tokens. Other models refuse these fields.
 X2PLUS1D_TOKENS: dict[str, X2Plus1DFields] = {"pico": {"num_tokens": 4, "replaced": (1, 2)}}
 
 
@@ -101,8 +101,9 @@ _FUSER = "token_fuser"
 _CLIP = (8, 32, 32, 3)
 _64_FRAMES = (64, 256, 256, 3)
 
-# Names state family, size and patch, blocks if unusual for the size, and tokens "at" place. Names
-# of X(2+1)D state family, size and the module of the last units, but not the paper's final module.
+# Names of transformers state family, size and patch size. An unusual number of blocks follows. In
+# `8at6`, 8 tokens are learned after 6 blocks. Names of X(2+1)D state family, size and the module of
+# the last units. The modules `conv2d+conv1d` and `conv2d+tokenlearner` are omitted from names.
 CATALOG = {
     "vit_pico8": _vit("pico", 8, _32),
     "vit_nano4": _vit("nano", 4, _28),

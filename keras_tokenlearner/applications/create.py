@@ -80,9 +80,9 @@ def create_model(
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
             itself. Otherwise the model takes pixels in [-1, 1].
         weights: `None` for random weights, the name of included weights, or the path of a
-            `.weights.h5` file. Or an address or file for `from_preset`, such as
-            `"hf://timm/vit_base_patch16_224.augreg_in21k"`. The checkpoint then sets the config
-            fields that the model's name does not state. Positions are resized to the model's grid.
+            `.weights.h5` file. An address or file for `from_preset` also works, such as
+            `"hf://timm/vit_base_patch16_224.augreg_in21k"`. Its checkpoint sets the config fields
+            that the model's name does not state. Positions are resized to the model's grid.
         input_tensor: A `keras.Input` to build on. For a tensor computed from a `keras.Input`, the
             result is a plain `keras.Model` that calls the model on this tensor.
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for videos.

@@ -64,7 +64,7 @@ def check_arguments(
 
 
 def published(model: str) -> list[str]:
-    """Return the names of published checkpoints with a classifier for a model of the catalogue."""
+    """Return up to four names of published checkpoints with a classifier for a named model."""
     config = CATALOG[model].config
     if not isinstance(config, VisionTransformerConfig):
         return []

@@ -33,7 +33,8 @@ def decode_predictions(
         WordNet for ImageNet, else the number of the class.
 
     Raises:
-        ValueError: If `preds` has another shape, or `class_names` is missing for its classes.
+        ValueError: If `preds` has another shape, or `top` is not positive. Also if `class_names` is
+            missing for the number of classes, or has another length.
 
     Example:
 
