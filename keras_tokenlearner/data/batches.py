@@ -289,7 +289,7 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
         seed: int = 0,
         threads: int = 2,
     ) -> None:
-        check_is("ImageBatches", "images", images, Images, "images of this package")
+        check_is("ImageBatches", "images", images, Images, "a keras_tokenlearner.data.Images")
         check_bool("ImageBatches", "training", training)
         check_choice("ImageBatches", "label_mode", label_mode, ("int", "categorical"))
         if crop is not None and shift is not None:

@@ -86,7 +86,8 @@ class Resume(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self.path = check_path("Resume", "path", path)
-        self.batches = check_is("Resume", "batches", batches, Batches, "Batches of this package")
+        wanted = "a keras_tokenlearner.data.Batches"
+        self.batches = check_is("Resume", "batches", batches, Batches, wanted)
         self.save_freq: Literal["epoch"] | int = (
             save_freq if save_freq == "epoch" else _freq(save_freq)
         )
