@@ -49,8 +49,9 @@ def class_files(
     if empty:
         raise ValueError(
             f"from_folder: every subfolder must contain {what} of its class, whose names end in "
-            f"{', '.join(suffixes)}; remove other folders. Received: path={str(path)!r}, none in "
-            f"{', '.join(map(repr, empty[:5]))}{f' and {len(empty) - 5} more' * (len(empty) > 5)}"
+            f"{', '.join(suffixes)}; remove other folders. Received: path={str(path)!r}, "
+            f"no {what} in {', '.join(map(repr, empty[:5]))}"
+            f"{f' and {len(empty) - 5} more' * (len(empty) > 5)}"
         )
     labels = [label for label, found in enumerate(files) for _ in found]
     names = tuple(folder.name for folder in folders)
