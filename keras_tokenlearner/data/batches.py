@@ -184,7 +184,7 @@ class ReadBatches(Batches, Generic[Example]):
             raise
 
     def on_epoch_end(self) -> None:
-        # Keras also reads one batch to find out shapes. This is no epoch and gets no warning.
+        # Keras also reads one batch to find out shapes. This reading is no epoch: no warning.
         if self._skipped_now and (not self._in_epoch or self._count >= len(self)):
             some = [f"{name} ({self.skipped[name]})" for name in sorted(self._skipped_now)]
             others = f"; and {len(some) - 10} more, listed in `skipped`" * (len(some) > 10)

@@ -22,7 +22,7 @@ FOLDER_FORMATS = (*FORMATS, "TIFF", "AVIF")
 
 MAX_PIXELS = 89_478_485  # a quarter of a gibibyte in three channels
 MAX_SCANS = 64  # of a JPEG; encoders write about ten, and each is a pass over all pixels
-MAX_TEXTS = 16  # compressed ones of a PNG; Pillow unpacks up to a MiB of each
+MAX_TEXTS = 16  # compressed texts of a PNG; Pillow unpacks up to 1 MiB of each
 # Calls of `read`. Pillow reads headers in Python, and padding of a JPEG in single bytes: a megabyte
 # takes a second.
 MAX_HEADER_READS = 2**14

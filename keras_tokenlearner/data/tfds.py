@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 Records: TypeAlias = Sequence[Mapping[str, Any]]  # bytes, numbers or lists, by feature
 
-# Training and test splits with other names. Two sets have no test split; the authors' code divides
-# them like this.
+# Training and test splits of data sets whose splits have names other than `train` and `test`. Two
+# sets have no test split. Their division here is from the authors' code.
 SPLITS = {
     "imagenet2012": ("train", "validation"),
     "imagenet2012_subset/10pct": ("train", "validation"),
@@ -45,7 +45,7 @@ class TfdsImages(Images):
     """Images of a prepared split of a data set of tensorflow-datasets.
 
     Images are read from ArrayRecord files without TensorFlow, so this class works on every backend.
-    Prepare a data set once. If its licence allows it, the following code downloads the data set:
+    Prepare a data set once. This code also downloads the data, if the licence allows downloads:
 
         import tensorflow_datasets as tfds
         tfds.builder("cifar100", file_format="array_record").download_and_prepare()

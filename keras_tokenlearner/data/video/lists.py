@@ -190,7 +190,7 @@ def from_charades(path: str | Path, root: str | Path, frame_rate: float = 12) ->
     Args:
         path: Path of `Charades_v1_train.csv` or `Charades_v1_test.csv`.
         root: Folder of the videos, `ID.mp4`.
-        frame_rate: Frames per second in tests. The paper has 6 and 12.
+        frame_rate: Frames per second in tests. The paper uses 6 and 12.
 
     Returns:
         A `VideoList` with labels of shape (n, 157).
