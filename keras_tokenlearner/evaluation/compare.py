@@ -26,7 +26,7 @@ def compare(
         models: List of classifiers, each a `keras.Model` that takes the images.
         images: Array of at least `batch_size` images, (n, ...).
         labels: Integer array of shape (n,).
-        batch_size: Integer, images per batch, for speed and accuracy.
+        batch_size: Integer, images per batch, for throughput and accuracy.
         repeats: Integer, number of measurements of each model.
 
     Returns:

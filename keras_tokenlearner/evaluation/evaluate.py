@@ -91,15 +91,15 @@ def evaluate(
             least squares on a few training images of each class. `"speed"` is the throughput,
             measured by `images_per_second`.
         real_labels: Path of `real.json`, for `"real"`.
-        protocol: A `FewShotProtocol`.
+        protocol: A `FewShotProtocol`. Defaults to the protocol of the paper, `FewShotProtocol()`.
         batch_size: Integer, images per batch.
         threads: Integer, threads that read images.
 
     Returns:
-        A dictionary for each data set. `data` is its name. Metrics are in [0, 1], and the speed is
-        `images_per_second`. Few-shot metrics are `1_shot` and so on, `None` if a class has too few
-        training images. For several data sets, a last dictionary with the name `"average"` has the
-        averages.
+        A dictionary for each data set. `data` is its name. Metrics are in [0, 1]. The throughput
+        has the key `images_per_second`. Few-shot metrics have the keys `1_shot` and so on. A
+        few-shot metric is `None` if a class has too few training images. For several data sets, a
+        last dictionary with the name `"average"` has the averages.
 
     Raises:
         ValueError: If a metric or a data set is unknown, or the classes of model and data differ.

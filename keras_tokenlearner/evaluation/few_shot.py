@@ -78,8 +78,8 @@ def few_shot_accuracy(
     """Return the test accuracy of ridge regression on `shots` training examples of each class.
 
     Features are standardised with the mean and deviation of the training features. A constant of
-    100 replaces the bias. `W = (X'X + l2 I)^-1 X'Y`, or its dual form for fewer examples than
-    features.
+    100 replaces the bias. The weights are `W = (X'X + l2 I)^-1 X'Y`. For fewer examples than
+    features, the dual form computes the same weights.
 
     Args:
         train_features: Array of shape (n, C).
@@ -115,7 +115,7 @@ def few_shot_accuracy(
 def ridge(
     features: np.ndarray, labels: np.ndarray, classes: int, l2: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a ridge regression and return its kernel, (C, classes), and its bias.
+    """Fit a ridge regression and return its kernel, (C, classes), and its bias, (classes,).
 
     Args:
         features: Array of shape (n, C).

@@ -138,7 +138,7 @@ def merge(
     """Merge the scores of all views, or all segments, of each example.
 
     Pass logits for the paper's multi-view testing, the average of 4 clips x 3 crops. For segments
-    of a long video, the paper states only "merging": mean or max.
+    of a long video, the paper states only "merging", so both mean and max are available.
 
     Args:
         groups: Array of shape (views,), the number or name of the example of each view.

@@ -47,8 +47,8 @@ def evaluate_videos(
         `map`, the mean average precision, replaces the accuracies.
 
     Raises:
-        ValueError: If the protocol is out of range, or no video can be read. Also if the classes of
-            model and videos differ.
+        ValueError: If an argument is out of range, or no video can be read. Also if the classes of
+            model and videos differ, or the model does not take videos.
 
     Example:
 
@@ -118,7 +118,7 @@ def predict_videos(
         `read` has shape (videos,). It is `False` for skipped videos, whose logits are NaN.
 
     Raises:
-        ValueError: If the protocol is out of range.
+        ValueError: If an argument is out of range, or the model does not take videos.
         VideoError: If a video cannot be read and `on_error="raise"`.
     """
     owner = "predict_videos"
