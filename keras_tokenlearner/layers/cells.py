@@ -36,10 +36,11 @@ class Cells:
 def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
     """Divide a grid into any number of nearly square cells of nearly the same size.
 
-    A box is split along its longest axis. Two splits are compared. The first has `p` equal parts,
-    for a prime factor `p` of the number of cells. The second has two parts with half of the cells.
-    The split with squarer and more similar cells is used. Cells are numbered level by level, so the
-    first cells spread over the whole grid.
+    A box is split along its longest axis that has enough positions. Each prime factor `p` of the
+    number of cells gives a split into `p` parts with equally many cells. An odd number of cells
+    also gives a split into two parts with about half of the cells. The split with the squarest and
+    most similar cells is used. Cells are numbered level by level, so the first cells spread over
+    the whole grid.
 
     Args:
         grid: Positions along each axis, such as `(H, W)` or `(T, H, W)`.
@@ -135,7 +136,7 @@ def _is_prime(number: int) -> bool:
 
 
 def _split(box: Box, shares: tuple[int, ...]) -> _Node | None:
-    """Split a box along its longest divisible axis, into parts of the given numbers of cells."""
+    """Split a box along its longest axis with room, into parts of the given numbers of cells."""
     order = sorted(range(len(box)), key=lambda axis: (box[axis][0] - box[axis][1], -axis))
     for axis in order:
         start, stop = box[axis]
