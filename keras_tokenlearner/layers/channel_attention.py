@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import keras
 from keras import ops
 
-_ROWS = 16  # queries at once, so that the largest tensor has shape (B, C, 16, N)
+_ROWS = 16  # queries (keys in the gradient) at once: the largest tensor has shape (B, C, 16, N)
 
 
 def channel_attention(
@@ -83,7 +83,7 @@ def _by_rows(
     function: Callable[[tuple[keras.KerasTensor, ...]], keras.KerasTensor],
     tensors: Sequence[keras.KerasTensor],
 ) -> list[keras.KerasTensor]:
-    """Call `function` for a few queries at a time. Return the sums of all queries, (B, C, N)."""
+    """Call `function` for a few rows at a time. Return each of its sums for all rows, (B, C, N)."""
     batch, channels, length = ops.shape(tensors[0])
 
     def split(x: keras.KerasTensor) -> keras.KerasTensor:

@@ -6,9 +6,10 @@ from keras import ops
 
 from keras_tokenlearner.layers.activations import ActivationFunction, gelu_tanh
 
-# From this number of rows on, one product of three kernels is faster than three, in bfloat16.
+# From this number of rows on, one product with three joined kernels is faster than three products,
+# in bfloat16.
 _MANY_ROWS = 1024
-# oneDNN's names of the activations that it computes in one step with a product.
+# Names in oneDNN of the activations that oneDNN computes in one step with a product.
 _FORMS = {
     None: ("none", ""),
     gelu_tanh: ("gelu", "tanh"),
@@ -62,7 +63,8 @@ def linear_each(
         return list(map(linear, denses, inputs))
     import torch
 
-    # The number of rows comes last: exported graphs, which have no single step, do not know it.
+    # The number of rows is checked last. Exported graphs do not know this number, but return before
+    # this check, because `_has_one_step` is false for them.
     if (
         first.dtype != torch.bfloat16
         or not _has_one_step(first)

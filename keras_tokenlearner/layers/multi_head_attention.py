@@ -17,7 +17,7 @@ QKV_BIASES = ("all", "query_value", "none")
 _MANY_WEIGHTS = 128 * 128
 # Queries whose attention weights fit in the CPU's cache.
 _MANY_QUERIES = 1024
-# Above it, PyTorch's fused attention on CPUs is as fast and needs less memory.
+# Above this number of weights, PyTorch's fused attention on CPUs is as fast and needs less memory.
 _MOST_WEIGHTS = 1024 * 1024
 
 
@@ -44,7 +44,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         qkv_bias: `"all"`, `"query_value"` (BEiT, EVA) or `"none"`, the projections with a bias.
         output_bias: Boolean, whether the output projection has a bias.
         qk_norm: `None`, or the norm of queries and keys: `"layer_norm"` or `"rms_norm"`.
-        inner_norm: `None`, or the norm before the output projection.
+        inner_norm: `None`, or the norm before the output projection, named as for `qk_norm`.
         layer_norm_epsilon: Float, the epsilon of these norms.
         rotary: `None`, or a layout of `RotaryPositions`. With a layout, the call takes the table of
             `RotaryPositions` as `rotation`. Without a table nothing is rotated.
@@ -54,6 +54,10 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         rotation: Table of `RotaryPositions`.
         key_bias: Tensor of shape (M,), or `None`. One number for each key, added to the logits of
             all queries.
+
+    Raises:
+        ValueError: If an argument is unknown or out of range. Also if a layer without `rotary` is
+            called with a `rotation`.
     """
 
     def __init__(

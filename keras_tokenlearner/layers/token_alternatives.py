@@ -119,8 +119,9 @@ class SpatialPooling(FrameTokenizer):
 class FixedGrid(FrameTokenizer):
     """Averages each cell of a fixed grid to a token (section 6.3).
 
-    The product of the rows and columns of cells is `num_tokens`. The layer chooses the numbers
-    whose cells are closest to square. If they do not divide the frame, neighbouring cells overlap.
+    `num_tokens` is the product of the numbers of rows and columns of cells. The layer chooses rows
+    and columns with cells that are closest to square. Neighbouring cells overlap if the rows or
+    columns do not divide the frame.
 
     Args:
         num_tokens: Integer, cells of each frame (S).

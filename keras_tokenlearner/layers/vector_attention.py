@@ -128,7 +128,7 @@ class VectorAttention(CompositeLayer):
             chunks["mask"] = _split(ops.broadcast_to(mask, shape))
         if self.gamma_kernel is not None:
             shared["gamma"] = ops.convert_to_tensor(self.gamma_kernel)
-        # TensorFlow needs tensors as floating arguments, not as captured variables.
+        # On TensorFlow, `remat` needs tensors as floating-point arguments, not as captured values.
         attend = keras.remat(_attend)
         y = ops.map(lambda chunk: attend({**chunk, **shared}), chunks)  # (chunks, B, 8, C)
         y = ops.reshape(ops.moveaxis(y, 0, 1), (batch, -1, v.shape[-1]))
