@@ -37,8 +37,8 @@ class ConvStem(CompositeLayer):
             width, channels).
 
     Returns:
-        Tensor of shape (B, H, W, C) or (B, T, H, W, C). H is the height divided by the strides,
-        rounded up.
+        Tensor of shape (B, H, W, C) or (B, T, H, W, C). H and W are the height and width divided by
+        the product of the strides, rounded up.
 
     Raises:
         ValueError: If an argument is out of range or the inputs are neither images nor videos.

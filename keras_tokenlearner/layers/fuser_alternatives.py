@@ -45,7 +45,7 @@ class Unpool(CompositeLayer):
         Tensor of the shape of `inputs`.
 
     Raises:
-        ValueError: If the inputs do not fit the grid.
+        ValueError: If the inputs do not fit the grid, or tokens or maps do not fit the inputs.
 
     Example:
 
@@ -128,7 +128,8 @@ class Reproject(CompositeLayer):
         Tensor of the shape of `inputs`.
 
     Raises:
-        ValueError: If an argument is out of range or `num_heads` does not divide the channels.
+        ValueError: If an argument is out of range or `num_heads` does not divide the channels. Also
+            if tokens and inputs differ in channels.
 
     Example:
 

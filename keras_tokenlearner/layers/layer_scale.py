@@ -20,6 +20,9 @@ class LayerScale(CompositeLayer):
     Returns:
         Tensor of the shape of the inputs.
 
+    Raises:
+        ValueError: If `initial_value` is not positive, or C is not known.
+
     Example:
 
     >>> x = keras.random.normal((2, 5, 16))

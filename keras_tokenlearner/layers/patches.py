@@ -22,7 +22,7 @@ class PatchEmbedding(CompositeLayer):
         inputs: Images, a tensor of shape (B, height, width, channels).
 
     Returns:
-        Tensor of shape (B, H, W, C), with `H = height // patch_size[0]`.
+        Tensor of shape (B, H, W, C), with `H = height // patch_size[0]`, and W likewise.
 
     Raises:
         ValueError: If an argument is out of range or an image is smaller than a patch.
@@ -114,7 +114,7 @@ class TubeletEmbedding(PatchEmbedding):
         inputs: Videos, a tensor of shape (B, frames, height, width, channels).
 
     Returns:
-        Tensor of shape (B, T, H, W, C), with `T = frames // patch_size[0]`.
+        Tensor of shape (B, T, H, W, C), with `T = frames // patch_size[0]`, and H and W likewise.
 
     Raises:
         ValueError: If an argument is out of range or a video is smaller than a tubelet.

@@ -29,7 +29,7 @@ class PositionEmbedding(CompositeLayer):
 
     Raises:
         ValueError: If `initializer` is unknown, or the size of the grid is not known when the
-            layer is built.
+            layer is built. Also if the channels are too few for `"sincos"`.
 
     Example:
 

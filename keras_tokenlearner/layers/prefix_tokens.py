@@ -21,7 +21,7 @@ class PrefixTokens(CompositeLayer):
         Tensor of shape (B, P + N, C).
 
     Raises:
-        ValueError: If `num_tokens` is not a positive integer.
+        ValueError: If `num_tokens` is not a positive integer, or the inputs have another rank.
 
     Example:
 
