@@ -53,8 +53,8 @@ def bottleneck_module(
     * The `tokenlearner` part follows the text. `alpha` is one 3x3 convolution without LayerNorm.
       Queries, keys and values have the channels of the input and no bias. M mixes the tokens of
       all frames, without norms. Here M has a bias (512 parameters) and starts at zero, so the part
-      starts as the identity. It has 0.857M parameters. The tables print 0.81M, which the text does
-      not explain.
+      starts as the identity. The part has 0.857M parameters. The tables print 0.81M, which the
+      text does not explain.
     * Table 13 has names only. Its rows without TokenLearner need other tokens. "Standard
       transformer" and "vector transformer" are attention over time at every position. The standard
       transformer has the accuracy of Table 12's "Conv2D + Temporal transformer". "Broadcasting" and

@@ -44,7 +44,7 @@ NORM_GAMMA = f"{NORM}/gamma"
 HEAD_KERNEL = f"{HEAD}/kernel"
 HEAD_BIAS = f"{HEAD}/bias"
 
-# Layers of files that our models lack or that have other names.
+# Layers of checkpoints that our models lack or name differently.
 FC_NORM = "fc_norm"
 PROJECTION = "projection"
 
@@ -55,13 +55,13 @@ def block_name(index: int) -> str:
 
 
 def block_index(name: str) -> int | None:
-    """Return the block number at the start of a layer's name or a weight's path, if any."""
+    """Return the block number in a layer's name, or at the start of a weight's path, or `None`."""
     first = name.partition("/")[0]
     return int(first.rpartition("_")[2]) if re.fullmatch(BLOCKS, first) else None
 
 
 def layer_number(path: str) -> int | None:
-    """Return the number of the layer at the start of a weight's path, of any kind, if any."""
+    """Return the number in the layer name that starts a weight's path, or `None` if it has none."""
     found = _NUMBER.match(path)
     return int(found[1]) if found else None
 

@@ -300,7 +300,7 @@ def quantization_of(model: keras.Model) -> str | None:
 
 
 def dense_parts(layer: layers.Layer) -> list[layers.Layer]:
-    """Return a dense layer as a list, or the hidden dense layer of a block's MLP."""
+    """Return a list: a dense layer, or the hidden dense layer of a block's MLP, or no layer."""
     mlp = getattr(layer, "mlp", None)
     if isinstance(layer, layers.Dense):
         return [layer]

@@ -14,9 +14,9 @@ Built = TypeVar("Built")
 def without_weights(build: Callable[[], Built]) -> Built:
     """Call a function that builds models, without allocating their weights.
 
-    The shapes of the weights are known afterwards, but not their values. In the thread that built
-    them, Keras would initialise such weights later. The function therefore runs in a thread of its
-    own, which ends.
+    The shapes of the weights are known afterwards, but not their values. Keras would later
+    initialise these weights in the thread that built them. The function therefore runs in a
+    separate thread, which ends.
 
     Args:
         build: Function without arguments. It returns a model, or values computed from models.
