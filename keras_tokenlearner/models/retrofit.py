@@ -62,9 +62,10 @@ def retrofit(
     class token and the registers. These blocks have never seen learned tokens, so the student
     needs training by `distill` or `Distiller`.
 
-    With `token_start="grid"`, each token starts as the average of one cell of a grid. The untrained
-    student then computes the same as a student with average pooling. With `token_start="random"`,
-    all tokens start nearly equal, and training is slow.
+    With `token_start="grid"`, each token starts as the average of one cell of a grid. Other
+    positions have relative weights of only exp(-8). The untrained student then returns nearly the
+    outputs of a student with average pooling. With `token_start="random"`, all tokens start nearly
+    equal, and training is slow.
 
     Args:
         model: A plain `VisionTransformer`, or a functional model of a ViT with your own head.
