@@ -37,8 +37,12 @@ class Address:
 def parse_address(owner: str, text: str | os.PathLike[str]) -> Address:
     """Return the parts of an address.
 
+    Args:
+        owner: Name of the function that the user called, for error messages.
+        text: An address, a path, or either of them after a source and a colon.
+
     Raises:
-        ValueError: If the text starts like an address, but is not a valid address.
+        ValueError: If the text is empty, or starts like an address, but is not a valid address.
 
     Example:
 

@@ -102,7 +102,8 @@ def from_preset(
     Raises:
         ImportError: If the hub's library is not installed (the extras `hf` and `kaggle`).
         ValueError: If the preset does not exist or is damaged. Also if this package does not
-            support its model, or a required setting is missing.
+            support its model, or a required setting is missing. Also if an argument is out of range
+            or has no effect.
         PermissionError: If the preset is gated or private.
         ConnectionError: If the preset cannot be downloaded and is not in the cache.
 

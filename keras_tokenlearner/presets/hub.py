@@ -17,7 +17,7 @@ from keras_tokenlearner.presets.kaggle import download_from_kaggle
 from keras_tokenlearner.weights.saving import sha256
 from keras_tokenlearner.weights.store import download
 
-# Names of weight files in a folder. The first existing one is read.
+# Names of weight files in a folder. The first existing file is read.
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",

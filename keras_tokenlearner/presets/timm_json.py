@@ -89,7 +89,7 @@ def _timm_features(
     if pooling == "map":
         fields["head_reads"] = "attention"
         fields["pooling_num_heads"] = int(row["pool_heads"] or row["num_heads"])
-        # Of timm's classes, only Eva has rotary positions. It pools all tokens.
+        # Only timm's class `Eva` has rotary positions. Its attention pooling reads all tokens.
         fields["pool_prefix"] = has_rotary or row["pool_prefix"] == "1"
         if row["pool_activation"] and row["pool_activation"] != row["activation"]:
             missing.append("an attention pooling with an activation different from the MLPs")

@@ -45,7 +45,7 @@ _ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-# Pillow's numbers of the methods.
+# Pillow's numbers of the interpolation methods.
 _PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 

@@ -46,6 +46,7 @@ ROPE = {
 
 
 def row(name: str) -> dict[str, str | int | float]:
+    """Return the row of an architecture: its settings, or in `missing` its unsupported parts."""
     with torch.device("meta"):
         model: Any = timm.create_model(name)
     found: dict[str, str | int | float] = {"architecture": name, "missing": ""}
@@ -115,6 +116,7 @@ def _is_grouped(attention: Any) -> bool:
 
 
 def main() -> None:
+    """Write the table next to this script."""
     names = [name for module in MODULES for name in timm.list_models(module=module)]
     rows = []
     for name in sorted(set(names)):
