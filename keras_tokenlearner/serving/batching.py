@@ -58,7 +58,7 @@ class Batcher(Generic[Key, Row, Answer]):
             weight: Number, counted against `max_weight`.
 
         Raises:
-            Exception: If `function` raised an error for this row; the same error.
+            Exception: The error that `function` raised for this row.
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.waiting.append((key, row, weight, future, time.monotonic()))
@@ -80,7 +80,7 @@ class Batcher(Generic[Key, Row, Answer]):
         loop = asyncio.get_running_loop()
         try:
             answers = await loop.run_in_executor(self.thread, self.function, key, rows)
-        except Exception as error:  # noqa: BLE001, it is the caller's
+        except Exception as error:  # noqa: BLE001, the caller of `answer` gets the error
             if len(rows) > 1:
                 return False
             if not futures[0].done():

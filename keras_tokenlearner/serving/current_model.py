@@ -42,8 +42,8 @@ class Loaded(NamedTuple):
 class CurrentModel:
     """The newest version of an exported model. A running server replaces it by newer versions.
 
-    A request reads the attribute `now` once and uses this version to its end. An older version
-    therefore finishes its requests. Its memory is freed after the last request.
+    A request reads the attribute `now` once and uses this version to the end of the request. An
+    older version therefore finishes its requests. Its memory is freed after its last request.
 
     Args:
         path: `pathlib.Path` of the folder of the versions, or of one version, which is never
@@ -79,7 +79,9 @@ class CurrentModel:
             self.now.model.warm_up(self.max_batch, self.stopping)
 
     async def follow(self, seconds: float = SECONDS) -> None:
-        """Replace the version when a newer one exists or its folder is deleted, until cancelled.
+        """Replace the current version by the newest version, whenever they differ, until cancelled.
+
+        A deleted folder makes an older version the newest.
 
         If a newer version cannot be loaded, the error is logged and the older version stays.
 

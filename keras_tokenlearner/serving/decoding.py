@@ -41,7 +41,8 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
         return tf.equal(tf.strings.substr(content, place, len(text)), text)
 
     def jpeg() -> "tuple[Tensor, Tensor]":
-        # As other decoders do. TensorFlow's default is faster, but pixels differ by up to 14.
+        # Other decoders use this method. TensorFlow's default method is faster, but its pixels
+        # differ by up to 14.
         pixels = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
         return pixels, _orientation(*_jpeg_exif(data))
 
@@ -69,7 +70,7 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
     def bmp() -> "tuple[Tensor, Tensor]":
         return _decode_bmp(content, data), tf.constant(1)
 
-    def other() -> "tuple[Tensor, Tensor]":  # refuses it
+    def other() -> "tuple[Tensor, Tensor]":  # raises an error for other formats
         return tf.io.decode_image(content, channels=3, expand_animations=False), tf.constant(1)
 
     pixels, orientation = tf.case(

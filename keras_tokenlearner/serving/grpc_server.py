@@ -85,7 +85,7 @@ def _counting(refuse: Callable[[str], None]) -> "grpc.aio.ServerInterceptor":
             try:
                 return await method(request_or_iterator, context)
             finally:
-                if isinstance(context.code(), grpc.StatusCode):  # 0 for an answer
+                if isinstance(context.code(), grpc.StatusCode):  # the code of an answer is 0
                     refuse(context.code().name)
 
     return Counting()

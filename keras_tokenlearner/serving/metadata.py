@@ -117,12 +117,16 @@ def compute_dtype(model: keras.Model) -> str:
 
 
 def image_preprocessing(model: keras.Model) -> Preprocessing | None:
-    """Return the `Preprocessing` of a model, or `None` for videos or the resizing of training."""
+    """Return the `Preprocessing` of a model, or `None` for videos or the default resizing."""
     return preprocessing_of(model) if len(model.input_shape) == 4 else None
 
 
 def preprocessing_of_export(metadata: Mapping[str, JSON]) -> Preprocessing | None:
-    """Return the `Preprocessing` in the metadata, or `None` for the resizing of training."""
+    """Return the `Preprocessing` in the metadata, or `None` for videos or the default resizing.
+
+    Raises:
+        ValueError: If the metadata have other fields than a `Preprocessing`.
+    """
     fields = cast("PreprocessingFields | None", metadata.get("resize"))
     try:
         return None if fields is None else Preprocessing(**fields)

@@ -46,10 +46,10 @@ def v1_request(
     """Return the name of the signature and the rows of a V1 request.
 
     Args:
-        body: Result of `v1_body`, or its bytes. It has `instances` or `inputs`, and optionally
-            `signature_name`. An instance is the value of the only input, or a dictionary from
-            inputs to values. Encoded images are `{"b64": "..."}`. `inputs` is the columnar form:
-            the values of all rows, or a dictionary from inputs to such lists.
+        body: Bytes of a request, or the result of `v1_body`. A request has `instances` or `inputs`,
+            and optionally `signature_name`. An instance is the value of the only input, or a
+            dictionary from inputs to values. Encoded images are `{"b64": "..."}`. `inputs` is the
+            columnar form: the values of all rows, or a dictionary from inputs to such lists.
         model: A `ServedModel`.
 
     Raises:

@@ -45,8 +45,9 @@ def load_openvino(path: Path, precision: str = "f32") -> Run:
 
     Args:
         path: `pathlib.Path` of the `.xml` file.
-        precision: `"f32"` or `"bf16"`, OpenVINO's names of the precision that it computes in.
-            Without it, CPUs with bfloat16 compute in bfloat16, and outputs differ by 1e-2.
+        precision: `"f32"` or `"bf16"`, OpenVINO's names of the precision of its computations.
+            With `"bf16"`, which OpenVINO itself chooses on CPUs with bfloat16, outputs differ by
+            1e-2.
     """
     openvino = require("openvino", "openvino")
     options = {"INFERENCE_PRECISION_HINT": precision}

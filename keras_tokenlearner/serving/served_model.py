@@ -68,13 +68,21 @@ class ServedModel:
         self.resize = preprocessing_of_export(self.metadata)
 
     def check_signature(self, name: str) -> "dict[str, TensorSpec]":
-        """Return the inputs of a signature, a dictionary from names to `tf.TensorSpec`."""
+        """Return the inputs of a signature, a dictionary from names to `tf.TensorSpec`.
+
+        Raises:
+            ValueError: If the model has no signature with this name.
+        """
         if not isinstance(name, str) or name not in self.inputs:
             raise ValueError(f"`signature_name` must be one of {list(self.inputs)}; got {name!r}")
         return self.inputs[name]
 
     def signature_of(self, names: Collection[str]) -> str:
-        """Return the name of the signature whose inputs have the names `names`."""
+        """Return the name of the signature whose inputs have the names `names`.
+
+        Raises:
+            ValueError: If the model has no such signature.
+        """
         for signature, inputs in self.inputs.items():
             if set(inputs) == set(names):
                 return signature
@@ -130,8 +138,8 @@ class ServedModel:
     ) -> tuple[str, list[dict[str, np.ndarray]]]:
         """Decode the image files in rows as in training, and resize them for the model.
 
-        This method runs in a thread before the model, and reads only the first frame. Afterwards
-        images of all sizes can share a batch.
+        This method runs in a thread before the model, and reads only the first frame of an
+        animation. Afterwards images of all sizes can share a batch.
 
         Args:
             signature: Name of the signature of the rows.

@@ -93,7 +93,8 @@ def _program(model: keras.Model, options: Options) -> "tuple[ExportedProgram, li
             found = self.served(images, training=False)
             return {name: found[name] for name in names}  # Keras sorts the outputs by name
 
-    batch = torch.zeros((2, *model.input_shape[1:]), dtype=torch.uint8)  # 1 would be a constant
+    # PyTorch would export a batch size of 1 as a constant.
+    batch = torch.zeros((2, *model.input_shape[1:]), dtype=torch.uint8)
     shapes = {"images": {0: torch.export.Dim("batch")}}
     program = torch.export.export(Served(), (batch,), dynamic_shapes=shapes, strict=False)
     return program, names
@@ -111,7 +112,7 @@ def _quantize(path: Path) -> None:
     path.rename(whole)
     logger = logging.getLogger()
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it recommends a step that was just done
+    logger.setLevel(logging.ERROR)  # onnxruntime recommends the step that was just done
     try:
         quant_pre_process(whole, whole)
         quantize_dynamic(
