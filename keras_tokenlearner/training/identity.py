@@ -14,9 +14,10 @@ from keras_tokenlearner.training.remember import digest
 def identity_of(data: Examples) -> str:
     """Return a hash that changes if labelled data change, as 24 hexadecimal digits.
 
-    For arrays, the hash is of all values. For files, it is of paths, sizes and labels, because
-    reading all files would take long. For tensorflow-datasets, it is of name, version and split.
-    For other data, it is of the number and the classes.
+    For arrays, the hash covers all values. For files, the hash covers paths, sizes and labels,
+    because reading all files would take long. For `TfdsImages`, the hash covers name, version and
+    split. For `TfdsVideos`, the hash covers the labels. For other data, the hash covers only the
+    number of examples and the class names. These two are part of every hash.
 
     Args:
         data: Labelled data of a recipe.
