@@ -24,7 +24,7 @@ def locked(owner: str, folder: str | Path, received: str | None = None) -> Itera
         received: Argument and value for the error message. Defaults to `output` and the folder.
 
     Raises:
-        ValueError: If another process, or another thread in this one, has locked the folder.
+        ValueError: If another process, or another thread of this process, has locked the folder.
         OSError: If the folder does not exist or is not writable.
 
     Example:
@@ -48,8 +48,8 @@ def locked(owner: str, folder: str | Path, received: str | None = None) -> Itera
     with stream:
         try:
             _lock(stream.fileno())
-            # The lock may be on a file that an ended run has deleted: another run may have a new
-            # one.
+            # The lock may be on a file that an ended run has deleted. Then another run may have
+            # created and locked a new file.
             if not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
                 raise FileNotFoundError(str(path))
         except OSError as error:

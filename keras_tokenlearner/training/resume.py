@@ -31,8 +31,8 @@ class Resume(keras.callbacks.Callback):
 
     `keras.callbacks.BackupAndRestore` saves weights, optimizer and epoch, in two files. `Resume`
     also saves random states, metrics of an interrupted epoch, the position in the data and the
-    history. It writes one file, completely or not at all. On one device, the continued run has
-    bitwise the weights and history of an uninterrupted run.
+    history. `Resume` writes one file, completely or not at all. On one device, the continued run
+    has bitwise the same weights and history as an uninterrupted run.
 
     The file is written when training starts, so a path without write access fails early. It is then
     written after every epoch, and every `save_freq` batches. The file is as large as the weights

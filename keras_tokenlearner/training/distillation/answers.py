@@ -87,7 +87,9 @@ def with_budget(model: keras.Model, num_tokens: int) -> keras.Model:
 def with_kept_features(
     trained: keras.Model, teacher: keras.Model
 ) -> tuple[keras.Model, keras.Model]:
-    """Return student and teacher for `of_answers`, with stored teacher features as an input.
+    """Return student and teacher for `Distiller.of_answers`, with stored features as an input.
+
+    The stored features are the teacher's, so the teacher runs only its head.
 
     Args:
         trained: The model `answers` of the student.

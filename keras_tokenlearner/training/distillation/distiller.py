@@ -273,7 +273,7 @@ class Distiller(keras.Model):
             )
         if self._label_loss is not None:
             of_replica = self._label_loss(y, found[PREDICTIONS], sample_weight=sample_weight)
-            return of_replica * replicas()  # Keras has divided it
+            return of_replica * replicas()  # Keras has divided the loss by the replicas
         logits = found[LOGITS]
         if self._sigmoid:
             kind = keras.losses.BinaryCrossentropy

@@ -27,7 +27,14 @@ def data_parallel() -> "JaxDevices":
 
 
 def model_parallel(count: int | None) -> "JaxDevices":
-    """Return a `JaxDevices` that gives each group of `count` devices a part of every batch."""
+    """Return a `JaxDevices` that divides weights over `count` devices, and batches over groups.
+
+    Args:
+        count: Integer, devices of a group. `None` for all devices of a process.
+
+    Raises:
+        ValueError: If `count` does not divide the number of devices.
+    """
     _initialize()
     count = count or jax.local_device_count()
     if jax.device_count() % count:

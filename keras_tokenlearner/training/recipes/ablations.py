@@ -55,9 +55,9 @@ class PoolingRecipe(ImageNet512Recipe):
 
     Command: `keras-tokenlearner train pooling --set reducer=NAME --set weights=FILE`.
 
-    Expected, from section 3.5: pooling is less accurate than the plain model, and the TokenLearner
-    a little more accurate. The paper does not state the position of pooling. We take half of the
-    depth.
+    Expected, from section 3.5: pooling is less accurate than the plain model. The TokenLearner is a
+    little more accurate than the plain model. The paper does not state the position of pooling. We
+    take half of the depth.
 
     Attributes:
         reducer: The `reducer` of `VisionTransformerConfig`, such as `spatial_pooling`.

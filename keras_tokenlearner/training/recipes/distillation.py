@@ -32,7 +32,7 @@ class DistillationRecipe(ImageNet384Recipe):
         temperature: Logits are divided by this number before the softmax.
         feature_weight: Weight of the features in the loss; the weight of the logits is 1.
         label_weight: Weight of the labels in the loss, in [0, 1].
-        reconstruction_weight: Weight in the loss of the teacher's tokens after each block.
+        reconstruction_weight: Weight of the reconstructed teacher tokens in the loss; 0 for none.
         weight_decay: Weight decay of AdamW.
         gradient_accumulation_steps: Must be 1: batches are not divided into parts.
         label_smoothing: Has no effect.

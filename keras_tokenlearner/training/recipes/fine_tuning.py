@@ -60,7 +60,7 @@ class ImageNet384Recipe(RecipeFields):
         ema_momentum: Momentum of the average of the weights; 0 for no average.
         precision: Name of Keras's policy, such as `mixed_bfloat16`.
         remat: `none`, or the part that the backward pass computes again to save memory:
-            `activations`, and on torch `full`.
+            `activations` (JAX and torch) or `full` (torch). TensorFlow supports only `none`.
         threads: Threads that read images.
 
     Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, appendix B.1.1.

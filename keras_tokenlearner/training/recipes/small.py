@@ -23,7 +23,8 @@ class FashionMnistRecipe(RecipeFields):
 
     Attributes:
         model: Name in the catalogue, of a model for 28 x 28 x 1 images.
-        learning_rate: The highest learning rate, after the warm-up. It decays to zero by a cosine.
+        learning_rate: The highest learning rate, after the warm-up. The rate then decays to zero by
+            a cosine.
         warmup_epochs: Epochs of linear warm-up.
         weight_decay: Weight decay, except on biases, norms and positions.
         shift: Largest random shift, in pixels.

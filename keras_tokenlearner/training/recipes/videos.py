@@ -36,7 +36,8 @@ class VideosRecipe(RecipeFields):
         size: Height and width of a clip; 0 for the catalogue's value.
         stride: Distance between two frames of a clip, in frames of the video.
         frame_rate: Frame rate that converts `stride` to seconds; 0 for the rate of each file.
-        learning_rate: The highest learning rate, after the warm-up. It decays to zero by a cosine.
+        learning_rate: The highest learning rate, after the warm-up. The rate then decays to zero by
+            a cosine.
         warmup_epochs: Epochs of linear warm-up.
         weight_decay: Weight decay, except on biases, norms and positions.
         threads: Threads that decode videos.
