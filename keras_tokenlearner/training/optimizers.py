@@ -38,9 +38,12 @@ def adamw(
         steps: Integer, optimizer steps of the whole run.
         warmup_steps: Integer, steps of the warm-up.
         weight_decay: Float, decoupled weight decay.
-        global_clipnorm: Float, the largest global norm of the gradients.
+        global_clipnorm: Float, the largest global norm of the gradients. `None` for no clipping.
         layer_decay: Float in (0, 1], the learning rate of a block divided by the learning rate of
             the block above. 1 means the same rate for all blocks.
+
+    Raises:
+        ValueError: If an argument is out of range, or the warm-up takes the whole run.
 
     Example:
 
@@ -80,6 +83,9 @@ def muon(
         weight_decay: Float, decoupled weight decay.
         layer_decay: Float in (0, 1], as for `adamw`.
 
+    Raises:
+        ValueError: If an argument is out of range, or the warm-up takes the whole run.
+
     Example:
 
     >>> optimizer = muon(2e-3, steps=100, warmup_steps=10)
@@ -114,9 +120,12 @@ def sgd(
         learning_rate: Float, the highest learning rate, at the end of the warm-up.
         steps: Integer, optimizer steps of the whole run.
         warmup_steps: Integer, steps of the warm-up.
-        global_clipnorm: Float, the largest global norm of the gradients.
+        global_clipnorm: Float, the largest global norm of the gradients. `None` for no clipping.
         layer_decay: Float in (0, 1], as for `adamw`.
         **arguments: Arguments of `keras.optimizers.SGD`, such as `use_ema`.
+
+    Raises:
+        ValueError: If an argument is out of range, or the warm-up takes the whole run.
 
     Example:
 
@@ -153,6 +162,9 @@ def adamw_linear(
         weight_decay: Float, decoupled weight decay.
         layer_decay: Float in (0, 1], as for `adamw`.
         **arguments: Arguments of `keras.optimizers.AdamW`, such as `use_ema`.
+
+    Raises:
+        ValueError: If an argument is out of range, or the warm-up takes the whole run.
     """
     schedule = LinearDecay(learning_rate, steps, warmup_steps)
     return _make(
@@ -174,6 +186,9 @@ class LinearDecay(keras.optimizers.schedules.LearningRateSchedule):
         learning_rate: Float, the highest learning rate, at the end of the warm-up.
         steps: Integer, steps of the whole run.
         warmup_steps: Integer, steps of the warm-up.
+
+    Raises:
+        ValueError: If an argument is out of range, or the warm-up takes the whole run.
 
     Example:
 
