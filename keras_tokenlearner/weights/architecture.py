@@ -62,7 +62,15 @@ def fields_of(arrays: Arrays, recipe: Source) -> dict[str, FieldValue]:
 
 
 def name_norms(arrays: Arrays, rms: bool) -> None:
-    """Rename a norm after the pooling to the last norm, and RMSNorm scales as in Keras."""
+    """Rename the weights of norms in `arrays` as in our models.
+
+    A norm after the pooling becomes the last norm, if the file has no other last norm. The weight
+    of an RMSNorm becomes `scale`, as in Keras.
+
+    Args:
+        arrays: Paths of our variables to `Named` arrays.
+        rms: Boolean, whether norms without shifts are RMSNorms.
+    """
     if f"{names.FC_NORM}/gamma" in arrays and names.NORM_GAMMA not in arrays:
         for leaf in ("gamma", "beta"):
             arrays[f"{names.NORM}/{leaf}"] = arrays.pop(f"{names.FC_NORM}/{leaf}")

@@ -25,7 +25,7 @@ from keras_tokenlearner.weights.sources.source import (
 )
 
 _HEAD = f"{names.HEAD}/"
-# Layers between the last norm and the head. Without a head they are not needed.
+# Layers between the last norm and the head, which models without a head do not need.
 _BEFORE_HEAD = tuple(
     f"{name}/" for name in (names.PRE_LOGITS, names.POOLING, names.FC_NORM, names.PROJECTION)
 )

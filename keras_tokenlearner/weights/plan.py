@@ -95,7 +95,7 @@ class Plan:
         if self.grid is None and has_table:
             grids = set(positions.file_grids(self._arrays))
             self.grid = grids.pop() if len(grids) == 1 else None
-        # It may exceed the patches: 384 pixels in patches of 14 give 27 tokens along an axis.
+        # Images may be larger than their patches: 384 pixels give 27 patches of 14 along an axis.
         self.input_size = said.input_size if stated and stated == self.grid else None
 
     @property

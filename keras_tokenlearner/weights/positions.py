@@ -209,7 +209,7 @@ def _matrix(old: int, new: int, method: str) -> np.ndarray:
 
 
 def _cubic(x: np.ndarray, a: float) -> np.ndarray:
-    """The cubic convolution kernel of Keys, 1981."""
+    """Return the cubic convolution kernel of Keys, 1981, with the parameter `a`."""
     x = np.abs(x)
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((x - 5) * x + 8) * x * a - 4 * a

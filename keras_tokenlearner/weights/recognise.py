@@ -76,7 +76,8 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
                 f"{listed(sorted(strange))}. Received: source={source!r}"
             )
         return source
-    # Of several sources with these names, choose the proved one, else the only one without a proof.
+    # Of several sources that fit, choose the proved source. Otherwise choose the only source
+    # without a proof.
     proved = [name for name in found if _proves(SOURCES[name], checkpoint)]
     plain = [name for name in found if not SOURCES[name].proof]
     for names_left in (proved, plain, found):

@@ -247,7 +247,7 @@ def _check_layout(model: keras.Model, path: Path, shapes: dict[str, tuple[int, .
             f"load_weights: `model` must have the architecture of the saved model. Received: "
             f"{path} with {len(shapes)} arrays, model {model.name!r} with {len(model.weights)}"
         )
-    # Positions of another grid are resized.
+    # Tables of positions are not compared, because loading resizes them.
     ours = Counter(tuple(w.shape) for w in model.weights if not w.path.endswith(_TABLE))
     theirs = Counter(shape for name, shape in shapes.items() if not name.endswith(_TABLE))
     missing, unknown = sorted(ours - theirs), sorted(theirs - ours)

@@ -52,6 +52,7 @@ class Entry:
 
     @classmethod
     def of(cls, array: np.ndarray) -> Entry:
+        """Return the entry of an array in memory."""
         return cls(tuple(array.shape), array.dtype, lambda: array)
 
     @property
@@ -164,7 +165,7 @@ def _torch_entry(tensor: torch.Tensor) -> Entry:
         size = tensor.numel() * tensor.element_size()
         if size > tensor.untyped_storage().nbytes():
             return Entry(problem=f"a tensor whose shape {shape} exceeds its stored values")
-    except Exception as error:  # tensors of rare kinds lack attributes of plain ones
+    except Exception as error:  # tensors of rare kinds lack attributes of plain tensors
         return Entry(problem=f"a tensor of an unsupported kind ({error})")
     if kind not in _TORCH:
         return Entry(shape, problem=f"a tensor of {kind}, which numpy lacks")

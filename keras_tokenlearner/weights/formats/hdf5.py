@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import h5py
 
 
-MOST_CHUNKS = 2**17  # of a file; reading one takes about 10 us
-_CHUNK_BYTES = 8  # a chunk takes more, with its place in the index of the file
+MOST_CHUNKS = 2**17  # of a file; reading a chunk takes about 10 us
+_CHUNK_BYTES = 8  # lower bound: each chunk takes more bytes, with its place in the index
 
 
 def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
@@ -145,7 +145,7 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
 
 
 def _count_chunks(item: h5py.Dataset) -> int:
-    """Return the number of chunks that the shape of a dataset needs. 0 for one without chunks."""
+    """Return the number of chunks that the shape of a dataset needs, or 0 if it has no chunks."""
     if not item.chunks:
         return 0
     return math.prod(-(-n // c) for n, c in zip(item.shape, item.chunks, strict=True))

@@ -63,7 +63,7 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
         return checkpoint
     if isinstance(checkpoint, collections.abc.Mapping):
         return Checkpoint(flat_entries(owner, checkpoint), "a mapping")
-    # Before PyTorch's modules: on torch, a Keras layer is a module too.
+    # This check precedes the check for PyTorch's modules: on torch, a Keras layer is a module too.
     if isinstance(checkpoint, keras.Layer):
         weights = {weight.path: weight for weight in checkpoint.weights}
         return Checkpoint(flat_entries(owner, weights), f"the model {checkpoint.name!r}")

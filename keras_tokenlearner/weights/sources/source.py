@@ -87,7 +87,7 @@ class Entries:
 
     Checkpoints keep the same network under various prefixes ("params/", "vit.", "module."). The
     prefix is the part before an anchor, a name that every file of the source has. The prefix is
-    removed from names; names without it stay unchanged.
+    removed from names. Names without the prefix stay unchanged.
 
     Args:
         owner: String, the function that the user called, for error messages.

@@ -10,9 +10,10 @@ import numpy as np
 from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.source import BOTH, ZEROS, Arrays, Entries, Named
 
-# Kinds: "conv", "linear", "heads" and "norm" have weight and bias. "heads" is a linear layer into
-# or out of the heads of an attention. "raw" is an unchanged array, "rows" an array as a table.
-# Names of a source follow. The first name in a checkpoint is used. "{i}" is a block's number.
+# A row has a kind, then names of a source. The first name that a checkpoint has is used. "{i}" is a
+# block's number. Kinds: "conv", "linear", "heads", "patches" and "norm" have weight and bias.
+# "heads" is a linear layer into or out of the heads of an attention. "patches" is a linear layer of
+# flattened patches. "raw" is an unchanged array, "rows" an array as a table.
 Table = Mapping[str, tuple[str, ...]]
 BLOCK = "block_{i}"
 _PARTS = ("query", "key", "value")
@@ -204,7 +205,7 @@ def _with_gates(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _check_biases(arrays: Arrays) -> None:
-    """Remove the zeros for a missing bias if other blocks have it: such a file is incomplete."""
+    """Remove the zeros for a missing bias that other blocks have: the file is then incomplete."""
     there = {_any_block(path) for path, (_, origin) in arrays.items() if origin != ZEROS}
     for path in [path for path, (_, origin) in arrays.items() if origin == ZEROS]:
         if names.block_index(path) is not None and _any_block(path) in there:
