@@ -15,8 +15,8 @@ def call_sublayer(
     `keras.Layer.__call__` binds and converts arguments, finds masks, and opens scopes of names and
     dtypes. Then it calls the method of its base class. A PyTorch model of small tensors spends most
     of its time on these steps. For a sublayer with the owner's dtype policy, the call of the owner
-    has already done these steps. This function then calls the method of the base class at once,
-    which still runs hooks of PyTorch, quantization and `keras.RematScope`.
+    has already done these steps. This function then calls the method of the base class at once.
+    The method still runs hooks of PyTorch, quantization and `keras.RematScope`.
 
     Other backends compile the steps of a model. Their scopes name the operations for profilers.
 
