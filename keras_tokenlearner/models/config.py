@@ -24,6 +24,7 @@ from keras_tokenlearner.models.config_fields import (
     POSITIONS,
     REDUCERS,
     ROTARY,
+    ROTARY_TOKENS,
     FieldValue,
     VisionTransformerFields,
 )
@@ -98,7 +99,8 @@ class VisionTransformerConfig:
         rotary_offset: Added to each index (Perception Encoder).
         rotary_grid: The grid that indices are scaled to, or `None` (EVA-02: the training grid).
         rotary_tokens: Rotation of learned tokens: `"none"`, or `"centre_of_mass"`, by the centre of
-            mass of the token's map.
+            mass of the token's map. `None` is `"centre_of_mass"` if the model can compute it. It
+            cannot with `rotary="learned"`, or for videos with `over="frame"`.
         class_token: Whether the model has a class token. The head reads it instead of the average.
         register_tokens: Number of learned register tokens.
         head_reads: Input of the head. `None` is the class token, or without one the average of the
@@ -170,7 +172,7 @@ class VisionTransformerConfig:
     rotary_order: str = "height_first"
     rotary_offset: float = 0.0
     rotary_grid: tuple[int, ...] | None = None
-    rotary_tokens: str = "none"
+    rotary_tokens: str | None = None
     class_token: bool = False
     register_tokens: int = 0
     head_reads: str | None = None
@@ -222,7 +224,7 @@ class VisionTransformerConfig:
         check_choice(owner, "rotary", self.rotary, (None, *ROTARY))
         check_choice(owner, "rotary_layout", self.rotary_layout, LAYOUTS)
         check_choice(owner, "rotary_order", self.rotary_order, ORDERS)
-        check_choice(owner, "rotary_tokens", self.rotary_tokens, ("none", "centre_of_mass"))
+        check_choice(owner, "rotary_tokens", self.rotary_tokens, (None, *ROTARY_TOKENS))
         check_choice(owner, "final_norm", self.final_norm, (None, "tokens", "pooled"))
         check_choice(owner, "norm", self.norm, NORMS)
         check_choice(owner, "qkv_bias", self.qkv_bias, QKV_BIASES)
@@ -268,6 +270,18 @@ class VisionTransformerConfig:
         if self.reducer is None:
             return self.num_layers
         return self.num_layers // 2 if self.at is None else self.at
+
+    @property
+    def rotates_tokens(self) -> bool:
+        """Whether learned tokens rotate by the centres of mass of their maps."""
+        per_frame = len(self.patch_size) == 3 and self.over == "frame"
+        fixed = self.rotary is not None and self.rotary != "learned"
+        return (
+            self.reducer == "token_learner"
+            and fixed
+            and not per_frame
+            and self.rotary_tokens != "none"
+        )
 
     @property
     def newer(self) -> list[str]:

@@ -18,6 +18,7 @@ POOLS = ("average", "max", "attention")
 HEAD_READS = (*BESIDE_THE_CLASS_TOKEN, *POOLS)
 POSITIONS = ("normal", "sincos", "sequence")
 ROTARY = ("index", "centred", "learned")
+ROTARY_TOKENS = ("none", "centre_of_mass")
 
 
 class VisionTransformerChanges(TypedDict, total=False):
@@ -47,7 +48,7 @@ class VisionTransformerChanges(TypedDict, total=False):
     rotary_order: str
     rotary_offset: float
     rotary_grid: tuple[int, ...] | None
-    rotary_tokens: str
+    rotary_tokens: str | None
     class_token: bool
     register_tokens: int
     head_reads: str | None

@@ -118,7 +118,7 @@ def _check_rotary(owner: str, values: VisionTransformerFields) -> None:
     frames = axes == 3 and over == "frame"
     if values["rotary_tokens"] == "centre_of_mass" and (frames or rotary == "learned"):
         raise ValueError(
-            f"{owner}: `rotary_tokens` must be 'none' with rotary='learned', and for videos with "
+            f"{owner}: leave out `rotary_tokens` with rotary='learned', and for videos with "
             "over='frame'. Received: rotary_tokens='centre_of_mass', "
             f"patch_size={patch_size}, over={over!r}, rotary={rotary!r}"
         )

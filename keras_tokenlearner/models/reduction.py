@@ -46,7 +46,7 @@ def _reduced(
     index: int | None = None,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor | None, keras.KerasTensor | None]:
     """Return the reduced tokens, their maps and their rotary table. Unused outputs are `None`."""
-    reducer, centred = _reducer(config, grid, index), config.rotary_tokens == "centre_of_mass"
+    reducer, centred = _reducer(config, grid, index), config.rotates_tokens
     if config.fuser != "unpool" and not centred:
         return reducer(patches), None, None
     tokens, maps = reducer(patches, return_maps=True)

@@ -132,7 +132,7 @@ def retrofit(
         student = _cloned(structure, config, name)
     kept = {layer.name for layer in student.layers}
     for layer in model.layers:
-        # Blocks on learned tokens do not rotate, so they have no rotary frequencies.
+        # Learned frequencies rotate no learned tokens, so the student lacks them there.
         if layer.name in kept or not layer.name.startswith(names.ROTARY):
             copy, known = student.get_layer(layer.name), layer.get_weights()
             own = copy.get_weights()[: len(copy.weights) - len(known)]  # proportional attention

@@ -50,6 +50,23 @@ def test_config_place_equals_at_and_defaults_to_half_the_depth(changes, place):
 
 
 @pytest.mark.parametrize(
+    ("changes", "rotates"),
+    [
+        ({"rotary": "centred"}, True),
+        ({"rotary": "index", "rotary_tokens": "centre_of_mass"}, True),
+        ({"rotary": "centred", "rotary_tokens": "none"}, False),
+        ({"rotary": "learned"}, False),
+        ({"rotary": "index", **VIDEO}, False),
+        ({"rotary": "index", "over": "space_time", **VIDEO}, True),
+        ({}, False),
+    ],
+)
+def test_config_rotates_learned_tokens_by_default_where_the_model_can(changes, rotates):
+    assert config(**LEARNER, **changes).rotates_tokens is rotates
+    assert not config(rotary="centred").rotates_tokens
+
+
+@pytest.mark.parametrize(
     "class_token, registers, count", [(False, 0, 0), (True, 0, 1), (True, 4, 5)]
 )
 def test_config_num_prefix_tokens_counts_class_token_and_registers(class_token, registers, count):
