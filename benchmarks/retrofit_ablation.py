@@ -101,6 +101,7 @@ def run(
         batches = MirroredBatches(kept, train[1], batch_size, cell.seed, given)
         train_student(cell, student, teacher, batches, epochs, learning_rate)
         seconds = round(time.perf_counter() - begun)
+        student.save_weights(folder / f"student_{'_'.join(cell.key.values())}_{epochs}.weights.h5")
         for budget, model in models_of(cell, student).items():
             right = accuracy(model, outputs.of("test", cell.at), test[1], cell.at)
             cost = costs(model).macs
