@@ -232,6 +232,20 @@ def match(
     return Match(all_unused, left, unfilled)
 
 
+def check_reset(owner: str, model: keras.Model, reset: list[str]) -> None:
+    """Raise `ValueError` if `reset_head` cannot set the weights at the paths `reset`."""
+    if not reset:
+        return
+    layer = model.get_layer(names.HEAD)
+    other = sorted({*reset} - {names.HEAD_KERNEL, names.HEAD_BIAS})
+    if other or not isinstance(layer, keras.layers.Dense):
+        raise ValueError(
+            f"{owner}: head='reset' needs a model whose head is a Dense layer with float weights; "
+            f"pass head='drop'. Received: head='reset', for a {type(layer).__name__} with the "
+            f"weights {listed(reset)}"
+        )
+
+
 def reset_head(model: keras.Model) -> None:
     """Set the weights of the head to new initial values."""
     layer = model.get_layer(names.HEAD)
@@ -239,7 +253,8 @@ def reset_head(model: keras.Model) -> None:
         (layer.kernel, layer.kernel_initializer),
         (layer.bias, layer.bias_initializer),
     ):
-        variable.assign(initializer(variable.shape, dtype=variable.dtype))
+        if variable is not None:
+            variable.assign(initializer(variable.shape, dtype=variable.dtype))
 
 
 def _same_pixels(one: Preprocessing, other: Preprocessing) -> bool:

@@ -21,6 +21,7 @@ from keras_tokenlearner.weights.architecture import (
 from keras_tokenlearner.weights.formats.read import CheckpointLike, read_checkpoint
 from keras_tokenlearner.weights.match import (
     check_head,
+    check_reset,
     differences_of,
     match,
     name_added,
@@ -269,6 +270,7 @@ class Plan:
         )
         loaded = {path: arrays[path] for path in structure.variables if path in arrays}
         reset = [path for path in left if head == "reset" and path.startswith(f"{names.HEAD}/")]
+        check_reset(owner, model, reset)
         return arrays, LoadReport(
             model=model.name,
             source=self.source,

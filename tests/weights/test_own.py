@@ -56,6 +56,31 @@ def test_load_for_another_grid_and_classes_resizes_positions_and_resets_the_head
     close(*corners)
 
 
+def test_reset_of_a_head_without_bias_resets_its_kernel():
+    small, other = (create_model(PICO, classes=n, head_bias=False) for n in (5, 3))
+    for model in (small, other):
+        assign_weights(model)
+    report = load(other, "keras_tokenlearner", small, head="reset")
+    assert report.reset == ("head/kernel",)
+    assert not np.any(other.head.get_weights()[0])  # the initial value
+    np.testing.assert_array_equal(*(m.get_layer("norm").get_weights()[0] for m in (small, other)))
+
+
+@pytest.mark.parametrize("kind", ["prelu", "lora"])
+def test_reset_of_a_head_that_is_no_plain_dense_layer_raises(kind):
+    model = create_model(PICO, classes=5)
+    if kind == "lora":
+        model.head.enable_lora(2)
+    else:
+        body = create_model(PICO, include_top=False, pooling="avg")
+        model = keras.Model(body.input, keras.layers.PReLU(name="head")(body.output))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="head='reset'.*head/"):
+        load(model, "keras_tokenlearner", create_model(PICO, classes=5), head="reset")
+    for one, two in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_load_of_another_architecture_leaves_the_model_unchanged():
     model, other = create_model(PICO, classes=5), create_model("vit_pico8", classes=5, num_layers=3)
     before = model.get_weights()
