@@ -129,6 +129,7 @@ class Structure:
             attention_inner_norm=block.attention_inner_norm,
             mlp_inner_norm=block.mlp_inner_norm,
             embedding_norm=names.EMBEDDING_NORM in found,
+            head_bias=names.HEAD_KERNEL not in self.variables or names.HEAD_BIAS in self.variables,
             positions=self._positions(found),
         )
         return VisionTransformerConfig(**fields | self._final_norm(found) | self._rotary(found))

@@ -41,6 +41,8 @@ def fields_of(arrays: Arrays, recipe: Source) -> dict[str, FieldValue]:
     config |= _newer(arrays)
     if names.HEAD_KERNEL in arrays:
         config |= recipe.classifier
+        if names.HEAD_BIAS not in arrays:
+            config["head_bias"] = False
     if config.get("final_norm") == "pooled":
         config |= recipe.pooled_norm
     if f"{_FIRST}/mlp/gate/kernel" in arrays:

@@ -102,8 +102,8 @@ class Plan:
     @property
     def classes(self) -> int | None:
         """Number of classes of the head, or `None` without a head."""
-        bias = self._arrays.get(names.HEAD_BIAS)
-        return len(bias.array) if bias else None
+        kernel = self._arrays.get(names.HEAD_KERNEL)  # a head may have no bias
+        return kernel.array.shape[-1] if kernel else None
 
     @property
     def num_values(self) -> int:

@@ -9,6 +9,7 @@ import keras_tokenlearner as kt
 from keras_tokenlearner import create_model
 from keras_tokenlearner.applications.load import load_model
 from keras_tokenlearner.models import Preprocessing, VisionTransformer, X2Plus1D
+from keras_tokenlearner.weights import to_timm
 
 
 def saved(tmp_path, name="tokenlearner_pico8_4at1", **changes):
@@ -47,6 +48,24 @@ def test_preset_with_other_classes_keeps_the_body_and_reports_the_head(tmp_path)
         np.testing.assert_array_equal(ours, theirs)
     features = kt.from_preset(folder, include_top=False, input_shape=(64, 32, 3))
     assert features.output_shape == (None, 32)
+
+
+@pytest.mark.parametrize("form", ["preset", "timm"])
+def test_checkpoint_whose_head_has_no_bias_gives_a_classifier(tmp_path, form):
+    model, address = saved(tmp_path, "vit_pico8", head_bias=False, classifier_activation=None)
+    given = {"classifier_activation": None}
+    if form != "preset":
+        biased, _ = saved(tmp_path, "vit_pico8")
+        entries = {name: x for name, x in to_timm(biased).items() if name != "head.bias"}
+        np.savez(tmp_path / "timm.npz", **entries)
+        address = f"timm:{tmp_path}/timm.npz"
+        given |= {"normalization": "half", "activation": "gelu_tanh", "layer_norm_epsilon": 1e-6}
+        given["num_heads"] = model.config.num_heads
+    again = kt.from_preset(address, **given)
+    named = create_model("vit_pico8", weights=address, **given)
+    for found in (again, named):
+        assert found.classes == 3 and not found.config.head_bias
+        np.testing.assert_array_equal(found.head.kernel, model.head.kernel)
 
 
 def test_preset_with_a_fuser_equals_the_retrofitted_model(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import create_model
-from keras_tokenlearner.weights import load
+from keras_tokenlearner.weights import load, plan_of
 from tests.conformance import assign_weights
 from tests.weights.foreign import close, outputs, pixels
 
@@ -79,6 +79,14 @@ def test_reset_of_a_head_that_is_no_plain_dense_layer_raises(kind):
         load(model, "keras_tokenlearner", create_model(PICO, classes=5), head="reset")
     for one, two in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_head_without_bias_in_a_mapping_decides_the_config_and_the_classes():
+    model = create_model("vit_pico8", classes=5, head_bias=False)
+    arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
+    for checkpoint in (model, arrays):
+        plan = plan_of(checkpoint, "keras_tokenlearner")
+        assert plan.classes == 5 and plan.fields["head_bias"] is False
 
 
 def test_load_of_another_architecture_leaves_the_model_unchanged():

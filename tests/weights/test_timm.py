@@ -1,5 +1,6 @@
 """ViT, DeiT and DINOv2 of timm against timm itself, and exports to timm."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -210,3 +211,11 @@ def test_dinov2_file_of_meta_gives_the_tokens_of_timm(image, gate):
     images = pixels(image)
     expected = module.forward_features(normalised(images, *IMAGENET)).detach().numpy()
     close(outputs(model, images), expected)
+
+
+def test_export_of_a_custom_head_without_bias_to_timm_raises():
+    body = build("timm", include_top=False)
+    tokens = keras.layers.GlobalAveragePooling1D(name="pooling")(body.output)
+    head = keras.layers.Dense(5, use_bias=False, name="head")
+    with pytest.raises(ValueError, match=r"to_timm: .*head_bias"):
+        to_timm(keras.Model(body.input, head(tokens)))
