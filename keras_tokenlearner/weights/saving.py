@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +22,11 @@ from keras_tokenlearner.weights.formats.hdf5 import refuse_chunks
 from keras_tokenlearner.weights.formats.read import read_checkpoint
 
 _TABLE = "/table"  # end of the path of a table of positions, in models and files
-KERNEL = "layers/dense/vars/0"  # path of the classifier's kernel
+# The name of a layer in a file: its class, and a number if the class has several layers.
+_LAYER = re.compile(r"layers/(\w+?)(?:_(\d{1,9}))?/")
+_DENSE = "dense"
+# Classes of the layers that a model without top may lack.
+_TOP = (_DENSE, "attention_pooling", "conv3d")
 
 
 def save_weights(model: keras.Model, path: PathLike) -> str:
@@ -136,8 +142,7 @@ def saved_classes(path: PathLike, owner: str = "saved_classes") -> int | None:
     >>> saved_classes("mine.weights.h5")
     10
     """
-    kernel = saved_shapes(path, owner).get(KERNEL)
-    return kernel[-1] if kernel else None
+    return _classes(saved_shapes(path, owner))
 
 
 def saved_shapes(path: PathLike, owner: str = "saved_shapes") -> dict[str, tuple[int, ...]]:
@@ -229,31 +234,46 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
     return {name: cast("tuple[int, ...]", entry.shape) for name, entry in entries.items()}
 
 
+def _classes(shapes: dict[str, tuple[int, ...]]) -> int | None:
+    """Return the units of the last dense layer in a file, which is the classifier."""
+    kernels = {
+        int(found[2] or 0): shape
+        for name, shape in shapes.items()
+        if (found := _LAYER.match(name)) and found[1] == _DENSE and name.endswith("/vars/0")
+    }
+    kernel = kernels[max(kernels)] if kernels else None
+    return kernel[-1] if kernel else None
+
+
 def _check_layout(model: keras.Model, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     """Compare the variables of file and model before the model changes."""
-    head = has_head(model)
-    kernel = shapes.get(KERNEL)
-    if head and kernel:
-        classes = model.get_layer(HEAD).kernel.shape[-1]
-        if kernel[-1] != classes:
-            raise ValueError(
-                f"load_weights: {path} has {kernel[-1]} classes, but `model` has {classes}; build "
-                f"the model with classes={kernel[-1]} or include_top=False"
-            )
-    # The classifier's kernel and bias, and in X(2+1)D the kernel of the layer before it.
-    spare = (2, 3) if kernel and not head else (0,)
-    if len(shapes) - len(model.weights) not in spare:
+    head, classes = has_head(model), _classes(shapes)
+    units = getattr(model.get_layer(HEAD), "units", None) if head else None
+    if None not in (classes, units) and classes != units:
         raise ValueError(
-            f"load_weights: `model` must have the architecture of the saved model. Received: "
-            f"{path} with {len(shapes)} arrays, model {model.name!r} with {len(model.weights)}"
+            f"load_weights: {path} has {classes} classes, but `model` has {units}; build "
+            f"the model with classes={classes} or include_top=False"
         )
-    # Tables of positions are not compared, because loading resizes them.
-    ours = Counter(tuple(w.shape) for w in model.weights if not w.path.endswith(_TABLE))
-    theirs = Counter(shape for name, shape in shapes.items() if not name.endswith(_TABLE))
-    missing, unknown = sorted(ours - theirs), sorted(theirs - ours)
-    if missing or (unknown and spare == (0,)):
+    ours = Counter(_fixed(weight.path, weight.shape) for weight in model.weights)
+    theirs = {name: _fixed(name, shape) for name, shape in shapes.items()}
+    top = [shape for name, shape in theirs.items() if not head and _kind(name) in _TOP]
+    found = Counter(theirs.values())
+    missing, unknown = sorted(ours - found), sorted(found - ours - Counter(top))
+    if missing or unknown:
         raise ValueError(
-            f"load_weights: `model` must have the shapes of {path}; build the saved architecture. "
-            f"Received: model {model.name!r}; only it has arrays of the shapes {missing[:3]}, and "
-            f"only the file has arrays of the shapes {unknown[:3]}"
+            f"load_weights: `model` must have the architecture of {path}; build the saved "
+            f"architecture. Received: {len(shapes)} arrays in the file, and model {model.name!r} "
+            f"with {len(model.weights)}; only the model has arrays of the shapes {missing[:3]}, "
+            f"and only the file has arrays of the shapes {unknown[:3]}"
         )
+
+
+def _kind(name: str) -> str:
+    """Return the class of the layer that has an array, as in the names of a file."""
+    found = _LAYER.match(name)
+    return found[1] if found else ""
+
+
+def _fixed(path: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the part of an array's shape that loading does not resize."""
+    return tuple(shape)[-1:] if path.endswith(_TABLE) else tuple(shape)

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
 from keras_tokenlearner import create_model
-from keras_tokenlearner.weights import load_weights, save_weights, saving
+from keras_tokenlearner.weights import load_weights, save_weights, saved_classes, saving
+from tests.conformance import assign_weights
 
 PICO = "tokenlearner_pico8_4at1"
 
@@ -21,6 +23,13 @@ def saved(tmp_path):
     path = tmp_path / "pico.weights.h5"
     digest = save_weights(model, path)
     return model, path, digest
+
+
+def _equal(ours, theirs):
+    """Check that all weights of a model equal those of another model at the same paths."""
+    expected = {weight.path: keras.ops.convert_to_numpy(weight) for weight in theirs.weights}
+    for weight in ours.weights:
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), expected[weight.path])
 
 
 def _refused(model, path, message, **arguments):
@@ -38,6 +47,44 @@ def test_weights_saved_and_loaded_are_unchanged(saved):
     load_weights(other, path, expected_sha256=digest)
     for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("vit_pico8", {}),
+        ("vit_pico8", {"head_bias": False}),
+        ("vit_pico8", {"pre_logits": 7}),
+        ("vit_pico8", {"pre_logits": 7, "head_bias": False}),
+        ("vit_pico8", {"head_reads": "attention"}),
+        ("x2plus1d_pico", {}),
+    ],
+    ids=str,
+)
+def test_weights_of_any_top_load_with_and_without_top(tmp_path, name, changes):
+    model, path = create_model(name, classes=5, **changes), tmp_path / "a.weights.h5"
+    assign_weights(model)
+    save_weights(model, path)
+    assert saved_classes(path) == 5
+    _equal(create_model(name, weights=path, **changes), model)
+    _equal(create_model(name, weights=path, include_top=False, pooling="avg", **changes), model)
+    _refused(
+        create_model(name, classes=7, **changes), path, "a.weights.h5 has 5 classes.*classes=5"
+    )
+
+
+def test_weights_of_a_model_without_head_but_with_pre_logits_load(tmp_path):
+    given = {"include_top": False, "pooling": "head", "pre_logits": 7}
+    model, path = create_model("vit_pico8", **given), tmp_path / "a.weights.h5"
+    assign_weights(model)
+    save_weights(model, path)
+    _equal(create_model("vit_pico8", weights=path, **given), model)
+
+
+def test_weights_of_a_deeper_model_do_not_load_without_top(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    save_weights(create_model("vit_pico8", classes=5, num_layers=3), path)
+    _refused(create_model("vit_pico8", include_top=False), path, r"a\.weights\.h5.*'vit_pico8'")
 
 
 def test_weights_file_of_a_compiled_model_contains_its_optimizer(tmp_path):
@@ -219,6 +266,17 @@ def test_weights_file_with_arrays_that_are_not_floats_raises(saved, dtype):
         del file[name]
         file[name] = array.astype(dtype)
     _refused(model, path, "layers/dense/vars/0")
+
+
+def test_weights_file_whose_kernel_is_a_number_raises(saved):
+    import h5py
+
+    model, path, _ = saved
+    path.with_name(path.name + ".sha256").unlink()
+    with h5py.File(path, "a") as file:
+        del file["layers/dense/vars/0"]
+        file["layers/dense/vars/0"] = np.float32(1)
+    _refused(model, path, r"pico\.weights\.h5.*\(32, 10\)")
 
 
 def test_weights_file_with_less_data_than_its_header_states_raises(saved):
