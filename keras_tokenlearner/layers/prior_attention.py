@@ -42,7 +42,7 @@ class PriorAttention(CompositeLayer):
         self.table = self.add_weight(
             shape=(length, length),
             initializer=keras.initializers.RandomNormal(stddev=0.02),
-            name="table",
+            name="prior_table",  # tables of positions are named "table", and loading resizes them
         )
         self.value_dense = layers.Dense(
             channels,

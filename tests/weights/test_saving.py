@@ -58,6 +58,7 @@ def test_weights_saved_and_loaded_are_unchanged(saved):
         ("vit_pico8", {"pre_logits": 7, "head_bias": False}),
         ("vit_pico8", {"head_reads": "attention"}),
         ("x2plus1d_pico", {}),
+        ("x2plus1d_pico", {"unit": "conv2d+prior_broadcast"}),
     ],
     ids=str,
 )
