@@ -44,6 +44,10 @@ NORM_GAMMA = f"{NORM}/gamma"
 HEAD_KERNEL = f"{HEAD}/kernel"
 HEAD_BIAS = f"{HEAD}/bias"
 
+# Ends of the paths of weights with a vector for each position. Loading resizes these weights.
+TABLE = "/table"
+POSITION_BIAS = "/position_bias"
+
 # Layers of checkpoints that our models lack or name differently.
 FC_NORM = "fc_norm"
 PROJECTION = "projection"

@@ -257,6 +257,7 @@ class Plan:
         folded, resized = positions.fit_positions(
             owner, arrays, structure.grid, self._resize, self._said_grid
         )
+        resized |= positions.fit_biases(arrays, structure.variables, self._resize)
         for path, what in folded.items():
             adapted[path] = f"{adapted[path]}; {what}" if path in adapted else what
         embedded = structure.variables.get(names.EMBEDDING_KERNEL)

@@ -1,14 +1,16 @@
 """Resizes the positions of a checkpoint to the grid of a model, by the rules of the sources.
 
 Every load of a checkpoint calls `fit_positions`. The function finds the grid, adds the positions of
-prefix tokens to these tokens, and resizes the table. The layer resizes our own files.
+prefix tokens to these tokens, and resizes the table. `fit_biases` resizes the position biases of
+TokenLearners. The layers resize our own files.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import keras
 import numpy as np
 
 from keras_tokenlearner._checks import check_choice, check_ints
@@ -54,8 +56,32 @@ def fit_positions(
     if old == grid:
         return adapted, {}
     arrays[names.POSITION_TABLE] = Named(resize_table(table, grid, method), origin)
-    sizes = ("x".join(str(size) for size in one) for one in (old, grid))
-    return adapted, {names.POSITION_TABLE: f"{' to '.join(sizes)}, {method}"}
+    return adapted, {names.POSITION_TABLE: _change(old, grid, method)}
+
+
+def fit_biases(
+    arrays: Arrays, variables: Mapping[str, keras.Variable], method: str
+) -> dict[str, str]:
+    """Resize the position biases of TokenLearners in `arrays` to the grids of a model.
+
+    Args:
+        arrays: Paths of our variables to `Named` arrays.
+        variables: The variables of the model by path.
+        method: One of `METHODS`.
+
+    Returns:
+        Dictionary from paths to descriptions of changed shapes.
+    """
+    resized = {}
+    for path, (bias, origin) in arrays.items():
+        if not path.endswith(names.POSITION_BIAS) or path not in variables:
+            continue
+        old, grid = bias.shape[:-1], tuple(variables[path].shape[:-1])
+        # A bias of volumes has no counterpart for frames. The later comparison of shapes raises.
+        if old != grid and 2 <= len(old) <= len(grid):
+            arrays[path] = Named(resize_table(bias, grid, method), origin)
+            resized[path] = _change(old, grid, method)
+    return resized
 
 
 def file_grids(arrays: Arrays, given: Sequence[int] | None = None) -> list[tuple[int, ...]]:
@@ -146,6 +172,12 @@ def _fold(
         start += count
     arrays[names.POSITION_TABLE] = Named(table[prefix:].reshape(*file_grid, -1), origin)
     return adapted
+
+
+def _change(old: tuple[int, ...], new: tuple[int, ...], method: str) -> str:
+    """Return the description of a resize for the report."""
+    sizes = ("x".join(str(size) for size in one) for one in (old, new))
+    return f"{' to '.join(sizes)}, {method}"
 
 
 def _listed(found: list[tuple[int, tuple[int, ...]]]) -> str:

@@ -16,12 +16,11 @@ import numpy as np
 from keras_tokenlearner._checks import check_is, listed
 from keras_tokenlearner._files import move, write_text
 from keras_tokenlearner.models.features import has_head
-from keras_tokenlearner.models.names import HEAD
+from keras_tokenlearner.models.names import HEAD, POSITION_BIAS, TABLE
 from keras_tokenlearner.weights.formats.entries import PathLike
 from keras_tokenlearner.weights.formats.hdf5 import refuse_chunks
 from keras_tokenlearner.weights.formats.read import read_checkpoint
 
-_TABLE = "/table"  # end of the path of a table of positions, in models and files
 # The name of a layer in a file: its class, and a number if the class has several layers.
 _LAYER = re.compile(r"layers/(\w+?)(?:_(\d{1,9}))?/")
 _DENSE = "dense"
@@ -276,4 +275,4 @@ def _kind(name: str) -> str:
 
 def _fixed(path: str, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the part of an array's shape that loading does not resize."""
-    return tuple(shape)[-1:] if path.endswith(_TABLE) else tuple(shape)
+    return tuple(shape)[-1:] if path.endswith((TABLE, POSITION_BIAS)) else tuple(shape)

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner import create_model
-from keras_tokenlearner.weights import load, plan_of
+from keras_tokenlearner import create_model, from_preset
+from keras_tokenlearner.layers.positions import resize_positions
+from keras_tokenlearner.weights import load, load_weights, plan_of, save_weights
 from tests.conformance import assign_weights
 from tests.weights.foreign import close, outputs, pixels
 
@@ -54,6 +55,72 @@ def test_load_for_another_grid_and_classes_resizes_positions_and_resets_the_head
         for model in (small, large)
     ]
     close(*corners)
+
+
+STUDENT = {"token_attention": "mlp", "token_start": "grid", "proportional_attention": True}
+VIDEO = {"patch_size": (2, 8, 8)}
+LARGER = {
+    "square": ((32, 32, 3), (64, 64, 3), {}),
+    "rectangle": ((32, 32, 3), (64, 48, 3), {}),
+    "video": ((4, 32, 32, 3), (6, 48, 64, 3), VIDEO),
+    "space_time": ((4, 32, 32, 3), (6, 48, 64, 3), {**VIDEO, "over": "space_time"}),
+    "fuser": ((32, 32, 3), (48, 64, 3), {"fuser": "token_fuser", "num_layers": 3}),
+}
+
+
+@pytest.mark.parametrize("form", LARGER)
+@pytest.mark.parametrize(
+    "route", ["load", "load_weights", "create_model", "preset", "named preset"]
+)
+def test_position_bias_is_resized_for_another_grid_by_every_route(tmp_path, form, route):
+    old, new, changes = LARGER[form]
+    given = {**STUDENT, **changes}
+    student = create_model(PICO, classes=5, input_shape=old, **given)
+    assign_weights(student)
+    save_weights(student, tmp_path / "a.weights.h5")
+    student.save_to_preset(tmp_path / "preset")
+    if route == "preset":
+        model = from_preset(tmp_path / "preset", input_shape=new)
+    elif route in ("create_model", "named preset"):
+        weights = tmp_path / ("a.weights.h5" if route == "create_model" else "preset")
+        model = create_model(PICO, weights=weights, input_shape=new, **given)
+    else:
+        model = create_model(PICO, classes=5, input_shape=new, **given)
+    if route == "load_weights":
+        load_weights(model, tmp_path / "a.weights.h5")
+    elif route == "load":
+        report = load(model, "keras_tokenlearner", student)
+        paths = [one.bias.path for one in model.token_learners]
+        assert list(report.resized) == ["positions/table", *paths] and not report.left
+    loaded = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
+    for weight in student.weights:
+        wanted = keras.ops.convert_to_numpy(weight)
+        if weight.path.endswith(("/table", "/position_bias")):
+            wanted = resize_positions(wanted, loaded[weight.path].shape[:-1])
+        close(loaded[weight.path], wanted)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+def test_position_bias_of_space_time_raises_in_a_model_over_frames(tmp_path):
+    given = {**STUDENT, **VIDEO, "classes": 5, "input_shape": (4, 32, 32, 3)}
+    volume, frames = (create_model(PICO, over=over, **given) for over in ("space_time", "frame"))
+    save_weights(volume, tmp_path / "a.weights.h5")
+    before = frames.get_weights()
+    with pytest.raises(ValueError, match=r"token_learner/position_bias.*\(2, 4, 4, 4\)"):
+        load(frames, "keras_tokenlearner", volume)
+    with pytest.raises(ValueError, match=r"load_weights: .*a\.weights\.h5.*token_learner"):
+        load_weights(frames, tmp_path / "a.weights.h5")
+    for one, two in zip(before, frames.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_weights_with_other_learned_tokens_do_not_load(tmp_path):
+    student, other = (create_model(PICO, classes=5, num_tokens=n, **STUDENT) for n in (4, 6))
+    save_weights(student, tmp_path / "a.weights.h5")
+    with pytest.raises(ValueError, match="token_learner/position_bias"):
+        load(other, "keras_tokenlearner", student)
+    with pytest.raises(ValueError, match=r"a\.weights\.h5"):
+        load_weights(other, tmp_path / "a.weights.h5")
 
 
 def test_reset_of_a_head_without_bias_resets_its_kernel():
