@@ -11,6 +11,7 @@ from keras_tokenlearner._json import JSON
 from keras_tokenlearner.applications.arguments import BackboneArguments, BodyArguments
 from keras_tokenlearner.applications.create import create_model
 from keras_tokenlearner.models import names
+from keras_tokenlearner.models.vision_model import Policy
 
 
 @own_errors
@@ -44,13 +45,15 @@ def _hub_backbone_class() -> type[keras.Model]:
         def __init__(
             self,
             model: str,
-            dtype: str | None = None,
+            dtype: Policy = None,
             name: str | None = None,
             trainable: bool = True,
             **arguments: Unpack[BodyArguments],
         ) -> None:
-            body = create_model(model, include_top=False, pooling="avg", **arguments)
-            features = keras.layers.Reshape((1, 1, body.output_shape[-1]), name=names.FEATURES)
+            body = create_model(model, include_top=False, pooling="avg", dtype=dtype, **arguments)
+            features = keras.layers.Reshape(
+                (1, 1, body.output_shape[-1]), dtype=dtype, name=names.FEATURES
+            )
             super().__init__(
                 inputs=body.input,
                 outputs=features(body.output),

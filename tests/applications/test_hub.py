@@ -31,3 +31,28 @@ def test_hub_backbone_in_an_image_classifier_trains_and_loads(tmp_path):
     classifier.save(tmp_path / "classifier.keras")
     loaded = keras.saving.load_model(tmp_path / "classifier.keras", compile=False)
     np.testing.assert_allclose(loaded.predict(images, verbose=0), answers, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "mixed_bfloat16"])
+def test_hub_backbone_with_a_dtype_gives_it_to_its_layers(tmp_path, dtype):
+    backbone = hub_backbone("vit_pico8", input_shape=(32, 32, 3), dtype=dtype)
+    backbone.save(tmp_path / "backbone.keras")
+    loaded = keras.saving.load_model(tmp_path / "backbone.keras", compile=False)
+    for model in (backbone, loaded):
+        policies = {layer.dtype_policy.name for layer in model.layers if layer.weights}
+        assert policies == {dtype} and model.dtype_policy.name == dtype
+
+
+def test_quantized_hub_backbone_saved_and_loaded_gives_the_same_features(tmp_path):
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3))
+    backbone = hub_backbone("vit_pico8", input_shape=(32, 32, 3))
+    backbone.quantize("int8")
+    backbone.save(tmp_path / "backbone.keras")
+    loaded = keras.saving.load_model(tmp_path / "backbone.keras", compile=False)
+    features = (model.predict(images, verbose=0) for model in (backbone, loaded))
+    np.testing.assert_allclose(*features, atol=1e-5)
+
+
+def test_hub_backbone_with_an_unknown_dtype_raises():
+    with pytest.raises(ValueError, match="hub_backbone: `dtype` .*dtype='float1'"):
+        hub_backbone("vit_pico8", dtype="float1")
