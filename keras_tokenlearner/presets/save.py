@@ -30,7 +30,7 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
     Args:
         model: A `VisionTransformer` or `X2Plus1D`.
         folder: Path of the folder. A missing folder is created. Files with the same names are
-            replaced.
+            replaced, and old class names are deleted.
 
     Returns:
         The path of the folder.
@@ -63,6 +63,8 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
     write_text(folder / CONFIG, json.dumps(said, indent=2))
     if model.class_names:
         write_text(folder / CLASSES, json.dumps(list(model.class_names), indent=2))
+    else:  # an earlier preset in this folder may have had names
+        (folder / CLASSES).unlink(missing_ok=True)
     write_text(folder / CARD, _card(model))
     return folder
 
@@ -105,6 +107,7 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
             repo_id=address.place,
             folder_path=folder,
             revision=address.revision,
+            delete_patterns=None if (folder / CLASSES).is_file() else [CLASSES],
             commit_message="Upload a preset of keras_tokenlearner",
         )
     except errors.HfHubHTTPError as error:

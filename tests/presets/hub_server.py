@@ -37,6 +37,8 @@ class Handler(loopback.Handler):
             repo = "/".join(self.path.split("/")[3:5])
             for line in content.splitlines():
                 one = json.loads(line)
+                if one["key"] == "deletedFile":
+                    del self.server.repos[repo][one["value"]["path"]]
                 if one["key"] == "file":
                     value = base64.b64decode(one["value"]["content"])
                     self.server.repos.setdefault(repo, {})[one["value"]["path"]] = value
@@ -54,6 +56,10 @@ class Handler(loopback.Handler):
             repo = "/".join(parts[2:4])
             if repo not in self.server.repos:
                 return self.send(404, {}, {"X-Error-Code": "RepoNotFound"})
+            if parts[4:5] == ["tree"]:
+                tree = [{"type": "file", "path": name, "oid": COMMIT, "size": len(content)}
+                        for name, content in self.server.repos[repo].items()]  # fmt: skip
+                return self.send(200, json.dumps(tree).encode())
             files = [{"rfilename": name} for name in self.server.repos[repo]]
             return self.send(200, {"id": repo, "sha": COMMIT, "siblings": files})
         if path.startswith("/api/whoami"):

@@ -188,6 +188,14 @@ def test_uploaded_preset_loads_unchanged(hub, tmp_path):
         kt.upload_preset("hf://me/other", tmp_path)
 
 
+def test_second_upload_without_class_names_deletes_the_old_names(hub, tmp_path):
+    for names in (["a", "b", "c"], None):
+        model = create_model("vit_pico8", classes=3, class_names=names)
+        kt.upload_preset("hf://me/mine", model.save_to_preset(tmp_path / "mine"))
+        assert ("class_names.json" in hub.repos["me/mine"]) == (names is not None)
+    assert kt.from_preset("hf://me/mine").class_names is None
+
+
 def test_from_preset_obeys_the_environment_variables_of_the_hub(hub, tmp_path):
     """A new process reads HF_ENDPOINT, HF_HOME and the token, and never prints the token."""
     code = (

@@ -39,6 +39,20 @@ def test_model_from_saved_preset_equals_the_model(tmp_path):
     assert card.startswith("---\n") and "library_name: keras_tokenlearner" in card
 
 
+def test_second_save_without_class_names_removes_the_old_names(tmp_path):
+    _, folder = saved(tmp_path, class_names=["a", "b", "c"])
+    model, _ = saved(tmp_path, "vit_pico8")
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.weights.h5",
+        "model.weights.h5.sha256",
+    ]
+    again = kt.from_preset(folder)
+    same(model, again)
+    assert again.class_names is None
+
+
 def test_preset_with_other_classes_keeps_the_body_and_reports_the_head(tmp_path):
     model, folder = saved(tmp_path, class_names=["a", "b", "c"])
     with pytest.warns(UserWarning, match="reset .*: head/kernel, head/bias"):
