@@ -17,6 +17,7 @@ from keras_tokenlearner.models.config_fields import PresetArguments
 from keras_tokenlearner.models.vision_model import VisionModel
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.from_preset import PresetName, from_preset
+from keras_tokenlearner.presets.hub import WEIGHTS as NAMES
 from keras_tokenlearner.presets.kaggle import upload_to_kaggle
 from keras_tokenlearner.weights import save_weights
 
@@ -36,7 +37,7 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
         The path of the folder.
 
     Raises:
-        ValueError: If the model is of another class.
+        ValueError: If the model is of another class, or the folder has weights in another format.
 
     Example:
 
@@ -50,6 +51,13 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
             f"with model.save. Received: a model of class {type(model).__name__}"
         )
     folder = check_path("save_to_preset", "folder", folder)
+    before = NAMES[: NAMES.index(WEIGHTS)]  # from_preset would read these files instead
+    hiding = [name for name in before if (folder / name).exists()]
+    if hiding:
+        raise ValueError(
+            f"save_to_preset: `folder` must not have other weights; pass another folder, or delete "
+            f"{hiding}. Received: folder={str(folder)!r}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     said = {
         "module": type(model).__module__,

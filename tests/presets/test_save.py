@@ -53,6 +53,15 @@ def test_second_save_without_class_names_removes_the_old_names(tmp_path):
     assert again.class_names is None
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_save_to_preset_beside_weights_that_hide_it_raises(tmp_path, name):
+    model, other = create_model("vit_pico8", classes=3), tmp_path / name
+    other.write_bytes(b"weights")
+    with pytest.raises(ValueError, match=rf"save_to_preset: `folder`.*{name}"):
+        model.save_to_preset(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
 def test_preset_with_other_classes_keeps_the_body_and_reports_the_head(tmp_path):
     model, folder = saved(tmp_path, class_names=["a", "b", "c"])
     with pytest.warns(UserWarning, match="reset .*: head/kernel, head/bias"):
