@@ -19,6 +19,7 @@ from benchmarks.clips_recipe import IMAGES, ClipsRecipe, at, fitted
 from benchmarks.motion_statistics import accuracies, appearance_statistics, motion_statistics
 from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner import costs
+from keras_tokenlearner.evaluation import top_k_accuracy
 
 KEYS = ("model", "start", "folds", "seed")
 COLUMNS = (
@@ -77,7 +78,7 @@ def network_row(recipe, clips, folds, seed):
         model = trained(replace(recipe, seed=len(folds) * seed + number), clips.part(train))
         seen = views(clips.part(test).motion, model.input_shape[1:])
         scores = sum(np.log(model.predict(view, verbose=0) + 1e-9) for view in seen)
-        found.append(np.mean(scores.argmax(1) == clips.labels[test]))
+        found.append(top_k_accuracy(clips.labels[test], scores))
     counted = costs(model)
     return summary(found) | {
         "epochs": recipe.epochs,

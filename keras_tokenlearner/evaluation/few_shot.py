@@ -5,6 +5,7 @@ import keras
 import numpy as np
 
 from keras_tokenlearner._checks import check_int, check_model, check_not_negative, own_errors
+from keras_tokenlearner.evaluation.scores import largest
 
 Labelled: TypeAlias = tuple[np.ndarray, np.ndarray]  # images and labels
 _CONSTANT = 100.0  # feature that replaces the bias, so large that the penalty hardly affects it
@@ -79,7 +80,7 @@ def few_shot_accuracy(
 
     Features are standardised with the mean and deviation of the training features. A constant of
     100 replaces the bias. The weights are `W = (X'X + l2 I)^-1 X'Y`. For fewer examples than
-    features, the dual form computes the same weights.
+    features, the dual form computes the same weights. NaN features count as wrong.
 
     Args:
         train_features: Array of shape (n, C).
@@ -108,8 +109,9 @@ def few_shot_accuracy(
     chosen = choose(train_labels, shots, seed)
     x, y = np.asarray(train_features)[chosen], train_labels[chosen]
     kernel, bias = ridge(x, y, len(classes), l2)
-    predicted = classes[(np.asarray(test_features, "float64") @ kernel + bias).argmax(1)]
-    return float(np.mean(predicted == np.asarray(test_labels)))
+    best = largest(np.asarray(test_features, "float64") @ kernel + bias)
+    right = (best >= 0) & (classes[best] == np.asarray(test_labels))
+    return float(np.mean(right))
 
 
 def ridge(

@@ -28,8 +28,27 @@ def top_k_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray, k: in
     return float(np.mean((larger.sum(1) < k) & ~np.isnan(scores).any(1)))
 
 
+def largest(scores: np.ndarray) -> np.ndarray:
+    """Return the class of the largest score of each example, or -1 if a score is NaN.
+
+    `argmax` alone would return the class of the NaN, which may be the label.
+
+    Args:
+        scores: Array of shape (n, classes).
+
+    Example:
+
+    >>> largest(np.array([[0.1, 0.9], [0.8, np.nan]])).tolist()
+    [1, -1]
+    """
+    scores = np.asarray(scores)
+    return np.where(np.isnan(scores).any(1), -1, scores.argmax(1))
+
+
 def mean_class_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray) -> float:
     """Return the average of the accuracies of all classes that have examples.
+
+    An example with a NaN score counts as wrong.
 
     Args:
         labels: Integer array of shape (n,).
@@ -41,15 +60,15 @@ def mean_class_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray) 
     0.5
     """
     labels = np.asarray(labels)
-    right = np.asarray(scores).argmax(1) == labels
+    right = largest(scores) == labels
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
 def real_accuracy(label_lists: Sequence[Sequence[int]], scores: np.ndarray) -> float:
     """Return the accuracy by reassessed labels (ReaL). An image may have any number of labels.
 
-    A prediction is correct if its largest score is for one of the labels. Images without any label
-    are ignored.
+    A prediction is correct if its largest score is for one of the labels. A prediction with a NaN
+    score is wrong. Images without any label are ignored.
 
     Args:
         label_lists: A list of labels for each image.
@@ -70,7 +89,7 @@ def real_accuracy(label_lists: Sequence[Sequence[int]], scores: np.ndarray) -> f
             "real_accuracy: `label_lists` must have a list for each image. "
             f"Received: {len(label_lists)} lists, {len(scores)} scores"
         )
-    best = np.asarray(scores).argmax(1)
+    best = largest(scores)
     right = [best[i] in labels for i, labels in enumerate(label_lists) if len(labels)]
     if not right:
         raise ValueError(
@@ -85,7 +104,7 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> tuple[flo
 
     The average precision is not interpolated. For each positive of a class, precision is computed
     among the examples with an equal or larger score. The average precision is the mean of these
-    precisions.
+    precisions. A NaN score counts as wrong: positives rank last, and negatives rank first.
 
     Args:
         targets: Array of 0 and 1, of shape (n, classes); an example may have several classes.
@@ -118,6 +137,8 @@ def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> tuple[flo
             "mean_average_precision: `targets` must have a positive example of at least one class. "
             f"Received: targets of shape {targets.shape}, all 0"
         )
+    wrong = np.where(targets > 0, -np.inf, np.inf)
+    scores = np.where(np.isnan(scores), wrong, scores)
     found = [_average_precision(targets[:, c], scores[:, c]) for c in np.flatnonzero(has_positives)]
     return float(np.mean(found)), int((~has_positives).sum())
 

@@ -53,6 +53,14 @@ def test_few_shot_accuracy_of_renumbered_labels_is_unchanged():
     assert few_shot_accuracy(train, labels * 7 + 3, test, test_labels * 7 + 3, 5) == plain
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_few_shot_accuracy_of_nan_features_counts_as_wrong(part):
+    train, labels = _features(40, 6, 0)
+    bad = np.full_like(train, np.nan)
+    first, second = (bad, train) if part == "train" else (train, bad)
+    assert few_shot_accuracy(first, labels, second, labels, 5) == 0
+
+
 def test_few_shot_accuracy_of_too_few_examples_raises():
     train, labels = _features(40, 6, 0)
     with pytest.raises(ValueError, match="shots=11.* 10$"):

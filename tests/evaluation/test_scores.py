@@ -1,5 +1,7 @@
 """Scores against manual counts and against scikit-learn."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,24 @@ def test_real_accuracy_equals_a_manual_count():
         real_accuracy([[0]], scores)
     with pytest.raises(ValueError, match="`label_lists`.* 2 empty"):
         real_accuracy([[], []], scores[:2])
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_scores_of_nan_predictions_count_as_wrong(label):
+    labels, scores = np.array([label]), np.full((1, 2), 0.0)
+    scores[0, label] = np.nan
+    assert top_k_accuracy(labels, scores) == top_k_accuracy(labels, scores, k=2) == 0
+    assert mean_class_accuracy(labels, scores) == 0
+    assert real_accuracy([[0, 1]], scores) == 0
+
+
+def test_average_precision_of_nan_scores_ranks_positives_last_and_negatives_first():
+    targets, finite = np.array([[1], [0], [1], [0]]), np.array([[4.0], [3.0], [2.0], [1.0]])
+    for places in itertools.product([False, True], repeat=4):
+        is_nan = np.array(places)[:, None]
+        found, _ = mean_average_precision(targets, np.where(is_nan, np.nan, finite))
+        wrong = np.where(is_nan, np.where(targets, -9.0, 9.0), finite)
+        assert found == mean_average_precision(targets, wrong)[0] <= 5 / 6
 
 
 def test_average_precision_equals_a_manual_count():
