@@ -44,7 +44,8 @@ def evaluate_videos(
     Returns:
         A dictionary. `videos` is the number of readable videos, and `skipped` of unreadable videos.
         `top1`, `top5` and `mean_class` are accuracies in [0, 1]. For several labels per video,
-        `map`, the mean average precision, replaces the accuracies.
+        `map`, the mean average precision, replaces the accuracies. NaN logits of a readable video
+        count as wrong.
 
     Raises:
         ValueError: If an argument is out of range, or no video can be read. Also if the classes of
@@ -115,7 +116,8 @@ def predict_videos(
 
     Returns:
         `(logits, read)`. The logits are an array of shape (videos, classes). The boolean array
-        `read` has shape (videos,). It is `False` for skipped videos, whose logits are NaN.
+        `read` has shape (videos,). It is `False` for skipped videos, whose logits are NaN. For
+        NaN logits of the model itself, `read` is `True`.
 
     Raises:
         ValueError: If an argument is out of range, or the model does not take videos.
@@ -153,6 +155,7 @@ def predict_videos(
 
     logits_model = before_softmax(model)
     logits = np.full((len(videos), model.output_shape[-1]), np.nan, "float32")
+    read = np.zeros(len(videos), bool)
     progress = keras.utils.Progbar(len(videos), unit_name="video", verbose=verbose)
     for place, found in enumerate(_ahead(views, range(len(videos)), threads)):
         if isinstance(found, video.VideoError):
@@ -162,8 +165,9 @@ def predict_videos(
         else:
             of_views = _predict(logits_model, found, batch_size)
             logits[place] = _MERGES[merge](of_views, axis=0)
+            read[place] = True  # also for a model that returns NaN
         progress.add(1)
-    return logits, ~np.isnan(logits[:, 0])
+    return logits, read
 
 
 def _check(owner: str, model: keras.Model, videos: video.VideoList) -> None:

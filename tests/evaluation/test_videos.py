@@ -78,6 +78,19 @@ def test_evaluate_videos_returns_metrics_and_counts_skipped_videos(model, videos
     assert evaluate_videos(model, several, clips=1) == {"videos": 2, "skipped": 1, "map": 1.0}
 
 
+@pytest.mark.filterwarnings("ignore:skipped")
+def test_evaluate_videos_of_a_model_with_nan_logits_counts_them_as_wrong(videos):
+    """Only the damaged video is skipped. The logits of the other two videos are NaN."""
+    inputs = keras.Input((4, 16, 16, 3))
+    head = keras.layers.Dense(2, bias_initializer=keras.initializers.Constant(np.nan), name="head")
+    x = keras.layers.GlobalAveragePooling3D(data_format="channels_last")(inputs)
+    broken = keras.Model(inputs, head(x))
+    logits, read = predict_videos(broken, videos, clips=1, crops=1)
+    assert read.tolist() == [True, True, False] and np.isnan(logits).all()
+    row = evaluate_videos(broken, videos, clips=1, crops=1)
+    assert row == {"videos": 2, "skipped": 1, "top1": 0.0, "top5": 0.0, "mean_class": 0.0}
+
+
 def test_predict_and_evaluate_videos_with_wrong_arguments_raise(model, videos):
     with pytest.raises(video.VideoError, match=r"broken\.mp4"):
         predict_videos(model, videos, on_error="raise")
