@@ -33,7 +33,7 @@ from keras_tokenlearner.training.distillation.distiller import (
 from keras_tokenlearner.training.finite import StopOnNonFinite
 from keras_tokenlearner.training.lock import locked
 from keras_tokenlearner.training.optimizers import adamw
-from keras_tokenlearner.training.remember import digest, remember
+from keras_tokenlearner.training.remember import digest, remember, structure_of
 from keras_tokenlearner.training.resume import Resume
 
 
@@ -122,6 +122,12 @@ def distill(
     check_not_negative("distill", "feature_weight", feature_weight)
     check_fraction("distill", "label_weight", label_weight)
     check_bool("distill", "train_all", train_all)
+    of_models: dict[str, JSON] = {}
+    if backup is not None:
+        of_models = {
+            "student": digest([], [structure_of("distill", student)]),  # the backup has its weights
+            "teacher": digest(teacher.get_weights(), [structure_of("distill", teacher)]),
+        }
     with _locked(backup):
         prefix = Structure("distill", student).num_prefix_tokens
         of_teacher = features_of(teacher, prefix)
@@ -159,7 +165,7 @@ def distill(
                 "seed": int(seed),
                 "images": digest([images]),
                 "labels": None if labels is None else digest([np.asarray(labels)]),
-                "teacher": digest(teacher.get_weights()),
+                **of_models,
                 "backend": keras.backend.backend(),
             }
             resume = Resume(backup, batches, loggers=loggers, run=run)

@@ -1,7 +1,9 @@
 """Computes the outputs of frozen models once, and stores them."""
 
 import hashlib
+import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +12,10 @@ import numpy as np
 
 from keras_tokenlearner._files import move
 from keras_tokenlearner._json import JSON
+
+# Parts of a config that do not change the outputs of a model.
+_WITHOUT_EFFECT = ("trainable", "frozen", "compile_config", "shared_object_id")
+_REFERENCES = ("input_layers", "output_layers", "keras_history")  # they have names of layers
 
 
 def remember(
@@ -27,12 +33,15 @@ def remember(
         images: Array of inputs of the model, (n, ...).
         dtype: Name of the type of the array.
         verbose: 0 for no progress bar.
-        cache: Folder for a file of the array, or `None`. A later call with the same weights and
-            images reads this file. The array may be larger than memory.
+        cache: Folder for a file of the array, or `None`. A later call with the same layers, weights
+            and images reads this file. The array may be larger than memory.
         batch_size: Integer, images per batch.
 
     Returns:
         A numpy array, (n, ...). With a `cache`, the array is a memory map of the file.
+
+    Raises:
+        ValueError: With a `cache`, if a layer of the model has no `get_config`.
     """
     if cache is None:
         outputs = np.empty((len(images), *model.output_shape[1:]), dtype)
@@ -62,11 +71,18 @@ def keep(
 
     Returns:
         List of the paths of the files, one for each model.
+
+    Raises:
+        ValueError: If a layer of a model has no `get_config`.
     """
     folder = Path(cache)
+    structures = [structure_of("remember", model) for model in models]
     folder.mkdir(parents=True, exist_ok=True)
     of_images = digest([images])
-    paths = {folder / _name(model, dtype, of_images): model for model in models}
+    paths = {
+        folder / f"{digest(model.get_weights(), (structure, dtype, of_images))}.npy": model
+        for model, structure in zip(models, structures, strict=True)
+    }
     missing = {path: model for path, model in paths.items() if not path.is_file()}
     unfinished = {path: path.with_suffix(f".{os.getpid()}.unfinished") for path in missing}
     if not missing:
@@ -106,10 +122,53 @@ def _fill(
         progress.add(len(batch))
 
 
-def _name(model: keras.Model, dtype: str, of_images: str) -> str:
-    """Return the name of the file for some outputs: a hash of weights, images and dtype."""
-    asked = (model.output_shape, dtype, len(model.layers), of_images)
-    return f"{digest(model.get_weights(), asked)}.npy"
+def structure_of(owner: str, model: keras.Model) -> str:
+    """Return a text of a model's layers, their settings and connections, without weights.
+
+    The same code gives the same text in every process, although Keras numbers the names of layers
+    per process.
+
+    Args:
+        owner: Name of the caller, for the error message.
+        model: A `keras.Model` with known inputs.
+
+    Raises:
+        ValueError: If a layer has no `get_config`.
+    """
+    try:
+        # The config of a `VisionTransformer` or `Sequential` has another form.
+        config = keras.Model(model.inputs, model.outputs, name="model").get_config()
+        return json.dumps(_without_numbers(config, {}), sort_keys=True)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{owner}: with `cache` or `backup`, the layers of the model must have `get_config`. "
+            f"Received: model {model.name!r}: {error}"
+        ) from error
+
+
+def _without_numbers(config: JSON, places: dict[str, int]) -> JSON:
+    """Return a config without parts that have no effect or that depend on the process.
+
+    Args:
+        config: A config, or a part of it.
+        places: The indices of the layers of the model around this part, by name. They replace the
+            names.
+    """
+    if isinstance(config, (list, tuple)):
+        return [_without_numbers(part, places) for part in config]
+    if not isinstance(config, dict):
+        return config
+    if "input_layers" in config:  # a functional model
+        places = {layer["name"]: index for index, layer in enumerate(config["layers"])}
+    found: dict[str, JSON] = {}
+    for key, value in config.items():
+        if key in _REFERENCES:
+            found[key] = keras.tree.map_structure(lambda name: places.get(name, name), value)
+        elif key == "name" and isinstance(value, str):
+            found[key] = re.sub(r"_\d+$", "", value)
+        elif key not in _WITHOUT_EFFECT:
+            found[key] = _without_numbers(value, places)
+    return found
 
 
 def digest(arrays: Iterable[np.ndarray], asked: Sequence[JSON] | None = None) -> str:

@@ -160,6 +160,19 @@ def test_distill_of_other_data_does_not_continue_a_backup(tmp_path, changed):
         distill(student, model, images, labels, **arguments)
 
 
+@pytest.mark.parametrize("changed", ["teacher", "student"])
+def test_distill_of_a_model_with_another_epsilon_does_not_continue_a_backup(tmp_path, changed):
+    """The weights and shapes are equal."""
+    model, images = teacher(), IMAGES[:8]
+    models = {"student": retrofit(model, at=1, num_tokens=4), "teacher": model}
+    arguments = {"epochs": 1, "backup": tmp_path / "backup.npz", "verbose": 0}
+    distill(**models, images=images, **arguments)
+    other = teacher(layer_norm_epsilon=1e-3)
+    models[changed] = retrofit(other, at=1, num_tokens=4) if changed == "student" else other
+    with pytest.raises(ValueError, match=rf"Received: {changed}: '\w{{24}}', now '\w{{24}}'$"):
+        distill(**models, images=images, **arguments)
+
+
 @pytest.mark.parametrize("reducer", ["fixed_grid", "spatial_pooling"])
 def test_distill_trains_students_with_other_reducers(reducer):
     model = teacher()
