@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_tokenlearner.data.images import ArrayImages, FileImages, SomeImages
 from keras_tokenlearner.data.video.lists import VideoList
+from keras_tokenlearner.data.video.tfds import TfdsVideos
 from keras_tokenlearner.training.recipes.recipe import Examples
 from keras_tokenlearner.training.remember import digest
 
@@ -15,9 +16,10 @@ def identity_of(data: Examples) -> str:
     """Return a hash that changes if labelled data change, as 24 hexadecimal digits.
 
     For arrays, the hash covers all values. For files, the hash covers paths, sizes and labels,
-    because reading all files would take long. For `TfdsImages`, the hash covers name, version and
-    split. For `TfdsVideos`, the hash covers the labels. For other data, the hash covers only the
-    number of examples and the class names. These two are part of every hash.
+    because reading all files would take long. For `TfdsImages` and `TfdsVideos`, the hash covers
+    name, version and split. For `TfdsVideos`, the hash also covers frame rate, labels and
+    selection. For other data, the hash covers only the number of examples and the class names.
+    These two are part of every hash.
 
     Args:
         data: Labelled data of a recipe.
@@ -34,6 +36,9 @@ def identity_of(data: Examples) -> str:
         return digest([np.array(data.places, "int64")], (*stated, identity_of(data.images)))
     if isinstance(data, ArrayImages):
         return digest([np.asarray(data.images), data.labels], stated)
+    if isinstance(data, TfdsVideos):
+        source = (data.name, data.split, float(data.frame_rate), data.files)
+        return digest([np.asarray(data.labels)], (*stated, *source))
     if isinstance(data, (FileImages, VideoList)):
         return digest([np.asarray(data.labels)], (*stated, *_files(data.files)))
     builder = getattr(data, "builder", None)  # of tensorflow-datasets

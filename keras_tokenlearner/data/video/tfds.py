@@ -35,11 +35,15 @@ class TfdsVideos(VideoList):
     Attributes:
         records: Sequence of records. `files` has their indices as strings.
         frame: The feature that decodes a frame.
+        name: Name and version of the data set, such as `"ucf101/ucf101_1/2.0.0"`.
+        split: Name of the split, with a slice if any.
         frame_rate: Frames per second, the same for all videos.
     """
 
     records: Records = field(kw_only=True)
     frame: FrameDecoder = field(kw_only=True)
+    name: str = field(kw_only=True)
+    split: str = field(kw_only=True)
     frame_rate: float = 25.0
 
     def probe(self, place: int) -> VideoInfo:
@@ -94,6 +98,8 @@ def from_tfds(name: str, split: str, frame_rate: float = 25.0) -> TfdsVideos:
         class_names=tuple(features["label"].names),
         records=records,
         frame=features["video"].feature,
+        name=builder.info.full_name,
+        split=split,
         frame_rate=frame_rate,
     )
 

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner.data import video
+from keras_tokenlearner.data.video.tfds import from_tfds
 from keras_tokenlearner.evaluation import predict_videos
+from keras_tokenlearner.training.identity import identity_of
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra `tfds`")
 
@@ -82,6 +84,21 @@ def test_tfds_videos_work_in_video_batches_and_predict_videos(splits):
         starts = np.minimum(np.arange(0, length, 2), length - 2)
         expected = np.mean([frames(length - 5)[start : start + 2].mean() for start in starts])
         np.testing.assert_allclose(mean, expected, atol=1e-3)
+
+
+def test_identity_of_tfds_videos_changes_with_split_and_frame_rate_only(
+    splits, tmp_path, monkeypatch
+):
+    """`files` of these videos has numbers. A local file of such a name must have no effect."""
+    train, _ = splits
+    first, *others = (from_tfds("dark_and_light", f"train[{i}:{i + 1}]") for i in range(4))
+    alike = next(one for one in others if one.labels == first.labels)
+    slow = from_tfds("dark_and_light", "train[:1]", frame_rate=5)
+    found = [identity_of(one) for one in (train, first, alike, slow, train.take([0, 1, 3, 2]))]
+    assert len(set(found)) == len(found)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "0").write_bytes(b"local")
+    assert identity_of(from_tfds("dark_and_light", "train")) == found[0]
 
 
 def test_tfds_videos_of_a_missing_data_set_raise():
