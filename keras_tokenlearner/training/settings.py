@@ -1,8 +1,10 @@
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar, cast
+import types
+import typing
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 from keras_tokenlearner._checks import check_choice, check_is, own_errors
 from keras_tokenlearner.training.check_recipe import check_recipe
@@ -18,14 +20,17 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     """Return a recipe whose fields are set from strings of a command line.
 
     Args:
-        recipe: A frozen dataclass whose fields are `str`, `int` or `float`.
-        settings: Strings of the form `"field=value"`.
+        recipe: A frozen dataclass. The fields to set are `str`, `int`, `float` or `bool`, or one of
+            these types and `None`.
+        settings: Strings of the form `"field=value"`. Booleans are `True` and `False`. `None` is
+            the value `None` in fields that can be `None`.
 
     Returns:
         A recipe of the same class.
 
     Raises:
-        ValueError: If a field does not exist, or a value has another type.
+        ValueError: If a field does not exist, or a value has another type. Also if a field has a
+            type that no text determines, such as a tuple.
 
     Example:
 
@@ -34,19 +39,63 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
     3
     """
     check_recipe("with_settings", recipe)
-    fields = {field.name: cast("type", field.type) for field in dataclasses.fields(recipe)}
+    fields = {field.name: field for field in dataclasses.fields(recipe)}
     changes = {}
     for setting in settings:
         name, _, text = setting.partition("=")
         check_choice("with_settings", "field", name, list(fields))
+        kind = _type_of(recipe, name, setting)
+        known, optional = _without_none(kind)
+        shown = kind.__name__ if type(kind) is type else str(kind)
+        if known not in _READERS:
+            raise ValueError(
+                f"with_settings: `{name}` must have the type str, int, float or bool; change the "
+                f"field in a subclass. Received: {setting!r} for the type {shown}"
+            )
         try:
-            changes[name] = fields[name](text)
+            changes[name] = None if optional and text == "None" else _READERS[known](text)
         except ValueError as error:
             raise ValueError(
-                f"with_settings: `{name}` must have the type {fields[name].__name__}, as in "
+                f"with_settings: `{name}` must have the type {shown}, as in "
                 f"{name}={getattr(recipe, name)}. Received: {setting!r}"
             ) from error
     return dataclasses.replace(recipe, **changes)
+
+
+def _bool(text: str) -> bool:
+    """Return a boolean of its text. `bool("False")` would be `True`."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"neither True nor False: {text!r}")
+    return text.lower() == "true"
+
+
+_READERS: dict[object, Callable[[str], object]] = {
+    str: str,
+    int: int,
+    float: float,
+    bool: _bool,
+}
+
+
+def _type_of(recipe: "DataclassInstance", name: str, setting: str) -> object:
+    """Return the type of a field, also of a module with `from __future__ import annotations`."""
+    try:
+        return typing.get_type_hints(type(recipe))[name]
+    except NameError as error:
+        (declared,) = (one.type for one in dataclasses.fields(recipe) if one.name == name)
+        raise ValueError(
+            f"with_settings: the type {declared} of `{name}` cannot be read; import the types of "
+            f"all fields outside `if TYPE_CHECKING`. Received: {setting!r}: {error}"
+        ) from error
+
+
+def _without_none(kind: object) -> tuple[object, bool]:
+    """Return `(X, True)` for the type `X | None`, and `(kind, False)` for other types."""
+    parts = typing.get_args(kind)
+    is_union = typing.get_origin(kind) in (types.UnionType, typing.Union)
+    if is_union and len(parts) == 2 and types.NoneType in parts:
+        return next(part for part in parts if part is not types.NoneType), True
+    return kind, False
 
 
 def describe(kind: type) -> dict[str, str]:

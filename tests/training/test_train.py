@@ -4,7 +4,8 @@ import concurrent.futures
 import csv
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, make_dataclass, replace
+from typing import Optional
 
 import h5py
 import keras
@@ -263,3 +264,62 @@ def test_recipe_settings_are_converted_to_the_types_of_fields():
         FashionMnistRecipe(), ["epochs=3", "learning_rate=0.5", "model=vit_nano4"]
     )
     assert (recipe.epochs, recipe.learning_rate, recipe.model) == (3, 0.5, "vit_nano4")
+
+
+@dataclass(frozen=True)
+class OwnRecipe(FashionMnistRecipe):
+    """A recipe with fields of further types."""
+
+    mirrored: bool = True
+    limit: int | None = 5
+    note: Optional[str] = None  # noqa: UP045, as in older code
+    sizes: tuple[int, ...] = (1, 2)
+    rate: int | float = 0.5
+
+
+# The types of all fields become strings, also in modules with `from __future__ import annotations`.
+Deferred = make_dataclass(
+    "Deferred",
+    [("mirrored", "bool", True), ("limit", "int | None", 5)],
+    bases=(FashionMnistRecipe,),
+    frozen=True,
+)
+Unknown = make_dataclass(
+    "Unknown", [("sizes", "Missing", (1, 2))], bases=(FashionMnistRecipe,), frozen=True
+)
+
+
+@pytest.mark.parametrize("recipe", [OwnRecipe(), Deferred()], ids=["types", "strings"])
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("mirrored=False", False),
+        ("mirrored=true", True),
+        ("limit=7", 7),
+        ("limit=None", None),
+        ("epochs=3", 3),
+    ],
+)
+def test_recipe_settings_of_booleans_and_optional_fields_are_converted(recipe, setting, expected):
+    name = setting.partition("=")[0]
+    found = getattr(with_settings(recipe, [setting]), name)
+    assert found == expected and type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "setting", "message"),
+    [
+        (OwnRecipe(), "mirrored=0", "the type bool, as in mirrored=True"),
+        (OwnRecipe(), "limit=many", "the type int | None, as in limit=5"),
+        (OwnRecipe(), "sizes=1", "`sizes`"),
+        (OwnRecipe(), "sizes=1", "tuple[int, ...]"),
+        (OwnRecipe(), "rate=1", "int | float"),
+        (Unknown(), "sizes=1", "`sizes`"),
+        (Unknown(), "sizes=1", "Missing"),
+    ],
+)
+def test_recipe_settings_that_a_text_does_not_determine_raise(recipe, setting, message):
+    with pytest.raises(ValueError) as caught:
+        with_settings(recipe, [setting])
+    assert str(caught.value).startswith("with_settings: ")
+    assert message in str(caught.value) and repr(setting) in str(caught.value)
