@@ -77,7 +77,7 @@ def draw_costs(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If a column is missing, or no row has both numbers.
+        ValueError: If the file cannot be read, a column is missing, or no row has both numbers.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -104,7 +104,13 @@ def draw_costs(
 def _points(rows: Rows | str | Path, cost: str, score: str, label: str) -> list[Point]:
     """Return `(cost, score, name)` of the rows with both numbers, the cheapest first."""
     if isinstance(rows, str | Path):
-        lines = Path(rows).read_text().splitlines()
+        try:
+            lines = Path(rows).read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"draw_costs: `rows` must be a readable CSV file. Received: rows={str(rows)!r}: "
+                f"{error}"
+            ) from error
         rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
     columns = list(rows[0]) if rows else []
     if not {cost, score, label} <= set(columns):

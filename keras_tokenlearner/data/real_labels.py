@@ -30,7 +30,8 @@ def read_real_labels(path: str | os.PathLike[str], names: Iterable[str]) -> list
         lists = [[int(label) for label in labels] for labels in lists]
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
-            f"read_real_labels: {path} must be a JSON list of lists of labels: {error}"
+            "read_real_labels: `path` must be a JSON file with a list of lists of labels. "
+            f"Received: path={str(path)!r}: {error}"
         ) from error
     found = []
     for name in names:

@@ -131,6 +131,8 @@ def test_drawing_of_arrays_of_wrong_shape_or_type_raises(images, maps):
         draw_token_maps(images, maps, tokens=[4])
     with pytest.raises(ValueError, match="draw_costs: .*'gflops'"):
         draw_costs(ROWS, cost="gflops")
+    with pytest.raises(ValueError, match=r"draw_costs: `rows`.*rows='none\.csv'"):
+        draw_costs("none.csv")
     with pytest.raises(ValueError, match="cost=.gmacs"):
         draw_costs(ROWS[3:])
 

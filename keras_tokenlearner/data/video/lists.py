@@ -121,7 +121,8 @@ def from_csv(
         A `VideoList`.
 
     Raises:
-        ValueError: If a column is missing, or a label is not in `class_names`.
+        ValueError: If the file cannot be read, a column is missing, or a label is not in
+            `class_names`.
 
     Example:
 
@@ -159,7 +160,8 @@ def from_avid(
         A `VideoList`.
 
     Raises:
-        ValueError: If the file has another format, or a label is not in `class_names`.
+        ValueError: If the file cannot be read, has another format, or a label is not in
+            `class_names`.
 
     Example:
 
@@ -172,9 +174,10 @@ def from_avid(
         labels = json.loads(Path(path).read_text())
         files = [Path(root) / name for name in labels]
         labels = [str(labels[name]) for name in labels]
-    except (ValueError, TypeError, IndexError) as error:
+    except (OSError, ValueError, TypeError, IndexError) as error:
         raise ValueError(
-            f"from_avid: {path} must be a JSON object from files to labels: {error}"
+            "from_avid: `path` must be a JSON file with an object from files to labels. "
+            f"Received: path={str(path)!r}: {error}"
         ) from error
     protocol: Views = {"clips": 1, "crops": 1, "stride": 1, "frame_rate": frame_rate}
     return replace(_with_names("from_avid", files, labels, class_names), protocol=protocol)
@@ -196,7 +199,8 @@ def from_charades(path: str | Path, root: str | Path, frame_rate: float = 12) ->
         A `VideoList` with labels of shape (n, 157).
 
     Raises:
-        ValueError: If a column is missing, or an action is not one of c000 to c156.
+        ValueError: If the file cannot be read, a column is missing, or an action is not one of c000
+            to c156.
 
     Example:
 
@@ -209,7 +213,7 @@ def from_charades(path: str | Path, root: str | Path, frame_rate: float = 12) ->
     rows = _rows("from_charades", path, ("id", "actions"))
     labels = np.zeros((len(rows), 157), "float32")
     for row, label in zip(rows, labels, strict=True):
-        for action in filter(None, row["actions"].split(";")):
+        for action in filter(str.strip, row["actions"].split(";")):
             name = action.split()[0]
             if not (name[:1] == "c" and name[1:].isdigit() and int(name[1:]) < 157):
                 raise ValueError(
@@ -242,12 +246,22 @@ def _with_names(
 
 
 def _rows(owner: str, path: str | Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    with open(path, newline="") as stream:
-        reader = csv.DictReader(stream)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
+    try:
+        with open(path, newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows, found = list(reader), reader.fieldnames or ()
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            f"{owner}: `path` must be a readable CSV file. Received: path={str(path)!r}: {error}"
+        ) from error
+    if not set(columns) <= set(found):
+        raise ValueError(
+            f"{owner}: {path} must have the columns {columns}. Received: columns {list(found)}"
+        )
+    for row in rows:
+        if any(row[column] is None for column in columns):
             raise ValueError(
-                f"{owner}: {path} must have the columns {columns}. "
-                f"Received: columns {reader.fieldnames}"
+                f"{owner}: each row of {path} must have the columns {columns}. "
+                f"Received: a row of {list(row.values())}"
             )
-        return list(reader)
+    return rows

@@ -240,7 +240,7 @@ def test_video_lists_read_folder_csv_charades_and_avid(folder, tmp_path):
     (folder / "list.csv").write_text("file,label\nlight/0.mp4,b\ndark/1.mp4,a\n")
     rows = video.from_csv(folder / "list.csv")
     assert rows.labels.tolist() == [1, 0] and rows.files[0] == str(folder / "light/0.mp4")
-    (tmp_path / "charades.csv").write_text('id,actions\nAB,"c092 1.0 2.0;c001 0 3"\nCD,\n')
+    (tmp_path / "charades.csv").write_text('id,actions\nAB,"c092 1.0 2.0;c001 0 3; "\nCD,\n')
     actions = video.from_charades(tmp_path / "charades.csv", "videos")
     assert np.flatnonzero(actions.labels[0]).tolist() == [1, 92] and not actions.labels[1].any()
     assert actions.files == ("videos/AB.mp4", "videos/CD.mp4")
@@ -261,6 +261,32 @@ def test_video_lists_read_folder_csv_charades_and_avid(folder, tmp_path):
         video.from_csv(folder / "list.csv", file_column="path")
     with pytest.raises(ValueError, match="from_folder: .*path=.*dark"):
         video.from_folder(tmp_path / "videos" / "dark")
+
+
+@pytest.mark.parametrize("name", ["from_csv", "from_charades", "from_avid"])
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"], ids=["missing", "damaged"])
+def test_video_lists_of_a_missing_or_damaged_file_raise(name, content, tmp_path):
+    path = tmp_path / "none.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError) as caught:
+        getattr(video, name)(path, "videos")
+    assert str(caught.value).startswith(f"{name}: `path`")
+    assert f"Received: path={str(path)!r}" in str(caught.value)
+
+
+def test_video_lists_of_rows_with_too_few_columns_raise(tmp_path):
+    path = tmp_path / "short.csv"
+    for name, text in (("from_csv", "file,label\na,x\nb\n"), ("from_charades", "id,actions\nb\n")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"{name}: .*short\.csv.*'b'"):
+            getattr(video, name)(path, "videos")
+
+
+def test_open_videos_without_test_videos_raises(tmp_path):
+    (tmp_path / "train.csv").write_text("file,label\na.mp4,x\n")
+    with pytest.raises(ValueError, match=r"open_videos: `path`.*test\.csv"):
+        video.open_videos(tmp_path)
 
 
 def test_video_batches_skip_warns_with_number_and_names_of_broken_files(folder, broken):
