@@ -9,6 +9,7 @@ from keras import layers
 
 from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.models import names
+from keras_tokenlearner.models.last_activation import last_activation
 
 # Layers that scale pixels before our models.
 SCALING = (layers.Rescaling, layers.Normalization)
@@ -49,7 +50,7 @@ def classifier_activation_of(
     """
     if classifier_activation is not None:
         check_choice(owner, "classifier_activation", classifier_activation, ACTIVATIONS)
-    own, is_dense = _last_activation(model)
+    own, is_dense = last_activation(model)
     if own in ("softmax", "sigmoid"):
         if classifier_activation not in (None, own):
             raise ValueError(
@@ -127,47 +128,3 @@ def check_takes_pixels(owner: str, model: keras.Model) -> None:
             check_takes_pixels(owner, layer)
         if isinstance(layer, (keras.Model, *SCALING)):
             break
-
-
-def _last_activation(model: keras.Model) -> tuple[str | None, bool]:
-    """Return the name of a model's last activation, and whether a dense layer applies it."""
-    operation = _last_operation(model)
-    while operation is not None:
-        kind = type(operation).__name__
-        if isinstance(operation, keras.Model):
-            return _last_activation(operation)
-        if kind in ("Softmax", "Sigmoid"):  # a layer, or a function of `keras.ops`
-            return kind.lower(), False
-        if isinstance(operation, (layers.Activation, layers.Dense)):
-            name = _name(operation.activation)
-            if name != "linear" or isinstance(operation, layers.Dense):
-                return name, isinstance(operation, layers.Dense)
-        elif not isinstance(operation, (layers.Dropout, layers.Identity)):
-            return None, False
-        operation = _before(model, operation)
-    return None, False
-
-
-def _last_operation(model: keras.Model) -> keras.Operation | None:
-    operations = getattr(model, "operations", None) or model.layers
-    return operations[-1] if operations else None
-
-
-def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation | None:
-    """Return the operation before an operation, or `None` if several operations precede it."""
-    operations = getattr(model, "operations", None) or model.layers
-    try:
-        wanted = operation.input
-        return next(found for found in operations if found.output is wanted)
-    except (AttributeError, StopIteration, ValueError):
-        return None
-
-
-def _name(activation: layers.Layer) -> str | None:
-    """Return `"softmax"`, `"sigmoid"` or `"linear"` for an activation layer, or else `None`."""
-    if isinstance(activation, layers.Layer):
-        return type(activation).__name__.lower()
-    for name in ("softmax", "sigmoid", "linear"):
-        if activation is keras.activations.get(name):
-            return name
-    return None

@@ -11,6 +11,7 @@ import keras
 
 from keras_tokenlearner._checks import check_bool, own_errors
 from keras_tokenlearner._files import write_text
+from keras_tokenlearner.models.last_activation import last_activation
 from keras_tokenlearner.training.check_recipe import check_recipe
 from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.finite import StopOnNonFinite
@@ -48,7 +49,8 @@ def train(
 
     Returns:
         The test accuracy, in [0, 1]. If the model ends in a sigmoid: the area under the
-        precision-recall curve, averaged over the classes.
+        precision-recall curve, averaged over the classes. Logits without activation count as the
+        logits of a softmax.
 
     Raises:
         ValueError: If a field of the recipe is out of range, or its data cannot be opened. Also if
@@ -146,9 +148,12 @@ def _train(recipe: Recipe[Data] | FittingRecipe[Data], output: Path, devices: De
 def _objective(
     model: keras.Model, label_smoothing: float
 ) -> tuple[keras.losses.Loss, keras.metrics.Metric]:
-    """Return the loss and the metric for a model that ends in a softmax or a sigmoid."""
-    if model.layers[-1].activation is not keras.activations.sigmoid:
-        loss = keras.losses.CategoricalCrossentropy(label_smoothing=label_smoothing)
+    """Return the loss and the metric for the last activation of a model."""
+    activation, is_dense = last_activation(model)
+    if activation != "sigmoid":
+        loss = keras.losses.CategoricalCrossentropy(
+            from_logits=activation == "linear" and is_dense, label_smoothing=label_smoothing
+        )
         return loss, keras.metrics.CategoricalAccuracy(name="accuracy")
     classes = model.output_shape[-1]
     area = keras.metrics.AUC(curve="PR", multi_label=True, num_labels=classes, name="auc_pr")

@@ -323,3 +323,43 @@ def test_recipe_settings_that_a_text_does_not_determine_raise(recipe, setting, m
         with_settings(recipe, [setting])
     assert str(caught.value).startswith("with_settings: ")
     assert message in str(caught.value) and repr(setting) in str(caught.value)
+
+
+ENDINGS = {
+    "softmax": lambda x: keras.layers.Activation("softmax")(x),
+    "softmax layer": lambda x: keras.layers.Softmax()(x),
+    "softmax function": lambda x: keras.ops.softmax(x),
+    "dropout": lambda x: keras.layers.Dropout(0.0)(keras.ops.softmax(x)),
+    "logits": lambda x: x,
+    "sigmoid": lambda x: keras.layers.Activation("sigmoid")(x),
+    "sigmoid function": lambda x: keras.ops.sigmoid(x),
+}
+
+
+@dataclass(frozen=True)
+class EndingRecipe(FashionMnistRecipe):
+    """A recipe of a linear model with one of the `ENDINGS`."""
+
+    ending: str = "softmax"
+
+    def build(self, classes):
+        inputs = keras.Input((28, 28, 1))
+        x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+        logits = keras.layers.Dense(classes, kernel_initializer="zeros")(x)
+        return keras.Model(inputs, ENDINGS[self.ending](logits))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_train_of_a_model_with_any_ending_has_the_loss_of_its_last_activation(
+    ending, few, tmp_path
+):
+    kind = "sigmoid" if "sigmoid" in ending else "softmax"
+    losses = []
+    for each in (kind, ending):
+        recipe = EndingRecipe(model=each, ending=each, epochs=1, warmup_epochs=0, batch_size=160)
+        train(recipe, tmp_path)
+        with open(tmp_path / f"{each}.csv") as file:
+            losses.append([float(row["loss"]) for row in csv.DictReader(file)])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+    result = json.loads((tmp_path / f"{ending}.json").read_text())
+    assert ("test_auc_pr" in result) is (kind == "sigmoid")

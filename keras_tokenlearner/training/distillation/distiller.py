@@ -16,6 +16,7 @@ from keras_tokenlearner._checks import (
 from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config_fields import FUSERS
+from keras_tokenlearner.models.last_activation import last_activation
 from keras_tokenlearner.models.reduction import before_reducer
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.training.distillation.answers import (
@@ -325,7 +326,7 @@ def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None
 
 def ends_in_sigmoid(model: keras.Model) -> bool:
     """Return whether a model ends in a sigmoid, so each class has a probability of its own."""
-    return getattr(model.layers[-1], "activation", None) is keras.activations.sigmoid
+    return last_activation(model)[0] == "sigmoid"
 
 
 def replicas() -> int:

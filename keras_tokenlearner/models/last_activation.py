@@ -1,0 +1,61 @@
+"""Finds the activation that a model ends in."""
+
+import keras
+from keras import layers
+
+
+def last_activation(model: keras.Model) -> tuple[str | None, bool]:
+    """Return the name of a model's last activation, and whether a dense layer applies it.
+
+    The name is `"softmax"`, `"sigmoid"` or `"linear"`, or `None` for other activations. Layers,
+    functions of `keras.ops` and models within the model are found. `("linear", True)` are logits.
+
+    Args:
+        model: A `keras.Model` with one output.
+
+    Example:
+
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), keras.layers.Softmax()])
+    >>> last_activation(model)
+    ('softmax', False)
+    """
+    operation = _last_operation(model)
+    while operation is not None:
+        kind = type(operation).__name__
+        if isinstance(operation, keras.Model):
+            return last_activation(operation)
+        if kind in ("Softmax", "Sigmoid"):  # a layer, or a function of `keras.ops`
+            return kind.lower(), False
+        if isinstance(operation, (layers.Activation, layers.Dense)):
+            name = _name(operation.activation)
+            if name != "linear" or isinstance(operation, layers.Dense):
+                return name, isinstance(operation, layers.Dense)
+        elif not isinstance(operation, (layers.Dropout, layers.Identity)):
+            return None, False
+        operation = _before(model, operation)
+    return None, False
+
+
+def _last_operation(model: keras.Model) -> keras.Operation | None:
+    operations = getattr(model, "operations", None) or model.layers
+    return operations[-1] if operations else None
+
+
+def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation | None:
+    """Return the operation before an operation, or `None` if several operations precede it."""
+    operations = getattr(model, "operations", None) or model.layers
+    try:
+        wanted = operation.input
+        return next(found for found in operations if found.output is wanted)
+    except (AttributeError, StopIteration, ValueError):
+        return None
+
+
+def _name(activation: layers.Layer) -> str | None:
+    """Return `"softmax"`, `"sigmoid"` or `"linear"` for an activation layer, or else `None`."""
+    if isinstance(activation, layers.Layer):
+        return type(activation).__name__.lower()
+    for name in ("softmax", "sigmoid", "linear"):
+        if activation is keras.activations.get(name):
+            return name
+    return None
