@@ -174,7 +174,15 @@ def student_of(model, reducer, at, num_tokens, start="grid"):
         macs = costs(retrofit(model, at, num_tokens)).macs
         return merging_of_cost(model, macs)
     start = start if reducer == "token_learner" else "random"
-    return retrofit(model, at, num_tokens, token_start=start, reducer=reducer)
+    given = None if reducer == "spatial_pooling" else num_tokens
+    student = retrofit(model, at, given, token_start=start, reducer=reducer)
+    found = student.get_layer(reducer).output.shape[1]
+    if found != num_tokens:  # rows of the CSV file must state the real number
+        raise ValueError(
+            f"student_of: `num_tokens` must be {found} with reducer={reducer!r}. "
+            f"Received: num_tokens={num_tokens}"
+        )
+    return student
 
 
 def before_block(model, at):

@@ -98,7 +98,7 @@ def student_of(cell: Cell, teacher: keras.Model) -> keras.Model:
     return retrofit(
         teacher,
         cell.at,
-        cell.num_tokens or 1,
+        cell.num_tokens or None,
         reducer=cell.reducer,
         token_start=cell.start,
         proportional_attention=cell.proportional,

@@ -24,6 +24,14 @@ from keras_tokenlearner.models.rotations import call_block, table_of_maps
 Grid: TypeAlias = tuple[int, ...]
 
 
+def tokens_per_frame(config: VisionTransformerConfig, grid: Grid) -> int:
+    """Return the number of tokens of each image or frame after the reducer."""
+    if config.reducer != "spatial_pooling":
+        return config.num_tokens
+    height, width = grid[-2:]
+    return (height // config.pool_size[0]) * (width // config.pool_size[1])
+
+
 def reduce_tokens(
     config: VisionTransformerConfig, grid: Grid, x: keras.KerasTensor
 ) -> tuple[keras.KerasTensor, keras.KerasTensor | None]:

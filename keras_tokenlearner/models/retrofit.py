@@ -4,12 +4,16 @@ from typing import overload
 
 import keras
 
-from keras_tokenlearner._checks import check_int, own_errors
+from keras_tokenlearner._checks import check_choice, check_int, own_errors
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
-from keras_tokenlearner.models.config_fields import VisionTransformerFields
-from keras_tokenlearner.models.reduction import reduce_and_fuse, reduce_tokens
+from keras_tokenlearner.models.config_fields import REDUCERS, VisionTransformerFields
+from keras_tokenlearner.models.reduction import (
+    reduce_and_fuse,
+    reduce_tokens,
+    tokens_per_frame,
+)
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_model import VisionModel, quantization_of
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
@@ -19,9 +23,9 @@ from keras_tokenlearner.models.vision_transformer import VisionTransformer
 def retrofit(
     model: VisionModel,
     at: int,
-    num_tokens: int = 8,
+    num_tokens: int | None = None,
     fuser: str | None = None,
-    token_attention: str = "mlp",
+    token_attention: str | None = None,
     token_start: str | None = None,
     proportional_attention: bool | None = None,
     reducer: str = "token_learner",
@@ -33,9 +37,9 @@ def retrofit(
 def retrofit(
     model: keras.Model,
     at: int,
-    num_tokens: int = 8,
+    num_tokens: int | None = None,
     fuser: str | None = None,
-    token_attention: str = "mlp",
+    token_attention: str | None = None,
     token_start: str | None = None,
     proportional_attention: bool | None = None,
     reducer: str = "token_learner",
@@ -47,9 +51,9 @@ def retrofit(
 def retrofit(
     model: keras.Model,
     at: int,
-    num_tokens: int = 8,
+    num_tokens: int | None = None,
     fuser: str | None = None,
-    token_attention: str = "mlp",
+    token_attention: str | None = None,
     token_start: str | None = None,
     proportional_attention: bool | None = None,
     reducer: str = "token_learner",
@@ -71,12 +75,13 @@ def retrofit(
         model: A plain `VisionTransformer`, or a functional model of a ViT with your own head.
         at: Integer, number of blocks before the TokenLearner. Blocks are counted from 0, so the
             TokenLearner precedes block `at`.
-        num_tokens: Integer, tokens to learn from each image or frame (S).
+        num_tokens: Integer, tokens to learn from each image or frame (S). Defaults to 8. Leave it
+            out for `reducer="spatial_pooling"`, whose 2 x 2 windows decide the number.
         fuser: `None`, or `"token_fuser"`, `"unpool"` or `"reproject"`, as in
             `keras_tokenlearner.models.VisionTransformerConfig`. The fuser follows every block from
             `at` on, as in model (b). The student then returns all tokens.
         token_attention: `"mlp"`, the maps of the authors' later code, or `"conv"`, the maps of the
-            paper.
+            paper. Defaults to `"mlp"`. Only for `reducer="token_learner"`.
         token_start: `"grid"` or `"random"`, the start of the maps. Defaults to `"grid"` for
             `token_attention="mlp"`. The sigmoids of `"conv"` cannot make cells.
         proportional_attention: Boolean, whether later blocks weigh a learned token by the number
@@ -84,7 +89,8 @@ def retrofit(
             attention. Defaults to `True` for dot-product attention.
         reducer: `"token_learner"`, or an alternative of the paper, as in
             `keras_tokenlearner.models.VisionTransformerConfig`.
-        name: Name of the new model. Defaults to the name of `model` and, for example, `_8at6`.
+        name: Name of the new model. Defaults to the name of `model` and, for example, `_8at6`: 8
+            tokens from each image or frame, before block 6.
 
     Returns:
         A trainable `VisionTransformer`, or a functional `keras.Model` for any other `model`. Inputs
@@ -93,7 +99,7 @@ def retrofit(
 
     Raises:
         ValueError: If `model` has learned tokens already, or is not from this package. Also if an
-            argument is out of range.
+            argument is out of range or has no effect.
 
     Example:
 
@@ -108,9 +114,13 @@ def retrofit(
     structure = Structure("retrofit", model)
     _check_plain(structure)
     check_int("retrofit", "at", at, minimum=0)
+    check_choice("retrofit", "reducer", reducer, REDUCERS)
+    pools, learns = reducer == "spatial_pooling", reducer == "token_learner"
+    _check_unused("num_tokens", num_tokens, pools, reducer)
+    _check_unused("token_attention", token_attention, not learns, reducer)
+    token_attention = token_attention or "mlp"
     if token_start is None:
-        grid = reducer == "token_learner" and token_attention == "mlp"
-        token_start = "grid" if grid else "random"
+        token_start = "grid" if learns and token_attention == "mlp" else "random"
     if proportional_attention is None:
         proportional_attention = structure.config.block_attention == "dot_product"
     changes: VisionTransformerFields = {
@@ -120,12 +130,12 @@ def retrofit(
         "token_start": token_start,
         "proportional_attention": proportional_attention,
     }
-    if reducer == "token_learner":
+    if learns:
         changes["token_attention"] = token_attention
-    if reducer != "spatial_pooling":
-        changes["num_tokens"] = num_tokens
+    if not pools:
+        changes["num_tokens"] = 8 if num_tokens is None else num_tokens
     config = dataclasses.replace(structure.config, **changes)
-    name = name or f"{model.name}_{num_tokens}at{at}"
+    name = name or f"{model.name}_{tokens_per_frame(config, structure.grid)}at{at}"
     if isinstance(model, VisionTransformer):
         student = _rebuilt(model, config, name)
     else:
@@ -138,6 +148,15 @@ def retrofit(
             own = copy.get_weights()[: len(copy.weights) - len(known)]  # proportional attention
             copy.set_weights([*own, *known])
     return student
+
+
+def _check_unused(name: str, value: int | str | None, is_unused: bool, reducer: str) -> None:
+    """Raise `ValueError` for an argument that the reducer does not use."""
+    if is_unused and value is not None:
+        raise ValueError(
+            f"retrofit: leave out `{name}`, which has no effect with reducer={reducer!r}. "
+            f"Received: {name}={value!r}"
+        )
 
 
 def _check_plain(structure: Structure) -> None:

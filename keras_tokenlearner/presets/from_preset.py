@@ -73,7 +73,7 @@ def from_preset(
         at: Integer, blocks before an added TokenLearner, as in `retrofit`. `None` for no
             TokenLearner. `reducer`, `fuser`, `token_attention`, `token_start` and
             `proportional_attention` are then arguments of `retrofit` too.
-        num_tokens: Integer, tokens that the TokenLearner learns. Needs `at`; defaults to 8.
+        num_tokens: Integer, tokens that the TokenLearner learns, as in `retrofit`. Needs `at`.
         include_top: Boolean, whether the classifier is part of the model. Defaults to `True` if the
             checkpoint has a classifier, or `classes` is passed.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
@@ -184,7 +184,7 @@ def from_preset(
     if at is None:
         return model
     with errors_of(owner):
-        return retrofit(model, at, 8 if num_tokens is None else num_tokens, **added)
+        return retrofit(model, at, num_tokens, **added)
 
 
 def open_preset(preset: PresetName, owner: str, **options: Unpack[PlanOptions]) -> Plan:

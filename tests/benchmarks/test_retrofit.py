@@ -66,7 +66,7 @@ def test_retrofit_recipe_trains_and_saves_its_files(small, tmp_path):
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only on torch: same rows elsewhere")
 def test_retrofit_benchmark_writes_each_row_once(small, tmp_path, monkeypatch):
     rows, speeds = tmp_path / "rows.csv", tmp_path / "speeds.csv"
-    reducers = ["token_learner", "fixed_grid", "token_merging"]
+    reducers = ["token_learner", "spatial_pooling", "fixed_grid", "token_merging"]
     options = ["x", "y", "--output", rows, "--cache", tmp_path, "--at", 1, "--num-tokens", 4]
     options = [str(option) for option in (*options, "--epochs", 1, "--start", "random")]
     for chosen in (reducers[:1], reducers):
@@ -100,3 +100,10 @@ def test_retrofit_benchmark_writes_each_row_once(small, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--at", "1000"])
     retrofit_speed.main()
     assert speeds.read_text() == written  # no row for a position that was not requested
+
+
+def test_student_of_pooling_with_another_number_of_tokens_raises(small):
+    model = small[0]
+    assert retrofit_recipe.student_of(model, "spatial_pooling", 1, 4).name.endswith("_4at1")
+    with pytest.raises(ValueError, match="student_of: `num_tokens` must be 4.*num_tokens=8"):
+        retrofit_recipe.student_of(model, "spatial_pooling", 1, 8)

@@ -97,7 +97,9 @@ def test_untrained_student_with_grid_start_equals_average_pooling(changes, num_t
     model = teacher(**changes)
     x = pixels(2, *model.input_shape[1:])
     student = retrofit(model, at=1, num_tokens=num_tokens)
-    pooled = retrofit(model, at=1, num_tokens=num_tokens, reducer=reducer)
+    count = None if reducer == "spatial_pooling" else num_tokens
+    pooled = retrofit(model, at=1, num_tokens=count, reducer=reducer)
+    assert pooled.name == student.name == f"vit_pico8_{num_tokens}at1"
     logits, wanted, full = (
         NUMPY(keras.Model(m.input, m.get_layer("head").output)(x)) for m in (student, pooled, model)
     )
@@ -205,6 +207,15 @@ def test_retrofit_of_a_video_model_reduces_its_tokens():
         ({"at": 1, "reducer": "fixed_grid", "token_start": "grid"}, "reducer='fixed_grid'"),
         ({"at": 1, "token_start": "clusters"}, "token_start='clusters'"),
         ({"at": 1, "num_tokens": 17}, "num_tokens=17"),
+        ({"at": 1, "num_tokens": 4, "reducer": "spatial_pooling"}, "Received: num_tokens=4"),
+        ({"at": 1, "num_tokens": 8, "reducer": "spatial_pooling"}, "reducer='spatial_pooling'"),
+        *(
+            (
+                {"at": 1, "token_attention": kind, "reducer": "fixed_grid"},
+                f"Received: token_attention='{kind}'",
+            )
+            for kind in ("mlp", "conv")
+        ),
         ({"at": 1, "fuser": True}, "fuser=True"),
     ],
 )
@@ -220,6 +231,13 @@ def test_retrofit_of_unsuitable_models_raises():
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="retrofit: .*model=<Sequential"):
         retrofit(other, at=1)
+
+
+@pytest.mark.parametrize("reducer", ["token_learner", "fixed_grid"])
+def test_retrofit_without_num_tokens_has_eight_tokens(reducer):
+    student = retrofit(teacher(), at=1, reducer=reducer)
+    assert student.name == "vit_pico8_8at1" and student.config.num_tokens == 8
+    assert student.get_layer(reducer).output.shape == (None, 8, 32)
 
 
 def test_student_of_a_frozen_teacher_is_trainable():

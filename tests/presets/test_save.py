@@ -174,6 +174,14 @@ def test_from_preset_of_a_damaged_preset_raises(tmp_path):
         kt.from_preset(folder, num_tokens=8)
 
 
+def test_preset_with_added_pooling_takes_no_number_of_tokens(tmp_path):
+    _, folder = saved(tmp_path, "vit_pico8")
+    pooled = kt.from_preset(folder, at=1, reducer="spatial_pooling")
+    assert pooled.name.endswith("_4at1")
+    with pytest.raises(ValueError, match=r"from_preset.*`num_tokens`.*num_tokens=4"):
+        kt.from_preset(folder, at=1, num_tokens=4, reducer="spatial_pooling")
+
+
 def test_named_model_with_weights_of_a_plain_preset_keeps_its_learned_tokens(tmp_path):
     model, folder = saved(tmp_path, "vit_pico8", activation="gelu")
     with pytest.warns(UserWarning, match="token_learner: "):
