@@ -12,6 +12,9 @@ import pytest
 from keras_tokenlearner import _files, create_model, export
 from keras_tokenlearner.cli.distill import distill
 from keras_tokenlearner.data import Batches
+from keras_tokenlearner.serving.formats import FORMATS
+from keras_tokenlearner.serving.versions import move_to_next_version
+from keras_tokenlearner.serving.writing import WRITERS
 from keras_tokenlearner.training import Resume
 from keras_tokenlearner.weights import save_weights
 
@@ -89,6 +92,38 @@ def test_exported_version_is_on_the_disk_before_servers_see_it(disk, tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     export(create_model("vit_pico8", classes=2), tmp_path / "served", check=False)
     disk.check("1")
+
+
+def test_version_with_folders_is_on_the_disk_before_it_has_its_number(disk, tmp_path):
+    written = tmp_path / ".writing" / "version"
+    (written / "variables").mkdir(parents=True)
+    for name in ("saved_model.pb", "variables/variables.index"):
+        (written / name).write_text(name)
+    assert move_to_next_version(written, tmp_path) == tmp_path / "1"
+    disk.check("1")
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize(
+    ("format", "names"),
+    [
+        ("pt2", ["pico.pt2"]),
+        # The weights first, so that no program finds the weights of an older file.
+        pytest.param("openvino", ["pico.bin", "pico.xml"], marks=pytest.mark.peers),
+    ],
+)
+def test_exported_file_is_on_the_disk_before_its_name(format, names, disk, tmp_path, monkeypatch):
+    for module in FORMATS[format].modules:
+        pytest.importorskip(module, reason="of the extra `formats`")
+
+    def quick(model, path, options):
+        for name in reversed(names):
+            path.with_name(name).write_text(name)
+
+    monkeypatch.setitem(WRITERS, format, quick)
+    model = create_model("vit_pico8", classes=2)
+    export(model, tmp_path / names[-1], format=format, check=False)
+    disk.check(*names)
 
 
 def test_file_after_a_failed_replacement_is_unchanged(tmp_path):
