@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import struct
 import zipfile
@@ -528,3 +529,45 @@ def test_load_compares_shapes_with_the_model_before_it_reads_an_array(tmp_path, 
     assert reads == []
     load(model, "augreg", npz(tmp_path / "b.npz", **ENTRIES))
     assert {*reads} == {array.shape for array in ENTRIES.values()}
+
+
+def torch_file(path, entries):
+    torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
+    torch.save({name: torch.as_tensor(array) for name, array in entries.items()}, path)
+
+
+def h5_file(path, entries):
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, array in entries.items():
+            file[name] = array
+
+
+def tensors_file(path, entries):
+    files = pytest.importorskip(
+        "safetensors.numpy", reason="reads safetensors: pip install safetensors"
+    )
+    files.save_file(entries, path)
+
+
+WRITERS = {
+    "a.npz": lambda path, entries: np.savez(path, **entries),
+    "a.safetensors": tensors_file,
+    "a.h5": h5_file,
+    "a.pt": torch_file,
+    "a.msgpack": flax_file,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_checkpoint_replaced_after_its_header_is_read_gives_its_own_arrays(name, tmp_path):
+    """The shapes are compared with the model first. No array of a new file may follow them."""
+    path, other = tmp_path / name, tmp_path / "other" / name
+    other.parent.mkdir()
+    WRITERS[name](path, {"x": np.arange(6.0), "y": np.ones(3)})
+    WRITERS[name](other, {"x": np.zeros(6), "y": np.zeros((1000, 3))})
+    found = read_checkpoint(path)
+    os.replace(other, path)
+    np.testing.assert_array_equal(found["x"], np.arange(6.0))
+    np.testing.assert_array_equal(found["y"], np.ones(3))

@@ -216,12 +216,16 @@ def test_save_weights_killed_while_it_writes_keeps_the_old_file(saved):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("content", ["valid", "damaged"])
 @pytest.mark.parametrize("moment", ["_copy", "_check_layout"])
-def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path, monkeypatch, moment):
-    """Another valid file replaces the file after the hash, or just before the load."""
+def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path, monkeypatch, moment, content):
+    """The file is replaced after the hash, or once its shapes are known."""
     model, path, digest = saved
     expected, other = model.get_weights(), tmp_path / "other.weights.h5"
-    create_model(PICO, classes=10).save_weights(other)
+    if content == "valid":
+        create_model(PICO, classes=10).save_weights(other)
+    else:  # no step after the hash may read it
+        other.write_text("not weights")
     original = getattr(saving, moment)
 
     def replaced(*arguments):
@@ -232,6 +236,7 @@ def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path, monkeypatc
     monkeypatch.setattr(saving, moment, replaced)
     model.set_weights([0 * array for array in expected])
     load_weights(model, path, expected_sha256=digest)
+    assert not other.exists()
     for one, two in zip(model.get_weights(), expected, strict=True):
         np.testing.assert_array_equal(one, two)
 
