@@ -3,8 +3,10 @@
 import concurrent.futures
 import csv
 import json
+import os
 import sys
 from dataclasses import dataclass, make_dataclass, replace
+from pathlib import Path
 from typing import Optional
 
 import h5py
@@ -15,7 +17,7 @@ from typer.testing import CliRunner
 
 from keras_tokenlearner import create_model
 from keras_tokenlearner.cli import app
-from keras_tokenlearner.data import ArrayImages, FileImages, load_fashion_mnist, named
+from keras_tokenlearner.data import ArrayImages, Batches, FileImages, load_fashion_mnist, named
 from keras_tokenlearner.data.video.lists import VideoList
 from keras_tokenlearner.training import FashionMnistRecipe, Resume, train, with_settings
 from keras_tokenlearner.training.identity import identity_of
@@ -193,6 +195,48 @@ def test_train_with_a_full_disk_at_the_end_can_be_continued(few, tmp_path, monke
     assert accuracy == result["test_accuracy"]
     load_weights(create_model("vit_nano4", classes=10), tmp_path / "vit_nano4.weights.h5")
     assert not (tmp_path / "vit_nano4.backup.npz").exists()
+
+
+@pytest.mark.once("torch")
+def test_train_killed_in_any_of_its_last_five_steps_can_be_continued(few, tmp_path, monkeypatch):
+    """Until the last step, the weights load and the backup exists: no epoch is lost."""
+    recipe = FashionMnistRecipe(model="vit_pico8", epochs=1, warmup_epochs=0, batch_size=160)
+    train(recipe, tmp_path)  # its files are replaced
+    recipe, steps, left = replace(recipe, seed=1), [], []
+    ends = [f"vit_pico8.{end}" for end in ("weights.h5.sha256", "weights.h5", "json")]
+    backup = "vit_pico8.backup.npz"
+    os_replace, os_unlink = os.replace, os.unlink
+
+    def step(path):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        steps.append(Path(path).name)
+
+    def replaced(written, to):
+        if Path(to).name in ends:
+            step(to)
+        return os_replace(written, to)
+
+    def unlinked(path, **options):
+        if Path(path).name == backup:
+            step(path)
+        return os_unlink(path, **options)
+
+    for count in range(5):
+        steps.clear()
+        left.extend(range(count))
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(os, "replace", replaced)
+            patch.setattr(os, "unlink", unlinked)
+            train(recipe, tmp_path)
+        load_weights(create_model("vit_pico8", classes=10), tmp_path / ends[1])
+        assert Resume(tmp_path / backup, Batches((few[0].images,), 160)).initial_epoch == 1
+    assert steps == [ends[0], ends[1], ends[0], ends[2]]
+    train(recipe, tmp_path)
+    result = json.loads((tmp_path / ends[2]).read_text())
+    assert result["recipe"]["seed"] == 1 and not (tmp_path / backup).exists()
+    load_weights(create_model("vit_pico8", classes=10), tmp_path / ends[1], result["sha256"])
 
 
 def test_train_tensorboard_losses_equal_the_losses_in_the_csv_file(few, tmp_path):
