@@ -6,9 +6,11 @@ import pytest
 
 from keras_tokenlearner import Distiller, create_model, retrofit, with_tokens
 from keras_tokenlearner.data import ArrayImages, Batches, ImageBatches
+from keras_tokenlearner.data.video import VideoBatches, from_folder
 from keras_tokenlearner.training import Resume
 from keras_tokenlearner.training.distillation.reconstruction import Reconstruction
 from keras_tokenlearner.training.distribution import scope
+from tests.data.video.files import write
 from tests.models.test_retrofit import pixels, teacher
 from tests.skips import peer
 from tests.training.test_distill import IMAGES as PIXELS
@@ -158,6 +160,29 @@ def test_distiller_video_student_learns_without_labels():
     distiller = compiled(student, model, reconstruction_weight=0.5)
     history = distiller.fit(videos, batch_size=3, epochs=4, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
+
+
+def test_distiller_trains_a_video_student_from_video_files(tmp_path):
+    pytest.importorskip("av", reason="the extra `video`")
+    for label, name in enumerate(("dark", "light")):
+        (tmp_path / name).mkdir()
+        for index in range(2):
+            write(tmp_path / name / f"{index}.mp4", [40 + 120 * label + 5 * index] * 12)
+    shape = (4, 32, 32, 3)
+    student, model = pair(patch_size=(2, 8, 8), input_shape=shape)
+    distiller = compiled(student, model, 1e-2, reconstruction_weight=0.5)
+    before = {each: each.get_weights() for each in (*student.layers, model, distiller._teacher)}
+    batches = VideoBatches(from_folder(tmp_path), shape, batch_size=2, threads=1)
+    history = distiller.fit(batches, epochs=1, shuffle=False, verbose=0).history
+    assert set(history) == {"loss", "student_loss", "distillation_loss", "accuracy"}
+    assert np.isfinite([*history.values()]).all() and history["loss"][0] > 0
+    for each in (model, distiller._teacher):
+        for values, old in zip(each.get_weights(), before[each], strict=True):
+            np.testing.assert_array_equal(values, old)
+    for name in ("token_learner", "block_1", "norm", "head"):
+        layer = student.get_layer(name)
+        pairs = zip(layer.get_weights(), before[layer], strict=True)
+        assert any(np.abs(values - old).max() > 1e-4 for values, old in pairs), name
 
 
 @pytest.mark.parametrize(
