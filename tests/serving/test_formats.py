@@ -8,10 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner import create_model, export
+from keras_tokenlearner import create_model, export, retrofit
 from keras_tokenlearner._extras import library_of
 from keras_tokenlearner.analysis import token_maps
 from keras_tokenlearner.data import load_fashion_mnist
+from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
 from keras_tokenlearner.serving.formats import FORMATS
 from tests.test_extras import EXTRAS
 
@@ -100,6 +101,30 @@ def test_exported_file_in_its_runtime_equals_the_model(format, images, tmp_path)
     assert metadata["class_names"] == list(model.class_names)
     assert metadata["provenance"] == {"licence": "MIT"}
     assert (metadata["input_shape"], metadata["precision"]) == ([28, 28, 1], "float32")
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_exported_student_with_proportional_attention_equals_the_model(format, tmp_path):
+    """The bias is part of block 1: the student has the layers of a student without it."""
+    skip_without(format)
+    teacher = create_model("vit_pico8", classes=10, class_token=True, class_names=CLASS_NAMES)
+    student, plain = (
+        retrofit(teacher, at=1, num_tokens=4, proportional_attention=each) for each in (True, False)
+    )
+    random = np.random.default_rng(0)
+    for weight in student.weights:
+        weight.assign(random.normal(0, 0.2, weight.shape))
+    student.get_layer("block_1").patch_bias.assign(1.5)
+    of_plain = [w for w in student.weights if not w.path.endswith("patch_bias")]
+    plain.set_weights([keras.ops.convert_to_numpy(weight) for weight in of_plain])
+    assert [each.name for each in student.layers] == [each.name for each in plain.layers]
+    images = random.integers(0, 256, (max(SIZES), *student.input_shape[1:])).astype("uint8")
+    path = tmp_path / f"student{FORMATS[format].suffix}"
+    export(student, path, top_k=3, format=format, check=False)
+    _, run = RUN[format](path)
+    found = check(run, student, images, 1e-5)
+    without_bias = plain.predict(images.astype("float32"), verbose=0)
+    assert np.abs(found["probabilities"] - without_bias).max() > 1e-3
 
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
