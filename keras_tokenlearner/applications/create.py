@@ -29,8 +29,10 @@ from keras_tokenlearner.models.vision_model import (
 )
 from keras_tokenlearner.presets.addresses import is_address
 from keras_tokenlearner.presets.from_preset import build_model, open_preset
-from keras_tokenlearner.weights import SOURCES, load_weights, saved_classes, store
+from keras_tokenlearner.presets.sizes import build_without_weights
+from keras_tokenlearner.weights import SOURCES, load_weights, store
 from keras_tokenlearner.weights.plan import Plan
+from keras_tokenlearner.weights.saving import check_layout, classes_of, saved_shapes
 
 MODELS = {VisionTransformerConfig: VisionTransformer, X2Plus1DConfig: X2Plus1D}
 
@@ -128,9 +130,10 @@ def create_model(
     check_arguments(model, weights, input_shape, cast(Fields, changes), fields)
     # A wrong path or name raises an error before a large model is built.
     is_file = str(weights).endswith(".weights.h5") and not SOURCES.keys() & {_source(weights)}
-    stored = plan = of_weights = None
+    stored = plan = of_weights = shapes = None
     if weights is not None and is_file and "://" not in str(weights):
-        of_weights = saved_classes(weights, owner)
+        shapes = saved_shapes(weights, owner)
+        of_weights = classes_of(shapes)
     elif weights is not None and is_address(weights):
         if isinstance(entry.config, X2Plus1DConfig):
             raise ValueError(
@@ -185,6 +188,10 @@ def create_model(
             built = build_model(owner, kind, trunk, plan, classes, **arguments)
         else:
             config = dataclasses.replace(entry.config, **cast(dict[str, Any], changes))
+            if include_top and shapes and of_weights:
+                # The number of classes in the file may be larger than the file itself.
+                sized = build_without_weights(kind, config, of_weights, arguments)
+                check_layout(sized, cast(str, weights), shapes)
             new_head = include_top and of_weights and classes not in (None, of_weights)
             if class_names is None and stored and include_top and not new_head:
                 arguments["class_names"] = stored.class_names

@@ -27,7 +27,11 @@ from keras_tokenlearner.presets.checkpoints import PublishedCheckpoint, table
 from keras_tokenlearner.presets.config_json import read_statement
 from keras_tokenlearner.presets.hub import HEAD, PresetFiles, fetch_files
 from keras_tokenlearner.presets.json_values import read_json
-from keras_tokenlearner.presets.sizes import check_own_sizes, check_tables
+from keras_tokenlearner.presets.sizes import (
+    build_without_weights,
+    check_own_sizes,
+    check_tables,
+)
 from keras_tokenlearner.weights import STORE, Checkpoint, load_weights, read_checkpoint
 from keras_tokenlearner.weights.load import plan_of
 from keras_tokenlearner.weights.plan import Plan
@@ -272,8 +276,11 @@ def build_model(
         check_tables(owner, config, shape, plan.num_values)
     if tensor is not None:
         arguments["input_shape"] = None
+    number = classes if include_top and classes is not None else 1000
     with errors_of(owner):
-        model = kind(config, classes=classes if include_top else 1000, **arguments)
+        # One array may state a size that no other array has.
+        plan.fit(build_without_weights(kind, config, number, arguments), head=head)
+        model = kind(config, classes=number, **arguments)
         report = plan.load(model, head=head)
     if report.left or report.reset:
         warnings.warn(str(report), stacklevel=3)

@@ -1,15 +1,16 @@
-"""Compares the sizes of a config.json with the weights next to it, before memory is taken."""
+"""Compares the sizes of a model with its file of weights, before memory is taken."""
 
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from keras_tokenlearner._json import JSON
-from keras_tokenlearner.models.vision_model import Config, VisionModel
+from keras_tokenlearner.models.vision_model import BuildArguments, Config, VisionModel
 from keras_tokenlearner.models.weightless import without_weights
 from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 from keras_tokenlearner.weights.saving import saved_shapes
@@ -44,6 +45,28 @@ def check_own_sizes(
             f"{owner}: config.json and {weights.name} must have the same shapes; save both again "
             f"with save_to_preset. Received: {more} only in config.json, {less} only in the weights"
         )
+
+
+def build_without_weights(
+    kind: Callable[..., VisionModel], config: Config, classes: int, arguments: BuildArguments
+) -> VisionModel:
+    """Return a model to compare with a checkpoint. Its weights have shapes, but take no memory.
+
+    Args:
+        kind: `VisionTransformer` or `X2Plus1D`.
+        config: Config of the model.
+        classes: Number of classes.
+        arguments: Other arguments of the class.
+    """
+    tensor = arguments.get("input_tensor")
+    plain: BuildArguments = {**arguments, "input_tensor": None, "class_names": None}
+    if tensor is not None:  # it would keep the layers of this model
+        plain["input_shape"] = tensor.shape[1:]
+    state = random.getstate()
+    try:
+        return without_weights(lambda: kind(config, classes=classes, **plain))
+    finally:
+        random.setstate(state)  # Keras draws seeds; the model to train shall get the same ones
 
 
 def check_tables(owner: str, config: Config, input_shape: Sequence[int], numbers: int) -> None:

@@ -113,7 +113,7 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
                 f"load_weights: {path} is damaged or was changed; download or save it again. "
                 f"Its sha256 must be {expected[0]}. Received: sha256 {digest}"
             )
-        _check_layout(model, path, _shapes("load_weights", copy, path))
+        check_layout(model, path, _shapes("load_weights", copy, path))
         refuse_chunks("load_weights", copy, path)
         before = model.get_weights()
         try:
@@ -141,7 +141,7 @@ def saved_classes(path: PathLike, owner: str = "saved_classes") -> int | None:
     >>> saved_classes("mine.weights.h5")
     10
     """
-    return _classes(saved_shapes(path, owner))
+    return classes_of(saved_shapes(path, owner))
 
 
 def saved_shapes(path: PathLike, owner: str = "saved_shapes") -> dict[str, tuple[int, ...]]:
@@ -233,7 +233,7 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
     return {name: cast("tuple[int, ...]", entry.shape) for name, entry in entries.items()}
 
 
-def _classes(shapes: dict[str, tuple[int, ...]]) -> int | None:
+def classes_of(shapes: dict[str, tuple[int, ...]]) -> int | None:
     """Return the units of the last dense layer in a file, which is the classifier."""
     kernels = {
         int(found[2] or 0): shape
@@ -244,9 +244,15 @@ def _classes(shapes: dict[str, tuple[int, ...]]) -> int | None:
     return kernel[-1] if kernel else None
 
 
-def _check_layout(model: keras.Model, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Compare the variables of file and model before the model changes."""
-    head, classes = has_head(model), _classes(shapes)
+def check_layout(model: keras.Model, path: PathLike, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise `ValueError` if a model has other shapes than a file, before the model changes.
+
+    Args:
+        model: A `keras.Model`, with or without memory for its weights.
+        path: Path of the file, for the error message.
+        shapes: The result of `saved_shapes`.
+    """
+    head, classes = has_head(model), classes_of(shapes)
     units = getattr(model.get_layer(HEAD), "units", None) if head else None
     if None not in (classes, units) and classes != units:
         raise ValueError(

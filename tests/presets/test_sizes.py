@@ -1,14 +1,17 @@
-"""Sizes in a config.json are compared with the weights before memory is taken."""
+"""The sizes of a model are compared with its weights before memory is taken."""
 
 import json
+import random
 import shutil
 
+import keras
 import numpy as np
 import pytest
 
 import keras_tokenlearner as kt
 from keras_tokenlearner import create_model
 from keras_tokenlearner.analysis import catalog_costs
+from keras_tokenlearner.presets.sizes import build_without_weights
 from tests.bounds import attack
 from tests.weights.foreign import augreg_entries
 
@@ -82,10 +85,69 @@ def open_large(address):
     kt.from_preset(address, input_shape=(80_000, 80_000, 3), num_heads=2)
 
 
+WIDE = {  # field of the config: the arrays that state a huge size, and the reason of the error
+    "mlp_dim": (
+        {"Transformer/encoderblock_0/MlpBlock_3/Dense_1/kernel": (2**22, 1)},
+        r"\(32, 4194304\)",
+    ),
+    "hidden_dim": ({"embedding/kernel": (8, 8, 3, 2**14)}, r"\(16384,\)"),
+    "classes": (
+        {"head/kernel": (1, 2**22), "head/bias": (2**22,)},
+        r"\(32, 4194304\).*\(1, 4194304\)",
+    ),
+}
+
+
+def test_checkpoint_whose_arrays_disagree_on_a_huge_size_is_refused_in_little_memory(tmp_path):
+    """Each file has some kilobytes, and states a model of up to gigabytes."""
+    addresses = []
+    for name, (shapes, _) in WIDE.items():
+        arrays = {entry: np.zeros(shape, "float32") for entry, shape in shapes.items()}
+        np.savez_compressed(tmp_path / f"{name}.npz", **augreg_entries() | arrays)
+        addresses.append(f"augreg:{tmp_path / name}.npz")
+    outcomes = attack("tests.presets.test_sizes:open_checkpoint", *addresses)
+    for outcome, (_, reason) in zip(outcomes, WIDE.values(), strict=True):
+        outcome.is_refused(reason)
+
+
+def open_checkpoint(address):
+    kt.from_preset(address, num_heads=2)
+
+
+def test_weights_file_whose_arrays_disagree_on_the_classes_is_refused_in_little_memory(tmp_path):
+    """The kernel of the head has one row. With all rows, it would take 4 GB."""
+    import h5py
+
+    path = tmp_path / "wide.weights.h5"
+    create_model("vit_pico8", classes=10, **WIDER).save_weights(path)
+    with h5py.File(path, "a") as file:
+        for name, shape in (("0", (1, 2**22)), ("1", (2**22,))):
+            del file[f"layers/dense/vars/{name}"]
+            file.create_dataset(f"layers/dense/vars/{name}", data=np.zeros(shape), **GZIP)
+    (outcome,) = attack("tests.presets.test_sizes:open_weights", path)
+    outcome.is_refused(r"\(256, 4194304\).*\(1, 4194304\)")
+
+
+WIDER = {"hidden_dim": 256, "num_heads": 2, "mlp_dim": 8}
+GZIP = {"dtype": "f4", "compression": "gzip"}
+
+
+def open_weights(path):
+    create_model("vit_pico8", weights=path, **WIDER)
+
+
+def test_model_without_weights_draws_no_seed():
+    """A model that is built afterwards has the initial values of a run without this model."""
+    config, state = create_model("tokenlearner_pico8_4at1").config, random.getstate()
+    arguments = {"input_tensor": keras.Input((32, 32, 3)), "dtype": "bfloat16"}
+    model = build_without_weights(kt.models.VisionTransformer, config, 3, arguments)
+    assert random.getstate() == state
+    assert model.output_shape == (None, 3) and model.head.compute_dtype == "bfloat16"
+    assert model.input is not arguments["input_tensor"]
+
+
 def test_costs_of_a_model_leave_no_weights_for_a_later_scope():
     """Keras would initialise weights that one scope leaves in the next scope of the thread."""
-    import keras
-
     made = []
     initialize = keras.initializers.GlorotUniform.__call__
 

@@ -217,7 +217,7 @@ def test_save_weights_killed_while_it_writes_keeps_the_old_file(saved):
 
 
 @pytest.mark.parametrize("content", ["valid", "damaged"])
-@pytest.mark.parametrize("moment", ["_copy", "_check_layout"])
+@pytest.mark.parametrize("moment", ["_copy", "check_layout"])
 def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path, monkeypatch, moment, content):
     """The file is replaced after the hash, or once its shapes are known."""
     model, path, digest = saved
