@@ -10,11 +10,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner import create_model
+from keras_tokenlearner import create_model, from_preset
 from keras_tokenlearner.weights import load_weights, save_weights, saved_classes, saving
 from tests.conformance import assign_weights
 
 PICO = "tokenlearner_pico8_4at1"
+NUMPY = keras.ops.convert_to_numpy
 
 
 @pytest.fixture
@@ -142,6 +143,39 @@ def test_weights_file_of_another_number_of_classes_raises(saved):
     _, path, _ = saved
     model = create_model(PICO, classes=7)
     _refused(model, path, "pico.* 10 .* 7; .*classes=10")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"pre_logits": 7}, {"head_bias": False}, {"pre_logits": 7, "head_bias": False}]
+)
+def test_weights_of_another_head_load_with_and_without_top(tmp_path, changes):
+    model = create_model("vit_pico8", classes=10, **changes)
+    model.set_weights([array + 0.1 for array in model.get_weights()])
+    path = tmp_path / "pico.weights.h5"
+    save_weights(model, path)
+    assert saved_classes(path) == 10
+    for other in (
+        create_model("vit_pico8", weights=path, **changes),
+        create_model("vit_pico8", weights=path, include_top=False, **changes),
+        from_preset(model.save_to_preset(tmp_path / "preset")),
+    ):
+        expected = {weight.path: weight for weight in model.weights}
+        for weight in other.weights:
+            np.testing.assert_array_equal(NUMPY(weight), NUMPY(expected[weight.path]))
+    _refused(create_model("vit_pico8", classes=7, **changes), path, " 10 .* 7; .*classes=10")
+
+
+def test_weights_of_a_model_with_a_custom_head_load_into_the_same_model(tmp_path):
+    def build(classes):
+        base = create_model("vit_pico8", include_top=False, pooling="avg")
+        return keras.Model(base.input, keras.layers.Dense(classes, name="mine")(base.output))
+
+    model, other = build(3), build(3)
+    save_weights(model, tmp_path / "mine.weights.h5")
+    load_weights(other, tmp_path / "mine.weights.h5")
+    for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    _refused(build(4), tmp_path / "mine.weights.h5", r"\(32, 4\).*\(32, 3\)")
 
 
 def test_weights_file_of_another_architecture_raises(saved):
