@@ -267,9 +267,9 @@ def check_layout(model: keras.Model, path: PathLike, shapes: dict[str, tuple[int
     if missing or unknown:
         raise ValueError(
             f"load_weights: `model` must have the architecture of {path}; build the saved "
-            f"architecture. Received: {len(shapes)} arrays in the file, and model {model.name!r} "
-            f"with {len(model.weights)}; only the model has arrays of the shapes {missing[:3]}, "
-            f"and only the file has arrays of the shapes {unknown[:3]}"
+            f"architecture. Received: model {model.name!r} with {len(model.weights)} arrays, file "
+            f"with {len(shapes)}. Shapes only in the model: {missing[:3]}. Shapes only in the "
+            f"file: {unknown[:3]}"
         )
 
 

@@ -27,7 +27,7 @@ def saved(tmp_path):
 
 
 def _equal(ours, theirs):
-    """Check that all weights of a model equal those of another model at the same paths."""
+    """Check that two models have equal weights at the same paths."""
     expected = {weight.path: keras.ops.convert_to_numpy(weight) for weight in theirs.weights}
     for weight in ours.weights:
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), expected[weight.path])
