@@ -154,6 +154,7 @@ def create_model(
     elif weights is not None:
         stored = store.find(model, cast(str, weights))
         of_weights = stored.classes
+        preprocessing = preprocessing or stored.preprocessing
     if plan is None and (normalization is not None or grid is not None):
         raise ValueError(
             f"{owner}: `normalization` and `grid` apply only to weights of other libraries; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -14,8 +15,10 @@ import keras
 from keras_tokenlearner._files import move
 from keras_tokenlearner.data.cifar10 import CLASS_NAMES as CIFAR10
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES as FASHION_MNIST
+from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.weights.formats.entries import PathLike
-from keras_tokenlearner.weights.saving import load_weights
+from keras_tokenlearner.weights.int8 import SUFFIX, from_int8
+from keras_tokenlearner.weights.saving import load_weights, sha256
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class StoredWeights:
 
     Attributes:
         model: Name of the model in the catalogue.
-        uri: Address of the `.weights.h5` file, or `package:NAME` for an included file.
+        uri: Address of the `.weights.h5` or `.int8.h5` file, or `package:NAME` for an included
+            file.
         sha256: sha256 of the file.
         size: Size of the file, in bytes.
         input_shape: `(height, width, channels)` of training.
@@ -33,6 +37,7 @@ class StoredWeights:
         licence: Licence of the weights, and of the training data.
         metric: Accuracy or another metric, with the data on which it was measured.
         command: The command that trained the weights.
+        preprocessing: The `Preprocessing` of the images, or `None` for pixels in [-1, 1].
 
     Example:
 
@@ -50,6 +55,7 @@ class StoredWeights:
     licence: str
     metric: str
     command: str
+    preprocessing: Preprocessing | None = None
 
 
 STORE = {
@@ -98,7 +104,19 @@ def find(model: str, name: str) -> StoredWeights:
 
 def load_stored(model: keras.Model, stored: StoredWeights) -> None:
     """Load included weights into a model, from the package, the cache or the network."""
-    load_weights(model, fetch(stored.uri, stored.sha256), expected_sha256=stored.sha256)
+    path = fetch(stored.uri, stored.sha256)
+    if not path.name.endswith(SUFFIX):
+        load_weights(model, path, expected_sha256=stored.sha256)
+        return
+    if sha256(path) != stored.sha256:
+        raise ValueError(
+            f"load_stored: {path} is damaged or was changed; install the package again. "
+            f"Its sha256 must be {stored.sha256}. Received: sha256 {sha256(path)}"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        floats = Path(folder) / path.name.replace(SUFFIX, ".weights.h5")
+        from_int8(path, floats)
+        load_weights(model, floats)
 
 
 def fetch(uri: str, expected_sha256: str, cache_dir: PathLike | None = None) -> Path:
