@@ -83,6 +83,21 @@ STORE = {
         metric="86.23% of the 10,000 test images",
         command="KERAS_BACKEND=torch keras-tokenlearner train cifar10 --set data=cifar10:FOLDER",
     ),
+    ("tokenlearner_s14_16at5", "cifar10"): StoredWeights(
+        model="tokenlearner_s14_16at5",
+        uri="package:tokenlearner_s14_16at5_cifar10.int8.h5",
+        sha256="d7b22665c9c7f4ee87e06314aacd217d104e907da2dcc45acfce60d8e5608b50",
+        size=20458279,
+        input_shape=(112, 112, 3),
+        classes=10,
+        class_names=CIFAR10,
+        licence="Apache-2.0, trained from DINOv2 (Meta, Apache-2.0) on CIFAR-10 (Krizhevsky, 2009, "
+        "to be cited)",
+        metric="94.59% of the 10,000 test images",
+        command="KERAS_BACKEND=torch python -m benchmarks.retrofit_ablation dinov2s.pt "
+        "cifar10:FOLDER --tuned-from 5 --teacher-epochs 1 --epochs 6 --places 5 16 --seeds 1",
+        preprocessing=Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    ),
 }
 
 
