@@ -263,13 +263,13 @@ def check_layout(model: keras.Model, path: PathLike, shapes: dict[str, tuple[int
     theirs = {name: _fixed(name, shape) for name, shape in shapes.items()}
     top = [shape for name, shape in theirs.items() if not head and _kind(name) in _TOP]
     found = Counter(theirs.values())
-    missing, unknown = sorted(ours - found), sorted(found - ours - Counter(top))
-    if missing or unknown:
+    missing, unknown = sorted(ours - found), sorted(found - ours)
+    if missing or Counter(unknown) - Counter(top):
         raise ValueError(
             f"load_weights: `model` must have the architecture of {path}; build the saved "
-            f"architecture. Received: model {model.name!r} with {len(model.weights)} arrays, file "
-            f"with {len(shapes)}. Shapes only in the model: {missing[:3]}. Shapes only in the "
-            f"file: {unknown[:3]}"
+            f"architecture. Received: a file with {len(shapes)} arrays, and model {model.name!r} "
+            f"with {len(model.weights)}. Shapes only in the model: {missing[:3]}. Shapes only in "
+            f"the file: {unknown[:3]}"
         )
 
 
