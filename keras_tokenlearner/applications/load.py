@@ -8,10 +8,9 @@ from keras_tokenlearner._checks import check_choice, check_path, errors_of
 from keras_tokenlearner.applications.arguments import LoadArguments
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.create import create_model
+from keras_tokenlearner.applications.keras_file import check_keras_file
 from keras_tokenlearner.presets.from_preset import from_preset
 from keras_tokenlearner.weights import store
-from keras_tokenlearner.weights.formats.entries import check_total
-from keras_tokenlearner.weights.formats.npz import open_zip
 
 RANDOM = "random"
 
@@ -166,10 +165,7 @@ def _from_file(
             f"out. Received: model={str(model)!r} with {passed}"
         )
     try:
-        # Keras unpacks the whole file into memory.
-        archive, members = open_zip(owner, Path(model))
-        archive.close()
-        check_total(owner, Path(model), sum(member.file_size for member in members))
+        check_keras_file(owner, Path(model))
         return keras.saving.load_model(model, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001, damaged files raise anything
         raise ValueError(

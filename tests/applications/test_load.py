@@ -1,5 +1,6 @@
 """Loading the model of a command: from a file, or by a name with trained weights."""
 
+import re
 import zipfile
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 from keras_tokenlearner import create_model
 from keras_tokenlearner.applications import load_model
 from keras_tokenlearner.data.fashion_mnist import CLASS_NAMES
+from tests.bounds import attack
 
 UNTRAINED = "vit_pico8"
 
@@ -77,6 +79,45 @@ def test_load_model_of_a_zip_bomb_raises_before_unpacking(tmp_path, monkeypatch)
     monkeypatch.setattr(keras.saving, "load_model", None)
     with pytest.raises(ValueError, match=r"bomb\.keras.* bomb: .* \d+ bytes"):
         load_model(tmp_path / "bomb.keras")
+
+
+@pytest.mark.parametrize("name", ["dense", "vision_transformer"])
+def test_load_model_of_a_file_with_a_huge_layer_is_refused_in_little_memory(tmp_path, name):
+    """The config states 2 GB of weights; the file has some kilobytes."""
+    if name == "dense":
+        inputs = keras.Input((4,))
+        model, field, huge = keras.Model(inputs, keras.layers.Dense(7)(inputs)), "units", 5 * 10**8
+    else:
+        model, field, huge = create_model(UNTRAINED, classes=2), "mlp_dim", 10**7
+    model.save(tmp_path / "small.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "small.keras") as small,
+        zipfile.ZipFile(tmp_path / "huge.keras", "w") as edited,
+    ):
+        for member in small.namelist():
+            content = small.read(member)
+            if member == "config.json":
+                content, count = re.subn(
+                    rf'"{field}": (\d+|null)', f'"{field}": {huge}', content.decode()
+                )
+                assert count == 1
+            edited.writestr(member, content)
+    (outcome,) = attack("keras_tokenlearner.applications.load:load_model", tmp_path / "huge.keras")
+    outcome.is_refused(r"huge\.keras.* \d{9,} numbers.* \d{2,5} numbers")
+
+
+def test_load_model_of_a_file_in_a_custom_object_scope_finds_the_class(tmp_path):
+    class Twice(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    inputs = keras.Input((4,))
+    keras.Model(inputs, Twice()(inputs)).save(tmp_path / "twice.keras")
+    with pytest.raises(ValueError, match="Twice"):
+        load_model(tmp_path / "twice.keras")
+    with keras.saving.custom_object_scope({"Twice": Twice}):
+        model = load_model(tmp_path / "twice.keras")
+    assert keras.ops.convert_to_numpy(model(np.ones((1, 4)))).sum() == 8
 
 
 def test_load_model_of_a_file_with_a_lambda_layer_raises_and_runs_no_code(tmp_path, monkeypatch):

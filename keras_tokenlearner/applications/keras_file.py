@@ -1,0 +1,74 @@
+"""Checks a `.keras` file of unknown origin, before Keras takes memory for its model."""
+
+from __future__ import annotations
+
+import math
+import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import keras
+
+from keras_tokenlearner.models import VisionTransformer, X2Plus1D
+from keras_tokenlearner.models.weightless import without_weights
+from keras_tokenlearner.presets.json_values import Object, read_json
+from keras_tokenlearner.presets.sizes import check_tables
+from keras_tokenlearner.weights.formats.entries import check_total
+from keras_tokenlearner.weights.formats.hdf5 import h5_entries
+from keras_tokenlearner.weights.formats.npz import open_zip
+
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+_OURS = {f"keras_tokenlearner>{kind.__name__}": kind for kind in (VisionTransformer, X2Plus1D)}
+_SMALL = 1 << 24  # numbers that any model may have
+
+
+def check_keras_file(owner: str, path: Path) -> None:
+    """Raise `ValueError` for a file that takes much more memory than its weights.
+
+    Keras unpacks the whole file into memory. It builds the model of config.json before it reads
+    the weights. This function therefore compares the sizes of all three first.
+
+    Args:
+        owner: Name of the function that the user called.
+        path: Path of the file.
+    """
+    archive, members = open_zip(owner, path)
+    with archive, tempfile.TemporaryDirectory() as folder:
+        check_total(owner, path, sum(member.file_size for member in members))
+        found = {name for name in (CONFIG, WEIGHTS) if name in archive.namelist()}
+        files = {name: Path(archive.extract(name, folder)) for name in found}
+        if CONFIG not in files:
+            return  # Keras raises an error that names the missing file
+        said, stored = read_json(owner, files[CONFIG]), 0
+        if WEIGHTS in files:
+            entries = h5_entries(owner, files[WEIGHTS]).values()
+            stored = sum(math.prod(entry.shape or ()) for entry in entries)
+    numbers = _numbers(owner, said, stored)
+    if numbers > max(_SMALL, 2 * stored):
+        raise ValueError(
+            f"{owner}: `model` must have the sizes of its weights; save the file again. Received: "
+            f"{path.name} with a config of {numbers} numbers, and weights of {stored} numbers"
+        )
+
+
+def _numbers(owner: str, said: Object, stored: int) -> int:
+    """Return the numbers in all weights of the model of a config, or 0 if it cannot be built."""
+    kind, own = _OURS.get(str(said.get("registered_name"))), said.get("config")
+    if kind is not None and isinstance(own, dict):
+        fields = kind.config_class(**cast("Any", own["config"]))
+        check_tables(owner, fields, cast("Sequence[int]", own["input_shape"]), stored)
+    plain = {name: value for name, value in said.items() if name != "compile_config"}
+    state = random.getstate()
+    try:
+        model = without_weights(
+            lambda: keras.saving.deserialize_keras_object(plain, safe_mode=True)
+        )
+        return sum(math.prod(weight.shape) for weight in model.weights)
+    except Exception:  # noqa: BLE001
+        # Keras raises the same error for a damaged config. Only in the thread of the user, it knows
+        # the classes of `keras.saving.custom_object_scope`.
+        return 0
+    finally:
+        random.setstate(state)  # Keras draws seeds
