@@ -63,6 +63,7 @@ def test_docs_model_tables_equal_the_catalogue_and_the_weight_table():
     assert [found[:2] for found in rows] == [
         ("`tokenlearner_nano4_8at2`", "`fashion_mnist`"),
         ("`tokenlearner_nano4_8at2`", "`cifar10`"),
+        ("`tokenlearner_s14_16at5`", "`cifar10`"),
     ]
     node = tables["table"](("model", "weights"), [found[:2] for found in rows])
     assert [literal.astext() for literal in node.findall(nodes_literal())][1] == "fashion_mnist"
