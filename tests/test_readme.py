@@ -92,7 +92,7 @@ def test_readme_badges_state_the_requirements():
         assert f">{text}</text>" in (ROOT / f"docs/badges/{name}.svg").read_text()
 
 
-def test_readme_authors_equal_the_citation_file():
+def test_citation_file_authors_equal_the_project_authors():
     citation = (ROOT / "CITATION.cff").read_text()
     assert re.findall(r"^  - name: (.*)$", citation, re.MULTILINE) == [
         author["name"] for author in PROJECT["authors"]

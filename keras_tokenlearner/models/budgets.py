@@ -86,7 +86,7 @@ def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
 
 
 def _first(layer: keras.Layer, num_tokens: int) -> list[np.ndarray]:
-    """Return the weights of a layer. Weights of a TokenLearner are cut to its first tokens."""
+    """Return a layer's weights, sliced to the first `num_tokens` tokens for a TokenLearner."""
     if not isinstance(layer, TokenLearner):
         return layer.get_weights()
     values = {weight.path: weight for weight in layer.weights}

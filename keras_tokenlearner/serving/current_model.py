@@ -81,7 +81,7 @@ class CurrentModel:
     async def follow(self, seconds: float = SECONDS) -> None:
         """Replace the current version by the newest version, whenever they differ, until cancelled.
 
-        A deleted folder makes an older version the newest.
+        If the folder of the current version is deleted, an older version becomes current.
 
         If a newer version cannot be loaded, the error is logged and the older version stays.
 

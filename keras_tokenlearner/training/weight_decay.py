@@ -43,7 +43,7 @@ class OptimizerArguments(UpdateArguments, total=False):
 
 
 class _Sparing(_Optimizer):
-    """Mixin for a Keras optimizer, whose config lists the variables without weight decay.
+    """Mixin that adds `undecayed` to the arguments and the config of a Keras optimizer.
 
     Args:
         learning_rate: Learning rate, or its schedule.

@@ -70,7 +70,7 @@ def name_norms(arrays: Arrays, rms: bool) -> None:
     of an RMSNorm becomes `scale`, as in Keras.
 
     Args:
-        arrays: Paths of our variables to `Named` arrays.
+        arrays: Dictionary from paths of our variables to `Named` arrays.
         rms: Boolean, whether norms without shifts are RMSNorms.
     """
     if f"{names.FC_NORM}/gamma" in arrays and names.NORM_GAMMA not in arrays:

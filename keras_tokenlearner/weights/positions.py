@@ -33,7 +33,7 @@ def fit_positions(
 
     Args:
         owner: String, the function that the user called.
-        arrays: Paths of our variables to `Named` arrays.
+        arrays: Dictionary from paths of our variables to `Named` arrays.
         grid: `(H, W)` or `(T, H, W)` of the model.
         method: One of `METHODS`.
         file_grid: Grid of the file's positions. `None` for a square or the model's grid, if only
@@ -65,7 +65,7 @@ def fit_biases(
     """Resize the position biases of TokenLearners in `arrays` to the grids of a model.
 
     Args:
-        arrays: Paths of our variables to `Named` arrays.
+        arrays: Dictionary from paths of our variables to `Named` arrays.
         variables: The variables of the model by path.
         method: One of `METHODS`.
 

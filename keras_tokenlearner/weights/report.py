@@ -20,9 +20,9 @@ class LoadReport:
         model: Name of the model.
         source: Name of the source.
         origin: Where the weights came from: a path, or "a mapping".
-        loaded: Paths of variables to the names of the entries that they came from.
-        resized: Paths of variables to the changes of their shape.
-        adapted: Paths of variables to the changes of their values.
+        loaded: Dictionary from paths of variables to the names of their entries in the file.
+        resized: Dictionary from paths of variables to the changes of their shape.
+        adapted: Dictionary from paths of variables to the changes of their values.
         left: Paths of the variables that kept their values.
         reset: Paths of the variables that were initialised again.
         unused: Names of the entries without a variable in the model.

@@ -134,7 +134,7 @@ def test_load_model_of_a_file_with_a_lambda_layer_raises_and_runs_no_code(tmp_pa
     assert trap.exists()  # the file does contain code
 
 
-def test_load_model_of_a_file_with_arguments_for_named_models_raises(tmp_path):
+def test_load_model_given_a_file_and_arguments_for_named_models_raises(tmp_path):
     create_model(UNTRAINED, classes=2).save(tmp_path / "mine.keras")
     with pytest.raises(ValueError, match="'classes': 3"):
         load_model(tmp_path / "mine.keras", classes=3)

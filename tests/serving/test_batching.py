@@ -67,7 +67,7 @@ def test_batcher_bad_row_fails_and_its_batch_succeeds():
         raise answers[1]
 
 
-def test_batcher_after_a_client_left_answers_other_clients():
+def test_batcher_with_a_cancelled_request_answers_the_other_requests():
     double = Doubler()
 
     async def ask():

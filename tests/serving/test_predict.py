@@ -74,7 +74,7 @@ def exported(saved):
     return folder / "served"
 
 
-def test_predict_of_an_exported_model_equals_the_keras_file(saved, exported):
+def test_predict_of_an_exported_model_equals_predict_of_the_keras_file(saved, exported):
     folder, _ = saved
     files = [folder / "a.png", folder / "b.png"]
     ours, served = predict(folder / "model.keras", files), predict(exported, files)

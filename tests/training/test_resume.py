@@ -238,7 +238,7 @@ def test_resume_from_a_backup_of_another_model_raises(small, tmp_path):
         other.fit(batches, epochs=3, initial_epoch=2, callbacks=[resume], verbose=0)
 
 
-def test_resume_without_its_initial_epoch_raises(small, tmp_path):
+def test_resume_of_a_backup_from_initial_epoch_0_raises(small, tmp_path):
     _, batches, fit = small
     fit(Resume(tmp_path / "backup.npz", batches), epochs=1)
     with pytest.raises(ValueError, match="Resume: .*initial_epoch=0"):

@@ -134,7 +134,7 @@ def test_train_with_other_data_or_backend_does_not_continue_a_backup(
     assert (tmp_path / "other" / "vit_pico8.json").is_file()
 
 
-def test_train_command_with_restart_deletes_the_backup_of_other_settings(interrupted, tmp_path):
+def test_train_command_with_restart_deletes_a_backup_with_other_settings(interrupted, tmp_path):
     settings = {"model": "vit_pico8", "epochs": 1, "warmup_epochs": 0, "batch_size": 160, "seed": 9}
     arguments = ["train", "fashion_mnist", "--output", str(tmp_path / "run")]
     arguments += [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]

@@ -48,7 +48,7 @@ def run(model, name, *inputs):
 
 
 @pytest.mark.parametrize("name", ["v10_sum", "v11"])
-def test_scenic_model_a_gives_the_reference_outputs(name):
+def test_scenic_model_with_one_token_learner_gives_the_reference_outputs(name):
     module = "TokenLearnerModule_0" if name == "v10_sum" else "TokenLearnerModuleV11_0"
     entries = tree(part(name, f"Transformer/{module}"))
     model = build("scenic", entries, image=IMAGE, **SIZES)
@@ -61,7 +61,7 @@ def test_scenic_model_a_gives_the_reference_outputs(name):
     np.testing.assert_allclose(tokens, REFERENCE[f"{name}|out"], atol=1e-5)
 
 
-def test_scenic_model_b_with_the_later_fuser_gives_the_reference_outputs():
+def test_scenic_model_with_the_later_fuser_gives_the_reference_outputs():
     modules = [part("v11", f"Transformer/TokenLearnerModuleV11_{j}") for j in range(2)]
     fusers = [part("fuser", f"Transformer/TokenFuser_{j}") for j in range(2)]
     fusers[1] = {name: array + 1 for name, array in fusers[1].items()}
@@ -80,7 +80,7 @@ def test_scenic_model_b_with_the_later_fuser_gives_the_reference_outputs():
     )
 
 
-def test_scenic_model_b_with_the_first_fuser_loads_its_convolution():
+def test_scenic_model_with_the_first_fuser_loads_its_convolution():
     fuser = part("fuser", "Transformer/TokenFuser_0")
     fuser = {name: array for name, array in fuser.items() if "token_masking" not in name}
     kernel = np.random.default_rng(3).normal(size=(1, 1, 16, 4))

@@ -92,7 +92,7 @@ def with_kept_features(
     The stored features are the teacher's, so the teacher runs only its head.
 
     Args:
-        trained: The model `answers` of the student.
+        trained: The model that `answers` returned for the student.
         teacher: A model, with a layer `head` or without. Only its head is copied.
     """
     x = keras.Input(trained.input_shape[1:], name="x")

@@ -78,11 +78,11 @@ class Devices:
         validation_batch_size: int = 500,
         **arguments: Unpack[FitArguments],
     ) -> keras.callbacks.History:
-        """Train a model as `model.fit` does, with batches shared among processes.
+        """Train a model as `model.fit` does, with each batch divided among the processes.
 
         Args:
             model: A compiled `keras.Model`, built inside the scope.
-            batches: `keras_tokenlearner.data.Batches`. Their size counts all devices together.
+            batches: `keras_tokenlearner.data.Batches`. Its `batch_size` is the global batch size.
             validation_data: `Batches`, or arrays of inputs and targets.
             validation_batch_size: Integer, the largest batch of validation examples.
             **arguments: Arguments of `model.fit`.

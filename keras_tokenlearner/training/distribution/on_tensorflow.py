@@ -39,7 +39,7 @@ def model_parallel(count: int | None) -> NoReturn:
 
 
 class TensorFlowDevices(Devices):
-    """The replicas of a strategy in one process."""
+    """The replicas of a `tf.distribute` strategy that runs in one process."""
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self.strategy = strategy

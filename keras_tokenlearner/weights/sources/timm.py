@@ -171,7 +171,7 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
     if unknown or len(structure.grid) != 2 or query not in arrays:
         raise ValueError(
             "to_timm: `model` must be a plain ViT for images, which timm can represent. "
-            f"Received: a model with grid={structure.grid} and the layers {unknown}"
+            f"Received: a model with grid={structure.grid}. Not in a plain ViT: {unknown}"
         )
     entries = to_torch(
         arrays,

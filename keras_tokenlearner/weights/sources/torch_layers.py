@@ -129,7 +129,10 @@ def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
 def to_torch(
     arrays: Mapping[str, np.ndarray], table: Table, num_blocks: int
 ) -> dict[str, np.ndarray]:
-    """Convert arrays of Keras layers to PyTorch. Keys become the first name of each table row."""
+    """Convert arrays of Keras layers to the layouts of PyTorch.
+
+    Each key of the result starts with the first PyTorch name in its row of `table`.
+    """
     entries, arrays = {}, _with_gates(arrays)
     for ours, (kind, theirs, *_) in numbered(table, num_blocks).items():
         if kind in ("raw", "rows"):
