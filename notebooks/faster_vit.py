@@ -2,8 +2,8 @@
 # # Make a trained ViT faster
 #
 # `retrofit` puts a TokenLearner into the middle of a trained vision transformer. `distill` then
-# trains the later blocks to reproduce its outputs from eight tokens. The earlier the tokens, the
-# lower the cost and the accuracy.
+# trains the later blocks to reproduce the ViT's outputs from eight tokens. The earlier the tokens,
+# the lower the cost and the accuracy.
 #
 # Install it from a clone: `pip install -e ".[jax]"`, or with another backend.
 
@@ -80,8 +80,9 @@ for row in rows:
 # significantly. The cost does. A large ViT on large images has more to gain; train it on all your
 # images and for more epochs.
 #
-# [The retrofit study](../docs/retrofit.md) measures a DINOv2 model. On the command line, for a
-# `.keras` file:
+# [The retrofit study](../docs/retrofit.md) measures a DINOv2 ViT-S/14 on CIFAR-10. The fine-tuned
+# teacher has a top-1 accuracy of 96.4%. The student with 16 tokens has 94.7%, at 60% of the
+# multiply-adds. On the command line, for a `.keras` file:
 #
 # ```bash
 # keras-tokenlearner distill vit.keras faster.keras --at 6 --data FOLDER
