@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +10,14 @@ from typing import Any, cast
 
 import keras
 
-from keras_tokenlearner.models import VisionTransformer, X2Plus1D
 from keras_tokenlearner.models.weightless import without_weights
+from keras_tokenlearner.presets.from_preset import KINDS
 from keras_tokenlearner.presets.json_values import Object, read_json
-from keras_tokenlearner.presets.sizes import check_tables
+from keras_tokenlearner.presets.save import CONFIG, WEIGHTS
+from keras_tokenlearner.presets.sizes import MOST_NUMBERS, check_tables
 from keras_tokenlearner.weights.formats.entries import check_total
 from keras_tokenlearner.weights.formats.hdf5 import h5_entries
 from keras_tokenlearner.weights.formats.npz import open_zip
-
-CONFIG, WEIGHTS = "config.json", "model.weights.h5"
-_OURS = {f"keras_tokenlearner>{kind.__name__}": kind for kind in (VisionTransformer, X2Plus1D)}
-_SMALL = 1 << 24  # numbers that any model may have
 
 
 def check_keras_file(owner: str, path: Path) -> None:
@@ -46,7 +42,7 @@ def check_keras_file(owner: str, path: Path) -> None:
             entries = h5_entries(owner, files[WEIGHTS]).values()
             stored = sum(math.prod(entry.shape or ()) for entry in entries)
     numbers = _numbers(owner, said, stored)
-    if numbers > max(_SMALL, 2 * stored):
+    if numbers > max(MOST_NUMBERS, 2 * stored):
         raise ValueError(
             f"{owner}: `model` must have the sizes of its weights; save the file again. Received: "
             f"{path.name} with a config of {numbers} numbers, and weights of {stored} numbers"
@@ -55,20 +51,17 @@ def check_keras_file(owner: str, path: Path) -> None:
 
 def _numbers(owner: str, said: Object, stored: int) -> int:
     """Return the numbers in all weights of the model of a config, or 0 if it cannot be built."""
-    kind, own = _OURS.get(str(said.get("registered_name"))), said.get("config")
+    kind, own = KINDS.get(str(said.get("registered_name"))), said.get("config")
     if kind is not None and isinstance(own, dict):
         fields = kind.config_class(**cast("Any", own["config"]))
         check_tables(owner, fields, cast("Sequence[int]", own["input_shape"]), stored)
     plain = {name: value for name, value in said.items() if name != "compile_config"}
-    state = random.getstate()
     try:
         model = without_weights(
             lambda: keras.saving.deserialize_keras_object(plain, safe_mode=True)
         )
         return sum(math.prod(weight.shape) for weight in model.weights)
     except Exception:  # noqa: BLE001
-        # Keras raises the same error for a damaged config. Only in the thread of the user, it knows
-        # the classes of `keras.saving.custom_object_scope`.
+        # For a damaged config, the load raises the same error. The classes of a
+        # `keras.saving.custom_object_scope` are known only in the thread of the load.
         return 0
-    finally:
-        random.setstate(state)  # Keras draws seeds

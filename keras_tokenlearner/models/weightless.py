@@ -1,5 +1,6 @@
 """Builds models without memory for their weights, to learn the shapes of the weights."""
 
+import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -16,7 +17,8 @@ def without_weights(build: Callable[[], Built]) -> Built:
 
     The shapes of the weights are known afterwards, but not their values. Keras would later
     initialise these weights in the thread that built them. The function therefore runs in a
-    separate thread, which ends.
+    separate thread, which ends. Keras draws the seeds of initializers from Python's generator, so
+    the generator is restored. The initial values of later models do not change.
 
     Args:
         build: Function without arguments. It returns a model, or values computed from models.
@@ -34,5 +36,9 @@ def without_weights(build: Callable[[], Built]) -> Built:
         with dtype_policy(policy), keras.StatelessScope(initialize_variables=False):
             return build()
 
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(run).result()
+    state = random.getstate()
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(run).result()
+    finally:
+        random.setstate(state)

@@ -38,6 +38,8 @@ from keras_tokenlearner.weights.plan import Plan
 
 PresetName: TypeAlias = str | os.PathLike[str]
 _X2PLUS1D = "keras_tokenlearner>X2Plus1D"
+# Our model classes by their registered names.
+KINDS = {f"keras_tokenlearner>{kind.__name__}": kind for kind in (VisionTransformer, X2Plus1D)}
 # Fields that `retrofit` sets for an added TokenLearner.
 _OF_RETROFIT = ("reducer", "fuser", "token_attention", "token_start", "proportional_attention")
 
@@ -315,16 +317,15 @@ def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
     registered = said.get("registered_name")
     if not isinstance(registered, str) or not registered.startswith("keras_tokenlearner>"):
         return None
-    kinds = {f"keras_tokenlearner>{kind.__name__}": kind for kind in (VisionTransformer, X2Plus1D)}
     config = said.get("config")
-    if registered not in kinds or not isinstance(config, dict):
+    if registered not in KINDS or not isinstance(config, dict):
         raise ValueError(
-            f"{owner}: config.json must name one of {list(kinds)}. Received: "
+            f"{owner}: config.json must name one of {list(KINDS)}. Received: "
             f"registered_name={registered!r}"
         )
     try:
-        check_own_sizes(owner, kinds[registered], config, files.weights)
-        model = kinds[registered].from_config(config)
+        check_own_sizes(owner, KINDS[registered], config, files.weights)
+        model = KINDS[registered].from_config(config)
     except Exception as error:  # an edited config can raise any error
         raise ValueError(
             f"{owner}: config.json is damaged; download or save it again: {error}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -62,11 +61,7 @@ def build_without_weights(
     plain: BuildArguments = {**arguments, "input_tensor": None, "class_names": None}
     if tensor is not None:  # it would keep the layers of this model
         plain["input_shape"] = tensor.shape[1:]
-    state = random.getstate()
-    try:
-        return without_weights(lambda: kind(config, classes=classes, **plain))
-    finally:
-        random.setstate(state)  # Keras draws seeds; the model to train shall get the same ones
+    return without_weights(lambda: kind(config, classes=classes, **plain))
 
 
 def check_tables(owner: str, config: Config, input_shape: Sequence[int], numbers: int) -> None:

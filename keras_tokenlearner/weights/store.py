@@ -123,10 +123,10 @@ def load_stored(model: keras.Model, stored: StoredWeights) -> None:
     if not path.name.endswith(SUFFIX):
         load_weights(model, path, expected_sha256=stored.sha256)
         return
-    if sha256(path) != stored.sha256:
+    if (digest := sha256(path)) != stored.sha256:
         raise ValueError(
             f"load_stored: {path} is damaged or was changed; install the package again. "
-            f"Its sha256 must be {stored.sha256}. Received: sha256 {sha256(path)}"
+            f"Its sha256 must be {stored.sha256}. Received: sha256 {digest}"
         )
     with tempfile.TemporaryDirectory() as folder:
         floats = Path(folder) / path.name.replace(SUFFIX, ".weights.h5")
