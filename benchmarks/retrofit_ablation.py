@@ -4,9 +4,9 @@
 
 The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0). Its blocks from `--tuned-from` on
 and its head are fine-tuned on the labels first. Students train the reducer and the blocks after the
-reducer. The outputs of the frozen blocks are stored in bfloat16, for each image and its mirror
-image. All students learn from the same number of images, in mixed bfloat16. Each result is written
-at once, and a second run computes only missing results.
+reducer. The outputs of the frozen blocks are stored in bfloat16. `--views` is the number of stored
+views of each image: the image, its mirror image, and random crops. All students learn from the same
+number of images. Each result is written at once, and a second run computes only missing results.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from benchmarks.retrofit_recipe import fitted_teacher
 from benchmarks.retrofit_students import (
     Cell,
     KeptOutputs,
-    MirroredBatches,
+    ViewBatches,
     cells,
     faster_reducer,
     float32,
@@ -38,7 +38,8 @@ from keras_tokenlearner.data import load_named
 
 REDUCERS = ("token_learner", "spatial_pooling", "token_merging")
 KEYS = tuple(Cell("", "", 0, 0).key)
-COLUMNS = (*KEYS, "tokens", "accuracy", "kept", "gmacs", "cost_ratio", "epochs", "train_seconds")
+TRAINING = ("epochs", "views")
+COLUMNS = (*KEYS, "tokens", "accuracy", "kept", "gmacs", "cost_ratio", *TRAINING, "train_seconds")
 Split = tuple[np.ndarray, np.ndarray]
 
 
@@ -54,6 +55,7 @@ def run(
     teacher_epochs: int = 6,
     batch_size: int = 64,
     learning_rate: float = 1e-4,
+    views: int = 2,
 ) -> None:
     """Fine-tune the teacher, train the students that are not in the CSV file, and draw the plot.
 
@@ -69,46 +71,63 @@ def run(
         teacher_epochs: Integer, epochs of the teacher.
         batch_size: Integer, images per step.
         learning_rate: Float, the highest learning rate.
+        views: Integer, views of each training image. The teacher learns from the first two.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    outputs = KeptOutputs(teacher, {"train": train[0], "test": test[0]}, folder)
+    images = {"train": train[0], "test": test[0]}
+    outputs = KeptOutputs(teacher, images, {"train": views, "test": 1}, folder)
     tokens = outputs.of("train", tuned_from)
     weights = (
         folder / f"teacher_{len(train[1])}_{tuned_from}_{teacher_epochs}_{learning_rate}.weights.h5"
     )
-    _tune(teacher, tokens, train[1], weights, tuned_from, teacher_epochs, batch_size, learning_rate)
-    known = [{key: row[key] for key in (*KEYS, "tokens", "accuracy")} for row in read_rows(output)]
+    _tune(
+        teacher,
+        tokens[:, :2],
+        train[1],
+        weights,
+        tuned_from,
+        teacher_epochs,
+        batch_size,
+        learning_rate,
+    )
+    known = read_rows(output)
     of_teacher = Cell("teacher", "none", tuned_from, 0, "none", False).key
     macs = costs(teacher).macs
-    found = [float(row["accuracy"]) for row in known if row["part"] == "teacher"]
+    found = [float(row["accuracy"]) for row in known if _same(row, of_teacher)]
     if found:
         best = found[0]
     else:
         best = accuracy(teacher, outputs.of("test", tuned_from), test[1], tuned_from)
-        numbers = (0, best, 1.0, macs / 1e9, 1.0, teacher_epochs, "")
+        numbers = (0, best, 1.0, macs / 1e9, 1.0, teacher_epochs, 2, "")
         append_row(output, COLUMNS, _row(of_teacher, numbers))
     features = None
     for cell in wanted:
-        if any(all(row[key] == value for key, value in cell.key.items()) for row in known):
+        training = {"epochs": str(epochs), "views": str(views)}
+        if any(_same(row, cell.key | training) for row in known):
             continue
         student, begun = student_of(cell, teacher), time.perf_counter()
         if features is None and not needs_teacher(cell):
             features = keep_features(
-                teacher, tokens, tuned_from, weights.with_suffix(".features.npy")
+                teacher, tokens, tuned_from, weights.with_suffix(f".features{views}.npy")
             )
         given = None if needs_teacher(cell) else features
         kept = outputs.of("train", cell.at)
-        batches = MirroredBatches(kept, train[1], batch_size, cell.seed, given)
+        batches = ViewBatches(kept, train[1], batch_size, cell.seed, given, cell.mixup)
         train_student(cell, student, teacher, batches, epochs, learning_rate)
         seconds = round(time.perf_counter() - begun)
-        student.save_weights(folder / f"student_{'_'.join(cell.key.values())}_{epochs}.weights.h5")
+        name = "_".join(("student", *cell.key.values(), *training.values()))
+        student.save_weights(folder / f"{name}.weights.h5")
         for budget, model in models_of(cell, student).items():
             right = accuracy(model, outputs.of("test", cell.at), test[1], cell.at)
             cost = costs(model).macs
-            numbers = (budget, right, right / best, cost / 1e9, cost / macs, epochs, seconds)
+            numbers = (budget, right, right / best, cost / 1e9, cost / macs, epochs, views, seconds)
             append_row(output, COLUMNS, _row(cell.key, numbers))
             print(f"{cell.reducer} {cell.start} at {cell.at}: {budget} tokens, {right:.2%}")
         draw(output)
+
+
+def _same(row: dict[str, str], wanted: dict[str, str]) -> bool:
+    return all(row[key] == value for key, value in wanted.items())
 
 
 def _row(key: dict[str, str], numbers: tuple[float | int | str, ...]) -> dict[str, str]:
@@ -129,7 +148,7 @@ def _tune(
     """Fine-tune the teacher after its frozen blocks, or load the weights of an earlier run."""
     if not weights.is_file():
         keras.utils.set_random_seed(0)
-        batches = MirroredBatches(kept, labels, batch_size, seed=0)
+        batches = ViewBatches(kept, labels, batch_size, seed=0)
         upper = keras.Model(teacher.get_layer(f"block_{frozen - 1}").output, teacher.output)
         steps = epochs * len(batches)
         upper.compile(faster_reducer(learning_rate, steps), "sparse_categorical_crossentropy")
@@ -156,9 +175,10 @@ def draw(path: Path) -> None:
     for row in read_rows(path):
         if row["part"] in ("teacher", "main"):
             learned = row["reducer"] == "token_learner"
-            kind = (row["reducer"], row["start"], row["tokens"] if learned else "")
+            tokens = row["tokens"] if learned else ""
+            kind = (row["reducer"], row["start"], tokens, row["mixup"] == "True", row["epochs"])
             groups.setdefault(kind, {}).setdefault(row["cost_ratio"], []).append(row)
-    for (reducer, start, tokens), points in groups.items():
+    for (reducer, start, tokens, mixup, epochs), points in groups.items():
         costs_of, means, errors = [], [], []
         for ratio, rows in sorted(points.items()):
             values = [100 * float(row["accuracy"]) for row in rows]
@@ -167,7 +187,8 @@ def draw(path: Path) -> None:
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             errors.append(spread / len(values) ** 0.5)
         label = f"{tokens} learned tokens, {start} start" if tokens else reducer
-        label = label.replace("none", "teacher")
+        label += f", {epochs} epochs" + (", mixup" if mixup else "")
+        label = "teacher" if reducer == "none" else label
         axis.errorbar(costs_of, means, errors, fmt="o-", capsize=3, label=label.replace("_", " "))
     axis.set_xlabel("multiply-adds, in percent of the teacher's")
     axis.set_ylabel("top-1 accuracy, in percent")
@@ -191,6 +212,8 @@ def main() -> None:
         "--places", type=int, nargs="+", default=[6, 16, 6, 8, 3, 8], metavar="AT TOKENS"
     )
     parser.add_argument("--reducers", nargs="+", choices=REDUCERS, default=REDUCERS)
+    parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--mixup", action="store_true", help="mix images behind the frozen blocks")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train-images", type=int, default=50_000)
     parser.add_argument("--test-images", type=int, default=10_000)
@@ -198,10 +221,15 @@ def main() -> None:
     parser.add_argument("--teacher-epochs", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument(
+        "--policy",
+        default="mixed_bfloat16",
+        help="dtype policy; float32 is faster on CPUs without bfloat16 instructions",
+    )
     options = parser.parse_args()
     if max(options.places[::2]) > options.tuned_from:
         parser.error("--places must reduce the tokens before the first tuned block of the teacher")
-    keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.set_dtype_policy(options.policy)
     (images, labels), (others, targets) = load_named(options.data, (options.size, options.size, 3))
     train = images[: options.train_images], np.asarray(labels)[: options.train_images]
     test = others[: options.test_images], np.asarray(targets)[: options.test_images]
@@ -212,7 +240,11 @@ def main() -> None:
         teacher,
         train,
         test,
-        [cell for cell in cells(pairs, options.seeds) if cell.reducer in options.reducers],
+        [
+            cell
+            for cell in cells(pairs, options.seeds, options.mixup)
+            if cell.reducer in options.reducers
+        ],
         options.folder,
         options.output,
         options.tuned_from,
@@ -220,6 +252,7 @@ def main() -> None:
         options.teacher_epochs,
         options.batch_size,
         learning_rate=options.learning_rate,
+        views=options.views,
     )
 
 

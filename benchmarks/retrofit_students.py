@@ -11,6 +11,8 @@ import numpy as np
 from benchmarks.token_merging import merging_of_cost
 from keras_tokenlearner import Distiller, retrofit, with_tokens
 from keras_tokenlearner.analysis import costs
+from keras_tokenlearner.data import inception_crop
+from keras_tokenlearner.data.resizing import fit_image
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.training.distillation.answers import (
     FEATURES,
@@ -33,6 +35,8 @@ class Cell:
         proportional: Whether attention weighs a token by its number of patches.
         reconstruction: Weight of the reconstructed tokens in the loss.
         budgets: Numbers of tokens, one drawn for each step. Empty for a fixed number.
+        mixup: Whether half of each batch is mixed with other images, behind the frozen blocks.
+            The teacher then runs on the mixed tokens, and the loss has no labels.
         seed: Decides the weights, the order of the images and the budgets.
     """
 
@@ -44,6 +48,7 @@ class Cell:
     proportional: bool = True
     reconstruction: float = 0.0
     budgets: tuple[int, ...] = ()
+    mixup: bool = False
     seed: int = 0
 
     @property
@@ -53,12 +58,13 @@ class Cell:
         return {name: str(value) for name, value in fields.items()}
 
 
-def cells(places: tuple[tuple[int, int], ...], seeds: int) -> list[Cell]:
+def cells(places: tuple[tuple[int, int], ...], seeds: int, mixup: bool = False) -> list[Cell]:
     """Return all cells: the main table for each position and number of tokens, then the ablation.
 
     Args:
         places: Pairs of a position and a number of tokens. The ablation uses the first pair.
         seeds: Number of seeds of each cell.
+        mixup: The field of all cells.
     """
     main, ablation = [], []
     for at, tokens in places:
@@ -86,7 +92,8 @@ def cells(places: tuple[tuple[int, int], ...], seeds: int) -> list[Cell]:
             dataclasses.replace(learner, reconstruction=1.0),
         ]
     # Pairs at the same block share the student with pooling.
-    return list(dict.fromkeys(main + ablation))
+    found = dict.fromkeys(main + ablation)
+    return [dataclasses.replace(cell, mixup=mixup) for cell in found]
 
 
 def student_of(cell: Cell, teacher: keras.Model) -> keras.Model:
@@ -107,7 +114,7 @@ def student_of(cell: Cell, teacher: keras.Model) -> keras.Model:
 
 def needs_teacher(cell: Cell) -> bool:
     """Return whether a student needs more outputs of the teacher than the stored features."""
-    return bool(cell.reconstruction or cell.budgets)
+    return bool(cell.reconstruction or cell.budgets or cell.mixup)
 
 
 def train_student(
@@ -120,7 +127,8 @@ def train_student(
 ) -> None:
     """Train the blocks of a student from `cell.at` on, with the same steps for all cells."""
     behind = f"block_{cell.at - 1}"
-    arguments = {"temperature": 2.0, "feature_weight": 1.0, "label_weight": 0.5}
+    weight = 0.0 if cell.mixup else 0.5
+    arguments = {"temperature": 2.0, "feature_weight": 1.0, "label_weight": weight}
     if needs_teacher(cell):
         distiller = Distiller(
             student,
@@ -140,16 +148,16 @@ def train_student(
 
 
 def keep_features(teacher: keras.Model, kept: np.ndarray, frozen: int, path: Path) -> np.ndarray:
-    """Return the inputs of the teacher's head, (n, 2, C), computed from stored tokens or read."""
+    """Return the inputs of the teacher's head, (n, views, C), from stored tokens or a file."""
     if path.is_file():
         return np.load(path, allow_pickle=False)
     found = answers(teacher, 0, [], f"block_{frozen - 1}")
     upper = keras.Model(found.input, found.output[FEATURES])
-    features = np.empty((len(kept), 2, upper.output_shape[-1]), "float32")
+    features = np.empty((*kept.shape[:2], upper.output_shape[-1]), "float32")
     for start in range(0, len(kept), 100):
         rows = slice(start, start + 100)
-        for side in range(2):
-            features[rows, side] = upper.predict_on_batch(float32(kept[rows, side]))
+        for view in range(kept.shape[1]):
+            features[rows, view] = upper.predict_on_batch(float32(kept[rows, view]))
     np.save(path, features)
     return features
 
@@ -186,16 +194,17 @@ def faster_reducer(learning_rate: float, steps: int) -> keras.optimizers.Optimiz
     return optimizer
 
 
-class MirroredBatches(keras.utils.PyDataset):
-    """Batches of stored tokens of images and of their mirror images, and labels.
+class ViewBatches(keras.utils.PyDataset):
+    """Batches of stored tokens of one random view of each image, and labels.
 
     Args:
-        kept: Array of shape (n, 2, tokens, C) of bfloat16 numbers as `uint16`.
+        kept: Array of shape (n, views, tokens, C) of bfloat16 numbers as `uint16`.
         labels: Integer array of shape (n,).
         batch_size: Integer.
-        seed: Integer, decides the order and the mirrored images of each epoch.
-        features: Array of shape (n, 2, C), the teacher's features, which follow the tokens in a
-            batch. `None` for batches without features.
+        seed: Integer, decides the order, the views and the mixed images of each epoch.
+        features: Array of shape (n, views, C), the teacher's features, which follow the tokens in
+            a batch. `None` for batches without features.
+        mixup: Whether half of each batch is mixed with other images, in uniform random shares.
     """
 
     def __init__(
@@ -205,9 +214,10 @@ class MirroredBatches(keras.utils.PyDataset):
         batch_size: int,
         seed: int,
         features: np.ndarray | None = None,
+        mixup: bool = False,
     ) -> None:
         super().__init__()
-        self.features = features
+        self.features, self.mixup = features, mixup
         self.kept, self.labels, self.batch_size, self.seed = kept, labels, batch_size, seed
         self.epoch = 0
         self._draw()
@@ -215,17 +225,25 @@ class MirroredBatches(keras.utils.PyDataset):
     def _draw(self) -> None:
         random = np.random.default_rng((self.seed, self.epoch))
         self.order = random.permutation(len(self.labels))
-        self.mirrored = random.integers(0, 2, len(self.labels))
+        self.views = random.integers(0, self.kept.shape[1], len(self.labels))
 
     def __len__(self) -> int:
         return len(self.labels) // self.batch_size
 
     def __getitem__(self, index: int) -> tuple[np.ndarray | tuple[np.ndarray, ...], np.ndarray]:
         rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        sides = self.mirrored[rows]
-        tokens = float32(self.kept[rows, sides])
-        inputs = tokens if self.features is None else (tokens, self.features[rows, sides])
+        views = self.views[rows]
+        tokens = float32(self.kept[rows, views])
+        if self.mixup:
+            return self._mixed(tokens, index), self.labels[rows]
+        inputs = tokens if self.features is None else (tokens, self.features[rows, views])
         return inputs, self.labels[rows]
+
+    def _mixed(self, tokens: np.ndarray, index: int) -> np.ndarray:
+        random = np.random.default_rng((self.seed, self.epoch, index))
+        shares = random.uniform(size=(len(tokens), 1, 1)).astype("float32")
+        shares[::2] = 1.0
+        return shares * tokens + (1.0 - shares) * np.roll(tokens, 1, axis=0)
 
     def on_epoch_end(self) -> None:
         self.epoch += 1
@@ -244,35 +262,57 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 
 
 class KeptOutputs:
-    """Stored outputs of a model's first blocks for images and their mirror images.
+    """Stored outputs of a model's first blocks, for several views of each image.
 
     Args:
         model: A plain ViT.
         images: Dictionary of arrays.
+        views: Dictionary of the number of views, with the same keys.
         folder: Path of the files.
     """
 
-    def __init__(self, model: keras.Model, images: dict[str, np.ndarray], folder: Path) -> None:
-        self.model, self.images, self.folder = model, images, folder
+    def __init__(
+        self,
+        model: keras.Model,
+        images: dict[str, np.ndarray],
+        views: dict[str, int],
+        folder: Path,
+    ) -> None:
+        self.model, self.images, self.views, self.folder = model, images, views, folder
 
     def of(self, name: str, blocks: int) -> np.ndarray:
         """Return the outputs of block `blocks - 1` for the images `images[name]`."""
         before = keras.Model(self.model.input, self.model.get_layer(f"block_{blocks - 1}").output)
-        images = self.images[name]
-        return keep_mirrored(before, images, self.folder / f"{name}_{len(images)}_{blocks}.npy")
+        images, views = self.images[name], self.views[name]
+        path = self.folder / f"{name}_{len(images)}x{views}_{blocks}.npy"
+        return keep_views(before, images, path, views)
 
 
-def keep_mirrored(
-    before: keras.Model, images: np.ndarray, path: Path, batch_size: int = 100
+def view(image: np.ndarray, row: int, number: int) -> np.ndarray:
+    """Return view `number` of image `row`: the image, its mirror image, or a random crop.
+
+    A crop has at least half of the image's area and is resized to the image's size. Half of the
+    crops are mirrored.
+    """
+    if number < 2:
+        return image[:, ::-1] if number else image
+    random = np.random.default_rng((row, number))
+    box = inception_crop(*image.shape[:2], random, area=(0.5, 1.0))
+    found = fit_image(image, image.shape, box)
+    return found[:, ::-1] if random.integers(2) else found
+
+
+def keep_views(
+    before: keras.Model, images: np.ndarray, path: Path, views: int = 2, batch_size: int = 100
 ) -> np.ndarray:
-    """Return the outputs of a model for images and their mirror images, from a file.
+    """Return the outputs of a model for several views of each image, from a file.
 
     The call computes only the outputs that the file lacks, so it continues after an interruption.
 
     Returns:
-        Array of shape (n, 2, tokens, C), mapped from the file.
+        Array of shape (n, views, tokens, C), mapped from the file.
     """
-    shape = (len(images), 2, *before.output_shape[1:])
+    shape = (len(images), views, *before.output_shape[1:])
     done = path.with_suffix(".done")
     if not path.is_file():
         np.lib.format.open_memmap(path, "w+", np.uint16, shape).flush()
@@ -280,15 +320,18 @@ def keep_mirrored(
     kept = np.lib.format.open_memmap(path, "r+")
     if kept.shape != shape:
         raise ValueError(
-            f"keep_mirrored: the array in {path} must have shape {shape}; delete the file. "
+            f"keep_views: the array in {path} must have shape {shape}; delete the file. "
             f"Received: shape {kept.shape}"
         )
     for start in range(int(done.read_text()), len(images), batch_size):
         batch = images[start : start + batch_size]
-        for side, pixels in enumerate((batch, batch[:, :, ::-1])):
+        for number in range(views):
+            rows = enumerate(batch, start)
+            pixels = np.stack([view(image, row, number) for row, image in rows])
             found = before.predict_on_batch(pixels.astype("float32"))
-            kept[start : start + len(batch), side] = bfloat16(found)
+            kept[start : start + len(batch), number] = bfloat16(found)
         if start // batch_size % 20 == 0 or start + batch_size >= len(images):
             kept.flush()
             done.write_text(str(min(start + batch_size, len(images))))
+            print(f"{path.name}: {start + len(batch)} of {len(images)} images", flush=True)
     return np.load(path, mmap_mode="r", allow_pickle=False)

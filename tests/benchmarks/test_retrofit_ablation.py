@@ -7,11 +7,12 @@ import pytest
 from benchmarks import retrofit_ablation
 from benchmarks.retrofit_students import (
     Cell,
-    MirroredBatches,
+    ViewBatches,
     bfloat16,
     cells,
     float32,
-    keep_mirrored,
+    keep_views,
+    view,
 )
 from benchmarks.rows import read_rows
 from keras_tokenlearner import create_model
@@ -48,9 +49,9 @@ def test_ablation_runs_are_unique_and_cover_each_seed():
     assert any(cell.budgets == (4, 8, 16) for cell in found)
 
 
-def test_mirrored_batches_contain_every_image_and_its_mirror_image():
+def test_view_batches_contain_every_image_and_its_mirror_image():
     kept = bfloat16(np.arange(2 * 12, dtype="float32").reshape(12, 2, 1, 1))
-    batches = MirroredBatches(kept, np.arange(12), batch_size=4, seed=0)
+    batches = ViewBatches(kept, np.arange(12), batch_size=4, seed=0)
     sides = set()
     for _ in range(3):
         rows = [batches[index] for index in range(len(batches))]
@@ -61,16 +62,38 @@ def test_mirrored_batches_contain_every_image_and_its_mirror_image():
     assert sides == {0.0, 1.0}
 
 
+def test_mixed_batches_keep_every_second_image_and_mix_the_others_with_a_neighbour():
+    kept = bfloat16(np.arange(8, dtype="float32").reshape(8, 1, 1, 1))
+    batches = ViewBatches(kept, np.arange(8), batch_size=8, seed=0, mixup=True)
+    x, labels = batches[0]
+    np.testing.assert_array_equal(x[::2, 0, 0], labels[::2])
+    neighbours = np.roll(labels, 1)[1::2]
+    shares = (x[1::2, 0, 0] - neighbours) / (labels[1::2] - neighbours)
+    assert ((shares > 0) & (shares < 1)).all()
+    assert len(set(shares)) == len(shares)
+
+
+def test_views_are_the_image_its_mirror_image_and_different_crops():
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype="uint8")
+    views = [view(image, 5, number) for number in range(4)]
+    np.testing.assert_array_equal(views[0], image)
+    np.testing.assert_array_equal(views[1], image[:, ::-1])
+    assert len({found.tobytes() for found in views}) == 4
+    assert all(found.shape == image.shape for found in views)
+    np.testing.assert_array_equal(view(image, 5, 3), views[3])
+    assert (view(image, 6, 3) != views[3]).any()
+
+
 @torch_alone
 def test_stored_outputs_after_an_interruption_are_completed(tmp_path):
     model = create_model("vit_pico8", classes=10)
     before = keras.Model(model.input, model.get_layer("block_0").output)
     images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype="uint8")
     path = tmp_path / "kept.npy"
-    keep_mirrored(before, images, path, batch_size=4)
+    keep_views(before, images, path, batch_size=4)
     np.lib.format.open_memmap(path, "r+")[4:] = 0
     path.with_suffix(".done").write_text("4")
-    kept = keep_mirrored(before, images, path, batch_size=4)
+    kept = keep_views(before, images, path, batch_size=4)
     for side, pixels in enumerate((images, images[:, :, ::-1])):
         wanted = before.predict(pixels.astype("float32"), verbose=0)
         np.testing.assert_allclose(float32(kept[:, side]), wanted, rtol=0.01, atol=1e-3)
@@ -88,6 +111,7 @@ def test_retrofit_ablation_writes_each_row_once(tmp_path, monkeypatch):
         Cell("main", "token_merging", 1, 4, "random", False),
         Cell("ablation", "token_learner", 1, 4, reconstruction=1.0),
         Cell("ablation", "token_learner", 1, 8, budgets=(4, 8)),
+        Cell("main", "token_learner", 1, 4, mixup=True),
     ]
     output = tmp_path / "rows.csv"
 
@@ -100,7 +124,7 @@ def test_retrofit_ablation_writes_each_row_once(tmp_path, monkeypatch):
     run(wanted[:1])
     model = run(wanted)
     rows = read_rows(output)
-    assert [row["tokens"] for row in rows] == ["0", "4", "4", "4", "4", "4", "8"]
+    assert [row["tokens"] for row in rows] == ["0", "4", "4", "4", "4", "4", "8", "4"]
     assert float(rows[0]["gmacs"]) == pytest.approx(costs(model).macs / 1e9, rel=1e-4)
     accuracies = [float(row["accuracy"]) for row in rows]
     if accuracies[0]:
