@@ -5,6 +5,8 @@ Learning Algorithms", 2017. The licence is next to the included sample.
 """
 
 import gzip
+import math
+import zlib
 from importlib import resources
 from pathlib import Path
 
@@ -57,13 +59,19 @@ def load_fashion_mnist(origin: str | Path = "sample") -> tuple[tuple[np.ndarray,
     if origin == "download":
         splits = keras.datasets.fashion_mnist.load_data()
         return tuple((images[..., None], labels) for images, labels in splits)
-    return tuple(
-        (
-            _read(Path(origin), f"{split}-images-idx3-ubyte.gz", 3)[..., None],
-            _read(Path(origin), f"{split}-labels-idx1-ubyte.gz", 1),
+    return tuple(_read_split(Path(origin), split) for split in ("train", "t10k"))
+
+
+def _read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    names = f"{split}-images-idx3-ubyte.gz", f"{split}-labels-idx1-ubyte.gz"
+    images, labels = _read(folder, names[0], 3), _read(folder, names[1], 1)
+    if len(images) != len(labels):
+        raise ValueError(
+            f"load_fashion_mnist: {names[0]} and {names[1]} must have equal numbers of examples; "
+            f"download them again. Received: {len(images)} images and {len(labels)} labels in "
+            f"origin={str(folder)!r}"
         )
-        for split in ("train", "t10k")
-    )
+    return images[..., None], labels
 
 
 def _read(folder: Path, name: str, rank: int) -> np.ndarray:
@@ -76,13 +84,14 @@ def _read(folder: Path, name: str, rank: int) -> np.ndarray:
         )
     try:
         content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(
             f"load_fashion_mnist: {path} is damaged; download it again: {error}"
         ) from error
-    header = np.frombuffer(content[: 4 * (rank + 1)], ">u4")
-    data = np.frombuffer(content, np.uint8, offset=4 * (rank + 1))
-    if header[0] != 0x800 + rank or data.size != np.prod(header[1:], dtype=np.int64):
+    start = 4 * (rank + 1)
+    header = np.frombuffer(content[:start].ljust(start, b"\0"), ">u4")
+    data = np.frombuffer(content[start:], np.uint8)
+    if header[0] != 0x800 + rank or data.size != math.prod(header[1:].tolist()):
         raise ValueError(
             f"load_fashion_mnist: {path} is damaged; download it again: the file does not have the "
             "size in its header"

@@ -141,13 +141,18 @@ def evaluate(
     def predict(part: keras.Model, images: Images) -> np.ndarray:
         return part.predict(batches(images), verbose=0)
 
-    rows: list[Row] = []
-    for name in data or protocol.data:
-        train, test = open_named(name)
-        row: Row = {"data": name}
-        if set(metrics) - {"few_shot", "speed"}:
+    opened = [(name, *open_named(name)) for name in data or protocol.data]
+    scored, reassessed = set(metrics) - {"few_shot", "speed"}, []
+    for name, _, test in opened:
+        if scored:
             _check_classes(model, name, test)
-            row |= _scores(test, predict(model, test), metrics, real_labels)
+        known = "real" in metrics and real_labels is not None
+        reassessed.append(read_real_labels(real_labels, test.names) if known else None)
+    rows: list[Row] = []
+    for (name, train, test), real in zip(opened, reassessed, strict=True):
+        row: Row = {"data": name}
+        if scored:
+            row |= _scores(test, predict(model, test), metrics, real)
         if "few_shot" in metrics:
             row |= _few_shot(before_head(model), predict, train, test, protocol)
         if "speed" in metrics:
@@ -173,7 +178,7 @@ def _scores(
     images: Images,
     scores: np.ndarray,
     metrics: Collection[str],
-    real_labels: str | os.PathLike[str] | None,
+    real: list[list[int]] | None,
 ) -> dict[str, float]:
     labels = images.labels
     functions = {
@@ -181,10 +186,8 @@ def _scores(
         "top5": lambda: top_k_accuracy(labels, scores, k=5),
         "mean_class": lambda: mean_class_accuracy(labels, scores),
     }
-    if real_labels is not None:
-        functions["real"] = lambda: real_accuracy(
-            read_real_labels(real_labels, images.names), scores
-        )
+    if real is not None:
+        functions["real"] = lambda: real_accuracy(real, scores)
     return {metric: functions[metric]() for metric in metrics if metric in functions}
 
 

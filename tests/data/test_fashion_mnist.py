@@ -1,6 +1,7 @@
 """Fashion-MNIST from the included sample and from the original files."""
 
 import gzip
+import zlib
 
 import numpy as np
 import pytest
@@ -54,6 +55,31 @@ def test_load_fashion_mnist_with_a_damaged_file_raises_and_names_it(folder, keep
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz"):
+        load_fashion_mnist(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\x08", b"\0\0\x08\x03" + b"\xff" * 12])
+def test_load_fashion_mnist_with_a_damaged_header_raises_and_names_the_file(folder, content):
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(content))
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz"):
+        load_fashion_mnist(folder)
+
+
+def test_load_fashion_mnist_with_damaged_compression_raises_and_names_the_file(folder):
+    path = folder / "train-images-idx3-ubyte.gz"
+    content = bytearray(path.read_bytes())
+    content[10] = 7  # the first block after gzip's header has a type that does not exist
+    path.write_bytes(content)
+    with pytest.raises(zlib.error):
+        gzip.decompress(path.read_bytes())
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz"):
+        load_fashion_mnist(folder)
+
+
+def test_load_fashion_mnist_with_fewer_labels_than_images_raises_with_both_numbers(folder):
+    _write(folder / "t10k-labels-idx1-ubyte.gz", np.arange(3, dtype=np.uint8), 0x801)
+    with pytest.raises(ValueError, match="4 images and 3 labels"):
         load_fashion_mnist(folder)
 
 

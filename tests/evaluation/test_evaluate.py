@@ -113,6 +113,19 @@ def test_evaluate_with_an_unknown_metric_or_wrong_classes_raises(model, sets):
         evaluate(model, ["tfds:a"])
 
 
+def test_evaluate_with_wrong_data_in_a_later_set_raises_before_any_prediction(
+    model, sets, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(model, "predict", None)
+    sets["b"][1].class_names = ("cat", "dog")
+    with pytest.raises(ValueError, match="'tfds:b'"):
+        evaluate(model, ["tfds:a", "tfds:b"], ["top1"])
+    sets["a"][1].names = ("ILSVRC2012_val_00000001.JPEG",) * 60
+    (tmp_path / "real.json").write_text("{")
+    with pytest.raises(ValueError, match="real.json"):
+        evaluate(model, ["tfds:a"], ["top1", "real"], tmp_path / "real.json")
+
+
 def test_evaluate_command_prints_table_and_json(sets, tmp_path):
     model = create_model("vit_pico8", classes=6, input_shape=(16, 16, 3))
     model.save(tmp_path / "mine.keras")
