@@ -33,7 +33,7 @@ def test_draw_clip_maps_figure_has_rows_for_the_clip_and_for_each_token(maps, tm
     clip, first, second, strongest = panels.reshape(4, 3, 32, 48, 3)
     np.testing.assert_allclose(clip, 100 / 255)
     left, right = first[:, :, :20].mean((1, 2, 3)), first[:, :, 28:].mean((1, 2, 3))
-    assert (left > right + 0.05).all() and left[0] > left[1] > left[2]  # one range for all moments
+    assert (left > right + 0.05).all() and left[0] > left[1] > left[2]  # all moments share a range
     assert np.ptp(second[:, :, 28:].mean((1, 2, 3))) < 1e-6
     colours = [strongest[0, 16, column] for column in (8, 40)]
     assert np.abs(colours[0] - colours[1]).max() > 0.1

@@ -1,4 +1,4 @@
-"""Costs against the printed tables and against counts by hand."""
+"""Costs, compared with the tables of the paper and with manual counts."""
 
 import keras
 import pytest
@@ -103,7 +103,7 @@ def test_token_learner_module_cost_equals_a_manual_count_from_the_paper():
         + pixels * per_frame * width  # the tokens
         + 3 * tokens * width**2  # queries, keys, values
         + tokens**2 * width  # weights times values
-        + tokens**2 * width  # M
+        + tokens**2 * width  # M, which mixes the tokens
         + pixels * width * per_frame  # beta
         + pixels * per_frame * width  # B_w Y
     )
@@ -146,7 +146,7 @@ def test_stem_cost_counts_each_frame_of_a_video():
     assert (video.macs, video.elementwise) == (5 * image.macs, 5 * image.elementwise)
 
 
-def test_parameter_counts_without_allocated_weights_equal_the_built_model():
+def test_costs_of_a_catalogue_model_count_all_parameters_and_list_all_layers():
     import keras_tokenlearner
 
     for name, layer in (
@@ -165,7 +165,7 @@ def test_cost_rules_cover_every_layer(case):
     model = case.build()
     found = costs(model)
     assert found.params == model.count_params()
-    # Centres of mass are products with maps, without weights.
+    # `rotary_maps` has no weights, but its centres of mass are products with maps.
     has_products = case.name == "rotary_maps" or any(
         len(weight.shape) > 1 for weight in _multiplied(model)
     )

@@ -1,4 +1,4 @@
-"""Maps and tokens against their definitions."""
+"""Token maps, similarity and entropy, compared with their definitions."""
 
 import keras
 import numpy as np
@@ -43,7 +43,7 @@ def test_token_maps_of_two_calls_are_equal_and_the_model_is_unchanged(model, ima
     assert model.get_layer("token_learner").input is not None
 
 
-def test_token_maps_of_a_model_with_fusers_exist_for_each_token_learner(images):
+def test_token_maps_of_a_model_with_fusers_default_to_the_first_token_learner(images):
     model = keras_tokenlearner.create_model(
         "tokenlearner_pico8_4at1_fuser", classes=10, input_shape=(32, 48, 3), at=0
     )

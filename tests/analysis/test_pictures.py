@@ -1,4 +1,4 @@
-"""Figures and plots: they show the given arrays, and unfit arrays raise an error."""
+"""Figures show the given arrays. Arrays of wrong shapes or types raise an error."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ from keras_tokenlearner.applications import CATALOG, create_model, list_models
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() == "tensorflow",
-    reason="only on jax and torch: numpy and matplotlib draw",
+    reason="only on jax and torch: the figures do not depend on the backend",
 )
 
 

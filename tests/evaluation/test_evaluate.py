@@ -1,4 +1,4 @@
-"""Scores of a model with known outputs, and of features that scikit-learn scores too."""
+"""`evaluate`, compared with manual counts and with ridge regression of scikit-learn."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def noisy_images(count, classes=6, noise=60):
-    """Return images whose channels lean to one of six directions, one for each class."""
+    """Return noisy images with a different mean colour for each class."""
     labels = np.arange(count) % classes
     means = 128 + 60 * np.array([np.cos(np.arange(3) + label) for label in range(classes)])
     pixels = means[labels][:, None, None] + RANDOM.normal(0, noise, (count, 4, 4, 3))
@@ -55,7 +55,7 @@ def test_evaluate_metrics_equal_a_manual_count_of_the_predictions(model, sets, t
     assert row["top1"] == np.mean(best == labels)
     worst = scores.argmin(1)
     assert row["top5"] == pytest.approx(np.mean(worst != labels))
-    assert row["mean_class"] == pytest.approx(row["top1"])  # classes of one size
+    assert row["mean_class"] == pytest.approx(row["top1"])  # all classes have 10 images
     right = [best[i] in real[numbers[i]] for i in range(60) if i % 3]
     assert row["real"] == pytest.approx(np.mean(right))
 

@@ -1,4 +1,4 @@
-"""Few-shot least squares against an independent solver."""
+"""Few-shot accuracy, compared with an independent least-squares solver."""
 
 import keras
 import numpy as np
@@ -16,8 +16,11 @@ def _features(count, size, seed):
 
 @pytest.mark.parametrize(("size", "shots"), [(6, 10), (60, 5)])
 def test_few_shot_accuracy_equals_least_squares(size, shots):
-    """Ridge is least squares with sqrt(l2) I and zeros below; both forms, primal and dual."""
-    train, train_labels = _features(4 * shots, size, 0)  # so that every image is chosen
+    """Ridge equals least squares with more rows: sqrt(l2) I in the inputs, zeros in the targets.
+
+    The sizes select the primal and the dual form.
+    """
+    train, train_labels = _features(4 * shots, size, 0)  # every image is chosen
     test, test_labels = _features(100, size, 1)
     l2 = 2.0**6
     x = (train - train.mean(0)) / (train.std(0) + 1e-5)
@@ -54,7 +57,7 @@ def test_few_shot_accuracy_of_renumbered_labels_is_unchanged():
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_few_shot_accuracy_of_nan_features_counts_as_wrong(part):
+def test_few_shot_accuracy_of_nan_features_is_zero(part):
     train, labels = _features(40, 6, 0)
     bad = np.full_like(train, np.nan)
     first, second = (bad, train) if part == "train" else (train, bad)

@@ -1,4 +1,4 @@
-"""A head on frozen features, compared with the solution of its equations."""
+"""`linear_probe`, compared with the ridge regression of `few_shot_accuracy`."""
 
 import keras
 import numpy as np

@@ -46,7 +46,7 @@ def test_real_accuracy_equals_a_manual_count():
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_scores_of_nan_predictions_count_as_wrong(label):
+def test_accuracies_of_nan_scores_are_zero(label):
     labels, scores = np.array([label]), np.full((1, 2), 0.0)
     scores[0, label] = np.nan
     assert top_k_accuracy(labels, scores) == top_k_accuracy(labels, scores, k=2) == 0
@@ -86,7 +86,7 @@ def test_average_precision_equals_scikit_learn(ties):
     assert skipped == 1
 
 
-def test_average_precision_without_positives_raises():
+def test_average_precision_without_positives_or_of_unequal_shapes_raises():
     with pytest.raises(ValueError, match=r"`targets`.*\(3, 2\), all 0"):
         mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2)))
     with pytest.raises(ValueError, match=r"\(3, 2\).*\(3, 3\)"):

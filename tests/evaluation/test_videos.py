@@ -1,4 +1,4 @@
-"""Views of generated videos, against averages computed by hand."""
+"""Logits and metrics of generated videos, compared with manual averages."""
 
 import keras
 import numpy as np
@@ -36,7 +36,7 @@ def videos(tmp_path_factory):
 
 
 def grey(frames, level=lambda frame: 5 * frame):
-    """Return the mean level of some frames: half of each is 30 brighter."""
+    """Return the mean grey level of frames. The left half of each is brighter by 30."""
     return np.mean([level(frame) for frame in frames]) + 15
 
 
@@ -51,7 +51,7 @@ def grey(frames, level=lambda frame: 5 * frame):
     ],
     ids=str,
 )
-def test_predict_videos_averages_the_logits_of_all_clips(model, videos, protocol, clips):
+def test_predict_videos_of_each_protocol_merges_the_logits_of_clips(model, videos, protocol, clips):
     with pytest.warns(UserWarning, match=r"broken\.mp4"):
         logits, read = predict_videos(model, videos, crops=1, **protocol)
     expected = np.mean([grey(clip) for clip in clips])

@@ -3,7 +3,7 @@
 from keras_tokenlearner import layers
 from tests.conformance import LayerCase
 
-_SOFTMAX = "a constant along the axis of a softmax cancels in it"
+_SOFTMAX = "a constant added along the axis of a softmax does not change its output"
 _KEY_BIAS = {"key/bias": _SOFTMAX}
 _ANY_IMAGE = {"dynamic": ((None, None, 8),), "other": ((7, 3, 8),)}
 _UNKNOWN_IMAGE = {"dynamic": ((None, None, 8),)}
@@ -22,7 +22,7 @@ def _case(name, kind, kwargs, *shapes, **options):
 
 
 LAYER_CASES = (
-    # TokenLearner, for every rank, form of attention and volume
+    # TokenLearner, for every rank of inputs and every `attention` and `over`
     _case("learner", layers.TokenLearner, {"num_tokens": 3}, (4, 6, 8), **_ANY_IMAGE),
     _case("learner_square", layers.TokenLearner, {"pooling": "sum"}, (5, 5, 8), **_ANY_IMAGE),
     _case(
@@ -386,7 +386,7 @@ LAYER_CASES = (
     ),
     _case("mlp_same", layers.MLP, {"mlp_dim": 12}, (8,), dynamic=((None,),)),
     _case("layer_scale", layers.LayerScale, {"initial_value": 0.5}, (4, 8), **_ANY_LENGTH),
-    # Bottleneck modules of videos
+    # Parts of the bottleneck modules of video models
     _case(
         "self_attention",
         layers.SelfAttention,
@@ -411,7 +411,7 @@ LAYER_CASES = (
         (5, 8),
         dynamic=((None, 8),),
     ),
-    # Pixels in, positions, tokens before the others
+    # Patch embeddings, positions, pooling, prefix tokens
     _case(
         "patches",
         layers.PatchEmbedding,

@@ -1,4 +1,4 @@
-"""Numpy forms of parts of layers, and small assertions, for the tests of layers."""
+"""NumPy references for parts of layers, and small assertions, for the tests of layers."""
 
 import math
 from pathlib import Path
@@ -35,7 +35,7 @@ def random_layer(layer, *shapes):
 
 
 def run(layer, *inputs, **kwargs):
-    """Call a layer and return its output as numpy, or a list of its outputs."""
+    """Call a layer. Return its output as an array, or several outputs as a list of arrays."""
     outputs = to_numpy(layer(*inputs, **kwargs))
     return outputs[0] if len(outputs) == 1 else outputs
 
@@ -79,7 +79,7 @@ def mlp(x, kernel_1, bias_1, kernel_2, bias_2):
 
 
 def convolution(x, kernel):
-    """A convolution with zero padding that keeps the size, of (B, ..., C) by (..., C, S)."""
+    """Convolve (B, ..., C) with a kernel, (..., C, S). Zero padding keeps the size."""
     sizes = kernel.shape[:-2]
     padding = [(0, 0), *(((size - 1) // 2, size // 2) for size in sizes), (0, 0)]
     padded = np.pad(x, padding)
@@ -103,7 +103,7 @@ def multi_head_attention(x, y, weights, mask=None):
 
 
 def transformer_block(x, weights, mask=None):
-    """A pre-norm block with the weights of a `TransformerBlock`, in its order."""
+    """A pre-norm block. `weights` has the order of `TransformerBlock.get_weights()`."""
     x = x + multi_head_attention(*[layer_norm(x, *weights[:2])] * 2, weights[2:10], mask)
     return x + mlp(layer_norm(x, *weights[10:12]), *weights[12:16])
 
@@ -111,7 +111,7 @@ def transformer_block(x, weights, mask=None):
 def largest_intermediate(function, *arrays):
     """Return the size of the largest tensor that JAX computes within a function."""
     if keras.backend.backend() != "jax":
-        pytest.skip("only on jax: it lists intermediates of the same computation")
+        pytest.skip("only on jax: it can list the intermediate tensors")
     import jax
 
     def sizes(jaxpr):

@@ -1,4 +1,4 @@
-"""Grids divided into cells, coarse to fine, counted position by position."""
+"""Divisions of grids into cells, from coarse to fine, checked at each position."""
 
 import math
 
@@ -22,8 +22,8 @@ def test_grid_cells_of_any_number_contain_every_position_once(grid):
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_first_grid_cells_for_any_number_of_cells_cover_the_grid(grid):
-    """If omitted cells go to their ancestors, each position is again in exactly one cell."""
+def test_first_grid_cells_merged_with_omitted_cells_cover_the_grid(grid):
+    """Omitted cells merge into their ancestors, so each position is still in exactly one cell."""
     count = min(math.prod(grid), 33)
     cells = grid_cells(grid, count)
     masks = cells.masks(grid).reshape(-1, count)
@@ -34,7 +34,7 @@ def test_first_grid_cells_for_any_number_of_cells_cover_the_grid(grid):
         assert (merged.sum(1) == 1).all()
 
 
-def test_first_grid_cells_of_a_power_of_two_equal_a_grid_of_that_many_cells():
+def test_first_grid_cells_merged_to_a_power_of_two_equal_a_new_division():
     cells = grid_cells((8, 8), 32)
     masks = cells.masks((8, 8))
     for first in (1, 2, 4, 8, 16):
@@ -55,7 +55,7 @@ def test_grid_cells_of_a_divisible_grid_equal_a_fixed_grid(grid, count):
 
 
 @pytest.mark.parametrize("grid", [(14, 14), (7, 14), (16, 10)], ids=str)
-def test_grid_cells_are_nearly_square_and_of_equal_size(grid):
+def test_grid_cells_have_areas_and_sides_within_a_factor_of_four(grid):
     for count in range(1, 33):
         sizes = np.array([[b - a for a, b in box] for box in grid_cells(grid, count).boxes])
         areas = sizes.prod(1)

@@ -1,4 +1,4 @@
-"""Channel attention on every code path, against its definition: outputs and gradients."""
+"""Outputs and gradients of channel attention on every code path, against its definition."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ def path(request, monkeypatch):
     """Run each test on the backend's own path, and also on the closed form if it differs."""
     if request.param == "closed form":
         if keras.backend.backend() != "torch":
-            pytest.skip("only on torch: others take the closed form anyway")
+            pytest.skip("only on torch: other backends always use the closed form")
         monkeypatch.setattr(module, "_has_fused_kernel", lambda q: False)
 
 

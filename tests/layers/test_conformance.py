@@ -1,4 +1,4 @@
-"""Every public layer against `tests/conformance.py`."""
+"""The checks of `tests/conformance.py` for every public layer."""
 
 import inspect
 

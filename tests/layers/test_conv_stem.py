@@ -12,7 +12,7 @@ CONVS = ((4, 2), (8, 2))
 
 
 def _conv(x, kernel, stride):
-    """Return a SAME convolution; with stride 2 the padding of even sizes is at the end."""
+    """Return a SAME convolution. With stride 2, an even size has all padding at the end."""
     size = kernel.shape[0]
     outputs = [-(-length // stride) for length in x.shape[1:3]]
     pads = [

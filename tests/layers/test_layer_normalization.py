@@ -1,4 +1,4 @@
-"""LayerNorm of PyTorch in half precision, compared with Keras's and float32."""
+"""`LayerNormalization`, compared with the layer of Keras and with float32."""
 
 import keras
 import numpy as np
@@ -36,7 +36,7 @@ def test_layer_normalization_equals_the_layer_of_keras(dtype):
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "torch", reason="only on torch: others compile theirs"
+    keras.backend.backend() != "torch", reason="only on torch: others use the layer of Keras"
 )
 @pytest.mark.parametrize("half", ["bfloat16", "float16"])
 def test_layer_normalization_in_half_precision_is_near_float32(half):

@@ -1,4 +1,4 @@
-"""Products that add their bias, compared with the dense layers of Keras."""
+"""`linear` and `linear_each`, compared with the dense layers of Keras."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from keras_tokenlearner.layers.linear import linear, linear_each
 from tests.conformance import array
 
 ON_TORCH = keras.backend.backend() == "torch"
-torch_alone = pytest.mark.skipif(not ON_TORCH, reason="only on torch: its own products")
+torch_alone = pytest.mark.skipif(not ON_TORCH, reason="only on torch: calls of oneDNN")
 
 
 def made(kind, dtype="float32"):
@@ -30,7 +30,7 @@ def made(kind, dtype="float32"):
 
 @pytest.fixture
 def products(monkeypatch):
-    """Return the list of the products with a bias that PyTorch computes, empty elsewhere."""
+    """Return a list with one item for each call of `torch.addmm`, empty on other backends."""
     found = []
     if ON_TORCH:
         import torch
@@ -51,7 +51,7 @@ def test_linear_equals_the_output_of_the_layer(kind, dtype, products):
 
 
 @pytest.mark.parametrize("change", ["no bias", "quantized", "other dtype"])
-def test_linear_of_unsupported_layers_calls_the_layer(change, products):
+def test_linear_of_unsupported_layers_or_dtypes_calls_the_layer(change, products):
     layer, x = made("dense")
     if change == "no bias":
         layer = layers.Dense(6, use_bias=False)
@@ -76,7 +76,7 @@ def test_linear_with_lora_adds_the_lora_update(products):
 
 
 def without_gradients(function):
-    """Return the result of a function as float32, where PyTorch keeps no gradients."""
+    """Return the result of a function without gradients, as a float32 array."""
     import torch
 
     with torch.no_grad():
@@ -85,7 +85,7 @@ def without_gradients(function):
 
 @pytest.fixture
 def steps(monkeypatch):
-    """Return the list of the activations that oneDNN computes with a product."""
+    """Return a list with the activation of each product that oneDNN computes."""
     import torch
 
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
@@ -101,7 +101,7 @@ def steps(monkeypatch):
 @pytest.mark.parametrize("kind", ["dense", "to heads", "from heads"])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 @pytest.mark.parametrize("name", [None, "gelu", "gelu_tanh", "quick_gelu"])
-def test_linear_without_gradients_runs_one_onednn_operation(kind, dtype, name, steps):
+def test_linear_without_gradients_runs_supported_activations_in_onednn(kind, dtype, name, steps):
     layer, x = made(kind, dtype)
     activation = None if name is None else activations.get(name)
     found = without_gradients(lambda: linear(layer, x, activation))
@@ -113,7 +113,7 @@ def test_linear_without_gradients_runs_one_onednn_operation(kind, dtype, name, s
 
 @torch_alone
 @pytest.mark.parametrize("case", ["gradient", "compiled", "autocast", "empty"])
-def test_linear_where_onednn_is_unsupported_adds_the_bias(case, steps, products):
+def test_linear_where_onednn_is_unsupported_calls_addmm_once(case, steps, products):
     import torch
 
     layer, x = made("dense")

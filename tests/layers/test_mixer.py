@@ -8,7 +8,7 @@ from tests.layers.helpers import close, random_layer, refused, run
 
 
 def mixer(x, weights):
-    """Return the two equations, with the weights in the layer's order."""
+    """Return the output of a Mixer block. `weights` has the order of `MixerBlock.get_weights()`."""
     y = helpers.mlp(helpers.layer_norm(x, *weights[:2]).transpose(0, 2, 1), *weights[4:8])
     u = x + y.transpose(0, 2, 1)
     return u + helpers.mlp(helpers.layer_norm(u, *weights[2:4]), *weights[8:])

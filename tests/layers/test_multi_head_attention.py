@@ -1,4 +1,4 @@
-"""Faster attention, compared with Keras's."""
+"""`MultiHeadAttention`, compared with the layer of Keras and with the equations."""
 
 import keras
 import numpy as np
@@ -49,7 +49,7 @@ CALLS = ["mask", "query_mask", "causal", "scores", "dropout", "float16", "bfloat
 @pytest.mark.parametrize("call", CALLS)
 def test_multi_head_attention_with_masks_scores_or_dtypes_equals_keras(call):
     if call == "bfloat16" and keras.backend.backend() == "torch":
-        pytest.skip("only on tensorflow and jax: on torch it is ours")
+        pytest.skip("only on tensorflow and jax: torch uses our own products")
     arguments = {name: {"dtype": f"mixed_{name}"} for name in ("float16", "bfloat16")}
     arguments["dropout"] = {"dropout": 0.5}
     ours, theirs = both(4, **arguments.get(call, {}))
@@ -107,7 +107,7 @@ def test_torch_attention_is_fused_except_for_few_tokens_in_bfloat16(monkeypatch)
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="only on jax: others take all heads at once"
+    keras.backend.backend() != "jax", reason="only on jax: others compute all heads together"
 )
 @pytest.mark.parametrize(("tokens", "weights"), [(256, 256 * 256), (3000, 1000 * 3000)])
 def test_jax_attention_stores_the_weights_of_one_head_or_query_group(tokens, weights, monkeypatch):
@@ -125,12 +125,12 @@ def test_jax_attention_stores_the_weights_of_one_head_or_query_group(tokens, wei
     assert memory() >= 2 * 3 * 4 * tokens**2  # on several devices, all heads are computed together
 
 
-# Options of ViTs. As above, few and many tokens take different paths.
+# Options of ViTs. As above, few and many tokens take different code paths.
 TOKENS = [5, 150, 1030]
 
 
 def turned(x, table):
-    """Rotate neighbours by a table of cosines and sines, as complex numbers."""
+    """Rotate pairs of neighbouring channels, as complex numbers, by cosines and sines."""
     cosines, sines = np.split(table, 2, axis=-1)
     pairs = (x[..., ::2] + 1j * x[..., 1::2]) * (cosines[..., ::2] + 1j * sines[..., 1::2])
     return np.stack([pairs.real, pairs.imag], axis=-1).reshape(x.shape)
@@ -144,7 +144,7 @@ def rotation_table(tokens, size, heads=1):
 
 
 def expected(layer, x, norm, table=None, mask=None):
-    """Attention with every option, in numpy, with the weights by name."""
+    """Return attention with every option, in NumPy, from the weights of a layer."""
     weights = {
         w.path.split("/", 1)[1]: np.asarray(v)
         for w, v in zip(layer.weights, layer.get_weights(), strict=True)
@@ -233,7 +233,7 @@ def test_attention_options_add_elementwise_operations_to_the_cost():
     assert other.elementwise - one.elementwise == more
 
 
-def test_attention_options_without_effect_raise():
+def test_attention_options_without_effect_or_with_unknown_values_raise():
     layer = MultiHeadAttention(3, 4)
     x = array((2, 5, 12), 0)
     refused(lambda: layer(x, x, rotation=rotation_table(5, 4)), "rotation", "rotary=None")
@@ -243,7 +243,7 @@ def test_attention_options_without_effect_raise():
 
 
 def attention_by_hand(layer, x, bias, mask=None):
-    """Return outputs and weights in float64, with a bias of each key, by the equation."""
+    """Return outputs and attention weights in float64. `bias` has one number for each key."""
     weights = [array.astype("float64") for array in layer.get_weights()]
     (wq, bq), (wk, bk), (wv, bv), (wo, bo) = zip(weights[::2], weights[1::2], strict=True)
     q, k, v = (np.einsum("bnc,chd->bnhd", x, w) + b for w, b in ((wq, bq), (wk, bk), (wv, bv)))
@@ -270,7 +270,7 @@ def test_key_bias_is_added_to_the_logits_of_each_key(tokens):
     np.testing.assert_allclose(compiled, expected, atol=2e-5)
 
 
-def test_key_bias_works_with_mask_scores_and_dropout():
+def test_key_bias_with_mask_scores_or_dropout_equals_the_equation():
     layer, _ = both(4)
     random = np.random.default_rng(0)
     x = random.normal(size=(2, 6, 12)).astype("float32")
@@ -302,8 +302,8 @@ def test_attention_with_key_bias_in_half_precision_is_near_float32(dtype):
 
 
 @pytest.mark.parametrize("tokens", [5, 150])
-def test_key_bias_has_the_correct_gradient(tokens):
-    """One step of SGD on the bias equals the finite difference."""
+def test_key_bias_gradient_equals_the_finite_difference(tokens):
+    """One step of SGD changes the bias by the negative gradient."""
 
     class Biased(keras.layers.Layer):
         def build(self, shape):
@@ -330,7 +330,7 @@ def test_key_bias_has_the_correct_gradient(tokens):
     assert step == pytest.approx((loss(1e-4) - loss(-1e-4)) / 2e-4, rel=1e-3, abs=1e-7)
 
 
-def test_key_bias_works_with_the_causal_mask():
+def test_key_bias_with_the_causal_mask_equals_the_equation():
     layer, _ = both(4)
     random = np.random.default_rng(0)
     x = random.normal(size=(2, 6, 12)).astype("float32")

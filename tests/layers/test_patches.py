@@ -8,7 +8,7 @@ from tests.layers.helpers import close, random_layer, refused, run
 
 
 def project_patches(x, patch, kernel, bias):
-    """Cut (B, ..., c) into patches, one at a time, and multiply each as a vector."""
+    """Cut (B, ..., c) into patches. Multiply each patch, as a vector, by the kernel."""
     grid = tuple(size // step for size, step in zip(x.shape[1:-1], patch, strict=True))
     tokens = np.empty((len(x), *grid, kernel.shape[-1]))
     for place in np.ndindex(*grid):

@@ -26,7 +26,7 @@ def rotated(x, coordinates, frequencies, layout):
 
 
 def axial(channels, axes, theta):
-    """Frequencies of pairs: each axis has its share, one after the other."""
+    """Return the frequencies of pairs of channels. Each axis has an equal number of pairs."""
     count = channels // (2 * axes)
     frequencies = np.zeros((axes, channels // 2))
     for axis in range(axes):
@@ -42,7 +42,7 @@ def places(grid, width_first=False):
 
 
 def apply(layer, grid, x):
-    """Return x, (N, D), as the layer rotates it on a grid."""
+    """Return x, (N, D), rotated by the table of a layer for a grid."""
     channels = layer.num_heads * x.shape[-1]
     table = layer(np.zeros((1, *grid, channels), "float32"))
     return rotation(x[None, :, None], table, layer.layout)[0, :, 0]
@@ -121,9 +121,9 @@ def test_rotary_learned_frequencies_differ_per_head():
 def test_rotary_with_maps_rotates_tokens_by_their_centres_of_mass():
     x = array((1, 1 + 3, 1, 8), 0)
     maps = np.zeros((1, 2, 4, 3), "float32")
-    maps[0, 1, 2, 0] = 0.3  # one place
-    maps[0, :, 1, 1] = 5.0  # between two
-    maps[..., 2] = 0.1  # the middle
+    maps[0, 1, 2, 0] = 0.3  # one position
+    maps[0, :, 1, 1] = 5.0  # between two positions
+    maps[..., 2] = 0.1  # the middle of the grid
     layer = RotaryPositions(2, 1, layout="half", theta=20.0)
     patches = np.zeros((1, 2, 4, 16), "float32")
     centres = np.array([[1, 2], [0.5, 1], [0.5, 1.5]])
@@ -134,7 +134,7 @@ def test_rotary_with_maps_rotates_tokens_by_their_centres_of_mass():
         close(found[0], x[0, 0, 0])
 
 
-def test_rotary_cost_of_a_known_grid_is_zero():
+def test_rotary_cost_is_zero_without_maps_and_equals_a_manual_count_with_maps():
     layer = RotaryPositions(2, 1)
     layer.build((None, 2, 4, 16))
     assert count(layer, (2, 4, 16)).macs == count(layer, (2, 4, 16)).elementwise == 0
@@ -211,7 +211,7 @@ def test_rotary_positions_equal_the_positions_of_timm(name):
 
 @pytest.mark.peers
 def test_rotary_positions_equal_the_positions_of_v_jepa_2():
-    """V-JEPA 2 tiles the angles and rotates neighbours."""
+    """V-JEPA 2 tiles the angles and rotates neighbouring channels."""
     vjepa = peer("transformers.models.vjepa2.modeling_vjepa2")
     import torch
 

@@ -27,13 +27,13 @@ def test_self_attention_equals_the_weighted_sum_in_each_head(arguments):
     close(run(layer, x), self_attention(x, layer.get_weights(), 2))
 
 
-def test_self_attention_of_one_channel_per_head_equals_scaled_vector_attention():
+def test_self_attention_of_one_channel_per_head_equals_vector_attention():
     from keras_tokenlearner.layers import VectorAttention
 
     x = array((2, 5, 8), 0)
     heads = random_layer(SelfAttention(num_heads=8, key_dim=8), x.shape)
     vector = random_layer(VectorAttention(use_bias=False), x.shape)
-    close(run(heads, x), run(vector, x))  # one channel per head needs no scale
+    close(run(heads, x), run(vector, x))  # the scale, 1 / sqrt(1), is 1
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def attend(x, layer):
 
 
 def oracle(x, layer):
-    """Return the sum over the visible tokens, position by position."""
+    """Return the attention over the axes that `layer.over` selects, one sequence at a time."""
     y = np.zeros_like(x)
     if layer.over == "joint":
         return attend(x.reshape(B, -1, C), layer).reshape(x.shape)

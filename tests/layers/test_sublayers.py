@@ -1,4 +1,4 @@
-"""PyTorch calls sublayers without repeating the work of the outer call, with equal results."""
+"""On PyTorch, sublayers skip the work that the outer call has done, with equal results."""
 
 import keras
 import numpy as np
@@ -10,7 +10,9 @@ from tests.conformance import array, assign_weights
 
 pytestmark = [
     pytest.mark.once("torch"),
-    pytest.mark.skipif(keras.backend.backend() != "torch", reason="only on torch: its calls"),
+    pytest.mark.skipif(
+        keras.backend.backend() != "torch", reason="only on torch: others use Keras's calls"
+    ),
 ]
 
 RATES = {"dropout_rate": 0.3, "attention_dropout_rate": 0.2, "drop_path_rate": 0.4}
@@ -27,7 +29,7 @@ POLICIES = ("float32", "mixed_bfloat16", "bfloat16")
 
 
 def made(changes, policy="float32"):
-    """Return a built block with random weights and equal seeds."""
+    """Return a built block. Weights and seeds are random, but equal in all calls."""
     keras.utils.set_random_seed(0)
     block = TransformerBlock(2, name="block", dtype=policy, **changes)
     block.build((3, 5, 8))
@@ -159,7 +161,7 @@ def test_sublayer_with_a_custom_call_runs_the_custom_call(called, monkeypatch):
     assert called == ["block", "mlp_norm"]
 
 
-def test_block_with_an_activity_regularizer_inside_has_its_loss():
+def test_block_with_an_activity_regularizer_in_its_mlp_has_one_loss():
     block = made({})
     block.mlp.activity_regularizer = keras.regularizers.L2(1)
     block(ops.convert_to_tensor(array((3, 5, 8), 0)))

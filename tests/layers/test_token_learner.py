@@ -106,7 +106,7 @@ def test_sum_pooling_equals_mean_pooling_times_the_number_of_positions():
 def test_token_learner_with_a_norm_pools_the_input_before_the_norm():
     x = array((1, 4, 6, 8), 0)
     layer = random_layer(TokenLearner(3), x.shape)
-    close(run(layer, 100 * x), 100 * run(layer, x), atol=1e-3)  # the norm hides the scale
+    close(run(layer, 100 * x), 100 * run(layer, x), atol=1e-3)  # the norm removes the scale
 
 
 def test_token_learner_dropout_acts_in_training_only():
@@ -311,7 +311,7 @@ def test_token_learner_on_large_half_precision_values_returns_their_weighted_mea
     np.testing.assert_allclose(tokens, expected, rtol=rtol)
 
 
-def test_pooled_tokens_of_large_values_in_half_precision_are_finite():
+def test_pooled_tokens_of_large_values_in_float16_are_near_float32():
     layer = PooledTokens(2, dtype="mixed_float16")
     found = run(layer, np.full((1, 64, 64, 4), 50.0))
     exact = PooledTokens(2)

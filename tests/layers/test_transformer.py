@@ -45,7 +45,7 @@ def copies(x, patches, prefix):
 
 
 def take_weights(layer, plain):
-    """Copy the weights of a plain block to a proportional block. Its bias stays zero."""
+    """Copy the weights of a plain block to a block with `num_patches`. Its patch bias stays 0."""
     own, *others = layer.get_weights()
     assert own == 0 and len(others) == len(plain.weights)
     layer.set_weights([own, *plain.get_weights()])
@@ -53,7 +53,7 @@ def take_weights(layer, plain):
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_block_with_num_patches_equals_a_plain_block_on_repeated_tokens(masked):
-    """A proportional block on 3 tokens equals a plain block on 4 copies of each token."""
+    """With 12 patches for 3 tokens, each token counts as 4 copies."""
     x = array((2, 5, 8), 0)
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
     layer = TransformerBlock(num_heads=2, num_patches=12, num_prefix_tokens=2)
@@ -64,7 +64,7 @@ def test_block_with_num_patches_equals_a_plain_block_on_repeated_tokens(masked):
     found = run(layer, x, attention_mask=mask)
     close(found[:, :2], expected[:, :2])
     close(found[:, 2:], expected[:, 2::4])
-    layer.patch_bias.assign(-np.log(4.0))  # this bias cancels the proportion
+    layer.patch_bias.assign(-np.log(4.0))  # this bias cancels the effect of `num_patches`
     close(run(layer, x), run(plain, x))
 
 
@@ -175,7 +175,7 @@ def test_transformer_block_with_wrong_shapes_raises(shape, words):
     refused(lambda: layer.build(shape), "TransformerBlock", "Received: ", *words)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only on jax: its Keras layer")
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="only on jax: flash attention on TPUs")
 def test_flash_attention_on_tpus_is_off(monkeypatch):
     import jax
 

@@ -72,7 +72,7 @@ def test_vector_attention_weights_sum_to_one_for_every_channel(form):
 
 
 class Direct(layers.Layer):
-    """The direct form with the same weights in the same order, to compare gradients."""
+    """Eq. 3 with the N x M x C tensor and the weights of a layer, to compare gradients."""
 
     def __init__(self, layer):
         super().__init__()
@@ -134,7 +134,7 @@ def test_vector_attention_in_mixed_precision_with_gamma_and_mask_trains():
 
 
 @pytest.mark.parametrize("gamma", [False, True])
-def test_vector_attention_memory_grows_linearly_with_tokens(gamma):
+def test_vector_attention_allocates_no_tensor_of_tokens_by_tokens_by_channels(gamma):
     z = array((1, 256, 8), 0)
     layer = random_layer(VectorAttention(gamma=gamma), z.shape)
     direct = 256 * 256 * 8
@@ -142,7 +142,7 @@ def test_vector_attention_memory_grows_linearly_with_tokens(gamma):
 
 
 @pytest.mark.parametrize("gamma", [False, True])
-def test_vector_attention_gradient_memory_grows_linearly_with_tokens(gamma):
+def test_vector_attention_gradient_allocates_no_tensor_of_tokens_by_tokens_by_channels(gamma):
     z = array((1, 256, 8), 0)
     layer = random_layer(VectorAttention(gamma=gamma), z.shape)
 
