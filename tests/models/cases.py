@@ -9,7 +9,7 @@ from keras_tokenlearner.models import (
 )
 from tests.conformance import ModelCase
 
-_SOFTMAX = "a constant along the axis of a softmax cancels in it"
+_SOFTMAX = "a constant added along the axis of a softmax does not change its output"
 _IMAGE = {
     "input_shape": (16, 24, 3),
     "hidden_dim": 16,
@@ -52,7 +52,7 @@ def module(unit, **changes):
 
 
 def _of_parts(unit, attention):
-    """Return small sizes of the fields that the parts of a unit read."""
+    """Return small values of the config fields that the parts of a unit use."""
     parts = {*unit.split("+")}
     heads = parts & {"spatial", "temporal", "joint"} or attention == "multi_head"
     tokens = {"num_tokens": 3} if "tokenlearner" in parts else {}
@@ -135,7 +135,7 @@ MODEL_CASES = (
         pooling="avg",
     ),
     _learner("vector_attention", block_attention="vector", include_top=False, pooling="max"),
-    # Differences of newer families
+    # Options of newer families
     _case(
         "rotary_index",
         rotary="index",

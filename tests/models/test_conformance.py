@@ -1,4 +1,4 @@
-"""Models of every form of the config against `tests/conformance.py`."""
+"""The checks of `tests/conformance.py` for models of every form of the config."""
 
 import pytest
 

@@ -33,7 +33,7 @@ def test_feature_extractor_equals_the_block_outputs_on_the_grid():
             np.testing.assert_allclose(features, expected, atol=1e-5)
 
 
-def test_feature_extractor_with_norm_of_the_last_block_equals_the_model():
+def test_feature_extractor_of_the_normalized_last_block_equals_the_model():
     model = built(include_top=False)
     found = feature_extractor(model, blocks=[3], normalize=True)(pixels(model))["block_3"]
     expected = run(model, pixels(model)).reshape(2, 4, 4, 16)
@@ -50,14 +50,14 @@ def test_feature_extractor_with_norm_of_the_last_block_equals_the_model():
     ],
     ids=["learner", "fuser", "unpool", "video"],
 )
-def test_feature_extractor_has_a_grid_except_for_learned_tokens(base, changes, shapes):
+def test_feature_extractor_returns_grids_except_for_learned_tokens(base, changes, shapes):
     model = built(base, **changes)
     extractor = feature_extractor(model, blocks=tuple(shapes))
     wanted = {f"block_{index}": (None, *shape) for index, shape in shapes.items()}
     assert {name: tuple(x.shape) for name, x in extractor.output.items()} == wanted
 
 
-def test_feature_extractor_after_a_fuser_equals_the_inputs_of_the_last_norm():
+def test_feature_extractor_of_the_normalized_last_fuser_equals_the_model():
     model = built(**LEARNER, fuser="token_fuser", include_top=False)
     found = feature_extractor(model, blocks=(3,), normalize=True)(pixels(model))["block_3"]
     found = keras.ops.convert_to_numpy(found).reshape(2, 16, 16)

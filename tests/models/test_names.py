@@ -14,7 +14,7 @@ pytestmark = pytest.mark.once("torch")
 PACKAGE = Path(keras_tokenlearner.__file__).parent
 NAMES = {value for name, value in vars(names).items() if name.isupper() and name[0] != "_"}
 LAYERS = {name for name in NAMES if "/" not in name}
-# Layers whose names have a number: as text, before a placeholder, or in a regular expression.
+# Layers with a number after the name: a digit, a placeholder or a regular expression.
 NUMBERED = ("block", "stage", names.JOIN, names.REJOIN, names.ROTARY)
 NUMBERED += (names.TOKEN_LEARNER, names.TOKEN_FUSER)
 PATH = re.compile(
@@ -26,7 +26,8 @@ CALLS = ("get_layer", "startswith", "numbered", "convolution", "_norm", "_normal
 def written_names(source, tables=False, literals=False):
     """Return the layer names in a file's source.
 
-    `tables` leaves its tables out. `literals` finds every text that names a new layer.
+    With `tables`, skip the tables of the module. With `literals`, return every text that names a
+    new layer.
     """
     tree = ast.parse(source)
     left_out = set()

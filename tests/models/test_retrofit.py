@@ -1,4 +1,4 @@
-"""Learned tokens fitted into a ViT: the graph, copied weights, the start of the maps."""
+"""`retrofit` and `with_tokens`: the layers, the copied weights and the untrained maps."""
 
 import keras
 import numpy as np
@@ -103,7 +103,8 @@ def test_untrained_student_with_grid_start_equals_average_pooling(changes, num_t
     logits, wanted, full = (
         NUMPY(keras.Model(m.input, m.get_layer("head").output)(x)) for m in (student, pooled, model)
     )
-    # other positions have exp(-8) of the weight: under 2% of the change by pooling
+    # Positions outside the cell of a token have exp(-8) of the weight of positions inside.
+    # The difference is less than 2% of the effect of pooling.
     assert np.abs(logits - wanted).max() < 0.02 * np.abs(wanted - full).max()
     if len(model.input_shape) == 4:
         student.get_layer("token_learner").bias.assign(
@@ -136,7 +137,7 @@ def test_proportional_attention_equals_attention_to_repeated_tokens():
     ],
     ids=str,
 )
-def test_model_with_fewer_tokens_equals_the_student_called_with_fewer_tokens(changes, tmp_path):
+def test_student_reduced_by_with_tokens_equals_a_call_with_fewer_tokens(changes, tmp_path):
     model = teacher(**changes)
     student = retrofit(model, at=1, num_tokens=8)
     learner = student.get_layer("token_learner")
@@ -157,7 +158,7 @@ def test_model_with_fewer_tokens_equals_the_student_called_with_fewer_tokens(cha
     np.testing.assert_allclose(NUMPY(loaded(x)), NUMPY(small(x)), atol=1e-6)
 
 
-def test_untrained_model_with_fewer_tokens_equals_a_retrofit():
+def test_untrained_student_reduced_by_with_tokens_equals_a_retrofit():
     model = teacher(class_token=True)
     x = pixels(2, 32, 32, 3)
     found = with_tokens(retrofit(model, at=1, num_tokens=8), 4)
@@ -165,7 +166,7 @@ def test_untrained_model_with_fewer_tokens_equals_a_retrofit():
     np.testing.assert_allclose(NUMPY(found(x)), NUMPY(wanted(x)), atol=1e-4)
 
 
-def test_model_with_more_tokens_than_the_student_raises():
+def test_reduction_by_with_tokens_of_unsuitable_counts_or_models_raises():
     model = teacher()
     for student, count in (
         (retrofit(model, at=1, num_tokens=4), 5),
@@ -176,7 +177,7 @@ def test_model_with_more_tokens_than_the_student_raises():
             with_tokens(student, count)
 
 
-def test_saved_student_loads_in_another_precision(tmp_path):
+def test_retrofit_of_a_loaded_bfloat16_model_keeps_its_dtype_policy(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         teacher().save(tmp_path / "mine.keras")

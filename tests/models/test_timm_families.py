@@ -75,7 +75,7 @@ def ours(module, **changes):
     for weight in model.weights:
         weight.assign(given.pop(weight.path))
     behind = ("head/", "pooling/", "norm/") if "include_top" in changes else ()
-    assert all(path.startswith(behind) for path in given), f"nothing reads {sorted(given)}"
+    assert all(path.startswith(behind) for path in given), f"unused weights: {sorted(given)}"
     return model
 
 
@@ -85,7 +85,7 @@ def agree(found, expected, size=1e-5):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_timm_checkpoint_of_each_family_gives_the_outputs_of_timm(name):
+def test_timm_weights_of_each_family_give_the_outputs_of_timm(name):
     import torch
 
     module = theirs(name, **ROWS[name])
@@ -108,7 +108,7 @@ RETROFIT = [
 
 
 @pytest.mark.parametrize("name", RETROFIT)
-def test_timm_checkpoint_of_each_family_with_learned_tokens_trains(name):
+def test_retrofit_of_timm_models_copies_their_weights_and_trains(name):
     model = ours(theirs(name, **ROWS[name]))
     images = np.random.default_rng(0).normal(size=(4, *model.input_shape[1:])).astype("float32")
     for fuser in (None, "token_fuser"):

@@ -53,7 +53,7 @@ def ours(weights, shape, **changes):
 
 
 class Weights(dict):
-    """Weights by our paths, taken from the state of a model of transformers."""
+    """Weights of a model of transformers, in a dictionary by the paths of our weights."""
 
     def __init__(self, state, heads=4):
         super().__init__()

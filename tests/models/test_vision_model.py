@@ -1,4 +1,4 @@
-"""Models keep their config, preprocessing, precision and frozen layers through files."""
+"""Saved models keep their config, preprocessing, precision and frozen layers."""
 
 import keras
 import numpy as np
@@ -55,7 +55,7 @@ def test_video_network_attributes_return_its_layers():
     ]
 
 
-def test_video_network_blocks_return_the_sum_of_their_unit():
+def test_video_network_blocks_return_the_relu_of_the_sum_of_their_unit():
     model = create_model("x2plus1d_pico", classes=3, input_shape=(4, 16, 24, 3))
     first, *_, last = model.blocks
     assert first.output.shape == (None, 4, 4, 6, 8) and last.output.shape == (None, 4, 2, 3, 16)
@@ -135,7 +135,7 @@ def test_frozen_backbone_stays_frozen_after_loading(freeze, tmp_path):
         )
 
 
-def test_subclassed_model_stays_functional():
+def test_vision_transformer_can_be_split_and_cloned_as_a_functional_model():
     model = pico()
     inner = keras.Model(model.input, model.get_layer("block_0").output)
     assert run(inner, pixels()).shape == (2, 16, 32)

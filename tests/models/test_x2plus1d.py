@@ -25,7 +25,7 @@ class Network:
         y = helpers.convolution(x, kernel)
         if stride == 1:
             return y
-        # SAME pads an even size only at the end, so that windows are at odd positions.
+        # SAME pads an even size only at the end, so windows are centred on odd positions.
         starts = [(kernel.shape[axis] > 1) * (1 - x.shape[axis + 1] % 2) for axis in (1, 2)]
         return y[:, :, starts[0] :: 2, starts[1] :: 2]
 
@@ -111,7 +111,7 @@ def attend(model, name, tokens):
 
 
 def module_oracle(part, model, x):
-    """Return the outputs of the parts that work on averages of frames."""
+    """Return the output of a part that computes from the averages of frames."""
     averages = x.mean((2, 3))
     if part == "mlpmixer":
         return broadcast(x, mixer(averages, model.get_layer("0_mlpmixer").get_weights()))

@@ -96,7 +96,7 @@ def _qkv_bias(attention):
 
 
 def weights_of(module):
-    """Return timm's weights by our paths."""
+    """Return the weights of a model of timm, in a dictionary by the paths of our weights."""
     state = {name: value.detach().numpy() for name, value in module.state_dict().items()}
     width = module.embed_dim
     weights = {
@@ -138,7 +138,7 @@ def _linear(weights, state, ours, theirs):
 
 
 def _positions(weights, state, module):
-    """The positions of prefix tokens are in these tokens."""
+    """Set the position table, and add the positions of prefix tokens to these tokens."""
     names = {"class_token/tokens": "cls_token", "register_tokens/tokens": "reg_token"}
     prefix = {ours: state[theirs][0] for ours, theirs in names.items() if theirs in state}
     if "pos_embed" in state:
