@@ -1,7 +1,7 @@
 """Limits on the memory and the time of attacks.
 
-`Bounds` measures a block. `attack` runs a call in another process, so an endless call or a full
-memory ends only that process.
+`Bounds` measures a `with` block. `attack` runs calls in another process, so a call that hangs or
+exhausts the memory ends only that process.
 """
 
 import atexit
@@ -23,7 +23,7 @@ import pytest
 
 
 class Bounds:
-    """Checks that a block takes little memory and CPU time, for any sizes in a file's header."""
+    """Fails if its `with` block takes too much memory (MB) or CPU time (seconds)."""
 
     def __init__(self, megabytes=300, seconds=20):
         self.megabytes, self.seconds = megabytes, seconds
@@ -63,7 +63,7 @@ class Outcome:
     seconds: float
 
     def is_refused(self, match, megabytes=300, seconds=20):
-        """Check that the call raised `ValueError` with a text, in little memory and time."""
+        """Assert that the call raised a matching `ValueError`, within limits of memory and time."""
         print(f"{self.megabytes:.0f} MB, {self.seconds:.1f} s")
         assert self.error == "ValueError", self
         assert re.search(match, self.text), self.text
@@ -71,9 +71,9 @@ class Outcome:
 
 
 def attack(call, *arguments, megabytes=2500, seconds=120):
-    """Run calls of one argument each in another process, and return their `Outcome`s.
+    """Call a function in another process, once for each argument, and return the `Outcome`s.
 
-    The process serves all attacks of a run, because its imports take seconds.
+    All attacks of a test run share the process, because its imports take seconds.
 
     Args:
         call: The function, as `"module:name"`.
@@ -89,7 +89,7 @@ def attack(call, *arguments, megabytes=2500, seconds=120):
 
 
 class _Worker:
-    """The process that is attacked."""
+    """The process that runs the calls of `attack`."""
 
     def __init__(self):
         self.process = subprocess.Popen(
@@ -102,7 +102,7 @@ class _Worker:
         atexit.register(self.process.kill)
         self.lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
-        self.lines.get(timeout=600)  # its imports are done
+        self.lines.get(timeout=600)  # wait for its imports
 
     def _read(self):
         for line in self.process.stdout:
@@ -115,7 +115,7 @@ class _Worker:
         try:
             line = self.lines.get(timeout=seconds)
         except queue.Empty:
-            line = f"no end after {seconds} s"
+            line = f"no answer within {seconds} s"
         if line is None or not line.startswith("{"):
             self.process.kill()
             self.process.wait()
@@ -148,7 +148,7 @@ def _memory_space():
 
 
 def _serve():
-    """Run the calls that the standard input names, one in each line."""
+    """Run the calls of the standard input: each line is a JSON list of call, argument and MB."""
     import keras_tokenlearner.presets  # noqa: F401, before a limit is set
 
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries may print

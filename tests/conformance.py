@@ -33,7 +33,7 @@ class ModelCase:
     """A model to check.
 
     Attributes:
-        name: Unique, the key of its outputs in the file.
+        name: Unique, the key of the outputs in `OUTPUTS_FILE`.
         build: Function without arguments that returns a new `keras.Model`.
         still: Endings of the paths of weights that no training step can change, with the reason.
         pixels: Whether inputs are drawn from [0, 255] instead of N(0, 1).
@@ -52,7 +52,7 @@ class LayerCase:
     """A layer to check.
 
     Attributes:
-        name: Unique, the key of its outputs in the file.
+        name: Unique, the key of the outputs in `OUTPUTS_FILE`.
         layer: Class of the layer.
         kwargs: Arguments of its constructor; prefer values that are not the defaults.
         shapes: Shape of each input, without the batch.
@@ -100,7 +100,7 @@ def model_arrays(case, model, batch=3):
 def assign_weights(layer):
     """Give every weight random values, so that no weight blocks a gradient and outputs are O(1).
 
-    Variances that a batch normalisation keeps are positive, as for real batches.
+    Moving variances of batch normalisations become positive, as after training.
     """
     for seed, weight in enumerate(layer.weights):
         fan_in = np.prod(weight.shape[:-1]) if len(weight.shape) > 1 else 4
@@ -145,7 +145,7 @@ def sublayers(layer):
 
 @functools.lru_cache(maxsize=2)  # the tests of one case run one after another
 def built_model(case):
-    """Return the model of a case with weights from `assign_weights`, which no check may change."""
+    """Return the model of a case with weights from `assign_weights`. Checks must not change it."""
     model = case.build()
     assign_weights(model)
     return model
@@ -227,7 +227,7 @@ def check_shapes(case):
 
 
 def check_dynamic_shapes(case):
-    """A model of unknown sizes takes different sizes, or the layer names the required sizes."""
+    """A model built with unknown sizes accepts several sizes, or the layer refuses to build."""
     if case.other is None:
         with pytest.raises(ValueError, match=f"{case.layer.__name__}: .*known"):
             case.build(case.dynamic)
@@ -261,7 +261,7 @@ def assert_bfloat16(layer, exceptions):
 
 
 def assert_rough(found, expected):
-    """Assert that bfloat16 outputs are near float32 outputs, by the root of the mean square."""
+    """Assert that bfloat16 outputs are within 3% of float32 outputs, by root mean square."""
     for one, other in zip(to_numpy(found), to_numpy(expected), strict=True):
         error = np.sqrt(np.mean((one - other) ** 2))
         assert error <= 0.03 * np.sqrt(np.mean(other**2)) + 1e-3
@@ -372,7 +372,11 @@ MODEL_CHECKS = (
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="write the file of outputs again")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="compute the outputs of all cases again, and replace their file",
+    )
     if not parser.parse_args().write:
         parser.error("nothing to do; pass --write")
     from tests.applications.cases import CATALOG_CASES

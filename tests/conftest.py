@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 
-# Programs of the tests run once, so compile them quickly with little optimization.
+# Tests run most compiled programs once, so compile quickly with little optimization.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )

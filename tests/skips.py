@@ -63,7 +63,7 @@ _record = pytest.StashKey[dict]()
 
 
 def peer(module):
-    """Return a library to compare with, or skip."""
+    """Import and return a module of a peer library, or skip the test."""
     name = module.split(".")[0]
     if name in ("timm", "torchvision", "transformers"):
         import_torchvision()

@@ -1,4 +1,4 @@
-"""Every boolean argument of the public API refuses texts, such as "False", which count as true."""
+"""Every boolean argument of the public API refuses strings, since `bool("False")` is true."""
 
 import importlib
 import inspect
@@ -12,7 +12,7 @@ from keras_tokenlearner import data, layers, models, serving, training, weights
 from keras_tokenlearner.data import video
 from tests.layers.helpers import refused
 
-# Dictionaries of facts that we make ourselves, and a method that Keras calls.
+# Classes that only the package creates, and methods that Keras or `train` calls.
 NOT_FOR_USERS = {
     ("PublishedCheckpoint", "is_checked"),
     ("Plan", "reads"),  # `plan_of` makes plans

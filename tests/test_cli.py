@@ -89,7 +89,7 @@ def test_command_with_a_wrong_argument_prints_one_line(arguments, said, monkeypa
     "arguments",
     ["serve . --port 99999", "serve . --max-batch 0", "evaluate vit_pico8 --size 0"],
 )
-def test_command_numbers_out_of_range_exit_with_2(arguments):
+def test_command_with_a_number_out_of_range_exits_with_2(arguments):
     assert run(*arguments.split()).exit_code == 2
 
 
@@ -235,7 +235,8 @@ def test_export_command_writes_a_saved_model_with_class_names(tmp_path):
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="only on tensorflow: others write the same"
+    keras.backend.backend() != "tensorflow",
+    reason="only on tensorflow: other backends write the same file",
 )
 def test_export_of_included_weights_states_their_provenance(tmp_path):
     done = run("export", "tokenlearner_nano4_8at2", str(tmp_path / "served"))

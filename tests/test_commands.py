@@ -1,4 +1,4 @@
-"""The commands on the pages exist and take the options shown."""
+"""The commands in the README, the docs and the notebooks exist and accept their options."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ PAGES += [*ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.py")]
 
 
 def _commands():
-    """Yield `(page, words)` of every command, without variables of the environment."""
+    """Yield `(page, words)` of every command, without leading environment variables."""
     for page in PAGES:
         text = page.read_text()
         if page.suffix == ".py":  # a notebook's text is in comments

@@ -1,4 +1,4 @@
-"""The map of the package in CONTRIBUTING.md names every folder and file that it should."""
+"""The tables in CONTRIBUTING.md list every folder, and all files of `weights/` and `presets/`."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 
 
 def table(heading):
-    """Return the rows of the table under a line that starts with a text, as lists of cells."""
+    """Return the rows of the first table at or after `heading`, as lists of cells."""
     lines = TEXT[TEXT.index(heading) :].splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("|"))
     rows = []
@@ -26,7 +26,7 @@ def table(heading):
 
 
 def named(cell):
-    """Return the names in backticks of a cell."""
+    """Return the names in backticks in a cell of a table."""
     return re.findall(r"`([\w./]+)`", cell)
 
 

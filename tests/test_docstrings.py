@@ -28,7 +28,7 @@ def _modules(package):
 
 
 def _documented():
-    """Return public classes and functions, where they are defined."""
+    """Return public classes and functions by the path of their definition."""
     return {
         f"{module.__name__}.{name}": value
         for module in _modules(keras_tokenlearner)

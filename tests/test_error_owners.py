@@ -1,4 +1,4 @@
-"""An error starts with the name of the called function, also if an inner function raises it."""
+"""An error starts with the name of the called function, even if an inner function raises it."""
 
 import importlib
 import inspect
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.once("torch")
 
 IMAGES, LABELS = np.zeros((4, 32, 32, 3), "float32"), np.arange(4) % 2
 GRID = {"reducer": "token_learner", "token_attention": "mlp", "token_start": "grid"}
-# Invalid arguments of every function that builds a model. Inner classes refuse the values.
+# Invalid arguments for every function that builds a model. Inner classes raise the errors.
 BUILT = [
     {"input_shape": (32,)},
     {"input_shape": None, "input_tensor": keras.Input((None, None, 3))},
@@ -98,7 +98,7 @@ def network(m, **arguments):
 
 
 def family(name):
-    """Return the calls of a function of a family, which passes its arguments to `create_model`."""
+    """Return calls with bad arguments of a function that calls `create_model`, as `ViTB16`."""
     function = getattr(applications, name)
     size = {"stage_units": (1, 1, 1, 3)} if "X2" in name else {"num_layers": 2}
     size |= {"at": 1} if name.startswith("TokenLearner") and "X2" not in name else {}
@@ -107,7 +107,7 @@ def family(name):
 
 
 def each(function, *arguments):
-    """Return a call of a function of `Made` for each dictionary of bad arguments."""
+    """Return one call for each dictionary of bad arguments. `function` takes a `Made` first."""
     return [lambda m, bad=bad: function(m, **bad) for bad in arguments]
 
 
@@ -408,7 +408,7 @@ ALONE = {
     *("real_accuracy", "resizing", "save_weights", "segments", "token_maps", "token_similarity"),
     *("top_k_accuracy", "uniform_clips", "upload_preset", "with_token_maps"),
 }
-# Functions whose errors need another library. A test checks that they have the decorator.
+# The errors of these functions need another library. A test checks their decorator instead.
 ELSEWHERE = {"hub_backbone"}
 
 

@@ -19,7 +19,7 @@ SOURCES = [
 ]
 
 
-def test_missing_module_raises_and_names_library_and_extra(monkeypatch):
+def test_require_of_a_missing_module_raises_and_names_library_and_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ImportError, match=r"pip install scikit-learn \(extra `dev`\)"):
         _extras.require("sklearn.cluster", "dev")

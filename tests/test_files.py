@@ -1,4 +1,4 @@
-"""The content of a new file is on the disk before its name, so a power cut leaves no half file."""
+"""A new file gets its name after its content is on the disk, so a power cut leaves no half file."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from keras_tokenlearner.weights import save_weights
 
 
 class Disk:
-    """Records which files and folders are on the disk, and the renames in a folder."""
+    """Records the files and folders that `os.fsync` wrote, and the renames in a folder."""
 
     def __init__(self, folder, monkeypatch):
         self.folder, self.synced, self.renames, self.early = folder, [], [], []
@@ -72,7 +72,7 @@ def test_saved_weights_are_on_the_disk_before_they_replace_a_file(disk, tmp_path
     disk.check(f"{name}.sha256", name, f"{name}.sha256")
 
 
-def test_saved_preset_is_on_the_disk(disk, tmp_path):
+def test_preset_files_are_on_the_disk_before_they_have_their_names(disk, tmp_path):
     create_model("vit_pico8", classes=2).save_to_preset(tmp_path / "preset")
     weights = "model.weights.h5"
     disk.check(f"{weights}.sha256", weights, "config.json", "README.md")
@@ -108,11 +108,13 @@ def test_version_with_folders_is_on_the_disk_before_it_has_its_number(disk, tmp_
     ("format", "names"),
     [
         ("pt2", ["pico.pt2"]),
-        # The weights first, so that no program finds the weights of an older file.
+        # The weights come first, so that no program reads a new graph with old weights.
         pytest.param("openvino", ["pico.bin", "pico.xml"], marks=pytest.mark.peers),
     ],
 )
-def test_exported_file_is_on_the_disk_before_its_name(format, names, disk, tmp_path, monkeypatch):
+def test_exported_file_is_on_the_disk_before_it_has_its_name(
+    format, names, disk, tmp_path, monkeypatch
+):
     for module in FORMATS[format].modules:
         pytest.importorskip(module, reason="of the extra `formats`")
 
@@ -146,7 +148,7 @@ def test_package_renames_files_only_in_the_listed_modules():
     assert found == {"_files.py", "versions.py", "torch_formats.py"}
 
 
-def test_distill_command_killed_while_it_saves_keeps_the_old_file(tmp_path, monkeypatch):
+def test_distill_command_interrupted_while_it_saves_keeps_the_old_file(tmp_path, monkeypatch):
     images, labels = np.zeros((4, 32, 32, 3), "uint8"), np.arange(4) % 3
     splits = (images, labels), (images, labels)
     monkeypatch.setattr("keras_tokenlearner.data.load_named", lambda data, shape: splits)

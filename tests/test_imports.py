@@ -15,7 +15,7 @@ import pytest
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
-def test_import_loads_only_the_backend_of_the_user():
+def test_import_of_the_package_loads_only_the_selected_backend():
     others = [module for name, module in BACKENDS.items() if name != keras.backend.backend()]
     program = f"import sys, keras_tokenlearner; print([m for m in {others} if m in sys.modules])"
     bare = f"import sys, keras; print([m for m in {others} if m in sys.modules])"

@@ -49,9 +49,10 @@ class Epochs(keras.utils.PyDataset):
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="only on jax and torch: the fault")
 def test_second_epoch_with_workers_starts_with_a_batch_of_the_first_epoch():
     second = {}
-    for workers in (1, 2):  # one has no threads
+    for workers in (1, 2):  # one worker uses no thread
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-        model.compile(keras.optimizers.SGD(0.0), "mae")  # it answers 0: losses are targets
+        # The model returns 0, so each loss is the mean of the targets.
+        model.compile(keras.optimizers.SGD(0.0), "mae")
         batches = Epochs(workers=workers)
         losses = model.fit(batches, epochs=2, shuffle=False, verbose=0).history["loss"]
         second[workers] = losses[1]
@@ -118,7 +119,7 @@ FAILED = 3
 
 
 def fit_with_workers():
-    """Train with the strategy of TensorFlow itself, as each process does; exit with `FAILED`."""
+    """Train with TensorFlow's own multi-worker strategy, and exit with `FAILED` if `fit` raises."""
     import tensorflow as tf
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()

@@ -17,13 +17,13 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 OFFLINE = [
     block for block in BLOCKS if "hf://" not in block
-]  # tests/presets/test_hub.py runs others
+]  # tests/presets/test_hub.py runs the other blocks
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """A working folder with small `photos`, and `vit.keras` trained on such images."""
+    """A working folder with random `photos`, and `vit.keras` with weights trained on CIFAR-10."""
     pillow = pytest.importorskip("PIL.Image", reason="the README reads images")
     pytest.importorskip("matplotlib", reason="the README draws attention maps")
     monkeypatch.chdir(tmp_path)

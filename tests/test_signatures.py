@@ -1,4 +1,4 @@
-"""Public functions, classes and methods state their types, and none of them is Any or object."""
+"""Public functions, classes and methods state their types. No type is `Any` or `object`."""
 
 import importlib
 import inspect
@@ -21,7 +21,7 @@ class Unloaded:
 
 NAMES = {
     "Figure": Unloaded,
-    "Nested": Unloaded,  # it holds itself; `test_loose_type_check_finds_loose_types_only` checks it
+    "Nested": Unloaded,  # recursive; `test_loose_type_check_finds_loose_types_only` checks it
     "torch": SimpleNamespace(nn=SimpleNamespace(Module=Unloaded)),
 }
 
@@ -43,7 +43,7 @@ def public_items():
 
 
 def functions(item):
-    """Return the functions that a public item has: itself, or methods of its own."""
+    """Return the functions of an item: a function itself, or the methods that a class defines."""
     if not inspect.isclass(item):
         return {item.__qualname__: item}
     found = {}
@@ -55,10 +55,11 @@ def functions(item):
 
 
 def loose(hint):
-    """Return whether a type is or holds `Any`, `object` or a container of unnamed types."""
+    """Return whether a type is or holds `Any`, `object`, or a container without element types."""
     if hint in (typing.Any, object, dict, list, tuple, set):
         return True
-    if str(getattr(hint, "__module__", "")).startswith("numpy"):  # types of its elements
+    # The arguments of numpy's types are types of elements.
+    if str(getattr(hint, "__module__", "")).startswith("numpy"):
         return False
     return any(loose(part) for part in typing.get_args(hint) if not isinstance(part, str))
 

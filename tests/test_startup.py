@@ -1,4 +1,4 @@
-"""Without a recent Keras and its backend, the first import states the fix."""
+"""Without a recent Keras or its backend, the import raises an error that states the fix."""
 
 import os
 import re

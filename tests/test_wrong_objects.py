@@ -60,7 +60,8 @@ NO_GRAPH = (*NO_MODEL, "empty", "unbuilt", "subclass")
 NOT_SINGLE = (*NO_GRAPH, "two inputs")
 NOT_OURS = (*NOT_SINGLE, "plain")
 
-# Function of teacher, student, wrong object and folder; the wrong objects; the argument.
+# Each row: a function of (teacher, student, wrong object, folder), the wrong objects, and the
+# argument that the error must name.
 CALLS = {
     "costs": (lambda t, s, x, f: kt.costs(x), NO_GRAPH, "model"),
     "count": (lambda t, s, x, f: analysis.count(x, (8,)), NO_MODEL[:-2], "layer"),
@@ -197,7 +198,7 @@ def test_wrong_object_raises_an_error_that_names_the_argument(call, made, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_videos_of_another_type_raise():
+def test_evaluate_and_predict_videos_given_another_type_raise():
     model = kt.create_model("tokenlearner_x2plus1d_pico", classes=2, input_shape=(2, 16, 16, 3))
     for function in (evaluation.evaluate_videos, evaluation.predict_videos):
         for wrong in (None, "videos", 3, ["a.mp4"], model, video.VideoList):

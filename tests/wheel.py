@@ -1,4 +1,4 @@
-"""Tests the installed package without the repository: its included files exist and work."""
+"""Test the installed package: its files exist, and included weights reach their accuracy."""
 
 from importlib import resources
 from pathlib import Path
@@ -12,7 +12,9 @@ from keras_tokenlearner.data import load_fashion_mnist
 
 package = Path(kt.__file__).parent
 repository = Path(__file__).parent.parent
-assert repository / "keras_tokenlearner" != package, f"this is the repository's package: {package}"
+assert repository / "keras_tokenlearner" != package, (
+    f"the package must not come from the repository; install its wheel first. Received: {package}"
+)
 assert resources.files("keras_tokenlearner").joinpath("py.typed").is_file()
 assert len(list(package.rglob("LICENSE*"))) == 1
 
