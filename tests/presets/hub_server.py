@@ -1,4 +1,4 @@
-"""A server on loopback that speaks the protocol of the Hugging Face hub, for its real library."""
+"""A loopback server with the protocol of the Hugging Face hub, for tests with `huggingface_hub`."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""A server on loopback that speaks the protocol of Kaggle's models, for its real library."""
+"""A loopback server with the protocol of Kaggle's models, for tests with `kagglehub`."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Presets over the network, on loopback, by the real library of the hub."""
+"""Presets of the Hugging Face hub: `huggingface_hub` downloads them from a loopback server."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def files(num_heads=2, num_layers=2):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A server, whose address the hub's library reads on import."""
+    """A server. `huggingface_hub` reads addresses on import, so its constants are replaced."""
     constants = pytest.importorskip("huggingface_hub.constants", reason="the library of the hub")
     with Hub() as server:
         server.repos[NAME.removeprefix("hf://")] = files()[0]

@@ -1,4 +1,4 @@
-"""Presets of Kaggle, on loopback, by its real library."""
+"""Presets of Kaggle: `kagglehub` downloads them from a loopback server."""
 
 import numpy as np
 import pytest

@@ -45,7 +45,7 @@ def test_backbone_preset_loads_the_linear_head_next_to_its_file(files):
     assert features.output_shape == (None, 32)
 
 
-def test_backbone_and_linear_head_in_one_file_give_the_same_logits(files):
+def test_backbone_and_linear_head_in_one_file_give_the_logits_of_meta(files):
     backbone, head, folder = files
     import torch
 

@@ -54,7 +54,7 @@ def test_second_save_without_class_names_removes_the_old_names(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
-def test_save_to_preset_beside_weights_that_hide_it_raises(tmp_path, name):
+def test_save_to_preset_in_a_folder_with_other_weights_raises(tmp_path, name):
     model, other = create_model("vit_pico8", classes=3), tmp_path / name
     other.write_bytes(b"weights")
     with pytest.raises(ValueError, match=rf"save_to_preset: `folder`.*{name}"):
@@ -174,7 +174,7 @@ def test_from_preset_of_a_damaged_preset_raises(tmp_path):
         kt.from_preset(folder, num_tokens=8)
 
 
-def test_preset_with_added_pooling_takes_no_number_of_tokens(tmp_path):
+def test_from_preset_with_spatial_pooling_and_num_tokens_raises(tmp_path):
     _, folder = saved(tmp_path, "vit_pico8")
     pooled = kt.from_preset(folder, at=1, reducer="spatial_pooling")
     assert pooled.name.endswith("_4at1")

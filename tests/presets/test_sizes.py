@@ -1,4 +1,4 @@
-"""The sizes of a model are compared with its weights before memory is taken."""
+"""The sizes of a model are compared with its weights before memory is allocated."""
 
 import json
 import random
@@ -147,7 +147,7 @@ def test_model_without_weights_draws_no_seed():
 
 
 def test_costs_of_a_model_leave_no_weights_for_a_later_scope():
-    """Keras would initialise weights that one scope leaves in the next scope of the thread."""
+    """When a scope ends, Keras initialises weights that earlier scopes of the same thread left."""
     made = []
     initialize = keras.initializers.GlorotUniform.__call__
 

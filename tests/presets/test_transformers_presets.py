@@ -1,4 +1,4 @@
-"""Folders of transformers: every family against its own model, with tiny random weights."""
+"""Folders saved by transformers: every family against its own tiny model with random weights."""
 
 import json
 
@@ -129,7 +129,7 @@ def flat_patches(pixels, edge=8):
 
 
 def expected(name, module, images):
-    """Return logits or `pooler_output` of transformers; without both the mean of the tokens."""
+    """Return logits of transformers, or else `pooler_output`, or else the mean of the tokens."""
     import torch
 
     pixels = torch.from_numpy(np.moveaxis(images / 127.5 - 1, -1, -3).copy())

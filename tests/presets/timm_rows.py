@@ -54,7 +54,8 @@ def theirs(name):
     torch.manual_seed(0)
     try:
         module = timm.create_model(name, depth=2)
-    except (TypeError, AssertionError, IndexError, ValueError):  # models of stages have no blocks
+    # Models with stages accept no such `depth`.
+    except (TypeError, AssertionError, IndexError, ValueError):
         module = timm.create_model(name)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -67,9 +68,10 @@ def theirs(name):
 
 
 def refusal(name, folder):
-    """Return the error of `from_preset` for an unsupported model, or `None`. Needs no weights.
+    """Return the error of `from_preset` for an unsupported model, or `None`.
 
-    Models of stages cannot be made smaller, and have hundreds of millions of parameters.
+    The model gets no weights: models with stages cannot be made smaller, and have hundreds of
+    millions of parameters.
     """
     import timm
     import torch
@@ -151,9 +153,15 @@ def results(path):
 
 def main():
     parser = argparse.ArgumentParser(description="Compare from_preset with timm, row by row.")
-    parser.add_argument("names", nargs="*", help="parts of the names of the rows")
-    parser.add_argument("--one-of-each", action="store_true", help="one row of each kind")
-    parser.add_argument("--results", type=Path, help="CSV file of verdicts to continue")
+    parser.add_argument(
+        "names", nargs="*", help="compare only rows whose names contain one of these"
+    )
+    parser.add_argument(
+        "--one-of-each", action="store_true", help="compare only the smallest row of each kind"
+    )
+    parser.add_argument(
+        "--results", type=Path, help="CSV file to add verdicts to; its rows are not compared again"
+    )
     arguments = parser.parse_args()
     import_torchvision()  # timm imports it
     found = one_of_each(rows()) if arguments.one_of_each else rows()

@@ -1,4 +1,4 @@
-"""Models at tiny size and checkpoints for them, shared by the tests of the sources."""
+"""Tiny models and their checkpoints, shared by the tests of all checkpoint sources."""
 
 import keras
 import numpy as np
@@ -51,7 +51,7 @@ def build(source, entries=None, image=(32, 32), include_top=True, normalization=
 def randomise(model, seed=1):
     rng = np.random.default_rng(seed)
     for weight in model.weights:
-        if "float" in weight.dtype:  # keras-hub counts its positions in a weight
+        if "float" in weight.dtype:  # keras-hub stores position numbers as integers
             weight.assign(rng.normal(0, 0.2, weight.shape))
     return model
 
@@ -95,7 +95,7 @@ def close(one, other, tolerance=1e-5):
 
 
 def refused(message, model, *arguments, **options):
-    """Check that `load` fails with a message and leaves the model as it was."""
+    """Assert that `load` raises a matching `ValueError` and leaves the weights unchanged."""
     before = model.get_weights()
     with pytest.raises(ValueError, match=message):
         load(model, *arguments, **options)

@@ -45,7 +45,7 @@ def nested(entries):
 
 
 def big_vision(entries):
-    """Stacked blocks, top-level positions without the class token, bfloat16 as void."""
+    """Return entries as in big_vision: stacked blocks, positions of patches only, a text model."""
     entries, blocks = newer(entries), {}
     positions = entries.pop("Transformer/posembed_input/pos_embedding")
     entries["cls"] = entries["cls"] + positions[:, :1]
@@ -70,7 +70,7 @@ def big_vision(entries):
     ],
     ids=["plain", "newer", "opt", "params", "img", "nested", "big_vision"],
 )
-def test_augreg_naming_variants_give_the_same_logits(form):
+def test_augreg_naming_variants_give_the_reference_logits(form):
     entries, images = augreg_entries(), pixels()
     model = build("augreg", form(entries))
     report = load(model, "augreg", form(entries))

@@ -83,7 +83,9 @@ def test_fetch_offline_returns_the_cached_file_or_raises(server, tmp_path):
     assert fetch(server.uri, SHA256, tmp_path).read_bytes() == CONTENT
 
 
-def test_named_model_loads_from_an_address(server, tmp_path, monkeypatch):
+def test_create_model_with_weights_at_a_url_loads_the_downloaded_file(
+    server, tmp_path, monkeypatch
+):
     model = create_model("vit_pico8", classes=10, input_shape=(28, 28, 1))
     model.get_layer("head").bias.assign(np.arange(10.0))
     digest = save_weights(model, tmp_path / "mine.weights.h5")

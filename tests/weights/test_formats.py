@@ -25,7 +25,7 @@ ENTRIES = augreg_entries()
 
 
 class Bomb:
-    """A pickle that would leave a file behind."""
+    """An object whose unpickling creates a file."""
 
     def __init__(self, path):
         self.path = path
@@ -100,7 +100,7 @@ def test_pickle_files_raise_and_are_not_unpickled(tmp_path):
     assert not trap.exists()
 
 
-def test_npz_file_that_is_a_zip_bomb_raises(tmp_path):
+def test_npz_file_with_a_zip_bomb_a_false_shape_or_lzma_raises(tmp_path):
     zeros = member(np.zeros(30 << 20, np.float32))
     path = archive(tmp_path / "a.npz", zipfile.ZIP_DEFLATED, a=zeros)
     refused(r"a\.npz.*bomb", build("augreg", ENTRIES), "augreg", path)
@@ -255,7 +255,7 @@ def test_safetensors_file_is_read_and_damage_raises(tmp_path):
 
 
 def safetensors_file(path, dtype, shape, content):
-    """Write a file of one tensor, `x`, by hand."""
+    """Write a file of one tensor, `x`, with any header."""
     pytest.importorskip("safetensors", reason="reads safetensors: pip install safetensors")
     tensor = {"dtype": dtype, "shape": shape, "data_offsets": [0, len(content)]}
     header = json.dumps({"x": tensor, "__metadata__": {"format": "pt"}}).encode()
@@ -264,7 +264,7 @@ def safetensors_file(path, dtype, shape, content):
 
 
 def test_safetensors_bfloat16_values_are_read_exactly(tmp_path):
-    """Every bfloat16 value is read."""
+    """The file contains each of the 65,536 bfloat16 values."""
     halves = np.arange(1 << 16, dtype="<u2")
     path = safetensors_file(tmp_path / "a.safetensors", "BF16", [256, 256], halves.tobytes())
     found = read_checkpoint(path)["x"]
@@ -376,7 +376,7 @@ def many_chunks(path, count):
     return path
 
 
-def test_h5_datasets_of_very_many_chunks_raise_before_they_are_counted(tmp_path, monkeypatch):
+def test_h5_dataset_with_too_many_chunks_raises(tmp_path, monkeypatch):
     import h5py
 
     with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -561,8 +561,8 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_checkpoint_replaced_after_its_header_is_read_gives_its_own_arrays(name, tmp_path):
-    """The shapes are compared with the model first. No array of a new file may follow them."""
+def test_checkpoint_replaced_after_its_header_is_read_gives_the_old_arrays(name, tmp_path):
+    """Shapes are compared with the model before arrays are read. Both must come from one file."""
     path, other = tmp_path / name, tmp_path / "other" / name
     other.parent.mkdir()
     WRITERS[name](path, {"x": np.arange(6.0), "y": np.ones(3)})

@@ -34,7 +34,7 @@ def theirs(name, **changes):
 
 
 def forms(module, tmp_path):
-    """Yield a model in memory, and its two file formats."""
+    """Return a model in memory, and the paths of its weights in two file formats."""
     import torch
 
     peer("safetensors")
@@ -57,7 +57,7 @@ def test_huggingface_vit_gives_the_logits_of_transformers(image, tmp_path):
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])
 def test_huggingface_sharded_vit_gives_the_logits_of_transformers(kind, tmp_path):
-    """The sharded file has the format of current releases, or of releases before 5."""
+    """The shards have the format of current releases of transformers, or of releases before 5."""
     module = theirs("ViTForImageClassification", num_labels=5)
     peer("safetensors")
     module.save_pretrained(tmp_path, max_shard_size="20KB")
@@ -145,7 +145,7 @@ def test_huggingface_clip_gives_the_features_of_transformers(image, tmp_path):
         close(outputs(model, images)[:, 0], found.pooler_output.detach().numpy())
 
 
-def test_huggingface_clip_with_its_text_model_gives_the_same_features():
+def test_huggingface_clip_with_its_text_model_gives_the_features_of_transformers():
     transformers = peer("transformers")
     config = transformers.CLIPConfig(
         vision_config=SIZES | {"intermediate_size": 48},

@@ -13,12 +13,12 @@ from keras_tokenlearner.weights.saving import sha256
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """Return a model with large kernels, its file and its file of integers."""
+    """Return a model with large kernels, its float32 file and its int8 file."""
     folder = tmp_path_factory.mktemp("int8")
     model = create_model("vit_pico8", classes=10, hidden_dim=256, num_layers=1)
     kernel = model.get_layer("block_0").mlp.hidden.kernel
     values = keras.ops.convert_to_numpy(kernel).copy()
-    values[:, 3] = 0  # a channel without values
+    values[:, 3] = 0  # a channel of zeros
     kernel.assign(values)
     model.save_weights(folder / "a.weights.h5")
     to_int8(folder / "a.weights.h5", folder / "a.int8.h5")
@@ -38,7 +38,7 @@ def row_of(path):
     return dataclasses.replace(row, sha256=sha256(path))
 
 
-def test_int8_file_takes_less_than_a_third_of_the_bytes(wide):
+def test_int8_file_is_smaller_than_a_third_of_the_float32_file(wide):
     _, floats, integers = wide
     assert integers.stat().st_size < floats.stat().st_size / 3
     with h5py.File(integers) as file:
@@ -61,7 +61,7 @@ def test_int8_weights_are_within_half_a_step_of_the_originals(wide, tmp_path, mo
     assert changed == 6  # four projections of the attention, two kernels of the MLP
 
 
-def test_int8_file_converted_twice_is_the_same(wide, tmp_path):
+def test_int8_weights_converted_to_float32_and_back_are_equal(wide, tmp_path):
     _, _, integers = wide
     from_int8(integers, tmp_path / "b.weights.h5")
     to_int8(tmp_path / "b.weights.h5", tmp_path / "b.int8.h5")

@@ -1,4 +1,4 @@
-"""Weights of this package's models in other models: other grids, heads and still clips."""
+"""Weights of this package's models in models with other grids, other heads or video inputs."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ PICO = "tokenlearner_pico8_4at1"
 
 @pytest.mark.parametrize("fuser", [None, "token_fuser"])
 @pytest.mark.parametrize("embedding", ["central_frame", "inflate"])
-def test_clip_of_equal_frames_has_the_features_of_the_image(fuser, embedding):
+def test_clip_of_equal_frames_has_the_outputs_of_the_image(fuser, embedding):
     image_model = create_model(PICO, classes=5, fuser=fuser, num_layers=3)
     assign_weights(image_model)
     video = create_model(
@@ -29,7 +29,7 @@ def test_clip_of_equal_frames_has_the_features_of_the_image(fuser, embedding):
     close(outputs(video, clips), outputs(image_model, images))
 
 
-def test_clip_of_equal_frames_through_a_stem_has_the_logits_of_the_image():
+def test_clip_of_equal_frames_through_a_stem_has_the_outputs_of_the_image():
     small = {"classes": 5, "num_layers": 2, "at": 1, "hidden_dim": 24}
     small["stem"] = ((8, 2), (8, 2))
     image_model = create_model("tokenlearner_nano4_8at2", **small)
@@ -114,7 +114,7 @@ def test_position_bias_of_space_time_raises_in_a_model_over_frames(tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-def test_weights_with_other_learned_tokens_do_not_load(tmp_path):
+def test_weights_with_another_number_of_learned_tokens_raise(tmp_path):
     student, other = (create_model(PICO, classes=5, num_tokens=n, **STUDENT) for n in (4, 6))
     save_weights(student, tmp_path / "a.weights.h5")
     with pytest.raises(ValueError, match="token_learner/position_bias"):
@@ -156,7 +156,7 @@ def test_head_without_bias_in_a_mapping_decides_the_config_and_the_classes():
         assert plan.classes == 5 and plan.fields["head_bias"] is False
 
 
-def test_load_of_another_architecture_leaves_the_model_unchanged():
+def test_load_of_another_architecture_raises_and_keeps_the_weights():
     model, other = create_model(PICO, classes=5), create_model("vit_pico8", classes=5, num_layers=3)
     before = model.get_weights()
     with pytest.raises(ValueError, match="block_2/attention_norm/gamma"):

@@ -34,7 +34,7 @@ class Counts:
 
 @pytest.fixture
 def saved(tmp_path):
-    """A model, and the same weights in the formats of timm, of Keras and of presets."""
+    """A model, and a folder with its weights in the formats of timm, of Keras and of presets."""
     model = create_model("vit_pico8", classes=3)
     np.savez(tmp_path / "timm.npz", **to_timm(model))
     save_weights(model, tmp_path / "ours.weights.h5")
@@ -44,7 +44,7 @@ def saved(tmp_path):
 
 @pytest.fixture
 def counts(saved, monkeypatch):
-    """Count from here on."""
+    """Counts of the files, reads and conversions after this fixture."""
     counts = Counts()
 
     def counted(name, convert):
@@ -65,7 +65,7 @@ def counts(saved, monkeypatch):
         return reader(owner, path)
 
     def read_entry(entry):
-        counts.entries[entry] += 1  # keeps the entry alive, so that no other has its identity
+        counts.entries[entry] += 1  # the key keeps the entry alive, so its `id` stays unique
         return of_entry(entry)
 
     monkeypatch.setattr(read, "_reader", opened)

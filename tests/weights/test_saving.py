@@ -34,7 +34,7 @@ def _equal(ours, theirs):
 
 
 def _refused(model, path, message, **arguments):
-    """Check that loading fails with a message and leaves the model as it was."""
+    """Assert that loading raises a matching `ValueError` and leaves the weights unchanged."""
     before = model.get_weights()
     with pytest.raises(ValueError, match=message):
         load_weights(model, path, **arguments)
@@ -89,7 +89,7 @@ def test_weights_of_a_deeper_model_do_not_load_without_top(tmp_path):
     _refused(create_model("vit_pico8", include_top=False), path, r"a\.weights\.h5.*'vit_pico8'")
 
 
-def test_weights_file_of_a_compiled_model_contains_its_optimizer(tmp_path):
+def test_weights_file_of_a_compiled_model_loads_into_an_uncompiled_model(tmp_path):
     model = create_model(PICO, classes=10, dropout_rate=0.1)
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(np.zeros((2, 32, 32, 3)), np.zeros(2), verbose=0)
@@ -148,7 +148,7 @@ def test_weights_file_of_another_number_of_classes_raises(saved):
 @pytest.mark.parametrize(
     "changes", [{"pre_logits": 7}, {"head_bias": False}, {"pre_logits": 7, "head_bias": False}]
 )
-def test_weights_of_another_head_load_with_and_without_top(tmp_path, changes):
+def test_weights_with_pre_logits_or_no_head_bias_load_with_and_without_top(tmp_path, changes):
     model = create_model("vit_pico8", classes=10, **changes)
     model.set_weights([array + 0.1 for array in model.get_weights()])
     path = tmp_path / "pico.weights.h5"
@@ -203,8 +203,8 @@ def test_hash_file_in_upper_case_is_read_and_a_text_without_hash_raises(saved, f
         _refused(model, path, r"pico\.weights\.h5\.sha256.* 64 ")
 
 
-def test_save_weights_killed_leaves_a_file_that_loads(saved, monkeypatch):
-    """The file loads after a kill in any of the three steps."""
+def test_save_weights_interrupted_leaves_a_file_that_loads(saved, monkeypatch):
+    """The interrupt replaces one of the three renames."""
     model, path, _ = saved
     before, replace = model.get_weights(), os.replace
     for last in range(3):
@@ -253,7 +253,7 @@ def test_save_weights_killed_while_it_writes_keeps_the_old_file(saved):
 @pytest.mark.parametrize("content", ["valid", "damaged"])
 @pytest.mark.parametrize("moment", ["_copy", "check_layout"])
 def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path, monkeypatch, moment, content):
-    """The file is replaced after the hash, or once its shapes are known."""
+    """Another file replaces the weights file after its hash, or after the check of its shapes."""
     model, path, digest = saved
     expected, other = model.get_weights(), tmp_path / "other.weights.h5"
     if content == "valid":
@@ -308,7 +308,7 @@ def test_weights_file_with_arrays_that_are_not_floats_raises(saved, dtype):
     _refused(model, path, "layers/dense/vars/0")
 
 
-def test_weights_file_whose_kernel_is_a_number_raises(saved):
+def test_weights_file_whose_kernel_is_a_scalar_raises(saved):
     import h5py
 
     model, path, _ = saved

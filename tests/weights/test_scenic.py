@@ -1,4 +1,4 @@
-"""Trees of scenic's TokenLearner models, against outputs of the authors' own layers."""
+"""Checkpoints of scenic's TokenLearner models, against outputs of the authors' own layers."""
 
 from pathlib import Path
 
@@ -146,7 +146,7 @@ def test_scenic_checkpoint_of_two_fusers_into_a_model_of_three_fusers_raises():
 
 
 def test_scenic_fuser_without_token_norms_keeps_the_norm_of_its_inputs():
-    """The authors' code has this fuser with `use_normalization=False`."""
+    """The authors' code builds this fuser with `use_normalization=False`."""
     fuser = {
         name: array
         for name, array in part("fuser", "Transformer/TokenFuser_0").items()

@@ -67,7 +67,7 @@ def test_weights_exported_to_timm_give_the_logits_of_the_model(form):
     model = build("timm", module)
     entries = to_timm(model)
     if form == "deit3":
-        # timm may give the class token no position.
+        # In timm, the class token may have no position.
         entries["pos_embed"] = entries["pos_embed"][:, 1:]
     module.load_state_dict({name: torch.from_numpy(array) for name, array in entries.items()})
     images = pixels()
@@ -149,7 +149,7 @@ def test_distilled_head_in_a_model_with_another_head_input_raises_unless_dropped
     ],
     ids=str,
 )
-def test_export_of_newer_config_options_to_timm_raises(changes):
+def test_export_of_config_options_that_timm_lacks_raises_and_names_them(changes):
     ((name, value),) = changes.items()
     with pytest.raises(ValueError) as error:
         to_timm(build("timm", **changes))

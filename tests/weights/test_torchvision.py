@@ -1,4 +1,4 @@
-"""ViT of torchvision against torchvision itself, and files with a wrong source."""
+"""ViT of torchvision against torchvision itself, and checkpoints given with a wrong source."""
 
 import numpy as np
 import pytest

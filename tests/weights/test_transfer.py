@@ -1,4 +1,4 @@
-"""Common to all sources: the report, heads, grids, frames, pixels and errors."""
+"""Rules of `load` for all sources: the report, heads, grids, frames, pixels and errors."""
 
 import keras
 import numpy as np
@@ -54,7 +54,7 @@ def test_checkpoint_of_an_unknown_grid_raises_unless_the_grid_is_passed():
 
 @pytest.mark.parametrize("method", ["central_frame", "inflate"])
 def test_image_weights_in_a_video_model_give_the_image_tokens(method):
-    """A still video gives the features of its image, except with the central frame only."""
+    """A video of equal frames gives the image's tokens. `central_frame` ignores other frames."""
     changes = {"reducer": "token_learner", "num_tokens": 4, "at": 1, "class_token": False}
     flat = build("augreg", ENTRIES, **changes)
     video = build("augreg", ENTRIES, image=(4, 32, 32), **changes, patch_size=(2, 8, 8))
@@ -65,7 +65,7 @@ def test_image_weights_in_a_video_model_give_the_image_tokens(method):
     image = pixels()
     stack = np.repeat(image[:, None], 4, 1)
     if method == "central_frame":
-        stack[:, ::2] = 0  # a tubelet of two frames has its central frame at odd indices
+        stack[:, ::2] = 0  # the central frame of two is the second
     parts = [
         keras.Model(model.inputs[0], model.get_layer("tokens").output) for model in (flat, video)
     ]
@@ -174,7 +174,7 @@ def test_plan_of_a_checkpoint_returns_the_config_of_its_model():
     assert (config.mlp_dim, config.patch_size) == (48, (8, 8))
 
 
-def test_create_model_warns_of_untrained_weights(tmp_path):
+def test_create_model_with_weights_of_a_plain_vit_warns_of_untrained_layers(tmp_path):
     np.savez(tmp_path / "vit.npz", **augreg_entries())
     weights = f"augreg:{tmp_path}/vit.npz"
     with pytest.warns(UserWarning, match="untrained"):
