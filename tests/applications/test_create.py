@@ -61,7 +61,7 @@ def test_family_function_builds_a_model_with_its_reducer(family):
     ("fields", "config"),
     [(VisionTransformerFields, VisionTransformerConfig), (X2Plus1DFields, X2Plus1DConfig)],
 )
-def test_config_changes_type_lists_every_field_of_the_config(fields, config):
+def test_fields_type_lists_every_field_of_its_config(fields, config):
     found = typing.get_type_hints(fields)
     wanted = {field.name for field in dataclasses.fields(config)}
     assert found.keys() == wanted
@@ -155,7 +155,7 @@ def test_weights_of_a_vit_load_at_another_resolution_and_without_top(tmp_path):
 
 
 def test_weights_of_a_video_network_load_at_other_resolutions_but_not_other_frame_counts(tmp_path):
-    """Another resolution and a model without top work. Another number of frames raises."""
+    """The weights also load into a model without top."""
     path = tmp_path / "pico.weights.h5"
     model = create_model(PICO_VIDEO, classes=10)
     save_weights(model, path)
@@ -176,7 +176,7 @@ def test_create_model_of_a_video_network_with_config_changes_changes_its_units()
 
 
 @pytest.mark.parametrize("name", [PICO, PICO_VIDEO])
-def test_create_model_with_classes_as_a_numpy_scalar_builds_the_same_model(name, tmp_path):
+def test_create_model_with_classes_as_a_numpy_scalar_has_that_many_outputs(name, tmp_path):
     labels = np.array([0, 2, 9])
     for classes in (np.int64(10), np.uint8(10), np.array(10), labels.max() + 1):
         assert create_model(name, classes=classes).output_shape == (None, 10)

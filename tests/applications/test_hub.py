@@ -24,7 +24,8 @@ def test_hub_backbone_in_an_image_classifier_trains_and_loads(tmp_path):
     answers = classifier.predict(images, verbose=0)
     assert answers.shape == (8, 3)
 
-    ours = create_model("tokenlearner_pico8_4at1", classes=3)  # the same weights give the same
+    # Our model with the same weights gives the same predictions.
+    ours = create_model("tokenlearner_pico8_4at1", classes=3)
     ours.set_weights(backbone.get_weights() + classifier.get_layer("predictions").get_weights())
     np.testing.assert_allclose(ours.predict(images, verbose=0), answers, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Loading the model of a command: from a file, or by a name with trained weights."""
+"""`load_model`, which the commands use: from a file, or from a name with trained weights."""
 
 import re
 import zipfile
@@ -126,7 +126,7 @@ def test_load_model_of_a_file_with_a_lambda_layer_raises_and_runs_no_code(tmp_pa
     outputs = keras.layers.Lambda(lambda x: (open("trap", "w").close(), x)[1])(inputs)
     keras.Model(inputs, outputs).save("code.keras")
     trap = tmp_path / "trap"
-    trap.unlink()  # the first model called the function
+    trap.unlink()  # building the model ran the function
     with pytest.raises(ValueError, match=r"code\.keras"):
         load_model(tmp_path / "code.keras")
     assert not trap.exists()

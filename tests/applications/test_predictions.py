@@ -36,7 +36,7 @@ def test_decode_predictions_sorts_scores_and_accepts_other_class_names():
         (np.zeros((1, 1000)), {"top": 0}, "`top`.*0"),
     ],
 )
-def test_decode_predictions_of_a_wrong_shape_raises(scores, options, message):
+def test_decode_predictions_with_wrong_arguments_raises(scores, options, message):
     with pytest.raises(ValueError, match=message):
         decode_predictions(scores, **options)
 

@@ -27,7 +27,7 @@ def _colours(content):
 
 
 def on_white(rgba):
-    """Lay pixels on white in float64."""
+    """Blend pixels with a white background, in float64."""
     alpha = rgba[..., 3:] / 255.0
     return np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype("uint8")
 

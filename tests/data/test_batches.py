@@ -68,7 +68,8 @@ def seen_by_fit(threads, seed=3, **options):
 
 def test_fit_with_any_number_of_threads_sees_the_same_batches():
     one, many, other = seen_by_fit(1), seen_by_fit(3), seen_by_fit(1, seed=4)
-    np.testing.assert_allclose(seen_by_fit(1, shuffle=False), one, rtol=1e-6)  # Keras's default
+    # `one` has the default of Keras, shuffle=True.
+    np.testing.assert_allclose(seen_by_fit(1, shuffle=False), one, rtol=1e-6)
     assert one.shape == (10,)
     np.testing.assert_allclose(many, one, rtol=1e-6)
     assert not np.allclose(one[:5], one[5:], rtol=1e-3)  # each epoch differs
@@ -88,7 +89,7 @@ def test_host_augmentation_depends_only_on_seed_epoch_and_index():
     assert images.dtype == labels.dtype == np.float32
     assert images.min() >= 0 and images.max() < 255.01
     np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-5)
-    assert ((labels > 0).sum(1) >= 2).any()  # of two images
+    assert ((labels > 0).sum(1) >= 2).any()  # labels of two images are mixed
     others = (batch(), True), (batch(before=[0, 1]), True), (batch(epochs=1), False)
     for again, same in (*others, (batch(seed=1), False)):
         assert np.array_equal(again[0], images) is np.array_equal(again[1], labels) is same
@@ -212,7 +213,7 @@ def test_image_batches_skip_replaces_damaged_files_and_warns(damaged, training):
     assert sorted(batches.skipped) == [str(damaged / f) for f in ("dark/2.png", "light/5.png")]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        batches.on_epoch_end()  # an epoch without any reads
+        batches.on_epoch_end()  # no read in this epoch, so no warning
 
 
 def test_image_batches_skip_warns_at_the_end_of_each_epoch(damaged):

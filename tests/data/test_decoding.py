@@ -119,7 +119,7 @@ def _gif(width, height, parts=b""):
 
 @pytest.mark.parametrize("disposal", [0, 2])
 def test_gif_frame_of_too_many_pixels_raises_in_every_decoder(disposal, tmp_path):
-    """Pillow has its own limit, and takes memory for the frame while it opens the file."""
+    """Pillow has its own limit, and allocates the frame while it opens the file."""
     control = b"\x21\xf9\x04" + bytes([disposal << 2, 0, 0, 0, 0])
     (tmp_path / "a").mkdir()
     for width, pixels in ((12_000, "144000000"), (60_000, "720000000")):

@@ -1,4 +1,4 @@
-"""Sources of images: arrays, folders and tensorflow-datasets, at the size of a model."""
+"""Images from arrays and folders, and their resizing to the input size of a model."""
 
 import keras
 import numpy as np

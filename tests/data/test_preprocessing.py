@@ -57,7 +57,7 @@ def test_preprocess_image_equals_the_transform_of_timm(shape, mode, fields, size
 
 
 def real_photograph(height, width):
-    """Return a part of the photograph that comes with matplotlib, which is in the public domain."""
+    """Return a part of matplotlib's sample photograph, which is in the public domain."""
     from matplotlib.cbook import get_sample_data
 
     with Image.open(get_sample_data("grace_hopper.jpg")) as file:
@@ -65,7 +65,8 @@ def real_photograph(height, width):
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("size", [(600, 512), (511, 512), (97, 401)])  # Pillow: rows first
+# Pillow resizes rows before columns and rounds after each, so the ratio of the sizes matters.
+@pytest.mark.parametrize("size", [(600, 512), (511, 512), (97, 401)])
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_real_photograph_on_host_and_in_graph_equals_timm(mode, interpolation, size):
@@ -102,7 +103,7 @@ def test_real_photograph_on_host_and_in_graph_equals_timm(mode, interpolation, s
 )
 @pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)])
 def test_seen_box_is_the_part_of_an_image_that_reaches_the_model(shape, rule, size):
-    """The colours of the image are its coordinates, so pixels of the model show their origin."""
+    """Colours encode coordinates, so each pixel of the input shows its origin in the image."""
     rows, columns = ((np.arange(edge) + 0.5) / edge * 240 + 8 for edge in size)
     pixels = np.zeros((*size, 3))
     pixels[..., 0], pixels[..., 1], pixels[..., 2] = columns, rows[:, None], 255

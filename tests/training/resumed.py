@@ -1,7 +1,8 @@
 """A short training with dropout, shuffling and augmentation, to be killed and started again.
 
 `python -m tests.training.resumed FOLDER KILL_AT` kills itself while it writes backup number
-KILL_AT. `python -m tests.training.resumed FOLDER` runs slowly enough to be killed by others.
+KILL_AT. `python -m tests.training.resumed FOLDER` runs slowly enough for another process to
+kill it.
 """
 
 import os
@@ -55,20 +56,21 @@ def run(folder, save_freq=2, callbacks=()):
 
 
 class Rest(keras.callbacks.Callback):
-    """Takes time after every batch."""
+    """Sleeps after every batch, so that another process can kill this one."""
 
     def on_train_batch_end(self, batch, logs=None):
         time.sleep(0.1)
 
 
 def kill_at(count):
-    """Kill this process while it writes the backup of this number, before the file is renamed."""
+    """Kill this process while it writes backup number `count`, before the file is renamed."""
     sync = os.fsync
 
     def fsync(descriptor):
         nonlocal count
         sync(descriptor)
-        count -= stat.S_ISREG(os.fstat(descriptor).st_mode)  # not the folder, after the rename
+        # `Resume` also syncs the folder, after the rename: count only files.
+        count -= stat.S_ISREG(os.fstat(descriptor).st_mode)
         if not count:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""Distillation by `distill`: the loss by hand, changed weights, accuracy."""
+"""`distill`: the loss against a manual computation, changed weights, caches and backups."""
 
 import keras
 import numpy as np
@@ -88,7 +88,7 @@ def test_distill_cache_is_reused_for_the_same_inputs_only(tmp_path, monkeypatch)
     )
     losses = []
     for num_tokens, images, expected in (
-        (4, IMAGES, [24, 24]),  # the teacher, and the blocks before block 1
+        (4, IMAGES, [24, 24]),  # once the teacher, once the blocks before block 1
         (4, IMAGES, []),
         (2, IMAGES, []),
         (4, IMAGES[:12], [12, 12]),
@@ -111,12 +111,12 @@ def test_distill_cache_is_reused_for_the_same_inputs_only(tmp_path, monkeypatch)
     assert {path.suffix for path in tmp_path.iterdir()} == {".npy"}
 
 
-def test_distill_interrupted_continues_to_the_same_weights(tmp_path):
+def test_distill_interrupted_continues_to_the_weights_of_an_uninterrupted_run(tmp_path):
     def run(backup, callbacks=(), **changes):
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
         model = teacher(class_token=True)
-        # The student's initial weights are lost.
+        # A resumed student has other initial weights: only the backup can restore them.
         keras.utils.set_random_seed(len(list(tmp_path.iterdir())))
         student = retrofit(model, at=1, num_tokens=4)
         logger = keras.callbacks.CSVLogger(backup.with_suffix(".csv"))
@@ -162,7 +162,7 @@ def test_distill_of_other_data_does_not_continue_a_backup(tmp_path, changed):
 
 @pytest.mark.parametrize("changed", ["teacher", "student"])
 def test_distill_of_a_model_with_another_epsilon_does_not_continue_a_backup(tmp_path, changed):
-    """The weights and shapes are equal."""
+    """The models differ in epsilon only: their weights and shapes are equal."""
     model, images = teacher(), IMAGES[:8]
     models = {"student": retrofit(model, at=1, num_tokens=4), "teacher": model}
     arguments = {"epochs": 1, "backup": tmp_path / "backup.npz", "verbose": 0}

@@ -1,4 +1,4 @@
-"""`Distiller`: the loss against a manual count, every kind of data, budgets and devices."""
+"""`Distiller`: the loss against a manual computation, every kind of data, budgets and devices."""
 
 import keras
 import numpy as np
@@ -66,7 +66,7 @@ def test_distiller_reconstruction_adds_the_token_error_to_the_loss():
     assert both[0] - both[1] == pytest.approx(2 * error, rel=1e-3)
     weights = len(student.weights)
     distiller.fit(IMAGES, batch_size=8, verbose=0)
-    assert len(student.weights) == weights  # the module is not the student's
+    assert len(student.weights) == weights  # the student gets no weights of the reconstruction
 
 
 def test_reconstruction_layer_equals_its_equation():
@@ -225,7 +225,7 @@ def test_distiller_keeps_frozen_layers_unchanged():
         np.testing.assert_array_equal(values, old)
 
 
-def test_distiller_interrupted_resumes_to_the_same_weights(tmp_path):
+def test_distiller_interrupted_resumes_to_the_weights_of_an_uninterrupted_run(tmp_path):
     def run(path, epochs):
         keras.utils.clear_session()
         keras.utils.set_random_seed(0)
@@ -258,7 +258,7 @@ def test_distiller_with_budgets_trains_every_number_of_tokens():
 
 
 def loss_of(student, model):
-    """Return the loss of the training on all images, without labels."""
+    """Return the distillation loss on all images, without labels."""
     distiller = compiled(student, model, metrics=())
     return distiller.evaluate(IMAGES, batch_size=24, verbose=0, return_dict=True)["loss"]
 

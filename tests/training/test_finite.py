@@ -1,4 +1,4 @@
-"""Training that diverges raises an error and restores the weights."""
+"""Training that diverges raises and restores the weights. One run at a time may use a folder."""
 
 import concurrent.futures
 import subprocess
@@ -46,7 +46,7 @@ def test_distill_that_diverges_raises_and_restores_the_student(broken):
 @pytest.fixture
 def locked_elsewhere(tmp_path):
     """A folder that another process has locked."""
-    code = (  # the file alone, which imports no backend
+    code = (  # runs lock.py alone, which imports no backend
         f"import runpy, time; locked = runpy.run_path({lock.__file__!r})['locked']\n"
         f"with locked('train', {str(tmp_path)!r}): print('locked', flush=True); time.sleep(60)"
     )
@@ -59,7 +59,7 @@ def locked_elsewhere(tmp_path):
         process.wait()
 
 
-def test_locked_folder_raises_until_the_other_run_ends(locked_elsewhere):
+def test_folder_locked_by_another_process_raises(locked_elsewhere):
     with pytest.raises(ValueError, match="output="), locked("train", locked_elsewhere):
         pass
 
@@ -67,7 +67,7 @@ def test_locked_folder_raises_until_the_other_run_ends(locked_elsewhere):
 def test_distill_with_a_backup_in_a_locked_folder_raises_before_any_work(locked_elsewhere):
     teacher = create_model("vit_pico8", classes=3, input_shape=(16, 16, 3))
     student = retrofit(teacher, at=1, num_tokens=2)
-    teacher.predict_on_batch = student.predict_on_batch = None  # not called
+    teacher.predict_on_batch = student.predict_on_batch = None  # a call would raise TypeError
     backup = locked_elsewhere / "backup.npz"
     with pytest.raises(ValueError, match=r"^distill: .*backup='.*backup\.npz'"):
         distill(student, teacher, np.zeros((2, 16, 16, 3)), backup=backup)
@@ -82,7 +82,7 @@ def test_locked_folder_can_be_locked_again_by_its_own_run_only(tmp_path):
 
     with locked("train", tmp_path), concurrent.futures.ThreadPoolExecutor(1) as pool:
         assert pool.submit(other_thread).result()
-        with locked("distill", tmp_path / "." / ""):  # as a recipe of `train` does
+        with locked("distill", tmp_path / "." / ""):  # as `distill` does in a recipe of `train`
             pass
         assert pool.submit(other_thread).result()
     with locked("train", tmp_path):

@@ -102,7 +102,7 @@ def test_muon_with_layer_decay_moves_each_variable_by_its_factor():
         np.testing.assert_allclose(share, factor * whole, atol=2e-6, err_msg=variable.path)
 
 
-def test_layer_decay_with_scaled_losses_gives_the_same_steps():
+def test_layer_decay_with_scaled_losses_gives_the_steps_of_unscaled_losses():
     found = []
     for scale in (None, 2.0**10):
         model, gradients = model_and_gradients()
@@ -117,7 +117,7 @@ def test_layer_decay_with_scaled_losses_gives_the_same_steps():
 
 @pytest.fixture
 def training(tmp_path):
-    """Return a function that builds a model with several rates, and a function that trains it."""
+    """Return functions that build and train a model with layer decay, and the backup's folder."""
     random = np.random.default_rng(0)
     x, y = random.uniform(0, 255, (8, 16, 16, 3)).astype("float32"), np.arange(8) % 3
     batches = Batches((x, y), 4)
@@ -141,7 +141,7 @@ def training(tmp_path):
     return make, fit, tmp_path
 
 
-def test_layer_decay_optimizer_saved_and_resumed_gives_the_same_weights(training):
+def test_layer_decay_optimizer_resumed_gives_the_weights_of_an_uninterrupted_run(training):
     make, fit, folder = training
     model = make()
     fit(model, 1)

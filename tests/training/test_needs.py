@@ -1,4 +1,4 @@
-"""Time and memory of a run, by hand."""
+"""`needs`: the time and memory of a run, against a manual computation."""
 
 import pytest
 

@@ -17,7 +17,7 @@ from keras_tokenlearner.weights import save_weights
 
 BACKEND = keras.backend.backend()
 JIT = BACKEND == "jax"  # eager is faster for two steps on the others
-# Other recipes need no further code.
+# The other image recipes of the paper share the code of these.
 PAPER = ("pretraining", "imagenet_384", "place", "pooling", "fuser_alternatives")
 
 
@@ -51,7 +51,7 @@ def test_recipe_docstrings_state_command_and_fields(name):
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_recipes_of_the_paper_train_for_one_step(name, images):
+def test_recipes_of_the_paper_change_weights_in_two_steps(name, images):
     recipe = tiny(name)
     model = recipe.build(classes=2)
     batches = recipe.batches(images, model.input_shape[1:], training=True)

@@ -38,7 +38,9 @@ def assert_same(folder, unbroken, save_freq=2):
     assert (folder / "log.csv").read_text() == unbroken[2]
 
 
-def test_run_killed_during_a_backup_resumes_to_the_same_weights(unbroken, tmp_path):
+def test_run_killed_during_a_backup_resumes_to_the_weights_of_an_uninterrupted_run(
+    unbroken, tmp_path
+):
     # Backups: the start, batches 2 and 4 and the end of an epoch; the sixth is batch 4 of epoch 1.
     assert start(tmp_path, 6).wait() == -signal.SIGKILL
     assert (tmp_path / "backup.unfinished").is_file()
@@ -48,7 +50,9 @@ def test_run_killed_during_a_backup_resumes_to_the_same_weights(unbroken, tmp_pa
 
 
 @pytest.mark.slow
-def test_run_killed_at_random_moments_resumes_to_the_same_weights(unbroken, tmp_path):
+def test_run_killed_at_random_moments_resumes_to_the_weights_of_an_uninterrupted_run(
+    unbroken, tmp_path
+):
     backup = tmp_path / "backup.npz"
 
     def written():
@@ -102,7 +106,7 @@ def test_nan_loss_ends_training_and_keeps_the_backup(small, tmp_path):
 
 
 class Rows(ReadBatches):
-    """Rows of numbers that threads read. A thread dies at a broken row."""
+    """Rows of numbers that threads read. A thread raises an error at `broken`, `(epoch, row)`."""
 
     broken = None
 

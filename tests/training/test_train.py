@@ -32,7 +32,7 @@ def few(monkeypatch):
     return data
 
 
-def test_train_reaches_and_saves_a_model_of_the_reported_accuracy(few, tmp_path):
+def test_train_saves_a_model_with_the_reported_accuracy(few, tmp_path):
     recipe = FashionMnistRecipe(epochs=6, batch_size=32, learning_rate=2e-3)
     accuracy = train(recipe, tmp_path)
     result = json.loads((tmp_path / f"{recipe.model}.json").read_text())
@@ -60,7 +60,9 @@ def interrupt(recipe, folder, monkeypatch):
             train(recipe, folder)
 
 
-def test_train_interrupted_continues_to_the_same_weights(few, tmp_path, monkeypatch):
+def test_train_interrupted_continues_to_the_results_of_an_uninterrupted_run(
+    few, tmp_path, monkeypatch
+):
     recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, batch_size=160)
     interrupt(recipe, tmp_path, monkeypatch)
     keras.utils.clear_session()
@@ -198,10 +200,12 @@ def test_train_with_a_full_disk_at_the_end_can_be_continued(few, tmp_path, monke
 
 
 @pytest.mark.once("torch")
-def test_train_killed_in_any_of_its_last_five_steps_can_be_continued(few, tmp_path, monkeypatch):
+def test_train_interrupted_in_any_of_its_last_five_steps_can_be_continued(
+    few, tmp_path, monkeypatch
+):
     """Until the last step, the weights load and the backup exists: no epoch is lost."""
     recipe = FashionMnistRecipe(model="vit_pico8", epochs=1, warmup_epochs=0, batch_size=160)
-    train(recipe, tmp_path)  # its files are replaced
+    train(recipe, tmp_path)  # the interrupted runs replace its files
     recipe, steps, left = replace(recipe, seed=1), [], []
     ends = [f"vit_pico8.{end}" for end in ("weights.h5.sha256", "weights.h5", "json")]
     backup = "vit_pico8.backup.npz"
@@ -321,7 +325,7 @@ class OwnRecipe(FashionMnistRecipe):
     rate: int | float = 0.5
 
 
-# The types of all fields become strings, also in modules with `from __future__ import annotations`.
+# Types of fields are strings here, as in modules with `from __future__ import annotations`.
 Deferred = make_dataclass(
     "Deferred",
     [("mirrored", "bool", True), ("limit", "int | None", 5)],
@@ -362,7 +366,7 @@ def test_recipe_settings_of_booleans_and_optional_fields_are_converted(recipe, s
         (Unknown(), "sizes=1", "Missing"),
     ],
 )
-def test_recipe_settings_that_a_text_does_not_determine_raise(recipe, setting, message):
+def test_recipe_settings_that_cannot_be_converted_raise(recipe, setting, message):
     with pytest.raises(ValueError) as caught:
         with_settings(recipe, [setting])
     assert str(caught.value).startswith("with_settings: ")

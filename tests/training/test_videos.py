@@ -1,4 +1,4 @@
-"""Training and evaluation of video models by the two commands."""
+"""Training and evaluation of video models by the commands `train` and `evaluate`."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ pytest.importorskip("av", reason="the extra `video`")
 
 @pytest.fixture
 def folder(tmp_path):
-    """Dark and light videos: six to train on, four to test on, and a damaged one in each."""
+    """Dark and light videos: six to train on, four to test on, and a damaged one in each split."""
     for split, count in (("train", 3), ("val", 2)):
         for label, name in enumerate(("dark", "light")):
             (tmp_path / split / name).mkdir(parents=True)
@@ -81,7 +81,7 @@ def test_charades_recipe_learns_several_labels_per_video(folder):
     test = video.open_videos(folder)[1]
     model = create_model(name, classes=157, weights=str(weights))
     logits, _ = predict_videos(model, test, clips="segments", crops=1, stride=1, frame_rate=12)
-    assert (logits[:, 150] > logits[:, 3:150].max(1)).all()  # the constant part was learned
+    assert (logits[:, 150] > logits[:, 3:150].max(1)).all()  # c150 occurs in every video
     metrics = pytest.importorskip("sklearn.metrics", reason="pip install scikit-learn")
     seen = [1, 2, 150]
     expected = metrics.average_precision_score(test.labels[:, seen], logits[:, seen])

@@ -67,7 +67,7 @@ def test_tfds_videos_read_frames_returns_the_frames_at_the_times(splits):
     assert (one.probe(0).height, one.probe(0).width) == (20, 24)
 
 
-def test_tfds_videos_work_in_video_batches_and_predict_videos(splits):
+def test_tfds_videos_in_video_batches_and_predict_videos_give_their_frames(splits):
     batches = video.VideoBatches(splits[0], (2, 16, 16, 3), 2, stride=1, training=False)
     clips, labels = (np.concatenate(part) for part in zip(batches[0], batches[1], strict=True))
     assert clips.shape == (4, 2, 16, 16, 3)
@@ -89,7 +89,7 @@ def test_tfds_videos_work_in_video_batches_and_predict_videos(splits):
 def test_identity_of_tfds_videos_changes_with_split_and_frame_rate_only(
     splits, tmp_path, monkeypatch
 ):
-    """`files` of these videos has numbers. A local file of such a name must have no effect."""
+    """`files` of these videos holds numbers. A local file named `0` must have no effect."""
     train, _ = splits
     first, *others = (from_tfds("dark_and_light", f"train[{i}:{i + 1}]") for i in range(4))
     alike = next(one for one in others if one.labels == first.labels)

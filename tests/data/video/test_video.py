@@ -32,7 +32,7 @@ def levels_of(frames):
 
 @pytest.fixture
 def ramp(tmp_path):
-    """Forty frames at 10 per second. Each is 5 brighter, and every 12th is a keyframe."""
+    """Forty frames at 10 per second, each 5 brighter than the last. Every 12th is a keyframe."""
     return write(tmp_path / "ramp.mp4", range(0, 200, 5))
 
 
@@ -80,7 +80,7 @@ def test_read_frames_of_a_variable_frame_rate_follows_the_timestamps(tmp_path):
     ]  # fmt: skip
 
 
-MATRICES = {  # (a, b, c, d), and the change of the stored frame in a viewer
+MATRICES = {  # display matrix (a, b, c, d), and how players change the stored frame
     "quarter turn clockwise": ((0, 1, -1, 0), lambda x: np.rot90(x, -1)),
     "quarter turn anticlockwise": ((0, -1, 1, 0), np.rot90),
     "half turn": ((-1, 0, 0, -1), lambda x: np.rot90(x, 2)),
@@ -378,7 +378,7 @@ def test_video_model_learns_from_a_folder(folder):
     assert model.evaluate(test, verbose=0)[1] == 1.0
 
 
-def test_read_frames_without_pyav_names_the_extra(ramp):
+def test_probe_without_pyav_raises_and_names_the_extra(ramp):
     program = (
         "import sys; sys.modules['av'] = None\n"
         "from keras_tokenlearner.data.video import probe\n"
