@@ -86,7 +86,7 @@ class Browser:
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
 
     def drop(self, file, x, y):
-        """Drag a file of the machine to a place in the window, and drop it."""
+        """Drag a file from this machine to a position in the window, and drop it."""
         data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)

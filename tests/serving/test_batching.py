@@ -54,13 +54,13 @@ def test_batcher_puts_rows_of_different_keys_into_different_batches():
     assert batches == [("a", [1, 3]), ("b", [2])]
 
 
-def test_batcher_keeps_batches_below_the_weight_limit():
+def test_batcher_keeps_batches_of_several_rows_within_the_weight_limit():
     answers, batches = run([("a", 1, 9), ("a", 2, 4), ("a", 3, 4), ("a", 4, 4)], max_weight=8)
     assert answers == [2, 4, 6, 8]
     assert [rows for _, rows in batches] == [[1], [2, 3], [4]]
 
 
-def test_batcher_bad_row_fails_and_its_batch_succeeds():
+def test_batcher_bad_row_fails_and_other_rows_of_its_batch_succeed():
     answers, _ = run([("a", 1), ("a", -1), ("a", 2)])
     assert (answers[0], answers[2]) == (2, 4)
     with pytest.raises(ValueError, match="negative"):
@@ -81,7 +81,7 @@ def test_batcher_with_a_cancelled_request_answers_the_other_requests():
     assert asyncio.run(ask()) == 4
 
 
-def test_batcher_skips_rows_of_clients_that_left():
+def test_batcher_skips_waiting_rows_of_cancelled_requests():
     double = Doubler()
 
     async def ask():

@@ -100,7 +100,7 @@ def test_page_photograph_is_answered_by_the_model_and_fits_the_window(tab, addre
 
 def test_page_map_is_bright_at_the_positions_of_large_weights(tab, address, model):
     tab.open(address, *DESKTOP)
-    tab.drop(photograph(), 400, 300)  # the area in which the page accepts files
+    tab.drop(photograph(), 400, 300)  # inside the area that accepts files
     tab.wait(DONE)
     pixels = fit_image(decode_image(photograph()), (48, 64, 3))[None].astype("float32")
     maps = token_maps(model, pixels)[0]

@@ -53,7 +53,7 @@ def test_last_activation_of_a_nested_model_is_found():
 
 
 @pytest.mark.parametrize("activation", [None, "linear", "relu"])
-def test_model_that_ends_in_logits_without_an_activation_raises(activation):
+def test_model_that_ends_in_logits_without_classifier_activation_raises(activation):
     model = ends_in(layers.Dense(3, activation))
     with pytest.raises(ValueError) as caught:
         classifier_activation_of("predict", model)
@@ -97,7 +97,7 @@ def test_classifier_without_preprocessing_raises():
 
 @pytest.fixture(scope="module")
 def multi_label(tmp_path_factory):
-    """A model with known sigmoid logits on one of our backbones, and an image."""
+    """A folder with a model that ends in logits and an image; the model, pixels and logits."""
     pillow = pytest.importorskip("PIL.Image", reason="writes the image")
     folder = tmp_path_factory.mktemp("logits")
     keras.utils.set_random_seed(0)
@@ -126,7 +126,7 @@ def test_predict_of_logits_gives_probabilities(multi_label, activation):
 
 
 def test_exported_multi_label_model_equals_predict(multi_label, tmp_path):
-    """A custom dense layer of any name, with class names and a sigmoid."""
+    """The model ends in a custom dense layer, and the export adds a sigmoid."""
     tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     folder, model, pixels, logits = multi_label
     with pytest.raises(ValueError, match="classifier_activation=None"):
@@ -153,7 +153,7 @@ def test_exported_multi_label_model_equals_predict(multi_label, tmp_path):
         predict(tmp_path / "served", folder / "image.png", classifier_activation="softmax")
 
 
-def test_class_names_of_a_model_without_top_raise(tmp_path):
+def test_export_class_names_without_top_or_of_wrong_values_raise(tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     features = create_model(NAME, include_top=False, pooling="avg")
     with pytest.raises(ValueError, match="class_names"):

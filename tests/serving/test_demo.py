@@ -39,7 +39,7 @@ def page_of(served, name):
 
 
 def randomised(model):
-    """Return a model with weights that give clear answers."""
+    """Add noise to the weights of a model, so that its probabilities differ."""
     random = np.random.default_rng(0)
     model.set_weights([w + random.normal(0, 0.2, w.shape) for w in model.get_weights()])
     return model

@@ -1,4 +1,4 @@
-"""The endpoint of a server on a model without TensorFlow: its order, time limit and errors."""
+"""The endpoint of the server with a substitute model: order of answers, time limit, errors."""
 
 import asyncio
 import importlib

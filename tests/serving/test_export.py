@@ -111,7 +111,7 @@ def test_encoded_signature_takes_files_of_different_sizes_in_one_batch(exported)
 
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
-    reason="only on tensorflow: slow, with the same signatures",
+    reason="only on tensorflow: slow, and others export equal signatures",
 )
 def test_saved_model_cli_equals_the_signature(exported, tmp_path):
     """TensorFlow's own tool, with the command of docs/serving.md."""
@@ -139,7 +139,7 @@ def test_encoded_signature_decodes_webp_files(exported):
 
 def test_second_export_becomes_the_next_version(exported, tmp_path):
     if keras.backend.backend() == "torch":
-        pytest.skip("only on tensorflow and jax: the same code, in more processes")
+        pytest.skip("only on tensorflow and jax: torch exports in another process")
     features = create_model("vit_pico8", include_top=False, pooling="avg", input_shape=(32, 32, 1))
     assert export(features, tmp_path, check=False).path.name == "1"
     path = export(features, tmp_path, check=False).path

@@ -105,7 +105,7 @@ def test_exported_file_in_its_runtime_equals_the_model(format, images, tmp_path)
 
 @pytest.mark.parametrize("format", ["onnx", "pt2"])
 def test_exported_student_with_proportional_attention_equals_the_model(format, tmp_path):
-    """The bias is part of block 1: the student has the layers of a student without it."""
+    """The patch bias is a weight of `block_1`, so both students have the same layers."""
     skip_without(format)
     teacher = create_model("vit_pico8", classes=10, class_token=True, class_names=CLASS_NAMES)
     student, plain = (
@@ -190,7 +190,7 @@ def test_export_to_a_format_with_wrong_arguments_raises(path, arguments, message
 
 
 @pytest.mark.parametrize("format", ["onnx", "litert"])
-def test_export_of_a_half_precision_model_to_float_formats_raises(format, tmp_path):
+def test_export_of_a_bfloat16_model_to_onnx_or_litert_raises(format, tmp_path):
     skip_without(format)
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = create_model("vit_pico8", classes=2)

@@ -86,7 +86,7 @@ def test_guard_body_beyond_a_limit_is_refused(parts, limits, status):
     assert list(json.loads(sent[1]["body"])) == ["error"]
 
 
-def test_guard_cancels_the_request_of_a_client_that_left():
+def test_guard_cancels_the_request_of_a_disconnected_client():
     ended = []
 
     async def slow(scope, receive, send):
@@ -124,7 +124,7 @@ def test_guard_waiting_for_a_body_lets_other_requests_through():
 
 
 def test_idle_and_slow_connections_are_closed(monkeypatch):
-    """Sockets that send nothing, or one header per second, are closed. Other requests work."""
+    """Sockets that send nothing or half a header are closed. Other requests are answered."""
     uvicorn = pytest.importorskip("uvicorn", reason="the server is KServe")
     monkeypatch.setattr(kserve_server, "HEADER_SECONDS", 0.4)
 
@@ -175,7 +175,7 @@ def attacked(attack, app=echo):
 
 @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\n"])
 def test_request_headers_without_end_close_the_connection(start):
-    """uvicorn keeps headers of any size, up to a gigabyte within seconds."""
+    """uvicorn alone stores headers of any size. A client can fill a gigabyte within seconds."""
 
     async def attack(port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -193,7 +193,7 @@ def test_request_headers_without_end_close_the_connection(start):
 
     sent, status = attacked(attack)
     assert b"200" in status
-    assert sent < 20 * 2**20  # the buffers of the system hold the rest
+    assert sent < 20 * 2**20  # system buffers take some bytes after the close
 
 
 def test_client_that_never_reads_its_answer_is_disconnected(monkeypatch):

@@ -24,8 +24,8 @@ from keras_tokenlearner.serving.local import _free_ports, _is_ready  # noqa: E40
 
 pytestmark = pytest.mark.once("tensorflow")
 
-# Serves a model. After the line "hold MODULE:NAME LENGTH", the next call of this function with an
-# argument of at least a length waits for the line "go".
+# Serves a model. The line "hold MODULE:NAME LENGTH" names a function. The next call of the function
+# with a first argument of at least LENGTH items waits for the line "go".
 PROGRAM = """
 import importlib, sys, threading
 
@@ -100,7 +100,7 @@ class Held(Server):
             lines.append(line)
 
     def hold(self, place, least=1):
-        """Hold the next call of a function with an argument of at least a length."""
+        """Hold the next call of a function whose first argument has at least `least` items."""
         self._say(f"hold {place} {least}")
         self.until("armed")
 
@@ -108,7 +108,7 @@ class Held(Server):
         self._say("go")
 
     def said(self):
-        """Return all lines since the last call."""
+        """Return all lines that the server printed since the last wait."""
         self._say("say")
         return self.until("said")
 

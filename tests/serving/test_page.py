@@ -16,7 +16,7 @@ pytestmark = pytest.mark.once("tensorflow")
 PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
 
 
-def test_serving_docs_python_blocks_run_in_order(tmp_path, monkeypatch):
+def test_serving_docs_python_blocks_get_the_class_names_of_the_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = create_model("tokenlearner_pico8_4at1", classes=3)
     random = np.random.default_rng(0)

@@ -24,7 +24,7 @@ NAME = "tokenlearner_pico8_4at1"
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A folder with a model as `.keras` and as weights, and two images of other sizes."""
+    """A folder with a model as `.keras` and as weights, and two images of different sizes."""
     folder = tmp_path_factory.mktemp("predict")
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
@@ -151,7 +151,7 @@ def test_predict_command_with_served_equals_the_model_for_a_jpeg(tmp_path):
 
 @pytest.mark.skipif(
     keras.backend.backend() == "torch",
-    reason="only on tensorflow and jax: the same code, in more processes",
+    reason="only on tensorflow and jax: torch exports in another process",
 )
 def test_predict_of_unsuitable_exported_models_raises(saved, tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")

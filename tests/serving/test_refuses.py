@@ -354,8 +354,8 @@ def test_server_image_bombs_take_little_memory_and_delay_no_other_clients(served
     assert server.memory("VmHWM") - before < 100
 
 
-def test_server_decodes_many_large_images_apart_from_a_small_one(served):
-    """A small image that arrives last is answered before the last large image."""
+def test_server_answers_a_small_image_before_the_last_of_many_large_images(served):
+    """The small image arrives last. Other threads decode the large images."""
     model, server = served
     large = {"instances": [b64(encode(np.zeros((4_000, 3_000), "uint8"), "PNG"))]}
     with concurrent.futures.ThreadPoolExecutor(13) as clients:

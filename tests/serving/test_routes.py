@@ -74,7 +74,7 @@ def test_server_uses_the_preprocessing_of_training(served, files):
 
 @pytest.mark.skipif(
     keras.backend.backend() == "torch",
-    reason="only on tensorflow and jax: the same file, in more processes",
+    reason="only on tensorflow and jax: torch exports in another process",
 )
 def test_exported_model_uses_the_preprocessing_of_training(model, files, tmp_path):
     tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")

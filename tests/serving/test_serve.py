@@ -253,7 +253,7 @@ def test_server_by_default_listens_to_this_machine_only(served):
     _, server = served
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # Sends nothing, but shows the address that would be used.
+            # A UDP connection sends nothing, but shows the machine's address in the network.
             probe.connect(("192.0.2.1", 9))
         except OSError:
             pytest.skip("the machine has no other address than the loopback")
@@ -265,7 +265,7 @@ def test_server_by_default_listens_to_this_machine_only(served):
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_served_rows_in_one_batch_equal_single_rows(served, tmp_path, backend):
+def test_served_rows_in_one_batch_get_the_predictions_of_the_model(served, tmp_path, backend):
     """Exports from JAX pad each batch to a size that is already compiled."""
     model = ServedModel(export(served[0], tmp_path / "pico", check=False))
     model.metadata["backend"] = backend

@@ -10,7 +10,8 @@ import pytest
 tf = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
 pillow = pytest.importorskip("PIL.Image", reason="the independent decoder")
 pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="only on tensorflow: its own functions"
+    keras.backend.backend() != "tensorflow",
+    reason="only on tensorflow: it tests TensorFlow code",
 )
 
 from keras_tokenlearner.data import decode_image, preprocess_image  # noqa: E402
@@ -38,7 +39,7 @@ def decode():
     return lambda content, channels=3: made[channels](tf.constant(content)).numpy()
 
 
-# Files are looped over within a test: after each, Keras clears the compiled functions of
+# Each test loops over its files. Before the next test, Keras clears the compiled functions of
 # TensorFlow.
 
 
@@ -105,7 +106,7 @@ def test_decode_in_graph_of_damaged_files_terminates(decode):
                 damaged[place] = random.integers(256)
             try:
                 assert decode(bytes(damaged)).shape[-1] == 3
-            except (tf.errors.OpError, UnicodeDecodeError):  # TensorFlow quotes bytes as text
+            except (tf.errors.OpError, UnicodeDecodeError):  # the message quotes bytes
                 continue
 
 
@@ -120,6 +121,6 @@ def test_resizing_of_checkpoint_in_graph_equals_the_host(resize_mode, interpolat
         found = fit(tf.constant(pixels[None], tf.float32))[0].numpy()
         right = preprocess_image(pixels, shape, rule).astype(int)
         assert found.shape == shape
-        # Pillow 13 resizes some tall images by columns first. A nearest pixel may be a neighbour.
+        # Pillow 13 resizes some tall images by columns first. Nearest may choose a neighbour.
         far = np.abs(found - right) > 1
         assert far.mean() < (0.05 if interpolation == "nearest" else 2e-3), size

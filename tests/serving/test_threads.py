@@ -23,7 +23,7 @@ def test_small_image_is_decoded_while_large_images_wait():
         waiting = [asyncio.ensure_future(threads.run(11, large, number)) for number in range(3)]
         assert await asyncio.wait_for(threads.run(10, len, "abc"), 60) == 3
         assert started in ([], [0])
-        waiting[2].cancel()  # its client left
+        waiting[2].cancel()  # its client disconnected
         await asyncio.sleep(0)
         release.set()
         return await asyncio.gather(*waiting, return_exceptions=True)

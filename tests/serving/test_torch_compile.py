@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="only on torch: the format is PyTorc
 pytestmark = [pytest.mark.once("torch"), pytest.mark.slow]  # a C++ compiler runs
 
 
-def test_compiled_pt2_file_gives_the_same_outputs_for_all_batch_sizes(tmp_path):
+def test_compiled_pt2_file_equals_the_model_for_all_batch_sizes(tmp_path):
     from torch._dynamo.utils import counters
 
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""V2 bodies, by the fields of the Open Inference Protocol."""
+"""Bodies of V2 requests (Open Inference Protocol), in JSON and with binary tensors."""
 
 import json
 

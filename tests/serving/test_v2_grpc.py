@@ -1,4 +1,4 @@
-"""gRPC messages: counted before they are parsed, and awaited for a limited time."""
+"""Limits on gRPC messages: fields before parsing, and time until a message arrives."""
 
 import asyncio
 import time
