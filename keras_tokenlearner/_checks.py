@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import keras
 
-MANY = 12  # the error for more choices lists only the nearest ones
+MANY = 12  # for more choices, the error names the code that lists them, if any
 Choice = TypeVar("Choice")
 Value = TypeVar("Value")
 Shape = Sequence[int | None]
@@ -28,7 +28,8 @@ LARGEST_INT = 2**31 - 1  # backends use 32 bits to index axes and to count steps
 LARGEST_FLOAT = 3.4028234663852886e38
 SMALLEST_FLOAT = 1.1754943508222875e-38
 
-# The name at the start of a message, and after it possibly the first argument in parentheses.
+# The function's name at the start of a message, possibly with its argument in parentheses:
+# `create_model('vit_b16'): `.
 _OWNER = re.compile(r"([A-Za-z_][\w.]*)(?:\(.*?\))?: ")
 
 
@@ -170,14 +171,12 @@ def check_fraction(owner: str, name: str, value: float) -> float:
 
 def check_not_negative(owner: str, name: str, value: float) -> float:
     """Return `value` as a finite `float` of zero or more, or raise `ValueError`."""
-    return check_number(
-        owner, name, value, 0.0, LARGEST_FLOAT, "a number of at least 0, and finite"
-    )
+    return check_number(owner, name, value, 0.0, LARGEST_FLOAT, "a finite number of at least 0")
 
 
 def check_positive(owner: str, name: str, value: float) -> float:
-    """Return `value` as a `float` above zero that float32 can hold, or raise `ValueError`."""
-    expected = "a number above zero, and finite"
+    """Return `value` as a positive `float` in the range of float32, or raise `ValueError`."""
+    expected = "a positive number in the range of float32"
     return check_number(owner, name, value, SMALLEST_FLOAT, LARGEST_FLOAT, expected)
 
 
@@ -186,8 +185,8 @@ def check_choice(
 ) -> Choice:
     """Return `value` if it is in `choices`, or raise `ValueError` with the nearest choices.
 
-    Types must match too: 0 does not equal `False`. The message lists all choices. If they are many
-    and `listed_by` names code that lists them, the message names this code instead.
+    Types must match too: 0 does not equal `False`. The message lists all choices. For more than
+    `MANY` choices, it names `listed_by` instead, the code that lists the choices.
     """
     choices = list(choices)
     for choice in choices:
@@ -221,7 +220,7 @@ def check_is(
 
 def check_path(owner: str, name: str, value: str | os.PathLike[str]) -> Path:
     """Return `value` as a `Path` if it is a string or a path, or raise `ValueError`."""
-    check_is(owner, name, value, (str, os.PathLike), "a path")
+    check_is(owner, name, value, (str, os.PathLike), "a string or a pathlib.Path")
     return Path(value)
 
 
@@ -295,7 +294,7 @@ def listed(names: Iterable[str | int | tuple[int, ...]], most: int = 6) -> str:
 def _kind(value: Value) -> str | None:
     """Return the kind of a scalar, `"bool"`, `"int"` or `"float"`, or `None` for other values.
 
-    Scalars of the backends are recognised by their shape and the name of their type. `int()` and
+    Scalars of the backends are recognised by their shape and the name of their dtype. `int()` and
     `float()` would also accept strings and arrays of one element.
     """
     if isinstance(value, bool):

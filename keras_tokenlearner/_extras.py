@@ -33,8 +33,8 @@ def library_of(module: str) -> str:
 def require(module: str, extra: str) -> ModuleType:
     """Import and return a module of an optional library.
 
-    The package is installed from a clone. The error therefore names the library to install, and the
-    extra of `pyproject.toml` with this library.
+    Users install this package from a clone of its repository, not from PyPI. The error therefore
+    names the library to install, and the extra of `pyproject.toml` with this library.
 
     Args:
         module: Name of the module.

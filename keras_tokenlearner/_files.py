@@ -70,7 +70,8 @@ def sync(path: Path) -> None:
 
 def sync_entry(folder: Path) -> None:
     """Wait until the names in a folder are on the disk."""
-    with contextlib.suppress(PermissionError):  # Windows opens no folders, and writes names itself
+    # Windows cannot open folders. It writes the names to the disk without this call.
+    with contextlib.suppress(PermissionError):
         _sync(folder, os.O_RDONLY)
 
 

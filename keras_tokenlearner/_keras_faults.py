@@ -8,8 +8,8 @@ These workarounds are part of other code and stay there:
   https://github.com/keras-team/keras/issues/23283.
 * `Distiller` passes an instance of `KLDivergence`. With the name of the loss instead,
   `LogitsDistillation` applies no softmax. No public issue is known.
-* `_Workers` of `training/distribution/on_tensorflow.py` reduces batches and losses in its own way.
-  `fit` fails with the strategy of TensorFlow. No public issue is known.
+* `_Workers` of `training/distribution/on_tensorflow.py` overrides `reduce` of TensorFlow's
+  `MultiWorkerMirroredStrategy`. Without this override, `fit` fails. No public issue is known.
 * `check_keras_distribution` of `training/distribution/devices.py` refuses `keras.distribution` on
   TensorFlow and PyTorch, because it has no effect on these backends. The check refuses
   `model_parallel` too. For PyTorch, see https://github.com/keras-team/keras/issues/23418.
@@ -44,4 +44,4 @@ def no_flash_attention_on_tpu() -> Iterator[None]:
         yield
     finally:
         if enabled is None:
-            keras.config.enable_flash_attention()  # Keras's default: used where possible
+            keras.config.enable_flash_attention()  # None, Keras's default: used where possible

@@ -11,7 +11,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def is_command_line() -> bool:
-    """Return whether this process runs the command line, whose help needs no Keras."""
+    """Return whether this process runs `keras-tokenlearner`, whose help needs no Keras."""
     program = Path(sys.argv[0]).name
     if program == "-m":  # `python -m`, before Python has found the module
         return "keras_tokenlearner.cli" in sys.orig_argv

@@ -22,7 +22,7 @@ __all__ = ["quickstart"]
 
 MODEL, PLAIN_MODEL, WEIGHTS = "tokenlearner_nano4_8at2", "vit_nano4", "fashion_mnist"
 
-# Answers a request as a server does: TensorFlow alone reads the SavedModel.
+# A program that answers a request as a server does: TensorFlow reads the SavedModel, without Keras.
 _SERVER = """
 import sys
 sys.modules["keras"] = None  # an import of Keras would fail
@@ -70,7 +70,7 @@ def quickstart(output: str | Path = "quickstart", epochs: int = 2) -> dict[str, 
     accuracy = _accuracy(model, images, labels)
     print(f"Top-1 accuracy: {accuracy:.1%} of {len(images):,} test images.")
 
-    _say(2, "Attention maps of its eight tokens")
+    _say(2, "Attention maps of the eight learned tokens")
     chosen = [int(np.flatnonzero(labels == c)[3]) for c in (0, 1, 3, 5, 7, 8, 9)]
     draw_token_maps(
         images[chosen],
