@@ -1,4 +1,4 @@
-"""Activations by name. The name always states the form of gelu."""
+"""Activations by name. Each form of gelu has a name of its own."""
 
 import difflib
 from collections.abc import Callable

@@ -27,8 +27,8 @@ class AttentionPooling(CompositeLayer):
         mlp_dim: Integer, hidden units of the MLP. `None` means four times the channels. 0 means no
             MLP and no norm, as in AIMv2.
         activation: Name or callable, the activation of the MLP.
-        norm: `"layer_norm"` or `"rms_norm"`.
-        layer_norm_epsilon: Float, the epsilon of the norm.
+        norm: `"layer_norm"` or `"rms_norm"`, the norm before the MLP.
+        layer_norm_epsilon: Float, the epsilon of this norm.
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:

@@ -19,7 +19,7 @@ class Cells:
 
     Attributes:
         boxes: `(start, stop)` of each axis, for each cell.
-        parents: Parent of each cell. The first cell is its own parent.
+        parents: Index of each cell's parent. The first cell is its own parent.
     """
 
     boxes: tuple[Box, ...]
@@ -37,10 +37,10 @@ def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
     """Divide a grid into any number of nearly square cells of nearly the same size.
 
     A box is split along its longest axis that has enough positions. Each prime factor `p` of the
-    number of cells gives a split into `p` parts with equally many cells. An odd number of cells
-    also gives a split into two parts with about half of the cells. The split with the squarest and
-    most similar cells is used. Cells are numbered level by level, so the first cells spread over
-    the whole grid.
+    number of cells gives a candidate: `p` parts with equally many cells. An odd number of cells
+    also gives a candidate of two parts with about half of the cells each. The candidate with the
+    squarest and most similar cells is used. Cells are numbered level by level, so the first cells
+    spread over the whole grid.
 
     Args:
         grid: Positions along each axis, such as `(H, W)` or `(T, H, W)`.
@@ -87,9 +87,9 @@ def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
 
 
 def ancestors(parents: tuple[int, ...], num_cells: int) -> list[int]:
-    """Return the nearest ancestor of each cell that is among the first `num_cells` cells.
+    """Return, for each cell, its nearest ancestor among the first `num_cells` cells.
 
-    A cell that is itself among the first `num_cells` cells is returned as its own ancestor.
+    A cell among the first `num_cells` cells counts as its own ancestor.
 
     Example:
 
@@ -109,7 +109,7 @@ class _Node:
     box: Box | None  # `None` if the node has children
     children: tuple["_Node", ...]
     elongation: float  # length divided by width of the longest cell
-    areas: tuple[int, int]  # positions of the smallest and of the largest cell
+    areas: tuple[int, int]  # numbers of positions in the smallest and largest cell
 
     @property
     def unevenness(self) -> float:
@@ -136,7 +136,14 @@ def _is_prime(number: int) -> bool:
 
 
 def _split(box: Box, shares: tuple[int, ...]) -> _Node | None:
-    """Split a box along its longest axis with room, into parts of the given numbers of cells."""
+    """Split a box along its longest axis with enough positions, into a part for each share.
+
+    Return `None` if more than two parts fit along no axis.
+
+    Args:
+        box: The box to split.
+        shares: Number of cells of each part.
+    """
     order = sorted(range(len(box)), key=lambda axis: (box[axis][0] - box[axis][1], -axis))
     for axis in order:
         start, stop = box[axis]
@@ -150,7 +157,7 @@ def _split(box: Box, shares: tuple[int, ...]) -> _Node | None:
             return _node(box, axis, borders, shares)
     if len(shares) > 2:
         return None
-    axis = order[0]  # nearly as many cells as positions: fill the first half
+    axis = order[0]  # halves too small for their shares: move cells to the half with room
     start, stop = box[axis]
     middle, across = (start + stop) // 2, math.prod(b - a for a, b in box) // (stop - start)
     first = min(max(shares[0], sum(shares) - (stop - middle) * across), (middle - start) * across)

@@ -13,10 +13,10 @@ def channel_attention(
 ) -> keras.KerasTensor:
     """Return `y_ic = sum_j softmax_j(q_ic * k_jc) * v_jc`, of shape (B, N, C).
 
-    This is multi-head attention with one channel per head and without scaling. On CPUs, a fused
-    kernel of PyTorch computes the result. Elsewhere, this function computes a few rows of the N x M
-    weights at a time. The gradient computes the weights again from the sums of the softmax. Output
-    and gradient each need one exponential per weight.
+    This is multi-head attention with one channel per head and without scaling. With PyTorch on a
+    CPU, a fused kernel computes the result. Elsewhere, this function computes a few rows of the
+    N x M weights at a time. The gradient computes the weights again from the stored denominators of
+    the softmax. Output and gradient each need one exponential per weight.
 
     Args:
         q: Queries, a tensor of shape (B, N, C).
@@ -43,7 +43,7 @@ def _attend(
     q: keras.KerasTensor, k: keras.KerasTensor, v: keras.KerasTensor
 ) -> tuple[keras.KerasTensor, Callable[..., tuple[keras.KerasTensor, ...]]]:
     q, k, v = (_swap(x) for x in (q, k, v))  # (B, C, N)
-    # The sign of a query decides whether the largest or the smallest key has its largest logit.
+    # A positive query has its largest logit at the largest key, a negative one at the smallest key.
     largest = ops.max(k, axis=-1, keepdims=True)
     top = ops.maximum(q * largest, q * ops.min(k, axis=-1, keepdims=True))
     keys = ops.expand_dims(k, 2)

@@ -119,7 +119,7 @@ def _parts(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.La
 def _children(layer: keras.Layer) -> list[keras.Layer]:
     """Return the direct sublayers of a layer: in its attributes, lists and dictionaries."""
     if isinstance(layer, keras.Model):
-        # Functional models ignore the flag of their input layers.
+        # Functional models ignore the flag `trainable` of their input layers.
         return [part for part in layer.layers if not isinstance(part, keras.layers.InputLayer)]
     found: dict[int, keras.Layer] = {}
 

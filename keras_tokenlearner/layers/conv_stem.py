@@ -22,8 +22,8 @@ class ConvStem(CompositeLayer):
 
     A LayerNorm over the channels and an activation follow each 3 x 3 convolution. Then a 1 x 1
     convolution projects to C channels. The product of the strides is the size of a token in pixels.
-    The stem replaces one convolution of large patches. Transformers then learn faster, above all
-    from few images.
+    The stem replaces the patch embedding, a single convolution. Transformers then learn faster,
+    above all from few images.
 
     Args:
         hidden_dim: Integer, channels of the tokens (C).

@@ -80,7 +80,7 @@ class Unpool(CompositeLayer):
         fits = frames is None or length is None or count is None or length == frames * count
         if channels != inputs_shape[-1] or not fits:
             raise ValueError(
-                "Unpool: tokens must have shape (B, T * S, C), S from the maps and C from the "
+                "Unpool: tokens must have shape (B, T * S, C), with S from the maps and C from the "
                 f"inputs. Received: tokens of shape {tuple(tokens_shape)}, maps of "
                 f"{tuple(maps_shape)}, inputs of {tuple(inputs_shape)}"
             )

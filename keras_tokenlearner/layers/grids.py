@@ -60,7 +60,8 @@ def resolve_grid(owner: str, shape: Shape, grid: tuple[int, ...] | None) -> tupl
     if length is not None and (length % per_grid or (len(grid) == 3 and length != per_grid)):
         raise ValueError(
             f"{owner}: `grid` must have one position per token. A grid (H, W) may repeat for each "
-            f"frame. Received: grid={grid} for {per_grid} tokens, with shape={tuple(shape)}"
+            f"frame. Received: grid={grid}, which holds {per_grid} tokens, with "
+            f"shape={tuple(shape)}"
         )
     if len(grid) == 3:
         return grid

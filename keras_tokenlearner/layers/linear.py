@@ -32,8 +32,8 @@ def linear(
     product is faster than `torch.addmm`, above all for few rows.
 
     Args:
-        dense: A built `Dense`, or an `EinsumDense` that contracts the last axes of its inputs with
-            the first of its kernel.
+        dense: A built `Dense`, or an `EinsumDense` that contracts the last input axes with the
+            first kernel axes.
         inputs: Tensor.
         activation: Function of the outputs, or `None`.
     """
@@ -107,8 +107,8 @@ def _product(
 def _has_one_step(inputs: keras.KerasTensor) -> bool:
     """Return whether oneDNN can compute a product with bias and activation in one step.
 
-    PyTorch's compiler calls the same operator. The operator has no gradient. Exported graphs must
-    not contain the operator.
+    This step is an operator without a gradient. Exported graphs must not contain the operator, and
+    PyTorch's compiler inserts it on its own.
     """
     import torch
 

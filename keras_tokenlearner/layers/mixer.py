@@ -17,9 +17,9 @@ class MixerBlock(CompositeLayer):
     `u = x + MLP(LayerNorm(x)^T)^T`, the same for every channel. Then `y = u + MLP(LayerNorm(u))`,
     the same for every token.
 
-    The paper does not state the sizes of MLP-Mixer. The printed costs fit one block over one token
-    per frame, with one hidden unit per channel. They fit 32 or 64 hidden units of the MLP over
-    tokens; the default here is 64.
+    The paper does not state the sizes of MLP-Mixer. The costs in the paper fit one block over one
+    token per frame. They fit one hidden unit per channel in the MLP over the channels. They fit 32
+    or 64 hidden units in the MLP over the tokens; the default here is 64.
 
     Args:
         token_dim: Integer, hidden units of the MLP over the tokens.

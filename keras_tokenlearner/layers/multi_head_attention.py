@@ -15,9 +15,10 @@ QKV_BIASES = ("all", "query_value", "none")
 
 # From this number of attention weights per head on, JAX is faster with one head at a time.
 _MANY_WEIGHTS = 128 * 128
-# Queries whose attention weights fit in the CPU's cache.
+# Number of queries whose attention weights fit in the CPU's cache.
 _MANY_QUERIES = 1024
-# Above this number of weights, PyTorch's fused attention on CPUs is as fast and needs less memory.
+# Above this number of weights, PyTorch's fused attention on CPUs is as fast as matrix products and
+# needs less memory.
 _MOST_WEIGHTS = 1024 * 1024
 
 
@@ -32,11 +33,12 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     * TensorFlow in float32, and PyTorch in bfloat16: two batched matrix products. PyTorch's fused
       attention is not optimized for bfloat16.
 
-    On PyTorch, the projections add their biases, and the fused attention needs no copies.
+    On PyTorch, the matrix products of the projections also add the biases. The fused attention
+    needs no copies.
 
     Other cases use Keras's code. Keras's arguments for gates and windows are not supported.
 
-    The options of ViTs work on every path. They are biases of some projections, norms of queries
+    Every path supports the options of ViTs. These are biases of some projections, norms of queries
     and keys, rotary positions, and a norm before the output projection.
 
     Args:
@@ -103,7 +105,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         value_shape: tuple[int | None, ...],
         key_shape: tuple[int | None, ...],
     ) -> None:
-        """Create Keras's projections under their names, with biases by `qkv_bias`."""
+        """Create the projections under Keras's names, with the biases that the arguments choose."""
         heads = self.num_heads
         some, all_of_them = self.qkv_bias != "none", self.qkv_bias == "all"
         self._query_dense = self._dense("query", query_shape, (heads, self.key_dim), some)

@@ -90,7 +90,7 @@ def sincos_positions(shape: tuple[int, ...], dtype: str | None = None) -> keras.
         Tensor of the shape `shape`.
 
     Raises:
-        ValueError: If C is less than two for each axis, for a sine and a cosine.
+        ValueError: If C is less than two channels per axis, one for a sine and one for a cosine.
 
     Example:
 

@@ -21,7 +21,7 @@ class PrefixTokens(CompositeLayer):
         Tensor of shape (B, P + N, C).
 
     Raises:
-        ValueError: If `num_tokens` is not a positive integer, or the inputs have another rank.
+        ValueError: If `num_tokens` is not a positive integer, or the rank of the inputs is not 3.
 
     Example:
 

@@ -29,9 +29,9 @@ class RotaryPositions(CompositeLayer):
     angle `a_c = sum_axis p_axis * f_(axis, c)`. The product of a query and a key then depends on
     their relative position.
 
-    With fixed frequencies, each axis has an equal share of the pairs, K, at the frequencies
-    `theta^(-k / K)`. Remaining pairs are not rotated. Prefix tokens have no position and are not
-    rotated.
+    With fixed frequencies, each axis has an equal share of the pairs. Pair k of the K pairs of an
+    axis has the frequency `theta^(-k / K)`. Remaining pairs are not rotated. Prefix tokens have no
+    position and are not rotated.
 
     `rotate(x, table, layout)` applies the table, as `MultiHeadAttention` does.
 
@@ -112,8 +112,8 @@ class RotaryPositions(CompositeLayer):
                 )
         if frequencies == "learned" and layout == "tiled":
             raise ValueError(
-                f"{owner}: frequencies='learned' does not work with layout='tiled'; pass "
-                "layout='half' or 'interleaved'. Received: frequencies='learned', layout='tiled'"
+                f"{owner}: frequencies='learned' needs layout='half' or 'interleaved'. "
+                "Received: frequencies='learned', layout='tiled'"
             )
 
     def build(

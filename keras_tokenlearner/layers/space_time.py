@@ -15,12 +15,12 @@ class SpaceTimeAttention(CompositeLayer):
 
     Every position of every frame is a token. With `over="spatial"`, a token attends to the H * W
     tokens of its frame. With `"temporal"`, a token attends to the T tokens of its position. With
-    `"joint"`, a token attends to all T * H * W tokens. The bottleneck unit around the layer has
-    residual, bias and output projection.
+    `"joint"`, a token attends to all T * H * W tokens. The layer has no residual, bias or output
+    projection, because the bottleneck unit around it has them.
 
     `"joint"` with `"multi_head"` holds `num_heads` tables of (T * H * W) x (T * H * W) weights per
     example: half a gigabyte at the paper's 4096 tokens. The paper compares its modules with this
-    form.
+    joint multi-head attention.
 
     Args:
         over: `"spatial"`, `"temporal"` or `"joint"`, the tokens that attend to each other.

@@ -1,4 +1,4 @@
-"""Calls of the layers inside a layer, without work that the outer call has done already."""
+"""Calls the layers inside a layer, without the steps that the outer call has already done."""
 
 import keras
 
@@ -10,15 +10,16 @@ def call_sublayer(
     training: bool | None,
     **options: keras.KerasTensor | None,
 ) -> keras.KerasTensor:
-    """Return `layer(*inputs, **options)`. On PyTorch, the call is several times as fast.
+    """Return `layer(*inputs, **options)`, on PyTorch several times as fast as by a plain call.
 
     `keras.Layer.__call__` binds and converts arguments, finds masks, and opens scopes of names and
     dtypes. Then it calls the method of its base class. A PyTorch model of small tensors spends most
     of its time on these steps. For a sublayer with the owner's dtype policy, the call of the owner
-    has already done these steps. This function then calls the method of the base class at once.
+    has already done these steps. This function then calls the method of the base class directly.
     The method still runs hooks of PyTorch, quantization and `keras.RematScope`.
 
-    Other backends compile the steps of a model. Their scopes name the operations for profilers.
+    On other backends, this function makes a plain call. Compiled models do not repeat the steps,
+    and the scopes name the operations for profilers.
 
     Args:
         owner: The layer that calls `layer` in its own `call`.
@@ -60,7 +61,7 @@ def _reads_no_scope(layer: keras.Layer, policy: keras.DTypePolicy) -> bool:
 
 
 def _is_plain(x: keras.KerasTensor, dtype: str) -> bool:
-    """Return whether `x` is a tensor of PyTorch of a dtype, without a Keras mask."""
+    """Return whether `x` is a PyTorch tensor with the given dtype and without a Keras mask."""
     return (
         keras.ops.is_tensor(x)
         and keras.backend.standardize_dtype(x.dtype) == dtype

@@ -185,7 +185,8 @@ class FixedGrid(FrameTokenizer):
 def _averages(cells: int, size: int) -> np.ndarray:
     """Return the matrix (cells, size) that averages each cell, with borders rounded outwards.
 
-    `layers.AdaptiveAveragePooling2D` is not used: on JAX it gives NaN for some sizes (7 of 14).
+    `layers.AdaptiveAveragePooling2D` is not used. On JAX it returns NaN for some sizes, such as 7
+    cells of 14 positions.
     """
     matrix = np.zeros((cells, size), "float32")
     for cell in range(cells):
@@ -198,7 +199,7 @@ def _averages(cells: int, size: int) -> np.ndarray:
 class DirectTokens(FrameTokenizer):
     """Generates the tokens of each frame by one dense layer over the whole frame (section 6.3).
 
-    `z = W vec(X_t) + b`, from H * W * C values to S * C. The weights grow with the grid.
+    `z = W vec(X_t) + b`, from H * W * C values to S * C. The number of weights grows with the grid.
 
     Args:
         num_tokens: Integer, tokens of each frame (S).

@@ -38,8 +38,8 @@ class TokenFuser(CompositeLayer):
 
     Text and released code of the paper differ:
 
-    * In the text, M mixes all S * T tokens, beta is linear, and no norms exist: `mixing="global",
-      norm="none"`.
+    * In the text, M mixes all S * T tokens, beta is linear, and there are no norms:
+      `mixing="global", norm="none"`.
     * The released code is the default here. The paper prints the costs of this code. The code mixes
       the S tokens of each frame. It normalises before and after the mixing, and before beta.
     * The released code with `use_normalization=False` still normalises before beta:
@@ -58,7 +58,7 @@ class TokenFuser(CompositeLayer):
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         bottleneck_dim: Integer, hidden units of beta as an MLP.
         activation: Name or callable, the activation of beta as an MLP.
-        dropout_rate: Float in [0, 1), the rate on `B_w Y_t`.
+        dropout_rate: Float in [0, 1), the dropout rate on `B_w Y_t`, and in beta as an MLP.
         layer_norm_epsilon: Float, the epsilon of the LayerNorms.
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
@@ -205,7 +205,7 @@ class TokenFuser(CompositeLayer):
         if tokens_shape[1] % frames:
             raise ValueError(
                 "TokenFuser: every frame must have the same number of tokens. "
-                f"{shapes}, which has {frames} frames"
+                f"{shapes}, with {frames} frames"
             )
         return tokens_shape[1] // frames
 

@@ -30,8 +30,8 @@ from keras_tokenlearner.layers.grids import (
 from keras_tokenlearner.layers.mlp import MLP
 from keras_tokenlearner.layers.positions import resize_positions
 
-# Initial bias of the positions of a token's own cell. Other positions have exp(-8) of that weight:
-# little, but enough for a gradient.
+# Initial position bias in a token's own cell. The bias is 0 elsewhere, so weights there are exp(-8)
+# times as large: little, but enough for a gradient.
 _OWN_CELL = 8.0
 
 
@@ -75,7 +75,7 @@ class TokenLearner(CompositeLayer):
             one.
         over: `"frame"` learns maps of each frame, and returns S tokens per frame. `"space_time"`
             learns maps of the whole (T, H, W) volume, and returns S tokens per video. The paper
-            leaves `"space_time"` as future work.
+            leaves `"space_time"` for future work.
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         num_convs: Integer, number of convolutions of `"conv"`. The paper uses 4 in ViT and 1 in
             its bottleneck networks.
@@ -85,7 +85,7 @@ class TokenLearner(CompositeLayer):
         dropout: Float in [0, 1), the dropout rate of `"mlp"`.
         epsilon: Float, the epsilon of the LayerNorm.
         use_norm: Boolean, whether `alpha` starts with a LayerNorm.
-        position_bias: Boolean, whether `"mlp"` has a bias of each position, as above. The bias
+        position_bias: Boolean, whether `"mlp"` has a bias for each position, as above. The bias
             needs a known height and width, and for `over="space_time"` known frames.
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
@@ -94,8 +94,8 @@ class TokenLearner(CompositeLayer):
             T may be unknown when the model is built.
         training: Boolean, whether to apply dropout.
         return_maps: Boolean, whether to return the maps too.
-        num_tokens: Integer, to return only the first `num_tokens` tokens. `None` for all. A number
-            needs `position_bias`.
+        num_tokens: Integer, how many tokens to return, counted from the first. `None` for all
+            tokens. A number needs `position_bias=True`.
 
     Returns:
         Tokens of shape (B, S, C). For videos with `over="frame"`, (B, T * S, C), frame after frame.
@@ -267,7 +267,8 @@ class TokenLearner(CompositeLayer):
             raise ValueError(
                 "TokenLearner: `num_tokens` of a call needs a layer with position_bias=True, and "
                 "must be at most the `num_tokens` of the layer. Received: "
-                f"num_tokens={num_tokens} of {self.num_tokens}, position_bias={self.position_bias}"
+                f"num_tokens={num_tokens} for a layer with num_tokens={self.num_tokens}, "
+                f"position_bias={self.position_bias}"
             )
         return num_tokens
 

@@ -20,13 +20,14 @@ class VectorAttention(CompositeLayer):
     with linear `f_q`, `f_k`, `f_v`, products by channel, and a softmax over j for each channel. No
     sum precedes the softmax, so there is no `1 / sqrt(d)`. There is no output projection.
 
-    `gamma` is a projection if keys and values have different channels. The projection has no bias,
-    because a bias would cancel in the softmax. Otherwise `gamma` is the identity. The layer is then
-    multi-head attention with one channel per head and without scaling.
+    `gamma` is a projection with `gamma=True`, or if keys and values differ in channels. The
+    projection has no bias, because a bias would cancel in the softmax. Otherwise `gamma` is the
+    identity. The layer is then multi-head attention with one channel per head and without scaling.
 
     Eq. 3, computed directly, stores a tensor of N x N x C. This layer computes a few queries at a
     time, also for the gradient. Its memory grows with N x C. Without `gamma` and mask, the layer is
-    also several times faster. With `gamma`, the N x N products by a C x C matrix dominate the cost.
+    also several times faster than the direct computation. With `gamma`, the N x N products by a
+    C x C matrix dominate the cost.
 
     Args:
         key_dim: Integer, channels of queries and keys. Defaults to the channels of the inputs.
@@ -152,8 +153,8 @@ class VectorAttention(CompositeLayer):
 def _attend(x: dict[str, keras.KerasTensor]) -> keras.KerasTensor:
     """Compute Eq. 3 directly for a few queries, (B, n, C), and all tokens, (B, M, C).
 
-    This function computes in float32, as `channel_attention` does. Half-precision products lose
-    digits that the softmax amplifies, and in float16 they overflow.
+    This function computes in float32, as `channel_attention` does. The softmax would amplify the
+    rounding errors of half-precision products. In float16, these products would also overflow.
     """
     dtype = x["v"].dtype
     x = {name: value if name == "mask" else ops.cast(value, "float32") for name, value in x.items()}

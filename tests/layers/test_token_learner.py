@@ -211,7 +211,7 @@ def test_position_bias_on_an_unknown_or_too_small_grid_raises(arguments, shape, 
 def test_token_learner_call_with_num_tokens_out_of_range_raises():
     x = array((2, 4, 6, 8), 0)
     layer = TokenLearner(5, "mlp", position_bias=True)
-    refused(lambda: layer(x, num_tokens=6), "TokenLearner", "num_tokens=6 of 5")
+    refused(lambda: layer(x, num_tokens=6), "TokenLearner", "num_tokens=6", "num_tokens=5")
     refused(lambda: layer(x, num_tokens=0), "TokenLearner", "num_tokens=0")
     other = TokenLearner(5, "mlp")
     refused(lambda: other(x, num_tokens=3), "TokenLearner", "position_bias=False")
