@@ -55,11 +55,11 @@ def bottleneck_module(
       all frames, without norms. Here M has a bias (512 parameters) and starts at zero, so the part
       starts as the identity. The part has 0.857M parameters. The tables print 0.81M, which the
       text does not explain.
-    * Table 13 has names only. Its rows without TokenLearner need other tokens. "Standard
+    * Table 13 gives only names. Its rows without TokenLearner need other tokens. "Standard
       transformer" and "vector transformer" are attention over time at every position. The standard
       transformer has the accuracy of Table 12's "Conv2D + Temporal transformer". "Broadcasting" and
       "TokenFuser" without TokenLearner take the average of each frame as its one token.
-    * MLP-Mixer works on the averages of the frames, which fits the printed cost.
+    * The input of MLP-Mixer is the averages of the frames, which fits the cost in the paper.
 
     Args:
         config: An `X2Plus1DConfig`. The module uses its `unit`, `attention`, `num_tokens`,

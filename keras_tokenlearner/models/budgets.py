@@ -22,11 +22,11 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
 
 @own_errors
 def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) -> keras.Model:
-    """Return a copy of a model that learns fewer tokens.
+    """Return a copy of a model with fewer learned tokens.
 
-    After `Distiller(budgets=...)`, call `with_tokens` once for each budget. The first `num_tokens`
-    of the learned tokens cover the whole image. The new model has its own weights. Save and export
-    it like any other model.
+    After training by `Distiller(budgets=...)`, call `with_tokens` once for each budget. The first
+    `num_tokens` of the learned tokens cover the whole image. The new model has its own weights.
+    Save and export it like any other model.
 
     Args:
         model: A model whose TokenLearners start from a grid, for example from
@@ -55,9 +55,9 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     most = min((each.num_tokens for each in learners if each.position_bias), default=0)
     if num_tokens > most or not all(each.position_bias for each in learners):
         raise ValueError(
-            "with_tokens: `num_tokens` must be at most the tokens that `model` learns from a grid. "
-            "Build `model` by retrofit(..., token_start='grid') with more tokens. Received: "
-            f"num_tokens={num_tokens} for model {model.name!r}, which learns {most} from a grid"
+            "with_tokens: `num_tokens` must be at most the number of tokens of `model` that start "
+            "from a grid. Build `model` by retrofit(..., token_start='grid') with more tokens. "
+            f"Received: num_tokens={num_tokens} for model {model.name!r} with {most} such tokens"
         )
     name = name or f"{model.name}_{num_tokens}tokens"
     config = getattr(model, "config", None)

@@ -60,7 +60,7 @@ class VisionTransformerConfig:
 
     Attributes:
         hidden_dim: Channels of a token (C).
-        num_layers: Transformer blocks.
+        num_layers: Number of transformer blocks.
         num_heads: Heads of each block; they must divide `hidden_dim`.
         patch_size: `(height, width)` in pixels, or `(frames, height, width)` for videos.
         mlp_dim: Hidden units of the blocks' MLPs; `None` for four times `hidden_dim`.
@@ -69,17 +69,17 @@ class VisionTransformerConfig:
             `"spatial_pooling"`, `"fixed_grid"`, `"direct_tokens"`, `"pooled_tokens"`.
         num_tokens: Tokens per frame after the reducer (S), except for spatial pooling.
         pool_size: `(height, width)` of the window of spatial pooling, in tokens.
-        at: Blocks before the reducer, 0 to `num_layers`; `None` for half of them.
+        at: Number of blocks before the reducer, 0 to `num_layers`; `None` for half of them.
         token_attention: `"conv"` or `"mlp"`, the TokenLearner's form of attention.
         token_pooling: `"mean"` or `"sum"`, the TokenLearner's pooling. `"sum"` needs
             `token_attention="conv"`.
-        token_start: `"random"`, or `"grid"`: the maps of `token_attention="mlp"` start as averages
-            of the cells of a grid, by a position bias.
+        token_start: `"random"`, or `"grid"`: by a position bias, each token starts as the average
+            of one cell of a grid. `"grid"` needs `token_attention="mlp"`.
         proportional_attention: Whether attention after the reducer weighs a token by the number of
             patches that the token replaces. Needs a class token or registers to have an effect.
-        over: `"frame"` or `"space_time"`, the positions of a map of the TokenLearner.
-        fuser: `None`, `"token_fuser"`, or an alternative of the paper: `"unpool"`,
-            which needs the TokenLearner's maps, and `"reproject"`.
+        over: `"frame"` or `"space_time"`, the positions that one map of the TokenLearner covers.
+        fuser: `None`, `"token_fuser"`, or an alternative of the paper: `"unpool"`, which needs the
+            TokenLearner's maps, or `"reproject"`.
         fuser_beta: `"linear"` or `"mlp"`, the TokenFuser's beta, of the paper or of the authors'
             later code.
         fuser_norm: Norms of the TokenFuser. `"all"` is the released code, `"inputs"` the released
@@ -92,22 +92,23 @@ class VisionTransformerConfig:
             for no positions (DINOv3, V-JEPA 2).
         rotary: `None`, or the rotation of queries and keys, as in `RotaryPositions`. `"index"` is
             for EVA-02, Perception Encoder and V-JEPA 2, `"centred"` for DINOv3. `"learned"` has
-            frequencies of every head and block (RoPE-ViT).
+            learned frequencies for every head and block (RoPE-ViT).
         rotary_theta: Base of the frequencies.
         rotary_layout: `"interleaved"`, `"half"` (DINOv3) or `"tiled"` (V-JEPA 2).
         rotary_order: `"height_first"`, or `"width_first"` (Perception Encoder, RoPE-ViT).
-        rotary_offset: Added to each index (Perception Encoder).
-        rotary_grid: The grid that indices are scaled to, or `None` (EVA-02: the training grid).
+        rotary_offset: Number added to each index (Perception Encoder).
+        rotary_grid: Grid to whose range indices are scaled, for example the training grid (EVA-02).
+            `None` for no scaling.
         rotary_tokens: Rotation of learned tokens: `"none"`, or `"centre_of_mass"`, by the centre of
-            mass of the token's map. `None` is `"centre_of_mass"` if the model can compute it. It
-            cannot with `rotary="learned"`, or for videos with `over="frame"`.
+            mass of the token's map. `None` is `"centre_of_mass"`, except with `rotary="learned"`
+            and for videos with `over="frame"`. In these cases, `None` is `"none"`.
         class_token: Whether the model has a class token. The head reads it instead of the average.
         register_tokens: Number of learned register tokens.
         head_reads: Input of the head. `None` is the class token, or without one the average of the
             patches. `"class_and_registers"` is for distilled DeiT, whose distillation token is a
             register. `"class_and_average"` is for DINOv2's classifiers. `"average"`, `"max"` and
             `"attention"` (SigLIP, Perception Encoder) pool the patches.
-        pool_prefix: Whether average, maximum or attention pool the prefix tokens too.
+        pool_prefix: Whether the average, maximum or attention pooling includes the prefix tokens.
         pooling_num_heads: Heads of the attention pooling; `None` for `num_heads`.
         pooling_mlp_dim: Hidden units of the pooling's MLP; `None` for `mlp_dim`, 0 for no MLP.
         final_norm: Place of the last norm: `"tokens"`, before the pooling, or `"pooled"`, after it
@@ -121,7 +122,8 @@ class VisionTransformerConfig:
         block_attention: `"dot_product"` or `"vector"`.
         dropout_rate: Rate after the embedding, the attentions and the MLPs.
         attention_dropout_rate: Rate on attention weights, of `block_attention="dot_product"`.
-        drop_path_rate: Rate of the last block. The rates grow linearly from 0 at the first block.
+        drop_path_rate: Stochastic depth rate of the last block. The rates grow linearly from 0 at
+            the first block.
         layer_scale: Initial value of the LayerScale factors, or `None` for no LayerScale.
         activation: Activation of the MLPs and between the TokenLearner's convolutions.
         layer_norm_epsilon: Epsilon of every norm.
@@ -135,8 +137,8 @@ class VisionTransformerConfig:
         mlp_inner_norm: Whether a norm precedes the MLPs' last dense layer (EVA-02).
 
     Raises:
-        ValueError: If a value is out of range, or two values contradict each other. Also if
-            nothing reads a value, such as `num_tokens` without a `reducer`.
+        ValueError: If a value is out of range, or two values contradict each other. Also if a
+            value has no effect, such as `num_tokens` without a `reducer`.
 
     Example:
 
@@ -201,7 +203,7 @@ class VisionTransformerConfig:
 
     def __post_init__(self) -> None:
         owner = "VisionTransformerConfig"
-        # Checked numbers are returned as Python numbers, which JSON can hold.
+        # The checks return Python numbers, which JSON can hold.
         for name in ("hidden_dim", "num_layers", "num_heads", "num_tokens"):
             self._set(name, check_int(owner, name, getattr(self, name)))
         self._set("register_tokens", check_int(owner, "register_tokens", self.register_tokens, 0))
@@ -300,5 +302,5 @@ class VisionTransformerConfig:
 
     @property
     def num_prefix_tokens(self) -> int:
-        """Tokens before the patch tokens: class token and registers."""
+        """Number of tokens before the patch tokens: class token and registers."""
         return int(self.class_token) + self.register_tokens

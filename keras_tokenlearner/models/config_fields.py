@@ -8,7 +8,7 @@ from keras_tokenlearner.layers.activations import Activation
 Pairs: TypeAlias = tuple[tuple[int, int], ...]
 FieldValue: TypeAlias = str | float | int | bool | tuple[float, ...] | Pairs | None
 Fields: TypeAlias = Mapping[str, FieldValue]
-# Mean and standard deviation of pixels in [0, 1], or their name.
+# Mean and standard deviation of pixels in [0, 1], or the name of a pair of them.
 Normalization: TypeAlias = str | tuple[Sequence[float], Sequence[float]]
 
 REDUCERS = ("token_learner", "spatial_pooling", "fixed_grid", "direct_tokens", "pooled_tokens")

@@ -66,7 +66,7 @@ def _readers(values: VisionTransformerFields) -> Readers:
         "num_tokens": (reducer not in (None, "spatial_pooling"), by_reducer),
         "pool_size": (reducer == "spatial_pooling", by_reducer),
         "token_attention": (learner, by_reducer),
-        # Maps of the mlp form are softmaxes: their mean and their sum are the same.
+        # The maps of the mlp form are softmaxes, which sum to one: their sum is a mean already.
         "token_pooling": (
             learner and token_attention == "conv",
             f"{by_reducer} and token_attention={token_attention!r}",
@@ -153,8 +153,8 @@ def _check_tokens(owner: str, values: VisionTransformerFields) -> None:
     if values["proportional_attention"] and (reducer is None or block_attention != "dot_product"):
         raise ValueError(
             f"{owner}: `proportional_attention` needs a `reducer` and "
-            f"block_attention='dot_product'. Received: reducer={reducer!r}, "
-            f"block_attention={block_attention!r}"
+            "block_attention='dot_product'. Received: proportional_attention=True, "
+            f"reducer={reducer!r}, block_attention={block_attention!r}"
         )
     if values["over"] == "space_time" and len(values["patch_size"]) == 2:
         raise ValueError(

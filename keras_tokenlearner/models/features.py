@@ -22,14 +22,15 @@ def feature_extractor(
     Args:
         model: A `VisionTransformer`, with or without top.
         blocks: Numbers of the blocks, counted from 0.
-        normalize: Boolean, whether the model's last LayerNorm follows each block.
+        normalize: Boolean, whether to apply the model's last norm to the outputs of each block.
 
     Returns:
         A `keras.Model`. Its outputs are a dictionary from names such as `"block_5"` to features.
         Their shape is (B, H, W, C), (B, T, H, W, C) for videos, or (B, S, C).
 
     Raises:
-        ValueError: If `model` is no `VisionTransformer`, or a number in `blocks` is out of range.
+        ValueError: If `model` is not a `VisionTransformer`, or a number in `blocks` is out of
+            range. Also if `normalize=True` and the model's `final_norm` is not `"tokens"`.
 
     Example:
 
@@ -68,7 +69,7 @@ def feature_extractor(
 
 
 def has_head(model: keras.Model) -> bool:
-    """Return whether a model has a layer `head`."""
+    """Return whether a model has a layer named `head`."""
     return any(layer.name == names.HEAD for layer in model.layers)
 
 

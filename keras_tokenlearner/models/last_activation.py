@@ -1,4 +1,4 @@
-"""Finds the activation that a model ends in."""
+"""Finds the last activation of a model."""
 
 import keras
 from keras import layers
@@ -7,8 +7,9 @@ from keras import layers
 def last_activation(model: keras.Model) -> tuple[str | None, bool]:
     """Return the name of a model's last activation, and whether a dense layer applies it.
 
-    The name is `"softmax"`, `"sigmoid"` or `"linear"`, or `None` for other activations. Layers,
-    functions of `keras.ops` and models within the model are found. `("linear", True)` are logits.
+    The name is `"softmax"`, `"sigmoid"` or `"linear"`, or `None` for other activation functions.
+    The activation may be a layer, a function of `keras.ops`, or part of a nested model.
+    `("linear", True)` means that the outputs are logits.
 
     Args:
         model: A `keras.Model` with one output.
@@ -52,7 +53,7 @@ def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation |
 
 
 def _name(activation: layers.Layer) -> str | None:
-    """Return `"softmax"`, `"sigmoid"` or `"linear"` for an activation layer, or else `None`."""
+    """Return the class name of an activation layer, the name of a known function, or `None`."""
     if isinstance(activation, layers.Layer):
         return type(activation).__name__.lower()
     for name in ("softmax", "sigmoid", "linear"):

@@ -1,4 +1,4 @@
-"""The layer names of our models. Only the tables of `weights/sources` also contain these names."""
+"""The layer names of our models. Only the tables of `weights/sources` repeat these names."""
 
 import re
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ STEM_CONV1D = "stem_conv1d"
 FEATURES = "features"
 PRE_HEAD = "pre_head"
 
-# Paths of weights that show the content of a file.
+# Paths of weights that identify the content of a weights file.
 EMBEDDING_KERNEL = f"{EMBEDDING}/projection/kernel"
 POSITION_TABLE = f"{POSITIONS}/table"
 CLASS_TOKENS = f"{CLASS_TOKEN}/tokens"
@@ -71,7 +71,7 @@ def layer_number(path: str) -> int | None:
 
 
 def unit_name(stage: int, unit: int) -> str:
-    """Return the name of a unit of an X(2+1)D. The names of its layers start with it."""
+    """Return the name of a unit of an X(2+1)D. The names of the unit's layers start with it."""
     return f"stage_{stage}_unit_{unit}"
 
 

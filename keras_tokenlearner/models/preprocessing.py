@@ -32,7 +32,7 @@ class Preprocessing:
     Attributes:
         mean: Mean of each channel, for pixels in [0, 1]. One number applies to all channels.
         std: Standard deviation of each channel, for pixels in [0, 1].
-        size: `(height, width)` at which the weights were evaluated; `None` for the model's input.
+        size: `(height, width)` at which the weights were evaluated; `None` for the input size.
         resize_mode: `"shortest"` resizes the shortest edge and crops the centre. `"squash"` resizes
             both edges to the input. `"longest"` resizes the longest edge and pads.
         interpolation: `"bilinear"`, `"bicubic"`, `"nearest"` or `"lanczos"`, antialiased.

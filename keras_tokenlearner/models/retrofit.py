@@ -83,7 +83,8 @@ def retrofit(
         token_attention: `"mlp"`, the maps of the authors' later code, or `"conv"`, the maps of the
             paper. Defaults to `"mlp"`. Only for `reducer="token_learner"`.
         token_start: `"grid"` or `"random"`, the start of the maps. Defaults to `"grid"` for
-            `token_attention="mlp"`. The sigmoids of `"conv"` cannot make cells.
+            `token_attention="mlp"`. `"conv"` needs `"random"`, because its sigmoid maps cannot
+            start as cells.
         proportional_attention: Boolean, whether later blocks weigh a learned token by the number
             of patches it replaces. Class token and registers then keep their share of the
             attention. Defaults to `True` for dot-product attention.
@@ -108,7 +109,7 @@ def retrofit(
     >>> student.name, costs(student).macs < costs(teacher).macs
     ('vit_pico8_4at1', True)
 
-    Source: model (a) and (b) of Figure 3 of the paper. The grid start is our addition.
+    Source: models (a) and (b) of Figure 3 of the paper. The grid start is our addition.
     Proportional attention: Bolya et al., "Token Merging: Your ViT But Faster", 2023.
     """
     structure = Structure("retrofit", model)
@@ -142,7 +143,7 @@ def retrofit(
         student = _cloned(structure, config, name)
     kept = {layer.name for layer in student.layers}
     for layer in model.layers:
-        # Learned frequencies rotate no learned tokens, so the student lacks them there.
+        # Learned frequencies do not rotate learned tokens, so the student lacks some rotary layers.
         if layer.name in kept or not layer.name.startswith(names.ROTARY):
             copy, known = student.get_layer(layer.name), layer.get_weights()
             own = copy.get_weights()[: len(copy.weights) - len(known)]  # proportional attention

@@ -48,8 +48,9 @@ class Structure:
         heads: Attention heads of every block.
         hidden_dim: Channels of a token.
         num_prefix_tokens: Number of prefix tokens: class token and registers.
-        grid: `(H, W)` or `(T, H, W)` of the positions.
-        head_reads: The tokens next to the class token that the head reads.
+        grid: `(H, W)` or `(T, H, W)` of the patches.
+        head_reads: The config's field `head_reads`. For a custom head, one of
+            `BESIDE_THE_CLASS_TOKEN` or `None`.
         added: The layers with weights that a plain ViT lacks.
         reduced: The layers of `added` that are reducers or fusers.
 

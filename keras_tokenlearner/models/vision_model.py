@@ -43,13 +43,14 @@ class BuildArguments(SharedArguments, total=False):
 class VisionModel(keras.Model):
     """A functional model that stores its config: the base class of all models of the package.
 
-    Slicing, `summary`, saving and export work as for any Keras model. The saved config holds the
-    fields of `config`, not the layers. `keras.models.clone_model` returns a plain `keras.Model`.
+    You can cut, summarise, save and export it like any functional Keras model. The saved config
+    holds the fields of `config`, not the layers. `keras.models.clone_model` returns a plain
+    `keras.Model`.
 
-    A subclass states the class of its config, its poolings, and the graph in `_graph`.
+    A subclass defines `config_class`, `poolings`, `blocks`, and the methods `_axes` and `_graph`.
 
     Args:
-        config: Of the class `config_class`. `VisionTransformer` describes the other arguments.
+        config: Instance of `config_class`. `VisionTransformer` describes the other arguments.
 
     Attributes:
         config: The dataclass whose fields decide the graph.
@@ -121,7 +122,7 @@ class VisionModel(keras.Model):
         """Return the output for normalised pixels; without top if `classes` is `None`."""
         raise NotImplementedError
 
-    if TYPE_CHECKING:  # `presets/save.py` attaches these methods, so that no import goes up
+    if TYPE_CHECKING:  # attached by `presets/save.py`, so that `models` imports no `presets`
 
         def save_to_preset(self, folder: str | os.PathLike[str]) -> Path: ...
 
@@ -192,7 +193,7 @@ class VisionModel(keras.Model):
     def from_config(
         cls, config: Mapping[str, JSON], custom_objects: CustomObjects | None = None
     ) -> Self:
-        """Return an untrained model of a config, with the same layers frozen or quantized."""
+        """Return an untrained model, with layers frozen and quantized as `config` states."""
         arguments: dict[str, Any] = dict(config)
         frozen, trainable = arguments.pop("frozen", []), arguments.pop("trainable", True)
         quantization = arguments.pop("quantization", None)
@@ -284,7 +285,7 @@ def frozen_parts(model: keras.Model) -> list[str]:
 def freeze_parts(model: keras.Model, trainable: bool, frozen: Sequence[str]) -> None:
     """Freeze the parts of a model that `frozen_parts` names."""
     model.trainable = trainable
-    names = set(frozen)  # a file may list millions of them
+    names = set(frozen)  # a set, because a file may list millions of names
     for layer in model.layers:
         layer.trainable = layer.name not in names
         for weight in layer.weights:

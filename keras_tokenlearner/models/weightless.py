@@ -16,9 +16,9 @@ def without_weights(build: Callable[[], Built]) -> Built:
     """Call a function that builds models, without allocating their weights.
 
     The shapes of the weights are known afterwards, but not their values. Keras would later
-    initialise these weights in the thread that built them. The function therefore runs in a
-    separate thread, which ends. Keras draws the seeds of initializers from Python's generator, so
-    the generator is restored. The initial values of later models do not change.
+    initialise these weights in the thread that built them. `build` therefore runs in a separate
+    thread, which ends. Keras draws the seeds of initializers from Python's random generator. The
+    state of the generator is restored, so the initial values of later models do not change.
 
     Args:
         build: Function without arguments. It returns a model, or values computed from models.

@@ -57,8 +57,8 @@ class X2Plus1DConfig:
         batch_norm_momentum: Momentum of every batch normalisation.
 
     Raises:
-        ValueError: If a value is out of range, or two values contradict each other. Also if
-            nothing reads a value, such as `num_tokens` without the part `tokenlearner`.
+        ValueError: If a value is out of range, or two values contradict each other. Also if a
+            value has no effect, such as `num_tokens` without the part `tokenlearner`.
 
     Example:
 
@@ -134,7 +134,7 @@ class X2Plus1DConfig:
         if is_list:
             value = tuple(check_int(owner, "replaced", unit, minimum=0) for unit in self.replaced)
             object.__setattr__(self, "replaced", value)
-        # A range finds a number without a list of all units, which may be millions.
+        # A range finds a number without a list of all units: a config may have millions.
         if not is_list or len({unit for unit in value if unit in units}) != len(value):
             raise ValueError(
                 f"{owner}: `replaced` must be a tuple of different units of the last stage, "
