@@ -1,4 +1,4 @@
-"""Loads trained weights: files of this package with hashes, and files of other libraries."""
+"""Loads trained weights: files of this package, checked by hash, and files of other libraries."""
 
 from keras_tokenlearner.weights.formats.entries import Checkpoint
 from keras_tokenlearner.weights.formats.read import read_checkpoint

@@ -100,7 +100,7 @@ def features_lacking(arrays: Arrays) -> tuple[str, ...]:
 
 
 def _newer(arrays: Arrays) -> dict[str, FieldValue]:
-    """Return the config fields of features newer than the first ViT, read from arrays."""
+    """Return the config fields of features that the original ViT lacks, read from arrays."""
     config: dict[str, FieldValue] = {}
     for name, part in (
         ("qk_norm", f"{_FIRST}/self_attention/query_norm/"),

@@ -29,7 +29,7 @@ def to_int8(path: Path, to: Path) -> None:
 
 
 def from_int8(path: Path, to: Path) -> None:
-    """Write the `.weights.h5` file of floats for a file of `to_int8`."""
+    """Write a `.weights.h5` file of floats from a file that `to_int8` wrote."""
     import h5py
 
     with h5py.File(path) as source, h5py.File(to, "w") as target:
@@ -39,7 +39,7 @@ def from_int8(path: Path, to: Path) -> None:
 def _copy(
     source: h5py.Group, target: h5py.Group, change: Callable[[h5py.Dataset, h5py.Group, str], bool]
 ) -> None:
-    """Copy a group. `change` writes another array and returns `True`, or returns `False`."""
+    """Copy a group. `change` writes a changed array, or returns `False` for a plain copy."""
     target.attrs.update(source.attrs)
     for name, item in source.items():
         if hasattr(item, "items"):  # a group

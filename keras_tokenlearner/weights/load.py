@@ -34,13 +34,13 @@ def plan_of(
     resize: str | None = None,
     owner: str = "plan_of",
 ) -> Plan:
-    """Read a checkpoint of another library into a `Plan`, which has its config and its weights.
+    """Read a checkpoint of another library into a `Plan`: the config and weights of its model.
 
     Args:
         checkpoint: Path of a file, a mapping of names to arrays, or a model. `read_checkpoint`
             lists the formats.
-        source: `"augreg"`, `"scenic"`, `"timm"`, `"timm_deit"`, `"dinov2"`, `"torchvision"`,
-            `"huggingface_vit"` and the other `"huggingface_..."`, `"keras_hub"`, or
+        source: A key of `keras_tokenlearner.weights.SOURCES`, such as `"augreg"`, `"scenic"`,
+            `"timm"`, `"dinov2"`, `"torchvision"`, `"huggingface_vit"`, `"keras_hub"` or
             `"keras_tokenlearner"`. By default, the names of the entries decide.
         statement: The `Statement` that a config.json contains, or `None`.
         normalization: `(mean, std)` of the training pixels, in [0, 1], or `"half"` (both 0.5),
@@ -48,7 +48,8 @@ def plan_of(
         layer_norm_epsilon: Epsilon of the norms. Overrides the file.
         activation: Activation of the MLPs. Overrides the file.
         num_heads: Number of attention heads, which many files do not state.
-        grid: `(H, W)` or `(T, H, W)` of the file's positions. Defaults to a square.
+        grid: `(H, W)` or `(T, H, W)` of the file's positions. Defaults to the grid that `statement`
+            implies, or to a square.
         resize: `"bilinear"` with aligned corners, `"bilinear_antialias"`, `"bicubic"`,
             `"bicubic_antialias"` or `"bicubic_offset"`. Defaults to the source's own method.
         owner: Name of the function that the user called, for error messages.
@@ -86,7 +87,7 @@ def _plan_of(
     options: PlanOptions,
     reads: bool = True,
 ) -> Plan:
-    """Return the result of `plan_of`. Without `reads`, all arrays are zeros without memory."""
+    """Return the result of `plan_of`. Without `reads`, all arrays are zeros that take no memory."""
     said = statement or Statement()
     normalization, grid = options.get("normalization"), options.get("grid")
     checkpoint_read = read_checkpoint(checkpoint, owner)
@@ -132,7 +133,7 @@ def load(
 ) -> LoadReport:
     """Load weights of another library into a model of this package, completely or not at all.
 
-    For an existing model, this function does the same as `plan_of` and then `Plan.load`.
+    The function calls `plan_of`, and then `Plan.load` with the model.
 
     Args:
         model: A `VisionTransformer` with the settings of the checkpoint, which
@@ -171,7 +172,7 @@ def load(
     passes: tuple[bool, ...] = (True,)
     if isinstance(checkpoint, (str, os.PathLike)):
         checkpoint = read_checkpoint(checkpoint, owner)
-        passes = (False, True)  # names and shapes are compared with the model before it reads
+        passes = (False, True)  # the first pass compares names and shapes, and reads no arrays
     with errors_of(owner):
         for reads in passes:
             plan = _plan_of(owner, checkpoint, source, None, options, reads)

@@ -43,7 +43,7 @@ _UNSEEN = (
     "rotary_offset",
     "rotary_grid",
 )
-_TOLD = ("final_norm", "norm")  # shown by the names of the entries of every source
+_TOLD = ("final_norm", "norm")  # the names of entries in a checkpoint show these two fields
 _DEFAULT = {one.name: one.default for one in fields(VisionTransformerConfig)}
 
 

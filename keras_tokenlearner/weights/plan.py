@@ -40,7 +40,7 @@ class Plan:
 
     Attributes:
         source: Name of the source.
-        origin: Where the checkpoint came from: a path, or "a mapping".
+        origin: Where the checkpoint came from: a path, or a phrase such as "a mapping".
         fields: Fields of `VisionTransformerConfig` that the checkpoint decides, without sizes.
         sizes: Fields for the sizes of the model, if the arrays or the config.json state them.
         classes: Classes of the head; `None` without a head.
@@ -96,7 +96,7 @@ class Plan:
         if self.grid is None and has_table:
             grids = set(positions.file_grids(self._arrays))
             self.grid = grids.pop() if len(grids) == 1 else None
-        # Images may be larger than their patches: 384 pixels give 27 patches of 14 along an axis.
+        # Patches may not cover the whole image: 384 pixels give 27 patches of 14, or 378 pixels.
         self.input_size = said.input_size if stated and stated == self.grid else None
 
     @property
@@ -152,13 +152,13 @@ class Plan:
             raise ValueError(
                 f"{self.owner}: {self.origin} does not state its number of attention heads; "
                 f"pass `num_heads` (in most ViTs num_heads=hidden_dim / 64, here "
-                f"{max(1, int(merged['hidden_dim']) // 64)})"
+                f"{max(1, int(merged['hidden_dim']) // 64)}). Received: num_heads=None"
             )
         with errors_of(self.owner):
             return VisionTransformerConfig(**merged)
 
     def check_open(self, given: Fields = {}) -> None:  # noqa: B006 (never changed)
-        """Raise `ValueError` that lists missing settings with their usual values, if any."""
+        """Raise a `ValueError` with the missing settings, if any, and their usual values."""
         unsaid = {name: usual for name, usual in self.open.items() if name not in given}
         if unsaid:
             hints = "; ".join(
@@ -195,8 +195,9 @@ class Plan:
             model: A `VisionTransformer`.
             head: `"keep"` loads the file's classifier, if any. `"drop"` keeps the model's
                 classifier. `"reset"` initialises the model's classifier again.
-            embedding: `"central_frame"` or `"inflate"`, how the patches of an image
-                become tubelets.
+            embedding: The kernel of image patches in a model with tubelets. `"central_frame"` uses
+                it for the central frame of a tubelet, with zeros for the other frames. `"inflate"`
+                divides it equally among all frames.
             partial: Boolean, whether to load a file that matches only in part. The file may then
                 lack variables or layers, and have more blocks or unknown entries.
             check_settings: Boolean, whether to raise an error for a model with another activation,
@@ -246,8 +247,8 @@ class Plan:
         if differences and check_settings:
             raise ValueError(
                 f"{owner}: the settings of `model` differ from the checkpoint: "
-                f"{'; '.join(differences)}. Build the model with the fields of `plan_of(...)`, or "
-                "pass check_settings=False"
+                f"{'; '.join(differences)}. Build the model with the `config` and `preprocessing` "
+                "of plan_of(...), or pass check_settings=False"
             )
         adapted = {
             path: "zeros, because the layer in the file has no bias"

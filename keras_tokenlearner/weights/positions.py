@@ -2,7 +2,7 @@
 
 Every load of a checkpoint calls `fit_positions`. The function finds the grid, adds the positions of
 prefix tokens to these tokens, and resizes the table. `fit_biases` resizes the position biases of
-TokenLearners. The layers resize our own files.
+TokenLearners. For `load_weights`, the layers themselves resize the tables of our own files.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def fit_biases(
         if not path.endswith(names.POSITION_BIAS) or path not in variables:
             continue
         old, grid = bias.shape[:-1], tuple(variables[path].shape[:-1])
-        # A bias of volumes has no counterpart for frames. The later comparison of shapes raises.
+        # A bias of (T, H, W) cannot become a bias of (H, W): `match` raises an error for the shape.
         if old != grid and 2 <= len(old) <= len(grid):
             arrays[path] = Named(resize_table(bias, grid, method), origin)
             resized[path] = _change(old, grid, method)
@@ -142,7 +142,7 @@ def inflate(arrays: Arrays, kernel_shape: tuple[int, ...], method: str) -> dict[
 def _fold(
     owner: str, arrays: Arrays, grid: tuple[int, ...], given: tuple[int, ...] | None
 ) -> dict[str, str]:
-    """Reshape the table to its grid, and add the positions of prefix tokens to the tokens."""
+    """Reshape the table to its grid, and add the positions of prefix tokens to these tokens."""
     table, origin = arrays[names.POSITION_TABLE]
     if table.ndim > 2:  # the table already has a grid
         return {}
@@ -225,7 +225,7 @@ def _matrix(old: int, new: int, method: str) -> np.ndarray:
     scale = old / (new + 0.1) if method == "bicubic_offset" else old / new
     if scale == 1:
         return np.eye(old)
-    # PyTorch's constants: -0.5 with antialiasing, as in Pillow, and -0.75 without.
+    # Parameter of PyTorch's cubic kernel: -0.5 with antialiasing, as in Pillow, and -0.75 without.
     a, width = (-0.5, max(scale, 1.0)) if antialias else (-0.75, 1.0)
     centre = (np.arange(new)[:, None] + 0.5) * scale - 0.5
     if antialias:  # positions outside the table are ignored

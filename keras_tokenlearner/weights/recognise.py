@@ -73,11 +73,11 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
         if strange:
             raise ValueError(
                 f"{owner}: {checkpoint.origin} is from another source, since it has the entries "
-                f"{listed(sorted(strange))}. Received: source={source!r}"
+                f"{listed(sorted(strange))}; pass another `source`. Received: source={source!r}"
             )
         return source
-    # Of several sources that fit, choose the proved source. Otherwise choose the only source
-    # without a proof.
+    # Of several sources that fit, choose the source whose `proof` the names contain. Otherwise
+    # choose the only source that has no `proof`.
     proved = [name for name in found if _proves(SOURCES[name], checkpoint)]
     plain = [name for name in found if not SOURCES[name].proof]
     for names_left in (proved, plain, found):

@@ -8,7 +8,7 @@ from keras_tokenlearner._checks import listed
 
 _UNTRAINED = (
     "these layers are untrained, and later blocks were not trained on learned tokens. Fine-tune or "
-    "distill the model; weights of a plain ViT alone do not help, as the paper's authors found."
+    "distill the model: the paper's authors found that weights of a plain ViT alone do not help."
 )
 
 
@@ -19,7 +19,7 @@ class LoadReport:
     Attributes:
         model: Name of the model.
         source: Name of the source.
-        origin: Where the weights came from: a path, or "a mapping".
+        origin: Where the weights came from: a path, or a phrase such as "a mapping".
         loaded: Dictionary from paths of variables to the names of their entries in the file.
         resized: Dictionary from paths of variables to the changes of their shape.
         adapted: Dictionary from paths of variables to the changes of their values.
@@ -27,7 +27,7 @@ class LoadReport:
         reset: Paths of the variables that were initialised again.
         unused: Names of the entries without a variable in the model.
         added: Names of the layers that are not in a plain ViT and not in the file.
-        differences: Settings that differ between model and source, where allowed.
+        differences: Settings that differ between model and checkpoint, with `check_settings=False`.
     """
 
     model: str

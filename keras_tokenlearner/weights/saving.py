@@ -31,8 +31,8 @@ _TOP = (_DENSE, "attention_pooling", "conv3d")
 def save_weights(model: keras.Model, path: PathLike) -> str:
     """Save the weights of a model, and a file with their sha256 for `load_weights` to check.
 
-    The new file replaces the old file in one step. A kill or a power cut during the call leaves
-    the old file or the new file, and both load.
+    The new file replaces the old file in one step. After a kill or a power cut during the call, the
+    path has the old file or the new file. `load_weights` accepts either file.
 
     Args:
         model: A `keras.Model`.
@@ -43,7 +43,8 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
         The sha256, as 64 hexadecimal digits.
 
     Raises:
-        ValueError: If the path does not end in `.weights.h5`.
+        ValueError: If `model` is not a built `keras.Model`, or the path does not end in
+            `.weights.h5`.
 
     Example:
 
@@ -64,7 +65,7 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
         model.save_weights(new)
         digest = sha256(new)
         lines = [f"{digest}  {path.name}\n"]
-        # Until the old file is gone, both hashes are valid.
+        # Until the new file replaces the old file, `load_weights` must accept either hash.
         old = [f"{sha256(path)}  {path.name}\n"] if path.is_file() else []
         write_text(hashes, "".join(lines + old))
         move(new, path)
@@ -183,7 +184,7 @@ def _expected(owner: str, path: Path, given: str | None) -> list[str]:
     """Return the valid hashes of a file: the given hash, or the hashes in the `.sha256` file."""
     hashes = path.with_name(path.name + ".sha256")
     if given is not None:
-        lines, origin = [str(given)], "expected_sha256"
+        lines, origin = [str(given)], "`expected_sha256`"
     elif hashes.is_file():
         lines, origin = hashes.read_text(errors="replace").splitlines(), str(hashes)
     else:
@@ -191,7 +192,8 @@ def _expected(owner: str, path: Path, given: str | None) -> list[str]:
     found = [line.split()[0].lower() for line in lines if line.strip()]
     if not found or any(len(x) != 64 or set(x) - set("0123456789abcdef") for x in found):
         raise ValueError(
-            f"{owner}: {origin} must contain a sha256: 64 hexadecimal digits. Received: {lines[:2]}"
+            f"{owner}: {origin} must contain a sha256, 64 hexadecimal digits; copy the hash again, "
+            f"or save the weights again by save_weights. Received: {lines[:2]}"
         )
     return found
 
@@ -274,7 +276,7 @@ def check_layout(model: keras.Model, path: PathLike, shapes: dict[str, tuple[int
 
 
 def _kind(name: str) -> str:
-    """Return the class of the layer that has an array, as in the names of a file."""
+    """Return the class of the layer in the name of an array in a file, or an empty string."""
     found = _LAYER.match(name)
     return found[1] if found else ""
 

@@ -27,7 +27,7 @@ class Statement:
         input_shape: Shape of the model's input, or `None` to compute it from the grid.
         resize: Method to resize positions, or `None` for the method of the source.
         pooling: Pooling of the features without a head, or `None`.
-        missing: Names of features that this package lacks.
+        missing: Descriptions of the checkpoint's features that this package lacks.
         is_config: Whether a config.json states every setting.
     """
 

@@ -68,7 +68,7 @@ STORE = {
         classes=10,
         class_names=FASHION_MNIST,
         licence="Apache-2.0, trained on Fashion-MNIST (MIT)",
-        metric="94.05% of the 10,000 test images",
+        metric="94.05% top-1 accuracy on the 10,000 test images",
         command="keras-tokenlearner train fashion_mnist --set data=fashion_mnist:FOLDER",
     ),
     ("tokenlearner_nano4_8at2", "cifar10"): StoredWeights(
@@ -80,7 +80,7 @@ STORE = {
         classes=10,
         class_names=CIFAR10,
         licence="Apache-2.0, trained on CIFAR-10 (Krizhevsky, 2009, to be cited)",
-        metric="86.23% of the 10,000 test images",
+        metric="86.23% top-1 accuracy on the 10,000 test images",
         command="KERAS_BACKEND=torch keras-tokenlearner train cifar10 --set data=cifar10:FOLDER",
     ),
     ("tokenlearner_s14_16at5", "cifar10"): StoredWeights(
@@ -93,7 +93,7 @@ STORE = {
         class_names=CIFAR10,
         licence="Apache-2.0, trained from DINOv2 (Meta, Apache-2.0) on CIFAR-10 (Krizhevsky, 2009, "
         "to be cited)",
-        metric="94.59% of the 10,000 test images",
+        metric="94.59% top-1 accuracy on the 10,000 test images",
         command="KERAS_BACKEND=torch python -m benchmarks.retrofit_ablation dinov2s.pt "
         "cifar10:FOLDER --tuned-from 5 --teacher-epochs 1 --epochs 6 --places 5 16 --seeds 1",
         preprocessing=Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
@@ -173,7 +173,7 @@ def download(
         ValueError: If the file has another sha256.
         ConnectionError: If the download fails.
     """
-    # Different files have the same name at different addresses: a hash in the name separates them.
+    # Files at different addresses may have the same name: a hash in the name separates them.
     mark = expected_sha256 or hashlib.sha256(uri.encode()).hexdigest()
     name = f"{mark[:8]}-{PurePosixPath(urlsplit(uri).path).name}"
     home = Path(cache_dir or os.environ.get("KERAS_HOME") or "~/.keras").expanduser()

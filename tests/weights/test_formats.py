@@ -93,7 +93,7 @@ def test_pickle_files_raise_and_are_not_unpickled(tmp_path):
     for name, message in (
         ("a.npz", r"a\.npz.*damaged"),
         ("a.pt", r"a\.pt.*pickle"),
-        ("a.pkl", r"path=.*a\.pkl"),
+        ("a.pkl", r"checkpoint=.*a\.pkl"),
     ):
         (tmp_path / name).write_bytes(pickle.dumps({"embedding/kernel": Bomb(trap)}))
         refused(message, model, "augreg", tmp_path / name)
@@ -127,7 +127,7 @@ def test_npz_with_members_that_are_no_arrays_raises(tmp_path):
 
 
 def test_load_of_a_missing_file_raises(tmp_path):
-    refused(r"path=.*none\.npz", build("augreg", ENTRIES), "augreg", tmp_path / "none.npz")
+    refused(r"checkpoint=.*none\.npz", build("augreg", ENTRIES), "augreg", tmp_path / "none.npz")
 
 
 def test_torch_file_is_read_and_unsafe_or_damaged_files_raise(tmp_path):
@@ -299,11 +299,11 @@ def test_checkpoint_index_joins_its_parts_and_bad_indexes_raise(tmp_path):
     for text, message in (
         ('{"weight_map": {"a": "../one.npz"}}', r"'\.\./one\.npz'"),
         ('{"weight_map": {"a": "model.npz.index.json"}}', "'model.npz.index.json'"),
-        ('{"weight_map": {"a": "three.npz"}}', "path=.*three.npz"),
+        ('{"weight_map": {"a": "three.npz"}}', "checkpoint=.*three.npz"),
         (json.dumps({"weight_map": {"a": str(tmp_path / "one.npz")}}), f"'{tmp_path}/one"),
         ('{"weight_map": {"a": ".."}}', r"'\.\.'"),
         ('{"weight_map": {"a": ""}}', "''"),
-        ('{"weight_map": {"a": 3}}', "path=.*/3'"),
+        ('{"weight_map": {"a": 3}}', "checkpoint=.*/3'"),
         ('{"weight_map": {"a": "one.npz", "c": "one.npz"}}', "one.npz .* c$"),
         ('{"weight_map": {"b": "one.npz"}}', "one.npz .* a, b$"),
         ('{"weight_map": 3}', "AttributeError"),
@@ -512,7 +512,7 @@ def test_checkpoint_with_a_wrong_suffix_is_read_by_its_content(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.arange(3))
     (tmp_path / "a.npz").rename(tmp_path / "weights")
     np.testing.assert_array_equal(read_checkpoint(tmp_path / "weights")["a"], np.arange(3))
-    with pytest.raises(ValueError, match="predict: .*path=.*none'"):
+    with pytest.raises(ValueError, match="predict: .*checkpoint=.*none'"):
         read_checkpoint(tmp_path / "none", "predict")
     with pytest.raises(ValueError, match="class int"):
         read_checkpoint(3)

@@ -71,14 +71,16 @@ class Entry:
     def read(self) -> np.ndarray:
         """Return the array. A bfloat16 array becomes float32, because numpy lacks bfloat16."""
         if self._read is None:
-            raise ValueError(f"the entry must be an array. Received: {self.problem}")
+            raise ValueError(
+                f"Entry.read: the entry must be a plain array. Received: {self.problem}"
+            )
         array = self._read()
         if array.dtype == np.dtype("V2"):  # bfloat16, as numpy and HDF5 store it
             array = array.view(BFLOAT16)
         return array.astype(np.float32) if array.dtype == BFLOAT16 else array
 
 
-# An array of any library, or a mapping of names to arrays.
+# An array of any library, or a mapping from names to arrays or to further mappings.
 Nested: TypeAlias = ArrayLike | Entry | None | Mapping[str, "Nested"]
 
 
@@ -89,7 +91,7 @@ class Checkpoint(Mapping[str, "np.ndarray | None"]):
 
     Attributes:
         entries: Dictionary from names to `Entry`. Shapes are known before any array is read.
-        origin: Origin of the entries: a path, or "a mapping".
+        origin: Where the entries came from: a path, or a phrase such as "a mapping".
     """
 
     def __init__(self, entries: Mapping[str, Entry], origin: str) -> None:
@@ -118,7 +120,7 @@ def flat_entries(owner: str, mapping: Mapping[str, Nested]) -> dict[str, Entry]:
                 f"Received: more levels at {prefix[:40]!r}"
             )
         for name, value in mapping.items():
-            # A mapping under two names doubles the count at each level, even if it is empty.
+            # Each level with one mapping under two names doubles the count, even without arrays.
             if next(counts) > MOST_ENTRIES:
                 raise ValueError(
                     f"{owner}: a checkpoint must have at most {MOST_ENTRIES} entries. "

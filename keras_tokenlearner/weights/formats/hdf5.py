@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 MOST_CHUNKS = 2**17  # of a file; reading a chunk takes about 10 us
-_CHUNK_BYTES = 8  # lower bound: each chunk takes more bytes, with its place in the index
+_CHUNK_BYTES = 8  # lower bound: a chunk and its place in the index take more bytes
 
 
 def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
@@ -90,7 +90,7 @@ def _h5_entry(owner: str, path: Path, name: str, item: h5py.Dataset) -> Entry:
     if item.shape is None:
         return Entry(problem="an empty dataset")
     if item.external is not None or item.is_virtual or dtype.hasobject:
-        raise ValueError(f"the dataset {name} must be a plain array of numbers in this file")
+        raise ValueError(f"the dataset {name} must be a plain array of numbers in the file itself")
     read = _h5_reader(name, item)
 
     def guarded() -> np.ndarray:
@@ -106,7 +106,7 @@ def _h5_entry(owner: str, path: Path, name: str, item: h5py.Dataset) -> Entry:
 
 
 def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
-    """Return a function that reads a dataset, if the dataset is stored completely."""
+    """Return a function that reads a dataset. Raise `ValueError` for an incomplete dataset."""
     size = item.size * item.dtype.itemsize
     filters = _h5_filters(name, item) if item.chunks else []
     if not filters:
@@ -120,7 +120,8 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
     wanted, stored = _count_chunks(item), item.id.get_num_chunks()
     if wanted != stored or chunk_size > max(8 << 20, 4 * size):
         raise ValueError(
-            f"the dataset {name} must consist of {wanted} chunks, but the file stores {stored}"
+            f"the dataset {name} must consist of {wanted} chunks, each at most 8 MiB or 4 times "
+            f"{size} bytes, but the file stores {stored} chunks of {chunk_size} bytes"
         )
 
     def read() -> np.ndarray:

@@ -30,7 +30,7 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
     count = 0
 
     def counted(value: object) -> object:
-        # Each byte of a file may become an empty dictionary of 64 bytes: limit their number.
+        # A byte of a file may become an empty dictionary of 64 bytes: limit the dictionaries.
         nonlocal count
         count += 1
         if count > MOST_ENTRIES:

@@ -90,7 +90,7 @@ def _npz_entry(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
     if dtype.itemsize * math.prod(shape) != member.file_size - start:
         raise ValueError(
             f"the member {member.filename} must have the size of an array of shape {shape} and "
-            f"type {dtype}"
+            f"type {dtype}, but has {member.file_size - start} bytes"
         )
 
     def read() -> np.ndarray:

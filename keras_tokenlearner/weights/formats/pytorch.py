@@ -47,7 +47,7 @@ def torch_entries(owner: str, path: Path) -> dict[str, Entry]:
             f"torch.save(model.state_dict(), ...). Received: {type(content).__name__}"
         )
     entries = flat_entries(owner, content)
-    # A tensor may have several names, but not enough to fill the memory.
+    # A tensor may have several names. The limit keeps its copies from filling the memory.
     check_total(owner, path, sum(entry.nbytes for entry in entries.values()), ratio=2)
     return entries
 

@@ -41,9 +41,10 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
     Args:
         checkpoint: A file, a mapping, or a model of PyTorch or Keras. Formats of files are `.npz`,
             `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`) and Flax (`.msgpack`,
-            `checkpoint`). The content of a file decides its format, not its name. For a file in
-            several parts, pass its `.index.json`. A mapping from names to arrays may be nested; its
-            keys are joined by "/".
+            `checkpoint`). The first bytes of a file decide its format. Flax files and indexes have
+            no such bytes, so their names decide. For a file in several parts, pass its
+            `.index.json`. A mapping from names to arrays may be nested; its keys are joined by
+            "/".
         owner: String, the function that the user called, for error messages.
 
     Returns:
@@ -77,7 +78,7 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
     path = Path(checkpoint)
     if not path.is_file():
         raise ValueError(
-            f"{owner}: `checkpoint` must be an existing file. Received: path={str(path)!r}"
+            f"{owner}: `checkpoint` must be an existing file. Received: checkpoint={str(path)!r}"
         )
     entries = _reader(owner, path)(owner, path)
     if len(entries) > MOST_ENTRIES:
@@ -89,7 +90,7 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
 
 
 def _reader(owner: str, path: Path) -> Callable[[str, Path], dict[str, Entry]]:
-    """Return the function that reads the format of a file. Its first bytes decide the format."""
+    """Return the function that reads a file. Its first bytes, or else its name, decide."""
     with path.open("rb") as stream:
         start = stream.read(10)
     if path.suffix == ".keras":
@@ -117,7 +118,7 @@ def _reader(owner: str, path: Path) -> Callable[[str, Path], dict[str, Entry]]:
         raise ValueError(
             f"{owner}: {path} is damaged or not an {kind} file; download or save it again"
         )
-    raise ValueError(f"{owner}: `checkpoint` must be {_KINDS}. Received: path={str(path)!r}")
+    raise ValueError(f"{owner}: `checkpoint` must be {_KINDS}. Received: checkpoint={str(path)!r}")
 
 
 def _read_parts(owner: str, path: Path) -> dict[str, Entry]:

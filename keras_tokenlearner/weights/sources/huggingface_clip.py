@@ -65,7 +65,11 @@ _AIMV2_NAMES = {
 
 
 def _converter(table: Table, unread: str) -> Callable[[Entries], Arrays]:
-    """Return a function that converts weights by a table, and skips layers after the features."""
+    """Return a function that converts weights by a table.
+
+    If a file has a classifier, its layers with the prefix `unread` are skipped. The classifier does
+    not read them.
+    """
 
     def convert(entries: Entries) -> Arrays:
         arrays = from_torch(entries, table) | split_qkv(
@@ -82,7 +86,7 @@ def _converter(table: Table, unread: str) -> Callable[[Entries], Arrays]:
 
 
 def _convert_aimv2(entries: Entries) -> Arrays:
-    """Convert the entries of AIMv2, whose pooling uses the latent vector as query, unprojected."""
+    """Convert the entries of AIMv2, whose pooling does not project the latent query."""
     arrays = from_torch(entries, _AIMV2_NAMES)
     latent = arrays.get(names.LATENT)
     if latent is None:

@@ -57,7 +57,8 @@ class Source:
         pooled_norm: Further fields of files whose last norm follows the pooling.
         resize: Method by which the source resizes positions, from `weights.positions`.
         resize_without_registers: Method for files without register tokens, if it differs.
-        normalization: Name of the mean and standard deviation that all models expect.
+        normalization: Name of the mean and standard deviation of pixels for all models of the
+            source, a key of `NORMALIZATIONS`.
         ignored: Starts of the names of entries that are not needed.
         head_only: Starts of the names of entries between the features and the head.
     """
@@ -150,7 +151,7 @@ class Entries:
         return True
 
     def take(self, name: str) -> np.ndarray:
-        """Mark an entry as used, and return it as a float32 array. Other types raise an error."""
+        """Mark an entry of floats as used, and return it as a float32 array."""
         full = self._full[name]
         entry = self._checkpoint.entries[full]
         if not entry.is_float:

@@ -1,4 +1,4 @@
-"""ViT and DeiT of timm, in both directions. DINOv2 as published by Meta, and torchvision's ViT."""
+"""Converts timm's ViT and DeiT in both directions. Reads Meta's DINOv2 and torchvision's ViT."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ NAMES = {
     "head": ("linear", "head", "linear_head"),
 }
 _PARTS = ("query", "key", "value")
-_JOINED = (*_PARTS, "gate")  # timm joins these layers into one
+_JOINED = (*_PARTS, "gate")  # timm has one layer for the parts; the gate is in the first MLP layer
 _CONFIG: Fields = {"activation": "gelu", "layer_norm_epsilon": 1e-6}
 _GATED_MLP: Fields = {"activation": "silu"}
 
