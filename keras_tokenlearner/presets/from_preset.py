@@ -76,7 +76,7 @@ def from_preset(
             source (`"timm:FILE"`), or a name of `list_checkpoints()`. For a local
             `dinov2_..._pretrain.pth`, the `dinov2_..._linear_head.pth` next to it is the
             classifier.
-        at: Integer, blocks before an added TokenLearner, as in `retrofit`. `None` for no
+        at: Integer, blocks before an added TokenLearner, as in `retrofit`. `None` adds no
             TokenLearner. `reducer`, `fuser`, `token_attention`, `token_start` and
             `proportional_attention` are then arguments of `retrofit` too.
         num_tokens: Integer, tokens that the TokenLearner learns, as in `retrofit`. Needs `at`.
@@ -280,7 +280,7 @@ def build_model(
         arguments["input_shape"] = None
     number = classes if include_top and classes is not None else 1000
     with errors_of(owner):
-        # One array may state a size that no other array has.
+        # One array may state a huge size: compare all shapes before the model takes memory.
         plan.fit(build_without_weights(kind, config, number, arguments), head=head)
         model = kind(config, classes=number, **arguments)
         report = plan.load(model, head=head)
@@ -320,8 +320,9 @@ def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
     config = said.get("config")
     if registered not in KINDS or not isinstance(config, dict):
         raise ValueError(
-            f"{owner}: config.json must name one of {list(KINDS)}. Received: "
-            f"registered_name={registered!r}"
+            f"{owner}: config.json must name one of {list(KINDS)} and have a dictionary "
+            "`config`; save the preset again with save_to_preset. Received: "
+            f"registered_name={registered!r}, and a config of class {type(config).__name__}"
         )
     try:
         check_own_sizes(owner, KINDS[registered], config, files.weights)

@@ -166,7 +166,10 @@ def _get_parts(owner: str, index: Path, get: Callable[[str], Path | None]) -> No
             "again"
         ) from error
     if not plain:
-        raise ValueError(f"{owner}: {index.name} must only name files in its own folder")
+        raise ValueError(
+            f"{owner}: {index.name} must only name files in its own folder. Received: "
+            f"{[str(name) for name in names if Path(str(name)).name != name][:3]}"
+        )
     for name in sorted(names):
         if get(name) is None:
             raise ValueError(

@@ -15,13 +15,13 @@ from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 from keras_tokenlearner.weights.saving import saved_shapes
 
 MOST_PARTS = 512  # blocks or units of a model; each takes about 10 ms to build
-MOST_NUMBERS = 2**24  # in a table of positions or of cells, unless the weights have more numbers
+MOST_NUMBERS = 2**24  # in a table with a row for each token, unless the weights have more numbers
 
 
 def check_own_sizes(
     owner: str, kind: type[VisionModel], config: Mapping[str, JSON], weights: Path
 ) -> None:
-    """Raise `ValueError` if a config of our own does not have the shapes of its file of weights.
+    """Raise `ValueError` if the config of a saved model and its file of weights differ in shapes.
 
     Only the header of the file is read. The model is built without its weights.
 
@@ -59,13 +59,13 @@ def build_without_weights(
     """
     tensor = arguments.get("input_tensor")
     plain: BuildArguments = {**arguments, "input_tensor": None, "class_names": None}
-    if tensor is not None:  # it would keep the layers of this model
+    if tensor is not None:  # the tensor would keep the layers of this model in memory
         plain["input_shape"] = tensor.shape[1:]
     return without_weights(lambda: kind(config, classes=classes, **plain))
 
 
 def check_tables(owner: str, config: Config, input_shape: Sequence[int], numbers: int) -> None:
-    """Raise `ValueError` if a model takes much more time or memory to build than its weights.
+    """Raise `ValueError` if building a model takes far more time or memory than its weights need.
 
     The weights of a checkpoint limit most sizes of its model. They limit neither tables that are
     computed, such as rotary positions, nor the size of the images.
@@ -74,7 +74,7 @@ def check_tables(owner: str, config: Config, input_shape: Sequence[int], numbers
         owner: Name of the function that the user called, for error messages.
         config: Config of the model.
         input_shape: Shape of the input of the model.
-        numbers: Numbers in all arrays of the checkpoint.
+        numbers: Number of values in all arrays of the checkpoint.
     """
     if isinstance(config, X2Plus1DConfig):
         parts = {
@@ -86,8 +86,8 @@ def check_tables(owner: str, config: Config, input_shape: Sequence[int], numbers
     for name, count in parts.items():
         if count > MOST_PARTS:
             raise ValueError(
-                f"{owner}: `{name}` must give a model at most {MOST_PARTS} parts. "
-                f"Received: {name} with {count} parts"
+                f"{owner}: `{name}` must describe at most {MOST_PARTS} layers or units. "
+                f"Received: {name} with {count}"
             )
     if isinstance(config, X2Plus1DConfig):
         return  # it has no tables besides its weights

@@ -64,7 +64,7 @@ def of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
     patch = _patch(vision)
     if patch and any(not isinstance(n, int) or n < 1 for n in patch):
         raise ValueError(
-            f"{owner}: the sizes of a patch in config.json must be positive. "
+            f"{owner}: the sizes of a patch in config.json must be positive integers. "
             f"Received: tubelet_size={vision.get('tubelet_size')!r} and "
             f"patch_size={vision.get('patch_size')!r}"
         )
