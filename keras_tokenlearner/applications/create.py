@@ -50,7 +50,7 @@ def list_models(pattern: str = "*", weights: bool = False) -> list[str]:
     ['vit_b32', 'vit_b16', 'vit_b14', 'vit_b8']
     """
     check_bool("list_models", "weights", weights)
-    check_is("list_models", "pattern", pattern, str, "a text")
+    check_is("list_models", "pattern", pattern, str, "a string")
     found = [name for name in CATALOG if fnmatch.fnmatchcase(name, pattern)]
     return [name for name in found if store.names(name)] if weights else found
 
@@ -80,11 +80,11 @@ def create_model(
         model: Name in the catalogue. `list_models()` returns all names.
         include_top: Boolean, whether the classifier is part of the model.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
-            itself. Otherwise the model takes pixels in [-1, 1].
+            itself. Otherwise the model takes normalised pixels, by default in [-1, 1].
         weights: `None` for random weights, the name of included weights, or the path of a
-            `.weights.h5` file. An address or file for `from_preset` also works, such as
-            `"hf://timm/vit_base_patch16_224.augreg_in21k"`. Its checkpoint sets the config fields
-            that the model's name does not state. Positions are resized to the model's grid.
+            `.weights.h5` file. Addresses and files for `from_preset` are valid too, such as
+            `"hf://timm/vit_base_patch16_224.augreg_in21k"`. The checkpoint then sets the config
+            fields that the model's name does not state. Positions are resized to the model's grid.
         input_tensor: A `keras.Input` to build on. For a tensor computed from a `keras.Input`, the
             result is a plain `keras.Model` that calls the model on this tensor.
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for videos.
@@ -190,7 +190,8 @@ def create_model(
         else:
             config = dataclasses.replace(entry.config, **cast(dict[str, Any], changes))
             if include_top and shapes and of_weights:
-                # The number of classes in the file may be larger than the file itself.
+                # A file may state more classes than it stores: compare shapes before the model
+                # takes memory.
                 sized = build_without_weights(kind, config, of_weights, arguments)
                 check_layout(sized, cast(str, weights), shapes)
             new_head = include_top and of_weights and classes not in (None, of_weights)

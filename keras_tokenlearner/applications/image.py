@@ -12,7 +12,7 @@ from keras_tokenlearner.models import VisionTransformer
 def ViTS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size S with patches of 32 x 32 pixels.
 
-    Inputs are (384, 384, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (384, 384, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -39,7 +39,7 @@ def ViTS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
 def ViTB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size B with patches of 32 x 32 pixels.
 
-    Inputs are (384, 384, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (384, 384, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -66,7 +66,7 @@ def ViTB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
 def ViTB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size B with patches of 16 x 16 pixels.
 
-    Inputs are (384, 384, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (384, 384, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -93,7 +93,7 @@ def ViTB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
 def ViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViT of size L with patches of 16 x 16 pixels.
 
-    Inputs are (512, 512, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (512, 512, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -120,7 +120,7 @@ def ViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
 def TokenLearnerS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-S/32 with eight learned tokens after block 6.
 
-    Inputs are (384, 384, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (384, 384, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -148,7 +148,7 @@ def TokenLearnerS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-B/32 with eight learned tokens after block 6.
 
-    Inputs are (384, 384, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (384, 384, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -176,7 +176,7 @@ def TokenLearnerB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-B/16 with eight learned tokens after block 6.
 
-    Inputs are (384, 384, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (384, 384, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -204,7 +204,7 @@ def TokenLearnerB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/16 with 16 learned tokens after block 12.
 
-    Inputs are (512, 512, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (512, 512, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -232,7 +232,7 @@ def TokenLearnerL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/14 of 35 blocks with 16 learned tokens after block 18.
 
-    Inputs are (512, 512, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (512, 512, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -260,7 +260,7 @@ def TokenLearnerL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/10 of 35 blocks with 16 learned tokens after block 18.
 
-    Inputs are (512, 512, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (512, 512, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -288,7 +288,7 @@ def TokenLearnerL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 def TokenLearnerL8(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """ViT-L/8 of 35 blocks with 16 learned tokens after block 18.
 
-    Inputs are (512, 512, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (512, 512, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.

@@ -24,7 +24,7 @@ def check_keras_file(owner: str, path: Path) -> None:
     """Raise `ValueError` for a file that takes much more memory than its weights.
 
     Keras unpacks the whole file into memory. It builds the model of config.json before it reads
-    the weights. This function therefore compares the sizes of all three first.
+    the weights. This function therefore compares the sizes of the file, the config and the weights.
 
     Args:
         owner: Name of the function that the user called.
@@ -50,7 +50,7 @@ def check_keras_file(owner: str, path: Path) -> None:
 
 
 def _numbers(owner: str, said: Object, stored: int) -> int:
-    """Return the numbers in all weights of the model of a config, or 0 if it cannot be built."""
+    """Return the number of values in the weights of a config's model, or 0 for an invalid model."""
     kind, own = KINDS.get(str(said.get("registered_name"))), said.get("config")
     if kind is not None and isinstance(own, dict):
         fields = kind.config_class(**cast("Any", own["config"]))

@@ -81,9 +81,9 @@ def resolve_weights(
     name = str(model)
     if name not in CATALOG and (Path(model).exists() or len(Path(model).parts) > 1):
         raise ValueError(
-            f"{owner}: `model` must be a `.keras` file, or a name that `keras-tokenlearner "
-            "models` lists. `predict` also takes the folder of an exported model. Received: "
-            f"model={name!r}"
+            f"{owner}: `model` must be a `.keras` file, a preset, or a name that "
+            "`keras-tokenlearner models` lists. `predict` also takes the folder of an exported "
+            f"model. Received: model={name!r}"
         )
     check_choice(owner, "model", name, list(CATALOG), "`keras-tokenlearner models`")
     if weights == RANDOM:
@@ -169,6 +169,6 @@ def _from_file(
         return keras.saving.load_model(model, compile=False, safe_mode=True)
     except Exception as error:  # noqa: BLE001, damaged files raise anything
         raise ValueError(
-            f"{owner}: {str(model)!r} is not a readable `.keras` file: "
+            f"{owner}: {str(model)!r} is not a readable `.keras` file; save or download it again: "
             f"{type(error).__name__}: {error}"
         ) from error

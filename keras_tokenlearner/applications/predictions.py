@@ -34,7 +34,7 @@ def decode_predictions(
 
     Raises:
         ValueError: If `preds` has another shape, or `top` is not positive. Also if `class_names` is
-            missing for the number of classes, or has another length.
+            needed but missing, or has another length.
 
     Example:
 

@@ -12,7 +12,8 @@ from keras_tokenlearner.models import VisionTransformer, X2Plus1D
 def ViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
     """A plain ViViT of size L with tubelets of 2 frames and 16 x 16 pixels.
 
-    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (32, 224, 224, 3) by default. Pass `input_shape` for another resolution or aspect
+    ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -37,9 +38,10 @@ def ViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransform
 
 @own_errors
 def TokenLearnerViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViViT-L/16 with 16 learned tokens per frame after block 12.
+    """ViViT-L/16 with 16 learned tokens for every two frames, after block 12.
 
-    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (32, 224, 224, 3) by default. Pass `input_shape` for another resolution or aspect
+    ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -67,9 +69,10 @@ def TokenLearnerViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> Vis
 
 @own_errors
 def TokenLearnerViViTL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViViT-L/14 of 35 blocks with 16 learned tokens per frame.
+    """ViViT-L/14 of 35 blocks with 16 learned tokens for every two frames, after block 18.
 
-    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (32, 224, 224, 3) by default. Pass `input_shape` for another resolution or aspect
+    ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -97,9 +100,10 @@ def TokenLearnerViViTL14(**arguments: Unpack[VisionTransformerArguments]) -> Vis
 
 @own_errors
 def TokenLearnerViViTL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViViT-L/10 of 35 blocks with 16 learned tokens per frame.
+    """ViViT-L/10 of 35 blocks with 16 learned tokens for every two frames, after block 18.
 
-    Inputs are (32, 224, 224, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (32, 224, 224, 3) by default. Pass `input_shape` for another resolution or aspect
+    ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `VisionTransformerConfig` to change.
@@ -129,7 +133,8 @@ def TokenLearnerViViTL10(**arguments: Unpack[VisionTransformerArguments]) -> Vis
 def X2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
     """The X(2+1)D-M video network, without learned tokens.
 
-    Inputs are (64, 256, 256, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (64, 256, 256, 3) by default. Pass `input_shape` for another resolution or aspect
+    ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `X2Plus1DConfig` to change.
@@ -159,7 +164,8 @@ def X2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
 def TokenLearnerX2Plus1DM(**arguments: Unpack[X2Plus1DArguments]) -> X2Plus1D:
     """X(2+1)D-M with TokenLearner bottlenecks, the paper's final network.
 
-    Inputs are (64, 256, 256, 3) by default. Other resolutions and aspect ratios work too.
+    Inputs are (64, 256, 256, 3) by default. Pass `input_shape` for another resolution or aspect
+    ratio.
 
     Args:
         **arguments: Arguments of `create_model`, and fields of `X2Plus1DConfig` to change.
