@@ -6,7 +6,9 @@ import typer
 
 
 def distill(
-    model: Annotated[str, typer.Argument(help="A ViT: a .keras file, or the name of a model.")],
+    model: Annotated[
+        str, typer.Argument(help="A ViT: a .keras file, a preset, or a model's name.")
+    ],
     output: Annotated[str, typer.Argument(help="The .keras file of the faster model.")],
     at: Annotated[int, typer.Option(help="Number of blocks before the TokenLearner.")],
     num_tokens: Annotated[int, typer.Option(help="Number of learned tokens.")] = 8,

@@ -8,14 +8,18 @@ _TOP = ["top1", "top5"]
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A .keras file, or the name of a model.")],
+    model: Annotated[str, typer.Argument(help="A .keras file, a preset, or the name of a model.")],
     data: Annotated[
         list[str],
-        typer.Option(help="fashion_mnist, cifar10, FOLDER or tfds:NAME; repeat it for more sets."),
+        typer.Option(
+            help="fashion_mnist, cifar10, FOLDER or tfds:NAME; repeat the option for more."
+        ),
     ] = _NONE,
     metrics: Annotated[
         list[str],
-        typer.Option(help="top1, top5, mean_class, real, few_shot, speed; repeat it for more."),
+        typer.Option(
+            help="top1, top5, mean_class, real, few_shot, speed; repeat the option for more."
+        ),
     ] = _TOP,
     weights: Annotated[
         str | None, typer.Option(help="Weights of a named model: name, path, or random.")
@@ -23,11 +27,13 @@ def evaluate(
     size: Annotated[
         int | None, typer.Option(min=1, help="Height and width of the images, for a named model.")
     ] = None,
-    real_labels: Annotated[str | None, typer.Option(help="Path of real.json.")] = None,
+    real_labels: Annotated[
+        str | None, typer.Option(help="Path of real.json, the ReaL labels of ImageNet.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure the accuracy of a model on test images, and of its features with few labels.
+    """Measure the accuracy of a model on test images, and the few-shot accuracy of its features.
 
     The default of --data is the nine data sets of the paper's few-shot experiments. Metrics of
     several data sets are also averaged. The metric `few_shot` fits a linear classifier to the

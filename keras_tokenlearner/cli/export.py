@@ -13,7 +13,7 @@ def export(
         str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
     class_names: Annotated[
-        str | None, typer.Option(help="File of one class name per line.")
+        str | None, typer.Option(help="File with one class name per line.")
     ] = None,
     top_k: Annotated[int, typer.Option(help="Number of the top classes to return.")] = 5,
     return_maps: Annotated[
@@ -35,7 +35,9 @@ def export(
     layout: Annotated[
         str | None, typer.Option(help="triton writes a model folder for NVIDIA's Triton, for onnx.")
     ] = None,
-    check: Annotated[bool, typer.Option(help="Compare the file with the Keras model.")] = True,
+    check: Annotated[
+        bool, typer.Option(help="Compare the outputs of the file and the Keras model.")
+    ] = True,
 ) -> None:
     """Export an image or video model to a format that runs without Keras."""
     import dataclasses
@@ -73,5 +75,7 @@ def export(
 def _lines(file: str) -> list[str]:
     """Return the names in a file, one per line."""
     if not Path(file).is_file():
-        raise ValueError(f"export: `--class-names` must be a file. Received: class_names={file!r}")
+        raise ValueError(
+            f"export: `--class-names` must be an existing file. Received: class_names={file!r}"
+        )
     return Path(file).read_text(encoding="utf-8").splitlines()

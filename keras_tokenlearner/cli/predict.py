@@ -5,7 +5,9 @@ import typer
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="An exported model, a .keras file, or a name.")],
+    model: Annotated[
+        str, typer.Argument(help="An exported model, a .keras file, or the name of a model.")
+    ],
     images: Annotated[list[str], typer.Argument(help="Image files.")],
     weights: Annotated[
         str | None, typer.Option(help="Weights of a named model: name, path, or random.")
@@ -15,12 +17,14 @@ def predict(
     maps_path: Annotated[
         str | None, typer.Option(help="Also draw the token maps to this PNG.")
     ] = None,
-    served: Annotated[bool, typer.Option("--served", help="Ask a server over HTTP.")] = False,
+    served: Annotated[
+        bool, typer.Option("--served", help="Start a local server and ask it over HTTP.")
+    ] = False,
     classifier_activation: Annotated[
         str | None, typer.Option(help="Activation of logits: softmax or sigmoid.")
     ] = None,
 ) -> None:
-    """Classify image files, as a table or JSON, and draw the attention maps."""
+    """Classify image files, print a table or JSON, and draw the attention maps."""
     from keras_tokenlearner.serving import predict
 
     answers = predict(model, images, weights, top_k, maps_path, served, classifier_activation)

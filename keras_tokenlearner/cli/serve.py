@@ -17,7 +17,7 @@ def serve(
         bool, typer.Option(help="Run batches of 1, 2, 4, ... rows before the server is ready.")
     ] = True,
 ) -> None:
-    """Serve an exported model over HTTP (V1, V2) and gRPC (V2), by default to this machine."""
+    """Serve an exported model over HTTP (V1, V2) and gRPC (V2), by default only to this machine."""
     from keras_tokenlearner.serving import serve
 
     serve(path, host, port, grpc_port, name, max_batch, page, warm_up)

@@ -15,7 +15,7 @@ def train(
     settings: Annotated[
         list[str],
         typer.Option(
-            "--set", help="Change a field of the recipe: FIELD=VALUE; repeat it for more."
+            "--set", help="Change a field of the recipe: FIELD=VALUE; repeat the option for more."
         ),
     ] = _NONE,
     output: Annotated[str, typer.Option(help="Folder for weights and results.")] = "trained",
