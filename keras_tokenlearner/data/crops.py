@@ -20,7 +20,8 @@ def inception_crop(
         ratio: Smallest and largest aspect ratio of the crop, width divided by height.
 
     Returns:
-        `(left, top, right, bottom)` in pixels. After a hundred failed tries, the whole image.
+        `(left, top, right, bottom)` in pixels. If none of 100 random crops fits into the image, the
+        box is the whole image.
 
     Example:
 
@@ -47,7 +48,7 @@ def inception_crop(
 def random_shift(
     height: int, width: int, random: np.random.Generator, most: float
 ) -> tuple[int, int, int, int]:
-    """Choose a random shift of an image, as in the training on small images.
+    """Choose a random shift of an image, a usual augmentation of small images.
 
     Args:
         height: Integer, height of the image, in pixels.

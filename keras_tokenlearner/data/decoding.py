@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from PIL import Image, ImageFile, TiffImagePlugin
 
 # Formats that training, prediction and serving all read. Pillow would also open other formats,
-# whatever the name of the file: an EPS file starts Ghostscript.
+# whatever the name of the file. For an EPS file, Pillow would start Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 FOLDER_FORMATS = (*FORMATS, "TIFF", "AVIF")
 
 MAX_PIXELS = 89_478_485  # a quarter of a gibibyte in three channels
 MAX_SCANS = 64  # of a JPEG; encoders write about ten, and each is a pass over all pixels
 MAX_TEXTS = 16  # compressed texts of a PNG; Pillow unpacks up to 1 MiB of each
-# Calls of `read`. Pillow reads headers in Python, and padding of a JPEG in single bytes: a megabyte
-# takes a second.
+# Calls of `read` for a header. Pillow reads headers in Python, and the padding of a JPEG in single
+# bytes. A megabyte of padding takes a second.
 MAX_HEADER_READS = 2**14
-MAX_READS = 2**20  # the lines of a BMP with run-length coding need many
+MAX_READS = 2**20  # calls of `read` for pixels; a BMP with run-length coding needs many
 
 _ORIENTATION = 0x0112  # tag number in Exif and TIFF
 _BITS_PER_SAMPLE = 258
@@ -45,8 +45,8 @@ def decode_image(
     * The first frame of an animation is decoded. Uncovered parts of the canvas are white.
     * 16-bit values keep their upper byte, `value >> 8`, as Pillow and libpng do for colours.
     * Images of 32-bit integers or floats raise an error, because the value of white is unknown.
-    * Palettes, CMYK and grey become RGB for 3 channels. For 1 channel, colours become grey as by
-      Pillow's `convert("L")`.
+    * For 3 channels, images with a palette, CMYK images and grey images become RGB. For 1 channel,
+      colours become grey as by Pillow's `convert("L")`.
 
     Args:
         file: Path of the file, or its bytes.
@@ -80,11 +80,12 @@ def decode_image(
             pixels = _in_colours(pillow, image)
     except pillow.UnidentifiedImageError as error:
         raise ValueError(
-            f"decode_image: {name} must be an image in one of the formats {', '.join(formats)}"
+            f"decode_image: the image must have one of the formats {', '.join(formats)}; "
+            f"save it in one of these formats. Received: {name}"
         ) from error
     except Exception as error:  # noqa: BLE001, damaged files raise anything
         raise ValueError(
-            f"decode_image: the image {name} cannot be read; check the file: "
+            f"decode_image: the image must be readable; check the file. Received: {name}: "
             f"{error or type(error).__name__}"
         ) from error
     if channels == 3:
@@ -192,12 +193,12 @@ def _open(
         texts = content.count(b"zTXt") + content.count(b"iTXt")
         if texts > MAX_TEXTS:
             raise ValueError(
-                f"a PNG must have at most {MAX_TEXTS} compressed texts; save the image without; "
-                f"got {texts}"
+                f"a PNG must have at most {MAX_TEXTS} compressed texts; save the image without "
+                f"texts; got {texts}"
             )
     stream.seek(0)
     prefix = stream.read(16)
-    # Like `pillow.open`, but without its warning and limit for many pixels, which come before ours.
+    # Like `pillow.open`, but without Pillow's own warning and limit for images of many pixels.
     for name in formats:
         factory, accept = pillow.OPEN.get(name, (None, None))
         accepted = factory is not None and (accept is None or accept(prefix))
@@ -290,7 +291,7 @@ def _orientation(pillow: ModuleType, image: "Image.Image") -> int:
 
 
 def _upper_byte(image: "Image.Image") -> np.ndarray:
-    """Return a 16-bit grey image as 8-bit RGB pixels. One grey value may be transparent."""
+    """Return a 16-bit grey image as 8-bit RGB pixels. Its transparent grey value becomes white."""
     values = np.asarray(image).astype("int64")
     bits = 16
     if image.format == "TIFF":
@@ -303,7 +304,7 @@ def _upper_byte(image: "Image.Image") -> np.ndarray:
 
 
 def _on_white(pixels: np.ndarray) -> np.ndarray:
-    """Return RGBA pixels as RGB on white, computed in bands to save memory."""
+    """Return RGBA pixels as RGB on white, computed in bands of rows to save memory."""
     found = np.empty((*pixels.shape[:2], 3), "uint8")
     rows = max(1, 2**20 // max(1, pixels.shape[1]))
     for start in range(0, len(pixels), rows):

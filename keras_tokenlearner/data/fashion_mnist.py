@@ -33,15 +33,15 @@ def load_fashion_mnist(origin: str | Path = "sample") -> tuple[tuple[np.ndarray,
     """Load Fashion-MNIST as arrays.
 
     Args:
-        origin: `"sample"` for the included class-balanced sample of 5,000 training and 2,000 test
-            images, the first of each class in the original order. `"download"` loads all 70,000
+        origin: `"sample"` for the included sample of 5,000 training and 2,000 test images: the
+            first 500 and 200 of each class, in the original order. `"download"` loads all 70,000
             images from `keras.datasets`. The path of a folder loads the four original `.gz` files
             in this folder. On Debian, the package `dataset-fashion-mnist` has these files in
             `/usr/share/datasets/fashion-mnist`.
 
     Returns:
         `(train_images, train_labels), (test_images, test_labels)`: images of type uint8 and shape
-        (n, 28, 28, 1), labels of type uint8 and shape (n,), in the order of `CLASS_NAMES`.
+        (n, 28, 28, 1), labels of type uint8 and shape (n,), which are indices of `CLASS_NAMES`.
 
     Raises:
         ValueError: If a folder lacks one of the files, or a file is damaged.
@@ -93,7 +93,7 @@ def _read(folder: Path, name: str, rank: int) -> np.ndarray:
     data = np.frombuffer(content[start:], np.uint8)
     if header[0] != 0x800 + rank or data.size != math.prod(header[1:].tolist()):
         raise ValueError(
-            f"load_fashion_mnist: {path} is damaged; download it again: the file does not have the "
-            "size in its header"
+            f"load_fashion_mnist: {path} is damaged; download it again: the content does not match "
+            "the header"
         )
     return data.reshape(header[1:].tolist())

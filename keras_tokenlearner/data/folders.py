@@ -29,7 +29,7 @@ def class_files(
         what: Kind of the files, for the error message: `"images"` or `"videos"`.
 
     Returns:
-        `(files, labels, class_names)`: tuples, in the order of the names.
+        `(files, labels, class_names)`: tuples, sorted by the names of subfolders and files.
 
     Raises:
         ValueError: If the folder has no subfolders, or a subfolder has no file with such an ending.
@@ -71,8 +71,9 @@ def split_folders(
 
     Args:
         owner: Name of the caller, for the error message.
-        path: Path of the folder.
-        read: Function from the path of such a folder to an object with `class_names`.
+        path: Path of the folder that has these folders.
+        read: Function that takes the path of one of these folders, and returns an object with
+            `class_names`.
         what: Kind of the files, for the error message.
 
     Raises:

@@ -106,7 +106,7 @@ class ArrayImages(Images):
         class_names: Names of the classes. Defaults to their numbers.
 
     Raises:
-        ValueError: If the numbers of images and labels differ.
+        ValueError: If `images` does not have four axes, or the numbers of images and labels differ.
 
     Example:
 
@@ -196,7 +196,7 @@ def from_folder(path: str | Path, max_pixels: int = MAX_PIXELS) -> FileImages:
         max_pixels: Integer, pixels of the largest accepted image.
 
     Returns:
-        A `FileImages`, in the order of the names.
+        A `FileImages`, sorted by the names of subfolders and files.
 
     Raises:
         ValueError: If the folder has no subfolders, or a subfolder has no images.

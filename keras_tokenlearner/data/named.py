@@ -19,8 +19,8 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
     Args:
         data: One of these names:
 
-            * `"fashion_mnist"`, the included sample, or `"cifar10"`, a download. A folder may
-              follow, as in `"cifar10:FOLDER"`.
+            * `"fashion_mnist"`, the included sample, or `"cifar10"`, a download. The `origin` of
+              `load_fashion_mnist` or `load_cifar10` may follow, as in `"cifar10:FOLDER"`.
             * `"folder:FOLDER"`, or the path of a folder, with folders `train` and `test` (or
               `val`). Each has a folder of images for every class.
             * `"tfds:NAME"`, a data set that tensorflow-datasets prepared.
@@ -65,7 +65,7 @@ def load_named(
         `(train_images, train_labels), (test_images, test_labels)`, images of type uint8.
 
     Raises:
-        ValueError: If the data set does not exist.
+        ValueError: If the data set does not exist, or `input_shape` is not three positive integers.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Resizes images to the input of a model, as in the evaluation of its checkpoint."""
+"""Resizes images to the input size of a model, as in the evaluation of its checkpoint."""
 
 import math
 from typing import cast
@@ -18,13 +18,13 @@ def preprocess_image(
 ) -> np.ndarray:
     """Resize and crop one image on the host, exactly as timm's and torchvision's transforms do.
 
-    An edge of the image is resized to `floor(edge / crop_fraction)`, for the `edge` of the input.
-    `resize_mode` decides which edges are resized:
+    The target size of an edge is `floor(edge / crop_fraction)`, for the `edge` of `input_shape`.
+    `resize_mode` decides which edges of the image get their target size:
 
-    * `"shortest"`: the shortest edge gets this size, and the aspect ratio is kept. The centre is
-      cropped.
-    * `"squash"`: both edges get this size. The centre is cropped.
-    * `"longest"`: the longest edge gets this size. The rest is padded with the mean colour.
+    * `"shortest"`: the shortest edge. The aspect ratio stays the same. The centre is cropped.
+    * `"squash"`: both edges. The centre is cropped.
+    * `"longest"`: the longest edge. The aspect ratio stays the same. The rest is padded with the
+      mean colour.
 
     Args:
         pixels: Array of type uint8 and shape (height, width, channels), of one channel or three.
@@ -121,7 +121,8 @@ def seen_box(
 def preprocessing_of(model: keras.Model) -> Preprocessing | None:
     """Return the `Preprocessing` of a model, or `None` for the resizing of `ImageBatches`.
 
-    A custom model on a backbone of this package was trained on images from `ImageBatches`.
+    A custom model on a backbone of this package has no `Preprocessing`: `ImageBatches` resized its
+    training images.
     """
     found = getattr(model, "preprocessing", None)
     states = isinstance(found, Preprocessing) and not found.has_default_resize
@@ -148,7 +149,7 @@ def resized_size(
     if preprocessing.resize_mode == "squash":
         return target
     if preprocessing.resize_mode == "shortest" and target[0] == target[1]:
-        shortest = min(size)  # torchvision truncates the other edge, timm rounds it
+        shortest = min(size)  # torchvision truncates the other edge; timm rounds it, below
         height, width = (int(target[0] * edge / shortest) for edge in size)
         return height, width
     choose = min if preprocessing.resize_mode == "shortest" else max

@@ -15,13 +15,14 @@ def read_real_labels(path: str | os.PathLike[str], names: Iterable[str]) -> list
             file has a list of labels for each validation image, in the order of the numbers in
             their names.
         names: Names of the images, such as `"ILSVRC2012_val_00000001.JPEG"`, in any order.
-            `Images` have them in their attribute `names`.
+            The attribute `names` of an `Images` has these names.
 
     Returns:
         A list of labels for each name, for `keras_tokenlearner.evaluation.real_accuracy`.
 
     Raises:
-        ValueError: If the file is missing or damaged, or a name has no number in it.
+        ValueError: If the file is missing or damaged, or a name has no number of a validation
+            image.
 
     Source: Beyer et al., "Are we done with ImageNet?", 2020.
     """
@@ -30,16 +31,17 @@ def read_real_labels(path: str | os.PathLike[str], names: Iterable[str]) -> list
         lists = [[int(label) for label in labels] for labels in lists]
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(
-            "read_real_labels: `path` must be a JSON file with a list of lists of labels. "
-            f"Received: path={str(path)!r}: {error}"
+            "read_real_labels: `path` must be a JSON file with a list of lists of labels; download "
+            f"real.json again. Received: path={str(path)!r}: {error}"
         ) from error
     found = []
     for name in names:
         number = _NUMBER.search(name)
         if not number or not 1 <= int(number.group(1)) <= len(lists):
             raise ValueError(
-                "read_real_labels: `names` must be ILSVRC2012_val_00000001.JPEG and so on, with "
-                f"numbers up to {len(lists)}. Received: {name!r}"
+                "read_real_labels: `names` must be file names of ImageNet's validation images, "
+                f"such as ILSVRC2012_val_00000001.JPEG, with numbers up to {len(lists)}. "
+                f"Received: {name!r}"
             )
         found.append(lists[int(number.group(1)) - 1])
     return found

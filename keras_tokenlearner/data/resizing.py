@@ -77,7 +77,7 @@ def central_box(
 ) -> tuple[int, int, int, int]:
     """Return `(left, top, right, bottom)` of the largest central part with a given aspect ratio.
 
-    Keras's layer rounds the same way.
+    `keras.layers.Resizing` rounds in the same way.
 
     Args:
         height: Integer, height of the image.

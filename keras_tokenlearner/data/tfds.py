@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
     from tensorflow_datasets.decode import Decoder
 
-Records: TypeAlias = Sequence[Mapping[str, Any]]  # bytes, numbers or lists, by feature
+# Each record maps names of features to bytes, numbers or lists.
+Records: TypeAlias = Sequence[Mapping[str, Any]]
 
 # Training and test splits of data sets whose splits have names other than `train` and `test`. Two
 # sets have no test split. Their division here is from the authors' code.
@@ -26,7 +27,7 @@ SPLITS = {
     "uc_merced": ("train[:1000]", "train[1000:]"),
 }
 
-# The nine sets of section 3.4. The paper averages their few-shot accuracies. As in the
+# The nine data sets of section 3.4, whose few-shot accuracies the paper averages. As in the
 # authors' code, ImageNet is a tenth of its training images: 128 per class.
 FEW_SHOT = (
     "caltech101",
@@ -104,7 +105,8 @@ def open_records(
         name: Name of the data set in tensorflow-datasets.
         split: Name of the split, with a slice if wanted.
         what: Kind of the data, for the error message: `"images"` or `"videos"`.
-        decoders: Decoders of features that need another decoding, or `None`.
+        decoders: Decoders by name of feature, instead of the default decoders. `None` for the
+            default decoders of all features.
 
     Returns:
         The builder of the data set, and a sequence of its records.

@@ -51,7 +51,7 @@ def augment_clip(
         random: A `numpy.random.Generator`.
         scale: Smallest and largest area of the crop, as shares of the largest possible area.
         flip: Boolean, whether to mirror half of the clips, at random.
-        colour: Float, the largest change of brightness and contrast.
+        colour: Float, the largest change of brightness and of contrast, as a fraction.
 
     Returns:
         Array of type float32 and shape (T, height, width, channels).

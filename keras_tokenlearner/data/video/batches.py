@@ -16,7 +16,8 @@ class VideoBatches(ReadBatches[np.ndarray]):
 
     Args:
         videos: A `VideoList`, for example from `from_folder`.
-        input_shape: `(frames, height, width, channels)` of the model. One channel is grey.
+        input_shape: `(frames, height, width, channels)` of the model. For one channel,
+            clips become grey.
         batch_size: Integer. The last batch may be smaller.
         stride: Integer, distance between two frames of a clip, in frames of the video.
         frame_rate: Frame rate that converts `stride` to seconds. Defaults to the rate of each file.

@@ -1,4 +1,4 @@
-"""The times of the frames of a clip, in seconds from the first frame of the video."""
+"""Computes the times of a clip's frames, in seconds from the first frame of the video."""
 
 import numpy as np
 

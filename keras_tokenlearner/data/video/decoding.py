@@ -22,7 +22,7 @@ class VideoInfo:
     """Properties of a video file.
 
     Attributes:
-        duration: Seconds from the first frame to the end of the last.
+        duration: Seconds from the first frame to the end of the last frame.
         frame_rate: Frames per second, on average.
         height: Height of a displayed frame, in pixels.
         width: Width of a displayed frame, in pixels.
@@ -58,7 +58,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 def read_frames(path: str | os.PathLike[str], times: Sequence[float] | np.ndarray) -> np.ndarray:
     """Decode the frames that a player shows at given times, and as few other frames as possible.
 
-    Times work for videos with a variable frame rate too. Between two times, the reader jumps to a
+    Times also work for videos with a variable frame rate. Between two times, the reader jumps to a
     later keyframe, if any. Frames are rotated, mirrored and stretched to square pixels, as players
     display them.
 
@@ -88,7 +88,9 @@ def read_frames(path: str | os.PathLike[str], times: Sequence[float] | np.ndarra
             shown[int(place)] = reader.frame_at(float(times[place]))
     frames = [shown[place] for place in range(len(times))]
     if len({frame.shape for frame in frames}) > 1:
-        raise VideoError(f"{path}: all frames of the video must have the same size")
+        raise VideoError(
+            f"{path}: all frames of the video must have the same size; encode it again"
+        )
     return np.stack(frames)
 
 
@@ -96,8 +98,8 @@ def apply_display_matrix(pixels: np.ndarray, matrix: bytes) -> np.ndarray:
     """Rotate and mirror a frame by its display matrix, in steps of 90 degrees.
 
     With `(a, b, u, c, d, v, x, y, w)`, a stored position (column, row) is displayed at
-    (a * column + c * row, b * column + d * row). Front cameras mirror the frame. The angle
-    `rotation` cannot express a mirrored frame.
+    (a * column + c * row, b * column + d * row). Front cameras mirror the frame. An angle alone,
+    such as PyAV's `rotation`, cannot express a mirrored frame.
 
     Args:
         pixels: Array of shape (height, width, channels).
@@ -133,7 +135,9 @@ class _Reader:
         try:
             self.container = self.av.open(str(self.path))
         except (self.av.FFmpegError, OSError, ValueError) as error:
-            raise VideoError(f"{self.path}: the file cannot be opened: {error}") from error
+            raise VideoError(
+                f"{self.path}: the file must be a readable video; check the file: {error}"
+            ) from error
         if not self.container.streams.video:
             self.container.close()
             raise VideoError(f"{self.path}: the file must have a video stream")
@@ -143,7 +147,7 @@ class _Reader:
         except VideoError:
             self.container.close()
             raise
-        # The size may change within the file.
+        # FFmpeg checks the size of every frame: the size may change within the file.
         self.stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         self.stream.thread_type = "AUTO"
         self.start = float((self.stream.start_time or 0) * self.stream.time_base)
@@ -168,7 +172,7 @@ class _Reader:
             return float(self.stream.duration * self.stream.time_base)
         if self.container.duration:
             return self.container.duration / self.av.time_base - self.start
-        ends = [  # some formats do not state it: read the packets, without decoding them
+        ends = [  # some formats do not state the duration: read the packets, without decoding them
             float((packet.pts + (packet.duration or 0)) * self.stream.time_base)
             for packet in self.container.demux(self.stream)
             if packet.pts is not None
@@ -177,7 +181,7 @@ class _Reader:
         return max(ends, default=0.0) - self.start
 
     def _decode(self) -> "Iterator[tuple[float, VideoFrame]]":
-        """Yield frames with their times, until the file ends or breaks."""
+        """Yield frames with their times, until the file ends or a frame cannot be decoded."""
         try:
             for frame in self.container.decode(self.stream):
                 if frame.time is not None:
@@ -195,12 +199,15 @@ class _Reader:
             self.current, self.image = self.next, None
             self.next = next(self.decoded, None)
         if self.current is None:
-            raise VideoError(f"{self.path}: at least one frame must be decodable{self._reason()}")
+            raise VideoError(
+                f"{self.path}: at least one frame must be decodable; check the file{self._reason()}"
+            )
         late = time - self.current[0]
         if self.next is None and late > max(2.5 / self.frame_rate, 0.25):
             raise VideoError(
                 f"{self.path}: the file must have frames for its duration of {self.duration:.1f} s;"
-                f" it ends {late:.1f} s before the frame at {time:.1f} s{self._reason()}"
+                f" check the file. The last frame is {late:.1f} s before the requested time of "
+                f"{time:.1f} s{self._reason()}"
             )
         if self.image is None:
             self.image = self._shown(self.current[1])
@@ -225,7 +232,7 @@ class _Reader:
             )
 
     def _jump(self, time: float) -> None:
-        """Skip to the last keyframe before a time, unless it precedes the next frame."""
+        """Skip to the last keyframe before a time, if this keyframe is after the next frame."""
         place = bisect.bisect_right(self.keyframes, time) - 1
         ahead = self.next[0] if self.next is not None else -1.0
         if place <= 0 or self.keyframes[place] <= ahead + 1 / self.frame_rate:

@@ -86,7 +86,7 @@ def from_folder(path: str | Path) -> VideoList:
         path: Path of the folder.
 
     Returns:
-        A `VideoList`, in the order of the names.
+        A `VideoList`, sorted by the names of subfolders and files.
 
     Raises:
         ValueError: If the folder has no subfolders, or a subfolder has no videos.
@@ -114,8 +114,8 @@ def from_csv(
         root: Folder to which the file names are relative. Defaults to the folder of the CSV file.
         file_column: Name of the column with the names of the files.
         label_column: Name of the column with the labels.
-        class_names: The labels in order, for example the labels of the training videos for the test
-            videos. Defaults to the labels of the file, sorted.
+        class_names: The names of the classes, in order. For test videos, pass the `class_names` of
+            the training videos. Defaults to the labels of the file, sorted.
 
     Returns:
         A `VideoList`.
@@ -152,8 +152,8 @@ def from_avid(
     Args:
         path: Path of `avid_train.json` or `avid_val.json`: `{"abcdefgh.mp4": "tap dancing"}`.
         root: Folder of the videos.
-        class_names: The labels in order. For validation videos, pass the labels of the training
-            videos. Defaults to the labels of the file, sorted.
+        class_names: The names of the classes, in order. For validation videos, pass the
+            `class_names` of the training videos. Defaults to the labels of the file, sorted.
         frame_rate: Frames per second in tests. The paper does not state this rate.
 
     Returns:
@@ -176,7 +176,7 @@ def from_avid(
         labels = [str(labels[name]) for name in labels]
     except (OSError, ValueError, TypeError, IndexError) as error:
         raise ValueError(
-            "from_avid: `path` must be a JSON file with an object from files to labels. "
+            "from_avid: `path` must be a JSON file with an object that maps files to labels. "
             f"Received: path={str(path)!r}: {error}"
         ) from error
     protocol: Views = {"clips": 1, "crops": 1, "stride": 1, "frame_rate": frame_rate}

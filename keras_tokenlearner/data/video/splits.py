@@ -30,7 +30,8 @@ def open_videos(path: str | Path) -> tuple[VideoList, VideoList]:
         Two `VideoList` with the same classes: training videos and test videos.
 
     Raises:
-        ValueError: If the folder has none of these folders or files, or their classes differ.
+        ValueError: If the folder has none of these folders or files, or the classes of training
+            videos and test videos differ.
     """
     if str(path).startswith("tfds:"):
         return load_tfds(str(path).removeprefix("tfds:"))
