@@ -1,6 +1,6 @@
-"""Training by recipes. A recipe is a frozen dataclass for a reported model, with its command.
+"""Training by recipes. A recipe is a frozen dataclass with the settings of a reported model.
 
-`retrofit` and `distill` make a trained ViT faster.
+The docstring of each recipe has its command. `retrofit` and `distill` make a trained ViT faster.
 """
 
 from keras_tokenlearner.training import distribution

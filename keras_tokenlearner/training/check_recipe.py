@@ -21,7 +21,7 @@ def _at_least(minimum: int) -> Callable[[str, str, int], int]:
 
 
 def _at_most_one(owner: str, name: str, value: float) -> float:
-    return check_number(owner, name, value, 1e-3, 1.0, "a number above 0 and at most 1")
+    return check_number(owner, name, value, 1e-3, 1.0, "a number from 0.001 to 1")
 
 
 # Checks by name of field. Recipes of users may have further fields.

@@ -37,7 +37,7 @@ class _Layerwise(_Optimizer):
         ValueError: If `layer_decay` is out of range, or the model has no blocks.
     """
 
-    # Arguments that turn off Keras's own decay.
+    # Arguments of Keras's own decay, which `__init__` sets to `None`.
     decays_of_keras: tuple[str, ...] = ("weight_decay",)
 
     def __init__(
@@ -101,7 +101,10 @@ class LayerwiseSGD(_Layerwise, keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class LayerwiseMuon(_Layerwise, keras.optimizers.Muon):
-    """Keras's Muon with a learning rate for each depth, and the same weight decay everywhere."""
+    """Keras's Muon with a learning rate for each depth.
+
+    Variables that use Muon and variables that use AdamW have the same weight decay.
+    """
 
     decays_of_keras = ("weight_decay", "adam_weight_decay")
 

@@ -279,9 +279,9 @@ def _check_schedule(owner: str, learning_rate: float, steps: int, warmup_steps: 
     check_int(owner, "warmup_steps", warmup_steps, minimum=0)
     if steps <= warmup_steps:
         raise ValueError(
-            f"{owner}: the run must have more steps than its warm-up; raise `epochs`, or lower "
-            f"`warmup_epochs` or `warmup_steps`. Received: {steps} steps, {warmup_steps} warm-up "
-            "steps"
+            f"{owner}: the run must have more steps than its warm-up; raise `steps` or `epochs`, "
+            "or lower `warmup_epochs` or `warmup_steps`. "
+            f"Received: {steps} steps, {warmup_steps} warm-up steps"
         )
 
 

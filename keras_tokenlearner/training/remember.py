@@ -15,7 +15,7 @@ from keras_tokenlearner._json import JSON
 
 # Parts of a config that do not change the outputs of a model.
 _WITHOUT_EFFECT = ("trainable", "frozen", "compile_config", "shared_object_id")
-_REFERENCES = ("input_layers", "output_layers", "keras_history")  # they have names of layers
+_REFERENCES = ("input_layers", "output_layers", "keras_history")  # values contain names of layers
 
 
 def remember(
@@ -59,7 +59,7 @@ def keep(
     verbose: str | int = "auto",
     batch_size: int = 64,
 ) -> list[Path]:
-    """Compute several outputs at once, and store them in a cache for `remember`.
+    """Compute the outputs of several models at once, and store them in a cache for `remember`.
 
     Args:
         models: List of models with the same input and one output each.
@@ -115,7 +115,7 @@ def _fill(
     progress = keras.utils.Progbar(len(images), verbose=1 if verbose == "auto" else verbose)
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
-        # A single output comes without a list.
+        # For a single output, Keras returns an array without a list.
         made = keras.tree.flatten(model.predict_on_batch(batch))
         for output, found in zip(outputs, made, strict=True):
             output[start : start + len(batch)] = found
@@ -123,7 +123,7 @@ def _fill(
 
 
 def structure_of(owner: str, model: keras.Model) -> str:
-    """Return a text of a model's layers, their settings and connections, without weights.
+    """Return a text that states a model's layers, settings and connections, without weights.
 
     The same code gives the same text in every process, although Keras numbers the names of layers
     per process.
@@ -151,8 +151,8 @@ def _without_numbers(config: JSON, places: dict[str, int]) -> JSON:
 
     Args:
         config: A config, or a part of it.
-        places: The indices of the layers of the model around this part, by name. They replace the
-            names.
+        places: Dictionary from names to indices of layers, for the model that contains this part.
+            In the result, the indices replace the names.
     """
     if isinstance(config, (list, tuple)):
         return [_without_numbers(part, places) for part in config]

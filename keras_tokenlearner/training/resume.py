@@ -138,7 +138,7 @@ class Resume(keras.callbacks.Callback):
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _check_run(self, arrays: dict[str, np.ndarray]) -> None:
-        """Raise `ValueError` that lists the differences if the file has other values of `run`."""
+        """Raise a `ValueError` that lists the differences if the file has other values of `run`."""
         saved = json.loads(str(arrays["run"])) if "run" in arrays else {}
         names = sorted(saved.keys() | self.run.keys())
         changed = [name for name in names if saved.get(name) != self.run.get(name)]
@@ -213,7 +213,7 @@ class Resume(keras.callbacks.Callback):
             self._replay()
 
     def _undo(self) -> None:
-        """Undo the partial step that TensorFlow runs at the end of an interrupted epoch."""
+        """Undo the partial step that TensorFlow runs at the end of a continued epoch."""
         for variable, value in self._last:
             variable.assign(value)
         self._last = []

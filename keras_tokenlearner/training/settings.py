@@ -63,7 +63,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
 
 
 def _bool(text: str) -> bool:
-    """Return a boolean of its text. `bool("False")` would be `True`."""
+    """Return the boolean that a text states. `bool("False")` would be `True`."""
     if text.lower() not in ("true", "false"):
         raise ValueError(f"neither True nor False: {text!r}")
     return text.lower() == "true"
@@ -78,7 +78,7 @@ _READERS: dict[object, Callable[[str], object]] = {
 
 
 def _type_of(recipe: "DataclassInstance", name: str, setting: str) -> object:
-    """Return the type of a field, also of a module with `from __future__ import annotations`."""
+    """Return the type of a field, also with `from __future__ import annotations` in its module."""
     try:
         return typing.get_type_hints(type(recipe))[name]
     except NameError as error:

@@ -27,8 +27,8 @@ def answers(
         A `keras.Model` that returns a dictionary. `predictions` is the output of `model`.
         `features`, (B, C), is the input of the head, or the output of a model without head. Without
         head and pooling, `features` are the prefix tokens and the average of the other tokens,
-        (B, P + 1, C). `logits`, (B, classes), is the output of the head, if any. The outputs of
-        `blocks` have the names of the blocks.
+        (B, P + 1, C). `logits`, (B, classes), is the output of the head, if any. The names of
+        `blocks` are the keys of the outputs of these blocks.
     """
     outputs = {PREDICTIONS: model.output, FEATURES: _features(model, num_prefix_tokens)}
     if has_head(model):

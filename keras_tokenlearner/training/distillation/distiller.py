@@ -36,10 +36,10 @@ class Distiller(keras.Model):
     reconstruction_weight MSE(tokens)) + label_weight CE(labels)`.
 
     * KL compares the logits divided by `temperature`. If the head ends in a sigmoid, KL compares
-      the two-valued distribution of each class.
+      the Bernoulli distributions of each class.
     * `features` are the inputs of the head: class token, registers, average or attention pooling.
     * `tokens` are the outputs of the teacher's blocks that follow the reducer in the student. An
-      auxiliary module reconstructs them from the student's tokens, in training only.
+      auxiliary module reconstructs these outputs from the student's tokens, in training only.
     * Batches without labels leave out CE and the factor `1 - label_weight`. Models without head
       leave out KL and CE.
 
@@ -111,13 +111,14 @@ class Distiller(keras.Model):
         copy = keras.models.clone_model(of_teacher)
         copy.set_weights(of_teacher.get_weights())
         copy.trainable = False
-        # Untracked by Keras, which would train all layers of the student, also before `behind`.
+        # Untracked by Keras: otherwise `fit` would train all layers of the student, also the layers
+        # before `behind`.
         object.__setattr__(self, "student", student)
         of_student = answers(student, prefix, blocks, behind)
         self._teach(copy, of_student, ends_in_sigmoid(student))
         self.budgets = None if budgets is None else _check_budgets(student, budgets)
         self._draws = keras.random.SeedGenerator(seed)
-        if self.budgets:  # untracked by Keras, since they share the student's weights
+        if self.budgets:  # untracked by Keras, since these models share the student's weights
             models = tuple(with_budget(self._answers, m) for m in self.budgets)
             object.__setattr__(self, "_by_budget", models)
         patches = math.prod(layout.grid)
@@ -191,7 +192,8 @@ class Distiller(keras.Model):
         Args:
             optimizer: Name or instance of an optimizer.
             loss: Loss between labels and the student's predictions. Defaults to the cross-entropy
-                of labels and logits. Labels are integers or one row per example.
+                of labels and logits. Labels are integers, (B,), or one row per example,
+                (B, classes).
             metrics: Metrics of labels and the student's predictions.
             **kwargs: Further arguments of `keras.Model.compile`.
         """
@@ -274,7 +276,7 @@ class Distiller(keras.Model):
             )
         if self._label_loss is not None:
             of_replica = self._label_loss(y, found[PREDICTIONS], sample_weight=sample_weight)
-            return of_replica * replicas()  # Keras has divided the loss by the replicas
+            return of_replica * replicas()  # Keras has divided by the replicas
         logits = found[LOGITS]
         if self._sigmoid:
             kind = keras.losses.BinaryCrossentropy
@@ -299,7 +301,8 @@ class Distiller(keras.Model):
     def get_metrics_result(self) -> dict[str, keras.KerasTensor]:
         found: dict[str, keras.KerasTensor] = {}
         for metric in self.metrics:
-            if getattr(metric, "built", True):  # the first labels build the metrics of labels
+            # Keras builds the metrics of labels at the first batch with labels.
+            if getattr(metric, "built", True):
                 result = metric.result()
                 found |= result if isinstance(result, dict) else {metric.name: result}
         return found
@@ -310,7 +313,10 @@ class Distiller(keras.Model):
 
 
 def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None:
-    """Raise `ValueError` unless student and teacher have the same input and output shapes."""
+    """Raise `ValueError` unless student and teacher have the same input and output shapes.
+
+    If the outputs are tokens, (B, N, C), their number N may differ.
+    """
     before_reducer(owner, student)
     check_model(owner, "teacher", teacher, functional=True)
     tokens = len(student.output_shape) == 3
@@ -357,8 +363,8 @@ def _check_behind(student: keras.Model, teacher: keras.Model, behind: str | None
     before = {layer.name for layer in before_reducer("Distiller", student).layers}
     if behind not in before or behind not in {layer.name for layer in teacher.layers}:
         raise ValueError(
-            "Distiller: `behind` must be a layer of both student and teacher, before the "
-            f"TokenLearner. Received: behind={behind!r}"
+            "Distiller: `behind` must be the name of a layer of both student and teacher, before "
+            f"the TokenLearner. Received: behind={behind!r}"
         )
 
 
@@ -368,8 +374,8 @@ def _check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, .
     most = min((layer.num_tokens for layer in learners if layer.position_bias), default=0)
     if not budgets or max(budgets) > most or not all(layer.position_bias for layer in learners):
         raise ValueError(
-            "Distiller: `budgets` must be numbers up to the tokens that `student` learns from a "
-            'grid; build `student` by retrofit(..., token_start="grid"). Received: '
+            "Distiller: `budgets` must be numbers of tokens, at most the number that `student` "
+            'learns; build `student` by retrofit(..., token_start="grid"). Received: '
             f"budgets={budgets} for {student.name!r}, which learns {most} tokens from a grid"
         )
     dropout = [layer.name for layer in student.layers if getattr(layer, "dropout_rate", 0)]

@@ -13,9 +13,9 @@ from keras_tokenlearner.models.structure import Structure
 IMAGENET_IMAGES = 1_281_167
 # Assumption: training a ViT in bfloat16 reaches 40% of the peak rate.
 UTILIZATION = 0.4
-# Bytes per channel and token that a block stores for its gradient: 17 numbers of two bytes. They
-# are the inputs of norms, projections and products, and the four times wider MLP. Fused attention
-# stores no attention weights.
+# Bytes per channel and token that a block stores for its gradient: 17 numbers of two bytes. These
+# numbers are the inputs of norms, projections and products, and the hidden units of the MLP.
+# The MLP is four times wider. Fused attention stores no attention weights.
 _KEPT_BYTES = 34
 
 
@@ -36,7 +36,8 @@ class Machine:
     gibibytes: float
 
 
-# Peaks from the makers' data sheets: NVIDIA H100 SXM (without sparsity), Cloud TPU v5e.
+# Peaks from the makers' data sheets: NVIDIA H100 SXM and A100 (both without sparsity), and Cloud
+# TPU v5e.
 MACHINES = (
     Machine("8 x H100", 8, 989.0, 80.0),
     Machine("8 x A100 40 GB", 8, 312.0, 40.0),
@@ -77,8 +78,8 @@ def needs(
 ) -> list[Needs]:
     """Estimate the time and memory of training a student on common machines.
 
-    A step costs one forward pass of the teacher and three of the student. A multiply-add is two
-    operations.
+    A training step costs one forward pass of the teacher and three of the student. A multiply-add
+    is two operations.
 
     Args:
         student: The model to train.

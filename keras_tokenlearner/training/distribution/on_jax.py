@@ -86,8 +86,8 @@ class JaxDevices(Devices):
                     )
                 )
                 raise ValueError(
-                    "scope: the number of device groups must divide every batch, also the "
-                    "last. N in model_parallel:N must divide heads and hidden units. Change "
+                    "scope: the number of device groups must divide the size of every batch, also "
+                    "the last. N in model_parallel:N must divide heads and hidden units. Change "
                     f"`batch_size` or N. Received: devices {shape}. {error}"
                 ) from error
 

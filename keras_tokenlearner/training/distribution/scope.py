@@ -47,8 +47,8 @@ def scope(mode: str = "auto") -> Iterator[Devices]:
     check_choice("scope", "mode", name, MODES)
     if count and (name != "model_parallel" or not count.isdecimal() or not int(count)):
         raise ValueError(
-            "scope: `mode` may have a number for model_parallel only, as in "
-            f"'model_parallel:4'. Received: mode={mode!r}"
+            "scope: `mode` may have a number only for model_parallel, and the number must be a "
+            f"positive integer, as in 'model_parallel:4'. Received: mode={mode!r}"
         )
     check_keras_distribution("scope")
     backend = importlib.import_module(f"{__package__}.on_{keras.backend.backend()}")

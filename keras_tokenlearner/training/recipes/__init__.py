@@ -2,7 +2,7 @@
 
 `train` calls the methods `open` and `batches` for the data, `build` for the model, and `optimizer`.
 It also reads `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing` and `seed`. Any
-object with these members is a `Recipe`.
+frozen dataclass with these members is a `Recipe`.
 
 Two methods are optional:
 

@@ -80,8 +80,8 @@ class FuserAlternativesRecipe(ImageNet384Recipe):
     Command: `keras-tokenlearner train fuser_alternatives --set fuser=NAME --set weights=FILE`, with
     `token_fuser`, `unpool` and `reproject`.
 
-    Expected, from section 3.5: `unpool` is worse. `reproject` is as good as the TokenFuser at a
-    higher cost. The figure prints no numbers.
+    Expected, from section 3.5: `unpool` is less accurate than the TokenFuser. `reproject` is as
+    accurate as the TokenFuser, at a higher cost. The figure prints no numbers.
 
     Attributes:
         fuser: The `fuser` of `VisionTransformerConfig`.

@@ -60,9 +60,9 @@ class DistillationRecipe(ImageNet384Recipe):
         for name, value in (("gradient_accumulation_steps", 1), ("ema_momentum", 0.0)):
             if getattr(self, name) != value:
                 raise ValueError(
-                    f"{type(self).__name__}: `{name}` must be {value}. To save memory, use a "
-                    f"smaller `batch_size` or more devices. Received: {name}="
-                    f"{getattr(self, name)!r}"
+                    f"{type(self).__name__}: `{name}` must be {value}: distillation neither "
+                    "divides batches nor averages weights. To save memory, use a smaller "
+                    f"`batch_size` or more devices. Received: {name}={getattr(self, name)!r}"
                 )
 
     def _build(self, classes: int) -> keras.Model:

@@ -51,14 +51,14 @@ class ImageNet384Recipe(RecipeFields):
     take 0.03. 500 steps of warm-up and the inception crop follow ViT's code.
 
     Attributes:
-        weights: Weights for `create_model`. Their head may have any classes and is not used. Empty
-            for random weights.
+        weights: Weights for `create_model`. Their head is not used and may have any number of
+            classes. Empty for random weights.
         size: Height and width of the images.
         gradient_accumulation_steps: Parts of a batch; their gradients are averaged.
         warmup_steps: Steps of linear warm-up.
         layer_decay: Learning rate of a block divided by the rate of the block above. ViT has 1.
         ema_momentum: Momentum of the average of the weights; 0 for no average.
-        precision: Name of Keras's policy, such as `mixed_bfloat16`.
+        precision: Name of a dtype policy of Keras, such as `mixed_bfloat16`.
         remat: `none`, or the part that the backward pass computes again to save memory:
             `activations` (JAX and torch) or `full` (torch). TensorFlow supports only `none`.
         threads: Threads that read images.

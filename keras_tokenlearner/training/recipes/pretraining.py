@@ -16,8 +16,8 @@ class PretrainingRecipe(ImageNet384Recipe):
 
     Requirements: a large set of images, and accelerators for 4,096 images at a time, or
     `gradient_accumulation_steps`. JFT-300M has 300 million images and is not public. `data` is
-    ImageNet by default, for which the 7 epochs of this recipe are far too few. ViT takes 300 epochs
-    there, with a learning rate of 0.003 and a weight decay of 0.3.
+    ImageNet by default, for which the 7 epochs of this recipe are far too few. On ImageNet, ViT
+    takes 300 epochs, a learning rate of 0.003 and a weight decay of 0.3.
 
     Expected after JFT-300M: the few-shot accuracies of Figure 6 of the TokenLearner paper, which
     prints no numbers. Measure them with `keras-tokenlearner evaluate MODEL --weights FILE --metrics

@@ -1,4 +1,4 @@
-"""Recipes of the small models whose accuracy we report, for a laptop."""
+"""Recipes of the small models whose accuracy the README reports. A laptop can run them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from keras_tokenlearner.training.recipes.recipe import RecipeFields
 
 @dataclass(frozen=True)
 class FashionMnistRecipe(RecipeFields):
-    """Training of a small ViT or TokenLearner model on 28 x 28 images, by Muon.
+    """Training of a small ViT or TokenLearner model on 28 x 28 images, with Muon.
 
     Command: `keras-tokenlearner train fashion_mnist --set model=NAME --set
-    data=fashion_mnist:FOLDER`, with `vit_nano4` or `tokenlearner_nano4_8at2` and the folder of the
+    data=fashion_mnist:FOLDER`. NAME is `vit_nano4` or `tokenlearner_nano4_8at2`. FOLDER has the
     four `.gz` files. Training takes one to two hours per model on a CPU core. The README has the
     expected accuracy, measured by us.
 
@@ -78,13 +78,13 @@ class Cifar10Recipe(FashionMnistRecipe):
     """Training on 32 x 32 photographs as for Fashion-MNIST, with shifts of up to four pixels.
 
     Command: `KERAS_BACKEND=torch keras-tokenlearner train cifar10 --set model=NAME --set
-    data=cifar10:FOLDER`, with `tokenlearner_nano4_8at2` or `vit_nano4`, or without a folder to
-    download the images. Training takes one to two hours per model on a CPU core. The README has the
-    expected accuracy, measured by us.
+    data=cifar10:FOLDER`. NAME is `tokenlearner_nano4_8at2` or `vit_nano4`. FOLDER is as for
+    `load_cifar10`. Without `data`, Keras downloads the images. Training takes one to two hours per
+    model on a CPU core. The README has the expected accuracy, measured by us.
 
     Attributes:
         model: Name in the catalogue, built for 32 x 32 x 3 images.
-        precision: Name of Keras's policy.
+        precision: Name of a dtype policy of Keras.
     """
 
     SIDE = 32

@@ -17,16 +17,16 @@ from keras_tokenlearner.weights import load
 
 @dataclass(frozen=True)
 class VideosRecipe(RecipeFields):
-    """Training of a video model on labelled video files, by AdamW.
+    """Training of a video model on labelled video files, with AdamW.
 
     Command: `keras-tokenlearner train videos --set data=FOLDER`.
 
     Requirements: the extra `video`, and one of these data sets. FOLDER has folders `train` and
-    `test`, each with a folder of videos for every class. Or it has lists `train.csv` and
+    `test`, each with a folder of videos for every class. Or FOLDER has lists `train.csv` and
     `test.csv` with the columns `file` and `label`. Or `data=tfds:NAME` is a set that
     tensorflow-datasets prepared. The expected accuracy depends on the videos.
 
-    Each epoch takes one clip of a training video, at a random moment. A test video has one clip,
+    Each epoch takes one clip of each training video, at a random moment. A test video has one clip,
     from its middle. `keras-tokenlearner evaluate` scores several views of each test video.
 
     Attributes:
@@ -146,15 +146,16 @@ class KineticsRecipe(_MomentumRecipe):
     We have not run this recipe. 30 epochs and a learning rate of 0.05 are the paper's values. Other
     values follow ViViT's code, as in the paper. Batches have 64 clips of 32 frames with a stride of
     2, and gradients are clipped at 1. The schedule has 2.5 epochs of warm-up and cosine decay.
-    There is no label smoothing. `VideoBatches` augments the clips a little differently.
+    There is no label smoothing. `VideoBatches` augments the clips a little differently than
+    ViViT's code.
 
     Attributes:
-        image_model: Name in the catalogue, of the image model of `weights`. Patches become tubelets
-            by ViViT's "central frame".
-        weights: Weights of `image_model` for `create_model`, of any classes. Empty for random
-            weights.
+        image_model: Name in the catalogue, of the image model of `weights`. The weights for patches
+            become weights for tubelets by ViViT's "central frame".
+        weights: Weights of `image_model` for `create_model`, with any number of classes. Empty for
+            random weights.
         layer_decay: Learning rate of a block divided by the rate of the block above. ViViT has 1.
-        precision: Name of Keras's policy, such as `mixed_bfloat16`.
+        precision: Name of a dtype policy of Keras, such as `mixed_bfloat16`.
 
     Source: Arnab et al., "ViViT: A Video Vision Transformer", 2021, and its code in Scenic.
     """
