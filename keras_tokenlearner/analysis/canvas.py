@@ -34,7 +34,7 @@ def new_panels(
         rows: Integer, rows of the grid.
         columns: Integer, columns of the grid.
         size: `(height, width)` of a panel, in any unit.
-        lines: Integer, lines of text to leave room for above the panels.
+        lines: Integer, lines of text above the panels. The figure has room for these lines.
     """
     height = 1.15 * rows * size[0] / size[1] + 0.25 * lines + 0.1
     figure = new_figure(1.15 * columns + 0.3, height)

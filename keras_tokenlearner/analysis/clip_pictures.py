@@ -30,8 +30,8 @@ def draw_clip_maps(
 
     Args:
         clip: Array of shape (T, height, width, 1 or 3), pixels in [0, 255].
-        maps: Array of shape (T, H, W, S) from `token_maps`. A model with tubelets has fewer moments
-            T than the clip has frames.
+        maps: Array of shape (t, H, W, S) from `token_maps`, with t at most T. A model with tubelets
+            has fewer moments t than the clip has frames T.
         columns: Integer, the largest number of moments to draw, evenly spaced.
         path: Path of the figure, or `None` for no file.
 
@@ -39,7 +39,7 @@ def draw_clip_maps(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If the shapes of clip and maps disagree.
+        ValueError: If `clip` or `maps` have another rank, or t is more than T.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -73,8 +73,7 @@ def animate_clip_maps(
 
     Args:
         clip: Array of shape (T, height, width, 1 or 3), pixels in [0, 255].
-        maps: Array of shape (T, H, W, S) from `token_maps`. The time axis may be shorter
-            than the time axis of `clip`.
+        maps: Array of shape (t, H, W, S) from `token_maps`, with t at most T.
         path: Path that ends in `.gif` or `.mp4`.
         frame_rate: Integer, frames per second of the clip.
 
@@ -82,7 +81,8 @@ def animate_clip_maps(
         A `matplotlib.figure.Figure` of the last moment.
 
     Raises:
-        ValueError: If the shapes of clip and maps disagree, or the path has another ending.
+        ValueError: If `clip` or `maps` have another rank, t is more than T, or the path has another
+            ending.
         ImportError: If matplotlib (extra `plot`) is not installed. A GIF also needs Pillow (extra
             `image`), and an MP4 needs PyAV (extra `video`).
 

@@ -144,8 +144,8 @@ def _known(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> Shape:
     """Return an input shape of a layer, without the batch. Raise if a size is unknown."""
     if None in shape[1:]:
         raise ValueError(
-            f"costs: all sizes of `model` except the batch must be known. Received: layer "
-            f"{layer.name!r} with inputs of shape {shape}"
+            "costs: all sizes of `model` except the batch must be known; build the model with a "
+            f"complete input shape. Received: layer {layer.name!r} with inputs of shape {shape}"
         )
     return cast(Shape, tuple(shape[1:]))
 

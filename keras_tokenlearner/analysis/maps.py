@@ -14,7 +14,7 @@ def token_maps(
     """Return the attention maps of a model's TokenLearner for some images.
 
     Args:
-        model: A functional `keras.Model` with a `TokenLearner`, of the catalogue or loaded.
+        model: A functional `keras.Model` with a `TokenLearner`.
         images: Array of inputs of the model, (B, ...).
         layer: Name of the `TokenLearner`. Defaults to the first. In a model with fusers, later
             TokenLearners read positions that the fusers have mixed.
@@ -46,7 +46,7 @@ def token_similarity(
     """Return the cosine similarity of the tokens that a model learns from images.
 
     Args:
-        model: A functional `keras.Model` with a `TokenLearner`, of the catalogue or loaded.
+        model: A functional `keras.Model` with a `TokenLearner`.
         images: Array of inputs of the model, (B, ...).
         layer: Name of the `TokenLearner`. Defaults to the first.
         batch_size: Integer, images at a time.

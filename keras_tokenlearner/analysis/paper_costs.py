@@ -10,7 +10,7 @@ from keras_tokenlearner.applications.arguments import LoadArguments
 from keras_tokenlearner.models import X2Plus1DConfig, bottleneck_module
 from keras_tokenlearner.models.weightless import without_weights
 
-MODULE = "module:"  # before the unit of a bottleneck module, in the column "model"
+MODULE = "module:"  # prefix of the unit of a bottleneck module, in the column "model"
 COLUMNS = ("table", "row", "paper_gflops", "gflops", "paper_mparams", "mparams", "note")
 
 

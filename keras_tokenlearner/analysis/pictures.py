@@ -38,7 +38,8 @@ def draw_token_maps(
         maps: Array of shape (B, H, W, S) from `token_maps`.
         titles: A text for each image.
         path: Path of the figure, or `None` for no file.
-        tokens: Numbers of the tokens that get a column, from 0. Defaults to all.
+        tokens: Indices of the tokens that get a column, from 0. The titles count from 1. Defaults
+            to all tokens.
 
     Returns:
         A `matplotlib.figure.Figure`.

@@ -66,8 +66,8 @@ def draw_costs(
 
     Args:
         rows: List of dictionaries from `keras_tokenlearner.evaluation.compare`, or the path of a
-            CSV file with a header. Lines that start with `#`, and rows without both numbers, are
-            skipped.
+            CSV file with a header. Lines that start with `#`, and rows without a cost or without a
+            quality, are skipped.
         path: Path of the figure, or `None` for no file.
         cost: The column of the cost.
         score: The column of the quality.
@@ -77,7 +77,8 @@ def draw_costs(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If the file cannot be read, a column is missing, or no row has both numbers.
+        ValueError: If the file cannot be read, a column is missing, or no row has a cost and a
+            quality.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -102,7 +103,7 @@ def draw_costs(
 
 
 def _points(rows: Rows | str | Path, cost: str, score: str, label: str) -> list[Point]:
-    """Return `(cost, score, name)` of the rows with both numbers, the cheapest first."""
+    """Return `(cost, score, name)` of the rows with cost and score, the cheapest first."""
     if isinstance(rows, str | Path):
         try:
             lines = Path(rows).read_text().splitlines()

@@ -103,7 +103,7 @@ def images_per_second(
     _check_all("images_per_second", models)
     check_int("images_per_second", "repeats", repeats)
     times: list[list[float]] = [[] for _ in models]
-    for turn in range(-1, repeats):  # the first compiles
+    for turn in range(-1, repeats):  # the first turn compiles
         for model, measured in zip(models, times, strict=True):
             start = time.perf_counter()
             model.predict_on_batch(batch)

@@ -51,7 +51,7 @@ class FewShotProtocol:
 
     Attributes:
         data: Names for `open_named`, one for each of the nine sets.
-        shots: Training images of each class.
+        shots: Numbers of training images per class.
         l2: Weight of the penalty.
         seed: Decides the choice of the training images.
 

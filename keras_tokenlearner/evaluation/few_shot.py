@@ -32,7 +32,7 @@ def few_shot(
             `include_top=False, pooling="avg"`.
         datasets: Dictionary from names to `((train_images, train_labels), (test_images,
             test_labels))`, as inputs of the model.
-        shots: Training images of each class; a tuple of integers.
+        shots: Tuple of integers, numbers of training images per class.
         l2: Float, weight of the penalty.
         batch_size: Integer, images at a time.
         seed: Integer, decides the choice of the images.
@@ -80,7 +80,7 @@ def few_shot_accuracy(
 
     Features are standardised with the mean and deviation of the training features. A constant of
     100 replaces the bias. The weights are `W = (X'X + l2 I)^-1 X'Y`. For fewer examples than
-    features, the dual form computes the same weights. NaN features count as wrong.
+    features, the dual form computes the same weights. An example with NaN features counts as wrong.
 
     Args:
         train_features: Array of shape (n, C).

@@ -16,7 +16,7 @@ def linear_probe(
     batch_size: int = 32,
     name: str | None = None,
 ) -> keras.Model:
-    """Add a linear classifier to a model that returns features, for example to a teacher.
+    """Add a linear classifier to a model that returns features, for example to make a teacher.
 
     Ridge regression maps the features to one target per class, -1 or +1, as `few_shot` does with a
     few images. Then one factor scales the logits, to minimise the cross-entropy on the same images.

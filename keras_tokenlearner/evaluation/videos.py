@@ -42,10 +42,10 @@ def evaluate_videos(
         **protocol: Arguments of `predict_videos` that replace `videos.protocol`.
 
     Returns:
-        A dictionary. `videos` is the number of readable videos, and `skipped` of unreadable videos.
-        `top1`, `top5` and `mean_class` are accuracies in [0, 1]. For several labels per video,
-        `map`, the mean average precision, replaces the accuracies. NaN logits of a readable video
-        count as wrong.
+        A dictionary. `videos` is the number of readable videos, `skipped` the number of unreadable
+        videos. `top1`, `top5` and `mean_class` are accuracies in [0, 1]. For several labels per
+        video, `map`, the mean average precision, replaces the accuracies. NaN logits of a readable
+        video count as wrong.
 
     Raises:
         ValueError: If an argument is out of range, or no video can be read. Also if the classes of
@@ -99,8 +99,8 @@ def predict_videos(
     """Return the logits of videos, merged over several views of each video.
 
     Args:
-        model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3). If it has a layer
-            `head`, the logits before the softmax are merged.
+        model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3). For a model with a
+            layer `head`, the logits before the softmax are merged.
         videos: A `keras_tokenlearner.data.video.VideoList`.
         stride: Integer, distance between two frames of a clip, in frames of the video.
         frame_rate: Frame rate that converts `stride` to seconds. Defaults to the rate of each file.
@@ -161,7 +161,7 @@ def predict_videos(
         if isinstance(found, video.VideoError):
             if on_error == "raise":
                 raise found
-            warnings.warn(f"skipped: {found}", stacklevel=2)
+            warnings.warn(f"predict_videos: skipped an unreadable video: {found}", stacklevel=2)
         else:
             of_views = _predict(logits_model, found, batch_size)
             logits[place] = _MERGES[merge](of_views, axis=0)
