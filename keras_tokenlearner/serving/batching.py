@@ -17,7 +17,7 @@ class Batcher(Generic[Key, Row, Answer]):
 
     Rows that arrive while the model computes a batch form the next batch. An idle server therefore
     never waits, and a busy server has larger batches. A failed batch is tried again row by row, so
-    a bad row fails alone.
+    only the rows with errors fail.
 
     Args:
         function: Function that returns a list of one answer for each row. A separate thread calls
@@ -25,7 +25,8 @@ class Batcher(Generic[Key, Row, Answer]):
         max_rows: Integer, rows of the largest batch.
         max_weight: Number, the largest sum of the weights of the rows in a batch. A heavier row is
             a batch of its own.
-        observe: Function that is called for each batch, with the seconds that its rows waited.
+        observe: Function that is called for each batch, with a list of the seconds that each row
+            waited.
 
     Example:
 

@@ -11,7 +11,7 @@ from keras_tokenlearner._checks import check_choice
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.last_activation import last_activation
 
-# Layers that scale pixels before our models.
+# One of these layers before a model replaces `include_preprocessing=True`.
 SCALING = (layers.Rescaling, layers.Normalization)
 # Functions from logits to probabilities. "linear" means that outputs are not scores of classes.
 ACTIVATIONS = ("softmax", "sigmoid", "linear")
@@ -39,8 +39,8 @@ def classifier_activation_of(
         apply this activation.
 
     Raises:
-        ValueError: If the outputs are logits and no activation is passed. Also if the model ends in
-            another activation.
+        ValueError: If the outputs are logits and no activation is passed. Also if the passed
+            activation differs from the softmax or sigmoid that the model ends in.
 
     Example:
 
@@ -114,14 +114,14 @@ def check_takes_pixels(owner: str, model: keras.Model) -> None:
 
     Args:
         owner: Name of the function that the user called, for error messages.
-        model: A `keras.Model`. Models of this package are checked, also inside `model`.
+        model: A `keras.Model`. Models of this package inside `model` are checked too.
     """
     found = {layer.name for layer in model.layers}
     if names.are_of_a_model(found) and names.PREPROCESSING not in found:
         raise ValueError(
             f"{owner}: `model` must take pixels in [0, 255]; build it with "
             "include_preprocessing=True, or put a scaling layer before it. "
-            f"Received: {model.name!r} with include_preprocessing=False"
+            f"Received: model {model.name!r} with include_preprocessing=False"
         )
     for layer in model.layers:
         if isinstance(layer, keras.Model):

@@ -49,7 +49,8 @@ class CurrentModel:
         path: `pathlib.Path` of the folder of the versions, or of one version, which is never
             replaced.
         max_batch: Integer, rows of the largest batch.
-        observe: Function that is called for each batch, with the seconds that its rows waited.
+        observe: Function that is called for each batch, with a list of the seconds that each row
+            waited.
         warms_up: Boolean, whether a version runs batches of 1, 2, 4, ... rows before it answers
             requests.
 
@@ -128,7 +129,9 @@ class CurrentModel:
                 loaded.model.warm_up(self.max_batch, self.stopping)
         except Exception as error:  # noqa: BLE001, the older version stays
             self.failed[folder] = str(error)
-            logging.getLogger(__name__).exception("version %s cannot be served", folder.name)
+            logging.getLogger(__name__).exception(
+                "version %s cannot be loaded; the current version stays", folder.name
+            )
             return
         self.ended = [x for x in self.ended if x != loaded.version] + [self.now.version]
         self.now = loaded

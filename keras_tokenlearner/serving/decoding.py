@@ -41,8 +41,8 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
         return tf.equal(tf.strings.substr(content, place, len(text)), text)
 
     def jpeg() -> "tuple[Tensor, Tensor]":
-        # Other decoders use this method. TensorFlow's default method is faster, but its pixels
-        # differ by up to 14.
+        # Other decoders use INTEGER_ACCURATE too. TensorFlow's default method is faster, but its
+        # pixels differ by up to 14.
         pixels = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
         return pixels, _orientation(*_jpeg_exif(data))
 
@@ -58,7 +58,7 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
         return pixels, _orientation(*_chunk(data, b"eXIf", 8, big=True))
 
     def webp() -> "tuple[Tensor, Tensor]":
-        # TensorFlow refuses 4 channels for a file of 3.
+        # TensorFlow refuses channels=4 for a file with 3 channels.
         pixels = tf.image.decode_webp(content, channels=0)[0]
         has_alpha = tf.equal(tf.shape(pixels)[-1], 4)
         pixels = tf.cond(has_alpha, lambda: _on_white(pixels), lambda: pixels)
@@ -88,7 +88,7 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
 
 
 def _number(data: "Tensor", place: "Tensor", size: int, big: "Tensor") -> "Tensor":
-    """Return the unsigned integer in `size` bytes at a position. 32-bit values may be negative."""
+    """Return the unsigned integer in `size` bytes at a position. From 2**31 on, it is negative."""
     tf = require("tensorflow", "tensorflow")
     last = tf.size(data) - size
     place = tf.clip_by_value(place, 0, last)
@@ -105,7 +105,7 @@ def _is(data: "Tensor", place: "Tensor", text: bytes) -> "Tensor":
 
 
 def _jpeg_exif(data: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
-    """Return the bytes of a JPEG file, and the start and end of its Exif segment (-1: none)."""
+    """Return the bytes of a JPEG file, and the start (-1: no Exif) and end of its Exif data."""
     tf = require("tensorflow", "tensorflow")
 
     def more(place: "Tensor", found: "Tensor") -> "Tensor":
@@ -126,6 +126,8 @@ def _jpeg_exif(data: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
 
 def _chunk(data: "Tensor", name: bytes, start: int, big: bool) -> "tuple[Tensor, Tensor, Tensor]":
     """Return the bytes of a PNG or WebP file, and the start and end of a chunk's content.
+
+    Without the chunk, the start is -1.
 
     A PNG chunk has size, name, content and checksum, and is `big`-endian. A WebP chunk has name,
     size and content, padded to an even size.
@@ -153,7 +155,7 @@ def _chunk(data: "Tensor", name: bytes, start: int, big: bool) -> "tuple[Tensor,
 
 
 def _orientation(data: "Tensor", start: "Tensor", end: "Tensor") -> "Tensor":
-    """Return the orientation in the Exif bytes after `start`, or 1 if they do not state it."""
+    """Return the orientation in the Exif bytes from `start` to `end`, or 1 if they lack it."""
     tf = require("tensorflow", "tensorflow")
 
     def read() -> "Tensor":
@@ -266,7 +268,7 @@ def _decode_gif(content: "Tensor", data: "Tensor") -> "Tensor":
         changed = tf.strings.join([part(start, white), b"\xff\xff\xff", part(white + 3, stop)])
         return tf.where(here, changed, part(start, stop))
 
-    # The frame then starts at the left and top edges.
+    # With offsets of zero, the frame starts at the left and top edges. `tf.pad` moves it below.
     head_of_frame = tf.strings.join([part(place, place + 1), b"\0\0\0\0"])
     first = tf.strings.join(
         [with_white(tf.constant(0), head), head_of_frame, with_white(place + 5, end), b";"]

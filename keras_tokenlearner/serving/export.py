@@ -74,8 +74,8 @@ def export(
 ) -> Exported:
     """Export an image or video model to a format that runs without Keras and this package.
 
-    The model must take pixels in [0, 255], as with `include_preprocessing=True`. A custom model on
-    a backbone of this package works too, for example with a new dense layer. Every format takes
+    The model must take pixels in [0, 255], as with `include_preprocessing=True`. It may be a custom
+    model on a backbone of this package, for example with a new dense layer. Every format takes
     batches of any size. The file is compared with the Keras model before it appears at `path`, and
     the largest difference is printed.
 
@@ -117,7 +117,7 @@ def export(
     * SavedModel: the file `assets.extra/keras_tokenlearner.json`.
     * ONNX: `metadata_props`, under `keras_tokenlearner`.
     * OpenVINO: `rt_info`, under `keras_tokenlearner` and `metadata`.
-    * LiteRT: the file `keras_tokenlearner.json` in a zip archive at the end.
+    * LiteRT: `keras_tokenlearner.json` in a zip archive at the end of the `.tflite` file.
     * `.pt2`: the extra file `keras_tokenlearner.json`.
 
     Args:
@@ -142,7 +142,7 @@ def export(
             Keras model.
         layout: `"triton"` for a folder in the model repository of NVIDIA's Triton, with format
             `"onnx"`. `path` is then that folder, and its name is the name of the model. The file
-            becomes the next version, at first `path/1/model.onnx`. `config.pbtxt` has dynamic
+            becomes the next version, at first `path/1/model.onnx`. `config.pbtxt` turns on dynamic
             batching and warm-up. `None` for the usual layout of the format.
 
     Returns:
@@ -199,7 +199,7 @@ def export(
             return Exported(move_to_next_version(version, path), difference)
         files = sorted(version.iterdir(), key=lambda file: file == written)
         if len(files) > 1:
-            path.unlink(missing_ok=True)  # an old file must not read new weights
+            path.unlink(missing_ok=True)  # an old `.xml` file must not read a new `.bin` file
         for file in files:  # the weights first, the file itself last
             move(file, path.with_name(file.name))
     return Exported(path, difference)
@@ -219,11 +219,12 @@ def _difference(model: keras.Model, written: Path, format: str, options: Options
     difference = float(max(differences))
     if not np.isfinite(difference):
         raise RuntimeError(
-            f"export: outputs of `model` and of the file with format={format!r} must be finite; "
-            f"nothing was exported. Received: a largest difference of {difference}"
+            "export: outputs of `model` and of the exported file must be finite; nothing was "
+            "exported. Check the weights of `model`, or choose another `format`. "
+            f"Received: format={format!r}, a largest difference of {difference}"
         )
     said = f"Largest difference of the {name} from the Keras model: {difference:.1e}"
-    print(said, file=sys.stderr)  # standard output of the command has only the path
+    print(said, file=sys.stderr)  # the command prints only the path to standard output
     return difference
 
 
@@ -280,8 +281,9 @@ def _checked(
         )
     if not isinstance(model.output_shape, tuple):
         raise ValueError(
-            f"export: `model` must have one output. Received: model {model.name!r} with outputs of "
-            f"shape {model.output_shape}"
+            "export: `model` must have one output; pass keras.Model(model.input, output) with one "
+            f"of its outputs. Received: model {model.name!r} with outputs of shape "
+            f"{model.output_shape}"
         )
     check_int("export", "top_k", top_k)
     check_bool("export", "return_maps", return_maps)

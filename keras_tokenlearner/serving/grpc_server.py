@@ -23,7 +23,7 @@ async def start_grpc(
     """Start the gRPC server of KServe and return it.
 
     Args:
-        plane: The `DataPlane` that answers.
+        plane: The `DataPlane` that answers requests.
         extension: The repository of models.
         host: Address to listen on.
         port: Integer, gRPC port.
@@ -85,7 +85,7 @@ def _counting(refuse: Callable[[str], None]) -> "grpc.aio.ServerInterceptor":
             try:
                 return await method(request_or_iterator, context)
             finally:
-                if isinstance(context.code(), grpc.StatusCode):  # the code of an answer is 0
+                if isinstance(context.code(), grpc.StatusCode):  # the code of a success is 0
                     refuse(context.code().name)
 
     return Counting()
@@ -94,8 +94,8 @@ def _counting(refuse: Callable[[str], None]) -> "grpc.aio.ServerInterceptor":
 def _reading() -> "grpc.aio.ServerInterceptor":
     """Return an interceptor that reads messages within a time, and parses requests by `read_grpc`.
 
-    gRPC waits forever for the message of an open call, and such calls would reach the limit on open
-    calls. A handler for streams receives its messages itself.
+    gRPC waits forever for the message of an open call. Many open calls without a message would use
+    up the limit on calls. A handler for streams reads its messages itself, so it can stop in time.
     """
     import grpc
     from grpc_interceptor.exceptions import DeadlineExceeded

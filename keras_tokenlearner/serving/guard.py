@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 MAX_BYTES = 32 * 2**20  # bytes of a body
-MAX_ITEMS = 2**21  # values in JSON; larger arrays go as binary tensors
+MAX_ITEMS = 2**21  # values in JSON; clients send larger arrays as binary tensors
 MAX_LISTS = 2**20  # number of lists and dictionaries in JSON
 MAX_DEPTH = 32  # nested levels of JSON
 MAX_REQUESTS = 256  # requests that are answered at the same time
@@ -106,7 +106,7 @@ class Guard:
         if body is None:
             return None
         if len(body) > self.max_bytes:
-            reason = f"a request must have at most {self.max_bytes} bytes"
+            reason = f"a request must have at most {self.max_bytes} bytes; send fewer images"
             return await _refuse(send, 413, reason)
         if self.running >= self.max_requests:
             reason = f"the server is answering {self.running} other requests; retry"
@@ -177,7 +177,7 @@ class Guard:
 def _is_binary(scope: Scope) -> bool:
     """Return whether a body is an image file, or JSON that is followed by binary tensors.
 
-    The reader of binary tensors checks the JSON before them.
+    For binary tensors, `read_v2` checks the JSON.
     """
     names = {name for name, _ in scope["headers"]}
     return scope["path"] == PICTURE_PATH or b"inference-header-content-length" in names

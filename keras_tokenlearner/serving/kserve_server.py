@@ -68,7 +68,7 @@ async def run(
 
     class NoLoading(ModelRepositoryExtension):
         async def load(self, model_name: str) -> None:
-            await self.unload(model_name)  # clients may not load models either: the same 404
+            await self.unload(model_name)  # clients may not load models; `unload` leads to a 404
 
     class Plane(DataPlane):
         async def ready(self) -> bool:  # KServe's own method always returns True

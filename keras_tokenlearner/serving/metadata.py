@@ -138,7 +138,7 @@ def preprocessing_of_export(metadata: Mapping[str, JSON]) -> Preprocessing | Non
 
 
 def _described(preprocessing: Preprocessing | None) -> str | None:
-    """Return a sentence that describes a `Preprocessing` for the metadata, or `None`."""
+    """Return a `Preprocessing` in words for the metadata; `None` for no `Preprocessing`."""
     if preprocessing is None:
         return None
     edges = {"shortest": "the shortest edge", "squash": "both edges", "longest": "the longest edge"}

@@ -36,7 +36,11 @@ def v1_body(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"the request must be JSON: {error}") from error
     if not isinstance(found, dict) or ("instances" in found) == ("inputs" in found):
-        raise ValueError('the request must be {"instances": [...]} or {"inputs": ...}')
+        received = list(found) if isinstance(found, dict) else type(found).__name__
+        raise ValueError(
+            'the request must be {"instances": [...]} or {"inputs": ...}, with one of these keys; '
+            f"got {received}"
+        )
     return found
 
 
@@ -64,7 +68,9 @@ def v1_request(
     try:
         rows = _columns(found["inputs"], inputs) if columnar else _instances(found, inputs, model)
     except RecursionError as error:
-        raise ValueError("the values of a request must not be nested this deeply") from error
+        raise ValueError(
+            "the values of a request are nested too deeply; send fewer levels"
+        ) from error
     model.check_count(len(rows))
     return signature, model.check_rows(signature, rows)
 
@@ -92,7 +98,7 @@ def v2_request(
 ) -> tuple[str, list[dict[str, np.ndarray]]]:
     """Return the name of the signature and the rows of a V2 request.
 
-    The parameter `signature_name`, or else the names of the inputs, decide the signature.
+    The parameter `signature_name` selects the signature. Without it, the names of the inputs do.
 
     Args:
         request: A `kserve.InferRequest`.
@@ -110,7 +116,8 @@ def v2_request(
     inputs = model.check_signature(signature)
     columns = {found.name: _v2_column(found, inputs.get(found.name)) for found in request.inputs}
     if len({len(column) for column in columns.values()}) != 1:
-        raise ValueError("all inputs of a request must have the same number of rows")
+        counts = {name: len(column) for name, column in columns.items()}
+        raise ValueError(f"all inputs of a request must have the same number of rows; got {counts}")
     count = len(next(iter(columns.values())))
     model.check_count(count)
     rows = [{name: column[place] for name, column in columns.items()} for place in range(count)]
@@ -143,7 +150,8 @@ def v2_tensors(
 def _instances(found: dict[str, Any], inputs: dict[str, Any], model: ServedModel) -> list[Row]:
     """Return the rows of a V1 request with `instances`."""
     if not isinstance(found["instances"], list):
-        raise ValueError('the request must be {"instances": [...]}')
+        kind = type(found["instances"]).__name__
+        raise ValueError(f"`instances` must be a list of rows; got {kind}")
     model.check_count(len(found["instances"]))
     return [_v1_row(row, inputs) for row in found["instances"]]
 
@@ -152,7 +160,9 @@ def _columns(values: Any, inputs: dict[str, Any]) -> list[Row]:
     """Return the rows of a V1 request with `inputs`, the columnar form."""
     if not isinstance(values, dict) or "b64" in values:
         if len(inputs) != 1:
-            raise ValueError(f"`inputs` must be a dictionary with the keys {list(inputs)}")
+            raise ValueError(
+                f"`inputs` must be a dictionary with the keys {list(inputs)}; got unnamed values"
+            )
         values = {next(iter(inputs)): values}
     if set(values) != set(inputs):
         raise ValueError(
@@ -160,7 +170,10 @@ def _columns(values: Any, inputs: dict[str, Any]) -> list[Row]:
         )
     lengths = {len(column) if isinstance(column, list) else None for column in values.values()}
     if None in lengths or len(lengths) != 1:
-        raise ValueError("all values of `inputs` must be lists with the same number of rows")
+        raise ValueError(
+            "all values of `inputs` must be lists with the same number of rows; got the numbers "
+            f"{list(lengths)} (None: no list)"
+        )
     return [
         _v1_row(dict(zip(values, row, strict=True)), inputs)
         for row in zip(*values.values(), strict=True)
@@ -170,7 +183,9 @@ def _columns(values: Any, inputs: dict[str, Any]) -> list[Row]:
 def _v1_row(instance: Any, inputs: dict[str, Any]) -> Row:
     if not isinstance(instance, dict) or "b64" in instance:
         if len(inputs) != 1:
-            raise ValueError(f"an instance must be a dictionary with the keys {list(inputs)}")
+            raise ValueError(
+                f"an instance must be a dictionary with the keys {list(inputs)}; got one value"
+            )
         instance = {next(iter(inputs)): instance}
     return {
         name: _from_base64(value) if name in inputs and inputs[name].dtype == "string" else value
@@ -208,7 +223,8 @@ def _from_base64(value: Any) -> bytes | list[Any]:
     if isinstance(value, list):
         return [_from_base64(item) for item in value]
     if not isinstance(value, dict) or set(value) != {"b64"}:
-        raise ValueError('bytes must be written in JSON as {"b64": "..."}')
+        received = list(value) if isinstance(value, dict) else type(value).__name__
+        raise ValueError(f'bytes must be written in JSON as {{"b64": "..."}}; got {received}')
     if not isinstance(value["b64"], str):
         raise ValueError(f"the value of `b64` must be text; got {type(value['b64']).__name__}")
     # Accepts line breaks, as in MIME, and the URL-safe alphabet without padding.

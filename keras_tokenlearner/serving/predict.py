@@ -30,7 +30,8 @@ from keras_tokenlearner.serving.metadata import METADATA, preprocessing_of_expor
 from keras_tokenlearner.serving.served_model import ServedModel
 from keras_tokenlearner.serving.versions import newest_version
 
-# Keras loads and runs models in one thread at a time. Its models are not thread-safe on JAX.
+# With this lock, Keras loads and runs models in one thread at a time. On JAX, models of Keras are
+# not thread-safe.
 _LOCK = threading.Lock()
 
 Files: TypeAlias = Sequence[str | os.PathLike[str]]
@@ -221,7 +222,7 @@ def _ask_exported(folder: Path, files: Files) -> Answer:
             signature, decoded = model.decode("encoded", [row])
         except ValueError as error:
             raise ValueError(
-                f"predict: `files` must be readable images; {file}: {error}"
+                f"predict: `files` must be readable images. Received: file={str(file)!r} ({error})"
             ) from error
         rows += decoded
     answers = model.answer(model.batch_key(signature, rows[0]), rows)

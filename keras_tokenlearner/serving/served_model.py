@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
     from tensorflow import TensorSpec
 
-MAX_PIXELS = 32_000_000  # pixels of an image
+MAX_PIXELS = 32_000_000  # pixels of the largest accepted image
 
 Row: TypeAlias = Mapping[str, Any]  # values of a client: arrays, nested lists or bytes
 Key: TypeAlias = tuple[str, tuple[tuple[int, ...], ...]]  # equal for the rows of one batch
@@ -98,7 +98,7 @@ class ServedModel:
             raise ValueError(f"a request must have 1 to {self.max_rows} rows; got {count}")
 
     def check_row(self, signature: str, row: Row) -> dict[str, np.ndarray]:
-        """Return a row with every value as an array of the right type and shape.
+        """Return a row with every value as an array of the type and shape of its input.
 
         Args:
             signature: Name of a signature.
@@ -116,7 +116,7 @@ class ServedModel:
         return {name: self._check(name, spec, row[name]) for name, spec in inputs.items()}
 
     def check_rows(self, signature: str, rows: Sequence[Row]) -> list[dict[str, np.ndarray]]:
-        """Check each row of a request by `check_row`, and limit the pixels of all rows.
+        """Check each row of a request by `check_row`, and limit the pixels of all rows together.
 
         Args:
             signature: Name of a signature.
@@ -197,15 +197,16 @@ class ServedModel:
         except tf.errors.InvalidArgumentError as error:
             # Earlier lines state the place in the graph.
             reason = error.message.split("\n\t")[0].splitlines()[-1]
-            raise ValueError(f"a row cannot be decoded: {reason}") from error
+            raise ValueError(f"the model cannot take a row: {reason}") from error
         arrays = {name: value.numpy() for name, value in answer.items()}
         return [{name: value[i] for name, value in arrays.items()} for i in range(len(rows))]
 
     def warm_up(self, max_rows: int, stopping: threading.Event | None = None) -> None:
         """Run batches of 1, 2, 4, ... rows once, with pixels of the model's input size.
 
-        Image files are decoded to pixels of this size. Other signatures run with one row. A model
-        from JAX is compiled for each batch size, so it runs every size of every signature.
+        Signatures of image files are skipped, because the server decodes files to these pixels.
+        Other signatures run with one row. A model from JAX is compiled for each batch size, so it
+        runs every size of every signature.
 
         Args:
             max_rows: Integer, rows of the largest batch.
@@ -278,12 +279,16 @@ def _array(name: str, spec: "TensorSpec", value: Any) -> np.ndarray:
             array = np.empty(shape, object)
             array[...] = value
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{name!r} must be nested lists of equal lengths: {error}") from error
+            raise ValueError(
+                f"the input {name!r} must be nested lists of equal lengths: {error}"
+            ) from error
         return array
     try:
         return np.asarray(value)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{name!r} must be nested lists of equal lengths: {error}") from error
+        raise ValueError(
+            f"the input {name!r} must be nested lists of equal lengths: {error}"
+        ) from error
 
 
 def _check_numbers(name: str, dtype: "DTypeLike", array: np.ndarray) -> np.ndarray:

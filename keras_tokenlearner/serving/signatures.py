@@ -31,7 +31,7 @@ def image_signatures(
         model_function: Function from float pixels (B, height, width, channels) to outputs.
         input_shape: `(height, width, channels)` of the model.
         answer: Function from outputs of the model to the outputs of a signature, a dictionary.
-        preprocessing: The `Preprocessing` for resizing; `None` for the layer `resizing`.
+        preprocessing: The `Preprocessing` for resizing; `None` for the layer of `data.resizing`.
     """
     tf = require("tensorflow", "tensorflow")
     height, width, channels = input_shape
@@ -136,7 +136,7 @@ def classifier_answer(
     apply = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, None: tf.identity}[activation]
 
     def answer(outputs: "Tensor") -> "dict[str, Tensor]":
-        probabilities = apply(tf.cast(outputs, tf.float32))  # half precision rounds to ties
+        probabilities = apply(tf.cast(outputs, tf.float32))  # half precision would round to ties
         top_probabilities, top_classes = tf.math.top_k(probabilities, top_k)
         found = {
             "probabilities": probabilities,

@@ -15,13 +15,14 @@ Result = TypeVar("Result")
 class DecodingThreads:
     """Threads that decode small images, and fewer threads that decode large images.
 
-    Requests with small images never wait for large images. Many large images at a time would fill
-    the memory, so large images have few threads.
+    Requests with small images never wait for large images. Many large images decoded at once would
+    fill the memory, so large images have few threads.
 
     Args:
-        small: Integer, threads for images of at most `large_pixels`. Defaults to the CPUs, at
-            most 8.
-        large: Integer, threads for larger images. Defaults to half of the CPUs, at most 4.
+        small: Integer, threads for images of at most `large_pixels`. Defaults to the number of
+            CPUs, at most 8.
+        large: Integer, threads for larger images. Defaults to half of the number of CPUs, at
+            most 4.
         large_pixels: Integer, pixels above which an image is large.
 
     Example:

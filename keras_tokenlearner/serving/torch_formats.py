@@ -112,7 +112,7 @@ def _quantize(path: Path) -> None:
     path.rename(whole)
     logger = logging.getLogger()
     level = logger.level
-    logger.setLevel(logging.ERROR)  # onnxruntime recommends the step that was just done
+    logger.setLevel(logging.ERROR)  # hides the advice to run `quant_pre_process`, which has run
     try:
         quant_pre_process(whole, whole)
         quantize_dynamic(

@@ -1,4 +1,4 @@
-"""Parses the bodies of V2 requests, with or without binary tensors, to KServe's requests."""
+"""Parses the bodies of V2 requests, with or without binary tensors, as `kserve.InferRequest`."""
 
 import json
 from collections.abc import Mapping
@@ -50,7 +50,10 @@ def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferR
             f"got {len(body) - start} more bytes"
         )
     if contents and len(contents) != len(inputs):
-        raise ValueError("all inputs must have a `binary_data_size` if one input has it")
+        raise ValueError(
+            "all inputs must have a `binary_data_size` if one input has it; "
+            f"got it for {len(contents)} of {len(inputs)} inputs"
+        )
     outputs = [
         RequestedOutput(
             _typed("an output's name", _typed("an output", output, dict).get("name"), str),
@@ -132,7 +135,10 @@ def _parameters(field: dict[str, Any]) -> dict[str, str | int | float | bool] | 
     found = _typed("parameters", parameters, dict)
     for name, value in found.items():
         if not isinstance(value, (str, int, float, bool)):
-            raise ValueError(f"the parameter {name!r} must be text, a number or a boolean")
+            kind = type(value).__name__
+            raise ValueError(
+                f"the parameter {name!r} must be text, a number or a boolean; got {kind}"
+            )
         if name in ("binary_data", "binary_data_output") and not isinstance(value, bool):
             raise ValueError(f"the parameter {name!r} must be true or false; got {value!r:.100}")
     return found

@@ -17,10 +17,10 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # the wire types of protobuf
 
 
 def read_grpc(content: bytes) -> "ModelInferRequest":
-    """Parse a message to a request of KServe.
+    """Parse a gRPC message as a `ModelInferRequest`.
 
-    The parser creates an object for each field, and an empty field takes two bytes. A message of
-    32 MiB would become gigabytes. Fields are therefore counted first.
+    The parser creates an object for each field, and an empty field takes two bytes. The objects of
+    a message of 32 MiB could take gigabytes. Fields are therefore counted first.
 
     Args:
         content: Bytes of a message.

@@ -61,9 +61,9 @@ def page_routes(page: PageModel) -> "list[Route]":
 
     async def answer(request: Request) -> Response:
         kind = request.headers.get("content-type", "")
-        # Pages of other sites may post text and forms without a permission, but not these types.
+        # Browsers let other sites post text and forms without a permission, but not these types.
         if not kind.startswith(("image/", "application/octet-stream")):
-            reason = f"the body must be an image file of a type image/*; got {kind[:80]!r}"
+            reason = f"Content-Type must be image/* or application/octet-stream; got {kind[:80]!r}"
             return JSONResponse({"error": reason}, 415, headers=HEADERS)
         try:
             tokens = _tokens(request.query_params.get("tokens"))

@@ -32,7 +32,7 @@ function stretch(values, length) {
 
 const turned = (rows) => rows[0].map((_, column) => rows.map((row) => row[column]));
 
-// Return a map with more rows and columns, between which it is smooth.
+// Return a smooth map with more rows and columns.
 export function enlarged(map) {
   const scale = SIZE / Math.max(map.length, map[0].length);
   const [height, width] = [map.length, map[0].length].map((edge) => Math.round(edge * scale));
@@ -62,7 +62,7 @@ export function heat(map) {
   });
 }
 
-// Return the colour of a token of several, as red, green and blue.
+// Return the colour of one of `count` tokens, as red, green and blue.
 export function tokenColour(token, count) {
   const hue = (6 * token) / count;
   return [5, 3, 1].map((shift) => {

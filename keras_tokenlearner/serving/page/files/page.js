@@ -7,10 +7,10 @@ const EDGE = 1200; // pixels of the longer edge of the picture on the page
 
 let about = { tokens: [] };
 let picture = null; // the file, its pixels on a canvas
-let answer = null; // of the server, with its maps enlarged
-let chosen = ALL; // of the maps: all, none, or a number of a token from 0
-let asking = null; // ends the request that is under way
-let stream = null; // of the camera
+let answer = null; // the server's answer, with its maps enlarged
+let chosen = ALL; // the shown maps: all, none, or the index of a token
+let asking = null; // aborts the current request
+let stream = null; // video of the camera
 
 // ---------------------------------------------------------------- the model
 
@@ -230,7 +230,7 @@ function draw() {
   $("caption").textContent = caption();
 }
 
-// Draw the picture, with a map over the part that the model gets, and the rest faint.
+// Draw the picture, with a map over the model's crop. The rest of the picture is dark.
 function paint(canvas, value) {
   const context = canvas.getContext("2d");
   const { width, height } = canvas;
@@ -273,7 +273,7 @@ function paint(canvas, value) {
 async function startCamera() {
   say("");
   if (!navigator.mediaDevices) {
-    say("Browsers give the camera to pages of this machine or over HTTPS only.");
+    say("Browsers allow the camera only over HTTPS or for pages of this machine.");
     return;
   }
   try {
