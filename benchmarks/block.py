@@ -4,8 +4,9 @@ Run on an idle machine:
 
     python -m benchmarks.block
 
-A row is the inference of six blocks of ViT-B in sequence, or of six equal parts. `least_ms` is the
-time of the multiply-adds at the rate of one large matrix product in the same process.
+Each row measures the inference of six blocks of ViT-B in sequence, or of six equal parts. `ms` is a
+sixth of this time. `least_ms` is the time of the multiply-adds of one block or part. Their rate is
+measured by one large matrix product in the same process.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Small video models on a few hundred real clips, cross-validated against motion statistics.
+"""Small video models and motion statistics, cross-validated on a few hundred real clips.
 
     KERAS_BACKEND=torch OMP_NUM_THREADS=1 python -m benchmarks.clips_cross_validation FOLDER
 
@@ -100,11 +100,11 @@ def main(arguments=None):
     """Compute the missing results, and append them to the CSV file."""
     names = [*STATISTICS, *dict.fromkeys(name for name, _ in NETWORKS)]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", help="of the clips and labels.csv")
+    parser.add_argument("folder", help="folder of the clips and labels.csv")
     parser.add_argument("--models", nargs="+", choices=names, default=names)
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each with its folds")
-    parser.add_argument("--cache", default="clips.npz", help="of decoded videos")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each has other folds")
+    parser.add_argument("--cache", default="clips.npz", help="file of decoded videos")
     parser.add_argument(
         "--output", type=Path, default="benchmarks/results/clips_cross_validation.csv"
     )

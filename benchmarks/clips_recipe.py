@@ -30,7 +30,7 @@ class ClipsRecipe:
     70.2%, 71.7% and 57.4% in folds 0 to 4. `benchmarks.clips_cross_validation` scores three
     moments, each also mirrored, and other seeds. The mean of its results is 69.1%.
 
-    Inputs are grey differences of frames at 28 x 28 pixels, as for the included weights.
+    Inputs are grey differences of frames at 28 x 28 pixels, the input size of the included weights.
 
     Attributes:
         model: Name in the catalogue.
@@ -116,7 +116,10 @@ class MotionBatches(ReadBatches):
 
 
 def at(motion, frames, place):
-    """Return evenly spaced frames of one clip or several. `place`, in [0, 1], is the position."""
+    """Return evenly spaced frames of one clip or several.
+
+    `place` is from 0, the earliest frames, to 1, the latest.
+    """
     stride = motion.shape[-4] // frames
     start = round(place * (motion.shape[-4] - 1 - stride * (frames - 1)))
     return motion[..., start : start + stride * frames : stride, :, :, :]

@@ -38,7 +38,9 @@ def main(arguments=None):
     """Write a row for each model, parallelism and number of devices."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--parts", nargs="+", type=int, default=[1, 4, 16], help="of a replica")
+    parser.add_argument(
+        "--parts", nargs="+", type=int, default=[1, 4, 16], help="devices per replica"
+    )
     parser.add_argument("--devices", nargs="+", type=int, default=[1, 4, 16, 64, 256])
     parser.add_argument("--output", type=Path, default="benchmarks/results/devices.csv")
     options = parser.parse_args(arguments)
@@ -82,7 +84,7 @@ def of_a_device(model, parts, devices):
 
 
 def activations(block, parts=1):
-    """Return the bytes per device that a block stores for one example, if devices share blocks."""
+    """Return the bytes per device that a block stores for one example on `parts` devices."""
     _, tokens, channels = block.input.shape
     hidden, heads = block.mlp.mlp_dim, block.num_heads
     # Inputs of both norms, of the attention and of the MLP are on every device.

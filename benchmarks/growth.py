@@ -6,9 +6,9 @@ Run on an idle machine:
 
 A row is one inference step of one example, in its own process. `step_mib` is the memory of the step
 without weights and program. On JAX, the compiler reports this memory. On other backends, it is the
-growth of the process's memory. Exponents are fitted over the tokens of the larger half of the
-sizes. The largest size for 16 GB is extrapolated by a line through the memory of the two largest
-sizes. On JAX these two sizes are larger, and are only compiled.
+growth of the process's memory. Exponents are fitted over the number of tokens, for the larger half
+of the sizes. The largest size for 16 GB is extrapolated by a line through the memory of the two
+largest sizes. On JAX, two larger sizes are compiled for this line, and not executed.
 """
 
 import argparse
@@ -114,7 +114,7 @@ def _numbers(rows, *columns):
 
 
 def plot(rows, path):
-    """Plot time and memory over the tokens: one line per model, one column per axis."""
+    """Plot time and memory over the size: one line per model and backend, one column per axis."""
     pyplot = require("matplotlib.pyplot", "plot")
     backends = sorted({row["backend"] for row in rows})
     shown = list(dict.fromkeys(row["axis"] for row in rows))

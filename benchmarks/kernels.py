@@ -4,8 +4,8 @@
     python -m benchmarks.kernels --pair b16_224 --backends torch              # operations of a CPU
 
 A kernel's `ms` is the time of all of its calls in one step. `step_ms` is the time of the same step
-without the profiler. Kernels of one source differ by numbers at the end of their names. These
-numbers are removed. JAX names its kernels only on a GPU.
+without the profiler. Numbers at the end of a kernel's name are removed, because they differ between
+kernels of one source. JAX names its kernels only on a GPU.
 """
 
 import argparse
@@ -41,7 +41,10 @@ def measure(pair, step, policy, batch_size, most):
         (times,) = take_turns([call], _STEPS)
         kernels = grouped(profile(call))
         if not kernels:
-            raise ValueError("The profiler names no kernels here: JAX names kernels only on a GPU.")
+            raise ValueError(
+                "kernels: `--backends` must be torch without a GPU, because JAX names kernels only "
+                f"on a GPU. Received: --backends {keras.backend.backend()}"
+            )
         total = sum(ms for _, ms in kernels.values())
         longest = sorted(kernels.items(), key=lambda item: -item[1][1])[:most]
         together = sum(calls for calls, _ in kernels.values()), total

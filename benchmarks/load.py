@@ -36,7 +36,7 @@ def main(arguments=None):
     """Measure each model with each number of clients, and write a CSV file of the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", help="names of models, or paths of exported models")
-    parser.add_argument("--size", type=int, default=224, help="pixels of a named model")
+    parser.add_argument("--size", type=int, default=224, help="pixels per side, of a named model")
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument(
@@ -111,7 +111,7 @@ def _load(server, questions, clients, seconds):
 
 
 def _ask(server, questions, end):
-    """Send requests one after another until a time. Return latencies and wrong answers."""
+    """Send requests one after another until `end`. Return latencies and number of wrong answers."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     path, headers = f"/v1/models/{server.name}:predict", {"Content-Type": "application/json"}
     times, wrong = [], 0

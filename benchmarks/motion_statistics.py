@@ -10,9 +10,9 @@ _MOVES = 0.05  # a pixel in [0, 1] that changes by more than this moves
 def motion_statistics(pixels):
     """Return six statistics of the motion in each clip, (n, 6).
 
-    The first four describe the change from frame to frame: mean, spread, peak over the frames, and
-    99th percentile. The other two are the share of moving pixels and the unevenness of this share
-    over the picture.
+    The first three describe the change of each frame: mean, spread and peak over the frames. The
+    fourth is the share of moving pixels. The fifth is the 99th percentile of the change. The sixth
+    is the spread of the change over the picture.
 
     Args:
         pixels: Array of type uint8 and shape (n, T, H, W, 1).

@@ -86,7 +86,7 @@ class VariantRecipe(Cifar10Recipe):
 def main(arguments=None):
     """Train the missing variants, and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("origin", help="the origin for keras_tokenlearner.data.load_cifar10")
+    parser.add_argument("origin", help="argument `origin` of keras_tokenlearner.data.load_cifar10")
     parser.add_argument("--output", type=Path, default="benchmarks/results/paper_comparisons.csv")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

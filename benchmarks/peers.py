@@ -9,9 +9,9 @@ An interrupted run continues after its last row.
 A peer is the ViT of another library. The models of a row take turns in one process. These are the
 peer, our model with the peer's weights, and two models that `create_model` builds by name. A module
 of PyTorch runs under autocast for our policy `mixed_bfloat16`, and has bfloat16 weights for
-`bfloat16`. `most_mib` is the memory of a process with only one model, in float32. `difference` is
-the largest difference between our probabilities and the peer's, divided by the largest probability.
-A message names each peer that is not installed.
+`bfloat16`. `most_mib` is the peak memory of a process with only one model, in float32.
+`difference` is the largest difference between our probabilities and the peer's, divided by the
+largest probability. A message names each peer that is not installed.
 
 Rows with the mode `compiled` compare timm's module under `torch.compile` with the `.pt2` files that
 `export` writes of our models. In these rows, `first_s` is the time of the first call.

@@ -5,7 +5,7 @@
 FOLDER has one subfolder of images per class. Without FOLDER, JPEG files of 500 x 375 pixels are
 generated. A row for each number of threads has the throughput of the warm pipeline alone: decoding,
 inception crop and mirroring. The row `train` is the model's rate on a batch in memory. A pipeline
-with the larger rate keeps up with the model.
+with a larger rate than `train` keeps up with the model.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main(arguments=None):
     parser.add_argument("--model", default="tokenlearner_b16_8at6")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--batches", type=int, default=20, help="to measure")
+    parser.add_argument("--batches", type=int, default=20, help="batches to measure")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--output", type=Path, default="benchmarks/results/pipeline.csv")
     options = parser.parse_args(arguments)
@@ -64,7 +64,7 @@ def _batches(images, shape, batch_size, threads):
 
 def _pipeline_rate(batches, count):
     batches[0]
-    batches.on_epoch_end()  # nothing is read ahead for the first measured batch
+    batches.on_epoch_end()  # so the first measured batch is not read ahead
     start = time.perf_counter()
     for number in range(count):
         index = number % len(batches)

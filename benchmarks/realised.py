@@ -20,7 +20,7 @@ from benchmarks.rows import append_row, read_rows
 from benchmarks.steps import SMALL, STEPS
 from benchmarks.timing import BACKENDS, child, in_child, take_turns
 
-# name: input shape, batch, the plain model and the one with TokenLearner, with changes to them
+# name: input shape, batch size, the plain model and the TokenLearner model, each with its changes
 PAIRS = {
     "b16_384": ((384, 384, 3), 4, ("vit_b16", {}), ("tokenlearner_b16_8at6", {})),
     "b16_224": ((224, 224, 3), 8, ("vit_b16", {}), ("tokenlearner_b16_8at6", {})),
@@ -42,7 +42,7 @@ COLUMNS = (
 
 
 def models_of(pair, policy, batch_size):
-    """Return the two models of a pair, and the batch size, by default the size of the pair."""
+    """Return the two models of a pair, and the batch size, by default the pair's batch size."""
     import keras
 
     from keras_tokenlearner import create_model

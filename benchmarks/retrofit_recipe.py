@@ -37,7 +37,7 @@ class RetrofitRecipe:
     Attributes:
         model: Name of the teacher, and of the files that are written.
         checkpoint: The `.pt` file of the teacher.
-        data: Name of a data set for `keras_tokenlearner.data.open_named`.
+        data: Name of a data set for `keras_tokenlearner.data.load_named`.
         size: Height and width of the images, in pixels.
         train_images: Number of training images, from the first on.
         test_images: Number of test images, from the first on.
@@ -177,7 +177,7 @@ def student_of(model, reducer, at, num_tokens, start="grid"):
     given = None if reducer == "spatial_pooling" else num_tokens
     student = retrofit(model, at, given, token_start=start, reducer=reducer)
     found = student.get_layer(reducer).output.shape[1]
-    if found != num_tokens:  # rows of the CSV file must state the real number
+    if found != num_tokens:  # rows of the CSV file must state the real number of tokens
         raise ValueError(
             f"student_of: `num_tokens` must be {found} with reducer={reducer!r}. "
             f"Received: num_tokens={num_tokens}"

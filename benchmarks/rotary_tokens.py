@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=torch python -m benchmarks.rotary_tokens cifar10:FOLDER
 
-The teacher is a small ViT with rotary positions and no position table, as DINOv3. It is trained
+The teacher is a small ViT with rotary positions and no position table, as in DINOv3. It is trained
 from random weights. Each student is scored before and after `distill`. Each result is written at
 once, and a second run computes only missing results.
 """
@@ -84,7 +84,7 @@ def trained_teacher(images, labels, weights, epochs):
 
 
 def student_of(teacher, rule, at, num_tokens, seed):
-    """Return an untrained student whose learned tokens follow a rule."""
+    """Return an untrained student whose learned tokens rotate by a rule of `RULES`."""
     keras.utils.set_random_seed(seed)
     plain = retrofit(teacher, at, num_tokens)
     student = VisionTransformer(

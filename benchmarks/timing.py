@@ -86,7 +86,10 @@ def in_child(module, backend, case):
 
 
 def child(*measures):
-    """Print the result of the function for `--case`; return `False` without a case."""
+    """Print the result of the function whose parameters are the keys of `--case`.
+
+    Return `False` without `--case`.
+    """
     if sys.argv[1:2] != ["--case"]:
         return False
     case = json.loads(sys.argv[2])

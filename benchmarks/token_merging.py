@@ -1,4 +1,4 @@
-"""Token merging (ToMe), a baseline without training: every block has fewer tokens.
+"""Token merging (ToMe), a baseline without training: every block removes some tokens.
 
 Source: Bolya et al., "Token Merging: Your ViT But Faster", 2023. Tokens are merged by bipartite
 soft matching on the keys, between attention and MLP. Attention is proportional to the number of

@@ -7,7 +7,8 @@ def import_torchvision():
     """Import torchvision, if it is installed. timm and transformers import it too.
 
     The operators of torchvision are built for CUDA and do not load with PyTorch's build for CPUs.
-    The import then fails at its first operator. Declare the operators before a second import.
+    The import then fails at its first operator. This function declares the operators, so that the
+    imports of timm and transformers succeed.
     """
     with contextlib.suppress(ModuleNotFoundError):
         try:

@@ -10,8 +10,8 @@ without TPUs. Nothing is executed. Missing rows are appended. `--recipe`, `--set
 Columns:
 
 * `state_gib`: weights, optimizer and batch, in GiB per chip.
-* `temporary_gib`: all values computed from them in a step, in GiB per chip.
-* `collectives`: data that chips exchange in a step, by kind: operations, and MiB per chip.
+* `temporary_gib`: all values that the step computes, in GiB per chip.
+* `collectives`: data that chips exchange in a step: number of operations and MiB per chip, by kind.
 * `note`: the compiler's error, if any.
 """
 
@@ -60,7 +60,7 @@ def main(arguments=None):
     parser.add_argument("--set", nargs="*", default=[], dest="settings", help="field=value")
     parser.add_argument("--topology", default="v5e:2x2")
     parser.add_argument("--mode", default="data_parallel")
-    parser.add_argument("--batch", type=int, default=4, help="of all chips together")
+    parser.add_argument("--batch", type=int, default=4, help="images of all chips together")
     options = parser.parse_args(arguments)
     chosen = (options.recipe, " ".join(options.settings), *list(vars(options).values())[3:])
     done = {tuple(row[name] for name in CHOICE) for row in read_rows(options.path)}
