@@ -26,11 +26,16 @@ class VersionStatus(TypedDict):
     status: dict[str, str]
 
 
+# Device, number and time of change of a folder. They tell a folder from a later one of its name.
+Identity: TypeAlias = tuple[int, int, int]
+
+
 class Loaded(NamedTuple):
     """A loaded version of a model, and the batcher that answers its requests."""
 
     model: ServedModel
     batcher: Batcher[Key, Arrays, Arrays]
+    identity: Identity | None
 
     @property
     def version(self) -> str:
@@ -46,8 +51,8 @@ class CurrentModel:
     older version therefore finishes its requests. Its memory is freed after its last request.
 
     Args:
-        path: `pathlib.Path` of the folder of the versions, or of one version, which is never
-            replaced.
+        path: `pathlib.Path` of the folder of the versions, or of one version. Other versions never
+            replace this version.
         max_batch: Integer, rows of the largest batch.
         observe: Function that is called for each batch, with a list of the seconds that each row
             waited.
@@ -72,7 +77,7 @@ class CurrentModel:
         self.stopping = threading.Event()
         self.now = self._load(path)
         self.ended: list[str] = []
-        self.failed: dict[Path, str] = {}
+        self.failed: dict[Path, tuple[Identity | None, str]] = {}
 
     def warm_up(self) -> None:
         """Run the current version with batches of 1, 2, 4, ... rows."""
@@ -81,6 +86,8 @@ class CurrentModel:
 
     async def follow(self, seconds: float = SECONDS) -> None:
         """Replace the current version by the newest version, whenever they differ, until cancelled.
+
+        A folder that was deleted and exported again is a new version, although its name is old.
 
         If the folder of the current version is deleted, an older version becomes current.
 
@@ -101,7 +108,7 @@ class CurrentModel:
         states = [(self.now.version, "AVAILABLE", "OK", "")]
         states += [(version, "END", "OK", "") for version in self.ended]
         states += [
-            (folder.name, "END", "UNKNOWN", reason) for folder, reason in self.failed.items()
+            (folder.name, "END", "UNKNOWN", reason) for folder, (_, reason) in self.failed.items()
         ]
         return [
             {
@@ -113,25 +120,43 @@ class CurrentModel:
         ]
 
     def _load(self, path: Path) -> Loaded:
+        folder = newest_version(path)
+        identity = None if folder is None else _identity(folder)  # before the files are read
         model = ServedModel(path)
         batcher = Batcher(
             model.answer, self.max_batch, max_weight=model.max_pixels, observe=self.observe
         )
-        return Loaded(model, batcher)
+        return Loaded(model, batcher, identity)
 
     def _replace(self) -> None:
         folder = newest_version(self.path)
-        if folder is None or folder == self.now.model.folder or folder in self.failed:
+        if folder is None:
+            return
+        identity = _identity(folder)
+        current = folder == self.now.model.folder and identity == self.now.identity
+        failed, _ = self.failed.get(folder, (None, ""))
+        if identity is None or current or identity == failed:
             return
         try:
             loaded = self._load(folder)
             if self.warms_up:
                 loaded.model.warm_up(self.max_batch, self.stopping)
         except Exception as error:  # noqa: BLE001, the older version stays
-            self.failed[folder] = str(error)
+            self.failed[folder] = identity, str(error)
             logging.getLogger(__name__).exception(
                 "version %s cannot be loaded; the current version stays", folder.name
             )
             return
-        self.ended = [x for x in self.ended if x != loaded.version] + [self.now.version]
+        self.failed.pop(folder, None)
+        ended = [*self.ended, self.now.version]
+        self.ended = [version for version in ended if version != loaded.version]
         self.now = loaded
+
+
+def _identity(folder: Path) -> Identity | None:
+    """Return the identity of a folder, or `None` for a deleted folder."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns

@@ -1,6 +1,7 @@
 """Versions of a served model that appear and disappear while the server runs."""
 
 import asyncio
+import shutil
 import threading
 from types import SimpleNamespace
 
@@ -112,6 +113,34 @@ def test_deleted_version_is_replaced_by_the_previous_version(folder):
 
     followed(current, check)
     assert states(current) == [("1", "AVAILABLE"), ("2", "END")]
+
+
+def test_version_that_failed_is_loaded_after_it_was_exported_again(folder):
+    current = CurrentModel(folder)
+
+    async def check():
+        add(folder, "2", "broken")
+        add(folder, "2")
+        await until(lambda: current.failed)
+        shutil.rmtree(folder / "2")
+        add(folder, "2")
+        await until(lambda: current.now.version == "2")
+
+    followed(current, check)
+    assert states(current) == [("2", "AVAILABLE"), ("1", "END")]
+
+
+def test_current_version_that_was_exported_again_is_loaded_again(folder):
+    current = CurrentModel(folder)
+    old = current.now
+
+    async def check():
+        shutil.rmtree(folder / "1")
+        add(folder, "1")
+        await until(lambda: current.now is not old)
+
+    followed(current, check)
+    assert states(current) == [("1", "AVAILABLE")]
 
 
 def test_server_of_a_single_version_folder_ignores_newer_versions(folder):

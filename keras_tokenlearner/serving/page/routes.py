@@ -83,5 +83,7 @@ def _tokens(text: str | None) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) < 6):
-        raise ValueError(f"`tokens` must be a positive integer. Received: tokens={text[:20]!r}")
+        raise ValueError(
+            f"`tokens` must be an integer from 1 to 99999. Received: tokens={text[:20]!r}"
+        )
     return int(text)
