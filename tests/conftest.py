@@ -8,9 +8,8 @@ import shutil
 import tempfile
 
 # Tests run most compiled programs once, so compile quickly with little optimization.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-)
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ.setdefault("XLA_FLAGS", QUICK)
 
 # Processes of one run share the programs that JAX compiles; tests build the same layers often.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -22,7 +21,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import keras  # noqa: E402
 import pytest  # noqa: E402
 
-from tests import skips  # noqa: E402
+from tests import quick_weights, skips  # noqa: E402
+
+if keras.backend.backend() == "jax" and os.environ["XLA_FLAGS"] == QUICK:
+    quick_weights.draw_by_numpy()
 
 _COUNT = itertools.count(1)
 
