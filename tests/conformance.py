@@ -35,7 +35,8 @@ class ModelCase:
     Attributes:
         name: Unique, the key of the outputs in `OUTPUTS_FILE`.
         build: Function without arguments that returns a new `keras.Model`.
-        still: Endings of the paths of weights that no training step can change, with the reason.
+        still: Weights that no training step can change. Each key is the ending of a weight's path,
+            each value the reason.
         pixels: Whether inputs are drawn from [0, 255] instead of N(0, 1).
         float32: Names of layers that stay float32 under mixed precision.
     """
@@ -59,7 +60,8 @@ class LayerCase:
         dynamic: Shapes with `None` for sizes that may be unknown at build.
         other: Other shapes that fit `dynamic`, or `None` where the layer must refuse `dynamic`.
         call: Keyword arguments of the call of the layer.
-        still: Endings of the paths of weights that no training step can change, with the reason.
+        still: Weights that no training step can change. Each key is the ending of a weight's path,
+            each value the reason.
     """
 
     name: str

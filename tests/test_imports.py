@@ -118,7 +118,7 @@ def _public_modules(package):
 
 
 def test_processes_of_the_package_import_nothing_from_the_current_folder():
-    """Python puts the current folder first on the path of `-c` and `-m`, except with `-P`."""
+    """With `-c` or `-m`, Python puts the current folder first on `sys.path`, unless it has `-P`."""
     root, found, starters = Path(__file__).parent.parent / "keras_tokenlearner", [], set()
     for path in root.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -114,8 +114,8 @@ def _input(field: dict[str, Any], left: int) -> tuple["InferInput", int | None]:
 def _length(value: str, size: int) -> int:
     if not value.isascii() or not value.isdecimal() or len(value) > 18 or int(value) > size:
         raise ValueError(
-            "Inference-Header-Content-Length must be the number of bytes of the JSON, at most "
-            f"{size}, the bytes of the body; got {value[:20]!r}"
+            "Inference-Header-Content-Length must be the length of the JSON in bytes. The body has "
+            f"{size} bytes; got {value[:20]!r}"
         )
     return int(value)
 

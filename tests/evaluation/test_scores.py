@@ -54,7 +54,7 @@ def test_accuracies_of_nan_scores_are_zero(label):
     assert real_accuracy([[0, 1]], scores) == 0
 
 
-def test_average_precision_of_nan_scores_ranks_positives_last_and_negatives_first():
+def test_average_precision_ranks_nan_positives_last_and_nan_negatives_first():
     targets, finite = np.array([[1], [0], [1], [0]]), np.array([[4.0], [3.0], [2.0], [1.0]])
     for places in itertools.product([False, True], repeat=4):
         is_nan = np.array(places)[:, None]

@@ -42,7 +42,7 @@ def places(grid, width_first=False):
 
 
 def apply(layer, grid, x):
-    """Return x, (N, D), rotated by the table of a layer for a grid."""
+    """Return `x`, of shape (N, D), rotated by the table of a layer for a grid."""
     channels = layer.num_heads * x.shape[-1]
     table = layer(np.zeros((1, *grid, channels), "float32"))
     return rotation(x[None, :, None], table, layer.layout)[0, :, 0]

@@ -137,7 +137,7 @@ def test_proportional_attention_equals_attention_to_repeated_tokens():
     ],
     ids=str,
 )
-def test_student_reduced_by_with_tokens_equals_a_call_with_fewer_tokens(changes, tmp_path):
+def test_model_from_with_tokens_equals_the_student_called_with_fewer_tokens(changes, tmp_path):
     model = teacher(**changes)
     student = retrofit(model, at=1, num_tokens=8)
     learner = student.get_layer("token_learner")

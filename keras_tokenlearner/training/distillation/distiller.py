@@ -363,8 +363,8 @@ def _check_behind(student: keras.Model, teacher: keras.Model, behind: str | None
     before = {layer.name for layer in before_reducer("Distiller", student).layers}
     if behind not in before or behind not in {layer.name for layer in teacher.layers}:
         raise ValueError(
-            "Distiller: `behind` must be the name of a layer of both student and teacher, before "
-            f"the TokenLearner. Received: behind={behind!r}"
+            "Distiller: `behind` must be the name of a layer that student and teacher both have, "
+            f"and that precedes the TokenLearner. Received: behind={behind!r}"
         )
 
 

@@ -150,10 +150,10 @@ class KineticsRecipe(_MomentumRecipe):
     ViViT's code.
 
     Attributes:
-        image_model: Name in the catalogue, of the image model of `weights`. The weights for patches
-            become weights for tubelets by ViViT's "central frame".
-        weights: Weights of `image_model` for `create_model`, with any number of classes. Empty for
-            random weights.
+        image_model: Catalogue name of the pre-trained image model. Its weights for patches become
+            weights for tubelets by ViViT's "central frame".
+        weights: The argument `weights` of `create_model` for the image model, with any number of
+            classes. Empty for random weights.
         layer_decay: Learning rate of a block divided by the rate of the block above. ViViT has 1.
         precision: Name of a dtype policy of Keras, such as `mixed_bfloat16`.
 

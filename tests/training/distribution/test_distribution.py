@@ -142,7 +142,7 @@ def test_predict_of_examples_not_divisible_by_devices_returns_all_outputs():
         ("model_parallel:0", "mode='model_parallel:0'"),
     ],
 )
-def test_distribution_mode_unknown_or_with_wrong_number_raises(mode, message):
+def test_scope_of_an_unknown_mode_or_number_of_devices_raises(mode, message):
     with pytest.raises(ValueError, match=message), scope(mode):
         pass
 
