@@ -102,7 +102,7 @@ def preprocessing(repeats):
 
 
 def fit(repeats, steps=30, batch_size=64):
-    """Return the overhead of an epoch of `fit` over the same compiled steps, in percent."""
+    """Return how much longer an epoch of `fit` takes than its compiled steps, in percent."""
     import numpy as np
 
     from benchmarks.steps import random_batch, step_of

@@ -7,9 +7,9 @@ Run on an idle machine, with timm, transformers and keras-hub installed:
 An interrupted run continues after its last row.
 
 A peer is the ViT of another library. The models of a row take turns in one process. These are the
-peer, our model with the peer's weights, and two models that `create_model` builds by name. A module
-of PyTorch runs under autocast for our policy `mixed_bfloat16`, and has bfloat16 weights for
-`bfloat16`. `most_mib` is the peak memory of a process with only one model, in float32.
+peer, our model with the peer's weights, and two models that `create_model` builds by name. Compared
+with our policy `mixed_bfloat16`, a peer of PyTorch runs under autocast. Compared with `bfloat16`,
+its weights are bfloat16. `most_mib` is the peak memory of a process with one model, in float32.
 `difference` is the largest difference between our probabilities and the peer's, divided by the
 largest probability. A message names each peer that is not installed.
 

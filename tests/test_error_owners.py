@@ -485,7 +485,7 @@ def test_errors_of_context_replaces_names_of_functions_classes_and_methods():
         assert str(caught.value) == "create_model('vit_b16'): `at` must be 1: no more"
 
 
-def test_errors_of_context_keeps_the_type_and_the_argument_of_its_function():
+def test_errors_of_as_a_context_manager_keeps_error_type_and_argument():
     with pytest.raises(ConnectionError) as caught, errors_of("from_preset"):
         raise ConnectionError("from_preset('hf://a/b'): no network")
     assert str(caught.value) == "from_preset('hf://a/b'): no network"

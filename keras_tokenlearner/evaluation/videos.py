@@ -103,7 +103,8 @@ def predict_videos(
             layer `head`, the logits before the softmax are merged.
         videos: A `keras_tokenlearner.data.video.VideoList`.
         stride: Integer, distance between two frames of a clip, in frames of the video.
-        frame_rate: Frame rate that converts `stride` to seconds. Defaults to the rate of each file.
+        frame_rate: Rate of the frames that `stride` counts, in frames per second. Defaults to the
+            rate of each file.
         clips: Integer, number of evenly spaced clips of each video (4 in the paper). Or
             `"segments"`: consecutive clips that cover a long video.
         crops: Integer, 1 for a central crop, or 3 for crops along the longer side (as in the

@@ -88,7 +88,7 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
 
 
 def _number(data: "Tensor", place: "Tensor", size: int, big: "Tensor") -> "Tensor":
-    """Return the unsigned integer in `size` bytes at a position. From 2**31 on, it is negative."""
+    """Return the integer in `size` bytes at a position: unsigned, or an int32 for four bytes."""
     tf = require("tensorflow", "tensorflow")
     last = tf.size(data) - size
     place = tf.clip_by_value(place, 0, last)

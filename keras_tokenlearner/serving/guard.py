@@ -29,8 +29,8 @@ def check_json(body: bytes) -> None:
 
     A parser can create one object per three bytes, and blocks other threads meanwhile. Counting
     brackets and commas takes milliseconds. Brackets and commas in strings count too, but base64
-    contains no such characters. If strings hide the depth from this count, the parser itself limits
-    the depth.
+    contains no such characters. Closing brackets in strings can make the count of the depth too
+    small. The parser itself limits the depth then.
 
     Args:
         body: Bytes that should be JSON.

@@ -40,7 +40,7 @@ def test_epoch_contains_every_image_once_in_a_new_order():
     assert epochs[0] != epochs[1]
 
 
-def test_image_batches_for_testing_keep_order_pixels_and_the_last_batch():
+def test_image_batches_for_testing_keep_the_order_the_pixels_and_the_last_batch():
     batches = ImageBatches(IMAGES, (12, 16, 3), 4, training=False, crop=0.1, augment=mix)
     assert batches[0][1].dtype == np.int32
     assert len(batches) == 6 and batches[5][0].shape == (2, 12, 16, 3)

@@ -22,7 +22,7 @@ def test_grid_cells_of_any_number_contain_every_position_once(grid):
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_first_cells_cover_the_grid_once_omitted_cells_are_merged_into_them(grid):
+def test_first_cells_cover_the_grid_after_omitted_cells_are_merged_into_them(grid):
     """Omitted cells merge into their ancestors, so each position is still in exactly one cell."""
     count = min(math.prod(grid), 33)
     cells = grid_cells(grid, count)

@@ -55,7 +55,7 @@ def test_video_network_attributes_return_its_layers():
     ]
 
 
-def test_video_network_blocks_return_the_relu_of_the_sum_of_their_unit():
+def test_video_network_blocks_return_the_relu_of_shortcut_plus_unit():
     model = create_model("x2plus1d_pico", classes=3, input_shape=(4, 16, 24, 3))
     first, *_, last = model.blocks
     assert first.output.shape == (None, 4, 4, 6, 8) and last.output.shape == (None, 4, 2, 3, 16)

@@ -175,7 +175,7 @@ def test_page_files_are_served_and_name_no_other_address(asked):
 
 @on_torch
 @pytest.mark.parametrize("path", ["/", "/page/page.js", "/page/about", "/page/answer"])
-def test_page_headers_forbid_other_sources_frames_and_inline_scripts(asked, path):
+def test_page_headers_forbid_inline_scripts_frames_and_other_sources(asked, path):
     post = path.endswith("answer")
     headers = asked.request("POST" if post else "GET", path).headers
     policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))

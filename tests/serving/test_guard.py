@@ -219,7 +219,7 @@ def test_client_that_never_reads_its_answer_is_disconnected(monkeypatch):
 
 
 @pytest.mark.parametrize("sent", [b"", b"P"])
-def test_connection_without_a_second_whole_request_is_closed(monkeypatch, sent):
+def test_connection_whose_second_request_stays_incomplete_is_closed(monkeypatch, sent):
     """The client is idle after an answer, or stops within the headers of the next request."""
     monkeypatch.setattr(kserve_server, "IDLE_SECONDS", 1 if not sent else 60)
     monkeypatch.setattr(kserve_server, "HEADER_SECONDS", 1 if sent else 60)

@@ -202,7 +202,7 @@ def test_v2_base64_in_json_gets_the_predictions_of_the_model(served):
         check(model, {name: column[row].tolist() for name, column in found.items()})
 
 
-def test_v2_flat_pixels_with_one_requested_output_get_that_output(served):
+def test_v2_request_of_flat_pixels_for_one_output_returns_that_output(served):
     model, server = served
     field = {"name": "images", "shape": [1, 40, 60, 3], "datatype": "UINT8"}
     body = {"inputs": [field | {"data": PIXELS.ravel().tolist()}]}

@@ -20,7 +20,8 @@ class VideoBatches(ReadBatches[np.ndarray]):
             clips become grey.
         batch_size: Integer. The last batch may be smaller.
         stride: Integer, distance between two frames of a clip, in frames of the video.
-        frame_rate: Frame rate that converts `stride` to seconds. Defaults to the rate of each file.
+        frame_rate: Rate of the frames that `stride` counts, in frames per second. Defaults to the
+            rate of each file.
         training: Boolean, whether to shuffle and augment.
         flip: Boolean, whether to mirror half of the training clips. Pass `False` if a class depends
             on left and right.

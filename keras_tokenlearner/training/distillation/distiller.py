@@ -374,9 +374,9 @@ def _check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, .
     most = min((layer.num_tokens for layer in learners if layer.position_bias), default=0)
     if not budgets or max(budgets) > most or not all(layer.position_bias for layer in learners):
         raise ValueError(
-            "Distiller: `budgets` must be numbers of tokens, at most the number that `student` "
-            'learns; build `student` by retrofit(..., token_start="grid"). Received: '
-            f"budgets={budgets} for {student.name!r}, which learns {most} tokens from a grid"
+            "Distiller: `budgets` must not exceed the number of tokens that `student` learns from "
+            'a grid. Pass smaller numbers, or build it by retrofit(..., token_start="grid"). '
+            f"Received: budgets={budgets} for {student.name!r}, which has {most} tokens of a grid"
         )
     dropout = [layer.name for layer in student.layers if getattr(layer, "dropout_rate", 0)]
     if dropout and keras.backend.backend() == "jax":

@@ -35,7 +35,8 @@ class VideosRecipe(RecipeFields):
         frames: Frames of a clip; 0 for the catalogue's value.
         size: Height and width of a clip; 0 for the catalogue's value.
         stride: Distance between two frames of a clip, in frames of the video.
-        frame_rate: Frame rate that converts `stride` to seconds; 0 for the rate of each file.
+        frame_rate: Rate of the frames that `stride` counts, in frames per second; 0 for the rate of
+            each file.
         learning_rate: The highest learning rate, after the warm-up. The rate then decays to zero by
             a cosine.
         warmup_epochs: Epochs of linear warm-up.
