@@ -35,7 +35,7 @@ class Loaded(NamedTuple):
 
     model: ServedModel
     batcher: Batcher[Key, Arrays, Arrays]
-    identity: Identity | None
+    identity: Identity | None = None
 
     @property
     def version(self) -> str:

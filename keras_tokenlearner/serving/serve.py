@@ -116,7 +116,7 @@ def _endpoint(name: str, current: CurrentModel) -> "kserve.Model":
         return signature, [(row, model.weight(row)) for row in rows]
 
     async def answer(loaded: Loaded, signature: str, row: Arrays, pixels: int) -> Arrays:
-        model, batcher = loaded
+        model, batcher = loaded.model, loaded.batcher
         signature, decoded = await threads.run(pixels, model.decode, signature, [row])
         row = decoded[0]
         return await batcher.answer(model.batch_key(signature, row), row, model.weight(row))
