@@ -55,7 +55,8 @@ class ExportedPage:
         """Return the answer to a picture, as `PageModel` describes it."""
         chosen_tokens(self.about, tokens)
         start = time.perf_counter()
-        model, batcher = self.current.now
+        current = self.current.now
+        model, batcher = current.model, current.batcher
         shape, limit = model.metadata["input_shape"], model.max_pixels
         picture = await read_picture(self.threads, content, shape, model.resize, limit)
         decoded = time.perf_counter()
