@@ -47,6 +47,8 @@ HEAD_BIAS = f"{HEAD}/bias"
 # Ends of the paths of weights with a vector for each position. Loading resizes these weights.
 TABLE = "/table"
 POSITION_BIAS = "/position_bias"
+# End of the paths of the weights of proportional attention. No other weights are scalars.
+PATCH_BIAS = "/patch_bias"
 
 # Layers of checkpoints that our models lack or name differently.
 FC_NORM = "fc_norm"

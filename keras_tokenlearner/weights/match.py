@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_tokenlearner._checks import listed
 from keras_tokenlearner.models import VisionTransformerConfig, names
-from keras_tokenlearner.models.config_fields import Fields
+from keras_tokenlearner.models.config_fields import FUSERS, REDUCERS, Fields
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.weights.sources.source import (
@@ -78,6 +78,13 @@ def differences_of(
         # Settings that no array shows are compared only if the checkpoint states them.
         if have != must and (name in stated or is_complete or name in _TOLD):
             differences.append(f"{name} is {have!r}, but must be {must!r}")
+    if None not in (structure.config.reducer, stated.get("reducer")) and (
+        structure.config.num_prefix_tokens  # without prefix tokens, the two attentions are equal
+    ):
+        have = structure.config.proportional_attention
+        must = stated.get("proportional_attention", False)
+        if have != must:
+            differences.append(f"proportional_attention is {have!r}, but must be {must!r}")
     ours = getattr(structure.model, "preprocessing", None) or Preprocessing()
     if preprocessing is not None and not _same_pixels(ours, preprocessing):
         theirs = preprocessing
@@ -186,6 +193,8 @@ def match(
         ValueError: If a shape differs. Also if a name has no counterpart and `partial` is `False`.
     """
     variables = structure.variables
+    # A file without learned tokens also lacks the weights of proportional attention.
+    is_plain = not any(path.startswith((*REDUCERS, *FUSERS)) for path in arrays)
     homeless = {
         path: arrays[path].origin
         for path in arrays
@@ -198,7 +207,12 @@ def match(
     filled = {path.split("/")[0] for path in arrays}
     unfilled = [layer.name for layer in structure.added if layer.name not in filled]
     may_be_left = {*unfilled} if names.HEAD in filled else {names.HEAD, *unfilled}
-    missing = [path for path in left if path.split("/")[0] not in may_be_left]
+    missing = [
+        path
+        for path in left
+        if path.split("/")[0] not in may_be_left
+        and not (path.endswith(names.PATCH_BIAS) and is_plain)
+    ]
     unused = [name for name in entries.unused() if not name.startswith(recipe.head_only)] if (
         recipe.head_only
     ) else entries.unused()  # fmt: skip

@@ -65,6 +65,8 @@ LARGER = {
     "video": ((4, 32, 32, 3), (6, 48, 64, 3), VIDEO),
     "space_time": ((4, 32, 32, 3), (6, 48, 64, 3), {**VIDEO, "over": "space_time"}),
     "fuser": ((32, 32, 3), (48, 64, 3), {"fuser": "token_fuser", "num_layers": 3}),
+    # Proportional attention has a scalar weight in each block behind the TokenLearner.
+    "prefix": ((32, 32, 3), (64, 48, 3), {"class_token": True, "register_tokens": 2}),
 }
 
 
@@ -112,6 +114,33 @@ def test_position_bias_of_space_time_raises_in_a_model_over_frames(tmp_path):
         load_weights(frames, tmp_path / "a.weights.h5")
     for one, two in zip(before, frames.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_load_of_a_plain_vit_leaves_the_weights_of_proportional_attention():
+    plain = create_model("vit_pico8", classes=5, class_token=True)
+    student = create_model(PICO, classes=5, class_token=True, **STUDENT)
+    for model in (plain, student):
+        assign_weights(model)
+    bias = student.get_layer("block_1").patch_bias
+    before = float(keras.ops.convert_to_numpy(bias))
+    report = load(student, "keras_tokenlearner", plain)
+    assert "block_1/patch_bias" in report.left and report.added == ("token_learner",)
+    assert keras.ops.convert_to_numpy(bias) == before
+
+
+@pytest.mark.parametrize(
+    "reducer", [STUDENT, {"reducer": "spatial_pooling", "num_tokens": 8}], ids=str
+)
+def test_learned_tokens_trained_with_another_attention_raise(reducer):
+    """Attention counts the replaced patches in only one of the models: their outputs differ."""
+    given = {**reducer, "classes": 5, "class_token": True}
+    with_counts, without = (
+        create_model(PICO, **{**given, "proportional_attention": is_on}) for is_on in (True, False)
+    )
+    for one, other in ((with_counts, without), (without, with_counts)):
+        with pytest.raises(ValueError, match="proportional_attention"):
+            load(one, "keras_tokenlearner", other)
+        load(one, "keras_tokenlearner", one)
 
 
 def test_weights_with_another_number_of_learned_tokens_raise(tmp_path):

@@ -22,7 +22,8 @@ def convert(entries: Entries) -> Arrays:
             if layer in found:
                 layer = names.numbered(kind, found.index(layer))
         if rest and not rest.startswith("seed_generator"):
-            arrays[f"{layer}/{rest}"] = Named(entries.take(name), entries.full_name(name))
+            array = entries.take(name, scalar=name.endswith(names.PATCH_BIAS))
+            arrays[f"{layer}/{rest}"] = Named(array, entries.full_name(name))
     return arrays
 
 

@@ -150,8 +150,13 @@ class Entries:
         self._taken.add(name)
         return True
 
-    def take(self, name: str) -> np.ndarray:
-        """Mark an entry of floats as used, and return it as a float32 array."""
+    def take(self, name: str, scalar: bool = False) -> np.ndarray:
+        """Mark an entry of floats as used, and return it as a float32 array.
+
+        Args:
+            name: Name of the entry, without the prefix.
+            scalar: Boolean, whether the entry may be an array without axes.
+        """
         full = self._full[name]
         entry = self._checkpoint.entries[full]
         if not entry.is_float:
@@ -159,7 +164,7 @@ class Entries:
             raise ValueError(
                 f"{self.owner}: the entry {full} must be an array of floats. Received: {kind}"
             )
-        if not entry.shape or 0 in entry.shape:
+        if entry.shape is None or 0 in entry.shape or not (entry.shape or scalar):
             raise ValueError(
                 f"{self.owner}: the entry {full} must not be empty. "
                 f"Received: an array of shape {entry.shape}"
