@@ -184,7 +184,9 @@ def create_model(
             plan.check_features()
             plan.check_open(cast(Fields, changes))
             of_transformer = cast(VisionTransformerConfig, entry.config)
-            fields_of_plan: dict[str, Any] = {**_trunk_fields(plan), **changes}
+            reducer = changes.get("reducer", of_transformer.reducer)
+            fuser = changes.get("fuser", of_transformer.fuser)
+            fields_of_plan: dict[str, Any] = {**_trunk_fields(plan, reducer, fuser), **changes}
             trunk = dataclasses.replace(of_transformer, **fields_of_plan)
             built = build_model(owner, kind, trunk, plan, classes, **arguments)
         else:
@@ -219,14 +221,17 @@ def create_model(
     return built
 
 
-# Fields that keep the catalogue's values, if the weights are from another model of the package.
-_OF_THE_NAME = (
+# Fields that keep the catalogue's values if the weights are from another model of the package.
+# These fields also keep their values if the named model has no TokenLearner.
+OF_THE_NAME = (
     "reducer",
     "num_tokens",
     "pool_size",
     "at",
     "token_attention",
     "token_pooling",
+    "token_start",
+    "proportional_attention",
     "over",
     "fuser",
     "fuser_beta",
@@ -239,11 +244,20 @@ _OF_THE_NAME = (
 )
 
 
-def _trunk_fields(plan: Plan) -> Fields:
-    """Return the config fields from a checkpoint, without fields that the model's name decides."""
-    if plan.source != "keras_tokenlearner":
-        return plan.fields
-    return {name: value for name, value in plan.fields.items() if name not in _OF_THE_NAME}
+def _trunk_fields(plan: Plan, reducer: str | None, fuser: str | None) -> Fields:
+    """Return the config fields from a checkpoint, without fields that the model's name decides.
+
+    Args:
+        plan: The checkpoint.
+        reducer: Reducer of the model.
+        fuser: Fuser of the model.
+    """
+    without: tuple[str, ...] = ()
+    if plan.source == "keras_tokenlearner" or reducer != "token_learner":
+        without = OF_THE_NAME
+    elif fuser != "token_fuser":
+        without = ("fuser_beta", "fuser_norm")
+    return {name: value for name, value in plan.fields.items() if name not in without}
 
 
 def _source(weights: str | os.PathLike[str] | None) -> str:

@@ -11,6 +11,7 @@ import pytest
 import keras_tokenlearner
 from keras_tokenlearner import applications, create_model, list_models
 from keras_tokenlearner.applications.arguments import ModelArguments
+from keras_tokenlearner.applications.create import OF_THE_NAME
 from keras_tokenlearner.models import VisionTransformerConfig, X2Plus1DConfig
 from keras_tokenlearner.models.config_fields import VisionTransformerFields, X2Plus1DFields
 from keras_tokenlearner.weights import save_weights
@@ -173,6 +174,112 @@ def test_create_model_of_a_video_network_with_config_changes_changes_its_units()
     model = create_model("x2plus1d_pico", unit="joint", replaced=(2,), input_shape=(4, 16, 24, 3))
     assert model.get_layer("stage_1_unit_2_0_joint").over == "joint"
     assert model.output_shape == (None, 1000)
+
+
+PLAIN_VITS = (
+    {},
+    {"class_token": True, "rotary": "index", "head_reads": "attention"},
+    {"patch_size": (2, 8, 8)},
+)
+# A value of each field besides its default.
+VALUES = {
+    "mlp_dim": 64,
+    "gated_mlp": True,
+    "reducer": "token_learner",
+    "num_tokens": 4,
+    "pool_size": (1, 2),
+    "at": 1,
+    "token_attention": "mlp",
+    "token_pooling": "sum",
+    "token_start": "grid",
+    "proportional_attention": True,
+    "over": "space_time",
+    "fuser": "token_fuser",
+    "fuser_beta": "mlp",
+    "fuser_norm": "none",
+    "stem": ((8, 2), (8, 4)),
+    "embedding_norm": True,
+    "positions": "sincos",
+    "rotary": "index",
+    "rotary_theta": 100.0,
+    "rotary_layout": "half",
+    "rotary_order": "width_first",
+    "rotary_offset": 1.0,
+    "rotary_grid": (2, 2),
+    "rotary_tokens": "none",
+    "class_token": True,
+    "register_tokens": 1,
+    "head_reads": "average",
+    "pool_prefix": True,
+    "pooling_num_heads": 1,
+    "pooling_mlp_dim": 8,
+    "final_norm": "pooled",
+    "final_norm_epsilon": 1e-5,
+    "pre_logits": 8,
+    "head_bias": False,
+    "pre_norm": True,
+    "block_attention": "vector",
+    "dropout_rate": 0.1,
+    "attention_dropout_rate": 0.1,
+    "drop_path_rate": 0.1,
+    "layer_scale": 0.1,
+    "activation": "silu",
+    "layer_norm_epsilon": 1e-5,
+    "norm": "rms_norm",
+    "qk_norm": True,
+    "qkv_bias": "none",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "attention_inner_norm": True,
+    "mlp_inner_norm": True,
+}
+
+
+def is_valid(**fields):
+    sizes = {"hidden_dim": 32, "num_layers": 2, "num_heads": 2, "patch_size": (8, 8)}
+    try:
+        return bool(VisionTransformerConfig(**sizes | fields))
+    except ValueError:
+        return False
+
+
+def test_fields_that_a_plain_vit_refuses_belong_to_the_name_of_a_model():
+    """Weights of another model must not set a field of the learned tokens."""
+    fields = {field.name: field.default for field in dataclasses.fields(VisionTransformerConfig)}
+    assert {name for name, value in fields.items() if value is not dataclasses.MISSING} == {*VALUES}
+    refused = {
+        name
+        for name, value in VALUES.items()
+        if not any(is_valid(**plain, **{name: value}) for plain in PLAIN_VITS)
+    }
+    assert {"token_start", "proportional_attention", "at", "fuser"} <= refused
+    assert refused | {"reducer"} <= {*OF_THE_NAME}
+
+
+S14_LEARNER = "tokenlearner_s14_16at5"
+S14 = {"hidden_dim": 32, "num_heads": 2, "num_layers": 6, "input_shape": (56, 56, 3)}
+
+
+@pytest.mark.parametrize("prefix", [{}, {"class_token": True, "register_tokens": 4}], ids=str)
+def test_named_model_with_weights_of_a_plain_preset_has_the_learned_tokens_of_its_name(
+    tmp_path, prefix
+):
+    plain = create_model("vit_s14", classes=3, activation="silu", **prefix, **S14)
+    plain.save_to_preset(tmp_path / "plain")
+    with pytest.warns(UserWarning, match="token_learner: "):
+        named = create_model(S14_LEARNER, weights=tmp_path / "plain", **S14)
+    wanted = applications.CATALOG[S14_LEARNER].config
+    for name in OF_THE_NAME:
+        assert getattr(named.config, name) == getattr(wanted, name), name
+    assert named.config.activation == "silu"
+    assert named.config.class_token == plain.config.class_token
+
+
+def test_plain_model_with_weights_of_learned_tokens_raises_and_names_their_weights(tmp_path):
+    create_model(S14_LEARNER, classes=3, **S14).save_to_preset(tmp_path / "learner")
+    with pytest.raises(ValueError, match=r"create_model\('vit_s14'\): .*token_learner/") as caught:
+        create_model("vit_s14", weights=tmp_path / "learner", **S14)
+    assert "token_start" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [PICO, PICO_VIDEO])

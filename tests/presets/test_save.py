@@ -1,5 +1,6 @@
 """Folders that `save_to_preset` writes and `from_preset` opens, and configs that are refused."""
 
+import inspect
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import keras_tokenlearner as kt
 from keras_tokenlearner import create_model
 from keras_tokenlearner.applications.load import load_model
 from keras_tokenlearner.models import Preprocessing, VisionTransformer, X2Plus1D
+from keras_tokenlearner.presets.from_preset import _OF_RETROFIT
 from keras_tokenlearner.weights import to_timm
 
 
@@ -89,6 +91,11 @@ def test_checkpoint_whose_head_has_no_bias_gives_a_classifier(tmp_path, form):
     for found in (again, named):
         assert found.classes == 3 and not found.config.head_bias
         np.testing.assert_array_equal(found.head.kernel, model.head.kernel)
+
+
+def test_from_preset_passes_every_argument_of_retrofit_on():
+    found = {*inspect.signature(kt.retrofit).parameters} - {"model", "at", "num_tokens", "name"}
+    assert found == {*_OF_RETROFIT}
 
 
 def test_preset_with_a_fuser_equals_the_retrofitted_model(tmp_path):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_tokenlearner import create_model
 from keras_tokenlearner.weights import load, plan_of
 from tests.weights.foreign import build, refused
 
@@ -114,6 +115,22 @@ def test_scenic_checkpoint_into_a_mean_pooling_model_raises():
     entries = tree(part("v10_sum", "Transformer/TokenLearnerModule_0"))
     model = build("scenic", entries, image=IMAGE, **SIZES, token_pooling="mean")
     refused("token_pooling.*'mean'.*'sum'", model, "scenic", entries)
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("vit_pico8", "TokenLearnerModule_0"), ("tokenlearner_pico8_4at1", "TokenFuser_0")],
+)
+def test_scenic_checkpoint_in_a_named_model_without_its_layers_names_these_layers(
+    tmp_path, name, module
+):
+    """The file's fields of these layers, which the user did not pass, must not raise."""
+    learner, fuser = "Transformer/TokenLearnerModule_0", "Transformer/TokenFuser_0"
+    entries = tree(part("v10_sum", learner), part("fuser", fuser))["params"]
+    np.savez(tmp_path / "a.npz", **entries)
+    sizes = {"hidden_dim": 16, "mlp_dim": 32, "input_shape": (*IMAGE, 3)}
+    with pytest.raises(ValueError, match=rf"create_model\('{name}'\): .*{module}"):
+        create_model(name, weights=f"scenic:{tmp_path}/a.npz", **sizes)
 
 
 def test_scenic_head_after_pre_logits_is_loaded():
