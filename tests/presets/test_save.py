@@ -41,6 +41,19 @@ def test_model_from_saved_preset_equals_the_model(tmp_path):
     assert card.startswith("---\n") and "library_name: keras_tokenlearner" in card
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_saved_preset_of_any_number_of_channels_loads_unchanged(tmp_path, channels):
+    mean = tuple(np.linspace(0.3, 0.6, channels))
+    for number, std in enumerate((tuple(np.linspace(0.1, 0.3, channels)), (0.2,))):
+        model = create_model(
+            "vit_pico8",
+            classes=3,
+            input_shape=(32, 32, channels),
+            preprocessing=Preprocessing(mean=mean, std=std),
+        )
+        same(model, kt.from_preset(model.save_to_preset(tmp_path / f"{number}")))
+
+
 def test_second_save_without_class_names_removes_the_old_names(tmp_path):
     _, folder = saved(tmp_path, class_names=["a", "b", "c"])
     model, _ = saved(tmp_path, "vit_pico8")
