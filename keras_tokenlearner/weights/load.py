@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, check_int, check_positive, errors_of
+from keras_tokenlearner._checks import check_bool, check_int, check_ints, check_positive, errors_of
 from keras_tokenlearner.models.config_fields import FieldValue, Normalization, PlanOptions
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
@@ -113,7 +113,7 @@ def _plan_of(
         said,
         fields={**said.fields, **given},
         preprocessing=preprocessing,
-        grid=said.grid if not grid else tuple(grid),
+        grid=said.grid if grid is None else check_ints(owner, "grid", grid, lengths=(2, 3)),
     )
     return Plan(owner, source, checkpoint_read, said, options.get("resize"), reads)
 

@@ -145,6 +145,11 @@ def _fold(
     """Reshape the table to its grid, and add the positions of prefix tokens to these tokens."""
     table, origin = arrays[names.POSITION_TABLE]
     if table.ndim > 2:  # the table already has a grid
+        if given not in (None, table.shape[:-1]):
+            raise ValueError(
+                f"{owner}: `grid` must be the grid of {origin}, {table.shape[:-1]}; leave `grid` "
+                f"out. Received: grid={given}"
+            )
         return {}
     tokens = [name for name in _PREFIX if f"{name}/tokens" in arrays]
     counts = [len(arrays[f"{name}/tokens"].array) for name in tokens]

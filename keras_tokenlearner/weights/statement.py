@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -69,12 +70,16 @@ def mean_and_std(owner: str, value: Normalization) -> tuple[tuple[float, ...], t
     if isinstance(value, str):
         check_choice(owner, "normalization", value, list(NORMALIZATIONS))
         value = NORMALIZATIONS[value]
-    pair = [np.asarray(part, np.float64).reshape(-1) for part in value] if len(value) == 2 else []
+    try:
+        pair = [np.asarray(part).reshape(-1) for part in value]
+    except (TypeError, ValueError):  # a number, or lists of unequal lengths
+        pair = []
+    is_finite = all(part.dtype.kind in "iuf" and np.isfinite(part).all() for part in pair)
     sizes = {part.size for part in pair} - {1}
-    if not pair or len(sizes) > 1 or not all(np.isfinite(part).all() for part in pair):
+    if not isinstance(value, Sequence) or len(pair) != 2 or len(sizes) > 1 or not is_finite:
         raise ValueError(
             f"{owner}: `normalization` must be one of {list(NORMALIZATIONS)}, or a pair of mean "
-            f"and standard deviation, both finite. Received: normalization={value}"
+            f"and standard deviation, both finite. Received: normalization={value!r}"
         )
     if not np.all(pair[1] > 0):
         raise ValueError(

@@ -1,10 +1,12 @@
 """Rules of `load` for all sources: the report, heads, grids, frames, pixels and errors."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner import create_model
+from keras_tokenlearner import create_model, from_preset
 from keras_tokenlearner.models import VisionTransformer
 from keras_tokenlearner.weights import load, plan_of
 from keras_tokenlearner.weights.positions import resize_table
@@ -101,8 +103,35 @@ def test_load_with_normalization_unlike_the_preprocessing_raises():
         (((0.5, 0.5), (1, 1, 1)), r"\(\(0\.5, 0\.5\), \(1, 1, 1\)\)"),
         ((0.5, 0.5, 0.5), r"\(0\.5, 0\.5, 0\.5\)"),
         ("imagenets", "'imagenets'.*'imagenet'"),
+        (0.5, r"0\.5$"),
+        (True, "True"),
+        ((0.5, "0.5"), r"\(0\.5, '0\.5'\)"),
+        ((0.5, None), r"\(0\.5, None\)"),
+        (((0.5, (0.5, 0.5)), 1), r"\(\(0\.5, \(0\.5, 0\.5\)\), 1\)"),
+        ({0.5: 1, 0.2: 3}, r"\{0\.5: 1, 0\.2: 3\}"),
     ):
         refused(f"normalization={message}", model, "augreg", ENTRIES, normalization=value)
+
+
+@pytest.mark.parametrize("route", ["plan_of", "load", "from_preset", "create_model"])
+@pytest.mark.parametrize(("name", "value"), [("normalization", 0.5), ("grid", 4), ("grid", (4,))])
+def test_normalization_or_grid_that_is_no_pair_raises_by_every_route(tmp_path, route, name, value):
+    model = create_model("vit_pico8", classes=3)
+    folder, given = model.save_to_preset(tmp_path / "preset"), {name: value}
+    routes = {
+        "plan_of": lambda: plan_of(model, **given),
+        "load": lambda: load(model, None, model, **given),
+        "from_preset": lambda: from_preset(folder, **given),
+        "create_model": lambda: create_model("vit_pico8", weights=folder, **given),
+    }
+    with pytest.raises(ValueError, match=rf"^{route}.*`{name}`.*{re.escape(repr(value))}"):
+        routes[route]()
+
+
+def test_grid_unlike_the_grid_of_the_positions_in_the_file_raises():
+    model = create_model("vit_pico8", classes=3)
+    load(model, None, model, grid=(4, 4))
+    refused(r"`grid`.*\(4, 4\).*grid=\(2, 8\)", model, None, model, grid=(2, 8))
 
 
 def test_checkpoint_of_another_architecture_raises_unless_partial():
