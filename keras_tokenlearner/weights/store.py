@@ -8,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import keras
 
@@ -19,6 +19,9 @@ from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.weights.formats.entries import PathLike
 from keras_tokenlearner.weights.int8 import SUFFIX, from_int8
 from keras_tokenlearner.weights.saving import load_weights, sha256
+
+# Characters of paths and queries besides letters and digits, and the sign of encoded characters.
+_ALLOWED = "-._~/:?#[]@!$&'()*+,;=%"
 
 
 @dataclass(frozen=True)
@@ -170,11 +173,12 @@ def download(
         cache_dir: Folder instead of Keras's `~/.keras` or `$KERAS_HOME`.
 
     Raises:
-        ValueError: If the file has another sha256.
+        ValueError: If the file has another sha256, or the address is invalid.
         ConnectionError: If the download fails.
     """
+    address = _ascii(uri)
     # Files at different addresses may have the same name: a hash in the name separates them.
-    mark = expected_sha256 or hashlib.sha256(uri.encode()).hexdigest()
+    mark = expected_sha256 or hashlib.sha256(address.encode()).hexdigest()
     name = f"{mark[:8]}-{PurePosixPath(urlsplit(uri).path).name}"
     home = Path(cache_dir or os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
     whole = home / "models" / "keras_tokenlearner" / name
@@ -187,7 +191,7 @@ def download(
     try:
         path = keras.utils.get_file(
             name,
-            origin=uri,
+            origin=address,
             cache_dir=str(home),
             force_download=not expected_sha256,
             cache_subdir="models/keras_tokenlearner",
@@ -208,3 +212,20 @@ def download(
         move(Path(path), whole)
         return whole
     return Path(path)
+
+
+def _ascii(uri: str) -> str:
+    """Return an address whose path and query have only characters that HTTP allows.
+
+    Other characters are percent-encoded, as in a browser. An encoded address stays unchanged.
+    """
+    try:
+        parts = urlsplit(uri)
+        parts.port  # noqa: B018, reading the port raises an error for an invalid port
+        (parts.hostname or "").encode("idna")  # raises an error for an invalid host
+        path, query = (quote(part, safe=_ALLOWED) for part in (parts.path, parts.query))
+    except ValueError as error:
+        raise ValueError(
+            f"download: `uri` must be the address of a file. Received: uri={uri!r} ({error})"
+        ) from error
+    return parts._replace(path=path, query=query).geturl()

@@ -3,14 +3,15 @@
 import dataclasses
 import hashlib
 import http.server
+import re
 import threading
 
 import numpy as np
 import pytest
 
-from keras_tokenlearner import create_model
+from keras_tokenlearner import create_model, from_preset
 from keras_tokenlearner.weights import STORE, save_weights, store
-from keras_tokenlearner.weights.store import fetch
+from keras_tokenlearner.weights.store import download, fetch
 
 pytestmark = pytest.mark.once("torch")
 
@@ -71,6 +72,36 @@ def test_fetch_after_a_failed_download_downloads_again(server, tmp_path, how, er
     server.how = "right"
     assert fetch(server.uri, SHA256, tmp_path).read_bytes() == CONTENT
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("end", "path"),
+    [
+        ("é/ü.npz", "/a/%C3%A9/%C3%BC.npz"),
+        ("a b.npz?x=é", "/a/a%20b.npz?x=%C3%A9"),
+        ("%C3%A9.npz", "/a/%C3%A9.npz"),
+        ("c+d@e,(f)~g;h=1.npz?download=true&x=/", None),
+    ],
+)
+@pytest.mark.parametrize("digest", [None, SHA256])
+def test_download_of_an_address_with_any_characters_asks_for_its_path(
+    server, tmp_path, end, path, digest
+):
+    for _ in range(2):
+        found = download(server.uri.replace("b.weights.h5", end), digest, tmp_path)
+        assert found.read_bytes() == CONTENT
+    assert server.requests == [path or f"/a/{end}"]
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://[::1/a.npz", "https://127.0.0.1:x/a.npz", "https://é..b/a.npz"]
+)
+@pytest.mark.parametrize("digest", [None, SHA256])
+def test_download_of_an_invalid_address_raises_and_names_it(tmp_path, uri, digest):
+    with pytest.raises(ValueError, match=rf"download: `uri` .*uri='{re.escape(uri)}'"):
+        download(uri, digest, tmp_path)
+    with pytest.raises(ValueError, match=rf"from_preset.*{re.escape(uri)}"):
+        from_preset(uri)
 
 
 def test_fetch_offline_returns_the_cached_file_or_raises(server, tmp_path):
