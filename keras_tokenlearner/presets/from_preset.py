@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias, Unpack
+from urllib.parse import urlsplit
 
 from keras_tokenlearner._checks import check_bool, check_choice, errors_of
 from keras_tokenlearner.models import (
@@ -185,7 +186,7 @@ def from_preset(
         include_preprocessing=include_preprocessing,
         pooling=None if pooling == "none" else pooling,
         classifier_activation=classifier_activation,
-        name=name or _name(preset),
+        name=name or _name(found),
     )
     if at is None:
         return model
@@ -351,7 +352,12 @@ def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tup
     return (*sizes, plan.channels)
 
 
-def _name(preset: PresetName) -> str:
+def _name(found: _Found) -> str:
     """Return the name of a preset with only characters that Keras allows in model names."""
-    name = Path(str(preset).rpartition("@")[0] or str(preset)).name
+    place = found.row.name if found.row else found.address.place
+    if found.address.kind == "https" and not found.row:
+        place = urlsplit(place).path
+    if found.address.kind == "kaggle":
+        place = "/".join(place.split("/")[:4])  # without the version
+    name = Path(place).name
     return "".join(c if c.isalnum() else "_" for c in name).strip("_") or "model"

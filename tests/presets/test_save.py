@@ -1,5 +1,6 @@
 """Folders that `save_to_preset` writes and `from_preset` opens, and configs that are refused."""
 
+import importlib
 import inspect
 import json
 
@@ -10,6 +11,8 @@ import keras_tokenlearner as kt
 from keras_tokenlearner import create_model
 from keras_tokenlearner.applications.load import load_model
 from keras_tokenlearner.models import Preprocessing, VisionTransformer, X2Plus1D
+from keras_tokenlearner.presets import hub
+from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.from_preset import _OF_RETROFIT
 from keras_tokenlearner.weights import to_timm
 
@@ -52,6 +55,34 @@ def test_saved_preset_of_any_number_of_channels_loads_unchanged(tmp_path, channe
             preprocessing=Preprocessing(mean=mean, std=std),
         )
         same(model, kt.from_preset(model.save_to_preset(tmp_path / f"{number}")))
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("runs@v2/my_preset", "my_preset"), ("my@v2", "my_v2"), ("a.b", "a_b"), ("@v2", "v2")],
+)
+def test_model_from_a_local_preset_has_the_name_of_its_folder(tmp_path, place, name):
+    """Only addresses of Hugging Face have a revision behind an @."""
+    folder = create_model("vit_pico8", classes=3).save_to_preset(tmp_path / place)
+    assert kt.from_preset(folder).name == name
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("hf://org/vit.a@refs/pr/1", "vit_a"),
+        ("https://host/@me/vit.npz?download=1@2", "vit_npz"),
+        ("augreg:https://host/b@c/vit.npz", "vit_npz"),
+        ("kaggle://me/vit/keras/base/2", "base"),
+        ("vit_tiny_patch16_224.augreg_in21k", "vit_tiny_patch16_224_augreg_in21k"),
+    ],
+)
+def test_model_of_an_address_has_the_name_of_its_last_part(monkeypatch, tmp_path, address, name):
+    folder = create_model("vit_pico8", classes=3).save_to_preset(tmp_path / "mine")
+    local = hub.fetch_files("test", parse_address("test", folder))
+    module = importlib.import_module("keras_tokenlearner.presets.from_preset")
+    monkeypatch.setattr(module, "fetch_files", lambda *_: local)  # no network
+    assert kt.from_preset(address).name == name
 
 
 def test_second_save_without_class_names_removes_the_old_names(tmp_path):
