@@ -164,9 +164,14 @@ class Plan:
             hints = "; ".join(
                 f"`{name}`, one of {', '.join(map(repr, usual))}" for name, usual in unsaid.items()
             )
+            cause = (
+                "whose JSON files do not state all settings"
+                if self._is_described
+                else "without a config.json, and its weights do not show all settings"
+            )
             raise ValueError(
-                f"{self.owner}: {self.origin} is a {self.source} file without a config.json, and "
-                f"its weights do not show all settings of the model. Pass {hints}"
+                f"{self.owner}: {self.origin} is a {self.source} file {cause} of the model. "
+                f"Pass {hints}"
             )
 
     def check_features(self) -> None:

@@ -225,6 +225,25 @@ def test_from_preset_of_a_damaged_preset_raises(tmp_path):
         kt.from_preset(folder, num_tokens=8)
 
 
+@pytest.mark.parametrize("is_described", [True, False])
+def test_checkpoint_without_its_activation_raises_and_names_the_cause(tmp_path, is_described):
+    save = pytest.importorskip(
+        "safetensors.numpy", reason="writes safetensors: pip install safetensors"
+    ).save_file
+    entries = {
+        "embeddings.patch_embeddings.weight": np.zeros((32, 3, 8, 8), np.float32),
+        "layer.0.layer_scale1.lambda1": np.ones(32, np.float32),
+    }
+    save(entries, tmp_path / "model.safetensors")
+    if is_described:
+        said = {"model_type": "dinov3_vit", "num_attention_heads": 2, "image_size": 32}
+        (tmp_path / "config.json").write_text(json.dumps(said))
+    for call in (kt.from_preset, lambda folder: create_model("vit_pico8", weights=folder)):
+        with pytest.raises(ValueError, match=r"`activation`.*'gelu', 'silu'") as caught:
+            call(tmp_path)
+        assert ("without a config.json" in str(caught.value)) != is_described
+
+
 def test_from_preset_with_spatial_pooling_and_num_tokens_raises(tmp_path):
     _, folder = saved(tmp_path, "vit_pico8")
     pooled = kt.from_preset(folder, at=1, reducer="spatial_pooling")
