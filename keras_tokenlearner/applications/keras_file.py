@@ -16,7 +16,7 @@ from keras_tokenlearner.presets.json_values import Object, read_json
 from keras_tokenlearner.presets.save import CONFIG, WEIGHTS
 from keras_tokenlearner.presets.sizes import MOST_NUMBERS, check_tables
 from keras_tokenlearner.weights.formats.entries import check_total
-from keras_tokenlearner.weights.formats.hdf5 import h5_entries
+from keras_tokenlearner.weights.formats.hdf5 import h5_entries, refuse_chunks
 from keras_tokenlearner.weights.formats.npz import open_zip
 
 
@@ -40,6 +40,7 @@ def check_keras_file(owner: str, path: Path) -> None:
         said, stored = read_json(owner, files[CONFIG]), 0
         if WEIGHTS in files:
             entries = h5_entries(owner, files[WEIGHTS]).values()
+            refuse_chunks(owner, files[WEIGHTS], path / WEIGHTS)
             stored = sum(math.prod(entry.shape or ()) for entry in entries)
     numbers = _numbers(owner, said, stored)
     if numbers > max(MOST_NUMBERS, 2 * stored):

@@ -2,7 +2,9 @@
 
 import re
 import zipfile
+import zlib
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -79,6 +81,26 @@ def test_load_model_of_a_zip_bomb_raises_before_unpacking(tmp_path, monkeypatch)
     monkeypatch.setattr(keras.saving, "load_model", None)
     with pytest.raises(ValueError, match=r"bomb\.keras.* bomb: .* \d+ bytes"):
         load_model(tmp_path / "bomb.keras")
+
+
+def test_load_model_of_a_file_with_a_compression_bomb_in_its_weights_raises(tmp_path):
+    """The header states an array of 64 KB. Keras would unpack 400 MB."""
+    create_model(UNTRAINED, classes=512).save(tmp_path / "small.keras")
+    with (
+        zipfile.ZipFile(tmp_path / "small.keras") as small,
+        zipfile.ZipFile(tmp_path / "bomb.keras", "w") as edited,
+    ):
+        small.extract("model.weights.h5", tmp_path)
+        with h5py.File(tmp_path / "model.weights.h5", "a") as file:
+            del file["layers/dense/vars/0"]
+            settings = {"shape": (32, 512), "chunks": (32, 512), "compression": "gzip"}
+            kernel = file.create_dataset("layers/dense/vars/0", dtype="f4", **settings)
+            kernel.id.write_direct_chunk((0, 0), zlib.compress(bytes(400 << 20)))
+        for member in ("metadata.json", "config.json"):
+            edited.writestr(member, small.read(member))
+        edited.write(tmp_path / "model.weights.h5", "model.weights.h5")
+    (outcome,) = attack("keras_tokenlearner.applications.load:load_model", tmp_path / "bomb.keras")
+    outcome.is_refused(r"bomb\.keras.*layers/dense/vars/0")
 
 
 @pytest.mark.parametrize("name", ["dense", "vision_transformer"])

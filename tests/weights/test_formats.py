@@ -315,24 +315,52 @@ def test_checkpoint_index_joins_its_parts_and_bad_indexes_raise(tmp_path):
             read_checkpoint(index)
 
 
-def test_h5_damaged_gzip_chunks_raise(tmp_path):
-    """The gzip filter of HDF5 1.14.6 itself would unpack the bomb to 400 MB."""
+def write_chunk(path, content, chunks=1024, name="x"):
+    """Write an array of 1024 floats as one gzip chunk with any content."""
     import h5py
 
-    whole = zlib.compress(np.random.default_rng(0).bytes(4096))
-    settings = {"shape": (1024,), "dtype": "f4", "chunks": (1024,), "compression": "gzip"}
-    for name, content in (
-        ("cut", whole[:-200]),
-        ("noise", b"\x00" * 50),
-        ("stuffed", whole + b"x"),
-        ("bomb", zlib.compress(bytes(400 << 20))),
-    ):
-        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
-            file.create_dataset("x", **settings).id.write_direct_chunk((0,), content)
-    names = ("cut", "noise", "bomb")
-    files = (tmp_path / f"{name}.h5" for name in names)
-    for name, outcome in zip(names, attack("tests.bounds:read", *files), strict=True):
-        outcome.is_refused(rf"x of .*{name}\.h5")
+    settings = {"shape": (1024,), "dtype": "f4", "chunks": (chunks,), "compression": "gzip"}
+    with h5py.File(path, "a") as file:
+        file.create_dataset(name, **settings).id.write_direct_chunk((0,), content)
+    return path
+
+
+def unfinished(content):
+    """Return a gzip stream without its end."""
+    stream = zlib.compressobj()
+    return stream.compress(content) + stream.flush(zlib.Z_SYNC_FLUSH)
+
+
+BYTES = np.random.default_rng(0).bytes(5000)
+WHOLE = zlib.compress(BYTES[:4096])
+DAMAGED_CHUNKS = {
+    "cut": WHOLE[:-200],
+    "noise": b"\x00" * 50,
+    "short": zlib.compress(BYTES[:4000]),
+    "long": zlib.compress(BYTES),
+    "long_by_one": zlib.compress(BYTES[:4097]),
+    "long_zeros": zlib.compress(bytes(4097)),
+    "stuffed": WHOLE + b"x",
+    "twice": WHOLE + WHOLE,
+    "no_checksum": WHOLE[:-4],
+    "wrong_checksum": WHOLE[:-1] + bytes([WHOLE[-1] ^ 1]),
+    "unfinished": unfinished(BYTES[:4096]),
+    "bomb": zlib.compress(bytes(400 << 20)),
+}
+
+
+def test_h5_damaged_gzip_chunks_raise(tmp_path):
+    """HDF5 itself reads some of these chunks.
+
+    HDF5 1.14.6 unpacks the bomb to 400 MB. It drops the bytes behind a stream or a whole chunk, and
+    fills a short chunk with bytes of its memory. It refuses the other chunks.
+    """
+    files = [write_chunk(tmp_path / f"{name}.h5", x) for name, x in DAMAGED_CHUNKS.items()]
+    for file, outcome in zip(files, attack("tests.bounds:read", *files), strict=True):
+        outcome.is_refused(rf"x of .*{file.name}")
+    np.testing.assert_array_equal(
+        read_checkpoint(write_chunk(tmp_path / "whole.h5", WHOLE))["x"].tobytes(), BYTES[:4096]
+    )
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

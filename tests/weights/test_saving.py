@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 
 import keras
 import numpy as np
@@ -338,8 +339,12 @@ def test_load_weights_into_an_object_that_is_no_model_raises(saved):
         load_weights("vit_pico8", saved[1])
 
 
-def test_load_weights_of_a_compressed_file_raises_and_keeps_the_model(saved):
-    """HDF5 would unpack a chunk of zeros to a thousand times its size."""
+@pytest.mark.parametrize("behind", [b"", b"x"])
+def test_load_weights_of_a_compressed_file_raises_and_keeps_the_model(saved, behind):
+    """HDF5 would unpack a chunk of zeros to a thousand times its size.
+
+    HDF5 also reads a chunk with a byte behind its end.
+    """
     import h5py
 
     model, path, _ = saved
@@ -347,6 +352,9 @@ def test_load_weights_of_a_compressed_file_raises_and_keeps_the_model(saved):
         kernel = file["layers/dense/vars/0"]
         values = kernel[...]
         del file["layers/dense/vars/0"]
-        file.create_dataset("layers/dense/vars/0", data=values, compression="gzip")
+        settings = {"data": values, "chunks": values.shape, "compression": "gzip"}
+        dataset = file.create_dataset("layers/dense/vars/0", **settings)
+        content = zlib.compress(values.tobytes()) + behind
+        dataset.id.write_direct_chunk((0, 0), content)
     path.with_name(path.name + ".sha256").unlink()
     _refused(model, path, "compressed.*layers/dense/vars/0")

@@ -169,13 +169,28 @@ def _h5_filters(name: str, item: h5py.Dataset) -> list[int]:
 def _unfiltered(content: bytes, filters: list[int], dtype: np.dtype, size: int) -> bytes:
     for kind in reversed(filters):
         if kind == _DEFLATE:
-            stream = zlib.decompressobj()
-            content = stream.decompress(content, size)
-            if len(content) != size or not (stream.eof or stream.decompress(b"", 1) == b""):
-                raise ValueError("a chunk must have the size in its header")
+            content = _unpacked(content, size)
         else:
             shuffled = np.frombuffer(content, np.uint8).reshape(dtype.itemsize, -1)
             content = np.ascontiguousarray(shuffled.T).tobytes()
     if len(content) != size:
-        raise ValueError("a chunk must have the size in its header")
+        raise ValueError(
+            f"a chunk must have {size} bytes, as its header states. Received: {len(content)} bytes"
+        )
     return content
+
+
+def _unpacked(content: bytes, size: int) -> bytes:
+    """Return the `size` bytes of a gzip stream, which must be complete and without bytes behind it.
+
+    HDF5 itself ignores bytes behind the chunk or the stream.
+    """
+    stream = zlib.decompressobj()
+    unpacked = stream.decompress(content, size + 1)  # one byte more shows a longer stream
+    if len(unpacked) != size or not stream.eof or stream.unused_data:
+        more = " or more" if len(unpacked) > size else ""
+        raise ValueError(
+            f"a chunk must be one complete gzip stream of {size} bytes. Received: {len(content)} "
+            f"bytes with a stream of {len(unpacked)} bytes{more}"
+        )
+    return unpacked
