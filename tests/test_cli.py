@@ -1,12 +1,14 @@
 """The command line: its output and errors."""
 
 import csv
+import importlib
 import io
 import json
 import os
 import re
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -232,6 +234,38 @@ def test_export_command_writes_a_saved_model_with_class_names(tmp_path):
     served = tensorflow.saved_model.load(str(tmp_path / "served" / "1"))
     answer = served.images(np.zeros((1, 32, 32, 3), "uint8"))
     assert sorted(answer["top_class_names"].numpy()[0].tolist()) == [b"cat", b"dog"]
+
+
+def test_export_command_writes_a_preset_with_its_class_names(tmp_path):
+    pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
+    model = create_model("vit_pico8", classes=2, class_names=["cat", "dog"])
+    folder = str(model.save_to_preset(tmp_path / "preset"))
+    done = run("export", folder, str(tmp_path / "served"))
+    assert done.exit_code == 0, done.exception
+    file = tmp_path / "served" / "1" / "assets.extra" / "keras_tokenlearner.json"
+    found = json.loads(file.read_text())
+    assert found["class_names"] == ["cat", "dog"]
+    assert found["provenance"] == {"model": folder, "weights": None}
+
+
+@pytest.mark.parametrize("place", ["hf://me/mine", "vit_b16", "tokenlearner_nano4_8at2", "a.keras"])
+def test_export_command_takes_an_address_or_a_folder_of_any_name(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    model, exported = create_model("vit_pico8", classes=2), []
+    model.save_to_preset("mine" if "://" in place else place)
+    if "://" in place:  # without a network
+        load = importlib.import_module("keras_tokenlearner.applications.load")
+        monkeypatch.setattr(load, "from_preset", lambda *_: keras_tokenlearner.from_preset("mine"))
+
+    def export(*arguments, **options):
+        exported.append(arguments)
+        return types.SimpleNamespace(path="there")
+
+    monkeypatch.setattr(keras_tokenlearner, "export", export)
+    done = run("export", place, "out")
+    assert done.stdout == "there\n", done.exception
+    ((built, *_, provenance, _),) = exported
+    assert built.classes == 2 and provenance == {"model": place, "weights": None}
 
 
 @pytest.mark.skipif(

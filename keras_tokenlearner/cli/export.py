@@ -5,7 +5,7 @@ import typer
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A .keras file, or the name of a model.")],
+    model: Annotated[str, typer.Argument(help="A .keras file, a preset, or the name of a model.")],
     path: Annotated[
         str, typer.Argument(help="File to write; for a SavedModel, the folder of its versions.")
     ],
@@ -45,12 +45,12 @@ def export(
     from keras_tokenlearner import export
     from keras_tokenlearner._json import JSON
     from keras_tokenlearner.applications import load_model
-    from keras_tokenlearner.applications.load import resolve_weights
+    from keras_tokenlearner.applications.load import is_preset, resolve_weights
     from keras_tokenlearner.weights import store
 
     built = load_model(model, weights=weights, owner="export")
     provenance: dict[str, JSON] = {"model": model, "weights": weights}
-    if not model.endswith(".keras"):
+    if not is_preset(model) and not model.endswith(".keras"):
         found = resolve_weights(model, weights, "export")
         if found in store.names(model):
             provenance = dataclasses.asdict(store.find(model, found))

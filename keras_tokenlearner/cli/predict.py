@@ -6,7 +6,8 @@ import typer
 
 def predict(
     model: Annotated[
-        str, typer.Argument(help="An exported model, a .keras file, or the name of a model.")
+        str,
+        typer.Argument(help="An exported model, a .keras file, a preset, or the name of a model."),
     ],
     images: Annotated[list[str], typer.Argument(help="Image files.")],
     weights: Annotated[

@@ -64,7 +64,8 @@ def predict(
 
     Args:
         model: A name in the catalogue, the path of a `.keras` file, or the folder of an exported
-            model. The newest version is used, unless the folder is a version.
+            model. An address or a folder for `from_preset` is valid too. The newest version of an
+            exported model is used, unless the folder is a version.
         files: Paths of JPEG, PNG, GIF, BMP or WebP files, or one path.
         weights: For a named model: the `weights` of `create_model`, or `"random"` for random
             weights. Defaults to the first included weights.
