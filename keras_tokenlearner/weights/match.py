@@ -17,7 +17,7 @@ from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.weights.sources.source import (
     BOTH,
-    ZEROS,
+    FILLED,
     Arrays,
     Entries,
     Named,
@@ -148,7 +148,9 @@ def check_head(
     between += [
         origin
         for path, (_, origin) in arrays.items()
-        if path.startswith(_BEFORE_HEAD) and path not in structure.variables and origin != ZEROS
+        if path.startswith(_BEFORE_HEAD)
+        and path not in structure.variables
+        and origin not in FILLED
     ]
     if between:
         raise ValueError(
@@ -231,7 +233,7 @@ def match(
     unknown += [
         origin
         for path, origin in homeless.items()
-        if origin != ZEROS and not path.startswith(tuple(may_go))
+        if origin not in FILLED and not path.startswith(tuple(may_go))
     ]
     if (missing or unknown) and not partial:
         raise ValueError(
@@ -242,7 +244,7 @@ def match(
         )
     all_unused = [entries.full_name(name) for name in entries.unused()]
     origins = [name for origin in homeless.values() for name in origin.split(BOTH)]
-    all_unused += [name for name in dict.fromkeys(origins) if name != ZEROS]
+    all_unused += [name for name in dict.fromkeys(origins) if name not in FILLED]
     return Match(all_unused, left, unfilled)
 
 

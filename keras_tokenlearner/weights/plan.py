@@ -31,7 +31,7 @@ from keras_tokenlearner.weights.match import (
 )
 from keras_tokenlearner.weights.recognise import SOURCES
 from keras_tokenlearner.weights.report import LoadReport
-from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries
+from keras_tokenlearner.weights.sources.source import FILLED, Arrays, Entries, remove_doubtful
 from keras_tokenlearner.weights.statement import Statement
 
 
@@ -64,6 +64,7 @@ class Plan:
         self._recipe = recipe = SOURCES[source]
         self._entries = Entries(owner, checkpoint, recipe.anchors, reads)
         self._arrays = recipe.convert(self._entries)
+        remove_doubtful(self._arrays)
         norm = {**recipe.config, **said.fields}.get("norm")
         name_norms(self._arrays, rms=norm == "rms_norm")
         shown = fields_of(self._arrays, recipe)
@@ -255,11 +256,7 @@ class Plan:
                 f"{'; '.join(differences)}. Build the model with the `config` and `preprocessing` "
                 "of plan_of(...), or pass check_settings=False"
             )
-        adapted = {
-            path: "zeros, because the layer in the file has no bias"
-            for path, (_, origin) in arrays.items()
-            if origin == ZEROS
-        }
+        adapted = {path: FILLED[origin] for path, (_, origin) in arrays.items() if origin in FILLED}
         folded, resized = positions.fit_positions(
             owner, arrays, structure.grid, self._resize, self._said_grid
         )

@@ -166,11 +166,64 @@ def test_timm_attention_weights_not_divisible_by_heads_raise():
     refused(r"attn\.qkv\.weight.*\(91, 32\)", model, "timm", entries)
 
 
-def test_timm_file_without_a_bias_raises():
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("blocks.1.mlp.fc2.bias", "block_1/mlp/output/bias"),
+        ("blocks.0.attn.qkv.bias", "block_0/self_attention/query/bias"),
+    ],
+)
+def test_timm_file_without_a_bias_raises(name, path):
     entries = to_timm(build("timm"))
-    del entries["blocks.1.mlp.fc2.bias"]
-    message = "block_1/mlp/output/bias"
-    refused(message, build("timm"), "timm", entries, normalization="half")
+    del entries[name]
+    refused(path, build("timm"), "timm", entries, normalization="half")
+
+
+SCALED = {"class_token": True, "layer_scale": 0.1}
+
+
+def test_timm_file_of_eva_without_scales_behind_the_mlps_gets_ones_and_a_report():
+    """Sapiens 2 of timm scales only the attentions. Its class is `Eva`."""
+    model = build("timm", **SCALED)
+    for i in range(2):
+        scale = model.get_layer(f"block_{i}").mlp_branch[0]
+        scale.set_weights([np.ones(32)])
+    entries = {
+        name.replace("ls1.gamma", "gamma_1"): array
+        for name, array in to_timm(model).items()
+        if "ls2" not in name
+    }
+    other = build("timm", **SCALED)
+    report = plan_of(entries, "timm", normalization="half").load(other)
+    assert not report.left and not report.unused
+    close(outputs(other, pixels()), outputs(model, pixels()))
+    paths = [f"block_{i}/mlp_scale/gamma" for i in range(2)]
+    assert all(report.adapted[path].startswith("ones, ") for path in paths)
+    assert not any(report.loaded[path] in entries for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        ({}, {"blocks.0.ls2.gamma", "blocks.1.ls2.gamma"}),
+        ({}, {"blocks.1.ls2.gamma"}),
+        ({"ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"}, {"blocks.1.gamma_2"}),
+        ({"ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"}, {"blocks.1.gamma_1"}),
+    ],
+    ids=str,
+)
+def test_timm_file_without_a_scale_that_its_family_has_raises(names, missing):
+    entries = to_timm(build("timm", **SCALED))
+    for old, new in names.items():
+        entries = {name.replace(old, new): array for name, array in entries.items()}
+    entries = {name: array for name, array in entries.items() if name not in missing}
+    path = "self_attention_scale" if "blocks.1.gamma_1" in missing else "mlp_scale"
+    model = build("timm", **SCALED)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=f"block_[01]/{path}/gamma"):
+        plan_of(entries, "timm", normalization="half").load(model)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_timm_norm_after_pooling_sets_final_norm_to_pooled():

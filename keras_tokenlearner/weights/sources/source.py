@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_tokenlearner._checks import listed
+from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config_fields import Fields, FieldValue
 from keras_tokenlearner.weights.formats.entries import Checkpoint
 
@@ -18,6 +19,12 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 NORMALIZATIONS = {"half": HALF, "imagenet": IMAGENET, "clip": CLIP}
 ZEROS = "zeros"  # origin of a bias that the file's layer lacks
+ONES = "ones"  # origin of a scale that the blocks of the file lack
+# The origins of arrays that are not in the file, with the reason for their values.
+FILLED = {
+    ZEROS: "zeros, because the layer in the file has no bias",
+    ONES: "ones, because the blocks in the file do not scale this layer",
+}
 BOTH = " and "  # joins the origins of two entries
 
 
@@ -182,6 +189,18 @@ class Entries:
     def unused(self) -> list[str]:
         """Return the names of the unused entries, without the prefix."""
         return [name for name in self._full if name not in self._taken]
+
+
+def remove_doubtful(arrays: Arrays) -> None:
+    """Remove the values for a missing array that other blocks have: the file is then incomplete."""
+    there = {_any_block(path) for path, (_, origin) in arrays.items() if origin not in FILLED}
+    for path in [path for path, (_, origin) in arrays.items() if origin in FILLED]:
+        if names.block_index(path) is not None and _any_block(path) in there:
+            del arrays[path]
+
+
+def _any_block(path: str) -> str:
+    return path if names.block_index(path) is None else path.partition("/")[2]
 
 
 def ends_with(name: str, anchors: tuple[str, ...]) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config_fields import Fields
 from keras_tokenlearner.models.structure import Structure
-from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, Named, Source
+from keras_tokenlearner.weights.sources.source import ONES, Arrays, Entries, Named, Source
 from keras_tokenlearner.weights.sources.torch_layers import (
     average_heads,
     count_blocks,
@@ -72,8 +72,10 @@ def convert(entries: Entries) -> Arrays:
             entries, f"{theirs}.qkv.weight", f"{ours}/self_attention", f"{theirs}.qkv.bias"
         )
         gamma = arrays.get(f"{ours}/self_attention_scale/gamma")
-        if gamma and f"{ours}/mlp_scale/gamma" not in arrays:  # only the attention has a scale
-            arrays[f"{ours}/mlp_scale/gamma"] = Named(np.ones_like(gamma.array), ZEROS)
+        # Of timm's classes, only `Eva` can scale the attentions alone, as in Sapiens 2.
+        is_eva = f"blocks.{i}.gamma_1" in entries
+        if gamma and is_eva and f"{ours}/mlp_scale/gamma" not in arrays:
+            arrays[f"{ours}/mlp_scale/gamma"] = Named(np.ones_like(gamma.array), ONES)
     if "rope.freqs" in entries:  # shape (2, blocks, heads, pairs)
         freqs, origin = entries.take("rope.freqs"), entries.full_name("rope.freqs")
         for i in range(freqs.shape[1]):

@@ -54,7 +54,6 @@ def from_torch(entries: Entries, table: Table) -> Arrays:
             arrays[f"{ours}/{shift}"] = Named(entries.take(bias), entries.full_name(bias))
         elif ours not in (names.HEAD, names.PRE_LOGITS):
             arrays[f"{ours}/{shift}"] = Named(np.zeros(kernel.shape[-1:], np.float32), ZEROS)
-    _check_biases(arrays)
     _split_gates(arrays)
     return arrays
 
@@ -205,18 +204,6 @@ def _with_gates(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         hidden: np.concatenate([arrays[gate], arrays[hidden]], axis=-1)
         for hidden, gate in gates.items()
     }
-
-
-def _check_biases(arrays: Arrays) -> None:
-    """Remove the zeros for a missing bias that other blocks have: the file is then incomplete."""
-    there = {_any_block(path) for path, (_, origin) in arrays.items() if origin != ZEROS}
-    for path in [path for path, (_, origin) in arrays.items() if origin == ZEROS]:
-        if names.block_index(path) is not None and _any_block(path) in there:
-            del arrays[path]
-
-
-def _any_block(path: str) -> str:
-    return path if names.block_index(path) is None else path.partition("/")[2]
 
 
 def _split_gates(arrays: Arrays) -> None:
