@@ -25,6 +25,7 @@ from keras_tokenlearner.models.vision_model import (
     BuildArguments,
     Policy,
     VisionModel,
+    check_shape,
     is_input,
 )
 from keras_tokenlearner.presets.addresses import is_address
@@ -32,7 +33,7 @@ from keras_tokenlearner.presets.from_preset import build_model, open_preset
 from keras_tokenlearner.presets.sizes import build_without_weights
 from keras_tokenlearner.weights import SOURCES, load_weights, store
 from keras_tokenlearner.weights.plan import Plan
-from keras_tokenlearner.weights.saving import check_layout, classes_of, saved_shapes
+from keras_tokenlearner.weights.saving import OWN_FILES, check_layout, classes_of, saved_shapes
 
 MODELS = {VisionTransformerConfig: VisionTransformer, X2Plus1DConfig: X2Plus1D}
 
@@ -82,7 +83,8 @@ def create_model(
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
             itself. Otherwise the model takes normalised pixels, by default in [-1, 1].
         weights: `None` for random weights, the name of included weights, or the path of a
-            `.weights.h5` file. Addresses and files for `from_preset` are valid too, such as
+            `.weights.h5` file. For weights that Keras saved in parts, the path of their
+            `.weights.json`. Addresses and files for `from_preset` are valid too, such as
             `"hf://timm/vit_base_patch16_224.augreg_in21k"`. The checkpoint then sets the config
             fields that the model's name does not state. Positions are resized to the model's grid.
         input_tensor: A `keras.Input` to build on. For a tensor computed from a `keras.Input`, the
@@ -127,9 +129,11 @@ def create_model(
     entry = CATALOG[model]
     owner = f"create_model({model!r})"
     fields = [field.name for field in dataclasses.fields(entry.config)]
-    check_arguments(model, weights, input_shape, cast(Fields, changes), fields)
+    check_arguments(model, weights, cast(Fields, changes), fields)
+    if input_shape is not None or input_tensor is not None:
+        check_shape(owner, input_shape, input_tensor)
     # A wrong path or name raises an error before a large model is built.
-    is_file = str(weights).endswith(".weights.h5") and not SOURCES.keys() & {_source(weights)}
+    is_file = str(weights).endswith(OWN_FILES) and not SOURCES.keys() & {_source(weights)}
     stored = plan = of_weights = shapes = None
     if weights is not None and is_file and "://" not in str(weights):
         shapes = saved_shapes(weights, owner)
@@ -138,7 +142,7 @@ def create_model(
         if isinstance(entry.config, X2Plus1DConfig):
             raise ValueError(
                 f"{owner}: `weights` of an X2Plus1D must be None or a path that ends in "
-                f".weights.h5. Received: weights={weights!r}"
+                f".weights.h5 or .weights.json. Received: weights={weights!r}"
             )
         if normalization is None and preprocessing is not None:
             normalization = (preprocessing.mean, preprocessing.std)

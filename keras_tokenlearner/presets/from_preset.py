@@ -22,7 +22,12 @@ from keras_tokenlearner.models.config_fields import (
     PlanOptions,
     VisionTransformerChanges,
 )
-from keras_tokenlearner.models.vision_model import Activation, BuildArguments, VisionModel
+from keras_tokenlearner.models.vision_model import (
+    Activation,
+    BuildArguments,
+    VisionModel,
+    check_shape,
+)
 from keras_tokenlearner.presets.addresses import Address, parse_address
 from keras_tokenlearner.presets.checkpoints import PublishedCheckpoint, table
 from keras_tokenlearner.presets.config_json import read_statement
@@ -36,6 +41,7 @@ from keras_tokenlearner.presets.sizes import (
 from keras_tokenlearner.weights import STORE, Checkpoint, load_weights, read_checkpoint
 from keras_tokenlearner.weights.load import plan_of
 from keras_tokenlearner.weights.plan import Plan
+from keras_tokenlearner.weights.saving import OWN_FILES
 
 PresetName: TypeAlias = str | os.PathLike[str]
 _X2PLUS1D = "keras_tokenlearner>X2Plus1D"
@@ -131,6 +137,8 @@ def from_preset(
             f"{owner}: `num_tokens` needs `at`, the number of blocks before the TokenLearner. "
             f"Received: num_tokens={num_tokens!r}, at=None"
         )
+    if input_shape is not None:
+        check_shape(owner, input_shape, None)
     options: PlanOptions = {
         "normalization": normalization,
         "layer_norm_epsilon": layer_norm_epsilon,
@@ -294,7 +302,7 @@ def _with_head(owner: str, files: PresetFiles) -> Checkpoint | Path:
     """Return the weights of a preset, including a head that its library saves in another file."""
     if files.linear_head is not None:
         path, start = files.linear_head, "linear_head."
-    elif HEAD in files.configs and files.weights.suffix == ".h5":
+    elif HEAD in files.configs and files.weights.name.endswith(OWN_FILES):
         path, start = files.configs[HEAD], ""
     else:
         return files.weights

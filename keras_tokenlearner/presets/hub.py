@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from keras_tokenlearner._checks import errors_of
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.presets.addresses import FORMS, Address
 from keras_tokenlearner.presets.kaggle import download_from_kaggle
+from keras_tokenlearner.weights.formats.parts import parts_of
 from keras_tokenlearner.weights.saving import sha256
 from keras_tokenlearner.weights.store import download
 
@@ -104,6 +104,11 @@ def _configs(folder: Path) -> dict[str, Path]:
 
 
 def _from_https(owner: str, uri: str) -> Path:
+    if uri.partition("?")[0].endswith(".json"):
+        raise ValueError(
+            f"{owner}: an https address must be of a whole file; download an index and its parts "
+            f"to a folder. Received: {uri}"
+        )
     with errors_of(owner):
         path = download(uri)
     found = _HASH_IN_NAME.search(PurePosixPath(urlsplit(uri).path).name)
@@ -137,7 +142,7 @@ def _from_hf(owner: str, address: Address) -> PresetFiles:
         path = get(name)
         if path is None:
             continue
-        if name.endswith(".index.json"):
+        if name.endswith(".json"):
             _get_parts(owner, path, get)
         return PresetFiles(path, configs)
     if _is_offline(hub):
@@ -157,20 +162,7 @@ def _is_offline(hub: object) -> bool:
 
 
 def _get_parts(owner: str, index: Path, get: Callable[[str], Path | None]) -> None:
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        plain = all(isinstance(name, str) and Path(name).name == name for name in names)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{owner}: {index.name} must be the index of a checkpoint in parts; download the file "
-            "again"
-        ) from error
-    if not plain:
-        raise ValueError(
-            f"{owner}: {index.name} must only name files in its own folder. Received: "
-            f"{[str(name) for name in names if Path(str(name)).name != name][:3]}"
-        )
-    for name in sorted(names):
+    for name in parts_of(owner, index):
         if get(name) is None:
             raise ValueError(
                 f"{owner}: the repository must have all files that {index.name} names. "

@@ -6,7 +6,7 @@ import hashlib
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -16,14 +16,18 @@ import numpy as np
 from keras_tokenlearner._checks import check_is, listed
 from keras_tokenlearner._files import move, write_text
 from keras_tokenlearner.models.features import has_head
-from keras_tokenlearner.models.names import HEAD, POSITION_BIAS, TABLE
+from keras_tokenlearner.models.names import HEAD, NORM, POSITION_BIAS, TABLE
 from keras_tokenlearner.weights.formats.entries import PathLike
 from keras_tokenlearner.weights.formats.hdf5 import refuse_chunks
+from keras_tokenlearner.weights.formats.parts import KERAS_INDEX, join_parts
 from keras_tokenlearner.weights.formats.read import read_checkpoint
 
+# Ends of the names of our own files: one file, or the index of weights in parts.
+OWN_FILES = (".weights.h5", KERAS_INDEX)
 # The name of a layer in a file: its class, and a number if the class has several layers.
 _LAYER = re.compile(r"layers/(\w+?)(?:_(\d{1,9}))?/")
 _DENSE = "dense"
+_NORMS = ("layer_normalization", "rms_normalization")
 # Classes of the layers that a model without top may lack.
 _TOP = (_DENSE, "attention_pooling", "conv3d")
 
@@ -85,9 +89,10 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
 
     Args:
         model: A built `keras.Model`.
-        path: Path that ends in `.weights.h5`.
+        path: Path that ends in `.weights.h5`. For weights in parts, which Keras saves with
+            `max_shard_size`, the path of their `.weights.json` file.
         expected_sha256: The sha256 of the file. Defaults to the content of `PATH.sha256`, if that
-            file exists.
+            file exists. Weights in parts have no sha256.
 
     Raises:
         ValueError: If the file is missing, damaged, or of another architecture or number of
@@ -107,9 +112,10 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
         )
     expected = _expected("load_weights", path, expected_sha256)
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
-        digest = _copy(path, copy)
-        if expected and digest not in expected:
+        copy = Path(folder) / f"{path.stem}.h5"
+        if path.name.endswith(KERAS_INDEX):
+            _join("load_weights", path, copy, expected)
+        elif (digest := _copy(path, copy)) not in (expected or [digest]):
             raise ValueError(
                 f"load_weights: {path} is damaged or was changed; download or save it again. "
                 f"Its sha256 must be {expected[0]}. Received: sha256 {digest}"
@@ -180,6 +186,17 @@ def _copy(path: Path, to: Path) -> str:
     return digest.hexdigest()
 
 
+def _join(owner: str, path: Path, to: Path, expected: list[str]) -> None:
+    """Check weights in parts, and write them to one file."""
+    if expected:
+        raise ValueError(
+            f"{owner}: `expected_sha256` must be None for {path}, whose hash does not cover its "
+            f"parts; delete its .sha256 file. Received: sha256 {expected[0]}"
+        )
+    read_checkpoint(path, owner)
+    join_parts(owner, path, to)
+
+
 def _expected(owner: str, path: Path, given: str | None) -> list[str]:
     """Return the valid hashes of a file: the given hash, or the hashes in the `.sha256` file."""
     hashes = path.with_name(path.name + ".sha256")
@@ -198,17 +215,17 @@ def _expected(owner: str, path: Path, given: str | None) -> list[str]:
     return found
 
 
-def _checked_name(owner: str, path: PathLike) -> Path:
-    if not str(path).endswith(".weights.h5"):
+def _checked_name(owner: str, path: PathLike, ends: tuple[str, ...] = (".weights.h5",)) -> Path:
+    if not str(path).endswith(ends):
         raise ValueError(
-            f"{owner}: `path` must end in '.weights.h5'. For a '.keras' file, call "
-            f"keras.models.load_model instead. Received: path={str(path)!r}"
+            f"{owner}: `path` must end in {' or '.join(map(repr, ends))}. For a '.keras' file, "
+            f"call keras.models.load_model instead. Received: path={str(path)!r}"
         )
     return Path(path)
 
 
 def _existing(owner: str, path: PathLike) -> Path:
-    path = _checked_name(owner, path)
+    path = _checked_name(owner, path, OWN_FILES)
     if not path.is_file():
         raise ValueError(f"{owner}: `path` must be an existing file. Received: path={str(path)!r}")
     return path
@@ -263,10 +280,10 @@ def check_layout(model: keras.Model, path: PathLike, shapes: dict[str, tuple[int
         )
     ours = Counter(_fixed(weight.path, weight.shape) for weight in model.weights)
     theirs = {name: _fixed(name, shape) for name, shape in shapes.items()}
-    top = [shape for name, shape in theirs.items() if not head and _kind(name) in _TOP]
+    top = [] if head else [theirs[name] for name in _of_the_top(model, shapes)]
     found = Counter(theirs.values())
     missing, unknown = sorted(ours - found), sorted(found - ours)
-    if missing or Counter(unknown) - Counter(top):
+    if missing or found - ours - Counter(top):
         raise ValueError(
             f"load_weights: `model` must have the architecture of {path}; build the saved "
             f"architecture. Received: a file with {len(shapes)} arrays, and model {model.name!r} "
@@ -275,10 +292,16 @@ def check_layout(model: keras.Model, path: PathLike, shapes: dict[str, tuple[int
         )
 
 
-def _kind(name: str) -> str:
-    """Return the class of the layer in the name of an array in a file, or an empty string."""
-    found = _LAYER.match(name)
-    return found[1] if found else ""
+def _of_the_top(model: keras.Model, names: Iterable[str]) -> list[str]:
+    """Return the names of the arrays in a file that a model without top may lack."""
+    layers = [(name, found) for name in names if (found := _LAYER.match(name))]
+    top = [name for name, found in layers if found[1] in _TOP]
+    pools = getattr(getattr(model, "config", None), "final_norm", None) == "pooled"
+    if pools and not any(layer.name == NORM for layer in model.layers):
+        # The norm after the pooling is the last norm outside the blocks.
+        norms = {int(found[2] or 0): found[0] for _, found in layers if found[1] in _NORMS}
+        top += [name for name, found in layers if norms and found[0] == norms[max(norms)]]
+    return top
 
 
 def _fixed(path: str, shape: Sequence[int]) -> tuple[int, ...]:

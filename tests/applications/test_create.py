@@ -155,6 +155,27 @@ def test_weights_of_a_vit_load_at_another_resolution_and_without_top(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("name", [PICO, PICO_VIDEO])
+def test_weights_in_parts_load_by_their_index(tmp_path, name):
+    model, index = create_model(name, classes=10), tmp_path / "pico.weights.json"
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(size=array.shape) for array in model.get_weights()])
+    model.save_weights(index, max_shard_size=4e-5)
+    assert len(list(tmp_path.iterdir())) > 2
+    again = create_model(name, weights=str(index))
+    headless = create_model(name, weights=index, include_top=False)
+    with pytest.warns(UserWarning, match=r"pico\.weights\.json.* 10 .* 7 "):
+        other = create_model(name, weights=index, classes=7)
+    assert again.output_shape == (None, 10) and other.output_shape == (None, 7)
+    for loaded in (again, headless, other):
+        wanted = {weight.path: weight for weight in model.weights}
+        for weight in loaded.weights:
+            if not weight.path.startswith("head/") or loaded is again:
+                np.testing.assert_array_equal(
+                    *map(keras.ops.convert_to_numpy, (weight, wanted[weight.path]))
+                )
+
+
 def test_weights_of_a_video_network_load_at_other_resolutions_but_not_other_frame_counts(tmp_path):
     """The weights also load into a model without top."""
     path = tmp_path / "pico.weights.h5"
@@ -323,9 +344,14 @@ def test_create_model_with_classes_as_a_numpy_scalar_has_that_many_outputs(name,
         ({"model": PICO, "pretrained": True}, "weights='timm:FILE'"),
         ({"model": PICO, "num_classes": 7}, "classes=7. Received: num_classes=7"),
         ({"model": PICO, "input_shape": 224}, "input_shape=(224, 224, 3)"),
+        ({"model": PICO_VIDEO, "input_shape": 224}, "Received: input_shape=224"),
+        ({"model": PICO, "input_shape": (32, 32.0, 3)}, "input_shape=(32, 32.0, 3)"),
+        ({"model": PICO, "input_tensor": [1]}, "`input_tensor`"),
+        ({"model": PICO_VIDEO, "input_tensor": [1]}, "Received: input_tensor=[1]"),
         ({"model": PICO, "img_size": 64}, "input_shape=("),
         ({"model": PICO, "depth": 3}, "num_layers=3. Received: depth=3"),
         ({"model": PICO, "weights": "gone.weights.h5"}, "path='gone.weights.h5'"),
+        ({"model": PICO, "weights": "gone.weights.json"}, "path='gone.weights.json'"),
         ({"model": PICO, "num_heads": 3}, "num_heads=3"),
         ({"model": "vit_pico8", "at": 1}, "create_model('vit_pico8'): `at` "),
         ({"model": PICO_VIDEO, "at": 1}, "argument='at'"),

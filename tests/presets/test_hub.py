@@ -188,6 +188,30 @@ def test_uploaded_preset_loads_unchanged(hub, tmp_path):
         kt.upload_preset("hf://me/other", tmp_path)
 
 
+def test_hub_preset_with_weights_in_parts_of_keras_loads_all_parts(hub, tmp_path):
+    model = create_model("vit_pico8", classes=3)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(size=array.shape) for array in model.get_weights()])
+    folder = model.save_to_preset(tmp_path / "mine")
+    for file in folder.glob("model.weights.h5*"):
+        file.unlink()
+    model.save_weights(folder / "model.weights.json", max_shard_size=3e-5)
+    contents = {file.name: file.read_bytes() for file in folder.iterdir()}
+    hub.repos["me/parts"] = contents
+    again = kt.from_preset("hf://me/parts")
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    *_, last = sorted(name for name in contents if name.startswith("model_"))
+    hub.repos["me/less"] = {name: x for name, x in contents.items() if name != last}
+    with pytest.raises(ValueError, match=rf"from_preset.*Missing: {last}"):
+        kt.from_preset("hf://me/less")
+    index = json.loads(contents["model.weights.json"])
+    index["weight_map"]["/layers/dense/vars"] = ["../config.json"]
+    hub.repos["me/outside"] = contents | {"model.weights.json": json.dumps(index).encode()}
+    with pytest.raises(ValueError, match=r"from_preset.*'\.\./config\.json'"):
+        kt.from_preset("hf://me/outside")
+
+
 def test_second_upload_without_class_names_deletes_the_old_names(hub, tmp_path):
     for names in (["a", "b", "c"], None):
         model = create_model("vit_pico8", classes=3, class_names=names)

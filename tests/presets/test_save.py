@@ -3,7 +3,9 @@
 import importlib
 import inspect
 import json
+import re
 
+import keras
 import numpy as np
 import pytest
 
@@ -85,6 +87,36 @@ def test_model_of_an_address_has_the_name_of_its_last_part(monkeypatch, tmp_path
     assert kt.from_preset(address).name == name
 
 
+def in_parts(model, folder):
+    """Replace the weights of a preset by weights that Keras saves in parts."""
+    for file in folder.glob("model.weights.h5*"):
+        file.unlink()
+    model.save_weights(folder / "model.weights.json", max_shard_size=3e-5)
+    assert len(list(folder.glob("model_*.weights.h5"))) > 3
+
+
+def test_saved_preset_with_weights_in_parts_equals_the_model(tmp_path):
+    model, folder = saved(tmp_path, class_names=["a", "b", "c"], activation="gelu")
+    in_parts(model, folder)
+    for again in (
+        kt.from_preset(folder),
+        kt.from_preset(folder / "model.weights.json"),
+        load_model(folder, owner="test"),
+        create_model("tokenlearner_pico8_4at1", weights=folder),
+    ):
+        same(model, again)
+        assert again.class_names == ("a", "b", "c")
+    (folder / "model_00001.weights.h5").unlink()
+    with pytest.raises(ValueError, match=r"from_preset.*model_00001\.weights\.h5"):
+        kt.from_preset(folder)
+
+
+@pytest.mark.parametrize("name", ["model.weights.json", "model.safetensors.index.json?x=1"])
+def test_from_preset_of_an_index_at_an_https_address_raises(name):
+    with pytest.raises(ValueError, match=rf"from_preset.*Received: https://host/{re.escape(name)}"):
+        kt.from_preset(f"https://host/{name}")
+
+
 def test_second_save_without_class_names_removes_the_old_names(tmp_path):
     _, folder = saved(tmp_path, class_names=["a", "b", "c"])
     model, _ = saved(tmp_path, "vit_pico8")
@@ -117,6 +149,30 @@ def test_preset_with_other_classes_keeps_the_body_and_reports_the_head(tmp_path)
         np.testing.assert_array_equal(ours, theirs)
     features = kt.from_preset(folder, include_top=False, input_shape=(64, 32, 3))
     assert features.output_shape == (None, 32)
+
+
+@pytest.mark.parametrize("wrong", [224, (32, 32), (32, 0, 3), "abc"])
+def test_preset_with_a_wrong_input_shape_raises(tmp_path, wrong):
+    _, folder = saved(tmp_path)
+    with pytest.raises(ValueError, match="from_preset.*`input_shape`") as caught:
+        kt.from_preset(folder, input_shape=wrong)
+    assert f"input_shape={wrong!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("pooling", ["none", "avg", "head"])
+@pytest.mark.parametrize("norm", ["layer_norm", "rms_norm"])
+def test_body_without_top_loads_a_preset_whose_norm_follows_the_pooling(tmp_path, pooling, norm):
+    model, folder = saved(tmp_path, "vit_pico8", final_norm="pooled", norm=norm)
+    body = kt.from_preset(folder, include_top=False, pooling=pooling)
+    named = create_model(
+        "vit_pico8", weights=f"{folder}", include_top=False, pooling=None, norm=norm
+    )
+    expected = {weight.path: weight for weight in model.weights}
+    for weight in (*body.weights, *named.weights):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(weight), keras.ops.convert_to_numpy(expected[weight.path])
+        )
+    assert ("norm" in {layer.name for layer in body.layers}) is (pooling != "none")
 
 
 @pytest.mark.parametrize("form", ["preset", "timm"])

@@ -11,13 +11,15 @@ import zlib
 import numpy as np
 import pytest
 
+from keras_tokenlearner import create_model
 from keras_tokenlearner.weights import load
 from keras_tokenlearner.weights.formats import hdf5
 from keras_tokenlearner.weights.formats.entries import Entry
+from keras_tokenlearner.weights.formats.parts import parts_of
 from keras_tokenlearner.weights.formats.read import read_checkpoint
 from tests.bounds import Bounds, attack
 from tests.skips import peer
-from tests.weights.foreign import augreg_entries, build, refused
+from tests.weights.foreign import augreg_entries, build, randomise, refused
 
 pytestmark = pytest.mark.once("torch")
 
@@ -313,6 +315,49 @@ def test_checkpoint_index_joins_its_parts_and_bad_indexes_raise(tmp_path):
         index.write_text(text)
         with pytest.raises(ValueError, match=message):
             read_checkpoint(index)
+
+
+def keras_parts(folder, max_shard_size=2.4e-5):
+    """Save a model by Keras in parts and in one file; return the index, the file and the model."""
+    model = randomise(create_model("vit_pico8", classes=5))
+    model.save_weights(folder / "a.weights.json", max_shard_size=max_shard_size)
+    model.save_weights(folder / "a.weights.h5")
+    return folder / "a.weights.json", folder / "a.weights.h5", model
+
+
+@pytest.mark.parametrize("max_shard_size", [2.4e-5, 5e-5, 1.0])
+def test_parts_of_keras_are_read_as_the_file_in_one_part(tmp_path, max_shard_size):
+    index, file, _ = keras_parts(tmp_path, max_shard_size)
+    found, wanted = read_checkpoint(index), read_checkpoint(file)
+    assert len(list(tmp_path.glob("a_*"))) == len(parts_of("test", index))
+    assert (len(parts_of("test", index)) > 1) == (max_shard_size < 1)
+    assert set(found) == set(wanted) and found.origin == str(index)
+    for name in wanted:
+        np.testing.assert_array_equal(found[name], wanted[name])
+
+
+def test_parts_of_keras_that_disagree_with_their_index_raise(tmp_path):
+    import h5py
+
+    index, _, _ = keras_parts(tmp_path)
+    said = json.loads(index.read_text())
+    group, (first, second, *_, last) = "/layers/dense/vars", parts_of("test", index)
+
+    def refuse(message, **changes):
+        index.write_text(json.dumps({"weight_map": {**said["weight_map"], **changes}}))
+        with pytest.raises(ValueError, match=message):
+            read_checkpoint(index)
+
+    refuse(rf"{second}.*{group}", **{group: [second]})
+    refuse(f"ValueError.*{group}", **{group: []})
+    refuse("'../other.weights.h5'", **{group: "../other.weights.h5"})
+    refuse("'a.weights.json'", **{group: ["a.weights.json"]})
+    refuse("checkpoint=.*gone.weights.h5", **{group: [last, "gone.weights.h5"]})
+    with h5py.File(tmp_path / second, "a") as file:
+        file["layers/patch_embedding/projection/vars/0"] = np.zeros(3)
+    patches = "/layers/patch_embedding/projection/vars"
+    refuse(f"{second}.*{patches}")
+    refuse(r" twice.*projection/vars/0", **{patches: [first, second]})
 
 
 def write_chunk(path, content, chunks=1024, name="x"):

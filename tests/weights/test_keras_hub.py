@@ -63,11 +63,13 @@ def test_keras_hub_head_after_another_layer_raises_unless_dropped(tmp_path):
         assert len(load(model, "keras_hub", checkpoint, head="drop").unused) >= 4
 
 
+@pytest.mark.parametrize("max_shard_size", [10, 3e-5])
 @pytest.mark.parametrize("form", ["backbone", "classifier"])
-def test_keras_hub_preset_folder_gives_the_outputs_of_keras_hub(form, tmp_path):
+def test_keras_hub_preset_folder_gives_the_outputs_of_keras_hub(form, max_shard_size, tmp_path):
     classifier = theirs()
     theirs_model = classifier if form == "classifier" else classifier.backbone
-    theirs_model.save_to_preset(str(tmp_path))
+    theirs_model.save_to_preset(str(tmp_path), max_shard_size=max_shard_size)
+    assert (tmp_path / "model.weights.json").exists() == (max_shard_size < 1)
     model = kt.from_preset(tmp_path, classifier_activation=None)
     images = pixels()
     expected = outputs(theirs_model, images / 127.5 - 1)
@@ -105,6 +107,16 @@ def test_keras_hub_siglip_gives_the_pooled_vector_of_keras_hub(form, tmp_path):
     images = pixels()
     model = kt.from_preset(tmp_path)
     close(outputs(model, images), outputs(vision, images / 127.5 - 1))
+
+
+@pytest.mark.parametrize("leaf", ["2", "9", "²"])
+def test_keras_hub_siglip_file_with_further_variables_raises_and_names_them(leaf):
+    model = build("keras_hub_siglip", include_top=False)
+    start = "layers/sig_lip_vision_embedding/patch_embedding/vars"
+    kernel = np.zeros((8, 8, 3, 32), "float32")
+    entries = {f"{start}/0": kernel, f"{start}/{leaf}": np.zeros(32, "float32")}
+    with pytest.raises(ValueError, match=f"Missing in the model: .*{start}/{leaf}"):
+        load(model, "keras_hub_siglip", entries)
 
 
 def test_keras_hub_clip_in_memory_is_never_taken_for_siglip():

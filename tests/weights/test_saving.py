@@ -59,6 +59,7 @@ def test_weights_saved_and_loaded_are_unchanged(saved):
         ("vit_pico8", {"pre_logits": 7}),
         ("vit_pico8", {"pre_logits": 7, "head_bias": False}),
         ("vit_pico8", {"head_reads": "attention"}),
+        ("vit_pico8", {"final_norm": "pooled"}),
         ("x2plus1d_pico", {}),
         ("x2plus1d_pico", {"unit": "conv2d+prior_broadcast"}),
     ],
@@ -82,6 +83,17 @@ def test_weights_of_a_model_without_head_but_with_pre_logits_load(tmp_path):
     assign_weights(model)
     save_weights(model, path)
     _equal(create_model("vit_pico8", weights=path, **given), model)
+
+
+def test_weights_with_further_norms_do_not_load_without_top(tmp_path):
+    model = create_model("vit_pico8", final_norm="pooled", embedding_norm=True)
+    path = tmp_path / "a.weights.h5"
+    save_weights(model, path)
+    body = create_model("vit_pico8", final_norm="pooled", include_top=False)
+    _refused(body, path, r"a\.weights\.h5.*'vit_pico8'")
+    tokens = create_model("vit_pico8", include_top=False)  # its norm precedes the pooling
+    save_weights(create_model("vit_pico8", final_norm=None, include_top=False), path)
+    _refused(tokens, path, r"a\.weights\.h5.*'vit_pico8'")
 
 
 def test_weights_of_a_deeper_model_do_not_load_without_top(tmp_path):
@@ -147,9 +159,18 @@ def test_weights_file_of_another_number_of_classes_raises(saved):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"pre_logits": 7}, {"head_bias": False}, {"pre_logits": 7, "head_bias": False}]
+    "changes",
+    [
+        {"pre_logits": 7},
+        {"head_bias": False},
+        {"pre_logits": 7, "head_bias": False},
+        {"final_norm": "pooled"},
+        {"final_norm": "pooled", "norm": "rms_norm", "pre_logits": 7},
+        {"final_norm": "pooled", "embedding_norm": True, "pre_norm": True},
+    ],
+    ids=str,
 )
-def test_weights_with_pre_logits_or_no_head_bias_load_with_and_without_top(tmp_path, changes):
+def test_weights_of_layers_between_body_and_head_load_with_and_without_top(tmp_path, changes):
     model = create_model("vit_pico8", classes=10, **changes)
     model.set_weights([array + 0.1 for array in model.get_weights()])
     path = tmp_path / "pico.weights.h5"
@@ -358,3 +379,54 @@ def test_load_weights_of_a_compressed_file_raises_and_keeps_the_model(saved, beh
         dataset.id.write_direct_chunk((0, 0), content)
     path.with_name(path.name + ".sha256").unlink()
     _refused(model, path, "compressed.*layers/dense/vars/0")
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Return a model with the index of its weights, which Keras saved in several files."""
+    model = create_model(PICO, classes=10, class_token=True)
+    assign_weights(model)
+    index = tmp_path / "pico.weights.json"
+    model.save_weights(index, max_shard_size=3e-5)
+    assert len(list(tmp_path.glob("pico_*.weights.h5"))) > 3
+    return model, index
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_weights_that_keras_saved_in_parts_load_as_by_keras(tmp_path, dtype):
+    given = {"classes": 10, "class_token": True, "dtype": dtype}
+    model, ours, theirs = (create_model(PICO, **given) for _ in range(3))
+    assign_weights(model)
+    index = tmp_path / "pico.weights.json"
+    model.save_weights(index, max_shard_size=3e-5)
+    assert saved_classes(index) == 10
+    load_weights(ours, index)
+    theirs.load_weights(index)
+    for one, other, wanted in zip(ours.weights, theirs.weights, model.weights, strict=True):
+        for weight in (one, other):
+            np.testing.assert_array_equal(NUMPY(weight), NUMPY(wanted))
+    small = create_model(PICO, weights=index, include_top=False, **{**given, "classes": None})
+    _equal(small.get_layer("block_1"), model.get_layer("block_1"))
+
+
+def test_weights_in_damaged_parts_raise_and_keep_the_model(parts):
+    import h5py
+
+    model, index = parts
+    _, second, *_ = sorted(index.parent.glob("pico_*.weights.h5"))
+    _refused(create_model("vit_pico8", classes=10), index, r"pico\.weights\.json")
+    digest = hashlib.sha256(index.read_bytes()).hexdigest()
+    _refused(model, index, f"`expected_sha256`.*{digest}", expected_sha256=digest)
+    whole = second.read_bytes()
+    second.write_bytes(whole[: len(whole) // 2])
+    _refused(model, index, f"{second.name}.*damaged")
+    second.write_bytes(whole)
+    with h5py.File(second, "a") as file:
+        found = []
+        file.visititems(lambda name, item: found.append(name) if hasattr(item, "shape") else None)
+        values = file[found[0]][...]
+        del file[found[0]]
+        file.create_dataset(found[0], data=values, chunks=values.shape, compression="gzip")
+    _refused(model, index, f"compressed.*{found[0]}")
+    second.unlink()
+    _refused(model, index, f"`checkpoint`.*{second.name}")

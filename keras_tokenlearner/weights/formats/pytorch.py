@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import IO, cast
 
+from keras_tokenlearner._checks import first_line
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.weights.formats.entries import Entry, check_total, flat_entries
 from keras_tokenlearner.weights.formats.npz import open_zip
@@ -36,10 +37,9 @@ def torch_entries(owner: str, path: Path) -> dict[str, Entry]:
             # states.
             content = import_torch.load(clean, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # a damaged or malicious pickle raises errors of any type
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
                 f"{owner}: {path} is not unpickled, because it is damaged or contains more than "
-                f"tensors; save only its state_dict() with torch.save: {reason}"
+                f"tensors; save only its state_dict() with torch.save: {first_line(error)}"
             ) from error
     if not isinstance(content, collections.abc.Mapping):
         raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections.abc
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,14 +22,17 @@ from keras_tokenlearner.weights.formats.entries import (
 from keras_tokenlearner.weights.formats.hdf5 import h5_entries
 from keras_tokenlearner.weights.formats.msgpack import msgpack_entries
 from keras_tokenlearner.weights.formats.npz import npz_entries
+from keras_tokenlearner.weights.formats.parts import KERAS_INDEX, parts_of
 from keras_tokenlearner.weights.formats.pytorch import is_torch, torch_entries
 from keras_tokenlearner.weights.formats.safetensors import safetensors_entries
 
 if TYPE_CHECKING:
     import torch
 
-_MOST_JSON = 64 << 20
-_KINDS = "a .npz, .safetensors, .h5, PyTorch or Flax (.msgpack) file, or the .index.json of parts"
+_KINDS = (
+    "a .npz, .safetensors, .h5, PyTorch or Flax (.msgpack) file, or the .index.json or "
+    ".weights.json of parts"
+)
 
 CheckpointLike = Union[PathLike, Checkpoint, Mapping[str, Nested], keras.Model, "torch.nn.Module"]
 
@@ -43,8 +45,8 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
             `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`) and Flax (`.msgpack`,
             `checkpoint`). The first bytes of a file decide its format. Flax files and indexes have
             no such bytes, so their names decide. For a file in several parts, pass its
-            `.index.json`. A mapping from names to arrays may be nested; its keys are joined by
-            "/".
+            `.index.json`, or Keras's `.weights.json`. A mapping from names to arrays may be nested;
+            its keys are joined by "/".
         owner: String, the function that the user called, for error messages.
 
     Returns:
@@ -123,30 +125,22 @@ def _reader(owner: str, path: Path) -> Callable[[str, Path], dict[str, Entry]]:
 
 def _read_parts(owner: str, path: Path) -> dict[str, Entry]:
     """Read all files of a checkpoint in parts. Its index, `path`, names the file of each entry."""
-    try:
-        if path.stat().st_size > _MOST_JSON:
-            raise ValueError(f"an index must have at most {_MOST_JSON} bytes")
-        files = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        parts: dict[str, set[str]] = {str(file): set() for file in files.values()}
-        for name, file in files.items():
-            parts[str(file)].add(name)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(
-            f"{owner}: {path} must be the index of a checkpoint in parts; download it again: "
-            f"{error!r}"
-        ) from error
+    lists_groups = path.name.endswith(KERAS_INDEX)
     entries: dict[str, Entry] = {}
-    for file, names in sorted(parts.items()):
-        if Path(file).name != file or file in ("", "..") or file.endswith(".json"):
-            raise ValueError(
-                f"{owner}: {path} must only name files in its own folder. Received: {file!r}"
-            )
+    for file, names in parts_of(owner, path).items():
         part = read_checkpoint(path.with_name(file), owner).entries
-        if set(part) != names:
-            wrong = listed(sorted(names.symmetric_difference(part)))
+        found = {f"/{name.rpartition('/')[0]}" if lists_groups else name for name in part}
+        if found != names:
+            wrong = listed(sorted(names.symmetric_difference(found)))
             raise ValueError(
                 f"{owner}: {path} and {file} must list the same entries; download both again. "
                 f"Entries in only one of them: {wrong}"
+            )
+        twice = entries.keys() & part.keys()
+        if twice:
+            raise ValueError(
+                f"{owner}: the files of {path} must not have the same entry twice; download them "
+                f"again. Received: {listed(sorted(twice))}"
             )
         entries |= part
     return entries
