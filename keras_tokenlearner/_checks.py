@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import keras
 
@@ -34,11 +34,12 @@ _OWNER = re.compile(r"([A-Za-z_][\w.]*)(?:\(.*?\))?: ")
 
 
 @contextlib.contextmanager
-def errors_of(owner: str) -> Iterator[None]:
+def errors_of(owner: str, **renamed: str) -> Iterator[None]:
     """Start the error messages of this package with `owner`, the function that the user called.
 
     A function that passes arguments on to another public function does so in this context. Errors
     then name the outermost function. Errors of Keras and of the user's own code stay unchanged.
+    `renamed` maps names of arguments to the names that the outermost function has for them.
 
     Example:
 
@@ -54,7 +55,11 @@ def errors_of(owner: str) -> Iterator[None]:
         text = str(error.args[0]) if len(error.args) == 1 else ""
         found = _OWNER.match(text)
         if found and found[1] != owner.partition("(")[0] and _is_ours(found[1]):
-            error.args = (f"{owner}: {text[found.end() :]}",)
+            text = text[found.end() :]
+            for inner, outer in renamed.items():
+                text = text.replace(f"`{inner}`", f"`{outer}`", 1)
+                text = text.replace(f"Received: {inner}=", f"Received: {outer}=", 1)
+            error.args = (f"{owner}: {text}",)
         raise
 
 
@@ -100,12 +105,10 @@ def check_int(
 
     Integer scalars of numpy and of the backends are accepted, for example `labels.max() + 1`.
     """
-    number = operator.index(value) if _kind(value) == "int" else None
-    if number is None or not minimum <= number <= maximum:
-        too_large = number is not None and number > maximum
-        most = f" and at most {maximum}" if too_large or maximum < LARGEST_INT else ""
+    number = _integer(value, minimum, maximum)
+    if number is None:
         raise ValueError(
-            f"{owner}: `{name}` must be an integer of at least {minimum}{most}. "
+            f"{owner}: `{name}` must be an integer {_range([value], minimum, maximum)}. "
             f"Received: {name}={value!r}"
         )
     return number
@@ -115,28 +118,37 @@ def check_ints(
     owner: str,
     name: str,
     value: Sequence[int],
-    lengths: Collection[int],
+    lengths: Collection[int] | None = None,
     minimum: int = 1,
     maximum: int = LARGEST_INT,
 ) -> tuple[int, ...]:
-    """Return `value` as a tuple of integers with a length in `lengths`, or raise `ValueError`."""
-    if not isinstance(value, (tuple, list)) or len(value) not in lengths:
-        expected = " or ".join(str(length) for length in lengths)
+    """Return `value` as a tuple of integers from `minimum` to `maximum`, or raise `ValueError`.
+
+    `lengths` has the allowed lengths. `None` allows all lengths.
+    """
+    numbers = _integers(value, lengths, minimum, maximum)
+    if numbers is None:
+        count = "" if lengths is None else " or ".join(map(str, lengths)) + " "
+        items = value if isinstance(value, (tuple, list, range)) else ()
         raise ValueError(
-            f"{owner}: `{name}` must be a tuple of {expected} integers. Received: {name}={value!r}"
+            f"{owner}: `{name}` must be a tuple of {count}integers, each "
+            f"{_range(items, minimum, maximum)}. Received: {name}={value!r}"
         )
-    return tuple(check_int(owner, name, item, minimum, maximum) for item in value)
+    return numbers
 
 
 def check_pairs(
     owner: str, name: str, value: Sequence[Sequence[int]]
 ) -> tuple[tuple[int, int], ...]:
     """Return `value` as a tuple of one or more pairs of integers, or raise `ValueError`."""
-    if not isinstance(value, (tuple, list)) or not value:
+    items = value if isinstance(value, (tuple, list)) else ()
+    pairs = [pair for one in items if (pair := _integers(one, (2,), 1, LARGEST_INT))]
+    if not items or len(pairs) < len(items):
+        numbers = [number for one in items if isinstance(one, (tuple, list)) for number in one]
         raise ValueError(
-            f"{owner}: `{name}` must be a tuple of pairs of integers. Received: {name}={value!r}"
+            f"{owner}: `{name}` must be a tuple of pairs of integers, each "
+            f"{_range(numbers, 1, LARGEST_INT)}. Received: {name}={value!r}"
         )
-    pairs = (check_ints(owner, name, pair, lengths=(2,)) for pair in value)
     return tuple((first, second) for first, second in pairs)
 
 
@@ -158,6 +170,21 @@ def check_number(
     return number
 
 
+def check_numbers(
+    owner: str, name: str, value: float | Sequence[float], expected: str
+) -> tuple[float, ...]:
+    """Return a number, or a sequence of finite numbers, as a tuple, or raise `ValueError`.
+
+    Arrays with one axis are accepted too. `expected` describes the argument in the message.
+    """
+    items = _items(value)
+    found = [_number(item) for item in ([cast("float", value)] if items is None else items)]
+    numbers = tuple(number for number in found if number is not None)
+    if not numbers or len(numbers) < len(found):
+        raise ValueError(f"{owner}: `{name}` must be {expected}. Received: {name}={value!r}")
+    return numbers
+
+
 def check_rate(owner: str, name: str, value: float) -> float:
     """Return `value` as a `float` in [0, 1), or raise `ValueError`."""
     below_one = math.nextafter(1.0, 0.0)
@@ -167,6 +194,11 @@ def check_rate(owner: str, name: str, value: float) -> float:
 def check_fraction(owner: str, name: str, value: float) -> float:
     """Return `value` as a `float` in [0, 1], or raise `ValueError`."""
     return check_number(owner, name, value, 0.0, 1.0, "a number in [0, 1]")
+
+
+def check_positive_fraction(owner: str, name: str, value: float) -> float:
+    """Return `value` as a `float` in (0, 1], or raise `ValueError`."""
+    return check_number(owner, name, value, SMALLEST_FLOAT, 1.0, "a number in (0, 1]")
 
 
 def check_not_negative(owner: str, name: str, value: float) -> float:
@@ -181,12 +213,18 @@ def check_positive(owner: str, name: str, value: float) -> float:
 
 
 def check_choice(
-    owner: str, name: str, value: Choice, choices: Iterable[Choice], listed_by: str = ""
+    owner: str,
+    name: str,
+    value: Choice,
+    choices: Iterable[Choice],
+    listed_by: str = "",
+    whole: object = None,
 ) -> Choice:
     """Return `value` if it is in `choices`, or raise `ValueError` with the nearest choices.
 
     Types must match too: 0 does not equal `False`. The message lists all choices. For more than
-    `MANY` choices, it names `listed_by` instead, the code that lists the choices.
+    `MANY` choices, it names `listed_by` instead, the code that lists the choices. If `value` is
+    part of an argument, `whole` is the argument.
     """
     choices = list(choices)
     for choice in choices:
@@ -195,8 +233,11 @@ def check_choice(
     near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=3)
     hint = f" Did you mean {' or '.join(repr(match) for match in near)}?" if near else ""
     received = f" Received: {name}={value!r}."
+    each = ""
+    if whole is not None:
+        received, each = f" Received: {name}={whole!r} with {value!r}.", "each part of "
     if len(choices) <= MANY:
-        text = f"`{name}` must be one of {choices}.{received}{hint}"
+        text = f"{each}`{name}` must be one of {choices}.{received}{hint}"
     elif listed_by:
         text = f"`{name}` is unknown.{hint}{received} {listed_by} lists all {len(choices)} names."
     else:
@@ -284,6 +325,28 @@ def check_channels_last(owner: str) -> None:
         )
 
 
+def check_names(
+    owner: str, name: str, value: Sequence[str], count: int | None, expected: str
+) -> tuple[str, ...]:
+    """Return `value` as a tuple of `count` strings, or raise `ValueError`.
+
+    Arrays with one axis are accepted too. `expected` describes the argument in the message.
+    """
+    items = _items(value)
+    if items is None or len(items) != count or not all(isinstance(one, str) for one in items):
+        number = "" if items is None else f"{len(items)} names, "
+        raise ValueError(
+            f"{owner}: `{name}` must be {expected}. Received: {number}{name}={str(value)[:60]}"
+        )
+    return tuple(map(str, items))  # strings of numpy become plain strings
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error message, or the class of an error without a message."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def listed(names: Iterable[str | int | tuple[int, ...]], most: int = 6) -> str:
     """Join up to `most` names into one line, and state the number of further names."""
     names = list(names)
@@ -307,6 +370,38 @@ def _kind(value: Value) -> str | None:
         return None
     found = re.search("bool|int|float", str(getattr(value, "dtype", None)))
     return found[0] if found else None
+
+
+def _items(value: object) -> tuple[Any, ...] | None:
+    """Return the items of a tuple, list or array with one axis, or `None` for other values."""
+    if isinstance(value, (tuple, list)):
+        return tuple(value)
+    return tuple(cast("Iterable[Any]", value)) if getattr(value, "ndim", None) == 1 else None
+
+
+def _integer(value: int, minimum: int, maximum: int) -> int | None:
+    """Return a scalar as an `int`, or `None` if it is not an integer or is out of range."""
+    number = operator.index(value) if _kind(value) == "int" else None
+    return None if number is None or not minimum <= number <= maximum else number
+
+
+def _integers(
+    value: Sequence[int], lengths: Collection[int] | None, minimum: int, maximum: int
+) -> tuple[int, ...] | None:
+    """Return a tuple of integers, or `None` for another type, length or range."""
+    is_sequence = isinstance(value, (tuple, list, range))
+    if not is_sequence or (lengths is not None and len(value) not in lengths):
+        return None
+    found = [_integer(item, minimum, maximum) for item in value]
+    numbers = tuple(number for number in found if number is not None)
+    return numbers if len(numbers) == len(found) else None
+
+
+def _range(values: Iterable[int], minimum: int, maximum: int) -> str:
+    """Describe a range of integers. A large maximum is stated only if a value exceeds it."""
+    too_large = any(_kind(one) == "int" and operator.index(one) > maximum for one in values)
+    most = f" and at most {maximum}" if too_large or maximum < LARGEST_INT else ""
+    return f"of at least {minimum}{most}"
 
 
 def _number(value: float) -> float | None:

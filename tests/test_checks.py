@@ -40,6 +40,45 @@ def test_check_number_of_a_scalar_array_returns_a_float(dtype):
             assert check("Owner", "scale", scalar) == 2.0
 
 
+def test_check_numbers_returns_a_tuple_of_floats():
+    for scalar in (0.5, np.float32(0.5), np.array(0.5), keras.ops.convert_to_tensor(0.5)):
+        for value in (scalar, [scalar], (scalar,)):
+            (found,) = checks.check_numbers("Owner", "mean", value, "numbers")
+            assert type(found) is float and found == 0.5
+    for value in (np.array([1, 2], "float32"), keras.ops.convert_to_tensor([1.0, 2.0])):
+        assert checks.check_numbers("Owner", "mean", value, "numbers") == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("value", ["0.5", None, True, (), (0.5, "a"), [float("nan")], 1j, {0.5}])
+def test_check_numbers_of_another_type_or_value_raises(value):
+    refused(
+        lambda: checks.check_numbers("Owner", "mean", value, "numbers"),
+        "Owner: `mean` must be numbers",
+        f"Received: mean={value!r}",
+    )
+
+
+def test_check_names_returns_a_tuple_of_plain_strings():
+    for value in (["a", "b"], ("a", "b"), np.array(["a", "b"]), np.array(["a", "b"], object)):
+        found = checks.check_names("Owner", "names", value, 2, "names")
+        assert found == ("a", "b") and {type(name) for name in found} == {str}
+    assert checks.check_names("Owner", "names", [], 0, "names") == ()
+
+
+@pytest.mark.parametrize("value", ["ab", ["a"], ["a", 1], np.array([["a", "b"]]), None, 2])
+def test_check_names_of_another_type_or_number_raises(value):
+    refused(
+        lambda: checks.check_names("Owner", "names", value, 2, "words"),
+        "Owner: `names` ",
+        f"names={value!s}",
+    )
+
+
+def test_first_line_of_an_error_without_a_message_is_its_class():
+    assert checks.first_line(ValueError("first\nsecond")) == "first"
+    assert [checks.first_line(kind()) for kind in (OSError, KeyError)] == ["OSError", "KeyError"]
+
+
 def test_check_bool_of_a_boolean_returns_a_bool():
     for value in (True, False):
         for scalar in (value, *_scalars(value, "bool")):
@@ -76,6 +115,39 @@ def test_check_ints_of_another_type_or_length_raises(value):
     )
 
 
+@pytest.mark.parametrize("value", [(8, 0), [8, "8"], (8, True), (2**40, 8), (8, [8]), 8, "88", {8}])
+def test_check_ints_of_a_wrong_part_states_the_whole_value(value):
+    for lengths in ((2,), None):
+        refused(
+            lambda lengths=lengths: checks.check_ints("Owner", "grid", value, lengths),
+            "Owner: `grid` ",
+            f"Received: grid={value!r}",
+        )
+    assert checks.check_ints("Owner", "grid", range(1, 4)) == (1, 2, 3)
+    assert checks.check_ints("Owner", "grid", ()) == ()
+
+
+@pytest.mark.parametrize(
+    "value", [(), ((8,),), ((8, 2), (8, 0)), ((8, 2), 8), [[8, 2**40]], 8, None]
+)
+def test_check_pairs_of_a_wrong_part_states_the_whole_value(value):
+    refused(
+        lambda: checks.check_pairs("Owner", "convs", value),
+        "Owner: `convs` ",
+        f"Received: convs={value!r}",
+    )
+    assert checks.check_pairs("Owner", "convs", [[8, np.int64(2)]]) == ((8, 2),)
+
+
+def test_check_choice_of_a_part_states_the_part_and_the_whole_value():
+    refused(
+        lambda: checks.check_choice("Owner", "unit", "con", ["conv", "mlp"], whole="mlp+con"),
+        "Owner: ",
+        "`unit`",
+        "Received: unit='mlp+con' with 'con'. Did you mean 'conv'?",
+    )
+
+
 _NO_NUMBERS = ["0.1", True, None, float("nan"), float("inf"), -float("inf"), 10**400, [0.5], 1j]
 
 
@@ -88,6 +160,14 @@ def test_check_rate_outside_its_interval_raises(value):
 def test_check_fraction_outside_its_interval_raises(value):
     refused(lambda: checks.check_fraction("Owner", "part", value), f"Received: part={value!r}")
     assert [checks.check_fraction("Owner", "part", end) for end in (0, 1)] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("value", [0, -0.1, 1.01, *_NO_NUMBERS])
+def test_check_positive_fraction_outside_its_interval_raises(value):
+    refused(
+        lambda: checks.check_positive_fraction("Owner", "part", value), f"Received: part={value!r}"
+    )
+    assert [checks.check_positive_fraction("Owner", "part", x) for x in (1e-9, 1)] == [1e-9, 1.0]
 
 
 @pytest.mark.parametrize("value", [0, -1, 1e-46, 1e39, *_NO_NUMBERS])

@@ -60,7 +60,7 @@ def test_costs_command_without_a_model_exits_with_2():
         ("train fashion_mnist --set epochs=0", "train: .* epochs=0"),
         ("train fashion_mnist --set batch_size=0", "train: .* batch_size=0"),
         ("train fashion_mnist --set learning_rate=nan", "train: .* learning_rate=nan"),
-        ("train videos", "`train` and `test` .* path='.'"),
+        ("train videos", "train: `data` .*`train` and `test` .* data=''"),
         (
             "train imagenet_384 --set gradient_accumulation_steps=0",
             "Received: gradient_accumulation_steps=0",
@@ -75,6 +75,10 @@ def test_costs_command_without_a_model_exits_with_2():
         ("export none.keras served", "export: .* model='none.keras'"),
         ("export vit_pico8 served --weights random --class-names n.txt", "class_names='n.txt'"),
         ("serve .", "serve: `path` .* path='.'"),
+        (
+            "evaluate x2plus1d_pico --weights random --data nothing",
+            "evaluate: `data` .* data='nothing'",
+        ),
     ],
 )
 def test_command_with_a_wrong_argument_prints_one_line(arguments, said, monkeypatch, tmp_path):

@@ -485,6 +485,14 @@ def test_errors_of_context_replaces_names_of_functions_classes_and_methods():
         assert str(caught.value) == "create_model('vit_b16'): `at` must be 1: no more"
 
 
+def test_errors_of_context_replaces_names_of_arguments_in_errors_of_other_functions():
+    wrong = "open_videos: `path` must be X. Received: path='a': from_folder: `path`, path='a/b'"
+    with pytest.raises(ValueError) as caught, errors_of("train", path="data"):
+        raise ValueError(wrong)
+    expected = "train: `data` must be X. Received: data='a': from_folder: `path`, path='a/b'"
+    assert str(caught.value) == expected
+
+
 def test_errors_of_as_a_context_manager_keeps_error_type_and_argument():
     with pytest.raises(ConnectionError) as caught, errors_of("from_preset"):
         raise ConnectionError("from_preset('hf://a/b'): no network")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_tokenlearner._checks import check_int
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis.canvas import INK, SMALL, new_panels, pixels, save
 from keras_tokenlearner.analysis.panels import as_arrays, enlarge, token_heads, token_panels
@@ -39,7 +40,8 @@ def draw_clip_maps(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If `clip` or `maps` have another rank, or t is more than T.
+        ValueError: If `clip` or `maps` have another rank, or t is more than T. Also if `columns` is
+            not positive.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -49,6 +51,7 @@ def draw_clip_maps(
     >>> len(draw_clip_maps(clip, maps, columns=5).axes)  # the clip, two tokens, the strongest
     20
     """
+    check_int("draw_clip_maps", "columns", columns)
     panels, names, colours = _panels("draw_clip_maps", clip, maps)
     moments = np.linspace(0, len(clip) - 1, min(columns, len(clip))).round().astype(int)
     figure, axes = new_panels(len(names), len(moments), panels.shape[2:4])
@@ -75,14 +78,15 @@ def animate_clip_maps(
         clip: Array of shape (T, height, width, 1 or 3), pixels in [0, 255].
         maps: Array of shape (t, H, W, S) from `token_maps`, with t at most T.
         path: Path that ends in `.gif` or `.mp4`.
-        frame_rate: Integer, frames per second of the clip.
+        frame_rate: Integer, frames per second of the clip, at most 1000. At most 100 for a GIF,
+            which stores the duration of a frame in hundredths of a second.
 
     Returns:
         A `matplotlib.figure.Figure` of the last moment.
 
     Raises:
         ValueError: If `clip` or `maps` have another rank, t is more than T, or the path has another
-            ending.
+            ending. Also if `frame_rate` is out of range.
         ImportError: If matplotlib (extra `plot`) is not installed. A GIF also needs Pillow (extra
             `image`), and an MP4 needs PyAV (extra `video`).
 
@@ -97,6 +101,8 @@ def animate_clip_maps(
         raise ValueError(
             f"animate_clip_maps: `path` must end in .gif or .mp4. Received: path={str(path)!r}"
         )
+    most = 100 if ending == ".gif" else 1000
+    frame_rate = check_int("animate_clip_maps", "frame_rate", frame_rate, maximum=most)
     library, extra, write = _WRITERS[ending]
     writer = require(library, extra)
     panels, names, colours = _panels("animate_clip_maps", clip, maps)

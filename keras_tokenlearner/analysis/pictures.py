@@ -61,7 +61,7 @@ def draw_token_maps(
     count = maps.shape[-1]
     tokens = range(count) if tokens is None else tokens
     for token in tokens:
-        check_choice("draw_token_maps", "tokens", token, range(count))
+        check_choice("draw_token_maps", "tokens", token, range(count), whole=tokens)
     maps = np.maximum(enlarge(maps, images), 0)
     rows = [token_panels(*both, tokens) for both in zip(images, maps, strict=True)]
     heads, inks = token_heads("image", count, tokens)

@@ -1,8 +1,9 @@
 import csv
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def draw_costs(
     Args:
         rows: List of dictionaries from `keras_tokenlearner.evaluation.compare`, or the path of a
             CSV file with a header. Lines that start with `#`, and rows without a cost or without a
-            quality, are skipped.
+            quality, are skipped. NaN means a missing value.
         path: Path of the figure, or `None` for no file.
         cost: The column of the cost.
         score: The column of the quality.
@@ -78,7 +79,7 @@ def draw_costs(
 
     Raises:
         ValueError: If the file cannot be read, a column is missing, or no row has a cost and a
-            quality.
+            quality. Also if a cost or a quality is not a finite number.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -121,15 +122,30 @@ def _points(rows: Rows | str | Path, cost: str, score: str, label: str) -> list[
         )
     found = []
     for row in rows:
-        x, y = row[cost], row[score]
-        if x is not None and y is not None and "" not in (x, y):
-            found.append((float(x), float(y), str(row[label])))
+        x, y = _number(row, cost), _number(row, score)
+        if x is not None and y is not None:
+            found.append((x, y, str(row.get(label))))
     if not found:
         raise ValueError(
             "draw_costs: at least one row must have values in both columns, `cost` and `score`. "
             f"Received: cost={cost!r}, score={score!r}, and no row with both values"
         )
     return sorted(found)
+
+
+def _number(row: Mapping[str, str | float | None], column: str) -> float | None:
+    """Return a value of a row as a number, or `None` if the value is missing: empty or NaN."""
+    value = row.get(column)
+    try:
+        number = math.nan if value in (None, "") else float(cast("str | float", value))
+    except (TypeError, ValueError):
+        number = math.inf
+    if math.isinf(number):
+        raise ValueError(
+            f"draw_costs: the column {column!r} of `rows` must have finite numbers, or empty cells "
+            f"for missing values. Received: {column}={value!r} in the row {dict(row)}"
+        )
+    return None if math.isnan(number) else number
 
 
 def _beats(one: Point, other: Point) -> bool:

@@ -30,7 +30,6 @@ OURS = {
 def check_arguments(
     model: str,
     weights: str | os.PathLike[str] | None,
-    input_shape: Sequence[int] | None,
     changes: Fields,
     fields: Sequence[str],
 ) -> None:
@@ -39,7 +38,6 @@ def check_arguments(
     Args:
         model: Name in the catalogue.
         weights: The argument `weights`.
-        input_shape: The argument `input_shape`.
         changes: The other arguments of `create_model`, `**changes`.
         fields: Names of the fields of the model's config.
     """
@@ -53,12 +51,6 @@ def check_arguments(
                 f"{owner}: {_spelt(model, OURS[name], example)} Received: {name}={value!r}"
             )
         check_choice(owner, "argument", name, list(fields))
-    if isinstance(input_shape, int):
-        height = f"({input_shape}, {input_shape}, 3)"
-        raise ValueError(
-            f"{owner}: `input_shape` must be (height, width, channels); pass "
-            f"input_shape={height}. Received: input_shape={input_shape!r}"
-        )
     if isinstance(weights, bool) or (weights == "imagenet" and weights not in store.names(model)):
         raise ValueError(f"{owner}: {_spelt(model, 'weights')} Received: weights={weights!r}")
 

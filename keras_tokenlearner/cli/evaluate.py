@@ -40,6 +40,7 @@ def evaluate(
     features of a few training images. A video model averages four clips and three crops of each
     test video.
     """
+    from keras_tokenlearner._checks import errors_of
     from keras_tokenlearner.applications import CATALOG
     from keras_tokenlearner.applications.arguments import LoadArguments
     from keras_tokenlearner.applications.load import check_classifier, load_model
@@ -57,7 +58,8 @@ def evaluate(
     if len(built.input_shape) == 5:
         if not data:
             raise typer.BadParameter("a video model needs videos: pass --data FOLDER")
-        tests = {name: video.open_videos(name)[1] for name in data}
+        with errors_of("evaluate", path="data"):
+            tests = {name: video.open_videos(name)[1] for name in data}
         verbose = 0 if as_json else 1
         rows: list[dict[str, str | float | None]] = [
             {"data": name, **evaluate_videos(built, test, verbose=verbose)}

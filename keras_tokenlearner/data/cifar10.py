@@ -57,7 +57,7 @@ def _read(folder: Path, split: str, names: list[str]) -> tuple[np.ndarray, np.nd
     path = _file(folder, f"{split}_lables.json")
     try:
         labels = np.asarray(json.loads(path.read_text()), "uint8")
-    except (ValueError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"load_cifar10: {path} is damaged; download it again: {error}") from error
     if labels.shape != (len(images),) or labels.max(initial=0) >= len(CLASS_NAMES):
         raise ValueError(

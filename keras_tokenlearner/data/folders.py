@@ -1,5 +1,6 @@
 """Lists labelled files in folders: common code for images and videos."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -65,26 +66,37 @@ def _visible(path: str | Path) -> list[Path]:
 
 
 def split_folders(
-    owner: str, path: str | Path, read: Callable[[Path], Found], what: str
+    owner: str,
+    name: str,
+    value: str | os.PathLike[str],
+    read: Callable[[Path], Found],
+    what: str,
 ) -> tuple[Found, Found]:
     """Read the folders `train` and `test` (or `val`) of a data set, and compare their classes.
 
     Args:
         owner: Name of the caller, for the error message.
-        path: Path of the folder that has these folders.
+        name: Name of the caller's argument, for the error message.
+        value: The caller's argument: the path of the folder that has these folders, also as
+            `"folder:FOLDER"`.
         read: Function that takes the path of one of these folders, and returns an object with
             `class_names`.
         what: Kind of the files, for the error message.
 
     Raises:
-        ValueError: If one of the folders does not exist, or their classes differ.
+        ValueError: If one of the folders does not exist or has no classes, or their classes differ.
     """
-    if not (Path(path) / "train").is_dir():
-        raise ValueError(
-            f"{owner}: `path` must have folders `train` and `test` (or `val`), each with a folder "
-            f"of {what} for every class. Received: path={str(path)!r}"
-        )
-    train, test = read(Path(path) / "train"), read(held_out(path))
+    path = Path(str(value).removeprefix("folder:"))
+    wrong = (
+        f"{owner}: `{name}` must have folders `train` and `test` (or `val`), each with a folder "
+        f"of {what} for every class. Received: {name}={str(value)!r}"
+    )
+    if not (path / "train").is_dir():
+        raise ValueError(wrong)
+    try:
+        train, test = read(path / "train"), read(held_out(path))
+    except ValueError as error:
+        raise ValueError(f"{wrong}: {error}") from error
     if train.class_names != test.class_names:
         raise ValueError(
             f"{owner}: the folders of training {what} and test {what} must have the same classes. "

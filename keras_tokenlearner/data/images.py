@@ -128,8 +128,9 @@ class ArrayImages(Images):
                 f"{len(labels)} labels"
             )
         self.images, self.labels = images, np.asarray(labels, "int64")
-        count = self.labels.max(initial=-1) + 1
-        self.class_names = tuple(class_names or (str(label) for label in range(count)))
+        if class_names is None:
+            class_names = [str(label) for label in range(self.labels.max(initial=-1) + 1)]
+        self.class_names = tuple(class_names)
 
     def __len__(self) -> int:
         return len(self.images)

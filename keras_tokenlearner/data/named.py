@@ -47,6 +47,8 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
             f"open_named: `data` needs a folder or name after a colon, as in '{name}:NAME'. "
             f"Received: data={data!r}"
         )
+    if name == "folder":
+        origin = str(data)  # the error message shows the whole argument
     return OPENERS[name](*[origin] if origin else [])
 
 
@@ -95,8 +97,8 @@ def _arrays(
     return opened
 
 
-def _folder(path: str) -> tuple[Images, Images]:
-    return split_folders("open_named", path, from_folder, "images")
+def _folder(data: str) -> tuple[Images, Images]:
+    return split_folders("open_named", "data", data, from_folder, "images")
 
 
 OPENERS: dict[str, Callable[..., tuple[Images, Images]]] = {

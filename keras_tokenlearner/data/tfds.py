@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from keras_tokenlearner._checks import errors_of
+from keras_tokenlearner._checks import errors_of, first_line
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import FOLDER_FORMATS, decode_image
 from keras_tokenlearner.data.images import Images
@@ -119,11 +119,10 @@ def open_records(
         builder = tfds.builder(name, file_format="array_record")
         return builder, builder.as_data_source(split, decoders=decoders)
     except (tfds.core.DatasetNotFoundError, KeyError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise ValueError(
             f"{owner}: `name` must be a labelled data set of {what}; prepare it by "
             f"tfds.builder({name!r}, file_format='array_record').download_and_prepare(). Received: "
-            f"name={name!r}, split={split!r}: {reason}"
+            f"name={name!r}, split={split!r}: {first_line(error)}"
         ) from error
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_tokenlearner._checks import (
     check_choice,
-    check_int,
+    check_ints,
     check_model,
     check_not_negative,
     own_errors,
@@ -65,8 +65,11 @@ class FewShotProtocol:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for count in self.shots:
-            check_int("FewShotProtocol", "shots", count)
+        if not check_ints("FewShotProtocol", "shots", self.shots):
+            raise ValueError(
+                "FewShotProtocol: `shots` must have at least one number. "
+                f"Received: shots={self.shots!r}"
+            )
         check_not_negative("FewShotProtocol", "l2", self.l2)
 
 
@@ -120,7 +123,7 @@ def evaluate(
         )
     protocol = protocol or FewShotProtocol()
     for metric in metrics:
-        check_choice("evaluate", "metrics", metric, METRICS)
+        check_choice("evaluate", "metrics", metric, METRICS, whole=metrics)
     if "real" in metrics and real_labels is None:
         raise ValueError(
             "evaluate: the metric 'real' needs `real_labels`, the path of real.json. "
@@ -146,8 +149,8 @@ def evaluate(
     for name, _, test in opened:
         if scored:
             _check_classes(model, name, test)
-        known = "real" in metrics and real_labels is not None
-        reassessed.append(read_real_labels(real_labels, test.names) if known else None)
+        path = real_labels if "real" in metrics else None
+        reassessed.append(None if path is None else read_real_labels(path, test.names))
     rows: list[Row] = []
     for (name, train, test), real in zip(opened, reassessed, strict=True):
         row: Row = {"data": name}

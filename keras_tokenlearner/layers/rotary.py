@@ -10,6 +10,7 @@ from keras_tokenlearner._checks import (
     check_heads,
     check_int,
     check_ints,
+    check_number,
     check_positive,
 )
 from keras_tokenlearner._json import JSON
@@ -101,7 +102,7 @@ class RotaryPositions(CompositeLayer):
         self.theta = check_positive(owner, "theta", theta)
         self.layout = check_choice(owner, "layout", layout, LAYOUTS)
         self.order = check_choice(owner, "order", order, ORDERS)
-        self.offset = float(offset)
+        self.offset = check_number(owner, "offset", offset)
         self.reference_grid = reference_grid
         if reference_grid is not None:
             self.reference_grid = check_ints(owner, "reference_grid", reference_grid, (2, 3))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_bool, check_int
+from keras_tokenlearner._checks import check_bool, check_ints
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
@@ -51,10 +51,9 @@ def feature_extractor(
             f"{owner}: `normalize` needs a model with final_norm='tokens'; leave `normalize` out. "
             f"Received: normalize=True, final_norm={model.config.final_norm!r}"
         )
-    numbers = blocks if isinstance(blocks, (list, tuple, range)) else (blocks,)
+    numbers = tuple(blocks) if isinstance(blocks, (list, tuple, range)) else (blocks,)
     outputs = {}
-    for number in numbers:
-        index = check_int(owner, "blocks", number, minimum=0)
+    for index in check_ints(owner, "blocks", numbers, minimum=0):
         if index >= model.config.num_layers:
             raise ValueError(
                 f"{owner}: `blocks` must be numbers from 0 to {model.config.num_layers - 1}. "

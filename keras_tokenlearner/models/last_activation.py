@@ -3,6 +3,10 @@
 import keras
 from keras import layers
 
+from keras_tokenlearner.layers.activations import Activation
+
+_KNOWN = ("Softmax", "Sigmoid")  # classes of layers, and of functions of `keras.ops`
+
 
 def last_activation(model: keras.Model) -> tuple[str | None, bool]:
     """Return the name of a model's last activation, and whether a dense layer applies it.
@@ -25,7 +29,7 @@ def last_activation(model: keras.Model) -> tuple[str | None, bool]:
         kind = type(operation).__name__
         if isinstance(operation, keras.Model):
             return last_activation(operation)
-        if kind in ("Softmax", "Sigmoid"):  # a layer, or a function of `keras.ops`
+        if kind in _KNOWN:
             return kind.lower(), False
         if isinstance(operation, (layers.Activation, layers.Dense)):
             name = _name(operation.activation)
@@ -52,11 +56,16 @@ def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation |
         return None
 
 
-def _name(activation: layers.Layer) -> str | None:
-    """Return the class name of an activation layer, the name of a known function, or `None`."""
+def _name(activation: Activation) -> str | None:
+    """Return `"softmax"`, `"sigmoid"` or `"linear"`, or `None` for other activations."""
+    if isinstance(activation, layers.Activation):
+        return _name(activation.activation)
+    if isinstance(activation, layers.Identity):
+        return "linear"
     if isinstance(activation, layers.Layer):
-        return type(activation).__name__.lower()
+        name = type(activation).__name__
+        return name.lower() if name in _KNOWN else None
     for name in ("softmax", "sigmoid", "linear"):
-        if activation is keras.activations.get(name):
+        if activation in (keras.activations.get(name), getattr(keras.ops, name, None)):
             return name
     return None

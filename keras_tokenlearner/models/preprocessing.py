@@ -1,10 +1,14 @@
-import math
 from dataclasses import asdict, dataclass
 from typing import TypedDict, cast
 
 from keras import layers
 
-from keras_tokenlearner._checks import check_choice, check_ints
+from keras_tokenlearner._checks import (
+    check_choice,
+    check_ints,
+    check_numbers,
+    check_positive_fraction,
+)
 from keras_tokenlearner.models.names import PREPROCESSING
 
 RESIZE_MODES = ("shortest", "squash", "longest")
@@ -57,15 +61,9 @@ class Preprocessing:
     def __post_init__(self) -> None:
         owner = "Preprocessing"
         for name in ("mean", "std"):
-            value = getattr(self, name)
-            values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-            numbers = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
-            if not values or len(numbers) < len(values) or not all(map(math.isfinite, numbers)):
-                raise ValueError(
-                    f"{owner}: `{name}` must be a tuple of finite numbers, one for each channel. "
-                    f"Received: {name}={value!r}"
-                )
-            object.__setattr__(self, name, tuple(map(float, values)))
+            expected = "a tuple of finite numbers, one for each channel"
+            numbers = check_numbers(owner, name, getattr(self, name), expected)
+            object.__setattr__(self, name, numbers)
         if len({len(self.mean), len(self.std)} - {1}) > 1 or min(self.std) <= 0:
             raise ValueError(
                 f"{owner}: `std` must have positive numbers, one for each number of `mean`. "
@@ -76,14 +74,8 @@ class Preprocessing:
             object.__setattr__(self, "size", size)
         check_choice(owner, "resize_mode", self.resize_mode, RESIZE_MODES)
         check_choice(owner, "interpolation", self.interpolation, INTERPOLATIONS)
-        fraction = self.crop_fraction
-        if isinstance(fraction, bool) or not isinstance(fraction, (int, float)):
-            fraction = math.nan
-        if not 0 < fraction <= 1:
-            raise ValueError(
-                f"{owner}: `crop_fraction` must be a number in (0, 1]. "
-                f"Received: crop_fraction={self.crop_fraction!r}"
-            )
+        fraction = check_positive_fraction(owner, "crop_fraction", self.crop_fraction)
+        object.__setattr__(self, "crop_fraction", fraction)
 
     @property
     def has_default_resize(self) -> bool:

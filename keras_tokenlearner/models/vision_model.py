@@ -2,7 +2,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, Unpack, cast
 
 import keras
 from keras import layers
@@ -12,7 +12,9 @@ from keras_tokenlearner._checks import (
     check_channels_last,
     check_choice,
     check_int,
+    check_ints,
     check_is,
+    check_names,
     errors_of,
 )
 from keras_tokenlearner._json import JSON
@@ -141,14 +143,9 @@ class VisionModel(keras.Model):
         if value is None:
             self._class_names = None
             return
-        names = tuple(value) if isinstance(value, (list, tuple)) else ()
-        if len(names) != self.classes or not all(isinstance(name, str) for name in names):
-            wanted = f"a list of {self.classes} names" if self.include_top else "None without top"
-            raise ValueError(
-                f"{type(self).__name__}: `class_names` must be {wanted}. "
-                f"Received: {len(names)} names, class_names={str(value)[:60]}"
-            )
-        self._class_names = names
+        wanted = f"a list of {self.classes} names" if self.include_top else "None without top"
+        owner = type(self).__name__
+        self._class_names = check_names(owner, "class_names", value, self.classes, wanted)
 
     @property
     def blocks(self) -> Sequence[keras.Layer]:
@@ -244,20 +241,12 @@ def input_of(
 ) -> keras.KerasTensor:
     """Check `input_shape` or `input_tensor`, and return the input on which to build a graph."""
     check_channels_last(owner)
-    if input_tensor is not None:
-        shape = tuple(input_tensor.shape[1:])
-    elif input_shape is not None:
-        shape = tuple(input_shape)
-    else:
+    if input_shape is None and input_tensor is None:
         raise ValueError(
             f"{owner}: pass `input_shape` or `input_tensor`. "
             "Received: input_shape=None, input_tensor=None"
         )
-    if len(shape) != len(axes) + 1 or None in shape:
-        raise ValueError(
-            f"{owner}: `input_shape` must be ({', '.join(axes)}, channels), without None. "
-            f"Received: input_shape={shape}"
-        )
+    shape = check_shape(owner, input_shape, input_tensor, axes)
     if input_tensor is None:
         return keras.Input(shape, name=INPUTS)
     if not is_input(input_tensor):
@@ -269,10 +258,46 @@ def input_of(
     return input_tensor
 
 
+def check_shape(
+    owner: str,
+    input_shape: Sequence[int] | None,
+    input_tensor: keras.KerasTensor | None,
+    axes: tuple[str, ...] = (),
+) -> tuple[int, ...]:
+    """Return the shape that `input_tensor` or else `input_shape` states, or raise `ValueError`.
+
+    Args:
+        owner: Name of the function that the user called, for error messages.
+        input_shape: Shape without the batch, or `None` with an `input_tensor`.
+        input_tensor: Symbolic tensor, or `None`.
+        axes: Names of the axes before the channels. Without names, any number of axes is valid.
+    """
+    received = f"input_shape={input_shape!r}"
+    given, wanted = input_shape, "`input_shape` must be "
+    if input_tensor is not None:
+        check_is(owner, "input_tensor", input_tensor, keras.KerasTensor, "a keras.Input")
+        given, wanted = (
+            input_tensor.shape[1:],
+            "the shape of `input_tensor` after the batch must be ",
+        )
+        received = f"input_tensor of shape {tuple(input_tensor.shape)}"
+    image = "(height, width, channels)"
+    wanted += f"({', '.join(axes)}, channels)" if axes else f"{image} or (frames, {image[1:]}"
+    try:
+        shape = check_ints(owner, "input_shape", tuple(cast("Sequence[int]", given)))
+    except (TypeError, ValueError):
+        shape = ()
+    if not shape or (axes and len(shape) != len(axes) + 1):
+        is_edge = type(given) is int and given > 0 and len(axes) in (0, 2)
+        square = f"; for images, pass input_shape=({given}, {given}, 3)" if is_edge else ""
+        raise ValueError(f"{owner}: {wanted}, all positive integers{square}. Received: {received}")
+    return shape
+
+
 def is_input(tensor: keras.KerasTensor) -> bool:
     """Return whether a symbolic tensor is a `keras.Input`, not the output of a layer."""
     sources = keras.utils.get_source_inputs(tensor)
-    return len(sources) == 1 and sources[0] is tensor
+    return isinstance(sources, list) and len(sources) == 1 and sources[0] is tensor
 
 
 def frozen_parts(model: keras.Model) -> list[str]:

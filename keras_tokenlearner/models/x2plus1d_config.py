@@ -6,6 +6,7 @@ from keras_tokenlearner._checks import (
     check_choice,
     check_heads,
     check_int,
+    check_ints,
     check_positive,
     check_rate,
 )
@@ -103,17 +104,12 @@ class X2Plus1DConfig:
 
     def _check_sizes(self, owner: str, name: str) -> None:
         """Check that each stage has a size, and convert a list from JSON to a tuple."""
-        value = getattr(self, name)
-        if not isinstance(value, (tuple, list)) or not value:
+        value = check_ints(owner, name, getattr(self, name))
+        stages = len(self.stage_channels)
+        if not value or len(value) != stages:
             raise ValueError(
-                f"{owner}: `{name}` must be a tuple with an integer for each stage. "
-                f"Received: {name}={value!r}"
-            )
-        value = tuple(check_int(owner, name, size) for size in value)
-        if len(value) != len(self.stage_channels):
-            raise ValueError(
-                f"{owner}: `{name}` must have a size for each of the {len(self.stage_channels)} "
-                f"stages of `stage_channels`. Received: {name}={value}"
+                f"{owner}: `{name}` must have a size for each stage of `stage_channels`, which has "
+                f"at least one. Received: {name}={value} for {stages} stages"
             )
         object.__setattr__(self, name, value)
 
@@ -124,18 +120,16 @@ class X2Plus1DConfig:
                 f"Received: unit={self.unit!r}"
             )
         for part in self.parts:
-            check_choice(owner, "unit", part, PARTS)
+            check_choice(owner, "unit", part, PARTS, whole=self.unit)
 
     def _check_replaced(self, owner: str) -> None:
         if self.replaced is None:
             return
         units = range(self.stage_units[-1])
-        is_list = isinstance(self.replaced, (tuple, list))
-        if is_list:
-            value = tuple(check_int(owner, "replaced", unit, minimum=0) for unit in self.replaced)
-            object.__setattr__(self, "replaced", value)
+        value = check_ints(owner, "replaced", self.replaced, minimum=0)
+        object.__setattr__(self, "replaced", value)
         # A range finds a number without a list of all units: a config may have millions.
-        if not is_list or len({unit for unit in value if unit in units}) != len(value):
+        if len({unit for unit in value if unit in units}) != len(value):
             raise ValueError(
                 f"{owner}: `replaced` must be a tuple of different units of the last stage, "
                 f"0 to {units[-1]}. Received: replaced={self.replaced!r}"

@@ -25,7 +25,8 @@ def classifier_activation_of(
     """Return the activation that converts outputs to probabilities, and whether to apply it.
 
     A model that ends in a softmax or a sigmoid returns probabilities. A model that ends in a dense
-    layer returns logits. For logits, `classifier_activation` must state the activation.
+    layer returns logits. A dense layer with another activation may return anything. For both,
+    `classifier_activation` must state the activation.
 
     Args:
         owner: Name of the function that the user called, for error messages.
@@ -39,7 +40,7 @@ def classifier_activation_of(
         apply this activation.
 
     Raises:
-        ValueError: If the outputs are logits and no activation is passed. Also if the passed
+        ValueError: If the outputs may be logits and no activation is passed. Also if the passed
             activation differs from the softmax or sigmoid that the model ends in.
 
     Example:
@@ -59,11 +60,12 @@ def classifier_activation_of(
             )
         return own, False
     if classifier_activation is None and is_dense:
+        ending = "logits" if own == "linear" else "an activation other than softmax or sigmoid"
         raise ValueError(
-            f"{owner}: `classifier_activation` is needed for a model that ends in logits. Pass "
-            "'softmax' for one class per image, 'sigmoid' for several classes, or 'linear' for "
-            f"features. Received: classifier_activation=None, model {model.name!r} with the last "
-            f"activation {own!r}"
+            f"{owner}: `classifier_activation` is needed for a model that ends in {ending}. Pass "
+            "'softmax' for logits of one class per image, 'sigmoid' for logits of several classes, "
+            "or 'linear' for other outputs. Received: classifier_activation=None, model "
+            f"{model.name!r}"
         )
     chosen = classifier_activation or "linear"
     return chosen, chosen != "linear"

@@ -8,6 +8,7 @@ from typing import TypedDict, cast
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_names
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.data.preprocessing import preprocessing_of
@@ -65,13 +66,9 @@ def class_names_of(
             f"class_names={str(class_names)[:60]}, model {model.name!r} with outputs of shape "
             f"{model.output_shape}"
         )
-    names = list(class_names) if isinstance(class_names, (list, tuple)) else []
-    if len(names) != model.output_shape[-1] or not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            f"export: `class_names` must have a name for each of the {model.output_shape[-1]} "
-            f"classes. Received: {len(names)} names, class_names={str(class_names)[:60]}"
-        )
-    return names
+    classes = model.output_shape[-1]
+    expected = f"a list of {classes} names, one for each class"
+    return list(check_names("export", "class_names", class_names, classes, expected))
 
 
 def metadata_of(model: keras.Model, options: Options) -> dict[str, JSON]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from keras_tokenlearner._checks import (
     check_int,
     check_not_negative,
-    check_number,
     check_positive,
+    check_positive_fraction,
     check_rate,
 )
 
@@ -20,10 +20,6 @@ def _at_least(minimum: int) -> Callable[[str, str, int], int]:
     return lambda owner, name, value: check_int(owner, name, value, minimum)
 
 
-def _at_most_one(owner: str, name: str, value: float) -> float:
-    return check_number(owner, name, value, 1e-3, 1.0, "a number from 0.001 to 1")
-
-
 # Checks by name of field. Recipes of users may have further fields.
 _CHECKS: dict[str, Callable[[str, str, int], float]] = {
     "epochs": _at_least(1),
@@ -33,7 +29,7 @@ _CHECKS: dict[str, Callable[[str, str, int], float]] = {
     "warmup_epochs": check_not_negative,
     "warmup_steps": _at_least(0),
     "weight_decay": check_not_negative,
-    "layer_decay": _at_most_one,
+    "layer_decay": check_positive_fraction,
     "label_smoothing": check_rate,
     "ema_momentum": check_rate,
     "drop_path_rate": check_rate,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import keras
 
-from keras_tokenlearner._checks import errors_of
+from keras_tokenlearner._checks import check_positive_fraction, errors_of
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.names import block_index, layer_number
 from keras_tokenlearner.training.weight_decay import OptimizerArguments, Rate
@@ -47,11 +47,7 @@ class _Layerwise(_Optimizer):
         undecayed: Sequence[str] = (),
         **arguments: Unpack[OptimizerArguments],
     ) -> None:
-        if not 0 < layer_decay <= 1:
-            raise ValueError(
-                f"{type(self).__name__}: `layer_decay` must be a number above 0 and at most "
-                f"1. Received: layer_decay={layer_decay!r}"
-            )
+        layer_decay = check_positive_fraction(type(self).__name__, "layer_decay", layer_decay)
         super().__init__(learning_rate, **{**arguments, **dict.fromkeys(self.decays_of_keras)})
         self.layer_decay = layer_decay
         self.decay = arguments.get("weight_decay")

@@ -3,7 +3,13 @@ from typing import Self, Unpack, cast
 
 import keras
 
-from keras_tokenlearner._checks import check_int, check_not_negative, check_positive, own_errors
+from keras_tokenlearner._checks import (
+    check_int,
+    check_not_negative,
+    check_positive,
+    check_positive_fraction,
+    own_errors,
+)
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.names import HEAD
 from keras_tokenlearner.training.layer_rates import LayerwiseAdamW, LayerwiseMuon, LayerwiseSGD
@@ -268,7 +274,7 @@ def _make(
         check_positive(owner, "global_clipnorm", clipnorm)
     if parts:
         schedule = OfSteps(schedule, parts)
-    if layer_decay != 1:
+    if check_positive_fraction(owner, "layer_decay", layer_decay) != 1:
         return _LAYERWISE[kind](schedule, layer_decay, UNDECAYED, **arguments)
     return kind(schedule, **arguments)
 

@@ -228,6 +228,8 @@ def match(
     may_go = [f"{names.CLASS_TOKEN}/", f"{names.PROJECTION}/"]
     if head != "keep" or names.HEAD_KERNEL not in variables:
         may_go += [_HEAD, *_BEFORE_HEAD]
+        if structure.config.final_norm == "pooled":  # a model that returns tokens has no such norm
+            may_go.append(f"{names.NORM}/")
     elif names.HEAD_KERNEL not in arrays:
         may_go.append(f"{names.PRE_LOGITS}/")
     unknown += [

@@ -84,6 +84,33 @@ def test_clip_maps_of_every_video_model_can_be_drawn(name):
     assert similarity.shape[1:] == 2 * (len(maps) * config.num_tokens,)
 
 
+@pytest.mark.parametrize("frame_rate", [0, -1, 2.5, "6", float("nan"), 1001])
+@pytest.mark.parametrize("ending", ["gif", "mp4"])
+def test_animation_with_a_wrong_frame_rate_raises(frame_rate, ending, maps, tmp_path):
+    with pytest.raises(ValueError, match="animate_clip_maps: `frame_rate`") as caught:
+        animate_clip_maps(CLIP, maps, tmp_path / f"maps.{ending}", frame_rate)
+    assert f"frame_rate={frame_rate!r}" in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_animation_at_the_highest_frame_rate_of_a_gif_keeps_frame_times(maps, tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="the extra `image`")
+    with pytest.raises(ValueError, match="frame_rate=101"):
+        animate_clip_maps(CLIP, maps, tmp_path / "maps.gif", frame_rate=101)
+    animate_clip_maps(CLIP, maps, tmp_path / "maps.gif", frame_rate=100)
+    with image.open(tmp_path / "maps.gif") as gif:
+        durations = []
+        for number in range(gif.n_frames):  # equal frames may be stored as one
+            gif.seek(number)
+            durations.append(gif.info["duration"])
+    assert sum(durations) == 6 * 10
+
+
+@pytest.mark.parametrize("columns", [0, -1, 2.5])
+def test_draw_clip_maps_with_wrong_columns_raises(columns, maps):
+    with pytest.raises(ValueError, match=f"draw_clip_maps: `columns`.*columns={columns}"):
+        draw_clip_maps(CLIP, maps, columns)
+
+
 @pytest.mark.parametrize("shape", [(7, 4, 6, 2), (4, 6, 2)])
 def test_clip_figures_of_wrong_shapes_or_types_raise(shape, tmp_path):
     for draw in (draw_clip_maps, lambda *a: animate_clip_maps(*a, tmp_path / "a.gif")):

@@ -1,5 +1,7 @@
 """Figures show the given arrays. Arrays of wrong shapes or types raise an error."""
 
+import csv
+
 import keras
 import numpy as np
 import pytest
@@ -127,14 +129,38 @@ def test_drawing_of_arrays_of_wrong_shape_or_type_raises(images, maps):
         draw_token_maps(images, maps[:4])
     with pytest.raises(ValueError, match="`images` and `maps` .* VisionTransformer and ndarray"):
         draw_token_maps(create_model("tokenlearner_pico8_4at1"), images)
-    with pytest.raises(ValueError, match="draw_token_maps: .*tokens=4"):
-        draw_token_maps(images, maps, tokens=[4])
+    with pytest.raises(ValueError, match=r"draw_token_maps: .*tokens=\[0, 4\]"):
+        draw_token_maps(images, maps, tokens=[0, 4])
     with pytest.raises(ValueError, match="draw_costs: .*'gflops'"):
         draw_costs(ROWS, cost="gflops")
     with pytest.raises(ValueError, match=r"draw_costs: `rows`.*rows='none\.csv'"):
         draw_costs("none.csv")
     with pytest.raises(ValueError, match="cost=.gmacs"):
         draw_costs(ROWS[3:])
+
+
+@pytest.mark.parametrize("cell", ["n/a", "1,5", "inf"])
+@pytest.mark.parametrize("column", ["gmacs", "accuracy"])
+def test_costs_of_a_cell_that_is_no_number_raise(cell, column, tmp_path):
+    row = {"model": "large", "accuracy": "0.9", "gmacs": "4", column: cell}
+    file = tmp_path / "rows.csv"
+    with open(file, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(row))
+        writer.writeheader()
+        writer.writerows([dict.fromkeys(row, "1"), row])
+    for rows in (file, [*ROWS, row]):
+        with pytest.raises(ValueError) as caught:
+            draw_costs(rows)
+        for word in ("draw_costs: ", "`rows`", repr(column), f"{column}={cell!r}", "'large'"):
+            assert word in str(caught.value)
+
+
+def test_costs_of_missing_values_are_not_drawn():
+    missing = [
+        {"model": "a", "accuracy": 0.5, "gmacs": value} for value in (float("nan"), None, "")
+    ]
+    figure = draw_costs([*ROWS[:1], *missing, {"model": "b", "accuracy": 0.5}])
+    assert figure.axes[0].collections[0].get_offsets().tolist() == [[1.0, 0.7]]
 
 
 def test_drawing_without_matplotlib_names_the_extra(images, maps, monkeypatch):

@@ -49,6 +49,10 @@ def test_cifar10_without_a_folder_is_loaded_by_keras(monkeypatch):
         ("test_lables.json", b"[3, 10]", "labels of shape (2,) up to 10"),
         ("test_lables.json", b"[3]", "labels of shape (1,)"),
         ("test_lables.json", b"[3,", "test_lables.json"),
+        ("test_lables.json", b"{}", "test_lables.json"),
+        ("test_lables.json", b"[3, null]", "test_lables.json"),
+        ("test_lables.json", b"[3, [9]]", "test_lables.json"),
+        ("test_lables.json", b'{"3": 9}', "test_lables.json"),
     ],
 )
 def test_cifar10_with_a_missing_or_damaged_file_raises_and_names_it(folder, name, content, message):

@@ -86,6 +86,11 @@ def test_from_folder_with_an_empty_class_raises_and_names_it(folder):
         from_folder(folder)
 
 
+def test_array_images_accept_class_names_in_a_numpy_array():
+    images = ArrayImages(np.zeros((2, 4, 4, 1), "uint8"), [0, 1], np.array(["a", "b"]))
+    assert images.class_names == ("a", "b")
+
+
 def test_array_images_with_too_few_labels_raise():
     with pytest.raises(ValueError, match=r"images of shape \(3, 4, 4, 1\), 2 labels"):
         ArrayImages(np.zeros((3, 4, 4, 1), "uint8"), [0, 1])

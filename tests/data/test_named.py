@@ -59,12 +59,22 @@ def test_open_named_folder_has_both_splits_with_the_same_classes(tmp_path):
         open_named(f"folder:{tmp_path}")
 
 
+def test_open_named_folder_without_classes_raises_and_names_data_and_folder(tmp_path):
+    (tmp_path / "train").mkdir()
+    for data in (f"folder:{tmp_path}", str(tmp_path), tmp_path):
+        with pytest.raises(ValueError) as caught:
+            open_named(data)
+        assert str(caught.value).startswith("open_named: `data` ")
+        assert f"Received: data={str(data)!r}" in str(caught.value)
+        assert repr(str(tmp_path / "train")) in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         ("cifar", "'cifar10'.*data='cifar'"),
         ("tfds", "'tfds:NAME'. Received: data='tfds'"),
-        ("folder:nowhere", "`train` .* path='nowhere'"),
+        ("folder:nowhere", "`data` .*`train` .* data='folder:nowhere'"),
     ],
 )
 def test_open_named_of_an_unknown_data_set_raises(data, message):

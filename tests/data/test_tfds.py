@@ -72,6 +72,15 @@ def test_tfds_data_sets_of_the_paper_have_images_and_labels(name):
     assert len(train.class_names) >= 8
 
 
+def test_tfds_error_without_a_message_is_named_by_its_class(monkeypatch):
+    def fails(*arguments, **options):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tfds, "builder", fails)
+    with pytest.raises(ValueError, match="TfdsImages: `name`.*name='mine'.*FileNotFoundError"):
+        TfdsImages("mine", "train")
+
+
 @pytest.mark.parametrize("name", ["three_colors", "unprepared"])
 def test_tfds_data_set_that_is_not_prepared_raises(name):
     with pytest.raises(ValueError, match=rf"tfds.builder\('{name}', file_format='array_record'\)"):

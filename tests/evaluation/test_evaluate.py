@@ -103,9 +103,16 @@ def test_few_shot_protocol_defaults_to_nine_tfds_sets():
     assert len(data) == 9 and all(name.startswith("tfds:") for name in data)
 
 
+@pytest.mark.parametrize("shots", [(), (1, 0), 5, ("1",)], ids=str)
+def test_few_shot_protocol_with_wrong_shots_raises(shots):
+    with pytest.raises(ValueError) as caught:
+        FewShotProtocol(shots=shots)
+    assert "`shots`" in str(caught.value) and f"shots={shots!r}" in str(caught.value)
+
+
 def test_evaluate_with_an_unknown_metric_or_wrong_classes_raises(model, sets):
-    with pytest.raises(ValueError, match="evaluate: .*'top1'.*metrics='top'"):
-        evaluate(model, ["tfds:a"], ["top"])
+    with pytest.raises(ValueError, match=r"evaluate: .*'top1'.*metrics=\['top1', 'top'\]"):
+        evaluate(model, ["tfds:a"], ["top1", "top"])
     with pytest.raises(ValueError, match="real_labels=None"):
         evaluate(model, ["tfds:a"], ["real"])
     sets["a"][1].class_names = ("cat", "dog")

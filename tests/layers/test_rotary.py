@@ -151,6 +151,9 @@ def test_rotary_cost_is_zero_without_maps_and_equals_a_manual_count_with_maps():
         ({"layout": "pairs"}, None, ["layout='pairs'"]),
         ({"order": "xy"}, None, ["order='xy'"]),
         ({"theta": 0}, None, ["theta=0"]),
+        ({"offset": "a"}, None, ["`offset`", "offset='a'"]),
+        ({"offset": float("nan")}, None, ["`offset`", "offset=nan"]),
+        ({"offset": None}, None, ["`offset`", "offset=None"]),
         ({"num_prefix_tokens": -1}, None, ["num_prefix_tokens=-1"]),
         ({"reference_grid": (4,)}, None, ["reference_grid=(4,)"]),
         (

@@ -27,7 +27,8 @@ X2PLUS1D = {
     "stage_units": (1, 2),
     "head_channels": 18,
 }
-_TOP = {"input_shape", "include_top", "include_preprocessing", "pooling", "classifier_activation"}
+_TOP = {"input_shape", "input_tensor", "include_top", "include_preprocessing", "pooling"}
+_TOP |= {"classifier_activation"}
 
 
 def transformer(**arguments):

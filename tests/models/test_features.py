@@ -68,6 +68,6 @@ def test_feature_extractor_of_a_wrong_block_or_model_raises():
     model = built()
     refused(lambda: feature_extractor(model, blocks=(4,)), "`blocks`", "0 to 3")
     refused(lambda: feature_extractor(model, blocks=()), "`blocks`")
-    refused(lambda: feature_extractor(model, blocks=(-1,)), "`blocks`", "-1")
+    refused(lambda: feature_extractor(model, blocks=(0, -1)), "`blocks`", "blocks=(0, -1)")
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     refused(lambda: feature_extractor(other, blocks=(0,)), "`model`", "Sequential")

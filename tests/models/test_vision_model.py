@@ -74,6 +74,20 @@ def test_saved_model_keeps_config_class_names_and_preprocessing(tmp_path):
     np.testing.assert_allclose(run(again, pixels()), run(model, pixels()), atol=1e-6)
 
 
+def test_preprocessing_of_numpy_values_equals_the_preprocessing_of_python_numbers(tmp_path):
+    half, twice = np.float32(0.5), np.array([0.25, 0.5, 0.75], "float32")
+    found = Preprocessing(mean=half, std=twice, size=(np.int64(8), 8), crop_fraction=half)
+    assert found == Preprocessing((0.5,), (0.25, 0.5, 0.75), (8, 8), crop_fraction=0.5)
+    assert found == Preprocessing(mean=[half], std=tuple(twice), size=(8, 8), crop_fraction=0.5)
+    assert saved(pico(preprocessing=found), tmp_path).preprocessing == found
+
+
+def test_class_names_in_a_numpy_array_equal_the_names_in_a_list(tmp_path):
+    model = pico(class_names=np.array(NAMES))
+    assert model.class_names == NAMES and {type(name) for name in model.class_names} == {str}
+    assert saved(model, tmp_path).class_names == NAMES
+
+
 def test_preprocessing_layer_equals_normalisation_by_numpy():
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
     model = pico(preprocessing=Preprocessing(mean=mean, std=std))
@@ -160,6 +174,8 @@ def test_model_on_an_input_tensor_takes_a_keras_input_only():
     [
         ({"class_names": ("cat",)}, ["`class_names`", "3 names"]),
         ({"class_names": ("cat", "dog", 3)}, ["`class_names`"]),
+        ({"class_names": np.array(["cat", "dog"])}, ["`class_names`", "2 names"]),
+        ({"class_names": "abc"}, ["`class_names`", "class_names=abc"]),
         ({"include_top": "False"}, ["`include_top`", "'False'"]),
         ({"include_preprocessing": 1}, ["`include_preprocessing`", "Received"]),
         ({"preprocessing": Preprocessing(mean=(0.1, 0.2))}, ["`mean`", "(0.1, 0.2)"]),
@@ -181,6 +197,9 @@ def test_model_with_a_wrong_argument_raises(changes, words):
         ({"interpolation": "cubic"}, ["`interpolation`", "'bicubic'"]),
         ({"crop_fraction": 1.5}, ["`crop_fraction`", "1.5"]),
         ({"crop_fraction": True}, ["`crop_fraction`", "True"]),
+        ({"crop_fraction": np.float32(0)}, ["`crop_fraction`", "0.0"]),
+        ({"mean": np.float32("nan")}, ["`mean`", "nan"]),
+        ({"mean": True}, ["`mean`", "True"]),
     ],
 )
 def test_preprocessing_with_a_wrong_value_raises(changes, words):

@@ -187,11 +187,20 @@ def test_replaced_units_of_a_video_network_have_token_learners(replaced, units):
     assert found == [f"stage_0_unit_{unit}_1_tokenlearner" for unit in units]
 
 
-def test_untrained_video_network_units_equal_their_shortcut():
-    model = video_network()
-    gammas = [x.gamma for x in model.layers if x.name.endswith("project_norm")]
-    assert len(gammas) == 3
-    assert all(not np.any(keras.ops.convert_to_numpy(gamma)) for gamma in gammas)
+@pytest.mark.parametrize("unit", ["conv2d+conv1d", "conv2d+tokenlearner"])
+def test_untrained_video_network_units_equal_their_shortcut(unit):
+    model = video_network(unit)
+    pairs = [  # the shortcut and the output of each unit
+        ("stage_0_unit_0_shortcut_norm", "stage_0_unit_0_relu"),
+        ("stage_1_unit_0_shortcut_norm", "stage_1_unit_0_relu"),
+        ("stage_1_unit_0_relu", "stage_1_unit_1_relu"),
+    ]
+    assert [block.name for block in model.blocks] == [name for _, name in pairs]
+    layers = [[model.get_layer(name).output for name in pair] for pair in pairs]
+    clips = 255 * np.abs(array((2, *X2PLUS1D["input_shape"]), 0)) / 4
+    for shortcut, found in keras.Model(model.input, layers).predict(clips, verbose=0):
+        assert found.max() > 0.1
+        close(found, np.maximum(shortcut, 0))
 
 
 def test_batch_norm_statistics_change_in_training_only():
@@ -219,20 +228,20 @@ def test_video_network_pooling_returns_the_average_or_the_maximum(pooling):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"unit": "conv2d+tokenlearn"}, ["unit='tokenlearn'", "'tokenlearner'"]),
+        ({"unit": "conv2d+tokenlearn"}, ["unit='conv2d+tokenlearn'", "'tokenlearner'"]),
         ({"unit": ""}, ["unit=''", "'conv2d'"]),
         ({"unit": None}, ["unit=None", "'conv2d+tokenlearner'"]),
         ({"attention": "heads"}, ["attention='heads'", "'multi_head'"]),
         ({"replaced": (7,)}, ["replaced=(7,)", "0 to 6"]),
         ({"replaced": (1, 1)}, ["replaced=(1, 1)"]),
         ({"replaced": 3}, ["replaced=3"]),
-        ({"replaced": (-1,)}, ["replaced=-1"]),
-        ({"replaced": ([1],)}, ["replaced=[1]"]),
+        ({"replaced": (-1,)}, ["replaced=(-1,)"]),
+        ({"replaced": ([1],)}, ["replaced=([1],)"]),
         ({"num_tokens": 0}, ["num_tokens=0"]),
         ({"stage_channels": 24}, ["stage_channels=24"]),
         ({"stage_channels": ()}, ["stage_channels=()"]),
         ({"stage_units": (3, 5)}, ["stage_units=(3, 5)", "4 stages"]),
-        ({"inner_channels": (54, 108, 216, 0)}, ["inner_channels=0"]),
+        ({"inner_channels": (54, 108, 216, 0)}, ["inner_channels=(54, 108, 216, 0)"]),
         ({"unit": "joint", "num_heads": 5}, ["num_heads=5 with 128 channels"]),
         (
             {"unit": "tokenlearner", "attention": "multi_head", "num_heads": 32},
@@ -270,6 +279,8 @@ def test_x2plus1d_config_accepts_lists():
         ({"input_shape": None}, ["input_shape=None, input_tensor=None"]),
         ({"input_shape": (10, 12, 3)}, ["(frames, height, width, channels)", "(10, 12, 3)"]),
         ({"input_shape": (None, 10, 12, 3)}, ["(None, 10, 12, 3)"]),
+        ({"input_shape": 224}, ["`input_shape`", "input_shape=224"]),
+        ({"input_tensor": [1]}, ["`input_tensor`", "input_tensor=[1]"]),
         ({"include_top": False, "pooling": "token"}, ["pooling='token'", "'avg'"]),
     ],
     ids=str,

@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 from keras_tokenlearner import create_model, export
+from keras_tokenlearner.models.last_activation import last_activation
 from keras_tokenlearner.serving import predict
 from keras_tokenlearner.serving.classifier import (
     check_takes_pixels,
@@ -40,6 +41,12 @@ def ends_in(*after):
         ((layers.Dense(3), keras.ops.sigmoid), "sigmoid"),
         ((layers.Dense(3, "softmax"), layers.Dropout(0.1)), "softmax"),
         ((layers.LayerNormalization(),), "linear"),
+        ((layers.Dense(3, layers.Softmax()),), "softmax"),
+        ((layers.Dense(3, layers.Activation("softmax")),), "softmax"),
+        ((layers.Dense(3, keras.ops.softmax),), "softmax"),
+        ((layers.Dense(3, "softmax"), layers.Activation(layers.Identity())), "softmax"),
+        ((layers.Dense(3), layers.Activation(keras.ops.sigmoid)), "sigmoid"),
+        ((layers.Dense(3), layers.ReLU()), "linear"),
     ],
 )
 def test_last_activation_of_a_model_is_found(after, wanted):
@@ -52,13 +59,27 @@ def test_last_activation_of_a_nested_model_is_found():
     assert classifier_activation_of("export", outer) == ("sigmoid", False)
 
 
-@pytest.mark.parametrize("activation", [None, "linear", "relu"])
-def test_model_that_ends_in_logits_without_classifier_activation_raises(activation):
+@pytest.mark.parametrize(
+    ("activation", "ending"),
+    [
+        (None, "ends in logits"),
+        ("linear", "ends in logits"),
+        (layers.Identity(), "ends in logits"),
+        ("relu", "activation"),
+        ("tanh", "activation"),
+        (layers.ReLU(), "activation"),
+    ],
+    ids=str,
+)
+def test_model_that_ends_in_logits_without_classifier_activation_raises(activation, ending):
     model = ends_in(layers.Dense(3, activation))
+    is_logits = ending == "ends in logits"
+    assert last_activation(model) == ("linear" if is_logits else None, True)
     with pytest.raises(ValueError) as caught:
         classifier_activation_of("predict", model)
     for word in ("predict", "'softmax'", "'sigmoid'", "'linear'", "classifier_activation=None"):
         assert word in str(caught.value)
+    assert ("ends in logits" in str(caught.value)) is is_logits
     assert classifier_activation_of("predict", model, "sigmoid") == ("sigmoid", True)
     assert classifier_activation_of("predict", model, "linear") == ("linear", False)
 
@@ -162,7 +183,7 @@ def test_export_class_names_without_top_or_of_wrong_values_raise(tmp_path):
     with pytest.raises(ValueError, match="class_names"):
         export(tokens, tmp_path / "served", class_names=["a"] * tokens.output_shape[-1])
     model = create_model(NAME, classes=2)
-    for wrong in ("ab", ["a", 1], ["a"]):
+    for wrong in ("ab", ["a", 1], ["a"], np.array(["a"])):
         with pytest.raises(ValueError, match="class_names"):
             export(model, tmp_path / "served", class_names=wrong)
     assert not (tmp_path / "served").exists()

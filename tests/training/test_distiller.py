@@ -283,6 +283,8 @@ def test_distiller_with_one_budget_equals_a_student_of_that_many_tokens():
         ({"reconstruction_weight": -1.0}, ["reconstruction_weight=-1.0"]),
         ({"budgets": (2, 9)}, ["budgets=(2, 9)", "4 tokens"]),
         ({"budgets": ()}, ["budgets=()"]),
+        ({"budgets": (2, 0)}, ["budgets=(2, 0)"]),
+        ({"budgets": 4}, ["budgets=4"]),
     ],
     ids=str,
 )

@@ -68,6 +68,7 @@ def test_weight_decay_of_a_loaded_optimizer_spares_the_same_variables(kind, laye
         *((kind, "weight_decay", -1) for kind in ("adamw", "adamw_linear", "muon")),
         *((kind, "warmup_steps", -1) for kind in KINDS),
         *((kind, "layer_decay", 1.5) for kind in KINDS),
+        *(("adamw", "layer_decay", value) for value in (0, "0.5", True, float("nan"))),
         ("adamw", "weight_decay", float("inf")),
         ("adamw", "global_clipnorm", 0.0),
         ("sgd", "global_clipnorm", float("nan")),

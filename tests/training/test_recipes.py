@@ -171,6 +171,10 @@ def test_recipe_fields_out_of_range_raise():
         tiny("imagenet_384", gradient_accumulation_steps=3)
     with pytest.raises(ValueError, match=f"`remat`.*{BACKEND}.*remat='everything'"):
         tiny("imagenet_384", remat="everything").build(2)
+    for wrong in ("4+²", "4+", "4,8"):
+        with pytest.raises(ValueError, match="DistillationRecipe: `budgets`") as caught:
+            RECIPES["distill"](budgets=wrong)
+        assert f"budgets={wrong!r}" in str(caught.value)
     for name in ("imagenet_384", "pretraining"):
         with pytest.raises(ValueError, match="`warmup_steps`.* 4 steps, 500 "):
             tiny(name, warmup_steps=500).optimizer(2)

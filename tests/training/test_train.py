@@ -19,7 +19,16 @@ from keras_tokenlearner import create_model
 from keras_tokenlearner.cli import app
 from keras_tokenlearner.data import ArrayImages, Batches, FileImages, load_fashion_mnist, named
 from keras_tokenlearner.data.video.lists import VideoList
-from keras_tokenlearner.training import FashionMnistRecipe, Resume, train, with_settings
+from keras_tokenlearner.training import (
+    RECIPES,
+    FashionMnistRecipe,
+    Resume,
+    adamw,
+    muon,
+    train,
+    with_settings,
+)
+from keras_tokenlearner.training.check_recipe import check_recipe
 from keras_tokenlearner.training.identity import identity_of
 from keras_tokenlearner.weights import load_weights, save_weights
 
@@ -283,6 +292,26 @@ def test_recipe_settings_of_a_wrong_name_or_type_raise(setting, message):
     with pytest.raises(ValueError) as caught:
         with_settings(FashionMnistRecipe(), [setting])
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, -0.5, 1.5, float("nan"), "0.5"])
+def test_layer_decay_out_of_range_raises_in_recipes_and_optimizers(value):
+    for check in (
+        lambda: check_recipe("train", RECIPES["imagenet_384"](layer_decay=value)),
+        lambda: adamw(1e-3, 10, layer_decay=value),
+    ):
+        with pytest.raises(ValueError, match=r"`layer_decay`.*\(0, 1\]") as caught:
+            check()
+        assert f"layer_decay={value!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1, 1.0, 0.5, 1e-5, np.float32(0.5)])
+def test_layer_decay_in_its_interval_is_valid_in_recipes_and_optimizers(value):
+    check_recipe("train", RECIPES["imagenet_384"](layer_decay=value))
+    for make in (adamw, muon):
+        optimizer = make(1e-3, 10, layer_decay=value)
+        assert getattr(optimizer, "layer_decay", 1.0) == value
+        json.dumps(optimizer.get_config()["layer_decay"] if value != 1 else value)
 
 
 @pytest.mark.parametrize(

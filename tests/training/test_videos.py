@@ -13,7 +13,12 @@ from keras_tokenlearner import cli, create_model
 from keras_tokenlearner.applications.catalog import CATALOG, CatalogEntry
 from keras_tokenlearner.data import video
 from keras_tokenlearner.evaluation import evaluate_videos, predict_videos
-from keras_tokenlearner.training.recipes import AvidRecipe, KineticsRecipe, VideosRecipe
+from keras_tokenlearner.training.recipes import (
+    AvidRecipe,
+    CharadesRecipe,
+    KineticsRecipe,
+    VideosRecipe,
+)
 from keras_tokenlearner.weights import save_weights
 from tests.data.video.files import write
 
@@ -166,5 +171,8 @@ def test_open_videos_of_folders_or_lists_returns_two_splits(folder, tmp_path):
         ValueError, match=r"open_videos: .*\('dark', 'light'\) and \('dim', 'light'\)"
     ):
         video.open_videos(folder)
-    with pytest.raises(ValueError, match="open_videos: `path`.*nothing"):
-        video.open_videos(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="open_videos: `path`.*path='folder:.*nothing'"):
+        video.open_videos(f"folder:{tmp_path / 'nothing'}")
+    for recipe in (VideosRecipe(data="nothing"), CharadesRecipe(data="nothing")):
+        with pytest.raises(ValueError, match=f"{type(recipe).__name__}: `data`.* data='nothing'"):
+            recipe.open()

@@ -211,18 +211,19 @@ def from_charades(path: str | Path, root: str | Path, frame_rate: float = 12) ->
     [92, 147]
     """
     rows = _rows("from_charades", path, ("id", "actions"))
+    class_names = tuple(f"c{number:03}" for number in range(157))
+    numbers = {name: number for number, name in enumerate(class_names)}
     labels = np.zeros((len(rows), 157), "float32")
     for row, label in zip(rows, labels, strict=True):
         for action in filter(str.strip, row["actions"].split(";")):
             name = action.split()[0]
-            if not (name[:1] == "c" and name[1:].isdigit() and int(name[1:]) < 157):
+            if name not in numbers:
                 raise ValueError(
                     "from_charades: actions in the CSV file must be c000 to c156. "
                     f"Received: {action!r} for the video {row['id']!r}"
                 )
-            label[int(name[1:])] = 1
+            label[numbers[name]] = 1
     files = tuple(str(Path(root) / f"{row['id']}.mp4") for row in rows)
-    class_names = tuple(f"c{number:03}" for number in range(157))
     protocol: Views = {"clips": "segments", "crops": 1, "stride": 1, "frame_rate": frame_rate}
     return VideoList(files, labels, class_names, protocol)
 

@@ -35,15 +35,15 @@ def open_videos(path: str | Path) -> tuple[VideoList, VideoList]:
     """
     if str(path).startswith("tfds:"):
         return load_tfds(str(path).removeprefix("tfds:"))
-    path = Path(str(path).removeprefix("folder:"))
-    if (path / "Charades_v1_train.csv").is_file():
-        files = [path / f"Charades_v1_{split}.csv" for split in ("train", "test")]
-        train, test = (from_charades(file, path / "Charades_v1_480") for file in files)
+    folder = Path(str(path).removeprefix("folder:"))
+    if (folder / "Charades_v1_train.csv").is_file():
+        files = [folder / f"Charades_v1_{split}.csv" for split in ("train", "test")]
+        train, test = (from_charades(file, folder / "Charades_v1_480") for file in files)
         return train, test
-    if (path / "avid_train.json").is_file():
-        train = from_avid(path / "avid_train.json", path / "videos")
-        return train, from_avid(path / "avid_val.json", path / "videos", train.class_names)
-    if (path / "train.csv").is_file():
-        train = from_csv(path / "train.csv")
-        return train, from_csv(held_out(path, ".csv"), class_names=train.class_names)
-    return split_folders("open_videos", path, from_folder, "videos")
+    if (folder / "avid_train.json").is_file():
+        train = from_avid(folder / "avid_train.json", folder / "videos")
+        return train, from_avid(folder / "avid_val.json", folder / "videos", train.class_names)
+    if (folder / "train.csv").is_file():
+        train = from_csv(folder / "train.csv")
+        return train, from_csv(held_out(folder, ".csv"), class_names=train.class_names)
+    return split_folders("open_videos", "path", path, from_folder, "videos")

@@ -5,7 +5,7 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int
+from keras_tokenlearner._checks import check_int, check_ints
 from keras_tokenlearner.analysis.maps import with_all_token_maps
 from keras_tokenlearner.applications.load import check_classifier
 from keras_tokenlearner.data.preprocessing import preprocessing_of
@@ -112,7 +112,7 @@ def _budgets(model: keras.Model, tokens: Sequence[int] | None) -> list[int]:
     learners = [layer for layer in model.layers if isinstance(layer, TokenLearner)]
     most = max((learner.num_tokens for learner in learners), default=0)
     if tokens:
-        return sorted({check_int("demo", "tokens", count) for count in tokens})
+        return sorted(set(check_ints("demo", "tokens", tokens)))
     if not learners or not all(learner.position_bias for learner in learners):
         return [most]
     return sorted({2**power for power in range(most.bit_length())} | {most})

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_tokenlearner._checks import (
     check_fraction,
-    check_int,
+    check_ints,
     check_model,
     check_not_negative,
     check_positive,
@@ -370,7 +370,7 @@ def _check_behind(student: keras.Model, teacher: keras.Model, behind: str | None
 
 def _check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, ...]:
     learners = [layer for layer in student.layers if isinstance(layer, TokenLearner)]
-    budgets = tuple(check_int("Distiller", "budgets", budget) for budget in budgets)
+    budgets = check_ints("Distiller", "budgets", budgets)
     most = min((layer.num_tokens for layer in learners if layer.position_bias), default=0)
     if not budgets or max(budgets) > most or not all(layer.position_bias for layer in learners):
         raise ValueError(

@@ -64,6 +64,7 @@ class DistillationRecipe(ImageNet384Recipe):
                     "divides batches nor averages weights. To save memory, use a smaller "
                     f"`batch_size` or more devices. Received: {name}={getattr(self, name)!r}"
                 )
+        self._budgets()  # raises an error before the data and the models take time
 
     def _build(self, classes: int) -> keras.Model:
         return retrofit(self._teacher(classes), self.at, self.num_tokens)
@@ -89,9 +90,20 @@ class DistillationRecipe(ImageNet384Recipe):
             self.feature_weight,
             self.label_weight,
             self.reconstruction_weight,
-            budgets=[int(budget) for budget in self.budgets.split("+")] if self.budgets else None,
+            budgets=self._budgets(),
             seed=self.seed,
         )
+
+    def _budgets(self) -> list[int] | None:
+        if not self.budgets:
+            return None
+        try:
+            return [int(budget) for budget in self.budgets.split("+")]
+        except (AttributeError, ValueError) as error:
+            raise ValueError(
+                f"{type(self).__name__}: `budgets` must be integers joined by '+', as in "
+                f"'4+8+16'. Received: budgets={self.budgets!r}"
+            ) from error
 
     def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Return AdamW with warm-up and cosine decay over the whole run."""

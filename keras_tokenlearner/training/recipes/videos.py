@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import errors_of
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import CATALOG, create_model
 from keras_tokenlearner.data import video
@@ -61,7 +62,8 @@ class VideosRecipe(RecipeFields):
 
     def open(self) -> tuple[video.VideoList, video.VideoList]:
         """Return the training videos and the test videos, with one-hot labels."""
-        splits = video.open_videos(self.data)
+        with errors_of(type(self).__name__, path="data"):
+            splits = video.open_videos(self.data)
         if splits[0].labels.ndim == 2:
             raise ValueError(
                 f"{type(self).__name__}: `data` must have one label per video; for several labels, "
@@ -219,7 +221,8 @@ class CharadesRecipe(_MomentumRecipe):
 
     def open(self) -> tuple[video.VideoList, video.VideoList]:
         """Return the training videos and the test videos, each with all its labels."""
-        return video.open_videos(self.data)
+        with errors_of(type(self).__name__, path="data"):
+            return video.open_videos(self.data)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def _path(name: str, patterns: tuple[tuple[str, str], ...]) -> str | None:
         number = groups.get("i") or groups.get("j") or "0"
         leaf = groups.get("leaf") or ""
         path = ours.format(i=number, part=_PARTS.get(part, part), leaf=leaf)
-        if leaf.isdigit():
+        if leaf in ("0", "1"):  # quantized layers have further variables
             layer = path.rpartition("/")[0]
             leaves = ("gamma", "beta") if layer.endswith("norm") else ("kernel", "bias")
             path = f"{layer}/{leaves[int(leaf)]}"

@@ -283,6 +283,17 @@ def test_video_lists_of_rows_with_too_few_columns_raise(tmp_path):
             getattr(video, name)(path, "videos")
 
 
+@pytest.mark.parametrize(
+    "action", ["c²", "c٣", "c157", "c-01", "092", "c", "c1.0", "c" + "9" * 5000]
+)
+def test_charades_list_of_an_unknown_action_raises(action, tmp_path):
+    (tmp_path / "list.csv").write_text(f"id,actions\nAB,c001 0 3;{action} 1 2\n")
+    with pytest.raises(ValueError) as caught:
+        video.from_charades(tmp_path / "list.csv", "videos")
+    assert str(caught.value).startswith("from_charades: ")
+    assert repr(f"{action} 1 2") in str(caught.value) and "'AB'" in str(caught.value)
+
+
 def test_open_videos_without_test_videos_raises(tmp_path):
     (tmp_path / "train.csv").write_text("file,label\na.mp4,x\n")
     with pytest.raises(ValueError, match=r"open_videos: `path`.*test\.csv"):
