@@ -205,10 +205,10 @@ def test_timm_file_of_eva_without_scales_behind_the_mlps_gets_ones_and_a_report(
 @pytest.mark.parametrize(
     ("names", "missing"),
     [
-        ({}, {"blocks.0.ls2.gamma", "blocks.1.ls2.gamma"}),
-        ({}, {"blocks.1.ls2.gamma"}),
-        ({"ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"}, {"blocks.1.gamma_2"}),
-        ({"ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"}, {"blocks.1.gamma_1"}),
+        ({}, ["blocks.0.ls2.gamma", "blocks.1.ls2.gamma"]),
+        ({}, ["blocks.1.ls2.gamma"]),
+        ({"ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"}, ["blocks.1.gamma_2"]),
+        ({"ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"}, ["blocks.1.gamma_1"]),
     ],
     ids=str,
 )
