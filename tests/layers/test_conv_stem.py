@@ -57,13 +57,9 @@ def test_video_stem_equals_the_stem_of_each_frame():
     np.testing.assert_allclose(found, np.stack(frames, axis=1), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("convs", "received"),
-    [((), ()), (8, 8), (((8, 0),), 0), (((8, 2, 1),), (8, 2, 1)), (((8, 2.0),), 2.0)],
-    ids=str,
-)
-def test_conv_stem_with_wrong_convs_raises(convs, received):
-    refused(lambda: ConvStem(8, convs), "ConvStem: ", f"Received: convs={received!r}")
+@pytest.mark.parametrize("convs", [(), 8, ((8, 0),), ((8, 2, 1),), ((8, 2.0),)], ids=str)
+def test_conv_stem_with_wrong_convs_raises(convs):
+    refused(lambda: ConvStem(8, convs), "ConvStem: ", f"Received: convs={convs!r}")
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 3), (2, 8, 8, None)])

@@ -97,6 +97,13 @@ def steps(monkeypatch):
     return found
 
 
+def has_bfloat16():
+    """Return whether oneDNN multiplies bfloat16 on this CPU: it needs AVX-512 or AMX."""
+    import torch
+
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 @torch_alone
 @pytest.mark.parametrize("kind", ["dense", "to heads", "from heads"])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
@@ -108,7 +115,8 @@ def test_linear_without_gradients_runs_supported_activations_in_onednn(kind, dty
     wanted = without_gradients(lambda: activations.get(activation)(layer(x)))
     np.testing.assert_allclose(found, wanted, atol=2e-6 if dtype == "float32" else 0.05)
     form = {"gelu": ("gelu", [], "none"), "gelu_tanh": ("gelu", [], "tanh")}
-    assert steps == ([] if name == "quick_gelu" else [form.get(name, ("none", [], ""))])
+    in_one_step = name != "quick_gelu" and (dtype == "float32" or has_bfloat16())
+    assert steps == ([form.get(name, ("none", [], ""))] if in_one_step else [])
 
 
 @torch_alone
@@ -155,7 +163,7 @@ def test_linear_each_with_many_rows_computes_one_joint_product(rows, calls, step
     x = ops.convert_to_tensor(array((2, rows // 2, 8), seed=0), "bfloat16")
     found = without_gradients(lambda: ops.stack(linear_each(layers_of, [x] * 3)))
     wanted = without_gradients(lambda: ops.stack([layer(x) for layer in layers_of]))
-    assert len(steps) == calls
+    assert len(steps) == (calls if has_bfloat16() else 0)
     np.testing.assert_allclose(found, wanted, rtol=0.01, atol=0.05)
 
 

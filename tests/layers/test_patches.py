@@ -51,7 +51,7 @@ def test_patch_embedding_ignores_pixels_outside_whole_patches():
         (PatchEmbedding, {"hidden_dim": 0}, ["hidden_dim=0"]),
         (PatchEmbedding, {"patch_size": 16}, ["patch_size=16"]),
         (PatchEmbedding, {"patch_size": (2, 4, 4)}, ["patch_size=(2, 4, 4)"]),
-        (PatchEmbedding, {"patch_size": (4, 0)}, ["patch_size=0"]),
+        (PatchEmbedding, {"patch_size": (4, 0)}, ["patch_size=(4, 0)"]),
         (TubeletEmbedding, {"patch_size": (4, 4)}, ["patch_size=(4, 4)"]),
     ],
     ids=str,

@@ -237,7 +237,7 @@ def test_token_learner_allocates_no_tensor_of_maps_by_pixels_by_channels(attenti
         ({"over": "space-time"}, ["over='space-time'", "'space_time'?"]),
         ({"grid": 14}, ["grid=14"]),
         ({"grid": (14,)}, ["grid=(14,)"]),
-        ({"grid": (14, 0)}, ["grid=0"]),
+        ({"grid": (14, 0)}, ["grid=(14, 0)"]),
         ({"num_convs": 0}, ["num_convs=0"]),
         ({"kernel_size": (3, 3)}, ["kernel_size=(3, 3)"]),
         ({"bottleneck_dim": -1}, ["bottleneck_dim=-1"]),
