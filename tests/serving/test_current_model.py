@@ -53,6 +53,13 @@ async def until(condition):
             await asyncio.sleep(0.005)
 
 
+async def add_broken(folder, current):
+    """Add version 2, which cannot be loaded, and wait for its failure."""
+    add(folder, "2", "broken")
+    add(folder, "2")
+    await until(lambda: current.failed)
+
+
 def states(current):
     return [(found["version"], found["state"]) for found in current.status()]
 
@@ -91,9 +98,7 @@ def test_version_that_cannot_be_loaded_leaves_the_older_version_in_use(folder):
     current = CurrentModel(folder)
 
     async def check():
-        add(folder, "2", "broken")
-        add(folder, "2")
-        await until(lambda: current.failed)
+        await add_broken(folder, current)
         add(folder, "3")
         await until(lambda: current.now.version == "3")
 
@@ -119,9 +124,7 @@ def test_version_that_failed_is_loaded_after_it_was_exported_again(folder):
     current = CurrentModel(folder)
 
     async def check():
-        add(folder, "2", "broken")
-        add(folder, "2")
-        await until(lambda: current.failed)
+        await add_broken(folder, current)
         shutil.rmtree(folder / "2")
         add(folder, "2")
         await until(lambda: current.now.version == "2")
