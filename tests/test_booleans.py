@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_tokenlearner as kt
-from keras_tokenlearner import data, layers, models, serving, training, weights
+from keras_tokenlearner import applications, data, layers, models, serving, training, weights
 from keras_tokenlearner.data import video
 from tests.layers.helpers import refused
 
@@ -69,6 +69,7 @@ def config(**field):
 
 
 CALLS = {
+    "hub_backbone": lambda _, **a: applications.hub_backbone("vit_pico8", **a),
     "Batches": lambda model, **a: data.Batches((np.arange(4),), 2, **a),
     "ImageBatches": lambda model, **a: data.ImageBatches(
         data.ArrayImages(np.zeros((4, 8, 8, 3), "uint8"), np.arange(4)), (8, 8, 3), 2, **a

@@ -47,13 +47,5 @@ class BodyArguments(ConfigChanges, total=False):
     grid: Sequence[int] | None
 
 
-class BackboneArguments(BodyArguments, total=False):
-    """The arguments of `hub_backbone`."""
-
-    dtype: str | None
-    name: str | None
-    trainable: bool
-
-
 class LoadArguments(GraphArguments, ConfigChanges, total=False):
-    """The arguments of `create_model`, except for its weights."""
+    """The arguments of `create_model`, except for `model` and `weights`."""

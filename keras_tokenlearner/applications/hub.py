@@ -5,17 +5,24 @@ from typing import Any, Unpack
 
 import keras
 
-from keras_tokenlearner._checks import own_errors
+from keras_tokenlearner._checks import check_bool
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._json import JSON
-from keras_tokenlearner.applications.arguments import BackboneArguments, BodyArguments
+from keras_tokenlearner.applications.arguments import BodyArguments
 from keras_tokenlearner.applications.create import create_model
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.vision_model import Policy
 
 
 @own_errors
-def hub_backbone(model: str, **arguments: Unpack[BackboneArguments]) -> keras.Model:
+def hub_backbone(
+    model: str,
+    dtype: str | None = None,
+    name: str | None = None,
+    trainable: bool = True,
+    **arguments: Unpack[BodyArguments],
+) -> keras.Model:
     """Return a model of the catalogue as a backbone for `keras_hub.models.ImageClassifier`.
 
     The backbone returns the average of the tokens, as (B, 1, 1, C), which the classifier's pooling
@@ -24,16 +31,21 @@ def hub_backbone(model: str, **arguments: Unpack[BackboneArguments]) -> keras.Mo
 
     Args:
         model: Name in the catalogue, of a model for images.
-        **arguments: Arguments of `create_model`, such as `input_shape` and `weights`, as JSON
-            values.
+        dtype: Name of the dtype policy. Defaults to the global policy.
+        name: Name of the backbone. Defaults to `model`.
+        trainable: Boolean, whether `fit` trains the backbone.
+        **arguments: Other arguments of `create_model`, such as `input_shape` and `weights`.
 
     Returns:
         A `keras_hub.models.Backbone`.
 
     Raises:
         ImportError: If keras-hub is not installed.
+        ValueError: If the name is unknown, or an argument does not suit the model.
     """
-    return _hub_backbone_class()(model, **arguments)
+    check_bool("hub_backbone", "trainable", trainable)
+    body = create_model(model, include_top=False, pooling="avg", dtype=dtype, **arguments)
+    return _hub_backbone_class()(body, dtype, name, trainable)
 
 
 @functools.cache
@@ -44,27 +56,32 @@ def _hub_backbone_class() -> type[keras.Model]:
     class HubBackbone(keras_hub.models.Backbone):
         def __init__(
             self,
-            model: str,
+            body: keras.Model | dict[str, Any],
             dtype: Policy = None,
             name: str | None = None,
             trainable: bool = True,
-            **arguments: Unpack[BodyArguments],
         ) -> None:
-            body = create_model(model, include_top=False, pooling="avg", dtype=dtype, **arguments)
+            if isinstance(body, dict):  # the config of a saved backbone
+                policy = body["config"]["dtype"]
+                if dtype is not None:
+                    policy = keras.dtype_policies.serialize(keras.dtype_policies.get(dtype))
+                config = {**body["config"], "dtype": policy}
+                body = keras.saving.deserialize_keras_object({**body, "config": config})
+            # Weights can decide settings of the model, so the config has them all.
+            saved = keras.saving.serialize_keras_object(body)
             features = keras.layers.Reshape(
-                (1, 1, body.output_shape[-1]), dtype=dtype, name=names.FEATURES
+                (1, 1, body.output_shape[-1]), dtype=body.dtype_policy, name=names.FEATURES
             )
             super().__init__(
                 inputs=body.input,
                 outputs=features(body.output),
-                dtype=dtype,
-                name=name or model,
+                dtype=dtype or body.dtype_policy,
+                name=name or body.name,
                 trainable=trainable,
             )
-            self.model, self.arguments = model, arguments
+            self.body = saved
 
         def get_config(self) -> dict[str, JSON]:
-            without_weights = {key: x for key, x in self.arguments.items() if key != "weights"}
-            return {**super().get_config(), "model": self.model, **without_weights}
+            return {**super().get_config(), "body": self.body}
 
     return HubBackbone

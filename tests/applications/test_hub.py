@@ -35,7 +35,7 @@ def test_hub_backbone_in_an_image_classifier_trains_and_loads(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "mixed_bfloat16"])
-def test_hub_backbone_with_a_dtype_gives_it_to_its_layers(tmp_path, dtype):
+def test_hub_backbone_with_a_dtype_has_layers_of_this_dtype(tmp_path, dtype):
     backbone = hub_backbone("vit_pico8", input_shape=(32, 32, 3), dtype=dtype)
     backbone.save(tmp_path / "backbone.keras")
     loaded = keras.saving.load_model(tmp_path / "backbone.keras", compile=False)
@@ -57,3 +57,14 @@ def test_quantized_hub_backbone_saved_and_loaded_gives_the_same_features(tmp_pat
 def test_hub_backbone_with_an_unknown_dtype_raises():
     with pytest.raises(ValueError, match="hub_backbone: `dtype` .*dtype='float1'"):
         hub_backbone("vit_pico8", dtype="float1")
+
+
+def test_hub_backbone_with_weights_saved_and_loaded_gives_the_same_features(tmp_path):
+    # These weights decide the normalisation and the input shape of the model.
+    images = np.random.default_rng(0).uniform(0, 255, (1, 112, 112, 3))
+    backbone = hub_backbone("tokenlearner_s14_16at5", weights="cifar10")
+    backbone.save(tmp_path / "backbone.keras")
+    loaded = keras.saving.load_model(tmp_path / "backbone.keras", compile=False)
+    assert loaded.input_shape == backbone.input_shape
+    features = (model.predict(images, verbose=0) for model in (backbone, loaded))
+    np.testing.assert_allclose(*features, atol=1e-5)
