@@ -4,7 +4,8 @@ from typing import overload
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int, check_model, own_errors
+from keras_tokenlearner._checks import check_int, check_model
+from keras_tokenlearner._errors import listed, own_errors
 from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.models.vision_model import VisionModel
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
@@ -39,8 +40,8 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
         outputs have the shapes of `model`.
 
     Raises:
-        ValueError: If no TokenLearner starts from a grid, or `num_tokens` is larger than the
-            `num_tokens` of `model`.
+        ValueError: If `model` has no TokenLearner, or one that does not start from a grid. Also if
+            `num_tokens` is larger than the `num_tokens` of `model`.
 
     Example:
 
@@ -50,15 +51,16 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     ('vit_pico8_8at1_4tokens', True)
     """
     check_model("with_tokens", "model", model, functional=True)
-    check_int("with_tokens", "num_tokens", num_tokens)
     learners = [layer for layer in model.layers if isinstance(layer, TokenLearner)]
-    most = min((each.num_tokens for each in learners if each.position_bias), default=0)
-    if num_tokens > most or not all(each.position_bias for each in learners):
+    others = [each.name for each in learners if not each.position_bias]
+    if not learners or others:
+        found = listed(others) if others else "no TokenLearner"
         raise ValueError(
-            "with_tokens: `num_tokens` must be at most the number of tokens of `model` that start "
-            "from a grid. Build `model` by retrofit(..., token_start='grid') with more tokens. "
-            f"Received: num_tokens={num_tokens} for model {model.name!r} with {most} such tokens"
+            "with_tokens: each TokenLearner of `model` must start from a grid; build the model by "
+            f"retrofit(..., token_start='grid'). Received: model {model.name!r} with {found}"
         )
+    most = min(each.num_tokens for each in learners)
+    check_int("with_tokens", "num_tokens", num_tokens, maximum=most)
     name = name or f"{model.name}_{num_tokens}tokens"
     config = getattr(model, "config", None)
     if config is None:
@@ -73,7 +75,7 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
 
 
 def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
-    """Return an untrained copy of a model, whose TokenLearners have `num_tokens` tokens."""
+    """Return an untrained copy of a model, with `num_tokens` tokens in each TokenLearner."""
 
     def clone(layer: keras.Layer) -> keras.Layer:
         settings = layer.get_config()

@@ -4,7 +4,8 @@ from typing import overload
 
 import keras
 
-from keras_tokenlearner._checks import check_choice, check_int, own_errors
+from keras_tokenlearner._checks import check_choice, check_int
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
@@ -14,6 +15,7 @@ from keras_tokenlearner.models.reduction import (
     reduce_tokens,
     tokens_per_frame,
 )
+from keras_tokenlearner.models.rotations import call_block
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.models.vision_model import VisionModel, quantization_of
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
@@ -99,8 +101,8 @@ def retrofit(
         returns fewer tokens.
 
     Raises:
-        ValueError: If `model` has learned tokens already, or is not from this package. Also if an
-            argument is out of range or has no effect.
+        ValueError: If `model` has learned tokens, LoRA weights or quantized weights, or is not
+            from this package. Also if an argument is out of range or has no effect.
 
     Example:
 
@@ -146,7 +148,8 @@ def retrofit(
         # Learned frequencies do not rotate learned tokens, so the student lacks some rotary layers.
         if layer.name in kept or not layer.name.startswith(names.ROTARY):
             copy, known = student.get_layer(layer.name), layer.get_weights()
-            own = copy.get_weights()[: len(copy.weights) - len(known)]  # proportional attention
+            # With proportional attention, the first weight of a block is new: `model` lacks it.
+            own = copy.get_weights()[: len(copy.weights) - len(known)]
             copy.set_weights([*own, *known])
     return student
 
@@ -192,7 +195,7 @@ def _rebuilt(
 
 
 def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) -> keras.Model:
-    """Return a copy of a custom model that reduces its tokens. The copy has new weights."""
+    """Return a copy of a custom model. The copy reduces its tokens and has new weights."""
     behind = [names.block_name(index) for index in range(config.place, config.num_layers)]
     first = behind[0] if behind else names.NORM
     if not behind and config.final_norm != "tokens":
@@ -201,18 +204,21 @@ def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) ->
             f"norm follows the pooling. Received: at={config.at}"
         )
 
+    table = None  # rotary table of the learned tokens
+
     def call(
         layer: keras.Layer, *args: keras.KerasTensor, **kwargs: keras.KerasTensor
     ) -> keras.KerasTensor:
-        if layer.name in behind:
-            kwargs = {}  # learned tokens have no position to rotate by
-            args = args[:1]
-        if config.fuser and layer.name in behind:
+        nonlocal table
+        is_behind = layer.name in behind
+        if config.fuser and is_behind:
             index = config.place + behind.index(layer.name)
-            return reduce_and_fuse(config, structure.grid, index, layer, *args)
+            return reduce_and_fuse(config, structure.grid, index, layer, args[0])
         if not config.fuser and layer.name == first:
-            args = (reduce_tokens(config, structure.grid, *args)[0],)
-        return layer(*args, **kwargs)
+            tokens, table = reduce_tokens(config, structure.grid, args[0])
+            args = (tokens, *args[1:])
+        # The rotary table of the patches, in `kwargs`, does not fit learned tokens.
+        return call_block(layer, args[0], table) if is_behind else layer(*args, **kwargs)
 
     def clone(layer: keras.Layer) -> keras.Layer:
         settings = layer.get_config()

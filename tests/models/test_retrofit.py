@@ -168,13 +168,16 @@ def test_untrained_student_reduced_by_with_tokens_equals_a_retrofit():
 
 def test_reduction_by_with_tokens_of_unsuitable_counts_or_models_raises():
     model = teacher()
-    for student, count in (
-        (retrofit(model, at=1, num_tokens=4), 5),
-        (retrofit(model, at=1, num_tokens=4, token_start="random"), 2),
-        (model, 2),
+    for student, message in (
+        (retrofit(model, at=1, num_tokens=4), "`num_tokens` .* at most 4.* num_tokens=5"),
+        (
+            retrofit(model, at=1, num_tokens=4, token_start="random"),
+            "each .* `model` .* with token_learner$",
+        ),
+        (model, "each .* `model` .* with no TokenLearner$"),
     ):
-        with pytest.raises(ValueError, match=f"with_tokens: .*num_tokens={count}"):
-            with_tokens(student, count)
+        with pytest.raises(ValueError, match=f"with_tokens: .*{message}"):
+            with_tokens(student, 5)
 
 
 def test_retrofit_of_a_loaded_bfloat16_model_keeps_its_dtype_policy(tmp_path):
@@ -262,6 +265,21 @@ def test_student_of_a_model_with_a_custom_head_keeps_that_head():
         student.get_layer("mine").get_weights(), model.get_layer("mine").get_weights(), strict=True
     ):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("rotary", ["index", "centred", "learned"])
+@pytest.mark.parametrize("fuser", [None, "token_fuser"])
+def test_student_of_a_model_with_a_custom_head_rotates_tokens_as_the_student_of_a_plain_model(
+    rotary, fuser
+):
+    plain = teacher(rotary=rotary, include_top=False, pooling="avg")
+    custom = keras.Model(plain.input, keras.layers.Dense(3)(plain.output))
+    x = pixels(2, 32, 32, 3)
+    ours, theirs = (retrofit(m, at=1, num_tokens=4, fuser=fuser) for m in (plain, custom))
+    features = keras.Model(theirs.input, theirs.layers[-2].output)
+    for layer in features.layers:
+        layer.set_weights(ours.get_layer(layer.name).get_weights())
+    np.testing.assert_allclose(NUMPY(features(x)), NUMPY(ours(x)), atol=1e-5)
 
 
 def test_retrofit_of_nested_or_lora_models_raises():
