@@ -9,7 +9,8 @@ from typing import Unpack
 
 import keras
 
-from keras_tokenlearner._checks import check_path, errors_of, own_errors
+from keras_tokenlearner._checks import check_path
+from keras_tokenlearner._errors import errors_of, own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._files import write_text
 from keras_tokenlearner._version import __version__
@@ -21,6 +22,7 @@ from keras_tokenlearner.presets.hub import WEIGHTS as NAMES
 from keras_tokenlearner.presets.kaggle import upload_to_kaggle
 from keras_tokenlearner.weights import save_weights
 
+_CLIENTS = ("httpx2", "httpx", "requests")  # HTTP clients of huggingface_hub, the newest first
 CONFIG, WEIGHTS, CLASSES, CARD = "config.json", "model.weights.h5", "class_names.json", "README.md"
 
 
@@ -88,7 +90,7 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
         ImportError: If the hub's library is not installed (the extras `hf` and `kaggle`).
         ValueError: If the folder contains no preset, or the address is not on a hub.
         PermissionError: If the account may not write to this address.
-        ConnectionError: If the hub cannot be reached.
+        ConnectionError: If the upload fails.
     """
     folder = check_path("upload_preset", "folder", folder)
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
@@ -118,15 +120,21 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
             delete_patterns=None if (folder / CLASSES).is_file() else [CLASSES],
             commit_message="Upload a preset of keras_tokenlearner",
         )
-    except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
+    except Exception as error:
+        if not isinstance(error, (errors.HfHubHTTPError, ConnectionError, TimeoutError)) and (
+            type(error).__module__.partition(".")[0] not in _CLIENTS
+        ):
+            raise
+        status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             raise PermissionError(
                 f"upload_preset: your account cannot write to hf://{address.place}; log in with "
                 "`hf auth login`, or set HF_TOKEN to a token with write access"
             ) from None
+        found = f"HTTP status {status}" if status else type(error).__name__
         raise ConnectionError(
-            f"upload_preset: hf://{address.place} returned the HTTP status {status}; try again"
+            f"upload_preset: the upload to hf://{address.place} failed; check the network and try "
+            f"again ({found})"
         ) from None
 
 

@@ -15,7 +15,8 @@ from keras_tokenlearner._json import JSON
 
 # Parts of a config that do not change the outputs of a model.
 _WITHOUT_EFFECT = ("trainable", "frozen", "compile_config", "shared_object_id")
-_REFERENCES = ("input_layers", "output_layers", "keras_history")  # values contain names of layers
+# Keys of a config with values that contain names of layers.
+_REFERENCES = ("input_layers", "output_layers", "keras_history")
 
 
 def remember(
@@ -79,14 +80,15 @@ def keep(
     structures = [structure_of("remember", model) for model in models]
     folder.mkdir(parents=True, exist_ok=True)
     of_images = digest([images])
-    paths = {
-        folder / f"{digest(model.get_weights(), (structure, dtype, of_images))}.npy": model
+    paths = [
+        folder / f"{digest(model.get_weights(), (structure, dtype, of_images))}.npy"
         for model, structure in zip(models, structures, strict=True)
-    }
-    missing = {path: model for path, model in paths.items() if not path.is_file()}
+    ]
+    found = dict(zip(paths, models, strict=True))  # equal models share a file
+    missing = {path: model for path, model in found.items() if not path.is_file()}
     unfinished = {path: path.with_suffix(f".{os.getpid()}.unfinished") for path in missing}
     if not missing:
-        return list(paths)
+        return paths
     try:
         outputs = [
             np.lib.format.open_memmap(
@@ -101,7 +103,7 @@ def keep(
     finally:
         for path in unfinished.values():
             path.unlink(missing_ok=True)
-    return list(paths)
+    return paths
 
 
 def _fill(

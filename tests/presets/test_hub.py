@@ -188,7 +188,14 @@ def test_uploaded_preset_loads_unchanged(hub, tmp_path):
         kt.upload_preset("hf://me/other", tmp_path)
 
 
-def test_hub_preset_with_weights_in_parts_of_keras_loads_all_parts(hub, tmp_path):
+def test_upload_to_an_unreachable_hub_raises_connection_error(hub, monkeypatch, tmp_path):
+    model = create_model("vit_pico8", classes=3)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port
+    with pytest.raises(ConnectionError, match=r"upload_preset: .*hf://me/mine .*ConnectError"):
+        kt.upload_preset("hf://me/mine", model.save_to_preset(tmp_path / "mine"))
+
+
+def test_hub_preset_with_keras_weights_in_parts_loads_all_parts(hub, tmp_path):
     model = create_model("vit_pico8", classes=3)
     rng = np.random.default_rng(0)
     model.set_weights([rng.normal(size=array.shape) for array in model.get_weights()])
