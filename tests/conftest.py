@@ -8,7 +8,10 @@ import shutil
 import tempfile
 
 # Tests run most compiled programs once, so compile quickly with little optimization.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false"
+)
 os.environ.setdefault("XLA_FLAGS", QUICK)
 
 # Processes of one run share the programs that JAX compiles; tests build the same layers often.
@@ -21,10 +24,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import keras  # noqa: E402
 import pytest  # noqa: E402
 
-from tests import quick_weights, skips  # noqa: E402
+from tests import quick_traces, quick_weights, skips  # noqa: E402
 
-if keras.backend.backend() == "jax" and os.environ["XLA_FLAGS"] == QUICK:
+if os.environ["XLA_FLAGS"] == QUICK:
     quick_weights.draw_by_numpy()
+    quick_traces.trace_once()
 
 _COUNT = itertools.count(1)
 

@@ -14,7 +14,9 @@ _DRAWN = ("RandomNormal", "RandomUniform", "TruncatedNormal", "VarianceScaling")
 
 
 def draw_by_numpy() -> None:
-    """Let Keras's random initializers draw by numpy instead of `jax.random`, with their seeds."""
+    """On JAX, let Keras's random initializers draw by numpy instead of `jax.random`."""
+    if keras.backend.backend() != "jax":
+        return
     import jax
 
     drawing = []

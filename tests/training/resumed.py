@@ -18,6 +18,7 @@ import numpy as np
 from keras_tokenlearner import create_model
 from keras_tokenlearner.data import ArrayImages, ImageBatches
 from keras_tokenlearner.training import Resume
+from tests import quick_weights
 
 EPOCHS = 3
 
@@ -78,6 +79,7 @@ def kill_at(count):
 
 
 if __name__ == "__main__":
+    quick_weights.draw_by_numpy()  # the weights of the tests' own process
     if len(sys.argv) > 2:
         kill_at(int(sys.argv[2]))
         run(sys.argv[1])
