@@ -1,9 +1,13 @@
 """Decodes image files inside a SavedModel, to the same pixels as `data/decoding.py`.
 
-TensorFlow decodes the pixels. The graph itself reads the parts that TensorFlow skips. These parts
-are the Exif orientation, transparent colours and the first frame of a GIF, and palettes of a BMP.
+TensorFlow decodes the pixels. The graph itself reads the parts that TensorFlow skips:
+
+* the Exif orientation;
+* the transparent colour and the frame offsets of a GIF;
+* the palette of a BMP.
 """
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,6 +15,7 @@ from keras_tokenlearner._extras import require
 
 if TYPE_CHECKING:
     from tensorflow import Tensor
+    from tensorflow.types.experimental import PolymorphicFunction
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _EXIF = b"Exif\x00\x00"
@@ -19,7 +24,7 @@ _EXIF = b"Exif\x00\x00"
 def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
     """Decode the bytes of a JPEG, PNG, GIF, BMP or WebP file, as `data.decode_image` does.
 
-    The pixels are equal to the pixels of `data.decode_image`. TensorFlow refuses BMP files of 1, 4
+    The pixels are equal to the pixels of `data.decode_image`. The graph refuses BMP files of 1, 4
     or 16 bits per pixel or with run-length coding. TensorFlow decodes all frames of an animated
     WebP file, although only the first frame is used.
 
@@ -33,6 +38,21 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
     Raises:
         tf.errors.InvalidArgumentError: When the graph runs, if the file cannot be read.
     """
+    return _decoder(channels)(content)
+
+
+@functools.cache
+def _decoder(channels: int) -> "PolymorphicFunction":
+    """Return `_decode` as a function that is traced once, because the trace takes seconds."""
+    tf = require("tensorflow", "tensorflow")
+    content = tf.TensorSpec((), tf.string, "content")
+    return tf.function(
+        lambda content: _decode(content, channels), input_signature=[content], autograph=False
+    )
+
+
+def _decode(content: "Tensor", channels: int) -> "Tensor":
+    """Decode the bytes of a file, and orient the image."""
     tf = require("tensorflow", "tensorflow")
     # Zeros after the end, so that reads beyond the end match nothing.
     data = tf.concat([tf.io.decode_raw(content, tf.uint8), tf.zeros(64, tf.uint8)], 0)
@@ -47,7 +67,7 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
         return pixels, _orientation(*_jpeg_exif(data))
 
     def png() -> "tuple[Tensor, Tensor]":
-        # For palettes of few bits without alpha, TensorFlow returns an alpha other than 255.
+        # For a palette of few bits and no alpha, TensorFlow returns an alpha other than 255.
         kind = _number(data, tf.constant(25), 1, tf.constant(True))
         has_alpha = tf.equal(kind // 4, 1) | (_chunk(data, b"tRNS", 8, big=True)[1] >= 0)
         pixels = tf.cond(
@@ -88,7 +108,7 @@ def decode_in_graph(content: "Tensor", channels: int) -> "Tensor":
 
 
 def _number(data: "Tensor", place: "Tensor", size: int, big: "Tensor") -> "Tensor":
-    """Return the integer in `size` bytes at a position: unsigned, or an int32 for four bytes."""
+    """Return the integer in `size` bytes at `place`, big-endian if `big`, signed for 4 bytes."""
     tf = require("tensorflow", "tensorflow")
     last = tf.size(data) - size
     place = tf.clip_by_value(place, 0, last)
@@ -268,7 +288,7 @@ def _decode_gif(content: "Tensor", data: "Tensor") -> "Tensor":
         changed = tf.strings.join([part(start, white), b"\xff\xff\xff", part(white + 3, stop)])
         return tf.where(here, changed, part(start, stop))
 
-    # With offsets of zero, the frame starts at the left and top edges. `tf.pad` moves it below.
+    # The frame is decoded with offsets of zero. The call of `tf.pad` at the end adds the offsets.
     head_of_frame = tf.strings.join([part(place, place + 1), b"\0\0\0\0"])
     first = tf.strings.join(
         [with_white(tf.constant(0), head), head_of_frame, with_white(place + 5, end), b";"]
@@ -282,7 +302,7 @@ def _decode_gif(content: "Tensor", data: "Tensor") -> "Tensor":
 
 
 def _decode_bmp(content: "Tensor", data: "Tensor") -> "Tensor":
-    """Decode a BMP of 8 bits with or without a palette, or of 24 or 32 bits."""
+    """Decode a BMP of 8 bits per pixel with a palette, or of 24 or 32 bits per pixel."""
     tf = require("tensorflow", "tensorflow")
     little = tf.constant(False)
     header, bits, coding = (
