@@ -4,6 +4,7 @@ import concurrent.futures
 import csv
 import json
 import os
+import shutil
 import sys
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
@@ -33,12 +34,17 @@ from keras_tokenlearner.training.identity import identity_of
 from keras_tokenlearner.weights import load_weights, save_weights
 
 
-@pytest.fixture
-def few(monkeypatch):
+def few_images(monkeypatch):
+    """Return a few images for training and testing, and open them as `fashion_mnist`."""
     (x, y), (test_x, test_y) = load_fashion_mnist()
     data = ArrayImages(x[:320].copy(), y[:320]), ArrayImages(test_x[:100].copy(), test_y[:100])
     monkeypatch.setitem(named.OPENERS, "fashion_mnist", lambda origin: data)
     return data
+
+
+@pytest.fixture
+def few(monkeypatch):
+    return few_images(monkeypatch)
 
 
 def test_train_saves_a_model_with_the_reported_accuracy(few, tmp_path):
@@ -86,7 +92,10 @@ def test_train_interrupted_continues_to_the_results_of_an_uninterrupted_run(
         assert (tmp_path / name).read_text() == (tmp_path / "unbroken" / name).read_text()
 
 
-def test_train_refuses_a_second_run_and_other_settings_until_restart(few, tmp_path, monkeypatch):
+@pytest.mark.once("torch")
+def test_train_during_another_run_or_with_other_settings_raises_until_restart(
+    few, tmp_path, monkeypatch
+):
     """Two runs must not share a backup, and no run may continue with other settings."""
     recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, warmup_epochs=0, batch_size=160)
     seconds = []
@@ -113,14 +122,26 @@ def test_train_refuses_a_second_run_and_other_settings_until_restart(few, tmp_pa
     assert json.loads((tmp_path / "vit_pico8.json").read_text())["recipe"]["seed"] == 1
 
 
-@pytest.fixture
-def interrupted(few, tmp_path, monkeypatch):
-    """A recipe with a run in the folder `run` that was interrupted after the first epoch."""
+@pytest.fixture(scope="module")
+def interrupted_run(tmp_path_factory):
+    """A recipe, and the folder of its run, which was interrupted after the first epoch."""
     recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, warmup_epochs=0, batch_size=160)
-    interrupt(recipe, tmp_path / "run", monkeypatch)
+    folder = tmp_path_factory.mktemp("interrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        few_images(patch)
+        interrupt(recipe, folder, patch)
+    return recipe, folder
+
+
+@pytest.fixture
+def interrupted(few, interrupted_run, tmp_path):
+    """A recipe, and a copy of its interrupted run in the folder `run`."""
+    recipe, folder = interrupted_run
+    shutil.copytree(folder, tmp_path / "run")
     return recipe
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("changed", ["training data", "test data", "backend"])
 def test_train_with_other_data_or_backend_does_not_continue_a_backup(
     interrupted, few, tmp_path, changed
@@ -145,6 +166,7 @@ def test_train_with_other_data_or_backend_does_not_continue_a_backup(
     assert (tmp_path / "other" / "vit_pico8.json").is_file()
 
 
+@pytest.mark.once("torch")
 def test_train_command_with_restart_deletes_a_backup_with_other_settings(interrupted, tmp_path):
     settings = {"model": "vit_pico8", "epochs": 1, "warmup_epochs": 0, "batch_size": 160, "seed": 9}
     arguments = ["train", "fashion_mnist", "--output", str(tmp_path / "run")]
@@ -181,9 +203,10 @@ def test_identity_of_data_changes_with_files_labels_and_selection(tmp_path):
     assert len({*found, identity_of(files), identity_of(videos)}) == len(found) + 2
 
 
+@pytest.mark.once("torch")
 def test_train_with_a_full_disk_at_the_end_can_be_continued(few, tmp_path, monkeypatch):
     resource = pytest.importorskip("resource", reason="only on Linux and macOS: `resource`")
-    recipe = FashionMnistRecipe(model="vit_nano4", epochs=1, warmup_epochs=0, batch_size=160)
+    recipe = FashionMnistRecipe(model="vit_pico8", epochs=1, warmup_epochs=0, batch_size=160)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     module = sys.modules[train.__module__]
 
@@ -198,14 +221,14 @@ def test_train_with_a_full_disk_at_the_end_can_be_continued(few, tmp_path, monke
         patch.setattr(module, "save_weights", full)
         with pytest.raises(OSError):
             train(recipe, tmp_path)
-    assert (tmp_path / "vit_nano4.backup.npz").is_file()
-    assert not (tmp_path / "vit_nano4.json").exists()
+    assert (tmp_path / "vit_pico8.backup.npz").is_file()
+    assert not (tmp_path / "vit_pico8.json").exists()
     keras.utils.clear_session()
     accuracy = train(recipe, tmp_path)
-    result = json.loads((tmp_path / "vit_nano4.json").read_text())
+    result = json.loads((tmp_path / "vit_pico8.json").read_text())
     assert accuracy == result["test_accuracy"]
-    load_weights(create_model("vit_nano4", classes=10), tmp_path / "vit_nano4.weights.h5")
-    assert not (tmp_path / "vit_nano4.backup.npz").exists()
+    load_weights(create_model("vit_pico8", classes=10), tmp_path / "vit_pico8.weights.h5")
+    assert not (tmp_path / "vit_pico8.backup.npz").exists()
 
 
 @pytest.mark.once("torch")
@@ -427,9 +450,7 @@ class EndingRecipe(FashionMnistRecipe):
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_train_of_a_model_with_any_ending_has_the_loss_of_its_last_activation(
-    ending, few, tmp_path
-):
+def test_train_loss_of_a_model_with_any_ending_follows_its_last_activation(ending, few, tmp_path):
     kind = "sigmoid" if "sigmoid" in ending else "softmax"
     losses = []
     for each in (kind, ending):
