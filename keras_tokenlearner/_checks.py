@@ -1,94 +1,29 @@
 """Checks of arguments. Each error message states the argument, its value and the fix.
 
-The message starts with the name of the function that the user called: see `errors_of`.
+The message starts with the name of the function that the user called: see `_errors.py`.
 """
 
-import contextlib
 import difflib
 import math
 import numbers
 import operator
 import os
 import re
-import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import keras
 
-MANY = 12  # for more choices, the error names the code that lists them, if any
+MANY = 12  # above this number of choices, errors name the code that lists the choices, if any
 Choice = TypeVar("Choice")
 Value = TypeVar("Value")
 Shape = Sequence[int | None]
-Function = TypeVar("Function", bound=Callable[..., object])
 
 LARGEST_INT = 2**31 - 1  # backends use 32 bits to index axes and to count steps
-# Range of float32. Backends may round positive numbers below it to zero.
+# Range of normal float32 numbers. Backends may round smaller positive numbers to zero.
 LARGEST_FLOAT = 3.4028234663852886e38
 SMALLEST_FLOAT = 1.1754943508222875e-38
-
-# The function's name at the start of a message, possibly with its argument in parentheses:
-# `create_model('vit_b16'): `.
-_OWNER = re.compile(r"([A-Za-z_][\w.]*)(?:\(.*?\))?: ")
-
-
-@contextlib.contextmanager
-def errors_of(owner: str, **renamed: str) -> Iterator[None]:
-    """Start the error messages of this package with `owner`, the function that the user called.
-
-    A function that passes arguments on to another public function does so in this context. Errors
-    then name the outermost function. Errors of Keras and of the user's own code stay unchanged.
-    `renamed` maps names of arguments to the names that the outermost function has for them.
-
-    Example:
-
-    >>> with errors_of("retrofit"):
-    ...     check_int("VisionTransformerConfig", "at", -1, minimum=0)
-    Traceback (most recent call last):
-    ...
-    ValueError: retrofit: `at` must be an integer of at least 0. Received: at=-1
-    """
-    try:
-        yield
-    except Exception as error:
-        text = str(error.args[0]) if len(error.args) == 1 else ""
-        found = _OWNER.match(text)
-        if found and found[1] != owner.partition("(")[0] and _is_ours(found[1]):
-            text = text[found.end() :]
-            for inner, outer in renamed.items():
-                text = text.replace(f"`{inner}`", f"`{outer}`", 1)
-                text = text.replace(f"Received: {inner}=", f"Received: {outer}=", 1)
-            error.args = (f"{owner}: {text}",)
-        raise
-
-
-def own_errors(function: Function) -> Function:
-    """Decorate a function so that the errors of the functions that it calls start with its name.
-
-    Example:
-
-    >>> @own_errors
-    ... def double(value):
-    ...     return 2 * check_int("TokenLearner", "value", value)
-    >>> double(-1)
-    Traceback (most recent call last):
-    ...
-    ValueError: double: `value` must be an integer of at least 1. Received: value=-1
-    """
-    return errors_of(function.__name__)(function)
-
-
-def _is_ours(name: str) -> bool:
-    """Return whether this package defines a function, a class or a method named `name`."""
-    first, _, method = name.partition(".")
-    for module_name, module in list(sys.modules.items()):
-        if module_name.partition(".")[0] == "keras_tokenlearner":
-            value = vars(module).get(first)
-            ours = str(getattr(value, "__module__", "")).startswith("keras_tokenlearner")
-            if ours and (not method or hasattr(value, method)):
-                return True
-    return False
 
 
 def check_bool(owner: str, name: str, value: bool) -> bool:
@@ -223,8 +158,8 @@ def check_choice(
     """Return `value` if it is in `choices`, or raise `ValueError` with the nearest choices.
 
     Types must match too: 0 does not equal `False`. The message lists all choices. For more than
-    `MANY` choices, it names `listed_by` instead, the code that lists the choices. If `value` is
-    part of an argument, `whole` is the argument.
+    `MANY` choices, it names the code `listed_by` instead, if given. This code lists the choices. If
+    `value` is part of an argument, `whole` is the argument.
     """
     choices = list(choices)
     for choice in choices:
@@ -294,7 +229,10 @@ def check_model(
 
 
 def check_channels(owner: str, shape: Shape, rank: int | None = None) -> int:
-    """Return the number of channels, the last axis of a shape, or raise `ValueError` if unknown."""
+    """Return the number of channels, the last axis of a shape, or raise `ValueError`.
+
+    The number must be known. With a `rank`, the shape must have this rank.
+    """
     channels = shape[-1]
     if (rank is not None and len(shape) != rank) or channels is None:
         layout = "(B, N, C)" if rank == 3 else "(..., C)"
@@ -341,19 +279,6 @@ def check_names(
     return tuple(map(str, items))  # strings of numpy become plain strings
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error message, or the class of an error without a message."""
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def listed(names: Iterable[str | int | tuple[int, ...]], most: int = 6) -> str:
-    """Join up to `most` names into one line, and state the number of further names."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(str(name)[:120] for name in names[:most]) + more
-
-
 def _kind(value: Value) -> str | None:
     """Return the kind of a scalar, `"bool"`, `"int"` or `"float"`, or `None` for other values.
 
@@ -398,14 +323,14 @@ def _integers(
 
 
 def _range(values: Iterable[int], minimum: int, maximum: int) -> str:
-    """Describe a range of integers. A large maximum is stated only if a value exceeds it."""
+    """Describe a range of integers. `LARGEST_INT` is stated only if a value exceeds it."""
     too_large = any(_kind(one) == "int" and operator.index(one) > maximum for one in values)
     most = f" and at most {maximum}" if too_large or maximum < LARGEST_INT else ""
     return f"of at least {minimum}{most}"
 
 
 def _number(value: float) -> float | None:
-    """Return a scalar as a `float`, or `None` if it is not a number or is too large."""
+    """Return a scalar as a finite `float`, or `None` for other values."""
     if _kind(value) not in ("int", "float"):
         return None
     try:

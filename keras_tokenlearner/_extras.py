@@ -1,4 +1,4 @@
-"""Optional libraries, imported where they are used."""
+"""Imports optional libraries where they are used, or states how to install them."""
 
 import importlib
 import importlib.util

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the path of a new file, which replaces the file at `path` after the block.
+    """Yield the path of a new file. After the `with` block, the file replaces the file at `path`.
 
     The new file has the same name, in a hidden folder next to `path`. After an error in the block,
     the old file remains.
@@ -64,7 +64,7 @@ def sync(path: Path) -> None:
         if part.is_dir():
             sync_entry(part)
         elif part.is_file():
-            # Windows needs a file that is open for writing.
+            # On Windows, `fsync` needs a file that is open for writing.
             _sync(part, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
 
 

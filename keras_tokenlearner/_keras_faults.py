@@ -1,18 +1,19 @@
 """Workarounds for faults of Keras 3.15. Remove a workaround once Keras has fixed the fault.
 
-`tests/test_keras_faults.py` has a test for each fault. A test fails once Keras has fixed its fault.
-These workarounds are part of other code and stay there:
+`tests/test_keras_faults.py` has a test for each fault. The test fails once Keras has fixed the
+fault. These workarounds stay in other modules, because they are part of other code:
 
 * `ReadBatches` of `data/batches.py` reads in its own threads. With `workers` of a `PyDataset`, the
   second epoch starts with a batch of the first epoch on JAX and PyTorch. A related issue is
   https://github.com/keras-team/keras/issues/23283.
-* `Distiller` passes an instance of `KLDivergence`. With the name of the loss instead,
-  `LogitsDistillation` applies no softmax. No public issue is known.
+* `Distiller` passes an instance of `KLDivergence` to `LogitsDistillation`. With the name of the
+  loss instead, `LogitsDistillation` applies no softmax. No public issue is known.
 * `_Workers` of `training/distribution/on_tensorflow.py` overrides `reduce` of TensorFlow's
   `MultiWorkerMirroredStrategy`. Without this override, `fit` fails. No public issue is known.
 * `check_keras_distribution` of `training/distribution/devices.py` refuses `keras.distribution` on
-  TensorFlow and PyTorch, because it has no effect on these backends. The check refuses
-  `model_parallel` too. For PyTorch, see https://github.com/keras-team/keras/issues/23418.
+  TensorFlow and PyTorch, because it has no effect on these backends. For the same reason,
+  `scope` refuses `model_parallel` on these backends. For PyTorch, see
+  https://github.com/keras-team/keras/issues/23418.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ REMAT_MODES = {
 def no_flash_attention_on_tpu() -> Iterator[None]:
     """Turn flash attention off on TPUs, where Keras calls it with a wrong mask and scale.
 
-    The mask hides later tokens, and queries are not scaled. On JAX, Keras uses flash attention for
+    The mask hides later tokens, and queries are not scaled. On TPUs, Keras uses flash attention for
     a multiple of 128 tokens without a mask, even in a layer with `flash_attention=False`. A related
     issue is https://github.com/keras-team/keras/issues/21116.
     """
@@ -44,4 +45,4 @@ def no_flash_attention_on_tpu() -> Iterator[None]:
         yield
     finally:
         if enabled is None:
-            keras.config.enable_flash_attention()  # None, Keras's default: used where possible
+            keras.config.enable_flash_attention()  # restores `None`: flash attention if possible

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from keras_tokenlearner import _checks as checks
+from keras_tokenlearner._errors import first_line
 from tests.layers.helpers import refused
 
 
@@ -74,9 +75,9 @@ def test_check_names_of_another_type_or_number_raises(value):
     )
 
 
-def test_first_line_of_an_error_without_a_message_is_its_class():
-    assert checks.first_line(ValueError("first\nsecond")) == "first"
-    assert [checks.first_line(kind()) for kind in (OSError, KeyError)] == ["OSError", "KeyError"]
+def test_first_line_of_an_error_without_message_is_the_name_of_its_class():
+    assert first_line(ValueError("first\nsecond")) == "first"
+    assert [first_line(kind()) for kind in (OSError, KeyError)] == ["OSError", "KeyError"]
 
 
 def test_check_bool_of_a_boolean_returns_a_bool():
@@ -116,7 +117,7 @@ def test_check_ints_of_another_type_or_length_raises(value):
 
 
 @pytest.mark.parametrize("value", [(8, 0), [8, "8"], (8, True), (2**40, 8), (8, [8]), 8, "88", {8}])
-def test_check_ints_of_a_wrong_part_states_the_whole_value(value):
+def test_check_ints_with_a_wrong_item_reports_the_whole_value(value):
     for lengths in ((2,), None):
         refused(
             lambda lengths=lengths: checks.check_ints("Owner", "grid", value, lengths),
@@ -130,7 +131,7 @@ def test_check_ints_of_a_wrong_part_states_the_whole_value(value):
 @pytest.mark.parametrize(
     "value", [(), ((8,),), ((8, 2), (8, 0)), ((8, 2), 8), [[8, 2**40]], 8, None]
 )
-def test_check_pairs_of_a_wrong_part_states_the_whole_value(value):
+def test_check_pairs_with_a_wrong_item_reports_the_whole_value(value):
     refused(
         lambda: checks.check_pairs("Owner", "convs", value),
         "Owner: `convs` ",
@@ -139,7 +140,7 @@ def test_check_pairs_of_a_wrong_part_states_the_whole_value(value):
     assert checks.check_pairs("Owner", "convs", [[8, np.int64(2)]]) == ((8, 2),)
 
 
-def test_check_choice_of_a_part_states_the_part_and_the_whole_value():
+def test_check_choice_with_an_unknown_part_reports_the_part_and_the_whole_value():
     refused(
         lambda: checks.check_choice("Owner", "unit", "con", ["conv", "mlp"], whole="mlp+con"),
         "Owner: ",

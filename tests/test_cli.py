@@ -40,6 +40,7 @@ def test_costs_command_prints_the_layers_and_paper_flops():
     assert re.search(r"by the paper.s count: 28\.36 GFLOPs", printed)
 
 
+@pytest.mark.once("torch")
 def test_costs_command_with_paper_prints_csv_rows():
     rows = list(csv.reader(io.StringIO(run("costs", "--paper", "--format", "csv").stdout)))
     header = ["table", "row", "paper_gflops", "gflops", "paper_mparams", "mparams", "note"]
@@ -253,7 +254,9 @@ def test_export_command_writes_a_preset_with_its_class_names(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["hf://me/mine", "vit_b16", "tokenlearner_nano4_8at2", "a.keras"])
-def test_export_command_takes_an_address_or_a_folder_of_any_name(tmp_path, monkeypatch, place):
+def test_export_command_of_an_address_or_preset_folder_exports_the_preset(
+    tmp_path, monkeypatch, place
+):
     monkeypatch.chdir(tmp_path)
     model, exported = create_model("vit_pico8", classes=2), []
     model.save_to_preset("mine" if "://" in place else place)
@@ -272,6 +275,7 @@ def test_export_command_takes_an_address_or_a_folder_of_any_name(tmp_path, monke
     assert built.classes == 2 and provenance == {"model": place, "weights": None}
 
 
+@pytest.mark.once("tensorflow")
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow",
     reason="only on tensorflow: other backends write the same file",

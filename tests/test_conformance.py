@@ -99,7 +99,7 @@ def test_agreement_check_of_different_or_missing_numbers_fails(monkeypatch, tmp_
         conformance.check_backends_agree(faulty(name="another"))
 
 
-def test_dynamic_shape_check_of_a_layer_that_raises_no_error_fails():
+def test_dynamic_shape_check_of_a_layer_without_the_required_error_fails():
     case = LayerCase("lax", Faulty, {}, ((5, 8),), dynamic=((None, 8),))
     with pytest.raises(pytest.fail.Exception):
         conformance.check_dynamic_shapes(case)

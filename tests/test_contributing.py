@@ -55,7 +55,7 @@ def test_table_of_a_folder_names_every_file(folder):
     assert set(listed) | {"files/"} == contents(folder)
 
 
-def test_table_of_refusals_names_every_file_that_raises():
+def test_table_of_errors_lists_every_file_that_raises():
     listed = {name for row in table("| the error says") for name in named(row[1])}
     found = set()
     for path in [*PACKAGE.glob("weights/**/*.py"), *PACKAGE.glob("presets/*.py")]:

@@ -11,7 +11,7 @@ import pytest
 
 import keras_tokenlearner as kt
 from keras_tokenlearner import analysis, applications, data, evaluation, models, training, weights
-from keras_tokenlearner._checks import errors_of
+from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner.data import video
 from keras_tokenlearner.evaluation import FewShotProtocol
 from keras_tokenlearner.models import Preprocessing, VisionTransformer, VisionTransformerConfig
@@ -428,7 +428,7 @@ def starts(error, name):
     return str(error).startswith((f"{name}: ", f"{name}("))
 
 
-def test_calls_cover_every_public_function():
+def test_wrong_calls_cover_every_public_function():
     found = public_functions() - {"main"}
     assert len(found) > 90
     assert found - ALONE - ELSEWHERE == {name for name in CALLS if name in found}
@@ -460,7 +460,7 @@ def test_error_of_a_command_starts_with_its_name(command, words, tmp_path, monke
     assert starts(done.exception, command)
 
 
-def test_commands_cover_the_command_line():
+def test_wrong_commands_cover_every_command():
     from keras_tokenlearner.cli import app
 
     verbs = {command.callback.__name__ for command in app.registered_commands}
@@ -499,5 +499,5 @@ def test_errors_of_as_a_context_manager_keeps_error_type_and_argument():
     assert str(caught.value) == "from_preset('hf://a/b'): no network"
 
 
-def test_files_for_the_calls_exist(made):
+def test_files_that_wrong_calls_read_exist(made):
     assert all(Path(file).exists() for file in (made.other, made.damaged, made.text, made.backup))

@@ -148,6 +148,7 @@ def test_package_renames_files_only_in_the_listed_modules():
     assert found == {"_files.py", "versions.py", "torch_formats.py"}
 
 
+@pytest.mark.once("torch")
 def test_distill_command_interrupted_while_it_saves_keeps_the_old_file(tmp_path, monkeypatch):
     images, labels = np.zeros((4, 32, 32, 3), "uint8"), np.arange(4) % 3
     splits = (images, labels), (images, labels)

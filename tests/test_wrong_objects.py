@@ -198,7 +198,7 @@ def test_wrong_object_raises_an_error_that_names_the_argument(call, made, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_evaluate_and_predict_videos_given_another_type_raise():
+def test_videos_that_are_no_video_list_raise_in_evaluation_and_prediction():
     model = kt.create_model("tokenlearner_x2plus1d_pico", classes=2, input_shape=(2, 16, 16, 3))
     for function in (evaluation.evaluate_videos, evaluation.predict_videos):
         for wrong in (None, "videos", 3, ["a.mp4"], model, video.VideoList):

@@ -1,4 +1,4 @@
-"""One rule for each kind of layer: its cost for `keras_tokenlearner.analysis.costs`."""
+"""Rules that count the cost of each kind of layer, for `keras_tokenlearner.analysis.costs`."""
 
 from math import prod
 from typing import cast
@@ -124,7 +124,7 @@ def _(
     key: Shape | None = None,
     rotation: Shape | None = None,
 ) -> Cost:
-    # The rule of Keras's layer, without our additions.
+    # The cost of Keras's layer. The next lines add the costs of our options.
     cost = count.dispatch(layers.MultiHeadAttention)(layer, query, value, key)
     length, others = query[0], (value or query)[0]
     queries, keys = (
@@ -151,7 +151,7 @@ def _(layer: own.AttentionPooling, shape: Shape) -> Cost:
 
 @count.register
 def _(layer: own.RotaryPositions, shape: Shape, maps: Shape | None = None) -> Cost:
-    """Return no cost if the table is constant, else the cost of its angles, cosines and sines."""
+    """Return no cost for a constant table, else the cost of angles, cosines, sines and centres."""
     if maps is None and layer.frequencies == "fixed":
         return Cost()
     table = layer.compute_output_shape((None, *shape), maps and (None, *maps))

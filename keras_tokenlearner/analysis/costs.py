@@ -6,9 +6,10 @@ from typing import TypeAlias, cast
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_is, check_model, own_errors
+from keras_tokenlearner._checks import check_is, check_model
+from keras_tokenlearner._errors import own_errors
 
-Shape: TypeAlias = tuple[int, ...]  # of one example, without the batch
+Shape: TypeAlias = tuple[int, ...]  # of one example, without the batch axis
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class ModelCosts:
-    """The costs of a model. `layers` maps layer names to `Cost`, and `total` is their sum.
+    """The costs of a model. `layers` maps layer names to `Cost`, and `total` is the sum of all.
 
     Example:
 
@@ -111,7 +112,7 @@ def costs(model: keras.Model) -> ModelCosts:
     count is the same on every backend. The count is for one example, at inference.
 
     Args:
-        model: A functional `keras.Model` with known input sizes, except for the batch.
+        model: A functional `keras.Model` with known input sizes, except for the batch size.
 
     Returns:
         A `ModelCosts` with `macs` and `params`. `paper_gflops` is the paper's count: multiply-adds
@@ -141,11 +142,11 @@ def costs(model: keras.Model) -> ModelCosts:
 
 
 def _known(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> Shape:
-    """Return an input shape of a layer, without the batch. Raise if a size is unknown."""
+    """Return an input shape of a layer, without the batch axis. Raise if a size is unknown."""
     if None in shape[1:]:
         raise ValueError(
-            "costs: all sizes of `model` except the batch must be known; build the model with a "
-            f"complete input shape. Received: layer {layer.name!r} with inputs of shape {shape}"
+            "costs: all sizes of `model` except the batch size must be known; build the model with "
+            f"a complete input shape. Received: layer {layer.name!r} with inputs of shape {shape}"
         )
     return cast(Shape, tuple(shape[1:]))
 
@@ -156,7 +157,7 @@ def count(layer: keras.layers.Layer, *shapes: Shape) -> Cost:
 
     Args:
         layer: A built `keras.layers.Layer`.
-        *shapes: Shapes of the inputs of the layer, without the batch.
+        *shapes: Shapes of the inputs of the layer, without the batch axis.
 
     Raises:
         ValueError: If a layer with weights has no rule.

@@ -18,7 +18,7 @@ def token_maps(
         images: Array of inputs of the model, (B, ...).
         layer: Name of the `TokenLearner`. Defaults to the first. In a model with fusers, later
             TokenLearners read positions that the fusers have mixed.
-        batch_size: Integer, images at a time.
+        batch_size: Integer, images per batch.
 
     Returns:
         Array of type float32 and shape (B, H, W, S), or (B, T, H, W, S) for videos. Map s of image
@@ -49,11 +49,11 @@ def token_similarity(
         model: A functional `keras.Model` with a `TokenLearner`.
         images: Array of inputs of the model, (B, ...).
         layer: Name of the `TokenLearner`. Defaults to the first.
-        batch_size: Integer, images at a time.
+        batch_size: Integer, images per batch.
 
     Returns:
         Array of type float32 and shape (B, S, S), the cosine between every two tokens of an image.
-        Videos with S tokens in each of T frames have (B, T * S, T * S).
+        For videos with S tokens in each of T frames, the shape is (B, T * S, T * S).
 
     Raises:
         ValueError: If the model has no `TokenLearner`, or no `TokenLearner` with that name. Also if
@@ -98,7 +98,7 @@ def position_entropy(maps: np.ndarray) -> np.ndarray:
 
 
 def with_token_maps(model: keras.Model, layer: str | None = None) -> keras.Model:
-    """Return a copy of a model that returns its outputs and the maps of its TokenLearner.
+    """Copy a model, and add the attention maps of a TokenLearner to the outputs of the copy.
 
     Args:
         model: A functional `keras.Model` with a `TokenLearner`.
@@ -125,14 +125,14 @@ def with_token_maps(model: keras.Model, layer: str | None = None) -> keras.Model
 
 
 def with_all_token_maps(model: keras.Model) -> keras.Model:
-    """Return a copy of a model that returns its outputs and the maps of all its TokenLearners.
+    """Copy a model, and add the attention maps of all TokenLearners to the outputs of the copy.
 
     Args:
         model: A functional `keras.Model`, with any number of TokenLearners.
 
     Returns:
         A `keras.Model` with copies of the weights, which returns a dictionary of `outputs` and
-        `token_maps`. `token_maps` is a dictionary from names of TokenLearners to their maps.
+        `token_maps`. `token_maps` is a dictionary from names of TokenLearners to attention maps.
     """
     learners = _learners(model)
     copy = _with_maps(model, list(learners.values()))
@@ -203,5 +203,5 @@ def _learner(owner: str, model: keras.Model, layer: str | None) -> TokenLearner:
 
 
 def _learners(model: keras.Model) -> dict[str, TokenLearner]:
-    """Return the TokenLearners of a model by name, in the order of its layers."""
+    """Return the TokenLearners of a model by name, in the order of the model's layers."""
     return {layer.name: layer for layer in model.layers if isinstance(layer, TokenLearner)}

@@ -31,7 +31,7 @@ def enlarge(maps: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def token_panels(pixels: np.ndarray, maps: np.ndarray, tokens: Collection[int]) -> list[np.ndarray]:
-    """Return panels of the pixels, of the maps of some tokens, and of the strongest tokens.
+    """Return panels: the pixels, the maps of some tokens, and each position's strongest token.
 
     Args:
         pixels: Array of shape (..., height, width, 1 or 3) in [0, 1], an image or a clip.
@@ -50,7 +50,13 @@ def token_panels(pixels: np.ndarray, maps: np.ndarray, tokens: Collection[int]) 
 def token_heads(
     first: str, count: int, tokens: Collection[int]
 ) -> tuple[list[str], list[str | np.ndarray]]:
-    """Return the titles of `token_panels`, and their colours."""
+    """Return the title of each panel of `token_panels`, and the colour of each title.
+
+    Args:
+        first: Title of the first panel.
+        count: Number of all tokens.
+        tokens: Numbers of the tokens that get a panel.
+    """
     heads = [first, *(f"token {token + 1}" for token in tokens), "strongest"]
     return heads, [INK, *_colours(count)[list(tokens)], INK]
 
@@ -61,7 +67,7 @@ def coloured(pixels: np.ndarray) -> np.ndarray:
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Return pixels in grey, with a map drawn over them. The map is `heat`, in [0, 1]."""
+    """Return pixels in grey, under the attention map `heat`, in [0, 1]."""
     return 0.4 * _grey(pixels) + 0.75 * _colormap("inferno", heat)
 
 

@@ -3,7 +3,7 @@ from collections.abc import Collection, Iterator
 from importlib import resources
 from typing import Unpack
 
-from keras_tokenlearner._checks import own_errors
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.analysis.costs import ModelCosts, costs
 from keras_tokenlearner.applications import create_model
 from keras_tokenlearner.applications.arguments import LoadArguments
@@ -60,8 +60,8 @@ def paper_costs(tables: Collection[str] | None = None) -> Iterator[dict[str, str
     Yields:
         A dictionary with the keys `COLUMNS` for every printed row. `paper_gflops` and
         `paper_mparams` are the printed values, or empty. `gflops` and `mparams` (millions) are
-        counted from the built model. `note` states where the paper contradicts itself or does not
-        define its count. Image models have 1000 classes. Video models have 400 classes, or 887 in
+        counted from the built model. `note` is empty or has a remark, for example where the paper
+        contradicts itself. Image models have 1000 classes. Video models have 400 classes, or 887 in
         Table 10. Tables 10 to 12 are counted by `Cost.bottleneck_flops`, others by `paper_flops`.
 
     Example:

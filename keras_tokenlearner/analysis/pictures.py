@@ -76,9 +76,9 @@ def draw_token_entropy(
 ) -> "Figure":
     """Draw the sum of the attention maps and their entropy: rows are images.
 
-    The second column is the sum of all maps, scaled to its range in each image. The third column is
-    `position_entropy`, scaled to its range over all images. Its title states this range. A bright
-    position has similar weights in all maps.
+    The second column is the sum of all maps, divided by its maximum in each image. The third column
+    is `position_entropy`, scaled to its range over all images. The title of the third column states
+    this range. In the third column, a bright position has similar weights in all maps.
 
     Args:
         images: Array of shape (B, height, width, 1 or 3), pixels in [0, 255].

@@ -6,7 +6,7 @@ from typing import Unpack
 from keras_tokenlearner.models import VisionTransformerConfig, X2Plus1DConfig
 from keras_tokenlearner.models.config_fields import VisionTransformerFields, X2Plus1DFields
 
-# Hidden size, heads and blocks of the sizes. S, B and L are from section 3.1 of the paper. Ti and H
+# Hidden size, heads and blocks of each size. S, B and L are from section 3.1 of the paper. Ti and H
 # are from DeiT and ViT. SO400M is from Alabdulmohsin et al., "Getting ViT in Shape", 2023. nano and
 # pico are our sizes, for laptops and for tests.
 SIZES: dict[str, VisionTransformerFields] = {

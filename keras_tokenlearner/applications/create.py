@@ -7,7 +7,8 @@ from typing import Any, Unpack, cast
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is, errors_of
+from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is
+from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner.applications.arguments import ConfigChanges
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.hints import check_arguments
@@ -205,7 +206,7 @@ def create_model(
                 arguments["class_names"] = stored.class_names
             built = kind(config, classes=classes or of_weights or 1000, **arguments)
             loaded = built
-            if new_head:  # a second model with the old number of classes loads the body
+            if new_head:  # a second model, with the classes of the weights, loads the body
                 arguments["class_names"] = None
                 loaded = kind(config, classes=cast(int, of_weights), **arguments)
             if stored:
@@ -249,7 +250,10 @@ OF_THE_NAME = (
 
 
 def _trunk_fields(plan: Plan, reducer: str | None, fuser: str | None) -> Fields:
-    """Return the config fields from a checkpoint, without fields that the model's name decides.
+    """Return the checkpoint's config fields that apply to the named model.
+
+    The fields in `OF_THE_NAME` apply only if the model has a TokenLearner, and the checkpoint is
+    not of this package. The fields of TokenFusers also need a TokenFuser in the model.
 
     Args:
         plan: The checkpoint.

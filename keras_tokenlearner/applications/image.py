@@ -2,7 +2,7 @@
 
 from typing import Unpack, cast
 
-from keras_tokenlearner._checks import own_errors
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.applications.arguments import VisionTransformerArguments
 from keras_tokenlearner.applications.create import create_model
 from keras_tokenlearner.models import VisionTransformer
@@ -118,7 +118,7 @@ def ViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer
 
 @own_errors
 def TokenLearnerS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViT-S/32 with eight learned tokens after block 6.
+    """ViT-S/32 with eight learned tokens after 6 blocks.
 
     Inputs are (384, 384, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
@@ -146,7 +146,7 @@ def TokenLearnerS32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 
 @own_errors
 def TokenLearnerB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViT-B/32 with eight learned tokens after block 6.
+    """ViT-B/32 with eight learned tokens after 6 blocks.
 
     Inputs are (384, 384, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
@@ -174,7 +174,7 @@ def TokenLearnerB32(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 
 @own_errors
 def TokenLearnerB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViT-B/16 with eight learned tokens after block 6.
+    """ViT-B/16 with eight learned tokens after 6 blocks.
 
     Inputs are (384, 384, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
@@ -202,7 +202,7 @@ def TokenLearnerB16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 
 @own_errors
 def TokenLearnerL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViT-L/16 with 16 learned tokens after block 12.
+    """ViT-L/16 with 16 learned tokens after 12 blocks.
 
     Inputs are (512, 512, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
@@ -230,7 +230,7 @@ def TokenLearnerL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 
 @own_errors
 def TokenLearnerL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViT-L/14 of 35 blocks with 16 learned tokens after block 18.
+    """ViT-L/14 of 35 blocks with 16 learned tokens after 18 blocks.
 
     Inputs are (512, 512, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
@@ -258,7 +258,7 @@ def TokenLearnerL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 
 @own_errors
 def TokenLearnerL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViT-L/10 of 35 blocks with 16 learned tokens after block 18.
+    """ViT-L/10 of 35 blocks with 16 learned tokens after 18 blocks.
 
     Inputs are (512, 512, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 
@@ -286,7 +286,7 @@ def TokenLearnerL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTr
 
 @own_errors
 def TokenLearnerL8(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViT-L/8 of 35 blocks with 16 learned tokens after block 18.
+    """ViT-L/8 of 35 blocks with 16 learned tokens after 18 blocks.
 
     Inputs are (512, 512, 3) by default. Pass `input_shape` for another resolution or aspect ratio.
 

@@ -46,12 +46,12 @@ def check_keras_file(owner: str, path: Path) -> None:
     if numbers > max(MOST_NUMBERS, 2 * stored):
         raise ValueError(
             f"{owner}: `model` must have the sizes of its weights; save the file again. Received: "
-            f"{path.name} with a config of {numbers} numbers, and weights of {stored} numbers"
+            f"{path.name} with a config of {numbers} parameters, and weights of {stored} numbers"
         )
 
 
 def _numbers(owner: str, said: Object, stored: int) -> int:
-    """Return the number of values in the weights of a config's model, or 0 for an invalid model."""
+    """Return the number of parameters of a config's model, or 0 if the model cannot be built."""
     kind, own = KINDS.get(str(said.get("registered_name"))), said.get("config")
     if kind is not None and isinstance(own, dict):
         fields = kind.config_class(**cast("Any", own["config"]))

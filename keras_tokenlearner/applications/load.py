@@ -4,7 +4,8 @@ from typing import Any, Unpack, cast
 
 import keras
 
-from keras_tokenlearner._checks import check_choice, check_path, errors_of
+from keras_tokenlearner._checks import check_choice, check_path
+from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner.applications.arguments import LoadArguments
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.create import create_model
@@ -36,7 +37,7 @@ def load_model(
         **arguments: For a named model: other arguments of `create_model`, such as `classes`.
 
     Returns:
-        A `keras.Model`, not compiled. Its `class_names` come from the included weights.
+        A `keras.Model`, not compiled. Its `class_names` come from the weights or the file.
 
     Raises:
         ValueError: If the file or name does not exist, or the file is damaged. Also if a named

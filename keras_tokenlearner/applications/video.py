@@ -2,7 +2,7 @@
 
 from typing import Unpack, cast
 
-from keras_tokenlearner._checks import own_errors
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.applications.arguments import VisionTransformerArguments, X2Plus1DArguments
 from keras_tokenlearner.applications.create import create_model
 from keras_tokenlearner.models import VisionTransformer, X2Plus1D
@@ -38,7 +38,7 @@ def ViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransform
 
 @own_errors
 def TokenLearnerViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViViT-L/16 with 16 learned tokens for every two frames, after block 12.
+    """ViViT-L/16 with 16 learned tokens for every two frames, after 12 blocks.
 
     Inputs are (32, 224, 224, 3) by default. Pass `input_shape` for another resolution or aspect
     ratio.
@@ -69,7 +69,7 @@ def TokenLearnerViViTL16(**arguments: Unpack[VisionTransformerArguments]) -> Vis
 
 @own_errors
 def TokenLearnerViViTL14(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViViT-L/14 of 35 blocks with 16 learned tokens for every two frames, after block 18.
+    """ViViT-L/14 of 35 blocks with 16 learned tokens for every two frames, after 18 blocks.
 
     Inputs are (32, 224, 224, 3) by default. Pass `input_shape` for another resolution or aspect
     ratio.
@@ -100,7 +100,7 @@ def TokenLearnerViViTL14(**arguments: Unpack[VisionTransformerArguments]) -> Vis
 
 @own_errors
 def TokenLearnerViViTL10(**arguments: Unpack[VisionTransformerArguments]) -> VisionTransformer:
-    """ViViT-L/10 of 35 blocks with 16 learned tokens for every two frames, after block 18.
+    """ViViT-L/10 of 35 blocks with 16 learned tokens for every two frames, after 18 blocks.
 
     Inputs are (32, 224, 224, 3) by default. Pass `input_shape` for another resolution or aspect
     ratio.

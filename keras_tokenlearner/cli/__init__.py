@@ -42,7 +42,7 @@ def _with_keras(verb: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(verb)
     def run(*arguments: VerbArgument, **options: VerbArgument) -> None:
         _startup.start()
-        from keras_tokenlearner._checks import errors_of
+        from keras_tokenlearner._errors import errors_of
 
         with errors_of(verb.__name__):
             verb(*arguments, **options)

@@ -40,7 +40,7 @@ def evaluate(
     features of a few training images. A video model averages four clips and three crops of each
     test video.
     """
-    from keras_tokenlearner._checks import errors_of
+    from keras_tokenlearner._errors import errors_of
     from keras_tokenlearner.applications import CATALOG
     from keras_tokenlearner.applications.arguments import LoadArguments
     from keras_tokenlearner.applications.load import check_classifier, load_model

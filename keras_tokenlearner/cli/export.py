@@ -20,7 +20,7 @@ def export(
         bool, typer.Option("--return-maps", help="Also return the token maps.")
     ] = False,
     frame_step: Annotated[
-        float | None, typer.Option(help="Seconds between frames of a clip.")
+        float | None, typer.Option(help="Seconds between two frames of a training clip.")
     ] = None,
     classifier_activation: Annotated[
         str | None,

@@ -9,7 +9,7 @@ def models(
         bool, typer.Option("--weights", help="List published checkpoints instead.")
     ] = False,
 ) -> None:
-    """List the named models with their default input and included weights."""
+    """List the named models with their default input shape and included weights."""
     if weights:
         list_weights(pattern)
         return

@@ -11,10 +11,12 @@ def serve(
         int, typer.Option(min=0, max=65535, help="gRPC port; 0 turns gRPC off.")
     ] = 8081,
     name: Annotated[str | None, typer.Option(help="Name of the model in URLs.")] = None,
-    max_batch: Annotated[int, typer.Option(min=1, help="Largest number of rows in a batch.")] = 32,
+    max_batch: Annotated[
+        int, typer.Option(min=1, help="Largest number of examples in a batch.")
+    ] = 32,
     page: Annotated[bool, typer.Option("--page", help="Also serve the demo page at /.")] = False,
     warm_up: Annotated[
-        bool, typer.Option(help="Run batches of 1, 2, 4, ... rows before the server is ready.")
+        bool, typer.Option(help="Run batches of 1, 2, 4, ... examples before the server is ready.")
     ] = True,
 ) -> None:
     """Serve an exported model over HTTP (V1, V2) and gRPC (V2), by default only to this machine."""

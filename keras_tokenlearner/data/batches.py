@@ -19,7 +19,7 @@ Example = TypeVar("Example")  # pixels, or pixels and the class
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of arrays. A batch depends only on the seed, the epoch and its index.
+    """Batches of arrays. A batch depends only on the seed, the epoch and the batch's index.
 
     A run can therefore continue in the middle of an epoch, and several processes can divide every
     batch. The seed decides the order of the rows. The argument `shuffle` of `fit` has no effect.
@@ -28,16 +28,16 @@ class Batches(keras.utils.PyDataset):
         arrays: Tuple of arrays of n rows each, such as images and labels.
         batch_size: Integer, rows of a batch, summed over all processes.
         shuffle: Boolean, whether each epoch has a new order.
-        seed: Integer, decides the orders.
+        seed: Integer, decides the order of each epoch.
         partial: Boolean, whether to return a last batch that is not full.
 
     Attributes:
         epoch: Integer, number of the current epoch.
-        start: Integer, batches of this epoch to skip.
+        start: Integer, number of batches to skip at the start of the current epoch.
         shard: `(part, parts)`: every batch is divided into `parts` parts, and only the rows of the
             part with index `part` are returned.
         ordered: Boolean, whether Keras asks for the batches in their order.
-        alone: Function that returns a context for computations of this process alone.
+        alone: Function that returns a context in which this process computes on its own.
 
     Example:
 
@@ -79,13 +79,13 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int:
-        self._places = {}  # a new epoch: Keras reads `num_batches` when it starts one
+        self._places = {}  # a new epoch: Keras reads `num_batches` when an epoch starts
         return len(self)
 
     def place(self, index: int) -> int:
         """Return the number of the batch for an index that Keras passes to `__getitem__`.
 
-        `fit` shuffles indices by default, with a random generator that ignores our seed. Therefore
+        `fit` shuffles indices by default, with a random generator that ignores `seed`. Therefore
         the first request gets the first batch, the second request the second batch, and so on.
         """
         self._count += 1
@@ -94,7 +94,7 @@ class Batches(keras.utils.PyDataset):
         return index + self.start
 
     def rows(self, index: int) -> np.ndarray:
-        """Return the numbers of the rows in batch `index` of the epoch, as an array of integers."""
+        """Return the numbers of this process's rows in batch `index` of the epoch, as an array."""
         batch = self.order()[index * self.batch_size : (index + 1) * self.batch_size]
         part, parts = self.shard
         return np.array_split(batch, parts)[part]
@@ -127,11 +127,11 @@ class _BatchesArguments(TypedDict, total=False):
 
 
 class ReadBatches(Batches, Generic[Example]):
-    """Base class of batches that read their examples in threads, by a subclass's method `read`.
+    """Base class of batches that read examples in threads, by the method `read` of a subclass.
 
-    The threads read the rows of a batch in parallel, and the next batch ahead of time. They replace
-    `workers` of `keras.utils.PyDataset`. With `workers`, Keras 3.15 on JAX and torch starts the
-    second epoch with a batch of the first epoch.
+    The threads read the rows of a batch in parallel, and the next batch ahead of time. The threads
+    replace `workers` of `keras.utils.PyDataset`. With `workers`, Keras 3.15 on JAX and torch starts
+    the second epoch with a batch of the first epoch.
 
     Args:
         examples: The examples, an object with a length.
@@ -235,7 +235,7 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
     """Batches of images for `fit`, `evaluate` and `predict` on every backend.
 
     For training, images are shuffled in each epoch, cropped and augmented on the host. A batch
-    depends on the seed, the epoch and its index only.
+    depends only on the seed, the epoch and the batch's index.
 
     Args:
         images: `Images`, such as `ArrayImages` or the result of `from_folder`.
@@ -361,7 +361,7 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
         return self.images.called(row)
 
     def _box(self, pixels: np.ndarray, row: int, epoch: int) -> tuple[int, int, int, int] | None:
-        """Return the box of a random crop of an image, or `None` for the central crop."""
+        """Return the box of a random crop or shift, or `None` for the central crop."""
         if self.crop is None and self.shift is None:
             return None
         random = np.random.default_rng((self.seed, epoch, 0, row))

@@ -21,8 +21,8 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 FOLDER_FORMATS = (*FORMATS, "TIFF", "AVIF")
 
 MAX_PIXELS = 89_478_485  # a quarter of a gibibyte in three channels
-MAX_SCANS = 64  # of a JPEG; encoders write about ten, and each is a pass over all pixels
-MAX_TEXTS = 16  # compressed texts of a PNG; Pillow unpacks up to 1 MiB of each
+MAX_SCANS = 64  # of a JPEG; encoders write about ten, and each scan covers all pixels
+MAX_TEXTS = 16  # text chunks (zTXt or iTXt) of a PNG; Pillow unpacks up to 1 MiB of each
 # Calls of `read` for a header. Pillow reads headers in Python, and the padding of a JPEG in single
 # bytes. A megabyte of padding takes a second.
 MAX_HEADER_READS = 2**14
@@ -52,7 +52,7 @@ def decode_image(
         file: Path of the file, or its bytes.
         channels: Integer, 3 for colours or 1 for grey.
         formats: Pillow's names of the accepted formats, such as `FOLDER_FORMATS`. The content of
-            the file decides its format, not its name.
+            the file decides the format. The name of the file has no effect.
         max_pixels: Integer, pixels of the largest accepted image.
 
     Returns:
@@ -181,7 +181,7 @@ def _reader(file: str | os.PathLike[str] | bytes) -> _Reader:
 def _open(
     pillow: ModuleType, stream: _Reader, formats: tuple[str, ...], max_pixels: int
 ) -> "ImageFile.ImageFile":
-    """Open an image, read only its header, and raise `ValueError` beyond a limit."""
+    """Open an image without decoding its pixels. Raise `ValueError` beyond a limit."""
     pillow.init()
     start = stream.read(4)
     if start == b"GIF8" and "GIF" in formats:
@@ -193,8 +193,8 @@ def _open(
         texts = content.count(b"zTXt") + content.count(b"iTXt")
         if texts > MAX_TEXTS:
             raise ValueError(
-                f"a PNG must have at most {MAX_TEXTS} compressed texts; save the image without "
-                f"texts; got {texts}"
+                f"a PNG must have at most {MAX_TEXTS} text chunks (zTXt or iTXt); save the image "
+                f"without text chunks; got {texts}"
             )
     stream.seek(0)
     prefix = stream.read(16)
@@ -216,7 +216,7 @@ def _open(
 
 
 def _gif_pixels(stream: io.BufferedIOBase) -> int:
-    """Return the pixels of the canvas that holds the first frame of a GIF."""
+    """Return the number of pixels of the canvas that holds the first frame of a GIF."""
     width, height, flags = struct.unpack_from("<HHB", stream.read(13), 6)
     stream.read(6 << flags % 8 if flags >= 128 else 0)  # the palette
     while (kind := stream.read(1)) not in (b"", b";"):

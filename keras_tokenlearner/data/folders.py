@@ -33,7 +33,7 @@ def class_files(
         `(files, labels, class_names)`: tuples, sorted by the names of subfolders and files.
 
     Raises:
-        ValueError: If the folder has no subfolders, or a subfolder has no file with such an ending.
+        ValueError: If the folder has no subfolders, or a subfolder has no file with these endings.
     """
     path = check_path("from_folder", "path", path)
     folders = [found for found in _visible(path) if found.is_dir()]
@@ -49,7 +49,7 @@ def class_files(
     empty = [folder.name for folder, found in zip(folders, files, strict=True) if not found]
     if empty:
         raise ValueError(
-            f"from_folder: every subfolder must contain {what} of its class, whose names end in "
+            f"from_folder: every subfolder must contain {what} of its class, in files that end in "
             f"{', '.join(suffixes)}; remove other folders. Received: path={str(path)!r}, "
             f"no {what} in {', '.join(map(repr, empty[:5]))}"
             f"{f' and {len(empty) - 5} more' * (len(empty) > 5)}"
@@ -77,14 +77,14 @@ def split_folders(
     Args:
         owner: Name of the caller, for the error message.
         name: Name of the caller's argument, for the error message.
-        value: The caller's argument: the path of the folder that has these folders, also as
+        value: The caller's argument: the path of the data set's folder, also as
             `"folder:FOLDER"`.
-        read: Function that takes the path of one of these folders, and returns an object with
+        read: Function that takes the path of `train`, `test` or `val`, and returns an object with
             `class_names`.
         what: Kind of the files, for the error message.
 
     Raises:
-        ValueError: If one of the folders does not exist or has no classes, or their classes differ.
+        ValueError: If a folder does not exist or has no classes, or the folders' classes differ.
     """
     path = Path(str(value).removeprefix("folder:"))
     wrong = (
@@ -106,6 +106,6 @@ def split_folders(
 
 
 def held_out(path: str | Path, suffix: str = "") -> Path:
-    """Return the path of `test` in a folder, or of `val` if there is no `test`."""
+    """Return the path of `test` in a folder, or of `val` if only `val` exists, plus `suffix`."""
     found = [Path(path) / f"{name}{suffix}" for name in ("test", "val")]
     return next((one for one in found if one.exists()), found[0])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_tokenlearner._checks import errors_of
+from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import FOLDER_FORMATS, MAX_PIXELS, decode_image
 from keras_tokenlearner.data.folders import class_files

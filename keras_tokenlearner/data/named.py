@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice, check_ints, check_path, own_errors
+from keras_tokenlearner._checks import check_choice, check_ints, check_path
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.data import cifar10, fashion_mnist
 from keras_tokenlearner.data.folders import split_folders
 from keras_tokenlearner.data.images import ArrayImages, Images, from_folder

@@ -92,8 +92,8 @@ def seen_box(
         preprocessing: The `Preprocessing` of the model, as for `fit_pixels`.
 
     Returns:
-        `(left, top, width, height)` as fractions of the image. With `"longest"`, the part is larger
-        than the image, and `left` or `top` is negative.
+        `(left, top, width, height)` as fractions of the image. With `"longest"`, the part may
+        include padding. Then `left` or `top` is negative.
 
     Example:
 
@@ -119,7 +119,7 @@ def seen_box(
 
 
 def preprocessing_of(model: keras.Model) -> Preprocessing | None:
-    """Return the `Preprocessing` of a model, or `None` for the resizing of `ImageBatches`.
+    """Return the `Preprocessing` of a model, or `None` if the model uses the default resizing.
 
     A custom model on a backbone of this package has no `Preprocessing`: `ImageBatches` resized its
     training images.

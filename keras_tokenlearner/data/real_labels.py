@@ -12,8 +12,7 @@ def read_real_labels(path: str | os.PathLike[str], names: Iterable[str]) -> list
 
     Args:
         path: Path of `real.json`, from https://github.com/google-research/reassessed-imagenet. The
-            file has a list of labels for each validation image, in the order of the numbers in
-            their names.
+            file has a list of labels for each validation image, in the order of the image names.
         names: Names of the images, such as `"ILSVRC2012_val_00000001.JPEG"`, in any order.
             The attribute `names` of an `Images` has these names.
 

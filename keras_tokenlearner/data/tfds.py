@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from keras_tokenlearner._checks import errors_of, first_line
+from keras_tokenlearner._errors import errors_of, first_line
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import FOLDER_FORMATS, decode_image
 from keras_tokenlearner.data.images import Images
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Records: TypeAlias = Sequence[Mapping[str, Any]]
 
 # Training and test splits of data sets whose splits have names other than `train` and `test`. Two
-# sets have no test split. Their division here is from the authors' code.
+# sets have no test split. The authors' code divides the training images of these two sets.
 SPLITS = {
     "imagenet2012": ("train", "validation"),
     "imagenet2012_subset/10pct": ("train", "validation"),

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int, check_is, check_model, own_errors
+from keras_tokenlearner._checks import check_int, check_is, check_model
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.analysis.costs import costs
 from keras_tokenlearner.evaluation.scores import top_k_accuracy
 

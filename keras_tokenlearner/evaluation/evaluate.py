@@ -6,13 +6,8 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import (
-    check_choice,
-    check_ints,
-    check_model,
-    check_not_negative,
-    own_errors,
-)
+from keras_tokenlearner._checks import check_choice, check_ints, check_model, check_not_negative
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.data import (
     FEW_SHOT,
     ImageBatches,
@@ -56,7 +51,7 @@ class FewShotProtocol:
         seed: Decides the choice of the training images.
 
     Raises:
-        ValueError: If a number of shots is not positive, or the weight is negative.
+        ValueError: If `shots` is empty or has a number that is not positive, or `l2` is negative.
     """
 
     data: tuple[str, ...] = tuple(f"tfds:{name}" for name in FEW_SHOT)
@@ -91,8 +86,8 @@ def evaluate(
         data: List of names for `open_named`. Defaults to the names of the `protocol`.
         metrics: Names of metrics. `"top1"` and `"top5"` are accuracies. `"mean_class"` is the mean
             of the classes' accuracies. `"real"` uses ImageNet's reassessed labels. `"few_shot"` is
-            least squares on a few training images of each class. `"speed"` is the throughput,
-            measured by `images_per_second`.
+            the accuracy of least squares on a few training images of each class. `"speed"` is the
+            throughput, measured by `images_per_second`.
         real_labels: Path of `real.json`, for `"real"`.
         protocol: A `FewShotProtocol`. Defaults to the protocol of the paper, `FewShotProtocol()`.
         batch_size: Integer, images per batch.
@@ -203,7 +198,7 @@ def _few_shot(
 ) -> dict[str, float | None]:
     labels = np.unique(train.labels, return_inverse=True)[1]
     most = min(int(np.bincount(labels).min()), max(protocol.shots))
-    some = train.take(choose(labels, most, protocol.seed).tolist())  # others need no features
+    some = train.take(choose(labels, most, protocol.seed).tolist())  # other images need no features
     arrays = predict(features, some), some.labels, predict(features, test), test.labels
     found: dict[str, float | None] = {f"{count}_shot": None for count in protocol.shots}
     for count in protocol.shots:

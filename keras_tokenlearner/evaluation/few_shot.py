@@ -4,11 +4,12 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int, check_model, check_not_negative, own_errors
+from keras_tokenlearner._checks import check_int, check_model, check_not_negative
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.evaluation.scores import largest
 
 Labelled: TypeAlias = tuple[np.ndarray, np.ndarray]  # images and labels
-_CONSTANT = 100.0  # feature that replaces the bias, so large that the penalty hardly affects it
+_CONSTANT = 100.0  # feature in place of a bias, so large that the penalty hardly affects the bias
 
 
 @own_errors
@@ -31,10 +32,10 @@ def few_shot(
         model: A `keras.Model` that returns features, (B, C), for example built with
             `include_top=False, pooling="avg"`.
         datasets: Dictionary from names to `((train_images, train_labels), (test_images,
-            test_labels))`, as inputs of the model.
+            test_labels))`. The model takes the images as inputs.
         shots: Tuple of integers, numbers of training images per class.
         l2: Float, weight of the penalty.
-        batch_size: Integer, images at a time.
+        batch_size: Integer, images per batch.
         seed: Integer, decides the choice of the images.
 
     Returns:
@@ -78,9 +79,10 @@ def few_shot_accuracy(
 ) -> float:
     """Return the test accuracy of ridge regression on `shots` training examples of each class.
 
-    Features are standardised with the mean and deviation of the training features. A constant of
-    100 replaces the bias. The weights are `W = (X'X + l2 I)^-1 X'Y`. For fewer examples than
-    features, the dual form computes the same weights. An example with NaN features counts as wrong.
+    Features are standardised with the mean and standard deviation of the chosen training features.
+    A constant feature of 100 replaces the bias. The weights are `W = (X'X + l2 I)^-1 X'Y`. For
+    fewer examples than features, the dual form computes the same weights. An example with NaN
+    features counts as wrong.
 
     Args:
         train_features: Array of shape (n, C).

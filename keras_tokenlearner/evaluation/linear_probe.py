@@ -29,7 +29,7 @@ def linear_probe(
         images: Array of images or videos, as the model takes them.
         labels: Integers from 0 to the number of classes minus 1, one for each image.
         l2: Float, weight of the penalty.
-        batch_size: Integer, images at a time.
+        batch_size: Integer, images per batch.
         name: Name of the new model. Defaults to the model's name.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Metrics that Keras lacks, in numpy. Their arguments are arrays of all examples."""
+"""Metrics in numpy. Each function takes arrays of all examples."""
 
 from collections.abc import Callable, Sequence
 

@@ -13,8 +13,8 @@ from keras_tokenlearner._checks import (
     check_is,
     check_model,
     check_positive,
-    own_errors,
 )
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.data import video
 from keras_tokenlearner.data.video.lists import Views
 from keras_tokenlearner.evaluation.scores import (

@@ -1,12 +1,7 @@
 import keras
 from keras import ops
 
-from keras_tokenlearner._checks import (
-    check_channels,
-    check_heads,
-    check_int,
-    check_positive,
-)
+from keras_tokenlearner._checks import check_channels, check_heads, check_int, check_positive
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer

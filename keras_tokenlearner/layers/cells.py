@@ -1,4 +1,4 @@
-"""Divides a grid into cells, from coarse to fine: each learned token starts in one cell."""
+"""Divides a grid into cells, from coarse to fine. A learned token starts as a cell's average."""
 
 import functools
 import math
@@ -36,11 +36,12 @@ class Cells:
 def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
     """Divide a grid into any number of nearly square cells of nearly the same size.
 
-    A box is split along its longest axis that has enough positions. Each prime factor `p` of the
-    number of cells gives a candidate: `p` parts with equally many cells. An odd number of cells
-    also gives a candidate of two parts with about half of the cells each. The candidate with the
-    squarest and most similar cells is used. Cells are numbered level by level, so the first cells
-    spread over the whole grid.
+    The grid is split into boxes, and boxes are split again, until each box is one cell. A box is
+    split along its longest axis that has enough positions. Each prime factor `p` of the number of
+    cells gives a candidate: `p` parts with equally many cells. An odd number of cells also gives a
+    candidate of two parts with about half of the cells each. The candidate with the squarest and
+    most similar cells is used. Cells are numbered level by level, so the first cells spread over
+    the whole grid.
 
     Args:
         grid: Positions along each axis, such as `(H, W)` or `(T, H, W)`.
@@ -108,7 +109,7 @@ def ancestors(parents: tuple[int, ...], num_cells: int) -> list[int]:
 class _Node:
     box: Box | None  # `None` if the node has children
     children: tuple["_Node", ...]
-    elongation: float  # length divided by width of the longest cell
+    elongation: float  # longest side divided by shortest side of the most elongated cell
     areas: tuple[int, int]  # numbers of positions in the smallest and largest cell
 
     @property
@@ -118,7 +119,7 @@ class _Node:
 
 @functools.lru_cache(maxsize=4096)
 def _divide(box: Box, cells: int) -> _Node:
-    """Return the tree of cells of a box."""
+    """Return the tree that divides a box into `cells` cells."""
     if cells == 1:
         sizes = [stop - start for start, stop in box]
         area = math.prod(sizes)
@@ -138,7 +139,7 @@ def _is_prime(number: int) -> bool:
 def _split(box: Box, shares: tuple[int, ...]) -> _Node | None:
     """Split a box along its longest axis with enough positions, into a part for each share.
 
-    Return `None` if more than two parts fit along no axis.
+    Return `None` if no axis has enough positions for more than two parts. Two parts always fit.
 
     Args:
         box: The box to split.

@@ -39,7 +39,7 @@ class CompositeLayer(keras.layers.Layer):
 
 
 def trainable_flags(layer: keras.Layer) -> dict[str, bool]:
-    """Return the sublayers of a layer or model whose trainable state differs from their parent's.
+    """Return the `trainable` flags of sublayers that differ from the enclosing layer's flag.
 
     Args:
         layer: A `keras.Layer` or `keras.Model`, built.

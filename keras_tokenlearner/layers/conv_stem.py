@@ -4,12 +4,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
-from keras_tokenlearner._checks import (
-    check_channels_last,
-    check_int,
-    check_pairs,
-    check_positive,
-)
+from keras_tokenlearner._checks import check_channels_last, check_int, check_pairs, check_positive
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import activations
 from keras_tokenlearner.layers.composite import CompositeLayer
@@ -22,8 +17,8 @@ class ConvStem(CompositeLayer):
 
     A LayerNorm over the channels and an activation follow each 3 x 3 convolution. Then a 1 x 1
     convolution projects to C channels. The product of the strides is the size of a token in pixels.
-    The stem replaces the patch embedding, a single convolution. Transformers then learn faster,
-    above all from few images.
+    The stem replaces the patch embedding, a single convolution. Transformers with the stem learn
+    faster, above all from few images.
 
     Args:
         hidden_dim: Integer, channels of the tokens (C).
@@ -50,8 +45,8 @@ class ConvStem(CompositeLayer):
     >>> tuple(stem(images).shape)
     (2, 4, 6, 32)
 
-    Source: Xiao et al., "Early Convolutions Help Transformers See Better", 2021. Their stem has
-    batch normalisation and ReLU after each convolution.
+    Source: Xiao et al., "Early Convolutions Help Transformers See Better", 2021. The stem of
+    this source has batch normalisation and ReLU after each convolution.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ class Unpool(CompositeLayer):
     """Writes processed tokens back to positions, weighted by the maps of the TokenLearner.
 
     `X_t[n] <- sum_s maps[n, s] Y_t[s] + X_t[n]`: a TokenFuser with the TokenLearner's maps instead
-    of its own weights. The layer has no weights. The residual is part of the layer.
+    of its own weights. The layer has no parameters. The residual is part of the layer.
 
     Args:
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
@@ -110,8 +110,8 @@ class Reproject(CompositeLayer):
     """Writes processed tokens back by a transformer layer: positions attend to the tokens.
 
     `X <- X + Attention(LayerNorm(X), LayerNorm(Y))`, then `X <- X + MLP(LayerNorm(X))`. Positions
-    are the queries; tokens are keys and values. Unlike the TokenFuser, the layer reads tokens of
-    all frames, and applies an MLP to every position.
+    are the queries; tokens are keys and values. Unlike in the TokenFuser, every position reads the
+    tokens of all frames. The layer also applies an MLP to every position.
 
     Args:
         num_heads: Integer, attention heads; must divide the channels.

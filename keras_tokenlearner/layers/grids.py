@@ -80,7 +80,10 @@ def to_volume(x: keras.KerasTensor, grid: Shape) -> keras.KerasTensor:
 
 
 def to_frames(x: keras.KerasTensor, grid: Shape | None) -> keras.KerasTensor:
-    """Reshape a tensor to one image per frame, (B * T, H, W, C)."""
+    """Reshape a tensor to one image per frame, (B * T, H, W, C).
+
+    `grid` is the result of `resolve_grid` for its shape. Only sequences need `grid`.
+    """
     if len(x.shape) == 4:
         return x
     height, width = ops.shape(x)[2:4] if grid is None or len(x.shape) == 5 else grid[1:]

@@ -10,10 +10,10 @@ NORMS = ("layer_norm", "rms_norm")
 class LayerNormalization(layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis, faster on PyTorch.
 
-    PyTorch's kernel computes in float32 for any input type. Keras also converts inputs and outputs
-    of the kernel. These conversions move more memory and slow a GPU. This layer converts only on
-    CPUs, where PyTorch's kernel sums weight gradients in bfloat16, with an error of 9%. A direct
-    call of the kernel also takes less CPU time than Keras's operation.
+    PyTorch's kernel computes in float32 for half-precision inputs. Keras also converts inputs and
+    outputs of the kernel. These conversions move more memory and slow a GPU. This layer converts
+    only on CPUs, where PyTorch's kernel sums weight gradients in bfloat16, with an error of 9%. A
+    direct call of the kernel also takes less CPU time than Keras's operation.
     """
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:

@@ -11,7 +11,7 @@ class LayerScale(CompositeLayer):
 
     Args:
         initial_value: Float, initial value of every factor. Small values (1e-5) help to train deep
-            transformers, for example DINOv2.
+            transformers such as DINOv2.
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:

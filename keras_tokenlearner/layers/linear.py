@@ -83,7 +83,10 @@ def linear_each(
 
 
 def _is_plain(dense: keras.Layer, inputs: keras.KerasTensor) -> bool:
-    """Return whether a layer only multiplies and adds a bias, on PyTorch in the inputs' dtype."""
+    """Return whether `_product` can compute a layer: on PyTorch, with a bias, not quantized.
+
+    The layer must also compute in the dtype of the inputs.
+    """
     on_torch = keras.backend.backend() == "torch"
     same = keras.backend.standardize_dtype(inputs.dtype) == dense.compute_dtype
     return on_torch and same and dense.bias is not None and dense.quantization_mode is None

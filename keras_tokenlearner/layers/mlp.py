@@ -31,7 +31,7 @@ class MLP(CompositeLayer):
     Args:
         mlp_dim: Integer, units of the first dense layer.
         output_dim: Integer, units of the second dense layer. Defaults to the input channels.
-        activation: Name or callable. Defaults to `"gelu_tanh"`, the form of the JAX reference.
+        activation: Name or callable. Defaults to `"gelu_tanh"`, as in the JAX ViT.
         dropout_rate: Float in [0, 1), the rate after each dense layer.
         gated: Boolean, whether a third dense layer gates the hidden units.
         use_bias: Boolean, whether the dense layers have biases.

@@ -17,24 +17,24 @@ QKV_BIASES = ("all", "query_value", "none")
 _MANY_WEIGHTS = 128 * 128
 # Number of queries whose attention weights fit in the CPU's cache.
 _MANY_QUERIES = 1024
-# Above this number of weights, PyTorch's fused attention on CPUs is as fast as matrix products and
-# needs less memory.
+# Attention weights per head. Above this number, PyTorch's fused attention on CPUs is as fast as
+# matrix products and needs less memory.
 _MOST_WEIGHTS = 1024 * 1024
 
 
 class MultiHeadAttention(layers.MultiHeadAttention):
     """`keras.layers.MultiHeadAttention` with faster code for calls without mask and dropout.
 
-    The faster paths run on CPUs:
+    The faster paths:
 
-    * JAX on one device, in float32: for many tokens, computes one head at a time. For very many
+    * JAX on one CPU device, in float32: for many tokens, computes one head at a time. For very many
       tokens, also splits the queries. The weights (B, heads, N, N) are never stored. The gradient
       computes the weights again.
-    * TensorFlow in float32, and PyTorch in bfloat16: two batched matrix products. PyTorch's fused
-      attention is not optimized for bfloat16.
+    * TensorFlow in float32, and PyTorch on a CPU in bfloat16: two batched matrix products. On
+      CPUs, PyTorch's fused attention is not optimized for bfloat16.
+    * PyTorch otherwise: the fused attention, which reads queries, keys and values without copies.
 
-    On PyTorch, the matrix products of the projections also add the biases. The fused attention
-    needs no copies.
+    On PyTorch, the matrix products of the projections also add the biases.
 
     Other cases use Keras's code. Keras's arguments for gates and windows are not supported.
 
@@ -158,8 +158,8 @@ class MultiHeadAttention(layers.MultiHeadAttention):
     ) -> keras.KerasTensor | tuple[keras.KerasTensor, keras.KerasTensor]:
         if rotation is not None and self.rotary is None:
             raise ValueError(
-                "MultiHeadAttention: `rotation` needs a layer with the layout of its table; create "
-                f"the layer with `rotary`, one of {LAYOUTS}. Received: rotary=None"
+                "MultiHeadAttention: `rotation` needs a layer with `rotary`; create the layer with "
+                f"the layout of the rotary table, one of {LAYOUTS}. Received: rotary=None"
             )
         masks = query_mask, value_mask, key_mask, attention_mask
         options = return_attention_scores, training, use_causal_mask
@@ -215,7 +215,7 @@ class MultiHeadAttention(layers.MultiHeadAttention):
         value: keras.KerasTensor,
         bias: keras.KerasTensor,
     ) -> keras.KerasTensor:
-        """Compute the attention without mask and dropout, on JAX and TensorFlow."""
+        """Compute attention with a bias per key, without mask or dropout, on JAX or TensorFlow."""
 
         def of_keras(
             query: keras.KerasTensor, key: keras.KerasTensor, value: keras.KerasTensor
@@ -351,7 +351,7 @@ def _head_by_head(
 def _piece_by_piece(
     matrices: Sequence[keras.KerasTensor], bias: keras.KerasTensor | None
 ) -> keras.KerasTensor:
-    """Return the result of `_attend` for one head, for groups of queries that fit in the cache."""
+    """Return the result of `_attend` for one head, computed for a group of queries at a time."""
     query, key, value = matrices
     tokens, size = query.shape
     pieces = -(-tokens // _MANY_QUERIES)

@@ -84,7 +84,7 @@ def sincos_positions(shape: tuple[int, ...], dtype: str | None = None) -> keras.
     Args:
         shape: `(H, W, C)` or `(T, H, W, C)`. Each axis has an equal share of the channels; the
             remainder is zero.
-        dtype: Type of the table.
+        dtype: Dtype of the table.
 
     Returns:
         Tensor of the shape `shape`.
@@ -125,7 +125,7 @@ def resize_positions(table: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
         grid: The new `(H, W)` or `(T, H, W)`.
 
     Returns:
-        Array of shape (*grid, C), of the type of the table.
+        Array of shape (*grid, C), with the dtype of `table`.
 
     Raises:
         ValueError: If a table of a video is resized to the grid of an image.

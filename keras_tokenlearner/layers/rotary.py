@@ -48,7 +48,8 @@ class RotaryPositions(CompositeLayer):
             channels of the first half and the second half. `"tiled"` pairs neighbours, with
             angles in the order of `"half"`. `"tiled"` is not a rotation, but V-JEPA 2 was trained
             with it.
-        order: `"height_first"` or `"width_first"`, the axis whose angles rotate the first channels.
+        order: `"height_first"` or `"width_first"`, the order of the channels that both axes rotate.
+            For videos, the channels that the frame axis rotates come first.
         offset: Float, added to each index.
         reference_grid: `(H, W)` or `(T, H, W)`. Indices are scaled to the range of this grid, so
             other resolutions keep the range. `None` for no scaling.
@@ -167,7 +168,7 @@ class RotaryPositions(CompositeLayer):
     def _random_directions(
         self, shape: tuple[int, ...], dtype: str | None = None
     ) -> keras.KerasTensor:
-        """Return frequencies of two directions at right angles, random for every head."""
+        """Return initial frequencies along two perpendicular directions, random for every head."""
         per_axis = -(-self.head_dim // 4)
         sizes = self.theta ** (-np.arange(per_axis, dtype="float32") * 4 / self.head_dim)
         angles = keras.random.uniform((self.num_heads, 1), 0.0, 2 * math.pi)

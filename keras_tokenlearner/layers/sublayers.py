@@ -13,10 +13,10 @@ def call_sublayer(
     """Return `layer(*inputs, **options)`, on PyTorch several times as fast as by a plain call.
 
     `keras.Layer.__call__` binds and converts arguments, finds masks, and opens scopes of names and
-    dtypes. Then it calls the method of its base class. A PyTorch model of small tensors spends most
-    of its time on these steps. For a sublayer with the owner's dtype policy, the call of the owner
-    has already done these steps. This function then calls the method of the base class directly.
-    The method still runs hooks of PyTorch, quantization and `keras.RematScope`.
+    dtypes. Then it calls `__call__` of the base class of `keras.Layer`. A PyTorch model of small
+    tensors spends most of its time on these steps. For a sublayer with the owner's dtype policy,
+    the call of the owner has already done these steps. In this case, this function calls the base
+    class directly. The base class still runs hooks of PyTorch, quantization and `keras.RematScope`.
 
     On other backends, this function makes a plain call. Compiled models do not repeat the steps,
     and the scopes name the operations for profilers.

@@ -183,7 +183,7 @@ class FixedGrid(FrameTokenizer):
 
 
 def _averages(cells: int, size: int) -> np.ndarray:
-    """Return the matrix (cells, size) that averages each cell, with borders rounded outwards.
+    """Return the matrix (cells, size) that averages the cells of an axis. Borders round outwards.
 
     `layers.AdaptiveAveragePooling2D` is not used. On JAX it returns NaN for some sizes, such as 7
     cells of 14 positions.

@@ -44,9 +44,10 @@ class TokenLearner(CompositeLayer):
     `z_i = rho(X_t * gamma(alpha_i(X_t)))`
 
     `alpha_i` computes a map of H x W weights. `gamma` broadcasts the map over the channels, and
-    `rho` is the spatial average. Here `gamma` and `rho` are one contraction over positions, `z[s,
-    c] = sum_n map[n, s] x[n, c]`. The weighted (S, H * W, C) tensor is never built. The maps are
-    computed from the normalised input, but they weight the input itself.
+    `rho` is the spatial average. Here `gamma` and `rho` are one contraction over positions,
+    `z[s, c] = sum_n map[n, s] x[n, c]`. For the mean of sigmoid maps, the sum is divided by the
+    number of positions. The weighted (S, H * W, C) tensor is never built. The maps are computed
+    from the normalised input, but they weight the input itself.
 
     `alpha` has two forms:
 
@@ -63,9 +64,9 @@ class TokenLearner(CompositeLayer):
     average of its cell, except for weights of exp(-8) elsewhere.
 
     The cells are numbered coarse to fine, see `keras_tokenlearner.layers.cells.grid_cells`. In a
-    call for fewer than S tokens, each token also covers the omitted cells split off from its cell.
-    The first m tokens therefore cover the grid, for any m. Loading weights of another grid resizes
-    the bias.
+    call for fewer than S tokens, each token also covers cells of omitted tokens. These cells are
+    split off from the token's own cell. The first m tokens therefore cover the grid, for any m.
+    Loading weights of another grid resizes the bias.
 
     Args:
         num_tokens: Integer, tokens to learn from each frame (S). Defaults to 8.
@@ -86,7 +87,7 @@ class TokenLearner(CompositeLayer):
         epsilon: Float, the epsilon of the LayerNorm.
         use_norm: Boolean, whether `alpha` starts with a LayerNorm.
         position_bias: Boolean, whether `"mlp"` has a bias for each position, as above. The bias
-            needs a known height and width, and for `over="space_time"` known frames.
+            needs known H and W, and for `over="space_time"` known T.
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
@@ -275,7 +276,7 @@ class TokenLearner(CompositeLayer):
     def _attend(
         self, pixels: keras.KerasTensor, training: bool | None, count: int
     ) -> keras.KerasTensor:
-        """Return the maps, (B, ..., S), of inputs of shape (B, ..., C)."""
+        """Compute a map for each token: inputs (B, ..., C) give maps (B, ..., count)."""
         x = self.norm(pixels) if self.use_norm else pixels
         if self.attention == "conv":
             for conv in self.convs:

@@ -34,7 +34,7 @@ class TransformerBlock(CompositeLayer):
 
     Each learned token replaces several patches. Proportional attention weighs each token by its
     number of patches. With `num_patches`, the block adds `log(num_patches / M) + b` to the
-    attention logits of M tokens, all except prefix tokens. The learned scalar b starts at zero.
+    attention logits of the M tokens after the prefix tokens. The learned scalar b starts at zero.
     Without prefix tokens the bias would have no effect and is omitted.
 
     Args:
@@ -59,7 +59,7 @@ class TransformerBlock(CompositeLayer):
         mlp_bias: Boolean, whether the MLP has biases.
         attention_inner_norm: Boolean, whether a norm precedes the output projection.
         mlp_inner_norm: Boolean, whether a norm precedes the MLP's last dense layer.
-        rotary: `None`, or the layout of the `RotaryPositions` that compute `rotation`.
+        rotary: `None`, or the layout of the `RotaryPositions` layer that computes `rotation`.
         num_patches: Integer, the number of patches that the learned tokens replace together, for
             proportional attention. `None` for equal weights. A number needs `"dot_product"`.
         num_prefix_tokens: Integer, tokens before the patches or learned tokens: the class token and
@@ -263,8 +263,8 @@ class TransformerBlock(CompositeLayer):
     ) -> keras.KerasTensor:
         if rotation is not None and self.rotary is None:
             raise ValueError(
-                "TransformerBlock: `rotation` needs a block with the layout of its table; create "
-                f"the block with `rotary`, one of {LAYOUTS}. Received: rotary=None"
+                "TransformerBlock: `rotation` needs a block with `rotary`; create the block with "
+                f"the layout of the rotary table, one of {LAYOUTS}. Received: rotary=None"
             )
         x = call_sublayer(self, self.attention_norm, inputs, training=training)
         options = {} if rotation is None else {"rotation": rotation}

@@ -3,7 +3,8 @@
 import keras
 from keras import layers
 
-from keras_tokenlearner._checks import check_channels_last, check_ints, check_is, own_errors
+from keras_tokenlearner._checks import check_channels_last, check_ints, check_is
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.layers import (
     FixedGrid,
     MixerBlock,
@@ -23,7 +24,7 @@ def bottleneck_module(
     input_shape: tuple[int, ...] = (64, 8, 8, 432),
     name: str = "module",
 ) -> keras.Model:
-    """Build a model of one bottleneck module, the `unit` of a config, as in Tables 11 and 12.
+    """Build a model of one bottleneck module, the `unit` of a config, as in Tables 11 to 13.
 
     A module maps a video, (B, T, H, W, C), to a video of the same shape. Its parts run in order:
 

@@ -102,7 +102,7 @@ class VisionTransformerConfig:
         rotary_tokens: Rotation of learned tokens: `"none"`, or `"centre_of_mass"`, by the centre of
             mass of the token's map. `None` is `"centre_of_mass"`, except with `rotary="learned"`
             and for videos with `over="frame"`. In these cases, `None` is `"none"`.
-        class_token: Whether the model has a class token. The head reads it instead of the average.
+        class_token: Whether the model has a class token, which the head reads by default.
         register_tokens: Number of learned register tokens.
         head_reads: Input of the head. `None` is the class token, or without one the average of the
             patches. `"class_and_registers"` is for distilled DeiT, whose distillation token is a
@@ -120,15 +120,16 @@ class VisionTransformerConfig:
         head_bias: Whether the head has a bias.
         pre_norm: Whether a norm precedes the first block, as in CLIP.
         block_attention: `"dot_product"` or `"vector"`.
-        dropout_rate: Rate after the embedding, the attentions and the MLPs.
+        dropout_rate: Rate after the embedding, the attentions and each dense layer of the MLPs, and
+            in the TokenFusers.
         attention_dropout_rate: Rate on attention weights, of `block_attention="dot_product"`.
         drop_path_rate: Stochastic depth rate of the last block. The rates grow linearly from 0 at
             the first block.
         layer_scale: Initial value of the LayerScale factors, or `None` for no LayerScale.
-        activation: Activation of the MLPs and between the TokenLearner's convolutions.
-        layer_norm_epsilon: Epsilon of every norm.
-        norm: `"layer_norm"` or `"rms_norm"` (AIMv2), the norms of the plain ViT. Reducers and
-            fusers have LayerNorms.
+        activation: Activation of the MLPs, of the stem and between the TokenLearner's convolutions.
+        layer_norm_epsilon: Epsilon of every norm, except the last norm with `final_norm_epsilon`.
+        norm: `"layer_norm"` or `"rms_norm"` (AIMv2), the norms of the plain ViT. The norms of
+            stem, reducers and fusers are always LayerNorms.
         qk_norm: Whether each head's queries and keys are normalised.
         qkv_bias: `"all"`, `"query_value"` (EVA-02) or `"none"`, the projections with a bias.
         attention_bias: Whether the output projections of the attentions have a bias.

@@ -40,7 +40,7 @@ def check_unread(owner: str, values: Fields, defaults: Fields, readers: Readers)
         owner: Name of the config, for the error message.
         values: The fields of a config.
         defaults: The default values of the fields. A default value is never refused.
-        readers: The fields that only some configs read.
+        readers: Entries for the fields that only some configs read.
     """
     for name, value in values.items():
         is_read, given = readers.get(name, (True, ""))

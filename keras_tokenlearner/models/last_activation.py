@@ -5,13 +5,13 @@ from keras import layers
 
 from keras_tokenlearner.layers.activations import Activation
 
-_KNOWN = ("Softmax", "Sigmoid")  # classes of layers, and of functions of `keras.ops`
+_KNOWN = ("Softmax", "Sigmoid")  # class names of layers, and of operations of `keras.ops`
 
 
 def last_activation(model: keras.Model) -> tuple[str | None, bool]:
     """Return the name of a model's last activation, and whether a dense layer applies it.
 
-    The name is `"softmax"`, `"sigmoid"` or `"linear"`, or `None` for other activation functions.
+    The name is `"softmax"`, `"sigmoid"` or `"linear"`, or `None` for any other last operation.
     The activation may be a layer, a function of `keras.ops`, or part of a nested model.
     `("linear", True)` means that the outputs are logits.
 

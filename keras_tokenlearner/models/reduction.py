@@ -128,7 +128,7 @@ def before_reducer(owner: str, model: keras.Model) -> keras.Model:
 
 
 def _reducer(config: VisionTransformerConfig, grid: Grid, index: int | None = None) -> layers.Layer:
-    """Return the layer that reduces the tokens of (B, N, C)."""
+    """Return the layer that reduces tokens of shape (B, N, C)."""
     kind = cast(str, config.reducer)
     name = names.numbered(kind, index)
     if kind == "token_learner":

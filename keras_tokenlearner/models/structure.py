@@ -51,7 +51,7 @@ class Structure:
         grid: `(H, W)` or `(T, H, W)` of the patches.
         head_reads: The config's field `head_reads`. For a custom head, one of
             `BESIDE_THE_CLASS_TOKEN` or `None`.
-        added: The layers with weights that a plain ViT lacks.
+        added: The layers with weights, except for the layers of a plain ViT.
         reduced: The layers of `added` that are reducers or fusers.
 
     Raises:

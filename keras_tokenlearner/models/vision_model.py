@@ -15,8 +15,8 @@ from keras_tokenlearner._checks import (
     check_ints,
     check_is,
     check_names,
-    errors_of,
 )
+from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.layers import TokenLearner, activations
@@ -59,7 +59,7 @@ class VisionModel(keras.Model):
         include_top: Whether the classifier is part of the model.
         include_preprocessing: Whether the model takes pixels in [0, 255].
         pooling: Pooling of the features without top, or `None`.
-        classes: Classes of the top; `None` without it.
+        classes: Number of classes of the top; `None` without top.
         classifier_activation: Activation of the top; `None` for logits.
         preprocessing: The `Preprocessing` of the weights.
         class_names: Names of the classes in their order, or `None`.
@@ -268,7 +268,7 @@ def check_shape(
 
     Args:
         owner: Name of the function that the user called, for error messages.
-        input_shape: Shape without the batch, or `None` with an `input_tensor`.
+        input_shape: Shape without the batch axis, or `None` with an `input_tensor`.
         input_tensor: Symbolic tensor, or `None`.
         axes: Names of the axes before the channels. Without names, any number of axes is valid.
     """
@@ -278,7 +278,7 @@ def check_shape(
         check_is(owner, "input_tensor", input_tensor, keras.KerasTensor, "a keras.Input")
         given, wanted = (
             input_tensor.shape[1:],
-            "the shape of `input_tensor` after the batch must be ",
+            "the shape of `input_tensor` after the batch axis must be ",
         )
         received = f"input_tensor of shape {tuple(input_tensor.shape)}"
     image = "(height, width, channels)"
@@ -308,7 +308,7 @@ def frozen_parts(model: keras.Model) -> list[str]:
 
 
 def freeze_parts(model: keras.Model, trainable: bool, frozen: Sequence[str]) -> None:
-    """Freeze the parts of a model that `frozen_parts` names."""
+    """Set `model.trainable`, and freeze only the parts of a model that `frozen_parts` names."""
     model.trainable = trainable
     names = set(frozen)  # a set, because a file may list millions of names
     for layer in model.layers:
@@ -326,7 +326,7 @@ def quantization_of(model: keras.Model) -> str | None:
 
 
 def dense_parts(layer: layers.Layer) -> list[layers.Layer]:
-    """Return a list: a dense layer, or the hidden dense layer of a block's MLP, or no layer."""
+    """Return `[layer]` for a dense layer, `[mlp.hidden]` for a layer with an MLP, or `[]`."""
     mlp = getattr(layer, "mlp", None)
     if isinstance(layer, layers.Dense):
         return [layer]

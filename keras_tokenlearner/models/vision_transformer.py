@@ -28,7 +28,7 @@ class VisionTransformer(VisionModel):
 
     The graph is embedding, positions, blocks, norm and head. The config can add a reducer and
     fusers (Figure 3 of the paper). Positions are added before the first block. Rotary positions
-    instead rotate queries and keys in every block on the patches.
+    rotate queries and keys in the blocks.
 
     Args:
         config: A `VisionTransformerConfig`.

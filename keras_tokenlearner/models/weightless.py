@@ -15,9 +15,9 @@ Built = TypeVar("Built")
 def without_weights(build: Callable[[], Built]) -> Built:
     """Call a function that builds models, without allocating their weights.
 
-    The shapes of the weights are known afterwards, but not their values. Keras would later
-    initialise these weights in the thread that built them. `build` therefore runs in a separate
-    thread, which ends. Keras draws the seeds of initializers from Python's random generator. The
+    The shapes of the weights are known afterwards, but not their values. Each thread keeps a list
+    of the weights that Keras initialises later. `build` therefore runs in a separate thread, whose
+    list is never used. Keras draws the seeds of initializers from Python's random generator. The
     state of the generator is restored, so the initial values of later models do not change.
 
     Args:

@@ -15,9 +15,9 @@ class X2Plus1D(VisionModel):
     replace every 3-D convolution, squeeze-and-excitation is removed, and ReLU replaces swish.
 
     A unit is an expanding 1x1x1 convolution, a module, a projecting 1x1x1 convolution and a
-    shortcut. Batch normalisation and ReLU follow every convolution and every part of a module.
-    After the projection, ReLU follows the sum. The module is `conv2d+conv1d`. In some units of the
-    last stage, the module is `config.unit`.
+    shortcut. Batch normalisation and ReLU follow the expanding convolution and every part of the
+    module. Batch normalisation follows the projection, and ReLU follows the sum with the shortcut.
+    The module is `conv2d+conv1d`. In some units of the last stage, the module is `config.unit`.
 
     The authors released no code. Our convolutions are dense, while X3D's are depthwise. We infer
     dense convolutions from the costs: we count 527 GFLOPs, and the paper prints 532 for the
@@ -26,8 +26,8 @@ class X2Plus1D(VisionModel):
     Every stage halves height and width in the 3x3 convolution of its first unit. If the module of
     this unit does not begin with `conv2d`, the expanding convolution halves them. The number of
     frames stays the same. The last normalisation of a unit starts at zero, so the unit starts as
-    its shortcut. With `tokenlearner`, `fuser`, `mlpmixer` or `prior_broadcast`, the weights depend
-    on the number of frames.
+    its shortcut. With `tokenlearner`, `fuser`, `mlpmixer` or `prior_broadcast`, the shapes of
+    some weights depend on the number of frames.
 
     Args:
         config: An `X2Plus1DConfig`.

@@ -75,7 +75,10 @@ def parse_address(owner: str, text: str | os.PathLike[str]) -> Address:
 
 
 def is_address(text: str | os.PathLike[str] | None) -> bool:
-    """Return whether a text is the name of a checkpoint, an address or an existing path."""
+    """Return whether a text is the name of a checkpoint, an address or an existing path.
+
+    The result is `True` for every `os.PathLike`, even if the path does not exist.
+    """
     if isinstance(text, os.PathLike):
         return True
     if not isinstance(text, str):

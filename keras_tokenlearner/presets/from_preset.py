@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeAlias, Unpack
 from urllib.parse import urlsplit
 
-from keras_tokenlearner._checks import check_bool, check_choice, errors_of
+from keras_tokenlearner._checks import check_bool, check_choice
+from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner.models import (
     VisionTransformer,
     VisionTransformerConfig,
@@ -84,8 +85,8 @@ def from_preset(
             `dinov2_..._pretrain.pth`, the `dinov2_..._linear_head.pth` next to it is the
             classifier.
         at: Integer, blocks before an added TokenLearner, as in `retrofit`. `None` adds no
-            TokenLearner. `reducer`, `fuser`, `token_attention`, `token_start` and
-            `proportional_attention` are then arguments of `retrofit` too.
+            TokenLearner. With `at`, the fields `reducer`, `fuser`, `token_attention`, `token_start`
+            and `proportional_attention` in `changes` are passed to `retrofit`.
         num_tokens: Integer, tokens that the TokenLearner learns, as in `retrofit`. Needs `at`.
         include_top: Boolean, whether the classifier is part of the model. Defaults to `True` if the
             checkpoint has a classifier, or `classes` is passed.
@@ -263,7 +264,7 @@ def build_model(
     """Build the model of a plan and load its weights. `classes` decides the classifier.
 
     `classes=None` loads the checkpoint's classifier. A number that differs from the checkpoint's
-    makes a new classifier. A warning lists the untrained layers.
+    number makes a new classifier. A warning lists the untrained layers.
     """
     include_top, head = arguments.get("include_top", True), "keep"
     if include_top:
@@ -346,7 +347,7 @@ def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
 
 
 def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tuple[int, ...]:
-    """Return the input shape whose patches have the grid of the checkpoint's positions."""
+    """Return the input shape that a checkpoint states, or else compute it from `plan.grid`."""
     if plan.input_shape:
         return plan.input_shape
     if plan.input_size:

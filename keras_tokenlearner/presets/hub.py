@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from urllib.parse import urlsplit
 
-from keras_tokenlearner._checks import errors_of
+from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.presets.addresses import FORMS, Address
 from keras_tokenlearner.presets.kaggle import download_from_kaggle
@@ -61,7 +61,7 @@ def fetch_files(owner: str, address: Address) -> PresetFiles:
 
     Raises:
         ImportError: If the hub's library is not installed.
-        ValueError: If the repository or revision does not exist, or has no weights.
+        ValueError: If the path, repository or revision does not exist, or has no weights.
         PermissionError: If the repository is gated or private.
         ConnectionError: If the network fails, and the files are not in the cache.
     """

@@ -95,10 +95,10 @@ def check_tables(owner: str, config: Config, input_shape: Sequence[int], numbers
         size // patch for size, patch in zip(input_shape, config.patch_size, strict=False)
     )
     size = tokens * max(config.hidden_dim, config.num_tokens if config.reducer else 0)
-    if size > max(MOST_NUMBERS, numbers):
+    most = max(MOST_NUMBERS, numbers)
+    if size > most:
         raise ValueError(
-            f"{owner}: the tables of positions must have at most {MOST_NUMBERS} numbers, or as "
-            f"many as the weights have, {numbers}; use smaller images. Received: {size} numbers, "
-            f"for input_shape={tuple(input_shape)}, hidden_dim={config.hidden_dim} and "
-            f"num_tokens={config.num_tokens}"
+            f"{owner}: the tables of positions must have at most {most} numbers; use smaller "
+            f"images. Received: {size} numbers, for input_shape={tuple(input_shape)}, "
+            f"hidden_dim={config.hidden_dim} and num_tokens={config.num_tokens}"
         )

@@ -29,7 +29,7 @@ _SOURCES = {
     "videomae": "huggingface_videomae",
     "vjepa2": "huggingface_vjepa2",
 }
-# Configs with a vision part omit the default values of that part.
+# Default numbers of attention heads. A config with a vision part omits the defaults of that part.
 _HEADS = {
     "huggingface_clip": 12,
     "huggingface_siglip": 12,

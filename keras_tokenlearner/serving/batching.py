@@ -22,7 +22,7 @@ class Batcher(Generic[Key, Row, Answer]):
     Args:
         function: Function that returns a list of one answer for each row. A separate thread calls
             `function(key, rows)`.
-        max_rows: Integer, rows of the largest batch.
+        max_rows: Integer, largest number of rows in a batch.
         max_weight: Number, the largest sum of the weights of the rows in a batch. A heavier row is
             a batch of its own.
         observe: Function that is called for each batch, with a list of the seconds that each row
@@ -51,7 +51,7 @@ class Batcher(Generic[Key, Row, Answer]):
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     async def answer(self, key: Key, row: Row, weight: float = 1) -> Answer:
-        """Put a row into the next batch, and return its answer.
+        """Queue a row for a batch, and return the answer for this row.
 
         Args:
             key: Rows with equal keys may share a batch.
@@ -88,7 +88,7 @@ class Batcher(Generic[Key, Row, Answer]):
                 futures[0].set_exception(error)
             return True
         for future, answer in zip(futures, answers, strict=True):
-            if not future.done():  # a disconnected client has cancelled it
+            if not future.done():  # done: cancelled, because the client disconnected
                 future.set_result(answer)
         return True
 

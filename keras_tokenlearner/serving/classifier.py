@@ -24,9 +24,9 @@ def classifier_activation_of(
 ) -> tuple[str, bool]:
     """Return the activation that converts outputs to probabilities, and whether to apply it.
 
-    A model that ends in a softmax or a sigmoid returns probabilities. A model that ends in a dense
-    layer returns logits. A dense layer with another activation may return anything. For both,
-    `classifier_activation` must state the activation.
+    A model that ends in a softmax or a sigmoid returns probabilities. A last dense layer without
+    activation may return logits. A last dense layer with another activation may return anything.
+    After a dense layer of either kind, `classifier_activation` is required.
 
     Args:
         owner: Name of the function that the user called, for error messages.
@@ -116,7 +116,8 @@ def check_takes_pixels(owner: str, model: keras.Model) -> None:
 
     Args:
         owner: Name of the function that the user called, for error messages.
-        model: A `keras.Model`. Models of this package inside `model` are checked too.
+        model: A `keras.Model`. The first model inside `model` is checked too, unless a
+            scaling layer precedes it.
     """
     found = {layer.name for layer in model.layers}
     if names.are_of_a_model(found) and names.PREPROCESSING not in found:

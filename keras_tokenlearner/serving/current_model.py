@@ -26,7 +26,7 @@ class VersionStatus(TypedDict):
     status: dict[str, str]
 
 
-# Device, number and time of change of a folder. They tell a folder from a later one of its name.
+# Device, inode number and modification time of a folder, to detect a new folder of the same name.
 Identity: TypeAlias = tuple[int, int, int]
 
 
@@ -51,9 +51,9 @@ class CurrentModel:
     older version therefore finishes its requests. Its memory is freed after its last request.
 
     Args:
-        path: `pathlib.Path` of the folder of the versions, or of one version. Other versions never
-            replace this version.
-        max_batch: Integer, rows of the largest batch.
+        path: `pathlib.Path` of the folder of the versions, or of one version. If `path` is one
+            version, newer versions are ignored.
+        max_batch: Integer, largest number of rows in a batch.
         observe: Function that is called for each batch, with a list of the seconds that each row
             waited.
         warms_up: Boolean, whether a version runs batches of 1, 2, 4, ... rows before it answers

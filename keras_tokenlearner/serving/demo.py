@@ -3,7 +3,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_tokenlearner._checks import own_errors
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.applications.load import load_model
 from keras_tokenlearner.serving.kserve_server import run_page
@@ -34,9 +34,9 @@ def demo(
         host: Address to listen on. Defaults to this machine only. Browsers allow the camera for
             pages of this machine, or over HTTPS.
         port: Integer, HTTP port.
-        tokens: Numbers of tokens that the page offers, for a model whose tokens start from a grid.
-            Each number has its own copy of the model. Defaults to the powers of two up to the
-            number of tokens of the model.
+        tokens: Numbers of tokens that the page offers, for a model whose TokenLearners start from a
+            grid. Each number has its own copy of the model. Defaults to the powers of two up to the
+            `num_tokens` of the model. Other models offer only their `num_tokens`.
         top_k: Integer, number of the most probable classes to show.
         classifier_activation: For a model that ends in logits: `"softmax"` if an image has one
             class, `"sigmoid"` if it has several.

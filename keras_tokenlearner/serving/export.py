@@ -15,8 +15,8 @@ from keras_tokenlearner._checks import (
     check_int,
     check_path,
     check_positive,
-    own_errors,
 )
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._files import move
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.analysis import with_token_maps
@@ -100,8 +100,8 @@ def export(
       for the model are evenly spaced.
     * `clips`: uint8 pixels of any size, (B, frames, height, width, channels). The frames for the
       model are evenly spaced too.
-    * `clips_at_rate`, with a `frame_step`: the inputs of `clips` and a `frame_rate`, (B,). The
-      frames are from the middle of the clip, with the time steps of training.
+    * `clips_at_rate`, if `frame_step` is passed: the inputs of `clips` and a `frame_rate`, (B,).
+      The frames are from the middle of the clip, with the time steps of training.
     * `pixels`: float pixels of the model's input size, (B, frames, height, width, channels).
     * `serve`: the same inputs as `pixels`. Returns the plain outputs of the model.
 
@@ -109,7 +109,8 @@ def export(
 
     A classifier is a model that ends in a softmax, a sigmoid or a dense layer. All its signatures
     except `serve` return `probabilities`, `top_classes` and `top_probabilities`. A SavedModel with
-    class names also returns `top_class_names`. A model without top returns `features`.
+    class names also returns `top_class_names`. A model without top returns `features`, as does any
+    model with `classifier_activation="linear"`.
 
     Every format contains class names, input shape, preprocessing, provenance, versions and a hash
     of the weights:
@@ -136,8 +137,8 @@ def export(
             `"sigmoid"` for several, `"linear"` for features.
         format: `"saved_model"`, `"onnx"`, `"openvino"`, `"litert"` or `"pt2"`. ONNX and LiteRT need
             models that compute in float32.
-        precision: `"int8"` for 8-bit weights in ONNX and LiteRT. Activations are then rounded while
-            the model runs. `None` for the precision of the model.
+        precision: `"int8"` for 8-bit weights in ONNX and LiteRT. Activations are then rounded to 8
+            bits while the model runs. `None` for the precision of the model.
         check: Boolean, whether to run the file on random pixels and compare its outputs with the
             Keras model.
         layout: `"triton"` for a folder in the model repository of NVIDIA's Triton, with format
@@ -154,7 +155,8 @@ def export(
             if the model ends in logits and no activation is passed, or lacks the requested maps.
             Also if the number of class names differs from the number of classes. Also if the path
             or the precision does not suit the format.
-        RuntimeError: If the outputs of the written file are not finite.
+        RuntimeError: If outputs of the model or of the written file are not finite. Also if the
+            second process fails.
         ImportError: If a library of the format is missing. The message names the extra.
 
     Example::
@@ -236,7 +238,7 @@ def _check_format(
     check_choice("export", "layout", layout, (None, "triton"))
     if layout == "triton" and format != "onnx":
         raise ValueError(
-            "export: layout='triton' needs format='onnx', because Triton runs it by onnxruntime. "
+            "export: layout='triton' needs format='onnx', because the layout is for onnxruntime. "
             f"Received: layout='triton', format={format!r}"
         )
     if layout is None and chosen.suffix and (path.suffix != chosen.suffix or path.is_dir()):

@@ -27,7 +27,7 @@ class Format:
     has_int8: bool = False
 
     def check_installed(self) -> None:
-        """Raise `ImportError` that names the extra to install if a module is missing."""
+        """Raise `ImportError` if a module is missing. The message names the extra to install."""
         for module in self.modules:
             check_installed(module, self.extra)
 

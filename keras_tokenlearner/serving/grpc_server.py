@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kserve.protocol.dataplane import DataPlane
     from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
-IDLE_SECONDS = 300  # idle time of a connection without calls
+IDLE_SECONDS = 300  # time until a connection without calls is closed
 
 
 async def start_grpc(
@@ -24,7 +24,7 @@ async def start_grpc(
 
     Args:
         plane: The `DataPlane` that answers requests.
-        extension: The repository of models.
+        extension: The `ModelRepositoryExtension` for requests to load or unload models.
         host: Address to listen on.
         port: Integer, gRPC port.
 
@@ -92,7 +92,7 @@ def _counting(refuse: Callable[[str], None]) -> "grpc.aio.ServerInterceptor":
 
 
 def _reading() -> "grpc.aio.ServerInterceptor":
-    """Return an interceptor that reads messages within a time, and parses requests by `read_grpc`.
+    """Return an interceptor with a time limit for messages. It parses inputs by `read_grpc`.
 
     gRPC waits forever for the message of an open call. Many open calls without a message would use
     up the limit on calls. A handler for streams reads its messages itself, so it can stop in time.

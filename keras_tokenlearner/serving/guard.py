@@ -15,7 +15,7 @@ MAX_DEPTH = 32  # nested levels of JSON
 MAX_REQUESTS = 256  # requests that are answered at the same time
 BODY_SECONDS = 30.0  # time until the last byte of a body
 PICTURE_PATH = "/page/answer"  # its requests have image files as bodies, not JSON
-INLINE_BYTES = 2**16  # up to this size, JSON is checked without a thread
+INLINE_BYTES = 2**16  # up to this size, JSON is checked on the event loop
 
 Message: TypeAlias = dict[str, str | int | bytes | bool | list[tuple[bytes, bytes]]]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -63,7 +63,7 @@ def check_json(body: bytes) -> None:
 class Guard:
     """ASGI middleware that limits request bodies, and cancels requests of disconnected clients.
 
-    Its HTTP status codes are:
+    A refused request gets one of these HTTP status codes:
 
     * 413 for bodies that are too large.
     * 408 for bodies that do not end in time.
@@ -130,7 +130,10 @@ class Guard:
         return observed
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """Return the body of a request, truncated if large; `None` if the client disconnects."""
+        """Return the body of a request, or `None` if the client disconnects.
+
+        Once the body is longer than `max_bytes`, further parts are dropped.
+        """
         parts: list[bytes] = []
         size, more = 0, True
         while more:  # read to the end: a client reads the answer only after it has sent everything

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from kserve.protocol.dataplane import DataPlane
 
 MAX_CONNECTIONS = 2048
-# Time from the connection, or from the first byte of a later request, to the end of its headers.
+# Time limit for the headers of a request. It starts with the connection, or with the first byte of
+# a later request.
 HEADER_SECONDS = 10.0
 HEADER_BYTES = 2**16  # all headers of a request; uvicorn has no limit
 UNREAD_SECONDS = 30.0  # time for a client to read the pending part of an answer
-IDLE_SECONDS = 15  # idle time of a connection between two requests
+IDLE_SECONDS = 15  # time between two requests until the connection is closed
 STOP_SECONDS = 30  # time to answer open requests after SIGTERM
 
 
@@ -64,7 +65,7 @@ async def run(
 
     class OneModel(ModelRepository):
         def unload(self, name: str) -> None:
-            raise KeyError(name)  # clients may not stop the server
+            raise KeyError(name)  # clients may not unload the model
 
     class NoLoading(ModelRepositoryExtension):
         async def load(self, model_name: str) -> None:

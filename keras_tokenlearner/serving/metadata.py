@@ -147,7 +147,7 @@ def _described(preprocessing: Preprocessing | None) -> str | None:
 
 
 def _digest(model: keras.Model) -> str:
-    """Return the sha256 of the values of a model's weights, independent of any file."""
+    """Return the sha256 of the arrays of `model.get_weights()`, independent of any file format."""
     digest = hashlib.sha256()
     for array in model.get_weights():
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -11,10 +11,11 @@ class Metrics:
 
     Names in `GET /metrics`:
 
-    * `keras_tokenlearner_batch_rows`: rows of the batches that the model answered.
-    * `keras_tokenlearner_queue_seconds`: time of a row from its request to its batch.
+    * `keras_tokenlearner_batch_rows`: number of rows (examples) in each batch.
+    * `keras_tokenlearner_queue_seconds`: time that a row waits for its batch, after its
+      images are decoded.
     * `keras_tokenlearner_refusals_total`: HTTP answers of status 400 and higher, and gRPC calls
-      that failed, by `status`: `"400"`, `"INVALID_ARGUMENT"`.
+      that failed, by `status`, for example `"400"` or `"INVALID_ARGUMENT"`.
     """
 
     def __init__(self) -> None:
@@ -22,10 +23,12 @@ class Metrics:
         rows = (1, 2, 4, 8, 16, 32, 64, 128, 256)
         seconds = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
         self.batch_rows = prometheus.Histogram(
-            "keras_tokenlearner_batch_rows", "Rows of a batch", buckets=rows
+            "keras_tokenlearner_batch_rows", "Number of rows in a batch", buckets=rows
         )
         self.queue_seconds = prometheus.Histogram(
-            "keras_tokenlearner_queue_seconds", "Time of a row until its batch", buckets=seconds
+            "keras_tokenlearner_queue_seconds",
+            "Time that a row waits for its batch",
+            buckets=seconds,
         )
         self.refusals = prometheus.Counter(
             "keras_tokenlearner_refusals", "HTTP and gRPC answers with an error", ["status"]

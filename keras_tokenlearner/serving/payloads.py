@@ -26,7 +26,7 @@ DATATYPES = {
 
 
 def v1_body(body: bytes) -> dict[str, Any]:
-    """Return the JSON of a V1 request: `instances` by rows, or `inputs` by columns.
+    """Return the JSON of a V1 request, a dictionary with either `instances` or `inputs`.
 
     Raises:
         ValueError: If the body is not a V1 request.
@@ -53,7 +53,7 @@ def v1_request(
         body: Bytes of a request, or the result of `v1_body`. A request has `instances` or `inputs`,
             and optionally `signature_name`. An instance is the value of the only input, or a
             dictionary from inputs to values. Encoded images are `{"b64": "..."}`. `inputs` is the
-            columnar form: the values of all rows, or a dictionary from inputs to such lists.
+            columnar form: a list of the values of all rows, or a dictionary from inputs to lists.
         model: A `ServedModel`.
 
     Raises:
@@ -79,7 +79,7 @@ def v1_answer(answers: list[dict[str, np.ndarray]], columnar: bool = False) -> d
     """Return the V1 answer for the outputs of some rows.
 
     Args:
-        answers: A dictionary of arrays for each row.
+        answers: List with a dictionary of arrays for each row.
         columnar: Boolean, whether the request was columnar. If so, `outputs` has a dictionary from
             names to the values of all rows. Otherwise `predictions` has a dictionary for each row.
             A single output has no name: its value replaces the dictionary.
@@ -136,7 +136,7 @@ def v2_answer(answers: list[dict[str, np.ndarray]]) -> list[tuple[str, str, np.n
 def v2_tensors(
     specifications: "Mapping[str, TensorSpec]",
 ) -> list[dict[str, str | list[int]]]:
-    """Return `tf.TensorSpec`s by name as a list in the format of V2's metadata."""
+    """Return the specifications of tensors as a list, in the format of V2's metadata."""
     return [
         {
             "name": name,
@@ -214,7 +214,7 @@ def _v2_column(found: "kserve.InferInput", spec: "TensorSpec | None") -> np.ndar
             f"the data of the input {found.name!r} must fit its shape and datatype: {error}"
         ) from error
     if not array.ndim:
-        raise ValueError(f"the input {found.name!r} must have rows; got a single value")
+        raise ValueError(f"the input {found.name!r} must have a batch axis; got a single value")
     return array
 
 

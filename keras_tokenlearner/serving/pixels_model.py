@@ -1,4 +1,4 @@
-"""Wraps a model with preprocessing and named outputs, for formats of fixed input sizes."""
+"""Gives a model a uint8 input and named outputs, for formats with a fixed input size."""
 
 import keras
 from keras import ops

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias, TypedDict, cast
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_path, own_errors
+from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_path
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.analysis import draw_token_maps, token_maps
 from keras_tokenlearner.applications.load import check_classifier, load_model
@@ -77,8 +78,8 @@ def predict(
             class, `"sigmoid"` if it has several.
 
     Returns:
-        A dictionary for each file. `file` is its path. `classes` is a list of the most probable
-        classes, each with `class`, `probability` and, if known, `class_name`.
+        A list with a dictionary for each file. `file` is its path. `classes` is a list of the most
+        probable classes, each with `class`, `probability` and, if known, `class_name`.
 
     Raises:
         ValueError: If the model does not exist or is not a classifier of images. Also if the model
@@ -214,7 +215,7 @@ def _ask_loaded(
 
 
 def _ask_exported(folder: Path, files: Files) -> Answer:
-    """Return the output arrays of an exported model by name."""
+    """Run an exported model on files. Return a dictionary from output names to arrays."""
     model = ServedModel(folder, max_pixels=MAX_PIXELS)
     signature, rows = "encoded", []
     for file in files:
@@ -231,7 +232,7 @@ def _ask_exported(folder: Path, files: Files) -> Answer:
 
 
 def _ask_server(folder: Path, files: Files) -> Answer:
-    """Return the output arrays of an exported model by name, computed by a local server."""
+    """Run an exported model on files in a local server. Return arrays as `_ask_exported` does."""
     data = [base64.b64encode(Path(file).read_bytes()).decode() for file in files]
     shape = [len(data)]
     field: JSON = {"name": "encoded", "datatype": "BYTES", "shape": shape, "data": data}

@@ -46,8 +46,8 @@ def load_openvino(path: Path, precision: str = "f32") -> Run:
     Args:
         path: `pathlib.Path` of the `.xml` file.
         precision: `"f32"` or `"bf16"`, OpenVINO's names of the precision of its computations.
-            With `"bf16"`, which OpenVINO itself chooses on CPUs with bfloat16, outputs differ by
-            1e-2.
+            OpenVINO itself chooses `"bf16"` on CPUs with bfloat16. Outputs in `"bf16"` differ from
+            outputs in `"f32"` by 1e-2.
     """
     openvino = require("openvino", "openvino")
     options = {"INFERENCE_PRECISION_HINT": precision}

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_bool, own_errors
+from keras_tokenlearner._checks import check_bool
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving import payloads
 from keras_tokenlearner.serving.current_model import CurrentModel, Loaded
@@ -20,7 +21,7 @@ from keras_tokenlearner.serving.versions import is_version
 if TYPE_CHECKING:
     import kserve
 
-ANSWER_SECONDS = 120.0  # time limit of an answer; later the request is dropped
+ANSWER_SECONDS = 120.0  # time limit of an answer; then the client gets the error `Late`
 
 Request = TypeVar("Request")
 Arrays: TypeAlias = dict[str, np.ndarray]
@@ -42,8 +43,9 @@ def serve(
     """Serve an exported model with KServe, until the process receives a signal.
 
     HTTP has two protocols: V1, the REST schema of TensorFlow Serving, and V2, the Open Inference
-    Protocol. gRPC has V2. Rows of simultaneous requests share a batch. If the model cannot take a
-    request, the server answers with a status 4xx (over gRPC `INVALID_ARGUMENT`) and the reason.
+    Protocol. gRPC has V2. Rows (examples) of simultaneous requests share a batch. If the model
+    cannot take a request, the server answers with a status 4xx (over gRPC `INVALID_ARGUMENT`) and
+    the reason.
 
     Args:
         path: Folder of an exported model. The newest version answers. Newer versions replace it
@@ -52,7 +54,7 @@ def serve(
         port: Integer, HTTP port.
         grpc_port: Integer, gRPC port; `None` for no gRPC.
         name: Name of the model in URLs. Defaults to the name of the folder of the versions.
-        max_batch: Integer, rows of the largest batch.
+        max_batch: Integer, largest number of rows in a batch.
         page: Boolean, whether `GET /` returns the demo page of `demo`. The page shows attention
             maps if the model was exported with `return_maps=True`.
         warm_up: Boolean, whether the server runs batches of 1, 2, 4, ... rows before it is ready,

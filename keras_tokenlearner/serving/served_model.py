@@ -34,7 +34,7 @@ class ServedModel:
         path: Folder of an exported model. The newest version is used, unless the folder is a
             version.
         max_pixels: Integer, pixels of the largest accepted image.
-        max_rows: Integer, rows of the largest accepted request.
+        max_rows: Integer, largest accepted number of rows in a request.
 
     Raises:
         ValueError: If the folder contains no exported model.
@@ -123,7 +123,8 @@ class ServedModel:
             rows: Dictionaries from input names to arrays, nested lists or bytes.
 
         Raises:
-            ValueError: If the model cannot take a row. The message states the reason.
+            ValueError: If the model cannot take a row, or the request has too many pixels. The
+                message states the reason.
         """
         checked = [self.check_row(signature, row) for row in rows]
         total = sum(self.weight(row) for row in checked)
@@ -138,8 +139,8 @@ class ServedModel:
     ) -> tuple[str, list[dict[str, np.ndarray]]]:
         """Decode the image files in rows as in training, and resize them for the model.
 
-        This method runs in a thread before the model, and reads only the first frame of an
-        animation. Afterwards images of all sizes can share a batch.
+        The server calls this method in a thread, before the model runs. Images of all sizes can
+        then share a batch. Only the first frame of an animation is read.
 
         Args:
             signature: Name of the signature of the rows.
@@ -159,7 +160,7 @@ class ServedModel:
         return "pixels", [{"pixels": self._pixels(row["encoded"], shape)} for row in rows]
 
     def _pixels(self, encoded: np.ndarray, shape: list[int]) -> np.ndarray:
-        """Return float pixels of a given shape for the image of a row, or evenly spaced frames."""
+        """Return the image of a row, or evenly spaced frames, as float pixels of a given shape."""
         *frames, height, width, channels = shape
         if not frames:
             pixels = decode_image(encoded.item(), channels, max_pixels=self.max_pixels)
@@ -169,7 +170,7 @@ class ServedModel:
         return np.concatenate([fit_clip(frame[None], height, width) for frame in clip])
 
     def weight(self, row: Mapping[str, np.ndarray]) -> int:
-        """Return the number of pixels of a row, including encoded images."""
+        """Return the size of a row: the pixels of its image files, or the values of its arrays."""
         return sum(
             sum(map(count_pixels, value.flat)) if value.dtype == object else value.size
             for value in row.values()
@@ -202,14 +203,14 @@ class ServedModel:
         return [{name: value[i] for name, value in arrays.items()} for i in range(len(rows))]
 
     def warm_up(self, max_rows: int, stopping: threading.Event | None = None) -> None:
-        """Run batches of 1, 2, 4, ... rows once, with pixels of the model's input size.
+        """Run the signature `pixels` once with each batch size: 1, 2, 4, ... rows.
 
-        Signatures of image files are skipped, because the server decodes files to these pixels.
+        Signatures of image files are skipped, because the server itself decodes the files.
         Other signatures run with one row. A model from JAX is compiled for each batch size, so it
         runs every size of every signature.
 
         Args:
-            max_rows: Integer, rows of the largest batch.
+            max_rows: Integer, largest number of rows in a batch.
             stopping: Event that ends the warm-up before its next batch.
         """
         shape = self.metadata.get("input_shape")
@@ -265,14 +266,14 @@ class ServedModel:
 
 
 def _example(spec: "TensorSpec", shape: list[int]) -> np.ndarray:
-    """Return an example of an input, for one row: a black image or clip, or a frame rate."""
+    """Return an example of an input without batch axis: a black image or clip, or a frame rate."""
     if spec.shape.rank == 1:
         return np.array(30, spec.dtype.as_numpy_dtype)
     return np.zeros(shape, spec.dtype.as_numpy_dtype)
 
 
 def _array(name: str, spec: "TensorSpec", value: Any) -> np.ndarray:
-    """Return a value, or nested lists of values, as an array, or raise `ValueError`."""
+    """Convert a value or nested lists to an array. Raise `ValueError` for unequal lengths."""
     if spec.dtype == "string":
         try:
             shape = np.shape(value) if isinstance(value, (list, np.ndarray)) else ()
@@ -292,7 +293,7 @@ def _array(name: str, spec: "TensorSpec", value: Any) -> np.ndarray:
 
 
 def _check_numbers(name: str, dtype: "DTypeLike", array: np.ndarray) -> np.ndarray:
-    """Return numbers as an array of a type, or raise `ValueError` if one is out of its range."""
+    """Convert numbers to a dtype. Raise `ValueError` for a wrong kind, a wrong range, or NaN."""
     if dtype == np.uint8:
         if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
             raise ValueError(

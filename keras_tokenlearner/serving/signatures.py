@@ -86,7 +86,7 @@ def resizing_of_checkpoint(
     def fit(pixels: "Tensor") -> "Tensor":
         old = tf.shape(pixels)[-3:-1]
         size = resized_size(old)
-        # Pillow resizes the rows first, then the columns. It rounds after each step.
+        # Pillow resizes the width first, then the height. It rounds after each step.
         for step in (tf.stack([old[0], size[1]]), size):
             pixels = tf.image.resize(pixels, step, method, antialias=True)
             pixels = tf.clip_by_value(tf.round(pixels), 0, 255)
@@ -136,7 +136,7 @@ def classifier_answer(
     apply = {"softmax": tf.nn.softmax, "sigmoid": tf.sigmoid, None: tf.identity}[activation]
 
     def answer(outputs: "Tensor") -> "dict[str, Tensor]":
-        probabilities = apply(tf.cast(outputs, tf.float32))  # half precision would round to ties
+        probabilities = apply(tf.cast(outputs, tf.float32))  # half precision would cause ties
         top_probabilities, top_classes = tf.math.top_k(probabilities, top_k)
         found = {
             "probabilities": probabilities,

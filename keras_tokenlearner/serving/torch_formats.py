@@ -31,7 +31,7 @@ def write_pt2(model: keras.Model, path: Path, options: Options) -> None:
 
 
 def write_onnx(model: keras.Model, path: Path, options: Options) -> None:
-    """Write an ONNX file, with weights above 2 GB in a second file. Needs the torch backend.
+    """Write an ONNX file. Weights of more than 2 GB are in a second file. Needs the torch backend.
 
     Args:
         model: A `keras.Model` of images or videos.

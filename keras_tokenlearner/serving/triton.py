@@ -69,6 +69,6 @@ def triton_config(model: keras.Model, name: str, options: Options) -> str:
 
 
 def _tensor(tensor: keras.KerasTensor) -> str:
-    """Return the type and the shape of a row of a tensor, in the format of `config.pbtxt`."""
+    """Return the dtype of a tensor, and its shape without the batch axis, for `config.pbtxt`."""
     dims = ", ".join("-1" if size is None else str(size) for size in tensor.shape[1:])
     return f"data_type: {TYPES[tensor.dtype]} dims: [ {dims} ]"

@@ -46,7 +46,7 @@ def read_v2(body: bytes, headers: Mapping[str, str], model_name: str) -> "InferR
             start += size
     if start != len(body):
         raise ValueError(
-            "the `binary_data_size` of all inputs must sum to the bytes after the JSON; "
+            "the `binary_data_size` of all inputs must sum to the number of bytes after the JSON; "
             f"got {len(body) - start} more bytes"
         )
     if contents and len(contents) != len(inputs):
@@ -145,7 +145,7 @@ def _parameters(field: dict[str, Any]) -> dict[str, str | int | float | bool] | 
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
-    """Return a value if it is of the type `kind`, or raise `ValueError`."""
+    """Return a value of the type `kind`; raise `ValueError` for other types or invalid Unicode."""
     wanted = {"dict": "a JSON object", "list": "a list", "str": "text"}[kind.__name__]
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be {wanted}; got {type(value).__name__}")

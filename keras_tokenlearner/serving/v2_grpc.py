@@ -1,4 +1,4 @@
-"""Parses gRPC messages of V2 requests, after a check of their size."""
+"""Parses gRPC messages of V2 requests, after a count of their fields and values."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ def read_grpc(content: bytes) -> "ModelInferRequest":
     try:
         request = ModelInferRequest.FromString(content)
     except DecodeError as error:
-        raise ValueError(f"the message is damaged; send it again: {error}") from error
+        raise ValueError(f"the message is damaged: {error}; send it again") from error
     raw = len(request.raw_input_contents)
     if raw and raw != len(request.inputs):
         raise ValueError(
@@ -99,9 +99,9 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         elif wire in (_FIXED64, _FIXED32):
             end = place + (8 if wire == _FIXED64 else 4)
         else:
-            raise ValueError(f"the message is damaged; send it again: wire type {wire} is unknown")
+            raise ValueError(f"the message is damaged: wire type {wire} is unknown; send it again")
         if end > len(content):
-            raise ValueError("the message is damaged; send it again: the last field is incomplete")
+            raise ValueError("the message is damaged: the last field is incomplete; send it again")
         yield key >> 3, wire, content[place:end]
         place = end
 
@@ -113,4 +113,4 @@ def _integer(content: memoryview, place: int) -> tuple[int, int]:
         value |= (byte & 127) << 7 * count
         if byte < 128:
             return value, place + count + 1
-    raise ValueError("the message is damaged; send it again: an integer is incomplete")
+    raise ValueError("the message is damaged: an integer is incomplete; send it again")

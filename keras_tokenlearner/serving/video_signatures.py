@@ -80,7 +80,7 @@ def even_places(length: "Tensor", frames: int) -> "Tensor":
 def places_at_rate(length: "Tensor", frames: int, frame_rate: "Tensor", step: float) -> "Tensor":
     """Return the indices of frames in the middle of each clip, for given frame rates.
 
-    The frames equal the result of `uniform_clips` for one clip.
+    The frames equal the frames at the times of `uniform_clips(..., count=1)`.
 
     Args:
         length: Number of frames of each clip.

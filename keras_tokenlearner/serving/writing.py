@@ -1,4 +1,4 @@
-"""Writes an exported file, in a second process if this backend cannot write the format."""
+"""Writes an exported file, in a second process if this process cannot write the format."""
 
 import json
 import os
@@ -25,7 +25,9 @@ WRITERS: dict[str, Callable[[keras.Model, Path, Options], None]] = {
 
 
 def write(model: keras.Model, path: Path, format: str, options: Options) -> None:
-    """Write a model in a format. Use a second process if this backend cannot write the format.
+    """Write a model in a format.
+
+    A second process writes the file if this backend cannot, or if the model is on an accelerator.
 
     Args:
         model: A `keras.Model` of images or videos.
@@ -43,7 +45,7 @@ def write(model: keras.Model, path: Path, format: str, options: Options) -> None
 
 
 def write_in_another_process(model: keras.Model, path: Path, format: str, options: Options) -> None:
-    """Write a model in a format, in a second process on the first suitable backend.
+    """Write a model in a format, in another process that uses the first backend of the format.
 
     Args:
         model: A `keras.Model` of images or videos.
@@ -74,7 +76,7 @@ def write_in_another_process(model: keras.Model, path: Path, format: str, option
 
 
 def _is_on_accelerator(model: keras.Model) -> bool:
-    """Return whether a model is on an accelerator: its exported program would need this device."""
+    """Return whether a PyTorch model is on an accelerator: its program would need this device."""
     if keras.backend.backend() != "torch" or not model.variables:
         return False
     return model.variables[0].value.device.type != "cpu"

@@ -1,6 +1,7 @@
-"""Training by recipes. A recipe is a frozen dataclass with the settings of a reported model.
+"""Training by recipes. A recipe is a frozen dataclass with the settings of a training run.
 
-The docstring of each recipe has its command. `retrofit` and `distill` make a trained ViT faster.
+The docstring of each recipe has the command to run. `retrofit` and `distill` make a trained ViT
+faster.
 """
 
 from keras_tokenlearner.training import distribution

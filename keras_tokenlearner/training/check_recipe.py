@@ -1,4 +1,4 @@
-"""Checks the fields of a recipe before `train` opens its data and builds its model."""
+"""Checks the fields of a recipe before `train` opens the data and builds the model."""
 
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass

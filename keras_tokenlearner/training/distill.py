@@ -13,8 +13,8 @@ from keras_tokenlearner._checks import (
     check_not_negative,
     check_path,
     check_positive,
-    own_errors,
 )
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.models.features import has_head
@@ -62,9 +62,10 @@ def distill(
     label_weight CE(labels)`, as in `Distiller`. Without labels, `label_weight` has no effect and
     counts as 0. Models without head learn from the features alone.
 
-    The teacher runs once on each image. The blocks before the first TokenLearner are frozen, and
-    their outputs are stored in float16. An epoch then runs only the later blocks. The stored
-    outputs take `2 * tokens * C` bytes per image, in memory or, with `cache`, on disk.
+    The teacher runs once on each image. Unless `train_all` is true, the blocks before the first
+    TokenLearner are frozen, and their outputs are stored in float16. An epoch then runs only the
+    later blocks. The stored outputs take `2 * tokens * C` bytes per image, in memory or, with
+    `cache`, on disk.
 
     Use `Distiller` for augmented images, data other than arrays, several devices, or students
     that take several numbers of tokens.
@@ -97,7 +98,8 @@ def distill(
     Raises:
         ValueError: If the student has no TokenLearner, the shapes of the models differ, or an
             argument is out of range. Also if the backup is damaged, or was saved with another
-            student, teacher, data or other arguments. Also if another run writes to its folder.
+            student, teacher, data or other arguments. Also if another run has locked the folder of
+            the backup.
         FloatingPointError: If the loss or a weight is not finite after an epoch. The student then
             has its weights from before the call.
 

@@ -18,8 +18,9 @@ def identity_of(data: Examples) -> str:
     For arrays, the hash covers all values. For files, the hash covers paths, sizes and labels,
     because reading all files would take long. For `TfdsImages` and `TfdsVideos`, the hash covers
     name, version and split. For `TfdsVideos`, the hash also covers frame rate, labels and
-    selection. For other data, the hash covers only the number of examples and the class names.
-    These two are part of every hash.
+    selection. For `SomeImages`, the hash covers the indices and the images to select from. For
+    other data, the hash covers only the Python class, the number of examples and the class names.
+    These three are part of every hash.
 
     Args:
         data: Labelled data of a recipe.

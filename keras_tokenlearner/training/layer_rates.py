@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Unpack
 
 import keras
 
-from keras_tokenlearner._checks import check_positive_fraction, errors_of
+from keras_tokenlearner._checks import check_positive_fraction
+from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.names import block_index, layer_number
 from keras_tokenlearner.training.weight_decay import OptimizerArguments, Rate
@@ -24,8 +25,9 @@ class _Layerwise(_Optimizer):
     """Mixin for a Keras optimizer: variables near the input have lower learning rates.
 
     The learning rate of a variable `n` depths below the last depth is scaled by `layer_decay ** n`.
-    This class scales and applies decoupled weight decay in the same way, because Keras has one rate
-    for all variables. Clipping, accumulation and averages are unchanged.
+    This class also applies decoupled weight decay, scaled in the same way, because Keras has one
+    rate for all variables. Gradient clipping, gradient accumulation and weight averages are
+    unchanged.
 
     Args:
         learning_rate: Learning rate of the last depth, or its schedule.

@@ -21,7 +21,8 @@ def locked(owner: str, folder: str | Path, received: str | None = None) -> Itera
     Args:
         owner: Name of the caller, for the error message.
         folder: Path of an existing folder.
-        received: Argument and value for the error message. Defaults to `output` and the folder.
+        received: Text after `Received:` in the error message, for example `"backup='a.npz'"`.
+            Defaults to `output=` and the folder.
 
     Raises:
         ValueError: If another process, or another thread of this process, has locked the folder.

@@ -8,8 +8,8 @@ from keras_tokenlearner._checks import (
     check_not_negative,
     check_positive,
     check_positive_fraction,
-    own_errors,
 )
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.names import HEAD
 from keras_tokenlearner.training.layer_rates import LayerwiseAdamW, LayerwiseMuon, LayerwiseSGD
@@ -228,7 +228,7 @@ class OfSteps(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         schedule: A `keras.optimizers.schedules.LearningRateSchedule`.
-        parts: Integer, parts of a batch whose gradients are accumulated.
+        parts: Integer, number of parts of each batch. The gradients of the parts are accumulated.
 
     Example:
 

@@ -324,5 +324,5 @@ def _plain(value: float | keras.KerasTensor) -> float | list[float]:
 
 
 def _restored(value: float | list[float]) -> float | np.ndarray:
-    """Return a metric from JSON as in the logs of `fit`: a float, or an array for a list."""
+    """Convert a metric from JSON to its type in the logs of `fit`: a list becomes an array."""
     return np.array(value, "float32") if isinstance(value, list) else value

@@ -6,7 +6,8 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
-from keras_tokenlearner._checks import check_choice, check_is, own_errors
+from keras_tokenlearner._checks import check_choice, check_is
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.training.check_recipe import check_recipe
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
 
     Raises:
         ValueError: If a field does not exist, or a value has another type. Also if a field has a
-            type that no text determines, such as a tuple.
+            type that cannot be read from text, such as a tuple.
 
     Example:
 
@@ -78,7 +79,7 @@ _READERS: dict[object, Callable[[str], object]] = {
 
 
 def _type_of(recipe: "DataclassInstance", name: str, setting: str) -> object:
-    """Return the type of a field, also with `from __future__ import annotations` in its module."""
+    """Return the type of a field, even if the recipe's module stores annotations as strings."""
     try:
         return typing.get_type_hints(type(recipe))[name]
     except NameError as error:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, own_errors
+from keras_tokenlearner._checks import check_bool
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._files import write_text
 from keras_tokenlearner.models.last_activation import last_activation
 from keras_tokenlearner.training.check_recipe import check_recipe
@@ -32,10 +33,10 @@ def train(
     """Train a model by a recipe, and evaluate it on the test data.
 
     The same call continues an interrupted run from its last epoch, and ends with the same weights.
-    Until the run ends, the folder has a backup, `NAME.backup.npz`. While the backup exists, runs
-    with another recipe, other data or another backend raise an error. Data are compared by the
-    values of arrays, and by the paths, sizes and labels of files. The folder is locked, so two
-    runs cannot write to it.
+    Until the run ends, the folder `output` has a backup, `NAME.backup.npz`. NAME is the field
+    `model` of the recipe. While the backup exists, runs with another recipe, other data or another
+    backend raise an error. Data are compared by the values of arrays, and by the paths, sizes and
+    labels of files. The folder is locked, so two runs cannot write to it.
 
     Args:
         recipe: One of `RECIPES`, such as a `FashionMnistRecipe`, or another frozen dataclass with

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, check_int, check_ints, check_positive, errors_of
+from keras_tokenlearner._checks import check_bool, check_int, check_ints, check_positive
+from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner.models.config_fields import FieldValue, Normalization, PlanOptions
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
@@ -34,14 +35,15 @@ def plan_of(
     resize: str | None = None,
     owner: str = "plan_of",
 ) -> Plan:
-    """Read a checkpoint of another library into a `Plan`: the config and weights of its model.
+    """Read a checkpoint into a `Plan`: the config and weights of the checkpoint's model.
 
     Args:
-        checkpoint: Path of a file, a mapping of names to arrays, or a model. `read_checkpoint`
-            lists the formats.
+        checkpoint: Path of a file of another library, a mapping of names to arrays, or a model.
+            `read_checkpoint` lists the formats.
         source: A key of `keras_tokenlearner.weights.SOURCES`, such as `"augreg"`, `"scenic"`,
             `"timm"`, `"dinov2"`, `"torchvision"`, `"huggingface_vit"`, `"keras_hub"` or
-            `"keras_tokenlearner"`. By default, the names of the entries decide.
+            `"keras_tokenlearner"`. Defaults to the source in `statement`. If `statement` has none,
+            the names of the entries decide.
         statement: The `Statement` that a config.json contains, or `None`.
         normalization: `(mean, std)` of the training pixels, in [0, 1], or `"half"` (both 0.5),
             `"imagenet"` or `"clip"`. Overrides the file.
@@ -131,7 +133,7 @@ def load(
     partial: bool = False,
     check_settings: bool = True,
 ) -> LoadReport:
-    """Load weights of another library into a model of this package, completely or not at all.
+    """Load a checkpoint into a model of this package, completely or not at all.
 
     The function calls `plan_of`, and then `Plan.load` with the model.
 

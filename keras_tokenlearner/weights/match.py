@@ -10,7 +10,7 @@ from typing import NamedTuple, cast
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import listed
+from keras_tokenlearner._errors import listed
 from keras_tokenlearner.models import VisionTransformerConfig, names
 from keras_tokenlearner.models.config_fields import FUSERS, REDUCERS, Fields
 from keras_tokenlearner.models.preprocessing import Preprocessing
@@ -30,7 +30,7 @@ _BEFORE_HEAD = tuple(
     f"{name}/" for name in (names.PRE_LOGITS, names.POOLING, names.FC_NORM, names.PROJECTION)
 )
 SETTINGS = ("activation", "layer_norm_epsilon")
-# Fields that change the outputs but show in neither the names nor the shapes of weights.
+# Fields that change the outputs, but show in neither the names nor the shapes of our weights.
 _UNSEEN = (
     "final_norm",
     "final_norm_epsilon",
@@ -60,7 +60,7 @@ def differences_of(
         structure: `Structure` of the model.
         stated: Fields of `VisionTransformerConfig` that the checkpoint decides.
         preprocessing: `Preprocessing` of the checkpoint's images, or `None`.
-        is_complete: Whether `stated` has every field, from a config.json.
+        is_complete: Whether fields that `stated` lacks have their defaults, as in a config.json.
         has_head: Whether the checkpoint's head is loaded.
     """
     wanted: dict[str, str | float | None] = {
@@ -79,7 +79,7 @@ def differences_of(
         if have != must and (name in stated or is_complete or name in _TOLD):
             differences.append(f"{name} is {have!r}, but must be {must!r}")
     if None not in (structure.config.reducer, stated.get("reducer")) and (
-        structure.config.num_prefix_tokens  # without prefix tokens, the two attentions are equal
+        structure.config.num_prefix_tokens  # otherwise proportional attention has no effect
     ):
         have = structure.config.proportional_attention
         must = stated.get("proportional_attention", False)
@@ -224,11 +224,12 @@ def match(
         if entries.full_name(name) not in entries.outside
         and not (recipe.ignored and name.startswith(recipe.ignored))
     ]
-    # An unwanted head, and the class token for a model that averages, may be ignored.
+    # The model may lack the file's class token and projection, and an unwanted head.
     may_go = [f"{names.CLASS_TOKEN}/", f"{names.PROJECTION}/"]
     if head != "keep" or names.HEAD_KERNEL not in variables:
         may_go += [_HEAD, *_BEFORE_HEAD]
-        if structure.config.final_norm == "pooled":  # a model that returns tokens has no such norm
+        # A model that returns tokens has no norm after the pooling.
+        if structure.config.final_norm == "pooled":
             may_go.append(f"{names.NORM}/")
     elif names.HEAD_KERNEL not in arrays:
         may_go.append(f"{names.PRE_LOGITS}/")

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, check_choice, errors_of
+from keras_tokenlearner._checks import check_bool, check_choice
+from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner.models import VisionTransformerConfig, names
 from keras_tokenlearner.models.config_fields import Fields, FieldValue
 from keras_tokenlearner.models.structure import Structure
@@ -97,7 +98,8 @@ class Plan:
         if self.grid is None and has_table:
             grids = set(positions.file_grids(self._arrays))
             self.grid = grids.pop() if len(grids) == 1 else None
-        # Patches may not cover the whole image: 384 pixels give 27 patches of 14, or 378 pixels.
+        # The grid does not determine the image size: 27 patches of 14 pixels cover 378 pixels of an
+        # image of 384 pixels.
         self.input_size = said.input_size if stated and stated == self.grid else None
 
     @property
@@ -143,8 +145,8 @@ class Plan:
         """Return the config of the checkpoint's model, with fields changed.
 
         Raises:
-            ValueError: If the heads, the activation or the epsilon are not stated. Also if this
-                package lacks a feature of the checkpoint.
+            ValueError: If a required setting is not stated, such as the number of heads. Also if
+                this package lacks a feature of the checkpoint.
         """
         self.check_features()
         self.check_open(changes)
@@ -194,20 +196,20 @@ class Plan:
         """Load the checkpoint into a model of this package, completely or not at all.
 
         The position embedding of the class token is added to the class token. A model without a
-        class token drops the class token and its position embedding. Model and file must have the
-        same number of TokenLearners.
+        class token drops the class token and its position embedding. If model and file both have
+        TokenLearners, they must have the same number, unless `partial` is `True`.
 
         Args:
             model: A `VisionTransformer`.
             head: `"keep"` loads the file's classifier, if any. `"drop"` keeps the model's
                 classifier. `"reset"` initialises the model's classifier again.
-            embedding: The kernel of image patches in a model with tubelets. `"central_frame"` uses
-                it for the central frame of a tubelet, with zeros for the other frames. `"inflate"`
-                divides it equally among all frames.
+            embedding: Conversion of a kernel for image patches to a kernel for tubelets.
+                `"central_frame"` uses the kernel for the central frame of a tubelet, with zeros for
+                the other frames. `"inflate"` divides the kernel equally among all frames.
             partial: Boolean, whether to load a file that matches only in part. The file may then
                 lack variables or layers, and have more blocks or unknown entries.
-            check_settings: Boolean, whether to raise an error for a model with another activation,
-                epsilon or normalisation of pixels than the checkpoint.
+            check_settings: Boolean, whether to raise an error if a setting of the model differs
+                from the checkpoint. Examples are the activation and the normalisation of pixels.
 
         Returns:
             A `LoadReport`.

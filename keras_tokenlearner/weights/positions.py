@@ -210,7 +210,7 @@ def _candidates(
 def _grids(
     count: int, grid: tuple[int, ...] | None, given: tuple[int, ...] | None, of_video: bool
 ) -> list[tuple[int, ...]]:
-    """Return the possible grids for `count` positions: the model's grid, or a square."""
+    """Return the possible grids for `count` positions: `given`, or else `grid` or a square."""
     if given is not None:
         return [given] if math.prod(given) == count else []
     if count < 1:

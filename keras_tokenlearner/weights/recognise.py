@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from keras_tokenlearner._checks import check_choice, listed
+from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner._errors import listed
 from keras_tokenlearner.weights.formats.entries import Checkpoint
 from keras_tokenlearner.weights.sources.flax import AUGREG, SCENIC
 from keras_tokenlearner.weights.sources.huggingface import (
@@ -59,7 +60,12 @@ SOURCES: dict[str, Source] = {
 
 
 def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
-    """Return `source`, or recognise it; raise `ValueError` if the names of entries do not fit."""
+    """Return `source`, or for `None` the source that the entries of a checkpoint identify.
+
+    Raises:
+        ValueError: If `source` is unknown or contradicts the entries. Also if it is `None` and the
+            entries do not identify one source.
+    """
     found = [name for name, recipe in SOURCES.items() if _fits(recipe, checkpoint)]
     if source is not None:
         check_choice(owner, "source", source, list(SOURCES))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from keras_tokenlearner._checks import listed
+from keras_tokenlearner._errors import listed
 
 _UNTRAINED = (
     "these layers are untrained, and later blocks were not trained on learned tokens. Fine-tune or "

@@ -13,7 +13,8 @@ from typing import cast
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_is, listed
+from keras_tokenlearner._checks import check_is
+from keras_tokenlearner._errors import listed
 from keras_tokenlearner._files import move, write_text
 from keras_tokenlearner.models.features import has_head
 from keras_tokenlearner.models.names import HEAD, NORM, POSITION_BIAS, TABLE
@@ -24,7 +25,7 @@ from keras_tokenlearner.weights.formats.read import read_checkpoint
 
 # Ends of the names of our own files: one file, or the index of weights in parts.
 OWN_FILES = (".weights.h5", KERAS_INDEX)
-# The name of a layer in a file: its class, and a number if the class has several layers.
+# The name of a layer in a file: its class and a number. The first layer of a class has no number.
 _LAYER = re.compile(r"layers/(\w+?)(?:_(\d{1,9}))?/")
 _DENSE = "dense"
 _NORMS = ("layer_normalization", "rms_normalization")
@@ -33,7 +34,7 @@ _TOP = (_DENSE, "attention_pooling", "conv3d")
 
 
 def save_weights(model: keras.Model, path: PathLike) -> str:
-    """Save the weights of a model, and a file with their sha256 for `load_weights` to check.
+    """Save the weights of a model to a file, and the file's sha256 for `load_weights` to check.
 
     The new file replaces the old file in one step. After a kill or a power cut during the call, the
     path has the old file or the new file. `load_weights` accepts either file.
@@ -81,11 +82,11 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
 def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None = None) -> None:
     """Load a `.weights.h5` file into a model of the same architecture, completely or not at all.
 
-    Positions of another grid are resized. A model without top loads a file with top.
+    Positions of another grid are resized. A model without top can load a file with top.
 
-    Keras loads damaged bytes inside such a file without an error. This function detects damage if
-    the sha256 is known: from `expected_sha256`, or from a `.sha256` file next to the weights.
-    Hashing and loading read the same private copy of the file.
+    Keras loads a file with damaged bytes without an error. This function detects damage if the
+    sha256 is known: from `expected_sha256`, or from a `.sha256` file next to the weights. Hashing
+    and loading read the same private copy of the file.
 
     Args:
         model: A built `keras.Model`.
@@ -96,8 +97,8 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
 
     Raises:
         ValueError: If the file is missing, damaged, or of another architecture or number of
-            classes. Also if the file holds anything but floating-point numbers. The model is then
-            unchanged.
+            classes. Also if an array is compressed or in chunks, or a layer's array has values that
+            are not finite floats. The model is then unchanged.
 
     Example:
 
@@ -152,7 +153,7 @@ def saved_classes(path: PathLike, owner: str = "saved_classes") -> int | None:
 
 
 def saved_shapes(path: PathLike, owner: str = "saved_shapes") -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the arrays of a `.weights.h5` file, by their names in the file.
+    """Return the shapes of the arrays of all layers in a `.weights.h5` file, by name.
 
     Only the header of the file is read.
 
@@ -198,7 +199,7 @@ def _join(owner: str, path: Path, to: Path, expected: list[str]) -> None:
 
 
 def _expected(owner: str, path: Path, given: str | None) -> list[str]:
-    """Return the valid hashes of a file: the given hash, or the hashes in the `.sha256` file."""
+    """Return the valid hashes of a file: the given hash, or any hashes in the `.sha256` file."""
     hashes = path.with_name(path.name + ".sha256")
     if given is not None:
         lines, origin = [str(given)], "`expected_sha256`"
@@ -232,7 +233,7 @@ def _existing(owner: str, path: PathLike) -> Path:
 
 
 def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
-    """Check that all arrays of a file are floats, and return their shapes by name."""
+    """Check that the arrays of all layers in a file are floats. Return their shapes by name."""
     try:
         entries = read_checkpoint(path, owner).entries
     except ValueError as error:
@@ -253,7 +254,7 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
 
 
 def classes_of(shapes: dict[str, tuple[int, ...]]) -> int | None:
-    """Return the units of the last dense layer in a file, which is the classifier."""
+    """Return the number of classes: the units of the last dense layer in a file, or `None`."""
     kernels = {
         int(found[2] or 0): shape
         for name, shape in shapes.items()
@@ -264,7 +265,9 @@ def classes_of(shapes: dict[str, tuple[int, ...]]) -> int | None:
 
 
 def check_layout(model: keras.Model, path: PathLike, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raise `ValueError` if a model has other shapes than a file, before the model changes.
+    """Raise `ValueError` if the weights of a model have other shapes than the arrays of a file.
+
+    A model without top may lack the arrays of the file's top.
 
     Args:
         model: A `keras.Model`, with or without memory for its weights.

@@ -16,7 +16,7 @@ from keras_tokenlearner.weights.sources.source import NORMALIZATIONS
 
 @dataclass(frozen=True)
 class Statement:
-    """Settings of a checkpoint from a config.json or arguments, which its arrays do not show.
+    """Settings of a checkpoint that its arrays do not show, from a config.json or arguments.
 
     Attributes:
         source: Name of the source, or `None` to recognise it by the names of entries.
@@ -27,9 +27,10 @@ class Statement:
         input_size: `(height, width)` of the images, or `None`.
         input_shape: Shape of the model's input, or `None` to compute it from the grid.
         resize: Method to resize positions, or `None` for the method of the source.
-        pooling: Pooling of the features without a head, or `None`.
+        pooling: Pooling of the features if the head is omitted, or `None`.
         missing: Descriptions of the checkpoint's features that this package lacks.
-        is_config: Whether a config.json states every setting.
+        is_config: Whether the settings are complete, as in a config.json: fields that are not
+            stated have their defaults.
     """
 
     source: str | None = None
@@ -72,7 +73,7 @@ def mean_and_std(owner: str, value: Normalization) -> tuple[tuple[float, ...], t
         value = NORMALIZATIONS[value]
     try:
         pair = [np.asarray(part).reshape(-1) for part in value]
-    except (TypeError, ValueError):  # a number, or lists of unequal lengths
+    except (TypeError, ValueError):  # a number, or nested lists of unequal lengths
         pair = []
     is_finite = all(part.dtype.kind in "iuf" and np.isfinite(part).all() for part in pair)
     sizes = {part.size for part in pair} - {1}

@@ -20,7 +20,8 @@ from keras_tokenlearner.weights.formats.entries import PathLike
 from keras_tokenlearner.weights.int8 import SUFFIX, from_int8
 from keras_tokenlearner.weights.saving import load_weights, sha256
 
-# Characters of paths and queries besides letters and digits, and the sign of encoded characters.
+# Characters of paths and queries, besides letters and digits, that `_ascii` does not encode. They
+# include "%", which starts an encoded character.
 _ALLOWED = "-._~/:?#[]@!$&'()*+,;=%"
 
 
@@ -153,7 +154,7 @@ def fetch(uri: str, expected_sha256: str, cache_dir: PathLike | None = None) -> 
         A `pathlib.Path`.
 
     Raises:
-        ValueError: If the file has another sha256.
+        ValueError: If the downloaded file has another sha256.
         ConnectionError: If the download fails.
     """
     scheme, _, name = uri.partition(":")

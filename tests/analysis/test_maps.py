@@ -102,7 +102,7 @@ def test_token_similarity_equals_the_cosine_of_the_learned_tokens(model, images)
             assert cosine == pytest.approx(rows[a] @ rows[b] / lengths, abs=1e-5)
 
 
-def test_position_entropy_rises_from_0_for_one_token_to_1_for_all():
+def test_position_entropy_is_0_for_one_token_and_1_for_equal_tokens():
     alone, alike = np.zeros((2, 2, 4)), np.ones((2, 2, 4)) * [1, 2, 3, 4]
     alone[range(2), range(2), [0, 1]] = 5
     np.testing.assert_allclose(position_entropy(alone), 0, atol=1e-9)

@@ -141,7 +141,7 @@ def test_drawing_of_arrays_of_wrong_shape_or_type_raises(images, maps):
 
 @pytest.mark.parametrize("cell", ["n/a", "1,5", "inf"])
 @pytest.mark.parametrize("column", ["gmacs", "accuracy"])
-def test_costs_of_a_cell_that_is_no_number_raise(cell, column, tmp_path):
+def test_draw_costs_of_a_cell_that_is_no_number_raises(cell, column, tmp_path):
     row = {"model": "large", "accuracy": "0.9", "gmacs": "4", column: cell}
     file = tmp_path / "rows.csv"
     with open(file, "w", newline="") as stream:
@@ -155,7 +155,7 @@ def test_costs_of_a_cell_that_is_no_number_raise(cell, column, tmp_path):
             assert word in str(caught.value)
 
 
-def test_costs_of_missing_values_are_not_drawn():
+def test_draw_costs_with_missing_values_omits_their_points():
     missing = [
         {"model": "a", "accuracy": 0.5, "gmacs": value} for value in (float("nan"), None, "")
     ]

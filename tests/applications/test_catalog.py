@@ -17,6 +17,7 @@ def test_small_catalogue_model_passes_conformance(case, check):
     check(case)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("name", LARGE)
 def test_large_catalogue_model_without_weights_has_the_expected_shapes(name):
     entry = CATALOG[name]

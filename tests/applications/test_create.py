@@ -264,7 +264,7 @@ def is_valid(**fields):
         return False
 
 
-def test_fields_that_a_plain_vit_refuses_belong_to_the_name_of_a_model():
+def test_fields_that_a_plain_vit_refuses_are_set_only_by_the_model_name():
     """Weights of another model must not set a field of the learned tokens."""
     fields = {field.name: field.default for field in dataclasses.fields(VisionTransformerConfig)}
     assert {name for name, value in fields.items() if value is not dataclasses.MISSING} == {*VALUES}
@@ -296,7 +296,7 @@ def test_named_model_with_weights_of_a_plain_preset_has_the_learned_tokens_of_it
     assert named.config.class_token == plain.config.class_token
 
 
-def test_plain_model_with_weights_of_learned_tokens_raises_and_names_their_weights(tmp_path):
+def test_plain_model_with_weights_of_a_token_learner_raises_and_names_the_weights(tmp_path):
     create_model(S14_LEARNER, classes=3, **S14).save_to_preset(tmp_path / "learner")
     with pytest.raises(ValueError, match=r"create_model\('vit_s14'\): .*token_learner/") as caught:
         create_model("vit_s14", weights=tmp_path / "learner", **S14)

@@ -102,7 +102,7 @@ def test_retrofit_benchmark_writes_each_row_once(small, tmp_path, monkeypatch):
     assert speeds.read_text() == written  # no row for a position that was not requested
 
 
-def test_student_of_pooling_with_another_number_of_tokens_raises(small):
+def test_student_of_with_pooling_and_a_wrong_number_of_tokens_raises(small):
     model = small[0]
     assert retrofit_recipe.student_of(model, "spatial_pooling", 1, 4).name.endswith("_4at1")
     with pytest.raises(ValueError, match="student_of: `num_tokens` must be 4.*num_tokens=8"):

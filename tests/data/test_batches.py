@@ -196,7 +196,7 @@ def damaged(tmp_path):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_image_batches_skip_replaces_damaged_files_and_warns(damaged, training):
+def test_image_batches_with_on_error_skip_replace_damaged_files_and_warn(damaged, training):
     images = from_folder(damaged)
     options = {"batch_size": 4, "training": training}
     with pytest.raises(ValueError, match="dark/2.png|light/5.png"):
@@ -216,7 +216,7 @@ def test_image_batches_skip_replaces_damaged_files_and_warns(damaged, training):
         batches.on_epoch_end()  # no read in this epoch, so no warning
 
 
-def test_image_batches_skip_warns_at_the_end_of_each_epoch(damaged):
+def test_image_batches_with_on_error_skip_warn_once_per_epoch(damaged):
     batches = ImageBatches(from_folder(damaged), (8, 8, 3), 4, on_error="skip")
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
     model.add(keras.layers.Dense(2))
@@ -228,7 +228,7 @@ def test_image_batches_skip_warns_at_the_end_of_each_epoch(damaged):
     assert len(reports) == 2 or (len(reports), keras.backend.backend()) == (3, "tensorflow")
 
 
-def test_image_batches_skip_without_a_readable_file_of_a_class_raises(damaged):
+def test_image_batches_with_on_error_skip_and_an_unreadable_class_raise(damaged):
     for file in (damaged / "dark").iterdir():
         file.write_bytes(b"nothing")
     batches = ImageBatches(from_folder(damaged), (8, 8, 3), 12, on_error="skip")

@@ -180,7 +180,7 @@ def test_jpeg_with_hundreds_of_scans_raises():
         decode_image(content[:start] + scan * 800 + b"\xff\xd9")
 
 
-def test_png_with_many_compressed_texts_raises():
+def test_png_with_many_compressed_text_chunks_raises():
     from PIL.PngImagePlugin import PngInfo
 
     for count in (3, 17):
@@ -192,7 +192,7 @@ def test_png_with_many_compressed_texts_raises():
             np.testing.assert_array_equal(decode_image(content), SMALL)
             continue
         for read in (decode_image, count_pixels):
-            with pytest.raises(ValueError, match=" 16 compressed texts.* 17"):
+            with pytest.raises(ValueError, match=" 16 text chunks.* 17"):
                 read(content)
 
 

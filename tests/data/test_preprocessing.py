@@ -69,7 +69,7 @@ def real_photograph(height, width):
 @pytest.mark.parametrize("size", [(600, 512), (511, 512), (97, 401)])
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_real_photograph_on_host_and_in_graph_equals_timm(mode, interpolation, size):
+def test_preprocessing_of_a_photograph_on_host_and_in_graph_equals_timm(mode, interpolation, size):
     timm, tf = peer("timm.data"), pytest.importorskip("tensorflow")
     from keras_tokenlearner.serving.signatures import resizing_of_checkpoint
 

@@ -22,7 +22,7 @@ def test_grid_cells_of_any_number_contain_every_position_once(grid):
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_first_cells_cover_the_grid_after_omitted_cells_are_merged_into_them(grid):
+def test_first_grid_cells_merged_with_the_other_cells_cover_the_grid_once(grid):
     """Omitted cells merge into their ancestors, so each position is still in exactly one cell."""
     count = min(math.prod(grid), 33)
     cells = grid_cells(grid, count)
@@ -34,7 +34,7 @@ def test_first_cells_cover_the_grid_after_omitted_cells_are_merged_into_them(gri
         assert (merged.sum(1) == 1).all()
 
 
-def test_first_grid_cells_merged_to_a_power_of_two_equal_a_new_division():
+def test_grid_cells_merged_to_a_power_of_two_equal_the_cells_of_that_number():
     cells = grid_cells((8, 8), 32)
     masks = cells.masks((8, 8))
     for first in (1, 2, 4, 8, 16):

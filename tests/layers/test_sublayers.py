@@ -94,7 +94,7 @@ def test_block_with_lora_or_quantized_dense_layers_equals_plain_calls(change, po
     assert_equal_to_plain_calls(make, monkeypatch)
 
 
-def test_block_runs_the_call_of_keras_for_no_sublayer(called):
+def test_block_in_training_calls_no_sublayer_through_keras(called):
     block = made({**NORMS, "layer_scale": 0.5, **RATES, "attention_dropout_rate": 0.0})
     block(ops.convert_to_tensor(array((3, 5, 8), 0)), training=True)
     assert called == ["block"]

@@ -61,7 +61,7 @@ def test_config_place_equals_at_and_defaults_to_half_the_depth(changes, place):
         ({}, False),
     ],
 )
-def test_config_with_fixed_rotary_rotates_learned_tokens_except_per_frame(changes, rotates):
+def test_config_rotates_tokens_is_true_for_fixed_rotary_except_per_frame(changes, rotates):
     assert config(**LEARNER, **changes).rotates_tokens is rotates
     assert not config(rotary="centred").rotates_tokens
 

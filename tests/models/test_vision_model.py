@@ -158,7 +158,7 @@ def test_vision_transformer_can_be_split_and_cloned_as_a_functional_model():
     np.testing.assert_allclose(run(clone, pixels()), run(model, pixels()), atol=1e-6)
 
 
-def test_model_on_an_input_tensor_takes_a_keras_input_only():
+def test_model_with_an_input_tensor_other_than_a_keras_input_raises():
     inputs = keras.Input((32, 32, 3), name="mine")
     model = pico(input_tensor=inputs)
     assert model.input is inputs

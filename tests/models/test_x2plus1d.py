@@ -143,7 +143,7 @@ def test_bottleneck_modules_on_frame_averages_equal_their_equations(part, attent
 @pytest.mark.parametrize(
     "attention, kind", [("vector", VectorAttention), ("multi_head", SelfAttention)]
 )
-def test_attention_argument_leaves_the_spatial_attention_unchanged(attention, kind):
+def test_bottleneck_attention_argument_changes_only_the_token_attention(attention, kind):
     model = module("spatial+tokenlearner", attention=attention)
     assert isinstance(model.get_layer("1_tokenlearner_attention"), kind)
     # The argument selects only the attention between tokens.

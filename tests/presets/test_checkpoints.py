@@ -26,7 +26,7 @@ def test_checkpoint_table_rows_have_addresses_and_licences():
 @pytest.mark.parametrize(
     "row", [row for row in ROWS if "timm/" in row.address], ids=lambda row: row.name
 )
-def test_checkpoint_rows_of_timm_agree_with_the_table_of_architectures(row):
+def test_timm_checkpoint_rows_have_the_settings_of_the_architecture_table(row):
     architecture = timm_architectures()[row.name.partition(".")[0]]
     assert int(architecture["num_heads"]) == row.num_heads
     assert float(architecture["layer_norm_epsilon"]) == row.layer_norm_epsilon

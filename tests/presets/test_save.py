@@ -193,7 +193,7 @@ def test_checkpoint_whose_head_has_no_bias_gives_a_classifier(tmp_path, form):
         np.testing.assert_array_equal(found.head.kernel, model.head.kernel)
 
 
-def test_from_preset_passes_every_argument_of_retrofit_on():
+def test_from_preset_passes_every_argument_to_retrofit():
     found = {*inspect.signature(kt.retrofit).parameters} - {"model", "at", "num_tokens", "name"}
     assert found == {*_OF_RETROFIT}
 
@@ -225,7 +225,7 @@ def test_save_to_preset_of_an_unsuitable_object_raises(tmp_path):
         kt.presets.save_to_preset("vit_b16", tmp_path)
 
 
-def test_from_preset_of_a_name_for_other_functions_raises_and_states_the_call(tmp_path):
+def test_from_preset_of_a_name_or_file_for_another_function_raises_and_states_the_call(tmp_path):
     name = "tokenlearner_nano4_8at2/fashion_mnist"
     with pytest.raises(ValueError, match=r"create_model\('tokenlearner_nano4_8at2', weights="):
         kt.from_preset(name)

@@ -45,7 +45,8 @@ def edited(folder, to, values, inner):
     return to
 
 
-def test_preset_with_huge_sizes_in_its_config_is_refused_in_little_memory(tmp_path):
+@pytest.mark.once("torch")
+def test_refusal_of_a_preset_with_huge_sizes_in_its_config_takes_little_memory(tmp_path):
     """Each model would take gigabytes, or minutes to build."""
     images = create_model("tokenlearner_pico8_4at1", classes=3).save_to_preset(tmp_path / "images")
     videos = create_model("x2plus1d_pico", classes=3).save_to_preset(tmp_path / "videos")
@@ -71,7 +72,7 @@ def test_preset_with_the_weights_of_another_model_raises(tmp_path, monkeypatch):
         kt.from_preset(other)
 
 
-def test_preset_of_a_checkpoint_at_a_huge_image_size_is_refused_in_little_memory(tmp_path):
+def test_refusal_of_a_huge_image_size_for_a_checkpoint_takes_little_memory(tmp_path):
     """The tables of positions grow with the image size of a config.json or an argument."""
     np.savez(tmp_path / "a.npz", **augreg_entries())
     address = f"augreg:{tmp_path / 'a.npz'}"
@@ -98,7 +99,8 @@ WIDE = {  # field of the config: the arrays that state a huge size, and the reas
 }
 
 
-def test_checkpoint_whose_arrays_disagree_on_a_huge_size_is_refused_in_little_memory(tmp_path):
+@pytest.mark.once("torch")
+def test_refusal_of_a_checkpoint_with_contradictory_huge_sizes_takes_little_memory(tmp_path):
     """Each file has some kilobytes, and states a model of up to gigabytes."""
     addresses = []
     for name, (shapes, _) in WIDE.items():
@@ -114,7 +116,7 @@ def open_checkpoint(address):
     kt.from_preset(address, num_heads=2)
 
 
-def test_weights_file_whose_arrays_disagree_on_the_classes_is_refused_in_little_memory(tmp_path):
+def test_refusal_of_a_weights_file_with_contradictory_class_counts_takes_little_memory(tmp_path):
     """The kernel of the head has one row. With all rows, it would take 4 GB."""
     import h5py
 
@@ -146,7 +148,7 @@ def test_model_without_weights_draws_no_seed():
     assert model.input is not arguments["input_tensor"]
 
 
-def test_costs_of_a_model_leave_no_weights_for_a_later_scope():
+def test_costs_of_a_model_leave_no_uninitialized_weights_for_a_later_scope():
     """When a scope ends, Keras initialises weights that earlier scopes of the same thread left."""
     made = []
     initialize = keras.initializers.GlorotUniform.__call__

@@ -78,7 +78,7 @@ def text(tab, selector):
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
-def test_page_photograph_is_answered_by_the_model_and_fits_the_window(tab, address, model, size):
+def test_page_photograph_shows_the_best_class_and_fits_the_window(tab, address, model, size):
     tab.open(address, *size)
     tab.choose("#file", photograph())
     tab.wait(DONE)
@@ -146,7 +146,7 @@ def test_page_keyboard_reaches_every_control_and_moves_the_slider(tab, address):
     assert text(tab, "#caption").startswith("Token 1")
 
 
-def test_page_camera_picture_is_answered_and_escape_stops_the_camera(tab, address):
+def test_page_camera_stops_after_escape_and_classifies_a_taken_picture(tab, address):
     tab.open(address, *PHONE)
     for key in ("Escape", "Enter"):
         tab.value("document.getElementById('camera').focus()")

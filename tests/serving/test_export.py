@@ -82,7 +82,7 @@ def test_export_writes_version_1_with_metadata(exported):
     assert [found.name for found in path.parent.iterdir()] == ["1"]
 
 
-def test_serve_signature_of_floats_equals_the_model(exported):
+def test_serve_signature_outputs_equal_the_outputs_of_the_model(exported):
     model, _, _, floats, _, answers = exported
     np.testing.assert_allclose(answers["serve"], model.predict(floats, verbose=0), atol=1e-5)
 
@@ -113,7 +113,7 @@ def test_encoded_signature_takes_files_of_different_sizes_in_one_batch(exported)
     keras.backend.backend() != "tensorflow",
     reason="only on tensorflow: slow, and others export equal signatures",
 )
-def test_saved_model_cli_equals_the_signature(exported, tmp_path):
+def test_saved_model_cli_outputs_equal_the_outputs_of_the_signature(exported, tmp_path):
     """TensorFlow's own tool, with the command of docs/serving.md."""
     _, path, images, _, _, answers = exported
     np.save(tmp_path / "images.npy", images)
@@ -137,6 +137,7 @@ def test_encoded_signature_decodes_webp_files(exported):
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
 
 
+@pytest.mark.once("tensorflow")
 def test_second_export_becomes_the_next_version(exported, tmp_path):
     if keras.backend.backend() == "torch":
         pytest.skip("only on tensorflow and jax: torch exports in another process")

@@ -34,7 +34,7 @@ def expected(model, clips):
     return model.predict(np.stack([video.fit_clip(x, height, width) for x in clips]), verbose=0)
 
 
-def test_clips_at_rate_signature_equals_video_batches_of_the_file(exported, tmp_path):
+def test_clips_at_rate_for_all_frames_gives_the_probabilities_for_video_batches(exported, tmp_path):
     """All frames and their rate give the same clip as `VideoBatches` on the file."""
     pytest.importorskip("av", reason="reads videos")
     model, served, _ = exported
@@ -52,7 +52,7 @@ def test_clips_at_rate_signature_equals_video_batches_of_the_file(exported, tmp_
 
 @pytest.mark.parametrize("length", [1, 5, 17, 64, 90])
 @pytest.mark.parametrize("rate", [10.0, 12.5, 24.0, 29.97])
-def test_frame_places_at_a_rate_equal_the_times_of_uniform_clips(length, rate):
+def test_places_at_rate_select_the_frames_of_uniform_clips(length, rate):
     from keras_tokenlearner.serving.video_signatures import places_at_rate
 
     found = places_at_rate(length, 8, tf.constant([rate]), STEP).numpy()[0]
@@ -64,7 +64,7 @@ def test_frame_places_at_a_rate_equal_the_times_of_uniform_clips(length, rate):
 
 
 @pytest.mark.parametrize("length", [1, 5, 17, 64, 90])
-def test_even_frame_places_equal_the_times_of_a_clip_over_the_whole_video(length):
+def test_even_places_select_the_frames_of_a_clip_over_the_whole_video(length):
     from keras_tokenlearner.serving.video_signatures import even_places
 
     times = video.uniform_clips(length, 8, length / 8, count=1)[0]

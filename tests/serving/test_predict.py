@@ -149,6 +149,7 @@ def test_predict_command_with_served_equals_the_model_for_a_jpeg(tmp_path):
     assert best["probability"] == pytest.approx(right.max(), abs=1e-5)
 
 
+@pytest.mark.once("tensorflow")
 @pytest.mark.skipif(
     keras.backend.backend() == "torch",
     reason="only on tensorflow and jax: torch exports in another process",

@@ -174,7 +174,7 @@ def test_server_warm_up_runs_powers_of_two_and_the_largest_batch(
     assert ran == sizes
 
 
-def test_probes_of_the_deployment_files_are_answered(served):
+def test_health_probes_of_the_deployment_files_get_status_200(served):
     folder = Path(__file__).parents[2] / "docs" / "deployment"
     texts = [(folder / name).read_text() for name in ("kubernetes.yaml", "inference_service.yaml")]
     paths = set(re.findall(r"path: (/\S+)", "".join(texts)))
@@ -202,7 +202,7 @@ def test_v2_base64_in_json_gets_the_predictions_of_the_model(served):
         check(model, {name: column[row].tolist() for name, column in found.items()})
 
 
-def test_v2_request_of_flat_pixels_for_one_output_returns_that_output(served):
+def test_v2_flat_pixels_with_one_requested_output_return_only_that_output(served):
     model, server = served
     field = {"name": "images", "shape": [1, 40, 60, 3], "datatype": "UINT8"}
     body = {"inputs": [field | {"data": PIXELS.ravel().tolist()}]}
@@ -285,7 +285,9 @@ def test_served_rows_in_one_batch_get_the_predictions_of_the_model(served, tmp_p
 PLANTED = ("h5py", "json", "kserve", "keras", "uvicorn")
 
 
-def test_predict_served_of_an_odd_path_runs_no_planted_code(exported_pico, tmp_path, monkeypatch):
+def test_predict_served_from_an_unusual_path_runs_no_code_from_the_current_folder(
+    exported_pico, tmp_path, monkeypatch
+):
     """The name has a space and a digit that is no decimal. Version 9 is incomplete."""
     model, folder = exported_pico
     shutil.copytree(folder, tmp_path / "my ² model")
@@ -302,7 +304,9 @@ def test_predict_served_of_an_odd_path_runs_no_planted_code(exported_pico, tmp_p
     assert not (tmp_path / "planted").exists()
 
 
-def test_quickstart_server_runs_no_planted_code(exported_pico, tmp_path, monkeypatch):
+def test_quickstart_server_runs_no_code_from_the_current_folder(
+    exported_pico, tmp_path, monkeypatch
+):
     from keras_tokenlearner.quickstart import _served_difference
 
     model, folder = exported_pico

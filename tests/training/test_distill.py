@@ -80,6 +80,7 @@ def test_distill_brings_the_student_near_the_teacher_and_keeps_frozen_blocks(tra
         assert changed is (train_all or not lower) or unused, weight.path
 
 
+@pytest.mark.once("torch")
 def test_distill_cache_is_reused_for_the_same_inputs_only(tmp_path, monkeypatch):
     model, calls = teacher(), []
     original = keras.Model.predict_on_batch
@@ -144,6 +145,7 @@ def test_distill_interrupted_continues_to_the_weights_of_an_uninterrupted_run(tm
         run(tmp_path / "broken.npz", learning_rate=2e-2)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("changed", ["images", "labels", "teacher"])
 def test_distill_of_other_data_does_not_continue_a_backup(tmp_path, changed):
     model, images, labels = teacher(), IMAGES[:8], LABELS[:8]
@@ -160,6 +162,7 @@ def test_distill_of_other_data_does_not_continue_a_backup(tmp_path, changed):
         distill(student, model, images, labels, **arguments)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("changed", ["teacher", "student"])
 def test_distill_of_a_model_with_another_epsilon_does_not_continue_a_backup(tmp_path, changed):
     """The models differ in epsilon only: their weights and shapes are equal."""

@@ -242,7 +242,7 @@ def test_resume_from_a_backup_of_another_model_raises(small, tmp_path):
         other.fit(batches, epochs=3, initial_epoch=2, callbacks=[resume], verbose=0)
 
 
-def test_resume_of_a_backup_from_initial_epoch_0_raises(small, tmp_path):
+def test_resume_from_a_backup_with_initial_epoch_0_raises(small, tmp_path):
     _, batches, fit = small
     fit(Resume(tmp_path / "backup.npz", batches), epochs=1)
     with pytest.raises(ValueError, match="Resume: .*initial_epoch=0"):
@@ -266,7 +266,7 @@ def test_metric_with_a_value_per_class_is_restored_from_the_backup(tmp_path):
     assert np.shape(history["f1"]) == (3, 3)
 
 
-def test_save_freq_with_steps_per_execution_saves_at_the_next_end_of_an_execution(tmp_path):
+def test_save_freq_within_an_execution_saves_at_the_end_of_the_execution(tmp_path):
     if keras.backend.backend() == "torch":
         pytest.skip("only on tensorflow and jax: one step per execution on torch")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
@@ -307,7 +307,7 @@ def test_interrupted_run_resumes_in_the_same_process(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-def test_backup_of_a_run_with_other_settings_lists_the_differences(small, tmp_path):
+def test_resume_from_a_backup_with_other_settings_raises_and_lists_the_differences(small, tmp_path):
     _, batches, fit = small
     path = tmp_path / "backup.npz"
     fit(Resume(path, batches, run={"learning_rate": 0.1, "seed": 0}), epochs=1)

@@ -125,6 +125,7 @@ def test_bfloat16_checkpoints_of_numpy_and_jax_load_exactly(dtype):
     )
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("missing", sorted(augreg_entries()))
 def test_augreg_file_without_one_entry_raises_only_value_error(missing, tmp_path):
     entries = augreg_entries()

@@ -326,7 +326,7 @@ def keras_parts(folder, max_shard_size=2.4e-5):
 
 
 @pytest.mark.parametrize("max_shard_size", [2.4e-5, 5e-5, 1.0])
-def test_parts_of_keras_are_read_as_the_file_in_one_part(tmp_path, max_shard_size):
+def test_keras_weights_in_parts_are_read_as_the_weights_in_one_file(tmp_path, max_shard_size):
     index, file, _ = keras_parts(tmp_path, max_shard_size)
     found, wanted = read_checkpoint(index), read_checkpoint(file)
     assert len(list(tmp_path.glob("a_*"))) == len(parts_of("test", index))
@@ -336,7 +336,7 @@ def test_parts_of_keras_are_read_as_the_file_in_one_part(tmp_path, max_shard_siz
         np.testing.assert_array_equal(found[name], wanted[name])
 
 
-def test_parts_of_keras_that_disagree_with_their_index_raise(tmp_path):
+def test_keras_weights_in_parts_unlike_their_index_raise(tmp_path):
     import h5py
 
     index, _, _ = keras_parts(tmp_path)

@@ -103,7 +103,7 @@ def test_position_bias_is_resized_for_another_grid_by_every_route(tmp_path, form
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
-def test_position_bias_of_space_time_raises_in_a_model_over_frames(tmp_path):
+def test_position_bias_over_space_time_loaded_into_a_model_over_frames_raises(tmp_path):
     given = {**STUDENT, **VIDEO, "classes": 5, "input_shape": (4, 32, 32, 3)}
     volume, frames = (create_model(PICO, over=over, **given) for over in ("space_time", "frame"))
     save_weights(volume, tmp_path / "a.weights.h5")
@@ -116,7 +116,7 @@ def test_position_bias_of_space_time_raises_in_a_model_over_frames(tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-def test_load_of_a_plain_vit_leaves_the_weights_of_proportional_attention():
+def test_load_of_a_plain_vit_keeps_the_bias_of_proportional_attention():
     plain = create_model("vit_pico8", classes=5, class_token=True)
     student = create_model(PICO, classes=5, class_token=True, **STUDENT)
     for model in (plain, student):
@@ -131,7 +131,7 @@ def test_load_of_a_plain_vit_leaves_the_weights_of_proportional_attention():
 @pytest.mark.parametrize(
     "reducer", [STUDENT, {"reducer": "spatial_pooling", "num_tokens": 8}], ids=str
 )
-def test_learned_tokens_trained_with_another_attention_raise(reducer):
+def test_weights_trained_with_other_proportional_attention_raise(reducer):
     """Attention counts the replaced patches in only one of the models: their outputs differ."""
     given = {**reducer, "classes": 5, "class_token": True}
     with_counts, without = (
@@ -177,7 +177,7 @@ def test_reset_of_a_head_that_is_no_plain_dense_layer_raises(kind):
         np.testing.assert_array_equal(one, two)
 
 
-def test_head_without_bias_in_a_mapping_decides_the_config_and_the_classes():
+def test_plan_of_weights_with_a_head_without_bias_finds_head_bias_and_classes():
     model = create_model("vit_pico8", classes=5, head_bias=False)
     arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
     for checkpoint in (model, arrays):

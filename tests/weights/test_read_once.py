@@ -103,7 +103,7 @@ def test_preset_of_this_package_is_read_and_converted_once(at, saved, counts):
     assert counts.most_reads == 1
 
 
-def test_preset_as_weights_of_create_model_is_read_and_converted_once(saved, counts):
+def test_preset_passed_to_create_model_is_read_and_converted_once(saved, counts):
     model, folder = saved
     create_model("vit_pico8", weights=folder / "preset")
     assert (counts.files, counts.conversions) == (2, {"keras_tokenlearner": 1})
@@ -122,7 +122,7 @@ def test_weights_file_of_create_model_is_never_converted(saved, counts):
     assert (counts.files, counts.conversions, counts.most_reads) == (2, {}, 0)
 
 
-def test_counter_finds_a_second_conversion(saved, counts):
+def test_conversion_counter_finds_a_second_conversion(saved, counts):
     model, folder = saved
     for _ in range(2):
         load(model, "timm", folder / "timm.npz", normalization="half")

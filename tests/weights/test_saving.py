@@ -65,7 +65,7 @@ def test_weights_saved_and_loaded_are_unchanged(saved):
     ],
     ids=str,
 )
-def test_weights_of_any_top_load_with_and_without_top(tmp_path, name, changes):
+def test_weights_of_each_kind_of_head_load_with_and_without_top(tmp_path, name, changes):
     model, path = create_model(name, classes=5, **changes), tmp_path / "a.weights.h5"
     assign_weights(model)
     save_weights(model, path)
@@ -252,6 +252,7 @@ def test_save_weights_interrupted_leaves_a_file_that_loads(saved, monkeypatch):
     ]
 
 
+@pytest.mark.once("torch")
 def test_save_weights_killed_while_it_writes_keeps_the_old_file(saved):
     """The system kills the process when the new file reaches half of its size."""
     pytest.importorskip("resource", reason="only on Linux and macOS: `resource`")

@@ -121,7 +121,7 @@ def test_scenic_checkpoint_into_a_mean_pooling_model_raises():
     ("name", "module"),
     [("vit_pico8", "TokenLearnerModule_0"), ("tokenlearner_pico8_4at1", "TokenFuser_0")],
 )
-def test_scenic_checkpoint_in_a_named_model_without_its_layers_names_these_layers(
+def test_scenic_checkpoint_in_a_named_model_that_lacks_a_layer_raises_and_names_the_layer(
     tmp_path, name, module
 ):
     """The file's fields of these layers, which the user did not pass, must not raise."""

@@ -182,7 +182,7 @@ def test_timm_file_without_a_bias_raises(name, path):
 SCALED = {"class_token": True, "layer_scale": 0.1}
 
 
-def test_timm_file_of_eva_without_scales_behind_the_mlps_gets_ones_and_a_report():
+def test_timm_file_of_eva_without_mlp_scales_loads_ones_and_reports_them():
     """Sapiens 2 of timm scales only the attentions. Its class is `Eva`."""
     model = build("timm", **SCALED)
     for i in range(2):

@@ -10,7 +10,7 @@ from keras_tokenlearner.data.video.lists import VideoList
 class VideoBatches(ReadBatches[np.ndarray]):
     """Batches of clips from video files, for `fit` on every backend.
 
-    For training, each video has a clip at a random moment, with the same augmentation on all
+    For training, the clip of a video starts at a random time, with the same augmentation on all
     frames. Otherwise the clip is the middle of the video, with a central crop. Only the frames of
     the clip are decoded. A clip depends only on the seed, the epoch and the video.
 

@@ -15,7 +15,7 @@ def random_clip(
         random: A `numpy.random.Generator`.
 
     Returns:
-        Array of shape (frames,). In a video shorter than the clip, the last frame is repeated.
+        Array of shape (frames,). For a video shorter than the clip, the end time is repeated.
 
     Example:
 

@@ -72,7 +72,7 @@ def read_frames(path: str | os.PathLike[str], times: Sequence[float] | np.ndarra
 
     Raises:
         VideoError: If the file is missing, damaged, has no video stream, or ends long before one of
-            the times.
+            the times. Also if frames are too large or differ in size.
         ImportError: If PyAV, the extra `video`, is not installed.
 
     Example:

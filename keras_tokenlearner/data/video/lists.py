@@ -16,7 +16,7 @@ SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".
 
 
 class Views(TypedDict, total=False):
-    """The arguments of `keras_tokenlearner.evaluation.predict_videos` that choose views."""
+    """The optional arguments of `keras_tokenlearner.evaluation.predict_videos`."""
 
     stride: int
     frame_rate: float | None
@@ -38,8 +38,8 @@ class VideoList:
         labels: Integer array of shape (n,), or array of 0 and 1 of shape (n, classes) for several
             labels per video.
         class_names: Names of the classes, in order.
-        protocol: Views for testing: arguments of `keras_tokenlearner.evaluation.predict_videos`
-            that replace its defaults.
+        protocol: Arguments that `keras_tokenlearner.evaluation.evaluate_videos` passes to
+            `predict_videos`, instead of the default values.
 
     Example:
 
@@ -145,7 +145,7 @@ def from_avid(
     class_names: Sequence[str] | None = None,
     frame_rate: float = 12,
 ) -> VideoList:
-    """List the videos of a JSON file of AViD, which has a label for each file.
+    """List the videos of AViD from a JSON file that maps each video file to a label.
 
     Tests use one clip of each video, as in the paper.
 
@@ -184,16 +184,16 @@ def from_avid(
 
 
 def from_charades(path: str | Path, root: str | Path, frame_rate: float = 12) -> VideoList:
-    """List the videos of a CSV file of Charades, each with all its actions.
+    """List the videos of Charades from a CSV file. Each video has the labels of all its actions.
 
     The column `actions` has entries such as `"c092 11.90 21.20;c147 0.00 12.60"`: an action, its
     start and its end in seconds. All actions of a video are its labels, as in the v1 classification
-    setting. Tests merge consecutive segments that cover the video, as in the paper.
+    setting. The evaluation merges the predictions of consecutive clips, as in the paper.
 
     Args:
         path: Path of `Charades_v1_train.csv` or `Charades_v1_test.csv`.
         root: Folder of the videos, `ID.mp4`.
-        frame_rate: Frames per second in tests. The paper uses 6 and 12.
+        frame_rate: Frames per second at evaluation. The paper uses 6 and 12.
 
     Returns:
         A `VideoList` with labels of shape (n, 157).

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from keras_tokenlearner._checks import own_errors
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.data.folders import held_out, split_folders
 from keras_tokenlearner.data.video.lists import (
     VideoList,

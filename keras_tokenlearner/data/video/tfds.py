@@ -33,7 +33,7 @@ class TfdsVideos(VideoList):
     A record stores each frame as an image. Only the frames of a clip are decoded.
 
     Attributes:
-        records: Sequence of records. `files` has their indices as strings.
+        records: Sequence of records. `files` has the indices of the records as strings.
         frame: The feature that decodes a frame.
         name: Name and version of the data set, such as `"ucf101/ucf101_1/2.0.0"`.
         split: Name of the split, with a slice if any.

@@ -82,7 +82,7 @@ class PageModel(Protocol):
 
 
 class Picture:
-    """A decoded picture, resized and cropped for a model. Limits of the server apply.
+    """A decoded picture, resized and cropped for a model.
 
     Args:
         content: Bytes of an image file.
@@ -167,7 +167,9 @@ def classified(
 
 
 def chosen_tokens(about: About, tokens: int | None) -> int:
-    """Return the number of tokens that a request asks for, or 0 for a model without maps.
+    """Return the number of tokens that a request asks for.
+
+    Without a number in the request, return the largest number, or 0 for a model without maps.
 
     Raises:
         ValueError: If the number is not in `about["tokens"]`.

@@ -39,8 +39,8 @@ class LoadedPage:
 
     Args:
         model: A `keras.Model`, a classifier of images.
-        tokens: Numbers of tokens that the page offers. If tokens start from a grid, the default is
-            the powers of two up to the model's number. Other models offer only their own number.
+        tokens: Numbers of tokens that the page offers. If the TokenLearners start from a grid, the
+            default is the powers of two up to `num_tokens`. Other models offer only `num_tokens`.
         top_k: Integer, number of the most probable classes.
         classifier_activation: For a model that ends in logits: `"softmax"` or `"sigmoid"`.
 

@@ -18,7 +18,7 @@ def answers(
 
     Args:
         model: A functional model, with a layer `head` or without.
-        num_prefix_tokens: Integer, class token and registers (P).
+        num_prefix_tokens: Integer, number of prefix tokens: class token and registers (P).
         blocks: Names of blocks to add to the outputs.
         behind: Name of a layer. The new model takes the output of this layer as its input. `None`
             for the input of `model`.

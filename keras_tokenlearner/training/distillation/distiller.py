@@ -192,7 +192,7 @@ class Distiller(keras.Model):
         Args:
             optimizer: Name or instance of an optimizer.
             loss: Loss between labels and the student's predictions. Defaults to the cross-entropy
-                of labels and logits. Labels are integers, (B,), or one row per example,
+                of labels and logits. Labels are integers, (B,), or a value for each class,
                 (B, classes).
             metrics: Metrics of labels and the student's predictions.
             **kwargs: Further arguments of `keras.Model.compile`.
@@ -375,7 +375,7 @@ def _check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, .
     if not budgets or max(budgets) > most or not all(layer.position_bias for layer in learners):
         raise ValueError(
             "Distiller: `budgets` must not exceed the number of tokens that `student` learns from "
-            'a grid. Pass smaller numbers, or build it by retrofit(..., token_start="grid"). '
+            'a grid. Pass smaller numbers, or use retrofit(..., token_start="grid"). '
             f"Received: budgets={budgets} for {student.name!r}, which has {most} tokens of a grid"
         )
     dropout = [layer.name for layer in student.layers if getattr(layer, "dropout_rate", 0)]

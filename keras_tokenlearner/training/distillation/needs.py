@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_tokenlearner._checks import check_model, own_errors
+from keras_tokenlearner._checks import check_model
+from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.analysis.costs import costs
 from keras_tokenlearner.models.names import block_name
 from keras_tokenlearner.models.structure import Structure
@@ -52,8 +53,8 @@ class Needs:
     Attributes:
         machine: The machine.
         hours: Time of the whole run at 40% of the peak. Reading images may take longer.
-        gibibytes: Memory per device: weights, gradients, AdamW's moments, the teacher, and
-            activations of the student for its part of the batch.
+        gibibytes: Memory per device, for weights, gradients, AdamW's moments and the teacher. It
+            includes the student's activations for the device's part of the batch.
     """
 
     machine: Machine

@@ -13,7 +13,7 @@ class Reconstruction(layers.Layer):
 
     Args:
         num_patches: Integer, tokens to reconstruct (N).
-        num_prefix_tokens: Integer, class token and registers (P).
+        num_prefix_tokens: Integer, number of prefix tokens: class token and registers (P).
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:

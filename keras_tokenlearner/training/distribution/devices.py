@@ -10,8 +10,8 @@ from keras_tokenlearner.data import Batches
 from keras_tokenlearner.models.names import BLOCKS
 
 # The divided axis of each weight, by the end of its path: heads in attention, hidden units in MLPs.
-# The first weight of a pair is divided along its outputs, the second along its inputs. Devices then
-# exchange only two sums per block: one for the attention, one for the MLP.
+# The last kernel of an attention or MLP is divided along its inputs, other kernels along their
+# outputs. Devices then exchange only two sums per block: one for the attention, one for the MLP.
 _AXES = {
     r"self_attention/(query|key|value)/kernel": (None, "model", None),  # (C, heads, d)
     r"self_attention/(query|key|value)/bias": ("model", None),
@@ -39,8 +39,8 @@ class Devices:
     """Training on one device. Subclasses are for several devices. `scope` selects the class.
 
     In one process, Keras's own `fit`, `evaluate` and `predict` work inside the scope too. The
-    methods of this class also work in several processes. They raise an error where Keras would fail
-    or train on one device only.
+    methods of this class also work in several processes. These methods raise an error where Keras
+    would fail or train on one device only.
 
     Attributes:
         replicas: Integer, number of parts of a batch that are computed in parallel.
@@ -84,7 +84,8 @@ class Devices:
             model: A compiled `keras.Model`, built inside the scope.
             batches: `keras_tokenlearner.data.Batches`. Its `batch_size` is the global batch size.
             validation_data: `Batches`, or arrays of inputs and targets.
-            validation_batch_size: Integer, the largest batch of validation examples.
+            validation_batch_size: Integer, examples per batch if `validation_data` are arrays,
+                rounded up to a multiple of `replicas`.
             **arguments: Arguments of `model.fit`.
 
         Returns:
@@ -124,7 +125,8 @@ class Devices:
         Args:
             model: A compiled `keras.Model`.
             data: `Batches`, or arrays of inputs and targets.
-            batch_size: Integer, the largest batch of examples, if `data` are arrays.
+            batch_size: Integer, examples per batch if `data` are arrays, rounded up to a multiple
+                of `replicas`.
         """
         self._prepare(model)
         return model.evaluate(self._batches(data, batch_size), verbose=0, return_dict=True)

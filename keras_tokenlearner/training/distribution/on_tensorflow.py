@@ -50,7 +50,7 @@ class TensorFlowDevices(Devices):
 
     @contextlib.contextmanager
     def _fitting(self, model: keras.Model) -> Iterator[None]:
-        """Make BatchNormalization use the mean and variance of whole batches, as on JAX."""
+        """Make BatchNormalization use the mean and variance of the global batch, as on JAX."""
         apart = [layer for layer in batch_normalizations(model) if not layer.synchronized]
         for layer in apart:
             layer.synchronized = True

@@ -33,7 +33,8 @@ def scope(mode: str = "auto") -> Iterator[Devices]:
 
     Raises:
         ValueError: If the backend does not support the mode, or a requirement is missing. Also if
-            the number of devices does not divide the sizes of the model.
+            N does not divide the number of devices, attention heads or hidden units. Also if the
+            number of device groups does not divide the size of a batch.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""Recipes of the ablations in sections 3.3 and 3.5, each a change of another recipe."""
+"""Recipes of the ablations in sections 3.3 and 3.5 of the paper. Each changes another recipe."""
 
 from dataclasses import dataclass
 

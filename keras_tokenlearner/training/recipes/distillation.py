@@ -18,9 +18,9 @@ class DistillationRecipe(ImageNet384Recipe):
     """Distillation of a ViT into a faster ViT with learned tokens, on augmented images.
 
     Command: `keras-tokenlearner train distill --set model=NAME --set weights=FILE --distribute
-    auto`. The head of the teacher needs the classes of the data. Before training, the recipe prints
-    an estimate of time and memory on ImageNet for several machines. We have not run this recipe on
-    ImageNet.
+    auto`. The head of the teacher must have the classes of the data. Before training, the recipe
+    prints an estimate of time and memory on ImageNet for several machines. We have not run this
+    recipe on ImageNet.
 
     Attributes:
         model: Name of the teacher in the catalogue. Output files have this name too.

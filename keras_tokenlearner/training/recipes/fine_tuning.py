@@ -46,15 +46,15 @@ class ImageNet384Recipe(RecipeFields):
                                           tokenlearner_b16_21_16at10 85.45
 
     The paper follows "the exact training protocols" of ViT. These are SGD with momentum, 20,000
-    steps of 512 images (8 epochs), cosine decay, no weight decay and a global norm clipped at 1.
-    ViT tried the learning rates 0.003, 0.01, 0.03 and 0.06. The paper does not state its rate; we
-    take 0.03. 500 steps of warm-up and the inception crop follow ViT's code.
+    steps of 512 images (8 epochs), cosine decay and no weight decay. Gradients are clipped at a
+    global norm of 1. ViT tried the learning rates 0.003, 0.01, 0.03 and 0.06. The paper does not
+    state its rate; we take 0.03. 500 steps of warm-up and the inception crop follow ViT's code.
 
     Attributes:
-        weights: Weights for `create_model`. Their head is not used and may have any number of
-            classes. Empty for random weights.
+        weights: Weights for `create_model`. The head of the weights is not used and may have any
+            number of classes. Empty for random weights.
         size: Height and width of the images.
-        gradient_accumulation_steps: Parts of a batch; their gradients are averaged.
+        gradient_accumulation_steps: Parts of a batch. The gradients of the parts are averaged.
         warmup_steps: Steps of linear warm-up.
         layer_decay: Learning rate of a block divided by the rate of the block above. ViT has 1.
         ema_momentum: Momentum of the average of the weights; 0 for no average.

@@ -31,7 +31,7 @@ class RecipeFields:
         batch_size: Examples per optimizer step.
         learning_rate: The highest learning rate, after the warm-up.
         label_smoothing: Label smoothing of the cross-entropy.
-        seed: Decides initial weights, order and augmentation.
+        seed: Decides initial weights, order of the examples and augmentation.
     """
 
     model: str
@@ -51,7 +51,7 @@ class AnyRecipe(Protocol[Data]):
         epochs: Epochs over the training data.
         batch_size: Examples per step.
         learning_rate: The highest learning rate.
-        seed: Decides initial weights, order and augmentation.
+        seed: Decides initial weights, order of the examples and augmentation.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]

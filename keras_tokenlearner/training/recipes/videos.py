@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import errors_of
+from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import CATALOG, create_model
 from keras_tokenlearner.data import video
@@ -154,7 +154,7 @@ class KineticsRecipe(_MomentumRecipe):
 
     Attributes:
         image_model: Catalogue name of the pre-trained image model. Its weights for patches become
-            weights for tubelets by ViViT's "central frame".
+            weights for tubelets by ViViT's "central frame" initialisation.
         weights: The argument `weights` of `create_model` for the image model, with any number of
             classes. Empty for random weights.
         layer_decay: Learning rate of a block divided by the rate of the block above. ViViT has 1.

@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike
 if TYPE_CHECKING:
     import torch
 
-# Size limit of the unpacked arrays of a file: 20 times its size, and at least 64 MiB. Trained
-# weights hardly compress, so a file that claims more is a decompression bomb.
+# Limit of the total size of a file's unpacked arrays: 20 times the size of the file, but at least
+# 64 MiB. Trained weights hardly compress, so a file that claims more is a decompression bomb.
 _RATIO, _FLOOR = 20, 64 << 20
 MOST_ENTRIES = 100_000
 _DEPTH = 32
@@ -120,7 +120,8 @@ def flat_entries(owner: str, mapping: Mapping[str, Nested]) -> dict[str, Entry]:
                 f"Received: more levels at {prefix[:40]!r}"
             )
         for name, value in mapping.items():
-            # Each level with one mapping under two names doubles the count, even without arrays.
+            # Mappings are counted like arrays. If each level has the next level under two names,
+            # the time doubles with each level, even without arrays.
             if next(counts) > MOST_ENTRIES:
                 raise ValueError(
                     f"{owner}: a checkpoint must have at most {MOST_ENTRIES} entries. "
@@ -137,7 +138,7 @@ def flat_entries(owner: str, mapping: Mapping[str, Nested]) -> dict[str, Entry]:
 
 
 def _entry(value: ArrayLike | Entry | None) -> Entry:
-    """Return a value as an entry. Reading the entry raises an error if it is not a plain array."""
+    """Return a value as an entry. If the value is no plain array, reading raises an error."""
     if isinstance(value, Entry):
         return value
     if isinstance(value, keras.Variable):

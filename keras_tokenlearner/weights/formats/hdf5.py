@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_tokenlearner._checks import listed
+from keras_tokenlearner._errors import listed
 from keras_tokenlearner.weights.formats.entries import (
     MOST_ENTRIES,
     Entry,
@@ -39,8 +39,8 @@ def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
             chunks += _count_chunks(item)
             if chunks > most:
                 raise ValueError(
-                    f"its arrays must have at most {most} chunks, but {name} has the shape "
-                    f"{item.shape} in chunks of {item.chunks}"
+                    f"its arrays must have at most {most} chunks in total, but {name} has the "
+                    f"shape {item.shape} in chunks of {item.chunks}"
                 )
             entries[name] = _h5_entry(owner, path, name, item)
         if len(entries) > MOST_ENTRIES:
@@ -58,7 +58,9 @@ def h5_entries(owner: str, path: Path) -> dict[str, Entry]:
 
 
 def refuse_chunks(owner: str, path: Path, shown: Path) -> None:
-    """Raise `ValueError` if an HDF5 file has compressed arrays. HDF5 unpacks them without a limit.
+    """Raise `ValueError` if an HDF5 file has arrays in chunks.
+
+    Only arrays in chunks can be compressed. HDF5 unpacks compressed arrays without a limit.
 
     Args:
         owner: String, the function that the user called.
@@ -118,16 +120,17 @@ def _h5_reader(name: str, item: h5py.Dataset) -> Callable[[], np.ndarray]:
         return lambda: item[()]
     chunk_size = math.prod(item.chunks) * item.dtype.itemsize
     wanted, stored = _count_chunks(item), item.id.get_num_chunks()
-    if wanted != stored or chunk_size > max(8 << 20, 4 * size):
+    most = max(8 << 20, 4 * size)
+    if wanted != stored or chunk_size > most:
         raise ValueError(
-            f"the dataset {name} must consist of {wanted} chunks, each at most 8 MiB or 4 times "
-            f"{size} bytes, but the file stores {stored} chunks of {chunk_size} bytes"
+            f"the dataset {name} must consist of {wanted} chunks of at most {most} bytes, but the "
+            f"file stores {stored} chunks of {chunk_size} bytes"
         )
 
     def read() -> np.ndarray:
         # Chunks are unpacked here up to their size. HDF5's gzip filter has no limit.
         array = np.empty(item.shape, item.dtype)
-        # `get_chunk_info(n)` passes over n chunks, so a loop over it would take quadratic time.
+        # `get_chunk_info(n)` visits n chunks. A call for every chunk would take quadratic time.
         places = (range(0, n, c) for n, c in zip(item.shape, item.chunks, strict=True))
         for offset in itertools.product(*places):
             mask, content = item.id.read_direct_chunk(offset)
@@ -175,7 +178,7 @@ def _unfiltered(content: bytes, filters: list[int], dtype: np.dtype, size: int) 
             content = np.ascontiguousarray(shuffled.T).tobytes()
     if len(content) != size:
         raise ValueError(
-            f"a chunk must have {size} bytes, as its header states. Received: {len(content)} bytes"
+            f"a chunk must have {size} bytes, as the dataset states. Received: {len(content)} bytes"
         )
     return content
 

@@ -14,10 +14,10 @@ _MOST_JSON = 64 << 20
 
 
 def parts_of(owner: str, path: Path) -> dict[str, set[str]]:
-    """Return the names in an index by the name of the file that they are in.
+    """Return the names in an index, grouped by file.
 
-    The names are entries, each in one file: `{"a.weight": "one.bin"}`. In an index of Keras, the
-    names are groups of entries: `{"/layers/dense/vars": ["one.weights.h5", "two.weights.h5"]}`.
+    A name is an entry in one file: `{"a.weight": "one.bin"}`. In an index of Keras, a name is a
+    group of entries: `{"/layers/dense/vars": ["one.weights.h5", "two.weights.h5"]}`.
 
     Raises:
         ValueError: If the index is damaged, or names a file outside its folder.
@@ -30,7 +30,7 @@ def parts_of(owner: str, path: Path) -> dict[str, set[str]]:
         for name, found in files.items():
             in_files = found if isinstance(found, list) else [found]
             if not in_files:
-                raise ValueError(f"it must name a file for {name}")
+                raise ValueError(f"the index must name a file for {name}")
             for file in in_files:
                 parts.setdefault(str(file), set()).add(name)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

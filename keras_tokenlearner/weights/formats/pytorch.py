@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import IO, cast
 
-from keras_tokenlearner._checks import first_line
+from keras_tokenlearner._errors import first_line
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.weights.formats.entries import Entry, check_total, flat_entries
 from keras_tokenlearner.weights.formats.npz import open_zip
@@ -39,7 +39,7 @@ def torch_entries(owner: str, path: Path) -> dict[str, Entry]:
         except Exception as error:  # a damaged or malicious pickle raises errors of any type
             raise ValueError(
                 f"{owner}: {path} is not unpickled, because it is damaged or contains more than "
-                f"tensors; save only its state_dict() with torch.save: {first_line(error)}"
+                f"tensors; save only the model's state_dict() with torch.save: {first_line(error)}"
             ) from error
     if not isinstance(content, collections.abc.Mapping):
         raise ValueError(
@@ -63,7 +63,7 @@ def _copy_torch_zip(owner: str, path: Path, to: Path) -> None:
         if any("/code/" in member.filename for member in members):
             raise ValueError(
                 f"{owner}: {path} is refused: it is a TorchScript archive, which contains code; "
-                "save its state_dict() with torch.save"
+                "save the model's state_dict() with torch.save"
             )
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
             raise ValueError(

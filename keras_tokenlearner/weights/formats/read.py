@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Union
 
 import keras
 
-from keras_tokenlearner._checks import listed
+from keras_tokenlearner._errors import listed
 from keras_tokenlearner.weights.formats.entries import (
     MOST_ENTRIES,
     Checkpoint,
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import torch
 
 _KINDS = (
-    "a .npz, .safetensors, .h5, PyTorch or Flax (.msgpack) file, or the .index.json or "
-    ".weights.json of parts"
+    "a .npz, .safetensors, .h5, PyTorch or Flax (.msgpack) file, or the index of a file in parts "
+    "(.index.json or .weights.json)"
 )
 
 CheckpointLike = Union[PathLike, Checkpoint, Mapping[str, Nested], keras.Model, "torch.nn.Module"]
@@ -44,7 +44,7 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
         checkpoint: A file, a mapping, or a model of PyTorch or Keras. Formats of files are `.npz`,
             `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`) and Flax (`.msgpack`,
             `checkpoint`). The first bytes of a file decide its format. Flax files and indexes have
-            no such bytes, so their names decide. For a file in several parts, pass its
+            no typical first bytes, so their names decide. For a file in several parts, pass its
             `.index.json`, or Keras's `.weights.json`. A mapping from names to arrays may be nested;
             its keys are joined by "/".
         owner: String, the function that the user called, for error messages.
@@ -53,8 +53,9 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
         A `Checkpoint`.
 
     Raises:
-        ValueError: If the file is missing, damaged or of another format. Also if an entry is not a
-            plain array, or the arrays are much larger than the file.
+        ValueError: If the file is missing, damaged or of another format. Also if the arrays are
+            much larger than the file. An array that this package cannot read raises the error
+            when the array is requested.
 
     Example:
 

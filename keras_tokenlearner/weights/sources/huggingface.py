@@ -16,7 +16,7 @@ from keras_tokenlearner.weights.sources.torch_layers import BLOCK, Table, averag
 
 
 def in_blocks(starts: tuple[str, ...], rows: Table) -> dict[str, tuple[str, ...]]:
-    """Return the table rows of a block's layers, for each possible prefix of block names."""
+    """Return the table rows of a block's layers, with names for each prefix in `starts`."""
     return {
         f"{BLOCK}/{ours}": (kind, *(start + name for start in starts for name in theirs))
         for ours, (kind, *theirs) in rows.items()
@@ -77,7 +77,7 @@ def converter(table: Table, averaged: tuple[str, ...] = ()) -> Callable[[Entries
     def convert(entries: Entries) -> Arrays:
         arrays = from_torch(entries, table)
         arrays |= average_heads(entries, averaged) if averaged else {}
-        if names.HEAD_KERNEL in arrays:  # this head reads only the class token
+        if names.HEAD_KERNEL in arrays:  # the head does not read the pooler's output
             return arrays
         return arrays | from_torch(entries, {names.PRE_LOGITS: ("linear", "pooler.dense")})
 
@@ -116,7 +116,7 @@ HUGGINGFACE_DINOV2 = Source(
     normalization="imagenet",
     ignored=("embeddings.mask_token",),
 )
-# Fields that each library's DINOv3 fixes.
+# Fields that DINOv3 fixes in every library.
 DINOV3_CONFIG: Fields = {
     "layer_norm_epsilon": 1e-5,
     "rotary": "centred",

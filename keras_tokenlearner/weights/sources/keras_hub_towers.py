@@ -10,8 +10,8 @@ from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.huggingface import DINOV3_CONFIG
 from keras_tokenlearner.weights.sources.source import ZEROS, Arrays, Entries, Named, Source
 
-# Files name layers by class and attribute, and number the variables of a layer. The first layer of
-# a class has no number there. Models name layers and variables.
+# Files name layers by class and attribute, and number the variables of a layer. In files, the first
+# layer of a class has no number. In models, layers and variables have names.
 _LEAF = r"(?:vars/)?(?P<leaf>\d|\w+)"
 _ATTENTION = rf"(?P<part>query|key|value|attention_output|output)(?:_dense)?/{_LEAF}"
 _SIGLIP_BLOCK = r"(?:layers/sig_lip_encoder_layer(?:_(?P<i>\d+))?|encoder_block_(?P<j>\d+))"

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_tokenlearner._checks import listed
+from keras_tokenlearner._errors import listed
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config_fields import Fields, FieldValue
 from keras_tokenlearner.weights.formats.entries import Checkpoint
 
-# Means and standard deviations of pixels in [0, 1]; the first gives pixels in [-1, 1].
+# Means and standard deviations of pixels in [0, 1]. `HALF` gives pixels in [-1, 1].
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -45,9 +45,9 @@ class Source:
     Attributes:
         convert: Function of `Entries`. It returns a dictionary from paths of variables to `Named`
             arrays. Kernels and biases of an attention may have heads and channels as one axis.
-            "positions/table" has shape (N, C), with the class token and registers if the file
-            has them. Or its shape is (H, W, C) or (T, H, W, C), without these tokens. The j-th
-            TokenLearner and TokenFuser are "token_learner_{j}" and "token_fuser_{j}".
+            "positions/table" has shape (N, C), with the positions of class token and registers if
+            the file has them. Or its shape is (H, W, C) or (T, H, W, C), without these positions.
+            The j-th TokenLearner and TokenFuser are "token_learner_{j}" and "token_fuser_{j}".
         anchors: Names of entries. Every checkpoint of the source has one of them.
         marks: Parts of names. A checkpoint of the source has all these parts in its names.
         alien: Parts of names. A checkpoint of the source has none of these parts in its names.
@@ -100,12 +100,12 @@ class Entries:
     Args:
         owner: String, the function that the user called, for error messages.
         checkpoint: A `Checkpoint`.
-        anchors: Names of entries. The checkpoint must have exactly one entry with such a name.
+        anchors: Names of entries. The checkpoint must have one of them, under only one prefix.
         reads: Boolean, whether `take` reads arrays. Otherwise it returns zeros of the same shapes,
             which take no memory.
 
     Raises:
-        ValueError: If the checkpoint has no anchor, or several.
+        ValueError: If the checkpoint has no anchor, or anchors under several prefixes.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Entries:
         self._full = {name.removeprefix(self.prefix): name for name in checkpoint}
         self._checkpoint = checkpoint
         self._taken: set[str] = set()
-        # Entries without the prefix belong to other networks and are not read.
+        # An unused entry without the prefix is no error, because it may be of another network.
         self.outside = {name for name in checkpoint if not name.startswith(self.prefix)}
 
     def _find_prefix(self, checkpoint: Checkpoint, anchors: tuple[str, ...]) -> str:
@@ -150,7 +150,7 @@ class Entries:
         return self._full[name]
 
     def skip_empty(self, name: str) -> bool:
-        """Return whether an entry is a table without rows. If so, mark it as used."""
+        """Return whether an entry is an array of zero tokens. If so, mark the entry as used."""
         entry = self._checkpoint.entries[self._full[name]]
         if not entry.is_float or 0 not in (entry.shape or ())[:-1]:
             return False
@@ -173,7 +173,7 @@ class Entries:
             )
         if entry.shape is None or 0 in entry.shape or not (entry.shape or scalar):
             raise ValueError(
-                f"{self.owner}: the entry {full} must not be empty. "
+                f"{self.owner}: the entry {full} must have axes and values. "
                 f"Received: an array of shape {entry.shape}"
             )
         self._taken.add(name)
@@ -192,7 +192,10 @@ class Entries:
 
 
 def remove_doubtful(arrays: Arrays) -> None:
-    """Remove the values for a missing array that other blocks have: the file is then incomplete."""
+    """Remove the zeros or ones for an array that one block lacks and another block has.
+
+    The file is then incomplete, and `match` reports the array as missing.
+    """
     there = {_any_block(path) for path, (_, origin) in arrays.items() if origin not in FILLED}
     for path in [path for path, (_, origin) in arrays.items() if origin in FILLED]:
         if names.block_index(path) is not None and _any_block(path) in there:

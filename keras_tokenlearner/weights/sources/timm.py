@@ -19,7 +19,7 @@ from keras_tokenlearner.weights.sources.torch_layers import (
     to_torch,
 )
 
-# The names in Meta's DINOv2 files come after timm's. DeiT's distillation token becomes a register.
+# Names of Meta's DINOv2 come after timm's names. DeiT's distillation token becomes a register.
 NAMES = {
     "embedding/projection": ("conv", "patch_embed.proj"),
     "embedding_norm": ("norm", "patch_embed.norm"),
@@ -153,8 +153,8 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
 
     Raises:
         ValueError: If timm has no such model. Examples are models with a TokenLearner, vector
-            attention or a LayerNorm before the blocks, and models of videos. Also if the head reads
-            the average too, or several registers.
+            attention or a LayerNorm before the blocks, and models of videos. Also if `head_reads`
+            is set, unless it is `"class_and_registers"` with one register.
 
     Example:
 

@@ -12,8 +12,8 @@ from keras_tokenlearner.weights.sources.source import BOTH, ZEROS, Arrays, Entri
 
 # A row has a kind, then names of a source. The first name that a checkpoint has is used. "{i}" is a
 # block's number. Kinds: "conv", "linear", "heads", "patches" and "norm" have weight and bias.
-# "heads" is a linear layer into or out of the heads of an attention. "patches" is a linear layer of
-# flattened patches. "raw" is an unchanged array, "rows" an array as a table.
+# "heads" is the output projection of an attention. "patches" is a linear layer of flattened
+# patches. "raw" is an unchanged array. "rows" is an array to reshape to (tokens, channels).
 Table = Mapping[str, tuple[str, ...]]
 BLOCK = "block_{i}"
 _PARTS = ("query", "key", "value")
@@ -22,8 +22,8 @@ _PARTS = ("query", "key", "value")
 def from_torch(entries: Entries, table: Table) -> Arrays:
     """Convert the entries whose names are in a table.
 
-    A layer without bias gets an equivalent bias of zeros. The first layer of a gated MLP may
-    include the gate, before the hidden units.
+    A layer without bias gets an equivalent bias of zeros, except the head and `pre_logits`. The
+    first layer of a gated MLP may include the gate, before the hidden units.
 
     Args:
         entries: `Entries`.
@@ -59,14 +59,14 @@ def from_torch(entries: Entries, table: Table) -> Arrays:
 
 
 def split_qkv(entries: Entries, theirs: str, ours: str, bias: str | None = None) -> Arrays:
-    """Split a linear layer that computes query, key and value at once, (3 C, C).
+    """Split a linear layer that computes query, key and value at once. Its weight is (3 C, C).
 
     Args:
         entries: `Entries`.
         theirs: Name of the weight.
         ours: Name of the attention.
-        bias: Name of the joint bias of query, key and value. Without it, the biases are
-            `{q,k,v}_bias` next to the layer.
+        bias: Name of the joint bias of query, key and value, or `None`. Entries `q_bias`, `k_bias`
+            and `v_bias` next to the weight are read too. A missing bias is zero.
     """
     if theirs not in entries:
         return {}
@@ -168,9 +168,10 @@ def count_blocks(entries: Iterable[str], table: Table) -> int:
 def _to_keras(owner: str, kind: str, name: str, weight: np.ndarray) -> np.ndarray:
     rank = {"conv": (4, 5), "norm": (1,)}.get(kind, (2,))
     if weight.ndim not in rank:
+        layer = {"conv": "convolution", "norm": "norm"}.get(kind, "linear layer")
         raise ValueError(
-            f"{owner}: {name} must have {' or '.join(map(str, rank))} axes, as a {kind} layer. "
-            f"Received: shape {weight.shape}"
+            f"{owner}: {name} must have {' or '.join(map(str, rank))} axes, because it is the "
+            f"weight of a {layer}. Received: shape {weight.shape}"
         )
     if kind == "conv":
         return np.moveaxis(weight, (1, 0), (-2, -1))

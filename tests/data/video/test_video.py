@@ -234,7 +234,7 @@ def folder(tmp_path):
     return tmp_path / "videos"
 
 
-def test_video_lists_read_folder_csv_charades_and_avid(folder, tmp_path):
+def test_video_lists_of_each_source_have_its_files_and_labels(folder, tmp_path):
     found = video.from_folder(folder)
     assert found.class_names == ("dark", "light") and found.labels.tolist() == [0, 0, 0, 1, 1, 1]
     (folder / "list.csv").write_text("file,label\nlight/0.mp4,b\ndark/1.mp4,a\n")
@@ -300,7 +300,7 @@ def test_open_videos_without_test_videos_raises(tmp_path):
         video.open_videos(tmp_path)
 
 
-def test_video_batches_skip_warns_with_number_and_names_of_broken_files(folder, broken):
+def test_video_batches_with_on_error_skip_report_number_and_names_of_broken_files(folder, broken):
     files = video.from_folder(folder)
     bad = broken[0]
     videos = video.VideoList((*files.files, str(bad)), np.append(files.labels, 0), ("d", "l"))
@@ -389,6 +389,7 @@ def test_video_model_learns_from_a_folder(folder):
     assert model.evaluate(test, verbose=0)[1] == 1.0
 
 
+@pytest.mark.once("torch")
 def test_probe_without_pyav_raises_and_names_the_extra(ramp):
     program = (
         "import sys; sys.modules['av'] = None\n"

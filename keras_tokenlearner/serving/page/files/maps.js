@@ -17,7 +17,7 @@ function cubic(t) {
   ];
 }
 
-// Return a list of numbers at another length.
+// Resample a list of numbers to another length.
 function stretch(values, length) {
   const last = values.length - 1;
   return Array.from({ length }, (_, place) => {
@@ -50,7 +50,7 @@ function canvasOf(map, colour) {
   return canvas;
 }
 
-// Return a canvas of a map from its lowest to its highest weight, black to bright.
+// Draw a map on a canvas: its lowest weight is black, its highest weight is bright.
 export function heat(map) {
   const values = map.flat();
   const low = Math.min(...values);
@@ -84,7 +84,7 @@ export function strongest(maps) {
   return canvasOf(winners, (token) => tokenColour(token, maps.length));
 }
 
-// Say in which ninth of the picture a token has most of its weight, and how much of it.
+// Name the ninth of the picture with the largest weight of a token, and its share of the weight.
 export function inWords(map) {
   const sums = new Map();
   let total = 0;
