@@ -206,7 +206,7 @@ def test_identity_of_data_changes_with_files_labels_and_selection(tmp_path):
 @pytest.mark.once("torch")
 def test_train_with_a_full_disk_at_the_end_can_be_continued(few, tmp_path, monkeypatch):
     resource = pytest.importorskip("resource", reason="only on Linux and macOS: `resource`")
-    recipe = FashionMnistRecipe(model="vit_pico8", epochs=1, warmup_epochs=0, batch_size=160)
+    recipe = FashionMnistRecipe(model="vit_nano4", epochs=1, warmup_epochs=0, batch_size=160)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     module = sys.modules[train.__module__]
 
@@ -221,14 +221,14 @@ def test_train_with_a_full_disk_at_the_end_can_be_continued(few, tmp_path, monke
         patch.setattr(module, "save_weights", full)
         with pytest.raises(OSError):
             train(recipe, tmp_path)
-    assert (tmp_path / "vit_pico8.backup.npz").is_file()
-    assert not (tmp_path / "vit_pico8.json").exists()
+    assert (tmp_path / "vit_nano4.backup.npz").is_file()
+    assert not (tmp_path / "vit_nano4.json").exists()
     keras.utils.clear_session()
     accuracy = train(recipe, tmp_path)
-    result = json.loads((tmp_path / "vit_pico8.json").read_text())
+    result = json.loads((tmp_path / "vit_nano4.json").read_text())
     assert accuracy == result["test_accuracy"]
-    load_weights(create_model("vit_pico8", classes=10), tmp_path / "vit_pico8.weights.h5")
-    assert not (tmp_path / "vit_pico8.backup.npz").exists()
+    load_weights(create_model("vit_nano4", classes=10), tmp_path / "vit_nano4.weights.h5")
+    assert not (tmp_path / "vit_nano4.backup.npz").exists()
 
 
 @pytest.mark.once("torch")
