@@ -47,7 +47,7 @@ define install
 	@echo "Making the environment $(@D) (a few minutes, once) ..."
 	@$(PYTHON) -m venv --clear $(@D)
 	@for wanted in $(1); do echo "Installing $$wanted ..."; \
-	  $(@D)/bin/python -m pip install $(PIP_FLAGS) $$wanted || { \
+	  $(@D)/bin/python -m pip install --no-compile $(PIP_FLAGS) $$wanted || { \
 	  echo "pip could not install $$wanted: see its message above, check the network, and run make again."; \
 	  exit 1; }; done
 	@touch $@

@@ -2,7 +2,8 @@
 
     python3 tests/summary.py FILE
 
-Each line of the file is JSON: runs of pytest (`tests/skips.py`), and each job after its runs.
+Each line of the file is JSON: runs of pytest (`tests/skips.py`), and each job after its runs. The
+status of a job that was left out, for lack of time, is null.
 """
 
 import json
@@ -22,7 +23,7 @@ def table(lines):
             continue
         rows.append(_row(line["job"], line["status"], runs, line["seconds"]))
         for run in runs:
-            status = run["failed"] or run["unknown"]
+            status = int(bool(run["failed"] or run["unknown"]))
             rows.append(_row(f"  on {run['backend']}", status, [run], run["seconds"]))
             unknown += run["unknown"]
             for kind in COUNTS[2:]:
@@ -31,7 +32,7 @@ def table(lines):
                     counts.append(f"{count} on {run['backend']}")
         runs = []
     text = [
-        f"{job:26}{result:8}" + "".join(f"{x:>12}" for x in rest) for job, result, *rest in rows
+        f"{job:26}{result:9}" + "".join(f"{x:>12}" for x in rest) for job, result, *rest in rows
     ]
     text += [
         f"{kind}: {reason} ({why}): {', '.join(counts)}"
@@ -41,7 +42,7 @@ def table(lines):
 
 
 def _row(job, status, runs, seconds):
-    result = "failed" if status else "passed"
+    result = {None: "left out", 0: "passed"}.get(status, "failed")
     counts = [run["passed"] for run in runs], [run["failed"] for run in runs]
     counts += tuple([n for run in runs for n, _ in run[kind].values()] for kind in COUNTS[2:])
     return job, result, *(sum(c) if runs else "" for c in counts), f"{seconds / 60:.1f}"

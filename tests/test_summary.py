@@ -40,6 +40,13 @@ def test_summary_table_lists_jobs_with_counts_reasons_and_minutes():
     ]
 
 
+def test_summary_table_lists_jobs_that_were_left_out():
+    _, *rows = lines_of(
+        {"job": "lint", "status": 2, "seconds": 60}, {"job": "xla", "status": None, "seconds": 0}
+    )
+    assert rows == [["lint", "failed", "1.0"], ["xla", "left", "out", "0.0"]]
+
+
 def test_summary_table_of_an_interrupted_job_lists_runs_and_unknown_skips():
     _, job, run, *_, last = lines_of(RUN | {"unknown": ["test_a.py: too hard"]})
     assert job[:2] == ["interrupted", "failed"] and run[2] == "failed"
