@@ -236,7 +236,7 @@ BAD_GRPC = {
     "overflowing shape": ({"shape": [2**62, 2**62, 3]}, [b"abc"], "shape"),
     "no values in a huge shape": ({"shape": [10**18, 0]}, [b""], " 256 .* 1000000000000000000"),
     "negative size": ({"shape": [-1, 1, 1, 3]}, [b"abc"], "-1"),
-    "no shape": ({"shape": []}, [b"a"], "rows"),
+    "no shape": ({"shape": []}, [b"a"], "batch axis"),
     "few bytes": ({}, [b"ab"], "shape"),
     "trailing bytes": ({}, [b"abcd"], "shape"),
     "datatype": ({"datatype": "FP32"}, [b"abc"], "UINT8.*FP32"),
