@@ -157,9 +157,9 @@ def check_choice(
 ) -> Choice:
     """Return `value` if it is in `choices`, or raise `ValueError` with the nearest choices.
 
-    Types must match too: 0 does not equal `False`. The message lists all choices. For more than
-    `MANY` choices, it names the code `listed_by` instead, if given. This code lists the choices. If
-    `value` is part of an argument, `whole` is the argument.
+    Types must match too: 0 does not equal `False`. The message lists all choices. If there are more
+    than `MANY`, it names `listed_by` instead, the code that lists them, unless `listed_by` is
+    empty. If `value` is part of an argument, `whole` is the argument.
     """
     choices = list(choices)
     for choice in choices:

@@ -1,4 +1,4 @@
-"""Quick traces for tests on TensorFlow, which spends two fifths of their time on traces.
+"""Quick traces for tests on TensorFlow. Traces take two fifths of the time of these tests.
 
 Keras makes the variables of the optimizer and of the metrics in the first training step, so
 TensorFlow traces this step twice. Tests make these variables before the first step.

@@ -62,10 +62,10 @@ def _hub_backbone_class() -> type[keras.Model]:
             trainable: bool = True,
         ) -> None:
             if isinstance(body, dict):  # the config of a saved backbone
-                policy = body["config"]["dtype"]
+                config = dict(body["config"])
                 if dtype is not None:
-                    policy = keras.dtype_policies.serialize(keras.dtype_policies.get(dtype))
-                config = {**body["config"], "dtype": policy}
+                    policy = keras.dtype_policies.get(dtype)
+                    config["dtype"] = keras.dtype_policies.serialize(policy)
                 body = keras.saving.deserialize_keras_object({**body, "config": config})
             # Weights can decide settings of the model, so the config has them all.
             saved = keras.saving.serialize_keras_object(body)

@@ -46,7 +46,7 @@ def check_keras_file(owner: str, path: Path) -> None:
     if numbers > max(MOST_NUMBERS, 2 * stored):
         raise ValueError(
             f"{owner}: `model` must have the sizes of its weights; save the file again. Received: "
-            f"{path.name} with a config of {numbers} parameters, and weights of {stored} numbers"
+            f"{path.name} with a config of {numbers} parameters, and weights of {stored} values"
         )
 
 

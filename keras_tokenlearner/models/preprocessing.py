@@ -66,7 +66,7 @@ class Preprocessing:
             object.__setattr__(self, name, numbers)
         if len({len(self.mean), len(self.std)} - {1}) > 1 or min(self.std) <= 0:
             raise ValueError(
-                f"{owner}: `std` must have positive numbers, one or as many as `mean`. "
+                f"{owner}: `std` must be one positive number, or one for each channel. "
                 f"Received: mean={self.mean}, std={self.std}"
             )
         if self.size is not None:

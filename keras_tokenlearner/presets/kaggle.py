@@ -20,7 +20,7 @@ def download_from_kaggle(owner: str, handle: str) -> Path:
     try:
         return Path(kagglehub.model_download(handle))
     except Exception as error:  # any error of the library or the network
-        status = _status(error)
+        status = status_of(error)
         if status in (401, 403):
             raise PermissionError(
                 f"{owner}: kaggle://{handle} is private or gated; accept its licence on its page, "
@@ -55,7 +55,7 @@ def upload_to_kaggle(owner: str, handle: str, folder: Path) -> None:
             f"version. Received: uri='kaggle://{handle}'"
         ) from error
     except Exception as error:  # any error of the library or the network
-        if _status(error) in (401, 403):
+        if status_of(error) in (401, 403):
             raise PermissionError(
                 f"{owner}: your account cannot write to kaggle://{handle}; set KAGGLE_API_TOKEN "
                 "or call kagglehub.login()"
@@ -66,8 +66,8 @@ def upload_to_kaggle(owner: str, handle: str, folder: Path) -> None:
         ) from None
 
 
-def _status(error: Exception) -> int | None:
-    """Return the HTTP status of an error of kagglehub, or `None`."""
+def status_of(error: Exception) -> int | None:
+    """Return the HTTP status of an error of a hub's library, or `None`."""
     status: int | None = getattr(getattr(error, "response", None), "status_code", None)
     code: int | None = getattr(error, "error_code", None)
     return code if status is None else status

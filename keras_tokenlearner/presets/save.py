@@ -19,10 +19,9 @@ from keras_tokenlearner.models.vision_model import VisionModel
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.from_preset import PresetName, from_preset
 from keras_tokenlearner.presets.hub import WEIGHTS as NAMES
-from keras_tokenlearner.presets.kaggle import upload_to_kaggle
+from keras_tokenlearner.presets.kaggle import status_of, upload_to_kaggle
 from keras_tokenlearner.weights import save_weights
 
-_CLIENTS = ("httpx2", "httpx", "requests")  # HTTP clients of huggingface_hub, the newest first
 CONFIG, WEIGHTS, CLASSES, CARD = "config.json", "model.weights.h5", "class_names.json", "README.md"
 
 
@@ -109,7 +108,6 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
         upload_to_kaggle("upload_preset", address.place, folder)
         return
     hub = require("huggingface_hub", "hf")
-    errors = require("huggingface_hub.errors", "hf")
     try:
         api = hub.HfApi(library_name="keras_tokenlearner", library_version=__version__)
         api.create_repo(address.place, exist_ok=True)
@@ -120,12 +118,10 @@ def upload_preset(uri: str, folder: str | os.PathLike[str]) -> None:
             delete_patterns=None if (folder / CLASSES).is_file() else [CLASSES],
             commit_message="Upload a preset of keras_tokenlearner",
         )
-    except Exception as error:
-        if not isinstance(error, (errors.HfHubHTTPError, ConnectionError, TimeoutError)) and (
-            type(error).__module__.partition(".")[0] not in _CLIENTS
-        ):
-            raise
-        status = getattr(getattr(error, "response", None), "status_code", None)
+    except ValueError:  # an invalid address
+        raise
+    except Exception as error:  # any error of the library or the network
+        status = status_of(error)
         if status in (401, 403):
             raise PermissionError(
                 f"upload_preset: your account cannot write to hf://{address.place}; log in with "

@@ -35,7 +35,7 @@ from keras_tokenlearner.weights import load_weights, save_weights
 
 
 def few_images(monkeypatch):
-    """Return a few images for training and testing, and open them as `fashion_mnist`."""
+    """Let `fashion_mnist` open a few images for training and testing, and return them."""
     (x, y), (test_x, test_y) = load_fashion_mnist()
     data = ArrayImages(x[:320].copy(), y[:320]), ArrayImages(test_x[:100].copy(), test_y[:100])
     monkeypatch.setitem(named.OPENERS, "fashion_mnist", lambda origin: data)
