@@ -212,7 +212,7 @@ def test_page_text_colours_have_the_contrast_that_wcag_requires(asked):
         ({"classifier_activation": None}, {}, "ends in logits"),
         ({"include_top": False, "pooling": "avg"}, {}, "returns features"),
         ({"include_preprocessing": False}, {}, "include_preprocessing=False"),
-        ({}, {"tokens": [2]}, "num_tokens=2"),
+        ({}, {"tokens": [2]}, "with token_learner"),
         ({}, {"top_k": 0}, "`top_k`"),
     ],
 )
