@@ -56,7 +56,11 @@ def check_installed(module: str, extra: str) -> None:
         module: Name of the module.
         extra: Name of the extra.
     """
-    if importlib.util.find_spec(module) is None:
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # the parent package is missing
+        found = None
+    if found is None:
         raise ImportError(missing(module, extra))
 
 

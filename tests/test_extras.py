@@ -25,6 +25,11 @@ def test_require_of_a_missing_module_raises_and_names_library_and_extra(monkeypa
         _extras.require("sklearn.cluster", "dev")
 
 
+def test_check_installed_of_a_missing_parent_package_names_library_and_extra():
+    with pytest.raises(ImportError, match=r"pip install absent_package.*`dev`"):
+        _extras.check_installed("absent_package.module", "dev")
+
+
 def test_extras_named_in_the_package_exist_in_pyproject():
     named = {
         extra

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from keras_tokenlearner._checks import check_path
+from keras_tokenlearner._errors import errors_of
 
 
 class _Labelled(Protocol):
@@ -87,16 +88,14 @@ def split_folders(
         ValueError: If a folder does not exist or has no classes, or the folders' classes differ.
     """
     path = Path(str(value).removeprefix("folder:"))
-    wrong = (
-        f"{owner}: `{name}` must have folders `train` and `test` (or `val`), each with a folder "
-        f"of {what} for every class. Received: {name}={str(value)!r}"
-    )
-    if not (path / "train").is_dir():
-        raise ValueError(wrong)
-    try:
-        train, test = read(path / "train"), read(held_out(path))
-    except ValueError as error:
-        raise ValueError(f"{wrong}: {error}") from error
+    folders = path / "train", held_out(path)
+    if not all(folder.is_dir() for folder in folders):
+        raise ValueError(
+            f"{owner}: `{name}` must have folders `train` and `test` (or `val`), each with a "
+            f"folder of {what} for every class. Received: {name}={str(value)!r}"
+        )
+    with errors_of(owner, path=name):
+        train, test = read(folders[0]), read(folders[1])
     if train.class_names != test.class_names:
         raise ValueError(
             f"{owner}: the folders of training {what} and test {what} must have the same classes. "

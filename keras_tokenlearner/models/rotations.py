@@ -24,7 +24,7 @@ class Rotations:
         self._table = rotary_positions(config, names.ROTARY)(patches) if shared else None
 
     def apply(self, block: TransformerBlock, index: int, x: keras.KerasTensor) -> keras.KerasTensor:
-        """Call block `index` on the tokens of the patches."""
+        """Call block `index` on all tokens, with its rotary table if there is one."""
         table = self._table
         if self._config.rotary == "learned":
             layer = rotary_positions(self._config, names.numbered(names.ROTARY, index))

@@ -106,10 +106,14 @@ class X2Plus1DConfig:
         """Check that each stage has a size, and convert a list from JSON to a tuple."""
         value = check_ints(owner, name, getattr(self, name))
         stages = len(self.stage_channels)
-        if not value or len(value) != stages:
+        if not value:
             raise ValueError(
-                f"{owner}: `{name}` must have a size for each stage of `stage_channels`, which has "
-                f"at least one. Received: {name}={value} for {stages} stages"
+                f"{owner}: `{name}` must have at least one stage. Received: {name}={value}"
+            )
+        if len(value) != stages:
+            raise ValueError(
+                f"{owner}: `{name}` must have one size for each stage of `stage_channels`. "
+                f"Received: {name}={value} for {stages} stages"
             )
         object.__setattr__(self, name, value)
 

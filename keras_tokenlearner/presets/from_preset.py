@@ -354,8 +354,9 @@ def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tup
         return (*plan.input_size, plan.channels)
     if plan.grid is None or len(plan.grid) != len(config.patch_size):
         raise ValueError(
-            f"{owner}: {plan.origin} does not state the grid of its position embedding; pass "
-            f"`input_shape` and `grid`. Received: input_shape=None, grid={plan.grid}"
+            f"{owner}: {plan.origin} does not state the size of its images; pass `input_shape`. "
+            f"If it has a position embedding, also pass `grid`, with {len(config.patch_size)} "
+            f"sizes. Received: input_shape=None, grid={plan.grid}"
         )
     sizes = (n * patch for n, patch in zip(plan.grid, config.patch_size, strict=True))
     return (*sizes, plan.channels)

@@ -106,8 +106,9 @@ def _configs(folder: Path) -> dict[str, Path]:
 def _from_https(owner: str, uri: str) -> Path:
     if uri.partition("?")[0].endswith(".json"):
         raise ValueError(
-            f"{owner}: an https address must be of a whole file; download an index and its parts "
-            f"to a folder. Received: {uri}"
+            f"{owner}: an https address must point to a weights file, not to a JSON file. If the "
+            "weights are split, download the index and all parts to a folder, and pass the "
+            f"folder. Received: {uri}"
         )
     with errors_of(owner):
         path = download(uri)

@@ -116,21 +116,21 @@ class ServedModel:
         return {name: self._check(name, spec, row[name]) for name, spec in inputs.items()}
 
     def check_rows(self, signature: str, rows: Sequence[Row]) -> list[dict[str, np.ndarray]]:
-        """Check each row of a request by `check_row`, and limit the pixels of all rows together.
+        """Return each row as `check_row` does, and refuse a request that is too large.
 
         Args:
             signature: Name of a signature.
             rows: Dictionaries from input names to arrays, nested lists or bytes.
 
         Raises:
-            ValueError: If the model cannot take a row, or the request has too many pixels. The
-                message states the reason.
+            ValueError: If the model cannot take a row. Also if the pixels of all image files and
+                the values of all arrays are more than `4 * max_pixels`.
         """
         checked = [self.check_row(signature, row) for row in rows]
         total = sum(self.weight(row) for row in checked)
         if total > 4 * self.max_pixels:
             raise ValueError(
-                f"a request must have at most {4 * self.max_pixels} pixels; got {total}"
+                f"a request must have at most {4 * self.max_pixels} pixels or values; got {total}"
             )
         return checked
 

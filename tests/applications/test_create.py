@@ -264,7 +264,7 @@ def is_valid(**fields):
         return False
 
 
-def test_fields_that_a_plain_vit_refuses_are_set_only_by_the_model_name():
+def test_fields_of_the_name_include_every_field_that_a_plain_vit_refuses():
     """Weights of another model must not set a field of the learned tokens."""
     fields = {field.name: field.default for field in dataclasses.fields(VisionTransformerConfig)}
     assert {name for name, value in fields.items() if value is not dataclasses.MISSING} == {*VALUES}
@@ -369,7 +369,7 @@ def test_create_model_with_wrong_arguments_raises(arguments, message):
     assert message in str(caught.value)
 
 
-def test_create_model_with_an_unknown_name_lists_the_nearest_names_first():
+def test_create_model_with_an_unknown_name_suggests_at_most_three_names():
     with pytest.raises(ValueError) as caught:
         create_model("vit_b61")
     text = str(caught.value)

@@ -60,13 +60,14 @@ def test_open_named_folder_has_both_splits_with_the_same_classes(tmp_path):
 
 
 def test_open_named_folder_without_classes_raises_and_names_data_and_folder(tmp_path):
-    (tmp_path / "train").mkdir()
-    for data in (f"folder:{tmp_path}", str(tmp_path), tmp_path):
-        with pytest.raises(ValueError) as caught:
-            open_named(data)
-        assert str(caught.value).startswith("open_named: `data` ")
-        assert f"Received: data={str(data)!r}" in str(caught.value)
-        assert repr(str(tmp_path / "train")) in str(caught.value)
+    for folder in ("train", "test"):  # the first call finds no `test`, the second no classes
+        (tmp_path / folder).mkdir()
+        for data in (f"folder:{tmp_path}", str(tmp_path), tmp_path):
+            with pytest.raises(ValueError) as caught:
+                open_named(data)
+            named = str(data) if folder == "train" else str(tmp_path / "train")
+            assert str(caught.value).startswith("open_named: `data` ")
+            assert f"Received: data={named!r}" in str(caught.value)
 
 
 @pytest.mark.parametrize(

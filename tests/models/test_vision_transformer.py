@@ -220,6 +220,7 @@ def test_predictions_stay_float32_in_mixed_precision():
         ({"input_tensor": [1]}, ["`input_tensor`", "input_tensor=[1]"]),
         ({"input_tensor": np.zeros((1, 16, 24, 3))}, ["`input_tensor`", "input_tensor=array"]),
         ({"input_tensor": keras.Input((None, 24, 3))}, ["`input_tensor`", "(None, None, 24, 3)"]),
+        ({"input_tensor": keras.KerasTensor((None, 16, 24, 3))}, ["`input_tensor`", "(16, 24, 3)"]),
         ({"patch_size": (1, 4, 6), "input_shape": 224}, ["`input_shape`", "input_shape=224"]),
         ({"patch_size": (1, 4, 6), "input_tensor": [1]}, ["`input_tensor`", "input_tensor=[1]"]),
         ({"input_shape": (3, 24, 3)}, ["height", "input_shape=(3, 24, 3)", "patch_size=(4, 6)"]),

@@ -116,7 +116,7 @@ def open_checkpoint(address):
     kt.from_preset(address, num_heads=2)
 
 
-def test_refusal_of_a_weights_file_with_contradictory_class_counts_takes_little_memory(tmp_path):
+def test_refusal_of_a_weights_file_with_a_head_of_one_row_takes_little_memory(tmp_path):
     """The kernel of the head has one row. With all rows, it would take 4 GB."""
     import h5py
 

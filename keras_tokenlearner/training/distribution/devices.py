@@ -198,10 +198,10 @@ def check_keras_distribution(owner: str) -> None:
     found, backend = keras.distribution.distribution(), keras.backend.backend()
     if found is not None and backend != "jax":
         raise ValueError(
-            f"{owner}: keras.distribution has no effect on {backend}, which would train on "
-            "one device; call keras.distribution.set_distribution(None) and use "
-            "distribution.scope('data_parallel'), or set KERAS_BACKEND=jax. "
-            f"Received: {type(found).__name__}"
+            f"{owner}: keras.distribution has no effect on {backend}, which would train on one "
+            "device. Call keras.distribution.set_distribution(None), and use "
+            "keras_tokenlearner.training.distribution.scope('data_parallel'). Or set "
+            f"KERAS_BACKEND=jax. Received: {type(found).__name__}"
         )
 
 

@@ -61,9 +61,13 @@ def msgpack_entries(owner: str, path: Path) -> dict[str, Entry]:
             return None  # a complex number, or a type that Flax does not write
         shape, kind, data = cast("tuple[tuple[int, ...], object, bytes]", unpack(content, inner))
         dtype = BFLOAT16 if kind == "bfloat16" else np.dtype(str(kind))
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
+        expected = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject:
+            raise ValueError(f"an array must contain numbers, not type {dtype}")
+        if expected != len(data):
             raise ValueError(
-                f"an array of shape {shape} and type {dtype} must fill {len(data)} bytes exactly"
+                f"an array of shape {shape} and type {dtype} must have {expected} bytes; "
+                f"got {len(data)} bytes"
             )
         return np.frombuffer(data, dtype).reshape(shape)
 

@@ -192,9 +192,9 @@ class Entries:
 
 
 def remove_doubtful(arrays: Arrays) -> None:
-    """Remove the zeros or ones for an array that one block lacks and another block has.
+    """Remove the filled-in zeros or ones of a block if another block's array is in the file.
 
-    The file is then incomplete, and `match` reports the array as missing.
+    The file is then incomplete: `match` reports the removed array as missing.
     """
     there = {_any_block(path) for path, (_, origin) in arrays.items() if origin not in FILLED}
     for path in [path for path, (_, origin) in arrays.items() if origin in FILLED]:

@@ -114,8 +114,8 @@ def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
     shapes = [array.shape for array in (*kernels, *shifts)]
     if len(set(shapes[: len(heads)])) > 1 or len({shape[0] for shape in shapes}) > 1:
         raise ValueError(
-            f"{entries.owner}: {' and '.join(weights)}, and their biases, must have the same "
-            f"number of classes. Received: shapes {shapes}"
+            f"{entries.owner}: {' and '.join(weights)} must have equal shapes, and biases for as "
+            f"many classes. Received: shapes {shapes}"
         )
     kernel = np.concatenate([kernel.T for kernel in kernels]) / len(heads)
     shift = np.asarray(sum(shifts) / len(heads))
