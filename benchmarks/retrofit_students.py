@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from benchmarks.token_merging import merging_of_cost
+from benchmarks.two_stages import two_stages
 from keras_tokenlearner import Distiller, retrofit, with_tokens
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.data import inception_crop
@@ -31,6 +32,8 @@ class Cell:
         reducer: `"token_learner"`, `"spatial_pooling"` or `"token_merging"`.
         at: Blocks before the reducer. Token merging has the cost of a TokenLearner with this `at`.
         num_tokens: Tokens after the reducer; 0 for 2 x 2 pooling, whose grid decides the number.
+        second_at: Blocks before a second TokenLearner; 0 for none.
+        second_tokens: Tokens after the second TokenLearner.
         start: `"grid"` or `"random"`, the start of the TokenLearner's maps.
         proportional: Whether attention weighs a token by its number of patches.
         reconstruction: Weight of the reconstructed tokens in the loss.
@@ -44,6 +47,8 @@ class Cell:
     reducer: str
     at: int
     num_tokens: int
+    second_at: int = 0
+    second_tokens: int = 0
     start: str = "grid"
     proportional: bool = True
     reconstruction: float = 0.0
@@ -76,10 +81,20 @@ def cells(places: tuple[tuple[int, int], ...], seeds: int, mixup: bool = False) 
     for at, tokens in places:
         for seed in range(seeds):
             main += [
-                Cell("main", "token_merging", at, tokens, "random", False, seed=seed),
+                Cell(
+                    "main",
+                    "token_merging",
+                    at,
+                    tokens,
+                    proportional=False,
+                    start="random",
+                    seed=seed,
+                ),
                 Cell("main", "token_learner", at, tokens, start="random", seed=seed),
             ]
     at, tokens = places[0]
+    # From 4 * tokens patches on, two stages with these blocks have the cost of one stage.
+    second = {"second_at": at + 2, "second_tokens": tokens}
     budgets = tuple(m for m in (4, 8, 16, 32) if m <= 2 * tokens)
     for seed in range(seeds):
         learner = Cell("ablation", "token_learner", at, tokens, seed=seed)
@@ -90,6 +105,7 @@ def cells(places: tuple[tuple[int, int], ...], seeds: int, mixup: bool = False) 
             dataclasses.replace(learner, num_tokens=max(budgets), budgets=budgets),
             *(dataclasses.replace(learner, num_tokens=m) for m in budgets if m != tokens),
             dataclasses.replace(learner, reconstruction=1.0),
+            dataclasses.replace(learner, at=at - 1, num_tokens=2 * tokens, **second),
         ]
     # Pairs at the same block share the student with pooling.
     found = dict.fromkeys(main + ablation)
@@ -99,6 +115,8 @@ def cells(places: tuple[tuple[int, int], ...], seeds: int, mixup: bool = False) 
 def student_of(cell: Cell, teacher: keras.Model) -> keras.Model:
     """Return the student of a cell before any training."""
     keras.utils.set_random_seed(cell.seed)
+    if cell.second_at:
+        return two_stages(teacher, (cell.at, cell.num_tokens), (cell.second_at, cell.second_tokens))
     if cell.reducer == "token_merging":
         twin = retrofit(teacher, cell.at, cell.num_tokens)
         return merging_of_cost(teacher, costs(twin).macs, start=cell.at)
@@ -166,7 +184,7 @@ def models_of(cell: Cell, student: keras.Model) -> dict[int, keras.Model]:
     """Return one model for each number of tokens of a trained student."""
     if not cell.budgets:
         pooled = math.prod(Structure("models_of", student).grid) // 4
-        return {cell.num_tokens or pooled: student}
+        return {cell.second_tokens or cell.num_tokens or pooled: student}
     return {m: with_tokens(student, m) for m in cell.budgets}
 
 

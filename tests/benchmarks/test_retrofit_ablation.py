@@ -15,7 +15,8 @@ from benchmarks.retrofit_students import (
     view,
 )
 from benchmarks.rows import read_rows
-from keras_tokenlearner import create_model
+from benchmarks.two_stages import two_stages
+from keras_tokenlearner import create_model, retrofit
 from keras_tokenlearner.analysis import costs
 from tests.models.test_retrofit import teacher as small_teacher
 
@@ -99,6 +100,33 @@ def test_stored_outputs_after_an_interruption_are_completed(tmp_path):
         np.testing.assert_allclose(float32(kept[:, side]), wanted, rtol=0.01, atol=1e-3)
 
 
+def test_two_stages_start_as_one_stage_and_cost_less_than_the_first_stage_alone():
+    plain = small_teacher(class_token=True, num_layers=4)
+    student = two_stages(plain, (1, 8), (3, 4))
+    first, second = (student.get_layer(name) for name in ("token_learner", "token_learner_1"))
+    patches = np.random.default_rng(0).normal(size=(2, 16, 32)).astype("float32")
+    wanted = retrofit(plain, 3, 4).get_layer("token_learner")(patches)
+    found = keras.ops.convert_to_numpy(second(first(patches)))
+    np.testing.assert_allclose(found, keras.ops.convert_to_numpy(wanted), atol=0.02)
+    assert (
+        costs(retrofit(plain, 1, 4)).macs < costs(student).macs < costs(retrofit(plain, 1, 8)).macs
+    )
+    for layer in plain.layers:
+        weights = student.get_layer(layer.name).get_weights()
+        for array, copy in zip(layer.get_weights()[::-1], weights[::-1], strict=False):
+            np.testing.assert_array_equal(copy, array)
+
+
+def test_two_stages_have_the_tokens_and_cost_of_one_stage_with_the_first_place():
+    one, two = (
+        next(cell for cell in cells(((5, 16),), 1) if bool(cell.second_at) == both)
+        for both in (False, True)
+    )
+    assert (two.at, two.num_tokens, two.second_at, two.second_tokens) == (4, 32, 7, 16)
+    tokens = [5 * 64 + 7 * 16, 4 * 64 + 3 * 32 + 5 * 16]
+    assert (one.at, one.num_tokens) == (5, 16) and tokens[0] == tokens[1]
+
+
 @torch_alone
 def test_retrofit_ablation_writes_each_row_once(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
@@ -108,10 +136,11 @@ def test_retrofit_ablation_writes_each_row_once(tmp_path, monkeypatch):
     wanted = [
         Cell("main", "token_learner", 1, 4),
         Cell("main", "spatial_pooling", 1, 0, start="random"),
-        Cell("main", "token_merging", 1, 4, "random", False),
+        Cell("main", "token_merging", 1, 4, proportional=False, start="random"),
         Cell("ablation", "token_learner", 1, 4, reconstruction=1.0),
         Cell("ablation", "token_learner", 1, 8, budgets=(4, 8)),
         Cell("main", "token_learner", 1, 4, mixup=True),
+        Cell("ablation", "token_learner", 1, 8, second_at=2, second_tokens=4),
     ]
     output = tmp_path / "rows.csv"
 
@@ -124,7 +153,7 @@ def test_retrofit_ablation_writes_each_row_once(tmp_path, monkeypatch):
     run(wanted[:1])
     model = run(wanted)
     rows = read_rows(output)
-    assert [row["tokens"] for row in rows] == ["0", "4", "4", "4", "4", "4", "8", "4"]
+    assert [row["tokens"] for row in rows] == ["0", "4", "4", "4", "4", "4", "8", "4", "4"]
     assert float(rows[0]["gmacs"]) == pytest.approx(costs(model).macs / 1e9, rel=1e-4)
     accuracies = [float(row["accuracy"]) for row in rows]
     if accuracies[0]:
