@@ -460,7 +460,7 @@ def test_error_of_a_command_starts_with_its_name(command, words, tmp_path, monke
     assert starts(done.exception, command)
 
 
-def test_wrong_commands_cover_every_command():
+def test_cases_with_wrong_arguments_include_every_command():
     from keras_tokenlearner.cli import app
 
     verbs = {command.callback.__name__ for command in app.registered_commands}

@@ -32,8 +32,8 @@ def train(
     """Train a model by a recipe; an interrupted run continues when you repeat the command.
 
     `train --list` lists the recipes. `train RECIPE --list` prints the requirements, expected result
-    and fields of that recipe. Your own recipe is a frozen dataclass, for example a subclass in
-    my_recipes.py: `train my_recipes:Larger`.
+    and fields of that recipe. Your own recipe is a frozen dataclass, for example a subclass of an
+    included recipe. `train my_recipes:Larger` runs the class Larger in my_recipes.py.
     """
     from keras_tokenlearner.training import RECIPES, describe, distribution, train, with_settings
 

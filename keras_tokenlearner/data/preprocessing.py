@@ -18,8 +18,8 @@ def preprocess_image(
 ) -> np.ndarray:
     """Resize and crop one image on the host, exactly as timm's and torchvision's transforms do.
 
-    The target size of an edge is `floor(edge / crop_fraction)`, for the `edge` of `input_shape`.
-    `resize_mode` decides which edges of the image get their target size:
+    The target height is `floor(height / crop_fraction)`, for the `height` in `input_shape`. The
+    target width is computed likewise. `resize_mode` decides which edges get their target size:
 
     * `"shortest"`: the shortest edge. The aspect ratio stays the same. The centre is cropped.
     * `"squash"`: both edges. The centre is cropped.

@@ -172,7 +172,7 @@ def _embed(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.Keras
 
 
 def _with_prefix(config: VisionTransformerConfig, patches: keras.KerasTensor) -> keras.KerasTensor:
-    """Return the tokens (B, P + N, C) of patches, class token and registers first."""
+    """Put the class token and registers before the patch tokens: (B, N, C) to (B, P + N, C)."""
     shape = (math.prod(patches.shape[1:-1]), config.hidden_dim)
     x = layers.Reshape(shape, name=names.TOKENS)(patches)
     if config.register_tokens:

@@ -355,8 +355,8 @@ def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tup
     if plan.grid is None or len(plan.grid) != len(config.patch_size):
         raise ValueError(
             f"{owner}: {plan.origin} does not state the size of its images; pass `input_shape`. "
-            f"If it has a position embedding, also pass `grid`, with {len(config.patch_size)} "
-            f"sizes. Received: input_shape=None, grid={plan.grid}"
+            "If it has a position embedding, also pass `grid`, the number of positions along each "
+            f"of {len(config.patch_size)} axes. Received: input_shape=None, grid={plan.grid}"
         )
     sizes = (n * patch for n, patch in zip(plan.grid, config.patch_size, strict=True))
     return (*sizes, plan.channels)

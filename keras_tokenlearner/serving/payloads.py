@@ -168,12 +168,12 @@ def _columns(values: Any, inputs: dict[str, Any]) -> list[Row]:
         raise ValueError(
             f"`inputs` must be a dictionary with the keys {list(inputs)}; got {list(values)}"
         )
-    lengths = {len(column) if isinstance(column, list) else None for column in values.values()}
-    if None in lengths or len(lengths) != 1:
-        raise ValueError(
-            "all values of `inputs` must be lists with the same number of rows; got the numbers "
-            f"{list(lengths)} (None: no list)"
-        )
+    others = [name for name, column in values.items() if not isinstance(column, list)]
+    if others:
+        raise ValueError(f"all values of `inputs` must be lists of rows; got no list for {others}")
+    rows = {name: len(column) for name, column in values.items()}
+    if len(set(rows.values())) != 1:
+        raise ValueError(f"all lists in `inputs` must have the same number of rows; got {rows}")
     return [
         _v1_row(dict(zip(values, row, strict=True)), inputs)
         for row in zip(*values.values(), strict=True)

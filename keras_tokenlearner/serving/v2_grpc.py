@@ -69,7 +69,7 @@ def _check_counts(content: bytes, kind: "Descriptor") -> None:
 
 
 def _counts(content: memoryview, kind: "Descriptor") -> Iterator[int]:
-    """Yield the number of values of each field of a message, and of its parts."""
+    """Yield the number of values of each field of a message, also in nested messages."""
     for number, wire, part in _fields(content):
         field = kind.fields_by_number.get(number)
         if field is None or wire != _BYTES or field.type in (field.TYPE_STRING, field.TYPE_BYTES):

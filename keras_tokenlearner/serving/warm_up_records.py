@@ -36,7 +36,7 @@ def write_warm_up_records(
 
 
 def _example(spec: "TensorSpec", input_shape: tuple[int, ...]) -> "Tensor":
-    """Return a batch of one example: a black image or clip of the model's size, or a frame rate."""
+    """Return a batch of one value for an input: a black image, a black clip or a frame rate."""
     tf = require("tensorflow", "tensorflow")
     if spec.shape.rank == 1 and spec.dtype == tf.float32:
         return tf.constant([30.0])  # frames per second

@@ -7,8 +7,8 @@ import numpy as np
 class StopOnNonFinite(keras.callbacks.Callback):
     """Ends training with an error after an epoch whose loss or weights are not finite.
 
-    The model's weights are reset to their values before training. Put this callback first in the
-    list, so `Resume` and `keras.callbacks.ModelCheckpoint` save no NaN.
+    With the error, the model gets back its weights from the start of training. Put this callback
+    first in the list, so `Resume` and `keras.callbacks.ModelCheckpoint` save no NaN.
 
     Args:
         model: The `keras.Model` to restore, such as the student of a distillation. Defaults to the

@@ -52,8 +52,9 @@ def plan_of(
         num_heads: Number of attention heads, which many files do not state.
         grid: `(H, W)` or `(T, H, W)` of the file's positions. Defaults to the grid that `statement`
             implies, or to a square.
-        resize: `"bilinear"` with aligned corners, `"bilinear_antialias"`, `"bicubic"`,
-            `"bicubic_antialias"` or `"bicubic_offset"`. Defaults to the source's own method.
+        resize: How to resize the position embedding to another grid: `"bilinear"` with aligned
+            corners, `"bilinear_antialias"`, `"bicubic"`, `"bicubic_antialias"` or
+            `"bicubic_offset"`. Defaults to the source's own method.
         owner: Name of the function that the user called, for error messages.
 
     Returns:

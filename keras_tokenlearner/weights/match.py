@@ -296,5 +296,6 @@ def _check_shapes(owner: str, arrays: Arrays, variables: Mapping[str, keras.Vari
         more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(
             f"{owner}: `model` must have the shapes of the file; build the model from "
-            f"plan_of(...).config. The model is unchanged: {'; '.join(wrong[:3])}{more}"
+            "plan_of(...).config. The model was not changed. Received: "
+            f"{'; '.join(wrong[:3])}{more}"
         )

@@ -40,7 +40,7 @@ class Plan:
     """A checkpoint that `plan_of` has read and converted, and the config of its model.
 
     Attributes:
-        source: Name of the source.
+        source: A key of `SOURCES`: the library whose names the entries have, such as `"timm"`.
         origin: Where the checkpoint came from: a path, or a phrase such as "a mapping".
         fields: Fields of `VisionTransformerConfig` that the checkpoint decides, without sizes.
         sizes: Fields for the sizes of the model, if the arrays or the config.json state them.

@@ -18,7 +18,7 @@ class LoadReport:
 
     Attributes:
         model: Name of the model.
-        source: Name of the source.
+        source: A key of `SOURCES`: the library whose names the entries have, such as `"timm"`.
         origin: Where the weights came from: a path, or a phrase such as "a mapping".
         loaded: Dictionary from paths of variables to the names of their entries in the file.
         resized: Dictionary from paths of variables to the changes of their shape.

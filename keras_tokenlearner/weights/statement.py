@@ -19,7 +19,7 @@ class Statement:
     """Settings of a checkpoint that its arrays do not show, from a config.json or arguments.
 
     Attributes:
-        source: Name of the source, or `None` to recognise it by the names of entries.
+        source: A key of `SOURCES`, or `None` to recognise the source by the names of entries.
         fields: Fields of `VisionTransformerConfig`.
         preprocessing: `Preprocessing` of the images, or `None`.
         class_names: Names of the classes, or `None`.

@@ -42,7 +42,7 @@ def products(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["dense", "to heads", "from heads"])
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-def test_linear_equals_the_output_of_the_layer(kind, dtype, products):
+def test_linear_returns_the_same_output_as_a_call_of_the_layer(kind, dtype, products):
     layer, x = made(kind, dtype)
     found, wanted = (ops.cast(y, "float32") for y in (linear(layer, x), layer(x)))
     atol = 1e-6 if dtype == "float32" else 0.03

@@ -103,7 +103,7 @@ def test_sum_pooling_equals_mean_pooling_times_the_number_of_positions():
     close(total, 24 * mean, atol=1e-4)
 
 
-def test_token_learner_with_a_norm_pools_the_input_before_the_norm():
+def test_token_learner_with_a_norm_pools_the_unnormalised_input():
     x = array((1, 4, 6, 8), 0)
     layer = random_layer(TokenLearner(3), x.shape)
     close(run(layer, 100 * x), 100 * run(layer, x), atol=1e-3)  # the norm removes the scale

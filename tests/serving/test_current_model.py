@@ -146,7 +146,7 @@ def test_current_version_that_was_exported_again_is_loaded_again(folder):
     assert states(current) == [("1", "AVAILABLE")]
 
 
-def test_server_of_a_single_version_folder_ignores_newer_versions(folder):
+def test_server_of_the_folder_of_one_version_ignores_newer_versions(folder):
     current = CurrentModel(folder / "1")
 
     async def check():

@@ -109,7 +109,9 @@ def test_predict_command_prints_a_line_per_file(saved):
     assert printed.splitlines()[1].startswith(str(folder / "b.png"))
 
 
-def test_predict_command_of_each_kind_of_model_gives_equal_json_and_maps(saved, exported, tmp_path):
+def test_predict_command_prints_equal_json_and_maps_for_file_name_and_export(
+    saved, exported, tmp_path
+):
     folder, _ = saved
     models = {
         "file": [folder / "model.keras"],

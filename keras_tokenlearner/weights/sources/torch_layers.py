@@ -179,8 +179,8 @@ def _to_keras(owner: str, kind: str, name: str, weight: np.ndarray) -> np.ndarra
         side = math.isqrt(weight.shape[1] // 3)
         if 3 * side * side != weight.shape[1]:
             raise ValueError(
-                f"{owner}: {name} must have 3 P P columns, for square patches of three channels. "
-                f"Received: shape {weight.shape}"
+                f"{owner}: {name} must have 3 * P * P columns, for square patches of P pixels "
+                f"along each side and three channels. Received: shape {weight.shape}"
             )
         return weight.T.reshape(side, side, 3, -1)
     return weight if kind == "norm" else weight.T
