@@ -17,7 +17,6 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from benchmarks.retrofit_recipe import fitted_teacher
 from benchmarks.retrofit_students import (
     Cell,
     KeptOutputs,
@@ -31,6 +30,7 @@ from benchmarks.retrofit_students import (
     student_of,
     train_student,
 )
+from benchmarks.retrofit_teacher import fitted_teacher
 from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import costs

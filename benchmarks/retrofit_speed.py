@@ -1,7 +1,6 @@
-"""Measured and predicted speedup of the students of `benchmarks.retrofit`.
+"""Measured and predicted speedup of students of `benchmarks.retrofit_ablation`.
 
-    python -m benchmarks.retrofit_speed
-    python -m benchmarks.retrofit_speed --rows benchmarks/results/retrofit_epochs.csv
+    python -m benchmarks.retrofit_speed token_learner:5:16 spatial_pooling:5:16
 
 The weights are random, because speed does not depend on them. All students with the reducer at one
 position take turns with the teacher, batch by batch. The result is the median over the turns.
@@ -13,61 +12,67 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from benchmarks.retrofit import KEYS
-from benchmarks.retrofit_recipe import dinov2_small, student_of
-from benchmarks.rows import append_row, read_rows
+from benchmarks.retrofit_students import Cell, student_of
+from benchmarks.retrofit_teacher import dinov2_small
+from benchmarks.rows import append_row
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.evaluation import images_per_second
 
 COLUMNS = (
-    "backend",
-    *KEYS[:3],
-    "batch_size",
-    "images_per_second",
-    "speed_ratio",
-    "promised",
-    "realised",
+    *("backend", "reducer", "at", "num_tokens"),
+    *("batch_size", "images_per_second", "speed_ratio", "promised", "realised"),
 )
+MODELS = ["token_learner:5:16", "spatial_pooling:5:16", "token_merging:5:16"]
 
 
-def main():
+def student(name: str) -> tuple[str, int, int]:
+    """Return the reducer, the blocks before it and the number of tokens of REDUCER:AT:TOKENS."""
+    reducer, at, num_tokens = name.split(":")
+    return reducer, int(at), int(num_tokens)
+
+
+def main() -> None:
     """Write a row for each model and each position of the reducer."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    results = Path("benchmarks/results")
     parser.add_argument(
-        "--rows",
-        type=Path,
-        default=results / "retrofit.csv",
-        help="the CSV file that lists the students",
+        "models", nargs="*", type=student, metavar="REDUCER:AT:TOKENS", help=f"default: {MODELS}"
     )
+    results = Path("benchmarks/results")
     parser.add_argument("--output", type=Path, default=results / "retrofit_speed.csv")
-    parser.add_argument("--at", type=int, nargs="+", help="positions to measure; default: all rows")
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
+    models = arguments.models or [student(name) for name in MODELS]
     shape = (arguments.size, arguments.size, 3)
-    wanted = [row for row in read_rows(arguments.rows) if row["reducer"] not in ("teacher", "none")]
-    # The rows of `retrofit_ablation` have the number after 2 x 2 pooling in the column `tokens`.
-    models = sorted(
-        {
-            (row["reducer"], int(row["at"]), int(row.get("tokens") or row["num_tokens"]))
-            for row in wanted
-        }
-    )
     settings = {"class_token": True, "register_tokens": 4, "layer_scale": 1.0}
     teacher = dinov2_small(shape, activation="gelu", **settings)
     batch = np.random.default_rng(0).integers(0, 256, (arguments.batch_size, *shape), "uint8")
     macs = costs(teacher).macs
-    for place in sorted(arguments.at or {at for _, at, _ in models}):
+    for place in sorted({at for _, at, _ in models}):
         named = [model for model in models if model[1] == place]
-        students = [student_of(teacher, *model) for model in named]
+        students = [_built(teacher, *model) for model in named]
         speeds = images_per_second([teacher, *students], batch, arguments.repeats)
-        for model, student, speed in zip(named, students, speeds[1:], strict=True):
-            promised = macs / costs(student).macs
+        for model, built, speed in zip(named, students, speeds[1:], strict=True):
+            promised = macs / costs(built).macs
             numbers = (speed, speed / speeds[0], promised, speed / speeds[0] / promised)
             row = (keras.backend.backend(), *model, len(batch), *(f"{n:.4g}" for n in numbers))
             append_row(arguments.output, COLUMNS, dict(zip(COLUMNS, row, strict=True)))
+
+
+def _built(teacher: keras.Model, reducer: str, at: int, num_tokens: int) -> keras.Model:
+    """Return an untrained student. Raise `ValueError` if it has another number of tokens."""
+    pools, learns = reducer == "spatial_pooling", reducer == "token_learner"
+    start = "grid" if learns else "random"
+    built = student_of(Cell("", reducer, at, 0 if pools else num_tokens, start=start), teacher)
+    if reducer != "token_merging":  # token merging has the cost of a TokenLearner
+        found = built.get_layer(reducer).output.shape[1]
+        if found != num_tokens:  # rows of the CSV file must state the real number of tokens
+            raise ValueError(
+                f"retrofit_speed: the number of tokens must be {found} with {reducer}. "
+                f"Received: {reducer}:{at}:{num_tokens}"
+            )
+    return built
 
 
 if __name__ == "__main__":

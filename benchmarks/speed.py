@@ -23,7 +23,7 @@ PARTS = {
     "realised_bfloat16": "realised --pairs b16_384 --trained --policy mixed_bfloat16 "
     "--backends torch --repeats 3",
     "peers": "peers --modes eager --policies float32 --batch-sizes 8 --repeats 2",
-    "token_merging": "retrofit_speed --at 3 --repeats 5",
+    "token_merging": "retrofit_speed token_learner:3:8 token_merging:3:8 --repeats 5",
     "vector_attention": "vector_attention --repeats 1",
     "growth": "growth --backends jax --repeats 1",
 }

@@ -18,14 +18,14 @@ from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.finite import StopOnNonFinite
 from keras_tokenlearner.training.identity import identity_of
 from keras_tokenlearner.training.lock import locked
-from keras_tokenlearner.training.recipes.recipe import Data, FittingRecipe, Recipe
+from keras_tokenlearner.training.recipes.recipe import Data, Recipe
 from keras_tokenlearner.training.resume import Resume
 from keras_tokenlearner.weights import save_weights
 
 
 @own_errors
 def train(
-    recipe: Recipe[Data] | FittingRecipe[Data],
+    recipe: Recipe[Data],
     output: str | os.PathLike[str],
     devices: Devices | None = None,
     restart: bool = False,
@@ -61,11 +61,6 @@ def train(
     check_bool("train", "restart", restart)
     check_recipe("train", recipe)
     devices = devices or Devices()
-    if hasattr(recipe, "fit") and devices.replicas > 1:
-        raise ValueError(
-            f"train: {type(recipe).__name__} trains on one device; leave `devices` out. Received: "
-            f"devices with {devices.replicas} replicas"
-        )
     output = Path(output)
     if not devices.writes:
         return _train(recipe, output, devices)
@@ -76,7 +71,7 @@ def train(
         return _train(recipe, output, devices)
 
 
-def _train(recipe: Recipe[Data] | FittingRecipe[Data], output: Path, devices: Devices) -> float:
+def _train(recipe: Recipe[Data], output: Path, devices: Devices) -> float:
     """Train and evaluate by a recipe. The folder `output` exists."""
     keras.utils.set_random_seed(recipe.seed)
     train_data, test_data = recipe.open()
@@ -86,41 +81,37 @@ def _train(recipe: Recipe[Data] | FittingRecipe[Data], output: Path, devices: De
     backup = output / f"{name}.backup.npz"
     loggers = [keras.callbacks.CSVLogger(output / f"{name}.csv")] if devices.writes else []
     boards = _boards(output / f"{name}.tensorboard") if devices.writes else []
-    loss, metric = _objective(model, getattr(recipe, "label_smoothing", 0.0))
-    history: dict[str, list[float]] = {}
-    if hasattr(recipe, "fit"):
-        recipe.fit(model, backup, [*loggers, *boards])
-        model.compile(loss=loss, metrics=[metric])
-    else:
-        batches = recipe.batches(train_data, model.input_shape[1:], training=True)
-        learner = recipe.learner(model) if hasattr(recipe, "learner") else model
-        if learner is not model:
-            model.compile(loss=loss, metrics=[metric])  # metrics for the score below
-        learner.compile(
-            recipe.optimizer(len(batches)),
-            loss if learner is model else None,
-            metrics=[metric],
-            jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
-        )
-        run = {
-            **{f"recipe.{field}": value for field, value in asdict(recipe).items()},
-            "recipe": type(recipe).__name__,
-            "backend": keras.backend.backend(),
-            "training examples": len(train_data),
-            "training data": identity_of(train_data),
-            "test data": identity_of(test_data),
-            "class names": [str(each) for each in train_data.class_names],
-        }
-        resume = Resume(backup, batches, loggers=loggers, devices=devices, run=run)
-        history = devices.fit(
-            learner,
-            batches,
-            epochs=recipe.epochs,
-            initial_epoch=resume.initial_epoch,
-            validation_data=test_batches,
-            verbose=1 if sys.stdout.isatty() else 2,  # else one line per epoch
-            callbacks=[StopOnNonFinite(owner="train"), resume, *loggers, *boards],
-        ).history
+    loss, metric = _objective(model, recipe.label_smoothing)
+    batches = recipe.batches(train_data, model.input_shape[1:], training=True)
+    learner = recipe.learner(model) if hasattr(recipe, "learner") else model
+    if learner is not model:
+        model.compile(loss=loss, metrics=[metric])  # metrics for the score below
+    learner.compile(
+        recipe.optimizer(len(batches)),
+        loss if learner is model else None,
+        metrics=[metric],
+        jit_compile=False if keras.backend.backend() == "tensorflow" else "auto",
+    )
+    run = {
+        **{f"recipe.{field}": value for field, value in asdict(recipe).items()},
+        "recipe": type(recipe).__name__,
+        "backend": keras.backend.backend(),
+        "training examples": len(train_data),
+        "training data": identity_of(train_data),
+        "test data": identity_of(test_data),
+        "class names": [str(each) for each in train_data.class_names],
+    }
+    resume = Resume(backup, batches, loggers=loggers, devices=devices, run=run)
+    history = devices.fit(
+        learner,
+        batches,
+        epochs=recipe.epochs,
+        initial_epoch=resume.initial_epoch,
+        validation_data=test_batches,
+        verbose=1 if sys.stdout.isatty() else 2,  # else one line per epoch
+        callbacks=[StopOnNonFinite(owner="train"), resume, *loggers, *boards],
+    ).history
+    # A run that was interrupted after its last epoch has no history.
     if history and not learner.optimizer.use_ema:
         score = history[f"val_{metric.name}"][-1]
     else:  # averaged weights may have replaced the weights after the last epoch

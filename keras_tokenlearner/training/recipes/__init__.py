@@ -4,12 +4,8 @@
 It also reads `model`, `epochs`, `batch_size`, `learning_rate`, `label_smoothing` and `seed`. Any
 frozen dataclass with these members is a `Recipe`.
 
-Two methods are optional:
-
-* `fit(model, backup, callbacks)` trains the model instead of `train`, on one device. A
-  `FittingRecipe` needs no `optimizer` and no `label_smoothing`.
-* `learner(model)` returns another model that contains `model`, such as a `Distiller`. `train` fits
-  this other model, on any number of devices.
+An optional method `learner(model)` returns another model that contains `model`, such as a
+`Distiller`. `train` then fits this other model.
 """
 
 from keras_tokenlearner.training.recipes.ablations import (
@@ -21,7 +17,7 @@ from keras_tokenlearner.training.recipes.ablations import (
 from keras_tokenlearner.training.recipes.distillation import DistillationRecipe
 from keras_tokenlearner.training.recipes.fine_tuning import ImageNet384Recipe, ImageNet512Recipe
 from keras_tokenlearner.training.recipes.pretraining import PretrainingRecipe
-from keras_tokenlearner.training.recipes.recipe import FittingRecipe, Recipe
+from keras_tokenlearner.training.recipes.recipe import Recipe
 from keras_tokenlearner.training.recipes.small import Cifar10Recipe, FashionMnistRecipe
 from keras_tokenlearner.training.recipes.videos import (
     AvidRecipe,
@@ -54,7 +50,6 @@ __all__ = [
     "Cifar10Recipe",
     "DistillationRecipe",
     "FashionMnistRecipe",
-    "FittingRecipe",
     "FuserAlternativesRecipe",
     "FuserRecipe",
     "ImageNet384Recipe",

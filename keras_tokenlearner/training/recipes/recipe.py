@@ -1,6 +1,5 @@
 from collections.abc import Sequence
 from dataclasses import Field, dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import keras
@@ -43,7 +42,7 @@ class RecipeFields:
     seed: int = 0
 
 
-class AnyRecipe(Protocol[Data]):
+class Recipe(Protocol[Data]):
     """The members that `train` needs in every recipe. A recipe is a frozen dataclass.
 
     Attributes:
@@ -51,6 +50,7 @@ class AnyRecipe(Protocol[Data]):
         epochs: Epochs over the training data.
         batch_size: Examples per step.
         learning_rate: The highest learning rate.
+        label_smoothing: Label smoothing of the cross-entropy.
         seed: Decides initial weights, order of the examples and augmentation.
     """
 
@@ -69,6 +69,9 @@ class AnyRecipe(Protocol[Data]):
     def learning_rate(self) -> float: ...
 
     @property
+    def label_smoothing(self) -> float: ...
+
+    @property
     def seed(self) -> int: ...
 
     def open(self) -> tuple[Data, Data]:
@@ -83,20 +86,6 @@ class AnyRecipe(Protocol[Data]):
         """Return the batches of training data or of test data."""
         ...
 
-
-class Recipe(AnyRecipe[Data], Protocol[Data]):
-    """A recipe with an optimizer. `train` fits the recipe's model with this optimizer."""
-
     def optimizer(self, steps_per_epoch: int, /) -> keras.optimizers.Optimizer:
         """Return the optimizer of the whole run."""
-        ...
-
-
-class FittingRecipe(AnyRecipe[Data], Protocol[Data]):
-    """A recipe that trains its model by its own method `fit`."""
-
-    def fit(
-        self, model: keras.Model, backup: Path, callbacks: list[keras.callbacks.Callback], /
-    ) -> None:
-        """Train a model, and write a backup to the path `backup`."""
         ...
