@@ -25,7 +25,7 @@ def predict(
         str | None, typer.Option(help="Activation of logits: softmax or sigmoid.")
     ] = None,
 ) -> None:
-    """Classify image files, print a table or JSON, and draw the attention maps."""
+    """Classify image files, and print a table or JSON. --maps-path draws the attention maps."""
     from keras_tokenlearner.serving import predict
 
     answers = predict(model, images, weights, top_k, maps_path, served, classifier_activation)

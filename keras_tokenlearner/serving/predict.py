@@ -58,7 +58,7 @@ def predict(
     served: bool = False,
     classifier_activation: str | None = None,
 ) -> list[Prediction]:
-    """Classify image files with a named, saved or exported model, and draw its attention maps.
+    """Classify image files with a named, saved or exported model.
 
     Several threads may call this function: a lock makes Keras run one call after another.
     `keras.Model.predict` has no lock. On JAX, calls from several threads would break the model.
@@ -71,7 +71,7 @@ def predict(
         weights: For a named model: the `weights` of `create_model`, or `"random"` for random
             weights. Defaults to the first included weights.
         top_k: Integer, number of the most probable classes.
-        maps_path: Path of a PNG file for the token maps, or `None` for no figure.
+        maps_path: Path of a PNG file for a figure of the attention maps, or `None` for no figure.
         served: Boolean, whether to send the files to a server over HTTP. The server runs on this
             machine during the call. A model that is not exported is exported first.
         classifier_activation: For a model that ends in logits: `"softmax"` if an image has one
@@ -85,6 +85,7 @@ def predict(
         ValueError: If the model does not exist or is not a classifier of images. Also if the model
             ends in logits and no activation is passed, or lacks the requested maps. Also if a file
             is missing or is not an image.
+        RuntimeError: If `served=True` and the server does not start.
         ImportError: If a library is missing. The message names the extra.
     """
     check_path("predict", "model", model)

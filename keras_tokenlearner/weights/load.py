@@ -8,8 +8,15 @@ from dataclasses import replace
 
 import keras
 
-from keras_tokenlearner._checks import check_bool, check_int, check_ints, check_positive
+from keras_tokenlearner._checks import (
+    check_bool,
+    check_choice,
+    check_int,
+    check_ints,
+    check_positive,
+)
 from keras_tokenlearner._errors import errors_of
+from keras_tokenlearner.layers import activations
 from keras_tokenlearner.models.config_fields import FieldValue, Normalization, PlanOptions
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
@@ -17,6 +24,7 @@ from keras_tokenlearner.models.vision_transformer import VisionTransformer
 from keras_tokenlearner.weights.formats.read import CheckpointLike, read_checkpoint
 from keras_tokenlearner.weights.match import SETTINGS
 from keras_tokenlearner.weights.plan import Plan
+from keras_tokenlearner.weights.positions import METHODS
 from keras_tokenlearner.weights.recognise import SOURCES, recognise
 from keras_tokenlearner.weights.report import LoadReport
 from keras_tokenlearner.weights.statement import Statement, mean_and_std, statement_of_model
@@ -91,6 +99,7 @@ def _plan_of(
     reads: bool = True,
 ) -> Plan:
     """Return the result of `plan_of`. Without `reads`, all arrays are zeros that take no memory."""
+    given = _checked_fields(owner, options)
     said = statement or Statement()
     normalization, grid = options.get("normalization"), options.get("grid")
     checkpoint_read = read_checkpoint(checkpoint, owner)
@@ -104,21 +113,36 @@ def _plan_of(
     if normalization is not None:
         mean, std = mean_and_std(owner, normalization)
         preprocessing = replace(preprocessing or Preprocessing(), mean=mean, std=std)
-    given: dict[str, FieldValue] = {}
-    epsilon, num_heads = options.get("layer_norm_epsilon"), options.get("num_heads")
-    if epsilon is not None:
-        given["layer_norm_epsilon"] = check_positive(owner, "layer_norm_epsilon", epsilon)
-    if options.get("activation") is not None:
-        given["activation"] = options["activation"]
-    if num_heads is not None:
-        given["num_heads"] = check_int(owner, "num_heads", num_heads)
     said = replace(
         said,
         fields={**said.fields, **given},
         preprocessing=preprocessing,
-        grid=said.grid if grid is None else check_ints(owner, "grid", grid, lengths=(2, 3)),
+        grid=said.grid if grid is None else tuple(grid),
     )
     return Plan(owner, source, checkpoint_read, said, options.get("resize"), reads)
+
+
+def _checked_fields(owner: str, options: PlanOptions) -> dict[str, FieldValue]:
+    """Return the config fields in `options`, or raise `ValueError` if an option is wrong."""
+    given: dict[str, FieldValue] = {}
+    normalization, grid = options.get("normalization"), options.get("grid")
+    resize = options.get("resize")
+    if normalization is not None:
+        mean_and_std(owner, normalization)
+    if grid is not None:
+        check_ints(owner, "grid", grid, lengths=(2, 3))
+    if resize is not None:
+        check_choice(owner, "resize", resize, METHODS)
+    epsilon, num_heads = options.get("layer_norm_epsilon"), options.get("num_heads")
+    activation = options.get("activation")
+    if epsilon is not None:
+        given["layer_norm_epsilon"] = check_positive(owner, "layer_norm_epsilon", epsilon)
+    if activation is not None:
+        activations.get(activation, owner)
+        given["activation"] = activation
+    if num_heads is not None:
+        given["num_heads"] = check_int(owner, "num_heads", num_heads)
+    return given
 
 
 def load(
