@@ -18,7 +18,8 @@ NOT_FOR_USERS = {
     ("Plan", "reads"),  # `plan_of` makes plans
     ("Statement", "is_config"),
     ("Distiller.compute_loss", "training"),
-    ("FashionMnistRecipe.batches", "training"),  # of recipes: `train` calls it
+    ("Recipe.batches", "training"),  # of recipes: `train` calls it
+    ("FashionMnistRecipe.batches", "training"),
     ("ImageNet384Recipe.batches", "training"),
     ("VideosRecipe.batches", "training"),
 }
