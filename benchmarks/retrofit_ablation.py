@@ -91,7 +91,7 @@ def run(
         learning_rate,
     )
     known = read_rows(output)
-    of_teacher = Cell("teacher", "none", tuned_from, 0, "none", False).key
+    of_teacher = Cell("teacher", "none", tuned_from, 0, start="none", proportional=False).key
     macs = costs(teacher).macs
     found = [float(row["accuracy"]) for row in known if _same(row, of_teacher)]
     if found:

@@ -1,9 +1,10 @@
-"""Measured and predicted speedup of students of `benchmarks.retrofit_ablation`.
+"""Measured and predicted speedup of a ViT-S/14 with learned tokens, pooling or token merging.
 
     python -m benchmarks.retrofit_speed token_learner:5:16 spatial_pooling:5:16
 
 The weights are random, because speed does not depend on them. All students with the reducer at one
-position take turns with the teacher, batch by batch. The result is the median over the turns.
+position take turns with the teacher, batch by batch. The result is the median over the turns. Token
+merging merges in all blocks, and has about the cost of AT:TOKENS learned tokens.
 """
 
 import argparse
@@ -12,9 +13,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from benchmarks.retrofit_students import Cell, student_of
 from benchmarks.retrofit_teacher import dinov2_small
 from benchmarks.rows import append_row
+from benchmarks.token_merging import merging_of_cost
+from keras_tokenlearner import retrofit
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.evaluation import images_per_second
 
@@ -32,7 +34,7 @@ def student(name: str) -> tuple[str, int, int]:
 
 
 def main() -> None:
-    """Write a row for each model and each position of the reducer."""
+    """Write a row for each model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "models", nargs="*", type=student, metavar="REDUCER:AT:TOKENS", help=f"default: {MODELS}"
@@ -62,16 +64,16 @@ def main() -> None:
 
 def _built(teacher: keras.Model, reducer: str, at: int, num_tokens: int) -> keras.Model:
     """Return an untrained student. Raise `ValueError` if it has another number of tokens."""
-    pools, learns = reducer == "spatial_pooling", reducer == "token_learner"
-    start = "grid" if learns else "random"
-    built = student_of(Cell("", reducer, at, 0 if pools else num_tokens, start=start), teacher)
-    if reducer != "token_merging":  # token merging has the cost of a TokenLearner
-        found = built.get_layer(reducer).output.shape[1]
-        if found != num_tokens:  # rows of the CSV file must state the real number of tokens
-            raise ValueError(
-                f"retrofit_speed: the number of tokens must be {found} with {reducer}. "
-                f"Received: {reducer}:{at}:{num_tokens}"
-            )
+    if reducer == "token_merging":  # in all blocks, with the cost of learned tokens
+        return merging_of_cost(teacher, costs(retrofit(teacher, at, num_tokens)).macs)
+    given = None if reducer == "spatial_pooling" else num_tokens
+    built = retrofit(teacher, at, given, reducer=reducer)
+    found = built.get_layer(reducer).output.shape[1]
+    if found != num_tokens:  # rows of the CSV file must state the real number of tokens
+        raise ValueError(
+            f"retrofit_speed: the number of tokens must be {found} with {reducer}. "
+            f"Received: {reducer}:{at}:{num_tokens}"
+        )
     return built
 
 

@@ -93,7 +93,7 @@ def cells(places: tuple[tuple[int, int], ...], seeds: int, mixup: bool = False) 
                 Cell("main", "token_learner", at, tokens, start="random", seed=seed),
             ]
     at, tokens = places[0]
-    # From 4 * tokens patches on, two stages with these blocks have the cost of one stage.
+    # With 4 * tokens patches, two stages with these blocks have the tokens of one stage in total.
     second = {"second_at": at + 2, "second_tokens": tokens}
     budgets = tuple(m for m in (4, 8, 16, 32) if m <= 2 * tokens)
     for seed in range(seeds):
@@ -105,8 +105,11 @@ def cells(places: tuple[tuple[int, int], ...], seeds: int, mixup: bool = False) 
             dataclasses.replace(learner, num_tokens=max(budgets), budgets=budgets),
             *(dataclasses.replace(learner, num_tokens=m) for m in budgets if m != tokens),
             dataclasses.replace(learner, reconstruction=1.0),
-            dataclasses.replace(learner, at=at - 1, num_tokens=2 * tokens, **second),
         ]
+        if 1 < at < 10:
+            ablation.append(
+                dataclasses.replace(learner, at=at - 1, num_tokens=2 * tokens, **second)
+            )
     # Pairs at the same block share the student with pooling.
     found = dict.fromkeys(main + ablation)
     return [dataclasses.replace(cell, mixup=mixup) for cell in found]

@@ -1,5 +1,7 @@
 """The teacher of `benchmarks.retrofit_ablation`: a DINOv2 ViT-S/14 with four registers."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 
@@ -28,7 +30,7 @@ def dinov2_small(
 
 
 def fitted_teacher(
-    checkpoint: str, images: np.ndarray, labels: np.ndarray, cache: str
+    checkpoint: str, images: np.ndarray, labels: np.ndarray, cache: Path
 ) -> VisionTransformer:
     """Return the ViT of a checkpoint, with a linear head fitted by `linear_probe`."""
     plan = plan_of(checkpoint, "dinov2")

@@ -3,7 +3,7 @@
 #
 # `retrofit` puts a TokenLearner into the middle of a trained vision transformer. `distill` then
 # trains the later blocks to reproduce the ViT's outputs from eight tokens. The earlier the tokens,
-# the lower the cost and the accuracy.
+# the lower the cost.
 #
 # Install it from a clone: `pip install -e ".[jax]"`, or with another backend.
 
@@ -28,7 +28,7 @@ keras.utils.set_random_seed(0)
 # ## The teacher
 #
 # Any plain ViT of this package works, also with weights of timm, DINOv2, Hugging Face, AugReg or
-# KerasHub. Load them with `keras_tokenlearner.weights.load`.
+# KerasHub. For example, `kt.create_model("vit_s16", weights="timm:FILE")` loads a file of timm.
 #
 # This notebook uses the small `vit_nano4`. To save training time, it copies the included weights of
 # the TokenLearner model, layer by layer. A short fit adapts the later blocks to all 49 tokens.
@@ -51,7 +51,7 @@ print(f"top-1 accuracy: {before:.1%} with copied weights, {after:.1%} after a sh
 #
 # The three students have eight tokens from block 1, 2 or 3 on. Each token starts as the average of
 # one cell of a grid. The students are trained on 2,000 images for three epochs. The blocks before
-# the TokenLearner stay frozen, so an epoch costs the upper part only.
+# the TokenLearner stay frozen, so an epoch runs only the later blocks.
 
 # %%
 students = []
@@ -76,9 +76,8 @@ for row in rows:
     print(f"{row['model']:16}{numbers}")
 
 # %% [markdown]
-# One standard error of these accuracies is half a point, so the three students do not differ
-# significantly. The cost does. A large ViT on large images has more to gain; train it on all your
-# images and for more epochs.
+# One standard error of these accuracies is 0.6 points, so the three students do not differ
+# significantly. The cost does. Train your own ViT on all your images and for more epochs.
 #
 # [The retrofit study](../docs/retrofit.md) measures a DINOv2 ViT-S/14 on CIFAR-10. The fine-tuned
 # teacher has a top-1 accuracy of 96.4%. The student with 16 tokens has 94.7%, at 60% of the

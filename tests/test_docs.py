@@ -83,3 +83,13 @@ def test_docs_python_block_of_each_page_runs(page, tmp_path, monkeypatch):
         if "FILE" not in block and ".npz" not in block:
             exec("import keras_tokenlearner as kt\n" + block, names)  # noqa: S102
     assert names["model"].output_shape[-1] in (5, 10)
+
+
+@pytest.mark.once("torch")
+def test_docs_first_block_of_the_retrofit_page_distills_a_student():
+    block = re.search(r"```python\n(.*?)```", (ROOT / "docs/retrofit.md").read_text(), re.DOTALL)
+    names: dict = {}
+    exec(block[1], names)  # noqa: S102
+    costs = [keras_tokenlearner.costs(names[model]).macs for model in ("teacher", "student")]
+    assert costs[1] < costs[0]
+    assert names["student"].output_shape == names["teacher"].output_shape

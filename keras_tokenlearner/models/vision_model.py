@@ -296,10 +296,7 @@ def check_shape(
 
 def is_input(tensor: keras.KerasTensor) -> bool:
     """Return whether a symbolic tensor is a `keras.Input`, not the output of a layer."""
-    try:
-        sources = keras.utils.get_source_inputs(tensor)
-    except AttributeError:  # a bare KerasTensor belongs to no graph
-        return False
+    sources = keras.utils.get_source_inputs(tensor)
     return isinstance(sources, list) and len(sources) == 1 and sources[0] is tensor
 
 

@@ -111,8 +111,7 @@ def _train(recipe: Recipe[Data], output: Path, devices: Devices) -> float:
         verbose=1 if sys.stdout.isatty() else 2,  # else one line per epoch
         callbacks=[StopOnNonFinite(owner="train"), resume, *loggers, *boards],
     ).history
-    # A run that was interrupted after its last epoch has no history.
-    if history and not learner.optimizer.use_ema:
+    if not learner.optimizer.use_ema:
         score = history[f"val_{metric.name}"][-1]
     else:  # averaged weights may have replaced the weights after the last epoch
         score = devices.evaluate(model, test_batches)[metric.name]
@@ -123,13 +122,12 @@ def _train(recipe: Recipe[Data], output: Path, devices: Devices) -> float:
             trained.set_weights(weights)
             alone = keras.Model(trained.input, trained.output)  # a model without optimizer state
         digest = save_weights(alone, output / f"{name}.weights.h5")
-        last = {f"last_train_{metric.name}": history[metric.name][-1]} if history else {}
         result = {
             "recipe": asdict(recipe),
             "backend": keras.backend.backend(),
             "test_examples": len(test_data),
             f"test_{metric.name}": score,
-            **last,
+            f"last_train_{metric.name}": history[metric.name][-1],
             "sha256": digest,
         }
         write_text(output / f"{name}.json", json.dumps(result, indent=2) + "\n")

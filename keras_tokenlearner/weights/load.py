@@ -70,7 +70,7 @@ def plan_of(
 
     Raises:
         ValueError: If the file is damaged, or from an unknown source or another source than
-            `source`.
+            `source`. Also if an option is out of range or an unknown name.
 
     Example:
 
@@ -117,7 +117,7 @@ def _plan_of(
         said,
         fields={**said.fields, **given},
         preprocessing=preprocessing,
-        grid=said.grid if grid is None else tuple(grid),
+        grid=said.grid if grid is None else check_ints(owner, "grid", grid, lengths=(2, 3)),
     )
     return Plan(owner, source, checkpoint_read, said, options.get("resize"), reads)
 

@@ -154,6 +154,7 @@ def test_retrofit_ablation_writes_each_row_once(tmp_path, monkeypatch):
     model = run(wanted)
     rows = read_rows(output)
     assert [row["tokens"] for row in rows] == ["0", "4", "4", "4", "4", "4", "8", "4", "4"]
+    assert [rows[0][name] for name in ("second_at", "start")] == ["0", "none"]
     assert float(rows[0]["gmacs"]) == pytest.approx(costs(model).macs / 1e9, rel=1e-4)
     accuracies = [float(row["accuracy"]) for row in rows]
     if accuracies[0]:
