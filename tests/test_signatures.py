@@ -49,7 +49,9 @@ def functions(item):
     found = {}
     for name, member in vars(item).items():
         member = getattr(member, "__func__", getattr(member, "fget", member))
-        if inspect.isfunction(member) and (name == "__init__" or not name.startswith("_")):
+        # Python adds an untyped `__init__` to protocols.
+        is_init = name == "__init__" and not getattr(item, "_is_protocol", False)
+        if inspect.isfunction(member) and (is_init or not name.startswith("_")):
             found[f"{item.__qualname__}.{name}"] = member
     return found
 
