@@ -76,9 +76,9 @@ for row in rows:
     print(f"{row['model']:16}{numbers}")
 
 # %% [markdown]
-# One standard error of these accuracies is 0.6 points. With tokens after 2 or 3 blocks, the accuracy
-# does not differ significantly from the teacher's. Tokens after 1 block cost least, and are less
-# accurate here. Train your own ViT on all your images and for more epochs.
+# One standard error of these accuracies is 0.6 points. With tokens after 2 or 3 blocks, the
+# accuracy does not differ significantly from the teacher's. Tokens after 1 block cost least, and
+# are less accurate here. Train your own ViT on all your images and for more epochs.
 #
 # [The retrofit study](../docs/retrofit.md) measures a DINOv2 ViT-S/14 on CIFAR-10. The fine-tuned
 # teacher has a top-1 accuracy of 96.4%. The student with 16 tokens has 94.7%, at 60% of the
