@@ -37,7 +37,12 @@ def main() -> None:
     """Write a row for each model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "models", nargs="*", type=student, metavar="REDUCER:AT:TOKENS", help=f"default: {MODELS}"
+        "models",
+        nargs="*",
+        type=student,
+        default=[student(name) for name in MODELS],
+        metavar="REDUCER:AT:TOKENS",
+        help=f"default: {MODELS}",
     )
     results = Path("benchmarks/results")
     parser.add_argument("--output", type=Path, default=results / "retrofit_speed.csv")
@@ -45,7 +50,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
-    models = arguments.models or [student(name) for name in MODELS]
+    models = arguments.models
     shape = (arguments.size, arguments.size, 3)
     settings = {"class_token": True, "register_tokens": 4, "layer_scale": 1.0}
     teacher = dinov2_small(shape, activation="gelu", **settings)

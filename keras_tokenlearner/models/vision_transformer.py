@@ -172,7 +172,7 @@ def _embed(config: VisionTransformerConfig, x: keras.KerasTensor) -> keras.Keras
 
 
 def _with_prefix(config: VisionTransformerConfig, patches: keras.KerasTensor) -> keras.KerasTensor:
-    """Flatten the grid of patches, and add class token and registers before: (B, P + N, C)."""
+    """Flatten the grid of patches, and prepend class token and registers: (B, P + N, C)."""
     shape = (math.prod(patches.shape[1:-1]), config.hidden_dim)
     x = layers.Reshape(shape, name=names.TOKENS)(patches)
     if config.register_tokens:

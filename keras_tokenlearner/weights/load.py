@@ -99,9 +99,16 @@ def _plan_of(
     reads: bool = True,
 ) -> Plan:
     """Return the result of `plan_of`. Without `reads`, all arrays are zeros that take no memory."""
-    given = _checked_fields(owner, options)
+    given = _checked_fields(owner, options)  # all options are checked before the file is read
     said = statement or Statement()
     normalization, grid = options.get("normalization"), options.get("grid")
+    if normalization is not None:
+        mean_and_std(owner, normalization)
+    if grid is not None:
+        grid = check_ints(owner, "grid", grid, lengths=(2, 3))
+    resize = options.get("resize")
+    if resize is not None:
+        check_choice(owner, "resize", resize, METHODS)
     checkpoint_read = read_checkpoint(checkpoint, owner)
     source = recognise(owner, checkpoint_read, source or said.source)
     if isinstance(checkpoint, VisionTransformer):
@@ -117,22 +124,14 @@ def _plan_of(
         said,
         fields={**said.fields, **given},
         preprocessing=preprocessing,
-        grid=said.grid if grid is None else check_ints(owner, "grid", grid, lengths=(2, 3)),
+        grid=said.grid if grid is None else grid,
     )
-    return Plan(owner, source, checkpoint_read, said, options.get("resize"), reads)
+    return Plan(owner, source, checkpoint_read, said, resize, reads)
 
 
 def _checked_fields(owner: str, options: PlanOptions) -> dict[str, FieldValue]:
-    """Return the config fields in `options`, or raise `ValueError` if an option is wrong."""
+    """Return the config fields in `options`, or raise `ValueError` if one is wrong."""
     given: dict[str, FieldValue] = {}
-    normalization, grid = options.get("normalization"), options.get("grid")
-    resize = options.get("resize")
-    if normalization is not None:
-        mean_and_std(owner, normalization)
-    if grid is not None:
-        check_ints(owner, "grid", grid, lengths=(2, 3))
-    if resize is not None:
-        check_choice(owner, "resize", resize, METHODS)
     epsilon, num_heads = options.get("layer_norm_epsilon"), options.get("num_heads")
     activation = options.get("activation")
     if epsilon is not None:

@@ -117,14 +117,15 @@ def test_two_stages_start_as_one_stage_and_cost_less_than_the_first_stage_alone(
             np.testing.assert_array_equal(copy, array)
 
 
-def test_two_stages_have_the_tokens_and_cost_of_one_stage_with_the_first_place():
+def test_two_stages_of_64_patches_have_the_tokens_of_one_stage_in_total():
     one, two = (
         next(cell for cell in cells(((5, 16),), 1) if bool(cell.second_at) == both)
         for both in (False, True)
     )
     assert (two.at, two.num_tokens, two.second_at, two.second_tokens) == (4, 32, 7, 16)
-    tokens = [5 * 64 + 7 * 16, 4 * 64 + 3 * 32 + 5 * 16]
-    assert (one.at, one.num_tokens) == (5, 16) and tokens[0] == tokens[1]
+    between = two.second_at - two.at
+    total = 64 * two.at + two.num_tokens * between + two.second_tokens * (12 - two.second_at)
+    assert total == 64 * one.at + one.num_tokens * (12 - one.at)
 
 
 @torch_alone

@@ -192,7 +192,7 @@ class Entries:
 
 
 def remove_doubtful(arrays: Arrays) -> None:
-    """Remove the filled-in zeros or ones of a block if another block's array is in the file.
+    """Remove filled-in zeros or ones of a block if the file has this array for another block.
 
     The file is then incomplete: `match` reports the removed array as missing.
     """
