@@ -37,6 +37,7 @@ from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.data import load_named
 
 REDUCERS = ("token_learner", "spatial_pooling", "token_merging")
+PARTS = ("main", "ablation")
 KEYS = tuple(Cell("", "", 0, 0).key)
 TRAINING = ("epochs", "views")
 COLUMNS = (*KEYS, "tokens", "accuracy", "kept", "gmacs", "cost_ratio", *TRAINING, "train_seconds")
@@ -212,6 +213,7 @@ def main() -> None:
         "--places", type=int, nargs="+", default=[6, 16, 6, 8, 3, 8], metavar="AT TOKENS"
     )
     parser.add_argument("--reducers", nargs="+", choices=REDUCERS, default=REDUCERS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--mixup", action="store_true", help="mix images behind the frozen blocks")
     parser.add_argument("--seeds", type=int, default=3)
@@ -243,7 +245,7 @@ def main() -> None:
         [
             cell
             for cell in cells(pairs, options.seeds, options.mixup)
-            if cell.reducer in options.reducers
+            if cell.reducer in options.reducers and cell.part in options.parts
         ],
         options.folder,
         options.output,

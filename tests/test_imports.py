@@ -117,7 +117,7 @@ def _public_modules(package):
     return [value for value in values if inspect.ismodule(value)]
 
 
-def test_processes_of_the_package_import_nothing_from_the_current_folder():
+def test_processes_started_by_the_package_import_nothing_from_the_current_folder():
     """With `-c` or `-m`, Python puts the current folder first on `sys.path`, unless it has `-P`."""
     root, found, starters = Path(__file__).parent.parent / "keras_tokenlearner", [], set()
     for path in root.rglob("*.py"):

@@ -10,10 +10,11 @@ NORMS = ("layer_norm", "rms_norm")
 class LayerNormalization(layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis, faster on PyTorch.
 
-    PyTorch's kernel computes in float32 for half-precision inputs. Keras also converts inputs and
-    outputs of the kernel. These conversions move more memory and slow a GPU. This layer converts
-    only on CPUs, where PyTorch's kernel sums weight gradients in bfloat16, with an error of 9%. A
-    direct call of the kernel also takes less CPU time than Keras's operation.
+    For half-precision inputs, Keras converts to float32 and back around PyTorch's kernel. A GPU
+    does not need this: its kernel already computes in float32. The conversions move more memory,
+    so this layer leaves them out. It converts on CPUs, whose kernel sums weight gradients in half
+    precision, with an error of 9% in bfloat16. A direct call of the kernel also takes less CPU time
+    than Keras's operation.
     """
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:

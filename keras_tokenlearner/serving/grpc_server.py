@@ -57,7 +57,7 @@ async def start_grpc(
         bound = server.add_insecure_port(address)
     except RuntimeError as error:
         raise OSError(
-            f"serve: the server cannot listen on `grpc_port`; choose another port: {error}. "
+            f"serve: the server cannot listen on `grpc_port`: {error}; choose another port. "
             f"Received: grpc_port={port}"
         ) from error
     if not bound:

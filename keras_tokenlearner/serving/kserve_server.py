@@ -149,8 +149,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
     except OSError as error:
         raise OSError(
-            f"serve: the server cannot listen on `port`; choose another port: {error}. "
-            f"Received: port={port}, host={host!r}"
+            f"serve: the server cannot listen on `port` of `host`: {error}; choose another port or "
+            f"host. Received: port={port}, host={host!r}"
         ) from error
 
 

@@ -184,7 +184,8 @@ def _v1_row(instance: Any, inputs: dict[str, Any]) -> Row:
     if not isinstance(instance, dict) or "b64" in instance:
         if len(inputs) != 1:
             raise ValueError(
-                f"an instance must be a dictionary with the keys {list(inputs)}; got one value"
+                f"an instance must be a dictionary with the keys {list(inputs)}; "
+                "got a value without a key"
             )
         instance = {next(iter(inputs)): instance}
     return {

@@ -49,7 +49,8 @@ def write_in_another_process(model: keras.Model, path: Path, format: str, option
 
     Args:
         model: A `keras.Model` of images or videos.
-        path: `pathlib.Path` of a new file or folder. A temporary `.keras` file is in its parent.
+        path: `pathlib.Path` of a new file or folder. During the call, its parent folder also holds
+            a temporary file, `model.keras`.
         format: A key of `FORMATS`.
         options: Checked arguments of `export`.
 

@@ -220,7 +220,7 @@ def _checked_name(owner: str, path: PathLike, ends: tuple[str, ...] = (".weights
     if not str(path).endswith(ends):
         raise ValueError(
             f"{owner}: `path` must end in {' or '.join(map(repr, ends))}. For a '.keras' file, "
-            f"call keras.models.load_model instead. Received: path={str(path)!r}"
+            f"call model.save or keras.models.load_model. Received: path={str(path)!r}"
         )
     return Path(path)
 
@@ -296,7 +296,7 @@ def check_layout(model: keras.Model, path: PathLike, shapes: dict[str, tuple[int
 
 
 def _of_the_top(model: keras.Model, names: Iterable[str]) -> list[str]:
-    """Return the names of the arrays in a file that a model without top may lack."""
+    """Return the names that belong to the top of a model, from the names of a file's arrays."""
     layers = [(name, found) for name in names if (found := _LAYER.match(name))]
     top = [name for name, found in layers if found[1] in _TOP]
     pools = getattr(getattr(model, "config", None), "final_norm", None) == "pooled"

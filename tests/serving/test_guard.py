@@ -67,7 +67,7 @@ async def echo(scope, receive, send):
     await send({"type": "http.response.body", "body": message["body"]})
 
 
-def test_guard_body_within_the_limits_is_passed_on_whole():
+def test_guard_passes_on_a_body_within_the_limits_whole():
     assert run(echo, [b"[1,", b"2]"])[1]["body"] == b"[1,2]"
 
 
@@ -80,7 +80,7 @@ def test_guard_body_within_the_limits_is_passed_on_whole():
         ([b"[]"], {"max_requests": 0}, 503),
     ],
 )
-def test_guard_body_beyond_a_limit_is_refused(parts, limits, status):
+def test_guard_refuses_a_body_beyond_a_limit(parts, limits, status):
     sent = run(echo, parts, **limits)
     assert sent[0]["status"] == status
     assert list(json.loads(sent[1]["body"])) == ["error"]

@@ -31,7 +31,7 @@ def test_compiled_pt2_file_equals_the_model_for_all_batch_sizes(tmp_path):
     assert counters["stats"]["unique_graphs"] == 2
 
 
-def test_compiled_training_graph_trains_the_variables_of_the_model():
+def test_compiled_training_graph_has_the_gradients_of_the_model():
     """The model of docs/speed.md: `stateless_call` makes the variables inputs of the graph."""
     from torch._dynamo.utils import counters
 

@@ -93,9 +93,7 @@ def test_train_interrupted_continues_to_the_results_of_an_uninterrupted_run(
 
 
 @pytest.mark.once("torch")
-def test_train_during_another_run_or_with_other_settings_raises_until_restart(
-    few, tmp_path, monkeypatch
-):
+def test_train_during_another_run_or_with_other_settings_raises(few, tmp_path, monkeypatch):
     """Two runs must not share a backup, and no run may continue with other settings."""
     recipe = FashionMnistRecipe(model="vit_pico8", epochs=2, warmup_epochs=0, batch_size=160)
     seconds = []

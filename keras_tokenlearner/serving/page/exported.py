@@ -15,7 +15,7 @@ class ExportedPage:
     """An exported model for the demo page. Pictures share batches with other requests.
 
     Args:
-        current: The model of the server and its batches. Newer versions replace it.
+        current: The `CurrentModel` of the server, which holds the newest version of the model.
         name: Name of the model.
         top_k: Integer, number of the most probable classes.
 

@@ -85,7 +85,7 @@ class LoadedPage:
             self._answer(count, [np.zeros(self.input_shape, "float32")])
 
     async def classify(self, content: bytes, tokens: int | None = None) -> Classified:
-        """Return the answer to a picture, as `PageModel` describes it."""
+        """Return the answer to a picture. For the arguments, see `PageModel.classify`."""
         count = chosen_tokens(self.about, tokens)
         start = time.perf_counter()
         picture = await read_picture(self.threads, content, self.input_shape, self.preprocessing)

@@ -192,7 +192,7 @@ def test_batch_normalization_is_synchronized_in_training_only():
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="only on torch: others normalise whole batches")
-def test_batch_normalization_on_several_torch_devices_raises(monkeypatch):
+def test_batch_normalization_under_a_torch_scope_raises(monkeypatch):
     from torch import distributed
 
     names = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
