@@ -61,6 +61,18 @@ def own_errors(function: Function) -> Function:
     return errors_of(function.__name__)(function)
 
 
+def has_owner(error: Exception) -> bool:
+    """Return whether an error message starts with a name that this package defines.
+
+    Example:
+
+    >>> has_owner(RuntimeError("own_errors: failed")), has_owner(RuntimeError("failed"))
+    (True, False)
+    """
+    found = _OWNER.match(str(error))
+    return found is not None and _is_ours(found[1])
+
+
 def _is_ours(name: str) -> bool:
     """Return whether this package defines a function, a class or a method named `name`."""
     first, _, method = name.partition(".")

@@ -17,7 +17,9 @@ import typer
 from typer.testing import CliRunner
 
 import keras_tokenlearner
-from keras_tokenlearner import cli, create_model, list_models
+from keras_tokenlearner import analysis, cli, create_model, list_models
+from keras_tokenlearner.data import ArrayImages, named
+from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.training import RECIPES
 from keras_tokenlearner.weights import store
 
@@ -38,6 +40,12 @@ def test_costs_command_prints_the_layers_and_paper_flops():
     printed = run("costs", "tokenlearner_b16_8at6").stdout
     assert "token_learner" in printed
     assert re.search(r"by the paper.s count: 28\.36 GFLOPs", printed)
+
+
+def test_costs_command_of_a_file_equals_the_costs_of_its_model(tmp_path):
+    model = create_model("vit_pico8", classes=3)
+    model.save(tmp_path / "pico.keras")
+    assert run("costs", str(tmp_path / "pico.keras")).stdout == f"{analysis.costs(model)}\n"
 
 
 @pytest.mark.once("torch")
@@ -72,6 +80,10 @@ def test_costs_command_without_a_model_exits_with_2():
         ("evaluate vit_pico8 --data fashion_mnist", "evaluate: .*'random'.*weights=None"),
         ("export vit_pico8 served", "export: .*'random'.*weights=None"),
         ("distill vit_pico8 fast.keras --at 1", "distill: .*'random'.*weights=None"),
+        (
+            "distill vit_pico8 fast.keras --at 1 --weights random --data fashion_mnist",
+            "distill: `data` .* 1000 .*data='fashion_mnist' with 10",
+        ),
         ("predict vit_pico8 image.png", "predict: .*'random'.*weights=None"),
         ("export none.keras served", "export: .* model='none.keras'"),
         ("export vit_pico8 served --weights random --class-names n.txt", "class_names='n.txt'"),
@@ -94,14 +106,43 @@ def test_command_with_a_wrong_argument_prints_one_line(arguments, said, monkeypa
 
 @pytest.mark.parametrize(
     "arguments",
-    ["serve . --port 99999", "serve . --max-batch 0", "evaluate vit_pico8 --size 0"],
+    [
+        "serve . --port 99999",
+        "serve . --max-batch 0",
+        "evaluate vit_pico8 --size 0",
+        "costs vit_b16 --paper",
+        "costs vit_b16 --format csv",
+        "evaluate x2plus1d_pico --weights random --data . --metrics few_shot",
+        "evaluate x2plus1d_pico --weights random --data . --batch-size 8",
+    ],
 )
-def test_command_with_a_number_out_of_range_exits_with_2(arguments):
+def test_command_with_a_wrong_number_or_unused_option_exits_with_2(arguments):
     assert run(*arguments.split()).exit_code == 2
 
 
 def test_command_line_version_option_prints_the_version():
     assert run("--version").stdout.strip() == f"keras-tokenlearner {keras_tokenlearner.__version__}"
+
+
+@pytest.mark.once("tensorflow")
+def test_export_command_of_a_model_with_nan_weights_prints_one_line(monkeypatch, tmp_path):
+    model = create_model("vit_pico8", classes=2)
+    model.set_weights([np.full_like(values, np.nan) for values in model.get_weights()])
+    model.save(tmp_path / "nan.keras")
+    monkeypatch.setattr(
+        "sys.argv", ["keras-tokenlearner", "export", f"{tmp_path}/nan.keras", f"{tmp_path}/served"]
+    )
+    with pytest.raises(SystemExit, match="keras-tokenlearner: export: .*finite"):
+        cli.main()
+
+
+def test_command_with_an_error_of_a_library_prints_the_traceback(monkeypatch):
+    def fail():
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        cli.main()
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -204,21 +245,34 @@ def test_train_command_with_an_unknown_distribution_raises():
     assert "'data_parallel'" in str(done.exception)
 
 
-def test_distill_command_saves_the_student_and_compares_both_models(tmp_path, monkeypatch):
-    images, labels = np.zeros((40, 32, 32, 3), "uint8"), np.arange(40) % 10
-    images += np.arange(40, dtype="uint8")[:, None, None, None] * 6
-    splits = (images, labels), (images, labels)
-    monkeypatch.setattr("keras_tokenlearner.data.load_named", lambda data, shape: splits)
-    create_model("vit_pico8", classes=10).save(tmp_path / "mine.keras")
+def of_a_checkpoint():
+    """Return a ViT that resizes images as some published checkpoints do."""
+    rule = Preprocessing(interpolation="bicubic", crop_fraction=0.5)
+    return create_model("vit_pico8", classes=10, preprocessing=rule)
+
+
+def of_the_readme():
+    """Return a backbone with a new last layer, as in the README."""
+    base = create_model("vit_pico8", include_top=False, pooling="avg")
+    outputs = keras.layers.Dense(10, activation="softmax")(base.output)
+    return keras.Model(base.input, outputs, name="vit_pico8")
+
+
+@pytest.mark.parametrize("build", [of_a_checkpoint, of_the_readme])
+def test_distill_command_saves_the_student_and_compares_both_models(build, tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (40, 48, 48, 3)).astype("uint8")
+    splits = [ArrayImages(images[:count], np.arange(count) % 10) for count in (40, 20)]
+    monkeypatch.setitem(named.OPENERS, "cifar10", lambda: splits)
+    build().save(tmp_path / "mine.keras")
     arguments = ["distill", str(tmp_path / "mine.keras"), str(tmp_path / "fast.keras"), "--at", "1"]
     done = run(*arguments, "--num-tokens", "4", "--epochs", "1", "--json")
     teacher, student = json.loads(done.stdout)
     assert (teacher["model"], student["model"]) == ("vit_pico8", "vit_pico8_4at1")
     assert student["gmacs"] < 0.8 * teacher["gmacs"]
-    loaded = keras.saving.load_model(tmp_path / "fast.keras")
-    right = loaded.predict(images, verbose=0).argmax(1) == labels
-    assert np.mean(right) == pytest.approx(student["accuracy"])
     assert {path.suffix for path in tmp_path.iterdir()} == {".keras"}  # no backup is left
+    words = ["--data", "cifar10", "--metrics", "top1", "--json"]
+    (row,) = json.loads(run("evaluate", str(tmp_path / "fast.keras"), *words).stdout)
+    assert row["top1"] == pytest.approx(student["accuracy"])
     done = run(*arguments[:2], str(tmp_path / "fast.h5"), "--at", "1")
     assert "output='" in str(done.exception)
 

@@ -73,8 +73,14 @@ for _verb in (models, costs, train, distill, evaluate, export, predict, serve, d
 
 
 def main() -> None:
-    """Run the command line. For a bad argument, print one line instead of a traceback."""
+    """Run the command line. For a bad argument, print the error without a traceback."""
     try:
         app()
     except (ValueError, ImportError, OSError, FloatingPointError) as error:
+        raise SystemExit(f"keras-tokenlearner: {error}") from error
+    except RuntimeError as error:
+        from keras_tokenlearner._errors import has_owner
+
+        if not has_owner(error):  # an error of a library, whose traceback helps to find the cause
+            raise
         raise SystemExit(f"keras-tokenlearner: {error}") from error

@@ -14,19 +14,30 @@ class Format(StrEnum):
 
 
 def costs(
-    model: Annotated[str | None, typer.Argument(help="Name of a model.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="A .keras file, a preset, or the name of a model.")
+    ] = None,
     paper: Annotated[
         bool, typer.Option(help="Count the costs of every row of the paper's tables.")
     ] = False,
-    format: Annotated[Format, typer.Option(help="Output format of --paper.")] = Format.table,
+    format: Annotated[
+        Format | None, typer.Option(help="Output format of --paper; table by default.")
+    ] = None,
 ) -> None:
     """Count the multiply-adds, the paper's GFLOPs and the parameters of a model, from its graph."""
+    if paper and model:
+        raise typer.BadParameter(f"pass either --paper or the name of a model; got {model}")
+    if format and not paper:
+        raise typer.BadParameter("--format has an effect with --paper only; leave it out")
     if paper:
-        _print_paper_costs(format)
+        _print_paper_costs(format or Format.table)
     elif model:
-        from keras_tokenlearner.analysis import catalog_costs
+        from keras_tokenlearner.analysis import catalog_costs, costs
+        from keras_tokenlearner.applications import CATALOG
+        from keras_tokenlearner.applications.load import load_model
 
-        print(catalog_costs(model))
+        known = model in CATALOG
+        print(catalog_costs(model) if known else costs(load_model(model, owner="costs")))
     else:
         raise typer.BadParameter(
             "pass the name of a model (`keras-tokenlearner models` lists all), or --paper"

@@ -4,7 +4,6 @@ from typing import Annotated
 import typer
 
 _NONE: list[str] = []
-_TOP = ["top1", "top5"]
 
 
 def evaluate(
@@ -18,9 +17,10 @@ def evaluate(
     metrics: Annotated[
         list[str],
         typer.Option(
-            help="top1, top5, mean_class, real, few_shot, speed; repeat the option for more."
+            help="top1, top5, mean_class, real, few_shot, speed; repeat the option for more. "
+            "Images only; top1 and top5 by default."
         ),
-    ] = _TOP,
+    ] = _NONE,
     weights: Annotated[
         str | None, typer.Option(help="Weights of a named model: name, path, or random.")
     ] = None,
@@ -30,7 +30,9 @@ def evaluate(
     real_labels: Annotated[
         str | None, typer.Option(help="Path of real.json, the ReaL labels of ImageNet.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per batch; 32 by default.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the accuracy of a model on test images, and the few-shot accuracy of its features.
@@ -58,6 +60,10 @@ def evaluate(
     if len(built.input_shape) == 5:
         if not data:
             raise typer.BadParameter("a video model needs videos: pass --data FOLDER")
+        given = {"--metrics": metrics, "--real-labels": real_labels, "--batch-size": batch_size}
+        unused = [name for name, value in given.items() if value]
+        if unused:
+            raise typer.BadParameter(f"{', '.join(unused)} has no effect on a video model")
         with errors_of("evaluate", path="data"):
             tests = {name: video.open_videos(name)[1] for name in data}
         verbose = 0 if as_json else 1
@@ -66,7 +72,8 @@ def evaluate(
             for name, test in tests.items()
         ]
     else:
-        rows = evaluate(built, list(data), list(metrics), real_labels, batch_size=batch_size)
+        metrics = list(metrics) or ["top1", "top5"]
+        rows = evaluate(built, list(data), metrics, real_labels, batch_size=batch_size or 32)
     if as_json:
         print(json.dumps(rows, indent=2))
         return

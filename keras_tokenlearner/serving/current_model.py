@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypedDict
@@ -14,6 +15,7 @@ from keras_tokenlearner.serving.served_model import Key, ServedModel
 from keras_tokenlearner.serving.versions import is_version, newest_version
 
 SECONDS = 2.0  # between two checks for a newer version
+RETRY_SECONDS = 60.0  # from a failed load of a version to the next attempt
 
 Arrays: TypeAlias = dict[str, np.ndarray]
 
@@ -42,6 +44,14 @@ class Loaded(NamedTuple):
         """Name of the version's folder, or `"1"` if this name is not a version number."""
         name = self.model.folder.name
         return name if is_version(name) else "1"
+
+
+class Failure(NamedTuple):
+    """A version that could not be loaded. `retry` is the time of the next attempt."""
+
+    identity: Identity
+    reason: str
+    retry: float
 
 
 class CurrentModel:
@@ -77,7 +87,7 @@ class CurrentModel:
         self.stopping = threading.Event()
         self.now = self._load(path)
         self.ended: list[str] = []
-        self.failed: dict[Path, tuple[Identity | None, str]] = {}
+        self.failed: dict[Path, Failure] = {}
 
     def warm_up(self) -> None:
         """Run the current version with batches of 1, 2, 4, ... rows."""
@@ -91,7 +101,8 @@ class CurrentModel:
 
         If the folder of the current version is deleted, an older version becomes current.
 
-        If a newer version cannot be loaded, the error is logged and the older version stays.
+        If a newer version cannot be loaded, the error is logged and the older version stays. The
+        next attempt follows after a minute, or when the folder changes.
 
         Args:
             seconds: Time between two checks.
@@ -108,7 +119,8 @@ class CurrentModel:
         states = [(self.now.version, "AVAILABLE", "OK", "")]
         states += [(version, "END", "OK", "") for version in self.ended]
         states += [
-            (folder.name, "END", "UNKNOWN", reason) for folder, (_, reason) in self.failed.items()
+            (folder.name, "END", "UNKNOWN", failure.reason)
+            for folder, failure in self.failed.items()
         ]
         return [
             {
@@ -129,23 +141,31 @@ class CurrentModel:
         return Loaded(model, batcher, identity)
 
     def _replace(self) -> None:
-        folder = newest_version(self.path)
+        try:
+            folder = newest_version(self.path)
+        except OSError:  # for example of a network folder; the next check may succeed
+            logging.getLogger(__name__).exception("%s cannot be read", self.path)
+            return
         if folder is None:
             return
         identity = _identity(folder)
         current = folder == self.now.model.folder and identity == self.now.identity
-        failed, _ = self.failed.get(folder, (None, ""))
-        if identity is None or current or identity == failed:
+        failed, now = self.failed.get(folder), time.monotonic()
+        if identity is None or current:
+            return
+        if failed and failed.identity == identity and now < failed.retry:
             return
         try:
             loaded = self._load(folder)
             if self.warms_up:
                 loaded.model.warm_up(self.max_batch, self.stopping)
         except Exception as error:  # noqa: BLE001, the older version stays
-            self.failed[folder] = identity, str(error)
-            logging.getLogger(__name__).exception(
-                "version %s cannot be loaded; the current version stays", folder.name
-            )
+            # A copy into a subfolder does not change the identity of the folder.
+            self.failed[folder] = Failure(identity, str(error), now + RETRY_SECONDS)
+            if failed is None or failed.reason != str(error):
+                logging.getLogger(__name__).exception(
+                    "version %s cannot be loaded; the current version stays", folder.name
+                )
             return
         self.failed.pop(folder, None)
         ended = [*self.ended, self.now.version]

@@ -35,8 +35,8 @@ def demo(
             pages of this machine, or over HTTPS.
         port: Integer, HTTP port.
         tokens: Numbers of tokens that the page offers, for a model whose TokenLearners start from a
-            grid. Each number has its own copy of the model. Defaults to the powers of two up to the
-            `num_tokens` of the model. Other models offer only their `num_tokens`.
+            grid. Each number has its own copy of the model. Defaults to `num_tokens` and all
+            smaller powers of two. Other models offer only their `num_tokens`.
         top_k: Integer, number of the most probable classes to show.
         classifier_activation: For a model that ends in logits: `"softmax"` if an image has one
             class, `"sigmoid"` if it has several.

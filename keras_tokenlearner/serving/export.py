@@ -246,6 +246,14 @@ def _check_format(
             f"export: `path` must be a file whose name ends in {chosen.suffix!r} for "
             f"format={format!r}. Received: path={str(path)!r}"
         )
+    others = {found.suffix: name for name, found in FORMATS.items() if found.suffix}
+    if not chosen.suffix and (path.suffix in others or path.is_file()):
+        meant = others.get(path.suffix)
+        raise ValueError(
+            f"export: `path` must be a folder for format={format!r}"
+            + (f"; for a file that ends in {path.suffix!r}, pass format={meant!r}" if meant else "")
+            + f". Received: path={str(path)!r}"
+        )
     dtype = compute_dtype(model)
     if dtype != "float32" and not chosen.computes_in_half:
         raise ValueError(

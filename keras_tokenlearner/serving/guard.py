@@ -68,7 +68,7 @@ class Guard:
     * 413 for bodies that are too large.
     * 408 for bodies that do not end in time.
     * 400 for JSON that would take long to parse.
-    * 503 while the server answers too many other requests.
+    * 503 while the server answers too many other requests. A GET is always answered.
 
     Args:
         app: An ASGI application.
@@ -108,6 +108,8 @@ class Guard:
         if len(body) > self.max_bytes:
             reason = f"a request must have at most {self.max_bytes} bytes; send fewer images"
             return await _refuse(send, 413, reason)
+        if scope["method"] == "GET":  # a busy server still answers health checks and metrics
+            return await self._answer(scope, body, receive, send)
         if self.running >= self.max_requests:
             reason = f"the server is answering {self.running} other requests; retry"
             return await _refuse(send, 503, reason)
@@ -183,7 +185,8 @@ def _is_binary(scope: Scope) -> bool:
     For binary tensors, `read_v2` checks the JSON.
     """
     names = {name for name, _ in scope["headers"]}
-    return scope["path"] == PICTURE_PATH or b"inference-header-content-length" in names
+    is_v2 = scope["path"].startswith("/v2/")
+    return scope["path"] == PICTURE_PATH or (is_v2 and b"inference-header-content-length" in names)
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

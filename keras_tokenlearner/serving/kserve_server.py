@@ -56,6 +56,7 @@ async def run(
 
     Raises:
         OSError: If a port is taken.
+        Exception: If the warm-up fails, its error.
     """
     from kserve import ModelRepository
     from kserve.model_server import app
@@ -87,7 +88,14 @@ async def run(
         _add_routes(app, plane, current)
         _refuse_in_words(app)
         rest.create_application()
-        server = _server(rest.config)
+        loop = asyncio.get_running_loop()
+        stopping: list[asyncio.Task[None]] = []
+
+        def stop_grpc() -> None:  # together with HTTP, so both finish within STOP_SECONDS
+            if grpc and not stopping:
+                stopping.append(loop.create_task(grpc.stop(grace=STOP_SECONDS)))
+
+        server = _server(rest.config, lambda: loop.call_soon_threadsafe(stop_grpc))
         print(f"serving {endpoint.name} at http://{host}:{port}/v1/models/{endpoint.name}")
         if page is not None:
             print(f"with a page for browsers at http://{_in_url(host)}:{port}/")
@@ -95,12 +103,16 @@ async def run(
             print(f"and over gRPC at {host}:{grpc_port}")
         print(end="", flush=True)
         following = asyncio.create_task(_follow(endpoint, current))
+        following.add_done_callback(lambda _: setattr(server, "should_exit", True))
         try:
             await server.serve(sockets=[listener])
         finally:
+            has_failed = following.done()  # for example by an error of the warm-up
             following.cancel()
-            if grpc:
-                await grpc.stop(grace=STOP_SECONDS)
+            stop_grpc()
+            await asyncio.gather(*stopping)
+        if has_failed:
+            following.result()
 
 
 async def run_page(page: PageModel, host: str, port: int) -> None:
@@ -154,8 +166,15 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _server(config: "uvicorn.Config") -> "uvicorn.Server":
-    """Return an HTTP server with time limits. After a signal, the server exits with status 0."""
+def _server(
+    config: "uvicorn.Config", on_exit: Callable[[], object] = lambda: None
+) -> "uvicorn.Server":
+    """Return an HTTP server with time limits. After a signal, the server exits with status 0.
+
+    Args:
+        config: Settings of uvicorn.
+        on_exit: Function that the signal handler calls.
+    """
     import uvicorn
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -173,9 +192,13 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
         def data_received(self, data: bytes) -> None:
             if self.waits is None and self._is_idle():
                 self._wait()
+            before = self.cycle
+            is_body = before is not None and before.more_body
             super().data_received(data)
             if not self._is_idle():
                 self._stop_waiting()
+            # A new cycle means that the headers of a request are complete.
+            if is_body or self.cycle is not before:
                 self.header_bytes = 0
                 return
             self.header_bytes += len(data)
@@ -223,6 +246,7 @@ def _server(config: "uvicorn.Config") -> "uvicorn.Server":
             # uvicorn's handler raises the signal again before gRPC has answered its open requests.
             self.force_exit = self.should_exit and sig == signal.SIGINT
             self.should_exit = True
+            on_exit()
 
     config.http = Timed
     config.limit_concurrency = MAX_CONNECTIONS
@@ -268,6 +292,10 @@ def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane", current: CurrentMode
         check_version(model_name, version)
         return await answer(model_name, request)
 
+    async def v2_version(model_name: str, version: str, request: Request) -> Response:
+        check_version(model_name, version)
+        return await answer(model_name, request)
+
     async def status(model_name: str) -> Response:
         if not await plane.model_ready(model_name):
             raise ModelNotReady(model_name)
@@ -289,6 +317,7 @@ def _add_routes(app: "fastapi.FastAPI", plane: "DataPlane", current: CurrentMode
         "/v1/models/{model_name}/versions/{version}:predict": v1_version,
         "/v1/models/{model_name}:predict": v1,
         "/v2/models/{model_name}/infer": v2,
+        "/v2/models/{model_name}/versions/{version}/infer": v2_version,
     }
     for path, route in routes.items():
         app.add_api_route(path, route, methods=["POST"], response_model=None)

@@ -19,6 +19,10 @@ from keras_tokenlearner.serving.serve import default_name
 from keras_tokenlearner.serving.versions import newest_version
 
 SECONDS = 300  # time to start on a busy machine
+ASK_SECONDS = 150  # time to answer, longer than the server's own limit
+EXIT_SECONDS = 40  # time to exit after SIGTERM, longer than the server's own limit
+# Without the proxies of the environment: they would also get the requests to 127.0.0.1.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass
@@ -52,7 +56,7 @@ class LocalServer:
             headers = {"Content-Type": "application/json", **headers}
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with _OPENER.open(request, timeout=ASK_SECONDS) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -95,7 +99,11 @@ def local_server(path: str | os.PathLike[str], *options: str) -> Iterator[LocalS
             yield server
         finally:
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(EXIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _free_ports(count: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_tokenlearner.serving.served_model import Row, ServedModel
+from keras_tokenlearner.serving.served_model import Row, ServedModel, array_of
 from keras_tokenlearner.serving.v2_binary import check_shape
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _v2_column(found: "kserve.InferInput", spec: "TensorSpec | None") -> np.ndar
         if found.datatype == "BYTES" and found.data and isinstance(found.data[0], str):
             array = np.array([_from_base64({"b64": text}) for text in found.data], object)
         elif found.datatype != "BYTES" and found.data:
-            array = np.asarray(found.data)  # `as_numpy` would truncate 1.7 to 1
+            array = array_of(found.name, found.data)  # `as_numpy` would truncate 1.7 to 1
         else:
             array = found.as_numpy()
         array = array.reshape(found.shape)

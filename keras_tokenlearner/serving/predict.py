@@ -3,10 +3,11 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, cast
 
+import keras
 import numpy as np
 
 from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_path
@@ -34,6 +35,7 @@ from keras_tokenlearner.serving.versions import newest_version
 # With this lock, Keras loads and runs models in one thread at a time. On JAX, models of Keras are
 # not thread-safe.
 _LOCK = threading.Lock()
+BATCH_SIZE = 32
 
 Files: TypeAlias = Sequence[str | os.PathLike[str]]
 Answer: TypeAlias = dict[str, np.ndarray]
@@ -165,6 +167,11 @@ def _ask(
                     check=False,
                 ).path
             activation = None
+        elif weights is not None:
+            raise ValueError(
+                "predict: leave out `weights`, which has no effect on an exported model. "
+                f"Received: weights={str(weights)!r}, model={str(model)!r}"
+            )
         metadata = _metadata(exported)
         recorded = metadata.get("classifier_activation")
         if activation not in (None, recorded):
@@ -207,41 +214,65 @@ def _ask_loaded(
     if activation == "linear":
         return built.input_shape[1:], None, None, {}
     preprocessing = preprocessing_of(built)
-    images = np.stack([read_image(file, built.input_shape[1:], preprocessing) for file in files])
-    outputs = built.predict(images, verbose=0)
-    answer = {"probabilities": probabilities(outputs, activation) if is_applied else outputs}
-    if return_maps:
-        answer["token_maps"] = token_maps(built, images)
-    return built.input_shape[1:], preprocessing, getattr(built, "class_names", None), answer
+    found: list[Answer] = []
+    for some in _batches(files):
+        images = np.stack([read_image(file, built.input_shape[1:], preprocessing) for file in some])
+        outputs = keras.ops.convert_to_numpy(built.predict_on_batch(images))
+        answer: Answer = {
+            "probabilities": probabilities(outputs, activation) if is_applied else outputs
+        }
+        if return_maps:
+            answer["token_maps"] = token_maps(built, images)
+        found.append(answer)
+    class_names = getattr(built, "class_names", None)
+    return built.input_shape[1:], preprocessing, class_names, _joined(found)
 
 
 def _ask_exported(folder: Path, files: Files) -> Answer:
     """Run an exported model on files. Return a dictionary from output names to arrays."""
     model = ServedModel(folder, max_pixels=MAX_PIXELS)
-    signature, rows = "encoded", []
-    for file in files:
-        try:
-            row = model.check_row("encoded", {"encoded": Path(file).read_bytes()})
-            signature, decoded = model.decode("encoded", [row])
-        except ValueError as error:
-            raise ValueError(
-                f"predict: `files` must be readable images. Received: file={str(file)!r} ({error})"
-            ) from error
-        rows += decoded
-    answers = model.answer(model.batch_key(signature, rows[0]), rows)
-    return {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
+    found: list[Answer] = []
+    for some in _batches(files):
+        signature, rows = "encoded", []
+        for file in some:
+            try:
+                row = model.check_row("encoded", {"encoded": Path(file).read_bytes()})
+                signature, decoded = model.decode("encoded", [row])
+            except ValueError as error:
+                raise ValueError(
+                    "predict: `files` must be readable images. "
+                    f"Received: file={str(file)!r} ({error})"
+                ) from error
+            rows += decoded
+        answers = model.answer(model.batch_key(signature, rows[0]), rows)
+        found += [{name: value[None] for name, value in answer.items()} for answer in answers]
+    return _joined(found)
 
 
 def _ask_server(folder: Path, files: Files) -> Answer:
     """Run an exported model on files in a local server. Return arrays as `_ask_exported` does."""
-    data = [base64.b64encode(Path(file).read_bytes()).decode() for file in files]
-    shape = [len(data)]
-    field: JSON = {"name": "encoded", "datatype": "BYTES", "shape": shape, "data": data}
+    found: list[Answer] = []
     with local_server(folder, "--no-warm-up") as server:
-        status, answer = server.ask(f"/v2/models/{server.name}/infer", {"inputs": [field]})
-    if status != 200:
-        raise ValueError(
-            f"predict: the server refused the files with the status {status}: {answer['error']}"
-        )
-    outputs = cast("list[dict[str, Any]]", answer["outputs"])
-    return {found["name"]: np.reshape(found["data"], found["shape"]) for found in outputs}
+        for file in files:  # one request per file, because requests have limits
+            data = [base64.b64encode(Path(file).read_bytes()).decode()]
+            field: JSON = {"name": "encoded", "datatype": "BYTES", "shape": [1], "data": data}
+            status, answer = server.ask(f"/v2/models/{server.name}/infer", {"inputs": [field]})
+            if status != 200:
+                raise ValueError(
+                    f"predict: the server refused a file with the status {status}: "
+                    f"{answer['error']}. Received: file={str(file)!r}"
+                )
+            outputs = cast("list[dict[str, Any]]", answer["outputs"])
+            found.append({x["name"]: np.reshape(x["data"], x["shape"]) for x in outputs})
+    return _joined(found)
+
+
+def _batches(files: Files) -> Iterator[Files]:
+    """Yield the files in batches, which bound the memory of thousands of files."""
+    for start in range(0, len(files), BATCH_SIZE):
+        yield files[start : start + BATCH_SIZE]
+
+
+def _joined(answers: Sequence[Answer]) -> Answer:
+    """Return the answers to consecutive files as one answer."""
+    return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}

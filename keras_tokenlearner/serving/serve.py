@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_bool
+from keras_tokenlearner._checks import check_bool, check_int
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving import payloads
@@ -76,8 +76,12 @@ def serve(
     Source: the two inference protocols of KServe.
     """
     check_bool("serve", "warm_up", warm_up)
-    require("kserve", "serve")
     check_bool("serve", "page", page)
+    check_int("serve", "port", port, maximum=65535)
+    if grpc_port is not None:
+        check_int("serve", "grpc_port", grpc_port, minimum=0, maximum=65535)
+    check_int("serve", "max_batch", max_batch)
+    require("kserve", "serve")
     current = CurrentModel(Path(path), max_batch, metrics().batch, warm_up)
     name = name or default_name(current.now.model.folder)
     shown = ExportedPage(current, name) if page else None

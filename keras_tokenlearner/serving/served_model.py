@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
@@ -9,7 +10,7 @@ import numpy as np
 from keras_tokenlearner._checks import check_path
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import count_pixels, decode_image
-from keras_tokenlearner.data.preprocessing import fit_pixels
+from keras_tokenlearner.data.preprocessing import fit_pixels, resized_size
 from keras_tokenlearner.data.video.augment import fit_clip
 from keras_tokenlearner.serving.metadata import METADATA, preprocessing_of_export
 from keras_tokenlearner.serving.versions import newest_version
@@ -170,11 +171,21 @@ class ServedModel:
         return np.concatenate([fit_clip(frame[None], height, width) for frame in clip])
 
     def weight(self, row: Mapping[str, np.ndarray]) -> int:
-        """Return the size of a row: the pixels of its image files, or the values of its arrays."""
-        return sum(
-            sum(map(count_pixels, value.flat)) if value.dtype == object else value.size
-            for value in row.values()
-        )
+        """Return the size of a row: the pixels of its image files, or the values of its arrays.
+
+        Raises:
+            ValueError: If an image is too narrow to be resized.
+        """
+        return sum(self._weight(name, value) for name, value in row.items())
+
+    def _weight(self, name: str, value: np.ndarray) -> int:
+        if value.dtype == object:
+            return sum(map(count_pixels, value.flat))
+        if name != "images" or self.resize is None:
+            return value.size
+        height, width, channels = self.metadata["input_shape"]
+        resized = resized_size(value.shape[:2], (height, width), self.resize)
+        return max(value.size, math.prod(resized) * channels)
 
     def batch_key(self, signature: str, row: Mapping[str, np.ndarray]) -> Key:
         """Return a key for a row. Rows with equal keys may share a batch."""
@@ -243,7 +254,7 @@ class ServedModel:
         return 2 ** (count - 1).bit_length() - count if by_jax else 0
 
     def _check(self, name: str, spec: "TensorSpec", value: Any) -> np.ndarray:
-        array = _array(name, spec, value)
+        array = array_of(name, value)
         shape = spec.shape[1:]
         if not shape.is_compatible_with(array.shape) or 0 in array.shape:
             wanted = tuple("any" if size is None else size for size in shape)
@@ -272,23 +283,30 @@ def _example(spec: "TensorSpec", shape: list[int]) -> np.ndarray:
     return np.zeros(shape, spec.dtype.as_numpy_dtype)
 
 
-def _array(name: str, spec: "TensorSpec", value: Any) -> np.ndarray:
-    """Convert a value or nested lists to an array. Raise `ValueError` for unequal lengths."""
-    if spec.dtype == "string":
-        try:
-            shape = np.shape(value) if isinstance(value, (list, np.ndarray)) else ()
-            array = np.empty(shape, object)
-            array[...] = value
-        except (ValueError, RecursionError) as error:
-            raise ValueError(
-                f"the input {name!r} must be nested lists of equal lengths: {error}"
-            ) from error
-        return array
+def array_of(name: str, value: Any) -> np.ndarray:
+    """Convert numbers or bytes, possibly in nested lists, to an array. Bytes become objects.
+
+    Args:
+        name: Name of the input, for the error.
+        value: Number, bytes, nested lists, or an array.
+
+    Raises:
+        ValueError: If lists have different lengths, or contain text.
+    """
+    if isinstance(value, np.ndarray):
+        return value
     try:
-        return np.asarray(value)
+        # Without `object`, each item would get the size of the longest text.
+        array = np.array(value, object)
+        kinds = set(map(type, array.flat))
+        if kinds & {list, str, dict, bool}:  # numpy reads `[true, 2]` as 1 and 2
+            found = sorted(kind.__name__ for kind in kinds)
+            raise ValueError(f"got items of type {', '.join(found)}")
+        return array if kinds & {bytes, type(None)} else np.asarray(value)
     except (ValueError, OverflowError, RecursionError) as error:
         raise ValueError(
-            f"the input {name!r} must be nested lists of equal lengths: {error}"
+            f"the input {name!r} must be nested lists of equal lengths, of numbers or bytes: "
+            f"{error}"
         ) from error
 
 

@@ -63,7 +63,8 @@ def write_in_another_process(model: keras.Model, path: Path, format: str, option
     # -P: code in the current folder must not replace a library.
     command = [sys.executable, "-P", "-m", __spec__.name, str(saved), str(path), format]
     done = subprocess.run(
-        [*command, json.dumps(options)],
+        command,
+        input=json.dumps(options),  # too long for an argument with thousands of class names
         env={**os.environ, "KERAS_BACKEND": backend, "KERAS_TORCH_DEVICE": "cpu"},
         capture_output=True,
         text=True,
@@ -87,5 +88,5 @@ if __name__ == "__main__":
     WRITERS[sys.argv[3]](
         keras.saving.load_model(sys.argv[1], compile=False),
         Path(sys.argv[2]),
-        json.loads(sys.argv[4]),
+        json.load(sys.stdin),
     )

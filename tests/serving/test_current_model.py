@@ -108,6 +108,46 @@ def test_version_that_cannot_be_loaded_leaves_the_older_version_in_use(folder):
     assert failed == {"error_code": "UNKNOWN", "error_message": "broken"}
 
 
+def test_version_that_failed_is_tried_again_after_a_time(folder, monkeypatch):
+    """A copy that fills a subfolder leaves the modification time of the version unchanged."""
+    monkeypatch.setattr(current_model, "RETRY_SECONDS", 0.1)
+    current = CurrentModel(folder)
+
+    def load(path):
+        if path == folder / "2" and not (path / "variables" / "data").exists():
+            raise ValueError("incomplete")
+        return Model(path)
+
+    async def check():
+        monkeypatch.setattr(current_model, "ServedModel", load)
+        (folder / "2" / "variables").mkdir(parents=True)
+        add(folder, "2")
+        await until(lambda: current.failed)
+        (folder / "2" / "variables" / "data").touch()
+        await until(lambda: current.now.version == "2")
+
+    followed(current, check)
+    assert states(current) == [("2", "AVAILABLE"), ("1", "END")]
+
+
+def test_folder_that_cannot_be_read_for_a_time_is_followed_again(folder, monkeypatch):
+    current, failures = CurrentModel(folder), []
+
+    def unreadable(path):
+        failures.append(path)
+        raise OSError("the network is down")
+
+    async def check():
+        with monkeypatch.context() as patch:
+            patch.setattr(current_model, "newest_version", unreadable)
+            await until(lambda: failures)
+        add(folder, "2")
+        await until(lambda: current.now.version == "2")
+
+    followed(current, check)
+    assert states(current) == [("2", "AVAILABLE"), ("1", "END")]
+
+
 def test_deleted_version_is_replaced_by_the_previous_version(folder):
     add(folder, "2")
     current = CurrentModel(folder)

@@ -108,6 +108,16 @@ def test_page_answer_for_fewer_tokens_equals_a_model_of_that_many_tokens():
 
 
 @on_torch
+def test_page_of_a_student_with_token_fusers_offers_only_its_own_number_of_tokens():
+    plain = kt.create_model("vit_pico8", classes=5)
+    student = kt.retrofit(plain, at=1, num_tokens=4, fuser="token_fuser")
+    with client(LoadedPage(student)) as asked:
+        assert asked.get("/page/about").json()["tokens"] == [4]
+        answer = asked.post("/page/answer", content=JPEG, headers=IMAGE)
+    assert len(answer.json()["maps"]) == 1
+
+
+@on_torch
 def test_page_of_a_model_without_token_learner_has_classes_and_no_maps():
     with client(LoadedPage(kt.create_model("vit_pico8", classes=3))) as asked:
         about = asked.get("/page/about").json()

@@ -176,6 +176,16 @@ def test_export_with_wrong_arguments_raises_and_writes_nothing(build, arguments,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_saved_model_to_the_path_of_a_file_raises(tmp_path):
+    """A forgotten `format` must not make a folder `pets.onnx`."""
+    model, taken = create_model("vit_pico8", classes=7), tmp_path / "pets"
+    taken.touch()
+    for path, wanted in ((tmp_path / "pets.onnx", "format='onnx'"), (taken, "path=.*pets")):
+        with pytest.raises(ValueError, match=wanted):
+            export(model, path)
+    assert list(tmp_path.iterdir()) == [taken]
+
+
 def test_export_with_maps_and_provenance_contains_both(tmp_path):
     model = create_model("tokenlearner_pico8_4at1", classes=7)
     provenance = {"weights": "ours", "licence": "Apache-2.0"}
@@ -274,7 +284,7 @@ def test_export_runs_no_code_from_the_current_folder(tmp_path, monkeypatch):
         "top_k": 1,
         "return_maps": False,
         "frame_step": None,
-        "provenance": None,
+        "provenance": {"notes": "x" * 2**18},  # longer than an argument of a process
         "activation": "softmax",
         "is_applied": False,
         "precision": None,

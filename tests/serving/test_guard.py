@@ -12,7 +12,8 @@ from keras_tokenlearner.serving.guard import Guard, check_json
 
 pytestmark = pytest.mark.once("tensorflow")
 
-SCOPE = {"type": "http", "path": "/", "headers": []}
+SCOPE = {"type": "http", "method": "POST", "path": "/", "headers": []}
+BINARY = [(b"inference-header-content-length", b"1")]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_check_json_accepts_an_image_and_plain_text():
     check_json(b"]]}}")
 
 
-def run(app, parts, **limits):
+def run(app, parts, scope=SCOPE, **limits):
     """Return the messages that a guarded application sends to a client that sends some parts.
 
     A part is the bytes of a body, seconds to wait, or `None` if the client disconnects.
@@ -57,7 +58,7 @@ def run(app, parts, **limits):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(Guard(app, **limits)(SCOPE, receive, send))
+    asyncio.run(Guard(app, **limits)(scope, receive, send))
     return sent
 
 
@@ -84,6 +85,20 @@ def test_guard_refuses_a_body_beyond_a_limit(parts, limits, status):
     sent = run(echo, parts, **limits)
     assert sent[0]["status"] == status
     assert list(json.loads(sent[1]["body"])) == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/v1/models/pets:predict", 400), ("/v2/models/pets/infer", 200)]
+)
+def test_guard_of_a_body_with_the_header_of_binary_tensors_checks_v1_bodies(path, status):
+    """Only V2 has binary tensors. In V1, the header must not turn off the check."""
+    sent = run(echo, [b"[" * 100], SCOPE | {"path": path, "headers": BINARY})
+    assert sent[0]["status"] == status
+
+
+def test_guard_of_a_busy_server_answers_health_checks():
+    sent = run(echo, [b""], SCOPE | {"method": "GET", "path": "/v2/health/live"}, max_requests=0)
+    assert sent[0]["status"] == 200
 
 
 def test_guard_cancels_the_request_of_a_disconnected_client():
@@ -173,13 +188,25 @@ def attacked(attack, app=echo):
     return asyncio.run(serve())
 
 
+ASK = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize("before", [b"", ASK + b"1"], ids=["first", "second"])
 @pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\n"])
-def test_request_headers_without_end_close_the_connection(start):
-    """uvicorn alone stores headers of any size. A client can fill a gigabyte within seconds."""
+def test_request_headers_without_end_close_the_connection(start, before):
+    """uvicorn alone stores headers of any size. A client can fill a gigabyte within seconds.
+
+    The second request arrives while the server still answers the first.
+    """
+
+    async def slow(scope, receive, send):
+        message = await receive()
+        await asyncio.sleep(60 if message["body"] == b"1" else 0)
+        await echo(scope, lambda: asyncio.sleep(0, message), send)
 
     async def attack(port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(start)
+        writer.write(before + start)
         sent, part = 0, (b"X: " + b"a" * 1000 + b"\r\n") * 60
         try:
             while sent < 30 * 2**20:
@@ -191,7 +218,7 @@ def test_request_headers_without_end_close_the_connection(start):
         writer.close()
         return sent
 
-    sent, status = attacked(attack)
+    sent, status = attacked(attack, slow)
     assert b"200" in status
     assert sent < 20 * 2**20  # system buffers take some bytes after the close
 

@@ -49,6 +49,27 @@ def test_predict_of_a_keras_file_lists_the_top_classes(saved):
     assert alone["file"] == found[0]["file"]
 
 
+def test_predict_of_more_files_than_a_batch_equals_single_predictions(saved, tmp_path, monkeypatch):
+    folder, model = saved
+    monkeypatch.setattr(sys.modules[predict.__module__], "BATCH_SIZE", 2)
+    files = [folder / name for name in ("a.png", "b.png", "b.png", "a.png", "a.png")]
+    exported = export(model, tmp_path / "served", check=False)
+    for path in (folder / "model.keras", exported):
+        single = [predict(path, file)[0] for file in files]
+        for found, right in zip(predict(path, files), single, strict=True):
+            assert [x["class"] for x in found["classes"]] == [x["class"] for x in right["classes"]]
+            for one, other in zip(found["classes"], right["classes"], strict=True):
+                assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
+def test_predict_of_an_exported_model_with_weights_raises(saved, tmp_path):
+    folder, _ = saved
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").touch()
+    with pytest.raises(ValueError, match="predict: .*`weights`.*'random'"):
+        predict(tmp_path, folder / "a.png", weights="random")
+
+
 def test_predict_in_eight_threads_equals_predict_in_one_thread(saved):
     folder, _ = saved
     files = [folder / "a.png", folder / "b.png"]

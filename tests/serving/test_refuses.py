@@ -14,7 +14,7 @@ import pytest
 from keras_tokenlearner import export
 from keras_tokenlearner.data import decode_image
 from keras_tokenlearner.serving.guard import PICTURE_PATH
-from keras_tokenlearner.serving.served_model import ServedModel
+from keras_tokenlearner.serving.served_model import ServedModel, array_of
 from tests.serving.answers import (
     BOMB,
     JPEG,
@@ -83,10 +83,18 @@ BAD_V1 = {
         {"signature_name": "serve", "instances": [FLOATS[:9]]},
         "\\(32, 32, 3\\).*\\(9, 32, 3\\)",
     ),
-    "words": ({"signature_name": "serve", "instances": [[[["a"] * 3] * 32] * 32]}, "finite"),
+    "words": ({"signature_name": "serve", "instances": [[[["a"] * 3] * 32] * 32]}, " str"),
+    "long word": ({"signature_name": "serve", "instances": [["a" * 10**7, *"b" * 10**4]]}, " str"),
+    "booleans": ({"signature_name": "images", "instances": [[[[True, 1, 1]]]]}, " bool"),
     "infinite": ({"signature_name": "serve", "instances": [[[[1e99] * 3] * 32] * 32]}, "finite"),
     "NaN": (NAN.encode(), "finite|JSON"),
 }
+
+
+def test_array_of_a_long_and_many_short_files_takes_a_pointer_each():
+    """With a fixed size per item, these bytes would take 100 GB."""
+    array = array_of("encoded", [b"x" * 10**7, *[b""] * 10**4])
+    assert array.dtype == object and array.shape == (10_001,)
 
 
 @pytest.mark.parametrize("case", BAD_V1)

@@ -36,6 +36,8 @@ class Current:  # one version, without a successor
         if sys.argv[3:] == ["warm"]:
             print("warming up", flush=True)
             assert self.stopping.wait(60)
+        if sys.argv[3:] == ["broken"]:
+            raise MemoryError("no memory for the warm-up")
 
     async def follow(self):
         await asyncio.Event().wait()
@@ -114,3 +116,14 @@ def test_sigterm_ends_a_warm_up():
     finally:
         process.kill()
         process.wait()
+
+
+def test_server_whose_warm_up_fails_exits_with_the_error():
+    from keras_tokenlearner.serving.local import _free_ports
+
+    process = start(*_free_ports(2), "broken")
+    try:
+        _, errors = process.communicate(timeout=200)
+    finally:
+        process.kill()
+    assert process.returncode != 0 and "no memory for the warm-up" in errors

@@ -11,6 +11,7 @@ from keras_tokenlearner.applications.load import check_classifier
 from keras_tokenlearner.data.preprocessing import preprocessing_of
 from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.models import with_tokens
+from keras_tokenlearner.models.budgets import reduction_problem
 from keras_tokenlearner.serving.batching import Batcher
 from keras_tokenlearner.serving.classifier import (
     check_takes_pixels,
@@ -39,8 +40,9 @@ class LoadedPage:
 
     Args:
         model: A `keras.Model`, a classifier of images.
-        tokens: Numbers of tokens that the page offers. If the TokenLearners start from a grid, the
-            default is the powers of two up to `num_tokens`. Other models offer only `num_tokens`.
+        tokens: Numbers of tokens that the page offers. If `with_tokens` accepts the model, the
+            default is `num_tokens` and all smaller powers of two. Other models offer only their
+            `num_tokens`, or no number without a TokenLearner.
         top_k: Integer, number of the most probable classes.
         classifier_activation: For a model that ends in logits: `"softmax"` or `"sigmoid"`.
 
@@ -113,7 +115,7 @@ def _budgets(model: keras.Model, tokens: Sequence[int] | None) -> list[int]:
     most = max((learner.num_tokens for learner in learners), default=0)
     if tokens:
         return sorted(set(check_ints("demo", "tokens", tokens)))
-    if not learners or not all(learner.position_bias for learner in learners):
+    if reduction_problem(model):
         return [most]
     return sorted({2**power for power in range(most.bit_length())} | {most})
 
