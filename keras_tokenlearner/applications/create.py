@@ -3,6 +3,7 @@ import fnmatch
 import os
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Unpack, cast
 
 import keras
@@ -29,11 +30,13 @@ from keras_tokenlearner.models.vision_model import (
     check_shape,
     is_input,
 )
-from keras_tokenlearner.presets.addresses import is_address
+from keras_tokenlearner.presets.addresses import is_address, parse_address
 from keras_tokenlearner.presets.from_preset import build_model, open_preset
+from keras_tokenlearner.presets.hub import fetch_files
 from keras_tokenlearner.presets.sizes import build_without_weights
-from keras_tokenlearner.weights import SOURCES, load_weights, store
+from keras_tokenlearner.weights import SOURCES, load_weights, read_checkpoint, store
 from keras_tokenlearner.weights.plan import Plan
+from keras_tokenlearner.weights.recognise import fitting_sources
 from keras_tokenlearner.weights.saving import OWN_FILES, check_layout, classes_of, saved_shapes
 
 MODELS = {VisionTransformerConfig: VisionTransformer, X2Plus1DConfig: X2Plus1D}
@@ -83,9 +86,9 @@ def create_model(
         include_top: Boolean, whether the classifier is part of the model.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
             itself. Otherwise the model takes normalised pixels, by default in [-1, 1].
-        weights: `None` for random weights, the name of included weights, or the path of a
-            `.weights.h5` file. For weights that Keras saved in parts, the path of their
-            `.weights.json`. Addresses and files for `from_preset` are valid too, such as
+        weights: `None` for random weights, the name of included weights, or the path or https
+            address of a `.weights.h5` file. For weights that Keras saved in parts, the path of
+            their `.weights.json`. Addresses and files for `from_preset` are valid too, such as
             `"hf://timm/vit_base_patch16_224.augreg_in21k"`. The checkpoint then sets the config
             fields that the model's name does not state. Positions are resized to the model's grid.
         input_tensor: A `keras.Input` to build on. For a tensor computed from a `keras.Input`, the
@@ -135,6 +138,8 @@ def create_model(
         check_shape(owner, input_shape, input_tensor)
     # A wrong path or name raises an error before a large model is built.
     is_file = str(weights).endswith(OWN_FILES) and not SOURCES.keys() & {_source(weights)}
+    if is_file and str(weights).startswith(("https://", "http://")):
+        weights = _downloaded(owner, cast(str, weights))
     stored = plan = of_weights = shapes = None
     if weights is not None and is_file and "://" not in str(weights):
         shapes = saved_shapes(weights, owner)
@@ -153,7 +158,7 @@ def create_model(
             normalization=normalization,
             layer_norm_epsilon=changes.get("layer_norm_epsilon"),
             activation=changes.get("activation"),
-            num_heads=changes.get("num_heads", entry.config.num_heads),
+            num_heads=changes.get("num_heads"),
             grid=grid,
         )
     elif weights is not None:
@@ -193,6 +198,12 @@ def create_model(
             fuser = changes.get("fuser", of_transformer.fuser)
             fields_of_plan: dict[str, Any] = {**_trunk_fields(plan, reducer, fuser), **changes}
             trunk = dataclasses.replace(of_transformer, **fields_of_plan)
+            heads = plan.sizes.get("num_heads")
+            if trunk.block_attention != "vector" and heads not in (None, trunk.num_heads):
+                raise ValueError(
+                    f"{owner}: `num_heads` must be the number of heads in {plan.origin}; pass "
+                    f"num_heads={heads}. Received: num_heads={trunk.num_heads}"
+                )
             built = build_model(owner, kind, trunk, plan, classes, **arguments)
         else:
             config = dataclasses.replace(entry.config, **cast(dict[str, Any], changes))
@@ -270,6 +281,12 @@ def _trunk_fields(plan: Plan, reducer: str | None, fuser: str | None) -> Fields:
 
 def _source(weights: str | os.PathLike[str] | None) -> str:
     return str(weights).partition(":")[0]
+
+
+def _downloaded(owner: str, weights: str) -> str | Path:
+    """Download a `.weights.h5` file. Return its path, or its address if it has another source."""
+    path = fetch_files(owner, parse_address(owner, weights)).weights
+    return weights if fitting_sources(read_checkpoint(path, owner)) else path
 
 
 def _copy_body(one: VisionModel, other: VisionModel) -> None:

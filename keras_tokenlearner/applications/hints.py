@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner._checks import check_choice, check_is
 from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.models import VisionTransformerConfig
 from keras_tokenlearner.models.config_fields import Fields, FieldValue
@@ -51,6 +51,9 @@ def check_arguments(
                 f"{owner}: {_spelt(model, OURS[name], example)} Received: {name}={value!r}"
             )
         check_choice(owner, "argument", name, list(fields))
+    if weights is not None and not isinstance(weights, bool):
+        wanted = "a string or a pathlib.Path; for arrays, call load(model, source, arrays)"
+        check_is(owner, "weights", weights, (str, os.PathLike), wanted)
     if isinstance(weights, bool) or (weights == "imagenet" and weights not in store.names(model)):
         raise ValueError(f"{owner}: {_spelt(model, 'weights')} Received: weights={weights!r}")
 

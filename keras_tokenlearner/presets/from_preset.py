@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, Unpack
 from urllib.parse import urlsplit
 
-from keras_tokenlearner._checks import check_bool, check_choice
+from keras_tokenlearner._checks import check_bool, check_choice, check_path
 from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner.models import (
     VisionTransformer,
@@ -42,7 +42,7 @@ from keras_tokenlearner.presets.sizes import (
 from keras_tokenlearner.weights import STORE, Checkpoint, load_weights, read_checkpoint
 from keras_tokenlearner.weights.load import plan_of
 from keras_tokenlearner.weights.plan import Plan
-from keras_tokenlearner.weights.saving import OWN_FILES
+from keras_tokenlearner.weights.saving import OWN_FILES, saved_shapes
 
 PresetName: TypeAlias = str | os.PathLike[str]
 _X2PLUS1D = "keras_tokenlearner>X2Plus1D"
@@ -129,6 +129,7 @@ def from_preset(
     >>> from_preset("my_preset", at=1, num_tokens=4, classes=3).output_shape
     (None, 3)
     """
+    check_path("from_preset", "preset", preset)
     owner = f"from_preset({str(preset)!r})"
     if include_top is not None:
         check_bool(owner, "include_top", include_top)
@@ -334,8 +335,9 @@ def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
             "`config`; save the preset again with save_to_preset. Received: "
             f"registered_name={registered!r}, and a config of class {type(config).__name__}"
         )
+    shapes = saved_shapes(files.weights, owner)
     try:
-        check_own_sizes(owner, KINDS[registered], config, files.weights)
+        check_own_sizes(owner, KINDS[registered], config, files.weights.name, shapes.values())
         model = KINDS[registered].from_config(config)
     except Exception as error:  # an edited config can raise any error
         raise ValueError(

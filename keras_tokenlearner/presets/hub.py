@@ -26,7 +26,6 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
     "model.weights.h5",
     "model.weights.json",
-    "flax_model.msgpack",
 )
 HEAD = "task.weights.h5"  # keras-hub keeps the backbone in another file
 CONFIGS = (
@@ -34,11 +33,11 @@ CONFIGS = (
     "preprocessor_config.json",
     "video_preprocessor_config.json",
     "image_converter.json",
-    "task.json",
     HEAD,
 )
-# PyTorch's hub writes the first digits of the sha256 into file names: vit_b_16-c867db91.pth.
-_HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.\w+$")
+# PyTorch's hub writes the first digits of the sha256 into file names: vit_b_16-c867db91.pth. A name
+# may also end in a date. One hash of 43 has no letter in its first eight digits. It is not checked.
+_HASH_IN_NAME = re.compile(r"-(?=\d*[a-f])([0-9a-f]{8,})\.\w+$")
 
 
 @dataclass(frozen=True)

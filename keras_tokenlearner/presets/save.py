@@ -15,12 +15,13 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner._files import write_text
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.models.config_fields import PresetArguments
-from keras_tokenlearner.models.vision_model import VisionModel
+from keras_tokenlearner.models.vision_model import VisionModel, quantization_of
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.from_preset import PresetName, from_preset
 from keras_tokenlearner.presets.hub import WEIGHTS as NAMES
 from keras_tokenlearner.presets.kaggle import status_of, upload_to_kaggle
 from keras_tokenlearner.weights import save_weights
+from keras_tokenlearner.weights.saving import integer_weights
 
 CONFIG, WEIGHTS, CLASSES, CARD = "config.json", "model.weights.h5", "class_names.json", "README.md"
 
@@ -38,7 +39,8 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
         The path of the folder.
 
     Raises:
-        ValueError: If the model is of another class, or the folder has weights in another format.
+        ValueError: If the model is of another class or quantized, or the folder has weights in
+            another format.
 
     Example:
 
@@ -50,6 +52,11 @@ def save_to_preset(model: VisionModel, folder: str | os.PathLike[str]) -> Path:
         raise ValueError(
             "save_to_preset: `model` must be a VisionTransformer or X2Plus1D; save other models "
             f"with model.save. Received: a model of class {type(model).__name__}"
+        )
+    if (mode := quantization_of(model)) or integer_weights(model):
+        raise ValueError(
+            "save_to_preset: `model` must have float weights; save a quantized model by "
+            f"model.save. Received: model {model.name!r}, quantized to {mode or 'integers'}"
         )
     folder = check_path("save_to_preset", "folder", folder)
     before = NAMES[: NAMES.index(WEIGHTS)]  # from_preset would read these files instead

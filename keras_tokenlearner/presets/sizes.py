@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.vision_model import BuildArguments, Config, VisionModel
 from keras_tokenlearner.models.weightless import without_weights
 from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
-from keras_tokenlearner.weights.saving import saved_shapes
 
 MOST_PARTS = 512  # blocks or units of a model; each takes about 10 ms to build
 MOST_NUMBERS = 2**24  # in a table with a row for each token, unless the weights have more numbers
 
 
 def check_own_sizes(
-    owner: str, kind: type[VisionModel], config: Mapping[str, JSON], weights: Path
+    owner: str,
+    kind: type[VisionModel],
+    config: Mapping[str, JSON],
+    weights: str,
+    shapes: Iterable[tuple[int, ...]],
 ) -> None:
     """Raise `ValueError` if the config of a saved model and its file of weights differ in shapes.
 
-    Only the header of the file is read. The model is built without its weights.
+    The model is built without its weights.
 
     Args:
         owner: Name of the function that the user called, for error messages.
         kind: `VisionTransformer` or `X2Plus1D`.
         config: The result of `get_config` of a model of this class.
-        weights: Path of the `.weights.h5` file.
+        weights: Name of the `.weights.h5` file.
+        shapes: Shapes of the arrays of all layers in the file.
     """
-    found = Counter(saved_shapes(weights, owner).values())
+    found = Counter(shapes)
     numbers = sum(math.prod(shape) * count for shape, count in found.items())
     fields = kind.config_class(**cast("Any", config["config"]))
     check_tables(owner, fields, cast("Sequence[int]", config["input_shape"]), numbers)
@@ -41,7 +44,7 @@ def check_own_sizes(
     if stated != found:
         more, less = sorted(stated - found)[:3], sorted(found - stated)[:3]
         raise ValueError(
-            f"{owner}: config.json and {weights.name} must have the same shapes; save both again "
+            f"{owner}: config.json and {weights} must have the same shapes; save both again "
             f"with save_to_preset. Received: {more} only in config.json, {less} only in the weights"
         )
 
@@ -86,8 +89,8 @@ def check_tables(owner: str, config: Config, input_shape: Sequence[int], numbers
     for name, count in parts.items():
         if count > MOST_PARTS:
             raise ValueError(
-                f"{owner}: `{name}` must describe at most {MOST_PARTS} layers or units. "
-                f"Received: {name} with {count}"
+                f"{owner}: `{name}` must give at most {MOST_PARTS} layers or units. "
+                f"Received: {count} from {name}"
             )
     if isinstance(config, X2Plus1DConfig):
         return  # it has no tables besides its weights

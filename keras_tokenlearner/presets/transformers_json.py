@@ -180,9 +180,10 @@ def _preprocessing(owner: str, said: Object) -> Preprocessing | None:
 
 
 def _scaling(owner: str, said: Object) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std of pixels in [0, 1].
+    """Convert a processor's scaling to the mean and std for pixels in [0, 1].
 
-    transformers computes `(pixel * factor - offset - mean) / std`. ViViT's processor has an offset.
+    transformers computes `(pixel * factor - offset - mean) / std`. Only ViViT's processor has an
+    offset by default.
     """
     is_vivit = said.get("image_processor_type") == "VivitImageProcessor"
     factor = said.get("rescale_factor", 1 / 127.5 if is_vivit else 1 / 255)

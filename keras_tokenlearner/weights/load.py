@@ -203,8 +203,8 @@ def load(
         for reads in passes:
             plan = _plan_of(owner, checkpoint, source, None, options, reads)
             if check_settings:
-                # The model already has these settings.
-                plan.check_open(dict.fromkeys(SETTINGS, True))
+                # The model has these settings. `load` has no arguments for them.
+                plan.check_open(dict.fromkeys((*SETTINGS, "rotary", "head_reads"), True))
             if not reads:
                 plan.fit(model, *fitting)
         return plan.load(model, *fitting)

@@ -85,6 +85,17 @@ def differences_of(
         must = stated.get("proportional_attention", False)
         if have != must:
             differences.append(f"proportional_attention is {have!r}, but must be {must!r}")
+    # A kernel whose heads and channels are one axis fits any number of heads.
+    heads = {"num_heads": structure.heads}
+    if structure.config.block_attention == "vector":  # it ignores the number
+        del heads["num_heads"]
+    if names.LATENT in structure.variables:
+        heads["pooling_num_heads"] = structure.model.get_layer(names.POOLING).num_heads
+    differences += [
+        f"{name} is {have}, but must be {stated[name]}"
+        for name, have in heads.items()
+        if stated.get(name) not in (None, have)
+    ]
     ours = getattr(structure.model, "preprocessing", None) or Preprocessing()
     if preprocessing is not None and not _same_pixels(ours, preprocessing):
         theirs = preprocessing
@@ -189,10 +200,11 @@ def match(
     head: str,
     partial: bool,
 ) -> Match:
-    """Remove arrays without a variable from `arrays`, and return all names without a counterpart.
+    """Remove arrays that the model does not take, and return names without a counterpart.
 
     Raises:
-        ValueError: If a shape differs. Also if a name has no counterpart and `partial` is `False`.
+        ValueError: If a shape differs. Also if `partial` is `False` and a required name has no
+            counterpart. Heads and added layers, for example, are not required.
     """
     variables = structure.variables
     # A file without learned tokens also lacks the weights of proportional attention.

@@ -9,7 +9,7 @@ import keras
 from keras_tokenlearner._checks import check_bool, check_choice
 from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner.models import VisionTransformerConfig, names
-from keras_tokenlearner.models.config_fields import Fields, FieldValue
+from keras_tokenlearner.models.config_fields import Fields, FieldValue, PlanOptions
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.weights import positions
 from keras_tokenlearner.weights.architecture import (
@@ -131,9 +131,13 @@ class Plan:
         known = {**self.fields, "normalization": self.preprocessing}
         choices = self._recipe.choices
         unsaid = {name: usual for name, usual in choices.items() if known.get(name) is None}
-        is_bare = self.source == "timm" and not self._is_described and "rotary" not in known
-        if is_bare and may_be_rotary(self._entries):
+        is_bare = self.source == "timm" and not self._is_described
+        if is_bare and "rotary" not in known and may_be_rotary(self._entries):
             unsaid["rotary"] = (None, "index", "centred", "learned")
+        # A norm after the pooling shows that the head does not read the class token.
+        pools = known.get("final_norm") == "pooled" and known.get("class_token")
+        if is_bare and pools and known.get("head_reads") is None:
+            unsaid["head_reads"] = ("average", "max")
         return unsaid
 
     @property
@@ -145,12 +149,19 @@ class Plan:
         """Return the config of the checkpoint's model, with fields changed.
 
         Raises:
-            ValueError: If a required setting is not stated, such as the number of heads. Also if
-                this package lacks a feature of the checkpoint.
+            ValueError: If a size or a required setting is not stated, such as the number of heads.
+                Also if this package lacks a feature of the checkpoint.
         """
         self.check_features()
         self.check_open(changes)
         merged: dict[str, Any] = {**self.sizes, **self.fields, **changes}
+        sizes = ("hidden_dim", "num_layers", "patch_size")
+        if absent := [name for name in sizes if name not in merged]:
+            raise ValueError(
+                f"{self.owner}: {self.origin} must have blocks, and a kernel of 4 or 5 axes that "
+                "embeds patches; choose another checkpoint. "
+                f"Received: {self.source} weights without {', '.join(absent)}"
+            )
         if "num_heads" not in merged:
             raise ValueError(
                 f"{self.owner}: {self.origin} does not state its number of attention heads; "
@@ -165,7 +176,8 @@ class Plan:
         unsaid = {name: usual for name, usual in self.open.items() if name not in given}
         if unsaid:
             hints = "; ".join(
-                f"`{name}`, one of {', '.join(map(repr, usual))}" for name, usual in unsaid.items()
+                f"`{name}`{self._receiver(name)}, one of {', '.join(map(repr, usual))}"
+                for name, usual in unsaid.items()
             )
             cause = (
                 "whose JSON files do not state all settings"
@@ -249,8 +261,12 @@ class Plan:
         take_projection(arrays, structure)
         name_added(owner, arrays, structure, partial)
         has_head = names.HEAD_KERNEL in self._arrays and head == "keep"
+        stated: dict[str, FieldValue] = {**self.sizes, **self.fields}
+        if reads := self.open.get("head_reads"):  # the model decides
+            own, has_class_token = structure.head_reads, structure.config.class_token
+            stated["head_reads"] = own if own in reads or not has_class_token else reads[0]
         differences = differences_of(
-            structure, self.fields, self.preprocessing, self._is_described, has_head
+            structure, stated, self.preprocessing, self._is_described, has_head
         )
         if differences and check_settings:
             raise ValueError(
@@ -290,6 +306,11 @@ class Plan:
             added=tuple(added),
             differences=tuple(differences),
         )
+
+    def _receiver(self, setting: str) -> str:
+        """Return the method that takes a setting, for errors, if `self.owner` does not take it."""
+        is_option = self.owner != "plan_of" or setting in PlanOptions.__annotations__
+        return "" if is_option else " to Plan.config_with"
 
     def _drop_unread(self) -> None:
         """Remove fields that have no effect, because our config would raise an error for them."""

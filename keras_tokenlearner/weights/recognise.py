@@ -66,7 +66,14 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
         ValueError: If `source` is unknown or contradicts the entries. Also if it is `None` and the
             entries do not identify one source.
     """
-    found = [name for name, recipe in SOURCES.items() if _fits(recipe, checkpoint)]
+    found = fitting_sources(checkpoint)
+    numbered = any(name.startswith("layers/") for name in checkpoint)
+    if not found and numbered and source in (None, "keras_tokenlearner"):
+        raise ValueError(
+            f"{owner}: {checkpoint.origin} is from an unknown source. For weights of our models "
+            "that Keras saved, call create_model(NAME, weights=FILE) or load_weights(model, FILE). "
+            f"Received: entries {listed(sorted(checkpoint))}, and source={source!r}"
+        )
     if source is not None:
         check_choice(owner, "source", source, list(SOURCES))
         if found and source not in found:
@@ -98,6 +105,11 @@ def recognise(owner: str, checkpoint: Checkpoint, source: str | None) -> str:
         f"{owner}: {checkpoint.origin} {what}. Received: entries "
         f"{listed(sorted(checkpoint)) or '(none)'}, and source=None"
     )
+
+
+def fitting_sources(checkpoint: Checkpoint) -> list[str]:
+    """Return the sources that a checkpoint can be from, by the names of its entries."""
+    return [name for name, recipe in SOURCES.items() if _fits(recipe, checkpoint)]
 
 
 def _fits(source: Source, checkpoint: Checkpoint) -> bool:

@@ -49,7 +49,7 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
 
     Raises:
         ValueError: If `model` is not a built `keras.Model`, or the path does not end in
-            `.weights.h5`.
+            `.weights.h5`. Also if a weight is not an array of floats, as in quantized models.
 
     Example:
 
@@ -62,6 +62,12 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
         raise ValueError(
             "save_weights: `model` must be built; call it on a batch first. "
             f"Received: model={model!r}"
+        )
+    integers = integer_weights(model)
+    if integers:
+        raise ValueError(
+            "save_weights: `model` must have only float weights; save a quantized model by "
+            f"model.save. Received: model {model.name!r} with {listed(integers)}"
         )
     path = _checked_name("save_weights", path)
     hashes = path.with_name(path.name + ".sha256")
@@ -77,6 +83,11 @@ def save_weights(model: keras.Model, path: PathLike) -> str:
         if old:
             write_text(hashes, "".join(lines))
     return digest
+
+
+def integer_weights(model: keras.Model) -> list[str]:
+    """Return the paths of a model's weights that are not floats, as in quantized models."""
+    return [weight.path for weight in model.weights if "float" not in str(weight.dtype)]
 
 
 def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None = None) -> None:
@@ -247,8 +258,9 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
     wrong = [name for name, entry in entries.items() if not entry.is_float]
     if wrong:
         raise ValueError(
-            f"{owner}: all entries of {shown} must be arrays of floats; save the file again by "
-            f"save_weights. Received other entries: {listed(wrong)}"
+            f"{owner}: all entries of {shown} must be arrays of floats; save float weights by "
+            "save_weights, or a quantized model by model.save. "
+            f"Received other entries: {listed(wrong)}"
         )
     return {name: cast("tuple[int, ...]", entry.shape) for name, entry in entries.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import tempfile
 from dataclasses import dataclass
 from importlib import resources
@@ -23,6 +24,7 @@ from keras_tokenlearner.weights.saving import load_weights, sha256
 # Characters of paths and queries, besides letters and digits, that `_ascii` does not encode. They
 # include "%", which starts an encoded character.
 _ALLOWED = "-._~/:?#[]@!$&'()*+,;=%"
+_SUBFOLDER = "models/keras_tokenlearner"  # of Keras's cache
 
 
 @dataclass(frozen=True)
@@ -182,20 +184,21 @@ def download(
     mark = expected_sha256 or hashlib.sha256(address.encode()).hexdigest()
     name = f"{mark[:8]}-{PurePosixPath(urlsplit(uri).path).name}"
     home = Path(cache_dir or os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
-    whole = home / "models" / "keras_tokenlearner" / name
+    new = name
     if not expected_sha256:
         # Without a hash, a later call could not distinguish a partial download from a complete
-        # file.
-        if whole.is_file():
-            return whole
-        name = f"{name}.part"
+        # file. Processes that download at the same time need different names.
+        for folder in _folders(home):
+            if (folder / name).is_file():
+                return folder / name
+        new = f"{name}.{secrets.token_hex(4)}.part"
     try:
         path = keras.utils.get_file(
-            name,
+            new,
             origin=address,
             cache_dir=str(home),
             force_download=not expected_sha256,
-            cache_subdir="models/keras_tokenlearner",
+            cache_subdir=_SUBFOLDER,
             file_hash=expected_sha256,
             hash_algorithm="sha256",
         )
@@ -210,9 +213,18 @@ def download(
             f"and try again: {error}"
         ) from error
     if not expected_sha256:
+        whole = Path(path).with_name(name)
         move(Path(path), whole)
         return whole
     return Path(path)
+
+
+def _folders(home: Path) -> list[Path]:
+    """Return the folders in which `keras.utils.get_file` may keep the files of a cache."""
+    homes = [home]
+    if not os.access(home, os.W_OK):  # `get_file` then uses another folder
+        homes.append(Path("/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir(), ".keras"))
+    return [one / _SUBFOLDER for one in homes]
 
 
 def _ascii(uri: str) -> str:

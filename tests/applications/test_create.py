@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import typing
 
 import keras
@@ -14,7 +15,7 @@ from keras_tokenlearner.applications.arguments import ModelArguments
 from keras_tokenlearner.applications.create import OF_THE_NAME
 from keras_tokenlearner.models import VisionTransformerConfig, X2Plus1DConfig
 from keras_tokenlearner.models.config_fields import VisionTransformerFields, X2Plus1DFields
-from keras_tokenlearner.weights import save_weights
+from keras_tokenlearner.weights import save_weights, to_timm
 
 IMAGE = [
     "ViTS32",
@@ -191,7 +192,7 @@ def test_weights_of_a_video_network_load_at_other_resolutions_but_not_other_fram
         create_model(PICO_VIDEO, weights=path, classes=10, input_shape=(4, 32, 32, 3))
 
 
-def test_create_model_of_a_video_network_with_config_changes_changes_its_units():
+def test_config_fields_passed_to_create_model_decide_the_units_of_a_video_network():
     model = create_model("x2plus1d_pico", unit="joint", replaced=(2,), input_shape=(4, 16, 24, 3))
     assert model.get_layer("stage_1_unit_2_0_joint").over == "joint"
     assert model.output_shape == (None, 1000)
@@ -296,6 +297,28 @@ def test_named_model_with_weights_of_a_plain_preset_has_the_learned_tokens_of_it
     assert named.config.class_token == plain.config.class_token
 
 
+def test_named_model_with_weights_of_other_heads_raises_unless_they_are_passed(tmp_path):
+    """The kernels of timm fit any number of heads. Only config.json states the number."""
+    save = pytest.importorskip(
+        "safetensors.numpy", reason="writes safetensors: pip install safetensors"
+    ).save_file
+    given = {"hidden_dim": 24, "num_heads": 12, "class_token": True, "activation": "gelu"}
+    model = create_model("vit_pico8", classes=3, **given)
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.2, array.shape) for array in model.get_weights()])
+    save(to_timm(model), tmp_path / "model.safetensors")
+    said = {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 32, 32]}
+    said = {"architecture": "vit_base_patch16_224", "num_features": 24, "pretrained_cfg": said}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=r"create_model\('vit_pico8'\): `num_heads`") as caught:
+        create_model("vit_pico8", weights=tmp_path, hidden_dim=24)
+    assert "num_heads=12. Received: num_heads=2" in str(caught.value)
+    named = create_model("vit_pico8", weights=tmp_path, hidden_dim=24, num_heads=12)
+    pixels = rng.uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    expected = model.predict(pixels, verbose=0)
+    np.testing.assert_allclose(named.predict(pixels, verbose=0), expected, atol=1e-5)
+
+
 def test_plain_model_with_weights_of_a_token_learner_raises_and_names_the_weights(tmp_path):
     create_model(S14_LEARNER, classes=3, **S14).save_to_preset(tmp_path / "learner")
     with pytest.raises(ValueError, match=r"create_model\('vit_s14'\): .*token_learner/") as caught:
@@ -340,6 +363,7 @@ def test_create_model_with_classes_as_a_numpy_scalar_has_that_many_outputs(name,
         ({"model": PICO, "weights": "imagenet"}, "weights='timm:FILE'"),
         ({"model": PICO, "weights": "fashion"}, "Received: weights='fashion'"),
         ({"model": NANO, "weights": True}, "weights='fashion_mnist'"),
+        ({"model": PICO, "weights": {"norm/gamma": 3}}, "Received: weights={'norm/gamma': 3}"),
         ({"model": NANO, "pretrained": True}, "weights='fashion_mnist'"),
         ({"model": PICO, "pretrained": True}, "weights='timm:FILE'"),
         ({"model": PICO, "num_classes": 7}, "classes=7. Received: num_classes=7"),

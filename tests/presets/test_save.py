@@ -16,7 +16,7 @@ from keras_tokenlearner.models import Preprocessing, VisionTransformer, X2Plus1D
 from keras_tokenlearner.presets import hub
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.from_preset import _OF_RETROFIT
-from keras_tokenlearner.weights import to_timm
+from keras_tokenlearner.weights import load, to_timm
 
 
 def saved(tmp_path, name="tokenlearner_pico8_4at1", **changes):
@@ -314,3 +314,54 @@ def test_named_model_with_weights_of_a_plain_preset_keeps_its_learned_tokens(tmp
         named = create_model("tokenlearner_pico8_4at1", weights=folder)
     assert len(named.token_learners) == 1 and named.config.activation == "gelu"
     np.testing.assert_array_equal(*(m.head.get_weights()[0] for m in (named, model)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"positions": None},
+        {"positions": None, "rotary": "index"},
+        {"positions": None, "block_attention": "vector"},
+        {"positions": "sequence", "patch_size": (2, 8, 8), "input_shape": (4, 32, 32, 3)},
+    ],
+    ids=str,
+)
+def test_model_without_a_table_of_positions_loads_by_every_route(tmp_path, changes):
+    model, folder = saved(tmp_path, "vit_pico8", **changes)
+    loaded = create_model("vit_pico8", classes=3, **changes)
+    assert not load(loaded, None, model).left
+    for again in (
+        loaded,
+        kt.from_preset(folder),
+        load_model(folder, owner="test"),
+        create_model("vit_pico8", weights=folder, **changes),
+    ):
+        same(model, again)
+        assert again.config == model.config
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_preset_of_a_quantized_model_is_neither_saved_nor_loaded(tmp_path):
+    model, folder = saved(tmp_path, "vit_pico8")
+    model.quantize("int8")
+    with pytest.raises(ValueError, match="save_to_preset: `model`.*int8"):
+        model.save_to_preset(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    model.save_weights(folder / "model.weights.h5")  # as earlier releases did
+    with pytest.raises(ValueError, match=r"from_preset.*model\.weights\.h5.*block") as caught:
+        kt.from_preset(folder)
+    assert "config.json" not in str(caught.value)
+
+
+def test_folder_with_only_a_flax_file_raises_and_lists_the_names_of_readable_files(tmp_path):
+    (tmp_path / "flax_model.msgpack").write_bytes(b"weights")
+    with pytest.raises(ValueError, match=r"from_preset.*model\.safetensors.*path=") as caught:
+        kt.from_preset(tmp_path)
+    assert "flax_model" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, {"head/bias": np.zeros(3)}], ids=str)
+def test_from_preset_of_an_object_that_is_no_path_raises_and_states_it(wrong):
+    with pytest.raises(ValueError, match="from_preset: `preset`") as caught:
+        kt.from_preset(wrong)
+    assert f"preset={wrong!r}" in str(caught.value)

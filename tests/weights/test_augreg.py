@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from keras_tokenlearner import applications, create_model
+from keras_tokenlearner import applications, create_model, from_preset
 from keras_tokenlearner.weights import load
 from tests.weights.foreign import (
     SIZES,
@@ -137,3 +137,14 @@ def test_augreg_file_without_one_entry_raises_only_value_error(missing, tmp_path
         warnings.simplefilter("ignore")  # a warning lists the variables without values
         with contextlib.suppress(ValueError):
             create_model("vit_pico8", weights=f"augreg:{tmp_path}/vit.npz", mlp_dim=48)
+
+
+def test_augreg_file_without_the_sizes_of_its_model_raises_and_lists_them(tmp_path):
+    """big_vision's NaFlex models embed flattened patches by a kernel of two axes."""
+    entries = augreg_entries()
+    flat = entries | {"embedding/kernel": np.zeros((192, 32), "float32")}
+    shallow = {name: array for name, array in entries.items() if "encoderblock" not in name}
+    for wrong, absent in ((flat, "hidden_dim, patch_size"), (shallow, "num_layers")):
+        np.savez(tmp_path / "vit.npz", **wrong)
+        with pytest.raises(ValueError, match=f"from_preset.*augreg.*{absent}"):
+            from_preset(f"augreg:{tmp_path}/vit.npz")

@@ -3,13 +3,18 @@
 import dataclasses
 import hashlib
 import http.server
+import os
 import re
+import tempfile
 import threading
 
+import keras
 import numpy as np
 import pytest
 
 from keras_tokenlearner import create_model, from_preset
+from keras_tokenlearner.presets.addresses import parse_address
+from keras_tokenlearner.presets.hub import fetch_files
 from keras_tokenlearner.weights import STORE, save_weights, store
 from keras_tokenlearner.weights.store import download, fetch
 
@@ -129,3 +134,64 @@ def test_create_model_with_weights_at_a_url_loads_the_downloaded_file(
     loaded = create_model("vit_pico8", weights="mine")  # the input shape comes from the weights
     for array, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(array, expected)
+
+
+def test_create_model_with_the_address_of_own_weights_loads_them(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    model = create_model("vit_pico8", classes=10)
+    model.get_layer("head").bias.assign(np.arange(10.0))
+    save_weights(model, tmp_path / "mine.weights.h5")
+    server.content = (tmp_path / "mine.weights.h5").read_bytes()
+    for _ in range(2):
+        loaded = create_model("vit_pico8", weights=server.uri)
+        for array, expected in zip(loaded.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(array, expected)
+    assert server.requests == ["/a/b.weights.h5"]
+
+
+def test_download_without_write_access_to_the_cache_is_kept_in_a_temporary_folder(
+    server, tmp_path, monkeypatch
+):
+    """Keras downloads to `/tmp/.keras` or, without `/tmp`, to the folder for temporary files."""
+    is_folder = os.path.isdir
+    monkeypatch.setattr(os.path, "isdir", lambda path: path != "/tmp" and is_folder(path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for _ in range(2):
+        path = download(server.uri, None, tmp_path / "missing")
+        assert path.read_bytes() == CONTENT
+    assert path.is_relative_to(tmp_path / ".keras") and list(path.parent.iterdir()) == [path]
+    assert server.requests == ["/a/b.weights.h5"]
+
+
+def test_download_during_the_download_of_another_process_returns_the_file(
+    server, tmp_path, monkeypatch
+):
+    get_file, others = keras.utils.get_file, []
+
+    def slow(*arguments, **options):
+        path = get_file(*arguments, **options)
+        if len(server.requests) == 1:  # the other process finishes first
+            others.append(download(server.uri, None, tmp_path))
+        return path
+
+    monkeypatch.setattr(keras.utils, "get_file", slow)
+    path = download(server.uri, None, tmp_path)
+    assert others == [path] and path.read_bytes() == CONTENT
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("vit-20240131.npz", 1), (f"vit-{SHA256[:16]}.npz", 1), (f"vit-{'ab' * 8}.npz", 0)],
+)
+def test_hash_but_no_date_in_the_name_of_a_download_is_checked(
+    server, tmp_path, monkeypatch, name, count
+):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    address = parse_address("test", server.uri.replace("b.weights.h5", name))
+    if count:
+        assert fetch_files("test", address).weights.read_bytes() == CONTENT
+    else:
+        with pytest.raises(ValueError, match=f"test: .*{name}"):
+            fetch_files("test", address)
+    assert len(list(tmp_path.rglob("*.npz"))) == count

@@ -516,7 +516,7 @@ def test_torch_file_of_one_tensor_under_many_names_raises(tmp_path):
     assert read_checkpoint(tmp_path / "b.pt")["two"].shape == tensor.shape
 
 
-def test_torch_file_with_two_zip_directories_is_read_as_by_zipfile(tmp_path):
+def test_torch_file_with_two_zip_directories_gives_the_arrays_that_zipfile_reads(tmp_path):
     """Python and PyTorch must not read different archives out of one file."""
     torch = pytest.importorskip("torch", reason="reads PyTorch files: pip install torch")
     for name, value in (("one", 1.0), ("two", 2.0)):

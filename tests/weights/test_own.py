@@ -6,7 +6,7 @@ import pytest
 
 from keras_tokenlearner import create_model, from_preset
 from keras_tokenlearner.layers.positions import resize_positions
-from keras_tokenlearner.weights import load, load_weights, plan_of, save_weights
+from keras_tokenlearner.weights import Statement, load, load_weights, plan_of, save_weights
 from tests.conformance import assign_weights
 from tests.weights.foreign import close, outputs, pixels
 
@@ -192,3 +192,26 @@ def test_load_of_another_architecture_raises_and_keeps_the_weights():
         load(model, "keras_tokenlearner", other)
     for one, two in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("source", [None, "keras_tokenlearner"])
+def test_own_weights_file_passed_as_a_checkpoint_raises_and_names_the_function(tmp_path, source):
+    model, path = create_model(PICO, classes=5), tmp_path / "a.weights.h5"
+    save_weights(model, path)
+    calls = (
+        lambda: load(model, source, path),
+        lambda: plan_of(path, source),
+        lambda: from_preset(f"{source}:{path}" if source else path),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=rf"create_model\(.*load_weights\(.*source={source!r}"):
+            call()
+
+
+def test_stated_heads_of_the_pooling_unlike_the_model_raise():
+    model = create_model("vit_pico8", classes=5, head_reads="attention")
+    arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
+    plan = plan_of(arrays, statement=Statement(fields={"pooling_num_heads": 4}))
+    with pytest.raises(ValueError, match=r"pooling_num_heads.* 2.* 4"):
+        plan.load(model)
+    assert not plan_of(arrays).load(model).left

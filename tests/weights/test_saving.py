@@ -382,6 +382,15 @@ def test_load_weights_of_a_compressed_file_raises_and_keeps_the_model(saved, beh
     _refused(model, path, "compressed.*layers/dense/vars/0")
 
 
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_save_weights_of_a_quantized_model_raises_and_keeps_the_old_file(saved):
+    model, path, digest = saved
+    model.quantize("int8")
+    with pytest.raises(ValueError, match="save_weights: `model`.*block_0/"):
+        save_weights(model, path)
+    load_weights(create_model(PICO, classes=10), path, digest)
+
+
 @pytest.fixture
 def parts(tmp_path):
     """Return a model with the index of its weights, which Keras saved in several files."""

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner import create_model
+from keras_tokenlearner import create_model, from_preset
 from keras_tokenlearner.weights import load, plan_of, to_timm
 from keras_tokenlearner.weights.sources.source import IMAGENET
 from tests.skips import peer
@@ -13,6 +13,7 @@ from tests.weights.foreign import build, close, fill, normalised, outputs, pixel
 FORMS = {
     "vit": {},
     "average": {"global_pool": "avg", "class_token": False, "fc_norm": False},
+    "mae": {"global_pool": "avg"},
     "deit3": {"no_embed_class": True, "init_values": 0.1},
     "registers": {"reg_tokens": 3, "no_embed_class": True},
     "registers_with_positions": {"reg_tokens": 3},
@@ -46,7 +47,8 @@ def theirs(image=32, **changes):
 def test_timm_weights_give_the_logits_of_timm(form, image):
     module = theirs(**FORMS[form])
     source = "timm_deit" if form in ("deit3", "distilled") else "timm"
-    model = build(source, module, image=image, normalization="imagenet")
+    changes = {"head_reads": "average"} if form == "mae" else {}
+    model = build(source, module, image=image, normalization="imagenet", **changes)
     report = load(model, source, module, normalization="imagenet")
     assert not report.left and not report.unused
     images = pixels(image)
@@ -79,6 +81,7 @@ def test_weights_exported_to_timm_give_the_logits_of_the_model(form):
     [
         {"class_token": True, "register_tokens": 2, "layer_scale": 0.1},
         {"class_token": True, **DISTILLED, "gated_mlp": True, "activation": "silu"},
+        {"class_token": True, **DISTILLED, "include_top": False},
     ],
 )
 def test_weights_converted_to_timm_and_back_are_equal(changes):
@@ -242,6 +245,59 @@ def test_timm_norm_after_pooling_sets_final_norm_to_pooled():
         )
 
 
+@pytest.mark.parametrize("reads", ["average", "max"])
+def test_timm_file_with_class_token_and_norm_after_pooling_needs_head_reads(tmp_path, reads):
+    """MAE's fine-tuned files average the patches. Their weights do not show it."""
+    plain = build("timm", class_token=True)
+    entries = to_timm(plain)
+    for part in ("weight", "bias"):
+        entries[f"fc_norm.{part}"] = entries.pop(f"norm.{part}")
+    np.savez(tmp_path / "mae.npz", **entries)
+    path, said = f"timm:{tmp_path}/mae.npz", {"normalization": "half", "num_heads": 2}
+    said |= {"activation": "gelu", "layer_norm_epsilon": 1e-6, "classifier_activation": None}
+    with pytest.raises(ValueError, match=r"from_preset.*`head_reads`.*'average', 'max'"):
+        from_preset(path, **said)
+    images = pixels()
+    tokens = outputs(keras.Model(plain.input, plain.get_layer("block_1").output), images)
+    x = tokens[:, 1:].mean(1) if reads == "average" else tokens[:, 1:].max(1)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    x = x * entries["fc_norm.weight"] + entries["fc_norm.bias"]
+    expected = x @ entries["head.weight"].T + entries["head.bias"]
+    close(outputs(from_preset(path, head_reads=reads, **said), images), expected)
+    model = build("timm", entries, head_reads=reads)
+    assert not load(model, "timm", entries, normalization="half").left
+    close(outputs(model, images), expected)
+    by_class_token = build("timm", entries)
+    refused("head_reads.*None.*'average'", by_class_token, "timm", entries, normalization="half")
+    without = build("timm", entries, class_token=False)
+    assert load(without, "timm", entries, normalization="half").unused == ("cls_token",)
+
+
+def test_timm_file_of_deit_3_loads_without_further_settings():
+    """Its scales have the names of timm's class `Eva`, whose rotary positions have no weights."""
+    model, other = build("timm", **SCALED), build("timm", **SCALED)
+    other.set_weights([0 * array for array in other.get_weights()])
+    renamed = {"ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"}
+    entries = to_timm(model)
+    for old, new in renamed.items():
+        entries = {name.replace(old, new): array for name, array in entries.items()}
+    assert not load(other, "timm", entries, normalization="half").left
+    close(outputs(other, pixels()), outputs(model, pixels()))
+    said = {"normalization": "half", "activation": "gelu", "layer_norm_epsilon": 1e-6}
+    plan = plan_of(entries, "timm", num_heads=2, **said)
+    with pytest.raises(ValueError, match=r"plan_of: .*`rotary` to Plan\.config_with, "):
+        _ = plan.config
+    assert plan.config_with({"rotary": None}).layer_scale
+
+
+def test_stated_heads_unlike_the_heads_of_the_model_raise():
+    """The kernels of timm fit any number of heads."""
+    plan = plan_of(to_timm(build("timm")), "timm", normalization="half", num_heads=2)
+    with pytest.raises(ValueError, match=r"Plan\.load: .*num_heads.* 4.* 2"):
+        plan.load(build("timm", num_heads=4))
+    assert not plan.load(build("timm")).left
+
+
 @pytest.mark.peers
 @pytest.mark.parametrize("image", [(32, 32), (48, 24)])
 @pytest.mark.parametrize("gate", [{}, {"swiglu": True, "mlp_ratio": 3}])
@@ -272,3 +328,15 @@ def test_export_of_a_custom_head_without_bias_to_timm_raises():
     head = keras.layers.Dense(5, use_bias=False, name="head")
     with pytest.raises(ValueError, match=r"to_timm: .*head_bias"):
         to_timm(keras.Model(body.input, head(tokens)))
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+@pytest.mark.parametrize("kind", ["LoRA", "quantized"])
+def test_export_of_a_model_with_lora_or_quantized_weights_to_timm_raises(kind):
+    model = build("timm")
+    if kind == "LoRA":
+        model.head.enable_lora(2)
+    else:
+        model.quantize("int8")
+    with pytest.raises(ValueError, match=f"to_timm: .*{kind}"):
+        to_timm(model)

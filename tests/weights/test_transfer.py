@@ -224,3 +224,14 @@ def test_bicubic_position_resizing_equals_pytorch(method, grid):
         antialias=method == "bicubic_antialias",
     )[0].permute(1, 2, 0)
     np.testing.assert_allclose(resize_table(table, grid, method), expected, atol=1e-5)
+
+
+def test_flax_file_of_transformers_is_never_taken_for_a_file_of_keras_hub():
+    start = "vit/embeddings/patch_embeddings/projection"
+    entries = {
+        f"{start}/kernel": np.zeros((8, 8, 3, 32), "float32"),
+        "vit/encoder/layer/0/output/dense/bias": np.zeros(32, "float32"),
+    }
+    with pytest.raises(ValueError, match=f"plan_of: .*{start}/kernel") as caught:
+        plan_of(entries, "huggingface_vit")
+    assert "keras_hub" not in str(caught.value)

@@ -131,6 +131,7 @@ KERAS_HUB_DINOV3 = Source(
         "embeddings/patch_embeddings/projection/kernel",
         "layers/dinov3_embedding/patch_embeddings/projection/vars/0",
     ),
+    marks=("encoder/layers",),  # Flax files of transformers have the first anchor too
     config=DINOV3_CONFIG,
     choices={"activation": ("gelu", "silu")},
     gated_mlp={"activation": "silu"},

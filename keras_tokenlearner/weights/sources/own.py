@@ -28,5 +28,9 @@ def convert(entries: Entries) -> Arrays:
 
 
 OWN = Source(
-    convert, anchors=(names.POSITION_TABLE,), marks=("self_attention/query",), resize="bilinear"
+    convert,
+    # Models with rotary or fixed positions may have no table.
+    anchors=(names.POSITION_TABLE, f"{names.block_name(0)}/self_attention/query/kernel"),
+    marks=("self_attention/query",),
+    resize="bilinear",
 )

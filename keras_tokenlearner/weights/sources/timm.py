@@ -10,6 +10,8 @@ import numpy as np
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config_fields import Fields
 from keras_tokenlearner.models.structure import Structure
+from keras_tokenlearner.models.vision_model import quantization_of
+from keras_tokenlearner.weights.saving import integer_weights
 from keras_tokenlearner.weights.sources.source import ONES, Arrays, Entries, Named, Source
 from keras_tokenlearner.weights.sources.torch_layers import (
     average_heads,
@@ -154,7 +156,8 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
     Raises:
         ValueError: If timm has no such model. Examples are models with a TokenLearner, vector
             attention or a LayerNorm before the blocks, and models of videos. Also if `head_reads`
-            is set, unless it is `"class_and_registers"` with one register.
+            is set, unless it is `"class_and_registers"` with one register. Also if the model has
+            LoRA weights or quantized weights.
 
     Example:
 
@@ -169,6 +172,9 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
     unknown = [layer.name for layer in structure.added] + structure.config.newer
     unknown += [names.PRE_NORM] if f"{names.PRE_NORM}/gamma" in arrays else []
     unknown += [reads] if reads and (reads, registers) != ("class_and_registers", 1) else []
+    unknown += ["LoRA weights"] if any("lora_" in path for path in arrays) else []
+    is_quantized = quantization_of(model) or integer_weights(model)
+    unknown += ["quantized weights"] if is_quantized else []
     query = f"{names.block_name(0)}/self_attention/query/kernel"
     if unknown or len(structure.grid) != 2 or query not in arrays:
         raise ValueError(
@@ -187,8 +193,9 @@ def to_timm(model: keras.Model) -> dict[str, np.ndarray]:
         biases = [arrays[f"{part}/bias"].reshape(-1) for part in parts]
         entries[f"blocks.{i}.attn.qkv.weight"] = np.concatenate(kernels)
         entries[f"blocks.{i}.attn.qkv.bias"] = np.concatenate(biases)
-    if reads:  # timm averages two heads
+    if reads:
         entries["dist_token"] = entries.pop("reg_token")
+    if reads and "head.weight" in entries:  # timm averages two heads
         entries["head_dist.bias"] = entries["head.bias"]
         kernels = np.split(2 * entries["head.weight"], 2, axis=1)
         entries["head.weight"], entries["head_dist.weight"] = kernels
