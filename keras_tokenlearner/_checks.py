@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import keras
+import numpy as np
 
 MANY = 12  # above this number of choices, errors name the code that lists the choices, if any
 Choice = TypeVar("Choice")
@@ -243,12 +244,19 @@ def check_channels(owner: str, shape: Shape, rank: int | None = None) -> int:
     return channels
 
 
-def check_heads(owner: str, num_heads: int, channels: int) -> int:
-    """Return channels per head, or raise `ValueError` if `num_heads` does not divide `channels`."""
+def check_heads(
+    owner: str, num_heads: int, channels: int, name: str | None = None, heads: str = "num_heads"
+) -> int:
+    """Return channels per head, or raise `ValueError` if `num_heads` does not divide `channels`.
+
+    `heads` and `name` are the arguments that hold the two numbers. Without `name`, `channels` are
+    the channels of the inputs.
+    """
     if channels % num_heads:
+        whole = "the channels" if name is None else f"`{name}`"
+        received = f" with {channels} channels" if name is None else f", {name}={channels}"
         raise ValueError(
-            f"{owner}: `num_heads` must divide the channels. "
-            f"Received: num_heads={num_heads} with {channels} channels"
+            f"{owner}: `{heads}` must divide {whole}. Received: {heads}={num_heads}{received}"
         )
     return channels // num_heads
 
@@ -277,6 +285,50 @@ def check_names(
             f"{owner}: `{name}` must be {expected}. Received: {number}{name}={str(value)[:60]}"
         )
     return tuple(map(str, items))  # strings of numpy become plain strings
+
+
+def check_labels(
+    owner: str,
+    name: str,
+    value: np.ndarray | Sequence[int],
+    count: int,
+    classes: int | None = None,
+) -> np.ndarray:
+    """Return integer labels as an array of shape (count,), or raise `ValueError`.
+
+    Labels of shape (count, 1), as in `keras.datasets`, lose their second axis. `classes` is the
+    number of classes, if known.
+    """
+    labels = np.asarray(value)
+    if labels.shape == (count, 1):
+        labels = labels[:, 0]
+    is_integer = labels.dtype.kind in "iu"
+    found = (labels.min(), labels.max()) if is_integer and labels.size else (0, 0)
+    most = LARGEST_INT if classes is None else classes - 1
+    in_range = found[0] >= 0 and found[1] <= most
+    if labels.shape != (count,) or not in_range or (labels.size and not is_integer):
+        numbers = f", from {found[0]} to {found[1]}" if is_integer and labels.size else ""
+        raise ValueError(
+            f"{owner}: `{name}` must have an integer {_range([found[1]], 0, most)} for each "
+            f"example. Received: {name} of shape {labels.shape} for {count} examples, of type "
+            f"{labels.dtype}{numbers}"
+        )
+    return labels
+
+
+def check_pixels(owner: str, name: str, value: np.ndarray, rank: int = 3) -> None:
+    """Raise `ValueError` unless `value` is an image of type uint8, or several images for rank 4.
+
+    Grey images have one channel, colour images have three.
+    """
+    shape, dtype = tuple(getattr(value, "shape", ())), getattr(value, "dtype", None)
+    if dtype != np.uint8 or len(shape) != rank or shape[-1] not in (1, 3):
+        axes = "height, width, channels" if rank == 3 else "n, height, width, channels"
+        raise ValueError(
+            f"{owner}: `{name}` must be an array of type uint8 and shape ({axes}), with values of "
+            "0 to 255 and one channel or three. "
+            f"Received: {name} of shape {shape} and type {dtype}"
+        )
 
 
 def _kind(value: Value) -> str | None:

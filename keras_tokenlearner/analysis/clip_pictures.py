@@ -11,7 +11,13 @@ import numpy as np
 from keras_tokenlearner._checks import check_int
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis.canvas import INK, SMALL, new_panels, pixels, save
-from keras_tokenlearner.analysis.panels import as_arrays, enlarge, token_heads, token_panels
+from keras_tokenlearner.analysis.panels import (
+    are_pixels,
+    as_arrays,
+    enlarge,
+    token_heads,
+    token_panels,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,8 +46,8 @@ def draw_clip_maps(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If `clip` or `maps` have another rank, or t is more than T. Also if `columns` is
-            not positive.
+        ValueError: If `clip` or `maps` have another shape, or t is more than T. Also if `columns`
+            is not positive.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -85,8 +91,8 @@ def animate_clip_maps(
         A `matplotlib.figure.Figure` of the last moment.
 
     Raises:
-        ValueError: If `clip` or `maps` have another rank, t is more than T, or the path has another
-            ending. Also if `frame_rate` is out of range.
+        ValueError: If `clip` or `maps` have another shape, t is more than T, or the path has
+            another ending. Also if `frame_rate` is out of range.
         ImportError: If matplotlib (extra `plot`) is not installed. A GIF also needs Pillow (extra
             `image`), and an MP4 needs PyAV (extra `video`).
 
@@ -158,7 +164,7 @@ def _panels(
 ) -> tuple[np.ndarray, list[str], list[str | np.ndarray]]:
     """Return the panels of each moment, (T, panels, height, width, 3), with titles and colours."""
     clip, maps = as_arrays(owner, "clip", clip, maps)
-    if clip.ndim != 4 or maps.ndim != 4 or not 0 < len(maps) <= len(clip):
+    if not are_pixels(clip) or maps.ndim != 4 or not maps.size or len(maps) > len(clip):
         raise ValueError(
             f"{owner}: `clip` must have shape (T, height, width, 1 or 3). `maps` must have shape "
             f"(t, H, W, S) with t at most T. Received: clip of shape {clip.shape}, maps of shape "

@@ -76,22 +76,29 @@ def _(layer: layers.Dense, shape: Shape) -> Cost:
 @count.register(layers.Conv2D)
 @count.register(layers.Conv3D)
 def _(layer: layers.Conv2D | layers.Conv3D, shape: Shape) -> Cost:
+    if layer.data_format != "channels_last":
+        raise ValueError(
+            "count: convolutions must have data_format='channels_last'; build them with this "
+            f"format. Received: layer {layer.name!r} with data_format={layer.data_format!r}"
+        )
     output = layer.compute_output_shape((None, *shape))[1:]
     per_tap = shape[-1] * layer.filters // layer.groups
     taps = prod(output[:-1]) * prod(layer.kernel_size) * per_tap
     inside = per_tap
-    sizes = zip(shape[:-1], output[:-1], layer.kernel_size, layer.strides, strict=True)
-    for size, positions, kernel, stride in sizes:
-        inside *= _taps_inside(size, positions, kernel, stride)
+    steps = layer.kernel_size, layer.strides, layer.dilation_rate
+    for axis in zip(shape[:-1], output[:-1], *steps, strict=True):
+        inside *= _taps_inside(*axis)
     bias = _each(1, output) if layer.use_bias else Cost()
     return Cost(inside, taps - inside) + bias + _activation(layer.activation, output)
 
 
-def _taps_inside(size: int, positions: int, kernel: int, stride: int) -> int:
+def _taps_inside(size: int, positions: int, kernel: int, stride: int, dilation: int) -> int:
     """Count the products of a 1-D convolution, without products with padding."""
-    padding = max((positions - 1) * stride + kernel - size, 0) // 2
+    extent = (kernel - 1) * dilation + 1
+    padding = max((positions - 1) * stride + extent - size, 0) // 2
     starts = range(-padding, positions * stride - padding, stride)
-    return sum(min(start + kernel, size) - max(start, 0) for start in starts)
+    taps = range(0, extent, dilation)
+    return sum(0 <= start + tap < size for start in starts for tap in taps)
 
 
 @count.register
@@ -316,6 +323,11 @@ def _(layer: own.TokenFuser, tokens: Shape, inputs: Shape) -> Cost:
     weights = (positions, per_frame)
     total += count(layer.blend, (positions, channels)) + _each(4, weights)
     return total + Cost(positions * per_frame * channels) + _each(1, inputs)
+
+
+@count.register
+def _(layer: own.Unpool, tokens: Shape, maps: Shape, inputs: Shape) -> Cost:
+    return Cost(prod(maps) * inputs[-1]) + _each(1, inputs)
 
 
 @count.register

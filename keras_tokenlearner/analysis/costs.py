@@ -1,13 +1,15 @@
 import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import keras
-from keras import layers
 
 from keras_tokenlearner._checks import check_is, check_model
 from keras_tokenlearner._errors import own_errors
+from keras_tokenlearner.models.features import uncompiled
 
 Shape: TypeAlias = tuple[int, ...]  # of one example, without the batch axis
 
@@ -108,8 +110,9 @@ class ModelCosts:
 def costs(model: keras.Model) -> ModelCosts:
     """Count the operations and parameters of a functional model, without running it.
 
-    The layers of the built graph are counted one by one. Shapes come from symbolic tensors, so the
-    count is the same on every backend. The count is for one example, at inference.
+    The layers of the built graph are counted one by one. A layer counts at each of its calls, and
+    its parameters count once. Shapes come from symbolic tensors, so the count is the same on every
+    backend. The count is for one example, at inference.
 
     Args:
         model: A functional `keras.Model` with known input sizes, except for the batch size.
@@ -131,14 +134,41 @@ def costs(model: keras.Model) -> ModelCosts:
     """
     check_model("costs", "model", model)
     found: dict[str, Cost] = {}
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            found.update({f"{layer.name}/{k}": v for k, v in costs(layer).layers.items()})
-        elif not isinstance(layer, layers.InputLayer):
-            shapes = [_known(layer, x.shape) for x in keras.tree.flatten(layer.input)]
-            cost = count(layer, *shapes)
-            found[layer.name] = dataclasses.replace(cost, params=layer.count_params())
+
+    def call(layer: keras.Layer, *args: keras.KerasTensor, **kwargs: Any) -> keras.KerasTensor:
+        for name, cost in _of_call(layer, args, kwargs).items():
+            earlier = dataclasses.replace(found.get(name, Cost()), params=0)
+            found[name] = earlier + cost
+        return layer(*args, **kwargs)
+
+    # No other public function of Keras passes each call of a graph to a function.
+    keras.models.clone_model(
+        uncompiled(model), clone_function=lambda layer: layer, call_function=call
+    )
     return ModelCosts(model.name, found)
+
+
+def _of_call(
+    layer: keras.Layer, args: Sequence[keras.KerasTensor], kwargs: Mapping[str, Any]
+) -> dict[str, Cost]:
+    """Return the cost of a call, by names: of one layer, or of the layers of a nested model."""
+    if isinstance(layer, keras.Model):
+        return {f"{layer.name}/{name}": cost for name, cost in costs(layer).layers.items()}
+    if not isinstance(layer, keras.Layer):
+        return {}
+    shapes = [_known(layer, x.shape) for x in _tensors(layer, args, kwargs)]
+    return {layer.name: dataclasses.replace(count(layer, *shapes), params=layer.count_params())}
+
+
+def _tensors(
+    layer: keras.Layer, args: Sequence[keras.KerasTensor], kwargs: Mapping[str, Any]
+) -> list[keras.KerasTensor]:
+    """Return the tensors of a call in the order of the layer's signature, except for masks."""
+    signature = inspect.signature(layer.call)
+    known = {name: value for name, value in kwargs.items() if name in signature.parameters}
+    given = signature.bind(*args, **known).arguments
+    values = [value for name, value in given.items() if not name.endswith("mask")]
+    return [x for x in keras.tree.flatten(values) if isinstance(x, keras.KerasTensor)]
 
 
 def _known(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> Shape:
@@ -157,7 +187,7 @@ def count(layer: keras.layers.Layer, *shapes: Shape) -> Cost:
 
     Args:
         layer: A built `keras.layers.Layer`.
-        *shapes: Shapes of the inputs of the layer, without the batch axis.
+        *shapes: Shapes of the inputs of the layer, without the batch axis. Masks are left out.
 
     Raises:
         ValueError: If a layer with weights has no rule.

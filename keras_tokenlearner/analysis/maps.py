@@ -4,8 +4,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_model
+from keras_tokenlearner._checks import Shape, check_model
 from keras_tokenlearner.layers import TokenLearner
+from keras_tokenlearner.layers.grids import resolve_grid
+from keras_tokenlearner.models.features import uncompiled
+from keras_tokenlearner.models.retrofit import weights_problem
 
 
 def token_maps(
@@ -109,7 +112,8 @@ def with_token_maps(model: keras.Model, layer: str | None = None) -> keras.Model
         `token_maps`. Maps have shape (B, H, W, S), or (B, T, H, W, S) for videos.
 
     Raises:
-        ValueError: If the model has no `TokenLearner`, or no `TokenLearner` with that name.
+        ValueError: If the model has no `TokenLearner`, or no `TokenLearner` with that name. Also if
+            it has LoRA weights or quantized weights.
 
     Example:
 
@@ -118,7 +122,7 @@ def with_token_maps(model: keras.Model, layer: str | None = None) -> keras.Model
     (2, 4, 4, 4)
     """
     learner = _learner("with_token_maps", model, layer)
-    copy = _with_maps(model, [learner])
+    copy = _with_maps("with_token_maps", model, [learner])
     return keras.Model(
         copy.input, {"outputs": copy.output[0], "token_maps": copy.output[1]}, name=model.name
     )
@@ -135,13 +139,16 @@ def with_all_token_maps(model: keras.Model) -> keras.Model:
         `token_maps`. `token_maps` is a dictionary from names of TokenLearners to attention maps.
     """
     learners = _learners(model)
-    copy = _with_maps(model, list(learners.values()))
+    copy = _with_maps("with_all_token_maps", model, list(learners.values()))
     maps = dict(zip(learners, copy.output[1:], strict=True))
     return keras.Model(copy.input, {"outputs": copy.output[0], "token_maps": maps}, name=model.name)
 
 
-def _with_maps(model: keras.Model, learners: Sequence[TokenLearner]) -> keras.Model:
+def _with_maps(owner: str, model: keras.Model, learners: Sequence[TokenLearner]) -> keras.Model:
     """Return a copy of a model that returns a list: its output, then the maps of the learners."""
+    problem = weights_problem(model)
+    if problem:
+        raise ValueError(f"{owner}: {problem}")
     found: dict[str, keras.KerasTensor] = {}
 
     def call(
@@ -149,18 +156,31 @@ def _with_maps(model: keras.Model, learners: Sequence[TokenLearner]) -> keras.Mo
     ) -> keras.KerasTensor:
         if layer.name not in {learner.name for learner in learners}:
             return layer(*inputs, **arguments)
-        tokens, found[layer.name] = layer(*inputs, **arguments, return_maps=True)
-        return tokens
+        both = layer(*inputs, **{**arguments, "return_maps": True})
+        found[layer.name] = both[1]
+        return both if arguments.get("return_maps") else both[0]
 
-    copy = keras.models.clone_model(model, call_function=call)
+    copy = keras.models.clone_model(uncompiled(model), call_function=call)
     copy.set_weights(model.get_weights())
     maps = []
     for learner in learners:
-        shape = (*(learner.grid or learner.input.shape[1:-1]), learner.num_tokens)
+        sizes = _sizes(learner, found[learner.name].shape)
         name = "token_maps" if len(learners) == 1 else f"{learner.name}_maps"
-        reshape = keras.layers.Reshape(shape, dtype="float32", name=name)
+        reshape = keras.layers.Reshape(sizes, dtype="float32", name=name)
         maps.append(reshape(found[learner.name]))
     return keras.Model(copy.input, [copy.output, *maps])
+
+
+def _sizes(learner: TokenLearner, shape: Shape) -> tuple[int, ...]:
+    """Return the sizes of one example's maps: (H, W, S), or (T, H, W, S) for videos.
+
+    `shape` is the shape of the maps, (B, ..., S). An unknown size becomes -1.
+    """
+    if learner.grid is not None and len(shape) == 3:
+        frames, *sizes = resolve_grid("token_maps", shape, learner.grid)
+        is_image = frames == 1 and len(learner.grid) == 2
+        shape = (None, *(sizes if is_image else [frames, *sizes]), shape[-1])
+    return tuple(-1 if size is None else size for size in shape[1:])
 
 
 def _learned(
@@ -183,7 +203,7 @@ def _learned(
         both = learner(inputs[start : start + batch_size], return_maps=True)
         found.append([keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in both])
     tokens, maps = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    return tokens, maps.reshape(len(maps), *(learner.grid or maps.shape[1:-1]), maps.shape[-1])
+    return tokens, maps.reshape(len(maps), *_sizes(learner, maps.shape))
 
 
 def _learner(owner: str, model: keras.Model, layer: str | None) -> TokenLearner:

@@ -22,6 +22,11 @@ def as_arrays(
         ) from error
 
 
+def are_pixels(pixels: np.ndarray) -> bool:
+    """Return whether an array has one or more images, (B, height, width, 1 or 3)."""
+    return pixels.ndim == 4 and pixels.size > 0 and pixels.shape[-1] in (1, 3)
+
+
 def enlarge(maps: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Resize maps, (B, H, W, S), to the size of pixels, (B, height, width, channels)."""
     maps = keras.ops.image.resize(

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice
+from keras_tokenlearner._checks import check_choice, check_names
 from keras_tokenlearner.analysis.canvas import INK, SMALL, new_panels, save
 from keras_tokenlearner.analysis.maps import position_entropy
 from keras_tokenlearner.analysis.panels import (
+    are_pixels,
     as_arrays,
     coloured,
     enlarge,
@@ -45,8 +46,8 @@ def draw_token_maps(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If `images` or `maps` have another rank, or differ in the number of images. Also
-            if a token does not exist.
+        ValueError: If `images` or `maps` have another shape or no images, or differ in the number
+            of images. Also if a token does not exist, or `titles` is not one text for each image.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -57,7 +58,7 @@ def draw_token_maps(
     >>> len(figure.axes)  # two images, each with three tokens and the strongest
     10
     """
-    images, maps = _checked("draw_token_maps", images, maps)
+    images, maps = _checked("draw_token_maps", images, maps, titles)
     count = maps.shape[-1]
     tokens = range(count) if tokens is None else tokens
     for token in tokens:
@@ -90,7 +91,8 @@ def draw_token_entropy(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: If `images` or `maps` have another rank, or differ in the number of images.
+        ValueError: If `images` or `maps` have another shape or no images, or differ in the number
+            of images. Also if `titles` is not one text for each image.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
@@ -100,7 +102,7 @@ def draw_token_entropy(
     >>> len(draw_token_entropy(images, maps).axes)
     6
     """
-    images, maps = _checked("draw_token_entropy", images, maps)
+    images, maps = _checked("draw_token_entropy", images, maps, titles)
     together = maps.sum(-1, keepdims=True)
     together = together / np.maximum(together.max((1, 2), keepdims=True), 1e-9)
     entropy = position_entropy(maps)[..., None]
@@ -115,13 +117,18 @@ def draw_token_entropy(
     return save(_grid(rows, heads, [INK] * 3, titles), path)
 
 
-def _checked(owner: str, images: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _checked(
+    owner: str, images: np.ndarray, maps: np.ndarray, titles: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray]:
     images, maps = as_arrays(owner, "images", images, maps)
-    if images.ndim != 4 or maps.ndim != 4 or len(images) != len(maps):
+    if not are_pixels(images) or maps.ndim != 4 or not maps.size or len(images) != len(maps):
         raise ValueError(
-            f"{owner}: `images` must have shape (B, height, width, 1 or 3), and `maps` must have "
-            f"shape (B, H, W, S). Received: shapes {images.shape} and {maps.shape}"
+            f"{owner}: `images` must have shape (B, height, width, 1 or 3). `maps` must have shape "
+            "(B, H, W, S), with B of at least 1. "
+            f"Received: shapes {images.shape} and {maps.shape}"
         )
+    if titles is not None:
+        check_names(owner, "titles", titles, len(images), "a text for each image")
     return images, maps
 
 

@@ -30,12 +30,19 @@ def draw_token_similarity(
         A `matplotlib.figure.Figure`.
 
     Raises:
+        ValueError: If `similarity` has another shape or no images.
         ImportError: If matplotlib, the extra `plot`, is not installed.
 
     Example:
 
     >>> figure = draw_token_similarity(np.eye(3)[None], path="similarity.png")
     """
+    similarity = np.asarray(similarity)
+    if similarity.ndim != 3 or not similarity.size or similarity.shape[1] != similarity.shape[2]:
+        raise ValueError(
+            "draw_token_similarity: `similarity` must have shape (B, S, S), with B of at least 1. "
+            f"Received: similarity of shape {similarity.shape}"
+        )
     mean = np.mean(similarity, axis=0)
     count = len(mean)
     side = 0.5 * min(count, 16)

@@ -85,12 +85,13 @@ def _by_rows(
 ) -> list[keras.KerasTensor]:
     """Call `function` for a few rows at a time. Return each of its sums for all rows, (B, C, N)."""
     batch, channels, length = ops.shape(tensors[0])
+    chunks = -(-length // _ROWS)  # with an empty batch, backends cannot infer this size
 
     def split(x: keras.KerasTensor) -> keras.KerasTensor:
         x = ops.pad(x, [[0, 0], [0, 0], [0, -length % _ROWS]])
-        return ops.moveaxis(ops.reshape(x, (batch, channels, -1, _ROWS, 1)), 2, 0)
+        return ops.moveaxis(ops.reshape(x, (batch, channels, chunks, _ROWS, 1)), 2, 0)
 
     sums = ops.map(function, tuple(split(x) for x in tensors))  # (chunks, B, C, rows, sums)
     count = sums.shape[-1]
-    sums = ops.reshape(ops.moveaxis(sums, 0, 2), (batch, channels, -1, count))
+    sums = ops.reshape(ops.moveaxis(sums, 0, 2), (batch, channels, chunks * _ROWS, count))
     return [sums[:, :, :length, index] for index in range(count)]

@@ -75,10 +75,13 @@ class Unpool(CompositeLayer):
                 "Unpool: maps must have the shape of the inputs, except for the channels. "
                 f"Received: maps of shape {tuple(maps_shape)}, inputs of {tuple(inputs_shape)}"
             )
-        length, channels = tokens_shape[1:]
         count = maps_shape[-1]
-        fits = frames is None or length is None or count is None or length == frames * count
-        if channels != inputs_shape[-1] or not fits:
+        length = None if frames is None or count is None else frames * count
+        if (
+            len(tokens_shape) != 3
+            or tokens_shape[-1] != inputs_shape[-1]
+            or (length is not None and tokens_shape[1] not in (None, length))
+        ):
             raise ValueError(
                 "Unpool: tokens must have shape (B, T * S, C), with S from the maps and C from the "
                 f"inputs. Received: tokens of shape {tuple(tokens_shape)}, maps of "

@@ -57,7 +57,7 @@ class SelfAttention(CompositeLayer):
         super().__init__(**kwargs)
         self.num_heads = check_int("SelfAttention", "num_heads", num_heads)
         self.key_dim = check_int("SelfAttention", "key_dim", key_dim)
-        check_heads("SelfAttention", self.num_heads, self.key_dim)
+        check_heads("SelfAttention", self.num_heads, self.key_dim, "key_dim")
         self.value_dim = value_dim
         if value_dim is not None:
             self.value_dim = check_int("SelfAttention", "value_dim", value_dim)
@@ -65,7 +65,8 @@ class SelfAttention(CompositeLayer):
     def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         channels = check_channels("SelfAttention", inputs_shape, rank=3)
         value_dim = self.value_dim or channels
-        check_heads("SelfAttention", self.num_heads, value_dim)
+        name = "value_dim" if self.value_dim else None
+        check_heads("SelfAttention", self.num_heads, value_dim, name)
         self.query_dense = self._dense(self.key_dim, inputs_shape, "query")
         self.key_dense = self._dense(self.key_dim, inputs_shape, "key")
         self.value_dense = self._dense(value_dim, inputs_shape, "value")

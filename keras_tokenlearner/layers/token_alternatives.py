@@ -4,6 +4,8 @@ Each layer can replace a `TokenLearner`. Inputs are (B, H, W, C), (B, T, H, W, C
 a `grid`. Outputs are (B, T * S, C), frame after frame.
 """
 
+import math
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -48,8 +50,11 @@ class FrameTokenizer(CompositeLayer):
         self.build_frames(height, width, inputs_shape[-1])
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-        tokens = self.tokenize(to_frames(inputs, self._resolve(inputs.shape)))
-        return ops.reshape(tokens, (ops.shape(inputs)[0], -1, inputs.shape[-1]))
+        frames, height, width = grid = self._resolve(inputs.shape)
+        tokens = self.tokenize(to_frames(inputs, grid))
+        # With an empty batch, backends cannot infer the length.
+        length = -1 if frames is None else frames * self.tokens_per_frame(height, width)
+        return ops.reshape(tokens, (ops.shape(inputs)[0], length, inputs.shape[-1]))
 
     def compute_output_shape(self, inputs_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         frames, height, width = self._resolve(inputs_shape)
@@ -236,7 +241,8 @@ class DirectTokens(FrameTokenizer):
         self.dense.build((None, height * width * channels))
 
     def tokenize(self, frames: keras.KerasTensor) -> keras.KerasTensor:
-        return self.dense(ops.reshape(frames, (ops.shape(frames)[0], -1)))
+        size = math.prod(frames.shape[1:])
+        return self.dense(ops.reshape(frames, (ops.shape(frames)[0], size)))
 
     def tokens_per_frame(self, height: int, width: int) -> int:
         return self.num_tokens

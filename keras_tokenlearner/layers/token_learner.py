@@ -252,11 +252,13 @@ class TokenLearner(CompositeLayer):
             x, weights = ops.cast(x, "float32"), ops.cast(weights, "float32")
         tokens = ops.matmul(ops.transpose(weights, (0, 2, 1)), x)  # (B or B * T, S, C)
         if self.attention == "conv" and self.pooling == "mean":
-            count = ops.shape(x)[1]  # a Python integer if known, which needs no copy to a GPU
-            tokens = tokens / (count if isinstance(count, int) else ops.cast(count, tokens.dtype))
+            size = ops.shape(x)[1]  # a Python integer if known, which needs no copy to a GPU
+            tokens = tokens / (size if isinstance(size, int) else ops.cast(size, tokens.dtype))
         tokens = ops.cast(tokens, self.compute_dtype)
         if self.over == "frame" and len(inputs.shape) != 4:
-            tokens = ops.reshape(tokens, (ops.shape(inputs)[0], -1, inputs.shape[-1]))
+            # With an empty batch, backends cannot infer the length.
+            length = -1 if grid[0] is None else grid[0] * count
+            tokens = ops.reshape(tokens, (ops.shape(inputs)[0], length, inputs.shape[-1]))
         return (tokens, restore_grid(maps, inputs)) if return_maps else tokens
 
     def _count(self, num_tokens: int | None) -> int:

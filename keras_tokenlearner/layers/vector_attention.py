@@ -132,7 +132,8 @@ class VectorAttention(CompositeLayer):
         # On TensorFlow, `remat` needs tensors as floating-point arguments, not as captured values.
         attend = keras.remat(_attend)
         y = ops.map(lambda chunk: attend({**chunk, **shared}), chunks)  # (chunks, B, 8, C)
-        y = ops.reshape(ops.moveaxis(y, 0, 1), (batch, -1, v.shape[-1]))
+        padded = length + -length % _QUERIES_AT_ONCE
+        y = ops.reshape(ops.moveaxis(y, 0, 1), (batch, padded, v.shape[-1]))
         return y[:, :length]
 
     def compute_output_shape(
@@ -169,7 +170,7 @@ def _attend(x: dict[str, keras.KerasTensor]) -> keras.KerasTensor:
 
 def _split(x: keras.KerasTensor) -> keras.KerasTensor:
     """Cut (B, N, C) into (chunks, B, 8, C), with zeros at the end if 8 does not divide N."""
-    pad = -ops.shape(x)[1] % _QUERIES_AT_ONCE
-    x = ops.pad(x, [[0, 0], [0, pad], [0, 0]])
-    shape = (ops.shape(x)[0], -1, _QUERIES_AT_ONCE, ops.shape(x)[2])
-    return ops.moveaxis(ops.reshape(x, shape), 1, 0)
+    batch, length, size = ops.shape(x)
+    x = ops.pad(x, [[0, 0], [0, -length % _QUERIES_AT_ONCE], [0, 0]])
+    chunks = -(-length // _QUERIES_AT_ONCE)  # with an empty batch, backends cannot infer this size
+    return ops.moveaxis(ops.reshape(x, (batch, chunks, _QUERIES_AT_ONCE, size)), 1, 0)

@@ -6,7 +6,9 @@ import numpy as np
 
 from keras_tokenlearner._checks import check_int, check_model
 from keras_tokenlearner._errors import listed, own_errors
-from keras_tokenlearner.layers import TokenLearner
+from keras_tokenlearner.layers import TokenFuser, TokenLearner
+from keras_tokenlearner.models.features import uncompiled
+from keras_tokenlearner.models.retrofit import weights_problem
 from keras_tokenlearner.models.vision_model import VisionModel
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
@@ -31,7 +33,7 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
 
     Args:
         model: A model whose TokenLearners start from a grid, for example from
-            `retrofit(..., token_start="grid")`.
+            `retrofit(..., token_start="grid")`. It must have no `TokenFuser`.
         num_tokens: Integer, tokens of each image or frame, at most the `num_tokens` of `model`.
         name: Name of the new model. Defaults to the name of `model` and, for example, `_8tokens`.
 
@@ -41,7 +43,8 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
 
     Raises:
         ValueError: If `model` has no TokenLearner, or one that does not start from a grid. Also if
-            `num_tokens` is larger than the `num_tokens` of `model`.
+            `model` has a TokenFuser, LoRA weights or quantized weights. Also if `num_tokens` is
+            larger than the `num_tokens` of `model`.
 
     Example:
 
@@ -51,15 +54,10 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     ('vit_pico8_8at1_4tokens', True)
     """
     check_model("with_tokens", "model", model, functional=True)
-    learners = [layer for layer in model.layers if isinstance(layer, TokenLearner)]
-    others = [each.name for each in learners if not each.position_bias]
-    if not learners or others:
-        found = listed(others) if others else "no TokenLearner"
-        raise ValueError(
-            "with_tokens: each TokenLearner of `model` must start from a grid; build the model by "
-            f"retrofit(..., token_start='grid'). Received: model {model.name!r} with {found}"
-        )
-    most = min(each.num_tokens for each in learners)
+    problem = reduction_problem(model)
+    if problem:
+        raise ValueError(f"with_tokens: {problem}")
+    most = min(each.num_tokens for each in _learners(model))
     check_int("with_tokens", "num_tokens", num_tokens, maximum=most)
     name = name or f"{model.name}_{num_tokens}tokens"
     config = getattr(model, "config", None)
@@ -74,6 +72,30 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
     return small
 
 
+def reduction_problem(model: keras.Model) -> str:
+    """Return why `with_tokens` refuses a model, or an empty text."""
+    learners = _learners(model)
+    others = [each.name for each in learners if not each.position_bias]
+    if not learners or others:
+        found = listed(others) if others else "no TokenLearner"
+        return (
+            "each TokenLearner of `model` must start from a grid; build the model by "
+            f"retrofit(..., token_start='grid'). Received: model {model.name!r} with {found}"
+        )
+    fusers = [layer.name for layer in model.layers if isinstance(layer, TokenFuser)]
+    if fusers:  # its weights mix a fixed number of tokens
+        return (
+            "`model` must have no TokenFuser; pass fuser='unpool' or fuser='reproject' to "
+            "retrofit, or a smaller `num_tokens`. "
+            f"Received: model {model.name!r} with {listed(fusers)}"
+        )
+    return weights_problem(model)
+
+
+def _learners(model: keras.Model) -> list[TokenLearner]:
+    return [layer for layer in model.layers if isinstance(layer, TokenLearner)]
+
+
 def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
     """Return an untrained copy of a model, with `num_tokens` tokens in each TokenLearner."""
 
@@ -83,7 +105,7 @@ def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
             settings["num_tokens"] = num_tokens
         return type(layer).from_config(settings)
 
-    copy = keras.models.clone_model(model, clone_function=clone)
+    copy = keras.models.clone_model(uncompiled(model), clone_function=clone)
     return keras.Model(copy.input, copy.output, name=name)
 
 

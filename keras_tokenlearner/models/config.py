@@ -244,7 +244,7 @@ class VisionTransformerConfig:
         check_choice(owner, "block_attention", self.block_attention, ("dot_product", "vector"))
         if self.mlp_dim is not None:
             self._set("mlp_dim", check_int(owner, "mlp_dim", self.mlp_dim))
-        check_heads(owner, self.num_heads, self.hidden_dim)
+        check_heads(owner, self.num_heads, self.hidden_dim, "hidden_dim")
         epsilon = check_positive(owner, "layer_norm_epsilon", self.layer_norm_epsilon)
         self._set("layer_norm_epsilon", epsilon)
         activations.get(self.activation, owner)

@@ -205,8 +205,9 @@ def _check_stem(owner: str, values: VisionTransformerFields) -> None:
 def _check_head(owner: str, values: VisionTransformerFields) -> None:
     reads, class_token = values["head_reads"], values["class_token"]
     register_tokens = values["register_tokens"]
-    if reads == "attention":
-        check_heads(owner, values["pooling_num_heads"] or values["num_heads"], values["hidden_dim"])
+    heads = values["pooling_num_heads"]
+    if reads == "attention" and heads is not None:
+        check_heads(owner, heads, values["hidden_dim"], "hidden_dim", "pooling_num_heads")
     if reads not in BESIDE_THE_CLASS_TOKEN:
         return
     if values["final_norm"] == "pooled":

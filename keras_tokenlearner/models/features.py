@@ -72,18 +72,15 @@ def has_head(model: keras.Model) -> bool:
     return any(layer.name == names.HEAD for layer in model.layers)
 
 
-def before_head(model: keras.Model) -> keras.Model:
-    """Return the part of a model before its head, or the whole model if there is no head."""
-    if not has_head(model):
-        return model
-    return keras.Model(model.input, model.get_layer(names.HEAD).input)
+def uncompiled(model: keras.Model) -> keras.Model:
+    """Return a functional model with the layers of `model`, but without optimizer and loss.
 
-
-def before_softmax(model: keras.Model) -> keras.Model:
-    """Return the part of a model up to its logits, or the whole model if there is no head."""
-    if not has_head(model):
-        return model
-    return keras.Model(model.input, model.get_layer(names.HEAD).output)
+    `keras.models.clone_model` also compiles the clone of a compiled model. This fails for a loss
+    that is not registered with Keras. For other losses, it allocates the state of an optimizer.
+    """
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return keras.Model(model.input, model.output, name=model.name)
 
 
 def _features(model: VisionTransformer, index: int, normalize: bool) -> keras.KerasTensor:

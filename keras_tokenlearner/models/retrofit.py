@@ -10,6 +10,7 @@ from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.config_fields import REDUCERS, VisionTransformerFields
+from keras_tokenlearner.models.features import uncompiled
 from keras_tokenlearner.models.reduction import (
     reduce_and_fuse,
     reduce_tokens,
@@ -165,25 +166,30 @@ def _check_unused(name: str, value: int | str | None, is_unused: bool, reducer: 
 
 def _check_plain(structure: Structure) -> None:
     """Raise `ValueError` for a model with reducers, LoRA weights or quantized weights."""
-    model, problem = structure.model, ""
+    problem = weights_problem(structure.model)
     if structure.reduced:
         added = ", ".join(layer.name for layer in structure.reduced)
         problem = (
-            "be a plain ViT; pass the model without learned tokens. "
-            f"Received: model {model.name!r} with the layers {added}"
-        )
-    elif any("lora_" in weight.path for weight in model.weights):
-        problem = (
-            "have no LoRA weights; merge them by save_weights, and load the file into a new model "
-            f"by load_weights. Received: model {model.name!r} with LoRA enabled"
-        )
-    elif quantization_of(model):
-        problem = (
-            "have float weights; quantize the student instead. Received: model "
-            f"{model.name!r}, quantized to {quantization_of(model)}"
+            "`model` must be a plain ViT; pass the model without learned tokens. "
+            f"Received: model {structure.model.name!r} with the layers {added}"
         )
     if problem:
-        raise ValueError(f"retrofit: `model` must {problem}")
+        raise ValueError(f"retrofit: {problem}")
+
+
+def weights_problem(model: keras.Model) -> str:
+    """Return why a new model cannot have the weights of a model, or an empty text."""
+    if any("lora_" in weight.path for weight in model.weights):
+        return (
+            "`model` must have no LoRA weights; merge them by save_weights, and load the file into "
+            f"a new model by load_weights. Received: model {model.name!r} with LoRA enabled"
+        )
+    if quantization_of(model):
+        return (
+            "`model` must have float weights; quantize the new model instead. Received: model "
+            f"{model.name!r}, quantized to {quantization_of(model)}"
+        )
+    return ""
 
 
 def _rebuilt(
@@ -230,7 +236,9 @@ def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) ->
         return type(layer).from_config(settings)
 
     with dtype_policy(structure.block.dtype_policy):
-        copy = keras.models.clone_model(structure.model, clone_function=clone, call_function=call)
+        copy = keras.models.clone_model(
+            uncompiled(structure.model), clone_function=clone, call_function=call
+        )
     student = keras.Model(copy.input, copy.output, name=name)
     for layer in student.layers:
         layer.trainable = True

@@ -96,7 +96,8 @@ class VisionModel(keras.Model):
         with errors_of(owner), dtype_policy(policy):
             x = preprocessing.layer(inputs.shape[-1])(inputs) if include_preprocessing else inputs
             x = self._graph(config, x, pooling, number, classifier_activation)
-        super().__init__(inputs=inputs, outputs=x, name=name)
+            # The policy of the model itself decides whether `compile` scales losses.
+            super().__init__(inputs=inputs, outputs=x, name=name)
         self.config: Config = config
         self.include_top = include_top
         self.include_preprocessing = include_preprocessing

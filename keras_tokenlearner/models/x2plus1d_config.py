@@ -96,8 +96,9 @@ class X2Plus1DConfig:
         self._check_unit(owner)
         self._check_replaced(owner)
         if self._has_heads:
-            check_heads(owner, self.num_heads, self.key_dim)
-            check_heads(owner, self.num_heads, self.inner_channels[-1])
+            check_heads(owner, self.num_heads, self.key_dim, "key_dim")
+            inner = self.inner_channels[-1]
+            check_heads(owner, self.num_heads, inner, "inner_channels[-1]")
         defaults = {one.name: one.default for one in dataclasses.fields(self)}
         values = {name: getattr(self, name) for name in defaults}
         check_unread(owner, values, cast(Fields, defaults), self._readers())

@@ -116,6 +116,8 @@ def test_clip_figures_of_wrong_shapes_or_types_raise(shape, tmp_path):
     for draw in (draw_clip_maps, lambda *a: animate_clip_maps(*a, tmp_path / "a.gif")):
         with pytest.raises(ValueError, match=r"_clip_maps: `clip` .*\(6, 32, 48, [13]\)"):
             draw(CLIP, np.ones(shape))
+        with pytest.raises(ValueError, match=r"`clip` .*\(6, 32, 48, 4\)"):
+            draw(np.repeat(CLIP, 4, axis=-1), np.ones((6, 4, 6, 2)))
         with pytest.raises(ValueError, match="`clip` and `maps` .* function and ndarray"):
             draw(draw_clip_maps, CLIP)
     with pytest.raises(ValueError, match=r"`path` .*a\.png"):

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from keras_tokenlearner import costs
+from keras_tokenlearner import costs, create_model, feature_extractor
 from keras_tokenlearner import layers as own
 from keras_tokenlearner.analysis import catalog_costs, count, paper_costs
 from keras_tokenlearner.analysis.paper_costs import COLUMNS, module_costs
@@ -131,6 +131,21 @@ def test_macs_of_a_convolution_exclude_its_padding():
     assert cost.macs + cost.padding_macs == 5 * 7 * 9 * 2 * 4
 
 
+def test_macs_of_a_dilated_convolution_exclude_its_padding():
+    conv = keras.layers.Conv2D(4, 3, padding="same", dilation_rate=2, use_bias=False)
+    conv.build((None, 5, 7, 2))
+    cost = count(conv, (5, 7, 2))
+    assert cost.macs == (3 * 5 - 4) * (3 * 7 - 4) * 2 * 4  # two outer taps leave two positions each
+    assert cost.macs + cost.padding_macs == 5 * 7 * 9 * 2 * 4
+
+
+def test_costs_of_a_convolution_with_channels_first_raise():
+    inputs = keras.Input((2, 5, 7))
+    conv = keras.layers.Conv2D(4, 3, data_format="channels_first", name="conv")
+    with pytest.raises(ValueError, match="costs: .*'conv' with data_format='channels_first'"):
+        costs(keras.Model(inputs, conv(inputs)))
+
+
 def test_token_learner_cost_equals_a_manual_count():
     layer = own.TokenLearner(4, num_convs=1)
     layer.build((None, 5, 7, 8))
@@ -165,8 +180,8 @@ def test_cost_rules_cover_every_layer(case):
     model = case.build()
     found = costs(model)
     assert found.params == model.count_params()
-    # `rotary_maps` has no weights, but its centres of mass are products with maps.
-    has_products = case.name == "rotary_maps" or any(
+    # These layers have no weights, but products with maps.
+    has_products = case.name in ("rotary_maps", "unpool", "unpool_sequence") or any(
         len(weight.shape) > 1 for weight in _multiplied(model)
     )
     assert bool(found.macs) == has_products
@@ -187,6 +202,46 @@ def test_token_alternatives_cost_equals_a_manual_count():
     reproject.build((None, 3, 8), (None, 4, 6, 8))
     projections, products, mlp = (24 + 3) * 2 * 8 * 8, 2 * 24 * 3 * 8, 24 * 2 * 8 * 5
     assert count(reproject, (3, 8), (4, 6, 8)).macs == projections + products + mlp
+
+
+def test_unpool_cost_equals_a_manual_count():
+    cost = count(own.Unpool(), (2 * 3, 8), (2, 4, 6, 3), (2, 4, 6, 8))
+    assert cost.macs == 2 * (4 * 6) * 3 * 8  # each position sums the tokens of its frame
+    assert cost.elementwise == 2 * 4 * 6 * 8  # residual
+
+
+@pytest.mark.parametrize("attention", ["dot_product", "vector"])
+def test_costs_of_a_block_with_mask_equal_the_costs_without_mask(attention):
+    x, mask = keras.Input((5, 8)), keras.Input((5, 5), dtype="bool")
+    block = own.TransformerBlock(2, 12, attention=attention)
+    masked = costs(keras.Model([x, mask], block(x, attention_mask=mask)))
+    assert masked.total == costs(keras.Model(x, block(x))).total
+
+
+@pytest.mark.parametrize("others", [None, 7])
+def test_costs_of_vector_attention_with_mask_equal_a_manual_count(others):
+    query, value = keras.Input((5, 8)), keras.Input((others or 5, 8))
+    mask = keras.Input((5, others or 5), dtype="bool")
+    tokens = [query, value] if others else [query]
+    model = keras.Model([*tokens, mask], own.VectorAttention()(*tokens, attention_mask=mask))
+    length = others or 5
+    projections = 5 * 8 * 8 + 2 * length * 8 * 8
+    assert costs(model).macs == projections + 5 * length * 8
+
+
+def test_costs_of_a_layer_called_twice_count_both_calls_and_its_parameters_once():
+    first, second = keras.Input((3, 8)), keras.Input((5, 8))
+    dense = keras.layers.Dense(4)
+    found = costs(keras.Model([first, second], [dense(first), dense(second)]))
+    assert found.macs == (3 + 5) * 8 * 4
+    assert found.params == 8 * 4 + 4
+
+
+def test_costs_of_a_feature_extractor_count_its_norm_once_per_block():
+    extractor = feature_extractor(create_model("vit_pico8", classes=10), (0, 1), normalize=True)
+    found = costs(extractor)
+    assert found.layers["norm"].elementwise == 2 * 7 * 16 * 32
+    assert found.params == extractor.count_params()
 
 
 def test_costs_of_a_layer_without_a_rule_raise():

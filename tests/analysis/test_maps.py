@@ -12,6 +12,7 @@ from keras_tokenlearner.analysis import (
     with_token_maps,
 )
 from keras_tokenlearner.analysis.maps import with_all_token_maps
+from keras_tokenlearner.layers import TokenLearner
 
 MODEL = "tokenlearner_pico8_4at1"
 
@@ -66,9 +67,18 @@ def test_token_maps_of_a_wrong_image_shape_or_layer_raise(model, images):
         token_maps(model, images, layer="head")
 
 
-@pytest.mark.parametrize("name", [MODEL, f"{MODEL}_fuser", "tokenlearner_x2plus1d_pico"])
-def test_model_with_token_maps_returns_outputs_and_maps(name):
-    model = keras_tokenlearner.create_model(name, classes=3)
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        (MODEL, {}),
+        (f"{MODEL}_fuser", {}),
+        (f"{MODEL}_fuser", {"fuser": "unpool"}),  # the graph uses the maps too
+        ("tokenlearner_x2plus1d_pico", {}),
+    ],
+    ids=str,
+)
+def test_model_with_token_maps_returns_outputs_and_maps(name, changes):
+    model = keras_tokenlearner.create_model(name, classes=3, **changes)
     inputs = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
     found = with_token_maps(model).predict(inputs, verbose=0)
     np.testing.assert_allclose(found["outputs"], model.predict(inputs, verbose=0), atol=1e-6)
@@ -91,6 +101,48 @@ def test_model_with_all_token_maps_returns_the_maps_of_each_layer(name, layers):
     assert list(found["token_maps"]) == layers
     for layer, maps in found["token_maps"].items():
         np.testing.assert_allclose(maps, token_maps(model, inputs, layer), atol=1e-6)
+
+
+def test_maps_of_a_model_with_token_maps_equal_the_maps_of_the_model(model, images):
+    longer = with_token_maps(model)
+    np.testing.assert_allclose(token_maps(longer, images), token_maps(model, images), atol=1e-6)
+
+
+def test_maps_of_a_model_compiled_with_a_custom_loss_leave_it_compiled(model, images):
+    model.compile("adamw", loss=lambda wanted, found: keras.ops.mean(found))
+    optimizer = model.optimizer
+    for longer in (with_token_maps(model), with_all_token_maps(model)):
+        assert not longer.compiled
+    assert model.compiled and model.optimizer is optimizer
+    assert token_maps(model, images[:1]).shape == (1, 4, 6, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+@pytest.mark.parametrize("change", ["LoRA", "int8"])
+def test_model_with_token_maps_of_lora_or_quantized_weights_raises(change, model, images):
+    if change == "LoRA":
+        model.blocks[0].mlp.hidden.enable_lora(2)
+    else:
+        model.quantize("int8")
+    with pytest.raises(ValueError, match=f"with_token_maps: .*{change}"):
+        with_token_maps(model)
+    assert token_maps(model, images[:1]).shape == (1, 4, 6, 4)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_maps_of_a_sequence_of_frames_equal_the_maps_of_each_frame(frames):
+    sequence = keras.Input((frames * 24, 8))
+    learner = TokenLearner(3, grid=(4, 6), name="learner")
+    model = keras.Model(sequence, learner(sequence))
+    x = np.random.default_rng(0).normal(size=(2, frames * 24, 8)).astype("float32")
+    image = TokenLearner(3)
+    image.build((None, 4, 6, 8))
+    image.set_weights(learner.get_weights())
+    _, expected = image(x.reshape(2 * frames, 4, 6, 8), return_maps=True)
+    shape = (2, 4, 6, 3) if frames == 1 else (2, frames, 4, 6, 3)
+    expected = keras.ops.convert_to_numpy(expected).reshape(shape)
+    for maps in (token_maps(model, x), with_token_maps(model).predict(x, verbose=0)["token_maps"]):
+        np.testing.assert_allclose(maps, expected, atol=1e-5)
 
 
 def test_token_similarity_equals_the_cosine_of_the_learned_tokens(model, images):

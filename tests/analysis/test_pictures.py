@@ -1,6 +1,7 @@
 """Figures show the given arrays. Arrays of wrong shapes or types raise an error."""
 
 import csv
+import re
 
 import keras
 import numpy as np
@@ -137,6 +138,29 @@ def test_drawing_of_arrays_of_wrong_shape_or_type_raises(images, maps):
         draw_costs("none.csv")
     with pytest.raises(ValueError, match="cost=.gmacs"):
         draw_costs(ROWS[3:])
+
+
+@pytest.mark.parametrize("draw", [draw_token_maps, draw_token_entropy])
+@pytest.mark.parametrize("shape", [(5, 32, 48, 4), (5, 32, 48, 2), (0, 32, 48, 3)], ids=str)
+def test_drawing_of_images_without_pixels_or_of_other_channels_raises(draw, shape, maps):
+    message = rf"{draw.__name__}: `images` .*shapes {re.escape(str(shape))}"
+    with pytest.raises(ValueError, match=message):
+        draw(np.zeros(shape), maps[: shape[0]])
+
+
+@pytest.mark.parametrize("draw", [draw_token_maps, draw_token_entropy])
+@pytest.mark.parametrize("titles", [["cat"], list("abcdef"), "abcde", [1, 2, 3, 4, 5]], ids=str)
+def test_drawing_with_titles_that_do_not_fit_the_images_raises(draw, titles, images, maps):
+    received = re.escape(f"titles={titles}")
+    with pytest.raises(ValueError, match=f"{draw.__name__}: `titles` .*{received}"):
+        draw(images, maps, titles)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (0, 3, 3), (2, 3, 4)], ids=str)
+def test_drawing_of_a_similarity_of_wrong_shape_raises(shape):
+    message = f"draw_token_similarity: `similarity` .*{re.escape(str(shape))}"
+    with pytest.raises(ValueError, match=message):
+        draw_token_similarity(np.zeros(shape))
 
 
 @pytest.mark.parametrize("cell", ["n/a", "1,5", "inf"])

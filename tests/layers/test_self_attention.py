@@ -41,13 +41,18 @@ def test_self_attention_of_one_channel_per_head_equals_vector_attention():
     [
         ({"num_heads": 0}, ["num_heads=0"]),
         ({"key_dim": 2.5}, ["key_dim=2.5"]),
-        ({"num_heads": 3}, ["num_heads=3 with 128 channels"]),
+        ({"num_heads": 3}, ["`key_dim`", "num_heads=3, key_dim=128"]),
         ({"value_dim": -1}, ["value_dim=-1"]),
     ],
     ids=str,
 )
 def test_self_attention_with_wrong_arguments_raises(arguments, words):
     refused(lambda: SelfAttention(**arguments), "SelfAttention", "Received: ", *words)
+
+
+def test_self_attention_of_a_value_dim_that_heads_do_not_divide_raises():
+    layer = SelfAttention(num_heads=2, key_dim=4, value_dim=7)
+    refused(lambda: layer.build((None, 5, 8)), "`value_dim`", "num_heads=2, value_dim=7")
 
 
 @pytest.mark.parametrize("shape", [(None, 5, 9), (None, 5, None), (None, 2, 5, 8)])

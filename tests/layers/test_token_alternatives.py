@@ -33,6 +33,16 @@ def test_token_alternatives_on_videos_return_tokens_in_frame_order(kind, grid):
     close(run(sequence, x.reshape(2, 48, 8)), expected)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "shape, grid", [((4, 6, 8), None), ((2, 4, 6, 8), None), ((48, 8), (4, 6))], ids=str
+)
+def test_token_alternatives_of_an_empty_batch_return_no_tokens(kind, shape, grid):
+    layer = random_layer(kind(grid=grid), (2, *shape))
+    full, empty = (run(layer, np.zeros((size, *shape), "float32")) for size in (2, 0))
+    assert empty.shape == (0, *full.shape[1:])
+
+
 @pytest.mark.parametrize("pool_size, height, width", [((2, 2), 4, 6), ((2, 3), 5, 7)])
 def test_spatial_pooling_averages_whole_windows(pool_size, height, width):
     x = array((2, height, width, 8), 0)

@@ -94,6 +94,17 @@ def test_token_learner_over_space_time_has_maps_of_the_whole_video(arguments, sh
     assert tokens.shape == (2, 3, 8) and maps.shape == (2, *shape[:-1], 3)
 
 
+@pytest.mark.parametrize("attention", ["conv", "mlp"])
+@pytest.mark.parametrize(
+    "shape, grid", [((2, 4, 6, 8), None), ((48, 8), (4, 6)), ((48, 8), (2, 4, 6))], ids=str
+)
+def test_token_learner_of_an_empty_batch_returns_no_tokens(shape, grid, attention):
+    layer = random_layer(TokenLearner(3, attention=attention, grid=grid), (2, *shape))
+    tokens, maps = layer(np.zeros((0, *shape), "float32"), return_maps=True)
+    assert tuple(tokens.shape) == (0, 2 * 3, 8)
+    assert tuple(maps.shape) == (0, *shape[:-1], 3)
+
+
 def test_sum_pooling_equals_mean_pooling_times_the_number_of_positions():
     x = array((2, 4, 6, 8), 0)
     mean, total = (

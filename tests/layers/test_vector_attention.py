@@ -51,6 +51,16 @@ def test_vector_attention_with_mask_equals_equation_3(form, batch):
     close(run(layer, z, y, attention_mask=mask), expected(layer, z, y, mask))
 
 
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("masked", [False, True])
+def test_vector_attention_of_an_empty_batch_returns_no_outputs(form, masked):
+    layer = random_layer(VectorAttention(**form), (2, 21, 8))
+    for size in (2, 0):
+        mask = np.ones((size, 21, 21), bool) if masked else None
+        found = run(layer, np.zeros((size, 21, 8), "float32"), attention_mask=mask)
+        assert found.shape == (size, 21, form.get("value_dim", form.get("key_dim", 8)))
+
+
 def test_vector_attention_of_one_visible_token_returns_its_value():
     z = array((2, 5, 8), 0)
     layer = random_layer(VectorAttention(), z.shape)

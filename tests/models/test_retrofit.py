@@ -180,6 +180,30 @@ def test_reduction_by_with_tokens_of_unsuitable_counts_or_models_raises():
             with_tokens(student, 5)
 
 
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_reduction_by_with_tokens_of_a_model_with_token_fuser_lora_or_int8_weights_raises():
+    fused, lora, int8 = (
+        retrofit(teacher(), at=1, num_tokens=4, fuser=fuser)
+        for fuser in ("token_fuser", None, None)
+    )
+    lora.blocks[0].mlp.hidden.enable_lora(2)
+    int8.quantize("int8")
+    for student, words in ((fused, "token_fuser_1"), (lora, "LoRA"), (int8, "int8")):
+        with pytest.raises(ValueError, match=f"with_tokens: `model` .*{student.name!r}.*{words}"):
+            with_tokens(student, 2)
+
+
+@pytest.mark.parametrize("fuser", ["unpool", "reproject"])
+def test_reduction_by_with_tokens_keeps_the_outputs_of_a_fuser_without_fixed_tokens(fuser):
+    model = teacher(class_token=True)
+    x = pixels(2, 32, 32, 3)
+    found = with_tokens(retrofit(model, at=1, num_tokens=8, fuser=fuser), 4)
+    wanted = retrofit(model, at=1, num_tokens=4, fuser=fuser)
+    if fuser == "reproject":
+        wanted.get_layer("reproject_1").set_weights(found.get_layer("reproject_1").get_weights())
+    np.testing.assert_allclose(NUMPY(found(x)), NUMPY(wanted(x)), atol=1e-4)
+
+
 def test_retrofit_of_a_loaded_bfloat16_model_keeps_its_dtype_policy(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -265,6 +289,22 @@ def test_student_of_a_model_with_a_custom_head_keeps_that_head():
         student.get_layer("mine").get_weights(), model.get_layer("mine").get_weights(), strict=True
     ):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_retrofit_and_with_tokens_of_a_custom_model_with_a_custom_loss_return_uncompiled_models():
+    base = teacher(include_top=False, pooling="avg")
+    model = keras.Model(base.input, keras.layers.Dense(3)(base.output))
+
+    def loss(wanted, found):
+        return keras.ops.mean(found - wanted)
+
+    model.compile("adamw", loss=loss)
+    student = retrofit(model, at=1, num_tokens=4)
+    assert not student.compiled
+    student.compile("adamw", loss=loss)
+    small = with_tokens(student, 2)
+    assert not small.compiled and model.compiled and student.compiled
+    assert tuple(small(pixels(2, 32, 32, 3)).shape) == (2, 3)
 
 
 @pytest.mark.parametrize("rotary", ["index", "centred", "learned"])

@@ -105,6 +105,14 @@ def test_saved_model_keeps_its_dtype_policy(tmp_path):
         assert one.get_layer("predictions").compute_dtype == "float32"
 
 
+def test_compiled_model_of_float16_layers_scales_its_losses():
+    for dtype, scales in (("mixed_float16", True), ("mixed_bfloat16", False), (None, False)):
+        model = pico(dtype=dtype)
+        model.compile("adam", "categorical_crossentropy")
+        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) is scales
+    assert keras.config.dtype_policy().name == "float32"
+
+
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
 def test_quantized_model_can_be_saved_and_loaded(tmp_path):
     model = pico()

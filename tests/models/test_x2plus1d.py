@@ -242,10 +242,10 @@ def test_video_network_pooling_returns_the_average_or_the_maximum(pooling):
         ({"stage_channels": ()}, ["stage_channels=()"]),
         ({"stage_units": (3, 5)}, ["stage_units=(3, 5)", "4 stages"]),
         ({"inner_channels": (54, 108, 216, 0)}, ["inner_channels=(54, 108, 216, 0)"]),
-        ({"unit": "joint", "num_heads": 5}, ["num_heads=5 with 128 channels"]),
+        ({"unit": "joint", "num_heads": 5}, ["`key_dim`", "num_heads=5, key_dim=128"]),
         (
             {"unit": "tokenlearner", "attention": "multi_head", "num_heads": 32},
-            ["num_heads=32 with 432 channels"],
+            ["`inner_channels[-1]`", "num_heads=32, inner_channels[-1]=432"],
         ),
         ({"dropout_rate": 1}, ["dropout_rate=1", "[0, 1)"]),
         ({"batch_norm_momentum": -0.1}, ["batch_norm_momentum=-0.1"]),
