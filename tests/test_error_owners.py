@@ -24,6 +24,7 @@ from tests.data.video.files import write
 pytestmark = pytest.mark.once("torch")
 
 IMAGES, LABELS = np.zeros((4, 32, 32, 3), "float32"), np.arange(4) % 2
+PIXELS = IMAGES.astype("uint8")
 GRID = {"reducer": "token_learner", "token_attention": "mlp", "token_start": "grid"}
 # Invalid arguments for every function that builds a model. Inner classes raise the errors.
 BUILT = [
@@ -238,10 +239,10 @@ CALLS = {
     ],
     "FileImages": [lambda m: data.FileImages([m.text], [0], ["text"])[0]],
     "ImageBatches": [
-        lambda m: data.ImageBatches(data.ArrayImages(IMAGES, LABELS), (32, 32, 3), 0, False),
-        lambda m: data.ImageBatches(data.ArrayImages(IMAGES, LABELS), (32, 32, 3), 2, threads=0),
+        lambda m: data.ImageBatches(data.ArrayImages(PIXELS, LABELS), (32, 32, 3), 0, False),
+        lambda m: data.ImageBatches(data.ArrayImages(PIXELS, LABELS), (32, 32, 3), 2, threads=0),
         lambda m: data.ImageBatches(
-            data.ArrayImages(IMAGES, LABELS), (32, 32, 3), 2, on_error="no_name"
+            data.ArrayImages(PIXELS, LABELS), (32, 32, 3), 2, on_error="no_name"
         ),
     ],
     "VideoBatches": [

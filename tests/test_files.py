@@ -11,7 +11,7 @@ import pytest
 
 from keras_tokenlearner import _files, create_model, export
 from keras_tokenlearner.cli.distill import distill
-from keras_tokenlearner.data import Batches
+from keras_tokenlearner.data import ArrayImages, Batches, named
 from keras_tokenlearner.serving.formats import FORMATS
 from keras_tokenlearner.serving.versions import move_to_next_version
 from keras_tokenlearner.serving.writing import WRITERS
@@ -150,9 +150,8 @@ def test_package_renames_files_only_in_the_listed_modules():
 
 @pytest.mark.once("torch")
 def test_distill_command_interrupted_while_it_saves_keeps_the_old_file(tmp_path, monkeypatch):
-    images, labels = np.zeros((4, 32, 32, 3), "uint8"), np.arange(4) % 3
-    splits = (images, labels), (images, labels)
-    monkeypatch.setattr("keras_tokenlearner.data.load_named", lambda data, shape: splits)
+    images = ArrayImages(np.zeros((4, 32, 32, 3), "uint8"), np.arange(4) % 3)
+    monkeypatch.setitem(named.OPENERS, "cifar10", lambda: (images, images))
     create_model("vit_pico8", classes=3).save(tmp_path / "mine.keras")
     (tmp_path / "fast.keras").write_text("old")
 

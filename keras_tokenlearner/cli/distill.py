@@ -32,7 +32,8 @@ def distill(
     """
     from keras_tokenlearner._files import replacing
     from keras_tokenlearner.applications.load import check_classifier, load_model
-    from keras_tokenlearner.data import load_named
+    from keras_tokenlearner.data.named import arrays_of, open_named
+    from keras_tokenlearner.data.preprocessing import preprocessing_of
     from keras_tokenlearner.evaluation import compare
     from keras_tokenlearner.models import retrofit
     from keras_tokenlearner.serving.classifier import check_takes_pixels
@@ -43,9 +44,19 @@ def distill(
     teacher = load_model(model, weights=weights, owner="distill")
     check_classifier(teacher, model, "distill")
     check_takes_pixels("distill", teacher)
-    (images, labels), (test_images, test_labels) = load_named(data, teacher.input_shape[1:])
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    splits = open_named(data)
+    found, wanted = len(splits[0].class_names), teacher.output_shape[-1]
+    if found != wanted:
+        raise ValueError(
+            f"distill: `data` must have the {wanted} classes of `model`; first fine-tune the model "
+            f"on the data. Received: data={data!r} with {found} classes"
+        )
     student = retrofit(teacher, at, num_tokens, fuser)
+    shape, rule = teacher.input_shape[1:], preprocessing_of(teacher)
+    (images, labels), (test_images, test_labels) = (
+        arrays_of(split, shape, rule) for split in splits
+    )
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
     backup = Path(output).with_suffix(".backup.npz")
     distill(
         student,

@@ -8,7 +8,14 @@ from typing import Generic, Required, TypedDict, TypeVar, Unpack, cast
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_is
+from keras_tokenlearner._checks import (
+    check_bool,
+    check_choice,
+    check_fraction,
+    check_int,
+    check_ints,
+    check_is,
+)
 from keras_tokenlearner.data.crops import inception_crop, random_shift
 from keras_tokenlearner.data.images import Images
 from keras_tokenlearner.data.preprocessing import fit_pixels
@@ -25,7 +32,8 @@ class Batches(keras.utils.PyDataset):
     batch. The seed decides the order of the rows. The argument `shuffle` of `fit` has no effect.
 
     Args:
-        arrays: Tuple of arrays of n rows each, such as images and labels.
+        arrays: Tuple of arrays of n rows each, such as images and labels. Lists and the data of
+            pandas become numpy arrays. Rows of other arrays are read when a batch needs them.
         batch_size: Integer, rows of a batch, summed over all processes.
         shuffle: Boolean, whether each epoch has a new order.
         seed: Integer, decides the order of each epoch.
@@ -38,6 +46,9 @@ class Batches(keras.utils.PyDataset):
             part with index `part` are returned.
         ordered: Boolean, whether Keras asks for the batches in their order.
         alone: Function that returns a context in which this process computes on its own.
+
+    Raises:
+        ValueError: If the arrays differ in their number of rows, or an epoch would have no batch.
 
     Example:
 
@@ -57,11 +68,24 @@ class Batches(keras.utils.PyDataset):
     ) -> None:
         super().__init__()
         owner = type(self).__name__
-        self.arrays = arrays
+        check_is(owner, "arrays", arrays, (tuple, list), "a tuple of arrays")
+        self.arrays = tuple(map(_indexable, arrays))
         self.batch_size = check_int(owner, "batch_size", batch_size)
         self.shuffle = check_bool(owner, "shuffle", shuffle)
         self.seed = seed
         self.partial = check_bool(owner, "partial", partial)
+        rows = [len(array) for array in self.arrays]
+        if len(set(rows)) != 1:
+            raise ValueError(
+                f"{owner}: `arrays` must be one or more arrays with equal numbers of rows. "
+                f"Received: arrays of {rows} rows"
+            )
+        if rows[0] < (1 if partial else batch_size):
+            raise ValueError(
+                f"{owner}: `batch_size` must be at most the number of rows, except for "
+                "partial=True, which needs at least one row. "
+                f"Received: {rows[0]} rows, batch_size={batch_size}, partial={partial}"
+            )
         self.epoch, self.start, self.shard = 0, 0, (0, 1)
         self.ordered = False
         self.alone: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
@@ -115,6 +139,15 @@ class Batches(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         self.epoch += 1
         self._in_epoch = False
+
+
+def _indexable(array: Sized) -> Sized:
+    """Return lists and the data of pandas as numpy arrays, and other arrays unchanged.
+
+    A Series of pandas looks up its labels: after a shuffle, its rows would not match other arrays.
+    """
+    is_copied = isinstance(array, (tuple, list)) or hasattr(array, "to_numpy")
+    return np.asarray(array) if is_copied else array
 
 
 class _BatchesArguments(TypedDict, total=False):
@@ -262,7 +295,8 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
         threads: Integer, threads that read images.
 
     Raises:
-        ValueError: If training images do not fill a batch, `crop` and `shift` are both given, or
+        ValueError: If an argument is of another type or out of range. Also if there are no images,
+            or training images do not fill a batch. Also if `crop` and `shift` are both given, or
             `augment` mixes integer labels. Later, if an image is unreadable and
             `on_error="raise"`, or if all images of a class are unreadable.
 
@@ -293,6 +327,16 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
         check_is("ImageBatches", "images", images, Images, "a keras_tokenlearner.data.Images")
         check_bool("ImageBatches", "training", training)
         check_choice("ImageBatches", "label_mode", label_mode, ("int", "categorical"))
+        shape = check_ints("ImageBatches", "input_shape", input_shape, lengths=(3,))
+        for name, value in (("crop", crop), ("shift", shift)):
+            if value is not None:
+                check_fraction("ImageBatches", name, value)
+        if isinstance(augment, keras.layers.Layer) or not (augment is None or callable(augment)):
+            raise ValueError(
+                "ImageBatches: `augment` must be a function from a `seed` to a layer, such as "
+                "lambda seed: keras.layers.RandomFlip(seed=seed). "
+                f"Received: augment={augment!r}"
+            )
         if crop is not None and shift is not None:
             raise ValueError(
                 "ImageBatches: pass either `crop` or `shift`, not both. "
@@ -315,7 +359,7 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
             partial=not training,
         )
         self.images = images
-        self.input_shape = tuple(input_shape)
+        self.input_shape = shape
         self.crop = crop if training else None
         self.shift = shift if training else None
         self.augment = augment if training else None

@@ -166,8 +166,8 @@ class _Reader(io.BufferedReader):
         self.left -= 1
         if self.left < 0:
             raise ValueError(
-                f"an image must have at most {MAX_HEADER_READS} parts in its header and "
-                f"{MAX_READS} in its pixels; save the image again"
+                f"an image must need at most {MAX_HEADER_READS} reads for its header and "
+                f"{MAX_READS} for its pixels; save the image again"
             )
         return super().read(size)
 

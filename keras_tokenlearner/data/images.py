@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_tokenlearner._checks import check_labels, check_pixels
 from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import FOLDER_FORMATS, MAX_PIXELS, decode_image
@@ -101,12 +102,13 @@ class ArrayImages(Images):
     """Images in an array.
 
     Args:
-        images: Array of type uint8 and shape (n, height, width, channels).
-        labels: Integer array of shape (n,).
+        images: Array of type uint8 and shape (n, height, width, channels), of one channel or three.
+        labels: Integer array of shape (n,), or (n, 1) as in `keras.datasets`.
         class_names: Names of the classes. Defaults to their numbers.
 
     Raises:
-        ValueError: If `images` does not have four axes, or the numbers of images and labels differ.
+        ValueError: If `images` have another type or shape, or the numbers of images and labels
+            differ. Also if a label is not the number of a class.
 
     Example:
 
@@ -121,13 +123,11 @@ class ArrayImages(Images):
         labels: np.ndarray | Sequence[int],
         class_names: Sequence[str] | None = None,
     ) -> None:
-        if len(images) != len(labels) or np.ndim(images) != 4:
-            raise ValueError(
-                "ArrayImages: `images` must have shape (n, height, width, channels), and `labels` "
-                f"must have n numbers. Received: images of shape {np.shape(images)}, "
-                f"{len(labels)} labels"
-            )
-        self.images, self.labels = images, np.asarray(labels, "int64")
+        images = np.asarray(images) if isinstance(images, (tuple, list)) else images
+        check_pixels("ArrayImages", "images", images, rank=4)
+        classes = None if class_names is None else len(class_names)
+        found = check_labels("ArrayImages", "labels", labels, len(images), classes)
+        self.images, self.labels = images, found.astype("int64")
         if class_names is None:
             class_names = [str(label) for label in range(self.labels.max(initial=-1) + 1)]
         self.class_names = tuple(class_names)
@@ -149,7 +149,8 @@ class FileImages(Images):
         max_pixels: Integer, pixels of the largest accepted image.
 
     Raises:
-        ValueError: When an image is requested whose file is missing, damaged or too large.
+        ValueError: If the numbers of files and labels differ, or a label is not the number of a
+            class. Also when an image is requested whose file is missing, damaged or too large.
         ImportError: If Pillow (extra `image`) is not installed.
 
     Example:
@@ -167,8 +168,9 @@ class FileImages(Images):
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         require("PIL.Image", "image")
-        self.files, self.labels = files, np.asarray(labels, "int64")
-        self.class_names = tuple(class_names)
+        self.files, self.class_names = files, tuple(class_names)
+        found = check_labels("FileImages", "labels", labels, len(files), len(self.class_names))
+        self.labels = found.astype("int64")
         self.max_pixels = max_pixels
 
     def __len__(self) -> int:

@@ -1,16 +1,18 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice, check_ints, check_path
+from keras_tokenlearner._checks import check_choice, check_ints, check_is, check_path
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.data import cifar10, fashion_mnist
 from keras_tokenlearner.data.folders import split_folders
 from keras_tokenlearner.data.images import ArrayImages, Images, from_folder
-from keras_tokenlearner.data.resizing import fit_image
+from keras_tokenlearner.data.preprocessing import fit_pixels
 from keras_tokenlearner.data.tfds import load_tfds
+from keras_tokenlearner.models.preprocessing import Preprocessing
 
 
 @own_errors
@@ -55,7 +57,9 @@ def open_named(data: str | os.PathLike[str]) -> tuple[Images, Images]:
 
 @own_errors
 def load_named(
-    data: str | os.PathLike[str], input_shape: Sequence[int] | None = None
+    data: str | os.PathLike[str],
+    input_shape: Sequence[int] | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Load a labelled data set into memory, with images of the size that a model takes.
 
@@ -63,12 +67,15 @@ def load_named(
         data: Name of a data set for `open_named`.
         input_shape: `(height, width, channels)` to resize the images to. Defaults to the shape of
             the first image.
+        preprocessing: The `Preprocessing` for resizing and cropping, such as `model.preprocessing`.
+            Defaults to the largest central part with the requested aspect ratio, resized
+            bilinearly.
 
     Returns:
         `(train_images, train_labels), (test_images, test_labels)`, images of type uint8.
 
     Raises:
-        ValueError: If the data set does not exist, or `input_shape` is not three positive integers.
+        ValueError: If the data set does not exist, or an argument has another type or shape.
 
     Example:
 
@@ -78,12 +85,20 @@ def load_named(
     """
     if input_shape is not None:
         check_ints("load_named", "input_shape", input_shape, lengths=(3,))
+    kinds = (Preprocessing, type(None))
+    check_is("load_named", "preprocessing", preprocessing, kinds, "a Preprocessing or None")
     splits = open_named(data)
-    shape = tuple(input_shape or splits[0][0][0].shape)
-    return tuple(
-        (np.stack([fit_image(pixels, shape) for pixels, _ in images]), images.labels)
-        for images in splits
-    )
+    shape = input_shape or splits[0][0][0].shape
+    return tuple(arrays_of(images, shape, preprocessing) for images in splits)
+
+
+def arrays_of(
+    images: Images, input_shape: Sequence[int], preprocessing: Preprocessing | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pixels and the labels of all images. The arguments are as for `load_named`."""
+    shape = cast("tuple[int, int, int]", tuple(input_shape))
+    found = [fit_pixels(pixels, shape, preprocessing) for pixels, _ in images]
+    return np.stack(found), images.labels
 
 
 def _arrays(

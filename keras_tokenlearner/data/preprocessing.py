@@ -6,9 +6,12 @@ from typing import cast
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_pixels
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.resizing import central_box, fit_image
 from keras_tokenlearner.models.preprocessing import Preprocessing
+
+MAX_RESIZED = 2**24  # pixels after the resizing; few files of narrow images could fill the memory
 
 
 def preprocess_image(
@@ -35,6 +38,8 @@ def preprocess_image(
         Array of type uint8 and shape `input_shape`.
 
     Raises:
+        ValueError: If `pixels` have another type or shape. Also if the resized image would have too
+            many pixels, as for a very narrow image.
         ImportError: If Pillow, the extra `image`, is not installed.
 
     Example:
@@ -46,6 +51,7 @@ def preprocess_image(
 
     Source: `timm.data.create_transform`, with the rounding of `torchvision.transforms`.
     """
+    check_pixels("preprocess_image", "pixels", pixels)
     pillow = require("PIL.Image", "image")
     height, width, channels = input_shape
     image = pillow.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
@@ -139,6 +145,9 @@ def resized_size(
         input_size: `(height, width)` of the model's input.
         preprocessing: The `Preprocessing` of the checkpoint.
 
+    Raises:
+        ValueError: If the resized image would have too many pixels, as for a very narrow image.
+
     Example:
 
     >>> resized_size((427, 640), (224, 224), Preprocessing(crop_fraction=0.875))
@@ -151,10 +160,16 @@ def resized_size(
     if preprocessing.resize_mode == "shortest" and target[0] == target[1]:
         shortest = min(size)  # torchvision truncates the other edge; timm rounds it, below
         height, width = (int(target[0] * edge / shortest) for edge in size)
-        return height, width
-    choose = min if preprocessing.resize_mode == "shortest" else max
-    ratio = choose(edge / wanted for edge, wanted in zip(size, target, strict=True))
-    height, width = (max(round(edge / ratio), 1) for edge in size)
+    else:
+        choose = min if preprocessing.resize_mode == "shortest" else max
+        ratio = choose(edge / wanted for edge, wanted in zip(size, target, strict=True))
+        height, width = (max(round(edge / ratio), 1) for edge in size)
+    if height * width > max(MAX_RESIZED, math.prod(size), math.prod(target)):
+        raise ValueError(
+            f"resized_size: an image must have at most {MAX_RESIZED} pixels after its resizing; "
+            f"crop narrow images first. Received: an image of {size[0]} x {size[1]} pixels, "
+            f"resized to {height} x {width}"
+        )
     return height, width
 
 

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_pixels
 from keras_tokenlearner._extras import require
 
 
@@ -48,7 +49,7 @@ def fit_image(
     channels, and colour images become grey for one channel.
 
     Args:
-        pixels: Array of type uint8 and shape (height, width, channels).
+        pixels: Array of type uint8 and shape (height, width, channels), of one channel or three.
         input_shape: `(height, width, channels)` of the result, with one channel or three.
         box: `(left, top, right, bottom)` of the part to keep, in pixels. Parts outside the image
             are black. Defaults to the largest central part with the requested aspect ratio.
@@ -56,11 +57,16 @@ def fit_image(
     Returns:
         Array of type uint8 and shape `input_shape`, or the image itself if it has this shape.
 
+    Raises:
+        ValueError: If `pixels` have another type or shape.
+        ImportError: If Pillow is needed and not installed.
+
     Example:
 
     >>> fit_image(np.zeros((100, 200, 3), "uint8"), (32, 48, 1)).shape
     (32, 48, 1)
     """
+    check_pixels("fit_image", "pixels", pixels)
     if box is None and pixels.shape == tuple(input_shape):
         return pixels
     pillow = require("PIL.Image", "image")

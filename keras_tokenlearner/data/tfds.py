@@ -1,12 +1,13 @@
 """Images of tensorflow-datasets (extra `tfds`), and the splits that the paper uses."""
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from keras_tokenlearner._errors import errors_of, first_line
+from keras_tokenlearner._errors import errors_of, first_line, listed
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import FOLDER_FORMATS, decode_image
 from keras_tokenlearner.data.images import Images
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 # Each record maps names of features to bytes, numbers or lists.
 Records: TypeAlias = Sequence[Mapping[str, Any]]
 
-# Training and test splits of data sets whose splits have names other than `train` and `test`. Two
-# sets have no test split. The authors' code divides the training images of these two sets.
+# Training and test splits of data sets that are divided otherwise than `splits_of` does. The test
+# images of ImageNet have no public labels. The other two sets have only a training split, which the
+# authors' code divides.
 SPLITS = {
     "imagenet2012": ("train", "validation"),
     "imagenet2012_subset/10pct": ("train", "validation"),
@@ -56,7 +58,8 @@ class TfdsImages(Images):
         split: Name of the split, with a slice if wanted, such as `"train[:1000]"`.
 
     Raises:
-        ValueError: If the data set does not exist or was not prepared.
+        ValueError: If the data set does not exist or was not prepared. Also if it has no feature
+            `image`, or no feature `label` with names of classes.
         ImportError: If tensorflow-datasets is not installed.
     """
 
@@ -92,11 +95,7 @@ class TfdsImages(Images):
 
 
 def open_records(
-    owner: str,
-    name: str,
-    split: str,
-    what: str,
-    decoders: "dict[str, Decoder] | None" = None,
+    owner: str, name: str, split: str, what: str, decoders: "dict[str, Decoder]"
 ) -> "tuple[DatasetBuilder, Records]":
     """Open a split of a data set that was prepared as ArrayRecord files.
 
@@ -105,19 +104,65 @@ def open_records(
         name: Name of the data set in tensorflow-datasets.
         split: Name of the split, with a slice if wanted.
         what: Kind of the data, for the error message: `"images"` or `"videos"`.
-        decoders: Decoders by name of feature, instead of the default decoders. `None` for the
-            default decoders of all features.
+        decoders: Decoders by name of feature, instead of the default decoders. The data set must
+            have these features, and a feature `label`.
 
     Returns:
         The builder of the data set, and a sequence of its records.
 
     Raises:
-        ValueError: If the data set does not exist or was not prepared.
+        ValueError: If the data set does not exist, was not prepared, or lacks a feature.
     """
     tfds = require("tensorflow_datasets", "tfds")
-    try:
-        builder = tfds.builder(name, file_format="array_record")
+    builder = _builder(owner, name, split, what)
+    features, kind = builder.info.features, tfds.features.ClassLabel
+    if not {*decoders, "label"} <= {*features} or not isinstance(features["label"], kind):
+        raise ValueError(
+            f"{owner}: `name` must be a data set with the features {listed(decoders)} and label, a "
+            "class. For other data, derive from Images or VideoList. "
+            f"Received: name={name!r} with the features {listed(features)}"
+        )
+    with _prepared(owner, name, split, what):
         return builder, builder.as_data_source(split, decoders=decoders)
+
+
+def splits_of(owner: str, name: str, what: str) -> tuple[str, str]:
+    """Return the names of the training split and of the test split of a prepared data set.
+
+    Args:
+        owner: Argument of `open_records`.
+        name: Name of the data set, with a version if wanted.
+        what: Argument of `open_records`.
+
+    Raises:
+        ValueError: If the data set does not exist, or has no such splits.
+    """
+    known = SPLITS.get(name.partition(":")[0])
+    if known:
+        return known
+    found = [*_builder(owner, name, "train", what).info.splits]
+    test = next((split for split in ("test", "validation") if split in found), None)
+    if found and (test is None or "train" not in found):
+        raise ValueError(
+            f"{owner}: `name` must be a data set with the splits train and test (or validation); "
+            f"for others, pass `split` to {owner}. "
+            f"Received: name={name!r} with the splits {listed(found)}"
+        )
+    return "train", test or "test"  # a set without splits was not prepared: `open_records` raises
+
+
+def _builder(owner: str, name: str, split: str, what: str) -> "DatasetBuilder":
+    tfds = require("tensorflow_datasets", "tfds")
+    with _prepared(owner, name, split, what):
+        return tfds.builder(name, file_format="array_record")
+
+
+@contextlib.contextmanager
+def _prepared(owner: str, name: str, split: str, what: str) -> Iterator[None]:
+    """Replace errors of tensorflow-datasets by a `ValueError` that states how to prepare a set."""
+    tfds = require("tensorflow_datasets", "tfds")
+    try:
+        yield
     except (tfds.core.DatasetNotFoundError, KeyError, OSError, ValueError) as error:
         raise ValueError(
             f"{owner}: `name` must be a labelled data set of {what}; prepare it by "
@@ -132,5 +177,5 @@ def load_tfds(name: str) -> tuple[TfdsImages, TfdsImages]:
     Args:
         name: Name of the data set in tensorflow-datasets.
     """
-    train, test = (TfdsImages(name, split) for split in SPLITS.get(name, ("train", "test")))
+    train, test = (TfdsImages(name, split) for split in splits_of("TfdsImages", name, "images"))
     return train, test

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int, check_is, check_model
+from keras_tokenlearner._checks import check_int, check_is, check_labels, check_model
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.analysis.costs import costs
 from keras_tokenlearner.evaluation.scores import top_k_accuracy
@@ -16,7 +16,7 @@ def compare(
     models: Sequence[keras.Model],
     images: np.ndarray,
     labels: np.ndarray | Sequence[int],
-    batch_size: int = 32,
+    batch_size: int | None = None,
     repeats: int = 5,
 ) -> list[dict[str, str | float]]:
     """Compare the cost, throughput and top-1 accuracy of models.
@@ -27,7 +27,8 @@ def compare(
         models: List of classifiers, each a `keras.Model` that takes the images.
         images: Array of at least `batch_size` images, (n, ...).
         labels: Integer array of shape (n,).
-        batch_size: Integer, images per batch, for throughput and accuracy.
+        batch_size: Integer, images per batch, for throughput and accuracy. Defaults to 32, or to
+            the number of images if there are fewer.
         repeats: Integer, number of measurements of each model.
 
     Returns:
@@ -36,7 +37,7 @@ def compare(
         is the throughput.
 
     Raises:
-        ValueError: If the images do not fill a batch, or labels and images differ in number.
+        ValueError: If the images do not fill a batch, or `labels` has no class for each image.
 
     Example:
 
@@ -47,11 +48,14 @@ def compare(
     (['vit_pico8', 'vit_pico8_4at1'], True)
     """
     _check_all("compare", models)
-    check_int("compare", "batch_size", batch_size)
-    if not batch_size <= len(images) == len(labels):
+    classes = min((model.output_shape[-1] for model in models), default=None)
+    labels = check_labels("compare", "labels", labels, len(images), classes)
+    if batch_size is None:
+        batch_size = max(min(32, len(images)), 1)
+    if check_int("compare", "batch_size", batch_size) > len(images):
         raise ValueError(
-            "compare: `labels` must have one label per image, and `images` must fill at least one "
-            f"batch. Received: {len(images)} images, {len(labels)} labels, batch_size={batch_size}"
+            "compare: `images` must fill at least one batch; pass a smaller `batch_size`. "
+            f"Received: {len(images)} images, batch_size={batch_size}"
         )
     speeds = images_per_second(models, images[:batch_size], repeats)
     rows: list[dict[str, str | float]] = []

@@ -23,7 +23,7 @@ from keras_tokenlearner.evaluation.scores import (
     real_accuracy,
     top_k_accuracy,
 )
-from keras_tokenlearner.models.features import before_head
+from keras_tokenlearner.models.head import check_head
 
 Row: TypeAlias = dict[str, str | float | None]
 Predict: TypeAlias = Callable[[keras.Model, Images], np.ndarray]
@@ -82,7 +82,7 @@ def evaluate(
 
     Args:
         model: A `keras.Model` that classifies images. For `few_shot`, a model without top returns
-            the features (B, C). With top, the features are the inputs of its layer `head`.
+            the features (B, C). With top, the features are the inputs of its last dense layer.
         data: List of names for `open_named`. Defaults to the names of the `protocol`.
         metrics: Names of metrics. `"top1"` and `"top5"` are accuracies. `"mean_class"` is the mean
             of the classes' accuracies. `"real"` uses ImageNet's reassessed labels. `"few_shot"` is
@@ -101,6 +101,8 @@ def evaluate(
 
     Raises:
         ValueError: If a metric or a data set is unknown, or the classes of model and data differ.
+            Also if `few_shot` finds no features, because a model inside `model` computes the
+            probabilities.
 
     Example:
 
@@ -124,6 +126,9 @@ def evaluate(
             "evaluate: the metric 'real' needs `real_labels`, the path of real.json. "
             "Received: real_labels=None"
         )
+
+    head = check_head("evaluate", "model", model) if "few_shot" in metrics else None
+    features = model if head is None else keras.Model(model.inputs[0], head.input)
 
     def batches(images: Images) -> ImageBatches:
         shape = model.input_shape[1:]
@@ -152,7 +157,7 @@ def evaluate(
         if scored:
             row |= _scores(test, predict(model, test), metrics, real)
         if "few_shot" in metrics:
-            row |= _few_shot(before_head(model), predict, train, test, protocol)
+            row |= _few_shot(features, predict, train, test, protocol)
         if "speed" in metrics:
             pixels, *_ = batches(test)[0]
             (row["images_per_second"],) = images_per_second([model], pixels)

@@ -4,7 +4,7 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int, check_model, check_not_negative
+from keras_tokenlearner._checks import check_int, check_labels, check_model, check_not_negative
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.evaluation.scores import largest
 
@@ -43,7 +43,8 @@ def few_shot(
         [0, 1].
 
     Raises:
-        ValueError: If a class has fewer training images than shots.
+        ValueError: If a class has fewer training images than shots, or labels are not integers, one
+            for each image.
 
     Example:
 
@@ -53,6 +54,9 @@ def few_shot(
     {1: 1.0}
     """
     check_model("few_shot", "model", model, single=True)
+    for splits in datasets.values():
+        for images, labels in splits:
+            check_labels("few_shot", "labels", labels, len(images))
     results = {}
     for name, ((train_images, train_labels), (test_images, test_labels)) in datasets.items():
         train, test = (
@@ -97,7 +101,8 @@ def few_shot_accuracy(
         The accuracy, in [0, 1].
 
     Raises:
-        ValueError: If a class has fewer training examples than shots.
+        ValueError: If a class has fewer training examples than shots, or labels are not integers,
+            one for each example.
 
     Example:
 
@@ -107,12 +112,16 @@ def few_shot_accuracy(
     """
     check_int("few_shot_accuracy", "shots", shots)
     check_not_negative("few_shot_accuracy", "l2", l2)
+    train_labels = check_labels(
+        "few_shot_accuracy", "train_labels", train_labels, len(train_features)
+    )
+    test_labels = check_labels("few_shot_accuracy", "test_labels", test_labels, len(test_features))
     classes, train_labels = np.unique(train_labels, return_inverse=True)
     chosen = choose(train_labels, shots, seed)
     x, y = np.asarray(train_features)[chosen], train_labels[chosen]
     kernel, bias = ridge(x, y, len(classes), l2)
     best = largest(np.asarray(test_features, "float64") @ kernel + bias)
-    right = (best >= 0) & (classes[best] == np.asarray(test_labels))
+    right = (best >= 0) & (classes[best] == test_labels)
     return float(np.mean(right))
 
 

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_model, check_positive
+from keras_tokenlearner._checks import check_labels, check_model, check_positive
 from keras_tokenlearner.evaluation.few_shot import ridge
 from keras_tokenlearner.models import names
 
@@ -36,8 +36,8 @@ def linear_probe(
         A `keras.Model` of the same input, with the layers `head` and `predictions`, a softmax.
 
     Raises:
-        ValueError: If the outputs of the model do not have shape (B, C). Also if labels and images
-            differ in number.
+        ValueError: If the outputs of the model do not have shape (B, C). Also if labels are not
+            integers, one for each image.
 
     Example:
 
@@ -50,18 +50,13 @@ def linear_probe(
     """
     check_model("linear_probe", "model", model, single=True)
     check_positive("linear_probe", "l2", l2)
-    labels = np.asarray(labels)
     if len(model.output_shape) != 2:
         raise ValueError(
             "linear_probe: `model` must return features of shape (B, C), as with "
             "include_top=False and pooling='avg' or 'token'. Received: outputs of shape "
             f"{model.output_shape}"
         )
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ValueError(
-            "linear_probe: `labels` must be integers of at least 0, one for each image. Received: "
-            f"labels of shape {labels.shape} and type {labels.dtype} for {len(images)} images"
-        )
+    labels = check_labels("linear_probe", "labels", labels, len(images))
     features = model.predict(images, batch_size=batch_size, verbose=0)
     kernel, bias = ridge(features, labels, int(labels.max()) + 1, l2)
     scale = _calibration(np.asarray(features, "float64") @ kernel + bias, labels)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from keras_tokenlearner._checks import check_labels
+
 
 def top_k_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray, k: int = 1) -> float:
     """Return the share of examples whose label is among the k largest scores.
@@ -16,12 +18,16 @@ def top_k_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray, k: in
         scores: Array of shape (n, classes).
         k: Integer, number of largest scores that may hold the label.
 
+    Raises:
+        ValueError: If `labels` has no class for each example.
+
     Example:
 
     >>> top_k_accuracy(np.array([0, 1]), np.array([[0.9, 0.1], [0.8, 0.2]]))
     0.5
     """
-    labels, scores = np.asarray(labels), np.asarray(scores)
+    scores = np.asarray(scores)
+    labels = check_labels("top_k_accuracy", "labels", labels, *scores.shape)
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     is_before = np.arange(scores.shape[1]) < labels[:, None]
     larger = (scores > own) | ((scores == own) & is_before)
@@ -54,12 +60,16 @@ def mean_class_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray) 
         labels: Integer array of shape (n,).
         scores: Array of shape (n, classes).
 
+    Raises:
+        ValueError: If `labels` has no class for each example.
+
     Example:
 
     >>> mean_class_accuracy(np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 0, 0]])
     0.5
     """
-    labels = np.asarray(labels)
+    scores = np.asarray(scores)
+    labels = check_labels("mean_class_accuracy", "labels", labels, *scores.shape)
     right = largest(scores) == labels
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 

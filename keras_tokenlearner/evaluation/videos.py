@@ -22,7 +22,7 @@ from keras_tokenlearner.evaluation.scores import (
     mean_class_accuracy,
     top_k_accuracy,
 )
-from keras_tokenlearner.models.features import before_softmax
+from keras_tokenlearner.models.head import head_of, logits_of
 
 _PLACES = {1: (0.5,), 3: (0.0, 0.5, 1.0)}  # positions of the crops along the longer side
 _MERGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "max": np.max}
@@ -99,8 +99,8 @@ def predict_videos(
     """Return the logits of videos, merged over several views of each video.
 
     Args:
-        model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3). For a model with a
-            layer `head`, the logits before the softmax are merged.
+        model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3). If the model ends in
+            a dense layer, its logits before the activation are merged.
         videos: A `keras_tokenlearner.data.video.VideoList`.
         stride: Integer, distance between two frames of a clip, in frames of the video.
         frame_rate: Rate of the frames that `stride` counts, in frames per second. Defaults to the
@@ -154,7 +154,8 @@ def predict_videos(
             [video.fit_clip(clip, height, width, at) for clip in pixels for at in _PLACES[crops]]
         )
 
-    logits_model = before_softmax(model)
+    head = head_of(model)
+    logits_model = model if head is None else keras.Model(model.inputs[0], logits_of(head))
     logits = np.full((len(videos), model.output_shape[-1]), np.nan, "float32")
     read = np.zeros(len(videos), bool)
     progress = keras.utils.Progbar(len(videos), unit_name="video", verbose=verbose)

@@ -10,6 +10,7 @@ from keras_tokenlearner._checks import (
     check_bool,
     check_fraction,
     check_int,
+    check_labels,
     check_not_negative,
     check_path,
     check_positive,
@@ -17,7 +18,7 @@ from keras_tokenlearner._checks import (
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.data import Batches
-from keras_tokenlearner.models.features import has_head
+from keras_tokenlearner.models.head import head_of
 from keras_tokenlearner.models.reduction import before_reducer
 from keras_tokenlearner.models.structure import Structure
 from keras_tokenlearner.training.distillation.answers import (
@@ -74,7 +75,8 @@ def distill(
         student: The model that `retrofit` made from the teacher. `distill` changes its weights.
         teacher: The plain model, which stays unchanged.
         images: Array of inputs of the models, (n, ...).
-        labels: Integer array of shape (n,), or `None`.
+        labels: Integer array of shape (n,), or an array with a value for each class, (n, classes).
+            `None` for no labels.
         epochs: Integer, number of epochs.
         batch_size: Integer, images per step.
         learning_rate: Float, the highest learning rate of AdamW. The rate warms up over a tenth of
@@ -96,10 +98,11 @@ def distill(
         The `keras.callbacks.History` of the fit.
 
     Raises:
-        ValueError: If the student has no TokenLearner, the shapes of the models differ, or an
-            argument is out of range. Also if the backup is damaged, or was saved with another
-            student, teacher, data or other arguments. Also if another run has locked the folder of
-            the backup.
+        ValueError: If the student has no TokenLearner, or an argument is out of range. Also if the
+            shapes or the last activations of the models do not match. Also if a label is not the
+            number of a class, or a model inside the student computes its probabilities. Also if the
+            backup is damaged, or was saved with another student, teacher, data or other arguments.
+            Also if another run has locked the folder of the backup.
         FloatingPointError: If the loss or a weight is not finite after an epoch. The student then
             has its weights from before the call.
 
@@ -116,7 +119,7 @@ def distill(
     """
     before = before_reducer("distill", student)
     check_models("distill", student, teacher)
-    _check_data(student, images, labels)
+    targets = _check_data(student, images, labels)
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         check_int("distill", name, value)
     check_positive("distill", "learning_rate", learning_rate)
@@ -131,7 +134,8 @@ def distill(
             "teacher": digest(teacher.get_weights(), [structure_of("distill", teacher)]),
         }
     with _locked(backup):
-        prefix = Structure("distill", student).num_prefix_tokens
+        layout = Structure("distill", student)
+        prefix = layout.num_prefix_tokens
         of_teacher = features_of(teacher, prefix)
         features = remember(of_teacher, images, "float32", verbose, cache)
         if train_all:
@@ -139,15 +143,16 @@ def distill(
         else:
             behind = before.layers[-1].name
             inputs = remember(before, images, "float16", verbose, cache)
-        arrays = (inputs, features) if labels is None else (inputs, features, np.asarray(labels))
+        arrays = (inputs, features) if targets is None else (inputs, features, targets)
         batches = _Batches(arrays, min(batch_size, len(images)), seed=seed)
         trained = answers(student, prefix, [], behind)
         distiller = Distiller.of_answers(
             *with_kept_features(trained, teacher),
             temperature=temperature,
             feature_weight=feature_weight,
-            label_weight=0.0 if labels is None else label_weight,
+            label_weight=0.0 if targets is None else label_weight,
             sigmoid=ends_in_sigmoid(student),
+            dtype=layout.block.dtype_policy,
         )
         steps = epochs * len(batches)
         distiller.compile(adamw(learning_rate, steps, warmup_steps=steps // 10))
@@ -166,7 +171,7 @@ def distill(
                 "train_all": bool(train_all),
                 "seed": int(seed),
                 "images": digest([images]),
-                "labels": None if labels is None else digest([np.asarray(labels)]),
+                "labels": None if targets is None else digest([targets]),
                 **of_models,
                 "backend": keras.backend.backend(),
             }
@@ -203,11 +208,20 @@ def _locked(
 
 def _check_data(
     student: keras.Model, images: np.ndarray, labels: np.ndarray | Sequence[int] | None
-) -> None:
-    if not hasattr(images, "shape") or not hasattr(images, "__len__"):
-        raise ValueError(f"distill: `images` must be an array. Received: {repr(images)[:200]}")
-    if labels is not None and (not has_head(student) or np.shape(labels) != (len(images),)):
+) -> np.ndarray | None:
+    """Return the labels as an array, or raise `ValueError` for wrong images or labels."""
+    if not hasattr(images, "shape") or not hasattr(images, "__len__") or not len(images):
         raise ValueError(
-            "distill: `labels` must be one integer for each image, or None for a student without "
-            f"top. Received: labels of shape {np.shape(labels)} for {len(images)} images"
+            f"distill: `images` must be an array of images. Received: {repr(images)[:200]}"
         )
+    if labels is None:
+        return None
+    if head_of(student) is None:
+        raise ValueError(
+            "distill: `labels` must be None for a student that does not end in a dense layer. "
+            f"Received: labels of shape {np.shape(labels)}, student {student.name!r}"
+        )
+    classes, found = student.output_shape[-1], np.asarray(labels)
+    if classes > 1 and found.shape == (len(images), classes) and found.dtype.kind in "bfiu":
+        return found
+    return check_labels("distill", "labels", labels, len(images), max(classes, 2))

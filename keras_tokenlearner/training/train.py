@@ -111,7 +111,9 @@ def _train(recipe: Recipe[Data], output: Path, devices: Devices) -> float:
         verbose=1 if sys.stdout.isatty() else 2,  # else one line per epoch
         callbacks=[StopOnNonFinite(owner="train"), resume, *loggers, *boards],
     ).history
-    if not learner.optimizer.use_ema:
+    # With mixed_float16, Keras wraps the optimizer in a `LossScaleOptimizer`.
+    optimizer = getattr(learner.optimizer, "inner_optimizer", learner.optimizer)
+    if not optimizer.use_ema:
         score = history[f"val_{metric.name}"][-1]
     else:  # averaged weights may have replaced the weights after the last epoch
         score = devices.evaluate(model, test_batches)[metric.name]

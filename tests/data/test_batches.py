@@ -116,6 +116,26 @@ def test_shifted_image_keeps_its_pixels_and_has_a_black_border():
     assert len(set(shifts)) > 10
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"shift": 4}, "shift=4"),  # pixels instead of a fraction
+        ({"crop": -0.1}, "crop=-0.1"),
+        ({"crop": 5}, "crop=5"),
+        ({"augment": keras.layers.RandomFlip()}, "augment=<RandomFlip"),
+        ({"augment": "flip"}, "augment='flip'"),
+        ({"input_shape": (None, 12, 16, 3)}, r"input_shape=\(None, 12, 16, 3\)"),
+        ({"input_shape": (12, 16)}, r"input_shape=\(12, 16\)"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_image_batches_with_wrong_arguments_raise(arguments, words, training):
+    arguments = {"input_shape": (12, 16, 3), "batch_size": 4, "training": training, **arguments}
+    with pytest.raises(ValueError, match=f"ImageBatches: .*{words}"):
+        ImageBatches(IMAGES, **arguments)
+
+
 def test_image_batches_with_both_crop_and_shift_raise():
     with pytest.raises(ValueError, match="Received: crop=0.1, shift=0.2"):
         ImageBatches(IMAGES, (12, 16, 3), 4, crop=0.1, shift=0.2)
@@ -168,6 +188,49 @@ def test_fit_with_its_default_shuffle_keeps_the_order_of_the_seed(options, parti
 def test_batches_indexed_outside_of_fit_return_the_batch_of_the_index():
     batches = Batches((np.arange(8),), batch_size=2, shuffle=False)
     assert [batches[index][0].tolist() for index in (3, 0, 3)] == [[6, 7], [0, 1], [6, 7]]
+
+
+def test_batches_of_lists_and_pandas_keep_rows_together():
+    """The index of a shuffled Series is no row number."""
+    pandas = pytest.importorskip("pandas", reason="pip install pandas")
+    labels = pandas.Series(range(8)).sample(frac=1, random_state=0)
+    images = [[float(label)] for label in labels]
+    batches = Batches((images, labels, tuple(labels)), batch_size=4, seed=1)
+    for index in range(2):
+        found, *others = batches[index]
+        for other in others:
+            np.testing.assert_array_equal(found[:, 0], other)
+
+
+def test_batches_read_rows_of_a_memory_map_from_its_file(tmp_path):
+    np.save(tmp_path / "rows.npy", np.arange(6))
+    rows = np.load(tmp_path / "rows.npy", mmap_mode="r+")
+    batches = Batches((rows,), batch_size=3, shuffle=False)
+    rows[0] = 9
+    assert batches[0][0].tolist() == [9, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ((np.zeros(4), np.zeros(3)), r"rows.*\[4, 3\]"),
+        ((np.zeros(3), np.zeros(4)), r"rows.*\[3, 4\]"),
+        ((), "`arrays`"),
+        (np.zeros(4), "`arrays`"),
+        ((np.zeros(1),), "1 rows, batch_size=2"),
+        ((np.zeros(0),), "0 rows, batch_size=2"),
+    ],
+    ids=str,
+)
+def test_batches_of_unequal_or_too_few_rows_raise(arrays, words):
+    with pytest.raises(ValueError, match=f"Batches: .*{words}"):
+        Batches(arrays, batch_size=2)
+
+
+def test_batches_with_a_partial_batch_need_one_row():
+    assert Batches((np.zeros(1),), batch_size=2, partial=True)[0][0].tolist() == [0]
+    with pytest.raises(ValueError, match="0 rows, batch_size=2"):
+        Batches((np.zeros(0),), batch_size=2, partial=True)
 
 
 def test_mixing_augmentation_without_one_hot_labels_raises():

@@ -1,5 +1,7 @@
 """Images from arrays and folders, and their resizing to the input size of a model."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,12 +9,15 @@ from PIL import Image
 
 from keras_tokenlearner.data import (
     ArrayImages,
+    FileImages,
     ImageBatches,
     fit_image,
     from_folder,
     inception_crop,
+    preprocess_image,
     resizing,
 )
+from keras_tokenlearner.models import Preprocessing
 
 pytestmark = pytest.mark.once("torch")
 
@@ -91,9 +96,51 @@ def test_array_images_accept_class_names_in_a_numpy_array():
     assert images.class_names == ("a", "b")
 
 
-def test_array_images_with_too_few_labels_raise():
-    with pytest.raises(ValueError, match=r"images of shape \(3, 4, 4, 1\), 2 labels"):
-        ArrayImages(np.zeros((3, 4, 4, 1), "uint8"), [0, 1])
+def test_array_images_accept_labels_of_keras_datasets():
+    images = ArrayImages(np.zeros((2, 4, 4, 1), "uint8"), np.array([[1], [0]], "uint8"))
+    assert images.labels.tolist() == [1, 0] and images[0][1] == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([0, 1], r"labels of shape \(2,\) for 3 examples"),
+        ([[0, 1, 2]], r"labels of shape \(1, 3\)"),
+        ([0.0, 1.0, 1.0], "type float64"),
+        ([0, -1, 1], "from -1 to 1"),
+        ([0, 1, 2], "from 0 to 2"),
+        (None, r"labels of shape \(\)"),
+    ],
+    ids=str,
+)
+def test_images_with_wrong_labels_raise(labels, words, folder):
+    images, names = np.zeros((3, 4, 4, 1), "uint8"), ["a", "b"]
+    with pytest.raises(ValueError, match=f"ArrayImages: `labels`.*{words}"):
+        ArrayImages(images, labels, names)
+    with pytest.raises(ValueError, match=f"FileImages: `labels`.*{words}"):
+        FileImages([folder / "a" / "0.png"] * 3, labels, names)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((3, 4, 4, 1)),
+        np.zeros((3, 4, 4, 3), "int64"),
+        np.zeros((3, 4, 4, 4), "uint8"),
+        np.zeros((3, 4, 4), "uint8"),
+    ],
+    ids=lambda images: f"{images.dtype}{images.shape}",
+)
+def test_images_of_another_type_or_shape_raise(images):
+    said = re.escape(f"images of shape {images.shape} and type {images.dtype}")
+    with pytest.raises(ValueError, match=f"ArrayImages: `images`.*{said}"):
+        ArrayImages(images, [0, 1, 1])
+    said = re.escape(f"pixels of shape {images[0].shape} and type {images.dtype}")
+    for shape in ((4, 4, 1), (2, 2, 3)):
+        with pytest.raises(ValueError, match=f"fit_image: `pixels`.*{said}"):
+            fit_image(images[0], shape)
+    with pytest.raises(ValueError, match=f"preprocess_image: `pixels`.*{said}"):
+        preprocess_image(images[0], (2, 2, 3), Preprocessing())
 
 
 @pytest.mark.parametrize("size", [(173, 134, 69, 44), (28, 56, 56, 36), (155, 23, 66, 83)])

@@ -14,6 +14,7 @@ from keras_tokenlearner.data import (
     open_named,
     read_real_labels,
 )
+from keras_tokenlearner.models import Preprocessing
 
 pytestmark = pytest.mark.once("torch")
 
@@ -42,6 +43,17 @@ def test_load_named_of_a_folder_resizes_the_images(monkeypatch):
     # The resize filter, a triangle, is a little wider than this mean.
     means = images.reshape(3, 4, 2, 4, 2, 3).mean((2, 4))
     assert np.abs(train - means).mean() < 25
+
+
+def test_load_named_with_a_preprocessing_crops_as_it_states(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype("uint8")
+    data = ArrayImages(images, [0, 1])
+    monkeypatch.setitem(named.OPENERS, "cifar10", lambda: (data, data))
+    for split, labels in load_named("cifar10", (4, 4, 3), Preprocessing(crop_fraction=0.5)):
+        np.testing.assert_array_equal(split, images[:, 2:6, 2:6])  # nothing is resized
+        assert labels.tolist() == [0, 1]
+    with pytest.raises(ValueError, match="load_named: `preprocessing`.*preprocessing='bicubic'"):
+        load_named("cifar10", (4, 4, 3), "bicubic")
 
 
 def test_open_named_folder_has_both_splits_with_the_same_classes(tmp_path):

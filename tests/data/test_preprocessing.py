@@ -22,6 +22,15 @@ def photograph(height, width):
     return np.clip(smooth + random.integers(-20, 20, smooth.shape), 0, 255).astype("uint8")
 
 
+@pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1)])
+@pytest.mark.parametrize("shape", [(224, 224, 3), (224, 192, 3)])
+def test_preprocess_image_of_a_narrow_image_raises(shape, size):
+    """Its shortest edge would become 248 pixels, and its longest edge millions."""
+    rule = Preprocessing(interpolation="bicubic", crop_fraction=0.9)
+    with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} pixels"):
+        preprocess_image(np.zeros((*size, 3), "uint8"), shape, rule)
+
+
 @pytest.mark.peers
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_tokenlearner.data.tfds import FEW_SHOT, TfdsImages, load_tfds
+from keras_tokenlearner.data import open_named
+from keras_tokenlearner.data.tfds import FEW_SHOT, TfdsImages, load_tfds, splits_of
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra `tfds`")
 
@@ -40,11 +41,44 @@ class Unprepared(ThreeColours):
     """The same data set, but never prepared."""
 
 
-def test_tfds_images_equal_the_records_of_the_data_set(tmp_path):
+class Validated(ThreeColours):
+    """The same data set with the splits of `food101`."""
+
+    def _split_generators(self, _):
+        return {"train": self._generate_examples([0]), "validation": self._generate_examples([4])}
+
+
+class OneSplit(ThreeColours):
+    """The same data set, without test images."""
+
+    def _split_generators(self, _):
+        return {"train": self._generate_examples([0])}
+
+
+class Unlabelled(ThreeColours):
+    """The same data set, with a number instead of a class."""
+
+    def _info(self):
+        features = {"image": tfds.features.Image(), "label": tfds.features.Scalar(np.int64)}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _generate_examples(self, places):
+        for place in places:
+            yield place, {"image": IMAGES[place], "label": place}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prepared(tmp_path_factory):
+    """Prepare the data sets of this file, except for `unprepared`."""
+    folder = tmp_path_factory.mktemp("tfds")
     config = tfds.download.DownloadConfig(compute_stats=tfds.download.ComputeStatsMode.SKIP)
-    builder = tfds.builder("three_colours", data_dir=tmp_path, file_format="array_record")
-    builder.download_and_prepare(download_config=config)
-    tfds.core.add_data_dir(tmp_path)
+    for name in ("three_colours", "validated", "one_split", "unlabelled"):
+        builder = tfds.builder(name, data_dir=folder, file_format="array_record")
+        builder.download_and_prepare(download_config=config)
+    tfds.core.add_data_dir(folder)
+
+
+def test_tfds_images_equal_the_records_of_the_data_set():
     train, test = load_tfds("three_colours")
     assert (len(train), len(test)) == (4, 2)
     assert train.class_names == ("red", "green", "blue")
@@ -56,6 +90,25 @@ def test_tfds_images_equal_the_records_of_the_data_set(tmp_path):
         assert label == place % 3
     first = TfdsImages("three_colours", "train[:1]")
     assert first.names == train.names[:1] and len(first) == 1
+
+
+@pytest.mark.parametrize("name", ["validated", "validated:1.0.0"])
+def test_tfds_data_set_without_a_test_split_is_tested_on_its_validation_split(name):
+    train, test = load_tfds(name)
+    np.testing.assert_array_equal(train[0][0], IMAGES[0])
+    np.testing.assert_array_equal(test[0][0], IMAGES[4])
+
+
+@pytest.mark.parametrize(("name", "said"), [("one_split", "splits train"), ("unlabelled", "label")])
+def test_tfds_data_set_without_test_images_or_classes_raises(name, said):
+    with pytest.raises(ValueError, match=f"open_named: `name`.*name='{name}' with the .*{said}$"):
+        open_named(f"tfds:{name}")
+
+
+def test_tfds_splits_of_a_version_equal_the_splits_of_the_name():
+    assert splits_of("TfdsImages", "imagenet2012:5.1.0", "images") == ("train", "validation")
+    found = splits_of("TfdsImages", "uc_merced:2.0.0", "images")
+    assert found == ("train[:1000]", "train[1000:]")
 
 
 @pytest.mark.parametrize("name", [*FEW_SHOT, "imagenet2012", "cifar10", "fashion_mnist"])

@@ -22,8 +22,29 @@ def test_compare_returns_accuracy_cost_and_throughput_of_each_model():
         assert row["images_per_second"] > 0
 
 
-@pytest.mark.parametrize(("images", "labels"), [(3, 3), (6, 5)])
-def test_compare_with_too_few_images_or_labels_raises(images, labels):
+def test_compare_of_fewer_images_than_a_default_batch_measures_all_of_them():
     model = create_model("vit_pico8", classes=10)
-    with pytest.raises(ValueError, match=f"Received: {images} images, {labels} labels"):
-        compare([model], np.zeros((images, 32, 32, 3)), np.zeros(labels), batch_size=5)
+    labels = np.array([[0], [1], [0]])  # as in `keras.datasets`
+    (row,) = compare([model], np.zeros((3, 32, 32, 3)), labels, repeats=1)
+    assert row["accuracy"] == pytest.approx(2 / 3)  # a new head is zero: all scores are equal
+    assert row["images_per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    ("count", "labels", "words"),
+    [
+        (3, np.zeros(3, int), "3 images, batch_size=5"),
+        (0, np.zeros(0, int), "0 images, batch_size=1"),
+        (6, np.zeros(5, int), r"labels of shape \(5,\) for 6 examples"),
+        (6, np.zeros(6), "type float64"),
+        (6, np.full(6, 10), "from 10 to 10"),
+    ],
+)
+def test_compare_with_too_few_images_or_wrong_labels_raises_before_any_measurement(
+    count, labels, words, monkeypatch
+):
+    model = create_model("vit_pico8", classes=10)
+    monkeypatch.setattr(model, "predict_on_batch", None)
+    batch_size = 5 if count else None
+    with pytest.raises(ValueError, match=f"compare: .*{words}"):
+        compare([model], np.zeros((count, 32, 32, 3)), labels, batch_size)

@@ -32,12 +32,16 @@ def sets(monkeypatch):
     return found
 
 
-@pytest.fixture
-def model():
+def classifier(head):
     inputs = keras.Input((4, 4, 3))
     features = keras.layers.Rescaling(1 / 255)(keras.layers.Flatten()(inputs))
-    outputs = keras.layers.Dense(6, activation="softmax", name="head")(features)
+    outputs = keras.layers.Dense(6, activation="softmax", name=head)(features)
     return keras.Model(inputs, outputs)
+
+
+@pytest.fixture
+def model():
+    return classifier("head")
 
 
 def test_evaluate_metrics_equal_a_manual_count_of_the_predictions(model, sets, tmp_path):
@@ -74,9 +78,10 @@ def test_evaluate_speed_is_measured_on_one_batch(model, sets, monkeypatch):
     assert seen == [([model], (16, 4, 4, 3))]
 
 
-def test_evaluate_few_shot_equals_an_independent_ridge_regression(model, sets):
+@pytest.mark.parametrize("head", ["head", "mine"])
+def test_evaluate_few_shot_equals_an_independent_ridge_regression(head, sets):
     protocol = FewShotProtocol(shots=(5, 10), l2=7.0)
-    rows = evaluate(model, ["tfds:a", "tfds:b"], ["few_shot"], protocol=protocol)
+    rows = evaluate(classifier(head), ["tfds:a", "tfds:b"], ["few_shot"], protocol=protocol)
     assert [row["data"] for row in rows] == ["tfds:a", "tfds:b", "average"]
     for count in ("5_shot", "10_shot"):
         mean = (rows[0][count] + rows[1][count]) / 2
@@ -89,6 +94,14 @@ def test_evaluate_few_shot_equals_an_independent_ridge_regression(model, sets):
     expected = np.mean(ridge.predict(z).argmax(1) == test.labels)
     assert rows[1]["10_shot"] == pytest.approx(expected, abs=1 / 30)
     assert 1 / 6 < expected < 1
+
+
+def test_evaluate_few_shot_of_a_model_inside_that_computes_probabilities_raises(sets):
+    inner = classifier("head")
+    outer = keras.Sequential([keras.Input((4, 4, 3)), inner])
+    with pytest.raises(ValueError, match=f"evaluate: `model`.* {inner.name!r}"):
+        evaluate(outer, ["tfds:a"], ["few_shot"])
+    assert evaluate(outer, ["tfds:a"], ["top1"]) == evaluate(inner, ["tfds:a"], ["top1"])
 
 
 def test_evaluate_few_shot_with_too_few_images_returns_none(model, sets):

@@ -56,6 +56,36 @@ def test_few_shot_accuracy_of_renumbered_labels_is_unchanged():
     assert few_shot_accuracy(train, labels * 7 + 3, test, test_labels * 7 + 3, 5) == plain
 
 
+def test_few_shot_accuracy_of_labels_of_keras_datasets_equals_the_accuracy_of_one_axis():
+    train, labels = _features(40, 6, 0)
+    test, test_labels = _features(60, 6, 1)
+    plain = few_shot_accuracy(train, labels, test, test_labels, 5)
+    assert few_shot_accuracy(train, labels[:, None], test, test_labels[:, None], 5) == plain
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda labels: labels[:5], r"labels of shape \(5,\) for 40 examples"),
+        (lambda labels: labels / 2, "type float64"),
+        (lambda labels: labels - 1, "from -1 to 2"),
+        (lambda labels: np.eye(4)[labels], r"labels of shape \(40, 4\)"),
+    ],
+    ids=["few", "floats", "negative", "rows"],
+)
+def test_few_shot_with_wrong_labels_raises_before_any_prediction(part, change, words):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Activation("linear")])
+    model.predict = None
+    splits = [_features(40, 6, seed) for seed in range(2)]
+    splits[part] = splits[part][0], change(splits[part][1])
+    (train, labels), (test, test_labels) = splits
+    with pytest.raises(ValueError, match=f"few_shot_accuracy: `t.*_labels`.*{words}"):
+        few_shot_accuracy(train, labels, test, test_labels, 5)
+    with pytest.raises(ValueError, match=f"few_shot: `labels`.*{words}"):
+        few_shot(model, {"a": splits}, shots=(5,))
+
+
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_few_shot_accuracy_of_nan_features_is_zero(part):
     train, labels = _features(40, 6, 0)

@@ -21,7 +21,7 @@ def blobs(count, seed):
 def test_linear_probe_equals_the_ridge_regression_of_few_shot():
     x, labels = blobs(90, 0)
     test, test_labels = blobs(60, 1)
-    model = linear_probe(features_model(), x, labels, l2=3.0)
+    model = linear_probe(features_model(), x, labels[:, None], l2=3.0)  # as in `keras.datasets`
     right = np.mean(model.predict(test, verbose=0).argmax(1) == test_labels)
     assert right == few_shot_accuracy(x, labels, test, test_labels, shots=30, l2=3.0)
     assert right > 0.7

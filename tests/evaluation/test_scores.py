@@ -30,6 +30,29 @@ def test_top_k_accuracy_of_constant_scores_is_the_accuracy_of_chance():
     assert top_k_accuracy(labels, np.full((4, 4), np.nan)) == 0
 
 
+@pytest.mark.parametrize("score", [top_k_accuracy, mean_class_accuracy])
+def test_accuracies_of_labels_of_keras_datasets_equal_accuracies_of_one_axis(score):
+    labels, scores = RANDOM.integers(0, 9, 50), RANDOM.normal(size=(50, 9))
+    assert score(labels[:, None], scores) == score(labels, scores)
+
+
+@pytest.mark.parametrize("score", [top_k_accuracy, mean_class_accuracy])
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([0, 1], r"labels of shape \(2,\) for 3 examples"),
+        ([0.0, 1.0, 1.0], "type float64"),
+        ([0, 1, 4], "from 0 to 4"),
+        ([0, 1, -1], "from -1 to 1"),
+        (np.eye(4)[:3], r"labels of shape \(3, 4\)"),
+    ],
+    ids=str,
+)
+def test_accuracies_with_wrong_labels_raise(score, labels, words):
+    with pytest.raises(ValueError, match=f"{score.__name__}: `labels`.*{words}"):
+        score(labels, np.zeros((3, 4)))
+
+
 def test_mean_class_accuracy_equals_a_manual_count():
     labels = np.array([0, 0, 0, 0, 1, 2, 2])
     scores = np.eye(4)[[0, 0, 0, 1, 1, 2, 0]]

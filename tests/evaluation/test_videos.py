@@ -60,6 +60,16 @@ def test_predict_videos_of_each_protocol_merges_the_logits_of_clips(model, video
     np.testing.assert_allclose(logits[1, 0], 35, atol=2)
 
 
+def test_predict_videos_of_a_last_layer_with_any_name_merges_its_logits(model, videos):
+    head = keras.layers.Dense(2, activation="softmax", name="mine")
+    other = keras.Model(model.input, head(model.get_layer("head").input))
+    head.set_weights(model.get_layer("head").get_weights())
+    some = videos.take([0, 1])
+    found, wanted = (predict_videos(each, some, clips=2)[0] for each in (other, model))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    assert np.abs(found).max() > 10  # no probabilities
+
+
 def test_predict_videos_with_three_crops_merges_three_views(model, tmp_path):
     wide = write(tmp_path / "wide.mp4", [40] * 10, size=(16, 48))  # its left half is brighter
     one = video.VideoList((str(wide),), np.array([0]), ("light", "dark"))

@@ -17,12 +17,39 @@ def log_softmax(x):
     return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
-def answers(model):
-    """Return logits and features, computed layer by layer."""
-    inner = keras.Model(model.input, model.get_layer("head").input)
+def answers(model, head="head"):
+    """Return logits and features, computed layer by layer. `head` is the name of the last layer."""
+    inner = keras.Model(model.input, model.get_layer(head).input)
     features = NUMPY(inner(IMAGES.astype("float32")))
-    kernel, bias = model.get_layer("head").get_weights()
+    kernel, bias = model.get_layer(head).get_weights()
     return features @ kernel + bias, features
+
+
+# Activations and names of a last dense layer.
+HEADS = [("softmax", "head"), ("softmax", "mine"), ("sigmoid", "mine"), ("linear", "logits")]
+
+
+def fine_tuned(activation, name):
+    """Return a ViT as in the README: a backbone with a new dense layer."""
+    base = teacher(include_top=False, pooling="avg")
+    start = keras.initializers.RandomNormal(stddev=1.0)
+    head = keras.layers.Dense(10, activation, kernel_initializer=start, name=name)
+    return keras.Model(base.input, head(base.output), name="flowers")
+
+
+def parts_of_the_loss(model, student, activation, head, temperature):
+    """Return the divergence, the error of the features, and the cross-entropy of `LABELS`."""
+    (logits, features), (own, own_features) = (answers(each, head) for each in (model, student))
+    error = np.square(features - own_features).mean()
+    if activation == "sigmoid":
+        p, q = (1 / (1 + np.exp(-x.astype("float64") / temperature)) for x in (logits, own))
+        divergence = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).mean()
+        share = 1 / (1 + np.exp(-own.astype("float64")))
+        hit = np.arange(10) == LABELS[:, None]
+        return temperature**2 * divergence, error, -np.log(np.where(hit, share, 1 - share)).mean()
+    soft, own_soft = log_softmax(logits / temperature), log_softmax(own / temperature)
+    divergence = (np.exp(soft) * (soft - own_soft)).sum(-1).mean()
+    return temperature**2 * divergence, error, -log_softmax(own)[np.arange(24), LABELS].mean()
 
 
 def test_distillation_loss_equals_a_manual_computation():
@@ -51,6 +78,65 @@ def test_distillation_loss_equals_a_manual_computation():
     np.testing.assert_allclose(
         history["loss"], 0.8 * (divergence + 0.7 * error) + 0.2 * entropy, rtol=5e-3
     )
+
+
+@pytest.mark.parametrize(("activation", "head"), HEADS)
+def test_distill_of_a_new_last_layer_compares_its_logits_and_inputs(activation, head):
+    model = fine_tuned(activation, head)
+    student = retrofit(model, at=1, num_tokens=4)
+    divergence, error, entropy = parts_of_the_loss(model, student, activation, head, 3.0)
+    history = distill(
+        student,
+        model,
+        IMAGES,
+        LABELS[:, None],  # as in `keras.datasets`
+        epochs=1,
+        batch_size=24,
+        learning_rate=1e-12,
+        temperature=3.0,
+        feature_weight=0.7,
+        verbose=0,
+    ).history
+    np.testing.assert_allclose(history["student_loss"], entropy, rtol=1e-2)
+    np.testing.assert_allclose(history["distillation_loss"], divergence + 0.7 * error, rtol=1e-2)
+
+
+def test_distill_of_a_sigmoid_with_rows_of_labels_equals_integer_labels():
+    losses = []
+    for labels in (LABELS, np.eye(10)[LABELS]):
+        model = fine_tuned("sigmoid", "mine")
+        student = retrofit(model, at=1, num_tokens=4)
+        history = distill(student, model, IMAGES, labels, epochs=1, batch_size=8, verbose=0)
+        losses.append(history.history["loss"][0])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.once("torch")
+def test_distill_of_a_model_inside_that_computes_probabilities_raises():
+    base = teacher(include_top=False, pooling="avg")
+    top = keras.Sequential([keras.Input((32,)), keras.layers.Dense(10, "softmax")], name="top")
+    model = keras.Model(base.input, top(base.output))
+    with pytest.raises(ValueError, match="distill: `student`.* 'top'"):
+        distill(retrofit(model, at=1, num_tokens=4), model, IMAGES, LABELS)
+
+
+@pytest.mark.once("torch")
+def test_distill_with_labels_for_a_student_without_top_raises():
+    model = teacher(include_top=False, pooling="avg")
+    with pytest.raises(ValueError, match=r"distill: `labels`.*labels of shape \(24,\)"):
+        distill(retrofit(model, at=1, num_tokens=4), model, IMAGES, LABELS)
+
+
+@pytest.mark.once("jax")
+def test_distill_of_a_float16_student_scales_its_losses():
+    class Kept(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            found.append(self.model.optimizer)
+
+    model, found = teacher(dtype="mixed_float16"), []
+    student = retrofit(model, at=1, num_tokens=4)
+    distill(student, model, IMAGES, epochs=1, batch_size=8, callbacks=[Kept()], verbose=0)
+    assert isinstance(found[0], keras.optimizers.LossScaleOptimizer)
 
 
 @pytest.mark.parametrize("train_all", [False, True])
@@ -203,7 +289,12 @@ def test_distill_without_top_with_the_same_seed_repeats_its_losses():
     [
         ({"student": "plain"}, "`student`"),
         ({"teacher": "other"}, "(None, 10) and (None, 7)"),
-        ({"labels": LABELS[:5]}, "labels of shape (5,) for 24 images"),
+        ({"labels": LABELS[:5]}, "labels of shape (5,) for 24 examples"),
+        ({"labels": LABELS + 1}, "from 1 to 10"),
+        ({"labels": LABELS - 1}, "from -1 to 8"),
+        ({"labels": LABELS / 2}, "of type float64"),
+        ({"labels": np.eye(7)[LABELS % 7]}, "labels of shape (24, 7)"),
+        ({"images": IMAGES[:0]}, "`images`"),
         ({"label_weight": 1.5}, "Received: label_weight=1.5"),
         ({"epochs": 0}, "Received: epochs=0"),
         ({"temperature": 0.0}, "Received: temperature=0.0"),

@@ -13,8 +13,15 @@ from keras_tokenlearner.training.distribution import scope
 from tests.data.video.files import write
 from tests.models.test_retrofit import pixels, teacher
 from tests.skips import peer
+from tests.training.test_distill import (
+    HEADS,
+    LABELS,
+    answers,
+    fine_tuned,
+    log_softmax,
+    parts_of_the_loss,
+)
 from tests.training.test_distill import IMAGES as PIXELS
-from tests.training.test_distill import LABELS, answers, log_softmax
 
 IMAGES = PIXELS.astype("float32")
 NUMPY = keras.ops.convert_to_numpy
@@ -47,6 +54,48 @@ def test_distiller_loss_equals_a_manual_computation(labels):
     assert found["loss"] == pytest.approx(wanted, rel=5e-3)
     assert found["student_loss"] == pytest.approx(entropy, rel=5e-3)
     assert found["accuracy"] == pytest.approx(np.mean(student_logits.argmax(1) == LABELS))
+
+
+@pytest.mark.parametrize(("activation", "head"), HEADS)
+def test_distiller_of_a_new_last_layer_compares_its_logits_and_trains_it(activation, head):
+    model = fine_tuned(activation, head)
+    student = retrofit(model, at=1, num_tokens=4)
+    divergence, error, entropy = parts_of_the_loss(model, student, activation, head, 2.0)
+    distiller = compiled(student, model, 1e-2)
+    found = distiller.evaluate(IMAGES, LABELS, batch_size=24, verbose=0, return_dict=True)
+    assert found["distillation_loss"] == pytest.approx(divergence + error, rel=1e-2)
+    assert found["student_loss"] == pytest.approx(entropy, rel=1e-2)
+    before = [each.get_layer(head).get_weights()[0] for each in (student, model)]
+    distiller.fit(IMAGES, LABELS, batch_size=8, verbose=0)
+    after = [each.get_layer(head).get_weights()[0] for each in (student, model)]
+    assert np.abs(after[0] - before[0]).max() > 1e-3
+    np.testing.assert_array_equal(after[1], before[1])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        keras.losses.sparse_categorical_crossentropy,
+        "SparseCategoricalCrossentropy",
+    ],
+    ids=["name", "function", "class"],
+)
+def test_distiller_with_a_given_loss_applies_it_to_the_probabilities(loss):
+    student, model = pair()
+    kernel, bias = student.get_layer("head").get_weights()
+    student.get_layer("head").set_weights([kernel / 10, bias])  # Keras clips small probabilities
+    distiller = Distiller(student, model)
+    distiller.compile("adam", loss)
+    found = distiller.evaluate(IMAGES, LABELS, batch_size=24, verbose=0, return_dict=True)
+    entropy = -log_softmax(answers(student)[0])[np.arange(24), LABELS].mean()
+    assert found["student_loss"] == pytest.approx(entropy, rel=5e-3)
+
+
+def test_distiller_of_a_float16_student_scales_its_losses():
+    for dtype, scales in (("mixed_float16", True), ("float32", False)):
+        distiller = compiled(*pair(dtype=dtype))
+        assert isinstance(distiller.optimizer, keras.optimizers.LossScaleOptimizer) is scales
 
 
 def test_distiller_reconstruction_adds_the_token_error_to_the_loss():
@@ -305,6 +354,11 @@ def test_distiller_with_unsuitable_models_or_labels_raises():
         Distiller(model, model)
     with pytest.raises(ValueError, match=r"Distiller: `student` .*\(None, 7\)"):
         Distiller(student, create_model("vit_pico8", classes=7))
+    with pytest.raises(ValueError, match="Distiller: `student` .*softmax and sigmoid"):
+        Distiller(student, teacher(classifier_activation="sigmoid"))
+    fused = retrofit(model, at=1, num_tokens=4, fuser="token_fuser")
+    with pytest.raises(ValueError, match=r"Distiller: .*budgets=\(2, 4\) with token_fuser"):
+        Distiller(fused, model, budgets=(2, 4))
     student, model = pair(include_top=False, pooling="avg")
     distiller = compiled(student, model, metrics=())
     with pytest.raises(ValueError, match="Distiller: .*`loss`.*outputs of shape"):

@@ -119,6 +119,24 @@ def test_fine_tuning_recipe_with_every_memory_option_trains(images, tmp_path):
     assert train(recipe, tmp_path) == 1.0
 
 
+@pytest.mark.once("jax")
+def test_train_in_float16_reports_the_accuracy_of_the_averaged_weights(images, tmp_path):
+    """The average changes so slowly that only the last weights classify the images."""
+    recipe = tiny(
+        "imagenet_512",
+        learning_rate=0.3,
+        epochs=8,
+        precision="mixed_float16",
+        ema_momentum=0.999,
+    )
+    accuracy = train(recipe, tmp_path)
+    model = recipe.build(classes=2)
+    model.load_weights(tmp_path / f"{recipe.model}.weights.h5")
+    batches = recipe.batches(images, model.input_shape[1:], training=False)
+    right = model.predict(batches, verbose=0).argmax(1) == images.labels
+    assert accuracy == pytest.approx(np.mean(right))
+
+
 def test_gradient_accumulation_gives_the_weights_of_whole_batches(images):
     def trained(gradient_accumulation_steps):
         keras.utils.set_random_seed(0)

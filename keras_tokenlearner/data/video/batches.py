@@ -1,6 +1,12 @@
 import numpy as np
 
-from keras_tokenlearner._checks import check_bool, check_choice
+from keras_tokenlearner._checks import (
+    check_bool,
+    check_choice,
+    check_ints,
+    check_is,
+    check_positive,
+)
 from keras_tokenlearner.data.batches import ReadBatches
 from keras_tokenlearner.data.video.augment import augment_clip, fit_clip, in_channels
 from keras_tokenlearner.data.video.clips import random_clip, uniform_clips
@@ -34,7 +40,8 @@ class VideoBatches(ReadBatches[np.ndarray]):
         threads: Integer, threads that decode videos.
 
     Raises:
-        ValueError: If a video cannot be read with `on_error="raise"`, or no video of a class can be
+        ValueError: If there are no videos, or an argument is of another type or out of range.
+            Later, if a video cannot be read with `on_error="raise"`, or no video of a class can be
             read.
 
     Example:
@@ -60,6 +67,11 @@ class VideoBatches(ReadBatches[np.ndarray]):
         seed: int = 0,
         threads: int = 2,
     ) -> None:
+        check_is("VideoBatches", "videos", videos, VideoList, "a VideoList")
+        check_ints("VideoBatches", "input_shape", input_shape, lengths=(4,))
+        check_positive("VideoBatches", "stride", stride)
+        if frame_rate is not None:
+            check_positive("VideoBatches", "frame_rate", frame_rate)
         check_bool("VideoBatches", "training", training)
         check_bool("VideoBatches", "flip", flip)
         check_choice("VideoBatches", "label_mode", label_mode, ("int", "categorical"))

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from keras_tokenlearner._extras import require
-from keras_tokenlearner.data.tfds import SPLITS, open_records
+from keras_tokenlearner.data.tfds import open_records, splits_of
 from keras_tokenlearner.data.video.decoding import VideoError, VideoInfo
 from keras_tokenlearner.data.video.lists import VideoList
 
@@ -79,7 +79,8 @@ def from_tfds(name: str, split: str, frame_rate: float = 25.0) -> TfdsVideos:
         A `TfdsVideos`.
 
     Raises:
-        ValueError: If the data set does not exist or was not prepared.
+        ValueError: If the data set does not exist or was not prepared. Also if it has no feature
+            `video`, or no feature `label` with names of classes.
         ImportError: If tensorflow-datasets is not installed.
     """
     tfds: Any = require("tensorflow_datasets", "tfds")
@@ -106,5 +107,5 @@ def from_tfds(name: str, split: str, frame_rate: float = 25.0) -> TfdsVideos:
 
 def load_tfds(name: str) -> tuple[TfdsVideos, TfdsVideos]:
     """Return the training and the test split of a data set, as two `TfdsVideos`."""
-    train, test = (from_tfds(name, split) for split in SPLITS.get(name, ("train", "test")))
+    train, test = (from_tfds(name, split) for split in splits_of("from_tfds", name, "videos"))
     return train, test

@@ -6,7 +6,7 @@ from keras import layers
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.models import names
-from keras_tokenlearner.models.features import has_head
+from keras_tokenlearner.models.head import head_of, logits_of
 
 PREDICTIONS, LOGITS, FEATURES = names.PREDICTIONS, "logits", names.FEATURES
 
@@ -17,7 +17,7 @@ def answers(
     """Return a model with the layers of `model` that returns all tensors of the distillation loss.
 
     Args:
-        model: A functional model, with a layer `head` or without.
+        model: A functional model, with a classifier or without: see `head_of`.
         num_prefix_tokens: Integer, number of prefix tokens: class token and registers (P).
         blocks: Names of blocks to add to the outputs.
         behind: Name of a layer. The new model takes the output of this layer as its input. `None`
@@ -27,12 +27,17 @@ def answers(
         A `keras.Model` that returns a dictionary. `predictions` is the output of `model`.
         `features`, (B, C), is the input of the head, or the output of a model without head. Without
         head and pooling, `features` are the prefix tokens and the average of the other tokens,
-        (B, P + 1, C). `logits`, (B, classes), is the output of the head, if any. The names of
-        `blocks` are the keys of the outputs of these blocks.
+        (B, P + 1, C). `logits`, (B, classes), is the output of the head before its activation, if
+        there is a head. The names of `blocks` are the keys of the outputs of these blocks.
     """
     outputs = {PREDICTIONS: model.output, FEATURES: _features(model, num_prefix_tokens)}
-    if has_head(model):
-        outputs[LOGITS] = model.get_layer(names.HEAD).output
+    head = head_of(model)
+    if head is not None:
+        logits = logits_of(head)
+        if logits is model.output:
+            # Keras cannot cut a model behind a layer if two of its outputs are the same tensor.
+            logits = layers.Identity(dtype="float32", name=f"{head.name}_outputs")(logits)
+        outputs[LOGITS] = logits
     outputs |= {block: model.get_layer(block).output for block in blocks}
     inputs = model.input if behind is None else model.get_layer(behind).output
     return keras.Model(inputs, outputs, name=f"{model.name}_answers")
@@ -44,8 +49,9 @@ def features_of(model: keras.Model, num_prefix_tokens: int) -> keras.Model:
 
 
 def _features(model: keras.Model, num_prefix_tokens: int) -> keras.KerasTensor:
-    if has_head(model):
-        return model.get_layer(names.HEAD).input
+    head = head_of(model)
+    if head is not None:
+        return head.input
     if len(model.output.shape) == 2:
         return layers.Identity(name=FEATURES)(model.output)
     return PrefixAndAverage(num_prefix_tokens, name=FEATURES)(model.output)
@@ -93,15 +99,15 @@ def with_kept_features(
 
     Args:
         trained: The model that `answers` returned for the student.
-        teacher: A model, with a layer `head` or without. Only its head is copied.
+        teacher: A model, with a classifier or without. Only its head is copied.
     """
     x = keras.Input(trained.input_shape[1:], name="x")
     features = keras.Input(trained.output[FEATURES].shape[1:], name=FEATURES)
     taught = {FEATURES: layers.Identity(dtype="float32")(features)}
-    if has_head(teacher):
-        head = teacher.get_layer(names.HEAD)
+    head = head_of(teacher)
+    if head is not None:
         # A copy, so that the teacher's own head stays trainable.
-        copy = type(head).from_config(head.get_config())
+        copy = type(head).from_config({**head.get_config(), "activation": "linear"})
         taught[LOGITS] = copy(features)
         copy.set_weights(head.get_weights())
     found = trained(x)

@@ -1,6 +1,6 @@
 import math
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, cast
 
 import keras
 import numpy as np
@@ -13,12 +13,16 @@ from keras_tokenlearner._checks import (
     check_not_negative,
     check_positive,
 )
-from keras_tokenlearner.layers import TokenLearner
+from keras_tokenlearner._errors import listed
+from keras_tokenlearner.layers import TokenFuser, TokenLearner
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config_fields import FUSERS
+from keras_tokenlearner.models.features import uncompiled
+from keras_tokenlearner.models.head import check_head
 from keras_tokenlearner.models.last_activation import last_activation
 from keras_tokenlearner.models.reduction import before_reducer
 from keras_tokenlearner.models.structure import Structure
+from keras_tokenlearner.models.vision_model import Policy
 from keras_tokenlearner.training.distillation.answers import (
     FEATURES,
     LOGITS,
@@ -28,6 +32,8 @@ from keras_tokenlearner.training.distillation.answers import (
 )
 from keras_tokenlearner.training.distillation.reconstruction import Reconstruction
 
+Function: TypeAlias = Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]
+
 
 class Distiller(keras.Model):
     """Trains a student to reproduce the outputs of its teacher, by `fit` on any kind of data.
@@ -35,6 +41,8 @@ class Distiller(keras.Model):
     The loss is `(1 - label_weight) (KL(teacher, student) + feature_weight MSE(features) +
     reconstruction_weight MSE(tokens)) + label_weight CE(labels)`.
 
+    * The head is the last dense layer, with any name. Its outputs before a softmax or a sigmoid are
+      the logits. Outputs without activation are the logits of a softmax.
     * KL compares the logits divided by `temperature`. If the head ends in a sigmoid, KL compares
       the Bernoulli distributions of each class.
     * `features` are the inputs of the head: class token, registers, average or attention pooling.
@@ -68,7 +76,9 @@ class Distiller(keras.Model):
         student: The model that is trained.
 
     Raises:
-        ValueError: If the shapes of the models differ, or an argument is out of range.
+        ValueError: If the shapes or the last activations of the models do not match, or an argument
+            is out of range. Also if a model inside the student or the teacher computes the
+            probabilities.
 
     Example:
 
@@ -98,24 +108,26 @@ class Distiller(keras.Model):
         behind: str | None = None,
         name: str = "distiller",
     ) -> None:
-        super().__init__(name=name)
         check_models("Distiller", student, teacher)
+        layout = Structure("Distiller", student)
+        # The dtype decides whether `compile` scales losses. Inputs are not converted to it.
+        super().__init__(name=name, dtype=layout.block.dtype_policy, autocast=False)
         self._set_weights_of_losses(
             temperature, feature_weight, label_weight, reconstruction_weight
         )
-        layout = Structure("Distiller", student)
         blocks = _blocks_behind(layout, student) if reconstruction_weight else []
         prefix = layout.num_prefix_tokens
         _check_behind(student, teacher, behind)
-        of_teacher = answers(teacher, prefix, blocks, behind)
-        copy = keras.models.clone_model(of_teacher)
-        copy.set_weights(of_teacher.get_weights())
-        copy.trainable = False
+        plain = uncompiled(teacher)
+        copy = keras.models.clone_model(plain)
+        copy.set_weights(plain.get_weights())
+        of_teacher = answers(copy, prefix, blocks, behind)
+        of_teacher.trainable = False
         # Untracked by Keras: otherwise `fit` would train all layers of the student, also the layers
         # before `behind`.
         object.__setattr__(self, "student", student)
         of_student = answers(student, prefix, blocks, behind)
-        self._teach(copy, of_student, ends_in_sigmoid(student))
+        self._teach(of_teacher, of_student, ends_in_sigmoid(student))
         self.budgets = None if budgets is None else _check_budgets(student, budgets)
         self._draws = keras.random.SeedGenerator(seed)
         if self.budgets:  # untracked by Keras, since these models share the student's weights
@@ -134,10 +146,14 @@ class Distiller(keras.Model):
         feature_weight: float,
         label_weight: float,
         sigmoid: bool,
+        dtype: Policy = None,
     ) -> "Distiller":
-        """Return a distiller of two models that return the dictionary of `answers`."""
+        """Return a distiller of two models that return the dictionary of `answers`.
+
+        `dtype` is the dtype policy of the student's layers. Defaults to the global policy.
+        """
         distiller = cls.__new__(cls)
-        keras.Model.__init__(distiller, name="distiller")
+        keras.Model.__init__(distiller, name="distiller", dtype=dtype, autocast=False)
         distiller._set_weights_of_losses(temperature, feature_weight, label_weight, 0.0)
         teacher.trainable = False
         object.__setattr__(distiller, "student", student)
@@ -157,7 +173,8 @@ class Distiller(keras.Model):
     def _teach(self, teacher: keras.Model, student: keras.Model, sigmoid: bool) -> None:
         self._teacher, self._answers, self._sigmoid = teacher, student, sigmoid
         self._reconstructions: dict[str, Reconstruction] = {}
-        self._by_budget, self.budgets, self._label_loss = (), None, None
+        self._by_budget, self.budgets = (), None
+        self._label_loss: keras.losses.Loss | None = None
         self._student_loss = keras.metrics.Mean(name="student_loss")
         self._distillation_loss = keras.metrics.Mean(name="distillation_loss")
         self._logits_loss = keras.distillation.LogitsDistillation(
@@ -183,7 +200,7 @@ class Distiller(keras.Model):
     def compile(
         self,
         optimizer: str | keras.optimizers.Optimizer = "adamw",
-        loss: str | keras.losses.Loss | None = None,
+        loss: str | keras.losses.Loss | Function | None = None,
         metrics: Sequence[str | keras.metrics.Metric] | None = None,
         **kwargs: bool | str | int | None,
     ) -> None:
@@ -191,13 +208,15 @@ class Distiller(keras.Model):
 
         Args:
             optimizer: Name or instance of an optimizer.
-            loss: Loss between labels and the student's predictions. Defaults to the cross-entropy
-                of labels and logits. Labels are integers, (B,), or a value for each class,
-                (B, classes).
+            loss: Name, function or instance of a loss between labels and the student's
+                predictions. Defaults to the cross-entropy of labels and logits. Labels are
+                integers, (B,), or a value for each class, (B, classes).
             metrics: Metrics of labels and the student's predictions.
             **kwargs: Further arguments of `keras.Model.compile`.
         """
-        self._label_loss = None if loss is None else keras.losses.get(loss)
+        found = keras.losses.get(loss)  # a function for a name such as "mse"
+        is_loss = found is None or isinstance(found, keras.losses.Loss)
+        self._label_loss = found if is_loss else _FunctionLoss(found)
         super().compile(optimizer, loss=None, metrics=metrics, **kwargs)
 
     def call(
@@ -278,9 +297,12 @@ class Distiller(keras.Model):
             of_replica = self._label_loss(y, found[PREDICTIONS], sample_weight=sample_weight)
             return of_replica * replicas()  # Keras has divided by the replicas
         logits = found[LOGITS]
+        has_rows = len(y.shape) == 2 and y.shape[-1] == logits.shape[-1]
         if self._sigmoid:
             kind = keras.losses.BinaryCrossentropy
-        elif len(y.shape) == 2 and y.shape[-1] == logits.shape[-1]:
+            if not has_rows and logits.shape[-1] > 1:
+                y = ops.one_hot(ops.cast(ops.reshape(y, (-1,)), "int32"), logits.shape[-1])
+        elif has_rows:
             kind = keras.losses.CategoricalCrossentropy
         else:
             kind = keras.losses.SparseCategoricalCrossentropy
@@ -312,10 +334,27 @@ class Distiller(keras.Model):
         return self.student.predict(*args, **kwargs)
 
 
+class _FunctionLoss(keras.losses.Loss):
+    """The loss of a function, such as `keras.losses.categorical_crossentropy`.
+
+    Keras has such a class too, but it is not public.
+    """
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
+        if len(y_true.shape) < len(y_pred.shape) and y_pred.shape[-1] == 1:
+            y_true = ops.expand_dims(y_true, -1)
+        return self.function(y_true, y_pred)
+
+
 def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None:
     """Raise `ValueError` unless student and teacher have the same input and output shapes.
 
-    If the outputs are tokens, (B, N, C), their number N may differ.
+    If the outputs are tokens, (B, N, C), their number N may differ. Also, both models or neither
+    must have a head, and a sigmoid.
     """
     before_reducer(owner, student)
     check_model(owner, "teacher", teacher, functional=True)
@@ -327,6 +366,15 @@ def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None
             f"{owner}: `student` and `teacher` must have the same input and output shapes. "
             f"Received: inputs {student.input_shape} and {teacher.input_shape}, outputs "
             f"{student.output_shape} and {teacher.output_shape}"
+        )
+    models = {"student": student, "teacher": teacher}
+    heads = [check_head(owner, name, model) is not None for name, model in models.items()]
+    activations = [last_activation(model)[0] for model in models.values()]
+    if len(set(heads)) > 1 or len({activation == "sigmoid" for activation in activations}) > 1:
+        raise ValueError(
+            f"{owner}: `student` and `teacher` must end in the same activation, behind a dense "
+            f"layer or without one. Received: activations {activations[0]} and {activations[1]}, "
+            f"with a dense layer: {heads[0]} and {heads[1]}"
         )
 
 
@@ -377,6 +425,12 @@ def _check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, .
             "Distiller: `budgets` must not exceed the number of tokens that `student` learns from "
             'a grid. Pass smaller numbers, or use retrofit(..., token_start="grid"). '
             f"Received: budgets={budgets} for {student.name!r}, which has {most} tokens of a grid"
+        )
+    fusers = [layer.name for layer in student.layers if isinstance(layer, TokenFuser)]
+    if fusers:  # their weights mix a fixed number of tokens
+        raise ValueError(
+            "Distiller: `budgets` needs a student without TokenFuser; pass fuser='unpool' or "
+            f"fuser='reproject' to retrofit. Received: budgets={budgets} with {listed(fusers)}"
         )
     dropout = [layer.name for layer in student.layers if getattr(layer, "dropout_rate", 0)]
     if dropout and keras.backend.backend() == "jax":

@@ -67,7 +67,7 @@ def test_tfds_videos_read_frames_returns_the_frames_at_the_times(splits):
     assert (one.probe(0).height, one.probe(0).width) == (20, 24)
 
 
-def test_tfds_videos_read_by_video_batches_and_predict_videos_have_the_stored_frames(splits):
+def test_video_batches_and_predict_videos_give_the_stored_frames_of_tfds_videos(splits):
     batches = video.VideoBatches(splits[0], (2, 16, 16, 3), 2, stride=1, training=False)
     clips, labels = (np.concatenate(part) for part in zip(batches[0], batches[1], strict=True))
     assert clips.shape == (4, 2, 16, 16, 3)

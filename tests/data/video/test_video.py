@@ -320,6 +320,25 @@ def test_video_batches_with_on_error_skip_report_number_and_names_of_broken_file
         VideoBatches(only_bad, (3, 16, 16, 3), 4)[0]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"input_shape": (None, 3, 16, 16, 3)}, r"input_shape=\(None, 3, 16, 16, 3\)"),
+        ({"input_shape": (16, 16, 3)}, r"input_shape=\(16, 16, 3\)"),
+        ({"stride": 0}, "stride=0"),
+        ({"frame_rate": -5.0}, "frame_rate=-5.0"),
+        ({"videos": ["a.mp4"]}, "videos="),
+        ({"videos": VideoList((), np.array([], int), ("d", "l"))}, "0 rows"),
+    ],
+    ids=str,
+)
+def test_video_batches_with_wrong_arguments_raise(arguments, words):
+    videos = VideoList(("a.mp4", "b.mp4"), np.array([0, 1]), ("d", "l"))
+    arguments = {"videos": videos, "input_shape": (3, 16, 16, 3), "batch_size": 2, **arguments}
+    with pytest.raises(ValueError, match=f"VideoBatches: .*{words}"):
+        VideoBatches(**arguments)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_video_batches_with_one_channel_are_grey(folder, training):
     videos = video.from_folder(folder).take([0, 5])
