@@ -198,6 +198,15 @@ def draw(path: Path) -> None:
     figure.savefig(path.with_suffix(".png"), dpi=120)
 
 
+def selected(images: np.ndarray, labels: np.ndarray, count: int) -> Split:
+    """Return the first `count` images, in a random order if they are sorted by their classes."""
+    labels = np.asarray(labels)
+    if (np.diff(labels) >= 0).all():  # as in a folder
+        rows = np.random.default_rng(0).permutation(len(labels))[:count]
+        return images[rows], labels[rows]
+    return images[:count], labels[:count]
+
+
 def main() -> None:
     """Read the options, load the data, and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -233,8 +242,8 @@ def main() -> None:
         parser.error("--places must reduce the tokens before the first tuned block of the teacher")
     keras.config.set_dtype_policy(options.policy)
     (images, labels), (others, targets) = load_named(options.data, (options.size, options.size, 3))
-    train = images[: options.train_images], np.asarray(labels)[: options.train_images]
-    test = others[: options.test_images], np.asarray(targets)[: options.test_images]
+    train = selected(images, labels, options.train_images)
+    test = selected(others, targets, options.test_images)
     some = slice(0, 10_000)
     teacher = fitted_teacher(options.checkpoint, train[0][some], train[1][some], options.folder)
     pairs = tuple(zip(options.places[::2], options.places[1::2], strict=True))

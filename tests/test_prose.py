@@ -67,7 +67,7 @@ def test_word_list_rejects_phrase_and_accepts_its_replacement(rejected, accepted
     ["docstring", "argument", "comment", "error", "help", "notebook", "notebook's code"],
 )
 @pytest.mark.parametrize("phrase", REJECTED)
-def test_python_units_of_each_kind_of_text_contain_the_phrase(kind, phrase):
+def test_rejected_phrase_is_found_in_each_kind_of_python_text(kind, phrase):
     units = list(prose.python_units(_python_source(kind, phrase)))
     assert any(list(prose.check_text(unit.text)) for unit in units)
 
@@ -92,14 +92,14 @@ def test_python_units_of_plain_code_contain_no_fault():
         "```python\nx = 1  # {}\n```",
     ],
 )
-def test_markdown_units_of_each_form_contain_the_phrase(form, phrase):
+def test_rejected_phrase_is_found_in_each_form_of_markdown(form, phrase):
     units = list(prose.markdown_units(form.format(phrase)))
     assert any(list(prose.check_text(unit.text)) for unit in units)
 
 
 @pytest.mark.parametrize("line", ["# {}", "x: 1  # {}", '\t@echo "{}"'])
 @pytest.mark.parametrize("phrase", REJECTED)
-def test_comment_units_of_each_form_contain_the_phrase(line, phrase):
+def test_rejected_phrase_is_found_in_each_form_of_comment(line, phrase):
     units = list(prose.comment_units(f"y: 2\n{line.format(phrase)}\n"))
     assert units[0].line == 2
     assert any(list(prose.check_text(unit.text)) for unit in units)

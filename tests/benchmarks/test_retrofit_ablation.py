@@ -74,7 +74,7 @@ def test_mixed_batches_keep_every_second_image_and_mix_the_others_with_a_neighbo
     assert len(set(shares)) == len(shares)
 
 
-def test_views_are_the_image_its_mirror_image_and_different_crops():
+def test_views_are_the_image_then_its_mirror_image_then_different_crops():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype="uint8")
     views = [view(image, 5, number) for number in range(4)]
     np.testing.assert_array_equal(views[0], image)
@@ -129,6 +129,15 @@ def test_two_stages_of_64_patches_have_the_tokens_of_one_stage_in_total():
 
 
 @torch_alone
+def test_selected_images_of_a_sorted_data_set_have_all_classes():
+    labels = np.repeat(np.arange(4), 25)
+    images, found = retrofit_ablation.selected(10 * labels, labels, 40)
+    assert set(found) == {0, 1, 2, 3} and len(found) == 40
+    np.testing.assert_array_equal(images, 10 * found)
+    mixed = labels[::-1]
+    np.testing.assert_array_equal(retrofit_ablation.selected(mixed, mixed, 40)[1], mixed[:40])
+
+
 def test_retrofit_ablation_writes_each_row_once(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (16, 32, 32, 3), dtype="uint8")
