@@ -88,11 +88,10 @@ for weight in divided.weights:
 # ## Real devices
 #
 # On a TPU VM, run `pip install "jax[tpu]"`, and this script without the line that sets `XLA_FLAGS`.
-# The command line also resumes an interrupted run:
+# The commands need the extra `cli`. They also resume an interrupted run:
 #
 # ```bash
 # KERAS_BACKEND=jax keras-tokenlearner train fashion_mnist --distribute data_parallel
-# KERAS_BACKEND=jax keras-tokenlearner train fashion_mnist --distribute model_parallel:3
 # KERAS_BACKEND=torch torchrun --nproc-per-node=8 -m keras_tokenlearner.cli \
 #   train fashion_mnist --distribute data_parallel
 # ```
