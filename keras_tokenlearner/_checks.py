@@ -302,6 +302,8 @@ def check_labels(
     labels = np.asarray(value)
     if labels.shape == (count, 1):
         labels = labels[:, 0]
+    if labels.dtype == bool:  # such as `y == 3`
+        labels = labels.astype("int64")
     is_integer = labels.dtype.kind in "iu"
     found = (labels.min(), labels.max()) if is_integer and labels.size else (0, 0)
     most = LARGEST_INT if classes is None else classes - 1
@@ -316,17 +318,21 @@ def check_labels(
     return labels
 
 
-def check_pixels(owner: str, name: str, value: np.ndarray, rank: int = 3) -> None:
+def check_pixels(
+    owner: str, name: str, value: np.ndarray, rank: int = 3, any_channels: bool = False
+) -> None:
     """Raise `ValueError` unless `value` is an image of type uint8, or several images for rank 4.
 
-    Grey images have one channel, colour images have three.
+    Grey images have one channel, colour images have three. Images that already have the size of
+    the model may have any number of channels.
     """
     shape, dtype = tuple(getattr(value, "shape", ())), getattr(value, "dtype", None)
-    if dtype != np.uint8 or len(shape) != rank or shape[-1] not in (1, 3):
+    fits = len(shape) == rank and (any_channels or shape[-1] in (1, 3))
+    if dtype != np.uint8 or not fits:
         axes = "height, width, channels" if rank == 3 else "n, height, width, channels"
         raise ValueError(
-            f"{owner}: `{name}` must be an array of type uint8 and shape ({axes}), with values of "
-            "0 to 255 and one channel or three. "
+            f"{owner}: `{name}` must be a numpy array of type uint8 and shape ({axes}), with "
+            f"values of 0 to 255{'' if any_channels else ' and one channel or three'}. "
             f"Received: {name} of shape {shape} and type {dtype}"
         )
 

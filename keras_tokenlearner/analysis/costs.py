@@ -139,13 +139,26 @@ def costs(model: keras.Model) -> ModelCosts:
         for name, cost in _of_call(layer, args, kwargs).items():
             earlier = dataclasses.replace(found.get(name, Cost()), params=0)
             found[name] = earlier + cost
-        return layer(*args, **kwargs)
+        return _Call(layer)(*args, **kwargs)
 
     # No other public function of Keras passes each call of a graph to a function.
     keras.models.clone_model(
         uncompiled(model), clone_function=lambda layer: layer, call_function=call
     )
     return ModelCosts(model.name, found)
+
+
+class _Call(keras.Operation):
+    """Stands for a call of a layer. The layer itself would keep each call in its graph."""
+
+    def __init__(self, layer: keras.Layer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def compute_output_spec(
+        self, *args: keras.KerasTensor, **kwargs: Any
+    ) -> keras.KerasTensor | tuple[keras.KerasTensor, ...]:
+        return self.layer.compute_output_spec(*args, **kwargs)
 
 
 def _of_call(

@@ -102,7 +102,8 @@ class ArrayImages(Images):
     """Images in an array.
 
     Args:
-        images: Array of type uint8 and shape (n, height, width, channels), of one channel or three.
+        images: Array of type uint8 and shape (n, height, width, channels). Images with other than
+            one channel or three must have the size of the model, because they are not resized.
         labels: Integer array of shape (n,), or (n, 1) as in `keras.datasets`.
         class_names: Names of the classes. Defaults to their numbers.
 
@@ -124,7 +125,7 @@ class ArrayImages(Images):
         class_names: Sequence[str] | None = None,
     ) -> None:
         images = np.asarray(images) if isinstance(images, (tuple, list)) else images
-        check_pixels("ArrayImages", "images", images, rank=4)
+        check_pixels("ArrayImages", "images", images, rank=4, any_channels=True)
         classes = None if class_names is None else len(class_names)
         found = check_labels("ArrayImages", "labels", labels, len(images), classes)
         self.images, self.labels = images, found.astype("int64")

@@ -66,8 +66,9 @@ def fit_image(
     >>> fit_image(np.zeros((100, 200, 3), "uint8"), (32, 48, 1)).shape
     (32, 48, 1)
     """
-    check_pixels("fit_image", "pixels", pixels)
-    if box is None and pixels.shape == tuple(input_shape):
+    is_fitted = box is None and getattr(pixels, "shape", None) == tuple(input_shape)
+    check_pixels("fit_image", "pixels", pixels, any_channels=is_fitted)
+    if is_fitted:
         return pixels
     pillow = require("PIL.Image", "image")
     height, width, channels = input_shape

@@ -23,7 +23,9 @@ from keras_tokenlearner.evaluation.scores import (
     real_accuracy,
     top_k_accuracy,
 )
+from keras_tokenlearner.models import names
 from keras_tokenlearner.models.head import check_head
+from keras_tokenlearner.models.last_activation import last_activation
 
 Row: TypeAlias = dict[str, str | float | None]
 Predict: TypeAlias = Callable[[keras.Model, Images], np.ndarray]
@@ -82,7 +84,8 @@ def evaluate(
 
     Args:
         model: A `keras.Model` that classifies images. For `few_shot`, a model without top returns
-            the features (B, C). With top, the features are the inputs of its last dense layer.
+            the features (B, C). With top, the features are the inputs of the classifier. The
+            classifier is a dense layer named `head`, or before a softmax or sigmoid.
         data: List of names for `open_named`. Defaults to the names of the `protocol`.
         metrics: Names of metrics. `"top1"` and `"top5"` are accuracies. `"mean_class"` is the mean
             of the classes' accuracies. `"real"` uses ImageNet's reassessed labels. `"few_shot"` is
@@ -127,8 +130,7 @@ def evaluate(
             "Received: real_labels=None"
         )
 
-    head = check_head("evaluate", "model", model) if "few_shot" in metrics else None
-    features = model if head is None else keras.Model(model.inputs[0], head.input)
+    features = _features(model) if "few_shot" in metrics else model
 
     def batches(images: Images) -> ImageBatches:
         shape = model.input_shape[1:]
@@ -192,6 +194,18 @@ def _scores(
     if real is not None:
         functions["real"] = lambda: real_accuracy(real, scores)
     return {metric: functions[metric]() for metric in metrics if metric in functions}
+
+
+def _features(model: keras.Model) -> keras.Model:
+    """Return the part of a model before its classifier, or the model if its outputs are features.
+
+    A last dense layer without activation may compute features. Only the name `head` makes it a
+    classifier.
+    """
+    head = check_head("evaluate", "model", model)
+    if head is None or (last_activation(model)[0] == "linear" and head.name != names.HEAD):
+        return model
+    return keras.Model(model.inputs[0], head.input)
 
 
 def _few_shot(

@@ -1,4 +1,4 @@
-"""Functions that cut a model: after some blocks, before the head, or before the softmax."""
+"""Functions that return a part of a model, or a model without its optimizer."""
 
 from collections.abc import Sequence
 

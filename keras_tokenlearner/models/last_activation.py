@@ -32,7 +32,7 @@ def last_activation(model: keras.Model) -> tuple[str | None, bool]:
         if kind in _KNOWN:
             return kind.lower(), False
         if isinstance(operation, (layers.Activation, layers.Dense)):
-            name = _name(operation.activation)
+            name = activation_name(operation.activation)
             if name != "linear" or isinstance(operation, layers.Dense):
                 return name, isinstance(operation, layers.Dense)
         elif not isinstance(operation, (layers.Dropout, layers.Identity)):
@@ -56,10 +56,10 @@ def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation |
         return None
 
 
-def _name(activation: Activation) -> str | None:
+def activation_name(activation: Activation) -> str | None:
     """Return `"softmax"`, `"sigmoid"` or `"linear"`, or `None` for other activations."""
     if isinstance(activation, layers.Activation):
-        return _name(activation.activation)
+        return activation_name(activation.activation)
     if isinstance(activation, layers.Identity):
         return "linear"
     if isinstance(activation, layers.Layer):

@@ -239,7 +239,7 @@ def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) ->
         copy = keras.models.clone_model(
             uncompiled(structure.model), clone_function=clone, call_function=call
         )
-    student = keras.Model(copy.input, copy.output, name=name)
+        student = keras.Model(copy.input, copy.output, name=name)
     for layer in student.layers:
         layer.trainable = True
     return student

@@ -88,6 +88,7 @@ class CurrentModel:
         self.now = self._load(path)
         self.ended: list[str] = []
         self.failed: dict[Path, Failure] = {}
+        self.unread = ""  # the error of the last check, to log it once
 
     def warm_up(self) -> None:
         """Run the current version with batches of 1, 2, 4, ... rows."""
@@ -143,17 +144,20 @@ class CurrentModel:
     def _replace(self) -> None:
         try:
             folder = newest_version(self.path)
-        except OSError:  # for example of a network folder; the next check may succeed
-            logging.getLogger(__name__).exception("%s cannot be read", self.path)
+        except OSError as error:  # for example of a network folder; the next check may succeed
+            if str(error) != self.unread:
+                logging.getLogger(__name__).exception("%s cannot be read", self.path)
+            self.unread = str(error)
             return
+        self.unread = ""
         if folder is None:
             return
         identity = _identity(folder)
         current = folder == self.now.model.folder and identity == self.now.identity
-        failed, now = self.failed.get(folder), time.monotonic()
+        failed = self.failed.get(folder)
         if identity is None or current:
             return
-        if failed and failed.identity == identity and now < failed.retry:
+        if failed and failed.identity == identity and time.monotonic() < failed.retry:
             return
         try:
             loaded = self._load(folder)
@@ -161,7 +165,8 @@ class CurrentModel:
                 loaded.model.warm_up(self.max_batch, self.stopping)
         except Exception as error:  # noqa: BLE001, the older version stays
             # A copy into a subfolder does not change the identity of the folder.
-            self.failed[folder] = Failure(identity, str(error), now + RETRY_SECONDS)
+            retry = time.monotonic() + RETRY_SECONDS
+            self.failed[folder] = Failure(identity, str(error), retry)
             if failed is None or failed.reason != str(error):
                 logging.getLogger(__name__).exception(
                     "version %s cannot be loaded; the current version stays", folder.name

@@ -215,17 +215,18 @@ def _ask_loaded(
         return built.input_shape[1:], None, None, {}
     preprocessing = preprocessing_of(built)
     found: list[Answer] = []
+    kept: list[np.ndarray] = []
     for some in _batches(files):
         images = np.stack([read_image(file, built.input_shape[1:], preprocessing) for file in some])
         outputs = keras.ops.convert_to_numpy(built.predict_on_batch(images))
-        answer: Answer = {
-            "probabilities": probabilities(outputs, activation) if is_applied else outputs
-        }
-        if return_maps:
-            answer["token_maps"] = token_maps(built, images)
-        found.append(answer)
-    class_names = getattr(built, "class_names", None)
-    return built.input_shape[1:], preprocessing, class_names, _joined(found)
+        found.append(
+            {"probabilities": probabilities(outputs, activation) if is_applied else outputs}
+        )
+        kept += [images] if return_maps else []
+    answer = _joined(found)
+    if return_maps:
+        answer["token_maps"] = token_maps(built, np.concatenate(kept))
+    return built.input_shape[1:], preprocessing, getattr(built, "class_names", None), answer
 
 
 def _ask_exported(folder: Path, files: Files) -> Answer:

@@ -222,6 +222,8 @@ def _check_data(
             f"Received: labels of shape {np.shape(labels)}, student {student.name!r}"
         )
     classes, found = student.output_shape[-1], np.asarray(labels)
-    if classes > 1 and found.shape == (len(images), classes) and found.dtype.kind in "bfiu":
+    if classes == 1 and found.dtype.kind == "f":
+        found = found.reshape(len(found), -1)
+    if found.shape == (len(images), classes) and found.dtype.kind in "bfiu":
         return found
     return check_labels("distill", "labels", labels, len(images), max(classes, 2))

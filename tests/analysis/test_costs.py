@@ -269,3 +269,10 @@ def test_costs_of_a_nested_model_list_its_inner_layers():
     inputs = keras.Input((8,))
     outer = keras.Model(inputs, inner(inputs))
     assert costs(outer).layers["inner/d"].macs == 32
+
+
+def test_costs_leave_the_layers_of_the_model_without_new_calls():
+    model = create_model("tokenlearner_pico8_4at1", classes=3)
+    before = [len(layer._inbound_nodes) for layer in model.layers]
+    costs(model)
+    assert [len(layer._inbound_nodes) for layer in model.layers] == before

@@ -128,7 +128,6 @@ def test_two_stages_of_64_patches_have_the_tokens_of_one_stage_in_total():
     assert total == 64 * one.at + one.num_tokens * (12 - one.at)
 
 
-@torch_alone
 def test_selected_images_of_a_sorted_data_set_have_all_classes():
     labels = np.repeat(np.arange(4), 25)
     images, found = retrofit_ablation.selected(10 * labels, labels, 40)
@@ -138,6 +137,7 @@ def test_selected_images_of_a_sorted_data_set_have_all_classes():
     np.testing.assert_array_equal(retrofit_ablation.selected(mixed, mixed, 40)[1], mixed[:40])
 
 
+@torch_alone
 def test_retrofit_ablation_writes_each_row_once(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (16, 32, 32, 3), dtype="uint8")

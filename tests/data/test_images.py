@@ -126,7 +126,6 @@ def test_images_with_wrong_labels_raise(labels, words, folder):
     [
         np.zeros((3, 4, 4, 1)),
         np.zeros((3, 4, 4, 3), "int64"),
-        np.zeros((3, 4, 4, 4), "uint8"),
         np.zeros((3, 4, 4), "uint8"),
     ],
     ids=lambda images: f"{images.dtype}{images.shape}",
@@ -141,6 +140,14 @@ def test_images_of_another_type_or_shape_raise(images):
             fit_image(images[0], shape)
     with pytest.raises(ValueError, match=f"preprocess_image: `pixels`.*{said}"):
         preprocess_image(images[0], (2, 2, 3), Preprocessing())
+
+
+def test_images_of_five_channels_stay_unchanged_unless_they_are_resized():
+    images = ArrayImages(np.arange(240, dtype="uint8").reshape(3, 4, 4, 5), [0, 1, 1])
+    pixels, _ = images[1]
+    assert fit_image(pixels, (4, 4, 5)) is pixels
+    with pytest.raises(ValueError, match=r"fit_image: `pixels`.*\(4, 4, 5\)"):
+        fit_image(pixels, (2, 2, 5))
 
 
 @pytest.mark.parametrize("size", [(173, 134, 69, 44), (28, 56, 56, 36), (155, 23, 66, 83)])

@@ -17,7 +17,6 @@ from keras_tokenlearner._errors import listed
 from keras_tokenlearner.layers import TokenFuser, TokenLearner
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config_fields import FUSERS
-from keras_tokenlearner.models.features import uncompiled
 from keras_tokenlearner.models.head import check_head
 from keras_tokenlearner.models.last_activation import last_activation
 from keras_tokenlearner.models.reduction import before_reducer
@@ -118,10 +117,11 @@ class Distiller(keras.Model):
         blocks = _blocks_behind(layout, student) if reconstruction_weight else []
         prefix = layout.num_prefix_tokens
         _check_behind(student, teacher, behind)
-        plain = uncompiled(teacher)
-        copy = keras.models.clone_model(plain)
-        copy.set_weights(plain.get_weights())
-        of_teacher = answers(copy, prefix, blocks, behind)
+        start = teacher.input if behind is None else teacher.get_layer(behind).output
+        upper = keras.Model(start, teacher.output, name=teacher.name)
+        copy = keras.models.clone_model(upper)
+        copy.set_weights(upper.get_weights())
+        of_teacher = answers(copy, prefix, blocks)
         of_teacher.trainable = False
         # Untracked by Keras: otherwise `fit` would train all layers of the student, also the layers
         # before `behind`.
