@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_tokenlearner._checks import check_int, check_model
 from keras_tokenlearner._errors import listed, own_errors
+from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.layers import TokenFuser, TokenLearner
 from keras_tokenlearner.models.features import uncompiled
 from keras_tokenlearner.models.retrofit import weights_problem
@@ -106,7 +107,8 @@ def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
         return type(layer).from_config(settings)
 
     copy = keras.models.clone_model(uncompiled(model), clone_function=clone)
-    return keras.Model(copy.input, copy.output, name=name)
+    with dtype_policy(model.dtype_policy):  # decides whether `compile` scales losses
+        return keras.Model(copy.input, copy.output, name=name)
 
 
 def _first(layer: keras.Layer, num_tokens: int) -> list[np.ndarray]:

@@ -307,6 +307,17 @@ def test_retrofit_and_with_tokens_of_a_custom_model_with_a_custom_loss_return_un
     assert tuple(small(pixels(2, 32, 32, 3)).shape) == (2, 3)
 
 
+def test_students_of_a_float16_model_with_a_custom_head_scale_their_losses():
+    keras.config.set_dtype_policy("mixed_float16")
+    plain = create_model("vit_pico8", include_top=False, pooling="avg")
+    custom = keras.Model(plain.input, keras.layers.Dense(3)(plain.output))
+    keras.config.set_dtype_policy("float32")
+    student = retrofit(custom, at=1, num_tokens=4)
+    for model in (student, with_tokens(student, 2)):
+        model.compile("sgd", "mse")
+        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
 @pytest.mark.parametrize("rotary", ["index", "centred", "learned"])
 @pytest.mark.parametrize("fuser", [None, "token_fuser"])
 def test_student_of_a_model_with_a_custom_head_rotates_tokens_as_the_student_of_a_plain_model(
