@@ -127,7 +127,7 @@ def test_distill_with_labels_for_a_student_without_top_raises():
         distill(retrofit(model, at=1, num_tokens=4), model, IMAGES, LABELS)
 
 
-@pytest.mark.once("jax")
+@pytest.mark.once("torch")
 def test_distill_of_a_float16_student_scales_its_losses():
     class Kept(keras.callbacks.Callback):
         def on_train_begin(self, logs=None):

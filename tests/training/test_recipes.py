@@ -119,7 +119,7 @@ def test_fine_tuning_recipe_with_every_memory_option_trains(images, tmp_path):
     assert train(recipe, tmp_path) == 1.0
 
 
-@pytest.mark.once("jax")
+@pytest.mark.once("torch")
 def test_train_in_float16_reports_the_accuracy_of_the_averaged_weights(images, tmp_path):
     """The average changes so slowly that only the last weights classify the images."""
     recipe = tiny(
