@@ -94,7 +94,10 @@ def test_token_learner_over_space_time_has_maps_of_the_whole_video(arguments, sh
     assert tokens.shape == (2, 3, 8) and maps.shape == (2, *shape[:-1], 3)
 
 
-@pytest.mark.parametrize("attention", ["conv", "mlp"])
+# On TensorFlow, convolutions of empty batches fail in Keras.
+@pytest.mark.parametrize(
+    "attention", ["mlp"] if keras.backend.backend() == "tensorflow" else ["conv", "mlp"]
+)
 @pytest.mark.parametrize(
     "shape, grid", [((2, 4, 6, 8), None), ((48, 8), (4, 6)), ((48, 8), (2, 4, 6))], ids=str
 )

@@ -341,7 +341,7 @@ class _FunctionLoss(keras.losses.Loss):
     """
 
     def __init__(self, function: Function) -> None:
-        super().__init__()
+        super().__init__(name="function_loss")
         self.function = function
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
