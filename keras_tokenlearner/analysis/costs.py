@@ -136,6 +136,9 @@ def costs(model: keras.Model) -> ModelCosts:
     found: dict[str, Cost] = {}
 
     def call(layer: keras.Layer, *args: keras.KerasTensor, **kwargs: Any) -> keras.KerasTensor:
+        if isinstance(layer, keras.Layer):  # layers ignore `training` if `call` does not take it
+            known = inspect.signature(layer.call).parameters
+            kwargs = {name: value for name, value in kwargs.items() if name in known}
         for name, cost in _of_call(layer, args, kwargs).items():
             earlier = dataclasses.replace(found.get(name, Cost()), params=0)
             found[name] = earlier + cost
@@ -177,9 +180,7 @@ def _tensors(
     layer: keras.Layer, args: Sequence[keras.KerasTensor], kwargs: Mapping[str, Any]
 ) -> list[keras.KerasTensor]:
     """Return the tensors of a call in the order of the layer's signature, except for masks."""
-    signature = inspect.signature(layer.call)
-    known = {name: value for name, value in kwargs.items() if name in signature.parameters}
-    given = signature.bind(*args, **known).arguments
+    given = inspect.signature(layer.call).bind(*args, **kwargs).arguments
     values = [value for name, value in given.items() if not name.endswith("mask")]
     return [x for x in keras.tree.flatten(values) if isinstance(x, keras.KerasTensor)]
 

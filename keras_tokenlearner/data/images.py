@@ -102,8 +102,8 @@ class ArrayImages(Images):
     """Images in an array.
 
     Args:
-        images: Array of type uint8 and shape (n, height, width, channels). Images with other than
-            one channel or three must have the size of the model, because they are not resized.
+        images: Array of type uint8 and shape (n, height, width, channels). Only images
+            of one channel or three are cropped or resized. Others must have the size of the model.
         labels: Integer array of shape (n,), or (n, 1) as in `keras.datasets`.
         class_names: Names of the classes. Defaults to their numbers.
 

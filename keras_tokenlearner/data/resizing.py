@@ -49,8 +49,9 @@ def fit_image(
     channels, and colour images become grey for one channel.
 
     Args:
-        pixels: Array of type uint8 and shape (height, width, channels), of one channel or three.
-        input_shape: `(height, width, channels)` of the result, with one channel or three.
+        pixels: Array of type uint8 and shape (height, width, channels), of one channel or three. An
+            image that already has the shape of the result may have other channels.
+        input_shape: `(height, width, channels)` of the result.
         box: `(left, top, right, bottom)` of the part to keep, in pixels. Parts outside the image
             are black. Defaults to the largest central part with the requested aspect ratio.
 

@@ -85,7 +85,8 @@ def evaluate(
     Args:
         model: A `keras.Model` that classifies images. For `few_shot`, a model without top returns
             the features (B, C). With top, the features are the inputs of the classifier. The
-            classifier is a dense layer named `head`, or before a softmax or sigmoid.
+            classifier is a dense layer named `head`, or before a softmax or sigmoid. For other
+            metrics too, it is the last dense layer.
         data: List of names for `open_named`. Defaults to the names of the `protocol`.
         metrics: Names of metrics. `"top1"` and `"top5"` are accuracies. `"mean_class"` is the mean
             of the classes' accuracies. `"real"` uses ImageNet's reassessed labels. `"few_shot"` is
@@ -130,7 +131,8 @@ def evaluate(
             "Received: real_labels=None"
         )
 
-    features = _features(model) if "few_shot" in metrics else model
+    scored = set(metrics) - {"few_shot", "speed"}
+    features = _features(model, bool(scored)) if "few_shot" in metrics else model
 
     def batches(images: Images) -> ImageBatches:
         shape = model.input_shape[1:]
@@ -147,7 +149,7 @@ def evaluate(
         return part.predict(batches(images), verbose=0)
 
     opened = [(name, *open_named(name)) for name in data or protocol.data]
-    scored, reassessed = set(metrics) - {"few_shot", "speed"}, []
+    reassessed = []
     for name, _, test in opened:
         if scored:
             _check_classes(model, name, test)
@@ -196,14 +198,15 @@ def _scores(
     return {metric: functions[metric]() for metric in metrics if metric in functions}
 
 
-def _features(model: keras.Model) -> keras.Model:
+def _features(model: keras.Model, is_classifier: bool) -> keras.Model:
     """Return the part of a model before its classifier, or the model if its outputs are features.
 
-    A last dense layer without activation may compute features. Only the name `head` makes it a
-    classifier.
+    A last dense layer without activation may compute features. It is a classifier if its name is
+    `head`, or if other metrics need one.
     """
     head = check_head("evaluate", "model", model)
-    if head is None or (last_activation(model)[0] == "linear" and head.name != names.HEAD):
+    is_classifier |= last_activation(model)[0] != "linear"
+    if head is None or not (is_classifier or head.name == names.HEAD):
         return model
     return keras.Model(model.inputs[0], head.input)
 

@@ -22,7 +22,7 @@ from keras_tokenlearner.evaluation.scores import (
     mean_class_accuracy,
     top_k_accuracy,
 )
-from keras_tokenlearner.models.head import head_of, logits_of
+from keras_tokenlearner.models.head import has_logits, head_of, logits_of
 
 _PLACES = {1: (0.5,), 3: (0.0, 0.5, 1.0)}  # positions of the crops along the longer side
 _MERGES: dict[str, Callable[..., np.ndarray]] = {"mean": np.mean, "max": np.max}
@@ -100,7 +100,8 @@ def predict_videos(
 
     Args:
         model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3). If the model ends in
-            a dense layer, its logits before the activation are merged.
+            a dense layer, its logits before the activation are merged. If they are not known, as
+            in a quantized layer with a softmax, the outputs of the model are merged.
         videos: A `keras_tokenlearner.data.video.VideoList`.
         stride: Integer, distance between two frames of a clip, in frames of the video.
         frame_rate: Rate of the frames that `stride` counts, in frames per second. Defaults to the
@@ -155,7 +156,8 @@ def predict_videos(
         )
 
     head = head_of(model)
-    logits_model = model if head is None else keras.Model(model.inputs[0], logits_of(head))
+    ends_in_logits = head is not None and has_logits(model, head)
+    logits_model = keras.Model(model.inputs[0], logits_of(head)) if ends_in_logits else model
     logits = np.full((len(videos), model.output_shape[-1]), np.nan, "float32")
     read = np.zeros(len(videos), bool)
     progress = keras.utils.Progbar(len(videos), unit_name="video", verbose=verbose)

@@ -8,14 +8,16 @@ from keras_tokenlearner.models.features import has_head
 from keras_tokenlearner.models.last_activation import activation_name, last_activation
 
 _PROBABILITIES = ("softmax", "sigmoid")
+# Operations that may follow the last dense layer; also functions of `keras.ops`, by class name.
+_BEHIND = (layers.Activation, layers.Softmax, layers.Dropout, layers.Identity)
+_FUNCTIONS = ("Softmax", "Sigmoid")
 
 
 def head_of(model: keras.Model) -> layers.Dense | None:
     """Return the dense layer whose outputs, before its activation, are the logits, or `None`.
 
     This is the last dense layer, if the model ends in a softmax, a sigmoid or no activation. A
-    dense layer named `head` may have any activation behind it. A quantized layer is a head only if
-    its activation is another layer.
+    dense layer named `head` may have any activation behind it.
 
     Args:
         model: A `keras.Model` with one output.
@@ -31,27 +33,17 @@ def head_of(model: keras.Model) -> layers.Dense | None:
     if len(model.output_shape) != 2:  # scores of each token
         return None
     if activation in _PROBABILITIES or (activation == "linear" and is_dense):
-        for operation in reversed(getattr(model, "operations", None) or model.layers):
+        for operation in reversed(_operations(model)):
             if isinstance(operation, layers.Dense):
-                is_linear = activation_name(operation.activation) == "linear"
-                return operation if is_linear or (is_dense and _is_plain(operation)) else None
-            if not _may_follow(operation):
+                return operation
+            if not isinstance(operation, _BEHIND) and type(operation).__name__ not in _FUNCTIONS:
                 break
     named = model.get_layer(names.HEAD) if has_head(model) else None
-    return named if isinstance(named, layers.Dense) and _is_plain(named) else None
+    return named if isinstance(named, layers.Dense) else None
 
 
-def _is_plain(dense: layers.Dense) -> bool:
-    """Return whether the outputs before the activation are a product with `kernel`, plus `bias`."""
-    return dense.quantization_mode is None and type(dense).call is layers.Dense.call
-
-
-def _may_follow(operation: keras.Operation) -> bool:
-    """Return whether an operation between a head and the outputs leaves the logits recognisable."""
-    if isinstance(operation, layers.Activation):
-        return activation_name(operation.activation) in (*_PROBABILITIES, "linear")
-    # Layers, and functions of `keras.ops`
-    return type(operation).__name__ in ("Softmax", "Sigmoid", "Dropout", "Identity")
+def _operations(model: keras.Model) -> list[keras.Operation]:
+    return getattr(model, "operations", None) or model.layers
 
 
 def check_head(owner: str, name: str, model: keras.Model) -> layers.Dense | None:
@@ -66,9 +58,37 @@ def check_head(owner: str, name: str, model: keras.Model) -> layers.Dense | None
     if head is None and last_activation(model)[0] in _PROBABILITIES:
         raise ValueError(
             f"{owner}: `{name}` must end in a dense layer, then at most an activation and dropout. "
-            "Add these layers to the model itself, not to a model inside it. Quantize the model "
-            "afterwards. "
+            "Add these layers to the model itself, not to a model inside it. "
             f"Received: {name}={model.name!r}, which ends in {model.layers[-1].name!r}"
+        )
+    return head
+
+
+def has_logits(model: keras.Model, head: layers.Dense) -> bool:
+    """Return whether `logits_of(head)` are the logits of the model's probabilities.
+
+    The kernel of a quantized layer lacks its scales. A subclass may compute other outputs. Another
+    activation, such as a ReLU, may precede the softmax.
+    """
+    activation, is_dense = last_activation(model)
+    if activation_name(head.activation) != "linear":
+        is_plain = head.quantization_mode is None and type(head).call is layers.Dense.call
+        if not is_plain or (activation in _PROBABILITIES and not is_dense):
+            return False
+    operations = _operations(model)
+    behind = [x for x in operations[operations.index(head) :] if isinstance(x, layers.Activation)]
+    known = (*_PROBABILITIES, "linear")
+    return activation not in known or all(activation_name(x.activation) in known for x in behind)
+
+
+def check_logits(owner: str, name: str, model: keras.Model) -> layers.Dense | None:
+    """Return the result of `check_head`, or raise `ValueError` if its logits are not known."""
+    head = check_head(owner, name, model)
+    if head is not None and not has_logits(model, head):
+        raise ValueError(
+            f"{owner}: `{name}` must end in a plain keras.layers.Dense, then at most a softmax or "
+            "sigmoid; quantize the model afterwards. "
+            f"Received: {name}={model.name!r} with the layer {head.name!r}"
         )
     return head
 

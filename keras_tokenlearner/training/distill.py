@@ -222,8 +222,9 @@ def _check_data(
             f"Received: labels of shape {np.shape(labels)}, student {student.name!r}"
         )
     classes, found = student.output_shape[-1], np.asarray(labels)
-    if classes == 1 and found.dtype.kind == "f":
-        found = found.reshape(len(found), -1)
-    if found.shape == (len(images), classes) and found.dtype.kind in "bfiu":
+    if classes == 1 and found.dtype.kind == "f" and found.shape == (len(images),):
+        found = found[:, None]
+    kinds = "bfiu" if classes > 1 else "f"
+    if found.shape == (len(images), classes) and found.dtype.kind in kinds:
         return found
     return check_labels("distill", "labels", labels, len(images), max(classes, 2))

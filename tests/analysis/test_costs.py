@@ -276,3 +276,13 @@ def test_costs_leave_the_layers_of_the_model_without_new_calls():
     before = [len(layer._inbound_nodes) for layer in model.layers]
     costs(model)
     assert [len(layer._inbound_nodes) for layer in model.layers] == before
+
+
+def test_costs_of_layers_called_with_an_unused_argument_equal_a_plain_call():
+    inputs = keras.Input((4, 4))
+
+    def built(**unused):
+        flat = keras.layers.Flatten()(inputs, **unused)
+        return keras.Model(inputs, keras.layers.Dense(2)(flat))
+
+    assert costs(built(training=False)).macs == costs(built()).macs == 32

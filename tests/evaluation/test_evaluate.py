@@ -32,10 +32,10 @@ def sets(monkeypatch):
     return found
 
 
-def classifier(head):
+def classifier(head, activation="softmax"):
     inputs = keras.Input((4, 4, 3))
     features = keras.layers.Rescaling(1 / 255)(keras.layers.Flatten()(inputs))
-    outputs = keras.layers.Dense(6, activation="softmax", name=head)(features)
+    outputs = keras.layers.Dense(6, activation=activation, name=head)(features)
     return keras.Model(inputs, outputs)
 
 
@@ -94,6 +94,18 @@ def test_evaluate_few_shot_equals_an_independent_ridge_regression(head, sets):
     expected = np.mean(ridge.predict(z).argmax(1) == test.labels)
     assert rows[1]["10_shot"] == pytest.approx(expected, abs=1 / 30)
     assert 1 / 6 < expected < 1
+
+
+def test_evaluate_few_shot_of_a_linear_projection_uses_its_outputs(sets):
+    """Other metrics, or the name `head`, make a dense layer without activation a classifier."""
+    model = classifier("projection", None)
+    kernel, _ = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([np.zeros_like(kernel), np.zeros(6)])  # features without content
+    protocol = FewShotProtocol(shots=(10,))
+    (alone,) = evaluate(model, ["tfds:a"], ["few_shot"], protocol=protocol)
+    (both,) = evaluate(model, ["tfds:a"], ["few_shot", "top1"], protocol=protocol)
+    (named,) = evaluate(classifier("head", None), ["tfds:a"], ["few_shot"], protocol=protocol)
+    assert alone["10_shot"] < both["10_shot"] == named["10_shot"]
 
 
 def test_evaluate_few_shot_of_a_model_inside_that_computes_probabilities_raises(sets):

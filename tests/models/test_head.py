@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_tokenlearner.models.head import check_head, head_of, logits_of
+from keras_tokenlearner.models.head import check_logits, has_logits, head_of, logits_of
 
 
 class Doubled(layers.Dense):
@@ -37,23 +37,24 @@ def test_logits_of_a_head_give_the_outputs_after_its_activation(form, activation
 
 
 @pytest.mark.parametrize(
-    "last",
+    ("last", "has_head"),
     [
-        lambda: [layers.Dense(3, "relu"), layers.Softmax()],
-        lambda: [layers.Dense(3), layers.Activation("relu"), layers.Softmax()],
-        lambda: [Doubled(3, activation="softmax")],
-        lambda: [model_of(layers.Dense(3, "softmax"))],
+        (lambda: [layers.Dense(3, "relu"), layers.Softmax()], True),
+        (lambda: [layers.Dense(3), layers.Activation("relu"), layers.Softmax()], True),
+        (lambda: [Doubled(3, activation="softmax")], True),
+        (lambda: [model_of(layers.Dense(3, "softmax"))], False),
     ],
 )
-def test_probabilities_without_recognisable_logits_raise(last):
+def test_probabilities_without_known_logits_raise(last, has_head):
     model = model_of(*last())
-    assert head_of(model) is None
+    head = head_of(model)
+    assert (head is not None) == has_head and not (has_head and has_logits(model, head))
     with pytest.raises(ValueError, match="distill: `teacher` .*teacher="):
-        check_head("distill", "teacher", model)
+        check_logits("distill", "teacher", model)
 
 
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
-def test_quantized_dense_layer_is_a_head_only_without_its_own_activation():
+def test_logits_of_a_quantized_dense_layer_are_known_only_without_its_own_activation():
     """The kernel of a quantized layer lacks its scales, which differ by class."""
     fused, separate = (
         model_of(layers.Dense(3, activation="softmax")),
@@ -61,5 +62,14 @@ def test_quantized_dense_layer_is_a_head_only_without_its_own_activation():
     )
     for model in (fused, separate):
         model.quantize("int8")
-    assert head_of(fused) is None
-    assert head_of(separate) is separate.layers[0]
+        assert head_of(model) is model.layers[0]
+    assert not has_logits(fused, fused.layers[0])
+    assert has_logits(separate, separate.layers[0])
+
+
+def test_head_before_a_subclass_of_dropout_is_found():
+    class Noise(layers.Dropout):
+        """A dropout with a name of its own."""
+
+    model = model_of(layers.Dense(3, name="mine"), Noise(0.1))
+    assert check_logits("distill", "teacher", model).name == "mine"

@@ -112,6 +112,22 @@ def test_distill_of_a_sigmoid_with_rows_of_labels_equals_integer_labels():
 
 
 @pytest.mark.once("torch")
+def test_distill_of_one_sigmoid_takes_numbers_between_0_and_1_as_labels():
+    base = teacher(include_top=False, pooling="avg")
+    model = keras.Model(base.input, keras.layers.Dense(1, "sigmoid")(base.output))
+    student = retrofit(model, at=1, num_tokens=4)
+    shares = np.linspace(0, 1, 24)
+    losses = [
+        distill(student, model, IMAGES, y, epochs=1, batch_size=8, learning_rate=1e-12, verbose=0)
+        for y in (shares, shares[:, None])
+    ]
+    assert losses[0].history["loss"] == pytest.approx(losses[1].history["loss"], rel=1e-5)
+    for wrong in (np.full((24, 1), 7), np.float64(0.5), []):
+        with pytest.raises(ValueError, match="distill: `labels`"):
+            distill(student, model, IMAGES, wrong)
+
+
+@pytest.mark.once("torch")
 def test_distill_of_a_model_inside_that_computes_probabilities_raises():
     base = teacher(include_top=False, pooling="avg")
     top = keras.Sequential([keras.Input((32,)), keras.layers.Dense(10, "softmax")], name="top")

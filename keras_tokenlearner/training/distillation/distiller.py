@@ -17,7 +17,7 @@ from keras_tokenlearner._errors import listed
 from keras_tokenlearner.layers import TokenFuser, TokenLearner
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config_fields import FUSERS
-from keras_tokenlearner.models.head import check_head
+from keras_tokenlearner.models.head import check_logits
 from keras_tokenlearner.models.last_activation import last_activation
 from keras_tokenlearner.models.reduction import before_reducer
 from keras_tokenlearner.models.structure import Structure
@@ -368,7 +368,7 @@ def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None
             f"{student.output_shape} and {teacher.output_shape}"
         )
     models = {"student": student, "teacher": teacher}
-    heads = [check_head(owner, name, model) is not None for name, model in models.items()]
+    heads = [check_logits(owner, name, model) is not None for name, model in models.items()]
     activations = [last_activation(model)[0] for model in models.values()]
     if len(set(heads)) > 1 or len({activation == "sigmoid" for activation in activations}) > 1:
         raise ValueError(
