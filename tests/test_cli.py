@@ -221,7 +221,8 @@ def test_train_command_lists_a_custom_recipe_and_refuses_unknown_recipes(tmp_pat
     monkeypatch.chdir(tmp_path)
     before, planted = list(sys.path), tmp_path / "planted"
     (tmp_path / "colorsys.py").write_text(f"open({str(planted)!r}, 'w').close()")
-    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    for name in ("colorsys", "my_recipes"):  # the tests of the docs import a module of this name
+        monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "my_recipes.py").write_text(
         "from dataclasses import dataclass\n"
         "import colorsys\n"
