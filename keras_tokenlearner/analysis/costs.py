@@ -138,7 +138,8 @@ def costs(model: keras.Model) -> ModelCosts:
     def call(layer: keras.Layer, *args: keras.KerasTensor, **kwargs: Any) -> keras.KerasTensor:
         if isinstance(layer, keras.Layer):  # layers ignore `training` if `call` does not take it
             known = inspect.signature(layer.call).parameters
-            kwargs = {name: value for name, value in kwargs.items() if name in known}
+            if all(one.kind is not one.VAR_KEYWORD for one in known.values()):
+                kwargs = {name: value for name, value in kwargs.items() if name in known}
         for name, cost in _of_call(layer, args, kwargs).items():
             earlier = dataclasses.replace(found.get(name, Cost()), params=0)
             found[name] = earlier + cost

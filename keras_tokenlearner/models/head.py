@@ -36,10 +36,15 @@ def head_of(model: keras.Model) -> layers.Dense | None:
         for operation in reversed(_operations(model)):
             if isinstance(operation, layers.Dense):
                 return operation
-            if not isinstance(operation, _BEHIND) and type(operation).__name__ not in _FUNCTIONS:
+            if not _may_follow(operation):
                 break
     named = model.get_layer(names.HEAD) if has_head(model) else None
-    return named if isinstance(named, layers.Dense) else None
+    return named if isinstance(named, layers.Dense) and len(named.output.shape) == 2 else None
+
+
+def _may_follow(operation: keras.Operation) -> bool:
+    """Return whether an operation may be between a head and the outputs."""
+    return isinstance(operation, _BEHIND) or type(operation).__name__ in _FUNCTIONS
 
 
 def _operations(model: keras.Model) -> list[keras.Operation]:
@@ -75,10 +80,13 @@ def has_logits(model: keras.Model, head: layers.Dense) -> bool:
         is_plain = head.quantization_mode is None and type(head).call is layers.Dense.call
         if not is_plain or (activation in _PROBABILITIES and not is_dense):
             return False
+    if activation not in _PROBABILITIES:
+        return True
     operations = _operations(model)
-    behind = [x for x in operations[operations.index(head) :] if isinstance(x, layers.Activation)]
-    known = (*_PROBABILITIES, "linear")
-    return activation not in known or all(activation_name(x.activation) in known for x in behind)
+    behind = operations[operations.index(head) + 1 :]
+    names_behind = [activation_name(x.activation) for x in behind if hasattr(x, "activation")]
+    known = set(names_behind) <= {*_PROBABILITIES, "linear"}
+    return known and all(map(_may_follow, behind))
 
 
 def check_logits(owner: str, name: str, model: keras.Model) -> layers.Dense | None:

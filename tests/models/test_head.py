@@ -41,6 +41,7 @@ def test_logits_of_a_head_give_the_outputs_after_its_activation(form, activation
     [
         (lambda: [layers.Dense(3, "relu"), layers.Softmax()], True),
         (lambda: [layers.Dense(3), layers.Activation("relu"), layers.Softmax()], True),
+        (lambda: [layers.Dense(3, name="head"), layers.ReLU(), layers.Softmax()], True),
         (lambda: [Doubled(3, activation="softmax")], True),
         (lambda: [model_of(layers.Dense(3, "softmax"))], False),
     ],
@@ -65,6 +66,12 @@ def test_logits_of_a_quantized_dense_layer_are_known_only_without_its_own_activa
         assert head_of(model) is model.layers[0]
     assert not has_logits(fused, fused.layers[0])
     assert has_logits(separate, separate.layers[0])
+
+
+def test_dense_layer_named_head_before_a_pooling_of_tokens_is_no_head():
+    tokens = keras.Input((5, 4))
+    each = layers.Dense(3, name="head")(tokens)
+    assert head_of(keras.Model(tokens, layers.GlobalAveragePooling1D()(each))) is None
 
 
 def test_head_before_a_subclass_of_dropout_is_found():
