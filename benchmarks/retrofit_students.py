@@ -20,7 +20,7 @@ from keras_tokenlearner.training.distillation.answers import (
     answers,
     with_kept_features,
 )
-from keras_tokenlearner.training.distillation.distiller import ends_in_sigmoid
+from keras_tokenlearner.training.distillation.checks import ends_in_sigmoid
 
 
 @dataclass(frozen=True)

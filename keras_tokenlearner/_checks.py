@@ -318,25 +318,6 @@ def check_labels(
     return labels
 
 
-def check_pixels(
-    owner: str, name: str, value: np.ndarray, rank: int = 3, any_channels: bool = False
-) -> None:
-    """Raise `ValueError` unless `value` is an image of type uint8, or several images for rank 4.
-
-    Grey images have one channel, colour images have three. Images that already have the size of
-    the model may have any number of channels.
-    """
-    shape, dtype = tuple(getattr(value, "shape", ())), getattr(value, "dtype", None)
-    fits = len(shape) == rank and (any_channels or shape[-1] in (1, 3))
-    if dtype != np.uint8 or not fits:
-        axes = "height, width, channels" if rank == 3 else "n, height, width, channels"
-        raise ValueError(
-            f"{owner}: `{name}` must be a numpy array of type uint8 and shape ({axes}), with "
-            f"values of 0 to 255{'' if any_channels else ' and one channel or three'}. "
-            f"Received: {name} of shape {shape} and type {dtype}"
-        )
-
-
 def _kind(value: Value) -> str | None:
     """Return the kind of a scalar, `"bool"`, `"int"` or `"float"`, or `None` for other values.
 

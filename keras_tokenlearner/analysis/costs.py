@@ -153,7 +153,7 @@ def costs(model: keras.Model) -> ModelCosts:
 
 
 class _Call(keras.Operation):
-    """Stands for a call of a layer. The layer itself would keep each call in its graph."""
+    """Replaces a layer in a counted graph. Keras adds a node to a layer at each of its calls."""
 
     def __init__(self, layer: keras.Layer) -> None:
         super().__init__()

@@ -1,11 +1,12 @@
 """Images and videos as arrays of pixels: data sets, files, batches and preprocessing."""
 
 from keras_tokenlearner.data import cifar10, fashion_mnist
-from keras_tokenlearner.data.batches import Batches, ImageBatches
+from keras_tokenlearner.data.batches import Batches
 from keras_tokenlearner.data.cifar10 import load_cifar10
 from keras_tokenlearner.data.crops import inception_crop
 from keras_tokenlearner.data.decoding import decode_image
 from keras_tokenlearner.data.fashion_mnist import load_fashion_mnist
+from keras_tokenlearner.data.image_batches import ImageBatches
 from keras_tokenlearner.data.images import ArrayImages, FileImages, Images, from_folder
 from keras_tokenlearner.data.named import load_named, open_named
 from keras_tokenlearner.data.preprocessing import preprocess_image

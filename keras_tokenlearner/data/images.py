@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_tokenlearner._checks import check_labels, check_pixels
+from keras_tokenlearner._checks import check_labels
 from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.decoding import FOLDER_FORMATS, MAX_PIXELS, decode_image
 from keras_tokenlearner.data.folders import class_files
+from keras_tokenlearner.data.resizing import check_pixels
 
 SUFFIXES = (".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 

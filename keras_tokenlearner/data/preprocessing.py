@@ -6,9 +6,8 @@ from typing import cast
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_pixels
 from keras_tokenlearner._extras import require
-from keras_tokenlearner.data.resizing import central_box, fit_image
+from keras_tokenlearner.data.resizing import central_box, check_pixels, fit_image
 from keras_tokenlearner.models.preprocessing import Preprocessing
 
 MAX_RESIZED = 2**24  # pixels after the resizing; few files of narrow images could fill the memory

@@ -3,7 +3,6 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_pixels
 from keras_tokenlearner._extras import require
 
 
@@ -97,3 +96,22 @@ def central_box(
     kept_height = max(min(height, int(width * new_height / new_width)), 1)
     left, top = int((width - kept_width) / 2), int((height - kept_height) / 2)
     return left, top, left + kept_width, top + kept_height
+
+
+def check_pixels(
+    owner: str, name: str, value: np.ndarray, rank: int = 3, any_channels: bool = False
+) -> None:
+    """Raise `ValueError` unless `value` is an image of type uint8, or several images for rank 4.
+
+    Grey images have one channel, colour images have three. Images that already have the size of
+    the model may have any number of channels.
+    """
+    shape, dtype = tuple(getattr(value, "shape", ())), getattr(value, "dtype", None)
+    fits = len(shape) == rank and (any_channels or shape[-1] in (1, 3))
+    if dtype != np.uint8 or not fits:
+        axes = "height, width, channels" if rank == 3 else "n, height, width, channels"
+        raise ValueError(
+            f"{owner}: `{name}` must be a numpy array of type uint8 and shape ({axes}), with "
+            f"values of 0 to 255{'' if any_channels else ' and one channel or three'}. "
+            f"Received: {name} of shape {shape} and type {dtype}"
+        )

@@ -26,11 +26,8 @@ from keras_tokenlearner.training.distillation.answers import (
     features_of,
     with_kept_features,
 )
-from keras_tokenlearner.training.distillation.distiller import (
-    Distiller,
-    check_models,
-    ends_in_sigmoid,
-)
+from keras_tokenlearner.training.distillation.checks import check_models, ends_in_sigmoid
+from keras_tokenlearner.training.distillation.distiller import Distiller
 from keras_tokenlearner.training.finite import StopOnNonFinite
 from keras_tokenlearner.training.lock import locked
 from keras_tokenlearner.training.optimizers import adamw
