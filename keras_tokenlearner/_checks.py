@@ -1,6 +1,6 @@
 """Checks of arguments. Each error message states the argument, its value and the fix.
 
-The message starts with the name of the function that the user called: see `_errors.py`.
+Each message starts with `owner`, the name of the function that the user called: see `_errors.py`.
 """
 
 import difflib
@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import keras
 import numpy as np
 
-MANY = 12  # above this number of choices, errors name the code that lists the choices, if any
+MANY = 12  # the largest number of choices that errors list, if other code can list them
 Choice = TypeVar("Choice")
 Value = TypeVar("Value")
 Shape = Sequence[int | None]
@@ -158,9 +158,10 @@ def check_choice(
 ) -> Choice:
     """Return `value` if it is in `choices`, or raise `ValueError` with the nearest choices.
 
-    Types must match too: 0 does not equal `False`. The message lists all choices. If there are more
-    than `MANY`, it names `listed_by` instead, the code that lists them, unless `listed_by` is
-    empty. If `value` is part of an argument, `whole` is the argument.
+    Types must match too: 0 does not equal `False`. The message lists all choices. For more than
+    `MANY` choices, the message names `listed_by` instead, the code that lists them. With an empty
+    `listed_by`, the message always lists all choices. If `value` is part of an argument, `whole` is
+    the argument.
     """
     choices = list(choices)
     for choice in choices:
@@ -206,14 +207,14 @@ def check_model(
 ) -> keras.Model:
     """Return `value` if it is a model with known inputs, or raise `ValueError`.
 
-    `single` asks for one input and one output. `functional` refuses a `keras.Sequential`.
+    `single` requires one input and one output. `functional` refuses a `keras.Sequential`.
     """
     wanted = "a functional keras.Model" if functional else "a keras.Model"
     check_is(owner, name, value, keras.Model, wanted)
     if functional and isinstance(value, keras.Sequential):
         raise ValueError(
-            f"{owner}: `{name}` must be {wanted}; pass keras.Model(model.inputs, model.outputs). "
-            f"Received: {name}={value!r}"
+            f"{owner}: `{name}` must be {wanted}, not a keras.Sequential; pass "
+            f"keras.Model(model.inputs, model.outputs). Received: {name}={value!r}"
         )
     if not getattr(value, "inputs", None):
         raise ValueError(
@@ -249,8 +250,8 @@ def check_heads(
 ) -> int:
     """Return channels per head, or raise `ValueError` if `num_heads` does not divide `channels`.
 
-    `heads` and `name` are the arguments that hold the two numbers. Without `name`, `channels` are
-    the channels of the inputs.
+    In the message, `heads` is the argument that holds `num_heads`, and `name` is the argument that
+    holds `channels`. Without `name`, `channels` is the number of channels of the inputs.
     """
     if channels % num_heads:
         whole = "the channels" if name is None else f"`{name}`"
@@ -312,8 +313,8 @@ def check_labels(
         numbers = f", from {found[0]} to {found[1]}" if is_integer and labels.size else ""
         raise ValueError(
             f"{owner}: `{name}` must have an integer {_range([found[1]], 0, most)} for each "
-            f"example. Received: {name} of shape {labels.shape} for {count} examples, of type "
-            f"{labels.dtype}{numbers}"
+            f"example. Received: {name} of shape {labels.shape} for {count} examples, {name} of "
+            f"type {labels.dtype}{numbers}"
         )
     return labels
 

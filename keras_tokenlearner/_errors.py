@@ -17,9 +17,9 @@ _OWNER = re.compile(r"([A-Za-z_][\w.]*)(?:\(.*?\))?: ")
 def errors_of(owner: str, **renamed: str) -> Iterator[None]:
     """Start the error messages of this package with `owner`, the function that the user called.
 
-    A function that passes arguments on to another public function does so in this context. Errors
-    then name the outermost function. Errors of Keras and of the user's own code stay unchanged.
-    `renamed` maps names of arguments to the names that the outermost function has for them.
+    Use this context around a call that passes the user's arguments on to another public function.
+    Errors then name the outermost function. Errors of Keras and of the user's own code stay
+    unchanged. `renamed` maps argument names of the inner function to argument names of `owner`.
 
     Example:
 
@@ -45,7 +45,7 @@ def errors_of(owner: str, **renamed: str) -> Iterator[None]:
 
 
 def own_errors(function: Function) -> Function:
-    """Decorate a function: this package's errors inside it start with the function's name.
+    """Decorate a function so that this package's errors start with the function's name.
 
     Example:
 

@@ -34,7 +34,7 @@ def require(module: str, extra: str) -> ModuleType:
     """Import and return a module of an optional library.
 
     Users install this package from a clone of its repository, not from PyPI. The error therefore
-    names the library to install, and the extra of `pyproject.toml` with this library.
+    names the library to install, and the extra in `pyproject.toml` that includes the library.
 
     Args:
         module: Name of the module.

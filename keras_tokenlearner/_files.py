@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the path of a new file. After the `with` block, the file replaces the file at `path`.
+    """Yield the path of a new file. After the `with` block, the new file replaces `path`.
 
     The new file has the same name, in a hidden folder next to `path`. After an error in the block,
     the old file remains.
@@ -50,7 +50,7 @@ def move(written: Path, to: Path) -> None:
 
     Args:
         written: Path of the written file.
-        to: Its new path, in the same file system.
+        to: New path of the file, in the same file system.
     """
     sync(written)
     os.replace(written, to)
@@ -69,8 +69,8 @@ def sync(path: Path) -> None:
 
 
 def sync_entry(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    # Windows cannot open folders. It writes the names to the disk without this call.
+    """Wait until the names of the files in a folder are on the disk."""
+    # Windows cannot open folders. Windows writes the names to the disk without this call.
     with contextlib.suppress(PermissionError):
         _sync(folder, os.O_RDONLY)
 

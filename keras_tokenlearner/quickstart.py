@@ -40,7 +40,8 @@ def quickstart(output: str | Path = "quickstart", epochs: int = 2) -> dict[str, 
     """Run the demo and write its results into a folder.
 
     Args:
-        output: Folder for the figure `tokens.png` and the SavedModel `served/1`.
+        output: Folder for the figure `tokens.png` and the SavedModel `served/1`. The served images
+            are `requests.npy`, and their probabilities are `answers.npy`.
         epochs: Integer, epochs of fine-tuning on 5,000 images.
 
     Returns:
@@ -50,7 +51,8 @@ def quickstart(output: str | Path = "quickstart", epochs: int = 2) -> dict[str, 
         the server.
 
     Raises:
-        ImportError: If TensorFlow, for the SavedModel, or matplotlib is not installed.
+        ImportError: If matplotlib or TensorFlow is not installed. The SavedModel needs TensorFlow
+            on every backend.
     """
     require("matplotlib", "plot")
     require("tensorflow", "tensorflow")

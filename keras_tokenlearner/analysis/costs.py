@@ -45,12 +45,15 @@ class Cost:
 
     @property
     def paper_flops(self) -> float:
-        """Multiply-adds plus half of `elementwise`: the count of Tables 1, 2, 4, 6, 7 and 8."""
+        """Multiply-adds plus half of `elementwise`.
+
+        The paper has this count in Tables 1, 2, 4, 6, 7 and 8.
+        """
         return self.macs + self.elementwise / 2
 
     @property
     def bottleneck_flops(self) -> int:
-        """Two operations per multiply-add, with padding: the count of Tables 10, 11 and 12.
+        """Two operations per multiply-add, with padding: the paper's count in Tables 10 to 12.
 
         A softmax counts 5 operations per element. Other operations count as in `elementwise`.
         """
@@ -168,7 +171,7 @@ class _Call(keras.Operation):
 def _of_call(
     layer: keras.Layer, args: Sequence[keras.KerasTensor], kwargs: Mapping[str, Any]
 ) -> dict[str, Cost]:
-    """Return the cost of a call, by names: of one layer, or of the layers of a nested model."""
+    """Return the cost of a call by layer name: one layer, or the layers of a nested model."""
     if isinstance(layer, keras.Model):
         return {f"{layer.name}/{name}": cost for name, cost in costs(layer).layers.items()}
     if not isinstance(layer, keras.Layer):
@@ -198,11 +201,14 @@ def _known(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> Shape:
 
 @singledispatch
 def count(layer: keras.layers.Layer, *shapes: Shape) -> Cost:
-    """Return the `Cost` of a layer for one example. `count.register` adds a rule for a class.
+    """Return the `Cost` of a layer for one example, by the rule for the class of the layer.
+
+    A rule is a function that `@count.register` decorates. `keras_tokenlearner.analysis.cost_rules`
+    has rules for layers of Keras and of this package.
 
     Args:
         layer: A built `keras.layers.Layer`.
-        *shapes: Shapes of the inputs of the layer, without the batch axis. Masks are left out.
+        *shapes: Shapes of the inputs of the layer, without the batch axis. Leave out masks.
 
     Raises:
         ValueError: If a layer with weights has no rule.

@@ -19,8 +19,8 @@ def token_maps(
     Args:
         model: A functional `keras.Model` with a `TokenLearner`.
         images: Array of inputs of the model, (B, ...).
-        layer: Name of the `TokenLearner`. Defaults to the first. In a model with fusers, later
-            TokenLearners read positions that the fusers have mixed.
+        layer: Name of the `TokenLearner`. Defaults to the first. In a model with fusers, the inputs
+            of later TokenLearners already contain fused tokens.
         batch_size: Integer, images per batch.
 
     Returns:
@@ -113,7 +113,7 @@ def with_token_maps(model: keras.Model, layer: str | None = None) -> keras.Model
 
     Raises:
         ValueError: If the model has no `TokenLearner`, or no `TokenLearner` with that name. Also if
-            it has LoRA weights or quantized weights.
+            the model has LoRA weights or quantized weights.
 
     Example:
 

@@ -20,7 +20,7 @@ def catalog_costs(model: str, **arguments: Unpack[LoadArguments]) -> ModelCosts:
 
     Args:
         model: Name in the catalogue.
-        **arguments: Arguments of `create_model`, except for its weights.
+        **arguments: Arguments of `create_model`, except for `weights`.
 
     Returns:
         A `ModelCosts`.

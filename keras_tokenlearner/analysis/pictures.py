@@ -144,8 +144,9 @@ def _grid(
     for place, panels in enumerate(rows):
         for axis, panel in zip(axes[place], panels, strict=True):
             axis.imshow(np.clip(panel, 0, 1))
-        if titles is not None:
-            axes[place, 0].set_ylabel(titles[place], color=INK, fontsize=SMALL)
+    if titles is not None:
+        for axis, title in zip(axes[:, 0], titles, strict=True):
+            axis.set_ylabel(title, color=INK, fontsize=SMALL)
     for axis, head, ink in zip(axes[0], heads, inks, strict=True):
         axis.set_title(head, color=ink, fontsize=SMALL)
     return figure

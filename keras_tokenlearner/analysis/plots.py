@@ -70,7 +70,7 @@ def draw_costs(
 ) -> "Figure":
     """Draw the quality of models against their cost. Models at the upper left are better.
 
-    A line joins the models that no other model beats in quality and cost.
+    A line joins the Pareto front: the models that no other model beats in quality and cost.
 
     Args:
         rows: List of dictionaries from `keras_tokenlearner.evaluation.compare`, or the path of a

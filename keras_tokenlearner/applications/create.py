@@ -96,8 +96,8 @@ def create_model(
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for videos.
             Defaults to the shape of the included weights, or of the catalogue. Weights of another
             resolution can be loaded.
-        pooling: Output without top: `None` for the tokens, `"avg"`, `"max"`, or, for a transformer,
-            `"token"`.
+        pooling: Output without top: `None` for all tokens or positions, or `"avg"` or `"max"`. For
+            a transformer also `"token"`, the class token, or `"head"`, the input of the head.
         classes: Integer, classes of the top. Defaults to the classes of the weights, or 1000.
             Another number makes a new head, with a warning.
         classifier_activation: Activation of the top; `None` gives logits.
@@ -114,7 +114,8 @@ def create_model(
             `keras_tokenlearner.models.X2Plus1DConfig`.
 
     Returns:
-        A `VisionTransformer` or an `X2Plus1D`.
+        A `VisionTransformer` or an `X2Plus1D`. A plain `keras.Model` for an `input_tensor` that is
+        computed from a `keras.Input`.
 
     Raises:
         ValueError: If a name is unknown, or the arguments or the weights do not suit the model.
@@ -284,7 +285,7 @@ def _source(weights: str | os.PathLike[str] | None) -> str:
 
 
 def _downloaded(owner: str, weights: str) -> str | Path:
-    """Download a `.weights.h5` file. Return its path, or its address if it has another source."""
+    """Download a file. Return its path, or its address if the file is of another library."""
     path = fetch_files(owner, parse_address(owner, weights)).weights
     return weights if fitting_sources(read_checkpoint(path, owner)) else path
 

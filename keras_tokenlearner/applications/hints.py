@@ -52,7 +52,10 @@ def check_arguments(
             )
         check_choice(owner, "argument", name, list(fields))
     if weights is not None and not isinstance(weights, bool):
-        wanted = "a string or a pathlib.Path; for arrays, call load(model, source, arrays)"
+        wanted = (
+            "a string or a pathlib.Path; for arrays, call "
+            "keras_tokenlearner.weights.load(model, source, arrays)"
+        )
         check_is(owner, "weights", weights, (str, os.PathLike), wanted)
     if isinstance(weights, bool) or (weights == "imagenet" and weights not in store.names(model)):
         raise ValueError(f"{owner}: {_spelt(model, 'weights')} Received: weights={weights!r}")

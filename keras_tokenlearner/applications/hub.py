@@ -67,7 +67,7 @@ def _hub_backbone_class() -> type[keras.Model]:
                     policy = keras.dtype_policies.get(dtype)
                     config["dtype"] = keras.dtype_policies.serialize(policy)
                 body = keras.saving.deserialize_keras_object({**body, "config": config})
-            # Weights can decide settings of the model, so the config has them all.
+            # The weights can decide settings of the model. The config therefore has all settings.
             saved = keras.saving.serialize_keras_object(body)
             features = keras.layers.Reshape(
                 (1, 1, body.output_shape[-1]), dtype=body.dtype_policy, name=names.FEATURES

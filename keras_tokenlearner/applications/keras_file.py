@@ -21,7 +21,7 @@ from keras_tokenlearner.weights.formats.npz import open_zip
 
 
 def check_keras_file(owner: str, path: Path) -> None:
-    """Raise `ValueError` for a file that takes much more memory than its weights.
+    """Raise `ValueError` for a file whose model takes much more memory than its weights.
 
     Keras unpacks the whole file into memory. It builds the model of config.json before it reads
     the weights. This function therefore compares the sizes of the file, the config and the weights.

@@ -82,9 +82,9 @@ def resolve_weights(
     name = str(model)
     if name not in CATALOG and (Path(model).exists() or len(Path(model).parts) > 1):
         raise ValueError(
-            f"{owner}: `model` must be a `.keras` file, a preset, or a name that "
-            "`keras-tokenlearner models` lists. `predict` also takes the folder of an exported "
-            f"model. Received: model={name!r}"
+            f"{owner}: `model` must be a `.keras` file, an address, a folder with a config.json, "
+            "or a name from `keras-tokenlearner models`. `predict` also takes the folder of an "
+            f"exported model. Received: model={name!r}"
         )
     check_choice(owner, "model", name, list(CATALOG), "`keras-tokenlearner models`")
     if weights == RANDOM:

@@ -1,4 +1,7 @@
-"""Divides a grid into cells, from coarse to fine. A learned token starts as a cell's average."""
+"""Divides a grid of positions into rectangular cells, from coarse to fine.
+
+A learned token can start as the average of one cell.
+"""
 
 import functools
 import math
@@ -139,7 +142,7 @@ def _is_prime(number: int) -> bool:
 def _split(box: Box, shares: tuple[int, ...]) -> _Node | None:
     """Split a box along its longest axis with enough positions, into a part for each share.
 
-    Return `None` if no axis has enough positions for more than two parts. Two parts always fit.
+    Two parts always fit. Return `None` if no axis has enough positions for three or more parts.
 
     Args:
         box: The box to split.

@@ -10,12 +10,12 @@ BuildConfig = dict[str, "list[int | None] | dict[str, list[int | None]] | dict[s
 
 
 class CompositeLayer(keras.layers.Layer):
-    """Base class of this package's layers. Frozen parts stay frozen on build and on load.
+    """Base class of most of this package's layers. Frozen parts stay frozen on build and on load.
 
     `layer.trainable = False` freezes existing sublayers. In Keras, sublayers that a frozen layer
     creates later, in `build`, are trainable. See tensorflow/tensorflow issue 37541
-    (https://github.com/tensorflow/tensorflow/issues/37541). The variables of a frozen model would
-    be trainable after loading, and the state of its optimizer would not fit.
+    (https://github.com/tensorflow/tensorflow/issues/37541). Without this class, the variables of a
+    frozen model would be trainable after loading. The saved state of the optimizer would not fit.
 
     In this class, a frozen layer also freezes its new sublayers. The build config lists the parts
     that are frozen in a trainable layer, or trainable in a frozen layer. A partly frozen layer is
@@ -39,7 +39,7 @@ class CompositeLayer(keras.layers.Layer):
 
 
 def trainable_flags(layer: keras.Layer) -> dict[str, bool]:
-    """Return the `trainable` flags of sublayers that differ from the enclosing layer's flag.
+    """Return the `trainable` flag of each sublayer, if the enclosing layer has the other flag.
 
     Args:
         layer: A `keras.Layer` or `keras.Model`, built.

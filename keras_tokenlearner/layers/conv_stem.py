@@ -16,8 +16,8 @@ class ConvStem(CompositeLayer):
     """Turns images, or each frame of videos, into tokens by a few small convolutions.
 
     A LayerNorm over the channels and an activation follow each 3 x 3 convolution. Then a 1 x 1
-    convolution projects to C channels. The product of the strides is the size of a token in pixels.
-    The stem replaces the patch embedding, a single convolution. Transformers with the stem learn
+    convolution projects to C channels. The product of the strides is the patch size in pixels. The
+    stem replaces the patch embedding, a single convolution. Transformers with the stem learn
     faster, above all from few images.
 
     Args:

@@ -26,17 +26,18 @@ from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class Unpool(CompositeLayer):
-    """Writes processed tokens back to positions, weighted by the maps of the TokenLearner.
+    """Adds processed tokens to each position of their frame, weighted by the TokenLearner's maps.
 
-    `X_t[n] <- sum_s maps[n, s] Y_t[s] + X_t[n]`: a TokenFuser with the TokenLearner's maps instead
-    of its own weights. The layer has no parameters. The residual is part of the layer.
+    `X_t[n] <- sum_s maps[n, s] Y_t[s] + X_t[n]` for frame t. A TokenFuser computes its own weights;
+    this layer uses the TokenLearner's maps instead. The layer has no parameters. The residual is
+    part of the layer.
 
     Args:
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
-        tokens: Tensor of shape (B, T * S, C), the processed tokens, frame after frame.
+        tokens: Tensor of shape (B, T * S, C), the processed tokens Y, frame after frame.
         maps: Tensor of the shape of `inputs` with S in place of C, from
             `TokenLearner(...)(inputs, return_maps=True)`.
         inputs: Tensor X of shape (B, H, W, C), (B, T, H, W, C), or (B, N, C) with a `grid`.
@@ -113,8 +114,8 @@ class Reproject(CompositeLayer):
     """Writes processed tokens back by a transformer layer: positions attend to the tokens.
 
     `X <- X + Attention(LayerNorm(X), LayerNorm(Y))`, then `X <- X + MLP(LayerNorm(X))`. Positions
-    are the queries; tokens are keys and values. Unlike in the TokenFuser, every position reads the
-    tokens of all frames. The layer also applies an MLP to every position.
+    are the queries; tokens are keys and values. Unlike in the TokenFuser, every position attends to
+    the tokens of all frames. The layer also applies an MLP to every position.
 
     Args:
         num_heads: Integer, attention heads; must divide the channels.

@@ -9,7 +9,7 @@ from keras_tokenlearner.layers.activations import ActivationFunction, gelu_tanh
 # From this number of rows on, one product with three joined kernels is faster than three products,
 # in bfloat16.
 _MANY_ROWS = 1024
-# Names in oneDNN of the activations that oneDNN computes in one step with a product.
+# Activations that oneDNN fuses with a matrix product, and oneDNN's names for them.
 _FORMS = {
     None: ("none", ""),
     gelu_tanh: ("gelu", "tanh"),
@@ -25,11 +25,11 @@ def linear(
     """Return `activation(dense(inputs))`. On PyTorch, one matrix product replaces the layer's call.
 
     The product also adds the bias. A separate sum would read and write the outputs a second time.
-    This takes a fourth of the time of a ViT in bfloat16 on a GPU. The call of a Keras layer also
-    takes more CPU time than a product.
+    Separate sums take a fourth of the time of a ViT in bfloat16 on a GPU. The call of a Keras layer
+    also takes more CPU time than a product.
 
-    Without gradients on a CPU, oneDNN computes product, bias and gelu in one step. Its float32
-    product is faster than `torch.addmm`, above all for few rows.
+    Without gradients on a CPU, oneDNN computes product, bias and gelu in one step. The float32
+    product of oneDNN is faster than `torch.addmm`, above all for few rows.
 
     Args:
         dense: A built `Dense`, or an `EinsumDense` that contracts the last input axes with the

@@ -12,14 +12,14 @@ from keras_tokenlearner.layers.mlp import MLP
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class MixerBlock(CompositeLayer):
-    """A block of MLP-Mixer: an MLP over the tokens, then an MLP over the channels (Table 12).
+    """A block of MLP-Mixer: an MLP over the tokens, then an MLP over the channels.
 
     `u = x + MLP(LayerNorm(x)^T)^T`, the same for every channel. Then `y = u + MLP(LayerNorm(u))`,
     the same for every token.
 
-    The paper does not state the sizes of MLP-Mixer. The costs in the paper fit one block over one
-    token per frame. They fit one hidden unit per channel in the MLP over the channels. They fit 32
-    or 64 hidden units in the MLP over the tokens; the default here is 64.
+    The paper does not state the sizes of the MLP-Mixer in Table 12. The costs in the paper fit one
+    block over one token per frame. They fit one hidden unit per channel in the MLP over the
+    channels. They fit 32 or 64 hidden units in the MLP over the tokens; the default here is 64.
 
     Args:
         token_dim: Integer, hidden units of the MLP over the tokens.

@@ -80,10 +80,10 @@ def from_preset(
 
     Args:
         preset: `"hf://ORG/NAME[@REVISION]"`, `"https://..."`,
-            `"kaggle://OWNER/MODEL/FRAMEWORK/VARIATION"`, a local folder or file, a file with its
-            source (`"timm:FILE"`), or a name of `list_checkpoints()`. For a local
-            `dinov2_..._pretrain.pth`, the `dinov2_..._linear_head.pth` next to it is the
-            classifier.
+            `"kaggle://OWNER/MODEL/FRAMEWORK/VARIATION"`, a local folder or file, or a name of
+            `list_checkpoints()`. The argument `source` of `plan_of` may precede a file, as in
+            `"timm:FILE"`. For a local `dinov2_..._pretrain.pth`, the file
+            `dinov2_..._linear_head.pth` in the same folder is the classifier.
         at: Integer, blocks before an added TokenLearner, as in `retrofit`. `None` adds no
             TokenLearner. With `at`, the fields `reducer`, `fuser`, `token_attention`, `token_start`
             and `proportional_attention` in `changes` are passed to `retrofit`.
@@ -92,8 +92,9 @@ def from_preset(
             checkpoint has a classifier, or `classes` is passed.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
             them itself.
-        pooling: Output without top: `"avg"`, `"max"`, `"token"`, or `"none"` for all tokens.
-            Defaults to the output in the checkpoint's own library.
+        pooling: Output without top: `"avg"`, `"max"`, `"token"`, `"head"` for the input of the
+            head, or `"none"` for all tokens. Defaults to the output in the checkpoint's own
+            library.
         classes: Integer, classes of the top. Defaults to the checkpoint's classes. Any other number
             makes a new classifier.
         classifier_activation: Activation of the top; `None` gives logits.
@@ -118,7 +119,8 @@ def from_preset(
         ValueError: If the preset does not exist or is damaged. Also if this package does not
             support its model, or a required setting is missing. Also if an argument is out of range
             or has no effect.
-        PermissionError: If the preset is gated or private.
+        PermissionError: If the preset is gated, or private on Kaggle. A private preset on Hugging
+            Face raises a `ValueError`, as if it did not exist.
         ConnectionError: If the preset cannot be downloaded and is not in the cache.
 
     Example:

@@ -36,7 +36,8 @@ CONFIGS = (
     HEAD,
 )
 # PyTorch's hub writes the first digits of the sha256 into file names: vit_b_16-c867db91.pth. A name
-# may also end in a date. One hash of 43 has no letter in its first eight digits. It is not checked.
+# may also end in a date, so digits without a letter do not count as a hash. This rule skips 1 in 43
+# hashes.
 _HASH_IN_NAME = re.compile(r"-(?=\d*[a-f])([0-9a-f]{8,})\.\w+$")
 
 
@@ -60,8 +61,9 @@ def fetch_files(owner: str, address: Address) -> PresetFiles:
 
     Raises:
         ImportError: If the hub's library is not installed.
-        ValueError: If the path, repository or revision does not exist, or has no weights.
-        PermissionError: If the repository is gated or private.
+        ValueError: If the path, repository or revision does not exist, or has no weights. A private
+            repository on Hugging Face counts as missing.
+        PermissionError: If the repository is gated, or private on Kaggle.
         ConnectionError: If the network fails, and the files are not in the cache.
     """
     if address.kind == "path":

@@ -1,4 +1,4 @@
-"""Compares the sizes of a model with its file of weights, before memory is taken."""
+"""Compares the sizes of a model with its file of weights, before the model takes memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras_tokenlearner.models.weightless import without_weights
 from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 
 MOST_PARTS = 512  # blocks or units of a model; each takes about 10 ms to build
-MOST_NUMBERS = 2**24  # in a table with a row for each token, unless the weights have more numbers
+MOST_NUMBERS = 2**24  # in a table with a row per token; more if the weights have more numbers
 
 
 def check_own_sizes(

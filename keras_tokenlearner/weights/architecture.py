@@ -143,7 +143,7 @@ def may_be_rotary(entries: Entries) -> bool:
 
 
 def _is_pooled(arrays: Arrays) -> bool:
-    """Return whether the last norm of a file follows the pooling, by its original name."""
+    """Return whether the last norm of a file follows the pooling, by its name in the file."""
     paths = (names.NORM_GAMMA, f"{names.NORM}/scale")
     return any(names.FC_NORM in arrays[path].origin for path in paths if path in arrays)
 

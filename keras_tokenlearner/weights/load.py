@@ -1,4 +1,4 @@
-"""Reads a checkpoint into a plan by `plan_of`, or into a model by `load`."""
+"""Converts a checkpoint to a `Plan` by `plan_of`, or loads it into a model by `load`."""
 
 from __future__ import annotations
 
@@ -48,11 +48,12 @@ def plan_of(
     Args:
         checkpoint: Path of a file of another library, a mapping of names to arrays, or a model.
             `read_checkpoint` lists the formats.
-        source: A key of `keras_tokenlearner.weights.SOURCES`, such as `"augreg"`, `"scenic"`,
-            `"timm"`, `"dinov2"`, `"torchvision"`, `"huggingface_vit"`, `"keras_hub"` or
-            `"keras_tokenlearner"`. Defaults to the source in `statement`. If `statement` has none,
+        source: The library whose names the entries have, a key of
+            `keras_tokenlearner.weights.SOURCES`. Examples are `"augreg"`, `"scenic"`, `"timm"`,
+            `"dinov2"`, `"torchvision"`, `"huggingface_vit"`, `"keras_hub"` and
+            `"keras_tokenlearner"`. Defaults to the source in `statement`. Without a source there,
             the names of the entries decide.
-        statement: The `Statement` that a config.json contains, or `None`.
+        statement: Settings from a config.json, as a `Statement`, or `None`.
         normalization: `(mean, std)` of the training pixels, in [0, 1], or `"half"` (both 0.5),
             `"imagenet"` or `"clip"`. Overrides the file.
         layer_norm_epsilon: Epsilon of the norms. Overrides the file.
@@ -69,8 +70,8 @@ def plan_of(
         A `Plan`.
 
     Raises:
-        ValueError: If the file is damaged, or from an unknown source or another source than
-            `source`. Also if an option is out of range or an unknown name.
+        ValueError: If the file is damaged, of an unknown source, or not of the source `source`.
+            Also if an option is out of range or has an unknown value.
 
     Example:
 
@@ -98,7 +99,7 @@ def _plan_of(
     options: PlanOptions,
     reads: bool = True,
 ) -> Plan:
-    """Return the result of `plan_of`. Without `reads`, all arrays are zeros that take no memory."""
+    """Return the result of `plan_of`. With `reads=False`, arrays are zeros that take no memory."""
     given = _checked_fields(owner, options)  # all options are checked before the file is read
     said = statement or Statement()
     normalization, grid = options.get("normalization"), options.get("grid")
@@ -175,7 +176,7 @@ def load(
         check_settings: Argument of `Plan.load`.
 
     Returns:
-        A `LoadReport` for `print`.
+        A printable `LoadReport`.
 
     Raises:
         ValueError: If the file is damaged or of another architecture, or if a shape or a setting

@@ -87,7 +87,7 @@ def differences_of(
             differences.append(f"proportional_attention is {have!r}, but must be {must!r}")
     # A kernel whose heads and channels are one axis fits any number of heads.
     heads = {"num_heads": structure.heads}
-    if structure.config.block_attention == "vector":  # it ignores the number
+    if structure.config.block_attention == "vector":  # vector attention ignores `num_heads`
         del heads["num_heads"]
     if names.LATENT in structure.variables:
         heads["pooling_num_heads"] = structure.model.get_layer(names.POOLING).num_heads
@@ -200,11 +200,11 @@ def match(
     head: str,
     partial: bool,
 ) -> Match:
-    """Remove arrays that the model does not take, and return names without a counterpart.
+    """Remove arrays without a variable in the model, and return names without a counterpart.
 
     Raises:
         ValueError: If a shape differs. Also if `partial` is `False` and a required name has no
-            counterpart. Heads and added layers, for example, are not required.
+            counterpart. Heads and layers that a plain ViT lacks, for example, are not required.
     """
     variables = structure.variables
     # A file without learned tokens also lacks the weights of proportional attention.

@@ -1,4 +1,4 @@
-"""A checkpoint as a plan: read and converted once, then loaded completely or not at all."""
+"""Reads and converts a checkpoint once, then loads it completely or not at all."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ class Plan:
         partial: bool = False,
         check_settings: bool = True,
     ) -> tuple[Arrays, LoadReport]:
-        """Do the checks of `load` and resize the arrays, without a change of the model.
+        """Do the checks of `load` and resize the arrays. The model stays unchanged.
 
         Returns:
             The arrays by the paths of the model's variables, and the report of `load`.
@@ -308,7 +308,7 @@ class Plan:
         )
 
     def _receiver(self, setting: str) -> str:
-        """Return the method that takes a setting, for errors, if `self.owner` does not take it."""
+        """Return the method to pass a setting to, for errors; empty if `self.owner` takes it."""
         is_option = self.owner != "plan_of" or setting in PlanOptions.__annotations__
         return "" if is_option else " to Plan.config_with"
 

@@ -1,8 +1,9 @@
 """Resizes the positions of a checkpoint to the grid of a model, by the rules of the sources.
 
-Every load of a checkpoint calls `fit_positions`. The function finds the grid, adds the positions of
-prefix tokens to these tokens, and resizes the table. `fit_biases` resizes the position biases of
-TokenLearners. For `load_weights`, the layers themselves resize the tables of our own files.
+Every load of a checkpoint calls `fit_positions`. The function finds the grid, and resizes the
+table. It adds the positions of the prefix tokens, class token and registers, to these tokens.
+`fit_biases` resizes the position biases of TokenLearners. For `load_weights`, the layers themselves
+resize the tables of our own files.
 """
 
 from __future__ import annotations
@@ -194,7 +195,7 @@ def _listed(found: list[tuple[int, tuple[int, ...]]]) -> str:
 def _candidates(
     arrays: Arrays, grid: tuple[int, ...] | None, given: tuple[int, ...] | None
 ) -> list[tuple[int, tuple[int, ...]]]:
-    """Return each possible number of prefix positions in a table, with the grid of the rest."""
+    """Return each possible number of prefix positions in a table, with the grid of the others."""
     table, _ = arrays[names.POSITION_TABLE]
     counts = [len(arrays[f"{n}/tokens"].array) for n in _PREFIX if f"{n}/tokens" in arrays]
     # A table has the positions of the patches, and of all or some of the prefix tokens.

@@ -14,7 +14,7 @@ _UNTRAINED = (
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The result of `load`, for `print`: the loaded, changed and omitted variables.
+    """The printable result of `load`: the loaded, changed and omitted variables.
 
     Attributes:
         model: Name of the model.

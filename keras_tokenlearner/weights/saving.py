@@ -95,9 +95,9 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
 
     Positions of another grid are resized. A model without top can load a file with top.
 
-    Keras loads a file with damaged bytes without an error. This function detects damage if the
-    sha256 is known: from `expected_sha256`, or from a `.sha256` file next to the weights. Hashing
-    and loading read the same private copy of the file.
+    Keras raises no error for a file with damaged bytes. This function detects damage if the sha256
+    is known: from `expected_sha256`, or from a `.sha256` file next to the weights. Hashing and
+    loading read the same private copy of the file.
 
     Args:
         model: A built `keras.Model`.

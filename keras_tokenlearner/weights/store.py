@@ -24,7 +24,7 @@ from keras_tokenlearner.weights.saving import load_weights, sha256
 # Characters of paths and queries, besides letters and digits, that `_ascii` does not encode. They
 # include "%", which starts an encoded character.
 _ALLOWED = "-._~/:?#[]@!$&'()*+,;=%"
-_SUBFOLDER = "models/keras_tokenlearner"  # of Keras's cache
+_SUBFOLDER = "models/keras_tokenlearner"  # a folder in Keras's cache
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import h5py
 
 
-MOST_CHUNKS = 2**17  # of a file; reading a chunk takes about 10 us
+MOST_CHUNKS = 2**17  # chunks of a file; reading a chunk takes about 10 us
 _CHUNK_BYTES = 8  # lower bound: a chunk and its place in the index take more bytes
 
 

@@ -40,6 +40,8 @@ CheckpointLike = Union[PathLike, Checkpoint, Mapping[str, Nested], keras.Model, 
 def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") -> Checkpoint:
     """Return the names and shapes of a checkpoint's arrays. An array is read when it is requested.
 
+    A Flax file is an exception: all its arrays are read at once.
+
     Args:
         checkpoint: A file, a mapping, or a model of PyTorch or Keras. Formats of files are `.npz`,
             `.safetensors`, `.h5`, PyTorch (`.pt`, `.pth`, `.bin`) and Flax (`.msgpack`,

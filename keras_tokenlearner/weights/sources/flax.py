@@ -16,8 +16,8 @@ _Patterns = tuple[tuple[str, str], ...]
 
 _BLOCK = "Transformer/encoderblock"
 _WEIGHT = "(scale|kernel|bias)"
-# Releases of Flax number the layers of a block either together or per class. Only the order of the
-# two LayerNorms identifies them.
+# Releases of Flax number the layers of a block either together or per class. The second LayerNorm
+# of a block is therefore number 2 or 1.
 _PATTERNS: _Patterns = (
     (r"embedding/(kernel|bias)", r"embedding/projection/\1"),
     (r"cls", "class_token/tokens"),

@@ -67,8 +67,8 @@ _AIMV2_NAMES = {
 def _converter(table: Table, unread: str) -> Callable[[Entries], Arrays]:
     """Return a function that converts weights by a table.
 
-    If a file has a classifier, its layers with the prefix `unread` are skipped. The classifier does
-    not read them.
+    If a file has a classifier, layers with the prefix `unread` are skipped. The classifier does not
+    use their outputs.
     """
 
     def convert(entries: Entries) -> Arrays:

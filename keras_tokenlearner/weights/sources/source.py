@@ -1,4 +1,7 @@
-"""Sources of weights, and access to the entries of a checkpoint by the names of its source."""
+"""Sources of weights, and access to the entries of a checkpoint by the names of its source.
+
+A source is a library, or a family of models, with its own names and layouts of weights.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ class Source:
             "positions/table" has shape (N, C), with the positions of class token and registers if
             the file has them. Or its shape is (H, W, C) or (T, H, W, C), without these positions.
             The j-th TokenLearner and TokenFuser are "token_learner_{j}" and "token_fuser_{j}".
-        anchors: Names of entries. Every checkpoint of the source has one of them.
+        anchors: Names of entries. Every checkpoint of the source has at least one of these names.
         marks: Parts of names. A checkpoint of the source has all these parts in its names.
         alien: Parts of names. A checkpoint of the source has none of these parts in its names.
         proof: Parts of names that distinguish the source from others with the same marks.
@@ -94,13 +97,14 @@ class Entries:
     """The entries of a checkpoint by the names of its source, and a record of the used entries.
 
     Checkpoints keep the same network under various prefixes ("params/", "vit.", "module."). The
-    prefix is the part before an anchor, a name that every file of the source has. The prefix is
-    removed from names. Names without the prefix stay unchanged.
+    prefix is the part of a name before an anchor. The prefix is removed from names. Names without
+    the prefix stay unchanged.
 
     Args:
         owner: String, the function that the user called, for error messages.
         checkpoint: A `Checkpoint`.
-        anchors: Names of entries. The checkpoint must have one of them, under only one prefix.
+        anchors: Names of entries. The checkpoint must have at least one of these names, and only
+            one prefix before these names.
         reads: Boolean, whether `take` reads arrays. Otherwise it returns zeros of the same shapes,
             which take no memory.
 
