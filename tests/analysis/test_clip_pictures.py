@@ -19,7 +19,7 @@ CLIP = np.full((6, 32, 48, 1), 100.0)
 
 @pytest.fixture
 def maps():
-    """Maps of two tokens at three moments: one attends left and fades, one always attends right."""
+    """Maps of two tokens at three times. The first attends left and fades, the second right."""
     found = np.zeros((3, 4, 6, 2))
     found[:, :, :3, 0] = np.array([1.0, 0.6, 0.2])[:, None, None]
     found[:, :, 3:, 1] = 0.5
@@ -33,7 +33,7 @@ def test_draw_clip_maps_figure_has_rows_for_the_clip_and_for_each_token(maps, tm
     clip, first, second, strongest = panels.reshape(4, 3, 32, 48, 3)
     np.testing.assert_allclose(clip, 100 / 255)
     left, right = first[:, :, :20].mean((1, 2, 3)), first[:, :, 28:].mean((1, 2, 3))
-    assert (left > right + 0.05).all() and left[0] > left[1] > left[2]  # all moments share a range
+    assert (left > right + 0.05).all() and left[0] > left[1] > left[2]  # one range for all frames
     assert np.ptp(second[:, :, 28:].mean((1, 2, 3))) < 1e-6
     colours = [strongest[0, 16, column] for column in (8, 40)]
     assert np.abs(colours[0] - colours[1]).max() > 0.1
@@ -69,7 +69,7 @@ def test_animate_clip_maps_to_mp4_keeps_frame_rate_and_brightness(maps, tmp_path
 @pytest.mark.parametrize(
     "name", [name for name in list_models("tokenlearner_*") if len(CATALOG[name].input_shape) == 4]
 )
-def test_clip_maps_of_every_video_model_can_be_drawn(name):
+def test_draw_clip_maps_of_every_video_model_has_a_row_per_token(name):
     """The models have their full depth, but small clips and narrow transformers."""
     config, shape, narrow = CATALOG[name].config, (4, 64, 96, 3), {}
     if isinstance(config, VisionTransformerConfig):
@@ -86,13 +86,15 @@ def test_clip_maps_of_every_video_model_can_be_drawn(name):
 
 @pytest.mark.parametrize("frame_rate", [0, -1, 2.5, "6", float("nan"), 1001])
 @pytest.mark.parametrize("ending", ["gif", "mp4"])
-def test_animation_with_a_wrong_frame_rate_raises(frame_rate, ending, maps, tmp_path):
+def test_animate_clip_maps_with_a_wrong_frame_rate_raises_and_writes_nothing(
+    frame_rate, ending, maps, tmp_path
+):
     with pytest.raises(ValueError, match="animate_clip_maps: `frame_rate`") as caught:
         animate_clip_maps(CLIP, maps, tmp_path / f"maps.{ending}", frame_rate)
     assert f"frame_rate={frame_rate!r}" in str(caught.value) and not list(tmp_path.iterdir())
 
 
-def test_animation_at_the_highest_frame_rate_of_a_gif_keeps_frame_times(maps, tmp_path):
+def test_animate_clip_maps_to_gif_accepts_100_frames_per_second_and_refuses_101(maps, tmp_path):
     image = pytest.importorskip("PIL.Image", reason="the extra `image`")
     with pytest.raises(ValueError, match="frame_rate=101"):
         animate_clip_maps(CLIP, maps, tmp_path / "maps.gif", frame_rate=101)
@@ -111,8 +113,8 @@ def test_draw_clip_maps_with_wrong_columns_raises(columns, maps):
         draw_clip_maps(CLIP, maps, columns)
 
 
-@pytest.mark.parametrize("shape", [(7, 4, 6, 2), (4, 6, 2)])
-def test_clip_figures_of_wrong_shapes_or_types_raise(shape, tmp_path):
+@pytest.mark.parametrize("shape", [(7, 4, 6, 2), (4, 6, 2)], ids=str)
+def test_draw_and_animate_clip_maps_of_wrong_shapes_or_types_raise(shape, tmp_path):
     for draw in (draw_clip_maps, lambda *a: animate_clip_maps(*a, tmp_path / "a.gif")):
         with pytest.raises(ValueError, match=r"_clip_maps: `clip` .*\(6, 32, 48, [13]\)"):
             draw(CLIP, np.ones(shape))

@@ -13,7 +13,7 @@ ROWS = list(paper_costs())
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['table']}-{row['row']}")
-def test_cost_of_each_row_without_note_equals_the_paper(row):
+def test_paper_costs_row_equals_the_printed_cost_unless_its_note_says_otherwise(row):
     assert tuple(row) == COLUMNS
     printed, ours = row["paper_gflops"], float(row["gflops"])
     if row["table"] == "3":
@@ -34,7 +34,7 @@ def test_cost_of_each_row_without_note_equals_the_paper(row):
         assert ours == pytest.approx(float(printed), rel=0.005)
 
 
-def test_paper_costs_contain_every_row_and_table_of_the_paper():
+def test_paper_costs_have_48_rows_of_nine_tables():
     assert len(ROWS) == 48
     assert {row["table"] for row in ROWS} == {"1", "2", "3", "4", "6", "8", "10", "11", "12"}
 
@@ -115,7 +115,11 @@ def test_token_learner_module_cost_equals_a_manual_count_from_the_paper():
     assert found.params == weights
 
 
-@pytest.mark.parametrize("layer", [own.PriorAttention(), own.MixerBlock(token_dim=6)])
+@pytest.mark.parametrize(
+    "layer",
+    [own.PriorAttention(), own.MixerBlock(token_dim=6)],
+    ids=["PriorAttention", "MixerBlock"],
+)
 def test_mixer_and_prior_attention_cost_equals_a_manual_count(layer):
     layer.build((None, 5, 8))
     macs = {"PriorAttention": 5 * 8 * 8 + 25 * 8, "MixerBlock": 2 * 8 * 5 * 6 + 2 * 5 * 8 * 8}
@@ -154,7 +158,7 @@ def test_token_learner_cost_equals_a_manual_count():
     assert cost.elementwise == 7 * 5 * 7 * 8 + 4 * 5 * 7 * 4
 
 
-def test_stem_cost_counts_each_frame_of_a_video():
+def test_conv_stem_cost_counts_each_frame_of_a_video():
     stem = own.ConvStem(8, ((4, 2), (8, 2)))
     stem.build((None, 5, 16, 12, 3))
     video, image = count(stem, (5, 16, 12, 3)), count(stem, (16, 12, 3))
@@ -192,7 +196,7 @@ def _multiplied(model):
     return [weight for weight in model.weights if weight.name not in ("table", "token", "tokens")]
 
 
-def test_token_alternatives_cost_equals_a_manual_count():
+def test_direct_tokens_pooled_tokens_and_reproject_costs_equal_a_manual_count():
     direct, pooled = own.DirectTokens(3), own.PooledTokens(3, mlp_dim=5)
     for layer in (direct, pooled):
         layer.build((None, 2, 4, 6, 8))
@@ -257,7 +261,7 @@ def test_costs_of_a_layer_without_a_rule_raise():
         costs(keras.Model(inputs, Odd(name="odd")(inputs)))
 
 
-def test_costs_of_a_model_of_unknown_size_raise():
+def test_costs_of_a_model_with_an_unknown_input_size_raise():
     inputs = keras.Input((None, 4))
     model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
     with pytest.raises(ValueError, match=r"costs: .*\(None, None, 4\)"):
@@ -271,7 +275,7 @@ def test_costs_of_a_nested_model_list_its_inner_layers():
     assert costs(outer).layers["inner/d"].macs == 32
 
 
-def test_costs_leave_the_layers_of_the_model_without_new_calls():
+def test_costs_of_a_model_add_no_calls_to_its_layers():
     model = create_model("tokenlearner_pico8_4at1", classes=3)
     before = [len(layer._inbound_nodes) for layer in model.layers]
     costs(model)

@@ -93,7 +93,7 @@ def test_model_with_token_maps_returns_outputs_and_maps(name, changes):
         (f"{MODEL}_fuser", ["token_learner_0", "token_learner_1"]),
     ],
 )
-def test_model_with_all_token_maps_returns_the_maps_of_each_layer(name, layers):
+def test_model_with_all_token_maps_returns_the_maps_of_each_token_learner(name, layers):
     model = keras_tokenlearner.create_model(name, classes=3, **({"at": 0} if layers[1:] else {}))
     inputs = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
     found = with_all_token_maps(model).predict_on_batch(inputs)
@@ -103,12 +103,12 @@ def test_model_with_all_token_maps_returns_the_maps_of_each_layer(name, layers):
         np.testing.assert_allclose(maps, token_maps(model, inputs, layer), atol=1e-6)
 
 
-def test_maps_of_a_model_with_token_maps_equal_the_maps_of_the_model(model, images):
+def test_token_maps_of_a_model_with_token_maps_equal_the_maps_of_the_plain_model(model, images):
     longer = with_token_maps(model)
     np.testing.assert_allclose(token_maps(longer, images), token_maps(model, images), atol=1e-6)
 
 
-def test_maps_of_a_model_compiled_with_a_custom_loss_leave_it_compiled(model, images):
+def test_token_maps_of_a_model_compiled_with_a_custom_loss_leave_the_model_compiled(model, images):
     model.compile("adamw", loss=lambda wanted, found: keras.ops.mean(found))
     optimizer = model.optimizer
     for longer in (with_token_maps(model), with_all_token_maps(model)):
@@ -119,7 +119,7 @@ def test_maps_of_a_model_compiled_with_a_custom_loss_leave_it_compiled(model, im
 
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
 @pytest.mark.parametrize("change", ["LoRA", "int8"])
-def test_model_with_token_maps_of_lora_or_quantized_weights_raises(change, model, images):
+def test_adding_token_maps_to_a_model_with_lora_or_int8_weights_raises(change, model, images):
     if change == "LoRA":
         model.blocks[0].mlp.hidden.enable_lora(2)
     else:
@@ -130,7 +130,7 @@ def test_model_with_token_maps_of_lora_or_quantized_weights_raises(change, model
 
 
 @pytest.mark.parametrize("frames", [1, 3])
-def test_maps_of_a_sequence_of_frames_equal_the_maps_of_each_frame(frames):
+def test_token_maps_of_a_sequence_of_frames_equal_the_maps_of_each_frame(frames):
     sequence = keras.Input((frames * 24, 8))
     learner = TokenLearner(3, grid=(4, 6), name="learner")
     model = keras.Model(sequence, learner(sequence))
@@ -154,7 +154,7 @@ def test_token_similarity_equals_the_cosine_of_the_learned_tokens(model, images)
             assert cosine == pytest.approx(rows[a] @ rows[b] / lengths, abs=1e-5)
 
 
-def test_position_entropy_is_0_for_one_token_and_1_for_equal_tokens():
+def test_position_entropy_is_0_where_one_token_attends_and_1_where_all_attend_equally():
     alone, alike = np.zeros((2, 2, 4)), np.ones((2, 2, 4)) * [1, 2, 3, 4]
     alone[range(2), range(2), [0, 1]] = 5
     np.testing.assert_allclose(position_entropy(alone), 0, atol=1e-9)

@@ -16,6 +16,7 @@ from keras_tokenlearner.analysis import (
     token_similarity,
 )
 from keras_tokenlearner.applications import CATALOG, create_model, list_models
+from tests.data.shuffled import Shuffled
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() == "tensorflow",
@@ -46,6 +47,11 @@ def test_draw_token_maps_figure_has_image_rows_and_token_columns(images, maps, t
     np.testing.assert_allclose(_panels(figure)[0], images[0] / 255)
 
 
+def test_draw_token_maps_with_titles_in_a_shuffled_series_keeps_their_order(images, maps):
+    figure = draw_token_maps(images, maps, titles=Shuffled("abcde", [4, 3, 2, 1, 0]))
+    assert [axis.get_ylabel() for axis in figure.axes[::6]] == list("abcde")
+
+
 def test_token_maps_figure_is_bright_at_large_values():
     maps = np.zeros((1, 4, 6, 4))
     maps[0, 2, 1, 3] = 1
@@ -63,7 +69,7 @@ def test_draw_token_maps_of_chosen_tokens_keeps_titles_and_colours(images, maps)
     np.testing.assert_array_equal(_panels(chosen)[3], _panels(full)[5])
 
 
-def test_entropy_figure_is_dark_for_one_token_and_bright_for_equal_tokens():
+def test_entropy_figure_is_dark_where_one_token_attends_and_bright_where_all_attend():
     maps = np.ones((1, 2, 2, 4))
     maps[0, 0, 0] = [1, 0, 0, 0]
     entropy = _panels(draw_token_entropy(np.zeros((1, 8, 8, 3)), maps))[2].sum(-1)
@@ -71,7 +77,7 @@ def test_entropy_figure_is_dark_for_one_token_and_bright_for_equal_tokens():
 
 
 @pytest.mark.parametrize("name", ["tokenlearner_pico8_4at1", "tokenlearner_pico8_4at1_fuser"])
-def test_token_maps_figure_of_a_loaded_model_is_unchanged(name, tmp_path, images):
+def test_token_maps_figure_of_a_saved_and_loaded_model_is_unchanged(name, tmp_path, images):
     model = create_model(name, classes=3, input_shape=(32, 48, 3))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -97,7 +103,7 @@ def test_token_maps_of_every_image_model_can_be_drawn(name):
     assert len(draw_token_similarity(similarity).axes[0].get_yticks()) == config.num_tokens
 
 
-def test_token_similarity_figure_shows_the_mean_in_each_cell(tmp_path):
+def test_token_similarity_figure_prints_the_mean_over_images_in_each_cell(tmp_path):
     cosines = np.array([[[1, 0.25], [0.25, 1]], [[1, 0.75], [0.75, 1]]])
     figure = draw_token_similarity(cosines, path=tmp_path / "similarity.png")
     assert [text.get_text() for text in figure.axes[0].texts] == ["1.00", "0.50", "0.50", "1.00"]
@@ -112,7 +118,7 @@ ROWS = [
 ]
 
 
-def test_costs_drawn_from_rows_and_from_a_csv_are_equal(tmp_path):
+def test_draw_costs_of_rows_and_of_a_csv_file_draws_equal_points(tmp_path):
     file = tmp_path / "rows.csv"
     file.write_text(
         "# a command\nmodel,accuracy,gmacs\nlarge,0.9,4\nsmall,0.7,1\nbeaten,0.6,2\nunknown,,4\n"
@@ -125,7 +131,7 @@ def test_costs_drawn_from_rows_and_from_a_csv_are_equal(tmp_path):
         assert axis.lines[0].get_xydata().tolist() == [[1.0, 0.7], [4.0, 0.9]]
 
 
-def test_drawing_of_arrays_of_wrong_shape_or_type_raises(images, maps):
+def test_draw_token_maps_and_draw_costs_with_wrong_arguments_raise(images, maps):
     with pytest.raises(ValueError, match=r"shapes \(5, 32, 48, 3\) and \(4, 4, 6, 4\)"):
         draw_token_maps(images, maps[:4])
     with pytest.raises(ValueError, match="`images` and `maps` .* VisionTransformer and ndarray"):
@@ -142,7 +148,7 @@ def test_drawing_of_arrays_of_wrong_shape_or_type_raises(images, maps):
 
 @pytest.mark.parametrize("draw", [draw_token_maps, draw_token_entropy])
 @pytest.mark.parametrize("shape", [(5, 32, 48, 4), (5, 32, 48, 2), (0, 32, 48, 3)], ids=str)
-def test_drawing_of_images_without_pixels_or_of_other_channels_raises(draw, shape, maps):
+def test_draw_token_maps_and_entropy_of_no_images_or_wrong_channels_raise(draw, shape, maps):
     message = rf"{draw.__name__}: `images` .*shapes {re.escape(str(shape))}"
     with pytest.raises(ValueError, match=message):
         draw(np.zeros(shape), maps[: shape[0]])
@@ -150,14 +156,14 @@ def test_drawing_of_images_without_pixels_or_of_other_channels_raises(draw, shap
 
 @pytest.mark.parametrize("draw", [draw_token_maps, draw_token_entropy])
 @pytest.mark.parametrize("titles", [["cat"], list("abcdef"), "abcde", [1, 2, 3, 4, 5]], ids=str)
-def test_drawing_with_titles_that_do_not_fit_the_images_raises(draw, titles, images, maps):
+def test_draw_token_maps_and_entropy_with_wrong_titles_raise(draw, titles, images, maps):
     received = re.escape(f"titles={titles}")
     with pytest.raises(ValueError, match=f"{draw.__name__}: `titles` .*{received}"):
         draw(images, maps, titles)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (0, 3, 3), (2, 3, 4)], ids=str)
-def test_drawing_of_a_similarity_of_wrong_shape_raises(shape):
+def test_draw_token_similarity_of_a_wrong_shape_raises(shape):
     message = f"draw_token_similarity: `similarity` .*{re.escape(str(shape))}"
     with pytest.raises(ValueError, match=message):
         draw_token_similarity(np.zeros(shape))
@@ -187,7 +193,9 @@ def test_draw_costs_with_missing_values_omits_their_points():
     assert figure.axes[0].collections[0].get_offsets().tolist() == [[1.0, 0.7]]
 
 
-def test_drawing_without_matplotlib_names_the_extra(images, maps, monkeypatch):
+def test_draw_token_maps_and_entropy_without_matplotlib_raise_and_name_the_extra(
+    images, maps, monkeypatch
+):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     for draw in (draw_token_maps, draw_token_entropy):
         with pytest.raises(ImportError, match="extra `plot`"):

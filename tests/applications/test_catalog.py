@@ -51,7 +51,7 @@ def rectangle_and_features(name):
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
-def test_catalogue_name_states_size_patch_and_tokens(name):
+def test_catalogue_name_of_a_vit_states_patch_size_tokens_and_unusual_depth(name):
     config = CATALOG[name].config
     parts = name.split("_")
     assert (parts[0] == "tokenlearner") is (config.reducer == "token_learner")
@@ -66,7 +66,7 @@ def test_catalogue_name_states_size_patch_and_tokens(name):
 
 
 @pytest.mark.parametrize("name", X2PLUS1D)
-def test_catalogue_name_of_a_video_network_states_size_and_module(name):
+def test_catalogue_name_of_an_x2plus1d_states_size_and_bottleneck_module(name):
     config = CATALOG[name].config
     learns = name.startswith("tokenlearner_")
     assert ("tokenlearner" in config.parts) is learns
@@ -84,7 +84,7 @@ def test_catalogue_name_of_a_video_network_states_size_and_module(name):
 
 
 @pytest.mark.parametrize("name", sorted({*SMALL} & {*X2PLUS1D}))
-def test_video_network_has_token_learners_in_the_replaced_units_only(name):
+def test_x2plus1d_has_token_learners_and_fusers_in_the_replaced_units_only(name):
     config = CATALOG[name].config
     model = create_model(name, classes=2)
     learners = [x.name for x in model.layers if isinstance(x, layers.TokenLearner)]
@@ -94,7 +94,7 @@ def test_video_network_has_token_learners_in_the_replaced_units_only(name):
     assert len([x for x in model.layers if isinstance(x, layers.TokenFuser)]) == len(units)
 
 
-def test_catalogue_models_have_reducers_after_the_named_block():
+def test_catalogue_models_have_token_learners_after_the_block_that_their_name_states():
     for name in set(SMALL) - set(X2PLUS1D):
         config = CATALOG[name].config
         model = create_model(name, classes=2)

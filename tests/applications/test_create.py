@@ -46,7 +46,7 @@ PICO_VIDEO = "tokenlearner_x2plus1d_pico"
 
 
 @pytest.mark.parametrize("family", IMAGE + VIDEO)
-def test_family_function_builds_a_model_with_its_reducer(family):
+def test_family_function_adds_a_token_learner_only_if_its_name_starts_with_token_learner(family):
     function = getattr(applications, family)
     learns = family.startswith("Token")
     small = SMALL | ({"at": 1} if learns else {})
@@ -63,13 +63,13 @@ def test_family_function_builds_a_model_with_its_reducer(family):
     ("fields", "config"),
     [(VisionTransformerFields, VisionTransformerConfig), (X2Plus1DFields, X2Plus1DConfig)],
 )
-def test_fields_type_lists_every_field_of_its_config(fields, config):
+def test_typed_dict_of_config_fields_lists_every_field_of_the_config(fields, config):
     found = typing.get_type_hints(fields)
     wanted = {field.name for field in dataclasses.fields(config)}
     assert found.keys() == wanted
 
 
-def test_argument_types_list_every_parameter_of_create_model():
+def test_typed_dict_of_model_arguments_lists_every_keyword_of_create_model():
     parameters = inspect.signature(create_model).parameters.values()
     wanted = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     assert typing.get_type_hints(ModelArguments).keys() == wanted
@@ -157,7 +157,7 @@ def test_weights_of_a_vit_load_at_another_resolution_and_without_top(tmp_path):
 
 
 @pytest.mark.parametrize("name", [PICO, PICO_VIDEO])
-def test_weights_in_parts_load_by_their_index(tmp_path, name):
+def test_create_model_with_the_index_of_sharded_keras_weights_loads_all_shards(tmp_path, name):
     model, index = create_model(name, classes=10), tmp_path / "pico.weights.json"
     rng = np.random.default_rng(0)
     model.set_weights([rng.normal(size=array.shape) for array in model.get_weights()])
@@ -177,7 +177,7 @@ def test_weights_in_parts_load_by_their_index(tmp_path, name):
                 )
 
 
-def test_weights_of_a_video_network_load_at_other_resolutions_but_not_other_frame_counts(tmp_path):
+def test_x2plus1d_weights_load_at_other_resolutions_but_not_other_frame_counts(tmp_path):
     """The weights also load into a model without top."""
     path = tmp_path / "pico.weights.h5"
     model = create_model(PICO_VIDEO, classes=10)
@@ -192,7 +192,7 @@ def test_weights_of_a_video_network_load_at_other_resolutions_but_not_other_fram
         create_model(PICO_VIDEO, weights=path, classes=10, input_shape=(4, 32, 32, 3))
 
 
-def test_config_fields_passed_to_create_model_decide_the_units_of_a_video_network():
+def test_create_model_config_fields_decide_the_units_of_an_x2plus1d():
     model = create_model("x2plus1d_pico", unit="joint", replaced=(2,), input_shape=(4, 16, 24, 3))
     assert model.get_layer("stage_1_unit_2_0_joint").over == "joint"
     assert model.output_shape == (None, 1000)
@@ -265,7 +265,7 @@ def is_valid(**fields):
         return False
 
 
-def test_fields_of_the_name_include_every_field_that_a_plain_vit_refuses():
+def test_config_fields_that_keep_catalogue_values_include_all_that_a_plain_vit_refuses():
     """Weights of another model must not set a field of the learned tokens."""
     fields = {field.name: field.default for field in dataclasses.fields(VisionTransformerConfig)}
     assert {name for name, value in fields.items() if value is not dataclasses.MISSING} == {*VALUES}
@@ -283,9 +283,7 @@ S14 = {"hidden_dim": 32, "num_heads": 2, "num_layers": 6, "input_shape": (56, 56
 
 
 @pytest.mark.parametrize("prefix", [{}, {"class_token": True, "register_tokens": 4}], ids=str)
-def test_named_model_with_weights_of_a_plain_preset_has_the_learned_tokens_of_its_name(
-    tmp_path, prefix
-):
+def test_create_model_with_weights_of_a_plain_vit_preset_keeps_its_learned_tokens(tmp_path, prefix):
     plain = create_model("vit_s14", classes=3, activation="silu", **prefix, **S14)
     plain.save_to_preset(tmp_path / "plain")
     with pytest.warns(UserWarning, match="token_learner: "):
@@ -297,7 +295,7 @@ def test_named_model_with_weights_of_a_plain_preset_has_the_learned_tokens_of_it
     assert named.config.class_token == plain.config.class_token
 
 
-def test_named_model_with_weights_of_other_heads_raises_unless_they_are_passed(tmp_path):
+def test_create_model_with_weights_of_other_heads_raises_unless_num_heads_is_passed(tmp_path):
     """The kernels of timm fit any number of heads. Only config.json states the number."""
     save = pytest.importorskip(
         "safetensors.numpy", reason="writes safetensors: pip install safetensors"
@@ -319,7 +317,9 @@ def test_named_model_with_weights_of_other_heads_raises_unless_they_are_passed(t
     np.testing.assert_allclose(named.predict(pixels, verbose=0), expected, atol=1e-5)
 
 
-def test_plain_model_with_weights_of_a_token_learner_raises_and_names_the_weights(tmp_path):
+def test_create_model_of_a_plain_vit_with_token_learner_weights_raises_and_names_the_weights(
+    tmp_path
+):
     create_model(S14_LEARNER, classes=3, **S14).save_to_preset(tmp_path / "learner")
     with pytest.raises(ValueError, match=r"create_model\('vit_s14'\): .*token_learner/") as caught:
         create_model("vit_s14", weights=tmp_path / "learner", **S14)

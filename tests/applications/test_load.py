@@ -59,6 +59,7 @@ def test_load_model_with_weights_random_returns_an_untrained_model():
         (UNTRAINED, {"weights": "gone"}, ["weights='gone'"]),
         (UNTRAINED, {"weights": "random", "clases": 2}, ["argument='clases'"]),
     ],
+    ids=str,
 )
 def test_load_model_of_a_wrong_model_raises_and_names_the_command(model, arguments, words):
     with pytest.raises(ValueError) as caught:
@@ -104,7 +105,7 @@ def test_load_model_of_a_file_with_a_compression_bomb_in_its_weights_raises(tmp_
 
 
 @pytest.mark.parametrize("name", ["dense", "vision_transformer"])
-def test_refusal_of_a_model_file_with_a_huge_layer_takes_little_memory(tmp_path, name):
+def test_load_model_of_a_file_with_a_huge_layer_raises_and_takes_little_memory(tmp_path, name):
     """The config states 2 GB of weights; the file has some kilobytes."""
     if name == "dense":
         inputs = keras.Input((4,))

@@ -9,7 +9,7 @@ from tests.skips import peer
 
 
 @pytest.mark.peers
-def test_class_names_of_imagenet_1k_equal_torchvision():
+def test_imagenet_1k_class_names_equal_more_than_950_names_of_torchvision():
     meta = peer("torchvision.models._meta")
     ours = [row[0][1] for row in decode_predictions(np.eye(1000), top=1)]
     theirs = meta._IMAGENET_CATEGORIES
@@ -46,6 +46,6 @@ def test_preprocess_input_returns_its_input_unchanged():
     assert preprocess_input(pixels) is pixels
 
 
-def test_create_model_with_weights_imagenet_raises_and_names_presets():
+def test_create_model_with_weights_imagenet_raises_and_names_a_preset():
     with pytest.raises(ValueError, match="weights='vit_base_patch16_224.augreg2_in21k_ft_in1k'"):
         create_model("vit_b16", weights="imagenet")

@@ -22,8 +22,8 @@ def test_grid_cells_of_any_number_contain_every_position_once(grid):
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_first_grid_cells_merged_with_the_other_cells_cover_the_grid_once(grid):
-    """Omitted cells merge into their ancestors, so each position is still in exactly one cell."""
+def test_grid_cells_merged_into_fewer_cells_contain_every_position_once(grid):
+    """Omitted cells merge into their ancestors. Each position is still in exactly one cell."""
     count = min(math.prod(grid), 33)
     cells = grid_cells(grid, count)
     masks = cells.masks(grid).reshape(-1, count)
@@ -34,7 +34,7 @@ def test_first_grid_cells_merged_with_the_other_cells_cover_the_grid_once(grid):
         assert (merged.sum(1) == 1).all()
 
 
-def test_grid_cells_merged_to_a_power_of_two_equal_the_cells_of_that_number():
+def test_grid_cells_merged_into_a_power_of_two_equal_grid_cells_of_that_number():
     cells = grid_cells((8, 8), 32)
     masks = cells.masks((8, 8))
     for first in (1, 2, 4, 8, 16):
@@ -46,7 +46,7 @@ def test_grid_cells_merged_to_a_power_of_two_equal_the_cells_of_that_number():
 @pytest.mark.parametrize(
     ("grid", "count"), [((8, 8), 8), ((8, 8), 16), ((14, 14), 49), ((4, 8), 8), ((6, 9), 6)]
 )
-def test_grid_cells_of_a_divisible_grid_equal_a_fixed_grid(grid, count):
+def test_grid_cells_of_a_divisible_grid_equal_the_cells_of_fixed_grid(grid, count):
     layer = FixedGrid(count)
     layer.build((None, *grid, 3))
     wanted = {tuple(row) for row in layer.cells > 0}

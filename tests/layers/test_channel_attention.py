@@ -13,7 +13,7 @@ from tests.layers import helpers
 SHAPES = [(1, 1), (8, 8), (21, 18), (16, 3)]
 
 
-@pytest.fixture(params=["as it is", "closed form"], autouse=True)
+@pytest.fixture(params=["default path", "closed form"], autouse=True)
 def path(request, monkeypatch):
     """Run each test on the backend's own path, and also on the closed form if it differs."""
     if request.param == "closed form":

@@ -22,7 +22,7 @@ def test_conformance_cases_cover_every_public_layer():
     assert public == {case.layer for case in LAYER_CASES}
 
 
-def test_case_names_are_unique():
+def test_conformance_case_names_are_unique():
     assert len({case.name for case in LAYER_CASES}) == len(LAYER_CASES)
 
 

@@ -49,7 +49,7 @@ def test_conv_stem_equals_a_numpy_implementation():
     np.testing.assert_allclose(found, y, atol=1e-5)
 
 
-def test_video_stem_equals_the_stem_of_each_frame():
+def test_conv_stem_of_a_video_equals_the_stem_of_each_frame():
     layer = ConvStem(8, CONVS)
     videos = array((2, 3, 9, 12, 3), 0)
     (found,) = to_numpy(layer(videos))
@@ -62,7 +62,7 @@ def test_conv_stem_with_wrong_convs_raises(convs):
     refused(lambda: ConvStem(8, convs), "ConvStem: ", f"Received: convs={convs!r}")
 
 
-@pytest.mark.parametrize("shape", [(2, 16, 3), (2, 8, 8, None)])
+@pytest.mark.parametrize("shape", [(2, 16, 3), (2, 8, 8, None)], ids=str)
 def test_conv_stem_with_wrong_shapes_raises(shape):
     words = ["ConvStem: inputs", "(B, T, H, W, C)", f"Received: shape={shape}"]
     refused(lambda: ConvStem(8, CONVS).build(shape), *words)

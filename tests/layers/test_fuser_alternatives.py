@@ -16,7 +16,7 @@ def test_unpool_equals_the_sum_of_tokens_weighted_by_their_maps():
     close(run(Unpool(), tokens, maps, x), expected)
 
 
-@pytest.mark.parametrize("grid", [(4, 6), (2, 4, 6)])
+@pytest.mark.parametrize("grid", [(4, 6), (2, 4, 6)], ids=str)
 def test_unpool_of_a_video_equals_unpool_of_each_frame(grid):
     tokens, maps, x = array((2, 6, 8), 0), array((2, 2, 4, 6, 3), 1), array((2, 2, 4, 6, 8), 2)
     expected = [
@@ -28,7 +28,7 @@ def test_unpool_of_a_video_equals_unpool_of_each_frame(grid):
     close(flat, np.stack(expected, axis=1).reshape(2, 48, 8))
 
 
-@pytest.mark.parametrize("shape", [(4, 6, 8), (2, 4, 6, 8)])
+@pytest.mark.parametrize("shape", [(4, 6, 8), (2, 4, 6, 8)], ids=str)
 def test_unpool_accepts_the_outputs_of_a_token_learner(shape):
     x = array((2, *shape), 0)
     learner = random_layer(TokenLearner(3), x.shape)
@@ -38,7 +38,7 @@ def test_unpool_accepts_the_outputs_of_a_token_learner(shape):
     close(run(Unpool(), tokens, maps, x), x + blend.reshape(x.shape))
 
 
-@pytest.mark.parametrize("shape", [(24, 8), (4, 6, 8), (2, 4, 3, 8)])
+@pytest.mark.parametrize("shape", [(24, 8), (4, 6, 8), (2, 4, 3, 8)], ids=str)
 def test_reproject_attends_from_positions_to_tokens(shape):
     tokens, x = array((2, 5, 8), 0), array((2, *shape), 1)
     layer = random_layer(Reproject(num_heads=2, mlp_dim=12), tokens.shape, x.shape)
@@ -69,7 +69,7 @@ def test_reproject_attends_from_positions_to_tokens(shape):
     ],
     ids=str,
 )
-def test_fuser_alternatives_with_wrong_arguments_raise(kind, arguments, words):
+def test_unpool_and_reproject_with_wrong_arguments_raise(kind, arguments, words):
     refused(lambda: kind(**arguments), kind.__name__, "Received: ", *words)
 
 

@@ -21,12 +21,13 @@ from tests.layers.helpers import refused
         ((2, None, 8), (4, 6), (None, 4, 6)),
         ((2, None, 8), (3, 4, 6), (3, 4, 6)),
     ],
+    ids=str,
 )
 def test_resolve_grid_of_each_shape_returns_frames_height_and_width(shape, grid, expected):
     assert grids.resolve_grid("Owner", shape, grid) == expected
 
 
-@pytest.mark.parametrize("shape", [(4, 6, 8), (3, 4, 6, 8)])
+@pytest.mark.parametrize("shape", [(4, 6, 8), (3, 4, 6, 8)], ids=str)
 def test_grid_reshapes_keep_positions_and_can_be_reversed(shape):
     x = array((2, *shape), 0)
     frames, height, width = grid = grids.resolve_grid("Owner", x.shape, None)
@@ -54,6 +55,7 @@ def test_grid_reshapes_keep_positions_and_can_be_reversed(shape):
         ((2, 48, 8), None, ["grid=None", "shape=(2, 48, 8)"]),
         ((8,), None, ["shape=(8,)"]),
     ],
+    ids=str,
 )
 def test_resolve_grid_of_a_wrong_shape_raises(shape, grid, words):
     refused(lambda: grids.resolve_grid("Owner", shape, grid), "Owner: ", "Received: ", *words)

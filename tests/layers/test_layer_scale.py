@@ -5,7 +5,7 @@ from tests.conformance import array
 from tests.layers.helpers import close, random_layer, refused, run
 
 
-@pytest.mark.parametrize("shape", [(2, 8), (2, 5, 8), (2, 4, 6, 8)])
+@pytest.mark.parametrize("shape", [(2, 8), (2, 5, 8), (2, 4, 6, 8)], ids=str)
 def test_layer_scale_multiplies_each_channel(shape):
     x = array(shape, 0)
     layer = LayerScale(0.25)

@@ -45,6 +45,6 @@ def test_mixer_block_with_wrong_arguments_raises(arguments, words):
     refused(lambda: MixerBlock(**arguments), "MixerBlock", "Received: ", *words)
 
 
-@pytest.mark.parametrize("shape", [(None, None, 8), (None, 5, None), (None, 2, 5, 8)])
+@pytest.mark.parametrize("shape", [(None, None, 8), (None, 5, None), (None, 2, 5, 8)], ids=str)
 def test_mixer_block_with_wrong_shapes_raises(shape):
     refused(lambda: MixerBlock().build(shape), "MixerBlock: ", "(B, N, C)", f"shape={shape}")

@@ -8,7 +8,7 @@ from tests.layers import helpers
 from tests.layers.helpers import close, random_layer, refused, run
 
 
-@pytest.mark.parametrize("shape", [(2, 8), (2, 5, 8), (2, 4, 6, 8)])
+@pytest.mark.parametrize("shape", [(2, 8), (2, 5, 8), (2, 4, 6, 8)], ids=str)
 @pytest.mark.parametrize("output_dim", [None, 3])
 def test_mlp_equals_two_dense_layers(shape, output_dim):
     x = array(shape, 0)

@@ -24,14 +24,14 @@ def interpolate(table, grid):
     return output
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 6, 8), (2, 3, 4, 6, 8)])
+@pytest.mark.parametrize("shape", [(2, 4, 6, 8), (2, 3, 4, 6, 8)], ids=str)
 def test_position_embedding_adds_the_table(shape):
     x = array(shape, 0)
     layer = random_layer(PositionEmbedding(), shape)
     close(run(layer, x), x + layer.get_weights()[0])
 
 
-@pytest.mark.parametrize("shape", [(4, 6, 8), (2, 3, 4, 13)])
+@pytest.mark.parametrize("shape", [(4, 6, 8), (2, 3, 4, 13)], ids=str)
 def test_sincos_positions_give_each_axis_an_equal_share_of_the_channels(shape):
     layer = PositionEmbedding("sincos")
     layer.build((None, *shape))
@@ -58,6 +58,7 @@ def test_sincos_positions_give_each_axis_an_equal_share_of_the_channels(shape):
         ((5, 5), (1, 1)),
         ((2, 4, 4), (4, 3, 6)),
     ],
+    ids=str,
 )
 def test_resize_positions_is_linear_with_aligned_corners(old, new):
     table = array((*old, 3), 0)
@@ -66,7 +67,7 @@ def test_resize_positions_is_linear_with_aligned_corners(old, new):
     assert found.shape == (*new, 3) and found.dtype == table.dtype
 
 
-@pytest.mark.parametrize("new", [(2, 2), (7, 11), (24, 3)])
+@pytest.mark.parametrize("new", [(2, 2), (7, 11), (24, 3)], ids=str)
 def test_resize_positions_keeps_the_corners_exactly(new):
     table = array((5, 4, 3), 0)
     found = resize_positions(table, new)
@@ -88,7 +89,7 @@ def model(grid):
 
 
 @pytest.mark.parametrize("name", ["model.weights.h5", "model.keras"])
-@pytest.mark.parametrize("new", [(4, 4), (3, 6), (2, 5, 3)])
+@pytest.mark.parametrize("new", [(4, 4), (3, 6), (2, 5, 3)], ids=str)
 def test_position_embedding_is_resized_on_load(tmp_path, name, new):
     old = model((4, 4))
     old.set_weights([array((4, 4, 8), 0)])
@@ -117,7 +118,7 @@ def test_resize_positions_of_a_video_to_an_image_raises(tmp_path):
     refused(lambda: model((4, 4)).load_weights(tmp_path / "model.weights.h5"), "grid=(4, 4)")
 
 
-@pytest.mark.parametrize("shape", [(2, 16, 8), (2, None, 4, 8), (2, 4, 4, None)])
+@pytest.mark.parametrize("shape", [(2, 16, 8), (2, None, 4, 8), (2, 4, 4, None)], ids=str)
 def test_position_embedding_with_wrong_shapes_raises(shape):
     refused(
         lambda: PositionEmbedding().build(shape),

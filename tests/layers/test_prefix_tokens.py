@@ -21,6 +21,6 @@ def test_prefix_tokens_with_wrong_arguments_raise(num_tokens):
     refused(lambda: PrefixTokens(num_tokens), "PrefixTokens", f"num_tokens={num_tokens!r}")
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 6, 8), (2, 8), (2, 5, None)])
+@pytest.mark.parametrize("shape", [(2, 4, 6, 8), (2, 8), (2, 5, None)], ids=str)
 def test_prefix_tokens_with_wrong_shapes_raise(shape):
     refused(lambda: PrefixTokens().build(shape), "PrefixTokens", "(B, N, C)", f"shape={shape}")

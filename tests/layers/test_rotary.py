@@ -98,13 +98,13 @@ def test_rotary_query_key_products_depend_only_on_relative_positions():
     assert abs(products[0] - q @ k) > 0.1
 
 
-def test_rotary_learned_frequencies_differ_per_head():
+def test_rotary_learned_frequencies_rotate_each_head_by_its_own_frequencies():
     x = array((1, 1 + 6, 3, 8), 0)
     layer = RotaryPositions(3, 1, frequencies="learned", order="width_first", theta=10.0)
     table = layer(np.zeros((1, 2, 3, 24), "float32"))
     assert tuple(table.shape) == (1, 7, 3, 16)
     frequencies = layer.get_weights()[0]
-    # two directions at right angles, of one length for each pair
+    # each pair has two frequencies of equal length, at right angles
     lengths = np.hypot(*frequencies)
     close(lengths, np.tile(10.0 ** (-np.arange(2) / 2), (3, 2)))
     close(

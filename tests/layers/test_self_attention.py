@@ -55,7 +55,7 @@ def test_self_attention_of_a_value_dim_that_heads_do_not_divide_raises():
     refused(lambda: layer.build((None, 5, 8)), "`value_dim`", "num_heads=2, value_dim=7")
 
 
-@pytest.mark.parametrize("shape", [(None, 5, 9), (None, 5, None), (None, 2, 5, 8)])
+@pytest.mark.parametrize("shape", [(None, 5, 9), (None, 5, None), (None, 2, 5, 8)], ids=str)
 def test_self_attention_with_wrong_shapes_raises(shape):
     layer = SelfAttention(num_heads=2, key_dim=4)
     refused(lambda: layer.build(shape), "SelfAttention", "Received: ")

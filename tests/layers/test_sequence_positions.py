@@ -7,7 +7,7 @@ from tests.layers.helpers import close, refused, run
 from tests.skips import peer
 
 
-@pytest.mark.parametrize("grid", [(4, 6), (2, 3, 4)])
+@pytest.mark.parametrize("grid", [(4, 6), (2, 3, 4)], ids=str)
 @pytest.mark.parametrize("channels", [8, 7])
 def test_sequence_positions_are_sines_and_cosines_of_the_token_index(grid, channels):
     table = np.zeros((int(np.prod(grid)), channels))

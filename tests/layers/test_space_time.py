@@ -75,7 +75,7 @@ def test_space_time_attention_with_wrong_arguments_raises(arguments, words):
     refused(lambda: SpaceTimeAttention(**arguments), "SpaceTimeAttention", "Received: ", *words)
 
 
-@pytest.mark.parametrize("shape", [(None, 4, 6, 8), (None, 2, 4, 6, None)])
+@pytest.mark.parametrize("shape", [(None, 4, 6, 8), (None, 2, 4, 6, None)], ids=str)
 def test_space_time_attention_with_wrong_shapes_raises(shape):
     layer = SpaceTimeAttention("joint")
     refused(lambda: layer.build(shape), "SpaceTimeAttention: ", f"shape={shape}")

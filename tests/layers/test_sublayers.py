@@ -70,14 +70,18 @@ def assert_equal_to_plain_calls(make, monkeypatch, training=False):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", BLOCKS)
-def test_block_outputs_and_gradients_equal_plain_calls(name, policy, training, monkeypatch):
+def test_transformer_block_outputs_and_gradients_equal_calls_of_sublayers_through_keras(
+    name, policy, training, monkeypatch
+):
     assert_equal_to_plain_calls(lambda: made(BLOCKS[name], policy), monkeypatch, training)
 
 
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
 @pytest.mark.parametrize("policy", POLICIES[:2])
 @pytest.mark.parametrize("change", ["lora", "quantized"])
-def test_block_with_lora_or_quantized_dense_layers_equals_plain_calls(change, policy, monkeypatch):
+def test_transformer_block_with_lora_or_int8_equals_calls_of_sublayers_through_keras(
+    change, policy, monkeypatch
+):
     def make():
         block = made({}, policy)
         parts = block.mlp.hidden, block.mlp.output_dense, block.self_attention.query_dense
@@ -94,14 +98,14 @@ def test_block_with_lora_or_quantized_dense_layers_equals_plain_calls(change, po
     assert_equal_to_plain_calls(make, monkeypatch)
 
 
-def test_block_in_training_calls_no_sublayer_through_keras(called):
+def test_transformer_block_in_training_calls_no_sublayer_through_keras(called):
     block = made({**NORMS, "layer_scale": 0.5, **RATES, "attention_dropout_rate": 0.0})
     block(ops.convert_to_tensor(array((3, 5, 8), 0)), training=True)
     assert called == ["block"]
 
 
 @pytest.mark.parametrize("hook", ["register_forward_hook", "register_forward_pre_hook"])
-def test_block_runs_hooks_of_its_sublayers(hook):
+def test_transformer_block_runs_the_torch_hooks_of_its_sublayers(hook):
     block, found = made({}), []
     for part in (block.mlp, block.attention_norm, block.self_attention):
         getattr(part, hook)(lambda module, *given: found.append(module.name))
@@ -161,7 +165,7 @@ def test_sublayer_with_a_custom_call_runs_the_custom_call(called, monkeypatch):
     assert called == ["block", "mlp_norm"]
 
 
-def test_block_with_an_activity_regularizer_in_its_mlp_has_one_loss():
+def test_transformer_block_with_an_activity_regularizer_in_its_mlp_has_one_loss():
     block = made({})
     block.mlp.activity_regularizer = keras.regularizers.L2(1)
     block(ops.convert_to_tensor(array((3, 5, 8), 0)))
@@ -169,7 +173,7 @@ def test_block_with_an_activity_regularizer_in_its_mlp_has_one_loss():
 
 
 @pytest.mark.filterwarnings("ignore:.*mask.*")
-def test_block_with_a_mask_on_its_inputs_ignores_masked_tokens():
+def test_transformer_block_with_a_keras_mask_on_its_inputs_ignores_masked_tokens():
     def run(last):
         x = ops.convert_to_tensor(np.concatenate([array((1, 4, 8), 0), last], axis=1))
         x._keras_mask = ops.convert_to_tensor([[True] * 4 + [False]])

@@ -23,8 +23,8 @@ def cells(x, rows, columns):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("grid", [(4, 6), (2, 4, 6)])
-def test_token_alternatives_on_videos_return_tokens_in_frame_order(kind, grid):
+@pytest.mark.parametrize("grid", [(4, 6), (2, 4, 6)], ids=str)
+def test_alternatives_to_token_learner_on_videos_return_tokens_in_frame_order(kind, grid):
     x = array((2, 2, 4, 6, 8), 0)
     image = random_layer(kind(), (2, 4, 6, 8))
     expected = np.concatenate([run(image, x[:, 0]), run(image, x[:, 1])], axis=1)
@@ -37,13 +37,13 @@ def test_token_alternatives_on_videos_return_tokens_in_frame_order(kind, grid):
 @pytest.mark.parametrize(
     "shape, grid", [((4, 6, 8), None), ((2, 4, 6, 8), None), ((48, 8), (4, 6))], ids=str
 )
-def test_token_alternatives_of_an_empty_batch_return_no_tokens(kind, shape, grid):
+def test_alternatives_to_token_learner_of_an_empty_batch_return_no_tokens(kind, shape, grid):
     layer = random_layer(kind(grid=grid), (2, *shape))
     full, empty = (run(layer, np.zeros((size, *shape), "float32")) for size in (2, 0))
     assert empty.shape == (0, *full.shape[1:])
 
 
-@pytest.mark.parametrize("pool_size, height, width", [((2, 2), 4, 6), ((2, 3), 5, 7)])
+@pytest.mark.parametrize("pool_size, height, width", [((2, 2), 4, 6), ((2, 3), 5, 7)], ids=str)
 def test_spatial_pooling_averages_whole_windows(pool_size, height, width):
     x = array((2, height, width, 8), 0)
     rows, columns = height // pool_size[0], width // pool_size[1]
@@ -100,7 +100,7 @@ def test_pooled_tokens_equals_an_mlp_of_the_frame_average():
     ],
     ids=str,
 )
-def test_token_alternatives_with_wrong_arguments_raise(kind, arguments, words):
+def test_alternatives_to_token_learner_with_wrong_arguments_raise(kind, arguments, words):
     refused(lambda: kind(**arguments), kind.__name__, "Received: ", *words)
 
 
@@ -115,7 +115,7 @@ def test_token_alternatives_with_wrong_arguments_raise(kind, arguments, words):
     ],
     ids=str,
 )
-def test_token_alternatives_with_wrong_shapes_raise(kind, grid, shape, words):
+def test_alternatives_to_token_learner_with_wrong_shapes_raise(kind, grid, shape, words):
     refused(lambda: kind(grid=grid).build(shape), kind.__name__, "Received: ", *words)
 
 
@@ -127,11 +127,11 @@ def test_token_alternatives_with_wrong_shapes_raise(kind, grid, shape, words):
     ],
     ids=str,
 )
-def test_token_alternatives_on_too_small_frames_raise(layer, words):
+def test_spatial_pooling_and_fixed_grid_on_too_small_frames_raise(layer, words):
     refused(lambda: layer.build((2, 4, 2, 8)), type(layer).__name__, "Received: ", *words)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_token_alternatives_with_channels_first_raise(kind):
+def test_alternatives_to_token_learner_with_channels_first_raise(kind):
     keras.config.set_image_data_format("channels_first")
     refused(kind, f"{kind.__name__}: ", "image_data_format='channels_first'")

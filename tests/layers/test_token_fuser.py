@@ -62,7 +62,7 @@ def test_token_fuser_equals_the_code_of_the_authors():
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_token_fuser_on_videos_equals_equation_2(form):
+def test_token_fuser_on_videos_equals_equation_2_of_the_paper(form):
     tokens, x = array((2, 6, 8), 0), array((2, 2, 4, 5, 8), 1)
     layer = random_layer(TokenFuser(dropout_rate=0.5, **form), tokens.shape, x.shape)
     expected = equation_2(tokens, x, layer.get_weights(), **form)
@@ -74,7 +74,7 @@ def test_token_fuser_on_videos_equals_equation_2(form):
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_token_fuser_on_images_equals_equation_2(form):
+def test_token_fuser_on_images_equals_equation_2_of_the_paper(form):
     tokens, x = array((2, 3, 8), 0), array((2, 4, 5, 8), 1)
     layer = random_layer(TokenFuser(**form), tokens.shape, x.shape)
     close(run(layer, tokens, x), equation_2(tokens, x[:, None], layer.get_weights(), **form)[:, 0])

@@ -54,7 +54,7 @@ def test_token_learner_equals_the_code_of_the_authors(name, arguments):
 
 
 @pytest.mark.parametrize("arguments", FORMS, ids=str)
-def test_token_learner_on_images_equals_equation_1(arguments):
+def test_token_learner_on_images_equals_equation_1_of_the_paper(arguments):
     x = array((2, 4, 6, 8), 0)
     layer = random_layer(TokenLearner(3, **arguments), x.shape)
     tokens, maps = run(layer, x, return_maps=True)
@@ -65,7 +65,7 @@ def test_token_learner_on_images_equals_equation_1(arguments):
 
 
 @pytest.mark.parametrize("arguments", FORMS, ids=str)
-@pytest.mark.parametrize("grid", [(4, 6), (2, 4, 6)])
+@pytest.mark.parametrize("grid", [(4, 6), (2, 4, 6)], ids=str)
 def test_token_learner_on_videos_returns_tokens_in_frame_order(arguments, grid):
     x = array((2, 2, 4, 6, 8), 0)
     layer = random_layer(TokenLearner(3, **arguments), x.shape)
@@ -82,7 +82,7 @@ def test_token_learner_on_videos_returns_tokens_in_frame_order(arguments, grid):
 
 
 @pytest.mark.parametrize("arguments", FORMS, ids=str)
-@pytest.mark.parametrize("shape", [(2, 4, 6, 8), (4, 6, 8)])
+@pytest.mark.parametrize("shape", [(2, 4, 6, 8), (4, 6, 8)], ids=str)
 def test_token_learner_over_space_time_has_maps_of_the_whole_video(arguments, shape):
     x = array((2, *shape), 0)
     layer = random_layer(TokenLearner(3, over="space_time", **arguments), x.shape)
@@ -108,7 +108,7 @@ def test_token_learner_of_an_empty_batch_returns_no_tokens(shape, grid, attentio
     assert tuple(maps.shape) == (0, *shape[:-1], 3)
 
 
-def test_sum_pooling_equals_mean_pooling_times_the_number_of_positions():
+def test_token_learner_sum_pooling_equals_mean_pooling_times_the_number_of_positions():
     x = array((2, 4, 6, 8), 0)
     mean, total = (
         run(random_layer(TokenLearner(3, pooling=pooling), x.shape), x)
@@ -141,7 +141,7 @@ def averages(x, cells, axes):
 
 
 @pytest.mark.parametrize("num_tokens", [1, 5, 8, 24])
-def test_untrained_position_bias_averages_one_cell_per_token(num_tokens):
+def test_token_learner_with_untrained_position_bias_averages_one_grid_cell_per_token(num_tokens):
     x = array((2, 4, 6, 8), 0)
     layer = TokenLearner(num_tokens, "mlp", position_bias=True)
     cells = grid_cells((4, 6), num_tokens)
@@ -151,7 +151,7 @@ def test_untrained_position_bias_averages_one_cell_per_token(num_tokens):
     close(maps.sum((1, 2)), np.ones((2, num_tokens)))
 
 
-def test_untrained_position_bias_averages_cells_of_frames_and_of_space_time():
+def test_untrained_position_bias_on_videos_averages_cells_of_a_frame_or_of_space_time():
     x = array((2, 2, 4, 6, 8), 0)
     tokens = run(TokenLearner(4, "mlp", position_bias=True), x)
     for frame in range(2):
@@ -162,7 +162,7 @@ def test_untrained_position_bias_averages_cells_of_frames_and_of_space_time():
     assert (np.abs(tokens - expected) <= error).all()
 
 
-def test_trained_position_bias_is_added_before_the_softmax():
+def test_token_learner_adds_its_position_bias_before_the_softmax():
     x = array((2, 4, 6, 8), 0)
     layer = random_layer(TokenLearner(5, "mlp", position_bias=True), x.shape)
     bias, gamma, beta, *mlp = layer.get_weights()
@@ -174,7 +174,7 @@ def test_trained_position_bias_is_added_before_the_softmax():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
-def test_first_tokens_of_an_untrained_layer_cover_the_whole_image(count):
+def test_first_tokens_of_an_untrained_token_learner_cover_the_whole_image(count):
     """The first m tokens are the averages of m cells. Each position is in one cell."""
     x = array((2, 4, 6, 8), 0)
     layer = TokenLearner(5, "mlp", position_bias=True)

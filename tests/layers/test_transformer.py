@@ -52,7 +52,7 @@ def take_weights(layer, plain):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_block_with_num_patches_equals_a_plain_block_on_repeated_tokens(masked):
+def test_transformer_block_with_num_patches_equals_a_plain_block_on_repeated_tokens(masked):
     """With 12 patches for 3 tokens, each token counts as 4 copies."""
     x = array((2, 5, 8), 0)
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
@@ -68,7 +68,7 @@ def test_block_with_num_patches_equals_a_plain_block_on_repeated_tokens(masked):
     close(run(layer, x), run(plain, x))
 
 
-def test_block_with_num_patches_and_fewer_tokens_weighs_each_token_more():
+def test_transformer_block_with_num_patches_and_fewer_tokens_weighs_each_token_more():
     x = array((2, 5, 8), 0)
     plain = random_layer(TransformerBlock(num_heads=2), x.shape)
     layer = TransformerBlock(num_heads=2, num_patches=12, num_prefix_tokens=2)
@@ -77,7 +77,7 @@ def test_block_with_num_patches_and_fewer_tokens_weighs_each_token_more():
     close(run(layer, x[:, :4])[:, 0], run(plain, copies(x[:, :4], 6, 2))[:, 0])
 
 
-def test_block_with_num_patches_without_prefix_tokens_adds_no_variable():
+def test_transformer_block_with_num_patches_without_prefix_tokens_adds_no_variable():
     layer = random_layer(TransformerBlock(num_heads=2, num_patches=12), (2, 5, 8))
     plain = random_layer(TransformerBlock(num_heads=2), (2, 5, 8))
     assert len(layer.weights) == len(plain.weights)
@@ -86,7 +86,7 @@ def test_block_with_num_patches_without_prefix_tokens_adds_no_variable():
 
 
 @pytest.mark.parametrize("attention", ["dot_product", "vector"])
-def test_masked_tokens_do_not_affect_other_tokens(attention):
+def test_transformer_block_with_a_causal_mask_hides_later_tokens(attention):
     x = array((2, 5, 8), 0)
     changed = np.concatenate([x[:, :3], array((2, 2, 8), 1)], axis=1)
     causal = np.tril(np.ones((2, 5, 5), dtype=bool))
@@ -133,7 +133,7 @@ def test_stochastic_depth_and_dropout_do_not_change_inference():
 
 
 @pytest.mark.parametrize("rate", ["dropout_rate", "attention_dropout_rate"])
-def test_dropout_rates_change_outputs_in_training(rate):
+def test_transformer_block_dropout_rates_change_outputs_in_training(rate):
     x = array((2, 5, 8), 0)
     layer = random_layer(TransformerBlock(num_heads=2, **{rate: 0.5}), x.shape)
     assert np.abs(run(layer, x, training=True) - run(layer, x)).max() > 1e-3
@@ -201,6 +201,7 @@ def test_flash_attention_on_tpus_is_off(monkeypatch):
         {"attention_dropout_rate": 0.1},
         {"rotary": "half"},
     ],
+    ids=str,
 )
 def test_transformer_block_options_without_effect_on_vector_attention_raise(changes):
     ((name, value),) = changes.items()

@@ -36,7 +36,7 @@ def expected(layer, z, y, mask=None):
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("length", [1, 16, 21, 48])
-def test_vector_attention_equals_equation_3(form, length):
+def test_vector_attention_equals_equation_3_of_the_paper(form, length):
     z = array((2, length, 8), 0)
     layer = random_layer(VectorAttention(**form), z.shape)
     close(run(layer, z), expected(layer, z, z))
@@ -44,7 +44,7 @@ def test_vector_attention_equals_equation_3(form, length):
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 @pytest.mark.parametrize("batch", [1, 2])
-def test_vector_attention_with_mask_equals_equation_3(form, batch):
+def test_vector_attention_with_mask_equals_equation_3_of_the_paper(form, batch):
     z, y = array((2, 21, 8), 0), array((2, 18, 7), 1)
     mask = array((batch, 21, 18), 2) > -0.5
     layer = random_layer(VectorAttention(**form), z.shape, y.shape)
@@ -125,7 +125,7 @@ def gradient_step(layer, inputs, masked, target, weights):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_vector_attention_gradients_equal_the_gradients_of_equation_3(form, masked):
+def test_vector_attention_gradients_equal_the_gradients_of_equation_3_of_the_paper(form, masked):
     z = array((2, 21, 8), 0)
     inputs = [z, array((2, 21, 21), 1) > -0.5] if masked else z
     layer = random_layer(VectorAttention(**form), z.shape)

@@ -86,7 +86,7 @@ MODEL_CASES = (
     _case("vit_tokens", include_top=False, include_preprocessing=False, pixels=False),
     _case("vit_logits", classifier_activation=None, activation="gelu"),
     _case("vit_stem", stem=((6, 2), (8, 1), (8, 2)), patch_size=(4, 4)),
-    # Model (a), and alternatives to its reducer
+    # Model (a) of the paper, and alternatives to its TokenLearner
     _learner("model_a_first", at=0),
     _learner("model_a_middle"),
     _learner("model_a_last", at=2, token_pooling="sum"),
@@ -104,7 +104,7 @@ MODEL_CASES = (
     _case("fixed_grid_model", reducer="fixed_grid", num_tokens=6),
     _case("direct_tokens_model", reducer="direct_tokens", num_tokens=3),
     _case("pooled_tokens_model", reducer="pooled_tokens", num_tokens=3, include_top=False),
-    # Model (b), and alternatives to its fuser
+    # Model (b) of the paper, and alternatives to its TokenFuser
     _learner("model_b", fuser="token_fuser", at=0),
     _learner("model_b_mlp", fuser="token_fuser", fuser_beta="mlp"),
     _learner("model_b_unpool", fuser="unpool"),

@@ -44,6 +44,7 @@ def test_config_docstring_describes_every_field():
 @pytest.mark.parametrize(
     "changes, place",
     [({}, 4), (LEARNER, 2), ({**LEARNER, "at": 0}, 0), ({**LEARNER, "at": 4}, 4)],
+    ids=str,
 )
 def test_config_place_equals_at_and_defaults_to_half_the_depth(changes, place):
     assert config(**changes).place == place
@@ -60,6 +61,7 @@ def test_config_place_equals_at_and_defaults_to_half_the_depth(changes, place):
         ({"rotary": "index", "over": "space_time", **VIDEO}, True),
         ({}, False),
     ],
+    ids=str,
 )
 def test_config_rotates_tokens_is_true_for_fixed_rotary_except_per_frame(changes, rotates):
     assert config(**LEARNER, **changes).rotates_tokens is rotates

@@ -7,7 +7,7 @@ from tests.layers.cases import LAYER_CASES
 from tests.models.cases import MODEL_CASES
 
 
-def test_case_names_are_unique():
+def test_conformance_case_names_are_unique():
     names = [case.name for case in (*LAYER_CASES, *MODEL_CASES)]
     assert len(set(names)) == len(names)
 

@@ -45,8 +45,9 @@ def test_logits_of_a_head_give_the_outputs_after_its_activation(form, activation
         (lambda: [Doubled(3, activation="softmax")], True),
         (lambda: [model_of(layers.Dense(3, "softmax"))], False),
     ],
+    ids=["relu in dense", "relu layer", "relu after head", "dense subclass", "nested model"],
 )
-def test_probabilities_without_known_logits_raise(last, has_head):
+def test_check_logits_of_a_model_where_no_layer_outputs_the_logits_raises(last, has_head):
     model = model_of(*last())
     head = head_of(model)
     assert (head is not None) == has_head and not (has_head and has_logits(model, head))

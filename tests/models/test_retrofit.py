@@ -40,6 +40,7 @@ def names(model):
         ("tokenlearner_pico8_4at1_fuser", {"fuser": "unpool", "class_token": True}),
         ("tokenlearner_pico8_4at1_fuser", {"fuser": "reproject"}),
     ],
+    ids=str,
 )
 def test_retrofitted_model_equals_the_catalogue_model(name, changes):
     model = create_model(name, classes=10, **changes)
@@ -291,7 +292,7 @@ def test_student_of_a_model_with_a_custom_head_keeps_that_head():
         np.testing.assert_array_equal(found, expected)
 
 
-def test_retrofit_and_with_tokens_of_a_custom_model_with_a_custom_loss_return_uncompiled_models():
+def test_retrofit_and_with_tokens_of_a_model_with_a_custom_loss_return_uncompiled_models():
     base = teacher(include_top=False, pooling="avg")
     model = keras.Model(base.input, keras.layers.Dense(3)(base.output))
 

@@ -85,7 +85,7 @@ def agree(found, expected, size=1e-5):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_timm_weights_of_each_family_give_the_outputs_of_timm(name):
+def test_timm_weights_of_each_vit_family_give_the_outputs_of_timm(name):
     import torch
 
     module = theirs(name, **ROWS[name])

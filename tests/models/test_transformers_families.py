@@ -147,7 +147,7 @@ def test_siglip_gives_the_tokens_and_pooled_vector_of_transformers():
 
 
 @pytest.mark.parametrize("gated", [False, True])
-def test_dinov3_on_a_rectangle_gives_the_tokens_of_transformers(gated):
+def test_dinov3_on_rectangular_images_gives_the_tokens_of_transformers(gated):
     module, state = theirs(
         "DINOv3ViTModel",
         "DINOv3ViTConfig",

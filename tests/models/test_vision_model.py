@@ -44,7 +44,7 @@ def test_vision_transformer_attributes_return_its_layers():
     assert features.head is None and features.classes is None and not features.token_learners
 
 
-def test_video_network_attributes_return_its_layers():
+def test_x2plus1d_attributes_return_its_layers():
     model = create_model("tokenlearner_x2plus1d_pico", classes=3)
     assert isinstance(model, X2Plus1D)
     assert len(model.token_learners) == len(model.config.replaced_units) == 2
@@ -55,7 +55,7 @@ def test_video_network_attributes_return_its_layers():
     ]
 
 
-def test_video_network_blocks_return_the_relu_of_shortcut_plus_unit():
+def test_x2plus1d_blocks_return_the_relu_of_shortcut_plus_unit():
     model = create_model("x2plus1d_pico", classes=3, input_shape=(4, 16, 24, 3))
     first, *_, last = model.blocks
     assert first.output.shape == (None, 4, 4, 6, 8) and last.output.shape == (None, 4, 2, 3, 16)
@@ -166,7 +166,7 @@ def test_vision_transformer_can_be_split_and_cloned_as_a_functional_model():
     np.testing.assert_allclose(run(clone, pixels()), run(model, pixels()), atol=1e-6)
 
 
-def test_model_with_an_input_tensor_other_than_a_keras_input_raises():
+def test_vision_transformer_with_an_input_tensor_other_than_a_keras_input_raises():
     inputs = keras.Input((32, 32, 3), name="mine")
     model = pico(input_tensor=inputs)
     assert model.input is inputs
@@ -188,8 +188,9 @@ def test_model_with_an_input_tensor_other_than_a_keras_input_raises():
         ({"include_preprocessing": 1}, ["`include_preprocessing`", "Received"]),
         ({"preprocessing": Preprocessing(mean=(0.1, 0.2))}, ["`mean`", "(0.1, 0.2)"]),
     ],
+    ids=str,
 )
-def test_model_with_a_wrong_argument_raises(changes, words):
+def test_create_model_with_wrong_class_names_flags_or_preprocessing_raises(changes, words):
     refused(lambda: pico(**changes), *words)
 
 
@@ -209,6 +210,7 @@ def test_model_with_a_wrong_argument_raises(changes, words):
         ({"mean": np.float32("nan")}, ["`mean`", "nan"]),
         ({"mean": True}, ["`mean`", "True"]),
     ],
+    ids=str,
 )
 def test_preprocessing_with_a_wrong_value_raises(changes, words):
     refused(lambda: Preprocessing(**changes), "Preprocessing: ", "Received", *words)

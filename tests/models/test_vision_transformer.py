@@ -89,12 +89,12 @@ def test_video_model_blocks_return_the_expected_number_of_tokens(changes, expect
     ],
     ids=str,
 )
-def test_model_without_top_returns_the_tokens(changes, length):
+def test_vision_transformer_without_top_returns_the_tokens(changes, length):
     model = transformer(**IMAGE, **changes, include_top=False)
     assert model.output_shape == (None, length, 16)
 
 
-def test_untrained_model_with_fusers_equals_the_blocks_before_the_fusers():
+def test_untrained_vit_with_token_fusers_equals_its_blocks_before_the_fusers():
     """Untrained fusers are the identity, so the blocks before each fuser have no effect."""
     pixels = 255 * np.abs(array((2, 16, 24, 3), 0)) / 4
     fused = transformer(**IMAGE, **LEARNER, fuser="token_fuser", at=1, include_top=False)
@@ -104,7 +104,7 @@ def test_untrained_model_with_fusers_equals_the_blocks_before_the_fusers():
     close(run(fused, pixels), run(plain, pixels))
 
 
-def test_reducers_and_fusers_of_different_blocks_have_separate_weights():
+def test_token_learners_and_fusers_of_different_blocks_are_separate_layers():
     model = transformer(**IMAGE, **LEARNER, fuser="token_fuser", at=1)
     names = {layer.name for layer in model.layers}
     for index in (1, 2, 3):
@@ -147,7 +147,7 @@ def test_config_fields_are_passed_to_the_layers():
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "token"])
-def test_pooling_returns_the_average_the_maximum_or_the_class_token(pooling):
+def test_vision_transformer_pooling_returns_the_average_the_maximum_or_the_class_token(pooling):
     arguments = {**IMAGE, "class_token": True, "register_tokens": 2, "include_top": False}
     pooled, tokens = transformer(**arguments, pooling=pooling), transformer(**arguments)
     assign_weights(pooled)
@@ -255,7 +255,7 @@ def test_vision_transformer_with_channels_first_raises():
     ("norm", "expected"),
     [("all", ["before", "after", "inputs"]), ("inputs", ["inputs"]), ("none", [])],
 )
-def test_config_fuser_norm_decides_the_norms_of_every_fuser(norm, expected):
+def test_config_fuser_norm_decides_the_norms_and_the_cost_of_the_token_fuser(norm, expected):
     arguments = {"fuser": "token_fuser", "at": 0, "fuser_norm": norm, "include_top": False}
     model = transformer(**IMAGE, **LEARNER, **arguments)
     weights = [weight.path for weight in model.get_layer("token_fuser_0").weights]

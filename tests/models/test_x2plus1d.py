@@ -89,8 +89,9 @@ class Network:
         ("conv2d+tokenlearner", (0, 1)),
         ("tokenlearner", (0,)),
     ],
+    ids=str,
 )
-def test_video_network_equals_its_equations(unit, replaced):
+def test_x2plus1d_equals_its_equations(unit, replaced):
     units = {"replaced": replaced} if replaced else {}
     model = video_network(unit, **units, classifier_activation=None)
     assign_weights(model)
@@ -155,7 +156,7 @@ def test_bottleneck_module_of_each_part_keeps_the_input_shape(part):
     assert module(f"conv2d+{part}").output_shape == (None, 3, 4, 5, 8)
 
 
-def test_untrained_token_learner_module_is_the_identity():
+def test_untrained_token_learner_bottleneck_module_is_the_identity():
     x = array((2, 3, 4, 5, 8), 0)
     close(run(module("tokenlearner"), x), x)
 
@@ -179,8 +180,8 @@ def test_x2plus1d_config_default_sizes_equal_x3d_m():
     assert model.output_shape == (None, 157)
 
 
-@pytest.mark.parametrize("replaced, units", [(None, (4, 5, 6)), ((0, 2), (0, 2))])
-def test_replaced_units_of_a_video_network_have_token_learners(replaced, units):
+@pytest.mark.parametrize("replaced, units", [(None, (4, 5, 6)), ((0, 2), (0, 2))], ids=str)
+def test_x2plus1d_replaced_units_have_token_learners(replaced, units):
     sizes = {"stage_channels": (8,), "inner_channels": (16,), "stage_units": (7,)}
     model = video_network("conv2d+tokenlearner", **sizes, replaced=replaced)
     found = [layer.name for layer in model.layers if isinstance(layer, TokenLearner)]
@@ -188,7 +189,7 @@ def test_replaced_units_of_a_video_network_have_token_learners(replaced, units):
 
 
 @pytest.mark.parametrize("unit", ["conv2d+conv1d", "conv2d+tokenlearner"])
-def test_untrained_video_network_units_equal_their_shortcut(unit):
+def test_untrained_x2plus1d_units_equal_their_shortcut(unit):
     model = video_network(unit)
     pairs = [  # the shortcut and the output of each unit
         ("stage_0_unit_0_shortcut_norm", "stage_0_unit_0_relu"),
@@ -203,7 +204,7 @@ def test_untrained_video_network_units_equal_their_shortcut(unit):
         close(found, np.maximum(shortcut, 0))
 
 
-def test_batch_norm_statistics_change_in_training_only():
+def test_x2plus1d_batch_norm_statistics_change_in_training_only():
     model = video_network()
     norm = model.get_layer("stem_norm")
     pixels = 255 * np.abs(array((2, *X2PLUS1D["input_shape"]), 0)) / 4
@@ -215,7 +216,7 @@ def test_batch_norm_statistics_change_in_training_only():
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max"])
-def test_video_network_pooling_returns_the_average_or_the_maximum(pooling):
+def test_x2plus1d_pooling_returns_the_average_or_the_maximum(pooling):
     pooled, places = (video_network(include_top=False, pooling=p) for p in (pooling, None))
     assign_weights(pooled)
     places.set_weights(pooled.get_weights())

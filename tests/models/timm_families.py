@@ -47,7 +47,7 @@ def config_of(module):
         pool = module.attn_pool
         fields["pooling_num_heads"] = pool.num_heads
         fields["pooling_mlp_dim"] = pool.mlp.fc2.in_features
-        # Eva pools all tokens, VisionTransformer pools by its setting
+        # Eva pools all tokens. VisionTransformer has a setting for prefix tokens.
         prefix = fields["class_token"] or fields["register_tokens"]
         fields["pool_prefix"] = bool(prefix) and getattr(module, "pool_include_prefix", True)
     return fields | _rotary(module)

@@ -54,6 +54,6 @@ def test_parse_address_of_each_form_returns_its_parts(text, kind, place, revisio
 
 
 @pytest.mark.parametrize("text", ["hf://name", "kaggle://a/b", "ftp://x/y", "", 3])
-def test_preset_address_in_a_wrong_form_raises(text):
+def test_parse_address_of_a_wrong_form_raises(text):
     with pytest.raises(ValueError, match=f"test: .*address={text!r}"):
         parse_address("test", text)

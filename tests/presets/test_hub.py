@@ -122,7 +122,7 @@ def test_readme_code_with_a_checkpoint_runs(hub):
     np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, kernels))
 
 
-def test_preset_with_learned_tokens_equals_a_named_model_with_its_weights(hub):
+def test_hub_preset_with_learned_tokens_loads_the_same_weights_as_create_model(hub):
     model = open_it(at=1, num_tokens=4)
     assert len(model.token_learners) == 1 and model.config.num_tokens == 4
     assert model.output_shape == (None, 5)
@@ -146,7 +146,9 @@ def test_preset_with_learned_tokens_equals_a_named_model_with_its_weights(hub):
         ("right", "hf://timm", ValueError, "address='hf://timm'"),
     ],
 )
-def test_from_preset_hub_errors_state_the_fix(hub, monkeypatch, capfd, how, name, error, message):
+def test_from_preset_hub_errors_name_the_cause_and_never_the_token(
+    hub, monkeypatch, capfd, how, name, error, message
+):
     hub.how = how
     if how == "offline":
         monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
@@ -171,7 +173,7 @@ def test_from_preset_never_uses_an_interrupted_download(hub):
     assert len(weight_requests(hub)) > 1
 
 
-def test_uploaded_preset_loads_unchanged(hub, tmp_path):
+def test_preset_uploaded_to_the_hub_loads_unchanged(hub, tmp_path):
     model = create_model("vit_pico8", classes=3, class_names=["a", "b", "c"])
     model.head.bias.assign([1.0, 2.0, 3.0])
     kt.upload_preset("hf://me/mine", model.save_to_preset(tmp_path / "mine"))
@@ -188,14 +190,14 @@ def test_uploaded_preset_loads_unchanged(hub, tmp_path):
         kt.upload_preset("hf://me/other", tmp_path)
 
 
-def test_upload_to_an_unreachable_hub_raises_connection_error(hub, monkeypatch, tmp_path):
+def test_upload_preset_to_an_unreachable_hub_raises_connection_error(hub, monkeypatch, tmp_path):
     model = create_model("vit_pico8", classes=3)
     monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # the discard port
     with pytest.raises(ConnectionError, match=r"upload_preset: .*hf://me/mine .*ConnectError"):
         kt.upload_preset("hf://me/mine", model.save_to_preset(tmp_path / "mine"))
 
 
-def test_hub_preset_with_keras_weights_in_parts_loads_all_parts(hub, tmp_path):
+def test_hub_preset_with_sharded_keras_weights_loads_all_shards(hub, tmp_path):
     model = create_model("vit_pico8", classes=3)
     rng = np.random.default_rng(0)
     model.set_weights([rng.normal(size=array.shape) for array in model.get_weights()])
@@ -219,7 +221,7 @@ def test_hub_preset_with_keras_weights_in_parts_loads_all_parts(hub, tmp_path):
         kt.from_preset("hf://me/outside")
 
 
-def test_second_upload_without_class_names_deletes_the_old_names(hub, tmp_path):
+def test_second_upload_of_a_preset_without_class_names_deletes_the_old_names(hub, tmp_path):
     for names in (["a", "b", "c"], None):
         model = create_model("vit_pico8", classes=3, class_names=names)
         kt.upload_preset("hf://me/mine", model.save_to_preset(tmp_path / "mine"))

@@ -60,14 +60,16 @@ def test_from_preset_never_uses_an_interrupted_kaggle_download(kaggle):
         (500, NAME, ConnectionError, NAME),
     ],
 )
-def test_from_preset_kaggle_errors_state_the_fix(kaggle, capfd, status, name, error, message):
+def test_from_preset_kaggle_errors_name_the_cause_and_never_the_token(
+    kaggle, capfd, status, name, error, message
+):
     kaggle.status = status
     with pytest.raises(error, match=message) as found:
         kt.from_preset(name)
     assert TOKEN not in str(found.value) + "".join(capfd.readouterr())
 
 
-def test_uploaded_kaggle_preset_loads_unchanged(kaggle, tmp_path):
+def test_preset_uploaded_to_kaggle_loads_unchanged(kaggle, tmp_path):
     model = create_model("vit_pico8", classes=3, class_names=["a", "b", "c"])
     model.head.bias.assign([1.0, 2.0, 3.0])
     kt.upload_preset("kaggle://me/mine/keras/small", model.save_to_preset(tmp_path / "mine"))

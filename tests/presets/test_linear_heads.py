@@ -35,7 +35,7 @@ def expected(backbone, head):
     return both @ head.weight.detach().numpy().T + head.bias.detach().numpy()
 
 
-def test_backbone_preset_loads_the_linear_head_next_to_its_file(files):
+def test_dinov2_preset_loads_the_linear_head_next_to_its_file(files):
     backbone, head, folder = files
     path = folder / "dinov2_vits14_pretrain.pth"
     model = kt.from_preset(path, num_heads=2, classifier_activation=None)
@@ -45,7 +45,7 @@ def test_backbone_preset_loads_the_linear_head_next_to_its_file(files):
     assert features.output_shape == (None, 32)
 
 
-def test_backbone_and_linear_head_in_one_file_give_the_logits_of_meta(files):
+def test_dinov2_backbone_and_linear_head_in_one_file_give_the_logits_of_meta(files):
     backbone, head, folder = files
     import torch
 
@@ -57,7 +57,7 @@ def test_backbone_and_linear_head_in_one_file_give_the_logits_of_meta(files):
     close(outputs(model, pixels((24, 24))), expected(backbone, head))
 
 
-def test_linear_head_of_four_blocks_is_refused(files):
+def test_dinov2_linear_head_that_reads_four_blocks_raises(files):
     _, _, folder = files
     import torch
 

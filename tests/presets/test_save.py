@@ -63,7 +63,7 @@ def test_saved_preset_of_any_number_of_channels_loads_unchanged(tmp_path, channe
     ("place", "name"),
     [("runs@v2/my_preset", "my_preset"), ("my@v2", "my_v2"), ("a.b", "a_b"), ("@v2", "v2")],
 )
-def test_model_from_a_local_preset_has_the_name_of_its_folder(tmp_path, place, name):
+def test_from_preset_of_a_folder_names_the_model_after_the_folder(tmp_path, place, name):
     """Only addresses of Hugging Face have a revision behind an @."""
     folder = create_model("vit_pico8", classes=3).save_to_preset(tmp_path / place)
     assert kt.from_preset(folder).name == name
@@ -79,7 +79,9 @@ def test_model_from_a_local_preset_has_the_name_of_its_folder(tmp_path, place, n
         ("vit_tiny_patch16_224.augreg_in21k", "vit_tiny_patch16_224_augreg_in21k"),
     ],
 )
-def test_model_of_an_address_has_the_name_of_its_last_part(monkeypatch, tmp_path, address, name):
+def test_from_preset_of_an_address_names_the_model_after_its_last_part(
+    monkeypatch, tmp_path, address, name
+):
     folder = create_model("vit_pico8", classes=3).save_to_preset(tmp_path / "mine")
     local = hub.fetch_files("test", parse_address("test", folder))
     module = importlib.import_module("keras_tokenlearner.presets.from_preset")
@@ -88,14 +90,14 @@ def test_model_of_an_address_has_the_name_of_its_last_part(monkeypatch, tmp_path
 
 
 def in_parts(model, folder):
-    """Replace the weights of a preset by weights that Keras saves in parts."""
+    """Replace the weights of a preset by sharded weights of Keras."""
     for file in folder.glob("model.weights.h5*"):
         file.unlink()
     model.save_weights(folder / "model.weights.json", max_shard_size=3e-5)
     assert len(list(folder.glob("model_*.weights.h5"))) > 3
 
 
-def test_saved_preset_with_weights_in_parts_equals_the_model(tmp_path):
+def test_saved_preset_with_sharded_weights_equals_the_model(tmp_path):
     model, folder = saved(tmp_path, class_names=["a", "b", "c"], activation="gelu")
     in_parts(model, folder)
     for again in (
@@ -112,12 +114,12 @@ def test_saved_preset_with_weights_in_parts_equals_the_model(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.weights.json", "model.safetensors.index.json?x=1"])
-def test_from_preset_of_an_index_at_an_https_address_raises(name):
+def test_from_preset_of_a_shard_index_at_an_https_address_raises(name):
     with pytest.raises(ValueError, match=rf"from_preset.*Received: https://host/{re.escape(name)}"):
         kt.from_preset(f"https://host/{name}")
 
 
-def test_second_save_without_class_names_removes_the_old_names(tmp_path):
+def test_second_save_of_a_preset_without_class_names_removes_the_old_names(tmp_path):
     _, folder = saved(tmp_path, class_names=["a", "b", "c"])
     model, _ = saved(tmp_path, "vit_pico8")
     assert sorted(file.name for file in folder.iterdir()) == [
@@ -140,7 +142,7 @@ def test_save_to_preset_in_a_folder_with_other_weights_raises(tmp_path, name):
     assert [file.name for file in tmp_path.iterdir()] == [name]
 
 
-def test_preset_with_other_classes_keeps_the_body_and_reports_the_head(tmp_path):
+def test_from_preset_with_other_classes_keeps_the_body_and_warns_of_a_reset_head(tmp_path):
     model, folder = saved(tmp_path, class_names=["a", "b", "c"])
     with pytest.warns(UserWarning, match="reset .*: head/kernel, head/bias"):
         other = kt.from_preset(folder, classes=5)
@@ -151,8 +153,8 @@ def test_preset_with_other_classes_keeps_the_body_and_reports_the_head(tmp_path)
     assert features.output_shape == (None, 32)
 
 
-@pytest.mark.parametrize("wrong", [224, (32, 32), (32, 0, 3), "abc"])
-def test_preset_with_a_wrong_input_shape_raises(tmp_path, wrong):
+@pytest.mark.parametrize("wrong", [224, (32, 32), (32, 0, 3), "abc"], ids=str)
+def test_from_preset_with_a_wrong_input_shape_raises(tmp_path, wrong):
     _, folder = saved(tmp_path)
     with pytest.raises(ValueError, match="from_preset.*`input_shape`") as caught:
         kt.from_preset(folder, input_shape=wrong)
@@ -161,7 +163,9 @@ def test_preset_with_a_wrong_input_shape_raises(tmp_path, wrong):
 
 @pytest.mark.parametrize("pooling", ["none", "avg", "head"])
 @pytest.mark.parametrize("norm", ["layer_norm", "rms_norm"])
-def test_body_without_top_loads_a_preset_whose_norm_follows_the_pooling(tmp_path, pooling, norm):
+def test_model_without_top_loads_a_preset_with_its_final_norm_after_the_pooling(
+    tmp_path, pooling, norm
+):
     model, folder = saved(tmp_path, "vit_pico8", final_norm="pooled", norm=norm)
     body = kt.from_preset(folder, include_top=False, pooling=pooling)
     named = create_model(
@@ -176,7 +180,7 @@ def test_body_without_top_loads_a_preset_whose_norm_follows_the_pooling(tmp_path
 
 
 @pytest.mark.parametrize("form", ["preset", "timm"])
-def test_checkpoint_whose_head_has_no_bias_gives_a_classifier(tmp_path, form):
+def test_checkpoint_with_a_head_without_bias_gives_a_classifier_without_bias(tmp_path, form):
     model, address = saved(tmp_path, "vit_pico8", head_bias=False, classifier_activation=None)
     given = {"classifier_activation": None}
     if form != "preset":
@@ -193,12 +197,12 @@ def test_checkpoint_whose_head_has_no_bias_gives_a_classifier(tmp_path, form):
         np.testing.assert_array_equal(found.head.kernel, model.head.kernel)
 
 
-def test_from_preset_passes_every_argument_to_retrofit():
+def test_from_preset_lists_every_argument_of_retrofit():
     found = {*inspect.signature(kt.retrofit).parameters} - {"model", "at", "num_tokens", "name"}
     assert found == {*_OF_RETROFIT}
 
 
-def test_preset_with_a_fuser_equals_the_retrofitted_model(tmp_path):
+def test_from_preset_with_a_fuser_equals_the_retrofitted_model(tmp_path):
     model, folder = saved(tmp_path, "vit_pico8")
     given = {"at": 1, "num_tokens": 4, "fuser": "token_fuser", "token_attention": "conv"}
     found, wanted = kt.from_preset(folder, **given), kt.retrofit(model, **given)
@@ -207,7 +211,7 @@ def test_preset_with_a_fuser_equals_the_retrofitted_model(tmp_path):
         same(found.get_layer(name), wanted.get_layer(name))
 
 
-def test_video_network_preset_with_arguments_of_vision_transformers_raises(tmp_path):
+def test_x2plus1d_preset_with_arguments_of_vision_transformers_raises(tmp_path):
     model, folder = saved(tmp_path, "x2plus1d_pico")
     assert isinstance(model, X2Plus1D)
     same(model, X2Plus1D.from_preset(folder))
@@ -282,7 +286,9 @@ def test_from_preset_of_a_damaged_preset_raises(tmp_path):
 
 
 @pytest.mark.parametrize("is_described", [True, False])
-def test_checkpoint_without_its_activation_raises_and_names_the_cause(tmp_path, is_described):
+def test_dinov3_checkpoint_without_its_activation_raises_and_names_the_argument(
+    tmp_path, is_described
+):
     save = pytest.importorskip(
         "safetensors.numpy", reason="writes safetensors: pip install safetensors"
     ).save_file
@@ -308,7 +314,7 @@ def test_from_preset_with_spatial_pooling_and_num_tokens_raises(tmp_path):
         kt.from_preset(folder, at=1, num_tokens=4, reducer="spatial_pooling")
 
 
-def test_named_model_with_weights_of_a_plain_preset_keeps_its_learned_tokens(tmp_path):
+def test_create_model_with_weights_of_a_plain_preset_keeps_its_learned_tokens(tmp_path):
     model, folder = saved(tmp_path, "vit_pico8", activation="gelu")
     with pytest.warns(UserWarning, match="token_learner: "):
         named = create_model("tokenlearner_pico8_4at1", weights=folder)
@@ -326,7 +332,7 @@ def test_named_model_with_weights_of_a_plain_preset_keeps_its_learned_tokens(tmp
     ],
     ids=str,
 )
-def test_model_without_a_table_of_positions_loads_by_every_route(tmp_path, changes):
+def test_model_without_a_position_table_loads_by_every_loading_function(tmp_path, changes):
     model, folder = saved(tmp_path, "vit_pico8", **changes)
     loaded = create_model("vit_pico8", classes=3, **changes)
     assert not load(loaded, None, model).left
@@ -341,7 +347,7 @@ def test_model_without_a_table_of_positions_loads_by_every_route(tmp_path, chang
 
 
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
-def test_preset_of_a_quantized_model_is_neither_saved_nor_loaded(tmp_path):
+def test_save_to_preset_and_from_preset_of_a_quantized_model_raise(tmp_path):
     model, folder = saved(tmp_path, "vit_pico8")
     model.quantize("int8")
     with pytest.raises(ValueError, match="save_to_preset: `model`.*int8"):
@@ -353,7 +359,7 @@ def test_preset_of_a_quantized_model_is_neither_saved_nor_loaded(tmp_path):
     assert "config.json" not in str(caught.value)
 
 
-def test_folder_with_only_a_flax_file_raises_and_lists_the_names_of_readable_files(tmp_path):
+def test_from_preset_of_a_folder_with_only_a_flax_file_raises_and_lists_readable_names(tmp_path):
     (tmp_path / "flax_model.msgpack").write_bytes(b"weights")
     with pytest.raises(ValueError, match=r"from_preset.*model\.safetensors.*path=") as caught:
         kt.from_preset(tmp_path)
@@ -361,7 +367,7 @@ def test_folder_with_only_a_flax_file_raises_and_lists_the_names_of_readable_fil
 
 
 @pytest.mark.parametrize("wrong", [None, 3, {"head/bias": np.zeros(3)}], ids=str)
-def test_from_preset_of_an_object_that_is_no_path_raises_and_states_it(wrong):
+def test_from_preset_of_an_object_that_is_no_path_raises_and_states_the_object(wrong):
     with pytest.raises(ValueError, match="from_preset: `preset`") as caught:
         kt.from_preset(wrong)
     assert f"preset={wrong!r}" in str(caught.value)

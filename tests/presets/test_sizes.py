@@ -15,7 +15,7 @@ from keras_tokenlearner.presets.sizes import build_without_weights
 from tests.bounds import attack
 from tests.weights.foreign import augreg_entries
 
-IMAGES = {  # field of the config: its value, and the reason of the error
+IMAGES = {  # config field: its value, and a pattern of the error
     "hidden_dim": (10**4, r"same shapes.*10000.* only in config"),
     "num_layers": (10**6, "`num_layers`.* 512 .*1000000"),
     "mlp_dim": (10**8, r"same shapes.*100000000.* only in config"),
@@ -46,7 +46,7 @@ def edited(folder, to, values, inner):
 
 
 @pytest.mark.once("torch")
-def test_refusal_of_a_preset_with_huge_sizes_in_its_config_takes_little_memory(tmp_path):
+def test_from_preset_of_huge_sizes_in_config_json_raises_and_takes_little_memory(tmp_path):
     """Each model would take gigabytes, or minutes to build."""
     images = create_model("tokenlearner_pico8_4at1", classes=3).save_to_preset(tmp_path / "images")
     videos = create_model("x2plus1d_pico", classes=3).save_to_preset(tmp_path / "videos")
@@ -64,7 +64,7 @@ def test_refusal_of_a_preset_with_huge_sizes_in_its_config_takes_little_memory(t
         outcome.is_refused(reason)
 
 
-def test_preset_with_the_weights_of_another_model_raises(tmp_path, monkeypatch):
+def test_from_preset_of_a_folder_with_weights_of_another_model_raises(tmp_path, monkeypatch):
     one = create_model("vit_pico8", classes=3).save_to_preset(tmp_path / "one")
     other = create_model("vit_pico8", classes=4).save_to_preset(tmp_path / "other")
     shutil.copy(one / "model.weights.h5", other)
@@ -72,7 +72,9 @@ def test_preset_with_the_weights_of_another_model_raises(tmp_path, monkeypatch):
         kt.from_preset(other)
 
 
-def test_refusal_of_a_huge_image_size_for_a_checkpoint_takes_little_memory(tmp_path):
+def test_from_preset_of_a_checkpoint_with_a_huge_input_shape_raises_and_takes_little_memory(
+    tmp_path
+):
     """The tables of positions grow with the image size of a config.json or an argument."""
     np.savez(tmp_path / "a.npz", **augreg_entries())
     address = f"augreg:{tmp_path / 'a.npz'}"
@@ -86,7 +88,7 @@ def open_large(address):
     kt.from_preset(address, input_shape=(80_000, 80_000, 3), num_heads=2)
 
 
-WIDE = {  # field of the config: the arrays that state a huge size, and the reason of the error
+WIDE = {  # config field: arrays that state a huge size, and a pattern of the error
     "mlp_dim": (
         {"Transformer/encoderblock_0/MlpBlock_3/Dense_1/kernel": (2**22, 1)},
         r"\(32, 4194304\)",
@@ -100,7 +102,7 @@ WIDE = {  # field of the config: the arrays that state a huge size, and the reas
 
 
 @pytest.mark.once("torch")
-def test_refusal_of_a_checkpoint_with_contradictory_huge_sizes_takes_little_memory(tmp_path):
+def test_from_preset_of_contradictory_huge_arrays_raises_and_takes_little_memory(tmp_path):
     """Each file has some kilobytes, and states a model of up to gigabytes."""
     addresses = []
     for name, (shapes, _) in WIDE.items():
@@ -116,7 +118,7 @@ def open_checkpoint(address):
     kt.from_preset(address, num_heads=2)
 
 
-def test_refusal_of_a_weights_file_with_a_head_of_one_row_takes_little_memory(tmp_path):
+def test_create_model_with_weights_of_a_one_row_head_raises_and_takes_little_memory(tmp_path):
     """The kernel of the head has one row. With all rows, it would take 4 GB."""
     import h5py
 
@@ -138,7 +140,7 @@ def open_weights(path):
     create_model("vit_pico8", weights=path, **WIDER)
 
 
-def test_model_without_weights_draws_no_seed():
+def test_build_without_weights_draws_no_seed():
     """A model that is built afterwards has the initial values of a run without this model."""
     config, state = create_model("tokenlearner_pico8_4at1").config, random.getstate()
     arguments = {"input_tensor": keras.Input((32, 32, 3)), "dtype": "bfloat16"}
@@ -148,7 +150,7 @@ def test_model_without_weights_draws_no_seed():
     assert model.input is not arguments["input_tensor"]
 
 
-def test_costs_of_a_model_leave_no_uninitialized_weights_for_a_later_scope():
+def test_catalog_costs_leave_no_uninitialized_weights_for_a_later_stateless_scope():
     """When a scope ends, Keras initialises weights that earlier scopes of the same thread left."""
     made = []
     initialize = keras.initializers.GlorotUniform.__call__

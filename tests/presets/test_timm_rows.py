@@ -33,7 +33,7 @@ def test_timm_preset_gives_the_outputs_of_timm(name):
 
 
 @pytest.mark.parametrize(("name", "feature"), REFUSED)
-def test_unsupported_timm_preset_raises(name, feature):
+def test_unsupported_timm_preset_raises_and_names_the_feature(name, feature):
     peer("timm")
     verdict, what = judge(ROWS[name])
     assert verdict == "refused" and feature in what, (verdict, what)

@@ -194,7 +194,7 @@ def test_siglip2_preset_on_another_grid_gives_the_outputs_of_transformers(tmp_pa
         ("VJEPA2ForVideoClassification", "VJEPA2Config", VJEPA2, "pooler.cross_attention_layer"),
     ],
 )
-def test_unsupported_transformers_preset_names_the_feature(
+def test_unsupported_transformers_preset_raises_and_names_the_feature(
     model, config, arguments, missing, tmp_path
 ):
     transformers = peer("transformers")
@@ -204,7 +204,7 @@ def test_unsupported_transformers_preset_names_the_feature(
         kt.from_preset(tmp_path)
 
 
-def test_v_jepa_2_classifier_without_its_head_gives_features(tmp_path):
+def test_v_jepa_2_classifier_preset_without_top_gives_the_features_of_transformers(tmp_path):
     transformers = peer("transformers")
     module = transformers.VJEPA2ForVideoClassification(transformers.VJEPA2Config(**VJEPA2))
     fill(module).save_pretrained(tmp_path)
@@ -213,7 +213,7 @@ def test_v_jepa_2_classifier_without_its_head_gives_features(tmp_path):
     close(outputs(model, images), expected("vjepa2", module.vjepa2, images))
 
 
-def test_preprocessor_of_vivit_gives_the_pixels_of_transformers(tmp_path):
+def test_vivit_preset_preprocessing_equals_the_image_processor_of_transformers(tmp_path):
     """ViViT's preprocessor shifts pixels before it normalises them."""
     transformers = peer("transformers")
     processor = transformers.VivitImageProcessor(

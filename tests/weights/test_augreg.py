@@ -95,7 +95,7 @@ def test_augreg_npz_by_source_name_loads_with_and_without_its_head(tmp_path):
     assert other.output_shape == (None, 3)
 
 
-def test_load_into_a_mean_pooling_model_drops_the_class_token():
+def test_load_of_augreg_into_a_model_without_class_token_drops_the_class_token():
     entries, images = augreg_entries(), pixels()
     model = build("augreg", entries, class_token=False)
     report = load(model, "augreg", entries)

@@ -38,7 +38,7 @@ def pair():
 
 
 @pytest.mark.skipif(not PATH, reason=REASON)
-@pytest.mark.parametrize("image", [(112, 112), (224, 224), (518, 518), (112, 196)])
+@pytest.mark.parametrize("image", [(112, 112), (224, 224), (518, 518), (112, 196)], ids=str)
 def test_dinov2_features_equal_the_features_of_timm(pair, image):
     import torch
 

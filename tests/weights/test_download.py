@@ -102,7 +102,7 @@ def test_download_of_an_address_with_any_characters_asks_for_its_path(
     "uri", ["https://[::1/a.npz", "https://127.0.0.1:x/a.npz", "https://é..b/a.npz"]
 )
 @pytest.mark.parametrize("digest", [None, SHA256])
-def test_download_of_an_invalid_address_raises_and_names_it(tmp_path, uri, digest):
+def test_download_of_an_invalid_address_raises_and_names_the_address(tmp_path, uri, digest):
     with pytest.raises(ValueError, match=rf"download: `uri` .*uri='{re.escape(uri)}'"):
         download(uri, digest, tmp_path)
     with pytest.raises(ValueError, match=rf"from_preset.*{re.escape(uri)}"):
@@ -119,7 +119,7 @@ def test_fetch_offline_returns_the_cached_file_or_raises(server, tmp_path):
     assert fetch(server.uri, SHA256, tmp_path).read_bytes() == CONTENT
 
 
-def test_create_model_with_weights_at_a_url_loads_the_downloaded_file(
+def test_create_model_with_a_name_of_stored_weights_loads_the_downloaded_file(
     server, tmp_path, monkeypatch
 ):
     model = create_model("vit_pico8", classes=10, input_shape=(28, 28, 1))
@@ -136,7 +136,9 @@ def test_create_model_with_weights_at_a_url_loads_the_downloaded_file(
         np.testing.assert_array_equal(array, expected)
 
 
-def test_create_model_with_the_address_of_own_weights_loads_them(server, tmp_path, monkeypatch):
+def test_create_model_with_the_url_of_a_weights_h5_file_downloads_once_and_loads(
+    server, tmp_path, monkeypatch
+):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     model = create_model("vit_pico8", classes=10)
     model.get_layer("head").bias.assign(np.arange(10.0))
@@ -184,7 +186,7 @@ def test_download_during_the_download_of_another_process_returns_the_file(
     ("name", "count"),
     [("vit-20240131.npz", 1), (f"vit-{SHA256[:16]}.npz", 1), (f"vit-{'ab' * 8}.npz", 0)],
 )
-def test_hash_but_no_date_in_the_name_of_a_download_is_checked(
+def test_hash_in_the_name_of_a_download_is_checked_and_a_date_is_no_hash(
     server, tmp_path, monkeypatch, name, count
 ):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))

@@ -112,7 +112,7 @@ def test_npz_file_with_a_zip_bomb_a_false_shape_or_lzma_raises(tmp_path):
     refused(r"a\.npy.*compressed", build("augreg", ENTRIES), "augreg", path)
 
 
-def test_mapping_that_contains_itself_raises():
+def test_checkpoint_mapping_that_contains_itself_raises():
     endless = {}
     endless["again"] = endless
     refused(" 32 .*again/", build("augreg", ENTRIES), "augreg", endless)
@@ -290,7 +290,7 @@ def test_safetensors_with_a_false_header_raises(tmp_path, dtype, shape, size, me
         read_checkpoint(path)["x"]
 
 
-def test_checkpoint_index_joins_its_parts_and_bad_indexes_raise(tmp_path):
+def test_checkpoint_index_joins_its_shards_and_bad_indexes_raise(tmp_path):
     np.savez(tmp_path / "one.npz", a=np.arange(3))
     np.savez(tmp_path / "two.npz", b=np.arange(4))
     index = tmp_path / "model.npz.index.json"
@@ -318,7 +318,7 @@ def test_checkpoint_index_joins_its_parts_and_bad_indexes_raise(tmp_path):
 
 
 def keras_parts(folder, max_shard_size=2.4e-5):
-    """Save a model by Keras in parts and in one file; return the index, the file and the model."""
+    """Save a model by Keras as shards and as one file. Return the index, the file and the model."""
     model = randomise(create_model("vit_pico8", classes=5))
     model.save_weights(folder / "a.weights.json", max_shard_size=max_shard_size)
     model.save_weights(folder / "a.weights.h5")
@@ -326,7 +326,7 @@ def keras_parts(folder, max_shard_size=2.4e-5):
 
 
 @pytest.mark.parametrize("max_shard_size", [2.4e-5, 5e-5, 1.0])
-def test_keras_weights_in_parts_are_read_as_the_weights_in_one_file(tmp_path, max_shard_size):
+def test_sharded_keras_weights_are_read_as_the_weights_in_one_file(tmp_path, max_shard_size):
     index, file, _ = keras_parts(tmp_path, max_shard_size)
     found, wanted = read_checkpoint(index), read_checkpoint(file)
     assert len(list(tmp_path.glob("a_*"))) == len(parts_of("test", index))
@@ -336,7 +336,7 @@ def test_keras_weights_in_parts_are_read_as_the_weights_in_one_file(tmp_path, ma
         np.testing.assert_array_equal(found[name], wanted[name])
 
 
-def test_keras_weights_in_parts_unlike_their_index_raise(tmp_path):
+def test_sharded_keras_weights_unlike_their_index_raise(tmp_path):
     import h5py
 
     index, _, _ = keras_parts(tmp_path)
@@ -568,7 +568,7 @@ def test_torchscript_archives_raise(tmp_path):
         read_checkpoint(tmp_path / "a.pt")
 
 
-def test_flax_files_of_empty_dictionaries_raise(tmp_path):
+def test_flax_files_of_millions_of_empty_dictionaries_raise(tmp_path):
     pytest.importorskip("msgpack", reason="reads Flax files: pip install msgpack")
     count = 3 << 20
     for name, content in (

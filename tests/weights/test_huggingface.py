@@ -43,7 +43,7 @@ def forms(module, tmp_path):
     return module, tmp_path / "model.safetensors", tmp_path / "model.bin"
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", IMAGES, ids=str)
 def test_huggingface_vit_gives_the_logits_of_transformers(image, tmp_path):
     module = theirs("ViTForImageClassification", num_labels=5)
     images = pixels(image)
@@ -91,9 +91,9 @@ def test_huggingface_vit_without_head_gives_tokens_and_ignores_the_pooler():
     close(outputs(model, images), expected)
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", IMAGES, ids=str)
 @pytest.mark.parametrize("name", ["ForImageClassification", "ForImageClassificationWithTeacher"])
-def test_huggingface_distilled_deit_gives_the_logits_of_transformers(image, name, tmp_path):
+def test_huggingface_deit_gives_the_logits_of_transformers(image, name, tmp_path):
     module = theirs(f"DeiT{name}", num_labels=5)
     images = pixels(image)
     found = module(normalised(images, *IMAGENET), interpolate_pos_encoding=True)
@@ -105,7 +105,7 @@ def test_huggingface_distilled_deit_gives_the_logits_of_transformers(image, name
 
 
 @pytest.mark.parametrize("registers", [0, 3])
-def test_huggingface_dinov2_with_gates_gives_the_logits_of_transformers(registers, tmp_path):
+def test_huggingface_dinov2_with_swiglu_gives_the_logits_of_transformers(registers, tmp_path):
     name = f"Dinov2{'WithRegisters' * bool(registers)}ForImageClassification"
     changes = {"num_register_tokens": registers} if registers else {}
     module = theirs(name, mlp_ratio=3, use_swiglu_ffn=True, num_labels=5, **changes)
@@ -117,7 +117,7 @@ def test_huggingface_dinov2_with_gates_gives_the_logits_of_transformers(register
         close(outputs(model, images), expected)
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", IMAGES, ids=str)
 @pytest.mark.parametrize("registers", [0, 3])
 def test_huggingface_dinov2_gives_the_tokens_of_transformers(image, registers, tmp_path):
     name = "Dinov2WithRegistersModel" if registers else "Dinov2Model"
@@ -133,7 +133,7 @@ def test_huggingface_dinov2_gives_the_tokens_of_transformers(image, registers, t
         close(outputs(model, images), expected)
 
 
-@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize("image", IMAGES, ids=str)
 def test_huggingface_clip_gives_the_features_of_transformers(image, tmp_path):
     module = theirs("CLIPVisionModel")
     images = pixels(image)

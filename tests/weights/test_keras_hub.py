@@ -30,7 +30,7 @@ def theirs(**changes):
 
 
 @pytest.mark.parametrize("form", ["model", "file"])
-@pytest.mark.parametrize("changes", [{}, {"use_class_token": False, "pooling": "gap"}])
+@pytest.mark.parametrize("changes", [{}, {"use_class_token": False, "pooling": "gap"}], ids=str)
 def test_keras_hub_classifier_gives_the_outputs_of_keras_hub(form, changes, tmp_path):
     classifier = theirs(**changes)
     classifier.save_weights(tmp_path / "task.weights.h5")
@@ -133,6 +133,7 @@ def test_keras_hub_clip_in_memory_is_never_taken_for_siglip():
         {"use_key_bias": False},
         {"use_gated_mlp": True, "hidden_activation": "silu", "use_mask_token": False},
     ],
+    ids=str,
 )
 def test_keras_hub_dinov3_gives_the_tokens_of_keras_hub(changes, tmp_path):
     backbone = randomise(

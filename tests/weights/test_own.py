@@ -15,7 +15,7 @@ PICO = "tokenlearner_pico8_4at1"
 
 @pytest.mark.parametrize("fuser", [None, "token_fuser"])
 @pytest.mark.parametrize("embedding", ["central_frame", "inflate"])
-def test_clip_of_equal_frames_has_the_outputs_of_the_image(fuser, embedding):
+def test_video_model_with_image_weights_gives_the_image_outputs_for_equal_frames(fuser, embedding):
     image_model = create_model(PICO, classes=5, fuser=fuser, num_layers=3)
     assign_weights(image_model)
     video = create_model(
@@ -29,7 +29,7 @@ def test_clip_of_equal_frames_has_the_outputs_of_the_image(fuser, embedding):
     close(outputs(video, clips), outputs(image_model, images))
 
 
-def test_clip_of_equal_frames_through_a_stem_has_the_outputs_of_the_image():
+def test_video_model_with_a_stem_and_image_weights_gives_the_image_outputs():
     small = {"classes": 5, "num_layers": 2, "at": 1, "hidden_dim": 24}
     small["stem"] = ((8, 2), (8, 2))
     image_model = create_model("tokenlearner_nano4_8at2", **small)
@@ -74,7 +74,7 @@ LARGER = {
 @pytest.mark.parametrize(
     "route", ["load", "load_weights", "create_model", "preset", "named preset"]
 )
-def test_position_bias_is_resized_for_another_grid_by_every_route(tmp_path, form, route):
+def test_position_bias_is_resized_for_another_grid_by_every_loading_function(tmp_path, form, route):
     old, new, changes = LARGER[form]
     given = {**STUDENT, **changes}
     student = create_model(PICO, classes=5, input_shape=old, **given)
@@ -131,7 +131,7 @@ def test_load_of_a_plain_vit_keeps_the_bias_of_proportional_attention():
 @pytest.mark.parametrize(
     "reducer", [STUDENT, {"reducer": "spatial_pooling", "num_tokens": 8}], ids=str
 )
-def test_weights_trained_with_other_proportional_attention_raise(reducer):
+def test_load_of_weights_with_another_proportional_attention_setting_raises(reducer):
     """Attention counts the replaced patches in only one of the models: their outputs differ."""
     given = {**reducer, "classes": 5, "class_token": True}
     with_counts, without = (
@@ -152,7 +152,7 @@ def test_weights_with_another_number_of_learned_tokens_raise(tmp_path):
         load_weights(other, tmp_path / "a.weights.h5")
 
 
-def test_reset_of_a_head_without_bias_resets_its_kernel():
+def test_load_with_head_reset_of_a_head_without_bias_resets_its_kernel():
     small, other = (create_model(PICO, classes=n, head_bias=False) for n in (5, 3))
     for model in (small, other):
         assign_weights(model)
@@ -163,7 +163,7 @@ def test_reset_of_a_head_without_bias_resets_its_kernel():
 
 
 @pytest.mark.parametrize("kind", ["prelu", "lora"])
-def test_reset_of_a_head_that_is_no_plain_dense_layer_raises(kind):
+def test_load_with_head_reset_of_a_head_that_is_no_plain_dense_layer_raises(kind):
     model = create_model(PICO, classes=5)
     if kind == "lora":
         model.head.enable_lora(2)
@@ -195,7 +195,7 @@ def test_load_of_another_architecture_raises_and_keeps_the_weights():
 
 
 @pytest.mark.parametrize("source", [None, "keras_tokenlearner"])
-def test_own_weights_file_passed_as_a_checkpoint_raises_and_names_the_function(tmp_path, source):
+def test_weights_h5_file_passed_as_a_checkpoint_raises_and_names_load_weights(tmp_path, source):
     model, path = create_model(PICO, classes=5), tmp_path / "a.weights.h5"
     save_weights(model, path)
     calls = (
@@ -208,7 +208,7 @@ def test_own_weights_file_passed_as_a_checkpoint_raises_and_names_the_function(t
             call()
 
 
-def test_stated_heads_of_the_pooling_unlike_the_model_raise():
+def test_plan_load_with_stated_pooling_num_heads_unlike_the_model_raises():
     model = create_model("vit_pico8", classes=5, head_reads="attention")
     arrays = {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
     plan = plan_of(arrays, statement=Statement(fields={"pooling_num_heads": 4}))

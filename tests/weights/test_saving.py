@@ -85,7 +85,7 @@ def test_weights_of_a_model_without_head_but_with_pre_logits_load(tmp_path):
     _equal(create_model("vit_pico8", weights=path, **given), model)
 
 
-def test_weights_with_further_norms_do_not_load_without_top(tmp_path):
+def test_load_weights_with_other_norms_into_a_model_without_top_raises(tmp_path):
     model = create_model("vit_pico8", final_norm="pooled", embedding_norm=True)
     path = tmp_path / "a.weights.h5"
     save_weights(model, path)
@@ -96,7 +96,7 @@ def test_weights_with_further_norms_do_not_load_without_top(tmp_path):
     _refused(tokens, path, r"a\.weights\.h5.*'vit_pico8'")
 
 
-def test_weights_of_a_deeper_model_do_not_load_without_top(tmp_path):
+def test_load_weights_of_a_deeper_model_into_a_model_without_top_raises(tmp_path):
     path = tmp_path / "a.weights.h5"
     save_weights(create_model("vit_pico8", classes=5, num_layers=3), path)
     _refused(create_model("vit_pico8", include_top=False), path, r"a\.weights\.h5.*'vit_pico8'")
@@ -113,14 +113,14 @@ def test_weights_file_of_a_compiled_model_loads_into_an_uncompiled_model(tmp_pat
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_saved_hash_equals_the_hash_of_the_file(saved):
+def test_save_weights_returns_and_stores_the_sha256_of_the_file(saved):
     _, path, digest = saved
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     beside = path.with_name(path.name + ".sha256")
     assert beside.read_text() == f"{digest}  {path.name}\n"
 
 
-def test_weights_file_with_damaged_bytes_fails_its_hash(saved):
+def test_weights_file_with_damaged_bytes_raises_and_names_sha256(saved):
     model, path, _ = saved
     content = bytearray(path.read_bytes())
     content[-40_000:-30_000] = b"\x00" * 10_000
@@ -215,7 +215,7 @@ def test_weights_path_with_another_suffix_raises(name):
 
 
 @pytest.mark.parametrize("form", ["upper", "empty", "text"])
-def test_hash_file_in_upper_case_is_read_and_a_text_without_hash_raises(saved, form):
+def test_sha256_file_in_upper_case_is_read_and_a_text_without_hash_raises(saved, form):
     model, path, digest = saved
     beside = path.with_name(path.name + ".sha256")
     beside.write_text({"upper": digest.upper(), "empty": "", "text": "none  here\n"}[form])
@@ -281,7 +281,7 @@ def test_load_weights_reads_the_bytes_that_it_hashed(saved, tmp_path, monkeypatc
     expected, other = model.get_weights(), tmp_path / "other.weights.h5"
     if content == "valid":
         create_model(PICO, classes=10).save_weights(other)
-    else:  # no step after the hash may read it
+    else:  # no step after the hash may read this file
         other.write_text("not weights")
     original = getattr(saving, moment)
 
@@ -362,7 +362,7 @@ def test_load_weights_into_an_object_that_is_no_model_raises(saved):
 
 
 @pytest.mark.parametrize("behind", [b"", b"x"])
-def test_load_weights_of_a_compressed_file_raises_and_keeps_the_model(saved, behind):
+def test_load_weights_of_a_compressed_file_raises_and_keeps_the_weights_of_the_model(saved, behind):
     """HDF5 would unpack a chunk of zeros to a thousand times its size.
 
     HDF5 also reads a chunk with a byte behind its end.
@@ -393,7 +393,7 @@ def test_save_weights_of_a_quantized_model_raises_and_keeps_the_old_file(saved):
 
 @pytest.fixture
 def parts(tmp_path):
-    """Return a model with the index of its weights, which Keras saved in several files."""
+    """Return a model, and the index of its weights, which Keras saved as shards."""
     model = create_model(PICO, classes=10, class_token=True)
     assign_weights(model)
     index = tmp_path / "pico.weights.json"
@@ -403,7 +403,7 @@ def parts(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
-def test_weights_that_keras_saved_in_parts_load_as_by_keras(tmp_path, dtype):
+def test_sharded_weights_saved_by_keras_load_as_by_keras(tmp_path, dtype):
     given = {"classes": 10, "class_token": True, "dtype": dtype}
     model, ours, theirs = (create_model(PICO, **given) for _ in range(3))
     assign_weights(model)
@@ -419,7 +419,7 @@ def test_weights_that_keras_saved_in_parts_load_as_by_keras(tmp_path, dtype):
     _equal(small.get_layer("block_1"), model.get_layer("block_1"))
 
 
-def test_weights_in_damaged_parts_raise_and_keep_the_model(parts):
+def test_damaged_weight_shards_raise_and_keep_the_weights_of_the_model(parts):
     import h5py
 
     model, index = parts

@@ -62,7 +62,7 @@ def test_scenic_model_with_one_token_learner_gives_the_reference_outputs(name):
     np.testing.assert_allclose(tokens, REFERENCE[f"{name}|out"], atol=1e-5)
 
 
-def test_scenic_model_with_the_later_fuser_gives_the_reference_outputs():
+def test_scenic_model_with_mlp_token_fusers_gives_the_reference_outputs():
     modules = [part("v11", f"Transformer/TokenLearnerModuleV11_{j}") for j in range(2)]
     fusers = [part("fuser", f"Transformer/TokenFuser_{j}") for j in range(2)]
     fusers[1] = {name: array + 1 for name, array in fusers[1].items()}
@@ -81,7 +81,7 @@ def test_scenic_model_with_the_later_fuser_gives_the_reference_outputs():
     )
 
 
-def test_scenic_model_with_the_first_fuser_loads_its_convolution():
+def test_scenic_model_with_a_convolutional_token_fuser_loads_its_convolution():
     fuser = part("fuser", "Transformer/TokenFuser_0")
     fuser = {name: array for name, array in fuser.items() if "token_masking" not in name}
     kernel = np.random.default_rng(3).normal(size=(1, 1, 16, 4))
@@ -111,7 +111,7 @@ def test_scenic_vivit_loads_and_resizes_its_positions():
     assert report.resized == {"positions/table": "3x6x6 to 4x6x6, bilinear"}
 
 
-def test_scenic_checkpoint_into_a_mean_pooling_model_raises():
+def test_scenic_checkpoint_into_a_model_with_token_pooling_mean_raises():
     entries = tree(part("v10_sum", "Transformer/TokenLearnerModule_0"))
     model = build("scenic", entries, image=IMAGE, **SIZES, token_pooling="mean")
     refused("token_pooling.*'mean'.*'sum'", model, "scenic", entries)
@@ -121,10 +121,10 @@ def test_scenic_checkpoint_into_a_mean_pooling_model_raises():
     ("name", "module"),
     [("vit_pico8", "TokenLearnerModule_0"), ("tokenlearner_pico8_4at1", "TokenFuser_0")],
 )
-def test_scenic_checkpoint_in_a_named_model_that_lacks_a_layer_raises_and_names_the_layer(
+def test_create_model_with_scenic_weights_of_a_missing_layer_raises_and_names_the_layer(
     tmp_path, name, module
 ):
-    """The file's fields of these layers, which the user did not pass, must not raise."""
+    """The user passed no config field of these layers, so the error names the layer instead."""
     learner, fuser = "Transformer/TokenLearnerModule_0", "Transformer/TokenFuser_0"
     entries = tree(part("v10_sum", learner), part("fuser", fuser))["params"]
     np.savez(tmp_path / "a.npz", **entries)

@@ -43,7 +43,7 @@ def theirs(image=32, **changes):
 
 @pytest.mark.peers
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("image", [(32, 32), (64, 24)])
+@pytest.mark.parametrize("image", [(32, 32), (64, 24)], ids=str)
 def test_timm_weights_give_the_logits_of_timm(form, image):
     module = theirs(**FORMS[form])
     source = "timm_deit" if form in ("deit3", "distilled") else "timm"
@@ -83,6 +83,7 @@ def test_weights_exported_to_timm_give_the_logits_of_the_model(form):
         {"class_token": True, **DISTILLED, "gated_mlp": True, "activation": "silu"},
         {"class_token": True, **DISTILLED, "include_top": False},
     ],
+    ids=str,
 )
 def test_weights_converted_to_timm_and_back_are_equal(changes):
     """The weights are equal after an export and a load. This test needs no timm."""
@@ -103,8 +104,9 @@ def test_weights_converted_to_timm_and_back_are_equal(changes):
         {"class_token": True, "head_reads": "class_and_average"},
         {"class_token": True, "register_tokens": 2, "head_reads": "class_and_registers"},
     ],
+    ids=str,
 )
-def test_export_of_unsupported_model_to_timm_raises(changes):
+def test_export_to_timm_of_an_unsupported_model_raises(changes):
     with pytest.raises(ValueError, match=r"to_timm: .*grid=\(4, 4\)"):
         to_timm(build("timm", **changes))
 
@@ -152,7 +154,7 @@ def test_distilled_head_in_a_model_with_another_head_input_raises_unless_dropped
     ],
     ids=str,
 )
-def test_export_of_config_options_that_timm_lacks_raises_and_names_them(changes):
+def test_export_to_timm_of_a_config_option_that_timm_lacks_raises_and_names_the_option(changes):
     ((name, value),) = changes.items()
     with pytest.raises(ValueError) as error:
         to_timm(build("timm", **changes))
@@ -185,7 +187,7 @@ def test_timm_file_without_a_bias_raises(name, path):
 SCALED = {"class_token": True, "layer_scale": 0.1}
 
 
-def test_timm_file_of_eva_without_mlp_scales_loads_ones_and_reports_them():
+def test_timm_file_of_eva_without_mlp_scales_loads_ones_and_reports_the_scales():
     """Sapiens 2 of timm scales only the attentions. Its class is `Eva`."""
     model = build("timm", **SCALED)
     for i in range(2):
@@ -247,7 +249,7 @@ def test_timm_norm_after_pooling_sets_final_norm_to_pooled():
 
 @pytest.mark.parametrize("reads", ["average", "max"])
 def test_timm_file_with_class_token_and_norm_after_pooling_needs_head_reads(tmp_path, reads):
-    """MAE's fine-tuned files average the patches. Their weights do not show it."""
+    """Fine-tuned MAE models average the patches. Their files do not state this."""
     plain = build("timm", class_token=True)
     entries = to_timm(plain)
     for part in ("weight", "bias"):
@@ -274,7 +276,7 @@ def test_timm_file_with_class_token_and_norm_after_pooling_needs_head_reads(tmp_
 
 
 def test_timm_file_of_deit_3_loads_without_further_settings():
-    """Its scales have the names of timm's class `Eva`, whose rotary positions have no weights."""
+    """The scales are named as in timm's `Eva`. Rotary positions of `Eva` have no weights."""
     model, other = build("timm", **SCALED), build("timm", **SCALED)
     other.set_weights([0 * array for array in other.get_weights()])
     renamed = {"ls1.gamma": "gamma_1", "ls2.gamma": "gamma_2"}
@@ -290,7 +292,7 @@ def test_timm_file_of_deit_3_loads_without_further_settings():
     assert plan.config_with({"rotary": None}).layer_scale
 
 
-def test_stated_heads_unlike_the_heads_of_the_model_raise():
+def test_plan_load_with_stated_num_heads_unlike_the_model_raises():
     """The kernels of timm fit any number of heads."""
     plan = plan_of(to_timm(build("timm")), "timm", normalization="half", num_heads=2)
     with pytest.raises(ValueError, match=r"Plan\.load: .*num_heads.* 4.* 2"):
@@ -299,8 +301,8 @@ def test_stated_heads_unlike_the_heads_of_the_model_raise():
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("image", [(32, 32), (48, 24)])
-@pytest.mark.parametrize("gate", [{}, {"swiglu": True, "mlp_ratio": 3}])
+@pytest.mark.parametrize("image", [(32, 32), (48, 24)], ids=str)
+@pytest.mark.parametrize("gate", [{}, {"swiglu": True, "mlp_ratio": 3}], ids=str)
 def test_dinov2_file_of_meta_gives_the_tokens_of_timm(image, gate):
     module = theirs(reg_tokens=4, no_embed_class=True, init_values=0.1, num_classes=0, **gate)
     entries = {name: value.numpy() for name, value in module.state_dict().items()}
@@ -322,7 +324,7 @@ def test_dinov2_file_of_meta_gives_the_tokens_of_timm(image, gate):
     close(outputs(model, images), expected)
 
 
-def test_export_of_a_custom_head_without_bias_to_timm_raises():
+def test_export_to_timm_of_a_custom_head_without_bias_raises():
     body = build("timm", include_top=False)
     tokens = keras.layers.GlobalAveragePooling1D(name="pooling")(body.output)
     head = keras.layers.Dense(5, use_bias=False, name="head")
@@ -332,7 +334,7 @@ def test_export_of_a_custom_head_without_bias_to_timm_raises():
 
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
 @pytest.mark.parametrize("kind", ["LoRA", "quantized"])
-def test_export_of_a_model_with_lora_or_quantized_weights_to_timm_raises(kind):
+def test_export_to_timm_of_a_model_with_lora_or_int8_weights_raises(kind):
     model = build("timm")
     if kind == "LoRA":
         model.head.enable_lora(2)

@@ -67,7 +67,7 @@ def test_image_weights_in_a_video_model_give_the_image_tokens(method):
     image = pixels()
     stack = np.repeat(image[:, None], 4, 1)
     if method == "central_frame":
-        stack[:, ::2] = 0  # the central frame of two is the second
+        stack[:, ::2] = 0  # of two frames, the second is the central frame
     parts = [
         keras.Model(model.inputs[0], model.get_layer("tokens").output) for model in (flat, video)
     ]
@@ -115,7 +115,9 @@ def test_load_with_normalization_unlike_the_preprocessing_raises():
 
 @pytest.mark.parametrize("route", ["plan_of", "load", "from_preset", "create_model"])
 @pytest.mark.parametrize(("name", "value"), [("normalization", 0.5), ("grid", 4), ("grid", (4,))])
-def test_normalization_or_grid_that_is_no_pair_raises_by_every_route(tmp_path, route, name, value):
+def test_normalization_or_grid_that_is_no_pair_raises_in_every_loading_function(
+    tmp_path, route, name, value
+):
     model = create_model("vit_pico8", classes=3)
     folder, given = model.save_to_preset(tmp_path / "preset"), {name: value}
     routes = {
@@ -186,7 +188,7 @@ def test_checkpoint_with_invalid_entries_raises(name, value, message):
     refused(message, build("augreg", ENTRIES), "augreg", ENTRIES | {name: value})
 
 
-def test_load_of_an_unknown_model_or_source_raises():
+def test_load_with_a_wrong_model_source_or_head_raises():
     model = build("augreg", ENTRIES)
     refused("'augreg'.*source='augre'", model, "augre", ENTRIES)
     refused("head='keeps'", model, "augreg", ENTRIES, head="keeps")
@@ -213,7 +215,7 @@ def test_create_model_with_weights_of_a_plain_vit_warns_of_untrained_layers(tmp_
 
 
 @pytest.mark.parametrize("method", ["bicubic", "bicubic_antialias"])
-@pytest.mark.parametrize("grid", [(3, 5), (16, 9), (7, 7), (1, 30)])
+@pytest.mark.parametrize("grid", [(3, 5), (16, 9), (7, 7), (1, 30)], ids=str)
 def test_bicubic_position_resizing_equals_pytorch(method, grid):
     torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install torch")
     table = np.random.default_rng(0).normal(size=(7, 11, 4)).astype("float32")
