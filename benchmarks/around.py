@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.rows import append_row
+from benchmarks.rows import append_row, replace_file
 from benchmarks.timing import BACKENDS, child, in_child, take_turns
 
 MEASURED = ("imports", "large", "python", "build", "preprocessing", "fit")
@@ -141,6 +141,7 @@ def main(arguments=None):
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/around.csv"))
     options = parser.parse_args(arguments)
+    replace_file(options.output)
     for backend in options.backends:
         for what in options.what:
             case = {"what": what, "repeats": options.repeats}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rows import append_row
+from benchmarks.rows import append_row, replace_file
 from benchmarks.timing import BACKENDS, XLA, child, in_child, take_turns
 
 WIDTH, HEADS, REPEATED = 768, 12, 6
@@ -93,6 +93,7 @@ def main(arguments=None):
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/block.csv"))
     options = parser.parse_args(arguments)
     sizes = {"batch_size": options.batch_size, "tokens": options.tokens}
+    replace_file(options.output)
     for backend in options.backends:
         for xla in XLA[backend]:
             case = {"xla": xla, "repeats": options.repeats} | sizes

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.clips import load_clips
 from benchmarks.clips_recipe import IMAGES, ClipsRecipe, at, fitted
 from benchmarks.motion_statistics import accuracies, appearance_statistics, motion_statistics
-from benchmarks.rows import append_row, read_rows
+from benchmarks.rows import append_row, check_columns, read_rows
 from keras_tokenlearner import costs
 from keras_tokenlearner.evaluation import top_k_accuracy
 
@@ -109,6 +109,7 @@ def main(arguments=None):
         "--output", type=Path, default="benchmarks/results/clips_cross_validation.csv"
     )
     options = parser.parse_args(arguments)
+    check_columns("clips_cross_validation", options.output, COLUMNS)
     clips = load_clips(options.folder, options.cache)
     for seed in options.seeds:
         folds = clips.folds(options.folds, seed)

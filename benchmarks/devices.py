@@ -23,7 +23,7 @@ from pathlib import Path
 
 import keras
 
-from benchmarks.rows import append_row
+from benchmarks.rows import append_row, replace_file
 from keras_tokenlearner import create_model
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.layers import TransformerBlock
@@ -44,7 +44,12 @@ def main(arguments=None):
     parser.add_argument("--devices", nargs="+", type=int, default=[1, 4, 16, 64, 256])
     parser.add_argument("--output", type=Path, default="benchmarks/results/devices.csv")
     options = parser.parse_args(arguments)
-    options.output.unlink(missing_ok=True)
+    if max(options.devices) < min(options.parts):
+        parser.error(
+            "--devices must be at least one of --parts; raise it. "
+            f"Received: --parts {options.parts} --devices {options.devices}"
+        )
+    replace_file(options.output)
     for name in options.models:
         model = create_model(name)
         for parts in options.parts:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rows import append_row
+from benchmarks.rows import append_row, replace_file
 from benchmarks.timing import BACKENDS
 
 KINDS = {  # format: its precisions
@@ -69,7 +69,7 @@ def main(arguments=None):
             row = {"works": "no", "note": _in_one_line(error)}
         print(json.dumps(row))
         return
-    options.output.unlink(missing_ok=True)
+    replace_file(options.output)
     pairs = [(kind, precision) for kind in options.formats for precision in KINDS[kind]]
     for model, pair, backend in product(options.models, pairs, options.backends):
         row = dict(zip(COLUMNS, (model, *pair, backend), strict=False))

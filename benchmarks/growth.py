@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rows import append_row, read_rows
+from benchmarks.rows import append_row, read_rows, replace_file
 from benchmarks.steps import SMALL
 from benchmarks.timing import BACKENDS, child, forget_peak, in_child, peak_mib, take_turns
 from keras_tokenlearner._extras import require
@@ -156,6 +156,7 @@ def main(arguments=None):
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/growth.csv"))
     options = parser.parse_args(arguments)
+    replace_file(options.output)
     for backend, axis in product(options.backends, options.axes):
         repeats = dict.fromkeys(options.sizes or SIZES[axis], options.repeats)
         if backend == "jax" and not options.sizes:
@@ -166,7 +167,7 @@ def main(arguments=None):
             append_row(options.output, COLUMNS, {"backend": backend} | case | row)
     rows = read_rows(options.output)
     fitted = options.output.with_stem(options.output.stem + "_fits")
-    fitted.unlink(missing_ok=True)
+    replace_file(fitted)
     for row in fits(rows):
         append_row(fitted, tuple(row), row)
     plot(rows, options.output.with_suffix(".png"))

@@ -5,7 +5,8 @@
 
 A kernel's `ms` is the time of all of its calls in one step. `step_ms` is the time of the same step
 without the profiler. Numbers at the end of a kernel's name are removed, because they differ between
-kernels of one source. JAX names its kernels only on a GPU.
+kernels of one source. JAX names its kernels only on a GPU. A run replaces its file: pass another
+`--output` with other options.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.realised import PAIRS, models_of
-from benchmarks.rows import append_row
+from benchmarks.rows import append_row, replace_file
 from benchmarks.steps import STEPS
 from benchmarks.timing import child, in_child, take_turns
 
@@ -118,6 +119,7 @@ def main(arguments=None):
     parser.add_argument("--most", type=int, default=12, help="kernels of a step, the longest ones")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/kernels.csv"))
     options = parser.parse_args(arguments)
+    replace_file(options.output)
     for backend, step in product(options.backends, options.steps):
         case = {"step": step, "policy": options.policy}
         of_run = {"pair": options.pair, "batch_size": options.batch_size, "most": options.most}

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.formats import model_and_images
-from benchmarks.rows import append_row
+from benchmarks.rows import append_row, replace_file
 from keras_tokenlearner import export
 from keras_tokenlearner.serving.local import local_server
 from keras_tokenlearner.serving.served_model import ServedModel
@@ -47,7 +47,7 @@ def main(arguments=None):
     )
     parser.add_argument("--output", type=Path, default="benchmarks/results/load.csv")
     options = parser.parse_args(arguments)
-    options.output.unlink(missing_ok=True)
+    replace_file(options.output)
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
             path = Path(name) if Path(name).is_dir() else _export(name, options.size, Path(folder))

@@ -1,12 +1,12 @@
 """The paper's comparisons on CIFAR-10, repeated with a small model.
 
-    python -m benchmarks.paper_comparisons FOLDER --train-images 10000 --epochs 10
+    python -m benchmarks.paper_comparisons FOLDER --train-images 10000 --epochs 4
 
 The comparisons are Figure 4 (place of the TokenLearner), Table 4 (TokenFuser), Table 5 (pooling)
 and Figure 7 (fuser alternatives). The tokenisers of section 6.3 are for videos in the paper, and
 for images here. Each variant of `vit_nano4` is trained by the recipe `cifar10` from scratch with
 each seed. Each result is written at once, and a second run computes only missing results. The plot
-is next to the CSV file.
+is next to the CSV file. It has the results with the images and epochs of the last run.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rows import append_row, read_rows
+from benchmarks.rows import append_row, check_columns, read_rows
 from keras_tokenlearner import costs, create_model
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._precision import dtype_policy
@@ -50,7 +50,8 @@ COMPARISONS = {
         "pooled_tokens",
     ),
 }
-KEYS = ("variant", "seed", "train_images", "test_images", "epochs")
+SHARED = ("train_images", "test_images", "epochs")
+KEYS = ("variant", "seed", *SHARED)
 COLUMNS = (*KEYS, "accuracy", "gmacs", "mparams", "train_seconds")
 
 
@@ -94,7 +95,8 @@ def main(arguments=None):
     parser.add_argument("--test-images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=Cifar10Recipe.epochs)
     options = parser.parse_args(arguments)
-    shared = {name: getattr(options, name) for name in ("train_images", "test_images", "epochs")}
+    check_columns("paper_comparisons", options.output, COLUMNS)
+    shared = {name: getattr(options, name) for name in SHARED}
     for seed in options.seeds:
         for variant in options.variants:
             recipe = VariantRecipe(
@@ -103,7 +105,9 @@ def main(arguments=None):
             wanted = {key: str(getattr(recipe, key)) for key in KEYS}
             if not any(wanted.items() <= row.items() for row in read_rows(options.output)):
                 append_row(options.output, COLUMNS, _row(recipe))
-    _draw(read_rows(options.output), options.output.with_suffix(".png"))
+    texts = {name: str(value) for name, value in shared.items()}
+    rows = [row for row in read_rows(options.output) if texts.items() <= row.items()]
+    _draw(rows, options.output.with_suffix(".png"))
 
 
 def _row(recipe):

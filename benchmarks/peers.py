@@ -25,7 +25,7 @@ from pathlib import Path
 
 from benchmarks.bars import draw_bars
 from benchmarks.formats import compiled_file
-from benchmarks.rows import append_row, read_rows
+from benchmarks.rows import append_row, check_columns, read_rows
 from benchmarks.steps import STEPS
 from benchmarks.timing import BACKENDS, child, in_child, peak_mib, take_turns
 from benchmarks.torchvision_import import import_torchvision
@@ -273,6 +273,13 @@ def main(arguments=None):
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/peers.csv"))
     options = parser.parse_args(arguments)
+    if not cases(options):
+        given = ("backends", "peers", "steps", "modes", "policies")
+        parser.error(
+            "the options must leave a case to measure, see `cases`; omit one of them. Received: "
+            + " ".join(f"--{name} {' '.join(getattr(options, name))}" for name in given)
+        )
+    check_columns("peers", options.output, COLUMNS)
     done = [tuple(map(row.get, CASE)) for row in read_rows(options.output)]
     for case in cases(options):
         peer, backend = case["peer"], case["backend"]
@@ -288,7 +295,8 @@ def main(arguments=None):
             for name in ALONE:
                 found |= in_child("peers", backend, wanted | {"only": name})
         append_row(options.output, COLUMNS, case | found)
-    if rows := read_rows(options.output):
+    size = str(options.size)
+    if rows := [row for row in read_rows(options.output) if row["size"] == size]:
         path = options.output.with_suffix(".png")
         groups, series = ["peer", "backend", "mode"], ["policy", "step", "batch_size"]
         draw_bars(rows, path, groups, series, "ours_over_peer", goal=1.0)

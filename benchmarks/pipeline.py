@@ -17,7 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from benchmarks.rows import append_row
+from benchmarks.rows import append_row, replace_file
 from keras_tokenlearner import create_model
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data import ImageBatches, from_folder
@@ -26,7 +26,7 @@ COLUMNS = ("backend", "what", "model", "size", "batch_size", "threads", "images_
 
 
 def main(arguments=None):
-    """Append a row for each number of threads, and a row for the model."""
+    """Write a row for each number of threads, and a row for the model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", help="images, one subfolder per class")
     parser.add_argument("--model", default="tokenlearner_b16_8at6")
@@ -46,6 +46,7 @@ def main(arguments=None):
         if options.folder is None:
             _write_images(made, options.batch_size * 4)
         images = from_folder(options.folder or made)
+        replace_file(options.output)
         shape = (options.size, options.size, 3)
         for threads in options.threads:
             batches = _batches(images, shape, options.batch_size, threads)

@@ -7,8 +7,8 @@ Run on an idle machine:
 `saving` is the plain model's time divided by TokenLearner's, and `counted` the ratio of their
 multiply-adds. `realised` is `saving` divided by `counted`. `of_matrix_rate` compares a model with
 the rate of one large matrix product. The two models take turns in one process. Each result is
-written at once, and the plot of `realised` is next to the file. On a GPU: `--policy mixed_bfloat16
---batch-size 32`.
+written at once, and the plot of `realised` is next to the file. A run replaces its file: pass
+another `--output` with other options. On a GPU: `--policy mixed_bfloat16 --batch-size 32`.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 
 from benchmarks.bars import draw_bars
-from benchmarks.rows import append_row, read_rows
+from benchmarks.rows import append_row, read_rows, replace_file
 from benchmarks.steps import SMALL, STEPS
 from benchmarks.timing import BACKENDS, child, in_child, take_turns
 
@@ -34,6 +34,7 @@ PAIRS = {
         ("tokenlearner_vivit_l16_16at12", SMALL | {"at": 6}),
     ),
 }
+TRAINED = "b16_384"  # a training step takes as long as three of inference, so one pair has it
 COLUMNS = (
     *("backend", "pair", "step", "policy", "batch_size", "plain_ms", "token_ms"),
     *("plain_spread", "token_spread", "plain_first_s", "token_first_s"),
@@ -89,18 +90,28 @@ def main(arguments=None):
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
-    help_trained = "pairs whose training step is also measured"
-    parser.add_argument(
-        "--trained", nargs="*", choices=PAIRS, default=["b16_384"], help=help_trained
-    )
+    help_trained = f"pairs whose training step is also measured; default: {TRAINED}"
+    parser.add_argument("--trained", nargs="*", choices=PAIRS, help=help_trained)
     parser.add_argument("--policy", default="float32")
     parser.add_argument("--batch-size", type=int, help="batch size; default: each pair's")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/realised.csv"))
     options = parser.parse_args(arguments)
-    for pair, backend, step in product(options.pairs, options.backends, options.steps):
-        if step == "training" and pair not in options.trained:
-            continue
+    trained = [TRAINED] if options.trained is None else options.trained
+    cases = [
+        case
+        for case in product(options.pairs, options.backends, options.steps)
+        if case[-1] != "training" or case[0] in trained
+    ]
+    unused = set(options.trained or ()) - set(options.pairs if "training" in options.steps else ())
+    if unused or not cases:
+        parser.error(
+            "--trained must name pairs of --pairs, and --steps must include training; add them. "
+            f"Received: --pairs {' '.join(options.pairs)} --steps {' '.join(options.steps)} "
+            f"--trained {' '.join(trained)}"
+        )
+    replace_file(options.output)
+    for pair, backend, step in cases:
         case = {"pair": pair, "step": step, "policy": options.policy}
         of_run = {"batch_size": options.batch_size, "repeats": options.repeats}
         found = in_child("realised", backend, case | of_run)

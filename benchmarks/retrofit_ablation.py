@@ -6,7 +6,9 @@ The teacher is a DINOv2 ViT-S/14 with four registers (Apache-2.0). Its blocks fr
 and its head are fine-tuned on the labels first. Students train the reducer and the blocks after the
 reducer. The outputs of the frozen blocks are stored in bfloat16. `--views` is the number of stored
 views of each image: the image, its mirror image, and random crops. All students learn from the same
-number of images. Each result is written at once, and a second run computes only missing results.
+number of images. Each result is written at once, and a second run computes only missing results. A
+row has the settings of its run, so a run with other settings adds rows. The plot has the results
+with the teacher and the settings of the last run.
 """
 
 import argparse
@@ -31,7 +33,7 @@ from benchmarks.retrofit_students import (
     train_student,
 )
 from benchmarks.retrofit_teacher import fitted_teacher
-from benchmarks.rows import append_row, read_rows
+from benchmarks.rows import append_row, check_columns, data_name, read_rows
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import costs
 from keras_tokenlearner.data import load_named
@@ -40,7 +42,12 @@ REDUCERS = ("token_learner", "spatial_pooling", "token_merging")
 PARTS = ("main", "ablation")
 KEYS = tuple(Cell("", "", 0, 0).key)
 TRAINING = ("epochs", "views")
-COLUMNS = (*KEYS, "tokens", "accuracy", "kept", "gmacs", "cost_ratio", *TRAINING, "train_seconds")
+SOURCE = ("checkpoint", "data", "size", "policy")  # they decide the outputs of the frozen blocks
+TUNING = ("train_images", "tuned_from", "teacher_epochs", "batch_size", "learning_rate")
+COLUMNS = (
+    *(*KEYS, "tokens", "accuracy", "kept", "gmacs", "cost_ratio", *TRAINING, "train_seconds"),
+    *(*SOURCE, *TUNING, "test_images"),
+)
 Split = tuple[np.ndarray, np.ndarray]
 
 
@@ -51,6 +58,7 @@ def run(
     wanted: list[Cell],
     folder: Path,
     output: Path,
+    source: dict[str, str],
     tuned_from: int = 6,
     epochs: int = 12,
     teacher_epochs: int = 6,
@@ -65,8 +73,9 @@ def run(
         train: Images and labels to train on.
         test: Images and labels to score.
         wanted: The students to train. The blocks before the reducer are frozen.
-        folder: Path for the outputs of the frozen blocks and the weights of the teacher.
+        folder: Path for the outputs of the frozen blocks and the weights of this source's models.
         output: Path of the CSV file.
+        source: Values of the columns `SOURCE`.
         tuned_from: Integer, number of the teacher's frozen blocks, 1 or more.
         epochs: Integer, epochs of each student.
         teacher_epochs: Integer, epochs of the teacher.
@@ -78,12 +87,14 @@ def run(
     images = {"train": train[0], "test": test[0]}
     outputs = KeptOutputs(teacher, images, {"train": views, "test": 1}, folder)
     tokens = outputs.of("train", tuned_from)
-    weights = (
-        folder / f"teacher_{len(train[1])}_{tuned_from}_{teacher_epochs}_{learning_rate}.weights.h5"
-    )
+    numbers = (len(train[1]), tuned_from, teacher_epochs, batch_size, learning_rate)
+    tuning = dict(zip(TUNING, map(str, numbers), strict=True))
+    settings, shown = source | tuning | {"test_images": str(len(test[1]))}, min(views, 2)
+    tuned = "_".join(tuning.values())
+    weights = folder / f"teacher_{tuned}_{shown}.weights.h5"
     _tune(
         teacher,
-        tokens[:, :2],
+        tokens[:, :shown],
         train[1],
         weights,
         tuned_from,
@@ -93,18 +104,19 @@ def run(
     )
     known = read_rows(output)
     of_teacher = Cell("teacher", "none", tuned_from, 0, start="none", proportional=False).key
+    of_teacher |= settings | {"epochs": str(teacher_epochs), "views": str(shown)}
     macs = costs(teacher).macs
     found = [float(row["accuracy"]) for row in known if _same(row, of_teacher)]
     if found:
         best = found[0]
     else:
         best = accuracy(teacher, outputs.of("test", tuned_from), test[1], tuned_from)
-        numbers = (0, best, 1.0, macs / 1e9, 1.0, teacher_epochs, 2, "")
-        append_row(output, COLUMNS, _row(of_teacher, numbers))
+        append_row(output, COLUMNS, _row(of_teacher, (0, best, 1.0, macs / 1e9, 1.0, "")))
     features = None
     for cell in wanted:
         training = {"epochs": str(epochs), "views": str(views)}
-        if any(_same(row, cell.key | training) for row in known):
+        key = cell.key | training | settings
+        if any(_same(row, key) for row in known):
             continue
         student, begun = student_of(cell, teacher), time.perf_counter()
         if features is None and not needs_teacher(cell):
@@ -116,24 +128,24 @@ def run(
         batches = ViewBatches(kept, train[1], batch_size, cell.seed, given, cell.mixup)
         train_student(cell, student, teacher, batches, epochs, learning_rate)
         seconds = round(time.perf_counter() - begun)
-        name = "_".join(("student", *cell.key.values(), *training.values()))
+        name = "_".join(("student", *cell.key.values(), *training.values(), tuned))
         student.save_weights(folder / f"{name}.weights.h5")
         for budget, model in models_of(cell, student).items():
             right = accuracy(model, outputs.of("test", cell.at), test[1], cell.at)
             cost = costs(model).macs
-            numbers = (budget, right, right / best, cost / 1e9, cost / macs, epochs, views, seconds)
-            append_row(output, COLUMNS, _row(cell.key, numbers))
+            results = (budget, right, right / best, cost / 1e9, cost / macs, seconds)
+            append_row(output, COLUMNS, _row(key, results))
             print(f"{cell.reducer} {cell.start} at {cell.at}: {budget} tokens, {right:.2%}")
-        draw(output)
+        draw(output, settings)
 
 
 def _same(row: dict[str, str], wanted: dict[str, str]) -> bool:
     return all(row[key] == value for key, value in wanted.items())
 
 
-def _row(key: dict[str, str], numbers: tuple[float | int | str, ...]) -> dict[str, str]:
-    texts = [f"{x:.5g}" if isinstance(x, float) else str(x) for x in numbers]
-    return key | dict(zip(COLUMNS[len(KEYS) :], texts, strict=True))
+def _row(key: dict[str, str], results: tuple[float | int | str, ...]) -> dict[str, str]:
+    texts = [f"{x:.5g}" if isinstance(x, float) else str(x) for x in results]
+    return key | dict(zip([name for name in COLUMNS if name not in key], texts, strict=True))
 
 
 def _tune(
@@ -169,17 +181,22 @@ def accuracy(model: keras.Model, kept: np.ndarray, labels: np.ndarray, frozen: i
     return right / len(labels)
 
 
-def draw(path: Path) -> None:
-    """Draw the mean accuracy over the cost, with the standard error over the seeds."""
+def draw(path: Path, settings: dict[str, str]) -> None:
+    """Draw the mean accuracy over the cost, with the standard error over the seeds.
+
+    Args:
+        path: Path of the CSV file.
+        settings: Columns and values of the rows to draw. Rows of other settings are left out.
+    """
     figure = require("matplotlib.figure", "plot").Figure(figsize=(8, 6), layout="constrained")
     axis, groups = figure.subplots(), {}
     for row in read_rows(path):
-        if row["part"] in ("teacher", "main"):
+        if row["part"] in ("teacher", "main") and _same(row, settings):
             learned = row["reducer"] == "token_learner"
-            tokens = row["tokens"] if learned else ""
-            kind = (row["reducer"], row["start"], tokens, row["mixup"] == "True", row["epochs"])
+            tokens, mixup = row["tokens"] if learned else "", row["mixup"] == "True"
+            kind = (row["reducer"], row["start"], tokens, mixup, row["epochs"], row["views"])
             groups.setdefault(kind, {}).setdefault(row["cost_ratio"], []).append(row)
-    for (reducer, start, tokens, mixup, epochs), points in groups.items():
+    for (reducer, start, tokens, mixup, epochs, views), points in groups.items():
         costs_of, means, errors = [], [], []
         for ratio, rows in sorted(points.items()):
             values = [100 * float(row["accuracy"]) for row in rows]
@@ -189,6 +206,7 @@ def draw(path: Path) -> None:
             errors.append(spread / len(values) ** 0.5)
         label = f"{tokens} learned tokens, {start} start" if tokens else reducer
         label += f", {epochs} epochs" + (", mixup" if mixup else "")
+        label += "" if views == "2" else f", {views} views"
         label = "teacher" if reducer == "none" else label
         axis.errorbar(costs_of, means, errors, fmt="o-", capsize=3, label=label.replace("_", " "))
     axis.set_xlabel("multiply-adds, in percent of the teacher's")
@@ -240,24 +258,36 @@ def main() -> None:
     options = parser.parse_args()
     if max(options.places[::2]) > options.tuned_from:
         parser.error("--places must reduce the tokens before the first tuned block of the teacher")
+    pairs = tuple(zip(options.places[::2], options.places[1::2], strict=True))
+    wanted = [
+        cell
+        for cell in cells(pairs, options.seeds, options.mixup)
+        if cell.reducer in options.reducers and cell.part in options.parts
+    ]
+    if not wanted:
+        parser.error(
+            "--reducers must be in one of --parts; add one. Received: "
+            f"--reducers {' '.join(options.reducers)} --parts {' '.join(options.parts)}"
+        )
+    check_columns("retrofit_ablation", options.output, COLUMNS)
+    checkpoint, data = Path(options.checkpoint).name, data_name(options.data)
+    values = (checkpoint, data, str(options.size), options.policy)
+    source = dict(zip(SOURCE, values, strict=True))
+    folder = options.folder / "_".join(values)
     keras.config.set_dtype_policy(options.policy)
     (images, labels), (others, targets) = load_named(options.data, (options.size, options.size, 3))
     train = selected(images, labels, options.train_images)
     test = selected(others, targets, options.test_images)
     some = slice(0, 10_000)
-    teacher = fitted_teacher(options.checkpoint, train[0][some], train[1][some], options.folder)
-    pairs = tuple(zip(options.places[::2], options.places[1::2], strict=True))
+    teacher = fitted_teacher(options.checkpoint, train[0][some], train[1][some], folder)
     run(
         teacher,
         train,
         test,
-        [
-            cell
-            for cell in cells(pairs, options.seeds, options.mixup)
-            if cell.reducer in options.reducers and cell.part in options.parts
-        ],
-        options.folder,
+        wanted,
+        folder,
         options.output,
+        source,
         options.tuned_from,
         options.epochs,
         options.teacher_epochs,

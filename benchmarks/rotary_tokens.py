@@ -14,14 +14,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from benchmarks.rows import append_row, read_rows
+from benchmarks.rows import append_row, check_columns, data_name, read_rows
 from keras_tokenlearner import create_model, distill, retrofit
 from keras_tokenlearner.data import load_named
 from keras_tokenlearner.models import VisionTransformer
 
 RULES = ("none", "centre_of_mass")
-KEYS = ("rotary_tokens", "at", "num_tokens", "seed")
-COLUMNS = (*KEYS, "untrained", "accuracy", "teacher", "epochs")
+STUDENT = ("rotary_tokens", "at", "num_tokens", "seed")
+SETTINGS = ("epochs", "data", "teacher_epochs", "train_images")
+KEYS = (*STUDENT, *SETTINGS)
+COLUMNS = (*STUDENT, "untrained", "accuracy", "teacher", *SETTINGS)
 
 
 class ShiftedBatches(keras.utils.PyDataset):
@@ -104,7 +106,7 @@ def accuracy(model, images, labels):
     return float((answers.argmax(1) == labels).mean())
 
 
-def main():
+def main(arguments=None):
     """Read the options, train the teacher, and write a row for each student."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help="name of a data set for keras_tokenlearner.data.load_named")
@@ -116,28 +118,31 @@ def main():
     parser.add_argument("--teacher-epochs", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--train-images", type=int, default=20_000, help="images of the students")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    check_columns("rotary_tokens", options.output, COLUMNS)
     keras.config.set_dtype_policy("mixed_bfloat16")
     (images, labels), (test, targets) = load_named(options.data, (32, 32, 3))
     labels, targets = np.asarray(labels), np.asarray(targets)
-    name = f"rotary_{len(images)}_{options.teacher_epochs}.weights.h5"
+    data = data_name(options.data)
+    name = f"rotary_{data}_{len(images)}_{options.teacher_epochs}.weights.h5"
     teacher = trained_teacher(images, labels, options.folder / name, options.teacher_epochs)
     best = accuracy(teacher, test, targets)
     print(f"teacher: {best:.2%}", flush=True)
     known = [tuple(row[key] for key in KEYS) for row in read_rows(options.output)]
     few = slice(0, options.train_images)
+    settings = (options.epochs, data, options.teacher_epochs, len(labels[few]))
     for seed in range(options.seeds):
         for at, tokens in zip(options.places[::2], options.places[1::2], strict=True):
             for rule in RULES:
-                key = (rule, str(at), str(tokens), str(seed))
-                if key in known:
+                cell = (rule, at, tokens, seed)
+                if tuple(map(str, (*cell, *settings))) in known:
                     continue
                 student = student_of(teacher, rule, at, tokens, seed)
                 untrained = accuracy(student, test, targets)
-                arguments = {"epochs": options.epochs, "verbose": 2, "seed": seed}
-                distill(student, teacher, images[few], labels[few], **arguments)
+                training = {"epochs": options.epochs, "verbose": 2, "seed": seed}
+                distill(student, teacher, images[few], labels[few], **training)
                 numbers = (untrained, accuracy(student, test, targets), best)
-                row = (*key, *(f"{n:.4f}" for n in numbers), options.epochs)
+                row = (*cell, *(f"{n:.4f}" for n in numbers), *settings)
                 append_row(options.output, COLUMNS, dict(zip(COLUMNS, row, strict=True)))
 
 

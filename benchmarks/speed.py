@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.rows import replace_file
+
 # name of the file: its command
 PARTS = {
     "around": "around --repeats 3",
@@ -23,7 +25,8 @@ PARTS = {
     "realised_bfloat16": "realised --pairs b16_384 --trained --policy mixed_bfloat16 "
     "--backends torch --repeats 3",
     "peers": "peers --modes eager --policies float32 --batch-sizes 8 --repeats 2",
-    "token_merging": "retrofit_speed token_learner:3:8 token_merging:3:8 --repeats 5",
+    "token_merging": "retrofit_speed token_learner:3:8 token_merging:3:8 --backends tensorflow "
+    "--repeats 5",
     "vector_attention": "vector_attention --repeats 1",
     "growth": "growth --backends jax --repeats 1",
 }
@@ -45,11 +48,17 @@ def main(arguments=None):
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="parts to run; default: all")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args(arguments)
-    for part, line in (QUICK if options.quick else PARTS).items():
+    parts = QUICK if options.quick else PARTS
+    if slow := [part for part in options.parts or () if part not in parts]:
+        parser.error(
+            f"--parts must have a quick form ({', '.join(QUICK)}); omit --quick for the others. "
+            f"Received: --quick --parts {' '.join(slow)}"
+        )
+    for part, line in parts.items():
         if part not in (options.parts or PARTS):
             continue
         output = options.output / f"{part}.csv"
-        output.unlink(missing_ok=True)
+        replace_file(output)  # `peers` would continue its file
         module, *chosen = line.split()
         start = time.perf_counter()
         command = [sys.executable, "-m", f"benchmarks.{module}", *chosen, "--output", str(output)]

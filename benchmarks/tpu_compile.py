@@ -26,7 +26,7 @@ import keras
 import numpy as np
 from jax.experimental import topologies
 
-from benchmarks.rows import append_row, read_rows
+from benchmarks.rows import append_row, check_columns, read_rows
 from keras_tokenlearner.training import RECIPES, with_settings
 from keras_tokenlearner.training.distribution.devices import transformer_layout
 
@@ -62,6 +62,13 @@ def main(arguments=None):
     parser.add_argument("--mode", default="data_parallel")
     parser.add_argument("--batch", type=int, default=4, help="images of all chips together")
     options = parser.parse_args(arguments)
+    given = [name for name in CHOICE if getattr(options, name) != parser.get_default(name)]
+    if given and not options.recipe:
+        parser.error(
+            "--recipe must be given with --set, --topology, --mode or --batch; add it. "
+            f"Received: {', '.join(f'{name}={getattr(options, name)}' for name in given)}"
+        )
+    check_columns("tpu_compile", options.path, COLUMNS, argument="path")
     chosen = (options.recipe, " ".join(options.settings), *list(vars(options).values())[3:])
     done = {tuple(row[name] for name in CHOICE) for row in read_rows(options.path)}
     for step in [chosen] if options.recipe else _STEPS:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rows import append_row
+from benchmarks.rows import append_row, replace_file
 from benchmarks.timing import BACKENDS, XLA, child, in_child, peak_mib, take_turns
 
 FORMS = ("direct", "ours", "multi_head", "direct_gamma", "ours_gamma")
@@ -35,6 +35,7 @@ def main(arguments=None):
     parser.add_argument("--output", type=Path, default=results)
     options = parser.parse_args(arguments)
     shape = (options.batch, options.tokens, options.channels)
+    replace_file(options.output)
     for backend in options.backends:
         for xla, form in product(XLA[backend], options.forms):
             case = {"form": form, "shape": shape, "xla": xla, "repeats": options.repeats}

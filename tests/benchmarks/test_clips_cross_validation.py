@@ -32,7 +32,7 @@ def clips():
     )
 
 
-def test_folds_share_no_recording_and_statistics_equal_a_manual_count(clips):
+def test_clips_folds_share_no_recording_and_motion_statistics_equal_a_manual_count(clips):
     folds = clips.folds(4, seed=0)
     for others, tested in folds:
         assert not set(clips.recordings[others]) & set(clips.recordings[tested])
@@ -47,7 +47,7 @@ def test_folds_share_no_recording_and_statistics_equal_a_manual_count(clips):
     assert still.max() < 50 and moving.max() == 255 and still.shape == (28, 64, 64, 1)
 
 
-def test_video_network_starts_from_image_weights():
+def test_vivit_of_the_clips_benchmark_starts_from_image_weights():
     recipe = clips_cross_validation.NETWORKS["vivit", "images"]
     model, image_model = recipe.build(2), create_model("vit_nano4", classes=10)
     names = [layer.name for layer in image_model.layers if layer.name.startswith("block")]
@@ -73,7 +73,7 @@ def test_clips_recipe_trains_and_tests_on_different_recordings(clips, tmp_path, 
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only on torch: same rows elsewhere")
-def test_cross_validation_writes_each_row_once(clips, tmp_path, monkeypatch):
+def test_clips_cross_validation_run_twice_writes_each_row_once(clips, tmp_path, monkeypatch):
     short = {"epochs": 2, "frames": 4, "batch_size": 8}
     short = dataclasses.replace(clips_cross_validation.NETWORKS[TINY], **short)
     monkeypatch.setattr(clips_cross_validation, "NETWORKS", {TINY: short})
@@ -91,12 +91,11 @@ def test_cross_validation_writes_each_row_once(clips, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only on torch: same rows elsewhere")
-def test_clips_speed_writes_a_row_per_model(tmp_path, monkeypatch):
+def test_clips_speed_benchmark_measures_a_row_per_model(monkeypatch):
     names = "x2plus1d", "tokenlearner_x2plus1d"
     both = {(name, "random"): clips_cross_validation.NETWORKS[name, "random"] for name in names}
     monkeypatch.setattr(clips_speed, "NETWORKS", both)
-    options = ["--output", str(tmp_path / "rows.csv"), "--batch-size", "2", "--repeats", "1"]
-    clips_speed.main(options)
-    rows = list(csv.DictReader((tmp_path / "rows.csv").read_text().splitlines()[2:]))
+    rows = clips_speed.measure(batch_size=2, repeats=1)
     assert [row["model"] for row in rows] == list(names)
+    assert all({"backend", *row} == set(clips_speed.COLUMNS) for row in rows)
     assert all(float(row["clips_per_second"]) > 0 for row in rows)

@@ -18,10 +18,20 @@ def test_activation_memory_without_dropout_equals_the_formula_of_korthikanti():
     heads, hidden = block.num_heads, block.mlp.mlp_dim
     block.mlp.mlp_dim = 4 * channels  # the value in the formula
     for parts in (1, 2, 4):
-        squared = 2 * heads * tokens / channels  # 5 with the masks and outputs of dropout
-        printed = tokens * channels * (8 + 24 / parts + squared / parts)  # 10 with two masks
+        squared = 2 * heads * tokens / channels  # the printed 5 includes dropout
+        printed = tokens * channels * (8 + 24 / parts + squared / parts)  # 10 includes two masks
         assert devices.activations(block, parts) == pytest.approx(printed)
     block.mlp.mlp_dim = hidden
+
+
+def test_devices_benchmark_with_fewer_devices_than_parts_raises_and_keeps_the_file(
+    capsys, tmp_path
+):
+    output = tmp_path / "rows.csv"
+    output.write_text("earlier")
+    with pytest.raises(SystemExit):
+        devices.main(["--parts", "4", "--devices", "1", "2", "--output", str(output)])
+    assert "--devices" in capsys.readouterr().err and output.read_text() == "earlier"
 
 
 def test_devices_benchmark_rows_equal_a_manual_count_of_memory_and_communication(tmp_path):

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from benchmarks import paper_comparisons
+from benchmarks.rows import append_row
 from keras_tokenlearner import costs
 from keras_tokenlearner.data import ArrayImages, named
 
 pytestmark = pytest.mark.once("torch")
 
 
-def test_variants_with_learned_tokens_have_lower_costs():
+def test_paper_comparisons_variants_with_learned_tokens_cost_less_than_the_plain_vit():
     names = ("plain", "token_learner_at3", "token_fuser")
     found = [costs(paper_comparisons.VariantRecipe(variant=name).build(10)) for name in names]
     plain, learner, fuser = (cost.macs for cost in found)
@@ -19,8 +20,24 @@ def test_variants_with_learned_tokens_have_lower_costs():
     assert compared == set(paper_comparisons.VARIANTS)
 
 
+def test_paper_comparisons_plot_has_the_rows_with_the_images_and_epochs_of_the_options(
+    monkeypatch, tmp_path
+):
+    drawn, path = [], tmp_path / "rows.csv"
+    monkeypatch.setattr(paper_comparisons, "_draw", lambda rows, _: drawn.extend(rows))
+    monkeypatch.setattr(paper_comparisons, "train", None)  # all rows are there
+    for images, tests, epochs in ((100, 20, 4), (100, 20, 5), (200, 20, 4), (100, 30, 4)):
+        row = {"variant": "plain", "seed": 0, "train_images": images, "test_images": tests}
+        append_row(path, paper_comparisons.COLUMNS, row | {"epochs": epochs})
+    options = ["folder", "--output", str(path), "--variants", "plain", "--seeds", "0"]
+    options += ["--train-images", "100", "--test-images", "20", "--epochs", "4"]
+    paper_comparisons.main(options)
+    (row,) = drawn
+    assert (row["train_images"], row["test_images"], row["epochs"]) == ("100", "20", "4")
+
+
 @pytest.mark.slow
-def test_paper_comparisons_write_each_row_once_and_a_plot(tmp_path, monkeypatch):
+def test_paper_comparisons_run_twice_write_each_row_once_and_a_plot(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="the extra `plot`")
     random = np.random.default_rng(0)
     images = ArrayImages(

@@ -1,4 +1,4 @@
-"""Rates of reading and of training, on generated files."""
+"""Throughput of reading and of training, on generated files."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""The ablation table for students of a tiny teacher, on noise: each run has one row."""
+"""The retrofit ablation with a tiny teacher on noise: its batches, and one row for each run."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from benchmarks.retrofit_students import (
     keep_views,
     view,
 )
-from benchmarks.rows import read_rows
+from benchmarks.rows import append_row, read_rows
 from benchmarks.two_stages import two_stages
 from keras_tokenlearner import create_model, retrofit
 from keras_tokenlearner.analysis import costs
@@ -35,7 +35,7 @@ def test_bfloat16_rounding_equals_the_rounding_of_ml_dtypes():
     np.testing.assert_array_equal(float32(bfloat16(values)), wanted.astype("float32"))
 
 
-def test_ablation_runs_are_unique_and_cover_each_seed():
+def test_retrofit_ablation_runs_are_unique_and_cover_each_seed():
     found = cells(((6, 8), (3, 8)), seeds=3)
     assert len({tuple(cell.key.items()) for cell in found}) == len(found)
     assert {cell.seed for cell in found} == {0, 1, 2}
@@ -63,7 +63,7 @@ def test_view_batches_contain_every_image_and_its_mirror_image():
     assert sides == {0.0, 1.0}
 
 
-def test_mixed_batches_keep_every_second_image_and_mix_the_others_with_a_neighbour():
+def test_view_batches_with_mixup_keep_every_second_image_and_mix_the_others():
     kept = bfloat16(np.arange(8, dtype="float32").reshape(8, 1, 1, 1))
     batches = ViewBatches(kept, np.arange(8), batch_size=8, seed=0, mixup=True)
     x, labels = batches[0]
@@ -74,7 +74,7 @@ def test_mixed_batches_keep_every_second_image_and_mix_the_others_with_a_neighbo
     assert len(set(shares)) == len(shares)
 
 
-def test_views_are_the_image_then_its_mirror_image_then_different_crops():
+def test_image_views_are_the_image_its_mirror_image_and_then_different_crops():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype="uint8")
     views = [view(image, 5, number) for number in range(4)]
     np.testing.assert_array_equal(views[0], image)
@@ -86,7 +86,7 @@ def test_views_are_the_image_then_its_mirror_image_then_different_crops():
 
 
 @torch_alone
-def test_stored_outputs_after_an_interruption_are_completed(tmp_path):
+def test_keep_views_after_an_interruption_computes_the_missing_outputs(tmp_path):
     model = create_model("vit_pico8", classes=10)
     before = keras.Model(model.input, model.get_layer("block_0").output)
     images = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype="uint8")
@@ -100,7 +100,7 @@ def test_stored_outputs_after_an_interruption_are_completed(tmp_path):
         np.testing.assert_allclose(float32(kept[:, side]), wanted, rtol=0.01, atol=1e-3)
 
 
-def test_two_stages_start_as_one_stage_and_cost_less_than_the_first_stage_alone():
+def test_untrained_two_stage_student_equals_one_stage_and_costs_less_than_its_first_stage():
     plain = small_teacher(class_token=True, num_layers=4)
     student = two_stages(plain, (1, 8), (3, 4))
     first, second = (student.get_layer(name) for name in ("token_learner", "token_learner_1"))
@@ -117,7 +117,7 @@ def test_two_stages_start_as_one_stage_and_cost_less_than_the_first_stage_alone(
             np.testing.assert_array_equal(copy, array)
 
 
-def test_two_stages_of_64_patches_have_the_tokens_of_one_stage_in_total():
+def test_two_stage_student_has_the_same_sum_of_tokens_over_blocks_as_one_stage():
     one, two = (
         next(cell for cell in cells(((5, 16),), 1) if bool(cell.second_at) == both)
         for both in (False, True)
@@ -137,12 +137,91 @@ def test_selected_images_of_a_sorted_data_set_have_all_classes():
     np.testing.assert_array_equal(retrofit_ablation.selected(mixed, mixed, 40)[1], mixed[:40])
 
 
-@torch_alone
-def test_retrofit_ablation_writes_each_row_once(tmp_path, monkeypatch):
+@pytest.fixture
+def run(tmp_path):
+    """Return a function that runs the ablation on noise, and returns the teacher."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (16, 32, 32, 3), dtype="uint8")
     labels = random.integers(0, 10, 16)
     arguments = {"tuned_from": 1, "epochs": 1, "teacher_epochs": 1, "batch_size": 8}
+
+    def run(wanted, train_images=16, policy="float32", **changes):
+        model, data = small_teacher(class_token=True), (images, labels)
+        values = ("noise.pt", "noise", "32", policy)
+        source = dict(zip(retrofit_ablation.SOURCE, values, strict=True))
+        paths = (tmp_path / f"kept_{policy}", tmp_path / "rows.csv")
+        train = (images[:train_images], labels[:train_images])
+        retrofit_ablation.run(model, train, data, wanted, *paths, source, **arguments | changes)
+        return model
+
+    return run
+
+
+@torch_alone
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("teacher_epochs", 2),
+        ("learning_rate", 1e-3),
+        ("batch_size", 4),
+        ("tuned_from", 2),
+        ("train_images", 8),
+        ("policy", "bfloat16"),
+    ],
+)
+def test_retrofit_ablation_with_another_setting_trains_its_own_teacher_and_student(
+    run, tmp_path, monkeypatch, column, value
+):
+    # Of the first teacher, its student, the second teacher, and its student.
+    accuracies, tuned = iter([0.8, 0.4, 0.5, 0.3]), []
+    monkeypatch.setattr(retrofit_ablation, "accuracy", lambda *_: next(accuracies))
+    monkeypatch.setattr(retrofit_ablation, "_tune", lambda *given: tuned.append(given[3]))
+    for name in ("train_student", "draw"):
+        monkeypatch.setattr(retrofit_ablation, name, lambda *_: None)
+    wanted = [Cell("main", "spatial_pooling", 1, 0, start="random")]
+    for change in ({}, {column: value}, {column: value}):  # the last run finds all rows
+        run(wanted, **change)
+    rows = read_rows(tmp_path / "rows.csv")
+    assert [row["kept"] for row in rows] == ["1", "0.5", "1", "0.6"]
+    one, same, other, its_student = (row[column] for row in rows)
+    assert one == same != other == its_student == str(value)
+    assert tuned[0] != tuned[1] == tuned[2]  # the files of the teachers
+
+
+@torch_alone
+def test_retrofit_ablation_plot_leaves_out_the_rows_of_other_settings(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from matplotlib.axes import Axes
+
+    drawn, path, errorbar = [], tmp_path / "rows.csv", Axes.errorbar
+
+    def record(axis, costs, means, *given, **options):
+        drawn.append(means)
+        return errorbar(axis, costs, means, *given, **options)
+
+    monkeypatch.setattr(Axes, "errorbar", record)
+    row = Cell("main", "token_learner", 1, 4).key | {"tokens": 4, "cost_ratio": 0.5, "epochs": 1}
+    for accuracy, tuned_from, views in ((0.5, 1, 2), (0.9, 2, 2), (0.6, 1, 4)):
+        given = {"accuracy": accuracy, "tuned_from": tuned_from, "views": views}
+        append_row(path, retrofit_ablation.COLUMNS, row | given)
+    retrofit_ablation.draw(path, {"tuned_from": "1"})
+    assert drawn == [[50], [60]]  # runs with more views are another line
+
+
+@torch_alone
+def test_retrofit_ablation_with_a_file_of_an_earlier_version_raises_before_any_work(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(retrofit_ablation, "load_named", None)
+    path = tmp_path / "rows.csv"
+    path.write_text("part,reducer,accuracy\n")
+    monkeypatch.setattr("sys.argv", ["", "teacher.pt", "cifar10", "--output", str(path)])
+    with pytest.raises(ValueError, match="another --output.*teacher_epochs"):
+        retrofit_ablation.main()
+
+
+@torch_alone
+def test_retrofit_ablation_run_twice_writes_each_row_once(run, tmp_path, monkeypatch):
     wanted = [
         Cell("main", "token_learner", 1, 4),
         Cell("main", "spatial_pooling", 1, 0, start="random"),
@@ -152,16 +231,8 @@ def test_retrofit_ablation_writes_each_row_once(tmp_path, monkeypatch):
         Cell("main", "token_learner", 1, 4, mixup=True),
         Cell("ablation", "token_learner", 1, 8, second_at=2, second_tokens=4),
     ]
-    output = tmp_path / "rows.csv"
-
-    def run(some):
-        model = small_teacher(class_token=True)
-        data = (images, labels)
-        retrofit_ablation.run(model, data, data, some, tmp_path / "kept", output, **arguments)
-        return model
-
     run(wanted[:1])
-    model = run(wanted)
+    model, output = run(wanted), tmp_path / "rows.csv"
     rows = read_rows(output)
     assert [row["tokens"] for row in rows] == ["0", "4", "4", "4", "4", "4", "8", "4", "4"]
     assert [rows[0][name] for name in ("second_at", "start")] == ["0", "none"]

@@ -2,12 +2,17 @@
 
 import argparse
 import itertools
+import re
+from pathlib import Path
 
 import keras
 import pytest
 
 from benchmarks import around, bars, growth, kernels, matrix_rate, peers, realised, speed, timing
+from benchmarks.rows import append_row, read_rows
 from keras_tokenlearner import create_model
+
+BENCHMARKS = Path(peers.__file__).parent
 
 
 def test_timed_calls_of_two_models_alternate_and_omit_the_warm_up(monkeypatch):
@@ -42,7 +47,7 @@ def test_matrix_rate_grows_matrices_until_a_product_takes_long_enough(monkeypatc
     assert matrix_rate.matrix_rate(size=8) == 32**3 and sides == [8, 16, 32]
 
 
-def test_peer_cases_compile_only_timm_and_train_in_float32():
+def test_peers_benchmark_compiles_only_timm_and_trains_in_float32_only():
     options = argparse.Namespace(
         backends=("torch", "jax"),
         peers=("timm", "keras_hub"),
@@ -84,7 +89,7 @@ def test_speed_benchmark_with_quick_runs_the_quick_parts_only(monkeypatch, tmp_p
     started = []
     monkeypatch.setattr(speed.subprocess, "run", lambda command, check: started.append(command))
     (tmp_path / "block.csv").write_text("old")
-    speed.main(["--quick", "--parts", "growth", "pipeline", "block", "--output", str(tmp_path)])
+    speed.main(["--quick", "--parts", "growth", "block", "--output", str(tmp_path)])
     assert [command[2] for command in started] == ["benchmarks.block", "benchmarks.growth"]
     assert not (tmp_path / "block.csv").exists()
     speed.main(["--parts", "realised_bfloat16", "--output", str(tmp_path)])
@@ -92,7 +97,69 @@ def test_speed_benchmark_with_quick_runs_the_quick_parts_only(monkeypatch, tmp_p
     assert started[-1][-2:] == ["--output", str(tmp_path / "realised_bfloat16.csv")]
 
 
-def test_overhead_with_some_slow_calls_is_computed_from_the_fastest_call():
+@pytest.mark.once("torch")
+def test_speed_benchmark_with_quick_and_a_part_without_a_quick_form_raises(monkeypatch, capsys):
+    monkeypatch.setattr(speed.subprocess, "run", None)  # no part is started
+    for part in set(speed.PARTS) - set(speed.QUICK):
+        with pytest.raises(SystemExit):
+            speed.main(["--quick", "--parts", "block", part])
+        assert f"Received: --quick --parts {part}\n" in capsys.readouterr().err
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize(
+    "options",
+    [["--pairs", "b16_224", "--trained", "l16_512"], ["--pairs", "b16_224", "--steps", "training"]],
+    ids=" ".join,
+)
+def test_realised_benchmark_with_a_training_step_of_no_pair_raises_and_keeps_the_file(
+    tmp_path, capsys, options
+):
+    output = tmp_path / "rows.csv"
+    output.write_text("earlier")
+    with pytest.raises(SystemExit):
+        realised.main([*options, "--output", str(output)])
+    assert "--trained" in capsys.readouterr().err and output.read_text() == "earlier"
+
+
+@pytest.mark.once("torch")
+def test_peers_benchmark_without_any_case_raises_and_states_the_options(capsys):
+    with pytest.raises(SystemExit):
+        peers.main(["--peers", "timm", "--backends", "jax"])
+    assert "--peers timm" in capsys.readouterr().err
+
+
+@pytest.mark.once("torch")
+def test_peers_plot_has_only_the_image_size_of_the_options(monkeypatch, tmp_path):
+    drawn, output = [], tmp_path / "rows.csv"
+    monkeypatch.setattr(peers, "draw_bars", lambda rows, *_, **__: drawn.extend(rows))
+    for size in (224, 384):
+        values = ("torch", "timm", "compiled", "inference", "float32", size, 8)
+        append_row(output, peers.COLUMNS, dict(zip(peers.CASE, values, strict=True)))
+    options = ["--peers", "timm", "--modes", "compiled", "--policies", "float32", "--size", "384"]
+    peers.main([*options, "--output", str(output)])
+    assert [row["size"] for row in drawn] == ["384"]
+
+
+@pytest.mark.once("torch")
+def test_around_names_and_goals_of_imports_equal_the_committed_file_and_the_notes(monkeypatch):
+    done = argparse.Namespace(stdout="0.08\n")
+    monkeypatch.setattr(around.subprocess, "run", lambda *_, **__: done)
+    goals = {name: goal for name, _, _, goal in around.imports(1)}
+    assert goals == {
+        "import after keras": "at most 300",
+        "keras-tokenlearner --help": "at most 1000",
+    }
+    rows = read_rows(BENCHMARKS / "results/around.csv")
+    imported = {(row["what"], row["goal"]) for row in rows if "import" in row["what"]}
+    assert imported <= goals.items() and imported
+    notes = (BENCHMARKS / "NOTES.md").read_text()
+    for name, goal in goals.items():
+        (found,) = re.findall(rf"^\| `{name}` \| .* \| (\d+) ms \|$", notes, re.MULTILINE)
+        assert goal == f"at most {found}"
+
+
+def test_overhead_of_calls_with_varying_times_is_computed_from_the_fastest_calls():
     more, less = timing.Times(9, (1.05, 3.0, 2.0)), timing.Times(9, (1.5, 1.0))
     assert around.overhead(more, less) == pytest.approx(5)
 

@@ -22,14 +22,22 @@ def compiled(mode, topology="v5e:2x2"):
 
 
 @pytest.mark.parametrize("topology", ["v5e:2x2", "v5e:4x4"])
-def test_data_parallel_step_exchanges_the_gradients(topology):
+def test_data_parallel_step_compiled_for_tpus_exchanges_only_the_gradients(topology):
     weights, program, exchanged = compiled("data_parallel", topology)
     assert set(exchanged) == {"all-reduce"}
     assert exchanged["all-reduce"][1] == pytest.approx(4 * weights, rel=0.02)  # float32
     assert program.memory_analysis().argument_size_in_bytes > 2 * 4 * weights  # with momentum
 
 
-def test_model_parallel_step_exchanges_four_sums_per_block():
+def test_tpu_compile_with_a_mode_but_no_recipe_raises_and_states_the_option(capsys, tmp_path):
+    from benchmarks import tpu_compile
+
+    with pytest.raises(SystemExit):
+        tpu_compile.main([str(tmp_path / "rows.csv"), "--mode", "model_parallel:4"])
+    assert "--recipe" in capsys.readouterr().err
+
+
+def test_model_parallel_step_compiled_for_tpus_has_four_all_reduces_per_block():
     _, _, exchanged = compiled("model_parallel:2")
     assert set(exchanged) == {"all-reduce"}
-    assert 2 * 4 <= exchanged["all-reduce"][0] <= 2 * 4 + 3  # of two blocks, and gradients
+    assert 2 * 4 <= exchanged["all-reduce"][0] <= 2 * 4 + 3  # 4 per block, 3 for gradients
