@@ -30,6 +30,7 @@ def distill(
 
     An interrupted run continues from a backup next to OUTPUT when you repeat the command.
     """
+    from keras_tokenlearner._checks import check_int, check_positive
     from keras_tokenlearner._files import replacing
     from keras_tokenlearner.applications.load import check_classifier, load_model
     from keras_tokenlearner.data.named import arrays_of, open_named
@@ -39,6 +40,8 @@ def distill(
     from keras_tokenlearner.serving.classifier import check_takes_pixels
     from keras_tokenlearner.training import distill
 
+    check_int("distill", "epochs", epochs)
+    check_positive("distill", "learning_rate", learning_rate)
     if not output.endswith(".keras"):
         raise ValueError(f"distill: `output` must end in .keras. Received: output={output!r}")
     teacher = load_model(model, weights=weights, owner="distill")

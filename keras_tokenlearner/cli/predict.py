@@ -19,7 +19,7 @@ def predict(
         str | None, typer.Option(help="Also draw the token maps to this PNG.")
     ] = None,
     served: Annotated[
-        bool, typer.Option("--served", help="Start a local server and ask it over HTTP.")
+        bool, typer.Option("--served", help="Send the images to a local server over HTTP.")
     ] = False,
     classifier_activation: Annotated[
         str | None, typer.Option(help="Activation of logits: softmax or sigmoid.")

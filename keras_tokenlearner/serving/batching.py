@@ -81,13 +81,14 @@ class Batcher(Generic[Key, Row, Answer]):
         loop = asyncio.get_running_loop()
         try:
             answers = await loop.run_in_executor(self.thread, self.function, key, rows)
+            answered = list(zip(futures, answers, strict=True))
         except Exception as error:  # noqa: BLE001, the caller of `answer` gets the error
             if len(rows) > 1:
                 return False
             if not futures[0].done():
                 futures[0].set_exception(error)
             return True
-        for future, answer in zip(futures, answers, strict=True):
+        for future, answer in answered:
             if not future.done():  # done: cancelled, because the client disconnected
                 future.set_result(answer)
         return True

@@ -92,7 +92,8 @@ def export(
     * `serving_default` and `encoded`: bytes of JPEG, PNG, GIF, BMP or WebP files, (B,).
     * `images`: uint8 pixels of any height and width, (B, height, width, channels).
     * `pixels`: float pixels of the model's input size, (B, height, width, channels).
-    * `serve`: the same inputs as `pixels`. Returns the plain outputs of the model.
+    * `serve`: the same inputs as `pixels`. Returns the plain outputs of the model. With
+      `return_maps`, returns a dictionary of `outputs` and `token_maps`.
 
     Signatures for videos:
 
@@ -103,7 +104,8 @@ def export(
     * `clips_at_rate`, if `frame_step` is passed: the inputs of `clips` and a `frame_rate`, (B,).
       The frames are from the middle of the clip, with the time steps of training.
     * `pixels`: float pixels of the model's input size, (B, frames, height, width, channels).
-    * `serve`: the same inputs as `pixels`. Returns the plain outputs of the model.
+    * `serve`: the same inputs as `pixels`. Returns the plain outputs of the model. With
+      `return_maps`, returns a dictionary of `outputs` and `token_maps`.
 
     The other formats have one input, `images`: uint8 pixels of the model's input size.
 

@@ -92,7 +92,7 @@ def _counting(refuse: Callable[[str], None]) -> "grpc.aio.ServerInterceptor":
 
 
 def _reading() -> "grpc.aio.ServerInterceptor":
-    """Return an interceptor with a time limit for messages. It parses inputs by `read_grpc`.
+    """Return an interceptor that limits the time of a message, and parses inputs by `read_grpc`.
 
     gRPC waits forever for the message of an open call. Many open calls without a message would use
     up the limit on calls. A handler for streams reads its messages itself, so it can stop in time.

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ MAX_LISTS = 2**20  # number of lists and dictionaries in JSON
 MAX_DEPTH = 32  # nested levels of JSON
 MAX_REQUESTS = 256  # requests that are answered at the same time
 BODY_SECONDS = 30.0  # time until the last byte of a body
+ANSWER_SECONDS = 120.0  # time until an answer; then the status is 503
 PICTURE_PATH = "/page/answer"  # its requests have image files as bodies, not JSON
 INLINE_BYTES = 2**16  # up to this size, JSON is checked on the event loop
 
@@ -22,6 +23,18 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Scope: TypeAlias = Mapping[str, Any]  # as in ASGI
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def in_time() -> AsyncIterator[None]:
+    """Raise `TimeoutError` with a reason for clients if the block takes over `ANSWER_SECONDS`."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            yield
+    except TimeoutError as error:
+        raise TimeoutError(
+            f"the model did not answer within {ANSWER_SECONDS:g} s; retry"
+        ) from error
 
 
 def check_json(body: bytes) -> None:

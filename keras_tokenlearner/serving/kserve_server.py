@@ -96,11 +96,12 @@ async def run(
                 stopping.append(loop.create_task(grpc.stop(grace=STOP_SECONDS)))
 
         server = _server(rest.config, lambda: loop.call_soon_threadsafe(stop_grpc))
-        print(f"serving {endpoint.name} at http://{host}:{port}/v1/models/{endpoint.name}")
+        address = _in_url(host)
+        print(f"serving {endpoint.name} at http://{address}:{port}/v1/models/{endpoint.name}")
         if page is not None:
-            print(f"with a page for browsers at http://{_in_url(host)}:{port}/")
+            print(f"with a page for browsers at http://{address}:{port}/")
         if grpc:
-            print(f"and over gRPC at {host}:{grpc_port}")
+            print(f"and over gRPC at {address}:{grpc_port}")
         print(end="", flush=True)
         following = asyncio.create_task(_follow(endpoint, current))
         following.add_done_callback(lambda _: setattr(server, "should_exit", True))

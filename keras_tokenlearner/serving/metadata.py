@@ -11,7 +11,7 @@ import numpy as np
 from keras_tokenlearner._checks import check_names
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner._version import __version__
-from keras_tokenlearner.data.preprocessing import preprocessing_of
+from keras_tokenlearner.data.preprocessing import fill_colour, preprocessing_of
 from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.models.preprocessing import PreprocessingFields
 
@@ -85,7 +85,8 @@ def metadata_of(model: keras.Model, options: Options) -> dict[str, JSON]:
         "input_shape": list(input_shape),
         "class_names": options["class_names"],
         "classifier_activation": options["activation"],
-        "preprocessing": _described(preprocessing) or PREPROCESSING[len(input_shape)],
+        "preprocessing": _described(preprocessing, input_shape[-1])
+        or PREPROCESSING[len(input_shape)],
         "resize": None if preprocessing is None else preprocessing.fields(),
         "frame_step": options["frame_step"],
         "precision": options["precision"] or compute_dtype(model),
@@ -134,15 +135,19 @@ def preprocessing_of_export(metadata: Mapping[str, JSON]) -> Preprocessing | Non
         ) from error
 
 
-def _described(preprocessing: Preprocessing | None) -> str | None:
+def _described(preprocessing: Preprocessing | None, channels: int) -> str | None:
     """Return a `Preprocessing` in words for the metadata; `None` for no `Preprocessing`."""
     if preprocessing is None:
         return None
     edges = {"shortest": "the shortest edge", "squash": "both edges", "longest": "the longest edge"}
+    ending = "cropped to the centre"
+    if preprocessing.resize_mode == "longest":
+        colour = fill_colour(preprocessing, channels).tolist()
+        ending += f" and padded on both sides with the colour {colour}"
     return (
         f"{edges[preprocessing.resize_mode]} resized by {preprocessing.interpolation} "
         "interpolation with antialiasing to the input's size over "
-        f"{preprocessing.crop_fraction:g}, then cropped to the centre; [0, 255]"
+        f"{preprocessing.crop_fraction:g}, then {ending}; [0, 255]"
     )
 
 

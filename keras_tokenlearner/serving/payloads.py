@@ -20,6 +20,7 @@ DATATYPES = {
     "string": "BYTES",
     "uint8": "UINT8",
     "float16": "FP16",
+    "bfloat16": "FP32",  # the dtype of the answer
     "float32": "FP32",
     "int32": "INT32",
 }
@@ -98,7 +99,8 @@ def v2_request(
 ) -> tuple[str, list[dict[str, np.ndarray]]]:
     """Return the name of the signature and the rows of a V2 request.
 
-    The parameter `signature_name` selects the signature. Without it, the names of the inputs do.
+    The parameter `signature_name` selects the signature. Without this parameter, the names of the
+    inputs select it.
 
     Args:
         request: A `kserve.InferRequest`.

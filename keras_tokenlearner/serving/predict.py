@@ -3,7 +3,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, cast
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from keras_tokenlearner._checks import check_bool, check_choice, check_int, check_path
 from keras_tokenlearner._errors import own_errors
+from keras_tokenlearner._extras import require
 from keras_tokenlearner._json import JSON
-from keras_tokenlearner.analysis import draw_token_maps, token_maps
+from keras_tokenlearner.analysis import draw_token_maps, token_maps, with_token_maps
 from keras_tokenlearner.applications.load import check_classifier, load_model
 from keras_tokenlearner.data import decode_image
 from keras_tokenlearner.data.decoding import MAX_PIXELS
@@ -107,6 +108,9 @@ def predict(
         check_choice(
             "predict", "classifier_activation", classifier_activation, ("softmax", "sigmoid")
         )
+    if maps_path is not None:
+        check_path("predict", "maps_path", maps_path)
+        require("matplotlib", "plot")
     input_shape, preprocessing, class_names, answer = _ask(
         model, files, weights, maps_path is not None, served, classifier_activation
     )
@@ -115,12 +119,6 @@ def predict(
             f"predict: `model` must be a classifier of images. Received: model={str(model)!r}"
         )
     if maps_path is not None:
-        if "token_maps" not in answer:
-            raise ValueError(
-                "predict: `maps_path` needs a model that was exported with token maps; export it "
-                "with `--return-maps`, in Python with `return_maps=True`. Received: "
-                f"model={str(model)!r}"
-            )
         images = np.stack([read_image(file, input_shape, preprocessing) for file in files])
         titles = [Path(file).name for file in files]
         draw_token_maps(images, answer["token_maps"], titles, path=maps_path)
@@ -183,7 +181,7 @@ def _ask(
         answer: Answer = {}
         ask = _ask_server if served else _ask_exported
         if len(metadata["input_shape"]) == 3:
-            answer = ask(exported, files)
+            answer = ask(exported, files, return_maps)
     resize = preprocessing_of_export(metadata)
     return metadata["input_shape"], resize, metadata["class_names"], answer
 
@@ -211,6 +209,8 @@ def _ask_loaded(
     check_classifier(built, model, "predict")
     check_takes_pixels("predict", built)
     activation, is_applied = classifier_activation_of("predict", built, activation)
+    if return_maps:
+        with_token_maps(built)  # raises `ValueError` for a model without maps
     if activation == "linear":
         return built.input_shape[1:], None, None, {}
     preprocessing = preprocessing_of(built)
@@ -229,9 +229,10 @@ def _ask_loaded(
     return built.input_shape[1:], preprocessing, getattr(built, "class_names", None), answer
 
 
-def _ask_exported(folder: Path, files: Files) -> Answer:
+def _ask_exported(folder: Path, files: Files, return_maps: bool) -> Answer:
     """Run an exported model on files. Return a dictionary from output names to arrays."""
     model = ServedModel(folder, max_pixels=MAX_PIXELS)
+    _check_maps(folder, return_maps, model.outputs)
     found: list[Answer] = []
     for some in _batches(files):
         signature, rows = "encoded", []
@@ -250,7 +251,7 @@ def _ask_exported(folder: Path, files: Files) -> Answer:
     return _joined(found)
 
 
-def _ask_server(folder: Path, files: Files) -> Answer:
+def _ask_server(folder: Path, files: Files, return_maps: bool) -> Answer:
     """Run an exported model on files in a local server. Return arrays as `_ask_exported` does."""
     found: list[Answer] = []
     with local_server(folder, "--no-warm-up") as server:
@@ -265,7 +266,18 @@ def _ask_server(folder: Path, files: Files) -> Answer:
                 )
             outputs = cast("list[dict[str, Any]]", answer["outputs"])
             found.append({x["name"]: np.reshape(x["data"], x["shape"]) for x in outputs})
+            _check_maps(folder, return_maps, found[0])
     return _joined(found)
+
+
+def _check_maps(folder: Path, return_maps: bool, outputs: Container[str]) -> None:
+    """Raise `ValueError` if an exported model lacks the requested attention maps."""
+    if return_maps and "token_maps" not in outputs:
+        raise ValueError(
+            "predict: `maps_path` needs a model that was exported with token maps; export it with "
+            "`--return-maps`, in Python with `return_maps=True`. Received: "
+            f"model={str(folder)!r}"
+        )
 
 
 def _batches(files: Files) -> Iterator[Files]:

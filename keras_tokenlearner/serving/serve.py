@@ -11,6 +11,7 @@ from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.serving import payloads
 from keras_tokenlearner.serving.current_model import CurrentModel, Loaded
+from keras_tokenlearner.serving.guard import in_time
 from keras_tokenlearner.serving.kserve_server import run
 from keras_tokenlearner.serving.metrics import metrics
 from keras_tokenlearner.serving.page.exported import ExportedPage
@@ -21,7 +22,6 @@ from keras_tokenlearner.serving.versions import is_version
 if TYPE_CHECKING:
     import kserve
 
-ANSWER_SECONDS = 120.0  # time limit of an answer; then the client gets the error `Late`
 
 Request = TypeVar("Request")
 Arrays: TypeAlias = dict[str, np.ndarray]
@@ -103,17 +103,16 @@ def default_name(version: str | os.PathLike[str]) -> str:
 def _endpoint(name: str, current: CurrentModel) -> "kserve.Model":
     """Return a `kserve.Model` that answers with the newest version of a model."""
     import kserve
-    from kserve.errors import InvalidInput, ModelNotReady
+    from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
 
     threads = DecodingThreads()
 
     class Late(ModelNotReady):
         """The error for a request that took too long: status 503, or `UNAVAILABLE` over gRPC."""
 
-        def __init__(self) -> None:
+        def __init__(self, error: TimeoutError) -> None:
             super().__init__(name)
-            self.error_msg = f"the model did not answer within {ANSWER_SECONDS:g} s; retry"
-            self.reason = self.error_msg  # the field that gRPC reads
+            self.error_msg = self.reason = str(error)  # gRPC reads `reason`
 
     def read_rows(
         model: ServedModel, read: Reader[Request], request: Request
@@ -130,7 +129,7 @@ def _endpoint(name: str, current: CurrentModel) -> "kserve.Model":
     async def answers(read: Reader[Request], request: Request) -> Rows:
         loaded = current.now  # one version for the whole request
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with in_time():
                 signature, rows = await asyncio.to_thread(read_rows, loaded.model, read, request)
                 tasks = [asyncio.ensure_future(answer(loaded, signature, *row)) for row in rows]
                 try:
@@ -141,7 +140,7 @@ def _endpoint(name: str, current: CurrentModel) -> "kserve.Model":
         except ValueError as error:
             raise InvalidInput(str(error)) from error
         except TimeoutError as error:
-            raise Late from error
+            raise Late(error) from error
 
     class Endpoint(kserve.Model):
         def load(self) -> bool:  # KServe calls `load` for a model that is not ready
@@ -160,6 +159,8 @@ def _endpoint(name: str, current: CurrentModel) -> "kserve.Model":
                     raise InvalidInput(str(error)) from error
                 found = await answers(payloads.v1_request, body)
                 return payloads.v1_answer(found, columnar="inputs" in body)
+            if payload.model_version not in (None, "", current.now.version):
+                raise ModelNotFound(f"{name}, version {payload.model_version}")
             columns = payloads.v2_answer(await answers(payloads.v2_request, payload))
             outputs = [kserve.InferOutput(key, list(x.shape), kind, x) for key, kind, x in columns]
             if payload.from_grpc:

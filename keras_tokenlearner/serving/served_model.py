@@ -211,6 +211,9 @@ class ServedModel:
             reason = error.message.split("\n\t")[0].splitlines()[-1]
             raise ValueError(f"the model cannot take a row: {reason}") from error
         arrays = {name: value.numpy() for name, value in answer.items()}
+        for name, array in arrays.items():
+            if array.dtype.name == "bfloat16":  # not a dtype of numpy or of the protocol V2
+                arrays[name] = array.astype("float32")
         return [{name: value[i] for name, value in arrays.items()} for i in range(len(rows))]
 
     def warm_up(self, max_rows: int, stopping: threading.Event | None = None) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
     from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferRequest
 
-MAX_FIELDS = 2**16  # of a message and its parts; an image or a tensor is a field
+MAX_FIELDS = 2**16  # fields of a message and its parts; an image or a tensor is a field
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # the wire types of protobuf
 

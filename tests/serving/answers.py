@@ -28,7 +28,7 @@ def b64(content):
 
 
 JPEG = encode(PIXELS)
-BOMB = encode(np.zeros((10_000, 10_000), "uint8"), "PNG")
+BOMB = encode(np.zeros((10_000, 10_000), bool), "PNG")
 
 
 def expected(model, content):

@@ -43,9 +43,12 @@ def ask_grpc(served):
     with grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}") as channel:
         stub = protocol.GRPCInferenceServiceStub(channel)
 
-        def ask(inputs, raw=()):
+        def ask(inputs, raw=(), version=""):
             request = messages.ModelInferRequest(
-                model_name=server.name, inputs=inputs, raw_input_contents=raw
+                model_name=server.name,
+                model_version=version,
+                inputs=inputs,
+                raw_input_contents=raw,
             )
             answer = InferResponse.from_grpc(stub.ModelInfer(request, timeout=60))
             return {found.name: found.as_numpy() for found in answer.outputs}

@@ -97,3 +97,12 @@ def test_batcher_skips_waiting_rows_of_cancelled_requests():
 
     assert asyncio.run(ask()) == (0, 6)
     assert [rows for _, rows in double.batches] == [[0], [3]]
+
+
+def test_batcher_with_a_wrong_number_of_answers_fails_every_row():
+    async def ask():
+        batcher = Batcher(lambda key, rows: [])
+        tasks = [batcher.answer("a", n) for n in range(3)]
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+
+    assert [type(error) for error in asyncio.run(ask())] == [ValueError] * 3

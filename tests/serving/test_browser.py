@@ -68,7 +68,7 @@ def tab(chromium):
     """A browser tab, which must load nothing from other servers and report no error."""
     chromium.events.clear()
     yield chromium
-    chromium.value("1")  # collects the events until now
+    chromium.value("1")  # reads all events so far
     bad = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
     assert [event for event in chromium.events if event["method"] in bad] == []
 
@@ -77,8 +77,10 @@ def text(tab, selector):
     return tab.value(f"document.querySelector('{selector}').innerText")
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE])
-def test_page_photograph_shows_the_best_class_and_fits_the_window(tab, address, model, size):
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_demo_page_shows_the_best_class_of_a_photograph_and_fits_the_window(
+    tab, address, model, size
+):
     tab.open(address, *size)
     tab.choose("#file", photograph())
     tab.wait(DONE)
@@ -98,7 +100,7 @@ def test_page_photograph_shows_the_best_class_and_fits_the_window(tab, address, 
     assert urls and all(url.startswith(address) for url in urls)
 
 
-def test_page_map_is_bright_at_the_positions_of_large_weights(tab, address, model):
+def test_demo_page_map_is_bright_at_the_positions_of_large_weights(tab, address, model):
     tab.open(address, *DESKTOP)
     tab.drop(photograph(), 400, 300)  # inside the area that accepts files
     tab.wait(DONE)
@@ -128,7 +130,7 @@ def _brightness(tab, place, grid):
     )
 
 
-def test_page_keyboard_reaches_every_control_and_moves_the_slider(tab, address):
+def test_demo_page_keyboard_reaches_every_control_and_moves_the_slider(tab, address):
     tab.open(address, *DESKTOP)
     tab.choose("#file", photograph())
     tab.wait(DONE)
@@ -146,7 +148,7 @@ def test_page_keyboard_reaches_every_control_and_moves_the_slider(tab, address):
     assert text(tab, "#caption").startswith("Token 1")
 
 
-def test_page_camera_stops_after_escape_and_classifies_a_taken_picture(tab, address):
+def test_demo_page_camera_stops_after_escape_and_classifies_a_taken_picture(tab, address):
     tab.open(address, *PHONE)
     for key in ("Escape", "Enter"):
         tab.value("document.getElementById('camera').focus()")
@@ -159,7 +161,7 @@ def test_page_camera_stops_after_escape_and_classifies_a_taken_picture(tab, addr
     assert tab.value("document.getElementById('view').width") > 100
 
 
-def test_page_controls_have_names_for_screen_readers(tab, address):
+def test_demo_page_controls_have_names_for_screen_readers(tab, address):
     tab.open(address, *PHONE)
     tab.choose("#file", photograph())
     tab.wait(DONE)
@@ -171,7 +173,9 @@ def test_page_controls_have_names_for_screen_readers(tab, address):
 
 
 @pytest.mark.parametrize("content", [b"no image", b"\xff\xd8\xff\xe0 cut off"])
-def test_page_file_that_is_no_image_shows_an_alert_and_no_answer(tab, address, content, tmp_path):
+def test_demo_page_given_a_file_that_is_no_image_shows_an_alert_and_no_classes(
+    tab, address, content, tmp_path
+):
     (tmp_path / "x.jpg").write_bytes(content)
     tab.open(address, *DESKTOP)
     tab.choose("#file", tmp_path / "x.jpg")
@@ -180,7 +184,7 @@ def test_page_file_that_is_no_image_shows_an_alert_and_no_answer(tab, address, c
     assert text(tab, "#classes") == "Nothing yet"
 
 
-def test_page_in_dark_mode_has_a_dark_background_and_light_text(tab, address):
+def test_demo_page_in_dark_mode_has_a_dark_background(tab, address):
     grounds = []
     for dark in (False, True):
         tab.open(address, *DESKTOP, dark)
@@ -189,7 +193,7 @@ def test_page_in_dark_mode_has_a_dark_background_and_light_text(tab, address):
     assert grounds[0] > 600 and grounds[1] < 100
 
 
-def test_page_after_the_server_stopped_shows_an_error(tab, address):
+def test_demo_page_without_its_server_shows_an_error(tab, address):
     tab.open(address, *DESKTOP)
     tab.value("window.fetch = () => Promise.reject(new TypeError('gone')); 0")
     tab.choose("#file", photograph())

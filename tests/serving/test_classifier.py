@@ -48,6 +48,23 @@ def ends_in(*after):
         ((layers.Dense(3), layers.Activation(keras.ops.sigmoid)), "sigmoid"),
         ((layers.Dense(3), layers.ReLU()), "linear"),
     ],
+    ids=[
+        "softmax in dense",
+        "softmax in activation layer",
+        "softmax layer",
+        "softmax operation",
+        "linear behind softmax",
+        "sigmoid in dense",
+        "sigmoid operation",
+        "dropout behind softmax",
+        "normalization",
+        "softmax layer in dense",
+        "activation layer in dense",
+        "softmax operation in dense",
+        "identity behind softmax",
+        "sigmoid operation in activation layer",
+        "relu layer",
+    ],
 )
 def test_last_activation_of_a_model_is_found(after, wanted):
     assert classifier_activation_of("export", ends_in(*after)) == (wanted, False)
@@ -71,7 +88,9 @@ def test_last_activation_of_a_nested_model_is_found():
     ],
     ids=str,
 )
-def test_model_that_ends_in_logits_without_classifier_activation_raises(activation, ending):
+def test_model_that_ends_in_no_probabilities_without_classifier_activation_raises(
+    activation, ending
+):
     model = ends_in(layers.Dense(3, activation))
     is_logits = ending == "ends in logits"
     assert last_activation(model) == ("linear" if is_logits else None, True)
@@ -98,7 +117,7 @@ def test_probabilities_of_logits_equal_keras_and_never_overflow():
         np.testing.assert_allclose(probabilities(logits, name), right, atol=1e-6)
 
 
-def test_classifier_without_preprocessing_raises():
+def test_check_takes_pixels_of_a_classifier_without_preprocessing_raises():
     plain = create_model(NAME, classes=2, include_preprocessing=False)
     base = create_model(NAME, include_top=False, pooling="avg", include_preprocessing=False)
     on_top = keras.Sequential([keras.Input((32, 32, 3)), base, layers.Dense(3, "softmax")])
@@ -134,7 +153,9 @@ def multi_label(tmp_path_factory):
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_predict_of_logits_gives_probabilities(multi_label, activation):
+def test_predict_with_classifier_activation_turns_logits_into_probabilities(
+    multi_label, activation
+):
     folder, _, _, logits = multi_label
     arguments = folder / "logits.keras", folder / "image.png"
     with pytest.raises(ValueError, match="classifier_activation=None"):
@@ -174,7 +195,7 @@ def test_exported_multi_label_model_equals_predict(multi_label, tmp_path):
         predict(tmp_path / "served", folder / "image.png", classifier_activation="softmax")
 
 
-def test_export_class_names_without_top_or_of_wrong_values_raise(tmp_path):
+def test_export_with_class_names_without_top_or_of_wrong_values_raises(tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     features = create_model(NAME, include_top=False, pooling="avg")
     with pytest.raises(ValueError, match="class_names"):

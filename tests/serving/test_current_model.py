@@ -75,7 +75,7 @@ def followed(current, check):
     asyncio.run(run())
 
 
-def test_newer_version_answers_while_older_requests_finish(folder):
+def test_newer_model_version_answers_while_requests_to_the_older_version_finish(folder):
     current = CurrentModel(folder, 8)
     old = current.now
 
@@ -94,7 +94,7 @@ def test_newer_version_answers_while_older_requests_finish(folder):
     assert states(current) == [("2", "AVAILABLE"), ("1", "END")]
 
 
-def test_version_that_cannot_be_loaded_leaves_the_older_version_in_use(folder):
+def test_model_version_that_cannot_be_loaded_leaves_the_older_version_in_use(folder):
     current = CurrentModel(folder)
 
     async def check():
@@ -108,7 +108,7 @@ def test_version_that_cannot_be_loaded_leaves_the_older_version_in_use(folder):
     assert failed == {"error_code": "UNKNOWN", "error_message": "broken"}
 
 
-def test_version_that_failed_is_tried_again_after_a_time(folder, monkeypatch):
+def test_model_version_that_failed_to_load_is_tried_again_after_a_time(folder, monkeypatch):
     """A copy that fills a subfolder leaves the modification time of the version unchanged."""
     monkeypatch.setattr(current_model, "RETRY_SECONDS", 0.1)
     current = CurrentModel(folder)
@@ -130,7 +130,7 @@ def test_version_that_failed_is_tried_again_after_a_time(folder, monkeypatch):
     assert states(current) == [("2", "AVAILABLE"), ("1", "END")]
 
 
-def test_folder_that_cannot_be_read_for_a_time_is_followed_again(folder, monkeypatch):
+def test_model_folder_that_is_unreadable_for_a_time_is_watched_again(folder, monkeypatch):
     current, failures = CurrentModel(folder), []
 
     def unreadable(path):
@@ -148,7 +148,7 @@ def test_folder_that_cannot_be_read_for_a_time_is_followed_again(folder, monkeyp
     assert states(current) == [("2", "AVAILABLE"), ("1", "END")]
 
 
-def test_deleted_version_is_replaced_by_the_previous_version(folder):
+def test_deleted_model_version_is_replaced_by_the_previous_version(folder):
     add(folder, "2")
     current = CurrentModel(folder)
 
@@ -160,7 +160,7 @@ def test_deleted_version_is_replaced_by_the_previous_version(folder):
     assert states(current) == [("1", "AVAILABLE"), ("2", "END")]
 
 
-def test_version_that_failed_is_loaded_after_it_was_exported_again(folder):
+def test_failed_model_version_that_is_exported_again_is_loaded(folder):
     current = CurrentModel(folder)
 
     async def check():
@@ -173,7 +173,7 @@ def test_version_that_failed_is_loaded_after_it_was_exported_again(folder):
     assert states(current) == [("2", "AVAILABLE"), ("1", "END")]
 
 
-def test_current_version_that_was_exported_again_is_loaded_again(folder):
+def test_current_model_version_that_is_exported_again_is_reloaded(folder):
     current = CurrentModel(folder)
     old = current.now
 
@@ -203,7 +203,7 @@ def test_server_without_warm_up_runs_no_batch(folder):
     assert current.now.model.warm is None
 
 
-def test_endpoint_is_ready_after_the_warm_up(folder):
+def test_endpoint_is_ready_only_after_the_warm_up(folder):
     current, endpoint = CurrentModel(folder, 4), SimpleNamespace(ready=False)
     begun, may_end = threading.Event(), threading.Event()
 

@@ -4,6 +4,7 @@ import base64
 import re
 import sys
 import threading
+import time
 import urllib.request
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ import pytest
 import keras_tokenlearner as kt
 from keras_tokenlearner.analysis import token_maps
 from keras_tokenlearner.data import decode_image, fit_image
-from keras_tokenlearner.serving import demo, serve
+from keras_tokenlearner.serving import demo, guard, serve
 from keras_tokenlearner.serving.batching import Batcher
 from keras_tokenlearner.serving.current_model import Loaded
 from keras_tokenlearner.serving.kserve_server import page_app
@@ -82,7 +83,7 @@ def check(answer, probabilities, maps):
 
 
 @on_torch
-def test_page_answer_has_the_classes_and_the_maps_of_the_model(model, asked):
+def test_demo_page_answer_has_the_classes_and_the_maps_of_the_model(model, asked):
     answer = asked.post("/page/answer", content=JPEG, headers=IMAGE)
     assert answer.status_code == 200
     found = answer.json()
@@ -94,7 +95,7 @@ def test_page_answer_has_the_classes_and_the_maps_of_the_model(model, asked):
 
 
 @on_torch
-def test_page_answer_for_fewer_tokens_equals_a_model_of_that_many_tokens():
+def test_demo_page_answer_for_fewer_tokens_equals_a_model_of_that_many_tokens():
     model = randomised(kt.retrofit(kt.create_model("vit_pico8", classes=5), at=1, num_tokens=6))
     pixels = fit_image(decode_image(JPEG), (32, 32, 3))[None].astype("float32")
     with client(LoadedPage(model)) as asked:
@@ -108,7 +109,7 @@ def test_page_answer_for_fewer_tokens_equals_a_model_of_that_many_tokens():
 
 
 @on_torch
-def test_page_of_a_student_with_token_fusers_offers_only_its_own_number_of_tokens():
+def test_demo_page_of_a_student_with_token_fusers_offers_only_its_own_number_of_tokens():
     plain = kt.create_model("vit_pico8", classes=5)
     student = kt.retrofit(plain, at=1, num_tokens=4, fuser="token_fuser")
     with client(LoadedPage(student)) as asked:
@@ -118,7 +119,7 @@ def test_page_of_a_student_with_token_fusers_offers_only_its_own_number_of_token
 
 
 @on_torch
-def test_page_of_a_model_without_token_learner_has_classes_and_no_maps():
+def test_demo_page_of_a_model_without_token_learner_has_classes_and_no_maps():
     with client(LoadedPage(kt.create_model("vit_pico8", classes=3))) as asked:
         about = asked.get("/page/about").json()
         answer = asked.post("/page/answer", content=JPEG, headers=IMAGE).json()
@@ -127,7 +128,26 @@ def test_page_of_a_model_without_token_learner_has_classes_and_no_maps():
 
 
 @on_torch
-def test_page_image_bytes_that_look_like_deep_json_are_answered(asked):
+def test_demo_page_of_a_model_without_token_learner_and_a_number_of_tokens_raises():
+    with pytest.raises(ValueError, match="TokenLearner"):
+        LoadedPage(kt.create_model("vit_pico8", classes=3), tokens=[4])
+
+
+@on_torch
+def test_demo_page_with_a_late_answer_gets_status_503_and_the_time_limit(page, asked, monkeypatch):
+    def answer_late(count, rows):
+        time.sleep(0.5)
+        return LoadedPage._answer(page, count, rows)
+
+    monkeypatch.setattr(guard, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(page.batcher, "function", answer_late)
+    answer = asked.post("/page/answer", content=JPEG, headers=IMAGE)
+    assert answer.status_code == 503
+    assert "0.05 s" in answer.json()["error"]
+
+
+@on_torch
+def test_demo_page_answers_image_bytes_that_look_like_deep_json(asked):
     content = encode(PIXELS, "PNG") + b"[" * 1000
     assert asked.post("/page/answer", content=content, headers=IMAGE).status_code == 200
 
@@ -143,15 +163,18 @@ def test_page_image_bytes_that_look_like_deep_json_are_answered(asked):
         (JPEG, "?tokens=1e9", "image/jpeg", 400, "tokens=.1e9."),
         (JPEG, "", "text/plain", 415, "'text/plain'"),
     ],
+    ids=["no image", "truncated", "image bomb", "wrong tokens", "float tokens", "content type"],
 )
-def test_page_bad_request_gets_a_status_and_a_reason(asked, content, query, kind, status, reason):
+def test_demo_page_bad_request_gets_a_status_and_a_reason(
+    asked, content, query, kind, status, reason
+):
     answer = asked.post(f"/page/answer{query}", content=content, headers={"Content-Type": kind})
     assert answer.status_code == status
     assert re.search(reason, answer.json()["error"])
 
 
 @on_torch
-def test_page_decodes_pictures_outside_the_thread_of_the_model(page, asked, monkeypatch):
+def test_demo_page_decodes_pictures_outside_the_thread_of_the_model(page, asked, monkeypatch):
     threads = []
 
     def picture(*arguments):
@@ -171,7 +194,7 @@ def test_page_decodes_pictures_outside_the_thread_of_the_model(page, asked, monk
 
 
 @on_torch
-def test_page_files_are_served_and_name_no_other_address(asked):
+def test_demo_page_files_are_served_and_name_no_other_address(asked):
     html = asked.get("/").text
     named = {f"/{path}" for path in re.findall(r'(?:src|href)="([^"]+)"', html)}
     assert named <= set(FILES) and len(named) == 3
@@ -185,7 +208,7 @@ def test_page_files_are_served_and_name_no_other_address(asked):
 
 @on_torch
 @pytest.mark.parametrize("path", ["/", "/page/page.js", "/page/about", "/page/answer"])
-def test_page_headers_forbid_inline_scripts_frames_and_other_sources(asked, path):
+def test_demo_page_headers_forbid_inline_scripts_frames_and_other_sources(asked, path):
     post = path.endswith("answer")
     headers = asked.request("POST" if post else "GET", path).headers
     policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
@@ -201,7 +224,7 @@ def _luminance(colour):
 
 
 @on_torch
-def test_page_text_colours_have_the_contrast_that_wcag_requires(asked):
+def test_demo_page_text_colours_have_the_contrast_that_wcag_requires(asked):
     """WCAG 2.2 needs 4.5 for text and 3 for the focus, in the light and the dark scheme."""
     blocks = re.findall(r":root \{(.*?)\}", asked.get("/page/page.css").text, re.DOTALL)
     assert len(blocks) == 2
@@ -226,7 +249,7 @@ def test_page_text_colours_have_the_contrast_that_wcag_requires(asked):
         ({}, {"top_k": 0}, "`top_k`"),
     ],
 )
-def test_page_of_unsuitable_model_or_argument_raises(options, arguments, reason):
+def test_demo_page_of_an_unsuitable_model_or_argument_raises(options, arguments, reason):
     model = kt.create_model("tokenlearner_pico8_4at1", **{"classes": 10, **options})
     with pytest.raises(ValueError, match=reason):
         LoadedPage(model, **arguments)
@@ -241,7 +264,7 @@ def test_demo_of_exported_model_raises_and_states_the_serve_command(tmp_path):
 
 
 @on_tensorflow
-def test_page_of_exported_model_with_maps_answers_as_the_model(model, tmp_path):
+def test_demo_page_of_an_exported_model_with_maps_answers_as_the_model(model, tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     kt.export(model, tmp_path, return_maps=True)
     served = ServedModel(tmp_path)
@@ -254,7 +277,9 @@ def test_page_of_exported_model_with_maps_answers_as_the_model(model, tmp_path):
 
 
 @on_tensorflow
-def test_server_page_is_off_by_default_and_on_with_page_true(exported_pico, monkeypatch):
+def test_serve_has_no_demo_page_by_default_and_a_demo_page_with_page_true(
+    exported_pico, monkeypatch
+):
     pages = []
 
     async def run(endpoint, current, host, port, grpc_port, page):
@@ -268,7 +293,7 @@ def test_server_page_is_off_by_default_and_on_with_page_true(exported_pico, monk
 
 
 @on_tensorflow
-def test_server_with_page_answers_pictures_and_protocol_requests(served):
+def test_server_with_demo_page_answers_pictures_and_v1_requests(served):
     _, server = served
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/", timeout=60) as answer:
         assert b"<!doctype html>" in answer.read()
@@ -282,7 +307,7 @@ def test_server_with_page_answers_pictures_and_protocol_requests(served):
 
 
 @on_torch
-def test_page_of_exported_model_without_top_raises():
+def test_demo_page_of_an_exported_model_without_classifier_raises():
     served = SimpleNamespace(metadata={"input_shape": [32, 32, 3]}, outputs={}, folder="x")
     with pytest.raises(ValueError, match="serve: .*`keras-tokenlearner export`"):
         page_of(served, "x")

@@ -53,6 +53,6 @@ def test_kubernetes_resource_has_only_fields_of_its_schema(name):
         assert unknown({**resource, "sppec": 1}, MODELS[resource["kind"]].__name__) == [".sppec"]
 
 
-def test_pod_grace_period_exceeds_the_stop_time_of_the_server():
+def test_kubernetes_pod_grace_period_exceeds_the_stop_time_of_the_server():
     pod = resources("kubernetes.yaml")[0]["spec"]["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] > STOP_SECONDS

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from keras_tokenlearner.serving import guard
 from keras_tokenlearner.serving.batching import Batcher
 from keras_tokenlearner.serving.current_model import Loaded
 from tests.serving.answers import b64
@@ -65,7 +66,7 @@ def body(*contents):
     return json.dumps({"instances": [b64(content) for content in contents]}).encode()
 
 
-def test_small_images_are_answered_while_large_images_are_decoded():
+def test_endpoint_answers_small_images_while_large_images_are_decoded():
     model = Model()
     endpoint = endpoint_of(model)
 
@@ -84,7 +85,7 @@ def test_small_images_are_answered_while_large_images_are_decoded():
     assert len(model.decoded) < 10
 
 
-def test_damaged_image_raises_invalid_input_and_ends_its_request():
+def test_endpoint_with_a_damaged_image_raises_invalid_input_and_ends_the_request():
     model = Model()
     endpoint = endpoint_of(model)
 
@@ -99,8 +100,8 @@ def test_damaged_image_raises_invalid_input_and_ends_its_request():
     assert len(model.decoded) < 10
 
 
-def test_late_answer_raises_model_not_ready_and_states_the_limit(monkeypatch):
-    monkeypatch.setattr(serve, "ANSWER_SECONDS", 0.05)
+def test_endpoint_with_a_late_answer_raises_model_not_ready_and_states_the_limit(monkeypatch):
+    monkeypatch.setattr(guard, "ANSWER_SECONDS", 0.05)
     model = Model()
     endpoint = endpoint_of(model)
     with pytest.raises(kserve.errors.ModelNotReady, match="within 0.05 s") as caught:

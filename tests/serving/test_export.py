@@ -16,8 +16,11 @@ import pytest
 from keras_tokenlearner import create_model, export
 from keras_tokenlearner.analysis import token_maps
 from keras_tokenlearner.data import resizing
+from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.serving.formats import FORMATS
-from keras_tokenlearner.serving.metadata import METADATA
+from keras_tokenlearner.serving.metadata import METADATA, metadata_of
+from keras_tokenlearner.serving.payloads import v2_answer
+from keras_tokenlearner.serving.served_model import ServedModel
 from keras_tokenlearner.serving.versions import move_to_next_version, newest_version
 from keras_tokenlearner.serving.warm_up_records import WARM_UP
 from keras_tokenlearner.serving.writing import write_in_another_process
@@ -176,7 +179,7 @@ def test_export_with_wrong_arguments_raises_and_writes_nothing(build, arguments,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_saved_model_to_the_path_of_a_file_raises(tmp_path):
+def test_export_of_a_saved_model_to_the_path_of_a_file_raises(tmp_path):
     """A forgotten `format` must not make a folder `pets.onnx`."""
     model, taken = create_model("vit_pico8", classes=7), tmp_path / "pets"
     taken.touch()
@@ -184,6 +187,28 @@ def test_saved_model_to_the_path_of_a_file_raises(tmp_path):
         with pytest.raises(ValueError, match=wanted):
             export(model, path)
     assert list(tmp_path.iterdir()) == [taken]
+
+
+@pytest.mark.once("tensorflow")
+def test_exported_bfloat16_features_are_float32_in_v2_answers(tmp_path):
+    model = create_model("vit_pico8", include_top=False, pooling="avg", dtype="mixed_bfloat16")
+    served = ServedModel(export(model, tmp_path, check=False).path)
+    pixels = np.random.default_rng(0).uniform(0, 255, (32, 32, 3)).astype("float32")
+    row = dict.fromkeys(served.inputs["serve"], pixels)
+    ((_, kind, found),) = v2_answer(served.answer(served.batch_key("serve", row), [row]))
+    assert (kind, found.dtype) == ("FP32", "float32")
+    right = keras.ops.cast(model.predict(pixels[None], verbose=0), "float32")
+    np.testing.assert_allclose(found, right, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.once("torch")
+def test_metadata_of_a_model_that_fits_the_longest_edge_describe_the_padding():
+    preprocessing = Preprocessing(mean=(0.5, 0.2, 0.1), std=(0.5, 0.5, 0.5), resize_mode="longest")
+    model = create_model("vit_pico8", classes=2, preprocessing=preprocessing)
+    options = {"class_names": None, "activation": "softmax", "frame_step": None}
+    found = metadata_of(model, options | {"precision": None, "provenance": None})
+    assert "longest" in found["preprocessing"]
+    assert "padded on both sides with the colour [128, 51, 26]" in found["preprocessing"]
 
 
 def test_export_with_maps_and_provenance_contains_both(tmp_path):
@@ -215,7 +240,7 @@ def test_exports_in_parallel_become_different_versions(tmp_path):
         assert (path / "saved_model.pb").read_text() == str(number)
 
 
-def test_exports_that_choose_a_version_at_once_keep_both_versions(tmp_path, monkeypatch):
+def test_simultaneous_exports_to_one_folder_keep_both_versions(tmp_path, monkeypatch):
     """Two threads replace two processes. Both write a file before either chooses a version."""
     meeting = threading.Barrier(2, timeout=60)
 
@@ -301,7 +326,7 @@ def test_export_of_an_unsuitable_object_raises_value_error(wrong, tmp_path):
     assert not (tmp_path / "served").exists()
 
 
-def test_weights_hash_equals_the_hash_of_the_values(exported):
+def test_exported_weights_sha256_equals_the_hash_of_the_weight_values(exported):
     model, path, *_ = exported
     values = b"".join(w.tobytes() for w in model.get_weights())
     found = json.loads((path / METADATA).read_text())["weights_sha256"]
@@ -309,7 +334,7 @@ def test_weights_hash_equals_the_hash_of_the_values(exported):
 
 
 @pytest.mark.peers
-def test_warm_up_requests_are_answered_by_the_export(exported):
+def test_exported_warm_up_records_are_valid_requests_to_each_signature(exported):
     """The requests are records of `PredictionLog`, which TensorFlow Serving reads."""
     peer("tensorflow_serving.apis")
     from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog

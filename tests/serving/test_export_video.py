@@ -34,7 +34,9 @@ def expected(model, clips):
     return model.predict(np.stack([video.fit_clip(x, height, width) for x in clips]), verbose=0)
 
 
-def test_clips_at_rate_for_all_frames_gives_the_probabilities_for_video_batches(exported, tmp_path):
+def test_clips_at_rate_signature_of_all_frames_gives_the_probabilities_of_video_batches(
+    exported, tmp_path
+):
     """All frames and their rate give the same clip as `VideoBatches` on the file."""
     pytest.importorskip("av", reason="reads videos")
     model, served, _ = exported
@@ -71,7 +73,7 @@ def test_even_places_select_the_frames_of_a_clip_over_the_whole_video(length):
     np.testing.assert_array_equal(even_places(length, 8), np.floor(times + 1e-6))
 
 
-def test_exported_clips_of_any_size_and_length_equal_the_model(exported):
+def test_exported_clips_signature_on_any_size_and_length_equals_the_model(exported):
     model, served, _ = exported
     frames, height, width, _ = model.input_shape[1:]
     for length, size in ((frames, (height, width)), (2 * frames, (50, 33)), (3, (20, 90))):
@@ -82,7 +84,7 @@ def test_exported_clips_of_any_size_and_length_equal_the_model(exported):
         np.testing.assert_allclose(answer["probabilities"], expected(model, chosen), atol=1e-3)
 
 
-def test_exported_encoded_frames_equal_the_model(exported):
+def test_exported_encoded_signature_on_video_frames_equals_the_model(exported):
     model, served, _ = exported
     frames = model.input_shape[1]
     clip = RANDOM.integers(0, 256, (2 * frames, 40, 30, 3)).astype("uint8")
@@ -117,6 +119,6 @@ def test_served_video_rows_share_batches_and_bad_frame_rates_raise(exported):
         model.answer(key, [row])
 
 
-def test_frame_step_of_image_model_raises(tmp_path):
+def test_export_of_an_image_model_with_frame_step_raises(tmp_path):
     with pytest.raises(ValueError, match="export: .*frame_step=0.1"):
         export(create_model("vit_pico8", classes=2), tmp_path / "model", frame_step=0.1)

@@ -199,7 +199,9 @@ def test_export_of_a_bfloat16_model_to_onnx_or_litert_raises(format, tmp_path):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_format_without_its_library_names_the_extra(format, tmp_path, monkeypatch):
+def test_export_to_a_format_without_its_library_raises_and_names_the_extra(
+    format, tmp_path, monkeypatch
+):
     chosen = FORMATS[format]
     extra = " ".join(EXTRAS[chosen.extra])
     assert all(library_of(module) in extra for module in chosen.modules)

@@ -1,4 +1,4 @@
-"""Limits on requests before they are parsed: size, time, nesting, and disconnected clients."""
+"""The request guard limits size, time and nesting of requests before the server parses them."""
 
 import asyncio
 import json
@@ -23,6 +23,7 @@ BINARY = [(b"inference-header-content-length", b"1")]
         (b"[" + b"1," * 5_000_000 + b"1]", "values"),
         (b'{"instances": ' + b"[" * 500 + b"]" * 500 + b"}", "501"),
     ],
+    ids=["many lists", "many values", "deep lists"],
 )
 def test_check_json_of_deep_or_long_bodies_raises(body, reason):
     start = time.monotonic()
@@ -68,7 +69,7 @@ async def echo(scope, receive, send):
     await send({"type": "http.response.body", "body": message["body"]})
 
 
-def test_guard_passes_on_a_body_within_the_limits_whole():
+def test_request_guard_passes_a_body_within_the_limits_unchanged():
     assert run(echo, [b"[1,", b"2]"])[1]["body"] == b"[1,2]"
 
 
@@ -80,8 +81,9 @@ def test_guard_passes_on_a_body_within_the_limits_whole():
         ([b"[" * 100], {}, 400),
         ([b"[]"], {"max_requests": 0}, 503),
     ],
+    ids=["large body", "slow body", "deep body", "busy server"],
 )
-def test_guard_refuses_a_body_beyond_a_limit(parts, limits, status):
+def test_request_guard_refuses_a_request_beyond_a_limit_with_its_status(parts, limits, status):
     sent = run(echo, parts, **limits)
     assert sent[0]["status"] == status
     assert list(json.loads(sent[1]["body"])) == ["error"]
@@ -90,18 +92,18 @@ def test_guard_refuses_a_body_beyond_a_limit(parts, limits, status):
 @pytest.mark.parametrize(
     ("path", "status"), [("/v1/models/pets:predict", 400), ("/v2/models/pets/infer", 200)]
 )
-def test_guard_of_a_body_with_the_header_of_binary_tensors_checks_v1_bodies(path, status):
+def test_request_guard_checks_v1_bodies_that_have_the_header_of_binary_tensors(path, status):
     """Only V2 has binary tensors. In V1, the header must not turn off the check."""
     sent = run(echo, [b"[" * 100], SCOPE | {"path": path, "headers": BINARY})
     assert sent[0]["status"] == status
 
 
-def test_guard_of_a_busy_server_answers_health_checks():
+def test_request_guard_of_a_busy_server_answers_health_checks():
     sent = run(echo, [b""], SCOPE | {"method": "GET", "path": "/v2/health/live"}, max_requests=0)
     assert sent[0]["status"] == 200
 
 
-def test_guard_cancels_the_request_of_a_disconnected_client():
+def test_request_guard_cancels_the_request_of_a_disconnected_client():
     ended = []
 
     async def slow(scope, receive, send):
@@ -115,7 +117,7 @@ def test_guard_cancels_the_request_of_a_disconnected_client():
     assert len(ended) == 1 and ended[0] < 10
 
 
-def test_guard_waiting_for_a_body_lets_other_requests_through():
+def test_request_guard_waiting_for_a_body_lets_other_requests_through():
     async def both():
         guarded = Guard(echo, max_requests=1)
         sent = []
@@ -138,7 +140,7 @@ def test_guard_waiting_for_a_body_lets_other_requests_through():
     assert asyncio.run(both())[0]["status"] == 200
 
 
-def test_idle_and_slow_connections_are_closed(monkeypatch):
+def test_server_closes_idle_and_slow_connections_and_answers_others(monkeypatch):
     """Sockets that send nothing or half a header are closed. Other requests are answered."""
     uvicorn = pytest.importorskip("uvicorn", reason="the server is KServe")
     monkeypatch.setattr(kserve_server, "HEADER_SECONDS", 0.4)
@@ -191,9 +193,13 @@ def attacked(attack, app=echo):
 ASK = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n"
 
 
-@pytest.mark.parametrize("before", [b"", ASK + b"1"], ids=["first", "second"])
-@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\n"])
-def test_request_headers_without_end_close_the_connection(start, before):
+@pytest.mark.parametrize("before", [b"", ASK + b"1"], ids=["first request", "second request"])
+@pytest.mark.parametrize(
+    "start",
+    [b"GET /", b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\n"],
+    ids=["request line", "one header", "many headers"],
+)
+def test_server_closes_a_connection_whose_request_headers_never_end(start, before):
     """uvicorn alone stores headers of any size. A client can fill a gigabyte within seconds.
 
     The second request arrives while the server still answers the first.
@@ -223,7 +229,7 @@ def test_request_headers_without_end_close_the_connection(start, before):
     assert sent < 20 * 2**20  # system buffers take some bytes after the close
 
 
-def test_client_that_never_reads_its_answer_is_disconnected(monkeypatch):
+def test_server_disconnects_a_client_that_never_reads_its_answer(monkeypatch):
     monkeypatch.setattr(kserve_server, "UNREAD_SECONDS", 0.3)
     ended = []
 
@@ -245,8 +251,8 @@ def test_client_that_never_reads_its_answer_is_disconnected(monkeypatch):
     assert found == 40 * 2**20 and b"200" in status
 
 
-@pytest.mark.parametrize("sent", [b"", b"P"])
-def test_connection_whose_second_request_stays_incomplete_is_closed(monkeypatch, sent):
+@pytest.mark.parametrize("sent", [b"", b"P"], ids=["idle", "half a request"])
+def test_server_closes_a_connection_whose_second_request_stays_incomplete(monkeypatch, sent):
     """The client is idle after an answer, or stops within the headers of the next request."""
     monkeypatch.setattr(kserve_server, "IDLE_SECONDS", 1 if not sent else 60)
     monkeypatch.setattr(kserve_server, "HEADER_SECONDS", 1 if sent else 60)
@@ -271,7 +277,7 @@ def test_listening_on_a_taken_port_raises_os_error():
             kserve_server._listen("127.0.0.1", port)
 
 
-def test_server_limits_equal_the_documented_limits():
+def test_server_limits_of_body_size_and_depth_equal_the_documented_limits():
     from pathlib import Path
 
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()

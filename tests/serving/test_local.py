@@ -16,7 +16,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
         """Keep the output of the tests short."""
 
 
-def test_local_server_is_asked_without_the_proxy_of_the_environment(monkeypatch):
+def test_local_server_client_ignores_the_proxy_of_the_environment(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.delenv("no_proxy", raising=False)

@@ -219,4 +219,4 @@ def test_queued_request_of_a_disconnected_client_never_runs(holding):
         assert first.result()[0] == 200
     assert server.v1(good)[0] == 200
     batches = [line for line in server.said() if "batch" in line]
-    assert batches == ["batch of 1\n"]  # of the request after the disconnected one
+    assert batches == ["batch of 1\n"]  # the last request alone

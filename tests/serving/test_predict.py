@@ -107,7 +107,7 @@ def test_predict_of_an_exported_model_equals_predict_of_the_keras_file(saved, ex
             assert row["probability"] == pytest.approx(answer["probability"], abs=1e-3)
 
 
-def test_predict_of_an_exported_model_refuses_an_image_bomb(exported, tmp_path):
+def test_predict_of_an_exported_model_and_an_image_bomb_raises(exported, tmp_path):
     from tests.serving.answers import BOMB
 
     (tmp_path / "bomb.png").write_bytes(BOMB)
@@ -130,7 +130,7 @@ def test_predict_command_prints_a_line_per_file(saved):
     assert printed.splitlines()[1].startswith(str(folder / "b.png"))
 
 
-def test_predict_command_prints_equal_json_and_maps_for_file_name_and_export(
+def test_predict_command_gives_equal_json_and_maps_for_keras_file_name_and_export(
     saved, exported, tmp_path
 ):
     folder, _ = saved
@@ -187,6 +187,14 @@ def test_predict_of_unsuitable_exported_models_raises(saved, tmp_path):
     export(create_model(NAME, include_top=False), tmp_path / "features", check=False)
     with pytest.raises(ValueError, match="predict: .*model=.*features"):
         predict(tmp_path / "features", [folder / "a.png"])
+
+
+@pytest.mark.once("torch")
+def test_predict_with_maps_of_a_model_without_maps_raises_before_it_reads_the_files(tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    create_model("vit_pico8", classes=2).save(tmp_path / "plain.keras")
+    with pytest.raises(ValueError, match="TokenLearner"):
+        predict(tmp_path / "plain.keras", tmp_path / "text.png", maps_path=tmp_path / "maps.png")
 
 
 def test_predict_of_wrong_files_or_models_raises(saved, tmp_path):

@@ -48,7 +48,7 @@ BAD_V1 = {
         "inputs|levels|JSON",
     ),
     "both forms": ({"instances": [b64(JPEG)], "inputs": [b64(JPEG)]}, "instances.*inputs"),
-    "uneven": ({"inputs": {"encoded": b64(JPEG)}}, "rows"),
+    "no list of rows": ({"inputs": {"encoded": b64(JPEG)}}, "rows"),
     "other column": ({"inputs": {"image": [b64(JPEG)]}}, "\\['encoded'\\]"),
     "b64 of a number": ({"instances": [{"b64": 5}]}, "int"),
     "b64 of one letter": ({"instances": [{"b64": "A"}]}, "base64"),
@@ -60,30 +60,30 @@ BAD_V1 = {
     ),
     "bomb": ({"instances": [b64(BOMB)]}, " 32000000 .* 100000000"),
     "no base64": ({"instances": [{"b64": "%"}]}, "base64"),
-    "text": ({"instances": ["flower.jpg"]}, "b64"),
-    "many": ({"instances": [b64(JPEG)] * 257}, " 256 .* 257"),
-    "large": (b" " * (32 * 2**20 + 1), " 33554432 "),
-    "signature": (
+    "text instead of b64": ({"instances": ["flower.jpg"]}, "b64"),
+    "257 rows": ({"instances": [b64(JPEG)] * 257}, " 256 .* 257"),
+    "32 MiB and a byte": (b" " * (32 * 2**20 + 1), " 33554432 "),
+    "other signature": (
         {"instances": [b64(JPEG)], "signature_name": "x"},
         "signature_name.*'images'.*'x'",
     ),
     "other input": ({"instances": [{"image": b64(JPEG)}]}, "\\['encoded'\\].*\\['image'\\]"),
-    "fractions": (
+    "pixels with fractions": (
         {"signature_name": "images", "instances": [[[[0.5] * 3]]]},
         "'images'.* 0 to 255.* 0.5",
     ),
-    "range": (
+    "pixel of 256": (
         {"signature_name": "images", "instances": [[[[256] * 3]]]},
         "'images'.* 0 to 255.* 256",
     ),
-    "rank": ({"signature_name": "images", "instances": [[[1, 2, 3]]]}, "'images'.*shape"),
+    "wrong rank": ({"signature_name": "images", "instances": [[[1, 2, 3]]]}, "'images'.*shape"),
     "ragged": ({"signature_name": "images", "instances": [[[[1] * 3], []]]}, "'images'.*equal"),
     "no pixels": ({"signature_name": "images", "instances": [[]]}, "'images'.*shape"),
-    "size": (
+    "wrong size": (
         {"signature_name": "serve", "instances": [FLOATS[:9]]},
         "\\(32, 32, 3\\).*\\(9, 32, 3\\)",
     ),
-    "words": ({"signature_name": "serve", "instances": [[[["a"] * 3] * 32] * 32]}, " str"),
+    "text as pixels": ({"signature_name": "serve", "instances": [[[["a"] * 3] * 32] * 32]}, " str"),
     "long word": ({"signature_name": "serve", "instances": [["a" * 10**7, *"b" * 10**4]]}, " str"),
     "booleans": ({"signature_name": "images", "instances": [[[[True, 1, 1]]]]}, " bool"),
     "infinite": ({"signature_name": "serve", "instances": [[[[1e99] * 3] * 32] * 32]}, "finite"),
@@ -91,7 +91,7 @@ BAD_V1 = {
 }
 
 
-def test_array_of_a_long_and_many_short_files_takes_a_pointer_each():
+def test_array_of_one_long_and_many_short_files_stores_pointers():
     """With a fixed size per item, these bytes would take 100 GB."""
     array = array_of("encoded", [b"x" * 10**7, *[b""] * 10**4])
     assert array.dtype == object and array.shape == (10_001,)
@@ -114,21 +114,21 @@ def field(**changes):
 
 BAD_V2 = {
     "no inputs": ({"inputs": []}, "inputs"),
-    "input": (field(name="x"), "\\['x'\\]"),
-    "datatype": (field(datatype="FP32"), "UINT8.*FP32"),
-    "shape": (field(shape=[1, 2, 1, 3]), "shape"),
-    "fractions": (field(data=[1, 2, 3.5]), "'images'.* 0 to 255.* 3.5"),
-    "range": (field(data=[1, 2, -1]), "'images'.* 0 to 255.* -1"),
+    "unknown input": (field(name="x"), "\\['x'\\]"),
+    "wrong datatype": (field(datatype="FP32"), "UINT8.*FP32"),
+    "shape unlike the data": (field(shape=[1, 2, 1, 3]), "shape"),
+    "pixels with fractions": (field(data=[1, 2, 3.5]), "'images'.* 0 to 255.* 3.5"),
+    "negative pixel": (field(data=[1, 2, -1]), "'images'.* 0 to 255.* -1"),
     "no rows": (field(shape=[0, 1, 1, 3], data=[]), "rows|shape"),
     "no shape": ({"inputs": [{"name": "images"}]}, "shape"),
-    "free shape": (field(shape=[-1]), "-1"),
+    "shape of -1": (field(shape=[-1]), "-1"),
     "shape of text": (field(shape=["1", 1, 1, 3]), "'1'"),
     "shape of booleans": (field(shape=[True, 1, 1, 3]), "True"),
-    "parameters": (field() | {"parameters": 5}, "parameters"),
-    "id": (field() | {"id": 5}, "id"),
-    "twice": ({"inputs": field()["inputs"] * 2}, "different"),
+    "number as parameters": (field() | {"parameters": 5}, "parameters"),
+    "number as id": (field() | {"id": 5}, "id"),
+    "one input twice": ({"inputs": field()["inputs"] * 2}, "different"),
     "deep data": (b'{"inputs": ' + b"[" * 500 + b"]" * 500 + b"}", "501"),
-    "signature": (field() | {"parameters": {"signature_name": "x"}}, "signature_name.*'x'"),
+    "other signature": (field() | {"parameters": {"signature_name": "x"}}, "signature_name.*'x'"),
     "no image": (field(name="encoded", shape=[1], datatype="BYTES", data=["YQ=="]), "JPEG, PNG"),
     "no lengths": (binary("encoded", [1], "BYTES", b"abcdefg"), "shape"),
     "huge binary size": (binary("images", [1, 1, 1, 3], "UINT8", b"abc", 10**18), str(10**18)),
@@ -247,13 +247,13 @@ BAD_GRPC = {
     "no shape": ({"shape": []}, [b"a"], "batch axis"),
     "few bytes": ({}, [b"ab"], "shape"),
     "trailing bytes": ({}, [b"abcd"], "shape"),
-    "datatype": ({"datatype": "FP32"}, [b"abc"], "UINT8.*FP32"),
+    "wrong datatype": ({"datatype": "FP32"}, [b"abc"], "UINT8.*FP32"),
     "unknown datatype": ({"datatype": "PIXELS"}, [b"abc"], "PIXELS|content type"),
-    "twice": ({"count": 2}, [b"abc"] * 2, "'images', 'images'"),
+    "one input twice": ({"count": 2}, [b"abc"] * 2, "'images', 'images'"),
     "one raw for two": ({"count": 2}, [b"abc"], "raw_input_contents"),
     "two raw for one": ({}, [b"abc"] * 2, "raw_input_contents"),
-    "range": ({"contents": {"uint_contents": [1, 2, 256]}}, (), " 0 to 255.* 256"),
-    "lengths": (
+    "pixel of 256": ({"contents": {"uint_contents": [1, 2, 256]}}, (), " 0 to 255.* 256"),
+    "length beyond the end": (
         {"name": "encoded", "shape": [1], "datatype": "BYTES"},
         [b"\xff\xff\xff\xffabc"],
         "shape",
@@ -274,6 +274,16 @@ def test_grpc_bad_requests_get_a_reason_and_invalid_argument(ask_grpc, case):
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     good = {"name": "images", "shape": [1, 1, 1, 3], "datatype": "UINT8"}
     assert ask_grpc([good], [b"abc"])["probabilities"].shape == (1, 10)
+
+
+def test_grpc_request_for_another_version_gets_not_found(ask_grpc):
+    import grpc
+
+    field = {"name": "images", "shape": [1, 1, 1, 3], "datatype": "UINT8"}
+    with pytest.raises(grpc.RpcError, match="version 999") as caught:
+        ask_grpc([field], [b"abc"], version="999")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert ask_grpc([field], [b"abc"], version="1")["probabilities"].shape == (1, 10)
 
 
 def test_grpc_large_messages_and_idle_channels_delay_no_other_clients(served, ask_grpc):

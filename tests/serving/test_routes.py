@@ -105,7 +105,9 @@ def published():
     return made
 
 
-def test_checkpoint_resize_is_applied_by_every_interface(published, files, tmp_path):
+def test_checkpoint_preprocessing_is_applied_by_predict_export_and_server(
+    published, files, tmp_path
+):
     pixels = [preprocess_image(decode_image(file), (32, 32, 3), RULE) for file in files]
     right = published.predict(np.stack(pixels).astype("float32"), verbose=0)
     assert np.abs(right - trained_on(published, files)).max() > 0.01  # the resize matters
@@ -122,7 +124,7 @@ def test_checkpoint_resize_is_applied_by_every_interface(published, files, tmp_p
     np.testing.assert_array_equal([row["pixels"] for row in rows], np.stack(pixels))
 
 
-def test_evaluate_resizes_as_the_checkpoint_states(published, tmp_path):
+def test_evaluate_applies_the_preprocessing_of_the_checkpoint(published, tmp_path):
     random = np.random.default_rng(1)
     for split in ("train", "test"):
         for name in map(str, range(10)):

@@ -41,6 +41,7 @@ pytestmark = pytest.mark.once("tensorflow")
         {"instances": [{"encoded": b64(JPEG)}]},
         {"instances": [b64(JPEG)], "signature_name": "encoded"},
     ],
+    ids=["bytes alone", "named input", "named signature"],
 )
 def test_v1_encoded_image_gets_the_prediction_of_the_model(served, body):
     model, server = served
@@ -50,7 +51,7 @@ def test_v1_encoded_image_gets_the_prediction_of_the_model(served, body):
 
 
 @pytest.mark.parametrize("form", ["lines", "url", "bare"])
-def test_v1_base64_variants_are_read(served, form):
+def test_v1_base64_with_line_breaks_url_alphabet_or_no_padding_is_read(served, form):
     """Base64 is read with line breaks, in the URL-safe alphabet, and without padding."""
     content = next(x for x in (JPEG + b"\0" * n for n in range(3)) if len(x) % 3)
     text = {
@@ -101,7 +102,7 @@ def test_v1_pixels_of_two_different_sizes_get_predictions(served):
         check(model, row, encode(image, "PNG"))
 
 
-def test_v1_answer_of_one_output_has_no_name(served):
+def test_v1_row_answer_of_one_output_has_no_name(served):
     model, server = served
     pixels = RANDOM.uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     status, answer = server.v1({"signature_name": "serve", "instances": pixels.tolist()})
@@ -242,7 +243,7 @@ def test_grpc_pixels_get_the_prediction_of_the_model(served, ask_grpc):
     np.testing.assert_allclose(found["probabilities"][0], right, atol=1e-3)
 
 
-def test_server_refuses_to_load_or_unload_models(served):
+def test_v2_requests_to_load_or_unload_models_get_404(served):
     _, server = served
     assert server.ask("/v2/repository/models/pico/unload", {})[0] == 404
     assert server.ask("/v2/repository/models/pico/load", {})[0] == 404

@@ -60,7 +60,7 @@ def read_until(process, text):
     raise AssertionError("".join(lines) + process.stderr.read())
 
 
-def test_sigterm_lets_running_requests_finish_and_a_taken_port_raises():
+def test_sigterm_lets_running_requests_finish_and_a_taken_grpc_port_raises():
     import grpc
     from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
     from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as protocol
@@ -105,7 +105,7 @@ def test_sigterm_lets_running_requests_finish_and_a_taken_port_raises():
         process.wait()
 
 
-def test_sigterm_ends_a_warm_up():
+def test_sigterm_during_the_warm_up_stops_the_server():
     from keras_tokenlearner.serving.local import _free_ports
 
     process = start(*_free_ports(2), "warm")

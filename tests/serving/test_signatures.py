@@ -71,7 +71,7 @@ def test_decode_in_graph_of_plain_files_gives_the_pixels_of_pillow(decode):
             np.testing.assert_array_equal(decode(content, 1)[..., 0], wanted.convert("L"), name)
 
 
-def test_bmp_with_alpha_decoded_in_graph_gets_a_white_background(decode):
+def test_decode_in_graph_of_a_bmp_with_alpha_gives_a_white_background(decode):
     pixels = np.random.default_rng(1).integers(0, 256, (3, 5, 4)).astype("uint8")
     header = struct.pack("<IiiHHIIiiII", 108, 5, 3, 1, 32, 3, 60, 0, 0, 0, 0)
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000).ljust(108 - 40, b"\0")
@@ -112,7 +112,7 @@ def test_decode_in_graph_of_damaged_files_terminates(decode):
 
 @pytest.mark.parametrize("resize_mode", ["shortest", "squash", "longest"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])
-@pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)])
+@pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)], ids=str)
 def test_resizing_of_checkpoint_in_graph_equals_the_host(resize_mode, interpolation, shape):
     rule = Preprocessing((0.4, 0.5, 0.6), (0.5,), None, resize_mode, interpolation, 0.9)
     fit = tf.function(resizing_of_checkpoint(shape, rule), autograph=False)

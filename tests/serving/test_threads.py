@@ -10,7 +10,7 @@ from keras_tokenlearner.serving.threads import DecodingThreads
 pytestmark = pytest.mark.once("tensorflow")
 
 
-def test_small_image_is_decoded_while_large_images_wait():
+def test_decoding_threads_decode_a_small_image_while_large_images_wait():
     release, started = threading.Event(), []
     threads = DecodingThreads(small=1, large=1, large_pixels=10)
 

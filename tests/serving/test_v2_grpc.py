@@ -50,30 +50,42 @@ def field(number, content):
             outputs=[{"name": "p", "parameters": {"binary_data": {"bool_param": True}}}],
         ),
     ],
-    ids=range(6),
+    ids=["no data", "raw bytes", "uint", "float and int", "byte strings", "outputs"],
 )
 def test_read_grpc_equals_the_parser_of_protobuf(sent):
     assert read_grpc(sent.SerializeToString()) == sent
 
 
 @pytest.mark.parametrize(
-    "content",
+    "write",
     [
-        field(5, b"") * MANY,  # inputs
-        field(6, b"") * MANY,  # outputs
-        field(7, b"") * MANY,  # raw_input_contents
-        field(4, b"") * MANY,  # parameters
-        field(5, field(5, field(8, b"") * MANY)),  # bytes_contents of an input
-        field(5, field(3, bytes(MANY))),  # shape
-        field(5, field(5, field(2, bytes(MANY)))),  # int_contents
-        field(5, field(5, field(6, bytes(4 * 2**21 + 4)))),  # fp32_contents
-        field(5, field(5, field(7, bytes(8 * 2**21 + 8)))),  # fp64_contents
-        field(5, field(5, b"\x10\x01" * MANY)),  # int_contents, not packed
+        lambda: field(5, b"") * MANY,
+        lambda: field(6, b"") * MANY,
+        lambda: field(7, b"") * MANY,
+        lambda: field(4, b"") * MANY,
+        lambda: field(5, field(5, field(8, b"") * MANY)),
+        lambda: field(5, field(3, bytes(MANY))),
+        lambda: field(5, field(5, field(2, bytes(MANY)))),
+        lambda: field(5, field(5, field(6, bytes(4 * 2**21 + 4)))),
+        lambda: field(5, field(5, field(7, bytes(8 * 2**21 + 8)))),
+        lambda: field(5, field(5, b"\x10\x01" * MANY)),
     ],
-    ids=range(10),
+    ids=[
+        "inputs",
+        "outputs",
+        "raw_input_contents",
+        "parameters",
+        "bytes_contents",
+        "shape",
+        "int_contents",
+        "fp32_contents",
+        "fp64_contents",
+        "int_contents without packing",
+    ],
 )
-def test_read_grpc_of_too_many_fields_or_values_raises(content):
+def test_read_grpc_of_too_many_fields_or_values_raises(write):
     """Protobuf and KServe would take gigabytes to parse the first message."""
+    content = write()
     start = time.monotonic()
     with pytest.raises(ValueError, match=f" {MAX_FIELDS} fields"):
         read_grpc(content)
@@ -87,12 +99,21 @@ def test_read_grpc_of_too_many_fields_or_values_raises(content):
         (b"\x0b", "wire type 3"),
         (b"\x2a" + b"\xff" * 12, "damaged"),
         (b"\x2a\x05", "damaged"),
-        (b"\x0a\x01\xff", "damaged"),  # a name that is not UTF-8
+        (b"\x0a\x01\xff", "damaged"),
         (request([b"abc", b"abc"]).SerializeToString(), "raw_input_contents .* 1 .* got 2"),
         (request([b"abc"], count=2).SerializeToString(), "raw_input_contents .* 2 .* got 1"),
         (request([b"abc"], {"uint_contents": [1]}).SerializeToString(), "'images' .* not both"),
     ],
-    ids=range(8),
+    ids=[
+        "truncated",
+        "group",
+        "endless length",
+        "length beyond the end",
+        "name without UTF-8",
+        "two contents for one input",
+        "one content for two inputs",
+        "typed and raw contents",
+    ],
 )
 def test_read_grpc_of_damaged_or_contradictory_messages_raises(content, reason):
     with pytest.raises(ValueError, match=reason):
@@ -135,7 +156,7 @@ def test_grpc_idle_channels_block_no_calls_and_are_closed(monkeypatch):
 
 
 def test_grpc_calls_without_a_message_are_closed(monkeypatch):
-    """Otherwise a few hundred open calls would block the server for ever."""
+    """A few hundred open calls without a message would block the server."""
     import grpc
 
     monkeypatch.setattr(grpc_server, "BODY_SECONDS", 0.5)

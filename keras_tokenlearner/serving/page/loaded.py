@@ -111,8 +111,7 @@ class LoadedPage:
 
 def _budgets(model: keras.Model, tokens: Sequence[int] | None) -> list[int]:
     """Return the numbers of tokens that the page offers, sorted, or [0] without a TokenLearner."""
-    learners = [layer for layer in model.layers if isinstance(layer, TokenLearner)]
-    most = max((learner.num_tokens for learner in learners), default=0)
+    most = _most_tokens(model)
     if tokens:
         return sorted(set(check_ints("demo", "tokens", tokens)))
     if reduction_problem(model):
@@ -122,5 +121,10 @@ def _budgets(model: keras.Model, tokens: Sequence[int] | None) -> list[int]:
 
 def _with_budget(model: keras.Model, count: int) -> keras.Model:
     """Return `with_tokens(model, count)`, or the model itself if it has `count` tokens."""
-    counts = {layer.num_tokens for layer in model.layers if isinstance(layer, TokenLearner)}
-    return model if counts <= {count} else with_tokens(model, count)
+    return model if _most_tokens(model) == count else with_tokens(model, count)
+
+
+def _most_tokens(model: keras.Model) -> int:
+    """Return the largest `num_tokens` of a model's TokenLearners, or 0 without a TokenLearner."""
+    learners = [layer for layer in model.layers if isinstance(layer, TokenLearner)]
+    return max((learner.num_tokens for learner in learners), default=0)

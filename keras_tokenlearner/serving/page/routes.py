@@ -1,7 +1,7 @@
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from keras_tokenlearner.serving.guard import PICTURE_PATH
+from keras_tokenlearner.serving.guard import PICTURE_PATH, in_time
 from keras_tokenlearner.serving.page.answers import PageModel
 
 if TYPE_CHECKING:
@@ -67,9 +67,13 @@ def page_routes(page: PageModel) -> "list[Route]":
             return JSONResponse({"error": reason}, 415, headers=HEADERS)
         try:
             tokens = _tokens(request.query_params.get("tokens"))
-            found = await page.classify(await request.body(), tokens)
+            content = await request.body()
+            async with in_time():
+                found = await page.classify(content, tokens)
         except ValueError as error:
             return JSONResponse({"error": str(error)}, 400, headers=HEADERS)
+        except TimeoutError as error:
+            return JSONResponse({"error": str(error)}, 503, headers=HEADERS)
         return JSONResponse(found, headers=HEADERS)
 
     return [
