@@ -197,9 +197,9 @@ def check_is(
 
 
 def check_path(owner: str, name: str, value: str | os.PathLike[str]) -> Path:
-    """Return `value` as a `Path` if it is a string or a path, or raise `ValueError`."""
+    """Return a path with a home folder for `~`, or raise `ValueError` for other types."""
     check_is(owner, name, value, (str, os.PathLike), "a string or a pathlib.Path")
-    return Path(value)
+    return Path(os.path.expanduser(value))
 
 
 def check_model(

@@ -8,6 +8,7 @@ from keras_tokenlearner.models.config_fields import (
     VisionTransformerFields,
     X2Plus1DFields,
 )
+from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.vision_model import BuildArguments
 
 
@@ -38,9 +39,10 @@ class ConfigChanges(VisionTransformerFields, X2Plus1DFields, total=False):
 
 
 class BodyArguments(ConfigChanges, total=False):
-    """The arguments of `create_model` for a model without top, as JSON types."""
+    """The arguments of `create_model` for a model without top, which `hub_backbone` takes."""
 
     include_preprocessing: bool
+    preprocessing: Preprocessing | None
     weights: str | None
     input_shape: Sequence[int] | None
     normalization: Normalization | None

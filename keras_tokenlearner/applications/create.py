@@ -87,8 +87,9 @@ def create_model(
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and scales them
             itself. Otherwise the model takes normalised pixels, by default in [-1, 1].
         weights: `None` for random weights, the name of included weights, or the path or https
-            address of a `.weights.h5` file. For weights that Keras saved in parts, the path of
-            their `.weights.json`. Addresses and files for `from_preset` are valid too, such as
+            address of a `.weights.h5` file. For a folder with the name of included weights, pass
+            `"./NAME"`. For weights that Keras saved in parts, the path of their `.weights.json`.
+            Addresses and files for `from_preset` are valid too, such as
             `"hf://timm/vit_base_patch16_224.augreg_in21k"`. The checkpoint then sets the config
             fields that the model's name does not state. Positions are resized to the model's grid.
         input_tensor: A `keras.Input` to build on. For a tensor computed from a `keras.Input`, the
@@ -141,15 +142,17 @@ def create_model(
     is_file = str(weights).endswith(OWN_FILES) and not SOURCES.keys() & {_source(weights)}
     if is_file and str(weights).startswith(("https://", "http://")):
         weights = _downloaded(owner, cast(str, weights))
+    is_included = isinstance(weights, str) and (model, weights) in store.STORE
     stored = plan = of_weights = shapes = None
     if weights is not None and is_file and "://" not in str(weights):
         shapes = saved_shapes(weights, owner)
         of_weights = classes_of(shapes)
-    elif weights is not None and is_address(weights):
+    elif weights is not None and not is_included and is_address(weights):
         if isinstance(entry.config, X2Plus1DConfig):
             raise ValueError(
-                f"{owner}: `weights` of an X2Plus1D must be None or a path that ends in "
-                f".weights.h5 or .weights.json. Received: weights={weights!r}"
+                f"{owner}: `weights` of an X2Plus1D must be None or a file of this package. Pass a "
+                "path or https address that ends in .weights.h5, or a path that ends in "
+                f".weights.json. Received: weights={weights!r}"
             )
         if normalization is None and preprocessing is not None:
             normalization = (preprocessing.mean, preprocessing.std)
@@ -296,3 +299,6 @@ def _copy_body(one: VisionModel, other: VisionModel) -> None:
     for weight in other.weights:
         if not weight.path.startswith(f"{names.HEAD}/"):
             weight.assign(weights[weight.path])
+    for learner, copy in zip(one.token_learners, other.token_learners, strict=True):
+        if learner.parents:
+            copy.parents = learner.parents

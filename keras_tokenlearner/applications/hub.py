@@ -9,7 +9,7 @@ from keras_tokenlearner._checks import check_bool
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._json import JSON
-from keras_tokenlearner.applications.arguments import BodyArguments
+from keras_tokenlearner.applications.arguments import BodyArguments, ModelArguments
 from keras_tokenlearner.applications.create import create_model
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.vision_model import Policy
@@ -44,6 +44,13 @@ def hub_backbone(
         ValueError: If the name is unknown, or an argument does not suit the model.
     """
     check_bool("hub_backbone", "trainable", trainable)
+    refused = ModelArguments.__annotations__.keys() - BodyArguments.__annotations__.keys()
+    for argument, value in arguments.items():
+        if argument in refused:
+            raise ValueError(
+                f"hub_backbone: leave out `{argument}`, because the backbone has no classifier and "
+                f"returns averages. Received: {argument}={value!r}"
+            )
     body = create_model(model, include_top=False, pooling="avg", dtype=dtype, **arguments)
     return _hub_backbone_class()(body, dtype, name, trainable)
 

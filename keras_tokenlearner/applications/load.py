@@ -30,7 +30,7 @@ def load_model(
 
     Args:
         model: Path of a `.keras` file, a name in the catalogue, or an address or a folder for
-            `from_preset`.
+            `from_preset`. For a folder whose name is in the catalogue, pass `"./NAME"`.
         weights: For a named model: the `weights` of `create_model`, or `"random"` for random
             weights. Defaults to the first included weights.
         owner: Name of the function or command that the user called, for error messages.
@@ -102,12 +102,16 @@ def resolve_weights(
 def is_preset(model: str | os.PathLike[str]) -> bool:
     """Return whether `model` is an address, or a folder with a config.json.
 
+    The string `"NAME"` of a model in the catalogue is no folder, but `"./NAME"` can be one.
+
     Example:
 
     >>> is_preset("hf://timm/vit_tiny_patch16_224.augreg_in21k"), is_preset("vit_b16")
     (True, False)
     """
-    return "://" in str(model) or (Path(model) / "config.json").is_file()
+    if isinstance(model, str) and model in CATALOG:
+        return False
+    return "://" in str(model) or (Path(os.path.expanduser(model)) / "config.json").is_file()
 
 
 def _from_preset(

@@ -88,5 +88,5 @@ def is_address(text: str | os.PathLike[str] | None) -> bool:
         text in table()
         or "://" in text
         or (source in SOURCES and bool(rest))
-        or os.path.exists(text)
+        or os.path.exists(os.path.expanduser(text))
     )

@@ -36,8 +36,9 @@ def read_statement(owner: str, configs: Mapping[str, Path]) -> Statement:
         )
         return of_transformers(owner, said, read_json(owner, extra) if extra else {})
     if "class_name" in said or "registered_name" in said:
-        extra = configs.get("image_converter.json")
-        return of_keras(owner, said, read_json(owner, extra) if extra else {})
+        names = ("image_converter.json", "task.json")
+        extras = (read_json(owner, configs[name]) if name in configs else {} for name in names)
+        return of_keras(owner, said, *extras)
     raise ValueError(
         f"{owner}: config.json must be from timm, transformers or Keras. For other weights, pass "
         f"their path with a source, as in 'timm:FILE'. Received: keys {sorted(said)[:8]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias, Unpack
@@ -26,6 +26,7 @@ from keras_tokenlearner.models.config_fields import (
 from keras_tokenlearner.models.vision_model import (
     Activation,
     BuildArguments,
+    Policy,
     VisionModel,
     check_shape,
 )
@@ -33,21 +34,15 @@ from keras_tokenlearner.presets.addresses import Address, parse_address
 from keras_tokenlearner.presets.checkpoints import PublishedCheckpoint, table
 from keras_tokenlearner.presets.config_json import read_statement
 from keras_tokenlearner.presets.hub import HEAD, PresetFiles, fetch_files
-from keras_tokenlearner.presets.json_values import read_json
-from keras_tokenlearner.presets.sizes import (
-    build_without_weights,
-    check_own_sizes,
-    check_tables,
-)
-from keras_tokenlearner.weights import STORE, Checkpoint, load_weights, read_checkpoint
+from keras_tokenlearner.presets.own import freeze_as, own_model
+from keras_tokenlearner.presets.sizes import build_without_weights, check_tables
+from keras_tokenlearner.weights import STORE, Checkpoint, read_checkpoint
 from keras_tokenlearner.weights.load import plan_of
 from keras_tokenlearner.weights.plan import Plan
-from keras_tokenlearner.weights.saving import OWN_FILES, saved_shapes
+from keras_tokenlearner.weights.saving import OWN_FILES
 
 PresetName: TypeAlias = str | os.PathLike[str]
-_X2PLUS1D = "keras_tokenlearner>X2Plus1D"
-# Our model classes by their registered names.
-KINDS = {f"keras_tokenlearner>{kind.__name__}": kind for kind in (VisionTransformer, X2Plus1D)}
+_OF_THE_PRESET = "preset"  # the default of `classifier_activation`, where `None` means logits
 # Fields that `retrofit` sets for an added TokenLearner.
 _OF_RETROFIT = ("reducer", "fuser", "token_attention", "token_start", "proportional_attention")
 
@@ -58,10 +53,11 @@ def from_preset(
     at: int | None = None,
     num_tokens: int | None = None,
     include_top: bool | None = None,
-    include_preprocessing: bool = True,
+    include_preprocessing: bool | None = None,
     pooling: str | None = None,
     classes: int | None = None,
-    classifier_activation: Activation = "softmax",
+    classifier_activation: Activation = _OF_THE_PRESET,
+    dtype: Policy = None,
     input_shape: Sequence[int] | None = None,
     normalization: Normalization | None = None,
     layer_norm_epsilon: float | None = None,
@@ -78,6 +74,9 @@ def from_preset(
     checkpoint's arrays decide. An error asks for missing settings. No setting is guessed. If the
     checkpoint has no classifier, the model returns pooled features.
 
+    A preset of `save_to_preset` gives the saved model: arguments that you leave out keep their
+    saved values. Frozen layers stay frozen, unless `at` adds a TokenLearner.
+
     Args:
         preset: `"hf://ORG/NAME[@REVISION]"`, `"https://..."`,
             `"kaggle://OWNER/MODEL/FRAMEWORK/VARIATION"`, a local folder or file, or a name of
@@ -91,13 +90,16 @@ def from_preset(
         include_top: Boolean, whether the classifier is part of the model. Defaults to `True` if the
             checkpoint has a classifier, or `classes` is passed.
         include_preprocessing: Boolean, whether the model takes pixels in [0, 255] and normalises
-            them itself.
+            them itself. Defaults to the value in a preset of `save_to_preset`, else to `True`.
         pooling: Output without top: `"avg"`, `"max"`, `"token"`, `"head"` for the input of the
             head, or `"none"` for all tokens. Defaults to the output in the checkpoint's own
             library.
         classes: Integer, classes of the top. Defaults to the checkpoint's classes. Any other number
             makes a new classifier.
-        classifier_activation: Activation of the top; `None` gives logits.
+        classifier_activation: Activation of the top; `None` gives logits. Defaults to the
+            activation of a preset of `save_to_preset`, else to `"softmax"`.
+        dtype: Dtype policy of the layers. Defaults to the policy of a preset of `save_to_preset`,
+            else to the global policy.
         input_shape: `(height, width, channels)`, or `(frames, height, width, channels)` for videos.
             Positions are resized. Defaults to the shape of the checkpoint.
         normalization: `(mean, std)` of the pixels in [0, 1], or `"half"`, `"imagenet"` or
@@ -135,7 +137,8 @@ def from_preset(
     owner = f"from_preset({str(preset)!r})"
     if include_top is not None:
         check_bool(owner, "include_top", include_top)
-    check_bool(owner, "include_preprocessing", include_preprocessing)
+    if include_preprocessing is not None:
+        check_bool(owner, "include_preprocessing", include_preprocessing)
     if num_tokens is not None and at is None:
         raise ValueError(
             f"{owner}: `num_tokens` needs `at`, the number of blocks before the TokenLearner. "
@@ -152,8 +155,8 @@ def from_preset(
         "resize": resize,
     }
     found = _found(owner, preset)
-    network = None if found.row else _video_network(owner, found.files)
-    if network is not None:
+    saved = own_model(owner, found.files)
+    if isinstance(saved, X2Plus1D):
         given = {
             "at": at,
             "include_top": include_top,
@@ -161,20 +164,15 @@ def from_preset(
             "pooling": pooling,
             "classes": classes,
             "classifier_activation": classifier_activation,
+            "dtype": dtype,
             "input_shape": input_shape,
             "name": name,
             **options,
             **changes,
         }
-        defaults = {"include_preprocessing": True, "classifier_activation": "softmax"}
-        asked = [argument for argument, value in given.items() if value != defaults.get(argument)]
-        if asked:
-            raise ValueError(
-                f"{owner}: leave out `{asked[0]}`, which has no effect on an X2Plus1D preset. "
-                f"Received: {asked[0]}={given[asked[0]]!r}"
-            )
-        return network
-    plan = _plan_of(owner, found, options)
+        _check_unused(owner, given, "on an X2Plus1D preset")
+        return saved
+    plan = _plan_of(owner, found, saved, options)
     known = [field.name for field in fields(VisionTransformerConfig)]
     for change in changes:
         check_choice(owner, "argument", change, known)
@@ -185,8 +183,16 @@ def from_preset(
     config = plan.config_with(changed)
     if include_top is None:
         include_top = classes is not None or plan.classes is not None
-    if pooling is None and not include_top:
-        pooling = plan.pooling
+    if include_top:
+        _check_unused(owner, {"pooling": pooling}, "on a classifier; or pass include_top=False")
+    else:
+        of_top = {"classes": classes, "classifier_activation": classifier_activation}
+        _check_unused(owner, of_top, "without a classifier")
+        pooling = plan.pooling if pooling is None else pooling
+    if include_preprocessing is None:
+        include_preprocessing = saved is None or saved.include_preprocessing
+    if classifier_activation == _OF_THE_PRESET:
+        classifier_activation = "softmax" if saved is None else saved.classifier_activation
     model = build_model(
         owner,
         VisionTransformer,
@@ -198,12 +204,26 @@ def from_preset(
         include_preprocessing=include_preprocessing,
         pooling=None if pooling == "none" else pooling,
         classifier_activation=classifier_activation,
+        dtype=saved.dtype_policy if dtype is None and saved is not None else dtype,
         name=name or _name(found),
     )
+    if saved is not None:
+        freeze_as(saved, model)
     if at is None:
         return model
     with errors_of(owner):
         return retrofit(model, at, num_tokens, **added)
+
+
+def _check_unused(owner: str, given: Mapping[str, Any], where: str) -> None:
+    """Raise `ValueError` for an argument that is given, but has no effect."""
+    defaults = {"classifier_activation": _OF_THE_PRESET}
+    for name, value in given.items():
+        if value != defaults.get(name):
+            raise ValueError(
+                f"{owner}: leave out `{name}`, which has no effect {where}. "
+                f"Received: {name}={value!r}"
+            )
 
 
 def open_preset(preset: PresetName, owner: str, **options: Unpack[PlanOptions]) -> Plan:
@@ -214,7 +234,8 @@ def open_preset(preset: PresetName, owner: str, **options: Unpack[PlanOptions]) 
         owner: Name of the function that the user called, for error messages.
         **options: Arguments of `plan_of`.
     """
-    return _plan_of(owner, _found(owner, preset), options)
+    found = _found(owner, preset)
+    return _plan_of(owner, found, own_model(owner, found.files), options)
 
 
 @dataclass(frozen=True)
@@ -239,11 +260,13 @@ def _found(owner: str, preset: PresetName) -> _Found:
     return _Found(row, address, fetch_files(owner, address))
 
 
-def _plan_of(owner: str, found: _Found, options: PlanOptions) -> Plan:
-    """Read and convert the checkpoint in the files of a preset, and return its `Plan`."""
-    ours = _own_model(owner, found.files)
-    if ours is not None:
-        return plan_of(ours, "keras_tokenlearner", owner=owner, **options)
+def _plan_of(owner: str, found: _Found, saved: VisionModel | None, options: PlanOptions) -> Plan:
+    """Read and convert the checkpoint in the files of a preset, and return its `Plan`.
+
+    `saved` is the model of a preset of `save_to_preset`, or `None`.
+    """
+    if saved is not None:
+        return plan_of(saved, "keras_tokenlearner", owner=owner, **options)
     statement = read_statement(owner, found.files.configs)
     if found.row and "config.json" not in found.files.configs:
         statement = found.row.statement()
@@ -271,15 +294,14 @@ def build_model(
     """
     include_top, head = arguments.get("include_top", True), "keep"
     if include_top:
-        found = plan.classes or (plan.projection if plan.projection == classes else None)
-        if found is None and classes is None:
+        if plan.classes is None and classes is None:
             raise ValueError(
                 f"{owner}: {plan.origin} has no classifier; pass `classes` for a new classifier, "
                 "or include_top=False for features. Received: classes=None"
             )
-        if classes is not None and classes != found:
+        if classes is not None and classes != plan.classes:
             head = "reset"
-        classes = found if classes is None else classes
+        classes = plan.classes if classes is None else classes
     own = plan.class_names if include_top and head == "keep" else None
     if arguments.get("class_names") is None and own and len(own) == classes:
         arguments["class_names"] = own
@@ -313,41 +335,6 @@ def _with_head(owner: str, files: PresetFiles) -> Checkpoint | Path:
     backbone, head = (read_checkpoint(one, owner) for one in (files.weights, path))
     entries = {f"{start}{name}": entry for name, entry in head.entries.items()}
     return Checkpoint({**entries, **backbone.entries}, str(files.weights))
-
-
-def _video_network(owner: str, files: PresetFiles) -> VisionModel | None:
-    """Load the model of a preset that was saved from an `X2Plus1D`, or return `None`."""
-    path = files.configs.get("config.json")
-    if path is None or read_json(owner, path).get("registered_name") != _X2PLUS1D:
-        return None
-    return _own_model(owner, files)
-
-
-def _own_model(owner: str, files: PresetFiles) -> VisionModel | None:
-    """Load the model of a preset that `save_to_preset` wrote, or return `None`."""
-    path = files.configs.get("config.json")
-    said = read_json(owner, path) if path else {}
-    registered = said.get("registered_name")
-    if not isinstance(registered, str) or not registered.startswith("keras_tokenlearner>"):
-        return None
-    config = said.get("config")
-    if registered not in KINDS or not isinstance(config, dict):
-        raise ValueError(
-            f"{owner}: config.json must name one of {list(KINDS)} and have a dictionary "
-            "`config`; save the preset again with save_to_preset. Received: "
-            f"registered_name={registered!r}, and a config of class {type(config).__name__}"
-        )
-    shapes = saved_shapes(files.weights, owner)
-    try:
-        check_own_sizes(owner, KINDS[registered], config, files.weights.name, shapes.values())
-        model = KINDS[registered].from_config(config)
-    except Exception as error:  # an edited config can raise any error
-        raise ValueError(
-            f"{owner}: config.json is damaged; download or save it again: {error}"
-        ) from error
-    with errors_of(owner):
-        load_weights(model, files.weights)
-    return model
 
 
 def _input_shape(owner: str, plan: Plan, config: VisionTransformerConfig) -> tuple[int, ...]:

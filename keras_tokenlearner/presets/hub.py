@@ -28,11 +28,13 @@ WEIGHTS = (
     "model.weights.json",
 )
 HEAD = "task.weights.h5"  # keras-hub keeps the backbone in another file
+TASK = "task.json"  # keras-hub's classifier
 CONFIGS = (
     "config.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
     "image_converter.json",
+    TASK,
     HEAD,
 )
 # PyTorch's hub writes the first digits of the sha256 into file names: vit_b_16-c867db91.pth. A name
@@ -81,7 +83,8 @@ def _from_path(owner: str, path: Path) -> PresetFiles:
         return PresetFiles(path, configs, _linear_head(path))
     if not path.is_dir():
         raise ValueError(
-            f"{owner}: `preset` must be {FORMS}. Received: path={str(path)!r}, which does not exist"
+            f"{owner}: the file or folder must exist; pass a name of list_checkpoints(), or "
+            f"{FORMS}. Received: path={str(path)!r}"
         )
     for name in WEIGHTS:
         if (path / name).is_file():
@@ -128,10 +131,17 @@ def _from_hf(owner: str, address: Address) -> PresetFiles:
     errors = require("huggingface_hub.errors", "hf")
 
     def get(name: str) -> Path | None:
+        given = {"repo_id": address.place, "filename": name, "revision": address.revision}
+        is_absent = False
         try:
-            return Path(hub.hf_hub_download(address.place, name, revision=address.revision))
+            # For a name that the repository lacks, the cache has an object instead of a path.
+            # Without a network, a request takes 20 seconds. The first request updates the cache.
+            is_absent = not isinstance(hub.try_to_load_from_cache(**given), (str, type(None)))
+            if is_absent and name != CONFIGS[0]:
+                return None
+            return Path(hub.hf_hub_download(**given))
         except errors.LocalEntryNotFoundError as error:
-            if _is_offline(hub):
+            if is_absent or _is_offline(hub):
                 return None
             raise ConnectionError(_unreachable(owner, f"hf://{address.place}", error)) from None
         except errors.EntryNotFoundError:

@@ -1,14 +1,17 @@
-"""Reads the config.json and image_converter.json of KerasHub."""
+"""Reads the config.json, image_converter.json and task.json of KerasHub."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+import numpy as np
+
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models.config_fields import FieldValue
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.presets.json_values import Object, numbers_of, preprocessing_of
+from keras_tokenlearner.weights.sources.keras_hub import head_of
 from keras_tokenlearner.weights.statement import Statement
 
 _SOURCES = {
@@ -20,8 +23,8 @@ _SOURCES = {
 _ACTIVATIONS = {"gelu_approximate": "gelu_tanh", "gelu": "gelu", "silu": "silu", "swish": "silu"}
 
 
-def of_keras(owner: str, said: Object, pixels: Object) -> Statement:
-    """Return the settings in a config.json and an image_converter.json of KerasHub."""
+def of_keras(owner: str, said: Object, pixels: Object, task: Object) -> Statement:
+    """Return the settings in a config.json, image_converter.json and task.json of KerasHub."""
     name = str(said.get("registered_name") or said.get("class_name"))
     source = _SOURCES.get(name.rpartition(">")[2])
     if source is None:
@@ -49,13 +52,19 @@ def of_keras(owner: str, said: Object, pixels: Object) -> Statement:
                 f"Received: activation={activation!r}"
             )
         fields["activation"] = _ACTIVATIONS[activation]
+    missing: tuple[str, ...] = ()
+    if source == "keras_hub" and "pooling" in _config(task):
+        class_token = bool(inner.get("use_class_token", True))
+        head, missing = head_of(_config(task)["pooling"], class_token)
+        fields |= head
     image = inner.get("image_shape")
     has_size = isinstance(image, Sequence) and len(image) == 3
     return Statement(
         source=source,
         fields=fields,
-        preprocessing=_preprocessing(owner, _config(pixels)),
+        preprocessing=_preprocessing(owner, pixels),
         input_size=tuple(cast("Sequence[int]", image)[:2]) if has_size else None,
+        missing_head=missing,
         is_config=True,
     )
 
@@ -65,32 +74,49 @@ def _config(said: Object) -> Object:
     return dict(inner) if isinstance(inner, Mapping) else {}
 
 
-def _preprocessing(owner: str, said: Object) -> Preprocessing | None:
-    """Return the `Preprocessing` of an image converter, which computes `pixel * scale + offset`."""
-    if said.get("scale") is None and said.get("offset") is None:
+def _preprocessing(owner: str, pixels: Object) -> Preprocessing | None:
+    """Return the `Preprocessing` of an image converter, or `None` without image_converter.json."""
+    if not pixels:
         return None
+    said = _config(pixels)
     try:
-        scales, offsets = _values(said.get("scale"), 1.0), _values(said.get("offset"), 0.0)
-        count = max(len(scales), len(offsets))
-        scales, offsets = (v * count if len(v) == 1 else v for v in (scales, offsets))
-        stds = tuple(1 / (255 * scale) for scale in scales)
-        means = tuple(-offset * std for offset, std in zip(offsets, stds, strict=True))
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+        with np.errstate(divide="ignore", invalid="ignore"):  # `Preprocessing` refuses infinity
+            scales, offsets = _scaling(said)
+            stds = 1 / (255 * scales)
+            means = (0 - offsets) * stds
+    except (TypeError, ValueError) as error:
         raise ValueError(
             f"{owner}: image_converter.json is damaged; download or save it again: {error}"
         ) from error
     size = said.get("image_size")
-    modes = [("crop_to_aspect_ratio", "shortest"), ("pad_to_aspect_ratio", "longest")]
+    if size is None and "height" in said:  # a file of an old release
+        size = [said["height"], said.get("width")]
+    modes = [("crop_to_aspect_ratio", True, "shortest"), ("pad_to_aspect_ratio", False, "longest")]
     return preprocessing_of(
         owner,
-        mean=means,
-        std=stds,
+        mean=means.tolist(),
+        std=stds.tolist(),
         size=cast("tuple[int, int]", tuple(size)) if isinstance(size, Sequence) else None,
-        resize_mode=next((mode for name, mode in modes if said.get(name)), "squash"),
+        resize_mode=next((mode for key, usual, mode in modes if said.get(key, usual)), "squash"),
         interpolation=str(said.get("interpolation") or "bilinear"),
         crop_fraction=1.0,
     )
 
 
-def _values(value: JSON, default: float) -> tuple[float, ...]:
-    return (default,) if value is None else numbers_of(value)
+def _scaling(said: Object) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scale and offset of an image converter, which computes `pixel * scale + offset`.
+
+    Old releases of KerasHub have further values. `mean` and `variance` change scale and offset.
+    `norm_mean` and `norm_std` normalise the result.
+    """
+    scale, offset = _values(said.get("scale"), 1.0), _values(said.get("offset"), 0.0)
+    if "mean" in said and "variance" in said:
+        std = np.sqrt(_values(said["variance"], 1.0))
+        scale, offset = scale / std, -_values(said["mean"], 0.0) / std
+    mean, std = _values(said.get("norm_mean"), 0.0), _values(said.get("norm_std"), 1.0)
+    scale, offset, _ = np.broadcast_arrays(scale / std, (offset - mean) / std, mean)
+    return scale, offset
+
+
+def _values(value: JSON, default: float) -> np.ndarray:
+    return np.array((default,) if value is None else numbers_of(value), "float64")

@@ -15,7 +15,8 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner._files import write_text
 from keras_tokenlearner._version import __version__
 from keras_tokenlearner.models.config_fields import PresetArguments
-from keras_tokenlearner.models.vision_model import VisionModel, quantization_of
+from keras_tokenlearner.models.state import quantization_of
+from keras_tokenlearner.models.vision_model import VisionModel
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.from_preset import PresetName, from_preset
 from keras_tokenlearner.presets.hub import WEIGHTS as NAMES

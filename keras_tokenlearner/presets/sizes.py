@@ -101,7 +101,7 @@ def check_tables(owner: str, config: Config, input_shape: Sequence[int], numbers
     most = max(MOST_NUMBERS, numbers)
     if size > most:
         raise ValueError(
-            f"{owner}: the tables of positions must have at most {most} numbers; use smaller "
-            f"images. Received: {size} numbers, for input_shape={tuple(input_shape)}, "
-            f"hidden_dim={config.hidden_dim} and num_tokens={config.num_tokens}"
+            f"{owner}: a table with a row for each patch must have at most {most} numbers; use a "
+            f"smaller `input_shape`. Received: {size} numbers, for input_shape="
+            f"{tuple(input_shape)}, hidden_dim={config.hidden_dim}, num_tokens={config.num_tokens}"
         )

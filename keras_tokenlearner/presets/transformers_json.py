@@ -45,6 +45,8 @@ _ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
+# Starts of the names of the processors that resize both edges to a `size` of one integer.
+_SQUARE = ("vit", "deit", "dinov3")
 # Pillow's numbers of the interpolation methods.
 _PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
@@ -74,7 +76,7 @@ def of_transformers(owner: str, said: Object, pixels: Object) -> Statement:
     return Statement(
         source=source,
         fields=_fields(owner, source, vision),
-        preprocessing=_preprocessing(owner, pixels),
+        preprocessing=_preprocessing(owner, kind, pixels),
         class_names=_class_names(said.get("id2label")),
         grid=tuple(n // p for n, p in zip(clip, patch, strict=True)) if clip and patch else None,
         input_size=size,
@@ -156,22 +158,24 @@ def _class_names(labels: JSON) -> tuple[str, ...] | None:
         return None
 
 
-def _preprocessing(owner: str, said: Object) -> Preprocessing | None:
+def _preprocessing(owner: str, kind: str, said: Object) -> Preprocessing | None:
     if "image_mean" not in said or "image_std" not in said:
         return None
     mean, std = _scaling(owner, said)
     size, crop = said.get("size"), said.get("crop_size")
     edge = _edge(size)
     wanted = _edge(crop) if said.get("do_center_crop", crop is not None) else edge
-    shortest = isinstance(size, Mapping) and "shortest_edge" in size
-    cropped = bool(said.get("do_center_crop", crop is not None)) and crop is not None
+    name = str(said.get("image_processor_type") or said.get("feature_extractor_type") or kind)
+    shortest = not name.lower().startswith(_SQUARE)
+    if isinstance(size, Mapping):
+        shortest = "shortest_edge" in size
     resample = said.get("resample")
     return preprocessing_of(
         owner,
         mean=mean,
         std=std,
         size=wanted,
-        resize_mode="shortest" if shortest or cropped else "squash",
+        resize_mode="shortest" if shortest else "squash",
         interpolation=_PILLOW.get(resample, "bilinear")
         if isinstance(resample, int)
         else "bilinear",

@@ -27,6 +27,7 @@ from keras_tokenlearner.weights.plan import Plan
 from keras_tokenlearner.weights.positions import METHODS
 from keras_tokenlearner.weights.recognise import SOURCES, recognise
 from keras_tokenlearner.weights.report import LoadReport
+from keras_tokenlearner.weights.sources.keras_hub import head_of
 from keras_tokenlearner.weights.statement import Statement, mean_and_std, statement_of_model
 
 
@@ -62,8 +63,8 @@ def plan_of(
         grid: `(H, W)` or `(T, H, W)` of the file's positions. Defaults to the grid that `statement`
             implies, or to a square.
         resize: How to resize the position embedding to another grid: `"bilinear"` with aligned
-            corners, `"bilinear_antialias"`, `"bicubic"`, `"bicubic_antialias"` or
-            `"bicubic_offset"`. Defaults to the source's own method.
+            corners, `"bilinear_antialias"`, `"bicubic"`, `"bicubic_antialias"`,
+            `"bicubic_aligned"` or `"bicubic_offset"`. Defaults to the source's own method.
         owner: Name of the function that the user called, for error messages.
 
     Returns:
@@ -114,6 +115,9 @@ def _plan_of(
     source = recognise(owner, checkpoint_read, source or said.source)
     if isinstance(checkpoint, VisionTransformer):
         said = statement_of_model(checkpoint)
+    elif source == "keras_hub" and isinstance(checkpoint, keras.Model) and _classifies(checkpoint):
+        head, missing = head_of(checkpoint.pooling, checkpoint.backbone.use_class_token)
+        said = replace(said, fields={**head, **said.fields}, missing_head=missing)
     preprocessing = said.preprocessing
     default = SOURCES[source].normalization
     if normalization is None and preprocessing is None:
@@ -128,6 +132,11 @@ def _plan_of(
         grid=said.grid if grid is None else grid,
     )
     return Plan(owner, source, checkpoint_read, said, resize, reads)
+
+
+def _classifies(model: keras.Model) -> bool:
+    """Return whether a model of keras-hub is a classifier, not a backbone."""
+    return hasattr(model, "backbone") and hasattr(model, "pooling")
 
 
 def _checked_fields(owner: str, options: PlanOptions) -> dict[str, FieldValue]:

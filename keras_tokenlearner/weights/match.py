@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_tokenlearner._errors import listed
-from keras_tokenlearner.models import VisionTransformerConfig, names
+from keras_tokenlearner.models import VisionTransformer, VisionTransformerConfig, names
 from keras_tokenlearner.models.config_fields import FUSERS, REDUCERS, Fields
 from keras_tokenlearner.models.preprocessing import Preprocessing
 from keras_tokenlearner.models.structure import Structure
@@ -73,7 +73,10 @@ def differences_of(
     else:
         wanted.pop("head_reads", None)
     differences = structure.disagreements(wanted)
+    pools = any(layer.name == names.POOLING for layer in structure.model.layers)
     for name in _UNSEEN:
+        if name == "pool_prefix" and not pools:
+            continue
         have, must = getattr(structure.config, name), stated.get(name, _DEFAULT[name])
         # Settings that no array shows are compared only if the checkpoint states them.
         if have != must and (name in stated or is_complete or name in _TOLD):
@@ -96,8 +99,8 @@ def differences_of(
         for name, have in heads.items()
         if stated.get(name) not in (None, have)
     ]
-    ours = getattr(structure.model, "preprocessing", None) or Preprocessing()
-    if preprocessing is not None and not _same_pixels(ours, preprocessing):
+    ours = _pixels_of(structure.model)
+    if ours and preprocessing and not _same_pixels(ours, preprocessing):
         theirs = preprocessing
         differences.append(
             f"preprocessing has mean {ours.mean} and std {ours.std}, but must have mean "
@@ -286,6 +289,15 @@ def reset_head(model: keras.Model) -> None:
     ):
         if variable is not None:
             variable.assign(initializer(variable.shape, dtype=variable.dtype))
+
+
+def _pixels_of(model: keras.Model) -> Preprocessing | None:
+    """Return the mean and std of a model. `None` if a custom model takes normalised pixels."""
+    if isinstance(model, VisionTransformer):
+        return model.preprocessing
+    found = [layer for layer in model.layers if layer.name == names.PREPROCESSING]
+    is_ours = found and isinstance(found[0], keras.layers.Rescaling)
+    return Preprocessing.of_layer(found[0]) if is_ours else None
 
 
 def _same_pixels(one: Preprocessing, other: Preprocessing) -> bool:

@@ -8,6 +8,7 @@ import keras
 
 from keras_tokenlearner._checks import check_bool, check_choice
 from keras_tokenlearner._errors import errors_of
+from keras_tokenlearner.layers import TokenLearner
 from keras_tokenlearner.models import VisionTransformerConfig, names
 from keras_tokenlearner.models.config_fields import Fields, FieldValue, PlanOptions
 from keras_tokenlearner.models.structure import Structure
@@ -47,7 +48,7 @@ class Plan:
         classes: Classes of the head; `None` without a head.
         class_names: Names of the classes, or `None`.
         preprocessing: The `Preprocessing` of the images, or `None` if it is not stated.
-        pooling: Pooling of the features if the head is omitted.
+        pooling: Pooling of the features if the head is omitted, or `"none"` for all tokens.
         grid: Grid of the positions, or `None` if it is ambiguous.
     """
 
@@ -83,6 +84,7 @@ class Plan:
         self.class_names = said.class_names
         self.pooling = said.pooling or "head"
         self.missing = said.missing + features_lacking(self._arrays)
+        self.missing_head = said.missing_head
         self._resize = resize or said.resize or self._own_resize()
         patch = cast("tuple[int, ...] | None", self.sizes.get("patch_size"))
         stated: tuple[int, ...] | None = None  # the grid for the image size in the config
@@ -121,7 +123,10 @@ class Plan:
 
     @property
     def projection(self) -> int | None:
-        """Width of a projection after the features, as in CLIP, or `None`."""
+        """Width of a projection after the features, as in CLIP, or `None`.
+
+        `load` takes the projection as the head of a model with this number of classes.
+        """
         kernel = self._arrays.get(f"{names.PROJECTION}/kernel")
         return kernel.array.shape[-1] if kernel else None
 
@@ -138,6 +143,9 @@ class Plan:
         pools = known.get("final_norm") == "pooled" and known.get("class_token")
         if is_bare and pools and known.get("head_reads") is None:
             unsaid["head_reads"] = ("average", "max")
+        is_hub_head = self.source == "keras_hub" and names.HEAD_KERNEL in self._arrays
+        if is_hub_head and known.get("class_token") and "head_reads" not in known:
+            unsaid["head_reads"] = (None, "average")  # for pooling="token" and pooling="gap"
         return unsaid
 
     @property
@@ -184,6 +192,10 @@ class Plan:
                 if self._is_described
                 else "without a config.json, and its weights do not show all settings"
             )
+            if self.source == "keras_hub" and "head_reads" in unsaid:
+                hints += (
+                    ": None for pooling='token', 'average' with pool_prefix=True for pooling='gap'"
+                )
             raise ValueError(
                 f"{self.owner}: {self.origin} is a {self.source} file {cause} of the model. "
                 f"Pass {hints}"
@@ -191,9 +203,12 @@ class Plan:
 
     def check_features(self) -> None:
         """Raise `ValueError` if the checkpoint has a feature that this package lacks."""
-        if self.missing:
+        self._check_missing(self.missing)
+
+    def _check_missing(self, missing: tuple[str, ...]) -> None:
+        if missing:
             raise ValueError(
-                f"{self.owner}: the model of {self.origin} has {', '.join(self.missing)}, which "
+                f"{self.owner}: the model of {self.origin} has {', '.join(missing)}, which "
                 "this package does not support; choose another checkpoint"
             )
 
@@ -230,10 +245,14 @@ class Plan:
             ValueError: If a shape or a setting differs. The model is then unchanged.
         """
         arrays, report = self.fit(model, head, embedding, partial, check_settings)
+        trees = positions.trees_of("Plan.load", self._arrays, report.loaded.values())
         # All checks are done: from here on, nothing can fail.
         variables = {weight.path: weight for weight in model.weights}
         for path in report.loaded:
             variables[path].assign(arrays[path].array)
+        for layer in model.layers:
+            if isinstance(layer, TokenLearner) and layer.position_bias:
+                layer.parents = trees.get(report.loaded.get(layer.bias.path, ""), layer.parents)
         if report.reset:
             reset_head(model)
         return report
@@ -257,14 +276,22 @@ class Plan:
         check_bool(owner, "partial", partial)
         check_bool(owner, "check_settings", check_settings)
         structure = Structure(owner, model)
-        arrays = dict(self._arrays)
+        # A tree of cells is no variable.
+        arrays = {
+            path: array for path, array in self._arrays.items() if not path.endswith(names.PARENTS)
+        }
         take_projection(arrays, structure)
         name_added(owner, arrays, structure, partial)
         has_head = names.HEAD_KERNEL in self._arrays and head == "keep"
         stated: dict[str, FieldValue] = {**self.sizes, **self.fields}
+        reads_head = has_head and names.HEAD_KERNEL in structure.variables
         if reads := self.open.get("head_reads"):  # the model decides
             own, has_class_token = structure.head_reads, structure.config.class_token
             stated["head_reads"] = own if own in reads or not has_class_token else reads[0]
+            if self.source == "keras_hub" and reads_head:  # its averages include the class token
+                stated["pool_prefix"] = own == "average" and has_class_token
+        if reads_head and check_settings:
+            self._check_missing(self.missing + self.missing_head)
         differences = differences_of(
             structure, stated, self.preprocessing, self._is_described, has_head
         )
@@ -313,7 +340,7 @@ class Plan:
         return "" if is_option else " to Plan.config_with"
 
     def _drop_unread(self) -> None:
-        """Remove fields that have no effect, because our config would raise an error for them."""
+        """Remove fields that have no effect on this model. Our config refuses most of them."""
         fields = self.fields
         prefix = fields.get("class_token") or fields.get("register_tokens")
         if not prefix:

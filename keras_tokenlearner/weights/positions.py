@@ -2,24 +2,32 @@
 
 Every load of a checkpoint calls `fit_positions`. The function finds the grid, and resizes the
 table. It adds the positions of the prefix tokens, class token and registers, to these tokens.
-`fit_biases` resizes the position biases of TokenLearners. For `load_weights`, the layers themselves
-resize the tables of our own files.
+`fit_biases` resizes the position biases of TokenLearners. `trees_of` returns their trees of cells.
+For `load_weights`, the layers themselves resize the tables of our own files.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import keras
 import numpy as np
 
 from keras_tokenlearner._checks import check_choice, check_ints
+from keras_tokenlearner.layers.cells import check_parents, grid_cells
 from keras_tokenlearner.layers.positions import resize_positions
 from keras_tokenlearner.models import names
 from keras_tokenlearner.weights.sources.source import Arrays, Named
 
-METHODS = ("bilinear", "bilinear_antialias", "bicubic", "bicubic_antialias", "bicubic_offset")
+METHODS = (
+    "bilinear",
+    "bilinear_antialias",
+    "bicubic",
+    "bicubic_antialias",
+    "bicubic_aligned",
+    "bicubic_offset",
+)
 _PREFIX = (names.CLASS_TOKEN, names.REGISTER_TOKENS)
 
 
@@ -85,6 +93,32 @@ def fit_biases(
     return resized
 
 
+def trees_of(owner: str, arrays: Arrays, loaded: Collection[str]) -> dict[str, tuple[int, ...]]:
+    """Return the `parents` of TokenLearners: the trees of cells of their position biases.
+
+    A bias without a saved tree has the tree of its grid in the file.
+
+    Args:
+        owner: String, the function that the user called.
+        arrays: Dictionary from paths of our variables to `Named` arrays, before `fit_biases`.
+        loaded: Origins of the loaded arrays. The result omits other biases.
+
+    Returns:
+        Dictionary from origins of biases to `parents`.
+
+    Raises:
+        ValueError: If a saved tree does not fit its bias.
+    """
+    trees = {}
+    for path, (bias, origin) in arrays.items():
+        if path.endswith(names.POSITION_BIAS) and origin in loaded:
+            saved = arrays.get(names.parents_path(path))
+            *grid, tokens = bias.shape
+            tree = grid_cells(tuple(grid), tokens).parents if saved is None else saved.array
+            trees[origin] = check_parents(owner, np.asarray(tree).astype(int).tolist(), tokens)
+    return trees
+
+
 def file_grids(arrays: Arrays, given: Sequence[int] | None = None) -> list[tuple[int, ...]]:
     """Return the possible grids of a file's positions, without a model to compare with."""
     if names.POSITION_TABLE not in arrays:
@@ -104,6 +138,7 @@ def resize_table(table: np.ndarray, grid: tuple[int, ...], method: str) -> np.nd
       as in SigLIP 2.
     * `"bicubic"` is PyTorch's interpolation, as in Hugging Face's models.
     * `"bicubic_antialias"` has a wider filter if the grid shrinks, as in timm.
+    * `"bicubic_aligned"` aligns the corners of both grids, as torchvision does.
     * `"bicubic_offset"` adds 0.1 to the new size, as Meta does for DINOv2 without registers.
 
     The table of an image is repeated for every frame of a video. Frames are always resized
@@ -227,13 +262,15 @@ def _grids(
 
 def _matrix(old: int, new: int, method: str) -> np.ndarray:
     """Return the matrix (new, old) of the interpolation along one axis."""
-    antialias = method.endswith("_antialias")
+    antialias, aligned = method.endswith("_antialias"), method == "bicubic_aligned"
     scale = old / (new + 0.1) if method == "bicubic_offset" else old / new
     if scale == 1:
         return np.eye(old)
     # Parameter of PyTorch's cubic kernel: -0.5 with antialiasing, as in Pillow, and -0.75 without.
     a, width = (-0.5, max(scale, 1.0)) if antialias else (-0.75, 1.0)
     centre = (np.arange(new)[:, None] + 0.5) * scale - 0.5
+    if aligned:
+        centre = np.arange(new)[:, None] * (old - 1) / max(new - 1, 1)
     if antialias:  # positions outside the table are ignored
         places = (np.arange(old)[None] - centre) / width
         linear = method == "bilinear_antialias"

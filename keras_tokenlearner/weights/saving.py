@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
 from collections import Counter
@@ -17,7 +18,7 @@ from keras_tokenlearner._checks import check_is
 from keras_tokenlearner._errors import listed
 from keras_tokenlearner._files import move, write_text
 from keras_tokenlearner.models.features import has_head
-from keras_tokenlearner.models.names import HEAD, NORM, POSITION_BIAS, TABLE
+from keras_tokenlearner.models.names import HEAD, NORM, PARENTS, POSITION_BIAS, TABLE
 from keras_tokenlearner.weights.formats.entries import PathLike
 from keras_tokenlearner.weights.formats.hdf5 import refuse_chunks
 from keras_tokenlearner.weights.formats.parts import KERAS_INDEX, join_parts
@@ -134,13 +135,21 @@ def load_weights(model: keras.Model, path: PathLike, expected_sha256: str | None
             )
         check_layout(model, path, _shapes("load_weights", copy, path))
         refuse_chunks("load_weights", copy, path)
-        before = model.get_weights()
+        # The file may also have seeds, and the variables of the optimizer.
+        optimizer = getattr(model, "optimizer", None)
+        variables = [*model.variables, *getattr(optimizer, "variables", ())]
+        before = [keras.ops.convert_to_numpy(variable) for variable in variables]
+        learners = [layer for layer in model.layers if getattr(layer, "parents", ())]
+        trees = [layer.parents for layer in learners]
         try:
             model.load_weights(copy)
             if not all(np.isfinite(array).all() for array in model.get_weights()):
                 raise ValueError("the file must not have NaN or infinite values")
         except Exception as error:  # Keras and HDF5 raise errors of any type on a damaged file
-            model.set_weights(before)
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)
+            for layer, tree in zip(learners, trees, strict=True):
+                layer.parents = tree
             reason = str(error).split("value=[")[0]
             raise ValueError(
                 f"load_weights: {path} cannot be loaded into the model {model.name!r}, which is "
@@ -233,7 +242,7 @@ def _checked_name(owner: str, path: PathLike, ends: tuple[str, ...] = (".weights
             f"{owner}: `path` must end in {' or '.join(map(repr, ends))}. For a '.keras' file, "
             f"call model.save or keras.models.load_model. Received: path={str(path)!r}"
         )
-    return Path(path)
+    return Path(os.path.expanduser(path))
 
 
 def _existing(owner: str, path: PathLike) -> Path:
@@ -249,11 +258,15 @@ def _shapes(owner: str, path: Path, shown: Path) -> dict[str, tuple[int, ...]]:
         entries = read_checkpoint(path, owner).entries
     except ValueError as error:
         raise ValueError(str(error).replace(str(path), str(shown))) from error
-    # A compiled model's file also has its optimizer, outside "layers", and the seeds of dropout.
+    # A compiled model's file also has its optimizer and the seeds of dropout. A subclassed model
+    # names its layers by their attributes, so its entries need not start with "layers".
+    # Trees of cells are no weights.
     entries = {
         name: entry
         for name, entry in entries.items()
-        if name.startswith("layers/") and "seed_generator" not in name
+        if not name.startswith("optimizer/")
+        and "seed_generator" not in name
+        and not name.endswith(PARENTS)
     }
     wrong = [name for name, entry in entries.items() if not entry.is_float]
     if wrong:
@@ -288,17 +301,17 @@ def check_layout(model: keras.Model, path: PathLike, shapes: dict[str, tuple[int
     """
     head, classes = has_head(model), classes_of(shapes)
     units = getattr(model.get_layer(HEAD), "units", None) if head else None
-    if None not in (classes, units) and classes != units:
-        raise ValueError(
-            f"load_weights: {path} has {classes} classes, but `model` has {units}; build "
-            f"the model with classes={classes} or include_top=False"
-        )
     ours = Counter(_fixed(weight.path, weight.shape) for weight in model.weights)
     theirs = {name: _fixed(name, shape) for name, shape in shapes.items()}
     top = [] if head else [theirs[name] for name in _of_the_top(model, shapes)]
     found = Counter(theirs.values())
     missing, unknown = sorted(ours - found), sorted(found - ours)
     if missing or found - ours - Counter(top):
+        if None not in (classes, units) and classes != units:
+            raise ValueError(
+                f"load_weights: {path} has {classes} classes, but `model` has {units}; build "
+                f"the model with classes={classes} or include_top=False"
+            )
         raise ValueError(
             f"load_weights: `model` must have the architecture of {path}; build the saved "
             f"architecture. Received: a file with {len(shapes)} arrays, and model {model.name!r} "

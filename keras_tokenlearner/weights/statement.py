@@ -27,8 +27,9 @@ class Statement:
         input_size: `(height, width)` of the images, or `None`.
         input_shape: Shape of the model's input, or `None` to compute it from the grid.
         resize: Method to resize positions, or `None` for the method of the source.
-        pooling: Pooling of the features if the head is omitted, or `None`.
+        pooling: Pooling of the features if the head is omitted, `"none"` for all tokens, or `None`.
         missing: Descriptions of the checkpoint's features that this package lacks.
+        missing_head: The same for features of the head alone.
         is_config: Whether the settings are complete, as in a config.json: fields that are not
             stated have their defaults.
     """
@@ -43,6 +44,7 @@ class Statement:
     resize: str | None = None
     pooling: str | None = None
     missing: tuple[str, ...] = ()
+    missing_head: tuple[str, ...] = ()
     is_config: bool = False
 
 
@@ -61,7 +63,7 @@ def statement_of_model(model: VisionTransformer) -> Statement:
         class_names=model.class_names,
         grid=model.grid,
         input_shape=model.input_shape[1:],
-        pooling=model.pooling,
+        pooling=model.pooling or (None if model.include_top else "none"),
         is_config=True,
     )
 

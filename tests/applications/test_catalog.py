@@ -8,10 +8,18 @@ import pytest
 from keras_tokenlearner import create_model, layers
 from keras_tokenlearner.applications import CATALOG
 from tests.applications.cases import CATALOG_CASES, LARGE, SMALL, TRANSFORMERS, X2PLUS1D
-from tests.conformance import MODEL_CHECKS
+from tests.conformance import (
+    MODEL_CHECKS,
+    check_backends_agree,
+    check_training_step,
+    parameters,
+)
+
+# The cases of `tests/models` have the other checks for every form of a config, on every backend.
+ONCE = {*MODEL_CHECKS} - {check_backends_agree, check_training_step}
 
 
-@pytest.mark.parametrize("check", MODEL_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", parameters(MODEL_CHECKS, ONCE))
 @pytest.mark.parametrize("case", CATALOG_CASES, ids=lambda case: case.name)
 def test_small_catalogue_model_passes_conformance(case, check):
     check(case)
@@ -50,6 +58,7 @@ def rectangle_and_features(name):
     return (*shape[:-3], height, 2 * width, 3), (None, count, config.hidden_dim)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_catalogue_name_of_a_vit_states_patch_size_tokens_and_unusual_depth(name):
     config = CATALOG[name].config
@@ -65,6 +74,7 @@ def test_catalogue_name_of_a_vit_states_patch_size_tokens_and_unusual_depth(name
     assert depths in ([], [config.num_layers])
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("name", X2PLUS1D)
 def test_catalogue_name_of_an_x2plus1d_states_size_and_bottleneck_module(name):
     config = CATALOG[name].config
@@ -83,6 +93,7 @@ def test_catalogue_name_of_an_x2plus1d_states_size_and_bottleneck_module(name):
     )
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("name", sorted({*SMALL} & {*X2PLUS1D}))
 def test_x2plus1d_has_token_learners_and_fusers_in_the_replaced_units_only(name):
     config = CATALOG[name].config
@@ -94,6 +105,7 @@ def test_x2plus1d_has_token_learners_and_fusers_in_the_replaced_units_only(name)
     assert len([x for x in model.layers if isinstance(x, layers.TokenFuser)]) == len(units)
 
 
+@pytest.mark.once("torch")
 def test_catalogue_models_have_token_learners_after_the_block_that_their_name_states():
     for name in set(SMALL) - set(X2PLUS1D):
         config = CATALOG[name].config

@@ -17,6 +17,8 @@ from keras_tokenlearner.models import VisionTransformerConfig, X2Plus1DConfig
 from keras_tokenlearner.models.config_fields import VisionTransformerFields, X2Plus1DFields
 from keras_tokenlearner.weights import save_weights, to_timm
 
+pytestmark = pytest.mark.once("torch")
+
 IMAGE = [
     "ViTS32",
     "ViTB32",
@@ -81,6 +83,7 @@ def test_list_models_pattern_returns_matching_names():
     assert list_models("nothing*") == []
 
 
+@pytest.mark.every_backend
 def test_preprocessing_inside_or_outside_the_model_gives_equal_outputs():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
     inside = create_model(PICO, include_top=False, pooling="avg")
@@ -93,6 +96,7 @@ def test_preprocessing_inside_or_outside_the_model_gives_equal_outputs():
     )
 
 
+@pytest.mark.every_backend
 def test_create_model_without_top_returns_tokens_or_pooled_features():
     tokens = create_model(PICO, include_top=False)
     assert tokens.output_shape == (None, 4, 32)
@@ -108,6 +112,7 @@ def test_create_model_without_top_returns_tokens_or_pooled_features():
     assert with_class_token.output_shape == (None, 32)
 
 
+@pytest.mark.every_backend
 def test_create_model_on_a_computed_tensor_calls_the_model_on_this_tensor():
     inputs = keras.Input((40, 56, 3))
     model = create_model(PICO, input_tensor=keras.layers.Rescaling(2.0)(inputs), classes=3)
@@ -122,6 +127,7 @@ def test_create_model_positional_arguments_after_the_name_raise():
         create_model(PICO, "fashion_mnist")
 
 
+@pytest.mark.every_backend
 def test_classifier_activation_none_returns_logits():
     model = create_model(PICO, classes=3, classifier_activation=None)
     probabilities = create_model(PICO, classes=3)
@@ -318,7 +324,7 @@ def test_create_model_with_weights_of_other_heads_raises_unless_num_heads_is_pas
 
 
 def test_create_model_of_a_plain_vit_with_token_learner_weights_raises_and_names_the_weights(
-    tmp_path
+    tmp_path,
 ):
     create_model(S14_LEARNER, classes=3, **S14).save_to_preset(tmp_path / "learner")
     with pytest.raises(ValueError, match=r"create_model\('vit_s14'\): .*token_learner/") as caught:

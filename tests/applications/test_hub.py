@@ -6,6 +6,7 @@ import pytest
 
 from keras_tokenlearner import create_model
 from keras_tokenlearner.applications import hub_backbone
+from keras_tokenlearner.models import Preprocessing
 from tests.skips import peer
 
 pytestmark = pytest.mark.peers
@@ -67,4 +68,22 @@ def test_hub_backbone_with_weights_saved_and_loaded_gives_the_same_features(tmp_
     loaded = keras.saving.load_model(tmp_path / "backbone.keras", compile=False)
     assert loaded.input_shape == backbone.input_shape
     features = (model.predict(images, verbose=0) for model in (backbone, loaded))
+    np.testing.assert_allclose(*features, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("pooling", "max"), ("include_top", True), ("classes", 3)]
+)
+def test_hub_backbone_with_an_argument_of_classifiers_or_pooling_raises(name, value):
+    with pytest.raises(ValueError, match=f"hub_backbone: .*`{name}`.*{name}={value!r}"):
+        hub_backbone("vit_pico8", **{name: value})
+
+
+def test_hub_backbone_with_a_preprocessing_normalises_by_it():
+    images = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3))
+    given = {"preprocessing": Preprocessing(mean=(0.2,), std=(0.3,))}
+    backbone = hub_backbone("vit_pico8", **given)
+    body = create_model("vit_pico8", include_top=False, pooling="avg", **given)
+    body.set_weights(backbone.get_weights())
+    features = (model.predict(images, verbose=0).reshape(1, -1) for model in (backbone, body))
     np.testing.assert_allclose(*features, atol=1e-5)

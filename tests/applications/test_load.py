@@ -27,6 +27,17 @@ def test_load_model_of_a_name_loads_its_first_included_weights():
     assert tuple(model.class_names) == CLASS_NAMES
 
 
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("folder", ["tokenlearner_nano4_8at2", "fashion_mnist"])
+def test_load_model_of_a_name_ignores_a_folder_of_the_same_name(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    create_model(UNTRAINED, classes=3).save_to_preset(folder)
+    for weights in (None, "fashion_mnist"):
+        model = load_model("tokenlearner_nano4_8at2", weights=weights)
+        assert tuple(model.class_names) == CLASS_NAMES
+    assert load_model(f"./{folder}").classes == 3
+
+
 def test_load_model_of_a_keras_file_gives_the_outputs_of_the_saved_model(tmp_path):
     saved = create_model(UNTRAINED, classes=3)
     saved.get_layer("head").kernel.assign(np.random.default_rng(0).normal(size=(32, 3)))
@@ -36,6 +47,7 @@ def test_load_model_of_a_keras_file_gives_the_outputs_of_the_saved_model(tmp_pat
     np.testing.assert_allclose(found, saved.predict(images, verbose=0), atol=1e-6)
 
 
+@pytest.mark.once("torch")
 def test_load_model_of_a_name_without_weights_raises_and_lists_the_options():
     with pytest.raises(ValueError) as caught:
         load_model(UNTRAINED, owner="evaluate")
@@ -49,6 +61,7 @@ def test_load_model_with_weights_random_returns_an_untrained_model():
     assert load_model(UNTRAINED, weights="random", classes=2).output_shape == (None, 2)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("model", "arguments", "words"),
     [
@@ -69,12 +82,14 @@ def test_load_model_of_a_wrong_model_raises_and_names_the_command(model, argumen
         assert word in str(caught.value)
 
 
+@pytest.mark.once("torch")
 def test_load_model_of_a_damaged_file_raises_value_error(tmp_path):
     (tmp_path / "bad.keras").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(ValueError, match=r"bad\.keras"):
         load_model(tmp_path / "bad.keras")
 
 
+@pytest.mark.once("torch")
 def test_load_model_of_a_zip_bomb_raises_before_unpacking(tmp_path, monkeypatch):
     create_model(UNTRAINED, classes=2).save(tmp_path / "bomb.keras")
     with zipfile.ZipFile(tmp_path / "bomb.keras", "a", zipfile.ZIP_DEFLATED) as archive:
@@ -84,6 +99,7 @@ def test_load_model_of_a_zip_bomb_raises_before_unpacking(tmp_path, monkeypatch)
         load_model(tmp_path / "bomb.keras")
 
 
+@pytest.mark.once("torch")
 def test_load_model_of_a_file_with_a_compression_bomb_in_its_weights_raises(tmp_path):
     """The header states an array of 64 KB. Keras would unpack 400 MB."""
     create_model(UNTRAINED, classes=512).save(tmp_path / "small.keras")
@@ -104,6 +120,7 @@ def test_load_model_of_a_file_with_a_compression_bomb_in_its_weights_raises(tmp_
     outcome.is_refused(r"bomb\.keras.*layers/dense/vars/0")
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("name", ["dense", "vision_transformer"])
 def test_load_model_of_a_file_with_a_huge_layer_raises_and_takes_little_memory(tmp_path, name):
     """The config states 2 GB of weights; the file has some kilobytes."""
@@ -157,6 +174,7 @@ def test_load_model_of_a_file_with_a_lambda_layer_raises_and_runs_no_code(tmp_pa
     assert trap.exists()  # the file does contain code
 
 
+@pytest.mark.once("torch")
 def test_load_model_given_a_file_and_arguments_for_named_models_raises(tmp_path):
     create_model(UNTRAINED, classes=2).save(tmp_path / "mine.keras")
     with pytest.raises(ValueError, match="'classes': 3"):

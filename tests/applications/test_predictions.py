@@ -17,6 +17,7 @@ def test_imagenet_1k_class_names_equal_more_than_950_names_of_torchvision():
     assert sum(same) > 950  # torchvision spells some names differently: "crane bird", "mouse"
 
 
+@pytest.mark.once("torch")
 def test_decode_predictions_sorts_scores_and_accepts_other_class_names():
     scores = np.array([[0.1, 0.7, 0.2]])
     assert decode_predictions(scores, top=2, class_names=("a", "b", "c")) == [
@@ -27,6 +28,7 @@ def test_decode_predictions_sorts_scores_and_accepts_other_class_names():
     assert decode_predictions(many, top=1)[0][0][0].startswith("n0")
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("scores", "options", "message"),
     [
@@ -41,11 +43,13 @@ def test_decode_predictions_with_wrong_arguments_raises(scores, options, message
         decode_predictions(scores, **options)
 
 
+@pytest.mark.once("torch")
 def test_preprocess_input_returns_its_input_unchanged():
     pixels = np.arange(12.0)
     assert preprocess_input(pixels) is pixels
 
 
+@pytest.mark.once("torch")
 def test_create_model_with_weights_imagenet_raises_and_names_a_preset():
     with pytest.raises(ValueError, match="weights='vit_base_patch16_224.augreg2_in21k_ft_in1k'"):
         create_model("vit_b16", weights="imagenet")

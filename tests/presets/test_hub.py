@@ -83,6 +83,13 @@ def image():
     return np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype("float32")
 
 
+def unplug(hub, monkeypatch):
+    gone = "http://127.0.0.1:9"  # nothing listens on the discard port
+    template = hub.constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(hub.address, gone)
+    monkeypatch.setattr(hub.constants, "ENDPOINT", gone)
+    monkeypatch.setattr(hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
 def weight_requests(hub):
     return [path for path, _ in hub.log if path.endswith("model.safetensors")]
 
@@ -101,6 +108,15 @@ def test_hub_preset_gives_the_saved_probabilities_and_downloads_once(hub, monkey
     again = open_it()
     np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
     assert weight_requests(hub) == before
+
+
+def test_hub_preset_in_the_cache_loads_without_a_network(hub, monkeypatch):
+    model = open_it()
+    names = [path.rpartition("/")[2] for path, _ in hub.log]
+    assert "preprocessor_config.json" in names  # the repository lacks this file
+    unplug(hub, monkeypatch)
+    again = open_it()
+    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
 
 
 def test_readme_code_with_a_checkpoint_runs(hub):
@@ -153,10 +169,7 @@ def test_from_preset_hub_errors_name_the_cause_and_never_the_token(
     if how == "offline":
         monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     if how == "unreachable":
-        gone = "http://127.0.0.1:9"  # nothing listens on the discard port
-        template = hub.constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(hub.address, gone)
-        monkeypatch.setattr(hub.constants, "ENDPOINT", gone)
-        monkeypatch.setattr(hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        unplug(hub, monkeypatch)
     with pytest.raises(error, match=message) as found:
         kt.from_preset(name)
     assert TOKEN not in str(found.value) + "".join(capfd.readouterr())

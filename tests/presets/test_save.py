@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import json
+import os
 import re
 
 import keras
@@ -16,7 +17,9 @@ from keras_tokenlearner.models import Preprocessing, VisionTransformer, X2Plus1D
 from keras_tokenlearner.presets import hub
 from keras_tokenlearner.presets.addresses import parse_address
 from keras_tokenlearner.presets.from_preset import _OF_RETROFIT
-from keras_tokenlearner.weights import load, to_timm
+from keras_tokenlearner.weights import load, load_weights, plan_of, save_weights, to_timm
+
+pytestmark = pytest.mark.once("torch")
 
 
 def saved(tmp_path, name="tokenlearner_pico8_4at1", **changes):
@@ -32,6 +35,7 @@ def same(one, other):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.every_backend
 def test_model_from_saved_preset_equals_the_model(tmp_path):
     pixels = Preprocessing(mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.3), crop_fraction=0.9)
     names = ["a", "b", "c"]
@@ -87,6 +91,92 @@ def test_from_preset_of_an_address_names_the_model_after_its_last_part(
     module = importlib.import_module("keras_tokenlearner.presets.from_preset")
     monkeypatch.setattr(module, "fetch_files", lambda *_: local)  # no network
     assert kt.from_preset(address).name == name
+
+
+@pytest.mark.parametrize("open_preset", [kt.from_preset, load_model])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"include_preprocessing": False, "classifier_activation": None},
+        {"classifier_activation": "sigmoid", "dtype": "bfloat16"},
+        {"include_top": False, "pooling": None},
+        {"include_top": False, "pooling": "max", "include_preprocessing": False},
+    ],
+    ids=str,
+)
+def test_saved_preset_keeps_the_input_and_output_of_the_model(tmp_path, changes, open_preset):
+    model, folder = saved(tmp_path, **changes)
+    again = open_preset(folder)
+    assert again.get_config() == model.get_config() | {"name": again.name}
+    image = np.random.default_rng(1).uniform(-1, 1, (1, 32, 32, 3)).astype("float32")
+    found, wanted = (keras.ops.convert_to_numpy(m(image)) for m in (again, model))
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_saved_preset_with_changed_input_and_output_has_the_changes(tmp_path):
+    _, folder = saved(tmp_path, include_preprocessing=False, classifier_activation=None)
+    changes = {"include_preprocessing": True, "classifier_activation": "softmax"}
+    model = kt.from_preset(folder, dtype="mixed_bfloat16", **changes)
+    assert changes.items() <= model.get_config().items()
+    assert model.dtype_policy.name == "mixed_bfloat16"
+    assert kt.from_preset(folder, include_top=False).output_shape == (None, 32)
+
+
+@pytest.mark.parametrize(
+    ("include_top", "name", "value"),
+    [
+        (None, "pooling", "avg"),
+        (True, "pooling", "none"),
+        (False, "classes", 3),
+        (False, "classifier_activation", None),
+    ],
+)
+def test_from_preset_with_an_argument_without_effect_raises(tmp_path, include_top, name, value):
+    _, folder = saved(tmp_path, "vit_pico8")
+    for function in (kt.from_preset, load_model):
+        with pytest.raises(ValueError, match=f"`{name}`") as caught:
+            function(folder, include_top=include_top, **{name: value})
+        assert f"{name}={value!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_saved_preset_keeps_frozen_layers_but_trains_a_new_head(tmp_path, whole):
+    model, folder = saved(tmp_path, "vit_pico8")
+    (model if whole else model.get_layer("head")).trainable = False
+    model.save_to_preset(folder)
+    again = kt.from_preset(folder)
+    paths = [weight.path for weight in model.trainable_weights]
+    assert [weight.path for weight in again.trainable_weights] == paths
+    with pytest.warns(UserWarning, match="reset"):
+        other = kt.from_preset(folder, classes=5)
+    head = ["head/kernel", "head/bias"]
+    assert [weight.path for weight in other.trainable_weights] == [*paths, *head]
+
+
+def test_functions_of_weights_and_presets_with_a_tilde_use_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    model, _ = saved(tmp_path, "vit_pico8")
+    assert model.save_to_preset("~/home") == tmp_path / "home"
+    save_weights(model, "~/a.weights.h5")
+    np.savez(tmp_path / "timm.npz", **to_timm(model))
+    given = {"normalization": "half", "activation": "gelu_tanh", "layer_norm_epsilon": 1e-6}
+    given |= {"num_heads": model.config.num_heads}
+    loaded = create_model("vit_pico8", classes=3)
+    load_weights(loaded, "~/a.weights.h5")
+    for again in (
+        loaded,
+        load_model("~/home"),
+        kt.from_preset("~/home"),
+        create_model("vit_pico8", weights="~/home"),
+        create_model("vit_pico8", weights="~/a.weights.h5"),
+        create_model("vit_pico8", weights="~/timm.npz", **given),
+    ):
+        same(model, again)
+    assert plan_of("~/timm.npz").classes == 3
+    with pytest.raises(ValueError, match="`uri`"):  # the folder is found
+        kt.upload_preset("~/other", "~/home")
+    assert not (tmp_path / "~").exists()
 
 
 def in_parts(model, folder):
@@ -346,6 +436,7 @@ def test_model_without_a_position_table_loads_by_every_loading_function(tmp_path
         assert again.config == model.config
 
 
+@pytest.mark.every_backend
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
 def test_save_to_preset_and_from_preset_of_a_quantized_model_raise(tmp_path):
     model, folder = saved(tmp_path, "vit_pico8")

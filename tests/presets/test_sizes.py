@@ -64,6 +64,7 @@ def test_from_preset_of_huge_sizes_in_config_json_raises_and_takes_little_memory
         outcome.is_refused(reason)
 
 
+@pytest.mark.once("torch")
 def test_from_preset_of_a_folder_with_weights_of_another_model_raises(tmp_path, monkeypatch):
     one = create_model("vit_pico8", classes=3).save_to_preset(tmp_path / "one")
     other = create_model("vit_pico8", classes=4).save_to_preset(tmp_path / "other")
@@ -72,8 +73,9 @@ def test_from_preset_of_a_folder_with_weights_of_another_model_raises(tmp_path, 
         kt.from_preset(other)
 
 
+@pytest.mark.once("torch")
 def test_from_preset_of_a_checkpoint_with_a_huge_input_shape_raises_and_takes_little_memory(
-    tmp_path
+    tmp_path,
 ):
     """The tables of positions grow with the image size of a config.json or an argument."""
     np.savez(tmp_path / "a.npz", **augreg_entries())
@@ -118,6 +120,7 @@ def open_checkpoint(address):
     kt.from_preset(address, num_heads=2)
 
 
+@pytest.mark.once("torch")
 def test_create_model_with_weights_of_a_one_row_head_raises_and_takes_little_memory(tmp_path):
     """The kernel of the head has one row. With all rows, it would take 4 GB."""
     import h5py

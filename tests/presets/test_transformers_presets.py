@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import keras_tokenlearner as kt
+from keras_tokenlearner.data.preprocessing import preprocess_image
+from keras_tokenlearner.presets.transformers_json import of_transformers
 from tests.skips import peer
 from tests.weights.foreign import close, fill, outputs
 
@@ -151,7 +153,8 @@ def test_transformers_preset_gives_the_outputs_of_transformers(name, tmp_path):
     module.save_pretrained(tmp_path)
     pixels = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(pixels))
-    model = kt.from_preset(tmp_path, classifier_activation=None)
+    classifies = "Classification" in MODELS[name][0]
+    model = kt.from_preset(tmp_path, **({"classifier_activation": None} if classifies else {}))
     size = (4, 24, 24, 3) if name.startswith(VIDEOS) else (32, 32, 3)
     assert model.input_shape[1:] == size
     images = np.random.default_rng(2).integers(0, 256, (2, *size)).astype("float32")
@@ -211,6 +214,33 @@ def test_v_jepa_2_classifier_preset_without_top_gives_the_features_of_transforme
     model = kt.from_preset(tmp_path, include_top=False, normalization="half")
     images = np.random.default_rng(2).integers(0, 256, (2, 4, 24, 24, 3)).astype("float32")
     close(outputs(model, images), expected("vjepa2", module.vjepa2, images))
+
+
+SQUARE = {"size": {"height": 48, "width": 48}, "crop_size": {"height": 32, "width": 32}}
+SHORTEST = SQUARE | {"size": {"shortest_edge": 48}}
+OLD = {"size": 48, "crop_size": 32}  # files of old releases
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        *((kind, sizes) for kind in ("DeiT", "CLIP") for sizes in (SQUARE, SHORTEST, OLD)),
+        ("ViT", {"size": {"height": 32, "width": 32}}),
+        ("ViT", {"size": 32}),
+    ],
+    ids=str,
+)
+def test_transformers_preset_resizes_images_as_its_image_processor(kind, sizes, tmp_path):
+    transformers = peer("transformers")
+    shape = (32, 32, 3)
+    processor = getattr(transformers, f"{kind}ImageProcessorPil")(**sizes, resample=3)
+    said = processor.to_dict() | sizes | {"image_processor_type": f"{kind}ImageProcessor"}
+    statement = of_transformers("test", {"model_type": kind.lower()}, said)
+    image = np.random.default_rng(0).integers(0, 256, (50, 80, 3)).astype("uint8")
+    wanted = processor(image, return_tensors="np", do_normalize=False, do_rescale=False)
+    found = preprocess_image(image, shape, statement.preprocessing)
+    wanted = np.moveaxis(wanted["pixel_values"][0], 0, -1)
+    np.testing.assert_allclose(found.astype("float32"), wanted, atol=1)
 
 
 def test_vivit_preset_preprocessing_equals_the_image_processor_of_transformers(tmp_path):

@@ -104,7 +104,8 @@ def judge(row):
         save_for_hf(module, folder, safe_serialization=True)
         config = module.pretrained_cfg
         try:
-            model = kt.from_preset(folder, classifier_activation=None)
+            given = {"classifier_activation": None} if module.num_classes else {}
+            model = kt.from_preset(folder, **given)
             height, width = model.input_shape[1:3]
             pixels = np.random.default_rng(0).uniform(0, 255, (1, height, width, 3))
             pixels = pixels.astype("float32")

@@ -20,6 +20,8 @@ from tests.weights.foreign import (
 )
 from tests.weights.numpy_vit import forward
 
+pytestmark = pytest.mark.once("torch")
+
 
 def newer(entries):
     numbers = {"Attention_1": "Attention_0", "LayerNorm_2": "LayerNorm_1", "Block_3": "Block_0"}
@@ -60,7 +62,7 @@ def big_vision(entries):
 @pytest.mark.parametrize(
     "form",
     [
-        dict,
+        pytest.param(dict, marks=pytest.mark.every_backend),
         newer,
         prefixed("opt/target/"),
         prefixed("params/"),
@@ -108,7 +110,7 @@ def test_load_of_augreg_into_a_model_without_class_token_drops_the_class_token()
     assert report.unused == ("cls",)
 
 
-@pytest.mark.parametrize("dtype", ["V2", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["V2", pytest.param("bfloat16", marks=pytest.mark.every_backend)])
 def test_bfloat16_checkpoints_of_numpy_and_jax_load_exactly(dtype):
     if dtype == "bfloat16":
         types = pytest.importorskip("ml_dtypes", reason="the type of JAX: pip install ml_dtypes")
@@ -125,7 +127,6 @@ def test_bfloat16_checkpoints_of_numpy_and_jax_load_exactly(dtype):
     )
 
 
-@pytest.mark.once("torch")
 @pytest.mark.parametrize("missing", sorted(augreg_entries()))
 def test_augreg_file_without_one_entry_raises_only_value_error(missing, tmp_path):
     entries = augreg_entries()

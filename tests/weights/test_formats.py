@@ -378,20 +378,23 @@ def unfinished(content):
 
 BYTES = np.random.default_rng(0).bytes(5000)
 WHOLE = zlib.compress(BYTES[:4096])
-DAMAGED_CHUNKS = {
-    "cut": WHOLE[:-200],
-    "noise": b"\x00" * 50,
-    "short": zlib.compress(BYTES[:4000]),
-    "long": zlib.compress(BYTES),
-    "long_by_one": zlib.compress(BYTES[:4097]),
-    "long_zeros": zlib.compress(bytes(4097)),
-    "stuffed": WHOLE + b"x",
-    "twice": WHOLE + WHOLE,
-    "no_checksum": WHOLE[:-4],
-    "wrong_checksum": WHOLE[:-1] + bytes([WHOLE[-1] ^ 1]),
-    "unfinished": unfinished(BYTES[:4096]),
-    "bomb": zlib.compress(bytes(400 << 20)),
-}
+
+
+def damaged_chunks():
+    return {
+        "cut": WHOLE[:-200],
+        "noise": b"\x00" * 50,
+        "short": zlib.compress(BYTES[:4000]),
+        "long": zlib.compress(BYTES),
+        "long_by_one": zlib.compress(BYTES[:4097]),
+        "long_zeros": zlib.compress(bytes(4097)),
+        "stuffed": WHOLE + b"x",
+        "twice": WHOLE + WHOLE,
+        "no_checksum": WHOLE[:-4],
+        "wrong_checksum": WHOLE[:-1] + bytes([WHOLE[-1] ^ 1]),
+        "unfinished": unfinished(BYTES[:4096]),
+        "bomb": zlib.compress(bytes(400 << 20)),
+    }
 
 
 def test_h5_damaged_gzip_chunks_raise(tmp_path):
@@ -400,7 +403,7 @@ def test_h5_damaged_gzip_chunks_raise(tmp_path):
     HDF5 1.14.6 unpacks the bomb to 400 MB. It drops the bytes behind a stream or a whole chunk, and
     fills a short chunk with bytes of its memory. It refuses the other chunks.
     """
-    files = [write_chunk(tmp_path / f"{name}.h5", x) for name, x in DAMAGED_CHUNKS.items()]
+    files = [write_chunk(tmp_path / f"{name}.h5", x) for name, x in damaged_chunks().items()]
     for file, outcome in zip(files, attack("tests.bounds:read", *files), strict=True):
         outcome.is_refused(rf"x of .*{file.name}")
     np.testing.assert_array_equal(

@@ -178,6 +178,19 @@ def test_clip_projection_as_wide_as_the_classes_becomes_the_head():
     close(outputs(model, images), expected)
 
 
+def test_clip_preset_with_as_many_classes_as_its_projection_gets_a_new_head(tmp_path):
+    theirs("CLIPVisionModelWithProjection", projection_dim=7).save_pretrained(tmp_path)
+    named = {"hidden_dim": 32, "num_layers": 2, "num_heads": 2, "mlp_dim": 48}
+    named |= {"activation": "quick_gelu", "class_token": True, "input_shape": (32, 32, 3)}
+    for build_it in (
+        lambda: kt.from_preset(tmp_path, classes=7),
+        lambda: kt.create_model("vit_pico8", weights=tmp_path, classes=7, **named),
+    ):
+        with pytest.warns(UserWarning, match="reset .*: head/kernel"):
+            model = build_it()
+        assert model.classes == 7 and not model.head.get_weights()[0].any()
+
+
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
 def test_huggingface_clip_activation_follows_its_config(activation, tmp_path):
     module = theirs("CLIPVisionModel", hidden_act=activation)

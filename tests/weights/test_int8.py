@@ -10,6 +10,8 @@ from keras_tokenlearner.weights import store
 from keras_tokenlearner.weights.int8 import from_int8, to_int8
 from keras_tokenlearner.weights.saving import sha256
 
+pytestmark = pytest.mark.once("torch")
+
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):

@@ -9,7 +9,7 @@ from keras_tokenlearner.models import VisionTransformer
 from keras_tokenlearner.presets.keras_json import of_keras
 from keras_tokenlearner.weights import load, plan_of
 from tests.skips import peer
-from tests.weights.foreign import build, close, outputs, pixels, randomise
+from tests.weights.foreign import build, close, outputs, pixels, randomise, refused
 
 pytestmark = pytest.mark.peers
 
@@ -29,17 +29,47 @@ def theirs(**changes):
     return randomise(model)
 
 
+GAP = {"pooling": "gap"}
+READS_ALL = {"head_reads": "average", "pool_prefix": True}  # all tokens
+
+
 @pytest.mark.parametrize("form", ["model", "file"])
-@pytest.mark.parametrize("changes", [{}, {"use_class_token": False, "pooling": "gap"}], ids=str)
+@pytest.mark.parametrize("changes", [{}, GAP, GAP | {"use_class_token": False}], ids=str)
 def test_keras_hub_classifier_gives_the_outputs_of_keras_hub(form, changes, tmp_path):
     classifier = theirs(**changes)
     classifier.save_weights(tmp_path / "task.weights.h5")
     checkpoint = classifier if form == "model" else tmp_path / "task.weights.h5"
-    model = build("keras_hub", checkpoint)
+    given = READS_ALL if changes == GAP and form == "file" else {}
+    model = build("keras_hub", checkpoint, **given)
     report = load(model, "keras_hub", checkpoint)
     assert not report.left and all(name.startswith("optimizer/") for name in report.unused)
     images = pixels()
     close(outputs(model, images), outputs(classifier, images / 127.5 - 1))
+
+
+def test_keras_hub_file_with_class_token_and_head_needs_head_reads(tmp_path):
+    classifier = theirs(**GAP)
+    classifier.save_weights(path := tmp_path / "task.weights.h5")
+    with pytest.raises(ValueError, match=r"`head_reads`, one of None, 'average'.*pool_prefix"):
+        kt.from_preset(path)
+    given = {"input_shape": (32, 32, 3), "classifier_activation": None}
+    with pytest.raises(ValueError, match="pool_prefix is False"):
+        kt.from_preset(path, head_reads="average", **given)
+    images = pixels()
+    model = kt.from_preset(path, **READS_ALL, **given)
+    close(outputs(model, images), outputs(classifier, images / 127.5 - 1))
+    by_class_token = build("keras_hub", path)
+    refused("head_reads is None", by_class_token, "keras_hub", classifier)
+    assert not load(by_class_token, "keras_hub", classifier, head="reset").left
+
+
+def test_keras_hub_classifier_that_reads_the_first_patch_raises(tmp_path):
+    classifier = theirs(use_class_token=False)
+    with pytest.raises(ValueError, match="first patch"):
+        load(build("keras_hub", class_token=False), "keras_hub", classifier)
+    classifier.save_to_preset(str(tmp_path))
+    with pytest.raises(ValueError, match="first patch"):
+        kt.from_preset(tmp_path)
 
 
 @pytest.mark.parametrize("form", ["model", "file"])
@@ -64,16 +94,17 @@ def test_keras_hub_head_after_another_layer_raises_unless_dropped(tmp_path):
 
 
 @pytest.mark.parametrize("max_shard_size", [10, 3e-5])
-@pytest.mark.parametrize("form", ["backbone", "classifier"])
+@pytest.mark.parametrize("form", ["backbone", "token", "gap"])
 def test_keras_hub_preset_folder_gives_the_outputs_of_keras_hub(form, max_shard_size, tmp_path):
-    classifier = theirs()
-    theirs_model = classifier if form == "classifier" else classifier.backbone
+    classifier = theirs(pooling="gap" if form == "gap" else "token")
+    theirs_model = classifier.backbone if form == "backbone" else classifier
     theirs_model.save_to_preset(str(tmp_path), max_shard_size=max_shard_size)
     assert (tmp_path / "model.weights.json").exists() == (max_shard_size < 1)
-    model = kt.from_preset(tmp_path, classifier_activation=None)
+    given = {} if form == "backbone" else {"classifier_activation": None}
+    model = kt.from_preset(tmp_path, **given)
     images = pixels()
     expected = outputs(theirs_model, images / 127.5 - 1)
-    close(outputs(model, images), expected if form == "classifier" else expected[:, 0])
+    close(outputs(model, images), expected[:, 0] if form == "backbone" else expected)
 
 
 SIZES = {
@@ -152,18 +183,44 @@ def test_keras_hub_dinov3_gives_the_tokens_of_keras_hub(changes, tmp_path):
     close(outputs(again, images), expected)
 
 
-def test_image_converter_of_keras_hub_decides_the_preprocessing(tmp_path):
-    hub = peer("keras_hub")
-    converter = hub.layers.ImageConverter(
-        image_size=(32, 32), scale=[1 / 60, 1 / 50, 1 / 40], offset=[-2, -1, -3]
-    )
-    statement = of_keras(
-        "test",
-        {"registered_name": "keras_hub>ViTBackbone", "config": {}},
-        {"config": converter.get_config()},
-    )
+def normalise(converter, images):
+    """Return images that are normalised as the config of an image converter states."""
+    backbone = {"registered_name": "keras_hub>ViTBackbone", "config": {}}
+    found = of_keras("test", backbone, {"config": converter}, {}).preprocessing
+    assert (found.size, found.resize_mode) == ((32, 32), "shortest")
+    return (images / 255 - np.array(found.mean)) / np.array(found.std)
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"scale": [1 / 60, 1 / 50, 1 / 40], "offset": [-2, -1, -3]},
+        {"scale": 1 / 127.5, "offset": -1},
+        {},
+    ],
+    ids=str,
+)
+def test_image_converter_of_keras_hub_decides_the_preprocessing(scaling):
+    converter = peer("keras_hub").layers.ViTImageConverter(image_size=(32, 32), **scaling)
     images = pixels()
-    mean, std = (np.array(v) for v in (statement.preprocessing.mean, statement.preprocessing.std))
-    np.testing.assert_allclose((images / 255 - mean) / std, converter(images), atol=1e-4)
-    assert statement.preprocessing.size == (32, 32)
-    assert statement.preprocessing.resize_mode == "shortest"
+    wanted = keras.ops.convert_to_numpy(converter(images))
+    np.testing.assert_allclose(normalise(converter.get_config(), images), wanted, atol=1e-4)
+
+
+def test_image_converter_of_old_keras_hub_normalises_the_scaled_pixels():
+    images, mean, std = pixels(), np.array([0.4, 0.5, 0.6]), np.array([0.1, 0.2, 0.3])
+    wanted = (images / 255 - mean) / std
+    said = {"image_size": [32, 32], "scale": 1 / 255, "offset": None}
+    said |= {"norm_mean": mean.tolist(), "norm_std": std.tolist()}
+    np.testing.assert_allclose(normalise(said, images), wanted, atol=1e-4)
+    said = {"height": 32, "width": 32, "scale": 1 / 255}
+    said |= {"mean": mean.tolist(), "variance": (std**2).tolist()}
+    np.testing.assert_allclose(normalise(said, images), wanted, atol=1e-4)
+    converter = peer("keras_hub").layers.ImageConverter(**said)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(converter(images)), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0, "x", [[1.0, 2.0]]], ids=str)
+def test_image_converter_of_keras_hub_with_a_wrong_scale_raises(scale):
+    with pytest.raises(ValueError, match="test: .*again"):
+        normalise({"scale": scale}, pixels())

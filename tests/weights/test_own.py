@@ -10,6 +10,8 @@ from keras_tokenlearner.weights import Statement, load, load_weights, plan_of, s
 from tests.conformance import assign_weights
 from tests.weights.foreign import close, outputs, pixels
 
+pytestmark = pytest.mark.once("torch")
+
 PICO = "tokenlearner_pico8_4at1"
 
 
@@ -29,7 +31,7 @@ def test_video_model_with_image_weights_gives_the_image_outputs_for_equal_frames
     close(outputs(video, clips), outputs(image_model, images))
 
 
-def test_video_model_with_a_stem_and_image_weights_gives_the_image_outputs():
+def test_video_model_with_image_weights_and_a_stem_equals_the_image_model_for_equal_frames():
     small = {"classes": 5, "num_layers": 2, "at": 1, "hidden_dim": 24}
     small["stem"] = ((8, 2), (8, 2))
     image_model = create_model("tokenlearner_nano4_8at2", **small)
@@ -79,6 +81,8 @@ def test_position_bias_is_resized_for_another_grid_by_every_loading_function(tmp
     given = {**STUDENT, **changes}
     student = create_model(PICO, classes=5, input_shape=old, **given)
     assign_weights(student)
+    for learner in student.token_learners:
+        learner.parents = (0, 0, 1, 2)
     save_weights(student, tmp_path / "a.weights.h5")
     student.save_to_preset(tmp_path / "preset")
     if route == "preset":
@@ -100,6 +104,16 @@ def test_position_bias_is_resized_for_another_grid_by_every_loading_function(tmp
         if weight.path.endswith(("/table", "/position_bias")):
             wanted = resize_positions(wanted, loaded[weight.path].shape[:-1])
         close(loaded[weight.path], wanted)
+    assert {learner.parents for learner in model.token_learners} == {(0, 0, 1, 2)}
+
+
+def test_position_bias_of_a_mapping_has_the_tree_of_the_grid_in_the_mapping():
+    given = {**STUDENT, "classes": 5, "num_tokens": 6}
+    square, wide = (create_model(PICO, input_shape=(32, n, 3), **given) for n in (32, 48))
+    trees = [model.token_learners[0].parents for model in (square, wide)]
+    assert trees[0] != trees[1]
+    load(wide, "keras_tokenlearner", {weight.path: weight for weight in square.weights})
+    assert wide.token_learners[0].parents == trees[0]
 
 
 @pytest.mark.filterwarnings("ignore:Skipping nested container")

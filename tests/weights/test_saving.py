@@ -15,6 +15,8 @@ from keras_tokenlearner import create_model, from_preset
 from keras_tokenlearner.weights import load_weights, save_weights, saved_classes, saving
 from tests.conformance import assign_weights
 
+pytestmark = pytest.mark.once("torch")
+
 PICO = "tokenlearner_pico8_4at1"
 NUMPY = keras.ops.convert_to_numpy
 
@@ -43,6 +45,7 @@ def _refused(model, path, message, **arguments):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.every_backend
 def test_weights_saved_and_loaded_are_unchanged(saved):
     model, path, digest = saved
     other = create_model(PICO, classes=10)
@@ -102,6 +105,7 @@ def test_load_weights_of_a_deeper_model_into_a_model_without_top_raises(tmp_path
     _refused(create_model("vit_pico8", include_top=False), path, r"a\.weights\.h5.*'vit_pico8'")
 
 
+@pytest.mark.every_backend
 def test_weights_file_of_a_compiled_model_loads_into_an_uncompiled_model(tmp_path):
     model = create_model(PICO, classes=10, dropout_rate=0.1)
     model.compile("adam", "sparse_categorical_crossentropy")
@@ -137,6 +141,22 @@ def test_weights_file_with_nan_raises_without_a_hash(saved, tmp_path):
     path = tmp_path / "broken.weights.h5"
     broken.save_weights(path)
     _refused(model, path, r"broken\.weights\.h5.*finite")
+
+
+@pytest.mark.every_backend
+def test_weights_file_with_nan_leaves_a_compiled_model_unchanged(tmp_path):
+    model, broken = (create_model(PICO, classes=10, dropout_rate=0.1) for _ in range(2))
+    for each in (model, broken):
+        each.compile("adam", "sparse_categorical_crossentropy")
+        each.fit(np.ones((2, 32, 32, 3)), np.zeros(2), verbose=0)
+    broken.fit(np.ones((2, 32, 32, 3)), np.ones(2), verbose=0)
+    broken.head.bias.assign(np.full(10, np.nan))
+    broken.save_weights(tmp_path / "broken.weights.h5")
+    variables = [*model.variables, *model.optimizer.variables]
+    before = [NUMPY(variable) for variable in variables]
+    _refused(model, tmp_path / "broken.weights.h5", "finite")
+    for old, new in zip(before, variables, strict=True):
+        np.testing.assert_array_equal(old, NUMPY(new))
 
 
 def test_truncated_weights_file_raises(saved):
@@ -200,6 +220,46 @@ def test_weights_of_a_model_with_a_custom_head_load_into_the_same_model(tmp_path
     _refused(build(4), tmp_path / "mine.weights.h5", r"\(32, 4\).*\(32, 3\)")
 
 
+def test_weights_of_a_model_with_a_second_dense_output_load_into_the_same_model(tmp_path):
+    def build(units):
+        body = create_model("vit_pico8", classes=10)
+        second = keras.layers.Dense(units, name="second")(body.head.input)
+        return keras.Model(body.input, [body.output, second])
+
+    model, other = build(3), build(3)
+    assign_weights(model)
+    save_weights(model, tmp_path / "mine.weights.h5")
+    load_weights(other, tmp_path / "mine.weights.h5")
+    _equal(other, model)
+    _refused(build(4), tmp_path / "mine.weights.h5", r"mine\.weights\.h5")
+
+
+class Subclassed(keras.Model):
+    """A model whose file names layers by attributes: `body/layers/...`, `norm/vars/0`."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.body = create_model("vit_pico8", include_top=False, pooling="avg")
+        self.norm = keras.layers.BatchNormalization()
+        self.last = keras.layers.Dense(classes)
+
+    def call(self, inputs, training=False):
+        return self.last(self.norm(self.body(inputs), training=training))
+
+
+def test_weights_of_a_subclassed_model_load_into_the_same_model(tmp_path):
+    models = [Subclassed(3), Subclassed(3), Subclassed(4)]
+    for model in models:
+        model(np.zeros((1, 32, 32, 3), "float32"))
+    model, other, wider = models
+    assign_weights(model)
+    save_weights(model, tmp_path / "mine.weights.h5")
+    load_weights(other, tmp_path / "mine.weights.h5")
+    for ours, theirs in zip(other.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    _refused(wider, tmp_path / "mine.weights.h5", r"\(32, 4\).*\(32, 3\)")
+
+
 def test_weights_file_of_another_architecture_raises(saved):
     _, path, _ = saved
     _refused(
@@ -252,7 +312,6 @@ def test_save_weights_interrupted_leaves_a_file_that_loads(saved, monkeypatch):
     ]
 
 
-@pytest.mark.once("torch")
 def test_save_weights_killed_while_it_writes_keeps_the_old_file(saved):
     """The system kills the process when the new file reaches half of its size."""
     pytest.importorskip("resource", reason="only on Linux and macOS: `resource`")
@@ -402,6 +461,7 @@ def parts(tmp_path):
     return model, index
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
 def test_sharded_weights_saved_by_keras_load_as_by_keras(tmp_path, dtype):
     given = {"classes": 10, "class_token": True, "dtype": dtype}

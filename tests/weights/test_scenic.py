@@ -10,6 +10,8 @@ from keras_tokenlearner import create_model
 from keras_tokenlearner.weights import load, plan_of
 from tests.weights.foreign import build, refused
 
+pytestmark = pytest.mark.once("torch")
+
 REFERENCE = dict(np.load(Path(__file__).parents[1] / "data" / "reference_layers.npz"))
 SIZES = {"hidden_dim": 16, "mlp_dim": 32, "num_tokens": 4, "reducer": "token_learner", "at": 1}
 IMAGE = (48, 48)  # a grid of 6 x 6

@@ -29,6 +29,7 @@ def outputs(model, name):
     return built.predict(np.stack(fitted).astype("float32"), verbose=0)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(("key", "row"), ROWS, ids=lambda value: str(value)[:60])
 def test_included_weights_match_their_row_in_the_table(key, row):
     path = fetch(row.uri, row.sha256)

@@ -10,6 +10,8 @@ from keras_tokenlearner.weights.sources.source import IMAGENET
 from tests.skips import peer
 from tests.weights.foreign import build, close, fill, normalised, outputs, pixels, refused
 
+pytestmark = pytest.mark.once("torch")
+
 FORMS = {
     "vit": {},
     "average": {"global_pool": "avg", "class_token": False, "fc_norm": False},
@@ -41,6 +43,7 @@ def theirs(image=32, **changes):
     return fill(kind(img_size=image, **arguments))
 
 
+@pytest.mark.every_backend
 @pytest.mark.peers
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("image", [(32, 32), (64, 24)], ids=str)
@@ -60,6 +63,7 @@ def test_timm_weights_give_the_logits_of_timm(form, image):
         assert "zeros" in str(report)
 
 
+@pytest.mark.every_backend
 @pytest.mark.peers
 @pytest.mark.parametrize("form", ["vit", "average", "deit3", "registers", "gated", "distilled"])
 def test_weights_exported_to_timm_give_the_logits_of_the_model(form):
@@ -79,7 +83,10 @@ def test_weights_exported_to_timm_give_the_logits_of_the_model(form):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"class_token": True, "register_tokens": 2, "layer_scale": 0.1},
+        pytest.param(
+            {"class_token": True, "register_tokens": 2, "layer_scale": 0.1},
+            marks=pytest.mark.every_backend,
+        ),
         {"class_token": True, **DISTILLED, "gated_mlp": True, "activation": "silu"},
         {"class_token": True, **DISTILLED, "include_top": False},
     ],
@@ -248,7 +255,7 @@ def test_timm_norm_after_pooling_sets_final_norm_to_pooled():
 
 
 @pytest.mark.parametrize("reads", ["average", "max"])
-def test_timm_file_with_class_token_and_norm_after_pooling_needs_head_reads(tmp_path, reads):
+def test_from_preset_of_timm_file_with_class_token_and_fc_norm_requires_head_reads(tmp_path, reads):
     """Fine-tuned MAE models average the patches. Their files do not state this."""
     plain = build("timm", class_token=True)
     entries = to_timm(plain)
@@ -300,6 +307,7 @@ def test_plan_load_with_stated_num_heads_unlike_the_model_raises():
     assert not plan.load(build("timm")).left
 
 
+@pytest.mark.every_backend
 @pytest.mark.peers
 @pytest.mark.parametrize("image", [(32, 32), (48, 24)], ids=str)
 @pytest.mark.parametrize("gate", [{}, {"swiglu": True, "mlp_ratio": 3}], ids=str)

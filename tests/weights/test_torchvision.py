@@ -1,5 +1,6 @@
 """ViT of torchvision against torchvision itself, and checkpoints given with a wrong source."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -9,6 +10,8 @@ from keras_tokenlearner.weights.positions import resize_table
 from keras_tokenlearner.weights.sources.source import IMAGENET
 from tests.skips import peer
 from tests.weights.foreign import augreg_entries, close, fill, normalised, outputs, pixels
+
+pytestmark = pytest.mark.once("torch")
 
 
 def logits_model(plan, image=(32, 32), **changes):
@@ -21,6 +24,7 @@ def logits_model(plan, image=(32, 32), **changes):
     )
 
 
+@pytest.mark.every_backend
 @pytest.mark.peers
 def test_torchvision_weights_give_the_logits_of_torchvision():
     models = peer("torchvision").models
@@ -36,6 +40,23 @@ def test_torchvision_weights_give_the_logits_of_torchvision():
     close(outputs(model, images), expected)
 
 
+@pytest.mark.peers
+def test_torchvision_positions_are_resized_as_by_torchvision():
+    models = peer("torchvision").models
+    sizes = {"patch_size": 8, "num_layers": 1, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 48}
+    module = fill(models.VisionTransformer(image_size=40, num_classes=5, **sizes))
+    plan = plan_of(module, num_heads=2)
+    for size in (8, 16, 24, 72):
+        model = logits_model(plan, (size, size))
+        plan.load(model)
+        state = dict(module.state_dict())
+        interpolate = models.vision_transformer.interpolate_embeddings
+        wanted = interpolate(size, 8, state)["encoder.pos_embedding"][0, 1:].numpy()
+        found = keras.ops.convert_to_numpy(model.get_layer("positions").table)
+        np.testing.assert_allclose(found.reshape(-1, 32), wanted, atol=1e-5)
+
+
+@pytest.mark.every_backend
 @pytest.mark.peers
 def test_checkpoint_of_an_unknown_number_of_heads_raises():
     models = peer("torchvision").models

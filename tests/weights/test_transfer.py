@@ -12,6 +12,8 @@ from keras_tokenlearner.weights import load, plan_of
 from keras_tokenlearner.weights.positions import resize_table
 from tests.weights.foreign import augreg_entries, build, close, outputs, pixels, refused
 
+pytestmark = pytest.mark.once("torch")
+
 ENTRIES = augreg_entries()
 
 
@@ -111,6 +113,27 @@ def test_load_with_normalization_unlike_the_preprocessing_raises():
         ({0.5: 1, 0.2: 3}, r"\{0\.5: 1, 0\.2: 3\}"),
     ):
         refused(f"normalization={message}", model, "augreg", ENTRIES, normalization=value)
+
+
+@pytest.mark.parametrize("mean", [(0.4, 0.5, 0.6), (0.5,)], ids=str)
+def test_load_compares_the_pixels_of_a_model_with_a_custom_head(mean):
+    pair = (mean, (0.2,) * len(mean))
+    plan = plan_of(ENTRIES, "augreg", normalization=pair)
+    for include in (True, False):
+        body = VisionTransformer(
+            plan.config,
+            input_shape=(32, 32, 3),
+            include_top=False,
+            include_preprocessing=include,
+            pooling="token",
+            preprocessing=plan.preprocessing,
+        )
+        model = keras.Model(body.input, keras.layers.Dense(2, name="mine")(body.output))
+        assert load(model, "augreg", ENTRIES, head="drop", normalization=pair).left
+        if include:
+            refused("preprocessing has mean", model, "augreg", ENTRIES, head="drop")
+        else:  # the caller normalises the pixels
+            assert load(model, "augreg", ENTRIES, head="drop").left
 
 
 @pytest.mark.parametrize("route", ["plan_of", "load", "from_preset", "create_model"])

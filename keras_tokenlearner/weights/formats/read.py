@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 import keras
+import numpy as np
 
 from keras_tokenlearner._errors import listed
+from keras_tokenlearner.layers import TokenLearner
+from keras_tokenlearner.models.names import parents_path
 from keras_tokenlearner.weights.formats.entries import (
     MOST_ENTRIES,
     Checkpoint,
@@ -72,6 +75,11 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
     # This check precedes the check for PyTorch's modules: on torch, a Keras layer is a module too.
     if isinstance(checkpoint, keras.Layer):
         weights = {weight.path: weight for weight in checkpoint.weights}
+        weights |= {
+            parents_path(layer.bias.path): np.array(layer.parents, "float32")
+            for layer in getattr(checkpoint, "layers", [])
+            if isinstance(layer, TokenLearner) and layer.position_bias
+        }
         return Checkpoint(flat_entries(owner, weights), f"the model {checkpoint.name!r}")
     if hasattr(checkpoint, "state_dict") and not isinstance(checkpoint, type):
         return Checkpoint(flat_entries(owner, checkpoint.state_dict()), "a PyTorch module")
@@ -80,7 +88,7 @@ def read_checkpoint(checkpoint: CheckpointLike, owner: str = "read_checkpoint") 
             f"{owner}: `checkpoint` must be {_KINDS}, a mapping or a model. "
             f"Received: checkpoint of class {type(checkpoint).__name__}"
         )
-    path = Path(checkpoint)
+    path = Path(os.path.expanduser(checkpoint))
     if not path.is_file():
         raise ValueError(
             f"{owner}: `checkpoint` must be an existing file. Received: checkpoint={str(path)!r}"

@@ -86,7 +86,7 @@ def _converter(table: Table, unread: str) -> Callable[[Entries], Arrays]:
 
 
 def _convert_aimv2(entries: Entries) -> Arrays:
-    """Convert the entries of AIMv2, whose pooling does not project the latent query."""
+    """Convert the weights of AIMv2, whose pooling does not project the latent query, to ours."""
     arrays = from_torch(entries, _AIMV2_NAMES)
     latent = arrays.get(names.LATENT)
     if latent is None:

@@ -33,7 +33,7 @@ _VJEPA2_NAMES = {
 
 
 def _convert_videomae(entries: Entries) -> Arrays:
-    """Convert the entries of VideoMAE, whose key projections have no bias."""
+    """Convert the weights of VideoMAE, whose key projections have no bias, to ours."""
     arrays = from_torch(entries, _VIDEOMAE_NAMES)
     for i in range(count_blocks(entries, _VIDEOMAE_NAMES)):
         for part in ("query", "value"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+from keras_tokenlearner._json import JSON
 from keras_tokenlearner.models import names
+from keras_tokenlearner.models.config_fields import Fields
 from keras_tokenlearner.weights.sources.source import Arrays, Entries, Named, Source
 
 _BLOCK = r"vit_encoder/transformer_block_(\d+)"
@@ -49,7 +51,7 @@ _FILE_PATTERNS = (
 
 
 def convert(entries: Entries) -> Arrays:
-    """Convert the entries of a keras-hub backbone or classifier."""
+    """Convert the weights of a keras-hub backbone or classifier to our names and shapes."""
     in_file = any(name.startswith("layers/vi_t_encoder/") for name in entries)
     first = 0 if in_file else 1  # first number of the blocks
     head = "layers/dense_1" if "layers/dense_1/vars/0" in entries else "layers/dense"
@@ -71,6 +73,20 @@ def convert(entries: Entries) -> Arrays:
             array = array.reshape(-1, array.shape[-1])
         arrays[path] = Named(array, origin)
     return arrays
+
+
+def head_of(pooling: JSON, class_token: bool) -> tuple[Fields, tuple[str, ...]]:
+    """Return the config fields of a classifier, and descriptions of unsupported features.
+
+    Args:
+        pooling: The classifier's argument `pooling`.
+        class_token: Whether the backbone has a class token.
+    """
+    if pooling == "gap":  # averages the class token too
+        return {"head_reads": "average", "pool_prefix": True}, ()
+    if pooling == "token" and class_token:
+        return {"head_reads": None}, ()
+    return {}, ("a head that reads the first patch" if pooling == "token" else f"{pooling=}",)
 
 
 def _rename(name: str, patterns: tuple[tuple[str, str], ...]) -> str:

@@ -96,7 +96,7 @@ def _convert_siglip(entries: Entries) -> Arrays:
 
 
 def _convert_dinov3(entries: Entries) -> Arrays:
-    """Convert the entries of DINOv3. Its projections may lack biases."""
+    """Convert the weights of DINOv3, whose projections may lack biases, to ours."""
     arrays = _convert(entries, _DINOV3)
     # In files, the mask token comes between class token and registers.
     numbered = [f"layers/dinov3_embedding/vars/{index}" for index in (1, 2)]

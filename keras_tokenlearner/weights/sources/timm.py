@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_tokenlearner.models import names
 from keras_tokenlearner.models.config_fields import Fields
+from keras_tokenlearner.models.state import quantization_of
 from keras_tokenlearner.models.structure import Structure
-from keras_tokenlearner.models.vision_model import quantization_of
 from keras_tokenlearner.weights.saving import integer_weights
 from keras_tokenlearner.weights.sources.source import ONES, Arrays, Entries, Named, Source
 from keras_tokenlearner.weights.sources.torch_layers import (
@@ -66,7 +66,7 @@ _GATED_MLP: Fields = {"activation": "silu"}
 
 
 def convert(entries: Entries) -> Arrays:
-    """Convert the entries of timm, or of Meta's DINOv2."""
+    """Convert the weights of timm, or of Meta's DINOv2, to our names and shapes."""
     arrays = from_torch(entries, NAMES) | average_heads(entries, ("head", "head_dist"))
     for i in range(count_blocks(entries, NAMES)):
         theirs, ours = f"blocks.{i}.attn", names.block_name(i)
@@ -246,5 +246,6 @@ TORCHVISION = Source(
     anchors=("conv_proj.weight",),
     marks=("encoder_layer_0",),
     config=_CONFIG,
+    resize="bicubic_aligned",
     normalization="imagenet",
 )

@@ -21,7 +21,7 @@ _PARTS = ("query", "key", "value")
 
 
 def from_torch(entries: Entries, table: Table) -> Arrays:
-    """Convert the entries whose names are in a table.
+    """Convert the weights whose names are in a table to our names and shapes.
 
     A layer without bias gets an equivalent bias of zeros, except the head and `pre_logits`. The
     first layer of a gated MLP may include the gate, before the hidden units.
@@ -115,8 +115,9 @@ def average_heads(entries: Entries, heads: Iterable[str]) -> Arrays:
     shapes = [array.shape for array in (*kernels, *shifts)]
     if len(set(shapes[: len(heads)])) > 1 or len({shape[0] for shape in shapes}) > 1:
         raise ValueError(
-            f"{entries.owner}: {' and '.join(weights)} must have equal shapes, and biases for as "
-            f"many classes. Received: shapes {shapes}"
+            f"{entries.owner}: {' and '.join(weights)} must have equal shapes, (classes, "
+            "channels), and biases of shape (classes,); download the file again. Received: "
+            f"weights of shapes {shapes[: len(heads)]}, biases of shapes {shapes[len(heads) :]}"
         )
     kernel = np.concatenate([kernel.T for kernel in kernels]) / len(heads)
     shift = np.asarray(sum(shifts) / len(heads))
