@@ -6,13 +6,11 @@ fault. These workarounds stay in other modules, because they are part of other c
 * `ReadBatches` of `data/batches.py` reads in its own threads. With `workers` of a `PyDataset`, the
   second epoch starts with a batch of the first epoch on JAX and PyTorch. A related issue is
   https://github.com/keras-team/keras/issues/23283.
-* `Distiller` passes an instance of `KLDivergence` to `LogitsDistillation`. With the name of the
-  loss instead, `LogitsDistillation` applies no softmax. No public issue is known.
 * `_Workers` of `training/distribution/on_tensorflow.py` overrides `reduce` of TensorFlow's
   `MultiWorkerMirroredStrategy`. Without this override, `fit` fails. No public issue is known.
 * `check_keras_distribution` of `training/distribution/devices.py` refuses `keras.distribution` on
-  TensorFlow and PyTorch, because it has no effect on these backends. For the same reason,
-  `scope` refuses `model_parallel` on these backends. For PyTorch, see
+  TensorFlow and PyTorch, where `keras.distribution` has no effect. For the same reason, `scope`
+  of `devices.py` refuses `model_parallel` on these backends. For PyTorch, see
   https://github.com/keras-team/keras/issues/23418.
 """
 
@@ -22,10 +20,11 @@ from collections.abc import Iterator
 import keras
 
 # Modes of `keras.RematScope` that train a transformer on each backend. For TensorFlow, see
-# https://github.com/keras-team/keras/issues/21207.
+# https://github.com/keras-team/keras/issues/21207. On PyTorch, the mode "full" computes layers
+# again without their dtype policy. The second mask of stochastic depth differs: wrong gradients.
 REMAT_MODES = {
     "jax": ("none", "activations"),
-    "torch": ("none", "activations", "full"),
+    "torch": ("none", "activations"),
     "tensorflow": ("none",),
 }
 

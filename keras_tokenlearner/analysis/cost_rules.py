@@ -10,6 +10,7 @@ from keras_tokenlearner import layers as own
 from keras_tokenlearner.analysis.costs import Cost, Shape, count
 from keras_tokenlearner.layers.activations import ActivationFunction
 from keras_tokenlearner.layers.multi_head_attention import MultiHeadAttention
+from keras_tokenlearner.layers.token_alternatives import FrameTokenizer
 
 __all__: list[str] = []  # `count` finds the rules
 
@@ -355,9 +356,21 @@ def _(layer: own.PooledTokens, shape: Shape) -> Cost:
     return sum([count(layer.mlp, shape[-1:])] * frames, _each(1, shape))
 
 
-def _grid(
-    layer: own.TokenLearner | own.TokenFuser | own.DirectTokens | own.PooledTokens, shape: Shape
-) -> Shape:
+@count.register
+def _(layer: own.FixedGrid, shape: Shape) -> Cost:
+    """Return the cost of the product of all cells with all positions, as the layer computes it."""
+    frames, height, width = _grid(layer, shape)
+    return Cost(frames * layer.num_tokens * height * width * shape[-1])
+
+
+@count.register
+def _(layer: own.SpatialPooling, shape: Shape) -> Cost:
+    frames, height, width = _grid(layer, shape)
+    tokens = frames * layer.tokens_per_frame(height, width)
+    return _each(prod(layer.pool_size), (tokens, shape[-1]))
+
+
+def _grid(layer: own.TokenLearner | own.TokenFuser | FrameTokenizer, shape: Shape) -> Shape:
     """Return (T, H, W) of one example."""
     grid = layer.grid
     if grid is not None and len(grid) == 3:

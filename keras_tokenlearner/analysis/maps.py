@@ -121,7 +121,7 @@ def with_token_maps(model: keras.Model, layer: str | None = None) -> keras.Model
     >>> tuple(with_token_maps(model)(np.zeros((2, 32, 32, 3)))["token_maps"].shape)
     (2, 4, 4, 4)
     """
-    learner = _learner("with_token_maps", model, layer)
+    learner = learner_of("with_token_maps", model, layer)
     copy = _with_maps("with_token_maps", model, [learner])
     return keras.Model(
         copy.input, {"outputs": copy.output[0], "token_maps": copy.output[1]}, name=model.name
@@ -187,7 +187,7 @@ def _learned(
     owner: str, model: keras.Model, images: np.ndarray, layer: str | None, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the tokens and the maps of a model's TokenLearner, of type float32."""
-    learner = _learner(owner, model, layer)
+    learner = learner_of(owner, model, layer)
     images, wanted = np.asarray(images), tuple(model.inputs[0].shape)
     sizes = zip(images.shape, wanted, strict=False)
     if images.ndim != len(wanted) or any(size not in (found, None) for found, size in sizes):
@@ -206,7 +206,8 @@ def _learned(
     return tokens, maps.reshape(len(maps), *_sizes(learner, maps.shape))
 
 
-def _learner(owner: str, model: keras.Model, layer: str | None) -> TokenLearner:
+def learner_of(owner: str, model: keras.Model, layer: str | None = None) -> TokenLearner:
+    """Return the TokenLearner named `layer`, or the first, or raise `ValueError` without one."""
     check_model(owner, "model", model)
     learners = _learners(model)
     if not learners:

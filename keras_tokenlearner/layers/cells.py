@@ -5,6 +5,7 @@ A learned token can start as the average of one cell.
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +89,22 @@ def grid_cells(grid: tuple[int, ...], num_cells: int) -> Cells:
         level = sorted(below, key=lambda pair: pair[0])
     boxes = tuple(leaves[index] for index in range(num_cells))
     return Cells(boxes, tuple(parents))
+
+
+def check_parents(owner: str, value: Sequence[int], num_cells: int) -> tuple[int, ...]:
+    """Return the parents of cells as a tuple, or raise `ValueError`.
+
+    The first parents of a larger tree are valid too: each parent is an earlier cell.
+    """
+    parents = check_ints(
+        owner, "parents", value, (num_cells,), minimum=0, maximum=max(num_cells - 1, 0)
+    )
+    if any(parent >= max(cell, 1) for cell, parent in enumerate(parents)):
+        raise ValueError(
+            f"{owner}: `parents` must name an earlier cell for each cell, and 0 for the first. "
+            f"Leave `parents` out for the cells of the grid. Received: parents={parents}"
+        )
+    return parents
 
 
 def ancestors(parents: tuple[int, ...], num_cells: int) -> list[int]:

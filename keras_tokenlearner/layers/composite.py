@@ -58,7 +58,7 @@ def trainable_flags(layer: keras.Layer) -> dict[str, bool]:
     """
     return {
         path: part.trainable
-        for path, part, parent in _parts(layer)
+        for path, part, parent in parts_of(layer)
         if part.trainable != parent.trainable
     }
 
@@ -81,7 +81,7 @@ def set_trainable_flags(layer: keras.Layer, flags: dict[str, bool]) -> None:
     >>> model.get_layer("block_0").mlp.trainable, model.get_layer("block_1").mlp.trainable
     (False, True)
     """
-    parts = list(_parts(layer))
+    parts = list(parts_of(layer))
     unknown = flags.keys() - {path for path, _, _ in parts}
     if unknown:
         raise ValueError(
@@ -108,12 +108,14 @@ def _freezing(build: Callable[..., None]) -> Callable[..., None]:
     return build_and_freeze
 
 
-def _parts(layer: keras.Layer, prefix: str = "") -> Iterator[tuple[str, keras.Layer, keras.Layer]]:
+def parts_of(
+    layer: keras.Layer, prefix: str = ""
+) -> Iterator[tuple[str, keras.Layer, keras.Layer]]:
     """Yield `(path, sublayer, enclosing layer)` for every sublayer at any depth."""
     for part in _children(layer):
         path = f"{prefix}{part.name}"
         yield path, part, layer
-        yield from _parts(part, f"{path}/")
+        yield from parts_of(part, f"{path}/")
 
 
 def _children(layer: keras.Layer) -> list[keras.Layer]:

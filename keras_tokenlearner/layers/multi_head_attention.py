@@ -32,7 +32,8 @@ class MultiHeadAttention(layers.MultiHeadAttention):
       computes the weights again.
     * TensorFlow in float32, and PyTorch on a CPU in bfloat16: two batched matrix products. On
       CPUs, PyTorch's fused attention is not optimized for bfloat16.
-    * PyTorch otherwise: the fused attention, which reads queries, keys and values without copies.
+    * PyTorch otherwise, and for very many tokens: the fused attention, which reads queries, keys
+      and values without copies.
 
     On PyTorch, the matrix products of the projections also add the biases.
 

@@ -10,7 +10,7 @@ from keras_tokenlearner.layers.composite import CompositeLayer
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class PositionEmbedding(CompositeLayer):
-    """Adds a learned vector to each position of a grid, and resizes its table on load.
+    """Adds a learned vector to each position of a grid. Loading resizes the table of vectors.
 
     `y[b, h, w] = x[b, h, w] + table[h, w]`, likewise with a frame axis. The table has one vector
     for each position of the inputs. Loading resizes a table that was saved for another grid. A
@@ -18,7 +18,7 @@ class PositionEmbedding(CompositeLayer):
 
     Args:
         initializer: Initial values of the table: `"normal"`, N(0, 0.02) as in ViT, or `"sincos"`,
-            sines and cosines of each axis. Small models learn faster from `"sincos"`.
+            sines and cosines along each axis. Small models learn faster from `"sincos"`.
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
@@ -79,11 +79,11 @@ class PositionEmbedding(CompositeLayer):
 
 
 def sincos_positions(shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
-    """Return a table of sines and cosines of each axis of a grid.
+    """Return a table of sines and cosines of a position's index on each axis of a grid.
 
     Args:
-        shape: `(H, W, C)` or `(T, H, W, C)`. Each axis has an equal share of the channels; the
-            remainder is zero.
+        shape: `(H, W, C)` or `(T, H, W, C)`. Each axis has an equal share of the channels. The
+            remaining channels are zero.
         dtype: Dtype of the table.
 
     Returns:

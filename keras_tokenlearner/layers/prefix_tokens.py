@@ -11,7 +11,7 @@ class PrefixTokens(CompositeLayer):
     """Puts learned tokens before a sequence: the class token, or register tokens.
 
     Args:
-        num_tokens: Integer, number of learned tokens (P). A single token is a class token.
+        num_tokens: Integer, number of learned tokens (P). Defaults to 1, for a class token.
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:

@@ -27,14 +27,15 @@ class RotaryPositions(CompositeLayer):
     """Returns the cosines and sines by which attention rotates queries and keys.
 
     The channels of a head form pairs. Pair `c` of a token at the coordinates `p` is rotated by the
-    angle `a_c = sum_axis p_axis * f_(axis, c)`. The product of a query and a key then depends on
-    their relative position.
+    angle `a_c = sum_axis p_axis * f_(axis, c)` with frequencies `f`. The product of a query and a
+    key then depends on their relative position.
 
     With fixed frequencies, each axis has an equal share of the pairs. Pair k of the K pairs of an
     axis has the frequency `theta^(-k / K)`. Remaining pairs are not rotated. Prefix tokens have no
     position and are not rotated.
 
-    `rotate(x, table, layout)` applies the table, as `MultiHeadAttention` does.
+    The output of this layer is the rotary table. `rotate(x, table, layout)` rotates queries or keys
+    by the table; `MultiHeadAttention` calls this function.
 
     Args:
         num_heads: Integer, attention heads; must divide the channels of the inputs.
@@ -48,16 +49,16 @@ class RotaryPositions(CompositeLayer):
             channels of the first half and the second half. `"tiled"` pairs neighbours, with
             angles in the order of `"half"`. `"tiled"` is not a rotation, but V-JEPA 2 was trained
             with it.
-        order: `"height_first"` or `"width_first"`, the order of the channels that both axes rotate.
-            For videos, the channels that the frame axis rotates come first.
+        order: `"height_first"` or `"width_first"`, the order of both axes in the channels, or in
+            the learned frequencies. For videos, the channels of the frame axis come first.
         offset: Float, added to each index.
         reference_grid: `(H, W)` or `(T, H, W)`. Indices are scaled to the range of this grid, so
             other resolutions keep the range. `None` for no scaling.
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C), with all but B known. Its values
-            are not read.
+        inputs: Tensor of shape (B, H, W, C) or (B, T, H, W, C), with all but B known. Only its
+            shape is used.
         maps: Tensor of shape (B, N, S) or (B, H, W, S), the maps of S learned tokens. The position
             of a token is the centre of mass of its map.
 
@@ -304,7 +305,7 @@ def _fixed_frequencies(channels: int, axes: int, theta: float, layout: str) -> n
 
 
 def _signs(channels: int, layout: str) -> np.ndarray:
-    """Return the sign of each channel's sine: -1 for the first of a pair, 1 for the second."""
+    """Return the sign of each channel's sine: -1 for the first channel of a pair, else 1."""
     signs = np.ones((channels // 2, 2)) * [-1.0, 1.0]
     return (signs.T if layout == "half" else signs).reshape(-1)
 

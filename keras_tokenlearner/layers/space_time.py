@@ -11,7 +11,7 @@ from keras_tokenlearner.layers.vector_attention import VectorAttention
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class SpaceTimeAttention(CompositeLayer):
-    """Self-attention of a video over space, over time, or over both (Tables 11 and 12).
+    """Self-attention of a video over space, time or both, as in Tables 11 and 12 of the paper.
 
     Every position of every frame is a token. With `over="spatial"`, a token attends to the H * W
     tokens of its frame. With `"temporal"`, a token attends to the T tokens of its position. With

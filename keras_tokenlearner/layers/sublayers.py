@@ -10,7 +10,7 @@ def call_sublayer(
     training: bool | None,
     **options: keras.KerasTensor | None,
 ) -> keras.KerasTensor:
-    """Return `layer(*inputs, **options)`, on PyTorch several times as fast as by a plain call.
+    """Return `layer(*inputs, **options)`, several times faster than a plain call on PyTorch.
 
     `keras.Layer.__call__` binds and converts arguments, finds masks, and opens scopes of names and
     dtypes. Then it calls `__call__` of the base class of `keras.Layer`. A PyTorch model of small

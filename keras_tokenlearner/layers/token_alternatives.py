@@ -67,7 +67,7 @@ class FrameTokenizer(CompositeLayer):
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class SpatialPooling(FrameTokenizer):
-    """Reduces the tokens of each frame by average pooling of their grid (Table 5 of the paper).
+    """Reduces the tokens of each frame by average pooling on their grid (Table 5 of the paper).
 
     Args:
         pool_size: `(height, width)` of the window and its stride, in tokens. Rows and columns that
@@ -122,14 +122,14 @@ class SpatialPooling(FrameTokenizer):
 
 @keras.saving.register_keras_serializable(package="keras_tokenlearner")
 class FixedGrid(FrameTokenizer):
-    """Averages each cell of a fixed grid to a token (section 6.3).
+    """Divides each frame into a grid of cells, and averages each cell to a token (section 6.3).
 
-    `num_tokens` is the product of the numbers of rows and columns of cells. The layer chooses rows
-    and columns with cells that are closest to square. Neighbouring cells overlap if the rows or
-    columns do not divide the frame.
+    `num_tokens` is the product of the numbers of rows and columns of cells. The layer chooses the
+    two numbers that make the cells closest to square. Neighbouring cells overlap if the number of
+    rows or columns does not divide the frame.
 
     Args:
-        num_tokens: Integer, cells of each frame (S).
+        num_tokens: Integer, cells and therefore tokens of each frame (S).
         grid: `(H, W)` or `(T, H, W)`, the layout of inputs of shape (B, N, C).
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
@@ -140,7 +140,7 @@ class FixedGrid(FrameTokenizer):
         Tensor of shape (B, T * S, C), cells in row-major order.
 
     Raises:
-        ValueError: If no factors of `num_tokens` fit into the grid.
+        ValueError: If `num_tokens` is not a product of two numbers that fit into the grid.
 
     Example:
 
@@ -166,8 +166,9 @@ class FixedGrid(FrameTokenizer):
         ]
         if not cells:
             raise ValueError(
-                "FixedGrid: `num_tokens` must be a product of rows and columns that fit into a "
-                f"frame. Received: num_tokens={self.num_tokens} for a grid of {(height, width)}"
+                f"FixedGrid: `num_tokens` must be rows times columns, with at most {height} rows "
+                f"and {width} columns. Received: num_tokens={self.num_tokens} for a grid of "
+                f"{(height, width)}"
             )
 
         def elongation(size: tuple[int, int]) -> float:
@@ -188,9 +189,10 @@ class FixedGrid(FrameTokenizer):
 
 
 def _averages(cells: int, size: int) -> np.ndarray:
-    """Return the matrix (cells, size) that averages the cells of an axis. Borders round outwards.
+    """Return the matrix (cells, size) that averages the cells of an axis.
 
-    `layers.AdaptiveAveragePooling2D` is not used. On JAX it returns NaN for some sizes, such as 7
+    Fractional borders of cells are rounded outwards, so neighbouring cells overlap. The matrix
+    replaces `layers.AdaptiveAveragePooling2D`, which returns NaN on JAX for some sizes, such as 7
     cells of 14 positions.
     """
     matrix = np.zeros((cells, size), "float32")

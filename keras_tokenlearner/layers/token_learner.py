@@ -1,6 +1,6 @@
 import functools
 import math
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import cast
 
 import keras
@@ -17,7 +17,7 @@ from keras_tokenlearner._checks import (
 )
 from keras_tokenlearner._json import JSON
 from keras_tokenlearner.layers import activations
-from keras_tokenlearner.layers.cells import ancestors, grid_cells
+from keras_tokenlearner.layers.cells import ancestors, check_parents, grid_cells
 from keras_tokenlearner.layers.composite import CompositeLayer
 from keras_tokenlearner.layers.grids import (
     check_grid,
@@ -31,7 +31,7 @@ from keras_tokenlearner.layers.mlp import MLP
 from keras_tokenlearner.layers.positions import resize_positions
 
 # Initial position bias in a token's own cell. The bias is 0 elsewhere, so weights there are exp(-8)
-# times as large: little, but enough for a gradient.
+# times as large: small, but large enough for a gradient.
 _OWN_CELL = 8.0
 
 
@@ -59,14 +59,15 @@ class TokenLearner(CompositeLayer):
     The paper's text has no LayerNorm, as with `use_norm=False`.
 
     With `position_bias`, the maps of `"mlp"` are `softmax(MLP(LayerNorm(x)) + b)`. The learned bias
-    b has a value for each position and token. The bias of a token starts at 8 in one cell of a grid
-    and at 0 elsewhere. The MLP's last layer starts at zero. Each token therefore starts as the
-    average of its cell, except for weights of exp(-8) elsewhere.
+    b has a value for each position and token. The positions are divided into S rectangular cells,
+    one for each token. The bias of a token starts at 8 in its cell and at 0 elsewhere. The MLP's
+    last layer starts at zero. Each token therefore starts as the average of its cell, except for
+    relative weights of exp(-8) elsewhere.
 
     The cells are numbered coarse to fine, see `keras_tokenlearner.layers.cells.grid_cells`. In a
     call for fewer than S tokens, each token also covers cells of omitted tokens. These cells are
     split off from the token's own cell. The first m tokens therefore cover the grid, for any m.
-    Loading weights of another grid resizes the bias.
+    Loading weights of another grid resizes the bias. The bias keeps the tree of its first grid.
 
     Args:
         num_tokens: Integer, tokens to learn from each frame (S). Defaults to 8.
@@ -86,8 +87,10 @@ class TokenLearner(CompositeLayer):
         dropout: Float in [0, 1), the dropout rate of `"mlp"`.
         epsilon: Float, the epsilon of the LayerNorm.
         use_norm: Boolean, whether `alpha` starts with a LayerNorm.
-        position_bias: Boolean, whether `"mlp"` has a bias for each position, as above. The bias
+        position_bias: Boolean, whether the maps of `"mlp"` have the bias b, as above. The bias
             needs known H and W, and for `over="space_time"` known T.
+        parents: Sequence of S integers, the tree of cells: cell i is split off from the earlier
+            cell `parents[i]`. Defaults to the tree of `grid_cells`. Needs `position_bias=True`.
         **kwargs: Arguments of `keras.layers.Layer`, for example `name` and `dtype`.
 
     Call arguments:
@@ -132,6 +135,7 @@ class TokenLearner(CompositeLayer):
         epsilon: float = 1e-6,
         use_norm: bool = True,
         position_bias: bool = False,
+        parents: Sequence[int] | None = None,
         **kwargs: str | bool | keras.DTypePolicy | None,
     ) -> None:
         super().__init__(**kwargs)
@@ -154,6 +158,24 @@ class TokenLearner(CompositeLayer):
                 "TokenLearner: `position_bias` needs the softmax of attention='mlp'. Received: "
                 f"position_bias=True with attention={attention!r}"
             )
+        if parents is not None and not self.position_bias:
+            raise ValueError(
+                "TokenLearner: `parents` needs position_bias=True; set both, or leave `parents` "
+                "out. "
+                f"Received: parents={parents!r} with position_bias=False"
+            )
+        self._parents: tuple[int, ...] = ()
+        if parents is not None:
+            self.parents = parents
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """The tree of cells. Empty without `position_bias`, or before the layer is built."""
+        return self._parents
+
+    @parents.setter
+    def parents(self, value: Sequence[int]) -> None:
+        self._parents = check_parents("TokenLearner", value, self.num_tokens)
 
     def build(self, inputs_shape: tuple[int | None, ...]) -> None:
         grid = resolve_grid("TokenLearner", inputs_shape, self.grid)
@@ -204,13 +226,17 @@ class TokenLearner(CompositeLayer):
                 f"{tuple(shape)} with grid={self.grid}, over={self.over!r}"
             )
         cells = grid_cells(sizes, self.num_tokens)
-        self._parents = cells.parents
+        if not self.parents:
+            self.parents = cells.parents
 
         def start(shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:
             return ops.convert_to_tensor(_OWN_CELL * cells.masks(sizes), dtype)
 
         self.bias = self.add_weight(
-            shape=(*sizes, self.num_tokens), initializer=start, name="position_bias"
+            shape=(*sizes, self.num_tokens),
+            initializer=start,
+            autocast=False,  # added in float32
+            name="position_bias",
         )
 
     def bias_of_first(self, count: int) -> keras.KerasTensor:
@@ -220,12 +246,12 @@ class TokenLearner(CompositeLayer):
             count: Integer, tokens to keep.
 
         Returns:
-            Tensor of shape (..., count). Each value is the largest bias of a token and of omitted
-            tokens with cells split off from its cell.
+            Tensor of shape (..., count). A kept token's cell includes the cells of omitted tokens
+            that were split off from it. The bias is the maximum over these tokens.
         """
         if count == self.num_tokens:
             return ops.convert_to_tensor(self.bias)
-        found = ancestors(self._parents, count)
+        found = ancestors(self.parents, count)
         return ops.stack(
             [
                 functools.reduce(
@@ -284,10 +310,14 @@ class TokenLearner(CompositeLayer):
             for conv in self.convs:
                 x = conv(x)
             return x
-        x = self.mlp(x, training=training)
+        # In half precision, a bias of 8 would round away small outputs of the MLP.
+        is_half = self.compute_dtype in ("float16", "bfloat16")
+        dtype = "float32" if is_half else self.compute_dtype
+        x = ops.cast(self.mlp(x, training=training), dtype)
         if self.position_bias:
-            x = x[..., :count] + ops.cast(self.bias_of_first(count), x.dtype)
-        return restore_grid(ops.softmax(flatten_grid(x), axis=1), x)
+            x = x[..., :count] + ops.cast(self.bias_of_first(count), dtype)
+        maps = ops.softmax(flatten_grid(x), axis=1)
+        return ops.cast(restore_grid(maps, x), self.compute_dtype)
 
     def compute_output_shape(
         self, inputs_shape: tuple[int | None, ...], num_tokens: int | None = None
@@ -315,11 +345,16 @@ class TokenLearner(CompositeLayer):
     def save_own_variables(self, store: MutableMapping[str, np.ndarray]) -> None:
         if self.position_bias:
             store["position_bias"] = ops.convert_to_numpy(self.bias)
+            store["parents"] = np.array(self.parents, "int32")
 
     def load_own_variables(self, store: Mapping[str, np.ndarray]) -> None:
         if self.position_bias:
             bias = np.array(store["position_bias"])
             self.bias.assign(resize_positions(bias, self.bias.shape[:-1]))
+            if "parents" in store:
+                self.parents = np.array(store["parents"]).tolist()
+            else:  # earlier files have no tree: it is the tree of the grid in the file
+                self.parents = grid_cells(bias.shape[:-1], self.num_tokens).parents
 
     def get_config(self) -> dict[str, JSON]:
         return {
@@ -337,4 +372,5 @@ class TokenLearner(CompositeLayer):
             "epsilon": self.epsilon,
             "use_norm": self.use_norm,
             "position_bias": self.position_bias,
+            "parents": self.parents or None,
         }

@@ -48,6 +48,8 @@ class TransformerBlock(CompositeLayer):
         attention_dropout_rate: Float in [0, 1), the dropout rate on the attention weights of
             `"dot_product"`.
         drop_path_rate: Float in [0, 1), the rate at which an example skips a branch in training.
+            On PyTorch, use `keras.RematScope` only with the modes `"activations"` and `None`. In
+            other modes, Keras computes the gradient for other skipped branches.
         layer_scale: Float, initial value of a `LayerScale` after each branch, or `None` for none.
         activation: Name or callable, the activation of the MLP. Defaults to `"gelu_tanh"`, as in
             the JAX ViT.

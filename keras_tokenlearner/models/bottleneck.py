@@ -1,4 +1,4 @@
-"""The modules of Figure 9, between the two 1x1x1 convolutions of a bottleneck unit."""
+"""The modules between the two 1x1x1 convolutions of a bottleneck unit (Figure 9 of the paper)."""
 
 import keras
 from keras import layers
@@ -24,9 +24,10 @@ def bottleneck_module(
     input_shape: tuple[int, ...] = (64, 8, 8, 432),
     name: str = "module",
 ) -> keras.Model:
-    """Build a model of one bottleneck module, the `unit` of a config, as in Tables 11 to 13.
+    """Build a model of one bottleneck module of the paper (Tables 11 to 13): a config's `unit`.
 
-    A module maps a video, (B, T, H, W, C), to a video of the same shape. Its parts run in order:
+    A module maps a video, (B, T, H, W, C), to a video of the same shape. The parts that `unit`
+    names run in order:
 
     * `conv2d`: 3x3 convolution of each frame, dense, no bias.
     * `conv1d`: convolution over 3 frames, dense, no bias.
@@ -51,12 +52,12 @@ def bottleneck_module(
 
     Choices where the paper is not specific:
 
-    * The `tokenlearner` part follows the text. `alpha` is one 3x3 convolution without LayerNorm.
-      Queries, keys and values have the channels of the input and no bias. M mixes the tokens of
-      all frames, without norms. Here M has a bias (512 parameters) and starts at zero, so the part
-      starts as the identity. The part has 0.857M parameters. The tables print 0.81M, which the
-      text does not explain.
-    * Table 13 gives only names. Its rows without TokenLearner need other tokens. "Standard
+    * The `tokenlearner` part follows the paper's text. `alpha` of the `TokenLearner` is one 3x3
+      convolution without LayerNorm. Queries, keys and values have the channels of the input and no
+      bias. M of the `TokenFuser` mixes the tokens of all frames, without norms. Here M has a bias
+      (512 parameters) and starts at zero, so the part starts as the identity. The part has 0.857M
+      parameters. The tables print 0.81M, which the text does not explain.
+    * Table 13 gives only names. The rows without TokenLearner need other tokens. "Standard
       transformer" and "vector transformer" are attention over time at every position. The standard
       transformer has the accuracy of Table 12's "Conv2D + Temporal transformer". "Broadcasting" and
       "TokenFuser" without TokenLearner take the average of each frame as its one token.
@@ -121,7 +122,7 @@ def add_part(
     name: str,
     strides: int | tuple[int, ...] = 1,
 ) -> keras.KerasTensor:
-    """Add one part of a module to a graph. Only the part `conv2d` reads `strides`."""
+    """Add one part of a module to a graph. Only the part `conv2d` uses `strides`."""
     channels = x.shape[-1]
     if part == "conv2d":
         return convolution(x, channels, (1, 3, 3), name, strides=strides)

@@ -28,24 +28,27 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
 def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) -> keras.Model:
     """Return a copy of a model with fewer learned tokens.
 
-    After training by `Distiller(budgets=...)`, call `with_tokens` once for each budget. The first
-    `num_tokens` of the learned tokens cover the whole image. The new model has its own weights.
-    Save and export it like any other model.
+    `Distiller(budgets=...)` trains a model for several numbers of tokens, the budgets. After this
+    training, call `with_tokens` once for each number. The first `num_tokens` of the learned tokens
+    cover the whole image. The new model has its own weights. Save and export the new model like
+    any other model.
 
     Args:
-        model: A model whose TokenLearners start from a grid, for example from
-            `retrofit(..., token_start="grid")`. It must have no `TokenFuser`.
+        model: A model whose TokenLearners start from a grid (`position_bias=True`), for example
+            from `retrofit(..., token_start="grid")`. The model must have no `TokenFuser`.
         num_tokens: Integer, tokens of each image or frame, at most the `num_tokens` of `model`.
-        name: Name of the new model. Defaults to the name of `model` and, for example, `_8tokens`.
+        name: Name of the new model. Defaults to the name of `model` and a suffix, such as
+            `_8tokens`.
 
     Returns:
         A `VisionTransformer`, or a functional `keras.Model` for any other `model`. Inputs and
-        outputs have the shapes of `model`.
+        outputs have the shapes of `model`. As an exception, a model without top, pooling and fuser
+        returns fewer tokens.
 
     Raises:
-        ValueError: If `model` has no TokenLearner, or one that does not start from a grid. Also if
-            `model` has a TokenFuser, LoRA weights or quantized weights. Also if `num_tokens` is
-            larger than the `num_tokens` of `model`.
+        ValueError: If `model` has no TokenLearner, or a TokenLearner that does not start from a
+            grid. Also if `model` has a TokenFuser, LoRA weights or quantized weights. Also if
+            `num_tokens` is larger than the `num_tokens` of `model`.
 
     Example:
 
@@ -66,10 +69,13 @@ def with_tokens(model: keras.Model, num_tokens: int, name: str | None = None) ->
         small = _cloned(model, num_tokens, name)
     else:
         config = dataclasses.asdict(dataclasses.replace(config, num_tokens=num_tokens))
-        settings = {**model.get_config(), "config": config, "name": name}
-        small = type(model).from_config({**settings, "trainable": True, "frozen": []})
+        settings = {**model.get_config(), "config": config, "name": name, "parents": []}
+        small = type(model).from_config({**settings, "trainable": True, "frozen": {}})
     for layer in model.layers:
-        small.get_layer(layer.name).set_weights(_first(layer, num_tokens))
+        copy = small.get_layer(layer.name)
+        copy.set_weights(_first(layer, num_tokens))
+        if isinstance(layer, TokenLearner):  # fewer cells of the grid have another tree
+            copy.parents = layer.parents[:num_tokens]
     return small
 
 
@@ -84,10 +90,10 @@ def reduction_problem(model: keras.Model) -> str:
             f"retrofit(..., token_start='grid'). Received: model {model.name!r} with {found}"
         )
     fusers = [layer.name for layer in model.layers if isinstance(layer, TokenFuser)]
-    if fusers:  # its weights mix a fixed number of tokens
+    if fusers:  # the weights of a TokenFuser mix a fixed number of tokens
         return (
-            "`model` must have no TokenFuser; pass fuser='unpool' or fuser='reproject' to "
-            "retrofit, or a smaller `num_tokens`. "
+            "`model` must have no TokenFuser; in retrofit, pass fuser='unpool' or "
+            "fuser='reproject', or a smaller `num_tokens`. "
             f"Received: model {model.name!r} with {listed(fusers)}"
         )
     return weights_problem(model)
@@ -103,7 +109,7 @@ def _cloned(model: keras.Model, num_tokens: int, name: str) -> keras.Model:
     def clone(layer: keras.Layer) -> keras.Layer:
         settings = layer.get_config()
         if isinstance(layer, TokenLearner):
-            settings["num_tokens"] = num_tokens
+            settings |= {"num_tokens": num_tokens, "parents": None}
         return type(layer).from_config(settings)
 
     copy = keras.models.clone_model(uncompiled(model), clone_function=clone)

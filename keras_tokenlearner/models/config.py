@@ -53,28 +53,33 @@ NEWER = (
 class VisionTransformerConfig:
     """The choices that decide the graph of a vision transformer, for images and for videos.
 
-    Without a `reducer` the model is a ViT, or a ViViT if the patches have three axes. With a
-    reducer it is model (a) of the paper: blocks from `at` on run on the reduced tokens. With a
-    reducer and a `fuser` it is model (b). Every block from `at` on then has its own reducer before
-    it and its own fuser after it.
+    A reducer, such as the TokenLearner, replaces the patch tokens by fewer tokens. A fuser writes
+    these tokens back to all patches.
+
+    Without a `reducer`, the model is a ViT, or a ViViT if the patches have three axes. With a
+    reducer, the model is model (a) of the paper: blocks from `at` on run on the reduced tokens.
+    With a reducer and a `fuser`, the model is model (b). Every block from `at` on then has its own
+    reducer before it and its own fuser after it.
 
     Attributes:
         hidden_dim: Channels of a token (C).
         num_layers: Number of transformer blocks.
-        num_heads: Heads of each block; they must divide `hidden_dim`.
+        num_heads: Number of attention heads of each block; must divide `hidden_dim`.
         patch_size: `(height, width)` in pixels, or `(frames, height, width)` for videos.
         mlp_dim: Hidden units of the blocks' MLPs; `None` for four times `hidden_dim`.
         gated_mlp: Whether the blocks' MLPs are gated: SwiGLU, with the activation `"silu"`.
         reducer: `None`, `"token_learner"`, or an alternative of the paper:
             `"spatial_pooling"`, `"fixed_grid"`, `"direct_tokens"`, `"pooled_tokens"`.
-        num_tokens: Tokens per frame after the reducer (S), except for spatial pooling.
+        num_tokens: Tokens of each image or frame after the reducer (S), or of the whole video with
+            `over="space_time"`. Spatial pooling does not use this field.
         pool_size: `(height, width)` of the window of spatial pooling, in tokens.
-        at: Number of blocks before the reducer, 0 to `num_layers`; `None` for half of them.
+        at: Number of blocks before the reducer, 0 to `num_layers`; `None` for half of the blocks.
         token_attention: `"conv"` or `"mlp"`, the TokenLearner's form of attention.
         token_pooling: `"mean"` or `"sum"`, the TokenLearner's pooling. `"sum"` needs
             `token_attention="conv"`.
-        token_start: `"random"`, or `"grid"`: by a position bias, each token starts as the average
-            of one cell of a grid. `"grid"` needs `token_attention="mlp"`.
+        token_start: `"random"` or `"grid"`. With `"grid"`, each token starts as the average of one
+            rectangular cell of the image, by a position bias. `"grid"` needs
+            `token_attention="mlp"`.
         proportional_attention: Whether attention after the reducer weighs a token by the number of
             patches that the token replaces. Needs a class token or registers to have an effect.
         over: `"frame"` or `"space_time"`, the positions that one map of the TokenLearner covers.
@@ -82,10 +87,10 @@ class VisionTransformerConfig:
             TokenLearner's maps, or `"reproject"`.
         fuser_beta: `"linear"` or `"mlp"`, the TokenFuser's beta, of the paper or of the authors'
             later code.
-        fuser_norm: Norms of the TokenFuser. `"all"` is the released code, `"inputs"` the released
-            code with `use_normalization=False`, and `"none"` the paper's text.
-        stem: `None`, or the `convs` of a `ConvStem` instead of the patch embedding. The strides
-            multiply to the patch size. Patches of videos must then have one frame.
+        fuser_norm: Norms of the TokenFuser. `"all"` is for the released code, `"inputs"` for the
+            released code with `use_normalization=False`, and `"none"` for the paper's text.
+        stem: `None`, or the `convs` of a `ConvStem` instead of the patch embedding. The product of
+            the strides must be the patch size. Patches of videos must then have one frame.
         embedding_norm: Whether a norm follows the patch embedding, before the positions (AIMv2).
         positions: `"normal"` or `"sincos"`, the initial values of the learned table of positions.
             `"sequence"` for fixed sines and cosines of the index in the sequence (VideoMAE). `None`
@@ -97,18 +102,19 @@ class VisionTransformerConfig:
         rotary_layout: `"interleaved"`, `"half"` (DINOv3) or `"tiled"` (V-JEPA 2).
         rotary_order: `"height_first"`, or `"width_first"` (Perception Encoder, RoPE-ViT).
         rotary_offset: Number added to each index (Perception Encoder).
-        rotary_grid: Grid to whose range indices are scaled, for example the training grid (EVA-02).
-            `None` for no scaling.
+        rotary_grid: Indices are scaled to the range of this grid, for example the training grid
+            (EVA-02). `None` for no scaling.
         rotary_tokens: Rotation of learned tokens: `"none"`, or `"centre_of_mass"`, by the centre of
             mass of the token's map. `None` is `"centre_of_mass"`, except with `rotary="learned"`
             and for videos with `over="frame"`. In these cases, `None` is `"none"`.
-        class_token: Whether the model has a class token, which the head reads by default.
+        class_token: Whether the model has a class token, the default input of the head.
         register_tokens: Number of learned register tokens.
-        head_reads: Input of the head. `None` is the class token, or without one the average of the
-            patches. `"class_and_registers"` is for distilled DeiT, whose distillation token is a
-            register. `"class_and_average"` is for DINOv2's classifiers. `"average"`, `"max"` and
-            `"attention"` (SigLIP, Perception Encoder) pool the patches.
-        pool_prefix: Whether the average, maximum or attention pooling includes the prefix tokens.
+        head_reads: Input of the head. `None` is the class token. Without a class token, `None` is
+            the average of the patches. `"class_and_registers"` is for distilled DeiT, whose
+            distillation token is a register. `"class_and_average"` is for DINOv2's classifiers.
+            `"average"`, `"max"` and `"attention"` (SigLIP, Perception Encoder) pool the patches.
+        pool_prefix: Whether the average, maximum or attention pooling also includes the prefix
+            tokens: class token and registers.
         pooling_num_heads: Heads of the attention pooling; `None` for `num_heads`.
         pooling_mlp_dim: Hidden units of the pooling's MLP; `None` for `mlp_dim`, 0 for no MLP.
         final_norm: Place of the last norm: `"tokens"`, before the pooling, or `"pooled"`, after it
@@ -119,7 +125,7 @@ class VisionTransformerConfig:
             `None`.
         head_bias: Whether the head has a bias.
         pre_norm: Whether a norm precedes the first block, as in CLIP.
-        block_attention: `"dot_product"` or `"vector"`.
+        block_attention: `"dot_product"` or `"vector"`, the attention in the blocks.
         dropout_rate: Rate after the embedding, the attentions and each dense layer of the MLPs, and
             in the TokenFusers.
         attention_dropout_rate: Rate on attention weights, of `block_attention="dot_product"`.
@@ -269,7 +275,7 @@ class VisionTransformerConfig:
 
     @property
     def place(self) -> int:
-        """Number of blocks before the reducer, or of all blocks without a reducer."""
+        """Number of blocks before the reducer. Without a reducer, the number of all blocks."""
         if self.reducer is None:
             return self.num_layers
         return self.num_layers // 2 if self.at is None else self.at

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias, TypedDict
 
+import keras
+
 from keras_tokenlearner.layers.activations import Activation
 
 Pairs: TypeAlias = tuple[tuple[int, int], ...]
 FieldValue: TypeAlias = str | float | int | bool | tuple[float, ...] | Pairs | None
 Fields: TypeAlias = Mapping[str, FieldValue]
-# Mean and standard deviation of pixels in [0, 1], or the name of a pair of them.
+# `(mean, std)` of pixels in [0, 1], or the name of such a pair.
 Normalization: TypeAlias = str | tuple[Sequence[float], Sequence[float]]
 
 REDUCERS = ("token_learner", "spatial_pooling", "fixed_grid", "direct_tokens", "pooled_tokens")
@@ -112,6 +114,7 @@ class PresetArguments(VisionTransformerChanges, PlanOptions, SharedArguments, to
     num_tokens: int | None
     include_top: bool | None
     classes: int | None
+    dtype: str | keras.DTypePolicy | None
 
 
 class X2Plus1DFields(TypedDict, total=False):

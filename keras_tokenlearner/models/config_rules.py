@@ -16,7 +16,7 @@ from keras_tokenlearner.models.config_fields import (
     VisionTransformerFields,
 )
 
-# For a field: whether anything reads it, and the values of other fields that decide this.
+# For each field: whether the model uses the field, and the values of other fields that decide this.
 Readers: TypeAlias = Mapping[str, tuple[bool, str]]
 
 
@@ -34,13 +34,13 @@ def check_rules(
 
 
 def check_unread(owner: str, values: Fields, defaults: Fields, readers: Readers) -> None:
-    """Raise `ValueError` for a field that has no effect, because another field may be wrong.
+    """Raise `ValueError` for a changed field without effect, because another field may be wrong.
 
     Args:
         owner: Name of the config, for the error message.
         values: The fields of a config.
         defaults: The default values of the fields. A default value is never refused.
-        readers: Entries for the fields that only some configs read.
+        readers: Entries for the fields that only some configs use.
     """
     for name, value in values.items():
         is_read, given = readers.get(name, (True, ""))
@@ -66,7 +66,7 @@ def _readers(values: VisionTransformerFields) -> Readers:
         "num_tokens": (reducer not in (None, "spatial_pooling"), by_reducer),
         "pool_size": (reducer == "spatial_pooling", by_reducer),
         "token_attention": (learner, by_reducer),
-        # The maps of the mlp form are softmaxes, which sum to one: their sum is a mean already.
+        # Softmax maps, of the mlp form, sum to one. Pooling by them is already a weighted mean.
         "token_pooling": (
             learner and token_attention == "conv",
             f"{by_reducer} and token_attention={token_attention!r}",

@@ -16,8 +16,8 @@ def feature_extractor(
     """Return a model whose outputs are the tokens after some blocks, on the grid of the patches.
 
     The new model shares layers and weights with `model`. Its outputs omit the class token and
-    registers. After a TokenFuser, all positions have tokens again. Learned tokens have no grid:
-    after a TokenLearner, outputs have shape (B, S, C), frame after frame for videos.
+    registers. After a TokenFuser, all positions have tokens again. Learned tokens have no grid.
+    After a TokenLearner, outputs have shape (B, S, C), or (B, T * S, C) with S tokens per frame.
 
     Args:
         model: A `VisionTransformer`, with or without top.
@@ -26,7 +26,7 @@ def feature_extractor(
 
     Returns:
         A `keras.Model`. Its outputs are a dictionary from names such as `"block_5"` to features.
-        Their shape is (B, H, W, C), (B, T, H, W, C) for videos, or (B, S, C).
+        The shape is (B, H, W, C), (B, T, H, W, C) for videos, or the shape of learned tokens.
 
     Raises:
         ValueError: If `model` is not a `VisionTransformer`, or a number in `blocks` is out of
@@ -43,7 +43,7 @@ def feature_extractor(
     if not isinstance(model, VisionTransformer):
         raise ValueError(
             f"{owner}: `model` must be a VisionTransformer, for example from create_model. "
-            f"Received: a model of class {type(model).__name__}"
+            f"Received: an object of class {type(model).__name__}"
         )
     check_bool(owner, "normalize", normalize)
     if normalize and model.config.final_norm != "tokens":

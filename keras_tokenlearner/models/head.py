@@ -8,7 +8,7 @@ from keras_tokenlearner.models.features import has_head
 from keras_tokenlearner.models.last_activation import activation_name, last_activation
 
 _PROBABILITIES = ("softmax", "sigmoid")
-# Operations that may follow the last dense layer; also functions of `keras.ops`, by class name.
+# Layers that may follow the last dense layer, and operations of `keras.ops`, by class name.
 _BEHIND = (layers.Activation, layers.Softmax, layers.Dropout, layers.Identity)
 _FUNCTIONS = ("Softmax", "Sigmoid")
 
@@ -16,8 +16,10 @@ _FUNCTIONS = ("Softmax", "Sigmoid")
 def head_of(model: keras.Model) -> layers.Dense | None:
     """Return the dense layer whose outputs, before its activation, are the logits, or `None`.
 
-    This is the last dense layer, if the model ends in a softmax, a sigmoid or no activation. A
-    dense layer named `head` may have any activation behind it.
+    The result is the last dense layer if the model ends in a softmax, a sigmoid or no activation.
+    Only such activations, dropout and identities may follow the layer. Otherwise the result is the
+    dense layer named `head`, whatever follows it. Without such a layer, or if the outputs do not
+    have shape (B, classes), the result is `None`.
 
     Args:
         model: A `keras.Model` with one output.
@@ -30,7 +32,7 @@ def head_of(model: keras.Model) -> layers.Dense | None:
     'mine'
     """
     activation, is_dense = last_activation(model)
-    if len(model.output_shape) != 2:  # scores of each token
+    if len(model.output_shape) != 2:  # the outputs are scores of each token, not of each image
         return None
     if activation in _PROBABILITIES or (activation == "linear" and is_dense):
         for operation in reversed(_operations(model)):
@@ -52,7 +54,7 @@ def _operations(model: keras.Model) -> list[keras.Operation]:
 
 
 def check_head(owner: str, name: str, model: keras.Model) -> layers.Dense | None:
-    """Return the result of `head_of`, or raise `ValueError` for probabilities without such a layer.
+    """Return `head_of(model)`, or raise `ValueError` for probabilities that no head computes.
 
     Args:
         owner: Name of the function that the user called, for the error message.
@@ -72,8 +74,10 @@ def check_head(owner: str, name: str, model: keras.Model) -> layers.Dense | None
 def has_logits(model: keras.Model, head: layers.Dense) -> bool:
     """Return whether `logits_of(head)` are the logits of the model's probabilities.
 
-    The kernel of a quantized layer lacks its scales. A subclass may compute other outputs. Another
-    activation, such as a ReLU, may precede the softmax.
+    For a head with an activation, `logits_of` computes the outputs again from kernel and bias. The
+    logits are then wrong for a quantized head, whose kernel lacks the scales. The logits are also
+    wrong for a subclass of `Dense` that computes other outputs. For any head, the logits are wrong
+    if another activation, such as a ReLU, precedes the softmax.
     """
     activation, is_dense = last_activation(model)
     if activation_name(head.activation) != "linear":
@@ -90,12 +94,12 @@ def has_logits(model: keras.Model, head: layers.Dense) -> bool:
 
 
 def check_logits(owner: str, name: str, model: keras.Model) -> layers.Dense | None:
-    """Return the result of `check_head`, or raise `ValueError` if its logits are not known."""
+    """Return the result of `check_head`, or raise `ValueError` if `has_logits` is false for it."""
     head = check_head(owner, name, model)
     if head is not None and not has_logits(model, head):
         raise ValueError(
             f"{owner}: `{name}` must end in a plain keras.layers.Dense, then at most a softmax or "
-            "sigmoid; quantize the model afterwards. "
+            "sigmoid; quantize the model after the training. "
             f"Received: {name}={model.name!r} with the layer {head.name!r}"
         )
     return head

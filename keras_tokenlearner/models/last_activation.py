@@ -47,7 +47,7 @@ def _last_operation(model: keras.Model) -> keras.Operation | None:
 
 
 def _before(model: keras.Model, operation: keras.Operation) -> keras.Operation | None:
-    """Return the operation before an operation, or `None` if several operations precede it."""
+    """Return the operation before `operation`, or `None` if `operation` has several inputs."""
     operations = getattr(model, "operations", None) or model.layers
     try:
         wanted = operation.input

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from keras_tokenlearner.models import config_fields
+
 INPUTS = "inputs"
 PREPROCESSING = "preprocessing"
 EMBEDDING = "embedding"
@@ -25,7 +27,9 @@ HEAD = "head"
 PREDICTIONS = "predictions"
 FLAT_REGISTERS = "registers"
 BLOCKS = r"block_\d+"  # a regular expression
-_NUMBER = re.compile(r"[a-z_]+_(\d+)/")
+# The layers with weights whose names have the number of a block. Keras numbers other layers too.
+_KINDS = ("block", ROTARY, f"{ROTARY}_tokens", *config_fields.REDUCERS, *config_fields.FUSERS)
+_NUMBERED = re.compile(rf"(?:{'|'.join(_KINDS)})_(\d+)/")
 
 # X(2+1)D, in addition to `unit_name`.
 STEM = "stem"
@@ -47,12 +51,19 @@ HEAD_BIAS = f"{HEAD}/bias"
 # Ends of the paths of weights with a vector for each position. Loading resizes these weights.
 TABLE = "/table"
 POSITION_BIAS = "/position_bias"
+# End of the path of a position bias's tree of cells, which is saved but is no weight.
+PARENTS = "/parents"
 # End of the paths of the weights of proportional attention. No other weights are scalars.
 PATCH_BIAS = "/patch_bias"
 
 # Layers of checkpoints that our models lack or name differently.
 FC_NORM = "fc_norm"
 PROJECTION = "projection"
+
+
+def parents_path(bias: str) -> str:
+    """Return the path of the tree of cells of a position bias, from the path of the bias."""
+    return f"{bias.removesuffix(POSITION_BIAS)}{PARENTS}"
 
 
 def block_name(index: int) -> str:
@@ -67,8 +78,11 @@ def block_index(name: str) -> int | None:
 
 
 def layer_number(path: str) -> int | None:
-    """Return the number in the layer name that starts a weight's path, or `None` if it has none."""
-    found = _NUMBER.match(path)
+    """Return the number of the block in the first layer name of a weight's path, or `None`.
+
+    Numbers that Keras gives to other layers, such as `dense_1`, are no numbers of blocks.
+    """
+    found = _NUMBERED.match(path)
     return int(found[1]) if found else None
 
 

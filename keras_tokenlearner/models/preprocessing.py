@@ -1,6 +1,7 @@
 from dataclasses import asdict, dataclass
-from typing import TypedDict, cast
+from typing import Self, TypedDict, cast
 
+import numpy as np
 from keras import layers
 
 from keras_tokenlearner._checks import (
@@ -106,3 +107,10 @@ class Preprocessing:
         if count == 1:
             return layers.Rescaling(scale[0], offset=offset[0], name=PREPROCESSING)
         return layers.Rescaling(scale, offset=offset, name=PREPROCESSING)
+
+    @classmethod
+    def of_layer(cls, layer: layers.Rescaling) -> Self:
+        """Return the mean and std of a result of the method `layer`."""
+        scale, offset = (np.atleast_1d(value) for value in (layer.scale, layer.offset))
+        std = 1 / (255 * scale)
+        return cls(mean=tuple(-offset * std), std=tuple(std))

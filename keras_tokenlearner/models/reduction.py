@@ -1,4 +1,4 @@
-"""Reduces the tokens and restores them: the parts of models (a) and (b) of Figure 3."""
+"""Reduces the tokens and restores them: parts of models (a) and (b) of Figure 3 of the paper."""
 
 from typing import TypeAlias, cast
 

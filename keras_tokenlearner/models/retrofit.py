@@ -17,8 +17,9 @@ from keras_tokenlearner.models.reduction import (
     tokens_per_frame,
 )
 from keras_tokenlearner.models.rotations import call_block
+from keras_tokenlearner.models.state import quantization_of
 from keras_tokenlearner.models.structure import Structure
-from keras_tokenlearner.models.vision_model import VisionModel, quantization_of
+from keras_tokenlearner.models.vision_model import VisionModel
 from keras_tokenlearner.models.vision_transformer import VisionTransformer
 
 
@@ -69,10 +70,10 @@ def retrofit(
     class token and the registers. These blocks have never seen learned tokens, so the student
     needs training by `distill` or `Distiller`.
 
-    With `token_start="grid"`, each token starts as the average of one cell of a grid. Other
-    positions have relative weights of only exp(-8). The untrained student then returns nearly the
-    outputs of a student with average pooling. With `token_start="random"`, all tokens start nearly
-    equal, and training is slow.
+    With `token_start="grid"`, the patches are divided into one rectangular cell for each token.
+    Each token starts as the average of its cell. Other positions have relative weights of only
+    exp(-8). The untrained student then returns nearly the outputs of a student with average
+    pooling. With `token_start="random"`, all tokens start nearly equal, and training is slow.
 
     Args:
         model: A plain `VisionTransformer`, or a functional model of a ViT with your own head.
@@ -81,25 +82,25 @@ def retrofit(
         num_tokens: Integer, tokens to learn from each image or frame (S). Defaults to 8. Leave it
             out for `reducer="spatial_pooling"`, whose 2 x 2 windows decide the number.
         fuser: `None`, or `"token_fuser"`, `"unpool"` or `"reproject"`, as in
-            `keras_tokenlearner.models.VisionTransformerConfig`. The fuser follows every block from
-            `at` on, as in model (b). The student then returns all tokens.
+            `keras_tokenlearner.models.VisionTransformerConfig`. A fuser follows every block from
+            `at` on, as in model (b) of the paper. The student then returns all tokens.
         token_attention: `"mlp"`, the maps of the authors' later code, or `"conv"`, the maps of the
             paper. Defaults to `"mlp"`. Only for `reducer="token_learner"`.
         token_start: `"grid"` or `"random"`, the start of the maps. Defaults to `"grid"` for
-            `token_attention="mlp"`. `"conv"` needs `"random"`, because its sigmoid maps cannot
-            start as cells.
+            `token_attention="mlp"`. `token_attention="conv"` needs `"random"`, because sigmoid maps
+            cannot start as cells.
         proportional_attention: Boolean, whether later blocks weigh a learned token by the number
-            of patches it replaces. Class token and registers then keep their share of the
-            attention. Defaults to `True` for dot-product attention.
+            of patches that the token replaces. Class token and registers then keep their share of
+            the attention. Defaults to `True` for dot-product attention.
         reducer: `"token_learner"`, or an alternative of the paper, as in
             `keras_tokenlearner.models.VisionTransformerConfig`.
-        name: Name of the new model. Defaults to the name of `model` and, for example, `_8at6`: 8
-            tokens from each image or frame, before block 6.
+        name: Name of the new model. Defaults to the name of `model` and a suffix. For example,
+            `_8at6` means 8 tokens from each image or frame, before block 6.
 
     Returns:
         A trainable `VisionTransformer`, or a functional `keras.Model` for any other `model`. Inputs
-        and outputs have the shapes of `model`. As an exception, a student without top and pooling
-        returns fewer tokens.
+        and outputs have the shapes of `model`. As an exception, a student without top, pooling and
+        fuser returns fewer tokens.
 
     Raises:
         ValueError: If `model` has learned tokens, LoRA weights or quantized weights, or is not
@@ -178,7 +179,7 @@ def _check_plain(structure: Structure) -> None:
 
 
 def weights_problem(model: keras.Model) -> str:
-    """Return why a new model cannot have the weights of a model, or an empty text."""
+    """Return why the weights of a model cannot be copied to a new model, or an empty text."""
     if any("lora_" in weight.path for weight in model.weights):
         return (
             "`model` must have no LoRA weights; merge them by save_weights, and load the file into "
@@ -197,7 +198,7 @@ def _rebuilt(
 ) -> VisionTransformer:
     """Return a copy of a model with another config and new, trainable weights."""
     arguments = {**model.get_config(), "config": dataclasses.asdict(config), "name": name}
-    return VisionTransformer.from_config({**arguments, "trainable": True, "frozen": []})
+    return VisionTransformer.from_config({**arguments, "trainable": True, "frozen": {}})
 
 
 def _cloned(structure: Structure, config: VisionTransformerConfig, name: str) -> keras.Model:

@@ -11,7 +11,7 @@ from keras_tokenlearner.models.config import VisionTransformerConfig
 
 
 class Rotations:
-    """The rotary tables of the blocks on the patches: one for all blocks, or one for each block.
+    """The rotary tables of blocks that run on the patches: one table for all, or one for each.
 
     Args:
         config: A `VisionTransformerConfig`.

@@ -175,7 +175,7 @@ class Structure:
         return {path: keras.ops.convert_to_numpy(v) for path, v in self.variables.items()}
 
     def settings(self) -> dict[str, str | float | None]:
-        """Return the config fields that vary by source and cannot be inferred from the weights."""
+        """Return the config fields that differ between libraries and do not show in the weights."""
         settings = {
             "activation": cast(str, activations.serialize(self.block.activation)),
             "layer_norm_epsilon": self.block.layer_norm_epsilon,

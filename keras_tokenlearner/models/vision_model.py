@@ -25,6 +25,12 @@ from keras_tokenlearner.models.config import VisionTransformerConfig
 from keras_tokenlearner.models.config_fields import PresetArguments, SharedArguments
 from keras_tokenlearner.models.names import HEAD, INPUTS
 from keras_tokenlearner.models.preprocessing import Preprocessing
+from keras_tokenlearner.models.state import (
+    freeze_parts,
+    frozen_parts,
+    quantize_parts,
+    quantized_parts,
+)
 from keras_tokenlearner.models.x2plus1d_config import X2Plus1DConfig
 
 Config: TypeAlias = VisionTransformerConfig | X2Plus1DConfig
@@ -46,8 +52,9 @@ class VisionModel(keras.Model):
     """A functional model that stores its config: the base class of all models of the package.
 
     You can cut, summarise, save and export it like any functional Keras model. The saved config
-    holds the fields of `config`, not the layers. `keras.models.clone_model` returns a plain
-    `keras.Model`.
+    holds the fields of `config`, not the layers. It also states the frozen and quantized parts.
+    A file has LoRA weights as part of their kernels, and the loaded model trains these kernels.
+    `keras.models.clone_model` returns a plain `keras.Model`.
 
     A subclass defines `config_class`, `poolings`, `blocks`, and the methods `_axes` and `_graph`.
 
@@ -181,9 +188,10 @@ class VisionModel(keras.Model):
             "preprocessing": self.preprocessing.fields(),
             "class_names": self.class_names,
             "dtype": keras.dtype_policies.serialize(self._policy),
-            "quantization": quantization_of(self),
+            "quantization": quantized_parts(f"{type(self).__name__}.get_config", self),
             "trainable": self.trainable,
             "frozen": frozen_parts(self),
+            "parents": [learner.parents for learner in self.token_learners],
             "name": self.name,
         }
 
@@ -193,7 +201,10 @@ class VisionModel(keras.Model):
     ) -> Self:
         """Return an untrained model, with layers frozen and quantized as `config` states."""
         arguments: dict[str, Any] = dict(config)
-        frozen, trainable = arguments.pop("frozen", []), arguments.pop("trainable", True)
+        trees = arguments.pop("parents", [])
+        frozen, trainable = arguments.pop("frozen", {}), arguments.pop("trainable", True)
+        if not isinstance(frozen, dict):  # of an earlier version
+            frozen = dict.fromkeys(frozen, False)
         quantization = arguments.pop("quantization", None)
         if arguments["classes"] is None:
             del arguments["classes"]
@@ -205,9 +216,14 @@ class VisionModel(keras.Model):
             )
         arguments["dtype"] = keras.dtype_policies.deserialize(arguments["dtype"], custom_objects)
         model = cls(**arguments)
-        if quantization:
+        if isinstance(quantization, str):  # of an earlier version
             model.quantize(quantization)
+        else:
+            quantize_parts(model, quantization or [])
         freeze_parts(model, trainable, frozen)
+        for learner, parents in zip(model.token_learners, trees, strict=False):
+            if parents:
+                learner.parents = parents
         return model
 
 
@@ -265,7 +281,7 @@ def check_shape(
     input_tensor: keras.KerasTensor | None,
     axes: tuple[str, ...] = (),
 ) -> tuple[int, ...]:
-    """Return the shape that `input_tensor` or else `input_shape` states, or raise `ValueError`.
+    """Check and return the shape of `input_tensor`, or `input_shape` if the tensor is `None`.
 
     Args:
         owner: Name of the function that the user called, for error messages.
@@ -299,36 +315,3 @@ def is_input(tensor: keras.KerasTensor) -> bool:
     """Return whether a symbolic tensor is a `keras.Input`, not the output of a layer."""
     sources = keras.utils.get_source_inputs(tensor)
     return isinstance(sources, list) and len(sources) == 1 and sources[0] is tensor
-
-
-def frozen_parts(model: keras.Model) -> list[str]:
-    """Return the names of a model's frozen layers, and the paths of other frozen weights."""
-    frozen = [layer.name for layer in model.layers if not layer.trainable]
-    parts = [layer for layer in model.layers if layer.trainable]
-    return frozen + [w.path for layer in parts for w in layer.weights if not w.trainable]
-
-
-def freeze_parts(model: keras.Model, trainable: bool, frozen: Sequence[str]) -> None:
-    """Set `model.trainable`, and freeze only the parts of a model that `frozen_parts` names."""
-    model.trainable = trainable
-    names = set(frozen)  # a set, because a file may list millions of names
-    for layer in model.layers:
-        layer.trainable = layer.name not in names
-        for weight in layer.weights:
-            if weight.path in names:
-                weight.trainable = False
-
-
-def quantization_of(model: keras.Model) -> str | None:
-    """Return the mode that `model.quantize` was called with, or `None`."""
-    policies = [part.dtype_policy for layer in model.layers for part in dense_parts(layer)]
-    modes = {getattr(policy, "quantization_mode", None) for policy in policies} - {None}
-    return modes.pop() if modes else None
-
-
-def dense_parts(layer: layers.Layer) -> list[layers.Layer]:
-    """Return `[layer]` for a dense layer, `[mlp.hidden]` for a layer with an MLP, or `[]`."""
-    mlp = getattr(layer, "mlp", None)
-    if isinstance(layer, layers.Dense):
-        return [layer]
-    return [mlp.hidden] if mlp is not None and hasattr(mlp, "hidden") else []

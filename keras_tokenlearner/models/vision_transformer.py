@@ -26,9 +26,9 @@ from keras_tokenlearner.models.vision_model import Activation, VisionModel
 class VisionTransformer(VisionModel):
     """A ViT or ViViT, with or without TokenLearner, as a functional `keras.Model`.
 
-    The graph is embedding, positions, blocks, norm and head. The config can add a reducer and
-    fusers (Figure 3 of the paper). Positions are added before the first block. Rotary positions
-    rotate queries and keys in the blocks.
+    The graph is embedding, positions, blocks, norm and head. The config can add a TokenLearner or
+    another reducer, and TokenFusers or other fusers (Figure 3 of the paper). Positions are added
+    before the first block. Rotary positions rotate queries and keys in the blocks.
 
     Args:
         config: A `VisionTransformerConfig`.

@@ -13,6 +13,8 @@ from keras_tokenlearner.applications import CATALOG, create_model, list_models
 from keras_tokenlearner.data import video
 from keras_tokenlearner.models import VisionTransformerConfig
 
+pytestmark = pytest.mark.once("torch")
+
 pytest.importorskip("matplotlib", reason="the extra `plot`")
 CLIP = np.full((6, 32, 48, 1), 100.0)
 
@@ -26,6 +28,7 @@ def maps():
     return found
 
 
+@pytest.mark.every_backend  # a backend resizes the maps
 def test_draw_clip_maps_figure_has_rows_for_the_clip_and_for_each_token(maps, tmp_path):
     figure = draw_clip_maps(CLIP, maps, columns=3, path=tmp_path / "strip.png")
     assert (tmp_path / "strip.png").stat().st_size > 5_000

@@ -18,10 +18,13 @@ from keras_tokenlearner.analysis import (
 from keras_tokenlearner.applications import CATALOG, create_model, list_models
 from tests.data.shuffled import Shuffled
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() == "tensorflow",
-    reason="only on jax and torch: the figures do not depend on the backend",
-)
+pytestmark = [
+    pytest.mark.once("torch"),
+    pytest.mark.skipif(
+        keras.backend.backend() == "tensorflow",
+        reason="only on jax and torch: the figures do not depend on the backend",
+    ),
+]
 
 
 @pytest.fixture
@@ -76,6 +79,7 @@ def test_entropy_figure_is_dark_where_one_token_attends_and_bright_where_all_att
     assert entropy[0, 0] < entropy[-1, -1] / 2
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("name", ["tokenlearner_pico8_4at1", "tokenlearner_pico8_4at1_fuser"])
 def test_token_maps_figure_of_a_saved_and_loaded_model_is_unchanged(name, tmp_path, images):
     model = create_model(name, classes=3, input_shape=(32, 48, 3))

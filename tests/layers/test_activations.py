@@ -40,6 +40,7 @@ def test_activation_of_the_package_in_a_layer_config_is_restored():
         assert again.activation is activations.get(name)
 
 
+@pytest.mark.once("torch")
 def test_activation_of_an_unknown_name_raises():
     words = ["MLP: `activation`", "activation='gelu_tan'", "Did you mean", "'gelu_tanh'"]
     refused(lambda: activations.get("gelu_tan", "MLP"), *words)

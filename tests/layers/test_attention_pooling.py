@@ -31,6 +31,7 @@ def test_attention_pooling_cost_equals_a_manual_count_for_one_query():
     assert count(layer, (5, 8)).macs == projections + 2 * 5 * 8 + 2 * 8 * 12
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "arguments, words",
     [

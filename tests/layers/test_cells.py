@@ -9,6 +9,8 @@ from keras_tokenlearner.layers import FixedGrid
 from keras_tokenlearner.layers.cells import ancestors, grid_cells
 from tests.layers.helpers import refused
 
+pytestmark = pytest.mark.once("torch")
+
 GRIDS = [(4, 4), (8, 8), (14, 14), (3, 5), (1, 7), (4, 9), (2, 3, 5), (4, 4, 4), (6,)]
 
 

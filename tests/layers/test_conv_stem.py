@@ -57,17 +57,20 @@ def test_conv_stem_of_a_video_equals_the_stem_of_each_frame():
     np.testing.assert_allclose(found, np.stack(frames, axis=1), atol=1e-6)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("convs", [(), 8, ((8, 0),), ((8, 2, 1),), ((8, 2.0),)], ids=str)
 def test_conv_stem_with_wrong_convs_raises(convs):
     refused(lambda: ConvStem(8, convs), "ConvStem: ", f"Received: convs={convs!r}")
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("shape", [(2, 16, 3), (2, 8, 8, None)], ids=str)
 def test_conv_stem_with_wrong_shapes_raises(shape):
     words = ["ConvStem: inputs", "(B, T, H, W, C)", f"Received: shape={shape}"]
     refused(lambda: ConvStem(8, CONVS).build(shape), *words)
 
 
+@pytest.mark.once("torch")
 def test_conv_stem_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(lambda: ConvStem(8, CONVS), "ConvStem: ", "image_data_format='channels_first'")

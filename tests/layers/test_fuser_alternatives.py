@@ -55,6 +55,7 @@ def test_reproject_attends_from_positions_to_tokens(shape):
     close(run(layer, tokens, x), y.reshape(x.shape))
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "kind, arguments, words",
     [
@@ -73,6 +74,7 @@ def test_unpool_and_reproject_with_wrong_arguments_raise(kind, arguments, words)
     refused(lambda: kind(**arguments), kind.__name__, "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "shapes, words",
     [
@@ -89,6 +91,7 @@ def test_unpool_with_wrong_shapes_raises(shapes, words):
     refused(lambda: Unpool().build(*shapes), "Unpool", "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "shapes, words",
     [
@@ -102,6 +105,7 @@ def test_reproject_with_wrong_shapes_raises(shapes, words):
     refused(lambda: Reproject(num_heads=3).build(*shapes), "Reproject", "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 def test_unpool_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(Unpool, "Unpool: ", "image_data_format='channels_first'")

@@ -6,6 +6,7 @@ from tests.conformance import array, to_numpy
 from tests.layers.helpers import refused
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "shape, grid, expected",
     [
@@ -45,6 +46,7 @@ def test_grid_reshapes_keep_positions_and_can_be_reversed(shape):
     np.testing.assert_array_equal(to_numpy(grids.to_frames(tokens, grid))[0], images)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "shape, grid, words",
     [

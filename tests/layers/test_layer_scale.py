@@ -15,10 +15,12 @@ def test_layer_scale_multiplies_each_channel(shape):
     assert layer.count_params() == 8
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("value", [0, -1.0, "1e-5", True, None])
 def test_layer_scale_with_a_wrong_initial_value_raises(value):
     refused(lambda: LayerScale(value), "LayerScale", f"initial_value={value!r}")
 
 
+@pytest.mark.once("torch")
 def test_layer_scale_of_unknown_channels_raises():
     refused(lambda: LayerScale().build((2, 5, None)), "LayerScale", "(2, 5, None)")

@@ -31,6 +31,7 @@ def test_mixer_block_without_token_mixing_keeps_tokens_independent():
     np.testing.assert_array_equal(seen, np.arange(5) == 3)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -45,6 +46,7 @@ def test_mixer_block_with_wrong_arguments_raises(arguments, words):
     refused(lambda: MixerBlock(**arguments), "MixerBlock", "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("shape", [(None, None, 8), (None, 5, None), (None, 2, 5, 8)], ids=str)
 def test_mixer_block_with_wrong_shapes_raises(shape):
     refused(lambda: MixerBlock().build(shape), "MixerBlock: ", "(B, N, C)", f"shape={shape}")

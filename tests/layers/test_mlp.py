@@ -41,6 +41,7 @@ def test_mlp_dropout_follows_each_dense_layer():
     close(run(layer, x, training=False), plain)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -56,6 +57,7 @@ def test_mlp_with_wrong_arguments_raises(arguments, words):
     refused(lambda: MLP(**{"mlp_dim": 8, **arguments}), "MLP", "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 def test_mlp_of_unknown_channels_raises():
     refused(lambda: MLP(8).build((2, None)), "MLP", "shape=(2, None)")
 

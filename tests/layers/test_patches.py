@@ -45,6 +45,7 @@ def test_patch_embedding_ignores_pixels_outside_whole_patches():
     np.testing.assert_array_equal(run(layer, x), run(layer, changed))
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "kind, arguments, words",
     [
@@ -61,6 +62,7 @@ def test_patch_and_tubelet_embedding_with_wrong_arguments_raise(kind, arguments,
     refused(lambda: kind(**arguments), kind.__name__, "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "kind, shape, words",
     [
@@ -81,6 +83,7 @@ def test_patch_and_tubelet_embedding_with_wrong_shapes_raise(kind, shape, words)
     refused(lambda: kind(8).compute_output_shape(shape), kind.__name__, "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("kind", [PatchEmbedding, TubeletEmbedding])
 def test_patch_and_tubelet_embedding_with_channels_first_raise(kind):
     keras.config.set_image_data_format("channels_first")

@@ -118,6 +118,7 @@ def test_resize_positions_of_a_video_to_an_image_raises(tmp_path):
     refused(lambda: model((4, 4)).load_weights(tmp_path / "model.weights.h5"), "grid=(4, 4)")
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("shape", [(2, 16, 8), (2, None, 4, 8), (2, 4, 4, None)], ids=str)
 def test_position_embedding_with_wrong_shapes_raises(shape):
     refused(
@@ -128,6 +129,7 @@ def test_position_embedding_with_wrong_shapes_raises(shape):
     )
 
 
+@pytest.mark.once("torch")
 def test_position_embedding_with_wrong_initializers_raises():
     words = ["PositionEmbedding: ", "Received: initializer='sincosine'", "'sincos'?"]
     refused(lambda: PositionEmbedding("sincosine"), *words)
@@ -135,6 +137,7 @@ def test_position_embedding_with_wrong_initializers_raises():
     refused(lambda: sincos_positions((2, 3, 4, 5)), *words)
 
 
+@pytest.mark.once("torch")
 def test_position_embedding_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(

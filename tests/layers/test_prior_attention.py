@@ -28,6 +28,7 @@ def test_untrained_prior_attention_is_near_the_average_of_all_tokens():
     assert np.abs(run(layer, x) - x.mean(1, keepdims=True)).max() < 0.2
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("shape", [(None, None, 8), (None, 5, None), (None, 2, 5, 8)], ids=str)
 def test_prior_attention_with_wrong_shapes_raises(shape):
     refused(lambda: PriorAttention().build(shape), "PriorAttention: ", f"shape={shape}")

@@ -143,6 +143,7 @@ def test_rotary_cost_is_zero_without_maps_and_equals_a_manual_count_with_maps():
     assert cost.elementwise == 8 * 4 * 8
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "arguments, shape, words",
     [

@@ -36,6 +36,7 @@ def test_self_attention_of_one_channel_per_head_equals_vector_attention():
     close(run(heads, x), run(vector, x))  # the scale, 1 / sqrt(1), is 1
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -50,11 +51,13 @@ def test_self_attention_with_wrong_arguments_raises(arguments, words):
     refused(lambda: SelfAttention(**arguments), "SelfAttention", "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 def test_self_attention_of_a_value_dim_that_heads_do_not_divide_raises():
     layer = SelfAttention(num_heads=2, key_dim=4, value_dim=7)
     refused(lambda: layer.build((None, 5, 8)), "`value_dim`", "num_heads=2, value_dim=7")
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("shape", [(None, 5, 9), (None, 5, None), (None, 2, 5, 8)], ids=str)
 def test_self_attention_with_wrong_shapes_raises(shape):
     layer = SelfAttention(num_heads=2, key_dim=4)

@@ -30,5 +30,6 @@ def test_sequence_positions_equal_the_positions_of_videomae():
     close(found.reshape(1, 24, 8), expected)
 
 
+@pytest.mark.once("torch")
 def test_sequence_positions_of_an_unknown_grid_raise():
     refused(lambda: SequencePositions().build((None, None, 6, 8)), "(None, None, 6, 8)")

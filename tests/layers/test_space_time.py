@@ -60,6 +60,7 @@ def test_space_time_attention_mixes_only_tokens_along_its_axes(over, attention):
     np.testing.assert_array_equal(seen, expected)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -75,12 +76,14 @@ def test_space_time_attention_with_wrong_arguments_raises(arguments, words):
     refused(lambda: SpaceTimeAttention(**arguments), "SpaceTimeAttention", "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("shape", [(None, 4, 6, 8), (None, 2, 4, 6, None)], ids=str)
 def test_space_time_attention_with_wrong_shapes_raises(shape):
     layer = SpaceTimeAttention("joint")
     refused(lambda: layer.build(shape), "SpaceTimeAttention: ", f"shape={shape}")
 
 
+@pytest.mark.once("torch")
 def test_space_time_attention_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(

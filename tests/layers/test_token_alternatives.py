@@ -86,6 +86,7 @@ def test_pooled_tokens_equals_an_mlp_of_the_frame_average():
     assert layer.mlp.mlp_dim == 8
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "kind, arguments, words",
     [
@@ -104,6 +105,7 @@ def test_alternatives_to_token_learner_with_wrong_arguments_raise(kind, argument
     refused(lambda: kind(**arguments), kind.__name__, "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "grid, shape, words",
@@ -119,6 +121,7 @@ def test_alternatives_to_token_learner_with_wrong_shapes_raise(kind, grid, shape
     refused(lambda: kind(grid=grid).build(shape), kind.__name__, "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "layer, words",
     [
@@ -131,6 +134,7 @@ def test_spatial_pooling_and_fixed_grid_on_too_small_frames_raise(layer, words):
     refused(lambda: layer.build((2, 4, 2, 8)), type(layer).__name__, "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("kind", KINDS)
 def test_alternatives_to_token_learner_with_channels_first_raise(kind):
     keras.config.set_image_data_format("channels_first")

@@ -103,6 +103,7 @@ def test_token_fuser_dropout_does_not_drop_the_residual():
     close(dropped[~zero], 2 * added[~zero], atol=1e-4)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -120,6 +121,7 @@ def test_token_fuser_with_wrong_arguments_raises(arguments, words):
     refused(lambda: TokenFuser(**arguments), "TokenFuser", "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "tokens_shape, inputs_shape, words",
     [
@@ -136,6 +138,7 @@ def test_token_fuser_with_wrong_shapes_raises(tokens_shape, inputs_shape, words)
     refused(lambda: layer.build(tokens_shape, inputs_shape), "TokenFuser", "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 def test_token_fuser_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(TokenFuser, "TokenFuser: ", "image_data_format='channels_first'")

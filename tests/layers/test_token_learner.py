@@ -208,6 +208,15 @@ def test_saved_position_bias_is_resized_for_another_grid(tmp_path):
     close(keras.ops.convert_to_numpy(again.bias), table)
 
 
+def test_position_bias_of_a_file_without_a_tree_of_cells_has_the_tree_of_the_grid_in_the_file():
+    layer = TokenLearner(6, "mlp", position_bias=True)
+    layer.build((2, 4, 6, 8))
+    assert layer.parents == grid_cells((4, 6), 6).parents
+    layer.load_own_variables({"position_bias": array((4, 4, 6), 0)})
+    assert layer.parents == grid_cells((4, 4), 6).parents != grid_cells((4, 6), 6).parents
+
+
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("arguments", "shape", "words"),
     [
@@ -239,6 +248,10 @@ def test_token_learner_allocates_no_tensor_of_maps_by_pixels_by_channels(attenti
     assert helpers.largest_intermediate(layer, x) < product / 4
 
 
+_BIASED = {"num_tokens": 3, "attention": "mlp", "position_bias": True}
+
+
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -260,6 +273,9 @@ def test_token_learner_allocates_no_tensor_of_maps_by_pixels_by_channels(attenti
         ({"epsilon": 0}, ["epsilon=0"]),
         ({"position_bias": True}, ["position_bias=True", "attention='conv'"]),
         ({"position_bias": 1.5}, ["position_bias=1.5"]),
+        ({"parents": (0, 0)}, ["parents=(0, 0)", "position_bias=False"]),
+        ({**_BIASED, "parents": (0, 0)}, ["parents=(0, 0)"]),
+        ({**_BIASED, "parents": (0, 0, 2)}, ["parents=(0, 0, 2)"]),
         ({"activation": "gelu_tan"}, ["activation='gelu_tan'", "'gelu_tanh'"]),
     ],
     ids=str,
@@ -268,6 +284,7 @@ def test_token_learner_with_wrong_arguments_raises(arguments, words):
     refused(lambda: TokenLearner(**arguments), "TokenLearner", "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "grid, shape, words",
     [
@@ -285,6 +302,7 @@ def test_token_learner_with_wrong_shapes_raises(grid, shape, words):
     refused(lambda: layer.build(shape), "TokenLearner", "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 def test_token_learner_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(TokenLearner, "TokenLearner: ", "image_data_format='channels_first'")
@@ -325,6 +343,26 @@ def test_token_learner_on_large_half_precision_values_returns_their_weighted_mea
     np.testing.assert_allclose(tokens, expected, rtol=rtol)
 
 
+@pytest.mark.parametrize("count", [3, 2])
+def test_position_bias_in_bfloat16_keeps_a_small_part_of_the_mlp_in_the_maps(count):
+    """bfloat16 holds 8 and 8.0625, but no number between them."""
+    x = array((2, 4, 6, 8), 0)
+    exact = TokenLearner(3, "mlp", position_bias=True)
+    half = TokenLearner(3, "mlp", position_bias=True, dtype="mixed_bfloat16")
+    for layer in (exact, half):
+        layer.build(x.shape)
+    exact.mlp.output_dense.kernel.assign(0.02 * array((64, 3), 1))
+    half.set_weights(exact.get_weights())
+    expected, found = (
+        run(layer, x, num_tokens=count, return_maps=True)[1].astype("float32")
+        for layer in (exact, half)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-2)
+    start = TokenLearner(3, "mlp", position_bias=True)
+    untrained = run(start, x, num_tokens=count, return_maps=True)[1]
+    assert np.abs(expected / untrained - 1).max() > 2e-2  # the part of the MLP
+
+
 def test_pooled_tokens_of_large_values_in_float16_are_near_float32():
     layer = PooledTokens(2, dtype="mixed_float16")
     found = run(layer, np.full((1, 64, 64, 4), 50.0))
@@ -334,3 +372,11 @@ def test_pooled_tokens_of_large_values_in_float16_are_near_float32():
     np.testing.assert_allclose(
         found, run(exact, np.full((1, 64, 64, 4), 50.0)), rtol=2e-2, atol=0.1
     )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_token_learner_with_position_bias_in_a_pure_dtype_returns_this_dtype(dtype):
+    layer = TokenLearner(4, attention="mlp", position_bias=True, dtype=dtype)
+    tokens = layer(np.ones((2, 4, 4, 8)))
+    assert keras.backend.standardize_dtype(tokens.dtype) in (dtype, "float32")  # JAX has no float64
+    assert tuple(layer(np.ones((2, 4, 4, 8)), num_tokens=2).shape) == (2, 2, 8)

@@ -139,6 +139,7 @@ def test_transformer_block_dropout_rates_change_outputs_in_training(rate):
     assert np.abs(run(layer, x, training=True) - run(layer, x)).max() > 1e-3
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -161,6 +162,7 @@ def test_transformer_block_with_wrong_arguments_raises(arguments, words):
     refused(lambda: TransformerBlock(**arguments), "TransformerBlock", "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "shape, words",
     [
@@ -191,6 +193,7 @@ def test_flash_attention_on_tpus_is_off(monkeypatch):
     assert keras.config.is_flash_attention_enabled() is None
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "changes",
     [

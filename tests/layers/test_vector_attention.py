@@ -167,6 +167,7 @@ def test_vector_attention_gradient_allocates_no_tensor_of_tokens_by_tokens_by_ch
     assert helpers.largest_intermediate(gradient, z) <= 256 * 256 * 8 // 16
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -179,6 +180,7 @@ def test_vector_attention_with_wrong_arguments_raises(arguments, words):
     refused(lambda: VectorAttention(**arguments), "VectorAttention", "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "arguments, shape, words",
     [

@@ -7,6 +7,8 @@ import pytest
 from keras_tokenlearner.models import VisionTransformerConfig
 from tests.layers.helpers import refused
 
+pytestmark = pytest.mark.once("torch")
+
 SMALL = {"hidden_dim": 16, "num_layers": 4, "num_heads": 2, "patch_size": (4, 4)}
 LEARNER = {"reducer": "token_learner"}
 VIDEO = {"patch_size": (2, 4, 4)}

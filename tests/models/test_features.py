@@ -40,6 +40,7 @@ def test_feature_extractor_of_the_normalized_last_block_equals_the_model():
     np.testing.assert_allclose(keras.ops.convert_to_numpy(found), expected, atol=1e-5)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("base", "changes", "shapes"),
     [
@@ -64,6 +65,7 @@ def test_feature_extractor_of_the_normalized_last_fuser_equals_the_model():
     np.testing.assert_allclose(found, run(model, pixels(model)), atol=1e-5)
 
 
+@pytest.mark.once("torch")
 def test_feature_extractor_of_a_wrong_block_or_model_raises():
     model = built()
     refused(lambda: feature_extractor(model, blocks=(4,)), "`blocks`", "0 to 3")

@@ -36,6 +36,7 @@ def test_logits_of_a_head_give_the_outputs_after_its_activation(form, activation
     np.testing.assert_allclose(found, model.predict(x, verbose=0), atol=1e-6)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("last", "has_head"),
     [
@@ -69,12 +70,14 @@ def test_logits_of_a_quantized_dense_layer_are_known_only_without_its_own_activa
     assert has_logits(separate, separate.layers[0])
 
 
+@pytest.mark.once("torch")
 def test_dense_layer_named_head_before_a_pooling_of_tokens_is_no_head():
     tokens = keras.Input((5, 4))
     each = layers.Dense(3, name="head")(tokens)
     assert head_of(keras.Model(tokens, layers.GlobalAveragePooling1D()(each))) is None
 
 
+@pytest.mark.once("torch")
 def test_head_before_a_subclass_of_dropout_is_found():
     class Noise(layers.Dropout):
         """A dropout with a name of its own."""

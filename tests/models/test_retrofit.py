@@ -4,10 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner import costs, create_model, retrofit, with_tokens
+from keras_tokenlearner import costs, create_model, from_preset, retrofit, with_tokens
+from keras_tokenlearner.weights import load_weights, save_weights
 from tests.conformance import array
 
 NUMPY = keras.ops.convert_to_numpy
+ONCE = pytest.mark.once("torch")  # two forms of a retrofit run on every backend
 
 
 def teacher(seed=0, **changes):
@@ -32,13 +34,15 @@ def names(model):
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("tokenlearner_pico8_4at1", {}),
+        pytest.param("tokenlearner_pico8_4at1", {}, marks=ONCE),
         ("tokenlearner_pico8_4at1", {"class_token": True, "register_tokens": 2}),
-        ("tokenlearner_pico8_4at1", {"at": 0}),
-        ("tokenlearner_pico8_4at1", {"at": 2}),
+        pytest.param("tokenlearner_pico8_4at1", {"at": 0}, marks=ONCE),
+        pytest.param("tokenlearner_pico8_4at1", {"at": 2}, marks=ONCE),
         ("tokenlearner_pico8_4at1_fuser", {}),
-        ("tokenlearner_pico8_4at1_fuser", {"fuser": "unpool", "class_token": True}),
-        ("tokenlearner_pico8_4at1_fuser", {"fuser": "reproject"}),
+        pytest.param(
+            "tokenlearner_pico8_4at1_fuser", {"fuser": "unpool", "class_token": True}, marks=ONCE
+        ),
+        pytest.param("tokenlearner_pico8_4at1_fuser", {"fuser": "reproject"}, marks=ONCE),
     ],
     ids=str,
 )
@@ -159,6 +163,68 @@ def test_model_from_with_tokens_equals_the_student_called_with_fewer_tokens(chan
     np.testing.assert_allclose(NUMPY(loaded(x)), NUMPY(small(x)), atol=1e-6)
 
 
+def saved(model, folder):
+    model.save(folder / "model.keras")
+    return keras.saving.load_model(folder / "model.keras")
+
+
+def cloned(model, folder):
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def configured(model, folder):
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def saved_as_weights(model, folder):
+    save_weights(model, folder / "a.weights.h5")
+    copy = create_model("vit_pico8", classes=10, input_shape=(112, 112, 3))
+    copy = retrofit(copy, at=1, num_tokens=6)
+    load_weights(copy, folder / "a.weights.h5")
+    return copy
+
+
+def saved_as_preset(model, folder):
+    return from_preset(model.save_to_preset(folder / "preset"))
+
+
+ROUTES = {
+    "direct": lambda model, folder: model,
+    "saved": saved,
+    "cloned": cloned,
+    "config": configured,
+    "weights": saved_as_weights,
+    "preset": saved_as_preset,
+}
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize(
+    ("route", "is_custom"),
+    [*((route, False) for route in ROUTES), ("saved", True), ("cloned", True), ("config", True)],
+)
+def test_model_from_with_tokens_twice_equals_the_model_from_with_tokens_once(
+    route, is_custom, tmp_path
+):
+    """On 14 x 14 patches, the tree of 6 cells is not a part of the tree of 8 cells."""
+    model = teacher(input_shape=(112, 112, 3), include_top=not is_custom)
+    if is_custom:
+        pooled = keras.layers.GlobalAveragePooling1D()(model.output)
+        model = keras.Model(model.input, keras.layers.Dense(3)(pooled))
+    student = retrofit(model, at=1, num_tokens=8)
+    learner = student.get_layer("token_learner")
+    for seed, weight in enumerate(learner.weights):
+        weight.assign(weight + 0.3 * array(weight.shape, seed))
+    twice = with_tokens(ROUTES[route](with_tokens(student, 6), tmp_path), 2)
+    once = with_tokens(student, 2)
+    for found, expected in zip(twice.get_weights(), once.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_untrained_student_reduced_by_with_tokens_equals_a_retrofit():
     model = teacher(class_token=True)
     x = pixels(2, 32, 32, 3)
@@ -167,6 +233,7 @@ def test_untrained_student_reduced_by_with_tokens_equals_a_retrofit():
     np.testing.assert_allclose(NUMPY(found(x)), NUMPY(wanted(x)), atol=1e-4)
 
 
+@pytest.mark.once("torch")
 def test_reduction_by_with_tokens_of_unsuitable_counts_or_models_raises():
     model = teacher()
     for student, message in (
@@ -181,6 +248,7 @@ def test_reduction_by_with_tokens_of_unsuitable_counts_or_models_raises():
             with_tokens(student, 5)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
 def test_reduction_by_with_tokens_of_a_model_with_token_fuser_lora_or_int8_weights_raises():
     fused, lora, int8 = (
@@ -205,6 +273,7 @@ def test_reduction_by_with_tokens_keeps_the_outputs_of_a_fuser_without_fixed_tok
     np.testing.assert_allclose(NUMPY(found(x)), NUMPY(wanted(x)), atol=1e-4)
 
 
+@pytest.mark.once("torch")
 def test_retrofit_of_a_loaded_bfloat16_model_keeps_its_dtype_policy(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -224,6 +293,7 @@ def test_retrofit_of_a_video_model_reduces_its_tokens():
     assert tuple(inner(pixels(1, 4, 32, 32, 3)).shape) == (1, 1 + 2 * 3, 32)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -254,6 +324,7 @@ def test_retrofit_with_wrong_arguments_raises(arguments, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.once("torch")
 def test_retrofit_of_unsuitable_models_raises():
     with pytest.raises(ValueError, match="retrofit: .*tokenlearner_pico8_4at1.*token_learner"):
         retrofit(create_model("tokenlearner_pico8_4at1"), at=1)
@@ -262,6 +333,7 @@ def test_retrofit_of_unsuitable_models_raises():
         retrofit(other, at=1)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("reducer", ["token_learner", "fixed_grid"])
 def test_retrofit_without_num_tokens_has_eight_tokens(reducer):
     student = retrofit(teacher(), at=1, reducer=reducer)
@@ -277,6 +349,7 @@ def test_student_of_a_frozen_teacher_is_trainable():
     assert not model.trainable_weights
 
 
+@pytest.mark.once("torch")
 def test_student_of_a_model_with_a_custom_head_keeps_that_head():
     base = teacher(include_top=False, pooling="avg")
     outputs = keras.layers.Dense(3, activation="softmax", name="mine")(base.output)
@@ -292,6 +365,7 @@ def test_student_of_a_model_with_a_custom_head_keeps_that_head():
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.once("torch")
 def test_retrofit_and_with_tokens_of_a_model_with_a_custom_loss_return_uncompiled_models():
     base = teacher(include_top=False, pooling="avg")
     model = keras.Model(base.input, keras.layers.Dense(3)(base.output))
@@ -308,6 +382,7 @@ def test_retrofit_and_with_tokens_of_a_model_with_a_custom_loss_return_uncompile
     assert tuple(small(pixels(2, 32, 32, 3)).shape) == (2, 3)
 
 
+@pytest.mark.once("torch")
 def test_students_of_a_float16_model_with_a_custom_head_scale_their_losses():
     keras.config.set_dtype_policy("mixed_float16")
     plain = create_model("vit_pico8", include_top=False, pooling="avg")
@@ -319,8 +394,17 @@ def test_students_of_a_float16_model_with_a_custom_head_scale_their_losses():
         assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
 
 
-@pytest.mark.parametrize("rotary", ["index", "centred", "learned"])
-@pytest.mark.parametrize("fuser", [None, "token_fuser"])
+@pytest.mark.parametrize(
+    ("rotary", "fuser"),
+    [
+        ("index", None),
+        ("learned", "token_fuser"),
+        pytest.param("centred", None, marks=ONCE),
+        pytest.param("learned", None, marks=ONCE),
+        pytest.param("index", "token_fuser", marks=ONCE),
+        pytest.param("centred", "token_fuser", marks=ONCE),
+    ],
+)
 def test_student_of_a_model_with_a_custom_head_rotates_tokens_as_the_student_of_a_plain_model(
     rotary, fuser
 ):
@@ -334,6 +418,7 @@ def test_student_of_a_model_with_a_custom_head_rotates_tokens_as_the_student_of_
     np.testing.assert_allclose(NUMPY(features(x)), NUMPY(ours(x)), atol=1e-5)
 
 
+@pytest.mark.once("torch")
 def test_retrofit_of_nested_or_lora_models_raises():
     nested = keras.Sequential([teacher(include_top=False, pooling="avg"), keras.layers.Dense(3)])
     with pytest.raises(ValueError, match="retrofit: .*'vit_pico8'"):

@@ -6,6 +6,7 @@ import pytest
 
 from keras_tokenlearner import create_model
 from keras_tokenlearner.layers import TransformerBlock
+from keras_tokenlearner.layers.composite import parts_of, trainable_flags
 from keras_tokenlearner.models import Preprocessing, VisionTransformer, X2Plus1D
 from tests.conformance import assign_weights
 from tests.layers.helpers import refused, run
@@ -32,6 +33,7 @@ def trainable(model):
     return sorted(weight.path.split("sequential/")[-1] for weight in model.trainable_weights)
 
 
+@pytest.mark.once("torch")
 def test_vision_transformer_attributes_return_its_layers():
     model = pico(class_names=NAMES)
     assert isinstance(model, VisionTransformer) and model.config.num_tokens == 4
@@ -44,6 +46,7 @@ def test_vision_transformer_attributes_return_its_layers():
     assert features.head is None and features.classes is None and not features.token_learners
 
 
+@pytest.mark.once("torch")
 def test_x2plus1d_attributes_return_its_layers():
     model = create_model("tokenlearner_x2plus1d_pico", classes=3)
     assert isinstance(model, X2Plus1D)
@@ -74,6 +77,7 @@ def test_saved_model_keeps_config_class_names_and_preprocessing(tmp_path):
     np.testing.assert_allclose(run(again, pixels()), run(model, pixels()), atol=1e-6)
 
 
+@pytest.mark.once("torch")
 def test_preprocessing_of_numpy_values_equals_the_preprocessing_of_python_numbers(tmp_path):
     half, twice = np.float32(0.5), np.array([0.25, 0.5, 0.75], "float32")
     found = Preprocessing(mean=half, std=twice, size=(np.int64(8), 8), crop_fraction=half)
@@ -82,6 +86,7 @@ def test_preprocessing_of_numpy_values_equals_the_preprocessing_of_python_number
     assert saved(pico(preprocessing=found), tmp_path).preprocessing == found
 
 
+@pytest.mark.once("torch")
 def test_class_names_in_a_numpy_array_equal_the_names_in_a_list(tmp_path):
     model = pico(class_names=np.array(NAMES))
     assert model.class_names == NAMES and {type(name) for name in model.class_names} == {str}
@@ -113,13 +118,74 @@ def test_compiled_model_of_float16_layers_scales_its_losses():
     assert keras.config.dtype_policy().name == "float32"
 
 
+WEIGHTS_ONLY = keras.quantizers.Int8QuantizationConfig(activation_quantizer=None)
+
+
+def modes(model):
+    """Return mode and activation quantizer of each quantized part of a model."""
+    return {
+        path: (mode, type(part.quantization_config.activation_quantizer))
+        for path, part, _ in parts_of(model)
+        if (mode := getattr(part.dtype_policy, "quantization_mode", None))
+    }
+
+
 @pytest.mark.filterwarnings("ignore:.*quantize.*")
-def test_quantized_model_can_be_saved_and_loaded(tmp_path):
+@pytest.mark.parametrize(
+    "calls",
+    [
+        [{"mode": "int8"}],
+        [{"mode": "int4"}],
+        [{"mode": "float8"}],
+        [{"config": WEIGHTS_ONLY}],
+        [{"mode": "int8", "filters": "output"}],
+        [{"mode": "int8", "filters": "head"}, {"config": WEIGHTS_ONLY, "filters": "hidden"}],
+    ],
+    ids=["int8", "int4", "float8", "weights only", "int8 of one part", "two quantizations"],
+)
+def test_quantized_model_loaded_from_a_file_keeps_its_quantized_layers(calls, tmp_path):
     model = pico()
-    model.quantize("int8")
+    for call in calls:
+        model.quantize(**call)
     again = saved(model, tmp_path)
-    assert again.blocks[0].mlp.hidden.dtype_policy.quantization_mode == "int8"
-    np.testing.assert_allclose(run(again, pixels()), run(model, pixels()), atol=1e-6)
+    assert modes(again) == modes(model) != {}
+    np.testing.assert_array_equal(run(again, pixels()), run(model, pixels()))
+
+
+@pytest.mark.once("torch")
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_save_of_a_model_with_a_quantization_that_keras_cannot_load_raises(tmp_path):
+    model = pico()
+    weights = keras.quantizers.AbsMaxQuantizer(axis=0, value_range=(-8, 7))
+    model.quantize(config=keras.quantizers.Int4QuantizationConfig(weights, block_size=None))
+    with pytest.raises(ValueError, match=r"-8.*float model"):
+        model.save(tmp_path / "model.keras")
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_video_model_with_only_a_quantized_token_fuser_keeps_it_after_loading(tmp_path):
+    model = create_model("tokenlearner_x2plus1d_pico", classes=3)
+    model.quantize("int8", filters=lambda layer: layer.name == "mix")
+    again = saved(model, tmp_path)
+    assert modes(again) == modes(model) != {}
+    with pytest.raises(ValueError, match="quantized to int8"):
+        model.save_to_preset(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize.*")
+def test_saved_model_of_an_earlier_version_keeps_its_mode_and_frozen_layers():
+    config = {**pico().get_config(), "quantization": "int8", "frozen": ["block_0", "head/bias"]}
+    model = VisionTransformer.from_config(config)
+    assert model.head.dtype_policy.quantization_mode == "int8"
+    assert not model.blocks[0].trainable and model.blocks[1].trainable
+    assert model.head.trainable and not model.head.bias.trainable
+
+
+def test_config_of_a_model_quantized_by_gptq_raises():
+    model = pico()
+    config = keras.quantizers.GPTQConfig(dataset=None, tokenizer=None)
+    model.head.quantize(config=config)
+    refused(model.get_config, "VisionTransformer.get_config", "'int8'", "head", "gptq")
 
 
 def freeze_all(model):
@@ -139,8 +205,29 @@ def freeze_all_but_a_block(model):
         layer.trainable = layer.name == "block_1"
 
 
+def freeze_all_but_a_part_of_a_block(model):
+    for layer in model.layers:
+        layer.trainable = False
+    model.blocks[1].mlp.trainable = True
+    model.blocks[1].mlp.hidden.trainable = False
+    model.blocks[0].mlp_norm.gamma.trainable = True
+
+
 @pytest.mark.parametrize(
-    "freeze", [freeze_all, freeze_a_block, freeze_a_part_of_a_block, freeze_all_but_a_block]
+    "freeze",
+    [
+        freeze_all_but_a_part_of_a_block,
+        # `tests/training/test_frozen.py` has similar forms on every backend.
+        *(
+            pytest.param(freeze, marks=pytest.mark.once("torch"))
+            for freeze in (
+                freeze_all,
+                freeze_a_block,
+                freeze_a_part_of_a_block,
+                freeze_all_but_a_block,
+            )
+        ),
+    ],
 )
 def test_frozen_backbone_stays_frozen_after_loading(freeze, tmp_path):
     backbone = create_model("tokenlearner_pico8_4at1", include_top=False, pooling="avg")
@@ -150,11 +237,36 @@ def test_frozen_backbone_stays_frozen_after_loading(freeze, tmp_path):
     model.fit(pixels(), np.ones((2, 3)), verbose=0)
     again = saved(model, tmp_path)
     assert trainable(again) == trainable(model)
+    assert trainable_flags(again.layers[0]) == trainable_flags(backbone)
     assert len(trainable(model)) == {freeze_all: 2}.get(freeze, len(trainable(model)))
     for one, other in zip(again.optimizer.variables, model.optimizer.variables, strict=True):
         np.testing.assert_array_equal(
             keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other)
         )
+
+
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
+@pytest.mark.parametrize("frozen", [False, True])
+def test_model_trained_by_lora_trains_its_kernels_after_loading(frozen, tmp_path):
+    model = pico()
+    if frozen:
+        for layer in model.layers:
+            layer.trainable = False
+    for layer in (model.head, model.blocks[0].mlp.hidden):
+        layer.enable_lora(2)
+        layer.lora_kernel_a.trainable = layer.lora_kernel_b.trainable = True
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    model.fit(pixels(), np.array([0, 1]), verbose=0)
+    again = saved(model, tmp_path)
+    np.testing.assert_allclose(run(again, pixels()), run(model, pixels()), atol=1e-6)
+    before = [each.path for each in model.weights if "lora" not in each.path]
+    assert [each.path for each in again.weights] == before
+    expected = ["block_0/mlp/hidden/kernel", "head/kernel"] if frozen else sorted(before)
+    assert trainable(again) == expected
+    kernel = again.head.get_weights()[0]
+    again.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    again.fit(pixels(), np.array([0, 1]), verbose=0)
+    assert np.abs(again.head.get_weights()[0] - kernel).max() > 0
 
 
 def test_vision_transformer_can_be_split_and_cloned_as_a_functional_model():
@@ -166,6 +278,7 @@ def test_vision_transformer_can_be_split_and_cloned_as_a_functional_model():
     np.testing.assert_allclose(run(clone, pixels()), run(model, pixels()), atol=1e-6)
 
 
+@pytest.mark.once("torch")
 def test_vision_transformer_with_an_input_tensor_other_than_a_keras_input_raises():
     inputs = keras.Input((32, 32, 3), name="mine")
     model = pico(input_tensor=inputs)
@@ -177,6 +290,7 @@ def test_vision_transformer_with_an_input_tensor_other_than_a_keras_input_raises
     )
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -194,6 +308,7 @@ def test_create_model_with_wrong_class_names_flags_or_preprocessing_raises(chang
     refused(lambda: pico(**changes), *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -43,6 +43,7 @@ def test_plain_vit_equals_its_equations():
     close(run(model, pixels), helpers.softmax(x @ kernel + bias, -1))
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "changes, expected",
     [
@@ -64,6 +65,7 @@ def test_image_model_blocks_return_the_expected_number_of_tokens(changes, expect
     assert lengths(transformer(**IMAGE, **changes)) == expected
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "changes, expected",
     [
@@ -78,6 +80,7 @@ def test_video_model_blocks_return_the_expected_number_of_tokens(changes, expect
     assert lengths(transformer(**VIDEO, **changes)) == expected
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "changes, length",
     [
@@ -104,6 +107,7 @@ def test_untrained_vit_with_token_fusers_equals_its_blocks_before_the_fusers():
     close(run(fused, pixels), run(plain, pixels))
 
 
+@pytest.mark.once("torch")
 def test_token_learners_and_fusers_of_different_blocks_are_separate_layers():
     model = transformer(**IMAGE, **LEARNER, fuser="token_fuser", at=1)
     names = {layer.name for layer in model.layers}
@@ -112,6 +116,7 @@ def test_token_learners_and_fusers_of_different_blocks_are_separate_layers():
     assert "token_learner_0" not in names
 
 
+@pytest.mark.once("torch")
 def test_config_fields_are_passed_to_the_layers():
     model = transformer(
         **IMAGE,
@@ -206,6 +211,7 @@ def test_predictions_stay_float32_in_mixed_precision():
     assert model.get_layer("head").compute_dtype == "bfloat16"
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "changes, words",
     [
@@ -234,6 +240,7 @@ def test_vision_transformer_with_wrong_arguments_raises(changes, words):
     refused(lambda: transformer(**{**IMAGE, **changes}), "VisionTransformer: ", "Received", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("classes", [0, "10", True, 2.5, None])
 def test_vision_transformer_with_wrong_classes_raises(classes):
     config = VisionTransformerConfig(16, 1, 2, (4, 4))
@@ -244,6 +251,7 @@ def test_vision_transformer_with_wrong_classes_raises(classes):
     )
 
 
+@pytest.mark.once("torch")
 def test_vision_transformer_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(
@@ -251,6 +259,7 @@ def test_vision_transformer_with_channels_first_raises():
     )
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("norm", "expected"),
     [("all", ["before", "after", "inputs"]), ("inputs", ["inputs"]), ("none", [])],

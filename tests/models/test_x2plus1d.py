@@ -141,6 +141,7 @@ def test_bottleneck_modules_on_frame_averages_equal_their_equations(part, attent
     close(run(model, x), module_oracle(part, model, x))
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "attention, kind", [("vector", VectorAttention), ("multi_head", SelfAttention)]
 )
@@ -151,6 +152,7 @@ def test_bottleneck_attention_argument_changes_only_the_token_attention(attentio
     assert model.get_layer("0_spatial").attention == "multi_head"
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("part", PARTS)
 def test_bottleneck_module_of_each_part_keeps_the_input_shape(part):
     assert module(f"conv2d+{part}").output_shape == (None, 3, 4, 5, 8)
@@ -161,6 +163,7 @@ def test_untrained_token_learner_bottleneck_module_is_the_identity():
     close(run(module("tokenlearner"), x), x)
 
 
+@pytest.mark.once("torch")
 def test_x2plus1d_config_default_sizes_equal_x3d_m():
     with keras.StatelessScope(initialize_variables=False):
         model = X2Plus1D(X2Plus1DConfig(), (64, 256, 256, 3), classes=157)
@@ -180,6 +183,7 @@ def test_x2plus1d_config_default_sizes_equal_x3d_m():
     assert model.output_shape == (None, 157)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("replaced, units", [(None, (4, 5, 6)), ((0, 2), (0, 2))], ids=str)
 def test_x2plus1d_replaced_units_have_token_learners(replaced, units):
     sizes = {"stage_channels": (8,), "inner_channels": (16,), "stage_units": (7,)}
@@ -226,6 +230,7 @@ def test_x2plus1d_pooling_returns_the_average_or_the_maximum(pooling):
     close(run(pooled, x), getattr(values, {"avg": "mean", "max": "max"}[pooling])((1, 2, 3)))
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "changes, words",
     [
@@ -268,12 +273,14 @@ def test_x2plus1d_config_with_wrong_fields_raises(changes, words):
     refused(lambda: X2Plus1DConfig(**changes), "X2Plus1DConfig: ", "Received: ", *words)
 
 
+@pytest.mark.once("torch")
 def test_x2plus1d_config_accepts_lists():
     config = X2Plus1DConfig("conv2d+tokenlearner", [1, 2], stage_units=[1, 2, 3, 4])
     assert (config.replaced, config.stage_units) == ((1, 2), (1, 2, 3, 4))
     assert hash(config)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     "changes, words",
     [
@@ -290,6 +297,7 @@ def test_x2plus1d_with_wrong_arguments_raises(changes, words):
     refused(lambda: video_network(**changes), "X2Plus1D: ", "Received", *words)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("classes", [0, "10", True, None])
 def test_x2plus1d_with_wrong_classes_raises(classes):
     refused(
@@ -299,6 +307,7 @@ def test_x2plus1d_with_wrong_classes_raises(classes):
     )
 
 
+@pytest.mark.once("torch")
 def test_bottleneck_module_with_wrong_shapes_or_heads_raises():
     from keras_tokenlearner.models import bottleneck_module
 
@@ -307,6 +316,7 @@ def test_bottleneck_module_with_wrong_shapes_or_heads_raises():
     refused(lambda: bottleneck_module(config, (2, 8, 8, 30)), "num_heads=8 with 30 channels")
 
 
+@pytest.mark.once("torch")
 def test_x2plus1d_with_channels_first_raises():
     keras.config.set_image_data_format("channels_first")
     refused(video_network, "X2Plus1D: ", "image_data_format='channels_first'")
