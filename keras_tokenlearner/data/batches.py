@@ -1,6 +1,6 @@
 import contextlib
 import warnings
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Generic, Required, TypedDict, TypeVar, Unpack, cast
@@ -42,6 +42,7 @@ class Batches(keras.utils.PyDataset):
 
     Raises:
         ValueError: If the arrays differ in their number of rows, or an epoch would have no batch.
+            Also if an argument is of another type or out of range.
 
     Example:
 
@@ -65,7 +66,7 @@ class Batches(keras.utils.PyDataset):
         self.arrays = tuple(map(_indexable, arrays))
         self.batch_size = check_int(owner, "batch_size", batch_size)
         self.shuffle = check_bool(owner, "shuffle", shuffle)
-        self.seed = seed
+        self.seed = check_int(owner, "seed", seed, minimum=0)
         self.partial = check_bool(owner, "partial", partial)
         rows = [len(array) for array in self.arrays]
         if len(set(rows)) != 1:
@@ -184,7 +185,7 @@ class ReadBatches(Batches, Generic[Example]):
         super().__init__((examples,), **kwargs)
         check_choice(type(self).__name__, "on_error", on_error, ("raise", "skip"))
         self.on_error = on_error
-        self.labels = labels
+        self.labels = None if labels is None else np.asarray(labels)
         self.failure: Exception | None = None
         self.skipped: dict[str, str] = {}
         self._skipped_now: set[str] = set()
@@ -255,3 +256,22 @@ class ReadBatches(Batches, Generic[Example]):
     def _skip(self, row: int, error: ValueError) -> None:
         self.skipped[self.called(row)] = str(error)
         self._skipped_now.add(self.called(row))
+
+
+@contextlib.contextmanager
+def reading_errors(*data: object) -> Iterator[None]:
+    """Raise the error of a reading thread, which TensorFlow hides behind another error.
+
+    Args:
+        *data: Data of the Keras method that the context calls. Only `ReadBatches` have threads.
+    """
+    batches = [one for one in data if isinstance(one, ReadBatches)]
+    for one in batches:
+        one.failure = None  # an earlier call may have left an error
+    try:
+        yield
+    except Exception as error:
+        failures = [one.failure for one in batches if one.failure is not None]
+        if not failures or error in failures:
+            raise
+        raise failures[0] from error

@@ -46,28 +46,28 @@ def inception_crop(
 
 
 def random_shift(
-    height: int, width: int, random: np.random.Generator, most: float
+    box: tuple[int, int, int, int], random: np.random.Generator, most: float
 ) -> tuple[int, int, int, int]:
-    """Choose a random shift of an image, a usual augmentation of small images.
+    """Move a box of an image at random, a usual augmentation of small images.
 
     Args:
-        height: Integer, height of the image, in pixels.
-        width: Integer, width of the image, in pixels.
+        box: `(left, top, right, bottom)` in pixels.
         random: A `numpy.random.Generator`.
-        most: The largest shift in either direction, as a fraction of height and width.
+        most: The largest shift in either direction, as a fraction of the box's width and height.
 
     Returns:
-        `(left, top, right, bottom)` in pixels. This box has the size of the image, and is partly
+        `(left, top, right, bottom)` in pixels, a box of the same size. The box may be partly
         outside the image.
 
     Example:
 
-    >>> left, top, right, bottom = random_shift(32, 48, np.random.default_rng(0), most=1 / 8)
-    >>> (right - left, bottom - top), abs(left) <= 6, abs(top) <= 4
+    >>> left, top, right, bottom = random_shift((8, 0, 56, 32), np.random.default_rng(0), 1 / 8)
+    >>> (right - left, bottom - top), abs(left - 8) <= 6, abs(top) <= 4
     ((48, 32), True, True)
     """
-    left, top = (
+    left, top, right, bottom = box
+    across, down = (
         int(random.integers(-round(most * side), round(most * side) + 1))
-        for side in (width, height)
+        for side in (right - left, bottom - top)
     )
-    return left, top, left + width, top + height
+    return left + across, top + down, right + across, bottom + down

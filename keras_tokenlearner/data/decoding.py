@@ -21,7 +21,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
 FOLDER_FORMATS = (*FORMATS, "TIFF", "AVIF")
 
 MAX_PIXELS = 89_478_485  # a quarter of a gibibyte in three channels
-MAX_SCANS = 64  # of a JPEG; encoders write about ten, and each scan covers all pixels
+MAX_SCANS = 64  # scans of a JPEG; encoders write about ten, and each scan covers all pixels
 MAX_TEXTS = 16  # text chunks (zTXt or iTXt) of a PNG; Pillow unpacks up to 1 MiB of each
 # Calls of `read` for a header. Pillow reads headers in Python, and the padding of a JPEG in single
 # bytes. A megabyte of padding takes a second.

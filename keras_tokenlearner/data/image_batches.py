@@ -8,6 +8,7 @@ from keras_tokenlearner._checks import (
     check_bool,
     check_choice,
     check_fraction,
+    check_int,
     check_ints,
     check_is,
 )
@@ -15,7 +16,7 @@ from keras_tokenlearner.data.batches import ReadBatches
 from keras_tokenlearner.data.crops import inception_crop, random_shift
 from keras_tokenlearner.data.images import Images
 from keras_tokenlearner.data.preprocessing import fit_pixels
-from keras_tokenlearner.data.resizing import fit_image
+from keras_tokenlearner.data.resizing import central_box, fit_image
 from keras_tokenlearner.models.preprocessing import Preprocessing
 
 
@@ -33,8 +34,8 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
             not full.
         crop: For training, the smallest share of an image's area that `inception_crop` takes.
             `None` for the central part, as in testing.
-        shift: For training, instead of `crop`, the largest random shift as a fraction of each side.
-            New pixels are black.
+        shift: For training, instead of `crop`, the largest random shift of the central part, as a
+            fraction of its sides. Pixels outside the image are black.
         augment: For training, a function from a `seed` to a Keras layer or `keras.layers.Pipeline`.
             The layer takes `{"images": ..., "labels": ...}`, as `keras.layers.MixUp` does. The
             layer is created once, and its random state is set for each batch. Layers of keras-cv
@@ -52,8 +53,8 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
     Raises:
         ValueError: If an argument is of another type or out of range. Also if there are no images,
             or training images do not fill a batch. Also if `crop` and `shift` are both given, or
-            `augment` mixes integer labels. Later, if an image is unreadable and
-            `on_error="raise"`, or if all images of a class are unreadable.
+            `augment` mixes integer labels. Later, if an image is unreadable or its label is not the
+            number of a class, and `on_error="raise"`. Also if all images of a class are unreadable.
 
     Example:
 
@@ -81,6 +82,7 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
     ) -> None:
         check_is("ImageBatches", "images", images, Images, "a keras_tokenlearner.data.Images")
         check_bool("ImageBatches", "training", training)
+        check_int("ImageBatches", "seed", seed, minimum=0)
         check_choice("ImageBatches", "label_mode", label_mode, ("int", "categorical"))
         shape = check_ints("ImageBatches", "input_shape", input_shape, lengths=(3,))
         for name, value in (("crop", crop), ("shift", shift)):
@@ -151,6 +153,7 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
 
     def read(self, row: int, epoch: int) -> tuple[np.ndarray, int]:
         pixels, label = self.images[row]
+        label = check_int("ImageBatches", f"images[{row}][1]", label, 0, len(self.targets) - 1)
         if self.preprocessing is not None:
             shape = cast("tuple[int, int, int]", self.input_shape)
             return fit_pixels(pixels, shape, self.preprocessing), label
@@ -167,7 +170,8 @@ class ImageBatches(ReadBatches[tuple[np.ndarray, int]]):
         height, width = pixels.shape[:2]
         if self.crop is not None:
             return inception_crop(height, width, random, area=(self.crop, 1.0))
-        return random_shift(height, width, random, cast("float", self.shift))
+        central = central_box(height, width, *self.input_shape[:2])
+        return random_shift(central, random, cast("float", self.shift))
 
 
 _MIXING = (keras.layers.MixUp, keras.layers.CutMix)

@@ -92,7 +92,7 @@ class SomeImages(Images):
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        return self.images.labels[self.places]
+        return np.asarray(self.images.labels)[self.places]
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -170,8 +170,9 @@ class FileImages(Images):
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         require("PIL.Image", "image")
-        self.files, self.class_names = files, tuple(class_names)
-        found = check_labels("FileImages", "labels", labels, len(files), len(self.class_names))
+        # A Series of pandas would look up the label of a row, not its number.
+        self.files, self.class_names = tuple(files), tuple(class_names)
+        found = check_labels("FileImages", "labels", labels, len(self.files), len(self.class_names))
         self.labels = found.astype("int64")
         self.max_pixels = max_pixels
 

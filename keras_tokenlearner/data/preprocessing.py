@@ -10,7 +10,7 @@ from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.resizing import central_box, check_pixels, fit_image
 from keras_tokenlearner.models.preprocessing import Preprocessing
 
-MAX_RESIZED = 2**24  # pixels after the resizing; few files of narrow images could fill the memory
+MAX_RESIZED = 2**24  # pixels after the resizing; a limit for files of very narrow images
 
 
 def preprocess_image(

@@ -43,9 +43,9 @@ def fit_image(
 ) -> np.ndarray:
     """Resize and crop one image on the host, as the layer `resizing` does.
 
-    This function uses Pillow, the extra `image`, which needs no compilation for each size. The
-    result equals the rounded result of the layer. Grey images become colour images for three
-    channels, and colour images become grey for one channel.
+    This function uses Pillow, the extra `image`. Unlike the layer, Pillow needs no compilation for
+    each size. The result equals the rounded result of the layer. Grey images become colour images
+    for three channels, and colour images become grey for one channel.
 
     Args:
         pixels: Array of type uint8 and shape (height, width, channels), of one channel or three. An

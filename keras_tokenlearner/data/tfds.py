@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 # Each record maps names of features to bytes, numbers or lists.
 Records: TypeAlias = Sequence[Mapping[str, Any]]
 
-# Training and test splits of data sets that are divided otherwise than `splits_of` does. The test
-# images of ImageNet have no public labels. The other two sets have only a training split, which the
-# authors' code divides.
+# Training and test splits of data sets to which the rule of `splits_of` does not apply. The test
+# images of most of these sets have no public labels. The last two sets have only a training split,
+# which the authors' code divides.
 SPLITS = {
     "imagenet2012": ("train", "validation"),
     "imagenet2012_subset/10pct": ("train", "validation"),
+    "i_naturalist2017": ("train", "validation"),
+    "i_naturalist2018": ("train", "validation"),
+    "i_naturalist2021": ("train", "val"),
+    "places365_small": ("train", "validation"),
+    "visual_domain_decathlon": ("train", "validation"),  # in all its configs
     "colorectal_histology": ("train[:2000]", "train[2000:]"),
     "uc_merced": ("train[:1000]", "train[1000:]"),
 }
@@ -137,15 +142,16 @@ def splits_of(owner: str, name: str, what: str) -> tuple[str, str]:
     Raises:
         ValueError: If the data set does not exist, or has no such splits.
     """
-    known = SPLITS.get(name.partition(":")[0])
+    with_config = name.partition(":")[0]
+    known = SPLITS.get(with_config) or SPLITS.get(with_config.partition("/")[0])
     if known:
         return known
     found = [*_builder(owner, name, "train", what).info.splits]
     test = next((split for split in ("test", "validation") if split in found), None)
     if found and (test is None or "train" not in found):
         raise ValueError(
-            f"{owner}: `name` must be a data set with the splits train and test (or validation); "
-            f"for others, pass `split` to {owner}. "
+            f"{owner}: `name` must be a data set with the splits train and test (or validation). "
+            f"For other data sets, pass `split` to {owner}. "
             f"Received: name={name!r} with the splits {listed(found)}"
         )
     return "train", test or "test"  # a set without splits was not prepared: `open_records` raises

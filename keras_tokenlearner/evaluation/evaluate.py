@@ -6,7 +6,13 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_choice, check_ints, check_model, check_not_negative
+from keras_tokenlearner._checks import (
+    check_choice,
+    check_int,
+    check_ints,
+    check_model,
+    check_not_negative,
+)
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.data import (
     FEW_SHOT,
@@ -15,6 +21,7 @@ from keras_tokenlearner.data import (
     open_named,
     read_real_labels,
 )
+from keras_tokenlearner.data.batches import reading_errors
 from keras_tokenlearner.data.preprocessing import preprocessing_of
 from keras_tokenlearner.evaluation.compare import images_per_second
 from keras_tokenlearner.evaluation.few_shot import choose, few_shot_accuracy
@@ -53,7 +60,8 @@ class FewShotProtocol:
         seed: Decides the choice of the training images.
 
     Raises:
-        ValueError: If `shots` is empty or has a number that is not positive, or `l2` is negative.
+        ValueError: If `shots` is empty or has a number that is not positive. Also if `l2` or `seed`
+            is negative.
     """
 
     data: tuple[str, ...] = tuple(f"tfds:{name}" for name in FEW_SHOT)
@@ -68,6 +76,7 @@ class FewShotProtocol:
                 f"Received: shots={self.shots!r}"
             )
         check_not_negative("FewShotProtocol", "l2", self.l2)
+        check_int("FewShotProtocol", "seed", self.seed, minimum=0)
 
 
 @own_errors
@@ -85,8 +94,8 @@ def evaluate(
     Args:
         model: A `keras.Model` that classifies images. For `few_shot`, a model without top returns
             the features (B, C). With top, the features are the inputs of the classifier. The
-            classifier is a dense layer named `head`, or before a softmax or sigmoid. For other
-            metrics too, it is the last dense layer.
+            classifier is a dense layer named `head`, or the last dense layer before a softmax or
+            sigmoid. If `metrics` has another accuracy, any last dense layer is the classifier.
         data: List of names for `open_named`. Defaults to the names of the `protocol`.
         metrics: Names of metrics. `"top1"` and `"top5"` are accuracies. `"mean_class"` is the mean
             of the classes' accuracies. `"real"` uses ImageNet's reassessed labels. `"few_shot"` is
@@ -105,8 +114,8 @@ def evaluate(
 
     Raises:
         ValueError: If a metric or a data set is unknown, or the classes of model and data differ.
-            Also if `few_shot` finds no features, because a model inside `model` computes the
-            probabilities.
+            Also if an image cannot be read, or `few_shot` finds no features, because a model inside
+            `model` computes the probabilities.
 
     Example:
 
@@ -146,7 +155,9 @@ def evaluate(
         )
 
     def predict(part: keras.Model, images: Images) -> np.ndarray:
-        return part.predict(batches(images), verbose=0)
+        read = batches(images)
+        with reading_errors(read):
+            return part.predict(read, verbose=0)
 
     opened = [(name, *open_named(name)) for name in data or protocol.data]
     reassessed = []
@@ -201,8 +212,8 @@ def _scores(
 def _features(model: keras.Model, is_classifier: bool) -> keras.Model:
     """Return the part of a model before its classifier, or the model if its outputs are features.
 
-    A last dense layer without activation may compute features. It is a classifier if its name is
-    `head`, or if other metrics need one.
+    A last dense layer without activation may compute features. The layer is a classifier if its
+    name is `head`, or if other metrics need a classifier.
     """
     head = check_head("evaluate", "model", model)
     is_classifier |= last_activation(model)[0] != "linear"

@@ -4,7 +4,13 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-from keras_tokenlearner._checks import check_int, check_labels, check_model, check_not_negative
+from keras_tokenlearner._checks import (
+    check_int,
+    check_ints,
+    check_labels,
+    check_model,
+    check_not_negative,
+)
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner.evaluation.scores import largest
 
@@ -44,7 +50,7 @@ def few_shot(
 
     Raises:
         ValueError: If a class has fewer training images than shots, or labels are not integers, one
-            for each image.
+            for each image. Also if an argument is of another type or out of range.
 
     Example:
 
@@ -54,9 +60,15 @@ def few_shot(
     {1: 1.0}
     """
     check_model("few_shot", "model", model, single=True)
+    shots = check_ints("few_shot", "shots", shots)
+    check_not_negative("few_shot", "l2", l2)
+    check_int("few_shot", "batch_size", batch_size)
+    check_int("few_shot", "seed", seed, minimum=0)
     for splits in datasets.values():
         for images, labels in splits:
             check_labels("few_shot", "labels", labels, len(images))
+        classes = np.unique(splits[0][1], return_inverse=True)[1]
+        choose(classes.ravel(), max(shots, default=0))  # raises if a class has too few images
     results = {}
     for name, ((train_images, train_labels), (test_images, test_labels)) in datasets.items():
         train, test = (
@@ -112,6 +124,7 @@ def few_shot_accuracy(
     """
     check_int("few_shot_accuracy", "shots", shots)
     check_not_negative("few_shot_accuracy", "l2", l2)
+    check_int("few_shot_accuracy", "seed", seed, minimum=0)
     train_labels = check_labels(
         "few_shot_accuracy", "train_labels", train_labels, len(train_features)
     )

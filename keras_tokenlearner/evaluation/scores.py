@@ -16,7 +16,7 @@ def top_k_accuracy(labels: np.ndarray | Sequence[int], scores: np.ndarray, k: in
     Args:
         labels: Integer array of shape (n,).
         scores: Array of shape (n, classes).
-        k: Integer, number of largest scores that may hold the label.
+        k: Integer. The label must be among the k largest scores.
 
     Raises:
         ValueError: If `labels` has no class for each example.

@@ -100,8 +100,8 @@ def predict_videos(
 
     Args:
         model: A `keras.Model` that takes clips (B, T, height, width, 1 or 3). If the model ends in
-            a dense layer, its logits before the activation are merged. If they are not known, as
-            in a quantized layer with a softmax, the outputs of the model are merged.
+            a dense layer, its logits before the activation are merged. If the logits are not known,
+            as in a quantized layer with a softmax, the model's outputs are merged.
         videos: A `keras_tokenlearner.data.video.VideoList`.
         stride: Integer, distance between two frames of a clip, in frames of the video.
         frame_rate: Rate of the frames that `stride` counts, in frames per second. Defaults to the

@@ -119,6 +119,7 @@ def distill(
     targets = _check_data(student, images, labels)
     for name, value in (("epochs", epochs), ("batch_size", batch_size)):
         check_int("distill", name, value)
+    check_int("distill", "seed", seed, minimum=0)
     check_positive("distill", "learning_rate", learning_rate)
     check_positive("distill", "temperature", temperature)
     check_not_negative("distill", "feature_weight", feature_weight)

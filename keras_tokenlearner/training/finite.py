@@ -1,19 +1,22 @@
-"""A callback that raises an error instead of training a model to NaN weights."""
+"""A callback that stops training if the loss or a weight is NaN or infinite."""
 
 import keras
 import numpy as np
+
+from keras_tokenlearner.training.distribution import Devices
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
     """Ends training with an error after an epoch whose loss or weights are not finite.
 
-    With the error, the model gets back its weights from the start of training. Put this callback
+    Before the error, the model gets back its weights from the start of training. Put this callback
     first in the list, so `Resume` and `keras.callbacks.ModelCheckpoint` save no NaN.
 
     Args:
         model: The `keras.Model` to restore, such as the student of a distillation. Defaults to the
             trained model.
         owner: Name of the caller, for the error message.
+        devices: The result of `keras_tokenlearner.training.distribution.scope`.
 
     Raises:
         FloatingPointError: In training, if the loss or a weight is not finite.
@@ -26,14 +29,20 @@ class StopOnNonFinite(keras.callbacks.Callback):
     >>> history = model.fit(np.ones((8, 4)), np.ones((8, 1)), callbacks=callbacks, verbose=0)
     """
 
-    def __init__(self, model: keras.Model | None = None, owner: str = "fit") -> None:
+    def __init__(
+        self,
+        model: keras.Model | None = None,
+        owner: str = "fit",
+        devices: Devices | None = None,
+    ) -> None:
         super().__init__()
         self.restored = model
         self.owner = owner
+        self.devices = devices or Devices()
         self._before: list[np.ndarray] = []
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self._before = [np.array(array) for array in self._restored().get_weights()]
+        self._before = [np.array(array) for array in self.devices.weights(self._restored())]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         loss = (logs or {}).get("loss", 0.0)

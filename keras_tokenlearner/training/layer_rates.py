@@ -31,7 +31,7 @@ class _Layerwise(_Optimizer):
 
     Args:
         learning_rate: Learning rate of the last depth, or its schedule.
-        layer_decay: Float in (0, 1], the rate of a block divided by the rate of the block above.
+        layer_decay: Float in (0, 1], the rate of a block divided by the rate of the next block.
         undecayed: Strings. Variables with one of these strings in their name have no weight decay.
         **arguments: Further arguments of the optimizer.
 
@@ -110,9 +110,9 @@ class LayerwiseMuon(_Layerwise, keras.optimizers.Muon):
 def depths_of(paths: Sequence[str]) -> list[int]:
     """Return the depth of the layer of each variable, counted from the input.
 
-    Layers before the blocks are at depth 0. Block `i` and layers with its number are at depth `i +
-    1`. Layers between two blocks have the depth of the earlier block. Norm and head are at the last
-    depth.
+    Layers before the blocks are at depth 0. Block `i` and the reducer, fuser and rotary layer with
+    its number are at depth `i + 1`. Numbers in the names of other layers have no effect. Layers
+    between two blocks have the depth of the earlier block. Norm and head are at the last depth.
 
     Args:
         paths: Paths of variables, such as `"block_0/mlp/hidden/kernel"`.

@@ -46,7 +46,7 @@ def adamw(
         weight_decay: Float, decoupled weight decay.
         global_clipnorm: Float, the largest global norm of the gradients. `None` for no clipping.
         layer_decay: Float in (0, 1], the learning rate of a block divided by the learning rate of
-            the block above. 1 means the same rate for all blocks.
+            the next block. 1 means the same rate for all blocks.
 
     Raises:
         ValueError: If an argument is out of range, or the warm-up takes the whole run.
@@ -116,6 +116,7 @@ def sgd(
     learning_rate: float,
     steps: int,
     warmup_steps: int = 0,
+    weight_decay: float = 0.0,
     global_clipnorm: float | None = 1.0,
     layer_decay: float = 1.0,
     **arguments: Unpack[UpdateArguments],
@@ -126,6 +127,7 @@ def sgd(
         learning_rate: Float, the highest learning rate, at the end of the warm-up.
         steps: Integer, optimizer steps of the whole run.
         warmup_steps: Integer, steps of the warm-up.
+        weight_decay: Float, decoupled weight decay.
         global_clipnorm: Float, the largest global norm of the gradients. `None` for no clipping.
         layer_decay: Float in (0, 1], as for `adamw`.
         **arguments: Arguments of `keras.optimizers.SGD`, such as `use_ema`.
@@ -145,6 +147,7 @@ def sgd(
         schedule,
         layer_decay,
         momentum=0.9,
+        weight_decay=weight_decay,
         global_clipnorm=global_clipnorm,
         **arguments,
     )
@@ -269,6 +272,8 @@ def _make(
         arguments["weight_decay"] = decay
         if kind is Muon:
             arguments["adam_weight_decay"] = decay
+        if kind is SGD and not decay:
+            del arguments["weight_decay"]  # Keras would subtract zeros in every step
     clipnorm, parts = arguments.get("global_clipnorm"), arguments.get("gradient_accumulation_steps")
     if clipnorm is not None:
         check_positive(owner, "global_clipnorm", clipnorm)

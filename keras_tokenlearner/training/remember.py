@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_path
 from keras_tokenlearner._files import move
 from keras_tokenlearner._json import JSON
 
@@ -76,7 +77,7 @@ def keep(
     Raises:
         ValueError: If a layer of a model has no `get_config`.
     """
-    folder = Path(cache)
+    folder = check_path("remember", "cache", cache)
     structures = [structure_of("remember", model) for model in models]
     folder.mkdir(parents=True, exist_ok=True)
     of_images = digest([images])
@@ -178,7 +179,7 @@ def digest(arrays: Iterable[np.ndarray], asked: Sequence[JSON] | None = None) ->
 
     Args:
         arrays: Numpy arrays.
-        asked: Other values. Their `repr` enters the hash.
+        asked: Further values to hash, by their `repr`.
     """
     found = hashlib.sha256(repr(asked).encode())
     for array in arrays:

@@ -56,7 +56,8 @@ class Resume(keras.callbacks.Callback):
 
     Raises:
         ValueError: If the file is damaged, or was saved with another model or other values of
-            `run`. In training, if another process has overwritten the file.
+            `run`. In training, if another process has overwritten the file, or an epoch has more or
+            fewer steps than `batches`.
         FloatingPointError: In training, if the loss is not finite. The file contains the last
             finite state.
         OSError: In training, if the file cannot be written. The previous file remains.
@@ -155,6 +156,13 @@ class Resume(keras.callbacks.Callback):
         return self.place["epoch"]
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        if self.params["steps"] != len(self.batches):
+            raise ValueError(
+                "Resume: every epoch of `fit` must have all `batches`; pass the same `batches` to "
+                "`fit`, without `steps_per_epoch`. For shorter epochs, make `batches` of fewer "
+                f"rows. Received: {self.params['steps']} steps per epoch, {len(self.batches)} "
+                "batches"
+            )
         if not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)
         if self._saved:
@@ -184,7 +192,7 @@ class Resume(keras.callbacks.Callback):
             require("torch", "torch").manual_seed(int(random.integers(2**63)))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        # Keras counts a last execution as if it were full.
+        # With `steps_per_execution`, Keras counts the last execution as full, even if it is not.
         last = batch + 1 >= len(self.batches)
         done = self.batches.start + batch + 1
         if last and self.batches.start and keras.backend.backend() == "tensorflow":
@@ -275,8 +283,8 @@ class Resume(keras.callbacks.Callback):
         arrays["paths"] = json.dumps([variable.path for variable in variables])
         if self._stamp() not in (None, self._written):
             raise ValueError(
-                f"Resume: {self.path} was written by another run during this run; end the other "
-                "run, or pass another `path`. This run has not changed the file"
+                f"Resume: another run overwrote {self.path} during this run; end the other run, or "
+                "pass another `path`. The file now has the state of the other run"
             )
         unfinished = self.path.with_suffix(".unfinished")
         try:

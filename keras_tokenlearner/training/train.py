@@ -9,9 +9,11 @@ from pathlib import Path
 
 import keras
 
-from keras_tokenlearner._checks import check_bool
+from keras_tokenlearner._checks import check_bool, check_path
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._files import write_text
+from keras_tokenlearner.data import ImageBatches
+from keras_tokenlearner.data.preprocessing import preprocessing_of
 from keras_tokenlearner.models.last_activation import last_activation
 from keras_tokenlearner.training.check_recipe import check_recipe
 from keras_tokenlearner.training.distribution import Devices
@@ -38,13 +40,15 @@ def train(
     backend raise an error. Data are compared by the values of arrays, and by the paths, sizes and
     labels of files. The folder is locked, so two runs cannot write to it.
 
+    Test images are resized by the `preprocessing` of the model, as by `evaluate`.
+
     Args:
         recipe: One of `RECIPES`, such as a `FashionMnistRecipe`, or another frozen dataclass with
-            the members in `keras_tokenlearner.training.recipes`.
+            the members that `keras_tokenlearner.training.recipes` lists.
         output: Folder for the results. `NAME.weights.h5` has the weights of the last epoch, and
             `NAME.weights.h5.sha256` their hash. `NAME.json` has the recipe and the result.
             `NAME.csv` has the losses of the epochs. `NAME.tensorboard` has the losses for
-            TensorBoard, if TensorBoard is installed.
+            TensorBoard, if TensorBoard and TensorFlow are installed.
         devices: The result of `keras_tokenlearner.training.distribution.scope`.
         restart: Boolean, whether to delete the backup of an interrupted run and start again.
 
@@ -61,7 +65,7 @@ def train(
     check_bool("train", "restart", restart)
     check_recipe("train", recipe)
     devices = devices or Devices()
-    output = Path(output)
+    output = check_path("train", "output", output)
     if not devices.writes:
         return _train(recipe, output, devices)
     output.mkdir(parents=True, exist_ok=True)
@@ -77,6 +81,8 @@ def _train(recipe: Recipe[Data], output: Path, devices: Devices) -> float:
     train_data, test_data = recipe.open()
     model = recipe.build(len(train_data.class_names))
     test_batches = recipe.batches(test_data, model.input_shape[1:], training=False)
+    if isinstance(test_batches, ImageBatches):  # a recipe's `batches` does not know the model
+        test_batches.preprocessing = test_batches.preprocessing or preprocessing_of(model)
     name = recipe.model
     backup = output / f"{name}.backup.npz"
     loggers = [keras.callbacks.CSVLogger(output / f"{name}.csv")] if devices.writes else []
@@ -109,7 +115,7 @@ def _train(recipe: Recipe[Data], output: Path, devices: Devices) -> float:
         initial_epoch=resume.initial_epoch,
         validation_data=test_batches,
         verbose=1 if sys.stdout.isatty() else 2,  # else one line per epoch
-        callbacks=[StopOnNonFinite(owner="train"), resume, *loggers, *boards],
+        callbacks=[StopOnNonFinite(owner="train", devices=devices), resume, *loggers, *boards],
     ).history
     # With mixed_float16, Keras wraps the optimizer in a `LossScaleOptimizer`.
     optimizer = getattr(learner.optimizer, "inner_optimizer", learner.optimizer)

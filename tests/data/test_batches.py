@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner.data import ArrayImages, Batches, ImageBatches, from_folder
+from keras_tokenlearner.data import ArrayImages, Batches, ImageBatches, Images, from_folder
 
 IMAGES = ArrayImages(
     np.random.default_rng(0).integers(0, 256, (22, 12, 16, 3)).astype("uint8"), np.arange(22) % 5
@@ -26,7 +26,7 @@ def mix(seed):
     )
 
 
-def test_epoch_contains_every_image_once_in_a_new_order():
+def test_image_batches_of_each_epoch_contain_every_image_once_in_a_new_order():
     images = ArrayImages(np.arange(10, dtype="uint8").reshape(10, 1, 1, 1), np.arange(10))
     batches = ImageBatches(images, (1, 1, 1), batch_size=5, seed=1)
     epochs = []
@@ -76,7 +76,7 @@ def test_fit_with_any_number_of_threads_sees_the_same_batches():
     assert not np.allclose(one, other, rtol=1e-3)
 
 
-def test_host_augmentation_depends_only_on_seed_epoch_and_index():
+def test_image_batches_augmentation_depends_only_on_seed_epoch_and_index():
     def batch(epochs=0, seed=0, before=()):
         batches = ImageBatches(IMAGES, (12, 16, 3), 8, augment=mix, seed=seed, **ONE_HOT)
         for _ in range(epochs):
@@ -95,7 +95,7 @@ def test_host_augmentation_depends_only_on_seed_epoch_and_index():
         assert np.array_equal(again[0], images) is np.array_equal(again[1], labels) is same
 
 
-def test_random_mirroring_mirrors_an_image_or_leaves_it_unchanged():
+def test_image_batches_with_random_flip_mirror_an_image_or_leave_the_image_unchanged():
     images = ImageBatches(IMAGES, (12, 16, 3), 22, augment=flip)[0][0]
     plain = ImageBatches(IMAGES, (12, 16, 3), 22)[0][0]
     mirrored = (images == plain[:, :, ::-1]).all((1, 2, 3))
@@ -103,7 +103,7 @@ def test_random_mirroring_mirrors_an_image_or_leaves_it_unchanged():
     assert (mirrored ^ kept).all() and mirrored.any() and kept.any()
 
 
-def test_shifted_image_keeps_its_pixels_and_has_a_black_border():
+def test_image_batches_with_shift_move_the_pixels_and_fill_the_border_with_black():
     images = ImageBatches(IMAGES, (12, 16, 3), 22, shift=0.25)[0][0]
     plain = ImageBatches(IMAGES, (12, 16, 3), 22)[0][0]
     shifts = []
@@ -116,6 +116,22 @@ def test_shifted_image_keeps_its_pixels_and_has_a_black_border():
     assert len(set(shifts)) > 10
 
 
+@pytest.mark.parametrize("size", [(12, 24), (24, 12)], ids=str)
+def test_image_batches_with_shift_move_the_central_part_of_a_long_image(size):
+    """An earlier version squashed the whole image, in training only."""
+    pixels = np.random.default_rng(0).integers(1, 256, (1, *size, 3)).astype("uint8")
+    images = ArrayImages(np.repeat(pixels, 22, axis=0), np.zeros(22, int))
+    top, left = (side // 2 for side in (size[0] - 12, size[1] - 12))
+    padded = np.pad(pixels[0], [(3, 3), (3, 3), (0, 0)])[top:, left:]
+    parts = [
+        padded[down : down + 12, right : right + 12] for down in range(7) for right in range(7)
+    ]
+    found = ImageBatches(images, (12, 12, 3), 22, shift=0.25)[0][0]
+    assert all(any((image == part).all() for part in parts) for image in found)
+    assert len({image.tobytes() for image in found}) > 10
+
+
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -136,6 +152,7 @@ def test_image_batches_with_wrong_arguments_raise(arguments, words, training):
         ImageBatches(IMAGES, **arguments)
 
 
+@pytest.mark.once("torch")
 def test_image_batches_with_both_crop_and_shift_raise():
     with pytest.raises(ValueError, match="Received: crop=0.1, shift=0.2"):
         ImageBatches(IMAGES, (12, 16, 3), 4, crop=0.1, shift=0.2)
@@ -150,14 +167,35 @@ def test_rand_augment_changes_pixels_and_repeats_for_the_same_index():
     assert np.abs(images - plain).max() > 10
 
 
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("label", [-1, 2, 0.0, True])
+@pytest.mark.parametrize("mode", ["int", "categorical"])
+def test_image_batches_with_a_label_that_is_no_class_raise(label, mode):
+    """A label of -1 would silently become the last class."""
+
+    class Unlabelled(Images):
+        class_names = ("a", "b")
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, place):
+            return np.zeros((4, 4, 3), "uint8"), (0, label)[place]
+
+    batches = ImageBatches(Unlabelled(), (4, 4, 3), 2, training=False, label_mode=mode)
+    with pytest.raises(ValueError, match=rf"ImageBatches: `images\[1\]\[1\]`.*={label}$"):
+        batches[0]
+
+
+@pytest.mark.once("torch")
 def test_image_batches_with_fewer_images_than_a_batch_raise():
     with pytest.raises(ValueError, match="Received: 22 images, batch_size=23"):
         ImageBatches(IMAGES, (12, 16, 3), 23)
 
 
 @pytest.mark.parametrize("partial", [True, False])
-@pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"steps_per_epoch": 2}])
-def test_fit_with_its_default_shuffle_keeps_the_order_of_the_seed(options, partial):
+@pytest.mark.parametrize("options", [{}, {"shuffle": False}, {"steps_per_epoch": 2}], ids=str)
+def test_fit_with_any_shuffle_argument_keeps_the_batch_order_of_the_seed(options, partial):
     """Keras shuffles the batches of a PyDataset by default. Our batches keep their own order."""
     given = []
 
@@ -210,6 +248,7 @@ def test_batches_read_rows_of_a_memory_map_from_its_file(tmp_path):
     assert batches[0][0].tolist() == [9, 1, 2]
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
@@ -227,13 +266,22 @@ def test_batches_of_unequal_or_too_few_rows_raise(arrays, words):
         Batches(arrays, batch_size=2)
 
 
-def test_batches_with_a_partial_batch_need_one_row():
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("seed", [-1, 0.5, "0", None, True])
+def test_batches_and_image_batches_with_a_wrong_seed_raise(seed):
+    with pytest.raises(ValueError, match=f"^Batches: `seed`.*seed={seed!r}"):
+        Batches((np.zeros(4),), batch_size=2, seed=seed)
+    with pytest.raises(ValueError, match=f"^ImageBatches: `seed`.*seed={seed!r}"):
+        ImageBatches(IMAGES, (12, 16, 3), 4, seed=seed)
+
+
+def test_batches_with_partial_true_accept_one_row_and_refuse_no_rows():
     assert Batches((np.zeros(1),), batch_size=2, partial=True)[0][0].tolist() == [0]
     with pytest.raises(ValueError, match="0 rows, batch_size=2"):
         Batches((np.zeros(0),), batch_size=2, partial=True)
 
 
-def test_mixing_augmentation_without_one_hot_labels_raises():
+def test_mixup_or_cutmix_without_one_hot_labels_raises():
     for augment in (keras.layers.MixUp, keras.layers.CutMix):
         with pytest.raises(ValueError, match="label_mode='categorical'"):
             ImageBatches(IMAGES, (12, 16, 3), 4, augment=augment)
@@ -291,7 +339,8 @@ def test_image_batches_with_on_error_skip_warn_once_per_epoch(damaged):
     assert len(reports) == 2 or (len(reports), keras.backend.backend()) == (3, "tensorflow")
 
 
-def test_image_batches_with_on_error_skip_and_an_unreadable_class_raise(damaged):
+@pytest.mark.once("torch")
+def test_image_batches_with_on_error_skip_and_no_readable_file_of_a_class_raise(damaged):
     for file in (damaged / "dark").iterdir():
         file.write_bytes(b"nothing")
     batches = ImageBatches(from_folder(damaged), (8, 8, 3), 12, on_error="skip")

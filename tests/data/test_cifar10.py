@@ -25,7 +25,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_cifar10_folder_gives_images_and_labels_of_both_splits(folder):
+def test_load_cifar10_of_a_folder_gives_images_and_labels_of_both_splits(folder):
     (train_images, train_labels), (test_images, test_labels) = load_cifar10(folder)
     np.testing.assert_array_equal(train_images, IMAGES[:10])
     np.testing.assert_array_equal(test_images, IMAGES[10:])
@@ -33,7 +33,7 @@ def test_cifar10_folder_gives_images_and_labels_of_both_splits(folder):
     assert train_images.dtype == train_labels.dtype == np.uint8
 
 
-def test_cifar10_without_a_folder_is_loaded_by_keras(monkeypatch):
+def test_load_cifar10_without_a_folder_calls_keras(monkeypatch):
     splits = (IMAGES[:2], np.array([[1], [2]])), (IMAGES[2:3], np.array([[7]]))
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: splits)
     (train_images, train_labels), (_, test_labels) = load_cifar10()
@@ -55,14 +55,16 @@ def test_cifar10_without_a_folder_is_loaded_by_keras(monkeypatch):
         ("test_lables.json", b'{"3": 9}', "test_lables.json"),
     ],
 )
-def test_cifar10_with_a_missing_or_damaged_file_raises_and_names_it(folder, name, content, message):
+def test_load_cifar10_with_a_missing_damaged_or_inconsistent_file_raises(
+    folder, name, content, message
+):
     (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
     with pytest.raises(ValueError) as caught:
         load_cifar10(folder)
     assert message in str(caught.value)
 
 
-def test_cifar10_truncated_or_narrow_png_raises(folder):
+def test_load_cifar10_of_a_truncated_or_narrow_png_raises(folder):
     path = folder / "test_batch.png"
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"test_batch\.png"):

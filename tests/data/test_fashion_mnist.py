@@ -44,21 +44,25 @@ def test_fashion_mnist_folder_of_original_files_loads(folder):
     np.testing.assert_array_equal(train_images[..., 0], expected)
 
 
-def test_load_fashion_mnist_with_a_missing_file_raises_and_names_it(folder):
+def test_load_fashion_mnist_with_a_missing_file_raises_and_names_the_file(folder):
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte.gz.* origin="):
         load_fashion_mnist(folder)
 
 
-@pytest.mark.parametrize("keep", [10, -10])
-def test_load_fashion_mnist_with_a_damaged_file_raises_and_names_it(folder, keep):
+@pytest.mark.parametrize("keep", [10, -10], ids=["first 10 bytes", "all but 10 bytes"])
+def test_load_fashion_mnist_with_a_truncated_file_raises_and_names_the_file(folder, keep):
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz"):
         load_fashion_mnist(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\0\x08", b"\0\0\x08\x03" + b"\xff" * 12])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0\0\x08", b"\0\0\x08\x03" + b"\xff" * 12],
+    ids=["empty", "short", "huge sizes"],
+)
 def test_load_fashion_mnist_with_a_damaged_header_raises_and_names_the_file(folder, content):
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(content))
@@ -83,7 +87,7 @@ def test_load_fashion_mnist_with_fewer_labels_than_images_raises_with_both_numbe
         load_fashion_mnist(folder)
 
 
-def test_fashion_mnist_file_of_a_size_unlike_its_header_raises(folder):
+def test_load_fashion_mnist_of_a_file_whose_size_differs_from_its_header_raises(folder):
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
     with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz.*header"):

@@ -11,6 +11,7 @@ from keras_tokenlearner.data import (
     ArrayImages,
     FileImages,
     ImageBatches,
+    Images,
     fit_image,
     from_folder,
     inception_crop,
@@ -18,6 +19,7 @@ from keras_tokenlearner.data import (
     resizing,
 )
 from keras_tokenlearner.models import Preprocessing
+from tests.data.shuffled import Shuffled
 
 pytestmark = pytest.mark.once("torch")
 
@@ -84,11 +86,25 @@ def test_from_folder_skips_hidden_names(folder):
     assert images.class_names == ("a", "b") and len(images) == 4
 
 
-def test_from_folder_with_an_empty_class_raises_and_names_it(folder):
+def test_from_folder_with_an_empty_class_raises_and_names_the_class(folder):
     (folder / "unsorted").mkdir()
     (folder / "unsorted" / "._0.png").write_bytes(b"")
     with pytest.raises(ValueError, match="'unsorted'"):
         from_folder(folder)
+
+
+def test_file_images_of_a_shuffled_series_keep_files_and_labels_together(folder):
+    files = [folder / name / "0.png" for name in "ba"]
+    images = FileImages(Shuffled(files, [1, 0]), Shuffled([1, 0], [1, 0]), Shuffled("ab", [1, 0]))
+    assert [(int(pixels.max()), label) for pixels, label in images] == [(90, 1), (30, 0)]
+    assert images.class_names == ("a", "b") and images.called(0) == str(files[0])
+
+
+def test_images_whose_labels_are_a_shuffled_series_take_rows_by_number():
+    class Grey(Images):
+        labels = Shuffled([1, 0], [1, 0])
+
+    assert Grey().take([0]).labels.tolist() == [1]
 
 
 def test_array_images_accept_class_names_in_a_numpy_array():
@@ -96,7 +112,7 @@ def test_array_images_accept_class_names_in_a_numpy_array():
     assert images.class_names == ("a", "b")
 
 
-def test_array_images_accept_labels_of_keras_datasets():
+def test_array_images_accept_labels_of_shape_n_1_as_in_keras_datasets():
     images = ArrayImages(np.zeros((2, 4, 4, 1), "uint8"), np.array([[1], [0]], "uint8"))
     assert images.labels.tolist() == [1, 0] and images[0][1] == 1
 
@@ -113,7 +129,7 @@ def test_array_images_accept_labels_of_keras_datasets():
     ],
     ids=str,
 )
-def test_images_with_wrong_labels_raise(labels, words, folder):
+def test_array_images_and_file_images_with_wrong_labels_raise(labels, words, folder):
     images, names = np.zeros((3, 4, 4, 1), "uint8"), ["a", "b"]
     with pytest.raises(ValueError, match=f"ArrayImages: `labels`.*{words}"):
         ArrayImages(images, labels, names)
@@ -130,7 +146,7 @@ def test_images_with_wrong_labels_raise(labels, words, folder):
     ],
     ids=lambda images: f"{images.dtype}{images.shape}",
 )
-def test_images_of_another_type_or_shape_raise(images):
+def test_array_images_fit_image_and_preprocess_image_of_a_wrong_dtype_or_shape_raise(images):
     said = re.escape(f"images of shape {images.shape} and type {images.dtype}")
     with pytest.raises(ValueError, match=f"ArrayImages: `images`.*{said}"):
         ArrayImages(images, [0, 1, 1])
@@ -150,8 +166,8 @@ def test_images_of_five_channels_stay_unchanged_unless_they_are_resized():
         fit_image(pixels, (2, 2, 5))
 
 
-@pytest.mark.parametrize("size", [(173, 134, 69, 44), (28, 56, 56, 36), (155, 23, 66, 83)])
-def test_fit_image_equals_the_resizing_layer_of_serving(size):
+@pytest.mark.parametrize("size", [(173, 134, 69, 44), (28, 56, 56, 36), (155, 23, 66, 83)], ids=str)
+def test_fit_image_equals_the_resizing_layer_of_exported_models(size):
     height, width, new_height, new_width = size
     pixels = RANDOM.integers(0, 256, (height, width, 3)).astype("uint8")
     fitted = fit_image(pixels, (new_height, new_width, 3)).astype("float32")

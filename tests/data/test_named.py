@@ -40,12 +40,12 @@ def test_load_named_of_a_folder_resizes_the_images(monkeypatch):
     (train, labels), (test, _) = load_named("cifar10:some/folder", (4, 4, 3))
     assert labels.tolist() == [0, 1, 1] and train.dtype == np.uint8
     np.testing.assert_array_equal(test, np.full((2, 4, 4, 3), 77))
-    # The resize filter, a triangle, is a little wider than this mean.
+    # The resize filter is a triangle. It covers a few more pixels than these means.
     means = images.reshape(3, 4, 2, 4, 2, 3).mean((2, 4))
     assert np.abs(train - means).mean() < 25
 
 
-def test_load_named_with_a_preprocessing_crops_as_it_states(monkeypatch):
+def test_load_named_with_a_preprocessing_crops_by_its_crop_fraction(monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype("uint8")
     data = ArrayImages(images, [0, 1])
     monkeypatch.setitem(named.OPENERS, "cifar10", lambda: (data, data))
@@ -56,7 +56,7 @@ def test_load_named_with_a_preprocessing_crops_as_it_states(monkeypatch):
         load_named("cifar10", (4, 4, 3), "bicubic")
 
 
-def test_open_named_folder_has_both_splits_with_the_same_classes(tmp_path):
+def test_open_named_of_a_folder_gives_two_splits_and_raises_if_their_classes_differ(tmp_path):
     for split in ("train", "val"):
         for name, grey in (("cat", 1), ("dog", 2)):
             (tmp_path / split / name).mkdir(parents=True)
@@ -71,7 +71,7 @@ def test_open_named_folder_has_both_splits_with_the_same_classes(tmp_path):
         open_named(f"folder:{tmp_path}")
 
 
-def test_open_named_folder_without_classes_raises_and_names_data_and_folder(tmp_path):
+def test_open_named_of_a_folder_without_classes_raises_and_names_data_and_folder(tmp_path):
     for folder in ("train", "test"):  # the first call finds no `test`, the second no classes
         (tmp_path / folder).mkdir()
         for data in (f"folder:{tmp_path}", str(tmp_path), tmp_path):
@@ -95,7 +95,7 @@ def test_open_named_of_an_unknown_data_set_raises(data, message):
         open_named(data)
 
 
-def test_read_real_labels_follows_the_numbers_in_file_names(tmp_path):
+def test_read_real_labels_orders_labels_by_the_numbers_in_file_names(tmp_path):
     path = tmp_path / "real.json"
     path.write_text(json.dumps([[3], [], [1, 2]]))
     names = ["ILSVRC2012_val_00000003.JPEG", "ILSVRC2012_val_00000001.JPEG"]

@@ -22,17 +22,18 @@ def photograph(height, width):
     return np.clip(smooth + random.integers(-20, 20, smooth.shape), 0, 255).astype("uint8")
 
 
-@pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1)])
-@pytest.mark.parametrize("shape", [(224, 224, 3), (224, 192, 3)])
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(224, 224, 3), (224, 192, 3)], ids=str)
 def test_preprocess_image_of_a_narrow_image_raises(shape, size):
-    """Its shortest edge would become 248 pixels, and its longest edge millions."""
+    """The shortest edge would become 248 pixels, and the longest edge millions of pixels."""
     rule = Preprocessing(interpolation="bicubic", crop_fraction=0.9)
     with pytest.raises(ValueError, match=f"{size[0]} x {size[1]} pixels"):
         preprocess_image(np.zeros((*size, 3), "uint8"), shape, rule)
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(
     ("mode", "fields"),
     [
@@ -45,7 +46,7 @@ def test_preprocess_image_of_a_narrow_image_raises(shape, size):
         ("border", {"interpolation": "bicubic", "crop_fraction": 1.0}),
     ],
 )
-@pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)])
+@pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)], ids=str)
 def test_preprocess_image_equals_the_transform_of_timm(shape, mode, fields, size):
     timm = peer("timm.data")
     transform = timm.create_transform(
@@ -75,7 +76,7 @@ def real_photograph(height, width):
 
 @pytest.mark.peers
 # Pillow resizes rows before columns and rounds after each, so the ratio of the sizes matters.
-@pytest.mark.parametrize("size", [(600, 512), (511, 512), (97, 401)])
+@pytest.mark.parametrize("size", [(600, 512), (511, 512), (97, 401)], ids=str)
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_preprocessing_of_a_photograph_on_host_and_in_graph_equals_timm(mode, interpolation, size):
@@ -100,7 +101,7 @@ def test_preprocessing_of_a_photograph_on_host_and_in_graph_equals_timm(mode, in
 
 
 @pytest.mark.once("torch")
-@pytest.mark.parametrize("size", [(427, 640), (97, 401), (400, 130)])
+@pytest.mark.parametrize("size", [(427, 640), (97, 401), (400, 130)], ids=str)
 @pytest.mark.parametrize(
     "rule",
     [
@@ -109,8 +110,9 @@ def test_preprocessing_of_a_photograph_on_host_and_in_graph_equals_timm(mode, in
         Preprocessing(resize_mode="squash", crop_fraction=0.9),
         Preprocessing(resize_mode="longest"),
     ],
+    ids=["default", "shortest", "squash", "longest"],
 )
-@pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)])
+@pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)], ids=str)
 def test_seen_box_is_the_part_of_an_image_that_reaches_the_model(shape, rule, size):
     """Colours encode coordinates, so each pixel of the input shows its origin in the image."""
     rows, columns = ((np.arange(edge) + 0.5) / edge * 240 + 8 for edge in size)
@@ -128,9 +130,9 @@ def test_seen_box_is_the_part_of_an_image_that_reaches_the_model(shape, rule, si
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("size", [(427, 640), (332, 250), (224, 224), (60, 62)])
+@pytest.mark.parametrize("size", [(427, 640), (332, 250), (224, 224), (60, 62)], ids=str)
 @pytest.mark.parametrize("picture", [photograph, real_photograph])
-def test_preprocess_image_equals_the_processors_of_transformers(picture, size):
+def test_preprocess_image_equals_the_image_processor_of_transformers(picture, size):
     transformers = peer("transformers")
     pixels = picture(*size)
     plain = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
@@ -142,6 +144,7 @@ def test_preprocess_image_equals_the_processors_of_transformers(picture, size):
     np.testing.assert_allclose(found, wanted, atol=1)
 
 
+@pytest.mark.once("torch")
 def test_preprocess_image_of_the_input_size_only_converts_channels():
     pixels = photograph(40, 40)
     rule = Preprocessing()
@@ -151,6 +154,7 @@ def test_preprocess_image_of_the_input_size_only_converts_channels():
     assert preprocess_image(grey, (20, 30, 3), rule).shape == (20, 30, 3)
 
 
+@pytest.mark.once("torch")
 def test_preprocess_image_resize_longest_pads_with_the_mean_colour():
     rule = Preprocessing(mean=(0.2, 0.4, 0.6), std=(1, 1, 1), resize_mode="longest")
     found = preprocess_image(np.full((20, 40, 3), 9, "uint8"), (40, 40, 3), rule)
@@ -158,6 +162,7 @@ def test_preprocess_image_resize_longest_pads_with_the_mean_colour():
     np.testing.assert_array_equal(found[20, 20], [9, 9, 9])
 
 
+@pytest.mark.once("torch")
 def test_image_batches_for_testing_apply_the_given_preprocessing():
     pixels = photograph(90, 60)
     images = ArrayImages(pixels[None], [0])

@@ -105,14 +105,30 @@ def test_tfds_data_set_without_test_images_or_classes_raises(name, said):
         open_named(f"tfds:{name}")
 
 
-def test_tfds_splits_of_a_version_equal_the_splits_of_the_name():
+def test_tfds_name_with_a_version_has_the_same_splits_as_without_a_version():
     assert splits_of("TfdsImages", "imagenet2012:5.1.0", "images") == ("train", "validation")
     found = splits_of("TfdsImages", "uc_merced:2.0.0", "images")
     assert found == ("train[:1000]", "train[1000:]")
 
 
+@pytest.mark.parametrize(
+    ("name", "test"),
+    [
+        ("i_naturalist2017", "validation"),
+        ("i_naturalist2018:1.0.0", "validation"),
+        ("i_naturalist2021", "val"),
+        ("places365_small", "validation"),
+        ("visual_domain_decathlon/aircraft:1.2.0", "validation"),
+    ],
+)
+def test_tfds_data_set_whose_test_images_have_no_labels_is_tested_on_its_validation_split(
+    name, test
+):
+    assert splits_of("TfdsImages", name, "images") == ("train", test)
+
+
 @pytest.mark.parametrize("name", [*FEW_SHOT, "imagenet2012", "cifar10", "fashion_mnist"])
-def test_tfds_data_sets_of_the_paper_have_images_and_labels(name):
+def test_tfds_few_shot_sets_imagenet_cifar10_and_fashion_mnist_have_images_and_labels(name):
     with tfds.testing.mock_data(num_examples=5):
         train, test = load_tfds(name)
         assert len(train) == len(test) == 5

@@ -30,6 +30,7 @@ def test_compare_of_fewer_images_than_a_default_batch_measures_all_of_them():
     assert row["images_per_second"] > 0
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("count", "labels", "words"),
     [

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_tokenlearner.evaluation import few_shot, few_shot_accuracy
+from keras_tokenlearner.evaluation import FewShotProtocol, few_shot, few_shot_accuracy
 
 
 def _features(count, size, seed):
@@ -14,6 +14,7 @@ def _features(count, size, seed):
     return centres[labels] + 1.5 * random.normal(size=(count, size)), labels
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(("size", "shots"), [(6, 10), (60, 5)])
 def test_few_shot_accuracy_equals_least_squares(size, shots):
     """Ridge equals least squares with more rows: sqrt(l2) I in the inputs, zeros in the targets.
@@ -49,6 +50,7 @@ def test_few_shot_of_several_data_sets_includes_their_average():
     assert found["a"][5] == pytest.approx(expected, abs=0.03)
 
 
+@pytest.mark.once("torch")
 def test_few_shot_accuracy_of_renumbered_labels_is_unchanged():
     train, labels = _features(40, 6, 0)
     test, test_labels = _features(40, 6, 1)
@@ -56,14 +58,16 @@ def test_few_shot_accuracy_of_renumbered_labels_is_unchanged():
     assert few_shot_accuracy(train, labels * 7 + 3, test, test_labels * 7 + 3, 5) == plain
 
 
-def test_few_shot_accuracy_of_labels_of_keras_datasets_equals_the_accuracy_of_one_axis():
+@pytest.mark.once("torch")
+def test_few_shot_accuracy_of_labels_of_shape_n_1_equals_the_accuracy_of_shape_n():
     train, labels = _features(40, 6, 0)
     test, test_labels = _features(60, 6, 1)
     plain = few_shot_accuracy(train, labels, test, test_labels, 5)
     assert few_shot_accuracy(train, labels[:, None], test, test_labels[:, None], 5) == plain
 
 
-@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("part", [0, 1], ids=["train", "test"])
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -86,6 +90,38 @@ def test_few_shot_with_wrong_labels_raises_before_any_prediction(part, change, w
         few_shot(model, {"a": splits}, shots=(5,))
 
 
+@pytest.mark.once("torch")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"shots": 5}, "`shots`.*shots=5"),
+        ({"shots": (1, 0)}, r"`shots`.*shots=\(1, 0\)"),
+        ({"shots": (1, 11)}, "`shots`.*shots=11.* 10$"),
+        ({"l2": -1.0}, "`l2`.*l2=-1.0"),
+        ({"batch_size": 0}, "`batch_size`.*batch_size=0"),
+        ({"seed": -1}, "`seed`.*seed=-1"),
+    ],
+    ids=str,
+)
+def test_few_shot_with_wrong_arguments_raises_before_any_prediction(arguments, words):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Activation("linear")])
+    model.predict = None
+    data = (np.zeros((40, 6)), np.arange(40) % 4), (np.zeros((4, 6)), np.arange(4))
+    with pytest.raises(ValueError, match=f"few_shot: {words}"):
+        few_shot(model, {"a": data}, **arguments)
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("seed", [-1, 0.5, "0"])
+def test_few_shot_accuracy_and_protocol_with_a_wrong_seed_raise(seed):
+    features, labels = np.zeros((4, 6)), np.arange(4)
+    with pytest.raises(ValueError, match=f"few_shot_accuracy: `seed`.*seed={seed!r}"):
+        few_shot_accuracy(features, labels, features, labels, 1, seed=seed)
+    with pytest.raises(ValueError, match=f"FewShotProtocol: `seed`.*seed={seed!r}"):
+        FewShotProtocol(seed=seed)
+
+
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_few_shot_accuracy_of_nan_features_is_zero(part):
     train, labels = _features(40, 6, 0)
@@ -94,6 +130,7 @@ def test_few_shot_accuracy_of_nan_features_is_zero(part):
     assert few_shot_accuracy(first, labels, second, labels, 5) == 0
 
 
+@pytest.mark.once("torch")
 def test_few_shot_accuracy_of_too_few_examples_raises():
     train, labels = _features(40, 6, 0)
     with pytest.raises(ValueError, match="shots=11.* 10$"):

@@ -41,6 +41,7 @@ def test_linear_probe_scale_minimises_the_cross_entropy():
     np.testing.assert_allclose(model.predict(x, verbose=0).sum(1), 1, atol=1e-5)
 
 
+@pytest.mark.once("torch")
 def test_linear_probe_of_token_outputs_or_wrong_labels_raises():
     x, labels = blobs(9, 0)
     tokens = keras.Sequential([keras.Input((3, 4)), keras.layers.Activation("linear")])

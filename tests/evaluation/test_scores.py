@@ -13,6 +13,8 @@ from keras_tokenlearner.evaluation import (
     top_k_accuracy,
 )
 
+pytestmark = pytest.mark.once("torch")
+
 RANDOM = np.random.default_rng(0)
 
 
@@ -31,7 +33,7 @@ def test_top_k_accuracy_of_constant_scores_is_the_accuracy_of_chance():
 
 
 @pytest.mark.parametrize("score", [top_k_accuracy, mean_class_accuracy])
-def test_accuracies_of_labels_of_keras_datasets_equal_accuracies_of_one_axis(score):
+def test_accuracy_of_labels_of_shape_n_1_equals_the_accuracy_of_shape_n(score):
     labels, scores = RANDOM.integers(0, 9, 50), RANDOM.normal(size=(50, 9))
     assert score(labels[:, None], scores) == score(labels, scores)
 
@@ -48,7 +50,7 @@ def test_accuracies_of_labels_of_keras_datasets_equal_accuracies_of_one_axis(sco
     ],
     ids=str,
 )
-def test_accuracies_with_wrong_labels_raise(score, labels, words):
+def test_top_k_and_mean_class_accuracy_with_wrong_labels_raise(score, labels, words):
     with pytest.raises(ValueError, match=f"{score.__name__}: `labels`.*{words}"):
         score(labels, np.zeros((3, 4)))
 
@@ -77,7 +79,7 @@ def test_accuracies_of_nan_scores_are_zero(label):
     assert real_accuracy([[0, 1]], scores) == 0
 
 
-def test_average_precision_ranks_nan_positives_last_and_nan_negatives_first():
+def test_mean_average_precision_ranks_nan_positives_last_and_nan_negatives_first():
     targets, finite = np.array([[1], [0], [1], [0]]), np.array([[4.0], [3.0], [2.0], [1.0]])
     for places in itertools.product([False, True], repeat=4):
         is_nan = np.array(places)[:, None]
@@ -86,7 +88,7 @@ def test_average_precision_ranks_nan_positives_last_and_nan_negatives_first():
         assert found == mean_average_precision(targets, wrong)[0] <= 5 / 6
 
 
-def test_average_precision_equals_a_manual_count():
+def test_mean_average_precision_equals_a_manual_count():
     # Positives are first, third and fourth: (1/1 + 2/3 + 3/4) / 3.
     targets, scores = np.array([[1], [0], [1], [1], [0]]), -np.arange(5.0)[:, None]
     mean, skipped = mean_average_precision(targets, scores)
@@ -94,7 +96,7 @@ def test_average_precision_equals_a_manual_count():
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_average_precision_equals_scikit_learn(ties):
+def test_mean_average_precision_equals_scikit_learn(ties):
     metrics = pytest.importorskip("sklearn.metrics", reason="pip install scikit-learn")
     targets = (RANDOM.random((200, 12)) < 0.15).astype(int)
     targets[:, 3] = 0
@@ -109,7 +111,7 @@ def test_average_precision_equals_scikit_learn(ties):
     assert skipped == 1
 
 
-def test_average_precision_without_positives_or_of_unequal_shapes_raises():
+def test_mean_average_precision_without_positives_or_of_unequal_shapes_raises():
     with pytest.raises(ValueError, match=r"`targets`.*\(3, 2\), all 0"):
         mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2)))
     with pytest.raises(ValueError, match=r"\(3, 2\).*\(3, 3\)"):

@@ -60,7 +60,7 @@ def test_predict_videos_of_each_protocol_merges_the_logits_of_clips(model, video
     np.testing.assert_allclose(logits[1, 0], 35, atol=2)
 
 
-def test_predict_videos_of_a_last_layer_with_any_name_merges_its_logits(model, videos):
+def test_predict_videos_of_a_model_with_any_name_of_its_last_layer_merges_logits(model, videos):
     head = keras.layers.Dense(2, activation="softmax", name="mine")
     other = keras.Model(model.input, head(model.get_layer("head").input))
     head.set_weights(model.get_layer("head").get_weights())
@@ -101,6 +101,7 @@ def test_evaluate_videos_of_a_model_with_nan_logits_counts_them_as_wrong(videos)
     assert row == {"videos": 2, "skipped": 1, "top1": 0.0, "top5": 0.0, "mean_class": 0.0}
 
 
+@pytest.mark.once("torch")
 def test_predict_and_evaluate_videos_with_wrong_arguments_raise(model, videos):
     with pytest.raises(video.VideoError, match=r"broken\.mp4"):
         predict_videos(model, videos, on_error="raise")

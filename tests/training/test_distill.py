@@ -34,7 +34,12 @@ def answers(model, head="head"):
 
 
 # Activations and names of a last dense layer.
-HEADS = [("softmax", "head"), ("softmax", "mine"), ("sigmoid", "mine"), ("linear", "logits")]
+HEADS = [
+    ("softmax", "mine"),
+    ("sigmoid", "mine"),
+    pytest.param("softmax", "head", marks=pytest.mark.once("torch")),
+    pytest.param("linear", "logits", marks=pytest.mark.once("torch")),
+]
 
 
 def fine_tuned(activation, name):
@@ -60,7 +65,7 @@ def parts_of_the_loss(model, student, activation, head, temperature):
     return temperature**2 * divergence, error, -log_softmax(own)[np.arange(24), LABELS].mean()
 
 
-def test_distillation_loss_equals_a_manual_computation():
+def test_distill_losses_equal_a_manual_computation():
     model = teacher()
     student = retrofit(model, at=1, num_tokens=4)
     (logits, features), (student_logits, student_features) = answers(model), answers(student)
@@ -84,7 +89,7 @@ def test_distillation_loss_equals_a_manual_computation():
 
 
 @pytest.mark.parametrize(("activation", "head"), HEADS)
-def test_distill_of_a_new_last_layer_compares_its_logits_and_inputs(activation, head):
+def test_distill_of_models_with_a_new_last_layer_compares_its_logits_and_inputs(activation, head):
     model = fine_tuned(activation, head)
     student = retrofit(model, at=1, num_tokens=4)
     divergence, error, entropy = parts_of_the_loss(model, student, activation, head, 3.0)
@@ -99,7 +104,7 @@ def test_distill_of_a_new_last_layer_compares_its_logits_and_inputs(activation, 
     np.testing.assert_allclose(history["distillation_loss"], divergence + 0.7 * error, rtol=1e-2)
 
 
-def test_distill_of_a_sigmoid_with_rows_of_labels_equals_integer_labels():
+def test_distill_of_a_sigmoid_head_with_one_hot_labels_equals_integer_labels():
     losses = []
     for labels in (LABELS, np.eye(10)[LABELS]):
         model = fine_tuned("sigmoid", "mine")
@@ -110,7 +115,7 @@ def test_distill_of_a_sigmoid_with_rows_of_labels_equals_integer_labels():
 
 
 @pytest.mark.once("torch")
-def test_distill_of_one_sigmoid_takes_numbers_between_0_and_1_as_labels():
+def test_distill_of_a_head_of_one_sigmoid_takes_labels_between_0_and_1():
     base = teacher(include_top=False, pooling="avg")
     model = keras.Model(base.input, keras.layers.Dense(1, "sigmoid")(base.output))
     student = retrofit(model, at=1, num_tokens=4)
@@ -126,7 +131,7 @@ def test_distill_of_one_sigmoid_takes_numbers_between_0_and_1_as_labels():
 
 
 @pytest.mark.once("torch")
-def test_distill_of_a_model_inside_that_computes_probabilities_raises():
+def test_distill_of_a_nested_model_that_ends_in_softmax_raises():
     base = teacher(include_top=False, pooling="avg")
     top = keras.Sequential([keras.Input((32,)), keras.layers.Dense(10, "softmax")], name="top")
     model = keras.Model(base.input, top(base.output))
@@ -247,7 +252,7 @@ def test_distill_interrupted_continues_to_the_weights_of_an_uninterrupted_run(tm
 
 @pytest.mark.once("torch")
 @pytest.mark.parametrize("changed", ["images", "labels", "teacher"])
-def test_distill_of_other_data_does_not_continue_a_backup(tmp_path, changed):
+def test_distill_from_a_backup_of_other_images_labels_or_teacher_raises(tmp_path, changed):
     model, images, labels = teacher(), IMAGES[:8], LABELS[:8]
     student = retrofit(model, at=1, num_tokens=4)
     arguments = {"epochs": 1, "backup": tmp_path / "backup.npz", "verbose": 0}
@@ -264,7 +269,7 @@ def test_distill_of_other_data_does_not_continue_a_backup(tmp_path, changed):
 
 @pytest.mark.once("torch")
 @pytest.mark.parametrize("changed", ["teacher", "student"])
-def test_distill_of_a_model_with_another_epsilon_does_not_continue_a_backup(tmp_path, changed):
+def test_distill_from_a_backup_of_a_model_with_another_epsilon_raises(tmp_path, changed):
     """The models differ in epsilon only: their weights and shapes are equal."""
     model, images = teacher(), IMAGES[:8]
     models = {"student": retrofit(model, at=1, num_tokens=4), "teacher": model}
@@ -277,7 +282,7 @@ def test_distill_of_a_model_with_another_epsilon_does_not_continue_a_backup(tmp_
 
 
 @pytest.mark.parametrize("reducer", ["fixed_grid", "spatial_pooling"])
-def test_distill_trains_students_with_other_reducers(reducer):
+def test_distill_trains_students_with_fixed_grid_or_spatial_pooling(reducer):
     model = teacher()
     num_tokens = 4 if reducer == "fixed_grid" else None  # pooling has 2 x 2 tokens
     student = retrofit(model, at=1, num_tokens=num_tokens, reducer=reducer)
@@ -298,6 +303,7 @@ def test_distill_without_top_with_the_same_seed_repeats_its_losses():
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -312,6 +318,7 @@ def test_distill_without_top_with_the_same_seed_repeats_its_losses():
         ({"label_weight": 1.5}, "Received: label_weight=1.5"),
         ({"epochs": 0}, "Received: epochs=0"),
         ({"temperature": 0.0}, "Received: temperature=0.0"),
+        ({"seed": -1}, "distill: `seed` must be"),
     ],
 )
 def test_distill_with_wrong_arguments_raises(changes, message):
@@ -325,7 +332,7 @@ def test_distill_with_wrong_arguments_raises(changes, message):
     assert message in str(caught.value)
 
 
-def test_distill_without_top_and_pooling_learns_the_average_of_the_tokens():
+def test_distill_of_models_without_top_and_pooling_lowers_the_loss():
     model = teacher(include_top=False)
     student = retrofit(model, at=1, num_tokens=4)
     history = distill(student, model, IMAGES, epochs=4, batch_size=8, verbose=0).history

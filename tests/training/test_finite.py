@@ -11,6 +11,7 @@ import pytest
 from keras_tokenlearner import create_model
 from keras_tokenlearner.models import retrofit
 from keras_tokenlearner.training import distill, lock
+from keras_tokenlearner.training.distribution import Devices
 from keras_tokenlearner.training.finite import StopOnNonFinite
 from keras_tokenlearner.training.lock import locked
 
@@ -25,6 +26,24 @@ def test_fit_that_diverges_raises_and_restores_the_weights(broken):
     with pytest.raises(FloatingPointError, match="^fit: "):
         model.fit(x, np.ones((8, 1)), epochs=3, callbacks=[StopOnNonFinite()], verbose=0)
     for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_fit_that_diverges_restores_the_weights_that_devices_collect():
+    """A process of JAX may hold only a part of a weight, so `get_weights` fails."""
+
+    class Parts(keras.Sequential):
+        def get_weights(self):
+            raise RuntimeError("not fully addressable")
+
+    model = Parts([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(1e30), "mse", jit_compile=False)
+    devices = Devices()
+    before = [array.copy() for array in devices.weights(model)]
+    stop = StopOnNonFinite(devices=devices)
+    with pytest.raises(FloatingPointError, match="^fit: "):
+        model.fit(np.ones((8, 4)), np.ones((8, 1)), epochs=3, callbacks=[stop], verbose=0)
+    for one, other in zip(devices.weights(model), before, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -59,7 +78,7 @@ def locked_elsewhere(tmp_path):
         process.wait()
 
 
-def test_folder_locked_by_another_process_raises(locked_elsewhere):
+def test_training_folder_locked_by_another_process_raises(locked_elsewhere):
     with pytest.raises(ValueError, match="output="), locked("train", locked_elsewhere):
         pass
 
@@ -74,7 +93,7 @@ def test_distill_with_a_backup_in_a_locked_folder_raises_before_any_work(locked_
     assert not backup.exists()
 
 
-def test_locked_folder_can_be_locked_again_by_its_own_run_only(tmp_path):
+def test_locked_training_folder_can_be_locked_again_by_its_own_run_only(tmp_path):
     def other_thread():
         with pytest.raises(ValueError, match="output="), locked("train", tmp_path):
             pass

@@ -74,7 +74,7 @@ def test_student_of_a_frozen_teacher_is_trainable():
     assert not teacher.trainable_variables
 
 
-def test_trainable_flags_of_an_unknown_part_raise():
+def test_set_trainable_flags_of_an_unknown_layer_raises():
     model = create_model("vit_pico8", classes=3, **SHAPE)
     with pytest.raises(ValueError, match="block_9/mlp"):
         set_trainable_flags(model, {"block_0/mlp": False, "block_9/mlp": False})

@@ -162,6 +162,12 @@ def test_layer_decay_of_a_model_without_blocks_raises():
         sgd(0.1, 10, layer_decay=1.5)
 
 
-def test_depth_of_a_reducer_equals_the_depth_of_the_block_before_it():
+def test_layer_decay_depth_of_a_token_learner_equals_the_depth_of_the_block_before_it():
     paths = ["embedding/conv_0/kernel", "block_0/a", "block_1/a", "token_learner/a", "block_2/a"]
     assert depths_of([*paths, "norm/gamma", "head/kernel"]) == [0, 1, 2, 2, 3, 4, 4]
+
+
+@pytest.mark.parametrize("head", ["dense/kernel", "dense_1/kernel", "dense_70/kernel"])
+def test_layer_decay_depth_of_a_custom_head_does_not_depend_on_its_automatic_number(head):
+    paths = ["conv2d_3/kernel", "rotary_1/a", "block_0/a", "block_1/a", "block_2/a", head]
+    assert depths_of(paths) == [0, 2, 1, 2, 3, 4]

@@ -1,12 +1,14 @@
-"""`needs`: the time and memory of a run, against a manual computation."""
+"""`needs`: the estimated hours and memory of a distillation, against a manual count."""
 
 import pytest
 
 from keras_tokenlearner import costs, create_model, retrofit
 from keras_tokenlearner.training.distillation.needs import needs
 
+pytestmark = pytest.mark.once("torch")
 
-def test_estimated_memory_and_hours_equal_a_manual_count():
+
+def test_needs_of_a_distillation_states_the_memory_and_hours_of_a_manual_count():
     teacher = create_model("vit_pico8", classes=10)
     student = retrofit(teacher, at=1, num_tokens=4)
     found = {each.machine.name: each for each in needs(student, teacher, 30, 1024, images=1000)}

@@ -16,8 +16,8 @@ from keras_tokenlearner.training.optimizers import adamw_linear, sgd
 from keras_tokenlearner.weights import save_weights
 
 BACKEND = keras.backend.backend()
-JIT = BACKEND == "jax"  # eager is faster for two steps on the others
-# The other image recipes of the paper share the code of these.
+JIT = BACKEND == "jax"  # on other backends, eager is faster for two steps
+# The other image recipes of the paper share code with these five.
 PAPER = ("pretraining", "imagenet_384", "place", "pooling", "fuser_alternatives")
 
 
@@ -40,6 +40,7 @@ def images(monkeypatch):
     return found
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_docstrings_state_command_and_fields(name):
     text = inspect.getdoc(RECIPES[name])
@@ -55,7 +56,7 @@ def test_recipes_of_the_paper_change_weights_in_two_steps(name, images):
     recipe = tiny(name)
     model = recipe.build(classes=2)
     batches = recipe.batches(images, model.input_shape[1:], training=True)
-    model.compile(recipe.optimizer(len(batches)), "categorical_crossentropy", jit_compile=JIT)
+    model.compile(recipe.optimizer(len(batches)), "categorical_crossentropy", run_eagerly=not JIT)
     before = model.get_weights()
     assert np.isfinite(model.train_on_batch(*batches[0]))
     assert np.isfinite(model.train_on_batch(*batches[1]))
@@ -90,9 +91,31 @@ def test_distillation_recipe_trains_the_student_of_a_teacher(images, tmp_path, c
     before = student.get_weights()
     student.load_weights(tmp_path / "out" / "vit_pico8.weights.h5")
     assert any((a != b).any() for a, b in zip(before, student.get_weights(), strict=True))
-    for changes in ({"gradient_accumulation_steps": 2}, {"ema_momentum": 0.9}):
+    unused = {"gradient_accumulation_steps": 2}, {"ema_momentum": 0.9}, {"label_smoothing": 0.1}
+    for changes in unused:
         with pytest.raises(ValueError, match=f"{next(iter(changes))}"):
             dataclasses.replace(recipe, **changes)
+
+
+@pytest.mark.once("torch")
+def test_distillation_recipe_without_the_weights_of_a_teacher_raises_before_opening_data(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(named.OPENERS, "tfds", None)
+    with pytest.raises(ValueError, match="train: `weights`.*Received: weights=''"):
+        train(RECIPES["distill"](), tmp_path)
+    with pytest.raises(ValueError, match="DistillationRecipe: `weights`.*Received: weights=''"):
+        RECIPES["distill"]().build(classes=2)
+
+
+@pytest.mark.once("torch")
+def test_distillation_recipe_with_a_teacher_of_other_classes_raises(images, tmp_path):
+    path = tmp_path / "teacher.weights.h5"
+    save_weights(create_model("vit_pico8", classes=3, input_shape=(32, 32, 3)), path)
+    small = {"model": "vit_pico8", "at": 1, "size": 32, "batch_size": 8, "threads": 1}
+    recipe = RECIPES["distill"](**small, weights=str(path))
+    with pytest.raises(ValueError, match=f"train: `weights`.* 2 classes.*{path}' with 3 classes"):
+        train(recipe, tmp_path / "out")
 
 
 def test_fine_tuning_recipe_with_every_memory_option_trains(images, tmp_path):
@@ -159,12 +182,12 @@ def test_gradient_accumulation_gives_the_weights_of_whole_batches(images):
         np.testing.assert_allclose(parts, whole, atol=1e-5)
 
 
-def test_optimizer_with_warm_up_as_long_as_the_run_raises():
+def test_sgd_with_a_warm_up_as_long_as_the_run_raises():
     with pytest.raises(ValueError, match="`warmup_steps`.* 10 steps, 10 "):
         sgd(0.03, steps=10, warmup_steps=10)
 
 
-def test_recipe_optimizers_have_the_settings_of_vit():
+def test_sgd_and_adamw_linear_have_the_settings_of_the_vit_paper():
     slow = sgd(0.03, steps=100, warmup_steps=10)
     assert isinstance(slow, keras.optimizers.SGD)
     assert (slow.momentum, slow.global_clipnorm, slow.weight_decay) == (0.9, 1.0, None)
@@ -187,8 +210,9 @@ def test_recipe_optimizers_have_the_settings_of_vit():
 def test_recipe_fields_out_of_range_raise():
     with pytest.raises(ValueError, match="Received: batch_size=8, gradient_accumulation_steps=3"):
         tiny("imagenet_384", gradient_accumulation_steps=3)
-    with pytest.raises(ValueError, match=f"`remat`.*{BACKEND}.*remat='everything'"):
-        tiny("imagenet_384", remat="everything").build(2)
+    for mode in ("everything", "full"):
+        with pytest.raises(ValueError, match=f"`remat`.*'none'.*{BACKEND}.*remat='{mode}'"):
+            tiny("imagenet_384", remat=mode).build(2)
     for wrong in ("4+²", "4+", "4,8"):
         with pytest.raises(ValueError, match="DistillationRecipe: `budgets`") as caught:
             RECIPES["distill"](budgets=wrong)

@@ -30,7 +30,7 @@ def test_cached_outputs_of_several_models_are_written_once(parts, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
 
 
-def test_cached_outputs_of_equal_models_have_a_path_for_each_model(parts, tmp_path):
+def test_cached_outputs_of_equal_models_share_one_file(parts, tmp_path):
     again = keras.Model(parts[0].input, parts[0].output)
     first, second, other = keep([parts[0], again, parts[1]], IMAGES, "float32", tmp_path, verbose=0)
     assert first == second != other and len(list(tmp_path.iterdir())) == 2

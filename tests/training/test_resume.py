@@ -120,7 +120,7 @@ class Rows(ReadBatches):
         return np.full(4, row / 8, "float32")
 
 
-def test_dead_worker_ends_training_and_keeps_the_backup(small, tmp_path):
+def test_error_in_a_reader_thread_ends_training_and_keeps_the_backup(small, tmp_path):
     model, _, _ = small
 
     def fit(path, broken=None):
@@ -140,6 +140,21 @@ def test_dead_worker_ends_training_and_keeps_the_backup(small, tmp_path):
         fit(path, broken=(1, 5))
     assert Resume(path, Rows(range(8), threads=1, batch_size=4)).initial_epoch == 1
     np.testing.assert_array_equal(fit(path), expected)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_error_in_a_reader_thread_is_raised_by_fit_and_evaluate_of_devices(small, method):
+    """TensorFlow hides the error behind another error, except for the first two batches."""
+    model, _, _ = small
+
+    class Broken(Rows):
+        def read(self, row, epoch):
+            self.broken = epoch, 5  # in every epoch
+            return super().read(row, epoch)
+
+    with pytest.raises(ValueError, match="^row=5$"):
+        batches = Broken(range(8), threads=2, batch_size=1, shuffle=False)
+        getattr(Devices(), method)(model, batches)
 
 
 def test_full_disk_ends_training_and_keeps_the_backup(small, tmp_path):
@@ -225,7 +240,7 @@ def test_backup_overwritten_by_another_run_ends_the_run(small, tmp_path):
     ours, other = Resume(path, batches), Resume(path, batches)
     fit(other)
     written = path.read_bytes()
-    with pytest.raises(ValueError, match=r"Resume: .*backup\.npz .*another run"):
+    with pytest.raises(ValueError, match=r"Resume: another run .*backup\.npz"):
         fit(ours)
     assert path.read_bytes() == written
     assert Resume(path, batches).initial_epoch == 2
@@ -249,7 +264,20 @@ def test_resume_from_a_backup_with_initial_epoch_0_raises(small, tmp_path):
         fit(Resume(tmp_path / "backup.npz", batches), initial_epoch=0)
 
 
-def test_metric_with_a_value_per_class_is_restored_from_the_backup(tmp_path):
+@pytest.mark.parametrize("steps", [1, 3])
+def test_resume_with_more_or_fewer_steps_per_epoch_than_batches_raises_before_training(
+    steps, small, tmp_path
+):
+    model, batches, fit = small
+    weights = model.get_weights()
+    with pytest.raises(ValueError, match=rf"Resume: .*Received: {steps} steps .* 2 batches"):
+        fit(Resume(tmp_path / "backup.npz", batches), steps_per_epoch=steps)
+    np.testing.assert_array_equal(model.get_weights()[0], weights[0])
+    assert not list(tmp_path.iterdir())
+    assert len(fit(Resume(tmp_path / "backup.npz", batches), steps_per_epoch=2).epoch) == 2
+
+
+def test_resume_restores_the_history_of_a_metric_with_a_value_per_class(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
     metric = keras.metrics.F1Score(average=None, name="f1")
     random = np.random.default_rng(0)
@@ -266,7 +294,7 @@ def test_metric_with_a_value_per_class_is_restored_from_the_backup(tmp_path):
     assert np.shape(history["f1"]) == (3, 3)
 
 
-def test_save_freq_within_an_execution_saves_at_the_end_of_the_execution(tmp_path):
+def test_resume_with_steps_per_execution_saves_at_the_end_of_an_execution(tmp_path):
     if keras.backend.backend() == "torch":
         pytest.skip("only on tensorflow and jax: one step per execution on torch")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])

@@ -9,6 +9,7 @@ from typing import Literal, Self, TypedDict
 
 import numpy as np
 
+from keras_tokenlearner._checks import check_labels
 from keras_tokenlearner.data.folders import class_files
 from keras_tokenlearner.data.video.decoding import VideoInfo, probe, read_frames
 
@@ -41,6 +42,10 @@ class VideoList:
         protocol: Arguments that `keras_tokenlearner.evaluation.evaluate_videos` passes to
             `predict_videos`, instead of the default values.
 
+    Raises:
+        ValueError: If the numbers of files and labels differ, or a label is not the number of a
+            class.
+
     Example:
 
     >>> videos = VideoList(("a.mp4", "b.mp4"), np.array([0, 1]), ("dark", "light"))
@@ -54,11 +59,13 @@ class VideoList:
     protocol: Views = field(default_factory=Views)
 
     def __post_init__(self) -> None:
-        if len(self.files) != len(self.labels):
-            raise ValueError(
-                "VideoList: `labels` must have one label for each of `files`. "
-                f"Received: {len(self.files)} files, {len(self.labels)} labels"
-            )
+        # A Series of pandas would look up the label of a row, not its number.
+        object.__setattr__(self, "files", tuple(self.files))
+        object.__setattr__(self, "class_names", tuple(self.class_names))
+        labels, shape = np.asarray(self.labels), (len(self.files), len(self.class_names))
+        if labels.shape != shape:  # one label for each video
+            labels = check_labels("VideoList", "labels", labels, *shape)
+        object.__setattr__(self, "labels", labels)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -73,8 +80,8 @@ class VideoList:
 
     def take(self, places: Sequence[int]) -> Self:
         """Return a list of the videos with the given indices."""
-        files = tuple(self.files[i] for i in places)
-        return replace(self, files=files, labels=self.labels[places])
+        files = tuple(self.files[place] for place in places)
+        return replace(self, files=files, labels=self.labels[list(places)])
 
 
 def from_folder(path: str | Path) -> VideoList:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from keras_tokenlearner._errors import errors_of
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.data.tfds import open_records, splits_of
 from keras_tokenlearner.data.video.decoding import VideoError, VideoInfo
@@ -80,7 +81,7 @@ def from_tfds(name: str, split: str, frame_rate: float = 25.0) -> TfdsVideos:
 
     Raises:
         ValueError: If the data set does not exist or was not prepared. Also if it has no feature
-            `video`, or no feature `label` with names of classes.
+            `video`, or no feature `label` with names of classes. Also if a video has no label.
         ImportError: If tensorflow-datasets is not installed.
     """
     tfds: Any = require("tensorflow_datasets", "tfds")
@@ -93,16 +94,17 @@ def from_tfds(name: str, split: str, frame_rate: float = 25.0) -> TfdsVideos:
 
     builder, records = open_records("from_tfds", name, split, "videos", {"video": Encoded()})
     features = builder.info.features
-    return TfdsVideos(
-        files=tuple(str(place) for place in range(len(records))),
-        labels=np.array([int(record["label"]) for record in records], "int64"),
-        class_names=tuple(features["label"].names),
-        records=records,
-        frame=features["video"].feature,
-        name=builder.info.full_name,
-        split=split,
-        frame_rate=frame_rate,
-    )
+    with errors_of("from_tfds"):
+        return TfdsVideos(
+            files=tuple(str(place) for place in range(len(records))),
+            labels=np.array([int(record["label"]) for record in records], "int64"),
+            class_names=tuple(features["label"].names),
+            records=records,
+            frame=features["video"].feature,
+            name=builder.info.full_name,
+            split=split,
+            frame_rate=frame_rate,
+        )
 
 
 def load_tfds(name: str) -> tuple[TfdsVideos, TfdsVideos]:

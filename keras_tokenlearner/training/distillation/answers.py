@@ -14,7 +14,7 @@ PREDICTIONS, LOGITS, FEATURES = names.PREDICTIONS, "logits", names.FEATURES
 def answers(
     model: keras.Model, num_prefix_tokens: int, blocks: list[str], behind: str | None = None
 ) -> keras.Model:
-    """Return a model with the layers of `model` that returns all tensors of the distillation loss.
+    """Return a model with the same layers, whose outputs are the tensors of the distillation loss.
 
     Args:
         model: A functional model, with a classifier or without: see `head_of`.

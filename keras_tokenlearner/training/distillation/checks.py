@@ -18,8 +18,8 @@ from keras_tokenlearner.models.structure import Structure
 def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None:
     """Raise `ValueError` unless student and teacher have the same input and output shapes.
 
-    If the outputs are tokens, (B, N, C), their number N may differ. Also, both models or neither
-    must have a head, and a sigmoid.
+    If the outputs are tokens, (B, N, C), their number N may differ. Both models or neither must
+    have a head. Both or neither must end in a sigmoid.
     """
     before_reducer(owner, student)
     check_model(owner, "teacher", teacher, functional=True)
@@ -37,9 +37,10 @@ def check_models(owner: str, student: keras.Model, teacher: keras.Model) -> None
     activations = [last_activation(model)[0] for model in models.values()]
     if len(set(heads)) > 1 or len({activation == "sigmoid" for activation in activations}) > 1:
         raise ValueError(
-            f"{owner}: `student` and `teacher` must end in the same activation, behind a dense "
-            f"layer or without one. Received: activations {activations[0]} and {activations[1]}, "
-            f"with a dense layer: {heads[0]} and {heads[1]}"
+            f"{owner}: `student` and `teacher` must both end in a sigmoid, or neither. Both or "
+            "neither must have a dense layer for the logits; change the last layers of a model. "
+            f"Received: activations {activations[0]} and {activations[1]}, with a dense layer: "
+            f"{heads[0]} and {heads[1]}"
         )
 
 
@@ -73,7 +74,7 @@ def check_behind(student: keras.Model, teacher: keras.Model, behind: str | None)
 
 
 def check_budgets(student: keras.Model, budgets: Sequence[int]) -> tuple[int, ...]:
-    """Return the budgets as integers, or raise `ValueError` for a student that cannot have them."""
+    """Return the budgets as integers, or raise `ValueError` if the student cannot use them."""
     learners = [layer for layer in student.layers if isinstance(layer, TokenLearner)]
     budgets = check_ints("Distiller", "budgets", budgets)
     most = min((layer.num_tokens for layer in learners if layer.position_bias), default=0)

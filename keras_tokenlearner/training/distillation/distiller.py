@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_tokenlearner._checks import (
     check_fraction,
+    check_int,
     check_not_negative,
     check_positive,
 )
@@ -47,6 +48,7 @@ class Distiller(keras.Model):
       auxiliary module reconstructs these outputs from the student's tokens, in training only.
     * Batches without labels leave out CE and the factor `1 - label_weight`. Models without head
       leave out KL and CE.
+    * `sample_weight` and `class_weight` of `fit` multiply all terms of an example.
 
     Teacher and student take the same batch, so they see the same augmented pixels. Layers of the
     student with `trainable=False` stay unchanged. The teacher stays unchanged: the distiller has a
@@ -106,8 +108,9 @@ class Distiller(keras.Model):
         name: str = "distiller",
     ) -> None:
         check_models("Distiller", student, teacher)
+        seed = check_int("Distiller", "seed", seed, minimum=0)
         layout = Structure("Distiller", student)
-        # The dtype decides whether `compile` scales losses. Inputs are not converted to it.
+        # The dtype decides whether `compile` scales losses. Inputs are not cast to this dtype.
         super().__init__(name=name, dtype=layout.block.dtype_policy, autocast=False)
         self._set_weights_of_losses(
             temperature, feature_weight, label_weight, reconstruction_weight
@@ -146,7 +149,7 @@ class Distiller(keras.Model):
         sigmoid: bool,
         dtype: Policy = None,
     ) -> "Distiller":
-        """Return a distiller of two models that return the dictionary of `answers`.
+        """Return a distiller of two models whose outputs are the dictionary of `answers`.
 
         `dtype` is the dtype policy of the student's layers. Defaults to the global policy.
         """
@@ -175,13 +178,6 @@ class Distiller(keras.Model):
         self._label_loss: keras.losses.Loss | None = None
         self._student_loss = keras.metrics.Mean(name="student_loss")
         self._distillation_loss = keras.metrics.Mean(name="distillation_loss")
-        self._logits_loss = keras.distillation.LogitsDistillation(
-            self.temperature,
-            # An instance: given the name, Keras 3.15 would apply no softmax to the logits. No
-            # reduction: Keras divides reduced losses by the replicas of TensorFlow.
-            keras.losses.KLDivergence(reduction="none"),
-        )
-        self._features_loss = keras.distillation.FeatureDistillation("mse")
 
     def _add_reconstruction(
         self, block: str, student: keras.Model, patches: int, prefix: int
@@ -252,18 +248,20 @@ class Distiller(keras.Model):
         )
         given = cast("dict[str, keras.KerasTensor]", y_pred)
         found = {name: ops.cast(tensor, "float32") for name, tensor in given.items()}
-        loss = self.feature_weight * self._features_loss.compute_loss(
-            taught[FEATURES], found[FEATURES]
-        )
+        # `keras.distillation` has no losses of single examples, which `sample_weight` needs.
+        losses = self.feature_weight * _mean_square(taught[FEATURES] - found[FEATURES])
         if LOGITS in found:
-            loss = loss + self._of_logits(taught[LOGITS], found[LOGITS])
+            losses = losses + self._of_logits(taught[LOGITS], found[LOGITS])
         if self._reconstructions:
-            parts = [ops.mean(ops.square(taught[n] - found[n])) for n in self._reconstructions]
-            loss = loss + self.reconstruction_weight * sum(parts) / len(parts)
-        self._distillation_loss.update_state(loss)
+            parts = [_mean_square(taught[name] - found[name]) for name in self._reconstructions]
+            losses = losses + self.reconstruction_weight * sum(parts) / len(parts)
+        if sample_weight is not None:
+            losses = losses * ops.reshape(ops.cast(sample_weight, losses.dtype), (-1,))
+        loss, size = ops.mean(losses), ops.shape(losses)[0]
+        self._distillation_loss.update_state(loss, sample_weight=size)
         if y is not None and self.label_weight:
             of_labels = self._of_labels(y, found, sample_weight)
-            self._student_loss.update_state(of_labels)
+            self._student_loss.update_state(of_labels, sample_weight=size)
             loss = (1 - self.label_weight) * loss + self.label_weight * of_labels
         regularization = sum(self.losses) if self.losses else 0.0
         return (loss + regularization) / replicas()  # Keras adds the gradients of the replicas
@@ -271,13 +269,15 @@ class Distiller(keras.Model):
     def _of_logits(
         self, teacher: keras.KerasTensor, student: keras.KerasTensor
     ) -> keras.KerasTensor:
-        if not self._sigmoid:
-            return self._logits_loss.compute_loss(teacher, student)
+        """Return the divergence of each example, (B,)."""
         teacher, student = teacher / self.temperature, student / self.temperature
+        if not self._sigmoid:
+            found = keras.losses.kl_divergence(ops.softmax(teacher), ops.softmax(student))
+            return self.temperature**2 * found
         wanted = ops.sigmoid(teacher)
         cross = ops.binary_crossentropy(wanted, student, from_logits=True)
         entropy = ops.binary_crossentropy(wanted, teacher, from_logits=True)
-        return self.temperature**2 * ops.mean(cross - entropy)
+        return self.temperature**2 * ops.mean(cross - entropy, axis=-1)
 
     def _of_labels(
         self,
@@ -346,6 +346,11 @@ class _FunctionLoss(keras.losses.Loss):
         if len(y_true.shape) < len(y_pred.shape) and y_pred.shape[-1] == 1:
             y_true = ops.expand_dims(y_true, -1)
         return self.function(y_true, y_pred)
+
+
+def _mean_square(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Return the mean of the squares of each example, (B,)."""
+    return ops.mean(ops.square(x), axis=tuple(range(1, len(x.shape))))
 
 
 def replicas() -> int:

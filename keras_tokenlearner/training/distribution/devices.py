@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_tokenlearner.data import Batches
+from keras_tokenlearner.data.batches import reading_errors
 from keras_tokenlearner.models.names import BLOCKS
 
 # The divided axis of each weight, by the end of its path: heads in attention, hidden units in MLPs.
@@ -103,16 +104,8 @@ class Devices:
             arguments["verbose"] = 0
         batches = self._share(batches)
         arguments["callbacks"] = [*self._callbacks(), *arguments.get("callbacks", ())]
-        try:
-            with self._fitting(model):
-                return model.fit(
-                    batches, shuffle=False, validation_data=validation_data, **arguments
-                )
-        except Exception as error:
-            failures = [getattr(data, "failure", None) for data in (batches, validation_data)]
-            if error in failures or not any(failures):
-                raise
-            raise next(filter(None, failures)) from error
+        with reading_errors(batches, validation_data), self._fitting(model):
+            return model.fit(batches, shuffle=False, validation_data=validation_data, **arguments)
 
     def evaluate(
         self,
@@ -129,7 +122,9 @@ class Devices:
                 of `replicas`.
         """
         self._prepare(model)
-        return model.evaluate(self._batches(data, batch_size), verbose=0, return_dict=True)
+        batches = self._batches(data, batch_size)
+        with reading_errors(batches):
+            return model.evaluate(batches, callbacks=self._callbacks(), verbose=0, return_dict=True)
 
     def predict(self, model: keras.Model, x: np.ndarray, batch_size: int = 500) -> np.ndarray:
         """Return the result of `model.predict` for all examples, on every process."""
@@ -150,7 +145,7 @@ class Devices:
         """Prepare a model for several processes, once."""
 
     def _callbacks(self) -> list[keras.callbacks.Callback]:
-        """Return callbacks for `fit` that run before the callbacks of the user."""
+        """Return callbacks for `fit` and `evaluate` that run before the callbacks of the user."""
         return []
 
     def _fitting(self, model: keras.Model) -> AbstractContextManager[None]:

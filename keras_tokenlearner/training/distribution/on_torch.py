@@ -59,13 +59,6 @@ class TorchDevices(Devices):
 
     def _prepare(self, model: keras.Model) -> None:
         """Call a model through DistributedDataParallel, which averages its gradients."""
-        for metric in model.metrics:
-            for part in getattr(metric, "metrics", [metric]):
-                if not isinstance(part, keras.metrics.Mean):
-                    raise ValueError(
-                        "Devices: a metric must be a mean, because several processes average "
-                        f"it; compute other metrics from `predict`. Received: {part.name}"
-                    )
         if any(batch_normalizations(model)):
             raise ValueError(
                 "Devices: `model` must not have BatchNormalization on PyTorch; train on JAX "
@@ -98,8 +91,25 @@ class _Forward(torch.nn.Module):
 class _MeanOfLogs(keras.callbacks.Callback):
     """Averages the logs of an epoch over all processes. It runs before other callbacks."""
 
+    # Before `fit` and `evaluate` call callbacks, they create the metrics of `compile`.
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        _check_means(self.model)
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        _check_means(self.model)
+
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         logs.update(_mean(logs))
+
+
+def _check_means(model: keras.Model) -> None:
+    for metric in model.metrics:
+        for part in getattr(metric, "metrics", [metric]):
+            if not isinstance(part, keras.metrics.Mean):
+                raise ValueError(
+                    "Devices: a metric must be a mean, because several processes average it; "
+                    f"compute other metrics from `predict`. Received: {part.name}"
+                )
 
 
 def _mean(logs: dict[str, float]) -> dict[str, float]:

@@ -6,6 +6,7 @@ import keras
 
 from keras_tokenlearner._precision import dtype_policy
 from keras_tokenlearner.applications import create_model
+from keras_tokenlearner.data import Images
 from keras_tokenlearner.models import retrofit
 from keras_tokenlearner.training.distillation import needs
 from keras_tokenlearner.training.distillation.distiller import Distiller
@@ -24,7 +25,7 @@ class DistillationRecipe(ImageNet384Recipe):
 
     Attributes:
         model: Name of the teacher in the catalogue. Output files have this name too.
-        weights: Weights of the teacher, with its head, for `create_model`.
+        weights: Required. Weights of the teacher, with its head, for `create_model`.
         at: Blocks before the TokenLearner.
         num_tokens: Number of learned tokens.
         budgets: Numbers of tokens, joined by `+` as in `4+8+16`. Each step trains with one of these
@@ -35,7 +36,7 @@ class DistillationRecipe(ImageNet384Recipe):
         reconstruction_weight: Weight of the reconstructed teacher tokens in the loss; 0 for none.
         weight_decay: Weight decay of AdamW.
         gradient_accumulation_steps: Must be 1: batches are not divided into parts.
-        label_smoothing: Has no effect.
+        label_smoothing: Must be 0: labels are not smoothed.
         ema_momentum: Must be 0: weights are not averaged.
     """
 
@@ -57,25 +58,46 @@ class DistillationRecipe(ImageNet384Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (("gradient_accumulation_steps", 1), ("ema_momentum", 0.0)):
-            if getattr(self, name) != value:
+        unused = {"gradient_accumulation_steps": 1, "ema_momentum": 0.0, "label_smoothing": 0.0}
+        for name, value in unused.items():
+            given = getattr(self, name)
+            if given != value:
                 raise ValueError(
-                    f"{type(self).__name__}: `{name}` must be {value}: distillation neither "
-                    "divides batches nor averages weights. To save memory, use a smaller "
-                    f"`batch_size` or more devices. Received: {name}={getattr(self, name)!r}"
+                    f"{type(self).__name__}: `{name}` must be {value}: distillation does not "
+                    "divide batches, average weights or smooth labels. To save memory, use a "
+                    f"smaller `batch_size` or more devices. Received: {name}={given!r}"
                 )
         self._budgets()  # raises an error before the data and the models take time
+
+    def open(self) -> tuple[Images, Images]:
+        """Return the training images and the test images."""
+        self._check_weights()  # before the data take time
+        return super().open()
 
     def _build(self, classes: int) -> keras.Model:
         return retrofit(self._teacher(classes), self.at, self.num_tokens)
 
+    def _check_weights(self) -> None:
+        if not self.weights:
+            raise ValueError(
+                f"{type(self).__name__}: `weights` must be the weights of the teacher, because a "
+                f"random teacher has nothing to teach. Received: weights={self.weights!r}"
+            )
+
     def _teacher(self, classes: int) -> keras.Model:
-        return create_model(
-            self.model,
-            weights=self.weights or None,
-            classes=classes,
-            input_shape=(self.size, self.size, 3),
+        self._check_weights()
+        # Given `classes`, `create_model` would replace a head of other classes by a random head.
+        teacher = create_model(
+            self.model, weights=self.weights, input_shape=(self.size, self.size, 3)
         )
+        found = teacher.output_shape[-1]
+        if found != classes:
+            raise ValueError(
+                f"{type(self).__name__}: `weights` must have a head of the {classes} classes of "
+                "`data`; first fine-tune the teacher, as by the recipe imagenet_384. "
+                f"Received: weights={self.weights!r} with {found} classes"
+            )
+        return teacher
 
     def learner(self, student: keras.Model) -> Distiller:
         """Return the `Distiller` that `train` fits instead of the student."""

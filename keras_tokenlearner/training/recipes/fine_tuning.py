@@ -56,11 +56,11 @@ class ImageNet384Recipe(RecipeFields):
         size: Height and width of the images.
         gradient_accumulation_steps: Parts of a batch. The gradients of the parts are averaged.
         warmup_steps: Steps of linear warm-up.
-        layer_decay: Learning rate of a block divided by the rate of the block above. ViT has 1.
+        layer_decay: Learning rate of a block divided by the rate of the next block. ViT has 1.
         ema_momentum: Momentum of the average of the weights; 0 for no average.
         precision: Name of a dtype policy of Keras, such as `mixed_bfloat16`.
-        remat: `none`, or the part that the backward pass computes again to save memory:
-            `activations` (JAX and torch) or `full` (torch). TensorFlow supports only `none`.
+        remat: `none`, or `activations`, which the backward pass then computes again to save
+            memory. TensorFlow supports only `none`.
         threads: Threads that read images.
 
     Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, appendix B.1.1.

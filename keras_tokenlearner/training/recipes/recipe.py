@@ -87,5 +87,5 @@ class Recipe(Protocol[Data]):
         ...
 
     def optimizer(self, steps_per_epoch: int, /) -> keras.optimizers.Optimizer:
-        """Return the optimizer of the whole run."""
+        """Return the optimizer. Its learning-rate schedule covers all epochs of the run."""
         ...

@@ -118,12 +118,20 @@ class VideosRecipe(RecipeFields):
 class _MomentumRecipe(VideosRecipe):
     """Training of a video model as in the paper: by SGD with momentum instead of AdamW."""
 
+    weight_decay: float = 0.0
+
     layer_decay = 1.0
 
     def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Return SGD with momentum, warm-up and cosine decay over the whole run."""
         steps, warmup_steps = self.epochs * steps_per_epoch, self.warmup_epochs * steps_per_epoch
-        return sgd(self.learning_rate, steps, int(warmup_steps), layer_decay=self.layer_decay)
+        return sgd(
+            self.learning_rate,
+            steps,
+            int(warmup_steps),
+            self.weight_decay,
+            layer_decay=self.layer_decay,
+        )
 
 
 @dataclass(frozen=True)
@@ -149,15 +157,15 @@ class KineticsRecipe(_MomentumRecipe):
     We have not run this recipe. 30 epochs and a learning rate of 0.05 are the paper's values. Other
     values follow ViViT's code, as in the paper. Batches have 64 clips of 32 frames with a stride of
     2, and gradients are clipped at 1. The schedule has 2.5 epochs of warm-up and cosine decay.
-    There is no label smoothing. `VideoBatches` augments the clips a little differently than
-    ViViT's code.
+    There is no label smoothing and no weight decay. `VideoBatches` augments the clips a little
+    differently than ViViT's code.
 
     Attributes:
         image_model: Catalogue name of the pre-trained image model. Its weights for patches become
             weights for tubelets by ViViT's "central frame" initialisation.
         weights: The argument `weights` of `create_model` for the image model, with any number of
             classes. Empty for random weights.
-        layer_decay: Learning rate of a block divided by the rate of the block above. ViViT has 1.
+        layer_decay: Learning rate of a block divided by the rate of the next block. ViViT has 1.
         precision: Name of a dtype policy of Keras, such as `mixed_bfloat16`.
 
     Source: Arnab et al., "ViViT: A Video Vision Transformer", 2021, and its code in Scenic.
@@ -201,8 +209,8 @@ class CharadesRecipe(_MomentumRecipe):
 
     100,000 steps of 256 segments, a cosine schedule, no label smoothing and 224 pixels are the
     paper's values. The paper tests at 256 pixels. It names no optimizer, and states a learning rate
-    of 0.8 "per TPU core". We take SGD with momentum and 0.8 for the whole batch, after one epoch of
-    warm-up.
+    of 0.8 "per TPU core". We take SGD with momentum, no weight decay and 0.8 for the whole batch,
+    after one epoch of warm-up.
 
     Attributes:
         model: Name in the catalogue, of a model for videos.
@@ -243,8 +251,8 @@ class AvidRecipe(_MomentumRecipe):
     We have not run this recipe. 8 clips on each of 64 cores, a cosine schedule, label smoothing of
     0.2 and 100,000 steps, "roughly 125 epochs", are the paper's values. The paper names no
     optimizer and no frame rate, and states a learning rate of 0.025 "per TPU". We take SGD with
-    momentum and 0.025 for the whole batch, after one epoch of warm-up. As on Charades, we take 12
-    frames per second.
+    momentum, no weight decay and 0.025 for the whole batch, after one epoch of warm-up. As on
+    Charades, we take 12 frames per second.
     """
 
     model: str = "tokenlearner_x2plus1d_m_without_conv2d"

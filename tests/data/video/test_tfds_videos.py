@@ -12,7 +12,8 @@ from keras_tokenlearner.training.identity import identity_of
 tfds = pytest.importorskip("tensorflow_datasets", reason="the extra `tfds`")
 
 pytestmark = pytest.mark.once("torch")
-LEVELS = {"train": (0, 1, 2, 3), "test": (4, 5)}  # one video per number, with 5 + number frames
+# One video per number, with 5 + number frames. Video 9 has no label.
+LEVELS = {"train": (0, 1, 2, 3), "test": (4, 5), "unlabelled": (9,)}
 
 
 def frames(number):
@@ -38,7 +39,7 @@ class DarkAndLight(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, numbers):
         for number in numbers:
-            yield number, {"video": frames(number), "label": number % 2}
+            yield number, {"video": frames(number), "label": -1 if number == 9 else number % 2}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_video_batches_and_predict_videos_give_the_stored_frames_of_tfds_videos(
         np.testing.assert_allclose(mean, expected, atol=1e-3)
 
 
-def test_identity_of_tfds_videos_changes_with_split_and_frame_rate_only(
+def test_identity_of_tfds_videos_changes_with_selection_and_rate_but_not_with_local_files(
     splits, tmp_path, monkeypatch
 ):
     """`files` of these videos holds numbers. A local file named `0` must have no effect."""
@@ -99,6 +100,11 @@ def test_identity_of_tfds_videos_changes_with_split_and_frame_rate_only(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "0").write_bytes(b"local")
     assert identity_of(from_tfds("dark_and_light", "train")) == found[0]
+
+
+def test_tfds_videos_without_labels_raise(splits):
+    with pytest.raises(ValueError, match="from_tfds: `labels`.*from -1 to -1"):
+        from_tfds("dark_and_light", "unlabelled")
 
 
 def test_tfds_videos_of_a_missing_data_set_raise():

@@ -19,7 +19,10 @@ from keras_tokenlearner.data.video import (
     probe,
     read_frames,
 )
+from tests.data.shuffled import Shuffled
 from tests.data.video.files import write
+
+pytestmark = pytest.mark.once("torch")
 
 av = pytest.importorskip("av", reason="the extra `video`")
 
@@ -51,6 +54,7 @@ def test_probe_returns_size_frame_rate_and_duration(ramp):
         ([1.3, 1.3, 1.4], [65, 65, 70]),
         ([3.99], [195]),
     ],
+    ids=str,
 )
 def test_read_frames_returns_the_frames_shown_at_the_times(ramp, times, expected):
     frames = read_frames(ramp, times)
@@ -116,7 +120,7 @@ def test_display_matrix_turns_and_mirrors_frames_like_video_players(name, tmp_pa
     assert (probe(shown).height, probe(shown).width) == expected.shape[:2]
 
 
-@pytest.mark.parametrize(("ratio", "width"), [((4, 3), 64), ((1, 2), 24), ((1, 1), 48)])
+@pytest.mark.parametrize(("ratio", "width"), [((4, 3), 64), ((1, 2), 24), ((1, 1), 48)], ids=str)
 def test_read_frames_of_non_square_pixels_returns_square_pixels(ratio, width, tmp_path):
     path = write(tmp_path / "wide.mp4", [100, 100], ratio=Fraction(*ratio))
     info, frame = probe(path), read_frames(path, [0.0])[0]
@@ -234,7 +238,7 @@ def folder(tmp_path):
     return tmp_path / "videos"
 
 
-def test_video_lists_of_each_source_have_its_files_and_labels(folder, tmp_path):
+def test_video_list_from_each_source_has_the_files_and_labels_of_that_source(folder, tmp_path):
     found = video.from_folder(folder)
     assert found.class_names == ("dark", "light") and found.labels.tolist() == [0, 0, 0, 1, 1, 1]
     (folder / "list.csv").write_text("file,label\nlight/0.mp4,b\ndark/1.mp4,a\n")
@@ -263,6 +267,38 @@ def test_video_lists_of_each_source_have_its_files_and_labels(folder, tmp_path):
         video.from_folder(tmp_path / "videos" / "dark")
 
 
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([0, -1], "from -1 to 0"),
+        ([0, 2], "from 0 to 2"),
+        ([0], r"labels of shape \(1,\) for 2 examples"),
+        ([0.0, 1.0], "type float64"),
+        (np.zeros((2, 3)), r"labels of shape \(2, 3\)"),
+    ],
+    ids=str,
+)
+def test_video_list_with_labels_that_are_no_classes_raises(labels, words):
+    with pytest.raises(ValueError, match=f"VideoList: `labels`.*{words}"):
+        VideoList(("a.mp4", "b.mp4"), labels, ("d", "l"))
+
+
+def test_video_list_of_a_shuffled_series_keeps_files_and_labels_together():
+    files, labels = Shuffled(["a.mp4", "b.mp4"], [1, 0]), Shuffled([1, 0], [1, 0])
+    videos = VideoList(files, labels, Shuffled("dl", [1, 0]))
+    assert videos.files == ("a.mp4", "b.mp4") and videos.labels.tolist() == [1, 0]
+    assert videos.class_names == ("d", "l")
+    first = videos.take([0])
+    assert first.files == ("a.mp4",) and first.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("kind", [tuple, list, np.array, range])
+def test_video_list_take_accepts_every_kind_of_sequence(kind):
+    videos = VideoList(("a.mp4", "b.mp4"), np.array([0, 1]), ("d", "l"))
+    some = videos.take(range(1, -1, -1) if kind is range else kind([1, 0]))
+    assert some.files == ("b.mp4", "a.mp4") and some.labels.tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("name", ["from_csv", "from_charades", "from_avid"])
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"], ids=["missing", "damaged"])
 def test_video_lists_of_a_missing_or_damaged_file_raise(name, content, tmp_path):
@@ -284,7 +320,9 @@ def test_video_lists_of_rows_with_too_few_columns_raise(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "action", ["c²", "c٣", "c157", "c-01", "092", "c", "c1.0", "c" + "9" * 5000]
+    "action",
+    ["c²", "c٣", "c157", "c-01", "092", "c", "c1.0", "c" + "9" * 5000],
+    ids=lambda action: action[:9],
 )
 def test_charades_list_of_an_unknown_action_raises(action, tmp_path):
     (tmp_path / "list.csv").write_text(f"id,actions\nAB,c001 0 3;{action} 1 2\n")
@@ -311,7 +349,7 @@ def test_video_batches_with_on_error_skip_report_number_and_names_of_broken_file
     assert [len(clip) for clip in clips] == [4, 3]
     assert list(batches.skipped) == [str(bad)] and str(bad) in batches.skipped[str(bad)]
     for clip, label in zip(np.concatenate(clips), np.concatenate(labels), strict=True):
-        assert (clip[:, :, 10:].mean() > 100) == label  # never a black clip under a label
+        assert (clip[:, :, 10:].mean() > 100) == label  # broken files leave no black clips
     strict = VideoBatches(videos, (3, 16, 16, 3), 4, training=False, on_error="raise")
     with pytest.raises(VideoError, match=str(bad)):
         [strict[index] for index in range(len(strict))]
@@ -326,6 +364,7 @@ def test_video_batches_with_on_error_skip_report_number_and_names_of_broken_file
         ({"input_shape": (None, 3, 16, 16, 3)}, r"input_shape=\(None, 3, 16, 16, 3\)"),
         ({"input_shape": (16, 16, 3)}, r"input_shape=\(16, 16, 3\)"),
         ({"stride": 0}, "stride=0"),
+        ({"seed": -1}, "seed=-1"),
         ({"frame_rate": -5.0}, "frame_rate=-5.0"),
         ({"videos": ["a.mp4"]}, "videos="),
         ({"videos": VideoList((), np.array([], int), ("d", "l"))}, "0 rows"),
@@ -361,7 +400,8 @@ class FromLeftToRight(VideoList):
         return np.broadcast_to(row[:, None], (len(times), 32, 48, 3))
 
 
-@pytest.mark.parametrize("size", [(20, 25), (64, 80)])
+@pytest.mark.every_backend
+@pytest.mark.parametrize("size", [(20, 25), (64, 80)], ids=str)
 def test_fit_clip_resizes_frames_as_keras_does(size):
     clip = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), dtype="uint8")
     found = video.fit_clip(clip, *size)
@@ -389,6 +429,7 @@ def test_video_batches_repeat_for_a_seed_and_change_each_epoch(folder):
     assert np.abs(one[0][0] - before).max() > 1
 
 
+@pytest.mark.every_backend
 def test_video_model_learns_from_a_folder(folder):
     import keras
 
@@ -408,7 +449,6 @@ def test_video_model_learns_from_a_folder(folder):
     assert model.evaluate(test, verbose=0)[1] == 1.0
 
 
-@pytest.mark.once("torch")
 def test_probe_without_pyav_raises_and_names_the_extra(ramp):
     program = (
         "import sys; sys.modules['av'] = None\n"

@@ -88,7 +88,9 @@ def test_training_on_several_devices_continues_from_its_backup(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [VIDEO_MODEL, "distiller"])
-def test_training_of_other_models_on_several_devices_equals_one_device(name, tmp_path):
+def test_training_of_a_video_model_or_distiller_on_several_devices_equals_one_device(
+    name, tmp_path
+):
     processes, cpus = {"jax": (1, 8), "tensorflow": (1, 2), "torch": (2, 1)}[BACKEND]
     for folder in ("one", "several"):
         (tmp_path / folder).mkdir()
@@ -98,7 +100,7 @@ def test_training_of_other_models_on_several_devices_equals_one_device(name, tmp
         assert_equal(found, expected, processes * cpus)
 
 
-def test_batch_parts_of_all_processes_join_to_the_whole_batch():
+def test_batches_shards_of_all_processes_join_to_the_whole_batch():
     parts = [Batches((np.arange(40),), 8, seed=3) for _ in range(4)]
     for index, batches in enumerate(parts):
         batches.shard = (index, 4)
@@ -148,7 +150,7 @@ def test_scope_of_an_unknown_mode_or_number_of_devices_raises(mode, message):
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="only on tensorflow and torch: JAX has it")
-def test_model_parallel_on_a_backend_that_ignores_it_raises():
+def test_model_parallel_scope_on_a_backend_other_than_jax_raises():
     with (
         pytest.raises(ValueError, match=f"model_parallel .*KERAS_BACKEND={BACKEND}"),
         scope("model_parallel"),
@@ -158,7 +160,7 @@ def test_model_parallel_on_a_backend_that_ignores_it_raises():
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="only on tensorflow and torch: JAX has it")
-def test_keras_distribution_on_a_backend_that_ignores_it_raises():
+def test_keras_distribution_on_a_backend_other_than_jax_raises():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=["cpu:0"]))
     try:
@@ -179,7 +181,7 @@ def with_normalization():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only on tensorflow: its strategies")
-def test_batch_normalization_is_synchronized_in_training_only():
+def test_batch_normalization_on_tensorflow_is_synchronized_in_training_only():
     with scope("data_parallel") as devices:
         model, layer = with_normalization()
         seen = keras.callbacks.LambdaCallback(
@@ -191,25 +193,46 @@ def test_batch_normalization_is_synchronized_in_training_only():
     assert synchronized == [True, True] and not layer.synchronized
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="only on torch: others normalise whole batches")
-def test_batch_normalization_under_a_torch_scope_raises(monkeypatch):
+@pytest.fixture
+def torch_devices(monkeypatch):
+    """The devices of a run of torchrun with one process."""
     from torch import distributed
 
     names = ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     for name, value in zip(names, ("test", 0, 1, "localhost", free_port()), strict=True):
         monkeypatch.setenv(name, str(value))
-    batches = Batches((np.ones((4, 2)), np.ones((4, 1))), 2)
     try:
         with scope("data_parallel") as devices:
-            model, _ = with_normalization()
-            with pytest.raises(ValueError, match="BatchNormalization.*model "):
-                devices.fit(model, batches)
+            yield devices
     finally:
         distributed.destroy_process_group()
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="only on torch: others normalise whole batches")
+def test_data_parallel_fit_of_batch_normalization_on_torch_raises(torch_devices):
+    batches = Batches((np.ones((4, 2)), np.ones((4, 1))), 2)
+    model, _ = with_normalization()
+    with pytest.raises(ValueError, match="BatchNormalization.*model "):
+        torch_devices.fit(model, batches)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="only on torch: its processes average metrics")
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_first_data_parallel_fit_or_evaluate_on_torch_with_a_metric_that_is_no_mean_raises(
+    method, torch_devices
+):
+    """Keras creates the metrics of `compile` in the first call of `fit` or `evaluate`."""
+    batches = Batches((np.ones((4, 2)), np.ones((4, 1))), 2)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, "sigmoid")])
+    model.compile("sgd", "mse", metrics=["accuracy", keras.metrics.AUC(name="area")])
+    before = model.get_weights()[0]
+    with pytest.raises(ValueError, match="Devices: .*mean.*Received: area"):
+        getattr(torch_devices, method)(model, batches)
+    np.testing.assert_array_equal(model.get_weights()[0], before)
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="only on jax: its devices")
-def test_devices_not_divisible_into_groups_raise():
+def test_model_parallel_size_that_does_not_divide_the_devices_raises():
     with (
         pytest.raises(ValueError, match="model_parallel:3 .* devices"),
         scope("model_parallel:3"),

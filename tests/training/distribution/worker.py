@@ -13,7 +13,9 @@ import numpy as np
 from keras_tokenlearner import Distiller, create_model, retrofit
 from keras_tokenlearner.data import Batches
 from keras_tokenlearner.training.distribution import scope
+from keras_tokenlearner.training.finite import StopOnNonFinite
 from keras_tokenlearner.training.resume import Resume
+from tests import quick_weights
 from tests.training.distribution.launch import make_cpus
 
 # Models without dropout, because several devices draw other random numbers than one.
@@ -63,7 +65,7 @@ def run(mode, folder, epochs=2, name="tokenlearner_pico8_4at1"):
             batches,
             validation_data=(x[:40], y[:40]),
             validation_batch_size=16,
-            callbacks=[resume],
+            callbacks=[StopOnNonFinite(devices=devices), resume],
             initial_epoch=resume.initial_epoch,
             epochs=int(epochs),
             verbose=0,
@@ -92,4 +94,5 @@ def _divided(weight):
 
 if __name__ == "__main__":
     make_cpus()
+    quick_weights.draw_by_numpy()  # the weights of the tests' own process
     run(*sys.argv[1:])
