@@ -226,7 +226,8 @@ def _from_base64(value: Any) -> bytes | list[Any]:
     if isinstance(value, list):
         return [_from_base64(item) for item in value]
     if not isinstance(value, dict) or set(value) != {"b64"}:
-        received = list(value) if isinstance(value, dict) else type(value).__name__
+        is_dict = isinstance(value, dict)
+        received = f"the keys {list(value)}" if is_dict else type(value).__name__
         raise ValueError(f'bytes must be written in JSON as {{"b64": "..."}}; got {received}')
     if not isinstance(value["b64"], str):
         raise ValueError(f"the value of `b64` must be text; got {type(value['b64']).__name__}")

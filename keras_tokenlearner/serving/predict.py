@@ -14,7 +14,9 @@ from keras_tokenlearner._checks import check_bool, check_choice, check_int, chec
 from keras_tokenlearner._errors import own_errors
 from keras_tokenlearner._extras import require
 from keras_tokenlearner._json import JSON
-from keras_tokenlearner.analysis import draw_token_maps, token_maps, with_token_maps
+from keras_tokenlearner.analysis import draw_token_maps, token_maps
+from keras_tokenlearner.analysis.maps import learner_of
+from keras_tokenlearner.applications.catalog import CATALOG
 from keras_tokenlearner.applications.load import check_classifier, load_model
 from keras_tokenlearner.data import decode_image
 from keras_tokenlearner.data.decoding import MAX_PIXELS
@@ -69,7 +71,8 @@ def predict(
     Args:
         model: A name in the catalogue, the path of a `.keras` file, or the folder of an exported
             model. An address or a folder for `from_preset` is valid too. The newest version of an
-            exported model is used, unless the folder is a version.
+            exported model is used, unless the folder is a version. For a folder whose name is in
+            the catalogue, pass `"./NAME"`.
         files: Paths of JPEG, PNG, GIF, BMP or WebP files, or one path.
         weights: For a named model: the `weights` of `create_model`, or `"random"` for random
             weights. Defaults to the first included weights.
@@ -147,7 +150,8 @@ def _ask(
     activation: str | None,
 ) -> Asked:
     """Run a model on files. Return its input shape, preprocessing, class names and outputs."""
-    exported = newest_version(Path(model))
+    # A name means the same model in every command, even next to a folder of that name.
+    exported = None if model in CATALOG else newest_version(Path(model))
     if exported is None and not served:
         with _LOCK:
             return _ask_loaded(model, files, weights, return_maps, activation)
@@ -210,7 +214,7 @@ def _ask_loaded(
     check_takes_pixels("predict", built)
     activation, is_applied = classifier_activation_of("predict", built, activation)
     if return_maps:
-        with_token_maps(built)  # raises `ValueError` for a model without maps
+        learner_of("predict", built)  # raises `ValueError` for a model without maps
     if activation == "linear":
         return built.input_shape[1:], None, None, {}
     preprocessing = preprocessing_of(built)

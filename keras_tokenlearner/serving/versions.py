@@ -1,5 +1,6 @@
 """Finds and adds versions in the folder of an exported model, which servers watch."""
 
+import os
 from pathlib import Path
 
 from keras_tokenlearner._files import sync, sync_entry
@@ -22,6 +23,7 @@ def newest_version(path: Path) -> Path | None:
     Args:
         path: `pathlib.Path` of the folder of the versions, or of one version.
     """
+    path = Path(os.path.expanduser(path))
     if (path / "saved_model.pb").is_file():
         return path
     if not path.is_dir():

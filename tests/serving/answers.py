@@ -1,6 +1,7 @@
 """Requests to the served model of the tests, and the expected answers."""
 
 import base64
+import functools
 import io
 import json
 
@@ -31,6 +32,7 @@ JPEG = encode(PIXELS)
 BOMB = encode(np.zeros((10_000, 10_000), bool), "PNG")
 
 
+@functools.lru_cache(maxsize=64)  # most tests send the same file to the same model
 def expected(model, content):
     pixels = np.asarray(pillow.open(io.BytesIO(content)).convert("RGB"), "float32")
     fitted = keras.ops.convert_to_numpy(resizing(32, 32)(pixels[None]))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -282,6 +283,13 @@ def test_openvino_export_killed_between_two_files_leaves_no_mixture(step, tmp_pa
         export(create_model("vit_pico8", classes=2), path, format="openvino", check=False)
     assert not path.exists()
     assert path.with_suffix(".bin").read_text() == ("old", "new")[step - 1]
+
+
+def test_newest_version_of_a_folder_in_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
+    (tmp_path / "mine" / "3").mkdir(parents=True)
+    (tmp_path / "mine" / "3" / "saved_model.pb").touch()
+    assert newest_version(Path("~/mine")) == tmp_path / "mine" / "3"
 
 
 def test_newest_version_skips_incomplete_versions(tmp_path):

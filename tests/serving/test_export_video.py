@@ -52,6 +52,7 @@ def test_clips_at_rate_signature_of_all_frames_gives_the_probabilities_of_video_
     np.testing.assert_allclose(answer["probabilities"], right, atol=1e-3)
 
 
+@pytest.mark.once("tensorflow")
 @pytest.mark.parametrize("length", [1, 5, 17, 64, 90])
 @pytest.mark.parametrize("rate", [10.0, 12.5, 24.0, 29.97])
 def test_places_at_rate_select_the_frames_of_uniform_clips(length, rate):
@@ -65,6 +66,7 @@ def test_places_at_rate_select_the_frames_of_uniform_clips(length, rate):
     np.testing.assert_array_equal(found, shown)
 
 
+@pytest.mark.once("tensorflow")
 @pytest.mark.parametrize("length", [1, 5, 17, 64, 90])
 def test_even_places_select_the_frames_of_a_clip_over_the_whole_video(length):
     from keras_tokenlearner.serving.video_signatures import even_places

@@ -3,7 +3,11 @@
 import http.server
 import threading
 
+import pytest
+
 from keras_tokenlearner.serving.local import LocalServer
+
+pytestmark = pytest.mark.once("torch")
 
 
 class Answer(http.server.BaseHTTPRequestHandler):

@@ -11,7 +11,6 @@ import time
 import numpy as np
 import pytest
 
-from keras_tokenlearner import export
 from keras_tokenlearner.data import decode_image
 from keras_tokenlearner.serving.guard import PICTURE_PATH
 from keras_tokenlearner.serving.served_model import ServedModel, array_of
@@ -410,14 +409,13 @@ def test_server_refuses_images_of_other_formats_on_every_route(served, ask_grpc,
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_decode_image_of_many_frames_decodes_only_the_first_frame(served, tmp_path):
+def test_decode_image_of_many_frames_decodes_only_the_first_frame(exported_pico):
     """A WebP file of three frames. The limit allows the pixels of one frame."""
     frames = [pillow.new("RGB", (64, 64), colour) for colour in ("red", "green", "blue")]
     stream = io.BytesIO()
     frames[0].save(stream, "WEBP", save_all=True, append_images=frames[1:], lossless=True)
     content = stream.getvalue()
     assert (decode_image(content, max_pixels=64 * 64) == (255, 0, 0)).all()
-    model, _ = served
-    model = ServedModel(export(model, tmp_path / "pico", check=False), max_pixels=64 * 64 - 1)
+    model = ServedModel(exported_pico[1], max_pixels=64 * 64 - 1)
     with pytest.raises(ValueError, match=" 4095 .* 4096"):
         model.check_row("encoded", {"encoded": content})

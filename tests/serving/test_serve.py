@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from keras_tokenlearner import export
 from keras_tokenlearner.serving import predict, serve
 from keras_tokenlearner.serving.serve import default_name
 from keras_tokenlearner.serving.served_model import ServedModel
@@ -266,9 +265,9 @@ def test_server_by_default_listens_to_this_machine_only(served):
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_served_rows_in_one_batch_get_the_predictions_of_the_model(served, tmp_path, backend):
+def test_served_rows_in_one_batch_get_the_predictions_of_the_model(exported_pico, backend):
     """Exports from JAX pad each batch to a size that is already compiled."""
-    model = ServedModel(export(served[0], tmp_path / "pico", check=False))
+    model = ServedModel(exported_pico[1])
     model.metadata["backend"] = backend
     sizes = []
     run = model.model.signatures["images"]
@@ -279,7 +278,7 @@ def test_served_rows_in_one_batch_get_the_predictions_of_the_model(served, tmp_p
     rows = [model.check_row("images", {"images": image}) for image in images]
     answers = model.answer(model.batch_key("images", rows[0]), rows)
     assert (len(answers), sizes) == (5, [8 if backend == "jax" else 5])
-    right = served[0].predict(images.astype("float32"), verbose=0)
+    right = exported_pico[0].predict(images.astype("float32"), verbose=0)
     np.testing.assert_allclose([x["probabilities"] for x in answers], right, atol=1e-5)
 
 

@@ -115,7 +115,11 @@ def test_decode_in_graph_of_damaged_files_terminates(decode):
 @pytest.mark.parametrize("shape", [(112, 112, 3), (96, 128, 3)], ids=str)
 def test_resizing_of_checkpoint_in_graph_equals_the_host(resize_mode, interpolation, shape):
     rule = Preprocessing((0.4, 0.5, 0.6), (0.5,), None, resize_mode, interpolation, 0.9)
-    fit = tf.function(resizing_of_checkpoint(shape, rule), autograph=False)
+    fit = tf.function(
+        resizing_of_checkpoint(shape, rule),
+        autograph=False,
+        input_signature=[tf.TensorSpec((None, None, None, 3))],  # as in exports
+    )
     for size in SIZES:
         pixels = photograph(*size)
         found = fit(tf.constant(pixels[None], tf.float32))[0].numpy()

@@ -108,11 +108,11 @@ def test_read_grpc_of_too_many_fields_or_values_raises(write):
         "truncated",
         "group",
         "endless length",
-        "length beyond the end",
+        "length > bytes",
         "name without UTF-8",
-        "two contents for one input",
-        "one content for two inputs",
-        "typed and raw contents",
+        "contents > inputs",
+        "contents < inputs",
+        "typed, raw",
     ],
 )
 def test_read_grpc_of_damaged_or_contradictory_messages_raises(content, reason):
