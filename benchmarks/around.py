@@ -4,7 +4,8 @@ Run on an idle machine:
 
     python -m benchmarks.around
 
-KerasHub and timm are compared if they are installed.
+KerasHub and timm are compared if they are installed. A run replaces its file: pass another
+`--output` for a part of the rows.
 `benchmarks.pipeline` has the rate from JPEG files to batches.
 """
 

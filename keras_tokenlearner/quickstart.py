@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_tokenlearner._checks import check_path
 from keras_tokenlearner._extras import require
 from keras_tokenlearner.analysis import catalog_costs, costs, draw_token_maps, token_maps
 from keras_tokenlearner.applications import create_model
@@ -56,7 +57,7 @@ def quickstart(output: str | Path = "quickstart", epochs: int = 2) -> dict[str, 
     """
     require("matplotlib", "plot")
     require("tensorflow", "tensorflow")
-    output = Path(output)
+    output = check_path("quickstart", "output", output)
     output.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
 

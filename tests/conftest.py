@@ -4,6 +4,7 @@ import atexit
 import gc
 import itertools
 import os
+import re
 import shutil
 import tempfile
 
@@ -31,6 +32,8 @@ if os.environ["XLA_FLAGS"] == QUICK:
     quick_traces.trace_once()
 
 _COUNT = itertools.count(1)
+_ONCE = re.compile(r"\bmark\.once\(\"(\w+)\"\)")
+_ONCE_IN_FILE = re.compile(rf"^pytestmark = \[?\s*pytest\.{_ONCE.pattern}", re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +68,20 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Leave out a file whose tests all run on another backend, without the time to import it."""
+    backends = config.getoption("backends").split()
+    if not backends or collection_path.suffix != ".py":
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    if not _ONCE_IN_FILE.search(text) or "mark.every_backend" in text:
+        return None
+    if keras.backend.backend() in {skips.chosen(one, backends) for one in _ONCE.findall(text)}:
+        return None
+    skips.deselect_file(config)
+    return True
+
+
 def pytest_collection_modifyitems(config, items):
     """Give tests that share fixtures of a file, or the outputs of a case, to one process."""
     for item in items:
@@ -73,13 +90,6 @@ def pytest_collection_modifyitems(config, items):
         item.add_marker(pytest.mark.xdist_group(group))
     backends = config.getoption("backends").split()
     if backends:
-        ours = [item for item in items if _is_for_this(item, backends)]
-        config.hook.pytest_deselected(items=[i for i in items if not _is_for_this(i, backends)])
-        items[:] = ours
-
-
-def _is_for_this(item, backends):
-    """Return whether this backend runs a test, in a run of several backends."""
-    once = item.get_closest_marker("once")
-    chosen = once and (once.args[0] if once.args[0] in backends else backends[0])
-    return chosen in (None, keras.backend.backend())
+        others = [item for item in items if not skips.is_for_this(item, backends)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if skips.is_for_this(item, backends)]

@@ -1,7 +1,8 @@
 """Tests that a run leaves out: every reason for a skip must be in `ALLOWED`, or the run fails.
 
-`tests/conftest.py` registers this file as a plugin. A file that is skipped counts as one test. If
-the variable TEST_RUNS names a file, a run adds a line of JSON to it, for `tests/summary.py`.
+`tests/conftest.py` registers this file as a plugin. A file that is skipped or left out counts as
+one test. If the variable TEST_RUNS names a file, a run adds a line of JSON to it, for
+`tests/summary.py`.
 """
 
 import json
@@ -10,6 +11,7 @@ import re
 import time
 from collections import Counter
 
+import keras
 import pytest
 
 from benchmarks.torchvision_import import import_torchvision
@@ -93,11 +95,25 @@ def pytest_sessionstart(session):
     session.config.stash[_start] = time.monotonic()
 
 
+def is_for_this(item, backends):
+    """Return whether this backend runs a test, in a run of several backends."""
+    once = item.get_closest_marker("once")
+    if not once or item.get_closest_marker("every_backend"):
+        return True
+    return chosen(once.args[0], backends) == keras.backend.backend()
+
+
+def chosen(backend, backends):
+    """Return the backend that runs tests marked `once(backend)`."""
+    return backend if backend in backends else backends[0]
+
+
 def pytest_deselected(items):
     if not items:
         return
     config = items[0].config
     counts = config.stash.setdefault(_deselected, Counter())
+    backends = config.getoption("backends", "").split()
     for item in items:
         marks = [
             name
@@ -106,12 +122,22 @@ def pytest_deselected(items):
         ]
         if marks:
             counts[marks[0]] += 1
-        elif config.getoption("backends", "") and item.get_closest_marker("once"):
+        elif backends and not is_for_this(item, backends):
             counts["once"] += 1
         else:
             counts["-m, -k"] += 1
+    _send(config)
+
+
+def deselect_file(config):
+    """Count a file of tests that another backend runs."""
+    config.stash.setdefault(_deselected, Counter())["once"] += 1
+    _send(config)
+
+
+def _send(config):
     if hasattr(config, "workeroutput"):  # each process of xdist collects every test
-        config.workeroutput["deselected"] = dict(counts)
+        config.workeroutput["deselected"] = dict(config.stash[_deselected])
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -12,6 +12,8 @@ from keras_tokenlearner import applications, data, layers, models, serving, trai
 from keras_tokenlearner.data import video
 from tests.layers.helpers import refused
 
+pytestmark = pytest.mark.once("torch")
+
 # Classes that only the package creates, and methods that Keras or `train` calls.
 NOT_FOR_USERS = {
     ("PublishedCheckpoint", "is_checked"),
@@ -110,7 +112,7 @@ CALLS = {
 }
 
 
-def test_boolean_calls_cover_every_public_boolean_argument():
+def test_boolean_argument_cases_cover_every_public_function_with_booleans():
     assert {name for name, _ in public_booleans() - NOT_FOR_USERS} == set(CALLS)
 
 

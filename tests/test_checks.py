@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -5,6 +8,8 @@ import pytest
 from keras_tokenlearner import _checks as checks
 from keras_tokenlearner._errors import first_line
 from tests.layers.helpers import refused
+
+pytestmark = pytest.mark.once("torch")
 
 
 def test_checks_of_valid_values_return_plain_types():
@@ -25,6 +30,7 @@ def _scalars(value, dtype):
     return [array[()], array, keras.ops.convert_to_tensor(array)]
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64"])
 def test_check_int_of_a_scalar_array_returns_an_int(dtype):
     for scalar in _scalars(3, dtype):
@@ -32,6 +38,7 @@ def test_check_int_of_a_scalar_array_returns_an_int(dtype):
         assert checks.check_int("Owner", "classes", scalar) == 3
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int32"])
 def test_check_number_of_a_scalar_array_returns_a_float(dtype):
     scalars = [keras.ops.convert_to_tensor(2, dtype)]
@@ -41,6 +48,7 @@ def test_check_number_of_a_scalar_array_returns_a_float(dtype):
             assert check("Owner", "scale", scalar) == 2.0
 
 
+@pytest.mark.every_backend
 def test_check_numbers_returns_a_tuple_of_floats():
     for scalar in (0.5, np.float32(0.5), np.array(0.5), keras.ops.convert_to_tensor(0.5)):
         for value in (scalar, [scalar], (scalar,)):
@@ -50,7 +58,9 @@ def test_check_numbers_returns_a_tuple_of_floats():
         assert checks.check_numbers("Owner", "mean", value, "numbers") == (1.0, 2.0)
 
 
-@pytest.mark.parametrize("value", ["0.5", None, True, (), (0.5, "a"), [float("nan")], 1j, {0.5}])
+@pytest.mark.parametrize(
+    "value", ["0.5", None, True, (), (0.5, "a"), [float("nan")], 1j, {0.5}], ids=repr
+)
 def test_check_numbers_of_another_type_or_value_raises(value):
     refused(
         lambda: checks.check_numbers("Owner", "mean", value, "numbers"),
@@ -66,7 +76,9 @@ def test_check_names_returns_a_tuple_of_plain_strings():
     assert checks.check_names("Owner", "names", [], 0, "names") == ()
 
 
-@pytest.mark.parametrize("value", ["ab", ["a"], ["a", 1], np.array([["a", "b"]]), None, 2])
+@pytest.mark.parametrize(
+    "value", ["ab", ["a"], ["a", 1], np.array([["a", "b"]]), None, 2], ids=repr
+)
 def test_check_names_of_another_type_or_number_raises(value):
     refused(
         lambda: checks.check_names("Owner", "names", value, 2, "words"),
@@ -75,18 +87,27 @@ def test_check_names_of_another_type_or_number_raises(value):
     )
 
 
+def test_check_path_replaces_a_tilde_by_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("USERPROFILE" if os.name == "nt" else "HOME", str(tmp_path))
+    assert checks.check_path("test", "path", "~/mine") == tmp_path / "mine"
+    assert checks.check_path("test", "path", "a~/mine") == Path("a~/mine")
+
+
 def test_first_line_of_an_error_without_message_is_the_name_of_its_class():
     assert first_line(ValueError("first\nsecond")) == "first"
     assert [first_line(kind()) for kind in (OSError, KeyError)] == ["OSError", "KeyError"]
 
 
+@pytest.mark.every_backend
 def test_check_bool_of_a_boolean_returns_a_bool():
     for value in (True, False):
         for scalar in (value, *_scalars(value, "bool")):
             assert checks.check_bool("Owner", "use_norm", scalar) is value
 
 
-@pytest.mark.parametrize("value", [0, 1, "False", "", None, 1.0, np.int64(1), [True], [], 10**18])
+@pytest.mark.parametrize(
+    "value", [0, 1, "False", "", None, 1.0, np.int64(1), [True], [], 10**18], ids=repr
+)
 def test_check_bool_of_another_type_raises(value):
     refused(lambda: checks.check_bool("Owner", "use_norm", value), f"Received: use_norm={value!r}")
 
@@ -94,6 +115,7 @@ def test_check_bool_of_another_type_raises(value):
 @pytest.mark.parametrize(
     "value",
     [0, -1, "8", True, np.True_, 2.5, 3.0, None, (8,), float("nan"), np.array([3]), np.array("3")],
+    ids=repr,
 )
 def test_check_int_of_a_wrong_type_or_range_raises(value):
     refused(lambda: checks.check_int("Owner", "size", value), f"Received: size={value!r}", "Owner")
@@ -106,7 +128,7 @@ def test_check_int_above_its_maximum_raises(value):
     refused(lambda: checks.check_int("Owner", "size", 5, maximum=4), "4", "size=5")
 
 
-@pytest.mark.parametrize("value", [8, (8,), (1, 2, 3, 4), "14", {2, 3}, None])
+@pytest.mark.parametrize("value", [8, (8,), (1, 2, 3, 4), "14", {2, 3}, None], ids=repr)
 def test_check_ints_of_another_type_or_length_raises(value):
     refused(
         lambda: checks.check_ints("Owner", "grid", value, lengths=(2, 3)),
@@ -116,7 +138,9 @@ def test_check_ints_of_another_type_or_length_raises(value):
     )
 
 
-@pytest.mark.parametrize("value", [(8, 0), [8, "8"], (8, True), (2**40, 8), (8, [8]), 8, "88", {8}])
+@pytest.mark.parametrize(
+    "value", [(8, 0), [8, "8"], (8, True), (2**40, 8), (8, [8]), 8, "88", {8}], ids=repr
+)
 def test_check_ints_with_a_wrong_item_reports_the_whole_value(value):
     for lengths in ((2,), None):
         refused(
@@ -129,7 +153,7 @@ def test_check_ints_with_a_wrong_item_reports_the_whole_value(value):
 
 
 @pytest.mark.parametrize(
-    "value", [(), ((8,),), ((8, 2), (8, 0)), ((8, 2), 8), [[8, 2**40]], 8, None]
+    "value", [(), ((8,),), ((8, 2), (8, 0)), ((8, 2), 8), [[8, 2**40]], 8, None], ids=repr
 )
 def test_check_pairs_with_a_wrong_item_reports_the_whole_value(value):
     refused(
@@ -182,7 +206,7 @@ def test_check_not_negative_of_a_negative_value_raises(value):
     assert checks.check_not_negative("Owner", "decay", 0) == 0.0
 
 
-@pytest.mark.parametrize("value", [0, 1, np.array([1, 2]), [1], {}, True])
+@pytest.mark.parametrize("value", [0, 1, np.array([1, 2]), [1], {}, True], ids=repr)
 def test_check_choice_of_another_type_raises(value):
     refused(lambda: checks.check_choice("Owner", "form", value, ("conv", False)), "form=")
 

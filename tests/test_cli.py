@@ -23,6 +23,8 @@ from keras_tokenlearner.models import Preprocessing
 from keras_tokenlearner.training import RECIPES
 from keras_tokenlearner.weights import store
 
+pytestmark = pytest.mark.once("torch")
+
 VERBS = typer.main.get_command(cli.app).commands
 
 
@@ -48,8 +50,7 @@ def test_costs_command_of_a_file_equals_the_costs_of_its_model(tmp_path):
     assert run("costs", str(tmp_path / "pico.keras")).stdout == f"{analysis.costs(model)}\n"
 
 
-@pytest.mark.once("torch")
-def test_costs_command_with_paper_prints_csv_rows():
+def test_costs_command_with_the_options_paper_and_csv_prints_csv_rows():
     rows = list(csv.reader(io.StringIO(run("costs", "--paper", "--format", "csv").stdout)))
     header = ["table", "row", "paper_gflops", "gflops", "paper_mparams", "mparams", "note"]
     assert rows[0] == header
@@ -159,7 +160,7 @@ def test_command_line_option_help_texts_are_sentences():
             assert text.endswith(".") and not text.startswith("Of "), (verb.name, parameter.name)
 
 
-def test_command_line_option_of_several_commands_has_one_name_and_text():
+def test_command_line_options_weights_and_json_have_one_name_and_help_text():
     found = {}
     for verb in VERBS.values():
         for parameter in verb.params:
@@ -169,7 +170,7 @@ def test_command_line_option_of_several_commands_has_one_name_and_text():
     assert {name: len(texts) for name, texts in found.items()} == {"weights": 1, "as_json": 1}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["serve", "-h"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "-h"], ["--version"]], ids=" ".join)
 def test_command_line_help_and_version_do_not_import_keras(arguments):
     program = (
         "import runpy, sys\n"
@@ -202,7 +203,7 @@ def test_shell_completion_lists_the_commands():
     assert done.stdout.split() == ["export"], done.stderr
 
 
-def test_evaluate_video_model_without_data_exits_with_2():
+def test_evaluate_command_of_a_video_model_without_data_exits_with_2():
     done = run("evaluate", "tokenlearner_x2plus1d_pico", "--weights", "random")
     assert done.exit_code == 2 and "--data FOLDER" in done.output
 
@@ -278,6 +279,7 @@ def test_distill_command_saves_the_student_and_compares_both_models(build, tmp_p
     assert "output='" in str(done.exception)
 
 
+@pytest.mark.every_backend
 def test_export_command_writes_a_saved_model_with_class_names(tmp_path):
     tensorflow = pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     model = create_model("vit_pico8", classes=2)
@@ -296,6 +298,7 @@ def test_export_command_writes_a_saved_model_with_class_names(tmp_path):
     assert sorted(answer["top_class_names"].numpy()[0].tolist()) == [b"cat", b"dog"]
 
 
+@pytest.mark.every_backend
 def test_export_command_writes_a_preset_with_its_class_names(tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     model = create_model("vit_pico8", classes=2, class_names=["cat", "dog"])
@@ -308,7 +311,10 @@ def test_export_command_writes_a_preset_with_its_class_names(tmp_path):
     assert found["provenance"] == {"model": folder, "weights": None}
 
 
-@pytest.mark.parametrize("place", ["hf://me/mine", "vit_b16", "tokenlearner_nano4_8at2", "a.keras"])
+@pytest.mark.every_backend
+@pytest.mark.parametrize(
+    "place", ["hf://me/mine", "./vit_b16", "./tokenlearner_nano4_8at2", "a.keras"]
+)
 def test_export_command_of_an_address_or_preset_folder_exports_the_preset(
     tmp_path, monkeypatch, place
 ):
@@ -335,7 +341,7 @@ def test_export_command_of_an_address_or_preset_folder_exports_the_preset(
     keras.backend.backend() != "tensorflow",
     reason="only on tensorflow: other backends write the same file",
 )
-def test_export_of_included_weights_states_their_provenance(tmp_path):
+def test_export_command_of_included_weights_states_their_provenance(tmp_path):
     done = run("export", "tokenlearner_nano4_8at2", str(tmp_path / "served"))
     file = tmp_path / "served" / "1" / "assets.extra" / "keras_tokenlearner.json"
     assert done.stdout.strip() == str(file.parents[1])

@@ -42,20 +42,20 @@ def raises(path):
     return any(isinstance(node, ast.Raise) and node.exc for node in ast.walk(tree))
 
 
-def test_layout_table_names_every_folder():
+def test_contributing_layout_table_names_every_folder():
     text = " ".join(row[0] for row in table("| folder | holds"))
     for path in PACKAGE.glob("*/__init__.py"):
         assert f"{path.parent.name}/`" in text
 
 
 @pytest.mark.parametrize("folder", ["weights", "presets"])
-def test_table_of_a_folder_names_every_file(folder):
+def test_contributing_file_table_names_every_file_of_the_folder(folder):
     listed = [name for row in table(f"Files of `{folder}/`") for name in named(row[0])]
     assert len(listed) == len(set(listed))
     assert set(listed) | {"files/"} == contents(folder)
 
 
-def test_table_of_errors_lists_every_file_that_raises():
+def test_contributing_error_table_lists_every_file_that_raises():
     listed = {name for row in table("| the error says") for name in named(row[1])}
     found = set()
     for path in [*PACKAGE.glob("weights/**/*.py"), *PACKAGE.glob("presets/*.py")]:

@@ -13,6 +13,8 @@ import keras_tokenlearner
 from keras_tokenlearner.applications import list_models
 from tests.skips import peer
 
+pytestmark = pytest.mark.once("torch")
+
 ROOT = Path(__file__).parent.parent
 INDEX = (ROOT / "docs/index.md").read_text()
 
@@ -28,7 +30,7 @@ def test_docs_reference_lists_every_package_with_public_names():
         if any(inspect.isclass(x) or inspect.isfunction(x) for x in vars(package).values())
     ]
     assert len(public) > 8
-    # `keras-tokenlearner train --list` and `--help` describe these.
+    # `keras-tokenlearner train --list` and `--help` describe these packages.
     described = {f"{name}.training.recipes", f"{name}.cli"}
     assert set(public) - described == set(listed)
 
@@ -74,7 +76,7 @@ def nodes_literal():
 
 
 @pytest.mark.parametrize("page", ["models/vit", "models/tokenlearner", "checkpoints", "costs"])
-def test_docs_python_block_of_each_page_runs(page, tmp_path, monkeypatch):
+def test_docs_python_blocks_of_each_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # some blocks write files
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/{page}.md").read_text(), re.DOTALL)
     assert blocks
@@ -85,7 +87,6 @@ def test_docs_python_block_of_each_page_runs(page, tmp_path, monkeypatch):
     assert names["model"].output_shape[-1] in (5, 10)
 
 
-@pytest.mark.once("torch")
 def test_docs_first_block_of_the_retrofit_page_distills_a_student():
     block = re.search(r"```python\n(.*?)```", (ROOT / "docs/retrofit.md").read_text(), re.DOTALL)
     names: dict = {}

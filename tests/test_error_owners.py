@@ -432,7 +432,7 @@ def starts(error, name):
     return str(error).startswith((f"{name}: ", f"{name}("))
 
 
-def test_wrong_calls_cover_every_public_function():
+def test_cases_with_wrong_arguments_include_every_public_function():
     found = public_functions() - {"main"}
     assert len(found) > 90
     assert found - ALONE - ELSEWHERE == {name for name in CALLS if name in found}
@@ -468,7 +468,7 @@ def test_cases_with_wrong_arguments_include_every_command():
     from keras_tokenlearner.cli import app
 
     verbs = {command.callback.__name__ for command in app.registered_commands}
-    assert verbs == {*COMMANDS, "quickstart"}  # its folder is its only argument
+    assert verbs == {*COMMANDS, "quickstart"}  # quickstart takes only a folder
 
 
 def test_hub_backbone_has_the_decorator_own_errors():
@@ -503,5 +503,5 @@ def test_errors_of_as_a_context_manager_keeps_error_type_and_argument():
     assert str(caught.value) == "from_preset('hf://a/b'): no network"
 
 
-def test_files_that_wrong_calls_read_exist(made):
+def test_files_of_the_cases_with_wrong_arguments_exist(made):
     assert all(Path(file).exists() for file in (made.other, made.damaged, made.text, made.backup))

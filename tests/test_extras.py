@@ -10,6 +10,8 @@ import pytest
 
 from keras_tokenlearner import _extras, cli
 
+pytestmark = pytest.mark.once("torch")
+
 ROOT = Path(__file__).parent.parent
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 SOURCES = [

@@ -18,6 +18,8 @@ from keras_tokenlearner.serving.writing import WRITERS
 from keras_tokenlearner.training import Resume
 from keras_tokenlearner.weights import save_weights
 
+pytestmark = pytest.mark.once("torch")
+
 
 class Disk:
     """Records the files and folders that `os.fsync` wrote, and the renames in a folder."""
@@ -63,7 +65,7 @@ def disk(tmp_path, monkeypatch):
     return Disk(tmp_path, monkeypatch)
 
 
-def test_saved_weights_are_on_the_disk_before_they_replace_a_file(disk, tmp_path):
+def test_save_weights_syncs_files_to_disk_before_renaming_them(disk, tmp_path):
     model, name = create_model("vit_pico8", classes=2), "pico.weights.h5"
     save_weights(model, tmp_path / name)
     disk.check(f"{name}.sha256", name)
@@ -72,13 +74,14 @@ def test_saved_weights_are_on_the_disk_before_they_replace_a_file(disk, tmp_path
     disk.check(f"{name}.sha256", name, f"{name}.sha256")
 
 
-def test_preset_files_are_on_the_disk_before_they_have_their_names(disk, tmp_path):
+def test_save_to_preset_syncs_files_to_disk_before_renaming_them(disk, tmp_path):
     create_model("vit_pico8", classes=2).save_to_preset(tmp_path / "preset")
     weights = "model.weights.h5"
     disk.check(f"{weights}.sha256", weights, "config.json", "README.md")
 
 
-def test_backup_is_on_the_disk_before_it_replaces_another(disk, tmp_path):
+@pytest.mark.every_backend
+def test_resume_syncs_a_backup_to_disk_before_replacing_the_old_backup(disk, tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse", jit_compile=False)
     batches = Batches((np.ones((4, 4), "float32"), np.ones((4, 1), "float32")), 4)
@@ -88,13 +91,13 @@ def test_backup_is_on_the_disk_before_it_replaces_another(disk, tmp_path):
 
 
 @pytest.mark.once("tensorflow")
-def test_exported_version_is_on_the_disk_before_servers_see_it(disk, tmp_path):
+def test_export_syncs_a_saved_model_to_disk_before_servers_see_its_version(disk, tmp_path):
     pytest.importorskip("tensorflow", reason="SavedModels are TensorFlow's")
     export(create_model("vit_pico8", classes=2), tmp_path / "served", check=False)
     disk.check("1")
 
 
-def test_version_with_folders_is_on_the_disk_before_it_has_its_number(disk, tmp_path):
+def test_move_to_next_version_syncs_subfolders_to_disk_before_renaming_the_folder(disk, tmp_path):
     written = tmp_path / ".writing" / "version"
     (written / "variables").mkdir(parents=True)
     for name in ("saved_model.pb", "variables/variables.index"):
@@ -103,7 +106,6 @@ def test_version_with_folders_is_on_the_disk_before_it_has_its_number(disk, tmp_
     disk.check("1")
 
 
-@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("format", "names"),
     [
@@ -112,7 +114,7 @@ def test_version_with_folders_is_on_the_disk_before_it_has_its_number(disk, tmp_
         pytest.param("openvino", ["pico.bin", "pico.xml"], marks=pytest.mark.peers),
     ],
 )
-def test_exported_file_is_on_the_disk_before_it_has_its_name(
+def test_export_syncs_a_file_to_disk_before_renaming_the_file(
     format, names, disk, tmp_path, monkeypatch
 ):
     for module in FORMATS[format].modules:
@@ -148,7 +150,6 @@ def test_package_renames_files_only_in_the_listed_modules():
     assert found == {"_files.py", "versions.py", "torch_formats.py"}
 
 
-@pytest.mark.once("torch")
 def test_distill_command_interrupted_while_it_saves_keeps_the_old_file(tmp_path, monkeypatch):
     images = ArrayImages(np.zeros((4, 32, 32, 3), "uint8"), np.arange(4) % 3)
     monkeypatch.setitem(named.OPENERS, "cifar10", lambda: (images, images))

@@ -18,19 +18,6 @@ BACKEND = keras.backend.backend()
 pytestmark = pytest.mark.nightly
 
 
-def test_logits_distillation_by_loss_name_applies_no_softmax():
-    teacher, student = np.array([[2.0, -1.0]], "float32"), np.array([[0.5, 0.3]], "float32")
-    p, q = (np.exp(x) / np.exp(x).sum() for x in (teacher, student))
-    found = {
-        loss: float(keras.distillation.LogitsDistillation(1.0, loss).compute_loss(teacher, student))
-        for loss in ("kl_divergence", keras.losses.KLDivergence())
-    }
-    by_name, by_instance = found.values()
-    divergence = (p * np.log(p / q)).sum()
-    assert by_instance == pytest.approx(divergence, rel=1e-4)
-    assert by_name != pytest.approx(divergence, rel=1e-2)
-
-
 class Epochs(keras.utils.PyDataset):
     """Batches whose targets are the number of the epoch."""
 
@@ -47,7 +34,7 @@ class Epochs(keras.utils.PyDataset):
 
 
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="only on jax and torch: the fault")
-def test_second_epoch_with_workers_starts_with_a_batch_of_the_first_epoch():
+def test_keras_fit_of_a_pydataset_with_two_workers_starts_epoch_2_with_a_batch_of_epoch_1():
     second = {}
     for workers in (1, 2):  # one worker uses no thread
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -61,7 +48,7 @@ def test_second_epoch_with_workers_starts_with_a_batch_of_the_first_epoch():
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="only on tensorflow and jax: the fault")
-def test_rematerialisation_of_a_whole_layer_fails():
+def test_keras_remat_scope_with_mode_full_fails_in_training():
     assert "full" not in REMAT_MODES[BACKEND]
     with keras.RematScope(mode="full"):
         inputs = keras.Input((4, 8))
@@ -74,8 +61,28 @@ def test_rematerialisation_of_a_whole_layer_fails():
         model.fit(zeros, zeros, verbose=0)
 
 
+@pytest.mark.skipif(BACKEND != "torch", reason="only on torch: the fault")
+def test_keras_remat_scope_with_mode_full_draws_other_dropout_masks_for_gradients():
+    assert "full" not in REMAT_MODES[BACKEND]
+    with keras.RematScope(mode="full"):
+        dropout = keras.layers.Dropout(0.5, noise_shape=(None, 1))
+    inputs = keras.ops.ones((64, 1)).requires_grad_()
+    outputs = dropout(inputs, training=True)
+    outputs.sum().backward()
+    assert (inputs.grad != outputs).any()
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="only on torch: the fault")
+def test_keras_remat_scope_with_mode_full_fails_in_mixed_precision():
+    with keras.RematScope(mode="full"):
+        model = keras.Sequential([keras.layers.Dense(4, dtype="mixed_bfloat16")])
+    model.compile("sgd", "mse")
+    with pytest.raises(RuntimeError, match="bfloat16"):
+        model.fit(np.zeros((2, 4)), np.zeros((2, 4)), verbose=0)
+
+
 @pytest.mark.skipif(BACKEND != "jax", reason="only on jax: the fault")
-def test_flash_attention_on_tpus_hides_later_tokens_and_leaves_out_the_scale(monkeypatch):
+def test_keras_flash_attention_on_tpus_hides_later_tokens_and_omits_the_scale(monkeypatch):
     import jax
     from jax.experimental.pallas import tpu
 
@@ -110,7 +117,7 @@ def test_keras_model_parallel_without_jax_has_no_effect():
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="only on tensorflow: its strategy")
-def test_fit_with_the_multi_worker_strategy_fails():
+def test_keras_fit_with_multi_worker_mirrored_strategy_fails():
     processes = launch("tests.test_keras_faults", [], processes=2, cpus=1)
     assert [process.wait() for process in processes] == [FAILED, FAILED]
 

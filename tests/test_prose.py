@@ -72,7 +72,7 @@ def test_rejected_phrase_is_found_in_each_kind_of_python_text(kind, phrase):
     assert any(list(prose.check_text(unit.text)) for unit in units)
 
 
-def test_python_units_of_plain_code_contain_no_fault():
+def test_word_list_ignores_rejected_words_in_python_code():
     source = (
         'def beside(what):\n    """Return it.\n\n    >>> anew = 1\n    """\n    return "beside"\n'
     )

@@ -21,7 +21,7 @@ class Unloaded:
 
 NAMES = {
     "Figure": Unloaded,
-    "Nested": Unloaded,  # recursive; `test_loose_type_check_finds_loose_types_only` checks it
+    "Nested": Unloaded,  # recursive: the last test of this file checks this type
     "torch": SimpleNamespace(nn=SimpleNamespace(Module=Unloaded)),
 }
 
@@ -69,12 +69,12 @@ def loose(hint):
 ITEMS = public_items()
 
 
-def test_public_items_are_more_than_one_hundred():
+def test_public_items_to_check_are_more_than_one_hundred():
     assert len(ITEMS) > 100 and "keras_tokenlearner.applications.create.create_model" in ITEMS
 
 
 @pytest.mark.parametrize("name", sorted(ITEMS))
-def test_public_signature_has_no_loose_type(name):
+def test_public_signature_states_all_types_and_none_is_typing_any_or_object(name):
     for called, function in functions(ITEMS[name]).items():
         hints = typing.get_type_hints(function, localns=NAMES)
         parameters = inspect.signature(function).parameters
@@ -84,12 +84,12 @@ def test_public_signature_has_no_loose_type(name):
 
 
 @pytest.mark.parametrize("name", sorted(name for name in ITEMS if inspect.isclass(ITEMS[name])))
-def test_public_attribute_has_no_loose_type(name):
+def test_public_attribute_type_is_not_typing_any_or_object(name):
     hints = typing.get_type_hints(ITEMS[name], localns=NAMES)
     own = [part for part in vars(ITEMS[name]).get("__annotations__", ()) if part[0] != "_"]
     assert [part for part in own if loose(hints[part])] == []
 
 
-def test_loose_type_check_finds_loose_types_only():
+def test_loose_type_check_finds_typing_any_object_and_bare_containers_only():
     assert all(map(loose, (typing.Any, list, dict[str, object], typing.Any | None)))
     assert not any(map(loose, (int | None, dict[str, JSON], Nested)))

@@ -11,8 +11,10 @@ import pytest
 
 from keras_tokenlearner import _startup
 
+pytestmark = pytest.mark.once("torch")
 
-def test_oldest_keras_equals_the_requirement_of_the_package():
+
+def test_oldest_keras_of_the_import_check_equals_the_requirement_in_pyproject():
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
     wanted = re.search(r'"keras>=(\d+)\.(\d+)"', text).groups()
     assert tuple(int(part) for part in wanted) == _startup.OLDEST_KERAS
@@ -24,7 +26,7 @@ def test_import_with_an_old_keras_raises_and_states_the_needed_version(monkeypat
         _startup.check_keras()
 
 
-@pytest.mark.parametrize("installed", [(), ("jax", "torch")])
+@pytest.mark.parametrize("installed", [(), ("jax", "torch")], ids=["none", "jax and torch"])
 def test_import_without_the_backend_raises_and_states_the_fix(monkeypatch, installed):
     monkeypatch.setitem(sys.modules, "keras", None)
     monkeypatch.setattr(_startup.util, "find_spec", lambda name: name in installed or None)

@@ -23,7 +23,7 @@ def lines_of(*records):
     return [line.split() for line in table(map(json.dumps, records)).splitlines()]
 
 
-def test_summary_table_lists_jobs_with_counts_reasons_and_minutes():
+def test_ci_summary_table_lists_jobs_with_counts_reasons_and_minutes():
     jobs = [{"job": name, "status": 0, "seconds": 120} for name in ("lint", "test")]
     header, *rows = lines_of(jobs[0], RUN, RUN | {"backend": "jax", "passed": 5}, jobs[1])
     assert header == ["job", "result", "passed", "failed", "skipped", "deselected", "minutes"]
@@ -40,14 +40,14 @@ def test_summary_table_lists_jobs_with_counts_reasons_and_minutes():
     ]
 
 
-def test_summary_table_lists_jobs_that_were_left_out():
+def test_ci_summary_table_lists_jobs_that_were_left_out():
     _, *rows = lines_of(
         {"job": "lint", "status": 2, "seconds": 60}, {"job": "xla", "status": None, "seconds": 0}
     )
     assert rows == [["lint", "failed", "1.0"], ["xla", "left", "out", "0.0"]]
 
 
-def test_summary_table_of_an_interrupted_job_lists_runs_and_unknown_skips():
+def test_ci_summary_table_of_an_interrupted_job_lists_runs_and_unknown_skips():
     _, job, run, *_, last = lines_of(RUN | {"unknown": ["test_a.py: too hard"]})
     assert job[:2] == ["interrupted", "failed"] and run[2] == "failed"
     assert last == ["test_a.py:", "too", "hard"]

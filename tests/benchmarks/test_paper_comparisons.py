@@ -37,7 +37,7 @@ def test_paper_comparisons_plot_has_the_rows_with_the_images_and_epochs_of_the_o
 
 
 @pytest.mark.slow
-def test_paper_comparisons_run_twice_write_each_row_once_and_a_plot(tmp_path, monkeypatch):
+def test_paper_comparisons_write_a_plot_and_a_second_run_adds_no_row(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="the extra `plot`")
     random = np.random.default_rng(0)
     images = ArrayImages(

@@ -1,6 +1,8 @@
 """CSV files of measurements: a run replaces its file, or adds rows of the same columns."""
 
 import importlib
+import inspect
+import json
 from pathlib import Path
 
 import pytest
@@ -27,14 +29,20 @@ REPLACED = {
 @pytest.mark.parametrize("module", REPLACED)
 def test_benchmark_with_an_earlier_file_replaces_its_rows_and_header(monkeypatch, tmp_path, module):
     benchmark, (options, found) = importlib.import_module(f"benchmarks.{module}"), REPLACED[module]
-    monkeypatch.setattr(benchmark, "in_child", lambda *_: found)
+
+    def in_child(_, backend, case):
+        assert {*json.loads(json.dumps(case))} == {*inspect.signature(benchmark.measure).parameters}
+        return found
+
+    monkeypatch.setattr(benchmark, "in_child", in_child)
     for name in {"fits", "plot", "draw_bars"} & set(vars(benchmark)):
         monkeypatch.setattr(benchmark, name, lambda *_, **__: [])
     output = tmp_path / "rows.csv"
-    append_row(output, benchmark.COLUMNS, {"backend": "earlier"})
+    output.write_text("# earlier\nother\n1\n")
     benchmark.main([*options, "--backends", "torch", "jax", "--output", str(output)])
     backends = {row["backend"] for row in read_rows(output)}
     assert backends == {"torch", "jax"}  # a run keeps its rows of the other backend
+    assert "earlier" not in output.read_text()
 
 
 def test_pipeline_benchmark_with_an_earlier_file_replaces_its_rows(monkeypatch, tmp_path):
