@@ -25,11 +25,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 import keras  # noqa: E402
 import pytest  # noqa: E402
 
-from tests import quick_traces, quick_weights, skips  # noqa: E402
+from tests import quick_exports, quick_traces, quick_weights, skips  # noqa: E402
 
 if os.environ["XLA_FLAGS"] == QUICK:
     quick_weights.draw_by_numpy()
     quick_traces.trace_once()
+    quick_exports.share_processes()
 
 _COUNT = itertools.count(1)
 _ONCE = re.compile(r"\bmark\.once\(\"(\w+)\"\)")
@@ -82,6 +83,7 @@ def pytest_ignore_collect(collection_path, config):
     return True
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(config, items):
     """Give tests that share fixtures of a file, or the outputs of a case, to one process."""
     for item in items:
