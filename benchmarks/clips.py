@@ -1,6 +1,7 @@
 """Small real clips as arrays: decoded videos, their motion, and folds for cross-validation."""
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,10 +69,16 @@ def load_clips(folder, cache):
     videos = video.from_csv(table)
     with open(table, newline="") as stream:
         recordings = np.array([row["source_video"] for row in csv.DictReader(stream)])
+    digest = hashlib.sha256(table.read_bytes()).hexdigest()
     if not Path(cache).is_file():
         pixels = np.stack([_decode(videos, place) for place in range(len(videos))])
-        np.savez_compressed(cache, pixels=pixels)
+        np.savez_compressed(cache, pixels=pixels, table=digest)
     with np.load(cache) as file:
+        if "table" not in file or str(file["table"]) != digest:
+            raise ValueError(
+                f"load_clips: `cache` must be of {table}; delete the file or pass another path. "
+                f"Received: cache={cache}"
+            )
         return Clips(file["pixels"], videos.labels, recordings, videos.class_names)
 
 

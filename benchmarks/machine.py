@@ -27,8 +27,14 @@ def machine(*libraries):
         found += subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
     found.append(f"Python {platform.python_version()}")
     for library in libraries:
-        try:
-            found.append(f"{library} {importlib.metadata.version(library)}")
-        except importlib.metadata.PackageNotFoundError:
-            found.append(f"{library} not installed")
+        names = (library, f"{library}-nightly")
+        versions = [_version(name) for name in names if _version(name)]
+        found.append(f"{library} {versions[0] if versions else 'not installed'}")
     return ", ".join(found)
+
+
+def _version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

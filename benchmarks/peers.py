@@ -281,10 +281,10 @@ def main(arguments=None):
         )
     check_columns("peers", options.output, COLUMNS)
     done = [tuple(map(row.get, CASE)) for row in read_rows(options.output)]
-    for case in cases(options):
+    left = [case for case in cases(options) if tuple(map(str, case.values())) not in done]
+    print(f"{len(left)} cases to measure; {options.output} has the others")
+    for case in left:
         peer, backend = case["peer"], case["backend"]
-        if tuple(map(str, case.values())) in done:
-            continue
         if importlib.util.find_spec(peer) is None:
             print(f"skipped: {peer} is not installed")
             continue

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.rows import append_row, replace_file
-from benchmarks.timing import BACKENDS, XLA, child, in_child, peak_mib, take_turns
+from benchmarks.timing import BACKENDS, XLA, child, forget_peak, in_child, peak_mib, take_turns
 
 FORMS = ("direct", "ours", "multi_head", "direct_gamma", "ours_gamma")
 COLUMNS = ("backend", "form", "xla", "ms", "fastest_ms", "slowest_ms", "first_s", "peak_mib")
@@ -52,6 +52,7 @@ def measure(form, shape, xla, repeats):
     layer = _layer(form, shape[-1])
     layer.build(shape)
     step = _step(layer, tokens, upstream, xla)
+    forget_peak()
     before = peak_mib()
     (times,) = take_turns([step], repeats)
     return {

@@ -16,6 +16,16 @@ assert repository / "keras_tokenlearner" != package, (
     f"the package must not come from the repository; install its wheel first. Received: {package}"
 )
 assert resources.files("keras_tokenlearner").joinpath("py.typed").is_file()
+
+
+def data_files(folder):
+    """Return the files of a package that are not Python's."""
+    files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return {path for path in files if path.suffix not in (".py", ".pyc")}
+
+
+missing = data_files(repository / "keras_tokenlearner") - data_files(package)
+assert not missing, missing
 assert len(list(package.rglob("LICENSE*"))) == 1
 
 model = kt.create_model("tokenlearner_nano4_8at2", weights="fashion_mnist")

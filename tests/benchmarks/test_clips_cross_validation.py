@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from benchmarks import clips as clips_files
 from benchmarks import clips_cross_validation, clips_recipe, clips_speed
 from benchmarks.clips import Clips
 from benchmarks.motion_statistics import accuracies, appearance_statistics, motion_statistics
@@ -58,6 +59,20 @@ def test_vivit_of_the_clips_benchmark_starts_from_image_weights():
             model.get_layer(name).get_weights(), trained.get_layer(name).get_weights(), strict=True
         ):
             np.testing.assert_array_equal(one, other)
+
+
+def test_load_clips_with_a_cache_of_another_folder_raises(tmp_path, monkeypatch):
+    monkeypatch.setattr(clips_files, "_decode", lambda videos, place: np.zeros((2, 2), "uint8"))
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.mp4").touch()
+        row = f"a.mp4,{name},recording"
+        (tmp_path / name / "labels.csv").write_text(f"file,label,source_video\n{row}\n")
+    cache = tmp_path / "clips.npz"
+    assert clips_files.load_clips(tmp_path / "one", cache).class_names == ("one",)
+    assert clips_files.load_clips(tmp_path / "one", cache).pixels.shape == (1, 2, 2)
+    with pytest.raises(ValueError, match=r"load_clips: `cache`.*clips\.npz"):
+        clips_files.load_clips(tmp_path / "other", cache)
 
 
 def test_clips_recipe_trains_and_tests_on_different_recordings(clips, tmp_path, monkeypatch):

@@ -1,13 +1,15 @@
 """CSV files of measurements: a run replaces its file, or adds rows of the same columns."""
 
-import importlib
+import importlib.metadata
 import inspect
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
 from benchmarks import pipeline
+from benchmarks.machine import machine
 from benchmarks.rows import append_row, check_columns, data_name, read_rows
 
 pytestmark = pytest.mark.once("torch")
@@ -55,6 +57,16 @@ def test_pipeline_benchmark_with_an_earlier_file_replaces_its_rows(monkeypatch, 
     append_row(output, pipeline.COLUMNS, {"what": "earlier"})
     pipeline.main(["--threads", "1", "--output", str(output)])
     assert [row["what"] for row in read_rows(output)] == ["pipeline", "train"]
+
+
+def test_machine_with_a_nightly_library_has_its_version(monkeypatch):
+    def version(name):
+        if name == "keras-nightly":
+            return "3.99.dev1"
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert machine("keras", "jax").endswith("keras 3.99.dev1, jax not installed")
 
 
 def test_csv_file_with_other_columns_is_refused_and_stays_readable(tmp_path):
